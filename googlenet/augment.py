@@ -1,0 +1,157 @@
+"""One training sample (section 6 of the paper): a pure function of an image, a description and a generator.
+
+A patch of 8-100 % of the image's area and of aspect 3/4 to 4/3 is resized to the crop with an interpolation drawn
+at random, mirrored half the time, and distorted photometrically after Howard (arXiv 1312.5402).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+from googlenet.images import Pixels
+
+# In arXiv v1 only: "bilinear, area, nearest neighbour and cubic, with equal probability".
+INTERPOLATIONS = {
+    "bilinear": cv2.INTER_LINEAR,
+    "area": cv2.INTER_AREA,
+    "nearest": cv2.INTER_NEAREST,
+    "cubic": cv2.INTER_CUBIC,
+}
+# Luminance of ITU-R 601, the one that Howard's tools (PIL) use.
+LUMINANCE = np.array([0.299, 0.587, 0.114])
+# Principal components of RGB in [0, 1] over ImageNet training images; the figures in common use since 2015. The
+# rows belong to red, green and blue, the columns to the components.
+LIGHTING_EIGENVALUES = np.array([0.2175, 0.0188, 0.0045])
+LIGHTING_EIGENVECTORS = np.array(
+    [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
+)
+MAX_PATCH_TRIES = 10
+LEVELS = np.arange(256, dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How training samples are drawn: a replica's "sampling methodology" (section 7).
+
+    Attributes:
+        area: smallest and largest share of the image's area in the patch.
+        aspect: smallest and largest width over height of the patch.
+        interpolations: names to choose from with equal probability.
+        mirror: mirror half of the samples.
+        photometric: smallest and largest factor of contrast, brightness and colour; None for no distortion.
+        lighting_sigma: standard deviation of the principal-component noise; 0 for none.
+    """
+
+    area: tuple[float, float] = (0.08, 1.0)
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    interpolations: tuple[str, ...] = tuple(INTERPOLATIONS)
+    mirror: bool = True
+    photometric: tuple[float, float] | None = (0.5, 1.5)
+    lighting_sigma: float = 0.1
+
+    def __post_init__(self) -> None:
+        unknown = set(self.interpolations) - set(INTERPOLATIONS)
+        if unknown or not self.interpolations:
+            raise ValueError(f"interpolations must be among {list(INTERPOLATIONS)}, got {list(self.interpolations)}")
+        if not 0 < self.area[0] <= self.area[1] <= 1:
+            raise ValueError(f"area must rise within (0, 1], got {self.area}")
+        if not 0 < self.aspect[0] <= self.aspect[1]:
+            raise ValueError(f"aspect must rise above 0, got {self.aspect}")
+        if self.photometric and not 0 <= self.photometric[0] <= self.photometric[1]:
+            raise ValueError(f"photometric factors must rise from 0, got {self.photometric}")
+        if self.lighting_sigma < 0:
+            raise ValueError(f"lighting_sigma must not be negative, got {self.lighting_sigma}")
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A rectangle of the source image, in pixels."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+def draw_sample(image: Pixels, crop_px: int, sampling: Sampling, generator: np.random.Generator) -> Pixels:
+    """Draw one training sample.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        crop_px: side of the sample.
+        sampling: what may be drawn.
+        generator: the only source of randomness.
+
+    Returns:
+        (crop_px, crop_px, 3) uint8 RGB.
+    """
+    patch = draw_patch(image.shape[1], image.shape[0], sampling, generator)
+    window = image[patch.top : patch.top + patch.height, patch.left : patch.left + patch.width]
+    name = sampling.interpolations[generator.integers(len(sampling.interpolations))]
+    sample: Any = cv2.resize(window, (crop_px, crop_px), interpolation=INTERPOLATIONS[name])
+    if sampling.mirror and generator.random() < 0.5:
+        sample = cv2.flip(sample, 1)
+    if sampling.photometric:
+        sample = _distort(sample, sampling.photometric, generator)
+    if sampling.lighting_sigma:
+        sample = _relight(sample, sampling.lighting_sigma, generator)
+    return np.asarray(sample, dtype=np.uint8)
+
+
+def draw_patch(width: int, height: int, sampling: Sampling, generator: np.random.Generator) -> Patch:
+    """Draw a patch of uniform area share and uniform aspect that lies inside a ``width`` x ``height`` image.
+
+    An extreme image may not hold the drawn shape; after ten tries the largest central patch of an allowed aspect
+    is taken. The paper is silent on this; the rule is the one in common use.
+    """
+    for _ in range(MAX_PATCH_TRIES):
+        area = generator.uniform(*sampling.area) * width * height
+        aspect = generator.uniform(*sampling.aspect)
+        patch_width, patch_height = round(np.sqrt(area * aspect)), round(np.sqrt(area / aspect))
+        if 0 < patch_width <= width and 0 < patch_height <= height:
+            left = int(generator.integers(width - patch_width + 1))
+            top = int(generator.integers(height - patch_height + 1))
+            return Patch(left, top, patch_width, patch_height)
+    aspect = min(max(width / height, sampling.aspect[0]), sampling.aspect[1])
+    patch_width = max(1, min(width, round(height * aspect)))
+    patch_height = max(1, min(height, round(width / aspect)))
+    return Patch((width - patch_width) // 2, (height - patch_height) // 2, patch_width, patch_height)
+
+
+def _distort(image: Any, factors: tuple[float, float], generator: np.random.Generator) -> Any:
+    """Contrast, brightness and colour, each once, in random order; to 8 bits after each, as an image editor would."""
+    steps: list[Callable[[Any, float], Any]] = [_contrast, _brightness, _colour]
+    for index in generator.permutation(len(steps)):
+        image = steps[index](image, generator.uniform(*factors))
+    return image
+
+
+def _contrast(image: Any, factor: float) -> Any:
+    """Pull every value away from the image's mean luminance, or towards it."""
+    mean = np.dot(cv2.mean(image)[:3], LUMINANCE)
+    return cv2.LUT(image, _to_uint8(mean + factor * (LEVELS - mean)))
+
+
+def _brightness(image: Any, factor: float) -> Any:
+    return cv2.LUT(image, _to_uint8(factor * LEVELS))
+
+
+def _colour(image: Any, factor: float) -> Any:
+    """Blend every pixel with its own grey: 0 is a greyscale image."""
+    blend = factor * np.eye(3) + (1 - factor) * np.tile(LUMINANCE, (3, 1))
+    return cv2.transform(image, blend)
+
+
+def _relight(image: Any, sigma: float, generator: np.random.Generator) -> Any:
+    """Krizhevsky's lighting noise: one shift along the principal components of colour for the whole image."""
+    alphas = generator.normal(0, sigma, size=3)
+    shift = 255 * LIGHTING_EIGENVECTORS @ (alphas * LIGHTING_EIGENVALUES)
+    table = np.stack([_to_uint8(LEVELS + channel_shift) for channel_shift in shift], axis=-1)
+    return cv2.LUT(image, table[None])
+
+
+def _to_uint8(values: np.ndarray[Any, Any]) -> Pixels:
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)

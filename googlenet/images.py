@@ -1,0 +1,74 @@
+"""Image bytes to pixels: one decoder for everything that people keep in image folders."""
+
+import io
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+Pixels = npt.NDArray[np.uint8]
+
+# 178 megapixels is where Pillow itself begins to speak of a decompression bomb.
+MAX_IMAGE_PIXELS = 178_956_970
+# What shows through transparent pixels.
+BACKGROUND_RGB = (255, 255, 255)
+
+
+class ImageDecodeError(ValueError):
+    """The bytes are not a whole image; the message is the reason."""
+
+
+def decode_rgb(data: bytes) -> Pixels:
+    """Decode an image of any mode to (height, width, 3) uint8 RGB, turned upright by its EXIF orientation.
+
+    Greyscale, palette and CMYK become RGB, 16 bits a channel become 8, alpha is laid on white.
+
+    Raises:
+        ImageDecodeError: no image, a truncated one, or one of more than ``MAX_IMAGE_PIXELS``.
+    """
+    if not data:
+        raise ImageDecodeError("the file is empty")
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            _check_size(image)
+            image.load()
+            # Pillow stretches no grey values: 16-bit and floating-point greyscale has to be brought to 8 bits first.
+            upright = ImageOps.exif_transpose(_to_8_bit(image))
+            return np.asarray(_to_rgb(upright))
+    except ImageDecodeError:
+        raise
+    except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, struct.error, ValueError and others
+        raise ImageDecodeError(_reason(error)) from error
+
+
+def _check_size(image: Image.Image) -> None:
+    if image.width * image.height > MAX_IMAGE_PIXELS:
+        raise ImageDecodeError(f"{image.width}x{image.height} px is more than {MAX_IMAGE_PIXELS} pixels")
+
+
+def _to_8_bit(image: Image.Image) -> Image.Image:
+    if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
+        return image
+    values = np.asarray(image).astype(np.float64)
+    # Integer images are 16-bit PNG or TIFF, whatever mode Pillow opens them in; floating point is 0..1 by custom.
+    scale = 255.0 if image.mode == "F" and values.max(initial=0.0) <= 1.0 else 255.0 / 65535.0
+    eight_bit = Image.fromarray(np.clip(np.rint(values * scale), 0, 255).astype(np.uint8))
+    eight_bit.getexif().update(image.getexif())
+    return eight_bit
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    if image.mode in ("RGBA", "LA", "La", "PA", "RGBa") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        background = Image.new("RGBA", rgba.size, (*BACKGROUND_RGB, 255))
+        return Image.alpha_composite(background, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _reason(error: Exception) -> str:
+    text = str(error)
+    if "cannot identify image file" in text:
+        return "not an image in any format that Pillow knows"
+    return text or type(error).__name__

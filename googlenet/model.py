@@ -1,0 +1,264 @@
+"""GoogLeNet as Table 1 and figure 3 of the paper (arXiv 1409.4842) define it, on one device.
+
+Two variants share one description:
+
+- ``paper``: local response normalisation, true 5x5 convolutions, biases, no batch normalisation.
+- ``bn``: what torchvision calls GoogLeNet (after TF-slim): batch normalisation, no local response
+  normalisation, and a 3x3 kernel in the branch that the paper makes 5x5. Its state dict can be imported.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from googlenet.table1 import (
+    AUX_CONV_CHANNELS,
+    AUX_GRID,
+    AUX_HIDDEN_FEATURES,
+    AUX_POSITIONS,
+    INCEPTION_CHANNELS,
+    STEM_CHANNELS,
+    InceptionChannels,
+)
+
+Variant = Literal["paper", "bn"]
+
+
+class Outputs(NamedTuple):
+    """Logits of the three classifiers, each (N, C); the auxiliary ones are None outside training."""
+
+    logits: Tensor
+    aux_4a: Tensor | None = None
+    aux_4d: Tensor | None = None
+
+
+class LRNConstants(NamedTuple):
+    """Local response normalisation in PyTorch's convention: x / (k + alpha / size * sum(x^2)) ** beta."""
+
+    size: int
+    alpha: float
+    beta: float
+    k: float
+
+
+# The paper prints no constants. Caffe's divide alpha by the size, as PyTorch does; the graph that Google
+# released (TensorFlow: depth_radius 5, alpha 1e-4 undivided, bias 2) needs alpha times its size of 11.
+LRN_CONSTANTS = {
+    "caffe": LRNConstants(size=5, alpha=1e-4, beta=0.75, k=1.0),
+    "google": LRNConstants(size=11, alpha=11e-4, beta=0.5, k=2.0),
+}
+
+
+class LocalResponseNorm(nn.Module):
+    """Across-channel local response normalisation, (N, C, H, W) to the same shape.
+
+    A sum of shifted squares: equal to ``torch.nn.LocalResponseNorm``, faster on a CPU, and defined for bfloat16.
+    """
+
+    def __init__(self, constants: LRNConstants) -> None:
+        super().__init__()
+        self.constants = constants
+
+    def forward(self, x: Tensor) -> Tensor:
+        size, alpha, beta, k = self.constants
+        channels = x.shape[1]
+        before = size // 2
+        squares = functional.pad(x * x, (0, 0, 0, 0, before, size - 1 - before))
+        total = squares.narrow(1, 0, channels)
+        for offset in range(1, size):
+            total = total + squares.narrow(1, offset, channels)
+        divisor = total * (alpha / size) + k
+        if beta == 0.75:  # two square roots cost a tenth of a power
+            return x * torch.rsqrt(divisor * divisor.sqrt())
+        return x * divisor.pow(-beta)
+
+
+class Dropout(nn.Module):
+    """Dropout whose mask comes from a generator that the caller passes in, so that a step can be repeated exactly."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        if not 0 <= p < 1:
+            raise ValueError(f"dropout must be in [0, 1), got {p}")
+        self.p = p
+
+    def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        if not self.training or self.p == 0:
+            return x
+        keep = 1 - self.p
+        return x * (torch.empty_like(x).bernoulli_(keep, generator=generator) / keep)
+
+
+class Conv(nn.Module):
+    """Convolution, batch normalisation where the variant has it, ReLU: (N, in, H, W) to (N, out, H', W')."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int, *, variant: Variant, stride: int = 1
+    ) -> None:
+        super().__init__()
+        has_bn = variant == "bn"
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=not has_bn)
+        self.bn = nn.BatchNorm2d(out_channels, eps=1e-3) if has_bn else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.relu(self.bn(self.conv(x)))
+
+
+class Inception(nn.Module):
+    """Figure 2(b): 1x1, 3x3 and 5x5 convolutions with reductions, and a projected max pool, side by side."""
+
+    def __init__(self, in_channels: int, channels: InceptionChannels, variant: Variant) -> None:
+        super().__init__()
+        conv = partial(Conv, variant=variant)
+        # Departure in `bn` only: torchvision's weights were trained with 3x3 kernels in this branch.
+        wide_kernel = 5 if variant == "paper" else 3
+        self.conv_1x1 = conv(in_channels, channels.conv_1x1, 1)
+        self.conv_3x3_reduce = conv(in_channels, channels.conv_3x3_reduce, 1)
+        self.conv_3x3 = conv(channels.conv_3x3_reduce, channels.conv_3x3, 3)
+        self.conv_5x5_reduce = conv(in_channels, channels.conv_5x5_reduce, 1)
+        self.conv_5x5 = conv(channels.conv_5x5_reduce, channels.conv_5x5, wide_kernel)
+        self.pool_proj = conv(in_channels, channels.pool_proj, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        branches = [
+            self.conv_1x1(x),
+            self.conv_3x3(self.conv_3x3_reduce(x)),
+            self.conv_5x5(self.conv_5x5_reduce(x)),
+            self.pool_proj(functional.max_pool2d(x, 3, stride=1, padding=1)),
+        ]
+        return torch.cat(branches, dim=1)
+
+
+class AuxHead(nn.Module):
+    """Auxiliary classifier of section 5: (N, in, H, W) to logits (N, C)."""
+
+    def __init__(
+        self, in_channels: int, num_classes: int, *, variant: Variant, scale: Callable[[int], int], dropout: float
+    ) -> None:
+        super().__init__()
+        conv_channels, hidden = scale(AUX_CONV_CHANNELS), scale(AUX_HIDDEN_FEATURES)
+        self.paper_pool = variant == "paper"
+        self.conv = Conv(in_channels, conv_channels, 1, variant=variant)
+        self.hidden = nn.Linear(conv_channels * AUX_GRID**2, hidden)
+        self.dropout = Dropout(dropout)
+        self.classifier = nn.Linear(hidden, num_classes)
+
+    def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        x = self.conv(self._pool(x)).flatten(1)
+        return self.classifier(self.dropout(functional.relu(self.hidden(x)), generator))
+
+    def _pool(self, x: Tensor) -> Tensor:
+        if self.paper_pool and x.shape[-2:] == (14, 14):
+            return functional.avg_pool2d(x, 5, stride=3)
+        # Departure: maps of other sizes than 14x14 (crops other than 224 px), and the `bn` variant at every
+        # size as in torchvision, are pooled adaptively to the 4x4 grid that the fully connected layer needs.
+        return functional.adaptive_avg_pool2d(x, AUX_GRID)
+
+
+def scaled_channels(channels: int, width: float) -> int:
+    """``channels`` times ``width``, in multiples of 8 unless the width is 1; at least 8."""
+    return channels if width == 1 else max(8, 8 * round(channels * width / 8))
+
+
+class GoogLeNet(nn.Module):
+    """The network of Table 1: images (N, 3, H, W), already mean-subtracted, to :class:`Outputs`.
+
+    Args:
+        num_classes: outputs of each classifier.
+        variant: ``paper`` or ``bn``, see the module's description.
+        aux_heads: build the two auxiliary classifiers; they run in training mode only (section 5).
+        width: factor on every channel count. The paper's seventh replica is a wider one (section 7).
+        lrn: a key of ``LRN_CONSTANTS``; without effect on ``bn``.
+        dropout: main and auxiliary rates; None means 0.4 and 0.7 (paper) or 0.2 and 0.7 (torchvision).
+
+    Raises:
+        ValueError: an argument out of its range, or images too small for the five halvings of Table 1.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 1000,
+        variant: Variant = "paper",
+        aux_heads: bool = True,
+        width: float = 1.0,
+        *,
+        lrn: Literal["caffe", "google"] = "caffe",
+        dropout: tuple[float, float] | None = None,
+    ) -> None:
+        super().__init__()
+        _check_arguments(num_classes, variant, width, lrn)
+        self.num_classes, self.variant, self.width, self.lrn_name = num_classes, variant, width, lrn
+        scale = partial(scaled_channels, width=width)
+        main_dropout, aux_dropout = dropout or ((0.4, 0.7) if variant == "paper" else (0.2, 0.7))
+
+        stem = {name: scale(count) for name, count in STEM_CHANNELS.items()}
+        self.conv1 = Conv(3, stem["conv1"], 7, stride=2, variant=variant)
+        self.conv2_reduce = Conv(stem["conv1"], stem["conv2_reduce"], 1, variant=variant)
+        self.conv2 = Conv(stem["conv2_reduce"], stem["conv2"], 3, variant=variant)
+        self.lrn = LocalResponseNorm(LRN_CONSTANTS[lrn]) if variant == "paper" else nn.Identity()
+
+        channels = stem["conv2"]
+        self.inception = nn.ModuleDict()
+        self.aux = nn.ModuleDict()
+        for name, row in INCEPTION_CHANNELS.items():
+            row = InceptionChannels(*(scale(count) for count in vars(row).values()))
+            self.inception[name] = Inception(channels, row, variant)
+            channels = row.output
+            if aux_heads and name in AUX_POSITIONS:
+                self.aux[name] = AuxHead(channels, num_classes, variant=variant, scale=scale, dropout=aux_dropout)
+        self.dropout = Dropout(main_dropout)
+        self.classifier = nn.Linear(channels, num_classes)
+
+    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Outputs:
+        """Classify a batch.
+
+        Args:
+            images: (N, 3, H, W), float, preprocessed as the weights demand.
+            generator: source of the dropout masks; needed for repeatable training, unused in evaluation.
+        """
+        x = self._stem(images)
+        x = self.inception["3b"](self.inception["3a"](x))
+        x = self.inception["4a"](_max_pool(x))
+        aux_4a = self._aux("4a", x, generator)
+        for name in ("4b", "4c", "4d"):
+            x = self.inception[name](x)
+        aux_4d = self._aux("4d", x, generator)
+        x = self.inception["4e"](x)
+        # Departure in `bn` only: torchvision's fourth pool is 2x2.
+        x = _max_pool(x, kernel=3 if self.variant == "paper" else 2)
+        x = self.inception["5b"](self.inception["5a"](x))
+        x = self.dropout(x.mean(dim=(2, 3)), generator)
+        return Outputs(self.classifier(x), aux_4a, aux_4d)
+
+    def _stem(self, images: Tensor) -> Tensor:
+        if min(images.shape[-2:]) < 32:
+            raise ValueError(f"images of {tuple(images.shape[-2:])} px are too small: GoogLeNet halves them five times")
+        x = self.lrn(_max_pool(self.conv1(images)))
+        x = self.lrn(self.conv2(self.conv2_reduce(x)))
+        return _max_pool(x)
+
+    def _aux(self, name: str, x: Tensor, generator: torch.Generator | None) -> Tensor | None:
+        if not self.training or name not in self.aux:
+            return None
+        logits: Tensor = self.aux[name](x, generator)
+        return logits
+
+
+def _max_pool(x: Tensor, kernel: int = 3) -> Tensor:
+    # Table 1's sizes (112, 56, 28, 14, 7) need rounding up, as Caffe does.
+    return functional.max_pool2d(x, kernel, stride=2, ceil_mode=True)
+
+
+def _check_arguments(num_classes: int, variant: str, width: float, lrn: str) -> None:
+    if num_classes < 2:
+        raise ValueError(f"num_classes must be at least 2, got {num_classes}")
+    if variant not in ("paper", "bn"):
+        raise ValueError(f"variant must be 'paper' or 'bn', got {variant!r}")
+    if not 0 < width <= 16:
+        raise ValueError(f"width must be in (0, 16], got {width}")
+    if lrn not in LRN_CONSTANTS:
+        raise ValueError(f"lrn must be one of {sorted(LRN_CONSTANTS)}, got {lrn!r}")

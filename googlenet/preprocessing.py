@@ -1,0 +1,48 @@
+"""What has to be done to pixels before a network sees them; belongs to the weights and travels with them."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Pixels 0..255 in RGB to a network's input: reorder channels, subtract ``mean``, divide by ``std``.
+
+    Attributes:
+        channels: order that the network expects; ``mean`` and ``std`` are in this order.
+        mean: subtracted, on the scale 0..255.
+        std: divides afterwards, on the scale 0..255.
+    """
+
+    channels: Literal["RGB", "BGR"]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) uint8 RGB to float32 of the same shape and memory format."""
+        if self.channels == "BGR":
+            images = images.flip(1)
+        mean = torch.tensor(self.mean, device=images.device).view(1, 3, 1, 1)
+        std = torch.tensor(self.std, device=images.device).view(1, 3, 1, 1)
+        return (images.float() - mean) / std
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Preprocessing":
+        """Inverse of :meth:`to_dict`."""
+        return cls(values["channels"], tuple(values["mean"]), tuple(values["std"]))
+
+
+# Caffe's GoogLeNet: BGR, the ImageNet mean, no division ("zero mean" in the paper).
+CAFFE_PREPROCESSING = Preprocessing("BGR", (104.0, 117.0, 123.0), (1.0, 1.0, 1.0))
+# torchvision's weights expect (x - 0.5) / 0.5 of values in 0..1, whatever its transforms do before.
+TORCHVISION_PREPROCESSING = Preprocessing("RGB", (127.5,) * 3, (127.5,) * 3)
+# For training from scratch: ImageNet's mean as in the paper. Departure: divided by a standard deviation common to
+# the channels, so that the usual rates and initialisations hold for the variant with batch normalisation as well.
+SCRATCH_PREPROCESSING = Preprocessing("RGB", (123.0, 117.0, 104.0), (58.0,) * 3)

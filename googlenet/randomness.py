@@ -1,0 +1,29 @@
+"""Every random number of a replica, as a function of (seed, stream, epoch, index) and of nothing else.
+
+A stream is one use of randomness; two streams of the same seed are independent. Philox generators are keyed, not
+advanced, so sample 7 of epoch 3 is the same whoever computes it, in whatever order, before or after a crash.
+"""
+
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+
+Stream = Literal["initial_weights", "order", "sampling", "dropout", "bootstrap", "embedded_dataset"]
+
+
+def numpy_generator(seed: int, stream: Stream, *key: int) -> np.random.Generator:
+    """A NumPy generator for ``key``, typically (epoch, index)."""
+    return np.random.Generator(np.random.Philox(_sequence(seed, stream, key)))
+
+
+def torch_generator(seed: int, stream: Stream, *key: int, device: str = "cpu") -> torch.Generator:
+    """A torch generator for ``key``, typically (epoch, step)."""
+    state = _sequence(seed, stream, key).generate_state(1, np.uint64)[0]
+    return torch.Generator(device).manual_seed(int(state) & (2**63 - 1))
+
+
+def _sequence(seed: int, stream: Stream, key: tuple[int, ...]) -> np.random.SeedSequence:
+    if seed < 0:
+        raise ValueError(f"a seed must not be negative, got {seed}")
+    return np.random.SeedSequence((seed, get_args(Stream).index(stream), *key))

@@ -1,0 +1,114 @@
+"""An image folder as a listing: which files there are, in which split, of which class. Reads no pixels.
+
+``<root>/train/<class>/*`` and ``<root>/val/<class>/*``, at any depth below the class. A root without the two is
+``<class>/*`` and is split: in each class the files are ordered by the SHA-256 of their path, and the first
+``val_percent`` percent of them, rounded up, are validation. Adding a class or renaming the root moves no file.
+"""
+
+import hashlib
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+
+import pyarrow.fs as pafs
+
+from pipelines.errors import UserError
+from pipelines.storage import Storage
+
+VALIDATION_NAMES = ("val", "validation", "valid")
+# What operating systems leave in folders.
+LITTER = {"Thumbs.db", "desktop.ini", "ehthumbs.db"}
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """One file of the folder; ``image_id`` is its path relative to the root."""
+
+    image_id: str
+    label: int
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Classes by label, and the files of each split in order of their ids.
+
+    ``ignored`` are files that belong to no class, for the user to see.
+    """
+
+    classes: tuple[str, ...]
+    splits: dict[str, tuple[ImageFile, ...]]
+    ignored: tuple[str, ...] = ()
+
+
+def list_image_folder(root: Storage, val_percent: float) -> Listing:
+    """List ``root``.
+
+    Raises:
+        UserError: there is no such folder, no image, fewer than two classes, a class that only validation has, or
+            a split without images.
+    """
+    names = _walk(root)
+    validation_name = next((name for name in VALIDATION_NAMES if any(n.startswith(f"{name}/") for n in names)), None)
+    is_split = any(name.startswith("train/") for name in names) and validation_name is not None
+    folders = {"train": "train/", "val": f"{validation_name}/"} if is_split else {"": ""}
+    by_class: dict[str, dict[str, list[str]]] = {split: defaultdict(list) for split in folders}
+    ignored = []
+    for name in names:
+        split = next((split for split, prefix in folders.items() if name.startswith(prefix)), None)
+        parts = name.removeprefix(folders.get(split or "", "")).split("/")
+        if split is None or len(parts) < 2:
+            ignored.append(name)
+        else:
+            by_class[split][parts[0]].append(name)
+    if not is_split:
+        by_class = _split(by_class[""], val_percent)
+    classes = _check(root, by_class)
+    splits = {
+        split: tuple(
+            sorted(
+                (ImageFile(name, classes.index(cls)) for cls, files in folder.items() for name in files),
+                key=lambda file: file.image_id,
+            )
+        )
+        for split, folder in by_class.items()
+    }
+    return Listing(classes, splits, tuple(ignored))
+
+
+def _walk(root: Storage) -> list[str]:
+    try:
+        infos = root.filesystem.get_file_info(pafs.FileSelector(root.path(), recursive=True))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(f"there is no folder {root}") from error
+    prefix = len(root.path()) + 1
+    names = sorted(info.path[prefix:] for info in infos if info.is_file)
+    return [name for name in names if not _is_litter(name)]
+
+
+def _is_litter(name: str) -> bool:
+    parts = name.split("/")
+    return any(part.startswith(".") for part in parts) or parts[-1] in LITTER
+
+
+def _split(folder: dict[str, list[str]], val_percent: float) -> dict[str, dict[str, list[str]]]:
+    splits: dict[str, dict[str, list[str]]] = {"train": {}, "val": {}}
+    for cls, names in folder.items():
+        ordered = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
+        held_out = min(math.ceil(len(ordered) * val_percent / 100), len(ordered) - 1)
+        splits["val"][cls], splits["train"][cls] = ordered[:held_out], ordered[held_out:]
+    return splits
+
+
+def _check(root: Storage, by_class: dict[str, dict[str, list[str]]]) -> tuple[str, ...]:
+    """The class names in order, if the listing can be trained and evaluated on."""
+    classes = tuple(sorted(cls for cls, names in by_class["train"].items() if names))
+    if not classes:
+        raise UserError(f"no images in {root}: expected <class>/<image> or train/<class>/<image>, val/<class>/<image>")
+    if len(classes) == 1:
+        raise UserError(f"only one class in {root} ({classes[0]}): a classifier needs two; one folder for each class")
+    validation = {cls for cls, names in by_class["val"].items() if names}
+    if only := sorted(validation - set(classes)):
+        raise UserError(f"class {', '.join(only)} has validation images but no training images in {root}")
+    if not validation:
+        raise UserError(f"no validation images in {root}: add some to each class, or a val/ folder")
+    return classes

@@ -1,0 +1,229 @@
+"""Stage 1: images become Parquet shards and a manifest, with Ray Data.
+
+    python pipelines/prepare_dataset.py --data FOLDER --run-dir RUN
+
+Every file is decoded once, to be sure that it can be; what is stored are the original bytes. A file that cannot be
+decoded stops the stage with a list of all such files, or, with ``--bad-images quarantine``, goes into
+``dataset/quarantine.jsonl`` instead of the data set.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from googlenet.images import ImageDecodeError, decode_rgb
+from googlenet.records import ROW_GROUP_IMAGES, SCHEMA
+from pipelines import embedded_dataset
+from pipelines.command_line import absolute_data, parse, run_command
+from pipelines.dataset import MANIFEST, SPLITS, Manifest, Shard, Split, read_manifest
+from pipelines.errors import UserError
+from pipelines.image_folder import ImageFile, Listing, list_image_folder
+from pipelines.ray_session import connected
+from pipelines.recipes import Recipe, differences
+from pipelines.run_directory import DATASET
+from pipelines.storage import Storage
+
+BadImages = Literal["stop", "quarantine"]
+QUARANTINE = f"{DATASET}/quarantine.jsonl"
+# The fields of a recipe that decide the prepared data set.
+RECIPE_FIELDS = ("data", "data_seed", "val_percent", "images_per_shard")
+NAMES_IN_MESSAGE = 20
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """One shard to write: its file below ``dataset/`` and its images."""
+
+    file: str
+    images: tuple[ImageFile, ...]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where image bytes come from: a folder, or the embedded data set with its seed."""
+
+    folder: Storage | None
+    seed: int = 0
+
+    def read(self, image_id: str) -> bytes:
+        """The original bytes of an image."""
+        return self.folder.read(image_id) if self.folder else embedded_dataset.generate(image_id, self.seed).image
+
+
+def prepare(run: Storage, recipe: Recipe, bad_images: BadImages = "stop") -> Manifest:
+    """Prepare ``recipe.data`` in ``run``; does nothing where that is done already.
+
+    Needs a connection to a Ray cluster.
+
+    Raises:
+        UserError: the images cannot be used; nothing is lost, mend them and call again.
+    """
+    prepared_from = {name: recipe.to_dict()[name] for name in RECIPE_FIELDS}
+    if run.exists(MANIFEST):
+        return _read_matching_manifest(run, prepared_from)
+    source, listing = _open_source(recipe)
+    for name in listing.ignored[:NAMES_IN_MESSAGE]:
+        print(f"not in a class folder, ignored: {name}")
+    plans = [plan for split in SPLITS for plan in _plan_shards(split, listing.splits[split], recipe.images_per_shard)]
+    for split in SPLITS:
+        run.remove_partial_files(f"{DATASET}/{split}")
+    results = list(_write_shards(run, source, plans))
+    rejected = sorted((bad for result in results for bad in result["rejected"]), key=lambda bad: str(bad["image_id"]))
+    if rejected and bad_images == "stop":
+        raise UserError(_rejection(rejected, recipe.data))
+    manifest = _manifest(prepared_from, listing.classes, plans, results, len(rejected))
+    _check_classes_left(manifest)
+    if rejected:
+        run.write(QUARANTINE, "".join(json.dumps(bad, ensure_ascii=False) + "\n" for bad in rejected).encode())
+    run.write_json(MANIFEST, manifest.to_dict())
+    return manifest
+
+
+def _read_matching_manifest(run: Storage, prepared_from: dict[str, Any]) -> Manifest:
+    manifest = read_manifest(run)
+    if found := differences(manifest.prepared_from, prepared_from):
+        raise UserError(f"the data set in {run} was prepared otherwise:\n  " + "\n  ".join(found))
+    return manifest
+
+
+def _open_source(recipe: Recipe) -> tuple[Source, Listing]:
+    if not recipe.data:
+        raise UserError("no data: name an image folder with --data, or --data embedded for the built-in digits")
+    if recipe.data != embedded_dataset.NAME:
+        folder = Storage.at(recipe.data)
+        return Source(folder), list_image_folder(folder, recipe.val_percent)
+    classes = embedded_dataset.CLASSES
+    splits = {
+        split: tuple(ImageFile(name, classes.index(name.split("/")[1])) for name in embedded_dataset.image_ids(split))
+        for split in SPLITS
+    }
+    return Source(None, recipe.data_seed), Listing(classes, splits)
+
+
+def _plan_shards(split: str, images: Sequence[ImageFile], images_per_shard: int) -> Iterator[ShardPlan]:
+    for number, first in enumerate(range(0, len(images), images_per_shard)):
+        yield ShardPlan(f"{split}/{number:05d}.parquet", tuple(images[first : first + images_per_shard]))
+
+
+def _write_shards(run: Storage, source: Source, plans: Sequence[ShardPlan]) -> Iterator[dict[str, Any]]:
+    """Write the shards on the cluster, one task each, and give what each task found, in the order of ``plans``."""
+    import ray.data
+
+    rows = [{"plan": number} for number in range(len(plans))]
+
+    def write(row: dict[str, Any]) -> dict[str, Any]:
+        # As JSON: Ray Data would have to guess a schema for lists that are empty in most rows.
+        return {"plan": row["plan"], "result": json.dumps(write_shard(run, source, plans[row["plan"]]))}
+
+    found = ray.data.from_items(rows, override_num_blocks=len(rows)).map(write)
+    by_plan = {row["plan"]: json.loads(row["result"]) for row in found.iter_rows()}
+    for number in range(len(plans)):
+        yield by_plan[number]
+
+
+def write_shard(run: Storage, source: Source, plan: ShardPlan) -> dict[str, Any]:
+    """Read, check and store the images of one shard.
+
+    Returns:
+        ``images`` (number stored), ``counts`` (by label), ``digest``, ``rejected`` (image_id and reason of each).
+    """
+    columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
+    digest, rejected = hashlib.sha256(), []
+    for file in plan.images:
+        try:
+            data = source.read(file.image_id)
+            height, width = decode_rgb(data).shape[:2]
+        except (ImageDecodeError, OSError) as error:
+            rejected.append({"image_id": file.image_id, "reason": str(error)})
+            continue
+        digest.update(f"{file.image_id}\0{file.label}\0{hashlib.sha256(data).hexdigest()}\n".encode())
+        row = (file.image_id, data, file.label, width, height)
+        for name, value in zip(SCHEMA.names, row, strict=True):
+            columns[name].append(value)
+    with run.writing(f"{DATASET}/{plan.file}") as stream:
+        # Encoded images do not compress; random access is quicker without.
+        pq.write_table(pa.table(columns, SCHEMA), stream, row_group_size=ROW_GROUP_IMAGES, compression="none")
+    counts = {str(label): count for label, count in Counter(columns["label"]).items()}
+    return {"images": len(columns["label"]), "counts": counts, "digest": digest.hexdigest(), "rejected": rejected}
+
+
+def _rejection(rejected: Sequence[dict[str, Any]], data: str) -> str:
+    shown = [f"  {bad['image_id']}: {bad['reason']}" for bad in rejected[:NAMES_IN_MESSAGE]]
+    if len(rejected) > NAMES_IN_MESSAGE:
+        shown.append(f"  and {len(rejected) - NAMES_IN_MESSAGE} more")
+    return "\n".join(
+        [
+            f"{len(rejected)} files in {data} cannot be decoded:",
+            *shown,
+            "Mend or remove them, or go on without them: --bad-images quarantine",
+        ]
+    )
+
+
+def _check_classes_left(manifest: Manifest) -> None:
+    """Quarantine may empty a class; training on a class without images would go unnoticed."""
+    if gone := [name for name, count in manifest.splits["train"].counts.items() if count == 0]:
+        raise UserError(f"no training image of class {', '.join(gone)} can be decoded; mend its files or remove it")
+    if not manifest.splits["val"].images:
+        raise UserError("no validation image can be decoded; mend them or add others")
+
+
+def _manifest(
+    prepared_from: dict[str, Any],
+    classes: tuple[str, ...],
+    plans: Sequence[ShardPlan],
+    results: Sequence[dict[str, Any]],
+    quarantined: int,
+) -> Manifest:
+    splits = {}
+    for split in SPLITS:
+        mine = [(p, r) for p, r in zip(plans, results, strict=True) if p.file.startswith(f"{split}/")]
+        counts: Counter[str] = Counter()
+        for _, result in mine:
+            counts.update(result["counts"])
+        shards = tuple(Shard(plan.file, r["images"], r["digest"]) for plan, r in mine)
+        splits[split] = Split(shards, {name: counts[str(label)] for label, name in enumerate(classes)})
+    digests = [shard.digest for split in SPLITS for shard in splits[split].shards]
+    digest = hashlib.sha256("\n".join([*classes, *digests]).encode()).hexdigest()
+    return Manifest(prepared_from, classes, splits, digest, quarantined)
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Prepare images: Parquet shards and a manifest in the run directory."""
+
+    data: str
+    """Image folder (train/<class>/*, val/<class>/*, or <class>/*), or 'embedded' for the built-in digits."""
+    run_dir: str
+    """Run directory: a path, or a URI of an object store."""
+    data_seed: int = 0
+    """Seed of the embedded data set."""
+    val_percent: float = 10.0
+    """Share of each class that becomes validation, in percent, where the folder has no split."""
+    images_per_shard: int = 1024
+    """Images in one Parquet shard."""
+    bad_images: BadImages = "stop"
+    """What to do about files that cannot be decoded."""
+
+
+def _main() -> None:
+    arguments = parse(Arguments)
+    recipe = Recipe(
+        data=absolute_data(arguments.data),
+        data_seed=arguments.data_seed,
+        val_percent=arguments.val_percent,
+        images_per_shard=arguments.images_per_shard,
+    )
+    with connected():
+        manifest = prepare(Storage.at(arguments.run_dir), recipe, arguments.bad_images)
+    print(manifest.summary())
+
+
+if __name__ == "__main__":
+    run_command(_main)

@@ -1,0 +1,246 @@
+"""What a run computes: recipes as functions that return frozen dataclasses, and their form as text.
+
+A recipe holds all that decides the result; how it is carried out (how many CPUs, which tracking server) is told to
+the commands separately and may change between two starts of the same run.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from googlenet.augment import INTERPOLATIONS, Sampling
+from googlenet.crops import scales_px
+from googlenet.initialisation import Initialisation
+from googlenet.model import Variant
+from googlenet.optim import LearningRate, Schedule
+from pipelines.errors import UserError
+
+PreprocessingName = Literal["caffe", "scratch"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides the result of a run. The defaults are the paper's, or Caffe's where the paper is silent."""
+
+    name: str = "paper"
+    """Label of the recipe; without effect."""
+
+    # Data
+    data: str = ""
+    """Image folder (train/<class>/*, val/<class>/*, or <class>/*), or 'embedded' for the built-in digits."""
+    data_seed: int = 0
+    """Seed of the embedded data set."""
+    val_percent: float = 10.0
+    """Share of each class that becomes validation, in percent, where the folder has no split."""
+    images_per_shard: int = 1024
+    """Images in one Parquet shard."""
+
+    # Network
+    crop_px: int = 224
+    """Side of the network's input, a multiple of 7; the test scales are 8/7 to 11/7 of it."""
+    variant: Variant = "paper"
+    """'paper' (LRN, 5x5, no BN) or 'bn' (torchvision's)."""
+    width: float = 1.0
+    """Factor on every channel count."""
+    wide_replica_width: float | None = None
+    """Width of the last replica, where it shall be a wider one as in the paper."""
+    aux_heads: bool = True
+    """Train with the two auxiliary classifiers."""
+    lrn: Literal["caffe", "google"] = "caffe"
+    """Constants of the local response normalisation."""
+    dropout: float = 0.4
+    """Share dropped before the classifier."""
+    aux_dropout: float = 0.7
+    """Share dropped in the auxiliary heads."""
+    initialisation: Initialisation = "xavier"
+    """Scheme of the initial weights."""
+    preprocessing: PreprocessingName = "caffe"
+    """'caffe' (BGR, mean subtraction) or 'scratch' (RGB, mean and standard deviation)."""
+
+    # Ensemble
+    replicas: int = 7
+    """Number of replicas."""
+    weights_seed: int = 0
+    """Seed of the initial weights."""
+    shared_initial_weights: bool = True
+    """All replicas start from the same weights, as the paper's did by oversight; else replica k from weights_seed + k."""
+    sampling_seed: int = 0
+    """Replica k draws order and samples from sampling_seed + k."""
+
+    # Sampling
+    areas: tuple[tuple[float, float], ...] = ((0.08, 1.0),)
+    """Ranges of a sample's share of the image's area; replica k takes range k modulo their number."""
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    """Range of a sample's width over height."""
+    interpolations: tuple[str, ...] = tuple(INTERPOLATIONS)
+    """Interpolations, drawn with equal probability."""
+    mirror: bool = True
+    """Mirror half of the samples."""
+    photometric: tuple[float, float] | None = (0.5, 1.5)
+    """Range of the factors of contrast, brightness and colour; None for no distortion."""
+    lighting_sigma: float = 0.1
+    """Standard deviation of the lighting noise; 0 for none."""
+
+    # Optimisation
+    epochs: int = 250
+    """Passes over the training images."""
+    batch_size: int = 32
+    """Images in a step."""
+    learning_rate: float = 0.01
+    """Rate before any decay."""
+    schedule: Schedule = "paper"
+    """'paper' (-4 % every 8 epochs) or 'cosine'."""
+    warmup_epochs: float = 0.0
+    """Epochs of linear rise from zero."""
+    momentum: float = 0.9
+    """Momentum of SGD."""
+    weight_decay: float = 2e-4
+    """L2 penalty on weights."""
+    decay_biases: bool = False
+    """Penalise biases and normalisation scales as well."""
+    label_smoothing: float = 0.0
+    """Share of the target spread over all classes."""
+    max_gradient_norm: float | None = None
+    """Scale gradients down to this norm."""
+    polyak_epochs: float = 8.0
+    """Horizon of the average of the weights."""
+
+    def __post_init__(self) -> None:
+        self._check_ranges()
+        scales_px(self.crop_px)
+        for replica in range(max(self.replicas, 1)):
+            self.sampling(replica)
+
+    def _check_ranges(self) -> None:
+        at_least = {
+            "replicas": 1, "epochs": 1, "batch_size": 1, "images_per_shard": 1, "width": 1e-3, "data_seed": 0,
+            "weights_seed": 0, "sampling_seed": 0, "warmup_epochs": 0, "weight_decay": 0, "polyak_epochs": 0,
+        }  # fmt: skip
+        for name, least in at_least.items():
+            if getattr(self, name) < least:
+                raise UserError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        for name in ("dropout", "aux_dropout", "momentum", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        if self.learning_rate <= 0:
+            raise UserError(f"learning_rate must be positive, got {self.learning_rate}")
+        if not 0 < self.val_percent < 100:
+            raise UserError(f"val_percent must be between 0 and 100, got {self.val_percent}")
+        if not self.areas:
+            raise UserError("areas must hold at least one range")
+
+    def sampling(self, replica: int) -> Sampling:
+        """How replica ``replica`` draws its samples."""
+        area = self.areas[replica % len(self.areas)]
+        return Sampling(area, self.aspect, self.interpolations, self.mirror, self.photometric, self.lighting_sigma)
+
+    def rate(self) -> LearningRate:
+        """The learning rate by epoch."""
+        return LearningRate(self.learning_rate, self.schedule, self.warmup_epochs, self.epochs)
+
+    def replica_width(self, replica: int) -> float:
+        """Width factor of replica ``replica``."""
+        is_wide = self.wide_replica_width is not None and replica == self.replicas - 1
+        return self.wide_replica_width if is_wide and self.wide_replica_width else self.width
+
+    def replica_weights_seed(self, replica: int) -> int:
+        """Seed of the initial weights of replica ``replica``."""
+        return self.weights_seed + (0 if self.shared_initial_weights else replica)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it comes back from JSON: lists instead of tuples."""
+        values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return values
+
+
+def paper() -> Recipe:
+    """The paper to the letter.
+
+    Source: sections 5 to 7; batch size, base rate and weight decay from the solver of Caffe's GoogLeNet.
+    Command: train_ensemble.py --recipe paper --data IMAGENET --run-dir RUN
+    Cost: 250 epochs of ImageNet for each of seven replicas; never run here.
+    Expected: 10.07 % top-5 error with 1 model and 1 crop, 6.67 % with 7 models and 144 crops (table 3).
+    """
+    return Recipe()
+
+
+def demo() -> Recipe:
+    """A narrow network on the embedded digits, to see the whole pipeline on two cores.
+
+    Source: none; tuned on the embedded set to err visibly.
+    Command: make demo
+    Cost: under ten minutes on two cores.
+    Expected: see the README.
+    """
+    return Recipe(
+        name="demo",
+        data="embedded",
+        images_per_shard=256,
+        crop_px=84,
+        variant="bn",
+        width=0.25,
+        dropout=0.0,
+        aux_dropout=0.0,
+        initialisation="he",
+        preprocessing="scratch",
+        areas=((0.5, 1.0),),
+        photometric=None,
+        lighting_sigma=0.0,
+        epochs=14,
+        batch_size=16,
+        learning_rate=0.05,
+        schedule="cosine",
+        warmup_epochs=1,
+        polyak_epochs=2,
+    )
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {"paper": paper, "demo": demo}
+
+
+def load_recipe(name: str) -> Recipe:
+    """A recipe by its name, or from the JSON file that a run printed.
+
+    Raises:
+        UserError: no such recipe or file, an unknown field, or a value out of its range.
+    """
+    if name in RECIPES:
+        return RECIPES[name]()
+    path = Path(name)
+    if not path.is_file():
+        raise UserError(f"no recipe {name!r}: choose {', '.join(RECIPES)}, or name a recipe's JSON file")
+    try:
+        return recipe_from_dict(json.loads(path.read_text()))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is not JSON: {error}") from error
+
+
+def recipe_from_dict(values: dict[str, Any]) -> Recipe:
+    """Inverse of :meth:`Recipe.to_dict`; absent fields take their defaults.
+
+    Raises:
+        UserError: an unknown field, or a value of the wrong type or out of its range.
+    """
+    known = {field.name for field in fields(Recipe)}
+    if unknown := sorted(set(values) - known):
+        raise UserError(f"unknown recipe field {', '.join(unknown)}; the fields are {', '.join(sorted(known))}")
+    try:
+        return TypeAdapter(Recipe).validate_python(values)
+    except ValidationError as error:
+        problems = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise UserError("; ".join(problems)) from error
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """One line for each field that differs; the label and fields that only one side knows are compared too."""
+    absent = "(absent)"
+    names = dict.fromkeys([*old, *new])
+    return [
+        f"{name}: {old.get(name, absent)!r} there, {new.get(name, absent)!r} now"
+        for name in names
+        if name != "name" and old.get(name, absent) != new.get(name, absent)
+    ]

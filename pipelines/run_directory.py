@@ -1,0 +1,84 @@
+"""The run directory: the only interface between the stages. Its layout is defined here and nowhere else.
+
+::
+
+    run.json                          recipe and data of the run; a different one is refused
+    dataset/manifest.json             classes, counts, shards, digest
+    dataset/{train,val}/*.parquet     encoded images
+    replicas/<k>/weights.safetensors  the averaged weights of a finished replica
+    replicas/<k>/metrics.jsonl        one line an epoch
+    replicas/<k>/failure.txt          the traceback of a replica that failed
+    predictions/*.parquet             one row an image: probabilities of every replica and crop policy
+    report/                           report.json, report.md
+    mlflow.db, mlartifacts/           MLflow's store, unless another server is named
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.errors import UserError
+from pipelines.recipes import Recipe, differences
+from pipelines.storage import Storage
+
+RUN = "run.json"
+DATASET = "dataset"
+PREDICTIONS = "predictions"
+REPORT = "report"
+TRACKING = "tracking.json"
+
+
+@dataclass(frozen=True)
+class ReplicaFiles:
+    """Names of one replica's files, below the run directory."""
+
+    replica: int
+
+    @property
+    def folder(self) -> str:
+        """Everything of this replica, Ray Train's checkpoints included."""
+        return f"replicas/{self.replica}"
+
+    @property
+    def weights(self) -> str:
+        """Averaged weights; there once the replica is finished."""
+        return f"{self.folder}/weights.safetensors"
+
+    @property
+    def metrics(self) -> str:
+        """One JSON object a line, one line an epoch."""
+        return f"{self.folder}/metrics.jsonl"
+
+    @property
+    def failure(self) -> str:
+        """Traceback of the last failure."""
+        return f"{self.folder}/failure.txt"
+
+
+def claim(run: Storage, recipe: Recipe) -> None:
+    """Bind ``run`` to ``recipe``, or check that it already is.
+
+    Raises:
+        UserError: it belongs to another recipe, or holds files that are no run.
+    """
+    if run.exists(RUN):
+        if found := differences(run.read_json(RUN)["recipe"], recipe.to_dict()):
+            raise UserError(
+                f"{run} holds a run of another recipe:\n  " + "\n  ".join(found)
+                + "\nRepeat it with the same options, or choose another --run-dir."
+            )
+        return
+    if strangers := run.files(""):
+        raise UserError(f"{run} is not empty and holds no run ({strangers[0]}, ...); choose another --run-dir")
+    run.write_json(RUN, {"recipe": recipe.to_dict()})
+
+
+def read_metrics(run: Storage, replica: int) -> list[dict[str, Any]]:
+    """The finished epochs of a replica, oldest first."""
+    name = ReplicaFiles(replica).metrics
+    return [json.loads(line) for line in run.read(name).decode().splitlines()] if run.exists(name) else []
+
+
+def finished_replicas(run: Storage, replicas: int) -> list[int]:
+    """The replicas whose weights are there."""
+    return [replica for replica in range(replicas) if run.exists(ReplicaFiles(replica).weights)]

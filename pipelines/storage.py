@@ -1,0 +1,136 @@
+"""Files under a root on any filesystem, read and written whole: what is there is complete.
+
+A root is a local path or a URI that pyarrow or fsspec knows (``s3://``, ``gs://``, ``abfs://``).
+"""
+
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+# Every unfinished file carries this mark, so that a listing never takes one for a whole one.
+PARTIAL = ".partial-"
+
+
+@dataclass(frozen=True)
+class Storage:
+    """A root folder; names below it are relative and use ``/``. Cheap to send to another process."""
+
+    root: str
+
+    @classmethod
+    def at(cls, uri: str) -> "Storage":
+        """The storage at ``uri``; a local path is made absolute, since Ray's workers run in other folders."""
+        return cls(uri.rstrip("/") if "://" in uri else str(Path(uri).expanduser().resolve()))
+
+    def below(self, name: str) -> "Storage":
+        """The folder ``name`` of this one."""
+        return Storage(f"{self.root}/{name}")
+
+    @cached_property
+    def _resolved(self) -> tuple[pafs.FileSystem, str]:
+        if "://" not in self.root:
+            return pafs.LocalFileSystem(), self.root
+        try:
+            return cast(tuple[pafs.FileSystem, str], pafs.FileSystem.from_uri(self.root))
+        except pa.ArrowInvalid:  # a scheme of fsspec's alone
+            import fsspec
+
+            filesystem, path = fsspec.core.url_to_fs(self.root)
+            return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), path
+
+    @property
+    def filesystem(self) -> pafs.FileSystem:
+        """The pyarrow filesystem behind the root."""
+        return self._resolved[0]
+
+    def __getstate__(self) -> dict[str, str]:
+        return {"root": self.root}
+
+    def __setstate__(self, state: dict[str, str]) -> None:
+        object.__setattr__(self, "root", state["root"])
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the root is a folder of this machine."""
+        return isinstance(self.filesystem, pafs.LocalFileSystem)
+
+    def path(self, name: str = "") -> str:
+        """``name`` as a path for :attr:`filesystem`."""
+        return f"{self._resolved[1]}/{name}" if name else self._resolved[1]
+
+    def exists(self, name: str) -> bool:
+        """Whether there is a file or folder of this name."""
+        return bool(self.filesystem.get_file_info(self.path(name)).type != pafs.FileType.NotFound)
+
+    def files(self, folder: str) -> list[str]:
+        """Names of the whole files directly in ``folder``, sorted; empty where there is no such folder."""
+        selector = pafs.FileSelector(self.path(folder), allow_not_found=True)
+        names = (info.base_name for info in self.filesystem.get_file_info(selector) if info.is_file)
+        return sorted(name for name in names if PARTIAL not in name)
+
+    def read(self, name: str) -> bytes:
+        """The file's content.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+        """
+        with self.filesystem.open_input_stream(self.path(name)) as stream:
+            return cast(bytes, stream.read())
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[BinaryIO]:
+        """Write ``name`` as a stream; it appears whole at the end of the block, or not at all."""
+        target = self.path(name)
+        if not self.is_local:  # an object store shows an object only once it is complete
+            with self.filesystem.open_output_stream(target) as stream:
+                yield stream
+            return
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(f"{target}{PARTIAL}{uuid.uuid4().hex[:8]}")
+        try:
+            with partial.open("wb") as stream:
+                yield stream
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a whole file."""
+        with self.writing(name) as stream:
+            stream.write(data)
+
+    def read_json(self, name: str) -> Any:
+        """The parsed JSON file."""
+        return json.loads(self.read(name))
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write a JSON file, readable by people."""
+        self.write(name, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+    def delete(self, name: str) -> None:
+        """Delete a file, if it is there."""
+        if self.exists(name):
+            self.filesystem.delete_file(self.path(name))
+
+    def remove_partial_files(self, folder: str) -> None:
+        """Delete what a killed writer left behind in ``folder``; only while nobody writes there."""
+        if self.is_local and (directory := Path(self.path(folder))).is_dir():
+            for leftover in directory.glob(f"*{PARTIAL}*"):
+                leftover.unlink(missing_ok=True)
+
+    def __str__(self) -> str:
+        return self.root
+
+
+def file_uri(path: str) -> str:
+    """``path`` as a file URI where it is local, unchanged otherwise."""
+    return path if "://" in path else Path(os.path.abspath(path)).as_uri()
