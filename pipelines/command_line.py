@@ -17,7 +17,7 @@ USAGE_EXIT_CODE = 2
 
 def parse(arguments: type[T], argv: Sequence[str] | None = None, default: T | None = None) -> T:
     """An instance of the dataclass ``arguments`` from the command line; field docstrings are the help."""
-    config = (tyro.conf.FlagConversionOff, tyro.conf.HelptextFromCommentsOff)
+    config = (tyro.conf.HelptextFromCommentsOff,)
     return tyro.cli(arguments, args=argv, default=default, config=config)  # type: ignore[arg-type]
 
 

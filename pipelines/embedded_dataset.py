@@ -21,10 +21,10 @@ IMAGES_PER_CLASS = {"train": 150, "val": 24}
 JPEG_QUALITY = 90
 # What makes the set harder or easier: contrast of the photograph (1 is the original), share of the image's shorter
 # side that a digit takes, and the least difference in grey levels between digit and ground.
-BACKGROUND_CONTRAST = 0.45
-DIGIT_SHARE = (0.5, 0.85)
-MIN_CONTRAST_LEVELS = 110
-ASPECTS = ((1, 1), (4, 3), (3, 4), (3, 2), (2, 3), (16, 9))
+BACKGROUND_CONTRAST = 0.25
+DIGIT_SHARE = (0.65, 0.95)
+MIN_CONTRAST_LEVELS = 120
+ASPECTS = ((1, 1), (4, 3), (3, 4), (3, 2), (2, 3), (5, 4))
 ASPECT_PROBABILITIES = (0.1, 0.3, 0.2, 0.2, 0.1, 0.1)
 SHORTER_SIDE_PX = (96, 160)
 

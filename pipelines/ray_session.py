@@ -14,15 +14,17 @@ QUIET = {
     # Workers stay in the folder they start in: relative paths keep their meaning.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_DEDUP_LOGS": "0",
+    # A trainer is six small processes; more of them at once start sooner, and Ray does not warn about their number.
+    "RAY_worker_maximum_startup_concurrency": "8",
 }
 
 
 @contextmanager
-def connected() -> Iterator[None]:
+def connected(num_cpus: int | None = None) -> Iterator[None]:
     """Be connected to a cluster; one that was started for this command ends with it.
 
-    Ray's own output goes to its session's log files, not to the terminal.
+    Ray's own output goes to its session's log files, not to the terminal. ``num_cpus`` bounds a cluster that is
+    started here; the default is the machine's.
     """
     import ray
 
@@ -32,7 +34,7 @@ def connected() -> Iterator[None]:
         yield
         return
     address = os.environ.get("RAY_ADDRESS")
-    local = {} if address else {"object_store_memory": LOCAL_OBJECT_STORE_BYTES}
+    local = {} if address else {"object_store_memory": LOCAL_OBJECT_STORE_BYTES, "num_cpus": num_cpus}
     ray.init(
         address=address or "local",
         logging_level=logging.ERROR,

@@ -1,0 +1,161 @@
+"""Runs the replicas of a run on the cluster, as many at a time as its resources hold.
+
+A replica is one ``TorchTrainer.fit()`` inside a task that takes no CPU; only its worker does. The window bounds how
+many are started: seven at once on a small machine would each start six processes and wait for the others.
+"""
+
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from pipelines.errors import UserError
+from pipelines.progress import ProgressBoard, TrainingDisplay
+from pipelines.recipes import Recipe
+from pipelines.run_directory import ReplicaFiles, finished_replicas
+from pipelines.storage import Storage
+
+POLL_SECONDS = 1.0
+CHECKPOINTS_KEPT = 2
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one replica's worker reserves, and how often a failed one is started again from its checkpoint."""
+
+    cpus_per_replica: float = 1.0
+    gpus_per_replica: float = 0.0
+    max_failures: int = 2
+
+
+@dataclass(frozen=True)
+class ReplicaFailure:
+    """A replica that failed for good."""
+
+    replica: int
+    reason: str
+    traceback: str
+
+
+def train_replicas(
+    run: Storage, recipe: Recipe, resources: Resources, on_poll: Callable[[dict[int, str]], None]
+) -> list[ReplicaFailure]:
+    """Train every replica of ``recipe`` that is not finished in ``run``; the failures, when all have ended.
+
+    ``on_poll`` is called about once a second with the phase of each replica.
+
+    Raises:
+        UserError: the cluster can never hold a single replica.
+    """
+    finished = finished_replicas(run, recipe.replicas)
+    waiting = [replica for replica in range(recipe.replicas) if replica not in finished]
+    display = TrainingDisplay(recipe.replicas, recipe.epochs)
+    phases = dict.fromkeys(finished, "done") | dict.fromkeys(waiting, "waiting")
+    if not waiting:
+        return []
+    board = ProgressBoard.remote()  # type: ignore[attr-defined]
+    running: dict[Any, int] = {}
+    failures: list[ReplicaFailure] = []
+    with display.showing():
+        while waiting or running:
+            while waiting and len(running) < window(resources):
+                replica = waiting.pop(0)
+                running[_fit.remote(run, recipe, replica, resources, board)] = replica
+                phases[replica] = "starting"
+            for ref in ray.wait(list(running), timeout=POLL_SECONDS)[0]:
+                replica = running.pop(ref)
+                failure = _outcome(run, replica, ref)
+                phases[replica] = "failed" if failure else "done"
+                if failure:
+                    failures.append(failure)
+                    display.message(f"replica {replica} failed: {failure.reason} (see {run}/{_failure_file(replica)})")
+            posted = ray.get(board.read.remote())
+            for replica in running.values():
+                phases[replica] = posted[replica].phase if replica in posted else "starting"
+            display.update(posted, phases)
+            on_poll(phases)
+    ray.kill(board)
+    return failures
+
+
+def window(resources: Resources) -> int:
+    """How many replicas the cluster holds at once.
+
+    Raises:
+        UserError: none, ever.
+    """
+    total = ray.cluster_resources()
+    needs = {"CPU": resources.cpus_per_replica, "GPU": resources.gpus_per_replica}
+    fits = [int(total.get(name, 0.0) / need + 1e-9) for name, need in needs.items() if need > 0]
+    if not fits or min(fits) < 1:
+        wanted = ", ".join(f"{need:g} {name}" for name, need in needs.items() if need > 0) or "nothing"
+        has = ", ".join(f"{total.get(name, 0.0):g} {name}" for name in needs)
+        raise UserError(f"a replica reserves {wanted}, the whole cluster has {has}: ask for less, or add nodes")
+    return min(fits)
+
+
+def _outcome(run: Storage, replica: int, ref: Any) -> ReplicaFailure | None:
+    try:
+        report = ray.get(ref)
+    except ray.exceptions.RayError as error:  # the task itself died, with its node or by a signal
+        report = {"reason": type(error).__name__, "traceback": str(error)}
+    if report is None:
+        run.delete(_failure_file(replica))
+        return None
+    failure = ReplicaFailure(replica, **report)
+    try:
+        run.write(_failure_file(replica), failure.traceback.encode())
+    except OSError:
+        # Its folder may be what failed; the traceback is then on the terminal alone.
+        print(failure.traceback, flush=True)
+    return failure
+
+
+def _failure_file(replica: int) -> str:
+    return ReplicaFiles(replica).failure
+
+
+@ray.remote(num_cpus=0, max_retries=0)
+def _fit(run: Storage, recipe: Recipe, replica: int, resources: Resources, board: Any) -> dict[str, str] | None:
+    """Fit one replica; None, or the reason and traceback of its failure."""
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    def train(config: dict[str, Any]) -> None:
+        from pipelines.replica_training import ReplicaTask, train_replica
+
+        train_replica(ReplicaTask(**config))
+
+    files = ReplicaFiles(replica)
+    reserved = {"CPU": resources.cpus_per_replica}
+    if resources.gpus_per_replica:
+        reserved["GPU"] = resources.gpus_per_replica
+    try:
+        TorchTrainer(
+            train,
+            train_loop_config={"run": run, "recipe": recipe, "replica": replica, "board": board},
+            scaling_config=ScalingConfig(
+                num_workers=1, use_gpu=resources.gpus_per_replica > 0, resources_per_worker=reserved
+            ),
+            run_config=RunConfig(
+                # Ray Train resumes from what lies under this name: one folder a replica, in the run directory.
+                name=files.folder.rpartition("/")[2],
+                storage_path=run.below(files.folder.rpartition("/")[0]).root,
+                failure_config=FailureConfig(max_failures=resources.max_failures),
+                checkpoint_config=CheckpointConfig(num_to_keep=CHECKPOINTS_KEPT),
+            ),
+        ).fit()
+    except Exception as error:  # noqa: BLE001  # whatever it is, the other replicas go on
+        return {"reason": _root_cause(error), "traceback": traceback.format_exc()}
+    return None
+
+
+def _root_cause(error: Exception) -> str:
+    """One line: the worker's own exception rather than Ray's wrapping of it."""
+    for inner in getattr(error, "worker_failures", {}).values():
+        lines = str(inner).strip().splitlines()
+        if lines:
+            return lines[-1]
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"

@@ -1,0 +1,199 @@
+"""MLflow follows the run directory: one parent run, one child run for each replica.
+
+Only the driver speaks to MLflow, and only of what lies in the run directory. A server that is away delays this and
+nothing else; what has arrived is never sent twice, since the store itself is asked how far it got.
+"""
+
+import logging
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines.dataset import Manifest
+from pipelines.recipes import Recipe
+from pipelines.report import REPORT_JSON, REPORT_MARKDOWN
+from pipelines.run_directory import TRACKING, ReplicaFiles, read_metrics
+from pipelines.storage import Storage
+
+EXPERIMENT = "googlenet-ensemble"
+FOLLOW_SECONDS = 5.0
+CLOSE_SECONDS = 60.0
+# A server that is away answers for none of these long; the follower tries again by itself.
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+}
+STATUSES = {"waiting": "SCHEDULED", "done": "FINISHED", "failed": "FAILED"}
+
+
+def default_tracking_uri(run: Storage) -> str:
+    """The SQLite store in the run directory; below the home folder where that is no local folder.
+
+    The path is absolute: MLflow would look for a relative one in whatever folder a process is in.
+    """
+    folder = Path(run.root) if run.is_local else Path.home() / ".googlenet-ensemble"
+    return f"sqlite:///{folder / 'mlflow.db'}"
+
+
+@dataclass
+class Tracker:
+    """Keeps MLflow abreast of a run. Use as a context manager: a thread follows the run directory meanwhile.
+
+    Attributes:
+        run: the run directory.
+        recipe: its recipe.
+        manifest: its data set.
+        tracking_uri: MLflow's store or server.
+    """
+
+    run: Storage
+    recipe: Recipe
+    manifest: Manifest
+    tracking_uri: str
+
+    def __post_init__(self) -> None:
+        self._phases: dict[int, str] = {}
+        self._final: str | None = None
+        self._stop = threading.Event()
+        self._warned = False
+        self._in_step = False
+        self._sent: dict[int, int] = {}
+        self._thread = threading.Thread(target=self._follow, name="mlflow", daemon=True)
+
+    def __enter__(self) -> "Tracker":
+        for name, value in QUIET.items():
+            os.environ.setdefault(name, value)
+        for name in ("mlflow", "alembic"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        self._thread.start()
+        return self
+
+    def __exit__(self, exception_type: object, *_: object) -> None:
+        if exception_type is not None or self._final is None:
+            self._final = "FAILED"
+        self._stop.set()
+        self._thread.join(CLOSE_SECONDS)
+
+    def update(self, phases: dict[int, str]) -> None:
+        """The phase of each replica, as the scheduler sees it."""
+        self._phases = dict(phases)
+
+    def finish(self, succeeded: bool) -> None:
+        """How the run ended."""
+        self._final = "FINISHED" if succeeded else "FAILED"
+
+    @property
+    def in_step(self) -> bool:
+        """Whether MLflow has everything; to be asked after the block."""
+        return self._in_step
+
+    def _follow(self) -> None:
+        while not self._stop.wait(FOLLOW_SECONDS):
+            self._try_to_send()
+        self._try_to_send()
+
+    def _try_to_send(self) -> None:
+        try:
+            self._send()
+            self._in_step = True
+        except Exception as error:  # noqa: BLE001  # no failure of MLflow may reach the training
+            self._in_step = False
+            if not self._warned:
+                self._warned = True
+                first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                print(f"warning: MLflow at {self.tracking_uri} cannot be reached, will try again: {first_line}")
+
+    def _send(self) -> None:
+        from mlflow import MlflowClient
+        from mlflow.entities import Metric
+
+        client = MlflowClient(self.tracking_uri)
+        ids = self._run_ids(client)
+        for replica in range(self.recipe.replicas):
+            child = ids[f"replica_{replica}"]
+            if replica not in self._sent:
+                self._sent[replica] = max((m.step for m in client.get_metric_history(child, "learning_rate")), default=0)
+            epochs = [line for line in read_metrics(self.run, replica) if line["epoch"] > self._sent[replica]]
+            for line in epochs:
+                now = _now_ms()
+                metrics = [Metric(k, v, now, line["epoch"]) for k, v in line.items() if k != "epoch"]
+                client.log_batch(child, metrics)
+                self._sent[replica] = line["epoch"]
+            self._set_status(client, child, STATUSES.get(self._phases.get(replica, "waiting"), "RUNNING"))
+        if self._final:
+            self._send_result(client, ids["parent"])
+
+    def _send_result(self, client: Any, parent: str) -> None:
+        from mlflow.entities import Metric
+
+        if self._final == "FINISHED":
+            now = _now_ms()
+            table = self.run.read_json(REPORT_JSON)["table"]
+            names = ("top1_error", "top5_error")
+            metrics = [Metric(f"{n}/{r['models']}x{r['crops']}", r[n], now, 0) for r in table for n in names]
+            logged = client.get_run(parent).data.metrics
+            client.log_batch(parent, [metric for metric in metrics if logged.get(metric.key) != metric.value])
+            for name in (REPORT_JSON, REPORT_MARKDOWN):
+                client.log_text(parent, self.run.read(name).decode(), name)
+            client.set_tag(parent, "mlflow.note.content", self.run.read(REPORT_MARKDOWN).decode())
+        self._set_status(client, parent, self._final or "RUNNING")
+
+    def _run_ids(self, client: Any) -> dict[str, str]:
+        """The MLflow ids of parent and children; created once, kept in the run directory and in the runs' tags."""
+        known = self.run.read_json(TRACKING) if self.run.exists(TRACKING) else {}
+        if known.get("tracking_uri") == self.tracking_uri:
+            ids: dict[str, str] = known["runs"]
+            return ids
+        experiment = self._experiment(client)
+        parent = client.create_run(experiment, run_name=Path(self.run.root).name, tags=self._tags())
+        parameters = {name: str(value) for name, value in self.recipe.to_dict().items()}
+        for name, value in {**parameters, "dataset_digest": self.manifest.digest}.items():
+            client.log_param(parent.info.run_id, name, value)
+        ids = {"parent": parent.info.run_id}
+        for replica in range(self.recipe.replicas):
+            tags = {"mlflow.parentRunId": parent.info.run_id, "run_directory": self.run.root}
+            child = client.create_run(experiment, run_name=f"replica_{replica}", tags=tags)
+            client.log_param(child.info.run_id, "replica", replica)
+            client.log_param(child.info.run_id, "sampling_seed", self.recipe.sampling_seed + replica)
+            client.log_param(child.info.run_id, "weights_seed", self.recipe.replica_weights_seed(replica))
+            client.log_param(child.info.run_id, "width", self.recipe.replica_width(replica))
+            client.log_param(child.info.run_id, "weights_file", ReplicaFiles(replica).weights)
+            ids[f"replica_{replica}"] = child.info.run_id
+        self.run.write_json(TRACKING, {"tracking_uri": self.tracking_uri, "runs": ids})
+        return ids
+
+    def _experiment(self, client: Any) -> str:
+        found = client.get_experiment_by_name(EXPERIMENT)
+        if found:
+            return str(found.experiment_id)
+        is_file_store = self.tracking_uri.startswith("sqlite:") and self.run.is_local
+        location = (Path(self.run.root) / "mlartifacts").as_uri() if is_file_store else None
+        return str(client.create_experiment(EXPERIMENT, artifact_location=location))
+
+    def _tags(self) -> dict[str, str]:
+        return {"run_directory": self.run.root, "recipe": self.recipe.name}
+
+    def _set_status(self, client: Any, run_id: str, status: str) -> None:
+        if client.get_run(run_id).info.status == status:
+            return
+        if status in ("FINISHED", "FAILED", "KILLED"):
+            client.set_terminated(run_id, status)
+        else:
+            client.update_run(run_id, status=status)
+
+
+def how_to_open(tracking_uri: str) -> str:
+    """What to type, or where to look, to review a run."""
+    if tracking_uri.startswith(("http://", "https://")):
+        return f"MLflow: {tracking_uri}"
+    return f"MLflow: mlflow ui --backend-store-uri {tracking_uri}   (then http://127.0.0.1:5000)"
+
+
+def _now_ms() -> int:
+    import time
+
+    return int(time.time() * 1000)

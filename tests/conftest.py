@@ -1,0 +1,59 @@
+"""One small Ray cluster for the whole session, small photographs, and the smallest recipe that is still real."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipelines.recipes import Recipe, demo
+
+CLUSTER_CPUS = 2
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[str]:
+    """The address of a running cluster; in-process calls use it, and so do commands that find it in RAY_ADDRESS."""
+    os.environ["RAY_AUTH_MODE"] = "disabled"
+    from pipelines.ray_session import connected
+
+    os.environ.pop("RAY_ADDRESS", None)
+    with connected(num_cpus=CLUSTER_CPUS):
+        import ray
+
+        yield ray.get_runtime_context().gcs_address
+
+
+@pytest.fixture(scope="session")
+def photo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes of flat colour with noise, learnable in seconds: 8 training and 6 validation images each."""
+    root = tmp_path_factory.mktemp("photos")
+    generator = np.random.default_rng(0)
+    for split, images in (("train", 8), ("val", 6)):
+        for label, colour in enumerate([(200, 40, 40), (40, 200, 40), (40, 40, 200)]):
+            folder = root / split / f"class_{label}"
+            folder.mkdir(parents=True)
+            for number in range(images):
+                height, width = [(48, 64), (64, 48), (50, 50)][number % 3]
+                pixels = np.clip(generator.normal(colour, 60, (height, width, 3)), 0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number}.jpg")
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe(photo_folder: Path) -> Recipe:
+    return replace(
+        demo(),
+        name="tiny",
+        data=str(photo_folder),
+        images_per_shard=9,
+        crop_px=35,
+        width=0.125,
+        replicas=3,
+        epochs=2,
+        batch_size=8,
+        warmup_epochs=0,
+    )

@@ -1,0 +1,114 @@
+"""The 144 views against a brute-force enumeration that crops real pixels with Pillow."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+
+from googlenet.crops import CROP_POLICIES, all_views, distinct_views, in_policy, scaled_size, scales_px
+from googlenet.views import cut_views, scale_image
+
+SIDES = st.integers(20, 700)
+
+
+def brute_force_views(image: Image.Image, crop: int) -> list[np.ndarray]:
+    """The 144 views as section 7 tells it, step by step on pixels."""
+    views = []
+    for shorter in (crop * 8 // 7, crop * 9 // 7, crop * 10 // 7, crop * 11 // 7):
+        if image.width >= image.height:
+            size = (int(image.width * shorter / image.height + 0.5), shorter)
+        else:
+            size = (shorter, int(image.height * shorter / image.width + 0.5))
+        scaled = image.resize(size, Image.Resampling.BILINEAR)
+        slack_x, slack_y = scaled.width - shorter, scaled.height - shorter
+        for part in (0, 1, 2):  # left, centre, right; or top, centre, bottom
+            x, y = part * slack_x // 2, part * slack_y // 2
+            square = scaled.crop((x, y, x + shorter, y + shorter))
+            far, middle = shorter - crop, (shorter - crop) // 2
+            windows = [(0, 0), (far, 0), (0, far), (far, far), (middle, middle)]
+            crops = [square.crop((a, b, a + crop, b + crop)) for a, b in windows]
+            crops.append(square.resize((crop, crop), Image.Resampling.BILINEAR))
+            for view in crops:
+                views += [np.asarray(view), np.asarray(ImageOps.mirror(view))]
+    return views
+
+
+def noise(width: int, height: int) -> np.ndarray:
+    small = np.random.default_rng(0).integers(0, 256, (height // 4 + 1, width // 4 + 1, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
+
+
+@pytest.mark.parametrize(("width", "height"), [(150, 100), (100, 150), (120, 120), (101, 100), (333, 97)])
+def test_views_are_those_of_the_brute_force(width: int, height: int) -> None:
+    crop = 42
+    image = noise(width, height)
+    boxes = [view.box for view in all_views(width, height, crop)]
+    ours = cut_views(scale_image(image, scales_px(crop)), boxes, crop).permute(0, 2, 3, 1).numpy()
+    reference = np.stack(brute_force_views(Image.fromarray(image), crop))
+    assert ours.shape == reference.shape == (144, crop, crop, 3)
+    difference = np.abs(ours.astype(int) - reference)
+    is_resized = np.array([view.kind == "resized" for view in all_views(width, height, crop)])
+    assert difference[~is_resized].max() == 0
+    assert difference[is_resized].max() <= 1  # two libraries round an antialiased resize differently
+
+
+@pytest.mark.parametrize(("width", "height", "distinct"), [(500, 375, 144), (375, 500, 144), (300, 300, 48)])
+def test_square_images_have_48_distinct_views_and_others_144(width: int, height: int, distinct: int) -> None:
+    assert len({view.box for view in all_views(width, height, 224)}) == distinct
+    assert len(distinct_views(width, height, 224).boxes) == distinct
+
+
+def test_scales_at_224_are_the_papers() -> None:
+    assert scales_px(224) == (256, 288, 320, 352)
+    with pytest.raises(ValueError, match="multiple of 7"):
+        scales_px(225)
+
+
+@given(SIDES, SIDES, st.sampled_from([42, 84, 224]))
+def test_all_views_lie_inside_the_scaled_image(width: int, height: int, crop: int) -> None:
+    for view in all_views(width, height, crop):
+        box = view.box
+        scaled_width, scaled_height = scaled_size(width, height, box.scale_px)
+        assert min(scaled_width, scaled_height) == box.scale_px
+        assert 0 <= box.left_px <= scaled_width - box.side_px
+        assert 0 <= box.top_px <= scaled_height - box.side_px
+        assert box.side_px in (crop, box.scale_px)
+
+
+@given(SIDES, SIDES)
+def test_half_of_the_views_are_mirrors_of_the_other_half(width: int, height: int) -> None:
+    boxes = [view.box for view in all_views(width, height, 84)]
+    assert sorted(map(str, boxes[0::2])) == sorted(str(b).replace("mirrored=True", "mirrored=False") for b in boxes[1::2])
+
+
+def test_policies_are_nested_and_of_their_size() -> None:
+    views = all_views(500, 375, 224)
+    chosen = {policy: [v for v in views if in_policy(v, policy)] for policy in CROP_POLICIES}
+    assert {policy: len(v) for policy, v in chosen.items()} == {1: 1, 10: 10, 144: 144}
+    (single,) = chosen[1]
+    # Caffe's centre crop: the middle 224 of 256.
+    assert (single.box.scale_px, single.box.side_px, single.box.top_px) == (256, 224, 16)
+    assert single in chosen[10]
+    kinds = {"top_left", "top_right", "bottom_left", "bottom_right", "centre"}
+    assert {(v.kind, v.box.mirrored) for v in chosen[10]} == set(product(kinds, (False, True)))
+
+
+@given(SIDES, SIDES)
+def test_weighting_distinct_views_equals_averaging_all(width: int, height: int) -> None:
+    views = all_views(width, height, 84)
+    value = {view.box: float(number) for number, view in enumerate(views)}
+    distinct = distinct_views(width, height, 84)
+    for row, policy in zip(distinct.weights, CROP_POLICIES, strict=True):
+        mean = np.mean([value[v.box] for v in views if in_policy(v, policy)])
+        assert np.dot(row, [value[box] for box in distinct.boxes]) == pytest.approx(mean)
+    assert distinct.counts == (1, 10, 144)
+
+
+def test_mirrored_views_are_mirrors_in_pixels() -> None:
+    image = noise(150, 100)
+    boxes = [view.box for view in all_views(150, 100, 42)]
+    views = cut_views(scale_image(image, scales_px(42)), boxes, 42)
+    assert (views[0::2].flip(-1) == views[1::2]).all()

@@ -1,0 +1,56 @@
+"""Initial weights have the scales that their sources state, and come from their generator alone."""
+
+import math
+
+import pytest
+import torch
+
+from googlenet import GoogLeNet
+from googlenet.initialisation import initialise
+from googlenet.randomness import torch_generator
+
+
+def drawn(scheme: str, seed: int = 0) -> dict[str, torch.Tensor]:
+    model = GoogLeNet(100)
+    initialise(model, scheme, torch_generator(seed, "initial_weights"))  # type: ignore[arg-type]
+    return model.state_dict()
+
+
+def test_the_same_seed_gives_the_same_weights_whatever_the_global_state() -> None:
+    torch.manual_seed(1)
+    first = drawn("xavier")
+    torch.manual_seed(2)
+    second, other = drawn("xavier"), drawn("xavier", seed=1)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not torch.equal(first["conv1.conv.weight"], other["conv1.conv.weight"])
+
+
+@pytest.mark.parametrize(
+    ("scheme", "layer", "std"),
+    [
+        ("xavier", "conv2.conv", 1 / math.sqrt(64 * 9)),  # uniform within sqrt(3 / fan_in)
+        ("he", "conv2.conv", math.sqrt(2 / (64 * 9))),
+        ("gaussian", "inception.4d.conv_5x5_reduce.conv", 0.2),
+        ("gaussian", "aux.4a.conv.conv", 0.08),
+        ("gaussian", "aux.4d.hidden", 0.02),
+        ("gaussian", "aux.4d.classifier", 1 / 1024),
+        ("gaussian", "conv1.conv", 0.1),
+    ],
+)
+def test_scales(scheme: str, layer: str, std: float) -> None:
+    weight = drawn(scheme)[f"{layer}.weight"]
+    assert weight.std().item() == pytest.approx(std, rel=0.05)
+    assert abs(weight.mean().item()) < 4 * std / math.sqrt(weight.numel())
+
+
+def test_biases_are_caffes() -> None:
+    weights = drawn("xavier")
+    assert (weights["conv1.conv.bias"] == torch.tensor(0.2)).all()
+    assert (weights["aux.4a.hidden.bias"] == torch.tensor(0.2)).all()
+    assert (weights["classifier.bias"] == 0).all()
+    assert (weights["aux.4d.classifier.bias"] == 0).all()
+
+
+def test_an_unknown_scheme_is_refused() -> None:
+    with pytest.raises(ValueError, match="orthogonal"):
+        drawn("orthogonal")

@@ -1,0 +1,124 @@
+"""The optimiser against closed forms, and the loop's promise: a continuation equals what was never interrupted."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from googlenet import GoogLeNet, Outputs
+from googlenet.initialisation import initialise
+from googlenet.loop import LoopSettings, TrainState, count_errors, head_losses, total_loss, train_epoch
+from googlenet.optim import LearningRate, PolyakAverage, build_sgd
+from googlenet.preprocessing import CAFFE_PREPROCESSING, SCRATCH_PREPROCESSING
+from googlenet.randomness import torch_generator
+from googlenet.records import Batch
+
+
+def test_the_rate_loses_four_percent_every_eight_epochs() -> None:
+    rate = LearningRate(0.01, "paper", warmup_epochs=0, total_epochs=250)
+    assert [rate.at(epoch) for epoch in (0, 7.99)] == [0.01, 0.01]
+    assert rate.at(8) == pytest.approx(0.0096)
+    assert rate.at(249) == pytest.approx(0.01 * 0.96**31)
+
+
+def test_cosine_with_warm_up_rises_and_falls_to_zero() -> None:
+    rate = LearningRate(0.1, "cosine", warmup_epochs=2, total_epochs=12)
+    assert rate.at(0) == 0
+    assert rate.at(1) == pytest.approx(0.05)
+    assert rate.at(2) == pytest.approx(0.1)
+    assert rate.at(7) == pytest.approx(0.05)
+    assert rate.at(12) == pytest.approx(0, abs=1e-12)
+
+
+def test_the_average_of_weights_is_an_exponential_mean() -> None:
+    layer = torch.nn.Linear(1, 1, bias=False)
+    average = PolyakAverage(layer, horizon_steps=4)
+    expected = layer.weight.item()
+    for step in range(1, 60):
+        layer.weight.data.fill_(math.sin(step))
+        average.update(layer, step)
+        expected += (math.sin(step) - expected) / min(4, 1 + step / 10)
+    assert average.weights["weight"].item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_loss_is_the_main_one_plus_three_tenths_of_each_auxiliary_one() -> None:
+    main, aux_4a, aux_4d = torch.randn(3, 6, 4, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([0, 1, 2, 3, 0, 1])
+
+    def cross_entropy(logits: Tensor) -> Tensor:
+        return -(logits.log_softmax(1)[range(6), labels]).mean()
+
+    expected = cross_entropy(main) + 0.3 * cross_entropy(aux_4a) + 0.3 * cross_entropy(aux_4d)
+    torch.testing.assert_close(total_loss(head_losses(Outputs(main, aux_4a, aux_4d), labels)), expected)
+
+
+def new_state(variant: str = "bn") -> TrainState:
+    model = GoogLeNet(4, variant, width=0.125)  # type: ignore[arg-type]
+    initialise(model, "he", torch_generator(0, "initial_weights"))
+    optimizer = build_sgd(model, momentum=0.9, weight_decay=1e-3, decay_biases=False)
+    return TrainState(model, optimizer, PolyakAverage(model, 5))
+
+
+def some_batches(count: int) -> list[Batch]:
+    generator = torch.Generator().manual_seed(1)
+    return [
+        Batch(torch.randint(0, 256, (4, 3, 35, 35), dtype=torch.uint8, generator=generator), torch.arange(4))
+        for _ in range(count)
+    ]
+
+
+SETTINGS = LoopSettings(LearningRate(0.01, "cosine", 1, 3), 4, SCRATCH_PREPROCESSING, seed=0)
+
+
+@pytest.mark.parametrize("variant", ["paper", "bn"])
+@pytest.mark.parametrize("stop", [1, 5])
+def test_resumed_training_is_bit_identical_to_uninterrupted_training(variant: str, stop: int) -> None:
+    batches = some_batches(8)
+    whole, first, second = new_state(variant), new_state(variant), new_state(variant)
+    train_epoch(whole, batches, SETTINGS, lambda _: None)
+    train_epoch(first, batches[:stop], SETTINGS, lambda _: None)
+    saved = {name: tensor.clone() for name, tensor in first.tensors().items()}
+    second.load_tensors(saved, first.step)
+    train_epoch(second, batches[stop:], SETTINGS, lambda _: None)
+    expected, actual = whole.tensors(), second.tensors()
+    assert expected.keys() == actual.keys()
+    assert any(name.startswith("momentum/") for name in actual)
+    assert all(torch.equal(expected[name], actual[name]) for name in expected)
+
+
+def test_training_lowers_the_loss_of_all_three_heads() -> None:
+    state, seen = new_state(), []
+    for head in state.model.aux.values():
+        head.dropout.p = 0.0  # the losses of the last step shall be comparable with those of the first
+    constant = replace(SETTINGS, learning_rate=LearningRate(0.02, "paper", 0, 30))
+    train_epoch(state, some_batches(1) * 30, constant, seen.append)
+    assert seen[0].losses.keys() == {"logits", "aux_4a", "aux_4d"}
+    for head in seen[0].losses:
+        assert seen[-1].losses[head] < 0.7 * seen[0].losses[head]
+    assert [result.step for result in seen] == list(range(1, 31))
+
+
+def test_errors_are_counted_with_the_weights_that_are_passed() -> None:
+    state = new_state()
+    weights = {name: value.clone() for name, value in state.model.state_dict().items()}
+    weights["classifier.weight"] = torch.zeros_like(weights["classifier.weight"])
+    weights["classifier.bias"] = torch.tensor([0.0, 0.0, 9.0, 0.0])  # answers class 2, always
+    assert count_errors(state.model, weights, some_batches(3), SCRATCH_PREPROCESSING) == (9, 12)
+
+
+def test_biases_and_normalisation_are_not_decayed() -> None:
+    model = GoogLeNet(4, "bn", width=0.125)
+    optimizer = build_sgd(model, momentum=0.9, weight_decay=0.1, decay_biases=False)
+    decayed = {id(p) for g in optimizer.param_groups if g["weight_decay"] for p in g["params"]}
+    kinds = {type(m): [id(p) in decayed for p in m.parameters(recurse=False)] for m in model.modules()}
+    assert kinds[torch.nn.Conv2d] == [True]
+    assert kinds[torch.nn.Linear] == [True, False]
+    assert kinds[torch.nn.BatchNorm2d] == [False, False]
+
+
+def test_preprocessing_is_caffes() -> None:
+    red = torch.zeros(1, 3, 2, 2, dtype=torch.uint8)
+    red[:, 0] = 255
+    assert CAFFE_PREPROCESSING(red)[0, :, 0, 0].tolist() == [0 - 104, 0 - 117, 255 - 123]

@@ -1,0 +1,62 @@
+"""The ensemble's arithmetic against brute force and closed forms."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from googlenet.metrics import bootstrap_interval, ensemble_errors, label_rank, subsets, top_k_errors
+
+
+@given(
+    hnp.arrays(np.float64, (6, 9), elements=st.sampled_from([0.0, 0.1, 0.2, 0.3])),
+    hnp.arrays(np.int64, 6, elements=st.integers(0, 8)),
+)
+def test_rank_is_the_position_in_a_stable_sort(probabilities: np.ndarray, labels: np.ndarray) -> None:
+    order = np.argsort(-probabilities, axis=1, kind="stable")
+    expected = [list(row).index(label) for row, label in zip(order, labels, strict=True)]
+    assert label_rank(probabilities, labels).tolist() == expected
+
+
+def test_top_1_and_top_5() -> None:
+    probabilities = np.array([[6, 5, 4, 3, 2, 1.0]] * 3)
+    assert top_k_errors(probabilities, np.array([0, 4, 5])).tolist() == [[False, False], [True, False], [True, True]]
+
+
+def test_a_probability_that_is_no_number_is_refused() -> None:
+    with pytest.raises(ValueError, match="finite"):
+        label_rank(np.array([[np.nan, 1.0]]), np.array([0]))
+
+
+def test_every_ensemble_of_seven_averages_its_own_members() -> None:
+    generator = np.random.default_rng(0)
+    probabilities = generator.dirichlet(np.ones(10), size=(40, 7)).astype(np.float32)
+    labels = generator.integers(0, 10, 40)
+    found = dict(ensemble_errors(probabilities, labels))
+    assert len(found) == 127 == sum(map(len, subsets(7).values()))
+    for size in range(1, 8):
+        for members in combinations(range(7), size):
+            wrong = []
+            for image in range(40):
+                mean = sum(probabilities[image, k].astype(float) for k in members) / size
+                ranking = sorted(range(10), key=lambda c: -mean[c])
+                wrong.append([ranking[0] != labels[image], labels[image] not in ranking[:5]])
+            assert found[members].tolist() == wrong
+
+
+def test_bootstrap_interval_is_the_normal_one_for_many_images() -> None:
+    wrong = (np.random.default_rng(0).random((2000, 2)) < [0.3, 0.05]).astype(float)
+    low, high = bootstrap_interval(wrong)
+    mean = wrong.mean(axis=0)
+    half = 1.96 * np.sqrt(mean * (1 - mean) / len(wrong))
+    assert np.allclose(low, mean - half, atol=0.15 * half.max())
+    assert np.allclose(high, mean + half, atol=0.15 * half.max())
+
+
+def test_bootstrap_is_repeatable_and_exact_where_nothing_varies() -> None:
+    values = np.array([[1.0, 0.0]] * 50)
+    low, high = bootstrap_interval(values)
+    assert low.tolist() == high.tolist() == [1.0, 0.0]

@@ -1,0 +1,43 @@
+"""Weights in files."""
+
+import pytest
+import torch
+
+from googlenet import GoogLeNet
+from googlenet.preprocessing import CAFFE_PREPROCESSING
+from googlenet.weights import from_safetensors, load_exactly, read_metadata, to_safetensors
+
+
+def saved(model: GoogLeNet) -> bytes:
+    return to_safetensors(model, model.state_dict(), CAFFE_PREPROCESSING, classes=["a", "b", "c"])
+
+
+def test_a_network_comes_back_with_its_preprocessing_and_without_its_heads() -> None:
+    model = GoogLeNet(3, "paper", True, 0.25, lrn="google").eval()
+    data = saved(model)
+    loaded = from_safetensors(data)
+    images = torch.randn(2, 3, 84, 84)
+    assert torch.equal(loaded.model(images).logits, model(images).logits)
+    assert loaded.preprocessing == CAFFE_PREPROCESSING
+    assert not loaded.model.aux
+    assert read_metadata(data)["classes"] == ["a", "b", "c"]
+
+
+def test_a_truncated_file_is_refused() -> None:
+    data = saved(GoogLeNet(3, width=0.125))
+    for kept in (4, 500, len(data) // 2):
+        with pytest.raises(Exception, match=r"(?i)truncated|header|incomplete|safetensors|buffer"):
+            from_safetensors(data[:kept])
+
+
+def test_the_first_layer_that_does_not_fit_is_named() -> None:
+    model = GoogLeNet(3, width=0.125)
+    weights = dict(model.state_dict())
+    weights["conv2.conv.weight"] = torch.zeros(1)
+    with pytest.raises(ValueError, match="conv2.conv.weight has shape"):
+        load_exactly(model, weights)
+    del weights["conv2.conv.weight"]
+    with pytest.raises(ValueError, match="conv2.conv.weight is missing"):
+        load_exactly(model, weights)
+    with pytest.raises(ValueError, match="stranger"):
+        load_exactly(model, {**model.state_dict(), "stranger": torch.zeros(1)})

@@ -1,0 +1,69 @@
+"""Recipes print themselves, come back, and refuse what cannot be."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipelines.errors import UserError
+from pipelines.recipes import RECIPES, Recipe, differences, load_recipe, recipe_from_dict
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_survives_json(name: str, tmp_path: Path) -> None:
+    recipe = load_recipe(name)
+    path = tmp_path / "recipe.json"
+    path.write_text(json.dumps(recipe.to_dict()))
+    assert load_recipe(str(path)) == recipe
+
+
+def test_an_unknown_field_is_refused_by_name() -> None:
+    with pytest.raises(UserError, match="epoch_count"):
+        recipe_from_dict({"epoch_count": 3})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("epochs", "many"),
+        ("epochs", 0),
+        ("crop_px", 100),
+        ("variant", "v3"),
+        ("interpolations", ["lanczos"]),
+        ("learning_rate", -1),
+        ("momentum", 1.0),
+        ("areas", []),
+    ],
+)
+def test_a_value_out_of_range_is_refused_with_its_field(field: str, value: object) -> None:
+    with pytest.raises(UserError, match=field):
+        recipe_from_dict({field: value})
+
+
+def test_a_name_that_is_no_recipe_lists_those_that_are() -> None:
+    with pytest.raises(UserError, match="demo"):
+        load_recipe("dmeo")
+
+
+def test_differences_name_field_and_both_values() -> None:
+    old, new = Recipe(), replace(Recipe(), epochs=3, name="other")
+    assert differences(old.to_dict(), new.to_dict()) == ["epochs: 250 there, 3 now"]
+
+
+def test_replicas_differ_in_their_sampling_seed_only_unless_asked_otherwise() -> None:
+    recipe = Recipe()
+    assert {recipe.replica_weights_seed(k) for k in range(7)} == {0}
+    assert [replace(recipe, shared_initial_weights=False).replica_weights_seed(k) for k in range(3)] == [0, 1, 2]
+    wide = replace(recipe, wide_replica_width=1.2)
+    assert [wide.replica_width(k) for k in range(7)] == [1.0] * 6 + [1.2]
+    areas = replace(recipe, areas=((0.08, 1.0), (0.3, 1.0)))
+    assert [areas.sampling(k).area for k in range(3)] == [(0.08, 1.0), (0.3, 1.0), (0.08, 1.0)]
+
+
+def test_the_paper_recipe_is_the_papers() -> None:
+    recipe = load_recipe("paper")
+    assert (recipe.replicas, recipe.crop_px, recipe.variant, recipe.momentum) == (7, 224, "paper", 0.9)
+    assert (recipe.dropout, recipe.aux_dropout, recipe.schedule) == (0.4, 0.7, "paper")
+    assert recipe.areas == ((0.08, 1.0),)
+    assert len(recipe.interpolations) == 4

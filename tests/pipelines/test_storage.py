@@ -1,0 +1,48 @@
+"""Whole files or none."""
+
+import pickle
+from pathlib import Path
+
+import pytest
+
+from pipelines.storage import Storage
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    storage = Storage.at(str(tmp_path))
+    storage.write("a/b.txt", b"old")
+    with pytest.raises(RuntimeError), storage.writing("a/b.txt") as stream:
+        stream.write(b"half of the new")
+        assert storage.read("a/b.txt") == b"old"
+        assert storage.files("a") == ["b.txt"]
+        raise RuntimeError
+    assert storage.read("a/b.txt") == b"old"
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["b.txt"]
+
+
+def test_what_a_killed_writer_left_is_neither_listed_nor_kept(tmp_path: Path) -> None:
+    storage = Storage.at(str(tmp_path))
+    storage.write("a/1.parquet", b"")
+    (tmp_path / "a" / "2.parquet.partial-0123").write_bytes(b"half")
+    assert storage.files("a") == ["1.parquet"]
+    storage.remove_partial_files("a")
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["1.parquet"]
+
+
+def test_relative_roots_become_absolute_and_travel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    storage = Storage.at("run")
+    assert storage.root == str(tmp_path / "run")
+    storage.write_json("x.json", {"ä": 1})
+    assert pickle.loads(pickle.dumps(storage)).read_json("x.json") == {"ä": 1}  # noqa: S301
+
+
+def test_a_filesystem_of_fsspec_is_a_storage_like_any_other() -> None:
+    storage = Storage.at("memory://runs/one")
+    storage.write("a/b.txt", b"content")
+    assert storage.exists("a/b.txt")
+    assert storage.files("a") == ["b.txt"]
+    assert storage.read("a/b.txt") == b"content"
+    storage.delete("a/b.txt")
+    assert storage.files("a") == []
+    assert not storage.is_local
