@@ -11,6 +11,7 @@ from googlenet.model import GoogLeNet
 from googlenet.predictor import Replica
 from googlenet.preprocessing import Preprocessing
 
+METADATA_KEY = "googlenet"
 FORMAT = "googlenet-1"
 
 
@@ -21,6 +22,7 @@ def to_safetensors(model: GoogLeNet, weights: dict[str, Tensor], preprocessing: 
     """
     kept = {name: tensor.contiguous() for name, tensor in weights.items() if not name.startswith("aux.")}
     description = {
+        "format": FORMAT,
         "num_classes": model.num_classes,
         "variant": model.variant,
         "width": model.width,
@@ -28,7 +30,8 @@ def to_safetensors(model: GoogLeNet, weights: dict[str, Tensor], preprocessing: 
         "preprocessing": preprocessing.to_dict(),
         **extra,
     }
-    return safetensors.torch.save(kept, {"format": FORMAT, "googlenet": json.dumps(description)})
+    # One key: safetensors writes several in random order, and equal weights shall be equal files.
+    return safetensors.torch.save(kept, {METADATA_KEY: json.dumps(description)})
 
 
 def from_safetensors(data: bytes) -> Replica:
@@ -51,9 +54,9 @@ def read_metadata(data: bytes) -> dict[str, Any]:
     if header_bytes > len(data) - 8:
         raise ValueError("not a safetensors file, or a truncated one")
     metadata = json.loads(data[8 : 8 + header_bytes]).get("__metadata__", {})
-    if metadata.get("format") != FORMAT:
-        raise ValueError(f"a safetensors file of another kind (format {metadata.get('format')!r}, not {FORMAT!r})")
-    description: dict[str, Any] = json.loads(metadata["googlenet"])
+    description: dict[str, Any] = json.loads(metadata.get(METADATA_KEY, "{}"))
+    if description.get("format") != FORMAT:
+        raise ValueError(f"a safetensors file of another kind (format {description.get('format')!r}, not {FORMAT!r})")
     return description
 
 

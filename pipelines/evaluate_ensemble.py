@@ -22,7 +22,7 @@ from pipelines.predictions import Ensemble, Predicted, file_name, read_ensemble,
 from pipelines.progress import EvaluationDisplay
 from pipelines.ray_session import connected
 from pipelines.recipes import Recipe, recipe_from_dict
-from pipelines.run_directory import PREDICTIONS, RUN, ReplicaFiles, finished_replicas
+from pipelines.run_directory import PREDICTIONS, RUN, ReplicaFiles, finished_replicas, replica_name
 from pipelines.storage import Storage
 
 # A shard is what a crash can cost, and what travels at once: at 224 px about 1.5 MB an image.
@@ -54,7 +54,7 @@ def evaluate(run: Storage, recipe: Recipe, replicas: Sequence[int]) -> Ensemble:
     manifest = read_manifest(run)
     files = [ReplicaFiles(replica) for replica in replicas]
     ensemble = Ensemble(
-        replicas=tuple(f"replica_{replica}" for replica in replicas),
+        replicas=tuple(replica_name(replica) for replica in replicas),
         weights_digests=tuple(hashlib.sha256(run.read(file.weights)).hexdigest() for file in files),
         policies=CROP_POLICIES,
         crop_px=recipe.crop_px,

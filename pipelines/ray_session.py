@@ -14,6 +14,8 @@ QUIET = {
     # Workers stay in the folder they start in: relative paths keep their meaning.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # The C++ core logs on the driver's standard error, harmless things as errors; set it to "info" to see them.
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
     # A trainer is six small processes; more of them at once start sooner, and Ray does not warn about their number.
     "RAY_worker_maximum_startup_concurrency": "8",
 }

@@ -187,14 +187,15 @@ def demo() -> Recipe:
         aux_dropout=0.0,
         initialisation="he",
         preprocessing="scratch",
-        areas=((0.35, 1.0),),
+        areas=((0.5, 1.0),),
         photometric=None,
         lighting_sigma=0.0,
-        epochs=16,
+        epochs=12,
         batch_size=16,
         learning_rate=0.05,
         schedule="cosine",
         warmup_epochs=1,
+        weight_decay=1e-3,
         polyak_epochs=2,
     )
 

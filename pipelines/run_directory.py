@@ -14,6 +14,7 @@
 """
 
 import json
+import uuid
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +26,6 @@ RUN = "run.json"
 DATASET = "dataset"
 PREDICTIONS = "predictions"
 REPORT = "report"
-TRACKING = "tracking.json"
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,18 @@ def claim(run: Storage, recipe: Recipe) -> None:
         return
     if strangers := run.files(""):
         raise UserError(f"{run} is not empty and holds no run ({strangers[0]}, ...); choose another --run-dir")
-    run.write_json(RUN, {"recipe": recipe.to_dict()})
+    # The id tells this run from an earlier one at the same place, in trackers that remember both.
+    run.write_json(RUN, {"id": uuid.uuid4().hex, "recipe": recipe.to_dict()})
+
+
+def run_id(run: Storage) -> str:
+    """The identity of a claimed run directory."""
+    return str(run.read_json(RUN)["id"])
+
+
+def replica_name(replica: int) -> str:
+    """What a replica is called in predictions, reports and MLflow."""
+    return f"replica_{replica}"
 
 
 def read_metrics(run: Storage, replica: int) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ nothing else; what has arrived is never sent twice, since the store itself is as
 import logging
 import os
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ from typing import Any
 from pipelines.dataset import Manifest
 from pipelines.recipes import Recipe
 from pipelines.report import REPORT_JSON, REPORT_MARKDOWN
-from pipelines.run_directory import TRACKING, ReplicaFiles, read_metrics
+from pipelines.run_directory import read_metrics, replica_name, run_id
 from pipelines.storage import Storage
 
 EXPERIMENT = "googlenet-ensemble"
+ID_TAG = "googlenet_run_id"
+PARENT = "ensemble"
 FOLLOW_SECONDS = 5.0
 CLOSE_SECONDS = 60.0
 # A server that is away answers for none of these long; the follower tries again by itself.
@@ -62,6 +65,7 @@ class Tracker:
         self._warned = False
         self._in_step = False
         self._sent: dict[int, int] = {}
+        self._ids: dict[str, str] = {}
         self._thread = threading.Thread(target=self._follow, name="mlflow", daemon=True)
 
     def __enter__(self) -> "Tracker":
@@ -114,7 +118,7 @@ class Tracker:
         client = MlflowClient(self.tracking_uri)
         ids = self._run_ids(client)
         for replica in range(self.recipe.replicas):
-            child = ids[f"replica_{replica}"]
+            child = ids[replica_name(replica)]
             if replica not in self._sent:
                 self._sent[replica] = max((m.step for m in client.get_metric_history(child, "learning_rate")), default=0)
             epochs = [line for line in read_metrics(self.run, replica) if line["epoch"] > self._sent[replica]]
@@ -125,7 +129,7 @@ class Tracker:
                 self._sent[replica] = line["epoch"]
             self._set_status(client, child, STATUSES.get(self._phases.get(replica, "waiting"), "RUNNING"))
         if self._final:
-            self._send_result(client, ids["parent"])
+            self._send_result(client, ids[PARENT])
 
     def _send_result(self, client: Any, parent: str) -> None:
         from mlflow.entities import Metric
@@ -143,28 +147,43 @@ class Tracker:
         self._set_status(client, parent, self._final or "RUNNING")
 
     def _run_ids(self, client: Any) -> dict[str, str]:
-        """The MLflow ids of parent and children; created once, kept in the run directory and in the runs' tags."""
-        known = self.run.read_json(TRACKING) if self.run.exists(TRACKING) else {}
-        if known.get("tracking_uri") == self.tracking_uri:
-            ids: dict[str, str] = known["runs"]
-            return ids
+        """The MLflow ids of parent and children, by name; what is missing is created."""
+        if self._ids:
+            return self._ids
         experiment = self._experiment(client)
-        parent = client.create_run(experiment, run_name=Path(self.run.root).name, tags=self._tags())
-        parameters = {name: str(value) for name, value in self.recipe.to_dict().items()}
-        for name, value in {**parameters, "dataset_digest": self.manifest.digest}.items():
-            client.log_param(parent.info.run_id, name, value)
-        ids = {"parent": parent.info.run_id}
+        # Asked of the store, so that a driver that was killed while it created them leaves none twice.
+        mine = client.search_runs([experiment], f"tags.{ID_TAG} = '{run_id(self.run)}'", max_results=1000)
+        ids = {run.info.run_name: run.info.run_id for run in mine}
+        if PARENT not in ids:
+            ids[PARENT] = self._create(client, experiment, PARENT, {})
+        recipe = {name: str(value) for name, value in self.recipe.to_dict().items()}
+        self._log_params(client, ids[PARENT], {**recipe, "dataset_digest": self.manifest.digest})
         for replica in range(self.recipe.replicas):
-            tags = {"mlflow.parentRunId": parent.info.run_id, "run_directory": self.run.root}
-            child = client.create_run(experiment, run_name=f"replica_{replica}", tags=tags)
-            client.log_param(child.info.run_id, "replica", replica)
-            client.log_param(child.info.run_id, "sampling_seed", self.recipe.sampling_seed + replica)
-            client.log_param(child.info.run_id, "weights_seed", self.recipe.replica_weights_seed(replica))
-            client.log_param(child.info.run_id, "width", self.recipe.replica_width(replica))
-            client.log_param(child.info.run_id, "weights_file", ReplicaFiles(replica).weights)
-            ids[f"replica_{replica}"] = child.info.run_id
-        self.run.write_json(TRACKING, {"tracking_uri": self.tracking_uri, "runs": ids})
+            name = replica_name(replica)
+            if name not in ids:
+                ids[name] = self._create(client, experiment, name, {"mlflow.parentRunId": ids[PARENT]})
+            self._log_params(
+                client,
+                ids[name],
+                {
+                    "replica": replica,
+                    "sampling_seed": self.recipe.sampling_seed + replica,
+                    "weights_seed": self.recipe.replica_weights_seed(replica),
+                    "width": self.recipe.replica_width(replica),
+                },
+            )
+        self._ids = ids
         return ids
+
+    def _create(self, client: Any, experiment: str, name: str, tags: dict[str, str]) -> str:
+        own = {ID_TAG: run_id(self.run), "run_directory": self.run.root, "recipe": self.recipe.name}
+        return str(client.create_run(experiment, run_name=name, tags={**own, **tags}).info.run_id)
+
+    def _log_params(self, client: Any, mlflow_run: str, values: dict[str, Any]) -> None:
+        from mlflow.entities import Param
+
+        # Logging a parameter again with the same value is accepted and changes nothing.
+        client.log_batch(mlflow_run, params=[Param(name, str(value)) for name, value in values.items()])
 
     def _experiment(self, client: Any) -> str:
         found = client.get_experiment_by_name(EXPERIMENT)
@@ -173,9 +192,6 @@ class Tracker:
         is_file_store = self.tracking_uri.startswith("sqlite:") and self.run.is_local
         location = (Path(self.run.root) / "mlartifacts").as_uri() if is_file_store else None
         return str(client.create_experiment(EXPERIMENT, artifact_location=location))
-
-    def _tags(self) -> dict[str, str]:
-        return {"run_directory": self.run.root, "recipe": self.recipe.name}
 
     def _set_status(self, client: Any, run_id: str, status: str) -> None:
         if client.get_run(run_id).info.status == status:
@@ -194,6 +210,4 @@ def how_to_open(tracking_uri: str) -> str:
 
 
 def _now_ms() -> int:
-    import time
-
     return int(time.time() * 1000)

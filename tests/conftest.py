@@ -29,10 +29,10 @@ def ray_cluster() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def photo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three classes of flat colour with noise, learnable in seconds: 8 training and 6 validation images each."""
+    """Three classes of flat colour with noise, learnable in seconds: 8 training and 14 validation images each."""
     root = tmp_path_factory.mktemp("photos")
     generator = np.random.default_rng(0)
-    for split, images in (("train", 8), ("val", 6)):
+    for split, images in (("train", 8), ("val", 14)):
         for label, colour in enumerate([(200, 40, 40), (40, 200, 40), (40, 40, 200)]):
             folder = root / split / f"class_{label}"
             folder.mkdir(parents=True)

@@ -1,0 +1,207 @@
+"""The main job on a small Ray cluster: complete, repeatable, resumable, and honest about failures."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from mlflow import MlflowClient
+from PIL import Image
+
+from googlenet.crops import all_views, in_policy, scales_px
+from googlenet.views import cut_views, scale_image
+from googlenet.weights import from_safetensors
+from pipelines.errors import UserError
+from pipelines.recipes import Recipe
+from pipelines.train_ensemble import Arguments, run_job
+
+ROOT = Path(__file__).parents[2]
+
+
+def arguments(run: Path, recipe: Recipe, **options: object) -> Arguments:
+    return Arguments(fields=recipe, run_dir=str(run), **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="session")
+def finished_run(ray_cluster: str, tiny_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "finished"
+    assert run_job(arguments(run, tiny_recipe)) == 0
+    return run
+
+
+def report_of(run: Path) -> dict[str, list[dict[str, float]]]:
+    report: dict[str, list[dict[str, float]]] = json.loads((run / "report/report.json").read_text())
+    return report
+
+
+def single_process_probabilities(run: Path, photos: Path, crop: int) -> dict[str, np.ndarray]:
+    """For every validation image (K, 3, C), from the files alone: each of the 144 views one by one, no Ray."""
+    networks = [from_safetensors((run / f"replicas/{k}/weights.safetensors").read_bytes()) for k in range(3)]
+    found = {}
+    for path in sorted((photos / "val").rglob("*.jpg")):
+        pixels = np.asarray(Image.open(path).convert("RGB"))
+        views = all_views(pixels.shape[1], pixels.shape[0], crop)
+        images = cut_views(scale_image(pixels, scales_px(crop)), [view.box for view in views], crop)
+        by_replica = []
+        for network in networks:
+            with torch.no_grad():
+                outputs = network.model(network.preprocessing(images)).logits.softmax(dim=1).numpy()
+            by_policy = [[o for o, v in zip(outputs, views, strict=True) if in_policy(v, n)] for n in (1, 10, 144)]
+            by_replica.append([np.mean(chosen, axis=0) for chosen in by_policy])
+        found[str(path.relative_to(photos))] = np.array(by_replica)
+    return found
+
+
+@pytest.mark.timeout(300)
+def test_the_sharded_evaluation_equals_a_single_process(
+    finished_run: Path, photo_folder: Path, tiny_recipe: Recipe
+) -> None:
+    expected = single_process_probabilities(finished_run, photo_folder, tiny_recipe.crop_px)
+    assert len(expected) == 42
+    rows = [row for f in sorted((finished_run / "predictions").glob("*.parquet")) for row in pq.read_table(f).to_pylist()]
+    assert sorted(row["image_id"] for row in rows) == sorted(expected)
+    for row in rows:
+        assert row["views"] == [144] * 3
+        found = [[row[f"replica_{k}/{n}_crops"] for n in (1, 10, 144)] for k in range(3)]
+        assert np.abs(np.array(found) - expected[row["image_id"]]).max() < 1e-5
+
+    table = {(row["models"], row["crops"]): row for row in report_of(finished_run)["table"]}
+    assert set(table) == {(models, crops) for models in (1, 2, 3) for crops in (1, 10, 144)}
+    labels = {name: int(name.split("class_")[1][0]) for name in expected}
+    whole = [expected[name][:, 2].mean(axis=0).argmax() != label for name, label in labels.items()]
+    assert table[3, 144]["top1_error"] == pytest.approx(100 * np.mean(whole))
+    singles = [[expected[name][k, 0].argmax() != label for name, label in labels.items()] for k in range(3)]
+    assert table[1, 1]["top1_error"] == pytest.approx(100 * np.mean(singles))
+
+
+@pytest.mark.timeout(300)
+def test_mlflow_holds_a_parent_with_a_child_for_each_replica(finished_run: Path, tiny_recipe: Recipe) -> None:
+    client = MlflowClient(f"sqlite:///{finished_run}/mlflow.db")
+    experiment = client.get_experiment_by_name("googlenet-ensemble")
+    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    assert sorted(runs) == ["ensemble", "replica_0", "replica_1", "replica_2"]
+    parent = runs.pop("ensemble")
+    assert parent.info.status == "FINISHED"
+    assert parent.data.params["batch_size"] == str(tiny_recipe.batch_size)
+    cells = {f"top1_error/{row['models']}x{row['crops']}": row["top1_error"] for row in report_of(finished_run)["table"]}
+    assert cells.items() <= parent.data.metrics.items()
+    assert [f.path for f in client.list_artifacts(parent.info.run_id, "report")] == [
+        "report/report.json",
+        "report/report.md",
+    ]
+    for replica in range(3):
+        child = runs[f"replica_{replica}"]
+        assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert child.info.status == "FINISHED"
+        assert child.data.params["sampling_seed"] == str(replica)
+        logged = client.get_metric_history(child.info.run_id, "val_top1_error")
+        lines = (finished_run / f"replicas/{replica}/metrics.jsonl").read_text().splitlines()
+        assert [(m.step, m.value) for m in logged] == [
+            (line["epoch"], line["val_top1_error"]) for line in map(json.loads, lines)
+        ]
+
+
+def snapshot(run: Path) -> dict[str, int]:
+    kept = [p for f in ("dataset", "replicas", "predictions") for p in (run / f).rglob("*") if p.is_file()]
+    return {str(path): path.stat().st_mtime_ns for path in kept}
+
+
+@pytest.mark.timeout(300)
+def test_the_same_command_again_does_nothing_again(finished_run: Path, tiny_recipe: Recipe) -> None:
+    before = snapshot(finished_run)
+    assert run_job(arguments(finished_run, tiny_recipe)) == 0
+    assert snapshot(finished_run) == before
+
+
+@pytest.mark.timeout(300)
+def test_another_recipe_on_an_old_run_directory_is_refused_with_what_differs(
+    finished_run: Path, tiny_recipe: Recipe
+) -> None:
+    other = replace(tiny_recipe, epochs=3, learning_rate=0.5)
+    with pytest.raises(UserError, match=r"epochs: 2 there, 3 now\n.*learning_rate"):
+        run_job(arguments(finished_run, other))
+
+
+@pytest.mark.timeout(300)
+def test_a_replica_that_always_fails_leaves_the_others_whole(
+    ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str], finished_run: Path
+) -> None:
+    run = tmp_path / "run"
+    (run / "replicas").mkdir(parents=True)
+    blocker = run / "replicas/1"
+    blocker.write_text("a file where the replica's folder has to be")
+    assert run_job(arguments(run, tiny_recipe, max_failures=0)) == 1
+    printed = capsys.readouterr().out
+    assert "replica 1 failed" in printed
+    assert "Traceback" in printed
+    for replica in (0, 2):
+        ours, reference = (r / f"replicas/{replica}/weights.safetensors" for r in (run, finished_run))
+        assert ours.read_bytes() == reference.read_bytes()
+    assert not (run / "report").exists()
+    blocker.unlink()
+    assert run_job(arguments(run, tiny_recipe)) == 0
+    assert report_of(run)["table"] == report_of(finished_run)["table"]
+
+
+def start(command: list[str], address: str, log: Path) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "RAY_ADDRESS": address, "RAY_AUTH_MODE": "disabled"}
+    return subprocess.Popen(
+        [sys.executable, *command], cwd=ROOT, env=environment, stdout=log.open("wb"), stderr=subprocess.STDOUT
+    )
+
+
+def kill_when(process: subprocess.Popen[bytes], ready: Callable[[], bool], log: Path, seconds: float = 120) -> None:
+    """SIGKILL as soon as ``ready``; a process that ends before has not been interrupted, and fails the test."""
+    deadline = time.monotonic() + seconds
+    while not ready():
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+
+
+@pytest.mark.timeout(300)
+def test_a_job_killed_in_training_is_completed_with_the_same_result(
+    ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path, finished_run: Path
+) -> None:
+    run, log, recipe_file = tmp_path / "run", tmp_path / "log", tmp_path / "recipe.json"
+    recipe_file.write_text(json.dumps(tiny_recipe.to_dict()))
+    job = start(["pipelines/train_ensemble.py", "--recipe", str(recipe_file), "--run-dir", str(run)], ray_cluster, log)
+    kill_when(job, lambda: bool(list(run.glob("replicas/*/metrics.jsonl"))), log)
+    assert not (run / "report").exists()
+    assert run_job(arguments(run, tiny_recipe)) == 0
+    for replica in range(3):
+        ours, reference = (r / f"replicas/{replica}/weights.safetensors" for r in (run, finished_run))
+        assert ours.read_bytes() == reference.read_bytes()
+    assert report_of(run)["table"] == report_of(finished_run)["table"]
+
+
+@pytest.mark.timeout(300)
+def test_a_job_killed_in_evaluation_is_completed_with_the_same_result(
+    ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path, finished_run: Path
+) -> None:
+    run, log = tmp_path / "run", tmp_path / "log"
+    shutil.copytree(finished_run, run)
+    shutil.rmtree(run / "predictions")
+    shutil.rmtree(run / "report")
+    job = start(["pipelines/evaluate_ensemble.py", "--run-dir", str(run)], ray_cluster, log)
+    kill_when(job, lambda: bool(list(run.glob("predictions/??????.parquet"))), log)
+    time.sleep(2)  # its actors die with it
+    done = {path.name: path.stat().st_mtime_ns for path in run.glob("predictions/??????.parquet")}
+    assert 0 < len(done) < 3
+    assert run_job(arguments(run, tiny_recipe)) == 0
+    after = {path.name: path.stat().st_mtime_ns for path in run.glob("predictions/*")}
+    assert len(after) == 3
+    assert done.items() <= after.items()  # finished shards were not done again
+    assert report_of(run)["table"] == report_of(finished_run)["table"]
