@@ -25,9 +25,7 @@ LUMINANCE = np.array([0.299, 0.587, 0.114])
 # Principal components of RGB in [0, 1] over ImageNet training images; the figures in common use since 2015. The
 # rows belong to red, green and blue, the columns to the components.
 LIGHTING_EIGENVALUES = np.array([0.2175, 0.0188, 0.0045])
-LIGHTING_EIGENVECTORS = np.array(
-    [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
-)
+LIGHTING_EIGENVECTORS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
 MAX_PATCH_TRIES = 10
 LEVELS = np.arange(256, dtype=np.float64)
 

@@ -104,9 +104,7 @@ def in_policy(view: View, num_crops: int) -> bool:
     raise ValueError(f"a crop policy is one of {CROP_POLICIES}, got {num_crops}")
 
 
-def distinct_views(
-    width: int, height: int, crop_px: int, policies: Sequence[int] = CROP_POLICIES
-) -> DistinctViews:
+def distinct_views(width: int, height: int, crop_px: int, policies: Sequence[int] = CROP_POLICIES) -> DistinctViews:
     """The windows that have to be computed for ``policies``, each once, with its share in every policy.
 
     The three squares of a square image coincide, so that 48 of its 144 views are distinct; counting a window three

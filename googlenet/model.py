@@ -47,6 +47,7 @@ class LRNConstants(NamedTuple):
 
 # The paper prints no constants. Caffe's divide alpha by the size, as PyTorch does; the graph that Google
 # released (TensorFlow: depth_radius 5, alpha 1e-4 undivided, bias 2) needs alpha times its size of 11.
+LRN = Literal["caffe", "google", "none"]
 LRN_CONSTANTS = {
     "caffe": LRNConstants(size=5, alpha=1e-4, beta=0.75, k=1.0),
     "google": LRNConstants(size=11, alpha=11e-4, beta=0.5, k=2.0),
@@ -96,9 +97,7 @@ class Dropout(nn.Module):
 class Conv(nn.Module):
     """Convolution, batch normalisation where the variant has it, ReLU: (N, in, H, W) to (N, out, H', W')."""
 
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel: int, *, variant: Variant, stride: int = 1
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, *, variant: Variant, stride: int = 1) -> None:
         super().__init__()
         has_bn = variant == "bn"
         self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=not has_bn)
@@ -172,7 +171,7 @@ class GoogLeNet(nn.Module):
         variant: ``paper`` or ``bn``, see the module's description.
         aux_heads: build the two auxiliary classifiers; they run in training mode only (section 5).
         width: factor on every channel count. The paper's seventh replica is a wider one (section 7).
-        lrn: a key of ``LRN_CONSTANTS``; without effect on ``bn``.
+        lrn: a key of ``LRN_CONSTANTS``, or ``none`` for no normalisation; without effect on ``bn``.
         dropout: main and auxiliary rates; None means 0.4 and 0.7 (paper) or 0.2 and 0.7 (torchvision).
 
     Raises:
@@ -186,12 +185,12 @@ class GoogLeNet(nn.Module):
         aux_heads: bool = True,
         width: float = 1.0,
         *,
-        lrn: Literal["caffe", "google"] = "caffe",
+        lrn: LRN = "caffe",
         dropout: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
         _check_arguments(num_classes, variant, width, lrn)
-        self.num_classes, self.variant, self.width, self.lrn_name = num_classes, variant, width, lrn
+        self.num_classes, self.variant, self.width, self.lrn_constants = num_classes, variant, width, lrn
         scale = partial(scaled_channels, width=width)
         main_dropout, aux_dropout = dropout or ((0.4, 0.7) if variant == "paper" else (0.2, 0.7))
 
@@ -199,7 +198,8 @@ class GoogLeNet(nn.Module):
         self.conv1 = Conv(3, stem["conv1"], 7, stride=2, variant=variant)
         self.conv2_reduce = Conv(stem["conv1"], stem["conv2_reduce"], 1, variant=variant)
         self.conv2 = Conv(stem["conv2_reduce"], stem["conv2"], 3, variant=variant)
-        self.lrn = LocalResponseNorm(LRN_CONSTANTS[lrn]) if variant == "paper" else nn.Identity()
+        has_lrn = variant == "paper" and lrn != "none"
+        self.lrn = LocalResponseNorm(LRN_CONSTANTS[lrn]) if has_lrn else nn.Identity()
 
         channels = stem["conv2"]
         self.inception = nn.ModuleDict()
@@ -260,5 +260,5 @@ def _check_arguments(num_classes: int, variant: str, width: float, lrn: str) -> 
         raise ValueError(f"variant must be 'paper' or 'bn', got {variant!r}")
     if not 0 < width <= 16:
         raise ValueError(f"width must be in (0, 16], got {width}")
-    if lrn not in LRN_CONSTANTS:
-        raise ValueError(f"lrn must be one of {sorted(LRN_CONSTANTS)}, got {lrn!r}")
+    if lrn not in (*LRN_CONSTANTS, "none"):
+        raise ValueError(f"lrn must be one of {[*LRN_CONSTANTS, 'none']}, got {lrn!r}")

@@ -51,7 +51,7 @@ def build_sgd(model: nn.Module, *, momentum: float, weight_decay: float, decay_b
     undecayed = [p for p in model.parameters() if p.ndim <= 1 and not decay_biases]
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": undecayed, "weight_decay": 0.0}]
     # The rate is set before every step; a rate of zero here would hide a forgotten one less well than this.
-    return torch.optim.SGD([group for group in groups if group["params"]], lr=math.nan, momentum=momentum)
+    return torch.optim.SGD([group for group in groups if group["params"]], lr=math.nan, momentum=momentum, foreach=True)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

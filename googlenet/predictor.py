@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from googlenet.crops import CROP_POLICIES, distinct_views, scales_px
+from googlenet.fusion import fold_batch_norm
 from googlenet.images import Pixels, decode_rgb
 from googlenet.model import GoogLeNet
 from googlenet.preprocessing import Preprocessing
@@ -42,6 +43,10 @@ class ScaledImage:
         return cls(width, height, tuple(scale_image(image, scales_px(crop_px))))
 
 
+def _for_inference(model: GoogLeNet, device: str) -> GoogLeNet:
+    return fold_batch_norm(model).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
 class Predictor:
     """Averages softmax outputs over views, replica by replica.
 
@@ -53,9 +58,7 @@ class Predictor:
         self, replicas: Sequence[Replica], crop_px: int, policies: Sequence[int] = CROP_POLICIES, device: str = "cpu"
     ) -> None:
         self.crop_px, self.policies, self.device = crop_px, tuple(policies), device
-        self.replicas = list(replicas)
-        for replica in self.replicas:
-            replica.model.eval().to(device=device, memory_format=torch.channels_last)
+        self.replicas = [Replica(_for_inference(r.model, device), r.preprocessing) for r in replicas]
 
     def predict(self, image: ScaledImage) -> npt.NDArray[np.float32]:
         """Probabilities of one image: (K, P, C) for K replicas, P crop policies, C classes."""

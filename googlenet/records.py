@@ -148,7 +148,12 @@ class _EpochBatches(Sampler[list[int]]):
 
 
 def training_batches(
-    samples: TrainingSamples, order: npt.NDArray[np.int64], batch_size: int, *, first_step: int = 0, num_workers: int = 0
+    samples: TrainingSamples,
+    order: npt.NDArray[np.int64],
+    batch_size: int,
+    *,
+    first_step: int = 0,
+    num_workers: int = 0,
 ) -> Iterator[Batch]:
     """The batches of one epoch from ``first_step`` on; the last one holds what remains.
 

@@ -21,7 +21,7 @@ IMAGES_PER_CLASS = {"train": 150, "val": 24}
 JPEG_QUALITY = 90
 # What makes the set harder or easier: contrast of the photograph (1 is the original), share of the image's shorter
 # side that a digit takes, and the least difference in grey levels between digit and ground.
-BACKGROUND_CONTRAST = 0.25
+BACKGROUND_CONTRAST = 0.2
 DIGIT_SHARE = (0.65, 0.95)
 MIN_CONTRAST_LEVELS = 120
 ASPECTS = ((1, 1), (4, 3), (3, 4), (3, 2), (2, 3), (5, 4))
@@ -120,11 +120,7 @@ def _draw_digit(ground: Grey, digit: Grey, generator: np.random.Generator) -> np
 
 def _contrasting_colour(ground_level: float, generator: np.random.Generator) -> Grey:
     """A random colour, lighter or darker than the ground by a least difference; the polarity is drawn where both fit."""
-    fits = [
-        polarity
-        for polarity in (-1, 1)
-        if 0 <= ground_level + polarity * MIN_CONTRAST_LEVELS <= 255
-    ]
+    fits = [polarity for polarity in (-1, 1) if 0 <= ground_level + polarity * MIN_CONTRAST_LEVELS <= 255]
     polarity = fits[generator.integers(len(fits))] if fits else (1 if ground_level < 128 else -1)
     room = 255 - ground_level if polarity > 0 else ground_level
     least = min(MIN_CONTRAST_LEVELS, room)

@@ -143,10 +143,10 @@ class ShardPredictor:
         import torch
 
         from googlenet.predictor import Predictor
-        from googlenet.weights import from_safetensors
+        from googlenet.weight_files import read_weights
 
         torch.set_num_threads(1)
-        replicas = [from_safetensors(job.run.read(name)) for name in job.weights]
+        replicas = [read_weights(job.run.read(name), name).build() for name in job.weights]
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self._job = job
         self._predictor = Predictor(replicas, job.ensemble.crop_px, job.ensemble.policies, device)

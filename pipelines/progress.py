@@ -163,7 +163,7 @@ class EvaluationDisplay:
 
 
 class _Clock:
-    """Time left from the share of the work done since the first news of it."""
+    """Time left, from the share of the work done since the first news of it; unknown until a hundredth is done."""
 
     def __init__(self) -> None:
         self._first: tuple[float, float] | None = None
@@ -174,7 +174,7 @@ class _Clock:
         if self._first is None:
             self._first = now, share
         started, first_share = self._first
-        if share > first_share:
+        if share - first_share >= 0.01:
             self._left = (now - started) / (share - first_share) * (1 - share)
 
     def left(self) -> str:

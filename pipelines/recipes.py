@@ -190,7 +190,7 @@ def demo() -> Recipe:
         areas=((0.5, 1.0),),
         photometric=None,
         lighting_sigma=0.0,
-        epochs=12,
+        epochs=11,
         batch_size=16,
         learning_rate=0.05,
         schedule="cosine",

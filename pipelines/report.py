@@ -64,7 +64,8 @@ def build_report(run: Storage, ensemble: Ensemble) -> dict[str, Any]:
         "single_model": _single_model(percent, ensemble),
         "replicas": _by_replica(percent, ensemble),
         "paper_top5_error": [
-            {"models": models, "crops": crops, "top5_error": error} for (models, crops), error in PAPER_TOP5_ERROR.items()
+            {"models": models, "crops": crops, "top5_error": error}
+            for (models, crops), error in PAPER_TOP5_ERROR.items()
         ],
         "ensemble": ensemble.to_dict(),
     }
@@ -143,7 +144,16 @@ def _rows_of_replica(
     ]
 
 
-HEADINGS = ("models", "crops", "cost", "top-1 error %", "95 % interval", "top-5 error %", "95 % interval", "paper top-5 %")
+HEADINGS = (
+    "models",
+    "crops",
+    "cost",
+    "top-1 error %",
+    "95 % interval",
+    "top-5 error %",
+    "95 % interval",
+    "paper top-5 %",
+)
 
 
 def _cells(report: dict[str, Any]) -> list[tuple[str, ...]]:

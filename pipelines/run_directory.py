@@ -64,7 +64,8 @@ def claim(run: Storage, recipe: Recipe) -> None:
     if run.exists(RUN):
         if found := differences(run.read_json(RUN)["recipe"], recipe.to_dict()):
             raise UserError(
-                f"{run} holds a run of another recipe:\n  " + "\n  ".join(found)
+                f"{run} holds a run of another recipe:\n  "
+                + "\n  ".join(found)
                 + "\nRepeat it with the same options, or choose another --run-dir."
             )
         return

@@ -4,7 +4,6 @@ Only the driver speaks to MLflow, and only of what lies in the run directory. A 
 nothing else; what has arrived is never sent twice, since the store itself is asked how far it got.
 """
 
-import logging
 import os
 import threading
 import time
@@ -29,6 +28,7 @@ QUIET = {
     "DO_NOT_TRACK": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
 }
 STATUSES = {"waiting": "SCHEDULED", "done": "FINISHED", "failed": "FAILED"}
 
@@ -71,14 +71,12 @@ class Tracker:
     def __enter__(self) -> "Tracker":
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)
-        for name in ("mlflow", "alembic"):
-            logging.getLogger(name).setLevel(logging.ERROR)
         self._thread.start()
         return self
 
     def __exit__(self, exception_type: object, *_: object) -> None:
         if exception_type is not None or self._final is None:
-            self._final = "FAILED"
+            self._final = "KILLED" if exception_type is KeyboardInterrupt else "FAILED"
         self._stop.set()
         self._thread.join(CLOSE_SECONDS)
 
@@ -120,16 +118,22 @@ class Tracker:
         for replica in range(self.recipe.replicas):
             child = ids[replica_name(replica)]
             if replica not in self._sent:
-                self._sent[replica] = max((m.step for m in client.get_metric_history(child, "learning_rate")), default=0)
+                self._sent[replica] = max(
+                    (m.step for m in client.get_metric_history(child, "learning_rate")), default=0
+                )
             epochs = [line for line in read_metrics(self.run, replica) if line["epoch"] > self._sent[replica]]
             for line in epochs:
                 now = _now_ms()
                 metrics = [Metric(k, v, now, line["epoch"]) for k, v in line.items() if k != "epoch"]
                 client.log_batch(child, metrics)
                 self._sent[replica] = line["epoch"]
-            self._set_status(client, child, STATUSES.get(self._phases.get(replica, "waiting"), "RUNNING"))
+            self._set_status(client, child, self._status(replica))
         if self._final:
             self._send_result(client, ids[PARENT])
+
+    def _status(self, replica: int) -> str:
+        status = STATUSES.get(self._phases.get(replica, "waiting"), "RUNNING")
+        return "KILLED" if self._final and status == "RUNNING" else status
 
     def _send_result(self, client: Any, parent: str) -> None:
         from mlflow.entities import Metric

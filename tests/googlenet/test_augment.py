@@ -109,7 +109,8 @@ def test_colour_factor_zero_is_grey() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"area": (0.0, 1.0)}, {"interpolations": ("lanczos",)}, {"aspect": (2.0, 1.0)}, {"lighting_sigma": -1}]
+    "arguments",
+    [{"area": (0.0, 1.0)}, {"interpolations": ("lanczos",)}, {"aspect": (2.0, 1.0)}, {"lighting_sigma": -1}],
 )
 def test_impossible_sampling_is_refused(arguments: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(arguments))):

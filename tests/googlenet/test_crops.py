@@ -81,7 +81,9 @@ def test_all_views_lie_inside_the_scaled_image(width: int, height: int, crop: in
 @given(SIDES, SIDES)
 def test_half_of_the_views_are_mirrors_of_the_other_half(width: int, height: int) -> None:
     boxes = [view.box for view in all_views(width, height, 84)]
-    assert sorted(map(str, boxes[0::2])) == sorted(str(b).replace("mirrored=True", "mirrored=False") for b in boxes[1::2])
+    assert sorted(map(str, boxes[0::2])) == sorted(
+        str(b).replace("mirrored=True", "mirrored=False") for b in boxes[1::2]
+    )
 
 
 def test_policies_are_nested_and_of_their_size() -> None:

@@ -117,7 +117,7 @@ def test_dropout_is_a_function_of_its_generator_and_keeps_the_mean() -> None:
         ({"num_classes": 1}, "num_classes"),
         ({"variant": "v3"}, "variant"),
         ({"width": 0.0}, "width"),
-        ({"lrn": "none"}, "lrn"),
+        ({"lrn": "torch"}, "lrn"),
     ],
 )
 def test_wrong_arguments_are_named(arguments: dict[str, object], message: str) -> None:

@@ -20,7 +20,7 @@ from PIL import Image
 
 from googlenet.crops import all_views, in_policy, scales_px
 from googlenet.views import cut_views, scale_image
-from googlenet.weights import from_safetensors
+from googlenet.weight_files import load_weights
 from pipelines.errors import UserError
 from pipelines.recipes import Recipe
 from pipelines.train_ensemble import Arguments, run_job
@@ -46,7 +46,7 @@ def report_of(run: Path) -> dict[str, list[dict[str, float]]]:
 
 def single_process_probabilities(run: Path, photos: Path, crop: int) -> dict[str, np.ndarray]:
     """For every validation image (K, 3, C), from the files alone: each of the 144 views one by one, no Ray."""
-    networks = [from_safetensors((run / f"replicas/{k}/weights.safetensors").read_bytes()) for k in range(3)]
+    networks = [load_weights(run / f"replicas/{k}/weights.safetensors") for k in range(3)]
     found = {}
     for path in sorted((photos / "val").rglob("*.jpg")):
         pixels = np.asarray(Image.open(path).convert("RGB"))
@@ -68,7 +68,9 @@ def test_the_sharded_evaluation_equals_a_single_process(
 ) -> None:
     expected = single_process_probabilities(finished_run, photo_folder, tiny_recipe.crop_px)
     assert len(expected) == 42
-    rows = [row for f in sorted((finished_run / "predictions").glob("*.parquet")) for row in pq.read_table(f).to_pylist()]
+    rows = [
+        row for f in sorted((finished_run / "predictions").glob("*.parquet")) for row in pq.read_table(f).to_pylist()
+    ]
     assert sorted(row["image_id"] for row in rows) == sorted(expected)
     for row in rows:
         assert row["views"] == [144] * 3
@@ -93,7 +95,9 @@ def test_mlflow_holds_a_parent_with_a_child_for_each_replica(finished_run: Path,
     parent = runs.pop("ensemble")
     assert parent.info.status == "FINISHED"
     assert parent.data.params["batch_size"] == str(tiny_recipe.batch_size)
-    cells = {f"top1_error/{row['models']}x{row['crops']}": row["top1_error"] for row in report_of(finished_run)["table"]}
+    cells = {
+        f"top1_error/{row['models']}x{row['crops']}": row["top1_error"] for row in report_of(finished_run)["table"]
+    }
     assert cells.items() <= parent.data.metrics.items()
     assert [f.path for f in client.list_artifacts(parent.info.run_id, "report")] == [
         "report/report.json",

@@ -1,0 +1,132 @@
+"""Preparing images: original bytes in shards, a manifest, and a list of every file that cannot be decoded."""
+
+import io
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from pipelines.dataset import image_ids, open_records, read_manifest
+from pipelines.errors import UserError
+from pipelines.prepare_dataset import prepare
+from pipelines.recipes import Recipe
+from pipelines.storage import Storage
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture
+def photos(photo_folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(photo_folder, tmp_path / "photos"))
+
+
+def prepared(ray_cluster: str, run: Path, data: Path, **fields: object) -> Storage:
+    storage = Storage.at(str(run))
+    prepare(storage, replace(Recipe(images_per_shard=9, data=str(data)), **fields))  # type: ignore[arg-type]
+    return storage
+
+
+def test_shards_hold_the_original_bytes_of_every_image(ray_cluster: str, photos: Path, tmp_path: Path) -> None:
+    run = prepared(ray_cluster, tmp_path / "run", photos)
+    manifest = read_manifest(run)
+    assert manifest.classes == ("class_0", "class_1", "class_2")
+    assert manifest.splits["train"].counts == {"class_0": 8, "class_1": 8, "class_2": 8}
+    assert [shard.images for shard in manifest.splits["train"].shards] == [9, 9, 6]
+    for split in ("train", "val"):
+        records = open_records(run, manifest.splits[split])
+        stored = {record.image_id: record for record in (records[i] for i in range(len(records)))}
+        files = {str(path.relative_to(photos)): path for path in (photos / split).rglob("*.jpg")}
+        assert stored.keys() == files.keys()
+        assert image_ids(run, manifest.splits[split]) == list(stored)
+        for name, path in files.items():
+            assert stored[name].image == path.read_bytes()
+            assert manifest.classes[stored[name].label] == path.parent.name
+    table = pq.read_table(tmp_path / "run/dataset/train/00000.parquet")
+    sizes = [Image.open(photos / row["image_id"]).size for row in table.to_pylist()]
+    assert [(row["width"], row["height"]) for row in table.to_pylist()] == sizes
+
+
+def test_the_digest_follows_the_content_and_nothing_else(ray_cluster: str, photos: Path, tmp_path: Path) -> None:
+    digests = [read_manifest(prepared(ray_cluster, tmp_path / name, photos)).digest for name in ("first", "second")]
+    assert digests[0] == digests[1]
+    image = photos / "train/class_1/3.jpg"
+    image.write_bytes(image.read_bytes() + b"\0")
+    assert read_manifest(prepared(ray_cluster, tmp_path / "third", photos)).digest != digests[0]
+
+
+def damage(photos: Path) -> None:
+    truncated = photos / "train/class_0/2.jpg"
+    truncated.write_bytes(truncated.read_bytes()[:400])
+    (photos / "val/class_1/notes.txt").write_text("no image")
+    (photos / "train/class_2/empty.png").touch()
+
+
+def test_every_file_that_cannot_be_decoded_is_named_and_stops_the_stage(
+    ray_cluster: str, photos: Path, tmp_path: Path
+) -> None:
+    damage(photos)
+    with pytest.raises(UserError) as error:
+        prepared(ray_cluster, tmp_path / "run", photos)
+    message = str(error.value)
+    assert "3 files" in message
+    assert "train/class_0/2.jpg: " in message
+    assert "truncated" in message
+    assert "val/class_1/notes.txt: not an image" in message
+    assert "train/class_2/empty.png: the file is empty" in message
+    assert "--bad-images quarantine" in message
+    assert not (tmp_path / "run/dataset/manifest.json").exists()
+
+
+def test_quarantine_lists_the_files_and_goes_on_without_them(ray_cluster: str, photos: Path, tmp_path: Path) -> None:
+    damage(photos)
+    run = Storage.at(str(tmp_path / "run"))
+    manifest = prepare(run, Recipe(images_per_shard=9, data=str(photos)), "quarantine")
+    listed = [json.loads(line) for line in run.read("dataset/quarantine.jsonl").decode().splitlines()]
+    assert [bad["image_id"] for bad in listed] == [
+        "train/class_0/2.jpg",
+        "train/class_2/empty.png",
+        "val/class_1/notes.txt",
+    ]
+    assert manifest.quarantined == 3
+    assert manifest.splits["train"].counts == {"class_0": 7, "class_1": 8, "class_2": 8}
+    assert manifest.splits["val"].images == 42
+
+
+def test_a_class_that_quarantine_would_empty_is_refused(ray_cluster: str, photos: Path, tmp_path: Path) -> None:
+    for path in (photos / "train/class_1").iterdir():
+        path.write_bytes(b"broken")
+    with pytest.raises(UserError, match="class_1"):
+        prepare(Storage.at(str(tmp_path / "run")), Recipe(data=str(photos)), "quarantine")
+
+
+def test_a_run_directory_prepared_otherwise_is_refused(ray_cluster: str, photos: Path, tmp_path: Path) -> None:
+    prepared(ray_cluster, tmp_path / "run", photos)
+    with pytest.raises(UserError, match="images_per_shard: 9 there, 10 now"):
+        prepared(ray_cluster, tmp_path / "run", photos, images_per_shard=10)
+
+
+def test_images_of_every_mode_are_accepted(ray_cluster: str, photos: Path, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    for mode in ("L", "CMYK", "P", "RGBA", "LA", "1"):
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).convert(mode).save(buffer, "TIFF")
+        (photos / f"train/class_0/{mode}.tif").write_bytes(buffer.getvalue())
+    run = prepared(ray_cluster, tmp_path / "run", photos)
+    assert read_manifest(run).splits["train"].counts["class_0"] == 14
+
+
+def test_the_embedded_set_is_prepared_whole(ray_cluster: str, tmp_path: Path) -> None:
+    run = Storage.at(str(tmp_path))
+    manifest = prepare(run, Recipe(data="embedded", images_per_shard=500))
+    assert manifest.splits["train"].counts == {str(digit): 150 for digit in range(10)}
+    assert manifest.splits["val"].counts == {str(digit): 24 for digit in range(10)}
+
+
+def test_no_data_at_all_is_explained(ray_cluster: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--data"):
+        prepare(Storage.at(str(tmp_path)), Recipe())

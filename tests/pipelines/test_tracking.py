@@ -1,0 +1,83 @@
+"""MLflow follows the run directory: nothing lost, nothing twice, and no failure of it reaches the run."""
+
+import json
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from pipelines.dataset import Manifest
+from pipelines.recipes import Recipe
+from pipelines.report import REPORT_JSON, REPORT_MARKDOWN
+from pipelines.run_directory import claim
+from pipelines.storage import Storage
+from pipelines.tracking import Tracker
+
+pytestmark = pytest.mark.timeout(120)
+RECIPE = Recipe(replicas=2)
+MANIFEST = Manifest({}, ("a", "b"), {}, "digest", 0)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Storage:
+    storage = Storage.at(str(tmp_path / "run"))
+    claim(storage, RECIPE)
+    return storage
+
+
+def write_epochs(run: Storage, replica: int, epochs: int) -> None:
+    lines = [{"epoch": e, "learning_rate": 0.1 / e, "val_top1_error": 50.0 - e} for e in range(1, epochs + 1)]
+    run.write(f"replicas/{replica}/metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
+
+
+def follow(run: Storage, uri: str, phases: dict[int, str], succeeded: bool | None = None) -> Tracker:
+    with Tracker(run, RECIPE, MANIFEST, uri) as tracker:
+        tracker.update(phases)
+        if succeeded is not None:
+            tracker.finish(succeeded)
+    return tracker
+
+
+def runs_of(uri: str) -> dict[str, object]:
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("googlenet-ensemble")
+    found = client.search_runs([experiment.experiment_id])
+    assert len(found) == len({run.info.run_name for run in found})
+    return {run.info.run_name: run for run in found}
+
+
+def errors(uri: str, replica: int) -> list[tuple[int, float]]:
+    run = runs_of(uri)[f"replica_{replica}"]
+    history = MlflowClient(uri).get_metric_history(run.info.run_id, "val_top1_error")  # type: ignore[attr-defined]
+    return [(metric.step, metric.value) for metric in history]
+
+
+def test_an_interrupted_run_goes_on_in_the_same_mlflow_runs_without_doubled_epochs(run: Storage) -> None:
+    uri = f"sqlite:///{run.root}/mlflow.db"
+    write_epochs(run, 0, 2)
+    follow(run, uri, {0: "training", 1: "waiting"})
+    first = runs_of(uri)
+    assert first["ensemble"].info.status == "FAILED"  # type: ignore[attr-defined]
+    assert first["replica_0"].info.status == "KILLED"  # type: ignore[attr-defined]
+    write_epochs(run, 0, 4)
+    write_epochs(run, 1, 1)
+    run.write_json(REPORT_JSON, {"table": [{"models": 2, "crops": 144, "top1_error": 12.5, "top5_error": 1.0}]})
+    run.write(REPORT_MARKDOWN, b"# table")
+    follow(run, uri, {0: "done", 1: "failed"}, succeeded=True)
+    second = runs_of(uri)
+    assert {n: r.info.run_id for n, r in first.items()} == {n: r.info.run_id for n, r in second.items()}  # type: ignore[attr-defined]
+    assert errors(uri, 0) == [(e, 50.0 - e) for e in (1, 2, 3, 4)]
+    assert errors(uri, 1) == [(1, 49.0)]
+    statuses = {name: r.info.status for name, r in second.items()}  # type: ignore[attr-defined]
+    assert statuses == {"ensemble": "FINISHED", "replica_0": "FINISHED", "replica_1": "FAILED"}
+    assert second["ensemble"].data.metrics == {"top1_error/2x144": 12.5, "top5_error/2x144": 1.0}  # type: ignore[attr-defined]
+
+
+def test_a_server_that_is_away_stops_nothing_and_is_told_once(run: Storage, capsys: pytest.CaptureFixture[str]) -> None:
+    write_epochs(run, 0, 3)
+    tracker = follow(run, "http://127.0.0.1:9", {0: "done", 1: "training"}, succeeded=False)
+    assert not tracker.in_step
+    assert capsys.readouterr().out.count("warning: MLflow at http://127.0.0.1:9") == 1
+    uri = f"sqlite:///{run.root}/mlflow.db"
+    assert follow(run, uri, {0: "done", 1: "training"}).in_step
+    assert errors(uri, 0) == [(1, 49.0), (2, 48.0), (3, 47.0)]

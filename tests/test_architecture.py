@@ -1,0 +1,51 @@
+"""The layers import one way only, and nothing happens when a module is imported."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SCIENCE = sorted((ROOT / "googlenet").rglob("*.py"))
+MODULES = SCIENCE + sorted((ROOT / "pipelines").rglob("*.py"))
+
+
+def imported(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute here"
+            yield (node.module or "").split(".")[0]
+
+
+@pytest.mark.parametrize("path", SCIENCE, ids=lambda path: path.name)
+def test_the_science_knows_neither_ray_nor_mlflow_nor_the_pipelines(path: Path) -> None:
+    own = {"googlenet", "cv2", "numpy", "PIL", "pyarrow", "safetensors", "torch", "torchvision"}
+    assert set(imported(path)) <= own | set(sys.stdlib_module_names)
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if p.name != "tracking.py"], ids=lambda path: path.name)
+def test_mlflow_is_known_to_tracking_alone(path: Path) -> None:
+    assert "mlflow" not in set(imported(path))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.name)
+def test_a_module_only_defines(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    assert ast.get_docstring(tree), f"{path} has no docstring"
+    for node in tree.body:
+        if isinstance(node, ast.Expr):
+            assert isinstance(node.value, ast.Constant), f"{path}:{node.lineno} does something when imported"
+        if isinstance(node, ast.If):
+            assert "__main__" in ast.unparse(node.test), f"{path}:{node.lineno} decides something when imported"
+
+
+def test_the_readmes_layout_names_every_module() -> None:
+    readme = (ROOT / "README.md").read_text()
+    missing = [
+        str(path.relative_to(ROOT)) for path in MODULES if path.name != "__init__.py" and path.name not in readme
+    ]
+    assert not missing
