@@ -1,6 +1,7 @@
 # make demo | test | lint | ui | clean. Each makes .venv first when it is missing or older than the pins.
 PYTHON ?= python3
 RUN_DIR ?= runs/demo
+PORT ?= 5000
 ARGS ?=
 BIN := .venv/bin
 
@@ -20,7 +21,7 @@ lint: .venv/stamp
 
 # Review the last run in MLflow; two processes instead of MLflow's nine.
 ui: .venv/stamp
-	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --workers 1 --host 127.0.0.1 \
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --workers 1 --host 127.0.0.1 --port $(PORT) \
 	  --backend-store-uri sqlite:///$(abspath $(RUN_DIR))/mlflow.db
 
 clean:

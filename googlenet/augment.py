@@ -152,4 +152,5 @@ def _relight(image: Any, sigma: float, generator: np.random.Generator) -> Any:
 
 
 def _to_uint8(values: np.ndarray[Any, Any]) -> Pixels:
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    clipped: Pixels = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return clipped

@@ -66,8 +66,5 @@ def _layers(model: GoogLeNet) -> Iterator[tuple[str, nn.Conv2d | nn.Linear]]:
     for name, layer in model.named_modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             parts = [part for part in name.split(".") if part != "conv"] or ["conv"]
-            if parts[0] == "aux":
-                role = "aux " + (parts[2] if len(parts) > 2 else "conv")
-            else:
-                role = parts[-1]
-            yield role, layer
+            # aux.4a.conv.conv, aux.4a.hidden: the head's number says nothing about the scale
+            yield (f"aux {(parts[2:] or ['conv'])[0]}" if parts[0] == "aux" else parts[-1]), layer

@@ -106,7 +106,7 @@ def train_step(state: TrainState, batch: Batch, settings: LoopSettings) -> StepR
     outputs = state.model(settings.preprocessing(images), generator=dropout)
     losses = head_losses(outputs, labels, settings.label_smoothing)
     state.optimizer.zero_grad()
-    total_loss(losses).backward()
+    total_loss(losses).backward()  # type: ignore[no-untyped-call]
     limit = settings.max_gradient_norm or float("inf")
     norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), limit)
     state.optimizer.step()
@@ -129,10 +129,11 @@ def count_errors(
 ) -> tuple[int, int]:
     """Wrong top-1 answers of ``model`` with ``weights`` in place of its own, and images seen."""
     model.eval()
+    device = next(model.parameters()).device
     wrong = seen = 0
     for batch in batches:
-        outputs = torch.func.functional_call(model, weights, (preprocessing(batch.images),))
-        wrong += int((outputs.logits.argmax(dim=1) != batch.labels).sum())
+        outputs = torch.func.functional_call(model, weights, (preprocessing(batch.images.to(device)),))
+        wrong += int((outputs.logits.argmax(dim=1).cpu() != batch.labels).sum())
         seen += len(batch.labels)
     return wrong, seen
 

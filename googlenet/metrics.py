@@ -34,7 +34,8 @@ def label_rank(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.i
         raise ValueError("probabilities must be finite")
     own = np.take_along_axis(probabilities, labels[:, None], axis=1)
     before = np.arange(probabilities.shape[1]) < labels[:, None]
-    return ((probabilities > own) | ((probabilities == own) & before)).sum(axis=1)
+    rank: npt.NDArray[np.int64] = ((probabilities > own) | ((probabilities == own) & before)).sum(axis=1)
+    return rank
 
 
 def top_k_errors(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:

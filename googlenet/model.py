@@ -148,7 +148,8 @@ class AuxHead(nn.Module):
 
     def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         x = self.conv(self._pool(x)).flatten(1)
-        return self.classifier(self.dropout(functional.relu(self.hidden(x)), generator))
+        logits: Tensor = self.classifier(self.dropout(functional.relu(self.hidden(x)), generator))
+        return logits
 
     def _pool(self, x: Tensor) -> Tensor:
         if self.paper_pool and x.shape[-2:] == (14, 14):
@@ -204,8 +205,8 @@ class GoogLeNet(nn.Module):
         channels = stem["conv2"]
         self.inception = nn.ModuleDict()
         self.aux = nn.ModuleDict()
-        for name, row in INCEPTION_CHANNELS.items():
-            row = InceptionChannels(*(scale(count) for count in vars(row).values()))
+        for name, paper_row in INCEPTION_CHANNELS.items():
+            row = InceptionChannels(*(scale(count) for count in vars(paper_row).values()))
             self.inception[name] = Inception(channels, row, variant)
             channels = row.output
             if aux_heads and name in AUX_POSITIONS:

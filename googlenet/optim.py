@@ -88,5 +88,5 @@ class PolyakAverage:
             self.weights[name].copy_(current[name])
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
-        """Go on from ``weights`` instead."""
-        self.weights = {name: value.clone() for name, value in weights.items()}
+        """Go on from ``weights`` instead, on the devices where the average is."""
+        self.weights = {name: torch.empty_like(own).copy_(weights[name]) for name, own in self.weights.items()}

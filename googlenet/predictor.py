@@ -44,7 +44,8 @@ class ScaledImage:
 
 
 def _for_inference(model: GoogLeNet, device: str) -> GoogLeNet:
-    return fold_batch_norm(model).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    folded: GoogLeNet = fold_batch_norm(model).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return folded
 
 
 class Predictor:
@@ -71,6 +72,6 @@ class Predictor:
     @torch.inference_mode()
     def _probabilities(self, replica: Replica, views: Tensor) -> Tensor:
         """(V, C) float64 on the CPU."""
-        batches = views.split(VIEWS_PER_BATCH)
+        batches = torch.split(views, VIEWS_PER_BATCH)
         logits = [replica.model(replica.preprocessing(batch)).logits for batch in batches]
         return torch.cat(logits).double().softmax(dim=1).cpu()

@@ -1,7 +1,7 @@
 """Weights in files: safetensors, with all that is needed to use them in the metadata. No pickle."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import safetensors.torch
@@ -39,7 +39,7 @@ class StoredNetwork:
     width: float
     lrn: LRN
     preprocessing: Preprocessing
-    extra: dict[str, Any] | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
 
     @property
     def num_classes(self) -> int:
@@ -64,7 +64,7 @@ def to_safetensors(model: GoogLeNet, weights: dict[str, Tensor], preprocessing: 
 
     Auxiliary heads are left out: inference discards them (section 5). ``extra`` (JSON) goes into the metadata.
     """
-    kept = {name: tensor.contiguous() for name, tensor in without_aux_heads(weights).items()}
+    kept = {name: tensor.cpu().contiguous() for name, tensor in without_aux_heads(weights).items()}
     description = {
         "format": FORMAT,
         "num_classes": model.num_classes,
@@ -75,7 +75,8 @@ def to_safetensors(model: GoogLeNet, weights: dict[str, Tensor], preprocessing: 
         **extra,
     }
     # One key: safetensors writes several in random order, and equal weights shall be equal files.
-    return safetensors.torch.save(kept, {METADATA_KEY: json.dumps(description)})
+    data: bytes = safetensors.torch.save(kept, {METADATA_KEY: json.dumps(description)})
+    return data
 
 
 def read_safetensors(data: bytes) -> StoredNetwork:

@@ -1,7 +1,7 @@
 """Command lines from dataclasses: every field an option, unknown ones refused, errors in one message."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TypeVar
 
 import tyro
@@ -15,10 +15,10 @@ T = TypeVar("T")
 USAGE_EXIT_CODE = 2
 
 
-def parse(arguments: type[T], argv: Sequence[str] | None = None, default: T | None = None) -> T:
+def parse(arguments: type[T], default: T = tyro.MISSING) -> T:
     """An instance of the dataclass ``arguments`` from the command line; field docstrings are the help."""
     config = (tyro.conf.HelptextFromCommentsOff,)
-    return tyro.cli(arguments, args=argv, default=default, config=config)  # type: ignore[arg-type]
+    return tyro.cli(arguments, default=default, config=config)
 
 
 def absolute_data(data: str) -> str:

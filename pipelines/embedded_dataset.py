@@ -100,7 +100,8 @@ def _ground(width: int, height: int, generator: np.random.Generator) -> Grey:
     box = (left, top, left + piece_width, top + piece_height)
     piece = np.asarray(photograph.resize((width, height), Image.Resampling.BICUBIC, box), dtype=np.float64)
     mean = piece.mean(axis=(0, 1))
-    return mean + BACKGROUND_CONTRAST * (piece - mean)
+    ground: Grey = mean + BACKGROUND_CONTRAST * (piece - mean)
+    return ground
 
 
 def _draw_digit(ground: Grey, digit: Grey, generator: np.random.Generator) -> npt.NDArray[np.uint8]:
@@ -119,7 +120,7 @@ def _draw_digit(ground: Grey, digit: Grey, generator: np.random.Generator) -> np
 
 
 def _contrasting_colour(ground_level: float, generator: np.random.Generator) -> Grey:
-    """A random colour, lighter or darker than the ground by a least difference; the polarity is drawn where both fit."""
+    """A random colour, lighter or darker than the ground by a least difference; drawn where both fit."""
     fits = [polarity for polarity in (-1, 1) if 0 <= ground_level + polarity * MIN_CONTRAST_LEVELS <= 255]
     polarity = fits[generator.integers(len(fits))] if fits else (1 if ground_level < 128 else -1)
     room = 255 - ground_level if polarity > 0 else ground_level

@@ -1,6 +1,8 @@
 """Stage 3: every view of every validation image through every replica, sharded over the cluster with Ray Data.
 
     python pipelines/evaluate_ensemble.py --run-dir RUN
+    python pipelines/evaluate_ensemble.py --run-dir RUN --data PHOTOS
+    python pipelines/evaluate_ensemble.py --run-dir NEW --data PHOTOS --weights FILE FILE [--classes FILE]
 
 CPU tasks read, decode and scale the images of a shard; actors that hold all replicas cut the views, predict, and
 write the shard's file. A shard whose file is there is not done again.
@@ -10,19 +12,25 @@ import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from googlenet.crops import CROP_POLICIES
-from pipelines.command_line import parse, run_command
-from pipelines.dataset import open_records, read_manifest
+from googlenet.crops import CROP_POLICIES, scales_px
+from googlenet.weight_files import read_weights
+from googlenet.weights import StoredNetwork, WeightsError, to_safetensors
+from pipelines.command_line import absolute_data, parse, run_command
+from pipelines.dataset import Manifest, open_records, read_manifest
 from pipelines.errors import UserError
+from pipelines.initial_weights import read_file
 from pipelines.predictions import Ensemble, Predicted, file_name, read_ensemble, write_predictions
-from pipelines.progress import EvaluationDisplay
-from pipelines.ray_session import connected
-from pipelines.recipes import Recipe, recipe_from_dict
-from pipelines.run_directory import PREDICTIONS, RUN, ReplicaFiles, finished_replicas, replica_name
+from pipelines.prepare_dataset import BadImages, prepare_for_evaluation
+from pipelines.progress import EvaluationDisplay, say
+from pipelines.ray_session import connected, native_errors_in
+from pipelines.recipes import Recipe
+from pipelines.report import write_report
+from pipelines.run_directory import PREDICTIONS, ReplicaFiles, claim, finished_replicas, read_recipe, replica_name
 from pipelines.storage import Storage
 
 # A shard is what a crash can cost, and what travels at once: at 224 px about 1.5 MB an image.
@@ -34,11 +42,19 @@ FEEDER_CPUS = 0.25
 
 @dataclass(frozen=True)
 class EvaluationJob:
-    """What a worker needs to know: the run, the ensemble, and where its weights are, in the ensemble's order."""
+    """What a worker needs to know.
+
+    Attributes:
+        run: holds the data set, and gets the predictions and the report.
+        trained: holds the replicas' weights; another run directory where images are evaluated that a run did not have.
+        replicas: numbers of the replicas, in the ensemble's order.
+        ensemble: what the predictions are of.
+    """
 
     run: Storage
+    trained: Storage
+    replicas: tuple[int, ...]
     ensemble: Ensemble
-    weights: tuple[str, ...]
 
     @property
     def predictions(self) -> Storage:
@@ -46,30 +62,36 @@ class EvaluationJob:
         return self.run.below(PREDICTIONS)
 
 
-def evaluate(run: Storage, recipe: Recipe, replicas: Sequence[int]) -> Ensemble:
-    """Predict every validation image of ``run`` that is not predicted yet by the given, finished replicas.
-
-    Needs a connection to a Ray cluster.
-    """
+def evaluate_run(run: Storage, recipe: Recipe) -> str:
+    """Evaluate the finished replicas of a training run on its validation images, and report; the table as text."""
     manifest = read_manifest(run)
-    files = [ReplicaFiles(replica) for replica in replicas]
+    replicas = finished_replicas(run, recipe.replicas)
+    return _evaluate(run, run, replicas, manifest, recipe.policies, recipe.crop_px)
+
+
+def _evaluate(
+    run: Storage, trained: Storage, replicas: Sequence[int], manifest: Manifest, policies: Sequence[int], crop_px: int
+) -> str:
+    """Predict what is not predicted yet, and report. Needs a connection to a Ray cluster."""
+    if not replicas:
+        raise UserError(f"no replica of {trained} is finished; run train_ensemble.py on it again")
+    weights = [trained.read(ReplicaFiles(replica).weights) for replica in replicas]
     ensemble = Ensemble(
         replicas=tuple(replica_name(replica) for replica in replicas),
-        weights_digests=tuple(hashlib.sha256(run.read(file.weights)).hexdigest() for file in files),
-        policies=CROP_POLICIES,
-        crop_px=recipe.crop_px,
+        weights_digests=tuple(hashlib.sha256(data).hexdigest() for data in weights),
+        policies=tuple(sorted(policies)),
+        crop_px=crop_px,
         classes=manifest.classes,
         dataset_digest=manifest.digest,
     )
-    job = EvaluationJob(run, ensemble, tuple(file.weights for file in files))
+    job = EvaluationJob(run, trained, tuple(replicas), ensemble)
     images = manifest.splits["val"].images
     missing = _missing_shards(job, images)
-    sizes = [len(_rows_of(shard, images)) for shard in missing]
     if missing:
-        display = EvaluationDisplay(images, images - sum(sizes))
+        display = EvaluationDisplay(images, images - sum(len(_rows_of(shard, images)) for shard in missing))
         with display.showing():
             _predict_shards(job, missing, images, display)
-    return ensemble
+    return write_report(run, ensemble)
 
 
 def _missing_shards(job: EvaluationJob, images: int) -> list[int]:
@@ -143,10 +165,10 @@ class ShardPredictor:
         import torch
 
         from googlenet.predictor import Predictor
-        from googlenet.weight_files import read_weights
 
         torch.set_num_threads(1)
-        replicas = [read_weights(job.run.read(name), name).build() for name in job.weights]
+        names = [ReplicaFiles(replica).weights for replica in job.replicas]
+        replicas = [read_weights(job.trained.read(name), name).build() for name in names]
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self._job = job
         self._predictor = Predictor(replicas, job.ensemble.crop_px, job.ensemble.policies, device)
@@ -165,7 +187,7 @@ class ShardPredictor:
 
 def _unpack(row: dict[str, Any], crop_px: int) -> list[Any]:
     """The images of a row that :func:`load_shard` made."""
-    from googlenet.crops import scaled_size, scales_px
+    from googlenet.crops import scaled_size
     from googlenet.predictor import ScaledImage
 
     images, scales = [], scales_px(crop_px)
@@ -179,25 +201,119 @@ def _unpack(row: dict[str, Any], crop_px: int) -> list[Any]:
 
 @dataclass(frozen=True)
 class Arguments:
-    """Evaluate the finished replicas of a run with 1, 10 and 144 crops, and write its report."""
+    """Evaluate an ensemble with 1, 10 and 144 crops, and write its report."""
 
     run_dir: str
-    """Run directory of a training run: a path, or a URI of an object store."""
+    """Run directory: of a training run, or with --weights a new one for this evaluation."""
+    data: str = ""
+    """Labelled image folder (val/<class>/* or <class>/*); the default is the run's own validation images."""
+    weights: tuple[str, ...] = ()
+    """Files of weights from elsewhere: .npz (Caffe), .pth (torchvision) or .safetensors, one for each model."""
+    classes: str = ""
+    """File with one class folder's name a line, in the model's order; may hold more than the data has."""
+    policies: tuple[int, ...] = CROP_POLICIES
+    """Numbers of crops, among 1, 10 and 144; without --data the run's recipe decides."""
+    crop_px: int = 224
+    """Side of the network's input for --weights; a training run has its own."""
+    bad_images: BadImages = "stop"
+    """What to do about files that cannot be decoded."""
+
+
+def evaluate_weights(arguments: Arguments) -> str:
+    """Evaluate weights from elsewhere in a run directory of their own; the table as text.
+
+    Raises:
+        UserError: a file of weights, the classes or the images cannot be used.
+    """
+    run, data = Storage.at(arguments.run_dir), absolute_data(arguments.data)
+    if not data:
+        raise UserError("--weights needs --data: the labelled images to evaluate them on")
+    files = [read_file(Storage.at(path).root) for path in arguments.weights]
+    networks = [stored for _, stored in files]
+    classes = _classes(arguments.classes, networks)
+    claim(
+        run,
+        "evaluation",
+        {
+            "data": data,
+            "weights": [hashlib.sha256(content).hexdigest() for content, _ in files],
+            "classes": list(classes),
+            "policies": sorted(arguments.policies),
+            "crop_px": arguments.crop_px,
+        },
+    )
+    manifest = prepare_for_evaluation(run, data, classes, arguments.bad_images)
+    say(f"data: {manifest.summary()}")
+    for replica, (path, stored) in enumerate(zip(arguments.weights, networks, strict=True)):
+        if stored.num_classes != len(manifest.classes):
+            raise UserError(
+                f"{path} has {stored.num_classes} outputs, {data} has {len(manifest.classes)} class folders: "
+                "name the model's classes in its order with --classes FILE"
+            )
+        _keep_weights(run, replica, path, stored)
+    return _evaluate(run, run, range(len(networks)), manifest, arguments.policies, arguments.crop_px)
+
+
+def _keep_weights(run: Storage, replica: int, path: str, stored: StoredNetwork) -> None:
+    try:
+        network = stored.build()
+    except WeightsError as error:
+        raise UserError(f"{path}: {error}") from error
+    own = to_safetensors(network.model, network.model.state_dict(), network.preprocessing, source=Path(path).name)
+    run.write(ReplicaFiles(replica).weights, own)
+
+
+def _classes(path: str, networks: Sequence[StoredNetwork]) -> tuple[str, ...]:
+    """The model's classes in its order: from the file, else from the weights, else unknown (empty)."""
+    if not path:
+        named = next((network.extra["classes"] for network in networks if "classes" in network.extra), ())
+        return tuple(named)
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise UserError(f"cannot read the classes in {path}: {error.strerror}") from error
+    classes = tuple(line.strip() for line in lines if line.strip())
+    if doubled := sorted({name for name in classes if classes.count(name) > 1}):
+        raise UserError(f"{path} names class {doubled[0]} more than once")
+    return classes
+
+
+def evaluate_elsewhere(trained: Storage, recipe: Recipe, arguments: Arguments) -> str:
+    """Evaluate a training run's replicas on other images than its own; the table as text."""
+    data = absolute_data(arguments.data)
+    # The folder's own name for people, a digest of its path against two folders of one name.
+    name = f"{Path(data).name}-{hashlib.sha256(data.encode()).hexdigest()[:8]}"
+    run = trained.below(f"evaluations/{name}")
+    manifest = prepare_for_evaluation(run, data, read_manifest(trained).classes, arguments.bad_images)
+    say(f"data: {manifest.summary()}")
+    replicas = finished_replicas(trained, recipe.replicas)
+    table = _evaluate(run, trained, replicas, manifest, arguments.policies, recipe.crop_px)
+    return f"{table}\nreport: {run}/report/report.md"
 
 
 def _main() -> None:
-    from pipelines.report import write_report
+    arguments = parse(Arguments)
+    _check(arguments)
+    run = Storage.at(arguments.run_dir)
+    recipe = None if arguments.weights else read_recipe(run)
+    with native_errors_in(run), connected():
+        if recipe is None:
+            say(evaluate_weights(arguments))
+        elif arguments.data:
+            say(evaluate_elsewhere(run, recipe, arguments))
+        else:
+            say(evaluate_run(run, recipe))
 
-    run = Storage.at(parse(Arguments).run_dir)
-    if not run.exists(RUN):
-        raise UserError(f"{run} holds no run; train one with train_ensemble.py --run-dir {run}")
-    recipe = recipe_from_dict(run.read_json(RUN)["recipe"])
-    replicas = finished_replicas(run, recipe.replicas)
-    if not replicas:
-        raise UserError(f"no replica of {run} is finished; run train_ensemble.py on it again")
-    with connected():
-        ensemble = evaluate(run, recipe, replicas)
-    print(write_report(run, recipe, ensemble))
+
+def _check(arguments: Arguments) -> None:
+    if not arguments.policies or not set(arguments.policies) <= set(CROP_POLICIES):
+        raise UserError(f"--policies must be among {CROP_POLICIES}, got {arguments.policies}")
+    try:
+        scales_px(arguments.crop_px)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    if arguments.classes and not arguments.weights:
+        raise UserError("--classes goes with --weights; a training run knows its classes")
 
 
 if __name__ == "__main__":

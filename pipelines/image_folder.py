@@ -75,6 +75,30 @@ def list_image_folder(root: Storage, val_percent: float) -> Listing:
     return Listing(classes, splits, tuple(ignored))
 
 
+def list_evaluation_folder(root: Storage, classes: tuple[str, ...] = ()) -> Listing:
+    """List labelled images for evaluation alone: those of ``val/``, if there is one, else all ``<class>/*``.
+
+    ``classes`` are the class folders' names in the order of the model's outputs, and may be more than the folder has;
+    without them the folder's own, sorted.
+
+    Raises:
+        UserError: there is no such folder, no image, or a class folder that ``classes`` lacks.
+    """
+    names = _walk(root)
+    prefix = next((f"{name}/" for name in VALIDATION_NAMES if any(n.startswith(f"{name}/") for n in names)), "")
+    inside = {name: name.removeprefix(prefix).split("/") for name in names if name.startswith(prefix)}
+    by_name = {name: parts[0] for name, parts in inside.items() if len(parts) > 1}
+    if not by_name:
+        raise UserError(f"no images in {root}: expected <class>/<image>")
+    classes = classes or tuple(sorted(set(by_name.values())))
+    if unknown := sorted(set(by_name.values()) - set(classes)):
+        raise UserError(f"class folder {', '.join(unknown)} in {root} is none of the model's {len(classes)} classes")
+    labels = {name: label for label, name in enumerate(classes)}
+    files = tuple(ImageFile(name, labels[cls]) for name, cls in sorted(by_name.items()))
+    ignored = tuple(name for name, parts in inside.items() if len(parts) == 1)
+    return Listing(classes, {"train": (), "val": files}, ignored)
+
+
 def _walk(root: Storage) -> list[str]:
     try:
         infos = root.filesystem.get_file_info(pafs.FileSelector(root.path(), recursive=True))

@@ -46,7 +46,8 @@ class Ensemble:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Ensemble":
         """Inverse of :meth:`to_dict`."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        fields: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
+        return cls(**fields)
 
     def column(self, replica: int, policy: int) -> str:
         """Name of the probability column of the replica at position ``replica``."""

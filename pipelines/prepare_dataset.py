@@ -23,7 +23,7 @@ from pipelines import embedded_dataset
 from pipelines.command_line import absolute_data, parse, run_command
 from pipelines.dataset import MANIFEST, SPLITS, Manifest, Shard, Split, read_manifest
 from pipelines.errors import UserError
-from pipelines.image_folder import ImageFile, Listing, list_image_folder
+from pipelines.image_folder import ImageFile, Listing, list_evaluation_folder, list_image_folder
 from pipelines.ray_session import connected
 from pipelines.recipes import Recipe, differences
 from pipelines.run_directory import DATASET
@@ -33,6 +33,7 @@ BadImages = Literal["stop", "quarantine"]
 QUARANTINE = f"{DATASET}/quarantine.jsonl"
 # The fields of a recipe that decide the prepared data set.
 RECIPE_FIELDS = ("data", "data_seed", "val_percent", "images_per_shard")
+EVALUATION_IMAGES_PER_SHARD = 1024
 NAMES_IN_MESSAGE = 20
 
 
@@ -57,7 +58,7 @@ class Source:
 
 
 def prepare(run: Storage, recipe: Recipe, bad_images: BadImages = "stop") -> Manifest:
-    """Prepare ``recipe.data`` in ``run``; does nothing where that is done already.
+    """Prepare ``recipe.data`` in ``run`` for training; does nothing where that is done already.
 
     Needs a connection to a Ray cluster.
 
@@ -68,20 +69,50 @@ def prepare(run: Storage, recipe: Recipe, bad_images: BadImages = "stop") -> Man
     if run.exists(MANIFEST):
         return _read_matching_manifest(run, prepared_from)
     source, listing = _open_source(recipe)
+    manifest = _prepare(run, source, listing, prepared_from, bad_images)
+    if gone := [name for name, count in manifest.splits["train"].counts.items() if count == 0]:
+        # Quarantine may empty a class; training on a class without images would go unnoticed.
+        raise UserError(f"no training image of class {', '.join(gone)} can be decoded; mend its files or remove it")
+    run.write_json(MANIFEST, manifest.to_dict())
+    return manifest
+
+
+def prepare_for_evaluation(run: Storage, data: str, classes: tuple[str, ...], bad_images: BadImages) -> Manifest:
+    """Prepare the labelled images of the folder ``data`` in ``run``, as a validation split without a training split.
+
+    ``classes`` as in :func:`pipelines.image_folder.list_evaluation_folder`. Needs a connection to a Ray cluster.
+
+    Raises:
+        UserError: the images cannot be used.
+    """
+    prepared_from = {"data": data, "classes": list(classes), "images_per_shard": EVALUATION_IMAGES_PER_SHARD}
+    if run.exists(MANIFEST):
+        return _read_matching_manifest(run, prepared_from)
+    folder = Storage.at(data)
+    listing = list_evaluation_folder(folder, classes)
+    manifest = _prepare(run, Source(folder), listing, prepared_from, bad_images)
+    run.write_json(MANIFEST, manifest.to_dict())
+    return manifest
+
+
+def _prepare(
+    run: Storage, source: Source, listing: Listing, prepared_from: dict[str, Any], bad_images: BadImages
+) -> Manifest:
     for name in listing.ignored[:NAMES_IN_MESSAGE]:
         print(f"not in a class folder, ignored: {name}")
-    plans = [plan for split in SPLITS for plan in _plan_shards(split, listing.splits[split], recipe.images_per_shard)]
+    size = prepared_from["images_per_shard"]
+    plans = [plan for split in SPLITS for plan in _plan_shards(split, listing.splits[split], size)]
     for split in SPLITS:
         run.remove_partial_files(f"{DATASET}/{split}")
     results = list(_write_shards(run, source, plans))
     rejected = sorted((bad for result in results for bad in result["rejected"]), key=lambda bad: str(bad["image_id"]))
     if rejected and bad_images == "stop":
-        raise UserError(_rejection(rejected, recipe.data))
+        raise UserError(_rejection(rejected, prepared_from["data"]))
     manifest = _manifest(prepared_from, listing.classes, plans, results, len(rejected))
-    _check_classes_left(manifest)
+    if not manifest.splits["val"].images:
+        raise UserError("no validation image can be decoded; mend them or add others")
     if rejected:
         run.write(QUARANTINE, "".join(json.dumps(bad, ensure_ascii=False) + "\n" for bad in rejected).encode())
-    run.write_json(MANIFEST, manifest.to_dict())
     return manifest
 
 
@@ -164,14 +195,6 @@ def _rejection(rejected: Sequence[dict[str, Any]], data: str) -> str:
             "Mend or remove them, or go on without them: --bad-images quarantine",
         ]
     )
-
-
-def _check_classes_left(manifest: Manifest) -> None:
-    """Quarantine may empty a class; training on a class without images would go unnoticed."""
-    if gone := [name for name, count in manifest.splits["train"].counts.items() if count == 0]:
-        raise UserError(f"no training image of class {', '.join(gone)} can be decoded; mend its files or remove it")
-    if not manifest.splits["val"].images:
-        raise UserError("no validation image can be decoded; mend them or add others")
 
 
 def _manifest(

@@ -31,6 +31,7 @@ class ReplicaStatus:
     loss: float | None = None
     images_per_second: float | None = None
     error: float | None = None
+    alarms: tuple[str, ...] = ()
 
     @property
     def share_done(self) -> float:
@@ -63,6 +64,7 @@ class TrainingDisplay:
         self._clock = _Clock()
         self._live: Live | None = None
         self._last_line = time.monotonic()
+        self._told: set[tuple[int, str]] = set()
 
     @contextmanager
     def showing(self) -> Iterator[None]:
@@ -82,6 +84,7 @@ class TrainingDisplay:
             if phase == "done":
                 news = replace(news, epoch=float(news.epochs or status.epochs), epochs=news.epochs or status.epochs)
             self._statuses[replica] = replace(news, phase=phase)
+            self._tell_alarms(replica, news.alarms)
         share = sum(status.share_done for status in self._statuses.values()) / len(self._statuses)
         self._clock.tick(share)
         if self._live:
@@ -89,6 +92,14 @@ class TrainingDisplay:
         elif not self._console.is_terminal and time.monotonic() - self._last_line >= PLAIN_LINE_SECONDS:
             self._last_line = time.monotonic()
             self._console.print(self.line(), soft_wrap=True)
+
+    def _tell_alarms(self, replica: int, alarms: Sequence[str]) -> None:
+        """Each dead head once: its message changes with every step, its name does not."""
+        for alarm in alarms:
+            head = (replica, alarm.split(" has ")[0])
+            if head not in self._told:
+                self._told.add(head)
+                self.message(f"warning: replica {replica}: {alarm}")
 
     def message(self, text: str) -> None:
         """Print a line that stays."""

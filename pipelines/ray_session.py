@@ -2,8 +2,13 @@
 
 import logging
 import os
+import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+from pipelines.storage import Storage
 
 # On a laptop Ray would take 30 % of the memory; shards of decoded images need far less.
 LOCAL_OBJECT_STORE_BYTES = 1 << 30
@@ -14,8 +19,6 @@ QUIET = {
     # Workers stay in the folder they start in: relative paths keep their meaning.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    # The C++ core logs on the driver's standard error, harmless things as errors; set it to "info" to see them.
-    "RAY_BACKEND_LOG_LEVEL": "fatal",
     # A trainer is six small processes; more of them at once start sooner, and Ray does not warn about their number.
     "RAY_worker_maximum_startup_concurrency": "8",
 }
@@ -50,15 +53,29 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
         ray.shutdown()
 
 
+@contextmanager
+def native_errors_in(run: Storage) -> Iterator[None]:
+    """Send what C and C++ libraries write on standard error to a file in the run directory's ``logs``.
+
+    Ray's core reports harmless things there. Python's own standard error stays on the terminal.
+    """
+    folder = Path(run.root if run.is_local else tempfile.gettempdir()) / "logs"
+    folder.mkdir(parents=True, exist_ok=True)
+    sys.stderr.flush()
+    python_stderr, terminal = sys.stderr, os.dup(2)
+    with (folder / "native_stderr.log").open("ab") as log, os.fdopen(os.dup(terminal), "w", buffering=1) as stream:
+        os.dup2(log.fileno(), 2)
+        sys.stderr = stream
+        try:
+            yield
+        finally:
+            sys.stderr = python_stderr
+            os.dup2(terminal, 2)
+            os.close(terminal)
+
+
 def _quieten_ray_data() -> None:
     import ray.data
 
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-
-
-def log_folder() -> str:
-    """Where this session's log files are, for messages about failures."""
-    import ray
-
-    return f"{ray._private.worker._global_node.get_session_dir_path()}/logs"

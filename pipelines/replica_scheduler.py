@@ -84,7 +84,7 @@ def window(resources: Resources) -> int:
     """How many replicas the cluster holds at once.
 
     Raises:
-        UserError: none, ever.
+        UserError: not even one.
     """
     total = ray.cluster_resources()
     needs = {"CPU": resources.cpus_per_replica, "GPU": resources.gpus_per_replica}
@@ -117,7 +117,7 @@ def _failure_file(replica: int) -> str:
     return ReplicaFiles(replica).failure
 
 
-@ray.remote(num_cpus=0, max_retries=0)
+@ray.remote(num_cpus=0, max_retries=0)  # type: ignore[untyped-decorator]
 def _fit(run: Storage, recipe: Recipe, replica: int, resources: Resources, board: Any) -> dict[str, str] | None:
     """Fit one replica; None, or the reason and traceback of its failure."""
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig

@@ -1,21 +1,23 @@
 """Training of one replica inside a Ray Train worker: records in, weights and metrics out, a checkpoint each epoch."""
 
 import json
+import math
 import os
 import tempfile
 import time
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import cv2
-import ray.train
+import ray.train.torch
 import safetensors.torch
 import torch
 from torch import Tensor
 
 from googlenet.crops import distinct_views
+from googlenet.health import HeadMonitor, TrainingError
 from googlenet.initialisation import initialise
 from googlenet.loop import LoopSettings, StepResult, TrainState, count_errors, train_epoch
 from googlenet.model import GoogLeNet
@@ -27,6 +29,7 @@ from googlenet.records import Batch, Records, TrainingSamples, epoch_order, trai
 from googlenet.views import cut_views
 from googlenet.weights import to_safetensors
 from pipelines.dataset import Manifest, open_records, read_manifest
+from pipelines.initial_weights import apply_initial_weights
 from pipelines.progress import ReplicaStatus, post
 from pipelines.recipes import Recipe
 from pipelines.run_directory import ReplicaFiles
@@ -69,10 +72,11 @@ def train_replica(task: ReplicaTask) -> None:
     recipe, manifest = task.recipe, read_manifest(task.run)
     train, val = (open_records(task.run, manifest.splits[split]) for split in ("train", "val"))
     settings = _settings(task, len(train))
-    state = _initial_state(task, manifest, settings.steps_per_epoch)
+    state, settings = _initial_state(task, manifest, settings)
     history = _restore(state)
+    monitor = HeadMonitor(len(manifest.classes), math.ceil(recipe.dead_head_epochs * settings.steps_per_epoch))
     for epoch in range(len(history), recipe.epochs):
-        reporter = _EpochReporter(task, epoch, settings.steps_per_epoch, history[-1] if history else None)
+        reporter = _EpochReporter(task, epoch, settings.steps_per_epoch, history[-1] if history else None, monitor)
         samples = TrainingSamples(train, recipe.crop_px, recipe.sampling(task.replica), task.sampling_seed, epoch)
         order = epoch_order(len(train), task.sampling_seed, epoch)
         train_epoch(state, training_batches(samples, order, recipe.batch_size), settings, reporter.on_step)
@@ -124,7 +128,8 @@ def _settings(task: ReplicaTask, num_images: int) -> LoopSettings:
     )
 
 
-def _initial_state(task: ReplicaTask, manifest: Manifest, steps_per_epoch: int) -> TrainState:
+def _initial_state(task: ReplicaTask, manifest: Manifest, settings: LoopSettings) -> tuple[TrainState, LoopSettings]:
+    """The replica before its first step, and the settings with the preprocessing that its weights need."""
     recipe = task.recipe
     model = GoogLeNet(
         len(manifest.classes),
@@ -136,11 +141,14 @@ def _initial_state(task: ReplicaTask, manifest: Manifest, steps_per_epoch: int) 
     )
     generator = torch_generator(recipe.replica_weights_seed(task.replica), "initial_weights")
     initialise(model, recipe.initialisation, generator)
-    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if recipe.init_weights:
+        settings = replace(settings, preprocessing=apply_initial_weights(task.run, recipe, model))
+    model = model.to(ray.train.torch.get_device()).to(memory_format=torch.channels_last)
     optimizer = build_sgd(
         model, momentum=recipe.momentum, weight_decay=recipe.weight_decay, decay_biases=recipe.decay_biases
     )
-    return TrainState(model, optimizer, PolyakAverage(model, max(1.0, recipe.polyak_epochs * steps_per_epoch)))
+    horizon_steps = max(1.0, recipe.polyak_epochs * settings.steps_per_epoch)
+    return TrainState(model, optimizer, PolyakAverage(model, horizon_steps)), settings
 
 
 def _restore(state: TrainState) -> list[dict[str, Any]]:
@@ -173,6 +181,7 @@ class _EpochReporter:
     epoch: int
     steps: int
     last_epoch: dict[str, Any] | None
+    monitor: HeadMonitor
     started: float = field(default_factory=time.monotonic)
     posted: float = 0.0
     images: int = 0
@@ -181,6 +190,9 @@ class _EpochReporter:
     loss_sums: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     def on_step(self, result: StepResult) -> None:
+        self.monitor.observe(result)
+        if self.monitor.alarms and self.task.recipe.on_dead_head == "stop":
+            raise TrainingError("; ".join(self.monitor.alarms.values()))
         self.images += result.num_images
         self.step, self.learning_rate = result.step, result.learning_rate
         for name, loss in result.losses.items():
@@ -196,6 +208,7 @@ class _EpochReporter:
             "epoch": self.epoch + 1,
             "step": self.step,
             **losses,
+            **({"alarm": "; ".join(self.monitor.alarms.values())} if self.monitor.alarms else {}),
             "learning_rate": self.learning_rate,
             "images_per_second": rate,
         }
@@ -208,4 +221,5 @@ class _EpochReporter:
             loss=self.loss_sums["logits"] / self.images,
             images_per_second=self.images / (time.monotonic() - self.started),
             error=self.last_epoch["val_top1_error"] if self.last_epoch else None,
+            alarms=tuple(self.monitor.alarms.values()),
         )

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from googlenet.metrics import bootstrap_interval, ensemble_errors, subsets
+from googlenet.metrics import TOP_K, bootstrap_interval, ensemble_errors, subsets
 from pipelines.dataset import image_ids, read_manifest
 from pipelines.errors import UserError
 from pipelines.predictions import Ensemble, Predicted, read_ensemble, read_predictions
-from pipelines.recipes import Recipe
-from pipelines.run_directory import PREDICTIONS, REPORT
+from pipelines.run_directory import PREDICTIONS, REPORT, RUN
 from pipelines.storage import Storage
 
 REPORT_JSON = f"{REPORT}/report.json"
@@ -25,16 +24,18 @@ PAPER_TOP5_ERROR = {(1, 1): 10.07, (1, 10): 9.15, (1, 144): 7.89, (7, 1): 8.09, 
 NAMES_IN_MESSAGE = 5
 
 Errors = npt.NDArray[np.float64]
+Cell = tuple[tuple[int, ...], int]  # the members of an ensemble, and the crop policy
 
 
-def write_report(run: Storage, recipe: Recipe, ensemble: Ensemble) -> str:
+def write_report(run: Storage, ensemble: Ensemble) -> str:
     """Write report.json and report.md; the table as text for the terminal.
 
     Raises:
         UserError: predictions are missing, doubled, of images that the data set does not have, or of another ensemble.
     """
     report = build_report(run, ensemble)
-    report["recipe"] = recipe.to_dict()
+    if run.exists(RUN):
+        report["run"] = run.read_json(RUN)
     run.write_json(REPORT_JSON, report)
     run.write(REPORT_MARKDOWN, _markdown(report).encode())
     return table_text(report)
@@ -48,7 +49,7 @@ def build_report(run: Storage, ensemble: Ensemble) -> dict[str, Any]:
     if strangers:
         raise UserError(f"{storage}/{strangers[0]} is damaged or of another ensemble; evaluate again to replace it")
     seen: Counter[str] = Counter()
-    errors: dict[tuple[tuple[int, ...], int], list[npt.NDArray[np.bool_]]] = {}
+    errors: dict[Cell, list[npt.NDArray[np.bool_]]] = {}
     for predicted in read_predictions(storage, names, ensemble):
         _check_views(predicted, ensemble)
         seen.update(predicted.image_ids)
@@ -56,7 +57,9 @@ def build_report(run: Storage, ensemble: Ensemble) -> dict[str, Any]:
             for members, wrong in ensemble_errors(predicted.probabilities[:, :, position], predicted.labels):
                 errors.setdefault((members, policy), []).append(wrong)
     _check_complete(seen, image_ids(run, read_manifest(run).splits["val"]))
-    percent = {cell: 100.0 * np.concatenate(parts) for cell, parts in errors.items()}
+    percent: dict[Cell, Errors] = {
+        cell: np.concatenate(parts).astype(np.float64) * 100 for cell, parts in errors.items()
+    }
     return {
         "images": seen.total(),
         "classes": len(ensemble.classes),
@@ -96,7 +99,7 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMES_IN_MESSAGE]) + rest
 
 
-def _table(percent: dict[tuple[tuple[int, ...], int], Errors], ensemble: Ensemble) -> list[dict[str, Any]]:
+def _table(percent: dict[Cell, Errors], ensemble: Ensemble) -> list[dict[str, Any]]:
     """A row for every ensemble size and crop policy: the mean over all ensembles of that size, and their spread."""
     cells = {
         (size, policy): np.stack([percent[members, policy] for members in group])
@@ -121,22 +124,20 @@ def _table(percent: dict[tuple[tuple[int, ...], int], Errors], ensemble: Ensembl
     return rows
 
 
-def _single_model(percent: dict[tuple[tuple[int, ...], int], Errors], ensemble: Ensemble) -> dict[str, Any]:
+def _single_model(percent: dict[Cell, Errors], ensemble: Ensemble) -> dict[str, Any]:
     """The paper's choice for its rows of one model: the replica of lowest top-1 error on validation, with one crop."""
     first = min(ensemble.policies)
     best = min(range(len(ensemble.replicas)), key=lambda k: percent[(k,), first][:, 0].mean())
     return {"replica": ensemble.replicas[best], "rows": _rows_of_replica(percent, ensemble, best)}
 
 
-def _by_replica(percent: dict[tuple[tuple[int, ...], int], Errors], ensemble: Ensemble) -> list[dict[str, Any]]:
+def _by_replica(percent: dict[Cell, Errors], ensemble: Ensemble) -> list[dict[str, Any]]:
     return [
         {"replica": name, "rows": _rows_of_replica(percent, ensemble, k)} for k, name in enumerate(ensemble.replicas)
     ]
 
 
-def _rows_of_replica(
-    percent: dict[tuple[tuple[int, ...], int], Errors], ensemble: Ensemble, replica: int
-) -> list[dict[str, Any]]:
+def _rows_of_replica(percent: dict[Cell, Errors], ensemble: Ensemble, replica: int) -> list[dict[str, Any]]:
     return [
         {"crops": policy, "top1_error": float(top1), "top5_error": float(top5)}
         for policy in ensemble.policies
@@ -157,7 +158,7 @@ HEADINGS = (
 
 
 def _cells(report: dict[str, Any]) -> list[tuple[str, ...]]:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for row in report["table"]:
         paper = row["paper_top5_error"]
         rows.append(
@@ -191,7 +192,7 @@ def _notes(report: dict[str, Any]) -> list[str]:
         f"{report['images']} images, {report['classes']} classes; each row is the mean over all ensembles of its size.",
         f"The paper's choice of one model ({single['replica']}, lowest top-1 error): top-1 / top-5 {chosen} crops.",
     ]
-    if report["classes"] <= max(5, 1):
+    if report["classes"] <= max(TOP_K):
         notes.append("With five classes or fewer the top-5 error is zero by definition.")
     return notes
 
@@ -213,9 +214,9 @@ def _markdown(report: dict[str, Any]) -> str:
         "| replica | crops | top-1 error % | top-5 error % |",
         "| --- | ---: | ---: | ---: |",
     ]
-    for replica in report["replicas"]:
-        for row in replica["rows"]:
-            lines.append(
-                f"| {replica['replica']} | {row['crops']} | {row['top1_error']:.2f} | {row['top5_error']:.2f} |"
-            )
+    lines += [
+        f"| {replica['replica']} | {row['crops']} | {row['top1_error']:.2f} | {row['top5_error']:.2f} |"
+        for replica in report["replicas"]
+        for row in replica["rows"]
+    ]
     return "\n".join(lines) + "\n"

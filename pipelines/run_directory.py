@@ -10,18 +10,22 @@
     replicas/<k>/failure.txt          the traceback of a replica that failed
     predictions/*.parquet             one row an image: probabilities of every replica and crop policy
     report/                           report.json, report.md
+    initial_weights.*                 what training started from, if that was a file
+    evaluations/<name>/               evaluations on other images: dataset, predictions and report of their own
+    logs/                             what Ray and other libraries wrote on standard error
     mlflow.db, mlartifacts/           MLflow's store, unless another server is named
 """
 
 import json
 import uuid
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pipelines.errors import UserError
-from pipelines.recipes import Recipe, differences
+from pipelines.recipes import Recipe, differences, recipe_from_dict
 from pipelines.storage import Storage
 
+Kind = Literal["recipe", "evaluation"]
 RUN = "run.json"
 DATASET = "dataset"
 PREDICTIONS = "predictions"
@@ -55,16 +59,18 @@ class ReplicaFiles:
         return f"{self.folder}/failure.txt"
 
 
-def claim(run: Storage, recipe: Recipe) -> None:
-    """Bind ``run`` to ``recipe``, or check that it already is.
+def claim(run: Storage, kind: Kind, settings: dict[str, Any]) -> None:
+    """Bind ``run`` to what is asked of it, or check that it already is.
+
+    ``settings`` decide the result: a recipe's fields, or those of an evaluation of weights from elsewhere.
 
     Raises:
-        UserError: it belongs to another recipe, or holds files that are no run.
+        UserError: it belongs to other settings, or holds files that are no run.
     """
     if run.exists(RUN):
-        if found := differences(run.read_json(RUN)["recipe"], recipe.to_dict()):
+        if found := differences(run.read_json(RUN).get(kind, {}), settings):
             raise UserError(
-                f"{run} holds a run of another recipe:\n  "
+                f"{run} holds another {kind}:\n  "
                 + "\n  ".join(found)
                 + "\nRepeat it with the same options, or choose another --run-dir."
             )
@@ -72,7 +78,18 @@ def claim(run: Storage, recipe: Recipe) -> None:
     if strangers := run.files(""):
         raise UserError(f"{run} is not empty and holds no run ({strangers[0]}, ...); choose another --run-dir")
     # The id tells this run from an earlier one at the same place, in trackers that remember both.
-    run.write_json(RUN, {"id": uuid.uuid4().hex, "recipe": recipe.to_dict()})
+    run.write_json(RUN, {"id": uuid.uuid4().hex, kind: settings})
+
+
+def read_recipe(run: Storage) -> Recipe:
+    """The recipe of a training run.
+
+    Raises:
+        UserError: ``run`` is none.
+    """
+    if not run.exists(RUN) or "recipe" not in run.read_json(RUN):
+        raise UserError(f"{run} holds no run of train_ensemble.py; name one with --run-dir, or weights with --weights")
+    return recipe_from_dict(run.read_json(RUN)["recipe"])
 
 
 def run_id(run: Storage) -> str:

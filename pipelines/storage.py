@@ -4,7 +4,6 @@ A root is a local path or a URI that pyarrow or fsspec knows (``s3://``, ``gs://
 """
 
 import json
-import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -129,8 +128,3 @@ class Storage:
 
     def __str__(self) -> str:
         return self.root
-
-
-def file_uri(path: str) -> str:
-    """``path`` as a file URI where it is local, unchanged otherwise."""
-    return path if "://" in path else Path(os.path.abspath(path)).as_uri()

@@ -124,8 +124,10 @@ class Tracker:
             epochs = [line for line in read_metrics(self.run, replica) if line["epoch"] > self._sent[replica]]
             for line in epochs:
                 now = _now_ms()
-                metrics = [Metric(k, v, now, line["epoch"]) for k, v in line.items() if k != "epoch"]
-                client.log_batch(child, metrics)
+                numbers = {k: v for k, v in line.items() if k != "epoch" and not isinstance(v, str)}
+                client.log_batch(child, [Metric(k, v, now, line["epoch"]) for k, v in numbers.items()])
+                if alarm := line.get("alarm"):
+                    client.set_tag(child, "alarm", alarm)
                 self._sent[replica] = line["epoch"]
             self._set_status(client, child, self._status(replica))
         if self._final:

@@ -14,14 +14,15 @@ from typing import Annotated
 import tyro
 
 from pipelines.command_line import absolute_data, parse, run_command
-from pipelines.evaluate_ensemble import evaluate
+from pipelines.evaluate_ensemble import evaluate_run
+from pipelines.initial_weights import keep_initial_weights
 from pipelines.prepare_dataset import BadImages, prepare
 from pipelines.progress import duration, say
-from pipelines.ray_session import connected
+from pipelines.ray_session import connected, native_errors_in
 from pipelines.recipes import Recipe, load_recipe
 from pipelines.replica_scheduler import Resources, train_replicas
-from pipelines.report import REPORT_MARKDOWN, write_report
-from pipelines.run_directory import claim, finished_replicas
+from pipelines.report import REPORT_MARKDOWN
+from pipelines.run_directory import claim
 from pipelines.storage import Storage
 from pipelines.tracking import Tracker, default_tracking_uri, how_to_open
 
@@ -36,7 +37,7 @@ class Arguments:
     run_dir: str
     """Run directory: a path, or a URI of an object store."""
     recipe: str = "paper"
-    """Recipe by name (paper, demo) or the JSON file of one; the options below override its fields."""
+    """Recipe by name (paper, demo, modern, finetune) or its JSON file; the options below override its fields."""
     tracking_uri: str = ""
     """MLflow store or server; the default is an SQLite store in the run directory."""
     bad_images: BadImages = "stop"
@@ -54,29 +55,37 @@ class Arguments:
 def run_job(arguments: Arguments) -> int:
     """Carry out the job; the exit code."""
     run = Storage.at(arguments.run_dir)
-    recipe = replace(arguments.fields, data=absolute_data(arguments.fields.data))
-    claim(run, recipe)
+    recipe = _with_absolute_paths(arguments.fields)
+    claim(run, "recipe", recipe.to_dict())
     started = time.monotonic()
-    with connected():
+    with native_errors_in(run), connected():
         manifest = prepare(run, recipe, arguments.bad_images)
         say(f"data: {manifest.summary()}")
+        for remark in keep_initial_weights(run, recipe, len(manifest.classes)):
+            say(f"initial weights: {remark}")
         tracking_uri = arguments.tracking_uri or default_tracking_uri(run)
         with Tracker(run, recipe, manifest, tracking_uri) as tracker:
             resources = Resources(arguments.cpus_per_replica, arguments.gpus_per_replica, arguments.max_failures)
             failures = train_replicas(run, recipe, resources, tracker.update)
-            for failure in failures:
-                say(f"replica {failure.replica} failed:\n{failure.traceback}")
             if not failures:
-                ensemble = evaluate(run, recipe, finished_replicas(run, recipe.replicas))
-                say(write_report(run, recipe, ensemble))
+                say(evaluate_run(run, recipe))
             tracker.finish(succeeded=not failures)
     if failures:
+        for failure in failures:
+            say(f"\nreplica {failure.replica} failed: {failure.reason}\n{failure.traceback.rstrip()}")
         names = ", ".join(str(failure.replica) for failure in failures)
-        say(f"replicas {names} failed; the others are finished. The same command tries the failed ones again.")
+        say(f"\n{len(failures)} of {recipe.replicas} replicas failed ({names}); the rest are finished and kept.")
+        say("The same command tries the failed ones again.")
         return INCOMPLETE_EXIT_CODE
     say(f"report: {run}/{REPORT_MARKDOWN} ({duration(time.monotonic() - started)})")
     say(how_to_open(tracking_uri))
     return 0
+
+
+def _with_absolute_paths(recipe: Recipe) -> Recipe:
+    """The same recipe whatever folder the command is given in."""
+    init_weights = Storage.at(recipe.init_weights).root if recipe.init_weights else ""
+    return replace(recipe, data=absolute_data(recipe.data), init_weights=init_weights)
 
 
 def _main() -> int:

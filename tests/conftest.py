@@ -57,3 +57,13 @@ def tiny_recipe(photo_folder: Path) -> Recipe:
         batch_size=8,
         warmup_epochs=0,
     )
+
+
+@pytest.fixture(scope="session")
+def finished_run(ray_cluster: str, tiny_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run directory that the whole job has finished, for tests to read and to copy."""
+    from pipelines.train_ensemble import Arguments, run_job
+
+    run = tmp_path_factory.mktemp("runs") / "finished"
+    assert run_job(Arguments(fields=tiny_recipe, run_dir=str(run))) == 0
+    return run

@@ -1,6 +1,7 @@
 """What a person sees: a live table on a terminal, plain lines elsewhere."""
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -43,6 +44,15 @@ def test_a_terminal_shows_every_replica() -> None:
     shown = stream.getvalue()
     for text in ("images/s", "1.5/4", "1.250", "30.0 %", "training", "done", "failed", "waiting"):
         assert text in shown
+
+
+def test_a_dead_head_is_told_once_although_its_message_changes() -> None:
+    plain, stream = console(terminal=False)
+    display = TrainingDisplay(2, 4, plain)
+    for step in (100, 200):
+        status = replace(TRAINING, alarms=(f"head aux_4a has learned nothing by step {step}: loss 2.3",))
+        display.update({0: status}, {0: "training"})
+    assert stream.getvalue().count("warning: replica 0: head aux_4a has learned nothing") == 1
 
 
 def test_a_finished_evaluation_says_so() -> None:

@@ -21,7 +21,7 @@ MANIFEST = Manifest({}, ("a", "b"), {}, "digest", 0)
 @pytest.fixture
 def run(tmp_path: Path) -> Storage:
     storage = Storage.at(str(tmp_path / "run"))
-    claim(storage, RECIPE)
+    claim(storage, "recipe", RECIPE.to_dict())
     return storage
 
 
@@ -61,6 +61,8 @@ def test_an_interrupted_run_goes_on_in_the_same_mlflow_runs_without_doubled_epoc
     assert first["replica_0"].info.status == "KILLED"  # type: ignore[attr-defined]
     write_epochs(run, 0, 4)
     write_epochs(run, 1, 1)
+    line = run.read("replicas/1/metrics.jsonl").decode().replace("}", ', "alarm": "head logits is dead"}')
+    run.write("replicas/1/metrics.jsonl", line.encode())
     run.write_json(REPORT_JSON, {"table": [{"models": 2, "crops": 144, "top1_error": 12.5, "top5_error": 1.0}]})
     run.write(REPORT_MARKDOWN, b"# table")
     follow(run, uri, {0: "done", 1: "failed"}, succeeded=True)
@@ -68,6 +70,7 @@ def test_an_interrupted_run_goes_on_in_the_same_mlflow_runs_without_doubled_epoc
     assert {n: r.info.run_id for n, r in first.items()} == {n: r.info.run_id for n, r in second.items()}  # type: ignore[attr-defined]
     assert errors(uri, 0) == [(e, 50.0 - e) for e in (1, 2, 3, 4)]
     assert errors(uri, 1) == [(1, 49.0)]
+    assert second["replica_1"].data.tags["alarm"] == "head logits is dead"  # type: ignore[attr-defined]
     statuses = {name: r.info.status for name, r in second.items()}  # type: ignore[attr-defined]
     assert statuses == {"ensemble": "FINISHED", "replica_0": "FINISHED", "replica_1": "FAILED"}
     assert second["ensemble"].data.metrics == {"top1_error/2x144": 12.5, "top5_error/2x144": 1.0}  # type: ignore[attr-defined]

@@ -6,12 +6,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -30,13 +32,6 @@ ROOT = Path(__file__).parents[2]
 
 def arguments(run: Path, recipe: Recipe, **options: object) -> Arguments:
     return Arguments(fields=recipe, run_dir=str(run), **options)  # type: ignore[arg-type]
-
-
-@pytest.fixture(scope="session")
-def finished_run(ray_cluster: str, tiny_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = tmp_path_factory.mktemp("runs") / "finished"
-    assert run_job(arguments(run, tiny_recipe)) == 0
-    return run
 
 
 def report_of(run: Path) -> dict[str, list[dict[str, float]]]:
@@ -155,6 +150,64 @@ def test_a_replica_that_always_fails_leaves_the_others_whole(
     blocker.unlink()
     assert run_job(arguments(run, tiny_recipe)) == 0
     assert report_of(run)["table"] == report_of(finished_run)["table"]
+
+
+@pytest.mark.timeout(300)
+def test_a_worker_killed_in_training_is_replaced_and_changes_nothing(
+    ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path, finished_run: Path
+) -> None:
+    run = tmp_path / "run"
+    killed: list[int] = []
+
+    def kill_a_worker() -> None:
+        while not list(run.glob("replicas/*/metrics.jsonl")):  # an epoch is done, its checkpoint is stored
+            time.sleep(0.02)
+        for process in psutil.process_iter(["cmdline"]):
+            if "ray::RayTrainWorker" in " ".join(process.info["cmdline"] or []):
+                process.kill()
+                killed.append(process.pid)
+                return
+
+    killer = threading.Thread(target=kill_a_worker, daemon=True)
+    killer.start()
+    assert run_job(arguments(run, tiny_recipe, max_failures=2)) == 0
+    killer.join(timeout=1)
+    assert len(killed) == 1
+    for replica in range(3):
+        ours, reference = (r / f"replicas/{replica}/weights.safetensors" for r in (run, finished_run))
+        assert ours.read_bytes() == reference.read_bytes()
+
+
+@pytest.mark.timeout(300)
+def test_a_replica_that_only_guesses_is_stopped_with_the_name_of_the_head(
+    ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    still = replace(tiny_recipe, replicas=1, learning_rate=1e-12, dead_head_epochs=1.0, on_dead_head="stop")
+    assert run_job(arguments(tmp_path / "run", still, max_failures=0)) == 1
+    printed = capsys.readouterr().out
+    assert "head logits has learned nothing by step 3" in printed
+    assert "guessing is ln(3) = 1.099" in printed
+
+
+@pytest.mark.timeout(300)
+def test_training_starts_from_weights_of_another_run(
+    ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path, finished_run: Path
+) -> None:
+    """At a rate of nearly nothing the weights stay what they were, and so do the answers."""
+    weights = finished_run / "replicas/0/weights.safetensors"
+    still = replace(tiny_recipe, replicas=1, epochs=1, learning_rate=1e-12, variant="bn", init_weights=str(weights))
+    run = tmp_path / "run"
+    assert run_job(arguments(run, replace(still, aux_heads=False))) == 0
+    before, after = (
+        load_weights(path).model.state_dict() for path in (weights, run / "replicas/0/weights.safetensors")
+    )
+    for name in before:
+        if "running" not in name and "num_batches" not in name:  # statistics follow the images, whatever the rate
+            assert torch.allclose(before[name], after[name], atol=1e-6), name
+    weights_copy = tmp_path / "other.safetensors"
+    weights_copy.write_bytes((finished_run / "replicas/1/weights.safetensors").read_bytes())
+    with pytest.raises(UserError, match="init_weights"):
+        run_job(arguments(run, replace(still, aux_heads=False, init_weights=str(weights_copy))))
 
 
 def start(command: list[str], address: str, log: Path) -> subprocess.Popen[bytes]:

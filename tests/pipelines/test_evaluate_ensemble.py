@@ -1,0 +1,121 @@
+"""Evaluating weights from elsewhere, and a run's replicas on other images."""
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from googlenet import GoogLeNet, load_weights
+from googlenet.preprocessing import SCRATCH_PREPROCESSING
+from googlenet.weights import to_safetensors
+from pipelines.errors import UserError
+from pipelines.evaluate_ensemble import Arguments, evaluate_elsewhere, evaluate_weights
+from pipelines.image_folder import list_evaluation_folder
+from pipelines.storage import Storage
+
+pytestmark = pytest.mark.timeout(200)
+CLASSES = ["unseen_a", "class_2", "class_0", "unseen_b", "class_1", "unseen_c"]
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    model = GoogLeNet(len(CLASSES), "bn", False, 0.125)
+    path = tmp_path / "foreign.safetensors"
+    path.write_bytes(to_safetensors(model, model.state_dict(), SCRATCH_PREPROCESSING))
+    return path
+
+
+def centre_crop(path: Path, crop: int) -> torch.Tensor:
+    """(1, 3, crop, crop): shorter side to 8/7 of the crop, bilinear with antialiasing, then the middle."""
+    image = Image.open(path).convert("RGB")
+    scale = crop * 8 // 7
+    width, height = (round(side * scale / min(image.size)) for side in image.size)
+    scaled = image.resize((width, height), Image.Resampling.BILINEAR)
+    square_left, square_top = (width - scale) // 2, (height - scale) // 2
+    left, top = square_left + (scale - crop) // 2, square_top + (scale - crop) // 2
+    pixels = np.array(scaled.crop((left, top, left + crop, top + crop)))
+    return torch.from_numpy(pixels).permute(2, 0, 1)[None]
+
+
+def test_a_model_of_more_classes_is_evaluated_on_a_folder_that_holds_some(
+    ray_cluster: str, photo_folder: Path, weights: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "classes.txt").write_text("\n".join(CLASSES) + "\n")
+    run = tmp_path / "run"
+    arguments = Arguments(
+        run_dir=str(run),
+        data=str(photo_folder / "val"),
+        weights=(str(weights),),
+        classes=str(tmp_path / "classes.txt"),
+        policies=(1, 10),
+        crop_px=35,
+    )
+    evaluate_weights(arguments)
+    network = load_weights(weights)
+    wrong = []
+    for path in sorted((photo_folder / "val").rglob("*.jpg")):
+        with torch.no_grad():
+            logits = network.model(network.preprocessing(centre_crop(path, 35))).logits[0]
+        wrong.append(CLASSES[logits.argmax()] != path.parent.name)
+    report = json.loads((run / "report/report.json").read_text())
+    table = {(row["models"], row["crops"]): row for row in report["table"]}
+    assert set(table) == {(1, 1), (1, 10)}
+    assert table[1, 1]["top1_error"] == pytest.approx(100 * np.mean(wrong))
+    assert (report["images"], report["classes"]) == (42, 6)
+    with pytest.raises(UserError, match="another evaluation"):
+        evaluate_weights(replace(arguments, policies=(1,)))
+
+
+def test_weights_without_class_names_ask_for_them(
+    ray_cluster: str, photo_folder: Path, weights: Path, tmp_path: Path
+) -> None:
+    arguments = Arguments(str(tmp_path / "run"), str(photo_folder / "val"), (str(weights),), crop_px=35)
+    with pytest.raises(UserError, match=r"6 outputs.*3 class folders.*--classes"):
+        evaluate_weights(arguments)
+
+
+def test_a_class_folder_that_the_model_lacks_is_named(photo_folder: Path) -> None:
+    with pytest.raises(UserError, match="class_1"):
+        list_evaluation_folder(Storage.at(str(photo_folder)), ("class_0", "class_2"))
+
+
+def test_a_folder_with_a_validation_part_is_evaluated_on_that(photo_folder: Path) -> None:
+    listing = list_evaluation_folder(Storage.at(str(photo_folder)))
+    assert len(listing.splits["val"]) == 42
+    assert all(file.image_id.startswith("val/") for file in listing.splits["val"])
+
+
+@pytest.mark.parametrize(("content", "message"), [(None, "no weights at"), (b"junk", "not a whole safetensors file")])
+def test_weights_that_cannot_be_read_are_named(tmp_path: Path, content: bytes | None, message: str) -> None:
+    path = tmp_path / "bad.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=f"(?s){message}|bad.safetensors.*{message}"):
+        evaluate_weights(Arguments(str(tmp_path / "run"), str(tmp_path), (str(path),)))
+
+
+def test_a_run_is_evaluated_on_images_that_it_never_saw(
+    ray_cluster: str,
+    finished_run: Path,
+    tiny_recipe,
+    tmp_path: Path,  # type: ignore[no-untyped-def]
+) -> None:
+    folder = tmp_path / "other" / "class_2"
+    folder.mkdir(parents=True)
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 48), (40, 40, 200)).save(buffer, "JPEG")
+    for number in range(3):
+        (folder / f"{number}.jpg").write_bytes(buffer.getvalue())
+    arguments = Arguments(str(finished_run), str(tmp_path / "other"))
+    table = evaluate_elsewhere(Storage.at(str(finished_run)), tiny_recipe, arguments)
+    (folder_of_report,) = (finished_run / "evaluations").glob("other-*")
+    report = json.loads((folder_of_report / "report/report.json").read_text())
+    assert (report["images"], report["classes"]) == (3, 3)
+    assert len(report["table"]) == 9
+    assert str(folder_of_report) in table
