@@ -15,10 +15,15 @@ T = TypeVar("T")
 USAGE_EXIT_CODE = 2
 
 
-def parse(arguments: type[T], default: T = tyro.MISSING) -> T:
-    """An instance of the dataclass ``arguments`` from the command line; field docstrings are the help."""
+def parse(arguments: type[T], default: T | None = None) -> T:
+    """An instance of the dataclass ``arguments`` from the command line; field docstrings are the help.
+
+    ``default`` holds the defaults of the options, where the class's own do not serve.
+    """
     config = (tyro.conf.HelptextFromCommentsOff,)
-    return tyro.cli(arguments, default=default, config=config)
+    return (
+        tyro.cli(arguments, config=config) if default is None else tyro.cli(arguments, default=default, config=config)
+    )
 
 
 def absolute_data(data: str) -> str:

@@ -44,7 +44,8 @@ def keep_initial_weights(run: Storage, recipe: Recipe, num_classes: int) -> list
         model = GoogLeNet(num_classes, recipe.variant, recipe.aux_heads, recipe.width, lrn=recipe.lrn)
         remarks = start_from(model, stored)
     except WeightsError as error:
-        raise UserError(f"{recipe.init_weights}: {error}") from error
+        network = "the options --variant, --width and --lrn decide the network"
+        raise UserError(f"{recipe.init_weights}: {error} ({network})") from error
     if not run.exists(name):
         run.write(name, data)
     return remarks

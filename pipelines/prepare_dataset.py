@@ -24,7 +24,7 @@ from pipelines.command_line import absolute_data, parse, run_command
 from pipelines.dataset import MANIFEST, SPLITS, Manifest, Shard, Split, read_manifest
 from pipelines.errors import UserError
 from pipelines.image_folder import ImageFile, Listing, list_evaluation_folder, list_image_folder
-from pipelines.ray_session import connected
+from pipelines.ray_session import connected, native_errors_in
 from pipelines.recipes import Recipe, differences
 from pipelines.run_directory import DATASET
 from pipelines.storage import Storage
@@ -57,10 +57,21 @@ class Source:
         return self.folder.read(image_id) if self.folder else embedded_dataset.generate(image_id, self.seed).image
 
 
-def prepare(run: Storage, recipe: Recipe, bad_images: BadImages = "stop") -> Manifest:
+def find_images(run: Storage, recipe: Recipe) -> tuple[Source, Listing] | None:
+    """The images to prepare, listed but not read; None where they are prepared already. Needs no cluster.
+
+    Raises:
+        UserError: the images cannot be used.
+    """
+    return None if run.exists(MANIFEST) else _open_source(recipe)
+
+
+def prepare(
+    run: Storage, recipe: Recipe, bad_images: BadImages = "stop", found: tuple[Source, Listing] | None = None
+) -> Manifest:
     """Prepare ``recipe.data`` in ``run`` for training; does nothing where that is done already.
 
-    Needs a connection to a Ray cluster.
+    Needs a connection to a Ray cluster. ``found`` is what :func:`find_images` gave, if it was called.
 
     Raises:
         UserError: the images cannot be used; nothing is lost, mend them and call again.
@@ -68,7 +79,7 @@ def prepare(run: Storage, recipe: Recipe, bad_images: BadImages = "stop") -> Man
     prepared_from = {name: recipe.to_dict()[name] for name in RECIPE_FIELDS}
     if run.exists(MANIFEST):
         return _read_matching_manifest(run, prepared_from)
-    source, listing = _open_source(recipe)
+    source, listing = found or _open_source(recipe)
     manifest = _prepare(run, source, listing, prepared_from, bad_images)
     if gone := [name for name, count in manifest.splits["train"].counts.items() if count == 0]:
         # Quarantine may empty a class; training on a class without images would go unnoticed.
@@ -243,8 +254,10 @@ def _main() -> None:
         val_percent=arguments.val_percent,
         images_per_shard=arguments.images_per_shard,
     )
-    with connected():
-        manifest = prepare(Storage.at(arguments.run_dir), recipe, arguments.bad_images)
+    run = Storage.at(arguments.run_dir)
+    found = find_images(run, recipe)
+    with native_errors_in(run), connected():
+        manifest = prepare(run, recipe, arguments.bad_images, found)
     print(manifest.summary())
 
 

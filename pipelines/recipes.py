@@ -102,7 +102,7 @@ class Recipe:
     """Momentum of SGD."""
     weight_decay: float = 2e-4
     """L2 penalty on weights."""
-    decay_biases: bool = False
+    decay_biases: bool = True
     """Penalise biases and normalisation scales as well."""
     label_smoothing: float = 0.0
     """Share of the target spread over all classes."""
@@ -121,9 +121,12 @@ class Recipe:
 
     def __post_init__(self) -> None:
         self._check_ranges()
-        scales_px(self.crop_px)
-        for replica in range(max(self.replicas, 1)):
-            self.sampling(replica)
+        try:
+            scales_px(self.crop_px)
+            for replica in range(len(self.areas)):
+                self.sampling(replica)
+        except ValueError as error:
+            raise UserError(str(error)) from error
 
     def _check_ranges(self) -> None:
         at_least = {
@@ -212,6 +215,7 @@ def demo() -> Recipe:
         schedule="cosine",
         warmup_epochs=1,
         weight_decay=1e-3,
+        decay_biases=False,
         polyak_epochs=2,
     )
 
@@ -239,6 +243,7 @@ def modern() -> Recipe:
         schedule="cosine",
         warmup_epochs=2,
         weight_decay=4e-5,
+        decay_biases=False,
         label_smoothing=0.1,
         polyak_epochs=1,
     )
@@ -261,6 +266,7 @@ def finetune() -> Recipe:
         learning_rate=0.003,
         schedule="cosine",
         warmup_epochs=0.5,
+        decay_biases=False,
         polyak_epochs=1,
     )
 

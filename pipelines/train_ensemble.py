@@ -16,7 +16,7 @@ import tyro
 from pipelines.command_line import absolute_data, parse, run_command
 from pipelines.evaluate_ensemble import evaluate_run
 from pipelines.initial_weights import keep_initial_weights
-from pipelines.prepare_dataset import BadImages, prepare
+from pipelines.prepare_dataset import BadImages, find_images, prepare
 from pipelines.progress import duration, say
 from pipelines.ray_session import connected, native_errors_in
 from pipelines.recipes import Recipe, load_recipe
@@ -57,9 +57,10 @@ def run_job(arguments: Arguments) -> int:
     run = Storage.at(arguments.run_dir)
     recipe = _with_absolute_paths(arguments.fields)
     claim(run, "recipe", recipe.to_dict())
+    found = find_images(run, recipe)  # bad input ends the job before a cluster is started
     started = time.monotonic()
     with native_errors_in(run), connected():
-        manifest = prepare(run, recipe, arguments.bad_images)
+        manifest = prepare(run, recipe, arguments.bad_images, found)
         say(f"data: {manifest.summary()}")
         for remark in keep_initial_weights(run, recipe, len(manifest.classes)):
             say(f"initial weights: {remark}")

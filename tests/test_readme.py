@@ -2,11 +2,14 @@
 
 import os
 import re
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -87,15 +90,8 @@ def checks(places: dict[str, str], ray_cluster: str, finished_run: Path) -> dict
         assert "models  crops" in run(command, places, ray_cluster, "--policies 1")
 
     def submit(command: str) -> None:
-        import ray
-
-        address = f"http://{ray._private.worker.get_dashboard_url()}"
-        out = run(
-            command.replace("submit", f"submit --address {address}"),
-            places,
-            ray_cluster,
-            f"{NARROW} --data {places['PHOTOS']}",
-        )
+        with _head() as address:
+            out = run(command, places, address, f"{NARROW} --data {places['PHOTOS']}")
         assert "succeeded" in out
         assert (Path(places["SHARED"]) / "report/report.json").exists()
 
@@ -128,12 +124,52 @@ def test_the_readmes_command_runs(command: str, checks: dict[str, Callable[[str]
     matching[0](command)
 
 
-def _check_ui(finished: Path) -> None:
-    import socket
-
+def _free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def _head() -> Iterator[str]:
+    """A head node as an administrator starts one; the address for job submission."""
+    kinds = ("port", "dashboard-port", "dashboard-agent-listen-port", "ray-client-server-port")
+    ports = {kind: _free_port() for kind in kinds}
+    with tempfile.TemporaryDirectory(prefix="ray") as folder:  # a socket's path has to be short
+        head = subprocess.Popen(
+            [str(BIN / "ray"), "start", "--head", "--block", "--num-cpus=2", "--object-store-memory=300000000"]
+            + ["--node-ip-address=127.0.0.1", f"--temp-dir={folder}"]
+            + [f"--{kind}={port}" for kind, port in ports.items()],
+            env={**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "RAY_AUTH_MODE": "disabled"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            address = f"http://127.0.0.1:{ports['dashboard-port']}"
+            _wait_for(f"{address}/api/jobs/", head)
+            yield address
+        finally:
+            head.terminate()
+            head.wait(timeout=60)
+
+
+def _wait_for(url: str, server: subprocess.Popen[bytes]) -> bytes:
+    """The page at ``url``, once there is one."""
+    for _ in range(60):
+        time.sleep(1)
+        assert server.poll() is None
+        try:
+            with urllib.request.urlopen(url, timeout=5) as page:
+                content: bytes = page.read()
+                return content
+        except OSError:
+            continue
+    pytest.fail(f"no answer from {url} within a minute")
+
+
+def _check_ui(finished: Path) -> None:
+    port = _free_port()
     server = subprocess.Popen(
         ["make", "-o", ".venv/stamp", "ui", f"BIN={BIN}", f"RUN_DIR={finished}", f"PORT={port}"],
         cwd=ROOT,
@@ -142,16 +178,7 @@ def _check_ui(finished: Path) -> None:
         start_new_session=True,
     )
     try:
-        for _ in range(60):
-            time.sleep(1)
-            assert server.poll() is None
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as page:
-                    assert b"MLflow" in page.read()
-                    return
-            except OSError:
-                continue
-        pytest.fail("no page within a minute")
+        assert b"MLflow" in _wait_for(f"http://127.0.0.1:{port}/", server)
     finally:
         os.killpg(server.pid, 15)
         server.wait()

@@ -179,6 +179,20 @@ def test_a_worker_killed_in_training_is_replaced_and_changes_nothing(
 
 
 @pytest.mark.timeout(300)
+def test_a_replica_alone_ends_with_the_same_weights_as_among_others(
+    ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path, finished_run: Path
+) -> None:
+    alone = replace(tiny_recipe, replicas=1, sampling_seed=1)
+    assert run_job(arguments(tmp_path / "run", alone)) == 0
+    ours, reference = (
+        load_weights(r)
+        for r in (tmp_path / "run/replicas/0/weights.safetensors", finished_run / "replicas/1/weights.safetensors")
+    )
+    expected = reference.model.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in ours.model.state_dict().items())
+
+
+@pytest.mark.timeout(300)
 def test_a_replica_that_only_guesses_is_stopped_with_the_name_of_the_head(
     ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
