@@ -2,12 +2,14 @@
 
     python pipelines/prepare_dataset.py --data FOLDER --run-dir RUN
 
-Every file is decoded once, to be sure that it can be; what is stored are the original bytes. A file that cannot be
+Every file is decoded once, to be sure that it can be; what is stored are the original bytes, unless the recipe asks
+for smaller images. A file that cannot be
 decoded stops the stage with a list of all such files, or, with ``--bad-images quarantine``, goes into
 ``dataset/quarantine.jsonl`` instead of the data set.
 """
 
 import hashlib
+import io
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -16,7 +18,9 @@ from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 
+from googlenet.crops import scaled_size
 from googlenet.images import ImageDecodeError, decode_rgb
 from googlenet.records import ROW_GROUP_IMAGES, SCHEMA
 from pipelines import embedded_dataset
@@ -32,7 +36,8 @@ from pipelines.storage import Storage
 BadImages = Literal["stop", "quarantine"]
 QUARANTINE = f"{DATASET}/quarantine.jsonl"
 # The fields of a recipe that decide the prepared data set.
-RECIPE_FIELDS = ("data", "data_seed", "val_percent", "images_per_shard")
+RECIPE_FIELDS = ("data", "data_seed", "val_percent", "images_per_shard", "stored_short_side_px")
+STORED_JPEG_QUALITY = 95
 EVALUATION_IMAGES_PER_SHARD = 1024
 NAMES_IN_MESSAGE = 20
 
@@ -47,14 +52,29 @@ class ShardPlan:
 
 @dataclass(frozen=True)
 class Source:
-    """Where image bytes come from: a folder, or the embedded data set with its seed."""
+    """Where image bytes come from: a folder, or the embedded data set with its seed; and how they are stored."""
 
     folder: Storage | None
     seed: int = 0
+    short_side_px: int | None = None
 
     def read(self, image_id: str) -> bytes:
         """The original bytes of an image."""
         return self.folder.read(image_id) if self.folder else embedded_dataset.generate(image_id, self.seed).image
+
+    def to_store(self, image_id: str) -> tuple[bytes, int, int]:
+        """Bytes to store, width and height in pixels.
+
+        Raises:
+            ImageDecodeError: the image cannot be decoded.
+        """
+        data = self.read(image_id)
+        pixels = decode_rgb(data)
+        height, width = pixels.shape[:2]
+        if self.short_side_px is None or min(width, height) <= self.short_side_px:
+            return data, width, height
+        width, height = scaled_size(width, height, self.short_side_px)
+        return _encode_jpeg(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS)), width, height
 
 
 def find_images(run: Storage, recipe: Recipe) -> tuple[Source, Listing] | None:
@@ -139,13 +159,14 @@ def _open_source(recipe: Recipe) -> tuple[Source, Listing]:
         raise UserError("no data: name an image folder with --data, or --data embedded for the built-in digits")
     if recipe.data != embedded_dataset.NAME:
         folder = Storage.at(recipe.data)
-        return Source(folder), list_image_folder(folder, recipe.val_percent)
+        source = Source(folder, short_side_px=recipe.stored_short_side_px)
+        return source, list_image_folder(folder, recipe.val_percent)
     classes = embedded_dataset.CLASSES
     splits = {
         split: tuple(ImageFile(name, classes.index(name.split("/")[1])) for name in embedded_dataset.image_ids(split))
         for split in SPLITS
     }
-    return Source(None, recipe.data_seed), Listing(classes, splits)
+    return Source(None, recipe.data_seed, recipe.stored_short_side_px), Listing(classes, splits)
 
 
 def _plan_shards(split: str, images: Sequence[ImageFile], images_per_shard: int) -> Iterator[ShardPlan]:
@@ -179,8 +200,7 @@ def write_shard(run: Storage, source: Source, plan: ShardPlan) -> dict[str, Any]
     digest, rejected = hashlib.sha256(), []
     for file in plan.images:
         try:
-            data = source.read(file.image_id)
-            height, width = decode_rgb(data).shape[:2]
+            data, width, height = source.to_store(file.image_id)
         except (ImageDecodeError, OSError) as error:
             rejected.append({"image_id": file.image_id, "reason": str(error)})
             continue
@@ -193,6 +213,12 @@ def write_shard(run: Storage, source: Source, plan: ShardPlan) -> dict[str, Any]
         pq.write_table(pa.table(columns, SCHEMA), stream, row_group_size=ROW_GROUP_IMAGES, compression="none")
     counts = {str(label): count for label, count in Counter(columns["label"]).items()}
     return {"images": len(columns["label"]), "counts": counts, "digest": digest.hexdigest(), "rejected": rejected}
+
+
+def _encode_jpeg(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=STORED_JPEG_QUALITY, subsampling=0)
+    return buffer.getvalue()
 
 
 def _rejection(rejected: Sequence[dict[str, Any]], data: str) -> str:
@@ -242,6 +268,8 @@ class Arguments:
     """Share of each class that becomes validation, in percent, where the folder has no split."""
     images_per_shard: int = 1024
     """Images in one Parquet shard."""
+    stored_short_side_px: int | None = None
+    """Store larger images shrunk to this shorter side, as JPEG of quality 95; None keeps every original byte."""
     bad_images: BadImages = "stop"
     """What to do about files that cannot be decoded."""
 
@@ -253,6 +281,7 @@ def _main() -> None:
         data_seed=arguments.data_seed,
         val_percent=arguments.val_percent,
         images_per_shard=arguments.images_per_shard,
+        stored_short_side_px=arguments.stored_short_side_px,
     )
     run = Storage.at(arguments.run_dir)
     found = find_images(run, recipe)

@@ -38,6 +38,8 @@ class Recipe:
     """Share of each class that becomes validation, in percent, where the folder has no split."""
     images_per_shard: int = 1024
     """Images in one Parquet shard."""
+    stored_short_side_px: int | None = None
+    """Store larger images shrunk to this shorter side, as JPEG of quality 95; None keeps every original byte."""
 
     # Network
     crop_px: int = 224
@@ -133,10 +135,11 @@ class Recipe:
             "replicas": 1, "epochs": 1, "batch_size": 1, "images_per_shard": 1, "width": 1e-3, "data_seed": 0,
             "weights_seed": 0, "sampling_seed": 0, "warmup_epochs": 0, "weight_decay": 0, "polyak_epochs": 0,
             "dead_head_epochs": 0,
+            "stored_short_side_px": 1,
         }  # fmt: skip
         for name, least in at_least.items():
-            if getattr(self, name) < least:
-                raise UserError(f"{name} must be at least {least}, got {getattr(self, name)}")
+            if (value := getattr(self, name)) is not None and value < least:
+                raise UserError(f"{name} must be at least {least}, got {value}")
         for name in ("dropout", "aux_dropout", "momentum", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} must be in [0, 1), got {getattr(self, name)}")

@@ -19,6 +19,7 @@ from pipelines.storage import Storage
 
 EXPERIMENT = "googlenet-ensemble"
 ID_TAG = "googlenet_run_id"
+ROLE_TAG = "googlenet_role"
 PARENT = "ensemble"
 FOLLOW_SECONDS = 5.0
 CLOSE_SECONDS = 60.0
@@ -124,7 +125,7 @@ class Tracker:
             epochs = [line for line in read_metrics(self.run, replica) if line["epoch"] > self._sent[replica]]
             for line in epochs:
                 now = _now_ms()
-                numbers = {k: v for k, v in line.items() if k != "epoch" and not isinstance(v, str)}
+                numbers = {k: v for k, v in line.items() if k not in ("epoch", "step") and not isinstance(v, str)}
                 client.log_batch(child, [Metric(k, v, now, line["epoch"]) for k, v in numbers.items()])
                 if alarm := line.get("alarm"):
                     client.set_tag(child, "alarm", alarm)
@@ -159,7 +160,7 @@ class Tracker:
         experiment = self._experiment(client)
         # Asked of the store, so that a driver that was killed while it created them leaves none twice.
         mine = client.search_runs([experiment], f"tags.{ID_TAG} = '{run_id(self.run)}'", max_results=1000)
-        ids = {run.info.run_name: run.info.run_id for run in mine}
+        ids = {run.data.tags[ROLE_TAG]: run.info.run_id for run in mine}
         if PARENT not in ids:
             ids[PARENT] = self._create(client, experiment, PARENT, {})
         recipe = {name: str(value) for name, value in self.recipe.to_dict().items()}
@@ -181,8 +182,10 @@ class Tracker:
         self._ids = ids
         return ids
 
-    def _create(self, client: Any, experiment: str, name: str, tags: dict[str, str]) -> str:
-        own = {ID_TAG: run_id(self.run), "run_directory": self.run.root, "recipe": self.recipe.name}
+    def _create(self, client: Any, experiment: str, role: str, tags: dict[str, str]) -> str:
+        own = {ID_TAG: run_id(self.run), ROLE_TAG: role, "run_directory": self.run.root, "recipe": self.recipe.name}
+        # A server shows the runs of many directories side by side.
+        name = self.run.root.rpartition("/")[2] if role == PARENT else role
         return str(client.create_run(experiment, run_name=name, tags={**own, **tags}).info.run_id)
 
     def _log_params(self, client: Any, mlflow_run: str, values: dict[str, Any]) -> None:

@@ -120,6 +120,23 @@ def test_images_of_every_mode_are_accepted(ray_cluster: str, photos: Path, tmp_p
     assert read_manifest(run).splits["train"].counts["class_0"] == 14
 
 
+def test_images_are_stored_smaller_only_where_the_recipe_asks(ray_cluster: str, photos: Path, tmp_path: Path) -> None:
+    large = np.asarray(
+        Image.fromarray(np.random.default_rng(1).integers(0, 256, (6, 9, 3), np.uint8)).resize((900, 600))
+    )
+    Image.fromarray(large).save(photos / "train/class_0/large.png")
+    run = prepared(ray_cluster, tmp_path / "run", photos, stored_short_side_px=300)
+    records = open_records(run, read_manifest(run).splits["train"])
+    for record in (records[i] for i in range(len(records))):
+        if record.image_id == "train/class_0/large.png":
+            stored = Image.open(io.BytesIO(record.image))
+            assert (stored.format, stored.size) == ("JPEG", (450, 300))
+            reference = np.asarray(Image.fromarray(large).resize((450, 300), Image.Resampling.LANCZOS))
+            assert np.abs(np.asarray(stored).astype(int) - reference).mean() < 3
+        else:
+            assert record.image == (photos / record.image_id).read_bytes()
+
+
 def test_the_embedded_set_is_prepared_whole(ray_cluster: str, tmp_path: Path) -> None:
     run = Storage.at(str(tmp_path))
     manifest = prepare(run, Recipe(data="embedded", images_per_shard=500))

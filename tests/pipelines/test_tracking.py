@@ -42,8 +42,9 @@ def runs_of(uri: str) -> dict[str, object]:
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name("googlenet-ensemble")
     found = client.search_runs([experiment.experiment_id])
-    assert len(found) == len({run.info.run_name for run in found})
-    return {run.info.run_name: run for run in found}
+    by_role = {run.data.tags["googlenet_role"]: run for run in found}
+    assert len(found) == len(by_role)
+    return by_role
 
 
 def errors(uri: str, replica: int) -> list[tuple[int, float]]:

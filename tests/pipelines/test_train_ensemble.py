@@ -86,8 +86,8 @@ def test_mlflow_holds_a_parent_with_a_child_for_each_replica(finished_run: Path,
     client = MlflowClient(f"sqlite:///{finished_run}/mlflow.db")
     experiment = client.get_experiment_by_name("googlenet-ensemble")
     runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
-    assert sorted(runs) == ["ensemble", "replica_0", "replica_1", "replica_2"]
-    parent = runs.pop("ensemble")
+    assert sorted(runs) == ["finished", "replica_0", "replica_1", "replica_2"]
+    parent = runs.pop("finished")
     assert parent.info.status == "FINISHED"
     assert parent.data.params["batch_size"] == str(tiny_recipe.batch_size)
     cells = {
