@@ -265,7 +265,7 @@ def finetune() -> Recipe:
         aux_heads=False,
         areas=((0.25, 1.0),),
         photometric=(0.8, 1.2),
-        epochs=8,
+        epochs=5,
         learning_rate=0.003,
         schedule="cosine",
         warmup_epochs=0.5,
