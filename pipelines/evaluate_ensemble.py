@@ -116,7 +116,9 @@ def _predict_shards(job: EvaluationJob, shards: Sequence[int], images: int, disp
     import ray
     import ray.data
 
-    num_predictors = max(1, min(len(shards), int(ray.cluster_resources().get("CPU", 1.0))))
+    total = ray.cluster_resources()
+    gpus = int(total.get("GPU", 0))
+    num_predictors = max(1, min(len(shards), gpus or int(total.get("CPU", 1))))
 
     def load(row: dict[str, Any]) -> dict[str, Any]:
         return load_shard(job, row["shard"], images)
@@ -130,6 +132,7 @@ def _predict_shards(job: EvaluationJob, shards: Sequence[int], images: int, disp
             fn_constructor_args=(job,),
             compute=ray.data.ActorPoolStrategy(size=num_predictors),
             num_cpus=PREDICTOR_CPUS,
+            num_gpus=1 if gpus else 0,
         )
     )
     for row in done.iter_rows():

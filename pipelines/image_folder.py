@@ -7,7 +7,7 @@
 
 import hashlib
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 
 import pyarrow.fs as pafs
@@ -16,6 +16,7 @@ from pipelines.errors import UserError
 from pipelines.storage import Storage
 
 VALIDATION_NAMES = ("val", "validation", "valid")
+NAMES_IN_MESSAGE = 10
 # What operating systems leave in folders.
 LITTER = {"Thumbs.db", "desktop.ini", "ehthumbs.db"}
 
@@ -38,6 +39,15 @@ class Listing:
     classes: tuple[str, ...]
     splits: dict[str, tuple[ImageFile, ...]]
     ignored: tuple[str, ...] = ()
+
+    def ignored_summary(self) -> str:
+        """Files at the root by name, others counted by their first folder; empty where nothing is ignored."""
+        at_root = [name for name in self.ignored if "/" not in name]
+        folders = Counter(name.split("/")[0] for name in self.ignored if "/" in name)
+        shown = at_root[:NAMES_IN_MESSAGE]
+        if len(at_root) > len(shown):
+            shown.append(f"{len(at_root) - len(shown)} other files beside them")
+        return ", ".join([*shown, *(f"{count} files in {name}/" for name, count in sorted(folders.items()))])
 
 
 def list_image_folder(root: Storage, val_percent: float) -> Listing:

@@ -28,6 +28,7 @@ from pipelines.command_line import absolute_data, parse, run_command
 from pipelines.dataset import MANIFEST, SPLITS, Manifest, Shard, Split, read_manifest
 from pipelines.errors import UserError
 from pipelines.image_folder import ImageFile, Listing, list_evaluation_folder, list_image_folder
+from pipelines.progress import say
 from pipelines.ray_session import connected, native_errors_in
 from pipelines.recipes import Recipe, differences
 from pipelines.run_directory import DATASET
@@ -129,8 +130,8 @@ def prepare_for_evaluation(run: Storage, data: str, classes: tuple[str, ...], ba
 def _prepare(
     run: Storage, source: Source, listing: Listing, prepared_from: dict[str, Any], bad_images: BadImages
 ) -> Manifest:
-    for name in listing.ignored[:NAMES_IN_MESSAGE]:
-        print(f"not in a class folder, ignored: {name}")
+    if ignored := listing.ignored_summary():
+        say(f"not part of any class, ignored: {ignored}")
     size = prepared_from["images_per_shard"]
     plans = [plan for split in SPLITS for plan in _plan_shards(split, listing.splits[split], size)]
     for split in SPLITS:

@@ -4,7 +4,6 @@ Workers post their state to a board, an actor without CPUs; the driver reads it 
 waits, and losing a post loses nothing but a moment of the display.
 """
 
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -221,4 +220,3 @@ def post(board: Any, replica: int, status: ReplicaStatus) -> None:
 def say(text: str) -> None:
     """A line on standard output, at once."""
     print(text, flush=True)
-    sys.stdout.flush()

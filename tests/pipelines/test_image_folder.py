@@ -22,13 +22,15 @@ def ids(listing: object, split: str) -> list[str]:
 
 
 def test_a_split_folder_is_taken_as_it_is(tmp_path: Path) -> None:
-    root = make(tmp_path, "train/a/1.jpg", "train/b/deep/er/2.jpg", "val/b/3.jpg", "train/ä ö/4.JPEG", "notes.txt")
+    names = ["train/a/1.jpg", "train/b/deep/er/2.jpg", "val/b/3.jpg", "train/ä ö/4.JPEG", "notes.txt"]
+    root = make(tmp_path, *names, "test/a/5.jpg", "test/b/6.jpg")
     listing = list_image_folder(root, 10)
     assert listing.classes == ("a", "b", "ä ö")
     assert ids(listing, "train") == ["train/a/1.jpg", "train/b/deep/er/2.jpg", "train/ä ö/4.JPEG"]
     assert ids(listing, "val") == ["val/b/3.jpg"]
     assert [file.label for file in listing.splits["val"]] == [1]
-    assert listing.ignored == ("notes.txt",)
+    assert listing.ignored == ("notes.txt", "test/a/5.jpg", "test/b/6.jpg")
+    assert listing.ignored_summary() == "notes.txt, 2 files in test/"
 
 
 def test_a_folder_without_a_split_is_split_by_the_hash_of_the_path(tmp_path: Path) -> None:
