@@ -1,11 +1,13 @@
-# make demo | test | lint | ui | clean. Each makes .venv first when it is missing or older than the pins.
+# make setup | demo | test | lint | ui | clean. Each makes .venv first when it is missing or older than the pins.
 PYTHON ?= python3
 RUN_DIR ?= runs/demo
 PORT ?= 5000
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: demo test lint ui clean
+.PHONY: setup demo test lint ui clean
+
+setup: .venv/stamp
 
 # The whole pipeline on the embedded data set: seven replicas, 144 crops. ARGS adds or overrides options.
 demo: .venv/stamp

@@ -23,6 +23,7 @@ from googlenet.weights import StoredNetwork, WeightsError, to_safetensors
 from pipelines.command_line import absolute_data, parse, run_command
 from pipelines.dataset import Manifest, open_records, read_manifest
 from pipelines.errors import UserError
+from pipelines.image_folder import list_evaluation_folder
 from pipelines.initial_weights import read_file
 from pipelines.predictions import Ensemble, Predicted, file_name, read_ensemble, write_predictions
 from pipelines.prepare_dataset import BadImages, prepare_for_evaluation
@@ -233,26 +234,24 @@ def evaluate_weights(arguments: Arguments) -> str:
         raise UserError("--weights needs --data: the labelled images to evaluate them on")
     files = [read_file(Storage.at(path).root) for path in arguments.weights]
     networks = [stored for _, stored in files]
-    classes = _classes(arguments.classes, networks)
-    claim(
-        run,
-        "evaluation",
-        {
-            "data": data,
-            "weights": [hashlib.sha256(content).hexdigest() for content, _ in files],
-            "classes": list(classes),
-            "policies": sorted(arguments.policies),
-            "crop_px": arguments.crop_px,
-        },
-    )
-    manifest = prepare_for_evaluation(run, data, classes, arguments.bad_images)
-    say(f"data: {manifest.summary()}")
-    for replica, (path, stored) in enumerate(zip(arguments.weights, networks, strict=True)):
-        if stored.num_classes != len(manifest.classes):
+    listing = list_evaluation_folder(Storage.at(data), _classes(arguments.classes, networks))
+    for path, stored in zip(arguments.weights, networks, strict=True):
+        if stored.num_classes != len(listing.classes):
             raise UserError(
-                f"{path} has {stored.num_classes} outputs, {data} has {len(manifest.classes)} class folders: "
+                f"{path} has {stored.num_classes} outputs, there are {len(listing.classes)} classes: "
                 "name the model's classes in its order with --classes FILE"
             )
+    settings = {
+        "data": data,
+        "weights": [hashlib.sha256(content).hexdigest() for content, _ in files],
+        "classes": list(listing.classes),
+        "policies": sorted(arguments.policies),
+        "crop_px": arguments.crop_px,
+    }
+    claim(run, "evaluation", settings)
+    manifest = prepare_for_evaluation(run, data, listing, arguments.bad_images)
+    say(f"data: {manifest.summary()}")
+    for replica, (path, stored) in enumerate(zip(arguments.weights, networks, strict=True)):
         _keep_weights(run, replica, path, stored)
     return _evaluate(run, run, range(len(networks)), manifest, arguments.policies, arguments.crop_px)
 
@@ -287,7 +286,8 @@ def evaluate_elsewhere(trained: Storage, recipe: Recipe, arguments: Arguments) -
     # The folder's own name for people, a digest of its path against two folders of one name.
     name = f"{Path(data).name}-{hashlib.sha256(data.encode()).hexdigest()[:8]}"
     run = trained.below(f"evaluations/{name}")
-    manifest = prepare_for_evaluation(run, data, read_manifest(trained).classes, arguments.bad_images)
+    listing = list_evaluation_folder(Storage.at(data), read_manifest(trained).classes)
+    manifest = prepare_for_evaluation(run, data, listing, arguments.bad_images)
     say(f"data: {manifest.summary()}")
     replicas = finished_replicas(trained, recipe.replicas)
     table = _evaluate(run, trained, replicas, manifest, arguments.policies, recipe.crop_px)

@@ -27,7 +27,7 @@ from pipelines import embedded_dataset
 from pipelines.command_line import absolute_data, parse, run_command
 from pipelines.dataset import MANIFEST, SPLITS, Manifest, Shard, Split, read_manifest
 from pipelines.errors import UserError
-from pipelines.image_folder import ImageFile, Listing, list_evaluation_folder, list_image_folder
+from pipelines.image_folder import ImageFile, Listing, list_image_folder
 from pipelines.progress import say
 from pipelines.ray_session import connected, native_errors_in
 from pipelines.recipes import Recipe, differences
@@ -109,20 +109,18 @@ def prepare(
     return manifest
 
 
-def prepare_for_evaluation(run: Storage, data: str, classes: tuple[str, ...], bad_images: BadImages) -> Manifest:
+def prepare_for_evaluation(run: Storage, data: str, listing: Listing, bad_images: BadImages) -> Manifest:
     """Prepare the labelled images of the folder ``data`` in ``run``, as a validation split without a training split.
 
-    ``classes`` as in :func:`pipelines.image_folder.list_evaluation_folder`. Needs a connection to a Ray cluster.
+    ``listing`` is what :func:`pipelines.image_folder.list_evaluation_folder` gave. Needs a connection to a Ray cluster.
 
     Raises:
         UserError: the images cannot be used.
     """
-    prepared_from = {"data": data, "classes": list(classes), "images_per_shard": EVALUATION_IMAGES_PER_SHARD}
+    prepared_from = {"data": data, "classes": list(listing.classes), "images_per_shard": EVALUATION_IMAGES_PER_SHARD}
     if run.exists(MANIFEST):
         return _read_matching_manifest(run, prepared_from)
-    folder = Storage.at(data)
-    listing = list_evaluation_folder(folder, classes)
-    manifest = _prepare(run, Source(folder), listing, prepared_from, bad_images)
+    manifest = _prepare(run, Source(Storage.at(data)), listing, prepared_from, bad_images)
     run.write_json(MANIFEST, manifest.to_dict())
     return manifest
 
@@ -179,16 +177,23 @@ def _write_shards(run: Storage, source: Source, plans: Sequence[ShardPlan]) -> I
     """Write the shards on the cluster, one task each, and give what each task found, in the order of ``plans``."""
     import ray.data
 
-    rows = [{"plan": number} for number in range(len(plans))]
+    # A row carries its own plan, so that no task is sent the names of all images. As JSON: Ray Data would have to
+    # guess a schema for lists that are empty in most rows.
+    rows = [{"plan": number, "images": _images_to_json(plan)} for number, plan in enumerate(plans)]
+    files = [plan.file for plan in plans]
 
     def write(row: dict[str, Any]) -> dict[str, Any]:
-        # As JSON: Ray Data would have to guess a schema for lists that are empty in most rows.
-        return {"plan": row["plan"], "result": json.dumps(write_shard(run, source, plans[row["plan"]]))}
+        plan = ShardPlan(files[row["plan"]], tuple(ImageFile(*image) for image in json.loads(row["images"])))
+        return {"plan": row["plan"], "result": json.dumps(write_shard(run, source, plan))}
 
     found = ray.data.from_items(rows, override_num_blocks=len(rows)).map(write)
     by_plan = {row["plan"]: json.loads(row["result"]) for row in found.iter_rows()}
     for number in range(len(plans)):
         yield by_plan[number]
+
+
+def _images_to_json(plan: ShardPlan) -> str:
+    return json.dumps([(image.image_id, image.label) for image in plan.images])
 
 
 def write_shard(run: Storage, source: Source, plan: ShardPlan) -> dict[str, Any]:

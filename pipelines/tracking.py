@@ -14,7 +14,7 @@ from typing import Any
 from pipelines.dataset import Manifest
 from pipelines.recipes import Recipe
 from pipelines.report import REPORT_JSON, REPORT_MARKDOWN
-from pipelines.run_directory import read_metrics, replica_name, run_id
+from pipelines.run_directory import finished_replicas, read_metrics, replica_name, run_id
 from pipelines.storage import Storage
 
 EXPERIMENT = "googlenet-ensemble"
@@ -60,7 +60,7 @@ class Tracker:
     tracking_uri: str
 
     def __post_init__(self) -> None:
-        self._phases: dict[int, str] = {}
+        self._phases = dict.fromkeys(finished_replicas(self.run, self.recipe.replicas), "done")
         self._final: str | None = None
         self._stop = threading.Event()
         self._warned = False

@@ -56,8 +56,8 @@ def run_job(arguments: Arguments) -> int:
     """Carry out the job; the exit code."""
     run = Storage.at(arguments.run_dir)
     recipe = _with_absolute_paths(arguments.fields)
+    found = find_images(run, recipe)  # bad input ends the job before a cluster is started, or the run claimed
     claim(run, "recipe", recipe.to_dict())
-    found = find_images(run, recipe)  # bad input ends the job before a cluster is started
     started = time.monotonic()
     with native_errors_in(run), connected():
         manifest = prepare(run, recipe, arguments.bad_images, found)
@@ -71,6 +71,8 @@ def run_job(arguments: Arguments) -> int:
             if not failures:
                 say(evaluate_run(run, recipe))
             tracker.finish(succeeded=not failures)
+    if not tracker.in_step:
+        say(f"warning: MLflow at {tracking_uri} has not got everything; the same command sends the rest")
     if failures:
         for failure in failures:
             say(f"\nreplica {failure.replica} failed: {failure.reason}\n{failure.traceback.rstrip()}")

@@ -76,7 +76,7 @@ def test_weights_without_class_names_ask_for_them(
     ray_cluster: str, photo_folder: Path, weights: Path, tmp_path: Path
 ) -> None:
     arguments = Arguments(str(tmp_path / "run"), str(photo_folder / "val"), (str(weights),), crop_px=35)
-    with pytest.raises(UserError, match=r"6 outputs.*3 class folders.*--classes"):
+    with pytest.raises(UserError, match=r"6 outputs.*3 classes.*--classes"):
         evaluate_weights(arguments)
 
 
@@ -96,8 +96,9 @@ def test_weights_that_cannot_be_read_are_named(tmp_path: Path, content: bytes | 
     path = tmp_path / "bad.safetensors"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(UserError, match=f"(?s){message}|bad.safetensors.*{message}"):
+    with pytest.raises(UserError, match=message) as error:
         evaluate_weights(Arguments(str(tmp_path / "run"), str(tmp_path), (str(path),)))
+    assert str(path) in str(error.value)
 
 
 def test_a_run_is_evaluated_on_images_that_it_never_saw(

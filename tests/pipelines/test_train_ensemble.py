@@ -110,6 +110,13 @@ def test_mlflow_holds_a_parent_with_a_child_for_each_replica(finished_run: Path,
         ]
 
 
+@pytest.mark.timeout(300)
+def test_a_wrong_folder_does_not_claim_the_run_directory(tiny_recipe: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nowhere"):
+        run_job(arguments(tmp_path / "run", replace(tiny_recipe, data=str(tmp_path / "nowhere"))))
+    assert not (tmp_path / "run").exists()
+
+
 def snapshot(run: Path) -> dict[str, int]:
     kept = [p for f in ("dataset", "replicas", "predictions") for p in (run / f).rglob("*") if p.is_file()]
     return {str(path): path.stat().st_mtime_ns for path in kept}
@@ -120,6 +127,9 @@ def test_the_same_command_again_does_nothing_again(finished_run: Path, tiny_reci
     before = snapshot(finished_run)
     assert run_job(arguments(finished_run, tiny_recipe)) == 0
     assert snapshot(finished_run) == before
+    client = MlflowClient(f"sqlite:///{finished_run}/mlflow.db")
+    runs = client.search_runs([client.get_experiment_by_name("googlenet-ensemble").experiment_id])
+    assert [run.info.status for run in runs] == ["FINISHED"] * 4
 
 
 @pytest.mark.timeout(300)
