@@ -43,7 +43,7 @@ def read_caffe_npz(data: bytes) -> StoredNetwork:
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             tensors = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise WeightsError(f"not a whole .npz file: {error}") from error
     renamed = _rename(tensors, dict(_caffe_names()), separator="/")
     return StoredNetwork(renamed, "paper", 1.0, "caffe", CAFFE_PREPROCESSING)

@@ -6,6 +6,7 @@ run. It shows within an epoch, if someone looks.
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 from googlenet.loop import StepResult
 
@@ -37,6 +38,14 @@ class HeadMonitor:
     alarms: dict[str, str] = field(default_factory=dict)
     _sums: dict[str, float] = field(default_factory=dict)
     _steps: int = 0
+
+    def state(self) -> dict[str, Any]:
+        """What it has seen, JSON-ready, for a checkpoint."""
+        return {"alarms": self.alarms, "sums": self._sums, "steps": self._steps}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from what :meth:`state` gave."""
+        self.alarms, self._sums, self._steps = dict(state["alarms"]), dict(state["sums"]), state["steps"]
 
     def observe(self, result: StepResult) -> None:
         """Take in a step.

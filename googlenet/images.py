@@ -50,11 +50,17 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
     if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
         return image
     values = np.asarray(image).astype(np.float64)
-    # Integer images are 16-bit PNG or TIFF, whatever mode Pillow opens them in; floating point is 0..1 by custom.
-    scale = 255.0 if image.mode == "F" and values.max(initial=0.0) <= 1.0 else 255.0 / 65535.0
-    eight_bit = Image.fromarray(np.clip(np.rint(values * scale), 0, 255).astype(np.uint8))
+    eight_bit = Image.fromarray(np.clip(np.rint(values * 255 / _white(image.mode, values)), 0, 255).astype(np.uint8))
     eight_bit.getexif().update(image.getexif())
     return eight_bit
+
+
+def _white(mode: str, values: npt.NDArray[np.float64]) -> float:
+    """The value that means white: stated by 16-bit modes, guessed from the values of 32-bit and floating-point ones."""
+    if mode.startswith("I;16"):
+        return 65535.0
+    largest = values.max(initial=0.0)
+    return 1.0 if mode == "F" and largest <= 1 else 255.0 if largest <= 255 else 65535.0
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -43,6 +43,19 @@ class ScaledImage:
         return cls(width, height, tuple(scale_image(image, scales_px(crop_px))))
 
 
+@dataclass(frozen=True)
+class Prediction:
+    """Of one image, by K replicas with P crop policies, for C classes.
+
+    Attributes:
+        probabilities: (K, P, C) float32, averaged over the views of each policy.
+        num_views: (K, P) how many views with finite outputs went into each average, duplicates counted.
+    """
+
+    probabilities: npt.NDArray[np.float32]
+    num_views: npt.NDArray[np.int32]
+
+
 def _for_inference(model: GoogLeNet, device: str) -> GoogLeNet:
     folded: GoogLeNet = fold_batch_norm(model).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return folded
@@ -61,13 +74,20 @@ class Predictor:
         self.crop_px, self.policies, self.device = crop_px, tuple(policies), device
         self.replicas = [Replica(_for_inference(r.model, device), r.preprocessing) for r in replicas]
 
-    def predict(self, image: ScaledImage) -> npt.NDArray[np.float32]:
-        """Probabilities of one image: (K, P, C) for K replicas, P crop policies, C classes."""
+    def predict(self, image: ScaledImage) -> Prediction:
+        """Predict one image."""
         distinct = distinct_views(image.width, image.height, self.crop_px, self.policies)
         views = cut_views(image.scaled, distinct.boxes, self.crop_px).to(self.device)
         weights = torch.from_numpy(distinct.weights)
-        averaged = [weights @ self._probabilities(replica, views) for replica in self.replicas]
-        return torch.stack(averaged).float().numpy()
+        counts = np.array(distinct.counts)
+        averaged, num_views = [], []
+        for replica in self.replicas:
+            probabilities = self._probabilities(replica, views)
+            averaged.append(weights @ probabilities)
+            # Counted on what was computed: a window stands for as many views as its share says.
+            seen = torch.isfinite(probabilities).all(dim=1).double()
+            num_views.append(np.rint((weights @ seen).numpy() * counts))
+        return Prediction(torch.stack(averaged).float().numpy(), np.array(num_views, dtype=np.int32))
 
     @torch.inference_mode()
     def _probabilities(self, replica: Replica, views: Tensor) -> Tensor:

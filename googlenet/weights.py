@@ -94,8 +94,12 @@ def read_safetensors(data: bytes) -> StoredNetwork:
     extra: dict[str, Any] = json.loads(metadata.get(METADATA_KEY, "{}"))
     if extra.pop("format", None) != FORMAT:
         raise WeightsError(f"a safetensors file of another origin: its metadata lacks {METADATA_KEY!r}")
-    variant, width, lrn, preprocessing = (extra.pop(name) for name in ("variant", "width", "lrn", "preprocessing"))
-    return StoredNetwork(tensors, variant, width, lrn, Preprocessing.from_dict(preprocessing), extra)
+    try:
+        variant, width, lrn, described = (extra.pop(name) for name in ("variant", "width", "lrn", "preprocessing"))
+        preprocessing = Preprocessing.from_dict(described)
+    except (KeyError, TypeError) as error:
+        raise WeightsError(f"its metadata is incomplete: {error}") from error
+    return StoredNetwork(tensors, variant, width, lrn, preprocessing, extra)
 
 
 def start_from(model: GoogLeNet, stored: StoredNetwork) -> list[str]:
@@ -114,15 +118,15 @@ def start_from(model: GoogLeNet, stored: StoredNetwork) -> list[str]:
         if theirs != ours:
             raise WeightsError(f"the weights are of {name} {theirs}, the recipe says {ours}")
     tensors, remarks = dict(stored.tensors), []
+    own, kept = model.state_dict(), {}
     if stored.num_classes != model.num_classes:
-        classifiers = [name for name in tensors if "classifier." in name]
-        for name in classifiers:
-            del tensors[name]
+        classifiers = [name for name in own if "classifier." in name]
+        kept.update({name: own[name] for name in classifiers})
         remarks.append(f"classifier replaced: {stored.num_classes} classes in the file, {model.num_classes} here")
-    own = model.state_dict()
-    if fresh := [name for name in model.aux if f"aux.{name}.hidden.weight" not in tensors]:
+    fresh = [head for head in model.aux if not any(name.startswith(f"aux.{head}.") for name in tensors)]
+    if fresh:
+        kept.update({name: value for name, value in own.items() if name.startswith(tuple(f"aux.{h}." for h in fresh))})
         remarks.append(f"auxiliary heads initialised afresh, the file has none: {', '.join(fresh)}")
-    kept = {name: own[name] for name in own if name not in tensors and name.startswith(("aux.", "classifier."))}
     if not model.aux:
         tensors = without_aux_heads(tensors)
     load_exactly(model, {**tensors, **kept})

@@ -9,7 +9,8 @@ write the shard's file. A shard whose file is there is not done again.
 """
 
 import hashlib
-import time
+import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ from pipelines.predictions import Ensemble, Predicted, file_name, read_ensemble,
 from pipelines.prepare_dataset import BadImages, prepare_for_evaluation
 from pipelines.progress import EvaluationDisplay, say
 from pipelines.ray_session import connected, native_errors_in
-from pipelines.recipes import Recipe
+from pipelines.recipes import Recipe, check_policies
 from pipelines.report import write_report
 from pipelines.run_directory import PREDICTIONS, ReplicaFiles, claim, finished_replicas, read_recipe, replica_name
 from pipelines.storage import Storage
@@ -38,6 +39,7 @@ from pipelines.storage import Storage
 IMAGES_PER_SHARD = 16
 # Each predictor leaves a quarter of its CPU to the tasks that feed it; more would wait for each other on one CPU.
 PREDICTOR_CPUS = 0.75
+DEFAULT_CROP_PX = 224
 FEEDER_CPUS = 0.25
 
 
@@ -178,15 +180,13 @@ class ShardPredictor:
         self._predictor = Predictor(replicas, job.ensemble.crop_px, job.ensemble.policies, device)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Predict the row that :func:`load_shard` made; ``shard``, ``images`` and ``seconds`` come out."""
-        started = time.monotonic()
-        probabilities = np.stack([self._predictor.predict(image) for image in _unpack(row, self._job.ensemble.crop_px)])
-        if not np.isfinite(probabilities).all():
-            raise ValueError(f"a replica's probabilities are not finite in shard {row['shard']}")
-        views = np.full(probabilities.shape[:2], max(self._job.ensemble.policies), np.int32)
+        """Predict the row that :func:`load_shard` made; ``shard`` and ``images`` come out."""
+        predictions = [self._predictor.predict(image) for image in _unpack(row, self._job.ensemble.crop_px)]
+        probabilities = np.stack([prediction.probabilities for prediction in predictions])
+        views = np.stack([prediction.num_views for prediction in predictions])
         predicted = Predicted(list(row["image_id"]), np.asarray(row["label"], np.int32), views, probabilities)
         write_predictions(self._job.predictions, file_name(row["shard"]), self._job.ensemble, predicted)
-        return {"shard": row["shard"], "images": len(probabilities), "seconds": time.monotonic() - started}
+        return {"shard": row["shard"], "images": len(probabilities)}
 
 
 def _unpack(row: dict[str, Any], crop_px: int) -> list[Any]:
@@ -217,8 +217,8 @@ class Arguments:
     """File with one class folder's name a line, in the model's order; may hold more than the data has."""
     policies: tuple[int, ...] = CROP_POLICIES
     """Numbers of crops, among 1, 10 and 144; without --data the run's recipe decides."""
-    crop_px: int = 224
-    """Side of the network's input for --weights; a training run has its own."""
+    crop_px: int | None = None
+    """Side of the network's input for --weights; the default is what the files say of themselves, or 224."""
     bad_images: BadImages = "stop"
     """What to do about files that cannot be decoded."""
 
@@ -234,7 +234,9 @@ def evaluate_weights(arguments: Arguments) -> str:
         raise UserError("--weights needs --data: the labelled images to evaluate them on")
     files = [read_file(Storage.at(path).root) for path in arguments.weights]
     networks = [stored for _, stored in files]
-    listing = list_evaluation_folder(Storage.at(data), _classes(arguments.classes, networks))
+    crop_px = _agreed("crop_px", arguments.crop_px, networks) or DEFAULT_CROP_PX
+    named = list(_read_classes(arguments.classes)) or None
+    listing = list_evaluation_folder(Storage.at(data), tuple(_agreed("classes", named, networks) or ()))
     for path, stored in zip(arguments.weights, networks, strict=True):
         if stored.num_classes != len(listing.classes):
             raise UserError(
@@ -246,14 +248,14 @@ def evaluate_weights(arguments: Arguments) -> str:
         "weights": [hashlib.sha256(content).hexdigest() for content, _ in files],
         "classes": list(listing.classes),
         "policies": sorted(arguments.policies),
-        "crop_px": arguments.crop_px,
+        "crop_px": crop_px,
     }
     claim(run, "evaluation", settings)
     manifest = prepare_for_evaluation(run, data, listing, arguments.bad_images)
     say(f"data: {manifest.summary()}")
     for replica, (path, stored) in enumerate(zip(arguments.weights, networks, strict=True)):
         _keep_weights(run, replica, path, stored)
-    return _evaluate(run, run, range(len(networks)), manifest, arguments.policies, arguments.crop_px)
+    return _evaluate(run, run, range(len(networks)), manifest, arguments.policies, crop_px)
 
 
 def _keep_weights(run: Storage, replica: int, path: str, stored: StoredNetwork) -> None:
@@ -265,17 +267,30 @@ def _keep_weights(run: Storage, replica: int, path: str, stored: StoredNetwork) 
     run.write(ReplicaFiles(replica).weights, own)
 
 
-def _classes(path: str, networks: Sequence[StoredNetwork]) -> tuple[str, ...]:
-    """The model's classes in its order: from the file, else from the weights, else unknown (empty)."""
+def _agreed(name: str, asked: Any, networks: Sequence[StoredNetwork]) -> Any:
+    """What the command line and all files that say so agree on; None where nobody says anything.
+
+    Raises:
+        UserError: they differ, and averaging would mix what does not belong together.
+    """
+    said = [value for value in (asked, *(network.extra.get(name) for network in networks)) if value is not None]
+    if any(value != said[0] for value in said):
+        raise UserError(f"the files of weights (or --{name.replace('_', '-')}) differ in their {name}: {said}")
+    return said[0] if said else None
+
+
+def _read_classes(path: str) -> tuple[str, ...]:
+    """The class names in a file, in the order of the model's outputs."""
     if not path:
-        named = next((network.extra["classes"] for network in networks if "classes" in network.extra), ())
-        return tuple(named)
+        return ()
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise UserError(f"cannot read the classes in {path}: {error.strerror}") from error
     classes = tuple(line.strip() for line in lines if line.strip())
-    if doubled := sorted({name for name in classes if classes.count(name) > 1}):
+    if not classes:
+        raise UserError(f"{path} names no class")
+    if doubled := [name for name, count in Counter(classes).items() if count > 1]:
         raise UserError(f"{path} names class {doubled[0]} more than once")
     return classes
 
@@ -283,8 +298,9 @@ def _classes(path: str, networks: Sequence[StoredNetwork]) -> tuple[str, ...]:
 def evaluate_elsewhere(trained: Storage, recipe: Recipe, arguments: Arguments) -> str:
     """Evaluate a training run's replicas on other images than its own; the table as text."""
     data = absolute_data(arguments.data)
-    # The folder's own name for people, a digest of its path against two folders of one name.
-    name = f"{Path(data).name}-{hashlib.sha256(data.encode()).hexdigest()[:8]}"
+    # The folder's own name for people; a digest, so that evaluations of two such folders, or with other crops, coexist.
+    key = json.dumps([data, sorted(arguments.policies)])
+    name = f"{Path(data).name}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
     run = trained.below(f"evaluations/{name}")
     listing = list_evaluation_folder(Storage.at(data), read_manifest(trained).classes)
     manifest = prepare_for_evaluation(run, data, listing, arguments.bad_images)
@@ -309,14 +325,15 @@ def _main() -> None:
 
 
 def _check(arguments: Arguments) -> None:
-    if not arguments.policies or not set(arguments.policies) <= set(CROP_POLICIES):
-        raise UserError(f"--policies must be among {CROP_POLICIES}, got {arguments.policies}")
+    check_policies(arguments.policies)
     try:
-        scales_px(arguments.crop_px)
+        scales_px(arguments.crop_px or DEFAULT_CROP_PX)
     except ValueError as error:
         raise UserError(str(error)) from error
-    if arguments.classes and not arguments.weights:
-        raise UserError("--classes goes with --weights; a training run knows its classes")
+    if (arguments.classes or arguments.crop_px) and not arguments.weights:
+        raise UserError("--classes and --crop-px go with --weights; a training run has its own")
+    if arguments.policies != CROP_POLICIES and not arguments.data:
+        raise UserError("--policies goes with --data; the recipe of the run decides for its own images")
 
 
 if __name__ == "__main__":

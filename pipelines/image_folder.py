@@ -1,20 +1,25 @@
 """An image folder as a listing: which files there are, in which split, of which class. Reads no pixels.
 
-``<root>/train/<class>/*`` and ``<root>/val/<class>/*``, at any depth below the class. A root without the two is
-``<class>/*`` and is split: in each class the files are ordered by the SHA-256 of their path, and the first
-``val_percent`` percent of them, rounded up, are validation. Adding a class or renaming the root moves no file.
+``<root>/train/<class>/*`` and ``<root>/val/<class>/*``, at any depth below the class, in upper or lower case. A root
+with ``train`` but no ``val``, or with ``<class>/*`` alone, is split: in each class the files are ordered by the SHA-256
+of their path, and the first ``val_percent`` percent of them, rounded up, are validation. Adding a class or renaming the
+root moves no file.
 """
 
 import hashlib
 import math
+import os
 from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pyarrow.fs as pafs
 
 from pipelines.errors import UserError
 from pipelines.storage import Storage
 
+TRAINING_NAMES = ("train", "training")
 VALIDATION_NAMES = ("val", "validation", "valid")
 NAMES_IN_MESSAGE = 10
 # What operating systems leave in folders.
@@ -58,14 +63,16 @@ def list_image_folder(root: Storage, val_percent: float) -> Listing:
             a split without images.
     """
     names = _walk(root)
-    validation_name = next((name for name in VALIDATION_NAMES if any(n.startswith(f"{name}/") for n in names)), None)
-    is_split = any(name.startswith("train/") for name in names) and validation_name is not None
-    folders = {"train": "train/", "val": f"{validation_name}/"} if is_split else {"": ""}
+    train, val = _top_folder(names, TRAINING_NAMES), _top_folder(names, VALIDATION_NAMES)
+    if val and not train:
+        raise UserError(f"{root} has {val} but no train/: put the training images there, or name another folder")
+    is_split = bool(train and val)
+    folders = {"train": train or "", "val": val or ""} if is_split else {"": train or ""}
     by_class: dict[str, dict[str, list[str]]] = {split: defaultdict(list) for split in folders}
     ignored = []
     for name in names:
         split = next((split for split, prefix in folders.items() if name.startswith(prefix)), None)
-        parts = name.removeprefix(folders.get(split or "", "")).split("/")
+        parts = name.removeprefix(folders[split]).split("/") if split is not None else []
         if split is None or len(parts) < 2:
             ignored.append(name)
         else:
@@ -95,7 +102,7 @@ def list_evaluation_folder(root: Storage, classes: tuple[str, ...] = ()) -> List
         UserError: there is no such folder, no image, or a class folder that ``classes`` lacks.
     """
     names = _walk(root)
-    prefix = next((f"{name}/" for name in VALIDATION_NAMES if any(n.startswith(f"{name}/") for n in names)), "")
+    prefix = _top_folder(names, VALIDATION_NAMES) or ""
     inside = {name: name.removeprefix(prefix).split("/") for name in names if name.startswith(prefix)}
     by_name = {name: parts[0] for name, parts in inside.items() if len(parts) > 1}
     if not by_name:
@@ -109,14 +116,31 @@ def list_evaluation_folder(root: Storage, classes: tuple[str, ...] = ()) -> List
     return Listing(classes, {"train": (), "val": files}, ignored)
 
 
+def _top_folder(names: Sequence[str], known: Sequence[str]) -> str | None:
+    """The first folder of ``names`` that is called one of ``known`` in upper or lower case, with its slash."""
+    folders = {name.split("/")[0] for name in names if "/" in name}
+    return next((f"{folder}/" for folder in sorted(folders) if folder.lower() in known), None)
+
+
 def _walk(root: Storage) -> list[str]:
-    try:
-        infos = root.filesystem.get_file_info(pafs.FileSelector(root.path(), recursive=True))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise UserError(f"there is no folder {root}") from error
-    prefix = len(root.path()) + 1
-    names = sorted(info.path[prefix:] for info in infos if info.is_file)
+    """Names of all files below ``root``, sorted; links to nothing included, so that they are named, not passed over."""
+    if root.is_local:
+        names = sorted(_walk_locally(Path(root.path())))
+    else:
+        infos = root.filesystem.get_file_info(pafs.FileSelector(root.path(), recursive=True, allow_not_found=True))
+        names = sorted(info.path[len(root.path()) + 1 :] for info in infos if info.is_file)
+    if not names and not root.exists(""):
+        raise UserError(f"there is no folder {root}")
     return [name for name in names if not _is_litter(name)]
+
+
+def _walk_locally(root: Path) -> Iterator[str]:
+    """Relative names of files; linked folders are followed, but none is entered twice."""
+    entered = set()
+    for folder, subfolders, files in os.walk(root, followlinks=True):
+        entered.add(os.path.realpath(folder))
+        subfolders[:] = [name for name in subfolders if os.path.realpath(f"{folder}/{name}") not in entered]
+        yield from ((Path(folder) / name).relative_to(root).as_posix() for name in files)
 
 
 def _is_litter(name: str) -> bool:

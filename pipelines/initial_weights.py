@@ -1,6 +1,5 @@
 """Weights from elsewhere that training starts from, kept in the run directory so that every worker finds them."""
 
-import hashlib
 from pathlib import Path
 
 from googlenet.model import GoogLeNet
@@ -20,7 +19,7 @@ def read_file(path: str) -> tuple[bytes, StoredNetwork]:
     """
     folder, _, name = path.rpartition("/")
     try:
-        data = Storage.at(folder or ".").read(name)
+        data = Storage.at(folder or "/").read(name)
         return data, read_weights(data, name)
     except FileNotFoundError as error:
         raise UserError(f"no weights at {path}") from error
@@ -28,18 +27,30 @@ def read_file(path: str) -> tuple[bytes, StoredNetwork]:
         raise UserError(f"{path}: {error}") from error
 
 
+def check_initial_weights(run: Storage, recipe: Recipe) -> None:
+    """Refuse weights that cannot be read, before anything else is done.
+
+    Raises:
+        UserError: there is no such file, or it cannot be used.
+    """
+    if recipe.init_weights and not run.exists(_kept_name(recipe)):
+        read_file(recipe.init_weights)
+
+
 def keep_initial_weights(run: Storage, recipe: Recipe, num_classes: int) -> list[str]:
     """Copy ``recipe.init_weights`` into ``run`` and try them; remarks on what the file does not cover.
 
     Raises:
-        UserError: the file cannot be used, or is not the one that this run began with.
+        UserError: the file cannot be used.
     """
     if not recipe.init_weights:
         return []
     name = _kept_name(recipe)
-    data, stored = read_file(recipe.init_weights)
-    if run.exists(name) and _digest(run.read(name)) != _digest(data):
-        raise UserError(f"{recipe.init_weights} has changed since this run began; choose another --run-dir")
+    if run.exists(name):  # the file itself may have moved since
+        data = run.read(name)
+        stored = read_weights(data, name)
+    else:
+        data, stored = read_file(recipe.init_weights)
     try:
         model = GoogLeNet(num_classes, recipe.variant, recipe.aux_heads, recipe.width, lrn=recipe.lrn)
         remarks = start_from(model, stored)
@@ -61,7 +72,3 @@ def apply_initial_weights(run: Storage, recipe: Recipe, model: GoogLeNet) -> Pre
 
 def _kept_name(recipe: Recipe) -> str:
     return f"initial_weights{Path(recipe.init_weights).suffix}"
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

@@ -54,7 +54,7 @@ class Ensemble:
         return f"{self.replicas[replica]}/{policy}_crops"
 
     def schema(self) -> pa.Schema:
-        """Columns of a prediction file; ``views`` holds for each replica the number of views averaged."""
+        """Columns of a prediction file; ``views`` holds the number of views averaged, by replica and policy."""
         vector = pa.list_(pa.float32(), len(self.classes))
         columns = [("image_id", pa.string()), ("label", pa.int32()), ("views", pa.list_(pa.int32()))]
         columns += [(self.column(k, p), vector) for k in range(len(self.replicas)) for p in self.policies]
@@ -63,7 +63,7 @@ class Ensemble:
 
 @dataclass(frozen=True)
 class Predicted:
-    """Rows of prediction files: ids, labels (N,), views (N, K), probabilities (N, K, P, C) float32."""
+    """Rows of prediction files: ids, labels (N,), views (N, K, P), probabilities (N, K, P, C) float32."""
 
     image_ids: list[str]
     labels: npt.NDArray[np.int32]
@@ -81,7 +81,7 @@ def write_predictions(storage: Storage, name: str, ensemble: Ensemble, rows: Pre
     columns: list[pa.Array] = [
         pa.array(rows.image_ids, pa.string()),
         pa.array(rows.labels, pa.int32()),
-        pa.array(list(rows.views), pa.list_(pa.int32())),
+        pa.array(list(rows.views.reshape(len(rows.image_ids), -1)), pa.list_(pa.int32())),
     ]
     for replica in range(len(ensemble.replicas)):
         for position in range(len(ensemble.policies)):
@@ -113,7 +113,9 @@ def read_predictions(storage: Storage, names: Sequence[str], ensemble: Ensemble)
         yield Predicted(
             table.column("image_id").to_pylist(),
             table.column("label").to_numpy(),
-            np.array(table.column("views").to_pylist(), dtype=np.int32).reshape(len(table), len(ensemble.replicas)),
+            np.array(table.column("views").to_pylist(), dtype=np.int32).reshape(
+                len(table), len(ensemble.replicas), len(ensemble.policies)
+            ),
             np.stack([np.stack(by_policy, axis=1) for by_policy in vectors], axis=1),
         )
 

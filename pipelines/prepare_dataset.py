@@ -50,6 +50,16 @@ class ShardPlan:
     file: str
     images: tuple[ImageFile, ...]
 
+    @property
+    def note(self) -> str:
+        """The file beside the shard that says what is in it; written after the shard."""
+        return self.file.replace(".parquet", ".json")
+
+    @property
+    def digest(self) -> str:
+        """Of the images that belong into the shard."""
+        return hashlib.sha256(_images_to_json(self).encode()).hexdigest()
+
 
 @dataclass(frozen=True)
 class Source:
@@ -136,7 +146,7 @@ def _prepare(
         run.remove_partial_files(f"{DATASET}/{split}")
     results = list(_write_shards(run, source, plans))
     rejected = sorted((bad for result in results for bad in result["rejected"]), key=lambda bad: str(bad["image_id"]))
-    if rejected and bad_images == "stop":
+    if rejected and (bad_images == "stop" or any(bad["unreadable"] for bad in rejected)):
         raise UserError(_rejection(rejected, prepared_from["data"]))
     manifest = _manifest(prepared_from, listing.classes, plans, results, len(rejected))
     if not manifest.splits["val"].images:
@@ -184,7 +194,8 @@ def _write_shards(run: Storage, source: Source, plans: Sequence[ShardPlan]) -> I
 
     def write(row: dict[str, Any]) -> dict[str, Any]:
         plan = ShardPlan(files[row["plan"]], tuple(ImageFile(*image) for image in json.loads(row["images"])))
-        return {"plan": row["plan"], "result": json.dumps(write_shard(run, source, plan))}
+        result = _finished_shard(run, plan) or write_shard(run, source, plan)
+        return {"plan": row["plan"], "result": json.dumps(result)}
 
     found = ray.data.from_items(rows, override_num_blocks=len(rows)).map(write)
     by_plan = {row["plan"]: json.loads(row["result"]) for row in found.iter_rows()}
@@ -194,6 +205,13 @@ def _write_shards(run: Storage, source: Source, plans: Sequence[ShardPlan]) -> I
 
 def _images_to_json(plan: ShardPlan) -> str:
     return json.dumps([(image.image_id, image.label) for image in plan.images])
+
+
+def _finished_shard(run: Storage, plan: ShardPlan) -> dict[str, Any] | None:
+    """What an earlier try found in a shard that it wrote whole and without rejecting a file; those are read again."""
+    note = f"{DATASET}/{plan.note}"
+    found: dict[str, Any] = run.read_json(note) if run.exists(note) else {}
+    return found if found.get("plan") == plan.digest and not found["rejected"] else None
 
 
 def write_shard(run: Storage, source: Source, plan: ShardPlan) -> dict[str, Any]:
@@ -208,7 +226,9 @@ def write_shard(run: Storage, source: Source, plan: ShardPlan) -> dict[str, Any]
         try:
             data, width, height = source.to_store(file.image_id)
         except (ImageDecodeError, OSError) as error:
-            rejected.append({"image_id": file.image_id, "reason": str(error)})
+            # Only what is broken can be left out; what cannot be read now may be whole.
+            unreadable = isinstance(error, OSError)
+            rejected.append({"image_id": file.image_id, "reason": str(error), "unreadable": unreadable})
             continue
         digest.update(f"{file.image_id}\0{file.label}\0{hashlib.sha256(data).hexdigest()}\n".encode())
         row = (file.image_id, data, file.label, width, height)
@@ -218,7 +238,9 @@ def write_shard(run: Storage, source: Source, plan: ShardPlan) -> dict[str, Any]
         # Encoded images do not compress; random access is quicker without.
         pq.write_table(pa.table(columns, SCHEMA), stream, row_group_size=ROW_GROUP_IMAGES, compression="none")
     counts = {str(label): count for label, count in Counter(columns["label"]).items()}
-    return {"images": len(columns["label"]), "counts": counts, "digest": digest.hexdigest(), "rejected": rejected}
+    result = {"images": len(columns["label"]), "counts": counts, "digest": digest.hexdigest(), "rejected": rejected}
+    run.write_json(f"{DATASET}/{plan.note}", {"plan": plan.digest, **result})
+    return result
 
 
 def _encode_jpeg(image: Image.Image) -> bytes:
@@ -233,9 +255,9 @@ def _rejection(rejected: Sequence[dict[str, Any]], data: str) -> str:
         shown.append(f"  and {len(rejected) - NAMES_IN_MESSAGE} more")
     return "\n".join(
         [
-            f"{len(rejected)} files in {data} cannot be decoded:",
+            f"{len(rejected)} files in {data} cannot be decoded or read:",
             *shown,
-            "Mend or remove them, or go on without them: --bad-images quarantine",
+            "Mend or remove them, or go on without those that cannot be decoded: --bad-images quarantine",
         ]
     )
 

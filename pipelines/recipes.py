@@ -5,7 +5,7 @@ the commands separately and may change between two starts of the same run.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +19,8 @@ from googlenet.model import LRN, Variant
 from googlenet.optim import LearningRate, Schedule
 from pipelines.errors import UserError
 
+# Five halvings have to leave something.
+MIN_CROP_PX = 35
 PreprocessingName = Literal["caffe", "scratch"]
 
 
@@ -136,6 +138,7 @@ class Recipe:
             "weights_seed": 0, "sampling_seed": 0, "warmup_epochs": 0, "weight_decay": 0, "polyak_epochs": 0,
             "dead_head_epochs": 0,
             "stored_short_side_px": 1,
+            "crop_px": MIN_CROP_PX,
         }  # fmt: skip
         for name, least in at_least.items():
             if (value := getattr(self, name)) is not None and value < least:
@@ -143,16 +146,16 @@ class Recipe:
         for name in ("dropout", "aux_dropout", "momentum", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} must be in [0, 1), got {getattr(self, name)}")
-        if self.learning_rate <= 0:
-            raise UserError(f"learning_rate must be positive, got {self.learning_rate}")
+        for name in ("learning_rate", "max_gradient_norm", "wide_replica_width"):
+            if (value := getattr(self, name)) is not None and value <= 0:
+                raise UserError(f"{name} must be positive, got {value}")
         if not 0 < self.val_percent < 100:
             raise UserError(f"val_percent must be between 0 and 100, got {self.val_percent}")
         if not self.areas:
             raise UserError("areas must hold at least one range")
         if self.init_weights and self.wide_replica_width:
             raise UserError("wide_replica_width cannot be combined with init_weights, which are of one width")
-        if not self.policies or not set(self.policies) <= set(CROP_POLICIES):
-            raise UserError(f"policies must be among {CROP_POLICIES}, got {self.policies}")
+        check_policies(self.policies)
 
     def sampling(self, replica: int) -> Sampling:
         """How replica ``replica`` draws its samples."""
@@ -182,6 +185,10 @@ def paper() -> Recipe:
     """The paper to the letter.
 
     Source: sections 5 to 7; batch size, base rate and weight decay from the solver of Caffe's GoogLeNet.
+    Departures: biases are decayed and learn at the rate of weights (Caffe: no decay, twice the rate); channels are BGR
+    as in Caffe (the paper: RGB), which changes nothing for weights that start at random; the seventh replica is as
+    wide as the others and samples like them, since the paper does not say how wide its one was, nor which ranges its
+    others sampled (--wide-replica-width, --areas).
     Command: train_ensemble.py --recipe paper --data IMAGENET --run-dir RUN
     Cost: 250 epochs of ImageNet for each of seven replicas; never run here.
     Expected: 10.07 % top-5 error with 1 model and 1 crop, 6.67 % with 7 models and 144 crops (table 3).
@@ -200,7 +207,6 @@ def demo() -> Recipe:
     return Recipe(
         name="demo",
         data="embedded",
-        images_per_shard=256,
         crop_px=84,
         variant="bn",
         width=0.25,
@@ -226,7 +232,8 @@ def demo() -> Recipe:
 def modern() -> Recipe:
     """Without batch normalisation, by a later schedule: the recipe that reached 72 % top-1 (one crop) elsewhere.
 
-    Source: MindCV's configuration of its GoogLeNet. Departure: its convolutions have no biases, ours do.
+    Source: MindCV's configuration of its GoogLeNet. Departures: its convolutions have no biases and its fourth pool is
+    2x2; its cosine ends at 1e-4 after 200 epochs, ours at zero at the end; the weights evaluated are an average here.
     Command: train_ensemble.py --recipe modern --data IMAGENET --run-dir RUN
     Cost: 300 epochs of ImageNet for each of seven replicas; never run here.
     Expected: 27-28 % top-1 and 9.1 % top-5 error of one model with one crop, as published there.
@@ -274,6 +281,16 @@ def finetune() -> Recipe:
     )
 
 
+def check_policies(policies: Sequence[int]) -> None:
+    """Refuse crop policies that do not exist or are named twice.
+
+    Raises:
+        UserError: it is so.
+    """
+    if not policies or not set(policies) <= set(CROP_POLICIES) or len(set(policies)) < len(policies):
+        raise UserError(f"policies must be among {CROP_POLICIES}, each once, got {tuple(policies)}")
+
+
 RECIPES: dict[str, Callable[[], Recipe]] = {"paper": paper, "demo": demo, "modern": modern, "finetune": finetune}
 
 
@@ -311,7 +328,7 @@ def recipe_from_dict(values: dict[str, Any]) -> Recipe:
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """One line for each field that differs; the label and fields that only one side knows are compared too."""
+    """One line for each field that differs, those that only one side knows included; a label may differ."""
     absent = "(absent)"
     names = dict.fromkeys([*old, *new])
     return [

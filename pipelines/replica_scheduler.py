@@ -12,13 +12,14 @@ from typing import Any
 import ray
 
 from pipelines.errors import UserError
-from pipelines.progress import ProgressBoard, TrainingDisplay
+from pipelines.progress import ProgressBoard, ReplicaStatus, TrainingDisplay
 from pipelines.recipes import Recipe
 from pipelines.run_directory import ReplicaFiles, finished_replicas
 from pipelines.storage import Storage
 
 POLL_SECONDS = 1.0
 CHECKPOINTS_KEPT = 2
+RAY_SNAPSHOT = "checkpoint_manager_snapshot.json"
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,10 @@ class Resources:
     cpus_per_replica: float = 1.0
     gpus_per_replica: float = 0.0
     max_failures: int = 2
+
+    def __post_init__(self) -> None:
+        if self.cpus_per_replica <= 0 or self.gpus_per_replica < 0 or self.max_failures < 0:
+            raise UserError(f"CPUs must be positive, GPUs and failures not negative, got {self}")
 
 
 @dataclass(frozen=True)
@@ -53,14 +58,18 @@ def train_replicas(
     waiting = [replica for replica in range(recipe.replicas) if replica not in finished]
     display = TrainingDisplay(recipe.replicas, recipe.epochs)
     phases = dict.fromkeys(finished, "done") | dict.fromkeys(waiting, "waiting")
+    on_poll(phases)
     if not waiting:
         return []
+    if window(resources) < 1:
+        raise UserError(_too_small(resources))
     board = ProgressBoard.remote()  # type: ignore[attr-defined]
     running: dict[Any, int] = {}
     failures: list[ReplicaFailure] = []
     with display.showing():
         while waiting or running:
-            while waiting and len(running) < window(resources):
+            # At least one: a cluster that has lost its nodes for the moment gets new ones, and Ray Train waits.
+            while waiting and len(running) < max(1, window(resources)):
                 replica = waiting.pop(0)
                 running[_fit.remote(run, recipe, replica, resources, board)] = replica
                 phases[replica] = "starting"
@@ -71,7 +80,7 @@ def train_replicas(
                 if failure:
                     failures.append(failure)
                     display.message(f"replica {replica} failed: {failure.reason} (see {run}/{_failure_file(replica)})")
-            posted = ray.get(board.read.remote())
+            posted, board = _read(board)
             for replica in running.values():
                 phases[replica] = posted[replica].phase if replica in posted else "starting"
             display.update(posted, phases)
@@ -81,19 +90,30 @@ def train_replicas(
 
 
 def window(resources: Resources) -> int:
-    """How many replicas the cluster holds at once.
+    """How many replicas the cluster's nodes hold at once, each on one node."""
+    needs = {"CPU": resources.cpus_per_replica, "GPU": resources.gpus_per_replica}
+    return sum(_fitting(node["Resources"], needs) for node in ray.nodes() if node["Alive"])
 
-    Raises:
-        UserError: not even one.
-    """
+
+def _fitting(node: dict[str, float], needs: dict[str, float]) -> int:
+    # A share of a thousandth is what fractions lose in floating point.
+    return min(int(node.get(name, 0.0) / need + 1e-3) for name, need in needs.items() if need > 0)
+
+
+def _too_small(resources: Resources) -> str:
     total = ray.cluster_resources()
     needs = {"CPU": resources.cpus_per_replica, "GPU": resources.gpus_per_replica}
-    fits = [int(total.get(name, 0.0) / need + 1e-9) for name, need in needs.items() if need > 0]
-    if not fits or min(fits) < 1:
-        wanted = ", ".join(f"{need:g} {name}" for name, need in needs.items() if need > 0) or "nothing"
-        has = ", ".join(f"{total.get(name, 0.0):g} {name}" for name in needs)
-        raise UserError(f"a replica reserves {wanted}, the whole cluster has {has}: ask for less, or add nodes")
-    return min(fits)
+    wanted = ", ".join(f"{need:g} {name}" for name, need in needs.items() if need > 0)
+    has = ", ".join(f"{total.get(name, 0.0):g} {name}" for name in needs)
+    return f"a replica reserves {wanted} on one node, the whole cluster has {has}: ask for less, or add nodes"
+
+
+def _read(board: Any) -> tuple[dict[int, ReplicaStatus], Any]:
+    """What workers posted, and the board; a new one where the old one went down with its node."""
+    try:
+        return ray.get(board.read.remote()), board
+    except ray.exceptions.RayActorError:
+        return {}, ProgressBoard.remote()  # type: ignore[attr-defined]
 
 
 def _outcome(run: Storage, replica: int, ref: Any) -> ReplicaFailure | None:
@@ -123,17 +143,24 @@ def _fit(run: Storage, recipe: Recipe, replica: int, resources: Resources, board
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    def train(config: dict[str, Any]) -> None:
+    def train(config: dict[str, Any]) -> dict[str, str] | None:
+        from googlenet.health import TrainingError
         from pipelines.replica_training import ReplicaTask, train_replica
 
-        train_replica(ReplicaTask(**config))
+        try:
+            train_replica(ReplicaTask(**config))
+        except TrainingError as error:
+            # Training is deterministic: another try would end the same way. An error that is returned is not retried.
+            return {"reason": str(error), "traceback": traceback.format_exc()}
+        return None
 
     files = ReplicaFiles(replica)
     reserved = {"CPU": resources.cpus_per_replica}
     if resources.gpus_per_replica:
         reserved["GPU"] = resources.gpus_per_replica
     try:
-        TorchTrainer(
+        _discard_broken_snapshot(run.below(files.folder))
+        result = TorchTrainer(
             train,
             train_loop_config={"run": run, "recipe": recipe, "replica": replica, "board": board},
             scaling_config=ScalingConfig(
@@ -149,7 +176,21 @@ def _fit(run: Storage, recipe: Recipe, replica: int, resources: Resources, board
         ).fit()
     except Exception as error:  # noqa: BLE001  # whatever it is, the other replicas go on
         return {"reason": _root_cause(error), "traceback": traceback.format_exc()}
-    return None
+    failure: dict[str, str] | None = result.return_value
+    return failure
+
+
+def _discard_broken_snapshot(folder: Storage) -> None:
+    """Ray Train writes its list of checkpoints in place: killed meanwhile, it leaves a file that it refuses to read.
+
+    Without the list the replica starts from the beginning, which costs time and changes nothing else.
+    """
+    if not folder.exists(RAY_SNAPSHOT):
+        return
+    try:
+        folder.read_json(RAY_SNAPSHOT)
+    except ValueError:
+        folder.delete(RAY_SNAPSHOT)
 
 
 def _root_cause(error: Exception) -> str:

@@ -18,15 +18,15 @@ from torch import Tensor
 
 from googlenet.crops import distinct_views
 from googlenet.health import HeadMonitor, TrainingError
+from googlenet.images import decode_rgb
 from googlenet.initialisation import initialise
 from googlenet.loop import LoopSettings, StepResult, TrainState, count_errors, train_epoch
 from googlenet.model import GoogLeNet
 from googlenet.optim import PolyakAverage, build_sgd
-from googlenet.predictor import ScaledImage
 from googlenet.preprocessing import CAFFE_PREPROCESSING, SCRATCH_PREPROCESSING, Preprocessing
 from googlenet.randomness import torch_generator
 from googlenet.records import Batch, Records, TrainingSamples, epoch_order, training_batches
-from googlenet.views import cut_views
+from googlenet.views import cut_views, scale_image
 from googlenet.weights import to_safetensors
 from pipelines.dataset import Manifest, open_records, read_manifest
 from pipelines.initial_weights import apply_initial_weights
@@ -73,8 +73,8 @@ def train_replica(task: ReplicaTask) -> None:
     train, val = (open_records(task.run, manifest.splits[split]) for split in ("train", "val"))
     settings = _settings(task, len(train))
     state, settings = _initial_state(task, manifest, settings)
-    history = _restore(state)
     monitor = HeadMonitor(len(manifest.classes), math.ceil(recipe.dead_head_epochs * settings.steps_per_epoch))
+    history = _restore(state, monitor)
     for epoch in range(len(history), recipe.epochs):
         reporter = _EpochReporter(task, epoch, settings.steps_per_epoch, history[-1] if history else None, monitor)
         samples = TrainingSamples(train, recipe.crop_px, recipe.sampling(task.replica), task.sampling_seed, epoch)
@@ -82,11 +82,16 @@ def train_replica(task: ReplicaTask) -> None:
         train_epoch(state, training_batches(samples, order, recipe.batch_size), settings, reporter.on_step)
         validation = validation_error(state.model, state.average.weights, val, recipe.crop_px, settings.preprocessing)
         history.append({**reporter.metrics(), "val_top1_error": validation})
-        _save_checkpoint(state, history)
-        task.run.write(task.files.metrics, "".join(json.dumps(line) + "\n" for line in history).encode())
+        _save_checkpoint(state, history, monitor)
+        _write_metrics(task, history)
+    _write_metrics(task, history)  # once more, for a replica that died between its last checkpoint and its metrics
     extra = {"classes": list(manifest.classes), "replica": task.replica, "crop_px": recipe.crop_px}
     weights = to_safetensors(state.model, state.average.weights, settings.preprocessing, **extra)
     task.run.write(task.files.weights, weights)
+
+
+def _write_metrics(task: ReplicaTask, history: list[dict[str, Any]]) -> None:
+    task.run.write(task.files.metrics, "".join(json.dumps(line) + "\n" for line in history).encode())
 
 
 def validation_error(
@@ -103,9 +108,9 @@ def _centre_crops(records: Records, start: int, crop_px: int) -> Batch:
     views, labels = [], []
     for index in range(start, min(start + VALIDATION_BATCH_SIZE, len(records))):
         record = records[index]
-        image = ScaledImage.decode(record.image, crop_px)
-        box = distinct_views(image.width, image.height, crop_px, policies=(1,)).boxes
-        views.append(cut_views(image.scaled, box, crop_px))
+        pixels = decode_rgb(record.image)
+        boxes = distinct_views(pixels.shape[1], pixels.shape[0], crop_px, policies=(1,)).boxes
+        views.append(cut_views(scale_image(pixels, [boxes[0].scale_px]), boxes, crop_px))
         labels.append(record.label)
     return Batch(torch.cat(views), torch.tensor(labels))
 
@@ -151,8 +156,8 @@ def _initial_state(task: ReplicaTask, manifest: Manifest, settings: LoopSettings
     return TrainState(model, optimizer, PolyakAverage(model, horizon_steps)), settings
 
 
-def _restore(state: TrainState) -> list[dict[str, Any]]:
-    """Load the last checkpoint into ``state``, if there is one; the metrics of the epochs before it."""
+def _restore(state: TrainState, monitor: HeadMonitor) -> list[dict[str, Any]]:
+    """Load the last checkpoint, if any, into ``state`` and ``monitor``; the metrics of the epochs before it."""
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
         return []
@@ -160,16 +165,18 @@ def _restore(state: TrainState) -> list[dict[str, Any]]:
         tensors = safetensors.torch.load_file(Path(folder) / CHECKPOINT_TENSORS)
         progress = json.loads((Path(folder) / CHECKPOINT_PROGRESS).read_text())
     state.load_tensors(tensors, progress["step"])
+    monitor.load(progress["monitor"])
     history: list[dict[str, Any]] = progress["history"]
     return history
 
 
-def _save_checkpoint(state: TrainState, history: list[dict[str, Any]]) -> None:
+def _save_checkpoint(state: TrainState, history: list[dict[str, Any]], monitor: HeadMonitor) -> None:
     """Hand a checkpoint to Ray Train, which stores it in the run directory before it returns."""
     tensors = {name: tensor.contiguous() for name, tensor in state.tensors().items()}
     with tempfile.TemporaryDirectory() as folder:
         safetensors.torch.save_file(tensors, Path(folder) / CHECKPOINT_TENSORS)
-        (Path(folder) / CHECKPOINT_PROGRESS).write_text(json.dumps({"step": state.step, "history": history}))
+        progress = {"step": state.step, "history": history, "monitor": monitor.state()}
+        (Path(folder) / CHECKPOINT_PROGRESS).write_text(json.dumps(progress))
         ray.train.report({"epoch": len(history)}, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
 

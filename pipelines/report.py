@@ -75,11 +75,11 @@ def build_report(run: Storage, ensemble: Ensemble) -> dict[str, Any]:
 
 
 def _check_views(predicted: Predicted, ensemble: Ensemble) -> None:
-    wanted = max(ensemble.policies)
-    for row, replica in np.argwhere(predicted.views != wanted):
+    wanted = np.array(ensemble.policies)
+    for row, replica, position in np.argwhere(predicted.views != wanted):
         raise UserError(
-            f"{predicted.image_ids[row]} has {predicted.views[row, replica]} of {wanted} views "
-            f"from {ensemble.replicas[replica]}; delete {PREDICTIONS}/ and evaluate again"
+            f"{predicted.image_ids[row]} has {predicted.views[row, replica, position]} of {wanted[position]} views "
+            f"from {ensemble.replicas[replica]}; its weights may be damaged: mend them, delete {PREDICTIONS}/, go on"
         )
 
 
@@ -125,7 +125,7 @@ def _table(percent: dict[Cell, Errors], ensemble: Ensemble) -> list[dict[str, An
 
 
 def _single_model(percent: dict[Cell, Errors], ensemble: Ensemble) -> dict[str, Any]:
-    """The paper's choice for its rows of one model: the replica of lowest top-1 error on validation, with one crop."""
+    """The paper's choice for its rows of one model: the replica of lowest validation error with the fewest crops."""
     first = min(ensemble.policies)
     best = min(range(len(ensemble.replicas)), key=lambda k: percent[(k,), first][:, 0].mean())
     return {"replica": ensemble.replicas[best], "rows": _rows_of_replica(percent, ensemble, best)}

@@ -29,6 +29,8 @@ Kind = Literal["recipe", "evaluation"]
 RUN = "run.json"
 DATASET = "dataset"
 PREDICTIONS = "predictions"
+# What may lie in a run directory before a recipe is bound to it: what prepare_dataset.py makes, for one.
+OWN_NAMES = {"dataset", "logs", "replicas"}
 REPORT = "report"
 
 
@@ -75,7 +77,7 @@ def claim(run: Storage, kind: Kind, settings: dict[str, Any]) -> None:
                 + "\nRepeat it with the same options, or choose another --run-dir."
             )
         return
-    if strangers := run.files(""):
+    if strangers := [name for name in run.names("") if name not in OWN_NAMES]:
         raise UserError(f"{run} is not empty and holds no run ({strangers[0]}, ...); choose another --run-dir")
     # The id tells this run from an earlier one at the same place, in trackers that remember both.
     run.write_json(RUN, {"id": uuid.uuid4().hex, kind: settings})

@@ -3,6 +3,7 @@
 A root is a local path or a URI that pyarrow or fsspec knows (``s3://``, ``gs://``, ``abfs://``).
 """
 
+import io
 import json
 import uuid
 from collections.abc import Iterator
@@ -28,11 +29,13 @@ class Storage:
     @classmethod
     def at(cls, uri: str) -> "Storage":
         """The storage at ``uri``; a local path is made absolute, since Ray's workers run in other folders."""
+        uri = uri.removeprefix("file://")
         return cls(uri.rstrip("/") if "://" in uri else str(Path(uri).expanduser().resolve()))
 
     def below(self, name: str) -> "Storage":
         """The folder ``name`` of this one."""
-        return Storage(f"{self.root}/{name}")
+        location, mark, options = self.root.partition("?") if "://" in self.root else (self.root, "", "")
+        return Storage(f"{location.rstrip('/')}/{name}{mark}{options}")
 
     @cached_property
     def _resolved(self) -> tuple[pafs.FileSystem, str]:
@@ -76,6 +79,11 @@ class Storage:
         names = (info.base_name for info in self.filesystem.get_file_info(selector) if info.is_file)
         return sorted(name for name in names if PARTIAL not in name)
 
+    def names(self, folder: str) -> list[str]:
+        """Names of all files and folders directly in ``folder``, sorted; empty where there is no such folder."""
+        selector = pafs.FileSelector(self.path(folder), allow_not_found=True)
+        return sorted(info.base_name for info in self.filesystem.get_file_info(selector))
+
     def read(self, name: str) -> bytes:
         """The file's content.
 
@@ -89,9 +97,12 @@ class Storage:
     def writing(self, name: str) -> Iterator[BinaryIO]:
         """Write ``name`` as a stream; it appears whole at the end of the block, or not at all."""
         target = self.path(name)
-        if not self.is_local:  # an object store shows an object only once it is complete
+        if not self.is_local:
+            buffer = io.BytesIO()
+            yield buffer
+            # An object store shows an object once it is complete; it is begun only when the content is.
             with self.filesystem.open_output_stream(target) as stream:
-                yield stream
+                stream.write(buffer.getbuffer())
             return
         Path(target).parent.mkdir(parents=True, exist_ok=True)
         partial = Path(f"{target}{PARTIAL}{uuid.uuid4().hex[:8]}")

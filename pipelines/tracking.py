@@ -14,12 +14,13 @@ from typing import Any
 from pipelines.dataset import Manifest
 from pipelines.recipes import Recipe
 from pipelines.report import REPORT_JSON, REPORT_MARKDOWN
-from pipelines.run_directory import finished_replicas, read_metrics, replica_name, run_id
+from pipelines.run_directory import ReplicaFiles, finished_replicas, read_metrics, replica_name, run_id
 from pipelines.storage import Storage
 
 EXPERIMENT = "googlenet-ensemble"
 ID_TAG = "googlenet_run_id"
 ROLE_TAG = "googlenet_role"
+ALARM_TAG = "alarm"
 PARENT = "ensemble"
 FOLLOW_SECONDS = 5.0
 CLOSE_SECONDS = 60.0
@@ -127,12 +128,22 @@ class Tracker:
                 now = _now_ms()
                 numbers = {k: v for k, v in line.items() if k not in ("epoch", "step") and not isinstance(v, str)}
                 client.log_batch(child, [Metric(k, v, now, line["epoch"]) for k, v in numbers.items()])
-                if alarm := line.get("alarm"):
-                    client.set_tag(child, "alarm", alarm)
+                self._set_alarm(client, child, line.get("alarm"))
                 self._sent[replica] = line["epoch"]
+            if self._phases.get(replica) == "failed" and self.run.exists(ReplicaFiles(replica).failure):
+                reason = self.run.read(ReplicaFiles(replica).failure).decode().strip().splitlines()[-1]
+                client.set_tag(child, "failure", reason)
             self._set_status(client, child, self._status(replica))
         if self._final:
             self._send_result(client, ids[PARENT])
+        else:
+            self._set_status(client, ids[PARENT], "RUNNING")
+
+    def _set_alarm(self, client: Any, child: str, alarm: str | None) -> None:
+        if alarm:
+            client.set_tag(child, ALARM_TAG, alarm)
+        elif ALARM_TAG in client.get_run(child).data.tags:
+            client.delete_tag(child, ALARM_TAG)
 
     def _status(self, replica: int) -> str:
         status = STATUSES.get(self._phases.get(replica, "waiting"), "RUNNING")
@@ -163,7 +174,8 @@ class Tracker:
         ids = {run.data.tags[ROLE_TAG]: run.info.run_id for run in mine}
         if PARENT not in ids:
             ids[PARENT] = self._create(client, experiment, PARENT, {})
-        recipe = {name: str(value) for name, value in self.recipe.to_dict().items()}
+        # The label may change from one start to the next; a parameter may not.
+        recipe = {name: str(value) for name, value in self.recipe.to_dict().items() if name != "name"}
         self._log_params(client, ids[PARENT], {**recipe, "dataset_digest": self.manifest.digest})
         for replica in range(self.recipe.replicas):
             name = replica_name(replica)
@@ -198,8 +210,9 @@ class Tracker:
         found = client.get_experiment_by_name(EXPERIMENT)
         if found:
             return str(found.experiment_id)
-        is_file_store = self.tracking_uri.startswith("sqlite:") and self.run.is_local
-        location = (Path(self.run.root) / "mlartifacts").as_uri() if is_file_store else None
+        # Beside the database: MLflow's own choice would be a folder relative to whatever this process is in.
+        database = self.tracking_uri.removeprefix("sqlite:///")
+        location = (Path(database).parent / "mlartifacts").as_uri() if database != self.tracking_uri else None
         return str(client.create_experiment(EXPERIMENT, artifact_location=location))
 
     def _set_status(self, client: Any, run_id: str, status: str) -> None:

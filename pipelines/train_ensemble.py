@@ -15,7 +15,7 @@ import tyro
 
 from pipelines.command_line import absolute_data, parse, run_command
 from pipelines.evaluate_ensemble import evaluate_run
-from pipelines.initial_weights import keep_initial_weights
+from pipelines.initial_weights import check_initial_weights, keep_initial_weights
 from pipelines.prepare_dataset import BadImages, find_images, prepare
 from pipelines.progress import duration, say
 from pipelines.ray_session import connected, native_errors_in
@@ -57,6 +57,7 @@ def run_job(arguments: Arguments) -> int:
     run = Storage.at(arguments.run_dir)
     recipe = _with_absolute_paths(arguments.fields)
     found = find_images(run, recipe)  # bad input ends the job before a cluster is started, or the run claimed
+    check_initial_weights(run, recipe)
     claim(run, "recipe", recipe.to_dict())
     started = time.monotonic()
     with native_errors_in(run), connected():
@@ -101,13 +102,14 @@ def _main() -> int:
 
 
 def _recipe_name(argv: list[str]) -> str:
-    """The value of --recipe, which decides the defaults of all other options and so is read before them."""
+    """The (last) value of --recipe, which decides the defaults of all other options and so is read before them."""
+    name = "paper"
     for position, word in enumerate(argv):
         if word == "--recipe" and position + 1 < len(argv):
-            return argv[position + 1]
-        if word.startswith("--recipe="):
-            return word.partition("=")[2]
-    return "paper"
+            name = argv[position + 1]
+        elif word.startswith("--recipe="):
+            name = word.partition("=")[2]
+    return name
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 pytestmark = pytest.mark.timeout(300)
 
-SHORT = "--replicas 1 --epochs 1 --policies 1 --crop-px 84 --images-per-shard 20"
+SHORT = "--replicas 1 --epochs 1 --policies 1 --crop-px 84"
 NARROW = f"{SHORT} --width 0.125"
 
 
@@ -84,19 +84,23 @@ def checks(places: dict[str, str], ray_cluster: str, finished_run: Path) -> dict
         assert "report:" in out
 
     def prepare(command: str) -> None:
-        assert "images of 3 classes" in run(command, places, ray_cluster, "--images-per-shard 20")
+        assert "images of 3 classes" in run(command, places, ray_cluster)
 
     def evaluate(command: str) -> None:
-        assert "models  crops" in run(command, places, ray_cluster, "--policies 1")
+        short = "--policies 1" if "--data" in command else ""
+        assert "models  crops" in run(command, places, ray_cluster, short)
+
+    def table_1(command: str) -> None:
+        assert "6,998,552 without auxiliary heads" in run(command, places, ray_cluster)
+
+    def show_help(command: str) -> None:
+        assert "--sampling-seed" in run(command, places, ray_cluster)
 
     def submit(command: str) -> None:
         with _head() as address:
             out = run(command, places, address, f"{NARROW} --data {places['PHOTOS']}")
         assert "succeeded" in out
         assert (Path(places["SHARED"]) / "report/report.json").exists()
-
-    def review(_command: str) -> None:
-        _check_ui(finished_run)
 
     def only_planned(command: str) -> None:
         run(command.replace("make", "make -n"), {}, ray_cluster)
@@ -105,10 +109,10 @@ def checks(places: dict[str, str], ray_cluster: str, finished_run: Path) -> dict
         "make demo": demo,
         "make setup": only_planned,
         "make test": only_planned,  # this very process
-        "make ui": review,
+        "make ui": lambda _command: _check_ui(finished_run),
         ". .venv/bin/activate": lambda _command: None,
-        "python -m googlenet": lambda command: print(run(command, {}, ray_cluster)),
-        "python pipelines/train_ensemble.py --recipe demo --help": lambda command: print(run(command, {}, ray_cluster)),
+        "python -m googlenet": table_1,
+        "python pipelines/train_ensemble.py --recipe demo --help": show_help,
         "python pipelines/train_ensemble.py --recipe demo": train,
         "python pipelines/train_ensemble.py --recipe finetune": finetune,
         "python pipelines/prepare_dataset.py": prepare,

@@ -1,6 +1,7 @@
 """Published weights: torchvision's model and a second Caffe GoogLeNet written here give the same outputs."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -201,6 +202,16 @@ def test_a_pickle_that_runs_code_is_not_run(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="plain weights"):
         read_weights(buffer.getvalue(), "x.pth")
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("gone", ["classifier.weight", "aux.4a.conv.conv.weight"])
+def test_a_file_that_lacks_one_layer_is_not_a_start(gone: str) -> None:
+    model = GoogLeNet(11, "paper")
+    stored = read_weights(npz(caffe_arrays(classes=11)), "x.npz")
+    tensors = {**model.state_dict(), **stored.tensors}
+    del tensors[gone]
+    with pytest.raises(WeightsError, match=f"{gone} is missing"):
+        start_from(model, replace(stored, tensors=tensors))
 
 
 def test_weights_of_another_variant_are_refused() -> None:

@@ -39,6 +39,17 @@ def test_what_is_not_finite_ends_training_at_once(bad: dict[str, float]) -> None
         HeadMonitor(10, 100).observe(step(7, **bad))
 
 
+def test_what_it_has_seen_survives_a_restart() -> None:
+    whole, first, second = (HeadMonitor(10, patience_steps=10) for _ in range(3))
+    for number in range(1, 11):
+        whole.observe(step(number, logits=2.31))
+        (first if number <= 6 else second).observe(step(number, logits=2.31))
+        if number == 6:
+            second.load(first.state())
+    assert whole.alarms == second.alarms
+    assert second.alarms
+
+
 def test_no_patience_means_no_alarm() -> None:
     monitor = HeadMonitor(10, patience_steps=0)
     for number in range(1, 600):

@@ -46,6 +46,13 @@ def test_16_bit_greyscale_keeps_its_levels() -> None:
     assert (decoded[:, :, 0] == np.arange(256).reshape(16, 16)).all()
 
 
+@pytest.mark.parametrize(("dtype", "white"), [(np.float32, 1.0), (np.float32, 255.0), (np.int32, 255)])
+def test_floating_point_and_32_bit_greyscale_are_scaled_by_their_range(dtype: type, white: float) -> None:
+    grey = np.linspace(0, 1, 256).reshape(16, 16)
+    decoded = decode_rgb(encode(Image.fromarray((grey * white).astype(dtype)), "TIFF"))
+    assert np.abs(decoded[:, :, 0] - grey * 255).max() <= 1
+
+
 def png_16_bit_rgb(values: np.ndarray) -> bytes:
     """A PNG of 16 bits a channel, by hand: Pillow cannot write one."""
     height, width, _ = values.shape

@@ -88,8 +88,9 @@ def test_resumed_training_is_bit_identical_to_uninterrupted_training(variant: st
     assert all(torch.equal(expected[name], actual[name]) for name in expected)
 
 
-def test_training_lowers_the_loss_of_all_three_heads() -> None:
-    state, seen = new_state(), []
+@pytest.mark.parametrize("variant", ["paper", "bn"])
+def test_training_lowers_the_loss_of_all_three_heads(variant: str) -> None:
+    state, seen = new_state(variant), []
     for head in state.model.aux.values():
         head.dropout.p = 0.0  # the losses of the last step shall be comparable with those of the first
     constant = replace(SETTINGS, learning_rate=LearningRate(0.02, "paper", 0, 30))

@@ -84,6 +84,20 @@ def test_auxiliary_heads_hang_on_4a_and_4d_and_speak_only_in_training() -> None:
     assert evaluated.aux_4d is None
 
 
+def test_the_papers_auxiliary_head_pools_5x5_with_stride_3() -> None:
+    """On 14x14 maps: the windows of section 5, written out; adaptive pooling would take others."""
+    head = GoogLeNet(num_classes=5).eval().aux["4a"]
+    maps = torch.randn(2, 512, 14, 14, generator=torch.Generator().manual_seed(0))
+    starts = (0, 3, 6, 9)
+    windows = [[maps[:, :, y : y + 5, x : x + 5].mean(dim=(2, 3)) for x in starts] for y in starts]
+    pooled = torch.stack([torch.stack(row, dim=-1) for row in windows], dim=-2)
+    reduced = torch.einsum("nchw,oc->nohw", pooled, head.conv.conv.weight[:, :, 0, 0])
+    features = (reduced + head.conv.conv.bias[:, None, None]).relu().flatten(1)
+    hidden = (features @ head.hidden.weight.T + head.hidden.bias).relu()
+    expected = hidden @ head.classifier.weight.T + head.classifier.bias
+    torch.testing.assert_close(head(maps), expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["caffe", "google"])
 def test_local_response_norm_equals_pytorchs(name: str) -> None:
     constants = LRN_CONSTANTS[name]

@@ -52,7 +52,9 @@ def test_averages_are_those_of_all_144_views_one_by_one() -> None:
     predictor = Predictor(replicas, CROP)
     for size in [(60, 45), (45, 60), (50, 50)]:  # the last has 48 distinct views
         data = picture(*size)
-        found = predictor.predict(ScaledImage.decode(data, CROP))
+        prediction = predictor.predict(ScaledImage.decode(data, CROP))
+        found = prediction.probabilities
+        assert prediction.num_views.tolist() == [[1, 10, 144]] * 2
         assert found.shape == (2, 3, 5)
         assert np.abs(found - reference(replicas, data)).max() < 1e-6
         assert np.allclose(found.sum(axis=2), 1, atol=1e-6)
@@ -61,6 +63,13 @@ def test_averages_are_those_of_all_144_views_one_by_one() -> None:
 def test_an_image_is_predicted_alike_whatever_was_predicted_before() -> None:
     predictor = Predictor([replica(0, "paper")], CROP)
     first, second = (ScaledImage.decode(picture(*size), CROP) for size in [(60, 45), (50, 50)])
-    alone = predictor.predict(first)
+    alone = predictor.predict(first).probabilities
     predictor.predict(second)
-    assert np.array_equal(predictor.predict(first), alone)
+    assert np.array_equal(predictor.predict(first).probabilities, alone)
+
+
+def test_views_without_finite_outputs_are_not_counted() -> None:
+    broken = replica(0, "bn")
+    torch.nn.init.constant_(broken.model.classifier.bias, torch.nan)
+    prediction = Predictor([replica(1, "bn"), broken], CROP).predict(ScaledImage.decode(picture(60, 45), CROP))
+    assert prediction.num_views.tolist() == [[1, 10, 144], [0, 0, 0]]

@@ -80,6 +80,20 @@ def test_weights_without_class_names_ask_for_them(
         evaluate_weights(arguments)
 
 
+def test_weights_of_this_project_bring_their_crop_size_and_disagreement_is_refused(
+    ray_cluster: str, photo_folder: Path, finished_run: Path, tmp_path: Path
+) -> None:
+    files = tuple(str(finished_run / f"replicas/{k}/weights.safetensors") for k in range(2))
+    arguments = Arguments(str(tmp_path / "run"), str(photo_folder), files, policies=(1,))
+    with pytest.raises(UserError, match=r"crop_px.*84.*35"):
+        evaluate_weights(replace(arguments, crop_px=84))
+    evaluate_weights(arguments)
+    ours, theirs = (json.loads((run / "report/report.json").read_text()) for run in (tmp_path / "run", finished_run))
+    assert ours["ensemble"]["crop_px"] == 35
+    singles = [[r["rows"][0]["top1_error"] for r in report["replicas"][:2]] for report in (ours, theirs)]
+    assert singles[0] == singles[1]
+
+
 def test_a_class_folder_that_the_model_lacks_is_named(photo_folder: Path) -> None:
     with pytest.raises(UserError, match="class_1"):
         list_evaluation_folder(Storage.at(str(photo_folder)), ("class_0", "class_2"))

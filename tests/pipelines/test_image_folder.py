@@ -44,6 +44,28 @@ def test_a_folder_without_a_split_is_split_by_the_hash_of_the_path(tmp_path: Pat
     assert held_out <= set(ids(list_image_folder(root, 10), "val"))  # a new class moves no file of the others
 
 
+@pytest.mark.parametrize("train", ["train", "Train", "training"])
+def test_train_without_validation_is_split_and_test_is_left_alone(tmp_path: Path, train: str) -> None:
+    names = [f"{train}/{cls}/{number}.jpg" for cls in "ab" for number in range(10)]
+    listing = list_image_folder(make(tmp_path, *names, "test/a/1.jpg"), 10)
+    assert listing.classes == ("a", "b")
+    assert len(ids(listing, "val")) == 2
+    assert sorted(ids(listing, "train") + ids(listing, "val")) == sorted(names)
+    assert listing.ignored == ("test/a/1.jpg",)
+
+
+def test_split_folders_may_be_capitalised(tmp_path: Path) -> None:
+    listing = list_image_folder(make(tmp_path, "Train/a/1.jpg", "Train/b/1.jpg", "Val/a/2.jpg"), 10)
+    assert listing.classes == ("a", "b")
+    assert ids(listing, "val") == ["Val/a/2.jpg"]
+
+
+def test_a_link_to_nothing_is_listed_and_not_passed_over(tmp_path: Path) -> None:
+    root = make(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg")
+    (tmp_path / "train/b/2.jpg").symlink_to(tmp_path / "gone.jpg")
+    assert "train/b/2.jpg" in ids(list_image_folder(root, 10), "train")
+
+
 def test_what_operating_systems_leave_is_not_an_image(tmp_path: Path) -> None:
     root = make(tmp_path, "train/a/1.jpg", "train/a/.DS_Store", "train/b/Thumbs.db", "train/b/1.jpg", "val/a/1.jpg")
     listing = list_image_folder(root, 10)
@@ -59,6 +81,7 @@ def test_what_operating_systems_leave_is_not_an_image(tmp_path: Path) -> None:
         (["a/1.jpg", "a/2.jpg"], "only one class"),
         (["train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg", "val/c/1.jpg"], "class c has validation images but no"),
         (["a/1.jpg", "b/1.jpg"], "no validation images"),
+        (["val/a/1.jpg", "val/b/1.jpg"], "no train/"),
     ],
 )
 def test_unusable_folders_are_refused(tmp_path: Path, names: list[str], message: str) -> None:

@@ -97,6 +97,24 @@ def test_quarantine_lists_the_files_and_goes_on_without_them(ray_cluster: str, p
     assert manifest.splits["val"].images == 42
 
 
+def test_a_file_that_cannot_be_read_is_not_quarantined(ray_cluster: str, photos: Path, tmp_path: Path) -> None:
+    (photos / "train/class_0/gone.jpg").symlink_to(photos / "nowhere.jpg")
+    with pytest.raises(UserError, match=r"train/class_0/gone\.jpg"):
+        prepare(Storage.at(str(tmp_path / "run")), Recipe(data=str(photos)), "quarantine")
+
+
+def test_finished_shards_are_not_written_again(ray_cluster: str, photos: Path, tmp_path: Path) -> None:
+    run = prepared(ray_cluster, tmp_path / "run", photos)
+    whole = run.read("dataset/manifest.json")
+    run.delete("dataset/manifest.json")
+    run.delete("dataset/train/00001.json")  # killed before it was noted
+    before = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "run/dataset/train").glob("*.parquet")}
+    prepared(ray_cluster, tmp_path / "run", photos)
+    after = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "run/dataset/train").glob("*.parquet")}
+    assert [name for name in before if before[name] != after[name]] == ["00001.parquet"]
+    assert run.read("dataset/manifest.json") == whole
+
+
 def test_a_class_that_quarantine_would_empty_is_refused(ray_cluster: str, photos: Path, tmp_path: Path) -> None:
     for path in (photos / "train/class_1").iterdir():
         path.write_bytes(b"broken")

@@ -29,11 +29,15 @@ def test_an_unknown_field_is_refused_by_name() -> None:
         ("epochs", "many"),
         ("epochs", 0),
         ("crop_px", 100),
+        ("crop_px", 28),
         ("variant", "v3"),
         ("interpolations", ["lanczos"]),
         ("learning_rate", -1),
         ("momentum", 1.0),
         ("areas", []),
+        ("max_gradient_norm", -1),
+        ("wide_replica_width", 0),
+        ("policies", [1, 1]),
     ],
 )
 def test_a_value_out_of_range_is_refused_with_its_field(field: str, value: object) -> None:

@@ -44,7 +44,7 @@ def answers(*choices: list[int]) -> np.ndarray:
 
 def predict(run: Storage, rows: list[int], shard: int = 0, ensemble: Ensemble = ENSEMBLE, views: int = 144) -> None:
     probabilities = answers([0, 1, 2, 3, 4, 0], [0, 1, 2, 0, 0, 0])[rows]
-    counts = np.full((len(rows), 2), views, np.int32)
+    counts = np.tile(np.array([1, 10, views], np.int32), (len(rows), 2, 1))
     predicted = Predicted([IDS[row] for row in rows], LABELS[rows], counts, probabilities)
     write_predictions(run.below("predictions"), file_name(shard), ensemble, predicted)
 
@@ -105,7 +105,9 @@ def test_predictions_of_other_weights_are_refused(run: Storage) -> None:
 
 def test_an_image_that_the_data_set_does_not_have_is_refused(run: Storage) -> None:
     predict(run, list(range(6)))
-    stranger = Predicted(["val/9.jpg"], LABELS[:1], np.full((1, 2), 144, np.int32), answers([0] * 6, [0] * 6)[:1])
+    stranger = Predicted(
+        ["val/9.jpg"], LABELS[:1], np.tile(np.array([1, 10, 144], np.int32), (1, 2, 1)), answers([0] * 6, [0] * 6)[:1]
+    )
     write_predictions(run.below("predictions"), file_name(1), ENSEMBLE, stranger)
     with pytest.raises(UserError, match=r"not in the data set: val/9\.jpg"):
         build_report(run, ENSEMBLE)

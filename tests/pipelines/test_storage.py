@@ -46,3 +46,13 @@ def test_a_filesystem_of_fsspec_is_a_storage_like_any_other() -> None:
     storage.delete("a/b.txt")
     assert storage.files("a") == []
     assert not storage.is_local
+    with pytest.raises(RuntimeError), storage.writing("a/c.txt") as stream:
+        stream.write(b"half")
+        raise RuntimeError
+    assert storage.files("a") == []
+
+
+def test_file_uris_are_paths_and_options_stay_behind_the_names(tmp_path: Path) -> None:
+    assert Storage.at(f"file://{tmp_path}").root == str(tmp_path)
+    below = Storage.at("s3://bucket/run?endpoint_override=localhost").below("predictions")
+    assert below.root == "s3://bucket/run/predictions?endpoint_override=localhost"
