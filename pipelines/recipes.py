@@ -202,7 +202,7 @@ def demo() -> Recipe:
     Source: none; tuned on the embedded set to err visibly.
     Command: make demo
     Cost: under ten minutes on two cores.
-    Expected: see the README.
+    Expected: 29 to 31 % top-1 error of one model with one crop, 17 to 23 % of seven with 144 (RESULTS.md).
     """
     return Recipe(
         name="demo",
@@ -264,8 +264,8 @@ def finetune() -> Recipe:
 
     Source: none; one untuned choice.
     Command: train_ensemble.py --recipe finetune --init-weights bvlc_googlenet.npz --data PHOTOS --run-dir RUN
-    Cost: see RESULTS.md.
-    Expected: see RESULTS.md.
+    Cost: 20 minutes for two replicas side by side on 1,100 photographs and two cores.
+    Expected: 84.9 to 87.9 % right on 372 photographs of clothing, 10 classes, one crop (RESULTS.md).
     """
     return Recipe(
         name="finetune",
