@@ -9,25 +9,18 @@ decoded stops the stage with a list of all such files, or, with ``--bad-images q
 """
 
 import hashlib
-import io
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-from PIL import Image
-
-from googlenet.crops import scaled_size
-from googlenet.images import ImageDecodeError, decode_rgb
-from googlenet.records import ROW_GROUP_IMAGES, SCHEMA
 from pipelines import embedded_dataset
 from pipelines.command_line import absolute_data, parse, run_command
 from pipelines.dataset import MANIFEST, SPLITS, Manifest, Shard, Split, read_manifest
 from pipelines.errors import UserError
 from pipelines.image_folder import ImageFile, Listing, list_image_folder
+from pipelines.image_shards import ShardPlan, Source, plan_shards, write_shards
 from pipelines.progress import say
 from pipelines.ray_session import connected, native_errors_in
 from pipelines.recipes import Recipe, differences
@@ -38,54 +31,8 @@ BadImages = Literal["stop", "quarantine"]
 QUARANTINE = f"{DATASET}/quarantine.jsonl"
 # The fields of a recipe that decide the prepared data set.
 RECIPE_FIELDS = ("data", "data_seed", "val_percent", "images_per_shard", "stored_short_side_px")
-STORED_JPEG_QUALITY = 95
 EVALUATION_IMAGES_PER_SHARD = 1024
 NAMES_IN_MESSAGE = 20
-
-
-@dataclass(frozen=True)
-class ShardPlan:
-    """One shard to write: its file below ``dataset/`` and its images."""
-
-    file: str
-    images: tuple[ImageFile, ...]
-
-    @property
-    def note(self) -> str:
-        """The file beside the shard that says what is in it; written after the shard."""
-        return self.file.replace(".parquet", ".json")
-
-    @property
-    def digest(self) -> str:
-        """Of the images that belong into the shard."""
-        return hashlib.sha256(_images_to_json(self).encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where image bytes come from: a folder, or the embedded data set with its seed; and how they are stored."""
-
-    folder: Storage | None
-    seed: int = 0
-    short_side_px: int | None = None
-
-    def read(self, image_id: str) -> bytes:
-        """The original bytes of an image."""
-        return self.folder.read(image_id) if self.folder else embedded_dataset.generate(image_id, self.seed).image
-
-    def to_store(self, image_id: str) -> tuple[bytes, int, int]:
-        """Bytes to store, width and height in pixels.
-
-        Raises:
-            ImageDecodeError: the image cannot be decoded.
-        """
-        data = self.read(image_id)
-        pixels = decode_rgb(data)
-        height, width = pixels.shape[:2]
-        if self.short_side_px is None or min(width, height) <= self.short_side_px:
-            return data, width, height
-        width, height = scaled_size(width, height, self.short_side_px)
-        return _encode_jpeg(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS)), width, height
 
 
 def find_images(run: Storage, recipe: Recipe) -> tuple[Source, Listing] | None:
@@ -141,10 +88,10 @@ def _prepare(
     if ignored := listing.ignored_summary():
         say(f"not part of any class, ignored: {ignored}")
     size = prepared_from["images_per_shard"]
-    plans = [plan for split in SPLITS for plan in _plan_shards(split, listing.splits[split], size)]
+    plans = [plan for split in SPLITS for plan in plan_shards(split, listing.splits[split], size)]
     for split in SPLITS:
         run.remove_partial_files(f"{DATASET}/{split}")
-    results = list(_write_shards(run, source, plans))
+    results = list(write_shards(run, source, plans))
     rejected = sorted((bad for result in results for bad in result["rejected"]), key=lambda bad: str(bad["image_id"]))
     if rejected and (bad_images == "stop" or any(bad["unreadable"] for bad in rejected)):
         raise UserError(_rejection(rejected, prepared_from["data"]))
@@ -176,77 +123,6 @@ def _open_source(recipe: Recipe) -> tuple[Source, Listing]:
         for split in SPLITS
     }
     return Source(None, recipe.data_seed, recipe.stored_short_side_px), Listing(classes, splits)
-
-
-def _plan_shards(split: str, images: Sequence[ImageFile], images_per_shard: int) -> Iterator[ShardPlan]:
-    for number, first in enumerate(range(0, len(images), images_per_shard)):
-        yield ShardPlan(f"{split}/{number:05d}.parquet", tuple(images[first : first + images_per_shard]))
-
-
-def _write_shards(run: Storage, source: Source, plans: Sequence[ShardPlan]) -> Iterator[dict[str, Any]]:
-    """Write the shards on the cluster, one task each, and give what each task found, in the order of ``plans``."""
-    import ray.data
-
-    # A row carries its own plan, so that no task is sent the names of all images. As JSON: Ray Data would have to
-    # guess a schema for lists that are empty in most rows.
-    rows = [{"plan": number, "images": _images_to_json(plan)} for number, plan in enumerate(plans)]
-    files = [plan.file for plan in plans]
-
-    def write(row: dict[str, Any]) -> dict[str, Any]:
-        plan = ShardPlan(files[row["plan"]], tuple(ImageFile(*image) for image in json.loads(row["images"])))
-        result = _finished_shard(run, plan) or write_shard(run, source, plan)
-        return {"plan": row["plan"], "result": json.dumps(result)}
-
-    found = ray.data.from_items(rows, override_num_blocks=len(rows)).map(write)
-    by_plan = {row["plan"]: json.loads(row["result"]) for row in found.iter_rows()}
-    for number in range(len(plans)):
-        yield by_plan[number]
-
-
-def _images_to_json(plan: ShardPlan) -> str:
-    return json.dumps([(image.image_id, image.label) for image in plan.images])
-
-
-def _finished_shard(run: Storage, plan: ShardPlan) -> dict[str, Any] | None:
-    """What an earlier try found in a shard that it wrote whole and without rejecting a file; those are read again."""
-    note = f"{DATASET}/{plan.note}"
-    found: dict[str, Any] = run.read_json(note) if run.exists(note) else {}
-    return found if found.get("plan") == plan.digest and not found["rejected"] else None
-
-
-def write_shard(run: Storage, source: Source, plan: ShardPlan) -> dict[str, Any]:
-    """Read, check and store the images of one shard.
-
-    Returns:
-        ``images`` (number stored), ``counts`` (by label), ``digest``, ``rejected`` (image_id and reason of each).
-    """
-    columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
-    digest, rejected = hashlib.sha256(), []
-    for file in plan.images:
-        try:
-            data, width, height = source.to_store(file.image_id)
-        except (ImageDecodeError, OSError) as error:
-            # Only what is broken can be left out; what cannot be read now may be whole.
-            unreadable = isinstance(error, OSError)
-            rejected.append({"image_id": file.image_id, "reason": str(error), "unreadable": unreadable})
-            continue
-        digest.update(f"{file.image_id}\0{file.label}\0{hashlib.sha256(data).hexdigest()}\n".encode())
-        row = (file.image_id, data, file.label, width, height)
-        for name, value in zip(SCHEMA.names, row, strict=True):
-            columns[name].append(value)
-    with run.writing(f"{DATASET}/{plan.file}") as stream:
-        # Encoded images do not compress; random access is quicker without.
-        pq.write_table(pa.table(columns, SCHEMA), stream, row_group_size=ROW_GROUP_IMAGES, compression="none")
-    counts = {str(label): count for label, count in Counter(columns["label"]).items()}
-    result = {"images": len(columns["label"]), "counts": counts, "digest": digest.hexdigest(), "rejected": rejected}
-    run.write_json(f"{DATASET}/{plan.note}", {"plan": plan.digest, **result})
-    return result
-
-
-def _encode_jpeg(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=STORED_JPEG_QUALITY, subsampling=0)
-    return buffer.getvalue()
 
 
 def _rejection(rejected: Sequence[dict[str, Any]], data: str) -> str:
