@@ -5,6 +5,7 @@ waits, and losing a post loses nothing but a moment of the display.
 """
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -54,16 +55,21 @@ class ProgressBoard:
         return self._statuses
 
 
-class TrainingDisplay:
-    """Shows the replicas of a run; call :meth:`update` as often as there is news."""
+class _Display(ABC):
+    """A live picture on a terminal; elsewhere a plain line now and then."""
 
-    def __init__(self, replicas: int, epochs: int, console: Console | None = None) -> None:
+    def __init__(self, console: Console | None) -> None:
         self._console = console or Console(highlight=False)
-        self._statuses = {replica: ReplicaStatus(epochs=epochs) for replica in range(replicas)}
-        self._clock = _Clock()
         self._live: Live | None = None
         self._last_line = time.monotonic()
-        self._told: set[tuple[int, str]] = set()
+
+    @abstractmethod
+    def line(self) -> str:
+        """The state in one line."""
+
+    @abstractmethod
+    def _picture(self) -> Group:
+        """The state on a terminal."""
 
     @contextmanager
     def showing(self) -> Iterator[None]:
@@ -71,9 +77,27 @@ class TrainingDisplay:
         if not self._console.is_terminal:
             yield
             return
-        with Live(self._table(), console=self._console, refresh_per_second=2) as self._live:
+        with Live(self._picture(), console=self._console, refresh_per_second=2) as self._live:
             yield
         self._live = None
+
+    def _refresh(self, *, at_once: bool = False) -> None:
+        """Show the state: on a terminal always, else if a line is due or wanted ``at_once``."""
+        if self._live:
+            self._live.update(self._picture())
+        elif not self._console.is_terminal and (at_once or time.monotonic() - self._last_line >= PLAIN_LINE_SECONDS):
+            self._last_line = time.monotonic()
+            self._console.print(self.line(), soft_wrap=True)
+
+
+class TrainingDisplay(_Display):
+    """Shows the replicas of a run; call :meth:`update` as often as there is news."""
+
+    def __init__(self, replicas: int, epochs: int, console: Console | None = None) -> None:
+        super().__init__(console)
+        self._statuses = {replica: ReplicaStatus(epochs=epochs) for replica in range(replicas)}
+        self._clock = _Clock()
+        self._told: set[tuple[int, str]] = set()
 
     def update(self, posted: dict[int, ReplicaStatus], phases: dict[int, str]) -> None:
         """Take in what workers posted, and what the scheduler knows better: who waits, is done or has failed."""
@@ -86,11 +110,7 @@ class TrainingDisplay:
             self._tell_alarms(replica, news.alarms)
         share = sum(status.share_done for status in self._statuses.values()) / len(self._statuses)
         self._clock.tick(share)
-        if self._live:
-            self._live.update(self._table())
-        elif not self._console.is_terminal and time.monotonic() - self._last_line >= PLAIN_LINE_SECONDS:
-            self._last_line = time.monotonic()
-            self._console.print(self.line(), soft_wrap=True)
+        self._refresh()
 
     def _tell_alarms(self, replica: int, alarms: Sequence[str]) -> None:
         """Each dead head once: its message changes with every step, its name does not."""
@@ -116,7 +136,7 @@ class TrainingDisplay:
         text = f"training: {done}/{len(self._statuses)} replicas done, {self._clock.left()} left"
         return " | ".join([text, *running])
 
-    def _table(self) -> Group:
+    def _picture(self) -> Group:
         table = Table(box=None, padding=(0, 1), title_justify="left")
         for heading in ("replica", "", "epoch", "loss", "images/s", "val top-1 error", ""):
             table.add_column(heading, justify="right" if heading != "" else "left", no_wrap=True)
@@ -133,33 +153,18 @@ class TrainingDisplay:
         return Group(Text(f"training, {self._clock.left()} left"), table)
 
 
-class EvaluationDisplay:
+class EvaluationDisplay(_Display):
     """Progress of the evaluation in images."""
 
     def __init__(self, total: int, done: int, console: Console | None = None) -> None:
-        self._console = console or Console(highlight=False)
+        super().__init__(console)
         self._total, self._done, self._first = total, done, done
-        self._started = self._last_line = time.monotonic()
-        self._live: Live | None = None
-
-    @contextmanager
-    def showing(self) -> Iterator[None]:
-        """Keep the live display on the terminal during the block."""
-        if not self._console.is_terminal:
-            yield
-            return
-        with Live(self._row(), console=self._console, refresh_per_second=2) as self._live:
-            yield
-        self._live = None
+        self._started = time.monotonic()
 
     def advance(self, images: int) -> None:
         """So many more images are done."""
         self._done += images
-        if self._live:
-            self._live.update(self._row())
-        elif time.monotonic() - self._last_line >= PLAIN_LINE_SECONDS or self._done == self._total:
-            self._last_line = time.monotonic()
-            self._console.print(self.line(), soft_wrap=True)
+        self._refresh(at_once=self._done == self._total)
 
     def line(self) -> str:
         """The state in one line."""
@@ -167,7 +172,7 @@ class EvaluationDisplay:
         left = duration((self._total - self._done) / rate) if rate else "?"
         return f"evaluation: {self._done}/{self._total} images, {rate:.1f} images/s, {left} left"
 
-    def _row(self) -> Group:
+    def _picture(self) -> Group:
         bar = ProgressBar(total=max(self._total, 1), completed=self._done, width=40)
         return Group(Text(self.line()), bar)
 
