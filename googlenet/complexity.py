@@ -1,5 +1,6 @@
 """Parameters and multiply-adds of the network, counted on the network itself, beside those that Table 1 prints."""
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -80,7 +81,7 @@ ALEXNET = (
 
 def table_rows(crop_px: int = 224) -> list[Row]:
     """The rows of Table 1 with parameters, computed at ``crop_px`` (the printed figures are for 224)."""
-    measured = _measure(crop_px)
+    measured = _measure(_paper_network(), crop_px)
     rows = []
     for name, (printed_weights, printed_ops) in PRINTED.items():
         layers = [layer for layer in measured if _row_of(layer.name) == name]
@@ -130,16 +131,24 @@ class _Layer:
     multiply_adds: int
 
 
-def _measure(crop_px: int) -> list[_Layer]:
-    """Every convolution and linear layer as it sees one image; no arithmetic is done."""
+def forward_flops(model: GoogLeNet, crop_px: int) -> int:
+    """Floating-point operations of one image's way through ``model``: two for each multiply-add of its layers."""
+    return 2 * sum(layer.multiply_adds for layer in _measure(copy.deepcopy(model).to("meta"), crop_px))
+
+
+def _measure(model: GoogLeNet, crop_px: int) -> list[_Layer]:
+    """Every convolution and linear layer of a model on the meta device as it sees one image; computes nothing."""
     layers: list[_Layer] = []
-    with torch.device("meta"):
-        model = GoogLeNet(aux_heads=False).eval()
-        for name, module in model.named_modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                module.register_forward_hook(_recorder(name, layers))
-        model(torch.empty(1, 3, crop_px, crop_px))
+    for name, module in model.eval().named_modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.register_forward_hook(_recorder(name, layers))
+    model(torch.empty(1, 3, crop_px, crop_px, device="meta"))
     return layers
+
+
+def _paper_network() -> GoogLeNet:
+    with torch.device("meta"):
+        return GoogLeNet(aux_heads=False)
 
 
 def _recorder(name: str, layers: list[_Layer]):  # type: ignore[no-untyped-def]  # torch's hook type is private

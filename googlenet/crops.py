@@ -4,11 +4,14 @@ An image is scaled so that its shorter side is each of four sizes (256, 288, 320
 scaled image three squares are taken along its longer side (left, centre, right; top, centre, bottom of a portrait
 image). Of each square: its four corners and centre at the crop size, and the whole square resized to the crop size.
 Each of these also mirrored. Nothing here touches pixels.
+
+A crop policy says which views are averaged: 1, 10, 144, or all 36 views at each of some scales, as in "256+320".
 """
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +19,24 @@ import numpy.typing as npt
 SQUARES = ("first", "centre", "last")
 KINDS = ("top_left", "top_right", "bottom_left", "bottom_right", "centre", "resized")
 CROP_POLICIES = (1, 10, 144)
+VIEWS_PER_SCALE = len(SQUARES) * len(KINDS) * 2
+
+Policy = int | str
+
+
+@dataclass(frozen=True)
+class View:
+    """One view by its place, whatever the image's size."""
+
+    scale_px: int  # the shorter side of the scaled image
+    square: str
+    kind: str
+    mirrored: bool
 
 
 @dataclass(frozen=True)
 class Box:
-    """A square window of the image at one scale: pixels, origin at the top left."""
+    """A square window of an image at one scale: pixels, origin at the top left."""
 
     scale_px: int  # the shorter side of the scaled image
     left_px: int
@@ -30,28 +46,20 @@ class Box:
 
 
 @dataclass(frozen=True)
-class View:
-    """One of the 144 views: where it comes from (for reports) and its window (for pixels)."""
-
-    scale_index: int
-    square: str
-    kind: str
-    box: Box
-
-
-@dataclass(frozen=True)
 class DistinctViews:
     """The distinct windows of an image and how much each one counts.
 
     Attributes:
-        boxes: V distinct windows.
-        weights: (P, V) float64; row p is the share of each window in crop policy p, and sums to 1.
+        boxes: D distinct windows.
+        weights: (P, D) float64; row p is the share of each window in crop policy p, and sums to 1.
         counts: for each policy the number of views that its row stands for (1, 10, 144).
+        positions: (V,) the window of each view, in the order of :func:`views_of_all`.
     """
 
     boxes: tuple[Box, ...]
     weights: npt.NDArray[np.float64]
     counts: tuple[int, ...]
+    positions: npt.NDArray[np.int64]
 
 
 def scales_px(crop_px: int) -> tuple[int, int, int, int]:
@@ -76,74 +84,114 @@ def scaled_size(width: int, height: int, scale_px: int) -> tuple[int, int]:
     return (longer, scale_px) if width >= height else (scale_px, longer)
 
 
-def all_views(width: int, height: int, crop_px: int) -> list[View]:
-    """The 144 views of an image of ``width`` x ``height`` pixels, in a fixed order, duplicates included."""
-    views = []
-    for scale_index, scale_px in enumerate(scales_px(crop_px)):
-        for square, (square_left, square_top) in _squares(width, height, scale_px).items():
-            for kind, (left, top, side) in _windows(scale_px, crop_px).items():
-                for mirrored in (False, True):
-                    box = Box(scale_px, square_left + left, square_top + top, side, mirrored)
-                    views.append(View(scale_index, square, kind, box))
-    return views
+def policy_scales_px(policy: Policy, crop_px: int) -> tuple[int, ...]:
+    """The shorter sides that a policy needs, in pixels.
+
+    Raises:
+        ValueError: there is no such policy, or a scale is smaller than the crop.
+    """
+    if policy in CROP_POLICIES:
+        return scales_px(crop_px) if policy == 144 else scales_px(crop_px)[:1]
+    try:
+        scales = tuple(int(scale) for scale in str(policy).split("+"))
+    except ValueError:
+        scales = ()
+    if not scales or list(scales) != sorted(set(scales)) or scales[0] < crop_px:
+        raise ValueError(
+            f"a crop policy is one of {CROP_POLICIES}, or rising scales of at least the crop of {crop_px} px, "
+            f"such as {8 * crop_px // 7}+{10 * crop_px // 7}; got {policy!r}"
+        )
+    return scales
 
 
-def in_policy(view: View, num_crops: int) -> bool:
-    """Whether the view belongs to the policy of 1, 10 or 144 crops.
+def num_views(policy: Policy) -> int:
+    """How many views a policy averages, duplicates counted."""
+    return int(policy) if policy in CROP_POLICIES else VIEWS_PER_SCALE * len(str(policy).split("+"))
+
+
+def views_of(policy: Policy, crop_px: int) -> tuple[View, ...]:
+    """The views of a policy, in a fixed order.
 
     The paper does not state what its 1 and 10 crops are cut from. Here: of the central square at the smallest
     scale, its centre crop (1), or its four corners and centre with their mirrors (10), after Krizhevsky.
+
+    Raises:
+        ValueError: there is no such policy.
     """
-    if num_crops == 144:
-        return True
-    central_square = view.scale_index == 0 and view.square == "centre" and view.kind != "resized"
-    if num_crops == 10:
-        return central_square
-    if num_crops == 1:
-        return central_square and view.kind == "centre" and not view.box.mirrored
-    raise ValueError(f"a crop policy is one of {CROP_POLICIES}, got {num_crops}")
+    views = [
+        View(scale_px, square, kind, mirrored)
+        for scale_px in policy_scales_px(policy, crop_px)
+        for square in SQUARES
+        for kind in KINDS
+        for mirrored in (False, True)
+    ]
+    if policy in (1, 10):
+        views = [view for view in views if view.square == "centre" and view.kind != "resized"]
+    if policy == 1:
+        views = [view for view in views if view.kind == "centre" and not view.mirrored]
+    return tuple(views)
 
 
-def distinct_views(width: int, height: int, crop_px: int, policies: Sequence[int] = CROP_POLICIES) -> DistinctViews:
+@lru_cache(maxsize=16)
+def views_of_all(policies: tuple[Policy, ...], crop_px: int) -> tuple[View, ...]:
+    """The views that occur in any of ``policies``, each once, by scale, square, kind and mirror."""
+    views = {view for policy in policies for view in views_of(policy, crop_px)}
+    return tuple(sorted(views, key=lambda v: (v.scale_px, SQUARES.index(v.square), KINDS.index(v.kind), v.mirrored)))
+
+
+def view_groups(views: Sequence[View]) -> dict[str, npt.NDArray[np.bool_]]:
+    """Which views share a scale, a square, a kind, or are mirrored: masks (V,) by the group's name."""
+    scales = sorted({view.scale_px for view in views})
+    groups = {f"scale {scale_px} px": [view.scale_px == scale_px for view in views] for scale_px in scales}
+    groups |= {f"square: {square}": [view.square == square for view in views] for square in SQUARES}
+    groups |= {f"crop: {kind.replace('_', ' ')}": [view.kind == kind for view in views] for kind in KINDS}
+    groups |= {"upright": [not view.mirrored for view in views], "mirrored": [view.mirrored for view in views]}
+    return {name: np.array(mask) for name, mask in groups.items() if any(mask) and not all(mask)}
+
+
+def box_of(view: View, width: int, height: int, crop_px: int) -> Box:
+    """The window of a view in an image of ``width`` x ``height`` pixels."""
+    square_left, square_top = _corner_of_square(view.square, width, height, view.scale_px)
+    left, top, side = _window(view.kind, view.scale_px, crop_px)
+    return Box(view.scale_px, square_left + left, square_top + top, side, view.mirrored)
+
+
+@lru_cache(maxsize=1024)
+def distinct_views(
+    width: int, height: int, crop_px: int, policies: tuple[Policy, ...] = CROP_POLICIES
+) -> DistinctViews:
     """The windows that have to be computed for ``policies``, each once, with its share in every policy.
 
     The three squares of a square image coincide, so that 48 of its 144 views are distinct; counting a window three
     times equals computing it three times.
     """
-    views = all_views(width, height, crop_px)
-    shares = [Counter(view.box for view in views if in_policy(view, policy)) for policy in policies]
-    wanted = set().union(*shares)
-    boxes = tuple(dict.fromkeys(view.box for view in views if view.box in wanted))
+    views = views_of_all(policies, crop_px)
+    box_by_view = {view: box_of(view, width, height, crop_px) for view in views}
+    boxes = tuple(dict.fromkeys(box_by_view.values()))
+    shares = [Counter(box_by_view[view] for view in views_of(policy, crop_px)) for policy in policies]
     counts = tuple(share.total() for share in shares)
     weights = np.array([[share[box] / count for box in boxes] for share, count in zip(shares, counts, strict=True)])
-    return DistinctViews(boxes, weights, counts)
+    index = {box: position for position, box in enumerate(boxes)}
+    return DistinctViews(boxes, weights, counts, np.array([index[box] for box in box_by_view.values()]))
 
 
-def _squares(width: int, height: int, scale_px: int) -> dict[str, tuple[int, int]]:
-    """Top left corner (x, y) of the three squares along the longer side."""
+def _corner_of_square(square: str, width: int, height: int, scale_px: int) -> tuple[int, int]:
+    """Left and top of one of the three squares along the longer side."""
     scaled_width, scaled_height = scaled_size(width, height, scale_px)
     slack = max(scaled_width, scaled_height) - scale_px
-    offsets = (0, slack // 2, slack)
-    if scaled_width >= scaled_height:
-        return {name: (offset, 0) for name, offset in zip(SQUARES, offsets, strict=True)}
-    return {name: (0, offset) for name, offset in zip(SQUARES, offsets, strict=True)}
+    offset = (0, slack // 2, slack)[SQUARES.index(square)]
+    return (offset, 0) if scaled_width >= scaled_height else (0, offset)
 
 
-def _windows(scale_px: int, crop_px: int) -> dict[str, tuple[int, int, int]]:
-    """Left, top and side of the six windows inside a square of ``scale_px``, keyed by kind."""
+def _window(kind: str, scale_px: int, crop_px: int) -> tuple[int, int, int]:
+    """Left, top and side of one of the six windows inside a square of ``scale_px``."""
     far = scale_px - crop_px
     middle = far // 2
-    return dict(
-        zip(
-            KINDS,
-            [
-                (0, 0, crop_px),
-                (far, 0, crop_px),
-                (0, far, crop_px),
-                (far, far, crop_px),
-                (middle, middle, crop_px),
-                (0, 0, scale_px),
-            ],
-            strict=True,
-        )
-    )
+    return {
+        "top_left": (0, 0, crop_px),
+        "top_right": (far, 0, crop_px),
+        "bottom_left": (0, far, crop_px),
+        "bottom_right": (far, far, crop_px),
+        "centre": (middle, middle, crop_px),
+        "resized": (0, 0, scale_px),
+    }[kind]

@@ -1,4 +1,4 @@
-"""Errors as sums and counts that add, over every ensemble that the replicas can form.
+"""Errors as sums and counts that add, over every ensemble that the replicas can form; intervals over images.
 
 Probabilities are arrays (N, K, C): N images, K replicas, C classes.
 """
@@ -17,6 +17,7 @@ RESAMPLES = 2000
 RESAMPLES_AT_ONCE = 50
 
 Floats = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.integer]
 
 
 def subsets(num_replicas: int) -> dict[int, list[tuple[int, ...]]]:
@@ -24,7 +25,7 @@ def subsets(num_replicas: int) -> dict[int, list[tuple[int, ...]]]:
     return {size: list(combinations(range(num_replicas), size)) for size in range(1, num_replicas + 1)}
 
 
-def label_rank(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+def label_rank(probabilities: npt.NDArray[np.floating], labels: Labels) -> npt.NDArray[np.int64]:
     """How many classes come before the label, (N, C) and (N,) to (N,); of equal probabilities the lower class first.
 
     Raises:
@@ -38,28 +39,72 @@ def label_rank(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.i
     return rank
 
 
-def top_k_errors(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
+def top_k_errors(probabilities: npt.NDArray[np.floating], labels: Labels) -> npt.NDArray[np.bool_]:
     """Whether each image is wrong among the first 1 and the first 5 answers, (N, 2)."""
     rank = label_rank(probabilities, labels)
     return np.stack([rank >= k for k in TOP_K], axis=1)
 
 
+def ensemble_sums(probabilities: npt.NDArray[np.floating]) -> Iterator[tuple[tuple[int, ...], Floats]]:
+    """For each ensemble of replicas the sum (N, C) of its members' probabilities, by size; ranks as the mean does.
+
+    Each sum is its predecessor's plus one replica, in the order of the replicas: the same for every split of the
+    images, and one addition an ensemble.
+    """
+    members_of_size = subsets(probabilities.shape[1])
+    smaller: dict[tuple[int, ...], Floats] = {(): np.zeros(probabilities[:, 0].shape)}
+    for group in members_of_size.values():
+        sums = {members: smaller[members[:-1]] + probabilities[:, members[-1]] for members in group}
+        yield from sums.items()
+        smaller = sums
+
+
 def ensemble_errors(
-    probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]
+    probabilities: npt.NDArray[np.floating], labels: Labels
 ) -> Iterator[tuple[tuple[int, ...], npt.NDArray[np.bool_]]]:
     """For each ensemble of replicas whether each image is wrong, (N, 2), from averaged softmax outputs (section 7)."""
-    for members in (m for group in subsets(probabilities.shape[1]).values() for m in group):
-        # Summed in float64 in the order of the replicas: the same for every split of the images.
-        mean = probabilities[:, list(members)].astype(np.float64).mean(axis=1)
-        yield members, top_k_errors(mean, labels)
+    for members, total in ensemble_sums(probabilities):
+        yield members, top_k_errors(total, labels)
 
 
-def bootstrap_interval(
-    values: Floats, seed: int = 0, resamples: int = RESAMPLES
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+class EnsembleTally:
+    """Errors of all ensembles of K replicas under P policies, fed by and by; memory grows by bytes an image.
+
+    Attributes:
+        ensembles: the members of each of the E ensembles.
+        wrong: (E, P, 2) images that each ensemble answers wrongly, by top-1 and top-5.
+    """
+
+    def __init__(self, num_replicas: int, num_policies: int) -> None:
+        self.ensembles = [members for group in subsets(num_replicas).values() for members in group]
+        self.wrong = np.zeros((len(self.ensembles), num_policies, len(TOP_K)), np.int64)
+        self._sizes = [len(group) for group in subsets(num_replicas).values()]
+        self._by_image: list[npt.NDArray[np.uint16]] = []
+
+    def update(self, probabilities: npt.NDArray[np.floating], labels: Labels) -> None:
+        """Take in N images: (N, K, P, C) and (N,)."""
+        images, _, policies, _ = probabilities.shape
+        counts = np.zeros((images, len(self._sizes), policies, len(TOP_K)), np.uint16)
+        for policy in range(policies):
+            for number, (members, wrong) in enumerate(ensemble_errors(probabilities[:, :, policy], labels)):
+                self.wrong[number, policy] += wrong.sum(axis=0)
+                counts[:, len(members) - 1, policy] += wrong
+        self._by_image.append(counts)
+
+    def by_image(self) -> Floats:
+        """(N, S, P, 2): which share of the ensembles of each size is wrong about each image."""
+        shares: Floats = np.concatenate(self._by_image) / np.array(self._sizes)[:, None, None]
+        return shares
+
+    def number_of(self, *members: int) -> int:
+        """The position of an ensemble in ``ensembles``."""
+        return self.ensembles.index(members)
+
+
+def bootstrap_interval(values: Floats, seed: int = 0, resamples: int = RESAMPLES) -> tuple[Floats, Floats]:
     """Percentile bootstrap over images: (N, M) to the bounds (M,) and (M,) of the means' 95 % interval.
 
-    All columns are resampled together, so that their differences are paired.
+    All columns are resampled together, so that a column of differences gives a paired interval.
     """
     generator = numpy_generator(seed, "bootstrap")
     images = len(values)

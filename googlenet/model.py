@@ -66,9 +66,14 @@ class LocalResponseNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         size, alpha, beta, k = self.constants
-        channels = x.shape[1]
+        batch, channels, *area = x.shape
         before = size // 2
-        squares = functional.pad(x * x, (0, 0, 0, 0, before, size - 1 - before))
+        is_channels_last = x.is_contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if is_channels_last else torch.contiguous_format
+        # Concatenated, not padded: a compiler would fold padding into the pools around it and compute it many times.
+        zeros = [x.new_zeros(batch, n, *area).contiguous(memory_format=layout) for n in (before, size - 1 - before)]
+        padded = torch.cat([zeros[0], x, zeros[1]], dim=1)
+        squares = padded * padded
         total = squares.narrow(1, 0, channels)
         for offset in range(1, size):
             total = total + squares.narrow(1, offset, channels)

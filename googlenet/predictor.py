@@ -1,22 +1,29 @@
 """K replicas x V views of one image in one call: probabilities averaged over the views of each crop policy."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from googlenet.crops import CROP_POLICIES, distinct_views, scales_px
+from googlenet.arithmetic import FP32, Arithmetic, compile_network
+from googlenet.crops import CROP_POLICIES, DistinctViews, Policy, distinct_views, num_views, view_groups, views_of_all
 from googlenet.fusion import fold_batch_norm
 from googlenet.images import Pixels, decode_rgb
 from googlenet.model import GoogLeNet
 from googlenet.preprocessing import Preprocessing
 from googlenet.views import cut_views, scale_image
 
-# Larger batches leave the processor's caches: 36 views were faster than 144 at 224 px.
-VIEWS_PER_BATCH = 36
+# Every image has 48, 96 or 144 distinct windows, or few: whole batches without padding, in a processor's caches.
+VIEWS_PER_BATCH = 48
+# Small crops leave room for all views at once.
+SMALL_CROP_PX = 128
+VIEWS_PER_BATCH_OF_SMALL_CROPS = 144
+
+Probabilities = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -29,36 +36,37 @@ class Replica:
 
 @dataclass(frozen=True)
 class ScaledImage:
-    """An image on its way to the model: its size in pixels, and its versions at the four scales."""
+    """An image on its way to the model: its size in pixels, and its versions at the scales that the views need."""
 
     width: int
     height: int
     scaled: tuple[Pixels, ...]
 
     @classmethod
-    def decode(cls, data: bytes, crop_px: int) -> "ScaledImage":
-        """Decode and scale; once for all views and replicas."""
+    def decode(cls, data: bytes, scales_px: Sequence[int]) -> "ScaledImage":
+        """Decode, and scale the shorter side to each of ``scales_px``; once for all views and replicas."""
         image = decode_rgb(data)
         height, width = image.shape[:2]
-        return cls(width, height, tuple(scale_image(image, scales_px(crop_px))))
+        return cls(width, height, tuple(scale_image(image, scales_px)))
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """Of one image, by K replicas with P crop policies, for C classes.
+    """Of one image, by K replicas with P crop policies, for C classes; V views in G groups of views.
 
     Attributes:
         probabilities: (K, P, C) float32, averaged over the views of each policy.
+        max_pooled: (K, C) float32, the maximum over the views of the policy with most views.
         num_views: (K, P) how many views with finite outputs went into each average, duplicates counted.
+        view_top1: (K + 1, V) the likeliest class of each view alone, by each replica and by their average.
+        group_top1: (K + 1, G) the same of the average over each group of views.
     """
 
     probabilities: npt.NDArray[np.float32]
+    max_pooled: npt.NDArray[np.float32]
     num_views: npt.NDArray[np.int32]
-
-
-def _for_inference(model: GoogLeNet, device: str) -> GoogLeNet:
-    folded: GoogLeNet = fold_batch_norm(model).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return folded
+    view_top1: npt.NDArray[np.int32]
+    group_top1: npt.NDArray[np.int32]
 
 
 class Predictor:
@@ -66,32 +74,71 @@ class Predictor:
 
     An image is a computation of its own: what else is predicted, in which order and by how many workers, leaves no
     trace in its probabilities.
+
+    Attributes:
+        forward_passes: views computed so far, summed over the replicas.
     """
 
     def __init__(
-        self, replicas: Sequence[Replica], crop_px: int, policies: Sequence[int] = CROP_POLICIES, device: str = "cpu"
+        self,
+        replicas: Sequence[Replica],
+        crop_px: int,
+        policies: Sequence[Policy] = CROP_POLICIES,
+        device: str = "cpu",
+        arithmetic: Arithmetic = FP32,
     ) -> None:
-        self.crop_px, self.policies, self.device = crop_px, tuple(policies), device
-        self.replicas = [Replica(_for_inference(r.model, device), r.preprocessing) for r in replicas]
+        self.crop_px, self.policies, self.device, self.arithmetic = crop_px, tuple(policies), device, arithmetic
+        self.forward_passes = 0
+        self._networks = [(replica.preprocessing, self._for_inference(replica.model)) for replica in replicas]
+        views = views_of_all(self.policies, crop_px)
+        self._groups = np.array([mask / mask.sum() for mask in view_groups(views).values()]).reshape(-1, len(views))
+        self._most_views = max(range(len(self.policies)), key=lambda p: num_views(self.policies[p]))
+        largest = VIEWS_PER_BATCH_OF_SMALL_CROPS if crop_px <= SMALL_CROP_PX else VIEWS_PER_BATCH
+        self._batch_size = min(largest, len(views))
+
+    def _for_inference(self, model: GoogLeNet) -> Callable[[Tensor], Any]:
+        network: Any = fold_batch_norm(model)
+        network.to(device=self.device, dtype=self.arithmetic.dtype, memory_format=torch.channels_last)
+        return compile_network(network) if self.arithmetic.compiled else network
 
     def predict(self, image: ScaledImage) -> Prediction:
-        """Predict one image."""
+        """Predict one image, scaled to all that the policies need."""
         distinct = distinct_views(image.width, image.height, self.crop_px, self.policies)
         views = cut_views(image.scaled, distinct.boxes, self.crop_px).to(self.device)
-        weights = torch.from_numpy(distinct.weights)
-        counts = np.array(distinct.counts)
-        averaged, num_views = [], []
-        for replica in self.replicas:
-            probabilities = self._probabilities(replica, views)
-            averaged.append(weights @ probabilities)
-            # Counted on what was computed: a window stands for as many views as its share says.
-            seen = torch.isfinite(probabilities).all(dim=1).double()
-            num_views.append(np.rint((weights @ seen).numpy() * counts))
-        return Prediction(torch.stack(averaged).float().numpy(), np.array(num_views, dtype=np.int32))
+        by_replica = self._probabilities(views)
+        self.forward_passes += len(views) * len(by_replica)
+        everyone = [*by_replica, np.mean(by_replica, axis=0)]
+        in_largest = distinct.weights[self._most_views] > 0
+        return Prediction(
+            np.array([distinct.weights @ probabilities for probabilities in by_replica], dtype=np.float32),
+            np.array([probabilities[in_largest].max(axis=0) for probabilities in by_replica], dtype=np.float32),
+            np.array([_seen(distinct, probabilities) for probabilities in by_replica], dtype=np.int32),
+            np.array([p.argmax(axis=1)[distinct.positions] for p in everyone], dtype=np.int32),
+            np.array([(self._groups @ p[distinct.positions]).argmax(axis=1) for p in everyone], dtype=np.int32),
+        )
 
     @torch.inference_mode()
-    def _probabilities(self, replica: Replica, views: Tensor) -> Tensor:
-        """(V, C) float64 on the CPU."""
-        batches = torch.split(views, VIEWS_PER_BATCH)
-        logits = [replica.model(replica.preprocessing(batch)).logits for batch in batches]
-        return torch.cat(logits).double().softmax(dim=1).cpu()
+    def _probabilities(self, views: Tensor) -> list[Probabilities]:
+        """(D, C) of D distinct views, for each replica."""
+        logits: list[list[Tensor]] = [[] for _ in self._networks]
+        for batch in torch.split(views, self._batch_size):
+            whole = self._whole_batch(batch)
+            inputs = {prepare: prepare(whole).to(self.arithmetic.dtype) for prepare, _ in self._networks}
+            for outputs, (prepare, network) in zip(logits, self._networks, strict=True):
+                outputs.append(network(inputs[prepare]).logits[: len(batch)])
+        return [torch.cat(outputs).double().softmax(dim=1).cpu().numpy() for outputs in logits]
+
+    def _whole_batch(self, batch: Tensor) -> Tensor:
+        """A compiled network knows one shape: a batch that is not full is filled up with its first view."""
+        missing = self._batch_size - len(batch)
+        if not self.arithmetic.compiled or not missing:
+            return batch
+        filled = torch.cat([batch, batch[:1].expand(missing, -1, -1, -1)])
+        return filled.contiguous(memory_format=torch.channels_last)
+
+
+def _seen(distinct: DistinctViews, probabilities: Probabilities) -> npt.NDArray[np.float64]:
+    """(P,) views with finite outputs: counted on what was computed, where a window stands for its share of views."""
+    finite = np.isfinite(probabilities).all(axis=1)
+    seen: npt.NDArray[np.float64] = np.rint((distinct.weights @ finite) * np.array(distinct.counts))
+    return seen

@@ -23,6 +23,8 @@ from googlenet.augment import Sampling, draw_sample
 from googlenet.images import decode_rgb
 from googlenet.randomness import numpy_generator
 
+# The label of an image that has none.
+NO_LABEL = -1
 SCHEMA = pa.schema(
     [
         ("image_id", pa.string()),

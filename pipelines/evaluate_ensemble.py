@@ -2,6 +2,7 @@
 
     python pipelines/evaluate_ensemble.py --run-dir RUN
     python pipelines/evaluate_ensemble.py --run-dir RUN --data PHOTOS
+    python pipelines/evaluate_ensemble.py --run-dir RUN --data PHOTOS --unlabelled
     python pipelines/evaluate_ensemble.py --run-dir NEW --data PHOTOS --weights FILE FILE [--classes FILE]
 
 A shard whose predictions are there is not done again.
@@ -18,47 +19,28 @@ from typing import Any
 from googlenet.crops import CROP_POLICIES, scales_px
 from googlenet.weights import StoredNetwork, WeightsError, to_safetensors
 from pipelines.command_line import absolute_data, parse, run_command
-from pipelines.dataset import Manifest, read_manifest
+from pipelines.dataset import read_manifest
 from pipelines.errors import UserError
-from pipelines.image_folder import list_evaluation_folder
+from pipelines.evaluation import Settings, evaluate
+from pipelines.image_folder import Listing, list_evaluation_folder, list_unlabelled_folder
 from pipelines.initial_weights import read_file
-from pipelines.predictions import Ensemble
+from pipelines.predictions import sorted_policies
+from pipelines.preflight import PrecisionChoice
 from pipelines.prepare_dataset import BadImages, prepare_for_evaluation
 from pipelines.progress import say
 from pipelines.ray_session import connected, native_errors_in
 from pipelines.recipes import Recipe, check_policies
-from pipelines.report import write_report
-from pipelines.run_directory import ReplicaFiles, claim, finished_replicas, read_recipe, replica_name
-from pipelines.sharded_prediction import PredictionJob, predict
+from pipelines.run_directory import ReplicaFiles, claim, finished_replicas, read_recipe
 from pipelines.storage import Storage
 
 DEFAULT_CROP_PX = 224
 
 
-def evaluate_run(run: Storage, recipe: Recipe) -> str:
+def evaluate_run(run: Storage, recipe: Recipe, gpus_per_predictor: float = 1.0) -> str:
     """Evaluate the finished replicas of a training run on its validation images, and report; the table as text."""
-    manifest = read_manifest(run)
     replicas = finished_replicas(run, recipe.replicas)
-    return _evaluate(run, run, replicas, manifest, recipe.policies, recipe.crop_px)
-
-
-def _evaluate(
-    run: Storage, trained: Storage, replicas: Sequence[int], manifest: Manifest, policies: Sequence[int], crop_px: int
-) -> str:
-    """Predict what is not predicted yet, and report. Needs a connection to a Ray cluster."""
-    if not replicas:
-        raise UserError(f"no replica of {trained} is finished; run train_ensemble.py on it again")
-    weights = [trained.read(ReplicaFiles(replica).weights) for replica in replicas]
-    ensemble = Ensemble(
-        replicas=tuple(replica_name(replica) for replica in replicas),
-        weights_digests=tuple(hashlib.sha256(data).hexdigest() for data in weights),
-        policies=tuple(sorted(policies)),
-        crop_px=crop_px,
-        classes=manifest.classes,
-        dataset_digest=manifest.digest,
-    )
-    predict(PredictionJob(run, trained, tuple(replicas), ensemble), manifest.splits["val"].images)
-    return write_report(run, ensemble)
+    settings = Settings(recipe.policies, recipe.crop_px, recipe.precision, gpus_per_predictor)
+    return evaluate(run, run, replicas, read_manifest(run), settings)
 
 
 @dataclass(frozen=True)
@@ -69,12 +51,18 @@ class Arguments:
     """Run directory: of a training run, or with --weights a new one for this evaluation."""
     data: str = ""
     """Labelled image folder (val/<class>/* or <class>/*); the default is the run's own validation images."""
+    unlabelled: bool = False
+    """The images of --data have no labels: write what the ensemble says of each (answers/top5.csv, .parquet)."""
     weights: tuple[str, ...] = ()
     """Files of weights from elsewhere: .npz (Caffe), .pth (torchvision) or .safetensors, one for each model."""
     classes: str = ""
     """File with one class folder's name a line, in the model's order; may hold more than the data has."""
-    policies: tuple[int, ...] = CROP_POLICIES
-    """Numbers of crops, among 1, 10 and 144; without --data the run's recipe decides."""
+    policies: tuple[int | str, ...] = CROP_POLICIES
+    """1, 10, 144, or scales in pixels such as 256+320, 36 crops at each; without --data the run's recipe decides."""
+    precision: PrecisionChoice = "auto"
+    """'auto' takes bf16 for long work where it is fast and answers like fp32; without --data the recipe decides."""
+    gpus_per_predictor: float = 1.0
+    """GPUs that each predictor reserves, where there are any; fractions share one."""
     crop_px: int | None = None
     """Side of the network's input for --weights; the default is what the files say of themselves, or 224."""
     bad_images: BadImages = "stop"
@@ -93,8 +81,9 @@ def evaluate_weights(arguments: Arguments) -> str:
     files = [read_file(Storage.at(path).root) for path in arguments.weights]
     networks = [stored for _, stored in files]
     crop_px = _agreed("crop_px", arguments.crop_px, networks) or DEFAULT_CROP_PX
+    check_policies(arguments.policies, crop_px)
     named = list(_read_classes(arguments.classes)) or None
-    listing = list_evaluation_folder(Storage.at(data), tuple(_agreed("classes", named, networks) or ()))
+    listing = _list(data, tuple(_agreed("classes", named, networks) or ()), arguments)
     for path, stored in zip(arguments.weights, networks, strict=True):
         if stored.num_classes != len(listing.classes):
             raise UserError(
@@ -105,15 +94,34 @@ def evaluate_weights(arguments: Arguments) -> str:
         "data": data,
         "weights": [hashlib.sha256(content).hexdigest() for content, _ in files],
         "classes": list(listing.classes),
-        "policies": sorted(arguments.policies),
+        "policies": list(sorted_policies(arguments.policies)),
         "crop_px": crop_px,
+        "precision": arguments.precision,
     }
     claim(run, "evaluation", settings)
     manifest = prepare_for_evaluation(run, data, listing, arguments.bad_images)
     say(f"data: {manifest.summary()}")
     for replica, (path, stored) in enumerate(zip(arguments.weights, networks, strict=True)):
         _keep_weights(run, replica, path, stored)
-    return _evaluate(run, run, range(len(networks)), manifest, arguments.policies, crop_px)
+    return evaluate(run, run, range(len(networks)), manifest, _settings(arguments, crop_px))
+
+
+def _settings(arguments: Arguments, crop_px: int) -> Settings:
+    return Settings(
+        arguments.policies,
+        crop_px,
+        arguments.precision,
+        arguments.gpus_per_predictor,
+        labelled=not arguments.unlabelled,
+    )
+
+
+def _list(data: str, classes: tuple[str, ...], arguments: Arguments) -> Listing:
+    if not arguments.unlabelled:
+        return list_evaluation_folder(Storage.at(data), classes)
+    if not classes:
+        raise UserError("images without labels do not say what the model's outputs are called: use --classes FILE")
+    return list_unlabelled_folder(Storage.at(data), classes)
 
 
 def _keep_weights(run: Storage, replica: int, path: str, stored: StoredNetwork) -> None:
@@ -154,18 +162,19 @@ def _read_classes(path: str) -> tuple[str, ...]:
 
 
 def evaluate_elsewhere(trained: Storage, recipe: Recipe, arguments: Arguments) -> str:
-    """Evaluate a training run's replicas on other images than its own; the table as text."""
+    """Evaluate a training run's replicas on other images than its own; the table, or the answers, as text."""
     data = absolute_data(arguments.data)
+    check_policies(arguments.policies, recipe.crop_px)
     # The folder's own name for people; a digest, so that evaluations of two such folders, or with other crops, coexist.
-    key = json.dumps([data, sorted(arguments.policies)])
+    key = json.dumps([data, sorted_policies(arguments.policies), arguments.precision, arguments.unlabelled])
     name = f"{Path(data).name}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
     run = trained.below(f"evaluations/{name}")
-    listing = list_evaluation_folder(Storage.at(data), read_manifest(trained).classes)
+    listing = _list(data, read_manifest(trained).classes, arguments)
     manifest = prepare_for_evaluation(run, data, listing, arguments.bad_images)
     say(f"data: {manifest.summary()}")
     replicas = finished_replicas(trained, recipe.replicas)
-    table = _evaluate(run, trained, replicas, manifest, arguments.policies, recipe.crop_px)
-    return f"{table}\nreport: {run}/report/report.md"
+    text = evaluate(run, trained, replicas, manifest, _settings(arguments, recipe.crop_px))
+    return text if arguments.unlabelled else f"{text}\nreport: {run}/report/report.md"
 
 
 def _main() -> None:
@@ -179,19 +188,20 @@ def _main() -> None:
         elif arguments.data:
             say(evaluate_elsewhere(run, recipe, arguments))
         else:
-            say(evaluate_run(run, recipe))
+            say(evaluate_run(run, recipe, arguments.gpus_per_predictor))
 
 
 def _check(arguments: Arguments) -> None:
-    check_policies(arguments.policies)
     try:
         scales_px(arguments.crop_px or DEFAULT_CROP_PX)
     except ValueError as error:
         raise UserError(str(error)) from error
     if (arguments.classes or arguments.crop_px) and not arguments.weights:
         raise UserError("--classes and --crop-px go with --weights; a training run has its own")
-    if arguments.policies != CROP_POLICIES and not arguments.data:
-        raise UserError("--policies goes with --data; the recipe of the run decides for its own images")
+    own_images = (("policies", CROP_POLICIES), ("precision", "auto"), ("unlabelled", False))
+    for name, default in own_images:
+        if getattr(arguments, name) != default and not arguments.data:
+            raise UserError(f"--{name} goes with --data; the recipe of the run decides for its own images")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pyarrow.fs as pafs
 
+from googlenet.records import NO_LABEL
 from pipelines.errors import UserError
 from pipelines.storage import Storage
 
@@ -114,6 +115,18 @@ def list_evaluation_folder(root: Storage, classes: tuple[str, ...] = ()) -> List
     files = tuple(ImageFile(name, labels[cls]) for name, cls in sorted(by_name.items()))
     ignored = tuple(name for name, parts in inside.items() if len(parts) == 1)
     return Listing(classes, {"train": (), "val": files}, ignored)
+
+
+def list_unlabelled_folder(root: Storage, classes: tuple[str, ...]) -> Listing:
+    """List all images below ``root``, whatever the folders are called, to be named as one of the model's ``classes``.
+
+    Raises:
+        UserError: there is no such folder, or no image.
+    """
+    names = _walk(root)
+    if not names:
+        raise UserError(f"no images in {root}")
+    return Listing(classes, {"train": (), "val": tuple(ImageFile(name, NO_LABEL) for name in names)})
 
 
 def _top_folder(names: Sequence[str], known: Sequence[str]) -> str | None:

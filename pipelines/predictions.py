@@ -6,6 +6,7 @@ The files are the ledger of the evaluation: a shard is done when its file is the
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from googlenet.arithmetic import Arithmetic
+from googlenet.crops import CROP_POLICIES, Policy, View, num_views, view_groups, views_of_all
 from pipelines.storage import Storage
 
 METADATA_KEY = b"googlenet_ensemble"
+COST_KEY = b"googlenet_cost"
 
 
 @dataclass(frozen=True)
@@ -25,18 +29,20 @@ class Ensemble:
     Attributes:
         replicas: names, in the order of the probability columns.
         weights_digests: SHA-256 of each replica's weights.
-        policies: numbers of crops.
+        policies: crop policies, the one with fewest views first.
         crop_px: side of the crops.
         classes: class names by label.
         dataset_digest: of the images.
+        arithmetic: precision, and whether compiled.
     """
 
     replicas: tuple[str, ...]
     weights_digests: tuple[str, ...]
-    policies: tuple[int, ...]
+    policies: tuple[Policy, ...]
     crop_px: int
     classes: tuple[str, ...]
     dataset_digest: str
+    arithmetic: Arithmetic
 
     def to_dict(self) -> dict[str, Any]:
         """As it comes back from JSON."""
@@ -47,28 +53,85 @@ class Ensemble:
     def from_dict(cls, values: dict[str, Any]) -> "Ensemble":
         """Inverse of :meth:`to_dict`."""
         fields: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
-        return cls(**fields)
+        return cls(**{**fields, "arithmetic": Arithmetic.from_dict(values["arithmetic"])})
 
-    def column(self, replica: int, policy: int) -> str:
+    @property
+    def largest(self) -> Policy:
+        """The policy with most views."""
+        return self.policies[-1]
+
+    @cached_property
+    def views(self) -> tuple[View, ...]:
+        """All views that any policy has, in the order of the column ``view_top1``."""
+        return views_of_all(self.policies, self.crop_px)
+
+    @cached_property
+    def groups(self) -> tuple[str, ...]:
+        """Names of the groups of views, in the order of the column ``group_top1``."""
+        return tuple(view_groups(self.views))
+
+    def column(self, replica: int, policy: Policy) -> str:
         """Name of the probability column of the replica at position ``replica``."""
-        return f"{self.replicas[replica]}/{policy}_crops"
+        return f"{self.replicas[replica]}/{policy_name(policy)}"
+
+    def max_column(self, replica: int) -> str:
+        """Name of its column of maxima over the views of the policy with most views."""
+        return f"{self.replicas[replica]}/max_pooled"
 
     def schema(self) -> pa.Schema:
-        """Columns of a prediction file; ``views`` holds the number of views averaged, by replica and policy."""
+        """Columns of a prediction file.
+
+        ``views`` holds the number of views averaged, by replica and policy; ``view_top1`` and ``group_top1`` the
+        likeliest class of each view and group of views, by each replica and at last by their average.
+        """
         vector = pa.list_(pa.float32(), len(self.classes))
         columns = [("image_id", pa.string()), ("label", pa.int32()), ("views", pa.list_(pa.int32()))]
-        columns += [(self.column(k, p), vector) for k in range(len(self.replicas)) for p in self.policies]
+        columns += [("view_top1", pa.list_(pa.int32())), ("group_top1", pa.list_(pa.int32()))]
+        replicas = range(len(self.replicas))
+        columns += [(self.column(k, policy), vector) for k in replicas for policy in self.policies]
+        columns += [(self.max_column(k), vector) for k in replicas]
         return pa.schema(columns, metadata={METADATA_KEY: json.dumps(self.to_dict())})
+
+
+def policy_name(policy: Policy) -> str:
+    """A policy in names of columns and metrics: ``144_crops``, or ``scales_256+320``."""
+    return f"{policy}_crops" if policy in CROP_POLICIES else f"scales_{policy}"
+
+
+def sorted_policies(policies: Sequence[Policy]) -> tuple[Policy, ...]:
+    """In the order of their number of views."""
+    return tuple(sorted(policies, key=lambda policy: (num_views(policy), str(policy))))
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What predictions took: seconds of one predictor, and views computed, summed over the replicas."""
+
+    seconds: float
+    forward_passes: int
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """Rows of prediction files: ids, labels (N,), views (N, K, P), probabilities (N, K, P, C) float32."""
+    """Rows of prediction files, of N images by K replicas with P policies, V views and G groups.
+
+    Attributes:
+        image_ids: N ids.
+        labels: (N,), -1 where there is none.
+        views: (N, K, P) views averaged.
+        probabilities: (N, K, P, C) float32.
+        max_pooled: (N, K, C) float32.
+        view_top1: (N, K + 1, V) classes.
+        group_top1: (N, K + 1, G) classes.
+    """
 
     image_ids: list[str]
     labels: npt.NDArray[np.int32]
     views: npt.NDArray[np.int32]
     probabilities: npt.NDArray[np.float32]
+    max_pooled: npt.NDArray[np.float32]
+    view_top1: npt.NDArray[np.int32]
+    group_top1: npt.NDArray[np.int32]
 
 
 def file_name(shard: int) -> str:
@@ -76,20 +139,27 @@ def file_name(shard: int) -> str:
     return f"{shard:06d}.parquet"
 
 
-def write_predictions(storage: Storage, name: str, ensemble: Ensemble, rows: Predicted) -> None:
+def write_predictions(storage: Storage, name: str, ensemble: Ensemble, rows: Predicted, cost: Cost) -> None:
     """Write a shard's rows as a whole file."""
+    images = len(rows.image_ids)
     columns: list[pa.Array] = [
         pa.array(rows.image_ids, pa.string()),
         pa.array(rows.labels, pa.int32()),
-        pa.array(list(rows.views.reshape(len(rows.image_ids), -1)), pa.list_(pa.int32())),
+        *(
+            pa.array(list(values.reshape(images, -1)), pa.list_(pa.int32()))
+            for values in (rows.views, rows.view_top1, rows.group_top1)
+        ),
     ]
-    for replica in range(len(ensemble.replicas)):
-        for position in range(len(ensemble.policies)):
-            flat = pa.array(rows.probabilities[:, replica, position].reshape(-1), pa.float32())
-            columns.append(pa.FixedSizeListArray.from_arrays(flat, len(ensemble.classes)))
-    table = pa.Table.from_arrays(columns, schema=ensemble.schema())
+    replicas = range(len(ensemble.replicas))
+    vectors = [rows.probabilities[:, k, p] for k in replicas for p in range(len(ensemble.policies))]
+    vectors += [rows.max_pooled[:, k] for k in replicas]
+    for vector in vectors:
+        flat = pa.array(vector.reshape(-1), pa.float32())
+        columns.append(pa.FixedSizeListArray.from_arrays(flat, len(ensemble.classes)))
+    schema = ensemble.schema()
+    schema = schema.with_metadata({**schema.metadata, COST_KEY: json.dumps(asdict(cost)).encode()})
     with storage.writing(name) as stream:
-        pq.write_table(table, stream)
+        pq.write_table(pa.Table.from_arrays(columns, schema=schema), stream, compression="zstd")
 
 
 def read_ensemble(storage: Storage, name: str) -> Ensemble | None:
@@ -101,25 +171,37 @@ def read_ensemble(storage: Storage, name: str) -> Ensemble | None:
         return None
 
 
+def read_cost(storage: Storage, name: str) -> Cost:
+    """What the predictions in a file took."""
+    metadata = pq.read_schema(storage.path(name), filesystem=storage.filesystem).metadata
+    return Cost(**json.loads(metadata[COST_KEY]))
+
+
 def read_predictions(storage: Storage, names: Sequence[str], ensemble: Ensemble) -> Iterator[Predicted]:
     """The rows of prediction files, a file at a time, so that memory does not grow with their number."""
-    classes = len(ensemble.classes)
+    replicas, classes = len(ensemble.replicas), len(ensemble.classes)
     for name in names:
         table = pq.read_table(storage.path(name), filesystem=storage.filesystem)
         vectors = [
-            [_vectors(table.column(ensemble.column(k, p)), classes) for p in ensemble.policies]
-            for k in range(len(ensemble.replicas))
+            [_vectors(table.column(ensemble.column(k, policy)), classes) for policy in ensemble.policies]
+            for k in range(replicas)
         ]
         yield Predicted(
             table.column("image_id").to_pylist(),
             table.column("label").to_numpy(),
-            np.array(table.column("views").to_pylist(), dtype=np.int32).reshape(
-                len(table), len(ensemble.replicas), len(ensemble.policies)
-            ),
+            _integers(table.column("views"), (replicas, len(ensemble.policies))),
             np.stack([np.stack(by_policy, axis=1) for by_policy in vectors], axis=1),
+            np.stack([_vectors(table.column(ensemble.max_column(k)), classes) for k in range(replicas)], axis=1),
+            _integers(table.column("view_top1"), (replicas + 1, len(ensemble.views))),
+            _integers(table.column("group_top1"), (replicas + 1, len(ensemble.groups))),
         )
 
 
 def _vectors(column: pa.ChunkedArray, classes: int) -> npt.NDArray[np.float32]:
     flat: npt.NDArray[np.float32] = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
     return flat.reshape(-1, classes)
+
+
+def _integers(column: pa.ChunkedArray, shape: tuple[int, int]) -> npt.NDArray[np.int32]:
+    flat: npt.NDArray[np.int32] = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return flat.reshape(len(column), *shape)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from googlenet.augment import INTERPOLATIONS, Sampling
-from googlenet.crops import CROP_POLICIES, scales_px
+from googlenet.crops import CROP_POLICIES, Policy, policy_scales_px, scales_px
 from googlenet.initialisation import Initialisation
 from googlenet.model import LRN, Variant
 from googlenet.optim import LearningRate, Schedule
@@ -120,8 +120,10 @@ class Recipe:
     """What follows the alarm: a warning, or the end of that replica."""
 
     # Evaluation
-    policies: tuple[int, ...] = CROP_POLICIES
-    """Numbers of crops to evaluate, among 1, 10 and 144."""
+    policies: tuple[int | str, ...] = CROP_POLICIES
+    """Crop policies to evaluate: 1, 10, 144, or scales in pixels such as 256+320, with 36 crops at each."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Of the evaluation; 'auto' takes bf16 for long work where it is fast and was seen to answer like fp32."""
 
     def __post_init__(self) -> None:
         self._check_ranges()
@@ -155,7 +157,7 @@ class Recipe:
             raise UserError("areas must hold at least one range")
         if self.init_weights and self.wide_replica_width:
             raise UserError("wide_replica_width cannot be combined with init_weights, which are of one width")
-        check_policies(self.policies)
+        check_policies(self.policies, self.crop_px)
 
     def sampling(self, replica: int) -> Sampling:
         """How replica ``replica`` draws its samples."""
@@ -281,14 +283,19 @@ def finetune() -> Recipe:
     )
 
 
-def check_policies(policies: Sequence[int]) -> None:
+def check_policies(policies: Sequence[Policy], crop_px: int) -> None:
     """Refuse crop policies that do not exist or are named twice.
 
     Raises:
         UserError: it is so.
     """
-    if not policies or not set(policies) <= set(CROP_POLICIES) or len(set(policies)) < len(policies):
-        raise UserError(f"policies must be among {CROP_POLICIES}, each once, got {tuple(policies)}")
+    if not policies or len(set(map(str, policies))) < len(policies):
+        raise UserError(f"policies must name at least one crop policy, each once, got {tuple(policies)}")
+    try:
+        for policy in policies:
+            policy_scales_px(policy, crop_px)
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {"paper": paper, "demo": demo, "modern": modern, "finetune": finetune}

@@ -8,8 +8,10 @@
     replicas/<k>/weights.safetensors  the averaged weights of a finished replica
     replicas/<k>/metrics.jsonl        one line an epoch
     replicas/<k>/failure.txt          the traceback of a replica that failed
+    preflight.json                    arithmetic of the predictions, and what was measured to choose it
     predictions/*.parquet             one row an image: probabilities of every replica and crop policy
-    report/                           report.json, report.md
+    report/                           report.json, report.md, cost.json, confusion.csv, pictures
+    answers/                          of images without labels: top5.csv, top5.parquet
     initial_weights.*                 what training started from, if that was a file
     evaluations/<name>/               evaluations on other images: dataset, predictions and report of their own
     logs/                             what Ray and other libraries wrote on standard error
@@ -28,10 +30,12 @@ from pipelines.storage import Storage
 Kind = Literal["recipe", "evaluation"]
 RUN = "run.json"
 DATASET = "dataset"
+PREFLIGHT = "preflight.json"
 PREDICTIONS = "predictions"
 # What may lie in a run directory before a recipe is bound to it: what prepare_dataset.py makes, for one.
 OWN_NAMES = {"dataset", "logs", "replicas"}
 REPORT = "report"
+ANSWERS = "answers"
 
 
 @dataclass(frozen=True)

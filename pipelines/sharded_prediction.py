@@ -4,18 +4,20 @@ CPU tasks read, decode and scale the images of a shard; actors that hold all rep
 write the shard's file. A shard whose file is there is not done again.
 """
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from googlenet.crops import scales_px
+from googlenet.arithmetic import can_compile
 from googlenet.weight_files import read_weights
+from pipelines.allocator import keep_freed_memory
 from pipelines.dataset import open_records, read_manifest
-from pipelines.predictions import Ensemble, Predicted, file_name, read_ensemble, write_predictions
+from pipelines.predictions import Cost, Ensemble, Predicted, file_name, read_ensemble, write_predictions
 from pipelines.progress import EvaluationDisplay
-from pipelines.run_directory import PREDICTIONS, ReplicaFiles
+from pipelines.run_directory import PREDICTIONS
 from pipelines.storage import Storage
 
 # A shard is what a crash can cost, and what travels at once: at 224 px about 1.5 MB an image.
@@ -32,13 +34,13 @@ class PredictionJob:
     Attributes:
         run: holds the data set, and gets the predictions and the report.
         trained: holds the replicas' weights; another run directory where images are evaluated that a run did not have.
-        replicas: numbers of the replicas, in the ensemble's order.
+        weights: names of the replicas' files of weights, in the ensemble's order.
         ensemble: what the predictions are of.
     """
 
     run: Storage
     trained: Storage
-    replicas: tuple[int, ...]
+    weights: tuple[str, ...]
     ensemble: Ensemble
 
     @property
@@ -47,17 +49,27 @@ class PredictionJob:
         return self.run.below(PREDICTIONS)
 
 
-def predict(job: PredictionJob, images: int) -> None:
-    """Predict what is not predicted yet of the ``images`` validation images. Needs a connection to a Ray cluster."""
-    missing = _missing_shards(job, images)
-    if missing:
-        display = EvaluationDisplay(images, images - sum(len(_rows_of(shard, images)) for shard in missing))
-        with display.showing():
-            _predict_shards(job, missing, images, display)
+@dataclass(frozen=True)
+class Predictors:
+    """How many predictors a cluster holds, and what each of them reserves."""
+
+    number: int
+    num_gpus: float
+
+    @classmethod
+    def that_fit(cls, gpus_per_predictor: float) -> "Predictors":
+        """As many as the connected cluster has GPUs, or shares of them; one a CPU where it has none."""
+        import ray
+
+        total = ray.cluster_resources()
+        gpus = total.get("GPU", 0.0)
+        if gpus:
+            return cls(max(1, int(gpus / gpus_per_predictor)), gpus_per_predictor)
+        return cls(max(1, int(total.get("CPU", 1))), 0.0)
 
 
-def _missing_shards(job: PredictionJob, images: int) -> list[int]:
-    """Numbers of the shards to predict; files of another ensemble or another division are deleted."""
+def missing_shards(job: PredictionJob, images: int) -> list[int]:
+    """Numbers of the shards of ``images`` images to predict; files of another ensemble or division are deleted."""
     job.run.remove_partial_files(PREDICTIONS)
     shards = range(-(-images // IMAGES_PER_SHARD))
     wanted = {file_name(shard): shard for shard in shards}
@@ -70,17 +82,28 @@ def _missing_shards(job: PredictionJob, images: int) -> list[int]:
     return [shard for shard in shards if shard not in present]
 
 
+def images_of(shards: Sequence[int], images: int) -> int:
+    """How many of ``images`` images lie in ``shards``."""
+    return sum(len(_rows_of(shard, images)) for shard in shards)
+
+
 def _rows_of(shard: int, images: int) -> range:
     return range(shard * IMAGES_PER_SHARD, min((shard + 1) * IMAGES_PER_SHARD, images))
 
 
-def _predict_shards(job: PredictionJob, shards: Sequence[int], images: int, display: EvaluationDisplay) -> None:
-    import ray
-    import ray.data
+def predict(job: PredictionJob, shards: Sequence[int], images: int, predictors: Predictors) -> None:
+    """Predict ``shards`` of the ``images`` validation images. Needs a connection to a Ray cluster."""
+    if not shards:
+        return
+    display = EvaluationDisplay(images, images - images_of(shards, images))
+    with display.showing():
+        _predict_shards(job, shards, images, predictors, display)
 
-    total = ray.cluster_resources()
-    gpus = int(total.get("GPU", 0))
-    num_predictors = max(1, min(len(shards), gpus or int(total.get("CPU", 1))))
+
+def _predict_shards(
+    job: PredictionJob, shards: Sequence[int], images: int, predictors: Predictors, display: EvaluationDisplay
+) -> None:
+    import ray.data
 
     def load(row: dict[str, Any]) -> dict[str, Any]:
         return load_shard(job, row["shard"], images)
@@ -92,9 +115,9 @@ def _predict_shards(job: PredictionJob, shards: Sequence[int], images: int, disp
         .map(
             ShardPredictor,
             fn_constructor_args=(job,),
-            compute=ray.data.ActorPoolStrategy(size=num_predictors),
+            compute=ray.data.ActorPoolStrategy(size=min(predictors.number, len(shards))),
             num_cpus=PREDICTOR_CPUS,
-            num_gpus=1 if gpus else 0,
+            num_gpus=predictors.num_gpus,
         )
     )
     for row in done.iter_rows():
@@ -106,21 +129,39 @@ def load_shard(job: PredictionJob, shard: int, images: int) -> dict[str, Any]:
 
     Returns:
         One row: ``shard``; for each image ``image_id``, ``label``, ``width``, ``height``; and ``scaled``, the pixels
-        of all images at all scales as bytes, four to an image.
+        of all images at all scales as bytes, image by image.
     """
     from googlenet.predictor import ScaledImage
 
     records = open_records(job.run, read_manifest(job.run).splits["val"])
+    scales = _scales_px(job.ensemble)
     rows: dict[str, list[Any]] = {name: [] for name in ("image_id", "label", "width", "height", "scaled")}
     for index in _rows_of(shard, images):
         record = records[index]
-        image = ScaledImage.decode(record.image, job.ensemble.crop_px)
+        image = ScaledImage.decode(record.image, scales)
         rows["image_id"].append(record.image_id)
         rows["label"].append(record.label)
         rows["width"].append(image.width)
         rows["height"].append(image.height)
         rows["scaled"] += [pixels.tobytes() for pixels in image.scaled]
     return {"shard": shard, **rows}
+
+
+def _scales_px(ensemble: Ensemble) -> list[int]:
+    return sorted({view.scale_px for view in ensemble.views})
+
+
+def prepare_process() -> None:
+    """What every process that predicts does first: one thread, since there is one process a CPU; no page faults."""
+    import torch
+
+    torch.set_num_threads(1)
+    keep_freed_memory()
+
+
+def load_replicas(trained: Storage, weights: Sequence[str]) -> list[Any]:
+    """The networks in files below ``trained``, ready for a :class:`googlenet.predictor.Predictor`."""
+    return [read_weights(trained.read(name), name).build() for name in weights]
 
 
 class ShardPredictor:
@@ -131,29 +172,40 @@ class ShardPredictor:
 
         from googlenet.predictor import Predictor
 
-        torch.set_num_threads(1)
-        names = [ReplicaFiles(replica).weights for replica in job.replicas]
-        replicas = [read_weights(job.trained.read(name), name).build() for name in names]
+        prepare_process()
+        ensemble = job.ensemble
         device = "cuda" if torch.cuda.is_available() else "cpu"
+        arithmetic = ensemble.arithmetic
+        if arithmetic.compiled and not can_compile(device):
+            arithmetic = replace(arithmetic, compiled=False)  # the node that decided had a compiler, this one has none
+        replicas = load_replicas(job.trained, job.weights)
         self._job = job
-        self._predictor = Predictor(replicas, job.ensemble.crop_px, job.ensemble.policies, device)
+        self._predictor = Predictor(replicas, ensemble.crop_px, ensemble.policies, device, arithmetic)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Predict the row that :func:`load_shard` made; ``shard`` and ``images`` come out."""
-        predictions = [self._predictor.predict(image) for image in _unpack(row, self._job.ensemble.crop_px)]
-        probabilities = np.stack([prediction.probabilities for prediction in predictions])
-        views = np.stack([prediction.num_views for prediction in predictions])
-        predicted = Predicted(list(row["image_id"]), np.asarray(row["label"], np.int32), views, probabilities)
-        write_predictions(self._job.predictions, file_name(row["shard"]), self._job.ensemble, predicted)
-        return {"shard": row["shard"], "images": len(probabilities)}
+        started, passes = time.monotonic(), self._predictor.forward_passes
+        found = [self._predictor.predict(image) for image in _unpack(row, self._job.ensemble)]
+        cost = Cost(time.monotonic() - started, self._predictor.forward_passes - passes)
+        predicted = Predicted(
+            list(row["image_id"]),
+            np.asarray(row["label"], np.int32),
+            np.stack([prediction.num_views for prediction in found]),
+            np.stack([prediction.probabilities for prediction in found]),
+            np.stack([prediction.max_pooled for prediction in found]),
+            np.stack([prediction.view_top1 for prediction in found]),
+            np.stack([prediction.group_top1 for prediction in found]),
+        )
+        write_predictions(self._job.predictions, file_name(row["shard"]), self._job.ensemble, predicted, cost)
+        return {"shard": row["shard"], "images": len(found)}
 
 
-def _unpack(row: dict[str, Any], crop_px: int) -> list[Any]:
+def _unpack(row: dict[str, Any], ensemble: Ensemble) -> list[Any]:
     """The images of a row that :func:`load_shard` made."""
     from googlenet.crops import scaled_size
     from googlenet.predictor import ScaledImage
 
-    images, scales = [], scales_px(crop_px)
+    images, scales = [], _scales_px(ensemble)
     for index, (width, height) in enumerate(zip(row["width"], row["height"], strict=True)):
         packed = row["scaled"][index * len(scales) : (index + 1) * len(scales)]
         sizes = [scaled_size(int(width), int(height), scale) for scale in scales]

@@ -46,6 +46,8 @@ class Arguments:
     """CPUs that each replica reserves."""
     gpus_per_replica: float = 0.0
     """GPUs that each replica reserves; fractions share one."""
+    gpus_per_predictor: float = 1.0
+    """GPUs that each predictor of the evaluation reserves, where there are any; fractions share one."""
     max_failures: int = 2
     """How often a failed replica is started again from its last checkpoint."""
     print_recipe: bool = False
@@ -70,7 +72,7 @@ def run_job(arguments: Arguments) -> int:
             resources = Resources(arguments.cpus_per_replica, arguments.gpus_per_replica, arguments.max_failures)
             failures = train_replicas(run, recipe, resources, tracker.update)
             if not failures:
-                say(evaluate_run(run, recipe))
+                say(evaluate_run(run, recipe, arguments.gpus_per_predictor))
             tracker.finish(succeeded=not failures)
     if not tracker.in_step:
         say(f"warning: MLflow at {tracking_uri} has not got everything; the same command sends the rest")

@@ -8,10 +8,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from googlenet.crops import CROP_POLICIES, all_views, distinct_views, in_policy, scaled_size, scales_px
+from googlenet.crops import (
+    CROP_POLICIES,
+    Box,
+    box_of,
+    distinct_views,
+    num_views,
+    policy_scales_px,
+    scaled_size,
+    scales_px,
+    view_groups,
+    views_of,
+    views_of_all,
+)
 from googlenet.views import cut_views, scale_image
 
 SIDES = st.integers(20, 700)
+
+
+def all_boxes(width: int, height: int, crop: int) -> list[Box]:
+    return [box_of(view, width, height, crop) for view in views_of(144, crop)]
 
 
 def brute_force_views(image: Image.Image, crop: int) -> list[np.ndarray]:
@@ -45,19 +61,19 @@ def noise(width: int, height: int) -> np.ndarray:
 def test_views_are_those_of_the_brute_force(width: int, height: int) -> None:
     crop = 42
     image = noise(width, height)
-    boxes = [view.box for view in all_views(width, height, crop)]
+    boxes = all_boxes(width, height, crop)
     ours = cut_views(scale_image(image, scales_px(crop)), boxes, crop).permute(0, 2, 3, 1).numpy()
     reference = np.stack(brute_force_views(Image.fromarray(image), crop))
     assert ours.shape == reference.shape == (144, crop, crop, 3)
     difference = np.abs(ours.astype(int) - reference)
-    is_resized = np.array([view.kind == "resized" for view in all_views(width, height, crop)])
+    is_resized = np.array([view.kind == "resized" for view in views_of(144, crop)])
     assert difference[~is_resized].max() == 0
     assert difference[is_resized].max() <= 1  # two libraries round an antialiased resize differently
 
 
 @pytest.mark.parametrize(("width", "height", "distinct"), [(500, 375, 144), (375, 500, 144), (300, 300, 48)])
 def test_square_images_have_48_distinct_views_and_others_144(width: int, height: int, distinct: int) -> None:
-    assert len({view.box for view in all_views(width, height, 224)}) == distinct
+    assert len(set(all_boxes(width, height, 224))) == distinct
     assert len(distinct_views(width, height, 224).boxes) == distinct
 
 
@@ -69,8 +85,7 @@ def test_scales_at_224_are_the_papers() -> None:
 
 @given(SIDES, SIDES, st.sampled_from([42, 84, 224]))
 def test_all_views_lie_inside_the_scaled_image(width: int, height: int, crop: int) -> None:
-    for view in all_views(width, height, crop):
-        box = view.box
+    for box in all_boxes(width, height, crop):
         scaled_width, scaled_height = scaled_size(width, height, box.scale_px)
         assert min(scaled_width, scaled_height) == box.scale_px
         assert 0 <= box.left_px <= scaled_width - box.side_px
@@ -80,37 +95,63 @@ def test_all_views_lie_inside_the_scaled_image(width: int, height: int, crop: in
 
 @given(SIDES, SIDES)
 def test_half_of_the_views_are_mirrors_of_the_other_half(width: int, height: int) -> None:
-    boxes = [view.box for view in all_views(width, height, 84)]
+    boxes = all_boxes(width, height, 84)
     assert sorted(map(str, boxes[0::2])) == sorted(
         str(b).replace("mirrored=True", "mirrored=False") for b in boxes[1::2]
     )
 
 
 def test_policies_are_nested_and_of_their_size() -> None:
-    views = all_views(500, 375, 224)
-    chosen = {policy: [v for v in views if in_policy(v, policy)] for policy in CROP_POLICIES}
-    assert {policy: len(v) for policy, v in chosen.items()} == {1: 1, 10: 10, 144: 144}
+    chosen = {policy: views_of(policy, 224) for policy in CROP_POLICIES}
+    assert {policy: len(set(views)) for policy, views in chosen.items()} == {1: 1, 10: 10, 144: 144}
     (single,) = chosen[1]
     # Caffe's centre crop: the middle 224 of 256.
-    assert (single.box.scale_px, single.box.side_px, single.box.top_px) == (256, 224, 16)
+    box = box_of(single, 500, 375, 224)
+    assert (box.scale_px, box.side_px, box.top_px) == (256, 224, 16)
     assert single in chosen[10]
     kinds = {"top_left", "top_right", "bottom_left", "bottom_right", "centre"}
-    assert {(v.kind, v.box.mirrored) for v in chosen[10]} == set(product(kinds, (False, True)))
+    assert {(v.kind, v.mirrored) for v in chosen[10]} == set(product(kinds, (False, True)))
+    assert set(chosen[10]) < set(chosen[144])
 
 
 @given(SIDES, SIDES)
 def test_weighting_distinct_views_equals_averaging_all(width: int, height: int) -> None:
-    views = all_views(width, height, 84)
-    value = {view.box: float(number) for number, view in enumerate(views)}
+    value = {box: float(number) for number, box in enumerate(all_boxes(width, height, 84))}
     distinct = distinct_views(width, height, 84)
     for row, policy in zip(distinct.weights, CROP_POLICIES, strict=True):
-        mean = np.mean([value[v.box] for v in views if in_policy(v, policy)])
+        mean = np.mean([value[box_of(view, width, height, 84)] for view in views_of(policy, 84)])
         assert np.dot(row, [value[box] for box in distinct.boxes]) == pytest.approx(mean)
     assert distinct.counts == (1, 10, 144)
+    assert [distinct.boxes[position] for position in distinct.positions] == all_boxes(width, height, 84)
+
+
+def test_the_users_own_scales_have_36_views_each() -> None:
+    views = views_of("256+352", 224)
+    assert set(views) == {view for view in views_of(144, 224) if view.scale_px in (256, 352)}
+    assert len(views) == num_views("256+352") == 72
+    assert policy_scales_px(300, 224) == (300,)
+    # A scale of the crop's own size: its four corners, centre and resized square are one window.
+    assert len(set(distinct_views(500, 375, 224, ("224",)).boxes)) == 6
+    union = views_of_all((1, "256+352", 10), 224)
+    assert len(union) == len(set(union)) == 72
+
+
+@pytest.mark.parametrize("policy", [0, 100, "", "256,320", "320+256", "256+256", "223+256", "a+b"])
+def test_a_policy_that_does_not_exist_is_refused_with_an_example(policy: int | str) -> None:
+    with pytest.raises(ValueError, match=r"\(1, 10, 144\), or rising scales .*256\+320; got"):
+        views_of(policy, 224)
+
+
+def test_groups_of_views_divide_them_by_scale_square_kind_and_mirror() -> None:
+    views = views_of(144, 224)
+    groups = view_groups(views)
+    assert [int(mask.sum()) for mask in groups.values()] == [36] * 4 + [48] * 3 + [24] * 6 + [72] * 2
+    assert all(view.scale_px == 288 for view, inside in zip(views, groups["scale 288 px"], strict=True) if inside)
+    assert view_groups(views_of(1, 224)) == {}
 
 
 def test_mirrored_views_are_mirrors_in_pixels() -> None:
     image = noise(150, 100)
-    boxes = [view.box for view in all_views(150, 100, 42)]
+    boxes = all_boxes(150, 100, 42)
     views = cut_views(scale_image(image, scales_px(42)), boxes, 42)
     assert (views[0::2].flip(-1) == views[1::2]).all()

@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from googlenet.metrics import bootstrap_interval, ensemble_errors, label_rank, subsets, top_k_errors
+from googlenet.metrics import (
+    EnsembleTally,
+    bootstrap_interval,
+    ensemble_errors,
+    label_rank,
+    subsets,
+    top_k_errors,
+)
 
 
 @given(
@@ -47,6 +54,27 @@ def test_every_ensemble_of_seven_averages_its_own_members() -> None:
             assert found[members].tolist() == wrong
 
 
+def test_a_tally_is_the_same_whole_or_in_parts_and_by_image_or_by_ensemble() -> None:
+    generator = np.random.default_rng(1)
+    probabilities = generator.dirichlet(np.ones(6), size=(30, 4, 2)).astype(np.float32)
+    labels = generator.integers(0, 6, 30)
+    whole, parts = EnsembleTally(4, 2), EnsembleTally(4, 2)
+    whole.update(probabilities, labels)
+    for first in range(0, 30, 7):
+        parts.update(probabilities[first : first + 7], labels[first : first + 7])
+    assert np.array_equal(whole.wrong, parts.wrong)
+    assert np.array_equal(whole.by_image(), parts.by_image())
+    expected = {}
+    for policy in range(2):
+        for members, wrong in ensemble_errors(probabilities[:, :, policy], labels):
+            expected[members, policy] = wrong
+            assert whole.wrong[whole.number_of(*members), policy].tolist() == wrong.sum(axis=0).tolist()
+    for size, group in subsets(4).items():
+        for policy in range(2):
+            mean = np.mean([expected[members, policy] for members in group], axis=0)
+            assert np.allclose(whole.by_image()[:, size - 1, policy], mean)
+
+
 def test_bootstrap_interval_is_the_normal_one_for_many_images() -> None:
     wrong = (np.random.default_rng(0).random((2000, 2)) < [0.3, 0.05]).astype(float)
     low, high = bootstrap_interval(wrong)
@@ -60,3 +88,13 @@ def test_bootstrap_is_repeatable_and_exact_where_nothing_varies() -> None:
     values = np.array([[1.0, 0.0]] * 50)
     low, high = bootstrap_interval(values)
     assert low.tolist() == high.tolist() == [1.0, 0.0]
+
+
+def test_differences_are_paired() -> None:
+    base = (np.random.default_rng(0).random(400) < 0.5).astype(float)
+    better = base.copy()
+    better[np.flatnonzero(base)[:20]] = 0  # right wherever the base is, and on 20 images of 400 more
+    low, high = bootstrap_interval(np.stack([base, better, better - base], axis=1))
+    assert high[1] > low[0]  # the two intervals overlap
+    assert high[2] < 0  # the difference is sure all the same
+    assert low[2] < -0.05 < high[2]

@@ -3,11 +3,13 @@
 import io
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
 from googlenet import GoogLeNet
-from googlenet.crops import all_views, in_policy, scales_px
+from googlenet.arithmetic import Arithmetic, can_compile
+from googlenet.crops import box_of, scales_px, view_groups, views_of
 from googlenet.initialisation import initialise
 from googlenet.predictor import Predictor, Replica, ScaledImage
 from googlenet.preprocessing import CAFFE_PREPROCESSING, SCRATCH_PREPROCESSING
@@ -30,21 +32,25 @@ def picture(width: int, height: int) -> bytes:
     return buffer.getvalue()
 
 
-def reference(replicas: list[Replica], data: bytes) -> np.ndarray:
-    """Every one of the 144 views on its own, then plain means."""
+def decode(data: bytes) -> ScaledImage:
+    return ScaledImage.decode(data, scales_px(CROP))
+
+
+def view_by_view(replicas: list[Replica], data: bytes) -> np.ndarray:
+    """(K, 144, C) probabilities of every one of the 144 views on its own."""
     pixels = np.asarray(Image.open(io.BytesIO(data)))
-    views = all_views(pixels.shape[1], pixels.shape[0], CROP)
     scaled = scale_image(pixels, scales_px(CROP))
+    boxes = [box_of(view, pixels.shape[1], pixels.shape[0], CROP) for view in views_of(144, CROP)]
     result = []
     for member in replicas:
-        probabilities = []
-        for view in views:
-            image = member.preprocessing(cut_views(scaled, [view.box], CROP))
-            with torch.no_grad():
-                probabilities.append(member.model(image).logits.softmax(1)[0].double().numpy())
-        by_policy = [[p for p, v in zip(probabilities, views, strict=True) if in_policy(v, n)] for n in (1, 10, 144)]
-        result.append([np.mean(chosen, axis=0) for chosen in by_policy])
+        with torch.no_grad():
+            logits = [member.model(member.preprocessing(cut_views(scaled, [box], CROP))).logits for box in boxes]
+        result.append(torch.cat(logits).double().softmax(1).numpy())
     return np.array(result)
+
+
+def positions(policy: int) -> list[int]:
+    return [views_of(144, CROP).index(view) for view in views_of(policy, CROP)]
 
 
 def test_averages_are_those_of_all_144_views_one_by_one() -> None:
@@ -52,17 +58,47 @@ def test_averages_are_those_of_all_144_views_one_by_one() -> None:
     predictor = Predictor(replicas, CROP)
     for size in [(60, 45), (45, 60), (50, 50)]:  # the last has 48 distinct views
         data = picture(*size)
-        prediction = predictor.predict(ScaledImage.decode(data, CROP))
-        found = prediction.probabilities
+        prediction = predictor.predict(decode(data))
+        reference = view_by_view(replicas, data)
         assert prediction.num_views.tolist() == [[1, 10, 144]] * 2
-        assert found.shape == (2, 3, 5)
-        assert np.abs(found - reference(replicas, data)).max() < 1e-6
-        assert np.allclose(found.sum(axis=2), 1, atol=1e-6)
+        assert prediction.probabilities.shape == (2, 3, 5)
+        for p, policy in enumerate((1, 10, 144)):
+            mean = reference[:, positions(policy)].mean(axis=1)
+            assert np.abs(prediction.probabilities[:, p] - mean).max() < 1e-6
+        assert np.abs(prediction.max_pooled - reference.max(axis=1)).max() < 1e-6
+
+
+def test_answers_of_single_views_and_of_groups_are_those_of_the_views_one_by_one() -> None:
+    replicas = [replica(0, "bn"), replica(1, "bn")]
+    data = picture(60, 45)
+    prediction = Predictor(replicas, CROP).predict(decode(data))
+    reference = view_by_view(replicas, data)
+    everyone = np.concatenate([reference, reference.mean(axis=0, keepdims=True)])
+    assert prediction.view_top1.tolist() == everyone.argmax(axis=2).tolist()
+    groups = view_groups(views_of(144, CROP)).values()
+    expected = np.stack([everyone[:, mask].mean(axis=1).argmax(axis=1) for mask in groups], axis=1)
+    assert prediction.group_top1.tolist() == expected.tolist()
+
+
+def test_forward_passes_are_counted_without_what_is_computed_once_for_many_views() -> None:
+    predictor = Predictor([replica(0, "bn"), replica(1, "bn")], CROP)
+    predictor.predict(decode(picture(60, 45)))
+    assert predictor.forward_passes == 2 * 144
+    predictor.predict(decode(picture(50, 50)))
+    assert predictor.forward_passes == 2 * (144 + 48)
+
+
+def test_the_users_own_scales_average_over_their_36_views_each() -> None:
+    member, data = replica(0, "bn"), picture(60, 45)
+    predictor = Predictor([member], CROP, (1, "40+50"))
+    found = predictor.predict(ScaledImage.decode(data, (40, 50))).probabilities[0, 1]
+    chosen = [n for n, view in enumerate(views_of(144, CROP)) if view.scale_px in (40, 50)]
+    assert np.abs(found - view_by_view([member], data)[0, chosen].mean(axis=0)).max() < 1e-6
 
 
 def test_an_image_is_predicted_alike_whatever_was_predicted_before() -> None:
     predictor = Predictor([replica(0, "paper")], CROP)
-    first, second = (ScaledImage.decode(picture(*size), CROP) for size in [(60, 45), (50, 50)])
+    first, second = (decode(picture(*size)) for size in [(60, 45), (50, 50)])
     alone = predictor.predict(first).probabilities
     predictor.predict(second)
     assert np.array_equal(predictor.predict(first).probabilities, alone)
@@ -71,5 +107,27 @@ def test_an_image_is_predicted_alike_whatever_was_predicted_before() -> None:
 def test_views_without_finite_outputs_are_not_counted() -> None:
     broken = replica(0, "bn")
     torch.nn.init.constant_(broken.model.classifier.bias, torch.nan)
-    prediction = Predictor([replica(1, "bn"), broken], CROP).predict(ScaledImage.decode(picture(60, 45), CROP))
+    prediction = Predictor([replica(1, "bn"), broken], CROP).predict(decode(picture(60, 45)))
     assert prediction.num_views.tolist() == [[1, 10, 144], [0, 0, 0]]
+
+
+def test_bf16_answers_like_fp32_within_its_rounding() -> None:
+    replicas, image = [replica(0, "paper"), replica(1, "bn")], decode(picture(60, 45))
+    exact = Predictor(replicas, CROP).predict(image)
+    reduced = Predictor(replicas, CROP, arithmetic=Arithmetic("bf16")).predict(image)
+    difference = np.abs(exact.probabilities - reduced.probabilities).max()
+    assert 0 < difference < 0.02
+
+
+@pytest.mark.skipif(not can_compile("cpu"), reason="there is no C++ compiler")
+@pytest.mark.timeout(300)
+def test_compiled_networks_answer_like_eager_ones_and_share_one_compilation() -> None:
+    replicas, policies = [replica(0, "paper"), replica(1, "paper")], (1, 10)
+    torch._dynamo.utils.counters.clear()
+    compiled = Predictor(replicas, CROP, policies, arithmetic=Arithmetic(compiled=True))
+    eager = Predictor(replicas, CROP, policies)
+    for size in [(60, 45), (50, 50)]:
+        image = ScaledImage.decode(picture(*size), (40,))
+        difference = compiled.predict(image).probabilities - eager.predict(image).probabilities
+        assert np.abs(difference).max() < 1e-6
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1

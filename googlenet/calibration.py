@@ -1,0 +1,58 @@
+"""Whether probabilities mean what they say: likelihood, Brier score, calibration error, reliability diagram."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torchmetrics.classification import MulticlassCalibrationError
+
+BINS = 15
+# A probability of exactly zero for the true class would make the likelihood infinite.
+LEAST_PROBABILITY = float(np.finfo(np.float32).tiny)
+
+
+class CalibrationTally:
+    """Calibration of one classifier's probabilities over C classes, fed by and by."""
+
+    def __init__(self) -> None:
+        self._images, self._log_likelihood, self._brier = 0, 0.0, 0.0
+        # The number of classes is of no account to this metric once arguments are not checked.
+        self._error = MulticlassCalibrationError(num_classes=2, n_bins=BINS, norm="l1", validate_args=False)
+        self._bins = np.zeros((3, BINS))
+
+    def update(self, probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> None:
+        """Take in N images: (N, C) and (N,)."""
+        own = np.take_along_axis(probabilities, labels[:, None], axis=1)[:, 0].astype(np.float64)
+        self._images += len(labels)
+        self._log_likelihood += float(np.log(np.maximum(own, LEAST_PROBABILITY)).sum())
+        # The sum over classes of (p - y)^2, without writing out y.
+        self._brier += float((np.square(probabilities, dtype=np.float64).sum(axis=1) - 2 * own + 1).sum())
+        self._error.update(torch.from_numpy(probabilities), torch.from_numpy(labels.astype(np.int64)))
+        confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+        # Bins hold their upper bound, as in Guo et al. 2017.
+        position = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
+        for row, weights in enumerate((np.ones(len(labels)), confidence, correct)):
+            self._bins[row] += np.bincount(position, weights, BINS)
+
+    def scores(self) -> dict[str, float]:
+        """Means over images: negative log-likelihood in nats, Brier score (0 to 2), calibration error (0 to 1)."""
+        return {
+            "negative_log_likelihood": -self._log_likelihood / self._images,
+            "brier_score": self._brier / self._images,
+            "expected_calibration_error": float(self._error.compute()),
+        }
+
+    def reliability(self) -> list[dict[str, Any]]:
+        """The bins of the reliability diagram that hold images: bounds, images, mean confidence, accuracy."""
+        return [
+            {
+                "confidence_from": position / BINS,
+                "confidence_to": (position + 1) / BINS,
+                "images": int(images),
+                "mean_confidence": float(confidence / images),
+                "accuracy": float(correct / images),
+            }
+            for position, (images, confidence, correct) in enumerate(self._bins.T)
+            if images
+        ]

@@ -1,0 +1,41 @@
+"""How much the replicas of an ensemble differ, and what averaging them gains."""
+
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+class DisagreementTally:
+    """How often each pair of K replicas gives different answers, fed by and by."""
+
+    def __init__(self, num_replicas: int) -> None:
+        self._images = 0
+        self._different = np.zeros((num_replicas, num_replicas), np.int64)
+
+    def update(self, probabilities: npt.NDArray[np.floating]) -> None:
+        """Take in N images: (N, K, C)."""
+        answers = probabilities.argmax(axis=2)
+        self._images += len(answers)
+        self._different += (answers[:, :, None] != answers[:, None, :]).sum(axis=0)
+
+    def percent(self) -> npt.NDArray[np.float64]:
+        """(K, K) share of images with different top-1 answers."""
+        share: npt.NDArray[np.float64] = 100 * self._different / self._images
+        return share
+
+
+def gains(disagreement: npt.NDArray[np.float64], errors: dict[tuple[int, ...], float]) -> list[dict[str, Any]]:
+    """For each pair of replicas its disagreement, and how much lower its error is than the mean of the two alone.
+
+    ``errors`` are in percent, by the members of an ensemble.
+    """
+    return [
+        {
+            "replicas": [first, second],
+            "disagreement": float(disagreement[first, second]),
+            "gain": (errors[first,] + errors[second,]) / 2 - errors[first, second],
+        }
+        for first, second in combinations(range(len(disagreement)), 2)
+    ]

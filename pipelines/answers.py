@@ -1,0 +1,80 @@
+"""What an ensemble says of images without labels: the first five classes of each image, as Parquet and CSV."""
+
+import csv
+import io
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.predictions import Ensemble, Predicted
+from pipelines.report_tally import checked_predictions
+from pipelines.run_directory import ANSWERS
+from pipelines.storage import Storage
+
+TOP = 5
+ANSWERS_CSV = f"{ANSWERS}/top5.csv"
+ANSWERS_PARQUET = f"{ANSWERS}/top5.parquet"
+ROWS_SHOWN = 10
+
+
+def write_answers(run: Storage, ensemble: Ensemble) -> str:
+    """Write the answers of all replicas with the most crops, image by image in bounded memory; the first as text.
+
+    The column ``agreement`` is the share of the replicas whose own first answer is the ensemble's.
+
+    Raises:
+        UserError: predictions are missing, doubled, or of another ensemble.
+    """
+    seen: Counter[str] = Counter()
+    shown: list[dict[str, Any]] = []
+    schema = _schema(ensemble)
+    with (
+        run.writing(ANSWERS_PARQUET) as parquet,
+        pq.ParquetWriter(parquet, schema) as writer,
+        run.writing(ANSWERS_CSV) as stream,
+    ):
+        text = io.TextIOWrapper(stream, encoding="utf-8", newline="", write_through=True)
+        table = csv.DictWriter(text, schema.names, lineterminator="\n")
+        table.writeheader()
+        for predicted in checked_predictions(run, ensemble, seen):
+            rows = _rows(predicted, ensemble)
+            writer.write_table(pa.Table.from_pylist(rows, schema))
+            table.writerows(rows)
+            shown += rows[: ROWS_SHOWN - len(shown)]
+        text.detach()
+    lines = [f"{row['image_id']}: {row['answer_1']} ({row['probability_1']:.3f})" for row in shown]
+    if seen.total() > len(shown):
+        lines.append(f"and {seen.total() - len(shown)} more")
+    return "\n".join([*lines, f"answers: {run}/{ANSWERS_CSV}, {run}/{ANSWERS_PARQUET}"])
+
+
+def _places(ensemble: Ensemble) -> range:
+    return range(1, min(TOP, len(ensemble.classes)) + 1)
+
+
+def _schema(ensemble: Ensemble) -> pa.Schema:
+    answers = [
+        column
+        for place in _places(ensemble)
+        for column in ((f"answer_{place}", pa.string()), (f"probability_{place}", pa.float32()))
+    ]
+    return pa.schema([("image_id", pa.string()), *answers, ("agreement", pa.float32())])
+
+
+def _rows(predicted: Predicted, ensemble: Ensemble) -> list[dict[str, Any]]:
+    with_most_crops = predicted.probabilities[:, :, -1]
+    means = with_most_crops.mean(axis=1, dtype=np.float64)
+    order = np.argsort(-means, axis=1, kind="stable")
+    agreement = (with_most_crops.argmax(axis=2) == order[:, :1]).mean(axis=1)
+    rows = []
+    for row, image_id in enumerate(predicted.image_ids):
+        values: dict[str, Any] = {"image_id": image_id}
+        for place in _places(ensemble):
+            answer = order[row, place - 1]
+            values[f"answer_{place}"] = ensemble.classes[answer]
+            values[f"probability_{place}"] = float(np.float32(means[row, answer]))
+        rows.append({**values, "agreement": float(np.float32(agreement[row]))})
+    return rows

@@ -1,0 +1,50 @@
+"""Calibration against the definitions, written out image by image."""
+
+import math
+
+import numpy as np
+import pytest
+
+from googlenet.calibration import BINS, CalibrationTally
+
+
+def draw(images: int, classes: int = 7) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(3)
+    return generator.dirichlet(np.full(classes, 0.3), size=images), generator.integers(0, classes, images)
+
+
+def test_scores_are_those_of_the_definitions() -> None:
+    probabilities, labels = draw(500)
+    tally = CalibrationTally()
+    for first in range(0, 500, 64):
+        tally.update(probabilities[first : first + 64], labels[first : first + 64])
+    likelihood, brier, bins = 0.0, 0.0, [[] for _ in range(BINS)]
+    for p, label in zip(probabilities, labels, strict=True):
+        likelihood -= math.log(p[label])
+        brier += sum((value - (c == label)) ** 2 for c, value in enumerate(p))
+        bins[math.ceil(max(p) * BINS) - 1].append((max(p), int(np.argmax(p)) == label))
+    error = sum(abs(sum(c for c, _ in b) - sum(r for _, r in b)) for b in bins) / 500
+    scores = tally.scores()
+    assert scores["negative_log_likelihood"] == pytest.approx(likelihood / 500)
+    assert scores["brier_score"] == pytest.approx(brier / 500)
+    assert scores["expected_calibration_error"] == pytest.approx(error, abs=1e-6)
+    diagram = tally.reliability()
+    assert [row["images"] for row in diagram] == [len(b) for b in bins if b]
+    weighted = sum(row["images"] * abs(row["mean_confidence"] - row["accuracy"]) for row in diagram) / 500
+    assert weighted == pytest.approx(error)
+
+
+def test_certain_and_right_is_perfect_and_certain_and_wrong_stays_finite() -> None:
+    tally = CalibrationTally()
+    tally.update(np.eye(3, dtype=np.float32), np.array([0, 1, 2]))
+    assert tally.scores() == {
+        "negative_log_likelihood": 0.0,
+        "brier_score": 0.0,
+        "expected_calibration_error": 0.0,
+    }
+    tally = CalibrationTally()
+    tally.update(np.eye(3, dtype=np.float32), np.array([1, 2, 0]))
+    scores = tally.scores()
+    assert scores["brier_score"] == 2.0
+    assert scores["expected_calibration_error"] == 1.0
+    assert 80 < scores["negative_log_likelihood"] < 90
