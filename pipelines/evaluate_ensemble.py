@@ -51,8 +51,6 @@ class Arguments:
     """Run directory: of a training run, or with --weights a new one for this evaluation."""
     data: str = ""
     """Labelled image folder (val/<class>/* or <class>/*); the default is the run's own validation images."""
-    unlabelled: bool = False
-    """The images of --data have no labels: write what the ensemble says of each (answers/top5.csv, .parquet)."""
     weights: tuple[str, ...] = ()
     """Files of weights from elsewhere: .npz (Caffe), .pth (torchvision) or .safetensors, one for each model."""
     classes: str = ""
@@ -67,6 +65,8 @@ class Arguments:
     """Side of the network's input for --weights; the default is what the files say of themselves, or 224."""
     bad_images: BadImages = "stop"
     """What to do about files that cannot be decoded."""
+    unlabelled: bool = False
+    """The images of --data have no labels: write what the ensemble says of each (answers/top5.csv, .parquet)."""
 
 
 def evaluate_weights(arguments: Arguments) -> str:

@@ -5,6 +5,7 @@ nothing else; what has arrived is never sent twice, since the store itself is as
 """
 
 import os
+import tempfile
 import threading
 import time
 from dataclasses import dataclass
@@ -13,8 +14,8 @@ from typing import Any
 
 from pipelines.dataset import Manifest
 from pipelines.recipes import Recipe
-from pipelines.report import REPORT_JSON, REPORT_MARKDOWN
-from pipelines.run_directory import ReplicaFiles, finished_replicas, read_metrics, replica_name, run_id
+from pipelines.report import COST_JSON, REPORT_JSON, REPORT_MARKDOWN
+from pipelines.run_directory import REPORT, ReplicaFiles, finished_replicas, read_metrics, replica_name, run_id
 from pipelines.storage import Storage
 
 EXPERIMENT = "googlenet-ensemble"
@@ -154,13 +155,14 @@ class Tracker:
 
         if self._final == "FINISHED":
             now = _now_ms()
-            table = self.run.read_json(REPORT_JSON)["table"]
-            names = ("top1_error", "top5_error")
-            metrics = [Metric(f"{n}/{r['models']}x{r['crops']}", r[n], now, 0) for r in table for n in names]
             logged = client.get_run(parent).data.metrics
-            client.log_batch(parent, [metric for metric in metrics if logged.get(metric.key) != metric.value])
-            for name in (REPORT_JSON, REPORT_MARKDOWN):
-                client.log_text(parent, self.run.read(name).decode(), name)
+            metrics = _result_metrics(self.run.read_json(REPORT_JSON), self.run.read_json(COST_JSON))
+            news = [Metric(name, value, now, 0) for name, value in metrics.items() if logged.get(name) != value]
+            client.log_batch(parent, news)
+            with tempfile.TemporaryDirectory() as folder:
+                for name in self.run.files(REPORT):
+                    (Path(folder) / name).write_bytes(self.run.read(f"{REPORT}/{name}"))
+                client.log_artifacts(parent, folder, REPORT)
             client.set_tag(parent, "mlflow.note.content", self.run.read(REPORT_MARKDOWN).decode())
         self._set_status(client, parent, self._final or "RUNNING")
 
@@ -222,6 +224,25 @@ class Tracker:
             client.set_terminated(run_id, status)
         else:
             client.update_run(run_id, status=status)
+
+
+def _result_metrics(report: dict[str, Any], cost: dict[str, Any]) -> dict[str, float]:
+    """The report's figures by stable names, such as ``top5_error/7x144``."""
+    metrics = {}
+    for row in report["table"]:
+        for name in ("top1_error", "top5_error"):
+            metrics[f"{name}/{_cell_name(row)}"] = row[name]
+    for row in report["calibration"]:
+        for name in ("negative_log_likelihood", "brier_score", "expected_calibration_error"):
+            metrics[f"{name}/{_cell_name(row)}"] = row[name]
+    metrics["evaluation/predictor_seconds"] = cost["predictor_seconds"]
+    return metrics
+
+
+def _cell_name(row: dict[str, Any]) -> str:
+    # MLflow allows no plus sign.
+    policy = row["policy"] if row["policy"] == str(row["crops"]) else f"{row['policy'].replace('+', '_')}px"
+    return f"{row['models']}x{policy}"
 
 
 def how_to_open(tracking_uri: str) -> str:

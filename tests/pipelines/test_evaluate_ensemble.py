@@ -80,6 +80,14 @@ def test_weights_without_class_names_ask_for_them(
         evaluate_weights(arguments)
 
 
+def test_images_without_labels_need_names_for_the_models_outputs(
+    photo_folder: Path, weights: Path, tmp_path: Path
+) -> None:
+    arguments = Arguments(str(tmp_path / "run"), str(photo_folder), (str(weights),), crop_px=35, unlabelled=True)
+    with pytest.raises(UserError, match="--classes FILE"):
+        evaluate_weights(arguments)
+
+
 def test_weights_of_this_project_bring_their_crop_size_and_disagreement_is_refused(
     ray_cluster: str, photo_folder: Path, finished_run: Path, tmp_path: Path
 ) -> None:

@@ -8,7 +8,7 @@ from mlflow import MlflowClient
 
 from pipelines.dataset import Manifest
 from pipelines.recipes import Recipe
-from pipelines.report import REPORT_JSON, REPORT_MARKDOWN
+from pipelines.report import COST_JSON, REPORT_JSON, REPORT_MARKDOWN
 from pipelines.run_directory import claim
 from pipelines.storage import Storage
 from pipelines.tracking import Tracker
@@ -28,6 +28,17 @@ def run(tmp_path: Path) -> Storage:
 def write_epochs(run: Storage, replica: int, epochs: int) -> None:
     lines = [{"epoch": e, "learning_rate": 0.1 / e, "val_top1_error": 50.0 - e} for e in range(1, epochs + 1)]
     run.write(f"replicas/{replica}/metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
+
+
+def write_report_files(run: Storage) -> None:
+    row = {"models": 2, "crops": 144, "policy": "144"}
+    own = {"models": 2, "crops": 72, "policy": "256+320", "top1_error": 13.0, "top5_error": 2.0}
+    scores = {"negative_log_likelihood": 0.4, "brier_score": 0.3, "expected_calibration_error": 0.02}
+    table = [{**row, "top1_error": 12.5, "top5_error": 1.0}, own]
+    run.write_json(REPORT_JSON, {"table": table, "calibration": [{**row, **scores}]})
+    run.write_json(COST_JSON, {"predictor_seconds": 9.5})
+    run.write(REPORT_MARKDOWN, b"# table")
+    run.write("report/views.png", b"picture")
 
 
 def follow(run: Storage, uri: str, phases: dict[int, str], succeeded: bool | None = None) -> Tracker:
@@ -64,8 +75,7 @@ def test_an_interrupted_run_goes_on_in_the_same_mlflow_runs_without_doubled_epoc
     write_epochs(run, 1, 1)
     line = run.read("replicas/1/metrics.jsonl").decode().replace("}", ', "alarm": "head logits is dead"}')
     run.write("replicas/1/metrics.jsonl", line.encode())
-    run.write_json(REPORT_JSON, {"table": [{"models": 2, "crops": 144, "top1_error": 12.5, "top5_error": 1.0}]})
-    run.write(REPORT_MARKDOWN, b"# table")
+    write_report_files(run)
     follow(run, uri, {0: "done", 1: "failed"}, succeeded=True)
     second = runs_of(uri)
     assert {n: r.info.run_id for n, r in first.items()} == {n: r.info.run_id for n, r in second.items()}  # type: ignore[attr-defined]
@@ -74,7 +84,19 @@ def test_an_interrupted_run_goes_on_in_the_same_mlflow_runs_without_doubled_epoc
     assert second["replica_1"].data.tags["alarm"] == "head logits is dead"  # type: ignore[attr-defined]
     statuses = {name: r.info.status for name, r in second.items()}  # type: ignore[attr-defined]
     assert statuses == {"ensemble": "FINISHED", "replica_0": "FINISHED", "replica_1": "FAILED"}
-    assert second["ensemble"].data.metrics == {"top1_error/2x144": 12.5, "top5_error/2x144": 1.0}  # type: ignore[attr-defined]
+    assert second["ensemble"].data.metrics == {  # type: ignore[attr-defined]
+        "top1_error/2x144": 12.5,
+        "top5_error/2x144": 1.0,
+        "top1_error/2x256_320px": 13.0,
+        "top5_error/2x256_320px": 2.0,
+        "negative_log_likelihood/2x144": 0.4,
+        "brier_score/2x144": 0.3,
+        "expected_calibration_error/2x144": 0.02,
+        "evaluation/predictor_seconds": 9.5,
+    }
+    client = MlflowClient(uri)
+    artifacts = client.list_artifacts(second["ensemble"].info.run_id, "report")  # type: ignore[attr-defined]
+    assert {artifact.path for artifact in artifacts} == {REPORT_JSON, COST_JSON, REPORT_MARKDOWN, "report/views.png"}
 
 
 def test_a_server_that_is_away_stops_nothing_and_is_told_once(run: Storage, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,7 +20,7 @@ import torch
 from mlflow import MlflowClient
 from PIL import Image
 
-from googlenet.crops import all_views, in_policy, scales_px
+from googlenet.crops import box_of, scales_px, views_of
 from googlenet.views import cut_views, scale_image
 from googlenet.weight_files import load_weights
 from pipelines.errors import UserError
@@ -45,13 +45,14 @@ def single_process_probabilities(run: Path, photos: Path, crop: int) -> dict[str
     found = {}
     for path in sorted((photos / "val").rglob("*.jpg")):
         pixels = np.asarray(Image.open(path).convert("RGB"))
-        views = all_views(pixels.shape[1], pixels.shape[0], crop)
-        images = cut_views(scale_image(pixels, scales_px(crop)), [view.box for view in views], crop)
+        views = views_of(144, crop)
+        boxes = [box_of(view, pixels.shape[1], pixels.shape[0], crop) for view in views]
+        images = cut_views(scale_image(pixels, scales_px(crop)), boxes, crop)
         by_replica = []
         for network in networks:
             with torch.no_grad():
                 outputs = network.model(network.preprocessing(images)).logits.softmax(dim=1).numpy()
-            by_policy = [[o for o, v in zip(outputs, views, strict=True) if in_policy(v, n)] for n in (1, 10, 144)]
+            by_policy = [[outputs[views.index(view)] for view in views_of(n, crop)] for n in (1, 10, 144)]
             by_replica.append([np.mean(chosen, axis=0) for chosen in by_policy])
         found[str(path.relative_to(photos))] = np.array(by_replica)
     return found
