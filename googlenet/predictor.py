@@ -96,6 +96,12 @@ class Predictor:
         largest = VIEWS_PER_BATCH_OF_SMALL_CROPS if crop_px <= SMALL_CROP_PX else VIEWS_PER_BATCH
         self._batch_size = min(largest, len(views))
 
+    def warm_up(self) -> None:
+        """Do once what the first image would have to wait for, compilation above all."""
+        self._probabilities(
+            torch.zeros(self._batch_size, 3, self.crop_px, self.crop_px, dtype=torch.uint8).to(self.device)
+        )
+
     def _for_inference(self, model: GoogLeNet) -> Callable[[Tensor], Any]:
         network: Any = fold_batch_norm(model)
         network.to(device=self.device, dtype=self.arithmetic.dtype, memory_format=torch.channels_last)

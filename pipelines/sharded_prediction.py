@@ -181,6 +181,7 @@ class ShardPredictor:
         replicas = load_replicas(job.trained, job.weights)
         self._job = job
         self._predictor = Predictor(replicas, ensemble.crop_px, ensemble.policies, device, arithmetic)
+        self._predictor.warm_up()
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Predict the row that :func:`load_shard` made; ``shard`` and ``images`` come out."""

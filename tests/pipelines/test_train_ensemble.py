@@ -95,10 +95,9 @@ def test_mlflow_holds_a_parent_with_a_child_for_each_replica(finished_run: Path,
         f"top1_error/{row['models']}x{row['crops']}": row["top1_error"] for row in report_of(finished_run)["table"]
     }
     assert cells.items() <= parent.data.metrics.items()
-    assert [f.path for f in client.list_artifacts(parent.info.run_id, "report")] == [
-        "report/report.json",
-        "report/report.md",
-    ]
+    artifacts = {f.path for f in client.list_artifacts(parent.info.run_id, "report")}
+    assert artifacts == {f"report/{path.name}" for path in (finished_run / "report").iterdir()}
+    assert {"report/report.json", "report/report.md", "report/reliability.png"} <= artifacts
     for replica in range(3):
         child = runs[f"replica_{replica}"]
         assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id

@@ -1,0 +1,57 @@
+"""Crops a second of one core with and without keeping freed memory, by batch size; paper variant, eager.
+
+python -m benchmarks.allocator
+"""
+
+from dataclasses import dataclass
+
+import torch
+import tyro
+
+from benchmarks.measure import Contender, Round, print_circumstances, print_rates, race
+from googlenet import GoogLeNet
+from pipelines.allocator import keep_freed_memory
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Measure what the C allocator's settings are worth."""
+
+    rounds: int = 7
+    """Rounds of one batch each."""
+    crop_px: int = 224
+    """Side of the crops."""
+    batches: tuple[int, ...] = (12, 48, 144)
+    """Crops in a batch."""
+
+
+def _forward(batch: int, crop_px: int, dtype: torch.dtype, keeps: bool) -> Round:
+    torch.set_num_threads(1)
+    if keeps and not keep_freed_memory():
+        raise SystemExit("only glibc's allocator can be told")
+    network = GoogLeNet(1000, "paper", aux_heads=False).eval().to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    crops = torch.zeros(batch, 3, crop_px, crop_px, dtype=dtype).contiguous(memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def one_batch() -> float:
+        network(crops)
+        return batch
+
+    return one_batch
+
+
+def main(arguments: Arguments) -> None:
+    """Print crops a second and their ratios, a table for each precision and batch size."""
+    for dtype in (torch.float32, torch.bfloat16):
+        for batch in arguments.batches:
+            name = f"{str(dtype).removeprefix('torch.')}, batches of {batch}"
+            contenders = [
+                Contender(f"{name}, as it comes", _forward, (batch, arguments.crop_px, dtype, False)),
+                Contender(f"{name}, freed memory kept", _forward, (batch, arguments.crop_px, dtype, True)),
+            ]
+            print_rates(race(contenders, arguments.rounds), "crops/s of a core", [contenders[0].name])
+    print_circumstances(arguments.rounds)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))

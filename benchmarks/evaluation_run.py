@@ -1,0 +1,64 @@
+"""A run directory with images and replicas that nobody trained, for benchmarks of the evaluation."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from googlenet import GoogLeNet
+from googlenet.arithmetic import Arithmetic
+from googlenet.crops import Policy
+from googlenet.initialisation import initialise
+from googlenet.model import Variant
+from googlenet.preprocessing import CAFFE_PREPROCESSING
+from googlenet.randomness import torch_generator
+from googlenet.weights import to_safetensors
+from pipelines.image_folder import list_unlabelled_folder
+from pipelines.predictions import Ensemble, read_cost
+from pipelines.prepare_dataset import prepare_for_evaluation
+from pipelines.run_directory import ReplicaFiles, replica_name
+from pipelines.sharded_prediction import PredictionJob, Predictors, missing_shards, predict
+from pipelines.storage import Storage
+
+
+def untrained_replica(crop_px: int, width: float, classes: int, variant: Variant) -> GoogLeNet:
+    """A network with initial weights."""
+    network = GoogLeNet(classes, variant, aux_heads=False, width=width)
+    initialise(network, "xavier", torch_generator(0, "initial_weights"))
+    return network
+
+
+def make_job(
+    folder: Path, images: Sequence[bytes], network: GoogLeNet, crop_px: int, arithmetic: Arithmetic,
+    policies: tuple[Policy, ...] = (1, 10, 144),
+) -> PredictionJob:  # fmt: skip
+    """Images and one replica in a new run directory below ``folder``. Needs a connection to a Ray cluster."""
+    photos = folder / "photos"
+    photos.mkdir(parents=True)
+    for number, data in enumerate(images):
+        (photos / f"{number:06d}.jpg").write_bytes(data)
+    run = Storage.at(str(folder / "run"))
+    classes = tuple(f"class_{label}" for label in range(network.num_classes))
+    manifest = prepare_for_evaluation(
+        run, str(photos), list_unlabelled_folder(Storage.at(str(photos)), classes), "stop"
+    )
+    weights = ReplicaFiles(0).weights
+    run.write(weights, to_safetensors(network, network.state_dict(), CAFFE_PREPROCESSING))
+    ensemble = Ensemble((replica_name(0),), ("",), policies, crop_px, classes, manifest.digest, arithmetic)
+    return PredictionJob(run, run, (weights,), ensemble)
+
+
+def predict_all(job: PredictionJob, images: int, predictors: Predictors) -> tuple[float, float]:
+    """Predict everything from scratch.
+
+    Returns:
+        Seconds in all, and seconds from the start of the first shard to the last file, without start-up.
+    """
+    for name in job.predictions.files(""):
+        job.predictions.delete(name)
+    started = time.time()
+    predict(job, missing_shards(job, images), images, predictors)
+    seconds = time.time() - started
+    files = job.predictions.files("")
+    written = {name: Path(job.predictions.path(name)).stat().st_mtime for name in files}
+    first_start = min(written[name] - read_cost(job.predictions, name).seconds for name in files)
+    return seconds, max(written.values()) - first_start

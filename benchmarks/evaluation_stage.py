@@ -1,0 +1,112 @@
+"""The whole evaluation stage, from shards of encoded images to written predictions, against its bare predictors.
+
+    python -m benchmarks.evaluation_stage --photos PHOTOS
+
+The bare predictors run in as many processes at once, on views of the same photographs that already lie in memory.
+"""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+import tyro
+
+from benchmarks.evaluation_run import make_job, predict_all, untrained_replica
+from benchmarks.measure import print_circumstances
+from benchmarks.photographs import photographs
+from googlenet.arithmetic import Arithmetic, can_compile
+from googlenet.crops import distinct_views, scales_px
+from googlenet.predictor import Predictor, Replica, ScaledImage
+from googlenet.preprocessing import CAFFE_PREPROCESSING
+from googlenet.views import cut_views
+from pipelines.allocator import keep_freed_memory
+from pipelines.ray_session import connected
+from pipelines.sharded_prediction import Predictors
+
+VIEWS = 144
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Measure the evaluation stage against its bare predictors."""
+
+    photos: str = ""
+    """Folder of photographs; the built-in images otherwise."""
+    images: int = 224
+    """Photographs in a round of the stage."""
+    bare_images: int = 16
+    """Photographs whose views lie in each bare predictor's memory."""
+    rounds: int = 5
+    """Rounds."""
+    crop_px: int = 224
+    """Side of the crops."""
+    width: float = 1.0
+    """Width of the network, of the paper's variant."""
+    predictors: int = 2
+    """Predictors at once, a core each."""
+
+
+_predictor: Predictor
+_views: list[torch.Tensor]
+
+
+def _set_up(images: Sequence[bytes], crop_px: int, width: float, arithmetic: Arithmetic) -> None:
+    global _predictor, _views  # noqa: PLW0603  # one a process
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    replica = Replica(untrained_replica(crop_px, width, 1000, "paper"), CAFFE_PREPROCESSING)
+    _predictor = Predictor([replica], crop_px, arithmetic=arithmetic)
+    _predictor.warm_up()
+    scaled = [ScaledImage.decode(data, scales_px(crop_px)) for data in images]
+    _views = [cut_views(s.scaled, distinct_views(s.width, s.height, crop_px).boxes, crop_px) for s in scaled]
+
+
+def _bare() -> float:
+    started = time.perf_counter()
+    for views in _views:
+        _predictor._probabilities(views)
+    return sum(len(views) for views in _views) / (time.perf_counter() - started)
+
+
+def main(arguments: Arguments) -> None:
+    """Print passes a second of the stage, of the bare predictors, and the ratio, round by round in turn."""
+    images = photographs(arguments.photos, arguments.images)
+    arithmetic = Arithmetic("bf16", can_compile("cpu"))
+    network = untrained_replica(arguments.crop_px, arguments.width, 1000, "paper")
+    bare_arguments = (images[: arguments.bare_images], arguments.crop_px, arguments.width, arithmetic)
+    bare, stage, whole = [], [], []
+    processes = [
+        ProcessPoolExecutor(1, get_context("spawn"), initializer=_set_up, initargs=bare_arguments)
+        for _ in range(arguments.predictors)
+    ]
+    for process in processes:
+        process.submit(int).result()
+    with tempfile.TemporaryDirectory() as folder, connected(num_cpus=arguments.predictors):
+        job = make_job(Path(folder), images, network, arguments.crop_px, arithmetic)
+        for _ in range(arguments.rounds):
+            at_once = [process.submit(_bare) for process in processes]
+            bare.append(sum(future.result() for future in at_once))
+            seconds, steady_seconds = predict_all(job, len(images), Predictors(arguments.predictors, 0.0))
+            passes = VIEWS * len(images)
+            stage.append(passes / steady_seconds)
+            whole.append(passes / seconds)
+            print(f"bare {bare[-1]:.1f}, stage {stage[-1]:.1f}, with start-up {whole[-1]:.1f} passes/s", flush=True)
+    for process in processes:
+        process.shutdown()
+    print(
+        f"\n{arguments.images} photographs, {arguments.predictors} predictors, {arithmetic}; passes/s, median (range):"
+    )
+    for name, rates in (("bare predictors", bare), ("stage", stage), ("stage with start-up and compilation", whole)):
+        ratio = statistics.median(rates) / statistics.median(bare)
+        print(f"{name}: {statistics.median(rates):.1f} ({min(rates):.1f} - {max(rates):.1f}), x {ratio:.3f}")
+    print_circumstances(arguments.rounds)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))

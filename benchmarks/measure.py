@@ -1,0 +1,88 @@
+"""Contenders in processes of their own, round by round in turn; medians and ratios.
+
+Turns are taken so that a slow minute of the machine meets all contenders alike. A process each, because some of them
+change settings of theirs (threads, allocator) that others must not profit or suffer from.
+"""
+
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import version
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+Round = Callable[[], float]
+_round: Round | None = None
+
+
+@dataclass(frozen=True)
+class Contender:
+    """``make(*arguments)`` sets up and gives a function that does one round and returns how much it did."""
+
+    name: str
+    make: Callable[..., Round]
+    arguments: tuple[Any, ...] = ()
+
+
+def _set_up(make: Callable[..., Round], arguments: tuple[Any, ...]) -> None:
+    global _round  # noqa: PLW0603  # one contender a process
+    _round = make(*arguments)
+    _round()  # warm up: compilation, caches
+
+
+def _timed() -> float:
+    assert _round is not None  # noqa: S101
+    started = time.perf_counter()
+    done = _round()
+    return done / (time.perf_counter() - started)
+
+
+def race(contenders: Sequence[Contender], rounds: int) -> dict[str, list[float]]:
+    """Rates by contender: what a round did, by seconds."""
+    spawn = get_context("spawn")
+    processes = {
+        c.name: ProcessPoolExecutor(1, spawn, initializer=_set_up, initargs=(c.make, c.arguments)) for c in contenders
+    }
+    rates: dict[str, list[float]] = {name: [] for name in processes}
+    try:
+        for process in processes.values():  # one after the other, so that none warms up while another is measured
+            process.submit(int).result()
+        for number in range(rounds):
+            names = list(processes)
+            for name in names[number % len(names) :] + names[: number % len(names)]:
+                rates[name].append(processes[name].submit(_timed).result())
+    finally:
+        for process in processes.values():
+            process.shutdown()
+    return rates
+
+
+def print_rates(rates: dict[str, list[float]], unit: str, against: Sequence[str]) -> None:
+    """Medians, spread, and how many times the median of each contender in ``against``."""
+    print(
+        "| contender | " + f"{unit}, median | lowest - highest | " + " | ".join(f"x {name}" for name in against) + " |"
+    )
+    print("| --- |" + " ---: |" * (2 + len(against)))
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    for name, values in rates.items():
+        ratios = " | ".join(f"{medians[name] / medians[peer]:.2f}" for peer in against)
+        print(f"| {name} | {medians[name]:.1f} | {min(values):.1f} - {max(values):.1f} | {ratios} |")
+
+
+def print_circumstances(rounds: int) -> None:
+    """Commit, versions and machine, for RESULTS.md."""
+    git = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],  # noqa: S607
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "ray", "pyarrow"))
+    commit = git.stdout.strip() or "unknown"
+    print(f"\nn = {rounds} rounds, in turn; commit {commit}; Python {platform.python_version()}, {versions}")
