@@ -20,7 +20,7 @@ from pipelines.sharded_prediction import PredictionJob, Predictors, missing_shar
 from pipelines.storage import Storage
 
 
-def untrained_replica(crop_px: int, width: float, classes: int, variant: Variant) -> GoogLeNet:
+def untrained_replica(width: float, classes: int, variant: Variant) -> GoogLeNet:
     """A network with initial weights."""
     network = GoogLeNet(classes, variant, aux_heads=False, width=width)
     initialise(network, "xavier", torch_generator(0, "initial_weights"))

@@ -60,7 +60,7 @@ def _set_up(images: Sequence[bytes], crop_px: int, width: float, arithmetic: Ari
     global _predictor, _views  # noqa: PLW0603  # one a process
     torch.set_num_threads(1)
     keep_freed_memory()
-    replica = Replica(untrained_replica(crop_px, width, 1000, "paper"), CAFFE_PREPROCESSING)
+    replica = Replica(untrained_replica(width, 1000, "paper"), CAFFE_PREPROCESSING)
     _predictor = Predictor([replica], crop_px, arithmetic=arithmetic)
     _predictor.warm_up()
     scaled = [ScaledImage.decode(data, scales_px(crop_px)) for data in images]
@@ -78,7 +78,7 @@ def main(arguments: Arguments) -> None:
     """Print passes a second of the stage, of the bare predictors, and the ratio, round by round in turn."""
     images = photographs(arguments.photos, arguments.images)
     arithmetic = Arithmetic("bf16", can_compile("cpu"))
-    network = untrained_replica(arguments.crop_px, arguments.width, 1000, "paper")
+    network = untrained_replica(arguments.width, 1000, "paper")
     bare_arguments = (images[: arguments.bare_images], arguments.crop_px, arguments.width, arithmetic)
     bare, stage, whole = [], [], []
     processes = [

@@ -98,9 +98,8 @@ class Predictor:
 
     def warm_up(self) -> None:
         """Do once what the first image would have to wait for, compilation above all."""
-        self._probabilities(
-            torch.zeros(self._batch_size, 3, self.crop_px, self.crop_px, dtype=torch.uint8).to(self.device)
-        )
+        views = torch.zeros(self._batch_size, 3, self.crop_px, self.crop_px, dtype=torch.uint8)
+        self._probabilities(views.contiguous(memory_format=torch.channels_last).to(self.device))
 
     def _for_inference(self, model: GoogLeNet) -> Callable[[Tensor], Any]:
         network: Any = fold_batch_norm(model)

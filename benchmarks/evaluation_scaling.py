@@ -1,0 +1,108 @@
+"""Cost of an image and peak memory of the evaluation, from a hundred images to ten thousand.
+
+    python -m benchmarks.evaluation_scaling
+
+A narrow network, all 144 views. Costs are from the start of the first shard to the last file, so that starting
+predictors is not counted as work. Memory is the peak of what each process has for itself (unique set size), of the
+driver and of the largest worker.
+"""
+
+import os
+import statistics
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import tyro
+
+from benchmarks.evaluation_run import make_job, predict_all, untrained_replica
+from benchmarks.measure import print_circumstances
+from benchmarks.photographs import photographs
+from googlenet.arithmetic import Arithmetic
+from pipelines.ray_session import connected
+from pipelines.sharded_prediction import Predictors
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Measure how the evaluation scales with the number of images."""
+
+    photos: str = ""
+    """Folder of photographs, used again and again; the built-in images otherwise."""
+    images: tuple[int, ...] = (128, 1024, 10240)
+    """Numbers of images."""
+    rounds: int = 5
+    """Rounds."""
+    crop_px: int = 84
+    """Side of the crops."""
+    width: float = 0.125
+    """Width of the network."""
+    predictors: int = 2
+    """Predictors at once."""
+
+
+class Memory:
+    """Peak unique set sizes, in MB, of this process and of its largest Ray worker, watched during a block."""
+
+    def __enter__(self) -> "Memory":
+        self.driver_mb = self.worker_mb = 0.0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.5):
+            self.driver_mb = max(self.driver_mb, psutil.Process().memory_full_info().uss / 1e6)
+            for process in psutil.Process(os.getpid()).children(recursive=True):
+                try:
+                    if "ray::" in " ".join(process.cmdline()):
+                        self.worker_mb = max(self.worker_mb, process.memory_full_info().uss / 1e6)
+                except psutil.Error:
+                    continue
+
+
+def main(arguments: Arguments) -> None:
+    """Print milliseconds an image and peak memory by number of images, and their ratio to the smallest number."""
+    network = untrained_replica(arguments.width, 10, "bn")
+    cost: dict[int, list[float]] = {images: [] for images in arguments.images}
+    driver: dict[int, list[float]] = {images: [] for images in arguments.images}
+    worker: dict[int, list[float]] = {images: [] for images in arguments.images}
+    with tempfile.TemporaryDirectory() as folder, connected(num_cpus=arguments.predictors):
+        jobs = {
+            n: make_job(
+                Path(folder) / str(n), photographs(arguments.photos, n), network, arguments.crop_px, Arithmetic()
+            )
+            for n in arguments.images
+        }
+        for _ in range(arguments.rounds):
+            for images, job in jobs.items():
+                with Memory() as memory:
+                    _, seconds = predict_all(job, images, Predictors(arguments.predictors, 0.0))
+                cost[images].append(1000 * seconds / images)
+                driver[images].append(memory.driver_mb)
+                worker[images].append(memory.worker_mb)
+                print(f"{time.strftime('%H:%M:%S')} {images}: {cost[images][-1]:.2f} ms", flush=True)
+    first = arguments.images[0]
+    print("\n| images | ms an image, median | lowest - highest | x | driver MB | x | largest worker MB | x |")
+    print("| ---: |" + " ---: |" * 7)
+    for images in arguments.images:
+        ms, own, others = (statistics.median(values[images]) for values in (cost, driver, worker))
+        base = [statistics.median(values[first]) for values in (cost, driver, worker)]
+        spread = f"{min(cost[images]):.2f} - {max(cost[images]):.2f}"
+        print(
+            f"| {images} | {ms:.2f} | {spread} | {ms / base[0]:.3f} "
+            f"| {own:.0f} | {own / base[1]:.3f} | {others:.0f} | {others / base[2]:.3f} |"
+        )
+    print_circumstances(arguments.rounds)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))
