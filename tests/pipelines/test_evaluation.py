@@ -5,6 +5,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -80,6 +82,28 @@ def test_a_predictor_that_is_killed_costs_its_shard_and_nothing_else(ray_cluster
     killer.join(10)
     assert killed
     assert tables(evaluated) == before
+
+
+@pytest.mark.timeout(300)
+def test_a_node_that_dies_costs_its_shards_and_nothing_else(evaluated: Path, photo_folder: Path) -> None:
+    """As many images as keep both nodes busy; against the single node of the other tests, bit for bit."""
+    before, report = tables(evaluated), (evaluated / "report/report.json").read_bytes()
+    shutil.rmtree(evaluated / "predictions")
+    environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
+    environment.pop("RAY_ADDRESS", None)
+    ended = subprocess.run(
+        [sys.executable, "-m", "tests.pipelines.two_nodes", str(evaluated)],
+        cwd=Path(__file__).parents[2],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "shards at the node's death: 3" not in ended.stdout
+    assert tables(evaluated) == before
+    assert (evaluated / "report/report.json").read_bytes() == report
 
 
 def test_only_missing_shards_are_done_again(ray_cluster: str, evaluated: Path) -> None:
