@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from googlenet import GoogLeNet
@@ -47,12 +48,25 @@ def make_job(
     return PredictionJob(run, run, (weights,), ensemble)
 
 
-def predict_all(job: PredictionJob, images: int, predictors: Predictors) -> tuple[float, float]:
-    """Predict everything from scratch.
+@dataclass(frozen=True)
+class Stage:
+    """What an evaluation took.
 
-    Returns:
-        Seconds in all, and seconds from the start of the first shard to the last file, without start-up.
+    Attributes:
+        seconds: in all.
+        steady_seconds: from the start of the first shard to the last file, without start-up.
+        busy_seconds: summed over the predictors, of predicting alone.
+        forward_passes: computed, equal views once.
     """
+
+    seconds: float
+    steady_seconds: float
+    busy_seconds: float
+    forward_passes: int
+
+
+def predict_all(job: PredictionJob, images: int, predictors: Predictors) -> Stage:
+    """Predict everything from scratch."""
     for name in job.predictions.files(""):
         job.predictions.delete(name)
     started = time.time()
@@ -60,5 +74,11 @@ def predict_all(job: PredictionJob, images: int, predictors: Predictors) -> tupl
     seconds = time.time() - started
     files = job.predictions.files("")
     written = {name: Path(job.predictions.path(name)).stat().st_mtime for name in files}
-    first_start = min(written[name] - read_cost(job.predictions, name).seconds for name in files)
-    return seconds, max(written.values()) - first_start
+    costs = {name: read_cost(job.predictions, name) for name in files}
+    first_start = min(written[name] - costs[name].seconds for name in files)
+    return Stage(
+        seconds,
+        max(written.values()) - first_start,
+        sum(cost.seconds for cost in costs.values()),
+        sum(cost.forward_passes for cost in costs.values()),
+    )

@@ -85,8 +85,8 @@ def main(arguments: Arguments) -> None:
         for _ in range(arguments.rounds):
             for images, job in jobs.items():
                 with Memory() as memory:
-                    _, seconds = predict_all(job, images, Predictors(arguments.predictors, 0.0))
-                cost[images].append(1000 * seconds / images)
+                    took = predict_all(job, images, Predictors(arguments.predictors, 0.0))
+                cost[images].append(1000 * took.steady_seconds / images)
                 driver[images].append(memory.driver_mb)
                 worker[images].append(memory.worker_mb)
                 print(f"{time.strftime('%H:%M:%S')} {images}: {cost[images][-1]:.2f} ms", flush=True)

@@ -29,8 +29,6 @@ from pipelines.allocator import keep_freed_memory
 from pipelines.ray_session import connected
 from pipelines.sharded_prediction import Predictors
 
-VIEWS = 144
-
 
 @dataclass(frozen=True)
 class Arguments:
@@ -92,11 +90,15 @@ def main(arguments: Arguments) -> None:
         for _ in range(arguments.rounds):
             at_once = [process.submit(_bare) for process in processes]
             bare.append(sum(future.result() for future in at_once))
-            seconds, steady_seconds = predict_all(job, len(images), Predictors(arguments.predictors, 0.0))
-            passes = VIEWS * len(images)
-            stage.append(passes / steady_seconds)
-            whole.append(passes / seconds)
-            print(f"bare {bare[-1]:.1f}, stage {stage[-1]:.1f}, with start-up {whole[-1]:.1f} passes/s", flush=True)
+            took = predict_all(job, len(images), Predictors(arguments.predictors, 0.0))
+            stage.append(took.forward_passes / took.steady_seconds)
+            whole.append(took.forward_passes / took.seconds)
+            busy = took.busy_seconds / (arguments.predictors * took.steady_seconds)
+            print(
+                f"bare {bare[-1]:.1f}, stage {stage[-1]:.1f} (predictors busy {100 * busy:.1f} % of the time), "
+                f"with start-up {whole[-1]:.1f} passes/s",
+                flush=True,
+            )
     for process in processes:
         process.shutdown()
     print(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 import torch
 from PIL import Image
@@ -33,22 +34,26 @@ def cut_views(scaled: Sequence[Pixels], boxes: Sequence[Box], crop_px: int) -> T
     Returns:
         (V, 3, crop_px, crop_px) uint8, channels-last in memory.
     """
-    by_scale = {min(image.shape[:2]): torch.from_numpy(image).permute(2, 0, 1) for image in map(np.array, scaled)}
-    windows: dict[Box, Tensor] = {}
-    for box in boxes:
-        upright = Box(box.scale_px, box.left_px, box.top_px, box.side_px, mirrored=False)
-        if upright not in windows:
-            windows[upright] = _window(by_scale[box.scale_px], upright, crop_px)
-        windows[box] = windows[upright].flip(-1) if box.mirrored else windows[upright]
-    views = torch.stack([windows[box] for box in boxes])
-    return views.contiguous(memory_format=torch.channels_last)
+    by_scale = {min(image.shape[:2]): image for image in scaled}
+    # Channels stay innermost all the way: rows are copied, never single bytes.
+    views = np.empty((len(boxes), crop_px, crop_px, 3), np.uint8)
+    upright: dict[tuple[int, int, int, int], Pixels] = {}
+    for view, box in zip(views, boxes, strict=True):
+        place = box.scale_px, box.left_px, box.top_px, box.side_px
+        if place not in upright:
+            upright[place] = _window(by_scale[box.scale_px], box, crop_px)
+        if box.mirrored:
+            cv2.flip(upright[place], 1, dst=view)
+        else:
+            view[:] = upright[place]
+    return torch.from_numpy(views).permute(0, 3, 1, 2)
 
 
-def _window(image: Tensor, box: Box, crop_px: int) -> Tensor:
-    rows = slice(box.top_px, box.top_px + box.side_px)
-    columns = slice(box.left_px, box.left_px + box.side_px)
-    window = image[:, rows, columns]
+def _window(image: Pixels, box: Box, crop_px: int) -> Pixels:
+    window = image[box.top_px : box.top_px + box.side_px, box.left_px : box.left_px + box.side_px]
     if box.side_px == crop_px:
         return window
-    batch = window[None].contiguous(memory_format=torch.channels_last)
-    return functional.interpolate(batch, size=(crop_px, crop_px), mode="bilinear", antialias=True)[0]
+    batch = torch.from_numpy(np.array(window)).permute(2, 0, 1)[None]
+    resized = functional.interpolate(batch, size=(crop_px, crop_px), mode="bilinear", antialias=True)[0]
+    pixels: Pixels = resized.permute(1, 2, 0).numpy()
+    return pixels
