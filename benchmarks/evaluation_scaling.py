@@ -36,7 +36,7 @@ class Arguments:
     """Numbers of images."""
     rounds: int = 5
     """Rounds."""
-    crop_px: int = 84
+    crop_px: int = 35
     """Side of the crops."""
     width: float = 0.125
     """Width of the network."""

@@ -88,7 +88,7 @@ def checks(places: dict[str, str], ray_cluster: str, finished_run: Path) -> dict
 
     def evaluate(command: str) -> None:
         short = "--policies 1" if "--data" in command and "--policies" not in command else ""
-        expected = "top5.csv" if "--unlabelled" in command else "models  crops"
+        expected = "top5.csv" if "--unlabelled" in command else "top-1 error %"
         assert expected in run(command, places, ray_cluster, short)
 
     def table_1(command: str) -> None:
