@@ -16,7 +16,7 @@ from googlenet.arithmetic import FP32, Arithmetic, can_compile, profits_from_bf1
 from googlenet.crops import num_views, policy_scales_px
 from pipelines.dataset import open_records, read_manifest
 from pipelines.predictions import Ensemble
-from pipelines.progress import duration
+from pipelines.progress import duration, size
 from pipelines.run_directory import PREFLIGHT
 from pipelines.sharded_prediction import PredictionJob, load_replicas, prepare_process
 
@@ -168,6 +168,6 @@ def cost_line(preflight: Preflight, ensemble: Ensemble, images: int, done: int, 
     return (
         f"cost: {images * per_image:,} forward passes ({images} images{resumed}, {len(ensemble.views)} views, "
         f"{len(ensemble.replicas)} replicas), about {duration(seconds)} at {rate}, "
-        f"at most {images * (vectors + top1) / 1e9:.2f} GB of predictions\n"
+        f"at most {size(images * (vectors + top1))} of predictions\n"
         f"arithmetic: {preflight.arithmetic} ({preflight.reason})"
     )

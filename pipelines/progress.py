@@ -203,6 +203,11 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
+def size(num_bytes: float) -> str:
+    """Bytes for people: 3.2 MB, 4.48 GB."""
+    return f"{num_bytes / 1e6:.1f} MB" if num_bytes < 1e9 else f"{num_bytes / 1e9:.2f} GB"
+
+
 def _facts(status: ReplicaStatus) -> str:
     facts: Sequence[str] = (
         f"loss {status.loss:.3f}" if status.loss is not None else "",
