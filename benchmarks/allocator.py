@@ -10,7 +10,7 @@ import tyro
 
 from benchmarks.measure import Contender, Round, print_circumstances, print_rates, race
 from googlenet import GoogLeNet
-from pipelines.allocator import keep_freed_memory
+from pipelines.allocator import KEEP_FREED_MEMORY
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,8 @@ class Arguments:
     """Crops in a batch."""
 
 
-def _forward(batch: int, crop_px: int, dtype: torch.dtype, keeps: bool) -> Round:
+def _forward(batch: int, crop_px: int, dtype: torch.dtype) -> Round:
     torch.set_num_threads(1)
-    if keeps and not keep_freed_memory():
-        raise SystemExit("only glibc's allocator can be told")
     network = GoogLeNet(1000, "paper", aux_heads=False).eval().to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
     crops = torch.zeros(batch, 3, crop_px, crop_px, dtype=dtype).contiguous(memory_format=torch.channels_last)
 
@@ -46,8 +44,8 @@ def main(arguments: Arguments) -> None:
         for batch in arguments.batches:
             name = f"{str(dtype).removeprefix('torch.')}, batches of {batch}"
             contenders = [
-                Contender(f"{name}, as it comes", _forward, (batch, arguments.crop_px, dtype, False)),
-                Contender(f"{name}, freed memory kept", _forward, (batch, arguments.crop_px, dtype, True)),
+                Contender(f"{name}, as it comes", _forward, (batch, arguments.crop_px, dtype)),
+                Contender(f"{name}, freed memory kept", _forward, (batch, arguments.crop_px, dtype), KEEP_FREED_MEMORY),
             ]
             print_rates(race(contenders, arguments.rounds), "crops/s of a core", [contenders[0].name])
     print_circumstances(arguments.rounds)

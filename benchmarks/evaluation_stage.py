@@ -18,14 +18,14 @@ import torch
 import tyro
 
 from benchmarks.evaluation_run import make_job, predict_all, untrained_replica
-from benchmarks.measure import print_circumstances
+from benchmarks.measure import environment, print_circumstances
 from benchmarks.photographs import photographs
 from googlenet.arithmetic import Arithmetic, can_compile
 from googlenet.crops import distinct_views, scales_px
 from googlenet.predictor import Predictor, Replica, ScaledImage
 from googlenet.preprocessing import CAFFE_PREPROCESSING
 from googlenet.views import cut_views
-from pipelines.allocator import keep_freed_memory
+from pipelines.allocator import KEEP_FREED_MEMORY
 from pipelines.ray_session import connected
 from pipelines.sharded_prediction import Predictors
 
@@ -57,7 +57,6 @@ _views: list[torch.Tensor]
 def _set_up(images: Sequence[bytes], crop_px: int, width: float, arithmetic: Arithmetic) -> None:
     global _predictor, _views  # noqa: PLW0603  # one a process
     torch.set_num_threads(1)
-    keep_freed_memory()
     replica = Replica(untrained_replica(width, 1000, "paper"), CAFFE_PREPROCESSING)
     _predictor = Predictor([replica], crop_px, arithmetic=arithmetic)
     _predictor.warm_up()
@@ -83,8 +82,9 @@ def main(arguments: Arguments) -> None:
         ProcessPoolExecutor(1, get_context("spawn"), initializer=_set_up, initargs=bare_arguments)
         for _ in range(arguments.predictors)
     ]
-    for process in processes:
-        process.submit(int).result()
+    with environment(KEEP_FREED_MEMORY):
+        for process in processes:
+            process.submit(int).result()
     with tempfile.TemporaryDirectory() as folder, connected(num_cpus=arguments.predictors):
         job = make_job(Path(folder), images, network, arguments.crop_px, arithmetic)
         for _ in range(arguments.rounds):

@@ -4,13 +4,15 @@ Turns are taken so that a slow minute of the machine meets all contenders alike.
 change settings of theirs (threads, allocator) that others must not profit or suffer from.
 """
 
+import os
 import platform
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
@@ -22,11 +24,15 @@ _round: Round | None = None
 
 @dataclass(frozen=True)
 class Contender:
-    """``make(*arguments)`` sets up and gives a function that does one round and returns how much it did."""
+    """``make(*arguments)`` sets up and gives a function that does one round and returns how much it did.
+
+    ``environment`` is added to that of its process.
+    """
 
     name: str
     make: Callable[..., Round]
     arguments: tuple[Any, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 def _set_up(make: Callable[..., Round], arguments: tuple[Any, ...]) -> None:
@@ -42,6 +48,19 @@ def _timed() -> float:
     return done / (time.perf_counter() - started)
 
 
+@contextmanager
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Processes that are started during the block have these variables."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name in variables:
+            os.environ.pop(name)
+        os.environ.update(before)
+
+
 def race(contenders: Sequence[Contender], rounds: int) -> dict[str, list[float]]:
     """Rates by contender: what a round did, by seconds."""
     spawn = get_context("spawn")
@@ -50,8 +69,9 @@ def race(contenders: Sequence[Contender], rounds: int) -> dict[str, list[float]]
     }
     rates: dict[str, list[float]] = {name: [] for name in processes}
     try:
-        for process in processes.values():  # one after the other, so that none warms up while another is measured
-            process.submit(int).result()
+        for contender in contenders:  # one after the other, so that none warms up while another is measured
+            with environment(contender.environment):
+                processes[contender.name].submit(int).result()
         for number in range(rounds):
             names = list(processes)
             for name in names[number % len(names) :] + names[: number % len(names)]:

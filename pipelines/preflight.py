@@ -14,11 +14,12 @@ import numpy as np
 
 from googlenet.arithmetic import FP32, Arithmetic, can_compile, profits_from_bf16
 from googlenet.crops import num_views, policy_scales_px
+from pipelines.allocator import KEEP_FREED_MEMORY
 from pipelines.dataset import open_records, read_manifest
 from pipelines.predictions import Ensemble
 from pipelines.progress import duration, size
 from pipelines.run_directory import PREFLIGHT
-from pipelines.sharded_prediction import PredictionJob, load_replicas, prepare_process
+from pipelines.sharded_prediction import PredictionJob, load_replicas
 
 PrecisionChoice = Literal["auto", "fp32", "bf16"]
 # Less work than this is done before a compilation would pay: some minutes of a processor core, seconds of a GPU.
@@ -70,7 +71,8 @@ def preflight(job: PredictionJob, asked: PrecisionChoice, num_gpus: float) -> Pr
     import ray
 
     # A process of its own: what it keeps of memory and threads ends with it.
-    task = ray.remote(num_cpus=1, num_gpus=num_gpus, max_calls=1)(decide)
+    environment = {"env_vars": KEEP_FREED_MEMORY}
+    task = ray.remote(num_cpus=1, num_gpus=num_gpus, max_calls=1, runtime_env=environment)(decide)
     found: Preflight = ray.get(task.remote(job, asked))
     job.run.write_json(PREFLIGHT, {"key": key, "preflight": asdict(found)})
     return found
@@ -87,7 +89,7 @@ def decide(job: PredictionJob, asked: PrecisionChoice) -> Preflight:
 
     from googlenet.complexity import forward_flops
 
-    prepare_process()
+    torch.set_num_threads(1)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     replicas = load_replicas(job.trained, job.weights)
     images = read_manifest(job.run).splits["val"].images

@@ -11,6 +11,7 @@ from typing import Any
 
 import ray
 
+from pipelines.allocator import KEEP_FREED_MEMORY
 from pipelines.errors import UserError
 from pipelines.progress import ProgressBoard, ReplicaStatus, TrainingDisplay
 from pipelines.recipes import Recipe
@@ -167,6 +168,7 @@ def _fit(run: Storage, recipe: Recipe, replica: int, resources: Resources, board
                 num_workers=1, use_gpu=resources.gpus_per_replica > 0, resources_per_worker=reserved
             ),
             run_config=RunConfig(
+                worker_runtime_env={"env_vars": KEEP_FREED_MEMORY},
                 # Ray Train resumes from what lies under this name: one folder a replica, in the run directory.
                 name=files.folder.rpartition("/")[2],
                 storage_path=run.below(files.folder.rpartition("/")[0]).root,

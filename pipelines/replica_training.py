@@ -28,7 +28,6 @@ from googlenet.randomness import torch_generator
 from googlenet.records import Batch, Records, TrainingSamples, epoch_order, training_batches
 from googlenet.views import cut_views, scale_image
 from googlenet.weights import to_safetensors
-from pipelines.allocator import keep_freed_memory
 from pipelines.dataset import Manifest, open_records, read_manifest
 from pipelines.initial_weights import apply_initial_weights
 from pipelines.progress import ReplicaStatus, post
@@ -117,9 +116,8 @@ def _centre_crops(records: Records, start: int, crop_px: int) -> Batch:
 
 
 def _use_own_cpus() -> None:
-    """As many threads as CPUs were reserved, so that replicas on one node do not fight; no page faults."""
+    """As many threads as CPUs were reserved, so that replicas on one node do not fight."""
     torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
-    keep_freed_memory()
     cv2.setNumThreads(0)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from googlenet.arithmetic import can_compile
 from googlenet.weight_files import read_weights
-from pipelines.allocator import keep_freed_memory
+from pipelines.allocator import KEEP_FREED_MEMORY
 from pipelines.dataset import open_records, read_manifest
 from pipelines.predictions import Cost, Ensemble, Predicted, file_name, read_ensemble, write_predictions
 from pipelines.progress import EvaluationDisplay
@@ -118,6 +118,7 @@ def _predict_shards(
             compute=ray.data.ActorPoolStrategy(size=min(predictors.number, len(shards))),
             num_cpus=PREDICTOR_CPUS,
             num_gpus=predictors.num_gpus,
+            runtime_env={"env_vars": KEEP_FREED_MEMORY},
         )
     )
     for row in done.iter_rows():
@@ -151,14 +152,6 @@ def _scales_px(ensemble: Ensemble) -> list[int]:
     return sorted({view.scale_px for view in ensemble.views})
 
 
-def prepare_process() -> None:
-    """What every process that predicts does first: one thread, since there is one process a CPU; no page faults."""
-    import torch
-
-    torch.set_num_threads(1)
-    keep_freed_memory()
-
-
 def load_replicas(trained: Storage, weights: Sequence[str]) -> list[Any]:
     """The networks in files below ``trained``, ready for a :class:`googlenet.predictor.Predictor`."""
     return [read_weights(trained.read(name), name).build() for name in weights]
@@ -172,7 +165,7 @@ class ShardPredictor:
 
         from googlenet.predictor import Predictor
 
-        prepare_process()
+        torch.set_num_threads(1)  # there is a predictor for each CPU
         ensemble = job.ensemble
         device = "cuda" if torch.cuda.is_available() else "cpu"
         arithmetic = ensemble.arithmetic

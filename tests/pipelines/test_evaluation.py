@@ -130,8 +130,6 @@ def long_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipelines.preflight, "SMALL_WORK_FLOPS", {"cpu": 0.0})
     monkeypatch.setattr(pipelines.preflight, "profits_from_bf16", lambda _device: True)
     monkeypatch.setattr(pipelines.preflight, "can_compile", lambda _device: False)
-    # This is the tests' own process.
-    monkeypatch.setattr(pipelines.preflight, "prepare_process", lambda: None)
 
 
 def test_bf16_that_answers_like_fp32_is_taken_with_its_measure(
