@@ -31,6 +31,7 @@ from pipelines.progress import say
 from pipelines.ray_session import connected, native_errors_in
 from pipelines.recipes import Recipe, check_policies
 from pipelines.run_directory import ReplicaFiles, claim, finished_replicas, read_recipe
+from pipelines.run_lock import only_job_on
 from pipelines.storage import Storage
 
 DEFAULT_CROP_PX = 224
@@ -182,7 +183,7 @@ def _main() -> None:
     _check(arguments)
     run = Storage.at(arguments.run_dir)
     recipe = None if arguments.weights else read_recipe(run)
-    with native_errors_in(run), connected():
+    with only_job_on(run), native_errors_in(run), connected():
         if recipe is None:
             say(evaluate_weights(arguments))
         elif arguments.data:

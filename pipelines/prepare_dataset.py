@@ -25,6 +25,7 @@ from pipelines.progress import say
 from pipelines.ray_session import connected, native_errors_in
 from pipelines.recipes import Recipe, differences
 from pipelines.run_directory import DATASET
+from pipelines.run_lock import only_job_on
 from pipelines.storage import Storage
 
 BadImages = Literal["stop", "quarantine"]
@@ -189,7 +190,7 @@ def _main() -> None:
     )
     run = Storage.at(arguments.run_dir)
     found = find_images(run, recipe)
-    with native_errors_in(run), connected():
+    with only_job_on(run), native_errors_in(run), connected():
         manifest = prepare(run, recipe, arguments.bad_images, found)
     print(manifest.summary())
 

@@ -41,18 +41,24 @@ class ReplicaStatus:
 
 @ray.remote(num_cpus=0)
 class ProgressBoard:
-    """Latest status by replica."""
+    """Latest status by replica, and warnings that nobody has read yet."""
 
     def __init__(self) -> None:
         self._statuses: dict[int, ReplicaStatus] = {}
+        self._warnings: list[str] = []
 
     def post(self, replica: int, status: ReplicaStatus) -> None:
         """Replace the status of ``replica``."""
         self._statuses[replica] = status
 
-    def read(self) -> dict[int, ReplicaStatus]:
-        """All statuses posted so far."""
-        return self._statuses
+    def warn(self, text: str) -> None:
+        """Something that people should read once."""
+        self._warnings.append(text)
+
+    def read(self) -> tuple[dict[int, ReplicaStatus], list[str]]:
+        """All statuses posted so far, and the warnings since the last reading."""
+        warnings, self._warnings = self._warnings, []
+        return self._statuses, warnings
 
 
 class _Display(ABC):
@@ -225,6 +231,12 @@ def post(board: Any, replica: int, status: ReplicaStatus) -> None:
     """Post without waiting; a board that is gone does not matter to the work."""
     if board is not None:
         board.post.remote(replica, status)
+
+
+def warn(board: Any, replica: int, text: str) -> None:
+    """Warn of something in the training of ``replica``."""
+    if board is not None:
+        board.warn.remote(f"warning: replica {replica}: {text}")
 
 
 def say(text: str) -> None:

@@ -19,21 +19,31 @@ from pipelines.run_directory import ReplicaFiles, finished_replicas
 from pipelines.storage import Storage
 
 POLL_SECONDS = 1.0
-CHECKPOINTS_KEPT = 2
 RAY_SNAPSHOT = "checkpoint_manager_snapshot.json"
+SECONDS_PER_MINUTE = 60.0
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What one replica's worker reserves, and how often a failed one is started again from its checkpoint."""
+    """What one replica's worker reserves, and what it does against failures.
+
+    Attributes:
+        cpus_per_replica: CPUs that the worker reserves, all of one node.
+        gpus_per_replica: GPUs that the worker reserves.
+        max_failures: how often a failed replica is started again from its newest checkpoint.
+        checkpoint_minutes: time between two checkpoints within an epoch.
+    """
 
     cpus_per_replica: float = 1.0
     gpus_per_replica: float = 0.0
     max_failures: int = 2
+    checkpoint_minutes: float = 10.0
 
     def __post_init__(self) -> None:
         if self.cpus_per_replica <= 0 or self.gpus_per_replica < 0 or self.max_failures < 0:
             raise UserError(f"CPUs must be positive, GPUs and failures not negative, got {self}")
+        if self.checkpoint_minutes <= 0:
+            raise UserError(f"checkpoint_minutes must be positive, got {self.checkpoint_minutes}")
 
 
 @dataclass(frozen=True)
@@ -81,7 +91,9 @@ def train_replicas(
                 if failure:
                     failures.append(failure)
                     display.message(f"replica {replica} failed: {failure.reason} (see {run}/{_failure_file(replica)})")
-            posted, board = _read(board)
+            posted, warnings, board = _read(board)
+            for warning in warnings:
+                display.message(warning)
             for replica in running.values():
                 phases[replica] = posted[replica].phase if replica in posted else "starting"
             display.update(posted, phases)
@@ -109,12 +121,12 @@ def _too_small(resources: Resources) -> str:
     return f"a replica reserves {wanted} on one node, the whole cluster has {has}: ask for less, or add nodes"
 
 
-def _read(board: Any) -> tuple[dict[int, ReplicaStatus], Any]:
-    """What workers posted, and the board; a new one where the old one went down with its node."""
+def _read(board: Any) -> tuple[dict[int, ReplicaStatus], list[str], Any]:
+    """What workers posted, warnings, and the board; a new one where the old one went down with its node."""
     try:
-        return ray.get(board.read.remote()), board
+        return *ray.get(board.read.remote()), board
     except ray.exceptions.RayActorError:
-        return {}, ProgressBoard.remote()  # type: ignore[attr-defined]
+        return {}, [], ProgressBoard.remote()  # type: ignore[attr-defined]
 
 
 def _outcome(run: Storage, replica: int, ref: Any) -> ReplicaFailure | None:
@@ -141,7 +153,7 @@ def _failure_file(replica: int) -> str:
 @ray.remote(num_cpus=0, max_retries=0)  # type: ignore[untyped-decorator]
 def _fit(run: Storage, recipe: Recipe, replica: int, resources: Resources, board: Any) -> dict[str, str] | None:
     """Fit one replica; None, or the reason and traceback of its failure."""
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
     def train(config: dict[str, Any]) -> dict[str, str] | None:
@@ -156,43 +168,37 @@ def _fit(run: Storage, recipe: Recipe, replica: int, resources: Resources, board
         return None
 
     files = ReplicaFiles(replica)
+    checkpoint_seconds = SECONDS_PER_MINUTE * resources.checkpoint_minutes
     reserved = {"CPU": resources.cpus_per_replica}
     if resources.gpus_per_replica:
         reserved["GPU"] = resources.gpus_per_replica
     try:
-        _discard_broken_snapshot(run.below(files.folder))
+        # Ray Train's list of checkpoints is empty, since the replica keeps its own; a torn one would be refused.
+        run.delete(f"{files.folder}/{RAY_SNAPSHOT}")
         result = TorchTrainer(
             train,
-            train_loop_config={"run": run, "recipe": recipe, "replica": replica, "board": board},
+            train_loop_config={
+                "run": run,
+                "recipe": recipe,
+                "replica": replica,
+                "checkpoint_seconds": checkpoint_seconds,
+                "board": board,
+            },
             scaling_config=ScalingConfig(
                 num_workers=1, use_gpu=resources.gpus_per_replica > 0, resources_per_worker=reserved
             ),
             run_config=RunConfig(
                 worker_runtime_env={"env_vars": KEEP_FREED_MEMORY},
-                # Ray Train resumes from what lies under this name: one folder a replica, in the run directory.
+                # What Ray Train writes of its own: in the replica's folder.
                 name=files.folder.rpartition("/")[2],
                 storage_path=run.below(files.folder.rpartition("/")[0]).root,
                 failure_config=FailureConfig(max_failures=resources.max_failures),
-                checkpoint_config=CheckpointConfig(num_to_keep=CHECKPOINTS_KEPT),
             ),
         ).fit()
     except Exception as error:  # noqa: BLE001  # whatever it is, the other replicas go on
         return {"reason": _root_cause(error), "traceback": traceback.format_exc()}
     failure: dict[str, str] | None = result.return_value
     return failure
-
-
-def _discard_broken_snapshot(folder: Storage) -> None:
-    """Ray Train writes its list of checkpoints in place: killed meanwhile, it leaves a file that it refuses to read.
-
-    Without the list the replica starts from the beginning, which costs time and changes nothing else.
-    """
-    if not folder.exists(RAY_SNAPSHOT):
-        return
-    try:
-        folder.read_json(RAY_SNAPSHOT)
-    except ValueError:
-        folder.delete(RAY_SNAPSHOT)
 
 
 def _root_cause(error: Exception) -> str:

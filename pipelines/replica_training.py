@@ -1,26 +1,25 @@
-"""Training of one replica inside a Ray Train worker: records in, weights and metrics out, a checkpoint each epoch."""
+"""Training of one replica inside a Ray Train worker: records in, weights and metrics out.
+
+Whatever interrupts it, it goes on from its newest checkpoint with the same result as if nothing had happened.
+"""
 
 import json
 import math
 import os
-import tempfile
 import time
-from collections import defaultdict
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
 import ray.train.torch
-import safetensors.torch
 import torch
 from torch import Tensor
 
 from googlenet.crops import distinct_views
-from googlenet.health import HeadMonitor, TrainingError
+from googlenet.health import HeadMonitor
 from googlenet.images import decode_rgb
 from googlenet.initialisation import initialise
-from googlenet.loop import LoopSettings, StepResult, TrainState, count_errors, train_epoch
+from googlenet.loop import LoopSettings, TrainState, count_errors, train_step
 from googlenet.model import GoogLeNet
 from googlenet.optim import PolyakAverage, build_sgd
 from googlenet.preprocessing import CAFFE_PREPROCESSING, SCRATCH_PREPROCESSING, Preprocessing
@@ -28,27 +27,36 @@ from googlenet.randomness import torch_generator
 from googlenet.records import Batch, Records, TrainingSamples, epoch_order, training_batches
 from googlenet.views import cut_views, scale_image
 from googlenet.weights import to_safetensors
+from pipelines.checkpoints import Checkpoint, Checkpoints
 from pipelines.dataset import Manifest, open_records, read_manifest
+from pipelines.epoch_report import EpochReport
 from pipelines.initial_weights import apply_initial_weights
-from pipelines.progress import ReplicaStatus, post
+from pipelines.progress import warn
 from pipelines.recipes import Recipe
 from pipelines.run_directory import ReplicaFiles
 from pipelines.storage import Storage
 
-POST_SECONDS = 1.0
 VALIDATION_BATCH_SIZE = 64
-CHECKPOINT_TENSORS = "state.safetensors"
-CHECKPOINT_PROGRESS = "progress.json"
+CHECKPOINTS_KEPT = 2
 PREPROCESSING: dict[str, Preprocessing] = {"caffe": CAFFE_PREPROCESSING, "scratch": SCRATCH_PREPROCESSING}
 
 
 @dataclass(frozen=True)
 class ReplicaTask:
-    """Which replica to train, from what, into where. ``board`` is the handle of a ProgressBoard, or None."""
+    """Which replica to train, from what, into where.
+
+    Attributes:
+        run: the run directory.
+        recipe: what to compute.
+        replica: its number.
+        checkpoint_seconds: time between two checkpoints within an epoch; one is written after each epoch in any case.
+        board: the handle of a ProgressBoard, or None.
+    """
 
     run: Storage
     recipe: Recipe
     replica: int
+    checkpoint_seconds: float = math.inf
     board: Any = None
 
     @property
@@ -63,10 +71,12 @@ class ReplicaTask:
 
 
 def train_replica(task: ReplicaTask) -> None:
-    """Train ``task.replica`` from its last checkpoint, or from the beginning, to its end.
+    """Train ``task.replica`` from its newest checkpoint, or from the beginning, to its end.
 
-    Runs in a Ray Train worker. Whatever interrupts it, the next call goes on after the last whole epoch, with the same
-    result as if nothing had happened.
+    Runs in a Ray Train worker.
+
+    Raises:
+        TrainingError: a head learns nothing, and the recipe says to stop then.
     """
     _use_own_cpus()
     recipe, manifest = task.recipe, read_manifest(task.run)
@@ -74,20 +84,46 @@ def train_replica(task: ReplicaTask) -> None:
     settings = _settings(task, len(train))
     state, settings = _initial_state(task, manifest, settings)
     monitor = HeadMonitor(len(manifest.classes), math.ceil(recipe.dead_head_epochs * settings.steps_per_epoch))
-    history = _restore(state, monitor)
-    for epoch in range(len(history), recipe.epochs):
-        reporter = _EpochReporter(task, epoch, settings.steps_per_epoch, history[-1] if history else None, monitor)
-        samples = TrainingSamples(train, recipe.crop_px, recipe.sampling(task.replica), task.sampling_seed, epoch)
-        order = epoch_order(len(train), task.sampling_seed, epoch)
-        train_epoch(state, training_batches(samples, order, recipe.batch_size), settings, reporter.on_step)
-        validation = validation_error(state.model, state.average.weights, val, recipe.crop_px, settings.preprocessing)
-        history.append({**reporter.metrics(), "val_top1_error": validation})
-        _save_checkpoint(state, history, monitor)
-        _write_metrics(task, history)
+    with Checkpoints(task.run.below(task.files.checkpoints), CHECKPOINTS_KEPT) as checkpoints:
+        history, begun = _restore(checkpoints, state, monitor, task)
+        for epoch in range(len(history), recipe.epochs):
+            report = EpochReport(
+                task, epoch, settings.steps_per_epoch, history[-1] if history else None, monitor, begun
+            )
+            _train_epoch(task, state, train, settings, report, checkpoints, history)
+            error = validation_error(state.model, state.average.weights, val, recipe.crop_px, settings.preprocessing)
+            history.append({**report.metrics(), "val_top1_error": error})
+            begun = None
+            checkpoints.save(_checkpoint(state, history, monitor, None))
+            _write_metrics(task, history)
+        checkpoints.wait()
     _write_metrics(task, history)  # once more, for a replica that died between its last checkpoint and its metrics
     extra = {"classes": list(manifest.classes), "replica": task.replica, "crop_px": recipe.crop_px}
     weights = to_safetensors(state.model, state.average.weights, settings.preprocessing, **extra)
     task.run.write(task.files.weights, weights)
+
+
+def _train_epoch(
+    task: ReplicaTask,
+    state: TrainState,
+    records: Records,
+    settings: LoopSettings,
+    report: EpochReport,
+    checkpoints: Checkpoints,
+    history: list[dict[str, Any]],
+) -> None:
+    """What remains of an epoch, with a checkpoint now and then."""
+    epoch, recipe = report.epoch, task.recipe
+    samples = TrainingSamples(records, recipe.crop_px, recipe.sampling(task.replica), task.sampling_seed, epoch)
+    order = epoch_order(len(records), task.sampling_seed, epoch)
+    first_step = state.step - epoch * settings.steps_per_epoch
+    saved = time.monotonic()
+    for batch in training_batches(samples, order, recipe.batch_size, first_step=first_step):
+        report.on_step(train_step(state, batch, settings))
+        if time.monotonic() - saved >= task.checkpoint_seconds:
+            saved = time.monotonic()
+            checkpoints.save(_checkpoint(state, history, report.monitor, report.state()))
+    report.flush()
 
 
 def _write_metrics(task: ReplicaTask, history: list[dict[str, Any]]) -> None:
@@ -156,77 +192,24 @@ def _initial_state(task: ReplicaTask, manifest: Manifest, settings: LoopSettings
     return TrainState(model, optimizer, PolyakAverage(model, horizon_steps)), settings
 
 
-def _restore(state: TrainState, monitor: HeadMonitor) -> list[dict[str, Any]]:
-    """Load the last checkpoint, if any, into ``state`` and ``monitor``; the metrics of the epochs before it."""
-    checkpoint = ray.train.get_checkpoint()
+def _restore(
+    checkpoints: Checkpoints, state: TrainState, monitor: HeadMonitor, task: ReplicaTask
+) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
+    """Load the newest checkpoint, if any; the metrics of the epochs before it, and the state of the epoch it is in."""
+
+    def on_damaged(name: str) -> None:
+        warn(task.board, task.replica, f"{name} is damaged; going on from the checkpoint before it")
+
+    checkpoint = checkpoints.newest(on_damaged)
     if checkpoint is None:
-        return []
-    with checkpoint.as_directory() as folder:
-        tensors = safetensors.torch.load_file(Path(folder) / CHECKPOINT_TENSORS)
-        progress = json.loads((Path(folder) / CHECKPOINT_PROGRESS).read_text())
-    state.load_tensors(tensors, progress["step"])
-    monitor.load(progress["monitor"])
-    history: list[dict[str, Any]] = progress["history"]
-    return history
+        return [], None
+    state.load_tensors(checkpoint.tensors, checkpoint.step)
+    monitor.load(checkpoint.progress["monitor"])
+    return checkpoint.progress["history"], checkpoint.progress["epoch"]
 
 
-def _save_checkpoint(state: TrainState, history: list[dict[str, Any]], monitor: HeadMonitor) -> None:
-    """Hand a checkpoint to Ray Train, which stores it in the run directory before it returns."""
-    tensors = {name: tensor.contiguous() for name, tensor in state.tensors().items()}
-    with tempfile.TemporaryDirectory() as folder:
-        safetensors.torch.save_file(tensors, Path(folder) / CHECKPOINT_TENSORS)
-        progress = {"step": state.step, "history": history, "monitor": monitor.state()}
-        (Path(folder) / CHECKPOINT_PROGRESS).write_text(json.dumps(progress))
-        ray.train.report({"epoch": len(history)}, checkpoint=ray.train.Checkpoint.from_directory(folder))
-
-
-@dataclass
-class _EpochReporter:
-    """Adds up an epoch's steps, and tells the board about them once a second."""
-
-    task: ReplicaTask
-    epoch: int
-    steps: int
-    last_epoch: dict[str, Any] | None
-    monitor: HeadMonitor
-    started: float = field(default_factory=time.monotonic)
-    posted: float = 0.0
-    images: int = 0
-    learning_rate: float = 0.0
-    step: int = 0
-    loss_sums: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-
-    def on_step(self, result: StepResult) -> None:
-        self.monitor.observe(result)
-        if self.monitor.alarms and self.task.recipe.on_dead_head == "stop":
-            raise TrainingError("; ".join(self.monitor.alarms.values()))
-        self.images += result.num_images
-        self.step, self.learning_rate = result.step, result.learning_rate
-        for name, loss in result.losses.items():
-            self.loss_sums[name] += loss * result.num_images
-        if time.monotonic() - self.posted > POST_SECONDS:
-            self.posted = time.monotonic()
-            post(self.task.board, self.task.replica, self._status())
-
-    def metrics(self) -> dict[str, Any]:
-        losses = {f"train_loss_{name}": total / self.images for name, total in self.loss_sums.items()}
-        rate = self.images / (time.monotonic() - self.started)
-        return {
-            "epoch": self.epoch + 1,
-            "step": self.step,
-            **losses,
-            **({"alarm": "; ".join(self.monitor.alarms.values())} if self.monitor.alarms else {}),
-            "learning_rate": self.learning_rate,
-            "images_per_second": rate,
-        }
-
-    def _status(self) -> ReplicaStatus:
-        return ReplicaStatus(
-            phase="training",
-            epoch=self.step / self.steps,
-            epochs=self.task.recipe.epochs,
-            loss=self.loss_sums["logits"] / self.images,
-            images_per_second=self.images / (time.monotonic() - self.started),
-            error=self.last_epoch["val_top1_error"] if self.last_epoch else None,
-            alarms=tuple(self.monitor.alarms.values()),
-        )
+def _checkpoint(
+    state: TrainState, history: list[dict[str, Any]], monitor: HeadMonitor, epoch: dict[str, Any] | None
+) -> Checkpoint:
+    progress = {"history": list(history), "monitor": monitor.state(), "epoch": epoch}
+    return Checkpoint(state.step, state.tensors(), progress)

@@ -106,6 +106,10 @@ def _notes(report: dict[str, Any]) -> list[str]:
         f"{report['images']} images, {report['classes']} classes; each row is the mean over all ensembles of its size.",
         f"The paper's choice of one model ({single['replica']}, lowest top-1 error): top-1 / top-5 {chosen} crops.",
     ]
+    wanted = report.get("run", {}).get("recipe", {}).get("replicas", 0)
+    trained = report["ensemble"]["replicas"]
+    if len(trained) < wanted:
+        notes.append(f"Only {len(trained)} of {wanted} replicas: {', '.join(trained)}. The others have failed.")
     if report["classes"] <= max(TOP_K):
         notes.append("With five classes or fewer the top-5 error is zero by definition.")
     return notes

@@ -7,6 +7,8 @@
     dataset/{train,val}/*.parquet     encoded images
     replicas/<k>/weights.safetensors  the averaged weights of a finished replica
     replicas/<k>/metrics.jsonl        one line an epoch
+    replicas/<k>/steps/*.jsonl        one file an epoch, about a hundred steps of it, one line each
+    replicas/<k>/checkpoints/         the newest checkpoints, named <step>.<digest>.safetensors
     replicas/<k>/failure.txt          the traceback of a replica that failed
     preflight.json                    arithmetic of the predictions, and what was measured to choose it
     predictions/*.parquet             one row an image: probabilities of every replica and crop policy
@@ -14,6 +16,7 @@
     answers/                          of images without labels: top5.csv, top5.parquet
     initial_weights.*                 what training started from, if that was a file
     evaluations/<name>/               evaluations on other images: dataset, predictions and report of their own
+    run.lock                          who holds the run
     logs/                             what Ray and other libraries wrote on standard error
     mlflow.db, mlartifacts/           MLflow's store, unless another server is named
 """
@@ -33,7 +36,7 @@ DATASET = "dataset"
 PREFLIGHT = "preflight.json"
 PREDICTIONS = "predictions"
 # What may lie in a run directory before a recipe is bound to it: what prepare_dataset.py makes, for one.
-OWN_NAMES = {"dataset", "logs", "replicas"}
+OWN_NAMES = {"dataset", "logs", "replicas", "run.lock"}
 REPORT = "report"
 ANSWERS = "answers"
 
@@ -58,6 +61,20 @@ class ReplicaFiles:
     def metrics(self) -> str:
         """One JSON object a line, one line an epoch."""
         return f"{self.folder}/metrics.jsonl"
+
+    def steps(self, epoch: int) -> str:
+        """The step log of an epoch, counted from 0: one JSON object a line."""
+        return f"{self.step_log}/{epoch:05d}.jsonl"
+
+    @property
+    def step_log(self) -> str:
+        """Folder of the step logs."""
+        return f"{self.folder}/steps"
+
+    @property
+    def checkpoints(self) -> str:
+        """Folder of the newest checkpoints."""
+        return f"{self.folder}/checkpoints"
 
     @property
     def failure(self) -> str:
@@ -112,6 +129,20 @@ def read_metrics(run: Storage, replica: int) -> list[dict[str, Any]]:
     """The finished epochs of a replica, oldest first."""
     name = ReplicaFiles(replica).metrics
     return [json.loads(line) for line in run.read(name).decode().splitlines()] if run.exists(name) else []
+
+
+def read_steps(run: Storage, replica: int, after: int) -> list[dict[str, Any]]:
+    """The lines of a replica's step log of steps later than ``after``, oldest first."""
+    folder = ReplicaFiles(replica).step_log
+    lines: list[dict[str, Any]] = []
+    # From the last epoch backwards: what was read before is not read again.
+    for name in reversed(run.files(folder)):
+        found = [json.loads(line) for line in run.read(f"{folder}/{name}").decode().splitlines()]
+        news = [line for line in found if line["step"] > after]
+        lines = news + lines
+        if len(news) < len(found):
+            break
+    return lines
 
 
 def finished_replicas(run: Storage, replicas: int) -> list[int]:

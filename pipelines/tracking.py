@@ -15,7 +15,15 @@ from typing import Any
 from pipelines.dataset import Manifest
 from pipelines.recipes import Recipe
 from pipelines.report import COST_JSON, REPORT_JSON, REPORT_MARKDOWN
-from pipelines.run_directory import REPORT, ReplicaFiles, finished_replicas, read_metrics, replica_name, run_id
+from pipelines.run_directory import (
+    REPORT,
+    ReplicaFiles,
+    finished_replicas,
+    read_metrics,
+    read_steps,
+    replica_name,
+    run_id,
+)
 from pipelines.storage import Storage
 
 EXPERIMENT = "googlenet-ensemble"
@@ -24,6 +32,8 @@ ROLE_TAG = "googlenet_role"
 ALARM_TAG = "alarm"
 PARENT = "ensemble"
 FOLLOW_SECONDS = 5.0
+STEP_METRIC = "step/learning_rate"
+METRICS_PER_CALL = 1000
 CLOSE_SECONDS = 60.0
 # A server that is away answers for none of these long; the follower tries again by itself.
 QUIET = {
@@ -68,6 +78,7 @@ class Tracker:
         self._warned = False
         self._in_step = False
         self._sent: dict[int, int] = {}
+        self._sent_steps: dict[int, int] = {}
         self._ids: dict[str, str] = {}
         self._thread = threading.Thread(target=self._follow, name="mlflow", daemon=True)
 
@@ -131,6 +142,7 @@ class Tracker:
                 client.log_batch(child, [Metric(k, v, now, line["epoch"]) for k, v in numbers.items()])
                 self._set_alarm(client, child, line.get("alarm"))
                 self._sent[replica] = line["epoch"]
+            self._send_steps(client, child, replica)
             if self._phases.get(replica) == "failed" and self.run.exists(ReplicaFiles(replica).failure):
                 reason = self.run.read(ReplicaFiles(replica).failure).decode().strip().splitlines()[-1]
                 client.set_tag(child, "failure", reason)
@@ -139,6 +151,21 @@ class Tracker:
             self._send_result(client, ids[PARENT])
         else:
             self._set_status(client, ids[PARENT], "RUNNING")
+
+    def _send_steps(self, client: Any, child: str, replica: int) -> None:
+        """The lines of the step log that MLflow has not got; a resumed epoch writes its earlier lines anew, and alike."""
+        from mlflow.entities import Metric
+
+        if replica not in self._sent_steps:
+            history = client.get_metric_history(child, STEP_METRIC)
+            self._sent_steps[replica] = max((metric.step for metric in history), default=0)
+        news = read_steps(self.run, replica, self._sent_steps[replica])
+        now = _now_ms()
+        metrics = [Metric(k, v, now, line["step"]) for line in news for k, v in line.items() if k != "step"]
+        for first in range(0, len(metrics), METRICS_PER_CALL):
+            client.log_batch(child, metrics[first : first + METRICS_PER_CALL])
+        if news:
+            self._sent_steps[replica] = news[-1]["step"]
 
     def _set_alarm(self, client: Any, child: str, alarm: str | None) -> None:
         if alarm:

@@ -14,15 +14,17 @@ from typing import Annotated
 import tyro
 
 from pipelines.command_line import absolute_data, parse, run_command
+from pipelines.errors import UserError
 from pipelines.evaluate_ensemble import evaluate_run
 from pipelines.initial_weights import check_initial_weights, keep_initial_weights
 from pipelines.prepare_dataset import BadImages, find_images, prepare
 from pipelines.progress import duration, say
 from pipelines.ray_session import connected, native_errors_in
 from pipelines.recipes import Recipe, load_recipe
-from pipelines.replica_scheduler import Resources, train_replicas
+from pipelines.replica_scheduler import ReplicaFailure, Resources, train_replicas
 from pipelines.report import REPORT_MARKDOWN
 from pipelines.run_directory import claim
+from pipelines.run_lock import only_job_on
 from pipelines.storage import Storage
 from pipelines.tracking import Tracker, default_tracking_uri, how_to_open
 
@@ -49,7 +51,11 @@ class Arguments:
     gpus_per_predictor: float = 1.0
     """GPUs that each predictor of the evaluation reserves, where there are any; fractions share one."""
     max_failures: int = 2
-    """How often a failed replica is started again from its last checkpoint."""
+    """How often a failed replica is started again from its newest checkpoint."""
+    checkpoint_minutes: float = 10.0
+    """Time between two checkpoints within an epoch; there is one after each epoch in any case."""
+    min_replicas: int | None = None
+    """Evaluate once so many replicas are finished, though others failed; the default is all of them."""
     print_recipe: bool = False
     """Print the recipe as JSON, to be kept and given to --recipe, and stop."""
 
@@ -58,34 +64,56 @@ def run_job(arguments: Arguments) -> int:
     """Carry out the job; the exit code."""
     run = Storage.at(arguments.run_dir)
     recipe = _with_absolute_paths(arguments.fields)
+    needed = _needed_replicas(arguments, recipe)
     found = find_images(run, recipe)  # bad input ends the job before a cluster is started, or the run claimed
     check_initial_weights(run, recipe)
     claim(run, "recipe", recipe.to_dict())
     started = time.monotonic()
-    with native_errors_in(run), connected():
+    with only_job_on(run), native_errors_in(run), connected():
         manifest = prepare(run, recipe, arguments.bad_images, found)
         say(f"data: {manifest.summary()}")
         for remark in keep_initial_weights(run, recipe, len(manifest.classes)):
             say(f"initial weights: {remark}")
         tracking_uri = arguments.tracking_uri or default_tracking_uri(run)
         with Tracker(run, recipe, manifest, tracking_uri) as tracker:
-            resources = Resources(arguments.cpus_per_replica, arguments.gpus_per_replica, arguments.max_failures)
+            resources = Resources(
+                arguments.cpus_per_replica,
+                arguments.gpus_per_replica,
+                arguments.max_failures,
+                arguments.checkpoint_minutes,
+            )
             failures = train_replicas(run, recipe, resources, tracker.update)
-            if not failures:
+            enough = recipe.replicas - len(failures) >= needed
+            if enough:
                 say(evaluate_run(run, recipe, arguments.gpus_per_predictor))
-            tracker.finish(succeeded=not failures)
+            tracker.finish(succeeded=enough)
     if not tracker.in_step:
         say(f"warning: MLflow at {tracking_uri} has not got everything; the same command sends the rest")
-    if failures:
-        for failure in failures:
-            say(f"\nreplica {failure.replica} failed: {failure.reason}\n{failure.traceback.rstrip()}")
-        names = ", ".join(str(failure.replica) for failure in failures)
-        say(f"\n{len(failures)} of {recipe.replicas} replicas failed ({names}); the rest are finished and kept.")
-        say("The same command tries the failed ones again.")
+    _tell_failures(failures, recipe)
+    if not enough:
         return INCOMPLETE_EXIT_CODE
     say(f"report: {run}/{REPORT_MARKDOWN} ({duration(time.monotonic() - started)})")
     say(how_to_open(tracking_uri))
     return 0
+
+
+def _tell_failures(failures: list[ReplicaFailure], recipe: Recipe) -> None:
+    for failure in failures:
+        say(f"\nreplica {failure.replica} failed: {failure.reason}\n{failure.traceback.rstrip()}")
+    if failures:
+        names = ", ".join(str(failure.replica) for failure in failures)
+        say(f"\n{len(failures)} of {recipe.replicas} replicas failed ({names}); the rest are finished and kept.")
+        say("The same command tries the failed ones again.")
+
+
+def _needed_replicas(arguments: Arguments, recipe: Recipe) -> int:
+    """How many finished replicas the evaluation needs."""
+    needed = recipe.replicas if arguments.min_replicas is None else arguments.min_replicas
+    if not 1 <= needed <= recipe.replicas:
+        raise UserError(
+            f"--min-replicas must be between 1 and the {recipe.replicas} replicas of the recipe, got {needed}"
+        )
+    return needed
 
 
 def _with_absolute_paths(recipe: Recipe) -> Recipe:

@@ -1,0 +1,103 @@
+"""Checkpoints of one replica: whole files on any filesystem, the newest few kept, a damaged one passed over.
+
+A file's name holds its step and the beginning of its own SHA-256, so that what is read is what was written.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from pipelines.storage import Storage
+
+DIGEST_CHARACTERS = 16
+SUFFIX = ".safetensors"
+PROGRESS = "progress"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state after ``step`` steps: named tensors, and what else has to be known, as JSON."""
+
+    step: int
+    tensors: dict[str, Tensor]
+    progress: dict[str, Any]
+
+
+class Checkpoints:
+    """The checkpoints in ``folder``. Saving goes on in a thread of its own; use as a context manager to wait for it."""
+
+    def __init__(self, folder: Storage, keep: int) -> None:
+        self._folder, self._keep = folder, keep
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: Future[None] | None = None
+
+    def __enter__(self) -> "Checkpoints":
+        self._folder.remove_partial_files("")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.shutdown()
+
+    def newest(self, on_damaged: Callable[[str], None]) -> Checkpoint | None:
+        """The newest whole checkpoint; ``on_damaged`` is told the names of newer ones that are not whole."""
+        for name in reversed(self._names()):
+            checkpoint = _read(name, self._folder.read(name))
+            if checkpoint is not None:
+                return checkpoint
+            on_damaged(f"{self._folder}/{name}")
+            self._folder.delete(name)
+        return None
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Begin to write; the tensors are copied first, so that training goes on meanwhile.
+
+        Raises:
+            OSError: the last one could not be written.
+        """
+        self.wait()
+        copies = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in checkpoint.tensors.items()}
+        self._pending = self._writer.submit(self._write, Checkpoint(checkpoint.step, copies, checkpoint.progress))
+
+    def wait(self) -> None:
+        """Wait until what was begun is written.
+
+        Raises:
+            OSError: it could not be.
+        """
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            pending.result()
+
+    def _write(self, checkpoint: Checkpoint) -> None:
+        metadata = {PROGRESS: json.dumps(checkpoint.progress)}
+        data = safetensors.torch.save(checkpoint.tensors, metadata)
+        self._folder.write(f"{checkpoint.step:010d}.{_digest(data)}{SUFFIX}", data)
+        for name in self._names()[: -self._keep]:
+            self._folder.delete(name)
+
+    def _names(self) -> list[str]:
+        return [name for name in self._folder.files("") if name.endswith(SUFFIX)]
+
+
+def _read(name: str, data: bytes) -> Checkpoint | None:
+    step, _, rest = name.partition(".")
+    if rest != f"{_digest(data)}{SUFFIX}":
+        return None
+    try:
+        tensors = safetensors.torch.load(data)
+    except SafetensorError:
+        return None
+    length = int.from_bytes(data[:8], "little")
+    progress = json.loads(json.loads(data[8 : 8 + length])["__metadata__"][PROGRESS])
+    return Checkpoint(int(step), tensors, progress)
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:DIGEST_CHARACTERS]
