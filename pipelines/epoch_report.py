@@ -1,4 +1,4 @@
-"""What an epoch of a replica has come to: sums over its steps, a line in the step log now and then, news for the board."""
+"""What an epoch of a replica has come to: sums over its steps, lines of the step log, news for the board."""
 
 import json
 import time
@@ -16,6 +16,7 @@ POST_SECONDS = 1.0
 # The step log is rewritten whole, so that it is never torn; an epoch has a bounded number of lines.
 FLUSH_SECONDS = 20.0
 LINES_PER_EPOCH = 100
+NOTHING: dict[str, Any] = {"images": 0, "seconds": 0.0, "learning_rate": 0.0, "losses": {}, "lines": []}
 
 
 class EpochReport:
@@ -37,18 +38,11 @@ class EpochReport:
     ) -> None:
         self.epoch, self.monitor = epoch, monitor
         self._task, self._steps, self._last_epoch = task, steps, last_epoch
-        begun = begun or {
-            "images": 0,
-            "seconds": 0.0,
-            "learning_rate": 0.0,
-            "step": epoch * steps,
-            "losses": {},
-            "lines": [],
-        }
+        begun = begun or {**NOTHING, "step": epoch * steps}
         self._images, self._step, self._learning_rate = begun["images"], begun["step"], begun["learning_rate"]
         self._losses: dict[str, float] = defaultdict(float, begun["losses"])
         self._lines: list[dict[str, Any]] = list(begun["lines"])
-        self._started = time.monotonic() - begun["seconds"]
+        self._started: float = time.monotonic() - begun["seconds"]
         self._every = max(1, steps // LINES_PER_EPOCH)
         self._posted, self._flushed, self._last_line = 0.0, time.monotonic(), (self._images, self._seconds())
 

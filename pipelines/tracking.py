@@ -153,7 +153,7 @@ class Tracker:
             self._set_status(client, ids[PARENT], "RUNNING")
 
     def _send_steps(self, client: Any, child: str, replica: int) -> None:
-        """The lines of the step log that MLflow has not got; a resumed epoch writes its earlier lines anew, and alike."""
+        """The lines of the step log that MLflow has not got; what a resumed epoch writes again is alike."""
         from mlflow.entities import Metric
 
         if replica not in self._sent_steps:
