@@ -108,6 +108,9 @@ def test_mlflow_holds_a_parent_with_a_child_for_each_replica(finished_run: Path,
         assert [(m.step, m.value) for m in logged] == [
             (line["epoch"], line["val_top1_error"]) for line in map(json.loads, lines)
         ]
+        logged = client.get_metric_history(child.info.run_id, "step/loss_logits")
+        assert [m.step for m in logged] == [1, 2, 3, 4, 5, 6]
+        assert all(m.value > 0 for m in client.get_metric_history(child.info.run_id, "step/gradient_norm"))
 
 
 @pytest.mark.timeout(300)
@@ -157,9 +160,18 @@ def test_a_replica_that_always_fails_leaves_the_others_whole(
         ours, reference = (r / f"replicas/{replica}/weights.safetensors" for r in (run, finished_run))
         assert ours.read_bytes() == reference.read_bytes()
     assert not (run / "report").exists()
+    assert run_job(arguments(run, tiny_recipe, max_failures=0, min_replicas=2)) == 0
+    assert "Only 2 of 3 replicas: replica_0, replica_2." in (run / "report/report.md").read_text()
+    assert [row["models"] for row in report_of(run)["table"]] == [1, 1, 1, 2, 2, 2]
     blocker.unlink()
     assert run_job(arguments(run, tiny_recipe)) == 0
     assert report_of(run)["table"] == report_of(finished_run)["table"]
+
+
+@pytest.mark.parametrize("number", [0, 4])
+def test_a_number_of_replicas_that_cannot_be_is_refused(tiny_recipe: Recipe, tmp_path: Path, number: int) -> None:
+    with pytest.raises(UserError, match=rf"between 1 and the recipe's 3 replicas, got {number}"):
+        run_job(arguments(tmp_path / "run", tiny_recipe, min_replicas=number))
 
 
 @pytest.mark.timeout(300)

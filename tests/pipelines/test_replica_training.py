@@ -1,0 +1,109 @@
+"""One replica, interrupted at every single step: the weights come out bit for bit as without."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import pipelines.replica_training
+from googlenet.loop import StepResult
+from pipelines.recipes import Recipe
+from pipelines.replica_training import ReplicaTask, train_replica
+from pipelines.storage import Storage
+
+pytestmark = pytest.mark.timeout(200)
+STEPS = 6  # 24 images in batches of 8, two epochs
+
+
+class Killed(Exception):  # noqa: N818
+    """Stands for whatever ends a process: nothing after it runs."""
+
+
+@pytest.fixture
+def dataset(finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(pipelines.replica_training.ray.train.torch, "get_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(pipelines.replica_training, "_use_own_cpus", lambda: None)
+    run = tmp_path / "run"
+    shutil.copytree(finished_run / "dataset", run / "dataset")
+    return run
+
+
+def task(run: Path, recipe: Recipe, checkpoint_seconds: float) -> ReplicaTask:
+    return ReplicaTask(Storage.at(str(run)), recipe, 1, checkpoint_seconds)
+
+
+def interrupt_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    taken = 0
+    step = pipelines.replica_training.train_step
+
+    def one_step(*arguments: object) -> StepResult:
+        nonlocal taken
+        if taken == steps:
+            raise Killed
+        taken += 1
+        return step(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(pipelines.replica_training, "train_step", one_step)
+
+
+@pytest.fixture
+def threads() -> None:
+    """The reference ran in a Ray worker of one CPU."""
+    torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize("checkpoint_seconds", [0.0, float("inf")])
+def test_interrupted_after_every_step_it_ends_with_the_same_bits(
+    dataset: Path, finished_run: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch, threads: None,
+    checkpoint_seconds: float,
+) -> None:  # fmt: skip
+    steps_between = 1 if checkpoint_seconds == 0 else 4  # without checkpoints within an epoch, one epoch has to fit
+    interruptions = 0
+    while True:
+        with monkeypatch.context() as patched:
+            interrupt_after(patched, steps_between)
+            try:
+                train_replica(task(dataset, tiny_recipe, checkpoint_seconds))
+                break
+            except Killed:
+                interruptions += 1
+    assert interruptions == (STEPS if checkpoint_seconds == 0 else 1)
+    files = [run / "replicas/1/weights.safetensors" for run in (dataset, finished_run)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    ours, reference = (lines(run / "replicas/1/metrics.jsonl") for run in (dataset, finished_run))
+    measured = {"images_per_second"}
+    assert [{k: v for k, v in line.items() if k not in measured} for line in ours] == [
+        {k: v for k, v in line.items() if k not in measured} for line in reference
+    ]
+    steps = [line["step"] for epoch in range(2) for line in lines(dataset / f"replicas/1/steps/{epoch:05d}.jsonl")]
+    assert steps == list(range(1, STEPS + 1))
+
+
+def lines(path: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_damaged_newest_checkpoint_costs_the_steps_since_the_one_before(
+    dataset: Path, finished_run: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch, threads: None
+) -> None:
+    with monkeypatch.context() as patched:
+        interrupt_after(patched, 5)
+        with pytest.raises(Killed):
+            train_replica(task(dataset, tiny_recipe, 0.0))
+    newest = sorted((dataset / "replicas/1/checkpoints").iterdir())[-1]
+    newest.write_bytes(newest.read_bytes()[:-100])
+    train_replica(task(dataset, tiny_recipe, 0.0))
+    files = [run / "replicas/1/weights.safetensors" for run in (dataset, finished_run)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_finished_replica_is_not_trained_again(
+    dataset: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch, threads: None
+) -> None:
+    recipe = replace(tiny_recipe, epochs=1)
+    train_replica(task(dataset, recipe, 0.0))
+    interrupt_after(monkeypatch, 0)
+    train_replica(task(dataset, recipe, 0.0))
