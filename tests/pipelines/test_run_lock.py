@@ -42,7 +42,7 @@ def test_a_second_job_is_refused_by_name_until_the_first_is_dead(tmp_path: Path)
         pass
 
 
-def test_on_an_object_store_a_claim_is_renewed_released_and_forgotten_when_stale(
+def test_on_an_object_store_a_claim_is_released_or_forgotten_when_stale(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run = Storage.at("memory://bucket/lease")
