@@ -39,6 +39,10 @@ ROW_GROUP_IMAGES = 32
 DEFAULT_CACHE_BYTES = 1 << 30
 
 
+class RecordsError(OSError):
+    """A shard cannot be read as it was written."""
+
+
 @dataclass(frozen=True)
 class Record:
     """One image as it is stored: ``image`` holds the original file's bytes."""
@@ -56,6 +60,9 @@ class Records(Sequence[Record]):
         paths: the shards in their order.
         num_images: for each shard the number of its records, from the manifest; files are opened only when read.
         cache_bytes: bound on the row groups kept in memory.
+
+    Raises:
+        RecordsError: on access, a shard that is damaged (pages carry checksums) or cannot be reached.
     """
 
     def __init__(
@@ -96,7 +103,10 @@ class Records(Sequence[Record]):
         if key in self._cache:
             self._cache.move_to_end(key)
             return self._cache[key]
-        table = self._file(shard).read_row_group(group, columns=["image_id", "image", "label"])
+        try:
+            table = self._file(shard).read_row_group(group, columns=["image_id", "image", "label"])
+        except (OSError, pa.ArrowInvalid) as error:
+            raise RecordsError(f"{self._paths[shard]} is damaged or out of reach: {error}") from error
         self._cache[key] = table
         self._cached_bytes += table.nbytes
         while self._cached_bytes > self._cache_bytes and len(self._cache) > 1:
@@ -106,7 +116,8 @@ class Records(Sequence[Record]):
 
     def _file(self, shard: int) -> pq.ParquetFile:
         if shard not in self._files:
-            self._files[shard] = pq.ParquetFile(self._filesystem.open_input_file(self._paths[shard]))
+            stream = self._filesystem.open_input_file(self._paths[shard])
+            self._files[shard] = pq.ParquetFile(stream, page_checksum_verification=True)
         return self._files[shard]
 
 

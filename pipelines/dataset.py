@@ -1,15 +1,21 @@
 """The prepared data set: its manifest, and how to read what the manifest names."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from googlenet.records import Records
+from pipelines.errors import UserError
 from pipelines.run_directory import DATASET
 from pipelines.storage import Storage
 
 MANIFEST = f"{DATASET}/manifest.json"
+# A shard knows its own digest, so that another one in its place is found out by its footer alone.
+SHARD_DIGEST = b"googlenet_shard_digest"
+READERS = 16
 SPLITS = ("train", "val")
 
 
@@ -79,6 +85,36 @@ def read_manifest(run: Storage) -> Manifest:
         FileNotFoundError: nothing has been prepared.
     """
     return Manifest.from_dict(run.read_json(MANIFEST))
+
+
+def check_shards(run: Storage, manifest: Manifest) -> None:
+    """Make sure that every shard is there and is the one that was prepared, by its footer; reads no images.
+
+    Raises:
+        UserError: one is missing, damaged, or another; the message names it.
+    """
+    shards = [shard for split in manifest.splits.values() for shard in split.shards]
+    with ThreadPoolExecutor(READERS) as readers:
+        problems = [problem for problem in readers.map(lambda shard: _problem(run, shard), shards) if problem]
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise UserError(
+            f"{run}/{DATASET}/{problems[0]}{more}; put the prepared file back, or prepare in a new --run-dir"
+        )
+
+
+def _problem(run: Storage, shard: Shard) -> str | None:
+    """What is wrong with a shard, after its name."""
+    name = f"{DATASET}/{shard.file}"
+    if not run.exists(name):
+        return f"{shard.file} is missing"
+    try:
+        metadata = pq.read_schema(run.path(name), filesystem=run.filesystem).metadata or {}
+    except (OSError, pa.ArrowInvalid):
+        return f"{shard.file} is damaged"
+    if metadata.get(SHARD_DIGEST, b"").decode() != shard.digest:
+        return f"{shard.file} has changed since it was prepared"
+    return None
 
 
 def open_records(run: Storage, split: Split) -> Records:

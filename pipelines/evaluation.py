@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from googlenet.arithmetic import FP32
 from googlenet.crops import Policy
 from pipelines.answers import write_answers
-from pipelines.dataset import Manifest
+from pipelines.dataset import Manifest, check_shards
 from pipelines.errors import UserError
 from pipelines.predictions import Ensemble, sorted_policies
 from pipelines.preflight import PrecisionChoice, cost_line, preflight
@@ -47,6 +47,7 @@ def evaluate(run: Storage, trained: Storage, replicas: Sequence[int], manifest: 
     """
     if not replicas:
         raise UserError(f"no replica of {trained} is finished; run train_ensemble.py on it again")
+    check_shards(run, manifest)
     weights = tuple(ReplicaFiles(replica).weights for replica in replicas)
     ensemble = Ensemble(
         replicas=tuple(replica_name(replica) for replica in replicas),

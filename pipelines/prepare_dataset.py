@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from pipelines import embedded_dataset
 from pipelines.command_line import absolute_data, parse, run_command
-from pipelines.dataset import MANIFEST, SPLITS, Manifest, Shard, Split, read_manifest
+from pipelines.dataset import MANIFEST, SPLITS, Manifest, Shard, Split, check_shards, read_manifest
 from pipelines.errors import UserError
 from pipelines.image_folder import ImageFile, Listing, list_image_folder
 from pipelines.image_shards import ShardPlan, Source, plan_shards, write_shards
@@ -108,6 +108,7 @@ def _read_matching_manifest(run: Storage, prepared_from: dict[str, Any]) -> Mani
     manifest = read_manifest(run)
     if found := differences(manifest.prepared_from, prepared_from):
         raise UserError(f"the data set in {run} was prepared otherwise:\n  " + "\n  ".join(found))
+    check_shards(run, manifest)
     return manifest
 
 

@@ -72,8 +72,7 @@ def train_replicas(
     on_poll(phases)
     if not waiting:
         return []
-    if window(resources) < 1:
-        raise UserError(_too_small(resources))
+    check_that_one_fits(resources)
     board = ProgressBoard.remote()  # type: ignore[attr-defined]
     running: dict[Any, int] = {}
     failures: list[ReplicaFailure] = []
@@ -100,6 +99,16 @@ def train_replicas(
             on_poll(phases)
     ray.kill(board)
     return failures
+
+
+def check_that_one_fits(resources: Resources) -> None:
+    """Refuse what no node of the connected cluster can ever hold.
+
+    Raises:
+        UserError: it is so.
+    """
+    if window(resources) < 1:
+        raise UserError(_too_small(resources))
 
 
 def window(resources: Resources) -> int:
@@ -158,12 +167,13 @@ def _fit(run: Storage, recipe: Recipe, replica: int, resources: Resources, board
 
     def train(config: dict[str, Any]) -> dict[str, str] | None:
         from googlenet.health import TrainingError
+        from googlenet.records import RecordsError
         from pipelines.replica_training import ReplicaTask, train_replica
 
         try:
             train_replica(ReplicaTask(**config))
-        except TrainingError as error:
-            # Training is deterministic: another try would end the same way. An error that is returned is not retried.
+        except (TrainingError, RecordsError) as error:
+            # Another try would end the same way. An error that is returned is not retried.
             return {"reason": str(error), "traceback": traceback.format_exc()}
         return None
 

@@ -14,9 +14,13 @@ from typing import Annotated
 import tyro
 
 from pipelines.command_line import absolute_data, parse, run_command
+from pipelines.dataset import read_manifest
 from pipelines.errors import UserError
 from pipelines.evaluate_ensemble import evaluate_run
+from pipelines.image_folder import Listing
+from pipelines.image_shards import Source
 from pipelines.initial_weights import check_initial_weights, keep_initial_weights
+from pipelines.plan import Counts, placement_line, plan_lines
 from pipelines.prepare_dataset import BadImages, find_images, prepare
 from pipelines.progress import duration, say
 from pipelines.ray_session import connected, native_errors_in
@@ -56,6 +60,8 @@ class Arguments:
     """Time between two checkpoints within an epoch; there is one after each epoch in any case."""
     min_replicas: int | None = None
     """Evaluate once so many replicas are finished, though others failed; the default is all of them."""
+    dry_run: bool = False
+    """Print the plan, with times from a short trial, and stop; nothing is written."""
     print_recipe: bool = False
     """Print the recipe as JSON, to be kept and given to --recipe, and stop."""
 
@@ -67,6 +73,17 @@ def run_job(arguments: Arguments) -> int:
     needed = _needed_replicas(arguments, recipe)
     found = find_images(run, recipe)  # bad input ends the job before a cluster is started, or the run claimed
     check_initial_weights(run, recipe)
+    resources = Resources(
+        arguments.cpus_per_replica,
+        arguments.gpus_per_replica,
+        arguments.max_failures,
+        arguments.checkpoint_minutes,
+    )
+    if arguments.dry_run:
+        with connected():
+            counts = _count(run, found)
+            say("\n".join(plan_lines(run, recipe, resources, counts, arguments.gpus_per_predictor)))
+        return 0
     claim(run, "recipe", recipe.to_dict())
     started = time.monotonic()
     with only_job_on(run), native_errors_in(run), connected():
@@ -76,12 +93,7 @@ def run_job(arguments: Arguments) -> int:
             say(f"initial weights: {remark}")
         tracking_uri = arguments.tracking_uri or default_tracking_uri(run)
         with Tracker(run, recipe, manifest, tracking_uri) as tracker:
-            resources = Resources(
-                arguments.cpus_per_replica,
-                arguments.gpus_per_replica,
-                arguments.max_failures,
-                arguments.checkpoint_minutes,
-            )
+            say(placement_line(run, recipe, resources))
             failures = train_replicas(run, recipe, resources, tracker.update)
             enough = recipe.replicas - len(failures) >= needed
             if enough:
@@ -95,6 +107,15 @@ def run_job(arguments: Arguments) -> int:
     say(f"report: {run}/{REPORT_MARKDOWN} ({duration(time.monotonic() - started)})")
     say(how_to_open(tracking_uri))
     return 0
+
+
+def _count(run: Storage, found: tuple[Source, Listing] | None) -> Counts:
+    """Images as listed, or as prepared where that is done."""
+    if found is None:
+        manifest = read_manifest(run)
+        return Counts(manifest.splits["train"].images, manifest.splits["val"].images, len(manifest.classes))
+    listing = found[1]
+    return Counts(len(listing.splits["train"]), len(listing.splits["val"]), len(listing.classes))
 
 
 def _tell_failures(failures: list[ReplicaFailure], recipe: Recipe) -> None:

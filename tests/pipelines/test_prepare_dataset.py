@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipelines.dataset import image_ids, open_records, read_manifest
+from googlenet.records import RecordsError
+from pipelines.dataset import check_shards, image_ids, open_records, read_manifest
 from pipelines.errors import UserError
 from pipelines.prepare_dataset import prepare
 from pipelines.recipes import Recipe
@@ -153,6 +154,36 @@ def test_images_are_stored_smaller_only_where_the_recipe_asks(ray_cluster: str, 
             assert np.abs(np.asarray(stored).astype(int) - reference).mean() < 3
         else:
             assert record.image == (photos / record.image_id).read_bytes()
+
+
+def test_a_shard_that_changed_since_is_named(ray_cluster: str, photos: Path, tmp_path: Path) -> None:
+    run = prepared(ray_cluster, tmp_path / "run", photos)
+    shard = tmp_path / "run/dataset/train/00000.parquet"
+    whole = shard.read_bytes()
+    table = pq.read_table(shard)
+    pq.write_table(table.replace_schema_metadata({}), shard)  # the same rows, written by somebody else
+    with pytest.raises(UserError, match=r"dataset/train/00000\.parquet has changed since it was prepared"):
+        check_shards(run, read_manifest(run))
+    shard.write_bytes(whole[:-50])
+    with pytest.raises(UserError, match=r"00000\.parquet is damaged"):
+        check_shards(run, read_manifest(run))
+    shard.unlink()
+    with pytest.raises(UserError, match=r"00000\.parquet is missing"):
+        check_shards(run, read_manifest(run))
+    shard.write_bytes(whole)
+    check_shards(run, read_manifest(run))
+
+
+def test_a_damaged_image_is_found_when_it_is_read(ray_cluster: str, photos: Path, tmp_path: Path) -> None:
+    run = prepared(ray_cluster, tmp_path / "run", photos)
+    shard = tmp_path / "run/dataset/train/00000.parquet"
+    stored = bytearray(shard.read_bytes())
+    image = open_records(run, read_manifest(run).splits["train"])[0].image
+    stored[stored.find(image) + len(image) // 2] ^= 1
+    shard.write_bytes(stored)
+    check_shards(run, read_manifest(run))  # the footer is whole
+    with pytest.raises(RecordsError, match=r"00000\.parquet is damaged or out of reach.*checksum"):
+        open_records(run, read_manifest(run).splits["train"])[0]
 
 
 def test_the_embedded_set_is_prepared_whole(ray_cluster: str, tmp_path: Path) -> None:

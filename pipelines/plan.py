@@ -1,0 +1,165 @@
+"""What a job is about to do, before it does it: how many replicas run at once, how many steps, how long, how much.
+
+python pipelines/train_ensemble.py --recipe demo --run-dir runs/demo --dry-run
+"""
+
+import math
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from googlenet.crops import views_of_all
+from pipelines.predictions import sorted_policies
+from pipelines.progress import duration
+from pipelines.recipes import Recipe
+from pipelines.replica_scheduler import Resources, check_that_one_fits, window
+from pipelines.run_directory import finished_replicas
+from pipelines.sharded_prediction import IMAGES_PER_SHARD, Predictors
+from pipelines.storage import Storage
+
+TRIAL_STEPS = 3
+TRIAL_VIEWS = 48
+BYTES_PER_NUMBER = 4
+# Weights, their average and the momentum.
+COPIES_IN_CHECKPOINT = 3
+CHECKPOINTS_KEPT = 2
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Images of each split, and classes."""
+
+    train: int
+    val: int
+    classes: int
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Measured by a task with a replica's resources, on random pixels.
+
+    Attributes:
+        seconds_per_step: of training, without reading images.
+        passes_per_second: forward passes of an evaluation in fp32.
+        parameters: of one network.
+    """
+
+    seconds_per_step: float
+    passes_per_second: float
+    parameters: int
+
+
+def placement_line(run: Storage, recipe: Recipe, resources: Resources) -> str:
+    """How many replicas run at once on the connected cluster, and what waits.
+
+    Raises:
+        UserError: not a single one can ever be placed.
+    """
+    check_that_one_fits(resources)
+    waiting = recipe.replicas - len(finished_replicas(run, recipe.replicas))
+    at_once = min(waiting, window(resources))
+    gpus = f" and {resources.gpus_per_replica:g} GPUs" if resources.gpus_per_replica else ""
+    done = f", {recipe.replicas - waiting} are finished" if waiting < recipe.replicas else ""
+    return (
+        f"plan: {recipe.replicas} replicas of {resources.cpus_per_replica:g} CPUs{gpus} each, "
+        f"{at_once} at once, {waiting - at_once} wait{done}"
+    )
+
+
+def plan_lines(
+    run: Storage, recipe: Recipe, resources: Resources, counts: Counts, gpus_per_predictor: float
+) -> list[str]:
+    """The whole plan, with times from a short trial on the connected cluster.
+
+    Raises:
+        UserError: not a single replica can ever be placed.
+    """
+    import ray
+
+    lines = [placement_line(run, recipe, resources)]
+    task = ray.remote(num_cpus=resources.cpus_per_replica, num_gpus=resources.gpus_per_replica, max_calls=1)(_try)
+    trial: Trial = ray.get(task.remote(recipe, counts.classes))
+    waiting = recipe.replicas - len(finished_replicas(run, recipe.replicas))
+    steps = math.ceil(counts.train / recipe.batch_size) * recipe.epochs
+    rounds = math.ceil(waiting / max(1, min(waiting, window(resources)))) if waiting else 0
+    validation = recipe.epochs * counts.val / trial.passes_per_second
+    training = rounds * (steps * trial.seconds_per_step + validation)
+    views = len(views_of_all(sorted_policies(recipe.policies), recipe.crop_px))
+    passes = counts.val * views * recipe.replicas
+    predictors = min(Predictors.that_fit(gpus_per_predictor).number, math.ceil(counts.val / IMAGES_PER_SHARD))
+    evaluation = passes / (trial.passes_per_second * predictors)
+    shards = math.ceil(counts.train / recipe.images_per_shard) + math.ceil(counts.val / recipe.images_per_shard)
+    data = f"{counts.train} train, {counts.val} val images of {counts.classes} classes, {shards} shards"
+    per_replica = (
+        f"{steps:,} steps of {recipe.batch_size} images for each replica, {trial.seconds_per_step:.3f} s a step"
+    )
+    checkpoints, predictions = _checkpoint_bytes(recipe, trial) / 1e9, _prediction_bytes(recipe, counts) / 1e9
+    written = f"{checkpoints:.2f} GB of checkpoints and weights, {predictions:.2f} GB of predictions"
+    return [
+        *lines,
+        f"data: {data}",
+        f"training: {per_replica}, about {duration(training)} in {rounds} rounds (reading images and start-up apart)",
+        f"evaluation: {passes:,} forward passes, about {duration(evaluation)} in fp32 with {predictors} predictors",
+        f"storage: {written}, beside a copy of the images",
+    ]
+
+
+def _checkpoint_bytes(recipe: Recipe, trial: Trial) -> int:
+    copies = CHECKPOINTS_KEPT * COPIES_IN_CHECKPOINT + 1
+    return recipe.replicas * trial.parameters * BYTES_PER_NUMBER * copies
+
+
+def _prediction_bytes(recipe: Recipe, counts: Counts) -> int:
+    return counts.val * recipe.replicas * (len(recipe.policies) + 1) * counts.classes * BYTES_PER_NUMBER
+
+
+def _try(recipe: Recipe, classes: int) -> Trial:
+    """Steps and forward passes on random pixels; runs on a worker."""
+    import torch
+
+    from googlenet.loop import LoopSettings, TrainState, train_step
+    from googlenet.model import GoogLeNet
+    from googlenet.optim import PolyakAverage, build_sgd
+    from googlenet.preprocessing import SCRATCH_PREPROCESSING
+    from googlenet.randomness import torch_generator
+    from googlenet.records import Batch
+    from pipelines.allocator import keep_freed_memory
+
+    torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
+    keep_freed_memory()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model: Any = GoogLeNet(classes, recipe.variant, recipe.aux_heads, recipe.width, lrn=recipe.lrn)
+    model = model.to(device=device, memory_format=torch.channels_last)
+    optimizer = build_sgd(
+        model, momentum=recipe.momentum, weight_decay=recipe.weight_decay, decay_biases=recipe.decay_biases
+    )
+    state = TrainState(model, optimizer, PolyakAverage(model, 10))
+    settings = LoopSettings(recipe.rate(), 1000, SCRATCH_PREPROCESSING, 0)
+    generator = torch_generator(0, "sampling")
+
+    def pixels(images: int) -> torch.Tensor:
+        shape = (images, 3, recipe.crop_px, recipe.crop_px)
+        drawn = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+        return drawn.contiguous(memory_format=torch.channels_last)
+
+    batch = Batch(pixels(recipe.batch_size), torch.zeros(recipe.batch_size, dtype=torch.int64))
+    step = _median_seconds(lambda: train_step(state, batch, settings))
+    model.eval()
+    views = SCRATCH_PREPROCESSING(pixels(TRIAL_VIEWS).to(device))
+    with torch.inference_mode():
+        forward = _median_seconds(lambda: model(views).logits.sum().item())
+    return Trial(step, TRIAL_VIEWS / forward, sum(parameter.numel() for parameter in model.parameters()))
+
+
+def _median_seconds(work: Any) -> float:
+    work()
+    seconds: Sequence[float] = sorted(_seconds(work) for _ in range(TRIAL_STEPS))
+    return seconds[len(seconds) // 2]
+
+
+def _seconds(work: Any) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
