@@ -1,0 +1,139 @@
+"""Kills a small job again and again, at random times, until it has finished; the weights must come out bit for bit.
+
+    python -m benchmarks.kills --kills 20
+
+Each time one of: a training worker, the driver, a raylet (the node, with all its workers), or everything at once, by
+SIGKILL. After the death of the driver or of the node the same command is given again, as a person would.
+"""
+
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import tyro
+
+from benchmarks.measure import print_circumstances
+
+ROOT = Path(__file__).parents[1]
+TARGETS = ("worker", "driver", "node", "everything")
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Kill a job at random times and compare its weights with an undisturbed one's."""
+
+    kills: int = 20
+    """How often to kill before the job is left to finish."""
+    seed: int = 0
+    """Seed of targets and times."""
+    epochs: int = 6
+    """Epochs of each of the two replicas."""
+    longest_seconds: float = 45.0
+    """Latest time after a start at which to kill."""
+
+
+def _command(run: Path, epochs: int) -> list[str]:
+    recipe = f"--recipe demo --replicas 2 --epochs {epochs} --dead-head-epochs 0 --policies 1"
+    options = f"{recipe} --run-dir {run} --checkpoint-minutes 0.02 --max-failures 10"
+    return [sys.executable, "pipelines/train_ensemble.py", *options.split()]
+
+
+def _start(run: Path, epochs: int) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
+    environment.pop("RAY_ADDRESS", None)
+    log = run.with_suffix(".log").open("ab")
+    return subprocess.Popen(_command(run, epochs), cwd=ROOT, env=environment, stdout=log, stderr=log)  # noqa: S603
+
+
+def _family(job: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    try:
+        return psutil.Process(job.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _title(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def _kill(target: str, job: subprocess.Popen[bytes], chance: random.Random) -> bool:
+    """Whether there was something of that kind to kill."""
+    family = _family(job)
+    chosen = {
+        "worker": [p for p in family if "ray::RayTrainWorker" in _title(p)],
+        "node": [p for p in family if "/raylet/raylet" in _title(p)],
+        "driver": [psutil.Process(job.pid)],
+        "everything": [psutil.Process(job.pid), *family],
+    }[target]
+    for process in chosen if target == "everything" else chance.sample(chosen, min(1, len(chosen))):
+        try:
+            process.send_signal(signal.SIGKILL)
+        except psutil.NoSuchProcess:
+            continue
+    return bool(chosen)
+
+
+def _end(job: subprocess.Popen[bytes]) -> None:
+    """Clear away what a dead job left."""
+    for process in [*_family(job), *([psutil.Process(job.pid)] if job.poll() is None else [])]:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
+    job.wait()
+
+
+def _digests(run: Path) -> list[str]:
+    return [hashlib.sha256((run / f"replicas/{k}/weights.safetensors").read_bytes()).hexdigest() for k in range(2)]
+
+
+def main(arguments: Arguments) -> None:
+    """Print each kill, and whether the weights are those of the undisturbed job."""
+    chance = random.Random(arguments.seed)  # noqa: S311
+    done: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory() as folder:
+        calm, killed = Path(folder) / "calm", Path(folder) / "killed"
+        if _start(calm, arguments.epochs).wait():
+            raise SystemExit(calm.with_suffix(".log").read_text())
+        starts = 0
+        while done.total() < arguments.kills:
+            job, starts = _start(killed, arguments.epochs), starts + 1
+            while job.poll() is None and done.total() < arguments.kills:
+                target, after = chance.choice(TARGETS), chance.uniform(5, arguments.longest_seconds)
+                time.sleep(after)
+                if job.poll() is None and _kill(target, job, chance):
+                    done[target] += 1
+                    print(
+                        f"{time.strftime('%H:%M:%S')} start {starts}: {target} killed after {after:.0f} s", flush=True
+                    )
+                if target != "worker":
+                    break
+            if (killed / "report/report.json").exists() and done.total() < arguments.kills:
+                raise SystemExit(f"finished after {done.total()} kills: ask for fewer, or for more epochs")
+            _end(job)
+        if _start(killed, arguments.epochs).wait():
+            raise SystemExit(killed.with_suffix(".log").read_text()[-3000:])
+        same = _digests(killed) == _digests(calm)
+    print(
+        f"\n{done.total()} kills ({', '.join(f'{n} x {name}' for name, n in sorted(done.items()))}), {starts + 1} starts"
+    )
+    print(f"weights bit-identical to the undisturbed job's: {'yes' if same else 'NO'}")
+    print_circumstances(1)
+    if not same:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))
