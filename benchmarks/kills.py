@@ -9,12 +9,13 @@ SIGKILL. After the death of the driver or of the node the same command is given 
 import hashlib
 import os
 import random
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,67 +69,66 @@ def _title(process: psutil.Process) -> str:
         return ""
 
 
-def _kill(target: str, job: subprocess.Popen[bytes], chance: random.Random) -> bool:
+def _kill(target: str, job: subprocess.Popen[bytes], family: list[psutil.Process], chance: random.Random) -> bool:
     """Whether there was something of that kind to kill."""
-    family = _family(job)
+    driver = psutil.Process(job.pid)
     chosen = {
         "worker": [p for p in family if "ray::RayTrainWorker" in _title(p)],
         "node": [p for p in family if "/raylet/raylet" in _title(p)],
-        "driver": [psutil.Process(job.pid)],
-        "everything": [psutil.Process(job.pid), *family],
+        "driver": [driver],
+        "everything": [driver, *family],
     }[target]
-    for process in chosen if target == "everything" else chance.sample(chosen, min(1, len(chosen))):
-        try:
-            process.send_signal(signal.SIGKILL)
-        except psutil.NoSuchProcess:
-            continue
+    _send_sigkill(chosen if target == "everything" else chance.sample(chosen, min(1, len(chosen))))
     return bool(chosen)
 
 
-def _end(job: subprocess.Popen[bytes]) -> None:
-    """Clear away what a dead job left."""
-    for process in [*_family(job), *([psutil.Process(job.pid)] if job.poll() is None else [])]:
-        try:
+def _send_sigkill(processes: Sequence[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
             process.kill()
-        except psutil.NoSuchProcess:
-            continue
-    job.wait()
 
 
 def _digests(run: Path) -> list[str]:
     return [hashlib.sha256((run / f"replicas/{k}/weights.safetensors").read_bytes()).hexdigest() for k in range(2)]
 
 
+def _one_start(job: subprocess.Popen[bytes], arguments: Arguments, done: Counter[str], chance: random.Random) -> None:
+    """Kill within a job until it is dead or there were enough kills; clear away what is left of it."""
+    family: list[psutil.Process] = []
+    while job.poll() is None and done.total() < arguments.kills:
+        target, after = chance.choice(TARGETS), chance.uniform(5, arguments.longest_seconds)
+        time.sleep(after)
+        if job.poll() is not None:
+            break
+        family = _family(job)
+        if _kill(target, job, family, chance):
+            done[target] += 1
+            print(f"{time.strftime('%H:%M:%S')} kill {done.total()}: {target}, after {after:.0f} s", flush=True)
+        if target != "worker":
+            time.sleep(2)
+            break
+    _send_sigkill([*family, *_family(job), *([psutil.Process(job.pid)] if job.poll() is None else [])])
+    job.wait()
+
+
 def main(arguments: Arguments) -> None:
     """Print each kill, and whether the weights are those of the undisturbed job."""
     chance = random.Random(arguments.seed)  # noqa: S311
     done: Counter[str] = Counter()
+    starts = 1
     with tempfile.TemporaryDirectory() as folder:
         calm, killed = Path(folder) / "calm", Path(folder) / "killed"
         if _start(calm, arguments.epochs).wait():
             raise SystemExit(calm.with_suffix(".log").read_text())
-        starts = 0
         while done.total() < arguments.kills:
-            job, starts = _start(killed, arguments.epochs), starts + 1
-            while job.poll() is None and done.total() < arguments.kills:
-                target, after = chance.choice(TARGETS), chance.uniform(5, arguments.longest_seconds)
-                time.sleep(after)
-                if job.poll() is None and _kill(target, job, chance):
-                    done[target] += 1
-                    print(
-                        f"{time.strftime('%H:%M:%S')} start {starts}: {target} killed after {after:.0f} s", flush=True
-                    )
-                if target != "worker":
-                    break
+            starts += 1
+            _one_start(_start(killed, arguments.epochs), arguments, done, chance)
             if (killed / "report/report.json").exists() and done.total() < arguments.kills:
                 raise SystemExit(f"finished after {done.total()} kills: ask for fewer, or for more epochs")
-            _end(job)
         if _start(killed, arguments.epochs).wait():
             raise SystemExit(killed.with_suffix(".log").read_text()[-3000:])
         same = _digests(killed) == _digests(calm)
-    print(
-        f"\n{done.total()} kills ({', '.join(f'{n} x {name}' for name, n in sorted(done.items()))}), {starts + 1} starts"
-    )
+    print(f"\n{done.total()} kills ({', '.join(f'{n} x {name}' for name, n in sorted(done.items()))}), {starts} starts")
     print(f"weights bit-identical to the undisturbed job's: {'yes' if same else 'NO'}")
     print_circumstances(1)
     if not same:
