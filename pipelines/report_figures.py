@@ -45,7 +45,8 @@ def _error_by_models(report: dict[str, Any]) -> bytes:
         rows = [row for row in report["table"] if row["policy"] == policy]
         models = [row["models"] for row in rows]
         colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-        label = f"{crops} crops" if str(crops) == policy else f"{crops} crops at {policy} px"
+        number_of_crops = f"{crops} crop{'s' if crops > 1 else ''}"
+        label = number_of_crops if str(crops) == policy else f"{number_of_crops} at {policy} px"
         axes.plot(models, [row["top1_error"] for row in rows], marker=marker, color=colour, label=label)
         low, high = zip(*(row["top1_ci95"] for row in rows), strict=True)
         axes.fill_between(models, low, high, color=colour, alpha=0.12, linewidth=0)
@@ -74,7 +75,7 @@ def _reliability(report: dict[str, Any]) -> bytes:
     for b in bins:
         axes.annotate(str(b["images"]), (b["mean_confidence"], 0.01), ha="center", fontsize=6, color="white")
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence (below: images)", ylabel="accuracy")
-    axes.legend(frameon=False, loc="upper left")
+    figure.legend(frameon=False, loc="outside upper center", ncols=2)
     return _png(figure)
 
 

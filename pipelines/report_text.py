@@ -16,6 +16,7 @@ HEADINGS = (
     "95 % interval",
     "paper top-5 %",
 )
+TEXT_COLUMNS = {"replica", "replicas", "views", "class", "most often taken for", "image", "label", "answer"}
 CLASSES_SHOWN = 20
 MISTAKES_SHOWN = 10
 
@@ -91,7 +92,8 @@ def _signed_interval(bounds: Sequence[float]) -> str:
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(headings) + " |", "|" + " ---: |" * len(headings)]
+    sides = (":---" if heading in TEXT_COLUMNS else "---:" for heading in headings)
+    lines = ["| " + " | ".join(headings) + " |", "| " + " | ".join(sides) + " |"]
     return "\n".join([*lines, *("| " + " | ".join(_escape(cell) for cell in row) + " |" for row in rows)])
 
 
