@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from googlenet.crops import views_of_all
+from pipelines.allocator import KEEP_FREED_MEMORY
 from pipelines.predictions import sorted_policies
 from pipelines.progress import duration
 from pipelines.recipes import Recipe
@@ -79,7 +80,12 @@ def plan_lines(
     import ray
 
     lines = [placement_line(run, recipe, resources)]
-    task = ray.remote(num_cpus=resources.cpus_per_replica, num_gpus=resources.gpus_per_replica, max_calls=1)(_try)
+    task = ray.remote(
+        num_cpus=resources.cpus_per_replica,
+        num_gpus=resources.gpus_per_replica,
+        max_calls=1,
+        runtime_env={"env_vars": KEEP_FREED_MEMORY},
+    )(_try)
     trial: Trial = ray.get(task.remote(recipe, counts.classes))
     waiting = recipe.replicas - len(finished_replicas(run, recipe.replicas))
     steps = math.ceil(counts.train / recipe.batch_size) * recipe.epochs
@@ -125,10 +131,8 @@ def _try(recipe: Recipe, classes: int) -> Trial:
     from googlenet.preprocessing import SCRATCH_PREPROCESSING
     from googlenet.randomness import torch_generator
     from googlenet.records import Batch
-    from pipelines.allocator import keep_freed_memory
 
     torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
-    keep_freed_memory()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model: Any = GoogLeNet(classes, recipe.variant, recipe.aux_heads, recipe.width, lrn=recipe.lrn)
     model = model.to(device=device, memory_format=torch.channels_last)

@@ -61,21 +61,39 @@ class Preflight:
 
 
 def preflight(job: PredictionJob, asked: PrecisionChoice, num_gpus: float) -> Preflight:
-    """What was decided for ``job`` before, or is now by a task of the cluster with a predictor's GPUs.
+    """What was decided for ``job`` before, or is now, on a predictor's resources.
 
     The arithmetic of ``job.ensemble`` does not matter; ``asked`` is the precision, or ``auto``.
     """
     key = _key(job.ensemble, asked)
     if job.run.exists(PREFLIGHT) and (kept := job.run.read_json(PREFLIGHT))["key"] == key:
         return Preflight.from_dict(kept["preflight"])
-    import ray
-
-    # A process of its own: what it keeps of memory and threads ends with it.
-    environment = {"env_vars": KEEP_FREED_MEMORY}
-    task = ray.remote(num_cpus=1, num_gpus=num_gpus, max_calls=1, runtime_env=environment)(decide)
-    found: Preflight = ray.get(task.remote(job, asked))
+    # Little work is not worth the start of another process.
+    is_small = num_gpus == 0 and _is_small(job, "cpu")
+    found = _decide_with_one_thread(job, asked) if is_small else _decide_on_worker(job, asked, num_gpus)
     job.run.write_json(PREFLIGHT, {"key": key, "preflight": asdict(found)})
     return found
+
+
+def _decide_on_worker(job: PredictionJob, asked: PrecisionChoice, num_gpus: float) -> Preflight:
+    import ray
+
+    environment = {"env_vars": KEEP_FREED_MEMORY}
+    task = ray.remote(num_cpus=1, num_gpus=num_gpus, max_calls=1, runtime_env=environment)(_decide_with_one_thread)
+    found: Preflight = ray.get(task.remote(job, asked))
+    return found
+
+
+def _decide_with_one_thread(job: PredictionJob, asked: PrecisionChoice) -> Preflight:
+    """As predictors have."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return decide(job, asked)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _key(ensemble: Ensemble, asked: PrecisionChoice) -> str:
@@ -84,42 +102,48 @@ def _key(ensemble: Ensemble, asked: PrecisionChoice) -> str:
 
 
 def decide(job: PredictionJob, asked: PrecisionChoice) -> Preflight:
-    """Choose the arithmetic of an evaluation by trying it on some of its images; runs on a worker."""
+    """Choose the arithmetic of an evaluation by trying it on some of its images, in this process."""
     import torch
 
-    from googlenet.complexity import forward_flops
-
-    torch.set_num_threads(1)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    replicas = load_replicas(job.trained, job.weights)
-    images = read_manifest(job.run).splits["val"].images
-    flops = sum(forward_flops(replica.model, job.ensemble.crop_px) for replica in replicas)
-    is_small = flops * len(job.ensemble.views) * images < SMALL_WORK_FLOPS[device]
-    trial = _Trial(job, replicas, device, images)
-    wanted, reason = _wanted(asked, is_small, device)
+    trial = _Trial(job, load_replicas(job.trained, job.weights), device)
+    wanted, reason = _wanted(asked, _is_small(job, device), device)
     if asked != "auto" or wanted.precision == "fp32":
         return Preflight(wanted, reason, trial.passes_per_second(wanted))
     return trial.compare(wanted, reason)
 
 
+def _is_small(job: PredictionJob, device: str) -> bool:
+    from googlenet.complexity import forward_flops
+
+    replicas = load_replicas(job.trained, job.weights)
+    flops = sum(forward_flops(replica.model, job.ensemble.crop_px) for replica in replicas)
+    return flops * len(job.ensemble.views) * _num_images(job) < SMALL_WORK_FLOPS[device]
+
+
+def _num_images(job: PredictionJob) -> int:
+    return read_manifest(job.run).splits["val"].images
+
+
 def _wanted(asked: PrecisionChoice, is_small: bool, device: str) -> tuple[Arithmetic, str]:
     """The arithmetic to try, and why."""
-    compiled = not is_small and can_compile(device)
-    if asked == "auto" and is_small:
-        return FP32, "little work"
-    if asked == "auto" and not profits_from_bf16(device):
-        return Arithmetic("fp32", compiled), "no bfloat16 in hardware"
-    reason = "as asked" if asked != "auto" else "bfloat16 in hardware"
-    if not is_small and not compiled:
-        reason += "; not compiled for want of a C++ compiler"
-    return Arithmetic("bf16" if asked == "auto" else asked, compiled), reason
+    if is_small:
+        return (FP32, "little work") if asked == "auto" else (Arithmetic(asked), "as asked; little work")
+    compiled = can_compile(device)
+    uncompiled = "" if compiled else "; not compiled for want of a C++ compiler"
+    if asked != "auto":
+        return Arithmetic(asked, compiled), f"as asked{uncompiled}"
+    if not profits_from_bf16(device):
+        return Arithmetic("fp32", compiled), f"no bfloat16 in hardware{uncompiled}"
+    return Arithmetic("bf16", compiled), f"bfloat16 in hardware{uncompiled}"
 
 
 class _Trial:
     """Predictions of a sample of the images, in one arithmetic and another."""
 
-    def __init__(self, job: PredictionJob, replicas: Sequence[Any], device: str, images: int) -> None:
+    def __init__(self, job: PredictionJob, replicas: Sequence[Any], device: str) -> None:
         least, most = SAMPLE_IMAGES
+        images = _num_images(job)
         sample = min(images, most, max(least, round(images * SAMPLE_SHARE)))
         self._indices = [round(index) for index in np.linspace(0, images - 1, sample)]
         self._records = open_records(job.run, read_manifest(job.run).splits["val"])

@@ -162,7 +162,10 @@ def test_a_processor_without_bf16_stays_with_fp32(
 ) -> None:
     monkeypatch.setattr(pipelines.preflight, "profits_from_bf16", lambda _device: False)
     found = decide(job_of(evaluated), "auto")
-    assert (found.arithmetic, found.reason) == (FP32, "no bfloat16 in hardware")
+    assert (found.arithmetic, found.reason) == (
+        FP32,
+        "no bfloat16 in hardware; not compiled for want of a C++ compiler",
+    )
 
 
 def test_the_precision_that_is_asked_for_is_taken_and_kept_apart(
