@@ -74,6 +74,9 @@ def checks(places: dict[str, str], ray_cluster: str, finished_run: Path) -> dict
     def train(command: str) -> None:
         assert "models  crops" in run(command, places, ray_cluster, NARROW)
 
+    def dry_run(command: str) -> None:
+        assert "plan: 7 replicas of 1 CPUs each, 2 at once, 5 wait" in run(command, places, ray_cluster)
+
     def finetune(command: str) -> None:
         assert "classifier replaced" not in (out := run(command, places, ray_cluster, SHORT))
         assert "models  crops" in out
@@ -114,6 +117,7 @@ def checks(places: dict[str, str], ray_cluster: str, finished_run: Path) -> dict
         ". .venv/bin/activate": lambda _command: None,
         "python -m googlenet": table_1,
         "python pipelines/train_ensemble.py --recipe demo --help": show_help,
+        "python pipelines/train_ensemble.py --recipe demo --data PHOTOS --run-dir runs/mine --dry-run": dry_run,
         "python pipelines/train_ensemble.py --recipe demo": train,
         "python pipelines/train_ensemble.py --recipe finetune": finetune,
         "python pipelines/prepare_dataset.py": prepare,
