@@ -27,7 +27,7 @@ from pipelines.ray_session import connected, native_errors_in
 from pipelines.recipes import Recipe, load_recipe
 from pipelines.replica_scheduler import ReplicaFailure, Resources, train_replicas
 from pipelines.report import REPORT_MARKDOWN
-from pipelines.run_directory import claim
+from pipelines.run_directory import RUN, claim
 from pipelines.run_lock import only_job_on
 from pipelines.storage import Storage
 from pipelines.tracking import Tracker, default_tracking_uri, how_to_open
@@ -80,6 +80,8 @@ def run_job(arguments: Arguments) -> int:
         arguments.checkpoint_minutes,
     )
     if arguments.dry_run:
+        if run.exists(RUN):
+            claim(run, "recipe", recipe.to_dict())  # refused as it would be without --dry-run
         with connected():
             counts = _count(run, found)
             say("\n".join(plan_lines(run, recipe, resources, counts, arguments.gpus_per_predictor)))
