@@ -71,12 +71,15 @@ def run(command: str, places: dict[str, str], address: str, options: str = "") -
 def checks(places: dict[str, str], ray_cluster: str, finished_run: Path) -> dict[str, Callable[[str], None]]:
     """How each command is run, by its beginning; the README's order is kept, for runs that build on each other."""
 
-    def train(command: str) -> None:
-        assert "models  crops" in run(command, places, ray_cluster, NARROW)
+    def prints(text: str, options: str = "") -> Callable[[str], None]:
+        def check(command: str) -> None:
+            assert text in run(command, places, ray_cluster, options)
+
+        return check
 
     def dry_run(command: str) -> None:
         command = command.replace("runs/mine", "runs/planned")  # that one holds another, shorter recipe
-        assert "plan: 7 replicas of 1 CPUs each, 2 at once, 5 wait" in run(command, places, ray_cluster)
+        prints("plan: 7 replicas of 1 CPUs each, 2 at once, 5 wait")(command)
 
     def finetune(command: str) -> None:
         assert "classifier replaced" not in (out := run(command, places, ray_cluster, SHORT))
@@ -87,19 +90,10 @@ def checks(places: dict[str, str], ray_cluster: str, finished_run: Path) -> dict
         out = run(f"make -o .venv/stamp demo BIN={BIN} RUN_DIR={places['runs/']}demo ARGS='{words}'", {}, ray_cluster)
         assert "report:" in out
 
-    def prepare(command: str) -> None:
-        assert "images of 3 classes" in run(command, places, ray_cluster)
-
     def evaluate(command: str) -> None:
         short = "--policies 1" if "--data" in command and "--policies" not in command else ""
         expected = "top5.csv" if "--unlabelled" in command else "top-1 error %"
         assert expected in run(command, places, ray_cluster, short)
-
-    def table_1(command: str) -> None:
-        assert "6,998,552 without auxiliary heads" in run(command, places, ray_cluster)
-
-    def show_help(command: str) -> None:
-        assert "--sampling-seed" in run(command, places, ray_cluster)
 
     def submit(command: str) -> None:
         with _head() as address:
@@ -116,12 +110,12 @@ def checks(places: dict[str, str], ray_cluster: str, finished_run: Path) -> dict
         "make test": only_planned,  # this very process
         "make ui": lambda _command: _check_ui(finished_run),
         ". .venv/bin/activate": lambda _command: None,
-        "python -m googlenet": table_1,
-        "python pipelines/train_ensemble.py --recipe demo --help": show_help,
+        "python -m googlenet": prints("6,998,552 without auxiliary heads"),
+        "python pipelines/train_ensemble.py --recipe demo --help": prints("--sampling-seed"),
         "python pipelines/train_ensemble.py --recipe demo --data PHOTOS --run-dir runs/mine --dry-run": dry_run,
-        "python pipelines/train_ensemble.py --recipe demo": train,
+        "python pipelines/train_ensemble.py --recipe demo": prints("models  crops", NARROW),
         "python pipelines/train_ensemble.py --recipe finetune": finetune,
-        "python pipelines/prepare_dataset.py": prepare,
+        "python pipelines/prepare_dataset.py": prints("images of 3 classes"),
         "python pipelines/evaluate_ensemble.py": evaluate,
         "ray job submit": submit,
     }
