@@ -3,14 +3,12 @@
 import json
 import time
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from googlenet.health import HeadMonitor, TrainingError
 from googlenet.loop import StepResult
 from pipelines.progress import ReplicaStatus, post
-
-if TYPE_CHECKING:
-    from pipelines.replica_training import ReplicaTask
+from pipelines.replica_task import ReplicaTask
 
 POST_SECONDS = 1.0
 # The step log is rewritten whole, so that it is never torn; an epoch has a bounded number of lines.
@@ -29,7 +27,7 @@ class EpochReport:
 
     def __init__(
         self,
-        task: "ReplicaTask",
+        task: ReplicaTask,
         epoch: int,
         steps: int,
         last_epoch: dict[str, Any] | None,

@@ -168,7 +168,8 @@ def _fit(run: Storage, recipe: Recipe, replica: int, resources: Resources, board
     def train(config: dict[str, Any]) -> dict[str, str] | None:
         from googlenet.health import TrainingError
         from googlenet.records import RecordsError
-        from pipelines.replica_training import ReplicaTask, train_replica
+        from pipelines.replica_task import ReplicaTask
+        from pipelines.replica_training import train_replica
 
         try:
             train_replica(ReplicaTask(**config))

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -32,42 +32,11 @@ from pipelines.dataset import Manifest, open_records, read_manifest
 from pipelines.epoch_report import EpochReport
 from pipelines.initial_weights import apply_initial_weights
 from pipelines.progress import warn
-from pipelines.recipes import Recipe
-from pipelines.run_directory import ReplicaFiles
-from pipelines.storage import Storage
+from pipelines.replica_task import ReplicaTask
 
 VALIDATION_BATCH_SIZE = 64
 CHECKPOINTS_KEPT = 2
 PREPROCESSING: dict[str, Preprocessing] = {"caffe": CAFFE_PREPROCESSING, "scratch": SCRATCH_PREPROCESSING}
-
-
-@dataclass(frozen=True)
-class ReplicaTask:
-    """Which replica to train, from what, into where.
-
-    Attributes:
-        run: the run directory.
-        recipe: what to compute.
-        replica: its number.
-        checkpoint_seconds: time between two checkpoints within an epoch; one is written after each epoch in any case.
-        board: the handle of a ProgressBoard, or None.
-    """
-
-    run: Storage
-    recipe: Recipe
-    replica: int
-    checkpoint_seconds: float = math.inf
-    board: Any = None
-
-    @property
-    def sampling_seed(self) -> int:
-        """Seed of everything that tells this replica from the others."""
-        return self.recipe.sampling_seed + self.replica
-
-    @property
-    def files(self) -> ReplicaFiles:
-        """Names of this replica's files."""
-        return ReplicaFiles(self.replica)
 
 
 def train_replica(task: ReplicaTask) -> None:
