@@ -191,7 +191,7 @@ def test_what_no_node_can_hold_is_refused_with_what_there_is(
 
 @pytest.mark.parametrize("number", [0, 4])
 def test_a_number_of_replicas_that_cannot_be_is_refused(tiny_recipe: Recipe, tmp_path: Path, number: int) -> None:
-    with pytest.raises(UserError, match=rf"between 1 and the recipe's 3 replicas, got {number}"):
+    with pytest.raises(UserError, match=rf"between 1 and the 3 replicas of the recipe, got {number}"):
         run_job(arguments(tmp_path / "run", tiny_recipe, min_replicas=number))
 
 
