@@ -1,5 +1,6 @@
 """Ten crops of an image: ttach and torchvision's TenCrop against the predictor, on the policy that all can express.
 
+    pip install -c constraints.txt -e '.[bench]'
     python -m benchmarks.test_time_augmentation --photos PHOTOS
 
 All see the same square of 256 px and the same network in fp32 on one core; the probabilities are compared as well.

@@ -1,0 +1,48 @@
+"""The benchmarks' own arithmetic, and that each of them still runs, as small as it gets."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.measure import Contender, Round, print_rates, race
+
+ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.timeout(200)
+
+
+def _sleeper(seconds: float) -> Round:
+    import time
+
+    def one_round() -> float:
+        time.sleep(seconds)
+        return 10.0 if os.environ.get("BENCHMARK_TEST") else 5.0
+
+    return one_round
+
+
+def test_contenders_have_processes_and_environments_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
+    plain, other = Contender("plain", _sleeper, (0.05,)), Contender("other", _sleeper, (0.05,), {"BENCHMARK_TEST": "1"})
+    rates = race([plain, other], rounds=3)
+    assert "BENCHMARK_TEST" not in os.environ
+    assert [len(values) for values in rates.values()] == [3, 3]
+    assert max(rates["plain"]) <= 5 / 0.05
+    assert max(rates["other"]) <= 10 / 0.05
+    print_rates({"a": [1.0, 9.0, 2.0], "b": [4.0, 4.0, 4.0]}, "units/s", ["a"])
+    assert "| b | 4.0 | 4.0 - 4.0 | 2.00 |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["benchmarks.full_size_report", "--images", "40", "--replicas", "2", "--classes", "12"], "| 40 | 0.00 |"),
+        (["benchmarks.allocator", "--rounds", "1", "--crop-px", "42", "--batches", "2"], "freed memory kept"),
+    ],
+)
+def test_a_benchmark_runs(arguments: list[str], expected: str) -> None:
+    command = [sys.executable, "-m", *arguments]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=150, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert expected in ended.stdout
