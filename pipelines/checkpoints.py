@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import safetensors.torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from pipelines.storage import Storage
 
+CHECKPOINTS_KEPT = 2
 DIGEST_CHARACTERS = 16
 SUFFIX = ".safetensors"
 PROGRESS = "progress"
@@ -90,13 +90,9 @@ def _read(name: str, data: bytes) -> Checkpoint | None:
     step, _, rest = name.partition(".")
     if rest != f"{_digest(data)}{SUFFIX}":
         return None
-    try:
-        tensors = safetensors.torch.load(data)
-    except SafetensorError:
-        return None
     length = int.from_bytes(data[:8], "little")
     progress = json.loads(json.loads(data[8 : 8 + length])["__metadata__"][PROGRESS])
-    return Checkpoint(int(step), tensors, progress)
+    return Checkpoint(int(step), safetensors.torch.load(data), progress)
 
 
 def _digest(data: bytes) -> str:

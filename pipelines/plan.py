@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from googlenet.crops import views_of_all
+from googlenet.crops import view_groups, views_of_all
 from pipelines.allocator import KEEP_FREED_MEMORY
-from pipelines.predictions import sorted_policies
-from pipelines.progress import duration
+from pipelines.checkpoints import CHECKPOINTS_KEPT
+from pipelines.predictions import BYTES_PER_NUMBER, bytes_per_image, sorted_policies
+from pipelines.progress import duration, size
 from pipelines.recipes import Recipe
 from pipelines.replica_scheduler import Resources, check_that_one_fits, window
 from pipelines.run_directory import finished_replicas
@@ -22,10 +23,8 @@ from pipelines.storage import Storage
 
 TRIAL_STEPS = 3
 TRIAL_VIEWS = 48
-BYTES_PER_NUMBER = 4
 # Weights, their average and the momentum.
 COPIES_IN_CHECKPOINT = 3
-CHECKPOINTS_KEPT = 2
 
 
 @dataclass(frozen=True)
@@ -92,8 +91,8 @@ def plan_lines(
     rounds = math.ceil(waiting / max(1, min(waiting, window(resources)))) if waiting else 0
     validation = recipe.epochs * counts.val / trial.passes_per_second
     training = rounds * (steps * trial.seconds_per_step + validation)
-    views = len(views_of_all(sorted_policies(recipe.policies), recipe.crop_px))
-    passes = counts.val * views * recipe.replicas
+    views = views_of_all(sorted_policies(recipe.policies), recipe.crop_px)
+    passes = counts.val * len(views) * recipe.replicas
     predictors = min(Predictors.that_fit(gpus_per_predictor).number, math.ceil(counts.val / IMAGES_PER_SHARD))
     evaluation = passes / (trial.passes_per_second * predictors)
     shards = math.ceil(counts.train / recipe.images_per_shard) + math.ceil(counts.val / recipe.images_per_shard)
@@ -101,8 +100,10 @@ def plan_lines(
     per_replica = (
         f"{steps:,} steps of {recipe.batch_size} images for each replica, {trial.seconds_per_step:.3f} s a step"
     )
-    checkpoints, predictions = _checkpoint_bytes(recipe, trial) / 1e9, _prediction_bytes(recipe, counts) / 1e9
-    written = f"{checkpoints:.2f} GB of checkpoints and weights, {predictions:.2f} GB of predictions"
+    predictions = counts.val * bytes_per_image(
+        recipe.replicas, len(recipe.policies), counts.classes, len(views), len(view_groups(views))
+    )
+    written = f"{size(_checkpoint_bytes(recipe, trial))} of checkpoints and weights, {size(predictions)} of predictions"
     return [
         *lines,
         f"data: {data}",
@@ -115,10 +116,6 @@ def plan_lines(
 def _checkpoint_bytes(recipe: Recipe, trial: Trial) -> int:
     copies = CHECKPOINTS_KEPT * COPIES_IN_CHECKPOINT + 1
     return recipe.replicas * trial.parameters * BYTES_PER_NUMBER * copies
-
-
-def _prediction_bytes(recipe: Recipe, counts: Counts) -> int:
-    return counts.val * recipe.replicas * (len(recipe.policies) + 1) * counts.classes * BYTES_PER_NUMBER
 
 
 def _try(recipe: Recipe, classes: int) -> Trial:

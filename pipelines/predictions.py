@@ -20,6 +20,8 @@ from pipelines.storage import Storage
 
 METADATA_KEY = b"googlenet_ensemble"
 COST_KEY = b"googlenet_cost"
+# float32 probabilities, int32 classes.
+BYTES_PER_NUMBER = 4
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,12 @@ class Predicted:
     max_pooled: npt.NDArray[np.float32]
     view_top1: npt.NDArray[np.int32]
     group_top1: npt.NDArray[np.int32]
+
+
+def bytes_per_image(replicas: int, policies: int, classes: int, views: int, groups: int) -> int:
+    """What one image takes in a prediction file before compression: vectors and maxima, and the top-1 classes."""
+    numbers = replicas * (policies + 1) * classes + (replicas + 1) * (views + groups)
+    return BYTES_PER_NUMBER * numbers
 
 
 def file_name(shard: int) -> str:

@@ -16,7 +16,7 @@ from googlenet.arithmetic import FP32, Arithmetic, can_compile, profits_from_bf1
 from googlenet.crops import num_views, policy_scales_px
 from pipelines.allocator import KEEP_FREED_MEMORY
 from pipelines.dataset import open_records, read_manifest
-from pipelines.predictions import Ensemble
+from pipelines.predictions import Ensemble, bytes_per_image
 from pipelines.progress import duration, size
 from pipelines.run_directory import PREFLIGHT
 from pipelines.sharded_prediction import PredictionJob, load_replicas
@@ -31,7 +31,6 @@ LARGEST_DIFFERENCE = 0.05
 SAMPLE_IMAGES = (16, 64)
 SAMPLE_SHARE = 1 / 8
 SAMPLE_VIEWS = 10
-BYTES_PER_PROBABILITY = 4
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ def preflight(job: PredictionJob, asked: PrecisionChoice, num_gpus: float) -> Pr
     if job.run.exists(PREFLIGHT) and (kept := job.run.read_json(PREFLIGHT))["key"] == key:
         return Preflight.from_dict(kept["preflight"])
     # Little work is not worth the start of another process.
-    is_small = num_gpus == 0 and _is_small(job, "cpu")
+    is_small = num_gpus == 0 and _is_small(job, load_replicas(job.trained, job.weights), "cpu")
     found = _decide_with_one_thread(job, asked) if is_small else _decide_on_worker(job, asked, num_gpus)
     job.run.write_json(PREFLIGHT, {"key": key, "preflight": asdict(found)})
     return found
@@ -106,17 +105,17 @@ def decide(job: PredictionJob, asked: PrecisionChoice) -> Preflight:
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    trial = _Trial(job, load_replicas(job.trained, job.weights), device)
-    wanted, reason = _wanted(asked, _is_small(job, device), device)
+    replicas = load_replicas(job.trained, job.weights)
+    trial = _Trial(job, replicas, device)
+    wanted, reason = _wanted(asked, _is_small(job, replicas, device), device)
     if asked != "auto" or wanted.precision == "fp32":
         return Preflight(wanted, reason, trial.passes_per_second(wanted))
     return trial.compare(wanted, reason)
 
 
-def _is_small(job: PredictionJob, device: str) -> bool:
+def _is_small(job: PredictionJob, replicas: Sequence[Any], device: str) -> bool:
     from googlenet.complexity import forward_flops
 
-    replicas = load_replicas(job.trained, job.weights)
     flops = sum(forward_flops(replica.model, job.ensemble.crop_px) for replica in replicas)
     return flops * len(job.ensemble.views) * _num_images(job) < SMALL_WORK_FLOPS[device]
 
@@ -186,14 +185,15 @@ class _Trial:
 def cost_line(preflight: Preflight, ensemble: Ensemble, images: int, done: int, num_predictors: int) -> str:
     """What is about to be done, for people: forward passes, time, size of the output."""
     per_image = len(ensemble.views) * len(ensemble.replicas)
-    vectors = len(ensemble.replicas) * (len(ensemble.policies) + 1) * len(ensemble.classes) * BYTES_PER_PROBABILITY
-    top1 = (len(ensemble.replicas) + 1) * (len(ensemble.views) + len(ensemble.groups)) * BYTES_PER_PROBABILITY
+    written = images * bytes_per_image(
+        len(ensemble.replicas), len(ensemble.policies), len(ensemble.classes), len(ensemble.views), len(ensemble.groups)
+    )
     seconds = (images - done) * per_image / (preflight.passes_per_second * num_predictors)
     resumed = f", {done} of them done" if done else ""
     rate = f"{preflight.passes_per_second:.0f} passes/s x {num_predictors} predictors"
     return (
         f"cost: {images * per_image:,} forward passes ({images} images{resumed}, {len(ensemble.views)} views, "
         f"{len(ensemble.replicas)} replicas), about {duration(seconds)} at {rate}, "
-        f"at most {size(images * (vectors + top1))} of predictions\n"
+        f"at most {size(written)} of predictions\n"
         f"arithmetic: {preflight.arithmetic} ({preflight.reason})"
     )

@@ -27,7 +27,7 @@ from googlenet.randomness import torch_generator
 from googlenet.records import Batch, Records, TrainingSamples, epoch_order, training_batches
 from googlenet.views import cut_views, scale_image
 from googlenet.weights import to_safetensors
-from pipelines.checkpoints import Checkpoint, Checkpoints
+from pipelines.checkpoints import CHECKPOINTS_KEPT, Checkpoint, Checkpoints
 from pipelines.dataset import Manifest, open_records, read_manifest
 from pipelines.epoch_report import EpochReport
 from pipelines.initial_weights import apply_initial_weights
@@ -35,7 +35,6 @@ from pipelines.progress import warn
 from pipelines.replica_task import ReplicaTask
 
 VALIDATION_BATCH_SIZE = 64
-CHECKPOINTS_KEPT = 2
 PREPROCESSING: dict[str, Preprocessing] = {"caffe": CAFFE_PREPROCESSING, "scratch": SCRATCH_PREPROCESSING}
 
 
