@@ -1,7 +1,10 @@
 """The images that benchmarks run on: a folder of photographs, or the built-in ones."""
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
+
+from PIL import Image
 
 from pipelines.embedded_dataset import generate, image_ids
 
@@ -25,3 +28,25 @@ def _of_folder(folder: str) -> Iterator[bytes]:
 def _built_in(number: int) -> Iterator[bytes]:
     for image_id in image_ids("val")[:number]:
         yield generate(image_id, 0).image
+
+
+def photographs_of_size(folder: str, number: int, width: int, height: int) -> list[bytes]:
+    """``number`` different JPEGs of one size, colours at half the resolution as cameras store them, quality 75."""
+    encoded = []
+    for position, data in enumerate(photographs(folder, number) if folder else _sample_images(number)):
+        # Another part of the photograph each time, so that repeated ones differ.
+        image = Image.open(io.BytesIO(data)).convert("RGB")
+        margin = image.width * (position % 8) // 40
+        window = image.crop((margin, 0, image.width, image.height)).resize((width, height), Image.Resampling.LANCZOS)
+        buffer = io.BytesIO()
+        window.save(buffer, "JPEG", quality=75)
+        encoded.append(buffer.getvalue())
+    return encoded
+
+
+def _sample_images(number: int) -> list[bytes]:
+    from sklearn import datasets
+
+    names = ("china.jpg", "flower.jpg")
+    found = [(Path(datasets.__file__).parent / "images" / name).read_bytes() for name in names]
+    return [found[position % len(found)] for position in range(number)]

@@ -11,7 +11,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from googlenet.images import Pixels
+from googlenet.images import Pixels, decode_rgb
+from googlenet.jpeg import JpegHeader, decode_rows, read_header
 
 # In arXiv v1 only: "bilinear, area, nearest neighbour and cubic, with equal probability".
 INTERPOLATIONS = {
@@ -27,7 +28,10 @@ LUMINANCE = np.array([0.299, 0.587, 0.114])
 LIGHTING_EIGENVALUES = np.array([0.2175, 0.0188, 0.0045])
 LIGHTING_EIGENVECTORS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
 MAX_PATCH_TRIES = 10
-LEVELS = np.arange(256, dtype=np.float64)
+# A JPEG is decoded to a half, quarter or eighth of its size where the sample keeps less than half of that: for the
+# interpolation that averages only, since the others pick single pixels out of the full-sized image.
+DECODE_FACTORS = (8, 4, 2)
+KEPT_REDUCTION = 2
 
 
 @dataclass(frozen=True)
@@ -86,10 +90,57 @@ def draw_sample(image: Pixels, crop_px: int, sampling: Sampling, generator: np.r
     Returns:
         (crop_px, crop_px, 3) uint8 RGB.
     """
-    patch = draw_patch(image.shape[1], image.shape[0], sampling, generator)
-    window = image[patch.top : patch.top + patch.height, patch.left : patch.left + patch.width]
-    name = sampling.interpolations[generator.integers(len(sampling.interpolations))]
-    sample: Any = cv2.resize(window, (crop_px, crop_px), interpolation=INTERPOLATIONS[name])
+    patch, interpolation = _draw_geometry(image.shape[1], image.shape[0], sampling, generator)
+    return _render(_cut(image, patch), crop_px, interpolation, sampling, generator)
+
+
+def draw_sample_from(data: bytes, crop_px: int, sampling: Sampling, generator: np.random.Generator) -> Pixels:
+    """Draw one training sample from an encoded image, of which no more is decoded than the sample needs.
+
+    The sample is the one that :func:`draw_sample` draws from the decoded image, bit for bit; only those of a patch
+    of a JPEG that is four times the crop and more, shrunk by averaging, come from a coarser decoding.
+
+    Raises:
+        googlenet.images.ImageDecodeError: the image cannot be decoded.
+    """
+    header = read_header(data)
+    if header is None:
+        return draw_sample(decode_rgb(data), crop_px, sampling, generator)
+    patch, interpolation = _draw_geometry(header.width, header.height, sampling, generator)
+    window = _decode_patch(data, header, patch, _decode_factor(patch, crop_px, interpolation))
+    return _render(window, crop_px, interpolation, sampling, generator)
+
+
+def _decode_factor(patch: Patch, crop_px: int, interpolation: str) -> int:
+    reduction = min(patch.width, patch.height) / crop_px
+    fitting = [factor for factor in DECODE_FACTORS if reduction >= KEPT_REDUCTION * factor]
+    return fitting[0] if fitting and interpolation == "area" else 1
+
+
+def _decode_patch(data: bytes, header: JpegHeader, patch: Patch, factor: int) -> Pixels:
+    try:
+        rows = decode_rows(data, header, patch.top + patch.height, factor)
+    except ValueError:  # Pillow reads what others do not, and knows why where it does not either
+        return _cut(decode_rgb(data), patch)
+    if factor == 1:
+        return _cut(rows, patch)
+    right, bottom = -(-(patch.left + patch.width) // factor), -(-(patch.top + patch.height) // factor)
+    return rows[patch.top // factor : bottom, patch.left // factor : right]
+
+
+def _cut(image: Pixels, patch: Patch) -> Pixels:
+    return image[patch.top : patch.top + patch.height, patch.left : patch.left + patch.width]
+
+
+def _draw_geometry(width: int, height: int, sampling: Sampling, generator: np.random.Generator) -> tuple[Patch, str]:
+    patch = draw_patch(width, height, sampling, generator)
+    return patch, sampling.interpolations[generator.integers(len(sampling.interpolations))]
+
+
+def _render(
+    window: Pixels, crop_px: int, interpolation: str, sampling: Sampling, generator: np.random.Generator
+) -> Pixels:
+    sample: Any = cv2.resize(window, (crop_px, crop_px), interpolation=INTERPOLATIONS[interpolation])
     if sampling.mirror and generator.random() < 0.5:
         sample = cv2.flip(sample, 1)
     if sampling.photometric:
@@ -130,11 +181,16 @@ def _distort(image: Any, factors: tuple[float, float], generator: np.random.Gene
 def _contrast(image: Any, factor: float) -> Any:
     """Pull every value away from the image's mean luminance, or towards it."""
     mean = np.dot(cv2.mean(image)[:3], LUMINANCE)
-    return cv2.LUT(image, _to_uint8(mean + factor * (LEVELS - mean)))
+    return _affine(image, factor, (1 - factor) * mean)
 
 
 def _brightness(image: Any, factor: float) -> Any:
-    return cv2.LUT(image, _to_uint8(factor * LEVELS))
+    return _affine(image, factor, 0.0)
+
+
+def _affine(image: Any, factor: float, shift: float) -> Any:
+    """factor * image + shift, rounded and clipped; a tenth of the time of a table."""
+    return cv2.addWeighted(image, factor, image, 0.0, shift)
 
 
 def _colour(image: Any, factor: float) -> Any:
@@ -146,11 +202,5 @@ def _colour(image: Any, factor: float) -> Any:
 def _relight(image: Any, sigma: float, generator: np.random.Generator) -> Any:
     """Krizhevsky's lighting noise: one shift along the principal components of colour for the whole image."""
     alphas = generator.normal(0, sigma, size=3)
-    shift = 255 * LIGHTING_EIGENVECTORS @ (alphas * LIGHTING_EIGENVALUES)
-    table = np.stack([_to_uint8(LEVELS + channel_shift) for channel_shift in shift], axis=-1)
-    return cv2.LUT(image, table[None])
-
-
-def _to_uint8(values: np.ndarray[Any, Any]) -> Pixels:
-    clipped: Pixels = np.clip(np.rint(values), 0, 255).astype(np.uint8)
-    return clipped
+    shift = np.rint(255 * LIGHTING_EIGENVECTORS @ (alphas * LIGHTING_EIGENVALUES))
+    return cv2.add(image, (*shift.tolist(), 0.0))

@@ -7,11 +7,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from googlenet.arithmetic import DTYPES, Precision
+from googlenet.data_parallel import ALONE, Share
 from googlenet.model import GoogLeNet, Outputs
 from googlenet.optim import LearningRate, PolyakAverage, set_learning_rate
 from googlenet.preprocessing import Preprocessing
 from googlenet.randomness import torch_generator
-from googlenet.records import Batch
+from googlenet.training_batches import Batch
 
 AUX_LOSS_WEIGHT = 0.3  # section 5
 
@@ -27,6 +29,8 @@ class LoopSettings:
         seed: of the dropout masks (the replica's sampling seed).
         label_smoothing: share of the target spread over all classes; 0 in the paper.
         max_gradient_norm: gradients are scaled down to this norm; None leaves them alone, as the paper does.
+        precision: of the network's arithmetic; weights, gradients, losses and updates are fp32 always.
+        share: this worker's part of every batch.
     """
 
     learning_rate: LearningRate
@@ -35,16 +39,27 @@ class LoopSettings:
     seed: int
     label_smoothing: float = 0.0
     max_gradient_norm: float | None = None
+    precision: Precision = "fp32"
+    share: Share = ALONE
 
 
 @dataclass
 class TrainState:
-    """Everything that changes during training. ``step`` counts finished steps since the beginning."""
+    """Everything that changes during training.
+
+    Attributes:
+        model: the network.
+        optimizer: of its parameters.
+        average: of its weights.
+        step: finished steps since the beginning.
+        forward: ``model``, or what computes the same faster or together with other workers.
+    """
 
     model: GoogLeNet
     optimizer: torch.optim.Optimizer
     average: PolyakAverage
     step: int = 0
+    forward: Callable[..., Outputs] | None = None
 
     def tensors(self) -> dict[str, Tensor]:
         """The state as named tensors; with ``step`` it is all that an exact continuation needs."""
@@ -80,10 +95,17 @@ class StepResult:
     gradient_norm: float
 
 
-def head_losses(outputs: Outputs, labels: Tensor, label_smoothing: float = 0.0) -> dict[str, Tensor]:
-    """Mean cross-entropy of each classifier that gave an output, keyed by its name in :class:`Outputs`."""
+def head_losses(
+    outputs: Outputs, labels: Tensor, label_smoothing: float = 0.0, num_images: int | None = None
+) -> dict[str, Tensor]:
+    """Cross-entropy of each classifier that gave an output, keyed by its name in :class:`Outputs`.
+
+    Summed over ``labels`` and divided by ``num_images``, the batch's size; by default the mean over ``labels``.
+    """
+    divisor = len(labels) if num_images is None else num_images
     return {
-        name: functional.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+        name: functional.cross_entropy(logits.float(), labels, reduction="sum", label_smoothing=label_smoothing)
+        / divisor
         for name, logits in outputs._asdict().items()
         if logits is not None
     }
@@ -95,24 +117,34 @@ def total_loss(losses: dict[str, Tensor]) -> Tensor:
 
 
 def train_step(state: TrainState, batch: Batch, settings: LoopSettings) -> StepResult:
-    """One step of SGD; updates ``state`` in place."""
+    """One step of SGD on this worker's share of a batch; updates ``state`` in place."""
     rate = settings.learning_rate.at(state.step / settings.steps_per_epoch)
     set_learning_rate(state.optimizer, rate)
     state.model.train()
-    device = next(state.model.parameters()).device
-    # Masks are keyed by the step: a resumed step draws what the lost one drew.
-    dropout = torch_generator(settings.seed, "dropout", state.step, device=device.type)
-    images, labels = batch.images.to(device), batch.labels.to(device)
-    outputs = state.model(settings.preprocessing(images), generator=dropout)
-    losses = head_losses(outputs, labels, settings.label_smoothing)
     state.optimizer.zero_grad()
-    total_loss(losses).backward()  # type: ignore[no-untyped-call]
+    losses = _losses(state, batch, settings)
+    # The workers' gradients are averaged; their shares of the loss have to be added.
+    (settings.share.workers * total_loss(losses)).backward()  # type: ignore[no-untyped-call]
     limit = settings.max_gradient_norm or float("inf")
     norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), limit)
     state.optimizer.step()
     state.step += 1
     state.average.update(state.model, state.step)
-    return StepResult(state.step, len(labels), {k: v.item() for k, v in losses.items()}, rate, norm.item())
+    values = settings.share.total(torch.stack([loss.detach() for loss in losses.values()])).tolist()
+    return StepResult(state.step, batch.num_images, dict(zip(losses, values, strict=True)), rate, norm.item())
+
+
+def _losses(state: TrainState, batch: Batch, settings: LoopSettings) -> dict[str, Tensor]:
+    """This worker's summands of the batch's mean losses."""
+    device = next(state.model.parameters()).device
+    # Masks are keyed by the step: a resumed step draws what the lost one drew. And drawn for the whole batch.
+    dropout = torch_generator(settings.seed, "dropout", state.step, device=device.type)
+    masks = settings.share.of_masks(state.model.draw_masks(batch.num_images, dropout))
+    images = settings.preprocessing(batch.images.to(device, non_blocking=True))
+    labels = batch.labels.to(device, non_blocking=True)
+    with torch.autocast(device.type, DTYPES[settings.precision], enabled=settings.precision != "fp32"):
+        outputs = (state.forward or state.model)(images, masks)
+    return head_losses(outputs, labels, settings.label_smoothing, batch.num_images)
 
 
 def train_epoch(

@@ -83,20 +83,42 @@ class LocalResponseNorm(nn.Module):
         return x * divisor.pow(-beta)
 
 
-class Dropout(nn.Module):
-    """Dropout whose mask comes from a generator that the caller passes in, so that a step can be repeated exactly."""
+class DropoutMasks(NamedTuple):
+    """What the three dropouts multiply by, each (N, features): 0, or the inverse of the share kept. None: nothing."""
 
-    def __init__(self, p: float) -> None:
+    dropout: Tensor | None = None
+    aux_4a: Tensor | None = None
+    aux_4d: Tensor | None = None
+
+
+NO_MASKS = DropoutMasks()
+
+
+class Dropout(nn.Module):
+    """Dropout whose mask is drawn beforehand, from a generator that the caller passes in.
+
+    A step can thus be repeated exactly, by several workers each for its share of a batch as well.
+    """
+
+    def __init__(self, p: float, features: int) -> None:
         super().__init__()
         if not 0 <= p < 1:
             raise ValueError(f"dropout must be in [0, 1), got {p}")
-        self.p = p
+        self.p, self.features = p, features
 
-    def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def draw(self, images: int, generator: torch.Generator) -> Tensor | None:
+        """The mask for a batch, (images, features); None where nothing is dropped."""
+        if self.p == 0:
+            return None
+        mask = torch.empty(images, self.features, device=generator.device)
+        return mask.bernoulli_(1 - self.p, generator=generator) / (1 - self.p)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         if not self.training or self.p == 0:
             return x
-        keep = 1 - self.p
-        return x * (torch.empty_like(x).bernoulli_(keep, generator=generator) / keep)
+        if mask is None:
+            raise ValueError("training with dropout needs masks: pass model.draw_masks(images, generator)")
+        return x * mask
 
 
 class Conv(nn.Module):
@@ -148,12 +170,12 @@ class AuxHead(nn.Module):
         self.paper_pool = variant == "paper"
         self.conv = Conv(in_channels, conv_channels, 1, variant=variant)
         self.hidden = nn.Linear(conv_channels * AUX_GRID**2, hidden)
-        self.dropout = Dropout(dropout)
+        self.dropout = Dropout(dropout, hidden)
         self.classifier = nn.Linear(hidden, num_classes)
 
-    def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         x = self.conv(self._pool(x)).flatten(1)
-        logits: Tensor = self.classifier(self.dropout(functional.relu(self.hidden(x)), generator))
+        logits: Tensor = self.classifier(self.dropout(functional.relu(self.hidden(x)), mask))
         return logits
 
     def _pool(self, x: Tensor) -> Tensor:
@@ -216,28 +238,33 @@ class GoogLeNet(nn.Module):
             channels = row.output
             if aux_heads and name in AUX_POSITIONS:
                 self.aux[name] = AuxHead(channels, num_classes, variant=variant, scale=scale, dropout=aux_dropout)
-        self.dropout = Dropout(main_dropout)
+        self.dropout = Dropout(main_dropout, channels)
         self.classifier = nn.Linear(channels, num_classes)
 
-    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Outputs:
+    def draw_masks(self, images: int, generator: torch.Generator) -> DropoutMasks:
+        """Masks for a step on so many images. In a fixed order, so that a generator's state decides all three."""
+        aux = {name: self.aux[name].dropout.draw(images, generator) for name in AUX_POSITIONS if name in self.aux}
+        return DropoutMasks(self.dropout.draw(images, generator), aux.get("4a"), aux.get("4d"))
+
+    def forward(self, images: Tensor, masks: DropoutMasks = NO_MASKS) -> Outputs:
         """Classify a batch.
 
         Args:
             images: (N, 3, H, W), float, preprocessed as the weights demand.
-            generator: source of the dropout masks; needed for repeatable training, unused in evaluation.
+            masks: of the dropouts, from :meth:`draw_masks`; needed for training, unused in evaluation.
         """
         x = self._stem(images)
         x = self.inception["3b"](self.inception["3a"](x))
         x = self.inception["4a"](_max_pool(x))
-        aux_4a = self._aux("4a", x, generator)
+        aux_4a = self._aux("4a", x, masks.aux_4a)
         for name in ("4b", "4c", "4d"):
             x = self.inception[name](x)
-        aux_4d = self._aux("4d", x, generator)
+        aux_4d = self._aux("4d", x, masks.aux_4d)
         x = self.inception["4e"](x)
         # Departure in `bn` only: torchvision's fourth pool is 2x2.
         x = _max_pool(x, kernel=3 if self.variant == "paper" else 2)
         x = self.inception["5b"](self.inception["5a"](x))
-        x = self.dropout(x.mean(dim=(2, 3)), generator)
+        x = self.dropout(x.mean(dim=(2, 3)), masks.dropout)
         return Outputs(self.classifier(x), aux_4a, aux_4d)
 
     def _stem(self, images: Tensor) -> Tensor:
@@ -247,10 +274,10 @@ class GoogLeNet(nn.Module):
         x = self.lrn(self.conv2(self.conv2_reduce(x)))
         return _max_pool(x)
 
-    def _aux(self, name: str, x: Tensor, generator: torch.Generator | None) -> Tensor | None:
+    def _aux(self, name: str, x: Tensor, mask: Tensor | None) -> Tensor | None:
         if not self.training or name not in self.aux:
             return None
-        logits: Tensor = self.aux[name](x, generator)
+        logits: Tensor = self.aux[name](x, mask)
         return logits
 
 

@@ -1,27 +1,14 @@
-"""Random access to (image bytes, label, image id) in Parquet shards, and the order in which an epoch visits them.
-
-Order and sampling are pure functions of (sampling seed, epoch, index); how many workers share the work, and whether
-one of them crashed, leaves no trace in what a replica sees.
-"""
+"""Random access to (image bytes, label, image id) in Parquet shards, on any filesystem, in bounded memory."""
 
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
-import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
-
-from googlenet.augment import Sampling, draw_sample
-from googlenet.images import decode_rgb
-from googlenet.randomness import numpy_generator
 
 # The label of an image that has none.
 NO_LABEL = -1
@@ -37,6 +24,8 @@ SCHEMA = pa.schema(
 # A record is read together with its row group, so groups are small; encoded images do not compress further.
 ROW_GROUP_IMAGES = 32
 DEFAULT_CACHE_BYTES = 1 << 30
+# An open file costs memory for its footer, and a descriptor.
+OPEN_SHARDS = 128
 
 
 class RecordsError(OSError):
@@ -80,7 +69,7 @@ class Records(Sequence[Record]):
         self._cache: OrderedDict[tuple[int, int], pa.Table] = OrderedDict()
         self._cached_bytes = 0
         self._cache_bytes = cache_bytes
-        self._files: dict[int, pq.ParquetFile] = {}
+        self._files: OrderedDict[int, pq.ParquetFile] = OrderedDict()
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
@@ -96,7 +85,7 @@ class Records(Sequence[Record]):
 
     def __getstate__(self) -> dict[str, object]:
         # Loader workers open their own files and fill their own cache.
-        return {**self.__dict__, "_cache": OrderedDict(), "_cached_bytes": 0, "_files": {}}
+        return {**self.__dict__, "_cache": OrderedDict(), "_cached_bytes": 0, "_files": OrderedDict()}
 
     def _row_group(self, shard: int, group: int) -> pa.Table:
         key = shard, group
@@ -117,72 +106,9 @@ class Records(Sequence[Record]):
     def _file(self, shard: int) -> pq.ParquetFile:
         if shard not in self._files:
             stream = self._filesystem.open_input_file(self._paths[shard])
-            self._files[shard] = pq.ParquetFile(stream, page_checksum_verification=True)
+            # Pre-buffering asks a remote store for a row group's columns at once.
+            self._files[shard] = pq.ParquetFile(stream, page_checksum_verification=True, pre_buffer=True)
+            if len(self._files) > OPEN_SHARDS:
+                self._files.popitem(last=False)[1].close(force=True)
+        self._files.move_to_end(shard)
         return self._files[shard]
-
-
-def epoch_order(num_images: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
-    """The permutation of 0..num_images-1 in which replica ``seed`` visits its records in ``epoch``."""
-    return numpy_generator(seed, "order", epoch).permutation(num_images)
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Samples ready for the network: ``images`` (N, 3, H, W) uint8, channels-last in memory; ``labels`` (N,) int64."""
-
-    images: Tensor
-    labels: Tensor
-
-
-class TrainingSamples(Dataset[tuple[Tensor, int]]):
-    """Samples of one epoch: item i is the sample of record i, the same whoever asks for it and when."""
-
-    def __init__(self, records: Records, crop_px: int, sampling: Sampling, seed: int, epoch: int) -> None:
-        self._records, self._crop_px, self._sampling = records, crop_px, sampling
-        self._seed, self._epoch = seed, epoch
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        record = self._records[index]
-        generator = numpy_generator(self._seed, "sampling", self._epoch, index)
-        pixels = draw_sample(decode_rgb(record.image), self._crop_px, self._sampling, generator)
-        return torch.from_numpy(pixels), record.label
-
-
-class _EpochBatches(Sampler[list[int]]):
-    def __init__(self, order: npt.NDArray[np.int64], batch_size: int, first_step: int) -> None:
-        self._order, self._batch_size, self._first_step = order, batch_size, first_step
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for start in range(self._first_step * self._batch_size, len(self._order), self._batch_size):
-            yield self._order[start : start + self._batch_size].tolist()
-
-
-def training_batches(
-    samples: TrainingSamples,
-    order: npt.NDArray[np.int64],
-    batch_size: int,
-    *,
-    first_step: int = 0,
-    num_workers: int = 0,
-) -> Iterator[Batch]:
-    """The batches of one epoch from ``first_step`` on; the last one holds what remains.
-
-    The number of loader workers changes the speed, never a batch.
-    """
-    loader: DataLoader[tuple[Tensor, int]] = DataLoader(
-        samples,
-        batch_sampler=_EpochBatches(order, batch_size, first_step),
-        num_workers=num_workers,
-        collate_fn=_collate,
-        # A forked copy of a process that runs threads (Ray's, Arrow's) can hang.
-        multiprocessing_context="forkserver" if num_workers else None,
-    )
-    yield from loader
-
-
-def _collate(samples: list[tuple[Tensor, int]]) -> Batch:
-    images = torch.stack([pixels for pixels, _ in samples]).permute(0, 3, 1, 2)
-    return Batch(images, torch.tensor([label for _, label in samples]))

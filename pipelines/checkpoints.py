@@ -31,15 +31,19 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The checkpoints in ``folder``. Saving goes on in a thread of its own; use as a context manager to wait for it."""
+    """The checkpoints in ``folder``. Saving goes on in a thread of its own; use as a context manager to wait for it.
 
-    def __init__(self, folder: Storage, keep: int) -> None:
-        self._folder, self._keep = folder, keep
+    ``writes`` is off for data-parallel workers that only read: they change nothing in the folder.
+    """
+
+    def __init__(self, folder: Storage, keep: int, *, writes: bool = True) -> None:
+        self._folder, self._keep, self._writes = folder, keep, writes
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
 
     def __enter__(self) -> "Checkpoints":
-        self._folder.remove_partial_files("")
+        if self._writes:
+            self._folder.remove_partial_files("")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -51,8 +55,9 @@ class Checkpoints:
             checkpoint = _read(name, self._folder.read(name))
             if checkpoint is not None:
                 return checkpoint
-            on_damaged(f"{self._folder}/{name}")
-            self._folder.delete(name)
+            if self._writes:
+                on_damaged(f"{self._folder}/{name}")
+                self._folder.delete(name)
         return None
 
     def save(self, checkpoint: Checkpoint) -> None:
@@ -61,6 +66,8 @@ class Checkpoints:
         Raises:
             OSError: the last one could not be written.
         """
+        if not self._writes:
+            return
         self.wait()
         copies = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in checkpoint.tensors.items()}
         self._pending = self._writer.submit(self._write, Checkpoint(checkpoint.step, copies, checkpoint.progress))

@@ -70,6 +70,8 @@ class EpochReport:
             self._losses[name] += loss * result.num_images
         if result.step % self._every == 0:
             self._lines.append(self._line(result))
+        if not self._task.leads:
+            return
         now = time.monotonic()
         if now - self._posted > POST_SECONDS:
             self._posted = now
@@ -78,7 +80,9 @@ class EpochReport:
             self.flush()
 
     def flush(self) -> None:
-        """Write the lines so far to the epoch's step log."""
+        """Write the lines so far to the epoch's step log; the replica's first worker does."""
+        if not self._task.leads:
+            return
         self._flushed = time.monotonic()
         name = self._task.files.steps(self.epoch)
         self._task.run.write(name, "".join(json.dumps(line) + "\n" for line in self._lines).encode())

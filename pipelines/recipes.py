@@ -76,6 +76,12 @@ class Recipe:
     """All replicas start from the same weights, as the paper's did; else replica k from weights_seed + k."""
     sampling_seed: int = 0
     """Replica k draws order and samples from sampling_seed + k."""
+    workers_per_replica: int = 1
+    """Data-parallel workers of each replica, which share its batches; changes the result by rounding only."""
+    min_workers_per_replica: int | None = None
+    """Train with fewer workers, down to this number, while the cluster has no more; None waits for all."""
+    training_precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Of the training; 'auto' takes bf16 for long runs where the hardware is faster with it."""
 
     # Sampling
     areas: tuple[tuple[float, float], ...] = ((0.08, 1.0),)
@@ -136,7 +142,7 @@ class Recipe:
 
     def _check_ranges(self) -> None:
         at_least = {
-            "replicas": 1, "epochs": 1, "batch_size": 1, "images_per_shard": 1, "width": 1e-3, "data_seed": 0,
+            "replicas": 1, "workers_per_replica": 1, "min_workers_per_replica": 1, "epochs": 1, "batch_size": 1, "images_per_shard": 1, "width": 1e-3, "data_seed": 0,
             "weights_seed": 0, "sampling_seed": 0, "warmup_epochs": 0, "weight_decay": 0, "polyak_epochs": 0,
             "dead_head_epochs": 0,
             "stored_short_side_px": 1,
@@ -153,6 +159,11 @@ class Recipe:
                 raise UserError(f"{name} must be positive, got {value}")
         if not 0 < self.val_percent < 100:
             raise UserError(f"val_percent must be between 0 and 100, got {self.val_percent}")
+        if self.least_workers > self.workers_per_replica:
+            raise UserError(
+                f"min_workers_per_replica must be at most the {self.workers_per_replica} workers_per_replica, "
+                f"got {self.min_workers_per_replica}"
+            )
         if not self.areas:
             raise UserError("areas must hold at least one range")
         if self.init_weights and self.wide_replica_width:
@@ -167,6 +178,11 @@ class Recipe:
     def rate(self) -> LearningRate:
         """The learning rate by epoch."""
         return LearningRate(self.learning_rate, self.schedule, self.warmup_epochs, self.epochs)
+
+    @property
+    def least_workers(self) -> int:
+        """Workers without which a replica does not train."""
+        return self.min_workers_per_replica or self.workers_per_replica
 
     def replica_width(self, replica: int) -> float:
         """Width factor of replica ``replica``."""

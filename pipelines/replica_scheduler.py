@@ -5,45 +5,25 @@ many are started: seven at once on a small machine would each start six processe
 """
 
 import traceback
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from googlenet.arithmetic import Arithmetic
 from pipelines.allocator import KEEP_FREED_MEMORY
-from pipelines.errors import UserError
 from pipelines.progress import ProgressBoard, ReplicaStatus, TrainingDisplay
 from pipelines.recipes import Recipe
+from pipelines.resources import Resources, check_that_one_fits, window
 from pipelines.run_directory import ReplicaFiles, finished_replicas
 from pipelines.storage import Storage
 
 POLL_SECONDS = 1.0
 RAY_SNAPSHOT = "checkpoint_manager_snapshot.json"
 SECONDS_PER_MINUTE = 60.0
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What one replica's worker reserves, and what it does against failures.
-
-    Attributes:
-        cpus_per_replica: CPUs that the worker reserves, all of one node.
-        gpus_per_replica: GPUs that the worker reserves.
-        max_failures: how often a failed replica is started again from its newest checkpoint.
-        checkpoint_minutes: time between two checkpoints within an epoch.
-    """
-
-    cpus_per_replica: float = 1.0
-    gpus_per_replica: float = 0.0
-    max_failures: int = 2
-    checkpoint_minutes: float = 10.0
-
-    def __post_init__(self) -> None:
-        if self.cpus_per_replica <= 0 or self.gpus_per_replica < 0 or self.max_failures < 0:
-            raise UserError(f"CPUs must be positive, GPUs and failures not negative, got {self}")
-        if self.checkpoint_minutes <= 0:
-            raise UserError(f"checkpoint_minutes must be positive, got {self.checkpoint_minutes}")
 
 
 @dataclass(frozen=True)
@@ -55,8 +35,16 @@ class ReplicaFailure:
     traceback: str
 
 
+class _Lost(ReplicaFailure):
+    """A replica whose fit ended without a word; another try may go better."""
+
+
 def train_replicas(
-    run: Storage, recipe: Recipe, resources: Resources, on_poll: Callable[[dict[int, str]], None]
+    run: Storage,
+    recipe: Recipe,
+    resources: Resources,
+    arithmetic: Arithmetic,
+    on_poll: Callable[[dict[int, str]], None],
 ) -> list[ReplicaFailure]:
     """Train every replica of ``recipe`` that is not finished in ``run``; the failures, when all have ended.
 
@@ -66,68 +54,83 @@ def train_replicas(
         UserError: the cluster can never hold a single replica.
     """
     finished = finished_replicas(run, recipe.replicas)
-    waiting = [replica for replica in range(recipe.replicas) if replica not in finished]
-    display = TrainingDisplay(recipe.replicas, recipe.epochs)
-    phases = dict.fromkeys(finished, "done") | dict.fromkeys(waiting, "waiting")
-    on_poll(phases)
-    if not waiting:
+    schedule = _Schedule(run, recipe, resources, arithmetic, finished)
+    on_poll(schedule.phases)
+    if not schedule.waiting:
         return []
-    check_that_one_fits(resources)
+    check_that_one_fits(recipe, resources)
+    display = TrainingDisplay(recipe.replicas, recipe.epochs)
     board = ProgressBoard.remote()  # type: ignore[attr-defined]
-    running: dict[Any, int] = {}
-    failures: list[ReplicaFailure] = []
     with display.showing():
-        while waiting or running:
-            # At least one: a cluster that has lost its nodes for the moment gets new ones, and Ray Train waits.
-            while waiting and len(running) < max(1, window(resources)):
-                replica = waiting.pop(0)
-                running[_fit.remote(run, recipe, replica, resources, board)] = replica
-                phases[replica] = "starting"
-            for ref in ray.wait(list(running), timeout=POLL_SECONDS)[0]:
-                replica = running.pop(ref)
-                failure = _outcome(run, replica, ref)
-                phases[replica] = "failed" if failure else "done"
-                if failure:
-                    failures.append(failure)
-                    display.message(f"replica {replica} failed: {failure.reason} (see {run}/{_failure_file(replica)})")
+        while schedule.waiting or schedule.running:
+            schedule.fill(board)
+            messages = schedule.collect()
             posted, warnings, board = _read(board)
-            for warning in warnings:
-                display.message(warning)
-            for replica in running.values():
-                phases[replica] = posted[replica].phase if replica in posted else "starting"
-            display.update(posted, phases)
-            on_poll(phases)
+            for message in messages + warnings:
+                display.message(message)
+            schedule.take_phases(posted)
+            display.update(posted, schedule.phases)
+            on_poll(schedule.phases)
     ray.kill(board)
-    return failures
+    return schedule.failures
 
 
-def check_that_one_fits(resources: Resources) -> None:
-    """Refuse what no node of the connected cluster can ever hold.
+class _Schedule:
+    """Which replicas wait, run, are done and have failed.
 
-    Raises:
-        UserError: it is so.
+    Attributes:
+        waiting: not started yet, or to be started again.
+        running: by the reference of the fit.
+        phases: by replica, for people.
+        failures: for good.
     """
-    if window(resources) < 1:
-        raise UserError(_too_small(resources))
 
+    def __init__(
+        self, run: Storage, recipe: Recipe, resources: Resources, arithmetic: Arithmetic, finished: list[int]
+    ) -> None:
+        self._run, self._recipe, self._resources, self._arithmetic = run, recipe, resources, arithmetic
+        self.waiting = [replica for replica in range(recipe.replicas) if replica not in finished]
+        self.phases = dict.fromkeys(finished, "done") | dict.fromkeys(self.waiting, "waiting")
+        self.running: dict[Any, int] = {}
+        self.failures: list[ReplicaFailure] = []
+        self._lost: Counter[int] = Counter()
+        # On this node, if possible: it is the one whose death ends the job in any case.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        self._fit = _fit.options(scheduling_strategy=here)
 
-def window(resources: Resources) -> int:
-    """How many replicas the cluster's nodes hold at once, each on one node."""
-    needs = {"CPU": resources.cpus_per_replica, "GPU": resources.gpus_per_replica}
-    return sum(_fitting(node["Resources"], needs) for node in ray.nodes() if node["Alive"])
+    def fill(self, board: Any) -> None:
+        """Start replicas while the cluster holds more, however many nodes it has by now."""
+        # At least one: a cluster that has lost its nodes for the moment gets new ones, and Ray Train waits.
+        while self.waiting and len(self.running) < max(1, window(self._recipe, self._resources)):
+            replica = self.waiting.pop(0)
+            ref = self._fit.remote(self._run, self._recipe, replica, self._resources, self._arithmetic, board)
+            self.running[ref] = replica
+            self.phases[replica] = "starting"
 
+    def collect(self) -> list[str]:
+        """Wait a moment for replicas that have ended; what people should know of them."""
+        messages = []
+        for ref in ray.wait(list(self.running), timeout=POLL_SECONDS)[0]:
+            replica = self.running.pop(ref)
+            failure = _outcome(replica, ref)
+            if isinstance(failure, _Lost) and self._lost[replica] < self._resources.max_failures:
+                self._lost[replica] += 1
+                self.waiting.insert(0, replica)
+                self.phases[replica] = "waiting"
+                messages.append(f"warning: replica {replica}: {failure.reason}; it is started again")
+                continue
+            _keep(self._run, replica, failure)
+            self.phases[replica] = "failed" if failure else "done"
+            if failure:
+                self.failures.append(failure)
+                where = f"{self._run}/{_failure_file(replica)}"
+                messages.append(f"replica {replica} failed: {failure.reason} (see {where})")
+        return messages
 
-def _fitting(node: dict[str, float], needs: dict[str, float]) -> int:
-    # A share of a thousandth is what fractions lose in floating point.
-    return min(int(node.get(name, 0.0) / need + 1e-3) for name, need in needs.items() if need > 0)
-
-
-def _too_small(resources: Resources) -> str:
-    total = ray.cluster_resources()
-    needs = {"CPU": resources.cpus_per_replica, "GPU": resources.gpus_per_replica}
-    wanted = ", ".join(f"{need:g} {name}" for name, need in needs.items() if need > 0)
-    has = ", ".join(f"{total.get(name, 0.0):g} {name}" for name in needs)
-    return f"a replica reserves {wanted} on one node, the whole cluster has {has}: ask for less, or add nodes"
+    def take_phases(self, posted: dict[int, ReplicaStatus]) -> None:
+        """What the workers of running replicas say they do."""
+        for replica in self.running.values():
+            self.phases[replica] = posted[replica].phase if replica in posted else "starting"
 
 
 def _read(board: Any) -> tuple[dict[int, ReplicaStatus], list[str], Any]:
@@ -138,21 +141,24 @@ def _read(board: Any) -> tuple[dict[int, ReplicaStatus], list[str], Any]:
         return {}, [], ProgressBoard.remote()  # type: ignore[attr-defined]
 
 
-def _outcome(run: Storage, replica: int, ref: Any) -> ReplicaFailure | None:
+def _outcome(replica: int, ref: Any) -> ReplicaFailure | None:
     try:
         report = ray.get(ref)
-    except ray.exceptions.RayError as error:  # the task itself died, with its node or by a signal
-        report = {"reason": type(error).__name__, "traceback": str(error)}
-    if report is None:
+    except ray.exceptions.RayError as error:  # not the worker: the task that fits it, with its node or by a signal
+        return _Lost(replica, f"{type(error).__name__} outside of its worker", str(error))
+    return None if report is None else ReplicaFailure(replica, **report)
+
+
+def _keep(run: Storage, replica: int, failure: ReplicaFailure | None) -> None:
+    """Write the traceback of a failure, or delete the one of an earlier failure."""
+    if failure is None:
         run.delete(_failure_file(replica))
-        return None
-    failure = ReplicaFailure(replica, **report)
+        return
     try:
         run.write(_failure_file(replica), failure.traceback.encode())
     except OSError:
         # Its folder may be what failed; the traceback is then on the terminal alone.
         print(failure.traceback, flush=True)
-    return failure
 
 
 def _failure_file(replica: int) -> str:
@@ -160,29 +166,33 @@ def _failure_file(replica: int) -> str:
 
 
 @ray.remote(num_cpus=0, max_retries=0)  # type: ignore[untyped-decorator]
-def _fit(run: Storage, recipe: Recipe, replica: int, resources: Resources, board: Any) -> dict[str, str] | None:
+def _fit(
+    run: Storage, recipe: Recipe, replica: int, resources: Resources, arithmetic: Arithmetic, board: Any
+) -> dict[str, str] | None:
     """Fit one replica; None, or the reason and traceback of its failure."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
     def train(config: dict[str, Any]) -> dict[str, str] | None:
+        from googlenet.data_parallel import Share
         from googlenet.health import TrainingError
         from googlenet.records import RecordsError
         from pipelines.replica_task import ReplicaTask
         from pipelines.replica_training import train_replica
 
+        context = ray.train.get_context()
+        share = Share(context.get_world_rank(), context.get_world_size())
         try:
-            train_replica(ReplicaTask(**config))
+            train_replica(ReplicaTask(**config, share=share))
         except (TrainingError, RecordsError) as error:
+            if share.workers > 1 and isinstance(error, RecordsError):
+                raise  # the other workers did not see it and wait
             # Another try would end the same way. An error that is returned is not retried.
             return {"reason": str(error), "traceback": traceback.format_exc()}
         return None
 
     files = ReplicaFiles(replica)
-    checkpoint_seconds = SECONDS_PER_MINUTE * resources.checkpoint_minutes
-    reserved = {"CPU": resources.cpus_per_replica}
-    if resources.gpus_per_replica:
-        reserved["GPU"] = resources.gpus_per_replica
+    least, most = recipe.least_workers, recipe.workers_per_replica
     try:
         # Ray Train's list of checkpoints is empty, since the replica keeps its own; a torn one would be refused.
         run.delete(f"{files.folder}/{RAY_SNAPSHOT}")
@@ -192,11 +202,15 @@ def _fit(run: Storage, recipe: Recipe, replica: int, resources: Resources, board
                 "run": run,
                 "recipe": recipe,
                 "replica": replica,
-                "checkpoint_seconds": checkpoint_seconds,
+                "checkpoint_seconds": SECONDS_PER_MINUTE * resources.checkpoint_minutes,
+                "arithmetic": arithmetic,
+                "loader_processes": resources.loader_processes,
                 "board": board,
             },
             scaling_config=ScalingConfig(
-                num_workers=1, use_gpu=resources.gpus_per_replica > 0, resources_per_worker=reserved
+                num_workers=most if least == most else (least, most),
+                use_gpu=resources.gpus_per_worker > 0,
+                resources_per_worker=resources.per_worker,
             ),
             run_config=RunConfig(
                 worker_runtime_env={"env_vars": KEEP_FREED_MEMORY},

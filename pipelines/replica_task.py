@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from googlenet.arithmetic import FP32, Arithmetic
+from googlenet.data_parallel import ALONE, Share
 from pipelines.recipes import Recipe
 from pipelines.run_directory import ReplicaFiles
 from pipelines.storage import Storage
@@ -18,14 +20,25 @@ class ReplicaTask:
         recipe: what to compute.
         replica: its number.
         checkpoint_seconds: time between two checkpoints within an epoch; one is written after each epoch in any case.
+        arithmetic: of the training.
+        loader_processes: that load samples beside the training; 0 loads between the steps.
         board: the handle of a ProgressBoard, or None.
+        share: of this worker in the replica's batches.
     """
 
     run: Storage
     recipe: Recipe
     replica: int
     checkpoint_seconds: float = math.inf
+    arithmetic: Arithmetic = FP32
+    loader_processes: int = 0
     board: Any = None
+    share: Share = ALONE
+
+    @property
+    def leads(self) -> bool:
+        """Whether this worker is the one that writes files and speaks for the replica."""
+        return self.share.rank == 0
 
     @property
     def sampling_seed(self) -> int:

@@ -5,26 +5,28 @@ Whatever interrupts it, it goes on from its newest checkpoint with the same resu
 
 import json
 import math
-import os
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import cv2
 import ray.train.torch
 import torch
 from torch import Tensor
 
+from googlenet.arithmetic import compile_network
 from googlenet.crops import distinct_views
+from googlenet.data_parallel import parallel_network, synchronised_model
 from googlenet.health import HeadMonitor
 from googlenet.images import decode_rgb
 from googlenet.initialisation import initialise
 from googlenet.loop import LoopSettings, TrainState, count_errors, train_step
-from googlenet.model import GoogLeNet
+from googlenet.model import DropoutMasks, GoogLeNet, Outputs
 from googlenet.optim import PolyakAverage, build_sgd
 from googlenet.preprocessing import CAFFE_PREPROCESSING, SCRATCH_PREPROCESSING, Preprocessing
 from googlenet.randomness import torch_generator
-from googlenet.records import Batch, Records, TrainingSamples, epoch_order, training_batches
+from googlenet.records import Records
+from googlenet.training_batches import Batch, TrainingSamples, training_batches
 from googlenet.views import cut_views, scale_image
 from googlenet.weights import to_safetensors
 from pipelines.checkpoints import CHECKPOINTS_KEPT, Checkpoint, Checkpoints
@@ -33,6 +35,7 @@ from pipelines.epoch_report import EpochReport
 from pipelines.initial_weights import apply_initial_weights
 from pipelines.progress import warn
 from pipelines.replica_task import ReplicaTask
+from pipelines.training_trial import use_own_cpus
 
 VALIDATION_BATCH_SIZE = 64
 PREPROCESSING: dict[str, Preprocessing] = {"caffe": CAFFE_PREPROCESSING, "scratch": SCRATCH_PREPROCESSING}
@@ -46,25 +49,29 @@ def train_replica(task: ReplicaTask) -> None:
     Raises:
         TrainingError: a head learns nothing, and the recipe says to stop then.
     """
-    _use_own_cpus()
+    use_own_cpus()
     recipe, manifest = task.recipe, read_manifest(task.run)
     train, val = (open_records(task.run, manifest.splits[split]) for split in ("train", "val"))
     settings = _settings(task, len(train))
     state, settings = _initial_state(task, manifest, settings)
     monitor = HeadMonitor(len(manifest.classes), math.ceil(recipe.dead_head_epochs * settings.steps_per_epoch))
-    with Checkpoints(task.run.below(task.files.checkpoints), CHECKPOINTS_KEPT) as checkpoints:
+    folder = task.run.below(task.files.checkpoints)
+    with Checkpoints(folder, CHECKPOINTS_KEPT, writes=task.leads) as checkpoints:
         history, begun = _restore(checkpoints, state, monitor, task)
+        state.forward = _forward(state.model, task)
         for epoch in range(len(history), recipe.epochs):
             report = EpochReport(
                 task, epoch, settings.steps_per_epoch, history[-1] if history else None, monitor, begun
             )
             _train_epoch(task, state, train, settings, report, checkpoints, history)
-            error = validation_error(state.model, state.average.weights, val, recipe.crop_px, settings.preprocessing)
+            error = validation_error(state, val, recipe.crop_px, settings)
             history.append({**report.metrics(), "val_top1_error": error})
             begun = None
             checkpoints.save(_checkpoint(state, history, monitor, None))
             _write_metrics(task, history)
         checkpoints.wait()
+    if not task.leads:
+        return
     _write_metrics(task, history)  # once more, for a replica that died between its last checkpoint and its metrics
     extra = {"classes": list(manifest.classes), "replica": task.replica, "crop_px": recipe.crop_px}
     weights = to_safetensors(state.model, state.average.weights, settings.preprocessing, **extra)
@@ -83,10 +90,16 @@ def _train_epoch(
     """What remains of an epoch, with a checkpoint now and then."""
     epoch, recipe = report.epoch, task.recipe
     samples = TrainingSamples(records, recipe.crop_px, recipe.sampling(task.replica), task.sampling_seed, epoch)
-    order = epoch_order(len(records), task.sampling_seed, epoch)
-    first_step = state.step - epoch * settings.steps_per_epoch
+    batches = training_batches(
+        samples,
+        recipe.batch_size,
+        first_step=state.step - epoch * settings.steps_per_epoch,
+        num_workers=task.loader_processes,
+        share=task.share,
+        pin_memory=next(state.model.parameters()).is_cuda,
+    )
     saved = time.monotonic()
-    for batch in training_batches(samples, order, recipe.batch_size, first_step=first_step):
+    for batch in batches:
         report.on_step(train_step(state, batch, settings))
         if time.monotonic() - saved >= task.checkpoint_seconds:
             saved = time.monotonic()
@@ -95,34 +108,44 @@ def _train_epoch(
 
 
 def _write_metrics(task: ReplicaTask, history: list[dict[str, Any]]) -> None:
-    task.run.write(task.files.metrics, "".join(json.dumps(line) + "\n" for line in history).encode())
+    if task.leads:
+        task.run.write(task.files.metrics, "".join(json.dumps(line) + "\n" for line in history).encode())
 
 
-def validation_error(
-    model: GoogLeNet, weights: dict[str, Tensor], records: Records, crop_px: int, preprocessing: Preprocessing
-) -> float:
-    """Top-1 error of one centre crop in percent."""
-    starts = range(0, len(records), VALIDATION_BATCH_SIZE)
-    batches = (_centre_crops(records, start, crop_px) for start in starts)
-    wrong, seen = count_errors(model, weights, batches, preprocessing)
-    return 100 * wrong / seen
+def validation_error(state: TrainState, records: Records, crop_px: int, settings: LoopSettings) -> float:
+    """Top-1 error of one centre crop in percent, with the averaged weights; each worker counts its share."""
+    own = settings.share.of(range(len(records)))
+    groups = (own[start : start + VALIDATION_BATCH_SIZE] for start in range(0, len(own), VALIDATION_BATCH_SIZE))
+    batches = (_centre_crops(records, group, crop_px) for group in groups)
+    counts = count_errors(state.model, state.average.weights, batches, settings.preprocessing)
+    wrong, seen = settings.share.total(torch.tensor(counts, device=next(state.model.parameters()).device)).tolist()
+    return float(100 * wrong / seen)
 
 
-def _centre_crops(records: Records, start: int, crop_px: int) -> Batch:
+def _centre_crops(records: Records, indices: Sequence[int], crop_px: int) -> Batch:
     views, labels = [], []
-    for index in range(start, min(start + VALIDATION_BATCH_SIZE, len(records))):
+    for index in indices:
         record = records[index]
         pixels = decode_rgb(record.image)
         boxes = distinct_views(pixels.shape[1], pixels.shape[0], crop_px, policies=(1,)).boxes
         views.append(cut_views(scale_image(pixels, [boxes[0].scale_px]), boxes, crop_px))
         labels.append(record.label)
-    return Batch(torch.cat(views), torch.tensor(labels))
+    return Batch.whole(torch.cat(views), torch.tensor(labels))
 
 
-def _use_own_cpus() -> None:
-    """As many threads as CPUs were reserved, so that replicas on one node do not fight."""
-    torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
-    cv2.setNumThreads(0)
+def _forward(model: GoogLeNet, task: ReplicaTask) -> Callable[..., Outputs]:
+    """The network as a step calls it."""
+    network = parallel_network(model, task.share)
+    if not task.arithmetic.compiled:
+        return network
+    compiled, full = compile_network(network), len(task.share.of(range(task.recipe.batch_size)))
+
+    def forward(images: Tensor, masks: DropoutMasks) -> Outputs:
+        # What remains at the end of an epoch is one step in many, not worth another compilation.
+        outputs: Outputs = (compiled if len(images) == full else network)(images, masks)
+        return outputs
+
+    return forward
 
 
 def _settings(task: ReplicaTask, num_images: int) -> LoopSettings:
@@ -134,6 +157,8 @@ def _settings(task: ReplicaTask, num_images: int) -> LoopSettings:
         seed=task.sampling_seed,
         label_smoothing=recipe.label_smoothing,
         max_gradient_norm=recipe.max_gradient_norm,
+        precision=task.arithmetic.precision,
+        share=task.share,
     )
 
 
@@ -153,6 +178,7 @@ def _initial_state(task: ReplicaTask, manifest: Manifest, settings: LoopSettings
     if recipe.init_weights:
         settings = replace(settings, preprocessing=apply_initial_weights(task.run, recipe, model))
     model = model.to(ray.train.torch.get_device()).to(memory_format=torch.channels_last)
+    model = synchronised_model(model, task.share)
     optimizer = build_sgd(
         model, momentum=recipe.momentum, weight_decay=recipe.weight_decay, decay_biases=recipe.decay_biases
     )

@@ -10,6 +10,7 @@
     replicas/<k>/steps/*.jsonl        one file an epoch, about a hundred steps of it, one line each
     replicas/<k>/checkpoints/         the newest checkpoints, named <step>.<digest>.safetensors
     replicas/<k>/failure.txt          the traceback of a replica that failed
+    training.json                     arithmetic of the training, and why
     preflight.json                    arithmetic of the predictions, and what was measured to choose it
     predictions/*.parquet             one row an image: probabilities of every replica and crop policy
     report/                           report.json, report.md, cost.json, confusion.csv, pictures
@@ -33,6 +34,7 @@ from pipelines.storage import Storage
 Kind = Literal["recipe", "evaluation"]
 RUN = "run.json"
 DATASET = "dataset"
+TRAINING = "training.json"
 PREFLIGHT = "preflight.json"
 PREDICTIONS = "predictions"
 # What may lie in a run directory before a recipe is bound to it: what prepare_dataset.py makes, for one.

@@ -8,7 +8,7 @@ The same command on the same run directory goes on where it was interrupted, and
 import json
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 import tyro
@@ -25,12 +25,14 @@ from pipelines.prepare_dataset import BadImages, find_images, prepare
 from pipelines.progress import duration, say
 from pipelines.ray_session import connected, native_errors_in
 from pipelines.recipes import Recipe, load_recipe
-from pipelines.replica_scheduler import ReplicaFailure, Resources, train_replicas
+from pipelines.replica_scheduler import ReplicaFailure, train_replicas
 from pipelines.report import REPORT_MARKDOWN
+from pipelines.resources import Resources
 from pipelines.run_directory import RUN, claim
 from pipelines.run_lock import only_job_on
 from pipelines.storage import Storage
 from pipelines.tracking import Tracker, default_tracking_uri, how_to_open
+from pipelines.training_preflight import training_arithmetic, training_line
 
 INCOMPLETE_EXIT_CODE = 1
 
@@ -48,10 +50,12 @@ class Arguments:
     """MLflow store or server; the default is an SQLite store in the run directory."""
     bad_images: BadImages = "stop"
     """What to do about files that cannot be decoded."""
-    cpus_per_replica: float = 1.0
-    """CPUs that each replica reserves."""
-    gpus_per_replica: float = 0.0
-    """GPUs that each replica reserves; fractions share one."""
+    cpus_per_worker: float = 1.0
+    """CPUs that each worker of a replica reserves, and so many threads."""
+    gpus_per_worker: float = 0.0
+    """GPUs that each worker of a replica reserves; fractions share one."""
+    worker_resources: dict[str, float] = field(default_factory=dict)
+    """Other resources that each worker reserves, by the cluster's names: NAME AMOUNT, again and again."""
     gpus_per_predictor: float = 1.0
     """GPUs that each predictor of the evaluation reserves, where there are any; fractions share one."""
     max_failures: int = 2
@@ -74,11 +78,13 @@ def run_job(arguments: Arguments) -> int:
     found = find_images(run, recipe)  # bad input ends the job before a cluster is started, or the run claimed
     check_initial_weights(run, recipe)
     resources = Resources(
-        arguments.cpus_per_replica,
-        arguments.gpus_per_replica,
+        arguments.cpus_per_worker,
+        arguments.gpus_per_worker,
+        arguments.worker_resources,
         arguments.max_failures,
         arguments.checkpoint_minutes,
     )
+    resources.check(recipe)
     if arguments.dry_run:
         if run.exists(RUN):
             claim(run, "recipe", recipe.to_dict())  # refused as it would be without --dry-run
@@ -96,7 +102,10 @@ def run_job(arguments: Arguments) -> int:
         tracking_uri = arguments.tracking_uri or default_tracking_uri(run)
         with Tracker(run, recipe, manifest, tracking_uri) as tracker:
             say(placement_line(run, recipe, resources))
-            failures = train_replicas(run, recipe, resources, tracker.update)
+            images = manifest.splits["train"].images
+            arithmetic = training_arithmetic(run, recipe, resources, images, len(manifest.classes))
+            say(training_line(run))
+            failures = train_replicas(run, recipe, resources, arithmetic, tracker.update)
             enough = recipe.replicas - len(failures) >= needed
             if enough:
                 say(evaluate_run(run, recipe, arguments.gpus_per_predictor))

@@ -13,7 +13,7 @@ from googlenet.loop import LoopSettings, TrainState, count_errors, head_losses, 
 from googlenet.optim import LearningRate, PolyakAverage, build_sgd
 from googlenet.preprocessing import CAFFE_PREPROCESSING, SCRATCH_PREPROCESSING
 from googlenet.randomness import torch_generator
-from googlenet.records import Batch
+from googlenet.training_batches import Batch
 
 
 def test_the_rate_loses_four_percent_every_eight_epochs() -> None:
@@ -64,7 +64,7 @@ def new_state(variant: str = "bn") -> TrainState:
 def some_batches(count: int) -> list[Batch]:
     generator = torch.Generator().manual_seed(1)
     return [
-        Batch(torch.randint(0, 256, (4, 3, 35, 35), dtype=torch.uint8, generator=generator), torch.arange(4))
+        Batch.whole(torch.randint(0, 256, (4, 3, 35, 35), dtype=torch.uint8, generator=generator), torch.arange(4))
         for _ in range(count)
     ]
 

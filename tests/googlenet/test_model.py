@@ -64,7 +64,8 @@ def test_every_row_of_table_1_has_its_output_size() -> None:
 @pytest.mark.parametrize("crop_px", [35, 84, 224])
 def test_trains_at_every_crop_size(variant: str, crop_px: int) -> None:
     model = GoogLeNet(num_classes=5, variant=variant, width=0.25).train()  # type: ignore[arg-type]
-    outputs = model(torch.randn(2, 3, crop_px, crop_px))
+    masks = model.draw_masks(2, torch.Generator().manual_seed(0))
+    outputs = model(torch.randn(2, 3, crop_px, crop_px), masks)
     assert [tuple(head.shape) for head in outputs if head is not None] == [(2, 5)] * 3
 
 
@@ -117,12 +118,15 @@ def test_googles_lrn_constants_are_tensorflows_in_pytorchs_convention() -> None:
 
 
 def test_dropout_is_a_function_of_its_generator_and_keeps_the_mean() -> None:
-    layer, ones = Dropout(0.7).train(), torch.ones(100_000)
-    first, again, other = (layer(ones, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    layer, ones = Dropout(0.7, features=1000).train(), torch.ones(100, 1000)
+    first, again, other = (layer(ones, layer.draw(100, torch.Generator().manual_seed(seed))) for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert abs((first == 0).float().mean().item() - 0.7) < 0.01
     assert abs(first.mean().item() - 1) < 0.02
+    assert torch.equal(layer.eval()(ones), ones)
+    with pytest.raises(ValueError, match="draw_masks"):
+        layer.train()(ones)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Random access, and the order of an epoch."""
+"""Random access to records in shards, in bounded memory."""
 
 import io
 import pickle
@@ -9,11 +9,10 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
-import torch
 from PIL import Image
 
-from googlenet.augment import Sampling
-from googlenet.records import SCHEMA, Records, TrainingSamples, epoch_order, training_batches
+from googlenet import records as records_module
+from googlenet.records import SCHEMA, Records
 
 
 def jpeg(number: int) -> bytes:
@@ -25,6 +24,10 @@ def jpeg(number: int) -> bytes:
 
 @pytest.fixture
 def shards(tmp_path: Path) -> tuple[list[str], list[int]]:
+    return write_shards(tmp_path)
+
+
+def write_shards(tmp_path: Path) -> tuple[list[str], list[int]]:
     sizes, first, paths = [70, 1, 33], 0, []
     for number, size in enumerate(sizes):
         rows = [(f"{i}.jpg", jpeg(i), i % 3, 50, 40) for i in range(first, first + size)]
@@ -58,28 +61,9 @@ def test_the_cache_stays_below_its_bound(shards: tuple[list[str], list[int]]) ->
     assert len(pickle.dumps(records)) < 2000  # loader workers do not inherit it
 
 
-def test_an_epoch_visits_every_record_once_in_an_order_of_its_own() -> None:
-    orders = [epoch_order(1000, seed, epoch) for seed, epoch in [(0, 0), (0, 1), (1, 0)]]
-    for order in orders:
-        assert sorted(order) == list(range(1000))
-    assert not np.array_equal(orders[0], orders[1])
-    assert not np.array_equal(orders[0], orders[2])
-    assert np.array_equal(orders[0], epoch_order(1000, 0, 0))
-
-
-def batches(shards: tuple[list[str], list[int]], **options: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    samples = TrainingSamples(open_all(shards), 35, Sampling(), seed=3, epoch=2)
-    order = epoch_order(104, 3, 2)
-    return [(batch.images, batch.labels) for batch in training_batches(samples, order, 16, **options)]
-
-
-def test_batches_are_the_same_for_any_number_of_loader_workers_and_any_start(
-    shards: tuple[list[str], list[int]],
-) -> None:
-    alone = batches(shards)
-    assert [len(labels) for _, labels in alone] == [16] * 6 + [8]
-    assert alone[0][0].shape == (16, 3, 35, 35)
-    assert alone[0][0].is_contiguous(memory_format=torch.channels_last)
-    for other in (batches(shards, num_workers=2), [*alone[:3], *batches(shards, first_step=3)]):
-        assert len(other) == len(alone)
-        assert all(torch.equal(a, c) and torch.equal(b, d) for (a, b), (c, d) in zip(alone, other, strict=True))
+def test_few_files_are_open_at_once(shards: tuple[list[str], list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records_module, "OPEN_SHARDS", 1)
+    records = open_all(shards, cache_bytes=1)
+    for index in [0, 70, 103, 1, 102, 69]:
+        assert records[index].image == jpeg(index)
+        assert len(records._files) == 1

@@ -186,7 +186,7 @@ def test_what_no_node_can_hold_is_refused_with_what_there_is(
     ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=r"reserves 64 CPU on one node, the whole cluster has 2 CPU"):
-        run_job(arguments(tmp_path / "run", tiny_recipe, cpus_per_replica=64.0, dry_run=True))
+        run_job(arguments(tmp_path / "run", tiny_recipe, cpus_per_worker=64.0, dry_run=True))
 
 
 @pytest.mark.parametrize("number", [0, 4])

@@ -1,0 +1,195 @@
+"""Training images a second of one replica, from Parquet shards to updated weights, on the cores of this machine.
+
+    python -m benchmarks.training --photos PHOTOS
+
+Against the same step on a batch that already lies in memory, and against a loop in the style of torchvision's references:
+its GoogLeNet, Pillow images in a DataLoader with worker processes, fp32.
+"""
+
+import io
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+import torch
+import torchvision
+import tyro
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+from benchmarks.measure import Contender, Round, print_circumstances, print_rates, race
+from benchmarks.photographs import photographs_of_size
+from googlenet import GoogLeNet
+from googlenet.arithmetic import Arithmetic, compile_network
+from googlenet.augment import Sampling
+from googlenet.initialisation import initialise
+from googlenet.loop import LoopSettings, TrainState, train_step
+from googlenet.optim import LearningRate, PolyakAverage, build_sgd
+from googlenet.preprocessing import SCRATCH_PREPROCESSING
+from googlenet.randomness import torch_generator
+from googlenet.records import ROW_GROUP_IMAGES, SCHEMA, Records
+from googlenet.training_batches import Batch, TrainingSamples, training_batches
+from pipelines.allocator import KEEP_FREED_MEMORY
+
+CLASSES = 1000
+REFERENCE = "torchvision's reference loop"
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Measure the training of one replica."""
+
+    photos: str = ""
+    """Folder of photographs; scikit-learn's two otherwise."""
+    rounds: int = 5
+    """Rounds."""
+    steps: int = 6
+    """Steps in a round."""
+    images: int = 512
+    """Different photographs."""
+    batch_size: int = 32
+    """Images in a step."""
+    crop_px: int = 224
+    """Side of the crops."""
+    width: float = 1.0
+    """Width of the network."""
+    variant: Literal["paper", "bn"] = "bn"
+    """Of the network; torchvision's is 'bn'."""
+    threads: int = 2
+    """Threads of each contender."""
+    compiled: bool = True
+    """Compile ours."""
+
+
+def _ours(folder: str, arguments: Arguments, arithmetic: Arithmetic, in_memory: bool) -> Round:
+    torch.set_num_threads(arguments.threads)
+    model = GoogLeNet(CLASSES, arguments.variant, width=arguments.width)
+    initialise(model, "he", torch_generator(0, "initial_weights"))
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = build_sgd(model, momentum=0.9, weight_decay=2e-4, decay_biases=False)
+    forward = compile_network(model) if arithmetic.compiled else model
+    state = TrainState(model, optimizer, PolyakAverage(model, 1000), forward=forward)
+    settings = LoopSettings(
+        LearningRate(0.001, "paper", 0, 1), 10**9, SCRATCH_PREPROCESSING, 0, precision=arithmetic.precision
+    )
+    batches = _batches(folder, arguments)
+    kept = next(batches)
+
+    def one_round() -> float:
+        for _ in range(arguments.steps):
+            train_step(state, kept if in_memory else next(batches), settings)
+        return arguments.steps * arguments.batch_size
+
+    return one_round
+
+
+def _batches(folder: str, arguments: Arguments) -> Iterator[Batch]:
+    """Whole batches for ever."""
+    records = Records(pafs.LocalFileSystem(), [f"{folder}/shard.parquet"], [arguments.images])
+    for epoch in count():
+        samples = TrainingSamples(records, arguments.crop_px, Sampling(), 0, epoch)
+        for batch in training_batches(samples, arguments.batch_size):
+            if batch.num_images == arguments.batch_size:
+                yield batch
+
+
+class _PillowImages(Dataset[tuple[Any, int]]):
+    """As torchvision's ImageFolder with the transforms of its references."""
+
+    def __init__(self, encoded: Sequence[bytes], crop_px: int) -> None:
+        self._encoded = encoded
+        self._transform = v2.Compose(
+            [
+                v2.RandomResizedCrop(crop_px),
+                v2.RandomHorizontalFlip(),
+                v2.ColorJitter(0.5, 0.5, 0.5),
+                v2.PILToTensor(),
+                v2.ToDtype(torch.float32, scale=True),
+                v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self._encoded)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        return self._transform(Image.open(io.BytesIO(self._encoded[index])).convert("RGB")), index % CLASSES
+
+
+def _reference(encoded: Sequence[bytes], arguments: Arguments) -> Round:
+    torch.set_num_threads(arguments.threads)
+    model = torchvision.models.googlenet(num_classes=CLASSES, aux_logits=True, init_weights=False)
+    model.train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.001, momentum=0.9, weight_decay=1e-4)
+    loader = DataLoader(
+        _PillowImages(encoded, arguments.crop_px),
+        arguments.batch_size,
+        shuffle=True,
+        num_workers=arguments.threads,
+        drop_last=True,
+        persistent_workers=True,
+        multiprocessing_context="forkserver",
+    )
+    batches = (batch for _ in count() for batch in loader)
+    loss_of = torch.nn.CrossEntropyLoss()
+
+    def one_round() -> float:
+        for _ in range(arguments.steps):
+            images, labels = next(batches)
+            outputs = model(images)
+            loss = loss_of(outputs.logits, labels)
+            loss = loss + 0.3 * (loss_of(outputs.aux_logits1, labels) + loss_of(outputs.aux_logits2, labels))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        return arguments.steps * arguments.batch_size
+
+    return one_round
+
+
+def write_shard(folder: str, encoded: Sequence[bytes]) -> None:
+    """A Parquet shard as the project writes it."""
+    rows = [(f"{number}.jpg", data, number % CLASSES, 0, 0) for number, data in enumerate(encoded)]
+    columns = dict(zip(SCHEMA.names, map(list, zip(*rows, strict=True)), strict=True))
+    pq.write_table(
+        pa.table(columns, SCHEMA),
+        Path(folder) / "shard.parquet",
+        row_group_size=ROW_GROUP_IMAGES,
+        compression="none",
+        write_page_checksum=True,
+    )
+
+
+def main(arguments: Arguments) -> None:
+    """Print images a second and their ratios."""
+    encoded = photographs_of_size(arguments.photos, arguments.images, 500, 375)
+    with tempfile.TemporaryDirectory() as folder:
+        write_shard(folder, encoded)
+        contenders = [Contender(REFERENCE, _reference, (encoded, arguments))] if arguments.variant == "bn" else []
+        against = [contender.name for contender in contenders]
+        variable = {**KEEP_FREED_MEMORY, "OMP_NUM_THREADS": str(arguments.threads)}
+        for arithmetic in _arithmetics(arguments.compiled):
+            bare = f"bare step, {arithmetic}"
+            for name, in_memory in ((bare, True), (f"ours, {arithmetic}", False)):
+                contenders.append(Contender(name, _ours, (folder, arguments, arithmetic, in_memory), variable))
+            against.append(bare)
+        rates = race(contenders, arguments.rounds)
+    print(f"{os.cpu_count()} cores, {arguments.threads} threads, batches of {arguments.batch_size}\n")
+    print_rates(rates, "images/s", against)
+    print_circumstances(arguments.rounds)
+
+
+def _arithmetics(compiled: bool) -> list[Arithmetic]:
+    return [Arithmetic("fp32"), Arithmetic("bf16"), *([Arithmetic("bf16", compiled=True)] if compiled else [])]
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))

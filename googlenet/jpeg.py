@@ -1,0 +1,109 @@
+"""The part of a JPEG that a training sample needs: no rows below it, and no more detail than it keeps.
+
+Whatever is not an ordinary upright JPEG of 8 bits in grey or colour is left to :mod:`googlenet.images`.
+"""
+
+import struct
+from dataclasses import dataclass
+
+import simplejpeg
+from PIL import Image
+
+from googlenet.images import Pixels
+
+SOF_MARKERS = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive; all with Huffman codes
+SOS, APP1 = 0xDA, 0xE1
+STANDALONE_MARKERS = (0x01, *range(0xD0, 0xD9))
+ORIENTATION_TAG, UPRIGHT = 0x0112, 1
+BLOCK_PX = 8
+# A row of the image also draws on its neighbour rows' colours, which are stored at half the height.
+CONTEXT_ROWS = 2
+
+
+@dataclass(frozen=True)
+class JpegHeader:
+    """What has to be known before decoding.
+
+    Attributes:
+        width: in pixels.
+        height: in pixels.
+        mcu_height: rows that are coded together, 8 or more.
+        height_at: where in the file the height is written, 2 bytes.
+    """
+
+    width: int
+    height: int
+    mcu_height: int
+    height_at: int
+
+
+def read_header(data: bytes) -> JpegHeader | None:
+    """The header of a JPEG that :func:`decode_rows` can take; None for anything else."""
+    if data[:2] != b"\xff\xd8":
+        return None
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xFF or marker in STANDALONE_MARKERS:
+            at += 1 if marker == 0xFF else 2
+            continue
+        length = int.from_bytes(data[at + 2 : at + 4], "big")
+        segment = data[at + 4 : at + 2 + length]
+        if marker in SOF_MARKERS:
+            return _frame(segment, at + 4)
+        if marker == SOS or (marker == APP1 and not _is_upright(segment)):
+            return None
+        at += 2 + length
+    return None
+
+
+def _frame(segment: bytes, at: int) -> JpegHeader | None:
+    if len(segment) < 6:
+        return None
+    precision, height, width, components = struct.unpack(">BHHB", segment[:6])
+    if precision != 8 or components not in (1, 3) or not height or len(segment) < 6 + 3 * components:
+        return None
+    vertical = max(segment[7 + 3 * component] & 15 for component in range(components))
+    return JpegHeader(width, height, BLOCK_PX * max(1, vertical), at + 1)
+
+
+def _is_upright(segment: bytes) -> bool:
+    """Whether a segment of metadata leaves the image as it is stored."""
+    if not segment.startswith(b"Exif\0\0"):
+        return b"Orientation" not in segment
+    exif = Image.Exif()
+    try:
+        exif.load(segment)
+        return bool(exif.get(ORIENTATION_TAG, UPRIGHT) == UPRIGHT)
+    except Exception:  # noqa: BLE001  # whatever is wrong with it, Pillow shall decide what the image is
+        return False
+
+
+def decode_rows(data: bytes, header: JpegHeader, bottom: int, factor: int = 1) -> Pixels:
+    """Decode the rows above ``bottom`` and perhaps a few more.
+
+    At full size the pixels are those of the whole image, bit for bit. The height in the header is replaced by the one
+    wanted, so that the decoder ends where the sample does.
+
+    Args:
+        data: the file.
+        header: of the file.
+        bottom: how many rows are needed.
+        factor: 1, 2, 4 or 8: decode to this fraction of the size, by leaving out high frequencies.
+
+    Returns:
+        (rows / factor, width / factor, 3) uint8 RGB, both rounded up.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    rows = -(-(bottom + CONTEXT_ROWS) // header.mcu_height) * header.mcu_height
+    is_cut = rows < header.height
+    if is_cut:
+        data = b"".join((data[: header.height_at], struct.pack(">H", rows), data[header.height_at + 2 :]))
+    # The rest of a cut file is what the decoder would warn about; a whole one has to be faultless.
+    smallest = (-(-min(rows, header.height) // factor), -(-header.width // factor))
+    pixels: Pixels = simplejpeg.decode_jpeg(
+        data, "RGB", min_height=smallest[0], min_width=smallest[1], strict=not is_cut
+    )
+    return pixels

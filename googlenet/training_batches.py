@@ -1,0 +1,118 @@
+"""The batches of an epoch, as a pure function of (sampling seed, epoch, index).
+
+How many loader processes and data-parallel workers share the work, and whether one of them crashed, leaves no trace in
+what a replica sees. Nothing has to be remembered to go on in the middle of an epoch but the number of the step.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from googlenet.augment import Sampling, draw_sample_from
+from googlenet.data_parallel import ALONE, Share
+from googlenet.epoch_order import EpochOrder
+from googlenet.randomness import numpy_generator
+from googlenet.records import Records
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples ready for the network.
+
+    Attributes:
+        images: (N, 3, H, W) uint8, channels-last in memory; this worker's share of the batch, perhaps none.
+        labels: (N,) int64.
+        num_images: of the whole batch, over all data-parallel workers.
+    """
+
+    images: Tensor
+    labels: Tensor
+    num_images: int
+
+    @classmethod
+    def whole(cls, images: Tensor, labels: Tensor) -> "Batch":
+        """A batch that is not shared."""
+        return cls(images, labels, len(labels))
+
+
+class TrainingSamples(Dataset[tuple[Tensor, int]]):
+    """Samples of one epoch: item i is the sample of record i, the same whoever asks for it and when."""
+
+    def __init__(self, records: Records, crop_px: int, sampling: Sampling, seed: int, epoch: int) -> None:
+        self._records, self._sampling = records, sampling
+        self.crop_px, self.seed, self.epoch = crop_px, seed, epoch
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        record = self._records[index]
+        generator = numpy_generator(self.seed, "sampling", self.epoch, index)
+        return torch.from_numpy(draw_sample_from(record.image, self.crop_px, self._sampling, generator)), record.label
+
+
+class _Shares(Sampler[list[int]]):
+    """Indices of the records in this worker's share of each batch from ``first_step`` on."""
+
+    def __init__(self, order: EpochOrder, batch_size: int, first_step: int, share: Share) -> None:
+        self._order, self._batch_size, self._first_step, self._share = order, batch_size, first_step, share
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for start in range(self._first_step * self._batch_size, len(self._order), self._batch_size):
+            yield self._share.of(self._order[start : start + self._batch_size].tolist())
+
+
+class _Collate:
+    """Samples to a share's tensors; one without samples keeps their shape."""
+
+    def __init__(self, crop_px: int) -> None:
+        self._crop_px = crop_px
+
+    def __call__(self, samples: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
+        pixels = torch.empty(len(samples), self._crop_px, self._crop_px, 3, dtype=torch.uint8)
+        for row, (sample, _) in enumerate(samples):
+            pixels[row] = sample
+        return pixels.permute(0, 3, 1, 2), torch.tensor([label for _, label in samples], dtype=torch.int64)
+
+
+def training_batches(
+    samples: TrainingSamples,
+    batch_size: int,
+    *,
+    first_step: int = 0,
+    num_workers: int = 0,
+    share: Share = ALONE,
+    pin_memory: bool = False,
+) -> Iterator[Batch]:
+    """The batches of the epoch from ``first_step`` on; the last one holds what remains.
+
+    Args:
+        samples: of the epoch.
+        batch_size: images in a batch, over all data-parallel workers.
+        first_step: number of the first batch, from 0.
+        num_workers: processes that load; 0 loads in this one. Changes the speed, never a batch.
+        share: which part of each batch to load.
+        pin_memory: for copies to a GPU beside the work.
+    """
+    order = EpochOrder(len(samples), samples.seed, samples.epoch)
+    loader: DataLoader[tuple[Tensor, int]] = DataLoader(
+        samples,
+        batch_sampler=_Shares(order, batch_size, first_step, share),
+        num_workers=num_workers,
+        collate_fn=_Collate(samples.crop_px),
+        # A forked copy of a process that runs threads (Ray's, Arrow's) can hang.
+        multiprocessing_context="forkserver" if num_workers else None,
+        worker_init_fn=_use_one_thread if num_workers else None,
+        pin_memory=pin_memory,
+    )
+    first_image = first_step * batch_size
+    for number, (images, labels) in enumerate(loader):
+        yield Batch(images, labels, min(batch_size, len(samples) - first_image - number * batch_size))
+
+
+def _use_one_thread(_: int) -> None:
+    cv2.setNumThreads(0)

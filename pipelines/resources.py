@@ -1,0 +1,101 @@
+"""What a training worker reserves, and how many replicas the connected cluster holds at once."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import ray
+
+from pipelines.errors import UserError
+from pipelines.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What each worker of a replica reserves, and what is done against failures.
+
+    Attributes:
+        cpus_per_worker: CPUs that a worker reserves; it computes with so many threads.
+        gpus_per_worker: GPUs that a worker reserves; workers with fractions share one.
+        custom: other resources that a worker reserves, by the names that the cluster gives them.
+        max_failures: how often a failed replica is started again from its newest checkpoint.
+        checkpoint_minutes: time between two checkpoints within an epoch.
+    """
+
+    cpus_per_worker: float = 1.0
+    gpus_per_worker: float = 0.0
+    custom: Mapping[str, float] = field(default_factory=dict)
+    max_failures: int = 2
+    checkpoint_minutes: float = 10.0
+
+    def __post_init__(self) -> None:
+        if self.cpus_per_worker <= 0 or self.gpus_per_worker < 0 or self.max_failures < 0:
+            raise UserError(f"CPUs must be positive, GPUs and failures not negative, got {self}")
+        if self.checkpoint_minutes <= 0:
+            raise UserError(f"checkpoint_minutes must be positive, got {self.checkpoint_minutes}")
+        if self.gpus_per_worker > 1 and self.gpus_per_worker % 1:
+            raise UserError(f"GPUs of a worker must be whole, or a share of one, got {self.gpus_per_worker:g}")
+        for name, amount in self.custom.items():
+            if name in ("CPU", "GPU") or amount <= 0:
+                raise UserError(
+                    f"worker resources must be positive, and not CPU or GPU, which have options, got {name}={amount:g}"
+                )
+
+    def check(self, recipe: Recipe) -> None:
+        """Refuse a recipe that cannot be trained with such workers.
+
+        Raises:
+            UserError: it is so.
+        """
+        if recipe.workers_per_replica > 1 and recipe.variant == "bn" and not self.gpus_per_worker:
+            raise UserError(
+                "batch normalisation over several workers needs GPUs: "
+                "set gpus_per_worker, train with --workers-per-replica 1, or choose --variant paper"
+            )
+
+    @property
+    def per_worker(self) -> dict[str, float]:
+        """By Ray's names, without what is not reserved."""
+        gpus = {"GPU": self.gpus_per_worker} if self.gpus_per_worker else {}
+        return {"CPU": self.cpus_per_worker, **gpus, **self.custom}
+
+    @property
+    def loader_processes(self) -> int:
+        """Processes that load samples beside a GPU. On CPUs alone they would take time from the network."""
+        return max(0, int(self.cpus_per_worker) - 1) if self.gpus_per_worker else 0
+
+    def __str__(self) -> str:
+        return ", ".join(f"{amount:g} {name}" for name, amount in self.per_worker.items())
+
+
+def window(recipe: Recipe, resources: Resources) -> int:
+    """How many replicas the cluster's nodes hold at once; a worker is of one node, a replica may be of several."""
+    workers = sum(_workers_on(node["Resources"], resources) for node in ray.nodes() if node["Alive"])
+    return workers // recipe.least_workers
+
+
+def _workers_on(node: Mapping[str, float], resources: Resources) -> int:
+    return min(_held(name, node.get(name, 0.0), need) for name, need in resources.per_worker.items())
+
+
+def _held(name: str, amount: float, need: float) -> int:
+    # A share of a thousandth is what fractions lose in floating point.
+    if name == "GPU" and need < 1:  # a share is of one GPU, what is left of two makes no third
+        return int(amount) * int(1 / need + 1e-3)
+    return int(amount / need + 1e-3)
+
+
+def check_that_one_fits(recipe: Recipe, resources: Resources) -> None:
+    """Refuse what the connected cluster can never hold.
+
+    Raises:
+        UserError: it is so.
+    """
+    if window(recipe, resources) >= 1:
+        return
+    total = ray.cluster_resources()
+    has = ", ".join(f"{total.get(name, 0.0):g} {name}" for name in resources.per_worker)
+    workers = f"{recipe.least_workers} workers of {resources}" if recipe.least_workers > 1 else f"{resources}"
+    raise UserError(
+        f"a replica reserves {workers}, each worker's on one node; the whole cluster has {has}: "
+        "ask for less, or add nodes"
+    )

@@ -1,0 +1,70 @@
+"""Before the training: in which arithmetic. Decided once for all replicas, and kept, so that a resumed one goes on in it.
+
+A short run is trained in fp32 as it comes. For a long one the candidates are tried for a few steps each: bfloat16 where
+the hardware has it, compiled where there is a compiler; the one that would be done first is taken.
+"""
+
+import math
+from collections.abc import Sequence
+
+from googlenet.arithmetic import FP32, Arithmetic, can_compile, profits_from_bf16
+from pipelines.progress import duration
+from pipelines.recipes import Recipe
+from pipelines.resources import Resources
+from pipelines.run_directory import TRAINING
+from pipelines.storage import Storage
+from pipelines.training_trial import run_trial
+
+# Forward and backward passes of one replica that are done before a trial of the candidates would pay: about an hour
+# of a processor core, a minute of a GPU.
+SMALL_TRAINING_FLOPS = {"cpu": 3e14, "cuda": 1e15}
+BACKWARD_AND_FORWARD = 3
+
+
+def training_arithmetic(run: Storage, recipe: Recipe, resources: Resources, images: int, classes: int) -> Arithmetic:
+    """What was decided for ``run`` before, or is now, on the connected cluster; prints it when it is decided."""
+    if run.exists(TRAINING):
+        return Arithmetic.from_dict(run.read_json(TRAINING)["arithmetic"])
+    arithmetic, reason = _decide(recipe, resources, images, classes)
+    run.write_json(TRAINING, {"arithmetic": arithmetic.to_dict(), "reason": reason})
+    return arithmetic
+
+
+def training_line(run: Storage) -> str:
+    """The decision, for people."""
+    kept = run.read_json(TRAINING)
+    return f"training arithmetic: {Arithmetic.from_dict(kept['arithmetic'])} ({kept['reason']})"
+
+
+def _decide(recipe: Recipe, resources: Resources, images: int, classes: int) -> tuple[Arithmetic, str]:
+    asked = recipe.training_precision
+    device = "cuda" if resources.gpus_per_worker else "cpu"
+    if _flops(recipe, images, classes) < SMALL_TRAINING_FLOPS[device]:
+        return (FP32, "little work") if asked == "auto" else (Arithmetic(asked), "as asked; little work")
+    candidates = _candidates(recipe, device)
+    trial = run_trial(recipe, resources, classes, candidates)
+    steps = recipe.epochs * math.ceil(images / recipe.batch_size)
+    totals = [
+        setup + steps * seconds for setup, seconds in zip(trial.setup_seconds, trial.seconds_per_step, strict=True)
+    ]
+    best = min(range(len(totals)), key=totals.__getitem__)
+    tried = ", ".join(f"{c} {duration(total)}" for c, total in zip(candidates, totals, strict=True))
+    asked_for = "" if asked == "auto" else "as asked; "
+    return candidates[best], f"{asked_for}a replica's steps, from a trial: {tried}"
+
+
+def _flops(recipe: Recipe, images: int, classes: int) -> float:
+    from googlenet.complexity import forward_flops
+    from googlenet.model import GoogLeNet
+
+    model = GoogLeNet(classes, recipe.variant, recipe.aux_heads, recipe.width, lrn=recipe.lrn)
+    return BACKWARD_AND_FORWARD * forward_flops(model, recipe.crop_px) * images * recipe.epochs
+
+
+def _candidates(recipe: Recipe, device: str) -> Sequence[Arithmetic]:
+    """What may be tried, plain ones first."""
+    precisions = [recipe.training_precision] if recipe.training_precision != "auto" else ["fp32"]
+    if recipe.training_precision == "auto" and profits_from_bf16(device):
+        precisions.append("bf16")
+    compiled = (False, True) if can_compile(device) else (False,)
+    return [Arithmetic(precision, is_compiled) for is_compiled in compiled for precision in precisions]

@@ -1,0 +1,72 @@
+"""Several workers compute what one would: gradients, losses and updates, whatever remains for the last step."""
+
+import multiprocessing
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from googlenet import GoogLeNet
+from googlenet.data_parallel import Share, parallel_network, synchronised_model
+from googlenet.initialisation import initialise
+from googlenet.loop import LoopSettings, TrainState, train_step
+from googlenet.optim import LearningRate, PolyakAverage, build_sgd
+from googlenet.preprocessing import SCRATCH_PREPROCESSING
+from googlenet.randomness import torch_generator
+from googlenet.training_batches import Batch
+
+pytestmark = pytest.mark.timeout(200)
+BATCH_SIZES = (8, 5, 1)  # whole, uneven shares, fewer images than workers
+
+
+def train(share: Share) -> dict[str, torch.Tensor]:
+    """Gradients and losses after each step, and the weights in the end."""
+    torch.set_num_threads(1)
+    model = GoogLeNet(4, "paper", width=0.125)
+    initialise(model, "he", torch_generator(0, "initial_weights"))
+    optimizer = build_sgd(model, momentum=0.9, weight_decay=1e-3, decay_biases=False)
+    state = TrainState(model, optimizer, PolyakAverage(model, 5), forward=parallel_network(model, share))
+    settings = LoopSettings(
+        LearningRate(0.01, "paper", 0, 3), 4, SCRATCH_PREPROCESSING, 0, 0.1, max_gradient_norm=5.0, share=share
+    )
+    generator, found = torch.Generator().manual_seed(1), {}
+    for number, size in enumerate(BATCH_SIZES):
+        images = torch.randint(0, 256, (size, 3, 64, 64), dtype=torch.uint8, generator=generator)
+        labels = torch.randint(0, 4, (size,), generator=generator)
+        result = train_step(state, Batch(share.of(images), share.of(labels), size), settings)
+        found[f"losses/{number}"] = torch.tensor([*result.losses.values(), result.gradient_norm])
+        for name, parameter in model.named_parameters():
+            assert parameter.grad is not None
+            found[f"gradient/{number}/{name}"] = parameter.grad.clone()
+    return {**found, **{f"average/{name}": value for name, value in state.average.weights.items()}}
+
+
+def work(rank: int, workers: int, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=workers)
+    torch.save(train(Share(rank, workers)), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_several_workers_take_the_steps_of_one(workers: int, tmp_path: Path) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    processes = [spawn.Process(target=work, args=(rank, workers, str(tmp_path))) for rank in range(workers)]
+    for process in processes:
+        process.start()
+    alone = train(Share())
+    for process in processes:
+        process.join(150)
+        assert process.exitcode == 0
+    for rank in range(workers):
+        found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert found.keys() == alone.keys()
+        for name, expected in alone.items():
+            torch.testing.assert_close(found[name], expected, rtol=1e-5, atol=1e-5, msg=name)
+
+
+def test_batch_normalisation_over_several_workers_is_refused_on_a_cpu() -> None:
+    model = GoogLeNet(4, "bn", width=0.125)
+    assert synchronised_model(model, Share()) is model
+    with pytest.raises(ValueError, match="GPUs"):
+        synchronised_model(model, Share(0, 2))

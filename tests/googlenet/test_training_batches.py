@@ -1,0 +1,69 @@
+"""Batches: a pure function of (seed, epoch, index), for any number of processes and workers."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from googlenet.augment import Sampling, draw_sample
+from googlenet.data_parallel import Share
+from googlenet.epoch_order import EpochOrder
+from googlenet.images import decode_rgb
+from googlenet.randomness import numpy_generator
+from googlenet.training_batches import Batch, TrainingSamples, training_batches
+from tests.googlenet.test_records import jpeg, open_all, write_shards
+
+SEED, EPOCH, IMAGES, BATCH = 3, 2, 104, 16
+
+
+@pytest.fixture
+def samples(tmp_path: Path) -> TrainingSamples:
+    return TrainingSamples(open_all(write_shards(tmp_path)), 35, Sampling(), SEED, EPOCH)
+
+
+def batches(samples: TrainingSamples, **options: object) -> list[Batch]:
+    return list(training_batches(samples, BATCH, **options))  # type: ignore[arg-type]
+
+
+def same(ours: list[Batch], others: list[Batch]) -> bool:
+    return len(ours) == len(others) and all(
+        torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels) and a.num_images == b.num_images
+        for a, b in zip(ours, others, strict=True)
+    )
+
+
+def test_a_batch_holds_the_samples_of_its_place_in_the_epoch(samples: TrainingSamples) -> None:
+    found = batches(samples)
+    assert [batch.num_images for batch in found] == [16] * 6 + [8]
+    assert found[0].images.shape == (16, 3, 35, 35)
+    assert found[0].images.is_contiguous(memory_format=torch.channels_last)
+    order = EpochOrder(IMAGES, SEED, EPOCH)[:]
+    for place in [0, 15, 16, 77, 103]:
+        index = int(order[place])
+        generator = numpy_generator(SEED, "sampling", EPOCH, index)
+        expected = draw_sample(decode_rgb(jpeg(index)), 35, Sampling(), generator)
+        batch = found[place // BATCH]
+        assert np.array_equal(batch.images[place % BATCH].permute(1, 2, 0).numpy(), expected)
+        assert batch.labels[place % BATCH] == index % 3
+
+
+def test_they_are_the_same_for_any_number_of_loader_processes_and_any_start(samples: TrainingSamples) -> None:
+    alone = batches(samples)
+    assert same(alone, batches(samples, num_workers=2))
+    assert same(alone[3:], batches(samples, first_step=3))
+    assert same(alone[6:], batches(samples, first_step=6, num_workers=1))
+
+
+@pytest.mark.parametrize("workers", [2, 3, 12])
+def test_the_shares_of_data_parallel_workers_make_up_the_batch(samples: TrainingSamples, workers: int) -> None:
+    alone = batches(samples)
+    shares = [batches(samples, share=Share(rank, workers)) for rank in range(workers)]
+    for number, batch in enumerate(alone):
+        for rank in range(workers):
+            share = shares[rank][number]
+            assert share.num_images == batch.num_images
+            assert torch.equal(share.images, batch.images[rank::workers])
+            assert torch.equal(share.labels, batch.labels[rank::workers])
+    if workers == 12:
+        assert len(shares[11][6].labels) == 0  # 8 images remain for 12 workers

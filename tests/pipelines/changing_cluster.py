@@ -1,0 +1,71 @@
+"""Trains a run on a cluster whose nodes come and go. Run by test_replica_scheduler.py.
+
+python -m tests.pipelines.changing_cluster RUN
+
+Nodes have one "accelerator" each, which stands for a GPU: each replica reserves one. A node joins when training has
+begun, and the first one dies when a replica on each is being trained.
+"""
+
+import json
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+from ray.cluster_utils import Cluster
+
+from googlenet.arithmetic import FP32
+from pipelines.ray_session import connected
+from pipelines.replica_scheduler import train_replicas
+from pipelines.resources import Resources
+from pipelines.run_directory import read_recipe
+from pipelines.storage import Storage
+
+NODE = {"num_cpus": 1, "resources": {"accelerator": 1}, "object_store_memory": 100_000_000}
+RESOURCES = Resources(custom={"accelerator": 1}, checkpoint_minutes=1e-6)
+PATIENCE_SECONDS = 200
+
+
+def main(root: str) -> None:
+    run = Storage.at(root)
+    # Nodes are added and removed by the main thread only: Ray sets signal handlers there.
+    head = {"num_cpus": 1, "object_store_memory": 100_000_000}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    first = cluster.add_node(**NODE)
+    os.environ["RAY_ADDRESS"] = cluster.address
+    found: dict[str, object] = {"at_once": {}, "failures": None}
+    nodes = 1
+
+    def train() -> None:
+        at_once: dict[int, int] = {}
+
+        def on_poll(phases: dict[int, str]) -> None:
+            active = sum(phase in ("starting", "training") for phase in phases.values())
+            at_once[nodes] = max(at_once.get(nodes, 0), active)
+            found["at_once"] = dict(at_once)
+
+        with connected():
+            failures = train_replicas(run, read_recipe(run), RESOURCES, FP32, on_poll)
+            found["failures"] = [failure.reason for failure in failures]
+
+    thread = threading.Thread(target=train, daemon=True)
+    thread.start()
+    _wait_for(thread, root, "replicas/0/checkpoints/*.safetensors")
+    cluster.add_node(**NODE)
+    nodes = 2
+    _wait_for(thread, root, "replicas/1/checkpoints/*.safetensors")
+    cluster.remove_node(first, allow_graceful=False)
+    nodes = 1
+    thread.join(PATIENCE_SECONDS)
+    print(json.dumps({**found, "still_running": thread.is_alive()}), flush=True)
+    os._exit(0)  # no tidying up that could hang on the dead node
+
+
+def _wait_for(thread: threading.Thread, root: str, pattern: str) -> None:
+    while thread.is_alive() and not list(Path(root).glob(pattern)):
+        time.sleep(0.02)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

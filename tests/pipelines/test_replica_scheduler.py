@@ -1,0 +1,95 @@
+"""Replicas on a cluster that changes under them, and replicas of several workers."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from googlenet.arithmetic import FP32
+from pipelines.errors import UserError
+from pipelines.recipes import Recipe
+from pipelines.replica_scheduler import train_replicas
+from pipelines.resources import Resources
+from pipelines.storage import Storage
+
+ROOT = Path(__file__).parents[2]
+
+
+def prepared(finished_run: Path, run: Path) -> Path:
+    """A run directory with data and recipe, and nothing trained."""
+    shutil.copytree(finished_run / "dataset", run / "dataset")
+    shutil.copy(finished_run / "run.json", run / "run.json")
+    return run
+
+
+def weights(run: Path, replica: int) -> Path:
+    return run / f"replicas/{replica}/weights.safetensors"
+
+
+@pytest.mark.timeout(300)
+def test_the_window_follows_the_cluster_and_a_node_that_dies_costs_nothing(finished_run: Path, tmp_path: Path) -> None:
+    run = prepared(finished_run, tmp_path / "run")
+    environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
+    environment.pop("RAY_ADDRESS", None)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.pipelines.changing_cluster", str(run)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    found = json.loads(done.stdout.strip().splitlines()[-1]) if done.returncode == 0 else done.stderr
+    assert found["failures"] == [], found
+    # One accelerator, one replica at once; two of them, two.
+    assert found["at_once"]["1"] <= 2
+    assert found["at_once"]["2"] == 2
+    for replica in range(3):
+        assert weights(run, replica).read_bytes() == weights(finished_run, replica).read_bytes()
+
+
+@pytest.mark.timeout(300)
+def test_a_replica_of_two_workers_learns_what_one_does(
+    ray_cluster: str, finished_run: Path, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    recipe = replace(tiny_recipe, replicas=1, variant="paper", batch_size=10)  # 24 images: 10, 10, 4
+    ends = []
+    for workers in (1, 2):
+        run = prepared(finished_run, tmp_path / str(workers))
+        parallel = replace(recipe, workers_per_replica=workers)
+        resources = Resources(0.5)
+        assert train_replicas(Storage.at(str(run)), parallel, resources, FP32, lambda _: None) == []
+        line = json.loads((run / "replicas/0/metrics.jsonl").read_text().splitlines()[-1])
+        ends.append((safetensors.torch.load_file(weights(run, 0)), line))
+    (alone, line_alone), (together, line_together) = ends
+    for name, expected in alone.items():
+        torch.testing.assert_close(together[name], expected, rtol=1e-4, atol=1e-5, msg=name)
+    assert line_together["val_top1_error"] == line_alone["val_top1_error"]
+    assert line_together["train_loss_logits"] == pytest.approx(line_alone["train_loss_logits"], rel=1e-4)
+
+
+@pytest.mark.timeout(300)
+def test_an_elastic_replica_trains_with_the_workers_there_are(
+    ray_cluster: str, finished_run: Path, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    recipe = replace(
+        tiny_recipe, replicas=1, variant="paper", epochs=1, workers_per_replica=3, min_workers_per_replica=1
+    )
+    run = prepared(finished_run, tmp_path / "run")
+    assert train_replicas(Storage.at(str(run)), recipe, Resources(1.0), FP32, lambda _: None) == []
+    assert weights(run, 0).exists()
+
+
+def test_batch_normalisation_over_several_workers_on_cpus_is_refused_before_anything_starts(
+    tiny_recipe: Recipe,
+) -> None:
+    with pytest.raises(UserError, match="needs GPUs"):
+        Resources(1.0).check(replace(tiny_recipe, workers_per_replica=2))

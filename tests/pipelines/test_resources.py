@@ -1,0 +1,87 @@
+"""How many replicas a cluster holds: by hand, on nodes as Ray describes them."""
+
+from dataclasses import replace
+
+import pytest
+
+from pipelines import resources as resources_module
+from pipelines.errors import UserError
+from pipelines.recipes import demo
+from pipelines.resources import Resources, check_that_one_fits, window
+
+GPU_NODE = {"CPU": 16.0, "GPU": 4.0, "accelerator_type:A100": 1.0}
+CPU_NODE = {"CPU": 6.0}
+
+
+@pytest.fixture
+def nodes(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = [
+        {"Alive": True, "Resources": GPU_NODE},
+        {"Alive": True, "Resources": CPU_NODE},
+        {"Alive": False, "Resources": GPU_NODE},
+    ]
+    monkeypatch.setattr(resources_module.ray, "nodes", lambda: found)
+    monkeypatch.setattr(resources_module.ray, "cluster_resources", lambda: {"CPU": 22.0, "GPU": 4.0})
+    return found
+
+
+@pytest.mark.parametrize(
+    ("resources", "workers", "least", "expected"),
+    [
+        (Resources(), 1, None, 22),
+        (Resources(4), 1, None, 5),  # 4 on the one, 1 on the other; the other's last 2 CPUs are too few
+        (Resources(2, 1), 1, None, 4),
+        (Resources(8, 1), 1, None, 2),
+        (Resources(1, 0.5), 1, None, 8),
+        (Resources(1, 0.4), 1, None, 8),  # two on each GPU: what is left of four GPUs makes no more
+        (Resources(1, 0.1), 1, None, 16),
+        (Resources(1, 2), 1, None, 2),
+        (Resources(0.1), 1, None, 220),
+        (Resources(2, 1), 2, None, 2),
+        (Resources(2, 1), 3, None, 1),
+        (Resources(2, 1), 4, 1, 4),
+        (Resources(1, 0, {"accelerator_type:A100": 0.25}), 1, None, 4),
+    ],
+)
+def test_replicas_at_once(
+    nodes: list[dict[str, object]], resources: Resources, workers: int, least: int | None, expected: int
+) -> None:
+    recipe = replace(demo(), workers_per_replica=workers, min_workers_per_replica=least)
+    assert window(recipe, resources) == expected
+    check_that_one_fits(recipe, resources)
+
+
+@pytest.mark.parametrize(
+    ("resources", "workers", "message"),
+    [
+        (Resources(17), 1, "reserves 17 CPU, each worker's on one node; the whole cluster has 22 CPU"),
+        (Resources(1, 8), 1, "reserves 1 CPU, 8 GPU"),
+        (Resources(2, 1), 5, "reserves 5 workers of 2 CPU, 1 GPU"),
+        (Resources(1, 0, {"lightning": 1}), 1, "1 CPU, 1 lightning.*has 22 CPU, 0 lightning"),
+    ],
+)
+def test_what_can_never_be_placed_is_refused(
+    nodes: list[dict[str, object]], resources: Resources, workers: int, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        check_that_one_fits(replace(demo(), workers_per_replica=workers), resources)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"cpus_per_worker": 0}, "CPUs"),
+        ({"gpus_per_worker": 1.5}, "whole, or a share of one, got 1.5"),
+        ({"custom": {"GPU": 1}}, "not CPU or GPU"),
+        ({"custom": {"lightning": 0}}, "lightning=0"),
+        ({"checkpoint_minutes": 0}, "checkpoint_minutes"),
+    ],
+)
+def test_impossible_resources_are_named(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Resources(**arguments)  # type: ignore[arg-type]
+
+
+def test_loader_processes_run_beside_gpus_only() -> None:
+    assert Resources(8, 1).loader_processes == 7
+    assert Resources(8).loader_processes == 0
