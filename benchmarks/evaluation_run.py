@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 from googlenet import GoogLeNet
@@ -17,7 +18,7 @@ from pipelines.image_folder import list_unlabelled_folder
 from pipelines.predictions import Ensemble, read_cost
 from pipelines.prepare_dataset import prepare_for_evaluation
 from pipelines.run_directory import ReplicaFiles, replica_name
-from pipelines.sharded_prediction import PredictionJob, Predictors, missing_shards, predict
+from pipelines.sharded_prediction import IMAGES_PER_SHARD, PredictionJob, Predictors, missing_shards, predict
 from pipelines.storage import Storage
 
 
@@ -55,12 +56,14 @@ class Stage:
     Attributes:
         seconds: in all.
         steady_seconds: from the start of the first shard to the last file, without start-up.
+        seconds_per_image: while all predictors are at work, pauses between their shards included.
         busy_seconds: summed over the predictors, of predicting alone.
         forward_passes: computed, equal views once.
     """
 
     seconds: float
     steady_seconds: float
+    seconds_per_image: float
     busy_seconds: float
     forward_passes: int
 
@@ -75,10 +78,25 @@ def predict_all(job: PredictionJob, images: int, predictors: Predictors) -> Stag
     files = job.predictions.files("")
     written = {name: Path(job.predictions.path(name)).stat().st_mtime for name in files}
     costs = {name: read_cost(job.predictions, name) for name in files}
-    first_start = min(written[name] - costs[name].seconds for name in files)
+    work = [(written[name] - costs[name].seconds, written[name]) for name in files]
     return Stage(
         seconds,
-        max(written.values()) - first_start,
+        max(written.values()) - min(start for start, _ in work),
+        seconds_per_shard(work, predictors.number) / IMAGES_PER_SHARD,
         sum(cost.seconds for cost in costs.values()),
         sum(cost.forward_passes for cost in costs.values()),
     )
+
+
+def seconds_per_shard(work: Sequence[tuple[float, float]], predictors: int) -> float:
+    """Time a shard between the moments when ``predictors`` shards are begun for the first and the last time.
+
+    ``work`` holds start and end of each shard. Parts of shards within that time count as parts.
+    """
+    turns = sorted([(start, 1) for start, _ in work] + [(end, -1) for _, end in work])
+    at_once = list(accumulate(turn for _, turn in turns))
+    busiest = min(predictors, max(at_once))
+    full = [number for number, shards in enumerate(at_once) if shards >= busiest]
+    first, last = turns[full[0]][0], turns[full[-1] + 1][0]
+    shards = sum(max(0.0, min(end, last) - max(start, first)) / (end - start) for start, end in work)
+    return (last - first) / shards

@@ -22,9 +22,11 @@ from pipelines.storage import Storage
 
 # A shard is what a crash can cost, and what travels at once: at 224 px about 1.5 MB an image.
 IMAGES_PER_SHARD = 16
-# Each predictor leaves a quarter of its CPU to the tasks that feed it; more would wait for each other on one CPU.
+# Each predictor leaves a quarter of its CPU to the tasks that feed it; more would wait for each other on one CPU. Two
+# of them, since much of a task's time is spent waiting for Ray; a GPU is served by more, where there are CPUs for them.
 PREDICTOR_CPUS = 0.75
-FEEDER_CPUS = 0.25
+FEEDER_CPUS = 0.125
+FEEDERS_PER_PREDICTOR = {"cpu": 2, "gpu": 6}
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,11 @@ class Predictors:
 
     number: int
     num_gpus: float
+
+    @property
+    def feeders(self) -> int:
+        """Tasks at once that read, decode and scale images for them."""
+        return self.number * FEEDERS_PER_PREDICTOR["gpu" if self.num_gpus else "cpu"]
 
     @classmethod
     def that_fit(cls, gpus_per_predictor: float) -> "Predictors":
@@ -111,7 +118,7 @@ def _predict_shards(
     # A shard is one row and one block: Ray Data can neither split nor merge what is finished or lost together.
     done = (
         ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards))
-        .map(load, num_cpus=FEEDER_CPUS)
+        .map(load, num_cpus=FEEDER_CPUS, compute=ray.data.TaskPoolStrategy(size=predictors.feeders))
         .map(
             ShardPredictor,
             fn_constructor_args=(job,),
