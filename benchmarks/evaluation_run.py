@@ -56,7 +56,8 @@ class Stage:
     Attributes:
         seconds: in all.
         steady_seconds: from the start of the first shard to the last file, without start-up.
-        seconds_per_image: while all predictors are at work, pauses between their shards included.
+        seconds_per_image: while all predictors are at work, pauses between their shards included; after a quarter of
+            the shards, the first of which find cold caches.
         busy_seconds: summed over the predictors, of predicting alone.
         forward_passes: computed, equal views once.
     """
@@ -91,12 +92,14 @@ def predict_all(job: PredictionJob, images: int, predictors: Predictors) -> Stag
 def seconds_per_shard(work: Sequence[tuple[float, float]], predictors: int) -> float:
     """Time a shard between the moments when ``predictors`` shards are begun for the first and the last time.
 
-    ``work`` holds start and end of each shard. Parts of shards within that time count as parts.
+    ``work`` holds start and end of each shard. Parts of shards within that time count as parts; the first quarter of
+    the shards is left out.
     """
     turns = sorted([(start, 1) for start, _ in work] + [(end, -1) for _, end in work])
     at_once = list(accumulate(turn for _, turn in turns))
     busiest = min(predictors, max(at_once))
     full = [number for number, shards in enumerate(at_once) if shards >= busiest]
-    first, last = turns[full[0]][0], turns[full[-1] + 1][0]
+    warm = sorted(end for _, end in work)[len(work) // 4]
+    first, last = max(warm, turns[full[0]][0]), turns[full[-1] + 1][0]
     shards = sum(max(0.0, min(end, last) - max(start, first)) / (end - start) for start, end in work)
     return (last - first) / shards

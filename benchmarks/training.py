@@ -35,7 +35,7 @@ from googlenet.loop import LoopSettings, TrainState, train_step
 from googlenet.optim import LearningRate, PolyakAverage, build_sgd
 from googlenet.preprocessing import SCRATCH_PREPROCESSING
 from googlenet.randomness import torch_generator
-from googlenet.records import ROW_GROUP_IMAGES, SCHEMA, Records
+from googlenet.records import SCHEMA, WRITE_OPTIONS, Records
 from googlenet.training_batches import Batch, TrainingSamples, training_batches
 from pipelines.allocator import KEEP_FREED_MEMORY
 
@@ -159,13 +159,7 @@ def write_shard(folder: str, encoded: Sequence[bytes]) -> None:
     """A Parquet shard as the project writes it."""
     rows = [(f"{number}.jpg", data, number % CLASSES, 0, 0) for number, data in enumerate(encoded)]
     columns = dict(zip(SCHEMA.names, map(list, zip(*rows, strict=True)), strict=True))
-    pq.write_table(
-        pa.table(columns, SCHEMA),
-        Path(folder) / "shard.parquet",
-        row_group_size=ROW_GROUP_IMAGES,
-        compression="none",
-        write_page_checksum=True,
-    )
+    pq.write_table(pa.table(columns, SCHEMA), Path(folder) / "shard.parquet", **WRITE_OPTIONS)
 
 
 def main(arguments: Arguments) -> None:

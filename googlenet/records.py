@@ -21,11 +21,18 @@ SCHEMA = pa.schema(
         ("height", pa.int32()),
     ]
 )
-# A record is read together with its row group, so groups are small; encoded images do not compress further.
-ROW_GROUP_IMAGES = 32
+# A record is read together with its row group, so groups are small; smaller ones make footers large. Encoded images do
+# not compress further, and the smallest and largest image of a group would be kept in the footer as its statistics.
+ROW_GROUP_IMAGES = 8
+WRITE_OPTIONS = {
+    "row_group_size": ROW_GROUP_IMAGES,
+    "compression": "none",
+    "write_statistics": False,
+    "write_page_checksum": True,
+}
 DEFAULT_CACHE_BYTES = 1 << 30
-# An open file costs memory for its footer, and a descriptor.
-OPEN_SHARDS = 128
+# An open file costs memory for its footer, 150 KB for 256 images, and a descriptor.
+OPEN_SHARDS = 512
 
 
 class RecordsError(OSError):
@@ -79,7 +86,10 @@ class Records(Sequence[Record]):
             raise IndexError(f"record {index} of {len(self)}")
         shard = bisect_right(self._ends, index)
         row = index - (self._ends[shard - 1] if shard else 0)
-        group = self._row_group(shard, row // ROW_GROUP_IMAGES)
+        try:
+            group = self._row_group(shard, row // ROW_GROUP_IMAGES)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise RecordsError(f"{self._paths[shard]} is damaged or out of reach: {error}") from error
         at = row % ROW_GROUP_IMAGES
         return Record(*(group.column(name)[at].as_py() for name in ("image_id", "image", "label")))
 
@@ -92,10 +102,7 @@ class Records(Sequence[Record]):
         if key in self._cache:
             self._cache.move_to_end(key)
             return self._cache[key]
-        try:
-            table = self._file(shard).read_row_group(group, columns=["image_id", "image", "label"])
-        except (OSError, pa.ArrowInvalid) as error:
-            raise RecordsError(f"{self._paths[shard]} is damaged or out of reach: {error}") from error
+        table = self._file(shard).read_row_group(group, columns=["image_id", "image", "label"])
         self._cache[key] = table
         self._cached_bytes += table.nbytes
         while self._cached_bytes > self._cache_bytes and len(self._cache) > 1:
@@ -107,7 +114,10 @@ class Records(Sequence[Record]):
         if shard not in self._files:
             stream = self._filesystem.open_input_file(self._paths[shard])
             # Pre-buffering asks a remote store for a row group's columns at once.
-            self._files[shard] = pq.ParquetFile(stream, page_checksum_verification=True, pre_buffer=True)
+            file = pq.ParquetFile(stream, page_checksum_verification=True, pre_buffer=True)
+            if (images := file.metadata.row_group(0).num_rows) > ROW_GROUP_IMAGES:
+                raise OSError(f"its row groups are of {images} images, not of {ROW_GROUP_IMAGES}; prepare it again")
+            self._files[shard] = file
             if len(self._files) > OPEN_SHARDS:
                 self._files.popitem(last=False)[1].close(force=True)
         self._files.move_to_end(shard)

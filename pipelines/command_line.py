@@ -1,18 +1,24 @@
 """Command lines from dataclasses: every field an option, unknown ones refused, errors in one message."""
 
+import errno
 import sys
 from collections.abc import Callable
 from typing import TypeVar
 
 import tyro
 
+from googlenet.records import RecordsError
 from pipelines import embedded_dataset
 from pipelines.errors import UserError
+from pipelines.interruption import INTERRUPTED_EXIT_CODE, MESSAGE, interrupt_on_sigterm
 from pipelines.storage import Storage
 
 T = TypeVar("T")
 
 USAGE_EXIT_CODE = 2
+STORAGE_EXIT_CODE = 1
+# What a disk or a server answers when it cannot; anything else may be a fault of this program.
+STORAGE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EACCES}
 
 
 def parse(arguments: type[T], default: T | None = None) -> T:
@@ -32,12 +38,34 @@ def absolute_data(data: str) -> str:
 
 
 def run_command(main: Callable[[], int | None]) -> None:
-    """Run ``main`` and exit with its code; a :class:`UserError` is printed without a traceback."""
+    """Run ``main`` and exit with its code; a :class:`UserError`, or a store that fails, is told without a traceback."""
+    interrupt_on_sigterm()
     try:
         sys.exit(main() or 0)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(USAGE_EXIT_CODE)
+    except Exception as error:
+        failure = storage_failure(error)
+        if failure is None:
+            raise
+        print(f"error: {failure}\nthe same command goes on from here once that is mended", file=sys.stderr)
+        sys.exit(STORAGE_EXIT_CODE)
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
+        print(f"\n{MESSAGE}", file=sys.stderr)
+        sys.exit(INTERRUPTED_EXIT_CODE)
+
+
+def storage_failure(error: BaseException) -> str | None:
+    """The failure of a disk, server or shard that is behind ``error``, in one line; None if it is something else.
+
+    Ray wraps what a worker raised, sometimes more than once.
+    """
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        if isinstance(current, RecordsError) or (isinstance(current, OSError) and current.errno in STORAGE_ERRNOS):
+            return str(current).strip().splitlines()[-1]
+        current = getattr(current, "cause", None) or current.__cause__
+    return None

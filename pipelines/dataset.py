@@ -87,6 +87,16 @@ def read_manifest(run: Storage) -> Manifest:
     return Manifest.from_dict(run.read_json(MANIFEST))
 
 
+def check_that_it_is_there(run: Storage) -> None:
+    """Make sure that nobody has taken the run directory away; what is written to a new one in its place is lost.
+
+    Raises:
+        UserError: it is so.
+    """
+    if not run.exists(MANIFEST):
+        raise UserError(f"the run directory {run} has vanished; bring it back and give the same command again")
+
+
 def check_shards(run: Storage, manifest: Manifest) -> None:
     """Make sure that every shard is there and is the one that was prepared, by its footer; reads no images.
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from googlenet.crops import scaled_size
 from googlenet.images import ImageDecodeError, decode_rgb
-from googlenet.records import ROW_GROUP_IMAGES, SCHEMA
+from googlenet.records import SCHEMA, WRITE_OPTIONS
 from pipelines import embedded_dataset
 from pipelines.dataset import SHARD_DIGEST
 from pipelines.image_folder import ImageFile
@@ -131,14 +131,7 @@ def write_shard(run: Storage, source: Source, plan: ShardPlan) -> dict[str, Any]
             columns[name].append(value)
     schema = SCHEMA.with_metadata({SHARD_DIGEST: digest.hexdigest()})
     with run.writing(f"{DATASET}/{plan.file}") as stream:
-        # Encoded images do not compress; random access is quicker without.
-        pq.write_table(
-            pa.table(columns, schema),
-            stream,
-            row_group_size=ROW_GROUP_IMAGES,
-            compression="none",
-            write_page_checksum=True,
-        )
+        pq.write_table(pa.table(columns, schema), stream, **WRITE_OPTIONS)
     counts = {str(label): count for label, count in Counter(columns["label"]).items()}
     result = {"images": len(columns["label"]), "counts": counts, "digest": digest.hexdigest(), "rejected": rejected}
     run.write_json(f"{DATASET}/{plan.note}", {"plan": plan.digest, **result})

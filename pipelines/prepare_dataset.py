@@ -32,7 +32,7 @@ BadImages = Literal["stop", "quarantine"]
 QUARANTINE = f"{DATASET}/quarantine.jsonl"
 # The fields of a recipe that decide the prepared data set.
 RECIPE_FIELDS = ("data", "data_seed", "val_percent", "images_per_shard", "stored_short_side_px")
-EVALUATION_IMAGES_PER_SHARD = 1024
+EVALUATION_IMAGES_PER_SHARD = 256
 NAMES_IN_MESSAGE = 20
 
 
@@ -172,7 +172,7 @@ class Arguments:
     """Seed of the embedded data set."""
     val_percent: float = 10.0
     """Share of each class that becomes validation, in percent, where the folder has no split."""
-    images_per_shard: int = 1024
+    images_per_shard: int = 256
     """Images in one Parquet shard."""
     stored_short_side_px: int | None = None
     """Store larger images shrunk to this shorter side, as JPEG of quality 95; None keeps every original byte."""

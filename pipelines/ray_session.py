@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipelines.interruption import interrupt_on_sigterm
 from pipelines.storage import Storage
 
 # On a laptop Ray would take 30 % of the memory; shards of decoded images need far less.
@@ -46,6 +47,7 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
         log_to_driver=False,
         **local,
     )
+    interrupt_on_sigterm()
     _quieten_ray_data()
     try:
         yield

@@ -38,7 +38,7 @@ class Recipe:
     """Seed of the embedded data set."""
     val_percent: float = 10.0
     """Share of each class that becomes validation, in percent, where the folder has no split."""
-    images_per_shard: int = 1024
+    images_per_shard: int = 256
     """Images in one Parquet shard."""
     stored_short_side_px: int | None = None
     """Store larger images shrunk to this shorter side, as JPEG of quality 95; None keeps every original byte."""

@@ -174,6 +174,8 @@ def _fit(
     from ray.train.torch import TorchTrainer
 
     def train(config: dict[str, Any]) -> dict[str, str] | None:
+        import ray.train.torch
+
         from googlenet.data_parallel import Share
         from googlenet.health import TrainingError
         from googlenet.records import RecordsError
@@ -183,7 +185,7 @@ def _fit(
         context = ray.train.get_context()
         share = Share(context.get_world_rank(), context.get_world_size())
         try:
-            train_replica(ReplicaTask(**config, share=share))
+            train_replica(ReplicaTask(**config, device=str(ray.train.torch.get_device()), share=share))
         except (TrainingError, RecordsError) as error:
             if share.workers > 1 and isinstance(error, RecordsError):
                 raise  # the other workers did not see it and wait

@@ -23,6 +23,7 @@ class ReplicaTask:
         arithmetic: of the training.
         loader_processes: that load samples beside the training; 0 loads between the steps.
         board: the handle of a ProgressBoard, or None.
+        device: that computes, as PyTorch names it.
         share: of this worker in the replica's batches.
     """
 
@@ -33,6 +34,7 @@ class ReplicaTask:
     arithmetic: Arithmetic = FP32
     loader_processes: int = 0
     board: Any = None
+    device: str = "cpu"
     share: Share = ALONE
 
     @property

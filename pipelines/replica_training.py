@@ -1,4 +1,4 @@
-"""Training of one replica inside a Ray Train worker: records in, weights and metrics out.
+"""Training of one replica: records in, weights and metrics out.
 
 Whatever interrupts it, it goes on from its newest checkpoint with the same result as if nothing had happened.
 """
@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import ray.train.torch
 import torch
 from torch import Tensor
 
@@ -30,7 +29,7 @@ from googlenet.training_batches import Batch, TrainingSamples, training_batches
 from googlenet.views import cut_views, scale_image
 from googlenet.weights import to_safetensors
 from pipelines.checkpoints import CHECKPOINTS_KEPT, Checkpoint, Checkpoints
-from pipelines.dataset import Manifest, open_records, read_manifest
+from pipelines.dataset import Manifest, check_that_it_is_there, open_records, read_manifest
 from pipelines.epoch_report import EpochReport
 from pipelines.initial_weights import apply_initial_weights
 from pipelines.progress import warn
@@ -44,7 +43,7 @@ PREPROCESSING: dict[str, Preprocessing] = {"caffe": CAFFE_PREPROCESSING, "scratc
 def train_replica(task: ReplicaTask) -> None:
     """Train ``task.replica`` from its newest checkpoint, or from the beginning, to its end.
 
-    Runs in a Ray Train worker.
+    Runs in a worker of Ray Train, or in any process.
 
     Raises:
         TrainingError: a head learns nothing, and the recipe says to stop then.
@@ -67,6 +66,7 @@ def train_replica(task: ReplicaTask) -> None:
             error = validation_error(state, val, recipe.crop_px, settings)
             history.append({**report.metrics(), "val_top1_error": error})
             begun = None
+            check_that_it_is_there(task.run)
             checkpoints.save(_checkpoint(state, history, monitor, None))
             _write_metrics(task, history)
         checkpoints.wait()
@@ -103,6 +103,7 @@ def _train_epoch(
         report.on_step(train_step(state, batch, settings))
         if time.monotonic() - saved >= task.checkpoint_seconds:
             saved = time.monotonic()
+            check_that_it_is_there(task.run)
             checkpoints.save(_checkpoint(state, history, report.monitor, report.state()))
     report.flush()
 
@@ -177,7 +178,7 @@ def _initial_state(task: ReplicaTask, manifest: Manifest, settings: LoopSettings
     initialise(model, recipe.initialisation, generator)
     if recipe.init_weights:
         settings = replace(settings, preprocessing=apply_initial_weights(task.run, recipe, model))
-    model = model.to(ray.train.torch.get_device()).to(memory_format=torch.channels_last)
+    model = model.to(task.device).to(memory_format=torch.channels_last)
     model = synchronised_model(model, task.share)
     optimizer = build_sgd(
         model, momentum=recipe.momentum, weight_decay=recipe.weight_decay, decay_biases=recipe.decay_biases

@@ -68,9 +68,21 @@ class Resources:
 
 
 def window(recipe: Recipe, resources: Resources) -> int:
-    """How many replicas the cluster's nodes hold at once; a worker is of one node, a replica may be of several."""
-    workers = sum(_workers_on(node["Resources"], resources) for node in ray.nodes() if node["Alive"])
-    return workers // recipe.least_workers
+    """How many replicas the cluster holds at once, with the nodes that its autoscaler may add.
+
+    A worker is of one node, a replica may be of several.
+    """
+    alive = sum(_workers_on(node["Resources"], resources) for node in ray.nodes() if node["Alive"])
+    # More replicas than there is room for now have to be asked for: their demand is what makes an autoscaler grow.
+    return max(alive, _workers_at_most(resources)) // recipe.least_workers
+
+
+def _workers_at_most(resources: Resources) -> int:
+    """How many workers the autoscaler's node groups hold when they are at their largest; 0 without an autoscaler."""
+    # The only place where Ray keeps it; Ray Train reads it there for the same purpose.
+    config = ray._private.state.state.get_cluster_config()
+    groups = config.node_group_configs if config else []
+    return sum(_workers_on(group.resources, resources) * max(0, group.max_count) for group in groups)
 
 
 def _workers_on(node: Mapping[str, float], resources: Resources) -> int:
@@ -85,7 +97,7 @@ def _held(name: str, amount: float, need: float) -> int:
 
 
 def check_that_one_fits(recipe: Recipe, resources: Resources) -> None:
-    """Refuse what the connected cluster can never hold.
+    """Refuse what the connected cluster can never hold, however large it grows.
 
     Raises:
         UserError: it is so.

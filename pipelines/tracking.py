@@ -35,6 +35,8 @@ FOLLOW_SECONDS = 5.0
 STEP_METRIC = "step/learning_rate"
 METRICS_PER_CALL = 1000
 CLOSE_SECONDS = 60.0
+# A job that is stopped is killed after three seconds.
+INTERRUPTED_SECONDS = 1.5
 # A server that is away answers for none of these long; the follower tries again by itself.
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -89,10 +91,11 @@ class Tracker:
         return self
 
     def __exit__(self, exception_type: object, *_: object) -> None:
+        interrupted = exception_type is KeyboardInterrupt
         if exception_type is not None or self._final is None:
-            self._final = "KILLED" if exception_type is KeyboardInterrupt else "FAILED"
+            self._final = "KILLED" if interrupted else "FAILED"
         self._stop.set()
-        self._thread.join(CLOSE_SECONDS)
+        self._thread.join(INTERRUPTED_SECONDS if interrupted else CLOSE_SECONDS)
 
     def update(self, phases: dict[int, str]) -> None:
         """The phase of each replica, as the scheduler sees it."""

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from googlenet import records as records_module
-from googlenet.records import SCHEMA, Records
+from googlenet.records import ROW_GROUP_IMAGES, SCHEMA, WRITE_OPTIONS, Records, RecordsError
 
 
 def jpeg(number: int) -> bytes:
@@ -32,7 +32,7 @@ def write_shards(tmp_path: Path) -> tuple[list[str], list[int]]:
     for number, size in enumerate(sizes):
         rows = [(f"{i}.jpg", jpeg(i), i % 3, 50, 40) for i in range(first, first + size)]
         table = pa.table(dict(zip(SCHEMA.names, map(list, zip(*rows, strict=True)), strict=True)), SCHEMA)
-        pq.write_table(table, tmp_path / f"{number}.parquet", row_group_size=32)
+        pq.write_table(table, tmp_path / f"{number}.parquet", **WRITE_OPTIONS)
         paths.append(str(tmp_path / f"{number}.parquet"))
         first += size
     return paths, sizes
@@ -53,7 +53,7 @@ def test_every_record_is_found_by_its_index(shards: tuple[list[str], list[int]])
 
 
 def test_the_cache_stays_below_its_bound(shards: tuple[list[str], list[int]]) -> None:
-    bound = 3 * 32 * len(jpeg(0))
+    bound = 3 * ROW_GROUP_IMAGES * len(jpeg(0))
     records = open_all(shards, cache_bytes=bound)
     for index in range(104):
         assert records[index].image == jpeg(index)
@@ -67,3 +67,10 @@ def test_few_files_are_open_at_once(shards: tuple[list[str], list[int]], monkeyp
     for index in [0, 70, 103, 1, 102, 69]:
         assert records[index].image == jpeg(index)
         assert len(records._files) == 1
+
+
+def test_shards_of_another_make_are_refused(shards: tuple[list[str], list[int]]) -> None:
+    table = pq.read_table(shards[0][0])
+    pq.write_table(table, shards[0][0], row_group_size=32)
+    with pytest.raises(RecordsError, match="row groups are of 32 images"):
+        open_all(shards)[0]

@@ -25,7 +25,6 @@ class Killed(Exception):  # noqa: N818
 
 @pytest.fixture
 def dataset(finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(pipelines.replica_training.ray.train.torch, "get_device", lambda: torch.device("cpu"))
     monkeypatch.setattr(pipelines.replica_training, "use_own_cpus", lambda: None)
     run = tmp_path / "run"
     shutil.copytree(finished_run / "dataset", run / "dataset")

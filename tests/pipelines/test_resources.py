@@ -21,6 +21,7 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
         {"Alive": False, "Resources": GPU_NODE},
     ]
     monkeypatch.setattr(resources_module.ray, "nodes", lambda: found)
+    monkeypatch.setattr(resources_module, "_workers_at_most", lambda _: 0)
     monkeypatch.setattr(resources_module.ray, "cluster_resources", lambda: {"CPU": 22.0, "GPU": 4.0})
     return found
 

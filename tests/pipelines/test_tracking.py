@@ -1,6 +1,14 @@
 """MLflow follows the run directory: nothing lost, nothing twice, and no failure of it reaches the run."""
 
 import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -39,6 +47,11 @@ def write_report_files(run: Storage) -> None:
     run.write_json(COST_JSON, {"predictor_seconds": 9.5})
     run.write(REPORT_MARKDOWN, b"# table")
     run.write("report/views.png", b"picture")
+
+
+def write_steps(run: Storage, replica: int, steps: int) -> None:
+    lines = [{"step": step, "step/loss_logits": 1 / step, "step/learning_rate": 0.1} for step in range(1, steps + 1)]
+    run.write(f"replicas/{replica}/steps/00000.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
 
 
 def follow(run: Storage, uri: str, phases: dict[int, str], succeeded: bool | None = None) -> Tracker:
@@ -107,3 +120,71 @@ def test_a_server_that_is_away_stops_nothing_and_is_told_once(run: Storage, caps
     uri = f"sqlite:///{run.root}/mlflow.db"
     assert follow(run, uri, {0: "done", 1: "training"}).in_step
     assert errors(uri, 0) == [(1, 49.0), (2, 48.0), (3, 47.0)]
+
+
+def start_server(store: Path, port: int) -> subprocess.Popen[bytes]:
+    command = "-m mlflow server --workers 1 --host 127.0.0.1"
+    server = subprocess.Popen(
+        [sys.executable, *command.split(), "--port", str(port), "--backend-store-uri", f"sqlite:///{store}/mlflow.db"]
+        + ["--artifacts-destination", str(store / "artifacts")],
+        env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    wait_until(lambda: answers(f"http://127.0.0.1:{port}/health"), server)
+    return server
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+def wait_until(ready: Callable[[], bool], server: subprocess.Popen[bytes] | None = None, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not ready():
+        assert server is None or server.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def stop_server(server: subprocess.Popen[bytes]) -> None:
+    os.killpg(server.pid, signal.SIGKILL)
+    server.wait()
+
+
+def test_a_server_that_dies_and_comes_back_gets_every_step_once(run: Storage, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    uri, store = f"http://127.0.0.1:{port}", tmp_path / "store"
+    store.mkdir()
+    server = start_server(store, port)
+
+    def steps() -> list[int]:
+        child = runs_of(uri)["replica_0"].info.run_id  # type: ignore[attr-defined]
+        return [metric.step for metric in MlflowClient(uri).get_metric_history(child, "step/loss_logits")]
+
+    try:
+        with Tracker(run, RECIPE, MANIFEST, uri) as tracker:
+            tracker.update({0: "training", 1: "waiting"})
+            write_steps(run, 0, 20)
+            wait_until(lambda: MlflowClient(uri).get_experiment_by_name("googlenet-ensemble") is not None)
+            wait_until(lambda: len(runs_of(uri)) == 3 and len(steps()) == 20)
+            stop_server(server)
+            write_steps(run, 0, 40)
+            time.sleep(6)  # more than a turn of the follower
+            write_steps(run, 0, 50)
+            server = start_server(store, port)
+            write_report_files(run)
+            tracker.update({0: "done", 1: "done"})
+            tracker.finish(succeeded=True)
+        assert tracker.in_step
+        assert steps() == list(range(1, 51))
+        assert runs_of(uri)["ensemble"].info.status == "FINISHED"  # type: ignore[attr-defined]
+    finally:
+        stop_server(server)

@@ -1,0 +1,60 @@
+"""Ctrl-C and SIGTERM: the job ends within seconds, leaves no process behind, and goes on as if nothing had happened."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pipelines.recipes import Recipe
+from pipelines.train_ensemble import Arguments, run_job
+
+ROOT = Path(__file__).parents[2]
+LONGEST_SECONDS = 15
+
+
+def family(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("kind", ["Ctrl-C", "SIGTERM"])
+def test_an_interrupted_job_ends_at_once_and_goes_on_where_it_was(
+    ray_cluster: str, finished_run: Path, tiny_recipe: Recipe, tmp_path: Path, kind: str
+) -> None:
+    run, log, recipe = tmp_path / "run", tmp_path / "log", tmp_path / "recipe.json"
+    recipe.write_text(json.dumps(tiny_recipe.to_dict()))
+    command = [sys.executable, "pipelines/train_ensemble.py", "--recipe", str(recipe), "--run-dir", str(run)]
+    environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_ADDRESS": ray_cluster}
+    if kind == "Ctrl-C":
+        environment.pop("RAY_ADDRESS")  # on a laptop, with a cluster of its own
+    with log.open("wb") as output:
+        job = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    while not list(run.glob("replicas/*/metrics.jsonl")):
+        assert job.poll() is None, log.read_text()
+        time.sleep(0.05)
+    children = family(job)
+    interrupted = time.monotonic()
+    if kind == "Ctrl-C":
+        os.killpg(job.pid, signal.SIGINT)  # a terminal sends it to all processes in the foreground
+    else:
+        job.terminate()
+    assert job.wait(timeout=60) == 130, log.read_text()
+    assert time.monotonic() - interrupted < LONGEST_SECONDS
+    assert log.read_text().rstrip().endswith("interrupted; the same command goes on from here")
+    assert "Traceback" not in log.read_text()
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert not alive
+    assert not (run / "report").exists()
+    if kind == "SIGTERM":
+        assert run_job(Arguments(fields=tiny_recipe, run_dir=str(run))) == 0
+        for replica in range(3):
+            ours, reference = (r / f"replicas/{replica}/weights.safetensors" for r in (run, finished_run))
+            assert ours.read_bytes() == reference.read_bytes()

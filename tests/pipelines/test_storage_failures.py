@@ -1,0 +1,100 @@
+"""A store that fills up or goes away, a shard that breaks: one clear error, and nothing that was written is lost."""
+
+import errno
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from googlenet.records import RecordsError
+from pipelines.command_line import run_command, storage_failure
+from pipelines.errors import UserError
+from pipelines.evaluate_ensemble import evaluate_run
+from pipelines.recipes import Recipe
+from pipelines.replica_task import ReplicaTask
+from pipelines.replica_training import train_replica
+from pipelines.storage import Storage
+from pipelines.train_ensemble import Arguments, run_job
+
+pytestmark = pytest.mark.timeout(300)
+SMALL_DISK_BYTES = 6 << 20
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={SMALL_DISK_BYTES}", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a disk of its own needs root")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_is_named_and_once_there_is_room_the_same_job_completes(
+    ray_cluster: str, finished_run: Path, tiny_recipe: Recipe, small_disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = small_disk / "run"
+    shutil.copytree(finished_run / "dataset", run / "dataset")
+    shutil.copy(finished_run / "run.json", run)
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(shutil.disk_usage(small_disk).free - 400_000))
+    job = Arguments(fields=tiny_recipe, run_dir=str(run), max_failures=0)
+    assert run_job(job) == 1
+    assert f"No space left on device: '{run}/replicas/0/checkpoints/" in capsys.readouterr().out
+    ballast.unlink()
+    assert run_job(job) == 0
+    for replica in range(3):
+        ours, reference = (r / f"replicas/{replica}/weights.safetensors" for r in (run, finished_run))
+        assert ours.read_bytes() == reference.read_bytes()
+
+
+def test_a_run_directory_that_vanishes_is_not_begun_anew(
+    finished_run: Path, tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished_run / "dataset", run / "dataset")
+
+    def unplug(*_: object) -> float:
+        shutil.rmtree(run)
+        return 0.0
+
+    monkeypatch.setattr("pipelines.replica_training.validation_error", unplug)
+    with pytest.raises(UserError, match=f"the run directory {run} has vanished"):
+        train_replica(ReplicaTask(Storage.at(str(run)), replace(tiny_recipe, epochs=1), 0))
+    assert not list(run.glob("**/*.safetensors"))
+
+
+def test_a_shard_that_breaks_during_the_evaluation_is_named(
+    ray_cluster: str, finished_run: Path, tiny_recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished_run, run)
+    shutil.rmtree(run / "predictions")
+    shard = run / "dataset/val/00001.parquet"
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 3] ^= 255  # the footer stays whole
+    shard.write_bytes(data)
+
+    def evaluate() -> int:
+        evaluate_run(Storage.at(str(run)), tiny_recipe)
+        return 0
+
+    with pytest.raises(SystemExit) as ended:
+        run_command(evaluate)
+    assert ended.value.code == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"error: {shard} is damaged or out of reach")
+    assert "Traceback" not in printed
+
+
+def test_other_errors_keep_their_traceback() -> None:
+    assert storage_failure(ValueError("a bug")) is None
+    assert storage_failure(OSError(errno.ENOENT, "a bug of ours, perhaps")) is None
+    wrapped = RuntimeError("wrapped")
+    wrapped.__cause__ = OSError(errno.ENOSPC, "No space left on device", "/disk/file")
+    assert storage_failure(wrapped) == "[Errno 28] No space left on device: '/disk/file'"
+    assert storage_failure(RecordsError("a shard is damaged")) == "a shard is damaged"
