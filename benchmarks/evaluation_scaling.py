@@ -3,8 +3,8 @@
     python -m benchmarks.evaluation_scaling
 
 A narrow network, all 144 views. Costs are of the time when all predictors are at work, pauses between their shards
-included: predictors start one after the other, and one of them is the last. Memory is the peak of what each process has for itself (unique set size), of the
-driver and of the largest worker.
+included: predictors start one after the other, and one of them is the last. The first quarter of the shards is left
+out. Memory is the peak of what each process has for itself (unique set size), of the driver and of the largest worker.
 """
 
 import os

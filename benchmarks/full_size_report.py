@@ -108,7 +108,9 @@ def main(arguments: Arguments) -> None:
             seconds = [took for took, _ in found]
             peak_mb = max(peak for _, peak in found)
             spread = f"{min(seconds):.0f} - {max(seconds):.0f}"
-            print(f"| {images} | {size:.2f} | {statistics.median(seconds):.0f} | {spread} | {peak_mb:.0f} |", flush=True)
+            print(
+                f"| {images} | {size:.2f} | {statistics.median(seconds):.0f} | {spread} | {peak_mb:.0f} |", flush=True
+            )
     print_circumstances(arguments.rounds)
 
 

@@ -1,4 +1,4 @@
-"""The same training samples through three loader libraries: PyTorch's DataLoader, which the project uses, grain, torchdata.
+"""The same training samples through PyTorch's DataLoader, which the project uses, through grain and through torchdata.
 
     python -m benchmarks.loader_libraries
 

@@ -107,9 +107,7 @@ def main(arguments: Arguments) -> None:
     resident: dict[int, list[float]] = {number: [] for number in arguments.records}
     with tempfile.TemporaryDirectory() as folder:
         write_shard(folder, photographs_of_size("", IMAGES_PER_SHARD, 128, 96))
-        batches = {
-            n: _batches(_records(folder, n, arguments.cache_bytes), arguments) for n in arguments.records
-        }
+        batches = {n: _batches(_records(folder, n, arguments.cache_bytes), arguments) for n in arguments.records}
         for round_number in range(arguments.rounds + 1):  # the first one warms up
             for number, source in batches.items():
                 whole, loading = _steps(state, source, settings, arguments.steps)
@@ -118,7 +116,9 @@ def main(arguments: Arguments) -> None:
                     load_ms[number].append(loading)
                     resident[number].append(psutil.Process().memory_info().rss / 1e6)
     first = arguments.records[0]
-    print("| records | ms a step, median (lowest - highest) | x | of it loading | order: us an index | KB | process MB |")
+    print(
+        "| records | ms a step, median (lowest - highest) | x | of it loading | order: us an index | KB | process MB |"
+    )
     print("| ---: |" + " ---: |" * 6)
     for number in arguments.records:
         ms, loading = statistics.median(step_ms[number]), statistics.median(load_ms[number])

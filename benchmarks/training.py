@@ -2,7 +2,7 @@
 
     python -m benchmarks.training --photos PHOTOS
 
-Against the same step on a batch that already lies in memory, and against a loop in the style of torchvision's references:
+Against the same step on a batch that already lies in memory, and against a loop as torchvision's references have it:
 its GoogLeNet, Pillow images in a DataLoader with worker processes, fp32.
 """
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 Precision = Literal["fp32", "bf16"]
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -61,7 +61,7 @@ def can_compile(device: str) -> bool:
     return device != "cpu" or any(name and shutil.which(name) for name in compilers)
 
 
-def compile_network(network: nn.Module) -> Callable[[Tensor], Any]:
+def compile_network(network: nn.Module) -> Callable[..., Any]:
     """``network`` compiled for one shape of input. Networks of one architecture share what was compiled."""
-    compiled: Callable[[Tensor], Any] = torch.compile(network, dynamic=False)
+    compiled: Callable[..., Any] = torch.compile(network, dynamic=False)
     return compiled

@@ -189,7 +189,7 @@ def _brightness(image: Any, factor: float) -> Any:
 
 
 def _affine(image: Any, factor: float, shift: float) -> Any:
-    """factor * image + shift, rounded and clipped; a tenth of the time of a table."""
+    """Factor * image + shift, rounded and clipped; a tenth of the time of a table."""
     return cv2.addWeighted(image, factor, image, 0.0, shift)
 
 

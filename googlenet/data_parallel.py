@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
@@ -69,5 +68,5 @@ def synchronised_model(model: GoogLeNet, share: Share) -> GoogLeNet:
         return model
     if next(model.parameters()).device.type != "cuda":
         raise ValueError("batch normalisation over several workers needs GPUs: train the variant 'bn' with one worker")
-    synchronised: GoogLeNet = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    synchronised: GoogLeNet = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     return synchronised

@@ -143,7 +143,7 @@ def _losses(state: TrainState, batch: Batch, settings: LoopSettings) -> dict[str
     images = settings.preprocessing(batch.images.to(device, non_blocking=True))
     labels = batch.labels.to(device, non_blocking=True)
     with torch.autocast(device.type, DTYPES[settings.precision], enabled=settings.precision != "fp32"):
-        outputs = (state.forward or state.model)(images, masks)
+        outputs = (state.model if state.forward is None else state.forward)(images, masks)
     return head_losses(outputs, labels, settings.label_smoothing, batch.num_images)
 
 

@@ -9,7 +9,7 @@ Two variants share one description:
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -243,7 +243,8 @@ class GoogLeNet(nn.Module):
 
     def draw_masks(self, images: int, generator: torch.Generator) -> DropoutMasks:
         """Masks for a step on so many images. In a fixed order, so that a generator's state decides all three."""
-        aux = {name: self.aux[name].dropout.draw(images, generator) for name in AUX_POSITIONS if name in self.aux}
+        heads: dict[str, Any] = {name: self.aux[name] for name in AUX_POSITIONS if name in self.aux}
+        aux = {name: head.dropout.draw(images, generator) for name, head in heads.items()}
         return DropoutMasks(self.dropout.draw(images, generator), aux.get("4a"), aux.get("4d"))
 
     def forward(self, images: Tensor, masks: DropoutMasks = NO_MASKS) -> Outputs:

@@ -42,8 +42,7 @@ def placement_line(run: Storage, recipe: Recipe, resources: Resources) -> str:
     workers = f"{recipe.workers_per_replica} workers, each " if recipe.workers_per_replica > 1 else ""
     done = f", {recipe.replicas - waiting} are finished" if waiting < recipe.replicas else ""
     return (
-        f"plan: {recipe.replicas} replicas of {workers}{resources}, "
-        f"{at_once} at once, {waiting - at_once} wait{done}"
+        f"plan: {recipe.replicas} replicas of {workers}{resources}, {at_once} at once, {waiting - at_once} wait{done}"
     )
 
 
@@ -69,9 +68,7 @@ def plan_lines(
     evaluation = passes / (trial.passes_per_second * predictors)
     shards = math.ceil(counts.train / recipe.images_per_shard) + math.ceil(counts.val / recipe.images_per_shard)
     data = f"{counts.train} train, {counts.val} val images of {counts.classes} classes, {shards} shards"
-    per_replica = (
-        f"{steps:,} steps of {recipe.batch_size} images for each replica, {seconds_per_step:.3f} s a step"
-    )
+    per_replica = f"{steps:,} steps of {recipe.batch_size} images for each replica, {seconds_per_step:.3f} s a step"
     predictions = counts.val * bytes_per_image(
         recipe.replicas, len(recipe.policies), counts.classes, len(views), len(view_groups(views))
     )

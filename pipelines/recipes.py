@@ -133,6 +133,11 @@ class Recipe:
 
     def __post_init__(self) -> None:
         self._check_ranges()
+        if self.least_workers > self.workers_per_replica:
+            raise UserError(
+                f"min_workers_per_replica must be at most the {self.workers_per_replica} workers_per_replica, "
+                f"got {self.min_workers_per_replica}"
+            )
         try:
             scales_px(self.crop_px)
             for replica in range(len(self.areas)):
@@ -142,7 +147,8 @@ class Recipe:
 
     def _check_ranges(self) -> None:
         at_least = {
-            "replicas": 1, "workers_per_replica": 1, "min_workers_per_replica": 1, "epochs": 1, "batch_size": 1, "images_per_shard": 1, "width": 1e-3, "data_seed": 0,
+            "workers_per_replica": 1, "min_workers_per_replica": 1,
+            "replicas": 1, "epochs": 1, "batch_size": 1, "images_per_shard": 1, "width": 1e-3, "data_seed": 0,
             "weights_seed": 0, "sampling_seed": 0, "warmup_epochs": 0, "weight_decay": 0, "polyak_epochs": 0,
             "dead_head_epochs": 0,
             "stored_short_side_px": 1,
@@ -159,11 +165,6 @@ class Recipe:
                 raise UserError(f"{name} must be positive, got {value}")
         if not 0 < self.val_percent < 100:
             raise UserError(f"val_percent must be between 0 and 100, got {self.val_percent}")
-        if self.least_workers > self.workers_per_replica:
-            raise UserError(
-                f"min_workers_per_replica must be at most the {self.workers_per_replica} workers_per_replica, "
-                f"got {self.min_workers_per_replica}"
-            )
         if not self.areas:
             raise UserError("areas must hold at least one range")
         if self.init_weights and self.wide_replica_width:

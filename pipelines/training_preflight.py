@@ -1,4 +1,4 @@
-"""Before the training: in which arithmetic. Decided once for all replicas, and kept, so that a resumed one goes on in it.
+"""Before the training: in which arithmetic. Decided once for all replicas and kept, for those that are resumed.
 
 A short run is trained in fp32 as it comes. For a long one the candidates are tried for a few steps each: bfloat16 where
 the hardware has it, compiled where there is a compiler; the one that would be done first is taken.
@@ -7,7 +7,7 @@ the hardware has it, compiled where there is a compiler; the one that would be d
 import math
 from collections.abc import Sequence
 
-from googlenet.arithmetic import FP32, Arithmetic, can_compile, profits_from_bf16
+from googlenet.arithmetic import FP32, Arithmetic, Precision, can_compile, profits_from_bf16
 from pipelines.progress import duration
 from pipelines.recipes import Recipe
 from pipelines.resources import Resources
@@ -63,8 +63,9 @@ def _flops(recipe: Recipe, images: int, classes: int) -> float:
 
 def _candidates(recipe: Recipe, device: str) -> Sequence[Arithmetic]:
     """What may be tried, plain ones first."""
-    precisions = [recipe.training_precision] if recipe.training_precision != "auto" else ["fp32"]
-    if recipe.training_precision == "auto" and profits_from_bf16(device):
+    asked = recipe.training_precision
+    precisions: list[Precision] = ["fp32" if asked == "auto" else asked]
+    if asked == "auto" and profits_from_bf16(device):
         precisions.append("bf16")
     compiled = (False, True) if can_compile(device) else (False,)
     return [Arithmetic(precision, is_compiled) for is_compiled in compiled for precision in precisions]

@@ -1,4 +1,4 @@
-"""How fast a replica trains and predicts with a worker's resources: a few steps on random pixels, in a task of its own."""
+"""How fast a replica trains and predicts with a worker's resources: a few steps on random pixels, in their own task."""
 
 import os
 import time
@@ -32,9 +32,7 @@ class Trial:
     parameters: int
 
 
-def run_trial(
-    recipe: Recipe, resources: Resources, classes: int, arithmetics: Sequence[Arithmetic] = (FP32,)
-) -> Trial:
+def run_trial(recipe: Recipe, resources: Resources, classes: int, arithmetics: Sequence[Arithmetic] = (FP32,)) -> Trial:
     """Measure on the connected cluster, with what one worker of a replica reserves."""
     import ray
 
@@ -113,7 +111,7 @@ def _model(recipe: Recipe, classes: int, device: str) -> Any:
         dropout=(recipe.dropout, recipe.aux_dropout),
     )
     initialise(model, recipe.initialisation, torch_generator(0, "initial_weights"))
-    return model.to(device=device, memory_format=torch.channels_last)
+    return model.to(device).to(memory_format=torch.channels_last)
 
 
 def _pixels(images: int, crop_px: int) -> Any:

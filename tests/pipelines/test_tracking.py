@@ -123,10 +123,17 @@ def test_a_server_that_is_away_stops_nothing_and_is_told_once(run: Storage, caps
 
 
 def start_server(store: Path, port: int) -> subprocess.Popen[bytes]:
-    command = "-m mlflow server --workers 1 --host 127.0.0.1"
+    options = f"--workers 1 --host 127.0.0.1 --port {port} --artifacts-destination {store}/artifacts"
     server = subprocess.Popen(
-        [sys.executable, *command.split(), "--port", str(port), "--backend-store-uri", f"sqlite:///{store}/mlflow.db"]
-        + ["--artifacts-destination", str(store / "artifacts")],
+        [
+            sys.executable,
+            "-m",
+            "mlflow",
+            "server",
+            *options.split(),
+            "--backend-store-uri",
+            f"sqlite:///{store}/mlflow.db",
+        ],
         env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

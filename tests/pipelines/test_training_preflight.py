@@ -1,0 +1,59 @@
+"""In which arithmetic a run is trained: decided once, by trial where that pays, and kept."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from googlenet.arithmetic import FP32, Arithmetic, can_compile, profits_from_bf16
+from googlenet.complexity import forward_flops
+from googlenet.model import GoogLeNet
+from pipelines import training_preflight
+from pipelines.recipes import Recipe, demo, finetune, paper
+from pipelines.resources import Resources
+from pipelines.storage import Storage
+from pipelines.training_preflight import training_arithmetic, training_line
+
+pytestmark = pytest.mark.timeout(200)
+
+
+def test_a_short_run_is_trained_as_it_comes_without_a_trial(tmp_path: Path) -> None:
+    run = Storage.at(str(tmp_path))
+    assert training_arithmetic(run, demo(), Resources(), 2000, 10) == FP32
+    assert training_line(run) == "training arithmetic: fp32, not compiled (little work)"
+    other = Storage.at(str(tmp_path / "other"))
+    assert training_arithmetic(other, replace(demo(), training_precision="bf16"), Resources(), 2000, 10) == Arithmetic(
+        "bf16"
+    )
+
+
+def test_long_runs_are_told_from_short_ones_by_their_multiply_adds() -> None:
+    # Table 1's multiply-adds, twice as many operations, three times for the way there and back.
+    model = GoogLeNet(1000, aux_heads=False)
+    imagenet = training_preflight._flops(replace(paper(), aux_heads=False), 1_281_167, 1000)
+    assert imagenet == pytest.approx(3 * forward_flops(model, 224) * 1_281_167 * 250, rel=0.01)
+    assert imagenet > training_preflight.SMALL_TRAINING_FLOPS["cuda"]
+    assert training_preflight._flops(finetune(), 1_100, 10) < training_preflight.SMALL_TRAINING_FLOPS["cpu"]
+
+
+def test_a_long_run_takes_what_is_done_first_and_stays_with_it(
+    ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(training_preflight.SMALL_TRAINING_FLOPS, "cpu", 0.0)
+    monkeypatch.setattr(training_preflight, "can_compile", lambda _: False)  # a compilation takes a minute
+    run = Storage.at(str(tmp_path))
+    chosen = training_arithmetic(run, tiny_recipe, Resources(), 24, 3)
+    line = training_line(run)
+    tried = ["fp32, not compiled", *(["bf16, not compiled"] if profits_from_bf16("cpu") else [])]
+    assert line.startswith(f"training arithmetic: {chosen} (a replica's steps, from a trial: ")
+    assert all(name in line for name in tried)
+    assert "not compiled" in str(chosen)
+    monkeypatch.setattr(training_preflight, "run_trial", lambda *_: pytest.fail("tried again"))
+    assert training_arithmetic(run, tiny_recipe, Resources(), 24, 3) == chosen
+
+
+@pytest.mark.skipif(not can_compile("cpu"), reason="no C++ compiler")
+def test_candidates_are_plain_first_and_only_what_was_asked_for() -> None:
+    auto, asked = demo(), replace(demo(), training_precision="bf16")
+    assert [str(a) for a in training_preflight._candidates(asked, "cpu")] == ["bf16, not compiled", "bf16, compiled"]
+    assert training_preflight._candidates(auto, "cpu")[0] == FP32
