@@ -31,8 +31,8 @@ class Arguments:
 
     rounds: int = 5
     """Rounds of one epoch."""
-    images: int = 1024
-    """Images in an epoch."""
+    images: int = 8192
+    """Images in an epoch; processes are started for each."""
     batch_size: int = 32
     """Images in a batch."""
     crop_px: int = 224

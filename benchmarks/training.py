@@ -75,8 +75,8 @@ def _ours(folder: str, arguments: Arguments, arithmetic: Arithmetic, in_memory: 
     initialise(model, "he", torch_generator(0, "initial_weights"))
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = build_sgd(model, momentum=0.9, weight_decay=2e-4, decay_biases=False)
-    forward = compile_network(model) if arithmetic.compiled else model
-    state = TrainState(model, optimizer, PolyakAverage(model, 1000), forward=forward)
+    network = compile_network(model) if arithmetic.compiled else model
+    state = TrainState(model, optimizer, PolyakAverage(model, 1000), network_for=lambda _: network)
     settings = LoopSettings(
         LearningRate(0.001, "paper", 0, 1), 10**9, SCRATCH_PREPROCESSING, 0, precision=arithmetic.precision
     )

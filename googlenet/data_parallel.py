@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
@@ -42,6 +43,14 @@ class Share:
             values = values.clone()
             dist.all_reduce(values)
         return values
+
+    def decided(self, value: int) -> int:
+        """The first worker's ``value``, on all of them."""
+        if self.workers == 1:
+            return value
+        decision = torch.tensor(value, device="cuda" if dist.get_backend() == "nccl" else "cpu")
+        dist.broadcast(decision, src=0)
+        return int(decision)
 
 
 ALONE = Share()

@@ -12,12 +12,16 @@ from PIL import Image
 from googlenet.images import Pixels
 
 SOF_MARKERS = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive; all with Huffman codes
+OTHER_FRAMES = (0xC3, 0xC5, 0xC6, 0xC7, *range(0xC9, 0xCC), *range(0xCD, 0xD0))
 SOS, APP1 = 0xDA, 0xE1
+END_OF_IMAGE = b"\xff\xd9"
 STANDALONE_MARKERS = (0x01, *range(0xD0, 0xD9))
 ORIENTATION_TAG, UPRIGHT = 0x0112, 1
 BLOCK_PX = 8
 # A row of the image also draws on its neighbour rows' colours, which are stored at half the height.
 CONTEXT_ROWS = 2
+# Passes that a progressive file lacks are made up for by smoothing between blocks.
+SMOOTHED_MCUS = 2
 
 
 @dataclass(frozen=True)
@@ -29,19 +33,21 @@ class JpegHeader:
         height: in pixels.
         mcu_height: rows that are coded together, 8 or more.
         height_at: where in the file the height is written, 2 bytes.
+        is_progressive: coded in several passes.
     """
 
     width: int
     height: int
     mcu_height: int
     height_at: int
+    is_progressive: bool
 
 
 def read_header(data: bytes) -> JpegHeader | None:
     """The header of a JPEG that :func:`decode_rows` can take; None for anything else."""
     if data[:2] != b"\xff\xd8":
         return None
-    at = 2
+    at, frame = 2, None
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
         if marker == 0xFF or marker in STANDALONE_MARKERS:
@@ -49,22 +55,26 @@ def read_header(data: bytes) -> JpegHeader | None:
             continue
         length = int.from_bytes(data[at + 2 : at + 4], "big")
         segment = data[at + 4 : at + 2 + length]
+        if marker == SOS:
+            # A file whose end is missing is for Pillow to refuse: cut ones are decoded without a complaint.
+            return frame if data.rfind(END_OF_IMAGE) > at else None
         if marker in SOF_MARKERS:
-            return _frame(segment, at + 4)
-        if marker == SOS or (marker == APP1 and not _is_upright(segment)):
+            if frame is not None or (frame := _frame(segment, at + 4, marker)) is None:
+                return None
+        elif marker in OTHER_FRAMES or (marker == APP1 and not _is_upright(segment)):
             return None
         at += 2 + length
     return None
 
 
-def _frame(segment: bytes, at: int) -> JpegHeader | None:
+def _frame(segment: bytes, at: int, marker: int) -> JpegHeader | None:
     if len(segment) < 6:
         return None
     precision, height, width, components = struct.unpack(">BHHB", segment[:6])
     if precision != 8 or components not in (1, 3) or not height or len(segment) < 6 + 3 * components:
         return None
     vertical = max(segment[7 + 3 * component] & 15 for component in range(components))
-    return JpegHeader(width, height, BLOCK_PX * max(1, vertical), at + 1)
+    return JpegHeader(width, height, BLOCK_PX * max(1, vertical), at + 1, marker == SOF_MARKERS[-1])
 
 
 def _is_upright(segment: bytes) -> bool:
@@ -97,7 +107,8 @@ def decode_rows(data: bytes, header: JpegHeader, bottom: int, factor: int = 1) -
     Raises:
         ValueError: the file is damaged.
     """
-    rows = -(-(bottom + CONTEXT_ROWS) // header.mcu_height) * header.mcu_height
+    context = CONTEXT_ROWS + (SMOOTHED_MCUS * header.mcu_height if header.is_progressive else 0)
+    rows = -(-(bottom + context) // header.mcu_height) * header.mcu_height
     is_cut = rows < header.height
     if is_cut:
         data = b"".join((data[: header.height_at], struct.pack(">H", rows), data[header.height_at + 2 :]))

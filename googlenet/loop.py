@@ -52,14 +52,15 @@ class TrainState:
         optimizer: of its parameters.
         average: of its weights.
         step: finished steps since the beginning.
-        forward: ``model``, or what computes the same faster or together with other workers.
+        network_for: gives what computes like ``model``, faster or together with other workers, for batches of so many
+            images; None takes ``model`` itself.
     """
 
     model: GoogLeNet
     optimizer: torch.optim.Optimizer
     average: PolyakAverage
     step: int = 0
-    forward: Callable[..., Outputs] | None = None
+    network_for: Callable[[int], Callable[..., Outputs]] | None = None
 
     def tensors(self) -> dict[str, Tensor]:
         """The state as named tensors; with ``step`` it is all that an exact continuation needs."""
@@ -142,17 +143,12 @@ def _losses(state: TrainState, batch: Batch, settings: LoopSettings) -> dict[str
     masks = settings.share.of_masks(state.model.draw_masks(batch.num_images, dropout))
     images = settings.preprocessing(batch.images.to(device, non_blocking=True))
     labels = batch.labels.to(device, non_blocking=True)
-    with torch.autocast(device.type, DTYPES[settings.precision], enabled=settings.precision != "fp32"):
-        outputs = (state.model if state.forward is None else state.forward)(images, masks)
+    network = state.model if state.network_for is None else state.network_for(batch.num_images)
+    # A worker without an image tells the others statistics of the wrong type if autocast is on.
+    reduced = settings.precision != "fp32" and batch.num_images >= settings.share.workers
+    with torch.autocast(device.type, DTYPES[settings.precision], enabled=reduced):
+        outputs = network(images, masks)
     return head_losses(outputs, labels, settings.label_smoothing, batch.num_images)
-
-
-def train_epoch(
-    state: TrainState, batches: Iterable[Batch], settings: LoopSettings, on_step: Callable[[StepResult], None]
-) -> None:
-    """Take a step for every batch, telling ``on_step`` about each."""
-    for batch in batches:
-        on_step(train_step(state, batch, settings))
 
 
 @torch.inference_mode()

@@ -31,12 +31,20 @@ WRITE_OPTIONS = {
     "write_page_checksum": True,
 }
 DEFAULT_CACHE_BYTES = 1 << 30
+# What Arrow says of a file that it can read and not understand.
+DAMAGE = ("CRC", "deserialize", "Corrupt", "row groups are of")
 # An open file costs memory for its footer, 150 KB for 256 images, and a descriptor.
-OPEN_SHARDS = 512
+OPEN_SHARDS = 256
 
 
 class RecordsError(OSError):
-    """A shard cannot be read as it was written."""
+    """A shard cannot be read as it was written.
+
+    Attributes:
+        is_damaged: it is another one than was written; else it is out of reach, and may come back.
+    """
+
+    is_damaged = False
 
 
 @dataclass(frozen=True)
@@ -89,13 +97,19 @@ class Records(Sequence[Record]):
         try:
             group = self._row_group(shard, row // ROW_GROUP_IMAGES)
         except (OSError, pa.ArrowInvalid) as error:
-            raise RecordsError(f"{self._paths[shard]} is damaged or out of reach: {error}") from error
+            failure = RecordsError(f"{self._paths[shard]} is damaged or out of reach: {error}")
+            failure.is_damaged = isinstance(error, pa.ArrowInvalid) or any(sign in str(error) for sign in DAMAGE)
+            raise failure from error
         at = row % ROW_GROUP_IMAGES
         return Record(*(group.column(name)[at].as_py() for name in ("image_id", "image", "label")))
 
     def __getstate__(self) -> dict[str, object]:
         # Loader workers open their own files and fill their own cache.
         return {**self.__dict__, "_cache": OrderedDict(), "_cached_bytes": 0, "_files": OrderedDict()}
+
+    def share_cache(self, processes: int) -> None:
+        """Keep to a part of the bound, where so many processes read side by side."""
+        self._cache_bytes //= processes
 
     def _row_group(self, shard: int, group: int) -> pa.Table:
         key = shard, group
@@ -113,8 +127,9 @@ class Records(Sequence[Record]):
     def _file(self, shard: int) -> pq.ParquetFile:
         if shard not in self._files:
             stream = self._filesystem.open_input_file(self._paths[shard])
-            # Pre-buffering asks a remote store for a row group's columns at once.
-            file = pq.ParquetFile(stream, page_checksum_verification=True, pre_buffer=True)
+            # Pre-buffering asks a remote store for a row group's columns at once, and keeps them until the next.
+            is_remote = not isinstance(self._filesystem, pafs.LocalFileSystem)
+            file = pq.ParquetFile(stream, page_checksum_verification=True, pre_buffer=is_remote)
             if (images := file.metadata.row_group(0).num_rows) > ROW_GROUP_IMAGES:
                 raise OSError(f"its row groups are of {images} images, not of {ROW_GROUP_IMAGES}; prepare it again")
             self._files[shard] = file

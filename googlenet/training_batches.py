@@ -6,11 +6,12 @@ what a replica sees. Nothing has to be remembered to go on in the middle of an e
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from googlenet.augment import Sampling, draw_sample_from
 from googlenet.data_parallel import ALONE, Share
@@ -43,14 +44,14 @@ class TrainingSamples(Dataset[tuple[Tensor, int]]):
     """Samples of one epoch: item i is the sample of record i, the same whoever asks for it and when."""
 
     def __init__(self, records: Records, crop_px: int, sampling: Sampling, seed: int, epoch: int) -> None:
-        self._records, self._sampling = records, sampling
+        self.records, self._sampling = records, sampling
         self.crop_px, self.seed, self.epoch = crop_px, seed, epoch
 
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self.records)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        record = self._records[index]
+        record = self.records[index]
         generator = numpy_generator(self.seed, "sampling", self.epoch, index)
         return torch.from_numpy(draw_sample_from(record.image, self.crop_px, self._sampling, generator)), record.label
 
@@ -106,7 +107,7 @@ def training_batches(
         collate_fn=_Collate(samples.crop_px),
         # A forked copy of a process that runs threads (Ray's, Arrow's) can hang.
         multiprocessing_context="forkserver" if num_workers else None,
-        worker_init_fn=_use_one_thread if num_workers else None,
+        worker_init_fn=_settle if num_workers else None,
         pin_memory=pin_memory,
     )
     first_image = first_step * batch_size
@@ -114,5 +115,8 @@ def training_batches(
         yield Batch(images, labels, min(batch_size, len(samples) - first_image - number * batch_size))
 
 
-def _use_one_thread(_: int) -> None:
+def _settle(_: int) -> None:
+    """In a new loader process: one thread, and its part of the memory."""
     cv2.setNumThreads(0)
+    info: Any = get_worker_info()
+    info.dataset.records.share_cache(info.num_workers)

@@ -49,15 +49,26 @@ class Checkpoints:
     def __exit__(self, *_: object) -> None:
         self._writer.shutdown()
 
+    def at(self, step: int) -> Checkpoint:
+        """The checkpoint after ``step`` steps, which another process has found whole.
+
+        Raises:
+            OSError: this process does not see it so.
+        """
+        for name in self._names():
+            checkpoint = _read(name, self._folder.read(name)) if int(name.partition(".")[0]) == step else None
+            if checkpoint is not None:
+                return checkpoint
+        raise OSError(f"{self._folder} holds no whole checkpoint of step {step} for this worker, for others it does")
+
     def newest(self, on_damaged: Callable[[str], None]) -> Checkpoint | None:
         """The newest whole checkpoint; ``on_damaged`` is told the names of newer ones that are not whole."""
         for name in reversed(self._names()):
             checkpoint = _read(name, self._folder.read(name))
             if checkpoint is not None:
                 return checkpoint
-            if self._writes:
-                on_damaged(f"{self._folder}/{name}")
-                self._folder.delete(name)
+            on_damaged(f"{self._folder}/{name}")
+            self._folder.delete(name)
         return None
 
     def save(self, checkpoint: Checkpoint) -> None:

@@ -18,7 +18,10 @@ T = TypeVar("T")
 USAGE_EXIT_CODE = 2
 STORAGE_EXIT_CODE = 1
 # What a disk or a server answers when it cannot; anything else may be a fault of this program.
-STORAGE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EACCES}
+STORAGE_ERRNOS = {
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EACCES,
+    errno.ECONNREFUSED, errno.ETIMEDOUT, errno.ENETUNREACH, errno.EHOSTUNREACH,
+}  # fmt: skip
 
 
 def parse(arguments: type[T], default: T | None = None) -> T:
@@ -66,6 +69,6 @@ def storage_failure(error: BaseException) -> str | None:
     while current is not None and id(current) not in seen:
         seen.add(id(current))
         if isinstance(current, RecordsError) or (isinstance(current, OSError) and current.errno in STORAGE_ERRNOS):
-            return str(current).strip().splitlines()[-1]
+            return (str(current).strip().splitlines() or [type(current).__name__])[-1]
         current = getattr(current, "cause", None) or current.__cause__
     return None

@@ -39,11 +39,10 @@ def placement_line(run: Storage, recipe: Recipe, resources: Resources) -> str:
     check_that_one_fits(recipe, resources)
     waiting = recipe.replicas - len(finished_replicas(run, recipe.replicas))
     at_once = min(waiting, window(recipe, resources))
-    workers = f"{recipe.workers_per_replica} workers, each " if recipe.workers_per_replica > 1 else ""
+    workers = f"{recipe.workers_per_replica} workers, " if recipe.workers_per_replica > 1 else ""
     done = f", {recipe.replicas - waiting} are finished" if waiting < recipe.replicas else ""
-    return (
-        f"plan: {recipe.replicas} replicas of {workers}{resources}, {at_once} at once, {waiting - at_once} wait{done}"
-    )
+    placed = f"{at_once} at once, {waiting - at_once} wait{done}"
+    return f"plan: {recipe.replicas} replicas of {workers}{resources} each, {placed}"
 
 
 def plan_lines(
@@ -55,7 +54,7 @@ def plan_lines(
         UserError: not a single replica can ever be placed.
     """
     lines = [placement_line(run, recipe, resources)]
-    trial = run_trial(recipe, resources, counts.classes)
+    trial = run_trial(recipe, resources, counts.classes, None)
     seconds_per_step = trial.seconds_per_step[0]
     waiting = recipe.replicas - len(finished_replicas(run, recipe.replicas))
     steps = math.ceil(counts.train / recipe.batch_size) * recipe.epochs

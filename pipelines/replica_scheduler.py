@@ -137,6 +137,8 @@ def _read(board: Any) -> tuple[dict[int, ReplicaStatus], list[str], Any]:
     """What workers posted, warnings, and the board; a new one where the old one went down with its node."""
     try:
         return *ray.get(board.read.remote()), board
+    except ray.exceptions.ActorUnavailableError:  # for the moment
+        return {}, [], board
     except ray.exceptions.RayActorError:
         return {}, [], ProgressBoard.remote()  # type: ignore[attr-defined]
 
@@ -151,14 +153,14 @@ def _outcome(replica: int, ref: Any) -> ReplicaFailure | None:
 
 def _keep(run: Storage, replica: int, failure: ReplicaFailure | None) -> None:
     """Write the traceback of a failure, or delete the one of an earlier failure."""
-    if failure is None:
-        run.delete(_failure_file(replica))
-        return
     try:
+        if failure is None:
+            run.delete(_failure_file(replica))
+            return
         run.write(_failure_file(replica), failure.traceback.encode())
     except OSError:
-        # Its folder may be what failed; the traceback is then on the terminal alone.
-        print(failure.traceback, flush=True)
+        # The folder may be what failed; the traceback is then on the terminal alone.
+        print(failure.traceback if failure else f"warning: {_failure_file(replica)} cannot be deleted", flush=True)
 
 
 def _failure_file(replica: int) -> str:
@@ -179,6 +181,7 @@ def _fit(
         from googlenet.data_parallel import Share
         from googlenet.health import TrainingError
         from googlenet.records import RecordsError
+        from pipelines.errors import UserError
         from pipelines.replica_task import ReplicaTask
         from pipelines.replica_training import train_replica
 
@@ -186,11 +189,13 @@ def _fit(
         share = Share(context.get_world_rank(), context.get_world_size())
         try:
             train_replica(ReplicaTask(**config, device=str(ray.train.torch.get_device()), share=share))
-        except (TrainingError, RecordsError) as error:
-            if share.workers > 1 and isinstance(error, RecordsError):
-                raise  # the other workers did not see it and wait
+        except (TrainingError, RecordsError, UserError) as error:
+            may_pass = isinstance(error, RecordsError) and not error.is_damaged
+            # Errors of training meet all workers alike; of others the rest would not know, and wait.
+            if may_pass or (share.workers > 1 and not isinstance(error, TrainingError)):
+                raise
             # Another try would end the same way. An error that is returned is not retried.
-            return {"reason": str(error), "traceback": traceback.format_exc()}
+            return {"reason": str(error).strip().splitlines()[-1], "traceback": traceback.format_exc()}
         return None
 
     files = ReplicaFiles(replica)
@@ -229,9 +234,18 @@ def _fit(
 
 
 def _root_cause(error: Exception) -> str:
-    """One line: the worker's own exception rather than Ray's wrapping of it."""
-    for inner in getattr(error, "worker_failures", {}).values():
-        lines = str(inner).strip().splitlines()
-        if lines:
-            return lines[-1]
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+    """One line: what the workers raised rather than Ray's wrapping of it, the death of a worker first.
+
+    The others of a replica may only say that they have lost it.
+    """
+    failures = sorted(
+        getattr(error, "worker_failures", {}).values(), key=lambda inner: not isinstance(inner, ray.exceptions.RayError)
+    )
+    reasons = dict.fromkeys(_one_line(inner) for inner in failures)
+    return "; ".join(reasons) or _one_line(error)
+
+
+def _one_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    name = type(error).__name__
+    return name if not lines else lines[-1] if lines[-1].startswith(name) else f"{name}: {lines[-1]}"

@@ -11,16 +11,15 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from googlenet.arithmetic import compile_network
+from googlenet.arithmetic import can_compile, compile_network
 from googlenet.crops import distinct_views
 from googlenet.data_parallel import parallel_network, synchronised_model
 from googlenet.health import HeadMonitor
 from googlenet.images import decode_rgb
 from googlenet.initialisation import initialise
 from googlenet.loop import LoopSettings, TrainState, count_errors, train_step
-from googlenet.model import DropoutMasks, GoogLeNet, Outputs
+from googlenet.model import GoogLeNet, Outputs
 from googlenet.optim import PolyakAverage, build_sgd
 from googlenet.preprocessing import CAFFE_PREPROCESSING, SCRATCH_PREPROCESSING, Preprocessing
 from googlenet.randomness import torch_generator
@@ -34,9 +33,10 @@ from pipelines.epoch_report import EpochReport
 from pipelines.initial_weights import apply_initial_weights
 from pipelines.progress import warn
 from pipelines.replica_task import ReplicaTask
-from pipelines.training_trial import use_own_cpus
+from pipelines.worker_threads import use_own_cpus
 
 VALIDATION_BATCH_SIZE = 64
+NO_CHECKPOINT = -1
 PREPROCESSING: dict[str, Preprocessing] = {"caffe": CAFFE_PREPROCESSING, "scratch": SCRATCH_PREPROCESSING}
 
 
@@ -57,7 +57,7 @@ def train_replica(task: ReplicaTask) -> None:
     folder = task.run.below(task.files.checkpoints)
     with Checkpoints(folder, CHECKPOINTS_KEPT, writes=task.leads) as checkpoints:
         history, begun = _restore(checkpoints, state, monitor, task)
-        state.forward = _forward(state.model, task)
+        state.network_for = _network_for(state.model, task)
         for epoch in range(len(history), recipe.epochs):
             report = EpochReport(
                 task, epoch, settings.steps_per_epoch, history[-1] if history else None, monitor, begun
@@ -134,19 +134,17 @@ def _centre_crops(records: Records, indices: Sequence[int], crop_px: int) -> Bat
     return Batch.whole(torch.cat(views), torch.tensor(labels))
 
 
-def _forward(model: GoogLeNet, task: ReplicaTask) -> Callable[..., Outputs]:
-    """The network as a step calls it."""
+def _network_for(model: GoogLeNet, task: ReplicaTask) -> Callable[[int], Callable[..., Outputs]]:
+    """The network as a step calls it, by the number of images in the whole batch."""
     network = parallel_network(model, task.share)
-    if not task.arithmetic.compiled:
-        return network
-    compiled, full = compile_network(network), len(task.share.of(range(task.recipe.batch_size)))
-
-    def forward(images: Tensor, masks: DropoutMasks) -> Outputs:
-        # What remains at the end of an epoch is one step in many, not worth another compilation.
-        outputs: Outputs = (compiled if len(images) == full else network)(images, masks)
-        return outputs
-
-    return forward
+    compiled: Callable[..., Outputs] = network
+    if task.arithmetic.compiled:
+        if can_compile(task.device):
+            compiled = compile_network(network)
+        else:
+            warn(task.board, task.replica, "not compiled: the node that decided has a C++ compiler, this one has none")
+    # What remains at the end of an epoch is one step in many, not worth another compilation.
+    return lambda images: compiled if images == task.recipe.batch_size else network
 
 
 def _settings(task: ReplicaTask, num_images: int) -> LoopSettings:
@@ -195,9 +193,12 @@ def _restore(
     def on_damaged(name: str) -> None:
         warn(task.board, task.replica, f"{name} is damaged; going on from the checkpoint before it")
 
-    checkpoint = checkpoints.newest(on_damaged)
-    if checkpoint is None:
+    # The first worker decides where all go on: others may see an older listing of the folder.
+    checkpoint = checkpoints.newest(on_damaged) if task.leads else None
+    step = task.share.decided(checkpoint.step if checkpoint else NO_CHECKPOINT)
+    if step == NO_CHECKPOINT:
         return [], None
+    checkpoint = checkpoint or checkpoints.at(step)
     state.load_tensors(checkpoint.tensors, checkpoint.step)
     monitor.load(checkpoint.progress["monitor"])
     return checkpoint.progress["history"], checkpoint.progress["epoch"]

@@ -19,6 +19,7 @@ class Resources:
         custom: other resources that a worker reserves, by the names that the cluster gives them.
         max_failures: how often a failed replica is started again from its newest checkpoint.
         checkpoint_minutes: time between two checkpoints within an epoch.
+        parallel_replicas: replicas to start at once, whatever the nodes hold now; None for as many as they hold.
     """
 
     cpus_per_worker: float = 1.0
@@ -26,10 +27,13 @@ class Resources:
     custom: Mapping[str, float] = field(default_factory=dict)
     max_failures: int = 2
     checkpoint_minutes: float = 10.0
+    parallel_replicas: int | None = None
 
     def __post_init__(self) -> None:
         if self.cpus_per_worker <= 0 or self.gpus_per_worker < 0 or self.max_failures < 0:
             raise UserError(f"CPUs must be positive, GPUs and failures not negative, got {self}")
+        if self.parallel_replicas is not None and self.parallel_replicas < 1:
+            raise UserError(f"parallel_replicas must be at least 1, got {self.parallel_replicas}")
         if self.checkpoint_minutes <= 0:
             raise UserError(f"checkpoint_minutes must be positive, got {self.checkpoint_minutes}")
         if self.gpus_per_worker > 1 and self.gpus_per_worker % 1:
@@ -51,6 +55,11 @@ class Resources:
                 "batch normalisation over several workers needs GPUs: "
                 "set gpus_per_worker, train with --workers-per-replica 1, or choose --variant paper"
             )
+        if recipe.workers_per_replica > 1 and 0 < self.gpus_per_worker < 1:
+            raise UserError(
+                "two workers of a replica cannot share a GPU (NCCL refuses): "
+                f"gpus_per_worker must be whole with several workers, got {self.gpus_per_worker:g}"
+            )
 
     @property
     def per_worker(self) -> dict[str, float]:
@@ -68,21 +77,14 @@ class Resources:
 
 
 def window(recipe: Recipe, resources: Resources) -> int:
-    """How many replicas the cluster holds at once, with the nodes that its autoscaler may add.
+    """How many replicas the cluster's nodes hold at once, or as many as were asked for.
 
     A worker is of one node, a replica may be of several.
     """
-    alive = sum(_workers_on(node["Resources"], resources) for node in ray.nodes() if node["Alive"])
-    # More replicas than there is room for now have to be asked for: their demand is what makes an autoscaler grow.
-    return max(alive, _workers_at_most(resources)) // recipe.least_workers
-
-
-def _workers_at_most(resources: Resources) -> int:
-    """How many workers the autoscaler's node groups hold when they are at their largest; 0 without an autoscaler."""
-    # The only place where Ray keeps it; Ray Train reads it there for the same purpose.
-    config = ray._private.state.state.get_cluster_config()
-    groups = config.node_group_configs if config else []
-    return sum(_workers_on(group.resources, resources) * max(0, group.max_count) for group in groups)
+    if resources.parallel_replicas is not None:
+        return resources.parallel_replicas
+    workers = sum(_workers_on(node["Resources"], resources) for node in ray.nodes() if node["Alive"])
+    return workers // recipe.least_workers
 
 
 def _workers_on(node: Mapping[str, float], resources: Resources) -> int:
@@ -97,7 +99,7 @@ def _held(name: str, amount: float, need: float) -> int:
 
 
 def check_that_one_fits(recipe: Recipe, resources: Resources) -> None:
-    """Refuse what the connected cluster can never hold, however large it grows.
+    """Refuse what the connected cluster does not hold, unless it was said that it will grow.
 
     Raises:
         UserError: it is so.
@@ -109,5 +111,5 @@ def check_that_one_fits(recipe: Recipe, resources: Resources) -> None:
     workers = f"{recipe.least_workers} workers of {resources}" if recipe.least_workers > 1 else f"{resources}"
     raise UserError(
         f"a replica reserves {workers}, each worker's on one node; the whole cluster has {has}: "
-        "ask for less, or add nodes"
+        "ask for less, add nodes, or say with --parallel-replicas how many it shall grow for"
     )

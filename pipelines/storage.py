@@ -3,6 +3,7 @@
 A root is a local path or a URI that pyarrow or fsspec knows (``s3://``, ``gs://``, ``abfs://``).
 """
 
+import errno
 import io
 import json
 import uuid
@@ -18,6 +19,8 @@ import pyarrow.fs as pafs
 
 # Every unfinished file carries this mark, so that a listing never takes one for a whole one.
 PARTIAL = ".partial-"
+# Failures of writing that do not say what was written.
+WITHOUT_A_NAME = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 @dataclass(frozen=True)
@@ -111,9 +114,9 @@ class Storage:
                 yield stream
             partial.replace(target)
         except OSError as error:
-            if error.errno is None or error.filename is not None:
+            if error.errno not in WITHOUT_A_NAME or error.filename is not None:
                 raise
-            raise OSError(error.errno, error.strerror, target) from error  # a full disk does not say what was written
+            raise OSError(error.errno, error.strerror, target) from error
         finally:
             with suppress(OSError):
                 partial.unlink()

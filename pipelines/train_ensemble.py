@@ -62,6 +62,8 @@ class Arguments:
     """How often a failed replica is started again from its newest checkpoint."""
     checkpoint_minutes: float = 10.0
     """Time between two checkpoints within an epoch; there is one after each epoch in any case."""
+    parallel_replicas: int | None = None
+    """Replicas to start at once, for a cluster that grows on demand; the default is as many as its nodes hold."""
     min_replicas: int | None = None
     """Evaluate once so many replicas are finished, though others failed; the default is all of them."""
     dry_run: bool = False
@@ -83,6 +85,7 @@ def run_job(arguments: Arguments) -> int:
         arguments.worker_resources,
         arguments.max_failures,
         arguments.checkpoint_minutes,
+        arguments.parallel_replicas,
     )
     resources.check(recipe)
     if arguments.dry_run:

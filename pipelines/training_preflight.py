@@ -5,9 +5,8 @@ the hardware has it, compiled where there is a compiler; the one that would be d
 """
 
 import math
-from collections.abc import Sequence
 
-from googlenet.arithmetic import FP32, Arithmetic, Precision, can_compile, profits_from_bf16
+from googlenet.arithmetic import FP32, Arithmetic
 from pipelines.progress import duration
 from pipelines.recipes import Recipe
 from pipelines.resources import Resources
@@ -22,7 +21,7 @@ BACKWARD_AND_FORWARD = 3
 
 
 def training_arithmetic(run: Storage, recipe: Recipe, resources: Resources, images: int, classes: int) -> Arithmetic:
-    """What was decided for ``run`` before, or is now, on the connected cluster; prints it when it is decided."""
+    """What was decided for ``run`` before, or is now, on the connected cluster."""
     if run.exists(TRAINING):
         return Arithmetic.from_dict(run.read_json(TRAINING)["arithmetic"])
     arithmetic, reason = _decide(recipe, resources, images, classes)
@@ -41,16 +40,15 @@ def _decide(recipe: Recipe, resources: Resources, images: int, classes: int) -> 
     device = "cuda" if resources.gpus_per_worker else "cpu"
     if _flops(recipe, images, classes) < SMALL_TRAINING_FLOPS[device]:
         return (FP32, "little work") if asked == "auto" else (Arithmetic(asked), "as asked; little work")
-    candidates = _candidates(recipe, device)
-    trial = run_trial(recipe, resources, classes, candidates)
+    trial = run_trial(recipe, resources, classes, ("fp32", "bf16") if asked == "auto" else (asked,))
     steps = recipe.epochs * math.ceil(images / recipe.batch_size)
     totals = [
         setup + steps * seconds for setup, seconds in zip(trial.setup_seconds, trial.seconds_per_step, strict=True)
     ]
     best = min(range(len(totals)), key=totals.__getitem__)
-    tried = ", ".join(f"{c} {duration(total)}" for c, total in zip(candidates, totals, strict=True))
+    tried = ", ".join(f"{a} {duration(total)}" for a, total in zip(trial.arithmetics, totals, strict=True))
     asked_for = "" if asked == "auto" else "as asked; "
-    return candidates[best], f"{asked_for}a replica's steps, from a trial: {tried}"
+    return trial.arithmetics[best], f"{asked_for}a replica's steps, from a trial: {tried}"
 
 
 def _flops(recipe: Recipe, images: int, classes: int) -> float:
@@ -59,13 +57,3 @@ def _flops(recipe: Recipe, images: int, classes: int) -> float:
 
     model = GoogLeNet(classes, recipe.variant, recipe.aux_heads, recipe.width, lrn=recipe.lrn)
     return BACKWARD_AND_FORWARD * forward_flops(model, recipe.crop_px) * images * recipe.epochs
-
-
-def _candidates(recipe: Recipe, device: str) -> Sequence[Arithmetic]:
-    """What may be tried, plain ones first."""
-    asked = recipe.training_precision
-    precisions: list[Precision] = ["fp32" if asked == "auto" else asked]
-    if asked == "auto" and profits_from_bf16(device):
-        precisions.append("bf16")
-    compiled = (False, True) if can_compile(device) else (False,)
-    return [Arithmetic(precision, is_compiled) for is_compiled in compiled for precision in precisions]

@@ -1,15 +1,15 @@
 """How fast a replica trains and predicts with a worker's resources: a few steps on random pixels, in their own task."""
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from googlenet.arithmetic import FP32, Arithmetic, compile_network
+from googlenet.arithmetic import FP32, Arithmetic, Precision, can_compile, compile_network, profits_from_bf16
 from pipelines.allocator import KEEP_FREED_MEMORY
 from pipelines.recipes import Recipe
 from pipelines.resources import Resources
+from pipelines.worker_threads import use_own_cpus
 
 STEPS = 3
 VIEWS = 48
@@ -20,20 +20,26 @@ class Trial:
     """What was measured.
 
     Attributes:
-        seconds_per_step: of training, without reading images; by arithmetic, in the order asked for.
-        setup_seconds: of the first step more than of another: compilation.
+        arithmetics: that were tried.
+        seconds_per_step: of training in each, without reading images.
+        setup_seconds: of the first step in each more than of another: compilation.
         passes_per_second: forward passes of an evaluation in fp32, not compiled.
         parameters: of one network.
     """
 
+    arithmetics: tuple[Arithmetic, ...]
     seconds_per_step: tuple[float, ...]
     setup_seconds: tuple[float, ...]
     passes_per_second: float
     parameters: int
 
 
-def run_trial(recipe: Recipe, resources: Resources, classes: int, arithmetics: Sequence[Arithmetic] = (FP32,)) -> Trial:
-    """Measure on the connected cluster, with what one worker of a replica reserves."""
+def run_trial(recipe: Recipe, resources: Resources, classes: int, precisions: Sequence[Precision] | None) -> Trial:
+    """Measure on the connected cluster, with what one worker of a replica reserves.
+
+    In fp32 as it comes with ``precisions`` None; else in those of them that the worker's hardware is fast with, or in
+    the only one, compiled and not, where the worker has a compiler.
+    """
     import ray
 
     task = ray.remote(
@@ -43,35 +49,33 @@ def run_trial(recipe: Recipe, resources: Resources, classes: int, arithmetics: S
         max_calls=1,
         runtime_env={"env_vars": KEEP_FREED_MEMORY},
     )(_try)
-    found: Trial = ray.get(task.remote(recipe, classes, tuple(arithmetics)))
+    device = "cuda" if resources.gpus_per_worker else "cpu"
+    found: Trial = ray.get(task.remote(recipe, classes, precisions, device))
     return found
 
 
-def use_own_cpus() -> None:
-    """As many threads as CPUs were reserved for this Ray worker, so that replicas on one node do not fight."""
-    import cv2
-    import torch
-
-    torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
-    cv2.setNumThreads(0)
+def candidates(precisions: Sequence[Precision], device: str) -> list[Arithmetic]:
+    """What may be tried on this machine, plain ones first."""
+    fast = [p for p in precisions if p == "fp32" or len(precisions) == 1 or profits_from_bf16(device)]
+    compiled = (False, True) if can_compile(device) else (False,)
+    return [Arithmetic(precision, is_compiled) for is_compiled in compiled for precision in fast]
 
 
-def _try(recipe: Recipe, classes: int, arithmetics: Sequence[Arithmetic]) -> Trial:
+def _try(recipe: Recipe, classes: int, precisions: Sequence[Precision] | None, device: str) -> Trial:
     import torch
 
     from googlenet.preprocessing import SCRATCH_PREPROCESSING
 
     use_own_cpus()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    arithmetics = [FP32] if precisions is None else candidates(precisions, device)
     times = [_times(_step(recipe, classes, device, arithmetic)) for arithmetic in arithmetics]
     model = _model(recipe, classes, device).eval()
     views = SCRATCH_PREPROCESSING(_pixels(VIEWS, recipe.crop_px).to(device))
     with torch.inference_mode():
         _, forward = _times(lambda: model(views).logits.sum().item())
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    return Trial(
-        tuple(seconds for _, seconds in times), tuple(setup for setup, _ in times), VIEWS / forward, parameters
-    )
+    setup, typical = (tuple(column) for column in zip(*times, strict=True))
+    return Trial(tuple(arithmetics), typical, setup, VIEWS / forward, parameters)
 
 
 def _step(recipe: Recipe, classes: int, device: str, arithmetic: Arithmetic) -> Callable[[], object]:
@@ -87,8 +91,8 @@ def _step(recipe: Recipe, classes: int, device: str, arithmetic: Arithmetic) -> 
     optimizer = build_sgd(
         model, momentum=recipe.momentum, weight_decay=recipe.weight_decay, decay_biases=recipe.decay_biases
     )
-    forward = compile_network(model) if arithmetic.compiled else model
-    state = TrainState(model, optimizer, PolyakAverage(model, 10), forward=forward)
+    network = compile_network(model) if arithmetic.compiled else model
+    state = TrainState(model, optimizer, PolyakAverage(model, 10), network_for=lambda _: network)
     settings = LoopSettings(recipe.rate(), 1000, SCRATCH_PREPROCESSING, 0, precision=arithmetic.precision)
     images = -(-recipe.batch_size // recipe.workers_per_replica)
     batch = Batch.whole(_pixels(images, recipe.crop_px), torch.zeros(images, dtype=torch.int64))

@@ -26,7 +26,8 @@ def train(share: Share) -> dict[str, torch.Tensor]:
     model = GoogLeNet(4, "paper", width=0.125)
     initialise(model, "he", torch_generator(0, "initial_weights"))
     optimizer = build_sgd(model, momentum=0.9, weight_decay=1e-3, decay_biases=False)
-    state = TrainState(model, optimizer, PolyakAverage(model, 5), forward=parallel_network(model, share))
+    network = parallel_network(model, share)
+    state = TrainState(model, optimizer, PolyakAverage(model, 5), network_for=lambda _: network)
     settings = LoopSettings(
         LearningRate(0.01, "paper", 0, 3), 4, SCRATCH_PREPROCESSING, 0, 0.1, max_gradient_norm=5.0, share=share
     )

@@ -1,6 +1,7 @@
 """The optimiser against closed forms, and the loop's promise: a continuation equals what was never interrupted."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from googlenet import GoogLeNet, Outputs
 from googlenet.initialisation import initialise
-from googlenet.loop import LoopSettings, TrainState, count_errors, head_losses, total_loss, train_epoch
+from googlenet.loop import LoopSettings, StepResult, TrainState, count_errors, head_losses, total_loss, train_step
 from googlenet.optim import LearningRate, PolyakAverage, build_sgd
 from googlenet.preprocessing import CAFFE_PREPROCESSING, SCRATCH_PREPROCESSING
 from googlenet.randomness import torch_generator
@@ -67,6 +68,13 @@ def some_batches(count: int) -> list[Batch]:
         Batch.whole(torch.randint(0, 256, (4, 3, 35, 35), dtype=torch.uint8, generator=generator), torch.arange(4))
         for _ in range(count)
     ]
+
+
+def train_epoch(
+    state: TrainState, batches: list[Batch], settings: LoopSettings, on_step: Callable[[StepResult], object]
+) -> None:
+    for batch in batches:
+        on_step(train_step(state, batch, settings))
 
 
 SETTINGS = LoopSettings(LearningRate(0.01, "cosine", 1, 3), 4, SCRATCH_PREPROCESSING, seed=0)

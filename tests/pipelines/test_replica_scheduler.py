@@ -13,7 +13,6 @@ import safetensors.torch
 import torch
 
 from googlenet.arithmetic import FP32
-from pipelines.errors import UserError
 from pipelines.recipes import Recipe
 from pipelines.replica_scheduler import train_replicas
 from pipelines.resources import Resources
@@ -86,10 +85,3 @@ def test_an_elastic_replica_trains_with_the_workers_there_are(
     run = prepared(finished_run, tmp_path / "run")
     assert train_replicas(Storage.at(str(run)), recipe, Resources(1.0), FP32, lambda _: None) == []
     assert weights(run, 0).exists()
-
-
-def test_batch_normalisation_over_several_workers_on_cpus_is_refused_before_anything_starts(
-    tiny_recipe: Recipe,
-) -> None:
-    with pytest.raises(UserError, match="needs GPUs"):
-        Resources(1.0).check(replace(tiny_recipe, workers_per_replica=2))

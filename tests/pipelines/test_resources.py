@@ -21,7 +21,6 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
         {"Alive": False, "Resources": GPU_NODE},
     ]
     monkeypatch.setattr(resources_module.ray, "nodes", lambda: found)
-    monkeypatch.setattr(resources_module, "_workers_at_most", lambda _: 0)
     monkeypatch.setattr(resources_module.ray, "cluster_resources", lambda: {"CPU": 22.0, "GPU": 4.0})
     return found
 
@@ -42,6 +41,7 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
         (Resources(2, 1), 3, None, 1),
         (Resources(2, 1), 4, 1, 4),
         (Resources(1, 0, {"accelerator_type:A100": 0.25}), 1, None, 4),
+        (Resources(64, parallel_replicas=7), 1, None, 7),  # for nodes that an autoscaler will add
     ],
 )
 def test_replicas_at_once(
@@ -76,11 +76,26 @@ def test_what_can_never_be_placed_is_refused(
         ({"custom": {"GPU": 1}}, "not CPU or GPU"),
         ({"custom": {"lightning": 0}}, "lightning=0"),
         ({"checkpoint_minutes": 0}, "checkpoint_minutes"),
+        ({"parallel_replicas": 0}, "parallel_replicas"),
     ],
 )
 def test_impossible_resources_are_named(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         Resources(**arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "resources", "message"),
+    [
+        ({"workers_per_replica": 2}, Resources(), "batch normalisation over several workers needs GPUs"),
+        ({"workers_per_replica": 2}, Resources(1, 0.5), "cannot share a GPU"),
+    ],
+)
+def test_workers_that_cannot_train_together_are_refused(
+    changes: dict[str, int], resources: Resources, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        resources.check(replace(demo(), **changes))
 
 
 def test_loader_processes_run_beside_gpus_only() -> None:

@@ -174,7 +174,7 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(
 ) -> None:
     assert run_job(arguments(tmp_path / "run", tiny_recipe, dry_run=True)) == 0
     printed = capsys.readouterr().out
-    assert "plan: 3 replicas of 1 CPUs each, 2 at once, 1 wait\n" in printed
+    assert "plan: 3 replicas of 1 CPU each, 2 at once, 1 wait\n" in printed
     assert "data: 24 train, 42 val images of 3 classes, 8 shards\n" in printed
     assert "training: 6 steps of 8 images for each replica" in printed
     assert "evaluation: 18,144 forward passes" in printed  # 42 images x 144 views x 3 replicas
@@ -185,7 +185,7 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(
 def test_what_no_node_can_hold_is_refused_with_what_there_is(
     ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match=r"reserves 64 CPU on one node, the whole cluster has 2 CPU"):
+    with pytest.raises(UserError, match=r"reserves 64 CPU, each worker's on one node; the whole cluster has 2 CPU"):
         run_job(arguments(tmp_path / "run", tiny_recipe, cpus_per_worker=64.0, dry_run=True))
 
 

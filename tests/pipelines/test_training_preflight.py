@@ -13,6 +13,7 @@ from pipelines.recipes import Recipe, demo, finetune, paper
 from pipelines.resources import Resources
 from pipelines.storage import Storage
 from pipelines.training_preflight import training_arithmetic, training_line
+from pipelines.training_trial import candidates
 
 pytestmark = pytest.mark.timeout(200)
 
@@ -40,20 +41,21 @@ def test_a_long_run_takes_what_is_done_first_and_stays_with_it(
     ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(training_preflight.SMALL_TRAINING_FLOPS, "cpu", 0.0)
-    monkeypatch.setattr(training_preflight, "can_compile", lambda _: False)  # a compilation takes a minute
     run = Storage.at(str(tmp_path))
     chosen = training_arithmetic(run, tiny_recipe, Resources(), 24, 3)
     line = training_line(run)
-    tried = ["fp32, not compiled", *(["bf16, not compiled"] if profits_from_bf16("cpu") else [])]
+    tried = [str(arithmetic) for arithmetic in candidates(("fp32", "bf16"), "cpu")]
     assert line.startswith(f"training arithmetic: {chosen} (a replica's steps, from a trial: ")
     assert all(name in line for name in tried)
-    assert "not compiled" in str(chosen)
+    assert not chosen.compiled  # six steps do not pay for a compilation
     monkeypatch.setattr(training_preflight, "run_trial", lambda *_: pytest.fail("tried again"))
     assert training_arithmetic(run, tiny_recipe, Resources(), 24, 3) == chosen
 
 
-@pytest.mark.skipif(not can_compile("cpu"), reason="no C++ compiler")
 def test_candidates_are_plain_first_and_only_what_was_asked_for() -> None:
-    auto, asked = demo(), replace(demo(), training_precision="bf16")
-    assert [str(a) for a in training_preflight._candidates(asked, "cpu")] == ["bf16, not compiled", "bf16, compiled"]
-    assert training_preflight._candidates(auto, "cpu")[0] == FP32
+    compiled = can_compile("cpu")
+    asked = [str(arithmetic) for arithmetic in candidates(("bf16",), "cpu")]
+    assert asked == ["bf16, not compiled", *(["bf16, compiled"] if compiled else [])]
+    free = candidates(("fp32", "bf16"), "cpu")
+    assert free[0] == FP32
+    assert len(free) == (1 + profits_from_bf16("cpu")) * (1 + compiled)
