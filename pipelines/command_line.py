@@ -1,6 +1,7 @@
 """Command lines from dataclasses: every field an option, unknown ones refused, errors in one message."""
 
 import errno
+import re
 import sys
 from collections.abc import Callable
 from typing import TypeVar
@@ -14,6 +15,7 @@ from pipelines.interruption import INTERRUPTED_EXIT_CODE, MESSAGE, interrupt_on_
 from pipelines.storage import Storage
 
 T = TypeVar("T")
+WRAPPED = re.compile(r"^(?:\w+\.)*(RecordsError|OSError): ((?:\[Errno (\d+)\])?.*)$", re.MULTILINE)
 
 USAGE_EXIT_CODE = 2
 STORAGE_EXIT_CODE = 1
@@ -71,4 +73,8 @@ def storage_failure(error: BaseException) -> str | None:
         if isinstance(current, RecordsError) or (isinstance(current, OSError) and current.errno in STORAGE_ERRNOS):
             return (str(current).strip().splitlines() or [type(current).__name__])[-1]
         current = getattr(current, "cause", None) or current.__cause__
+    # What Ray Data wraps comes to the driver as text alone.
+    for kind, text, number in WRAPPED.findall(str(error)):
+        if kind != "OSError" or (number and int(number) in STORAGE_ERRNOS):
+            return str(text)
     return None

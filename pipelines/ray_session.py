@@ -80,4 +80,5 @@ def _quieten_ray_data() -> None:
     import ray.data
 
     ray.data.DataContext.get_current().enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    # What a task raises reaches the user once, as the exception that it is.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)

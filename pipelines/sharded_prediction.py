@@ -118,7 +118,7 @@ def _predict_shards(
     # A shard is one row and one block: Ray Data can neither split nor merge what is finished or lost together.
     done = (
         ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards))
-        .map(load, num_cpus=FEEDER_CPUS, compute=ray.data.TaskPoolStrategy(size=predictors.feeders))
+        .map(load, num_cpus=FEEDER_CPUS, compute=ray.data.TaskPoolStrategy(size=min(predictors.feeders, len(shards))))
         .map(
             ShardPredictor,
             fn_constructor_args=(job,),

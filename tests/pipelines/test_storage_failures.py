@@ -44,7 +44,9 @@ def test_a_full_disk_is_named_and_once_there_is_room_the_same_job_completes(
     ballast.write_bytes(bytes(shutil.disk_usage(small_disk).free - 400_000))
     job = Arguments(fields=tiny_recipe, run_dir=str(run), max_failures=0)
     assert run_job(job) == 1
-    assert f"No space left on device: '{run}/replicas/0/checkpoints/" in capsys.readouterr().out
+    assert (
+        f"replica 0 failed: OSError: [Errno 28] No space left on device: '{run}/replicas/0/" in capsys.readouterr().out
+    )
     ballast.unlink()
     assert run_job(job) == 0
     for replica in range(3):
