@@ -15,6 +15,8 @@ import torch
 from googlenet.arithmetic import FP32
 from pipelines.recipes import Recipe
 from pipelines.replica_scheduler import train_replicas
+from pipelines.replica_task import ReplicaTask
+from pipelines.replica_training import train_replica
 from pipelines.resources import Resources
 from pipelines.storage import Storage
 
@@ -60,19 +62,22 @@ def test_a_replica_of_two_workers_learns_what_one_does(
     ray_cluster: str, finished_run: Path, tiny_recipe: Recipe, tmp_path: Path
 ) -> None:
     recipe = replace(tiny_recipe, replicas=1, variant="paper", batch_size=10)  # 24 images: 10, 10, 4
-    ends = []
-    for workers in (1, 2):
-        run = prepared(finished_run, tmp_path / str(workers))
-        parallel = replace(recipe, workers_per_replica=workers)
-        resources = Resources(0.5)
-        assert train_replicas(Storage.at(str(run)), parallel, resources, FP32, lambda _: None) == []
-        line = json.loads((run / "replicas/0/metrics.jsonl").read_text().splitlines()[-1])
-        ends.append((safetensors.torch.load_file(weights(run, 0)), line))
-    (alone, line_alone), (together, line_together) = ends
+    runs = [prepared(finished_run, tmp_path / name) for name in ("alone", "together")]
+    train_replica(ReplicaTask(Storage.at(str(runs[0])), recipe, 0))
+    together = replace(recipe, workers_per_replica=2)
+    assert train_replicas(Storage.at(str(runs[1])), together, Resources(0.5), FP32, lambda _: None) == []
+    ends = [
+        (
+            safetensors.torch.load_file(weights(run, 0)),
+            json.loads((run / "replicas/0/metrics.jsonl").read_text().splitlines()[-1]),
+        )
+        for run in runs
+    ]
+    (alone, line_alone), (shared, line_shared) = ends
     for name, expected in alone.items():
-        torch.testing.assert_close(together[name], expected, rtol=1e-4, atol=1e-5, msg=name)
-    assert line_together["val_top1_error"] == line_alone["val_top1_error"]
-    assert line_together["train_loss_logits"] == pytest.approx(line_alone["train_loss_logits"], rel=1e-4)
+        torch.testing.assert_close(shared[name], expected, rtol=1e-4, atol=1e-5, msg=name)
+    assert line_shared["val_top1_error"] == line_alone["val_top1_error"]
+    assert line_shared["train_loss_logits"] == pytest.approx(line_alone["train_loss_logits"], rel=1e-4)
 
 
 @pytest.mark.timeout(300)
