@@ -96,8 +96,8 @@ class _Schedule:
         self._lost: Counter[int] = Counter()
         # On this node, if possible: it is the one whose death ends the job in any case.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-        # Told which cluster this is, Ray Train's helpers do not look for one: they would take the address that a cluster
-        # which was killed has left in Ray's folder, and every replica's end would wait twelve seconds for its answer.
+        # Told which cluster this is, Ray Train's helpers do not look for one. They would take the address that a killed
+        # cluster has left in Ray's folder, and every replica's end would wait twelve seconds for its answer.
         address = {"env_vars": {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}}
         self._fit = _fit.options(scheduling_strategy=here, runtime_env=address)
 

@@ -39,6 +39,26 @@ def test_contenders_have_processes_and_environments_of_their_own(capsys: pytest.
     [
         (["benchmarks.full_size_report", "--images", "40", "--replicas", "2", "--classes", "12"], "| 40 | 0.00 |"),
         (["benchmarks.allocator", "--rounds", "1", "--crop-px", "42", "--batches", "2"], "freed memory kept"),
+        (["benchmarks.loader", "--rounds", "1", "--images", "4", "--crop-px", "35"], "| ours, all of it |"),
+        (
+            [
+                "benchmarks.records_scaling",
+                "--records",
+                "300",
+                "600",
+                "--rounds",
+                "1",
+                "--steps",
+                "1",
+                "--batch-size",
+                "4",
+                "--crop-px",
+                "35",
+                "--width",
+                "0.125",
+            ],
+            "| 600 |",
+        ),
     ],
 )
 def test_a_benchmark_runs(arguments: list[str], expected: str) -> None:

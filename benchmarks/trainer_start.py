@@ -1,0 +1,59 @@
+"""What a replica's trainer costs beside the training: seconds until it has begun, and after it has ended.
+
+    python -m benchmarks.trainer_start
+
+A replica is trained, and then again and again loses its weights: its newest checkpoint is its last one, so that all it
+does is to write them.
+"""
+
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import tyro
+
+from benchmarks.measure import print_circumstances
+from googlenet.arithmetic import FP32
+from pipelines.prepare_dataset import find_images, prepare
+from pipelines.ray_session import connected
+from pipelines.recipes import demo
+from pipelines.replica_scheduler import train_replicas
+from pipelines.resources import Resources
+from pipelines.run_directory import ReplicaFiles, claim
+from pipelines.storage import Storage
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Measure the start and the end of a trainer."""
+
+    rounds: int = 5
+    """Replicas, one after the other; one more warms up."""
+
+
+def main(arguments: Arguments) -> None:
+    """Print seconds before and after the training function."""
+    with tempfile.TemporaryDirectory() as folder, connected(num_cpus=2):
+        run = Storage.at(f"{folder}/run")
+        recipe = replace(demo(), crop_px=35, width=0.125, epochs=1, replicas=1, images_per_shard=4000)
+        prepare(run, recipe, "stop", find_images(run, recipe))
+        claim(run, "recipe", recipe.to_dict())
+        begun, ended = [], []
+        for _ in range(arguments.rounds + 1):
+            started = time.time()
+            if train_replicas(run, recipe, Resources(), FP32, lambda _: None):
+                raise SystemExit("the replica failed")
+            written = Path(run.path(ReplicaFiles(0).weights)).stat().st_mtime
+            begun.append(written - started)
+            ended.append(time.time() - written)
+            run.delete(ReplicaFiles(0).weights)
+    for name, seconds in (("until the weights are written", begun), ("from then until the trainer has ended", ended)):
+        kept = seconds[1:]
+        print(f"{name}: {statistics.median(kept):.1f} s ({min(kept):.1f} - {max(kept):.1f})")
+    print_circumstances(arguments.rounds)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))
