@@ -79,7 +79,7 @@ def checks(places: dict[str, str], ray_cluster: str, finished_run: Path) -> dict
 
     def dry_run(command: str) -> None:
         command = command.replace("runs/mine", "runs/planned")  # that one holds another, shorter recipe
-        prints("plan: 7 replicas of 1 CPUs each, 2 at once, 5 wait")(command)
+        prints("plan: 7 replicas of 1 CPU each, 2 at once, 5 wait")(command)
 
     def finetune(command: str) -> None:
         assert "classifier replaced" not in (out := run(command, places, ray_cluster, SHORT))
