@@ -37,7 +37,14 @@ def test_an_interrupted_job_ends_at_once_and_goes_on_where_it_was(
         environment.pop("RAY_ADDRESS")  # on a laptop, with a cluster of its own
     with log.open("wb") as output:
         job = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            # Tests that run in the background ignore Ctrl-C, and so would what they start.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         )
     while not list(run.glob("replicas/*/metrics.jsonl")):
         assert job.poll() is None, log.read_text()
