@@ -38,7 +38,7 @@ class Arguments:
     """Rounds."""
     crop_px: int = 35
     """Side of the crops."""
-    width: float = 0.125
+    width: float = 0.25
     """Width of the network."""
     predictors: int = 1
     """Predictors at once."""

@@ -3,7 +3,7 @@
     python -m benchmarks.kills --kills 20
 
 Each time one of: a training worker, the driver, a raylet (the node, with all its workers), or everything at once, by
-SIGKILL. After the death of the driver or of the node the same command is given again, as a person would.
+SIGKILL; as often one as another, in random order. After the death of the driver or of the node the same command is given again, as a person would.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ class Arguments:
     kills: int = 20
     """How often to kill before the job is left to finish."""
     seed: int = 0
-    """Seed of targets and times."""
+    """Seed of the targets' order and of the times."""
     epochs: int = 45
     """Epochs of each of the two replicas; with too few, the job is finished before it was killed so often."""
     longest_seconds: float = 45.0
@@ -92,11 +92,20 @@ def _digests(run: Path) -> list[str]:
     return [hashlib.sha256((run / f"replicas/{k}/weights.safetensors").read_bytes()).hexdigest() for k in range(2)]
 
 
-def _one_start(job: subprocess.Popen[bytes], arguments: Arguments, done: Counter[str], chance: random.Random) -> None:
+def _targets(kills: int, chance: random.Random) -> list[str]:
+    targets = [TARGETS[kill % len(TARGETS)] for kill in range(kills)]
+    chance.shuffle(targets)
+    return targets
+
+
+def _one_start(
+    job: subprocess.Popen[bytes], targets: Sequence[str], longest_seconds: float, done: Counter[str],
+    chance: random.Random,
+) -> None:  # fmt: skip
     """Kill within a job until it is dead or there were enough kills; clear away what is left of it."""
     family: list[psutil.Process] = []
-    while job.poll() is None and done.total() < arguments.kills:
-        target, after = chance.choice(TARGETS), chance.uniform(5, arguments.longest_seconds)
+    while job.poll() is None and done.total() < len(targets):
+        target, after = targets[done.total()], chance.uniform(5, longest_seconds)
         time.sleep(after)
         if job.poll() is not None:
             break
@@ -114,6 +123,7 @@ def _one_start(job: subprocess.Popen[bytes], arguments: Arguments, done: Counter
 def main(arguments: Arguments) -> None:
     """Print each kill, and whether the weights are those of the undisturbed job."""
     chance = random.Random(arguments.seed)  # noqa: S311
+    targets = _targets(arguments.kills, chance)
     done: Counter[str] = Counter()
     starts = 1
     with tempfile.TemporaryDirectory() as folder:
@@ -122,7 +132,7 @@ def main(arguments: Arguments) -> None:
             raise SystemExit(calm.with_suffix(".log").read_text())
         while done.total() < arguments.kills and not (killed / "report/report.json").exists():
             starts += 1
-            _one_start(_start(killed, arguments.epochs), arguments, done, chance)
+            _one_start(_start(killed, arguments.epochs), targets, arguments.longest_seconds, done, chance)
         if _start(killed, arguments.epochs).wait():
             raise SystemExit(killed.with_suffix(".log").read_text()[-3000:])
         same = _digests(killed) == _digests(calm)
