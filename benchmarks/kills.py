@@ -3,7 +3,8 @@
     python -m benchmarks.kills --kills 20
 
 Each time one of: a training worker, the driver, a raylet (the node, with all its workers), or everything at once, by
-SIGKILL; as often one as another, in random order. After the death of the driver or of the node the same command is given again, as a person would.
+SIGKILL; as often one as another, in random order. After the death of the driver or of the node the same command is
+given again, as a person would.
 """
 
 import hashlib
