@@ -22,8 +22,9 @@ from benchmarks.measure import environment, print_circumstances
 from benchmarks.photographs import photographs
 from googlenet.arithmetic import Arithmetic, can_compile
 from googlenet.crops import distinct_views, scales_px
-from googlenet.predictor import Predictor, Replica, ScaledImage
+from googlenet.predictor import Predictor, Replica
 from googlenet.preprocessing import CAFFE_PREPROCESSING
+from googlenet.scaled_image import ScaledImage
 from googlenet.views import cut_views
 from pipelines.allocator import KEEP_FREED_MEMORY
 from pipelines.ray_session import connected

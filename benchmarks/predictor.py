@@ -25,9 +25,10 @@ from googlenet.complexity import forward_flops
 from googlenet.crops import scales_px
 from googlenet.initialisation import initialise
 from googlenet.model import LocalResponseNorm
-from googlenet.predictor import Predictor, Replica, ScaledImage
+from googlenet.predictor import Predictor, Replica
 from googlenet.preprocessing import CAFFE_PREPROCESSING
 from googlenet.randomness import torch_generator
+from googlenet.scaled_image import ScaledImage
 from pipelines.allocator import KEEP_FREED_MEMORY
 
 VIEWS = 144

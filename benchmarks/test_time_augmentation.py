@@ -24,8 +24,9 @@ from benchmarks.measure import Contender, Round, print_circumstances, print_rate
 from benchmarks.photographs import photographs
 from googlenet.arithmetic import Arithmetic, can_compile
 from googlenet.crops import scales_px
-from googlenet.predictor import Predictor, Replica, ScaledImage
+from googlenet.predictor import Predictor, Replica
 from googlenet.preprocessing import CAFFE_PREPROCESSING
+from googlenet.scaled_image import ScaledImage
 from pipelines.allocator import KEEP_FREED_MEMORY
 
 VIEWS = 10

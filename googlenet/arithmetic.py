@@ -4,13 +4,13 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-from torch import nn
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 Precision = Literal["fp32", "bf16"]
-DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,11 @@ class Arithmetic:
         return f"{self.precision}, {'compiled' if self.compiled else 'not compiled'}"
 
     @property
-    def dtype(self) -> torch.dtype:
+    def dtype(self) -> "torch.dtype":
         """Of weights and activations."""
-        return DTYPES[self.precision]
+        import torch
+
+        return {"fp32": torch.float32, "bf16": torch.bfloat16}[self.precision]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -49,6 +51,8 @@ FP32 = Arithmetic()
 
 def profits_from_bf16(device: str) -> bool:
     """Whether the device multiplies bfloat16 in hardware: AMX or AVX-512 BF16, or a GPU from Ampere on."""
+    import torch
+
     if device != "cpu":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities()
@@ -61,7 +65,9 @@ def can_compile(device: str) -> bool:
     return device != "cpu" or any(name and shutil.which(name) for name in compilers)
 
 
-def compile_network(network: nn.Module) -> Callable[..., Any]:
+def compile_network(network: "nn.Module") -> Callable[..., Any]:
     """``network`` compiled for one shape of input. Networks of one architecture share what was compiled."""
+    import torch
+
     compiled: Callable[..., Any] = torch.compile(network, dynamic=False)
     return compiled

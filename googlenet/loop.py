@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from googlenet.arithmetic import DTYPES, Precision
+from googlenet.arithmetic import Arithmetic, Precision
 from googlenet.data_parallel import ALONE, Share
 from googlenet.model import GoogLeNet, Outputs
 from googlenet.optim import LearningRate, PolyakAverage, set_learning_rate
@@ -146,7 +146,7 @@ def _losses(state: TrainState, batch: Batch, settings: LoopSettings) -> dict[str
     network = state.model if state.network_for is None else state.network_for(batch.num_images)
     # A worker without an image tells the others statistics of the wrong type if autocast is on.
     reduced = settings.precision != "fp32" and batch.num_images >= settings.share.workers
-    with torch.autocast(device.type, DTYPES[settings.precision], enabled=reduced):
+    with torch.autocast(device.type, Arithmetic(settings.precision).dtype, enabled=reduced):
         outputs = network(images, masks)
     return head_losses(outputs, labels, settings.label_smoothing, batch.num_images)
 

@@ -12,10 +12,10 @@ from torch import Tensor
 from googlenet.arithmetic import FP32, Arithmetic, compile_network
 from googlenet.crops import CROP_POLICIES, DistinctViews, Policy, distinct_views, num_views, view_groups, views_of_all
 from googlenet.fusion import fold_batch_norm
-from googlenet.images import Pixels, decode_rgb
 from googlenet.model import GoogLeNet
 from googlenet.preprocessing import Preprocessing
-from googlenet.views import cut_views, scale_image
+from googlenet.scaled_image import ScaledImage
+from googlenet.views import cut_views
 
 # Every image has 48, 96 or 144 distinct windows, or few: whole batches without padding, in a processor's caches.
 VIEWS_PER_BATCH = 48
@@ -32,22 +32,6 @@ class Replica:
 
     model: GoogLeNet
     preprocessing: Preprocessing
-
-
-@dataclass(frozen=True)
-class ScaledImage:
-    """An image on its way to the model: its size in pixels, and its versions at the scales that the views need."""
-
-    width: int
-    height: int
-    scaled: tuple[Pixels, ...]
-
-    @classmethod
-    def decode(cls, data: bytes, scales_px: Sequence[int]) -> "ScaledImage":
-        """Decode, and scale the shorter side to each of ``scales_px``; once for all views and replicas."""
-        image = decode_rgb(data)
-        height, width = image.shape[:2]
-        return cls(width, height, tuple(scale_image(image, scales_px)))
 
 
 @dataclass(frozen=True)

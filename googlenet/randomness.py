@@ -4,10 +4,12 @@ A stream is one use of randomness; two streams of the same seed are independent.
 advanced, so sample 7 of epoch 3 is the same whoever computes it, in whatever order, before or after a crash.
 """
 
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 Stream = Literal["initial_weights", "order", "sampling", "dropout", "bootstrap", "embedded_dataset"]
 
@@ -17,8 +19,10 @@ def numpy_generator(seed: int, stream: Stream, *key: int) -> np.random.Generator
     return np.random.Generator(np.random.Philox(_sequence(seed, stream, key)))
 
 
-def torch_generator(seed: int, stream: Stream, *key: int, device: str = "cpu") -> torch.Generator:
+def torch_generator(seed: int, stream: Stream, *key: int, device: str = "cpu") -> "torch.Generator":
     """A torch generator for ``key``, typically (epoch, step)."""
+    import torch
+
     state = _sequence(seed, stream, key).generate_state(1, np.uint64)[0]
     return torch.Generator(device).manual_seed(int(state) & (2**63 - 1))
 

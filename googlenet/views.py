@@ -1,26 +1,15 @@
-"""Pixels of the test views: an image scaled to each size once, windows cut from it as often as needed."""
+"""Pixels of the test views: windows cut from the scaled image as often as needed."""
 
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from googlenet.crops import Box, scaled_size
+from googlenet.crops import Box
 from googlenet.images import Pixels
-
-
-def scale_image(image: Pixels, scales_px: Sequence[int]) -> list[Pixels]:
-    """Scale (H, W, 3) so that its shorter side is each of ``scales_px``; bilinear with antialiasing.
-
-    The four results together are what travels to the model: 1 to 2 MB at 224 px, where 144 crops are 22 MB.
-    """
-    source = Image.fromarray(image)
-    sizes = [scaled_size(source.width, source.height, scale_px) for scale_px in scales_px]
-    return [np.asarray(source.resize(size, Image.Resampling.BILINEAR)) for size in sizes]
 
 
 def cut_views(scaled: Sequence[Pixels], boxes: Sequence[Box], crop_px: int) -> Tensor:

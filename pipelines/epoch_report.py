@@ -1,6 +1,7 @@
 """What an epoch of a replica has come to: sums over its steps, lines of the step log, news for the board."""
 
 import json
+import socket
 import time
 from collections import defaultdict
 from typing import Any
@@ -97,6 +98,7 @@ class EpochReport:
             **({"alarm": "; ".join(self.monitor.alarms.values())} if self.monitor.alarms else {}),
             "learning_rate": self._learning_rate,
             "images_per_second": self._images / self._seconds(),
+            "host": socket.gethostname(),
         }
 
     def _line(self, result: StepResult) -> dict[str, Any]:

@@ -107,10 +107,11 @@ def sorted_policies(policies: Sequence[Policy]) -> tuple[Policy, ...]:
 
 @dataclass(frozen=True)
 class Cost:
-    """What predictions took: seconds of one predictor, and views computed, summed over the replicas."""
+    """What predictions took: seconds of one predictor, views computed, summed over the replicas; and on which host."""
 
     seconds: float
     forward_passes: int
+    host: str = ""
 
 
 @dataclass(frozen=True)

@@ -169,7 +169,8 @@ class _Trial:
         return Preflight(replace(wanted, precision="fp32"), refused, exact_rate, agreement, difference, compared)
 
     def _predict(self, arithmetic: Arithmetic, indices: Sequence[int]) -> tuple[Any, float]:
-        from googlenet.predictor import Predictor, ScaledImage
+        from googlenet.predictor import Predictor
+        from googlenet.scaled_image import ScaledImage
 
         # Not compiled: that would take longer than the whole trial, and leaves the answers alone.
         eager = replace(arithmetic, compiled=False)

@@ -24,8 +24,9 @@ from googlenet.optim import PolyakAverage, build_sgd
 from googlenet.preprocessing import CAFFE_PREPROCESSING, SCRATCH_PREPROCESSING, Preprocessing
 from googlenet.randomness import torch_generator
 from googlenet.records import Records
+from googlenet.scaled_image import scale_image
 from googlenet.training_batches import Batch, TrainingSamples, training_batches
-from googlenet.views import cut_views, scale_image
+from googlenet.views import cut_views
 from googlenet.weights import to_safetensors
 from pipelines.checkpoints import CHECKPOINTS_KEPT, Checkpoint, Checkpoints
 from pipelines.dataset import Manifest, check_that_it_is_there, open_records, read_manifest

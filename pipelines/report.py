@@ -5,6 +5,7 @@ It refuses to report unless every validation image occurs exactly once, with all
 
 import csv
 import io
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -67,4 +68,5 @@ def _cost(run: Storage, ensemble: Ensemble) -> dict[str, Any]:
         "passes_per_second": 1 / per_pass if per_pass else None,
         "seconds_per_pass": per_pass,
         "arithmetic": str(ensemble.arithmetic),
+        "shards_by_host": dict(Counter(cost.host for cost in costs)),
     }

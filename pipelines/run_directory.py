@@ -25,11 +25,13 @@
 import json
 import uuid
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines.errors import UserError
-from pipelines.recipes import Recipe, differences, recipe_from_dict
 from pipelines.storage import Storage
+
+if TYPE_CHECKING:
+    from pipelines.recipes import Recipe  # needs PyTorch, which those who only look for a file do without
 
 Kind = Literal["recipe", "evaluation"]
 RUN = "run.json"
@@ -92,6 +94,8 @@ def claim(run: Storage, kind: Kind, settings: dict[str, Any]) -> None:
     Raises:
         UserError: it belongs to other settings, or holds files that are no run.
     """
+    from pipelines.recipes import differences
+
     if run.exists(RUN):
         if found := differences(run.read_json(RUN).get(kind, {}), settings):
             raise UserError(
@@ -106,12 +110,14 @@ def claim(run: Storage, kind: Kind, settings: dict[str, Any]) -> None:
     run.write_json(RUN, {"id": uuid.uuid4().hex, kind: settings})
 
 
-def read_recipe(run: Storage) -> Recipe:
+def read_recipe(run: Storage) -> "Recipe":
     """The recipe of a training run.
 
     Raises:
         UserError: ``run`` is none.
     """
+    from pipelines.recipes import recipe_from_dict
+
     if not run.exists(RUN) or "recipe" not in run.read_json(RUN):
         raise UserError(f"{run} holds no run of train_ensemble.py; name one with --run-dir, or weights with --weights")
     return recipe_from_dict(run.read_json(RUN)["recipe"])

@@ -4,6 +4,7 @@ CPU tasks read, decode and scale the images of a shard; actors that hold all rep
 write the shard's file. A shard whose file is there is not done again.
 """
 
+import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from googlenet.arithmetic import can_compile
-from googlenet.weight_files import read_weights
 from pipelines.allocator import KEEP_FREED_MEMORY
 from pipelines.dataset import open_records, read_manifest
 from pipelines.predictions import Cost, Ensemble, Predicted, file_name, read_ensemble, write_predictions
@@ -139,7 +139,7 @@ def load_shard(job: PredictionJob, shard: int, images: int) -> dict[str, Any]:
         One row: ``shard``; for each image ``image_id``, ``label``, ``width``, ``height``; and ``scaled``, the pixels
         of all images at all scales as bytes, image by image.
     """
-    from googlenet.predictor import ScaledImage
+    from googlenet.scaled_image import ScaledImage
 
     records = open_records(job.run, read_manifest(job.run).splits["val"])
     scales = _scales_px(job.ensemble)
@@ -161,6 +161,8 @@ def _scales_px(ensemble: Ensemble) -> list[int]:
 
 def load_replicas(trained: Storage, weights: Sequence[str]) -> list[Any]:
     """The networks in files below ``trained``, ready for a :class:`googlenet.predictor.Predictor`."""
+    from googlenet.weight_files import read_weights
+
     return [read_weights(trained.read(name), name).build() for name in weights]
 
 
@@ -187,7 +189,7 @@ class ShardPredictor:
         """Predict the row that :func:`load_shard` made; ``shard`` and ``images`` come out."""
         started, passes = time.monotonic(), self._predictor.forward_passes
         found = [self._predictor.predict(image) for image in _unpack(row, self._job.ensemble)]
-        cost = Cost(time.monotonic() - started, self._predictor.forward_passes - passes)
+        cost = Cost(time.monotonic() - started, self._predictor.forward_passes - passes, socket.gethostname())
         predicted = Predicted(
             list(row["image_id"]),
             np.asarray(row["label"], np.int32),
@@ -204,7 +206,7 @@ class ShardPredictor:
 def _unpack(row: dict[str, Any], ensemble: Ensemble) -> list[Any]:
     """The images of a row that :func:`load_shard` made."""
     from googlenet.crops import scaled_size
-    from googlenet.predictor import ScaledImage
+    from googlenet.scaled_image import ScaledImage
 
     images, scales = [], _scales_px(ensemble)
     for index, (width, height) in enumerate(zip(row["width"], row["height"], strict=True)):

@@ -21,7 +21,8 @@ from googlenet.crops import (
     views_of,
     views_of_all,
 )
-from googlenet.views import cut_views, scale_image
+from googlenet.scaled_image import scale_image
+from googlenet.views import cut_views
 
 SIDES = st.integers(20, 700)
 

@@ -11,10 +11,11 @@ from googlenet import GoogLeNet
 from googlenet.arithmetic import Arithmetic, can_compile
 from googlenet.crops import box_of, scales_px, view_groups, views_of
 from googlenet.initialisation import initialise
-from googlenet.predictor import Predictor, Replica, ScaledImage
+from googlenet.predictor import Predictor, Replica
 from googlenet.preprocessing import CAFFE_PREPROCESSING, SCRATCH_PREPROCESSING
 from googlenet.randomness import torch_generator
-from googlenet.views import cut_views, scale_image
+from googlenet.scaled_image import ScaledImage, scale_image
+from googlenet.views import cut_views
 
 CROP = 35
 

@@ -21,7 +21,8 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from googlenet.crops import box_of, scales_px, views_of
-from googlenet.views import cut_views, scale_image
+from googlenet.scaled_image import scale_image
+from googlenet.views import cut_views
 from googlenet.weight_files import load_weights
 from pipelines.errors import UserError
 from pipelines.recipes import Recipe
