@@ -8,10 +8,10 @@ Each of these also mirrored. Nothing here touches pixels.
 A crop policy says which views are averaged: 1, 10, 144, or all 36 views at each of some scales, as in "256+320".
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -34,8 +34,7 @@ class View:
     mirrored: bool
 
 
-@dataclass(frozen=True)
-class Box:
+class Box(NamedTuple):
     """A square window of an image at one scale: pixels, origin at the top left."""
 
     scale_px: int  # the shorter side of the scaled image
@@ -109,6 +108,7 @@ def num_views(policy: Policy) -> int:
     return int(policy) if policy in CROP_POLICIES else VIEWS_PER_SCALE * len(str(policy).split("+"))
 
 
+@lru_cache(maxsize=64)
 def views_of(policy: Policy, crop_px: int) -> tuple[View, ...]:
     """The views of a policy, in a fixed order.
 
@@ -151,9 +151,7 @@ def view_groups(views: Sequence[View]) -> dict[str, npt.NDArray[np.bool_]]:
 
 def box_of(view: View, width: int, height: int, crop_px: int) -> Box:
     """The window of a view in an image of ``width`` x ``height`` pixels."""
-    square_left, square_top = _corner_of_square(view.square, width, height, view.scale_px)
-    left, top, side = _window(view.kind, view.scale_px, crop_px)
-    return Box(view.scale_px, square_left + left, square_top + top, side, view.mirrored)
+    return _box(view, _corner_of_square(view.square, width, height, view.scale_px), crop_px)
 
 
 @lru_cache(maxsize=1024)
@@ -166,13 +164,36 @@ def distinct_views(
     times equals computing it three times.
     """
     views = views_of_all(policies, crop_px)
-    box_by_view = {view: box_of(view, width, height, crop_px) for view in views}
-    boxes = tuple(dict.fromkeys(box_by_view.values()))
-    shares = [Counter(box_by_view[view] for view in views_of(policy, crop_px)) for policy in policies]
-    counts = tuple(share.total() for share in shares)
-    weights = np.array([[share[box] / count for box in boxes] for share, count in zip(shares, counts, strict=True)])
-    index = {box: position for position, box in enumerate(boxes)}
-    return DistinctViews(boxes, weights, counts, np.array([index[box] for box in box_by_view.values()]))
+    corners = {
+        (scale_px, square): _corner_of_square(square, width, height, scale_px)
+        for scale_px in {view.scale_px for view in views}
+        for square in SQUARES
+    }
+    index: dict[Box, int] = {}
+    # Once for each image: the geometry of 144 views would else take as long as many of a narrow network's.
+    positions = np.array(
+        [index.setdefault(_box(view, corners[view.scale_px, view.square], crop_px), len(index)) for view in views]
+    )
+    counts = tuple(len(views_of(policy, crop_px)) for policy in policies)
+    weights = np.array(
+        [
+            np.bincount(positions[members], minlength=len(index)) / count
+            for members, count in zip(_members(policies, crop_px), counts, strict=True)
+        ]
+    )
+    return DistinctViews(tuple(index), weights, counts, positions)
+
+
+@lru_cache(maxsize=16)
+def _members(policies: tuple[Policy, ...], crop_px: int) -> tuple[npt.NDArray[np.int64], ...]:
+    """For each policy where its views are among those of all policies."""
+    at = {view: position for position, view in enumerate(views_of_all(policies, crop_px))}
+    return tuple(np.array([at[view] for view in views_of(policy, crop_px)]) for policy in policies)
+
+
+def _box(view: View, corner: tuple[int, int], crop_px: int) -> Box:
+    left, top, side = _window(view.kind, view.scale_px, crop_px)
+    return Box(view.scale_px, corner[0] + left, corner[1] + top, side, view.mirrored)
 
 
 def _corner_of_square(square: str, width: int, height: int, scale_px: int) -> tuple[int, int]:
@@ -183,6 +204,7 @@ def _corner_of_square(square: str, width: int, height: int, scale_px: int) -> tu
     return (offset, 0) if scaled_width >= scaled_height else (0, offset)
 
 
+@lru_cache(maxsize=1024)
 def _window(kind: str, scale_px: int, crop_px: int) -> tuple[int, int, int]:
     """Left, top and side of one of the six windows inside a square of ``scale_px``."""
     far = scale_px - crop_px
