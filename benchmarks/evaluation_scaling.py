@@ -4,7 +4,8 @@
 
 A narrow network, all 144 views. Costs are of the time when all predictors are at work, pauses between their shards
 included: predictors start one after the other, and one of them is the last. The first quarter of the shards is left
-out. Memory is the peak of what each process has for itself (unique set size), of the driver and of the largest worker.
+out. A measurement is the mean of so many runs that at least a thousand images were predicted. Memory is the peak of
+what each process has allocated (its anonymous pages), of the driver and of the largest worker.
 """
 
 import os
@@ -24,6 +25,8 @@ from benchmarks.photographs import photographs
 from googlenet.arithmetic import Arithmetic
 from pipelines.ray_session import connected
 from pipelines.sharded_prediction import Predictors
+
+LEAST_IMAGES = 1024
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Arguments:
 
 
 class Memory:
-    """Peak unique set sizes, in MB, of this process and of its largest Ray worker, watched during a block."""
+    """Peaks of allocated memory, in MB, of this process and of its largest Ray worker, watched during a block."""
 
     def __enter__(self) -> "Memory":
         self.driver_mb = self.worker_mb = 0.0
@@ -62,13 +65,19 @@ class Memory:
 
     def _watch(self) -> None:
         while not self._stop.wait(0.5):
-            self.driver_mb = max(self.driver_mb, psutil.Process().memory_full_info().uss / 1e6)
+            self.driver_mb = max(self.driver_mb, _allocated_mb(psutil.Process()))
             for process in psutil.Process(os.getpid()).children(recursive=True):
                 try:
                     if "ray::" in " ".join(process.cmdline()):
-                        self.worker_mb = max(self.worker_mb, process.memory_full_info().uss / 1e6)
+                        self.worker_mb = max(self.worker_mb, _allocated_mb(process))
                 except psutil.Error:
                     continue
+
+
+def _allocated_mb(process: psutil.Process) -> float:
+    """Libraries' pages, which are the files' own, are left out: whose they are depends on who else has them open."""
+    memory = process.memory_info()
+    return (memory.rss - memory.shared) / 1e6
 
 
 def main(arguments: Arguments) -> None:
@@ -87,8 +96,11 @@ def main(arguments: Arguments) -> None:
         for _ in range(arguments.rounds):
             for images, job in jobs.items():
                 with Memory() as memory:
-                    took = predict_all(job, images, Predictors(arguments.predictors, 0.0))
-                cost[images].append(1000 * took.seconds_per_image)
+                    runs = [
+                        predict_all(job, images, Predictors(arguments.predictors, 0.0))
+                        for _ in range(max(1, LEAST_IMAGES // images))
+                    ]
+                cost[images].append(1000 * statistics.mean(run.seconds_per_image for run in runs))
                 driver[images].append(memory.driver_mb)
                 worker[images].append(memory.worker_mb)
                 print(f"{time.strftime('%H:%M:%S')} {images}: {cost[images][-1]:.2f} ms", flush=True)
