@@ -108,11 +108,15 @@ def bootstrap_interval(values: Floats, seed: int = 0, resamples: int = RESAMPLES
     """
     generator = numpy_generator(seed, "bootstrap")
     images = len(values)
+    # Whole numbers that add up without rounding: a matrix product adds in an order that depends on the processor, the
+    # threads and where the memory lies, and the report is to be the same to the last bit.
+    unit = 2.0 ** np.floor(52 - np.log2(max(1.0, images * np.abs(values).max(initial=0.0))))
+    whole = np.rint(values * unit)
     means = []
     for first in range(0, resamples, RESAMPLES_AT_ONCE):
         drawn = min(RESAMPLES_AT_ONCE, resamples - first)
         counts = generator.multinomial(images, np.full(images, 1 / images), size=drawn)
-        means.append(counts @ values / images)
+        means.append(counts @ whole / (images * unit))
     tail = (100 - CONFIDENCE_PERCENT) / 2
     low, high = np.percentile(np.concatenate(means), [tail, 100 - tail], axis=0)
     return low, high

@@ -1,5 +1,6 @@
 """The ensemble's arithmetic against brute force and closed forms."""
 
+from fractions import Fraction
 from itertools import combinations
 
 import numpy as np
@@ -16,6 +17,7 @@ from googlenet.metrics import (
     subsets,
     top_k_errors,
 )
+from googlenet.randomness import numpy_generator
 
 
 @given(
@@ -98,3 +100,23 @@ def test_differences_are_paired() -> None:
     assert high[1] > low[0]  # the two intervals overlap
     assert high[2] < 0  # the difference is sure all the same
     assert low[2] < -0.05 < high[2]
+
+
+def test_an_interval_is_the_same_to_the_last_bit_in_whatever_order_its_images_are_added() -> None:
+    """Exact rational arithmetic as the reference, on what a matrix product would round differently each time."""
+    values = 100 * np.random.default_rng(0).integers(0, 8, (60, 3)) / 7
+    low, high = bootstrap_interval(values, resamples=200)
+    generator = numpy_generator(0, "bootstrap")
+    counts = generator.multinomial(60, np.full(60, 1 / 60), size=200)
+    fractions = [[Fraction(value) for value in column] for column in values.T]
+    means = np.array(
+        [
+            [float(sum(int(n) * v for n, v in zip(row, column, strict=True)) / 60) for column in fractions]
+            for row in counts
+        ]
+    )
+    expected = np.percentile(means, [2.5, 97.5], axis=0)
+    assert np.allclose([low, high], expected, rtol=0, atol=1e-11)
+    backwards = bootstrap_interval(np.asfortranarray(values)[:, ::-1], resamples=200)
+    assert np.array_equal(backwards[0][::-1], low)
+    assert np.array_equal(backwards[1][::-1], high)
