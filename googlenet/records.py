@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -35,6 +36,17 @@ DEFAULT_CACHE_BYTES = 1 << 30
 DAMAGE = ("CRC", "deserialize", "Corrupt", "row groups are of")
 # An open file costs memory for its footer, 150 KB for 256 images, and a descriptor.
 OPEN_SHARDS = 256
+
+
+class OpensFiles(Protocol):
+    """What records need of a filesystem: pyarrow's have it."""
+
+    def open_input_file(self, path: str) -> pa.NativeFile:
+        """A file for random access.
+
+        Raises:
+            OSError: it cannot be read.
+        """
 
 
 class RecordsError(OSError):
@@ -71,7 +83,7 @@ class Records(Sequence[Record]):
 
     def __init__(
         self,
-        filesystem: pafs.FileSystem,
+        filesystem: OpensFiles,
         paths: Sequence[str],
         num_images: Sequence[int],
         cache_bytes: int = DEFAULT_CACHE_BYTES,

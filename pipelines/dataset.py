@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from googlenet.records import Records
+from googlenet.records import OpensFiles, Records
 from pipelines.errors import UserError
 from pipelines.run_directory import DATASET
 from pipelines.storage import Storage
@@ -127,10 +127,10 @@ def _problem(run: Storage, shard: Shard) -> str | None:
     return None
 
 
-def open_records(run: Storage, split: Split) -> Records:
-    """Random access to the records of a split."""
+def open_records(run: Storage, split: Split, files: OpensFiles | None = None) -> Records:
+    """Random access to the records of a split; ``files`` reads the shards, if not the run's own filesystem."""
     paths = [run.path(f"{DATASET}/{shard.file}") for shard in split.shards]
-    return Records(run.filesystem, paths, [shard.images for shard in split.shards])
+    return Records(files or run.filesystem, paths, [shard.images for shard in split.shards])
 
 
 def image_ids(run: Storage, split: Split) -> list[str]:

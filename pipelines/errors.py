@@ -2,4 +2,16 @@
 
 
 class UserError(ValueError):
-    """The user can mend this; the message names the file or value and what to do."""
+    """The user can mend this; the message names the file or value and what to do.
+
+    Attributes:
+        exit_code: of a command that ends with it.
+    """
+
+    exit_code = 2
+
+
+class RunInUseError(UserError):
+    """Another job holds the run directory; once that has ended, the same command works."""
+
+    exit_code = 75

@@ -213,6 +213,7 @@ def _fit(
                 "recipe": recipe,
                 "replica": replica,
                 "checkpoint_seconds": SECONDS_PER_MINUTE * resources.checkpoint_minutes,
+                "shard_cache_bytes": resources.shard_cache_bytes,
                 "arithmetic": arithmetic,
                 "loader_processes": resources.loader_processes,
                 "board": board,
@@ -226,7 +227,8 @@ def _fit(
                 worker_runtime_env={"env_vars": KEEP_FREED_MEMORY},
                 # What Ray Train writes of its own: in the replica's folder.
                 name=files.folder.rpartition("/")[2],
-                storage_path=run.below(files.folder.rpartition("/")[0]).root,
+                storage_path=run.path(files.folder.rpartition("/")[0]),
+                storage_filesystem=run.filesystem,
                 failure_config=FailureConfig(max_failures=resources.max_failures),
             ),
         ).fit()

@@ -25,6 +25,7 @@ class ReplicaTask:
         board: the handle of a ProgressBoard, or None.
         device: that computes, as PyTorch names it.
         share: of this worker in the replica's batches.
+        shard_cache_bytes: of its disk that the node may use for copies of remote shards; None for most of what is free.
     """
 
     run: Storage
@@ -36,6 +37,7 @@ class ReplicaTask:
     board: Any = None
     device: str = "cpu"
     share: Share = ALONE
+    shard_cache_bytes: int | None = None
 
     @property
     def leads(self) -> bool:

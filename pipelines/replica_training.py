@@ -34,6 +34,7 @@ from pipelines.epoch_report import EpochReport
 from pipelines.initial_weights import apply_initial_weights
 from pipelines.progress import warn
 from pipelines.replica_task import ReplicaTask
+from pipelines.shard_cache import open_shards_of
 from pipelines.worker_threads import use_own_cpus
 
 VALIDATION_BATCH_SIZE = 64
@@ -51,7 +52,10 @@ def train_replica(task: ReplicaTask) -> None:
     """
     use_own_cpus()
     recipe, manifest = task.recipe, read_manifest(task.run)
-    train, val = (open_records(task.run, manifest.splits[split]) for split in ("train", "val"))
+    splits = (manifest.splits[split] for split in ("train", "val"))
+    train, val = (
+        open_records(task.run, split, open_shards_of(task.run, split, task.shard_cache_bytes)) for split in splits
+    )
     settings = _settings(task, len(train))
     state, settings = _initial_state(task, manifest, settings)
     monitor = HeadMonitor(len(manifest.classes), math.ceil(recipe.dead_head_epochs * settings.steps_per_epoch))

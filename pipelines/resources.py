@@ -20,6 +20,7 @@ class Resources:
         max_failures: how often a failed replica is started again from its newest checkpoint.
         checkpoint_minutes: time between two checkpoints within an epoch.
         parallel_replicas: replicas to start at once, whatever the nodes hold now; None for as many as they hold.
+        shard_cache_gb: of its disk that each node may use for copies of remote shards; None for most of what is free.
     """
 
     cpus_per_worker: float = 1.0
@@ -28,12 +29,15 @@ class Resources:
     max_failures: int = 2
     checkpoint_minutes: float = 10.0
     parallel_replicas: int | None = None
+    shard_cache_gb: float | None = None
 
     def __post_init__(self) -> None:
         if self.cpus_per_worker <= 0 or self.gpus_per_worker < 0 or self.max_failures < 0:
             raise UserError(f"CPUs must be positive, GPUs and failures not negative, got {self}")
         if self.parallel_replicas is not None and self.parallel_replicas < 1:
             raise UserError(f"parallel_replicas must be at least 1, got {self.parallel_replicas}")
+        if self.shard_cache_gb is not None and self.shard_cache_gb < 0:
+            raise UserError(f"shard_cache_gb must not be negative, got {self.shard_cache_gb}")
         if self.checkpoint_minutes <= 0:
             raise UserError(f"checkpoint_minutes must be positive, got {self.checkpoint_minutes}")
         if self.gpus_per_worker > 1 and self.gpus_per_worker % 1:
@@ -43,6 +47,11 @@ class Resources:
                 raise UserError(
                     f"worker resources must be positive, and not CPU or GPU, which have options, got {name}={amount:g}"
                 )
+
+    @property
+    def shard_cache_bytes(self) -> int | None:
+        """The bound on copies of shards, in bytes."""
+        return None if self.shard_cache_gb is None else int(self.shard_cache_gb * 1e9)
 
     def check(self, recipe: Recipe) -> None:
         """Refuse a recipe that cannot be trained with such workers.

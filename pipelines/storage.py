@@ -9,13 +9,14 @@ import json
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-import pyarrow as pa
 import pyarrow.fs as pafs
+
+from pipelines.object_store import FEW_S3_ATTEMPTS, open_filesystem
 
 # Every unfinished file carries this mark, so that a listing never takes one for a whole one.
 PARTIAL = ".partial-"
@@ -28,6 +29,7 @@ class Storage:
     """A root folder; names below it are relative and use ``/``. Cheap to send to another process."""
 
     root: str
+    is_patient: bool = True
 
     @classmethod
     def at(cls, uri: str) -> "Storage":
@@ -38,30 +40,29 @@ class Storage:
     def below(self, name: str) -> "Storage":
         """The folder ``name`` of this one."""
         location, mark, options = self.root.partition("?") if "://" in self.root else (self.root, "", "")
-        return Storage(f"{location.rstrip('/')}/{name}{mark}{options}")
+        return replace(self, root=f"{location.rstrip('/')}/{name}{mark}{options}")
+
+    def impatient(self) -> "Storage":
+        """The same storage, for what is better told at once that an object store is away."""
+        return replace(self, is_patient=False)
 
     @cached_property
     def _resolved(self) -> tuple[pafs.FileSystem, str]:
         if "://" not in self.root:
             return pafs.LocalFileSystem(), self.root
-        try:
-            return cast(tuple[pafs.FileSystem, str], pafs.FileSystem.from_uri(self.root))
-        except pa.ArrowInvalid:  # a scheme of fsspec's alone
-            import fsspec
-
-            filesystem, path = fsspec.core.url_to_fs(self.root)
-            return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), path
+        return open_filesystem(self.root, *(() if self.is_patient else (FEW_S3_ATTEMPTS,)))
 
     @property
     def filesystem(self) -> pafs.FileSystem:
         """The pyarrow filesystem behind the root."""
         return self._resolved[0]
 
-    def __getstate__(self) -> dict[str, str]:
-        return {"root": self.root}
+    def __getstate__(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
-    def __setstate__(self, state: dict[str, str]) -> None:
-        object.__setattr__(self, "root", state["root"])
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            object.__setattr__(self, name, value)
 
     @property
     def is_local(self) -> bool:
@@ -71,6 +72,11 @@ class Storage:
     def path(self, name: str = "") -> str:
         """``name`` as a path for :attr:`filesystem`."""
         return f"{self._resolved[1]}/{name}" if name else self._resolved[1]
+
+    @property
+    def is_file(self) -> bool:
+        """Whether there is a file where a folder should be."""
+        return bool(self.filesystem.get_file_info(self.path()).type == pafs.FileType.File)
 
     def exists(self, name: str) -> bool:
         """Whether there is a file or folder of this name."""
@@ -93,7 +99,8 @@ class Storage:
         Raises:
             FileNotFoundError: there is no such file.
         """
-        with self.filesystem.open_input_stream(self.path(name)) as stream:
+        # Arrow would unpack what is called .gz.
+        with self.filesystem.open_input_stream(self.path(name), compression=None) as stream:
             return cast(bytes, stream.read())
 
     @contextmanager
@@ -104,7 +111,7 @@ class Storage:
             buffer = io.BytesIO()
             yield buffer
             # An object store shows an object once it is complete; it is begun only when the content is.
-            with self.filesystem.open_output_stream(target) as stream:
+            with self.filesystem.open_output_stream(target, compression=None) as stream:
                 stream.write(buffer.getbuffer())
             return
         Path(target).parent.mkdir(parents=True, exist_ok=True)

@@ -91,7 +91,7 @@ class Tracker:
         return self
 
     def __exit__(self, exception_type: object, *_: object) -> None:
-        interrupted = exception_type is KeyboardInterrupt
+        interrupted = isinstance(exception_type, type) and issubclass(exception_type, KeyboardInterrupt)
         if exception_type is not None or self._final is None:
             self._final = "KILLED" if interrupted else "FAILED"
         self._stop.set()

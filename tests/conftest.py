@@ -10,12 +10,27 @@ import pytest
 from PIL import Image
 
 from pipelines.recipes import Recipe, demo
+from tests.servers import s3_server
 
 CLUSTER_CPUS = 2
 
 
 @pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[str]:
+def object_store() -> Iterator[str]:
+    """The address of an S3 server, which this process and the cluster find in their environment."""
+    with s3_server() as port:
+        address = f"http://127.0.0.1:{port}"
+        os.environ.update(
+            AWS_ENDPOINT_URL=address,
+            AWS_ACCESS_KEY_ID="somebody",
+            AWS_SECRET_ACCESS_KEY="something",  # noqa: S106
+            AWS_DEFAULT_REGION="us-east-1",
+        )
+        yield address
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(object_store: str) -> Iterator[str]:
     """The address of a running cluster; in-process calls use it, and so do commands that find it in RAY_ADDRESS."""
     os.environ["RAY_AUTH_MODE"] = "disabled"
     from pipelines.ray_session import connected

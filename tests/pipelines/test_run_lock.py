@@ -4,12 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 import pipelines.run_lock
 from pipelines.errors import UserError
+from pipelines.interruption import interrupt_on_sigterm
 from pipelines.run_lock import LOCK, only_job_on
 from pipelines.storage import Storage
 
@@ -42,19 +44,33 @@ def test_a_second_job_is_refused_by_name_until_the_first_is_dead(tmp_path: Path)
         pass
 
 
-def test_on_an_object_store_a_claim_is_released_or_forgotten_when_stale(
+def test_on_an_object_store_a_claim_is_released_or_forgotten_when_it_is_not_renewed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(pipelines.run_lock, "RENEW_SECONDS", 0.3)
+    monkeypatch.setattr(pipelines.run_lock, "SETTLE_SECONDS", 0.1)
+    monkeypatch.setattr(pipelines.run_lock, "STALE_SECONDS", 2.5)
     run = Storage.at("memory://bucket/lease")
     assert not run.is_local
     with only_job_on(run), pytest.raises(UserError, match="in use by another job"), only_job_on(run):
         pass
     assert not run.exists(LOCK)
     with only_job_on(run):
-        left = run.read_json(LOCK)
-    run.write_json(LOCK, left)  # as a killed job leaves it
-    with pytest.raises(UserError, match="in use"), only_job_on(run):
-        pass
-    monkeypatch.setattr(pipelines.run_lock, "STALE_SECONDS", 0.0)
-    with only_job_on(run):
-        pass
+        left = run.read(LOCK)
+    for remains in (left, b'{"host": "elsewhere", "pid": 1}', b"half of a claim"):  # of a killed job, of a disk, torn
+        run.write(LOCK, remains)
+        started = time.monotonic()
+        with only_job_on(run):
+            assert time.monotonic() - started > 2.5
+
+
+def test_a_job_that_was_taken_for_dead_ends_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipelines.run_lock, "RENEW_SECONDS", 0.2)
+    monkeypatch.setattr(pipelines.run_lock, "SETTLE_SECONDS", 0.1)
+    interrupt_on_sigterm()
+    run = Storage.at("memory://bucket/taken")
+    with pytest.raises(KeyboardInterrupt), only_job_on(run):
+        run.write_json(LOCK, {"id": "another", "renewals": 0})
+        time.sleep(5)
+    assert run.read_json(LOCK)["id"] == "another"
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -52,6 +52,13 @@ def test_a_filesystem_of_fsspec_is_a_storage_like_any_other() -> None:
     assert storage.files("a") == []
 
 
+@pytest.mark.parametrize("root", ["memory://runs/packed", ""])
+def test_bytes_are_what_was_written_whatever_the_name_says(root: str, tmp_path: Path) -> None:
+    storage = Storage.at(root or str(tmp_path))
+    storage.write("a.gz", b"not packed at all")
+    assert storage.read("a.gz") == b"not packed at all"
+
+
 def test_file_uris_are_paths_and_options_stay_behind_the_names(tmp_path: Path) -> None:
     assert Storage.at(f"file://{tmp_path}").root == str(tmp_path)
     below = Storage.at("s3://bucket/run?endpoint_override=localhost").below("predictions")

@@ -1,0 +1,104 @@
+"""Filesystems behind URIs: object stores that are patient with a server that is away, and say what is wrong.
+
+Credentials come from where each cloud's own tools look for them: the environment, their files, the machine's role.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any, cast
+from urllib.parse import parse_qs, urlsplit
+
+import pyarrow.fs as pafs
+
+from pipelines.errors import UserError
+
+# Pauses between attempts double from 25 ms, to 51 seconds: a server may be away for a minute and a half.
+S3_ATTEMPTS = 12
+GCS_RETRY_SECONDS = "90"
+# For what is better told at once that the store is away: about a fifth of a second.
+FEW_S3_ATTEMPTS = 4
+OPTIONS = {
+    "s3": ("region", "endpoint_override", "scheme"),
+    "gs": ("scheme", "endpoint_override", "retry_limit_seconds"),
+    "abfs": ("enable_tls", "endpoint", "blob_storage_authority", "dfs_storage_authority", "tenant_id", "client_id"),
+}
+# How the stores' libraries begin what they have to say. They give no error number.
+STORE_ERROR = re.compile(r"AWS Error|google::cloud|Azure::|Azure Error|Bucket '[^']*' not found")
+CREDENTIALS = "check the credentials (environment, configuration file or role of the machine) and their permissions"
+MENDS = (
+    (r"ACCESS_DENIED|INVALID_ACCESS_KEY|SIGNATURE|EXPIRED|InvalidAccessKeyId|ExpiredToken", CREDENTIALS),
+    (r"HTTP status 40[13]|UNAUTHENTICATED|PERMISSION_DENIED|AuthenticationException|AuthorizationFailure", CREDENTIALS),
+    (r"NO_SUCH_BUCKET|Bucket '[^']*' not found|ContainerNotFound", "create the bucket, or name another"),
+    (r"NETWORK_CONNECTION|UNAVAILABLE", "check the address, and whether the store can be reached from here"),
+)  # fmt: skip
+
+
+def open_filesystem(uri: str, s3_attempts: int = S3_ATTEMPTS) -> tuple[pafs.FileSystem, str]:
+    """The filesystem behind a URI, and the path in it.
+
+    Raises:
+        UserError: the scheme is unknown, or the URI holds a secret, or options that nobody knows.
+    """
+    parts = urlsplit(uri)
+    scheme = {"gcs": "gs", "abfss": "abfs"}.get(parts.scheme, parts.scheme)
+    place = f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
+    if parts.password:
+        raise UserError(f"{place} comes with a secret, which would be written into files; put it into the environment")
+    if parts.fragment:
+        raise UserError(f"{place}#{parts.fragment}: a name with # cannot be used")
+    if scheme not in OPTIONS:
+        return _open_by_fsspec(uri)
+    given = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+    if unknown := sorted(set(given) - set(OPTIONS[scheme])):
+        raise UserError(f"{place}: unknown option {', '.join(unknown)}; there are {', '.join(OPTIONS[scheme])}")
+    if scheme == "s3":
+        return _open_s3(place, parts.netloc, parts.path, given, s3_attempts)
+    if scheme == "gs" and "retry_limit_seconds" not in given:
+        uri = f"{uri}{'&' if parts.query else '?'}retry_limit_seconds={GCS_RETRY_SECONDS}"
+    return cast(tuple[pafs.FileSystem, str], pafs.FileSystem.from_uri(uri))
+
+
+def _open_s3(
+    place: str, bucket: str, path: str, given: Mapping[str, str], attempts: int
+) -> tuple[pafs.FileSystem, str]:
+    if not bucket:
+        raise UserError(f"{place} names no bucket")
+    endpoint = given.get("endpoint_override") or os.environ.get("AWS_ENDPOINT_URL_S3", "")
+    endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL", "")
+    region = given.get("region") or os.environ.get("AWS_REGION", "") or os.environ.get("AWS_DEFAULT_REGION", "")
+    if not region:
+        region = "us-east-1" if endpoint else pafs.resolve_s3_region(bucket)
+    options = {"region": region, "endpoint_override": endpoint, "scheme": given.get("scheme", "")}
+    return _PatientS3.connect(options, attempts), f"{bucket}{path}".rstrip("/")
+
+
+class _PatientS3(pafs.S3FileSystem):  # type: ignore[misc]  # pyarrow has no types
+    """S3 with more than Arrow's six seconds of patience, also after it has been sent to another process."""
+
+    @classmethod
+    def connect(cls, options: Mapping[str, Any], attempts: int = S3_ATTEMPTS) -> "_PatientS3":
+        given = {name: value for name, value in options.items() if value}
+        return cls(**given, retry_strategy=pafs.AwsDefaultS3RetryStrategy(max_attempts=attempts))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _PatientS3.connect, (super().__reduce__()[1][0],)
+
+
+def _open_by_fsspec(uri: str) -> tuple[pafs.FileSystem, str]:
+    import fsspec
+
+    try:
+        filesystem, path = fsspec.core.url_to_fs(uri)
+    except (ValueError, ImportError) as error:
+        raise UserError(f"{uri}: {error}") from error
+    return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), path
+
+
+def store_failure(text: str) -> str | None:
+    """What an object store answered, in one line with the mend; None where ``text`` is not a store's answer."""
+    if not STORE_ERROR.search(text):
+        return None
+    reason = " ".join(text.split())
+    mend = next((mend for signs, mend in MENDS if re.search(signs, reason)), "")
+    return f"{reason}; {mend}" if mend else reason

@@ -1,0 +1,117 @@
+"""Shards of a remote data set kept on the node's disk: random access reads each of them hundreds of times an epoch.
+
+A shard is fetched whole when it is first read, while there is room. None is given up for another one of the same data
+set: in random order none is likelier to be needed, and what has no room is read from the store, a row group at a time.
+"""
+
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from googlenet.records import OpensFiles
+from pipelines.dataset import Split
+from pipelines.run_directory import DATASET
+from pipelines.storage import PARTIAL, Storage
+
+# Where no bound is given, so much of the disk is left to others.
+FREE_SHARE = 0.2
+# Copies of other data sets go when they are in the way and so old.
+FORGOTTEN_SECONDS = 86400.0
+
+
+def folder() -> Path:
+    """Where this user's copies are kept on this node."""
+    return Path(tempfile.gettempdir()) / f"googlenet-shards-{os.getuid()}"
+
+
+@dataclass(frozen=True)
+class ShardCache:
+    """Opens shards for reading, from the disk where they are kept there. All processes of a node share it.
+
+    Attributes:
+        filesystem: the store's.
+        folder: where copies are kept.
+        names: the copy's name by the shard's path; it holds the shard's digest, so that a copy is never out of date.
+        max_bytes: bound on the copies; None to leave a share of the disk free.
+    """
+
+    filesystem: pafs.FileSystem
+    folder: Path
+    names: dict[str, str]
+    max_bytes: int | None = None
+
+    @classmethod
+    def of(cls, run: Storage, split: Split, max_bytes: int | None) -> "ShardCache":
+        """The cache of this node for a split of ``run``."""
+        names = {run.path(f"{DATASET}/{shard.file}"): f"{shard.digest}.parquet" for shard in split.shards}
+        return cls(run.filesystem, folder(), names, max_bytes)
+
+    def open_input_file(self, path: str) -> pa.NativeFile:
+        """The shard at ``path`` of the store.
+
+        Raises:
+            OSError: the store cannot be read.
+        """
+        copy = self.folder / self.names[path]
+        if copy.exists() or self._fetch(path, copy):
+            with suppress(OSError):  # somebody may clear the folder at any time
+                return pa.OSFile(str(copy))
+        return self.filesystem.open_input_file(path)
+
+    def _fetch(self, path: str, copy: Path) -> bool:
+        """Copy the shard to the disk, unless there is no room or another process is at it."""
+        size: int | None = self.filesystem.get_file_info(path).size
+        if size is None:
+            raise FileNotFoundError(f"{path} is not there")
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self.folder.stat().st_uid != os.getuid():
+                return False  # what somebody else may write is not believed
+            with (self.folder / f"{copy.stem}.lock").open("wb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not copy.exists() and not self._has_room(size):
+                    return False
+                if not copy.exists():
+                    self._download(path, copy)
+        except OSError:
+            # A disk that fails is none to keep copies on; a store that does is told when the shard itself is read.
+            return False
+        return True
+
+    def _download(self, path: str, copy: Path) -> None:
+        partial = copy.with_name(f"{copy.name}{PARTIAL}{os.getpid()}")
+        try:
+            with self.filesystem.open_input_stream(path, compression=None) as stream, partial.open("wb") as file:
+                shutil.copyfileobj(stream, file, 1 << 20)
+                file.flush()
+                os.fsync(file.fileno())  # or a copy could be empty after a power cut
+            partial.replace(copy)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def _has_room(self, size: int) -> bool:
+        if self._fits(size):
+            return True
+        for path in self.folder.glob("*.parquet"):
+            if path.name not in self.names.values() and time.time() - path.stat().st_mtime > FORGOTTEN_SECONDS:
+                path.unlink(missing_ok=True)
+        return self._fits(size)
+
+    def _fits(self, size: int) -> bool:
+        if self.max_bytes is not None:
+            return sum(entry.stat().st_size for entry in os.scandir(self.folder)) + size <= self.max_bytes
+        disk = shutil.disk_usage(self.folder)
+        return disk.free - size >= FREE_SHARE * disk.total
+
+
+def open_shards_of(run: Storage, split: Split, max_bytes: int | None) -> OpensFiles:
+    """What reads the shards of ``split``: the disk itself, or a cache before a store."""
+    return run.filesystem if run.is_local else ShardCache.of(run, split, max_bytes)

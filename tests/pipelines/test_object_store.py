@@ -1,0 +1,225 @@
+"""Data and run directory on S3: a real server on loopback, which is also away, slow to come back, or refuses."""
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import boto3
+import pytest
+
+import pipelines.object_store
+import pipelines.run_lock
+from pipelines.dataset import read_manifest
+from pipelines.errors import UserError
+from pipelines.object_store import store_failure
+from pipelines.recipes import Recipe
+from pipelines.run_lock import LOCK, only_job_on
+from pipelines.shard_cache import folder
+from pipelines.storage import Storage
+from pipelines.train_ensemble import Arguments, run_job
+from tests.servers import Door, s3_server, with_tools
+
+ROOT = Path(__file__).parents[2]
+BUCKET = "runs"
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture
+def bucket(object_store: str) -> Iterator[str]:
+    client = boto3.resource("s3").Bucket(BUCKET)
+    client.create()
+    yield f"s3://{BUCKET}"
+    client.objects.all().delete()
+    client.delete()
+
+
+@pytest.fixture
+def door(bucket: str) -> Iterator[Door]:
+    """The server behind a door; a storage through it is at ``bucket`` with the door's address."""
+    opened = Door(int(os.environ["AWS_ENDPOINT_URL"].rpartition(":")[2]))
+    yield opened
+    opened.shut()
+
+
+def through(door: Door, uri: str) -> Storage:
+    return Storage.at(f"{uri}?endpoint_override=127.0.0.1:{door.port}&scheme=http")
+
+
+def upload(folder: Path, uri: str) -> None:
+    storage = Storage.at(uri)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            storage.write(path.relative_to(folder).as_posix(), path.read_bytes())
+
+
+def digests(run: Storage, replicas: int) -> list[bytes]:
+    return [run.read(f"replicas/{k}/weights.safetensors") for k in range(replicas)]
+
+
+def test_the_whole_job_on_a_store_gives_what_it_gives_on_a_disk(
+    bucket: str, ray_cluster: str, tiny_recipe: Recipe, photo_folder: Path, finished_run: Path
+) -> None:
+    upload(photo_folder, f"{bucket}/photos")
+    recipe = replace(tiny_recipe, data=f"{bucket}/photos")
+    assert run_job(Arguments(fields=recipe, run_dir=f"{bucket}/a/run")) == 0
+    run, local = Storage.at(f"{bucket}/a/run"), Storage.at(str(finished_run))
+    assert digests(run, recipe.replicas) == digests(local, recipe.replicas)
+    assert run.read_json("report/report.json")["table"] == local.read_json("report/report.json")["table"]
+    assert set(run.files("report")) == set(local.files("report"))
+    assert not run.exists(LOCK)
+    assert all((folder() / f"{shard.digest}.parquet").exists() for shard in read_manifest(run).splits["train"].shards)
+
+
+def test_a_job_on_a_store_that_is_killed_goes_on_from_there(
+    bucket: str, ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path, finished_run: Path
+) -> None:
+    run = Storage.at(f"{bucket}/killed")
+    file = tmp_path / "recipe.json"
+    file.write_text(json.dumps(tiny_recipe.to_dict()))
+    command = [sys.executable, "pipelines/train_ensemble.py", "--recipe", str(file), "--run-dir", run.root]
+    command += ["--tracking-uri", f"sqlite:///{tmp_path}/mlflow.db"]
+    environment = with_tools({"RAY_ADDRESS": ray_cluster, "RAY_AUTH_MODE": "disabled"})
+    job = subprocess.Popen(command, cwd=ROOT, env=environment)
+    while not any(run.exists(f"replicas/{k}/weights.safetensors") for k in range(3)):
+        assert job.poll() is None
+        time.sleep(0.5)
+    job.send_signal(signal.SIGKILL)
+    job.wait()
+    assert run.exists(LOCK)
+    run.delete(LOCK)  # or three quarters of a minute are waited for its renewal, see test_run_lock.py
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert digests(run, 3) == digests(Storage.at(str(finished_run)), 3)
+
+
+def test_large_objects_and_long_listings(bucket: str) -> None:
+    storage = Storage.at(f"{bucket}/large")
+    data = os.urandom(25 << 20)  # parts of 10 MiB
+    storage.write("object", data)
+    assert storage.read("object") == data
+    client = boto3.client("s3")
+    for number in range(1100):
+        client.put_object(Bucket=BUCKET, Key=f"many/{number:04d}", Body=b"x")
+    assert Storage.at(bucket).files("many") == [f"{number:04d}" for number in range(1100)]
+
+
+def test_a_store_that_refuses_and_recovers_delays_and_nothing_else(bucket: str, door: Door) -> None:
+    storage = pickle.loads(pickle.dumps(through(door, f"{bucket}/patient")))  # noqa: S301
+    storage.write("a", b"1")
+    assert type(pickle.loads(pickle.dumps(storage.filesystem))) is type(storage.filesystem)  # noqa: S301
+    door.shut()
+    threading.Timer(12, door.open).start()  # twice Arrow's own patience
+    assert storage.read("a") == b"1"
+    door.shut()
+    threading.Timer(12, door.open).start()
+    storage.write("a", b"2")
+    assert Storage.at(f"{bucket}/patient").read("a") == b"2"
+
+
+def test_an_upload_that_breaks_off_leaves_the_old_object_and_no_part_of_the_new(
+    bucket: str, door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipelines.object_store, "S3_ATTEMPTS", 2)
+    storage = through(door, f"{bucket}/broken")
+    storage.write("old", b"whole")
+    for name in ("old", "new"):
+        door.shut_after_bytes = door.forwarded_bytes + (15 << 20)
+        with pytest.raises(OSError, match="AWS Error NETWORK_CONNECTION") as error:
+            storage.write(name, bytes(30 << 20))
+        assert "check the address" in (store_failure(str(error.value)) or "")
+        door.shut_after_bytes = None
+        door.open()
+    direct = Storage.at(f"{bucket}/broken")
+    assert direct.files("") == ["old"]
+    assert direct.read("old") == b"whole"
+
+
+def prepare(port: int, photos: Path, variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "pipelines/prepare_dataset.py", "--data", str(photos), "--run-dir", "s3://runs/a"]
+    address = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_EC2_METADATA_DISABLED": "true"}
+    environment = with_tools({**address, **variables})
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_credentials_that_the_store_does_not_know_are_told_in_one_line(photo_folder: Path, object_store: str) -> None:
+    with s3_server({"INITIAL_NO_AUTH_ACTION_COUNT": "0"}) as port:
+        ended = prepare(port, photo_folder, {})
+    assert ended.returncode == 1
+    assert "ACCESS_KEY" in ended.stderr or "ACCESS_DENIED" in ended.stderr
+    assert "check the credentials" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+class RefusesTheUnsigned(BaseHTTPRequestHandler):
+    """What S3 answers to a request without a signature; the server of the other tests answers 500 to that."""
+
+    def do_HEAD(self) -> None:
+        self.send_response(200 if "Authorization" in self.headers else 403)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_missing_credentials_are_told_in_one_line(photo_folder: Path) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), RefusesTheUnsigned)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    nothing = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "")
+    ended = prepare(server.server_port, photo_folder, {**nothing, "HOME": "/nonexistent"})
+    server.shutdown()
+    assert ended.returncode == 1
+    assert "ACCESS_DENIED" in ended.stderr
+    assert "check the credentials" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_bucket_that_is_not_there_is_named(object_store: str) -> None:
+    with pytest.raises(OSError, match="NO_SUCH_BUCKET") as error:
+        Storage.at("s3://absent/run").write("a", b"1")
+    assert "create the bucket, or name another" in (store_failure(str(error.value)) or "")
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("s3://key:secret@bucket/run", "comes with a secret.*environment"),
+        ("abfs://container@account.dfs.core.windows.net/run?sig=secret", "unknown option sig"),
+        ("s3://bucket/photos#2", "a name with # cannot be used"),
+        ("s3://bucket/run?regoin=x", "unknown option regoin"),
+        ("s3:///run", "names no bucket"),
+        ("ftq://bucket/run", "ftq"),
+    ],
+)
+def test_a_uri_that_cannot_be_meant_is_refused(uri: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        Storage.at(uri).exists("a")
+    assert "secret@" not in str(error.value)
+    assert "=secret" not in str(error.value)
+
+
+def test_of_two_jobs_that_begin_at_once_on_a_store_one_is_refused(bucket: str) -> None:
+    run, outcomes = Storage.at(f"{bucket}/both"), []
+
+    def job() -> None:
+        try:
+            with only_job_on(run):
+                outcomes.append("held")
+                time.sleep(3)
+        except UserError:
+            outcomes.append("refused")
+
+    jobs = [threading.Thread(target=job) for _ in range(2)]
+    for thread in jobs:
+        thread.start()
+    for thread in jobs:
+        thread.join()
+    assert sorted(outcomes) == ["held", "refused"]

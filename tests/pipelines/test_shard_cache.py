@@ -1,0 +1,120 @@
+"""Copies of remote shards: read once from the store, never beyond the bound, never out of date."""
+
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pytest
+
+import pipelines.shard_cache
+from pipelines.shard_cache import ShardCache
+
+SIZE = 1000
+
+
+class Counting:
+    """A filesystem that counts what is read from it."""
+
+    def __init__(self, root: Path) -> None:
+        self.inside, self.opened = pafs.SubTreeFileSystem(str(root), pafs.LocalFileSystem()), []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inside, name)
+
+    def open_input_stream(self, path: str, **options: Any) -> pa.NativeFile:
+        self.opened.append(f"whole {path}")
+        return self.inside.open_input_stream(path, **options)
+
+    def open_input_file(self, path: str) -> pa.NativeFile:
+        self.opened.append(f"part {path}")
+        return self.inside.open_input_file(path)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Counting:
+    (tmp_path / "store").mkdir()
+    for name in "abc":
+        (tmp_path / "store" / name).write_bytes(name.encode() * SIZE)
+    return Counting(tmp_path / "store")
+
+
+def cache(store: Any, folder: Path, max_bytes: int | None = None, version: str = "1") -> ShardCache:
+    return ShardCache(store, folder / "copies", {name: f"{name}{version}.parquet" for name in "abc"}, max_bytes)
+
+
+def content(opened: pa.NativeFile) -> bytes:
+    with opened:
+        return bytes(opened.read())
+
+
+def test_a_shard_is_fetched_once_for_all_processes_of_a_node(store: Counting, tmp_path: Path) -> None:
+    for _ in range(3):
+        one, other = cache(store, tmp_path), cache(store, tmp_path)
+        assert content(one.open_input_file("a")) == content(other.open_input_file("a")) == b"a" * SIZE
+    assert store.opened == ["whole a"]
+    assert content(cache(store, tmp_path, version="2").open_input_file("a")) == b"a" * SIZE
+    assert store.opened == ["whole a"] * 2  # another digest is another shard
+
+
+def test_what_has_no_room_is_read_from_the_store(store: Counting, tmp_path: Path) -> None:
+    small = cache(store, tmp_path, 2 * SIZE + 100)
+    for _ in range(2):
+        assert [content(small.open_input_file(name))[:1] for name in "abc"] == [b"a", b"b", b"c"]
+    assert store.opened == ["whole a", "whole b", "part c", "part c"]
+    assert sum(path.stat().st_size for path in (tmp_path / "copies").iterdir()) <= 2 * SIZE
+
+
+def test_a_disk_without_room_a_lost_copy_and_a_busy_one_are_no_failure(
+    store: Counting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "blocked").write_bytes(b"")
+    blocked = ShardCache(store, tmp_path / "blocked", {"a": "a1.parquet"})
+    assert content(blocked.open_input_file("a")) == b"a" * SIZE
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=int(0.2 * usage.total)))
+    assert content(cache(store, tmp_path).open_input_file("a")) == b"a" * SIZE
+    assert store.opened == ["part a", "part a"]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=usage.total))
+    kept = cache(store, tmp_path)
+    assert content(kept.open_input_file("a")) == b"a" * SIZE
+    shutil.rmtree(tmp_path / "copies")
+    assert content(kept.open_input_file("a")) == b"a" * SIZE
+
+
+def test_a_shard_that_the_store_lacks_is_named_and_a_folder_of_somebody_elses_not_used(
+    store: Counting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "store/a").unlink()
+    with pytest.raises(FileNotFoundError, match="a is not there"):
+        cache(store, tmp_path).open_input_file("a")
+    monkeypatch.setattr(pipelines.shard_cache.os, "getuid", lambda: 12345)
+    assert content(cache(store, tmp_path).open_input_file("b")) == b"b" * SIZE
+    assert store.opened[-1] == "part b"
+
+
+def test_two_that_want_a_shard_at_once_both_get_it_whole(store: Counting, tmp_path: Path) -> None:
+    read: list[bytes] = []
+    threads = [
+        threading.Thread(target=lambda: read.append(content(cache(store, tmp_path).open_input_file("b"))))
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert read == [b"b" * SIZE] * 8
+    assert store.opened.count("whole b") == 1
+
+
+def test_old_copies_of_other_data_make_room(store: Counting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content(cache(store, tmp_path, version="old").open_input_file("a"))
+    bounded = cache(store, tmp_path, SIZE + 100)
+    content(bounded.open_input_file("b"))
+    assert store.opened[-1] == "part b"  # the old one may still be in use
+    monkeypatch.setattr(pipelines.shard_cache, "FORGOTTEN_SECONDS", 0.0)
+    content(bounded.open_input_file("b"))
+    assert store.opened[-1] == "whole b"
+    assert sorted(path.name for path in (tmp_path / "copies").glob("*.parquet")) == ["b1.parquet"]

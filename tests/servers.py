@@ -1,0 +1,156 @@
+"""Real servers on loopback: a Ray head as an administrator starts one, S3, and a door in front that can be shut."""
+
+import os
+import selectors
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+BIN = Path(sys.executable).parent
+HEAD_PORTS = ("port", "dashboard-port", "dashboard-agent-listen-port", "ray-client-server-port")
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def with_tools(variables: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment, its tools on PATH, and more variables."""
+    return {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", **variables}
+
+
+def wait_for(url: str, server: subprocess.Popen[bytes]) -> bytes:
+    """The page at ``url``, once there is one; empty where one has to say who one is."""
+    for _ in range(120):
+        time.sleep(0.5)
+        assert server.poll() is None
+        try:
+            with urllib.request.urlopen(url, timeout=5) as page:
+                content: bytes = page.read()
+                return content
+        except urllib.error.HTTPError as error:
+            if error.code in (401, 403):
+                return b""
+        except OSError:
+            continue
+    pytest.fail(f"no answer from {url} within a minute")
+
+
+@dataclass(frozen=True)
+class Head:
+    """A head node: the address for job submission, and its first process."""
+
+    address: str
+    process: subprocess.Popen[bytes]
+
+    def kill(self) -> None:
+        """SIGKILL to the whole node, the drivers of its jobs included."""
+        first = psutil.Process(self.process.pid)
+        for process in [first, *first.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.process.wait()
+
+
+@contextmanager
+def head(token: str = "", ports: Mapping[str, int] | None = None) -> Iterator[Head]:
+    """A head node. Whatever is left of it is killed at the end."""
+    ports = ports or {kind: free_port() for kind in HEAD_PORTS}
+    authentication = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token} if token else {"RAY_AUTH_MODE": "disabled"}
+    with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:  # a socket's path is short
+        process = subprocess.Popen(
+            [str(BIN / "ray"), "start", "--head", "--block", "--num-cpus=2", "--object-store-memory=300000000"]
+            + ["--node-ip-address=127.0.0.1", f"--temp-dir={folder}"]
+            + [f"--{kind}={port}" for kind, port in ports.items()],
+            env=with_tools(authentication),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        node = Head(f"http://127.0.0.1:{ports['dashboard-port']}", process)
+        try:
+            wait_for(f"{node.address}/api/version", process)
+            yield node
+        finally:
+            if process.poll() is None:
+                node.kill()
+
+
+@contextmanager
+def s3_server(variables: Mapping[str, str] | None = None, address: str = "127.0.0.1") -> Iterator[int]:
+    """An S3 server that keeps everything in memory; its port."""
+    port = free_port()
+    server = subprocess.Popen(
+        [str(BIN / "moto_server"), "-H", address, "-p", str(port)],
+        env=with_tools(variables or {}),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_for(f"http://127.0.0.1:{port}/moto-api/", server)
+        yield port
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+
+
+class Door:
+    """Forwards a port of its own to another one, until it is shut; then connections are refused."""
+
+    def __init__(self, to_port: int) -> None:
+        self.port, self._to = free_port(), to_port
+        self._connections: list[socket.socket] = []
+        self.forwarded_bytes = 0
+        self.shut_after_bytes: int | None = None
+        self.open()
+
+    def open(self) -> None:
+        self._listening = socket.create_server(("127.0.0.1", self.port))
+        threading.Thread(target=self._accept, args=(self._listening,), daemon=True).start()
+
+    def shut(self) -> None:
+        """Refuse new connections and cut those that are there."""
+        for connection in [self._listening, *self._connections]:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
+        self._connections = []
+
+    def _accept(self, listening: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                inside, _ = listening.accept()
+                outside = socket.create_connection(("127.0.0.1", self._to))
+                self._connections += [inside, outside]
+                threading.Thread(target=self._forward, args=(inside, outside), daemon=True).start()
+
+    def _forward(self, inside: socket.socket, outside: socket.socket) -> None:
+        with suppress(OSError, ValueError), selectors.DefaultSelector() as ready:
+            for one, other in ((inside, outside), (outside, inside)):
+                ready.register(one, selectors.EVENT_READ, other)
+            while True:
+                for key, _ in ready.select():
+                    data = key.fileobj.recv(1 << 16)  # type: ignore[union-attr]
+                    if not data:
+                        inside.close()
+                        outside.close()
+                        return
+                    key.data.sendall(data)
+                    self.forwarded_bytes += len(data) if key.fileobj is inside else 0
+                    if self.shut_after_bytes is not None and self.forwarded_bytes > self.shut_after_bytes:
+                        self.shut()
+                        return
