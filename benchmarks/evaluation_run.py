@@ -14,7 +14,7 @@ from googlenet.model import Variant
 from googlenet.preprocessing import CAFFE_PREPROCESSING
 from googlenet.randomness import torch_generator
 from googlenet.weights import to_safetensors
-from pipelines.image_folder import list_unlabelled_folder
+from pipelines.image_sources import images_to_name
 from pipelines.predictions import Ensemble, read_cost
 from pipelines.prepare_dataset import prepare_for_evaluation
 from pipelines.run_directory import ReplicaFiles, replica_name
@@ -40,9 +40,7 @@ def make_job(
         (photos / f"{number:06d}.jpg").write_bytes(data)
     run = Storage.at(str(folder / "run"))
     classes = tuple(f"class_{label}" for label in range(network.num_classes))
-    manifest = prepare_for_evaluation(
-        run, str(photos), list_unlabelled_folder(Storage.at(str(photos)), classes), "stop"
-    )
+    manifest = prepare_for_evaluation(run, str(photos), images_to_name(str(photos), classes), "stop")
     weights = ReplicaFiles(0).weights
     run.write(weights, to_safetensors(network, network.state_dict(), CAFFE_PREPROCESSING))
     ensemble = Ensemble((replica_name(0),), ("",), policies, crop_px, classes, manifest.digest, arithmetic)

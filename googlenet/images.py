@@ -1,6 +1,7 @@
 """Image bytes to pixels: one decoder for everything that people keep in image folders."""
 
 import io
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,11 @@ Pixels = npt.NDArray[np.uint8]
 
 # 178 megapixels is where Pillow itself begins to speak of a decompression bomb.
 MAX_IMAGE_PIXELS = 178_956_970
+MAX_IMAGE_BYTES = 256 << 20
+# An image is scaled by its shorter side, and a strip would become enormous.
+MAX_ASPECT_RATIO = 100
+# Pillow hands these to another program.
+REFUSED_FORMATS = {"EPS", "WMF"}
 # What shows through transparent pixels.
 BACKGROUND_RGB = (255, 255, 255)
 
@@ -18,18 +24,29 @@ class ImageDecodeError(ValueError):
     """The bytes are not a whole image; the message is the reason."""
 
 
+def check_number_of_bytes(num_bytes: int) -> None:
+    """Make sure that an image of so many bytes may be read.
+
+    Raises:
+        ImageDecodeError: there are too many.
+    """
+    if num_bytes > MAX_IMAGE_BYTES:
+        raise ImageDecodeError(f"{num_bytes:,} bytes are too many for an image ({MAX_IMAGE_BYTES:,} at most)")
+
+
 def decode_rgb(data: bytes) -> Pixels:
     """Decode an image of any mode to (height, width, 3) uint8 RGB, turned upright by its EXIF orientation.
 
     Greyscale, palette and CMYK become RGB, 16 bits a channel become 8, alpha is laid on white.
 
     Raises:
-        ImageDecodeError: no image, a truncated one, or one of more than ``MAX_IMAGE_PIXELS``.
+        ImageDecodeError: no image, a truncated one, one of more than ``MAX_IMAGE_PIXELS``, a strip of more than
+            ``MAX_ASPECT_RATIO``, or of a format that Pillow would hand to another program.
     """
     if not data:
         raise ImageDecodeError("the file is empty")
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=_formats()) as image:
             _check_size(image)
             image.load()
             # Pillow stretches no grey values: 16-bit and floating-point greyscale has to be brought to 8 bits first.
@@ -44,6 +61,16 @@ def decode_rgb(data: bytes) -> Pixels:
 def _check_size(image: Image.Image) -> None:
     if image.width * image.height > MAX_IMAGE_PIXELS:
         raise ImageDecodeError(f"{image.width}x{image.height} px is more than {MAX_IMAGE_PIXELS} pixels")
+    if max(image.size) > MAX_ASPECT_RATIO * min(image.size):
+        raise ImageDecodeError(
+            f"{image.width}x{image.height} px is a strip, longer than {MAX_ASPECT_RATIO} times its width"
+        )
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in Image.ID if name not in REFUSED_FORMATS)
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:

@@ -6,18 +6,19 @@ import sys
 from collections.abc import Callable
 from typing import TypeVar
 
+import pyarrow as pa
 import tyro
 
 from googlenet.records import RecordsError
-from pipelines import embedded_dataset
 from pipelines.errors import UserError
-from pipelines.interruption import INTERRUPTED_EXIT_CODE, MESSAGE, interrupt_on_sigterm
+from pipelines.image_sources import is_folder
+from pipelines.interruption import INTERRUPTED_EXIT_CODE, MESSAGE, Stopped, interrupt_on_sigterm
+from pipelines.object_store import store_failure
 from pipelines.storage import Storage
 
 T = TypeVar("T")
 WRAPPED = re.compile(r"^(?:\w+\.)*(RecordsError|OSError): ((?:\[Errno (\d+)\])?.*)$", re.MULTILINE)
 
-USAGE_EXIT_CODE = 2
 STORAGE_EXIT_CODE = 1
 # What a disk or a server answers when it cannot; anything else may be a fault of this program.
 STORAGE_ERRNOS = {
@@ -39,7 +40,7 @@ def parse(arguments: type[T], default: T | None = None) -> T:
 
 def absolute_data(data: str) -> str:
     """``data`` as it is kept in a recipe: the same whatever folder a command is given in."""
-    return data if data in ("", embedded_dataset.NAME) else Storage.at(data).root
+    return Storage.at(data).root if is_folder(data) else data
 
 
 def run_command(main: Callable[[], int | None]) -> None:
@@ -49,15 +50,16 @@ def run_command(main: Callable[[], int | None]) -> None:
         sys.exit(main() or 0)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(USAGE_EXIT_CODE)
+        sys.exit(error.exit_code)
     except Exception as error:
         failure = storage_failure(error)
         if failure is None:
             raise
         print(f"error: {failure}\nthe same command goes on from here once that is mended", file=sys.stderr)
         sys.exit(STORAGE_EXIT_CODE)
-    except KeyboardInterrupt:
-        print(f"\n{MESSAGE}", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        if not isinstance(interrupt, Stopped):
+            print(f"\n{MESSAGE}", file=sys.stderr)
         sys.exit(INTERRUPTED_EXIT_CODE)
 
 
@@ -72,9 +74,13 @@ def storage_failure(error: BaseException) -> str | None:
         seen.add(id(current))
         if isinstance(current, RecordsError) or (isinstance(current, OSError) and current.errno in STORAGE_ERRNOS):
             return (str(current).strip().splitlines() or [type(current).__name__])[-1]
+        if isinstance(current, OSError | pa.ArrowException) and (answer := store_failure(str(current))):
+            return answer
         current = getattr(current, "cause", None) or current.__cause__
     # What Ray Data wraps comes to the driver as text alone.
     for kind, text, number in WRAPPED.findall(str(error)):
         if kind != "OSError" or (number and int(number) in STORAGE_ERRNOS):
             return str(text)
+        if answer := store_failure(text):
+            return answer
     return None

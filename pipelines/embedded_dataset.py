@@ -14,6 +14,7 @@ import numpy.typing as npt
 from PIL import Image, ImageFilter
 
 from googlenet.randomness import numpy_generator
+from pipelines.image_listing import Entry, Found, ImageFile
 
 NAME = "embedded"
 CLASSES = tuple(str(digit) for digit in range(10))
@@ -38,6 +39,22 @@ class Sample:
     image_id: str
     image: bytes
     label: int
+
+
+@dataclass(frozen=True)
+class EmbeddedImages:
+    """Generates the images of a listing from a seed."""
+
+    seed: int
+
+    def read(self, image: ImageFile) -> bytes:
+        """The JPEG."""
+        return generate(image.image_id, self.seed).image
+
+
+def find() -> Found:
+    """The images of both splits."""
+    return Found({s: [Entry(name, name.split("/")[1]) for name in image_ids(s)] for s in IMAGES_PER_CLASS}, CLASSES)
 
 
 def image_ids(split: str) -> list[str]:

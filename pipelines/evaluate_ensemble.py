@@ -10,6 +10,7 @@ A shard whose predictions are there is not done again.
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from pipelines.command_line import absolute_data, parse, run_command
 from pipelines.dataset import read_manifest
 from pipelines.errors import UserError
 from pipelines.evaluation import Settings, evaluate
-from pipelines.image_folder import Listing, list_evaluation_folder, list_unlabelled_folder
+from pipelines.image_sources import Images, images_to_evaluate, images_to_name
 from pipelines.initial_weights import read_file
 from pipelines.predictions import sorted_policies
 from pipelines.preflight import PrecisionChoice
@@ -84,23 +85,24 @@ def evaluate_weights(arguments: Arguments) -> str:
     crop_px = _agreed("crop_px", arguments.crop_px, networks) or DEFAULT_CROP_PX
     check_policies(arguments.policies, crop_px)
     named = list(_read_classes(arguments.classes)) or None
-    listing = _list(data, tuple(_agreed("classes", named, networks) or ()), arguments)
+    images = _find_images(data, tuple(_agreed("classes", named, networks) or ()), arguments)
+    classes = images[1].classes
     for path, stored in zip(arguments.weights, networks, strict=True):
-        if stored.num_classes != len(listing.classes):
+        if stored.num_classes != len(classes):
             raise UserError(
-                f"{path} has {stored.num_classes} outputs, there are {len(listing.classes)} classes: "
+                f"{path} has {stored.num_classes} outputs, there are {len(classes)} classes: "
                 "name the model's classes in its order with --classes FILE"
             )
     settings = {
         "data": data,
         "weights": [hashlib.sha256(content).hexdigest() for content, _ in files],
-        "classes": list(listing.classes),
+        "classes": list(classes),
         "policies": list(sorted_policies(arguments.policies)),
         "crop_px": crop_px,
         "precision": arguments.precision,
     }
     claim(run, "evaluation", settings)
-    manifest = prepare_for_evaluation(run, data, listing, arguments.bad_images)
+    manifest = prepare_for_evaluation(run, data, images, arguments.bad_images)
     say(f"data: {manifest.summary()}")
     for replica, (path, stored) in enumerate(zip(arguments.weights, networks, strict=True)):
         _keep_weights(run, replica, path, stored)
@@ -117,12 +119,12 @@ def _settings(arguments: Arguments, crop_px: int) -> Settings:
     )
 
 
-def _list(data: str, classes: tuple[str, ...], arguments: Arguments) -> Listing:
+def _find_images(data: str, classes: tuple[str, ...], arguments: Arguments, data_seed: int = 0) -> Images:
     if not arguments.unlabelled:
-        return list_evaluation_folder(Storage.at(data), classes)
+        return images_to_evaluate(data, classes, data_seed)
     if not classes:
         raise UserError("images without labels do not say what the model's outputs are called: use --classes FILE")
-    return list_unlabelled_folder(Storage.at(data), classes)
+    return images_to_name(data, classes)
 
 
 def _keep_weights(run: Storage, replica: int, path: str, stored: StoredNetwork) -> None:
@@ -168,10 +170,11 @@ def evaluate_elsewhere(trained: Storage, recipe: Recipe, arguments: Arguments) -
     check_policies(arguments.policies, recipe.crop_px)
     # The folder's own name for people; a digest, so that evaluations of two such folders, or with other crops, coexist.
     key = json.dumps([data, sorted_policies(arguments.policies), arguments.precision, arguments.unlabelled])
-    name = f"{Path(data).name}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+    readable = re.sub(r"[^\w.-]+", "_", Path(data.partition("?")[0]).name)
+    name = f"{readable}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
     run = trained.below(f"evaluations/{name}")
-    listing = _list(data, read_manifest(trained).classes, arguments)
-    manifest = prepare_for_evaluation(run, data, listing, arguments.bad_images)
+    images = _find_images(data, read_manifest(trained).classes, arguments, recipe.data_seed)
+    manifest = prepare_for_evaluation(run, data, images, arguments.bad_images)
     say(f"data: {manifest.summary()}")
     replicas = finished_replicas(trained, recipe.replicas)
     text = evaluate(run, trained, replicas, manifest, _settings(arguments, recipe.crop_px))

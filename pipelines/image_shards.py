@@ -8,7 +8,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -18,9 +18,8 @@ from PIL import Image
 from googlenet.crops import scaled_size
 from googlenet.images import ImageDecodeError, decode_rgb
 from googlenet.records import SCHEMA, WRITE_OPTIONS
-from pipelines import embedded_dataset
 from pipelines.dataset import SHARD_DIGEST
-from pipelines.image_folder import ImageFile
+from pipelines.image_listing import ImageFile, ImageReader
 from pipelines.run_directory import DATASET
 from pipelines.storage import Storage
 
@@ -29,10 +28,11 @@ STORED_JPEG_QUALITY = 95
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """One shard to write: its file below ``dataset/`` and its images."""
+    """One shard to write: its file below ``dataset/``, its images, and what else decides its content."""
 
     file: str
     images: tuple[ImageFile, ...]
+    settings: str = ""
 
     @property
     def note(self) -> str:
@@ -41,29 +41,24 @@ class ShardPlan:
 
     @property
     def digest(self) -> str:
-        """Of the images that belong into the shard."""
-        return hashlib.sha256(_images_to_json(self).encode()).hexdigest()
+        """Of what belongs into the shard."""
+        return hashlib.sha256(f"{self.settings}\n{_images_to_json(self)}".encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where image bytes come from: a folder, or the embedded data set with its seed; and how they are stored."""
+    """Where image bytes come from, and how they are stored."""
 
-    folder: Storage | None
-    seed: int = 0
+    reader: ImageReader
     short_side_px: int | None = None
 
-    def read(self, image_id: str) -> bytes:
-        """The original bytes of an image."""
-        return self.folder.read(image_id) if self.folder else embedded_dataset.generate(image_id, self.seed).image
-
-    def to_store(self, image_id: str) -> tuple[bytes, int, int]:
+    def to_store(self, image: ImageFile) -> tuple[bytes, int, int]:
         """Bytes to store, width and height in pixels.
 
         Raises:
             ImageDecodeError: the image cannot be decoded.
         """
-        data = self.read(image_id)
+        data = self.reader.read(image)
         pixels = decode_rgb(data)
         height, width = pixels.shape[:2]
         if self.short_side_px is None or min(width, height) <= self.short_side_px:
@@ -72,10 +67,12 @@ class Source:
         return _encode_jpeg(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS)), width, height
 
 
-def plan_shards(split: str, images: Sequence[ImageFile], images_per_shard: int) -> Iterator[ShardPlan]:
-    """Divide the images of a split, in their order."""
+def plan_shards(
+    split: str, images: Sequence[ImageFile], images_per_shard: int, settings: str = ""
+) -> Iterator[ShardPlan]:
+    """Divide the images of a split, in their order. Shards of other ``settings`` are never taken for these."""
     for number, first in enumerate(range(0, len(images), images_per_shard)):
-        yield ShardPlan(f"{split}/{number:05d}.parquet", tuple(images[first : first + images_per_shard]))
+        yield ShardPlan(f"{split}/{number:05d}.parquet", tuple(images[first : first + images_per_shard]), settings)
 
 
 def write_shards(run: Storage, source: Source, plans: Sequence[ShardPlan]) -> Iterator[dict[str, Any]]:
@@ -85,10 +82,11 @@ def write_shards(run: Storage, source: Source, plans: Sequence[ShardPlan]) -> It
     # A row carries its own plan, so that no task is sent the names of all images. As JSON: Ray Data would have to
     # guess a schema for lists that are empty in most rows.
     rows = [{"plan": number, "images": _images_to_json(plan)} for number, plan in enumerate(plans)]
-    files = [plan.file for plan in plans]
+    files, settings = [plan.file for plan in plans], plans[0].settings
 
     def write(row: dict[str, Any]) -> dict[str, Any]:
-        plan = ShardPlan(files[row["plan"]], tuple(ImageFile(*image) for image in json.loads(row["images"])))
+        images = tuple(ImageFile(*image) for image in json.loads(row["images"]))
+        plan = ShardPlan(files[row["plan"]], images, settings)
         result = _finished_shard(run, plan) or write_shard(run, source, plan)
         return {"plan": row["plan"], "result": json.dumps(result)}
 
@@ -99,7 +97,7 @@ def write_shards(run: Storage, source: Source, plans: Sequence[ShardPlan]) -> It
 
 
 def _images_to_json(plan: ShardPlan) -> str:
-    return json.dumps([(image.image_id, image.label) for image in plan.images])
+    return json.dumps([astuple(image) for image in plan.images])
 
 
 def _finished_shard(run: Storage, plan: ShardPlan) -> dict[str, Any] | None:
@@ -119,7 +117,7 @@ def write_shard(run: Storage, source: Source, plan: ShardPlan) -> dict[str, Any]
     digest, rejected = hashlib.sha256(), []
     for file in plan.images:
         try:
-            data, width, height = source.to_store(file.image_id)
+            data, width, height = source.to_store(file)
         except (ImageDecodeError, OSError) as error:
             # Only what is broken can be left out; what cannot be read now may be whole.
             unreadable = isinstance(error, OSError)

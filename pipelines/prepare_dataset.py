@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pipelines import embedded_dataset
 from pipelines.command_line import absolute_data, parse, run_command
 from pipelines.dataset import MANIFEST, SPLITS, Manifest, Shard, Split, check_shards, read_manifest
 from pipelines.errors import UserError
-from pipelines.image_folder import ImageFile, Listing, list_image_folder
+from pipelines.image_listing import Listing
 from pipelines.image_shards import ShardPlan, Source, plan_shards, write_shards
+from pipelines.image_sources import Images, images_to_train_on
 from pipelines.progress import say
 from pipelines.ray_session import connected, native_errors_in
 from pipelines.recipes import Recipe, differences
@@ -67,18 +67,19 @@ def prepare(
     return manifest
 
 
-def prepare_for_evaluation(run: Storage, data: str, listing: Listing, bad_images: BadImages) -> Manifest:
-    """Prepare the labelled images of the folder ``data`` in ``run``, as a validation split without a training split.
+def prepare_for_evaluation(run: Storage, data: str, images: Images, bad_images: BadImages) -> Manifest:
+    """Prepare the ``images`` of ``data`` in ``run``, as a validation split without a training split.
 
-    ``listing`` is what :func:`pipelines.image_folder.list_evaluation_folder` gave. Needs a connection to a Ray cluster.
+    Needs a connection to a Ray cluster.
 
     Raises:
         UserError: the images cannot be used.
     """
+    reader, listing = images
     prepared_from = {"data": data, "classes": list(listing.classes), "images_per_shard": EVALUATION_IMAGES_PER_SHARD}
     if run.exists(MANIFEST):
         return _read_matching_manifest(run, prepared_from)
-    manifest = _prepare(run, Source(Storage.at(data)), listing, prepared_from, bad_images)
+    manifest = _prepare(run, Source(reader), listing, prepared_from, bad_images)
     run.write_json(MANIFEST, manifest.to_dict())
     return manifest
 
@@ -89,7 +90,8 @@ def _prepare(
     if ignored := listing.ignored_summary():
         say(f"not part of any class, ignored: {ignored}")
     size = prepared_from["images_per_shard"]
-    plans = [plan for split in SPLITS for plan in plan_shards(split, listing.splits[split], size)]
+    settings = json.dumps(prepared_from, sort_keys=True)
+    plans = [plan for split in SPLITS for plan in plan_shards(split, listing.splits[split], size, settings)]
     for split in SPLITS:
         run.remove_partial_files(f"{DATASET}/{split}")
     results = list(write_shards(run, source, plans))
@@ -113,18 +115,8 @@ def _read_matching_manifest(run: Storage, prepared_from: dict[str, Any]) -> Mani
 
 
 def _open_source(recipe: Recipe) -> tuple[Source, Listing]:
-    if not recipe.data:
-        raise UserError("no data: name an image folder with --data, or --data embedded for the built-in digits")
-    if recipe.data != embedded_dataset.NAME:
-        folder = Storage.at(recipe.data)
-        source = Source(folder, short_side_px=recipe.stored_short_side_px)
-        return source, list_image_folder(folder, recipe.val_percent)
-    classes = embedded_dataset.CLASSES
-    splits = {
-        split: tuple(ImageFile(name, classes.index(name.split("/")[1])) for name in embedded_dataset.image_ids(split))
-        for split in SPLITS
-    }
-    return Source(None, recipe.data_seed, recipe.stored_short_side_px), Listing(classes, splits)
+    reader, listing = images_to_train_on(recipe.data, recipe.val_percent, recipe.data_seed)
+    return Source(reader, recipe.stored_short_side_px), listing
 
 
 def _rejection(rejected: Sequence[dict[str, Any]], data: str) -> str:

@@ -17,7 +17,7 @@ from pipelines.command_line import absolute_data, parse, run_command
 from pipelines.dataset import read_manifest
 from pipelines.errors import UserError
 from pipelines.evaluate_ensemble import evaluate_run
-from pipelines.image_folder import Listing
+from pipelines.image_listing import Listing
 from pipelines.image_shards import Source
 from pipelines.initial_weights import check_initial_weights, keep_initial_weights
 from pipelines.plan import Counts, placement_line, plan_lines
@@ -64,6 +64,8 @@ class Arguments:
     """Time between two checkpoints within an epoch; there is one after each epoch in any case."""
     parallel_replicas: int | None = None
     """Replicas to start at once, for a cluster that grows on demand; the default is as many as its nodes hold."""
+    shard_cache_gb: float | None = None
+    """Disk of each node for copies of shards that are in an object store; the default leaves a fifth of the disk."""
     min_replicas: int | None = None
     """Evaluate once so many replicas are finished, though others failed; the default is all of them."""
     dry_run: bool = False
@@ -76,7 +78,7 @@ def run_job(arguments: Arguments) -> int:
     """Carry out the job; the exit code."""
     run = Storage.at(arguments.run_dir)
     recipe = _with_absolute_paths(arguments.fields)
-    needed = _needed_replicas(arguments, recipe)
+    _needed_replicas(arguments, recipe)
     found = find_images(run, recipe)  # bad input ends the job before a cluster is started, or the run claimed
     check_initial_weights(run, recipe)
     resources = Resources(
@@ -86,6 +88,7 @@ def run_job(arguments: Arguments) -> int:
         arguments.max_failures,
         arguments.checkpoint_minutes,
         arguments.parallel_replicas,
+        arguments.shard_cache_gb,
     )
     resources.check(recipe)
     if arguments.dry_run:
@@ -95,24 +98,32 @@ def run_job(arguments: Arguments) -> int:
             counts = _count(run, found)
             say("\n".join(plan_lines(run, recipe, resources, counts, arguments.gpus_per_predictor)))
         return 0
-    claim(run, "recipe", recipe.to_dict())
+    with only_job_on(run):
+        claim(run, "recipe", recipe.to_dict())
+        with native_errors_in(run), connected():
+            return _carry_out(arguments, run, recipe, resources, found)
+
+
+def _carry_out(
+    arguments: Arguments, run: Storage, recipe: Recipe, resources: Resources, found: tuple[Source, Listing] | None
+) -> int:
+    """The stages one after the other; the exit code. Needs a connection to a Ray cluster."""
     started = time.monotonic()
-    with only_job_on(run), native_errors_in(run), connected():
-        manifest = prepare(run, recipe, arguments.bad_images, found)
-        say(f"data: {manifest.summary()}")
-        for remark in keep_initial_weights(run, recipe, len(manifest.classes)):
-            say(f"initial weights: {remark}")
-        tracking_uri = arguments.tracking_uri or default_tracking_uri(run)
-        with Tracker(run, recipe, manifest, tracking_uri) as tracker:
-            say(placement_line(run, recipe, resources))
-            images = manifest.splits["train"].images
-            arithmetic = training_arithmetic(run, recipe, resources, images, len(manifest.classes))
-            say(training_line(run))
-            failures = train_replicas(run, recipe, resources, arithmetic, tracker.update)
-            enough = recipe.replicas - len(failures) >= needed
-            if enough:
-                say(evaluate_run(run, recipe, arguments.gpus_per_predictor))
-            tracker.finish(succeeded=enough)
+    manifest = prepare(run, recipe, arguments.bad_images, found)
+    say(f"data: {manifest.summary()}")
+    for remark in keep_initial_weights(run, recipe, len(manifest.classes)):
+        say(f"initial weights: {remark}")
+    tracking_uri = arguments.tracking_uri or default_tracking_uri(run)
+    with Tracker(run, recipe, manifest, tracking_uri) as tracker:
+        say(placement_line(run, recipe, resources))
+        images = manifest.splits["train"].images
+        arithmetic = training_arithmetic(run, recipe, resources, images, len(manifest.classes))
+        say(training_line(run))
+        failures = train_replicas(run, recipe, resources, arithmetic, tracker.update)
+        enough = recipe.replicas - len(failures) >= _needed_replicas(arguments, recipe)
+        if enough:
+            say(evaluate_run(run, recipe, arguments.gpus_per_predictor))
+        tracker.finish(succeeded=enough)
     if not tracker.in_step:
         say(f"warning: MLflow at {tracking_uri} has not got everything; the same command sends the rest")
     _tell_failures(failures, recipe)

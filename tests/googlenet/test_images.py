@@ -105,3 +105,25 @@ def test_too_many_pixels_are_refused_before_they_are_decoded(monkeypatch: pytest
     monkeypatch.setattr(images, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(ImageDecodeError, match="32x32"):
         decode_rgb(encode(Image.fromarray(COLOURS)))
+
+
+def test_a_strip_is_refused_before_it_is_scaled_to_an_enormous_width() -> None:
+    buffer = io.BytesIO()
+    Image.new("L", (10_001, 100)).save(buffer, "PNG")
+    with pytest.raises(ImageDecodeError, match="10001x100 px is a strip"):
+        decode_rgb(buffer.getvalue())
+
+
+def test_a_program_in_an_image_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow would hand Encapsulated PostScript to Ghostscript."""
+    monkeypatch.setattr("subprocess.check_call", lambda *_, **__: pytest.fail("something was run"))
+    buffer = io.BytesIO()
+    Image.new("RGB", (30, 30)).save(buffer, "EPS")
+    with pytest.raises(ImageDecodeError, match="not an image in any format"):
+        decode_rgb(buffer.getvalue())
+
+
+def test_absurdly_many_bytes_are_refused_before_they_are_read() -> None:
+    images.check_number_of_bytes(images.MAX_IMAGE_BYTES)
+    with pytest.raises(ImageDecodeError, match=r"268,435,457 bytes are too many"):
+        images.check_number_of_bytes(images.MAX_IMAGE_BYTES + 1)

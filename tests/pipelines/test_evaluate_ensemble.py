@@ -15,7 +15,7 @@ from googlenet.preprocessing import SCRATCH_PREPROCESSING
 from googlenet.weights import to_safetensors
 from pipelines.errors import UserError
 from pipelines.evaluate_ensemble import Arguments, evaluate_elsewhere, evaluate_weights
-from pipelines.image_folder import list_evaluation_folder
+from pipelines.image_sources import images_to_evaluate
 from pipelines.storage import Storage
 
 pytestmark = pytest.mark.timeout(200)
@@ -104,11 +104,11 @@ def test_weights_of_this_project_bring_their_crop_size_and_disagreement_is_refus
 
 def test_a_class_folder_that_the_model_lacks_is_named(photo_folder: Path) -> None:
     with pytest.raises(UserError, match="class_1"):
-        list_evaluation_folder(Storage.at(str(photo_folder)), ("class_0", "class_2"))
+        images_to_evaluate(str(photo_folder), ("class_0", "class_2"))
 
 
 def test_a_folder_with_a_validation_part_is_evaluated_on_that(photo_folder: Path) -> None:
-    listing = list_evaluation_folder(Storage.at(str(photo_folder)))
+    _, listing = images_to_evaluate(str(photo_folder), ())
     assert len(listing.splits["val"]) == 42
     assert all(file.image_id.startswith("val/") for file in listing.splits["val"])
 

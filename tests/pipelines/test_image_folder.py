@@ -1,11 +1,13 @@
 """Listing image folders: what is found, how it is split, what is refused."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from pipelines.errors import UserError
-from pipelines.image_folder import list_image_folder
+from pipelines.image_listing import Listing
+from pipelines.image_sources import images_to_evaluate, images_to_train_on
 from pipelines.storage import Storage
 
 
@@ -17,14 +19,18 @@ def make(root: Path, *names: str) -> Storage:
     return Storage.at(str(root))
 
 
-def ids(listing: object, split: str) -> list[str]:
-    return [file.image_id for file in listing.splits[split]]  # type: ignore[attr-defined]
+def ids(listing: Listing, split: str) -> list[str]:
+    return [file.image_id for file in listing.splits[split]]
+
+
+def listed(root: Storage) -> Listing:
+    return images_to_train_on(root.root, 10, 0)[1]
 
 
 def test_a_split_folder_is_taken_as_it_is(tmp_path: Path) -> None:
     names = ["train/a/1.jpg", "train/b/deep/er/2.jpg", "val/b/3.jpg", "train/ä ö/4.JPEG", "notes.txt"]
     root = make(tmp_path, *names, "test/a/5.jpg", "test/b/6.jpg")
-    listing = list_image_folder(root, 10)
+    listing = listed(root)
     assert listing.classes == ("a", "b", "ä ö")
     assert ids(listing, "train") == ["train/a/1.jpg", "train/b/deep/er/2.jpg", "train/ä ö/4.JPEG"]
     assert ids(listing, "val") == ["val/b/3.jpg"]
@@ -36,18 +42,18 @@ def test_a_split_folder_is_taken_as_it_is(tmp_path: Path) -> None:
 def test_a_folder_without_a_split_is_split_by_the_hash_of_the_path(tmp_path: Path) -> None:
     names = [f"{cls}/{number}.jpg" for cls in "ab" for number in range(25)]
     root = make(tmp_path, *names)
-    listing = list_image_folder(root, 10)
+    listing = listed(root)
     assert sorted(ids(listing, "train") + ids(listing, "val")) == sorted(names)
     held_out = set(ids(listing, "val"))
     assert sum(name.startswith("a/") for name in held_out) == 3  # 10 % of 25, rounded up
     make(tmp_path, *(f"c/{number}.jpg" for number in range(5)))
-    assert held_out <= set(ids(list_image_folder(root, 10), "val"))  # a new class moves no file of the others
+    assert held_out <= set(ids(listed(root), "val"))  # a new class moves no file of the others
 
 
 @pytest.mark.parametrize("train", ["train", "Train", "training"])
 def test_train_without_validation_is_split_and_test_is_left_alone(tmp_path: Path, train: str) -> None:
     names = [f"{train}/{cls}/{number}.jpg" for cls in "ab" for number in range(10)]
-    listing = list_image_folder(make(tmp_path, *names, "test/a/1.jpg"), 10)
+    listing = listed(make(tmp_path, *names, "test/a/1.jpg"))
     assert listing.classes == ("a", "b")
     assert len(ids(listing, "val")) == 2
     assert sorted(ids(listing, "train") + ids(listing, "val")) == sorted(names)
@@ -55,20 +61,36 @@ def test_train_without_validation_is_split_and_test_is_left_alone(tmp_path: Path
 
 
 def test_split_folders_may_be_capitalised(tmp_path: Path) -> None:
-    listing = list_image_folder(make(tmp_path, "Train/a/1.jpg", "Train/b/1.jpg", "Val/a/2.jpg"), 10)
+    listing = listed(make(tmp_path, "Train/a/1.jpg", "Train/b/1.jpg", "Val/a/2.jpg"))
     assert listing.classes == ("a", "b")
     assert ids(listing, "val") == ["Val/a/2.jpg"]
+
+
+def test_classes_may_be_called_like_splits(tmp_path: Path) -> None:
+    names = [f"{cls}/{number}.jpg" for cls in ("valid", "invalid", "train") for number in range(10)]
+    assert listed(make(tmp_path, *names)).classes == ("invalid", "train", "valid")
+
+
+def test_archives_beside_unpacked_folders_are_left_alone_and_half_unpacked_imagenet_refused(tmp_path: Path) -> None:
+    folders = [f"{split}/{cls}/1.jpg" for split in ("train", "val") for cls in "ab"]
+    root = make(tmp_path, *folders, "ILSVRC2012_img_train.tar", "backup.tar", "metadata.parquet")
+    listing = listed(root)
+    assert ids(listing, "val") == ["val/a/1.jpg", "val/b/1.jpg"]
+    assert listing.ignored == ("ILSVRC2012_img_train.tar", "backup.tar", "metadata.parquet")
+    shutil.rmtree(tmp_path / "train")
+    with pytest.raises(UserError, match="val as a folder, train as an archive: put all archives, or all folders"):
+        listed(root)
 
 
 def test_a_link_to_nothing_is_listed_and_not_passed_over(tmp_path: Path) -> None:
     root = make(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg")
     (tmp_path / "train/b/2.jpg").symlink_to(tmp_path / "gone.jpg")
-    assert "train/b/2.jpg" in ids(list_image_folder(root, 10), "train")
+    assert "train/b/2.jpg" in ids(listed(root), "train")
 
 
 def test_what_operating_systems_leave_is_not_an_image(tmp_path: Path) -> None:
     root = make(tmp_path, "train/a/1.jpg", "train/a/.DS_Store", "train/b/Thumbs.db", "train/b/1.jpg", "val/a/1.jpg")
-    listing = list_image_folder(root, 10)
+    listing = listed(root)
     assert len(listing.splits["train"]) == 2
     assert listing.ignored == ()
 
@@ -81,14 +103,51 @@ def test_what_operating_systems_leave_is_not_an_image(tmp_path: Path) -> None:
         (["a/1.jpg", "a/2.jpg"], "only one class"),
         (["train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg", "val/c/1.jpg"], "class c has validation images but no"),
         (["a/1.jpg", "b/1.jpg"], "no validation images"),
-        (["val/a/1.jpg", "val/b/1.jpg"], "no train/"),
+        (["val/a/1.jpg", "val/b/1.jpg"], "no training images"),
+        (["photos.tar.gz"], r"unpack photos\.tar\.gz first"),
     ],
 )
 def test_unusable_folders_are_refused(tmp_path: Path, names: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        list_image_folder(make(tmp_path, *names), 10)
+        listed(make(tmp_path, *names))
+
+
+def test_a_file_instead_of_its_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.tar").write_bytes(b"")
+    with pytest.raises(UserError, match=r"x\.tar is a file; name the folder"):
+        listed(Storage.at(str(tmp_path / "x.tar")))
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nowhere"):
-        list_image_folder(Storage.at(str(tmp_path / "nowhere")), 10)
+        listed(Storage.at(str(tmp_path / "nowhere")))
+
+
+IMAGENET_VAL = ["val/ILSVRC2012_val_00000001.JPEG", "val/ILSVRC2012_val_00000002.JPEG"]
+KAGGLE_TABLE = (
+    "ImageId,PredictionString\nILSVRC2012_val_00000001,n02 1 2 3 4 \nILSVRC2012_val_00000002,n01 1 2 3 4 n01 5\n"
+)
+
+
+def test_imagenets_validation_folder_without_classes_is_labelled_by_what_lies_beside_it(tmp_path: Path) -> None:
+    root = make(tmp_path, "train/n01/1.JPEG", "train/n02/1.JPEG", *IMAGENET_VAL)
+    with pytest.raises(UserError, match=r"val_00000001.JPEG: put ILSVRC2012_devkit_t12.tar.gz or LOC_val_solution.csv"):
+        listed(root)
+    root.write("LOC_val_solution.csv", KAGGLE_TABLE.encode())
+    assert [(file.image_id, file.label) for file in listed(root).splits["val"]] == [
+        *zip(IMAGENET_VAL, (1, 0), strict=True)
+    ]
+
+
+def test_kaggles_imagenet_is_found_where_kaggle_puts_it(tmp_path: Path) -> None:
+    names = ["train/n01/1.JPEG", "train/n02/1.JPEG", *IMAGENET_VAL]
+    root = make(tmp_path, *(f"ILSVRC/Data/CLS-LOC/{name}" for name in names))
+    root.write("LOC_val_solution.csv", KAGGLE_TABLE.encode())
+    reader, listing = images_to_train_on(root.root, 10, 0)
+    assert [file.label for file in listing.splits["val"]] == [1, 0]
+    assert reader.read(listing.splits["train"][0]) == b"x"
+
+
+def test_validation_alone_can_be_evaluated(tmp_path: Path) -> None:
+    listing = images_to_evaluate(make(tmp_path, "val/a/1.jpg", "val/b/1.jpg").root, ("b", "a"))[1]
+    assert [file.label for file in listing.splits["val"]] == [1, 0]

@@ -1,0 +1,202 @@
+"""Images as people have them: ImageNet's archives, Hugging Face's Parquet, WebDataset; against what was put in."""
+
+import io
+import json
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import scipy.io
+from PIL import Image
+
+from googlenet.images import decode_rgb
+from pipelines.errors import UserError
+from pipelines.image_sources import images_to_evaluate, images_to_train_on
+from pipelines.imagenet_archives import TRAIN, VAL
+from pipelines.imagenet_labels import DEVKIT, META, TRUTH
+
+CLASSES = ("n01440764", "n01443537", "n02105855")
+# The kit numbers classes in an order of its own, not in that of their WordNet ids.
+KIT_NUMBERS = {"n02105855": 1, "n01440764": 2, "n01443537": 3}
+
+
+def picture(seed: int, mode: str = "RGB", encoding: str = "JPEG", orientation: int = 0) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (24, 32, 3), np.uint8)
+    image, buffer = Image.fromarray(pixels).convert(mode), io.BytesIO()
+    exif = Image.Exif()
+    if orientation:
+        exif[0x0112] = orientation
+    image.save(buffer, encoding, exif=exif)
+    return buffer.getvalue()
+
+
+def tar(members: Mapping[str, bytes], mode: str = "w", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=mode, **options) as archive:  # type: ignore[call-overload]
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def devkit() -> bytes:
+    table = np.zeros(len(CLASSES), [("ILSVRC2012_ID", int), ("WNID", object), ("words", object)])
+    for row, (wordnet_id, number) in zip(table, KIT_NUMBERS.items(), strict=True):
+        row["ILSVRC2012_ID"], row["WNID"], row["words"] = number, wordnet_id, "a, b"
+    meta = io.BytesIO()
+    scipy.io.savemat(meta, {"synsets": table})
+    return tar({TRUTH: b"2\n1\n3\n", META: meta.getvalue()}, "w:gz")
+
+
+@pytest.fixture
+def imagenet(tmp_path: Path) -> tuple[Path, dict[str, bytes]]:
+    """The archives with the known oddities, and each image by the id it should get."""
+    images = {
+        "train/n01440764/n01440764_1.JPEG": picture(1),
+        "train/n01440764/n01440764_2.JPEG": picture(2, "CMYK"),
+        "train/n01443537/n01443537_1.JPEG": picture(3, "L"),
+        "train/n02105855/n02105855_2933.JPEG": picture(4, encoding="PNG"),
+        "train/n02105855/n02105855_2.JPEG": picture(5, orientation=6),
+        "val/n01440764/ILSVRC2012_val_00000001.JPEG": picture(6),
+        "val/n02105855/ILSVRC2012_val_00000002.JPEG": picture(7),
+        "val/n01443537/ILSVRC2012_val_00000003.JPEG": picture(8),
+    }
+    inner = {
+        f"{cls}.tar": tar({i.split("/")[2]: d for i, d in images.items() if i.startswith(f"train/{cls}/")})
+        for cls in reversed(CLASSES)
+    }
+    (tmp_path / TRAIN).write_bytes(tar(inner))
+    (tmp_path / VAL).write_bytes(tar({i.split("/")[2]: d for i, d in images.items() if i.startswith("val/")}))
+    (tmp_path / f"{DEVKIT}.tar.gz").write_bytes(devkit())
+    return tmp_path, images
+
+
+def test_imagenets_archives_give_every_image_its_bytes_and_class_without_unpacking(
+    imagenet: tuple[Path, dict[str, bytes]],
+) -> None:
+    folder, images = imagenet
+    before = sorted(folder.iterdir())
+    reader, listing = images_to_train_on(str(folder), 10, 0)
+    assert listing.classes == CLASSES
+    found = {file.image_id: (reader.read(file), file.label) for split in listing.splits.values() for file in split}
+    assert found == {name: (data, CLASSES.index(name.split("/")[1])) for name, data in images.items()}
+    assert len(listing.splits["val"]) == 3
+    assert sorted(folder.iterdir()) == before
+    for data, _ in found.values():
+        assert decode_rgb(data).shape[2] == 3
+
+
+def test_the_validation_archive_alone_can_be_evaluated(imagenet: tuple[Path, dict[str, bytes]]) -> None:
+    folder, images = imagenet
+    (folder / TRAIN).unlink()
+    reader, listing = images_to_evaluate(str(folder), CLASSES[::-1])
+    assert [(file.image_id, file.label) for file in listing.splits["val"]] == [
+        ("val/n01440764/ILSVRC2012_val_00000001.JPEG", 2),
+        ("val/n01443537/ILSVRC2012_val_00000003.JPEG", 1),
+        ("val/n02105855/ILSVRC2012_val_00000002.JPEG", 0),
+    ]
+    assert reader.read(listing.splits["val"][0]) == images["val/n01440764/ILSVRC2012_val_00000001.JPEG"]
+    with pytest.raises(UserError, match="no training images"):
+        images_to_train_on(str(folder), 10, 0)
+
+
+def test_what_is_missing_or_damaged_of_imagenet_is_named(imagenet: tuple[Path, dict[str, bytes]]) -> None:
+    folder, _ = imagenet
+    kit = folder / f"{DEVKIT}.tar.gz"
+    whole = kit.read_bytes()
+    kit.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=r"ILSVRC2012_devkit_t12.tar.gz is not ImageNet's development kit"):
+        images_to_train_on(str(folder), 10, 0)
+    kit.unlink()
+    with pytest.raises(UserError, match=r"put ILSVRC2012_devkit_t12.tar.gz or LOC_val_solution.csv into"):
+        images_to_train_on(str(folder), 10, 0)
+    kit.write_bytes(whole)
+    train = (folder / TRAIN).read_bytes()
+    (folder / TRAIN).write_bytes(train[: len(train) // 2])
+    with pytest.raises(UserError, match=r"ILSVRC2012_img_train.tar.* (is cut off within|is damaged after)"):
+        images_to_train_on(str(folder), 10, 0)
+
+
+def hugging_face(path: Path, images: list[bytes], labels: list[int], names: list[str]) -> None:
+    table = pa.table({"image": [{"bytes": data, "path": None} for data in images], "label": labels})
+    features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": names}}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table.replace_schema_metadata(metadata), path, row_group_size=2)
+
+
+def test_hugging_faces_parquet_is_read_by_its_names_and_labels(tmp_path: Path) -> None:
+    images = [picture(seed) for seed in range(8)]
+    names = ["tench, Tinca tinca", "goldfish", "brittany"]
+    hugging_face(tmp_path / "data/train-00000-of-00002-ab.parquet", images[:3], [2, 0, 1], names)
+    hugging_face(tmp_path / "data/train-00001-of-00002-cd.parquet", images[3:5], [1, 0], names)
+    hugging_face(tmp_path / "data/validation-00000-of-00001-ef.parquet", images[5:7], [0, 2], names)
+    hugging_face(tmp_path / "data/test-00000-of-00001-gh.parquet", images[7:], [-1], names)
+    reader, listing = images_to_train_on(str(tmp_path), 10, 0)
+    assert listing.classes == tuple(names)  # in the order of the labels, not of the alphabet
+    assert [(reader.read(file), file.label) for file in listing.splits["train"]] == [
+        *zip(images[:5], [2, 0, 1, 1, 0], strict=True)
+    ]
+    assert [(reader.read(file), file.label) for file in listing.splits["val"]] == [
+        *zip(images[5:7], [0, 2], strict=True)
+    ]
+    assert listing.ignored_summary() == "1 files in data/"
+
+
+def test_parquet_of_another_kind_is_refused_by_its_columns(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["a"]}), tmp_path / "train.parquet")
+    with pytest.raises(UserError, match=r"train.parquet has no column image or img, but text"):
+        images_to_train_on(str(tmp_path), 10, 0)
+    hugging_face(tmp_path / "train.parquet", [b"", b""], [0, 3], ["a", "b"])
+    with pytest.raises(UserError, match=r"row group 0, row 1: 3 is not the label of a class"):
+        images_to_train_on(str(tmp_path), 10, 0)
+
+
+def test_webdataset_is_read_by_its_neighbours(tmp_path: Path) -> None:
+    images = [picture(seed) for seed in range(6)]
+    shards: dict[str, dict[str, bytes]] = {"imagenet1k-train-0000.tar": {}, "imagenet1k-validation-00.tar": {}}
+    for number, (data, label) in enumerate(zip(images[:4], [1, 0, 10, 2], strict=True)):
+        shards["imagenet1k-train-0000.tar"] |= {f"a/{number}.jpg": data, f"a/{number}.cls": b"%d\n" % label}
+    for number, (data, label) in enumerate(zip(images[4:], [2, 10], strict=True)):
+        name = f"{number}.v1"
+        shards["imagenet1k-validation-00.tar"] |= {
+            f"{number}.JPG": data, f"{number}.json": json.dumps({"label": label, "name": name}).encode()
+        }  # fmt: skip
+    for name, members in shards.items():
+        (tmp_path / name).write_bytes(tar(members))
+    reader, listing = images_to_train_on(str(tmp_path), 10, 0)
+    assert listing.classes == ("0", "1", "2", "10")  # as numbers, not as words
+    assert [(reader.read(file), file.label) for file in listing.splits["train"]] == [
+        *zip(images[:4], [1, 0, 3, 2], strict=True)
+    ]
+    assert [reader.read(file) for file in listing.splits["val"]] == images[4:]
+    (tmp_path / "classes.txt").write_text("".join(f"class {number}\n" for number in range(11)))
+    assert images_to_train_on(str(tmp_path), 10, 0)[1].classes == ("class 0", "class 1", "class 2", "class 10")
+
+
+def test_a_webdataset_without_split_is_divided_and_one_without_labels_refused(tmp_path: Path) -> None:
+    members = {f"{n}.{ending}": data for n in range(20) for ending, data in (("png", b"x"), ("cls", b"%d" % (n % 2)))}
+    for name in ("shard-000000.tar", "train-000000.tar"):
+        (tmp_path / name).write_bytes(tar(members))
+        listing = images_to_train_on(str(tmp_path), 10, 0)[1]
+        assert [len(listing.splits[split]) for split in ("train", "val")] == [18, 2]
+        (tmp_path / name).unlink()
+    del members["7.cls"]
+    (tmp_path / "shard-000000.tar").write_bytes(tar(members))
+    with pytest.raises(UserError, match=r"shard-000000.tar: 7 has no label; expected 7.cls"):
+        images_to_train_on(str(tmp_path), 10, 0)
+    del members["7.png"]
+    (tmp_path / "shard-000000.tar").write_bytes(tar({**members, "6.cls": b"-1"}))
+    with pytest.raises(UserError, match=r"has label -1"):
+        images_to_train_on(str(tmp_path), 10, 0)
+    (tmp_path / "shard-000000.tar").write_bytes(tar({"1.txt": b"x", "1.cls": b"1"}))
+    with pytest.raises(UserError, match=r"1 has 0 images, expected one \(1.txt, 1.cls\)"):
+        images_to_train_on(str(tmp_path), 10, 0)
+    (tmp_path / "classes.txt").write_text("crane\nfox\ncrane\n")
+    with pytest.raises(UserError, match=r"classes.txt has an empty line or names a class twice"):
+        images_to_train_on(str(tmp_path), 10, 0)

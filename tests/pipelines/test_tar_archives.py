@@ -1,0 +1,95 @@
+"""Archives from strangers: what is refused, and that whole ones are read whole."""
+
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+
+import pipelines.tar_archives
+from googlenet.images import MAX_IMAGE_BYTES, ImageDecodeError
+from pipelines.errors import UserError
+from pipelines.image_listing import ImageFile
+from pipelines.storage import Storage
+from pipelines.tar_archives import TarImages, place_of, read_index
+
+
+def archive(path: Path, *infos: tarfile.TarInfo, form: int = tarfile.PAX_FORMAT) -> Storage:
+    with tarfile.open(path / "x.tar", "w", format=form) as file:
+        for info in infos:
+            file.addfile(info, io.BytesIO(b"b" * info.size))
+    return Storage.at(str(path))
+
+
+def member(name: str, size: int = 1000, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.size, info.type, info.linkname = size, kind, link
+    return info
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_the_index_is_tarfiles_own_in_every_format(tmp_path: Path, form: int) -> None:
+    long = "" if form == tarfile.USTAR_FORMAT else "ä" * 150
+    infos = [member("./a.jpg", 0), member(f"b/{long}c.jpg", 512), member("b", 0, tarfile.DIRTYPE), member("d", 1)]
+    root = archive(tmp_path, *infos, form=form)
+    with tarfile.open(tmp_path / "x.tar") as file:
+        expected = [(i.name.removeprefix("./"), i.offset_data, i.size) for i in file.getmembers() if i.isreg()]
+    assert [(m.name, m.first_byte, m.num_bytes) for m in read_index(root, "x.tar")] == expected
+    reader = TarImages(root)
+    read = [reader.read(ImageFile(m.name, 0, place_of("x.tar", m))) for m in read_index(root, "x.tar")]
+    assert read == [b"", b"b" * 512, b"b"]
+
+
+@pytest.mark.parametrize(
+    ("info", "message"),
+    [
+        (member("../../etc/passwd"), "leads out of the archive"),
+        (member("/etc/passwd"), "leads out of the archive"),
+        (member("a\\..\\b.jpg"), "leads out of the archive"),
+        (member("a.jpg", 0, tarfile.SYMTYPE, "/etc/passwd"), "a.jpg is a link or a device"),
+        (member("a.jpg", 0, tarfile.LNKTYPE, "b.jpg"), "a.jpg is a link or a device"),
+        (member("a.jpg", 0, tarfile.CHRTYPE), "a.jpg is a link or a device"),
+    ],
+)
+def test_what_is_no_plain_file_in_the_archive_is_refused(tmp_path: Path, info: tarfile.TarInfo, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read_index(archive(tmp_path, member("fine.jpg"), info), "x.tar")
+
+
+def test_a_cut_or_damaged_archive_is_refused_wherever_it_is_cut(tmp_path: Path) -> None:
+    root = archive(tmp_path, *(member(f"{number}.jpg", 600) for number in range(3)), form=tarfile.USTAR_FORMAT)
+    whole = (tmp_path / "x.tar").read_bytes()
+    assert len(read_index(root, "x.tar")) == 3
+    for length in (100, 512, 700, 1700, 2048, 3600, 4300):
+        (tmp_path / "x.tar").write_bytes(whole[:length])
+        if length % 1536:  # between two members an archive without end marks is like any other
+            with pytest.raises(UserError, match=r"x\.tar (is cut off|is damaged)"):
+                read_index(root, "x.tar")
+    for broken in (0, 1, 2):
+        data = bytearray(whole)
+        data[broken * 1536 + 10] ^= 255
+        (tmp_path / "x.tar").write_bytes(data)
+        with pytest.raises(UserError, match=r"x\.tar (is damaged after|is cut off, or no tar)"):
+            read_index(root, "x.tar")
+
+
+def test_absurd_numbers_and_sizes_are_refused_before_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = archive(tmp_path, *(member(f"{number}", 0) for number in range(20)))
+    monkeypatch.setattr(pipelines.tar_archives, "MAX_MEMBERS", 19)
+    with pytest.raises(UserError, match="more than 19 members"):
+        read_index(root, "x.tar")
+    header = member("x", 8 << 30, tarfile.XHDTYPE)  # a header of 8 GiB, of which nothing is there
+    (tmp_path / "x.tar").write_bytes(header.tobuf(tarfile.GNU_FORMAT))
+    with pytest.raises(UserError, match=r"x\.tar has a header of 8,589,934,592 bytes"):
+        read_index(root, "x.tar")
+    with pytest.raises(ImageDecodeError, match="too many for an image"):
+        TarImages(root).read(ImageFile("x", 0, f"x.tar@512+{MAX_IMAGE_BYTES + 1}"))
+
+
+def test_a_compressed_archive_is_refused_with_the_mend(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "x.tar", "w:gz") as file:
+        file.addfile(member("a", 3), io.BytesIO(b"abc"))
+    with pytest.raises(UserError, match=r"x\.tar is cut off, or no tar archive, or a compressed one"):
+        read_index(Storage.at(str(tmp_path)), "x.tar")
