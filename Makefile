@@ -1,11 +1,11 @@
-# make setup | demo | test | lint | ui | clean. Each makes .venv first when it is missing or older than the pins.
+# make setup | demo | test | multihost | lint | ui | clean. Each makes .venv first when it is missing or older than the pins.
 PYTHON ?= python3
 RUN_DIR ?= runs/demo
 PORT ?= 5000
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: setup demo test lint ui clean
+.PHONY: setup demo test multihost lint ui clean
 
 setup: .venv/stamp
 
@@ -15,6 +15,10 @@ demo: .venv/stamp
 
 test: lint
 	$(BIN)/python -m pytest $(ARGS)
+
+# Three hosts made of this machine, a cluster on them, and hosts that are lost. Needs root, sshd and rsync.
+multihost: .venv/stamp
+	GOOGLENET_MULTIHOST=1 $(BIN)/python -m pytest tests/multihost -s $(ARGS)
 
 lint: .venv/stamp
 	$(BIN)/ruff check .

@@ -2,20 +2,16 @@
 
 import os
 import re
-import socket
 import subprocess
 import sys
-import tempfile
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pipelines.recipes import load_recipe
 from tests.googlenet.test_foreign_weights import caffe_arrays, npz
+from tests.servers import free_port, wait_for
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -26,8 +22,9 @@ NARROW = f"{SHORT} --width 0.125"
 
 
 def readme_commands() -> list[str]:
-    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    return [line.strip() for block in blocks for line in block.splitlines() if line.strip()]
+    text = "".join((ROOT / name).read_text() for name in ("README.md", "cluster/README.md"))
+    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    return list(dict.fromkeys(line.strip() for block in blocks for line in block.splitlines() if line.strip()))
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +36,6 @@ def places(tmp_path_factory: pytest.TempPathFactory, photo_folder: Path) -> dict
     return {
         "PHOTOS": str(photo_folder),
         "CLASSES": str(folder / "classes"),
-        "SHARED": str(folder / "shared"),
         "bvlc_googlenet.npz": str(folder / "bvlc_googlenet.npz"),
         "runs/": f"{folder}/",
     }
@@ -95,12 +91,6 @@ def checks(places: dict[str, str], ray_cluster: str, finished_run: Path) -> dict
         expected = "top5.csv" if "--unlabelled" in command else "top-1 error %"
         assert expected in run(command, places, ray_cluster, short)
 
-    def submit(command: str) -> None:
-        with _head() as address:
-            out = run(command, places, address, f"{NARROW} --data {places['PHOTOS']}")
-        assert "succeeded" in out
-        assert (Path(places["SHARED"]) / "report/report.json").exists()
-
     def only_planned(command: str) -> None:
         run(command.replace("make", "make -n"), {}, ray_cluster)
 
@@ -108,6 +98,7 @@ def checks(places: dict[str, str], ray_cluster: str, finished_run: Path) -> dict
         "make demo": demo,
         "make setup": only_planned,
         "make test": only_planned,  # this very process
+        "make multihost": only_planned,  # tests/multihost
         "make ui": lambda _command: _check_ui(finished_run),
         ". .venv/bin/activate": lambda _command: None,
         "python -m googlenet": prints("6,998,552 without auxiliary heads"),
@@ -117,7 +108,21 @@ def checks(places: dict[str, str], ray_cluster: str, finished_run: Path) -> dict
         "python pipelines/train_ensemble.py --recipe finetune": finetune,
         "python pipelines/prepare_dataset.py": prints("images of 3 classes"),
         "python pipelines/evaluate_ensemble.py": evaluate,
-        "ray job submit": submit,
+        **_cluster_checks(places),
+    }
+
+
+def _cluster_checks(places: dict[str, str]) -> dict[str, Callable[[str], None]]:
+    def make_token(command: str) -> None:
+        run(f"HOME={places['runs/']} {command}", {}, "")
+        assert (Path(places["runs/"]) / ".ray/auth_token").stat().st_mode & 0o077 == 0
+
+    return {
+        "ray get-auth-token --generate": make_token,
+        "export RAY_AUTH_MODE=token": lambda _command: None,
+        # tests/cluster/test_jobs.py, with a token and from a clean clone
+        "ray job submit --working-dir . -- python pipelines/train_ensemble.py --recipe": lambda _command: None,
+        "python cluster/submit.py --run-dir": lambda _command: None,
     }
 
 
@@ -128,52 +133,8 @@ def test_the_readmes_command_runs(command: str, checks: dict[str, Callable[[str]
     matching[0](command)
 
 
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
-@contextmanager
-def _head() -> Iterator[str]:
-    """A head node as an administrator starts one; the address for job submission."""
-    kinds = ("port", "dashboard-port", "dashboard-agent-listen-port", "ray-client-server-port")
-    ports = {kind: _free_port() for kind in kinds}
-    with tempfile.TemporaryDirectory(prefix="ray") as folder:  # a socket's path has to be short
-        head = subprocess.Popen(
-            [str(BIN / "ray"), "start", "--head", "--block", "--num-cpus=2", "--object-store-memory=300000000"]
-            + ["--node-ip-address=127.0.0.1", f"--temp-dir={folder}"]
-            + [f"--{kind}={port}" for kind, port in ports.items()],
-            env={**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "RAY_AUTH_MODE": "disabled"},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        try:
-            address = f"http://127.0.0.1:{ports['dashboard-port']}"
-            _wait_for(f"{address}/api/jobs/", head)
-            yield address
-        finally:
-            head.terminate()
-            head.wait(timeout=60)
-
-
-def _wait_for(url: str, server: subprocess.Popen[bytes]) -> bytes:
-    """The page at ``url``, once there is one."""
-    for _ in range(60):
-        time.sleep(1)
-        assert server.poll() is None
-        try:
-            with urllib.request.urlopen(url, timeout=5) as page:
-                content: bytes = page.read()
-                return content
-        except OSError:
-            continue
-    pytest.fail(f"no answer from {url} within a minute")
-
-
 def _check_ui(finished: Path) -> None:
-    port = _free_port()
+    port = free_port()
     server = subprocess.Popen(
         ["make", "-o", ".venv/stamp", "ui", f"BIN={BIN}", f"RUN_DIR={finished}", f"PORT={port}"],
         cwd=ROOT,
@@ -182,7 +143,7 @@ def _check_ui(finished: Path) -> None:
         start_new_session=True,
     )
     try:
-        assert b"MLflow" in _wait_for(f"http://127.0.0.1:{port}/", server)
+        assert b"MLflow" in wait_for(f"http://127.0.0.1:{port}/", server)
     finally:
         os.killpg(server.pid, 15)
         server.wait()

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# The Python environment of a node, from the pins alone: node_setup.sh CONSTRAINTS
+# Run again it does nothing, unless the pins have changed. The project itself travels with each job.
+set -euo pipefail
+constraints=$1
+venv=$HOME/googlenet-venv
+
+install_venv() {  # on Debian and Ubuntu it is a package of its own; a fresh machine may still be updating itself
+  sudo apt-get -o DPkg::Lock::Timeout=300 update
+  sudo apt-get -o DPkg::Lock::Timeout=300 install --yes python3-venv
+  "$python" -m venv "$venv"
+}
+
+python=$(for name in python3 python3.12 python3.11; do
+  "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v "$name" && break
+done) || { echo "Python 3.11 or newer is needed on every node" >&2; exit 1; }
+if ! cmp --silent "$constraints" "$venv/installed.txt"; then
+  "$python" -m venv "$venv" || install_venv
+  "$venv/bin/pip" install --quiet --disable-pip-version-check --requirement "$constraints"
+  cp "$constraints" "$venv/installed.txt"
+fi
+# Ray's commands and the jobs find it first on PATH, and know that the cluster asks for a token.
+for line in "export PATH=$venv/bin:\$PATH" "export RAY_AUTH_MODE=token"; do
+  grep --quiet --fixed-strings --line-regexp "$line" "$HOME/.bashrc" 2>/dev/null || echo "$line" >>"$HOME/.bashrc"
+done

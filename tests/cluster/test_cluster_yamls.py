@@ -1,0 +1,113 @@
+"""The cluster YAMLs: Ray's own check, the clouds' own fields, no secret, no open door."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import botocore.session
+import botocore.validate
+import pytest
+import ray.autoscaler
+import yaml
+from jsonschema import ValidationError
+from ray.autoscaler._private.util import prepare_config, validate_config
+
+ROOT = Path(__file__).parents[2]
+FILES = ("aws.yaml", "gcp.yaml", "azure.yaml", "on_prem.yaml")
+CLOUDS = FILES[:3]
+# What these files use of Compute Engine's instances (API v1), by their place.
+GCP_FIELDS = {
+    "": {"machineType", "disks", "networkInterfaces", "serviceAccounts", "scheduling", "guestAccelerators", "labels"},
+    "disks": {"boot", "autoDelete", "type", "initializeParams"},
+    "initializeParams": {"diskSizeGb", "sourceImage", "diskType"},
+    "networkInterfaces": {"subnetwork", "network"},
+    "serviceAccounts": {"email", "scopes"},
+    "scheduling": {"provisioningModel", "instanceTerminationAction", "onHostMaintenance", "automaticRestart"},
+}
+
+
+def load(name: str) -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((ROOT / "cluster" / name).read_text())
+    return loaded
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_rays_own_check_passes_and_finds_a_mistake(name: str) -> None:
+    validate_config(prepare_config(load(name)))
+    with pytest.raises(ValidationError):
+        validate_config(prepare_config({**load(name), "idle_timeout": 5}))
+
+
+def test_the_fields_of_aws_nodes_are_those_of_ec2() -> None:
+    shape = botocore.session.get_session().get_service_model("ec2").operation_model("RunInstances").input_shape
+    for node in load("aws.yaml")["available_node_types"].values():
+        # Ray picks one of the subnets.
+        config = {**node["node_config"], "SubnetId": node["node_config"]["SubnetIds"][0], "MinCount": 1, "MaxCount": 1}
+        del config["SubnetIds"]
+        report = botocore.validate.ParamValidator().validate(config, shape)
+        assert not report.has_errors(), report.generate_report()
+        wrong = botocore.validate.ParamValidator().validate({**config, "InstanceTypes": "x"}, shape)
+        assert wrong.has_errors()
+
+
+def test_the_fields_of_azure_nodes_are_those_of_rays_template() -> None:
+    folder = Path(ray.autoscaler.__file__).parent / "_private/_azure"
+    known = set(json.loads((folder / "azure-vm-template.json").read_text())["parameters"]) | {"availability_zone"}
+    for node in load("azure.yaml")["available_node_types"].values():
+        assert set(node["node_config"]) == {"azure_arm_parameters"}
+        assert set(node["node_config"]["azure_arm_parameters"]) <= known
+
+
+def unknown_gcp_fields(value: Any, place: str = "") -> set[str]:
+    if isinstance(value, list):
+        return set().union(*(unknown_gcp_fields(item, place) for item in value))
+    if not isinstance(value, dict):
+        return set()
+    return (set(value) - GCP_FIELDS[place]).union(
+        *(unknown_gcp_fields(item, name) for name, item in value.items() if name in GCP_FIELDS)
+    )
+
+
+def test_the_fields_of_gcp_nodes_are_known() -> None:
+    for node in load("gcp.yaml")["available_node_types"].values():
+        assert unknown_gcp_fields(node["node_config"]) == set()
+    assert unknown_gcp_fields({"disks": [{"initializeParams": {"diskSizeGB": 1}}]}) == {"diskSizeGB"}
+
+
+@pytest.mark.parametrize("name", CLOUDS)
+def test_workers_are_spot_instances_with_gpus_and_the_head_does_not_train(name: str) -> None:
+    config = load(name)
+    head, worker = (config["available_node_types"][kind] for kind in (config["head_node_type"], "worker"))
+    assert head["resources"]["CPU"] == 0
+    assert worker["resources"]["GPU"] == 1
+    assert config["max_workers"] == worker["max_workers"] == 7
+    assert re.search("spot", json.dumps(worker["node_config"]), re.IGNORECASE)
+    assert config["provider"]["use_internal_ips"] is True
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_secret_no_open_port_and_a_token_everywhere(name: str) -> None:
+    text = (ROOT / "cluster" / name).read_text()
+    config = load(name)
+    assert "0.0.0.0" not in text  # noqa: S104
+    starts = [c for c in config["head_start_ray_commands"] + config["worker_start_ray_commands"] if "ray start" in c]
+    assert len(starts) == 2
+    assert all("RAY_AUTH_MODE=token" in command for command in starts)
+    assert all("unset OMP_NUM_THREADS" in command for command in starts)  # Ray's launcher sets it to 1
+    assert "--dashboard-host=127.0.0.1" in starts[0]
+    assert not re.search(r"(password|secret|token)\s*[:=]\s*['\"]?[A-Za-z0-9+/_-]{12,}", text, re.IGNORECASE)
+    assert not re.search(r"AKIA[A-Z0-9]{12}|BEGIN [A-Z ]*PRIVATE KEY", text)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_what_is_copied_to_the_nodes_is_there(name: str) -> None:
+    mounted = load(name)["file_mounts"]
+    assert all((ROOT / path).is_file() for path in mounted.values() if not path.startswith("~"))
+    for command in [c for key in ("setup_commands", "head_start_ray_commands") for c in load(name)[key]]:
+        assert all(path in mounted for path in re.findall(r"~/cluster/\S+", command)), command
+
+
+def test_the_pins_name_no_registry() -> None:
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        assert not line or line.startswith("#") or re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.!+]+( ;.*)?", line), line

@@ -1,0 +1,138 @@
+"""Jobs submitted to a real head on loopback, with token authentication, from a clean copy of the project."""
+
+import re
+import subprocess
+import sys
+import threading
+import time
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from tests.servers import BIN, HEAD_PORTS, free_port, head, with_tools
+
+ROOT = Path(__file__).parents[2]
+TOKEN = "a-token-of-at-least-some-length-0123456789"  # noqa: S105
+SHORT = "--recipe demo --replicas 2 --epochs 2 --policies 1 --crop-px 35 --width 0.125 --dead-head-epochs 0"
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What git would clone, with a mark in what runs on the workers: where it was imported from."""
+    folder = tmp_path_factory.mktemp("clone")
+    files = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True
+    )
+    for name in files.stdout.decode().splitlines():
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes((ROOT / name).read_bytes())
+    for module in ("replica_training", "sharded_prediction", "image_shards"):
+        with (folder / f"pipelines/{module}.py").open("a") as file:
+            file.write(f"\nopen({str(folder / 'imported.txt')!r}, 'a').write(__file__ + '\\n')\n")
+    return folder
+
+
+def submit(clone: Path, address: str, options: str, token: str = TOKEN) -> subprocess.CompletedProcess[str]:
+    command = f"ray job submit --address {address} --working-dir . -- python pipelines/train_ensemble.py {options}"
+    return subprocess.run(
+        command.split(), cwd=clone, env=as_client(token), capture_output=True, text=True, timeout=240, check=False
+    )
+
+
+def ray_job(verb: str, address: str, *job: str) -> str:
+    command = [BIN / "ray", "job", verb, "--address", address, *job]
+    ended = subprocess.run(command, env=as_client(), capture_output=True, text=True, timeout=60, check=True)
+    return ended.stdout + ended.stderr
+
+
+def as_client(token: str = TOKEN) -> dict[str, str]:
+    environment = with_tools({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token})
+    return {name: value for name, value in environment.items() if name not in ("RAY_ADDRESS", "PYTHONPATH")}
+
+
+def test_a_clean_clone_is_submitted_small_and_runs_without_being_installed(
+    clone: Path, photo_folder: Path, tmp_path: Path
+) -> None:
+    with head(TOKEN) as node:
+        address = node.address
+        ended = submit(clone, address, f"{SHORT} --data {photo_folder} --run-dir {tmp_path}/run")
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        assert (tmp_path / "run/report/report.json").exists()
+        modules = (clone / "imported.txt").read_text().split()
+        assert {Path(module).stem for module in modules} == {"replica_training", "sharded_prediction", "image_shards"}
+        assert all("working_dir_files/_ray_pkg_" in module for module in modules), modules
+        package = Path(modules[0]).parents[1]
+        travelled = {path.relative_to(package).parts[0] for path in package.rglob("*") if path.is_file()}
+        assert not travelled & {"tests", "benchmarks", ".git", ".venv", "runs"}
+        assert sum(path.stat().st_size for path in package.rglob("*.py")) < 1 << 20
+        assert "Traceback" not in ended.stdout
+        assert "\r" not in ended.stdout  # a log, not a display
+
+        wrong = submit(clone, address, f"--recipe demo --run-dir {tmp_path}/wrong --no-such-option 1")
+        assert wrong.returncode != 0
+        assert "no-such-option" in wrong.stdout + wrong.stderr
+        assert "Traceback" not in wrong.stdout
+        missing = submit(clone, address, f"--recipe demo --data {tmp_path}/nowhere --run-dir {tmp_path}/wrong")
+        assert missing.returncode != 0
+        assert f"error: there is no folder {tmp_path}/nowhere" in missing.stdout + missing.stderr
+
+        stranger = submit(clone, address, "--help", token="another-token-of-the-same-length-01234567")  # noqa: S106
+        assert stranger.returncode != 0
+        assert "uthenticat" in stranger.stdout + stranger.stderr
+
+
+def test_a_job_that_is_stopped_ends_cleanly_and_goes_on_when_submitted_again(clone: Path, tmp_path: Path) -> None:
+    options = f"{SHORT} --epochs 8 --run-dir {tmp_path}/run"
+    with head(TOKEN) as node:
+        address = node.address
+        first: list[subprocess.CompletedProcess[str]] = []
+        thread = threading.Thread(target=lambda: first.append(submit(clone, address, options)))
+        thread.start()
+        while not (tmp_path / "run/replicas/0/metrics.jsonl").exists():
+            time.sleep(0.2)
+        job = ray_job("list", address).partition("submission_id='")[2].partition("'")[0]
+        told = ray_job("stop", address, job)
+        # From the request to the job's end, without the seconds that the command itself takes to start.
+        times = [datetime.fromisoformat(time) for time in re.findall(r"^(\S+ \S+),\d+", told, re.MULTILINE)]
+        assert f"Job '{job}' was stopped" in told
+        assert (times[-1] - times[0]).total_seconds() < 10
+        thread.join()
+        assert ray_job("logs", address, job).count("interrupted; the same command goes on from here") == 1
+        again = submit(clone, address, options)
+        assert again.returncode == 0, again.stdout + again.stderr
+        assert (tmp_path / "run/report/report.json").exists()
+
+
+def test_a_job_whose_head_dies_is_submitted_again_until_it_is_done(clone: Path, tmp_path: Path) -> None:
+    ports = {kind: free_port() for kind in HEAD_PORTS}
+    command = [sys.executable, str(clone / "cluster/submit.py"), "--run-dir", str(tmp_path / "run")]
+    command += ["--address", f"http://127.0.0.1:{ports['dashboard-port']}", "--pause-seconds", "1", "--"]
+    command += f"{SHORT} --epochs 8".split()
+    with (tmp_path / "submit.log").open("wb") as log:
+        follower = subprocess.Popen(command, env=as_client(), stdout=log, stderr=log)
+        with head(TOKEN, ports) as node:
+            while not (tmp_path / "run/replicas/0/metrics.jsonl").exists():
+                assert follower.poll() is None
+                time.sleep(0.2)
+            node.kill()
+        with head(TOKEN, ports):
+            assert follower.wait(timeout=240) == 0, (tmp_path / "submit.log").read_text()
+    text = (tmp_path / "submit.log").read_text()
+    assert "submit: waiting for the cluster" in text
+    assert "models  crops" in text
+    assert (tmp_path / "run/report/report.json").exists()
+
+
+def test_a_mistake_of_the_users_is_not_tried_again(clone: Path, tmp_path: Path) -> None:
+    with head(TOKEN) as node:
+        address = node.address
+        command = [sys.executable, str(clone / "cluster/submit.py"), "--run-dir", str(tmp_path / "run")]
+        command += ["--address", address, "--", "--recipe", "demo", "--data", str(tmp_path / "nowhere")]
+        ended = subprocess.run(command, env=as_client(), capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 2
+    assert "there is no folder" in ended.stdout
+    assert "again in" not in ended.stdout
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,270 @@
+"""Three hosts, a cluster by ``ray up`` from ``cluster/on_prem.yaml``, jobs on it, and hosts that are lost.
+
+    make multihost
+
+The job's data and run directory are on an S3 server that a host which is cut off does not reach either.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+import yaml
+
+from pipelines.predictions import read_cost
+from pipelines.storage import Storage
+from tests.multihost.hosts import OUTSIDE, Host, hosts, missing
+from tests.servers import BIN, free_port, s3_server, with_tools
+
+ROOT = Path(__file__).parents[2]
+ASKED_FOR = os.environ.get("GOOGLENET_MULTIHOST") == "1"
+WHY_NOT = missing() if ASKED_FOR else "takes a quarter of an hour: make multihost"
+pytestmark = [pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT), pytest.mark.timeout(2400)]
+
+SIZE = "--crop-px 35 --width 0.125 --images-per-shard 64 --dead-head-epochs 0"
+BUCKET = "multihost"
+# Ray's own caution about a node that is silent, shortened, so that the test is.
+IMPATIENT = "RAY_health_check_period_ms=2000 RAY_health_check_failure_threshold=4"
+
+
+def tell(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
+
+
+def wait_until(what: str, holds: Callable[[], Any], seconds: float = 600) -> None:
+    give_up = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < give_up, f"not within {seconds:.0f} s: {what}"
+        time.sleep(1)
+    tell(what)
+
+
+@dataclass
+class Cluster:
+    """A cluster as its owner has it: a YAML, a token, a forwarded dashboard."""
+
+    hosts: list[Host]
+    yaml: Path
+    environment: dict[str, str]
+    port: int
+
+    def up(self) -> None:
+        words = [BIN / "ray", "up", "--yes", "--no-config-cache", str(self.yaml)]
+        ended = subprocess.run(words, env=self.environment, capture_output=True, text=True, timeout=600, check=False)
+        assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
+
+    def nodes(self) -> set[str]:
+        """The names of the hosts that the cluster counts as alive; empty while the head does not answer."""
+        token = Path(self.environment["RAY_AUTH_TOKEN_PATH"]).read_text()
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}/api/v0/nodes", headers={"Authorization": f"Bearer {token}"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                rows = json.load(answer)["data"]["result"]["result"]
+        except (OSError, ValueError, KeyError, HTTPException):
+            return set()
+        alive = {row["node_ip"] for row in rows if row["state"] == "ALIVE"}
+        return {host.name for host in self.hosts if host.address in alive}
+
+    @contextmanager
+    def dashboard(self) -> Iterator[str]:
+        """As ``ray dashboard`` forwards it; taken up again when the connection or the head is lost."""
+        ended = threading.Event()
+
+        def forward() -> None:
+            while not ended.is_set():
+                words = ["ssh", "-q", "-N", "-i", str(self.hosts[0].key), "-o", "StrictHostKeyChecking=no"]
+                words += ["-o", "UserKnownHostsFile=/dev/null", "-o", "ServerAliveInterval=5"]
+                words += ["-L", f"{self.port}:127.0.0.1:8265", f"root@{self.hosts[0].address}"]
+                tunnel = subprocess.Popen(words)
+                while tunnel.poll() is None and not ended.wait(1):
+                    pass
+                tunnel.kill()
+                tunnel.wait()
+                ended.wait(2)
+
+        thread = threading.Thread(target=forward)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{self.port}"
+        finally:
+            ended.set()
+            thread.join()
+
+    @contextmanager
+    def submitted(self, run_dir: str, options: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+        """``cluster/submit.py``, following a job."""
+        words = [
+            sys.executable,
+            "cluster/submit.py",
+            "--address",
+            f"http://127.0.0.1:{self.port}",
+            "--run-dir",
+            run_dir,
+        ]
+        with log.open("wb") as output:
+            follower = subprocess.Popen(
+                [*words, "--run-dir", run_dir, "--pause-seconds", "2", "--", *options.split()],
+                cwd=ROOT,
+                env=self.environment,
+                stdout=output,
+                stderr=output,
+            )
+            try:
+                yield follower
+            finally:
+                follower.kill()
+                follower.wait()
+
+
+def on_these_hosts(made: list[Host], folder: Path, storage: dict[str, str]) -> Path:
+    """``cluster/on_prem.yaml`` with these addresses; Python is there already, and a host has one CPU."""
+    config = yaml.safe_load((ROOT / "cluster/on_prem.yaml").read_text())
+    head, *workers = made
+    config["provider"] |= {"head_ip": head.address, "worker_ips": [host.address for host in workers]}
+    config["auth"] = {"ssh_user": "root", "ssh_private_key": str(head.key)}
+    config["file_mounts"]["~/.ray/auth_token"] = str(folder / "auth_token")
+    exports = {**storage, "PATH": f"{BIN}:$PATH", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    profile = "; ".join(f"export {name}={value}" for name, value in exports.items())
+    config["setup_commands"] = [f"echo '{profile}' > ~/.bashrc"]
+    small = "--object-store-memory=300000000"
+    for key, more in (("head_start_ray_commands", small), ("worker_start_ray_commands", f"--num-cpus=1 {small}")):
+        config[key] = [
+            line.replace("RAY_AUTH_MODE=token", f"{IMPATIENT} RAY_AUTH_MODE=token").replace(
+                "ray start", f"ray start {more}"
+            )
+            for line in config[key]
+        ]
+    path = folder / "cluster.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with ExitStack() as stack:
+        # A host has its own /tmp, where this process's is not seen.
+        temporary = tempfile.TemporaryDirectory(prefix="multihost", dir="/var/tmp", ignore_cleanup_errors=True)
+        folder = Path(stack.enter_context(temporary))
+        (folder / "auth_token").write_text("0123456789abcdef0123456789abcdef0123456789")
+        made = stack.enter_context(hosts(("head", "worker1", "worker2"), folder))
+        s3_port = stack.enter_context(s3_server(address="0.0.0.0"))  # noqa: S104
+        storage = {
+            "AWS_ENDPOINT_URL": f"http://{OUTSIDE}:{s3_port}",
+            "AWS_ACCESS_KEY_ID": "somebody",
+            "AWS_SECRET_ACCESS_KEY": "something",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+        os.environ.update(storage)
+        boto3.resource("s3").Bucket(BUCKET).create()
+        environment = with_tools(
+            {
+                **storage,
+                "RAY_UP_enable_autoscaler_v2": "0",
+                "RAY_AUTH_MODE": "token",
+                "RAY_AUTH_TOKEN_PATH": str(folder / "auth_token"),
+            }
+        )
+        environment.pop("RAY_ADDRESS", None)
+        made_cluster = Cluster(made, on_these_hosts(made, folder, storage), environment, free_port())
+        made_cluster.up()
+        with made_cluster.dashboard():
+            wait_until("ray up: the head and both workers are in the cluster", lambda: len(made_cluster.nodes()) == 3)
+            yield made_cluster
+
+
+def hosts_of_epochs(run: Storage, replicas: int) -> dict[int, list[str]]:
+    """On which host each finished epoch of each replica was trained."""
+    found = {}
+    for k in range(replicas):
+        name = f"replicas/{k}/metrics.jsonl"
+        lines = run.read(name).decode().splitlines() if run.exists(name) else []
+        found[k] = [json.loads(line)["host"] for line in lines]
+    return found
+
+
+def predicted_on(predictions: Storage) -> set[str]:
+    """Which hosts have written predictions."""
+    return {read_cost(predictions, name).host for name in predictions.files("")}
+
+
+def report_without_a_cluster(options: str, run_dir: Path, environment: dict[str, str]) -> dict[str, Any]:
+    """The same job on this machine alone."""
+    words = [sys.executable, "pipelines/train_ensemble.py", *options.split(), "--run-dir", str(run_dir)]
+    local = {**environment, "RAY_AUTH_MODE": "disabled"}
+    subprocess.run(words, cwd=ROOT, env=local, check=True, timeout=1200, stdout=subprocess.DEVNULL)
+    report: dict[str, Any] = json.loads((run_dir / "report/report.json").read_text())
+    return without_id(report)
+
+
+def without_id(report: dict[str, Any]) -> dict[str, Any]:
+    """A report but for the number that every run directory has of its own."""
+    return {**report, "run": {**report["run"], "id": None}}
+
+
+def test_workers_that_are_cut_off_in_training_and_in_the_evaluation_cost_nothing_but_time(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    options = f"--recipe demo --replicas 3 --epochs 8 {SIZE} --max-failures 5"
+    run = Storage.at(f"s3://{BUCKET}/cut")
+    _, worker1, worker2 = cluster.hosts
+    with cluster.submitted(run.root, options, tmp_path / "submit.log") as follower:
+
+        def follows() -> bool:
+            assert follower.poll() is None, (tmp_path / "submit.log").read_text()[-3000:]
+            return True
+
+        def trained_on(name: str) -> bool:
+            return follows() and any(name in found for found in hosts_of_epochs(run, 3).values())
+
+        wait_until("replicas train on both workers", lambda: trained_on("worker1") and trained_on("worker2"))
+        worker2.cut_off()
+        tell("worker2 is cut off in training")
+        wait_until("the cluster has given it up", lambda: follows() and cluster.nodes() == {"head", "worker1"})
+        worker2.reconnect()
+        wait_until("worker2 is back", lambda: follows() and "worker2" in cluster.nodes())
+        predictions = run.below("predictions")
+        wait_until("both workers evaluate", lambda: follows() and predicted_on(predictions) == {"worker1", "worker2"})
+        worker1.cut_off()
+        tell("worker1 is cut off in the evaluation")
+        assert follower.wait(timeout=900) == 0, (tmp_path / "submit.log").read_text()[-3000:]
+        worker1.reconnect()
+    tell("the job has ended: " + json.dumps(run.read_json("report/cost.json")["shards_by_host"]))
+    expected = report_without_a_cluster(options, tmp_path / "alone", cluster.environment)
+    assert without_id(run.read_json("report/report.json")) == expected
+    assert set(run.read_json("report/cost.json")["shards_by_host"]) == {"worker1", "worker2"}
+    assert {name for found in hosts_of_epochs(run, 3).values() for name in found} == {"worker1", "worker2"}
+
+
+def test_a_job_whose_head_dies_goes_on_when_the_head_is_there_again(cluster: Cluster, tmp_path: Path) -> None:
+    options = f"--recipe demo --replicas 2 --epochs 8 --policies 1 {SIZE} --max-failures 5"
+    run = Storage.at(f"s3://{BUCKET}/head")
+    head = cluster.hosts[0]
+    wait_until("both workers are there", lambda: len(cluster.nodes()) == 3)
+    with cluster.submitted(run.root, options, tmp_path / "submit.log") as follower:
+        wait_until("replicas train", lambda: any(hosts_of_epochs(run, 2).values()))
+        head.kill()
+        tell("the head is dead")
+        time.sleep(5)
+        head.start()
+        cluster.up()
+        tell("ray up again")
+        assert follower.wait(timeout=900) == 0, (tmp_path / "submit.log").read_text()[-3000:]
+    tell("the job has ended")
+    assert "ended with 75; again in" in (tmp_path / "submit.log").read_text()
+    expected = report_without_a_cluster(options, tmp_path / "alone", cluster.environment)
+    assert without_id(run.read_json("report/report.json")) == expected
