@@ -7,6 +7,7 @@ on from there. Given again while the job runs, this command follows it. Ctrl-C e
 """
 
 import asyncio
+import logging
 import os
 import shlex
 import sys
@@ -67,6 +68,7 @@ class Client(JobSubmissionClient):  # type: ignore[misc]  # Ray has no types her
 
 def main(arguments: Arguments, say: Callable[[str], None]) -> int:
     """The job's exit code; 75 where no try came to an end."""
+    logging.getLogger("ray").setLevel(logging.ERROR)  # else a line for every file that stays behind, twice
     pause_seconds = arguments.pause_seconds
     for attempt in range(1, arguments.attempts + 1):
         client = _connect(arguments, say)

@@ -117,10 +117,10 @@ def test_a_store_that_refuses_and_recovers_delays_and_nothing_else(bucket: str, 
     storage.write("a", b"1")
     assert type(pickle.loads(pickle.dumps(storage.filesystem))) is type(storage.filesystem)  # noqa: S301
     door.shut()
-    threading.Timer(12, door.open).start()  # twice Arrow's own patience
+    threading.Timer(8, door.open).start()  # longer than Arrow's own patience
     assert storage.read("a") == b"1"
     door.shut()
-    threading.Timer(12, door.open).start()
+    threading.Timer(8, door.open).start()
     storage.write("a", b"2")
     assert Storage.at(f"{bucket}/patient").read("a") == b"2"
 
