@@ -113,12 +113,19 @@ def checks(places: dict[str, str], ray_cluster: str, finished_run: Path) -> dict
 
 
 def _cluster_checks(places: dict[str, str]) -> dict[str, Callable[[str], None]]:
+    token = Path(places["runs/"]) / ".ray/auth_token"
+
     def make_token(command: str) -> None:
         run(f"HOME={places['runs/']} {command}", {}, "")
-        assert (Path(places["runs/"]) / ".ray/auth_token").stat().st_mode & 0o077 == 0
+        assert len(token.read_text()) >= 32
+
+    def hide_token(command: str) -> None:
+        run(f"export HOME={places['runs/']}; {command}", {}, "")
+        assert token.stat().st_mode & 0o077 == 0
 
     return {
         "ray get-auth-token --generate": make_token,
+        "chmod 600 ~/.ray/auth_token": hide_token,
         "export RAY_AUTH_MODE=token": lambda _command: None,
         # tests/cluster/test_jobs.py, with a token and from a clean clone
         "ray job submit --working-dir . -- python pipelines/train_ensemble.py --recipe": lambda _command: None,
