@@ -156,6 +156,16 @@ def test_images_are_stored_smaller_only_where_the_recipe_asks(ray_cluster: str, 
             assert record.image == (photos / record.image_id).read_bytes()
 
 
+def test_shards_of_a_killed_preparation_are_not_taken_for_those_of_other_settings(
+    ray_cluster: str, photos: Path, tmp_path: Path
+) -> None:
+    prepared(ray_cluster, tmp_path / "run", photos)
+    (tmp_path / "run/dataset/manifest.json").unlink()  # killed just before it was done
+    again = prepared(ray_cluster, tmp_path / "run", photos, stored_short_side_px=20)
+    fresh = prepared(ray_cluster, tmp_path / "fresh", photos, stored_short_side_px=20)
+    assert read_manifest(again).digest == read_manifest(fresh).digest
+
+
 def test_a_shard_that_changed_since_is_named(ray_cluster: str, photos: Path, tmp_path: Path) -> None:
     run = prepared(ray_cluster, tmp_path / "run", photos)
     shard = tmp_path / "run/dataset/train/00000.parquet"
