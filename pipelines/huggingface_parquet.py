@@ -15,9 +15,8 @@ import pyarrow.parquet as pq
 
 from googlenet.images import ImageDecodeError
 from pipelines.errors import UserError
-from pipelines.image_listing import Entry, Found, ImageFile
+from pipelines.image_listing import Entry, Found, ImageFile, splits_by_name
 from pipelines.storage import Storage
-from pipelines.webdataset_tars import splits_by_name
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "fine_label")

@@ -14,7 +14,7 @@ import pyarrow.fs as pafs
 
 from googlenet.images import check_number_of_bytes
 from pipelines.errors import UserError
-from pipelines.image_listing import TRAINING_WORDS, VALIDATION_WORDS, Entry, Found, ImageFile
+from pipelines.image_listing import SPLIT_WORDS, Entry, Found, ImageFile
 from pipelines.imagenet_labels import FLAT_VALIDATION, LABEL_FILES, validation_labels
 from pipelines.storage import Storage
 
@@ -44,7 +44,7 @@ def find_in_folder(root: Storage, beside: Storage) -> Found:
         UserError: there is no such folder, or no image in it where one is expected.
     """
     names = files_below(root)
-    train, val = _top_folder(names, TRAINING_WORDS), _top_folder(names, VALIDATION_WORDS)
+    train, val = (_top_folder(names, SPLIT_WORDS[split]) for split in ("train", "val"))
     flat = {name for name in names if val and name.startswith(val) and "/" not in name.removeprefix(val)}
     labels = validation_labels(beside) if flat else {}
     if not labels and (image := next((name for name in sorted(flat) if FLAT_VALIDATION in name), None)):

@@ -6,6 +6,7 @@ Where there is no validation, in each class the images are ordered by the SHA-25
 
 import hashlib
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,8 +17,8 @@ from googlenet.records import NO_LABEL
 from pipelines.errors import UserError
 
 NAMES_IN_MESSAGE = 10
-TRAINING_WORDS = ("train", "training")
-VALIDATION_WORDS = ("val", "validation", "valid")
+# What folders and files of a split are called.
+SPLIT_WORDS = {"train": ("train", "training"), "val": ("val", "validation", "valid")}
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,20 @@ def list_unlabelled(data: str, image_ids: Sequence[str], classes: tuple[str, ...
     if not image_ids:
         raise UserError(f"no images in {data}")
     return Listing(classes, {"train": (), "val": tuple(ImageFile(name, NO_LABEL) for name in image_ids)})
+
+
+def splits_by_name(files: Iterable[str]) -> dict[str, str | None]:
+    """The split of each file by the words of its name; none of a third one; empty where no name has such words."""
+    splits = {name: _split_in(name) for name in files}
+    named = any(split for split in splits.values())
+    return {name: split or None if named else split for name, split in splits.items()}
+
+
+def _split_in(name: str) -> str | None:
+    words = set(re.split(r"[^a-z]+", name.lower()))
+    if "test" in words:
+        return None
+    return next((split for split, known in SPLIT_WORDS.items() if words & set(known)), "")
 
 
 def _labelled(entries: Iterable[Entry], labels: dict[str, int]) -> tuple[ImageFile, ...]:

@@ -5,8 +5,7 @@ from pipelines.errors import UserError
 from pipelines.huggingface_parquet import ParquetImages, find_in_parquet
 from pipelines.image_folder import FolderImages, files_below, find_in_folder
 from pipelines.image_listing import (
-    TRAINING_WORDS,
-    VALIDATION_WORDS,
+    SPLIT_WORDS,
     Found,
     ImageReader,
     Listing,
@@ -25,7 +24,6 @@ from pipelines.webdataset_tars import find_in_webdataset
 
 # Where Hugging Face keeps the files of a set.
 PARQUET_FOLDER = "data"
-SPLIT_WORDS = {"train": TRAINING_WORDS, "val": VALIDATION_WORDS}
 # Where Kaggle's download of ImageNet has the images; the labels are at its top.
 KAGGLE_FOLDER = "ILSVRC/Data/CLS-LOC"
 Images = tuple[ImageReader, Listing]

@@ -16,7 +16,7 @@ from pipelines.errors import UserError
 # Pauses between attempts double from 25 ms, to 51 seconds: a server may be away for a minute and a half.
 S3_ATTEMPTS = 12
 GCS_RETRY_SECONDS = "90"
-# For what is better told at once that the store is away: about a fifth of a second.
+# For what is better told at once that the store is away: about a third of a second.
 FEW_S3_ATTEMPTS = 4
 OPTIONS = {
     "s3": ("region", "endpoint_override", "scheme"),

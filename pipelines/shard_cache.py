@@ -61,10 +61,18 @@ class ShardCache:
             OSError: the store cannot be read.
         """
         copy = self.folder / self.names[path]
-        if copy.exists() or self._fetch(path, copy):
+        if self._is_ours() and (copy.exists() or self._fetch(path, copy)):
             with suppress(OSError):  # somebody may clear the folder at any time
                 return pa.OSFile(str(copy))
         return self.filesystem.open_input_file(path)
+
+    def _is_ours(self) -> bool:
+        """Whether there is a folder that nobody else could have written to; it is made if there is none."""
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return self.folder.stat().st_uid == os.getuid()
+        except OSError:
+            return False
 
     def _fetch(self, path: str, copy: Path) -> bool:
         """Copy the shard to the disk, unless there is no room or another process is at it."""
@@ -72,9 +80,6 @@ class ShardCache:
         if size is None:
             raise FileNotFoundError(f"{path} is not there")
         try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if self.folder.stat().st_uid != os.getuid():
-                return False  # what somebody else may write is not believed
             with (self.folder / f"{copy.stem}.lock").open("wb") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if not copy.exists() and not self._has_room(size):

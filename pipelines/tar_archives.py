@@ -31,7 +31,7 @@ class Member:
     num_bytes: int
 
 
-@dataclass(frozen=True)
+@dataclass
 class TarImages:
     """Reads images from archives below a folder, by places as :func:`place_of` makes them."""
 
@@ -54,10 +54,6 @@ class TarImages:
 
     def __getstate__(self) -> dict[str, Any]:
         return {"root": self.root, "_open": {}}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        for name, value in state.items():
-            object.__setattr__(self, name, value)
 
 
 def place_of(archive: str, member: Member) -> str:

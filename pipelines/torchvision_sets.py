@@ -38,8 +38,8 @@ def find_in_torchvision(data: str) -> tuple[Storage, Found]:
     entries: dict[str, list[Entry]] = {}
     classes: tuple[str, ...] = ()
     for split, chosen in _splits(make):
-        images = _open(data, make, folder, {**options, **chosen})
-        if images is not None and split not in entries:
+        images = None if split in entries else _open(data, make, folder, {**options, **chosen})
+        if images is not None:
             classes = _class_names(images)
             part = f"{name}-{hashlib.sha256(json.dumps(options).encode()).hexdigest()[:8]}/{split}"
             entries[split] = list(_entries(images, folder, part, classes))

@@ -6,13 +6,12 @@ without it they are called by their numbers.
 """
 
 import json
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 
 from pipelines.errors import UserError
-from pipelines.image_listing import TRAINING_WORDS, VALIDATION_WORDS, Entry, Found, ImageFile
+from pipelines.image_listing import Entry, Found, ImageFile, splits_by_name
 from pipelines.storage import Storage
 from pipelines.tar_archives import Member, TarImages, place_of, read_index
 
@@ -39,21 +38,6 @@ def find_in_webdataset(root: Storage, names: Sequence[str]) -> Found:
     ignored = [name for name in names if name not in archives and name != CLASS_NAMES]
     numbers = {entry.class_name for found in entries.values() for entry in found}
     return Found({**entries}, class_names or tuple(sorted(numbers, key=int)), tuple(ignored))
-
-
-def splits_by_name(files: Iterable[str]) -> dict[str, str | None]:
-    """The split of each file by the words of its name; none of a third one; empty where no name has such words."""
-    splits = {name: _split(name) for name in files}
-    named = any(split for split in splits.values())
-    return {name: split or None if named else split for name, split in splits.items()}
-
-
-def _split(name: str) -> str | None:
-    words = re.split(r"[^a-z]+", name.lower())
-    if "test" in words:
-        return None
-    known = {"train": set(TRAINING_WORDS), "val": set(VALIDATION_WORDS)}
-    return next((split for split, mine in known.items() if mine & set(words)), "")
 
 
 def _samples(root: Storage, archive: str) -> list[tuple[Member, int]]:

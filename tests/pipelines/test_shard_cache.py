@@ -90,6 +90,8 @@ def test_a_shard_that_the_store_lacks_is_named_and_a_folder_of_somebody_elses_no
     (tmp_path / "store/a").unlink()
     with pytest.raises(FileNotFoundError, match="a is not there"):
         cache(store, tmp_path).open_input_file("a")
+    content(cache(store, tmp_path).open_input_file("b"))
+    assert store.opened[-1] == "whole b"
     monkeypatch.setattr(pipelines.shard_cache.os, "getuid", lambda: 12345)
     assert content(cache(store, tmp_path).open_input_file("b")) == b"b" * SIZE
     assert store.opened[-1] == "part b"
