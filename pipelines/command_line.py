@@ -12,7 +12,7 @@ import tyro
 from googlenet.records import RecordsError
 from pipelines.errors import UserError
 from pipelines.image_sources import is_folder
-from pipelines.interruption import INTERRUPTED_EXIT_CODE, MESSAGE, Stopped, interrupt_on_sigterm
+from pipelines.interruption import INTERRUPTED_EXIT_CODE, interrupt_on_sigterm, tell_interruption
 from pipelines.object_store import store_failure
 from pipelines.storage import Storage
 
@@ -57,9 +57,8 @@ def run_command(main: Callable[[], int | None]) -> None:
             raise
         print(f"error: {failure}\nthe same command goes on from here once that is mended", file=sys.stderr)
         sys.exit(STORAGE_EXIT_CODE)
-    except KeyboardInterrupt as interrupt:
-        if not isinstance(interrupt, Stopped):
-            print(f"\n{MESSAGE}", file=sys.stderr)
+    except KeyboardInterrupt:
+        tell_interruption()
         sys.exit(INTERRUPTED_EXIT_CODE)
 
 

@@ -66,3 +66,21 @@ def test_an_interrupted_job_ends_at_once_and_goes_on_where_it_was(
         assert run_job(Arguments(fields=alone, run_dir=str(run))) == 0
         ours, reference = (r / "replicas/0/weights.safetensors" for r in (run, finished_run))
         assert ours.read_bytes() == reference.read_bytes()
+
+
+@pytest.mark.parametrize("by", ["SIGTERM", "SIGINT"])
+def test_what_to_do_now_is_said_once_even_where_a_library_raises_an_interrupt_of_its_own(by: str) -> None:
+    program = f"""
+import os, signal
+from pipelines.command_line import run_command
+def main():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        signal.raise_signal(signal.{by})
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt from None  # as Ray does in its own calls
+run_command(main)
+"""
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 130
+    assert ended.stderr == "\ninterrupted; the same command goes on from here\n"
