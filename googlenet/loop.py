@@ -1,6 +1,6 @@
 """The training loop of one replica over any iterable of batches: state in, state out, nothing global."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -153,15 +153,17 @@ def _losses(state: TrainState, batch: Batch, settings: LoopSettings) -> dict[str
 
 @torch.inference_mode()
 def count_errors(
-    model: GoogLeNet, weights: dict[str, Tensor], batches: Iterable[Batch], preprocessing: Preprocessing
-) -> tuple[int, int]:
-    """Wrong top-1 answers of ``model`` with ``weights`` in place of its own, and images seen."""
+    model: GoogLeNet, candidates: Sequence[dict[str, Tensor]], batches: Iterable[Batch], preprocessing: Preprocessing
+) -> tuple[list[int], int]:
+    """Wrong top-1 answers of ``model`` with each candidate's weights in place of its own, and images seen."""
     model.eval()
     device = next(model.parameters()).device
-    wrong = seen = 0
+    wrong, seen = [0] * len(candidates), 0
     for batch in batches:
-        outputs = torch.func.functional_call(model, weights, (preprocessing(batch.images.to(device)),))
-        wrong += int((outputs.logits.argmax(dim=1).cpu() != batch.labels).sum())
+        images = preprocessing(batch.images.to(device))
+        for number, weights in enumerate(candidates):
+            outputs = torch.func.functional_call(model, weights, (images,))
+            wrong[number] += int((outputs.logits.argmax(dim=1).cpu() != batch.labels).sum())
         seen += len(batch.labels)
     return wrong, seen
 

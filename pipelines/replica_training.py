@@ -68,8 +68,7 @@ def train_replica(task: ReplicaTask) -> None:
                 task, epoch, settings.steps_per_epoch, history[-1] if history else None, monitor, begun
             )
             _train_epoch(task, state, train, settings, report, checkpoints, history)
-            error = validation_error(state, val, recipe.crop_px, settings)
-            history.append({**report.metrics(), "val_top1_error": error})
+            history.append({**report.metrics(), **validation_errors(state, val, recipe.crop_px, settings)})
             begun = None
             check_that_it_is_there(task.run)
             checkpoints.save(_checkpoint(state, history, monitor, None))
@@ -118,14 +117,24 @@ def _write_metrics(task: ReplicaTask, history: list[dict[str, Any]]) -> None:
         task.run.write(task.files.metrics, "".join(json.dumps(line) + "\n" for line in history).encode())
 
 
-def validation_error(state: TrainState, records: Records, crop_px: int, settings: LoopSettings) -> float:
-    """Top-1 error of one centre crop in percent, with the averaged weights; each worker counts its share."""
+def validation_errors(
+    state: TrainState, records: Records, crop_px: int, settings: LoopSettings
+) -> dict[str, float]:
+    """Top-1 errors of one centre crop in percent, with the averaged weights and the raw ones.
+
+    Each worker counts its share.
+    """
     own = settings.share.of(range(len(records)))
     groups = (own[start : start + VALIDATION_BATCH_SIZE] for start in range(0, len(own), VALIDATION_BATCH_SIZE))
     batches = (_centre_crops(records, group, crop_px) for group in groups)
-    counts = count_errors(state.model, state.average.weights, batches, settings.preprocessing)
-    wrong, seen = settings.share.total(torch.tensor(counts, device=next(state.model.parameters()).device)).tolist()
-    return float(100 * wrong / seen)
+    candidates: dict[str, dict[str, torch.Tensor]] = {
+        "val_top1_error": state.average.weights,
+        "val_top1_error_raw_weights": {},
+    }
+    wrong, seen = count_errors(state.model, list(candidates.values()), batches, settings.preprocessing)
+    counts = torch.tensor([*wrong, seen], device=next(state.model.parameters()).device)
+    *wrong, seen = settings.share.total(counts).tolist()
+    return {name: 100 * count / seen for name, count in zip(candidates, wrong, strict=True)}
 
 
 def _centre_crops(records: Records, indices: Sequence[int], crop_px: int) -> Batch:

@@ -109,12 +109,15 @@ def test_training_lowers_the_loss_of_all_three_heads(variant: str) -> None:
     assert [result.step for result in seen] == list(range(1, 31))
 
 
-def test_errors_are_counted_with_the_weights_that_are_passed() -> None:
+def test_errors_are_counted_with_the_weights_that_are_passed_and_with_the_models_own() -> None:
     state = new_state()
-    weights = {name: value.clone() for name, value in state.model.state_dict().items()}
-    weights["classifier.weight"] = torch.zeros_like(weights["classifier.weight"])
-    weights["classifier.bias"] = torch.tensor([0.0, 0.0, 9.0, 0.0])  # answers class 2, always
-    assert count_errors(state.model, weights, some_batches(3), SCRATCH_PREPROCESSING) == (9, 12)
+    constant = {"classifier.weight": torch.zeros_like(state.model.classifier.weight)}
+    state.model.load_state_dict({**constant, "classifier.bias": torch.tensor([9.0, 0, 0, 0])}, strict=False)
+    other = {**constant, "classifier.bias": torch.tensor([0.0, 0.0, 9.0, 0.0])}  # answers class 2, always
+    batches = some_batches(3)
+    labels = torch.cat([batch.labels for batch in batches])
+    expected = [int((labels != 2).sum()), int((labels != 0).sum())]
+    assert count_errors(state.model, [other, {}], batches, SCRATCH_PREPROCESSING) == (expected, 12)
 
 
 def test_biases_and_normalisation_are_not_decayed() -> None:

@@ -58,11 +58,11 @@ def test_a_run_directory_that_vanishes_is_not_begun_anew(
     run = tmp_path / "run"
     shutil.copytree(finished_run / "dataset", run / "dataset")
 
-    def unplug(*_: object) -> float:
+    def unplug(*_: object) -> dict[str, float]:
         shutil.rmtree(run)
-        return 0.0
+        return {}
 
-    monkeypatch.setattr("pipelines.replica_training.validation_error", unplug)
+    monkeypatch.setattr("pipelines.replica_training.validation_errors", unplug)
     with pytest.raises(UserError, match=f"the run directory {run} has vanished"):
         train_replica(ReplicaTask(Storage.at(str(run)), replace(tiny_recipe, epochs=1), 0))
     assert not list(run.glob("**/*.safetensors"))
