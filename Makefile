@@ -25,10 +25,9 @@ lint: .venv/stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Review the last run in MLflow; two processes instead of MLflow's nine.
+# Review the last run in runs/, or that of RUN_DIR, in MLflow.
 ui: .venv/stamp
-	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --workers 1 --host 127.0.0.1 --port $(PORT) \
-	  --backend-store-uri sqlite:///$(abspath $(RUN_DIR))/mlflow.db
+	$(BIN)/python pipelines/review.py --port $(PORT) $(if $(filter command line,$(origin RUN_DIR)),--run-dir $(RUN_DIR)) $(ARGS)
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -5,16 +5,15 @@ import io
 from collections import Counter
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from googlenet.top_answers import answer_columns, top_answers
 from pipelines.predictions import Ensemble, Predicted
 from pipelines.report_tally import checked_predictions
 from pipelines.run_directory import ANSWERS
 from pipelines.storage import Storage
 
-TOP = 5
 ANSWERS_CSV = f"{ANSWERS}/top5.csv"
 ANSWERS_PARQUET = f"{ANSWERS}/top5.parquet"
 ROWS_SHOWN = 10
@@ -51,30 +50,15 @@ def write_answers(run: Storage, ensemble: Ensemble) -> str:
     return "\n".join([*lines, f"answers: {run}/{ANSWERS_CSV}, {run}/{ANSWERS_PARQUET}"])
 
 
-def _places(ensemble: Ensemble) -> range:
-    return range(1, min(TOP, len(ensemble.classes)) + 1)
-
-
 def _schema(ensemble: Ensemble) -> pa.Schema:
-    answers = [
-        column
-        for place in _places(ensemble)
-        for column in ((f"answer_{place}", pa.string()), (f"probability_{place}", pa.float32()))
-    ]
-    return pa.schema([("image_id", pa.string()), *answers, ("agreement", pa.float32())])
+    names = answer_columns(len(ensemble.classes))
+    kinds = [pa.string() if name.startswith("answer") else pa.float32() for name in names]
+    return pa.schema([("image_id", pa.string()), *zip(names, kinds, strict=True)])
 
 
 def _rows(predicted: Predicted, ensemble: Ensemble) -> list[dict[str, Any]]:
     with_most_crops = predicted.probabilities[:, :, -1]
-    means = with_most_crops.mean(axis=1, dtype=np.float64)
-    order = np.argsort(-means, axis=1, kind="stable")
-    agreement = (with_most_crops.argmax(axis=2) == order[:, :1]).mean(axis=1)
-    rows = []
-    for row, image_id in enumerate(predicted.image_ids):
-        values: dict[str, Any] = {"image_id": image_id}
-        for place in _places(ensemble):
-            answer = order[row, place - 1]
-            values[f"answer_{place}"] = ensemble.classes[answer]
-            values[f"probability_{place}"] = float(np.float32(means[row, answer]))
-        rows.append({**values, "agreement": float(np.float32(agreement[row]))})
-    return rows
+    return [
+        {"image_id": image_id, **top_answers(probabilities, ensemble.classes)}
+        for image_id, probabilities in zip(predicted.image_ids, with_most_crops, strict=True)
+    ]

@@ -1,5 +1,6 @@
 """The prepared data set: its manifest, and how to read what the manifest names."""
 
+import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -39,6 +40,11 @@ class Split:
     def images(self) -> int:
         """Number of images."""
         return sum(shard.images for shard in self.shards)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the digests of the shards."""
+        return hashlib.sha256("".join(shard.digest for shard in self.shards).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -94,6 +94,7 @@ class EpochReport:
         return {
             "epoch": self.epoch + 1,
             "step": self._step,
+            "time_ms": int(time.time() * 1000),
             **losses,
             **({"alarm": "; ".join(self.monitor.alarms.values())} if self.monitor.alarms else {}),
             "learning_rate": self._learning_rate,
@@ -107,6 +108,7 @@ class EpochReport:
         self._last_line = self._images, self._seconds()
         return {
             "step": result.step,
+            "time_ms": int(time.time() * 1000),
             **{f"step/loss_{name}": loss for name, loss in result.losses.items()},
             "step/learning_rate": result.learning_rate,
             "step/gradient_norm": result.gradient_norm,

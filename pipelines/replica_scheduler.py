@@ -7,6 +7,7 @@ many are started: seven at once on a small machine would each start six processe
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -187,11 +188,15 @@ def _fit(
         from pipelines.errors import UserError
         from pipelines.replica_task import ReplicaTask
         from pipelines.replica_training import train_replica
+        from pipelines.system_log import system_log
 
         context = ray.train.get_context()
         share = Share(context.get_world_rank(), context.get_world_size())
+        task = ReplicaTask(**config, device=str(ray.train.torch.get_device()), share=share)
         try:
-            train_replica(ReplicaTask(**config, device=str(ray.train.torch.get_device()), share=share))
+            # One of the workers on a node speaks for it.
+            with system_log(task.run, task.files.system) if context.get_local_rank() == 0 else nullcontext():
+                train_replica(task)
         except (TrainingError, RecordsError, UserError) as error:
             may_pass = isinstance(error, RecordsError) and not error.is_damaged
             # Errors of training meet all workers alike; of others the rest would not know, and wait.

@@ -117,9 +117,7 @@ def _write_metrics(task: ReplicaTask, history: list[dict[str, Any]]) -> None:
         task.run.write(task.files.metrics, "".join(json.dumps(line) + "\n" for line in history).encode())
 
 
-def validation_errors(
-    state: TrainState, records: Records, crop_px: int, settings: LoopSettings
-) -> dict[str, float]:
+def validation_errors(state: TrainState, records: Records, crop_px: int, settings: LoopSettings) -> dict[str, float]:
     """Top-1 errors of one centre crop in percent, with the averaged weights and the raw ones.
 
     Each worker counts its share.

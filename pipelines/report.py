@@ -1,4 +1,4 @@
-"""Stage 4: from the predictions to report.json, report.md and pictures. Single process, no Ray.
+"""Stage 4: from the predictions to report.json, index.html, report.md and pictures. Single process, no Ray.
 
 It refuses to report unless every validation image occurs exactly once, with all its views from every replica.
 """
@@ -10,16 +10,24 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib.figure import Figure
 
+from pipelines.class_figures import class_figures
+from pipelines.drawing import png, svg
+from pipelines.example_images import mistakes_with_pictures, view_strips
+from pipelines.learning_curves import learning_curves, read_curves
+from pipelines.outcomes import write_outcomes
 from pipelines.predictions import Ensemble, read_cost
 from pipelines.report_contents import contents
 from pipelines.report_figures import figures
-from pipelines.report_tally import tally_predictions
-from pipelines.report_text import markdown, table_text
+from pipelines.report_page import report_page
+from pipelines.report_tally import Tally, tally_predictions
+from pipelines.report_text import markdown, notes, table_text
 from pipelines.run_directory import PREDICTIONS, REPORT, RUN
 from pipelines.storage import Storage
 
 REPORT_JSON = f"{REPORT}/report.json"
+REPORT_PAGE = f"{REPORT}/index.html"
 REPORT_MARKDOWN = f"{REPORT}/report.md"
 COST_JSON = f"{REPORT}/cost.json"
 CONFUSION = f"{REPORT}/confusion.csv"
@@ -34,16 +42,40 @@ def write_report(run: Storage, ensemble: Ensemble) -> str:
         UserError: predictions are missing, doubled, of images that the data set does not have, or of another ensemble.
     """
     tally = tally_predictions(run, ensemble)
+    tally = tally_predictions(run, ensemble)
     report, cost = contents(tally, ensemble), _cost(run, ensemble)
     if run.exists(RUN):
         report["run"] = run.read_json(RUN)
     run.write(CONFUSION, _confusion_csv(tally.confusion(), ensemble.classes).encode())
-    for name, picture in figures(report).items():
-        run.write(f"{REPORT}/{name}", picture)
+    write_outcomes(run, list(tally.seen), tally.averaged.by_image(), ensemble.policies)
     run.write_json(COST_JSON, cost)
-    run.write_json(REPORT_JSON, report)
+    drawn = _pictures(run, report, tally)
+    for name, picture in drawn.items():
+        run.write(f"{REPORT}/{name}.png", png(picture))
+    run.write(REPORT_PAGE, _page(run, ensemble, report, cost, drawn).encode())
     run.write(REPORT_MARKDOWN, markdown(report, cost).encode())
+    run.write_json(REPORT_JSON, report)  # at last: who finds it finds all of the report
     return table_text(report, cost)
+
+
+def _pictures(run: Storage, report: dict[str, Any], tally: Tally) -> dict[str, Figure]:
+    drawn = {**figures(report), **class_figures(report, tally.confusion())}
+    # A run's own training; an evaluation of other images, or of weights from elsewhere, has none.
+    curves = read_curves(run, len(report["ensemble"]["replicas"]))
+    return {**drawn, "learning_curves": learning_curves(curves)} if curves else drawn
+
+
+def _page(
+    run: Storage, ensemble: Ensemble, report: dict[str, Any], cost: dict[str, Any], drawn: dict[str, Figure]
+) -> str:
+    image_id, strips = view_strips(run, ensemble)
+    examples = {
+        "image_id": image_id,
+        "strips": strips,
+        "mistakes": mistakes_with_pictures(run, report["mistakes"]),
+    }
+    pictures = {name: svg(picture, name) for name, picture in drawn.items()}
+    return report_page(report, cost, pictures, examples, notes(report))
 
 
 def _confusion_csv(confusion: npt.NDArray[np.int64], classes: tuple[str, ...]) -> str:

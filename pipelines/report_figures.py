@@ -1,45 +1,25 @@
-"""Pictures of the report, each drawn from report.json alone."""
+"""Pictures of the ensemble as a whole, each drawn from report.json alone."""
 
-import io
 from typing import Any
 
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+import numpy as np
 from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which colour-blind eyes tell apart.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
-MARKERS = ("o", "s", "^", "D", "v", "P")
-DOTS_PER_INCH = 120
+from pipelines.drawing import COLOURS, MARKERS, matrix, new_axes
 
 
-def figures(report: dict[str, Any]) -> dict[str, bytes]:
-    """PNG files by name; those for which there is something to show."""
-    pictures = {"error_by_models.png": _error_by_models(report), "reliability.png": _reliability(report)}
+def figures(report: dict[str, Any]) -> dict[str, Figure]:
+    """Pictures by name; those for which there is something to show."""
+    pictures = {"error_by_models": _error_by_models(report), "reliability": _reliability(report)}
     if report["view_groups"]:
-        pictures["views.png"] = _views(report)
+        pictures["views"] = _views(report)
     if report["diversity"]["pairs"]:
-        pictures["diversity.png"] = _diversity(report)
+        pictures |= {"diversity": _diversity(report), "disagreement": _disagreement(report)}
     return pictures
 
 
-def _axes(width: float, height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots()
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure)
-    # Without the metadata that matplotlib adds, equal reports have equal pictures.
-    figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
-    return buffer.getvalue()
-
-
-def _error_by_models(report: dict[str, Any]) -> bytes:
-    figure, axes = _axes(6, 4)
+def _error_by_models(report: dict[str, Any]) -> Figure:
+    figure, axes = new_axes(6, 4)
     policies = dict.fromkeys((row["policy"], row["crops"]) for row in report["table"])
     for number, (policy, crops) in enumerate(policies):
         rows = [row for row in report["table"] if row["policy"] == policy]
@@ -54,11 +34,11 @@ def _error_by_models(report: dict[str, Any]) -> bytes:
     axes.set_xlabel("models")
     axes.set_ylabel("top-1 error, %  (band: 95 % interval)")
     axes.legend(frameon=False)
-    return _png(figure)
+    return figure
 
 
-def _reliability(report: dict[str, Any]) -> bytes:
-    figure, axes = _axes(4.5, 4.5)
+def _reliability(report: dict[str, Any]) -> Figure:
+    figure, axes = new_axes(4.5, 4.5)
     bins = report["reliability"]
     lefts = [b["confidence_from"] for b in bins]
     widths = [b["confidence_to"] - b["confidence_from"] for b in bins]
@@ -76,12 +56,12 @@ def _reliability(report: dict[str, Any]) -> bytes:
         axes.annotate(str(b["images"]), (b["mean_confidence"], 0.01), ha="center", fontsize=6, color="white")
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence (below: images)", ylabel="accuracy")
     figure.legend(frameon=False, loc="outside upper center", ncols=2)
-    return _png(figure)
+    return figure
 
 
-def _views(report: dict[str, Any]) -> bytes:
+def _views(report: dict[str, Any]) -> Figure:
     groups = report["view_groups"]
-    figure, axes = _axes(6.5, 0.32 * len(groups) + 1.2)
+    figure, axes = new_axes(6.5, 0.32 * len(groups) + 1.2)
     positions = range(len(groups))
     for shift, key, colour, marker, label in (
         (-0.12, "", COLOURS[1], "s", "one model"),
@@ -105,14 +85,23 @@ def _views(report: dict[str, Any]) -> bytes:
     axes.invert_yaxis()
     axes.set_xlabel("top-1 error, %, averaged over these views alone")
     axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, 1.1), ncols=2)
-    return _png(figure)
+    return figure
 
 
-def _diversity(report: dict[str, Any]) -> bytes:
-    figure, axes = _axes(5, 4)
+def _diversity(report: dict[str, Any]) -> Figure:
+    figure, axes = new_axes(5, 4)
     pairs = report["diversity"]["pairs"]
     axes.scatter([pair["disagreement"] for pair in pairs], [pair["gain"] for pair in pairs], color=COLOURS[0])
     axes.axhline(0, color="black", linewidth=0.8, linestyle="--")
     axes.set_xlabel("disagreement of two replicas, % of images")
     axes.set_ylabel("gain of averaging the two, points of top-1 error")
-    return _png(figure)
+    return figure
+
+
+def _disagreement(report: dict[str, Any]) -> Figure:
+    names = [name.rpartition("_")[2] for name in report["ensemble"]["replicas"]]
+    shares = np.array(report["diversity"]["disagreement"])
+    figure, axes = new_axes(4.5, 4)
+    matrix(axes, shares, names, names, "{:.1f}")
+    axes.set(xlabel="replica", ylabel="replica", title="images about which two replicas differ, %")
+    return figure

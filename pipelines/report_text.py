@@ -27,7 +27,12 @@ def table_text(report: dict[str, Any], cost: dict[str, Any]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     lines.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join([*lines, *_notes(report)])
+    return "\n".join([*lines, *notes(report)])
+
+
+def headline_markdown(report: dict[str, Any], cost: dict[str, Any]) -> str:
+    """The table alone, and what has to be known to read it."""
+    return "\n\n".join([_table(HEADINGS, _cells(report, cost)), *notes(report)])
 
 
 def markdown(report: dict[str, Any], cost: dict[str, Any]) -> str:
@@ -35,7 +40,7 @@ def markdown(report: dict[str, Any], cost: dict[str, Any]) -> str:
     sections = [
         "# Models x crops",
         _table(HEADINGS, _cells(report, cost)),
-        "\n".join(_notes(report)),
+        "\n".join(notes(report)),
         _about_cost(cost),
         "![Error by the number of models](error_by_models.png)",
         "## Against one model with the fewest crops",
@@ -101,20 +106,21 @@ def _escape(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def _notes(report: dict[str, Any]) -> list[str]:
+def notes(report: dict[str, Any]) -> list[str]:
+    """What has to be known to read the table."""
     single = report["single_model"]
     chosen = ", ".join(f"{r['top1_error']:.2f} / {r['top5_error']:.2f} % with {_crops(r)}" for r in single["rows"])
-    notes = [
+    known = [
         f"{report['images']} images, {report['classes']} classes; each row is the mean over all ensembles of its size.",
         f"The paper's choice of one model ({single['replica']}, lowest top-1 error): top-1 / top-5 {chosen} crops.",
     ]
     wanted = report.get("run", {}).get("recipe", {}).get("replicas", 0)
     trained = report["ensemble"]["replicas"]
     if len(trained) < wanted:
-        notes.append(f"Only {len(trained)} of {wanted} replicas: {', '.join(trained)}. The others have failed.")
+        known.append(f"Only {len(trained)} of {wanted} replicas: {', '.join(trained)}. The others have failed.")
     if report["classes"] <= max(TOP_K):
-        notes.append("With five classes or fewer the top-5 error is zero by definition.")
-    return notes
+        known.append("With five classes or fewer the top-5 error is zero by definition.")
+    return known
 
 
 def _differences(report: dict[str, Any]) -> list[tuple[str, ...]]:

@@ -9,7 +9,10 @@
     replicas/<k>/metrics.jsonl        one line an epoch
     replicas/<k>/steps/*.jsonl        one file an epoch, about a hundred steps of it, one line each
     replicas/<k>/checkpoints/         the newest checkpoints, named <step>.<digest>.safetensors
+    replicas/<k>/system/<host>/*.jsonl  load of the nodes that train it, a line every ten seconds
     replicas/<k>/failure.txt          the traceback of a replica that failed
+    system/<host>/*.jsonl             load of the node that the job was started on
+    jobs/*.json                       one file a start: command, commit, versions, nodes, seconds by stage, outcome
     training.json                     arithmetic of the training, and why
     preflight.json                    arithmetic of the predictions, and what was measured to choose it
     predictions/*.parquet             one row an image: probabilities of every replica and crop policy
@@ -19,7 +22,6 @@
     evaluations/<name>/               evaluations on other images: dataset, predictions and report of their own
     run.lock                          who holds the run
     logs/                             what Ray and other libraries wrote on standard error
-    mlflow.db, mlartifacts/           MLflow's store, unless another server is named
 """
 
 import json
@@ -40,7 +42,9 @@ TRAINING = "training.json"
 PREFLIGHT = "preflight.json"
 PREDICTIONS = "predictions"
 # What may lie in a run directory before a recipe is bound to it: what prepare_dataset.py makes, for one.
-OWN_NAMES = {"dataset", "logs", "replicas", "run.lock"}
+OWN_NAMES = {"dataset", "jobs", "logs", "replicas", "run.lock", "system"}
+JOBS = "jobs"
+SYSTEM = "system"
 REPORT = "report"
 ANSWERS = "answers"
 
@@ -79,6 +83,11 @@ class ReplicaFiles:
     def checkpoints(self) -> str:
         """Folder of the newest checkpoints."""
         return f"{self.folder}/checkpoints"
+
+    @property
+    def system(self) -> str:
+        """Folder of the samples of the nodes' load."""
+        return f"{self.folder}/{SYSTEM}"
 
     @property
     def failure(self) -> str:
@@ -141,12 +150,19 @@ def read_metrics(run: Storage, replica: int) -> list[dict[str, Any]]:
 
 def read_steps(run: Storage, replica: int, after: int) -> list[dict[str, Any]]:
     """The lines of a replica's step log of steps later than ``after``, oldest first."""
-    folder = ReplicaFiles(replica).step_log
+    return lines_after(run, ReplicaFiles(replica).step_log, "step", after)
+
+
+def lines_after(run: Storage, folder: str, key: str, after: int) -> list[dict[str, Any]]:
+    """The lines of the files in ``folder`` whose ``key`` is greater than ``after``, oldest first.
+
+    Names and lines are in the order of ``key``.
+    """
     lines: list[dict[str, Any]] = []
-    # From the last epoch backwards: what was read before is not read again.
+    # From the last file backwards: what was read before is not read again.
     for name in reversed(run.files(folder)):
         found = [json.loads(line) for line in run.read(f"{folder}/{name}").decode().splitlines()]
-        news = [line for line in found if line["step"] > after]
+        news = [line for line in found if line[key] > after]
         lines = news + lines
         if len(news) < len(found):
             break

@@ -14,24 +14,31 @@ from typing import Annotated
 import tyro
 
 from pipelines.command_line import absolute_data, parse, run_command
-from pipelines.dataset import read_manifest
+from pipelines.dataset import Manifest, read_manifest
 from pipelines.errors import UserError
 from pipelines.evaluate_ensemble import evaluate_run
 from pipelines.image_listing import Listing
 from pipelines.image_shards import Source
 from pipelines.initial_weights import check_initial_weights, keep_initial_weights
+from pipelines.job_log import JobLog
 from pipelines.plan import Counts, placement_line, plan_lines
 from pipelines.prepare_dataset import BadImages, find_images, prepare
 from pipelines.progress import duration, say
 from pipelines.ray_session import connected, native_errors_in
-from pipelines.recipes import Recipe, load_recipe
+from pipelines.recipes import Recipe, load_recipe, recipe_from_dict
 from pipelines.replica_scheduler import ReplicaFailure, train_replicas
-from pipelines.report import REPORT_MARKDOWN
+from pipelines.report import REPORT_PAGE
 from pipelines.resources import Resources
-from pipelines.run_directory import RUN, claim
+from pipelines.run_directory import RUN, SYSTEM, claim
 from pipelines.run_lock import only_job_on
 from pipelines.storage import Storage
-from pipelines.tracking import Tracker, default_tracking_uri, how_to_open
+from pipelines.system_log import system_log
+from pipelines.tracking.champion import ChampionRule
+from pipelines.tracking.fetch import PREFIX as RUN_IN_MLFLOW
+from pipelines.tracking.fetch import fetch_recipe
+from pipelines.tracking.follower import Tracker
+from pipelines.tracking.publish import ModelsToLog, Publication, publish
+from pipelines.tracking.store import default_tracking_uri, how_to_open, tracking_uri_of_runs
 from pipelines.training_preflight import training_arithmetic, training_line
 
 INCOMPLETE_EXIT_CODE = 1
@@ -45,9 +52,16 @@ class Arguments:
     run_dir: str
     """Run directory: a path, or a URI of an object store."""
     recipe: str = "paper"
-    """Recipe by name (paper, demo, modern, finetune) or its JSON file; the options below override its fields."""
+    """Recipe by name (paper, demo, modern, finetune), its JSON file, or runs:/ID of a run in MLflow to start again.
+
+    The options below override its fields.
+    """
     tracking_uri: str = ""
-    """MLflow store or server; the default is an SQLite store in the run directory."""
+    """MLflow store or server; the default is MLFLOW_TRACKING_URI, else an SQLite store beside the run directory."""
+    models: ModelsToLog = "all"
+    """Models to log in MLflow: the ensemble and each replica, the ensemble alone, or none."""
+    champion: ChampionRule = "better"
+    """When this ensemble becomes the registered model's champion: if it errs less on the same images, always, never."""
     bad_images: BadImages = "stop"
     """What to do about files that cannot be decoded."""
     cpus_per_worker: float = 1.0
@@ -108,30 +122,46 @@ def _carry_out(
     arguments: Arguments, run: Storage, recipe: Recipe, resources: Resources, found: tuple[Source, Listing] | None
 ) -> int:
     """The stages one after the other; the exit code. Needs a connection to a Ray cluster."""
-    started = time.monotonic()
-    manifest = prepare(run, recipe, arguments.bad_images, found)
-    say(f"data: {manifest.summary()}")
-    for remark in keep_initial_weights(run, recipe, len(manifest.classes)):
-        say(f"initial weights: {remark}")
-    tracking_uri = arguments.tracking_uri or default_tracking_uri(run)
-    with Tracker(run, recipe, manifest, tracking_uri) as tracker:
-        say(placement_line(run, recipe, resources))
-        images = manifest.splits["train"].images
-        arithmetic = training_arithmetic(run, recipe, resources, images, len(manifest.classes))
-        say(training_line(run))
-        failures = train_replicas(run, recipe, resources, arithmetic, tracker.update)
-        enough = recipe.replicas - len(failures) >= _needed_replicas(arguments, recipe)
-        if enough:
-            say(evaluate_run(run, recipe, arguments.gpus_per_predictor))
-        tracker.finish(succeeded=enough)
-    if not tracker.in_step:
-        say(f"warning: MLflow at {tracking_uri} has not got everything; the same command sends the rest")
-    _tell_failures(failures, recipe)
-    if not enough:
-        return INCOMPLETE_EXIT_CODE
-    say(f"report: {run}/{REPORT_MARKDOWN} ({duration(time.monotonic() - started)})")
-    say(how_to_open(tracking_uri))
+    started, log = time.monotonic(), JobLog(run)
+    with log.whole_job(), system_log(run, SYSTEM):
+        with log.stage("prepare"):
+            manifest = prepare(run, recipe, arguments.bad_images, found)
+            say(f"data: {manifest.summary()}")
+            for remark in keep_initial_weights(run, recipe, len(manifest.classes)):
+                say(f"initial weights: {remark}")
+        publication = Publication(
+            arguments.tracking_uri or default_tracking_uri(run), arguments.models, arguments.champion
+        )
+        with Tracker(run, recipe, manifest, publication.tracking_uri) as tracker:
+            with log.stage("train"):
+                failures = _train(run, recipe, resources, manifest, tracker)
+            enough = recipe.replicas - len(failures) >= _needed_replicas(arguments, recipe)
+            if enough:
+                with log.stage("evaluate"):
+                    say(evaluate_run(run, recipe, arguments.gpus_per_predictor))
+            tracker.finish(succeeded=enough)
+        if not tracker.in_step:
+            say(
+                f"warning: MLflow at {publication.tracking_uri} has not got everything; the same command sends the rest"
+            )
+        elif enough:
+            say(publish(run, recipe, manifest, publication))
+        _tell_failures(failures, recipe)
+        if not enough:
+            return INCOMPLETE_EXIT_CODE
+        say(f"report: {run}/{REPORT_PAGE} ({duration(time.monotonic() - started)})")
+        say(how_to_open(publication.tracking_uri))
     return 0
+
+
+def _train(
+    run: Storage, recipe: Recipe, resources: Resources, manifest: Manifest, tracker: Tracker
+) -> list[ReplicaFailure]:
+    say(placement_line(run, recipe, resources))
+    images = manifest.splits["train"].images
+    arithmetic = training_arithmetic(run, recipe, resources, images, len(manifest.classes))
+    say(training_line(run))
+    return train_replicas(run, recipe, resources, arithmetic, tracker.update)
 
 
 def _count(run: Storage, found: tuple[Source, Listing] | None) -> Counts:
@@ -169,23 +199,30 @@ def _with_absolute_paths(recipe: Recipe) -> Recipe:
 
 
 def _main() -> int:
-    recipe = load_recipe(_recipe_name(sys.argv[1:]))
-    arguments = parse(Arguments, default=Arguments(fields=recipe, run_dir=tyro.MISSING))
+    arguments = parse(Arguments, default=Arguments(fields=_recipe(sys.argv[1:]), run_dir=tyro.MISSING))
     if arguments.print_recipe:
         say(json.dumps(arguments.fields.to_dict(), indent=2))
         return 0
     return run_job(arguments)
 
 
-def _recipe_name(argv: list[str]) -> str:
-    """The (last) value of --recipe, which decides the defaults of all other options and so is read before them."""
-    name = "paper"
+def _recipe(argv: list[str]) -> Recipe:
+    """What --recipe names: it decides the defaults of all other options, and so is read before them."""
+    name = _last_value("recipe", argv) or Arguments.recipe
+    if not name.startswith(RUN_IN_MLFLOW):
+        return load_recipe(name)
+    return recipe_from_dict(fetch_recipe(_last_value("tracking-uri", argv) or tracking_uri_of_runs(), name))
+
+
+def _last_value(option: str, argv: list[str]) -> str:
+    """The (last) value of an option; empty where it is not given."""
+    value = ""
     for position, word in enumerate(argv):
-        if word == "--recipe" and position + 1 < len(argv):
-            name = argv[position + 1]
-        elif word.startswith("--recipe="):
-            name = word.partition("=")[2]
-    return name
+        if word in (f"--{option}", f"--{option.replace('-', '_')}") and position + 1 < len(argv):
+            value = argv[position + 1]
+        elif word.startswith(f"--{option}="):
+            value = word.partition("=")[2]
+    return value
 
 
 if __name__ == "__main__":

@@ -1,0 +1,68 @@
+"""An ensemble as one thing: images in, averaged probabilities or the likeliest classes out."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from googlenet.crops import CROP_POLICIES, Policy, policy_scales_px
+from googlenet.images import Pixels, decode_rgb
+from googlenet.predictor import Predictor, Replica
+from googlenet.scaled_image import ScaledImage, scale_image
+from googlenet.top_answers import top_answers
+
+LARGEST = 255
+
+
+class Ensemble:
+    """K replicas that answer together. In fp32, as the evaluation does where it says so.
+
+    Attributes:
+        classes: C class names by label.
+        crop_px: side of the networks' input.
+    """
+
+    def __init__(self, replicas: Sequence[Replica], classes: Sequence[str], crop_px: int, device: str = "cpu") -> None:
+        if not replicas:
+            raise ValueError("an ensemble needs a replica")
+        self.classes, self.crop_px = tuple(classes), crop_px
+        self._replicas, self._device = tuple(replicas), device
+        self._predictors: dict[Policy, Predictor] = {}
+
+    def probabilities(self, image: bytes | Pixels, policy: Policy = CROP_POLICIES[-1]) -> npt.NDArray[np.float32]:
+        """(K, C) float32: each replica's softmax outputs, averaged over the views of ``policy``.
+
+        Args:
+            image: the bytes of an image file, or (H, W, 3) or (H, W) uint8.
+            policy: 1, 10, 144, or scales in pixels such as ``"256+320"``.
+
+        Raises:
+            ImageDecodeError: the bytes are no image that can be decoded.
+            ValueError: the pixels or the policy cannot be used.
+        """
+        scales = policy_scales_px(policy, self.crop_px)
+        pixels = decode_rgb(image) if isinstance(image, bytes) else _rgb(image)
+        scaled = ScaledImage(pixels.shape[1], pixels.shape[0], tuple(scale_image(pixels, scales)))
+        if policy not in self._predictors:
+            self._predictors[policy] = Predictor(self._replicas, self.crop_px, (policy,), self._device)
+        return self._predictors[policy].predict(scaled).probabilities[:, 0]
+
+    def answers(self, image: bytes | Pixels, policy: Policy = CROP_POLICIES[-1]) -> dict[str, Any]:
+        """The first five classes with their probabilities, and the replicas' agreement: see :func:`top_answers`."""
+        return top_answers(self.probabilities(image, policy), self.classes)
+
+
+def _rgb(pixels: npt.ArrayLike) -> Pixels:
+    """Pixels as the views are cut from: (H, W, 3) uint8."""
+    array = np.asarray(pixels)
+    if array.ndim == 2:
+        array = np.repeat(array[:, :, None], 3, axis=2)
+    if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
+        raise ValueError(f"pixels must be of shape (height, width, 3) or (height, width), got {array.shape}")
+    if array.dtype != np.uint8:
+        # Numbers that have been through JSON come as int64.
+        if not np.issubdtype(array.dtype, np.integer) or array.min() < 0 or array.max() > LARGEST:
+            raise ValueError(f"pixels must be whole numbers from 0 to {LARGEST}, got {array.dtype}")
+        array = array.astype(np.uint8)
+    return np.ascontiguousarray(array)

@@ -1,0 +1,70 @@
+"""How pictures are drawn: colours for colour-blind eyes, PNG files, and SVG that follows a page's colours."""
+
+import io
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+# Okabe and Ito's, which stand out from white and from black.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+# From dark blue to yellow, rising in lightness, made for colour-blind eyes.
+COLOUR_MAP = "cividis"
+DOTS_PER_INCH = 120
+# Numbers in more cells than this cannot be read.
+MOST_CELLS = 400
+
+
+def new_axes(width: float, height: float) -> tuple[Figure, Axes]:
+    """An empty picture of so many inches."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def matrix(axes: Axes, values: npt.NDArray[Any], rows: Sequence[str], columns: Sequence[str], number: str) -> None:
+    """Draw ``values`` as coloured cells with their numbers, where these can be read."""
+    axes.imshow(values, cmap=COLOUR_MAP)
+    axes.set_xticks(range(len(columns)), columns, rotation=90 if max(map(len, columns)) > 2 else 0)
+    axes.set_yticks(range(len(rows)), rows)
+    axes.spines[:].set_visible(False)
+    if values.size > MOST_CELLS:
+        return
+    middle = (float(values.max()) + float(values.min())) / 2
+    for row, column in np.ndindex(values.shape):
+        value = values[row, column]
+        if value:
+            # Named greys, so that a page in other colours leaves the numbers in the cells as they are.
+            ink = "#010101" if value > middle else "#fefefe"
+            axes.text(column, row, number.format(value), ha="center", va="center", fontsize=7, color=ink)
+
+
+def png(figure: Figure) -> bytes:
+    """The picture as a PNG file, on white."""
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure)
+    # Without the metadata that matplotlib adds, equal reports have equal pictures.
+    figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def svg(figure: Figure, title: str) -> str:
+    """The picture as an element of an HTML page: black is the page's text colour, white its background."""
+    buffer = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    element = buffer.getvalue()
+    element = element[element.index("<svg") :]
+    element = element.replace("#000000", "currentColor").replace("#ffffff", "var(--page)")
+    # Names of its parts are unique within a picture only; a page holds several.
+    prefix = re.sub(r"\W+", "-", title)
+    element = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{prefix}-", element)
+    return element.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)

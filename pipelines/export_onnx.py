@@ -1,0 +1,92 @@
+"""The ensemble, or one replica, as an ONNX file: crops in, averaged probabilities out, preprocessing included.
+
+    python pipelines/export_onnx.py --run-dir RUN --output ensemble.onnx
+
+Needs the packages of the extra ``onnx``: pip install -c constraints.txt -e '.[onnx]'
+"""
+
+import json
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from pipelines.command_line import parse, run_command
+from pipelines.errors import UserError
+from pipelines.progress import say
+from pipelines.run_directory import ReplicaFiles, finished_replicas, read_recipe
+from pipelines.storage import Storage
+
+# Opset 18 has antialiased resizing and group normalisation; the network needs neither, runtimes of 2023 know it.
+OPSET = 18
+NEEDED = ("onnx", "onnxscript")
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Export a finished run to ONNX."""
+
+    run_dir: str
+    """Run directory: a path, or a URI of an object store."""
+    output: str
+    """File to write, .onnx."""
+    replica: int | None = None
+    """Export this replica alone; the default is the mean of all that are finished."""
+
+
+def export(run: Storage, output: Path, replica: int | None = None) -> str:
+    """Write ``output``; what it holds, in one line.
+
+    The file takes (N, 3, crop_px, crop_px) uint8 RGB crops and gives (N, C) probabilities; its metadata name the
+    classes.
+
+    Raises:
+        UserError: the packages or the replica are missing.
+    """
+    if missing := [name for name in NEEDED if find_spec(name) is None]:
+        raise UserError(f"{', '.join(missing)} missing: pip install -c constraints.txt -e '.[onnx]'")
+    import torch
+
+    from googlenet.pixel_classifier import PixelClassifier
+    from googlenet.weight_files import read_weights
+
+    names = [ReplicaFiles(number).weights for number in _chosen(run, replica)]
+    stored = [read_weights(run.read(name), name) for name in names]
+    crop_px, classes = stored[0].extra["crop_px"], stored[0].extra["classes"]
+    crops = torch.zeros(2, 3, crop_px, crop_px, dtype=torch.uint8)
+    program = torch.onnx.export(
+        PixelClassifier([network.build() for network in stored]),
+        (crops,),
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=["crops"],
+        output_names=["probabilities"],
+        dynamic_shapes=({0: torch.export.Dim("crops_in_batch")},),
+        verbose=False,
+    )
+    assert program is not None  # noqa: S101  # dynamo=True always gives one
+    model = program.model_proto
+    for key, value in {"classes": json.dumps(classes), "crop_px": str(crop_px)}.items():
+        model.metadata_props.add(key=key, value=value)
+    Storage.at(str(output.parent)).write(output.name, model.SerializeToString())
+    return f"{output}: {len(stored)} replicas, {len(classes)} classes, crops of {crop_px} px"
+
+
+def _chosen(run: Storage, replica: int | None) -> list[int]:
+    finished = finished_replicas(run, read_recipe(run).replicas)
+    if not finished:
+        raise UserError(f"no replica of {run} is finished; run train_ensemble.py on it again")
+    if replica is not None and replica not in finished:
+        raise UserError(f"replica {replica} is not finished; these are: {', '.join(map(str, finished))}")
+    return finished if replica is None else [replica]
+
+
+def _main() -> None:
+    arguments = parse(Arguments)
+    output = Path(arguments.output)
+    if output.suffix != ".onnx":
+        raise UserError(f"--output must end with .onnx, got {arguments.output}")
+    say(export(Storage.at(arguments.run_dir), output, arguments.replica))
+
+
+if __name__ == "__main__":
+    run_command(_main)

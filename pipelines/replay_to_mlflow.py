@@ -1,0 +1,78 @@
+"""Send all that a run directory holds to an MLflow store or server; what is there already is not sent twice.
+
+python pipelines/replay_to_mlflow.py --run-dir RUN --tracking-uri http://SERVER:5000
+"""
+
+from dataclasses import dataclass
+
+from pipelines.command_line import parse, run_command
+from pipelines.dataset import MANIFEST, read_manifest
+from pipelines.errors import UserError
+from pipelines.progress import say
+from pipelines.recipes import Recipe
+from pipelines.report import REPORT_JSON
+from pipelines.run_directory import ReplicaFiles, finished_replicas, read_recipe
+from pipelines.run_lock import only_job_on
+from pipelines.storage import Storage
+from pipelines.tracking.champion import ChampionRule
+from pipelines.tracking.follower import reason_of, send_once
+from pipelines.tracking.publish import ModelsToLog, Publication, publish
+from pipelines.tracking.store import default_tracking_uri, how_to_open
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Send a run directory to MLflow."""
+
+    run_dir: str
+    """Run directory: a path, or a URI of an object store."""
+    tracking_uri: str = ""
+    """MLflow store or server; the default is MLFLOW_TRACKING_URI, else an SQLite store beside the run directory."""
+    models: ModelsToLog = "all"
+    """Models to log in MLflow: the ensemble and each replica, the ensemble alone, or none."""
+    champion: ChampionRule = "better"
+    """When this ensemble becomes the registered model's champion: if it errs less on the same images, always, never."""
+
+
+def replay(run: Storage, publication: Publication) -> None:
+    """Send all that ``run`` holds.
+
+    Raises:
+        UserError: it is no run, a job is at work on it, or MLflow does not answer.
+    """
+    recipe = read_recipe(run)
+    if not run.exists(MANIFEST):
+        raise UserError(f"nothing has been prepared in {run} yet; there is nothing to send")
+    manifest = read_manifest(run)
+    with only_job_on(run):
+        final = "FINISHED" if run.exists(REPORT_JSON) else "KILLED"
+        try:
+            send_once(run, recipe, manifest, publication.tracking_uri, phases_of(run, recipe), final)
+        except Exception as error:
+            raise UserError(f"MLflow at {publication.tracking_uri}: {reason_of(error)}") from error
+        if final == "FINISHED":
+            say(publish(run, recipe, manifest, publication))
+
+
+def phases_of(run: Storage, recipe: Recipe) -> dict[int, str]:
+    """What became of each replica, by the files it left; nobody is at work on it."""
+    phases = dict.fromkeys(finished_replicas(run, recipe.replicas), "done")
+    for replica in range(recipe.replicas):
+        files = ReplicaFiles(replica)
+        if replica not in phases:
+            begun = run.exists(files.checkpoints) or run.exists(files.metrics)
+            phases[replica] = "failed" if run.exists(files.failure) else "stopped" if begun else "waiting"
+    return phases
+
+
+def _main() -> None:
+    arguments = parse(Arguments)
+    run = Storage.at(arguments.run_dir)
+    publication = Publication(arguments.tracking_uri or default_tracking_uri(run), arguments.models, arguments.champion)
+    replay(run, publication)
+    say(f"{run} is in MLflow at {publication.tracking_uri}")
+    say(how_to_open(publication.tracking_uri))
+
+
+if __name__ == "__main__":
+    run_command(_main)

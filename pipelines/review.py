@@ -1,0 +1,94 @@
+"""Open MLflow on the last run.
+
+    python pipelines/review.py
+
+It starts two processes on this machine's own address; MLflow by itself starts nine.
+"""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.command_line import parse, run_command
+from pipelines.errors import RunInUseError, UserError
+from pipelines.progress import say
+from pipelines.replay_to_mlflow import replay
+from pipelines.report import REPORT_JSON
+from pipelines.run_directory import RUN
+from pipelines.storage import Storage
+from pipelines.tracking.publish import Publication
+from pipelines.tracking.store import SQLITE, default_tracking_uri
+
+ENVIRONMENT = {
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+}
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Review runs in MLflow."""
+
+    run_dir: str = ""
+    """Run directory whose store is opened; the default is the newest in --runs."""
+    runs: str = "runs"
+    """Folder of run directories."""
+    tracking_uri: str = ""
+    """SQLite store to open, instead of the one beside the run directory."""
+    port: int = 5000
+    """Port on this machine's own address."""
+
+
+def newest_run(runs: Path) -> Path:
+    """The run directory in ``runs`` that was begun, or gone on with, last.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = [path.parent for path in runs.glob(f"*/{RUN}")]
+    if not found:
+        raise UserError(f"no run in {runs.resolve()}; name one with --run-dir, or its folder with --runs")
+    return max(found, key=lambda run: max(path.stat().st_mtime for path in (run, run / RUN, *run.glob("jobs/*"))))
+
+
+def bring_up_to_date(run: Path, tracking_uri: str) -> None:
+    """Tell MLflow what became of a run that was killed: nobody else is left to do so."""
+    storage = Storage.at(str(run))
+    if (run / REPORT_JSON).exists():
+        return
+    try:
+        replay(storage, Publication(tracking_uri, models="none"))
+    except RunInUseError:
+        say(f"{run} is at work")
+    except UserError as error:
+        say(f"warning: {error}")
+
+
+def _main() -> None:
+    arguments = parse(Arguments)
+    uri = arguments.tracking_uri
+    if not uri:
+        run = Path(arguments.run_dir) if arguments.run_dir else newest_run(Path(arguments.runs))
+        if not (run / RUN).exists():
+            raise UserError(f"{run} holds no run; name another --run-dir")
+        uri = default_tracking_uri(Storage.at(str(run)))
+        bring_up_to_date(run, uri)
+        say(f"the last run: {run}")
+    if not uri.startswith(SQLITE):
+        say(f"MLflow: {uri}")
+        return
+    if not Path(uri.removeprefix(SQLITE)).exists():
+        raise UserError(f"there is no MLflow store {uri.removeprefix(SQLITE)}")
+    say(f"MLflow: http://127.0.0.1:{arguments.port}   (Ctrl-C ends it)")
+    command = ["mlflow", "ui", "--workers", "1", "--host", "127.0.0.1", "--port", str(arguments.port)]
+    os.execve(  # noqa: S606  # MLflow takes this process's place, and its Ctrl-C
+        sys.executable,
+        [sys.executable, "-m", *command, "--backend-store-uri", uri],
+        {**os.environ, **ENVIRONMENT},
+    )
+
+
+if __name__ == "__main__":
+    run_command(_main)

@@ -1,0 +1,85 @@
+"""What replicas and nodes measured on the way, sent to MLflow without a doubled or a missing step.
+
+The store is asked once how far it got; what it has is not sent again. Each value bears the time at which it was
+measured, so that one which did arrive, though its sender never learned so, is known to a database when it comes again.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from pipelines.run_directory import ReplicaFiles, lines_after, read_metrics, read_steps
+from pipelines.storage import Storage
+from pipelines.tracking.store import RunsOf
+
+METRICS_PER_CALL = 1000
+ALARM_TAG = "alarm"
+# These tell how far the store got.
+EPOCH_METRIC, STEP_METRIC, SYSTEM_METRIC = "learning_rate", "step/learning_rate", "system_memory_usage_percentage"
+NOT_METRICS = ("epoch", "step", "time_ms")
+MILLISECONDS = 1000
+
+
+class Curves:
+    """Sends the curves of the runs of one run directory."""
+
+    def __init__(self, runs: RunsOf, run: Storage) -> None:
+        self._runs, self._run = runs, run
+        self._sent: dict[tuple[str, str], int] = {}
+
+    def send_replica(self, replica: int) -> None:
+        """Send the news of a replica: epochs, steps, the load of its nodes."""
+        child = self._runs.child(replica)
+        self._send_epochs(child, replica)
+        self._send(child, STEP_METRIC, "step", lambda after: read_steps(self._run, replica, after))
+        self.send_system(child, ReplicaFiles(replica).system)
+
+    def send_system(self, mlflow_run: str, folder: str) -> None:
+        """Send the news of the nodes whose load is in ``folder``."""
+        for host in self._run.names(folder):
+
+            def seconds_after(after: int, host: str = host) -> list[dict[str, Any]]:
+                lines = lines_after(self._run, f"{folder}/{host}", "time_ms", (after + 1) * MILLISECONDS - 1)
+                return [{**line, "step": line["time_ms"] // MILLISECONDS} for line in lines]
+
+            self._send(mlflow_run, f"system/{host}/{SYSTEM_METRIC}", "step", seconds_after)
+
+    def _send_epochs(self, child: str, replica: int) -> None:
+        lines = read_metrics(self._run, replica)
+        news = self._send(child, EPOCH_METRIC, "epoch", lambda after: [line for line in lines if line["epoch"] > after])
+        if news:
+            self._set_alarm(child, lines[-1].get("alarm"))
+
+    def _send(
+        self, mlflow_run: str, telltale: str, axis: str, read_after: Callable[[int], list[dict[str, Any]]]
+    ) -> bool:
+        """Send the lines that the store has not got, ``axis`` being the metrics' step; whether there were any."""
+        known = (mlflow_run, telltale)
+        if known not in self._sent:
+            history = self._runs.client.get_metric_history(mlflow_run, telltale)
+            self._sent[known] = max((metric.step for metric in history), default=0)
+        news = read_after(self._sent[known])
+        for lines in _batches(news):
+            self._runs.client.log_batch(mlflow_run, [metric for line in lines for metric in _metrics(line, axis)])
+            # A line counts when all of it has arrived.
+            self._sent[known] = lines[-1][axis]
+        return bool(news)
+
+    def _set_alarm(self, child: str, alarm: str | None) -> None:
+        if alarm:
+            self._runs.set_tags(child, {ALARM_TAG: alarm})
+        else:
+            self._runs.delete_tag(child, ALARM_TAG)
+
+
+def _metrics(line: dict[str, Any], axis: str) -> list[Any]:
+    """The numbers of a line; the telltale is among them, and a batch arrives whole or not at all."""
+    from mlflow.entities import Metric
+
+    numbers = {name: value for name, value in line.items() if name not in NOT_METRICS and not isinstance(value, str)}
+    return [Metric(name, value, line["time_ms"], line[axis]) for name, value in numbers.items()]
+
+
+def _batches(lines: list[dict[str, Any]]) -> Iterable[list[dict[str, Any]]]:
+    """Whole lines, as many as a call may hold."""
+    per_call = max(1, METRICS_PER_CALL // max((len(line) for line in lines), default=1))
+    return (lines[first : first + per_call] for first in range(0, len(lines), per_call))

@@ -1,0 +1,54 @@
+"""What MLflow keeps of a run, fetched to where programs can read it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pipelines.errors import UserError
+from pipelines.run_directory import JOBS, REPORT
+from pipelines.tracking.follower import reason_of
+from pipelines.tracking.result import RECIPE_JSON
+from pipelines.tracking.store import ID_TAG, connect
+
+PREFIX = "runs:/"
+
+
+def fetch_recipe(tracking_uri: str, run: str) -> dict[str, Any]:
+    """The recipe of an MLflow run, named by its id or as ``runs:/ID``.
+
+    Raises:
+        UserError: there is no such run, or it is none of this project's.
+    """
+    client, mlflow_run = _run(tracking_uri, run)
+    parent = mlflow_run.data.tags.get("mlflow.parentRunId", mlflow_run.info.run_id)
+    try:
+        recipe: dict[str, Any] = json.loads(Path(client.download_artifacts(parent, RECIPE_JSON)).read_text())
+    except Exception as error:
+        raise UserError(f"MLflow run {run} keeps no {RECIPE_JSON}: {reason_of(error)}") from error
+    return recipe
+
+
+def fetch_run(tracking_uri: str, run: str, folder: Path) -> str:
+    """Download the report and the job log of an MLflow run to ``folder``; the run's name.
+
+    Raises:
+        UserError: as :func:`fetch_recipe`.
+    """
+    client, mlflow_run = _run(tracking_uri, run)
+    for artifacts in (REPORT, JOBS):
+        try:
+            client.download_artifacts(mlflow_run.info.run_id, artifacts, str(folder))
+        except Exception as error:
+            raise UserError(f"MLflow run {run} keeps no {artifacts}/: {reason_of(error)}") from error
+    return f"{mlflow_run.info.run_name} ({mlflow_run.info.run_id})"
+
+
+def _run(tracking_uri: str, run: str) -> tuple[Any, Any]:
+    try:
+        client = connect(tracking_uri)
+        found = client.get_run(run.removeprefix(PREFIX))
+    except Exception as error:
+        raise UserError(f"no run {run} in MLflow at {tracking_uri}: {reason_of(error)}") from error
+    if ID_TAG not in found.data.tags:
+        raise UserError(f"MLflow run {run} was not made by train_ensemble.py")
+    return client, found

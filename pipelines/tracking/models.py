@@ -1,0 +1,178 @@
+"""The ensemble and its replicas as models in MLflow."""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pipelines.dataset import Manifest, open_records
+from pipelines.predictions import Ensemble
+from pipelines.report import REPORT_JSON
+from pipelines.run_directory import ReplicaFiles, replica_name
+from pipelines.storage import Storage
+from pipelines.tracking.store import RunsOf
+
+MODEL = "googlenet-ensemble"
+WEIGHTS_TAG = "weights_digest"
+VAL_DIGEST_TAG = "val_digest"
+ERRORS = ("top5_error", "top1_error")
+DESCRIPTION_JSON = "ensemble.json"
+PACKAGES = ("mlflow", "numpy", "opencv-python-headless", "pandas", "pillow", "safetensors", "torch", "torchvision")
+CODE = Path(__file__).parents[2] / "googlenet"
+MODEL_CODE = Path(__file__).parent / "ensemble_model.py"
+
+
+def log_ensemble(runs: RunsOf, run: Storage, manifest: Manifest) -> str:
+    """Log the ensemble as a generic model and register it, unless that is done; the number of its version."""
+    from mlflow import pyfunc
+    from mlflow.models import Model
+
+    report = run.read_json(REPORT_JSON)
+    ensemble = Ensemble.from_dict(report["ensemble"])
+    digest = _digest(ensemble)
+    found = runs.client.search_model_versions(f"name = '{MODEL}' and tags.{WEIGHTS_TAG} = '{digest}'")
+    mine = [known for known in found if known.run_id == runs.parent]
+    if mine:
+        return str(mine[0].version)
+    with tempfile.TemporaryDirectory() as folder, _speaking_to(runs):
+        info = Model.log(
+            artifact_path=None,
+            flavor=pyfunc,
+            name=MODEL,
+            run_id=runs.parent,
+            python_model=str(MODEL_CODE),
+            artifacts=_files(run, ensemble, Path(folder)),
+            code_paths=[str(CODE)],
+            signature=_signature(ensemble),
+            input_example=_example(run, manifest, ensemble),
+            pip_requirements=_requirements(*PACKAGES),
+        )
+    return _register(
+        runs, info, {**_errors(report), WEIGHTS_TAG: digest, VAL_DIGEST_TAG: manifest.splits["val"].digest}
+    )
+
+
+def _digest(ensemble: Ensemble) -> str:
+    return hashlib.sha256("".join(ensemble.weights_digests).encode()).hexdigest()
+
+
+def _files(run: Storage, ensemble: Ensemble, folder: Path) -> dict[str, str]:
+    """The files of a model: each replica's weights, and what they are weights of."""
+    files = {}
+    for name in ensemble.replicas:
+        files[name] = str(folder / f"{name}.safetensors")
+        weights = ReplicaFiles(int(name.rpartition("_")[2])).weights
+        Path(files[name]).write_bytes(run.read(weights))
+    about = {
+        "replicas": list(ensemble.replicas),
+        "classes": list(ensemble.classes),
+        "crop_px": ensemble.crop_px,
+        "policies": list(ensemble.policies),
+    }
+    files["ensemble"] = str(folder / DESCRIPTION_JSON)
+    Path(files["ensemble"]).write_text(json.dumps(about, indent=2, ensure_ascii=False), encoding="utf-8")
+    return files
+
+
+def _signature(ensemble: Ensemble) -> Any:
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+    from mlflow.types.schema import Array
+
+    from googlenet.top_answers import answer_columns
+
+    pixels = Array(Array(Array(DataType.long)))
+    inputs = [("image", DataType.binary), ("path", DataType.string), ("pixels", pixels)]
+    outputs = [
+        ColSpec(DataType.string if name.startswith("answer") else DataType.double, name)
+        for name in answer_columns(len(ensemble.classes))
+    ]
+    return ModelSignature(
+        inputs=Schema([ColSpec(kind, name, required=False) for name, kind in inputs]),
+        outputs=Schema(outputs),
+        params=ParamSchema([ParamSpec("crop_policy", DataType.string, str(ensemble.largest))]),
+    )
+
+
+def _example(run: Storage, manifest: Manifest, ensemble: Ensemble) -> Any:
+    """An image of the run's own, with the fewest crops: MLflow tries the example before it keeps the model."""
+    import pandas as pd
+
+    image = open_records(run, manifest.splits["val"])[0].image
+    return pd.DataFrame({"image": [image]}), {"crop_policy": str(ensemble.policies[0])}
+
+
+def _requirements(*packages: str) -> list[str]:
+    # Without the mark of a build: which one of a version is wanted is for who installs it.
+    return [f"{name}=={version(name).partition('+')[0]}" for name in packages]
+
+
+def _errors(report: dict[str, Any]) -> dict[str, str]:
+    """The errors of all models with the most crops, by which champions are chosen."""
+    best = report["table"][-1]
+    return {name: str(best[name]) for name in ERRORS}
+
+
+def _register(runs: RunsOf, info: Any, tags: dict[str, str]) -> str:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        runs.client.create_registered_model(MODEL)
+    except MlflowException:  # it is there; if that was not the reason, the next call says what was
+        runs.client.get_registered_model(MODEL)
+    made = runs.client.create_model_version(
+        MODEL, f"models:/{info.model_id}", run_id=runs.parent, tags=tags, model_id=info.model_id
+    )
+    return str(made.version)
+
+
+def log_replica(runs: RunsOf, run: Storage, replica: int) -> None:
+    """Log one replica as a PyTorch model of its child run, unless that is done: crops in, probabilities out.
+
+    It is kept as a graph of operations (torch.export), which needs no code of this project and no pickle.
+    """
+    import mlflow.pytorch
+    import numpy as np
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    from googlenet.pixel_classifier import PixelClassifier
+    from googlenet.weight_files import read_weights
+
+    child, file = runs.child(replica), ReplicaFiles(replica).weights
+    if runs.client.get_run(child).outputs.model_outputs:
+        return
+    stored = read_weights(run.read(file), file)
+    crop_px = stored.extra["crop_px"]
+    with _speaking_to(runs):
+        Model.log(
+            artifact_path=None,
+            flavor=mlflow.pytorch,
+            name=replica_name(replica),
+            run_id=child,
+            pytorch_model=PixelClassifier([stored.build()]),
+            signature=ModelSignature(
+                inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, 3, crop_px, crop_px))]),
+                outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, stored.num_classes))]),
+            ),
+            # Two crops: a graph that was made with one would take one only.
+            input_example=np.zeros((2, 3, crop_px, crop_px), np.uint8),
+            pip_requirements=_requirements("mlflow", "torch"),
+        )
+
+
+@contextmanager
+def _speaking_to(runs: RunsOf) -> Iterator[None]:
+    """MLflow's functions for models know one store for the whole process."""
+    import mlflow
+
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(runs.tracking_uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before)
