@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import shlex
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -28,6 +29,8 @@ from ray.exceptions import AuthenticationError
 PROJECT = Path(__file__).parents[1]
 JOB = "pipelines/train_ensemble.py"
 RUN_DIR = "googlenet_run_dir"
+COMMIT_VARIABLE = "GOOGLENET_COMMIT"
+GIT_SECONDS = 10.0
 REQUEST_SECONDS = 30.0
 POLL_SECONDS = 5.0
 LAST_LINES_SECONDS = 5.0
@@ -141,10 +144,20 @@ def _submit(client: Client, arguments: Arguments) -> str:
     return str(
         client.submit_job(
             entrypoint=shlex.join(command),
-            runtime_env={"working_dir": str(arguments.working_dir)},
+            runtime_env={"working_dir": str(arguments.working_dir), "env_vars": _commit(arguments.working_dir)},
             metadata={RUN_DIR: arguments.run_dir},
         )
     )
+
+
+def _commit(project: Path) -> dict[str, str]:
+    """What the job cannot find out where it runs: the repository stays behind."""
+    command = ["git", "-C", str(project), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        git = subprocess.run(command, capture_output=True, text=True, check=False, timeout=GIT_SECONDS)  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    return {COMMIT_VARIABLE: git.stdout.strip()} if git.returncode == 0 else {}
 
 
 async def _follow(client: Client, job: str) -> JobDetails | None:

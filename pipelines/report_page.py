@@ -67,7 +67,7 @@ def _title(report: dict[str, Any]) -> str:
 
 
 def heat_map(report: dict[str, Any], top: str) -> dict[str, Any]:
-    """The table, a row for each number of models and a column for each policy; ``heat`` is how strong a cell's colour is."""
+    """The table by number of models and crop policy; ``heat`` is how strong a cell's colour is, in percent."""
     rows = report["table"]
     errors = [row[f"{top}_error"] for row in rows]
     least, span = min(errors), max(errors) - min(errors)

@@ -30,9 +30,23 @@ def table_text(report: dict[str, Any], cost: dict[str, Any]) -> str:
     return "\n".join([*lines, *notes(report)])
 
 
+def headline(report: dict[str, Any]) -> str:
+    """The base cell and the best ensemble's in a sentence."""
+    first, last = report["table"][0], report["table"][-1]
+    errors = [
+        f"{row['top1_error']:.2f} / {row['top5_error']:.2f} % with {row['models']} x {_crops(row)}"
+        for row in (first, last)
+    ]
+    return f"Top-1 / top-5 error {errors[0]}, {errors[1]} (models x crops) on {report['images']} images."
+
+
 def headline_markdown(report: dict[str, Any], cost: dict[str, Any]) -> str:
-    """The table alone, and what has to be known to read it."""
-    return "\n\n".join([_table(HEADINGS, _cells(report, cost)), *notes(report)])
+    """The rows of one model and of all models, as in the paper's table, and what has to be known to read them."""
+    most = report["table"][-1]["models"]
+    rows = [
+        cells for row, cells in zip(report["table"], _cells(report, cost), strict=True) if row["models"] in (1, most)
+    ]
+    return "\n\n".join([_table(HEADINGS, rows), *notes(report)])
 
 
 def markdown(report: dict[str, Any], cost: dict[str, Any]) -> str:

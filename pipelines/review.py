@@ -18,7 +18,7 @@ from pipelines.report import REPORT_JSON
 from pipelines.run_directory import RUN
 from pipelines.storage import Storage
 from pipelines.tracking.publish import Publication
-from pipelines.tracking.store import SQLITE, default_tracking_uri
+from pipelines.tracking.store import EXPERIMENT, SQLITE, connect, default_tracking_uri, page_of_experiment
 
 ENVIRONMENT = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
@@ -81,7 +81,9 @@ def _main() -> None:
         return
     if not Path(uri.removeprefix(SQLITE)).exists():
         raise UserError(f"there is no MLflow store {uri.removeprefix(SQLITE)}")
-    say(f"MLflow: http://127.0.0.1:{arguments.port}   (Ctrl-C ends it)")
+    found = connect(uri).get_experiment_by_name(EXPERIMENT)
+    page = page_of_experiment(found.experiment_id) if found else ""
+    say(f"MLflow: http://127.0.0.1:{arguments.port}/{page}   (Ctrl-C ends it)")
     command = ["mlflow", "ui", "--workers", "1", "--host", "127.0.0.1", "--port", str(arguments.port)]
     os.execve(  # noqa: S606  # MLflow takes this process's place, and its Ctrl-C
         sys.executable,

@@ -35,7 +35,7 @@ from pipelines.storage import Storage
 from pipelines.system_log import system_log
 from pipelines.tracking.champion import ChampionRule
 from pipelines.tracking.fetch import PREFIX as RUN_IN_MLFLOW
-from pipelines.tracking.fetch import fetch_recipe
+from pipelines.tracking.fetch import differences_from, fetch_recipe
 from pipelines.tracking.follower import Tracker
 from pipelines.tracking.publish import ModelsToLog, Publication, publish
 from pipelines.tracking.store import default_tracking_uri, how_to_open, tracking_uri_of_runs
@@ -132,6 +132,8 @@ def _carry_out(
         publication = Publication(
             arguments.tracking_uri or default_tracking_uri(run), arguments.models, arguments.champion
         )
+        if arguments.recipe.startswith(RUN_IN_MLFLOW):
+            _tell_differences(arguments, manifest)
         with Tracker(run, recipe, manifest, publication.tracking_uri) as tracker:
             with log.stage("train"):
                 failures = _train(run, recipe, resources, manifest, tracker)
@@ -150,8 +152,15 @@ def _carry_out(
         if not enough:
             return INCOMPLETE_EXIT_CODE
         say(f"report: {run}/{REPORT_PAGE} ({duration(time.monotonic() - started)})")
-        say(how_to_open(publication.tracking_uri))
+        say(how_to_open(publication.tracking_uri, tracker.page))
     return 0
+
+
+def _tell_differences(arguments: Arguments, manifest: Manifest) -> None:
+    """Say what may keep a run that is started again from ending like the first."""
+    origin = arguments.tracking_uri or tracking_uri_of_runs()
+    for line in differences_from(origin, arguments.recipe, manifest.digest):
+        say(f"not as in {arguments.recipe}: {line}")
 
 
 def _train(

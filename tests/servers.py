@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 BIN = Path(sys.executable).parent
+CLUSTER = Path(__file__).parents[1] / "cluster"
 HEAD_PORTS = ("port", "dashboard-port", "dashboard-agent-listen-port", "ray-client-server-port")
 
 
@@ -106,6 +107,26 @@ def s3_server(variables: Mapping[str, str] | None = None, address: str = "127.0.
     finally:
         server.terminate()
         server.wait(timeout=30)
+
+
+@contextmanager
+def mlflow_with_password(folder: Path) -> Iterator[tuple[str, str]]:
+    """The server that the clusters start, its address and its password; ``folder`` is its home."""
+    port = free_port()
+    command = ["bash", str(CLUSTER / "mlflow_server.sh"), "127.0.0.1", str(port), str(folder / "mlflow")]
+    subprocess.run(command, env=with_tools({"HOME": str(folder)}), check=True, timeout=60)
+    server = psutil.Process(int((folder / "mlflow/pid").read_text()))
+    try:
+        for _ in range(120):
+            time.sleep(0.5)
+            with suppress(OSError):
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
+                break
+        yield f"http://127.0.0.1:{port}", (folder / "mlflow/password").read_text().strip()
+    finally:
+        for process in [server, *server.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 class Door:

@@ -38,7 +38,7 @@ class EnsembleModel(PythonModel):  # type: ignore[misc]
         self._default = str(about["policies"][-1])
         self._ensemble = Ensemble(replicas, about["classes"], about["crop_px"])
 
-    def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> pd.DataFrame:
+    def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Answer each row of ``model_input``.
 
         Raises:
@@ -48,6 +48,8 @@ class EnsembleModel(PythonModel):  # type: ignore[misc]
         if asked not in self._policies:
             raise _bad_request(f"{CROP_POLICY} must be one of {', '.join(self._policies)}, got {asked!r}")
         rows = pd.DataFrame(model_input).to_dict("records")
+        if not rows:
+            raise _bad_request(f"there is no row that fills one of the columns {', '.join(INPUTS)}")
         return pd.DataFrame([self._answer(number, row, asked) for number, row in enumerate(rows)])
 
     def _answer(self, number: int, row: dict[str, Any], asked: str) -> dict[str, Any]:

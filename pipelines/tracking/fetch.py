@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pipelines.circumstances import circumstances
 from pipelines.errors import UserError
+from pipelines.recipes import differences
 from pipelines.run_directory import JOBS, REPORT
 from pipelines.tracking.follower import reason_of
 from pipelines.tracking.result import RECIPE_JSON
@@ -26,6 +28,16 @@ def fetch_recipe(tracking_uri: str, run: str) -> dict[str, Any]:
     except Exception as error:
         raise UserError(f"MLflow run {run} keeps no {RECIPE_JSON}: {reason_of(error)}") from error
     return recipe
+
+
+def differences_from(tracking_uri: str, run: str, dataset_digest: str) -> list[str]:
+    """What is another here than it was for an MLflow run, apart from the recipe: images, code, versions."""
+    _, mlflow_run = _run(tracking_uri, run)
+    now = circumstances()
+    here = {"code_digest": now["code_digest"], **{f"version/{name}": text for name, text in now["versions"].items()}}
+    there = {name: mlflow_run.data.tags.get(name, "unknown") for name in here}
+    there["dataset_digest"] = mlflow_run.data.params.get("dataset_digest", "unknown")
+    return differences(there, {**here, "dataset_digest": dataset_digest})
 
 
 def fetch_run(tracking_uri: str, run: str, folder: Path) -> str:

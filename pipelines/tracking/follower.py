@@ -69,6 +69,11 @@ class Tracker:
         """Whether MLflow has everything; to be asked after the block."""
         return self._in_step
 
+    @property
+    def page(self) -> str:
+        """Where MLflow shows the run, below its address; empty before MLflow has answered."""
+        return self._connection.page if self._connection else ""
+
     def _follow(self) -> None:
         while not self._stop.wait(FOLLOW_SECONDS):
             self._try_to_send()
@@ -108,6 +113,10 @@ class _Connection:
         self._curves = Curves(self._runs, run)
         send_dataset(self._runs, manifest)
         self._told_circumstances = False
+
+    @property
+    def page(self) -> str:
+        return self._runs.page
 
     def send(self, phases: dict[int, str], final: str | None) -> None:
         """Send all that is new; ``final`` is the parent's last status, once the run has ended."""

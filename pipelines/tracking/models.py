@@ -28,9 +28,6 @@ MODEL_CODE = Path(__file__).parent / "ensemble_model.py"
 
 def log_ensemble(runs: RunsOf, run: Storage, manifest: Manifest) -> str:
     """Log the ensemble as a generic model and register it, unless that is done; the number of its version."""
-    from mlflow import pyfunc
-    from mlflow.models import Model
-
     report = run.read_json(REPORT_JSON)
     ensemble = Ensemble.from_dict(report["ensemble"])
     digest = _digest(ensemble)
@@ -38,12 +35,32 @@ def log_ensemble(runs: RunsOf, run: Storage, manifest: Manifest) -> str:
     mine = [known for known in found if known.run_id == runs.parent]
     if mine:
         return str(mine[0].version)
-    with tempfile.TemporaryDirectory() as folder, _speaking_to(runs):
+    with _speaking_to(runs):
+        model_id = _logged(runs, digest) or _log(runs, run, manifest, ensemble)
+        tags = {**_errors(report), WEIGHTS_TAG: digest, VAL_DIGEST_TAG: manifest.splits["val"].digest}
+        return _register(runs, model_id, tags)
+
+
+def _logged(runs: RunsOf, digest: str) -> str | None:
+    """The model that a start of this job has logged but not come to register."""
+    for output in runs.client.get_run(runs.parent).outputs.model_outputs:
+        model = runs.client.get_logged_model(output.model_id)
+        if model.tags.get(WEIGHTS_TAG) == digest and str(model.status) == "READY":
+            return str(model.model_id)
+    return None
+
+
+def _log(runs: RunsOf, run: Storage, manifest: Manifest, ensemble: Ensemble) -> str:
+    from mlflow import pyfunc
+    from mlflow.models import Model
+
+    with tempfile.TemporaryDirectory() as folder:
         info = Model.log(
             artifact_path=None,
             flavor=pyfunc,
             name=MODEL,
             run_id=runs.parent,
+            tags={WEIGHTS_TAG: _digest(ensemble)},
             python_model=str(MODEL_CODE),
             artifacts=_files(run, ensemble, Path(folder)),
             code_paths=[str(CODE)],
@@ -51,9 +68,7 @@ def log_ensemble(runs: RunsOf, run: Storage, manifest: Manifest) -> str:
             input_example=_example(run, manifest, ensemble),
             pip_requirements=_requirements(*PACKAGES),
         )
-    return _register(
-        runs, info, {**_errors(report), WEIGHTS_TAG: digest, VAL_DIGEST_TAG: manifest.splits["val"].digest}
-    )
+    return str(info.model_id)
 
 
 def _digest(ensemble: Ensemble) -> str:
@@ -117,7 +132,7 @@ def _errors(report: dict[str, Any]) -> dict[str, str]:
     return {name: str(best[name]) for name in ERRORS}
 
 
-def _register(runs: RunsOf, info: Any, tags: dict[str, str]) -> str:
+def _register(runs: RunsOf, model_id: str, tags: dict[str, str]) -> str:
     from mlflow.exceptions import MlflowException
 
     try:
@@ -125,7 +140,7 @@ def _register(runs: RunsOf, info: Any, tags: dict[str, str]) -> str:
     except MlflowException:  # it is there; if that was not the reason, the next call says what was
         runs.client.get_registered_model(MODEL)
     made = runs.client.create_model_version(
-        MODEL, f"models:/{info.model_id}", run_id=runs.parent, tags=tags, model_id=info.model_id
+        MODEL, f"models:/{model_id}", run_id=runs.parent, tags=tags, model_id=model_id
     )
     return str(made.version)
 
@@ -167,11 +182,12 @@ def log_replica(runs: RunsOf, run: Storage, replica: int) -> None:
 
 @contextmanager
 def _speaking_to(runs: RunsOf) -> Iterator[None]:
-    """MLflow's functions for models know one store for the whole process."""
+    """MLflow's functions for models know one store and one experiment for the whole process."""
     import mlflow
 
-    before = mlflow.get_tracking_uri()
+    before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
     mlflow.set_tracking_uri(runs.tracking_uri)
+    mlflow.set_experiment(experiment_id=runs.experiment)
     try:
         yield
     finally:

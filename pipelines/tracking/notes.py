@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pipelines.report_text import headline_markdown
+from pipelines.report_text import headline, headline_markdown
 
 # MLflow cuts a tag after so many characters.
 MAX_CHARACTERS = 8000
@@ -28,9 +28,10 @@ def parent_note(
     ]
     commit = latest.get("commit", "")
     sections = [
+        headline(report),
         headline_markdown(report, cost),
         "Everything else: `report/index.html` under Artifacts.",
-        "\n\n".join(images),
+        *images,
         f"The same run again: `python pipelines/train_ensemble.py --recipe runs:/{parent} --run-dir NEW`"
         + (f" at commit `{commit}`." if commit else "."),
     ]

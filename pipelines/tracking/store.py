@@ -11,6 +11,12 @@ from pipelines.run_directory import replica_name, run_id
 from pipelines.storage import Storage
 
 EXPERIMENT = "googlenet-ensemble"
+EXPERIMENT_TAGS = {
+    "mlflow.experimentKind": "custom_model_development",
+    "mlflow.note.content": "Each run is an ensemble; the plus sign in front of its name opens its replicas.",
+}
+# Without this MLflow opens its pages about language models.
+TRAINING_PAGES = "workflowType=machine_learning"
 ID_TAG = "googlenet_run_id"
 ROLE_TAG = "googlenet_role"
 DIRECTORY_TAG = "run_directory"
@@ -46,11 +52,16 @@ def tracking_uri_of_runs() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{Path('runs').resolve() / 'mlflow.db'}"
 
 
-def how_to_open(tracking_uri: str) -> str:
-    """What to type, or where to look, to review a run."""
+def how_to_open(tracking_uri: str, page: str = "") -> str:
+    """What to type, or where to look, to review a run; ``page`` is its own, see :attr:`RunsOf.page`."""
     if tracking_uri.startswith(("http://", "https://")):
-        return f"MLflow: {tracking_uri}"
-    return f"MLflow: python pipelines/review.py --tracking-uri {tracking_uri}   (then http://127.0.0.1:5000)"
+        return f"MLflow: {tracking_uri.rstrip('/')}/{page}"
+    return f"MLflow: python pipelines/review.py --tracking-uri {tracking_uri}"
+
+
+def page_of_experiment(experiment: str) -> str:
+    """Where MLflow shows the runs of an experiment, below its address."""
+    return f"#/experiments/{experiment}/runs?{TRAINING_PAGES}"
 
 
 def connect(tracking_uri: str) -> Any:
@@ -114,6 +125,11 @@ class RunsOf:
     def parent(self) -> str:
         """The id of the parent run."""
         return self.ids[PARENT]
+
+    @property
+    def page(self) -> str:
+        """Where MLflow shows the parent run, below its address."""
+        return f"#/experiments/{self.experiment}/runs/{self.parent}?{TRAINING_PAGES}"
 
     def child(self, replica: int) -> str:
         """The id of a replica's run."""
@@ -182,7 +198,7 @@ class RunsOf:
         found = self.client.get_experiment_by_name(EXPERIMENT)
         if found is None:
             try:
-                return str(self.client.create_experiment(EXPERIMENT, artifact_location=self._artifacts()))
+                return str(self.client.create_experiment(EXPERIMENT, self._artifacts(), EXPERIMENT_TAGS))
             except MlflowException:  # another job was faster
                 found = self.client.get_experiment_by_name(EXPERIMENT)
                 if found is None:

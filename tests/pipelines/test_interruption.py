@@ -81,6 +81,7 @@ def main():
         raise KeyboardInterrupt from None  # as Ray does in its own calls
 run_command(main)
 """
-    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    command = [sys.executable, "-c", program]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 130
     assert ended.stderr == "\ninterrupted; the same command goes on from here\n"

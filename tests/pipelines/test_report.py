@@ -2,65 +2,25 @@
 
 import io
 from dataclasses import replace
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from googlenet.arithmetic import FP32
-from googlenet.records import SCHEMA
-from pipelines.dataset import MANIFEST, Manifest, Shard, Split
 from pipelines.errors import UserError
-from pipelines.predictions import Cost, Ensemble, Predicted, file_name, write_predictions
+from pipelines.predictions import Cost, file_name, write_predictions
 from pipelines.report import write_report
 from pipelines.storage import Storage
-
-CLASSES = tuple("abcdefg")
-ENSEMBLE = Ensemble(("replica_0", "replica_1"), ("x", "y"), (1, 10, 144), 84, CLASSES, "digest", FP32)
-IDS = [f"val/{number}.jpg" for number in range(6)]
-LABELS = np.array([0, 1, 2, 3, 4, 5], np.int32)
+from tests.pipelines.made_runs import CLASSES, ENSEMBLE, IDS, LABELS, answers, made_run, predict, rows_of
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Storage:
-    """A run whose data set has six images of one class each, without predictions."""
-    storage = Storage.at(str(tmp_path))
-    columns = {"image_id": IDS, "image": [b""] * 6, "label": LABELS, "width": [1] * 6, "height": [1] * 6}
-    with storage.writing("dataset/val/00000.parquet") as stream:
-        pq.write_table(pa.table(columns, SCHEMA), stream)
-    split = Split((Shard("val/00000.parquet", 6, ""),), dict.fromkeys(CLASSES, 1))
-    storage.write_json(MANIFEST, Manifest({}, CLASSES, {"train": split, "val": split}, "digest", 0).to_dict())
-    return storage
-
-
-def answers(*choices: list[int]) -> np.ndarray:
-    """(6, 2, 3, 7) probabilities: replica k answers ``choices[k]``, with 0.6, at every crop policy."""
-    probabilities = np.full((6, 2, 3, 7), 0.4 / 6, np.float32)
-    for replica, chosen in enumerate(choices):
-        for image, answer in enumerate(chosen):
-            probabilities[image, replica, :, answer] = 0.6 - 0.05 * replica
-    return probabilities
-
-
-def rows_of(ids: list[str], labels: np.ndarray, probabilities: np.ndarray, views: int = 144) -> Predicted:
-    """Every view and group of views answers like the average; with the maximum, replica 1 is as sure as replica 0."""
-    everyone = np.concatenate([probabilities, probabilities.mean(axis=1, keepdims=True)], axis=1)[:, :, -1].argmax(-1)
-    counts = np.tile(np.array([1, 10, views], np.int32), (len(ids), 2, 1))
-    by_view = np.repeat(everyone[:, :, None], len(ENSEMBLE.views), axis=2).astype(np.int32)
-    by_group = np.repeat(everyone[:, :, None], len(ENSEMBLE.groups), axis=2).astype(np.int32)
-    pooled = np.where(probabilities[:, :, -1] > 0.5, np.float32(0.9), probabilities[:, :, -1])
-    return Predicted(ids, labels, counts, probabilities, pooled, by_view, by_group)
-
-
-def predict(run: Storage, rows: list[int], shard: int = 0, ensemble: Ensemble = ENSEMBLE, views: int = 144) -> None:
-    probabilities = answers([0, 1, 2, 3, 4, 0], [0, 1, 2, 0, 0, 0])[rows]
-    predicted = rows_of([IDS[row] for row in rows], LABELS[rows], probabilities, views)
-    cost = Cost(seconds=0.5 * len(rows), forward_passes=288 * len(rows))
-    write_predictions(run.below("predictions"), file_name(shard), ensemble, predicted, cost)
+    return made_run(tmp_path)
 
 
 def report_of(run: Storage) -> dict[str, Any]:
@@ -199,10 +159,87 @@ def test_measured_seconds_stand_apart_from_what_is_the_same_on_every_machine(run
 def test_pictures_are_drawn_and_the_same_every_time(run: Storage) -> None:
     predict(run, list(range(6)))
     names = ["error_by_models.png", "reliability.png", "views.png", "diversity.png"]
+    more = ["confusion.png", "class_errors.png", "disagreement.png"]
     report_of(run)
-    pictures = [run.read(f"report/{name}") for name in names]
+    pictures = [run.read(f"report/{name}") for name in names + more]
     assert all(f"]({name})" in run.read("report/report.md").decode() for name in names)
     for picture in pictures:
         assert np.asarray(Image.open(io.BytesIO(picture))).std() > 10
+    page = run.read("report/index.html")
     report_of(run)
-    assert [run.read(f"report/{name}") for name in names] == pictures
+    assert [run.read(f"report/{name}") for name in names + more] == pictures
+    assert run.read("report/index.html") == page
+
+
+class Page(HTMLParser):
+    """The cells of a page's tables, what its images are, what it loads, and which elements it leaves open."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.cells: list[str] = []
+        self.images: list[dict[str, str | None]] = []
+        self.loads: list[str] = []
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        if tag not in ("meta", "link", "img", "br"):
+            self.open.append(tag)
+        if tag == "td":
+            self.cells.append("")
+        if tag == "img":
+            self.images.append(values)
+        self.ids += [values["id"]] if values.get("id") else []
+        self.loads += [str(values[name]) for name in ("src", "href", "xlink:href") if values.get(name)]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "td" in self.open:
+            self.cells[-1] += f"{data} "
+
+
+def test_the_page_needs_nothing_else_and_holds_the_table_the_views_and_the_mistakes(run: Storage) -> None:
+    predict(run, list(range(6)))
+    report = report_of(run)
+    page = Page(run.read("report/index.html").decode())
+    assert page.open == []
+    assert len(page.ids) == len(set(page.ids))
+    assert all(link.startswith(("data:", "#")) for link in page.loads)
+    # Two tables (top-1, top-5) of two numbers of models and three crop policies.
+    rows = {(row["models"], row["crops"]): row for row in report["table"]}
+    expected = []
+    for top in ("top1", "top5"):
+        for models in (1, 2):
+            for crops in (1, 10, 144):
+                row = rows[models, crops]
+                low, high = row[f"{top}_ci95"]
+                paper = f"paper {row['paper_top5_error']:.2f}" if top == "top5" and models == 1 else ""
+                expected.append(f"{row[f'{top}_error']:.2f} {low:.2f} - {high:.2f} {paper}".strip())
+    assert [" ".join(cell.split()) for cell in page.cells] == expected
+    strips = [image for image in page.images if "views of" in str(image["alt"])]
+    assert strips[0]["alt"] == f"12 views of {IDS[0]}, 96 px, first"
+    assert len(strips) == 12  # of 12 views each
+    mistakes = [image["alt"] for image in page.images if image not in strips]
+    assert mistakes == [mistake["image_id"] for mistake in report["mistakes"]]
+    assert len(mistakes) == 1
+
+
+def test_names_on_the_page_are_text_whatever_they_hold(run: Storage) -> None:
+    ensemble = replace(ENSEMBLE, classes=("<script>alert(1)</script>", *CLASSES[1:]))
+    predict(run, list(range(6)), ensemble=ensemble)
+    write_report(run, ensemble)
+    assert "<script" not in run.read("report/index.html").decode()
+
+
+def test_the_outcomes_are_the_errors_of_each_image(run: Storage) -> None:
+    predict(run, list(range(6)))
+    report_of(run)
+    outcomes = pq.read_table(run.path("report/outcomes.parquet")).to_pydict()
+    assert outcomes["image_id"] == IDS
+    # Replica 0 errs on the last image, replica 1 on the last three; together they err on the last one.
+    assert outcomes["top1_wrong/1x144"] == [0, 0, 0, 0.5, 0.5, 1]
+    assert outcomes["top1_wrong/2x144"] == [0, 0, 0, 0, 0, 1]

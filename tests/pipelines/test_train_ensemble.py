@@ -85,7 +85,7 @@ def test_the_sharded_evaluation_equals_a_single_process(
 
 @pytest.mark.timeout(300)
 def test_mlflow_holds_a_parent_with_a_child_for_each_replica(finished_run: Path, tiny_recipe: Recipe) -> None:
-    client = MlflowClient(f"sqlite:///{finished_run}/mlflow.db")
+    client = MlflowClient(f"sqlite:///{finished_run.parent}/mlflow.db")
     experiment = client.get_experiment_by_name("googlenet-ensemble")
     runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
     assert sorted(runs) == ["finished", "replica_0", "replica_1", "replica_2"]
@@ -131,7 +131,7 @@ def test_the_same_command_again_does_nothing_again(finished_run: Path, tiny_reci
     before = snapshot(finished_run)
     assert run_job(arguments(finished_run, tiny_recipe)) == 0
     assert snapshot(finished_run) == before
-    client = MlflowClient(f"sqlite:///{finished_run}/mlflow.db")
+    client = MlflowClient(f"sqlite:///{finished_run.parent}/mlflow.db")
     runs = client.search_runs([client.get_experiment_by_name("googlenet-ensemble").experiment_id])
     assert [run.info.status for run in runs] == ["FINISHED"] * 4
 

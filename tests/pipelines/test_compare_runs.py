@@ -1,0 +1,143 @@
+"""Two runs side by side, from their directories or from MLflow alone."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+
+from pipelines.comparison import comparison, read_finished
+from pipelines.errors import UserError
+from pipelines.recipes import Recipe
+from pipelines.report import write_report
+from pipelines.run_directory import claim
+from pipelines.storage import Storage
+from tests.pipelines.made_runs import ENSEMBLE, LABELS, answers, made_run, predict_as
+
+ROOT = Path(__file__).parents[2]
+
+
+def finished(folder: Path, recipe: Recipe, *choices: list[int]) -> Storage:
+    """A run whose replicas answered ``choices``."""
+    folder.mkdir()
+    claim(Storage.at(str(folder)), "recipe", recipe.to_dict())
+    run = made_run(folder)
+    predict_as(run, answers(*choices))
+    write_report(run, ENSEMBLE)
+    return run
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> tuple[Storage, Storage]:
+    recipe = Recipe(replicas=2)
+    return (
+        finished(tmp_path / "first", recipe, [0, 1, 2, 3, 4, 0], [0, 1, 2, 0, 0, 0]),
+        finished(tmp_path / "second", Recipe(replicas=2, learning_rate=0.5), [0, 1, 2, 3, 4, 5], [1, 1, 2, 3, 0, 0]),
+    )
+
+
+def cells(text: str) -> dict[tuple[str, str], list[float]]:
+    """The numbers of each line of the table, by cell and kind of error."""
+    rows = re.findall(r"^ *(\d+x\d+) +(top\d) +(.*)$", text, re.MULTILINE)
+    return {(cell, kind): [float(number) for number in re.findall(r"[-+]?\d+\.\d+", rest)] for cell, kind, rest in rows}
+
+
+def test_every_cell_has_its_paired_difference_with_an_interval(runs: tuple[Storage, Storage]) -> None:
+    first, second = (read_finished(run, run.root) for run in runs)
+    found = cells(comparison(first, second))
+    assert len(found) == 2 * 3 * 2
+    # One model: the mean of two replicas' errors, of which the first run made 1 + 3 of 12 and the second 0 + 3.
+    wrong_before = (np.array([[0, 1, 2, 3, 4, 0], [0, 1, 2, 0, 0, 0]]) != LABELS).mean(axis=0)
+    wrong_after = (np.array([[0, 1, 2, 3, 4, 5], [1, 1, 2, 3, 0, 0]]) != LABELS).mean(axis=0)
+    paired = 100 * (wrong_after - wrong_before)
+    before, after, difference, low, high = found["1x144", "top1"]
+    assert [before, after] == pytest.approx([100 * 4 / 12, 100 * 3 / 12], abs=0.01)
+    assert difference == pytest.approx(paired.mean(), abs=0.01)
+    # Bootstrap by hand, with other random numbers: the interval is that of the six differences.
+    drawn = np.random.default_rng(7).choice(paired, (20_000, 6)).mean(axis=1)
+    assert [low, high] == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=1.0)
+
+
+def test_what_differs_is_named_and_what_does_not_is_not(runs: tuple[Storage, Storage]) -> None:
+    for run, commit, torch in zip(runs, ("abc", "def"), ("1.0", "1.0"), strict=True):
+        job = {"commit": commit, "code_digest": "same", "versions": {"torch": torch}, "host": run.root}
+        run.write_json("jobs/1.json", job)
+    text = comparison(*(read_finished(run, run.root) for run in runs))
+    differing = text.partition("what differs:\n")[2].partition("\n\n")[0].splitlines()
+    assert differing == ["  learning_rate: 0.01, then 0.5", "  commit: 'abc', then 'def'"]
+    same = read_finished(runs[0], "same")
+    assert "what differs:\n  nothing" in comparison(same, same)
+
+
+def test_images_that_only_one_run_has_are_left_out_and_told(tmp_path: Path, runs: tuple[Storage, Storage]) -> None:
+    first, second = (read_finished(run, run.root) for run in runs)
+    fewer = {name: column[1:] for name, column in second.outcomes.items()}
+    text = comparison(first, type(second)("fewer", second.report, fewer, {}))
+    assert "errors on 5 images" in text
+    assert f"left out, since the other has no such image: 1 of {first.name}" in text
+    with pytest.raises(UserError, match="different images"):
+        comparison(first, type(second)("none", second.report, {**fewer, "image_id": ["x"] * 5}, {}))
+
+
+def command(name: str, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, f"pipelines/{name}.py", *words],
+        cwd=ROOT,
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.timeout(300)
+def test_mlflow_alone_is_enough_to_compare_and_to_start_again(runs: tuple[Storage, Storage], tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    by_directory = command("compare_runs", *(run.root for run in runs))
+    assert by_directory.returncode == 0, by_directory.stderr
+    for run in runs:
+        run.write_json("jobs/1.json", {"commit": "abc", "code_digest": "", "versions": {}, "stage_seconds": {}})
+        job = run.read_json("jobs/1.json")
+        run.write_json("jobs/1.json", {**job, "command": "c", "nodes": [], "platform": "p", "memory_gib": 1})
+        sent = command("replay_to_mlflow", "--run-dir", run.root, "--tracking-uri", uri, "--models", "none")
+        assert sent.returncode == 0, sent.stderr
+        (Path(run.root) / "report").rename(tmp_path / f"gone_{Path(run.root).name}")
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("googlenet-ensemble").experiment_id
+    parents = client.search_runs([experiment], "tags.googlenet_role = 'ensemble'")
+    ids = {run.info.run_name: run.info.run_id for run in parents}
+    by_id = command("compare_runs", ids["first"], ids["second"], "--tracking-uri", uri)
+    assert by_id.returncode == 0, by_id.stderr
+    assert cells(by_id.stdout) == cells(by_directory.stdout)
+    assert "learning_rate: 0.01, then 0.5" in by_id.stdout
+    again = command(
+        "train_ensemble",
+        "--recipe",
+        f"runs:/{ids['second']}",
+        "--run-dir",
+        "x",
+        "--print-recipe",
+        MLFLOW_TRACKING_URI=uri,
+    )
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout) == json.loads(json.dumps(Recipe(replicas=2, learning_rate=0.5).to_dict()))
+
+
+@pytest.mark.timeout(120)
+def test_a_run_that_is_not_there_is_told_in_a_line(tmp_path: Path, runs: tuple[Storage, Storage]) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    ended = command("compare_runs", runs[0].root, "nowhere", "--tracking-uri", uri)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(f"error: no run nowhere in MLflow at {uri}")
+    assert ended.stderr.count("\n") == 1
+    unfinished = tmp_path / "unfinished"
+    unfinished.mkdir()
+    claim(Storage.at(str(unfinished)), "recipe", Recipe().to_dict())
+    ended = command("compare_runs", str(unfinished), runs[0].root)
+    assert (ended.returncode, "has no report to compare" in ended.stderr) == (2, True)

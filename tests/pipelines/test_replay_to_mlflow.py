@@ -1,0 +1,130 @@
+"""A run directory alone is enough to fill an MLflow store; and nobody who was killed is said to be at work."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from mlflow import MlflowClient
+
+from pipelines.errors import UserError
+from pipelines.recipes import Recipe
+from pipelines.replay_to_mlflow import replay
+from pipelines.review import bring_up_to_date, newest_run
+from pipelines.run_directory import claim
+from pipelines.storage import Storage
+from pipelines.tracking.publish import Publication
+from pipelines.tracking.store import default_tracking_uri
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.timeout(300)
+
+
+def runs_of(uri: str, directory: Path) -> dict[str, Any]:
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("googlenet-ensemble").experiment_id
+    found = client.search_runs([experiment], f"tags.run_directory = '{directory}'")
+    assert len({run.data.tags["googlenet_role"] for run in found}) == len(found)
+    return {run.data.tags["googlenet_role"]: run for run in found}
+
+
+def curves(uri: str, runs: dict[str, Any]) -> dict[str, list[tuple[int, float, int]]]:
+    client = MlflowClient(uri)
+    return {
+        f"{role}/{name}": [(m.step, m.value, m.timestamp) for m in client.get_metric_history(run.info.run_id, name)]
+        for role, run in runs.items()
+        for name in run.data.metrics
+        if role != "ensemble"
+    }
+
+
+def test_a_new_store_gets_all_that_the_first_one_has_and_a_second_time_nothing(
+    finished_run: Path, tmp_path: Path
+) -> None:
+    run, uri = Storage.at(str(finished_run)), f"sqlite:///{tmp_path}/mlflow.db"
+    first = runs_of(default_tracking_uri(run), finished_run)
+    expected = curves(default_tracking_uri(run), first)
+    assert any(name.startswith("replica_0/step/") for name in expected)
+    for _ in range(2):
+        replay(run, Publication(uri, models="ensemble"))
+        copy = runs_of(uri, finished_run)
+        assert curves(uri, copy) == expected
+        assert {role: found.info.status for role, found in copy.items()} == dict.fromkeys(first, "FINISHED")
+        assert (
+            copy["ensemble"].data.metrics.items()
+            >= {name: value for name, value in first["ensemble"].data.metrics.items() if "error/" in name}.items()
+        )
+        assert len(MlflowClient(uri).search_model_versions("name = 'googlenet-ensemble'")) == 1
+
+
+def test_a_killed_job_is_told_to_mlflow_by_who_opens_the_store(
+    finished_run: Path, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    run, recipe = tmp_path / "run", tmp_path / "recipe.json"
+    shutil.copytree(finished_run / "dataset", run / "dataset")
+    recipe.write_text(json.dumps(replace(tiny_recipe, epochs=500, replicas=2).to_dict()))
+    job = subprocess.Popen(
+        [sys.executable, "pipelines/train_ensemble.py", "--recipe", str(recipe), "--run-dir", str(run)],
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    uri = default_tracking_uri(Storage.at(str(run)))
+    try:
+        # Until MLflow has been told that replica 0 is at work.
+        while not ((tmp_path / "mlflow.db").exists() and _status(uri, run, "replica_0") == "RUNNING"):
+            assert job.poll() is None
+            time.sleep(0.5)
+        bring_up_to_date(run, uri)
+        assert _status(uri, run, "replica_0") == "RUNNING"  # it is at work, and is let alone
+    finally:
+        family = psutil.Process(job.pid).children(recursive=True)
+        os.killpg(job.pid, signal.SIGKILL)
+        for process in family:
+            if process.is_running():
+                process.kill()
+        job.wait()
+    assert _status(uri, run, "replica_0") == "RUNNING"
+    assert newest_run(tmp_path) == run
+    bring_up_to_date(run, uri)
+    assert _status(uri, run, "replica_0") == "KILLED"
+    assert _status(uri, run, "ensemble") == "KILLED"
+
+
+def _status(uri: str, run: Path, role: str) -> str:
+    try:
+        return str(runs_of(uri, run)[role].info.status)
+    except (AttributeError, KeyError):  # not created yet
+        return ""
+
+
+def test_the_newest_run_is_the_one_that_was_worked_on_last(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no run in"):
+        newest_run(tmp_path)
+    for name in ("a", "b"):
+        claim(Storage.at(str(tmp_path / name)), "recipe", Recipe().to_dict())
+    for file, time_ in ((tmp_path / "a/run.json", 100), (tmp_path / "b/run.json", 200)):
+        os.utime(file, (time_, time_))
+    for name in ("a", "b"):
+        os.utime(tmp_path / name, (100, 100))
+    assert newest_run(tmp_path) == tmp_path / "b"
+    Storage.at(str(tmp_path / "a")).write_json("jobs/1.json", {})
+    assert newest_run(tmp_path) == tmp_path / "a"
+
+
+def test_nothing_to_send_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no run"):
+        replay(Storage.at(str(tmp_path)), Publication("sqlite:///x.db"))
+    claim(Storage.at(str(tmp_path / "run")), "recipe", Recipe().to_dict())
+    with pytest.raises(UserError, match="nothing has been prepared"):
+        replay(Storage.at(str(tmp_path / "run")), Publication("sqlite:///x.db"))
