@@ -56,13 +56,10 @@ def replay(run: Storage, publication: Publication) -> None:
 
 def phases_of(run: Storage, recipe: Recipe) -> dict[int, str]:
     """What became of each replica, by the files it left; nobody is at work on it."""
-    phases = dict.fromkeys(finished_replicas(run, recipe.replicas), "done")
-    for replica in range(recipe.replicas):
-        files = ReplicaFiles(replica)
-        if replica not in phases:
-            begun = run.exists(files.checkpoints) or run.exists(files.metrics)
-            phases[replica] = "failed" if run.exists(files.failure) else "stopped" if begun else "waiting"
-    return phases
+    phases = dict.fromkeys(range(recipe.replicas), "stopped")
+    failed = [replica for replica in phases if run.exists(ReplicaFiles(replica).failure)]
+    done = finished_replicas(run, recipe.replicas)
+    return phases | dict.fromkeys(failed, "failed") | dict.fromkeys(done, "done")
 
 
 def _main() -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -189,6 +190,8 @@ def _speaking_to(runs: RunsOf) -> Iterator[None]:
     mlflow.set_tracking_uri(runs.tracking_uri)
     mlflow.set_experiment(experiment_id=runs.experiment)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of MLflow's own use of its libraries
+            yield
     finally:
         mlflow.set_tracking_uri(before)
