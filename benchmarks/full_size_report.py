@@ -6,6 +6,7 @@
 reported on by a process of its own.
 """
 
+import io
 import resource
 import statistics
 import tempfile
@@ -19,15 +20,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import tyro
+from PIL import Image
 
 from benchmarks.measure import print_circumstances
 from googlenet.arithmetic import Arithmetic
-from googlenet.records import SCHEMA
+from googlenet.records import ROW_GROUP_IMAGES, SCHEMA
 from pipelines.dataset import MANIFEST, Manifest, Shard, Split
 from pipelines.predictions import Cost, Ensemble, Predicted, file_name, write_predictions
 from pipelines.report import write_report
 from pipelines.sharded_prediction import IMAGES_PER_SHARD
 from pipelines.storage import Storage
+
+
+def grey_jpeg() -> bytes:
+    """An image file, for the views of an example and the pictures of mistakes."""
+    buffer = io.BytesIO()
+    Image.new("L", (500, 375), 128).save(buffer, "JPEG")
+    return buffer.getvalue()
 
 
 @dataclass(frozen=True)
@@ -45,14 +54,14 @@ class Arguments:
 
 
 def simulate(folder: Path, images: int, replicas: int, classes: int) -> tuple[Storage, Ensemble]:
-    """A run directory with a data set without pixels and predictions that are right about two times in three."""
+    """A run directory with one grey image again and again, and predictions that are right about two times in three."""
     run = Storage.at(str(folder))
     ids = [f"val/{number:06d}.jpg" for number in range(images)]
     labels = np.random.default_rng(0).integers(0, classes, images).astype(np.int32)
     ones = [1] * images
-    columns = {"image_id": ids, "image": [b""] * images, "label": labels, "width": ones, "height": ones}
+    columns = {"image_id": ids, "image": [grey_jpeg()] * images, "label": labels, "width": ones, "height": ones}
     with run.writing("dataset/val/00000.parquet") as stream:
-        pq.write_table(pa.table(columns, SCHEMA), stream)
+        pq.write_table(pa.table(columns, SCHEMA), stream, row_group_size=ROW_GROUP_IMAGES)
     names = tuple(f"class_{label}" for label in range(classes))
     split = Split((Shard("val/00000.parquet", images, ""),), dict.fromkeys(names, 0))
     run.write_json(MANIFEST, Manifest({}, names, {"train": split, "val": split}, "", 0).to_dict())

@@ -16,11 +16,15 @@ BENCHMARKS = sorted((ROOT / "benchmarks").rglob("*.py"))
 
 def imported(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name.split(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: imports are absolute here"
-            yield (node.module or "").split(".")[0]
+        yield from imported_by(node)
+
+
+def imported_by(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        yield from (alias.name.split(".")[0] for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        assert node.level == 0, "imports are absolute here"
+        yield (node.module or "").split(".")[0]
 
 
 @pytest.mark.parametrize("path", SCIENCE, ids=lambda path: path.name)
@@ -40,9 +44,17 @@ def test_the_science_knows_neither_ray_nor_mlflow_nor_the_pipelines(path: Path) 
     assert set(imported(path)) <= own | set(sys.stdlib_module_names)
 
 
-@pytest.mark.parametrize("path", [p for p in MODULES if p.name != "tracking.py"], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [p for p in MODULES if p.parent.name != "tracking"], ids=lambda path: path.name)
 def test_mlflow_is_known_to_tracking_alone(path: Path) -> None:
     assert "mlflow" not in set(imported(path))
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if p.parent.name == "tracking"], ids=lambda path: path.name)
+def test_tracking_knows_nothing_of_ray_and_imports_mlflow_only_where_it_speaks_to_it(path: Path) -> None:
+    assert "ray" not in set(imported(path))
+    at_import = {name for node in ast.parse(path.read_text()).body for name in imported_by(node)}
+    # Importing it takes seconds, and every worker would; the model's own code is run by MLflow.
+    assert "mlflow" not in at_import or path.name == "ensemble_model.py"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.name)
@@ -50,6 +62,8 @@ def test_a_module_only_defines(path: Path) -> None:
     tree = ast.parse(path.read_text())
     assert ast.get_docstring(tree), f"{path} has no docstring"
     for node in tree.body:
+        if path.name == "ensemble_model.py" and ast.unparse(node) == "mlflow.models.set_model(EnsembleModel())":
+            continue  # MLflow runs this file to get its model
         if isinstance(node, ast.Expr):
             assert isinstance(node.value, ast.Constant), f"{path}:{node.lineno} does something when imported"
         if isinstance(node, ast.If):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from pipelines.recipes import load_recipe
 from tests.googlenet.test_foreign_weights import caffe_arrays, npz
@@ -23,7 +24,8 @@ NARROW = f"{SHORT} --width 0.125"
 
 def readme_commands() -> list[str]:
     text = "".join((ROOT / name).read_text() for name in ("README.md", "cluster/README.md"))
-    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    # A line that is indented goes on with the one before it.
+    blocks = [block.replace("\n  ", " ") for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL)]
     return list(dict.fromkeys(line.strip() for block in blocks for line in block.splitlines() if line.strip()))
 
 
@@ -91,6 +93,25 @@ def checks(places: dict[str, str], ray_cluster: str, finished_run: Path) -> dict
         expected = "top5.csv" if "--unlabelled" in command else "top-1 error %"
         assert expected in run(command, places, ray_cluster, short)
 
+    def replay(command: str) -> None:
+        command = command.replace("http://SERVER:5000", f"sqlite:///{places['runs/']}other.db")
+        prints("is in MLflow at")(command)
+
+    def again(command: str) -> None:
+        store = f"sqlite:///{finished_run.parent}/mlflow.db"
+        client = MlflowClient(store)
+        experiment = client.get_experiment_by_name("googlenet-ensemble").experiment_id
+        [found] = [
+            run.info.run_id
+            for run in client.search_runs([experiment], "tags.googlenet_role = 'ensemble'")
+            if run.data.tags["run_directory"] == str(finished_run)
+        ]
+        # Exactly as it was: without a word about differences, and with the same weights in the end.
+        out = run(command.replace("ID", found), places, ray_cluster, f"--tracking-uri {store} --models none")
+        assert "not as in" not in out
+        ours = Path(places["runs/"]) / "again/replicas/2/weights.safetensors"
+        assert ours.read_bytes() == (finished_run / "replicas/2/weights.safetensors").read_bytes()
+
     def only_planned(command: str) -> None:
         run(command.replace("make", "make -n"), {}, ray_cluster)
 
@@ -106,6 +127,17 @@ def checks(places: dict[str, str], ray_cluster: str, finished_run: Path) -> dict
         "python pipelines/train_ensemble.py --recipe demo --data PHOTOS --run-dir runs/mine --dry-run": dry_run,
         "python pipelines/train_ensemble.py --recipe demo": prints("models  crops", NARROW),
         "python pipelines/train_ensemble.py --recipe finetune": finetune,
+        "python pipelines/train_ensemble.py --recipe runs:/ID": again,
+        "python pipelines/replay_to_mlflow.py": replay,
+        "python pipelines/compare_runs.py": prints("paired"),
+        "python pipelines/export_onnx.py": lambda command: prints("replicas, 3 classes")(
+            command.replace("ensemble.onnx", f"{places['runs/']}ensemble.onnx")
+        ),
+        "pip install -c constraints.txt -e '.[onnx]'": lambda _command: None,  # so does `make setup`
+        # tests/pipelines/test_models.py, with a real request
+        "export MLFLOW_TRACKING_URI": lambda _command: None,
+        "mlflow models serve": lambda _command: None,
+        "curl": lambda _command: None,
         "python pipelines/prepare_dataset.py": prints("images of 3 classes"),
         "python pipelines/evaluate_ensemble.py": evaluate,
         **_cluster_checks(places),
@@ -158,5 +190,5 @@ def _check_ui(finished: Path) -> None:
 
 def test_the_recipes_that_the_readme_names_exist() -> None:
     for name in re.findall(r"--recipe (\w+)", (ROOT / "README.md").read_text()):
-        if name != "FILE":
+        if name not in ("FILE", "runs"):
             load_recipe(name)

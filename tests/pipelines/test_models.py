@@ -3,6 +3,8 @@
 import base64
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import urllib.error
@@ -23,6 +25,7 @@ from pipelines.tracking.store import RunsOf, default_tracking_uri
 from tests.servers import free_port, wait_for, with_tools
 
 pytestmark = pytest.mark.timeout(300)
+ROOT = Path(__file__).parents[2]
 CHAMPION = f"models:/{MODEL}@champion"
 
 
@@ -176,6 +179,17 @@ def test_served_it_answers_a_request_with_a_jpeg_in_it(server: str, finished_run
     [row] = answer["predictions"]
     assert row["probability_1"] == pytest.approx(reported(finished_run, image_id, "10").max(), abs=1e-6)
     assert any(row["agreement"] == pytest.approx(share) for share in (1 / 3, 2 / 3, 1.0))
+
+
+def test_the_readmes_request_is_answered(server: str, finished_run: Path, tmp_path: Path) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("needs curl")
+    [command] = re.findall(r"^curl .*?\n  .*?$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    (tmp_path / "photo.jpg").write_bytes(photographs(finished_run, 1)[0][1])
+    command = command.replace("127.0.0.1:8080/invocations", server).replace("PHOTO", str(tmp_path / "photo.jpg"))
+    answer = subprocess.run(["bash", "-c", command], capture_output=True, timeout=60, check=True).stdout
+    [row] = json.loads(answer)["predictions"]
+    assert {"answer_1", "probability_1", "agreement"} < row.keys()
 
 
 @pytest.mark.parametrize(
