@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from googlenet.crops import CROP_POLICIES, Policy, policy_scales_px
-from googlenet.images import Pixels, decode_rgb
+from googlenet.images import Pixels, check_size, decode_rgb
 from googlenet.predictor import Predictor, Replica
 from googlenet.scaled_image import ScaledImage, scale_image
 from googlenet.top_answers import top_answers
@@ -39,7 +39,7 @@ class Ensemble:
 
         Raises:
             ImageDecodeError: the bytes are no image that can be decoded.
-            ValueError: the pixels or the policy cannot be used.
+            ValueError: the pixels or the policy cannot be used; the same limits hold as for files.
         """
         scales = policy_scales_px(policy, self.crop_px)
         pixels = decode_rgb(image) if isinstance(image, bytes) else _rgb(image)
@@ -60,6 +60,7 @@ def _rgb(pixels: npt.ArrayLike) -> Pixels:
         array = np.repeat(array[:, :, None], 3, axis=2)
     if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
         raise ValueError(f"pixels must be of shape (height, width, 3) or (height, width), got {array.shape}")
+    check_size(array.shape[1], array.shape[0])
     if array.dtype != np.uint8:
         # Numbers that have been through JSON come as int64.
         if not np.issubdtype(array.dtype, np.integer) or array.min() < 0 or array.max() > LARGEST:

@@ -47,7 +47,7 @@ def decode_rgb(data: bytes) -> Pixels:
         raise ImageDecodeError("the file is empty")
     try:
         with Image.open(io.BytesIO(data), formats=_formats()) as image:
-            _check_size(image)
+            check_size(*image.size)
             image.load()
             # Pillow stretches no grey values: 16-bit and floating-point greyscale has to be brought to 8 bits first.
             upright = ImageOps.exif_transpose(_to_8_bit(image))
@@ -58,13 +58,16 @@ def decode_rgb(data: bytes) -> Pixels:
         raise ImageDecodeError(_reason(error)) from error
 
 
-def _check_size(image: Image.Image) -> None:
-    if image.width * image.height > MAX_IMAGE_PIXELS:
-        raise ImageDecodeError(f"{image.width}x{image.height} px is more than {MAX_IMAGE_PIXELS} pixels")
-    if max(image.size) > MAX_ASPECT_RATIO * min(image.size):
-        raise ImageDecodeError(
-            f"{image.width}x{image.height} px is a strip, longer than {MAX_ASPECT_RATIO} times its width"
-        )
+def check_size(width: int, height: int) -> None:
+    """Make sure that an image of so many pixels may be computed with.
+
+    Raises:
+        ImageDecodeError: there are too many, or it is a strip, which would be scaled to many more.
+    """
+    if width * height > MAX_IMAGE_PIXELS:
+        raise ImageDecodeError(f"{width}x{height} px is more than {MAX_IMAGE_PIXELS} pixels")
+    if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
+        raise ImageDecodeError(f"{width}x{height} px is a strip, longer than {MAX_ASPECT_RATIO} times its width")
 
 
 @cache

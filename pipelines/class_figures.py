@@ -26,7 +26,7 @@ def _class_errors(report: dict[str, Any], hardest: list[int], classes: int) -> F
     rows = [report["class_errors"][number] for number in hardest]
     figure, axes = new_axes(6.5, 0.24 * len(rows) + 1.2)
     axes.barh(range(len(rows)), [row["top1_error"] for row in rows], color=COLOURS[0])
-    axes.set_yticks(range(len(rows)), [_short(row["class"]) for row in rows])
+    axes.set_yticks(range(len(rows)), [_short(row["class"]) for row in rows], parse_math=False)
     axes.invert_yaxis()
     axes.set(xlabel="top-1 error of all models with the most crops, %", title=_title("errors", len(rows), classes))
     return figure

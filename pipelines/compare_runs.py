@@ -5,6 +5,7 @@
 RUN is a run directory, or the id of a run in MLflow.
 """
 
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,15 @@ import tyro
 
 from pipelines.command_line import parse, run_command
 from pipelines.comparison import Finished, comparison, read_finished
+from pipelines.errors import UserError
 from pipelines.progress import say
+from pipelines.report import REPORT_JSON
 from pipelines.run_directory import RUN
 from pipelines.storage import Storage
 from pipelines.tracking.fetch import PREFIX, fetch_run
 from pipelines.tracking.store import tracking_uri_of_runs
+
+ID_IN_MLFLOW = re.compile("[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
@@ -34,10 +39,14 @@ class Arguments:
 
 
 def _read(name: str, tracking_uri: str) -> Finished:
-    if not name.startswith(PREFIX) and Storage.at(name).exists(RUN):
-        return read_finished(Storage.at(name), name)
+    if not name.startswith(PREFIX):
+        run = Storage.at(name)
+        if run.exists(RUN) or run.exists(REPORT_JSON):
+            return read_finished(run, name)
+        if not ID_IN_MLFLOW.fullmatch(name):
+            raise UserError(f"{name} is neither a run directory nor the id of a run in MLflow")
     with tempfile.TemporaryDirectory() as folder:
-        title = fetch_run(tracking_uri or tracking_uri_of_runs(), name, Path(folder))
+        title = fetch_run(tracking_uri_of_runs(tracking_uri), name, Path(folder))
         return read_finished(Storage.at(folder), title)
 
 

@@ -33,8 +33,9 @@ def new_axes(width: float, height: float) -> tuple[Figure, Axes]:
 def matrix(axes: Axes, values: npt.NDArray[Any], rows: Sequence[str], columns: Sequence[str], number: str) -> None:
     """Draw ``values`` as coloured cells with their numbers, where these can be read."""
     axes.imshow(values, cmap=COLOUR_MAP)
-    axes.set_xticks(range(len(columns)), columns, rotation=90 if max(map(len, columns)) > 2 else 0)
-    axes.set_yticks(range(len(rows)), rows)
+    # Names are text: dollar signs in them begin no formula.
+    axes.set_xticks(range(len(columns)), columns, rotation=90 if max(map(len, columns)) > 2 else 0, parse_math=False)
+    axes.set_yticks(range(len(rows)), rows, parse_math=False)
     axes.spines[:].set_visible(False)
     if values.size > MOST_CELLS:
         return
@@ -63,8 +64,12 @@ def svg(figure: Figure, title: str) -> str:
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     element = buffer.getvalue()
     element = element[element.index("<svg") :]
-    element = element.replace("#000000", "currentColor").replace("#ffffff", "var(--page)")
+    element = re.sub(r'style="[^"]*"', _in_the_pages_colours, element)
     # Names of its parts are unique within a picture only; a page holds several.
     prefix = re.sub(r"\W+", "-", title)
     element = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{prefix}-", element)
     return element.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)
+
+
+def _in_the_pages_colours(style: re.Match[str]) -> str:
+    return style[0].replace("#000000", "currentColor").replace("#ffffff", "var(--page)")

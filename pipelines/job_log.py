@@ -9,7 +9,10 @@ from typing import Any
 
 from pipelines.circumstances import circumstances, cluster_nodes
 from pipelines.run_directory import JOBS
+from pipelines.run_lock import STORE_FAILURES
 from pipelines.storage import Storage
+
+RUNNING, ENDED, INTERRUPTED = "running", "ended", "interrupted"
 
 
 class JobLog:
@@ -23,10 +26,10 @@ class JobLog:
             **circumstances(),
             "nodes": cluster_nodes(),
             "stage_seconds": {},
-            # What a job that is killed leaves behind.
-            "outcome": "unknown",
+            # A job that is killed leaves this behind.
+            "outcome": RUNNING,
         }
-        self._write()
+        run.write_json(self._name, self._entry)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -36,24 +39,26 @@ class JobLog:
             yield
         finally:
             self._entry["stage_seconds"][name] = round(time.monotonic() - started, 3)
-            with suppress(OSError):
-                self._write()
+            self._try_to_write()
 
     @contextmanager
     def whole_job(self) -> Iterator[None]:
         """Say at the end of the block how the job ended."""
         try:
             yield
-            self._entry["outcome"] = "ended"
-        except BaseException as error:
-            self._entry["outcome"] = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}".rstrip(": ")
+            self._entry["outcome"] = ENDED
+        except KeyboardInterrupt:
+            self._entry["outcome"] = INTERRUPTED
+            raise
+        except Exception as error:
+            self._entry["outcome"] = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
             raise
         finally:
-            with suppress(OSError):  # what broke the job may be the store
-                self._write()
+            self._try_to_write()
 
-    def _write(self) -> None:
-        self._run.write_json(self._name, self._entry)
+    def _try_to_write(self) -> None:
+        with suppress(*STORE_FAILURES):  # what broke the job may be the store, and has been waited for
+            self._run.impatient().write_json(self._name, self._entry)
 
 
 def read_jobs(run: Storage) -> list[dict[str, Any]]:

@@ -1,21 +1,22 @@
 """Pictures of the training of all replicas in one plot each."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipelines.drawing import COLOURS
-from pipelines.run_directory import read_metrics, replica_name
+from pipelines.run_directory import read_metrics, replica_number
 from pipelines.storage import Storage
 
 # Seven replicas and six colours: the lines differ as well.
 LINES = ("-", "--", ":")
 
 
-def read_curves(run: Storage, replicas: int) -> dict[str, list[dict[str, Any]]]:
-    """The epochs of each replica that has any, by its name."""
-    curves = {replica_name(replica): read_metrics(run, replica) for replica in range(replicas)}
+def read_curves(run: Storage, replicas: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """The epochs of each of ``replicas`` that has any, by its name."""
+    curves = {name: read_metrics(run, replica_number(name)) for name in replicas}
     return {name: epochs for name, epochs in curves.items() if epochs}
 
 
@@ -40,9 +41,10 @@ def learning_curves(curves: dict[str, list[dict[str, Any]]]) -> Figure:
 
 def _draw(axes: Axes, curves: dict[str, list[dict[str, Any]]], key: str) -> None:
     for number, (name, epochs) in enumerate(curves.items()):
+        known = [line for line in epochs if key in line]
         axes.plot(
-            [line["epoch"] for line in epochs],
-            [line[key] for line in epochs],
+            [line["epoch"] for line in known],
+            [line[key] for line in known],
             color=COLOURS[number % len(COLOURS)],
             linestyle=LINES[number // len(COLOURS) % len(LINES)],
             marker="." if len(epochs) == 1 else None,

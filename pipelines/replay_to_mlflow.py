@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pipelines.command_line import parse, run_command
 from pipelines.dataset import MANIFEST, read_manifest
 from pipelines.errors import UserError
+from pipelines.job_log import ENDED, INTERRUPTED, RUNNING, read_jobs
 from pipelines.progress import say
 from pipelines.recipes import Recipe
 from pipelines.report import REPORT_JSON
@@ -17,7 +18,7 @@ from pipelines.storage import Storage
 from pipelines.tracking.champion import ChampionRule
 from pipelines.tracking.follower import reason_of, send_once
 from pipelines.tracking.publish import ModelsToLog, Publication, publish
-from pipelines.tracking.store import default_tracking_uri, how_to_open
+from pipelines.tracking.store import how_to_open, tracking_uri_for
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,24 @@ def replay(run: Storage, publication: Publication) -> None:
         raise UserError(f"nothing has been prepared in {run} yet; there is nothing to send")
     manifest = read_manifest(run)
     with only_job_on(run):
-        final = "FINISHED" if run.exists(REPORT_JSON) else "KILLED"
+        phases = phases_of(run, recipe)
+        final = outcome_of(run, phases)
         try:
-            send_once(run, recipe, manifest, publication.tracking_uri, phases_of(run, recipe), final)
+            send_once(run, recipe, manifest, publication.tracking_uri, phases, final)
         except Exception as error:
             raise UserError(f"MLflow at {publication.tracking_uri}: {reason_of(error)}") from error
         if final == "FINISHED":
             say(publish(run, recipe, manifest, publication))
+
+
+def outcome_of(run: Storage, phases: dict[int, str]) -> str:
+    """How the newest job on ``run`` ended, as MLflow calls it; nobody is at work on it."""
+    jobs = read_jobs(run)
+    outcome = jobs[-1]["outcome"] if jobs else RUNNING
+    complete = run.exists(REPORT_JSON) and (outcome == ENDED or set(phases.values()) == {"done"})
+    if complete:
+        return "FINISHED"
+    return "KILLED" if outcome in (RUNNING, INTERRUPTED) else "FAILED"
 
 
 def phases_of(run: Storage, recipe: Recipe) -> dict[int, str]:
@@ -65,7 +77,7 @@ def phases_of(run: Storage, recipe: Recipe) -> dict[int, str]:
 def _main() -> None:
     arguments = parse(Arguments)
     run = Storage.at(arguments.run_dir)
-    publication = Publication(arguments.tracking_uri or default_tracking_uri(run), arguments.models, arguments.champion)
+    publication = Publication(tracking_uri_for(run, arguments.tracking_uri), arguments.models, arguments.champion)
     replay(run, publication)
     say(f"{run} is in MLflow at {publication.tracking_uri}")
     say(how_to_open(publication.tracking_uri))

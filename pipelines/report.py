@@ -42,7 +42,6 @@ def write_report(run: Storage, ensemble: Ensemble) -> str:
         UserError: predictions are missing, doubled, of images that the data set does not have, or of another ensemble.
     """
     tally = tally_predictions(run, ensemble)
-    tally = tally_predictions(run, ensemble)
     report, cost = contents(tally, ensemble), _cost(run, ensemble)
     if run.exists(RUN):
         report["run"] = run.read_json(RUN)
@@ -61,7 +60,7 @@ def write_report(run: Storage, ensemble: Ensemble) -> str:
 def _pictures(run: Storage, report: dict[str, Any], tally: Tally) -> dict[str, Figure]:
     drawn = {**figures(report), **class_figures(report, tally.confusion())}
     # A run's own training; an evaluation of other images, or of weights from elsewhere, has none.
-    curves = read_curves(run, len(report["ensemble"]["replicas"]))
+    curves = read_curves(run, report["ensemble"]["replicas"])
     return {**drawn, "learning_curves": learning_curves(curves)} if curves else drawn
 
 

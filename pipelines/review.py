@@ -14,11 +14,11 @@ from pipelines.command_line import parse, run_command
 from pipelines.errors import RunInUseError, UserError
 from pipelines.progress import say
 from pipelines.replay_to_mlflow import replay
-from pipelines.report import REPORT_JSON
 from pipelines.run_directory import RUN
+from pipelines.run_lock import STORE_FAILURES
 from pipelines.storage import Storage
 from pipelines.tracking.publish import Publication
-from pipelines.tracking.store import EXPERIMENT, SQLITE, connect, default_tracking_uri, page_of_experiment
+from pipelines.tracking.store import SQLITE, checked, directories_at_work, page_of_experiment, tracking_uri_for
 
 ENVIRONMENT = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
@@ -53,37 +53,40 @@ def newest_run(runs: Path) -> Path:
     return max(found, key=lambda run: max(path.stat().st_mtime for path in (run, run / RUN, *run.glob("jobs/*"))))
 
 
-def bring_up_to_date(run: Path, tracking_uri: str) -> None:
-    """Tell MLflow what became of a run that was killed: nobody else is left to do so."""
-    storage = Storage.at(str(run))
-    if (run / REPORT_JSON).exists():
-        return
-    try:
-        replay(storage, Publication(tracking_uri, models="none"))
-    except RunInUseError:
-        say(f"{run} is at work")
-    except UserError as error:
-        say(f"warning: {error}")
+def bring_up_to_date(tracking_uri: str) -> None:
+    """Tell MLflow what became of runs that it believes at work, and that were killed: nobody else is left to do so."""
+    for root in directories_at_work(tracking_uri):
+        run = Storage.at(root).impatient()
+        try:
+            if run.exists(RUN):
+                replay(run, Publication(tracking_uri, models="none"))
+        except RunInUseError:
+            say(f"{run} is at work")
+        except (UserError, *STORE_FAILURES) as error:
+            say(f"warning: {error}")
+
+
+def _store(arguments: Arguments) -> str:
+    if arguments.tracking_uri:
+        return checked(arguments.tracking_uri)
+    run = Path(arguments.run_dir) if arguments.run_dir else newest_run(Path(arguments.runs))
+    if not (run / RUN).exists():
+        raise UserError(f"{run} holds no run; name another --run-dir")
+    say(f"the last run: {run}")
+    return tracking_uri_for(Storage.at(str(run)))
 
 
 def _main() -> None:
     arguments = parse(Arguments)
-    uri = arguments.tracking_uri
-    if not uri:
-        run = Path(arguments.run_dir) if arguments.run_dir else newest_run(Path(arguments.runs))
-        if not (run / RUN).exists():
-            raise UserError(f"{run} holds no run; name another --run-dir")
-        uri = default_tracking_uri(Storage.at(str(run)))
-        bring_up_to_date(run, uri)
-        say(f"the last run: {run}")
+    uri = _store(arguments)
     if not uri.startswith(SQLITE):
         say(f"MLflow: {uri}")
         return
     if not Path(uri.removeprefix(SQLITE)).exists():
         raise UserError(f"there is no MLflow store {uri.removeprefix(SQLITE)}")
-    found = connect(uri).get_experiment_by_name(EXPERIMENT)
-    page = page_of_experiment(found.experiment_id) if found else ""
-    say(f"MLflow: http://127.0.0.1:{arguments.port}/{page}   (Ctrl-C ends it)")
+    bring_up_to_date(uri)
+    address = f"http://127.0.0.1:{arguments.port}"
+    say(f"MLflow: {address}/{page_of_experiment(uri)}   (Ctrl-C ends it)")
     command = ["mlflow", "ui", "--workers", "1", "--host", "127.0.0.1", "--port", str(arguments.port)]
     os.execve(  # noqa: S606  # MLflow takes this process's place, and its Ctrl-C
         sys.executable,

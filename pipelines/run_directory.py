@@ -142,10 +142,15 @@ def replica_name(replica: int) -> str:
     return f"replica_{replica}"
 
 
+def replica_number(name: str) -> int:
+    """Inverse of :func:`replica_name`."""
+    return int(name.rpartition("_")[2])
+
+
 def read_metrics(run: Storage, replica: int) -> list[dict[str, Any]]:
     """The finished epochs of a replica, oldest first."""
     name = ReplicaFiles(replica).metrics
-    return [json.loads(line) for line in run.read(name).decode().splitlines()] if run.exists(name) else []
+    return _json_lines(run, name) if run.exists(name) else []
 
 
 def read_steps(run: Storage, replica: int, after: int) -> list[dict[str, Any]]:
@@ -161,12 +166,21 @@ def lines_after(run: Storage, folder: str, key: str, after: int) -> list[dict[st
     lines: list[dict[str, Any]] = []
     # From the last file backwards: what was read before is not read again.
     for name in reversed(run.files(folder)):
-        found = [json.loads(line) for line in run.read(f"{folder}/{name}").decode().splitlines()]
+        found = _json_lines(run, f"{folder}/{name}")
         news = [line for line in found if line[key] > after]
         lines = news + lines
         if len(news) < len(found):
             break
     return lines
+
+
+def _json_lines(run: Storage, name: str) -> list[dict[str, Any]]:
+    try:
+        return [json.loads(line) for line in run.read(name).decode().splitlines()]
+    except ValueError as error:
+        raise UserError(
+            f"{run}/{name} is damaged ({error}); delete it, its figures are lost, or put it back"
+        ) from error
 
 
 def finished_replicas(run: Storage, replicas: int) -> list[int]:

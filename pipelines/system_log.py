@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pyarrow as pa
 
+from pipelines.dataset import MANIFEST
 from pipelines.storage import Storage
 
 SAMPLE_SECONDS = 10.0
@@ -22,6 +24,7 @@ SAMPLE_SECONDS = 10.0
 SAMPLES_PER_WRITE = 6
 SAMPLES_PER_FILE = 360
 MIB = 1 << 20
+FAILURES = (OSError, ValueError, RuntimeError, pa.ArrowException)
 
 
 @contextmanager
@@ -44,7 +47,10 @@ def _follow(run: Storage, folder: str, ended: threading.Event) -> None:
     lines: list[dict[str, Any]] = []
     name = ""
     while not ended.wait(SAMPLE_SECONDS):
-        lines.append(_sample(run, host, received))
+        with suppress(*FAILURES):  # of all that fails with the store or a GPU, this is what matters least
+            lines.append(_sample(run, host, received))
+        if not lines:
+            continue
         name = name or f"{folder}/{host}/{lines[0]['time_ms']}.jsonl"
         if len(lines) % SAMPLES_PER_WRITE == 0:
             _write(run, name, lines)
@@ -55,7 +61,9 @@ def _follow(run: Storage, folder: str, ended: threading.Event) -> None:
 
 
 def _write(run: Storage, name: str, lines: list[dict[str, Any]]) -> None:
-    with suppress(OSError):  # of all that fails with the store, this is what matters least
+    with suppress(*FAILURES):
+        if not run.exists(MANIFEST):
+            return  # who has taken the run directory away shall not find a new one in its place
         run.write(name, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
 

@@ -38,7 +38,7 @@ from pipelines.tracking.fetch import PREFIX as RUN_IN_MLFLOW
 from pipelines.tracking.fetch import differences_from, fetch_recipe
 from pipelines.tracking.follower import Tracker
 from pipelines.tracking.publish import ModelsToLog, Publication, publish
-from pipelines.tracking.store import default_tracking_uri, how_to_open, tracking_uri_of_runs
+from pipelines.tracking.store import how_to_open, tracking_uri_for, tracking_uri_of_runs
 from pipelines.training_preflight import training_arithmetic, training_line
 
 INCOMPLETE_EXIT_CODE = 1
@@ -105,6 +105,7 @@ def run_job(arguments: Arguments) -> int:
         arguments.shard_cache_gb,
     )
     resources.check(recipe)
+    tracking_uri_for(run, arguments.tracking_uri)
     if arguments.dry_run:
         if run.exists(RUN):
             claim(run, "recipe", recipe.to_dict())  # refused as it would be without --dry-run
@@ -122,16 +123,15 @@ def _carry_out(
     arguments: Arguments, run: Storage, recipe: Recipe, resources: Resources, found: tuple[Source, Listing] | None
 ) -> int:
     """The stages one after the other; the exit code. Needs a connection to a Ray cluster."""
-    started, log = time.monotonic(), JobLog(run)
+    started = time.monotonic()
+    publication = Publication(tracking_uri_for(run, arguments.tracking_uri), arguments.models, arguments.champion)
+    log = JobLog(run)
     with log.whole_job(), system_log(run, SYSTEM):
         with log.stage("prepare"):
             manifest = prepare(run, recipe, arguments.bad_images, found)
             say(f"data: {manifest.summary()}")
             for remark in keep_initial_weights(run, recipe, len(manifest.classes)):
                 say(f"initial weights: {remark}")
-        publication = Publication(
-            arguments.tracking_uri or default_tracking_uri(run), arguments.models, arguments.champion
-        )
         if arguments.recipe.startswith(RUN_IN_MLFLOW):
             _tell_differences(arguments, manifest)
         with Tracker(run, recipe, manifest, publication.tracking_uri) as tracker:
@@ -158,7 +158,7 @@ def _carry_out(
 
 def _tell_differences(arguments: Arguments, manifest: Manifest) -> None:
     """Say what may keep a run that is started again from ending like the first."""
-    origin = arguments.tracking_uri or tracking_uri_of_runs()
+    origin = tracking_uri_of_runs(arguments.tracking_uri)
     for line in differences_from(origin, arguments.recipe, manifest.digest):
         say(f"not as in {arguments.recipe}: {line}")
 
@@ -220,7 +220,7 @@ def _recipe(argv: list[str]) -> Recipe:
     name = _last_value("recipe", argv) or Arguments.recipe
     if not name.startswith(RUN_IN_MLFLOW):
         return load_recipe(name)
-    return recipe_from_dict(fetch_recipe(_last_value("tracking-uri", argv) or tracking_uri_of_runs(), name))
+    return recipe_from_dict(fetch_recipe(tracking_uri_of_runs(_last_value("tracking-uri", argv)), name))
 
 
 def _last_value(option: str, argv: list[str]) -> str:

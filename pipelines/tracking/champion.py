@@ -11,13 +11,9 @@ CHAMPION = "champion"
 
 def choose_champion(runs: RunsOf, number: str, rule: ChampionRule) -> str:
     """Give the alias ``champion`` to version ``number`` if ``rule`` says so; what was done, and why."""
-    from mlflow.exceptions import MlflowException
-
     new = runs.client.get_model_version(MODEL, number)
-    try:
-        champion = runs.client.get_model_version_by_alias(MODEL, CHAMPION)
-    except MlflowException:
-        champion = None
+    aliases = runs.client.get_registered_model(MODEL).aliases
+    champion = runs.client.get_model_version(MODEL, aliases[CHAMPION]) if CHAMPION in aliases else None
     wins, why = _verdict(new, champion, rule)
     if wins:
         runs.client.set_registered_model_alias(MODEL, CHAMPION, number)

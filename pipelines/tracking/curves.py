@@ -45,14 +45,14 @@ class Curves:
 
     def _send_epochs(self, child: str, replica: int) -> None:
         lines = read_metrics(self._run, replica)
-        news = self._send(child, EPOCH_METRIC, "epoch", lambda after: [line for line in lines if line["epoch"] > after])
-        if news:
+        self._send(child, EPOCH_METRIC, "epoch", lambda after: [line for line in lines if line["epoch"] > after])
+        if lines:
             self._set_alarm(child, lines[-1].get("alarm"))
 
     def _send(
         self, mlflow_run: str, telltale: str, axis: str, read_after: Callable[[int], list[dict[str, Any]]]
-    ) -> bool:
-        """Send the lines that the store has not got, ``axis`` being the metrics' step; whether there were any."""
+    ) -> None:
+        """Send the lines that the store has not got, ``axis`` being the metrics' step."""
         known = (mlflow_run, telltale)
         if known not in self._sent:
             history = self._runs.client.get_metric_history(mlflow_run, telltale)
@@ -62,7 +62,6 @@ class Curves:
             self._runs.client.log_batch(mlflow_run, [metric for line in lines for metric in _metrics(line, axis)])
             # A line counts when all of it has arrived.
             self._sent[known] = lines[-1][axis]
-        return bool(news)
 
     def _set_alarm(self, child: str, alarm: str | None) -> None:
         if alarm:

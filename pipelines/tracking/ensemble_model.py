@@ -22,9 +22,10 @@ SERVER = "mlflow.pyfunc.scoring_server.app"
 class EnsembleModel(PythonModel):  # type: ignore[misc]
     """Images in, one a row; the five likeliest classes with probabilities and the replicas' agreement out.
 
-    Columns of the input, of which a row fills one: ``image``, the bytes of an image file (base64 in JSON); ``path``, a
-    file where the model is loaded (refused by a server, whose files are nobody's business); ``pixels``, whole numbers
-    of shape (height, width, 3). Parameter ``crop_policy``: 1, 10, 144 or one that the run was evaluated with.
+    Columns of the input, of which a row fills one, and all rows of a request to a server the same: ``image``, the
+    bytes of an image file (base64 in JSON); ``path``, a file where the model is loaded (refused by a server, whose
+    files are nobody's business); ``pixels``, whole numbers of shape (height, width, 3). Parameter ``crop_policy``: 1,
+    10, 144 or one that the run was evaluated with. It computes in fp32.
     """
 
     def load_context(self, context: Any) -> None:

@@ -10,7 +10,7 @@ from pipelines.recipes import differences
 from pipelines.run_directory import JOBS, REPORT
 from pipelines.tracking.follower import reason_of
 from pipelines.tracking.result import RECIPE_JSON
-from pipelines.tracking.store import ID_TAG, connect
+from pipelines.tracking.store import ID_TAG, SQLITE, connect
 
 PREFIX = "runs:/"
 
@@ -21,10 +21,10 @@ def fetch_recipe(tracking_uri: str, run: str) -> dict[str, Any]:
     Raises:
         UserError: there is no such run, or it is none of this project's.
     """
-    client, mlflow_run = _run(tracking_uri, run)
-    parent = mlflow_run.data.tags.get("mlflow.parentRunId", mlflow_run.info.run_id)
+    client, parent = _parent(tracking_uri, run)
     try:
-        recipe: dict[str, Any] = json.loads(Path(client.download_artifacts(parent, RECIPE_JSON)).read_text())
+        file = client.download_artifacts(parent.info.run_id, RECIPE_JSON)
+        recipe: dict[str, Any] = json.loads(Path(file).read_text())
     except Exception as error:
         raise UserError(f"MLflow run {run} keeps no {RECIPE_JSON}: {reason_of(error)}") from error
     return recipe
@@ -32,11 +32,11 @@ def fetch_recipe(tracking_uri: str, run: str) -> dict[str, Any]:
 
 def differences_from(tracking_uri: str, run: str, dataset_digest: str) -> list[str]:
     """What is another here than it was for an MLflow run, apart from the recipe: images, code, versions."""
-    _, mlflow_run = _run(tracking_uri, run)
+    _, parent = _parent(tracking_uri, run)
     now = circumstances()
     here = {"code_digest": now["code_digest"], **{f"version/{name}": text for name, text in now["versions"].items()}}
-    there = {name: mlflow_run.data.tags.get(name, "unknown") for name in here}
-    there["dataset_digest"] = mlflow_run.data.params.get("dataset_digest", "unknown")
+    there = {name: parent.data.tags.get(name, "unknown") for name in here}
+    there["dataset_digest"] = parent.data.params.get("dataset_digest", "unknown")
     return differences(there, {**here, "dataset_digest": dataset_digest})
 
 
@@ -46,19 +46,25 @@ def fetch_run(tracking_uri: str, run: str, folder: Path) -> str:
     Raises:
         UserError: as :func:`fetch_recipe`.
     """
-    client, mlflow_run = _run(tracking_uri, run)
+    client, parent = _parent(tracking_uri, run)
     for artifacts in (REPORT, JOBS):
         try:
-            client.download_artifacts(mlflow_run.info.run_id, artifacts, str(folder))
+            client.download_artifacts(parent.info.run_id, artifacts, str(folder))
         except Exception as error:
             raise UserError(f"MLflow run {run} keeps no {artifacts}/: {reason_of(error)}") from error
-    return f"{mlflow_run.info.run_name} ({mlflow_run.info.run_id})"
+    return f"{parent.info.run_name} ({parent.info.run_id})"
 
 
-def _run(tracking_uri: str, run: str) -> tuple[Any, Any]:
+def _parent(tracking_uri: str, run: str) -> tuple[Any, Any]:
+    """A client, and the ensemble's run, of which ``run`` may be a replica's."""
+    database = Path(tracking_uri.removeprefix(SQLITE))
+    if tracking_uri.startswith(SQLITE) and not database.exists():
+        raise UserError(f"no run {run}: there is no MLflow store {database}; name one with --tracking-uri")
     try:
         client = connect(tracking_uri)
         found = client.get_run(run.removeprefix(PREFIX))
+        if above := found.data.tags.get("mlflow.parentRunId"):
+            found = client.get_run(above)
     except Exception as error:
         raise UserError(f"no run {run} in MLflow at {tracking_uri}: {reason_of(error)}") from error
     if ID_TAG not in found.data.tags:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.dataset import Manifest
+from pipelines.errors import UserError
 from pipelines.recipes import Recipe
 from pipelines.run_directory import SYSTEM, finished_replicas
 from pipelines.storage import Storage
@@ -41,7 +42,7 @@ class Tracker:
         self._final: str | None = None
         self._stop = threading.Event()
         self._warned: set[str] = set()
-        self._in_step = False
+        self._has_all = False
         self._connection: _Connection | None = None
         self._thread = threading.Thread(target=self._follow, name="mlflow", daemon=True)
 
@@ -66,8 +67,8 @@ class Tracker:
 
     @property
     def in_step(self) -> bool:
-        """Whether MLflow has everything; to be asked after the block."""
-        return self._in_step
+        """Whether MLflow has everything, the end of the run included; to be asked after the block."""
+        return self._has_all
 
     @property
     def page(self) -> str:
@@ -83,10 +84,10 @@ class Tracker:
         try:
             # Kept while all goes well: after a failure the store is asked again how far it got.
             connection, self._connection = self._connection or self._connect(), None
-            connection.send(dict(self._phases), self._final)
-            self._connection, self._in_step = connection, True
+            final = self._final
+            connection.send(dict(self._phases), final)
+            self._connection, self._has_all = connection, final is not None
         except Exception as error:  # noqa: BLE001  # no failure of MLflow may reach the training
-            self._in_step = False
             self._warn(reason_of(error))
 
     def _connect(self) -> "_Connection":
@@ -145,12 +146,15 @@ def send_once(
 
 
 def _status(phase: str, final: str | None) -> str:
-    status = STATUSES.get(phase, "RUNNING")
-    return "KILLED" if final and status == "RUNNING" else status
+    if final and phase not in ("done", "failed"):
+        return "KILLED"  # nobody is at work on it any more, or will be without being asked again
+    return STATUSES.get(phase, "RUNNING")
 
 
 def reason_of(error: Exception) -> str:
     """One line on what MLflow, or the way to it, answered."""
+    if isinstance(error, UserError):
+        return str(error)
     code: Any = getattr(error, "get_http_status_code", lambda: None)()
     first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     if code in (401, 403):

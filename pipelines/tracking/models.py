@@ -13,7 +13,7 @@ from typing import Any
 from pipelines.dataset import Manifest, open_records
 from pipelines.predictions import Ensemble
 from pipelines.report import REPORT_JSON
-from pipelines.run_directory import ReplicaFiles, replica_name
+from pipelines.run_directory import ReplicaFiles, replica_name, replica_number
 from pipelines.storage import Storage
 from pipelines.tracking.store import RunsOf
 
@@ -37,14 +37,14 @@ def log_ensemble(runs: RunsOf, run: Storage, manifest: Manifest) -> str:
     if mine:
         return str(mine[0].version)
     with _speaking_to(runs):
-        model_id = _logged(runs, digest) or _log(runs, run, manifest, ensemble)
+        model_id = _logged(runs, runs.parent, digest) or _log(runs, run, manifest, ensemble)
         tags = {**_errors(report), WEIGHTS_TAG: digest, VAL_DIGEST_TAG: manifest.splits["val"].digest}
         return _register(runs, model_id, tags)
 
 
-def _logged(runs: RunsOf, digest: str) -> str | None:
-    """The model that a start of this job has logged but not come to register."""
-    for output in runs.client.get_run(runs.parent).outputs.model_outputs:
+def _logged(runs: RunsOf, mlflow_run: str, digest: str) -> str | None:
+    """The whole model of these weights that an MLflow run has; uploads that were broken off do not count."""
+    for output in runs.client.get_run(mlflow_run).outputs.model_outputs:
         model = runs.client.get_logged_model(output.model_id)
         if model.tags.get(WEIGHTS_TAG) == digest and str(model.status) == "READY":
             return str(model.model_id)
@@ -81,7 +81,7 @@ def _files(run: Storage, ensemble: Ensemble, folder: Path) -> dict[str, str]:
     files = {}
     for name in ensemble.replicas:
         files[name] = str(folder / f"{name}.safetensors")
-        weights = ReplicaFiles(int(name.rpartition("_")[2])).weights
+        weights = ReplicaFiles(replica_number(name)).weights
         Path(files[name]).write_bytes(run.read(weights))
     about = {
         "replicas": list(ensemble.replicas),
@@ -151,25 +151,29 @@ def log_replica(runs: RunsOf, run: Storage, replica: int) -> None:
 
     It is kept as a graph of operations (torch.export), which needs no code of this project and no pickle.
     """
-    import mlflow.pytorch
     import numpy as np
     from mlflow.models import Model, ModelSignature
     from mlflow.types import Schema, TensorSpec
 
     from googlenet.pixel_classifier import PixelClassifier
     from googlenet.weight_files import read_weights
+    from pipelines.tracking import graph_flavor
 
     child, file = runs.child(replica), ReplicaFiles(replica).weights
-    if runs.client.get_run(child).outputs.model_outputs:
+    weights = run.read(file)
+    digest = hashlib.sha256(weights).hexdigest()
+    if _logged(runs, child, digest):
         return
-    stored = read_weights(run.read(file), file)
+    stored = read_weights(weights, file)
     crop_px = stored.extra["crop_px"]
     with _speaking_to(runs):
         Model.log(
             artifact_path=None,
-            flavor=mlflow.pytorch,
+            flavor=graph_flavor,
+            flavor_name="mlflow.pytorch",
             name=replica_name(replica),
             run_id=child,
+            tags={WEIGHTS_TAG: digest},
             pytorch_model=PixelClassifier([stored.build()]),
             signature=ModelSignature(
                 inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, 3, crop_px, crop_px))]),

@@ -17,6 +17,7 @@ from pipelines.tracking.notes import child_note, parent_note
 from pipelines.tracking.store import RunsOf
 
 NOTE = "mlflow.note.content"
+FAILURE_TAG = "failure"
 RECIPE_JSON = "recipe.json"
 DIGEST_CHARACTERS = 36
 
@@ -25,6 +26,7 @@ def send_dataset(runs: RunsOf, manifest: Manifest) -> None:
     """Log the data set as MLflow's input of the parent run: a training and an evaluation split."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
+    runs.log_params(runs.parent, {"dataset_digest": manifest.digest})
     if runs.client.get_run(runs.parent).inputs.dataset_inputs:
         return
     data = str(manifest.prepared_from.get("data", ""))
@@ -42,7 +44,6 @@ def send_dataset(runs: RunsOf, manifest: Manifest) -> None:
         )
         inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", context)]))
     runs.client.log_inputs(runs.parent, inputs)
-    runs.log_params(runs.parent, {"dataset_digest": manifest.digest})
 
 
 def send_circumstances(runs: RunsOf, run: Storage) -> None:
@@ -89,7 +90,9 @@ def send_child_note(runs: RunsOf, run: Storage, recipe: Recipe, replica: int, fa
     files, failure = ReplicaFiles(replica), None
     if failed and run.exists(files.failure):
         failure = run.read(files.failure).decode()
-        runs.set_tags(runs.child(replica), {"failure": failure.strip().splitlines()[-1]})
+        runs.set_tags(runs.child(replica), {FAILURE_TAG: failure.strip().splitlines()[-1]})
+    else:
+        runs.delete_tag(runs.child(replica), FAILURE_TAG)
     note = child_note(replica, recipe.sampling_seed + replica, read_metrics(run, replica), failure)
     runs.set_tags(runs.child(replica), {NOTE: note})
 

@@ -5,7 +5,9 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+from pipelines.errors import UserError
 from pipelines.recipes import Recipe
 from pipelines.run_directory import replica_name, run_id
 from pipelines.storage import Storage
@@ -35,21 +37,43 @@ QUIET = {
 }
 
 
-def default_tracking_uri(run: Storage) -> str:
-    """What MLFLOW_TRACKING_URI says, else an SQLite store beside the run directory, which its neighbours share.
+def tracking_uri_for(run: Storage, named: str = "") -> str:
+    """``named``, or what MLFLOW_TRACKING_URI says, else an SQLite store beside the run directory.
 
-    Where the run directory is in an object store, a store below the home folder. The path is absolute: MLflow would
-    look for a relative one in whatever folder a process is in.
+    Its neighbours share that one. Where the run directory is in an object store, it is below the home folder.
+
+    Raises:
+        UserError: the URI holds a password.
     """
-    if named := os.environ.get("MLFLOW_TRACKING_URI"):
-        return named
+    if named := named or os.environ.get("MLFLOW_TRACKING_URI", ""):
+        return checked(named)
     folder = Path(run.root).parent if run.is_local else Path.home() / ".googlenet-ensemble"
     return f"{SQLITE}{folder / 'mlflow.db'}"
 
 
-def tracking_uri_of_runs() -> str:
-    """What MLFLOW_TRACKING_URI says, else the store beside the run directories in ``runs``."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{Path('runs').resolve() / 'mlflow.db'}"
+def tracking_uri_of_runs(named: str = "") -> str:
+    """``named``, or what MLFLOW_TRACKING_URI says, else the store beside the run directories in ``runs``.
+
+    Raises:
+        UserError: the URI holds a password.
+    """
+    return tracking_uri_for(Storage.at("runs/any"), named)
+
+
+def checked(tracking_uri: str) -> str:
+    """The URI, its path made absolute: MLflow would look for a relative one in whatever folder a process is in.
+
+    Raises:
+        UserError: it holds a password, which would be written into logs.
+    """
+    if urlsplit(tracking_uri).password:
+        raise UserError(
+            f"the MLflow URI for {urlsplit(tracking_uri).hostname} holds a password; leave it out, and set "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        )
+    if tracking_uri.startswith(SQLITE):
+        return f"{SQLITE}{Path(tracking_uri.removeprefix(SQLITE)).resolve()}"
+    return tracking_uri
 
 
 def how_to_open(tracking_uri: str, page: str = "") -> str:
@@ -59,9 +83,20 @@ def how_to_open(tracking_uri: str, page: str = "") -> str:
     return f"MLflow: python pipelines/review.py --tracking-uri {tracking_uri}"
 
 
-def page_of_experiment(experiment: str) -> str:
-    """Where MLflow shows the runs of an experiment, below its address."""
-    return f"#/experiments/{experiment}/runs?{TRAINING_PAGES}"
+def page_of_experiment(tracking_uri: str) -> str:
+    """Where MLflow shows the runs, below its address."""
+    found = connect(tracking_uri).get_experiment_by_name(EXPERIMENT)
+    return f"#/experiments/{found.experiment_id}/runs?{TRAINING_PAGES}" if found else ""
+
+
+def directories_at_work(tracking_uri: str) -> list[str]:
+    """The run directories whose runs MLflow believes at work."""
+    client = connect(tracking_uri)
+    found = client.get_experiment_by_name(EXPERIMENT)
+    if found is None:
+        return []
+    at_work = f"tags.{ROLE_TAG} = '{PARENT}' and attributes.status = 'RUNNING'"
+    return [run.data.tags[DIRECTORY_TAG] for run in client.search_runs([found.experiment_id], at_work)]
 
 
 def connect(tracking_uri: str) -> Any:

@@ -13,7 +13,7 @@ import pytest
 from mlflow import MlflowClient
 
 from pipelines.storage import Storage
-from pipelines.tracking.store import default_tracking_uri
+from pipelines.tracking.store import tracking_uri_for
 from tests.servers import free_port, wait_for
 
 selenium = pytest.importorskip("selenium.webdriver")
@@ -102,7 +102,7 @@ def keep(browser: Any, name: str) -> None:
 
 
 def run_of(run: Path, role: str) -> str:
-    client = MlflowClient(default_tracking_uri(Storage.at(str(run))))
+    client = MlflowClient(tracking_uri_for(Storage.at(str(run))))
     experiment = client.get_experiment_by_name("googlenet-ensemble").experiment_id
     [found] = [
         found

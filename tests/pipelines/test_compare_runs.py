@@ -132,10 +132,14 @@ def test_mlflow_alone_is_enough_to_compare_and_to_start_again(runs: tuple[Storag
 @pytest.mark.timeout(120)
 def test_a_run_that_is_not_there_is_told_in_a_line(tmp_path: Path, runs: tuple[Storage, Storage]) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    ended = command("compare_runs", runs[0].root, "nowhere", "--tracking-uri", uri)
-    assert ended.returncode == 2
-    assert ended.stderr.startswith(f"error: no run nowhere in MLflow at {uri}")
-    assert ended.stderr.count("\n") == 1
+    for name, expected in (
+        ("nowhere", "error: nowhere is neither a run directory nor the id of a run in MLflow\n"),
+        ("0" * 32, f"error: no run {'0' * 32}: there is no MLflow store {tmp_path}/mlflow.db; name one with"),
+    ):
+        ended = command("compare_runs", runs[0].root, name, "--tracking-uri", uri)
+        assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
+        assert ended.stderr.startswith(expected)
+    assert not (tmp_path / "mlflow.db").exists()
     unfinished = tmp_path / "unfinished"
     unfinished.mkdir()
     claim(Storage.at(str(unfinished)), "recipe", Recipe().to_dict())

@@ -1,6 +1,7 @@
 """The ensemble as a model in MLflow: wherever it is loaded it answers as the report says; and the champion."""
 
 import base64
+import copy
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,11 +19,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from pipelines.storage import Storage
 from pipelines.tracking.champion import choose_champion
 from pipelines.tracking.models import MODEL
-from pipelines.tracking.store import RunsOf, default_tracking_uri
+from pipelines.tracking.store import RunsOf, tracking_uri_for
 from tests.servers import free_port, wait_for, with_tools
 
 pytestmark = pytest.mark.timeout(300)
@@ -31,7 +34,7 @@ CHAMPION = f"models:/{MODEL}@champion"
 
 @pytest.fixture(scope="module")
 def store(finished_run: Path) -> str:
-    return default_tracking_uri(Storage.at(str(finished_run)))
+    return tracking_uri_for(Storage.at(str(finished_run)))
 
 
 def photographs(run: Path, number: int) -> list[tuple[str, bytes]]:
@@ -119,6 +122,12 @@ def test_each_replica_is_a_model_of_its_child_run_that_needs_no_code_of_ours(
     children = client.search_runs([experiment.experiment_id], "tags.googlenet_role = 'replica_1'")
     [child] = [run for run in children if run.data.tags["run_directory"] == str(finished_run)]
     [output] = child.outputs.model_outputs
+    graph = Path(client.get_logged_model(output.model_id).artifact_location.removeprefix("file://")) / "data/model.pt2"
+    with zipfile.ZipFile(graph) as archive:
+        kept = {name: archive.read(name) for name in archive.namelist()}
+    # A pickle begins with its protocol, and torch.save wraps it into another archive.
+    assert kept
+    assert not [name for name, data in kept.items() if data.startswith((b"\x80\x02", b"PK"))]
     crops = np.random.default_rng(0).integers(0, 256, (5, 3, 35, 35), dtype=np.uint8)
     np.save(tmp_path / "crops.npy", crops)
     program = f"""
@@ -198,9 +207,10 @@ def test_the_readmes_request_is_answered(server: str, finished_run: Path, tmp_pa
         ({"image": base64.b64encode(b"no image").decode()}, {}, "row 0: not an image"),
         ({"path": "/etc/hostname"}, {}, "a server reads no paths"),
         ({"pixels": [[[300, 0, 0]]]}, {}, "whole numbers from 0 to 255"),
+        ({"pixels": [[[0, 0, 0]] * 101]}, {}, "is a strip"),
         ({"image": base64.b64encode(b"x").decode()}, {"crop_policy": "12"}, "crop_policy must be one of 1, 10, 144"),
     ],
-    ids=["no image", "a path", "no pixels", "no policy"],
+    ids=["no image", "a path", "no pixels", "a strip", "no policy"],
 )
 def test_what_cannot_be_answered_is_refused_with_the_reason(
     server: str, record: dict[str, Any], params: dict[str, str], expected: str
@@ -230,6 +240,26 @@ class Registry:
     @property
     def champion(self) -> str:
         return str(self.runs.client.get_model_version_by_alias(MODEL, "champion").version)
+
+
+def test_a_server_that_fails_is_not_taken_for_one_without_a_champion(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    choose_champion(registry.runs, registry.version(1.0, 1.0), "better")
+    worse = registry.version(9.0, 9.0)
+
+    class Failing:
+        """A client that everything but what has been asked before is refused to."""
+
+        def __getattr__(self, name: str) -> Any:
+            if name == "get_model_version":
+                return registry.runs.client.get_model_version
+            raise MlflowException("503")
+
+    broken = copy.copy(registry.runs)
+    broken.client = Failing()
+    with pytest.raises(MlflowException, match="503"):
+        choose_champion(broken, worse, "better")
+    assert registry.champion == "1"
 
 
 def test_the_champion_is_the_version_that_errs_least_on_the_same_images(tmp_path: Path) -> None:

@@ -18,11 +18,13 @@ from mlflow import MlflowClient
 from pipelines.errors import UserError
 from pipelines.recipes import Recipe
 from pipelines.replay_to_mlflow import replay
+from pipelines.report import write_report
 from pipelines.review import bring_up_to_date, newest_run
 from pipelines.run_directory import claim
 from pipelines.storage import Storage
 from pipelines.tracking.publish import Publication
-from pipelines.tracking.store import default_tracking_uri
+from pipelines.tracking.store import tracking_uri_for
+from tests.pipelines.made_runs import ENSEMBLE, made_run, predict
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.timeout(300)
@@ -50,8 +52,8 @@ def test_a_new_store_gets_all_that_the_first_one_has_and_a_second_time_nothing(
     finished_run: Path, tmp_path: Path
 ) -> None:
     run, uri = Storage.at(str(finished_run)), f"sqlite:///{tmp_path}/mlflow.db"
-    first = runs_of(default_tracking_uri(run), finished_run)
-    expected = curves(default_tracking_uri(run), first)
+    first = runs_of(tracking_uri_for(run), finished_run)
+    expected = curves(tracking_uri_for(run), first)
     assert any(name.startswith("replica_0/step/") for name in expected)
     for _ in range(2):
         replay(run, Publication(uri, models="ensemble"))
@@ -79,13 +81,13 @@ def test_a_killed_job_is_told_to_mlflow_by_who_opens_the_store(
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    uri = default_tracking_uri(Storage.at(str(run)))
+    uri = tracking_uri_for(Storage.at(str(run)))
     try:
         # Until MLflow has been told that replica 0 is at work.
         while not ((tmp_path / "mlflow.db").exists() and _status(uri, run, "replica_0") == "RUNNING"):
             assert job.poll() is None
             time.sleep(0.5)
-        bring_up_to_date(run, uri)
+        bring_up_to_date(uri)
         assert _status(uri, run, "replica_0") == "RUNNING"  # it is at work, and is let alone
     finally:
         family = psutil.Process(job.pid).children(recursive=True)
@@ -96,9 +98,46 @@ def test_a_killed_job_is_told_to_mlflow_by_who_opens_the_store(
         job.wait()
     assert _status(uri, run, "replica_0") == "RUNNING"
     assert newest_run(tmp_path) == run
-    bring_up_to_date(run, uri)
+    bring_up_to_date(uri)
     assert _status(uri, run, "replica_0") == "KILLED"
     assert _status(uri, run, "ensemble") == "KILLED"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "with_report", "status"),
+    [
+        ("running", False, "KILLED"),
+        ("interrupted", False, "KILLED"),
+        ("ended", False, "FAILED"),
+        ("ValueError: no", False, "FAILED"),
+        ("ended", True, "FINISHED"),
+        # Evaluated with fewer replicas, gone on with, and killed in training.
+        ("running", True, "KILLED"),
+    ],
+)
+def test_what_mlflow_is_told_is_how_the_newest_job_ended(
+    tmp_path: Path, outcome: str, with_report: bool, status: str
+) -> None:
+    (tmp_path / "run").mkdir()
+    run, uri = Storage.at(str(tmp_path / "run")), f"sqlite:///{tmp_path}/mlflow.db"
+    claim(run, "recipe", Recipe(replicas=3).to_dict())
+    made_run(tmp_path / "run")
+    run.write("replicas/0/weights.safetensors", b"")
+    run.write("replicas/1/failure.txt", b"ValueError: no")
+    job = {"outcome": outcome, "commit": "", "code_digest": "", "command": "", "platform": "", "memory_gib": 1}
+    run.write_json("jobs/1.json", {**job, "versions": {}, "nodes": [], "stage_seconds": {"train": 5.0}})
+    if with_report:
+        predict(run, list(range(6)))
+        write_report(run, ENSEMBLE)
+    replay(run, Publication(uri, models="none"))
+    found = runs_of(uri, tmp_path / "run")
+    assert {role: run.info.status for role, run in found.items()} == {
+        "ensemble": status,
+        "replica_0": "FINISHED",
+        "replica_1": "FAILED",
+        "replica_2": "KILLED",
+    }
+    assert found["ensemble"].data.metrics["stage_seconds/train"] == 5.0
 
 
 def _status(uri: str, run: Path, role: str) -> str:
@@ -128,3 +167,13 @@ def test_nothing_to_send_is_said(tmp_path: Path) -> None:
     claim(Storage.at(str(tmp_path / "run")), "recipe", Recipe().to_dict())
     with pytest.raises(UserError, match="nothing has been prepared"):
         replay(Storage.at(str(tmp_path / "run")), Publication("sqlite:///x.db"))
+
+
+def test_a_damaged_line_is_told_with_its_file(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    run = Storage.at(str(tmp_path / "run"))
+    claim(run, "recipe", Recipe(replicas=1).to_dict())
+    made_run(tmp_path / "run")
+    run.write("replicas/0/metrics.jsonl", b'{"epoch": 1')
+    with pytest.raises(UserError, match=r"replicas/0/metrics.jsonl is damaged"):
+        replay(run, Publication(f"sqlite:///{tmp_path}/mlflow.db"))

@@ -1,6 +1,7 @@
 """The report: right on hand-made predictions, silent on incomplete ones."""
 
 import io
+import json
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -229,10 +230,25 @@ def test_the_page_needs_nothing_else_and_holds_the_table_the_views_and_the_mista
 
 
 def test_names_on_the_page_are_text_whatever_they_hold(run: Storage) -> None:
-    ensemble = replace(ENSEMBLE, classes=("<script>alert(1)</script>", *CLASSES[1:]))
+    names = ("<script>alert(1)</script>", "cost $#$", "#ffffff", r"$\\foo$")
+    ensemble = replace(ENSEMBLE, classes=(*names, *CLASSES[4:]))
     predict(run, list(range(6)), ensemble=ensemble)
     write_report(run, ensemble)
-    assert "<script" not in run.read("report/index.html").decode()
+    page = run.read("report/index.html").decode()
+    assert "<script" not in page
+    for name in names[1:]:
+        assert f">{name}</text>" in page  # letter by letter, as a label of a picture
+
+
+def test_learning_curves_are_those_of_the_replicas_that_finished(run: Storage) -> None:
+    ensemble = replace(ENSEMBLE, replicas=("replica_1", "replica_4"))
+    predict(run, list(range(6)), ensemble=ensemble)
+    for replica in (0, 1, 4):
+        line = {"epoch": 1, "train_loss_logits": 1.0, "val_top1_error": 5.0, "val_top1_error_raw_weights": 6.0}
+        run.write(f"replicas/{replica}/metrics.jsonl", f"{json.dumps(line)}\n".encode())
+    write_report(run, ensemble)
+    page = run.read("report/index.html").decode()
+    assert [name in page for name in ("replica 0<", "replica 1<", "replica 4<")] == [False, True, True]
 
 
 def test_the_outcomes_are_the_errors_of_each_image(run: Storage) -> None:

@@ -19,11 +19,13 @@ import pytest
 from mlflow import MlflowClient
 
 from pipelines.dataset import read_manifest
+from pipelines.errors import UserError
 from pipelines.recipes import Recipe
 from pipelines.report import write_report
 from pipelines.run_directory import claim
 from pipelines.storage import Storage
 from pipelines.tracking.follower import Tracker
+from pipelines.tracking.store import tracking_uri_for
 from tests.pipelines.made_runs import ENSEMBLE, made_run, predict
 from tests.servers import free_port, mlflow_with_password, wait_for
 
@@ -229,6 +231,30 @@ def steps_of(uri: str) -> list[int]:
     return [step for step, _, _ in history(uri, "replica_0", "step/loss_logits")]
 
 
+def test_a_failure_that_is_mended_is_not_told_any_more(run: Storage) -> None:
+    run.write("replicas/1/failure.txt", b"ValueError: no")
+    follow(run, store_of(run), {0: "done", 1: "failed"}, succeeded=False)
+    assert runs_of(store_of(run))["replica_1"].data.tags["failure"] == "ValueError: no"  # type: ignore[attr-defined]
+    run.delete("replicas/1/failure.txt")
+    follow(run, store_of(run), {0: "done", 1: "done"}, succeeded=False)
+    assert "failure" not in runs_of(store_of(run))["replica_1"].data.tags  # type: ignore[attr-defined]
+
+
+def test_uris_are_made_absolute_and_those_with_passwords_refused(
+    tmp_path: Path, run: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert tracking_uri_for(run, "sqlite:///other.db") == f"sqlite:///{tmp_path}/other.db"
+    assert tracking_uri_for(run) == f"sqlite:///{tmp_path}/mlflow.db"
+    assert follow(run, tracking_uri_for(run, "sqlite:///other.db"), {0: "done", 1: "done"}, succeeded=False).in_step
+    assert (tmp_path / "other.db").exists()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server:5000")
+    assert tracking_uri_for(run) == "http://server:5000"
+    with pytest.raises(UserError, match="MLFLOW_TRACKING_PASSWORD") as refused:
+        tracking_uri_for(run, "https://me:secret@server")
+    assert "secret" not in str(refused.value)
+
+
 def test_a_server_that_dies_and_comes_back_gets_every_step_once(run: Storage, tmp_path: Path) -> None:
     port = free_port()
     uri, store = f"http://127.0.0.1:{port}", tmp_path / "store"
@@ -325,6 +351,24 @@ def test_what_a_slow_server_did_receive_is_not_sent_twice(
         assert tracker.in_step
         assert steps_of(uri) == list(range(1, 61))
         assert [epoch for epoch, _ in errors(uri, 0)] == [1, 2, 3]
+    finally:
+        stop_server(server)
+
+
+def test_a_server_too_slow_for_the_end_of_a_run_is_told(
+    run: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = free_port()
+    server = start_server(tmp_path / "store", port)
+    try:
+        door = SlowDoor(port, seconds=0.0)
+        monkeypatch.setattr("pipelines.tracking.follower.CLOSE_SECONDS", 2.0)
+        with Tracker(run, RECIPE, read_manifest(run), f"http://127.0.0.1:{door.port}") as tracker:
+            tracker.update({0: "training", 1: "waiting"})
+            wait_until(lambda: tracker.page != "")  # it was in step before
+            door.seconds = 1.0
+            tracker.finish(succeeded=False)
+        assert not tracker.in_step
     finally:
         stop_server(server)
 
