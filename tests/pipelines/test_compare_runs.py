@@ -102,7 +102,9 @@ def test_mlflow_alone_is_enough_to_compare_and_to_start_again(runs: tuple[Storag
     by_directory = command("compare_runs", *(run.root for run in runs))
     assert by_directory.returncode == 0, by_directory.stderr
     for run in runs:
-        run.write_json("jobs/1.json", {"commit": "abc", "code_digest": "", "versions": {}, "stage_seconds": {}})
+        run.write_json(
+            "jobs/1.json", {"commit": "abc", "code_digest": "", "versions": {}, "stage_seconds": {}, "outcome": "ended"}
+        )
         job = run.read_json("jobs/1.json")
         run.write_json("jobs/1.json", {**job, "command": "c", "nodes": [], "platform": "p", "memory_gib": 1})
         sent = command("replay_to_mlflow", "--run-dir", run.root, "--tracking-uri", uri, "--models", "none")

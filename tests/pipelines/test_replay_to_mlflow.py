@@ -23,7 +23,7 @@ from pipelines.review import bring_up_to_date, newest_run
 from pipelines.run_directory import claim
 from pipelines.storage import Storage
 from pipelines.tracking.publish import Publication
-from pipelines.tracking.store import tracking_uri_for
+from pipelines.tracking.store import connect, tracking_uri_for
 from tests.pipelines.made_runs import ENSEMBLE, made_run, predict
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.timeout(300)
 
 
 def runs_of(uri: str, directory: Path) -> dict[str, Any]:
-    client = MlflowClient(uri)
+    client = connect(uri)  # a job may be creating the store at this moment
     experiment = client.get_experiment_by_name("googlenet-ensemble").experiment_id
     found = client.search_runs([experiment], f"tags.run_directory = '{directory}'")
     assert len({run.data.tags["googlenet_role"] for run in found}) == len(found)
