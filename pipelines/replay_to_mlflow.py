@@ -35,8 +35,8 @@ class Arguments:
     """When this ensemble becomes the registered model's champion: if it errs less on the same images, always, never."""
 
 
-def replay(run: Storage, publication: Publication) -> None:
-    """Send all that ``run`` holds.
+def replay(run: Storage, publication: Publication) -> str:
+    """Send all that ``run`` holds; where MLflow shows it, below its address.
 
     Raises:
         UserError: it is no run, a job is at work on it, or MLflow does not answer.
@@ -49,11 +49,12 @@ def replay(run: Storage, publication: Publication) -> None:
         phases = phases_of(run, recipe)
         final = outcome_of(run, phases)
         try:
-            send_once(run, recipe, manifest, publication.tracking_uri, phases, final)
+            page = send_once(run, recipe, manifest, publication.tracking_uri, phases, final)
         except Exception as error:
             raise UserError(f"MLflow at {publication.tracking_uri}: {reason_of(error)}") from error
         if final == "FINISHED":
             say(publish(run, recipe, manifest, publication))
+    return page
 
 
 def outcome_of(run: Storage, phases: dict[int, str]) -> str:
@@ -78,9 +79,9 @@ def _main() -> None:
     arguments = parse(Arguments)
     run = Storage.at(arguments.run_dir)
     publication = Publication(tracking_uri_for(run, arguments.tracking_uri), arguments.models, arguments.champion)
-    replay(run, publication)
+    page = replay(run, publication)
     say(f"{run} is in MLflow at {publication.tracking_uri}")
-    say(how_to_open(publication.tracking_uri))
+    say(how_to_open(publication.tracking_uri, page))
 
 
 if __name__ == "__main__":

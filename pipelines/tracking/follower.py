@@ -140,9 +140,11 @@ class _Connection:
 
 def send_once(
     run: Storage, recipe: Recipe, manifest: Manifest, tracking_uri: str, phases: dict[int, str], final: str
-) -> None:
-    """Send all that ``run`` holds; whatever MLflow raises goes on to the caller."""
-    _Connection(run, recipe, manifest, tracking_uri).send(phases, final)
+) -> str:
+    """Send all that ``run`` holds; where MLflow shows it. Whatever MLflow raises goes on to the caller."""
+    connection = _Connection(run, recipe, manifest, tracking_uri)
+    connection.send(phases, final)
+    return connection.page
 
 
 def _status(phase: str, final: str | None) -> str:
