@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ WEIGHTS_TAG = "weights_digest"
 VAL_DIGEST_TAG = "val_digest"
 ERRORS = ("top5_error", "top1_error")
 DESCRIPTION_JSON = "ensemble.json"
+SET_BY_MLFLOW = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID")
 PACKAGES = ("mlflow", "numpy", "opencv-python-headless", "pandas", "pillow", "safetensors", "torch", "torchvision")
 CODE = Path(__file__).parents[2] / "googlenet"
 MODEL_CODE = Path(__file__).parent / "ensemble_model.py"
@@ -187,10 +189,11 @@ def log_replica(runs: RunsOf, run: Storage, replica: int) -> None:
 
 @contextmanager
 def _speaking_to(runs: RunsOf) -> Iterator[None]:
-    """MLflow's functions for models know one store and one experiment for the whole process."""
+    """MLflow's functions for models know one store and one experiment for the whole process and what it starts."""
     import mlflow
 
     before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
+    environment = {name: os.environ.get(name) for name in SET_BY_MLFLOW}
     mlflow.set_tracking_uri(runs.tracking_uri)
     mlflow.set_experiment(experiment_id=runs.experiment)
     try:
@@ -199,3 +202,7 @@ def _speaking_to(runs: RunsOf) -> Iterator[None]:
             yield
     finally:
         mlflow.set_tracking_uri(before)
+        for name, value in environment.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
