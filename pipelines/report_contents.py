@@ -7,6 +7,7 @@ import numpy as np
 from googlenet.crops import Policy, num_views
 from googlenet.diversity import gains
 from googlenet.metrics import bootstrap_interval
+from pipelines.outcomes import TOP
 from pipelines.predictions import Ensemble
 from pipelines.report_tally import Tally
 
@@ -19,7 +20,6 @@ PAPER_TOP5_ERROR: dict[tuple[int, Policy], float] = {
     (7, 10): 7.62,
     (7, 144): 6.67,
 }
-TOP = ("top1", "top5")
 
 
 def contents(tally: Tally, ensemble: Ensemble) -> dict[str, Any]:

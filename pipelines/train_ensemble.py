@@ -105,7 +105,7 @@ def run_job(arguments: Arguments) -> int:
         arguments.shard_cache_gb,
     )
     resources.check(recipe)
-    tracking_uri_for(run, arguments.tracking_uri)
+    publication = Publication(tracking_uri_for(run, arguments.tracking_uri), arguments.models, arguments.champion)
     if arguments.dry_run:
         if run.exists(RUN):
             claim(run, "recipe", recipe.to_dict())  # refused as it would be without --dry-run
@@ -116,15 +116,19 @@ def run_job(arguments: Arguments) -> int:
     with only_job_on(run):
         claim(run, "recipe", recipe.to_dict())
         with native_errors_in(run), connected():
-            return _carry_out(arguments, run, recipe, resources, found)
+            return _carry_out(arguments, run, recipe, resources, found, publication)
 
 
 def _carry_out(
-    arguments: Arguments, run: Storage, recipe: Recipe, resources: Resources, found: tuple[Source, Listing] | None
+    arguments: Arguments,
+    run: Storage,
+    recipe: Recipe,
+    resources: Resources,
+    found: tuple[Source, Listing] | None,
+    publication: Publication,
 ) -> int:
     """The stages one after the other; the exit code. Needs a connection to a Ray cluster."""
     started = time.monotonic()
-    publication = Publication(tracking_uri_for(run, arguments.tracking_uri), arguments.models, arguments.champion)
     log = JobLog(run)
     with log.whole_job(), system_log(run, SYSTEM):
         with log.stage("prepare"):
