@@ -92,10 +92,7 @@ class Predictor:
 
     def predict(self, image: ScaledImage) -> Prediction:
         """Predict one image, scaled to all that the policies need."""
-        distinct = distinct_views(image.width, image.height, self.crop_px, self.policies)
-        views = cut_views(image.scaled, distinct.boxes, self.crop_px).to(self.device)
-        by_replica = self._probabilities(views)
-        self.forward_passes += len(views) * len(by_replica)
+        distinct, by_replica = self._distinct(image)
         everyone = [*by_replica, np.mean(by_replica, axis=0)]
         in_largest = distinct.weights[self._most_views] > 0
         return Prediction(
@@ -105,6 +102,19 @@ class Predictor:
             np.array([p.argmax(axis=1)[distinct.positions] for p in everyone], dtype=np.int32),
             np.array([(self._groups @ p[distinct.positions]).argmax(axis=1) for p in everyone], dtype=np.int32),
         )
+
+    def predict_views(self, image: ScaledImage) -> Probabilities:
+        """(K, V, C) float64: softmax outputs of each view alone, in the order of :func:`views_of_all`."""
+        distinct, by_replica = self._distinct(image)
+        return np.stack(by_replica)[:, distinct.positions]
+
+    def _distinct(self, image: ScaledImage) -> tuple[DistinctViews, list[Probabilities]]:
+        """The windows of an image, and (D, C) of them for each replica."""
+        distinct = distinct_views(image.width, image.height, self.crop_px, self.policies)
+        views = cut_views(image.scaled, distinct.boxes, self.crop_px).to(self.device)
+        by_replica = self._probabilities(views)
+        self.forward_passes += len(views) * len(by_replica)
+        return distinct, by_replica
 
     @torch.inference_mode()
     def _probabilities(self, views: Tensor) -> list[Probabilities]:

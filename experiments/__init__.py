@@ -1,0 +1,1 @@
+"""Questions that have no published answer, each with the command that answers it."""

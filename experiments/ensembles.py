@@ -1,0 +1,210 @@
+"""What seven replicas should differ in, whether one should be wider, and whether one trained longer would do.
+
+    python -m experiments.ensembles --runs-dir RUNS --seeds 0 100 200 300 400
+
+For each seed (of the images, the initial weights and the sampling) four runs of the main job on the embedded data set:
+
+- ``paper``: seven sampling seeds, the same initial weights;
+- ``initialisations``: seven sampling seeds, seven initial weights;
+- ``wide``: one replica, wider, with the sampling seed of the paper's seventh;
+- ``long``: two replicas with the first two sampling seeds, trained seven times as long.
+
+What is finished is not run again. Differences are paired by seed; intervals are Student's, over the seeds, each of
+which has other images.
+"""
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import tyro
+from scipy import stats
+
+from benchmarks.measure import print_circumstances
+from googlenet.crops import CROP_POLICIES
+from googlenet.diversity import DisagreementTally
+from googlenet.metrics import CONFIDENCE_PERCENT
+from pipelines.predictions import file_name, read_ensemble, read_predictions
+from pipelines.recipes import load_recipe
+from pipelines.report import REPORT_JSON
+from pipelines.run_directory import PREDICTIONS
+from pipelines.storage import Storage
+
+ROOT = Path(__file__).parents[1]
+LONG_REPLICAS = 2
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Train the ensembles to compare, and compare them."""
+
+    runs_dir: Path
+    """Folder for the run directories, four for each seed."""
+    seeds: tuple[int, ...] = (0, 100, 200, 300, 400)
+    """Seeds; of the images, the initial weights and the first replica's sampling."""
+    recipe: str = "demo"
+    """Recipe by name, or its JSON file."""
+    replicas: int = 7
+    """Replicas of an ensemble."""
+    wide_replica_width: float = 0.375
+    """Width of the wide replica."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Probabilities (N, K, P, C) of a run's replicas by crop policy, and labels (N,)."""
+
+    probabilities: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int32]
+
+    def error(self, members: Sequence[int]) -> Floats:
+        """(P,) top-1 error in percent of the ensemble of ``members``."""
+        return self.error_of(self.probabilities[:, list(members)])
+
+    def error_of(self, probabilities: npt.NDArray[np.float32]) -> Floats:
+        """(P,) top-1 error in percent of the mean of any probabilities (N, K, P, C) of these images."""
+        answers = probabilities.mean(axis=1, dtype=np.float64).argmax(axis=2)
+        error: Floats = 100 * (answers != self.labels[:, None]).mean(axis=0)
+        return error
+
+    def single_error(self) -> Floats:
+        """(P,) the mean over the replicas alone."""
+        error: Floats = np.mean([self.error([k]) for k in range(self.probabilities.shape[1])], axis=0)
+        return error
+
+    def disagreement(self) -> Floats:
+        """(P,) share of images in percent on which two replicas differ, mean over the pairs."""
+        replicas = self.probabilities.shape[1]
+        pairs = np.triu_indices(replicas, 1)
+        shares = []
+        for policy in range(self.probabilities.shape[2]):
+            tally = DisagreementTally(replicas)
+            tally.update(self.probabilities[:, :, policy])
+            shares.append(tally.percent()[pairs].mean())
+        return np.array(shares)
+
+
+def options_of(arguments: Arguments, seed: int) -> dict[str, list[str]]:
+    """Options of the main job for each run of a seed."""
+    epochs = arguments.replicas * load_recipe(arguments.recipe).epochs
+    own = ["--data-seed", str(seed), "--weights-seed", str(seed)]
+    first, last = ["--sampling-seed", str(seed)], ["--sampling-seed", str(seed + arguments.replicas - 1)]
+    all_of_them = ["--replicas", str(arguments.replicas)]
+    return {
+        "paper": [*own, *first, *all_of_them],
+        "initialisations": [*own, *first, *all_of_them, "--no-shared-initial-weights"],
+        "wide": [*own, *last, "--replicas", "1", "--wide-replica-width", str(arguments.wide_replica_width)],
+        "long": [*own, *first, "--replicas", str(LONG_REPLICAS), "--epochs", str(epochs)],
+    }
+
+
+def train(arguments: Arguments, seed: int) -> None:
+    """Carry out what is missing of the runs of ``seed``."""
+    for name, options in options_of(arguments, seed).items():
+        run_dir = _run_dir(arguments, name, seed)
+        if Storage.at(str(run_dir)).exists(REPORT_JSON):
+            continue
+        print(f"{run_dir}: {' '.join(options)}", flush=True)
+        command = [sys.executable, "pipelines/train_ensemble.py", "--recipe", arguments.recipe, *options]
+        subprocess.run([*command, "--run-dir", str(run_dir), "--models", "none"], check=True, cwd=ROOT)  # noqa: S603
+
+
+def _run_dir(arguments: Arguments, name: str, seed: int) -> Path:
+    return (arguments.runs_dir / f"{name}{seed}").resolve()
+
+
+def read_answers(run: Storage) -> Answers:
+    """What a finished run predicted of its validation images."""
+    predictions = run.below(PREDICTIONS)
+    ensemble = read_ensemble(predictions, file_name(0))
+    if ensemble is None:
+        raise ValueError(f"{run} holds no predictions")
+    rows = list(read_predictions(predictions, sorted(predictions.files("")), ensemble))
+    return Answers(np.concatenate([r.probabilities for r in rows]), np.concatenate([r.labels for r in rows]))
+
+
+QUESTIONS: dict[str, Callable[[dict[str, Answers]], Floats]] = {
+    "seven initialisations instead of one: error of the seven": lambda runs: (
+        runs["initialisations"].error(_all(runs)) - runs["paper"].error(_all(runs))
+    ),
+    "seven initialisations instead of one: mean error of one": lambda runs: (
+        runs["initialisations"].single_error() - runs["paper"].single_error()
+    ),
+    "seven initialisations instead of one: disagreement of two": lambda runs: (
+        runs["initialisations"].disagreement() - runs["paper"].disagreement()
+    ),
+    "a wider seventh replica: its own error": lambda runs: runs["wide"].error([0]) - runs["paper"].error(_last(runs)),
+    "a wider seventh replica: error of the seven": lambda runs: (
+        runs["paper"].error_of(
+            np.concatenate([runs["paper"].probabilities[:, :-1], runs["wide"].probabilities[:, :1]], axis=1)
+        )
+        - runs["paper"].error(_all(runs))
+    ),
+    "one trained seven times longer: against one of the seven": lambda runs: (
+        runs["long"].single_error() - runs["paper"].single_error()
+    ),
+    "one trained seven times longer: against the seven": lambda runs: (
+        runs["long"].single_error() - runs["paper"].error(_all(runs))
+    ),
+}
+
+
+def _all(runs: dict[str, Answers]) -> range:
+    return range(runs["paper"].probabilities.shape[1])
+
+
+def _last(runs: dict[str, Answers]) -> list[int]:
+    return [_all(runs)[-1]]
+
+
+def student_interval(values: Floats) -> tuple[Floats, Floats]:
+    """Bounds of the 95 % interval of the mean over the rows of (n, M), by Student's t."""
+    tail = (1 + CONFIDENCE_PERCENT / 100) / 2
+    half: Floats = stats.t.ppf(tail, len(values) - 1) * values.std(axis=0, ddof=1) / np.sqrt(len(values))
+    return values.mean(axis=0) - half, values.mean(axis=0) + half
+
+
+def print_errors(by_seed: dict[int, dict[str, Answers]]) -> None:
+    """What each run reached, in percent: one replica alone (the mean), and all of them."""
+    print("\n| seed | run | " + " | ".join(f"alone, {p} | all, {p}" for p in CROP_POLICIES) + " |")
+    print("| ---: | --- |" + " ---: |" * 2 * len(CROP_POLICIES))
+    for seed, runs in by_seed.items():
+        for name, answers in runs.items():
+            together = answers.error(range(answers.probabilities.shape[1]))
+            cells = " | ".join(f"{a:.1f} | {b:.1f}" for a, b in zip(answers.single_error(), together, strict=True))
+            print(f"| {seed} | {name} | {cells} |")
+
+
+def print_differences(by_seed: dict[int, dict[str, Answers]]) -> None:
+    """The answer to each question, by crop policy."""
+    print(f"\nDifferences in percentage points, mean (95 % interval) over {len(by_seed)} seeds\n")
+    print("| | " + " | ".join(f"{policy} crops" for policy in CROP_POLICIES) + " |")
+    print("| --- |" + " ---: |" * len(CROP_POLICIES))
+    for question, ask in QUESTIONS.items():
+        values = np.array([ask(runs) for runs in by_seed.values()])
+        low, high = student_interval(values)
+        cells = [f"{m:+.1f} ({a:+.1f} to {b:+.1f})" for m, a, b in zip(values.mean(axis=0), low, high, strict=True)]
+        print(f"| {question} | " + " | ".join(cells) + " |")
+
+
+def main(arguments: Arguments) -> None:
+    """Train what is missing, and print the tables."""
+    by_seed = {}
+    for seed in arguments.seeds:
+        train(arguments, seed)
+        names = options_of(arguments, seed)
+        by_seed[seed] = {name: read_answers(Storage.at(str(_run_dir(arguments, name, seed)))) for name in names}
+    print_errors(by_seed)
+    if len(by_seed) > 1:
+        print_differences(by_seed)
+    print_circumstances(len(by_seed))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))

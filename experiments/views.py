@@ -1,0 +1,134 @@
+"""How many crops are enough, and what a budget of forward passes is best spent on: replicas or crops.
+
+    python -m experiments.views --run-dir RUN
+    python -m experiments.views --run-dir RUN --images RUN/evaluations/NAME
+
+of a finished run, on its validation images or those of one of its evaluations. Views are taken in three orders: chosen
+greedily on four fifths of the images and measured on the last fifth, in turn; at random, the mean of 20 orders; and
+the paper's own sets of 1, 10 and 144.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tyro
+
+from benchmarks.measure import print_circumstances
+from experiments.view_order import Floats, errors_along, greedy_order, held_out_errors, random_errors
+from experiments.view_probabilities import ViewProbabilities, view_probabilities
+from googlenet.crops import CROP_POLICIES, Policy, views_of
+from googlenet.metrics import bootstrap_interval
+from googlenet.randomness import numpy_generator
+from pipelines.storage import Storage
+
+SHOWN_VIEWS = (1, 2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 96, 144)
+FIRST_VIEWS = 6
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Error by number of views, and by forward passes."""
+
+    run_dir: str
+    """Finished run directory of train_ensemble.py."""
+    images: str = ""
+    """Run directory of other images that it was evaluated on (RUN/evaluations/NAME)."""
+    keep: Path | None = None
+    """File (.npz) for the probabilities of all views, which take as long as the evaluation."""
+    processes: int = os.cpu_count() or 1
+    """Processes at once, a core each."""
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Share of wrong answers (N, V) with the first 1, 2, ... views, by order of the views."""
+
+    greedy: Floats
+    random: Floats
+    policies: dict[Policy, Floats]
+
+
+def curves(views: ViewProbabilities, alone: bool) -> Curves:
+    """Of single replicas (``alone``, their mean) or of the ensemble of all of them."""
+    probabilities = views.probabilities.astype(np.float64)
+    if not alone:
+        probabilities = probabilities.mean(axis=1, keepdims=True)
+    at = {view: position for position, view in enumerate(views.ensemble.views)}
+    policies: dict[Policy, Floats] = {}
+    for policy in CROP_POLICIES:
+        members = np.array([at[view] for view in views_of(policy, views.ensemble.crop_px)])
+        policies[policy] = errors_along(probabilities, views.labels, members)[:, -1]
+    generator = numpy_generator(0, "order")
+    return Curves(
+        held_out_errors(probabilities, views.labels),
+        random_errors(probabilities, views.labels, generator),
+        policies,
+    )
+
+
+def percent(errors: Floats) -> str:
+    """Mean over images (N,) with its 95 % interval."""
+    low, high = bootstrap_interval(100 * errors[:, None])
+    return f"{100 * errors.mean():.1f} ({low[0]:.1f} - {high[0]:.1f})"
+
+
+def difference(errors: Floats, than: Floats) -> str:
+    """Mean paired difference in percentage points with its 95 % interval."""
+    low, high = bootstrap_interval(100 * (errors - than)[:, None])
+    return f"{100 * (errors - than).mean():+.1f} ({low[0]:+.1f} to {high[0]:+.1f})"
+
+
+def print_by_views(name: str, found: Curves) -> None:
+    """Error by number of views, and against all of them."""
+    last = found.greedy.shape[1]
+    everything = found.greedy[:, -1]
+    print(f"\n{name}: top-1 error in percent by number of views\n")
+    print("| views | chosen order | against all views | random order | the paper's |\n" + "| ---: " * 5 + "|")
+    for views in (v for v in SHOWN_VIEWS if v <= last):
+        greedy, drawn = found.greedy[:, views - 1], found.random[:, views - 1]
+        own = percent(found.policies[views]) if views in found.policies else ""
+        print(f"| {views} | {percent(greedy)} | {difference(greedy, everything)} | {percent(drawn)} | {own} |")
+
+
+def print_by_passes(replicas: int, alone: Curves, together: Curves) -> None:
+    """The same number of forward passes spent on one replica's views or on all replicas'."""
+    print(f"\nAt equal cost: 1 replica against {replicas}, top-1 error in percent, views in the chosen order\n")
+    print(f"| forward passes | 1 replica | {replicas} replicas | difference |\n" + "| ---: " * 4 + "|")
+    views = alone.greedy.shape[1]
+    for each in (v for v in SHOWN_VIEWS if v * replicas <= views):
+        one, all_of_them = alone.greedy[:, each * replicas - 1], together.greedy[:, each - 1]
+        print(f"| {each * replicas} | {percent(one)} | {percent(all_of_them)} | {difference(all_of_them, one)} |")
+    print(f"\n{replicas} replicas x 1 crop ({replicas} passes) against 1 replica x 144 crops (144 passes): ", end="")
+    print(f"{percent(together.policies[1])} against {percent(alone.policies[144])}, ", end="")
+    print(difference(together.policies[1], alone.policies[144]))
+
+
+def print_first_views(views: ViewProbabilities) -> None:
+    """Which views come first where all images choose."""
+    probabilities = views.probabilities.astype(np.float64).mean(axis=1, keepdims=True)
+    order = greedy_order(probabilities, views.labels)[:FIRST_VIEWS]
+    print(f"\nThe first {FIRST_VIEWS} views of all replicas, chosen on all images:")
+    for view in (views.ensemble.views[position] for position in order):
+        mirrored = ", mirrored" if view.mirrored else ""
+        print(f"- {view.scale_px} px, {view.square} square, {view.kind.replace('_', ' ')}{mirrored}")
+
+
+def main(arguments: Arguments) -> None:
+    """Print the tables."""
+    trained = Storage.at(arguments.run_dir)
+    images = Storage.at(arguments.images or arguments.run_dir)
+    views = view_probabilities(trained, images, arguments.processes, arguments.keep)
+    number, replicas, *_ = views.probabilities.shape
+    print(f"{number} images, {replicas} replicas, {views.ensemble.arithmetic}; 95 % bootstrap intervals over images")
+    alone, together = curves(views, alone=True), curves(views, alone=False)
+    print_by_views(f"One replica (mean of {replicas})", alone)
+    print_by_views(f"All {replicas} replicas", together)
+    print_by_passes(replicas, alone, together)
+    print_first_views(views)
+    print_circumstances(1)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))

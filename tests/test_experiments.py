@@ -1,0 +1,130 @@
+"""The experiments' own arithmetic against brute force, and that each of them runs."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from experiments.ensembles import QUESTIONS, Answers, student_interval
+from experiments.view_order import errors_along, greedy_order, held_out_errors
+from pipelines.recipes import Recipe
+
+ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.timeout(300)
+
+
+def some_probabilities(images: int, classifiers: int, views: int, classes: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(7)
+    labels = generator.integers(classes, size=images)
+    logits = generator.normal(size=(images, classifiers, views, classes))
+    logits[np.arange(images), :, :, labels] += np.linspace(0, 1.5, views)
+    values = np.exp(logits)
+    return values / values.sum(axis=3, keepdims=True), labels
+
+
+def wrong_with(probabilities: np.ndarray, labels: np.ndarray, views: list[int]) -> list[list[bool]]:
+    """By image and classifier, spelt out."""
+    return [
+        [bool(np.argmax(sum(classifier[view] for view in views)) != label) for classifier in image]
+        for image, label in zip(probabilities, labels, strict=True)
+    ]
+
+
+def test_each_view_of_the_greedy_order_is_the_best_next_one() -> None:
+    probabilities, labels = some_probabilities(20, 2, 5)
+    order = greedy_order(probabilities, labels).tolist()
+    assert sorted(order) == list(range(5))
+    for taken in range(5):
+        error = {
+            view: np.mean(wrong_with(probabilities, labels, [*order[:taken], view]))
+            for view in set(range(5)) - set(order[:taken])
+        }
+        assert error[order[taken]] == min(error.values())
+
+
+def test_errors_along_an_order_are_those_of_its_first_views() -> None:
+    probabilities, labels = some_probabilities(8, 3, 4)
+    order = np.array([2, 0, 3, 1])
+    errors = errors_along(probabilities, labels, order)
+    for views in range(1, 5):
+        expected = np.mean(wrong_with(probabilities, labels, order[:views].tolist()), axis=1)
+        assert errors[:, views - 1] == pytest.approx(expected)
+
+
+def test_an_image_has_no_say_in_the_order_that_it_is_measured_in() -> None:
+    probabilities, labels = some_probabilities(12, 1, 4)
+    for image in range(12):
+        others = np.arange(12) % 3 != image % 3
+        order = greedy_order(probabilities[others], labels[others])
+        alone = errors_along(probabilities[[image]], labels[[image]], order)
+        assert held_out_errors(probabilities, labels, folds=3)[image] == pytest.approx(alone[0])
+
+
+def test_students_interval_is_scipys() -> None:
+    values = np.array([[1.0, 2.0], [2.5, -1.0], [0.5, 3.0], [1.5, 0.0]])
+    low, high = student_interval(values)
+    for column in range(2):
+        expected = stats.ttest_1samp(values[:, column], 0).confidence_interval(0.95)
+        assert (low[column], high[column]) == pytest.approx((expected.low, expected.high))
+
+
+def test_the_questions_compare_what_they_say() -> None:
+    """Two images of two classes, one policy; replicas that are right about both, one, or none."""
+    right, half, none = ([[0.9, 0.1], [0.1, 0.9]], [[0.9, 0.1], [0.6, 0.4]], [[0.4, 0.6], [0.6, 0.4]])
+
+    def answers(*replicas: list[list[float]]) -> Answers:
+        return Answers(np.array(replicas, np.float32).transpose(1, 0, 2)[:, :, None], np.array([0, 1], np.int32))
+
+    runs = {
+        "paper": answers(right, none),  # together right about both
+        "initialisations": answers(none, none),
+        "wide": answers(half),
+        "long": answers(half, half),
+    }
+    found = {question: ask(runs).tolist() for question, ask in QUESTIONS.items()}
+    assert list(found.values()) == [[100.0], [50.0], [-100.0], [-50.0], [0.0], [0.0], [50.0]]
+
+
+def run(*words: str, address: str) -> str:
+    environment = {**os.environ, "RAY_ADDRESS": address, "RAY_AUTH_MODE": "disabled"}
+    ended = subprocess.run(
+        [sys.executable, "-m", *words],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
+
+
+def test_views_are_weighed_on_a_finished_run(finished_run: Path, tmp_path: Path, ray_cluster: str) -> None:
+    keep = tmp_path / "views.npz"
+    words = ("experiments.views", "--run-dir", str(finished_run), "--keep", str(keep), "--processes", "1")
+    first = run(*words, address=ray_cluster)
+    table = json.loads((finished_run / "report/report.json").read_text())["table"]
+    error = next(cell["top1_error"] for cell in table if cell["models"] == 3 and cell["crops"] == 144)
+    lines = [line for line in first.splitlines() if line.startswith("| 144 | ")]
+    assert f"{error:.1f} (" in lines[1]
+    assert run(*words, address=ray_cluster) == first  # from the file, without the networks
+
+
+def test_ensembles_are_trained_and_compared(tiny_recipe: Recipe, tmp_path: Path, ray_cluster: str) -> None:
+    recipe = replace(tiny_recipe, epochs=1)
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe.to_dict()))
+    words = ("experiments.ensembles", "--runs-dir", str(tmp_path / "runs"), "--recipe", str(tmp_path / "recipe.json"))
+    out = run(*words, "--seeds", "0", "--replicas", "2", address=ray_cluster)
+    assert [line.split("|")[2].strip() for line in out.splitlines() if line.startswith("| 0 | ")] == [
+        "paper", "initialisations", "wide", "long",
+    ]  # fmt: skip
+    runs = {name: json.loads((tmp_path / f"runs/{name}0/run.json").read_text())["recipe"] for name in ("wide", "long")}
+    assert (runs["wide"]["sampling_seed"], runs["wide"]["wide_replica_width"]) == (1, 0.375)
+    assert runs["long"]["epochs"] == 2
