@@ -3,8 +3,8 @@
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
+from jaxtyping import Float, Integer
 from torchmetrics.classification import MulticlassCalibrationError
 
 BINS = 15
@@ -21,7 +21,7 @@ class CalibrationTally:
         self._error = MulticlassCalibrationError(num_classes=2, n_bins=BINS, norm="l1", validate_args=False)
         self._bins = np.zeros((3, BINS))
 
-    def update(self, probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> None:
+    def update(self, probabilities: Float[np.ndarray, "n c"], labels: Integer[np.ndarray, " n"]) -> None:
         """Take in N images: (N, C) and (N,)."""
         own = np.take_along_axis(probabilities, labels[:, None], axis=1)[:, 0].astype(np.float64)
         self._images += len(labels)

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
+from jaxtyping import Bool, Float64, Int64
 
 SQUARES = ("first", "centre", "last")
 KINDS = ("top_left", "top_right", "bottom_left", "bottom_right", "centre", "resized")
@@ -56,9 +56,9 @@ class DistinctViews:
     """
 
     boxes: tuple[Box, ...]
-    weights: npt.NDArray[np.float64]
+    weights: Float64[np.ndarray, "p d"]
     counts: tuple[int, ...]
-    positions: npt.NDArray[np.int64]
+    positions: Int64[np.ndarray, " v"]
 
 
 def scales_px(crop_px: int) -> tuple[int, int, int, int]:
@@ -139,7 +139,7 @@ def views_of_all(policies: tuple[Policy, ...], crop_px: int) -> tuple[View, ...]
     return tuple(sorted(views, key=lambda v: (v.scale_px, SQUARES.index(v.square), KINDS.index(v.kind), v.mirrored)))
 
 
-def view_groups(views: Sequence[View]) -> dict[str, npt.NDArray[np.bool_]]:
+def view_groups(views: Sequence[View]) -> dict[str, Bool[np.ndarray, " v"]]:
     """Which views share a scale, a square, a kind, or are mirrored: masks (V,) by the group's name."""
     scales = sorted({view.scale_px for view in views})
     groups = {f"scale {scale_px} px": [view.scale_px == scale_px for view in views] for scale_px in scales}
@@ -185,7 +185,7 @@ def distinct_views(
 
 
 @lru_cache(maxsize=16)
-def _members(policies: tuple[Policy, ...], crop_px: int) -> tuple[npt.NDArray[np.int64], ...]:
+def _members(policies: tuple[Policy, ...], crop_px: int) -> tuple[Int64[np.ndarray, " members"], ...]:
     """For each policy where its views are among those of all policies."""
     at = {view: position for position, view in enumerate(views_of_all(policies, crop_px))}
     return tuple(np.array([at[view] for view in views_of(policy, crop_px)]) for policy in policies)

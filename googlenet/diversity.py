@@ -4,7 +4,7 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+from jaxtyping import Float, Float64
 
 
 class DisagreementTally:
@@ -14,19 +14,19 @@ class DisagreementTally:
         self._images = 0
         self._different = np.zeros((num_replicas, num_replicas), np.int64)
 
-    def update(self, probabilities: npt.NDArray[np.floating]) -> None:
+    def update(self, probabilities: Float[np.ndarray, "n k c"]) -> None:
         """Take in N images: (N, K, C)."""
         answers = probabilities.argmax(axis=2)
         self._images += len(answers)
         self._different += (answers[:, :, None] != answers[:, None, :]).sum(axis=0)
 
-    def percent(self) -> npt.NDArray[np.float64]:
+    def percent(self) -> Float64[np.ndarray, "k k"]:
         """(K, K) share of images with different top-1 answers."""
-        share: npt.NDArray[np.float64] = 100 * self._different / self._images
+        share: Float64[np.ndarray, "k k"] = 100 * self._different / self._images
         return share
 
 
-def gains(disagreement: npt.NDArray[np.float64], errors: dict[tuple[int, ...], float]) -> list[dict[str, Any]]:
+def gains(disagreement: Float64[np.ndarray, "k k"], errors: dict[tuple[int, ...], float]) -> list[dict[str, Any]]:
     """For each pair of replicas its disagreement, and how much lower its error is than the mean of the two alone.
 
     ``errors`` are in percent, by the members of an ensemble.

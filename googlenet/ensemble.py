@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from jaxtyping import Float32
 
 from googlenet.crops import CROP_POLICIES, Policy, policy_scales_px
 from googlenet.images import Pixels, check_size, decode_rgb
@@ -30,7 +31,7 @@ class Ensemble:
         self._replicas, self._device = tuple(replicas), device
         self._predictors: dict[Policy, Predictor] = {}
 
-    def probabilities(self, image: bytes | Pixels, policy: Policy = CROP_POLICIES[-1]) -> npt.NDArray[np.float32]:
+    def probabilities(self, image: bytes | Pixels, policy: Policy = CROP_POLICIES[-1]) -> Float32[np.ndarray, "k c"]:
         """(K, C) float32: each replica's softmax outputs, averaged over the views of ``policy``.
 
         Args:

@@ -6,11 +6,11 @@ A training set may have a million records and more. Its order takes no memory an
 import math
 
 import numpy as np
-import numpy.typing as npt
+from jaxtyping import Int64, UInt64
 
 from googlenet.randomness import numpy_generator
 
-Positions = npt.NDArray[np.int64]
+Positions = Int64[np.ndarray, " n"]
 # Up to here the order is drawn among all permutations alike and kept: half a megabyte. Beyond, it is computed.
 SHUFFLED_IMAGES = 1 << 16
 ROUNDS = 8
@@ -56,7 +56,7 @@ class ComputedPermutation:
             points[beyond] = self._encipher(points[beyond])
         return points.astype(np.int64)
 
-    def _encipher(self, points: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    def _encipher(self, points: UInt64[np.ndarray, " n"]) -> UInt64[np.ndarray, " n"]:
         rows, columns = np.uint64(self._rows), np.uint64(self._columns)
         row, column = points // columns, points % columns
         for row_key, column_key in self._keys:
@@ -65,7 +65,7 @@ class ComputedPermutation:
         return row * columns + column
 
 
-def _hash(values: npt.NDArray[np.uint64], key: np.uint64) -> npt.NDArray[np.uint64]:
+def _hash(values: UInt64[np.ndarray, " n"], key: np.uint64) -> UInt64[np.ndarray, " n"]:
     """Mix ``values`` with ``key``; the finaliser of SplitMix64 (Steele et al., OOPSLA 2014), modulo 2^62.
 
     Two bits less than the word, so that adding a coordinate does not overflow.

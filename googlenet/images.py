@@ -5,9 +5,11 @@ from functools import cache
 
 import numpy as np
 import numpy.typing as npt
+from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
-Pixels = npt.NDArray[np.uint8]
+# Any height, any width: images of several sizes meet in one call.
+Pixels = UInt8[np.ndarray, "_ _ 3"]
 
 # 178 megapixels is where Pillow itself begins to speak of a decompression bomb.
 MAX_IMAGE_PIXELS = 178_956_970

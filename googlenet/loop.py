@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional
 
@@ -97,8 +98,8 @@ class StepResult:
 
 
 def head_losses(
-    outputs: Outputs, labels: Tensor, label_smoothing: float = 0.0, num_images: int | None = None
-) -> dict[str, Tensor]:
+    outputs: Outputs, labels: Int64[Tensor, " n"], label_smoothing: float = 0.0, num_images: int | None = None
+) -> dict[str, Float[Tensor, ""]]:
     """Cross-entropy of each classifier that gave an output, keyed by its name in :class:`Outputs`.
 
     Summed over ``labels`` and divided by ``num_images``, the batch's size; by default the mean over ``labels``.
@@ -112,7 +113,7 @@ def head_losses(
     }
 
 
-def total_loss(losses: dict[str, Tensor]) -> Tensor:
+def total_loss(losses: dict[str, Float[Tensor, ""]]) -> Float[Tensor, ""]:
     """The main loss plus 0.3 times each auxiliary one (section 5)."""
     return torch.stack([loss * (1.0 if name == "logits" else AUX_LOSS_WEIGHT) for name, loss in losses.items()]).sum()
 

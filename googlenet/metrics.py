@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import combinations
 
 import numpy as np
-import numpy.typing as npt
+from jaxtyping import Bool, Float, Float64, Int64, Integer
 
 from googlenet.randomness import numpy_generator
 
@@ -16,8 +16,7 @@ CONFIDENCE_PERCENT = 95.0
 RESAMPLES = 2000
 RESAMPLES_AT_ONCE = 50
 
-Floats = npt.NDArray[np.float64]
-Labels = npt.NDArray[np.integer]
+Labels = Integer[np.ndarray, " n"]
 
 
 def subsets(num_replicas: int) -> dict[int, list[tuple[int, ...]]]:
@@ -25,7 +24,7 @@ def subsets(num_replicas: int) -> dict[int, list[tuple[int, ...]]]:
     return {size: list(combinations(range(num_replicas), size)) for size in range(1, num_replicas + 1)}
 
 
-def label_rank(probabilities: npt.NDArray[np.floating], labels: Labels) -> npt.NDArray[np.int64]:
+def label_rank(probabilities: Float[np.ndarray, "n c"], labels: Labels) -> Int64[np.ndarray, " n"]:
     """How many classes come before the label, (N, C) and (N,) to (N,); of equal probabilities the lower class first.
 
     Raises:
@@ -35,24 +34,26 @@ def label_rank(probabilities: npt.NDArray[np.floating], labels: Labels) -> npt.N
         raise ValueError("probabilities must be finite")
     own = np.take_along_axis(probabilities, labels[:, None], axis=1)
     before = np.arange(probabilities.shape[1]) < labels[:, None]
-    rank: npt.NDArray[np.int64] = ((probabilities > own) | ((probabilities == own) & before)).sum(axis=1)
+    rank: Int64[np.ndarray, " n"] = ((probabilities > own) | ((probabilities == own) & before)).sum(axis=1)
     return rank
 
 
-def top_k_errors(probabilities: npt.NDArray[np.floating], labels: Labels) -> npt.NDArray[np.bool_]:
+def top_k_errors(probabilities: Float[np.ndarray, "n c"], labels: Labels) -> Bool[np.ndarray, "n 2"]:
     """Whether each image is wrong among the first 1 and the first 5 answers, (N, 2)."""
     rank = label_rank(probabilities, labels)
     return np.stack([rank >= k for k in TOP_K], axis=1)
 
 
-def ensemble_sums(probabilities: npt.NDArray[np.floating]) -> Iterator[tuple[tuple[int, ...], Floats]]:
+def ensemble_sums(
+    probabilities: Float[np.ndarray, "n k c"],
+) -> Iterator[tuple[tuple[int, ...], Float64[np.ndarray, "n c"]]]:
     """For each ensemble of replicas the sum (N, C) of its members' probabilities, by size; ranks as the mean does.
 
     Each sum is its predecessor's plus one replica, in the order of the replicas: the same for every split of the
     images, and one addition an ensemble.
     """
     members_of_size = subsets(probabilities.shape[1])
-    smaller: dict[tuple[int, ...], Floats] = {(): np.zeros(probabilities[:, 0].shape)}
+    smaller: dict[tuple[int, ...], Float64[np.ndarray, "n c"]] = {(): np.zeros(probabilities[:, 0].shape)}
     for group in members_of_size.values():
         sums = {members: smaller[members[:-1]] + probabilities[:, members[-1]] for members in group}
         yield from sums.items()
@@ -60,8 +61,8 @@ def ensemble_sums(probabilities: npt.NDArray[np.floating]) -> Iterator[tuple[tup
 
 
 def ensemble_errors(
-    probabilities: npt.NDArray[np.floating], labels: Labels
-) -> Iterator[tuple[tuple[int, ...], npt.NDArray[np.bool_]]]:
+    probabilities: Float[np.ndarray, "n k c"], labels: Labels
+) -> Iterator[tuple[tuple[int, ...], Bool[np.ndarray, "n 2"]]]:
     """For each ensemble of replicas whether each image is wrong, (N, 2), from averaged softmax outputs (section 7)."""
     for members, total in ensemble_sums(probabilities):
         yield members, top_k_errors(total, labels)
@@ -79,9 +80,9 @@ class EnsembleTally:
         self.ensembles = [members for group in subsets(num_replicas).values() for members in group]
         self.wrong = np.zeros((len(self.ensembles), num_policies, len(TOP_K)), np.int64)
         self._sizes = [len(group) for group in subsets(num_replicas).values()]
-        self._by_image: list[npt.NDArray[np.uint16]] = []
+        self._by_image: list[np.ndarray] = []
 
-    def update(self, probabilities: npt.NDArray[np.floating], labels: Labels) -> None:
+    def update(self, probabilities: Float[np.ndarray, "n k p c"], labels: Labels) -> None:
         """Take in N images: (N, K, P, C) and (N,)."""
         images, _, policies, _ = probabilities.shape
         counts = np.zeros((images, len(self._sizes), policies, len(TOP_K)), np.uint16)
@@ -91,9 +92,9 @@ class EnsembleTally:
                 counts[:, len(members) - 1, policy] += wrong
         self._by_image.append(counts)
 
-    def by_image(self) -> Floats:
+    def by_image(self) -> Float64[np.ndarray, "n s p 2"]:
         """(N, S, P, 2): which share of the ensembles of each size is wrong about each image."""
-        shares: Floats = np.concatenate(self._by_image) / np.array(self._sizes)[:, None, None]
+        shares: Float64[np.ndarray, "n s p 2"] = np.concatenate(self._by_image) / np.array(self._sizes)[:, None, None]
         return shares
 
     def number_of(self, *members: int) -> int:
@@ -101,7 +102,9 @@ class EnsembleTally:
         return self.ensembles.index(members)
 
 
-def bootstrap_interval(values: Floats, seed: int = 0, resamples: int = RESAMPLES) -> tuple[Floats, Floats]:
+def bootstrap_interval(
+    values: Float64[np.ndarray, "n m"], seed: int = 0, resamples: int = RESAMPLES
+) -> tuple[Float64[np.ndarray, " m"], Float64[np.ndarray, " m"]]:
     """Percentile bootstrap over images: (N, M) to the bounds (M,) and (M,) of the means' 95 % interval.
 
     All columns are resampled together, so that a column of differences gives a paired interval.

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -31,9 +32,9 @@ Variant = Literal["paper", "bn"]
 class Outputs(NamedTuple):
     """Logits of the three classifiers, each (N, C); the auxiliary ones are None outside training."""
 
-    logits: Tensor
-    aux_4a: Tensor | None = None
-    aux_4d: Tensor | None = None
+    logits: Float[Tensor, "n classes"]
+    aux_4a: Float[Tensor, "n classes"] | None = None
+    aux_4d: Float[Tensor, "n classes"] | None = None
 
 
 class LRNConstants(NamedTuple):
@@ -86,9 +87,9 @@ class LocalResponseNorm(nn.Module):
 class DropoutMasks(NamedTuple):
     """What the three dropouts multiply by, each (N, features): 0, or the inverse of the share kept. None: nothing."""
 
-    dropout: Tensor | None = None
-    aux_4a: Tensor | None = None
-    aux_4d: Tensor | None = None
+    dropout: Float[Tensor, "n features"] | None = None
+    aux_4a: Float[Tensor, "n hidden"] | None = None
+    aux_4d: Float[Tensor, "n hidden"] | None = None
 
 
 NO_MASKS = DropoutMasks()
@@ -106,7 +107,7 @@ class Dropout(nn.Module):
             raise ValueError(f"dropout must be in [0, 1), got {p}")
         self.p, self.features = p, features
 
-    def draw(self, images: int, generator: torch.Generator) -> Tensor | None:
+    def draw(self, images: int, generator: torch.Generator) -> Float[Tensor, "{images} {self.features}"] | None:
         """The mask for a batch, (images, features); None where nothing is dropped."""
         if self.p == 0:
             return None
@@ -247,7 +248,7 @@ class GoogLeNet(nn.Module):
         aux = {name: head.dropout.draw(images, generator) for name, head in heads.items()}
         return DropoutMasks(self.dropout.draw(images, generator), aux.get("4a"), aux.get("4d"))
 
-    def forward(self, images: Tensor, masks: DropoutMasks = NO_MASKS) -> Outputs:
+    def forward(self, images: Float[Tensor, "n 3 h w"], masks: DropoutMasks = NO_MASKS) -> Outputs:
         """Classify a batch.
 
         Args:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float32, UInt8
 from torch import Tensor, nn
 
 from googlenet.fusion import fold_batch_norm
@@ -21,7 +22,7 @@ class PixelClassifier(nn.Module):
         self.networks = nn.ModuleList(fold_batch_norm(replica.model) for replica in replicas)
         self.eval()
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: UInt8[Tensor, "n 3 h w"]) -> Float32[Tensor, "n c"]:
         """(N, 3, crop_px, crop_px) to (N, C)."""
         outputs = [
             network(prepare(images)).logits.softmax(dim=1)

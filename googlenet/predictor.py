@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
+from jaxtyping import Float32, Float64, Int32, UInt8
 from torch import Tensor
 
 from googlenet.arithmetic import FP32, Arithmetic, compile_network
@@ -22,8 +22,6 @@ VIEWS_PER_BATCH = 48
 # Small crops leave room for all views at once.
 SMALL_CROP_PX = 128
 VIEWS_PER_BATCH_OF_SMALL_CROPS = 144
-
-Probabilities = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -46,11 +44,11 @@ class Prediction:
         group_top1: (K + 1, G) the same of the average over each group of views.
     """
 
-    probabilities: npt.NDArray[np.float32]
-    max_pooled: npt.NDArray[np.float32]
-    num_views: npt.NDArray[np.int32]
-    view_top1: npt.NDArray[np.int32]
-    group_top1: npt.NDArray[np.int32]
+    probabilities: Float32[np.ndarray, "k p c"]
+    max_pooled: Float32[np.ndarray, "k c"]
+    num_views: Int32[np.ndarray, "k p"]
+    view_top1: Int32[np.ndarray, "k+1 v"]
+    group_top1: Int32[np.ndarray, "k+1 g"]
 
 
 class Predictor:
@@ -103,12 +101,12 @@ class Predictor:
             np.array([(self._groups @ p[distinct.positions]).argmax(axis=1) for p in everyone], dtype=np.int32),
         )
 
-    def predict_views(self, image: ScaledImage) -> Probabilities:
+    def predict_views(self, image: ScaledImage) -> Float64[np.ndarray, "k v c"]:
         """(K, V, C) float64: softmax outputs of each view alone, in the order of :func:`views_of_all`."""
         distinct, by_replica = self._distinct(image)
         return np.stack(by_replica)[:, distinct.positions]
 
-    def _distinct(self, image: ScaledImage) -> tuple[DistinctViews, list[Probabilities]]:
+    def _distinct(self, image: ScaledImage) -> tuple[DistinctViews, list[Float64[np.ndarray, "d c"]]]:
         """The windows of an image, and (D, C) of them for each replica."""
         distinct = distinct_views(image.width, image.height, self.crop_px, self.policies)
         views = cut_views(image.scaled, distinct.boxes, self.crop_px).to(self.device)
@@ -117,7 +115,7 @@ class Predictor:
         return distinct, by_replica
 
     @torch.inference_mode()
-    def _probabilities(self, views: Tensor) -> list[Probabilities]:
+    def _probabilities(self, views: UInt8[Tensor, "d 3 crop crop"]) -> list[Float64[np.ndarray, "d c"]]:
         """(D, C) of D distinct views, for each replica."""
         logits: list[list[Tensor]] = [[] for _ in self._networks]
         for batch in torch.split(views, self._batch_size):
@@ -127,7 +125,7 @@ class Predictor:
                 outputs.append(network(inputs[prepare]).logits[: len(batch)])
         return [torch.cat(outputs).double().softmax(dim=1).cpu().numpy() for outputs in logits]
 
-    def _whole_batch(self, batch: Tensor) -> Tensor:
+    def _whole_batch(self, batch: UInt8[Tensor, "d 3 crop crop"]) -> UInt8[Tensor, "whole 3 crop crop"]:
         """A compiled network knows one shape: a batch that is not full is filled up with its first view."""
         missing = self._batch_size - len(batch)
         if not self.arithmetic.compiled or not missing:
@@ -136,8 +134,8 @@ class Predictor:
         return filled.contiguous(memory_format=torch.channels_last)
 
 
-def _seen(distinct: DistinctViews, probabilities: Probabilities) -> npt.NDArray[np.float64]:
+def _seen(distinct: DistinctViews, probabilities: Float64[np.ndarray, "d c"]) -> Float64[np.ndarray, " p"]:
     """(P,) views with finite outputs: counted on what was computed, where a window stands for its share of views."""
     finite = np.isfinite(probabilities).all(axis=1)
-    seen: npt.NDArray[np.float64] = np.rint((distinct.weights @ finite) * np.array(distinct.counts))
+    seen: Float64[np.ndarray, " p"] = np.rint((distinct.weights @ finite) * np.array(distinct.counts))
     return seen

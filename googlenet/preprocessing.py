@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Float32, UInt8
 from torch import Tensor
 
 
@@ -21,7 +22,7 @@ class Preprocessing:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def __call__(self, images: UInt8[Tensor, "n 3 h w"]) -> Float32[Tensor, "n 3 h w"]:
         """(N, 3, H, W) uint8 RGB to float32 of the same shape and memory format."""
         if self.channels == "BGR":
             images = images.flip(1)

@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -38,6 +38,7 @@ DAMAGE = ("CRC", "deserialize", "Corrupt", "row groups are of")
 OPEN_SHARDS = 256
 
 
+@runtime_checkable
 class OpensFiles(Protocol):
     """What records need of a filesystem: pyarrow's have it."""
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+from jaxtyping import Float32
 
 TOP = 5
 
@@ -15,7 +15,7 @@ def answer_columns(classes: int) -> list[str]:
     return [*(f"{kind}_{place}" for place in places for kind in ("answer", "probability")), "agreement"]
 
 
-def top_answers(probabilities: npt.NDArray[np.float32], classes: Sequence[str]) -> dict[str, Any]:
+def top_answers(probabilities: Float32[np.ndarray, "k c"], classes: Sequence[str]) -> dict[str, Any]:
     """Of one image: the first five classes of K replicas' mean.
 
     Args:

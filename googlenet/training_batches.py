@@ -10,6 +10,7 @@ from typing import Any
 
 import cv2
 import torch
+from jaxtyping import Int64, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
@@ -30,12 +31,12 @@ class Batch:
         num_images: of the whole batch, over all data-parallel workers.
     """
 
-    images: Tensor
-    labels: Tensor
+    images: UInt8[Tensor, "n 3 crop crop"]
+    labels: Int64[Tensor, " n"]
     num_images: int
 
     @classmethod
-    def whole(cls, images: Tensor, labels: Tensor) -> "Batch":
+    def whole(cls, images: UInt8[Tensor, "n 3 crop crop"], labels: Int64[Tensor, " n"]) -> "Batch":
         """A batch that is not shared."""
         return cls(images, labels, len(labels))
 
@@ -50,7 +51,7 @@ class TrainingSamples(Dataset[tuple[Tensor, int]]):
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+    def __getitem__(self, index: int) -> tuple[UInt8[Tensor, "crop crop 3"], int]:
         record = self.records[index]
         generator = numpy_generator(self.seed, "sampling", self.epoch, index)
         return torch.from_numpy(draw_sample_from(record.image, self.crop_px, self._sampling, generator)), record.label
@@ -73,7 +74,7 @@ class _Collate:
     def __init__(self, crop_px: int) -> None:
         self._crop_px = crop_px
 
-    def __call__(self, samples: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
+    def __call__(self, samples: list[tuple[Tensor, int]]) -> tuple[UInt8[Tensor, "n 3 crop crop"], Int64[Tensor, " n"]]:
         pixels = torch.empty(len(samples), self._crop_px, self._crop_px, 3, dtype=torch.uint8)
         for row, (sample, _) in enumerate(samples):
             pixels[row] = sample

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 import torch
+from jaxtyping import UInt8
 from torch import Tensor
 from torch.nn import functional
 
@@ -12,7 +13,9 @@ from googlenet.crops import Box
 from googlenet.images import Pixels
 
 
-def cut_views(scaled: Sequence[Pixels], boxes: Sequence[Box], crop_px: int) -> Tensor:
+def cut_views(
+    scaled: Sequence[Pixels], boxes: Sequence[Box], crop_px: int
+) -> UInt8[Tensor, "{len(boxes)} 3 {crop_px} {crop_px}"]:
     """Cut ``boxes`` out of the scaled images.
 
     Args:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import jaxtyping
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,6 +14,14 @@ from pipelines.recipes import Recipe, demo
 from tests.servers import s3_server
 
 CLUSTER_CPUS = 2
+
+
+@pytest.fixture
+def unchecked_types() -> Iterator[None]:
+    """For calls with arguments that a type checker would refuse, to see what their users are told."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")

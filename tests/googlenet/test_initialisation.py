@@ -51,6 +51,6 @@ def test_biases_are_caffes() -> None:
     assert (weights["aux.4d.classifier.bias"] == 0).all()
 
 
-def test_an_unknown_scheme_is_refused() -> None:
+def test_an_unknown_scheme_is_refused(unchecked_types: None) -> None:
     with pytest.raises(ValueError, match="orthogonal"):
         drawn("orthogonal")

@@ -138,7 +138,7 @@ def test_dropout_is_a_function_of_its_generator_and_keeps_the_mean() -> None:
         ({"lrn": "torch"}, "lrn"),
     ],
 )
-def test_wrong_arguments_are_named(arguments: dict[str, object], message: str) -> None:
+def test_wrong_arguments_are_named(unchecked_types: None, arguments: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         GoogLeNet(**arguments)  # type: ignore[arg-type]
 
