@@ -10,7 +10,7 @@ from googlenet import GoogLeNet
 from googlenet.arithmetic import Arithmetic
 from googlenet.crops import Policy
 from googlenet.initialisation import initialise
-from googlenet.model import Variant
+from googlenet.layers import Variant
 from googlenet.preprocessing import CAFFE_PREPROCESSING
 from googlenet.randomness import torch_generator
 from googlenet.weights import to_safetensors

@@ -24,7 +24,7 @@ from googlenet.arithmetic import Arithmetic, can_compile
 from googlenet.complexity import forward_flops
 from googlenet.crops import scales_px
 from googlenet.initialisation import initialise
-from googlenet.model import LocalResponseNorm
+from googlenet.layers import LocalResponseNorm
 from googlenet.predictor import Predictor, Replica
 from googlenet.preprocessing import CAFFE_PREPROCESSING
 from googlenet.randomness import torch_generator

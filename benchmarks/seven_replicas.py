@@ -24,7 +24,8 @@ from pipelines.allocator import KEEP_FREED_MEMORY
 from pipelines.dataset import MANIFEST
 from pipelines.prepare_dataset import find_images, prepare
 from pipelines.ray_session import connected
-from pipelines.recipes import Recipe, load_recipe
+from pipelines.recipe import Recipe
+from pipelines.recipes import load_recipe
 from pipelines.replica_scheduler import train_replicas
 from pipelines.replica_task import ReplicaTask
 from pipelines.replica_training import train_replica

@@ -12,7 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from googlenet.model import DropoutMasks, GoogLeNet
+from googlenet.layers import DropoutMasks
+from googlenet.model import GoogLeNet
 
 Items = TypeVar("Items", Tensor, Sequence[int], list[int], range)
 

@@ -5,7 +5,8 @@ import copy
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from googlenet.model import Conv, GoogLeNet
+from googlenet.layers import Conv
+from googlenet.model import GoogLeNet
 
 
 def fold_batch_norm(model: GoogLeNet) -> GoogLeNet:

@@ -9,13 +9,23 @@ Two variants share one description:
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from googlenet.layers import (
+    LRN,
+    LRN_CONSTANTS,
+    NO_MASKS,
+    Conv,
+    Dropout,
+    DropoutMasks,
+    LocalResponseNorm,
+    Variant,
+)
 from googlenet.table1 import (
     AUX_CONV_CHANNELS,
     AUX_GRID,
@@ -26,8 +36,6 @@ from googlenet.table1 import (
     InceptionChannels,
 )
 
-Variant = Literal["paper", "bn"]
-
 
 class Outputs(NamedTuple):
     """Logits of the three classifiers, each (N, C); the auxiliary ones are None outside training."""
@@ -35,104 +43,6 @@ class Outputs(NamedTuple):
     logits: Float[Tensor, "n classes"]
     aux_4a: Float[Tensor, "n classes"] | None = None
     aux_4d: Float[Tensor, "n classes"] | None = None
-
-
-class LRNConstants(NamedTuple):
-    """Local response normalisation in PyTorch's convention: x / (k + alpha / size * sum(x^2)) ** beta."""
-
-    size: int
-    alpha: float
-    beta: float
-    k: float
-
-
-# The paper prints no constants. Caffe's divide alpha by the size, as PyTorch does; the graph that Google
-# released (TensorFlow: depth_radius 5, alpha 1e-4 undivided, bias 2) needs alpha times its size of 11.
-LRN = Literal["caffe", "google", "none"]
-LRN_CONSTANTS = {
-    "caffe": LRNConstants(size=5, alpha=1e-4, beta=0.75, k=1.0),
-    "google": LRNConstants(size=11, alpha=11e-4, beta=0.5, k=2.0),
-}
-
-
-class LocalResponseNorm(nn.Module):
-    """Across-channel local response normalisation, (N, C, H, W) to the same shape.
-
-    A sum of shifted squares: equal to ``torch.nn.LocalResponseNorm``, faster on a CPU, and defined for bfloat16.
-    """
-
-    def __init__(self, constants: LRNConstants) -> None:
-        super().__init__()
-        self.constants = constants
-
-    def forward(self, x: Tensor) -> Tensor:
-        size, alpha, beta, k = self.constants
-        batch, channels, *area = x.shape
-        before = size // 2
-        is_channels_last = x.is_contiguous(memory_format=torch.channels_last)
-        layout = torch.channels_last if is_channels_last else torch.contiguous_format
-        # Concatenated, not padded: a compiler would fold padding into the pools around it and compute it many times.
-        zeros = [x.new_zeros(batch, n, *area).contiguous(memory_format=layout) for n in (before, size - 1 - before)]
-        padded = torch.cat([zeros[0], x, zeros[1]], dim=1)
-        squares = padded * padded
-        total = squares.narrow(1, 0, channels)
-        for offset in range(1, size):
-            total = total + squares.narrow(1, offset, channels)
-        divisor = total * (alpha / size) + k
-        if beta == 0.75:  # two square roots cost a tenth of a power
-            return x * torch.rsqrt(divisor * divisor.sqrt())
-        return x * divisor.pow(-beta)
-
-
-class DropoutMasks(NamedTuple):
-    """What the three dropouts multiply by, each (N, features): 0, or the inverse of the share kept. None: nothing."""
-
-    dropout: Float[Tensor, "n features"] | None = None
-    aux_4a: Float[Tensor, "n hidden"] | None = None
-    aux_4d: Float[Tensor, "n hidden"] | None = None
-
-
-NO_MASKS = DropoutMasks()
-
-
-class Dropout(nn.Module):
-    """Dropout whose mask is drawn beforehand, from a generator that the caller passes in.
-
-    A step can thus be repeated exactly, by several workers each for its share of a batch as well.
-    """
-
-    def __init__(self, p: float, features: int) -> None:
-        super().__init__()
-        if not 0 <= p < 1:
-            raise ValueError(f"dropout must be in [0, 1), got {p}")
-        self.p, self.features = p, features
-
-    def draw(self, images: int, generator: torch.Generator) -> Float[Tensor, "{images} {self.features}"] | None:
-        """The mask for a batch, (images, features); None where nothing is dropped."""
-        if self.p == 0:
-            return None
-        mask = torch.empty(images, self.features, device=generator.device)
-        return mask.bernoulli_(1 - self.p, generator=generator) / (1 - self.p)
-
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        if not self.training or self.p == 0:
-            return x
-        if mask is None:
-            raise ValueError("training with dropout needs masks: pass model.draw_masks(images, generator)")
-        return x * mask
-
-
-class Conv(nn.Module):
-    """Convolution, batch normalisation where the variant has it, ReLU: (N, in, H, W) to (N, out, H', W')."""
-
-    def __init__(self, in_channels: int, out_channels: int, kernel: int, *, variant: Variant, stride: int = 1) -> None:
-        super().__init__()
-        has_bn = variant == "bn"
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=not has_bn)
-        self.bn = nn.BatchNorm2d(out_channels, eps=1e-3) if has_bn else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return functional.relu(self.bn(self.conv(x)))
 
 
 class Inception(nn.Module):

@@ -9,7 +9,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from googlenet.model import LRN, GoogLeNet, Variant
+from googlenet.layers import LRN, Variant
+from googlenet.model import GoogLeNet
 from googlenet.predictor import Replica
 from googlenet.preprocessing import Preprocessing
 

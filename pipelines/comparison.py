@@ -9,7 +9,7 @@ from googlenet.metrics import bootstrap_interval
 from pipelines.errors import UserError
 from pipelines.job_log import read_jobs
 from pipelines.outcomes import OUTCOMES, read_outcomes
-from pipelines.recipes import differences
+from pipelines.recipe import differences
 from pipelines.report import REPORT_JSON
 from pipelines.storage import Storage
 

@@ -30,7 +30,7 @@ from pipelines.preflight import PrecisionChoice
 from pipelines.prepare_dataset import BadImages, prepare_for_evaluation
 from pipelines.progress import say
 from pipelines.ray_session import connected, native_errors_in
-from pipelines.recipes import Recipe, check_policies
+from pipelines.recipe import Recipe, check_policies
 from pipelines.run_directory import ReplicaFiles, claim, finished_replicas, read_recipe
 from pipelines.run_lock import only_job_on
 from pipelines.storage import Storage

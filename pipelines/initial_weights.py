@@ -7,7 +7,7 @@ from googlenet.preprocessing import Preprocessing
 from googlenet.weight_files import read_weights
 from googlenet.weights import StoredNetwork, WeightsError, start_from
 from pipelines.errors import UserError
-from pipelines.recipes import Recipe
+from pipelines.recipe import Recipe
 from pipelines.storage import Storage
 
 

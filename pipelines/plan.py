@@ -10,7 +10,7 @@ from googlenet.crops import view_groups, views_of_all
 from pipelines.checkpoints import CHECKPOINTS_KEPT
 from pipelines.predictions import BYTES_PER_NUMBER, bytes_per_image, sorted_policies
 from pipelines.progress import duration, size
-from pipelines.recipes import Recipe
+from pipelines.recipe import Recipe
 from pipelines.resources import Resources, check_that_one_fits, window
 from pipelines.run_directory import finished_replicas
 from pipelines.sharded_prediction import IMAGES_PER_SHARD, Predictors

@@ -23,7 +23,7 @@ from pipelines.image_shards import ShardPlan, Source, plan_shards, write_shards
 from pipelines.image_sources import Images, images_to_train_on
 from pipelines.progress import say
 from pipelines.ray_session import connected, native_errors_in
-from pipelines.recipes import Recipe, differences
+from pipelines.recipe import Recipe, differences
 from pipelines.run_directory import DATASET
 from pipelines.run_lock import only_job_on
 from pipelines.storage import Storage

@@ -10,7 +10,7 @@ from pipelines.dataset import MANIFEST, read_manifest
 from pipelines.errors import UserError
 from pipelines.job_log import ENDED, INTERRUPTED, RUNNING, read_jobs
 from pipelines.progress import say
-from pipelines.recipes import Recipe
+from pipelines.recipe import Recipe
 from pipelines.report import REPORT_JSON
 from pipelines.run_directory import ReplicaFiles, finished_replicas, read_recipe
 from pipelines.run_lock import only_job_on

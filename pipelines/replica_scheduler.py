@@ -17,7 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from googlenet.arithmetic import Arithmetic
 from pipelines.allocator import KEEP_FREED_MEMORY
 from pipelines.progress import ProgressBoard, ReplicaStatus, TrainingDisplay
-from pipelines.recipes import Recipe
+from pipelines.recipe import Recipe
 from pipelines.resources import Resources, check_that_one_fits, window
 from pipelines.run_directory import ReplicaFiles, finished_replicas
 from pipelines.storage import Storage

@@ -6,7 +6,7 @@ from typing import Any
 
 from googlenet.arithmetic import FP32, Arithmetic
 from googlenet.data_parallel import ALONE, Share
-from pipelines.recipes import Recipe
+from pipelines.recipe import Recipe
 from pipelines.run_directory import ReplicaFiles
 from pipelines.storage import Storage
 

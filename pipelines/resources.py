@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import ray
 
 from pipelines.errors import UserError
-from pipelines.recipes import Recipe
+from pipelines.recipe import Recipe
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from pipelines.errors import UserError
 from pipelines.storage import Storage
 
 if TYPE_CHECKING:
-    from pipelines.recipes import Recipe  # needs PyTorch, which those who only look for a file do without
+    from pipelines.recipe import Recipe  # needs PyTorch, which those who only look for a file do without
 
 Kind = Literal["recipe", "evaluation"]
 RUN = "run.json"
@@ -103,7 +103,7 @@ def claim(run: Storage, kind: Kind, settings: dict[str, Any]) -> None:
     Raises:
         UserError: it belongs to other settings, or holds files that are no run.
     """
-    from pipelines.recipes import differences
+    from pipelines.recipe import differences
 
     if run.exists(RUN):
         if found := differences(run.read_json(RUN).get(kind, {}), settings):
@@ -125,7 +125,7 @@ def read_recipe(run: Storage) -> "Recipe":
     Raises:
         UserError: ``run`` is none.
     """
-    from pipelines.recipes import recipe_from_dict
+    from pipelines.recipe import recipe_from_dict
 
     if not run.exists(RUN) or "recipe" not in run.read_json(RUN):
         raise UserError(f"{run} holds no run of train_ensemble.py; name one with --run-dir, or weights with --weights")

@@ -25,7 +25,8 @@ from pipelines.plan import Counts, placement_line, plan_lines
 from pipelines.prepare_dataset import BadImages, find_images, prepare
 from pipelines.progress import duration, say
 from pipelines.ray_session import connected, native_errors_in
-from pipelines.recipes import Recipe, load_recipe, recipe_from_dict
+from pipelines.recipe import Recipe, recipe_from_dict
+from pipelines.recipes import load_recipe
 from pipelines.replica_scheduler import ReplicaFailure, train_replicas
 from pipelines.report import REPORT_PAGE
 from pipelines.resources import Resources

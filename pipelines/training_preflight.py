@@ -8,7 +8,7 @@ import math
 
 from googlenet.arithmetic import FP32, Arithmetic
 from pipelines.progress import duration
-from pipelines.recipes import Recipe
+from pipelines.recipe import Recipe
 from pipelines.resources import Resources
 from pipelines.run_directory import TRAINING
 from pipelines.storage import Storage

@@ -7,7 +7,7 @@ from typing import Any
 
 from googlenet.arithmetic import FP32, Arithmetic, Precision, can_compile, compile_network, profits_from_bf16
 from pipelines.allocator import KEEP_FREED_MEMORY
-from pipelines.recipes import Recipe
+from pipelines.recipe import Recipe
 from pipelines.resources import Resources
 from pipelines.worker_threads import use_own_cpus
 

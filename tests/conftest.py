@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.recipes import Recipe, demo
+from pipelines.recipe import Recipe
+from pipelines.recipes import demo
 from tests.servers import s3_server
 
 CLUSTER_CPUS = 2

@@ -13,7 +13,7 @@ from scipy import stats
 
 from experiments.ensembles import QUESTIONS, Answers, student_interval
 from experiments.view_order import errors_along, greedy_order, held_out_errors
-from pipelines.recipes import Recipe
+from pipelines.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.timeout(300)

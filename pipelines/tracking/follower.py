@@ -10,7 +10,7 @@ from typing import Any
 
 from pipelines.dataset import Manifest
 from pipelines.errors import UserError
-from pipelines.recipes import Recipe
+from pipelines.recipe import Recipe
 from pipelines.run_directory import SYSTEM, finished_replicas
 from pipelines.storage import Storage
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pipelines.dataset import Manifest
 from pipelines.predictions import Ensemble
-from pipelines.recipes import Recipe
+from pipelines.recipe import Recipe
 from pipelines.report import REPORT_JSON
 from pipelines.run_directory import replica_number
 from pipelines.storage import Storage

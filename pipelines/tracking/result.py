@@ -9,7 +9,7 @@ from typing import Any
 from pipelines.dataset import Manifest
 from pipelines.job_log import read_jobs, stage_seconds
 from pipelines.outcomes import cell_name
-from pipelines.recipes import Recipe
+from pipelines.recipe import Recipe
 from pipelines.report import COST_JSON, REPORT_JSON
 from pipelines.run_directory import JOBS, REPORT, ReplicaFiles, read_metrics
 from pipelines.storage import Storage

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pipelines.errors import UserError
-from pipelines.recipes import Recipe
+from pipelines.recipe import Recipe
 from pipelines.run_directory import replica_name, run_id
 from pipelines.storage import Storage
 

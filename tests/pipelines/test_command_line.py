@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.recipes import Recipe, recipe_from_dict
+from pipelines.recipe import Recipe, recipe_from_dict
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 
 from pipelines.comparison import comparison, read_finished
 from pipelines.errors import UserError
-from pipelines.recipes import Recipe
+from pipelines.recipe import Recipe
 from pipelines.report import write_report
 from pipelines.run_directory import claim
 from pipelines.storage import Storage

@@ -25,7 +25,7 @@ from pipelines.evaluate_ensemble import Arguments, evaluate_elsewhere
 from pipelines.evaluation import Settings, evaluate
 from pipelines.predictions import Ensemble, read_ensemble
 from pipelines.preflight import Preflight, cost_line, decide
-from pipelines.recipes import Recipe
+from pipelines.recipe import Recipe
 from pipelines.sharded_prediction import PredictionJob, Predictors, missing_shards, predict
 from pipelines.storage import Storage
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipelines.recipes import Recipe
+from pipelines.recipe import Recipe
 from pipelines.train_ensemble import Arguments, run_job
 
 ROOT = Path(__file__).parents[2]

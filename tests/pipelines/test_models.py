@@ -231,7 +231,7 @@ class Registry:
     """Registered versions of given errors, in a store of their own."""
 
     def __init__(self, folder: Path) -> None:
-        from pipelines.recipes import Recipe
+        from pipelines.recipe import Recipe
         from pipelines.run_directory import claim
 
         run = Storage.at(str(folder / "run"))

@@ -21,7 +21,7 @@ import pipelines.run_lock
 from pipelines.dataset import read_manifest
 from pipelines.errors import UserError
 from pipelines.object_store import store_failure
-from pipelines.recipes import Recipe
+from pipelines.recipe import Recipe
 from pipelines.run_lock import LOCK, only_job_on
 from pipelines.shard_cache import folder
 from pipelines.storage import Storage

@@ -15,7 +15,7 @@ from googlenet.records import RecordsError
 from pipelines.dataset import check_shards, image_ids, open_records, read_manifest
 from pipelines.errors import UserError
 from pipelines.prepare_dataset import prepare
-from pipelines.recipes import Recipe
+from pipelines.recipe import Recipe
 from pipelines.storage import Storage
 
 pytestmark = pytest.mark.timeout(120)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import UserError
-from pipelines.recipes import RECIPES, Recipe, differences, load_recipe, recipe_from_dict
+from pipelines.recipe import Recipe, differences, recipe_from_dict
+from pipelines.recipes import RECIPES, load_recipe
 
 
 @pytest.mark.parametrize("name", RECIPES)

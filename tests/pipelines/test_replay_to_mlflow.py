@@ -16,7 +16,7 @@ import pytest
 from mlflow import MlflowClient
 
 from pipelines.errors import UserError
-from pipelines.recipes import Recipe
+from pipelines.recipe import Recipe
 from pipelines.replay_to_mlflow import replay
 from pipelines.report import write_report
 from pipelines.review import bring_up_to_date, newest_run

@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 
 from googlenet.arithmetic import FP32
-from pipelines.recipes import Recipe
+from pipelines.recipe import Recipe
 from pipelines.replica_scheduler import train_replicas
 from pipelines.replica_task import ReplicaTask
 from pipelines.replica_training import train_replica

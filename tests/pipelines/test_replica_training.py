@@ -10,7 +10,7 @@ import torch
 
 import pipelines.replica_training
 from googlenet.loop import StepResult
-from pipelines.recipes import Recipe
+from pipelines.recipe import Recipe
 from pipelines.replica_task import ReplicaTask
 from pipelines.replica_training import train_replica
 from pipelines.storage import Storage

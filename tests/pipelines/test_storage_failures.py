@@ -13,7 +13,7 @@ from googlenet.records import RecordsError
 from pipelines.command_line import run_command, storage_failure
 from pipelines.errors import UserError
 from pipelines.evaluate_ensemble import evaluate_run
-from pipelines.recipes import Recipe
+from pipelines.recipe import Recipe
 from pipelines.replica_task import ReplicaTask
 from pipelines.replica_training import train_replica
 from pipelines.storage import Storage

@@ -20,7 +20,7 @@ from mlflow import MlflowClient
 
 from pipelines.dataset import read_manifest
 from pipelines.errors import UserError
-from pipelines.recipes import Recipe
+from pipelines.recipe import Recipe
 from pipelines.report import write_report
 from pipelines.run_directory import claim
 from pipelines.storage import Storage

@@ -9,7 +9,8 @@ from googlenet.arithmetic import FP32, Arithmetic, can_compile, profits_from_bf1
 from googlenet.complexity import forward_flops
 from googlenet.model import GoogLeNet
 from pipelines import training_preflight
-from pipelines.recipes import Recipe, demo, finetune, paper
+from pipelines.recipe import Recipe
+from pipelines.recipes import demo, finetune, paper
 from pipelines.resources import Resources
 from pipelines.storage import Storage
 from pipelines.training_preflight import training_arithmetic, training_line

@@ -1,0 +1,241 @@
+"""What a run computes: the recipe, a frozen dataclass, and its form as text.
+
+A recipe holds all that decides the result; how it is carried out (how many CPUs, which tracking server) is told to
+the commands separately and may change between two starts of the same run.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from googlenet.augment import INTERPOLATIONS, Sampling
+from googlenet.crops import CROP_POLICIES, Policy, policy_scales_px, scales_px
+from googlenet.initialisation import Initialisation
+from googlenet.layers import LRN, Variant
+from googlenet.optim import LearningRate, Schedule
+from pipelines.errors import UserError
+
+# Five halvings have to leave something.
+MIN_CROP_PX = 35
+PreprocessingName = Literal["caffe", "scratch"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides the result of a run. The defaults are the paper's, or Caffe's where the paper is silent."""
+
+    name: str = "paper"
+    """Label of the recipe; without effect."""
+
+    # Data
+    data: str = ""
+    """Image folder (train/<class>/*, val/<class>/*, or <class>/*), or 'embedded' for the built-in digits."""
+    data_seed: int = 0
+    """Seed of the embedded data set."""
+    val_percent: float = 10.0
+    """Share of each class that becomes validation, in percent, where the folder has no split."""
+    images_per_shard: int = 256
+    """Images in one Parquet shard."""
+    stored_short_side_px: int | None = None
+    """Store larger images shrunk to this shorter side, as JPEG of quality 95; None keeps every original byte."""
+
+    # Network
+    crop_px: int = 224
+    """Side of the network's input, a multiple of 7; the test scales are 8/7 to 11/7 of it."""
+    variant: Variant = "paper"
+    """'paper' (LRN, 5x5, no BN) or 'bn' (torchvision's)."""
+    width: float = 1.0
+    """Factor on every channel count."""
+    wide_replica_width: float | None = None
+    """Width of the last replica, where it shall be a wider one as in the paper."""
+    aux_heads: bool = True
+    """Train with the two auxiliary classifiers."""
+    lrn: LRN = "caffe"
+    """Constants of the local response normalisation of the variant 'paper', or 'none'."""
+    dropout: float = 0.4
+    """Share dropped before the classifier."""
+    aux_dropout: float = 0.7
+    """Share dropped in the auxiliary heads."""
+    initialisation: Initialisation = "xavier"
+    """Scheme of the initial weights."""
+    preprocessing: PreprocessingName = "caffe"
+    """'caffe' (BGR, mean subtraction) or 'scratch' (RGB, mean and standard deviation); weights bring their own."""
+    init_weights: str = ""
+    """Weights to start from (.safetensors, Caffe's .npz, torchvision's .pth), with the preprocessing they bring."""
+
+    # Ensemble
+    replicas: int = 7
+    """Number of replicas."""
+    weights_seed: int = 0
+    """Seed of the initial weights."""
+    shared_initial_weights: bool = True
+    """All replicas start from the same weights, as the paper's did; else replica k from weights_seed + k."""
+    sampling_seed: int = 0
+    """Replica k draws order and samples from sampling_seed + k."""
+    workers_per_replica: int = 1
+    """Data-parallel workers of each replica, which share its batches; changes the result by rounding only."""
+    min_workers_per_replica: int | None = None
+    """Train with fewer workers, down to this number, while the cluster has no more; None waits for all."""
+    training_precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Of the training; 'auto' takes bf16 for long runs where the hardware is faster with it."""
+
+    # Sampling
+    areas: tuple[tuple[float, float], ...] = ((0.08, 1.0),)
+    """Ranges of a sample's share of the image's area; replica k takes range k modulo their number."""
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    """Range of a sample's width over height."""
+    interpolations: tuple[str, ...] = tuple(INTERPOLATIONS)
+    """Interpolations, drawn with equal probability."""
+    mirror: bool = True
+    """Mirror half of the samples."""
+    photometric: tuple[float, float] | None = (0.5, 1.5)
+    """Range of the factors of contrast, brightness and colour; None for no distortion."""
+    lighting_sigma: float = 0.1
+    """Standard deviation of the lighting noise; 0 for none."""
+
+    # Optimisation
+    epochs: int = 250
+    """Passes over the training images."""
+    batch_size: int = 32
+    """Images in a step."""
+    learning_rate: float = 0.01
+    """Rate before any decay."""
+    schedule: Schedule = "paper"
+    """'paper' (-4 % every 8 epochs) or 'cosine'."""
+    warmup_epochs: float = 0.0
+    """Epochs of linear rise from zero."""
+    momentum: float = 0.9
+    """Momentum of SGD."""
+    weight_decay: float = 2e-4
+    """L2 penalty on weights."""
+    decay_biases: bool = True
+    """Penalise biases and normalisation scales as well."""
+    label_smoothing: float = 0.0
+    """Share of the target spread over all classes."""
+    max_gradient_norm: float | None = None
+    """Scale gradients down to this norm."""
+    polyak_epochs: float = 8.0
+    """Horizon of the average of the weights."""
+    dead_head_epochs: float = 1.0
+    """Raise the alarm about a classifier that only guesses after so many epochs; 0 for never."""
+    on_dead_head: Literal["warn", "stop"] = "warn"
+    """What follows the alarm: a warning, or the end of that replica."""
+
+    # Evaluation
+    policies: tuple[int | str, ...] = CROP_POLICIES
+    """Crop policies to evaluate: 1, 10, 144, or scales in pixels such as 256+320, with 36 crops at each."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Of the evaluation; 'auto' takes bf16 for long work where it is fast and was seen to answer like fp32."""
+
+    def __post_init__(self) -> None:
+        self._check_ranges()
+        if self.least_workers > self.workers_per_replica:
+            raise UserError(
+                f"min_workers_per_replica must be at most the {self.workers_per_replica} workers_per_replica, "
+                f"got {self.min_workers_per_replica}"
+            )
+        try:
+            scales_px(self.crop_px)
+            for replica in range(len(self.areas)):
+                self.sampling(replica)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+
+    def _check_ranges(self) -> None:
+        at_least = {
+            "workers_per_replica": 1, "min_workers_per_replica": 1,
+            "replicas": 1, "epochs": 1, "batch_size": 1, "images_per_shard": 1, "width": 1e-3, "data_seed": 0,
+            "weights_seed": 0, "sampling_seed": 0, "warmup_epochs": 0, "weight_decay": 0, "polyak_epochs": 0,
+            "dead_head_epochs": 0,
+            "stored_short_side_px": 1,
+            "crop_px": MIN_CROP_PX,
+        }  # fmt: skip
+        for name, least in at_least.items():
+            if (value := getattr(self, name)) is not None and value < least:
+                raise UserError(f"{name} must be at least {least}, got {value}")
+        for name in ("dropout", "aux_dropout", "momentum", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        for name in ("learning_rate", "max_gradient_norm", "wide_replica_width"):
+            if (value := getattr(self, name)) is not None and value <= 0:
+                raise UserError(f"{name} must be positive, got {value}")
+        if not 0 < self.val_percent < 100:
+            raise UserError(f"val_percent must be between 0 and 100, got {self.val_percent}")
+        if not self.areas:
+            raise UserError("areas must hold at least one range")
+        if self.init_weights and self.wide_replica_width:
+            raise UserError("wide_replica_width cannot be combined with init_weights, which are of one width")
+        check_policies(self.policies, self.crop_px)
+
+    def sampling(self, replica: int) -> Sampling:
+        """How replica ``replica`` draws its samples."""
+        area = self.areas[replica % len(self.areas)]
+        return Sampling(area, self.aspect, self.interpolations, self.mirror, self.photometric, self.lighting_sigma)
+
+    def rate(self) -> LearningRate:
+        """The learning rate by epoch."""
+        return LearningRate(self.learning_rate, self.schedule, self.warmup_epochs, self.epochs)
+
+    @property
+    def least_workers(self) -> int:
+        """Workers without which a replica does not train."""
+        return self.min_workers_per_replica or self.workers_per_replica
+
+    def replica_width(self, replica: int) -> float:
+        """Width factor of replica ``replica``."""
+        is_wide = self.wide_replica_width is not None and replica == self.replicas - 1
+        return self.wide_replica_width if is_wide and self.wide_replica_width else self.width
+
+    def replica_weights_seed(self, replica: int) -> int:
+        """Seed of the initial weights of replica ``replica``."""
+        return self.weights_seed + (0 if self.shared_initial_weights else replica)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it comes back from JSON: lists instead of tuples."""
+        values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return values
+
+
+def check_policies(policies: Sequence[Policy], crop_px: int) -> None:
+    """Refuse crop policies that do not exist or are named twice.
+
+    Raises:
+        UserError: it is so.
+    """
+    if not policies or len(set(map(str, policies))) < len(policies):
+        raise UserError(f"policies must name at least one crop policy, each once, got {tuple(policies)}")
+    try:
+        for policy in policies:
+            policy_scales_px(policy, crop_px)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def recipe_from_dict(values: dict[str, Any]) -> Recipe:
+    """Inverse of :meth:`Recipe.to_dict`; absent fields take their defaults.
+
+    Raises:
+        UserError: an unknown field, or a value of the wrong type or out of its range.
+    """
+    known = {field.name for field in fields(Recipe)}
+    if unknown := sorted(set(values) - known):
+        raise UserError(f"unknown recipe field {', '.join(unknown)}; the fields are {', '.join(sorted(known))}")
+    try:
+        return TypeAdapter(Recipe).validate_python(values)
+    except ValidationError as error:
+        problems = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise UserError("; ".join(problems)) from error
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """One line for each field that differs, those that only one side knows included; a label may differ."""
+    absent = "(absent)"
+    names = dict.fromkeys([*old, *new])
+    return [
+        f"{name}: {old.get(name, absent)!r} there, {new.get(name, absent)!r} now"
+        for name in names
+        if name != "name" and old.get(name, absent) != new.get(name, absent)
+    ]
