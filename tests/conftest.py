@@ -8,6 +8,7 @@ from pathlib import Path
 import jaxtyping
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
 
 from pipelines.recipe import Recipe
@@ -15,6 +16,9 @@ from pipelines.recipes import demo
 from tests.servers import s3_server
 
 CLUSTER_CPUS = 2
+# The same examples each time, on however busy a machine.
+settings.register_profile("suite", derandomize=True, deadline=None)
+settings.load_profile("suite")
 
 
 @pytest.fixture

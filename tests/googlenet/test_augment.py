@@ -4,6 +4,8 @@ import colorsys
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
 from googlenet import augment
@@ -115,3 +117,32 @@ def test_colour_factor_zero_is_grey() -> None:
 def test_impossible_sampling_is_refused(arguments: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(arguments))):
         Sampling(**arguments)  # type: ignore[arg-type]
+
+
+SIDES = st.integers(1, 400)
+
+
+@given(
+    SIDES, SIDES, st.floats(0.01, 1), st.floats(0.01, 1), st.floats(0.3, 3), st.floats(0.3, 3), st.integers(0, 2**31)
+)
+def test_a_patch_lies_inside_its_image_whatever_may_be_drawn(
+    width: int, height: int, area_a: float, area_b: float, aspect_a: float, aspect_b: float, seed: int
+) -> None:
+    sampling = Sampling(area=tuple(sorted((area_a, area_b))), aspect=tuple(sorted((aspect_a, aspect_b))))
+    patch = draw_patch(width, height, sampling, numpy_generator(seed, "sampling", 0, 0))
+    assert patch.width >= 1
+    assert patch.height >= 1
+    assert 0 <= patch.left <= width - patch.width
+    assert 0 <= patch.top <= height - patch.height
+
+
+@given(st.integers(200, 2000), st.floats(0.05, 0.6), st.floats(0.05, 0.6), st.integers(0, 2**31))
+def test_a_patch_keeps_to_the_area_and_aspect_asked_for(side: int, area_a: float, area_b: float, seed: int) -> None:
+    """Up to 60 % of a square image every patch of aspect 3/4 to 4/3 fits, and rounding moves a side by half a pixel."""
+    sampling = Sampling(area=tuple(sorted((area_a, area_b))))
+    patch = draw_patch(side, side, sampling, numpy_generator(seed, "sampling", 0, 0))
+    smallest, largest = sampling.area
+    rounding = (patch.width + patch.height + 1) / 2
+    assert smallest * side**2 - rounding <= patch.width * patch.height <= largest * side**2 + rounding
+    assert (patch.width - 0.5) / (patch.height + 0.5) <= 4 / 3
+    assert (patch.width + 0.5) / (patch.height - 0.5) >= 3 / 4

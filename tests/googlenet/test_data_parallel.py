@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from hypothesis import given
+from hypothesis import strategies as st
 
 from googlenet import GoogLeNet
 from googlenet.data_parallel import Share, parallel_network, synchronised_model
@@ -71,3 +73,10 @@ def test_batch_normalisation_over_several_workers_is_refused_on_a_cpu() -> None:
     assert synchronised_model(model, Share()) is model
     with pytest.raises(ValueError, match="GPUs"):
         synchronised_model(model, Share(0, 2))
+
+
+@given(st.integers(0, 100), st.integers(1, 12))
+def test_the_shares_of_a_batch_are_the_batch(images: int, workers: int) -> None:
+    shares = [Share(rank, workers).of(list(range(images))) for rank in range(workers)]
+    assert sorted(index for share in shares for index in share) == list(range(images))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1

@@ -4,6 +4,8 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from googlenet.epoch_order import SHUFFLED_IMAGES, ComputedPermutation, EpochOrder
 from googlenet.randomness import numpy_generator
@@ -60,3 +62,11 @@ def test_a_batch_of_a_million_records_costs_no_memory_that_grows_with_them() -> 
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.1 * peaks[0] < 1_000_000
+
+
+@given(st.integers(0, 70_000), st.integers(0, 2**31), st.integers(0, 300), st.integers(1, 5000))
+def test_the_batches_of_any_epoch_hold_every_record_once(number: int, seed: int, epoch: int, batch_size: int) -> None:
+    order = EpochOrder(number, seed, epoch)
+    batches = [order[first : first + batch_size] for first in range(0, number, batch_size)]
+    assert all(len(batch) == batch_size for batch in batches[:-1])
+    assert sorted(index for batch in batches for index in batch.tolist()) == list(range(number))

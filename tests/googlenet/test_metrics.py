@@ -3,6 +3,7 @@
 from fractions import Fraction
 from itertools import combinations
 
+import jaxtyping
 import numpy as np
 import pytest
 from hypothesis import given
@@ -120,3 +121,44 @@ def test_an_interval_is_the_same_to_the_last_bit_in_whatever_order_its_images_ar
     backwards = bootstrap_interval(np.asfortranarray(values)[:, ::-1], resamples=200)
     assert np.array_equal(backwards[0][::-1], low)
     assert np.array_equal(backwards[1][::-1], high)
+
+
+SOME = hnp.arrays(np.float64, (8, 3, 6), elements=st.floats(0, 1, width=16))
+LABELS = hnp.arrays(np.int64, 8, elements=st.integers(0, 5))
+
+
+@given(SOME, LABELS, st.permutations(range(8)), st.permutations(range(3)))
+def test_neither_the_order_of_images_nor_of_replicas_matters(
+    probabilities: np.ndarray, labels: np.ndarray, images: list[int], replicas: list[int]
+) -> None:
+    first, second = EnsembleTally(3, 1), EnsembleTally(3, 1)
+    first.update(probabilities[:, :, None], labels)
+    second.update(probabilities[images][:, replicas][:, :, None], labels[images])
+    for members in first.ensembles:
+        renamed = tuple(sorted(replicas.index(member) for member in members))
+        # Halves, quarters and so on add up without rounding, so that ties stay ties in any order.
+        assert first.wrong[first.number_of(*members)].tolist() == second.wrong[second.number_of(*renamed)].tolist()
+
+
+@given(hnp.arrays(np.float64, (8, 1, 6), elements=st.floats(0, 1, width=16)), LABELS)
+def test_an_ensemble_of_one_replica_many_times_errs_like_that_one(
+    probabilities: np.ndarray, labels: np.ndarray
+) -> None:
+    tally = EnsembleTally(3, 1)
+    tally.update(np.repeat(probabilities, 3, axis=1)[:, :, None], labels)
+    assert (tally.wrong == tally.wrong[0]).all()
+
+
+@given(hnp.arrays(np.float64, (12, 2), elements=st.floats(-100, 100)))
+def test_an_interval_lies_between_the_smallest_and_the_largest_value(values: np.ndarray) -> None:
+    low, high = bootstrap_interval(values, resamples=50)
+    rounding = 1e-9
+    assert (values.min(axis=0) - rounding <= low).all()
+    assert (low <= high).all()
+    assert (high <= values.max(axis=0) + rounding).all()
+
+
+def test_shapes_that_do_not_fit_are_found_at_the_call() -> None:
+    """What the annotations say is checked in the whole suite."""
+    with pytest.raises(jaxtyping.TypeCheckError, match="labels"):
+        label_rank(np.zeros((4, 3)), np.zeros(5, np.int64))
