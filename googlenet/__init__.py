@@ -3,10 +3,10 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from googlenet.model import GoogLeNet, Outputs
+    from googlenet.model import GoogLeNet
     from googlenet.weight_files import load_weights
 
-__all__ = ["GoogLeNet", "Outputs", "load_weights"]
+__all__ = ["GoogLeNet", "load_weights"]
 
 
 def __getattr__(name: str) -> Any:

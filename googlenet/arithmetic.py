@@ -1,4 +1,4 @@
-"""The arithmetic of inference: precision, and whether the network is compiled."""
+"""In which arithmetic a network computes: precision, and whether it is compiled."""
 
 import os
 import shutil
@@ -18,7 +18,8 @@ class Arithmetic:
     """How predictions are computed.
 
     Attributes:
-        precision: of weights and activations; softmax and averages are float64 always.
+        precision: of activations, in inference of weights too; softmax and averages are float64 always, weights in
+            training fp32.
         compiled: by ``torch.compile``; other bits, the same figures, fewer seconds once it is compiled.
     """
 

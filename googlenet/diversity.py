@@ -21,7 +21,7 @@ class DisagreementTally:
         self._different += (answers[:, :, None] != answers[:, None, :]).sum(axis=0)
 
     def percent(self) -> Float64[np.ndarray, "k k"]:
-        """(K, K) share of images with different top-1 answers."""
+        """(K, K) images with different top-1 answers, in percent."""
         share: Float64[np.ndarray, "k k"] = 100 * self._different / self._images
         return share
 
@@ -29,7 +29,7 @@ class DisagreementTally:
 def gains(disagreement: Float64[np.ndarray, "k k"], errors: dict[tuple[int, ...], float]) -> list[dict[str, Any]]:
     """For each pair of replicas its disagreement, and how much lower its error is than the mean of the two alone.
 
-    ``errors`` are in percent, by the members of an ensemble.
+    ``errors`` are in percent, by the members of an ensemble; so are disagreement and gain, in percentage points.
     """
     return [
         {

@@ -12,7 +12,7 @@ from googlenet.loop import StepResult
 
 # A head whose mean loss stays above this share of ln(classes) has learned nothing.
 GUESSING_SHARE = 0.99
-MAX_WINDOW_STEPS = 500
+MAX_PERIOD_STEPS = 500
 CURES = (
     "try a lower or a higher --learning-rate, --warmup-epochs 1, --max-gradient-norm 5, --initialisation he, "
     "or --variant bn"
@@ -61,10 +61,10 @@ class HeadMonitor:
         for name, loss in result.losses.items():
             self._sums[name] = self._sums.get(name, 0.0) + loss
         self._steps += 1
-        if self._steps >= min(self.patience_steps, MAX_WINDOW_STEPS):
-            self._close_window(result.step)
+        if self._steps >= min(self.patience_steps, MAX_PERIOD_STEPS):
+            self._close_period(result.step)
 
-    def _close_window(self, step: int) -> None:
+    def _close_period(self, step: int) -> None:
         guessing = math.log(self.num_classes)
         for name, total in self._sums.items():
             mean = total / self._steps

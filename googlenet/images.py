@@ -54,7 +54,7 @@ def decode_rgb(data: bytes) -> Pixels:
             # Pillow stretches no grey values: 16-bit and floating-point greyscale has to be brought to 8 bits first.
             upright = ImageOps.exif_transpose(_to_8_bit(image))
             return np.asarray(_to_rgb(upright))
-    except ImageDecodeError:
+    except (ImageDecodeError, MemoryError):  # one that does not fit into memory may be whole
         raise
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, struct.error, ValueError and others
         raise ImageDecodeError(_reason(error)) from error

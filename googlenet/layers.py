@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 Variant = Literal["paper", "bn"]
+MAX_WIDTH = 16
 
 
 class LRNConstants(NamedTuple):

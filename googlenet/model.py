@@ -19,6 +19,7 @@ from torch.nn import functional
 from googlenet.layers import (
     LRN,
     LRN_CONSTANTS,
+    MAX_WIDTH,
     NO_MASKS,
     Conv,
     Dropout,
@@ -203,7 +204,7 @@ def _check_arguments(num_classes: int, variant: str, width: float, lrn: str) -> 
         raise ValueError(f"num_classes must be at least 2, got {num_classes}")
     if variant not in ("paper", "bn"):
         raise ValueError(f"variant must be 'paper' or 'bn', got {variant!r}")
-    if not 0 < width <= 16:
-        raise ValueError(f"width must be in (0, 16], got {width}")
+    if not 0 < width <= MAX_WIDTH:
+        raise ValueError(f"width must be in (0, {MAX_WIDTH}], got {width}")
     if lrn not in (*LRN_CONSTANTS, "none"):
         raise ValueError(f"lrn must be one of {[*LRN_CONSTANTS, 'none']}, got {lrn!r}")

@@ -11,6 +11,7 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
+# Only ever add at the end: a stream's position is part of the key of its numbers.
 Stream = Literal["initial_weights", "order", "sampling", "dropout", "bootstrap", "embedded_dataset"]
 
 

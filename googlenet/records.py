@@ -50,6 +50,14 @@ class OpensFiles(Protocol):
         """
 
 
+@runtime_checkable
+class KeepsCopies(Protocol):
+    """A filesystem that opens copies of files which lie elsewhere."""
+
+    def forget(self, path: str) -> bool:
+        """Drop the copy of a file, which is damaged; whether there was one."""
+
+
 class RecordsError(OSError):
     """A shard cannot be read as it was written.
 
@@ -107,12 +115,7 @@ class Records(Sequence[Record]):
             raise IndexError(f"record {index} of {len(self)}")
         shard = bisect_right(self._ends, index)
         row = index - (self._ends[shard - 1] if shard else 0)
-        try:
-            group = self._row_group(shard, row // ROW_GROUP_IMAGES)
-        except (OSError, pa.ArrowInvalid) as error:
-            failure = RecordsError(f"{self._paths[shard]} is damaged or out of reach: {error}")
-            failure.is_damaged = isinstance(error, pa.ArrowInvalid) or any(sign in str(error) for sign in DAMAGE)
-            raise failure from error
+        group = self._readable_row_group(shard, row // ROW_GROUP_IMAGES)
         at = row % ROW_GROUP_IMAGES
         return Record(*(group.column(name)[at].as_py() for name in ("image_id", "image", "label")))
 
@@ -123,6 +126,18 @@ class Records(Sequence[Record]):
     def share_cache(self, processes: int) -> None:
         """Keep to a part of the bound, where so many processes read side by side."""
         self._cache_bytes //= processes
+
+    def _readable_row_group(self, shard: int, group: int) -> pa.Table:
+        try:
+            return self._row_group(shard, group)
+        except (OSError, pa.ArrowInvalid) as error:
+            is_damaged = isinstance(error, pa.ArrowInvalid) or any(sign in str(error) for sign in DAMAGE)
+            self._files.pop(shard, None)
+            if is_damaged and isinstance(self._filesystem, KeepsCopies) and self._filesystem.forget(self._paths[shard]):
+                return self._readable_row_group(shard, group)
+            failure = RecordsError(f"{self._paths[shard]} is damaged or out of reach: {error}")
+            failure.is_damaged = is_damaged
+            raise failure from error
 
     def _row_group(self, shard: int, group: int) -> pa.Table:
         key = shard, group

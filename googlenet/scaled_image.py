@@ -20,7 +20,11 @@ class ScaledImage:
 
     @classmethod
     def decode(cls, data: bytes, scales_px: Sequence[int]) -> "ScaledImage":
-        """Decode, and scale the shorter side to each of ``scales_px``; once for all views and replicas."""
+        """Decode, and scale the shorter side to each of ``scales_px``; once for all views and replicas.
+
+        Raises:
+            ImageDecodeError: the bytes are no image that can be decoded.
+        """
         image = decode_rgb(data)
         height, width = image.shape[:2]
         return cls(width, height, tuple(scale_image(image, scales_px)))

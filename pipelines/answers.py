@@ -47,7 +47,7 @@ def write_answers(run: Storage, ensemble: Ensemble) -> str:
     lines = [f"{row['image_id']}: {row['answer_1']} ({row['probability_1']:.3f})" for row in shown]
     if seen.total() > len(shown):
         lines.append(f"and {seen.total() - len(shown)} more")
-    return "\n".join([*lines, f"answers: {run}/{ANSWERS_CSV}, {run}/{ANSWERS_PARQUET}"])
+    return "\n".join([*lines, f"answers: {run.below(ANSWERS_CSV)}, {run.below(ANSWERS_PARQUET)}"])
 
 
 def _schema(ensemble: Ensemble) -> pa.Schema:

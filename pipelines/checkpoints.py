@@ -67,7 +67,7 @@ class Checkpoints:
             checkpoint = _read(name, self._folder.read(name))
             if checkpoint is not None:
                 return checkpoint
-            on_damaged(f"{self._folder}/{name}")
+            on_damaged(str(self._folder.below(name)))
             self._folder.delete(name)
         return None
 

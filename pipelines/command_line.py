@@ -17,7 +17,7 @@ from pipelines.object_store import store_failure
 from pipelines.storage import Storage
 
 T = TypeVar("T")
-WRAPPED = re.compile(r"^(?:\w+\.)*(RecordsError|OSError): ((?:\[Errno (\d+)\])?.*)$", re.MULTILINE)
+WRAPPED = re.compile(r"^(?:\w+\.)*(\w+Error): ((?:\[Errno (\d+)\])?.*)$", re.MULTILINE)
 
 STORAGE_EXIT_CODE = 1
 # What a disk or a server answers when it cannot; anything else may be a fault of this program.
@@ -78,8 +78,9 @@ def storage_failure(error: BaseException) -> str | None:
         current = getattr(current, "cause", None) or current.__cause__
     # What Ray Data wraps comes to the driver as text alone.
     for kind, text, number in WRAPPED.findall(str(error)):
-        if kind != "OSError" or (number and int(number) in STORAGE_ERRNOS):
+        # Python has classes of its own for some numbers: PermissionError, TimeoutError.
+        if kind == "RecordsError" or (number and int(number) in STORAGE_ERRNOS):
             return str(text)
-        if answer := store_failure(text):
+        if kind == "OSError" and (answer := store_failure(text)):
             return answer
     return None

@@ -93,7 +93,7 @@ def read_manifest(run: Storage) -> Manifest:
     return Manifest.from_dict(run.read_json(MANIFEST))
 
 
-def check_that_it_is_there(run: Storage) -> None:
+def check_run_directory(run: Storage) -> None:
     """Make sure that nobody has taken the run directory away; what is written to a new one in its place is lost.
 
     Raises:
@@ -115,7 +115,7 @@ def check_shards(run: Storage, manifest: Manifest) -> None:
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise UserError(
-            f"{run}/{DATASET}/{problems[0]}{more}; put the prepared file back, or prepare in a new --run-dir"
+            f"{run.below(DATASET)}: {problems[0]}{more}; put the prepared file back, or prepare in a new --run-dir"
         )
 
 

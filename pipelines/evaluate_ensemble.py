@@ -1,4 +1,4 @@
-"""Stage 3: every view of every validation image through every replica, sharded over the cluster with Ray Data.
+"""The evaluation: every view of every validation image through every replica, sharded over the cluster with Ray Data.
 
     python pipelines/evaluate_ensemble.py --run-dir RUN
     python pipelines/evaluate_ensemble.py --run-dir RUN --data PHOTOS
@@ -31,6 +31,7 @@ from pipelines.prepare_dataset import BadImages, prepare_for_evaluation
 from pipelines.progress import say
 from pipelines.ray_session import connected, native_errors_in
 from pipelines.recipe import Recipe, check_policies
+from pipelines.report import REPORT_PAGE
 from pipelines.run_directory import ReplicaFiles, claim, finished_replicas, read_recipe
 from pipelines.run_lock import only_job_on
 from pipelines.storage import Storage
@@ -168,17 +169,20 @@ def evaluate_elsewhere(trained: Storage, recipe: Recipe, arguments: Arguments) -
     """Evaluate a training run's replicas on other images than its own; the table, or the answers, as text."""
     data = absolute_data(arguments.data)
     check_policies(arguments.policies, recipe.crop_px)
-    # The folder's own name for people; a digest, so that evaluations of two such folders, or with other crops, coexist.
-    key = json.dumps([data, sorted_policies(arguments.policies), arguments.precision, arguments.unlabelled])
+    images = _find_images(data, read_manifest(trained).classes, arguments, recipe.data_seed)
+    # The folder's own name for people; a digest, so that evaluations of two such folders, or of the same one with other
+    # images or crops, coexist.
+    key = json.dumps(
+        [data, images[1].digest, sorted_policies(arguments.policies), arguments.precision, arguments.unlabelled]
+    )
     readable = re.sub(r"[^\w.-]+", "_", Path(data.partition("?")[0]).name)
     name = f"{readable}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
     run = trained.below(f"evaluations/{name}")
-    images = _find_images(data, read_manifest(trained).classes, arguments, recipe.data_seed)
     manifest = prepare_for_evaluation(run, data, images, arguments.bad_images)
     say(f"data: {manifest.summary()}")
     replicas = finished_replicas(trained, recipe.replicas)
     text = evaluate(run, trained, replicas, manifest, _settings(arguments, recipe.crop_px))
-    return text if arguments.unlabelled else f"{text}\nreport: {run}/report/report.md"
+    return text if arguments.unlabelled else f"{text}\nreport: {run.below(REPORT_PAGE)}"
 
 
 def _main() -> None:

@@ -16,6 +16,7 @@ from pipelines.report import write_report
 from pipelines.run_directory import ReplicaFiles, replica_name
 from pipelines.sharded_prediction import PredictionJob, Predictors, images_of, missing_shards, predict
 from pipelines.storage import Storage
+from pipelines.weight_storage import read_replica
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def evaluate(run: Storage, trained: Storage, replicas: Sequence[int], manifest: 
     ``replicas`` are numbers of those whose weights lie in ``trained``. Needs a connection to a Ray cluster.
 
     Raises:
-        UserError: there is no replica.
+        UserError: there is no replica, or one whose weights are damaged.
     """
     if not replicas:
         raise UserError(f"no replica of {trained} is finished; run train_ensemble.py on it again")
@@ -51,7 +52,7 @@ def evaluate(run: Storage, trained: Storage, replicas: Sequence[int], manifest: 
     weights = tuple(ReplicaFiles(replica).weights for replica in replicas)
     ensemble = Ensemble(
         replicas=tuple(replica_name(replica) for replica in replicas),
-        weights_digests=tuple(hashlib.sha256(trained.read(name)).hexdigest() for name in weights),
+        weights_digests=tuple(hashlib.sha256(read_replica(trained, name)[0]).hexdigest() for name in weights),
         policies=sorted_policies(settings.policies),
         crop_px=settings.crop_px,
         classes=manifest.classes,

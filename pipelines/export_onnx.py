@@ -15,6 +15,7 @@ from pipelines.errors import UserError
 from pipelines.progress import say
 from pipelines.run_directory import ReplicaFiles, finished_replicas, read_recipe
 from pipelines.storage import Storage
+from pipelines.weight_storage import read_replica
 
 # Opset 18 has antialiased resizing and group normalisation; the network needs neither, runtimes of 2023 know it.
 OPSET = 18
@@ -40,17 +41,16 @@ def export(run: Storage, output: Path, replica: int | None = None) -> str:
     classes.
 
     Raises:
-        UserError: the packages or the replica are missing.
+        UserError: the packages or the replica are missing, or its weights are damaged.
     """
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         raise UserError(f"{', '.join(missing)} missing: pip install -c constraints.txt -e '.[onnx]'")
     import torch
 
     from googlenet.pixel_classifier import PixelClassifier
-    from googlenet.weight_files import read_weights
 
     names = [ReplicaFiles(number).weights for number in _chosen(run, replica)]
-    stored = [read_weights(run.read(name), name) for name in names]
+    stored = [read_replica(run, name)[1] for name in names]
     crop_px, classes = stored[0].extra["crop_px"], stored[0].extra["classes"]
     crops = torch.zeros(2, 3, crop_px, crop_px, dtype=torch.uint8)
     program = torch.onnx.export(

@@ -100,10 +100,15 @@ def _top_folder(names: Sequence[str], known: Sequence[str]) -> str | None:
 def _walk_locally(root: Path) -> Iterator[str]:
     """Relative names of files; linked folders are followed, but none is entered twice."""
     entered = set()
-    for folder, subfolders, files in os.walk(root, followlinks=True):
+    for folder, subfolders, files in os.walk(root, onerror=_refuse, followlinks=True):
         entered.add(os.path.realpath(folder))
         subfolders[:] = [name for name in subfolders if os.path.realpath(f"{folder}/{name}") not in entered]
         yield from ((Path(folder) / name).relative_to(root).as_posix() for name in files)
+
+
+def _refuse(error: OSError) -> None:
+    """A folder that cannot be listed would else be a class without images."""
+    raise UserError(f"the folder {error.filename} cannot be read ({error.strerror}); mend that or remove it") from error
 
 
 def _is_litter(name: str) -> bool:

@@ -5,6 +5,7 @@ Where there is no validation, in each class the images are ordered by the SHA-25
 """
 
 import hashlib
+import json
 import math
 import re
 from collections import Counter, defaultdict
@@ -76,6 +77,12 @@ class Listing:
     classes: tuple[str, ...]
     splits: dict[str, tuple[ImageFile, ...]]
     ignored: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over classes, ids and labels: another one where images were added, removed or moved."""
+        images = {split: [(image.image_id, image.label) for image in found] for split, found in self.splits.items()}
+        return hashlib.sha256(json.dumps([self.classes, images], sort_keys=True).encode()).hexdigest()
 
     def ignored_summary(self) -> str:
         """Files at the root by name, others counted by their first folder; empty where nothing is ignored."""

@@ -1,14 +1,14 @@
 """Weights from elsewhere that training starts from, kept in the run directory so that every worker finds them."""
 
-from pathlib import Path
+from pathlib import PurePosixPath
 
 from googlenet.model import GoogLeNet
 from googlenet.preprocessing import Preprocessing
-from googlenet.weight_files import read_weights
 from googlenet.weights import StoredNetwork, WeightsError, start_from
 from pipelines.errors import UserError
 from pipelines.recipe import Recipe
 from pipelines.storage import Storage
+from pipelines.weight_storage import read_network
 
 
 def read_file(path: str) -> tuple[bytes, StoredNetwork]:
@@ -17,14 +17,7 @@ def read_file(path: str) -> tuple[bytes, StoredNetwork]:
     Raises:
         UserError: there is no such file, or it cannot be used.
     """
-    folder, _, name = path.rpartition("/")
-    try:
-        data = Storage.at(folder or "/").read(name)
-        return data, read_weights(data, name)
-    except FileNotFoundError as error:
-        raise UserError(f"no weights at {path}") from error
-    except WeightsError as error:
-        raise UserError(f"{path}: {error}") from error
+    return read_network(*Storage.of_file(path))
 
 
 def check_initial_weights(run: Storage, recipe: Recipe) -> None:
@@ -47,8 +40,7 @@ def keep_initial_weights(run: Storage, recipe: Recipe, num_classes: int) -> list
         return []
     name = _kept_name(recipe)
     if run.exists(name):  # the file itself may have moved since
-        data = run.read(name)
-        stored = read_weights(data, name)
+        data, stored = read_network(run, name)
     else:
         data, stored = read_file(recipe.init_weights)
     try:
@@ -65,10 +57,10 @@ def keep_initial_weights(run: Storage, recipe: Recipe, num_classes: int) -> list
 def apply_initial_weights(run: Storage, recipe: Recipe, model: GoogLeNet) -> Preprocessing:
     """Copy the kept weights into ``model``; the preprocessing that belongs to them."""
     name = _kept_name(recipe)
-    stored = read_weights(run.read(name), name)
+    _, stored = read_network(run, name)
     start_from(model, stored)
     return stored.preprocessing
 
 
 def _kept_name(recipe: Recipe) -> str:
-    return f"initial_weights{Path(recipe.init_weights).suffix}"
+    return f"initial_weights{PurePosixPath(Storage.of_file(recipe.init_weights)[1]).suffix}"

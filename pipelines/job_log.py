@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pipelines.circumstances import circumstances, cluster_nodes
-from pipelines.run_directory import JOBS
+from pipelines.run_directory import JOBS, RUN
 from pipelines.run_lock import STORE_FAILURES
 from pipelines.storage import Storage
 
@@ -58,7 +58,9 @@ class JobLog:
 
     def _try_to_write(self) -> None:
         with suppress(*STORE_FAILURES):  # what broke the job may be the store, and has been waited for
-            self._run.impatient().write_json(self._name, self._entry)
+            run = self._run.impatient()
+            if run.exists(RUN):  # who has taken the run directory away shall not find a new one in its place
+                run.write_json(self._name, self._entry)
 
 
 def read_jobs(run: Storage) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from pipelines.checkpoints import CHECKPOINTS_KEPT
 from pipelines.predictions import BYTES_PER_NUMBER, bytes_per_image, sorted_policies
 from pipelines.progress import duration, size
 from pipelines.recipe import Recipe
-from pipelines.resources import Resources, check_that_one_fits, window
+from pipelines.resources import Resources, check_that_one_fits, replicas_at_once
 from pipelines.run_directory import finished_replicas
 from pipelines.sharded_prediction import IMAGES_PER_SHARD, Predictors
 from pipelines.storage import Storage
@@ -36,9 +36,10 @@ def placement_line(run: Storage, recipe: Recipe, resources: Resources) -> str:
     Raises:
         UserError: not a single one can ever be placed.
     """
-    check_that_one_fits(recipe, resources)
     waiting = recipe.replicas - len(finished_replicas(run, recipe.replicas))
-    at_once = min(waiting, window(recipe, resources))
+    if waiting:
+        check_that_one_fits(recipe, resources)
+    at_once = min(waiting, replicas_at_once(recipe, resources))
     workers = f"{recipe.workers_per_replica} workers, " if recipe.workers_per_replica > 1 else ""
     done = f", {recipe.replicas - waiting} are finished" if waiting < recipe.replicas else ""
     placed = f"{at_once} at once, {waiting - at_once} wait{done}"
@@ -58,7 +59,7 @@ def plan_lines(
     seconds_per_step = trial.seconds_per_step[0]
     waiting = recipe.replicas - len(finished_replicas(run, recipe.replicas))
     steps = math.ceil(counts.train / recipe.batch_size) * recipe.epochs
-    rounds = math.ceil(waiting / max(1, min(waiting, window(recipe, resources)))) if waiting else 0
+    rounds = math.ceil(waiting / max(1, min(waiting, replicas_at_once(recipe, resources)))) if waiting else 0
     validation = recipe.epochs * counts.val / trial.passes_per_second
     training = rounds * (steps * seconds_per_step + validation)
     views = views_of_all(sorted_policies(recipe.policies), recipe.crop_px)

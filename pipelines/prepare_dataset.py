@@ -76,7 +76,12 @@ def prepare_for_evaluation(run: Storage, data: str, images: Images, bad_images: 
         UserError: the images cannot be used.
     """
     reader, listing = images
-    prepared_from = {"data": data, "classes": list(listing.classes), "images_per_shard": EVALUATION_IMAGES_PER_SHARD}
+    prepared_from = {
+        "data": data,
+        "listing": listing.digest,
+        "classes": list(listing.classes),
+        "images_per_shard": EVALUATION_IMAGES_PER_SHARD,
+    }
     if run.exists(MANIFEST):
         return _read_matching_manifest(run, prepared_from)
     manifest = _prepare(run, Source(reader), listing, prepared_from, bad_images)
@@ -96,8 +101,13 @@ def _prepare(
         run.remove_partial_files(f"{DATASET}/{split}")
     results = list(write_shards(run, source, plans))
     rejected = sorted((bad for result in results for bad in result["rejected"]), key=lambda bad: str(bad["image_id"]))
-    if rejected and (bad_images == "stop" or any(bad["unreadable"] for bad in rejected)):
-        raise UserError(_rejection(rejected, prepared_from["data"]))
+    unreadable = [bad for bad in rejected if bad["unreadable"]]
+    if bad_images == "quarantine" and unreadable:
+        mend = "They may be images; the same command tries them again once they can be read."
+        raise UserError(_rejection(unreadable, f"in {prepared_from['data']} cannot be read", mend))
+    if bad_images == "stop" and rejected:
+        mend = "Mend or remove them, or go on without those that cannot be decoded: --bad-images quarantine"
+        raise UserError(_rejection(rejected, f"in {prepared_from['data']} cannot be decoded or read", mend))
     manifest = _manifest(prepared_from, listing.classes, plans, results, len(rejected))
     if not manifest.splits["val"].images:
         raise UserError("no validation image can be decoded; mend them or add others")
@@ -119,17 +129,11 @@ def _open_source(recipe: Recipe) -> tuple[Source, Listing]:
     return Source(reader, recipe.stored_short_side_px), listing
 
 
-def _rejection(rejected: Sequence[dict[str, Any]], data: str) -> str:
+def _rejection(rejected: Sequence[dict[str, Any]], problem: str, mend: str) -> str:
     shown = [f"  {bad['image_id']}: {bad['reason']}" for bad in rejected[:NAMES_IN_MESSAGE]]
     if len(rejected) > NAMES_IN_MESSAGE:
         shown.append(f"  and {len(rejected) - NAMES_IN_MESSAGE} more")
-    return "\n".join(
-        [
-            f"{len(rejected)} files in {data} cannot be decoded or read:",
-            *shown,
-            "Mend or remove them, or go on without those that cannot be decoded: --bad-images quarantine",
-        ]
-    )
+    return "\n".join([f"{len(rejected)} files {problem}:", *shown, mend])
 
 
 def _manifest(

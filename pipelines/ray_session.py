@@ -59,9 +59,11 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
 def native_errors_in(run: Storage) -> Iterator[None]:
     """Send what C and C++ libraries write on standard error to a file in the run directory's ``logs``.
 
+    For a run in an object store it is a folder of the user's own among the temporary ones.
+
     Ray's core reports harmless things there. Python's own standard error stays on the terminal.
     """
-    folder = Path(run.root if run.is_local else tempfile.gettempdir()) / "logs"
+    folder = Path(run.root if run.is_local else Path(tempfile.gettempdir()) / f"googlenet-{os.getuid()}") / "logs"
     folder.mkdir(parents=True, exist_ok=True)
     sys.stderr.flush()
     python_stderr, terminal = sys.stderr, os.dup(2)

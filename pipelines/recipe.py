@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from googlenet.augment import INTERPOLATIONS, Sampling
 from googlenet.crops import CROP_POLICIES, Policy, policy_scales_px, scales_px
 from googlenet.initialisation import Initialisation
-from googlenet.layers import LRN, Variant
+from googlenet.layers import LRN, MAX_WIDTH, Variant
 from googlenet.optim import LearningRate, Schedule
 from pipelines.errors import UserError
 
@@ -156,19 +156,25 @@ class Recipe:
         for name, least in at_least.items():
             if (value := getattr(self, name)) is not None and value < least:
                 raise UserError(f"{name} must be at least {least}, got {value}")
+        self._check_shares()
+        if not self.areas:
+            raise UserError("areas must hold at least one range")
+        if self.init_weights and self.wide_replica_width:
+            raise UserError("wide_replica_width cannot be combined with init_weights, which are of one width")
+        check_policies(self.policies, self.crop_px)
+
+    def _check_shares(self) -> None:
         for name in ("dropout", "aux_dropout", "momentum", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} must be in [0, 1), got {getattr(self, name)}")
         for name in ("learning_rate", "max_gradient_norm", "wide_replica_width"):
             if (value := getattr(self, name)) is not None and value <= 0:
                 raise UserError(f"{name} must be positive, got {value}")
+        for name in ("width", "wide_replica_width"):
+            if (getattr(self, name) or 0) > MAX_WIDTH:
+                raise UserError(f"{name} must be at most {MAX_WIDTH}, got {getattr(self, name)}")
         if not 0 < self.val_percent < 100:
             raise UserError(f"val_percent must be between 0 and 100, got {self.val_percent}")
-        if not self.areas:
-            raise UserError("areas must hold at least one range")
-        if self.init_weights and self.wide_replica_width:
-            raise UserError("wide_replica_width cannot be combined with init_weights, which are of one width")
-        check_policies(self.policies, self.crop_px)
 
     def sampling(self, replica: int) -> Sampling:
         """How replica ``replica`` draws its samples."""
@@ -188,6 +194,10 @@ class Recipe:
         """Width factor of replica ``replica``."""
         is_wide = self.wide_replica_width is not None and replica == self.replicas - 1
         return self.wide_replica_width if is_wide and self.wide_replica_width else self.width
+
+    def replica_sampling_seed(self, replica: int) -> int:
+        """Seed of the order and the samples of replica ``replica``."""
+        return self.sampling_seed + replica
 
     def replica_weights_seed(self, replica: int) -> int:
         """Seed of the initial weights of replica ``replica``."""
@@ -209,6 +219,8 @@ def check_policies(policies: Sequence[Policy], crop_px: int) -> None:
         raise UserError(f"policies must name at least one crop policy, each once, got {tuple(policies)}")
     try:
         for policy in policies:
+            if policy not in CROP_POLICIES and str(policy) in map(str, CROP_POLICIES):
+                raise UserError(f"crop policy {policy} is a number, and was given as the text {policy!r}")
             policy_scales_px(policy, crop_px)
     except ValueError as error:
         raise UserError(str(error)) from error

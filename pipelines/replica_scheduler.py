@@ -16,9 +16,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from googlenet.arithmetic import Arithmetic
 from pipelines.allocator import KEEP_FREED_MEMORY
+from pipelines.dataset import check_run_directory
+from pipelines.errors import UserError
 from pipelines.progress import ProgressBoard, ReplicaStatus, TrainingDisplay
 from pipelines.recipe import Recipe
-from pipelines.resources import Resources, check_that_one_fits, window
+from pipelines.resources import Resources, check_that_one_fits, replicas_at_once
 from pipelines.run_directory import ReplicaFiles, finished_replicas
 from pipelines.storage import Storage
 
@@ -105,7 +107,7 @@ class _Schedule:
     def fill(self, board: Any) -> None:
         """Start replicas while the cluster holds more, however many nodes it has by now."""
         # At least one: a cluster that has lost its nodes for the moment gets new ones, and Ray Train waits.
-        while self.waiting and len(self.running) < max(1, window(self._recipe, self._resources)):
+        while self.waiting and len(self.running) < max(1, replicas_at_once(self._recipe, self._resources)):
             replica = self.waiting.pop(0)
             ref = self._fit.remote(self._run, self._recipe, replica, self._resources, self._arithmetic, board)
             self.running[ref] = replica
@@ -127,14 +129,16 @@ class _Schedule:
             self.phases[replica] = "failed" if failure else "done"
             if failure:
                 self.failures.append(failure)
-                where = f"{self._run}/{_failure_file(replica)}"
+                where = self._run.below(_failure_file(replica))
                 messages.append(f"replica {replica} failed: {failure.reason} (see {where})")
         return messages
 
     def take_phases(self, posted: dict[int, ReplicaStatus]) -> None:
         """What the workers of running replicas say they do."""
         for replica in self.running.values():
-            self.phases[replica] = posted[replica].phase if replica in posted else "starting"
+            # A board that cannot be read for the moment, or is new, says nothing.
+            if replica in posted:
+                self.phases[replica] = posted[replica].phase
 
 
 def _read(board: Any) -> tuple[dict[int, ReplicaStatus], list[str], Any]:
@@ -161,8 +165,9 @@ def _keep(run: Storage, replica: int, failure: ReplicaFailure | None) -> None:
         if failure is None:
             run.delete(_failure_file(replica))
             return
+        check_run_directory(run)
         run.write(_failure_file(replica), failure.traceback.encode())
-    except OSError:
+    except (OSError, UserError):
         # The folder may be what failed; the traceback is then on the terminal alone.
         print(failure.traceback if failure else f"warning: {_failure_file(replica)} cannot be deleted", flush=True)
 

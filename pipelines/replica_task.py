@@ -47,7 +47,7 @@ class ReplicaTask:
     @property
     def sampling_seed(self) -> int:
         """Seed of everything that tells this replica from the others."""
-        return self.recipe.sampling_seed + self.replica
+        return self.recipe.replica_sampling_seed(self.replica)
 
     @property
     def files(self) -> ReplicaFiles:

@@ -29,7 +29,7 @@ from googlenet.training_batches import Batch, TrainingSamples, training_batches
 from googlenet.views import cut_views
 from googlenet.weights import to_safetensors
 from pipelines.checkpoints import CHECKPOINTS_KEPT, Checkpoint, Checkpoints
-from pipelines.dataset import Manifest, check_that_it_is_there, open_records, read_manifest
+from pipelines.dataset import Manifest, check_run_directory, open_records, read_manifest
 from pipelines.epoch_report import EpochReport
 from pipelines.initial_weights import apply_initial_weights
 from pipelines.progress import warn
@@ -70,7 +70,7 @@ def train_replica(task: ReplicaTask) -> None:
             _train_epoch(task, state, train, settings, report, checkpoints, history)
             history.append({**report.metrics(), **validation_errors(state, val, recipe.crop_px, settings)})
             begun = None
-            check_that_it_is_there(task.run)
+            check_run_directory(task.run)
             checkpoints.save(_checkpoint(state, history, monitor, None))
             _write_metrics(task, history)
         checkpoints.wait()
@@ -107,7 +107,7 @@ def _train_epoch(
         report.on_step(train_step(state, batch, settings))
         if time.monotonic() - saved >= task.checkpoint_seconds:
             saved = time.monotonic()
-            check_that_it_is_there(task.run)
+            check_run_directory(task.run)
             checkpoints.save(_checkpoint(state, history, report.monitor, report.state()))
     report.flush()
 

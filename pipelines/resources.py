@@ -85,7 +85,7 @@ class Resources:
         return ", ".join(f"{amount:g} {name}" for name, amount in self.per_worker.items())
 
 
-def window(recipe: Recipe, resources: Resources) -> int:
+def replicas_at_once(recipe: Recipe, resources: Resources) -> int:
     """How many replicas the cluster's nodes hold at once, or as many as were asked for.
 
     A worker is of one node, a replica may be of several.
@@ -97,10 +97,11 @@ def window(recipe: Recipe, resources: Resources) -> int:
 
 
 def _workers_on(node: Mapping[str, float], resources: Resources) -> int:
-    return min(_held(name, node.get(name, 0.0), need) for name, need in resources.per_worker.items())
+    return min(held(name, node.get(name, 0.0), need) for name, need in resources.per_worker.items())
 
 
-def _held(name: str, amount: float, need: float) -> int:
+def held(name: str, amount: float, need: float) -> int:
+    """How many that each reserve ``need`` of a resource a node with ``amount`` of it holds."""
     # A share of a thousandth is what fractions lose in floating point.
     if name == "GPU" and need < 1:  # a share is of one GPU, what is left of two makes no third
         return int(amount) * int(1 / need + 1e-3)
@@ -113,7 +114,7 @@ def check_that_one_fits(recipe: Recipe, resources: Resources) -> None:
     Raises:
         UserError: it is so.
     """
-    if window(recipe, resources) >= 1:
+    if replicas_at_once(recipe, resources) >= 1:
         return
     total = ray.cluster_resources()
     has = ", ".join(f"{total.get(name, 0.0):g} {name}" for name in resources.per_worker)

@@ -179,7 +179,7 @@ def _json_lines(run: Storage, name: str) -> list[dict[str, Any]]:
         return [json.loads(line) for line in run.read(name).decode().splitlines()]
     except ValueError as error:
         raise UserError(
-            f"{run}/{name} is damaged ({error}); delete it, its figures are lost, or put it back"
+            f"{run.below(name)} is damaged ({error}); delete it, its figures are lost, or put it back"
         ) from error
 
 

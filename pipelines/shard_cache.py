@@ -66,6 +66,13 @@ class ShardCache:
                 return pa.OSFile(str(copy))
         return self.filesystem.open_input_file(path)
 
+    def forget(self, path: str) -> bool:
+        """Drop the copy of the shard at ``path``, which is damaged; whether there was one."""
+        copy = self.folder / self.names[path]
+        had = copy.exists()
+        copy.unlink(missing_ok=True)
+        return had
+
     def _is_ours(self) -> bool:
         """Whether there is a folder that nobody else could have written to; it is made if there is none."""
         try:
@@ -92,6 +99,8 @@ class ShardCache:
         return True
 
     def _download(self, path: str, copy: Path) -> None:
+        for leftover in self.folder.glob(f"{copy.name}{PARTIAL}*"):  # of a process that was killed: we hold the lock
+            leftover.unlink(missing_ok=True)
         partial = copy.with_name(f"{copy.name}{PARTIAL}{os.getpid()}")
         try:
             with self.filesystem.open_input_stream(path, compression=None) as stream, partial.open("wb") as file:

@@ -15,6 +15,7 @@ import numpy as np
 from googlenet.arithmetic import can_compile
 from pipelines.allocator import KEEP_FREED_MEMORY
 from pipelines.dataset import open_records, read_manifest
+from pipelines.errors import UserError
 from pipelines.predictions import Cost, Ensemble, Predicted, file_name, read_ensemble, write_predictions
 from pipelines.progress import EvaluationDisplay
 from pipelines.run_directory import PREDICTIONS
@@ -65,13 +66,24 @@ class Predictors:
 
     @classmethod
     def that_fit(cls, gpus_per_predictor: float) -> "Predictors":
-        """As many as the connected cluster has GPUs, or shares of them; one a CPU where it has none."""
+        """As many as the connected cluster has GPUs, or shares of them; one a CPU where it has none.
+
+        Raises:
+            UserError: no GPU, or more of them than any node has.
+        """
         import ray
 
+        from pipelines.resources import held
+
+        if gpus_per_predictor <= 0:
+            raise UserError(f"gpus_per_predictor must be positive, got {gpus_per_predictor:g}")
         total = ray.cluster_resources()
-        gpus = total.get("GPU", 0.0)
-        if gpus:
-            return cls(max(1, int(gpus / gpus_per_predictor)), gpus_per_predictor)
+        if total.get("GPU"):
+            nodes = (node["Resources"].get("GPU", 0.0) for node in ray.nodes() if node["Alive"])
+            number = sum(held("GPU", gpus, gpus_per_predictor) for gpus in nodes)
+            if not number:
+                raise UserError(f"no node has the {gpus_per_predictor:g} GPUs that a predictor reserves; ask for less")
+            return cls(number, gpus_per_predictor)
         return cls(max(1, int(total.get("CPU", 1))), 0.0)
 
 

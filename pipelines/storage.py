@@ -6,6 +6,7 @@ A root is a local path or a URI that pyarrow or fsspec knows (``s3://``, ``gs://
 import errno
 import io
 import json
+import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -37,9 +38,22 @@ class Storage:
         uri = uri.removeprefix("file://")
         return cls(uri.rstrip("/") if "://" in uri else str(Path(uri).expanduser().resolve()))
 
+    @classmethod
+    def of_file(cls, uri: str) -> tuple["Storage", str]:
+        """The folder of a file, and the file's name in it."""
+        file = cls.at(uri)
+        location, mark, options = file._parts
+        folder, _, name = location.rpartition("/")
+        return replace(file, root=f"{folder or '/'}{mark}{options}"), name
+
+    @property
+    def _parts(self) -> tuple[str, str, str]:
+        """The root without the options of its URI, their mark, and the options."""
+        return self.root.partition("?") if "://" in self.root else (self.root, "", "")
+
     def below(self, name: str) -> "Storage":
         """The folder ``name`` of this one."""
-        location, mark, options = self.root.partition("?") if "://" in self.root else (self.root, "", "")
+        location, mark, options = self._parts
         return replace(self, root=f"{location.rstrip('/')}/{name}{mark}{options}")
 
     def impatient(self) -> "Storage":
@@ -119,6 +133,8 @@ class Storage:
         try:
             with partial.open("wb") as stream:
                 yield stream
+                stream.flush()
+                os.fsync(stream.fileno())  # or the file could have its name and be empty after a power cut
             partial.replace(target)
         except OSError as error:
             if error.errno not in WITHOUT_A_NAME or error.filename is not None:

@@ -156,7 +156,7 @@ def _carry_out(
         _tell_failures(failures, recipe)
         if not enough:
             return INCOMPLETE_EXIT_CODE
-        say(f"report: {run}/{REPORT_PAGE} ({duration(time.monotonic() - started)})")
+        say(f"report: {run.below(REPORT_PAGE)} ({duration(time.monotonic() - started)})")
         say(how_to_open(publication.tracking_uri, tracker.page))
     return 0
 

@@ -24,7 +24,8 @@ VAL_DIGEST_TAG = "val_digest"
 ERRORS = ("top5_error", "top1_error")
 DESCRIPTION_JSON = "ensemble.json"
 SET_BY_MLFLOW = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID")
-PACKAGES = ("mlflow", "numpy", "opencv-python-headless", "pandas", "pillow", "safetensors", "torch", "torchvision")
+# What the code that is kept with the model imports.
+PACKAGES = ("jaxtyping", "mlflow", "numpy", "opencv-python-headless", "pandas", "pillow", "safetensors", "torch")
 CODE = Path(__file__).parents[2] / "googlenet"
 MODEL_CODE = Path(__file__).parent / "ensemble_model.py"
 

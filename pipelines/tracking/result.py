@@ -93,7 +93,7 @@ def send_child_note(runs: RunsOf, run: Storage, recipe: Recipe, replica: int, fa
         runs.set_tags(runs.child(replica), {FAILURE_TAG: failure.strip().splitlines()[-1]})
     else:
         runs.delete_tag(runs.child(replica), FAILURE_TAG)
-    note = child_note(replica, recipe.sampling_seed + replica, read_metrics(run, replica), failure)
+    note = child_note(replica, recipe.replica_sampling_seed(replica), read_metrics(run, replica), failure)
     runs.set_tags(runs.child(replica), {NOTE: note})
 
 

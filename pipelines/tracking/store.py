@@ -209,7 +209,7 @@ class RunsOf:
     def _of_replica(self, replica: int) -> dict[str, Any]:
         return {
             "replica": replica,
-            "sampling_seed": self._recipe.sampling_seed + replica,
+            "sampling_seed": self._recipe.replica_sampling_seed(replica),
             "weights_seed": self._recipe.replica_weights_seed(replica),
             "width": self._recipe.replica_width(replica),
         }
