@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SCIENCE = sorted((ROOT / "googlenet").rglob("*.py"))
 MODULES = SCIENCE + sorted((ROOT / "pipelines").rglob("*.py"))
-BENCHMARKS = sorted((ROOT / "benchmarks").rglob("*.py"))
+BENCHMARKS = sorted((ROOT / "benchmarks").rglob("*.py")) + sorted((ROOT / "experiments").rglob("*.py"))
 
 
 def imported(path: Path) -> Iterator[str]:
@@ -84,3 +84,15 @@ def test_what_only_reads_and_scales_images_does_without_pytorch(module: str) -> 
     code = f"import sys, {module}; print('torch' in sys.modules)"
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert ended.stdout == "False\n"
+
+
+def test_the_kept_models_requirements_are_what_its_code_imports() -> None:
+    from pipelines.tracking.models import PACKAGES
+
+    code = "import sys, googlenet.ensemble, googlenet.weight_files; print(*sorted(sys.modules))"
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    own = {name.partition(".")[0] for path in SCIENCE for name in imported(path)}
+    loaded = {name.partition(".")[0] for name in ended.stdout.split()} & own
+    distributions = {"PIL": "pillow", "cv2": "opencv-python-headless"}
+    needed = {distributions.get(name, name) for name in loaded - set(sys.stdlib_module_names) - {"googlenet"}}
+    assert needed <= set(PACKAGES)

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from googlenet import GoogLeNet, Outputs
+from googlenet import GoogLeNet
 from googlenet.initialisation import initialise
 from googlenet.loop import LoopSettings, StepResult, TrainState, count_errors, head_losses, total_loss, train_step
+from googlenet.model import Outputs
 from googlenet.optim import LearningRate, PolyakAverage, build_sgd
 from googlenet.preprocessing import CAFFE_PREPROCESSING, SCRATCH_PREPROCESSING
 from googlenet.randomness import torch_generator
