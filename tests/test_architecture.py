@@ -32,6 +32,7 @@ def test_the_science_knows_neither_ray_nor_mlflow_nor_the_pipelines(path: Path) 
     own = {
         "googlenet",
         "cv2",
+        "jaxtyping",
         "numpy",
         "PIL",
         "pyarrow",
