@@ -7,7 +7,7 @@ import pytest
 from pipelines import resources as resources_module
 from pipelines.errors import UserError
 from pipelines.recipes import demo
-from pipelines.resources import Resources, check_that_one_fits, window
+from pipelines.resources import Resources, check_that_one_fits, replicas_at_once
 
 GPU_NODE = {"CPU": 16.0, "GPU": 4.0, "accelerator_type:A100": 1.0}
 CPU_NODE = {"CPU": 6.0}
@@ -48,7 +48,7 @@ def test_replicas_at_once(
     nodes: list[dict[str, object]], resources: Resources, workers: int, least: int | None, expected: int
 ) -> None:
     recipe = replace(demo(), workers_per_replica=workers, min_workers_per_replica=least)
-    assert window(recipe, resources) == expected
+    assert replicas_at_once(recipe, resources) == expected
     check_that_one_fits(recipe, resources)
 
 
