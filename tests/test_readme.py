@@ -23,9 +23,10 @@ NARROW = f"{SHORT} --width 0.125"
 
 
 def readme_commands() -> list[str]:
-    text = "".join((ROOT / name).read_text() for name in ("README.md", "cluster/README.md"))
+    text = "".join((ROOT / name).read_text() for name in ("README.md", "CONTRIBUTING.md", "cluster/README.md"))
     # A line that is indented goes on with the one before it.
-    blocks = [block.replace("\n  ", " ") for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL)]
+    found = re.findall(r"^( *)```sh\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE)
+    blocks = [re.sub(f"^{indent}", "", block, flags=re.MULTILINE).replace("\n  ", " ") for indent, block in found]
     return list(dict.fromkeys(line.strip() for block in blocks for line in block.splitlines() if line.strip()))
 
 
@@ -119,6 +120,9 @@ def checks(places: dict[str, str], ray_cluster: str, finished_run: Path) -> dict
         "make demo": demo,
         "make setup": only_planned,
         "make test": only_planned,  # this very process
+        "make lint": only_planned,
+        ".venv/bin/pre-commit install": lambda _command: None,  # test_working_here.py
+        "python -m tests.mutants": lambda _command: None,  # test_mutants.py
         "make multihost": only_planned,  # tests/multihost
         "make ui": lambda _command: _check_ui(finished_run),
         ". .venv/bin/activate": lambda _command: None,

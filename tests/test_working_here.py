@@ -1,0 +1,30 @@
+"""The tools that CONTRIBUTING.md speaks of work in a fresh clone."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_the_hooks_refuse_a_commit_that_lint_would(tmp_path: Path) -> None:
+    for name in (".pre-commit-config.yaml", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv/bin").symlink_to(Path(sys.executable).parent)
+    (tmp_path / "module.py").write_text('"""A module."""\n\nimport os\n')
+    for words in (("init", "-q"), ("add", "module.py")):
+        assert run(tmp_path, "git", *words).returncode == 0
+    assert run(tmp_path, ".venv/bin/pre-commit", "install").returncode == 0
+    assert (tmp_path / ".git/hooks/pre-commit").exists()
+    ended = run(tmp_path, ".venv/bin/pre-commit", "run", "ruff-check")
+    assert ended.returncode == 1
+    assert "`os` imported but unused" in ended.stdout
+    (tmp_path / "module.py").write_text('"""A module."""\n')
+    run(tmp_path, "git", "add", "module.py")
+    assert run(tmp_path, ".venv/bin/pre-commit", "run", "ruff-check").returncode == 0
