@@ -12,6 +12,7 @@ from mlflow import MlflowClient
 
 from pipelines.recipes import load_recipe
 from tests.googlenet.test_foreign_weights import caffe_arrays, npz
+from tests.pipelines.test_image_archives import write_imagenet
 from tests.servers import free_port, wait_for
 
 ROOT = Path(__file__).parents[1]
@@ -35,9 +36,11 @@ def places(tmp_path_factory: pytest.TempPathFactory, photo_folder: Path) -> dict
     """What the README's placeholders and relative paths stand for here."""
     folder = tmp_path_factory.mktemp("readme")
     (folder / "bvlc_googlenet.npz").write_bytes(npz(caffe_arrays(classes=3)))
+    write_imagenet(folder / "imagenet")
     (folder / "classes").write_text("class_0\nclass_1\nclass_2\n")
     return {
         "PHOTOS": str(photo_folder),
+        "IMAGENET": str(folder / "imagenet"),
         "CLASSES": str(folder / "classes"),
         "bvlc_googlenet.npz": str(folder / "bvlc_googlenet.npz"),
         "runs/": f"{folder}/",
@@ -130,6 +133,9 @@ def checks(places: dict[str, str], ray_cluster: str, finished_run: Path) -> dict
         "python pipelines/train_ensemble.py --recipe demo --help": prints("--sampling-seed"),
         "python pipelines/train_ensemble.py --recipe demo --data PHOTOS --run-dir runs/mine --dry-run": dry_run,
         "python pipelines/train_ensemble.py --recipe demo": prints("models  crops", NARROW),
+        "python pipelines/train_ensemble.py --recipe paper": prints(
+            "plan: 7 replicas of 1 CPU each, 2 at once, 5 wait"
+        ),
         "python pipelines/train_ensemble.py --recipe finetune": finetune,
         "python pipelines/train_ensemble.py --recipe runs:/ID": again,
         "python pipelines/replay_to_mlflow.py": replay,

@@ -55,7 +55,11 @@ def devkit() -> bytes:
 
 @pytest.fixture
 def imagenet(tmp_path: Path) -> tuple[Path, dict[str, bytes]]:
-    """The archives with the known oddities, and each image by the id it should get."""
+    return tmp_path, write_imagenet(tmp_path)
+
+
+def write_imagenet(folder: Path) -> dict[str, bytes]:
+    """Write the archives with the known oddities; each image by the id it should get."""
     images = {
         "train/n01440764/n01440764_1.JPEG": picture(1),
         "train/n01440764/n01440764_2.JPEG": picture(2, "CMYK"),
@@ -70,10 +74,11 @@ def imagenet(tmp_path: Path) -> tuple[Path, dict[str, bytes]]:
         f"{cls}.tar": tar({i.split("/")[2]: d for i, d in images.items() if i.startswith(f"train/{cls}/")})
         for cls in reversed(CLASSES)
     }
-    (tmp_path / TRAIN).write_bytes(tar(inner))
-    (tmp_path / VAL).write_bytes(tar({i.split("/")[2]: d for i, d in images.items() if i.startswith("val/")}))
-    (tmp_path / f"{DEVKIT}.tar.gz").write_bytes(devkit())
-    return tmp_path, images
+    folder.mkdir(exist_ok=True)
+    (folder / TRAIN).write_bytes(tar(inner))
+    (folder / VAL).write_bytes(tar({i.split("/")[2]: d for i, d in images.items() if i.startswith("val/")}))
+    (folder / f"{DEVKIT}.tar.gz").write_bytes(devkit())
+    return images
 
 
 def test_imagenets_archives_give_every_image_its_bytes_and_class_without_unpacking(
