@@ -127,17 +127,22 @@ class Records(Sequence[Record]):
         """Keep to a part of the bound, where so many processes read side by side."""
         self._cache_bytes //= processes
 
-    def _readable_row_group(self, shard: int, group: int) -> pa.Table:
+    def _readable_row_group(self, shard: int, group: int, is_fresh: bool = False) -> pa.Table:
+        """The row group; a copy that is damaged is replaced once (``is_fresh``)."""
         try:
             return self._row_group(shard, group)
         except (OSError, pa.ArrowInvalid) as error:
             is_damaged = isinstance(error, pa.ArrowInvalid) or any(sign in str(error) for sign in DAMAGE)
             self._files.pop(shard, None)
-            if is_damaged and isinstance(self._filesystem, KeepsCopies) and self._filesystem.forget(self._paths[shard]):
-                return self._readable_row_group(shard, group)
+            if is_damaged and not is_fresh and self._forget(shard):
+                return self._readable_row_group(shard, group, is_fresh=True)
             failure = RecordsError(f"{self._paths[shard]} is damaged or out of reach: {error}")
             failure.is_damaged = is_damaged
             raise failure from error
+
+    def _forget(self, shard: int) -> bool:
+        """Drop the copy of a shard; whether there was one."""
+        return isinstance(self._filesystem, KeepsCopies) and self._filesystem.forget(self._paths[shard])
 
     def _row_group(self, shard: int, group: int) -> pa.Table:
         key = shard, group

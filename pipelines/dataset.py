@@ -114,9 +114,9 @@ def check_shards(run: Storage, manifest: Manifest) -> None:
         problems = [problem for problem in readers.map(lambda shard: _problem(run, shard), shards) if problem]
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise UserError(
-            f"{run.below(DATASET)}: {problems[0]}{more}; put the prepared file back, or prepare in a new --run-dir"
-        )
+        file, _, problem = problems[0].partition(" ")
+        where = run.below(f"{DATASET}/{file}")
+        raise UserError(f"{where} {problem}{more}; put the prepared file back, or prepare in a new --run-dir")
 
 
 def _problem(run: Storage, shard: Shard) -> str | None:

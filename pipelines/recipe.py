@@ -220,7 +220,7 @@ def check_policies(policies: Sequence[Policy], crop_px: int) -> None:
     try:
         for policy in policies:
             if policy not in CROP_POLICIES and str(policy) in map(str, CROP_POLICIES):
-                raise UserError(f"crop policy {policy} is a number, and was given as the text {policy!r}")
+                raise UserError(f"policies: {policy} is the number of crops, and was given as the text {policy!r}")
             policy_scales_px(policy, crop_px)
     except ValueError as error:
         raise UserError(str(error)) from error

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +15,10 @@ from googlenet import GoogLeNet, load_weights
 from googlenet.preprocessing import SCRATCH_PREPROCESSING
 from googlenet.weights import to_safetensors
 from pipelines.errors import UserError
-from pipelines.evaluate_ensemble import Arguments, evaluate_elsewhere, evaluate_weights
+from pipelines.evaluate_ensemble import Arguments, evaluate_elsewhere, evaluate_run, evaluate_weights
 from pipelines.image_sources import images_to_evaluate
+from pipelines.recipe import Recipe
+from pipelines.sharded_prediction import Predictors
 from pipelines.storage import Storage
 
 pytestmark = pytest.mark.timeout(200)
@@ -142,3 +145,25 @@ def test_a_run_is_evaluated_on_images_that_it_never_saw(
     assert (report["images"], report["classes"]) == (3, 3)
     assert len(report["table"]) == 9
     assert str(folder_of_report) in table
+    # The folder has more images now: they are not passed over for what was evaluated before.
+    (folder / "3.jpg").write_bytes(buffer.getvalue())
+    evaluate_elsewhere(Storage.at(str(finished_run)), tiny_recipe, arguments)
+    reports = [json.loads(path.read_text()) for path in finished_run.glob("evaluations/other-*/report/report.json")]
+    assert sorted(report["images"] for report in reports) == [3, 4]
+
+
+def test_damaged_weights_of_a_replica_are_named_with_what_to_do(
+    ray_cluster: str, finished_run: Path, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished_run, run)
+    (run / "replicas/1/weights.safetensors").write_bytes(b"rotten")
+    with pytest.raises(
+        UserError, match=r"replicas/1/weights\.safetensors: not a whole .*; delete it, and train_ensemble"
+    ):
+        evaluate_run(Storage.at(str(run)), tiny_recipe)
+
+
+def test_a_share_of_no_gpu_is_refused(ray_cluster: str) -> None:
+    with pytest.raises(UserError, match="gpus_per_predictor must be positive"):
+        Predictors.that_fit(0.0)

@@ -100,8 +100,11 @@ def test_quarantine_lists_the_files_and_goes_on_without_them(ray_cluster: str, p
 
 def test_a_file_that_cannot_be_read_is_not_quarantined(ray_cluster: str, photos: Path, tmp_path: Path) -> None:
     (photos / "train/class_0/gone.jpg").symlink_to(photos / "nowhere.jpg")
-    with pytest.raises(UserError, match=r"train/class_0/gone\.jpg"):
+    damage(photos)
+    with pytest.raises(UserError, match=r"train/class_0/gone\.jpg") as refused:
         prepare(Storage.at(str(tmp_path / "run")), Recipe(data=str(photos)), "quarantine")
+    assert "empty.png" not in str(refused.value)  # that one would be quarantined
+    assert "--bad-images" not in str(refused.value)  # and that has been said already
 
 
 def test_finished_shards_are_not_written_again(ray_cluster: str, photos: Path, tmp_path: Path) -> None:

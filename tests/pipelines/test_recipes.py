@@ -39,6 +39,9 @@ def test_an_unknown_field_is_refused_by_name() -> None:
         ("max_gradient_norm", -1),
         ("wide_replica_width", 0),
         ("policies", [1, 1]),
+        ("policies", ["144"]),
+        ("width", 17.0),
+        ("wide_replica_width", 17.0),
     ],
 )
 def test_a_value_out_of_range_is_refused_with_its_field(field: str, value: object) -> None:

@@ -7,9 +7,11 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.fs as pafs
+import pyarrow.parquet as pq
 import pytest
 
 import pipelines.shard_cache
+from googlenet.records import SCHEMA, WRITE_OPTIONS, Records, RecordsError
 from pipelines.shard_cache import ShardCache
 
 SIZE = 1000
@@ -120,3 +122,25 @@ def test_old_copies_of_other_data_make_room(store: Counting, tmp_path: Path, mon
     content(bounded.open_input_file("b"))
     assert store.opened[-1] == "whole b"
     assert sorted(path.name for path in (tmp_path / "copies").glob("*.parquet")) == ["b1.parquet"]
+
+
+def test_a_copy_that_has_rotted_is_fetched_again_and_a_rotten_shard_is_named(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    shard, store = tmp_path / "store/a", Counting(tmp_path / "store")
+    rows = {"image_id": ["0", "1"], "image": [b"first", b"second"], "label": [0, 1], "width": [1, 1], "height": [1, 1]}
+    pq.write_table(pa.table(rows, SCHEMA), shard, **WRITE_OPTIONS)
+    whole = shard.read_bytes()
+    rotten = whole.replace(b"second", b"secinf")
+
+    def read() -> bytes:
+        return Records(cache(store, tmp_path), ["a"], [2])[1].image
+
+    assert read() == b"second"
+    [copy] = (tmp_path / "copies").glob("*.parquet")
+    copy.write_bytes(rotten)
+    assert read() == b"second"
+    assert copy.read_bytes() == whole
+    copy.write_bytes(rotten)
+    shard.write_bytes(rotten)
+    with pytest.raises(RecordsError, match="a is damaged"):
+        read()

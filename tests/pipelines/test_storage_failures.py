@@ -98,3 +98,7 @@ def test_other_errors_keep_their_traceback() -> None:
     wrapped.__cause__ = OSError(errno.ENOSPC, "No space left on device", "/disk/file")
     assert storage_failure(wrapped) == "[Errno 28] No space left on device: '/disk/file'"
     assert storage_failure(RecordsError("a shard is damaged")) == "a shard is damaged"
+    # As Ray Data passes it on: text alone, and Python has a class of its own for the number.
+    refused = RuntimeError("task failed\nPermissionError: [Errno 13] Permission denied: '/photos/a.jpg'\nmore")
+    assert storage_failure(refused) == "[Errno 13] Permission denied: '/photos/a.jpg'"
+    assert storage_failure(RuntimeError("FileNotFoundError: [Errno 2] a bug of ours, perhaps")) is None
