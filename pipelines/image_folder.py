@@ -79,7 +79,7 @@ def files_below(root: Storage) -> list[str]:
         UserError: there is no such folder.
     """
     if root.is_local:
-        names = sorted(_walk_locally(Path(root.path())))
+        names = sorted(_walk_locally(Path(root.path()))) if root.exists("") else []
     else:
         infos = root.filesystem.get_file_info(pafs.FileSelector(root.path(), recursive=True, allow_not_found=True))
         names = sorted(info.path[len(root.path()) + 1 :] for info in infos if info.is_file)

@@ -119,7 +119,7 @@ def test_a_file_instead_of_its_folder_is_named(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="nowhere"):
+    with pytest.raises(UserError, match=r"there is no folder .*nowhere"):
         listed(Storage.at(str(tmp_path / "nowhere")))
 
 
