@@ -91,6 +91,17 @@ def head(token: str = "", ports: Mapping[str, int] | None = None) -> Iterator[He
                 node.kill()
 
 
+def ray_processes(address: str, kind: str) -> Iterator[psutil.Process]:
+    """Processes such as ``RayTrainWorker`` of the cluster at ``address``, and of no other one on this machine."""
+    for raylet in psutil.process_iter(["name", "cmdline"]):
+        if raylet.info["name"] != "raylet" or f"--gcs-address={address}" not in (raylet.info["cmdline"] or []):
+            continue
+        for process in raylet.children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if kind in " ".join(process.cmdline()):
+                    yield process
+
+
 @contextmanager
 def s3_server(variables: Mapping[str, str] | None = None, address: str = "127.0.0.1") -> Iterator[int]:
     """An S3 server that keeps everything in memory; its port."""
@@ -122,6 +133,8 @@ def mlflow_with_password(folder: Path) -> Iterator[tuple[str, str]]:
             with suppress(OSError):
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
                 break
+        else:
+            pytest.fail("no answer from MLflow within a minute")
         yield f"http://127.0.0.1:{port}", (folder / "mlflow/password").read_text().strip()
     finally:
         for process in [server, *server.children(recursive=True)]:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -29,43 +30,35 @@ def test_contenders_have_processes_and_environments_of_their_own(capsys: pytest.
     assert "BENCHMARK_TEST" not in os.environ
     assert [len(values) for values in rates.values()] == [3, 3]
     assert max(rates["plain"]) <= 5 / 0.05
-    assert max(rates["other"]) <= 10 / 0.05
+    assert 5 / 0.05 < max(rates["other"]) <= 10 / 0.05
     print_rates({"a": [1.0, 9.0, 2.0], "b": [4.0, 4.0, 4.0]}, "units/s", ["a"])
     assert "| b | 4.0 | 4.0 - 4.0 | 2.00 |" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        (
-            ["benchmarks.full_size_report", "--images", "40", "--replicas", "2", "--classes", "12", "--rounds", "1"],
-            "| 40 | 0.00 |",
-        ),
-        (["benchmarks.allocator", "--rounds", "1", "--crop-px", "42", "--batches", "2"], "freed memory kept"),
-        (["benchmarks.loader", "--rounds", "1", "--images", "4", "--crop-px", "35"], "| ours, all of it |"),
-        (
-            [
-                "benchmarks.records_scaling",
-                "--records",
-                "300",
-                "600",
-                "--rounds",
-                "1",
-                "--steps",
-                "1",
-                "--batch-size",
-                "4",
-                "--crop-px",
-                "35",
-                "--width",
-                "0.125",
-            ],
-            "| 600 |",
-        ),
-    ],
-)
-def test_a_benchmark_runs(arguments: list[str], expected: str) -> None:
-    command = [sys.executable, "-m", *arguments]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=150, check=False)
+SMALL = {
+    "full_size_report --images 40 --replicas 2 --classes 12 --rounds 1": "| 40 | 0.00 |",
+    "allocator --rounds 1 --crop-px 42 --batches 2": "freed memory kept",
+    "loader --rounds 1 --images 4 --crop-px 35": "| ours, all of it |",
+    "records_scaling --records 300 600 --rounds 1 --steps 1 --batch-size 4 --crop-px 35 --width 0.125": "| 600 |",
+}
+
+
+def run_benchmark(words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", *f"benchmarks.{words}".split()]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=150, check=False)
+
+
+@pytest.fixture(scope="module")
+def small_benchmarks() -> dict[str, subprocess.CompletedProcess[str]]:
+    """How each ended; two at a time, since no rate is looked at here."""
+    with ThreadPoolExecutor(2) as threads:
+        return dict(zip(SMALL, threads.map(run_benchmark, SMALL), strict=True))
+
+
+@pytest.mark.parametrize(("words", "expected"), SMALL.items())
+def test_a_benchmark_runs(
+    words: str, expected: str, small_benchmarks: dict[str, subprocess.CompletedProcess[str]]
+) -> None:
+    ended = small_benchmarks[words]
     assert ended.returncode == 0, ended.stderr
     assert expected in ended.stdout

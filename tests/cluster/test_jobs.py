@@ -5,12 +5,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 
-from tests.servers import BIN, HEAD_PORTS, free_port, head, with_tools
+from tests.servers import BIN, HEAD_PORTS, Head, free_port, head, with_tools
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "a-token-of-at-least-some-length-0123456789"  # noqa: S105
@@ -35,8 +37,17 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def submit(clone: Path, address: str, options: str, token: str = TOKEN) -> subprocess.CompletedProcess[str]:
-    command = f"ray job submit --address {address} --working-dir . -- python pipelines/train_ensemble.py {options}"
+@pytest.fixture(scope="module")
+def node() -> Iterator[Head]:
+    with head(TOKEN) as started:
+        yield started
+
+
+def submit(
+    clone: Path, address: str, options: str, *, token: str = TOKEN, job: str = ""
+) -> subprocess.CompletedProcess[str]:
+    submission = f"--address {address} {f'--submission-id {job}' if job else ''} --working-dir ."
+    command = f"ray job submit {submission} -- python pipelines/train_ensemble.py {options}"
     return subprocess.run(
         command.split(), cwd=clone, env=as_client(token), capture_output=True, text=True, timeout=240, check=False
     )
@@ -53,64 +64,85 @@ def as_client(token: str = TOKEN) -> dict[str, str]:
     return {name: value for name, value in environment.items() if name not in ("RAY_ADDRESS", "PYTHONPATH")}
 
 
-def test_a_clean_clone_is_submitted_small_and_runs_without_being_installed(
-    clone: Path, photo_folder: Path, tmp_path: Path
-) -> None:
-    with head(TOKEN) as node:
-        address = node.address
-        ended = submit(clone, address, f"{SHORT} --data {photo_folder} --run-dir {tmp_path}/run")
-        assert ended.returncode == 0, ended.stdout + ended.stderr
-        assert (tmp_path / "run/report/report.json").exists()
-        modules = (clone / "imported.txt").read_text().split()
-        assert {Path(module).stem for module in modules} == {"replica_training", "sharded_prediction", "image_shards"}
-        assert all("working_dir_files/_ray_pkg_" in module for module in modules), modules
-        package = Path(modules[0]).parents[1]
-        travelled = {path.relative_to(package).parts[0] for path in package.rglob("*") if path.is_file()}
-        assert not travelled & {"tests", "benchmarks", ".git", ".venv", "runs"}
-        assert sum(path.stat().st_size for path in package.rglob("*.py")) < 1 << 20
-        assert "Traceback" not in ended.stdout
-        assert "\r" not in ended.stdout  # a log, not a display
+@dataclass(frozen=True)
+class Resumed:
+    """A job that was stopped, and the same one submitted again.
 
-        wrong = submit(clone, address, f"--recipe demo --run-dir {tmp_path}/wrong --no-such-option 1")
-        assert wrong.returncode != 0
-        assert "no-such-option" in wrong.stdout + wrong.stderr
-        assert "Traceback" not in wrong.stdout
-        missing = submit(clone, address, f"--recipe demo --data {tmp_path}/nowhere --run-dir {tmp_path}/wrong")
-        assert missing.returncode != 0
-        assert f"error: there is no folder {tmp_path}/nowhere" in missing.stdout + missing.stderr
+    Attributes:
+        run: their run directory.
+        told: what `ray job stop` printed.
+        log: of the job that was stopped.
+        again: the second submission.
+    """
 
-        stranger = submit(clone, address, "--help", token="another-token-of-the-same-length-01234567")  # noqa: S106
-        assert stranger.returncode != 0
-        assert "uthenticat" in stranger.stdout + stranger.stderr
+    run: Path
+    told: str
+    log: str
+    again: subprocess.CompletedProcess[str]
 
 
-def test_a_job_that_is_stopped_ends_cleanly_and_goes_on_when_submitted_again(clone: Path, tmp_path: Path) -> None:
-    options = f"{SHORT} --epochs 8 --run-dir {tmp_path}/run"
-    with head(TOKEN) as node:
-        address = node.address
-        first: list[subprocess.CompletedProcess[str]] = []
-        thread = threading.Thread(target=lambda: first.append(submit(clone, address, options)))
-        thread.start()
-        while not (tmp_path / "run/replicas/0/metrics.jsonl").exists():
-            time.sleep(0.2)
-        job = ray_job("list", address).partition("submission_id='")[2].partition("'")[0]
-        told = ray_job("stop", address, job)
-        # From the request to the job's end, without the seconds that the command itself takes to start.
-        times = [datetime.fromisoformat(time) for time in re.findall(r"^(\S+ \S+),\d+", told, re.MULTILINE)]
-        assert f"Job '{job}' was stopped" in told
-        assert (times[-1] - times[0]).total_seconds() < 10
-        thread.join()
-        assert ray_job("logs", address, job).count("interrupted; the same command goes on from here") == 1
-        again = submit(clone, address, options)
-        assert again.returncode == 0, again.stdout + again.stderr
-        assert (tmp_path / "run/report/report.json").exists()
+@pytest.fixture(scope="module")
+def resumed(clone: Path, node: Head, tmp_path_factory: pytest.TempPathFactory) -> Resumed:
+    run = tmp_path_factory.mktemp("resumed") / "run"
+    options = f"{SHORT} --epochs 8 --run-dir {run}"
+    thread = threading.Thread(target=submit, args=(clone, node.address, options), kwargs={"job": "stopped"})
+    thread.start()
+    while not (run / "replicas/0/metrics.jsonl").exists():
+        assert thread.is_alive()
+        time.sleep(0.2)
+    told = ray_job("stop", node.address, "stopped")
+    thread.join()
+    log = ray_job("logs", node.address, "stopped")
+    return Resumed(run, told, log, submit(clone, node.address, options))
+
+
+def test_a_job_that_is_stopped_ends_cleanly_and_goes_on_when_submitted_again(resumed: Resumed) -> None:
+    # From the request to the job's end, without the seconds that the command itself takes to start.
+    times = [datetime.fromisoformat(time) for time in re.findall(r"^(\S+ \S+),\d+", resumed.told, re.MULTILINE)]
+    assert "Job 'stopped' was stopped" in resumed.told
+    assert (times[-1] - times[0]).total_seconds() < 10
+    assert resumed.log.count("interrupted; the same command goes on from here") == 1
+    assert resumed.again.returncode == 0, resumed.again.stdout + resumed.again.stderr
+    assert (resumed.run / "report/report.json").exists()
+
+
+def test_a_clean_clone_is_submitted_small_and_runs_without_being_installed(clone: Path, resumed: Resumed) -> None:
+    modules = (clone / "imported.txt").read_text().split()
+    assert {Path(module).stem for module in modules} == {"replica_training", "sharded_prediction", "image_shards"}
+    assert all("working_dir_files/_ray_pkg_" in module for module in modules), modules
+    package = Path(modules[0]).parents[1]
+    travelled = {path.relative_to(package).parts[0] for path in package.rglob("*") if path.is_file()}
+    assert not travelled & {"tests", "benchmarks", ".git", ".venv", "runs"}
+    assert sum(path.stat().st_size for path in package.rglob("*.py")) < 1 << 20
+    assert "Traceback" not in resumed.again.stdout
+    assert "\r" not in resumed.again.stdout  # a log, not a display
+
+
+def test_a_wrong_option_and_a_strangers_token_are_refused(clone: Path, node: Head, tmp_path: Path) -> None:
+    wrong = submit(clone, node.address, f"--recipe demo --run-dir {tmp_path}/wrong --no-such-option 1")
+    assert wrong.returncode != 0
+    assert "no-such-option" in wrong.stdout + wrong.stderr
+    assert "Traceback" not in wrong.stdout
+    stranger = submit(clone, node.address, "--help", token="another-token-of-the-same-length-01234567")  # noqa: S106
+    assert stranger.returncode != 0
+    assert "uthenticat" in stranger.stdout + stranger.stderr
+
+
+def test_a_mistake_of_the_users_is_not_tried_again(clone: Path, node: Head, tmp_path: Path) -> None:
+    command = [sys.executable, str(clone / "cluster/submit.py"), "--run-dir", str(tmp_path / "run")]
+    command += ["--address", node.address, "--", "--recipe", "demo", "--data", str(tmp_path / "nowhere")]
+    ended = subprocess.run(command, env=as_client(), capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 2
+    assert f"error: there is no folder {tmp_path}/nowhere" in ended.stdout
+    assert "again in" not in ended.stdout
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_job_whose_head_dies_is_submitted_again_until_it_is_done(clone: Path, tmp_path: Path) -> None:
     ports = {kind: free_port() for kind in HEAD_PORTS}
     command = [sys.executable, str(clone / "cluster/submit.py"), "--run-dir", str(tmp_path / "run")]
     command += ["--address", f"http://127.0.0.1:{ports['dashboard-port']}", "--pause-seconds", "1", "--"]
-    command += f"{SHORT} --epochs 8".split()
+    command += f"{SHORT} --epochs 8 --models none".split()
     with (tmp_path / "submit.log").open("wb") as log:
         follower = subprocess.Popen(command, env=as_client(), stdout=log, stderr=log)
         with head(TOKEN, ports) as node:
@@ -124,15 +156,3 @@ def test_a_job_whose_head_dies_is_submitted_again_until_it_is_done(clone: Path, 
     assert "submit: waiting for the cluster" in text
     assert "models  crops" in text
     assert (tmp_path / "run/report/report.json").exists()
-
-
-def test_a_mistake_of_the_users_is_not_tried_again(clone: Path, tmp_path: Path) -> None:
-    with head(TOKEN) as node:
-        address = node.address
-        command = [sys.executable, str(clone / "cluster/submit.py"), "--run-dir", str(tmp_path / "run")]
-        command += ["--address", address, "--", "--recipe", "demo", "--data", str(tmp_path / "nowhere")]
-        ended = subprocess.run(command, env=as_client(), capture_output=True, text=True, timeout=120, check=False)
-    assert ended.returncode == 2
-    assert "there is no folder" in ended.stdout
-    assert "again in" not in ended.stdout
-    assert list(tmp_path.iterdir()) == []

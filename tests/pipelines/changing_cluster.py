@@ -35,14 +35,14 @@ def main(root: str) -> None:
     first = cluster.add_node(**NODE)
     os.environ["RAY_ADDRESS"] = cluster.address
     found: dict[str, object] = {"at_once": {}, "failures": None}
-    nodes = 1
+    while_there_is = "one"
 
     def train() -> None:
-        at_once: dict[int, int] = {}
+        at_once: dict[str, int] = {}
 
         def on_poll(phases: dict[int, str]) -> None:
             active = sum(phase in ("starting", "training") for phase in phases.values())
-            at_once[nodes] = max(at_once.get(nodes, 0), active)
+            at_once[while_there_is] = max(at_once.get(while_there_is, 0), active)
             found["at_once"] = dict(at_once)
 
         with connected():
@@ -53,10 +53,10 @@ def main(root: str) -> None:
     thread.start()
     _wait_for(thread, root, "replicas/0/checkpoints/*.safetensors")
     cluster.add_node(**NODE)
-    nodes = 2
+    while_there_is = "both"
     _wait_for(thread, root, "replicas/1/checkpoints/*.safetensors")
     cluster.remove_node(first, allow_graceful=False)
-    nodes = 1
+    while_there_is = "one again"
     thread.join(PATIENCE_SECONDS)
     print(json.dumps({**found, "still_running": thread.is_alive()}), flush=True)
     os._exit(0)  # no tidying up that could hang on the dead node

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
 
@@ -41,19 +42,28 @@ def test_the_printed_recipe_holds_the_overrides_and_can_be_fed_back(tmp_path: Pa
     assert json.loads(again) == json.loads(printed)
 
 
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        (["--recipe", "demo", "--run-dir", "x", "--epoch-count", "3"], "--epoch-count"),
-        (["--recipe", "demo"], "--run-dir"),
-        (["--recipe", "dmeo", "--run-dir", "x"], "dmeo"),
-        (["--recipe", "demo", "--run-dir", "x", "--crop-px", "100"], "multiple of 7"),
-        (["--recipe", "demo", "--run-dir", "x", "--epochs", "many"], "many"),
-        (["--recipe", "demo", "--run-dir", "x", "--epochs", "0"], "epochs must be at least 1"),
-    ],
-)
-def test_a_wrong_word_ends_the_command_with_a_short_message(words: list[str], expected: str) -> None:
-    ended = train(*words)
+WRONG = {
+    "--recipe demo --run-dir x --epoch-count 3": "--epoch-count",
+    "--recipe demo": "--run-dir",
+    "--recipe dmeo --run-dir x": "dmeo",
+    "--recipe demo --run-dir x --crop-px 100": "multiple of 7",
+    "--recipe demo --run-dir x --epochs many": "many",
+    "--recipe demo --run-dir x --epochs 0": "epochs must be at least 1",
+}
+
+
+@pytest.fixture(scope="module")
+def wrong_commands() -> dict[str, subprocess.CompletedProcess[str]]:
+    """How each ended; two at a time, since each imports for seconds."""
+    with ThreadPoolExecutor(2) as threads:
+        return dict(zip(WRONG, threads.map(lambda words: train(*words.split()), WRONG), strict=True))
+
+
+@pytest.mark.parametrize(("words", "expected"), WRONG.items())
+def test_a_wrong_word_ends_the_command_with_a_short_message(
+    words: str, expected: str, wrong_commands: dict[str, subprocess.CompletedProcess[str]]
+) -> None:
+    ended = wrong_commands[words]
     assert ended.returncode == 2
     assert expected in ended.stdout + ended.stderr
     assert "Traceback" not in ended.stderr

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -32,13 +33,19 @@ def finished(folder: Path, recipe: Recipe, *choices: list[int]) -> Storage:
     return run
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made")
+    finished(folder / "first", Recipe(replicas=2), [0, 1, 2, 3, 4, 0], [0, 1, 2, 0, 0, 0])
+    finished(folder / "second", Recipe(replicas=2, learning_rate=0.5), [0, 1, 2, 3, 4, 5], [1, 1, 2, 3, 0, 0])
+    return folder
+
+
 @pytest.fixture
-def runs(tmp_path: Path) -> tuple[Storage, Storage]:
-    recipe = Recipe(replicas=2)
-    return (
-        finished(tmp_path / "first", recipe, [0, 1, 2, 3, 4, 0], [0, 1, 2, 0, 0, 0]),
-        finished(tmp_path / "second", Recipe(replicas=2, learning_rate=0.5), [0, 1, 2, 3, 4, 5], [1, 1, 2, 3, 0, 0]),
-    )
+def runs(made: Path, tmp_path: Path) -> tuple[Storage, Storage]:
+    """Copies of the two."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    return Storage.at(str(tmp_path / "first")), Storage.at(str(tmp_path / "second"))
 
 
 def cells(text: str) -> dict[tuple[str, str], list[float]]:

@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -13,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pyarrow.parquet as pq
 import pytest
 
@@ -28,6 +26,7 @@ from pipelines.preflight import Preflight, cost_line, decide
 from pipelines.recipe import Recipe
 from pipelines.sharded_prediction import PredictionJob, Predictors, missing_shards, predict
 from pipelines.storage import Storage
+from tests.servers import ray_processes
 
 pytestmark = pytest.mark.timeout(300)
 FILES = ("000000.parquet", "000001.parquet", "000002.parquet")  # 42 images
@@ -67,12 +66,10 @@ def test_a_predictor_that_is_killed_costs_its_shard_and_nothing_else(ray_cluster
 
     def kill_the_first_predictor() -> None:
         while not killed:
-            for process in psutil.process_iter(["pid", "cmdline"]):
-                if "MapWorker" in " ".join(process.info["cmdline"] or []) and list(
-                    (evaluated / "predictions").glob("*")
-                ):
-                    os.kill(process.info["pid"], signal.SIGKILL)
-                    killed.append(process.info["pid"])
+            for process in ray_processes(ray_cluster, "MapWorker"):
+                if list((evaluated / "predictions").glob("*")):
+                    process.kill()
+                    killed.append(process.pid)
                     return
             time.sleep(0.02)
 

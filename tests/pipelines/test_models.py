@@ -30,6 +30,8 @@ from tests.servers import free_port, wait_for, with_tools
 pytestmark = pytest.mark.timeout(300)
 ROOT = Path(__file__).parents[2]
 CHAMPION = f"models:/{MODEL}@champion"
+README = (ROOT / "README.md").read_text()
+SERVE = f"models serve -m {CHAMPION} --env-manager local"
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +162,7 @@ with torch.inference_mode():
 def server(finished_run: Path, store: str) -> Iterator[str]:
     """`mlflow models serve` on the champion, in the environment that is there."""
     port = free_port()
-    options = f"models serve -m {CHAMPION} --env-manager local --host 127.0.0.1 --port {port} --workers 1"
+    options = f"{SERVE} --host 127.0.0.1 --port {port} --workers 1"
     process = subprocess.Popen(
         [sys.executable, "-m", "mlflow", *options.split()],
         env=with_tools({"MLFLOW_TRACKING_URI": store}),
@@ -197,10 +199,15 @@ def test_served_it_answers_a_request_with_a_jpeg_in_it(server: str, finished_run
     assert any(row["agreement"] == pytest.approx(share) for share in (1 / 3, 2 / 3, 1.0))
 
 
+def test_the_readmes_server_is_the_one_that_is_tested() -> None:
+    shown = next(line for line in README.splitlines() if line.startswith("mlflow models serve"))
+    assert shown == f"mlflow {SERVE} --port 8080"
+
+
 def test_the_readmes_request_is_answered(server: str, finished_run: Path, tmp_path: Path) -> None:
     if shutil.which("curl") is None:
         pytest.skip("needs curl")
-    [command] = re.findall(r"^curl .*?\n  .*?$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    [command] = re.findall(r"^curl .*?\n  .*?$", README, re.MULTILINE)
     (tmp_path / "photo.jpg").write_bytes(photographs(finished_run, 1)[0][1])
     command = command.replace("127.0.0.1:8080/invocations", server).replace("PHOTO", str(tmp_path / "photo.jpg"))
     answer = subprocess.run(["bash", "-c", command], capture_output=True, timeout=60, check=True).stdout

@@ -16,8 +16,6 @@ from pathlib import Path
 import boto3
 import pytest
 
-import pipelines.object_store
-import pipelines.run_lock
 from pipelines.dataset import read_manifest
 from pipelines.errors import UserError
 from pipelines.object_store import store_failure
@@ -66,11 +64,12 @@ def digests(run: Storage, replicas: int) -> list[bytes]:
 
 
 def test_the_whole_job_on_a_store_gives_what_it_gives_on_a_disk(
-    bucket: str, ray_cluster: str, tiny_recipe: Recipe, photo_folder: Path, finished_run: Path
+    bucket: str, ray_cluster: str, tiny_recipe: Recipe, photo_folder: Path, finished_run: Path, tmp_path: Path
 ) -> None:
     upload(photo_folder, f"{bucket}/photos")
     recipe = replace(tiny_recipe, data=f"{bucket}/photos")
-    assert run_job(Arguments(fields=recipe, run_dir=f"{bucket}/a/run")) == 0
+    tracking_uri = f"sqlite:///{tmp_path}/mlflow.db"
+    assert run_job(Arguments(recipe, f"{bucket}/a/run", tracking_uri=tracking_uri, models="none")) == 0
     run, local = Storage.at(f"{bucket}/a/run"), Storage.at(str(finished_run))
     assert digests(run, recipe.replicas) == digests(local, recipe.replicas)
     assert run.read_json("report/report.json")["table"] == local.read_json("report/report.json")["table"]
@@ -86,7 +85,7 @@ def test_a_job_on_a_store_that_is_killed_goes_on_from_there(
     file = tmp_path / "recipe.json"
     file.write_text(json.dumps(tiny_recipe.to_dict()))
     command = [sys.executable, "pipelines/train_ensemble.py", "--recipe", str(file), "--run-dir", run.root]
-    command += ["--tracking-uri", f"sqlite:///{tmp_path}/mlflow.db"]
+    command += ["--tracking-uri", f"sqlite:///{tmp_path}/mlflow.db", "--models", "none"]
     environment = with_tools({"RAY_ADDRESS": ray_cluster, "RAY_AUTH_MODE": "disabled"})
     job = subprocess.Popen(command, cwd=ROOT, env=environment)
     while not any(run.exists(f"replicas/{k}/weights.safetensors") for k in range(3)):
@@ -125,11 +124,8 @@ def test_a_store_that_refuses_and_recovers_delays_and_nothing_else(bucket: str, 
     assert Storage.at(f"{bucket}/patient").read("a") == b"2"
 
 
-def test_an_upload_that_breaks_off_leaves_the_old_object_and_no_part_of_the_new(
-    bucket: str, door: Door, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pipelines.object_store, "S3_ATTEMPTS", 2)
-    storage = through(door, f"{bucket}/broken")
+def test_an_upload_that_breaks_off_leaves_the_old_object_and_nothing_of_the_new(bucket: str, door: Door) -> None:
+    storage = through(door, f"{bucket}/broken").impatient()  # patience is tested above, and takes minutes
     storage.write("old", b"whole")
     for name in ("old", "new"):
         door.shut_after_bytes = door.forwarded_bytes + (15 << 20)

@@ -24,10 +24,23 @@ def run(tmp_path: Path) -> Storage:
     return made_run(tmp_path)
 
 
-def report_of(run: Storage) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> Storage:
+    """All images predicted, and the report on them; to be read only."""
+    run = made_run(tmp_path_factory.mktemp("reported"))
+    predict(run, list(range(6)))
     write_report(run, ENSEMBLE)
+    return run
+
+
+def report_in(run: Storage) -> dict[str, Any]:
     report: dict[str, Any] = run.read_json("report/report.json")
     return report
+
+
+def report_of(run: Storage) -> dict[str, Any]:
+    write_report(run, ENSEMBLE)
+    return report_in(run)
 
 
 def test_the_table_is_what_the_predictions_say(run: Storage) -> None:
@@ -92,9 +105,8 @@ def test_an_image_that_the_data_set_does_not_have_is_refused(run: Storage) -> No
         report_of(run)
 
 
-def test_differences_to_the_base_cell_are_paired(run: Storage) -> None:
-    predict(run, list(range(6)))
-    cells = {(row["models"], row["crops"]): row for row in report_of(run)["table"]}
+def test_differences_to_the_base_cell_are_paired(reported: Storage) -> None:
+    cells = {(row["models"], row["crops"]): row for row in report_in(reported)["table"]}
     assert cells[1, 1]["top1_difference_ci95"] == [0, 0]
     assert cells[1, 144]["top1_difference_ci95"] == [0, 0]  # all policies answer alike here
     # The two together err on 1 image of 6, one of them on 2 of 6 on average; never on an image that both know.
@@ -103,9 +115,8 @@ def test_differences_to_the_base_cell_are_paired(run: Storage) -> None:
     assert low < -100 / 6 < high <= 0
 
 
-def test_max_pooling_stands_beside_averaging(run: Storage) -> None:
-    predict(run, list(range(6)))
-    one, two = report_of(run)["pooling"]
+def test_max_pooling_stands_beside_averaging(reported: Storage) -> None:
+    one, two = report_in(reported)["pooling"]
     assert one["top1_difference"] == 0
     assert (two["top1_error_average"], two["models"]) == (pytest.approx(100 / 6), 2)
     # Equally sure now, the two tie where they differ, and the lower class is taken: wrong on images 3, 4 and 5.
@@ -113,9 +124,8 @@ def test_max_pooling_stands_beside_averaging(run: Storage) -> None:
     assert two["top1_difference"] == pytest.approx(200 / 6)
 
 
-def test_views_and_groups_of_views_have_the_errors_of_their_answers(run: Storage) -> None:
-    predict(run, list(range(6)))
-    report = report_of(run)
+def test_views_and_groups_of_views_have_the_errors_of_their_answers(reported: Storage) -> None:
+    report = report_in(reported)
     assert len(report["views"]) == 144
     assert all(view["top1_error"] == pytest.approx(200 / 6) for view in report["views"])
     assert all(view["top1_error_all_models"] == pytest.approx(100 / 6) for view in report["views"])
@@ -123,23 +133,21 @@ def test_views_and_groups_of_views_have_the_errors_of_their_answers(run: Storage
     assert all(group["top1_error"] == pytest.approx(200 / 6) for group in report["view_groups"])
 
 
-def test_classes_confusions_and_mistakes_are_named(run: Storage) -> None:
-    predict(run, list(range(6)))
-    report = report_of(run)
+def test_classes_confusions_and_mistakes_are_named(reported: Storage) -> None:
+    report = report_in(reported)
     by_class = {row["class"]: row for row in report["class_errors"]}
     assert by_class["f"] == {"class": "f", "images": 1, "top1_error": 100, "most_often_taken_for": "a"}
     assert by_class["g"] == {"class": "g", "images": 0, "top1_error": None, "most_often_taken_for": None}
     (mistake,) = report["mistakes"]
     assert (mistake["image_id"], mistake["label"], mistake["answer"]) == ("val/5.jpg", "f", "a")
     assert mistake["probability"] == pytest.approx((0.6 + 0.55) / 2)
-    assert run.read("report/confusion.csv").decode().splitlines() == [
+    assert reported.read("report/confusion.csv").decode().splitlines() == [
         "label,answer,images", "a,a,1", "b,b,1", "c,c,1", "d,d,1", "e,e,1", "f,a,1"
     ]  # fmt: skip
 
 
-def test_diversity_is_that_of_the_answers(run: Storage) -> None:
-    predict(run, list(range(6)))
-    diversity = report_of(run)["diversity"]
+def test_diversity_is_that_of_the_answers(reported: Storage) -> None:
+    diversity = report_in(reported)["diversity"]
     assert diversity["disagreement"][0][1] == pytest.approx(200 / 6)
     assert diversity["pairs"] == [
         {"replicas": [0, 1], "disagreement": pytest.approx(200 / 6), "gain": pytest.approx(100 / 6)}
@@ -203,10 +211,9 @@ class Page(HTMLParser):
             self.cells[-1] += f"{data} "
 
 
-def test_the_page_needs_nothing_else_and_holds_the_table_the_views_and_the_mistakes(run: Storage) -> None:
-    predict(run, list(range(6)))
-    report = report_of(run)
-    page = Page(run.read("report/index.html").decode())
+def test_the_page_needs_nothing_else_and_holds_the_table_the_views_and_the_mistakes(reported: Storage) -> None:
+    report = report_in(reported)
+    page = Page(reported.read("report/index.html").decode())
     assert page.open == []
     assert len(page.ids) == len(set(page.ids))
     assert all(link.startswith(("data:", "#")) for link in page.loads)
@@ -251,10 +258,8 @@ def test_learning_curves_are_those_of_the_replicas_that_finished(run: Storage) -
     assert [name in page for name in ("replica 0<", "replica 1<", "replica 4<")] == [False, True, True]
 
 
-def test_the_outcomes_are_the_errors_of_each_image(run: Storage) -> None:
-    predict(run, list(range(6)))
-    report_of(run)
-    outcomes = pq.read_table(run.path("report/outcomes.parquet")).to_pydict()
+def test_the_outcomes_are_the_errors_of_each_image(reported: Storage) -> None:
+    outcomes = pq.read_table(reported.path("report/outcomes.parquet")).to_pydict()
     assert outcomes["image_id"] == IDS
     # Replica 0 errs on the last image, replica 1 on the last three; together they err on the last one.
     assert outcomes["top1_wrong/1x144"] == [0, 0, 0, 0.5, 0.5, 1]

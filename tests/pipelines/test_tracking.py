@@ -31,7 +31,13 @@ from tests.servers import free_port, mlflow_with_password, wait_for
 
 pytestmark = pytest.mark.timeout(120)
 RECIPE = Recipe(replicas=2)
+TURN_SECONDS = 1.0
 SINCE_MS = 1_700_000_000_000
+
+
+@pytest.fixture
+def short_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.tracking.follower.FOLLOW_SECONDS", TURN_SECONDS)
 
 
 @pytest.fixture
@@ -255,7 +261,9 @@ def test_uris_are_made_absolute_and_those_with_passwords_refused(
     assert "secret" not in str(refused.value)
 
 
-def test_a_server_that_dies_and_comes_back_gets_every_step_once(run: Storage, tmp_path: Path) -> None:
+def test_a_server_that_dies_and_comes_back_gets_every_step_once(
+    run: Storage, tmp_path: Path, short_turns: None
+) -> None:
     port = free_port()
     uri, store = f"http://127.0.0.1:{port}", tmp_path / "store"
     server = start_server(store, port)
@@ -267,7 +275,7 @@ def test_a_server_that_dies_and_comes_back_gets_every_step_once(run: Storage, tm
             wait_until(lambda: len(runs_of(uri)) == 3 and len(steps_of(uri)) == 20)
             stop_server(server)
             write_steps(run, 0, 40)
-            time.sleep(6)  # more than a turn of the follower
+            time.sleep(2 * TURN_SECONDS)
             write_steps(run, 0, 50)
             server = start_server(store, port)
             write_result(run)
@@ -285,7 +293,7 @@ def test_a_server_whose_disk_is_full_gets_everything_once_there_is_room(
 ) -> None:
     port = free_port()
     uri, store = f"http://127.0.0.1:{port}", tmp_path / "store"
-    stop_server(start_server(store, port))
+    store.mkdir()
     # Whoever creates the runs has room; what follows does not.
     follow(run, f"sqlite:///{store}/mlflow.db", {0: "training", 1: "waiting"})
     server = start_server(store, port, largest_file_bytes=(store / "mlflow.db").stat().st_size)
@@ -326,7 +334,7 @@ class SlowDoor:
 
 
 def test_what_a_slow_server_did_receive_is_not_sent_twice(
-    run: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short_turns: None
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
     port = free_port()
@@ -345,7 +353,7 @@ def test_what_a_slow_server_did_receive_is_not_sent_twice(
             door.seconds = 3.0
             # They arrive, though the follower is told of a time-out.
             wait_until(lambda: len(steps_of(f"http://127.0.0.1:{port}")) == 60)
-            time.sleep(6)  # more than a turn of the follower
+            time.sleep(TURN_SECONDS + 5)  # for the answer that comes too late, and another turn
             door.seconds = 0.0
             tracker.finish(succeeded=False)
         assert tracker.in_step
@@ -356,7 +364,7 @@ def test_what_a_slow_server_did_receive_is_not_sent_twice(
 
 
 def test_a_server_too_slow_for_the_end_of_a_run_is_told(
-    run: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short_turns: None
 ) -> None:
     port = free_port()
     server = start_server(tmp_path / "store", port)

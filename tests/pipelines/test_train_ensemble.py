@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -27,6 +26,7 @@ from googlenet.weight_files import load_weights
 from pipelines.errors import UserError
 from pipelines.recipe import Recipe
 from pipelines.train_ensemble import Arguments, run_job
+from tests.servers import ray_processes
 
 ROOT = Path(__file__).parents[2]
 
@@ -161,11 +161,11 @@ def test_a_replica_that_always_fails_leaves_the_others_whole(
         ours, reference = (r / f"replicas/{replica}/weights.safetensors" for r in (run, finished_run))
         assert ours.read_bytes() == reference.read_bytes()
     assert not (run / "report").exists()
-    assert run_job(arguments(run, tiny_recipe, max_failures=0, min_replicas=2)) == 0
+    assert run_job(arguments(run, tiny_recipe, max_failures=0, min_replicas=2, models="ensemble")) == 0
     assert "Only 2 of 3 replicas: replica_0, replica_2." in (run / "report/report.md").read_text()
     assert [row["models"] for row in report_of(run)["table"]] == [1, 1, 1, 2, 2, 2]
     blocker.unlink()
-    assert run_job(arguments(run, tiny_recipe)) == 0
+    assert run_job(arguments(run, tiny_recipe, models="none")) == 0
     assert report_of(run)["table"] == report_of(finished_run)["table"]
 
 
@@ -206,18 +206,17 @@ def test_a_worker_killed_in_training_is_replaced_and_changes_nothing(
     def kill_a_worker() -> None:
         while not list(run.glob("replicas/*/metrics.jsonl")):  # an epoch is done, its checkpoint is stored
             time.sleep(0.02)
-        for process in psutil.process_iter(["cmdline"]):
-            if "ray::RayTrainWorker" in " ".join(process.info["cmdline"] or []):
-                process.kill()
-                killed.append(process.pid)
-                return
+        worker = next(ray_processes(ray_cluster, "ray::RayTrainWorker"))
+        worker.kill()
+        killed.append(worker.pid)
 
     killer = threading.Thread(target=kill_a_worker, daemon=True)
     killer.start()
-    assert run_job(arguments(run, tiny_recipe, max_failures=2)) == 0
+    pair = replace(tiny_recipe, replicas=2)
+    assert run_job(arguments(run, pair, max_failures=2, models="none")) == 0
     killer.join(timeout=1)
     assert len(killed) == 1
-    for replica in range(3):
+    for replica in range(2):
         ours, reference = (r / f"replicas/{replica}/weights.safetensors" for r in (run, finished_run))
         assert ours.read_bytes() == reference.read_bytes()
 
@@ -226,8 +225,8 @@ def test_a_worker_killed_in_training_is_replaced_and_changes_nothing(
 def test_a_replica_alone_ends_with_the_same_weights_as_among_others(
     ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path, finished_run: Path
 ) -> None:
-    alone = replace(tiny_recipe, replicas=1, sampling_seed=1)
-    assert run_job(arguments(tmp_path / "run", alone)) == 0
+    alone = replace(tiny_recipe, replicas=1, sampling_seed=1, policies=(1,))
+    assert run_job(arguments(tmp_path / "run", alone, models="none")) == 0
     ours, reference = (
         load_weights(r)
         for r in (tmp_path / "run/replicas/0/weights.safetensors", finished_run / "replicas/1/weights.safetensors")
@@ -251,11 +250,11 @@ def test_a_replica_that_only_guesses_is_stopped_with_the_name_of_the_head(
 def test_training_starts_from_weights_of_another_run(
     ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path, finished_run: Path
 ) -> None:
-    """At a rate of nearly nothing the weights stay what they were, and so do the answers."""
+    """At a rate of nearly nothing the weights stay what they were."""
     weights = finished_run / "replicas/0/weights.safetensors"
     still = replace(tiny_recipe, replicas=1, epochs=1, learning_rate=1e-12, variant="bn", init_weights=str(weights))
-    run = tmp_path / "run"
-    assert run_job(arguments(run, replace(still, aux_heads=False))) == 0
+    run, still = tmp_path / "run", replace(still, aux_heads=False, policies=(1,))
+    assert run_job(arguments(run, still, models="none")) == 0
     before, after = (
         load_weights(path).model.state_dict() for path in (weights, run / "replicas/0/weights.safetensors")
     )
@@ -265,7 +264,7 @@ def test_training_starts_from_weights_of_another_run(
     weights_copy = tmp_path / "other.safetensors"
     weights_copy.write_bytes((finished_run / "replicas/1/weights.safetensors").read_bytes())
     with pytest.raises(UserError, match="init_weights"):
-        run_job(arguments(run, replace(still, aux_heads=False, init_weights=str(weights_copy))))
+        run_job(arguments(run, replace(still, init_weights=str(weights_copy))))
 
 
 def start(command: list[str], address: str, log: Path) -> subprocess.Popen[bytes]:
@@ -295,7 +294,7 @@ def test_a_job_killed_in_training_is_completed_with_the_same_result(
     job = start(["pipelines/train_ensemble.py", "--recipe", str(recipe_file), "--run-dir", str(run)], ray_cluster, log)
     kill_when(job, lambda: bool(list(run.glob("replicas/*/metrics.jsonl"))), log)
     assert not (run / "report").exists()
-    assert run_job(arguments(run, tiny_recipe)) == 0
+    assert run_job(arguments(run, tiny_recipe, models="none")) == 0
     for replica in range(3):
         ours, reference = (r / f"replicas/{replica}/weights.safetensors" for r in (run, finished_run))
         assert ours.read_bytes() == reference.read_bytes()
@@ -315,7 +314,7 @@ def test_a_job_killed_in_evaluation_is_completed_with_the_same_result(
     time.sleep(2)  # its actors die with it
     done = {path.name: path.stat().st_mtime_ns for path in run.glob("predictions/??????.parquet")}
     assert 0 < len(done) < 3
-    assert run_job(arguments(run, tiny_recipe)) == 0
+    assert run_job(arguments(run, tiny_recipe, models="none")) == 0
     after = {path.name: path.stat().st_mtime_ns for path in run.glob("predictions/*")}
     assert len(after) == 3
     assert done.items() <= after.items()  # finished shards were not done again
