@@ -1,11 +1,11 @@
-# make setup | demo | test | multihost | lint | ui | clean. Each makes .venv first when it is missing or older than the pins.
+# make setup | demo | test | coverage | multihost | lint | ui | clean. Each makes .venv first when it is missing or older than the pins.
 PYTHON ?= python3
 RUN_DIR ?= runs/demo
 PORT ?= 5000
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: setup demo test multihost lint ui clean
+.PHONY: setup demo test coverage multihost lint ui clean
 
 setup: .venv/stamp
 
@@ -15,6 +15,11 @@ demo: .venv/stamp
 
 test: lint
 	$(BIN)/python -m pytest $(ARGS)
+
+# Which lines no test reaches; those that run in Ray's workers and in other processes are counted.
+coverage: .venv/stamp
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m coverage run -m pytest $(ARGS); $(BIN)/python -m coverage combine --quiet && $(BIN)/python -m coverage report
 
 # Three hosts made of this machine, a cluster on them, and hosts that are lost. Needs root, sshd and rsync.
 multihost: .venv/stamp
@@ -30,7 +35,7 @@ ui: .venv/stamp
 	$(BIN)/python pipelines/review.py --port $(PORT) $(if $(filter command line,$(origin RUN_DIR)),--run-dir $(RUN_DIR)) $(ARGS)
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* *.egg-info
 
 .venv/stamp: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
