@@ -63,7 +63,7 @@ def _epochs(epoch_of: Callable[[int], Iterator[Any]], images: int) -> Round:
 def _data_loader(folder: str, arguments: Arguments, processes: int) -> Round:
     def epoch_of(epoch: int) -> Iterator[Any]:
         samples = _samples(folder, arguments, epoch)
-        return training_batches(samples, arguments.batch_size, num_workers=processes)
+        return training_batches(samples, arguments.batch_size, loader_processes=processes)
 
     return _epochs(epoch_of, arguments.images)
 

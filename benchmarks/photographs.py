@@ -27,7 +27,7 @@ def _of_folder(folder: str) -> Iterator[bytes]:
 
 def _built_in(number: int) -> Iterator[bytes]:
     for image_id in image_ids("val")[:number]:
-        yield generate(image_id, 0).image
+        yield generate(image_id, 0)
 
 
 def photographs_of_size(folder: str, number: int, width: int, height: int) -> list[bytes]:

@@ -15,7 +15,7 @@ Precision = Literal["fp32", "bf16"]
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """How predictions are computed.
+    """How a network computes, in training or inference.
 
     Attributes:
         precision: of activations, in inference of weights too; softmax and averages are float64 always, weights in

@@ -3,9 +3,7 @@
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float, Integer
-from torchmetrics.classification import MulticlassCalibrationError
 
 BINS = 15
 # A probability of exactly zero for the true class would make the likelihood infinite.
@@ -17,8 +15,7 @@ class CalibrationTally:
 
     def __init__(self) -> None:
         self._images, self._log_likelihood, self._brier = 0, 0.0, 0.0
-        # The number of classes is of no account to this metric once arguments are not checked.
-        self._error = MulticlassCalibrationError(num_classes=2, n_bins=BINS, norm="l1", validate_args=False)
+        # Rows: images, sum of confidences, right answers.
         self._bins = np.zeros((3, BINS))
 
     def update(self, probabilities: Float[np.ndarray, "n c"], labels: Integer[np.ndarray, " n"]) -> None:
@@ -28,7 +25,6 @@ class CalibrationTally:
         self._log_likelihood += float(np.log(np.maximum(own, LEAST_PROBABILITY)).sum())
         # The sum over classes of (p - y)^2, without writing out y.
         self._brier += float((np.square(probabilities, dtype=np.float64).sum(axis=1) - 2 * own + 1).sum())
-        self._error.update(torch.from_numpy(probabilities), torch.from_numpy(labels.astype(np.int64)))
         confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
         # Bins hold their upper bound, as in Guo et al. 2017.
         position = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
@@ -36,11 +32,15 @@ class CalibrationTally:
             self._bins[row] += np.bincount(position, weights, BINS)
 
     def scores(self) -> dict[str, float]:
-        """Means over images: negative log-likelihood in nats, Brier score (0 to 2), calibration error (0 to 1)."""
+        """Means over images: negative log-likelihood in nats, Brier score (0 to 2), calibration error (0 to 1).
+
+        The calibration error is the area between the reliability diagram and its diagonal, weighted by images.
+        """
+        _, confidence, correct = self._bins
         return {
             "negative_log_likelihood": -self._log_likelihood / self._images,
             "brier_score": self._brier / self._images,
-            "expected_calibration_error": float(self._error.compute()),
+            "expected_calibration_error": float(np.abs(confidence - correct).sum() / self._images),
         }
 
     def reliability(self) -> list[dict[str, Any]]:

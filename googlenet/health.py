@@ -41,7 +41,7 @@ class HeadMonitor:
 
     def state(self) -> dict[str, Any]:
         """What it has seen, JSON-ready, for a checkpoint."""
-        return {"alarms": self.alarms, "sums": self._sums, "steps": self._steps}
+        return {"alarms": dict(self.alarms), "sums": dict(self._sums), "steps": self._steps}
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from what :meth:`state` gave."""

@@ -47,7 +47,10 @@ class Outputs(NamedTuple):
 
 
 class Inception(nn.Module):
-    """Figure 2(b): 1x1, 3x3 and 5x5 convolutions with reductions, and a projected max pool, side by side."""
+    """Figure 2(b): 1x1, 3x3 and 5x5 convolutions with reductions, and a projected max pool, side by side.
+
+    (N, in, H, W) to (N, out, H, W), where ``out`` is the sum of the four branches' channels.
+    """
 
     def __init__(self, in_channels: int, channels: InceptionChannels, variant: Variant) -> None:
         super().__init__()

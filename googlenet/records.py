@@ -59,13 +59,11 @@ class KeepsCopies(Protocol):
 
 
 class RecordsError(OSError):
-    """A shard cannot be read as it was written.
+    """A shard cannot be read: it is out of reach, and may come back."""
 
-    Attributes:
-        is_damaged: it is another one than was written; else it is out of reach, and may come back.
-    """
 
-    is_damaged = False
+class ShardDamagedError(RecordsError):
+    """A shard is another one than was written, and stays so."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,8 @@ class Records(Sequence[Record]):
         cache_bytes: bound on the row groups kept in memory.
 
     Raises:
-        RecordsError: on access, a shard that is damaged (pages carry checksums) or cannot be reached.
+        ShardDamagedError: on access, a shard that is damaged; pages carry checksums.
+        RecordsError: on access, a shard that cannot be reached.
     """
 
     def __init__(
@@ -120,7 +119,7 @@ class Records(Sequence[Record]):
         return Record(*(group.column(name)[at].as_py() for name in ("image_id", "image", "label")))
 
     def __getstate__(self) -> dict[str, object]:
-        # Loader workers open their own files and fill their own cache.
+        # Loader processes open their own files and fill their own cache.
         return {**self.__dict__, "_cache": OrderedDict(), "_cached_bytes": 0, "_files": OrderedDict()}
 
     def share_cache(self, processes: int) -> None:
@@ -136,9 +135,9 @@ class Records(Sequence[Record]):
             self._files.pop(shard, None)
             if is_damaged and not is_fresh and self._forget(shard):
                 return self._readable_row_group(shard, group, is_fresh=True)
-            failure = RecordsError(f"{self._paths[shard]} is damaged or out of reach: {error}")
-            failure.is_damaged = is_damaged
-            raise failure from error
+            if is_damaged:
+                raise ShardDamagedError(f"{self._paths[shard]} is damaged: {error}") from error
+            raise RecordsError(f"{self._paths[shard]} is out of reach: {error}") from error
 
     def _forget(self, shard: int) -> bool:
         """Drop the copy of a shard; whether there was one."""

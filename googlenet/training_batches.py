@@ -86,7 +86,7 @@ def training_batches(
     batch_size: int,
     *,
     first_step: int = 0,
-    num_workers: int = 0,
+    loader_processes: int = 0,
     share: Share = ALONE,
     pin_memory: bool = False,
 ) -> Iterator[Batch]:
@@ -96,7 +96,7 @@ def training_batches(
         samples: of the epoch.
         batch_size: images in a batch, over all data-parallel workers.
         first_step: number of the first batch, from 0.
-        num_workers: processes that load; 0 loads in this one. Changes the speed, never a batch.
+        loader_processes: that load; 0 loads in this one. Changes the speed, never a batch.
         share: which part of each batch to load.
         pin_memory: for copies to a GPU beside the work.
     """
@@ -104,11 +104,11 @@ def training_batches(
     loader: DataLoader[tuple[Tensor, int]] = DataLoader(
         samples,
         batch_sampler=_Shares(order, batch_size, first_step, share),
-        num_workers=num_workers,
+        num_workers=loader_processes,
         collate_fn=_Collate(samples.crop_px),
         # A forked copy of a process that runs threads (Ray's, Arrow's) can hang.
-        multiprocessing_context="forkserver" if num_workers else None,
-        worker_init_fn=_settle if num_workers else None,
+        multiprocessing_context="forkserver" if loader_processes else None,
+        worker_init_fn=_settle if loader_processes else None,
         pin_memory=pin_memory,
     )
     first_image = first_step * batch_size

@@ -117,7 +117,7 @@ def start_from(model: GoogLeNet, stored: StoredNetwork) -> list[str]:
         ("lrn", stored.lrn if model.variant == "paper" else model.lrn_constants, model.lrn_constants),
     ):
         if theirs != ours:
-            raise WeightsError(f"the weights are of {name} {theirs}, the recipe says {ours}")
+            raise WeightsError(f"the weights are of {name} {theirs}, the network here has {ours}")
     tensors, remarks = dict(stored.tensors), []
     own, kept = model.state_dict(), {}
     if stored.num_classes != model.num_classes:

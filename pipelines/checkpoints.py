@@ -55,7 +55,7 @@ class Checkpoints:
         Raises:
             OSError: this process does not see it so.
         """
-        for name in self._names():
+        for name in self._names()[::-1]:
             checkpoint = _read(name, self._folder.read(name)) if int(name.partition(".")[0]) == step else None
             if checkpoint is not None:
                 return checkpoint

@@ -23,7 +23,7 @@ STORAGE_EXIT_CODE = 1
 # What a disk or a server answers when it cannot; anything else may be a fault of this program.
 STORAGE_ERRNOS = {
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EACCES,
-    errno.ECONNREFUSED, errno.ETIMEDOUT, errno.ENETUNREACH, errno.EHOSTUNREACH,
+    errno.ECONNREFUSED, errno.ETIMEDOUT, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENOTCONN, errno.ENODEV,
 }  # fmt: skip
 
 
@@ -79,7 +79,7 @@ def storage_failure(error: BaseException) -> str | None:
     # What Ray Data wraps comes to the driver as text alone.
     for kind, text, number in WRAPPED.findall(str(error)):
         # Python has classes of its own for some numbers: PermissionError, TimeoutError.
-        if kind == "RecordsError" or (number and int(number) in STORAGE_ERRNOS):
+        if kind in ("RecordsError", "ShardDamagedError") or (number and int(number) in STORAGE_ERRNOS):
             return str(text)
         if kind == "OSError" and (answer := store_failure(text)):
             return answer

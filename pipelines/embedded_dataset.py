@@ -1,6 +1,6 @@
 """The embedded data set: scikit-learn's handwritten digits on scikit-learn's two photographs.
 
-Real pixels, no download, generated in seconds from a seed: every sample shows one digit at a random place, scale,
+Real pixels, no download, generated in seconds from a seed: every image shows one digit at a random place, scale,
 colour and polarity on a random piece of a photograph, as a JPEG of a random, mostly non-square size. Training and
 validation use different digits.
 """
@@ -33,15 +33,6 @@ Grey = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One generated image: its path relative to the data root, JPEG bytes and label."""
-
-    image_id: str
-    image: bytes
-    label: int
-
-
-@dataclass(frozen=True)
 class EmbeddedImages:
     """Generates the images of a listing from a seed."""
 
@@ -49,7 +40,7 @@ class EmbeddedImages:
 
     def read(self, image: ImageFile) -> bytes:
         """The JPEG."""
-        return generate(image.image_id, self.seed).image
+        return generate(image.image_id, self.seed)
 
 
 def find() -> Found:
@@ -62,8 +53,8 @@ def image_ids(split: str) -> list[str]:
     return [f"{split}/{name}/{number:04d}.jpg" for name in CLASSES for number in range(IMAGES_PER_CLASS[split])]
 
 
-def generate(image_id: str, seed: int) -> Sample:
-    """Generate one sample; a pure function of its id and the seed."""
+def generate(image_id: str, seed: int) -> bytes:
+    """Generate one image as a JPEG; a pure function of its id (its path relative to the data root) and the seed."""
     split, name, file = image_id.split("/")
     label, number = int(name), int(file.removesuffix(".jpg"))
     generator = numpy_generator(seed, "embedded_dataset", list(IMAGES_PER_CLASS).index(split), label, number)
@@ -74,7 +65,7 @@ def generate(image_id: str, seed: int) -> Sample:
     picture = _draw_digit(ground, _digits(split, seed)[label][number], generator)
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "JPEG", quality=JPEG_QUALITY)
-    return Sample(image_id, buffer.getvalue(), label)
+    return buffer.getvalue()
 
 
 @cache

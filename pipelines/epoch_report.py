@@ -8,6 +8,7 @@ from typing import Any
 
 from googlenet.health import HeadMonitor, TrainingError
 from googlenet.loop import StepResult
+from pipelines.dataset import check_run_directory
 from pipelines.progress import ReplicaStatus, post
 from pipelines.replica_task import ReplicaTask
 
@@ -60,7 +61,7 @@ class EpochReport:
         """Take in a step.
 
         Raises:
-            TrainingError: a head learns nothing, and the recipe says to stop then.
+            TrainingError: a loss or gradient is no number, or a head learns nothing and the recipe says to stop then.
         """
         self.monitor.observe(result)
         if self.monitor.alarms and self._task.recipe.on_dead_head == "stop":
@@ -81,10 +82,15 @@ class EpochReport:
             self.flush()
 
     def flush(self) -> None:
-        """Write the lines so far to the epoch's step log; the replica's first worker does."""
+        """Write the lines so far to the epoch's step log; the replica's first worker does.
+
+        Raises:
+            UserError: the run directory has vanished.
+        """
         if not self._task.leads:
             return
         self._flushed = time.monotonic()
+        check_run_directory(self._task.run)
         name = self._task.files.steps(self.epoch)
         self._task.run.write(name, "".join(json.dumps(line) + "\n" for line in self._lines).encode())
 

@@ -22,7 +22,7 @@ from googlenet.weights import StoredNetwork, WeightsError, to_safetensors
 from pipelines.command_line import absolute_data, parse, run_command
 from pipelines.dataset import read_manifest
 from pipelines.errors import UserError
-from pipelines.evaluation import Settings, evaluate
+from pipelines.evaluation import Settings, evaluate, evaluate_run, replicas_to_evaluate
 from pipelines.image_sources import Images, images_to_evaluate, images_to_name
 from pipelines.initial_weights import read_file
 from pipelines.predictions import sorted_policies
@@ -32,18 +32,11 @@ from pipelines.progress import say
 from pipelines.ray_session import connected, native_errors_in
 from pipelines.recipe import Recipe, check_policies
 from pipelines.report import REPORT_PAGE
-from pipelines.run_directory import ReplicaFiles, claim, finished_replicas, read_recipe
+from pipelines.run_directory import ReplicaFiles, claim, read_recipe
 from pipelines.run_lock import only_job_on
 from pipelines.storage import Storage
 
 DEFAULT_CROP_PX = 224
-
-
-def evaluate_run(run: Storage, recipe: Recipe, gpus_per_predictor: float = 1.0) -> str:
-    """Evaluate the finished replicas of a training run on its validation images, and report; the table as text."""
-    replicas = finished_replicas(run, recipe.replicas)
-    settings = Settings(recipe.policies, recipe.crop_px, recipe.precision, gpus_per_predictor)
-    return evaluate(run, run, replicas, read_manifest(run), settings)
 
 
 @dataclass(frozen=True)
@@ -102,11 +95,12 @@ def evaluate_weights(arguments: Arguments) -> str:
         "crop_px": crop_px,
         "precision": arguments.precision,
     }
+    own = [_own_format(path, stored) for path, stored in zip(arguments.weights, networks, strict=True)]
     claim(run, "evaluation", settings)
     manifest = prepare_for_evaluation(run, data, images, arguments.bad_images)
     say(f"data: {manifest.summary()}")
-    for replica, (path, stored) in enumerate(zip(arguments.weights, networks, strict=True)):
-        _keep_weights(run, replica, path, stored)
+    for replica, weights in enumerate(own):
+        run.write(ReplicaFiles(replica).weights, weights)
     return evaluate(run, run, range(len(networks)), manifest, _settings(arguments, crop_px))
 
 
@@ -128,13 +122,13 @@ def _find_images(data: str, classes: tuple[str, ...], arguments: Arguments, data
     return images_to_name(data, classes)
 
 
-def _keep_weights(run: Storage, replica: int, path: str, stored: StoredNetwork) -> None:
+def _own_format(path: str, stored: StoredNetwork) -> bytes:
+    """Weights from elsewhere as this project keeps them."""
     try:
         network = stored.build()
     except WeightsError as error:
         raise UserError(f"{path}: {error}") from error
-    own = to_safetensors(network.model, network.model.state_dict(), network.preprocessing, source=Path(path).name)
-    run.write(ReplicaFiles(replica).weights, own)
+    return to_safetensors(network.model, network.model.state_dict(), network.preprocessing, source=Path(path).name)
 
 
 def _agreed(name: str, asked: Any, networks: Sequence[StoredNetwork]) -> Any:
@@ -169,6 +163,7 @@ def evaluate_elsewhere(trained: Storage, recipe: Recipe, arguments: Arguments) -
     """Evaluate a training run's replicas on other images than its own; the table, or the answers, as text."""
     data = absolute_data(arguments.data)
     check_policies(arguments.policies, recipe.crop_px)
+    replicas = replicas_to_evaluate(trained, recipe)
     images = _find_images(data, read_manifest(trained).classes, arguments, recipe.data_seed)
     # The folder's own name for people; a digest, so that evaluations of two such folders, or of the same one with other
     # images or crops, coexist.
@@ -180,7 +175,6 @@ def evaluate_elsewhere(trained: Storage, recipe: Recipe, arguments: Arguments) -
     run = trained.below(f"evaluations/{name}")
     manifest = prepare_for_evaluation(run, data, images, arguments.bad_images)
     say(f"data: {manifest.summary()}")
-    replicas = finished_replicas(trained, recipe.replicas)
     text = evaluate(run, trained, replicas, manifest, _settings(arguments, recipe.crop_px))
     return text if arguments.unlabelled else f"{text}\nreport: {run.below(REPORT_PAGE)}"
 

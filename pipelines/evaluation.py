@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from googlenet.arithmetic import FP32
 from googlenet.crops import Policy
 from pipelines.answers import write_answers
-from pipelines.dataset import Manifest, check_shards
+from pipelines.dataset import Manifest, check_shards, read_manifest
 from pipelines.errors import UserError
 from pipelines.predictions import Ensemble, sorted_policies
 from pipelines.preflight import PrecisionChoice, cost_line, preflight
 from pipelines.progress import say
+from pipelines.recipe import Recipe
 from pipelines.report import write_report
-from pipelines.run_directory import ReplicaFiles, replica_name
+from pipelines.run_directory import ReplicaFiles, finished_replicas, replica_name
 from pipelines.sharded_prediction import PredictionJob, Predictors, images_of, missing_shards, predict
 from pipelines.storage import Storage
 from pipelines.weight_storage import read_replica
@@ -38,16 +39,35 @@ class Settings:
     labelled: bool = True
 
 
+def evaluate_run(run: Storage, recipe: Recipe, gpus_per_predictor: float = 1.0) -> str:
+    """Evaluate the finished replicas of a training run on its validation images, and report; the table as text.
+
+    Raises:
+        UserError: as :func:`replicas_to_evaluate` and :func:`evaluate`.
+    """
+    settings = Settings(recipe.policies, recipe.crop_px, recipe.precision, gpus_per_predictor)
+    return evaluate(run, run, replicas_to_evaluate(run, recipe), read_manifest(run), settings)
+
+
+def replicas_to_evaluate(trained: Storage, recipe: Recipe) -> list[int]:
+    """The finished replicas of a training run.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not (replicas := finished_replicas(trained, recipe.replicas)):
+        raise UserError(f"no replica of {trained} is finished; run train_ensemble.py on it again")
+    return replicas
+
+
 def evaluate(run: Storage, trained: Storage, replicas: Sequence[int], manifest: Manifest, settings: Settings) -> str:
     """Predict what is not predicted yet of ``run``'s validation images, and report; the table as text.
 
     ``replicas`` are numbers of those whose weights lie in ``trained``. Needs a connection to a Ray cluster.
 
     Raises:
-        UserError: there is no replica, or one whose weights are damaged.
+        UserError: there is a replica whose weights are damaged, or a shard that is not as it was prepared.
     """
-    if not replicas:
-        raise UserError(f"no replica of {trained} is finished; run train_ensemble.py on it again")
     check_shards(run, manifest)
     weights = tuple(ReplicaFiles(replica).weights for replica in replicas)
     ensemble = Ensemble(

@@ -7,6 +7,7 @@ from googlenet.preprocessing import Preprocessing
 from googlenet.weights import StoredNetwork, WeightsError, start_from
 from pipelines.errors import UserError
 from pipelines.recipe import Recipe
+from pipelines.recipe_network import network_of
 from pipelines.storage import Storage
 from pipelines.weight_storage import read_network
 
@@ -44,8 +45,7 @@ def keep_initial_weights(run: Storage, recipe: Recipe, num_classes: int) -> list
     else:
         data, stored = read_file(recipe.init_weights)
     try:
-        model = GoogLeNet(num_classes, recipe.variant, recipe.aux_heads, recipe.width, lrn=recipe.lrn)
-        remarks = start_from(model, stored)
+        remarks = start_from(network_of(recipe, num_classes), stored)
     except WeightsError as error:
         network = "the options --variant, --width and --lrn decide the network"
         raise UserError(f"{recipe.init_weights}: {error} ({network})") from error

@@ -96,7 +96,7 @@ class Ensemble:
 
 
 def policy_name(policy: Policy) -> str:
-    """A policy in names of columns and metrics: ``144_crops``, or ``scales_256+320``."""
+    """A policy in names of columns: ``144_crops``, or ``scales_256+320``."""
     return f"{policy}_crops" if policy in CROP_POLICIES else f"scales_{policy}"
 
 

@@ -69,12 +69,12 @@ def preflight(job: PredictionJob, asked: PrecisionChoice, num_gpus: float) -> Pr
         return Preflight.from_dict(kept["preflight"])
     # Little work is not worth the start of another process.
     is_small = num_gpus == 0 and _is_small(job, load_replicas(job.trained, job.weights), "cpu")
-    found = _decide_with_one_thread(job, asked) if is_small else _decide_on_worker(job, asked, num_gpus)
+    found = _decide_with_one_thread(job, asked) if is_small else _decide_on_cluster(job, asked, num_gpus)
     job.run.write_json(PREFLIGHT, {"key": key, "preflight": asdict(found)})
     return found
 
 
-def _decide_on_worker(job: PredictionJob, asked: PrecisionChoice, num_gpus: float) -> Preflight:
+def _decide_on_cluster(job: PredictionJob, asked: PrecisionChoice, num_gpus: float) -> Preflight:
     import ray
 
     environment = {"env_vars": KEEP_FREED_MEMORY}

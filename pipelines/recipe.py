@@ -151,7 +151,6 @@ class Recipe:
             "weights_seed": 0, "sampling_seed": 0, "warmup_epochs": 0, "weight_decay": 0, "polyak_epochs": 0,
             "dead_head_epochs": 0,
             "stored_short_side_px": 1,
-            "crop_px": MIN_CROP_PX,
         }  # fmt: skip
         for name, least in at_least.items():
             if (value := getattr(self, name)) is not None and value < least:
@@ -210,11 +209,13 @@ class Recipe:
 
 
 def check_policies(policies: Sequence[Policy], crop_px: int) -> None:
-    """Refuse crop policies that do not exist or are named twice.
+    """Refuse crops that the network is too deep for, and crop policies that do not exist or are named twice.
 
     Raises:
         UserError: it is so.
     """
+    if crop_px < MIN_CROP_PX:
+        raise UserError(f"crop_px must be at least {MIN_CROP_PX}, got {crop_px}")
     if not policies or len(set(map(str, policies))) < len(policies):
         raise UserError(f"policies must name at least one crop policy, each once, got {tuple(policies)}")
     try:

@@ -1,13 +1,12 @@
 """Runs the replicas of a run on the cluster, as many at a time as its resources hold.
 
-A replica is one ``TorchTrainer.fit()`` inside a task that takes no CPU; only its worker does. The window bounds how
-many are started: seven at once on a small machine would each start six processes and wait for the others.
+The window bounds how many are started: seven at once on a small machine would each start six processes and wait for
+the others.
 """
 
-import traceback
+import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,18 +14,17 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from googlenet.arithmetic import Arithmetic
-from pipelines.allocator import KEEP_FREED_MEMORY
 from pipelines.dataset import check_run_directory
 from pipelines.errors import UserError
 from pipelines.progress import ProgressBoard, ReplicaStatus, TrainingDisplay
 from pipelines.recipe import Recipe
-from pipelines.resources import Resources, check_that_one_fits, replicas_at_once
+from pipelines.replica_fit import fit_replica
+from pipelines.resources import Resources, check_that_one_fits, replicas_at_once, replicas_held
 from pipelines.run_directory import ReplicaFiles, finished_replicas
 from pipelines.storage import Storage
 
 POLL_SECONDS = 1.0
-RAY_SNAPSHOT = "checkpoint_manager_snapshot.json"
-SECONDS_PER_MINUTE = 60.0
+UNPLACED_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -63,11 +61,11 @@ def train_replicas(
         return []
     check_that_one_fits(recipe, resources)
     display = TrainingDisplay(recipe.replicas, recipe.epochs)
-    board = ProgressBoard.remote()  # type: ignore[attr-defined]
+    board = _new_board()
     with display.showing():
         while schedule.waiting or schedule.running:
             schedule.fill(board)
-            messages = schedule.collect()
+            messages = schedule.collect() + schedule.unplaced()
             posted, warnings, board = _read(board)
             for message in messages + warnings:
                 display.message(message)
@@ -97,12 +95,11 @@ class _Schedule:
         self.running: dict[Any, int] = {}
         self.failures: list[ReplicaFailure] = []
         self._lost: Counter[int] = Counter()
-        # On this node, if possible: it is the one whose death ends the job in any case.
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        self._held_at, self._told_unplaced = time.monotonic(), False
         # Told which cluster this is, Ray Train's helpers do not look for one. They would take the address that a killed
         # cluster has left in Ray's folder, and every replica's end would wait twelve seconds for its answer.
         address = {"env_vars": {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}}
-        self._fit = _fit.options(scheduling_strategy=here, runtime_env=address)
+        self._fit = fit_replica.options(scheduling_strategy=_here(), runtime_env=address)
 
     def fill(self, board: Any) -> None:
         """Start replicas while the cluster holds more, however many nodes it has by now."""
@@ -133,12 +130,31 @@ class _Schedule:
                 messages.append(f"replica {replica} failed: {failure.reason} (see {where})")
         return messages
 
+    def unplaced(self) -> list[str]:
+        """What people should know of a cluster that has held no replica for a while, once."""
+        now = time.monotonic()
+        if replicas_held(self._recipe, self._resources):
+            self._held_at, self._told_unplaced = now, False
+        if self._told_unplaced or now - self._held_at < UNPLACED_SECONDS:
+            return []
+        self._told_unplaced = True
+        return [f"warning: no node of the cluster holds a worker ({self._resources}); waiting until one does"]
+
     def take_phases(self, posted: dict[int, ReplicaStatus]) -> None:
         """What the workers of running replicas say they do."""
         for replica in self.running.values():
             # A board that cannot be read for the moment, or is new, says nothing.
             if replica in posted:
                 self.phases[replica] = posted[replica].phase
+
+
+def _here() -> NodeAffinitySchedulingStrategy:
+    """On this node, if possible: it is the one whose death ends the job in any case."""
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+
+
+def _new_board() -> Any:
+    return ProgressBoard.options(scheduling_strategy=_here()).remote()  # type: ignore[attr-defined]
 
 
 def _read(board: Any) -> tuple[dict[int, ReplicaStatus], list[str], Any]:
@@ -148,7 +164,7 @@ def _read(board: Any) -> tuple[dict[int, ReplicaStatus], list[str], Any]:
     except ray.exceptions.ActorUnavailableError:  # for the moment
         return {}, [], board
     except ray.exceptions.RayActorError:
-        return {}, [], ProgressBoard.remote()  # type: ignore[attr-defined]
+        return {}, [], _new_board()
 
 
 def _outcome(replica: int, ref: Any) -> ReplicaFailure | None:
@@ -174,93 +190,3 @@ def _keep(run: Storage, replica: int, failure: ReplicaFailure | None) -> None:
 
 def _failure_file(replica: int) -> str:
     return ReplicaFiles(replica).failure
-
-
-@ray.remote(num_cpus=0, max_retries=0)  # type: ignore[untyped-decorator]
-def _fit(
-    run: Storage, recipe: Recipe, replica: int, resources: Resources, arithmetic: Arithmetic, board: Any
-) -> dict[str, str] | None:
-    """Fit one replica; None, or the reason and traceback of its failure."""
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
-
-    def train(config: dict[str, Any]) -> dict[str, str] | None:
-        import ray.train.torch
-
-        from googlenet.data_parallel import Share
-        from googlenet.health import TrainingError
-        from googlenet.records import RecordsError
-        from pipelines.errors import UserError
-        from pipelines.replica_task import ReplicaTask
-        from pipelines.replica_training import train_replica
-        from pipelines.system_log import system_log
-
-        context = ray.train.get_context()
-        share = Share(context.get_world_rank(), context.get_world_size())
-        task = ReplicaTask(**config, device=str(ray.train.torch.get_device()), share=share)
-        try:
-            # One of the workers on a node speaks for it.
-            with system_log(task.run, task.files.system) if context.get_local_rank() == 0 else nullcontext():
-                train_replica(task)
-        except (TrainingError, RecordsError, UserError) as error:
-            may_pass = isinstance(error, RecordsError) and not error.is_damaged
-            # Errors of training meet all workers alike; of others the rest would not know, and wait.
-            if may_pass or (share.workers > 1 and not isinstance(error, TrainingError)):
-                raise
-            # Another try would end the same way. An error that is returned is not retried.
-            return {"reason": str(error).strip().splitlines()[-1], "traceback": traceback.format_exc()}
-        return None
-
-    files = ReplicaFiles(replica)
-    least, most = recipe.least_workers, recipe.workers_per_replica
-    try:
-        # Ray Train's list of checkpoints is empty, since the replica keeps its own; a torn one would be refused.
-        run.delete(f"{files.folder}/{RAY_SNAPSHOT}")
-        result = TorchTrainer(
-            train,
-            train_loop_config={
-                "run": run,
-                "recipe": recipe,
-                "replica": replica,
-                "checkpoint_seconds": SECONDS_PER_MINUTE * resources.checkpoint_minutes,
-                "shard_cache_bytes": resources.shard_cache_bytes,
-                "arithmetic": arithmetic,
-                "loader_processes": resources.loader_processes,
-                "board": board,
-            },
-            scaling_config=ScalingConfig(
-                num_workers=most if least == most else (least, most),
-                use_gpu=resources.gpus_per_worker > 0,
-                resources_per_worker=resources.per_worker,
-            ),
-            run_config=RunConfig(
-                worker_runtime_env={"env_vars": KEEP_FREED_MEMORY},
-                # What Ray Train writes of its own: in the replica's folder.
-                name=files.folder.rpartition("/")[2],
-                storage_path=run.path(files.folder.rpartition("/")[0]),
-                storage_filesystem=run.filesystem,
-                failure_config=FailureConfig(max_failures=resources.max_failures),
-            ),
-        ).fit()
-    except Exception as error:  # noqa: BLE001  # whatever it is, the other replicas go on
-        return {"reason": _root_cause(error), "traceback": traceback.format_exc()}
-    failure: dict[str, str] | None = result.return_value
-    return failure
-
-
-def _root_cause(error: Exception) -> str:
-    """One line: what the workers raised rather than Ray's wrapping of it, the death of a worker first.
-
-    The others of a replica may only say that they have lost it.
-    """
-    failures = sorted(
-        getattr(error, "worker_failures", {}).values(), key=lambda inner: not isinstance(inner, ray.exceptions.RayError)
-    )
-    reasons = dict.fromkeys(_one_line(inner) for inner in failures)
-    return "; ".join(reasons) or _one_line(error)
-
-
-def _one_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    name = type(error).__name__
-    return name if not lines else lines[-1] if lines[-1].startswith(name) else f"{name}: {lines[-1]}"

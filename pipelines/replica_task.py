@@ -46,7 +46,7 @@ class ReplicaTask:
 
     @property
     def sampling_seed(self) -> int:
-        """Seed of everything that tells this replica from the others."""
+        """Seed of its order, its samples and its dropout masks."""
         return self.recipe.replica_sampling_seed(self.replica)
 
     @property

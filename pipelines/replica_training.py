@@ -17,12 +17,10 @@ from googlenet.crops import distinct_views
 from googlenet.data_parallel import parallel_network, synchronised_model
 from googlenet.health import HeadMonitor
 from googlenet.images import decode_rgb
-from googlenet.initialisation import initialise
 from googlenet.loop import LoopSettings, TrainState, count_errors, train_step
 from googlenet.model import GoogLeNet, Outputs
 from googlenet.optim import PolyakAverage, build_sgd
 from googlenet.preprocessing import CAFFE_PREPROCESSING, SCRATCH_PREPROCESSING, Preprocessing
-from googlenet.randomness import torch_generator
 from googlenet.records import Records
 from googlenet.scaled_image import scale_image
 from googlenet.training_batches import Batch, TrainingSamples, training_batches
@@ -33,6 +31,7 @@ from pipelines.dataset import Manifest, check_run_directory, open_records, read_
 from pipelines.epoch_report import EpochReport
 from pipelines.initial_weights import apply_initial_weights
 from pipelines.progress import warn
+from pipelines.recipe_network import network_of
 from pipelines.replica_task import ReplicaTask
 from pipelines.shard_cache import open_shards_of
 from pipelines.worker_threads import use_own_cpus
@@ -48,20 +47,19 @@ def train_replica(task: ReplicaTask) -> None:
     Runs in a worker of Ray Train, or in any process.
 
     Raises:
-        TrainingError: a head learns nothing, and the recipe says to stop then.
+        TrainingError: a loss or the gradient is no number, or a head learns nothing and the recipe says to stop then.
     """
     use_own_cpus()
     recipe, manifest = task.recipe, read_manifest(task.run)
-    splits = (manifest.splits[split] for split in ("train", "val"))
-    train, val = (
-        open_records(task.run, split, open_shards_of(task.run, split, task.shard_cache_bytes)) for split in splits
-    )
+    shards = open_shards_of(task.run, manifest, task.shard_cache_bytes)
+    train, val = (open_records(task.run, manifest.splits[split], shards) for split in ("train", "val"))
     settings = _settings(task, len(train))
     state, settings = _initial_state(task, manifest, settings)
     monitor = HeadMonitor(len(manifest.classes), math.ceil(recipe.dead_head_epochs * settings.steps_per_epoch))
     folder = task.run.below(task.files.checkpoints)
     with Checkpoints(folder, CHECKPOINTS_KEPT, writes=task.leads) as checkpoints:
         history, begun = _restore(checkpoints, state, monitor, task)
+        # After the weights are restored: where several workers train together, the first one's are sent to the others.
         state.network_for = _network_for(state.model, task)
         for epoch in range(len(history), recipe.epochs):
             report = EpochReport(
@@ -98,14 +96,16 @@ def _train_epoch(
         samples,
         recipe.batch_size,
         first_step=state.step - epoch * settings.steps_per_epoch,
-        num_workers=task.loader_processes,
+        loader_processes=task.loader_processes,
         share=task.share,
         pin_memory=next(state.model.parameters()).is_cuda,
     )
     saved = time.monotonic()
     for batch in batches:
         report.on_step(train_step(state, batch, settings))
-        if time.monotonic() - saved >= task.checkpoint_seconds:
+        # After the last step comes the epoch's own checkpoint: two of one step could be taken for each other.
+        is_due = time.monotonic() - saved >= task.checkpoint_seconds
+        if is_due and state.step % settings.steps_per_epoch:
             saved = time.monotonic()
             check_run_directory(task.run)
             checkpoints.save(_checkpoint(state, history, report.monitor, report.state()))
@@ -176,16 +176,7 @@ def _settings(task: ReplicaTask, num_images: int) -> LoopSettings:
 def _initial_state(task: ReplicaTask, manifest: Manifest, settings: LoopSettings) -> tuple[TrainState, LoopSettings]:
     """The replica before its first step, and the settings with the preprocessing that its weights need."""
     recipe = task.recipe
-    model = GoogLeNet(
-        len(manifest.classes),
-        recipe.variant,
-        recipe.aux_heads,
-        recipe.replica_width(task.replica),
-        lrn=recipe.lrn,
-        dropout=(recipe.dropout, recipe.aux_dropout),
-    )
-    generator = torch_generator(recipe.replica_weights_seed(task.replica), "initial_weights")
-    initialise(model, recipe.initialisation, generator)
+    model = network_of(recipe, len(manifest.classes), task.replica)
     if recipe.init_weights:
         settings = replace(settings, preprocessing=apply_initial_weights(task.run, recipe, model))
     model = model.to(task.device).to(memory_format=torch.channels_last)

@@ -1,10 +1,12 @@
 """What a training worker reserves, and how many replicas the connected cluster holds at once."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import ray
 
+from pipelines.allocator import KEEP_FREED_MEMORY
 from pipelines.errors import UserError
 from pipelines.recipe import Recipe
 
@@ -32,12 +34,13 @@ class Resources:
     shard_cache_gb: float | None = None
 
     def __post_init__(self) -> None:
-        if self.cpus_per_worker <= 0 or self.gpus_per_worker < 0 or self.max_failures < 0:
-            raise UserError(f"CPUs must be positive, GPUs and failures not negative, got {self}")
+        if self.cpus_per_worker <= 0:
+            raise UserError(f"cpus_per_worker must be positive, got {self.cpus_per_worker:g}")
+        for name in ("gpus_per_worker", "max_failures", "shard_cache_gb"):
+            if (value := getattr(self, name)) is not None and value < 0:
+                raise UserError(f"{name} must not be negative, got {value:g}")
         if self.parallel_replicas is not None and self.parallel_replicas < 1:
             raise UserError(f"parallel_replicas must be at least 1, got {self.parallel_replicas}")
-        if self.shard_cache_gb is not None and self.shard_cache_gb < 0:
-            raise UserError(f"shard_cache_gb must not be negative, got {self.shard_cache_gb}")
         if self.checkpoint_minutes <= 0:
             raise UserError(f"checkpoint_minutes must be positive, got {self.checkpoint_minutes}")
         if self.gpus_per_worker > 1 and self.gpus_per_worker % 1:
@@ -79,7 +82,12 @@ class Resources:
     @property
     def loader_processes(self) -> int:
         """Processes that load samples beside a GPU. On CPUs alone they would take time from the network."""
-        return max(0, int(self.cpus_per_worker) - 1) if self.gpus_per_worker else 0
+        return max(1, int(self.cpus_per_worker) - 1) if self.gpus_per_worker else 0
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables of a worker's process: as many threads as CPUs, whatever the shell says that started the job."""
+        return {**KEEP_FREED_MEMORY, "OMP_NUM_THREADS": str(max(1, int(self.cpus_per_worker)))}
 
     def __str__(self) -> str:
         return ", ".join(f"{amount:g} {name}" for name, amount in self.per_worker.items())
@@ -90,8 +98,11 @@ def replicas_at_once(recipe: Recipe, resources: Resources) -> int:
 
     A worker is of one node, a replica may be of several.
     """
-    if resources.parallel_replicas is not None:
-        return resources.parallel_replicas
+    return resources.parallel_replicas or replicas_held(recipe, resources)
+
+
+def replicas_held(recipe: Recipe, resources: Resources) -> int:
+    """How many replicas the nodes that there are hold at once."""
     workers = sum(_workers_on(node["Resources"], resources) for node in ray.nodes() if node["Alive"])
     return workers // recipe.least_workers
 
@@ -109,17 +120,18 @@ def held(name: str, amount: float, need: float) -> int:
 
 
 def check_that_one_fits(recipe: Recipe, resources: Resources) -> None:
-    """Refuse what the connected cluster does not hold, unless it was said that it will grow.
+    """Refuse what the connected cluster does not hold, unless it was said that it will grow, and it may.
 
     Raises:
         UserError: it is so.
     """
-    if replicas_at_once(recipe, resources) >= 1:
+    may_grow = "RAY_ADDRESS" in os.environ  # a cluster that was started for this command does not
+    if replicas_held(recipe, resources) >= 1 or (resources.parallel_replicas and may_grow):
         return
     total = ray.cluster_resources()
     has = ", ".join(f"{total.get(name, 0.0):g} {name}" for name in resources.per_worker)
     workers = f"{recipe.least_workers} workers of {resources}" if recipe.least_workers > 1 else f"{resources}"
     raise UserError(
         f"a replica reserves {workers}, each worker's on one node; the whole cluster has {has}: "
-        "ask for less, add nodes, or say with --parallel-replicas how many it shall grow for"
+        "ask for less, add nodes, or say with --parallel-replicas how many a cluster that grows shall grow for"
     )

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from pipelines.errors import RunInUseError
+from pipelines.errors import RunInUseError, UserError
 from pipelines.storage import Storage
 
 LOCK = "run.lock"
@@ -60,8 +60,11 @@ def _local_lock(folder: Path) -> Iterator[None]:
     with (folder / LOCK).open("a+b") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise _refused(folder, _holder(file)) from error
+        except OSError as error:
+            reason = f"{folder} cannot be locked ({error.strerror}), so that two jobs on it would not notice each other"
+            raise UserError(f"{reason}; choose a --run-dir on a filesystem with locks") from error
         file.truncate(0)
         file.write(json.dumps(_about_this_job()).encode())
         file.flush()

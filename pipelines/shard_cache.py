@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from googlenet.records import OpensFiles
-from pipelines.dataset import Split
+from pipelines.dataset import Manifest
 from pipelines.run_directory import DATASET
 from pipelines.storage import PARTIAL, Storage
 
@@ -49,9 +49,10 @@ class ShardCache:
     max_bytes: int | None = None
 
     @classmethod
-    def of(cls, run: Storage, split: Split, max_bytes: int | None) -> "ShardCache":
-        """The cache of this node for a split of ``run``."""
-        names = {run.path(f"{DATASET}/{shard.file}"): f"{shard.digest}.parquet" for shard in split.shards}
+    def of(cls, run: Storage, manifest: Manifest, max_bytes: int | None) -> "ShardCache":
+        """The cache of this node for the data set of ``run``, of which no split's copies make room for another's."""
+        shards = (shard for split in manifest.splits.values() for shard in split.shards)
+        names = {run.path(f"{DATASET}/{shard.file}"): f"{shard.digest}.parquet" for shard in shards}
         return cls(run.filesystem, folder(), names, max_bytes)
 
     def open_input_file(self, path: str) -> pa.NativeFile:
@@ -63,6 +64,7 @@ class ShardCache:
         copy = self.folder / self.names[path]
         if self._is_ours() and (copy.exists() or self._fetch(path, copy)):
             with suppress(OSError):  # somebody may clear the folder at any time
+                os.utime(copy)  # in use, for other data sets' jobs that look for room
                 return pa.OSFile(str(copy))
         return self.filesystem.open_input_file(path)
 
@@ -114,10 +116,15 @@ class ShardCache:
     def _has_room(self, size: int) -> bool:
         if self._fits(size):
             return True
-        for path in self.folder.glob("*.parquet"):
-            if path.name not in self.names.values() and time.time() - path.stat().st_mtime > FORGOTTEN_SECONDS:
-                path.unlink(missing_ok=True)
-        return self._fits(size)
+        ours = set(self.names.values())
+        others = ((path.stat().st_mtime, path) for path in self.folder.glob("*.parquet") if path.name not in ours)
+        for used, path in sorted(others):
+            if time.time() - used <= FORGOTTEN_SECONDS:
+                break
+            path.unlink(missing_ok=True)
+            if self._fits(size):
+                return True
+        return False
 
     def _fits(self, size: int) -> bool:
         if self.max_bytes is not None:
@@ -126,6 +133,6 @@ class ShardCache:
         return disk.free - size >= FREE_SHARE * disk.total
 
 
-def open_shards_of(run: Storage, split: Split, max_bytes: int | None) -> OpensFiles:
-    """What reads the shards of ``split``: the disk itself, or a cache before a store."""
-    return run.filesystem if run.is_local else ShardCache.of(run, split, max_bytes)
+def open_shards_of(run: Storage, manifest: Manifest, max_bytes: int | None) -> OpensFiles:
+    """What reads the shards of ``run``: the disk itself, or a cache before a store."""
+    return run.filesystem if run.is_local else ShardCache.of(run, manifest, max_bytes)

@@ -4,6 +4,7 @@ CPU tasks read, decode and scale the images of a shard; actors that hold all rep
 write the shard's file. A shard whose file is there is not done again.
 """
 
+import logging
 import socket
 import time
 from collections.abc import Sequence
@@ -32,7 +33,7 @@ FEEDERS_PER_PREDICTOR = {"cpu": 2, "gpu": 6}
 
 @dataclass(frozen=True)
 class PredictionJob:
-    """What a worker needs to know.
+    """What predictors and the tasks that feed them need to know.
 
     Attributes:
         run: holds the data set, and gets the predictions and the report.
@@ -178,24 +179,35 @@ def load_replicas(trained: Storage, weights: Sequence[str]) -> list[Any]:
     return [read_weights(trained.read(name), name).build() for name in weights]
 
 
+def ready_predictor(job: PredictionJob, device: str) -> Any:
+    """A predictor that has warmed up; compiled if that was decided, and this node's compiler is there and works."""
+    from googlenet.predictor import Predictor
+
+    ensemble, replicas = job.ensemble, load_replicas(job.trained, job.weights)
+    plain = replace(ensemble.arithmetic, compiled=False)
+    is_compiled = ensemble.arithmetic.compiled and can_compile(device)
+    for arithmetic in (ensemble.arithmetic, plain) if is_compiled else (plain,):
+        predictor = Predictor(replicas, ensemble.crop_px, ensemble.policies, device, arithmetic)
+        try:
+            predictor.warm_up()
+        except Exception as error:  # whatever a compiler and its tools may raise
+            if not arithmetic.compiled:
+                raise
+            logging.getLogger(__name__).warning("not compiled, since the compiler failed: %s", error)
+        else:
+            break
+    return predictor
+
+
 class ShardPredictor:
     """Holds all replicas; predicts the shards it is given and writes their files."""
 
     def __init__(self, job: PredictionJob) -> None:
         import torch
 
-        from googlenet.predictor import Predictor
-
         torch.set_num_threads(1)  # there is a predictor for each CPU
-        ensemble = job.ensemble
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        arithmetic = ensemble.arithmetic
-        if arithmetic.compiled and not can_compile(device):
-            arithmetic = replace(arithmetic, compiled=False)  # the node that decided had a compiler, this one has none
-        replicas = load_replicas(job.trained, job.weights)
         self._job = job
-        self._predictor = Predictor(replicas, ensemble.crop_px, ensemble.policies, device, arithmetic)
-        self._predictor.warm_up()
+        self._predictor = ready_predictor(job, "cuda" if torch.cuda.is_available() else "cpu")
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Predict the row that :func:`load_shard` made; ``shard`` and ``images`` come out."""

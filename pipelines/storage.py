@@ -160,7 +160,8 @@ class Storage:
     def delete(self, name: str) -> None:
         """Delete a file, if it is there."""
         if self.exists(name):
-            self.filesystem.delete_file(self.path(name))
+            with suppress(FileNotFoundError):  # somebody else was faster
+                self.filesystem.delete_file(self.path(name))
 
     def remove_partial_files(self, folder: str) -> None:
         """Delete what a killed writer left behind in ``folder``; only while nobody writes there."""

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pyarrow as pa
 
-from pipelines.dataset import MANIFEST
+from pipelines.run_directory import RUN
 from pipelines.storage import Storage
 
 SAMPLE_SECONDS = 10.0
@@ -62,7 +62,7 @@ def _follow(run: Storage, folder: str, ended: threading.Event) -> None:
 
 def _write(run: Storage, name: str, lines: list[dict[str, Any]]) -> None:
     with suppress(*FAILURES):
-        if not run.exists(MANIFEST):
+        if not run.exists(RUN):
             return  # who has taken the run directory away shall not find a new one in its place
         run.write(name, "".join(json.dumps(line) + "\n" for line in lines).encode())
 

@@ -9,6 +9,7 @@ import json
 import sys
 import time
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from typing import Annotated
 
 import tyro
@@ -16,7 +17,7 @@ import tyro
 from pipelines.command_line import absolute_data, parse, run_command
 from pipelines.dataset import Manifest, read_manifest
 from pipelines.errors import UserError
-from pipelines.evaluate_ensemble import evaluate_run
+from pipelines.evaluation import evaluate_run
 from pipelines.image_listing import Listing
 from pipelines.image_shards import Source
 from pipelines.initial_weights import check_initial_weights, keep_initial_weights
@@ -32,6 +33,7 @@ from pipelines.report import REPORT_PAGE
 from pipelines.resources import Resources
 from pipelines.run_directory import RUN, SYSTEM, claim
 from pipelines.run_lock import only_job_on
+from pipelines.sharded_prediction import Predictors
 from pipelines.storage import Storage
 from pipelines.system_log import system_log
 from pipelines.tracking.champion import ChampionRule
@@ -130,6 +132,8 @@ def _carry_out(
 ) -> int:
     """The stages one after the other; the exit code. Needs a connection to a Ray cluster."""
     started = time.monotonic()
+    say(placement_line(run, recipe, resources))
+    Predictors.that_fit(arguments.gpus_per_predictor)  # refused now, and not after days of training
     log = JobLog(run)
     with log.whole_job(), system_log(run, SYSTEM):
         with log.stage("prepare"):
@@ -171,7 +175,6 @@ def _tell_differences(arguments: Arguments, manifest: Manifest) -> None:
 def _train(
     run: Storage, recipe: Recipe, resources: Resources, manifest: Manifest, tracker: Tracker
 ) -> list[ReplicaFailure]:
-    say(placement_line(run, recipe, resources))
     images = manifest.splits["train"].images
     arithmetic = training_arithmetic(run, recipe, resources, images, len(manifest.classes))
     say(training_line(run))
@@ -231,11 +234,10 @@ def _recipe(argv: list[str]) -> Recipe:
 def _last_value(option: str, argv: list[str]) -> str:
     """The (last) value of an option; empty where it is not given."""
     value = ""
-    for position, word in enumerate(argv):
-        if word in (f"--{option}", f"--{option.replace('-', '_')}") and position + 1 < len(argv):
-            value = argv[position + 1]
-        elif word.startswith(f"--{option}="):
-            value = word.partition("=")[2]
+    for word, following in zip_longest(argv, argv[1:], fillvalue=""):
+        name, equals, text = word.partition("=")
+        if name.replace("_", "-") == f"--{option}":
+            value = text if equals else following
     return value
 
 

@@ -48,12 +48,12 @@ def _decide(recipe: Recipe, resources: Resources, images: int, classes: int) -> 
     best = min(range(len(totals)), key=totals.__getitem__)
     tried = ", ".join(f"{a} {duration(total)}" for a, total in zip(trial.arithmetics, totals, strict=True))
     asked_for = "" if asked == "auto" else "as asked; "
-    return trial.arithmetics[best], f"{asked_for}a replica's steps, from a trial: {tried}"
+    broken = f"; not compiled, since the compiler failed: {trial.uncompiled}" if trial.uncompiled else ""
+    return trial.arithmetics[best], f"{asked_for}a replica's steps, from a trial: {tried}{broken}"
 
 
 def _flops(recipe: Recipe, images: int, classes: int) -> float:
     from googlenet.complexity import forward_flops
-    from googlenet.model import GoogLeNet
+    from pipelines.recipe_network import network_of
 
-    model = GoogLeNet(classes, recipe.variant, recipe.aux_heads, recipe.width, lrn=recipe.lrn)
-    return BACKWARD_AND_FORWARD * forward_flops(model, recipe.crop_px) * images * recipe.epochs
+    return BACKWARD_AND_FORWARD * forward_flops(network_of(recipe, classes), recipe.crop_px) * images * recipe.epochs

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from googlenet.arithmetic import FP32, Arithmetic, Precision, can_compile, compile_network, profits_from_bf16
-from pipelines.allocator import KEEP_FREED_MEMORY
 from pipelines.recipe import Recipe
 from pipelines.resources import Resources
 from pipelines.worker_threads import use_own_cpus
@@ -25,6 +24,7 @@ class Trial:
         setup_seconds: of the first step in each more than of another: compilation.
         passes_per_second: forward passes of an evaluation in fp32, not compiled.
         parameters: of one network.
+        uncompiled: why nothing was compiled although there is a compiler; empty where that is not so.
     """
 
     arithmetics: tuple[Arithmetic, ...]
@@ -32,6 +32,7 @@ class Trial:
     setup_seconds: tuple[float, ...]
     passes_per_second: float
     parameters: int
+    uncompiled: str = ""
 
 
 def run_trial(recipe: Recipe, resources: Resources, classes: int, precisions: Sequence[Precision] | None) -> Trial:
@@ -47,7 +48,7 @@ def run_trial(recipe: Recipe, resources: Resources, classes: int, precisions: Se
         num_gpus=resources.gpus_per_worker,
         resources=dict(resources.custom),
         max_calls=1,
-        runtime_env={"env_vars": KEEP_FREED_MEMORY},
+        runtime_env={"env_vars": resources.environment},
     )(_try)
     device = "cuda" if resources.gpus_per_worker else "cpu"
     found: Trial = ray.get(task.remote(recipe, classes, precisions, device))
@@ -68,14 +69,30 @@ def _try(recipe: Recipe, classes: int, precisions: Sequence[Precision] | None, d
 
     use_own_cpus()
     arithmetics = [FP32] if precisions is None else candidates(precisions, device)
-    times = [_times(_step(recipe, classes, device, arithmetic)) for arithmetic in arithmetics]
+    times, uncompiled = _times_of_those_that_work(recipe, classes, device, arithmetics)
     model = _model(recipe, classes, device).eval()
     views = SCRATCH_PREPROCESSING(_pixels(VIEWS, recipe.crop_px).to(device))
     with torch.inference_mode():
         _, forward = _times(lambda: model(views).logits.sum().item())
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    setup, typical = (tuple(column) for column in zip(*times, strict=True))
-    return Trial(tuple(arithmetics), typical, setup, VIEWS / forward, parameters)
+    setup, typical = (tuple(column) for column in zip(*times.values(), strict=True))
+    return Trial(tuple(times), typical, setup, VIEWS / forward, parameters, uncompiled)
+
+
+def _times_of_those_that_work(
+    recipe: Recipe, classes: int, device: str, arithmetics: Sequence[Arithmetic]
+) -> tuple[dict[Arithmetic, tuple[float, float]], str]:
+    """Times of a step in each arithmetic; without the compiled ones, and why, where a compiler is there and broken."""
+    times: dict[Arithmetic, tuple[float, float]] = {}
+    for arithmetic in arithmetics:
+        try:
+            times[arithmetic] = _times(_step(recipe, classes, device, arithmetic))
+        except Exception as error:  # whatever a compiler and its tools may raise
+            if not arithmetic.compiled:
+                raise
+            lines = str(error).strip().splitlines()
+            return {a: t for a, t in times.items() if not a.compiled}, lines[0] if lines else type(error).__name__
+    return times, ""
 
 
 def _step(recipe: Recipe, classes: int, device: str, arithmetic: Arithmetic) -> Callable[[], object]:
@@ -102,20 +119,9 @@ def _step(recipe: Recipe, classes: int, device: str, arithmetic: Arithmetic) -> 
 def _model(recipe: Recipe, classes: int, device: str) -> Any:
     import torch
 
-    from googlenet.initialisation import initialise
-    from googlenet.model import GoogLeNet
-    from googlenet.randomness import torch_generator
+    from pipelines.recipe_network import network_of
 
-    model = GoogLeNet(
-        classes,
-        recipe.variant,
-        recipe.aux_heads,
-        recipe.width,
-        lrn=recipe.lrn,
-        dropout=(recipe.dropout, recipe.aux_dropout),
-    )
-    initialise(model, recipe.initialisation, torch_generator(0, "initial_weights"))
-    return model.to(device).to(memory_format=torch.channels_last)
+    return network_of(recipe, classes).to(device).to(memory_format=torch.channels_last)
 
 
 def _pixels(images: int, crop_px: int) -> Any:

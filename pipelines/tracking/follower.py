@@ -114,6 +114,8 @@ class _Connection:
         self._curves = Curves(self._runs, run)
         send_dataset(self._runs, manifest)
         self._told_circumstances = False
+        # Replicas of which nothing more will come before the end of the job.
+        self._settled: set[int] = set()
 
     @property
     def page(self) -> str:
@@ -127,11 +129,16 @@ class _Connection:
             send_circumstances(self._runs, self._run)
             self._told_circumstances = True
         for replica in range(self._recipe.replicas):
+            if replica in self._settled and not final:
+                continue
             self._curves.send_replica(replica)
             phase = phases.get(replica, "waiting")
-            if final or phase in ("done", "failed"):
+            has_ended = phase in ("done", "failed")
+            if final or has_ended:
                 send_child_note(self._runs, self._run, self._recipe, replica, phase == "failed")
             self._runs.set_status(self._runs.child(replica), _status(phase, final))
+            if has_ended:
+                self._settled.add(replica)
         self._curves.send_system(self._runs.parent, SYSTEM)
         if final == "FINISHED":
             send_result(self._runs, self._run, self._recipe)

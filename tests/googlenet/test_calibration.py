@@ -27,11 +27,20 @@ def test_scores_are_those_of_the_definitions() -> None:
     scores = tally.scores()
     assert scores["negative_log_likelihood"] == pytest.approx(likelihood / 500)
     assert scores["brier_score"] == pytest.approx(brier / 500)
-    assert scores["expected_calibration_error"] == pytest.approx(error, abs=1e-6)
+    assert scores["expected_calibration_error"] == pytest.approx(error)
     diagram = tally.reliability()
     assert [row["images"] for row in diagram] == [len(b) for b in bins if b]
     weighted = sum(row["images"] * abs(row["mean_confidence"] - row["accuracy"]) for row in diagram) / 500
     assert weighted == pytest.approx(error)
+
+
+def test_over_and_under_confidence_in_one_bin_cancel_even_at_the_very_top() -> None:
+    probabilities = np.array([[1.0, 0.0], [0.95, 0.05]])  # certain and wrong, nearly certain and right
+    tally = CalibrationTally()
+    tally.update(probabilities, np.array([1, 0]))
+    assert tally.scores()["expected_calibration_error"] == pytest.approx((1.0 + 0.95 - 1) / 2)
+    [bin_] = tally.reliability()
+    assert bin_["images"] == 2
 
 
 def test_certain_and_right_is_perfect_and_certain_and_wrong_stays_finite() -> None:

@@ -215,5 +215,5 @@ def test_a_file_that_lacks_one_layer_is_not_a_start(gone: str) -> None:
 
 
 def test_weights_of_another_variant_are_refused() -> None:
-    with pytest.raises(WeightsError, match="variant paper, the recipe says bn"):
+    with pytest.raises(WeightsError, match="variant paper, the network here has bn"):
         start_from(GoogLeNet(5, "bn"), read_weights(npz(caffe_arrays()), "x.npz"))

@@ -45,7 +45,9 @@ def test_what_it_has_seen_survives_a_restart() -> None:
         whole.observe(step(number, logits=2.31))
         (first if number <= 6 else second).observe(step(number, logits=2.31))
         if number == 6:
-            second.load(first.state())
+            kept = first.state()
+            first.observe(step(7, logits=2.31))  # training goes on while a checkpoint is written
+            second.load(kept)
     assert whole.alarms == second.alarms
     assert second.alarms
 

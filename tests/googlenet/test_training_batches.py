@@ -50,9 +50,9 @@ def test_a_batch_holds_the_samples_of_its_place_in_the_epoch(samples: TrainingSa
 
 def test_they_are_the_same_for_any_number_of_loader_processes_and_any_start(samples: TrainingSamples) -> None:
     alone = batches(samples)
-    assert same(alone, batches(samples, num_workers=2))
+    assert same(alone, batches(samples, loader_processes=2))
     assert same(alone[3:], batches(samples, first_step=3))
-    assert same(alone[6:], batches(samples, first_step=6, num_workers=1))
+    assert same(alone[6:], batches(samples, first_step=6, loader_processes=1))
 
 
 @pytest.mark.parametrize("workers", [2, 3, 12])

@@ -15,7 +15,8 @@ from googlenet import GoogLeNet, load_weights
 from googlenet.preprocessing import SCRATCH_PREPROCESSING
 from googlenet.weights import to_safetensors
 from pipelines.errors import UserError
-from pipelines.evaluate_ensemble import Arguments, evaluate_elsewhere, evaluate_run, evaluate_weights
+from pipelines.evaluate_ensemble import Arguments, evaluate_elsewhere, evaluate_weights
+from pipelines.evaluation import evaluate_run
 from pipelines.image_sources import images_to_evaluate
 from pipelines.recipe import Recipe
 from pipelines.sharded_prediction import Predictors

@@ -195,7 +195,7 @@ def test_a_damaged_image_is_found_when_it_is_read(ray_cluster: str, photos: Path
     stored[stored.find(image) + len(image) // 2] ^= 1
     shard.write_bytes(stored)
     check_shards(run, read_manifest(run))  # the footer is whole
-    with pytest.raises(RecordsError, match=r"00000\.parquet is damaged or out of reach.*checksum"):
+    with pytest.raises(RecordsError, match=r"00000\.parquet is damaged: .*checksum"):
         open_records(run, read_manifest(run).splits["train"])[0]
 
 

@@ -86,6 +86,13 @@ def lines(path: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def test_no_two_checkpoints_are_of_one_step(dataset: Path, tiny_recipe: Recipe, threads: None) -> None:
+    """Data-parallel workers agree on a step, and have to find the same state there."""
+    train_replica(task(dataset, tiny_recipe, 0.0))
+    kept = sorted(path.name.partition(".")[0] for path in (dataset / "replicas/1/checkpoints").iterdir())
+    assert kept == [f"{step:010d}" for step in (STEPS - 1, STEPS)]
+
+
 def test_a_damaged_newest_checkpoint_costs_the_steps_since_the_one_before(
     dataset: Path, finished_run: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch, threads: None
 ) -> None:

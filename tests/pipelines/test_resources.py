@@ -45,10 +45,16 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
     ],
 )
 def test_replicas_at_once(
-    nodes: list[dict[str, object]], resources: Resources, workers: int, least: int | None, expected: int
+    nodes: list[dict[str, object]],
+    monkeypatch: pytest.MonkeyPatch,
+    resources: Resources,
+    workers: int,
+    least: int | None,
+    expected: int,
 ) -> None:
     recipe = replace(demo(), workers_per_replica=workers, min_workers_per_replica=least)
     assert replicas_at_once(recipe, resources) == expected
+    monkeypatch.setenv("RAY_ADDRESS", "somewhere:6379")
     check_that_one_fits(recipe, resources)
 
 
@@ -68,10 +74,19 @@ def test_what_can_never_be_placed_is_refused(
         check_that_one_fits(replace(demo(), workers_per_replica=workers), resources)
 
 
+def test_a_cluster_of_the_commands_own_is_not_waited_for_to_grow(
+    nodes: list[dict[str, object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(UserError, match="reserves 64 CPU"):
+        check_that_one_fits(demo(), Resources(64, parallel_replicas=7))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"cpus_per_worker": 0}, "CPUs"),
+        ({"cpus_per_worker": 0}, "cpus_per_worker must be positive, got 0"),
+        ({"max_failures": -1}, "max_failures must not be negative, got -1"),
         ({"gpus_per_worker": 1.5}, "whole, or a share of one, got 1.5"),
         ({"custom": {"GPU": 1}}, "not CPU or GPU"),
         ({"custom": {"lightning": 0}}, "lightning=0"),
@@ -100,4 +115,5 @@ def test_workers_that_cannot_train_together_are_refused(
 
 def test_loader_processes_run_beside_gpus_only() -> None:
     assert Resources(8, 1).loader_processes == 7
+    assert Resources(1, 1).loader_processes == 1  # or the GPU would wait for each batch
     assert Resources(8).loader_processes == 0

@@ -1,5 +1,7 @@
 """One job at a time on a run directory, and none shut out by a dead one."""
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -41,6 +43,18 @@ def test_a_second_job_is_refused_by_name_until_the_first_is_dead(tmp_path: Path)
     with only_job_on(run):
         pass
     with only_job_on(run):
+        pass
+
+
+def test_a_filesystem_without_locks_is_told_as_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with (
+        pytest.raises(UserError, match=r"No locks available.*choose a --run-dir"),
+        only_job_on(Storage.at(str(tmp_path))),
+    ):
         pass
 
 

@@ -1,5 +1,6 @@
 """Copies of remote shards: read once from the store, never beyond the bound, never out of date."""
 
+import os
 import shutil
 import threading
 from pathlib import Path
@@ -12,7 +13,9 @@ import pytest
 
 import pipelines.shard_cache
 from googlenet.records import SCHEMA, WRITE_OPTIONS, Records, RecordsError
+from pipelines.dataset import read_manifest
 from pipelines.shard_cache import ShardCache
+from pipelines.storage import Storage
 
 SIZE = 1000
 
@@ -122,6 +125,27 @@ def test_old_copies_of_other_data_make_room(store: Counting, tmp_path: Path, mon
     content(bounded.open_input_file("b"))
     assert store.opened[-1] == "whole b"
     assert sorted(path.name for path in (tmp_path / "copies").glob("*.parquet")) == ["b1.parquet"]
+
+
+def test_no_more_copies_go_than_room_is_needed_for_the_longest_unused_first(
+    store: Counting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = cache(store, tmp_path, version="old")
+    for name in "ab":
+        content(others.open_input_file(name))
+    os.utime(tmp_path / "copies/bold.parquet", (1, 1))
+    os.utime(tmp_path / "copies/aold.parquet", (2, 2))
+    content(others.open_input_file("b"))  # used again since
+    monkeypatch.setattr(pipelines.shard_cache, "FORGOTTEN_SECONDS", -1.0)
+    content(cache(store, tmp_path, 2 * SIZE + 100).open_input_file("c"))
+    assert sorted(path.name for path in (tmp_path / "copies").glob("*.parquet")) == ["bold.parquet", "c1.parquet"]
+
+
+def test_neither_splits_copies_make_room_for_the_others(finished_run: Path) -> None:
+    run = Storage.at(str(finished_run))
+    manifest = read_manifest(run)
+    kept = set(ShardCache.of(run, manifest, None).names.values())
+    assert kept == {f"{shard.digest}.parquet" for split in ("train", "val") for shard in manifest.splits[split].shards}
 
 
 def test_a_copy_that_has_rotted_is_fetched_again_and_a_rotten_shard_is_named(tmp_path: Path) -> None:

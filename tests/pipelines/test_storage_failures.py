@@ -12,7 +12,7 @@ import pytest
 from googlenet.records import RecordsError
 from pipelines.command_line import run_command, storage_failure
 from pipelines.errors import UserError
-from pipelines.evaluate_ensemble import evaluate_run
+from pipelines.evaluation import evaluate_run
 from pipelines.recipe import Recipe
 from pipelines.replica_task import ReplicaTask
 from pipelines.replica_training import train_replica
@@ -41,7 +41,8 @@ def test_a_full_disk_is_named_and_once_there_is_room_the_same_job_completes(
     shutil.copytree(finished_run / "dataset", run / "dataset")
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(shutil.disk_usage(small_disk).free - 400_000))
-    job = Arguments(fields=replace(tiny_recipe, replicas=1), run_dir=str(run), max_failures=0, models="none")
+    recipe = replace(tiny_recipe, replicas=1, policies=(1,))
+    job = Arguments(fields=recipe, run_dir=str(run), max_failures=0, models="none")
     assert run_job(job) == 1
     assert (
         f"replica 0 failed: OSError: [Errno 28] No space left on device: '{run}/replicas/0/" in capsys.readouterr().out
@@ -87,7 +88,7 @@ def test_a_shard_that_breaks_during_the_evaluation_is_named(
         run_command(evaluate)
     assert ended.value.code == 1
     printed = capsys.readouterr().err
-    assert printed.startswith(f"error: {shard} is damaged or out of reach")
+    assert printed.startswith(f"error: {shard} is damaged: ")
     assert "Traceback" not in printed
 
 

@@ -1,5 +1,9 @@
 """In which arithmetic a run is trained: decided once, by trial where that pays, and kept."""
 
+import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +20,7 @@ from pipelines.storage import Storage
 from pipelines.training_preflight import training_arithmetic, training_line
 from pipelines.training_trial import candidates
 
+ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.timeout(200)
 
 
@@ -51,6 +56,22 @@ def test_a_long_run_takes_what_is_done_first_and_stays_with_it(
     assert not chosen.compiled  # six steps do not pay for a compilation
     monkeypatch.setattr(training_preflight, "run_trial", lambda *_: pytest.fail("tried again"))
     assert training_arithmetic(run, tiny_recipe, Resources(), 24, 3) == chosen
+
+
+def test_a_compiler_that_is_there_and_does_not_work_is_done_without(tiny_recipe: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "recipe.json").write_text(json.dumps(tiny_recipe.to_dict()))
+    program = f"""
+from pipelines.recipes import load_recipe
+from pipelines.training_trial import _try
+print(_try(load_recipe({str(tmp_path / "recipe.json")!r}), 3, ("fp32",), "cpu"))
+"""
+    environment = {**os.environ, "CXX": "false", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "compiled")}
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "arithmetics=(Arithmetic(precision='fp32', compiled=False),)" in ended.stdout
+    assert "uncompiled=''" not in ended.stdout
 
 
 def test_candidates_are_plain_first_and_only_what_was_asked_for() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ray.cluster_utils import Cluster
 
-from pipelines.evaluate_ensemble import evaluate_run
+from pipelines.evaluation import evaluate_run
 from pipelines.ray_session import connected
 from pipelines.run_directory import read_recipe
 from pipelines.storage import Storage
