@@ -11,10 +11,8 @@ import tyro
 
 from googlenet.records import RecordsError
 from pipelines.errors import UserError
-from pipelines.image_sources import is_folder
 from pipelines.interruption import INTERRUPTED_EXIT_CODE, interrupt_on_sigterm, tell_interruption
 from pipelines.object_store import store_failure
-from pipelines.storage import Storage
 
 T = TypeVar("T")
 WRAPPED = re.compile(r"^(?:\w+\.)*(\w+Error): ((?:\[Errno (\d+)\])?.*)$", re.MULTILINE)
@@ -36,11 +34,6 @@ def parse(arguments: type[T], default: T | None = None) -> T:
     return (
         tyro.cli(arguments, config=config) if default is None else tyro.cli(arguments, default=default, config=config)
     )
-
-
-def absolute_data(data: str) -> str:
-    """``data`` as it is kept in a recipe: the same whatever folder a command is given in."""
-    return Storage.at(data).root if is_folder(data) else data
 
 
 def run_command(main: Callable[[], int | None]) -> None:

@@ -15,8 +15,8 @@ import tyro
 
 from pipelines.command_line import parse, run_command
 from pipelines.comparison import Finished, comparison, read_finished
+from pipelines.console import say
 from pipelines.errors import UserError
-from pipelines.progress import say
 from pipelines.report import REPORT_JSON
 from pipelines.run_directory import RUN
 from pipelines.storage import Storage

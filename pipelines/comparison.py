@@ -9,8 +9,8 @@ from googlenet.metrics import bootstrap_interval
 from pipelines.errors import UserError
 from pipelines.job_log import read_jobs
 from pipelines.outcomes import OUTCOMES, read_outcomes
-from pipelines.recipe import differences
 from pipelines.report import REPORT_JSON
+from pipelines.run_directory import differences
 from pipelines.storage import Storage
 
 COLUMNS = ("models x crops", "error", "first %", "second %", "difference", "95 % interval")

@@ -19,16 +19,16 @@ from typing import Any
 
 from googlenet.crops import CROP_POLICIES, scales_px
 from googlenet.weights import StoredNetwork, WeightsError, to_safetensors
-from pipelines.command_line import absolute_data, parse, run_command
+from pipelines.command_line import parse, run_command
+from pipelines.console import say
 from pipelines.dataset import read_manifest
 from pipelines.errors import UserError
 from pipelines.evaluation import Settings, evaluate, evaluate_run, replicas_to_evaluate
-from pipelines.image_sources import Images, images_to_evaluate, images_to_name
+from pipelines.image_sources import Images, absolute_data, images_to_evaluate, images_to_name
 from pipelines.initial_weights import read_file
 from pipelines.predictions import sorted_policies
 from pipelines.preflight import PrecisionChoice
 from pipelines.prepare_dataset import BadImages, prepare_for_evaluation
-from pipelines.progress import say
 from pipelines.ray_session import connected, native_errors_in
 from pipelines.recipe import Recipe, check_policies
 from pipelines.report import REPORT_PAGE
@@ -80,7 +80,7 @@ def evaluate_weights(arguments: Arguments) -> str:
     check_policies(arguments.policies, crop_px)
     named = list(_read_classes(arguments.classes)) or None
     images = _find_images(data, tuple(_agreed("classes", named, networks) or ()), arguments)
-    classes = images[1].classes
+    classes = images.listing.classes
     for path, stored in zip(arguments.weights, networks, strict=True):
         if stored.num_classes != len(classes):
             raise UserError(
@@ -168,7 +168,7 @@ def evaluate_elsewhere(trained: Storage, recipe: Recipe, arguments: Arguments) -
     # The folder's own name for people; a digest, so that evaluations of two such folders, or of the same one with other
     # images or crops, coexist.
     key = json.dumps(
-        [data, images[1].digest, sorted_policies(arguments.policies), arguments.precision, arguments.unlabelled]
+        [data, images.listing.digest, sorted_policies(arguments.policies), arguments.precision, arguments.unlabelled]
     )
     readable = re.sub(r"[^\w.-]+", "_", Path(data.partition("?")[0]).name)
     name = f"{readable}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"

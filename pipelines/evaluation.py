@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from googlenet.arithmetic import FP32
 from googlenet.crops import Policy
 from pipelines.answers import write_answers
+from pipelines.console import say
 from pipelines.dataset import Manifest, check_shards, read_manifest
 from pipelines.errors import UserError
 from pipelines.predictions import Ensemble, sorted_policies
 from pipelines.preflight import PrecisionChoice, cost_line, preflight
-from pipelines.progress import say
 from pipelines.recipe import Recipe
 from pipelines.report import write_report
 from pipelines.run_directory import ReplicaFiles, finished_replicas, replica_name

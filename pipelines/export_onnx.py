@@ -11,8 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from pipelines.command_line import parse, run_command
+from pipelines.console import say
 from pipelines.errors import UserError
-from pipelines.progress import say
 from pipelines.run_directory import ReplicaFiles, finished_replicas, read_recipe
 from pipelines.storage import Storage
 from pipelines.weight_storage import read_replica

@@ -15,6 +15,7 @@ from itertools import pairwise
 from typing import Protocol
 
 from googlenet.records import NO_LABEL
+from pipelines.console import some
 from pipelines.errors import UserError
 
 NAMES_IN_MESSAGE = 10
@@ -123,7 +124,7 @@ def list_for_evaluation(data: str, found: Found, classes: tuple[str, ...] = ()) 
         raise UserError(f"no labelled images for an evaluation in {data}")
     classes = classes or tuple(name for name in found.classes or sorted(names) if name in names)
     if unknown := sorted(names - set(classes)):
-        raise UserError(f"class {_some(unknown)} in {data} is none of the model's {len(classes)} classes")
+        raise UserError(f"class {some(unknown)} in {data} is none of the model's {len(classes)} classes")
     labels = {name: label for label, name in enumerate(classes)}
     return Listing(classes, {"train": (), "val": _labelled(entries, labels)}, found.ignored)
 
@@ -183,12 +184,7 @@ def _classes_to_train(data: str, ordered: tuple[str, ...], entries: dict[str, Se
     if len(train) == 1:
         raise UserError(f"only one class in {data} ({next(iter(train))}): a classifier needs two; one folder for each")
     if unknown := sorted(val - train):
-        raise UserError(f"class {_some(unknown)} has validation images but no training images in {data}")
+        raise UserError(f"class {some(unknown)} has validation images but no training images in {data}")
     if not val:
         raise UserError(f"no validation images in {data}: add some to each class, or a val/ folder")
     return tuple(name for name in ordered or sorted(train) if name in train)
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - NAMES_IN_MESSAGE} more" if len(names) > NAMES_IN_MESSAGE else ""
-    return ", ".join(names[:NAMES_IN_MESSAGE]) + more

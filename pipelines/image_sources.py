@@ -1,6 +1,9 @@
 """Whatever ``--data`` names, as a reader of images and a listing of them."""
 
+from typing import NamedTuple
+
 from pipelines import embedded_dataset
+from pipelines.console import say
 from pipelines.errors import UserError
 from pipelines.huggingface_parquet import ParquetImages, find_in_parquet
 from pipelines.image_folder import FolderImages, files_below, find_in_folder
@@ -15,7 +18,6 @@ from pipelines.image_listing import (
 )
 from pipelines.imagenet_archives import TRAIN, VAL, find_in_imagenet_archives
 from pipelines.imagenet_labels import DEVKIT
-from pipelines.progress import say
 from pipelines.storage import Storage
 from pipelines.tar_archives import TarImages
 from pipelines.torchvision_sets import PREFIX as TORCHVISION
@@ -26,7 +28,13 @@ from pipelines.webdataset_tars import find_in_webdataset
 PARQUET_FOLDER = "data"
 # Where Kaggle's download of ImageNet has the images; the labels are at its top.
 KAGGLE_FOLDER = "ILSVRC/Data/CLS-LOC"
-Images = tuple[ImageReader, Listing]
+
+
+class Images(NamedTuple):
+    """What reads the images, and what they are."""
+
+    reader: ImageReader
+    listing: Listing
 
 
 def images_to_train_on(data: str, val_percent: float, data_seed: int) -> Images:
@@ -38,7 +46,7 @@ def images_to_train_on(data: str, val_percent: float, data_seed: int) -> Images:
     if not data:
         raise UserError("no data: name an image folder with --data, or --data embedded for the built-in digits")
     reader, found = _find(data, data_seed)
-    return reader, list_for_training(data, found, val_percent)
+    return Images(reader, list_for_training(data, found, val_percent))
 
 
 def images_to_evaluate(data: str, classes: tuple[str, ...], data_seed: int = 0) -> Images:
@@ -48,7 +56,7 @@ def images_to_evaluate(data: str, classes: tuple[str, ...], data_seed: int = 0) 
         UserError: there are none, or they cannot be used.
     """
     reader, found = _find(data, data_seed)
-    return reader, list_for_evaluation(data, found, classes)
+    return Images(reader, list_for_evaluation(data, found, classes))
 
 
 def images_to_name(data: str, classes: tuple[str, ...]) -> Images:
@@ -60,12 +68,17 @@ def images_to_name(data: str, classes: tuple[str, ...]) -> Images:
     if not is_folder(data):
         raise UserError(f"images without labels are read from a folder, not from {data}")
     root = Storage.at(data)
-    return FolderImages(root), list_unlabelled(data, files_below(root), classes)
+    return Images(FolderImages(root), list_unlabelled(data, files_below(root), classes))
 
 
 def is_folder(data: str) -> bool:
     """Whether ``data`` names a place in a filesystem, and not a set by its name."""
     return data not in ("", embedded_dataset.NAME) and not data.startswith(TORCHVISION)
+
+
+def absolute_data(data: str) -> str:
+    """``data`` as it is kept in a recipe: the same whatever folder a command is given in."""
+    return Storage.at(data).root if is_folder(data) else data
 
 
 def _find(data: str, data_seed: int) -> tuple[ImageReader, Found]:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from googlenet.crops import view_groups, views_of_all
 from pipelines.checkpoints import CHECKPOINTS_KEPT
+from pipelines.console import duration, size
 from pipelines.predictions import BYTES_PER_NUMBER, bytes_per_image, sorted_policies
-from pipelines.progress import duration, size
 from pipelines.recipe import Recipe
 from pipelines.resources import Resources, check_that_one_fits, replicas_at_once
 from pipelines.run_directory import finished_replicas

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from googlenet.arithmetic import Arithmetic
 from googlenet.crops import CROP_POLICIES, Policy, View, num_views, view_groups, views_of_all
+from pipelines.errors import UserError
 from pipelines.storage import Storage
 
 METADATA_KEY = b"googlenet_ensemble"
@@ -174,9 +175,15 @@ def write_predictions(storage: Storage, name: str, ensemble: Ensemble, rows: Pre
 def read_ensemble(storage: Storage, name: str) -> Ensemble | None:
     """Whose predictions a file holds; None where it cannot be read as such."""
     try:
-        metadata = pq.read_schema(storage.path(name), filesystem=storage.filesystem).metadata or {}
-        return Ensemble.from_dict(json.loads(metadata[METADATA_KEY]))
-    except (pa.ArrowInvalid, KeyError, TypeError, ValueError):
+        return _ensemble_in(pq.read_schema(storage.path(name), filesystem=storage.filesystem))
+    except pa.ArrowInvalid:
+        return None
+
+
+def _ensemble_in(schema: pa.Schema) -> Ensemble | None:
+    try:
+        return Ensemble.from_dict(json.loads(schema.metadata[METADATA_KEY]))
+    except (KeyError, TypeError, ValueError):
         return None
 
 
@@ -187,10 +194,16 @@ def read_cost(storage: Storage, name: str) -> Cost:
 
 
 def read_predictions(storage: Storage, names: Sequence[str], ensemble: Ensemble) -> Iterator[Predicted]:
-    """The rows of prediction files, a file at a time, so that memory does not grow with their number."""
+    """The rows of prediction files, a file at a time, so that memory does not grow with their number.
+
+    Raises:
+        UserError: a file is damaged, or of another ensemble.
+    """
     replicas, classes = len(ensemble.replicas), len(ensemble.classes)
     for name in names:
-        table = pq.read_table(storage.path(name), filesystem=storage.filesystem)
+        table = _read_table(storage, name)
+        if table is None or _ensemble_in(table.schema) != ensemble:
+            raise UserError(f"{storage}/{name} is damaged or of another ensemble; evaluate again to replace it")
         vectors = [
             [_vectors(table.column(ensemble.column(k, policy)), classes) for policy in ensemble.policies]
             for k in range(replicas)
@@ -204,6 +217,13 @@ def read_predictions(storage: Storage, names: Sequence[str], ensemble: Ensemble)
             _integers(table.column("view_top1"), (replicas + 1, len(ensemble.views))),
             _integers(table.column("group_top1"), (replicas + 1, len(ensemble.groups))),
         )
+
+
+def _read_table(storage: Storage, name: str) -> pa.Table | None:
+    try:
+        return pq.read_table(storage.path(name), filesystem=storage.filesystem)
+    except pa.ArrowInvalid:
+        return None
 
 
 def _vectors(column: pa.ChunkedArray, classes: int) -> npt.NDArray[np.float32]:

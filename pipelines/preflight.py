@@ -15,9 +15,9 @@ import numpy as np
 from googlenet.arithmetic import FP32, Arithmetic, can_compile, profits_from_bf16
 from googlenet.crops import num_views, policy_scales_px
 from pipelines.allocator import KEEP_FREED_MEMORY
+from pipelines.console import duration, size
 from pipelines.dataset import open_records, read_manifest
 from pipelines.predictions import Ensemble, bytes_per_image
-from pipelines.progress import duration, size
 from pipelines.run_directory import PREFLIGHT
 from pipelines.sharded_prediction import PredictionJob, load_replicas
 
@@ -68,8 +68,9 @@ def preflight(job: PredictionJob, asked: PrecisionChoice, num_gpus: float) -> Pr
     if job.run.exists(PREFLIGHT) and (kept := job.run.read_json(PREFLIGHT))["key"] == key:
         return Preflight.from_dict(kept["preflight"])
     # Little work is not worth the start of another process.
-    is_small = num_gpus == 0 and _is_small(job, load_replicas(job.trained, job.weights), "cpu")
-    found = _decide_with_one_thread(job, asked) if is_small else _decide_on_cluster(job, asked, num_gpus)
+    replicas = [] if num_gpus else load_replicas(job.trained, job.weights)
+    is_small = bool(replicas) and _is_small(job, replicas, "cpu")
+    found = _decide_with_one_thread(job, asked, replicas) if is_small else _decide_on_cluster(job, asked, num_gpus)
     job.run.write_json(PREFLIGHT, {"key": key, "preflight": asdict(found)})
     return found
 
@@ -83,14 +84,14 @@ def _decide_on_cluster(job: PredictionJob, asked: PrecisionChoice, num_gpus: flo
     return found
 
 
-def _decide_with_one_thread(job: PredictionJob, asked: PrecisionChoice) -> Preflight:
+def _decide_with_one_thread(job: PredictionJob, asked: PrecisionChoice, replicas: Sequence[Any] = ()) -> Preflight:
     """As predictors have."""
     import torch
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return decide(job, asked)
+        return decide(job, asked, replicas)
     finally:
         torch.set_num_threads(threads)
 
@@ -100,12 +101,15 @@ def _key(ensemble: Ensemble, asked: PrecisionChoice) -> str:
     return hashlib.sha256(identity.encode()).hexdigest()
 
 
-def decide(job: PredictionJob, asked: PrecisionChoice) -> Preflight:
-    """Choose the arithmetic of an evaluation by trying it on some of its images, in this process."""
+def decide(job: PredictionJob, asked: PrecisionChoice, replicas: Sequence[Any] = ()) -> Preflight:
+    """Choose the arithmetic of an evaluation by trying it on some of its images, in this process.
+
+    ``replicas`` are the networks of ``job``, where they are loaded already.
+    """
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    replicas = load_replicas(job.trained, job.weights)
+    replicas = replicas or load_replicas(job.trained, job.weights)
     trial = _Trial(job, replicas, device)
     wanted, reason = _wanted(asked, _is_small(job, replicas, device), device)
     if asked != "auto" or wanted.precision == "fp32":

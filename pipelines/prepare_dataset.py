@@ -15,16 +15,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pipelines.command_line import absolute_data, parse, run_command
+from pipelines.command_line import parse, run_command
+from pipelines.console import say
 from pipelines.dataset import MANIFEST, SPLITS, Manifest, Shard, Split, check_shards, read_manifest
 from pipelines.errors import UserError
 from pipelines.image_listing import Listing
 from pipelines.image_shards import ShardPlan, Source, plan_shards, write_shards
-from pipelines.image_sources import Images, images_to_train_on
-from pipelines.progress import say
+from pipelines.image_sources import Images, absolute_data, images_to_train_on
 from pipelines.ray_session import connected, native_errors_in
-from pipelines.recipe import Recipe, differences
-from pipelines.run_directory import DATASET
+from pipelines.recipe import Recipe
+from pipelines.run_directory import DATASET, differences
 from pipelines.run_lock import only_job_on
 from pipelines.storage import Storage
 

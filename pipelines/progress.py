@@ -18,6 +18,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from pipelines.console import duration
+
 PLAIN_LINE_SECONDS = 20.0
 
 
@@ -202,18 +204,6 @@ class _Clock:
         return "?" if self._left is None else duration(self._left)
 
 
-def duration(seconds: float) -> str:
-    """Hours, minutes and seconds for people: 3:07:21, 7:21."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
-
-
-def size(num_bytes: float) -> str:
-    """Bytes for people: 3.2 MB, 4.48 GB."""
-    return f"{num_bytes / 1e6:.1f} MB" if num_bytes < 1e9 else f"{num_bytes / 1e9:.2f} GB"
-
-
 def _facts(status: ReplicaStatus) -> str:
     facts: Sequence[str] = (
         f"loss {status.loss:.3f}" if status.loss is not None else "",
@@ -237,8 +227,3 @@ def warn(board: Any, replica: int, text: str) -> None:
     """Warn of something in the training of ``replica``."""
     if board is not None:
         board.warn.remote(f"warning: replica {replica}: {text}")
-
-
-def say(text: str) -> None:
-    """A line on standard output, at once."""
-    print(text, flush=True)

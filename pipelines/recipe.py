@@ -241,14 +241,3 @@ def recipe_from_dict(values: dict[str, Any]) -> Recipe:
     except ValidationError as error:
         problems = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise UserError("; ".join(problems)) from error
-
-
-def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """One line for each field that differs, those that only one side knows included; a label may differ."""
-    absent = "(absent)"
-    names = dict.fromkeys([*old, *new])
-    return [
-        f"{name}: {old.get(name, absent)!r} there, {new.get(name, absent)!r} now"
-        for name in names
-        if name != "name" and old.get(name, absent) != new.get(name, absent)
-    ]

@@ -6,10 +6,10 @@ python pipelines/replay_to_mlflow.py --run-dir RUN --tracking-uri http://SERVER:
 from dataclasses import dataclass
 
 from pipelines.command_line import parse, run_command
+from pipelines.console import say
 from pipelines.dataset import MANIFEST, read_manifest
 from pipelines.errors import UserError
 from pipelines.job_log import ENDED, INTERRUPTED, RUNNING, read_jobs
-from pipelines.progress import say
 from pipelines.recipe import Recipe
 from pipelines.report import REPORT_JSON
 from pipelines.run_directory import ReplicaFiles, finished_replicas, read_recipe

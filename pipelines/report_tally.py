@@ -16,9 +16,10 @@ from googlenet.calibration import CalibrationTally
 from googlenet.crops import num_views
 from googlenet.diversity import DisagreementTally
 from googlenet.metrics import EnsembleTally
+from pipelines.console import some
 from pipelines.dataset import image_ids, read_manifest
 from pipelines.errors import UserError
-from pipelines.predictions import Ensemble, Predicted, read_ensemble, read_predictions
+from pipelines.predictions import Ensemble, Predicted, read_predictions
 from pipelines.run_directory import PREDICTIONS
 from pipelines.storage import Storage
 
@@ -104,11 +105,7 @@ def checked_predictions(run: Storage, ensemble: Ensemble, seen: Counter[str]) ->
         UserError: as :func:`tally_predictions`.
     """
     storage = run.below(PREDICTIONS)
-    names = storage.files("")
-    strangers = [name for name in names if read_ensemble(storage, name) != ensemble]
-    if strangers:
-        raise UserError(f"{storage}/{strangers[0]} is damaged or of another ensemble; evaluate again to replace it")
-    for predicted in read_predictions(storage, names, ensemble):
+    for predicted in read_predictions(storage, storage.files(""), ensemble):
         _check_views(predicted, ensemble)
         seen.update(predicted.image_ids)
         yield predicted
@@ -131,11 +128,8 @@ def _check_complete(seen: Counter[str], wanted: Sequence[str]) -> None:
         "predicted more than once": [name for name, count in seen.items() if count > 1],
         "not in the data set": sorted(seen.keys() - known),
     }
-    found = [f"{len(names)} images {what}: {_some(names)}" for what, names in problems.items() if names]
+    found = [
+        f"{len(names)} images {what}: {some(names, NAMES_IN_MESSAGE)}" for what, names in problems.items() if names
+    ]
     if found:
         raise UserError("no report: " + "; ".join(found) + ". Evaluate again; finished shards are kept.")
-
-
-def _some(names: Sequence[str]) -> str:
-    rest = f" and {len(names) - NAMES_IN_MESSAGE} more" if len(names) > NAMES_IN_MESSAGE else ""
-    return ", ".join(names[:NAMES_IN_MESSAGE]) + rest

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.command_line import parse, run_command
+from pipelines.console import say
 from pipelines.errors import RunInUseError, UserError
-from pipelines.progress import say
 from pipelines.replay_to_mlflow import replay
 from pipelines.run_directory import RUN
 from pipelines.run_lock import STORE_FAILURES

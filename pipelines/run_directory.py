@@ -103,8 +103,6 @@ def claim(run: Storage, kind: Kind, settings: dict[str, Any]) -> None:
     Raises:
         UserError: it belongs to other settings, or holds files that are no run.
     """
-    from pipelines.recipe import differences
-
     if run.exists(RUN):
         if found := differences(run.read_json(RUN).get(kind, {}), settings):
             raise UserError(
@@ -186,3 +184,14 @@ def _json_lines(run: Storage, name: str) -> list[dict[str, Any]]:
 def finished_replicas(run: Storage, replicas: int) -> list[int]:
     """The replicas whose weights are there."""
     return [replica for replica in range(replicas) if run.exists(ReplicaFiles(replica).weights)]
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """One line for each field that differs, those that only one side knows included; a label may differ."""
+    absent = "(absent)"
+    names = dict.fromkeys([*old, *new])
+    return [
+        f"{name}: {old.get(name, absent)!r} there, {new.get(name, absent)!r} now"
+        for name in names
+        if name != "name" and old.get(name, absent) != new.get(name, absent)
+    ]

@@ -14,17 +14,18 @@ from typing import Annotated
 
 import tyro
 
-from pipelines.command_line import absolute_data, parse, run_command
+from pipelines.command_line import parse, run_command
+from pipelines.console import duration, say
 from pipelines.dataset import Manifest, read_manifest
 from pipelines.errors import UserError
 from pipelines.evaluation import evaluate_run
 from pipelines.image_listing import Listing
 from pipelines.image_shards import Source
+from pipelines.image_sources import absolute_data
 from pipelines.initial_weights import check_initial_weights, keep_initial_weights
 from pipelines.job_log import JobLog
 from pipelines.plan import Counts, placement_line, plan_lines
 from pipelines.prepare_dataset import BadImages, find_images, prepare
-from pipelines.progress import duration, say
 from pipelines.ray_session import connected, native_errors_in
 from pipelines.recipe import Recipe, recipe_from_dict
 from pipelines.recipes import load_recipe

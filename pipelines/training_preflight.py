@@ -7,7 +7,7 @@ the hardware has it, compiled where there is a compiler; the one that would be d
 import math
 
 from googlenet.arithmetic import FP32, Arithmetic
-from pipelines.progress import duration
+from pipelines.console import duration
 from pipelines.recipe import Recipe
 from pipelines.resources import Resources
 from pipelines.run_directory import TRAINING

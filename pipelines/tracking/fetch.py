@@ -6,8 +6,7 @@ from typing import Any
 
 from pipelines.circumstances import circumstances
 from pipelines.errors import UserError
-from pipelines.recipe import differences
-from pipelines.run_directory import JOBS, REPORT
+from pipelines.run_directory import JOBS, REPORT, differences
 from pipelines.tracking.follower import reason_of
 from pipelines.tracking.result import RECIPE_JSON
 from pipelines.tracking.store import ID_TAG, SQLITE, connect

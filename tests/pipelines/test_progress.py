@@ -7,7 +7,8 @@ import pytest
 from rich.console import Console
 
 from pipelines import progress
-from pipelines.progress import EvaluationDisplay, ReplicaStatus, TrainingDisplay, duration
+from pipelines.console import duration
+from pipelines.progress import EvaluationDisplay, ReplicaStatus, TrainingDisplay
 
 
 def console(terminal: bool) -> tuple[Console, io.StringIO]:

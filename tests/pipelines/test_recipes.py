@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import UserError
-from pipelines.recipe import Recipe, differences, recipe_from_dict
+from pipelines.recipe import Recipe, recipe_from_dict
 from pipelines.recipes import RECIPES, load_recipe
+from pipelines.run_directory import differences
 
 
 @pytest.mark.parametrize("name", RECIPES)
