@@ -56,7 +56,7 @@ class Checkpoints:
             OSError: this process does not see it so.
         """
         for name in self._names()[::-1]:
-            checkpoint = _read(name, self._folder.read(name)) if int(name.partition(".")[0]) == step else None
+            checkpoint = _read(name, self._folder.read(name)) if _step_of(name) == step else None
             if checkpoint is not None:
                 return checkpoint
         raise OSError(f"{self._folder} holds no whole checkpoint of step {step} for this worker, for others it does")
@@ -101,7 +101,20 @@ class Checkpoints:
             self._folder.delete(name)
 
     def _names(self) -> list[str]:
-        return [name for name in self._folder.files("") if name.endswith(SUFFIX)]
+        return _names_in(self._folder)
+
+
+def newest_step(folder: Storage) -> int:
+    """The step of the newest checkpoint in ``folder``, whole or not; 0 where there is none."""
+    return max(map(_step_of, _names_in(folder)), default=0)
+
+
+def _names_in(folder: Storage) -> list[str]:
+    return [name for name in folder.files("") if name.endswith(SUFFIX)]
+
+
+def _step_of(name: str) -> int:
+    return int(name.partition(".")[0])
 
 
 def _read(name: str, data: bytes) -> Checkpoint | None:

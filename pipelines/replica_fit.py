@@ -20,8 +20,8 @@ from pipelines.storage import Storage
 RAY_SNAPSHOT = "checkpoint_manager_snapshot.json"
 SECONDS_PER_MINUTE = 60.0
 
-# Reason and traceback of a replica that failed.
-Failure = dict[str, str]
+# Reason and traceback of a replica that failed, and whether another try may go better (``may_pass``).
+Failure = dict[str, Any]
 
 
 @ray.remote(num_cpus=0, max_retries=0)  # type: ignore[untyped-decorator]
@@ -48,7 +48,7 @@ def fit_replica(
     except UserError as error:
         return {"reason": str(error), "traceback": traceback.format_exc()}
     except Exception as error:  # noqa: BLE001  # whatever it is, the other replicas go on
-        return {"reason": _root_cause(error), "traceback": traceback.format_exc()}
+        return {"reason": _root_cause(error), "traceback": traceback.format_exc(), "may_pass": True}
     return failure
 
 
@@ -72,13 +72,13 @@ def _trainer(run: Storage, recipe: Recipe, files: ReplicaFiles, resources: Resou
             storage_path=run.path(parent),
             storage_filesystem=run.filesystem,
             worker_runtime_env={"env_vars": resources.environment},
-            failure_config=FailureConfig(max_failures=resources.max_failures),
+            failure_config=FailureConfig(max_failures=0),  # the scheduler tries again, as it knows how far this got
         ),
     )
 
 
 def _train_in_worker(config: dict[str, Any]) -> Failure | None:
-    """Train as one of the replica's workers. What is raised is tried again, what is returned is final."""
+    """Train as one of the replica's workers. What is raised may be tried again, what is returned is final."""
     import ray.train.torch
 
     from googlenet.data_parallel import Share

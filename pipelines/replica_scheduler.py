@@ -7,13 +7,16 @@ the others.
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from googlenet.arithmetic import Arithmetic
+from pipelines.checkpoints import newest_step
 from pipelines.dataset import check_run_directory
 from pipelines.errors import UserError
 from pipelines.progress import ProgressBoard, ReplicaStatus, TrainingDisplay
@@ -29,15 +32,31 @@ UNPLACED_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class ReplicaFailure:
-    """A replica that failed for good."""
+    """A replica that failed; ``may_pass``: another try may go better."""
 
     replica: int
     reason: str
     traceback: str
+    may_pass: bool = False
 
 
-class _Lost(ReplicaFailure):
-    """A replica whose fit ended without a word; another try may go better."""
+class Tries:
+    """How often replicas may fail: without end while they get further, ``most`` times in a row where they do not.
+
+    A run of weeks on machines that come and go fails many times, and each time further on.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._failures: Counter[int] = Counter()
+        self._furthest: Counter[int] = Counter()
+
+    def has_another(self, replica: int, step: int) -> bool:
+        """Whether ``replica``, which has failed with a checkpoint of this step, is to be started again."""
+        if step > self._furthest[replica]:
+            self._furthest[replica], self._failures[replica] = step, 0
+        self._failures[replica] += 1
+        return self._failures[replica] <= self._most
 
 
 def train_replicas(
@@ -94,7 +113,7 @@ class _Schedule:
         self.phases = dict.fromkeys(finished, "done") | dict.fromkeys(self.waiting, "waiting")
         self.running: dict[Any, int] = {}
         self.failures: list[ReplicaFailure] = []
-        self._lost: Counter[int] = Counter()
+        self._tries = Tries(resources.max_failures)
         self._held_at, self._told_unplaced = time.monotonic(), False
         # Told which cluster this is, Ray Train's helpers do not look for one. They would take the address that a killed
         # cluster has left in Ray's folder, and every replica's end would wait twelve seconds for its answer.
@@ -116,8 +135,7 @@ class _Schedule:
         for ref in ray.wait(list(self.running), timeout=POLL_SECONDS)[0]:
             replica = self.running.pop(ref)
             failure = _outcome(replica, ref)
-            if isinstance(failure, _Lost) and self._lost[replica] < self._resources.max_failures:
-                self._lost[replica] += 1
+            if failure and failure.may_pass and self._tries.has_another(replica, _step_reached(self._run, replica)):
                 self.waiting.insert(0, replica)
                 self.phases[replica] = "waiting"
                 messages.append(f"warning: replica {replica}: {failure.reason}; it is started again")
@@ -171,8 +189,15 @@ def _outcome(replica: int, ref: Any) -> ReplicaFailure | None:
     try:
         report = ray.get(ref)
     except ray.exceptions.RayError as error:  # not the worker: the task that fits it, with its node or by a signal
-        return _Lost(replica, f"{type(error).__name__} outside of its worker", str(error))
+        return ReplicaFailure(replica, f"{type(error).__name__} outside of its worker", str(error), may_pass=True)
     return None if report is None else ReplicaFailure(replica, **report)
+
+
+def _step_reached(run: Storage, replica: int) -> int:
+    """Of the newest checkpoint; 0 where there is none, or the store does not answer."""
+    with suppress(OSError, pa.ArrowException):
+        return newest_step(run.below(ReplicaFiles(replica).checkpoints))
+    return 0
 
 
 def _keep(run: Storage, replica: int, failure: ReplicaFailure | None) -> None:

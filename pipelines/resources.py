@@ -19,7 +19,7 @@ class Resources:
         cpus_per_worker: CPUs that a worker reserves; it computes with so many threads.
         gpus_per_worker: GPUs that a worker reserves; workers with fractions share one.
         custom: other resources that a worker reserves, by the names that the cluster gives them.
-        max_failures: how often a failed replica is started again from its newest checkpoint.
+        max_failures: how often a failed replica is started again without a newer checkpoint; 0 for never at all.
         checkpoint_minutes: time between two checkpoints within an epoch.
         parallel_replicas: replicas to start at once, whatever the nodes hold now; None for as many as they hold.
         shard_cache_gb: of its disk that each node may use for copies of remote shards; None for most of what is free.

@@ -77,7 +77,7 @@ class Arguments:
     gpus_per_predictor: float = 1.0
     """GPUs that each predictor of the evaluation reserves, where there are any; fractions share one."""
     max_failures: int = 2
-    """How often a failed replica is started again from its newest checkpoint."""
+    """How often a failed replica is started again without a newer checkpoint; with one, it always is."""
     checkpoint_minutes: float = 10.0
     """Time between two checkpoints within an epoch; there is one after each epoch in any case."""
     parallel_replicas: int | None = None

@@ -14,7 +14,7 @@ import torch
 
 from googlenet.arithmetic import FP32
 from pipelines.recipe import Recipe
-from pipelines.replica_scheduler import train_replicas
+from pipelines.replica_scheduler import Tries, train_replicas
 from pipelines.replica_task import ReplicaTask
 from pipelines.replica_training import train_replica
 from pipelines.resources import Resources
@@ -32,6 +32,14 @@ def prepared(finished_run: Path, run: Path) -> Path:
 
 def weights(run: Path, replica: int) -> Path:
     return run / f"replicas/{replica}/weights.safetensors"
+
+
+def test_a_replica_that_gets_further_is_started_again_without_end_and_one_that_does_not_is_given_up() -> None:
+    tries = Tries(most=2)
+    assert [tries.has_another(0, step) for step in range(0, 100, 10)] == [True] * 10
+    assert [tries.has_another(0, 90) for _ in range(3)] == [True, False, False]
+    assert tries.has_another(1, 0)
+    assert not Tries(most=0).has_another(0, 10)
 
 
 @pytest.mark.timeout(300)
