@@ -9,10 +9,11 @@ For each seed (of the images, the initial weights and the sampling) four runs of
 - ``wide``: one replica, wider, with the sampling seed of the paper's seventh;
 - ``long``: two replicas with the first two sampling seeds, trained seven times as long.
 
-What is finished is not run again. Differences are paired by seed; intervals are Student's, over the seeds, each of
-which has other images.
+What is finished is not run again. Differences are paired by image and seed. Intervals are bootstrap intervals over the
+images of all seeds, which speak of the networks that were trained; from three seeds on Student's over the seeds too.
 """
 
+import itertools
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -26,8 +27,7 @@ from scipy import stats
 
 from benchmarks.measure import print_circumstances
 from googlenet.crops import CROP_POLICIES
-from googlenet.diversity import DisagreementTally
-from googlenet.metrics import CONFIDENCE_PERCENT
+from googlenet.metrics import CONFIDENCE_PERCENT, bootstrap_interval
 from pipelines.predictions import file_name, read_ensemble, read_predictions
 from pipelines.recipes import load_recipe
 from pipelines.report import REPORT_JSON
@@ -36,8 +36,11 @@ from pipelines.storage import Storage
 
 ROOT = Path(__file__).parents[1]
 LONG_REPLICAS = 2
+# Two values say next to nothing about the spread of others.
+LEAST_SEEDS = 3
 
 Floats = npt.NDArray[np.float64]
+Interval = Callable[[Sequence[Floats]], tuple[Floats, Floats]]
 
 
 @dataclass(frozen=True)
@@ -63,31 +66,27 @@ class Answers:
     probabilities: npt.NDArray[np.float32]
     labels: npt.NDArray[np.int32]
 
-    def error(self, members: Sequence[int]) -> Floats:
-        """(P,) top-1 error in percent of the ensemble of ``members``."""
-        return self.error_of(self.probabilities[:, list(members)])
+    def errors(self, members: Sequence[int]) -> Floats:
+        """(N, P) 100 where the ensemble of ``members`` is wrong about an image, else 0."""
+        return self.errors_of(self.probabilities[:, list(members)])
 
-    def error_of(self, probabilities: npt.NDArray[np.float32]) -> Floats:
-        """(P,) top-1 error in percent of the mean of any probabilities (N, K, P, C) of these images."""
+    def errors_of(self, probabilities: npt.NDArray[np.float32]) -> Floats:
+        """(N, P) the same of the mean of any probabilities (N, K, P, C) of these images."""
         answers = probabilities.mean(axis=1, dtype=np.float64).argmax(axis=2)
-        error: Floats = 100 * (answers != self.labels[:, None]).mean(axis=0)
-        return error
+        errors: Floats = 100.0 * (answers != self.labels[:, None])
+        return errors
 
-    def single_error(self) -> Floats:
-        """(P,) the mean over the replicas alone."""
-        error: Floats = np.mean([self.error([k]) for k in range(self.probabilities.shape[1])], axis=0)
-        return error
+    def single_errors(self) -> Floats:
+        """(N, P) the mean over the replicas alone."""
+        errors: Floats = np.mean([self.errors([k]) for k in range(self.probabilities.shape[1])], axis=0)
+        return errors
 
     def disagreement(self) -> Floats:
-        """(P,) share of images in percent on which two replicas differ, mean over the pairs."""
-        replicas = self.probabilities.shape[1]
-        pairs = np.triu_indices(replicas, 1)
-        shares = []
-        for policy in range(self.probabilities.shape[2]):
-            tally = DisagreementTally(replicas)
-            tally.update(self.probabilities[:, :, policy])
-            shares.append(tally.percent()[pairs].mean())
-        return np.array(shares)
+        """(N, P) share of the pairs of replicas, in percent, that answer an image differently."""
+        answers = self.probabilities.argmax(axis=3)
+        pairs = itertools.combinations(range(answers.shape[1]), 2)
+        share: Floats = 100 * np.mean([answers[:, a] != answers[:, b] for a, b in pairs], axis=0)
+        return share
 
 
 def options_of(arguments: Arguments, seed: int) -> dict[str, list[str]]:
@@ -131,26 +130,26 @@ def read_answers(run: Storage) -> Answers:
 
 QUESTIONS: dict[str, Callable[[dict[str, Answers]], Floats]] = {
     "seven initialisations instead of one: error of the seven": lambda runs: (
-        runs["initialisations"].error(_all(runs)) - runs["paper"].error(_all(runs))
+        runs["initialisations"].errors(_all(runs)) - runs["paper"].errors(_all(runs))
     ),
     "seven initialisations instead of one: mean error of one": lambda runs: (
-        runs["initialisations"].single_error() - runs["paper"].single_error()
+        runs["initialisations"].single_errors() - runs["paper"].single_errors()
     ),
     "seven initialisations instead of one: disagreement of two": lambda runs: (
         runs["initialisations"].disagreement() - runs["paper"].disagreement()
     ),
-    "a wider seventh replica: its own error": lambda runs: runs["wide"].error([0]) - runs["paper"].error(_last(runs)),
+    "a wider seventh replica: its own error": lambda runs: runs["wide"].errors([0]) - runs["paper"].errors(_last(runs)),
     "a wider seventh replica: error of the seven": lambda runs: (
-        runs["paper"].error_of(
+        runs["paper"].errors_of(
             np.concatenate([runs["paper"].probabilities[:, :-1], runs["wide"].probabilities[:, :1]], axis=1)
         )
-        - runs["paper"].error(_all(runs))
+        - runs["paper"].errors(_all(runs))
     ),
     "one trained seven times longer: against one of the seven": lambda runs: (
-        runs["long"].single_error() - runs["paper"].single_error()
+        runs["long"].single_errors() - runs["paper"].single_errors()
     ),
     "one trained seven times longer: against the seven": lambda runs: (
-        runs["long"].single_error() - runs["paper"].error(_all(runs))
+        runs["long"].single_errors() - runs["paper"].errors(_all(runs))
     ),
 }
 
@@ -176,21 +175,33 @@ def print_errors(by_seed: dict[int, dict[str, Answers]]) -> None:
     print("| ---: | --- |" + " ---: |" * 2 * len(CROP_POLICIES))
     for seed, runs in by_seed.items():
         for name, answers in runs.items():
-            together = answers.error(range(answers.probabilities.shape[1]))
-            cells = " | ".join(f"{a:.1f} | {b:.1f}" for a, b in zip(answers.single_error(), together, strict=True))
+            together = answers.errors(range(answers.probabilities.shape[1])).mean(axis=0)
+            alone = answers.single_errors().mean(axis=0)
+            cells = " | ".join(f"{a:.1f} | {b:.1f}" for a, b in zip(alone, together, strict=True))
             print(f"| {seed} | {name} | {cells} |")
 
 
-def print_differences(by_seed: dict[int, dict[str, Answers]]) -> None:
-    """The answer to each question, by crop policy."""
-    print(f"\nDifferences in percentage points, mean (95 % interval) over {len(by_seed)} seeds\n")
+def print_differences(by_seed: dict[int, dict[str, Answers]], over: str, interval: Interval) -> None:
+    """The answer to each question, by crop policy, with intervals over images or over seeds."""
+    print(f"\nDifferences in percentage points, mean (95 % interval over {over})\n")
     print("| | " + " | ".join(f"{policy} crops" for policy in CROP_POLICIES) + " |")
     print("| --- |" + " ---: |" * len(CROP_POLICIES))
     for question, ask in QUESTIONS.items():
-        values = np.array([ask(runs) for runs in by_seed.values()])
-        low, high = student_interval(values)
-        cells = [f"{m:+.1f} ({a:+.1f} to {b:+.1f})" for m, a, b in zip(values.mean(axis=0), low, high, strict=True)]
+        by_image = [ask(runs) for runs in by_seed.values()]
+        low, high = interval(by_image)
+        mean = np.concatenate(by_image).mean(axis=0)
+        cells = [f"{m:+.1f} ({a:+.1f} to {b:+.1f})" for m, a, b in zip(mean, low, high, strict=True)]
         print(f"| {question} | " + " | ".join(cells) + " |")
+
+
+def over_images(by_image: Sequence[Floats]) -> tuple[Floats, Floats]:
+    """Bounds for values (N, P) of each seed, images of all seeds resampled."""
+    return bootstrap_interval(np.concatenate(by_image))
+
+
+def over_seeds(by_image: Sequence[Floats]) -> tuple[Floats, Floats]:
+    """Bounds for values (N, P) of each seed, whose means vary from seed to seed."""
+    return student_interval(np.array([values.mean(axis=0) for values in by_image]))
 
 
 def main(arguments: Arguments) -> None:
@@ -201,8 +212,9 @@ def main(arguments: Arguments) -> None:
         names = options_of(arguments, seed)
         by_seed[seed] = {name: read_answers(Storage.at(str(_run_dir(arguments, name, seed)))) for name in names}
     print_errors(by_seed)
-    if len(by_seed) > 1:
-        print_differences(by_seed)
+    print_differences(by_seed, f"the {sum(len(runs['paper'].labels) for runs in by_seed.values())} images", over_images)
+    if len(by_seed) >= LEAST_SEEDS:
+        print_differences(by_seed, f"the {len(by_seed)} seeds", over_seeds)
     print_circumstances(len(by_seed))
 
 

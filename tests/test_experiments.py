@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.ensembles import QUESTIONS, Answers, student_interval
+from experiments.ensembles import QUESTIONS, Answers, over_images, over_seeds, student_interval
 from experiments.view_order import errors_along, greedy_order, held_out_errors
 from experiments.view_probabilities import view_probabilities
 from pipelines.recipe import Recipe
@@ -90,8 +90,16 @@ def test_the_questions_compare_what_they_say() -> None:
         "wide": answers(half),
         "long": answers(half, half),
     }
-    found = {question: ask(runs).tolist() for question, ask in QUESTIONS.items()}
+    found = {question: ask(runs).mean(axis=0).tolist() for question, ask in QUESTIONS.items()}
     assert list(found.values()) == [[100.0], [50.0], [-100.0], [-50.0], [0.0], [0.0], [50.0]]
+
+
+def test_intervals_are_over_the_images_of_all_seeds_or_over_the_seeds() -> None:
+    by_seed = [np.full((40, 1), value) for value in (-10.0, 0.0, 10.0)]
+    low, high = over_images(by_seed)
+    assert (low[0], high[0]) == pytest.approx((-1.5, 1.5), abs=0.3)  # 1.96 standard errors of 120 values
+    low, high = over_seeds(by_seed)
+    assert (low[0], high[0]) == pytest.approx((-24.8, 24.8), abs=0.1)  # 4.30 standard errors of three
 
 
 def run(*words: str, address: str) -> str:
