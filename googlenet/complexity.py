@@ -199,10 +199,11 @@ def format_table() -> Iterator[str]:
     yield f"multiply-adds: {total / 1e9:.2f} G for one crop; the paper's budget is 1.5 G"
     yield ""
     yield "What the 1x1 reductions save: multiply-adds M of each module without (figure 2a) and with them (figure 2b)"
-    for saving in savings():
+    found = savings()
+    for saving in found:
         ratio = saving.naive / saving.reduced
         yield (
             f"{saving.name:<8}{saving.naive / MILLION:>14.1f}{saving.reduced / MILLION:>20.1f}{f'{ratio:.1f} x':>22}"
         )
-    naive, reduced = (sum(getattr(s, kind) for s in savings()) for kind in ("naive", "reduced"))
+    naive, reduced = sum(saving.naive for saving in found), sum(saving.reduced for saving in found)
     yield f"{'total':<8}{naive / MILLION:>14.1f}{reduced / MILLION:>20.1f}{f'{naive / reduced:.1f} x':>22}"

@@ -1,6 +1,5 @@
 """What an epoch of a replica has come to: sums over its steps, lines of the step log, news for the board."""
 
-import json
 import socket
 import time
 from collections import defaultdict
@@ -92,7 +91,7 @@ class EpochReport:
         self._flushed = time.monotonic()
         check_run_directory(self._task.run)
         name = self._task.files.steps(self.epoch)
-        self._task.run.write(name, "".join(json.dumps(line) + "\n" for line in self._lines).encode())
+        self._task.run.write_json_lines(name, self._lines)
 
     def metrics(self) -> dict[str, Any]:
         """The epoch's line in the metrics, validation apart."""

@@ -112,7 +112,7 @@ def _prepare(
     if not manifest.splits["val"].images:
         raise UserError("no validation image can be decoded; mend them or add others")
     if rejected:
-        run.write(QUARANTINE, "".join(json.dumps(bad, ensure_ascii=False) + "\n" for bad in rejected).encode())
+        run.write_json_lines(QUARANTINE, rejected)
     return manifest
 
 

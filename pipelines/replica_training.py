@@ -3,7 +3,6 @@
 Whatever interrupts it, it goes on from its newest checkpoint with the same result as if nothing had happened.
 """
 
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -114,7 +113,7 @@ def _train_epoch(
 
 def _write_metrics(task: ReplicaTask, history: list[dict[str, Any]]) -> None:
     if task.leads:
-        task.run.write(task.files.metrics, "".join(json.dumps(line) + "\n" for line in history).encode())
+        task.run.write_json_lines(task.files.metrics, history)
 
 
 def validation_errors(state: TrainState, records: Records, crop_px: int, settings: LoopSettings) -> dict[str, float]:

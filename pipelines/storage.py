@@ -8,7 +8,7 @@ import io
 import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -156,6 +156,10 @@ class Storage:
     def write_json(self, name: str, value: Any) -> None:
         """Write a JSON file, readable by people."""
         self.write(name, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+    def write_json_lines(self, name: str, values: Iterable[Any]) -> None:
+        """Write a file with a JSON value on each line."""
+        self.write(name, "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values).encode())
 
     def delete(self, name: str) -> None:
         """Delete a file, if it is there."""

@@ -3,7 +3,6 @@
 The names are those under which MLflow shows the state of a system, with the node's host name in them.
 """
 
-import json
 import shutil
 import socket
 import threading
@@ -64,7 +63,7 @@ def _write(run: Storage, name: str, lines: list[dict[str, Any]]) -> None:
     with suppress(*FAILURES):
         if not run.exists(RUN):
             return  # who has taken the run directory away shall not find a new one in its place
-        run.write(name, "".join(json.dumps(line) + "\n" for line in lines).encode())
+        run.write_json_lines(name, lines)
 
 
 def _sample(run: Storage, host: str, since: Any) -> dict[str, Any]:
