@@ -103,7 +103,7 @@ def _prepare(
     rejected = sorted((bad for result in results for bad in result["rejected"]), key=lambda bad: str(bad["image_id"]))
     unreadable = [bad for bad in rejected if bad["unreadable"]]
     if bad_images == "quarantine" and unreadable:
-        mend = "They may be images; the same command tries them again once they can be read."
+        mend = "They may be images: make them readable, or remove them, and give the same command again."
         raise UserError(_rejection(unreadable, f"in {prepared_from['data']} cannot be read", mend))
     if bad_images == "stop" and rejected:
         mend = "Mend or remove them, or go on without those that cannot be decoded: --bad-images quarantine"
@@ -133,7 +133,8 @@ def _rejection(rejected: Sequence[dict[str, Any]], problem: str, mend: str) -> s
     shown = [f"  {bad['image_id']}: {bad['reason']}" for bad in rejected[:NAMES_IN_MESSAGE]]
     if len(rejected) > NAMES_IN_MESSAGE:
         shown.append(f"  and {len(rejected) - NAMES_IN_MESSAGE} more")
-    return "\n".join([f"{len(rejected)} files {problem}:", *shown, mend])
+    files = "1 file" if len(rejected) == 1 else f"{len(rejected)} files"
+    return "\n".join([f"{files} {problem}:", *shown, mend])
 
 
 def _manifest(
