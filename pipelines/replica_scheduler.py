@@ -153,6 +153,7 @@ class _Schedule:
         now = time.monotonic()
         if replicas_held(self._recipe, self._resources):
             self._held_at, self._told_unplaced = now, False
+            return []
         if self._told_unplaced or now - self._held_at < UNPLACED_SECONDS:
             return []
         self._told_unplaced = True

@@ -114,6 +114,15 @@ def test_a_truncated_file_is_refused_when_the_sample_needs_what_is_missing() -> 
         draw_sample_from(data[: len(data) // 2], 224, everything, numpy_generator(0, "sampling", 0))
 
 
+def test_what_only_pillow_can_decode_is_sampled_from_what_pillow_sees() -> None:
+    data = bytearray(encode(photograph(500, 375)))
+    middle = len(data) // 2
+    data[middle : middle + 40] = bytes(40)  # a scratch; Pillow shows what it can
+    whole = Sampling((1.0, 1.0), (4 / 3, 4 / 3))
+    ours = draw_sample_from(bytes(data), 224, whole, numpy_generator(0, "sampling", 0))
+    assert np.array_equal(ours, draw_sample(decode_rgb(bytes(data)), 224, whole, numpy_generator(0, "sampling", 0)))
+
+
 def high_frequencies(sample: np.ndarray) -> float:
     return float(np.abs(np.diff(sample.astype(float), axis=1)).mean())
 

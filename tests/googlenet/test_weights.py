@@ -1,11 +1,14 @@
 """Weights in files."""
 
+import json
+
 import pytest
+import safetensors.torch
 import torch
 
 from googlenet import GoogLeNet
 from googlenet.preprocessing import CAFFE_PREPROCESSING
-from googlenet.weights import WeightsError, load_exactly, read_safetensors, to_safetensors
+from googlenet.weights import FORMAT, METADATA_KEY, WeightsError, load_exactly, read_safetensors, to_safetensors
 
 
 def saved(model: GoogLeNet) -> bytes:
@@ -28,6 +31,14 @@ def test_a_truncated_file_is_refused() -> None:
     for kept in (4, 500, len(data) // 2):
         with pytest.raises(WeightsError, match="not a whole safetensors file"):
             read_safetensors(data[:kept])
+
+
+def test_a_file_of_another_origin_and_one_without_its_description_are_told_apart() -> None:
+    tensors = {"conv1.weight": torch.zeros(1)}
+    with pytest.raises(WeightsError, match="of another origin"):
+        read_safetensors(safetensors.torch.save(tensors))
+    with pytest.raises(WeightsError, match=r"metadata is incomplete.*variant"):
+        read_safetensors(safetensors.torch.save(tensors, {METADATA_KEY: json.dumps({"format": FORMAT})}))
 
 
 def test_the_first_layer_that_does_not_fit_is_named() -> None:

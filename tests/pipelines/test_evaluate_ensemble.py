@@ -47,6 +47,18 @@ def centre_crop(path: Path, crop: int) -> torch.Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1)[None]
 
 
+def test_a_run_without_a_finished_replica_is_refused_before_images_are_prepared(
+    finished_run: Path, tiny_recipe: Recipe, photo_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(finished_run / "dataset", tmp_path / "run/dataset")
+    run = Storage.at(str(tmp_path / "run"))
+    with pytest.raises(UserError, match=r"no replica of .*/run is finished; run train_ensemble"):
+        evaluate_elsewhere(run, tiny_recipe, Arguments(run.root, str(photo_folder)))
+    assert not run.exists("evaluations")
+    with pytest.raises(UserError, match="read from a folder, not from embedded"):
+        evaluate_elsewhere(Storage.at(str(finished_run)), tiny_recipe, Arguments(run.root, "embedded", unlabelled=True))
+
+
 def test_a_model_of_more_classes_is_evaluated_on_a_folder_that_holds_some(
     ray_cluster: str, photo_folder: Path, weights: Path, tmp_path: Path
 ) -> None:

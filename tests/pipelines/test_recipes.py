@@ -43,11 +43,19 @@ def test_an_unknown_field_is_refused_by_name() -> None:
         ("policies", ["144"]),
         ("width", 17.0),
         ("wide_replica_width", 17.0),
+        ("val_percent", 100.0),
+        ("min_workers_per_replica", 2),
+        ("lighting_sigma", -0.1),
     ],
 )
 def test_a_value_out_of_range_is_refused_with_its_field(field: str, value: object) -> None:
     with pytest.raises(UserError, match=field):
         recipe_from_dict({field: value})
+
+
+def test_one_wide_replica_cannot_start_from_weights_of_one_width() -> None:
+    with pytest.raises(UserError, match="wide_replica_width cannot be combined with init_weights"):
+        Recipe(init_weights="bvlc_googlenet.npz", wide_replica_width=1.2)
 
 
 def test_a_name_that_is_no_recipe_lists_those_that_are() -> None:

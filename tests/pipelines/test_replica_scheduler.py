@@ -12,9 +12,10 @@ import pytest
 import safetensors.torch
 import torch
 
+import pipelines.replica_scheduler
 from googlenet.arithmetic import FP32
 from pipelines.recipe import Recipe
-from pipelines.replica_scheduler import Tries, train_replicas
+from pipelines.replica_scheduler import Tries, _Schedule, train_replicas
 from pipelines.replica_task import ReplicaTask
 from pipelines.replica_training import train_replica
 from pipelines.resources import Resources
@@ -40,6 +41,18 @@ def test_a_replica_that_gets_further_is_started_again_without_end_and_one_that_d
     assert [tries.has_another(0, 90) for _ in range(3)] == [True, False, False]
     assert tries.has_another(1, 0)
     assert not Tries(most=0).has_another(0, 10)
+
+
+def test_a_cluster_that_holds_nothing_for_a_while_is_told_of_once(
+    ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Storage.at(str(tmp_path))
+    grows = _Schedule(run, tiny_recipe, Resources(64, parallel_replicas=2), FP32, [])
+    assert grows.unplaced() == []  # not yet
+    monkeypatch.setattr(pipelines.replica_scheduler, "UNPLACED_SECONDS", 0.0)
+    assert grows.unplaced() == ["warning: no node of the cluster holds a worker (64 CPU); waiting until one does"]
+    assert grows.unplaced() == []
+    assert _Schedule(run, tiny_recipe, Resources(), FP32, []).unplaced() == []
 
 
 @pytest.mark.timeout(300)

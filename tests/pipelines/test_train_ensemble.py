@@ -141,8 +141,15 @@ def test_another_recipe_on_an_old_run_directory_is_refused_with_what_differs(
     finished_run: Path, tiny_recipe: Recipe
 ) -> None:
     other = replace(tiny_recipe, epochs=3, learning_rate=0.5)
-    with pytest.raises(UserError, match=r"epochs: 2 there, 3 now\n.*learning_rate"):
-        run_job(arguments(finished_run, other))
+    for dry_run in (False, True):
+        with pytest.raises(UserError, match=r"epochs: 2 there, 3 now\n.*learning_rate"):
+            run_job(arguments(finished_run, other, dry_run=dry_run))
+
+
+def test_a_folder_that_holds_something_else_is_not_made_a_run_directory(tiny_recipe: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match=r"is not empty and holds no run \(thesis.tex, ...\)"):
+        run_job(arguments(tmp_path, tiny_recipe))
 
 
 @pytest.mark.timeout(300)
