@@ -1,7 +1,9 @@
 """Command lines from dataclasses: every field an option, unknown ones refused, errors in one message."""
 
 import errno
+import os
 import re
+import select
 import sys
 from collections.abc import Callable
 from typing import TypeVar
@@ -18,6 +20,8 @@ T = TypeVar("T")
 WRAPPED = re.compile(r"^(?:\w+\.)*(\w+Error): ((?:\[Errno (\d+)\])?.*)$", re.MULTILINE)
 
 STORAGE_EXIT_CODE = 1
+# Of a program that SIGPIPE has ended, as shells tell it.
+NO_READER_EXIT_CODE = 141
 # What a disk or a server answers when it cannot; anything else may be a fault of this program.
 STORAGE_ERRNOS = {
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EACCES,
@@ -45,6 +49,9 @@ def run_command(main: Callable[[], int | None]) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and not _has_reader():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
+            sys.exit(NO_READER_EXIT_CODE)
         failure = storage_failure(error)
         if failure is None:
             raise
@@ -53,6 +60,13 @@ def run_command(main: Callable[[], int | None]) -> None:
     except KeyboardInterrupt:
         tell_interruption()
         sys.exit(INTERRUPTED_EXIT_CODE)
+
+
+def _has_reader() -> bool:
+    """Whether somebody still reads standard output; `head` and pagers leave when they have seen enough."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return not any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def storage_failure(error: BaseException) -> str | None:

@@ -70,6 +70,15 @@ def test_a_wrong_word_ends_the_command_with_a_short_message(
     assert len((ended.stdout + ended.stderr).splitlines()) < 20
 
 
+def test_a_reader_that_has_seen_enough_ends_the_command_quietly() -> None:
+    program = (
+        "from pipelines.command_line import run_command; run_command(lambda: [print(n) for n in range(10**6)] and 0)"
+    )
+    pipe = f"set -o pipefail; '{sys.executable}' -c '{program}' | head -1"
+    ended = subprocess.run(["bash", "-c", pipe], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (141, "0\n", "")
+
+
 def test_evaluating_what_is_no_run_is_explained(tmp_path: Path) -> None:
     ended = run("pipelines/evaluate_ensemble.py", "--run-dir", str(tmp_path))
     assert ended.returncode == 2
