@@ -98,6 +98,7 @@ def mutants() -> list[Mutant]:
         ("training: the rate falls by 4 %", optim, "step_factor: float = 0.96", "step_factor: float = 0.94"),
         ("training: auxiliary losses count 0.3", loop, "AUX_LOSS_WEIGHT = 0.3", "AUX_LOSS_WEIGHT = 0.4"),
         ("training: the average follows the weights", optim, "share = 1 / min", "share = 0.5 / min"),
+        ("training: each step drops others", loop, '"dropout", state.step', '"dropout", 0'),
         (
             "training: workers' gradients are those of one",
             ("googlenet/loop.py", "googlenet/test_data_parallel.py"),
@@ -110,7 +111,7 @@ def mutants() -> list[Mutant]:
             "resume: dropout goes on where it was",
             loop,
             '"dropout", state.step',
-            '"dropout", 0 * state.step + id(batch) % 97',
+            '"dropout", id(state)',
         ),
         (
             "resume: an epoch goes on at its step",
