@@ -113,11 +113,10 @@ def test_training_lowers_the_loss_of_all_three_heads(variant: str) -> None:
 def test_each_step_drops_others_and_the_same_step_the_same() -> None:
     still = replace(SETTINGS, learning_rate=LearningRate(0.0, "paper", 0, 3))
     [batch] = some_batches(1)
-    losses = []
-    for state in (new_state("paper"), new_state("paper")):
-        losses.append([train_step(state, batch, still).losses["logits"] for _ in range(3)])
-    assert losses[0] == losses[1]
-    assert len(set(losses[0])) == 3  # the weights stand still
+    first, second = new_state("paper"), new_state("paper")
+    losses = [train_step(first, batch, still).losses["logits"] for _ in range(3)]
+    assert losses == [train_step(second, batch, still).losses["logits"] for _ in range(3)]
+    assert len(set(losses)) == 3  # the weights stand still
 
 
 def test_errors_are_counted_with_the_weights_that_are_passed_and_with_the_models_own() -> None:
