@@ -19,7 +19,8 @@ test: lint
 # Which lines no test reaches; those that run in Ray's workers and in other processes are counted.
 coverage: .venv/stamp
 	$(BIN)/python -m coverage erase
-	$(BIN)/python -m coverage run -m pytest $(ARGS); $(BIN)/python -m coverage combine --quiet && $(BIN)/python -m coverage report
+	$(BIN)/python -m coverage run -m pytest $(ARGS); status=$$?; \
+	$(BIN)/python -m coverage combine --quiet && $(BIN)/python -m coverage report && exit $$status
 
 # Three hosts made of this machine, a cluster on them, and hosts that are lost. Needs root, sshd and rsync.
 multihost: .venv/stamp
