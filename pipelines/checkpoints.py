@@ -61,14 +61,27 @@ class Checkpoints:
                 return checkpoint
         raise OSError(f"{self._folder} holds no whole checkpoint of step {step} for this worker, for others it does")
 
-    def newest(self, on_damaged: Callable[[str], None]) -> Checkpoint | None:
-        """The newest whole checkpoint; ``on_damaged`` is told the names of newer ones that are not whole."""
+    def newest(self, on_passed_over: Callable[[str], None]) -> Checkpoint | None:
+        """The newest whole checkpoint; ``on_passed_over`` is told of newer ones that are damaged or cannot be read.
+
+        Raises:
+            OSError: there are some, and none of them is whole and can be read; nothing is begun anew then.
+        """
+        unreadable: OSError | None = None
         for name in reversed(self._names()):
-            checkpoint = _read(name, self._folder.read(name))
+            try:
+                data = self._folder.read(name)
+            except OSError as error:  # a bad block, or a store that does not answer for the moment: it may come back
+                unreadable = error
+                on_passed_over(f"{self._folder.below(name)} cannot be read ({error})")
+                continue
+            checkpoint = _read(name, data)
             if checkpoint is not None:
                 return checkpoint
-            on_damaged(str(self._folder.below(name)))
+            on_passed_over(f"{self._folder.below(name)} is damaged")
             self._folder.delete(name)
+        if unreadable:
+            raise unreadable
         return None
 
     def save(self, checkpoint: Checkpoint) -> None:
@@ -96,8 +109,10 @@ class Checkpoints:
     def _write(self, checkpoint: Checkpoint) -> None:
         metadata = {PROGRESS: json.dumps(checkpoint.progress)}
         data = safetensors.torch.save(checkpoint.tensors, metadata)
-        self._folder.write(f"{checkpoint.step:010d}.{_digest(data)}{SUFFIX}", data)
-        for name in self._names()[: -self._keep]:
+        written = f"{checkpoint.step:010d}.{_digest(data)}{SUFFIX}"
+        self._folder.write(written, data)
+        # One of a later step is one that could not be read, and takes nobody's place.
+        for name in [name for name in self._names() if name <= written][: -self._keep]:
             self._folder.delete(name)
 
     def _names(self) -> list[str]:

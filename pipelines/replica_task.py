@@ -19,7 +19,7 @@ class ReplicaTask:
         run: the run directory.
         recipe: what to compute.
         replica: its number.
-        checkpoint_seconds: time between two checkpoints within an epoch; one is written after each epoch in any case.
+        checkpoint_seconds: time between two checkpoints within an epoch; there is one at each epoch's end in any case.
         arithmetic: of the training.
         loader_processes: that load samples beside the training; 0 loads between the steps.
         board: the handle of a ProgressBoard, or None.

@@ -68,12 +68,10 @@ def train_replica(task: ReplicaTask) -> None:
             history.append({**report.metrics(), **validation_errors(state, val, recipe.crop_px, settings)})
             begun = None
             check_run_directory(task.run)
-            checkpoints.save(_checkpoint(state, history, monitor, None))
             _write_metrics(task, history)
         checkpoints.wait()
     if not task.leads:
         return
-    _write_metrics(task, history)  # once more, for a replica that died between its last checkpoint and its metrics
     extra = {"classes": list(manifest.classes), "replica": task.replica, "crop_px": recipe.crop_px}
     weights = to_safetensors(state.model, state.average.weights, settings.preprocessing, **extra)
     task.run.write(task.files.weights, weights)
@@ -88,7 +86,7 @@ def _train_epoch(
     checkpoints: Checkpoints,
     history: list[dict[str, Any]],
 ) -> None:
-    """What remains of an epoch, with a checkpoint now and then."""
+    """What remains of an epoch, with a checkpoint now and then and one at its end, before the validation."""
     epoch, recipe = report.epoch, task.recipe
     samples = TrainingSamples(records, recipe.crop_px, recipe.sampling(task.replica), task.sampling_seed, epoch)
     batches = training_batches(
@@ -102,12 +100,11 @@ def _train_epoch(
     saved = time.monotonic()
     for batch in batches:
         report.on_step(train_step(state, batch, settings))
-        # After the last step comes the epoch's own checkpoint: two of one step could be taken for each other.
-        is_due = time.monotonic() - saved >= task.checkpoint_seconds
-        if is_due and state.step % settings.steps_per_epoch:
+        is_last = state.step % settings.steps_per_epoch == 0
+        if is_last or time.monotonic() - saved >= task.checkpoint_seconds:
             saved = time.monotonic()
             check_run_directory(task.run)
-            checkpoints.save(_checkpoint(state, history, report.monitor, report.state()))
+            checkpoints.save(_checkpoint(state, history, report))
     report.flush()
 
 
@@ -190,13 +187,13 @@ def _initial_state(task: ReplicaTask, manifest: Manifest, settings: LoopSettings
 def _restore(
     checkpoints: Checkpoints, state: TrainState, monitor: HeadMonitor, task: ReplicaTask
 ) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
-    """Load the newest checkpoint, if any; the metrics of the epochs before it, and the state of the epoch it is in."""
+    """Load the newest checkpoint, if any; the metrics of validated epochs, and the state of the epoch after those."""
 
-    def on_damaged(name: str) -> None:
-        warn(task.board, task.replica, f"{name} is damaged; going on from the checkpoint before it")
+    def on_passed_over(problem: str) -> None:
+        warn(task.board, task.replica, f"{problem}; going on from what was saved before it")
 
     # The first worker decides where all go on: others may see an older listing of the folder.
-    checkpoint = checkpoints.newest(on_damaged) if task.leads else None
+    checkpoint = checkpoints.newest(on_passed_over) if task.leads else None
     step = task.share.decided(checkpoint.step if checkpoint else NO_CHECKPOINT)
     if step == NO_CHECKPOINT:
         return [], None
@@ -206,8 +203,6 @@ def _restore(
     return checkpoint.progress["history"], checkpoint.progress["epoch"]
 
 
-def _checkpoint(
-    state: TrainState, history: list[dict[str, Any]], monitor: HeadMonitor, epoch: dict[str, Any] | None
-) -> Checkpoint:
-    progress = {"history": list(history), "monitor": monitor.state(), "epoch": epoch}
+def _checkpoint(state: TrainState, history: list[dict[str, Any]], report: EpochReport) -> Checkpoint:
+    progress = {"history": list(history), "monitor": report.monitor.state(), "epoch": report.state()}
     return Checkpoint(state.step, state.tensors(), progress)

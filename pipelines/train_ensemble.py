@@ -79,7 +79,7 @@ class Arguments:
     max_failures: int = 2
     """How often a failed replica is started again without a newer checkpoint; with one, it always is."""
     checkpoint_minutes: float = 10.0
-    """Time between two checkpoints within an epoch; there is one after each epoch in any case."""
+    """Time between two checkpoints within an epoch; there is one at each epoch's end in any case."""
     parallel_replicas: int | None = None
     """Replicas to start at once, for a cluster that grows on demand; the default is as many as its nodes hold."""
     shard_cache_gb: float | None = None

@@ -17,14 +17,14 @@ def save(folder: Path, *steps: int, keep: int = 2) -> None:
 
 
 def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    damaged: list[str] = []
+    passed_over: list[str] = []
     with Checkpoints(Storage.at(str(folder)), 2) as checkpoints:
-        return checkpoints.newest(damaged.append), damaged
+        return checkpoints.newest(passed_over.append), passed_over
 
 
 def test_the_newest_is_found_and_the_newest_few_are_kept(tmp_path: Path) -> None:
     save(tmp_path, 5, 50, 500)
-    checkpoint, damaged = newest(tmp_path)
+    checkpoint, passed_over = newest(tmp_path)
     assert checkpoint is not None
     assert (checkpoint.step, checkpoint.tensors["w"].tolist(), checkpoint.progress) == (
         500,
@@ -32,7 +32,7 @@ def test_the_newest_is_found_and_the_newest_few_are_kept(tmp_path: Path) -> None
         {"history": [500]},
     )
     assert len(list(tmp_path.iterdir())) == 2
-    assert damaged == []
+    assert passed_over == []
 
 
 def test_there_is_none_in_an_empty_folder(tmp_path: Path) -> None:
@@ -44,19 +44,45 @@ def test_a_damaged_one_is_named_and_the_one_before_it_taken(tmp_path: Path, dama
     save(tmp_path, 1, 2)
     last = sorted(tmp_path.iterdir())[-1]
     last.write_bytes(damage(last.read_bytes()))
-    checkpoint, damaged = newest(tmp_path)
+    checkpoint, passed_over = newest(tmp_path)
     assert checkpoint is not None
     assert checkpoint.step == 1
-    assert damaged == [str(last)]
+    assert passed_over == [f"{last} is damaged"]
     assert not last.exists()  # it would be the newest for ever
+
+
+def bad_block(folder: Path, step: int) -> Path:
+    """A checkpoint that is there, and whose every reading ends with the disk's error (EIO)."""
+    path = folder / f"{step:010d}.0123456789abcdef.safetensors"
+    path.symlink_to("/proc/self/mem")
+    return path
+
+
+def test_one_that_cannot_be_read_is_named_kept_and_the_one_before_it_taken(tmp_path: Path) -> None:
+    save(tmp_path, 1, 2)
+    unreadable = bad_block(tmp_path, 9)
+    checkpoint, passed_over = newest(tmp_path)
+    assert checkpoint is not None
+    assert checkpoint.step == 2
+    assert len(passed_over) == 1
+    assert passed_over[0].startswith(f"{unreadable} cannot be read (")
+    assert unreadable.is_symlink()  # it may come back with its disk or its store
+    save(tmp_path, 3, 4, 5)  # and takes no place of those that are saved since
+    assert [path.name[:10] for path in sorted(tmp_path.iterdir())] == ["0000000004", "0000000005", "0000000009"]
+
+
+def test_where_none_can_be_read_nothing_is_begun_anew(tmp_path: Path) -> None:
+    bad_block(tmp_path, 9)
+    with pytest.raises(OSError, match="Input/output error"):
+        newest(tmp_path)
 
 
 def test_what_a_killed_writer_left_is_no_checkpoint(tmp_path: Path) -> None:
     save(tmp_path, 1)
     (tmp_path / "0000000002.0123456789abcdef.safetensors.partial-1").write_bytes(b"half")
-    checkpoint, damaged = newest(tmp_path)
+    checkpoint, passed_over = newest(tmp_path)
     assert checkpoint is not None
-    assert (checkpoint.step, damaged) == (1, [])
+    assert (checkpoint.step, passed_over) == (1, [])
     assert len(list(tmp_path.iterdir())) == 1
 
 

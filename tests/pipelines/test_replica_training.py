@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -91,6 +92,27 @@ def test_no_two_checkpoints_are_of_one_step(dataset: Path, tiny_recipe: Recipe, 
     train_replica(task(dataset, tiny_recipe, 0.0))
     kept = sorted(path.name.partition(".")[0] for path in (dataset / "replicas/1/checkpoints").iterdir())
     assert kept == [f"{step:010d}" for step in (STEPS - 1, STEPS)]
+
+
+def test_a_replica_that_dies_in_its_validation_takes_no_step_again(
+    dataset: Path, finished_run: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch, threads: None
+) -> None:
+    interrupt_after(monkeypatch, STEPS)  # in all
+    validate, survives = pipelines.replica_training.validation_errors, iter([False, True, False, True])
+
+    def validation(*arguments: Any) -> dict[str, float]:
+        if not next(survives):
+            raise Killed
+        return validate(*arguments)
+
+    monkeypatch.setattr(pipelines.replica_training, "validation_errors", validation)
+    for _ in range(2):
+        with pytest.raises(Killed):
+            train_replica(task(dataset, tiny_recipe, float("inf")))
+    train_replica(task(dataset, tiny_recipe, float("inf")))
+    assert next(survives, None) is None
+    files = [run / "replicas/1/weights.safetensors" for run in (dataset, finished_run)]
+    assert files[0].read_bytes() == files[1].read_bytes()
 
 
 def test_a_damaged_newest_checkpoint_costs_the_steps_since_the_one_before(
