@@ -25,6 +25,8 @@ from pipelines.storage import PARTIAL, Storage
 FREE_SHARE = 0.2
 # Copies of other data sets go when they are in the way and so old.
 FORGOTTEN_SECONDS = 86400.0
+# A request to the store for each.
+DOWNLOAD_BYTES = 8 << 20
 
 
 def folder() -> Path:
@@ -62,11 +64,19 @@ class ShardCache:
             OSError: the store cannot be read.
         """
         copy = self.folder / self.names[path]
-        if self._is_ours() and (copy.exists() or self._fetch(path, copy)):
-            with suppress(OSError):  # somebody may clear the folder at any time
-                os.utime(copy)  # in use, for other data sets' jobs that look for room
-                return pa.OSFile(str(copy))
-        return self.filesystem.open_input_file(path)
+        if not self._is_ours():
+            return self.filesystem.open_input_file(path)
+        with suppress(OSError):  # there is none yet; and somebody may clear the folder at any time
+            return _open(copy)
+        # This tells its size, too; where there is no room for a copy, it is read from here. Nothing is asked twice.
+        shard = self.filesystem.open_input_file(path)
+        with suppress(OSError):
+            if self._keep(shard, copy):
+                kept = _open(copy)
+                shard.close()
+                return kept
+        shard.seek(0)
+        return shard
 
     def forget(self, path: str) -> bool:
         """Drop the copy of the shard at ``path``, which is damaged; whether there was one."""
@@ -83,30 +93,28 @@ class ShardCache:
         except OSError:
             return False
 
-    def _fetch(self, path: str, copy: Path) -> bool:
-        """Copy the shard to the disk, unless there is no room or another process is at it."""
-        size: int | None = self.filesystem.get_file_info(path).size
-        if size is None:
-            raise FileNotFoundError(f"{path} is not there")
-        try:
-            with (self.folder / f"{copy.stem}.lock").open("wb") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if not copy.exists() and not self._has_room(size):
-                    return False
-                if not copy.exists():
-                    self._download(path, copy)
-        except OSError:
-            # A disk that fails is none to keep copies on; a store that does is told when the shard itself is read.
-            return False
-        return True
+    def _keep(self, shard: pa.NativeFile, copy: Path) -> bool:
+        """Copy the shard to the disk; whether there is a copy now, which no room or another process at it prevent.
 
-    def _download(self, path: str, copy: Path) -> None:
+        Raises:
+            OSError: the disk fails and is none to keep copies on; or the store, which is told when the shard is read.
+        """
+        with (self.folder / f"{copy.stem}.lock").open("wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if copy.exists():
+                return True
+            if not self._has_room(shard.size()):
+                return False
+            self._download(shard, copy)
+            return True
+
+    def _download(self, shard: pa.NativeFile, copy: Path) -> None:
         for leftover in self.folder.glob(f"{copy.name}{PARTIAL}*"):  # of a process that was killed: we hold the lock
             leftover.unlink(missing_ok=True)
         partial = copy.with_name(f"{copy.name}{PARTIAL}{os.getpid()}")
         try:
-            with self.filesystem.open_input_stream(path, compression=None) as stream, partial.open("wb") as file:
-                shutil.copyfileobj(stream, file, 1 << 20)
+            with partial.open("wb") as file:
+                shutil.copyfileobj(shard, file, DOWNLOAD_BYTES)
                 file.flush()
                 os.fsync(file.fileno())  # or a copy could be empty after a power cut
             partial.replace(copy)
@@ -131,6 +139,11 @@ class ShardCache:
             return sum(entry.stat().st_size for entry in os.scandir(self.folder)) + size <= self.max_bytes
         disk = shutil.disk_usage(self.folder)
         return disk.free - size >= FREE_SHARE * disk.total
+
+
+def _open(copy: Path) -> pa.NativeFile:
+    os.utime(copy)  # in use, for other data sets' jobs that look for room
+    return pa.OSFile(str(copy))
 
 
 def open_shards_of(run: Storage, manifest: Manifest, max_bytes: int | None) -> OpensFiles:

@@ -21,20 +21,16 @@ SIZE = 1000
 
 
 class Counting:
-    """A filesystem that counts what is read from it."""
+    """A filesystem that counts what it is asked for."""
 
     def __init__(self, root: Path) -> None:
         self.inside, self.opened = pafs.SubTreeFileSystem(str(root), pafs.LocalFileSystem()), []
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.inside, name)
-
-    def open_input_stream(self, path: str, **options: Any) -> pa.NativeFile:
-        self.opened.append(f"whole {path}")
-        return self.inside.open_input_stream(path, **options)
+        pytest.fail(f"the store is asked for {name}, which costs a request more")
 
     def open_input_file(self, path: str) -> pa.NativeFile:
-        self.opened.append(f"part {path}")
+        self.opened.append(path)
         return self.inside.open_input_file(path)
 
 
@@ -62,20 +58,25 @@ def content(opened: pa.NativeFile) -> bytes:
         return bytes(opened.read())
 
 
+def copies(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "copies").glob("*.parquet"))
+
+
 def test_a_shard_is_fetched_once_for_all_processes_of_a_node(store: Counting, tmp_path: Path) -> None:
     for _ in range(3):
         one, other = cache(store, tmp_path), cache(store, tmp_path)
         assert content(one.open_input_file("a")) == content(other.open_input_file("a")) == b"a" * SIZE
-    assert store.opened == ["whole a"]
+    assert store.opened == ["a"]
     assert content(cache(store, tmp_path, version="2").open_input_file("a")) == b"a" * SIZE
-    assert store.opened == ["whole a"] * 2  # another digest is another shard
+    assert store.opened == ["a"] * 2  # another digest is another shard
 
 
 def test_what_has_no_room_is_read_from_the_store(store: Counting, tmp_path: Path) -> None:
     small = cache(store, tmp_path, 2 * SIZE + 100)
     for _ in range(2):
-        assert [content(small.open_input_file(name))[:1] for name in "abc"] == [b"a", b"b", b"c"]
-    assert store.opened == ["whole a", "whole b", "part c", "part c"]
+        assert [content(small.open_input_file(name)) for name in "abc"] == [name * SIZE for name in (b"a", b"b", b"c")]
+    assert store.opened == ["a", "b", "c", "c"]
+    assert copies(tmp_path) == ["a1.parquet", "b1.parquet"]
     assert sum(path.stat().st_size for path in (tmp_path / "copies").iterdir()) <= 2 * SIZE
 
 
@@ -88,29 +89,41 @@ def test_a_disk_without_room_a_lost_copy_and_a_busy_one_are_no_failure(
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=int(0.2 * usage.total)))
     assert content(cache(store, tmp_path).open_input_file("a")) == b"a" * SIZE
-    assert store.opened == ["part a", "part a"]
+    assert store.opened == ["a", "a"]
+    assert copies(tmp_path) == []
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=usage.total))
     kept = cache(store, tmp_path)
     assert content(kept.open_input_file("a")) == b"a" * SIZE
     shutil.rmtree(tmp_path / "copies")
     assert content(kept.open_input_file("a")) == b"a" * SIZE
+    assert copies(tmp_path) == ["a1.parquet"]
 
 
 def test_a_shard_that_the_store_lacks_is_named_and_a_folder_of_somebody_elses_not_used(
     store: Counting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "store/a").unlink()
-    with pytest.raises(FileNotFoundError, match="a is not there"):
+    with pytest.raises(FileNotFoundError, match="store/a"):
         cache(store, tmp_path).open_input_file("a")
     content(cache(store, tmp_path).open_input_file("b"))
-    assert store.opened[-1] == "whole b"
+    assert copies(tmp_path) == ["b1.parquet"]
     monkeypatch.setattr(pipelines.shard_cache.os, "getuid", lambda: 12345)
     assert content(cache(store, tmp_path).open_input_file("b")) == b"b" * SIZE
-    assert store.opened[-1] == "part b"
+    assert store.opened == ["a", "b", "b"]
 
 
-def test_two_that_want_a_shard_at_once_both_get_it_whole(store: Counting, tmp_path: Path) -> None:
+def test_two_that_want_a_shard_at_once_both_get_it_whole(
+    store: Counting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     read: list[bytes] = []
+    downloaded: list[Path] = []
+    download = ShardCache._download
+
+    def counted(self: ShardCache, shard: pa.NativeFile, copy: Path) -> None:
+        downloaded.append(copy)
+        download(self, shard, copy)
+
+    monkeypatch.setattr(ShardCache, "_download", counted)
     threads = [
         threading.Thread(target=lambda: read.append(content(cache(store, tmp_path).open_input_file("b"))))
         for _ in range(8)
@@ -120,18 +133,17 @@ def test_two_that_want_a_shard_at_once_both_get_it_whole(store: Counting, tmp_pa
     for thread in threads:
         thread.join()
     assert read == [b"b" * SIZE] * 8
-    assert store.opened.count("whole b") == 1
+    assert downloaded == [tmp_path / "copies/b1.parquet"]
 
 
 def test_old_copies_of_other_data_make_room(store: Counting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content(cache(store, tmp_path, version="old").open_input_file("a"))
     bounded = cache(store, tmp_path, SIZE + 100)
     content(bounded.open_input_file("b"))
-    assert store.opened[-1] == "part b"  # the old one may still be in use
+    assert copies(tmp_path) == ["aold.parquet"]  # it may still be in use
     monkeypatch.setattr(pipelines.shard_cache, "FORGOTTEN_SECONDS", 0.0)
     content(bounded.open_input_file("b"))
-    assert store.opened[-1] == "whole b"
-    assert sorted(path.name for path in (tmp_path / "copies").glob("*.parquet")) == ["b1.parquet"]
+    assert copies(tmp_path) == ["b1.parquet"]
 
 
 def test_no_more_copies_go_than_room_is_needed_for_the_longest_unused_first(
@@ -145,7 +157,7 @@ def test_no_more_copies_go_than_room_is_needed_for_the_longest_unused_first(
     content(others.open_input_file("b"))  # used again since
     monkeypatch.setattr(pipelines.shard_cache, "FORGOTTEN_SECONDS", -1.0)
     content(cache(store, tmp_path, 2 * SIZE + 100).open_input_file("c"))
-    assert sorted(path.name for path in (tmp_path / "copies").glob("*.parquet")) == ["bold.parquet", "c1.parquet"]
+    assert copies(tmp_path) == ["bold.parquet", "c1.parquet"]
 
 
 def test_neither_splits_copies_make_room_for_the_others(finished_run: Path) -> None:
