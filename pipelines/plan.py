@@ -15,6 +15,7 @@ from pipelines.resources import Resources, check_that_one_fits, replicas_at_once
 from pipelines.run_directory import finished_replicas
 from pipelines.sharded_prediction import IMAGES_PER_SHARD, Predictors
 from pipelines.storage import Storage
+from pipelines.training_preflight import is_little_work
 from pipelines.training_trial import Trial, run_trial
 
 # Weights, their average and the momentum.
@@ -56,30 +57,38 @@ def plan_lines(
     """
     lines = [placement_line(run, recipe, resources)]
     trial = run_trial(recipe, resources, counts.classes, None)
-    seconds_per_step = trial.seconds_per_step[0]
-    waiting = recipe.replicas - len(finished_replicas(run, recipe.replicas))
-    steps = math.ceil(counts.train / recipe.batch_size) * recipe.epochs
-    rounds = math.ceil(waiting / max(1, min(waiting, replicas_at_once(recipe, resources)))) if waiting else 0
-    validation = recipe.epochs * counts.val / trial.passes_per_second
-    training = rounds * (steps * seconds_per_step + validation)
+    shards = math.ceil(counts.train / recipe.images_per_shard) + math.ceil(counts.val / recipe.images_per_shard)
     views = views_of_all(sorted_policies(recipe.policies), recipe.crop_px)
     passes = counts.val * len(views) * recipe.replicas
     predictors = min(Predictors.that_fit(gpus_per_predictor).number, math.ceil(counts.val / IMAGES_PER_SHARD))
     evaluation = passes / (trial.passes_per_second * predictors)
-    shards = math.ceil(counts.train / recipe.images_per_shard) + math.ceil(counts.val / recipe.images_per_shard)
-    data = f"{counts.train} train, {counts.val} val images of {counts.classes} classes, {shards} shards"
-    per_replica = f"{steps:,} steps of {recipe.batch_size} images for each replica, {seconds_per_step:.3f} s a step"
     predictions = counts.val * bytes_per_image(
         recipe.replicas, len(recipe.policies), counts.classes, len(views), len(view_groups(views))
     )
     written = f"{size(_checkpoint_bytes(recipe, trial))} of checkpoints and weights, {size(predictions)} of predictions"
     return [
         *lines,
-        f"data: {data}",
-        f"training: {per_replica}, about {duration(training)} in {rounds} rounds (reading images and start-up apart)",
+        f"data: {counts.train} train, {counts.val} val images of {counts.classes} classes, {shards} shards",
+        _training_line(run, recipe, resources, counts, trial),
         f"evaluation: {passes:,} forward passes, about {duration(evaluation)} in fp32 with {predictors} predictors",
         f"storage: {written}, beside a copy of the images",
     ]
+
+
+def _training_line(run: Storage, recipe: Recipe, resources: Resources, counts: Counts, trial: Trial) -> str:
+    seconds_per_step = trial.seconds_per_step[0]
+    waiting = recipe.replicas - len(finished_replicas(run, recipe.replicas))
+    steps = math.ceil(counts.train / recipe.batch_size) * recipe.epochs
+    rounds = math.ceil(waiting / max(1, min(waiting, replicas_at_once(recipe, resources)))) if waiting else 0
+    validation = recipe.epochs * counts.val / trial.passes_per_second
+    seconds = rounds * (steps * seconds_per_step + validation)
+    # To compile for the faster ones takes minutes, too long for a plan.
+    little = is_little_work(recipe, resources, counts.train, counts.classes)
+    faster = "" if little else "; faster arithmetic is tried before so much work"
+    return (
+        f"training: {steps:,} steps of {recipe.batch_size} images for each replica, {seconds_per_step:.3f} s a step in "
+        f"fp32, about {duration(seconds)} in {rounds} rounds (reading images and start-up apart{faster})"
+    )
 
 
 def _checkpoint_bytes(recipe: Recipe, trial: Trial) -> int:

@@ -37,8 +37,7 @@ def training_line(run: Storage) -> str:
 
 def _decide(recipe: Recipe, resources: Resources, images: int, classes: int) -> tuple[Arithmetic, str]:
     asked = recipe.training_precision
-    device = "cuda" if resources.gpus_per_worker else "cpu"
-    if _flops(recipe, images, classes) < SMALL_TRAINING_FLOPS[device]:
+    if is_little_work(recipe, resources, images, classes):
         return (FP32, "little work") if asked == "auto" else (Arithmetic(asked), "as asked; little work")
     trial = run_trial(recipe, resources, classes, ("fp32", "bf16") if asked == "auto" else (asked,))
     steps = recipe.epochs * math.ceil(images / recipe.batch_size)
@@ -50,6 +49,12 @@ def _decide(recipe: Recipe, resources: Resources, images: int, classes: int) -> 
     asked_for = "" if asked == "auto" else "as asked; "
     broken = f"; not compiled, since the compiler failed: {trial.uncompiled}" if trial.uncompiled else ""
     return trial.arithmetics[best], f"{asked_for}a replica's steps, from a trial: {tried}{broken}"
+
+
+def is_little_work(recipe: Recipe, resources: Resources, images: int, classes: int) -> bool:
+    """Whether a trial of other arithmetic would not pay for itself."""
+    device = "cuda" if resources.gpus_per_worker else "cpu"
+    return _flops(recipe, images, classes) < SMALL_TRAINING_FLOPS[device]
 
 
 def _flops(recipe: Recipe, images: int, classes: int) -> float:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -184,7 +185,8 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(
     printed = capsys.readouterr().out
     assert "plan: 3 replicas of 1 CPU each, 2 at once, 1 wait\n" in printed
     assert "data: 24 train, 42 val images of 3 classes, 8 shards\n" in printed
-    assert "training: 6 steps of 8 images for each replica" in printed
+    assert re.search(r"training: 6 steps of 8 images for each replica, 0\.\d+ s a step in fp32, about ", printed)
+    assert "(reading images and start-up apart)\n" in printed
     assert "evaluation: 18,144 forward passes" in printed  # 42 images x 144 views x 3 replicas
     assert not (tmp_path / "run").exists()
 

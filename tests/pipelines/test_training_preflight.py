@@ -12,13 +12,14 @@ import pytest
 from googlenet.arithmetic import FP32, Arithmetic, can_compile, profits_from_bf16
 from googlenet.complexity import forward_flops
 from googlenet.model import GoogLeNet
-from pipelines import training_preflight
+from pipelines import plan, training_preflight
+from pipelines.plan import Counts
 from pipelines.recipe import Recipe
 from pipelines.recipes import demo, finetune, paper
 from pipelines.resources import Resources
 from pipelines.storage import Storage
 from pipelines.training_preflight import training_arithmetic, training_line
-from pipelines.training_trial import candidates
+from pipelines.training_trial import Trial, candidates
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.timeout(200)
@@ -48,14 +49,32 @@ def test_a_long_run_takes_what_is_done_first_and_stays_with_it(
 ) -> None:
     monkeypatch.setitem(training_preflight.SMALL_TRAINING_FLOPS, "cpu", 0.0)
     run = Storage.at(str(tmp_path))
-    chosen = training_arithmetic(run, tiny_recipe, Resources(), 24, 3)
+    recipe = replace(tiny_recipe, training_precision="fp32")  # compiling for two takes twice as long
+    chosen = training_arithmetic(run, recipe, Resources(), 24, 3)
     line = training_line(run)
-    tried = [str(arithmetic) for arithmetic in candidates(("fp32", "bf16"), "cpu")]
-    assert line.startswith(f"training arithmetic: {chosen} (a replica's steps, from a trial: ")
+    tried = [str(arithmetic) for arithmetic in candidates(("fp32",), "cpu")]
+    assert line.startswith(f"training arithmetic: {chosen} (as asked; a replica's steps, from a trial: ")
     assert all(name in line for name in tried)
     assert not chosen.compiled  # six steps do not pay for a compilation
     monkeypatch.setattr(training_preflight, "run_trial", lambda *_: pytest.fail("tried again"))
-    assert training_arithmetic(run, tiny_recipe, Resources(), 24, 3) == chosen
+    assert training_arithmetic(run, recipe, Resources(), 24, 3) == chosen
+
+
+def test_a_plan_tells_the_time_in_fp32_and_whether_faster_arithmetic_will_be_tried(
+    ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    trial = Trial((FP32,), (0.5,), (0.0,), passes_per_second=42.0, parameters=1000)
+
+    def line(recipe: Recipe) -> str:
+        return plan._training_line(Storage.at(str(tmp_path)), recipe, Resources(), Counts(24, 42, 3), trial)
+
+    # Three replicas, two at once: twice 2 epochs of 3 steps of half a second and a validation of a second.
+    assert line(tiny_recipe) == (
+        "training: 6 steps of 8 images for each replica, 0.500 s a step in fp32, about 0:10 in 2 rounds "
+        "(reading images and start-up apart)"
+    )
+    long = line(replace(tiny_recipe, epochs=10**7))
+    assert long.endswith("(reading images and start-up apart; faster arithmetic is tried before so much work)")
 
 
 def test_a_compiler_that_is_there_and_does_not_work_is_done_without(tiny_recipe: Recipe, tmp_path: Path) -> None:
