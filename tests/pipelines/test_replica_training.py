@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 
 import pipelines.replica_training
+from googlenet.arithmetic import Arithmetic, can_compile, compile_network
 from googlenet.loop import StepResult
 from pipelines.recipe import Recipe
 from pipelines.replica_task import ReplicaTask
@@ -127,6 +129,38 @@ def test_a_damaged_newest_checkpoint_costs_the_steps_since_the_one_before(
     train_replica(task(dataset, tiny_recipe, 0.0))
     files = [run / "replicas/1/weights.safetensors" for run in (dataset, finished_run)]
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(not can_compile("cpu"), reason="there is no C++ compiler")
+def test_a_compiled_replica_learns_what_another_does_and_is_resumed_exactly(
+    dataset: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch, threads: None
+) -> None:
+    recipe = replace(tiny_recipe, variant="paper")  # batch normalisation makes other roundings large
+    weights = dataset / "replicas/1/weights.safetensors"
+    train_replica(task(dataset, recipe, float("inf")))
+    plain = safetensors.torch.load(weights.read_bytes())
+    shutil.rmtree(dataset / "replicas")
+    compiled: list[object] = []
+
+    def compile_and_tell(network: torch.nn.Module) -> Any:
+        compiled.append(network)
+        return compile_network(network)
+
+    monkeypatch.setattr(pipelines.replica_training, "compile_network", compile_and_tell)
+    fast = replace(task(dataset, recipe, float("inf")), arithmetic=Arithmetic(compiled=True))
+    train_replica(fast)
+    uninterrupted = weights.read_bytes()
+    shutil.rmtree(dataset / "replicas")
+    with monkeypatch.context() as patched:
+        interrupt_after(patched, 4)
+        with pytest.raises(Killed):
+            train_replica(fast)
+    train_replica(fast)
+    assert weights.read_bytes() == uninterrupted
+    assert len(compiled) == 3
+    for name, value in safetensors.torch.load(uninterrupted).items():
+        torch.testing.assert_close(value, plain[name], rtol=1e-4, atol=1e-5, msg=name)
 
 
 def test_a_finished_replica_is_not_trained_again(
