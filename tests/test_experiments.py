@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.ensembles import QUESTIONS, Answers, over_images, over_seeds, student_interval
+from experiments.ensembles import QUESTIONS, Answers, Arguments, options_of, over_images, over_seeds, student_interval
 from experiments.view_order import errors_along, greedy_order, held_out_errors
 from experiments.view_probabilities import view_probabilities
 from pipelines.recipe import Recipe
@@ -94,6 +94,13 @@ def test_the_questions_compare_what_they_say() -> None:
     assert list(found.values()) == [[100.0], [50.0], [-100.0], [-50.0], [0.0], [0.0], [50.0]]
 
 
+def test_the_two_ensembles_of_seven_differ_in_the_initial_weights_alone(tmp_path: Path) -> None:
+    options = options_of(Arguments(tmp_path), 100)
+    seeds = ["--data-seed", "100", "--weights-seed", "100", "--sampling-seed", "100"]
+    assert options["paper"] == [*seeds, "--replicas", "7"]
+    assert options["initialisations"] == [*options["paper"], "--no-shared-initial-weights"]
+
+
 def test_intervals_are_over_the_images_of_all_seeds_or_over_the_seeds() -> None:
     by_seed = [np.full((40, 1), value) for value in (-10.0, 0.0, 10.0)]
     low, high = over_images(by_seed)
@@ -132,7 +139,11 @@ def test_views_are_weighed_on_a_finished_run(finished_run: Path, tmp_path: Path,
     assert kept.probabilities.shape == (42, 3, 144, 3)
 
 
-def test_ensembles_are_trained_and_compared(tiny_recipe: Recipe, tmp_path: Path, ray_cluster: str) -> None:
+def test_ensembles_are_trained_and_compared(
+    finished_run: Path, tiny_recipe: Recipe, tmp_path: Path, ray_cluster: str
+) -> None:
+    for name in ("paper", "initialisations"):  # are finished, and not trained again
+        shutil.copytree(finished_run, tmp_path / f"runs/{name}0")
     recipe = replace(tiny_recipe, epochs=1)
     (tmp_path / "recipe.json").write_text(json.dumps(recipe.to_dict()))
     words = ("experiments.ensembles", "--runs-dir", str(tmp_path / "runs"), "--recipe", str(tmp_path / "recipe.json"))
