@@ -5,6 +5,8 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from pipelines.storage import short_name
+
 TEMPLATE = "report_page.html.jinja"
 # Of the strongest cell: text has to stay readable on it, on light pages and on dark ones.
 STRONGEST_PERCENT = 55
@@ -61,7 +63,7 @@ def report_page(
 def _title(report: dict[str, Any]) -> str:
     recipe = report.get("run", {}).get("recipe", {})
     data = (recipe or report.get("run", {}).get("evaluation", {})).get("data", "")
-    name = str(data).partition("?")[0].rstrip("/").rpartition("/")[2]
+    name = short_name(str(data))
     replicas = len(report["ensemble"]["replicas"])
     return f"{replicas} GoogLeNet{'s' if replicas > 1 else ''} on {name or 'images'}"
 

@@ -25,6 +25,11 @@ PARTIAL = ".partial-"
 WITHOUT_A_NAME = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
+def short_name(uri: str) -> str:
+    """What people call a path or a URI by: its last part, without options."""
+    return uri.partition("?")[0].rstrip("/").rpartition("/")[2]
+
+
 @dataclass(frozen=True)
 class Storage:
     """A root folder; names below it are relative and use ``/``. Cheap to send to another process."""

@@ -12,7 +12,7 @@ from pipelines.outcomes import cell_name
 from pipelines.recipe import Recipe
 from pipelines.report import COST_JSON, REPORT_JSON
 from pipelines.run_directory import JOBS, REPORT, ReplicaFiles, read_metrics
-from pipelines.storage import Storage
+from pipelines.storage import Storage, short_name
 from pipelines.tracking.notes import child_note, parent_note
 from pipelines.tracking.store import RunsOf
 
@@ -30,7 +30,7 @@ def send_dataset(runs: RunsOf, manifest: Manifest) -> None:
     if runs.client.get_run(runs.parent).inputs.dataset_inputs:
         return
     data = str(manifest.prepared_from.get("data", ""))
-    name = data.partition("?")[0].rstrip("/").rpartition("/")[2] or data
+    name = short_name(data) or data
     inputs = []
     for split, context in (("train", "training"), ("val", "evaluation")):
         chosen = manifest.splits[split]

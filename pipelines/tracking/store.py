@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pipelines.errors import UserError
 from pipelines.recipe import Recipe
 from pipelines.run_directory import replica_name, run_id
-from pipelines.storage import Storage
+from pipelines.storage import Storage, short_name
 
 EXPERIMENT = "googlenet-ensemble"
 EXPERIMENT_TAGS = {
@@ -224,8 +224,7 @@ class RunsOf:
             "mlflow.source.type": "JOB",
         }
         # A store shows the runs of many directories side by side.
-        directory = self._run.root.partition("?")[0].rpartition("/")[2]
-        name = directory if role == PARENT else role
+        name = short_name(self._run.root) if role == PARENT else role
         return str(self.client.create_run(self.experiment, run_name=name, tags={**own, **tags}).info.run_id)
 
     def _experiment(self) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.storage import Storage
+from pipelines.storage import Storage, short_name
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -63,3 +63,10 @@ def test_file_uris_are_paths_and_options_stay_behind_the_names(tmp_path: Path) -
     assert Storage.at(f"file://{tmp_path}").root == str(tmp_path)
     below = Storage.at("s3://bucket/run?endpoint_override=localhost").below("predictions")
     assert below.root == "s3://bucket/run/predictions?endpoint_override=localhost"
+
+
+@pytest.mark.parametrize(
+    "uri", ["photos", "/data/photos", "/data/photos/", "s3://bucket/photos", "s3://bucket/photos/?region=x/y"]
+)
+def test_data_is_called_by_the_last_part_of_where_it_is(uri: str) -> None:
+    assert short_name(uri) == "photos"
