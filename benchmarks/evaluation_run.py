@@ -15,7 +15,7 @@ from googlenet.preprocessing import CAFFE_PREPROCESSING
 from googlenet.randomness import torch_generator
 from googlenet.weights import to_safetensors
 from pipelines.image_sources import images_to_name
-from pipelines.predictions import Ensemble, read_cost
+from pipelines.predictions import EvaluatedEnsemble, read_cost
 from pipelines.prepare_dataset import prepare_for_evaluation
 from pipelines.run_directory import ReplicaFiles, replica_name
 from pipelines.sharded_prediction import IMAGES_PER_SHARD, PredictionJob, Predictors, missing_shards, predict
@@ -43,7 +43,7 @@ def make_job(
     manifest = prepare_for_evaluation(run, str(photos), images_to_name(str(photos), classes), "stop")
     weights = ReplicaFiles(0).weights
     run.write(weights, to_safetensors(network, network.state_dict(), CAFFE_PREPROCESSING))
-    ensemble = Ensemble((replica_name(0),), ("",), policies, crop_px, classes, manifest.digest, arithmetic)
+    ensemble = EvaluatedEnsemble((replica_name(0),), ("",), policies, crop_px, classes, manifest.digest, arithmetic)
     return PredictionJob(run, run, (weights,), ensemble)
 
 

@@ -26,7 +26,7 @@ from benchmarks.measure import print_circumstances
 from googlenet.arithmetic import Arithmetic
 from googlenet.records import ROW_GROUP_IMAGES, SCHEMA
 from pipelines.dataset import MANIFEST, Manifest, Shard, Split
-from pipelines.predictions import Cost, Ensemble, Predicted, file_name, write_predictions
+from pipelines.predictions import Cost, EvaluatedEnsemble, Predicted, file_name, write_predictions
 from pipelines.report import write_report
 from pipelines.sharded_prediction import IMAGES_PER_SHARD
 from pipelines.storage import Storage
@@ -53,7 +53,7 @@ class Arguments:
     """Reports on the same predictions, each by a process of its own."""
 
 
-def simulate(folder: Path, images: int, replicas: int, classes: int) -> tuple[Storage, Ensemble]:
+def simulate(folder: Path, images: int, replicas: int, classes: int) -> tuple[Storage, EvaluatedEnsemble]:
     """A run directory with one grey image again and again, and predictions that are right about two times in three."""
     run = Storage.at(str(folder))
     ids = [f"val/{number:06d}.jpg" for number in range(images)]
@@ -66,7 +66,7 @@ def simulate(folder: Path, images: int, replicas: int, classes: int) -> tuple[St
     split = Split((Shard("val/00000.parquet", images, ""),), dict.fromkeys(names, 0))
     run.write_json(MANIFEST, Manifest({}, names, {"train": split, "val": split}, "", 0).to_dict())
     replica_names = tuple(f"replica_{replica}" for replica in range(replicas))
-    ensemble = Ensemble(replica_names, ("",) * replicas, (1, 10, 144), 224, names, "", Arithmetic())
+    ensemble = EvaluatedEnsemble(replica_names, ("",) * replicas, (1, 10, 144), 224, names, "", Arithmetic())
     for shard in range(-(-images // IMAGES_PER_SHARD)):
         rows = slice(shard * IMAGES_PER_SHARD, min((shard + 1) * IMAGES_PER_SHARD, images))
         predicted = _rows(shard, ids[rows], labels[rows], ensemble)
@@ -74,7 +74,7 @@ def simulate(folder: Path, images: int, replicas: int, classes: int) -> tuple[St
     return run, ensemble
 
 
-def _rows(shard: int, ids: list[str], labels: np.ndarray, ensemble: Ensemble) -> Predicted:  # type: ignore[type-arg]
+def _rows(shard: int, ids: list[str], labels: np.ndarray, ensemble: EvaluatedEnsemble) -> Predicted:  # type: ignore[type-arg]
     generator = np.random.default_rng(shard)
     images, replicas, policies = len(ids), len(ensemble.replicas), len(ensemble.policies)
     shape = (images, replicas, policies + 1, len(ensemble.classes))
@@ -95,7 +95,7 @@ def _rows(shard: int, ids: list[str], labels: np.ndarray, ensemble: Ensemble) ->
     )
 
 
-def _report(run: Storage, ensemble: Ensemble) -> tuple[float, float]:
+def _report(run: Storage, ensemble: EvaluatedEnsemble) -> tuple[float, float]:
     """Seconds, and peak resident memory in MB."""
     started = time.monotonic()
     write_report(run, ensemble)

@@ -14,7 +14,7 @@ from googlenet.predictor import Predictor
 from googlenet.scaled_image import ScaledImage
 from pipelines.allocator import KEEP_FREED_MEMORY
 from pipelines.dataset import open_records, read_manifest
-from pipelines.predictions import Ensemble, file_name, read_ensemble, read_predictions
+from pipelines.predictions import EvaluatedEnsemble, file_name, read_ensemble, read_predictions
 from pipelines.run_directory import PREDICTIONS, ReplicaFiles, replica_number
 from pipelines.sharded_prediction import load_replicas
 from pipelines.storage import Storage
@@ -37,7 +37,7 @@ class ViewProbabilities:
 
     probabilities: npt.NDArray[np.float32]
     labels: npt.NDArray[np.int64]
-    ensemble: Ensemble
+    ensemble: EvaluatedEnsemble
 
 
 _predictor: Predictor
@@ -72,7 +72,7 @@ def view_probabilities(trained: Storage, images: Storage, processes: int, keep: 
 
 
 def _compute(
-    trained: Storage, images: Storage, ensemble: Ensemble, processes: int
+    trained: Storage, images: Storage, ensemble: EvaluatedEnsemble, processes: int
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     number = read_manifest(images).splits["val"].images
     parts = [range(first, min(first + IMAGES_AT_ONCE, number)) for first in range(0, number, IMAGES_AT_ONCE)]
@@ -85,7 +85,7 @@ def _compute(
     return np.concatenate([p for p, _ in done]), np.concatenate([labels for _, labels in done])
 
 
-def _set_up(trained: Storage, ensemble: Ensemble) -> None:
+def _set_up(trained: Storage, ensemble: EvaluatedEnsemble) -> None:
     global _predictor  # noqa: PLW0603  # one a process
     torch.set_num_threads(1)
     weights = [ReplicaFiles(replica_number(name)).weights for name in ensemble.replicas]
@@ -95,7 +95,7 @@ def _set_up(trained: Storage, ensemble: Ensemble) -> None:
 
 
 def _predict(
-    images: Storage, ensemble: Ensemble, indices: range
+    images: Storage, ensemble: EvaluatedEnsemble, indices: range
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     records = open_records(images, read_manifest(images).splits["val"])
     scales = sorted({view.scale_px for view in ensemble.views})

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from googlenet.top_answers import answer_columns, top_answers
-from pipelines.predictions import Ensemble, Predicted
+from pipelines.predictions import EvaluatedEnsemble, Predicted
 from pipelines.report_tally import checked_predictions
 from pipelines.run_directory import ANSWERS
 from pipelines.storage import Storage
@@ -19,7 +19,7 @@ ANSWERS_PARQUET = f"{ANSWERS}/top5.parquet"
 ROWS_SHOWN = 10
 
 
-def write_answers(run: Storage, ensemble: Ensemble) -> str:
+def write_answers(run: Storage, ensemble: EvaluatedEnsemble) -> str:
     """Write the answers of all replicas with the most crops, image by image in bounded memory; the first as text.
 
     The column ``agreement`` is the share of the replicas whose own first answer is the ensemble's.
@@ -50,13 +50,13 @@ def write_answers(run: Storage, ensemble: Ensemble) -> str:
     return "\n".join([*lines, f"answers: {run.below(ANSWERS_CSV)}, {run.below(ANSWERS_PARQUET)}"])
 
 
-def _schema(ensemble: Ensemble) -> pa.Schema:
+def _schema(ensemble: EvaluatedEnsemble) -> pa.Schema:
     names = answer_columns(len(ensemble.classes))
     kinds = [pa.string() if name.startswith("answer") else pa.float32() for name in names]
     return pa.schema([("image_id", pa.string()), *zip(names, kinds, strict=True)])
 
 
-def _rows(predicted: Predicted, ensemble: Ensemble) -> list[dict[str, Any]]:
+def _rows(predicted: Predicted, ensemble: EvaluatedEnsemble) -> list[dict[str, Any]]:
     with_most_crops = predicted.probabilities[:, :, -1]
     return [
         {"image_id": image_id, **top_answers(probabilities, ensemble.classes)}

@@ -10,7 +10,7 @@ from pipelines.answers import write_answers
 from pipelines.console import say
 from pipelines.dataset import Manifest, check_shards, read_manifest
 from pipelines.errors import UserError
-from pipelines.predictions import Ensemble, sorted_policies
+from pipelines.predictions import EvaluatedEnsemble, sorted_policies
 from pipelines.preflight import PrecisionChoice, cost_line, preflight
 from pipelines.recipe import Recipe
 from pipelines.report import write_report
@@ -70,7 +70,7 @@ def evaluate(run: Storage, trained: Storage, replicas: Sequence[int], manifest: 
     """
     check_shards(run, manifest)
     weights = tuple(ReplicaFiles(replica).weights for replica in replicas)
-    ensemble = Ensemble(
+    ensemble = EvaluatedEnsemble(
         replicas=tuple(replica_name(replica) for replica in replicas),
         weights_digests=tuple(hashlib.sha256(read_replica(trained, name)[0]).hexdigest() for name in weights),
         policies=sorted_policies(settings.policies),

@@ -13,7 +13,7 @@ from googlenet.images import Pixels, decode_rgb
 from googlenet.scaled_image import scale_image
 from googlenet.views import cut_views
 from pipelines.dataset import image_ids, open_records, read_manifest
-from pipelines.predictions import Ensemble
+from pipelines.predictions import EvaluatedEnsemble
 from pipelines.storage import Storage
 
 VIEW_SIDE_PX = 64
@@ -31,7 +31,7 @@ class ViewStrip:
     views: int
 
 
-def view_strips(run: Storage, ensemble: Ensemble) -> tuple[str, list[ViewStrip]]:
+def view_strips(run: Storage, ensemble: EvaluatedEnsemble) -> tuple[str, list[ViewStrip]]:
     """The id of the first validation image, and its views, a strip for each scale and square."""
     record = open_records(run, read_manifest(run).splits["val"])[0]
     pixels = decode_rgb(record.image)

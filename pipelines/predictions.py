@@ -26,8 +26,8 @@ BYTES_PER_NUMBER = 4
 
 
 @dataclass(frozen=True)
-class Ensemble:
-    """What predictions are of: everything that decides them, and nothing else.
+class EvaluatedEnsemble:
+    """The ensemble that predictions are of: everything that decides them, and nothing else.
 
     Attributes:
         replicas: names, in the order of the probability columns.
@@ -53,7 +53,7 @@ class Ensemble:
         return values
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Ensemble":
+    def from_dict(cls, values: dict[str, Any]) -> "EvaluatedEnsemble":
         """Inverse of :meth:`to_dict`."""
         fields: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
         return cls(**{**fields, "arithmetic": Arithmetic.from_dict(values["arithmetic"])})
@@ -149,7 +149,7 @@ def file_name(shard: int) -> str:
     return f"{shard:06d}.parquet"
 
 
-def write_predictions(storage: Storage, name: str, ensemble: Ensemble, rows: Predicted, cost: Cost) -> None:
+def write_predictions(storage: Storage, name: str, ensemble: EvaluatedEnsemble, rows: Predicted, cost: Cost) -> None:
     """Write a shard's rows as a whole file."""
     images = len(rows.image_ids)
     columns: list[pa.Array] = [
@@ -172,7 +172,7 @@ def write_predictions(storage: Storage, name: str, ensemble: Ensemble, rows: Pre
         pq.write_table(pa.Table.from_arrays(columns, schema=schema), stream, compression="zstd")
 
 
-def read_ensemble(storage: Storage, name: str) -> Ensemble | None:
+def read_ensemble(storage: Storage, name: str) -> EvaluatedEnsemble | None:
     """Whose predictions a file holds; None where it cannot be read as such."""
     try:
         return _ensemble_in(pq.read_schema(storage.path(name), filesystem=storage.filesystem))
@@ -180,9 +180,9 @@ def read_ensemble(storage: Storage, name: str) -> Ensemble | None:
         return None
 
 
-def _ensemble_in(schema: pa.Schema) -> Ensemble | None:
+def _ensemble_in(schema: pa.Schema) -> EvaluatedEnsemble | None:
     try:
-        return Ensemble.from_dict(json.loads(schema.metadata[METADATA_KEY]))
+        return EvaluatedEnsemble.from_dict(json.loads(schema.metadata[METADATA_KEY]))
     except (KeyError, TypeError, ValueError):
         return None
 
@@ -193,7 +193,7 @@ def read_cost(storage: Storage, name: str) -> Cost:
     return Cost(**json.loads(metadata[COST_KEY]))
 
 
-def read_predictions(storage: Storage, names: Sequence[str], ensemble: Ensemble) -> Iterator[Predicted]:
+def read_predictions(storage: Storage, names: Sequence[str], ensemble: EvaluatedEnsemble) -> Iterator[Predicted]:
     """The rows of prediction files, a file at a time, so that memory does not grow with their number.
 
     Raises:

@@ -17,7 +17,7 @@ from googlenet.crops import num_views, policy_scales_px
 from pipelines.allocator import KEEP_FREED_MEMORY
 from pipelines.console import duration, size
 from pipelines.dataset import open_records, read_manifest
-from pipelines.predictions import Ensemble, bytes_per_image
+from pipelines.predictions import EvaluatedEnsemble, bytes_per_image
 from pipelines.run_directory import PREFLIGHT
 from pipelines.sharded_prediction import PredictionJob, load_replicas
 
@@ -96,7 +96,7 @@ def _decide_with_one_thread(job: PredictionJob, asked: PrecisionChoice, replicas
         torch.set_num_threads(threads)
 
 
-def _key(ensemble: Ensemble, asked: PrecisionChoice) -> str:
+def _key(ensemble: EvaluatedEnsemble, asked: PrecisionChoice) -> str:
     identity = json.dumps([replace(ensemble, arithmetic=FP32).to_dict(), asked])
     return hashlib.sha256(identity.encode()).hexdigest()
 
@@ -187,7 +187,7 @@ class _Trial:
         return found, (predictor.forward_passes - warmed_up) / (time.monotonic() - started)
 
 
-def cost_line(preflight: Preflight, ensemble: Ensemble, images: int, done: int, num_predictors: int) -> str:
+def cost_line(preflight: Preflight, ensemble: EvaluatedEnsemble, images: int, done: int, num_predictors: int) -> str:
     """What is about to be done, for people: forward passes, time, size of the output."""
     per_image = len(ensemble.views) * len(ensemble.replicas)
     written = images * bytes_per_image(

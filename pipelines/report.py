@@ -17,7 +17,7 @@ from pipelines.drawing import png, svg
 from pipelines.example_images import mistakes_with_pictures, view_strips
 from pipelines.learning_curves import learning_curves, read_curves
 from pipelines.outcomes import write_outcomes
-from pipelines.predictions import Ensemble, read_cost
+from pipelines.predictions import EvaluatedEnsemble, read_cost
 from pipelines.report_contents import contents
 from pipelines.report_figures import figures
 from pipelines.report_page import report_page
@@ -33,7 +33,7 @@ COST_JSON = f"{REPORT}/cost.json"
 CONFUSION = f"{REPORT}/confusion.csv"
 
 
-def write_report(run: Storage, ensemble: Ensemble) -> str:
+def write_report(run: Storage, ensemble: EvaluatedEnsemble) -> str:
     """Write everything below ``report/``; the table as text for the terminal.
 
     report.json is the same to the last bit for the same predictions; what depends on the machine is in cost.json.
@@ -65,7 +65,7 @@ def _pictures(run: Storage, report: dict[str, Any], tally: Tally) -> dict[str, F
 
 
 def _page(
-    run: Storage, ensemble: Ensemble, report: dict[str, Any], cost: dict[str, Any], drawn: dict[str, Figure]
+    run: Storage, ensemble: EvaluatedEnsemble, report: dict[str, Any], cost: dict[str, Any], drawn: dict[str, Figure]
 ) -> str:
     image_id, strips = view_strips(run, ensemble)
     examples = {
@@ -87,7 +87,7 @@ def _confusion_csv(confusion: npt.NDArray[np.int64], classes: tuple[str, ...]) -
     return text.getvalue()
 
 
-def _cost(run: Storage, ensemble: Ensemble) -> dict[str, Any]:
+def _cost(run: Storage, ensemble: EvaluatedEnsemble) -> dict[str, Any]:
     """What the predictions took, as the predictors measured it."""
     storage = run.below(PREDICTIONS)
     costs = [read_cost(storage, name) for name in storage.files("")]

@@ -8,7 +8,7 @@ from googlenet.crops import Policy, num_views
 from googlenet.diversity import gains
 from googlenet.metrics import bootstrap_interval
 from pipelines.outcomes import TOP
-from pipelines.predictions import Ensemble
+from pipelines.predictions import EvaluatedEnsemble
 from pipelines.report_tally import Tally
 
 # Table 3: (models, crops) to top-5 error in percent. The paper prints no top-1 error.
@@ -22,7 +22,7 @@ PAPER_TOP5_ERROR: dict[tuple[int, Policy], float] = {
 }
 
 
-def contents(tally: Tally, ensemble: Ensemble) -> dict[str, Any]:
+def contents(tally: Tally, ensemble: EvaluatedEnsemble) -> dict[str, Any]:
     """The report, ready for JSON: the same to the last bit for the same predictions."""
     disagreement = tally.disagreement.percent()
     last = len(ensemble.policies) - 1
@@ -53,12 +53,12 @@ def contents(tally: Tally, ensemble: Ensemble) -> dict[str, Any]:
     }
 
 
-def _cell(ensemble: Ensemble, policy: int) -> dict[str, Any]:
+def _cell(ensemble: EvaluatedEnsemble, policy: int) -> dict[str, Any]:
     chosen = ensemble.policies[policy]
     return {"crops": num_views(chosen), "policy": str(chosen)}
 
 
-def _table(tally: Tally, ensemble: Ensemble) -> list[dict[str, Any]]:
+def _table(tally: Tally, ensemble: EvaluatedEnsemble) -> list[dict[str, Any]]:
     """A row for every ensemble size and crop policy: the mean over all ensembles of that size, and their spread."""
     shares = 100 * tally.averaged.by_image()
     _, sizes, policies, _ = shares.shape
@@ -89,13 +89,13 @@ def _table(tally: Tally, ensemble: Ensemble) -> list[dict[str, Any]]:
     return rows
 
 
-def _single_model(tally: Tally, ensemble: Ensemble) -> dict[str, Any]:
+def _single_model(tally: Tally, ensemble: EvaluatedEnsemble) -> dict[str, Any]:
     """The paper's choice for its rows of one model: the replica of lowest validation error with the fewest crops."""
     best = min(range(len(ensemble.replicas)), key=lambda k: int(tally.averaged.wrong[k, 0, 0]))
     return _of_replica(tally, ensemble, best)
 
 
-def _of_replica(tally: Tally, ensemble: Ensemble, replica: int) -> dict[str, Any]:
+def _of_replica(tally: Tally, ensemble: EvaluatedEnsemble, replica: int) -> dict[str, Any]:
     percent = 100 * tally.averaged.wrong[tally.averaged.number_of(replica)] / tally.seen.total()
     rows = [
         {**_cell(ensemble, policy), "top1_error": float(top1), "top5_error": float(top5)}
@@ -104,7 +104,7 @@ def _of_replica(tally: Tally, ensemble: Ensemble, replica: int) -> dict[str, Any
     return {"replica": ensemble.replicas[replica], "rows": rows}
 
 
-def _pooling(tally: Tally, ensemble: Ensemble) -> list[dict[str, Any]]:
+def _pooling(tally: Tally, ensemble: EvaluatedEnsemble) -> list[dict[str, Any]]:
     """Maximum over views, then mean over models, against the mean over both (section 7), with the most views."""
     averaged, pooled = 100 * tally.averaged.by_image()[:, :, -1], 100 * tally.max_pooled.by_image()[:, :, 0]
     flat = (pooled - averaged).reshape(len(pooled), -1)
@@ -121,7 +121,7 @@ def _pooling(tally: Tally, ensemble: Ensemble) -> list[dict[str, Any]]:
     return rows
 
 
-def _views(tally: Tally, ensemble: Ensemble) -> list[dict[str, Any]]:
+def _views(tally: Tally, ensemble: EvaluatedEnsemble) -> list[dict[str, Any]]:
     """Top-1 error of each view alone: mean of the single models, and of all models together."""
     percent = 100 * tally.wrong_by_view / tally.seen.total()
     return [
@@ -130,7 +130,7 @@ def _views(tally: Tally, ensemble: Ensemble) -> list[dict[str, Any]]:
     ]
 
 
-def _view_groups(tally: Tally, ensemble: Ensemble) -> list[dict[str, Any]]:
+def _view_groups(tally: Tally, ensemble: EvaluatedEnsemble) -> list[dict[str, Any]]:
     """Top-1 error of the average over all views of one scale, square or kind."""
     if not ensemble.groups:
         return []
@@ -149,7 +149,7 @@ def _view_groups(tally: Tally, ensemble: Ensemble) -> list[dict[str, Any]]:
     ]
 
 
-def _calibration(tally: Tally, ensemble: Ensemble) -> list[dict[str, Any]]:
+def _calibration(tally: Tally, ensemble: EvaluatedEnsemble) -> list[dict[str, Any]]:
     """Of one model (the mean of the single ones) and of all, by policy."""
     rows = []
     for models, tallies in ((1, tally.calibration[:-1]), (len(ensemble.replicas), tally.calibration[-1:])):
@@ -160,7 +160,7 @@ def _calibration(tally: Tally, ensemble: Ensemble) -> list[dict[str, Any]]:
     return rows if len(ensemble.replicas) > 1 else rows[: len(ensemble.policies)]
 
 
-def _class_errors(tally: Tally, ensemble: Ensemble) -> list[dict[str, Any]]:
+def _class_errors(tally: Tally, ensemble: EvaluatedEnsemble) -> list[dict[str, Any]]:
     """Top-1 error of all models with the most crops by class, and what the class is most often taken for."""
     rows = []
     for label, row in enumerate(tally.confusion()):
@@ -174,7 +174,7 @@ def _class_errors(tally: Tally, ensemble: Ensemble) -> list[dict[str, Any]]:
     return rows
 
 
-def _mistakes(tally: Tally, ensemble: Ensemble) -> list[dict[str, Any]]:
+def _mistakes(tally: Tally, ensemble: EvaluatedEnsemble) -> list[dict[str, Any]]:
     """The images that all models with the most crops get most confidently wrong."""
     return [
         {

@@ -19,7 +19,7 @@ from googlenet.metrics import EnsembleTally
 from pipelines.console import some
 from pipelines.dataset import image_ids, read_manifest
 from pipelines.errors import UserError
-from pipelines.predictions import Ensemble, Predicted, read_predictions
+from pipelines.predictions import EvaluatedEnsemble, Predicted, read_predictions
 from pipelines.run_directory import PREDICTIONS
 from pipelines.storage import Storage
 
@@ -32,7 +32,7 @@ Floats = npt.NDArray[np.float64]
 class Tally:
     """All sums over images that the report needs."""
 
-    def __init__(self, ensemble: Ensemble) -> None:
+    def __init__(self, ensemble: EvaluatedEnsemble) -> None:
         replicas, policies = len(ensemble.replicas), len(ensemble.policies)
         self._classes = len(ensemble.classes)
         self.seen: Counter[str] = Counter()
@@ -84,7 +84,7 @@ class Tally:
         return matrix
 
 
-def tally_predictions(run: Storage, ensemble: Ensemble) -> Tally:
+def tally_predictions(run: Storage, ensemble: EvaluatedEnsemble) -> Tally:
     """Take in all predictions of a run.
 
     Raises:
@@ -96,7 +96,7 @@ def tally_predictions(run: Storage, ensemble: Ensemble) -> Tally:
     return tally
 
 
-def checked_predictions(run: Storage, ensemble: Ensemble, seen: Counter[str]) -> Iterator[Predicted]:
+def checked_predictions(run: Storage, ensemble: EvaluatedEnsemble, seen: Counter[str]) -> Iterator[Predicted]:
     """The rows of all prediction files of a run, a file at a time; refuses at the end what is not complete.
 
     ``seen`` counts the images on the way.
@@ -112,7 +112,7 @@ def checked_predictions(run: Storage, ensemble: Ensemble, seen: Counter[str]) ->
     _check_complete(seen, image_ids(run, read_manifest(run).splits["val"]))
 
 
-def _check_views(predicted: Predicted, ensemble: Ensemble) -> None:
+def _check_views(predicted: Predicted, ensemble: EvaluatedEnsemble) -> None:
     wanted = np.array([num_views(policy) for policy in ensemble.policies])
     for row, replica, position in np.argwhere(predicted.views != wanted):
         raise UserError(

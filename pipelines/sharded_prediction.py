@@ -17,7 +17,7 @@ from googlenet.arithmetic import can_compile
 from pipelines.allocator import KEEP_FREED_MEMORY
 from pipelines.dataset import open_records, read_manifest
 from pipelines.errors import UserError
-from pipelines.predictions import Cost, Ensemble, Predicted, file_name, read_ensemble, write_predictions
+from pipelines.predictions import Cost, EvaluatedEnsemble, Predicted, file_name, read_ensemble, write_predictions
 from pipelines.progress import EvaluationDisplay
 from pipelines.run_directory import PREDICTIONS
 from pipelines.storage import Storage
@@ -45,7 +45,7 @@ class PredictionJob:
     run: Storage
     trained: Storage
     weights: tuple[str, ...]
-    ensemble: Ensemble
+    ensemble: EvaluatedEnsemble
 
     @property
     def predictions(self) -> Storage:
@@ -168,7 +168,7 @@ def load_shard(job: PredictionJob, shard: int, images: int) -> dict[str, Any]:
     return {"shard": shard, **rows}
 
 
-def _scales_px(ensemble: Ensemble) -> list[int]:
+def _scales_px(ensemble: EvaluatedEnsemble) -> list[int]:
     return sorted({view.scale_px for view in ensemble.views})
 
 
@@ -227,7 +227,7 @@ class ShardPredictor:
         return {"shard": row["shard"], "images": len(found)}
 
 
-def _unpack(row: dict[str, Any], ensemble: Ensemble) -> list[Any]:
+def _unpack(row: dict[str, Any], ensemble: EvaluatedEnsemble) -> list[Any]:
     """The images of a row that :func:`load_shard` made."""
     from googlenet.crops import scaled_size
     from googlenet.scaled_image import ScaledImage

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.dataset import Manifest, open_records
-from pipelines.predictions import Ensemble
+from pipelines.predictions import EvaluatedEnsemble
 from pipelines.report import REPORT_JSON
 from pipelines.run_directory import ReplicaFiles, replica_name, replica_number
 from pipelines.storage import Storage
@@ -33,7 +33,7 @@ MODEL_CODE = Path(__file__).parent / "ensemble_model.py"
 def log_ensemble(runs: RunsOf, run: Storage, manifest: Manifest) -> str:
     """Log the ensemble as a generic model and register it, unless that is done; the number of its version."""
     report = run.read_json(REPORT_JSON)
-    ensemble = Ensemble.from_dict(report["ensemble"])
+    ensemble = EvaluatedEnsemble.from_dict(report["ensemble"])
     digest = _digest(ensemble)
     found = runs.client.search_model_versions(f"name = '{MODEL}' and tags.{WEIGHTS_TAG} = '{digest}'")
     mine = [known for known in found if known.run_id == runs.parent]
@@ -54,7 +54,7 @@ def _logged(runs: RunsOf, mlflow_run: str, digest: str) -> str | None:
     return None
 
 
-def _log(runs: RunsOf, run: Storage, manifest: Manifest, ensemble: Ensemble) -> str:
+def _log(runs: RunsOf, run: Storage, manifest: Manifest, ensemble: EvaluatedEnsemble) -> str:
     from mlflow import pyfunc
     from mlflow.models import Model
 
@@ -75,11 +75,11 @@ def _log(runs: RunsOf, run: Storage, manifest: Manifest, ensemble: Ensemble) -> 
     return str(info.model_id)
 
 
-def _digest(ensemble: Ensemble) -> str:
+def _digest(ensemble: EvaluatedEnsemble) -> str:
     return hashlib.sha256("".join(ensemble.weights_digests).encode()).hexdigest()
 
 
-def _files(run: Storage, ensemble: Ensemble, folder: Path) -> dict[str, str]:
+def _files(run: Storage, ensemble: EvaluatedEnsemble, folder: Path) -> dict[str, str]:
     """The files of a model: each replica's weights, and what they are weights of."""
     files = {}
     for name in ensemble.replicas:
@@ -97,7 +97,7 @@ def _files(run: Storage, ensemble: Ensemble, folder: Path) -> dict[str, str]:
     return files
 
 
-def _signature(ensemble: Ensemble) -> Any:
+def _signature(ensemble: EvaluatedEnsemble) -> Any:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
     from mlflow.types.schema import Array
@@ -117,7 +117,7 @@ def _signature(ensemble: Ensemble) -> Any:
     )
 
 
-def _example(run: Storage, manifest: Manifest, ensemble: Ensemble) -> Any:
+def _example(run: Storage, manifest: Manifest, ensemble: EvaluatedEnsemble) -> Any:
     """An image of the run's own, with the fewest crops: MLflow tries the example before it keeps the model."""
     import pandas as pd
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipelines.dataset import Manifest
-from pipelines.predictions import Ensemble
+from pipelines.predictions import EvaluatedEnsemble
 from pipelines.recipe import Recipe
 from pipelines.report import REPORT_JSON
 from pipelines.run_directory import replica_number
@@ -53,7 +53,7 @@ def _publish(run: Storage, recipe: Recipe, manifest: Manifest, publication: Publ
 
     runs = RunsOf(publication.tracking_uri, run, recipe)
     if publication.models == "all":
-        for name in Ensemble.from_dict(run.read_json(REPORT_JSON)["ensemble"]).replicas:
+        for name in EvaluatedEnsemble.from_dict(run.read_json(REPORT_JSON)["ensemble"]).replicas:
             log_replica(runs, run, replica_number(name))
     number = log_ensemble(runs, run, manifest)
     return choose_champion(runs, number, publication.champion)

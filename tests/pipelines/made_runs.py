@@ -11,11 +11,11 @@ from PIL import Image
 from googlenet.arithmetic import FP32
 from googlenet.records import SCHEMA
 from pipelines.dataset import MANIFEST, Manifest, Shard, Split
-from pipelines.predictions import Cost, Ensemble, Predicted, file_name, write_predictions
+from pipelines.predictions import Cost, EvaluatedEnsemble, Predicted, file_name, write_predictions
 from pipelines.storage import Storage
 
 CLASSES = tuple("abcdefg")
-ENSEMBLE = Ensemble(("replica_0", "replica_1"), ("x", "y"), (1, 10, 144), 84, CLASSES, "digest", FP32)
+ENSEMBLE = EvaluatedEnsemble(("replica_0", "replica_1"), ("x", "y"), (1, 10, 144), 84, CLASSES, "digest", FP32)
 IDS = [f"val/{number}.jpg" for number in range(6)]
 LABELS = np.array([0, 1, 2, 3, 4, 5], np.int32)
 
@@ -64,7 +64,9 @@ def rows_of(ids: list[str], labels: np.ndarray, probabilities: np.ndarray, views
     return Predicted(ids, labels, counts, probabilities, pooled, by_view, by_group)
 
 
-def predict(run: Storage, rows: list[int], shard: int = 0, ensemble: Ensemble = ENSEMBLE, views: int = 144) -> None:
+def predict(
+    run: Storage, rows: list[int], shard: int = 0, ensemble: EvaluatedEnsemble = ENSEMBLE, views: int = 144
+) -> None:
     """Predictions of some images: replica 0 errs on the last one, replica 1 on the last three."""
     probabilities = answers([0, 1, 2, 3, 4, 0], [0, 1, 2, 0, 0, 0])[rows]
     predicted = rows_of([IDS[row] for row in rows], LABELS[rows], probabilities, views)

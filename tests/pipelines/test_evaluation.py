@@ -21,7 +21,7 @@ from pipelines.dataset import read_manifest
 from pipelines.errors import UserError
 from pipelines.evaluate_ensemble import Arguments, evaluate_elsewhere
 from pipelines.evaluation import Settings, evaluate
-from pipelines.predictions import Ensemble, read_ensemble
+from pipelines.predictions import EvaluatedEnsemble, read_ensemble
 from pipelines.preflight import Preflight, cost_line, decide
 from pipelines.recipe import Recipe
 from pipelines.sharded_prediction import PredictionJob, Predictors, missing_shards, predict
@@ -175,7 +175,7 @@ def test_the_precision_that_is_asked_for_is_taken_and_kept_apart(
     assert reduced["ensemble"]["arithmetic"] == {"precision": "bf16", "compiled": False}
     for found, wanted in zip(reduced["calibration"], (exact["calibration"][n] for n in (0, 2, 3, 5)), strict=True):
         assert found["brier_score"] == pytest.approx(wanted["brier_score"], abs=0.01)
-    assert read_ensemble(run.below("predictions"), FILES[0]) != Ensemble.from_dict(exact["ensemble"])
+    assert read_ensemble(run.below("predictions"), FILES[0]) != EvaluatedEnsemble.from_dict(exact["ensemble"])
 
 
 def test_the_cost_line_counts_what_is_left(finished_run: Path) -> None:
