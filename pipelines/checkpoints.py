@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import safetensors.torch
@@ -43,6 +44,8 @@ class Checkpoints:
 
     def __enter__(self) -> "Checkpoints":
         if self._writes:
+            if self._folder.is_local:
+                Path(self._folder.path()).mkdir(parents=True, exist_ok=True)
             self._folder.remove_partial_files("")
         return self
 
@@ -109,6 +112,9 @@ class Checkpoints:
     def _write(self, checkpoint: Checkpoint) -> None:
         metadata = {PROGRESS: json.dumps(checkpoint.progress)}
         data = safetensors.torch.save(checkpoint.tensors, metadata)
+        # Written beside the work, it must not make a run directory anew that has vanished meanwhile.
+        if self._folder.is_local and not Path(self._folder.path()).is_dir():
+            raise FileNotFoundError(f"the folder {self._folder} has vanished")
         written = f"{checkpoint.step:010d}.{_digest(data)}{SUFFIX}"
         self._folder.write(written, data)
         # One of a later step is one that could not be read, and takes nobody's place.

@@ -1,5 +1,6 @@
 """Checkpoints: the newest whole one is found, whatever happened to the others."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,15 @@ def test_training_may_go_on_while_it_is_written(tmp_path: Path) -> None:
     checkpoint, _ = newest(tmp_path)
     assert checkpoint is not None
     assert checkpoint.tensors["w"].abs().max() == 0
+
+
+def test_a_folder_that_vanishes_is_not_made_anew(tmp_path: Path) -> None:
+    with Checkpoints(Storage.at(str(tmp_path / "run/checkpoints")), 2) as checkpoints:
+        shutil.rmtree(tmp_path / "run")
+        checkpoints.save(Checkpoint(1, {"w": torch.zeros(1)}, {}))
+        with pytest.raises(FileNotFoundError, match="run/checkpoints has vanished"):
+            checkpoints.wait()
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_checkpoint_that_could_not_be_written_is_an_error_at_the_next(tmp_path: Path) -> None:
