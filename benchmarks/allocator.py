@@ -10,7 +10,7 @@ import tyro
 
 from benchmarks.measure import Contender, Round, print_circumstances, print_rates, race
 from googlenet import GoogLeNet
-from pipelines.allocator import KEEP_FREED_MEMORY
+from pipelines.job.worker_process import KEEP_FREED_MEMORY
 
 
 @dataclass(frozen=True)

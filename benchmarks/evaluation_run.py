@@ -14,12 +14,12 @@ from googlenet.layers import Variant
 from googlenet.preprocessing import CAFFE_PREPROCESSING
 from googlenet.randomness import torch_generator
 from googlenet.weights import to_safetensors
-from pipelines.image_sources import images_to_name
-from pipelines.predictions import EvaluatedEnsemble, read_cost
-from pipelines.prepare_dataset import prepare_for_evaluation
-from pipelines.run_directory import ReplicaFiles, replica_name
-from pipelines.sharded_prediction import IMAGES_PER_SHARD, PredictionJob, Predictors, missing_shards, predict
-from pipelines.storage import Storage
+from pipelines.data.prepare import prepare_for_evaluation
+from pipelines.data.sources import images_to_name
+from pipelines.evaluation.sharded_prediction import IMAGES_PER_SHARD, PredictionJob, Predictors, missing_shards, predict
+from pipelines.run.directory import ReplicaFiles, replica_name
+from pipelines.run.predictions import EvaluatedEnsemble, read_cost
+from pipelines.run.storage import Storage
 
 
 def untrained_replica(width: float, classes: int, variant: Variant) -> GoogLeNet:

@@ -23,8 +23,8 @@ from benchmarks.evaluation_run import make_job, predict_all, untrained_replica
 from benchmarks.measure import print_circumstances
 from benchmarks.photographs import photographs
 from googlenet.arithmetic import Arithmetic
-from pipelines.ray_session import connected
-from pipelines.sharded_prediction import Predictors
+from pipelines.evaluation.sharded_prediction import Predictors
+from pipelines.job.ray_session import connected
 
 LEAST_IMAGES = 1024
 

@@ -26,9 +26,9 @@ from googlenet.predictor import Predictor, Replica
 from googlenet.preprocessing import CAFFE_PREPROCESSING
 from googlenet.scaled_image import ScaledImage
 from googlenet.views import cut_views
-from pipelines.allocator import KEEP_FREED_MEMORY
-from pipelines.ray_session import connected
-from pipelines.sharded_prediction import Predictors
+from pipelines.evaluation.sharded_prediction import Predictors
+from pipelines.job.ray_session import connected
+from pipelines.job.worker_process import KEEP_FREED_MEMORY
 
 
 @dataclass(frozen=True)

@@ -25,11 +25,12 @@ from PIL import Image
 from benchmarks.measure import print_circumstances
 from googlenet.arithmetic import Arithmetic
 from googlenet.records import ROW_GROUP_IMAGES, SCHEMA
-from pipelines.dataset import MANIFEST, Manifest, Shard, Split
-from pipelines.predictions import Cost, EvaluatedEnsemble, Predicted, file_name, write_predictions
-from pipelines.report import write_report
-from pipelines.sharded_prediction import IMAGES_PER_SHARD
-from pipelines.storage import Storage
+from pipelines.evaluation.sharded_prediction import IMAGES_PER_SHARD
+from pipelines.report.write import write_report
+from pipelines.run.dataset import Manifest, Shard, Split
+from pipelines.run.directory import MANIFEST
+from pipelines.run.predictions import Cost, EvaluatedEnsemble, Predicted, file_name, write_predictions
+from pipelines.run.storage import Storage
 
 
 def grey_jpeg() -> bytes:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from pipelines.embedded_dataset import generate, image_ids
+from pipelines.data.embedded_dataset import generate, image_ids
 
 SUFFIXES = {".jpg", ".jpeg", ".png"}
 

@@ -29,7 +29,7 @@ from googlenet.predictor import Predictor, Replica
 from googlenet.preprocessing import CAFFE_PREPROCESSING
 from googlenet.randomness import torch_generator
 from googlenet.scaled_image import ScaledImage
-from pipelines.allocator import KEEP_FREED_MEMORY
+from pipelines.job.worker_process import KEEP_FREED_MEMORY
 
 VIEWS = 144
 MATRIX = 4096

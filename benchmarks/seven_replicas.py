@@ -20,18 +20,17 @@ import tyro
 
 from benchmarks.measure import print_circumstances
 from googlenet.arithmetic import FP32
-from pipelines.allocator import KEEP_FREED_MEMORY
-from pipelines.dataset import MANIFEST
-from pipelines.prepare_dataset import find_images, prepare
-from pipelines.ray_session import connected
-from pipelines.recipe import Recipe
-from pipelines.recipes import load_recipe
-from pipelines.replica_scheduler import train_replicas
-from pipelines.replica_task import ReplicaTask
-from pipelines.replica_training import train_replica
-from pipelines.resources import Resources
-from pipelines.run_directory import ReplicaFiles, claim, read_recipe
-from pipelines.storage import Storage
+from pipelines.data.prepare import find_images, prepare
+from pipelines.job.ray_session import connected
+from pipelines.job.worker_process import KEEP_FREED_MEMORY
+from pipelines.run.directory import MANIFEST, ReplicaFiles, claim, read_recipe
+from pipelines.run.named_recipes import load_recipe
+from pipelines.run.recipe import Recipe
+from pipelines.run.storage import Storage
+from pipelines.training.replica import train_replica
+from pipelines.training.resources import Resources
+from pipelines.training.scheduler import train_replicas
+from pipelines.training.task import ReplicaTask
 
 
 @dataclass(frozen=True)

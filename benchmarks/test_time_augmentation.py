@@ -27,7 +27,7 @@ from googlenet.crops import scales_px
 from googlenet.predictor import Predictor, Replica
 from googlenet.preprocessing import CAFFE_PREPROCESSING
 from googlenet.scaled_image import ScaledImage
-from pipelines.allocator import KEEP_FREED_MEMORY
+from pipelines.job.worker_process import KEEP_FREED_MEMORY
 
 VIEWS = 10
 Probabilities = npt.NDArray[np.float32]

@@ -16,13 +16,13 @@ import tyro
 
 from benchmarks.measure import print_circumstances
 from googlenet.arithmetic import FP32
-from pipelines.prepare_dataset import find_images, prepare
-from pipelines.ray_session import connected
-from pipelines.recipes import demo
-from pipelines.replica_scheduler import train_replicas
-from pipelines.resources import Resources
-from pipelines.run_directory import ReplicaFiles, claim
-from pipelines.storage import Storage
+from pipelines.data.prepare import find_images, prepare
+from pipelines.job.ray_session import connected
+from pipelines.run.directory import ReplicaFiles, claim
+from pipelines.run.named_recipes import demo
+from pipelines.run.storage import Storage
+from pipelines.training.resources import Resources
+from pipelines.training.scheduler import train_replicas
 
 
 @dataclass(frozen=True)

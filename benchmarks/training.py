@@ -37,7 +37,7 @@ from googlenet.preprocessing import SCRATCH_PREPROCESSING
 from googlenet.randomness import torch_generator
 from googlenet.records import SCHEMA, WRITE_OPTIONS, Records
 from googlenet.training_batches import Batch, TrainingSamples, training_batches
-from pipelines.allocator import KEEP_FREED_MEMORY
+from pipelines.job.worker_process import KEEP_FREED_MEMORY
 
 CLASSES = 1000
 REFERENCE = "torchvision's reference loop"

@@ -28,11 +28,10 @@ from scipy import stats
 from benchmarks.measure import print_circumstances
 from googlenet.crops import CROP_POLICIES
 from googlenet.metrics import CONFIDENCE_PERCENT, bootstrap_interval
-from pipelines.predictions import file_name, read_ensemble, read_predictions
-from pipelines.recipes import load_recipe
-from pipelines.report import REPORT_JSON
-from pipelines.run_directory import PREDICTIONS
-from pipelines.storage import Storage
+from pipelines.run.directory import PREDICTIONS, REPORT_JSON
+from pipelines.run.named_recipes import load_recipe
+from pipelines.run.predictions import file_name, read_ensemble, read_predictions
+from pipelines.run.storage import Storage
 
 ROOT = Path(__file__).parents[1]
 LONG_REPLICAS = 2

@@ -12,12 +12,12 @@ import torch
 from benchmarks.measure import environment
 from googlenet.predictor import Predictor
 from googlenet.scaled_image import ScaledImage
-from pipelines.allocator import KEEP_FREED_MEMORY
-from pipelines.dataset import open_records, read_manifest
-from pipelines.predictions import EvaluatedEnsemble, file_name, read_ensemble, read_predictions
-from pipelines.run_directory import PREDICTIONS, ReplicaFiles, replica_number
-from pipelines.sharded_prediction import load_replicas
-from pipelines.storage import Storage
+from pipelines.evaluation.sharded_prediction import load_replicas
+from pipelines.job.worker_process import KEEP_FREED_MEMORY
+from pipelines.run.dataset import open_records, read_manifest
+from pipelines.run.directory import PREDICTIONS, ReplicaFiles, replica_number
+from pipelines.run.predictions import EvaluatedEnsemble, file_name, read_ensemble, read_predictions
+from pipelines.run.storage import Storage
 
 # Two images of 144 views at 224 px take a core seconds for each replica; small enough that no process waits long.
 IMAGES_AT_ONCE = 2

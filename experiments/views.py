@@ -21,7 +21,7 @@ from experiments.view_probabilities import ViewProbabilities, view_probabilities
 from googlenet.crops import CROP_POLICIES, Policy, views_of
 from googlenet.metrics import bootstrap_interval
 from googlenet.randomness import numpy_generator
-from pipelines.storage import Storage
+from pipelines.run.storage import Storage
 
 SHOWN_VIEWS = (1, 2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 96, 144)
 FIRST_VIEWS = 6

@@ -13,13 +13,12 @@ from typing import Annotated
 
 import tyro
 
-from pipelines.command_line import parse, run_command
-from pipelines.comparison import Finished, comparison, read_finished
-from pipelines.console import say
 from pipelines.errors import UserError
-from pipelines.report import REPORT_JSON
-from pipelines.run_directory import RUN
-from pipelines.storage import Storage
+from pipelines.job.command_line import parse, run_command
+from pipelines.job.console import say
+from pipelines.report.comparison import Finished, comparison, read_finished
+from pipelines.run.directory import REPORT_JSON, RUN
+from pipelines.run.storage import Storage
 from pipelines.tracking.fetch import PREFIX, fetch_run
 from pipelines.tracking.store import tracking_uri_of_runs
 

@@ -9,9 +9,3 @@ class UserError(ValueError):
     """
 
     exit_code = 2
-
-
-class RunInUseError(UserError):
-    """Another job holds the run directory; once that has ended, the same command works."""
-
-    exit_code = 75

@@ -19,22 +19,21 @@ from typing import Any
 
 from googlenet.crops import CROP_POLICIES, scales_px
 from googlenet.weights import StoredNetwork, WeightsError, to_safetensors
-from pipelines.command_line import parse, run_command
-from pipelines.console import say
-from pipelines.dataset import read_manifest
+from pipelines.data.prepare import BadImages, prepare_for_evaluation
+from pipelines.data.sources import Images, absolute_data, images_to_evaluate, images_to_name
 from pipelines.errors import UserError
-from pipelines.evaluation import Settings, evaluate, evaluate_run, replicas_to_evaluate
-from pipelines.image_sources import Images, absolute_data, images_to_evaluate, images_to_name
-from pipelines.initial_weights import read_file
-from pipelines.predictions import sorted_policies
-from pipelines.preflight import PrecisionChoice
-from pipelines.prepare_dataset import BadImages, prepare_for_evaluation
-from pipelines.ray_session import connected, native_errors_in
-from pipelines.recipe import Recipe, check_policies
-from pipelines.report import REPORT_PAGE
-from pipelines.run_directory import ReplicaFiles, claim, read_recipe
-from pipelines.run_lock import only_job_on
-from pipelines.storage import Storage
+from pipelines.evaluation.evaluate import Settings, evaluate, evaluate_run, replicas_to_evaluate
+from pipelines.evaluation.preflight import PrecisionChoice
+from pipelines.job.command_line import parse, run_command
+from pipelines.job.console import say
+from pipelines.job.ray_session import connected, native_errors_in
+from pipelines.run.dataset import read_manifest
+from pipelines.run.directory import REPORT_PAGE, ReplicaFiles, claim, read_recipe
+from pipelines.run.lock import only_job_on
+from pipelines.run.predictions import sorted_policies
+from pipelines.run.recipe import Recipe, check_policies
+from pipelines.run.storage import Storage
+from pipelines.run.weights import read_file
 
 DEFAULT_CROP_PX = 224
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from pipelines.command_line import parse, run_command
-from pipelines.console import say
 from pipelines.errors import UserError
-from pipelines.run_directory import ReplicaFiles, finished_replicas, read_recipe
-from pipelines.storage import Storage
-from pipelines.weight_storage import read_replica
+from pipelines.job.command_line import parse, run_command
+from pipelines.job.console import say
+from pipelines.run.directory import ReplicaFiles, finished_replicas, read_recipe
+from pipelines.run.storage import Storage
+from pipelines.run.weights import read_replica
 
 # Opset 18 has antialiased resizing and group normalisation; the network needs neither, runtimes of 2023 know it.
 OPSET = 18

@@ -10,14 +10,15 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.command_line import parse, run_command
-from pipelines.console import say
-from pipelines.errors import RunInUseError, UserError
-from pipelines.replay_to_mlflow import replay
-from pipelines.run_directory import RUN
-from pipelines.run_lock import STORE_FAILURES
-from pipelines.storage import Storage
+from pipelines.errors import UserError
+from pipelines.job.command_line import parse, run_command
+from pipelines.job.console import say
+from pipelines.run.directory import RUN
+from pipelines.run.lock import RunInUseError
+from pipelines.run.storage import Storage
+from pipelines.run.storage_failures import STORE_FAILURES
 from pipelines.tracking.publish import Publication
+from pipelines.tracking.replay import replay
 from pipelines.tracking.store import SQLITE, checked, directories_at_work, page_of_experiment, tracking_uri_for
 
 ENVIRONMENT = {

@@ -14,36 +14,34 @@ from typing import Annotated
 
 import tyro
 
-from pipelines.command_line import parse, run_command
-from pipelines.console import duration, say
-from pipelines.dataset import Manifest, read_manifest
+from pipelines.data.listing import Listing
+from pipelines.data.prepare import BadImages, find_images, prepare
+from pipelines.data.shards import Source
+from pipelines.data.sources import absolute_data
 from pipelines.errors import UserError
-from pipelines.evaluation import evaluate_run
-from pipelines.image_listing import Listing
-from pipelines.image_shards import Source
-from pipelines.image_sources import absolute_data
-from pipelines.initial_weights import check_initial_weights, keep_initial_weights
-from pipelines.job_log import JobLog
-from pipelines.plan import Counts, placement_line, plan_lines
-from pipelines.prepare_dataset import BadImages, find_images, prepare
-from pipelines.ray_session import connected, native_errors_in
-from pipelines.recipe import Recipe, recipe_from_dict
-from pipelines.recipes import load_recipe
-from pipelines.replica_scheduler import ReplicaFailure, train_replicas
-from pipelines.report import REPORT_PAGE
-from pipelines.resources import Resources
-from pipelines.run_directory import RUN, SYSTEM, claim
-from pipelines.run_lock import only_job_on
-from pipelines.sharded_prediction import Predictors
-from pipelines.storage import Storage
-from pipelines.system_log import system_log
-from pipelines.tracking.champion import ChampionRule
+from pipelines.evaluation.evaluate import evaluate_run
+from pipelines.evaluation.sharded_prediction import Predictors
+from pipelines.job.command_line import parse, run_command
+from pipelines.job.console import duration, say
+from pipelines.job.log import JobLog
+from pipelines.job.ray_session import connected, native_errors_in
+from pipelines.job.system_log import system_log
+from pipelines.run.dataset import Manifest, read_manifest
+from pipelines.run.directory import REPORT_PAGE, RUN, SYSTEM, claim
+from pipelines.run.lock import only_job_on
+from pipelines.run.named_recipes import load_recipe
+from pipelines.run.recipe import Recipe, recipe_from_dict
+from pipelines.run.storage import Storage
 from pipelines.tracking.fetch import PREFIX as RUN_IN_MLFLOW
 from pipelines.tracking.fetch import differences_from, fetch_recipe
 from pipelines.tracking.follower import Tracker
-from pipelines.tracking.publish import ModelsToLog, Publication, publish
+from pipelines.tracking.publish import ChampionRule, ModelsToLog, Publication, publish
 from pipelines.tracking.store import how_to_open, tracking_uri_for, tracking_uri_of_runs
-from pipelines.training_preflight import training_arithmetic, training_line
+from pipelines.training.network import check_initial_weights, keep_initial_weights
+from pipelines.training.plan import Counts, placement_line, plan_lines
+from pipelines.training.resources import Resources
+from pipelines.training.scheduler import ReplicaFailure, train_replicas
+from pipelines.training.trial import training_arithmetic, training_line
 
 INCOMPLETE_EXIT_CODE = 1
 

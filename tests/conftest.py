@@ -11,8 +11,8 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
-from pipelines.recipe import Recipe
-from pipelines.recipes import demo
+from pipelines.run.named_recipes import demo
+from pipelines.run.recipe import Recipe
 from tests.servers import s3_server
 
 CLUSTER_CPUS = 2
@@ -47,7 +47,7 @@ def object_store() -> Iterator[str]:
 def ray_cluster(object_store: str) -> Iterator[str]:
     """The address of a running cluster; in-process calls use it, and so do commands that find it in RAY_ADDRESS."""
     os.environ["RAY_AUTH_MODE"] = "disabled"
-    from pipelines.ray_session import connected
+    from pipelines.job.ray_session import connected
 
     os.environ.pop("RAY_ADDRESS", None)
     with connected(num_cpus=CLUSTER_CPUS):

@@ -41,10 +41,10 @@ def mutants() -> list[Mutant]:
     sampling = ("googlenet/augment.py", "googlenet/test_augment.py")
     batches = ("googlenet/training_batches.py", "googlenet/test_training_batches.py")
     loop, optim = ("googlenet/loop.py", "googlenet/test_loop.py"), ("googlenet/optim.py", "googlenet/test_loop.py")
-    resume = ("pipelines/replica_training.py", "pipelines/test_replica_training.py")
-    checkpoints = ("pipelines/checkpoints.py", "pipelines/test_checkpoints.py")
-    ledger = ("pipelines/sharded_prediction.py", "pipelines/test_evaluation.py")
-    tally = ("pipelines/report_tally.py", "pipelines/test_report.py")
+    resume = ("pipelines/training/replica.py", "pipelines/test_replica_training.py")
+    checkpoints = ("pipelines/training/checkpoints.py", "pipelines/test_checkpoints.py")
+    ledger = ("pipelines/evaluation/sharded_prediction.py", "pipelines/test_evaluation.py")
+    tally = ("pipelines/report/tally.py", "pipelines/test_report.py")
     found = [
         ("crops: the scales are the paper's four", crops, "9 * seventh", "10 * seventh"),
         ("crops: the middle square is in the middle", crops, "slack // 2", "slack // 3"),
@@ -144,7 +144,7 @@ def mutants() -> list[Mutant]:
         ("ledger: all views of all replicas were seen", tally, "views !=", "views >"),
         (
             "files: a file appears whole",
-            ("pipelines/storage.py", "pipelines/test_storage.py"),
+            ("pipelines/run/storage.py", "pipelines/test_storage.py"),
             'f"{target}{PARTIAL}{uuid.uuid4().hex[:8]}"',
             "target",
         ),

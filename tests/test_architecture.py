@@ -1,6 +1,7 @@
 """The layers import one way only, and nothing happens when a module is imported."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SCIENCE = sorted((ROOT / "googlenet").rglob("*.py"))
 MODULES = SCIENCE + sorted((ROOT / "pipelines").rglob("*.py"))
+WINGS = sorted(path.parent for path in ROOT.glob("pipelines/*/__init__.py"))
 BENCHMARKS = sorted((ROOT / "benchmarks").rglob("*.py")) + sorted((ROOT / "experiments").rglob("*.py"))
 
 
@@ -74,12 +76,22 @@ def test_a_module_only_defines(path: Path) -> None:
 
 def test_the_readmes_layout_names_every_module() -> None:
     readme = (ROOT / "README.md").read_text()
-    shown = [path for path in MODULES + BENCHMARKS if path.name != "__init__.py"]
+    shown = [path for path in MODULES + BENCHMARKS if path.name != "__init__.py" and path.parent not in WINGS]
     missing = [str(path.relative_to(ROOT)) for path in shown if path.name not in readme]
     assert not missing
 
 
-@pytest.mark.parametrize("module", ["pipelines.sharded_prediction", "pipelines.image_shards", "googlenet.scaled_image"])
+@pytest.mark.parametrize("wing", WINGS, ids=lambda wing: wing.name)
+def test_a_wings_docstring_names_each_of_its_modules_and_nothing_else(wing: Path) -> None:
+    plan = ast.get_docstring(ast.parse((wing / "__init__.py").read_text())) or ""
+    named = re.findall(r"^- ``(\w+)``: \w", plan, re.MULTILINE)
+    assert sorted(named) == sorted(path.stem for path in wing.glob("*.py") if path.stem != "__init__")
+    assert f"{wing.name}/" in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "module", ["pipelines.evaluation.sharded_prediction", "pipelines.data.shards", "googlenet.scaled_image"]
+)
 def test_what_only_reads_and_scales_images_does_without_pytorch(module: str) -> None:
     """It is imported by the processes that feed the predictors: two seconds and 200 MB each."""
     code = f"import sys, {module}; print('torch' in sys.modules)"

@@ -15,8 +15,8 @@ from scipy import stats
 from experiments.ensembles import QUESTIONS, Answers, Arguments, options_of, over_images, over_seeds, student_interval
 from experiments.view_order import errors_along, greedy_order, held_out_errors
 from experiments.view_probabilities import view_probabilities
-from pipelines.recipe import Recipe
-from pipelines.storage import Storage
+from pipelines.run.recipe import Recipe
+from pipelines.run.storage import Storage
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.timeout(300)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from pipelines.recipes import load_recipe
+from pipelines.run.named_recipes import load_recipe
 from tests.googlenet.test_foreign_weights import caffe_arrays, npz
 from tests.pipelines.test_image_archives import write_imagenet
 from tests.servers import free_port, wait_for

@@ -7,8 +7,8 @@ measured, so that one which did arrive, though its sender never learned so, is k
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from pipelines.run_directory import ReplicaFiles, lines_after, read_metrics, read_steps
-from pipelines.storage import Storage
+from pipelines.run.directory import ReplicaFiles, lines_after, read_metrics, read_steps
+from pipelines.run.storage import Storage
 from pipelines.tracking.store import RunsOf
 
 METRICS_PER_CALL = 1000

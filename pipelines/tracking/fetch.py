@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipelines.circumstances import circumstances
 from pipelines.errors import UserError
-from pipelines.run_directory import JOBS, REPORT, differences
+from pipelines.job.circumstances import circumstances
+from pipelines.run.directory import JOBS, REPORT, differences
 from pipelines.tracking.follower import reason_of
 from pipelines.tracking.result import RECIPE_JSON
 from pipelines.tracking.store import ID_TAG, SQLITE, connect

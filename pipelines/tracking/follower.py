@@ -8,11 +8,11 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.dataset import Manifest
 from pipelines.errors import UserError
-from pipelines.recipe import Recipe
-from pipelines.run_directory import SYSTEM, finished_replicas
-from pipelines.storage import Storage
+from pipelines.run.dataset import Manifest
+from pipelines.run.directory import SYSTEM, finished_replicas
+from pipelines.run.recipe import Recipe
+from pipelines.run.storage import Storage
 
 FOLLOW_SECONDS = 5.0
 CLOSE_SECONDS = 60.0

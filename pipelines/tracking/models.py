@@ -11,11 +11,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pipelines.dataset import Manifest, open_records
-from pipelines.predictions import EvaluatedEnsemble
-from pipelines.report import REPORT_JSON
-from pipelines.run_directory import ReplicaFiles, replica_name, replica_number
-from pipelines.storage import Storage
+from pipelines.run.dataset import Manifest, open_records
+from pipelines.run.directory import REPORT_JSON, ReplicaFiles, replica_name, replica_number
+from pipelines.run.predictions import EvaluatedEnsemble
+from pipelines.run.storage import Storage
 from pipelines.tracking.store import RunsOf
 
 MODEL = "googlenet-ensemble"

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pipelines.report_text import headline, headline_markdown
+from pipelines.report.text import headline, headline_markdown
 
 # MLflow cuts a tag after so many characters.
 MAX_CHARACTERS = 8000

@@ -6,13 +6,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pipelines.dataset import Manifest
-from pipelines.job_log import read_jobs, stage_seconds
-from pipelines.outcomes import cell_name
-from pipelines.recipe import Recipe
-from pipelines.report import COST_JSON, REPORT_JSON
-from pipelines.run_directory import JOBS, REPORT, ReplicaFiles, read_metrics
-from pipelines.storage import Storage, short_name
+from pipelines.job.log import read_jobs, stage_seconds
+from pipelines.report.outcomes import cell_name
+from pipelines.run.dataset import Manifest
+from pipelines.run.directory import COST_JSON, JOBS, REPORT, REPORT_JSON, ReplicaFiles, read_metrics
+from pipelines.run.recipe import Recipe
+from pipelines.run.storage import Storage, short_name
 from pipelines.tracking.notes import child_note, parent_note
 from pipelines.tracking.store import RunsOf
 

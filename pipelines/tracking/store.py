@@ -8,9 +8,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pipelines.errors import UserError
-from pipelines.recipe import Recipe
-from pipelines.run_directory import replica_name, run_id
-from pipelines.storage import Storage, short_name
+from pipelines.run.directory import replica_name, run_id
+from pipelines.run.recipe import Recipe
+from pipelines.run.storage import Storage, short_name
 
 EXPERIMENT = "googlenet-ensemble"
 EXPERIMENT_TAGS = {

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import pytest
 from mlflow import MlflowClient
 
-from pipelines.storage import Storage
+from pipelines.run.storage import Storage
 from pipelines.tracking.store import tracking_uri_for
 from tests.servers import free_port, wait_for
 

@@ -24,8 +24,8 @@ import boto3
 import pytest
 import yaml
 
-from pipelines.predictions import read_cost
-from pipelines.storage import Storage
+from pipelines.run.predictions import read_cost
+from pipelines.run.storage import Storage
 from tests.multihost.hosts import OUTSIDE, Host, hosts, missing
 from tests.servers import BIN, free_port, s3_server, with_tools
 

@@ -16,11 +16,11 @@ from pathlib import Path
 from ray.cluster_utils import Cluster
 
 from googlenet.arithmetic import FP32
-from pipelines.ray_session import connected
-from pipelines.replica_scheduler import train_replicas
-from pipelines.resources import Resources
-from pipelines.run_directory import read_recipe
-from pipelines.storage import Storage
+from pipelines.job.ray_session import connected
+from pipelines.run.directory import read_recipe
+from pipelines.run.storage import Storage
+from pipelines.training.resources import Resources
+from pipelines.training.scheduler import train_replicas
 
 NODE = {"num_cpus": 1, "resources": {"accelerator": 1}, "object_store_memory": 100_000_000}
 RESOURCES = Resources(custom={"accelerator": 1}, checkpoint_minutes=1e-6)

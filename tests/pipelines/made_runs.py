@@ -10,9 +10,10 @@ from PIL import Image
 
 from googlenet.arithmetic import FP32
 from googlenet.records import SCHEMA
-from pipelines.dataset import MANIFEST, Manifest, Shard, Split
-from pipelines.predictions import Cost, EvaluatedEnsemble, Predicted, file_name, write_predictions
-from pipelines.storage import Storage
+from pipelines.run.dataset import Manifest, Shard, Split
+from pipelines.run.directory import MANIFEST
+from pipelines.run.predictions import Cost, EvaluatedEnsemble, Predicted, file_name, write_predictions
+from pipelines.run.storage import Storage
 
 CLASSES = tuple("abcdefg")
 ENSEMBLE = EvaluatedEnsemble(("replica_0", "replica_1"), ("x", "y"), (1, 10, 144), 84, CLASSES, "digest", FP32)

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipelines.checkpoints import Checkpoint, Checkpoints
-from pipelines.storage import Storage
+from pipelines.run.storage import Storage
+from pipelines.training.checkpoints import Checkpoint, Checkpoints
 
 
 def save(folder: Path, *steps: int, keep: int = 2) -> None:

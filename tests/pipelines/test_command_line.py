@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.recipe import Recipe, recipe_from_dict
+from pipelines.run.recipe import Recipe, recipe_from_dict
 
 ROOT = Path(__file__).parents[2]
 
@@ -71,9 +71,8 @@ def test_a_wrong_word_ends_the_command_with_a_short_message(
 
 
 def test_a_reader_that_has_seen_enough_ends_the_command_quietly() -> None:
-    program = (
-        "from pipelines.command_line import run_command; run_command(lambda: [print(n) for n in range(10**6)] and 0)"
-    )
+    work = "[print(n) for n in range(10**6)] and 0"
+    program = f"from pipelines.job.command_line import run_command; run_command(lambda: {work})"
     pipe = f"set -o pipefail; '{sys.executable}' -c '{program}' | head -1"
     ended = subprocess.run(["bash", "-c", pipe], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert (ended.returncode, ended.stdout, ended.stderr) == (141, "0\n", "")

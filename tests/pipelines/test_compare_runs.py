@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from pipelines.comparison import comparison, read_finished
 from pipelines.errors import UserError
-from pipelines.recipe import Recipe
-from pipelines.report import write_report
-from pipelines.run_directory import claim
-from pipelines.storage import Storage
+from pipelines.report.comparison import comparison, read_finished
+from pipelines.report.write import write_report
+from pipelines.run.directory import claim
+from pipelines.run.recipe import Recipe
+from pipelines.run.storage import Storage
 from tests.pipelines.made_runs import ENSEMBLE, LABELS, answers, made_run, predict_as
 
 ROOT = Path(__file__).parents[2]

@@ -5,7 +5,7 @@ from collections import Counter
 
 from PIL import Image
 
-from pipelines.embedded_dataset import CLASSES, IMAGES_PER_CLASS, _digits, generate, image_ids
+from pipelines.data.embedded_dataset import CLASSES, IMAGES_PER_CLASS, _digits, generate, image_ids
 
 
 def test_a_sample_is_a_function_of_its_id_and_the_seed() -> None:

@@ -14,13 +14,13 @@ from PIL import Image
 from googlenet import GoogLeNet, load_weights
 from googlenet.preprocessing import SCRATCH_PREPROCESSING
 from googlenet.weights import to_safetensors
+from pipelines.data.sources import images_to_evaluate
 from pipelines.errors import UserError
 from pipelines.evaluate_ensemble import Arguments, evaluate_elsewhere, evaluate_weights
-from pipelines.evaluation import evaluate_run
-from pipelines.image_sources import images_to_evaluate
-from pipelines.recipe import Recipe
-from pipelines.sharded_prediction import Predictors
-from pipelines.storage import Storage
+from pipelines.evaluation.evaluate import evaluate_run
+from pipelines.evaluation.sharded_prediction import Predictors
+from pipelines.run.recipe import Recipe
+from pipelines.run.storage import Storage
 
 pytestmark = pytest.mark.timeout(200)
 CLASSES = ["unseen_a", "class_2", "class_0", "unseen_b", "class_1", "unseen_c"]

@@ -15,17 +15,17 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-import pipelines.preflight
+import pipelines.evaluation.preflight
 from googlenet.arithmetic import FP32, Arithmetic
-from pipelines.dataset import read_manifest
 from pipelines.errors import UserError
 from pipelines.evaluate_ensemble import Arguments, evaluate_elsewhere
-from pipelines.evaluation import Settings, evaluate
-from pipelines.predictions import EvaluatedEnsemble, read_ensemble
-from pipelines.preflight import Preflight, cost_line, decide
-from pipelines.recipe import Recipe
-from pipelines.sharded_prediction import PredictionJob, Predictors, missing_shards, predict
-from pipelines.storage import Storage
+from pipelines.evaluation.evaluate import Settings, evaluate
+from pipelines.evaluation.preflight import Preflight, cost_line, decide
+from pipelines.evaluation.sharded_prediction import PredictionJob, Predictors, missing_shards, predict
+from pipelines.run.dataset import read_manifest
+from pipelines.run.predictions import EvaluatedEnsemble, read_ensemble
+from pipelines.run.recipe import Recipe
+from pipelines.run.storage import Storage
 from tests.servers import ray_processes
 
 pytestmark = pytest.mark.timeout(300)
@@ -124,17 +124,17 @@ def test_little_work_is_done_in_fp32_without_a_trial(ray_cluster: str, finished_
 @pytest.fixture
 def long_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every work counts as long, every processor as one with bfloat16, and there is no compiler."""
-    monkeypatch.setattr(pipelines.preflight, "SMALL_WORK_FLOPS", {"cpu": 0.0})
-    monkeypatch.setattr(pipelines.preflight, "profits_from_bf16", lambda _device: True)
-    monkeypatch.setattr(pipelines.preflight, "can_compile", lambda _device: False)
+    monkeypatch.setattr(pipelines.evaluation.preflight, "SMALL_WORK_FLOPS", {"cpu": 0.0})
+    monkeypatch.setattr(pipelines.evaluation.preflight, "profits_from_bf16", lambda _device: True)
+    monkeypatch.setattr(pipelines.evaluation.preflight, "can_compile", lambda _device: False)
 
 
 def test_bf16_that_answers_like_fp32_is_taken_with_its_measure(
     evaluated: Path, long_work: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Networks this narrow and hardly trained are not asked to be within the bounds that users get.
-    monkeypatch.setattr(pipelines.preflight, "LARGEST_DIFFERENCE", 0.5)
-    monkeypatch.setattr(pipelines.preflight, "LEAST_AGREEMENT_PERCENT", 80.0)
+    monkeypatch.setattr(pipelines.evaluation.preflight, "LARGEST_DIFFERENCE", 0.5)
+    monkeypatch.setattr(pipelines.evaluation.preflight, "LEAST_AGREEMENT_PERCENT", 80.0)
     found = decide(job_of(evaluated), "auto")
     assert found.arithmetic == Arithmetic("bf16")
     assert found.compared == 16 * 3
@@ -147,7 +147,7 @@ def test_bf16_that_answers_like_fp32_is_taken_with_its_measure(
 def test_bf16_that_differs_is_refused_with_its_measure(
     evaluated: Path, long_work: None, monkeypatch: pytest.MonkeyPatch, bound: str, value: float
 ) -> None:
-    monkeypatch.setattr(pipelines.preflight, bound, value)
+    monkeypatch.setattr(pipelines.evaluation.preflight, bound, value)
     found = decide(job_of(evaluated), "auto")
     assert found.arithmetic == FP32
     assert "bf16 refused: " in found.reason
@@ -157,7 +157,7 @@ def test_bf16_that_differs_is_refused_with_its_measure(
 def test_a_processor_without_bf16_stays_with_fp32(
     evaluated: Path, long_work: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipelines.preflight, "profits_from_bf16", lambda _device: False)
+    monkeypatch.setattr(pipelines.evaluation.preflight, "profits_from_bf16", lambda _device: False)
     found = decide(job_of(evaluated), "auto")
     assert (found.arithmetic, found.reason) == (
         FP32,

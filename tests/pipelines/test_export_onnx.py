@@ -9,7 +9,7 @@ import pytest
 from googlenet import load_weights
 from pipelines.errors import UserError
 from pipelines.export_onnx import export
-from pipelines.storage import Storage
+from pipelines.run.storage import Storage
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -14,10 +14,9 @@ import scipy.io
 from PIL import Image
 
 from googlenet.images import decode_rgb
+from pipelines.data.imagenet import DEVKIT, META, TRAIN, TRUTH, VAL
+from pipelines.data.sources import images_to_evaluate, images_to_train_on
 from pipelines.errors import UserError
-from pipelines.image_sources import images_to_evaluate, images_to_train_on
-from pipelines.imagenet_archives import TRAIN, VAL
-from pipelines.imagenet_labels import DEVKIT, META, TRUTH
 
 CLASSES = ("n01440764", "n01443537", "n02105855")
 # The kit numbers classes in an order of its own, not in that of their WordNet ids.

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.data.listing import Listing
+from pipelines.data.sources import images_to_evaluate, images_to_train_on
 from pipelines.errors import UserError
-from pipelines.image_listing import Listing
-from pipelines.image_sources import images_to_evaluate, images_to_train_on
-from pipelines.storage import Storage
+from pipelines.run.storage import Storage
 
 
 def make(root: Path, *names: str) -> Storage:

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipelines.recipe import Recipe
+from pipelines.run.recipe import Recipe
 from pipelines.train_ensemble import Arguments, run_job
 
 ROOT = Path(__file__).parents[2]
@@ -72,7 +72,7 @@ def test_an_interrupted_job_ends_at_once_and_goes_on_where_it_was(
 def test_what_to_do_now_is_said_once_even_where_a_library_raises_an_interrupt_of_its_own(by: str) -> None:
     program = f"""
 import os, signal
-from pipelines.command_line import run_command
+from pipelines.job.command_line import run_command
 def main():
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:

@@ -21,9 +21,9 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from pipelines.storage import Storage
-from pipelines.tracking.champion import choose_champion
+from pipelines.run.storage import Storage
 from pipelines.tracking.models import MODEL
+from pipelines.tracking.publish import choose_champion
 from pipelines.tracking.store import RunsOf, tracking_uri_for
 from tests.servers import free_port, wait_for, with_tools
 
@@ -238,8 +238,8 @@ class Registry:
     """Registered versions of given errors, in a store of their own."""
 
     def __init__(self, folder: Path) -> None:
-        from pipelines.recipe import Recipe
-        from pipelines.run_directory import claim
+        from pipelines.run.directory import claim
+        from pipelines.run.recipe import Recipe
 
         run = Storage.at(str(folder / "run"))
         claim(run, "recipe", Recipe(replicas=1).to_dict())

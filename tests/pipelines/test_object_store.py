@@ -16,14 +16,14 @@ from pathlib import Path
 import boto3
 import pytest
 
-from pipelines.dataset import read_manifest
 from pipelines.errors import UserError
-from pipelines.object_store import store_failure
-from pipelines.recipe import Recipe
-from pipelines.run_lock import LOCK, only_job_on
-from pipelines.shard_cache import folder
-from pipelines.storage import Storage
+from pipelines.run.dataset import read_manifest
+from pipelines.run.lock import LOCK, only_job_on
+from pipelines.run.object_store import store_failure
+from pipelines.run.recipe import Recipe
+from pipelines.run.storage import Storage
 from pipelines.train_ensemble import Arguments, run_job
+from pipelines.training.shard_cache import folder
 from tests.servers import Door, s3_server, with_tools
 
 ROOT = Path(__file__).parents[2]

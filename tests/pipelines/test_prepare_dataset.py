@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 from googlenet.records import RecordsError
-from pipelines.dataset import check_shards, image_ids, open_records, read_manifest
+from pipelines.data.prepare import prepare
 from pipelines.errors import UserError
-from pipelines.prepare_dataset import prepare
-from pipelines.recipe import Recipe
-from pipelines.storage import Storage
+from pipelines.run.dataset import check_shards, image_ids, open_records, read_manifest
+from pipelines.run.recipe import Recipe
+from pipelines.run.storage import Storage
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from pipelines import progress
-from pipelines.console import duration
-from pipelines.progress import EvaluationDisplay, ReplicaStatus, TrainingDisplay
+from pipelines.job import progress
+from pipelines.job.console import duration
+from pipelines.job.progress import EvaluationDisplay, ReplicaStatus, TrainingDisplay
 
 
 def console(terminal: bool) -> tuple[Console, io.StringIO]:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import UserError
-from pipelines.recipe import Recipe, recipe_from_dict
-from pipelines.recipes import RECIPES, load_recipe
-from pipelines.run_directory import differences
+from pipelines.run.directory import differences
+from pipelines.run.named_recipes import RECIPES, load_recipe
+from pipelines.run.recipe import Recipe, recipe_from_dict
 
 
 @pytest.mark.parametrize("name", RECIPES)

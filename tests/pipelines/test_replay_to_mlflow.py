@@ -16,13 +16,13 @@ import pytest
 from mlflow import MlflowClient
 
 from pipelines.errors import UserError
-from pipelines.recipe import Recipe
-from pipelines.replay_to_mlflow import replay
-from pipelines.report import write_report
+from pipelines.report.write import write_report
 from pipelines.review import bring_up_to_date, newest_run
-from pipelines.run_directory import claim
-from pipelines.storage import Storage
+from pipelines.run.directory import claim
+from pipelines.run.recipe import Recipe
+from pipelines.run.storage import Storage
 from pipelines.tracking.publish import Publication
+from pipelines.tracking.replay import replay
 from pipelines.tracking.store import connect, tracking_uri_for
 from tests.pipelines.made_runs import ENSEMBLE, made_run, predict
 

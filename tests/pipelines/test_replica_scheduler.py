@@ -12,14 +12,14 @@ import pytest
 import safetensors.torch
 import torch
 
-import pipelines.replica_scheduler
+import pipelines.training.scheduler
 from googlenet.arithmetic import FP32
-from pipelines.recipe import Recipe
-from pipelines.replica_scheduler import Tries, _Schedule, train_replicas
-from pipelines.replica_task import ReplicaTask
-from pipelines.replica_training import train_replica
-from pipelines.resources import Resources
-from pipelines.storage import Storage
+from pipelines.run.recipe import Recipe
+from pipelines.run.storage import Storage
+from pipelines.training.replica import train_replica
+from pipelines.training.resources import Resources
+from pipelines.training.scheduler import Tries, _Schedule, train_replicas
+from pipelines.training.task import ReplicaTask
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,7 +49,7 @@ def test_a_cluster_that_holds_nothing_for_a_while_is_told_of_once(
     run = Storage.at(str(tmp_path))
     grows = _Schedule(run, tiny_recipe, Resources(64, parallel_replicas=2), FP32, [])
     assert grows.unplaced() == []  # not yet
-    monkeypatch.setattr(pipelines.replica_scheduler, "UNPLACED_SECONDS", 0.0)
+    monkeypatch.setattr(pipelines.training.scheduler, "UNPLACED_SECONDS", 0.0)
     assert grows.unplaced() == ["warning: no node of the cluster holds a worker (64 CPU); waiting until one does"]
     assert grows.unplaced() == []
     assert _Schedule(run, tiny_recipe, Resources(), FP32, []).unplaced() == []

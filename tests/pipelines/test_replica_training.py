@@ -10,13 +10,13 @@ import pytest
 import safetensors.torch
 import torch
 
-import pipelines.replica_training
+import pipelines.training.replica
 from googlenet.arithmetic import Arithmetic, can_compile, compile_network
 from googlenet.loop import StepResult
-from pipelines.recipe import Recipe
-from pipelines.replica_task import ReplicaTask
-from pipelines.replica_training import train_replica
-from pipelines.storage import Storage
+from pipelines.run.recipe import Recipe
+from pipelines.run.storage import Storage
+from pipelines.training.replica import train_replica
+from pipelines.training.task import ReplicaTask
 
 pytestmark = pytest.mark.timeout(200)
 STEPS = 6  # 24 images in batches of 8, two epochs
@@ -28,7 +28,7 @@ class Killed(Exception):  # noqa: N818
 
 @pytest.fixture
 def dataset(finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(pipelines.replica_training, "use_own_cpus", lambda: None)
+    monkeypatch.setattr(pipelines.training.replica, "use_own_cpus", lambda: None)
     run = tmp_path / "run"
     shutil.copytree(finished_run / "dataset", run / "dataset")
     return run
@@ -40,7 +40,7 @@ def task(run: Path, recipe: Recipe, checkpoint_seconds: float) -> ReplicaTask:
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     taken = 0
-    step = pipelines.replica_training.train_step
+    step = pipelines.training.replica.train_step
 
     def one_step(*arguments: object) -> StepResult:
         nonlocal taken
@@ -49,7 +49,7 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
         taken += 1
         return step(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(pipelines.replica_training, "train_step", one_step)
+    monkeypatch.setattr(pipelines.training.replica, "train_step", one_step)
 
 
 @pytest.fixture
@@ -100,14 +100,14 @@ def test_a_replica_that_dies_in_its_validation_takes_no_step_again(
     dataset: Path, finished_run: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch, threads: None
 ) -> None:
     interrupt_after(monkeypatch, STEPS)  # in all
-    validate, survives = pipelines.replica_training.validation_errors, iter([False, True, False, True])
+    validate, survives = pipelines.training.replica.validation_errors, iter([False, True, False, True])
 
     def validation(*arguments: Any) -> dict[str, float]:
         if not next(survives):
             raise Killed
         return validate(*arguments)
 
-    monkeypatch.setattr(pipelines.replica_training, "validation_errors", validation)
+    monkeypatch.setattr(pipelines.training.replica, "validation_errors", validation)
     for _ in range(2):
         with pytest.raises(Killed):
             train_replica(task(dataset, tiny_recipe, float("inf")))
@@ -147,7 +147,7 @@ def test_a_compiled_replica_learns_what_another_does_and_is_resumed_exactly(
         compiled.append(network)
         return compile_network(network)
 
-    monkeypatch.setattr(pipelines.replica_training, "compile_network", compile_and_tell)
+    monkeypatch.setattr(pipelines.training.replica, "compile_network", compile_and_tell)
     fast = replace(task(dataset, recipe, float("inf")), arithmetic=Arithmetic(compiled=True))
     train_replica(fast)
     uninterrupted = weights.read_bytes()

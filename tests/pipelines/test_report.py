@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from pipelines.errors import UserError
-from pipelines.predictions import Cost, file_name, write_predictions
-from pipelines.report import write_report
-from pipelines.storage import Storage
+from pipelines.report.write import write_report
+from pipelines.run.predictions import Cost, file_name, write_predictions
+from pipelines.run.storage import Storage
 from tests.pipelines.made_runs import CLASSES, ENSEMBLE, IDS, LABELS, answers, made_run, predict, rows_of
 
 

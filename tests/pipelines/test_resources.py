@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from pipelines import resources as resources_module
 from pipelines.errors import UserError
-from pipelines.recipes import demo
-from pipelines.resources import Resources, check_that_one_fits, replicas_at_once
+from pipelines.run.named_recipes import demo
+from pipelines.training import resources as resources_module
+from pipelines.training.resources import Resources, check_that_one_fits, replicas_at_once
 
 GPU_NODE = {"CPU": 16.0, "GPU": 4.0, "accelerator_type:A100": 1.0}
 CPU_NODE = {"CPU": 6.0}

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
-import pipelines.run_lock
+import pipelines.run.lock
 from pipelines.errors import UserError
-from pipelines.interruption import interrupt_on_sigterm
-from pipelines.run_lock import LOCK, only_job_on
-from pipelines.storage import Storage
+from pipelines.job.interruption import interrupt_on_sigterm
+from pipelines.run.lock import LOCK, only_job_on
+from pipelines.run.storage import Storage
 
 HOLD = """
 import sys, time
-from pipelines.run_lock import only_job_on
-from pipelines.storage import Storage
+from pipelines.run.lock import only_job_on
+from pipelines.run.storage import Storage
 with only_job_on(Storage.at(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
@@ -61,9 +61,9 @@ def test_a_filesystem_without_locks_is_told_as_that(tmp_path: Path, monkeypatch:
 def test_on_an_object_store_a_claim_is_released_or_forgotten_when_it_is_not_renewed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pipelines.run_lock, "RENEW_SECONDS", 0.3)
-    monkeypatch.setattr(pipelines.run_lock, "SETTLE_SECONDS", 0.1)
-    monkeypatch.setattr(pipelines.run_lock, "STALE_SECONDS", 2.5)
+    monkeypatch.setattr(pipelines.run.lock, "RENEW_SECONDS", 0.3)
+    monkeypatch.setattr(pipelines.run.lock, "SETTLE_SECONDS", 0.1)
+    monkeypatch.setattr(pipelines.run.lock, "STALE_SECONDS", 2.5)
     run = Storage.at("memory://bucket/lease")
     assert not run.is_local
     with only_job_on(run), pytest.raises(UserError, match="in use by another job"), only_job_on(run):
@@ -79,8 +79,8 @@ def test_on_an_object_store_a_claim_is_released_or_forgotten_when_it_is_not_rene
 
 
 def test_a_job_that_was_taken_for_dead_ends_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipelines.run_lock, "RENEW_SECONDS", 0.2)
-    monkeypatch.setattr(pipelines.run_lock, "SETTLE_SECONDS", 0.1)
+    monkeypatch.setattr(pipelines.run.lock, "RENEW_SECONDS", 0.2)
+    monkeypatch.setattr(pipelines.run.lock, "SETTLE_SECONDS", 0.1)
     interrupt_on_sigterm()
     run = Storage.at("memory://bucket/taken")
     with pytest.raises(KeyboardInterrupt), only_job_on(run):

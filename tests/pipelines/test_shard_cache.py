@@ -11,11 +11,11 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
 
-import pipelines.shard_cache
+import pipelines.training.shard_cache
 from googlenet.records import SCHEMA, WRITE_OPTIONS, Records, RecordsError
-from pipelines.dataset import read_manifest
-from pipelines.shard_cache import ShardCache
-from pipelines.storage import Storage
+from pipelines.run.dataset import read_manifest
+from pipelines.run.storage import Storage
+from pipelines.training.shard_cache import ShardCache
 
 SIZE = 1000
 
@@ -107,7 +107,7 @@ def test_a_shard_that_the_store_lacks_is_named_and_a_folder_of_somebody_elses_no
         cache(store, tmp_path).open_input_file("a")
     content(cache(store, tmp_path).open_input_file("b"))
     assert copies(tmp_path) == ["b1.parquet"]
-    monkeypatch.setattr(pipelines.shard_cache.os, "getuid", lambda: 12345)
+    monkeypatch.setattr(pipelines.training.shard_cache.os, "getuid", lambda: 12345)
     assert content(cache(store, tmp_path).open_input_file("b")) == b"b" * SIZE
     assert store.opened == ["a", "b", "b"]
 
@@ -141,7 +141,7 @@ def test_old_copies_of_other_data_make_room(store: Counting, tmp_path: Path, mon
     bounded = cache(store, tmp_path, SIZE + 100)
     content(bounded.open_input_file("b"))
     assert copies(tmp_path) == ["aold.parquet"]  # it may still be in use
-    monkeypatch.setattr(pipelines.shard_cache, "FORGOTTEN_SECONDS", 0.0)
+    monkeypatch.setattr(pipelines.training.shard_cache, "FORGOTTEN_SECONDS", 0.0)
     content(bounded.open_input_file("b"))
     assert copies(tmp_path) == ["b1.parquet"]
 
@@ -155,7 +155,7 @@ def test_no_more_copies_go_than_room_is_needed_for_the_longest_unused_first(
     os.utime(tmp_path / "copies/bold.parquet", (1, 1))
     os.utime(tmp_path / "copies/aold.parquet", (2, 2))
     content(others.open_input_file("b"))  # used again since
-    monkeypatch.setattr(pipelines.shard_cache, "FORGOTTEN_SECONDS", -1.0)
+    monkeypatch.setattr(pipelines.training.shard_cache, "FORGOTTEN_SECONDS", -1.0)
     content(cache(store, tmp_path, 2 * SIZE + 100).open_input_file("c"))
     assert copies(tmp_path) == ["bold.parquet", "c1.parquet"]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.storage import Storage, short_name
+from pipelines.run.storage import Storage, short_name
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 
 from googlenet.records import RecordsError
-from pipelines.command_line import run_command, storage_failure
 from pipelines.errors import UserError
-from pipelines.evaluation import evaluate_run
-from pipelines.recipe import Recipe
-from pipelines.replica_task import ReplicaTask
-from pipelines.replica_training import train_replica
-from pipelines.storage import Storage
+from pipelines.evaluation.evaluate import evaluate_run
+from pipelines.job.command_line import run_command
+from pipelines.run.recipe import Recipe
+from pipelines.run.storage import Storage
+from pipelines.run.storage_failures import storage_failure
 from pipelines.train_ensemble import Arguments, run_job
+from pipelines.training.replica import train_replica
+from pipelines.training.task import ReplicaTask
 
 pytestmark = pytest.mark.timeout(300)
 SMALL_DISK_BYTES = 24 << 20
@@ -66,7 +67,7 @@ def test_a_run_directory_that_vanishes_is_not_begun_anew(
         shutil.rmtree(run)
         return {}
 
-    monkeypatch.setattr("pipelines.replica_training.validation_errors", unplug)
+    monkeypatch.setattr("pipelines.training.replica.validation_errors", unplug)
     with pytest.raises(UserError, match=f"the run directory {run} has vanished"):
         train_replica(ReplicaTask(Storage.at(str(run)), replace(tiny_recipe, epochs=1), 0))
     assert not list(run.glob("**/*.safetensors"))

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-import pipelines.tar_archives
+import pipelines.data.tar_archives
 from googlenet.images import MAX_IMAGE_BYTES, ImageDecodeError
+from pipelines.data.listing import ImageFile
+from pipelines.data.tar_archives import TarImages, place_of, read_index
 from pipelines.errors import UserError
-from pipelines.image_listing import ImageFile
-from pipelines.storage import Storage
-from pipelines.tar_archives import TarImages, place_of, read_index
+from pipelines.run.storage import Storage
 
 
 def archive(path: Path, *infos: tarfile.TarInfo, form: int = tarfile.PAX_FORMAT) -> Storage:
@@ -77,7 +77,7 @@ def test_absurd_numbers_and_sizes_are_refused_before_they_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = archive(tmp_path, *(member(f"{number}", 0) for number in range(20)))
-    monkeypatch.setattr(pipelines.tar_archives, "MAX_MEMBERS", 19)
+    monkeypatch.setattr(pipelines.data.tar_archives, "MAX_MEMBERS", 19)
     with pytest.raises(UserError, match="more than 19 members"):
         read_index(root, "x.tar")
     header = member("x", 8 << 30, tarfile.XHDTYPE)  # a header of 8 GiB, of which nothing is there

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipelines.data.sources import images_to_train_on
 from pipelines.errors import UserError
-from pipelines.image_sources import images_to_train_on
 
 WORDNET_IDS = ("n01440764", "n02102040")
 

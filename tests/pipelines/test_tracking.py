@@ -18,12 +18,12 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from pipelines.dataset import read_manifest
 from pipelines.errors import UserError
-from pipelines.recipe import Recipe
-from pipelines.report import write_report
-from pipelines.run_directory import claim
-from pipelines.storage import Storage
+from pipelines.report.write import write_report
+from pipelines.run.dataset import read_manifest
+from pipelines.run.directory import claim
+from pipelines.run.recipe import Recipe
+from pipelines.run.storage import Storage
 from pipelines.tracking.follower import Tracker
 from pipelines.tracking.store import tracking_uri_for
 from tests.pipelines.made_runs import ENSEMBLE, made_run, predict

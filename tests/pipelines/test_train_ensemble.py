@@ -25,7 +25,7 @@ from googlenet.scaled_image import scale_image
 from googlenet.views import cut_views
 from googlenet.weight_files import load_weights
 from pipelines.errors import UserError
-from pipelines.recipe import Recipe
+from pipelines.run.recipe import Recipe
 from pipelines.train_ensemble import Arguments, run_job
 from tests.servers import ray_processes
 

@@ -12,14 +12,14 @@ import pytest
 from googlenet.arithmetic import FP32, Arithmetic, can_compile, profits_from_bf16
 from googlenet.complexity import forward_flops
 from googlenet.model import GoogLeNet
-from pipelines import plan, training_preflight
-from pipelines.plan import Counts
-from pipelines.recipe import Recipe
-from pipelines.recipes import demo, finetune, paper
-from pipelines.resources import Resources
-from pipelines.storage import Storage
-from pipelines.training_preflight import training_arithmetic, training_line
-from pipelines.training_trial import Trial, candidates
+from pipelines.run.named_recipes import demo, finetune, paper
+from pipelines.run.recipe import Recipe
+from pipelines.run.storage import Storage
+from pipelines.training import plan
+from pipelines.training import trial as trial_module
+from pipelines.training.plan import Counts
+from pipelines.training.resources import Resources
+from pipelines.training.trial import Trial, candidates, training_arithmetic, training_line
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.timeout(200)
@@ -38,16 +38,16 @@ def test_a_short_run_is_trained_as_it_comes_without_a_trial(tmp_path: Path) -> N
 def test_long_runs_are_told_from_short_ones_by_their_multiply_adds() -> None:
     # Table 1's multiply-adds, twice as many operations, three times for the way there and back.
     model = GoogLeNet(1000, aux_heads=False)
-    imagenet = training_preflight._flops(replace(paper(), aux_heads=False), 1_281_167, 1000)
+    imagenet = trial_module._flops(replace(paper(), aux_heads=False), 1_281_167, 1000)
     assert imagenet == pytest.approx(3 * forward_flops(model, 224) * 1_281_167 * 250, rel=0.01)
-    assert imagenet > training_preflight.SMALL_TRAINING_FLOPS["cuda"]
-    assert training_preflight._flops(finetune(), 1_100, 10) < training_preflight.SMALL_TRAINING_FLOPS["cpu"]
+    assert imagenet > trial_module.SMALL_TRAINING_FLOPS["cuda"]
+    assert trial_module._flops(finetune(), 1_100, 10) < trial_module.SMALL_TRAINING_FLOPS["cpu"]
 
 
 def test_a_long_run_takes_what_is_done_first_and_stays_with_it(
     ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(training_preflight.SMALL_TRAINING_FLOPS, "cpu", 0.0)
+    monkeypatch.setitem(trial_module.SMALL_TRAINING_FLOPS, "cpu", 0.0)
     run = Storage.at(str(tmp_path))
     recipe = replace(tiny_recipe, training_precision="fp32")  # compiling for two takes twice as long
     chosen = training_arithmetic(run, recipe, Resources(), 24, 3)
@@ -56,7 +56,7 @@ def test_a_long_run_takes_what_is_done_first_and_stays_with_it(
     assert line.startswith(f"training arithmetic: {chosen} (as asked; a replica's steps, from a trial: ")
     assert all(name in line for name in tried)
     assert not chosen.compiled  # six steps do not pay for a compilation
-    monkeypatch.setattr(training_preflight, "run_trial", lambda *_: pytest.fail("tried again"))
+    monkeypatch.setattr(trial_module, "run_trial", lambda *_: pytest.fail("tried again"))
     assert training_arithmetic(run, recipe, Resources(), 24, 3) == chosen
 
 
@@ -80,8 +80,8 @@ def test_a_plan_tells_the_time_in_fp32_and_whether_faster_arithmetic_will_be_tri
 def test_a_compiler_that_is_there_and_does_not_work_is_done_without(tiny_recipe: Recipe, tmp_path: Path) -> None:
     (tmp_path / "recipe.json").write_text(json.dumps(tiny_recipe.to_dict()))
     program = f"""
-from pipelines.recipes import load_recipe
-from pipelines.training_trial import _try
+from pipelines.run.named_recipes import load_recipe
+from pipelines.training.trial import _try
 print(_try(load_recipe({str(tmp_path / "recipe.json")!r}), 3, ("fp32",), "cpu"))
 """
     environment = {**os.environ, "CXX": "false", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "compiled")}

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from ray.cluster_utils import Cluster
 
-from pipelines.evaluation import evaluate_run
-from pipelines.ray_session import connected
-from pipelines.run_directory import read_recipe
-from pipelines.storage import Storage
+from pipelines.evaluation.evaluate import evaluate_run
+from pipelines.job.ray_session import connected
+from pipelines.run.directory import read_recipe
+from pipelines.run.storage import Storage
 
 
 def main(root: str) -> None:

@@ -1,0 +1,18 @@
+"""From ``--data`` to shards in the run directory.
+
+Writes: dataset/{train,val}/*.parquet, dataset/manifest.json, dataset/quarantine.jsonl. Door: ``prepare.prepare``.
+
+In reading order:
+
+- ``prepare``: from a listing of images to shards and their manifest
+- ``sources``: a reader and a listing for whatever ``--data`` names
+- ``listing``: which images there are, in which split, of which class
+- ``shards``: tasks that read, check and write shards (Ray Data)
+- ``image_folder``: folders of images
+- ``tar_archives``: untrusted tar archives, read without unpacking
+- ``imagenet``: ImageNet's archives, and the classes of its validation images
+- ``huggingface_parquet``: Hugging Face's Parquet files
+- ``webdataset_tars``: WebDataset archives
+- ``torchvision_sets``: torchvision's data sets by name
+- ``embedded_dataset``: digits on photographs, generated
+"""

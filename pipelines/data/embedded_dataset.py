@@ -1,0 +1,137 @@
+"""The embedded data set: scikit-learn's handwritten digits on scikit-learn's two photographs.
+
+Real pixels, no download, generated in seconds from a seed: every image shows one digit at a random place, scale,
+colour and polarity on a random piece of a photograph, as a JPEG of a random, mostly non-square size. Training and
+validation use different digits.
+"""
+
+import io
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageFilter
+
+from googlenet.randomness import numpy_generator
+from pipelines.data.listing import Entry, Found, ImageFile
+
+NAME = "embedded"
+CLASSES = tuple(str(digit) for digit in range(10))
+IMAGES_PER_CLASS = {"train": 150, "val": 24}
+JPEG_QUALITY = 90
+# What makes the set harder or easier: contrast of the photograph (1 is the original), share of the image's shorter
+# side that a digit takes, and the least difference in grey levels between digit and ground.
+BACKGROUND_CONTRAST = 0.2
+DIGIT_SHARE = (0.65, 0.95)
+MIN_CONTRAST_LEVELS = 120
+ASPECTS = ((1, 1), (4, 3), (3, 4), (3, 2), (2, 3), (5, 4))
+ASPECT_PROBABILITIES = (0.1, 0.3, 0.2, 0.2, 0.1, 0.1)
+SHORTER_SIDE_PX = (96, 160)
+
+Grey = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class EmbeddedImages:
+    """Generates the images of a listing from a seed."""
+
+    seed: int
+
+    def read(self, image: ImageFile) -> bytes:
+        """The JPEG."""
+        return generate(image.image_id, self.seed)
+
+
+def find() -> Found:
+    """The images of both splits."""
+    return Found({s: [Entry(name, name.split("/")[1]) for name in image_ids(s)] for s in IMAGES_PER_CLASS}, CLASSES)
+
+
+def image_ids(split: str) -> list[str]:
+    """The image ids of a split, in order: ``<split>/<class>/<number>.jpg``."""
+    return [f"{split}/{name}/{number:04d}.jpg" for name in CLASSES for number in range(IMAGES_PER_CLASS[split])]
+
+
+def generate(image_id: str, seed: int) -> bytes:
+    """Generate one image as a JPEG; a pure function of its id (its path relative to the data root) and the seed."""
+    split, name, file = image_id.split("/")
+    label, number = int(name), int(file.removesuffix(".jpg"))
+    generator = numpy_generator(seed, "embedded_dataset", list(IMAGES_PER_CLASS).index(split), label, number)
+    shorter = int(generator.integers(*SHORTER_SIDE_PX, endpoint=True))
+    across, down = ASPECTS[generator.choice(len(ASPECTS), p=ASPECT_PROBABILITIES)]
+    width, height = round(shorter * across / min(across, down)), round(shorter * down / min(across, down))
+    ground = _ground(width, height, generator)
+    picture = _draw_digit(ground, _digits(split, seed)[label][number], generator)
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return buffer.getvalue()
+
+
+@cache
+def _digits(split: str, seed: int) -> list[list[Grey]]:
+    """For each class the 8x8 digits of a split, in 0..1; the splits share none.
+
+    Raises:
+        ValueError: scikit-learn has fewer digits of a class than the two splits need.
+    """
+    from sklearn.datasets import load_digits  # 1 s to import, needed by this data set alone
+
+    digits = load_digits()
+    chosen = []
+    for label in range(len(CLASSES)):
+        images = digits.images[digits.target == label] / 16
+        needed = sum(IMAGES_PER_CLASS.values())
+        if len(images) < needed:
+            raise ValueError(f"{needed} digits of class {label} are needed, scikit-learn ships {len(images)}")
+        order = numpy_generator(seed, "embedded_dataset", label).permutation(len(images))
+        first = 0 if split == "train" else IMAGES_PER_CLASS["train"]
+        chosen.append(list(images[order[first : first + IMAGES_PER_CLASS[split]]]))
+    return chosen
+
+
+@cache
+def _photographs() -> list[Image.Image]:
+    from sklearn.datasets import load_sample_images
+
+    return [Image.fromarray(image) for image in load_sample_images().images]
+
+
+def _ground(width: int, height: int, generator: np.random.Generator) -> Grey:
+    """A piece of a photograph, (height, width, 3), its contrast lowered around its mean."""
+    photographs = _photographs()
+    photograph = photographs[generator.integers(len(photographs))]
+    zoom = generator.uniform(0.5, 1.5)
+    piece_width, piece_height = min(photograph.width, round(width * zoom)), min(photograph.height, round(height * zoom))
+    left = int(generator.integers(photograph.width - piece_width + 1))
+    top = int(generator.integers(photograph.height - piece_height + 1))
+    box = (left, top, left + piece_width, top + piece_height)
+    piece = np.asarray(photograph.resize((width, height), Image.Resampling.BICUBIC, box), dtype=np.float64)
+    mean = piece.mean(axis=(0, 1))
+    ground: Grey = mean + BACKGROUND_CONTRAST * (piece - mean)
+    return ground
+
+
+def _draw_digit(ground: Grey, digit: Grey, generator: np.random.Generator) -> npt.NDArray[np.uint8]:
+    height, width = ground.shape[:2]
+    side = round(min(width, height) * generator.uniform(*DIGIT_SHARE))
+    stencil = Image.fromarray((digit * 255).astype(np.uint8)).resize((side, side), Image.Resampling.BICUBIC)
+    stencil = stencil.rotate(generator.uniform(-15, 15), Image.Resampling.BICUBIC)
+    opacity = np.asarray(stencil.filter(ImageFilter.GaussianBlur(side / 60)), dtype=np.float64)[..., None] / 255
+    opacity = np.clip(opacity * 1.6, 0, 1)
+    left, top = int(generator.integers(width - side + 1)), int(generator.integers(height - side + 1))
+    window = ground[top : top + side, left : left + side]
+    colour = _contrasting_colour(window.mean(), generator)
+    picture = ground.copy()
+    picture[top : top + side, left : left + side] = opacity * colour + (1 - opacity) * window
+    return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
+
+
+def _contrasting_colour(ground_level: float, generator: np.random.Generator) -> Grey:
+    """A random colour, lighter or darker than the ground by a least difference; drawn where both fit."""
+    fits = [polarity for polarity in (-1, 1) if 0 <= ground_level + polarity * MIN_CONTRAST_LEVELS <= 255]
+    polarity = fits[generator.integers(len(fits))] if fits else (1 if ground_level < 128 else -1)
+    room = 255 - ground_level if polarity > 0 else ground_level
+    least = min(MIN_CONTRAST_LEVELS, room)
+    level = ground_level + polarity * generator.uniform(least, max(room, least))
+    return np.clip(level + generator.uniform(-40, 40, size=3), 0, 255)

@@ -1,0 +1,113 @@
+"""Hugging Face's Parquet files of images: a column of images with their bytes, and one of labels.
+
+A file's split is the word train, validation or the like in its name. The names of the classes are in the files'
+metadata; without them the classes are called by their numbers.
+"""
+
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from googlenet.images import ImageDecodeError
+from pipelines.data.listing import Entry, Found, ImageFile, splits_by_name
+from pipelines.errors import UserError
+from pipelines.run.storage import Storage
+
+IMAGE_COLUMNS = ("image", "img")
+LABEL_COLUMNS = ("label", "labels", "fine_label")
+READERS = 16
+
+
+@dataclass
+class ParquetImages:
+    """Reads images by places such as ``data/train-0.parquet#3:17``, row 17 of row group 3; keeps the last row group."""
+
+    root: Storage
+    _kept: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def read(self, image: ImageFile) -> bytes:
+        """The bytes of the image's cell."""
+        group, _, row = image.place.rpartition(":")
+        if group not in self._kept:
+            file, _, number = group.rpartition("#")
+            stored = pq.ParquetFile(self.root.path(file), filesystem=self.root.filesystem)
+            column = _one_of(IMAGE_COLUMNS, stored.schema_arrow, f"{self.root}/{file}")
+            self._kept = {group: stored.read_row_group(int(number), columns=[column]).column(0)}
+        cell = self._kept[group][int(row)].as_py()
+        data = cell.get("bytes") if isinstance(cell, dict) else cell
+        if not isinstance(data, bytes):
+            raise ImageDecodeError("its cell holds no bytes")
+        return data
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"root": self.root, "_kept": {}}
+
+
+def find_in_parquet(root: Storage, names: Sequence[str]) -> Found:
+    """The images of the files in ``names``, relative to ``root``.
+
+    Raises:
+        UserError: a file is damaged, or lacks the columns, or an image has no label.
+    """
+    splits = splits_by_name(name for name in names if name.endswith(".parquet"))
+    files = [name for name, split in splits.items() if split is not None]
+    entries: dict[str, list[Entry]] = {str(splits[file]): [] for file in files}
+    class_names: dict[str, None] = {}
+    with ThreadPoolExecutor(READERS) as readers:
+        for file, (found, names_here) in zip(files, readers.map(lambda file: _entries(root, file), files), strict=True):
+            entries[str(splits[file])] += found
+            class_names.update(dict.fromkeys(names_here))
+    ignored = tuple(name for name in names if name not in files)
+    return Found({**entries}, tuple(class_names) or _in_order(entries), ignored)
+
+
+def _in_order(entries: dict[str, list[Entry]]) -> tuple[str, ...]:
+    names = {entry.class_name for found in entries.values() for entry in found}
+    return tuple(sorted(names, key=int)) if all(name.isdecimal() for name in names) else ()
+
+
+def _entries(root: Storage, file: str) -> tuple[list[Entry], tuple[str, ...]]:
+    name = f"{root}/{file}"
+    try:
+        stored = pq.ParquetFile(root.path(file), filesystem=root.filesystem)
+        schema = stored.schema_arrow
+        _one_of(IMAGE_COLUMNS, schema, name)
+        column = _one_of(LABEL_COLUMNS, schema, name)
+        class_names = _class_names(schema.metadata or {}, column)
+        found = []
+        for group in range(stored.num_row_groups):
+            labels = stored.read_row_group(group, columns=[column]).column(0).to_pylist()
+            for row, label in enumerate(labels):
+                cls = _class_name(label, class_names, f"{name}, row group {group}, row {row}")
+                found.append(Entry(f"{file}/{group:05d}/{row:06d}", cls, f"{file}#{group}:{row}"))
+    except pa.ArrowInvalid as error:
+        raise UserError(f"{name} is not a whole Parquet file: {error}") from error
+    return found, class_names
+
+
+def _one_of(known: Sequence[str], schema: pa.Schema, name: str) -> str:
+    column = next((column for column in known if column in schema.names), None)
+    if column is None:
+        raise UserError(f"{name} has no column {' or '.join(known)}, but {', '.join(schema.names)}")
+    return column
+
+
+def _class_names(metadata: dict[bytes, bytes], column: str) -> tuple[str, ...]:
+    try:
+        features = json.loads(metadata[b"huggingface"])["info"]["features"]
+        return tuple(str(name) for name in features[column]["names"])
+    except (KeyError, ValueError, TypeError):
+        return ()
+
+
+def _class_name(label: Any, class_names: tuple[str, ...], place: str) -> str:
+    if isinstance(label, str) and label:
+        return label
+    if not isinstance(label, int) or label < 0 or (class_names and label >= len(class_names)):
+        raise UserError(f"{place}: {label!r} is not the label of a class")
+    return class_names[label] if class_names else str(label)

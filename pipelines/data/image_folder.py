@@ -1,0 +1,116 @@
+"""An image folder: ``train/<class>/*`` and ``val/<class>/*``, or ``<class>/*``, at any depth below the class.
+
+Capital letters do not matter in ``train`` and ``val``. A folder with ``train`` but no ``val`` has no split. ImageNet's
+``val`` without class folders is labelled by what ImageNet ships beside it.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import pyarrow.fs as pafs
+
+from googlenet.images import check_number_of_bytes
+from pipelines.data.imagenet import FLAT_VALIDATION, LABEL_FILES, validation_labels
+from pipelines.data.listing import SPLIT_WORDS, Entry, Found, ImageFile
+from pipelines.errors import UserError
+from pipelines.run.storage import Storage
+
+# What operating systems leave in folders.
+LITTER = {"Thumbs.db", "desktop.ini", "ehthumbs.db"}
+COMPRESSED = (".tar.gz", ".tgz", ".zip", ".tar.xz", ".tar.bz2", ".tar.zst", ".7z", ".rar")
+EXPECTED = "expected <class>/<image>, or train/<class>/<image> and val/<class>/<image>"
+
+
+@dataclass(frozen=True)
+class FolderImages:
+    """Reads the files below a folder."""
+
+    root: Storage
+
+    def read(self, image: ImageFile) -> bytes:
+        """The file's bytes."""
+        with self.root.filesystem.open_input_file(self.root.path(image.image_id)) as stream:
+            check_number_of_bytes(stream.size())
+            return cast(bytes, stream.read())
+
+
+def find_in_folder(root: Storage, beside: Storage) -> Found:
+    """The images of a folder. ``beside`` is where ImageNet's labels are, if not in ``root`` itself.
+
+    Raises:
+        UserError: there is no such folder, or no image in it where one is expected.
+    """
+    names = files_below(root)
+    train, val = (_top_folder(names, SPLIT_WORDS[split]) for split in ("train", "val"))
+    flat = {name for name in names if val and name.startswith(val) and "/" not in name.removeprefix(val)}
+    labels = validation_labels(beside) if flat else {}
+    if not labels and (image := next((name for name in sorted(flat) if FLAT_VALIDATION in name), None)):
+        raise UserError(f"nothing tells the class of {image}: put {' or '.join(LABEL_FILES)} into {beside}")
+    folders = {"train": train, "val": val} if train and val else {"val": val} if val else {"": train or ""}
+    entries: dict[str, list[Entry]] = {split: [] for split in folders}
+    ignored = []
+    for name in names:
+        split, class_name = _split_and_class(name, folders, labels if name in flat else {})
+        if class_name is None:
+            ignored.append(name)
+        else:
+            entries[split].append(Entry(name, class_name))
+    if not any(entries.values()):
+        packed = next((name for name in ignored if name.endswith(COMPRESSED)), None)
+        raise UserError(f"no images in {root}: " + (f"unpack {packed} first" if packed else EXPECTED))
+    return Found({**entries}, ignored=tuple(ignored))
+
+
+def _split_and_class(name: str, folders: dict[str, str], labels: dict[str, str]) -> tuple[str, str | None]:
+    for split, prefix in folders.items():
+        if name.startswith(prefix):
+            parts = name.removeprefix(prefix).split("/")
+            return split, parts[0] if len(parts) > 1 else labels.get(Path(name).stem)
+    return "", None
+
+
+def files_below(root: Storage) -> list[str]:
+    """Names of all files, sorted; links to nothing included, so that they are named, not passed over.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    if root.is_local:
+        names = sorted(_walk_locally(Path(root.path()))) if root.exists("") else []
+    else:
+        infos = root.filesystem.get_file_info(pafs.FileSelector(root.path(), recursive=True, allow_not_found=True))
+        names = sorted(info.path[len(root.path()) + 1 :] for info in infos if info.is_file)
+    if not names and not root.exists(""):
+        raise UserError(f"there is no folder {root}")
+    return [name for name in names if not _is_litter(name)]
+
+
+def _top_folder(names: Sequence[str], known: Sequence[str]) -> str | None:
+    """The first folder of ``names`` that is called one of ``known`` in upper or lower case, with its slash.
+
+    It has to hold folders, or ImageNet's validation images: else it is a class that happens to be called so.
+    """
+    folders = {name.split("/")[0] for name in names if name.count("/") > 1 or FLAT_VALIDATION in name}
+    return next((f"{folder}/" for folder in sorted(folders) if folder.lower() in known), None)
+
+
+def _walk_locally(root: Path) -> Iterator[str]:
+    """Relative names of files; linked folders are followed, but none is entered twice."""
+    entered = set()
+    for folder, subfolders, files in os.walk(root, onerror=_refuse, followlinks=True):
+        entered.add(os.path.realpath(folder))
+        subfolders[:] = [name for name in subfolders if os.path.realpath(f"{folder}/{name}") not in entered]
+        yield from ((Path(folder) / name).relative_to(root).as_posix() for name in files)
+
+
+def _refuse(error: OSError) -> None:
+    """A folder that cannot be listed would else be a class without images."""
+    raise UserError(f"the folder {error.filename} cannot be read ({error.strerror}); mend that or remove it") from error
+
+
+def _is_litter(name: str) -> bool:
+    parts = name.split("/")
+    return any(part.startswith(".") for part in parts) or parts[-1] in LITTER

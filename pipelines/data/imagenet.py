@@ -1,0 +1,130 @@
+"""ILSVRC 2012 as it is downloaded: an archive of a thousand archives, one of 50,000 images, and the development kit.
+
+Nothing is unpacked to disk.
+"""
+
+import csv
+import io
+import tarfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import PurePosixPath
+from typing import Any
+
+from pipelines.data.listing import Entry, Found
+from pipelines.data.tar_archives import Member, place_of, read_index
+from pipelines.errors import UserError
+from pipelines.run.storage import Storage
+
+DEVKIT = "ILSVRC2012_devkit_t12"
+TRUTH = f"{DEVKIT}/data/ILSVRC2012_validation_ground_truth.txt"
+META = f"{DEVKIT}/data/meta.mat"
+KAGGLE = "LOC_val_solution.csv"
+FLAT_VALIDATION = "ILSVRC2012_val_"
+VALIDATION_IMAGE = FLAT_VALIDATION + "{:08d}"
+LABEL_FILES = (f"{DEVKIT}.tar.gz", KAGGLE)
+# The real kit is 2.5 MB; whatever unpacks to more than this is something else.
+MAX_KIT_FILE_BYTES = 64 << 20
+
+TRAIN = "ILSVRC2012_img_train.tar"
+VAL = "ILSVRC2012_img_val.tar"
+# Headers are scattered over 138 GB, and reading them is waiting: for a disk, or for an object store.
+READERS = 32
+
+
+def find_in_imagenet_archives(root: Storage) -> Found:
+    """The images of the archives that are there; one of the two is enough for what needs only that.
+
+    Ids are those of the unpacked folder with a folder for each class, ``val`` included.
+
+    Raises:
+        UserError: an archive is damaged, or nothing tells the classes of the validation images.
+    """
+    entries = {split: find(root) for split, name, find in _PARTS if root.exists(name)}
+    return Found({**entries})
+
+
+def _train(root: Storage) -> list[Entry]:
+    inner = read_index(root, TRAIN)
+    if wrong := next((member.name for member in inner if not member.name.endswith(".tar")), None):
+        raise UserError(f"{root}/{TRAIN} holds {wrong}; expected an archive <class>.tar for each class")
+    with ThreadPoolExecutor(READERS) as readers:
+        classes = readers.map(lambda member: _class(root, member), inner)
+        return [entry for entries in classes for entry in entries]
+
+
+def _class(root: Storage, archive: Member) -> list[Entry]:
+    name = PurePosixPath(archive.name).stem
+    images = read_index(root, TRAIN, within=archive)
+    return [Entry(f"train/{name}/{image.name}", name, place_of(TRAIN, image)) for image in images]
+
+
+def _val(root: Storage) -> list[Entry]:
+    labels = validation_labels(root)
+    images = read_index(root, VAL)
+    if unknown := [image.name for image in images if PurePosixPath(image.name).stem not in labels]:
+        raise UserError(f"nothing tells the class of {unknown[0]} in {VAL}: put {' or '.join(LABEL_FILES)} into {root}")
+    return [
+        Entry(f"val/{(name := labels[PurePosixPath(image.name).stem])}/{image.name}", name, place_of(VAL, image))
+        for image in images
+    ]
+
+
+_PARTS = (("train", TRAIN, _train), ("val", VAL, _val))
+
+
+def validation_labels(root: Storage) -> dict[str, str]:
+    """The class of each validation image, by its name without ending; empty where nothing tells.
+
+    Raises:
+        UserError: what should tell is damaged.
+    """
+    if root.exists(f"{DEVKIT}.tar.gz"):
+        return _by_kit(*_unpack(root, f"{DEVKIT}.tar.gz"), f"{root}/{DEVKIT}.tar.gz")
+    if root.exists(TRUTH):
+        return _by_kit(root.read(TRUTH), root.read(META), f"{root}/{DEVKIT}")
+    if root.exists(KAGGLE):
+        return _by_table(root.read(KAGGLE).decode(), f"{root}/{KAGGLE}")
+    return {}
+
+
+def _unpack(root: Storage, archive: str) -> tuple[bytes, bytes]:
+    try:
+        with tarfile.open(fileobj=io.BytesIO(root.read(archive)), mode="r:gz") as kit:
+            return _member(kit, TRUTH), _member(kit, META)
+    except (tarfile.TarError, OSError, EOFError, KeyError) as error:
+        raise UserError(f"{root}/{archive} is not ImageNet's development kit: {error}") from error
+
+
+def _member(kit: tarfile.TarFile, name: str) -> bytes:
+    stream = kit.extractfile(name)
+    data = stream.read(MAX_KIT_FILE_BYTES + 1) if stream else b""
+    if not data or len(data) > MAX_KIT_FILE_BYTES:
+        raise OSError(f"{name} is empty or absurdly large")
+    return data
+
+
+def _by_kit(truth: bytes, meta: bytes, name: str) -> dict[str, str]:
+    """Line n of the truth is the number of validation image n's class; the kit's table has each number's WordNet id."""
+    wordnet_ids = _wordnet_ids(meta, name)
+    try:
+        numbers = [int(line) for line in truth.split()]
+        return {VALIDATION_IMAGE.format(n): wordnet_ids[number] for n, number in enumerate(numbers, start=1)}
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{name}: its ground truth and its table of classes do not fit together: {error}") from error
+
+
+def _wordnet_ids(meta: bytes, name: str) -> dict[int, str]:
+    import scipy.io
+
+    try:
+        synsets: Any = scipy.io.loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
+        return {int(synset["ILSVRC2012_ID"]): str(synset["WNID"]) for synset in synsets}
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise UserError(f"{name}: {META} is not the table of classes: {error}") from error
+
+
+def _by_table(table: str, name: str) -> dict[str, str]:
+    try:
+        return {row["ImageId"]: row["PredictionString"].split()[0] for row in csv.DictReader(io.StringIO(table))}
+    except (KeyError, IndexError, AttributeError) as error:
+        raise UserError(f"{name} lacks the columns ImageId and PredictionString") from error

@@ -1,0 +1,126 @@
+"""Whatever ``--data`` names, as a reader of images and a listing of them."""
+
+from typing import NamedTuple
+
+from pipelines.data import embedded_dataset
+from pipelines.data.huggingface_parquet import ParquetImages, find_in_parquet
+from pipelines.data.image_folder import FolderImages, files_below, find_in_folder
+from pipelines.data.imagenet import DEVKIT, TRAIN, VAL, find_in_imagenet_archives
+from pipelines.data.listing import (
+    SPLIT_WORDS,
+    Found,
+    ImageReader,
+    Listing,
+    list_for_evaluation,
+    list_for_training,
+    list_unlabelled,
+)
+from pipelines.data.tar_archives import TarImages
+from pipelines.data.torchvision_sets import PREFIX as TORCHVISION
+from pipelines.data.torchvision_sets import find_in_torchvision
+from pipelines.data.webdataset_tars import find_in_webdataset
+from pipelines.errors import UserError
+from pipelines.job.console import say
+from pipelines.run.storage import Storage
+
+# Where Hugging Face keeps the files of a set.
+PARQUET_FOLDER = "data"
+# Where Kaggle's download of ImageNet has the images; the labels are at its top.
+KAGGLE_FOLDER = "ILSVRC/Data/CLS-LOC"
+
+
+class Images(NamedTuple):
+    """What reads the images, and what they are."""
+
+    reader: ImageReader
+    listing: Listing
+
+
+def images_to_train_on(data: str, val_percent: float, data_seed: int) -> Images:
+    """The images of both splits. ``data_seed`` is of the embedded data set.
+
+    Raises:
+        UserError: there are none, or they cannot be used.
+    """
+    if not data:
+        raise UserError("no data: name an image folder with --data, or --data embedded for the built-in digits")
+    reader, found = _find(data, data_seed)
+    return Images(reader, list_for_training(data, found, val_percent))
+
+
+def images_to_evaluate(data: str, classes: tuple[str, ...], data_seed: int = 0) -> Images:
+    """The labelled validation images; of ``classes``, where these are given.
+
+    Raises:
+        UserError: there are none, or they cannot be used.
+    """
+    reader, found = _find(data, data_seed)
+    return Images(reader, list_for_evaluation(data, found, classes))
+
+
+def images_to_name(data: str, classes: tuple[str, ...]) -> Images:
+    """All images below a folder, without labels.
+
+    Raises:
+        UserError: there are none.
+    """
+    if not is_folder(data):
+        raise UserError(f"images without labels are read from a folder, not from {data}")
+    root = Storage.at(data)
+    return Images(FolderImages(root), list_unlabelled(data, files_below(root), classes))
+
+
+def is_folder(data: str) -> bool:
+    """Whether ``data`` names a place in a filesystem, and not a set by its name."""
+    return data not in ("", embedded_dataset.NAME) and not data.startswith(TORCHVISION)
+
+
+def absolute_data(data: str) -> str:
+    """``data`` as it is kept in a recipe: the same whatever folder a command is given in."""
+    return Storage.at(data).root if is_folder(data) else data
+
+
+def _find(data: str, data_seed: int) -> tuple[ImageReader, Found]:
+    if data == embedded_dataset.NAME:
+        return embedded_dataset.EmbeddedImages(data_seed), embedded_dataset.find()
+    if data.startswith(TORCHVISION):
+        folder, found = find_in_torchvision(data)
+        return FolderImages(folder), found
+    return _find_at(Storage.at(data))
+
+
+def _is_unpacked(root: Storage, names: list[str]) -> bool:
+    """Whether folders of images are there: archives and the like beside them are left from where they came from.
+
+    Raises:
+        UserError: some of ImageNet is unpacked and some is not.
+    """
+    folders = set(root.names("")) - set(names) - {PARQUET_FOLDER, DEVKIT}
+    folders = {name for name in folders if not name.startswith(".")}
+    parts = {split for split, known in SPLIT_WORDS.items() if {name.lower() for name in folders} & set(known)}
+    archives = {split for split, name in (("train", TRAIN), ("val", VAL)) if name in names}
+    if parts and archives - parts:
+        raise UserError(
+            f"{root} has {' and '.join(sorted(parts))} as a folder, {' and '.join(sorted(archives))} as an archive: "
+            f"put all archives, or all folders, into one place"
+        )
+    return bool(parts) or len(folders) > 1
+
+
+def _find_at(root: Storage) -> tuple[ImageReader, Found]:
+    if root.is_file:
+        raise UserError(f"{root} is a file; name the folder that it is in")
+    names = root.files("")
+    if _is_unpacked(root, names):
+        return FolderImages(root), find_in_folder(root, beside=root)
+    if any(name.endswith(".tar") for name in names):
+        say(f"data: reading the headers of the archives in {root}")  # of ImageNet 1.3 million, which takes minutes
+    if TRAIN in names or VAL in names:
+        return TarImages(root), find_in_imagenet_archives(root)
+    files = [*names, *(f"{PARQUET_FOLDER}/{name}" for name in root.files(PARQUET_FOLDER))]
+    if parquet := [name for name in files if name.endswith(".parquet")]:
+        return ParquetImages(root), find_in_parquet(root, parquet)
+    if any(name.endswith(".tar") for name in names):
+        return TarImages(root), find_in_webdataset(root, names)
+    images = root.below(KAGGLE_FOLDER) if root.exists(f"{KAGGLE_FOLDER}/train") else root
+    return FolderImages(images), find_in_folder(images, beside=root)

@@ -1,0 +1,106 @@
+"""torchvision's downloadable sets by name: ``torchvision:Imagenette``, ``torchvision:Imagenette?size=160px``.
+
+Options after the question mark are the set's own; ``root`` is the folder to download to, on a cluster one that all
+nodes see. What a set calls validation is validation, its test part where it has none.
+"""
+
+import hashlib
+import inspect
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+from pipelines.data.listing import Entry, Found
+from pipelines.errors import UserError
+from pipelines.run.storage import Storage
+
+PREFIX = "torchvision:"
+SPLITS = {"train": ("train", "trainval", "train-standard"), "val": ("val", "valid", "test")}
+
+
+def find_in_torchvision(data: str) -> tuple[Storage, Found]:
+    """Download the set, if that has not been done; the folder with its images, and which there are.
+
+    Raises:
+        UserError: there is no such set, or it cannot be downloaded.
+    """
+    name, _, query = data.removeprefix(PREFIX).partition("?")
+    options = dict(parse_qsl(query))
+    folder = Path(options.pop("root", Path.home() / ".cache" / "googlenet-ensemble" / name)).expanduser()
+    if not folder.is_absolute():
+        raise UserError(f"{data}: name the folder root={folder} with its whole path")
+    if "split" in options:
+        raise UserError(f"{data}: the splits are chosen here, train and val (or test)")
+    make = _set_named(name)
+    folder.mkdir(parents=True, exist_ok=True)
+    entries: dict[str, list[Entry]] = {}
+    classes: tuple[str, ...] = ()
+    for split, chosen in _splits(make):
+        images = None if split in entries else _open(data, make, folder, {**options, **chosen})
+        if images is not None:
+            classes = _class_names(images)
+            part = f"{name}-{hashlib.sha256(json.dumps(options).encode()).hexdigest()[:8]}/{split}"
+            entries[split] = list(_entries(images, folder, part, classes))
+    if not entries:
+        raise UserError(f"{data}: torchvision has none of the splits {', '.join(sum(SPLITS.values(), ()))} of it")
+    return Storage.at(str(folder)), Found({**entries}, tuple(dict.fromkeys(classes)))
+
+
+def _set_named(name: str) -> Callable[..., Any]:
+    from torchvision import datasets
+
+    make: Callable[..., Any] | None = getattr(datasets, name, None) if name in datasets.__all__ else None
+    if make is None or "download" not in inspect.signature(make).parameters:
+        raise UserError(f"{PREFIX}{name}: torchvision downloads no set of this name (try Imagenette)")
+    return make
+
+
+def _splits(make: Callable[..., Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    parameters = inspect.signature(make).parameters
+    if "split" in parameters:
+        yield from ((split, {"split": theirs}) for split, names in SPLITS.items() for theirs in names)
+    elif "train" in parameters:
+        yield from (("train", {"train": True}), ("val", {"train": False}))
+    else:
+        yield "", {}
+
+
+def _open(data: str, make: Callable[..., Any], folder: Path, options: dict[str, Any]) -> Any:
+    """The set, giving paths instead of pixels where it can; None where it has no such split."""
+    if "loader" in inspect.signature(make).parameters:
+        options = {**options, "loader": str}
+    try:
+        return make(str(folder), download=True, **options)
+    except (ValueError, TypeError) as error:
+        if "split" in str(error):
+            return None
+        raise UserError(f"{data}: {error}") from error
+    except (OSError, RuntimeError, ImportError) as error:
+        raise UserError(f"{data} cannot be downloaded to {folder}: {error}") from error
+
+
+def _class_names(images: Any) -> tuple[str, ...]:
+    names = getattr(images, "classes", None) or []
+    return tuple(", ".join(name) if isinstance(name, tuple | list) else str(name) for name in names)
+
+
+def _entries(images: Any, folder: Path, part: str, classes: tuple[str, ...]) -> Iterator[Entry]:
+    for number in range(len(images)):
+        image, label = images[number]
+        if not isinstance(label, int):
+            raise UserError(f"{part}: image {number} has no single class, but {label!r}")
+        name = classes[label] if classes else str(label)
+        path = Path(image) if isinstance(image, str) else _kept(image, folder / part / f"{number:06d}.png")
+        yield Entry(path.relative_to(folder).as_posix(), name)
+
+
+def _kept(image: Any, path: Path) -> Path:
+    """The path of an image that its set holds as pixels, written without loss."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        image.save(partial, "PNG")
+        partial.replace(path)
+    return path

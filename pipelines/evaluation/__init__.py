@@ -1,0 +1,11 @@
+"""From weights to predictions of every view.
+
+Reads: dataset/val, replicas/<k>/weights.safetensors. Writes: predictions/*.parquet, preflight.json. Door:
+``evaluate.evaluate_run``.
+
+In reading order:
+
+- ``evaluate``: preflight and predictions of an ensemble
+- ``preflight``: choice of precision and compilation, and the cost of the evaluation
+- ``sharded_prediction``: shards of images to files of predictions (Ray Data)
+"""

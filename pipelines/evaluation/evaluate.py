@@ -1,0 +1,92 @@
+"""The evaluation of an ensemble whose weights and images lie in run directories: preflight, predictions, report."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from googlenet.arithmetic import FP32
+from googlenet.crops import Policy
+from pipelines.errors import UserError
+from pipelines.evaluation.preflight import PrecisionChoice, cost_line, preflight
+from pipelines.evaluation.sharded_prediction import PredictionJob, Predictors, images_of, missing_shards, predict
+from pipelines.job.console import say
+from pipelines.report.answers import write_answers
+from pipelines.report.write import write_report
+from pipelines.run.dataset import Manifest, check_shards, read_manifest
+from pipelines.run.directory import ReplicaFiles, finished_replicas, replica_name
+from pipelines.run.predictions import EvaluatedEnsemble, sorted_policies
+from pipelines.run.recipe import Recipe
+from pipelines.run.storage import Storage
+from pipelines.run.weights import read_replica
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How an ensemble is evaluated.
+
+    Attributes:
+        policies: crop policies.
+        crop_px: side of the crops.
+        precision: or ``auto``.
+        gpus_per_predictor: share of a GPU that a predictor reserves, where there are GPUs.
+        labelled: report errors; else say what the images are.
+    """
+
+    policies: Sequence[Policy]
+    crop_px: int
+    precision: PrecisionChoice = "auto"
+    gpus_per_predictor: float = 1.0
+    labelled: bool = True
+
+
+def evaluate_run(run: Storage, recipe: Recipe, gpus_per_predictor: float = 1.0) -> str:
+    """Evaluate the finished replicas of a training run on its validation images, and report; the table as text.
+
+    Raises:
+        UserError: as :func:`replicas_to_evaluate` and :func:`evaluate`.
+    """
+    settings = Settings(recipe.policies, recipe.crop_px, recipe.precision, gpus_per_predictor)
+    return evaluate(run, run, replicas_to_evaluate(run, recipe), read_manifest(run), settings)
+
+
+def replicas_to_evaluate(trained: Storage, recipe: Recipe) -> list[int]:
+    """The finished replicas of a training run.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not (replicas := finished_replicas(trained, recipe.replicas)):
+        raise UserError(f"no replica of {trained} is finished; run train_ensemble.py on it again")
+    return replicas
+
+
+def evaluate(run: Storage, trained: Storage, replicas: Sequence[int], manifest: Manifest, settings: Settings) -> str:
+    """Predict what is not predicted yet of ``run``'s validation images, and report; the table as text.
+
+    ``replicas`` are numbers of those whose weights lie in ``trained``. Needs a connection to a Ray cluster.
+
+    Raises:
+        UserError: there is a replica whose weights are damaged, or a shard that is not as it was prepared.
+    """
+    check_shards(run, manifest)
+    weights = tuple(ReplicaFiles(replica).weights for replica in replicas)
+    ensemble = EvaluatedEnsemble(
+        replicas=tuple(replica_name(replica) for replica in replicas),
+        weights_digests=tuple(hashlib.sha256(read_replica(trained, name)[0]).hexdigest() for name in weights),
+        policies=sorted_policies(settings.policies),
+        crop_px=settings.crop_px,
+        classes=manifest.classes,
+        dataset_digest=manifest.digest,
+        arithmetic=FP32,
+    )
+    job = PredictionJob(run, trained, weights, ensemble)
+    predictors = Predictors.that_fit(settings.gpus_per_predictor)
+    checked = preflight(job, settings.precision, predictors.num_gpus)
+    job = replace(job, ensemble=replace(ensemble, arithmetic=checked.arithmetic))
+    images = manifest.splits["val"].images
+    missing = missing_shards(job, images)
+    if missing:
+        done = images - images_of(missing, images)
+        say(cost_line(checked, job.ensemble, images, done, min(predictors.number, len(missing))))
+    predict(job, missing, images, predictors)
+    return write_report(run, job.ensemble) if settings.labelled else write_answers(run, job.ensemble)

@@ -1,0 +1,204 @@
+"""Before an evaluation: which arithmetic it will use, how long it will take, how much it will write.
+
+Decided once for an ensemble and kept in the run directory: a job that is started again goes on in the same arithmetic.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from googlenet.arithmetic import FP32, Arithmetic, can_compile, profits_from_bf16
+from googlenet.crops import num_views, policy_scales_px
+from pipelines.evaluation.sharded_prediction import PredictionJob, load_replicas
+from pipelines.job.console import duration, size
+from pipelines.job.worker_process import KEEP_FREED_MEMORY
+from pipelines.run.dataset import open_records, read_manifest
+from pipelines.run.directory import PREFLIGHT
+from pipelines.run.predictions import EvaluatedEnsemble, bytes_per_image
+
+PrecisionChoice = Literal["auto", "fp32", "bf16"]
+# Less work than this is done before a compilation would pay: some minutes of a processor core, seconds of a GPU.
+SMALL_WORK_FLOPS = {"cpu": 1e14, "cuda": 1e16}
+# Top-1 agreement of averaged predictions, in percent, and the largest difference of a probability.
+LEAST_AGREEMENT_PERCENT = 99.5
+LARGEST_DIFFERENCE = 0.05
+# The comparison is over averages of at most so many views, of a sample that costs a few percent of the whole work.
+SAMPLE_IMAGES = (16, 64)
+SAMPLE_SHARE = 1 / 8
+SAMPLE_VIEWS = 10
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What was decided, why, and at which rate one predictor went.
+
+    Attributes:
+        arithmetic: precision, and whether compiled.
+        reason: for people.
+        passes_per_second: forward passes a second of one predictor before any compilation.
+        agreement_percent: of top-1 answers with fp32; None where nothing was compared.
+        largest_difference: of probabilities from fp32; None where nothing was compared.
+        compared: number of averaged predictions that were compared.
+    """
+
+    arithmetic: Arithmetic
+    reason: str
+    passes_per_second: float
+    agreement_percent: float | None = None
+    largest_difference: float | None = None
+    compared: int = 0
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Preflight":
+        """Inverse of ``asdict``."""
+        return cls(**{**values, "arithmetic": Arithmetic.from_dict(values["arithmetic"])})
+
+
+def preflight(job: PredictionJob, asked: PrecisionChoice, num_gpus: float) -> Preflight:
+    """What was decided for ``job`` before, or is now, on a predictor's resources.
+
+    The arithmetic of ``job.ensemble`` does not matter; ``asked`` is the precision, or ``auto``.
+    """
+    key = _key(job.ensemble, asked)
+    if job.run.exists(PREFLIGHT) and (kept := job.run.read_json(PREFLIGHT))["key"] == key:
+        return Preflight.from_dict(kept["preflight"])
+    # Little work is not worth the start of another process.
+    replicas = [] if num_gpus else load_replicas(job.trained, job.weights)
+    is_small = bool(replicas) and _is_small(job, replicas, "cpu")
+    found = _decide_with_one_thread(job, asked, replicas) if is_small else _decide_on_cluster(job, asked, num_gpus)
+    job.run.write_json(PREFLIGHT, {"key": key, "preflight": asdict(found)})
+    return found
+
+
+def _decide_on_cluster(job: PredictionJob, asked: PrecisionChoice, num_gpus: float) -> Preflight:
+    import ray
+
+    environment = {"env_vars": KEEP_FREED_MEMORY}
+    task = ray.remote(num_cpus=1, num_gpus=num_gpus, max_calls=1, runtime_env=environment)(_decide_with_one_thread)
+    found: Preflight = ray.get(task.remote(job, asked))
+    return found
+
+
+def _decide_with_one_thread(job: PredictionJob, asked: PrecisionChoice, replicas: Sequence[Any] = ()) -> Preflight:
+    """As predictors have."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return decide(job, asked, replicas)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _key(ensemble: EvaluatedEnsemble, asked: PrecisionChoice) -> str:
+    identity = json.dumps([replace(ensemble, arithmetic=FP32).to_dict(), asked])
+    return hashlib.sha256(identity.encode()).hexdigest()
+
+
+def decide(job: PredictionJob, asked: PrecisionChoice, replicas: Sequence[Any] = ()) -> Preflight:
+    """Choose the arithmetic of an evaluation by trying it on some of its images, in this process.
+
+    ``replicas`` are the networks of ``job``, where they are loaded already.
+    """
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    replicas = replicas or load_replicas(job.trained, job.weights)
+    trial = _Trial(job, replicas, device)
+    wanted, reason = _wanted(asked, _is_small(job, replicas, device), device)
+    if asked != "auto" or wanted.precision == "fp32":
+        return Preflight(wanted, reason, trial.passes_per_second(wanted))
+    return trial.compare(wanted, reason)
+
+
+def _is_small(job: PredictionJob, replicas: Sequence[Any], device: str) -> bool:
+    from googlenet.complexity import forward_flops
+
+    flops = sum(forward_flops(replica.model, job.ensemble.crop_px) for replica in replicas)
+    return flops * len(job.ensemble.views) * _num_images(job) < SMALL_WORK_FLOPS[device]
+
+
+def _num_images(job: PredictionJob) -> int:
+    return read_manifest(job.run).splits["val"].images
+
+
+def _wanted(asked: PrecisionChoice, is_small: bool, device: str) -> tuple[Arithmetic, str]:
+    """The arithmetic to try, and why."""
+    if is_small:
+        return (FP32, "little work") if asked == "auto" else (Arithmetic(asked), "as asked; little work")
+    compiled = can_compile(device)
+    uncompiled = "" if compiled else "; not compiled for want of a C++ compiler"
+    if asked != "auto":
+        return Arithmetic(asked, compiled), f"as asked{uncompiled}"
+    if not profits_from_bf16(device):
+        return Arithmetic("fp32", compiled), f"no bfloat16 in hardware{uncompiled}"
+    return Arithmetic("bf16", compiled), f"bfloat16 in hardware{uncompiled}"
+
+
+class _Trial:
+    """Predictions of a sample of the images, in one arithmetic and another."""
+
+    def __init__(self, job: PredictionJob, replicas: Sequence[Any], device: str) -> None:
+        least, most = SAMPLE_IMAGES
+        images = _num_images(job)
+        sample = min(images, most, max(least, round(images * SAMPLE_SHARE)))
+        self._indices = [round(index) for index in np.linspace(0, images - 1, sample)]
+        self._records = open_records(job.run, read_manifest(job.run).splits["val"])
+        few = [policy for policy in job.ensemble.policies if num_views(policy) <= SAMPLE_VIEWS]
+        # Averages of few views differ more than those of many: a sample of 10 stands for 144 on the safe side.
+        self._policies = tuple(few[-1:]) or (SAMPLE_VIEWS,)
+        self._replicas, self._crop_px, self._device = replicas, job.ensemble.crop_px, device
+
+    def passes_per_second(self, arithmetic: Arithmetic, images: int = 3) -> float:
+        """Forward passes a second, from a few images after one to warm up."""
+        return self._predict(arithmetic, self._indices[:images])[1]
+
+    def compare(self, wanted: Arithmetic, reason: str) -> Preflight:
+        """``wanted``, if it answers like fp32 on the sample, else fp32."""
+        exact, exact_rate = self._predict(FP32, self._indices)
+        reduced, rate = self._predict(wanted, self._indices)
+        agreement = 100 * float((exact.argmax(axis=-1) == reduced.argmax(axis=-1)).mean())
+        difference = float(np.abs(exact - reduced).max())
+        compared = exact[..., 0].size
+        measured = f"{agreement:.1f} % of {compared} answers as in fp32, probabilities within {difference:.4f}"
+        if agreement >= LEAST_AGREEMENT_PERCENT and difference <= LARGEST_DIFFERENCE:
+            return Preflight(wanted, f"{reason}; {measured}", rate, agreement, difference, compared)
+        refused = f"{wanted.precision} refused: {measured} (at least {LEAST_AGREEMENT_PERCENT} %, {LARGEST_DIFFERENCE})"
+        return Preflight(replace(wanted, precision="fp32"), refused, exact_rate, agreement, difference, compared)
+
+    def _predict(self, arithmetic: Arithmetic, indices: Sequence[int]) -> tuple[Any, float]:
+        from googlenet.predictor import Predictor
+        from googlenet.scaled_image import ScaledImage
+
+        # Not compiled: that would take longer than the whole trial, and leaves the answers alone.
+        eager = replace(arithmetic, compiled=False)
+        predictor = Predictor(self._replicas, self._crop_px, self._policies, self._device, eager)
+        scales = policy_scales_px(self._policies[0], self._crop_px)
+        images = [ScaledImage.decode(self._records[index].image, scales) for index in indices]
+        predictor.predict(images[0])
+        warmed_up, started = predictor.forward_passes, time.monotonic()
+        found = np.array([predictor.predict(image).probabilities for image in images])
+        return found, (predictor.forward_passes - warmed_up) / (time.monotonic() - started)
+
+
+def cost_line(preflight: Preflight, ensemble: EvaluatedEnsemble, images: int, done: int, num_predictors: int) -> str:
+    """What is about to be done, for people: forward passes, time, size of the output."""
+    per_image = len(ensemble.views) * len(ensemble.replicas)
+    written = images * bytes_per_image(
+        len(ensemble.replicas), len(ensemble.policies), len(ensemble.classes), len(ensemble.views), len(ensemble.groups)
+    )
+    seconds = (images - done) * per_image / (preflight.passes_per_second * num_predictors)
+    resumed = f", {done} of them done" if done else ""
+    rate = f"{preflight.passes_per_second:.0f} passes/s x {num_predictors} predictors"
+    return (
+        f"cost: {images * per_image:,} forward passes ({images} images{resumed}, {len(ensemble.views)} views, "
+        f"{len(ensemble.replicas)} replicas), about {duration(seconds)} at {rate}, "
+        f"at most {size(written)} of predictions\n"
+        f"arithmetic: {preflight.arithmetic} ({preflight.reason})"
+    )

@@ -1,0 +1,241 @@
+"""Predictions of a whole split, sharded over the cluster with Ray Data.
+
+CPU tasks read, decode and scale the images of a shard; actors that hold all replicas cut the views, predict, and
+write the shard's file. A shard whose file is there is not done again.
+"""
+
+import logging
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from googlenet.arithmetic import can_compile
+from pipelines.errors import UserError
+from pipelines.job.progress import EvaluationDisplay
+from pipelines.job.worker_process import KEEP_FREED_MEMORY
+from pipelines.run.dataset import open_records, read_manifest
+from pipelines.run.directory import PREDICTIONS
+from pipelines.run.predictions import Cost, EvaluatedEnsemble, Predicted, file_name, read_ensemble, write_predictions
+from pipelines.run.storage import Storage
+
+# A shard is what a crash can cost, and what travels at once: at 224 px about 1.5 MB an image.
+IMAGES_PER_SHARD = 16
+# Each predictor leaves a quarter of its CPU to the tasks that feed it; more would wait for each other on one CPU. Two
+# of them, since much of a task's time is spent waiting for Ray; a GPU is served by more, where there are CPUs for them.
+PREDICTOR_CPUS = 0.75
+FEEDER_CPUS = 0.125
+FEEDERS_PER_PREDICTOR = {"cpu": 2, "gpu": 6}
+
+
+@dataclass(frozen=True)
+class PredictionJob:
+    """What predictors and the tasks that feed them need to know.
+
+    Attributes:
+        run: holds the data set, and gets the predictions and the report.
+        trained: holds the replicas' weights; another run directory where images are evaluated that a run did not have.
+        weights: names of the replicas' files of weights, in the ensemble's order.
+        ensemble: what the predictions are of.
+    """
+
+    run: Storage
+    trained: Storage
+    weights: tuple[str, ...]
+    ensemble: EvaluatedEnsemble
+
+    @property
+    def predictions(self) -> Storage:
+        """Where the prediction files go."""
+        return self.run.below(PREDICTIONS)
+
+
+@dataclass(frozen=True)
+class Predictors:
+    """How many predictors a cluster holds, and what each of them reserves."""
+
+    number: int
+    num_gpus: float
+
+    @property
+    def feeders(self) -> int:
+        """Tasks at once that read, decode and scale images for them."""
+        return self.number * FEEDERS_PER_PREDICTOR["gpu" if self.num_gpus else "cpu"]
+
+    @classmethod
+    def that_fit(cls, gpus_per_predictor: float) -> "Predictors":
+        """As many as the connected cluster has GPUs, or shares of them; one a CPU where it has none.
+
+        Raises:
+            UserError: no GPU, or more of them than any node has.
+        """
+        import ray
+
+        from pipelines.job.ray_session import held
+
+        if gpus_per_predictor <= 0:
+            raise UserError(f"gpus_per_predictor must be positive, got {gpus_per_predictor:g}")
+        total = ray.cluster_resources()
+        if total.get("GPU"):
+            nodes = (node["Resources"].get("GPU", 0.0) for node in ray.nodes() if node["Alive"])
+            number = sum(held("GPU", gpus, gpus_per_predictor) for gpus in nodes)
+            if not number:
+                raise UserError(f"no node has the {gpus_per_predictor:g} GPUs that a predictor reserves; ask for less")
+            return cls(number, gpus_per_predictor)
+        return cls(max(1, int(total.get("CPU", 1))), 0.0)
+
+
+def missing_shards(job: PredictionJob, images: int) -> list[int]:
+    """Numbers of the shards of ``images`` images to predict; files of another ensemble or division are deleted."""
+    job.run.remove_partial_files(PREDICTIONS)
+    shards = range(-(-images // IMAGES_PER_SHARD))
+    wanted = {file_name(shard): shard for shard in shards}
+    present = set()
+    for name in job.predictions.files(""):
+        if name in wanted and read_ensemble(job.predictions, name) == job.ensemble:
+            present.add(wanted[name])
+        else:
+            job.predictions.delete(name)
+    return [shard for shard in shards if shard not in present]
+
+
+def images_of(shards: Sequence[int], images: int) -> int:
+    """How many of ``images`` images lie in ``shards``."""
+    return sum(len(_rows_of(shard, images)) for shard in shards)
+
+
+def _rows_of(shard: int, images: int) -> range:
+    return range(shard * IMAGES_PER_SHARD, min((shard + 1) * IMAGES_PER_SHARD, images))
+
+
+def predict(job: PredictionJob, shards: Sequence[int], images: int, predictors: Predictors) -> None:
+    """Predict ``shards`` of the ``images`` validation images. Needs a connection to a Ray cluster."""
+    if not shards:
+        return
+    display = EvaluationDisplay(images, images - images_of(shards, images))
+    with display.showing():
+        _predict_shards(job, shards, images, predictors, display)
+
+
+def _predict_shards(
+    job: PredictionJob, shards: Sequence[int], images: int, predictors: Predictors, display: EvaluationDisplay
+) -> None:
+    import ray.data
+
+    def load(row: dict[str, Any]) -> dict[str, Any]:
+        return load_shard(job, row["shard"], images)
+
+    # A shard is one row and one block: Ray Data can neither split nor merge what is finished or lost together.
+    done = (
+        ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards))
+        .map(load, num_cpus=FEEDER_CPUS, compute=ray.data.TaskPoolStrategy(size=min(predictors.feeders, len(shards))))
+        .map(
+            ShardPredictor,
+            fn_constructor_args=(job,),
+            compute=ray.data.ActorPoolStrategy(size=min(predictors.number, len(shards))),
+            num_cpus=PREDICTOR_CPUS,
+            num_gpus=predictors.num_gpus,
+            runtime_env={"env_vars": KEEP_FREED_MEMORY},
+        )
+    )
+    for row in done.iter_rows():
+        display.advance(row["images"])
+
+
+def load_shard(job: PredictionJob, shard: int, images: int) -> dict[str, Any]:
+    """Read, decode and scale the images of a shard.
+
+    Returns:
+        One row: ``shard``; for each image ``image_id``, ``label``, ``width``, ``height``; and ``scaled``, the pixels
+        of all images at all scales as bytes, image by image.
+    """
+    from googlenet.scaled_image import ScaledImage
+
+    records = open_records(job.run, read_manifest(job.run).splits["val"])
+    scales = _scales_px(job.ensemble)
+    rows: dict[str, list[Any]] = {name: [] for name in ("image_id", "label", "width", "height", "scaled")}
+    for index in _rows_of(shard, images):
+        record = records[index]
+        image = ScaledImage.decode(record.image, scales)
+        rows["image_id"].append(record.image_id)
+        rows["label"].append(record.label)
+        rows["width"].append(image.width)
+        rows["height"].append(image.height)
+        rows["scaled"] += [pixels.tobytes() for pixels in image.scaled]
+    return {"shard": shard, **rows}
+
+
+def _scales_px(ensemble: EvaluatedEnsemble) -> list[int]:
+    return sorted({view.scale_px for view in ensemble.views})
+
+
+def load_replicas(trained: Storage, weights: Sequence[str]) -> list[Any]:
+    """The networks in files below ``trained``, ready for a :class:`googlenet.predictor.Predictor`."""
+    from googlenet.weight_files import read_weights
+
+    return [read_weights(trained.read(name), name).build() for name in weights]
+
+
+def ready_predictor(job: PredictionJob, device: str) -> Any:
+    """A predictor that has warmed up; compiled if that was decided, and this node's compiler is there and works."""
+    from googlenet.predictor import Predictor
+
+    ensemble, replicas = job.ensemble, load_replicas(job.trained, job.weights)
+    plain = replace(ensemble.arithmetic, compiled=False)
+    is_compiled = ensemble.arithmetic.compiled and can_compile(device)
+    for arithmetic in (ensemble.arithmetic, plain) if is_compiled else (plain,):
+        predictor = Predictor(replicas, ensemble.crop_px, ensemble.policies, device, arithmetic)
+        try:
+            predictor.warm_up()
+        except Exception as error:  # whatever a compiler and its tools may raise
+            if not arithmetic.compiled:
+                raise
+            logging.getLogger(__name__).warning("not compiled, since the compiler failed: %s", error)
+        else:
+            break
+    return predictor
+
+
+class ShardPredictor:
+    """Holds all replicas; predicts the shards it is given and writes their files."""
+
+    def __init__(self, job: PredictionJob) -> None:
+        import torch
+
+        torch.set_num_threads(1)  # there is a predictor for each CPU
+        self._job = job
+        self._predictor = ready_predictor(job, "cuda" if torch.cuda.is_available() else "cpu")
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Predict the row that :func:`load_shard` made; ``shard`` and ``images`` come out."""
+        started, passes = time.monotonic(), self._predictor.forward_passes
+        found = [self._predictor.predict(image) for image in _unpack(row, self._job.ensemble)]
+        cost = Cost(time.monotonic() - started, self._predictor.forward_passes - passes, socket.gethostname())
+        predicted = Predicted(
+            list(row["image_id"]),
+            np.asarray(row["label"], np.int32),
+            np.stack([prediction.num_views for prediction in found]),
+            np.stack([prediction.probabilities for prediction in found]),
+            np.stack([prediction.max_pooled for prediction in found]),
+            np.stack([prediction.view_top1 for prediction in found]),
+            np.stack([prediction.group_top1 for prediction in found]),
+        )
+        write_predictions(self._job.predictions, file_name(row["shard"]), self._job.ensemble, predicted, cost)
+        return {"shard": row["shard"], "images": len(found)}
+
+
+def _unpack(row: dict[str, Any], ensemble: EvaluatedEnsemble) -> list[Any]:
+    """The images of a row that :func:`load_shard` made."""
+    from googlenet.crops import scaled_size
+    from googlenet.scaled_image import ScaledImage
+
+    images, scales = [], _scales_px(ensemble)
+    for index, (width, height) in enumerate(zip(row["width"], row["height"], strict=True)):
+        packed = row["scaled"][index * len(scales) : (index + 1) * len(scales)]
+        sizes = [scaled_size(int(width), int(height), scale) for scale in scales]
+        scaled = [np.frombuffer(data, np.uint8).reshape(h, w, 3) for data, (w, h) in zip(packed, sizes, strict=True)]
+        images.append(ScaledImage(int(width), int(height), tuple(scaled)))
+    return images

@@ -1,0 +1,17 @@
+"""One start of a command: options, terminal, Ray connection, and a record of what ran where.
+
+Reads and writes: jobs/*.json, logs/, system/ and replicas/<k>/system/. Door: ``command_line.run_command`` for a
+process, ``ray_session.connected`` for Ray.
+
+In reading order:
+
+- ``command_line``: options from dataclasses; errors in one line
+- ``console``: lines, durations, sizes and names as people read them
+- ``interruption``: Ctrl-C and SIGTERM end a command the same way
+- ``progress``: the live display, and the board that workers post to
+- ``ray_session``: the connection to a cluster, and how much a node holds
+- ``worker_process``: allocator settings and thread counts of processes that run networks
+- ``log``: one file for each start, with seconds by stage and the outcome
+- ``circumstances``: provenance: commit, code digest, package versions, hardware
+- ``system_log``: load of a node, sampled while it works
+"""

@@ -1,0 +1,72 @@
+"""From what and on what a job runs: commit, versions, machines. Kept with the run for those who want to repeat it."""
+
+import hashlib
+import os
+import platform
+import shlex
+import socket
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("torch", "torchvision", "ray", "mlflow", "numpy", "pyarrow", "opencv-python-headless", "simplejpeg")
+CODE = ("googlenet", "pipelines")
+# A submitted job travels without its repository; who submits it may say what it is.
+COMMIT_VARIABLE = "GOOGLENET_COMMIT"
+GIT_SECONDS = 10
+
+
+def circumstances() -> dict[str, Any]:
+    """Of this process: command, commit, digest of the code, versions of Python and packages, this machine."""
+    return {
+        "command": shlex.join(sys.argv),
+        "commit": commit(),
+        "code_digest": code_digest(),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "host": socket.gethostname(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+    }
+
+
+def commit() -> str:
+    """The repository's commit, with ``-dirty`` where files differ from it; empty where that cannot be known."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        git = subprocess.run(command, capture_output=True, text=True, check=False, timeout=GIT_SECONDS)  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
+        return os.environ.get(COMMIT_VARIABLE, "")
+    return git.stdout.strip() or os.environ.get(COMMIT_VARIABLE, "")
+
+
+def code_digest() -> str:
+    """SHA-256 over the Python files of this project as they lie here: the same code wherever it has travelled."""
+    digest = hashlib.sha256()
+    for path in sorted(path for package in CODE for path in (ROOT / package).rglob("*.py")):
+        digest.update(f"{path.relative_to(ROOT).as_posix()}\0".encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def cluster_nodes() -> list[dict[str, Any]]:
+    """Host, CPUs, GPUs and kind of accelerator of each node that is alive. Needs a connection to a Ray cluster."""
+    import ray
+
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    return [
+        {
+            "host": node["NodeManagerHostname"],
+            "cpus": node["Resources"].get("CPU", 0),
+            "gpus": node["Resources"].get("GPU", 0),
+            "accelerator": ", ".join(
+                name.removeprefix("accelerator_type:") for name in node["Resources"] if name.startswith("accelerator_")
+            ),
+        }
+        for node in nodes
+    ]

@@ -1,0 +1,74 @@
+"""One file for each start of a job on a run directory: its circumstances, how long each stage took, how it ended."""
+
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from typing import Any
+
+from pipelines.job.circumstances import circumstances, cluster_nodes
+from pipelines.run.directory import JOBS, RUN
+from pipelines.run.storage import Storage
+from pipelines.run.storage_failures import STORE_FAILURES
+
+RUNNING, ENDED, INTERRUPTED = "running", "ended", "interrupted"
+
+
+class JobLog:
+    """The log of this start. Needs a connection to a Ray cluster."""
+
+    def __init__(self, run: Storage) -> None:
+        now = datetime.now(UTC)
+        self._run, self._name = run, f"{JOBS}/{now:%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}.json"
+        self._entry: dict[str, Any] = {
+            "started": now.isoformat(timespec="seconds"),
+            **circumstances(),
+            "nodes": cluster_nodes(),
+            "stage_seconds": {},
+            # A job that is killed leaves this behind.
+            "outcome": RUNNING,
+        }
+        run.write_json(self._name, self._entry)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Take the time of a stage; one that is interrupted counts for as long as it lasted."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self._entry["stage_seconds"][name] = round(time.monotonic() - started, 3)
+            self._try_to_write()
+
+    @contextmanager
+    def whole_job(self) -> Iterator[None]:
+        """Say at the end of the block how the job ended."""
+        try:
+            yield
+            self._entry["outcome"] = ENDED
+        except KeyboardInterrupt:
+            self._entry["outcome"] = INTERRUPTED
+            raise
+        except Exception as error:
+            self._entry["outcome"] = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+            raise
+        finally:
+            self._try_to_write()
+
+    def _try_to_write(self) -> None:
+        with suppress(*STORE_FAILURES):  # what broke the job may be the store, and has been waited for
+            run = self._run.impatient()
+            if run.exists(RUN):  # who has taken the run directory away shall not find a new one in its place
+                run.write_json(self._name, self._entry)
+
+
+def read_jobs(run: Storage) -> list[dict[str, Any]]:
+    """The logs of all starts on a run directory, oldest first."""
+    return [run.read_json(f"{JOBS}/{name}") for name in run.files(JOBS)]
+
+
+def stage_seconds(jobs: list[dict[str, Any]]) -> dict[str, float]:
+    """Seconds by stage, summed over all starts."""
+    names = dict.fromkeys(name for job in jobs for name in job["stage_seconds"])
+    return {name: sum(job["stage_seconds"].get(name, 0.0) for job in jobs) for name in names}

@@ -1,0 +1,229 @@
+"""What a person sees while a stage runs: one live display on a terminal, plain lines elsewhere.
+
+Workers post their state to a board, an actor without CPUs; the driver reads it about once a second. Posting never
+waits, and losing a post loses nothing but a moment of the display.
+"""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import ray
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from pipelines.job.console import duration
+
+PLAIN_LINE_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class ReplicaStatus:
+    """A replica as the display shows it; ``epoch`` is fractional."""
+
+    phase: str = "waiting"
+    epoch: float = 0.0
+    epochs: int = 0
+    loss: float | None = None
+    images_per_second: float | None = None
+    error: float | None = None
+    alarms: tuple[str, ...] = ()
+
+    @property
+    def share_done(self) -> float:
+        """Between 0 and 1."""
+        return self.epoch / self.epochs if self.epochs else 0.0
+
+
+@ray.remote(num_cpus=0)
+class ProgressBoard:
+    """Latest status by replica, and warnings that nobody has read yet."""
+
+    def __init__(self) -> None:
+        self._statuses: dict[int, ReplicaStatus] = {}
+        self._warnings: list[str] = []
+
+    def post(self, replica: int, status: ReplicaStatus) -> None:
+        """Replace the status of ``replica``."""
+        self._statuses[replica] = status
+
+    def warn(self, text: str) -> None:
+        """Something that people should read once."""
+        self._warnings.append(text)
+
+    def read(self) -> tuple[dict[int, ReplicaStatus], list[str]]:
+        """All statuses posted so far, and the warnings since the last reading."""
+        warnings, self._warnings = self._warnings, []
+        return self._statuses, warnings
+
+
+class _Display(ABC):
+    """A live picture on a terminal; elsewhere a plain line now and then."""
+
+    def __init__(self, console: Console | None) -> None:
+        self._console = console or Console(highlight=False)
+        self._live: Live | None = None
+        self._last_line = time.monotonic()
+
+    @abstractmethod
+    def line(self) -> str:
+        """The state in one line."""
+
+    @abstractmethod
+    def _picture(self) -> Group:
+        """The state on a terminal."""
+
+    @contextmanager
+    def showing(self) -> Iterator[None]:
+        """Keep the live display on the terminal during the block."""
+        if not self._console.is_terminal:
+            yield
+            return
+        with Live(self._picture(), console=self._console, refresh_per_second=2) as self._live:
+            yield
+        self._live = None
+
+    def _refresh(self, *, at_once: bool = False) -> None:
+        """Show the state: on a terminal always, else if a line is due or wanted ``at_once``."""
+        if self._live:
+            self._live.update(self._picture())
+        elif not self._console.is_terminal and (at_once or time.monotonic() - self._last_line >= PLAIN_LINE_SECONDS):
+            self._last_line = time.monotonic()
+            self._console.print(self.line(), soft_wrap=True)
+
+
+class TrainingDisplay(_Display):
+    """Shows the replicas of a run; call :meth:`update` as often as there is news."""
+
+    def __init__(self, replicas: int, epochs: int, console: Console | None = None) -> None:
+        super().__init__(console)
+        self._statuses = {replica: ReplicaStatus(epochs=epochs) for replica in range(replicas)}
+        self._clock = _Clock()
+        self._told: set[tuple[int, str]] = set()
+
+    def update(self, posted: dict[int, ReplicaStatus], phases: dict[int, str]) -> None:
+        """Take in what workers posted, and what the scheduler knows better: who waits, is done or has failed."""
+        for replica, status in self._statuses.items():
+            news = posted.get(replica, status)
+            phase = phases.get(replica, news.phase)
+            if phase == "done":
+                news = replace(news, epoch=float(news.epochs or status.epochs), epochs=news.epochs or status.epochs)
+            self._statuses[replica] = replace(news, phase=phase)
+            self._tell_alarms(replica, news.alarms)
+        share = sum(status.share_done for status in self._statuses.values()) / len(self._statuses)
+        self._clock.tick(share)
+        self._refresh()
+
+    def _tell_alarms(self, replica: int, alarms: Sequence[str]) -> None:
+        """Each dead head once: its message changes with every step, its name does not."""
+        for alarm in alarms:
+            head = (replica, alarm.split(" has ")[0])
+            if head not in self._told:
+                self._told.add(head)
+                self.message(f"warning: replica {replica}: {alarm}")
+
+    def message(self, text: str) -> None:
+        """Print a line that stays."""
+        self._console.print(text, soft_wrap=True, markup=False)
+
+    def line(self) -> str:
+        """The state in one line."""
+        statuses = self._statuses.values()
+        done = sum(status.phase == "done" for status in statuses)
+        running = [
+            f"[{replica}] epoch {status.epoch:.1f}/{status.epochs} {_facts(status)}"
+            for replica, status in self._statuses.items()
+            if status.phase == "training"
+        ]
+        text = f"training: {done}/{len(self._statuses)} replicas done, {self._clock.left()} left"
+        return " | ".join([text, *running])
+
+    def _picture(self) -> Group:
+        table = Table(box=None, padding=(0, 1), title_justify="left")
+        for heading in ("replica", "", "epoch", "loss", "images/s", "val top-1 error", ""):
+            table.add_column(heading, justify="right" if heading != "" else "left", no_wrap=True)
+        for replica, status in self._statuses.items():
+            table.add_row(
+                str(replica),
+                ProgressBar(total=1.0, completed=status.share_done, width=24),
+                f"{status.epoch:.1f}/{status.epochs}",
+                _number(status.loss, ".3f"),
+                _number(status.images_per_second, ".0f"),
+                _number(status.error, ".1f", " %"),
+                status.phase,
+            )
+        return Group(Text(f"training, {self._clock.left()} left"), table)
+
+
+class EvaluationDisplay(_Display):
+    """Progress of the evaluation in images."""
+
+    def __init__(self, total: int, done: int, console: Console | None = None) -> None:
+        super().__init__(console)
+        self._total, self._done, self._first = total, done, done
+        self._started = time.monotonic()
+
+    def advance(self, images: int) -> None:
+        """So many more images are done."""
+        self._done += images
+        self._refresh(at_once=self._done == self._total)
+
+    def line(self) -> str:
+        """The state in one line."""
+        rate = (self._done - self._first) / max(time.monotonic() - self._started, 1e-9)
+        left = duration((self._total - self._done) / rate) if rate else "?"
+        return f"evaluation: {self._done}/{self._total} images, {rate:.1f} images/s, {left} left"
+
+    def _picture(self) -> Group:
+        bar = ProgressBar(total=max(self._total, 1), completed=self._done, width=40)
+        return Group(Text(self.line()), bar)
+
+
+class _Clock:
+    """Time left, from the share of the work done since the first news of it; unknown until a hundredth is done."""
+
+    def __init__(self) -> None:
+        self._first: tuple[float, float] | None = None
+        self._left: float | None = None
+
+    def tick(self, share: float) -> None:
+        now = time.monotonic()
+        if self._first is None:
+            self._first = now, share
+        started, first_share = self._first
+        if share - first_share >= 0.01:
+            self._left = (now - started) / (share - first_share) * (1 - share)
+
+    def left(self) -> str:
+        return "?" if self._left is None else duration(self._left)
+
+
+def _facts(status: ReplicaStatus) -> str:
+    facts: Sequence[str] = (
+        f"loss {status.loss:.3f}" if status.loss is not None else "",
+        f"{status.images_per_second:.0f} images/s" if status.images_per_second else "",
+        f"val error {status.error:.1f} %" if status.error is not None else "",
+    )
+    return ", ".join(fact for fact in facts if fact)
+
+
+def _number(value: float | None, form: str, unit: str = "") -> str:
+    return "" if value is None else f"{value:{form}}{unit}"
+
+
+def post(board: Any, replica: int, status: ReplicaStatus) -> None:
+    """Post without waiting; a board that is gone does not matter to the work."""
+    if board is not None:
+        board.post.remote(replica, status)
+
+
+def warn(board: Any, replica: int, text: str) -> None:
+    """Warn of something in the training of ``replica``."""
+    if board is not None:
+        board.warn.remote(f"warning: replica {replica}: {text}")

@@ -1,0 +1,95 @@
+"""What a node is doing while it works: load of CPUs, memory, disk, network and GPUs, sampled into the run directory.
+
+The names are those under which MLflow shows the state of a system, with the node's host name in them.
+"""
+
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow as pa
+
+from pipelines.run.directory import RUN
+from pipelines.run.storage import Storage
+
+SAMPLE_SECONDS = 10.0
+# A file is rewritten whole, so that it is never torn; after an hour comes the next.
+SAMPLES_PER_WRITE = 6
+SAMPLES_PER_FILE = 360
+MIB = 1 << 20
+FAILURES = (OSError, ValueError, RuntimeError, pa.ArrowException)
+
+
+@contextmanager
+def system_log(run: Storage, folder: str) -> Iterator[None]:
+    """Sample this node during the block, into files of ``folder``."""
+    ended = threading.Event()
+    thread = threading.Thread(target=_follow, args=(run.impatient(), folder, ended), name="system_log", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join(SAMPLE_SECONDS)
+
+
+def _follow(run: Storage, folder: str, ended: threading.Event) -> None:
+    host = socket.gethostname()
+    received = psutil.net_io_counters()
+    psutil.cpu_percent()  # the first answer is about nothing
+    lines: list[dict[str, Any]] = []
+    name = ""
+    while not ended.wait(SAMPLE_SECONDS):
+        with suppress(*FAILURES):  # of all that fails with the store or a GPU, this is what matters least
+            lines.append(_sample(run, host, received))
+        if not lines:
+            continue
+        name = name or f"{folder}/{host}/{lines[0]['time_ms']}.jsonl"
+        if len(lines) % SAMPLES_PER_WRITE == 0:
+            _write(run, name, lines)
+        if len(lines) == SAMPLES_PER_FILE:
+            lines, name = [], ""
+    if lines:
+        _write(run, name, lines)
+
+
+def _write(run: Storage, name: str, lines: list[dict[str, Any]]) -> None:
+    with suppress(*FAILURES):
+        if not run.exists(RUN):
+            return  # who has taken the run directory away shall not find a new one in its place
+        run.write_json_lines(name, lines)
+
+
+def _sample(run: Storage, host: str, since: Any) -> dict[str, Any]:
+    memory, network = psutil.virtual_memory(), psutil.net_io_counters()
+    disk = shutil.disk_usage(run.root if run.is_local else Path.home())
+    values = {
+        "cpu_utilization_percentage": psutil.cpu_percent(),
+        "system_memory_usage_megabytes": memory.used / MIB,
+        "system_memory_usage_percentage": memory.percent,
+        "disk_usage_percentage": 100 * disk.used / disk.total,
+        "network_receive_megabytes": (network.bytes_recv - since.bytes_recv) / MIB,
+        "network_transmit_megabytes": (network.bytes_sent - since.bytes_sent) / MIB,
+        **_gpus(),
+    }
+    return {"time_ms": int(time.time() * 1000), **{f"system/{host}/{name}": value for name, value in values.items()}}
+
+
+def _gpus() -> dict[str, float]:
+    """Memory of each GPU that this process uses; others would be opened by asking, which takes memory of theirs."""
+    import torch
+
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return {}
+    values = {}
+    for gpu in range(torch.cuda.device_count()):
+        free, total = torch.cuda.mem_get_info(gpu)
+        values[f"gpu_{gpu}_memory_usage_megabytes"] = (total - free) / MIB
+        values[f"gpu_{gpu}_memory_usage_percentage"] = 100 * (total - free) / total
+    return values

@@ -1,0 +1,19 @@
+"""From predictions to tables, pages and pictures.
+
+Reads: predictions/*.parquet, dataset/, replicas/<k>/metrics.jsonl. Writes: report/, answers/. Door:
+``write.write_report``.
+
+In reading order:
+
+- ``write``: predictions to report.json, index.html, report.md and pictures
+- ``contents``: what report.json holds
+- ``tally``: sums over all images in bounded memory
+- ``text``: the table for the terminal, and report.md
+- ``page``: index.html, from page.html.jinja
+- ``figures``: pictures of the ensemble, its classes and its training
+- ``drawing``: colours, PNG, and SVG that follows the page
+- ``example_images``: the views of one image; the most confident mistakes
+- ``outcomes``: which images each cell of the table got wrong
+- ``answers``: top-5 answers for images without labels
+- ``comparison``: two runs compared image by image
+"""

@@ -1,0 +1,117 @@
+"""Two runs side by side: what differed between them, and what became of it, image by image."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from googlenet.metrics import bootstrap_interval
+from pipelines.errors import UserError
+from pipelines.job.log import read_jobs
+from pipelines.report.outcomes import read_outcomes
+from pipelines.run.directory import OUTCOMES, REPORT_JSON, differences
+from pipelines.run.storage import Storage
+
+COLUMNS = ("models x crops", "error", "first %", "second %", "difference", "95 % interval")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished run, from its run directory or from what MLflow keeps of it.
+
+    Attributes:
+        name: for people.
+        report: what report.json holds.
+        outcomes: see :func:`pipelines.report.outcomes.read_outcomes`.
+        circumstances: of its newest start; empty where they are not known.
+    """
+
+    name: str
+    report: dict[str, Any]
+    outcomes: dict[str, Any]
+    circumstances: dict[str, Any]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The recipe, or the settings of an evaluation; and the digest of the images."""
+        kept = self.report.get("run", {})
+        settings: dict[str, Any] = kept.get("recipe") or kept.get("evaluation") or {}
+        return {**settings, "dataset_digest": self.report["ensemble"]["dataset_digest"]}
+
+
+def read_finished(run: Storage, name: str) -> Finished:
+    """The run whose files lie in ``run``.
+
+    Raises:
+        UserError: it has no report.
+    """
+    if not (run.exists(REPORT_JSON) and run.exists(OUTCOMES)):
+        raise UserError(f"{name} has no report to compare; finish it with the command that began it")
+    jobs = read_jobs(run)
+    return Finished(name, run.read_json(REPORT_JSON), read_outcomes(run), jobs[-1] if jobs else {})
+
+
+def comparison(first: Finished, second: Finished) -> str:
+    """What differed, and the paired difference of every cell, as text.
+
+    Raises:
+        UserError: they have no image in common.
+    """
+    lines = [f"first:  {first.name}", f"second: {second.name}", "", "what differs:"]
+    changed = _changed(first.settings, second.settings) + _changed(
+        _what_ran(first.circumstances), _what_ran(second.circumstances)
+    )
+    lines += [f"  {line}" for line in changed] or ["  nothing"]
+    return "\n".join([*lines, "", *_cells(first, second)])
+
+
+def _changed(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
+    return [line.replace(" there, ", ", then ").removesuffix(" now") for line in differences(first, second)]
+
+
+def _what_ran(circumstances: dict[str, Any]) -> dict[str, Any]:
+    """Code and versions; where and when is no difference between results."""
+    named = {name: circumstances.get(name, "") for name in ("commit", "code_digest")}
+    return {**named, **circumstances.get("versions", {})}
+
+
+def _cells(first: Finished, second: Finished) -> list[str]:
+    common, rows_first, rows_second = _common_images(first, second)
+    names = [name for name in first.outcomes if name in second.outcomes and name != "image_id"]
+    if not names:
+        raise UserError("the two runs have no cell of the table in common")
+    ours = 100 * np.stack([first.outcomes[name][rows_first] for name in names], axis=1)
+    theirs = 100 * np.stack([second.outcomes[name][rows_second] for name in names], axis=1)
+    low, high = bootstrap_interval(theirs - ours)
+    rows: list[tuple[str, ...]] = [COLUMNS]
+    for at, name in enumerate(names):
+        kind, _, cell = name.partition("_wrong/")
+        means = ours[:, at].mean(), theirs[:, at].mean()
+        interval = f"{low[at]:+.2f} to {high[at]:+.2f}"
+        rows.append((cell, kind, f"{means[0]:.2f}", f"{means[1]:.2f}", f"{means[1] - means[0]:+.2f}", interval))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
+    table = ["  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in rows]
+    return [*_about_images(first, second, len(common)), *table]
+
+
+def _common_images(first: Finished, second: Finished) -> tuple[list[str], list[int], list[int]]:
+    where = {image_id: row for row, image_id in enumerate(second.outcomes["image_id"])}
+    rows = [row for row, image_id in enumerate(first.outcomes["image_id"]) if image_id in where]
+    common = [first.outcomes["image_id"][row] for row in rows]
+    if not common:
+        raise UserError("the two runs were evaluated on different images: there are no pairs to compare")
+    return common, rows, [where[image_id] for image_id in common]
+
+
+def _about_images(first: Finished, second: Finished, common: int) -> list[str]:
+    lines = [f"errors on {common} images that both were evaluated on; differences are second minus first, paired:"]
+    left_out = [
+        f"{len(run.outcomes['image_id']) - common} of {run.name}"
+        for run in (first, second)
+        if len(run.outcomes["image_id"]) > common
+    ]
+    if left_out:
+        lines.append(f"warning: left out, since the other has no such image: {', '.join(left_out)}")
+    if first.settings["dataset_digest"] != second.settings["dataset_digest"]:
+        lines.append("warning: the data sets differ; images are paired by their names")
+    return lines

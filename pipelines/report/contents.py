@@ -1,0 +1,188 @@
+"""What report.json holds: the paper's table, and what else the predictions tell. Errors in percent."""
+
+from typing import Any
+
+import numpy as np
+
+from googlenet.crops import Policy, num_views
+from googlenet.diversity import gains
+from googlenet.metrics import bootstrap_interval
+from pipelines.report.outcomes import TOP
+from pipelines.report.tally import Tally
+from pipelines.run.predictions import EvaluatedEnsemble
+
+# Table 3: (models, crops) to top-5 error in percent. The paper prints no top-1 error.
+PAPER_TOP5_ERROR: dict[tuple[int, Policy], float] = {
+    (1, 1): 10.07,
+    (1, 10): 9.15,
+    (1, 144): 7.89,
+    (7, 1): 8.09,
+    (7, 10): 7.62,
+    (7, 144): 6.67,
+}
+
+
+def contents(tally: Tally, ensemble: EvaluatedEnsemble) -> dict[str, Any]:
+    """The report, ready for JSON: the same to the last bit for the same predictions."""
+    disagreement = tally.disagreement.percent()
+    last = len(ensemble.policies) - 1
+    errors = {
+        members: 100 * int(tally.averaged.wrong[number, last, 0]) / tally.seen.total()
+        for number, members in enumerate(tally.averaged.ensembles)
+        if len(members) <= 2
+    }
+    return {
+        "images": tally.seen.total(),
+        "classes": len(ensemble.classes),
+        "table": _table(tally, ensemble),
+        "single_model": _single_model(tally, ensemble),
+        "replicas": [_of_replica(tally, ensemble, k) for k in range(len(ensemble.replicas))],
+        "pooling": _pooling(tally, ensemble),
+        "views": _views(tally, ensemble),
+        "view_groups": _view_groups(tally, ensemble),
+        "calibration": _calibration(tally, ensemble),
+        "reliability": tally.calibration[-1][-1].reliability(),
+        "diversity": {"disagreement": disagreement.tolist(), "pairs": gains(disagreement, errors)},
+        "class_errors": _class_errors(tally, ensemble),
+        "mistakes": _mistakes(tally, ensemble),
+        "paper_top5_error": [
+            {"models": models, "crops": crops, "top5_error": error}
+            for (models, crops), error in PAPER_TOP5_ERROR.items()
+        ],
+        "ensemble": ensemble.to_dict(),
+    }
+
+
+def _cell(ensemble: EvaluatedEnsemble, policy: int) -> dict[str, Any]:
+    chosen = ensemble.policies[policy]
+    return {"crops": num_views(chosen), "policy": str(chosen)}
+
+
+def _table(tally: Tally, ensemble: EvaluatedEnsemble) -> list[dict[str, Any]]:
+    """A row for every ensemble size and crop policy: the mean over all ensembles of that size, and their spread."""
+    shares = 100 * tally.averaged.by_image()
+    _, sizes, policies, _ = shares.shape
+    # Each image's error is averaged over the ensembles of a size first: the interval is over images.
+    flat = shares.reshape(len(shares), -1)
+    # The base is one model with the fewest crops; differences to it are resampled together with the cells.
+    differences = (shares - shares[:, :1, :1]).reshape(flat.shape)
+    bounds = np.stack(bootstrap_interval(np.concatenate([flat, differences], axis=1)), axis=1)
+    ci95, difference_ci95 = bounds.reshape(2, sizes, policies, len(TOP), 2)
+    means = shares.mean(axis=0)
+    rows = []
+    for size, policy in np.ndindex(sizes, policies):
+        members = [n for n, chosen in enumerate(tally.averaged.ensembles) if len(chosen) == size + 1]
+        by_ensemble = 100 * tally.averaged.wrong[members, policy] / len(shares)
+        row: dict[str, Any] = {"models": size + 1, **_cell(ensemble, policy)}
+        for column, top in enumerate(TOP):
+            at = size, policy, column
+            row[f"{top}_error"] = float(means[at])
+            row[f"{top}_ci95"] = ci95[at].tolist()
+            row[f"{top}_range"] = [float(by_ensemble[:, column].min()), float(by_ensemble[:, column].max())]
+            row[f"{top}_std"] = float(by_ensemble[:, column].std(ddof=1)) if len(members) > 1 else 0.0
+            row[f"{top}_difference"] = float(means[at] - means[0, 0, column])
+            row[f"{top}_difference_ci95"] = difference_ci95[at].tolist()
+        row["ensembles"] = len(members)
+        row["forward_passes"] = row["models"] * row["crops"]
+        row["paper_top5_error"] = PAPER_TOP5_ERROR.get((row["models"], ensemble.policies[policy]))
+        rows.append(row)
+    return rows
+
+
+def _single_model(tally: Tally, ensemble: EvaluatedEnsemble) -> dict[str, Any]:
+    """The paper's choice for its rows of one model: the replica of lowest validation error with the fewest crops."""
+    best = min(range(len(ensemble.replicas)), key=lambda k: int(tally.averaged.wrong[k, 0, 0]))
+    return _of_replica(tally, ensemble, best)
+
+
+def _of_replica(tally: Tally, ensemble: EvaluatedEnsemble, replica: int) -> dict[str, Any]:
+    percent = 100 * tally.averaged.wrong[tally.averaged.number_of(replica)] / tally.seen.total()
+    rows = [
+        {**_cell(ensemble, policy), "top1_error": float(top1), "top5_error": float(top5)}
+        for policy, (top1, top5) in enumerate(percent)
+    ]
+    return {"replica": ensemble.replicas[replica], "rows": rows}
+
+
+def _pooling(tally: Tally, ensemble: EvaluatedEnsemble) -> list[dict[str, Any]]:
+    """Maximum over views, then mean over models, against the mean over both (section 7), with the most views."""
+    averaged, pooled = 100 * tally.averaged.by_image()[:, :, -1], 100 * tally.max_pooled.by_image()[:, :, 0]
+    flat = (pooled - averaged).reshape(len(pooled), -1)
+    bounds = np.stack(bootstrap_interval(flat), axis=1).reshape(*pooled.shape[1:], 2)
+    rows = []
+    for size in range(pooled.shape[1]):
+        row: dict[str, Any] = {"models": size + 1, **_cell(ensemble, len(ensemble.policies) - 1)}
+        for column, top in enumerate(TOP):
+            row[f"{top}_error_average"] = float(averaged[:, size, column].mean())
+            row[f"{top}_error_max"] = float(pooled[:, size, column].mean())
+            row[f"{top}_difference"] = float(flat.reshape(pooled.shape)[:, size, column].mean())
+            row[f"{top}_difference_ci95"] = bounds[size, column].tolist()
+        rows.append(row)
+    return rows
+
+
+def _views(tally: Tally, ensemble: EvaluatedEnsemble) -> list[dict[str, Any]]:
+    """Top-1 error of each view alone: mean of the single models, and of all models together."""
+    percent = 100 * tally.wrong_by_view / tally.seen.total()
+    return [
+        {**vars(view), "top1_error": float(percent[:-1, v].mean()), "top1_error_all_models": float(percent[-1, v])}
+        for v, view in enumerate(ensemble.views)
+    ]
+
+
+def _view_groups(tally: Tally, ensemble: EvaluatedEnsemble) -> list[dict[str, Any]]:
+    """Top-1 error of the average over all views of one scale, square or kind."""
+    if not ensemble.groups:
+        return []
+    wrong = 100 * tally.wrong_by_group()
+    low, high = bootstrap_interval(wrong.reshape(len(wrong), -1))
+    means, bounds = wrong.mean(axis=0), np.stack([low, high], axis=1).reshape(*wrong.shape[1:], 2)
+    return [
+        {
+            "group": name,
+            "top1_error": float(means[g, 0]),
+            "top1_ci95": bounds[g, 0].tolist(),
+            "top1_error_all_models": float(means[g, 1]),
+            "top1_ci95_all_models": bounds[g, 1].tolist(),
+        }
+        for g, name in enumerate(ensemble.groups)
+    ]
+
+
+def _calibration(tally: Tally, ensemble: EvaluatedEnsemble) -> list[dict[str, Any]]:
+    """Of one model (the mean of the single ones) and of all, by policy."""
+    rows = []
+    for models, tallies in ((1, tally.calibration[:-1]), (len(ensemble.replicas), tally.calibration[-1:])):
+        for policy in range(len(ensemble.policies)):
+            scores = [by_policy[policy].scores() for by_policy in tallies]
+            means = {name: float(np.mean([score[name] for score in scores])) for name in scores[0]}
+            rows.append({"models": models, **_cell(ensemble, policy), **means})
+    return rows if len(ensemble.replicas) > 1 else rows[: len(ensemble.policies)]
+
+
+def _class_errors(tally: Tally, ensemble: EvaluatedEnsemble) -> list[dict[str, Any]]:
+    """Top-1 error of all models with the most crops by class, and what the class is most often taken for."""
+    rows = []
+    for label, row in enumerate(tally.confusion()):
+        images, right = int(row.sum()), int(row[label])
+        others = np.where(np.arange(len(row)) == label, 0, row)
+        taken_for = ensemble.classes[int(others.argmax())] if others.any() else None
+        error = 100 * (images - right) / images if images else None
+        rows.append(
+            {"class": ensemble.classes[label], "images": images, "top1_error": error, "most_often_taken_for": taken_for}
+        )
+    return rows
+
+
+def _mistakes(tally: Tally, ensemble: EvaluatedEnsemble) -> list[dict[str, Any]]:
+    """The images that all models with the most crops get most confidently wrong."""
+    return [
+        {
+            "image_id": image_id,
+            "label": ensemble.classes[label],
+            "answer": ensemble.classes[answer],
+            "probability": sure,
+            "probability_of_label": own,
+        }
+        for sure, image_id, label, answer, own in sorted(tally.mistakes, key=lambda m: (-m[0], m[1]))
+    ]

@@ -1,0 +1,195 @@
+"""Pictures of the ensemble as a whole, each drawn from report.json alone."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pipelines.report.drawing import COLOURS, MARKERS, matrix, new_axes
+from pipelines.run.directory import read_metrics, replica_number
+from pipelines.run.storage import Storage
+
+# Seven replicas and six colours: the lines differ as well.
+LINES = ("-", "--", ":")
+
+CLASSES_SHOWN = 30
+LONGEST_NAME = 24
+
+
+def figures(report: dict[str, Any]) -> dict[str, Figure]:
+    """Pictures by name; those for which there is something to show."""
+    pictures = {"error_by_models": _error_by_models(report), "reliability": _reliability(report)}
+    if report["view_groups"]:
+        pictures["views"] = _views(report)
+    if report["diversity"]["pairs"]:
+        pictures |= {"diversity": _diversity(report), "disagreement": _disagreement(report)}
+    return pictures
+
+
+def _error_by_models(report: dict[str, Any]) -> Figure:
+    figure, axes = new_axes(6, 4)
+    policies = dict.fromkeys((row["policy"], row["crops"]) for row in report["table"])
+    for number, (policy, crops) in enumerate(policies):
+        rows = [row for row in report["table"] if row["policy"] == policy]
+        models = [row["models"] for row in rows]
+        colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+        number_of_crops = f"{crops} crop{'s' if crops > 1 else ''}"
+        label = number_of_crops if str(crops) == policy else f"{number_of_crops} at {policy} px"
+        axes.plot(models, [row["top1_error"] for row in rows], marker=marker, color=colour, label=label)
+        low, high = zip(*(row["top1_ci95"] for row in rows), strict=True)
+        axes.fill_between(models, low, high, color=colour, alpha=0.12, linewidth=0)
+    axes.set_xticks(sorted({row["models"] for row in report["table"]}))
+    axes.set_xlabel("models")
+    axes.set_ylabel("top-1 error, %  (band: 95 % interval)")
+    axes.legend(frameon=False)
+    return figure
+
+
+def _reliability(report: dict[str, Any]) -> Figure:
+    figure, axes = new_axes(4.5, 4.5)
+    bins = report["reliability"]
+    lefts = [b["confidence_from"] for b in bins]
+    widths = [b["confidence_to"] - b["confidence_from"] for b in bins]
+    axes.bar(lefts, [b["accuracy"] for b in bins], widths, align="edge", color=COLOURS[0], edgecolor="white")
+    axes.plot([0, 1], [0, 1], color="black", linestyle="--", linewidth=1, label="perfectly calibrated")
+    axes.plot(
+        [b["mean_confidence"] for b in bins],
+        [b["accuracy"] for b in bins],
+        linestyle="none",
+        marker="o",
+        color=COLOURS[1],
+        label="mean confidence",
+    )
+    for b in bins:
+        axes.annotate(str(b["images"]), (b["mean_confidence"], 0.01), ha="center", fontsize=6, color="white")
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence (below: images)", ylabel="accuracy")
+    figure.legend(frameon=False, loc="outside upper center", ncols=2)
+    return figure
+
+
+def _views(report: dict[str, Any]) -> Figure:
+    groups = report["view_groups"]
+    figure, axes = new_axes(6.5, 0.32 * len(groups) + 1.2)
+    positions = range(len(groups))
+    for shift, key, colour, marker, label in (
+        (-0.12, "", COLOURS[1], "s", "one model"),
+        (0.12, "_all_models", COLOURS[0], "o", "all models"),
+    ):
+        errors = [group[f"top1_error{key}"] for group in groups]
+        spread = [
+            [error - group[f"top1_ci95{key}"][0] for error, group in zip(errors, groups, strict=True)],
+            [group[f"top1_ci95{key}"][1] - error for error, group in zip(errors, groups, strict=True)],
+        ]
+        axes.errorbar(
+            errors,
+            [p + shift for p in positions],
+            xerr=spread,
+            linestyle="none",
+            marker=marker,
+            color=colour,
+            label=label,
+        )
+    axes.set_yticks(list(positions), [group["group"] for group in groups])
+    axes.invert_yaxis()
+    axes.set_xlabel("top-1 error, %, averaged over these views alone")
+    axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, 1.1), ncols=2)
+    return figure
+
+
+def _diversity(report: dict[str, Any]) -> Figure:
+    figure, axes = new_axes(5, 4)
+    pairs = report["diversity"]["pairs"]
+    axes.scatter([pair["disagreement"] for pair in pairs], [pair["gain"] for pair in pairs], color=COLOURS[0])
+    axes.axhline(0, color="black", linewidth=0.8, linestyle="--")
+    axes.set_xlabel("disagreement of two replicas, % of images")
+    axes.set_ylabel("gain of averaging the two, points of top-1 error")
+    return figure
+
+
+def _disagreement(report: dict[str, Any]) -> Figure:
+    names = [name.rpartition("_")[2] for name in report["ensemble"]["replicas"]]
+    shares = np.array(report["diversity"]["disagreement"])
+    figure, axes = new_axes(4.5, 4)
+    matrix(axes, shares, names, names, "{:.1f}")
+    axes.set(xlabel="replica", ylabel="replica", title="images about which two replicas differ, %")
+    return figure
+
+
+def class_figures(report: dict[str, Any], confusion: npt.NDArray[np.int64]) -> dict[str, Figure]:
+    """Pictures by name. Of many classes those with most errors are shown."""
+    seen = [number for number, row in enumerate(report["class_errors"]) if row["images"]]
+    hardest = sorted(seen, key=lambda number: -report["class_errors"][number]["top1_error"])[:CLASSES_SHOWN]
+    return {
+        "class_errors": _class_errors(report, hardest, len(seen)),
+        "confusion": _confusion(report, confusion, sorted(hardest), len(seen)),
+    }
+
+
+def _class_errors(report: dict[str, Any], hardest: list[int], classes: int) -> Figure:
+    rows = [report["class_errors"][number] for number in hardest]
+    figure, axes = new_axes(6.5, 0.24 * len(rows) + 1.2)
+    axes.barh(range(len(rows)), [row["top1_error"] for row in rows], color=COLOURS[0])
+    axes.set_yticks(range(len(rows)), [_short(row["class"]) for row in rows], parse_math=False)
+    axes.invert_yaxis()
+    axes.set(xlabel="top-1 error of all models with the most crops, %", title=_title("errors", len(rows), classes))
+    return figure
+
+
+def _confusion(report: dict[str, Any], confusion: npt.NDArray[np.int64], shown: list[int], classes: int) -> Figure:
+    names = [_short(report["class_errors"][number]["class"]) for number in shown]
+    counts = confusion[np.ix_(shown, shown)]
+    side = 0.3 * len(shown) + 2
+    figure, axes = new_axes(side, side)
+    matrix(axes, counts, names, names, "{}")
+    axes.set(xlabel="answer", ylabel="label", title=_title("images", len(shown), classes))
+    return figure
+
+
+def _title(what: str, shown: int, classes: int) -> str:
+    return "" if shown == classes else f"{what}, the {shown} hardest of {classes} classes"
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+
+
+def read_curves(run: Storage, replicas: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """The epochs of each of ``replicas`` that has any, by its name."""
+    curves = {name: read_metrics(run, replica_number(name)) for name in replicas}
+    return {name: epochs for name, epochs in curves.items() if epochs}
+
+
+def learning_curves(curves: dict[str, list[dict[str, Any]]]) -> Figure:
+    """Loss on the training samples, and validation error of the averaged and the raw weights, by epoch."""
+    figure = Figure(figsize=(6, 7.5), layout="constrained")
+    loss, averaged, raw = figure.subplots(3, 1, sharex=True)
+    averaged.sharey(raw)
+    for axes, key, title in (
+        (loss, "train_loss_logits", "training loss of the main head"),
+        (averaged, "val_top1_error", "validation error, averaged weights, %"),
+        (raw, "val_top1_error_raw_weights", "validation error, raw weights, %"),
+    ):
+        _draw(axes, curves, key)
+        axes.set_title(title, fontsize=10, loc="left")
+        axes.spines[["top", "right"]].set_visible(False)
+    raw.set_xlabel("epoch")
+    handles, labels = loss.get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=4, fontsize=8)
+    return figure
+
+
+def _draw(axes: Axes, curves: dict[str, list[dict[str, Any]]], key: str) -> None:
+    for number, (name, epochs) in enumerate(curves.items()):
+        known = [line for line in epochs if key in line]
+        axes.plot(
+            [line["epoch"] for line in known],
+            [line[key] for line in known],
+            color=COLOURS[number % len(COLOURS)],
+            linestyle=LINES[number // len(COLOURS) % len(LINES)],
+            marker="." if len(epochs) == 1 else None,
+            linewidth=1.2,
+            label=name.replace("_", " "),
+        )

@@ -1,0 +1,49 @@
+"""Which images a run got wrong, cell by cell of its table: what two runs need to be compared pair by pair."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from googlenet.crops import CROP_POLICIES, Policy
+from pipelines.run.directory import OUTCOMES
+from pipelines.run.storage import Storage
+
+TOP = ("top1", "top5")
+Floats = npt.NDArray[np.float64]
+
+
+def cell_name(models: int, policy: Policy | str) -> str:
+    """A cell of the table: ``7x144``, or models x scales where the user chose those, ``7x256_320px``.
+
+    MLflow allows no plus sign in the name of a metric.
+    """
+    known = {str(standard) for standard in CROP_POLICIES}
+    return f"{models}x{policy}" if str(policy) in known else f"{models}x{str(policy).replace('+', '_')}px"
+
+
+def write_outcomes(run: Storage, image_ids: Sequence[str], shares: Floats, policies: Sequence[Policy]) -> None:
+    """Write the share of the ensembles of each size that is wrong about each image.
+
+    Args:
+        run: the run directory.
+        image_ids: N ids.
+        shares: (N, S, P, 2) of S ensemble sizes with P policies, top-1 and top-5.
+        policies: P crop policies.
+    """
+    columns: dict[str, Any] = {"image_id": pa.array(image_ids, pa.string())}
+    for size, policy, top in np.ndindex(shares.shape[1:]):
+        columns[f"{TOP[top]}_wrong/{cell_name(size + 1, policies[policy])}"] = pa.array(shares[:, size, policy, top])
+    with run.writing(OUTCOMES) as stream:
+        pq.write_table(pa.table(columns), stream, compression="zstd")
+
+
+def read_outcomes(run: Storage) -> dict[str, Any]:
+    """``image_id``, and (N,) for each cell and kind of error, by the names of :func:`write_outcomes`."""
+    table = pq.read_table(run.path(OUTCOMES), filesystem=run.filesystem)
+    ids = table.column("image_id").to_pylist()
+    cells = {name: table.column(name).to_numpy() for name in table.column_names if name != "image_id"}
+    return {"image_id": ids, **cells}

@@ -1,0 +1,135 @@
+"""All sums over images that the report needs, from the prediction files, one file at a time.
+
+Memory grows by some hundred bytes an image, whatever the number of classes.
+"""
+
+import heapq
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+from googlenet.calibration import CalibrationTally
+from googlenet.crops import num_views
+from googlenet.diversity import DisagreementTally
+from googlenet.metrics import EnsembleTally
+from pipelines.errors import UserError
+from pipelines.job.console import some
+from pipelines.run.dataset import image_ids, read_manifest
+from pipelines.run.directory import PREDICTIONS
+from pipelines.run.predictions import EvaluatedEnsemble, Predicted, read_predictions
+from pipelines.run.storage import Storage
+
+NAMES_IN_MESSAGE = 5
+MISTAKES = 25
+
+Floats = npt.NDArray[np.float64]
+
+
+class Tally:
+    """All sums over images that the report needs."""
+
+    def __init__(self, ensemble: EvaluatedEnsemble) -> None:
+        replicas, policies = len(ensemble.replicas), len(ensemble.policies)
+        self._classes = len(ensemble.classes)
+        self.seen: Counter[str] = Counter()
+        self.averaged = EnsembleTally(replicas, policies)
+        self.max_pooled = EnsembleTally(replicas, 1)
+        self.calibration = [[CalibrationTally() for _ in range(policies)] for _ in range(replicas + 1)]
+        self.disagreement = DisagreementTally(replicas)
+        self.wrong_by_view = np.zeros((replicas + 1, len(ensemble.views)), np.int64)
+        self._wrong_by_group: list[npt.NDArray[np.float32]] = []
+        self._confusion = MulticlassConfusionMatrix(self._classes, validate_args=False)
+        self.mistakes: list[tuple[float, str, int, int, float]] = []
+
+    def update(self, rows: Predicted) -> None:
+        """Take in the rows of a file."""
+        labels, everyone = rows.labels, rows.probabilities.mean(axis=1, dtype=np.float64)
+        self.averaged.update(rows.probabilities, labels)
+        self.max_pooled.update(rows.max_pooled[:, :, None], labels)
+        for replica, by_policy in enumerate(self.calibration):
+            is_ensemble = replica == len(self.calibration) - 1
+            for policy, calibration in enumerate(by_policy):
+                calibration.update(
+                    everyone[:, policy] if is_ensemble else rows.probabilities[:, replica, policy], labels
+                )
+        self.disagreement.update(rows.probabilities[:, :, -1])
+        self.wrong_by_view += (rows.view_top1 != labels[:, None, None]).sum(axis=0)
+        wrong = rows.group_top1 != labels[:, None, None]
+        # Of each group of views: the share of single replicas that err, and whether the whole ensemble does.
+        by_image = np.stack([wrong[:, :-1].mean(axis=1), wrong[:, -1]], axis=2)
+        self._wrong_by_group.append(by_image.astype(np.float32))
+        answers = everyone[:, -1].argmax(axis=1)
+        self._confusion.update(torch.from_numpy(answers), torch.from_numpy(labels.astype(np.int64)))
+        self._keep_mistakes(rows, answers, everyone[:, -1])
+
+    def _keep_mistakes(self, rows: Predicted, answers: npt.NDArray[np.int64], probabilities: Floats) -> None:
+        for row in np.flatnonzero(answers != rows.labels):
+            label, answer = int(rows.labels[row]), int(answers[row])
+            sure, own = float(probabilities[row, answer]), float(probabilities[row, label])
+            heapq.heappush(self.mistakes, (sure, rows.image_ids[row], label, answer, own))
+            if len(self.mistakes) > MISTAKES:
+                heapq.heappop(self.mistakes)
+
+    def wrong_by_group(self) -> Floats:
+        """(N, G, 2)."""
+        return np.concatenate(self._wrong_by_group).astype(np.float64)
+
+    def confusion(self) -> npt.NDArray[np.int64]:
+        """(C, C) images by label and answer of the whole ensemble."""
+        matrix: npt.NDArray[np.int64] = self._confusion.compute().numpy()
+        return matrix
+
+
+def tally_predictions(run: Storage, ensemble: EvaluatedEnsemble) -> Tally:
+    """Take in all predictions of a run.
+
+    Raises:
+        UserError: predictions are missing, doubled, of images that the data set does not have, or of another ensemble.
+    """
+    tally = Tally(ensemble)
+    for predicted in checked_predictions(run, ensemble, tally.seen):
+        tally.update(predicted)
+    return tally
+
+
+def checked_predictions(run: Storage, ensemble: EvaluatedEnsemble, seen: Counter[str]) -> Iterator[Predicted]:
+    """The rows of all prediction files of a run, a file at a time; refuses at the end what is not complete.
+
+    ``seen`` counts the images on the way.
+
+    Raises:
+        UserError: as :func:`tally_predictions`.
+    """
+    storage = run.below(PREDICTIONS)
+    for predicted in read_predictions(storage, storage.files(""), ensemble):
+        _check_views(predicted, ensemble)
+        seen.update(predicted.image_ids)
+        yield predicted
+    _check_complete(seen, image_ids(run, read_manifest(run).splits["val"]))
+
+
+def _check_views(predicted: Predicted, ensemble: EvaluatedEnsemble) -> None:
+    wanted = np.array([num_views(policy) for policy in ensemble.policies])
+    for row, replica, position in np.argwhere(predicted.views != wanted):
+        raise UserError(
+            f"{predicted.image_ids[row]} has {predicted.views[row, replica, position]} of {wanted[position]} views "
+            f"from {ensemble.replicas[replica]}; its weights may be damaged: mend them, delete {PREDICTIONS}/, go on"
+        )
+
+
+def _check_complete(seen: Counter[str], wanted: Sequence[str]) -> None:
+    known = set(wanted)
+    problems = {
+        "not predicted": [name for name in wanted if name not in seen],
+        "predicted more than once": [name for name, count in seen.items() if count > 1],
+        "not in the data set": sorted(seen.keys() - known),
+    }
+    found = [
+        f"{len(names)} images {what}: {some(names, NAMES_IN_MESSAGE)}" for what, names in problems.items() if names
+    ]
+    if found:
+        raise UserError("no report: " + "; ".join(found) + ". Evaluate again; finished shards are kept.")

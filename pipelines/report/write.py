@@ -1,0 +1,104 @@
+"""Stage 4: from the predictions to report.json, index.html, report.md and pictures. Single process, no Ray.
+
+It refuses to report unless every validation image occurs exactly once, with all its views from every replica.
+"""
+
+import csv
+import io
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.figure import Figure
+
+from pipelines.report.contents import contents
+from pipelines.report.drawing import png, svg
+from pipelines.report.example_images import mistakes_with_pictures, view_strips
+from pipelines.report.figures import class_figures, figures, learning_curves, read_curves
+from pipelines.report.outcomes import write_outcomes
+from pipelines.report.page import report_page
+from pipelines.report.tally import Tally, tally_predictions
+from pipelines.report.text import markdown, notes, table_text
+from pipelines.run.directory import (
+    CONFUSION,
+    COST_JSON,
+    PREDICTIONS,
+    REPORT,
+    REPORT_JSON,
+    REPORT_MARKDOWN,
+    REPORT_PAGE,
+    RUN,
+)
+from pipelines.run.predictions import EvaluatedEnsemble, read_cost
+from pipelines.run.storage import Storage
+
+
+def write_report(run: Storage, ensemble: EvaluatedEnsemble) -> str:
+    """Write everything below ``report/``; the table as text for the terminal.
+
+    report.json is the same to the last bit for the same predictions; what depends on the machine is in cost.json.
+
+    Raises:
+        UserError: predictions are missing, doubled, of images that the data set does not have, or of another ensemble.
+    """
+    tally = tally_predictions(run, ensemble)
+    report, cost = contents(tally, ensemble), _cost(run, ensemble)
+    if run.exists(RUN):
+        report["run"] = run.read_json(RUN)
+    run.write(CONFUSION, _confusion_csv(tally.confusion(), ensemble.classes).encode())
+    write_outcomes(run, list(tally.seen), tally.averaged.by_image(), ensemble.policies)
+    run.write_json(COST_JSON, cost)
+    drawn = _pictures(run, report, tally)
+    for name, picture in drawn.items():
+        run.write(f"{REPORT}/{name}.png", png(picture))
+    run.write(REPORT_PAGE, _page(run, ensemble, report, cost, drawn).encode())
+    run.write(REPORT_MARKDOWN, markdown(report, cost).encode())
+    run.write_json(REPORT_JSON, report)  # at last: who finds it finds all of the report
+    return table_text(report, cost)
+
+
+def _pictures(run: Storage, report: dict[str, Any], tally: Tally) -> dict[str, Figure]:
+    drawn = {**figures(report), **class_figures(report, tally.confusion())}
+    # A run's own training; an evaluation of other images, or of weights from elsewhere, has none.
+    curves = read_curves(run, report["ensemble"]["replicas"])
+    return {**drawn, "learning_curves": learning_curves(curves)} if curves else drawn
+
+
+def _page(
+    run: Storage, ensemble: EvaluatedEnsemble, report: dict[str, Any], cost: dict[str, Any], drawn: dict[str, Figure]
+) -> str:
+    image_id, strips = view_strips(run, ensemble)
+    examples = {
+        "image_id": image_id,
+        "strips": strips,
+        "mistakes": mistakes_with_pictures(run, report["mistakes"]),
+    }
+    pictures = {name: svg(picture, name) for name, picture in drawn.items()}
+    return report_page(report, cost, pictures, examples, notes(report))
+
+
+def _confusion_csv(confusion: npt.NDArray[np.int64], classes: tuple[str, ...]) -> str:
+    """Images by label and answer, without the zeros."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["label", "answer", "images"])
+    for label, answer in np.argwhere(confusion):
+        writer.writerow([classes[label], classes[answer], int(confusion[label, answer])])
+    return text.getvalue()
+
+
+def _cost(run: Storage, ensemble: EvaluatedEnsemble) -> dict[str, Any]:
+    """What the predictions took, as the predictors measured it."""
+    storage = run.below(PREDICTIONS)
+    costs = [read_cost(storage, name) for name in storage.files("")]
+    seconds, passes = sum(cost.seconds for cost in costs), sum(cost.forward_passes for cost in costs)
+    per_pass = seconds / max(passes, 1)
+    return {
+        "predictor_seconds": seconds,
+        "forward_passes": passes,
+        "passes_per_second": 1 / per_pass if per_pass else None,
+        "seconds_per_pass": per_pass,
+        "arithmetic": str(ensemble.arithmetic),
+        "shards_by_host": dict(Counter(cost.host for cost in costs)),
+    }

@@ -1,0 +1,18 @@
+"""A run: its recipe, its directory, and every file that two stages share.
+
+Reads and writes: run.json, run.lock, dataset/manifest.json, predictions/*.parquet; the other wings use these modules
+for theirs. Door: ``directory``, which defines what lies where.
+
+In reading order:
+
+- ``directory``: names of the files in a run directory; claiming it for one recipe
+- ``recipe``: every setting that decides a result
+- ``named_recipes``: the recipes ``paper``, ``demo``, ``modern`` and ``finetune``
+- ``storage``: files on any filesystem, written atomically
+- ``object_store``: filesystems behind URIs, with retries and readable errors
+- ``storage_failures``: failures of disks, servers and shards, found behind wrapped exceptions
+- ``lock``: one job at a time on a run directory
+- ``dataset``: the manifest of the prepared data set, and its shards
+- ``predictions``: prediction files, one row an image
+- ``weights``: files of weights, read or refused by name
+"""

@@ -1,0 +1,137 @@
+"""The prepared data set: its manifest, and how to read what the manifest names."""
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from googlenet.records import OpensFiles, Records
+from pipelines.errors import UserError
+from pipelines.run.directory import DATASET, MANIFEST
+from pipelines.run.storage import Storage
+
+# A shard knows its own digest, so that another one in its place is found out by its footer alone.
+SHARD_DIGEST = b"googlenet_shard_digest"
+READERS = 16
+SPLITS = ("train", "val")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A Parquet file of the data set. ``digest`` is over ids, labels and image bytes, not over Parquet's framing."""
+
+    file: str
+    images: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class Split:
+    """Shards of a split in their order, and images by class name."""
+
+    shards: tuple[Shard, ...]
+    counts: dict[str, int]
+
+    @property
+    def images(self) -> int:
+        """Number of images."""
+        return sum(shard.images for shard in self.shards)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the digests of the shards."""
+        return hashlib.sha256("".join(shard.digest for shard in self.shards).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What was prepared: the classes by label, the splits, and one digest over everything.
+
+    ``prepared_from`` holds the fields of the recipe that decided it, ``quarantined`` how many files were left out
+    because they cannot be decoded.
+    """
+
+    prepared_from: dict[str, Any]
+    classes: tuple[str, ...]
+    splits: dict[str, Split]
+    digest: str
+    quarantined: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; repeats the number of images for people who read it."""
+        values = asdict(self)
+        for name, split in self.splits.items():
+            values["splits"][name]["images"] = split.images
+        return values
+
+    def summary(self) -> str:
+        """One line for people."""
+        sizes = ", ".join(f"{split.images} {name}" for name, split in self.splits.items())
+        left_out = f", {self.quarantined} quarantined" if self.quarantined else ""
+        return f"{sizes} images of {len(self.classes)} classes{left_out} (digest {self.digest[:12]})"
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Manifest":
+        """Inverse of :meth:`to_dict`."""
+        splits = {
+            name: Split(tuple(Shard(**shard) for shard in split["shards"]), split["counts"])
+            for name, split in values["splits"].items()
+        }
+        return cls(values["prepared_from"], tuple(values["classes"]), splits, values["digest"], values["quarantined"])
+
+
+def read_manifest(run: Storage) -> Manifest:
+    """The manifest of a prepared run directory.
+
+    Raises:
+        FileNotFoundError: nothing has been prepared.
+    """
+    return Manifest.from_dict(run.read_json(MANIFEST))
+
+
+def check_shards(run: Storage, manifest: Manifest) -> None:
+    """Make sure that every shard is there and is the one that was prepared, by its footer; reads no images.
+
+    Raises:
+        UserError: one is missing, damaged, or another; the message names it.
+    """
+    shards = [shard for split in manifest.splits.values() for shard in split.shards]
+    with ThreadPoolExecutor(READERS) as readers:
+        problems = [problem for problem in readers.map(lambda shard: _problem(run, shard), shards) if problem]
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        file, _, problem = problems[0].partition(" ")
+        where = run.below(f"{DATASET}/{file}")
+        raise UserError(f"{where} {problem}{more}; put the prepared file back, or prepare in a new --run-dir")
+
+
+def _problem(run: Storage, shard: Shard) -> str | None:
+    """What is wrong with a shard, after its name."""
+    name = f"{DATASET}/{shard.file}"
+    if not run.exists(name):
+        return f"{shard.file} is missing"
+    try:
+        metadata = pq.read_schema(run.path(name), filesystem=run.filesystem).metadata or {}
+    except (OSError, pa.ArrowInvalid):
+        return f"{shard.file} is damaged"
+    if metadata.get(SHARD_DIGEST, b"").decode() != shard.digest:
+        return f"{shard.file} has changed since it was prepared"
+    return None
+
+
+def open_records(run: Storage, split: Split, files: OpensFiles | None = None) -> Records:
+    """Random access to the records of a split; ``files`` reads the shards, if not the run's own filesystem."""
+    paths = [run.path(f"{DATASET}/{shard.file}") for shard in split.shards]
+    return Records(files or run.filesystem, paths, [shard.images for shard in split.shards])
+
+
+def image_ids(run: Storage, split: Split) -> list[str]:
+    """The ids of all images of a split, in order, without reading the images."""
+    ids: list[str] = []
+    for shard in split.shards:
+        table = pq.read_table(run.path(f"{DATASET}/{shard.file}"), columns=["image_id"], filesystem=run.filesystem)
+        ids += table.column("image_id").to_pylist()
+    return ids

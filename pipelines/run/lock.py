@@ -1,0 +1,149 @@
+"""One job at a time on a run directory."""
+
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pipelines.errors import UserError
+from pipelines.run.storage import Storage
+from pipelines.run.storage_failures import STORE_FAILURES
+
+LOCK = "run.lock"
+# On a store without locks a job renews its claim; one that was killed is believed dead after a while.
+RENEW_SECONDS = 10.0
+STALE_SECONDS = 45.0
+# How long two jobs that begin at once may need to see each other's claim.
+SETTLE_SECONDS = 2.0
+
+
+class RunInUseError(UserError):
+    """Another job holds the run directory; once that has ended, the same command works."""
+
+    exit_code = 75
+
+
+@contextmanager
+def only_job_on(run: Storage) -> Iterator[None]:
+    """Hold ``run`` during the block; a killed holder loses it at once, on an object store within a minute.
+
+    Raises:
+        RunInUseError: another job holds it.
+    """
+    with _local_lock(Path(run.root)) if run.is_local else _lease(run):
+        yield
+
+
+def _about_this_job() -> dict[str, Any]:
+    return {"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+
+
+def _who(holder: dict[str, Any]) -> str:
+    return f"process {holder.get('pid', '?')} on {holder.get('host', '?')}, since {holder.get('since', '?')}"
+
+
+def _refused(run: object, holder: dict[str, Any]) -> RunInUseError:
+    return RunInUseError(
+        f"{run} is in use by another job ({_who(holder)}); wait for its end, or choose another --run-dir"
+    )
+
+
+@contextmanager
+def _local_lock(folder: Path) -> Iterator[None]:
+    import fcntl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("a+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise _refused(folder, _holder(file)) from error
+        except OSError as error:
+            reason = f"{folder} cannot be locked ({error.strerror}), so that two jobs on it would not notice each other"
+            raise UserError(f"{reason}; choose a --run-dir on a filesystem with locks") from error
+        file.truncate(0)
+        file.write(json.dumps(_about_this_job()).encode())
+        file.flush()
+        yield
+
+
+def _holder(file: BinaryIO) -> dict[str, Any]:
+    file.seek(0)
+    try:
+        holder: dict[str, Any] = json.loads(file.read())
+    except ValueError:  # it is just being written
+        return {}
+    return holder
+
+
+@contextmanager
+def _lease(run: Storage) -> Iterator[None]:
+    mine = {**_about_this_job(), "id": uuid.uuid4().hex}
+    _wait_until_free(run)
+    run.write_json(LOCK, {**mine, "renewals": 0})
+    time.sleep(SETTLE_SECONDS)
+    if (holder := _lease_of(run)).get("id") != mine["id"]:  # two began at once; the later claim stands
+        raise _refused(run, holder)
+    ended = threading.Event()
+    thread = threading.Thread(target=_renew, args=(run.impatient(), mine, ended), name="run_lock", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join(SETTLE_SECONDS)
+        with suppress(*STORE_FAILURES):  # it goes stale by itself, and what failed before is told
+            if _lease_of(run.impatient()).get("id") == mine["id"]:
+                run.impatient().delete(LOCK)
+
+
+def _wait_until_free(run: Storage) -> None:
+    """Return at once where nobody holds ``run``, else when its holder has not renewed its claim for a while.
+
+    Watched by this machine's own clock: those of two machines may differ by more than that.
+    """
+    first, watched = _lease_of(run), time.monotonic()
+    if first:
+        print(f"{run} is, or was, in use by {_who(first)}; seeing whether it still is", flush=True)
+    while first and time.monotonic() - watched < STALE_SECONDS:
+        time.sleep(min(1.0, STALE_SECONDS))
+        now = _lease_of(run)
+        if now and now != first:
+            raise _refused(run, now)
+        if not now:
+            return
+
+
+def _renew(run: Storage, mine: dict[str, Any], ended: threading.Event) -> None:
+    """Renew the claim until the job ends; end the job if another one has taken it for dead."""
+    renewals = 0
+    while not ended.wait(RENEW_SECONDS):
+        # A store that is away keeps others from claiming as well; what it says when it is back is what counts.
+        with suppress(*STORE_FAILURES):
+            if (other := _lease_of(run)).get("id", mine["id"]) != mine["id"]:
+                print(f"error: {_refused(run, other)}; it took this one for dead", file=sys.stderr)
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+            renewals += 1
+            run.write_json(LOCK, {**mine, "renewals": renewals})
+
+
+def _lease_of(run: Storage) -> dict[str, Any]:
+    """What the holder has written; empty where there is none."""
+    try:
+        data = run.read(LOCK)
+    except FileNotFoundError:
+        return {}
+    try:
+        holder: dict[str, Any] = json.loads(data)
+    except ValueError:
+        return {"unreadable": data.hex()}
+    return holder

@@ -1,0 +1,236 @@
+"""Predictions in files: one row an image, a probability vector for each replica and crop policy.
+
+The files are the ledger of the evaluation: a shard is done when its file is there, whole, and of this very ensemble.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from googlenet.arithmetic import Arithmetic
+from googlenet.crops import CROP_POLICIES, Policy, View, num_views, view_groups, views_of_all
+from pipelines.errors import UserError
+from pipelines.run.storage import Storage
+
+METADATA_KEY = b"googlenet_ensemble"
+COST_KEY = b"googlenet_cost"
+# float32 probabilities, int32 classes.
+BYTES_PER_NUMBER = 4
+
+
+@dataclass(frozen=True)
+class EvaluatedEnsemble:
+    """The ensemble that predictions are of: everything that decides them, and nothing else.
+
+    Attributes:
+        replicas: names, in the order of the probability columns.
+        weights_digests: SHA-256 of each replica's weights.
+        policies: crop policies, the one with fewest views first.
+        crop_px: side of the crops.
+        classes: class names by label.
+        dataset_digest: of the images.
+        arithmetic: precision, and whether compiled.
+    """
+
+    replicas: tuple[str, ...]
+    weights_digests: tuple[str, ...]
+    policies: tuple[Policy, ...]
+    crop_px: int
+    classes: tuple[str, ...]
+    dataset_digest: str
+    arithmetic: Arithmetic
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it comes back from JSON."""
+        values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return values
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "EvaluatedEnsemble":
+        """Inverse of :meth:`to_dict`."""
+        fields: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
+        return cls(**{**fields, "arithmetic": Arithmetic.from_dict(values["arithmetic"])})
+
+    @property
+    def largest(self) -> Policy:
+        """The policy with most views."""
+        return self.policies[-1]
+
+    @cached_property
+    def views(self) -> tuple[View, ...]:
+        """All views that any policy has, in the order of the column ``view_top1``."""
+        return views_of_all(self.policies, self.crop_px)
+
+    @cached_property
+    def groups(self) -> tuple[str, ...]:
+        """Names of the groups of views, in the order of the column ``group_top1``."""
+        return tuple(view_groups(self.views))
+
+    def column(self, replica: int, policy: Policy) -> str:
+        """Name of the probability column of the replica at position ``replica``."""
+        return f"{self.replicas[replica]}/{policy_name(policy)}"
+
+    def max_column(self, replica: int) -> str:
+        """Name of its column of maxima over the views of the policy with most views."""
+        return f"{self.replicas[replica]}/max_pooled"
+
+    def schema(self) -> pa.Schema:
+        """Columns of a prediction file.
+
+        ``views`` holds the number of views averaged, by replica and policy; ``view_top1`` and ``group_top1`` the
+        likeliest class of each view and group of views, by each replica and at last by their average.
+        """
+        vector = pa.list_(pa.float32(), len(self.classes))
+        columns = [("image_id", pa.string()), ("label", pa.int32()), ("views", pa.list_(pa.int32()))]
+        columns += [("view_top1", pa.list_(pa.int32())), ("group_top1", pa.list_(pa.int32()))]
+        replicas = range(len(self.replicas))
+        columns += [(self.column(k, policy), vector) for k in replicas for policy in self.policies]
+        columns += [(self.max_column(k), vector) for k in replicas]
+        return pa.schema(columns, metadata={METADATA_KEY: json.dumps(self.to_dict())})
+
+
+def policy_name(policy: Policy) -> str:
+    """A policy in names of columns: ``144_crops``, or ``scales_256+320``."""
+    return f"{policy}_crops" if policy in CROP_POLICIES else f"scales_{policy}"
+
+
+def sorted_policies(policies: Sequence[Policy]) -> tuple[Policy, ...]:
+    """In the order of their number of views."""
+    return tuple(sorted(policies, key=lambda policy: (num_views(policy), str(policy))))
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What predictions took: seconds of one predictor, views computed, summed over the replicas; and on which host."""
+
+    seconds: float
+    forward_passes: int
+    host: str = ""
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Rows of prediction files, of N images by K replicas with P policies, V views and G groups.
+
+    Attributes:
+        image_ids: N ids.
+        labels: (N,), -1 where there is none.
+        views: (N, K, P) views averaged.
+        probabilities: (N, K, P, C) float32.
+        max_pooled: (N, K, C) float32.
+        view_top1: (N, K + 1, V) classes.
+        group_top1: (N, K + 1, G) classes.
+    """
+
+    image_ids: list[str]
+    labels: npt.NDArray[np.int32]
+    views: npt.NDArray[np.int32]
+    probabilities: npt.NDArray[np.float32]
+    max_pooled: npt.NDArray[np.float32]
+    view_top1: npt.NDArray[np.int32]
+    group_top1: npt.NDArray[np.int32]
+
+
+def bytes_per_image(replicas: int, policies: int, classes: int, views: int, groups: int) -> int:
+    """What one image takes in a prediction file before compression: vectors and maxima, and the top-1 classes."""
+    numbers = replicas * (policies + 1) * classes + (replicas + 1) * (views + groups)
+    return BYTES_PER_NUMBER * numbers
+
+
+def file_name(shard: int) -> str:
+    """Name of the file of a shard of the evaluation."""
+    return f"{shard:06d}.parquet"
+
+
+def write_predictions(storage: Storage, name: str, ensemble: EvaluatedEnsemble, rows: Predicted, cost: Cost) -> None:
+    """Write a shard's rows as a whole file."""
+    images = len(rows.image_ids)
+    columns: list[pa.Array] = [
+        pa.array(rows.image_ids, pa.string()),
+        pa.array(rows.labels, pa.int32()),
+        *(
+            pa.array(list(values.reshape(images, -1)), pa.list_(pa.int32()))
+            for values in (rows.views, rows.view_top1, rows.group_top1)
+        ),
+    ]
+    replicas = range(len(ensemble.replicas))
+    vectors = [rows.probabilities[:, k, p] for k in replicas for p in range(len(ensemble.policies))]
+    vectors += [rows.max_pooled[:, k] for k in replicas]
+    for vector in vectors:
+        flat = pa.array(vector.reshape(-1), pa.float32())
+        columns.append(pa.FixedSizeListArray.from_arrays(flat, len(ensemble.classes)))
+    schema = ensemble.schema()
+    schema = schema.with_metadata({**schema.metadata, COST_KEY: json.dumps(asdict(cost)).encode()})
+    with storage.writing(name) as stream:
+        pq.write_table(pa.Table.from_arrays(columns, schema=schema), stream, compression="zstd")
+
+
+def read_ensemble(storage: Storage, name: str) -> EvaluatedEnsemble | None:
+    """Whose predictions a file holds; None where it cannot be read as such."""
+    try:
+        return _ensemble_in(pq.read_schema(storage.path(name), filesystem=storage.filesystem))
+    except pa.ArrowInvalid:
+        return None
+
+
+def _ensemble_in(schema: pa.Schema) -> EvaluatedEnsemble | None:
+    try:
+        return EvaluatedEnsemble.from_dict(json.loads(schema.metadata[METADATA_KEY]))
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def read_cost(storage: Storage, name: str) -> Cost:
+    """What the predictions in a file took."""
+    metadata = pq.read_schema(storage.path(name), filesystem=storage.filesystem).metadata
+    return Cost(**json.loads(metadata[COST_KEY]))
+
+
+def read_predictions(storage: Storage, names: Sequence[str], ensemble: EvaluatedEnsemble) -> Iterator[Predicted]:
+    """The rows of prediction files, a file at a time, so that memory does not grow with their number.
+
+    Raises:
+        UserError: a file is damaged, or of another ensemble.
+    """
+    replicas, classes = len(ensemble.replicas), len(ensemble.classes)
+    for name in names:
+        table = _read_table(storage, name)
+        if table is None or _ensemble_in(table.schema) != ensemble:
+            raise UserError(f"{storage}/{name} is damaged or of another ensemble; evaluate again to replace it")
+        vectors = [
+            [_vectors(table.column(ensemble.column(k, policy)), classes) for policy in ensemble.policies]
+            for k in range(replicas)
+        ]
+        yield Predicted(
+            table.column("image_id").to_pylist(),
+            table.column("label").to_numpy(),
+            _integers(table.column("views"), (replicas, len(ensemble.policies))),
+            np.stack([np.stack(by_policy, axis=1) for by_policy in vectors], axis=1),
+            np.stack([_vectors(table.column(ensemble.max_column(k)), classes) for k in range(replicas)], axis=1),
+            _integers(table.column("view_top1"), (replicas + 1, len(ensemble.views))),
+            _integers(table.column("group_top1"), (replicas + 1, len(ensemble.groups))),
+        )
+
+
+def _read_table(storage: Storage, name: str) -> pa.Table | None:
+    try:
+        return pq.read_table(storage.path(name), filesystem=storage.filesystem)
+    except pa.ArrowInvalid:
+        return None
+
+
+def _vectors(column: pa.ChunkedArray, classes: int) -> npt.NDArray[np.float32]:
+    flat: npt.NDArray[np.float32] = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return flat.reshape(-1, classes)
+
+
+def _integers(column: pa.ChunkedArray, shape: tuple[int, int]) -> npt.NDArray[np.int32]:
+    flat: npt.NDArray[np.int32] = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return flat.reshape(len(column), *shape)

@@ -1,0 +1,52 @@
+"""A run directory replayed into any MLflow store."""
+
+from pipelines.errors import UserError
+from pipelines.job.console import say
+from pipelines.job.log import ENDED, INTERRUPTED, RUNNING, read_jobs
+from pipelines.run.dataset import read_manifest
+from pipelines.run.directory import MANIFEST, REPORT_JSON, ReplicaFiles, finished_replicas, read_recipe
+from pipelines.run.lock import only_job_on
+from pipelines.run.recipe import Recipe
+from pipelines.run.storage import Storage
+from pipelines.tracking.follower import reason_of, send_once
+from pipelines.tracking.publish import Publication, publish
+
+
+def replay(run: Storage, publication: Publication) -> str:
+    """Send all that ``run`` holds; where MLflow shows it, below its address.
+
+    Raises:
+        UserError: it is no run, a job is at work on it, or MLflow does not answer.
+    """
+    recipe = read_recipe(run)
+    if not run.exists(MANIFEST):
+        raise UserError(f"nothing has been prepared in {run} yet; there is nothing to send")
+    manifest = read_manifest(run)
+    with only_job_on(run):
+        phases = phases_of(run, recipe)
+        final = outcome_of(run, phases)
+        try:
+            page = send_once(run, recipe, manifest, publication.tracking_uri, phases, final)
+        except Exception as error:
+            raise UserError(f"MLflow at {publication.tracking_uri}: {reason_of(error)}") from error
+        if final == "FINISHED":
+            say(publish(run, recipe, manifest, publication))
+    return page
+
+
+def outcome_of(run: Storage, phases: dict[int, str]) -> str:
+    """How the newest job on ``run`` ended, as MLflow calls it; nobody is at work on it."""
+    jobs = read_jobs(run)
+    outcome = jobs[-1]["outcome"] if jobs else RUNNING
+    complete = run.exists(REPORT_JSON) and (outcome == ENDED or set(phases.values()) == {"done"})
+    if complete:
+        return "FINISHED"
+    return "KILLED" if outcome in (RUNNING, INTERRUPTED) else "FAILED"
+
+
+def phases_of(run: Storage, recipe: Recipe) -> dict[int, str]:
+    """What became of each replica, by the files it left; nobody is at work on it."""
+    phases = dict.fromkeys(range(recipe.replicas), "stopped")
+    failed = [replica for replica in phases if run.exists(ReplicaFiles(replica).failure)]
+    done = finished_replicas(run, recipe.replicas)
+    return phases | dict.fromkeys(failed, "failed") | dict.fromkeys(done, "done")

@@ -1,0 +1,19 @@
+"""From shards to the weights of each replica.
+
+Reads: dataset/train, dataset/val, initial_weights.*. Writes: replicas/<k>/, training.json. Door:
+``scheduler.train_replicas``.
+
+In reading order:
+
+- ``scheduler``: replicas in a window as wide as the cluster holds
+- ``trainer``: one replica as a Ray Train job
+- ``replica``: one replica, from records to weights
+- ``task``: parameters of a worker: which replica, from what, into where
+- ``epoch_report``: sums and step log of an epoch
+- ``checkpoints``: the newest few checkpoints of a replica, written beside the training
+- ``network``: the network that a recipe describes, and its initial weights
+- ``resources``: resources reserved per worker, and how many replicas fit
+- ``trial``: a few timed steps, and the choice of precision and compilation
+- ``plan``: replicas, steps, time and storage before a job starts
+- ``shard_cache``: copies of remote shards on a node's disk
+"""

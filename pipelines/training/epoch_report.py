@@ -1,0 +1,135 @@
+"""What an epoch of a replica has come to: sums over its steps, lines of the step log, news for the board."""
+
+import socket
+import time
+from collections import defaultdict
+from typing import Any
+
+from googlenet.health import HeadMonitor, TrainingError
+from googlenet.loop import StepResult
+from pipelines.job.progress import ReplicaStatus, post
+from pipelines.run.directory import check_run_directory
+from pipelines.training.task import ReplicaTask
+
+POST_SECONDS = 1.0
+# The step log is rewritten whole, so that it is never torn; an epoch has a bounded number of lines.
+FLUSH_SECONDS = 20.0
+LINES_PER_EPOCH = 100
+NOTHING: dict[str, Any] = {"images": 0, "seconds": 0.0, "learning_rate": 0.0, "losses": {}, "lines": []}
+
+
+class EpochReport:
+    """Takes in the steps of one epoch. ``begun`` is the :meth:`state` from which a resumed epoch goes on.
+
+    Attributes:
+        epoch: counted from 0.
+        monitor: the alarm about heads that do not learn.
+    """
+
+    def __init__(
+        self,
+        task: ReplicaTask,
+        epoch: int,
+        steps: int,
+        last_epoch: dict[str, Any] | None,
+        monitor: HeadMonitor,
+        begun: dict[str, Any] | None = None,
+    ) -> None:
+        self.epoch, self.monitor = epoch, monitor
+        self._task, self._steps, self._last_epoch = task, steps, last_epoch
+        begun = begun or {**NOTHING, "step": epoch * steps}
+        self._images, self._step, self._learning_rate = begun["images"], begun["step"], begun["learning_rate"]
+        self._losses: dict[str, float] = defaultdict(float, begun["losses"])
+        self._lines: list[dict[str, Any]] = list(begun["lines"])
+        self._started: float = time.monotonic() - begun["seconds"]
+        self._every = max(1, steps // LINES_PER_EPOCH)
+        self._posted, self._flushed, self._last_line = 0.0, time.monotonic(), (self._images, self._seconds())
+
+    def state(self) -> dict[str, Any]:
+        """All that a resumed epoch needs to end with the same figures."""
+        return {
+            "images": self._images,
+            "seconds": self._seconds(),
+            "learning_rate": self._learning_rate,
+            "step": self._step,
+            "losses": dict(self._losses),
+            "lines": list(self._lines),
+        }
+
+    def on_step(self, result: StepResult) -> None:
+        """Take in a step.
+
+        Raises:
+            TrainingError: a loss or gradient is no number, or a head learns nothing and the recipe says to stop then.
+        """
+        self.monitor.observe(result)
+        if self.monitor.alarms and self._task.recipe.on_dead_head == "stop":
+            raise TrainingError("; ".join(self.monitor.alarms.values()))
+        self._images += result.num_images
+        self._step, self._learning_rate = result.step, result.learning_rate
+        for name, loss in result.losses.items():
+            self._losses[name] += loss * result.num_images
+        if result.step % self._every == 0:
+            self._lines.append(self._line(result))
+        if not self._task.leads:
+            return
+        now = time.monotonic()
+        if now - self._posted > POST_SECONDS:
+            self._posted = now
+            post(self._task.board, self._task.replica, self._status())
+        if now - self._flushed > FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the lines so far to the epoch's step log; the replica's first worker does.
+
+        Raises:
+            UserError: the run directory has vanished.
+        """
+        if not self._task.leads:
+            return
+        self._flushed = time.monotonic()
+        check_run_directory(self._task.run)
+        name = self._task.files.steps(self.epoch)
+        self._task.run.write_json_lines(name, self._lines)
+
+    def metrics(self) -> dict[str, Any]:
+        """The epoch's line in the metrics, validation apart."""
+        losses = {f"train_loss_{name}": total / self._images for name, total in self._losses.items()}
+        return {
+            "epoch": self.epoch + 1,
+            "step": self._step,
+            "time_ms": int(time.time() * 1000),
+            **losses,
+            **({"alarm": "; ".join(self.monitor.alarms.values())} if self.monitor.alarms else {}),
+            "learning_rate": self._learning_rate,
+            "images_per_second": self._images / self._seconds(),
+            "host": socket.gethostname(),
+        }
+
+    def _line(self, result: StepResult) -> dict[str, Any]:
+        """Losses, rate and gradient norm of this step; speed since the line before it."""
+        images, seconds = self._images - self._last_line[0], self._seconds() - self._last_line[1]
+        self._last_line = self._images, self._seconds()
+        return {
+            "step": result.step,
+            "time_ms": int(time.time() * 1000),
+            **{f"step/loss_{name}": loss for name, loss in result.losses.items()},
+            "step/learning_rate": result.learning_rate,
+            "step/gradient_norm": result.gradient_norm,
+            "step/images_per_second": images / max(seconds, 1e-9),
+        }
+
+    def _seconds(self) -> float:
+        return time.monotonic() - self._started
+
+    def _status(self) -> ReplicaStatus:
+        return ReplicaStatus(
+            phase="training",
+            epoch=self._step / self._steps,
+            epochs=self._task.recipe.epochs,
+            loss=self._losses["logits"] / self._images,
+            images_per_second=self._images / self._seconds(),
+            error=self._last_epoch["val_top1_error"] if self._last_epoch else None,
+            alarms=tuple(self.monitor.alarms.values()),
+        )

@@ -1,0 +1,95 @@
+"""What a job is about to do, before it does it: how many replicas run at once, how many steps, how long, how much.
+
+python pipelines/train_ensemble.py --recipe demo --run-dir runs/demo --dry-run
+"""
+
+import math
+from dataclasses import dataclass
+
+from googlenet.crops import view_groups, views_of_all
+from pipelines.evaluation.sharded_prediction import IMAGES_PER_SHARD, Predictors
+from pipelines.job.console import duration, size
+from pipelines.run.directory import finished_replicas
+from pipelines.run.predictions import BYTES_PER_NUMBER, bytes_per_image, sorted_policies
+from pipelines.run.recipe import Recipe
+from pipelines.run.storage import Storage
+from pipelines.training.checkpoints import CHECKPOINTS_KEPT
+from pipelines.training.resources import Resources, check_that_one_fits, replicas_at_once
+from pipelines.training.trial import Trial, is_little_work, run_trial
+
+# Weights, their average and the momentum.
+COPIES_IN_CHECKPOINT = 3
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Images of each split, and classes."""
+
+    train: int
+    val: int
+    classes: int
+
+
+def placement_line(run: Storage, recipe: Recipe, resources: Resources) -> str:
+    """How many replicas run at once on the connected cluster, and what waits.
+
+    Raises:
+        UserError: not a single one can ever be placed.
+    """
+    waiting = recipe.replicas - len(finished_replicas(run, recipe.replicas))
+    if waiting:
+        check_that_one_fits(recipe, resources)
+    at_once = min(waiting, replicas_at_once(recipe, resources))
+    workers = f"{recipe.workers_per_replica} workers, " if recipe.workers_per_replica > 1 else ""
+    done = f", {recipe.replicas - waiting} are finished" if waiting < recipe.replicas else ""
+    placed = f"{at_once} at once, {waiting - at_once} wait{done}"
+    return f"plan: {recipe.replicas} replicas of {workers}{resources} each, {placed}"
+
+
+def plan_lines(
+    run: Storage, recipe: Recipe, resources: Resources, counts: Counts, gpus_per_predictor: float
+) -> list[str]:
+    """The whole plan, with times from a short trial on the connected cluster.
+
+    Raises:
+        UserError: not a single replica can ever be placed.
+    """
+    lines = [placement_line(run, recipe, resources)]
+    trial = run_trial(recipe, resources, counts.classes, None)
+    shards = math.ceil(counts.train / recipe.images_per_shard) + math.ceil(counts.val / recipe.images_per_shard)
+    views = views_of_all(sorted_policies(recipe.policies), recipe.crop_px)
+    passes = counts.val * len(views) * recipe.replicas
+    predictors = min(Predictors.that_fit(gpus_per_predictor).number, math.ceil(counts.val / IMAGES_PER_SHARD))
+    evaluation = passes / (trial.passes_per_second * predictors)
+    predictions = counts.val * bytes_per_image(
+        recipe.replicas, len(recipe.policies), counts.classes, len(views), len(view_groups(views))
+    )
+    written = f"{size(_checkpoint_bytes(recipe, trial))} of checkpoints and weights, {size(predictions)} of predictions"
+    return [
+        *lines,
+        f"data: {counts.train} train, {counts.val} val images of {counts.classes} classes, {shards} shards",
+        _training_line(run, recipe, resources, counts, trial),
+        f"evaluation: {passes:,} forward passes, about {duration(evaluation)} in fp32 with {predictors} predictors",
+        f"storage: {written}, beside a copy of the images",
+    ]
+
+
+def _training_line(run: Storage, recipe: Recipe, resources: Resources, counts: Counts, trial: Trial) -> str:
+    seconds_per_step = trial.seconds_per_step[0]
+    waiting = recipe.replicas - len(finished_replicas(run, recipe.replicas))
+    steps = math.ceil(counts.train / recipe.batch_size) * recipe.epochs
+    rounds = math.ceil(waiting / max(1, min(waiting, replicas_at_once(recipe, resources)))) if waiting else 0
+    validation = recipe.epochs * counts.val / trial.passes_per_second
+    seconds = rounds * (steps * seconds_per_step + validation)
+    # To compile for the faster ones takes minutes, too long for a plan.
+    little = is_little_work(recipe, resources, counts.train, counts.classes)
+    faster = "" if little else "; faster arithmetic is tried before so much work"
+    return (
+        f"training: {steps:,} steps of {recipe.batch_size} images for each replica, {seconds_per_step:.3f} s a step in "
+        f"fp32, about {duration(seconds)} in {rounds} rounds (reading images and start-up apart{faster})"
+    )
+
+
+def _checkpoint_bytes(recipe: Recipe, trial: Trial) -> int:
+    copies = CHECKPOINTS_KEPT * COPIES_IN_CHECKPOINT + 1
+    return recipe.replicas * trial.parameters * BYTES_PER_NUMBER * copies

@@ -1,0 +1,208 @@
+"""Training of one replica: records in, weights and metrics out.
+
+Whatever interrupts it, it goes on from its newest checkpoint with the same result as if nothing had happened.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from googlenet.arithmetic import can_compile, compile_network
+from googlenet.crops import distinct_views
+from googlenet.data_parallel import parallel_network, synchronised_model
+from googlenet.health import HeadMonitor
+from googlenet.images import decode_rgb
+from googlenet.loop import LoopSettings, TrainState, count_errors, train_step
+from googlenet.model import GoogLeNet, Outputs
+from googlenet.optim import PolyakAverage, build_sgd
+from googlenet.preprocessing import CAFFE_PREPROCESSING, SCRATCH_PREPROCESSING, Preprocessing
+from googlenet.records import Records
+from googlenet.scaled_image import scale_image
+from googlenet.training_batches import Batch, TrainingSamples, training_batches
+from googlenet.views import cut_views
+from googlenet.weights import to_safetensors
+from pipelines.job.progress import warn
+from pipelines.job.worker_process import use_own_cpus
+from pipelines.run.dataset import Manifest, open_records, read_manifest
+from pipelines.run.directory import check_run_directory
+from pipelines.training.checkpoints import CHECKPOINTS_KEPT, Checkpoint, Checkpoints
+from pipelines.training.epoch_report import EpochReport
+from pipelines.training.network import apply_initial_weights, network_of
+from pipelines.training.shard_cache import open_shards_of
+from pipelines.training.task import ReplicaTask
+
+VALIDATION_BATCH_SIZE = 64
+NO_CHECKPOINT = -1
+PREPROCESSING: dict[str, Preprocessing] = {"caffe": CAFFE_PREPROCESSING, "scratch": SCRATCH_PREPROCESSING}
+
+
+def train_replica(task: ReplicaTask) -> None:
+    """Train ``task.replica`` from its newest checkpoint, or from the beginning, to its end.
+
+    Runs in a worker of Ray Train, or in any process.
+
+    Raises:
+        TrainingError: a loss or the gradient is no number, or a head learns nothing and the recipe says to stop then.
+    """
+    use_own_cpus()
+    recipe, manifest = task.recipe, read_manifest(task.run)
+    shards = open_shards_of(task.run, manifest, task.shard_cache_bytes)
+    train, val = (open_records(task.run, manifest.splits[split], shards) for split in ("train", "val"))
+    settings = _settings(task, len(train))
+    state, settings = _initial_state(task, manifest, settings)
+    monitor = HeadMonitor(len(manifest.classes), math.ceil(recipe.dead_head_epochs * settings.steps_per_epoch))
+    folder = task.run.below(task.files.checkpoints)
+    with Checkpoints(folder, CHECKPOINTS_KEPT, writes=task.leads) as checkpoints:
+        history, begun = _restore(checkpoints, state, monitor, task)
+        # After the weights are restored: where several workers train together, the first one's are sent to the others.
+        state.network_for = _network_for(state.model, task)
+        for epoch in range(len(history), recipe.epochs):
+            report = EpochReport(
+                task, epoch, settings.steps_per_epoch, history[-1] if history else None, monitor, begun
+            )
+            _train_epoch(task, state, train, settings, report, checkpoints, history)
+            history.append({**report.metrics(), **validation_errors(state, val, recipe.crop_px, settings)})
+            begun = None
+            check_run_directory(task.run)
+            _write_metrics(task, history)
+        checkpoints.wait()
+    if not task.leads:
+        return
+    extra = {"classes": list(manifest.classes), "replica": task.replica, "crop_px": recipe.crop_px}
+    weights = to_safetensors(state.model, state.average.weights, settings.preprocessing, **extra)
+    task.run.write(task.files.weights, weights)
+
+
+def _train_epoch(
+    task: ReplicaTask,
+    state: TrainState,
+    records: Records,
+    settings: LoopSettings,
+    report: EpochReport,
+    checkpoints: Checkpoints,
+    history: list[dict[str, Any]],
+) -> None:
+    """What remains of an epoch, with a checkpoint now and then and one at its end, before the validation."""
+    epoch, recipe = report.epoch, task.recipe
+    samples = TrainingSamples(records, recipe.crop_px, recipe.sampling(task.replica), task.sampling_seed, epoch)
+    batches = training_batches(
+        samples,
+        recipe.batch_size,
+        first_step=state.step - epoch * settings.steps_per_epoch,
+        loader_processes=task.loader_processes,
+        share=task.share,
+        pin_memory=next(state.model.parameters()).is_cuda,
+    )
+    saved = time.monotonic()
+    for batch in batches:
+        report.on_step(train_step(state, batch, settings))
+        is_last = state.step % settings.steps_per_epoch == 0
+        if is_last or time.monotonic() - saved >= task.checkpoint_seconds:
+            saved = time.monotonic()
+            check_run_directory(task.run)
+            checkpoints.save(_checkpoint(state, history, report))
+    report.flush()
+
+
+def _write_metrics(task: ReplicaTask, history: list[dict[str, Any]]) -> None:
+    if task.leads:
+        task.run.write_json_lines(task.files.metrics, history)
+
+
+def validation_errors(state: TrainState, records: Records, crop_px: int, settings: LoopSettings) -> dict[str, float]:
+    """Top-1 errors of one centre crop in percent, with the averaged weights and the raw ones.
+
+    Each worker counts its share.
+    """
+    own = settings.share.of(range(len(records)))
+    groups = (own[start : start + VALIDATION_BATCH_SIZE] for start in range(0, len(own), VALIDATION_BATCH_SIZE))
+    batches = (_centre_crops(records, group, crop_px) for group in groups)
+    candidates: dict[str, dict[str, torch.Tensor]] = {
+        "val_top1_error": state.average.weights,
+        "val_top1_error_raw_weights": {},
+    }
+    wrong, seen = count_errors(state.model, list(candidates.values()), batches, settings.preprocessing)
+    counts = torch.tensor([*wrong, seen], device=next(state.model.parameters()).device)
+    *wrong, seen = settings.share.total(counts).tolist()
+    return {name: 100 * count / seen for name, count in zip(candidates, wrong, strict=True)}
+
+
+def _centre_crops(records: Records, indices: Sequence[int], crop_px: int) -> Batch:
+    views, labels = [], []
+    for index in indices:
+        record = records[index]
+        pixels = decode_rgb(record.image)
+        boxes = distinct_views(pixels.shape[1], pixels.shape[0], crop_px, policies=(1,)).boxes
+        views.append(cut_views(scale_image(pixels, [boxes[0].scale_px]), boxes, crop_px))
+        labels.append(record.label)
+    return Batch.whole(torch.cat(views), torch.tensor(labels))
+
+
+def _network_for(model: GoogLeNet, task: ReplicaTask) -> Callable[[int], Callable[..., Outputs]]:
+    """The network as a step calls it, by the number of images in the whole batch."""
+    network = parallel_network(model, task.share)
+    compiled: Callable[..., Outputs] = network
+    if task.arithmetic.compiled:
+        if can_compile(task.device):
+            compiled = compile_network(network)
+        else:
+            warn(task.board, task.replica, "not compiled: the node that decided has a C++ compiler, this one has none")
+    # What remains at the end of an epoch is one step in many, not worth another compilation.
+    return lambda images: compiled if images == task.recipe.batch_size else network
+
+
+def _settings(task: ReplicaTask, num_images: int) -> LoopSettings:
+    recipe = task.recipe
+    return LoopSettings(
+        learning_rate=recipe.rate(),
+        steps_per_epoch=-(-num_images // recipe.batch_size),
+        preprocessing=PREPROCESSING[recipe.preprocessing],
+        seed=task.sampling_seed,
+        label_smoothing=recipe.label_smoothing,
+        max_gradient_norm=recipe.max_gradient_norm,
+        precision=task.arithmetic.precision,
+        share=task.share,
+    )
+
+
+def _initial_state(task: ReplicaTask, manifest: Manifest, settings: LoopSettings) -> tuple[TrainState, LoopSettings]:
+    """The replica before its first step, and the settings with the preprocessing that its weights need."""
+    recipe = task.recipe
+    model = network_of(recipe, len(manifest.classes), task.replica)
+    if recipe.init_weights:
+        settings = replace(settings, preprocessing=apply_initial_weights(task.run, recipe, model))
+    model = model.to(task.device).to(memory_format=torch.channels_last)
+    model = synchronised_model(model, task.share)
+    optimizer = build_sgd(
+        model, momentum=recipe.momentum, weight_decay=recipe.weight_decay, decay_biases=recipe.decay_biases
+    )
+    horizon_steps = max(1.0, recipe.polyak_epochs * settings.steps_per_epoch)
+    return TrainState(model, optimizer, PolyakAverage(model, horizon_steps)), settings
+
+
+def _restore(
+    checkpoints: Checkpoints, state: TrainState, monitor: HeadMonitor, task: ReplicaTask
+) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
+    """Load the newest checkpoint, if any; the metrics of validated epochs, and the state of the epoch after those."""
+
+    def on_passed_over(problem: str) -> None:
+        warn(task.board, task.replica, f"{problem}; going on from what was saved before it")
+
+    # The first worker decides where all go on: others may see an older listing of the folder.
+    checkpoint = checkpoints.newest(on_passed_over) if task.leads else None
+    step = task.share.decided(checkpoint.step if checkpoint else NO_CHECKPOINT)
+    if step == NO_CHECKPOINT:
+        return [], None
+    checkpoint = checkpoint or checkpoints.at(step)
+    state.load_tensors(checkpoint.tensors, checkpoint.step)
+    monitor.load(checkpoint.progress["monitor"])
+    return checkpoint.progress["history"], checkpoint.progress["epoch"]
+
+
+def _checkpoint(state: TrainState, history: list[dict[str, Any]], report: EpochReport) -> Checkpoint:
+    progress = {"history": list(history), "monitor": report.monitor.state(), "epoch": report.state()}
+    return Checkpoint(state.step, state.tensors(), progress)

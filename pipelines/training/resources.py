@@ -1,0 +1,130 @@
+"""What a training worker reserves, and how many replicas the connected cluster holds at once."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import ray
+
+from pipelines.errors import UserError
+from pipelines.job.ray_session import held
+from pipelines.job.worker_process import KEEP_FREED_MEMORY
+from pipelines.run.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What each worker of a replica reserves, and what is done against failures.
+
+    Attributes:
+        cpus_per_worker: CPUs that a worker reserves; it computes with so many threads.
+        gpus_per_worker: GPUs that a worker reserves; workers with fractions share one.
+        custom: other resources that a worker reserves, by the names that the cluster gives them.
+        max_failures: how often a failed replica is started again without a newer checkpoint; 0 for never at all.
+        checkpoint_minutes: time between two checkpoints within an epoch.
+        parallel_replicas: replicas to start at once, whatever the nodes hold now; None for as many as they hold.
+        shard_cache_gb: of its disk that each node may use for copies of remote shards; None for most of what is free.
+    """
+
+    cpus_per_worker: float = 1.0
+    gpus_per_worker: float = 0.0
+    custom: Mapping[str, float] = field(default_factory=dict)
+    max_failures: int = 2
+    checkpoint_minutes: float = 10.0
+    parallel_replicas: int | None = None
+    shard_cache_gb: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.cpus_per_worker <= 0:
+            raise UserError(f"cpus_per_worker must be positive, got {self.cpus_per_worker:g}")
+        for name in ("gpus_per_worker", "max_failures", "shard_cache_gb"):
+            if (value := getattr(self, name)) is not None and value < 0:
+                raise UserError(f"{name} must not be negative, got {value:g}")
+        if self.parallel_replicas is not None and self.parallel_replicas < 1:
+            raise UserError(f"parallel_replicas must be at least 1, got {self.parallel_replicas}")
+        if self.checkpoint_minutes <= 0:
+            raise UserError(f"checkpoint_minutes must be positive, got {self.checkpoint_minutes}")
+        if self.gpus_per_worker > 1 and self.gpus_per_worker % 1:
+            raise UserError(f"GPUs of a worker must be whole, or a share of one, got {self.gpus_per_worker:g}")
+        for name, amount in self.custom.items():
+            if name in ("CPU", "GPU") or amount <= 0:
+                raise UserError(
+                    f"worker resources must be positive, and not CPU or GPU, which have options, got {name}={amount:g}"
+                )
+
+    @property
+    def shard_cache_bytes(self) -> int | None:
+        """The bound on copies of shards, in bytes."""
+        return None if self.shard_cache_gb is None else int(self.shard_cache_gb * 1e9)
+
+    def check(self, recipe: Recipe) -> None:
+        """Refuse a recipe that cannot be trained with such workers.
+
+        Raises:
+            UserError: it is so.
+        """
+        if recipe.workers_per_replica > 1 and recipe.variant == "bn" and not self.gpus_per_worker:
+            raise UserError(
+                "batch normalisation over several workers needs GPUs: "
+                "set gpus_per_worker, train with --workers-per-replica 1, or choose --variant paper"
+            )
+        if recipe.workers_per_replica > 1 and 0 < self.gpus_per_worker < 1:
+            raise UserError(
+                "two workers of a replica cannot share a GPU (NCCL refuses): "
+                f"gpus_per_worker must be whole with several workers, got {self.gpus_per_worker:g}"
+            )
+
+    @property
+    def per_worker(self) -> dict[str, float]:
+        """By Ray's names, without what is not reserved."""
+        gpus = {"GPU": self.gpus_per_worker} if self.gpus_per_worker else {}
+        return {"CPU": self.cpus_per_worker, **gpus, **self.custom}
+
+    @property
+    def loader_processes(self) -> int:
+        """Processes that load samples beside a GPU. On CPUs alone they would take time from the network."""
+        return max(1, int(self.cpus_per_worker) - 1) if self.gpus_per_worker else 0
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables of a worker's process: as many threads as CPUs, whatever the shell says that started the job."""
+        return {**KEEP_FREED_MEMORY, "OMP_NUM_THREADS": str(max(1, int(self.cpus_per_worker)))}
+
+    def __str__(self) -> str:
+        return ", ".join(f"{amount:g} {name}" for name, amount in self.per_worker.items())
+
+
+def replicas_at_once(recipe: Recipe, resources: Resources) -> int:
+    """How many replicas the cluster's nodes hold at once, or as many as were asked for.
+
+    A worker is of one node, a replica may be of several.
+    """
+    return resources.parallel_replicas or replicas_held(recipe, resources)
+
+
+def replicas_held(recipe: Recipe, resources: Resources) -> int:
+    """How many replicas the nodes that there are hold at once."""
+    workers = sum(_workers_on(node["Resources"], resources) for node in ray.nodes() if node["Alive"])
+    return workers // recipe.least_workers
+
+
+def _workers_on(node: Mapping[str, float], resources: Resources) -> int:
+    return min(held(name, node.get(name, 0.0), need) for name, need in resources.per_worker.items())
+
+
+def check_that_one_fits(recipe: Recipe, resources: Resources) -> None:
+    """Refuse what the connected cluster does not hold, unless it was said that it will grow, and it may.
+
+    Raises:
+        UserError: it is so.
+    """
+    may_grow = "RAY_ADDRESS" in os.environ  # a cluster that was started for this command does not
+    if replicas_held(recipe, resources) >= 1 or (resources.parallel_replicas and may_grow):
+        return
+    total = ray.cluster_resources()
+    has = ", ".join(f"{total.get(name, 0.0):g} {name}" for name in resources.per_worker)
+    workers = f"{recipe.least_workers} workers of {resources}" if recipe.least_workers > 1 else f"{resources}"
+    raise UserError(
+        f"a replica reserves {workers}, each worker's on one node; the whole cluster has {has}: "
+        "ask for less, add nodes, or say with --parallel-replicas how many a cluster that grows shall grow for"
+    )

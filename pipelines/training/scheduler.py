@@ -1,0 +1,217 @@
+"""Runs the replicas of a run on the cluster, as many at a time as its resources hold.
+
+The window bounds how many are started: seven at once on a small machine would each start six processes and wait for
+the others.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from googlenet.arithmetic import Arithmetic
+from pipelines.errors import UserError
+from pipelines.job.progress import ProgressBoard, ReplicaStatus, TrainingDisplay
+from pipelines.run.directory import ReplicaFiles, check_run_directory, finished_replicas
+from pipelines.run.recipe import Recipe
+from pipelines.run.storage import Storage
+from pipelines.training.checkpoints import newest_step
+from pipelines.training.resources import Resources, check_that_one_fits, replicas_at_once, replicas_held
+from pipelines.training.trainer import fit_replica
+
+POLL_SECONDS = 1.0
+UNPLACED_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class ReplicaFailure:
+    """A replica that failed; ``may_pass``: another try may go better."""
+
+    replica: int
+    reason: str
+    traceback: str
+    may_pass: bool = False
+
+
+class Tries:
+    """How often replicas may fail: without end while they get further, ``most`` times in a row where they do not.
+
+    A run of weeks on machines that come and go fails many times, and each time further on.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._failures: Counter[int] = Counter()
+        self._furthest: Counter[int] = Counter()
+
+    def has_another(self, replica: int, step: int) -> bool:
+        """Whether ``replica``, which has failed with a checkpoint of this step, is to be started again."""
+        if step > self._furthest[replica]:
+            self._furthest[replica], self._failures[replica] = step, 0
+        self._failures[replica] += 1
+        return self._failures[replica] <= self._most
+
+
+def train_replicas(
+    run: Storage,
+    recipe: Recipe,
+    resources: Resources,
+    arithmetic: Arithmetic,
+    on_poll: Callable[[dict[int, str]], None],
+) -> list[ReplicaFailure]:
+    """Train every replica of ``recipe`` that is not finished in ``run``; the failures, when all have ended.
+
+    ``on_poll`` is called about once a second with the phase of each replica.
+
+    Raises:
+        UserError: the cluster can never hold a single replica.
+    """
+    finished = finished_replicas(run, recipe.replicas)
+    schedule = _Schedule(run, recipe, resources, arithmetic, finished)
+    on_poll(schedule.phases)
+    if not schedule.waiting:
+        return []
+    check_that_one_fits(recipe, resources)
+    display = TrainingDisplay(recipe.replicas, recipe.epochs)
+    board = _new_board()
+    with display.showing():
+        while schedule.waiting or schedule.running:
+            schedule.fill(board)
+            messages = schedule.collect() + schedule.unplaced()
+            posted, warnings, board = _read(board)
+            for message in messages + warnings:
+                display.message(message)
+            schedule.take_phases(posted)
+            display.update(posted, schedule.phases)
+            on_poll(schedule.phases)
+    ray.kill(board)
+    return schedule.failures
+
+
+class _Schedule:
+    """Which replicas wait, run, are done and have failed.
+
+    Attributes:
+        waiting: not started yet, or to be started again.
+        running: by the reference of the fit.
+        phases: by replica, for people.
+        failures: for good.
+    """
+
+    def __init__(
+        self, run: Storage, recipe: Recipe, resources: Resources, arithmetic: Arithmetic, finished: list[int]
+    ) -> None:
+        self._run, self._recipe, self._resources, self._arithmetic = run, recipe, resources, arithmetic
+        self.waiting = [replica for replica in range(recipe.replicas) if replica not in finished]
+        self.phases = dict.fromkeys(finished, "done") | dict.fromkeys(self.waiting, "waiting")
+        self.running: dict[Any, int] = {}
+        self.failures: list[ReplicaFailure] = []
+        self._tries = Tries(resources.max_failures)
+        self._held_at, self._told_unplaced = time.monotonic(), False
+        # Told which cluster this is, Ray Train's helpers do not look for one. They would take the address that a killed
+        # cluster has left in Ray's folder, and every replica's end would wait twelve seconds for its answer.
+        address = {"env_vars": {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}}
+        self._fit = fit_replica.options(scheduling_strategy=_here(), runtime_env=address)
+
+    def fill(self, board: Any) -> None:
+        """Start replicas while the cluster holds more, however many nodes it has by now."""
+        # At least one: a cluster that has lost its nodes for the moment gets new ones, and Ray Train waits.
+        while self.waiting and len(self.running) < max(1, replicas_at_once(self._recipe, self._resources)):
+            replica = self.waiting.pop(0)
+            ref = self._fit.remote(self._run, self._recipe, replica, self._resources, self._arithmetic, board)
+            self.running[ref] = replica
+            self.phases[replica] = "starting"
+
+    def collect(self) -> list[str]:
+        """Wait a moment for replicas that have ended; what people should know of them."""
+        messages = []
+        for ref in ray.wait(list(self.running), timeout=POLL_SECONDS)[0]:
+            replica = self.running.pop(ref)
+            failure = _outcome(replica, ref)
+            if failure and failure.may_pass and self._tries.has_another(replica, _step_reached(self._run, replica)):
+                self.waiting.insert(0, replica)
+                self.phases[replica] = "waiting"
+                messages.append(f"warning: replica {replica}: {failure.reason}; it is started again")
+                continue
+            _keep(self._run, replica, failure)
+            self.phases[replica] = "failed" if failure else "done"
+            if failure:
+                self.failures.append(failure)
+                where = self._run.below(_failure_file(replica))
+                messages.append(f"replica {replica} failed: {failure.reason} (see {where})")
+        return messages
+
+    def unplaced(self) -> list[str]:
+        """What people should know of a cluster that has held no replica for a while, once."""
+        now = time.monotonic()
+        if replicas_held(self._recipe, self._resources):
+            self._held_at, self._told_unplaced = now, False
+            return []
+        if self._told_unplaced or now - self._held_at < UNPLACED_SECONDS:
+            return []
+        self._told_unplaced = True
+        return [f"warning: no node of the cluster holds a worker ({self._resources}); waiting until one does"]
+
+    def take_phases(self, posted: dict[int, ReplicaStatus]) -> None:
+        """What the workers of running replicas say they do."""
+        for replica in self.running.values():
+            # A board that cannot be read for the moment, or is new, says nothing.
+            if replica in posted:
+                self.phases[replica] = posted[replica].phase
+
+
+def _here() -> NodeAffinitySchedulingStrategy:
+    """On this node, if possible: it is the one whose death ends the job in any case."""
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+
+
+def _new_board() -> Any:
+    return ProgressBoard.options(scheduling_strategy=_here()).remote()  # type: ignore[attr-defined]
+
+
+def _read(board: Any) -> tuple[dict[int, ReplicaStatus], list[str], Any]:
+    """What workers posted, warnings, and the board; a new one where the old one went down with its node."""
+    try:
+        return *ray.get(board.read.remote()), board
+    except ray.exceptions.ActorUnavailableError:  # for the moment
+        return {}, [], board
+    except ray.exceptions.RayActorError:
+        return {}, [], _new_board()
+
+
+def _outcome(replica: int, ref: Any) -> ReplicaFailure | None:
+    try:
+        report = ray.get(ref)
+    except ray.exceptions.RayError as error:  # not the worker: the task that fits it, with its node or by a signal
+        return ReplicaFailure(replica, f"{type(error).__name__} outside of its worker", str(error), may_pass=True)
+    return None if report is None else ReplicaFailure(replica, **report)
+
+
+def _step_reached(run: Storage, replica: int) -> int:
+    """Of the newest checkpoint; 0 where there is none, or the store does not answer."""
+    with suppress(OSError, pa.ArrowException):
+        return newest_step(run.below(ReplicaFiles(replica).checkpoints))
+    return 0
+
+
+def _keep(run: Storage, replica: int, failure: ReplicaFailure | None) -> None:
+    """Write the traceback of a failure, or delete the one of an earlier failure."""
+    try:
+        if failure is None:
+            run.delete(_failure_file(replica))
+            return
+        check_run_directory(run)
+        run.write(_failure_file(replica), failure.traceback.encode())
+    except (OSError, UserError):
+        # The folder may be what failed; the traceback is then on the terminal alone.
+        print(failure.traceback if failure else f"warning: {_failure_file(replica)} cannot be deleted", flush=True)
+
+
+def _failure_file(replica: int) -> str:
+    return ReplicaFiles(replica).failure

@@ -1,0 +1,121 @@
+"""The fit of one replica: a task without CPUs that holds a trainer of Ray Train, whose workers do the work.
+
+What trains is imported in the functions: commands that only ask for help do without.
+"""
+
+import traceback
+from contextlib import nullcontext
+from typing import Any
+
+import ray
+
+from googlenet.arithmetic import Arithmetic
+from pipelines.errors import UserError
+from pipelines.run.directory import ReplicaFiles, check_run_directory
+from pipelines.run.recipe import Recipe
+from pipelines.run.storage import Storage
+from pipelines.training.resources import Resources
+
+RAY_SNAPSHOT = "checkpoint_manager_snapshot.json"
+SECONDS_PER_MINUTE = 60.0
+
+# Reason and traceback of a replica that failed, and whether another try may go better (``may_pass``).
+Failure = dict[str, Any]
+
+
+@ray.remote(num_cpus=0, max_retries=0)  # type: ignore[untyped-decorator]
+def fit_replica(
+    run: Storage, recipe: Recipe, replica: int, resources: Resources, arithmetic: Arithmetic, board: Any
+) -> Failure | None:
+    """Fit one replica; None, or what it failed of."""
+    config = {
+        "run": run,
+        "recipe": recipe,
+        "replica": replica,
+        "checkpoint_seconds": SECONDS_PER_MINUTE * resources.checkpoint_minutes,
+        "shard_cache_bytes": resources.shard_cache_bytes,
+        "arithmetic": arithmetic,
+        "loader_processes": resources.loader_processes,
+        "board": board,
+    }
+    files = ReplicaFiles(replica)
+    try:
+        check_run_directory(run)  # Ray Train would make a new one
+        # Ray Train's list of checkpoints is empty, since the replica keeps its own; a torn one would be refused.
+        run.delete(f"{files.folder}/{RAY_SNAPSHOT}")
+        failure: Failure | None = _trainer(run, recipe, files, resources, config).fit().return_value
+    except UserError as error:
+        return {"reason": str(error), "traceback": traceback.format_exc()}
+    except Exception as error:  # noqa: BLE001  # whatever it is, the other replicas go on
+        return {"reason": _root_cause(error), "traceback": traceback.format_exc(), "may_pass": True}
+    return failure
+
+
+def _trainer(run: Storage, recipe: Recipe, files: ReplicaFiles, resources: Resources, config: dict[str, Any]) -> Any:
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    least, most = recipe.least_workers, recipe.workers_per_replica
+    # What Ray Train writes of its own goes into the replica's folder.
+    parent, _, name = files.folder.rpartition("/")
+    return TorchTrainer(
+        _train_in_worker,
+        train_loop_config=config,
+        scaling_config=ScalingConfig(
+            num_workers=most if least == most else (least, most),
+            use_gpu=resources.gpus_per_worker > 0,
+            resources_per_worker=resources.per_worker,
+        ),
+        run_config=RunConfig(
+            name=name,
+            storage_path=run.path(parent),
+            storage_filesystem=run.filesystem,
+            worker_runtime_env={"env_vars": resources.environment},
+            failure_config=FailureConfig(max_failures=0),  # the scheduler tries again, as it knows how far this got
+        ),
+    )
+
+
+def _train_in_worker(config: dict[str, Any]) -> Failure | None:
+    """Train as one of the replica's workers. What is raised may be tried again, what is returned is final."""
+    import ray.train.torch
+
+    from googlenet.data_parallel import Share
+    from googlenet.health import TrainingError
+    from googlenet.records import RecordsError, ShardDamagedError
+    from pipelines.job.system_log import system_log
+    from pipelines.training.replica import train_replica
+    from pipelines.training.task import ReplicaTask
+
+    context = ray.train.get_context()
+    share = Share(context.get_world_rank(), context.get_world_size())
+    task = ReplicaTask(**config, device=str(ray.train.torch.get_device()), share=share)
+    try:
+        # One of the workers on a node speaks for it.
+        with system_log(task.run, task.files.system) if context.get_local_rank() == 0 else nullcontext():
+            train_replica(task)
+    except (TrainingError, RecordsError, UserError) as error:
+        may_pass = isinstance(error, RecordsError) and not isinstance(error, ShardDamagedError)
+        # Errors of training meet all workers alike; of others the rest would not know, and wait.
+        if may_pass or (share.workers > 1 and not isinstance(error, TrainingError)):
+            raise
+        return {"reason": str(error).strip().splitlines()[-1], "traceback": traceback.format_exc()}
+    return None
+
+
+def _root_cause(error: Exception) -> str:
+    """One line: what the workers raised rather than Ray's wrapping of it, the death of a worker first.
+
+    The others of a replica may only say that they have lost it.
+    """
+    failures = sorted(
+        getattr(error, "worker_failures", {}).values(), key=lambda inner: not isinstance(inner, ray.exceptions.RayError)
+    )
+    reasons = dict.fromkeys(_one_line(inner) for inner in failures)
+    return "; ".join(reasons) or _one_line(error)
+
+
+def _one_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    name = type(error).__name__
+    return name if not lines else lines[-1] if lines[-1].startswith(name) else f"{name}: {lines[-1]}"

@@ -1,0 +1,201 @@
+"""How fast a replica trains and predicts with a worker's resources: a few steps on random pixels, in their own task."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from googlenet.arithmetic import FP32, Arithmetic, Precision, can_compile, compile_network, profits_from_bf16
+from pipelines.job.console import duration
+from pipelines.job.worker_process import use_own_cpus
+from pipelines.run.directory import TRAINING
+from pipelines.run.recipe import Recipe
+from pipelines.run.storage import Storage
+from pipelines.training.resources import Resources
+
+# Forward and backward passes of one replica that are done before a trial of the candidates would pay: about an hour
+# of a processor core, a minute of a GPU.
+SMALL_TRAINING_FLOPS = {"cpu": 3e14, "cuda": 1e15}
+BACKWARD_AND_FORWARD = 3
+
+STEPS = 3
+VIEWS = 48
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What was measured.
+
+    Attributes:
+        arithmetics: that were tried.
+        seconds_per_step: of training in each, without reading images.
+        setup_seconds: of the first step in each more than of another: compilation.
+        passes_per_second: forward passes of an evaluation in fp32, not compiled.
+        parameters: of one network.
+        uncompiled: why nothing was compiled although there is a compiler; empty where that is not so.
+    """
+
+    arithmetics: tuple[Arithmetic, ...]
+    seconds_per_step: tuple[float, ...]
+    setup_seconds: tuple[float, ...]
+    passes_per_second: float
+    parameters: int
+    uncompiled: str = ""
+
+
+def run_trial(recipe: Recipe, resources: Resources, classes: int, precisions: Sequence[Precision] | None) -> Trial:
+    """Measure on the connected cluster, with what one worker of a replica reserves.
+
+    In fp32 as it comes with ``precisions`` None; else in those of them that the worker's hardware is fast with, or in
+    the only one, compiled and not, where the worker has a compiler.
+    """
+    import ray
+
+    task = ray.remote(
+        num_cpus=resources.cpus_per_worker,
+        num_gpus=resources.gpus_per_worker,
+        resources=dict(resources.custom),
+        max_calls=1,
+        runtime_env={"env_vars": resources.environment},
+    )(_try)
+    device = "cuda" if resources.gpus_per_worker else "cpu"
+    found: Trial = ray.get(task.remote(recipe, classes, precisions, device))
+    return found
+
+
+def candidates(precisions: Sequence[Precision], device: str) -> list[Arithmetic]:
+    """What may be tried on this machine, plain ones first."""
+    fast = [p for p in precisions if p == "fp32" or len(precisions) == 1 or profits_from_bf16(device)]
+    compiled = (False, True) if can_compile(device) else (False,)
+    return [Arithmetic(precision, is_compiled) for is_compiled in compiled for precision in fast]
+
+
+def _try(recipe: Recipe, classes: int, precisions: Sequence[Precision] | None, device: str) -> Trial:
+    import torch
+
+    from googlenet.preprocessing import SCRATCH_PREPROCESSING
+
+    use_own_cpus()
+    arithmetics = [FP32] if precisions is None else candidates(precisions, device)
+    times, uncompiled = _times_of_those_that_work(recipe, classes, device, arithmetics)
+    model = _model(recipe, classes, device).eval()
+    views = SCRATCH_PREPROCESSING(_pixels(VIEWS, recipe.crop_px).to(device))
+    with torch.inference_mode():
+        _, forward = _times(lambda: model(views).logits.sum().item())
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    setup, typical = (tuple(column) for column in zip(*times.values(), strict=True))
+    return Trial(tuple(times), typical, setup, VIEWS / forward, parameters, uncompiled)
+
+
+def _times_of_those_that_work(
+    recipe: Recipe, classes: int, device: str, arithmetics: Sequence[Arithmetic]
+) -> tuple[dict[Arithmetic, tuple[float, float]], str]:
+    """Times of a step in each arithmetic; without the compiled ones, and why, where a compiler is there and broken."""
+    times: dict[Arithmetic, tuple[float, float]] = {}
+    for arithmetic in arithmetics:
+        try:
+            times[arithmetic] = _times(_step(recipe, classes, device, arithmetic))
+        except Exception as error:  # whatever a compiler and its tools may raise
+            if not arithmetic.compiled:
+                raise
+            lines = str(error).strip().splitlines()
+            return {a: t for a, t in times.items() if not a.compiled}, lines[0] if lines else type(error).__name__
+    return times, ""
+
+
+def _step(recipe: Recipe, classes: int, device: str, arithmetic: Arithmetic) -> Callable[[], object]:
+    """One worker's step, as often as it is called."""
+    import torch
+
+    from googlenet.loop import LoopSettings, TrainState, train_step
+    from googlenet.optim import PolyakAverage, build_sgd
+    from googlenet.preprocessing import SCRATCH_PREPROCESSING
+    from googlenet.training_batches import Batch
+
+    model = _model(recipe, classes, device)
+    optimizer = build_sgd(
+        model, momentum=recipe.momentum, weight_decay=recipe.weight_decay, decay_biases=recipe.decay_biases
+    )
+    network = compile_network(model) if arithmetic.compiled else model
+    state = TrainState(model, optimizer, PolyakAverage(model, 10), network_for=lambda _: network)
+    settings = LoopSettings(recipe.rate(), 1000, SCRATCH_PREPROCESSING, 0, precision=arithmetic.precision)
+    images = -(-recipe.batch_size // recipe.workers_per_replica)
+    batch = Batch.whole(_pixels(images, recipe.crop_px), torch.zeros(images, dtype=torch.int64))
+    return lambda: train_step(state, batch, settings)
+
+
+def _model(recipe: Recipe, classes: int, device: str) -> Any:
+    import torch
+
+    from pipelines.training.network import network_of
+
+    return network_of(recipe, classes).to(device).to(memory_format=torch.channels_last)
+
+
+def _pixels(images: int, crop_px: int) -> Any:
+    import torch
+
+    from googlenet.randomness import torch_generator
+
+    drawn = torch.randint(
+        0, 256, (images, 3, crop_px, crop_px), dtype=torch.uint8, generator=torch_generator(0, "sampling")
+    )
+    return drawn.contiguous(memory_format=torch.channels_last)
+
+
+def _times(work: Callable[[], object]) -> tuple[float, float]:
+    """Seconds that the first call takes more than others, and the median of the others."""
+    first, *others = (_seconds(work) for _ in range(1 + STEPS))
+    typical = sorted(others)[len(others) // 2]
+    return max(0.0, first - typical), typical
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def training_arithmetic(run: Storage, recipe: Recipe, resources: Resources, images: int, classes: int) -> Arithmetic:
+    """What was decided for ``run`` before, or is now, on the connected cluster."""
+    if run.exists(TRAINING):
+        return Arithmetic.from_dict(run.read_json(TRAINING)["arithmetic"])
+    arithmetic, reason = _decide(recipe, resources, images, classes)
+    run.write_json(TRAINING, {"arithmetic": arithmetic.to_dict(), "reason": reason})
+    return arithmetic
+
+
+def training_line(run: Storage) -> str:
+    """The decision, for people."""
+    kept = run.read_json(TRAINING)
+    return f"training arithmetic: {Arithmetic.from_dict(kept['arithmetic'])} ({kept['reason']})"
+
+
+def _decide(recipe: Recipe, resources: Resources, images: int, classes: int) -> tuple[Arithmetic, str]:
+    asked = recipe.training_precision
+    if is_little_work(recipe, resources, images, classes):
+        return (FP32, "little work") if asked == "auto" else (Arithmetic(asked), "as asked; little work")
+    trial = run_trial(recipe, resources, classes, ("fp32", "bf16") if asked == "auto" else (asked,))
+    steps = recipe.epochs * math.ceil(images / recipe.batch_size)
+    totals = [
+        setup + steps * seconds for setup, seconds in zip(trial.setup_seconds, trial.seconds_per_step, strict=True)
+    ]
+    best = min(range(len(totals)), key=totals.__getitem__)
+    tried = ", ".join(f"{a} {duration(total)}" for a, total in zip(trial.arithmetics, totals, strict=True))
+    asked_for = "" if asked == "auto" else "as asked; "
+    broken = f"; not compiled, since the compiler failed: {trial.uncompiled}" if trial.uncompiled else ""
+    return trial.arithmetics[best], f"{asked_for}a replica's steps, from a trial: {tried}{broken}"
+
+
+def is_little_work(recipe: Recipe, resources: Resources, images: int, classes: int) -> bool:
+    """Whether a trial of other arithmetic would not pay for itself."""
+    device = "cuda" if resources.gpus_per_worker else "cpu"
+    return _flops(recipe, images, classes) < SMALL_TRAINING_FLOPS[device]
+
+
+def _flops(recipe: Recipe, images: int, classes: int) -> float:
+    from googlenet.complexity import forward_flops
+    from pipelines.training.network import network_of
+
+    return BACKWARD_AND_FORWARD * forward_flops(network_of(recipe, classes), recipe.crop_px) * images * recipe.epochs
