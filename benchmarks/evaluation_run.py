@@ -44,7 +44,7 @@ def make_job(
     weights = ReplicaFiles(0).weights
     run.write(weights, to_safetensors(network, network.state_dict(), CAFFE_PREPROCESSING))
     ensemble = EvaluatedEnsemble((replica_name(0),), ("",), policies, crop_px, classes, manifest.digest, arithmetic)
-    return PredictionJob(run, run, (weights,), ensemble)
+    return PredictionJob(run, run, (weights,), ensemble, manifest.splits["val"])
 
 
 @dataclass(frozen=True)

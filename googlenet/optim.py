@@ -50,7 +50,8 @@ def build_sgd(model: nn.Module, *, momentum: float, weight_decay: float, decay_b
     decayed = [p for p in model.parameters() if p.ndim > 1 or decay_biases]
     undecayed = [p for p in model.parameters() if p.ndim <= 1 and not decay_biases]
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": undecayed, "weight_decay": 0.0}]
-    # The rate is set before every step; a rate of zero here would hide a forgotten one less well than this.
+    # The rate is set before every step. A step without one turns the weights into NaN, which nobody overlooks; with a
+    # rate of zero here it would do nothing.
     return torch.optim.SGD([group for group in groups if group["params"]], lr=math.nan, momentum=momentum, foreach=True)
 
 

@@ -1,13 +1,16 @@
 """An image at the scales that its views need: what travels to the model. Needs no PyTorch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from googlenet.crops import scaled_size
 from googlenet.images import Pixels, decode_rgb
+
+CHANNELS = 3
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,22 @@ class ScaledImage:
         image = decode_rgb(data)
         height, width = image.shape[:2]
         return cls(width, height, tuple(scale_image(image, scales_px)))
+
+    def to_row(self) -> dict[str, Any]:
+        """Plain values for a table: sizes in pixels (height and width by turns), and the pixels of all scales."""
+        sizes_px = [side for pixels in self.scaled for side in pixels.shape[:2]]
+        pixels = b"".join(pixels.tobytes() for pixels in self.scaled)
+        return {"width": self.width, "height": self.height, "sizes_px": sizes_px, "pixels": pixels}
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> "ScaledImage":
+        """Inverse of :meth:`to_row`; the pixels are not copied."""
+        scaled, start = [], 0
+        for height, width in np.asarray(row["sizes_px"]).reshape(-1, 2).tolist():
+            flat = np.frombuffer(row["pixels"], np.uint8, count=height * width * CHANNELS, offset=start)
+            scaled.append(flat.reshape(height, width, CHANNELS))
+            start += flat.size
+        return cls(int(row["width"]), int(row["height"]), tuple(scaled))
 
 
 def scale_image(image: Pixels, scales_px: Sequence[int]) -> list[Pixels]:

@@ -27,10 +27,12 @@ from pipelines.evaluation.preflight import PrecisionChoice
 from pipelines.job.command_line import parse, run_command
 from pipelines.job.console import say
 from pipelines.job.ray_session import connected, native_errors_in
+from pipelines.report.answers import write_answers
+from pipelines.report.write import write_report
 from pipelines.run.dataset import read_manifest
-from pipelines.run.directory import REPORT_PAGE, ReplicaFiles, claim, read_recipe
+from pipelines.run.directory import EVALUATIONS, REPORT_PAGE, ReplicaFiles, claim, read_recipe
 from pipelines.run.lock import only_job_on
-from pipelines.run.predictions import sorted_policies
+from pipelines.run.predictions import EvaluatedEnsemble, sorted_policies
 from pipelines.run.recipe import Recipe, check_policies
 from pipelines.run.storage import Storage
 from pipelines.run.weights import read_file
@@ -100,17 +102,17 @@ def evaluate_weights(arguments: Arguments) -> str:
     say(f"data: {manifest.summary()}")
     for replica, weights in enumerate(own):
         run.write(ReplicaFiles(replica).weights, weights)
-    return evaluate(run, run, range(len(networks)), manifest, _settings(arguments, crop_px))
+    ensemble = evaluate(run, run, range(len(networks)), manifest, _settings(arguments, crop_px))
+    return _write_results(run, ensemble, arguments)
 
 
 def _settings(arguments: Arguments, crop_px: int) -> Settings:
-    return Settings(
-        arguments.policies,
-        crop_px,
-        arguments.precision,
-        arguments.gpus_per_predictor,
-        labelled=not arguments.unlabelled,
-    )
+    return Settings(arguments.policies, crop_px, arguments.precision, arguments.gpus_per_predictor)
+
+
+def _write_results(run: Storage, ensemble: EvaluatedEnsemble, arguments: Arguments) -> str:
+    """Answers for unlabelled images, else the report; the first answers, or the table, as text."""
+    return write_answers(run, ensemble) if arguments.unlabelled else write_report(run, ensemble)
 
 
 def _find_images(data: str, classes: tuple[str, ...], arguments: Arguments, data_seed: int = 0) -> Images:
@@ -171,10 +173,11 @@ def evaluate_elsewhere(trained: Storage, recipe: Recipe, arguments: Arguments) -
     )
     readable = re.sub(r"[^\w.-]+", "_", Path(data.partition("?")[0]).name)
     name = f"{readable}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
-    run = trained.below(f"evaluations/{name}")
+    run = trained.below(f"{EVALUATIONS}/{name}")
     manifest = prepare_for_evaluation(run, data, images, arguments.bad_images)
     say(f"data: {manifest.summary()}")
-    text = evaluate(run, trained, replicas, manifest, _settings(arguments, recipe.crop_px))
+    ensemble = evaluate(run, trained, replicas, manifest, _settings(arguments, recipe.crop_px))
+    text = _write_results(run, ensemble, arguments)
     return text if arguments.unlabelled else f"{text}\nreport: {run.below(REPORT_PAGE)}"
 
 
@@ -189,7 +192,7 @@ def _main() -> None:
         elif arguments.data:
             say(evaluate_elsewhere(run, recipe, arguments))
         else:
-            say(evaluate_run(run, recipe, arguments.gpus_per_predictor))
+            say(write_report(run, evaluate_run(run, recipe, arguments.gpus_per_predictor)))
 
 
 def _check(arguments: Arguments) -> None:

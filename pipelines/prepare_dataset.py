@@ -49,9 +49,9 @@ def _main() -> None:
         stored_short_side_px=arguments.stored_short_side_px,
     )
     run = Storage.at(arguments.run_dir)
-    found = find_images(run, recipe)
+    images = find_images(run, recipe)
     with only_job_on(run), native_errors_in(run), connected():
-        manifest = prepare(run, recipe, arguments.bad_images, found)
+        manifest = prepare(run, recipe, arguments.bad_images, images)
     print(manifest.summary())
 
 

@@ -5,19 +5,17 @@
 The same command on the same run directory goes on where it was interrupted, and does nothing where all is done.
 """
 
+import argparse
 import json
 import sys
 import time
 from dataclasses import dataclass, field, replace
-from itertools import zip_longest
 from typing import Annotated
 
 import tyro
 
-from pipelines.data.listing import Listing
 from pipelines.data.prepare import BadImages, find_images, prepare
-from pipelines.data.shards import Source
-from pipelines.data.sources import absolute_data
+from pipelines.data.sources import Images, absolute_data
 from pipelines.errors import UserError
 from pipelines.evaluation.evaluate import evaluate_run
 from pipelines.evaluation.sharded_prediction import Predictors
@@ -26,6 +24,7 @@ from pipelines.job.console import duration, say
 from pipelines.job.log import JobLog
 from pipelines.job.ray_session import connected, native_errors_in
 from pipelines.job.system_log import system_log
+from pipelines.report.write import write_report
 from pipelines.run.dataset import Manifest, read_manifest
 from pipelines.run.directory import REPORT_PAGE, RUN, SYSTEM, claim
 from pipelines.run.lock import only_job_on
@@ -40,7 +39,8 @@ from pipelines.tracking.store import how_to_open, tracking_uri_for, tracking_uri
 from pipelines.training.network import check_initial_weights, keep_initial_weights
 from pipelines.training.plan import Counts, placement_line, plan_lines
 from pipelines.training.resources import Resources
-from pipelines.training.scheduler import ReplicaFailure, train_replicas
+from pipelines.training.scheduler import train_replicas
+from pipelines.training.task import ReplicaFailure
 from pipelines.training.trial import training_arithmetic, training_line
 
 INCOMPLETE_EXIT_CODE = 1
@@ -95,7 +95,7 @@ def run_job(arguments: Arguments) -> int:
     run = Storage.at(arguments.run_dir)
     recipe = _with_absolute_paths(arguments.fields)
     _needed_replicas(arguments, recipe)
-    found = find_images(run, recipe)  # bad input ends the job before a cluster is started, or the run claimed
+    images = find_images(run, recipe)  # bad input ends the job before a cluster is started, or the run claimed
     check_initial_weights(run, recipe)
     resources = Resources(
         arguments.cpus_per_worker,
@@ -112,13 +112,14 @@ def run_job(arguments: Arguments) -> int:
         if run.exists(RUN):
             claim(run, "recipe", recipe.to_dict())  # refused as it would be without --dry-run
         with connected():
-            counts = _count(run, found)
-            say("\n".join(plan_lines(run, recipe, resources, counts, arguments.gpus_per_predictor)))
+            counts = _count(run, images)
+            predictors = Predictors.that_fit(arguments.gpus_per_predictor).at_work(counts.val)
+            say("\n".join(plan_lines(run, recipe, resources, counts, predictors)))
         return 0
     with only_job_on(run):
         claim(run, "recipe", recipe.to_dict())
         with native_errors_in(run), connected():
-            return _carry_out(arguments, run, recipe, resources, found, publication)
+            return _carry_out(arguments, run, recipe, resources, images, publication)
 
 
 def _carry_out(
@@ -126,7 +127,7 @@ def _carry_out(
     run: Storage,
     recipe: Recipe,
     resources: Resources,
-    found: tuple[Source, Listing] | None,
+    images: Images | None,
     publication: Publication,
 ) -> int:
     """The stages one after the other; the exit code. Needs a connection to a Ray cluster."""
@@ -136,7 +137,7 @@ def _carry_out(
     log = JobLog(run)
     with log.whole_job(), system_log(run, SYSTEM):
         with log.stage("prepare"):
-            manifest = prepare(run, recipe, arguments.bad_images, found)
+            manifest = prepare(run, recipe, arguments.bad_images, images)
             say(f"data: {manifest.summary()}")
             for remark in keep_initial_weights(run, recipe, len(manifest.classes)):
                 say(f"initial weights: {remark}")
@@ -148,7 +149,9 @@ def _carry_out(
             enough = recipe.replicas - len(failures) >= _needed_replicas(arguments, recipe)
             if enough:
                 with log.stage("evaluate"):
-                    say(evaluate_run(run, recipe, arguments.gpus_per_predictor))
+                    ensemble = evaluate_run(run, recipe, arguments.gpus_per_predictor)
+                with log.stage("report"):
+                    say(write_report(run, ensemble))
             tracker.finish(succeeded=enough)
         if not tracker.in_step:
             say(
@@ -180,12 +183,12 @@ def _train(
     return train_replicas(run, recipe, resources, arithmetic, tracker.update)
 
 
-def _count(run: Storage, found: tuple[Source, Listing] | None) -> Counts:
+def _count(run: Storage, images: Images | None) -> Counts:
     """Images as listed, or as prepared where that is done."""
-    if found is None:
+    if images is None:
         manifest = read_manifest(run)
         return Counts(manifest.splits["train"].images, manifest.splits["val"].images, len(manifest.classes))
-    listing = found[1]
+    listing = images.listing
     return Counts(len(listing.splits["train"]), len(listing.splits["val"]), len(listing.classes))
 
 
@@ -223,21 +226,15 @@ def _main() -> int:
 
 
 def _recipe(argv: list[str]) -> Recipe:
-    """What --recipe names: it decides the defaults of all other options, and so is read before them."""
-    name = _last_value("recipe", argv) or Arguments.recipe
+    """The recipe that --recipe names; it is read before the other options, since it holds their defaults."""
+    options = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    options.add_argument("--recipe", nargs="?", const="", default="")
+    options.add_argument("--tracking-uri", "--tracking_uri", nargs="?", const="", default="")
+    given, _ = options.parse_known_args(argv)
+    name = given.recipe or Arguments.recipe
     if not name.startswith(RUN_IN_MLFLOW):
         return load_recipe(name)
-    return recipe_from_dict(fetch_recipe(tracking_uri_of_runs(_last_value("tracking-uri", argv)), name))
-
-
-def _last_value(option: str, argv: list[str]) -> str:
-    """The (last) value of an option; empty where it is not given."""
-    value = ""
-    for word, following in zip_longest(argv, argv[1:], fillvalue=""):
-        name, equals, text = word.partition("=")
-        if name.replace("_", "-") == f"--{option}":
-            value = text if equals else following
-    return value
+    return recipe_from_dict(fetch_recipe(tracking_uri_of_runs(given.tracking_uri), name))
 
 
 if __name__ == "__main__":

@@ -55,14 +55,14 @@ def find_in_parquet(root: Storage, names: Sequence[str]) -> Found:
         UserError: a file is damaged, or lacks the columns, or an image has no label.
     """
     splits = splits_by_name(name for name in names if name.endswith(".parquet"))
-    files = [name for name, split in splits.items() if split is not None]
-    entries: dict[str, list[Entry]] = {str(splits[file]): [] for file in files}
+    entries: dict[str, list[Entry]] = {split: [] for split in splits.values()}
     class_names: dict[str, None] = {}
     with ThreadPoolExecutor(READERS) as readers:
-        for file, (found, names_here) in zip(files, readers.map(lambda file: _entries(root, file), files), strict=True):
-            entries[str(splits[file])] += found
+        read = readers.map(lambda file: _entries(root, file), splits)
+        for split, (found, names_here) in zip(splits.values(), read, strict=True):
+            entries[split] += found
             class_names.update(dict.fromkeys(names_here))
-    ignored = tuple(name for name in names if name not in files)
+    ignored = tuple(name for name in names if name not in splits)
     return Found({**entries}, tuple(class_names) or _in_order(entries), ignored)
 
 

@@ -14,7 +14,7 @@ import pyarrow.fs as pafs
 
 from googlenet.images import check_number_of_bytes
 from pipelines.data.imagenet import FLAT_VALIDATION, LABEL_FILES, validation_labels
-from pipelines.data.listing import SPLIT_WORDS, Entry, Found, ImageFile
+from pipelines.data.listing import SPLIT_WORDS, UNSPLIT, Entry, Found, ImageFile
 from pipelines.errors import UserError
 from pipelines.run.storage import Storage
 
@@ -49,7 +49,7 @@ def find_in_folder(root: Storage, beside: Storage) -> Found:
     labels = validation_labels(beside) if flat else {}
     if not labels and (image := next((name for name in sorted(flat) if FLAT_VALIDATION in name), None)):
         raise UserError(f"nothing tells the class of {image}: put {' or '.join(LABEL_FILES)} into {beside}")
-    folders = {"train": train, "val": val} if train and val else {"val": val} if val else {"": train or ""}
+    folders = {"train": train, "val": val} if train and val else {"val": val} if val else {UNSPLIT: train or ""}
     entries: dict[str, list[Entry]] = {split: [] for split in folders}
     ignored = []
     for name in names:
@@ -69,7 +69,7 @@ def _split_and_class(name: str, folders: dict[str, str], labels: dict[str, str])
         if name.startswith(prefix):
             parts = name.removeprefix(prefix).split("/")
             return split, parts[0] if len(parts) > 1 else labels.get(Path(name).stem)
-    return "", None
+    return UNSPLIT, None
 
 
 def files_below(root: Storage) -> list[str]:

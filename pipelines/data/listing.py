@@ -21,6 +21,9 @@ from pipelines.job.console import some
 NAMES_IN_MESSAGE = 10
 # What folders and files of a split are called.
 SPLIT_WORDS = {"train": ("train", "training"), "val": ("val", "validation", "valid")}
+TEST_WORDS = ("test",)
+# The split of images that are not divided into training and validation yet.
+UNSPLIT = ""
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Found:
     """The images of a layout.
 
     Attributes:
-        entries: by split, ``train`` and ``val``, or one of them; all under the empty name where there is no split.
+        entries: by split: ``train``, ``val``, or both; all under :data:`UNSPLIT` if there is no split.
         classes: names by label, where the layout orders them; empty for alphabetic order.
         ignored: files that are no part of it, for the user to see.
     """
@@ -118,7 +121,7 @@ def list_for_evaluation(data: str, found: Found, classes: tuple[str, ...] = ()) 
     Raises:
         UserError: there are no images, or a class that ``classes`` lacks.
     """
-    entries = found.entries.get("val") or found.entries.get("") or ()
+    entries = found.entries.get("val") or found.entries.get(UNSPLIT) or ()
     names = {entry.class_name for entry in entries}
     if not names:
         raise UserError(f"no labelled images for an evaluation in {data}")
@@ -140,18 +143,20 @@ def list_unlabelled(data: str, image_ids: Sequence[str], classes: tuple[str, ...
     return Listing(classes, {"train": (), "val": tuple(ImageFile(name, NO_LABEL) for name in image_ids)})
 
 
-def splits_by_name(files: Iterable[str]) -> dict[str, str | None]:
-    """The split of each file by the words of its name; none of a third one; empty where no name has such words."""
-    splits = {name: _split_in(name) for name in files}
-    named = any(split for split in splits.values())
-    return {name: split or None if named else split for name, split in splits.items()}
+def splits_by_name(files: Iterable[str]) -> dict[str, str]:
+    """The split of each file, by the words of its name.
 
-
-def _split_in(name: str) -> str | None:
-    words = set(re.split(r"[^a-z]+", name.lower()))
-    if "test" in words:
-        return None
-    return next((split for split, known in SPLIT_WORDS.items() if words & set(known)), "")
+    All files are :data:`UNSPLIT` if no name holds a word for a split. Files of a test split are left out, and so are
+    those without such a word beside files with one.
+    """
+    splits = {}
+    for name in files:
+        words = set(re.split(r"[^a-z]+", name.lower()))
+        if not words & set(TEST_WORDS):
+            splits[name] = next((split for split, known in SPLIT_WORDS.items() if words & set(known)), UNSPLIT)
+    if set(splits.values()) <= {UNSPLIT}:
+        return splits
+    return {name: split for name, split in splits.items() if split != UNSPLIT}
 
 
 def _labelled(entries: Iterable[Entry], labels: dict[str, int]) -> tuple[ImageFile, ...]:

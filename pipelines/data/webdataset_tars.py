@@ -27,15 +27,14 @@ def find_in_webdataset(root: Storage, names: Sequence[str]) -> Found:
         UserError: an archive is damaged, or an image has no label.
     """
     splits = splits_by_name(name for name in names if name.endswith(".tar"))
-    archives = [name for name, split in splits.items() if split is not None]
     class_names = _class_names(root)
-    entries: dict[str, list[Entry]] = {str(splits[archive]): [] for archive in archives}
+    entries: dict[str, list[Entry]] = {split: [] for split in splits.values()}
     with ThreadPoolExecutor(READERS) as readers:
-        for archive, found in zip(archives, readers.map(lambda name: _samples(root, name), archives), strict=True):
+        for archive, found in zip(splits, readers.map(lambda name: _samples(root, name), splits), strict=True):
             for image, label in found:
                 name = _name_of(class_names, label, f"{root}/{archive}: {image.name}")
-                entries[str(splits[archive])].append(Entry(f"{archive}/{image.name}", name, place_of(archive, image)))
-    ignored = [name for name in names if name not in archives and name != CLASS_NAMES]
+                entries[splits[archive]].append(Entry(f"{archive}/{image.name}", name, place_of(archive, image)))
+    ignored = [name for name in names if name not in splits and name != CLASS_NAMES]
     numbers = {entry.class_name for found in entries.values() for entry in found}
     return Found({**entries}, class_names or tuple(sorted(numbers, key=int)), tuple(ignored))
 

@@ -1,4 +1,4 @@
-"""The evaluation of an ensemble whose weights and images lie in run directories: preflight, predictions, report."""
+"""Evaluation of an ensemble whose weights and images are in run directories: preflight, then predictions."""
 
 import hashlib
 from collections.abc import Sequence
@@ -10,8 +10,6 @@ from pipelines.errors import UserError
 from pipelines.evaluation.preflight import PrecisionChoice, cost_line, preflight
 from pipelines.evaluation.sharded_prediction import PredictionJob, Predictors, images_of, missing_shards, predict
 from pipelines.job.console import say
-from pipelines.report.answers import write_answers
-from pipelines.report.write import write_report
 from pipelines.run.dataset import Manifest, check_shards, read_manifest
 from pipelines.run.directory import ReplicaFiles, finished_replicas, replica_name
 from pipelines.run.predictions import EvaluatedEnsemble, sorted_policies
@@ -29,18 +27,16 @@ class Settings:
         crop_px: side of the crops.
         precision: or ``auto``.
         gpus_per_predictor: share of a GPU that a predictor reserves, where there are GPUs.
-        labelled: report errors; else say what the images are.
     """
 
     policies: Sequence[Policy]
     crop_px: int
     precision: PrecisionChoice = "auto"
     gpus_per_predictor: float = 1.0
-    labelled: bool = True
 
 
-def evaluate_run(run: Storage, recipe: Recipe, gpus_per_predictor: float = 1.0) -> str:
-    """Evaluate the finished replicas of a training run on its validation images, and report; the table as text.
+def evaluate_run(run: Storage, recipe: Recipe, gpus_per_predictor: float = 1.0) -> EvaluatedEnsemble:
+    """Evaluate the finished replicas of a training run on its validation images.
 
     Raises:
         UserError: as :func:`replicas_to_evaluate` and :func:`evaluate`.
@@ -60,8 +56,10 @@ def replicas_to_evaluate(trained: Storage, recipe: Recipe) -> list[int]:
     return replicas
 
 
-def evaluate(run: Storage, trained: Storage, replicas: Sequence[int], manifest: Manifest, settings: Settings) -> str:
-    """Predict what is not predicted yet of ``run``'s validation images, and report; the table as text.
+def evaluate(
+    run: Storage, trained: Storage, replicas: Sequence[int], manifest: Manifest, settings: Settings
+) -> EvaluatedEnsemble:
+    """Predict those of ``run``'s validation images that have no predictions yet.
 
     ``replicas`` are numbers of those whose weights lie in ``trained``. Needs a connection to a Ray cluster.
 
@@ -79,7 +77,7 @@ def evaluate(run: Storage, trained: Storage, replicas: Sequence[int], manifest: 
         dataset_digest=manifest.digest,
         arithmetic=FP32,
     )
-    job = PredictionJob(run, trained, weights, ensemble)
+    job = PredictionJob(run, trained, weights, ensemble, manifest.splits["val"])
     predictors = Predictors.that_fit(settings.gpus_per_predictor)
     checked = preflight(job, settings.precision, predictors.num_gpus)
     job = replace(job, ensemble=replace(ensemble, arithmetic=checked.arithmetic))
@@ -89,4 +87,4 @@ def evaluate(run: Storage, trained: Storage, replicas: Sequence[int], manifest: 
         done = images - images_of(missing, images)
         say(cost_line(checked, job.ensemble, images, done, min(predictors.number, len(missing))))
     predict(job, missing, images, predictors)
-    return write_report(run, job.ensemble) if settings.labelled else write_answers(run, job.ensemble)
+    return job.ensemble

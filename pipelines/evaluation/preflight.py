@@ -17,7 +17,7 @@ from googlenet.crops import num_views, policy_scales_px
 from pipelines.evaluation.sharded_prediction import PredictionJob, load_replicas
 from pipelines.job.console import duration, size
 from pipelines.job.worker_process import KEEP_FREED_MEMORY
-from pipelines.run.dataset import open_records, read_manifest
+from pipelines.run.dataset import open_records
 from pipelines.run.directory import PREFLIGHT
 from pipelines.run.predictions import EvaluatedEnsemble, bytes_per_image
 
@@ -121,11 +121,7 @@ def _is_small(job: PredictionJob, replicas: Sequence[Any], device: str) -> bool:
     from googlenet.complexity import forward_flops
 
     flops = sum(forward_flops(replica.model, job.ensemble.crop_px) for replica in replicas)
-    return flops * len(job.ensemble.views) * _num_images(job) < SMALL_WORK_FLOPS[device]
-
-
-def _num_images(job: PredictionJob) -> int:
-    return read_manifest(job.run).splits["val"].images
+    return flops * len(job.ensemble.views) * job.split.images < SMALL_WORK_FLOPS[device]
 
 
 def _wanted(asked: PrecisionChoice, is_small: bool, device: str) -> tuple[Arithmetic, str]:
@@ -146,10 +142,10 @@ class _Trial:
 
     def __init__(self, job: PredictionJob, replicas: Sequence[Any], device: str) -> None:
         least, most = SAMPLE_IMAGES
-        images = _num_images(job)
+        images = job.split.images
         sample = min(images, most, max(least, round(images * SAMPLE_SHARE)))
         self._indices = [round(index) for index in np.linspace(0, images - 1, sample)]
-        self._records = open_records(job.run, read_manifest(job.run).splits["val"])
+        self._records = open_records(job.run, job.split)
         few = [policy for policy in job.ensemble.policies if num_views(policy) <= SAMPLE_VIEWS]
         # Averages of few views differ more than those of many: a sample of 10 stands for 144 on the safe side.
         self._policies = tuple(few[-1:]) or (SAMPLE_VIEWS,)

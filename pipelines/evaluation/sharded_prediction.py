@@ -7,7 +7,7 @@ write the shard's file. A shard whose file is there is not done again.
 import logging
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from googlenet.arithmetic import can_compile
 from pipelines.errors import UserError
 from pipelines.job.progress import EvaluationDisplay
 from pipelines.job.worker_process import KEEP_FREED_MEMORY
-from pipelines.run.dataset import open_records, read_manifest
+from pipelines.run.dataset import Split, open_records
 from pipelines.run.directory import PREDICTIONS
 from pipelines.run.predictions import Cost, EvaluatedEnsemble, Predicted, file_name, read_ensemble, write_predictions
 from pipelines.run.storage import Storage
@@ -40,12 +40,14 @@ class PredictionJob:
         trained: holds the replicas' weights; another run directory where images are evaluated that a run did not have.
         weights: names of the replicas' files of weights, in the ensemble's order.
         ensemble: what the predictions are of.
+        split: the images to predict.
     """
 
     run: Storage
     trained: Storage
     weights: tuple[str, ...]
     ensemble: EvaluatedEnsemble
+    split: Split
 
     @property
     def predictions(self) -> Storage:
@@ -64,6 +66,10 @@ class Predictors:
     def feeders(self) -> int:
         """Tasks at once that read, decode and scale images for them."""
         return self.number * FEEDERS_PER_PREDICTOR["gpu" if self.num_gpus else "cpu"]
+
+    def at_work(self, images: int) -> int:
+        """Predictors that have something to do when ``images`` images are predicted."""
+        return min(self.number, -(-images // IMAGES_PER_SHARD))
 
     @classmethod
     def that_fit(cls, gpus_per_predictor: float) -> "Predictors":
@@ -149,27 +155,19 @@ def load_shard(job: PredictionJob, shard: int, images: int) -> dict[str, Any]:
     """Read, decode and scale the images of a shard.
 
     Returns:
-        One row: ``shard``; for each image ``image_id``, ``label``, ``width``, ``height``; and ``scaled``, the pixels
-        of all images at all scales as bytes, image by image.
+        One row: ``shard``, and lists with a value for each image: ``image_id``, ``label``, and the fields of
+        :meth:`googlenet.scaled_image.ScaledImage.to_row`.
     """
     from googlenet.scaled_image import ScaledImage
 
-    records = open_records(job.run, read_manifest(job.run).splits["val"])
-    scales = _scales_px(job.ensemble)
-    rows: dict[str, list[Any]] = {name: [] for name in ("image_id", "label", "width", "height", "scaled")}
+    records = open_records(job.run, job.split)
+    scales = sorted({view.scale_px for view in job.ensemble.views})
+    rows = []
     for index in _rows_of(shard, images):
         record = records[index]
         image = ScaledImage.decode(record.image, scales)
-        rows["image_id"].append(record.image_id)
-        rows["label"].append(record.label)
-        rows["width"].append(image.width)
-        rows["height"].append(image.height)
-        rows["scaled"] += [pixels.tobytes() for pixels in image.scaled]
-    return {"shard": shard, **rows}
-
-
-def _scales_px(ensemble: EvaluatedEnsemble) -> list[int]:
-    return sorted({view.scale_px for view in ensemble.views})
+        rows.append({"image_id": record.image_id, "label": record.label, **image.to_row()})
+    return {"shard": shard, **{name: [row[name] for row in rows] for name in rows[0]}}
 
 
 def load_replicas(trained: Storage, weights: Sequence[str]) -> list[Any]:
@@ -212,7 +210,7 @@ class ShardPredictor:
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Predict the row that :func:`load_shard` made; ``shard`` and ``images`` come out."""
         started, passes = time.monotonic(), self._predictor.forward_passes
-        found = [self._predictor.predict(image) for image in _unpack(row, self._job.ensemble)]
+        found = [self._predictor.predict(image) for image in _images_in(row)]
         cost = Cost(time.monotonic() - started, self._predictor.forward_passes - passes, socket.gethostname())
         predicted = Predicted(
             list(row["image_id"]),
@@ -227,15 +225,9 @@ class ShardPredictor:
         return {"shard": row["shard"], "images": len(found)}
 
 
-def _unpack(row: dict[str, Any], ensemble: EvaluatedEnsemble) -> list[Any]:
-    """The images of a row that :func:`load_shard` made."""
-    from googlenet.crops import scaled_size
+def _images_in(row: dict[str, Any]) -> Iterator[Any]:
+    """The images in a row that :func:`load_shard` made."""
     from googlenet.scaled_image import ScaledImage
 
-    images, scales = [], _scales_px(ensemble)
-    for index, (width, height) in enumerate(zip(row["width"], row["height"], strict=True)):
-        packed = row["scaled"][index * len(scales) : (index + 1) * len(scales)]
-        sizes = [scaled_size(int(width), int(height), scale) for scale in scales]
-        scaled = [np.frombuffer(data, np.uint8).reshape(h, w, 3) for data, (w, h) in zip(packed, sizes, strict=True)]
-        images.append(ScaledImage(int(width), int(height), tuple(scaled)))
-    return images
+    for place in range(len(row["image_id"])):
+        yield ScaledImage.from_row({name: values[place] for name, values in row.items() if name != "shard"})

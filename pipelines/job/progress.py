@@ -6,9 +6,9 @@ waits, and losing a post loses nothing but a moment of the display.
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
@@ -25,7 +25,7 @@ PLAIN_LINE_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class ReplicaStatus:
-    """A replica as the display shows it; ``epoch`` is fractional."""
+    """A replica as the display shows it; ``epoch`` is fractional, ``alarms`` has a message for each dead head."""
 
     phase: str = "waiting"
     epoch: float = 0.0
@@ -33,7 +33,7 @@ class ReplicaStatus:
     loss: float | None = None
     images_per_second: float | None = None
     error: float | None = None
-    alarms: tuple[str, ...] = ()
+    alarms: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def share_done(self) -> float:
@@ -105,7 +105,7 @@ class TrainingDisplay(_Display):
         super().__init__(console)
         self._statuses = {replica: ReplicaStatus(epochs=epochs) for replica in range(replicas)}
         self._clock = _Clock()
-        self._told: set[tuple[int, str]] = set()
+        self._printed_alarms: set[tuple[int, str]] = set()
 
     def update(self, posted: dict[int, ReplicaStatus], phases: dict[int, str]) -> None:
         """Take in what workers posted, and what the scheduler knows better: who waits, is done or has failed."""
@@ -115,17 +115,16 @@ class TrainingDisplay(_Display):
             if phase == "done":
                 news = replace(news, epoch=float(news.epochs or status.epochs), epochs=news.epochs or status.epochs)
             self._statuses[replica] = replace(news, phase=phase)
-            self._tell_alarms(replica, news.alarms)
+            self._print_new_alarms(replica, news.alarms)
         share = sum(status.share_done for status in self._statuses.values()) / len(self._statuses)
         self._clock.tick(share)
         self._refresh()
 
-    def _tell_alarms(self, replica: int, alarms: Sequence[str]) -> None:
-        """Each dead head once: its message changes with every step, its name does not."""
-        for alarm in alarms:
-            head = (replica, alarm.split(" has ")[0])
-            if head not in self._told:
-                self._told.add(head)
+    def _print_new_alarms(self, replica: int, alarms: Mapping[str, str]) -> None:
+        """Print one message for each dead head, although its text changes with every period."""
+        for head, alarm in alarms.items():
+            if (replica, head) not in self._printed_alarms:
+                self._printed_alarms.add((replica, head))
                 self.message(f"warning: replica {replica}: {alarm}")
 
     def message(self, text: str) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import ray
 
 from pipelines.job.interruption import interrupt_on_sigterm
+from pipelines.run.directory import LOGS, NATIVE_STDERR
 from pipelines.run.storage import Storage
 
 # On a laptop Ray would take 30 % of the memory; shards of decoded images need far less.
@@ -63,11 +64,11 @@ def native_errors_in(run: Storage) -> Iterator[None]:
 
     Ray's core reports harmless things there. Python's own standard error stays on the terminal.
     """
-    folder = Path(run.root if run.is_local else Path(tempfile.gettempdir()) / f"googlenet-{os.getuid()}") / "logs"
+    folder = Path(run.root if run.is_local else Path(tempfile.gettempdir()) / f"googlenet-{os.getuid()}") / LOGS
     folder.mkdir(parents=True, exist_ok=True)
     sys.stderr.flush()
     python_stderr, terminal = sys.stderr, os.dup(2)
-    with (folder / "native_stderr.log").open("ab") as log, os.fdopen(os.dup(terminal), "w", buffering=1) as stream:
+    with (folder / NATIVE_STDERR).open("ab") as log, os.fdopen(os.dup(terminal), "w", buffering=1) as stream:
         os.dup2(log.fileno(), 2)
         sys.stderr = stream
         try:

@@ -10,12 +10,10 @@ import pyarrow.parquet as pq
 
 from googlenet.top_answers import answer_columns, top_answers
 from pipelines.report.tally import checked_predictions
-from pipelines.run.directory import ANSWERS
+from pipelines.run.directory import ANSWERS_CSV, ANSWERS_PARQUET
 from pipelines.run.predictions import EvaluatedEnsemble, Predicted
 from pipelines.run.storage import Storage
 
-ANSWERS_CSV = f"{ANSWERS}/top5.csv"
-ANSWERS_PARQUET = f"{ANSWERS}/top5.parquet"
 ROWS_SHOWN = 10
 
 

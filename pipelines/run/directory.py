@@ -5,6 +5,7 @@
     run.json                          recipe and data of the run; a different one is refused
     dataset/manifest.json             classes, counts, shards, digest
     dataset/{train,val}/*.parquet     encoded images
+    dataset/quarantine.jsonl          files that were left out, with the reason of each
     replicas/<k>/weights.safetensors  the averaged weights of a finished replica
     replicas/<k>/metrics.jsonl        one line an epoch
     replicas/<k>/steps/*.jsonl        one file an epoch, about a hundred steps of it, one line each
@@ -37,8 +38,11 @@ if TYPE_CHECKING:
 
 Kind = Literal["recipe", "evaluation"]
 RUN = "run.json"
+LOCK = "run.lock"
 DATASET = "dataset"
 MANIFEST = f"{DATASET}/manifest.json"
+QUARANTINE = f"{DATASET}/quarantine.jsonl"
+REPLICAS = "replicas"
 TRAINING = "training.json"
 PREFLIGHT = "preflight.json"
 PREDICTIONS = "predictions"
@@ -52,8 +56,13 @@ COST_JSON = f"{REPORT}/cost.json"
 CONFUSION = f"{REPORT}/confusion.csv"
 OUTCOMES = f"{REPORT}/outcomes.parquet"
 ANSWERS = "answers"
-# What may lie in a run directory before a recipe is bound to it: what prepare_dataset.py makes, for one.
-OWN_NAMES = {"dataset", "jobs", "logs", "replicas", "run.lock", "system"}
+ANSWERS_CSV = f"{ANSWERS}/top5.csv"
+ANSWERS_PARQUET = f"{ANSWERS}/top5.parquet"
+EVALUATIONS = "evaluations"
+LOGS = "logs"
+NATIVE_STDERR = "native_stderr.log"
+# Names that a run directory may hold before a recipe is bound to it; prepare_dataset.py, for one, makes some of them.
+OWN_NAMES = {DATASET, JOBS, LOGS, REPLICAS, LOCK, SYSTEM}
 
 
 @dataclass(frozen=True)
@@ -65,7 +74,7 @@ class ReplicaFiles:
     @property
     def folder(self) -> str:
         """Everything of this replica, Ray Train's checkpoints included."""
-        return f"replicas/{self.replica}"
+        return f"{REPLICAS}/{self.replica}"
 
     @property
     def weights(self) -> str:
@@ -90,6 +99,11 @@ class ReplicaFiles:
     def checkpoints(self) -> str:
         """Folder of the newest checkpoints."""
         return f"{self.folder}/checkpoints"
+
+    @property
+    def ray_snapshot(self) -> str:
+        """Ray Train's own list of checkpoints, always empty."""
+        return f"{self.folder}/checkpoint_manager_snapshot.json"
 
     @property
     def system(self) -> str:
@@ -140,6 +154,11 @@ def read_recipe(run: Storage) -> "Recipe":
 def run_id(run: Storage) -> str:
     """The identity of a claimed run directory."""
     return str(run.read_json(RUN)["id"])
+
+
+def initial_weights_file(suffix: str) -> str:
+    """Name of the copy of the weights that training starts from; ``suffix`` is that of the original file."""
+    return f"initial_weights{suffix}"
 
 
 def replica_name(replica: int) -> str:
@@ -205,10 +224,10 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 def check_run_directory(run: Storage) -> None:
-    """Make sure that nobody has taken the run directory away; what is written to a new one in its place is lost.
+    """Check that the run directory still exists: writing would create a new one in its place.
 
     Raises:
-        UserError: it is so.
+        UserError: it has vanished.
     """
     if not run.exists(MANIFEST):
         raise UserError(f"the run directory {run} has vanished; bring it back and give the same command again")

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pipelines.errors import UserError
+from pipelines.run.directory import LOCK
 from pipelines.run.storage import Storage
 from pipelines.run.storage_failures import STORE_FAILURES
 
-LOCK = "run.lock"
 # On a store without locks a job renews its claim; one that was killed is believed dead after a while.
 RENEW_SECONDS = 10.0
 STALE_SECONDS = 45.0

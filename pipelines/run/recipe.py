@@ -212,7 +212,7 @@ def check_policies(policies: Sequence[Policy], crop_px: int) -> None:
     """Refuse crops that the network is too deep for, and crop policies that do not exist or are named twice.
 
     Raises:
-        UserError: it is so.
+        UserError: ``crop_px`` is too small, or ``policies`` holds an unknown policy or one twice.
     """
     if crop_px < MIN_CROP_PX:
         raise UserError(f"crop_px must be at least {MIN_CROP_PX}, got {crop_px}")

@@ -1,6 +1,7 @@
 """What follows a finished run in MLflow: the models, their versions, the champion."""
 
 import threading
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -33,20 +34,22 @@ def publish(run: Storage, recipe: Recipe, manifest: Manifest, publication: Publi
     """Log the models of a finished run; what came of it, in one line. No failure of MLflow goes further than that."""
     if publication.models == "none":
         return "model: not logged"
-    told: list[str] = []
+    done: Future[str] = Future()
 
     def work() -> None:
         try:
-            told.append(f"model: {_publish(run, recipe, manifest, publication)}")
-        except Exception as error:  # noqa: BLE001  # the result is there without it
-            told.append(f"warning: models not logged in MLflow at {publication.tracking_uri}: {reason_of(error)}")
+            done.set_result(_publish(run, recipe, manifest, publication))
+        except Exception as error:  # noqa: BLE001  # the result is in the run directory all the same
+            done.set_exception(error)
 
-    # A server that answers, but slowly, shall not hold a cluster for hours.
-    thread = threading.Thread(target=work, name="models", daemon=True)
-    thread.start()
-    thread.join(PUBLISH_SECONDS)
-    slow = f"warning: MLflow at {publication.tracking_uri} takes too long; replay_to_mlflow.py logs the models"
-    return told[0] if told else slow
+    # A daemon thread, which no executor starts: a server that answers slowly must not hold a cluster for hours.
+    threading.Thread(target=work, name="models", daemon=True).start()
+    if not wait([done], PUBLISH_SECONDS).done:
+        return f"warning: MLflow at {publication.tracking_uri} takes too long; replay_to_mlflow.py logs the models"
+    try:
+        return f"model: {done.result()}"
+    except Exception as error:  # noqa: BLE001
+        return f"warning: models not logged in MLflow at {publication.tracking_uri}: {reason_of(error)}"
 
 
 def _publish(run: Storage, recipe: Recipe, manifest: Manifest, publication: Publication) -> str:

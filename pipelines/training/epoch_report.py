@@ -131,5 +131,5 @@ class EpochReport:
             loss=self._losses["logits"] / self._images,
             images_per_second=self._images / self._seconds(),
             error=self._last_epoch["val_top1_error"] if self._last_epoch else None,
-            alarms=tuple(self.monitor.alarms.values()),
+            alarms=dict(self.monitor.alarms),
         )

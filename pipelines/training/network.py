@@ -8,6 +8,7 @@ from googlenet.preprocessing import Preprocessing
 from googlenet.randomness import torch_generator
 from googlenet.weights import WeightsError, start_from
 from pipelines.errors import UserError
+from pipelines.run.directory import initial_weights_file
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.run.weights import read_file, read_network
@@ -55,7 +56,7 @@ def apply_initial_weights(run: Storage, recipe: Recipe, model: GoogLeNet) -> Pre
 
 
 def _kept_name(recipe: Recipe) -> str:
-    return f"initial_weights{PurePosixPath(Storage.of_file(recipe.init_weights)[1]).suffix}"
+    return initial_weights_file(PurePosixPath(Storage.of_file(recipe.init_weights)[1]).suffix)
 
 
 def network_of(recipe: Recipe, classes: int, replica: int = 0) -> GoogLeNet:

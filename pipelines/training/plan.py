@@ -7,7 +7,6 @@ import math
 from dataclasses import dataclass
 
 from googlenet.crops import view_groups, views_of_all
-from pipelines.evaluation.sharded_prediction import IMAGES_PER_SHARD, Predictors
 from pipelines.job.console import duration, size
 from pipelines.run.directory import finished_replicas
 from pipelines.run.predictions import BYTES_PER_NUMBER, bytes_per_image, sorted_policies
@@ -46,10 +45,10 @@ def placement_line(run: Storage, recipe: Recipe, resources: Resources) -> str:
     return f"plan: {recipe.replicas} replicas of {workers}{resources} each, {placed}"
 
 
-def plan_lines(
-    run: Storage, recipe: Recipe, resources: Resources, counts: Counts, gpus_per_predictor: float
-) -> list[str]:
+def plan_lines(run: Storage, recipe: Recipe, resources: Resources, counts: Counts, num_predictors: int) -> list[str]:
     """The whole plan, with times from a short trial on the connected cluster.
+
+    ``num_predictors`` work on the evaluation at once.
 
     Raises:
         UserError: not a single replica can ever be placed.
@@ -59,8 +58,7 @@ def plan_lines(
     shards = math.ceil(counts.train / recipe.images_per_shard) + math.ceil(counts.val / recipe.images_per_shard)
     views = views_of_all(sorted_policies(recipe.policies), recipe.crop_px)
     passes = counts.val * len(views) * recipe.replicas
-    predictors = min(Predictors.that_fit(gpus_per_predictor).number, math.ceil(counts.val / IMAGES_PER_SHARD))
-    evaluation = passes / (trial.passes_per_second * predictors)
+    evaluation = passes / (trial.passes_per_second * num_predictors)
     predictions = counts.val * bytes_per_image(
         recipe.replicas, len(recipe.policies), counts.classes, len(views), len(view_groups(views))
     )
@@ -69,7 +67,7 @@ def plan_lines(
         *lines,
         f"data: {counts.train} train, {counts.val} val images of {counts.classes} classes, {shards} shards",
         _training_line(run, recipe, resources, counts, trial),
-        f"evaluation: {passes:,} forward passes, about {duration(evaluation)} in fp32 with {predictors} predictors",
+        f"evaluation: {passes:,} forward passes, about {duration(evaluation)} in fp32 with {num_predictors} predictors",
         f"storage: {written}, beside a copy of the images",
     ]
 

@@ -6,7 +6,6 @@ Whatever interrupts it, it goes on from its newest checkpoint with the same resu
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -27,7 +26,7 @@ from googlenet.views import cut_views
 from googlenet.weights import to_safetensors
 from pipelines.job.progress import warn
 from pipelines.job.worker_process import use_own_cpus
-from pipelines.run.dataset import Manifest, open_records, read_manifest
+from pipelines.run.dataset import open_records, read_manifest
 from pipelines.run.directory import check_run_directory
 from pipelines.training.checkpoints import CHECKPOINTS_KEPT, Checkpoint, Checkpoints
 from pipelines.training.epoch_report import EpochReport
@@ -52,8 +51,9 @@ def train_replica(task: ReplicaTask) -> None:
     recipe, manifest = task.recipe, read_manifest(task.run)
     shards = open_shards_of(task.run, manifest, task.shard_cache_bytes)
     train, val = (open_records(task.run, manifest.splits[split], shards) for split in ("train", "val"))
-    settings = _settings(task, len(train))
-    state, settings = _initial_state(task, manifest, settings)
+    model, preprocessing = _initial_network(task, len(manifest.classes))
+    settings = _settings(task, len(train), preprocessing)
+    state = _initial_state(task, model, settings)
     monitor = HeadMonitor(len(manifest.classes), math.ceil(recipe.dead_head_epochs * settings.steps_per_epoch))
     folder = task.run.below(task.files.checkpoints)
     with Checkpoints(folder, CHECKPOINTS_KEPT, writes=task.leads) as checkpoints:
@@ -155,12 +155,12 @@ def _network_for(model: GoogLeNet, task: ReplicaTask) -> Callable[[int], Callabl
     return lambda images: compiled if images == task.recipe.batch_size else network
 
 
-def _settings(task: ReplicaTask, num_images: int) -> LoopSettings:
+def _settings(task: ReplicaTask, num_images: int, preprocessing: Preprocessing) -> LoopSettings:
     recipe = task.recipe
     return LoopSettings(
         learning_rate=recipe.rate(),
         steps_per_epoch=-(-num_images // recipe.batch_size),
-        preprocessing=PREPROCESSING[recipe.preprocessing],
+        preprocessing=preprocessing,
         seed=task.sampling_seed,
         label_smoothing=recipe.label_smoothing,
         max_gradient_norm=recipe.max_gradient_norm,
@@ -169,19 +169,24 @@ def _settings(task: ReplicaTask, num_images: int) -> LoopSettings:
     )
 
 
-def _initial_state(task: ReplicaTask, manifest: Manifest, settings: LoopSettings) -> tuple[TrainState, LoopSettings]:
-    """The replica before its first step, and the settings with the preprocessing that its weights need."""
+def _initial_network(task: ReplicaTask, classes: int) -> tuple[GoogLeNet, Preprocessing]:
+    """The network before its first step, and the preprocessing that its weights need."""
     recipe = task.recipe
-    model = network_of(recipe, len(manifest.classes), task.replica)
+    model = network_of(recipe, classes, task.replica)
+    preprocessing = PREPROCESSING[recipe.preprocessing]
     if recipe.init_weights:
-        settings = replace(settings, preprocessing=apply_initial_weights(task.run, recipe, model))
+        preprocessing = apply_initial_weights(task.run, recipe, model)
     model = model.to(task.device).to(memory_format=torch.channels_last)
-    model = synchronised_model(model, task.share)
+    return synchronised_model(model, task.share), preprocessing
+
+
+def _initial_state(task: ReplicaTask, model: GoogLeNet, settings: LoopSettings) -> TrainState:
+    recipe = task.recipe
     optimizer = build_sgd(
         model, momentum=recipe.momentum, weight_decay=recipe.weight_decay, decay_biases=recipe.decay_biases
     )
     horizon_steps = max(1.0, recipe.polyak_epochs * settings.steps_per_epoch)
-    return TrainState(model, optimizer, PolyakAverage(model, horizon_steps)), settings
+    return TrainState(model, optimizer, PolyakAverage(model, horizon_steps))
 
 
 def _restore(

@@ -61,7 +61,7 @@ class Resources:
         """Refuse a recipe that cannot be trained with such workers.
 
         Raises:
-            UserError: it is so.
+            UserError: batch normalisation over several workers without GPUs, or several workers on one GPU.
         """
         if recipe.workers_per_replica > 1 and recipe.variant == "bn" and not self.gpus_per_worker:
             raise UserError(
@@ -113,10 +113,10 @@ def _workers_on(node: Mapping[str, float], resources: Resources) -> int:
 
 
 def check_that_one_fits(recipe: Recipe, resources: Resources) -> None:
-    """Refuse what the connected cluster does not hold, unless it was said that it will grow, and it may.
+    """Refuse replicas that the connected cluster cannot hold, unless it may grow (``--parallel-replicas``).
 
     Raises:
-        UserError: it is so.
+        UserError: no set of nodes holds the workers of one replica.
     """
     may_grow = "RAY_ADDRESS" in os.environ  # a cluster that was started for this command does not
     if replicas_held(recipe, resources) >= 1 or (resources.parallel_replicas and may_grow):

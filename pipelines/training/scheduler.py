@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -23,20 +22,11 @@ from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.training.checkpoints import newest_step
 from pipelines.training.resources import Resources, check_that_one_fits, replicas_at_once, replicas_held
+from pipelines.training.task import ReplicaFailure
 from pipelines.training.trainer import fit_replica
 
 POLL_SECONDS = 1.0
 UNPLACED_SECONDS = 60.0
-
-
-@dataclass(frozen=True)
-class ReplicaFailure:
-    """A replica that failed; ``may_pass``: another try may go better."""
-
-    replica: int
-    reason: str
-    traceback: str
-    may_pass: bool = False
 
 
 class Tries:
@@ -187,10 +177,10 @@ def _read(board: Any) -> tuple[dict[int, ReplicaStatus], list[str], Any]:
 
 def _outcome(replica: int, ref: Any) -> ReplicaFailure | None:
     try:
-        report = ray.get(ref)
+        failure: ReplicaFailure | None = ray.get(ref)
     except ray.exceptions.RayError as error:  # not the worker: the task that fits it, with its node or by a signal
         return ReplicaFailure(replica, f"{type(error).__name__} outside of its worker", str(error), may_pass=True)
-    return None if report is None else ReplicaFailure(replica, **report)
+    return failure
 
 
 def _step_reached(run: Storage, replica: int) -> int:

@@ -1,4 +1,4 @@
-"""Which replica to train, from what, into where."""
+"""Parameters of a training worker, and the outcome of a failed one."""
 
 import math
 from dataclasses import dataclass
@@ -12,20 +12,37 @@ from pipelines.run.storage import Storage
 
 
 @dataclass(frozen=True)
+class ReplicaFailure:
+    """A failed try to train a replica.
+
+    Attributes:
+        replica: the replica's number.
+        reason: the cause in one line.
+        traceback: of the process that failed.
+        may_pass: another try may succeed.
+    """
+
+    replica: int
+    reason: str
+    traceback: str
+    may_pass: bool = False
+
+
+@dataclass(frozen=True)
 class ReplicaTask:
-    """Which replica to train, from what, into where.
+    """Parameters of a worker: which replica it trains, from what data, into which files.
 
     Attributes:
         run: the run directory.
-        recipe: what to compute.
-        replica: its number.
-        checkpoint_seconds: time between two checkpoints within an epoch; there is one at each epoch's end in any case.
-        arithmetic: of the training.
-        loader_processes: that load samples beside the training; 0 loads between the steps.
-        board: the handle of a ProgressBoard, or None.
-        device: that computes, as PyTorch names it.
-        share: of this worker in the replica's batches.
-        shard_cache_bytes: of its disk that the node may use for copies of remote shards; None for most of what is free.
+        recipe: the recipe of the run.
+        replica: the replica's number.
+        checkpoint_seconds: time between two checkpoints within an epoch; every epoch also ends with one.
+        arithmetic: precision of the training, and whether it is compiled.
+        loader_processes: processes that load samples beside the training; with 0 they are loaded between the steps.
+        board: handle of a ProgressBoard, or None.
+        device: PyTorch's name of the device that computes.
+        share: this worker's share of the replica's batches.
+        shard_cache_bytes: disk space of the node for copies of remote shards; None for most of the free space.
     """
 
     run: Storage

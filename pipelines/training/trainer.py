@@ -15,19 +15,16 @@ from pipelines.run.directory import ReplicaFiles, check_run_directory
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.training.resources import Resources
+from pipelines.training.task import ReplicaFailure
 
-RAY_SNAPSHOT = "checkpoint_manager_snapshot.json"
 SECONDS_PER_MINUTE = 60.0
-
-# Reason and traceback of a replica that failed, and whether another try may go better (``may_pass``).
-Failure = dict[str, Any]
 
 
 @ray.remote(num_cpus=0, max_retries=0)  # type: ignore[untyped-decorator]
 def fit_replica(
     run: Storage, recipe: Recipe, replica: int, resources: Resources, arithmetic: Arithmetic, board: Any
-) -> Failure | None:
-    """Fit one replica; None, or what it failed of."""
+) -> ReplicaFailure | None:
+    """Fit one replica; its failure, or None."""
     config = {
         "run": run,
         "recipe": recipe,
@@ -42,12 +39,12 @@ def fit_replica(
     try:
         check_run_directory(run)  # Ray Train would make a new one
         # Ray Train's list of checkpoints is empty, since the replica keeps its own; a torn one would be refused.
-        run.delete(f"{files.folder}/{RAY_SNAPSHOT}")
-        failure: Failure | None = _trainer(run, recipe, files, resources, config).fit().return_value
+        run.delete(files.ray_snapshot)
+        failure: ReplicaFailure | None = _trainer(run, recipe, files, resources, config).fit().return_value
     except UserError as error:
-        return {"reason": str(error), "traceback": traceback.format_exc()}
+        return ReplicaFailure(replica, str(error), traceback.format_exc())
     except Exception as error:  # noqa: BLE001  # whatever it is, the other replicas go on
-        return {"reason": _root_cause(error), "traceback": traceback.format_exc(), "may_pass": True}
+        return ReplicaFailure(replica, _root_cause(error), traceback.format_exc(), may_pass=True)
     return failure
 
 
@@ -76,7 +73,7 @@ def _trainer(run: Storage, recipe: Recipe, files: ReplicaFiles, resources: Resou
     )
 
 
-def _train_in_worker(config: dict[str, Any]) -> Failure | None:
+def _train_in_worker(config: dict[str, Any]) -> ReplicaFailure | None:
     """Train as one of the replica's workers. What is raised may be tried again, what is returned is final."""
     import ray.train.torch
 
@@ -99,7 +96,7 @@ def _train_in_worker(config: dict[str, Any]) -> Failure | None:
         # Errors of training meet all workers alike; of others the rest would not know, and wait.
         if may_pass or (share.workers > 1 and not isinstance(error, TrainingError)):
             raise
-        return {"reason": str(error).strip().splitlines()[-1], "traceback": traceback.format_exc()}
+        return ReplicaFailure(task.replica, str(error).strip().splitlines()[-1], traceback.format_exc())
     return None
 
 

@@ -20,7 +20,8 @@ SMALL_TRAINING_FLOPS = {"cpu": 3e14, "cuda": 1e15}
 BACKWARD_AND_FORWARD = 3
 
 STEPS = 3
-VIEWS = 48
+# Of the optimiser in a trial; they do not change how long a step takes.
+STEPS_PER_EPOCH, POLYAK_HORIZON_STEPS, SEED = 1000, 10, 0
 
 
 @dataclass(frozen=True)
@@ -74,18 +75,19 @@ def candidates(precisions: Sequence[Precision], device: str) -> list[Arithmetic]
 def _try(recipe: Recipe, classes: int, precisions: Sequence[Precision] | None, device: str) -> Trial:
     import torch
 
+    from googlenet.predictor import VIEWS_PER_BATCH
     from googlenet.preprocessing import SCRATCH_PREPROCESSING
 
     use_own_cpus()
     arithmetics = [FP32] if precisions is None else candidates(precisions, device)
     times, uncompiled = _times_of_those_that_work(recipe, classes, device, arithmetics)
     model = _model(recipe, classes, device).eval()
-    views = SCRATCH_PREPROCESSING(_pixels(VIEWS, recipe.crop_px).to(device))
+    views = SCRATCH_PREPROCESSING(_pixels(VIEWS_PER_BATCH, recipe.crop_px).to(device))
     with torch.inference_mode():
         _, forward = _times(lambda: model(views).logits.sum().item())
     parameters = sum(parameter.numel() for parameter in model.parameters())
     setup, typical = (tuple(column) for column in zip(*times.values(), strict=True))
-    return Trial(tuple(times), typical, setup, VIEWS / forward, parameters, uncompiled)
+    return Trial(tuple(times), typical, setup, VIEWS_PER_BATCH / forward, parameters, uncompiled)
 
 
 def _times_of_those_that_work(
@@ -118,8 +120,8 @@ def _step(recipe: Recipe, classes: int, device: str, arithmetic: Arithmetic) -> 
         model, momentum=recipe.momentum, weight_decay=recipe.weight_decay, decay_biases=recipe.decay_biases
     )
     network = compile_network(model) if arithmetic.compiled else model
-    state = TrainState(model, optimizer, PolyakAverage(model, 10), network_for=lambda _: network)
-    settings = LoopSettings(recipe.rate(), 1000, SCRATCH_PREPROCESSING, 0, precision=arithmetic.precision)
+    state = TrainState(model, optimizer, PolyakAverage(model, POLYAK_HORIZON_STEPS), network_for=lambda _: network)
+    settings = LoopSettings(recipe.rate(), STEPS_PER_EPOCH, SCRATCH_PREPROCESSING, SEED, precision=arithmetic.precision)
     images = -(-recipe.batch_size // recipe.workers_per_replica)
     batch = Batch.whole(_pixels(images, recipe.crop_px), torch.zeros(images, dtype=torch.int64))
     return lambda: train_step(state, batch, settings)
@@ -139,7 +141,7 @@ def _pixels(images: int, crop_px: int) -> Any:
     from googlenet.randomness import torch_generator
 
     drawn = torch.randint(
-        0, 256, (images, 3, crop_px, crop_px), dtype=torch.uint8, generator=torch_generator(0, "sampling")
+        0, 256, (images, 3, crop_px, crop_px), dtype=torch.uint8, generator=torch_generator(SEED, "sampling")
     )
     return drawn.contiguous(memory_format=torch.channels_last)
 

@@ -22,6 +22,7 @@ from pipelines.evaluate_ensemble import Arguments, evaluate_elsewhere
 from pipelines.evaluation.evaluate import Settings, evaluate
 from pipelines.evaluation.preflight import Preflight, cost_line, decide
 from pipelines.evaluation.sharded_prediction import PredictionJob, Predictors, missing_shards, predict
+from pipelines.report.write import write_report
 from pipelines.run.dataset import read_manifest
 from pipelines.run.predictions import EvaluatedEnsemble, read_ensemble
 from pipelines.run.recipe import Recipe
@@ -44,7 +45,7 @@ def job_of(run: Path) -> PredictionJob:
     ensemble = read_ensemble(storage.below("predictions"), FILES[0])
     assert ensemble is not None
     weights = tuple(f"replicas/{k}/weights.safetensors" for k in range(len(ensemble.replicas)))
-    return PredictionJob(storage, storage, weights, ensemble)
+    return PredictionJob(storage, storage, weights, ensemble, read_manifest(storage).splits["val"])
 
 
 def tables(run: Path) -> list[dict[str, list[object]]]:
@@ -170,7 +171,7 @@ def test_the_precision_that_is_asked_for_is_taken_and_kept_apart(
 ) -> None:
     run = Storage.at(str(evaluated))
     exact = json.loads((evaluated / "report/report.json").read_text())
-    evaluate(run, run, range(3), read_manifest(run), Settings((1, 144), 35, "bf16"))
+    write_report(run, evaluate(run, run, range(3), read_manifest(run), Settings((1, 144), 35, "bf16")))
     reduced = json.loads((evaluated / "report/report.json").read_text())
     assert reduced["ensemble"]["arithmetic"] == {"precision": "bf16", "compiled": False}
     for found, wanted in zip(reduced["calibration"], (exact["calibration"][n] for n in (0, 2, 3, 5)), strict=True):

@@ -51,7 +51,7 @@ def test_a_dead_head_is_told_once_although_its_message_changes() -> None:
     plain, stream = console(terminal=False)
     display = TrainingDisplay(2, 4, plain)
     for step in (100, 200):
-        status = replace(TRAINING, alarms=(f"head aux_4a has learned nothing by step {step}: loss 2.3",))
+        status = replace(TRAINING, alarms={"aux_4a": f"head aux_4a has learned nothing by step {step}: loss 2.3"})
         display.update({0: status}, {0: "training"})
     assert stream.getvalue().count("warning: replica 0: head aux_4a has learned nothing") == 1
 

@@ -13,6 +13,7 @@ from ray.cluster_utils import Cluster
 
 from pipelines.evaluation.evaluate import evaluate_run
 from pipelines.job.ray_session import connected
+from pipelines.report.write import write_report
 from pipelines.run.directory import read_recipe
 from pipelines.run.storage import Storage
 
@@ -28,7 +29,7 @@ def main(root: str) -> None:
     def evaluate() -> None:
         try:
             with connected():
-                evaluate_run(run, read_recipe(run))
+                write_report(run, evaluate_run(run, read_recipe(run)))
         except BaseException as error:  # noqa: BLE001  # told to the main thread
             errors.append(error)
 

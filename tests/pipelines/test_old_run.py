@@ -1,0 +1,59 @@
+"""A run directory of an earlier version goes on: old_run/ was written by commit 06bc304, before the wings.
+
+It holds two replicas of two epochs on images that are no longer there. Pictures, logs, and all checkpoints but that of
+replica 1 after its first epoch have been taken out of it.
+"""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from pipelines.run.directory import read_recipe
+from pipelines.run.storage import Storage
+from pipelines.train_ensemble import Arguments, run_job
+
+OLD = Path(__file__).parent / "old_run"
+WEIGHTS = "replicas/{}/weights.safetensors"
+pytestmark = pytest.mark.timeout(200)
+
+
+@pytest.fixture
+def old_run(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(OLD, tmp_path / "run"))
+
+
+def go_on(run: Path) -> None:
+    recipe = read_recipe(Storage.at(str(run)))
+    assert run_job(Arguments(recipe, str(run), models="none")) == 0
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_finished_run_is_left_as_it_is(ray_cluster: str, old_run: Path) -> None:
+    go_on(old_run)
+    for kept in (WEIGHTS.format(0), WEIGHTS.format(1), "predictions/000000.parquet", "dataset/manifest.json"):
+        assert digest(old_run / kept) == digest(OLD / kept)
+    report, before = (json.loads((run / "report/report.json").read_text()) for run in (old_run, OLD))
+    assert report["table"] == before["table"]
+    assert report["run"] == before["run"]
+
+
+def test_a_replica_goes_on_from_its_old_checkpoint(ray_cluster: str, old_run: Path) -> None:
+    (old_run / WEIGHTS.format(1)).unlink()
+    go_on(old_run)
+    steps = "replicas/1/steps/00000.jsonl"
+    assert digest(old_run / steps) == digest(OLD / steps)  # the first epoch's steps were not trained again
+    metrics = (old_run / "replicas/1/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in metrics] == [2, 4]
+    # Another processor may round otherwise; the first epoch's steps alone would be further away.
+    weights, wanted = (safetensors.numpy.load_file(run / WEIGHTS.format(1)) for run in (old_run, OLD))
+    assert weights.keys() == wanted.keys()
+    for name, tensor in wanted.items():
+        np.testing.assert_allclose(weights[name], tensor, atol=1e-4, err_msg=name)
