@@ -7,13 +7,13 @@ from itertools import accumulate
 from pathlib import Path
 
 from googlenet import GoogLeNet
-from googlenet.arithmetic import Arithmetic
-from googlenet.crops import Policy
-from googlenet.initialisation import initialise
-from googlenet.layers import Variant
-from googlenet.preprocessing import CAFFE_PREPROCESSING
+from googlenet.evaluation.crops import Policy
+from googlenet.network.arithmetic import Arithmetic
+from googlenet.network.initialisation import initialise
+from googlenet.network.layers import Variant
+from googlenet.network.preprocessing import CAFFE_PREPROCESSING
+from googlenet.network.weights import to_safetensors
 from googlenet.randomness import torch_generator
-from googlenet.weights import to_safetensors
 from pipelines.data.prepare import prepare_for_evaluation
 from pipelines.data.sources import images_to_name
 from pipelines.evaluation.sharded_prediction import IMAGES_PER_SHARD, PredictionJob, Predictors, missing_shards, predict

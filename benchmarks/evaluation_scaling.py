@@ -22,7 +22,7 @@ import tyro
 from benchmarks.evaluation_run import make_job, predict_all, untrained_replica
 from benchmarks.measure import print_circumstances
 from benchmarks.photographs import photographs
-from googlenet.arithmetic import Arithmetic
+from googlenet.network.arithmetic import Arithmetic
 from pipelines.evaluation.sharded_prediction import Predictors
 from pipelines.job.ray_session import connected
 

@@ -20,12 +20,13 @@ import tyro
 from benchmarks.evaluation_run import make_job, predict_all, untrained_replica
 from benchmarks.measure import environment, print_circumstances
 from benchmarks.photographs import photographs
-from googlenet.arithmetic import Arithmetic, can_compile
-from googlenet.crops import distinct_views, scales_px
-from googlenet.predictor import Predictor, Replica
-from googlenet.preprocessing import CAFFE_PREPROCESSING
-from googlenet.scaled_image import ScaledImage
-from googlenet.views import cut_views
+from googlenet.evaluation.crops import distinct_views, scales_px
+from googlenet.evaluation.predictor import Predictor
+from googlenet.evaluation.views import cut_views
+from googlenet.images.scaled_image import ScaledImage
+from googlenet.network.arithmetic import Arithmetic, can_compile
+from googlenet.network.preprocessing import CAFFE_PREPROCESSING
+from googlenet.network.weights import Replica
 from pipelines.evaluation.sharded_prediction import Predictors
 from pipelines.job.ray_session import connected
 from pipelines.job.worker_process import KEEP_FREED_MEMORY

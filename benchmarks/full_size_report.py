@@ -23,8 +23,8 @@ import tyro
 from PIL import Image
 
 from benchmarks.measure import print_circumstances
-from googlenet.arithmetic import Arithmetic
-from googlenet.records import ROW_GROUP_IMAGES, SCHEMA
+from googlenet.images.records import ROW_GROUP_IMAGES, SCHEMA
+from googlenet.network.arithmetic import Arithmetic
 from pipelines.evaluation.sharded_prediction import IMAGES_PER_SHARD
 from pipelines.report.write import write_report
 from pipelines.run.dataset import Manifest, Shard, Split

@@ -21,9 +21,9 @@ from torchvision.transforms import InterpolationMode, v2
 
 from benchmarks.measure import Contender, Round, print_circumstances, print_rates, race
 from benchmarks.photographs import photographs_of_size
-from googlenet.augment import Sampling, draw_patch, draw_sample_from
-from googlenet.images import Pixels
+from googlenet.images.decoding import Pixels
 from googlenet.randomness import numpy_generator
+from googlenet.training.augment import Sampling, draw_patch, draw_sample_from
 
 PLAIN = Sampling(interpolations=("bilinear",), mirror=False, photometric=None, lighting_sigma=0.0)
 OURS = "ours, all of it"

@@ -19,10 +19,10 @@ import tyro
 from benchmarks.measure import Contender, Round, print_circumstances, print_rates, race
 from benchmarks.photographs import photographs_of_size
 from benchmarks.training import write_shard
-from googlenet.augment import Sampling
-from googlenet.epoch_order import EpochOrder
-from googlenet.records import Records
-from googlenet.training_batches import TrainingSamples, training_batches
+from googlenet.images.records import Records
+from googlenet.training.augment import Sampling
+from googlenet.training.batches import TrainingSamples, training_batches
+from googlenet.training.epoch_order import EpochOrder
 
 
 @dataclass(frozen=True)

@@ -20,15 +20,16 @@ from torchvision.transforms.v2 import functional
 from benchmarks.measure import Contender, Round, print_circumstances, print_rates, race
 from benchmarks.photographs import photographs
 from googlenet import GoogLeNet
-from googlenet.arithmetic import Arithmetic, can_compile
-from googlenet.complexity import forward_flops
-from googlenet.crops import scales_px
-from googlenet.initialisation import initialise
-from googlenet.layers import LocalResponseNorm
-from googlenet.predictor import Predictor, Replica
-from googlenet.preprocessing import CAFFE_PREPROCESSING
+from googlenet.evaluation.crops import scales_px
+from googlenet.evaluation.predictor import Predictor
+from googlenet.images.scaled_image import ScaledImage
+from googlenet.network.arithmetic import Arithmetic, can_compile
+from googlenet.network.complexity import forward_flops
+from googlenet.network.initialisation import initialise
+from googlenet.network.layers import LocalResponseNorm
+from googlenet.network.preprocessing import CAFFE_PREPROCESSING
+from googlenet.network.weights import Replica
 from googlenet.randomness import torch_generator
-from googlenet.scaled_image import ScaledImage
 from pipelines.job.worker_process import KEEP_FREED_MEMORY
 
 VIEWS = 144

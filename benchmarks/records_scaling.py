@@ -25,15 +25,15 @@ from benchmarks.measure import print_circumstances
 from benchmarks.photographs import photographs_of_size
 from benchmarks.training import CLASSES, write_shard
 from googlenet import GoogLeNet
-from googlenet.augment import Sampling
-from googlenet.epoch_order import EpochOrder
-from googlenet.initialisation import initialise
-from googlenet.loop import LoopSettings, TrainState, train_step
-from googlenet.optim import LearningRate, PolyakAverage, build_sgd
-from googlenet.preprocessing import SCRATCH_PREPROCESSING
+from googlenet.images.records import Records
+from googlenet.network.initialisation import initialise
+from googlenet.network.preprocessing import SCRATCH_PREPROCESSING
 from googlenet.randomness import torch_generator
-from googlenet.records import Records
-from googlenet.training_batches import Batch, TrainingSamples, training_batches
+from googlenet.training.augment import Sampling
+from googlenet.training.batches import Batch, TrainingSamples, training_batches
+from googlenet.training.epoch_order import EpochOrder
+from googlenet.training.loop import LoopSettings, TrainState, train_step
+from googlenet.training.optim import LearningRate, PolyakAverage, build_sgd
 
 IMAGES_PER_SHARD = 256
 

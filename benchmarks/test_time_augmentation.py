@@ -22,11 +22,12 @@ from torchvision.transforms import v2
 from benchmarks.evaluation_run import untrained_replica
 from benchmarks.measure import Contender, Round, print_circumstances, print_rates, race
 from benchmarks.photographs import photographs
-from googlenet.arithmetic import Arithmetic, can_compile
-from googlenet.crops import scales_px
-from googlenet.predictor import Predictor, Replica
-from googlenet.preprocessing import CAFFE_PREPROCESSING
-from googlenet.scaled_image import ScaledImage
+from googlenet.evaluation.crops import scales_px
+from googlenet.evaluation.predictor import Predictor
+from googlenet.images.scaled_image import ScaledImage
+from googlenet.network.arithmetic import Arithmetic, can_compile
+from googlenet.network.preprocessing import CAFFE_PREPROCESSING
+from googlenet.network.weights import Replica
 from pipelines.job.worker_process import KEEP_FREED_MEMORY
 
 VIEWS = 10

@@ -15,7 +15,7 @@ from pathlib import Path
 import tyro
 
 from benchmarks.measure import print_circumstances
-from googlenet.arithmetic import FP32
+from googlenet.network.arithmetic import FP32
 from pipelines.data.prepare import find_images, prepare
 from pipelines.job.ray_session import connected
 from pipelines.run.directory import ReplicaFiles, claim

@@ -28,15 +28,15 @@ from torchvision.transforms import v2
 from benchmarks.measure import Contender, Round, print_circumstances, print_rates, race
 from benchmarks.photographs import photographs_of_size
 from googlenet import GoogLeNet
-from googlenet.arithmetic import Arithmetic, compile_network
-from googlenet.augment import Sampling
-from googlenet.initialisation import initialise
-from googlenet.loop import LoopSettings, TrainState, train_step
-from googlenet.optim import LearningRate, PolyakAverage, build_sgd
-from googlenet.preprocessing import SCRATCH_PREPROCESSING
+from googlenet.images.records import SCHEMA, WRITE_OPTIONS, Records
+from googlenet.network.arithmetic import Arithmetic, compile_network
+from googlenet.network.initialisation import initialise
+from googlenet.network.preprocessing import SCRATCH_PREPROCESSING
 from googlenet.randomness import torch_generator
-from googlenet.records import SCHEMA, WRITE_OPTIONS, Records
-from googlenet.training_batches import Batch, TrainingSamples, training_batches
+from googlenet.training.augment import Sampling
+from googlenet.training.batches import Batch, TrainingSamples, training_batches
+from googlenet.training.loop import LoopSettings, TrainState, train_step
+from googlenet.training.optim import LearningRate, PolyakAverage, build_sgd
 from pipelines.job.worker_process import KEEP_FREED_MEMORY
 
 CLASSES = 1000

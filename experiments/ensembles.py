@@ -26,8 +26,8 @@ import tyro
 from scipy import stats
 
 from benchmarks.measure import print_circumstances
-from googlenet.crops import CROP_POLICIES
-from googlenet.metrics import CONFIDENCE_PERCENT, bootstrap_interval
+from googlenet.evaluation.crops import CROP_POLICIES
+from googlenet.evaluation.metrics import CONFIDENCE_PERCENT, bootstrap_interval
 from pipelines.run.directory import PREDICTIONS, REPORT_JSON
 from pipelines.run.named_recipes import load_recipe
 from pipelines.run.predictions import file_name, read_ensemble, read_predictions

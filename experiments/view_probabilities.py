@@ -10,8 +10,8 @@ import numpy.typing as npt
 import torch
 
 from benchmarks.measure import environment
-from googlenet.predictor import Predictor
-from googlenet.scaled_image import ScaledImage
+from googlenet.evaluation.predictor import Predictor
+from googlenet.images.scaled_image import ScaledImage
 from pipelines.evaluation.sharded_prediction import load_replicas
 from pipelines.job.worker_process import KEEP_FREED_MEMORY
 from pipelines.run.dataset import open_records, read_manifest

@@ -18,8 +18,8 @@ import tyro
 from benchmarks.measure import print_circumstances
 from experiments.view_order import Floats, errors_along, greedy_order, held_out_errors, random_errors
 from experiments.view_probabilities import ViewProbabilities, view_probabilities
-from googlenet.crops import CROP_POLICIES, Policy, views_of
-from googlenet.metrics import bootstrap_interval
+from googlenet.evaluation.crops import CROP_POLICIES, Policy, views_of
+from googlenet.evaluation.metrics import bootstrap_interval
 from googlenet.randomness import numpy_generator
 from pipelines.run.storage import Storage
 

@@ -1,18 +1,28 @@
-"""GoogLeNet ("Going deeper with convolutions", arXiv 1409.4842): the network, its recipe and its test views."""
+"""GoogLeNet ("Going deeper with convolutions", arXiv 1409.4842): the network, its training and its evaluation.
 
+The science in one process: it imports neither Ray nor MLflow, and can be used alone. The wings are network, images,
+training and evaluation; each one's docstring is its floor plan. ``randomness`` makes every random number, keyed by
+(seed, stream, epoch, index). ``python -m googlenet`` prints Table 1.
+"""
+
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from googlenet.model import GoogLeNet
-    from googlenet.weight_files import load_weights
+    from googlenet.evaluation.ensemble import Ensemble
+    from googlenet.network.model import GoogLeNet
+    from googlenet.network.weight_files import load_weights
 
-__all__ = ["GoogLeNet", "load_weights"]
+__all__ = ["Ensemble", "GoogLeNet", "load_weights"]
 
 
 def __getattr__(name: str) -> Any:
     """Import PyTorch when the network is asked for: processes that only read and scale images do without it."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from googlenet import model, weight_files
-
-    return getattr(weight_files if name == "load_weights" else model, name)
+    places = {
+        "Ensemble": "googlenet.evaluation.ensemble",
+        "GoogLeNet": "googlenet.network.model",
+        "load_weights": "googlenet.network.weight_files",
+    }
+    return getattr(import_module(places[name]), name)

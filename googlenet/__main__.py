@@ -1,6 +1,6 @@
 """``python -m googlenet`` prints Table 1 as computed, beside the paper's printed figures."""
 
-from googlenet.complexity import format_table
+from googlenet.network.complexity import format_table
 
 if __name__ == "__main__":
     print("\n".join(format_table()))

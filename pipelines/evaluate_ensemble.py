@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from googlenet.crops import CROP_POLICIES, scales_px
-from googlenet.weights import StoredNetwork, WeightsError, to_safetensors
+from googlenet.evaluation.crops import CROP_POLICIES, scales_px
+from googlenet.network.weights import StoredNetwork, WeightsError, to_safetensors
 from pipelines.data.prepare import BadImages, prepare_for_evaluation
 from pipelines.data.sources import Images, absolute_data, images_to_evaluate, images_to_name
 from pipelines.errors import UserError

@@ -47,7 +47,7 @@ def export(run: Storage, output: Path, replica: int | None = None) -> str:
         raise UserError(f"{', '.join(missing)} missing: pip install -c constraints.txt -e '.[onnx]'")
     import torch
 
-    from googlenet.pixel_classifier import PixelClassifier
+    from googlenet.evaluation.ensemble import PixelClassifier
 
     names = [ReplicaFiles(number).weights for number in _chosen(run, replica)]
     stored = [read_replica(run, name)[1] for name in names]

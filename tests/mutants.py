@@ -35,12 +35,19 @@ class Mutant:
 
 def mutants() -> list[Mutant]:
     """Of crops, averaging, metrics, sampling, training, resume, the ledger and the files."""
-    crops, views = ("googlenet/crops.py", "googlenet/test_crops.py"), ("googlenet/views.py", "googlenet/test_crops.py")
-    predictor = ("googlenet/predictor.py", "googlenet/test_predictor.py")
-    metrics = ("googlenet/metrics.py", "googlenet/test_metrics.py")
-    sampling = ("googlenet/augment.py", "googlenet/test_augment.py")
-    batches = ("googlenet/training_batches.py", "googlenet/test_training_batches.py")
-    loop, optim = ("googlenet/loop.py", "googlenet/test_loop.py"), ("googlenet/optim.py", "googlenet/test_loop.py")
+    crops, views = (
+        ("googlenet/evaluation/crops.py", "googlenet/test_crops.py"),
+        ("googlenet/evaluation/views.py", "googlenet/test_crops.py"),
+    )
+    scaling = ("googlenet/images/scaled_image.py", "googlenet/test_crops.py")
+    predictor = ("googlenet/evaluation/predictor.py", "googlenet/test_predictor.py")
+    metrics = ("googlenet/evaluation/metrics.py", "googlenet/test_metrics.py")
+    sampling = ("googlenet/training/augment.py", "googlenet/test_augment.py")
+    batches = ("googlenet/training/batches.py", "googlenet/test_training_batches.py")
+    loop, optim = (
+        ("googlenet/training/loop.py", "googlenet/test_loop.py"),
+        ("googlenet/training/optim.py", "googlenet/test_loop.py"),
+    )
     resume = ("pipelines/training/replica.py", "pipelines/test_replica_training.py")
     checkpoints = ("pipelines/training/checkpoints.py", "pipelines/test_checkpoints.py")
     ledger = ("pipelines/evaluation/sharded_prediction.py", "pipelines/test_evaluation.py")
@@ -49,7 +56,7 @@ def mutants() -> list[Mutant]:
         ("crops: the scales are the paper's four", crops, "9 * seventh", "10 * seventh"),
         ("crops: the middle square is in the middle", crops, "slack // 2", "slack // 3"),
         ("crops: the last square ends with the image", crops, "slack // 2, slack)", "slack // 2, slack - 1)"),
-        ("crops: a scaled side is rounded to the nearest", crops, "* scale_px + shorter)", "* scale_px)"),
+        ("crops: a scaled side is rounded to the nearest", scaling, "* scale_px + shorter)", "* scale_px)"),
         ("crops: the centre crop is in the centre", crops, "middle = far // 2", "middle = far // 2 + 1"),
         ("crops: portrait images are cut downwards", crops, "else (0, offset)", "else (offset, 0)"),
         ("crops: every view counts alike", crops, "minlength=len(index)) / count", "minlength=len(index)) / 100"),
@@ -85,13 +92,13 @@ def mutants() -> list[Mutant]:
         ("sampling: an epoch has samples of its own", batches, '"sampling", self.epoch, index', '"sampling", 0, index'),
         (
             "sampling: an epoch has an order of its own",
-            ("googlenet/epoch_order.py", "googlenet/test_epoch_order.py"),
+            ("googlenet/training/epoch_order.py", "googlenet/test_epoch_order.py"),
             '"order", epoch)',
             '"order", 0)',
         ),
         (
             "sampling: shares of a batch are disjoint",
-            ("googlenet/data_parallel.py", "googlenet/test_data_parallel.py"),
+            ("googlenet/training/data_parallel.py", "googlenet/test_data_parallel.py"),
             "items[self.rank :: self.workers]",
             "items[:: self.workers]",
         ),
@@ -101,7 +108,7 @@ def mutants() -> list[Mutant]:
         ("training: each step drops others", loop, '"dropout", state.step', '"dropout", 0'),
         (
             "training: workers' gradients are those of one",
-            ("googlenet/loop.py", "googlenet/test_data_parallel.py"),
+            ("googlenet/training/loop.py", "googlenet/test_data_parallel.py"),
             "settings.share.workers * total_loss",
             "1 * total_loss",
         ),

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from googlenet.images import ImageDecodeError
+from googlenet.images.decoding import ImageDecodeError
 from pipelines.data.listing import Entry, Found, ImageFile, splits_by_name
 from pipelines.errors import UserError
 from pipelines.run.storage import Storage

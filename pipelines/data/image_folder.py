@@ -12,7 +12,7 @@ from typing import cast
 
 import pyarrow.fs as pafs
 
-from googlenet.images import check_number_of_bytes
+from googlenet.images.decoding import check_number_of_bytes
 from pipelines.data.imagenet import FLAT_VALIDATION, LABEL_FILES, validation_labels
 from pipelines.data.listing import SPLIT_WORDS, UNSPLIT, Entry, Found, ImageFile
 from pipelines.errors import UserError

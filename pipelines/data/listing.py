@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
 
-from googlenet.records import NO_LABEL
+from googlenet.images.records import NO_LABEL
 from pipelines.errors import UserError
 from pipelines.job.console import some
 

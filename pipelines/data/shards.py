@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from googlenet.crops import scaled_size
-from googlenet.images import ImageDecodeError, decode_rgb
-from googlenet.records import SCHEMA, WRITE_OPTIONS
+from googlenet.images.decoding import ImageDecodeError, decode_rgb
+from googlenet.images.records import SCHEMA, WRITE_OPTIONS
+from googlenet.images.scaled_image import scaled_size
 from pipelines.data.listing import ImageFile, ImageReader
 from pipelines.run.dataset import SHARD_DIGEST
 from pipelines.run.directory import DATASET

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
-from googlenet.images import check_number_of_bytes
+from googlenet.images.decoding import check_number_of_bytes
 from pipelines.data.listing import ImageFile
 from pipelines.errors import UserError
 from pipelines.run.storage import Storage

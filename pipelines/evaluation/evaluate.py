@@ -4,8 +4,8 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from googlenet.arithmetic import FP32
-from googlenet.crops import Policy
+from googlenet.evaluation.crops import Policy
+from googlenet.network.arithmetic import FP32
 from pipelines.errors import UserError
 from pipelines.evaluation.preflight import PrecisionChoice, cost_line, preflight
 from pipelines.evaluation.sharded_prediction import PredictionJob, Predictors, images_of, missing_shards, predict

@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from googlenet.arithmetic import FP32, Arithmetic, can_compile, profits_from_bf16
-from googlenet.crops import num_views, policy_scales_px
+from googlenet.evaluation.crops import num_views, policy_scales_px
+from googlenet.network.arithmetic import FP32, Arithmetic, can_compile, profits_from_bf16
 from pipelines.evaluation.sharded_prediction import PredictionJob, load_replicas
 from pipelines.job.console import duration, size
 from pipelines.job.worker_process import KEEP_FREED_MEMORY
@@ -118,7 +118,7 @@ def decide(job: PredictionJob, asked: PrecisionChoice, replicas: Sequence[Any] =
 
 
 def _is_small(job: PredictionJob, replicas: Sequence[Any], device: str) -> bool:
-    from googlenet.complexity import forward_flops
+    from googlenet.network.complexity import forward_flops
 
     flops = sum(forward_flops(replica.model, job.ensemble.crop_px) for replica in replicas)
     return flops * len(job.ensemble.views) * job.split.images < SMALL_WORK_FLOPS[device]
@@ -169,8 +169,8 @@ class _Trial:
         return Preflight(replace(wanted, precision="fp32"), refused, exact_rate, agreement, difference, compared)
 
     def _predict(self, arithmetic: Arithmetic, indices: Sequence[int]) -> tuple[Any, float]:
-        from googlenet.predictor import Predictor
-        from googlenet.scaled_image import ScaledImage
+        from googlenet.evaluation.predictor import Predictor
+        from googlenet.images.scaled_image import ScaledImage
 
         # Not compiled: that would take longer than the whole trial, and leaves the answers alone.
         eager = replace(arithmetic, compiled=False)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from googlenet.arithmetic import can_compile
+from googlenet.network.arithmetic import can_compile
 from pipelines.errors import UserError
 from pipelines.job.progress import EvaluationDisplay
 from pipelines.job.worker_process import KEEP_FREED_MEMORY
@@ -156,9 +156,9 @@ def load_shard(job: PredictionJob, shard: int, images: int) -> dict[str, Any]:
 
     Returns:
         One row: ``shard``, and lists with a value for each image: ``image_id``, ``label``, and the fields of
-        :meth:`googlenet.scaled_image.ScaledImage.to_row`.
+        :meth:`googlenet.images.scaled_image.ScaledImage.to_row`.
     """
-    from googlenet.scaled_image import ScaledImage
+    from googlenet.images.scaled_image import ScaledImage
 
     records = open_records(job.run, job.split)
     scales = sorted({view.scale_px for view in job.ensemble.views})
@@ -171,15 +171,15 @@ def load_shard(job: PredictionJob, shard: int, images: int) -> dict[str, Any]:
 
 
 def load_replicas(trained: Storage, weights: Sequence[str]) -> list[Any]:
-    """The networks in files below ``trained``, ready for a :class:`googlenet.predictor.Predictor`."""
-    from googlenet.weight_files import read_weights
+    """The networks in files below ``trained``, ready for a :class:`googlenet.evaluation.predictor.Predictor`."""
+    from googlenet.network.weight_files import read_weights
 
     return [read_weights(trained.read(name), name).build() for name in weights]
 
 
 def ready_predictor(job: PredictionJob, device: str) -> Any:
     """A predictor that has warmed up; compiled if that was decided, and this node's compiler is there and works."""
-    from googlenet.predictor import Predictor
+    from googlenet.evaluation.predictor import Predictor
 
     ensemble, replicas = job.ensemble, load_replicas(job.trained, job.weights)
     plain = replace(ensemble.arithmetic, compiled=False)
@@ -227,7 +227,7 @@ class ShardPredictor:
 
 def _images_in(row: dict[str, Any]) -> Iterator[Any]:
     """The images in a row that :func:`load_shard` made."""
-    from googlenet.scaled_image import ScaledImage
+    from googlenet.images.scaled_image import ScaledImage
 
     for place in range(len(row["image_id"])):
         yield ScaledImage.from_row({name: values[place] for name, values in row.items() if name != "shard"})

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from googlenet.top_answers import answer_columns, top_answers
+from googlenet.evaluation.ensemble import answer_columns, top_answers
 from pipelines.report.tally import checked_predictions
 from pipelines.run.directory import ANSWERS_CSV, ANSWERS_PARQUET
 from pipelines.run.predictions import EvaluatedEnsemble, Predicted

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from googlenet.metrics import bootstrap_interval
+from googlenet.evaluation.metrics import bootstrap_interval
 from pipelines.errors import UserError
 from pipelines.job.log import read_jobs
 from pipelines.report.outcomes import read_outcomes

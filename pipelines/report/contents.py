@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from googlenet.crops import Policy, num_views
-from googlenet.diversity import gains
-from googlenet.metrics import bootstrap_interval
+from googlenet.evaluation.crops import Policy, num_views
+from googlenet.evaluation.diversity import gains
+from googlenet.evaluation.metrics import bootstrap_interval
 from pipelines.report.outcomes import TOP
 from pipelines.report.tally import Tally
 from pipelines.run.predictions import EvaluatedEnsemble

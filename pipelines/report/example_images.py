@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from googlenet.crops import KINDS, View, box_of
-from googlenet.images import Pixels, decode_rgb
-from googlenet.scaled_image import scale_image
-from googlenet.views import cut_views
+from googlenet.evaluation.crops import KINDS, View, box_of
+from googlenet.evaluation.views import cut_views
+from googlenet.images.decoding import Pixels, decode_rgb
+from googlenet.images.scaled_image import scale_image
 from pipelines.run.dataset import image_ids, open_records, read_manifest
 from pipelines.run.predictions import EvaluatedEnsemble
 from pipelines.run.storage import Storage

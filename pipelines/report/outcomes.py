@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from googlenet.crops import CROP_POLICIES, Policy
+from googlenet.evaluation.crops import CROP_POLICIES, Policy
 from pipelines.run.directory import OUTCOMES
 from pipelines.run.storage import Storage
 

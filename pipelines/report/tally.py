@@ -12,10 +12,10 @@ import numpy.typing as npt
 import torch
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from googlenet.calibration import CalibrationTally
-from googlenet.crops import num_views
-from googlenet.diversity import DisagreementTally
-from googlenet.metrics import EnsembleTally
+from googlenet.evaluation.calibration import CalibrationTally
+from googlenet.evaluation.crops import num_views
+from googlenet.evaluation.diversity import DisagreementTally
+from googlenet.evaluation.metrics import EnsembleTally
 from pipelines.errors import UserError
 from pipelines.job.console import some
 from pipelines.run.dataset import image_ids, read_manifest

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from googlenet.metrics import TOP_K
+from googlenet.evaluation.metrics import TOP_K
 
 HEADINGS = (
     "models",

@@ -14,8 +14,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from googlenet.arithmetic import Arithmetic
-from googlenet.crops import CROP_POLICIES, Policy, View, num_views, view_groups, views_of_all
+from googlenet.evaluation.crops import CROP_POLICIES, Policy, View, num_views, view_groups, views_of_all
+from googlenet.network.arithmetic import Arithmetic
 from pipelines.errors import UserError
 from pipelines.run.storage import Storage
 

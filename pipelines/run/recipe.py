@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from googlenet.augment import INTERPOLATIONS, Sampling
-from googlenet.crops import CROP_POLICIES, Policy, policy_scales_px, scales_px
-from googlenet.initialisation import Initialisation
-from googlenet.layers import LRN, MAX_WIDTH, Variant
-from googlenet.optim import LearningRate, Schedule
+from googlenet.evaluation.crops import CROP_POLICIES, Policy, policy_scales_px, scales_px
+from googlenet.network.initialisation import Initialisation
+from googlenet.network.layers import LRN, MAX_WIDTH, Variant
+from googlenet.training.augment import INTERPOLATIONS, Sampling
+from googlenet.training.optim import LearningRate, Schedule
 from pipelines.errors import UserError
 
 # Five halvings have to leave something.

@@ -5,7 +5,7 @@ import re
 
 import pyarrow as pa
 
-from googlenet.records import RecordsError
+from googlenet.images.records import RecordsError
 from pipelines.run.object_store import store_failure
 
 WRAPPED = re.compile(r"^(?:\w+\.)*(\w+Error): ((?:\[Errno (\d+)\])?.*)$", re.MULTILINE)

@@ -1,7 +1,7 @@
 """Files of weights in storage: read, or refused by name."""
 
-from googlenet.weight_files import read_weights
-from googlenet.weights import StoredNetwork, WeightsError
+from googlenet.network.weight_files import read_weights
+from googlenet.network.weights import StoredNetwork, WeightsError
 from pipelines.errors import UserError
 from pipelines.run.storage import Storage
 

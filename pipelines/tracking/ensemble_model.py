@@ -30,8 +30,7 @@ class EnsembleModel(PythonModel):  # type: ignore[misc]
 
     def load_context(self, context: Any) -> None:
         """Load the replicas."""
-        from googlenet.ensemble import Ensemble
-        from googlenet.weight_files import load_weights
+        from googlenet import Ensemble, load_weights
 
         about = json.loads(Path(context.artifacts[DESCRIPTION]).read_text(encoding="utf-8"))
         replicas = [load_weights(context.artifacts[name]) for name in about["replicas"]]

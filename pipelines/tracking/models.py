@@ -101,7 +101,7 @@ def _signature(ensemble: EvaluatedEnsemble) -> Any:
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
     from mlflow.types.schema import Array
 
-    from googlenet.top_answers import answer_columns
+    from googlenet.evaluation.ensemble import answer_columns
 
     pixels = Array(Array(Array(DataType.long)))
     inputs = [("image", DataType.binary), ("path", DataType.string), ("pixels", pixels)]
@@ -157,8 +157,8 @@ def log_replica(runs: RunsOf, run: Storage, replica: int) -> None:
     from mlflow.models import Model, ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    from googlenet.pixel_classifier import PixelClassifier
-    from googlenet.weight_files import read_weights
+    from googlenet.evaluation.ensemble import PixelClassifier
+    from googlenet.network.weight_files import read_weights
     from pipelines.tracking import graph_flavor
 
     child, file = runs.child(replica), ReplicaFiles(replica).weights

@@ -5,8 +5,8 @@ import time
 from collections import defaultdict
 from typing import Any
 
-from googlenet.health import HeadMonitor, TrainingError
-from googlenet.loop import StepResult
+from googlenet.training.health import HeadMonitor, TrainingError
+from googlenet.training.loop import StepResult
 from pipelines.job.progress import ReplicaStatus, post
 from pipelines.run.directory import check_run_directory
 from pipelines.training.task import ReplicaTask

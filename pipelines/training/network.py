@@ -2,11 +2,11 @@
 
 from pathlib import PurePosixPath
 
-from googlenet.initialisation import initialise
-from googlenet.model import GoogLeNet
-from googlenet.preprocessing import Preprocessing
+from googlenet.network.initialisation import initialise
+from googlenet.network.model import GoogLeNet
+from googlenet.network.preprocessing import Preprocessing
+from googlenet.network.weights import WeightsError, start_from
 from googlenet.randomness import torch_generator
-from googlenet.weights import WeightsError, start_from
 from pipelines.errors import UserError
 from pipelines.run.directory import initial_weights_file
 from pipelines.run.recipe import Recipe

@@ -6,7 +6,7 @@ python pipelines/train_ensemble.py --recipe demo --run-dir runs/demo --dry-run
 import math
 from dataclasses import dataclass
 
-from googlenet.crops import view_groups, views_of_all
+from googlenet.evaluation.crops import view_groups, views_of_all
 from pipelines.job.console import duration, size
 from pipelines.run.directory import finished_replicas
 from pipelines.run.predictions import BYTES_PER_NUMBER, bytes_per_image, sorted_policies

@@ -10,20 +10,20 @@ from typing import Any
 
 import torch
 
-from googlenet.arithmetic import can_compile, compile_network
-from googlenet.crops import distinct_views
-from googlenet.data_parallel import parallel_network, synchronised_model
-from googlenet.health import HeadMonitor
-from googlenet.images import decode_rgb
-from googlenet.loop import LoopSettings, TrainState, count_errors, train_step
-from googlenet.model import GoogLeNet, Outputs
-from googlenet.optim import PolyakAverage, build_sgd
-from googlenet.preprocessing import CAFFE_PREPROCESSING, SCRATCH_PREPROCESSING, Preprocessing
-from googlenet.records import Records
-from googlenet.scaled_image import scale_image
-from googlenet.training_batches import Batch, TrainingSamples, training_batches
-from googlenet.views import cut_views
-from googlenet.weights import to_safetensors
+from googlenet.evaluation.crops import distinct_views
+from googlenet.evaluation.views import cut_views
+from googlenet.images.decoding import decode_rgb
+from googlenet.images.records import Records
+from googlenet.images.scaled_image import scale_image
+from googlenet.network.arithmetic import can_compile, compile_network
+from googlenet.network.model import GoogLeNet, Outputs
+from googlenet.network.preprocessing import CAFFE_PREPROCESSING, SCRATCH_PREPROCESSING, Preprocessing
+from googlenet.network.weights import to_safetensors
+from googlenet.training.batches import Batch, TrainingSamples, training_batches
+from googlenet.training.data_parallel import parallel_network, synchronised_model
+from googlenet.training.health import HeadMonitor
+from googlenet.training.loop import LoopSettings, TrainState, count_errors, train_step
+from googlenet.training.optim import PolyakAverage, build_sgd
 from pipelines.job.progress import warn
 from pipelines.job.worker_process import use_own_cpus
 from pipelines.run.dataset import open_records, read_manifest

@@ -14,7 +14,7 @@ import pyarrow as pa
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from googlenet.arithmetic import Arithmetic
+from googlenet.network.arithmetic import Arithmetic
 from pipelines.errors import UserError
 from pipelines.job.progress import ProgressBoard, ReplicaStatus, TrainingDisplay
 from pipelines.run.directory import ReplicaFiles, check_run_directory, finished_replicas

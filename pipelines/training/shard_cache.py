@@ -16,7 +16,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from googlenet.records import OpensFiles
+from googlenet.images.records import OpensFiles
 from pipelines.run.dataset import Manifest
 from pipelines.run.directory import DATASET
 from pipelines.run.storage import PARTIAL, Storage

@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from googlenet.arithmetic import FP32, Arithmetic
-from googlenet.data_parallel import ALONE, Share
+from googlenet.network.arithmetic import FP32, Arithmetic
+from googlenet.training.data_parallel import ALONE, Share
 from pipelines.run.directory import ReplicaFiles
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage

@@ -9,7 +9,7 @@ from typing import Any
 
 import ray
 
-from googlenet.arithmetic import Arithmetic
+from googlenet.network.arithmetic import Arithmetic
 from pipelines.errors import UserError
 from pipelines.run.directory import ReplicaFiles, check_run_directory
 from pipelines.run.recipe import Recipe
@@ -77,9 +77,9 @@ def _train_in_worker(config: dict[str, Any]) -> ReplicaFailure | None:
     """Train as one of the replica's workers. What is raised may be tried again, what is returned is final."""
     import ray.train.torch
 
-    from googlenet.data_parallel import Share
-    from googlenet.health import TrainingError
-    from googlenet.records import RecordsError, ShardDamagedError
+    from googlenet.images.records import RecordsError, ShardDamagedError
+    from googlenet.training.data_parallel import Share
+    from googlenet.training.health import TrainingError
     from pipelines.job.system_log import system_log
     from pipelines.training.replica import train_replica
     from pipelines.training.task import ReplicaTask

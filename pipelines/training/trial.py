@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from googlenet.arithmetic import FP32, Arithmetic, Precision, can_compile, compile_network, profits_from_bf16
+from googlenet.network.arithmetic import FP32, Arithmetic, Precision, can_compile, compile_network, profits_from_bf16
 from pipelines.job.console import duration
 from pipelines.job.worker_process import use_own_cpus
 from pipelines.run.directory import TRAINING
@@ -75,8 +75,8 @@ def candidates(precisions: Sequence[Precision], device: str) -> list[Arithmetic]
 def _try(recipe: Recipe, classes: int, precisions: Sequence[Precision] | None, device: str) -> Trial:
     import torch
 
-    from googlenet.predictor import VIEWS_PER_BATCH
-    from googlenet.preprocessing import SCRATCH_PREPROCESSING
+    from googlenet.evaluation.predictor import VIEWS_PER_BATCH
+    from googlenet.network.preprocessing import SCRATCH_PREPROCESSING
 
     use_own_cpus()
     arithmetics = [FP32] if precisions is None else candidates(precisions, device)
@@ -110,10 +110,10 @@ def _step(recipe: Recipe, classes: int, device: str, arithmetic: Arithmetic) -> 
     """One worker's step, as often as it is called."""
     import torch
 
-    from googlenet.loop import LoopSettings, TrainState, train_step
-    from googlenet.optim import PolyakAverage, build_sgd
-    from googlenet.preprocessing import SCRATCH_PREPROCESSING
-    from googlenet.training_batches import Batch
+    from googlenet.network.preprocessing import SCRATCH_PREPROCESSING
+    from googlenet.training.batches import Batch
+    from googlenet.training.loop import LoopSettings, TrainState, train_step
+    from googlenet.training.optim import PolyakAverage, build_sgd
 
     model = _model(recipe, classes, device)
     optimizer = build_sgd(
@@ -197,7 +197,7 @@ def is_little_work(recipe: Recipe, resources: Resources, images: int, classes: i
 
 
 def _flops(recipe: Recipe, images: int, classes: int) -> float:
-    from googlenet.complexity import forward_flops
+    from googlenet.network.complexity import forward_flops
     from pipelines.training.network import network_of
 
     return BACKWARD_AND_FORWARD * forward_flops(network_of(recipe, classes), recipe.crop_px) * images * recipe.epochs

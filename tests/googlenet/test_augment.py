@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
-from googlenet import augment
-from googlenet.augment import INTERPOLATIONS, Sampling, draw_patch, draw_sample
 from googlenet.randomness import numpy_generator
+from googlenet.training import augment
+from googlenet.training.augment import INTERPOLATIONS, Sampling, draw_patch, draw_sample
 
 PLAIN = Sampling(photometric=None, lighting_sigma=0.0)
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from googlenet.calibration import BINS, CalibrationTally
+from googlenet.evaluation.calibration import BINS, CalibrationTally
 
 
 def draw(images: int, classes: int = 7) -> tuple[np.ndarray, np.ndarray]:

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from googlenet.complexity import alexnet_parameter_count, savings, table_rows
+from googlenet.network.complexity import alexnet_parameter_count, savings, table_rows
 
 # Known misprints of the paper; every other printed figure is within 3 % of the computed one.
 MISPRINTED_WEIGHTS = {"conv1", "4c", "5a"}

@@ -8,21 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from googlenet.crops import (
+from googlenet.evaluation.crops import (
     CROP_POLICIES,
     Box,
     box_of,
     distinct_views,
     num_views,
     policy_scales_px,
-    scaled_size,
     scales_px,
     view_groups,
     views_of,
     views_of_all,
 )
-from googlenet.scaled_image import scale_image
-from googlenet.views import cut_views
+from googlenet.evaluation.views import cut_views
+from googlenet.images.scaled_image import scale_image, scaled_size
 
 SIDES = st.integers(20, 700)
 

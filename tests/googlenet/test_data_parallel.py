@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from googlenet import GoogLeNet
-from googlenet.data_parallel import Share, parallel_network, synchronised_model
-from googlenet.initialisation import initialise
-from googlenet.loop import LoopSettings, TrainState, train_step
-from googlenet.optim import LearningRate, PolyakAverage, build_sgd
-from googlenet.preprocessing import SCRATCH_PREPROCESSING
+from googlenet.network.initialisation import initialise
+from googlenet.network.preprocessing import SCRATCH_PREPROCESSING
 from googlenet.randomness import torch_generator
-from googlenet.training_batches import Batch
+from googlenet.training.batches import Batch
+from googlenet.training.data_parallel import Share, parallel_network, synchronised_model
+from googlenet.training.loop import LoopSettings, TrainState, train_step
+from googlenet.training.optim import LearningRate, PolyakAverage, build_sgd
 
 pytestmark = pytest.mark.timeout(200)
 BATCH_SIZES = (8, 5, 1)  # whole, uneven shares, fewer images than workers

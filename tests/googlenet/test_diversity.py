@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from googlenet.diversity import DisagreementTally, gains
+from googlenet.evaluation.diversity import DisagreementTally, gains
 
 
 def test_disagreement_counts_images_with_different_answers() -> None:

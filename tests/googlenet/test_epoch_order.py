@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from googlenet.epoch_order import SHUFFLED_IMAGES, ComputedPermutation, EpochOrder
 from googlenet.randomness import numpy_generator
+from googlenet.training.epoch_order import SHUFFLED_IMAGES, ComputedPermutation, EpochOrder
 
 
 def whole(order: EpochOrder | ComputedPermutation) -> np.ndarray:

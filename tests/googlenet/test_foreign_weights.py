@@ -13,11 +13,11 @@ from torch.nn import functional
 
 import googlenet
 from googlenet import GoogLeNet
-from googlenet.initialisation import initialise
-from googlenet.preprocessing import CAFFE_PREPROCESSING
+from googlenet.network.initialisation import initialise
+from googlenet.network.preprocessing import CAFFE_PREPROCESSING
+from googlenet.network.weight_files import read_weights
+from googlenet.network.weights import WeightsError, start_from, to_safetensors
 from googlenet.randomness import torch_generator
-from googlenet.weight_files import read_weights
-from googlenet.weights import WeightsError, start_from, to_safetensors
 
 BVLC = Path(__file__).parents[3] / "shared/weights/bvlc_googlenet.npz"
 MODULES = ("3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b")

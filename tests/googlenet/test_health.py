@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from googlenet.health import HeadMonitor, TrainingError
-from googlenet.loop import StepResult
+from googlenet.training.health import HeadMonitor, TrainingError
+from googlenet.training.loop import StepResult
 
 
 def step(number: int, gradient_norm: float = 1.0, **losses: float) -> StepResult:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from googlenet import images
-from googlenet.images import ImageDecodeError, decode_rgb
+from googlenet.images import decoding as images
+from googlenet.images.decoding import ImageDecodeError, decode_rgb
 
 COLOURS = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [250, 250, 250]]], np.uint8).repeat(16, 0).repeat(16, 1)
 

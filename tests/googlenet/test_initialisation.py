@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from googlenet import GoogLeNet
-from googlenet.initialisation import initialise
+from googlenet.network.initialisation import initialise
 from googlenet.randomness import torch_generator
 
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from googlenet import augment
-from googlenet.augment import INTERPOLATIONS, Sampling, draw_patch, draw_sample, draw_sample_from
-from googlenet.images import ImageDecodeError, decode_rgb
-from googlenet.jpeg import decode_rows, read_header
+from googlenet.images.decoding import ImageDecodeError, decode_rgb
+from googlenet.images.jpeg import decode_rows, read_header
 from googlenet.randomness import numpy_generator
+from googlenet.training import augment
+from googlenet.training.augment import INTERPOLATIONS, Sampling, draw_patch, draw_sample, draw_sample_from
 
 
 def photograph(width: int, height: int, seed: int = 0) -> Image.Image:

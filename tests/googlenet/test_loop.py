@@ -9,13 +9,21 @@ import torch
 from torch import Tensor
 
 from googlenet import GoogLeNet
-from googlenet.initialisation import initialise
-from googlenet.loop import LoopSettings, StepResult, TrainState, count_errors, head_losses, total_loss, train_step
-from googlenet.model import Outputs
-from googlenet.optim import LearningRate, PolyakAverage, build_sgd
-from googlenet.preprocessing import CAFFE_PREPROCESSING, SCRATCH_PREPROCESSING
+from googlenet.network.initialisation import initialise
+from googlenet.network.model import Outputs
+from googlenet.network.preprocessing import CAFFE_PREPROCESSING, SCRATCH_PREPROCESSING
 from googlenet.randomness import torch_generator
-from googlenet.training_batches import Batch
+from googlenet.training.batches import Batch
+from googlenet.training.loop import (
+    LoopSettings,
+    StepResult,
+    TrainState,
+    count_errors,
+    head_losses,
+    total_loss,
+    train_step,
+)
+from googlenet.training.optim import LearningRate, PolyakAverage, build_sgd
 
 
 def test_the_rate_loses_four_percent_every_eight_epochs() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from googlenet.metrics import (
+from googlenet.evaluation.metrics import (
     EnsembleTally,
     bootstrap_interval,
     ensemble_errors,

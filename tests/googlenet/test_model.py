@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from googlenet import GoogLeNet
-from googlenet.layers import LRN_CONSTANTS, Dropout, LocalResponseNorm
+from googlenet.network.layers import LRN_CONSTANTS, Dropout, LocalResponseNorm
 
 # Row of Table 1: input channels, 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool proj; output size (side, channels).
 TABLE_1 = {

@@ -8,14 +8,15 @@ import torch
 from PIL import Image
 
 from googlenet import GoogLeNet
-from googlenet.arithmetic import Arithmetic, can_compile
-from googlenet.crops import box_of, scales_px, view_groups, views_of
-from googlenet.initialisation import initialise
-from googlenet.predictor import Predictor, Replica
-from googlenet.preprocessing import CAFFE_PREPROCESSING, SCRATCH_PREPROCESSING
+from googlenet.evaluation.crops import box_of, scales_px, view_groups, views_of
+from googlenet.evaluation.predictor import Predictor
+from googlenet.evaluation.views import cut_views
+from googlenet.images.scaled_image import ScaledImage, scale_image
+from googlenet.network.arithmetic import Arithmetic, can_compile
+from googlenet.network.initialisation import initialise
+from googlenet.network.preprocessing import CAFFE_PREPROCESSING, SCRATCH_PREPROCESSING
+from googlenet.network.weights import Replica
 from googlenet.randomness import torch_generator
-from googlenet.scaled_image import ScaledImage, scale_image
-from googlenet.views import cut_views
 
 CROP = 35
 

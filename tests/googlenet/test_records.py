@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from googlenet import records as records_module
-from googlenet.records import ROW_GROUP_IMAGES, SCHEMA, WRITE_OPTIONS, Records, RecordsError
+from googlenet.images import records as records_module
+from googlenet.images.records import ROW_GROUP_IMAGES, SCHEMA, WRITE_OPTIONS, Records, RecordsError
 
 
 def jpeg(number: int) -> bytes:

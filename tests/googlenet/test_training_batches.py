@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from googlenet.augment import Sampling, draw_sample
-from googlenet.data_parallel import Share
-from googlenet.epoch_order import EpochOrder
-from googlenet.images import decode_rgb
+from googlenet.images.decoding import decode_rgb
 from googlenet.randomness import numpy_generator
-from googlenet.training_batches import Batch, TrainingSamples, training_batches
+from googlenet.training.augment import Sampling, draw_sample
+from googlenet.training.batches import Batch, TrainingSamples, training_batches
+from googlenet.training.data_parallel import Share
+from googlenet.training.epoch_order import EpochOrder
 from tests.googlenet.test_records import jpeg, open_all, write_shards
 
 SEED, EPOCH, IMAGES, BATCH = 3, 2, 104, 16

@@ -7,8 +7,8 @@ import safetensors.torch
 import torch
 
 from googlenet import GoogLeNet
-from googlenet.preprocessing import CAFFE_PREPROCESSING
-from googlenet.weights import FORMAT, METADATA_KEY, WeightsError, load_exactly, read_safetensors, to_safetensors
+from googlenet.network.preprocessing import CAFFE_PREPROCESSING
+from googlenet.network.weights import FORMAT, METADATA_KEY, WeightsError, load_exactly, read_safetensors, to_safetensors
 
 
 def saved(model: GoogLeNet) -> bytes:

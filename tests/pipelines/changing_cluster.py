@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ray.cluster_utils import Cluster
 
-from googlenet.arithmetic import FP32
+from googlenet.network.arithmetic import FP32
 from pipelines.job.ray_session import connected
 from pipelines.run.directory import read_recipe
 from pipelines.run.storage import Storage

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from googlenet.arithmetic import FP32
-from googlenet.records import SCHEMA
+from googlenet.images.records import SCHEMA
+from googlenet.network.arithmetic import FP32
 from pipelines.run.dataset import Manifest, Shard, Split
 from pipelines.run.directory import MANIFEST
 from pipelines.run.predictions import Cost, EvaluatedEnsemble, Predicted, file_name, write_predictions

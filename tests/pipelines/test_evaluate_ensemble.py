@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from googlenet import GoogLeNet, load_weights
-from googlenet.preprocessing import SCRATCH_PREPROCESSING
-from googlenet.weights import to_safetensors
+from googlenet.network.preprocessing import SCRATCH_PREPROCESSING
+from googlenet.network.weights import to_safetensors
 from pipelines.data.sources import images_to_evaluate
 from pipelines.errors import UserError
 from pipelines.evaluate_ensemble import Arguments, evaluate_elsewhere, evaluate_weights

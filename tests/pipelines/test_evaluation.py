@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import pipelines.evaluation.preflight
-from googlenet.arithmetic import FP32, Arithmetic
+from googlenet.network.arithmetic import FP32, Arithmetic
 from pipelines.errors import UserError
 from pipelines.evaluate_ensemble import Arguments, evaluate_elsewhere
 from pipelines.evaluation.evaluate import Settings, evaluate

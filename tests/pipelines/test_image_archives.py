@@ -13,7 +13,7 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from googlenet.images import decode_rgb
+from googlenet.images.decoding import decode_rgb
 from pipelines.data.imagenet import DEVKIT, META, TRAIN, TRUTH, VAL
 from pipelines.data.sources import images_to_evaluate, images_to_train_on
 from pipelines.errors import UserError

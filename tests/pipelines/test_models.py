@@ -113,7 +113,7 @@ def test_it_is_kept_as_code_and_safetensors_without_pickle(store: str) -> None:
     files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     assert not [name for name in files if name.endswith((".pkl", ".pickle", ".pt", ".pth"))]
     assert {f"artifacts/replica_{k}.safetensors" for k in range(3)} <= set(files)
-    assert {"ensemble_model.py", "code/googlenet/model.py", "input_example.json"} <= set(files)
+    assert {"ensemble_model.py", "code/googlenet/network/model.py", "input_example.json"} <= set(files)
 
 
 def test_logging_models_leaves_no_store_behind_for_what_this_process_does_next(store: str) -> None:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from googlenet.records import RecordsError
+from googlenet.images.records import RecordsError
 from pipelines.data.prepare import prepare
 from pipelines.errors import UserError
 from pipelines.run.dataset import check_shards, image_ids, open_records, read_manifest

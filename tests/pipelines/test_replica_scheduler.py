@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 
 import pipelines.training.scheduler
-from googlenet.arithmetic import FP32
+from googlenet.network.arithmetic import FP32
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.training.replica import train_replica

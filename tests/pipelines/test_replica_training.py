@@ -11,8 +11,8 @@ import safetensors.torch
 import torch
 
 import pipelines.training.replica
-from googlenet.arithmetic import Arithmetic, can_compile, compile_network
-from googlenet.loop import StepResult
+from googlenet.network.arithmetic import Arithmetic, can_compile, compile_network
+from googlenet.training.loop import StepResult
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.training.replica import train_replica

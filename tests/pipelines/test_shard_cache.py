@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import pipelines.training.shard_cache
-from googlenet.records import SCHEMA, WRITE_OPTIONS, Records, RecordsError
+from googlenet.images.records import SCHEMA, WRITE_OPTIONS, Records, RecordsError
 from pipelines.run.dataset import read_manifest
 from pipelines.run.storage import Storage
 from pipelines.training.shard_cache import ShardCache

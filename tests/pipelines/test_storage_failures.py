@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from googlenet.records import RecordsError
+from googlenet.images.records import RecordsError
 from pipelines.errors import UserError
 from pipelines.evaluation.evaluate import evaluate_run
 from pipelines.job.command_line import run_command

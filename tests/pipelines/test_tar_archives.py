@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import pipelines.data.tar_archives
-from googlenet.images import MAX_IMAGE_BYTES, ImageDecodeError
+from googlenet.images.decoding import MAX_IMAGE_BYTES, ImageDecodeError
 from pipelines.data.listing import ImageFile
 from pipelines.data.tar_archives import TarImages, place_of, read_index
 from pipelines.errors import UserError

@@ -20,10 +20,10 @@ import torch
 from mlflow import MlflowClient
 from PIL import Image
 
-from googlenet.crops import box_of, scales_px, views_of
-from googlenet.scaled_image import scale_image
-from googlenet.views import cut_views
-from googlenet.weight_files import load_weights
+from googlenet.evaluation.crops import box_of, scales_px, views_of
+from googlenet.evaluation.views import cut_views
+from googlenet.images.scaled_image import scale_image
+from googlenet.network.weight_files import load_weights
 from pipelines.errors import UserError
 from pipelines.run.recipe import Recipe
 from pipelines.train_ensemble import Arguments, run_job

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from googlenet.arithmetic import FP32, Arithmetic, can_compile, profits_from_bf16
-from googlenet.complexity import forward_flops
-from googlenet.model import GoogLeNet
+from googlenet.network.arithmetic import FP32, Arithmetic, can_compile, profits_from_bf16
+from googlenet.network.complexity import forward_flops
+from googlenet.network.model import GoogLeNet
 from pipelines.run.named_recipes import demo, finetune, paper
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage

@@ -1,20 +1,21 @@
-"""Weights that others published: Caffe's GoogLeNet (.npz with Caffe's layer names) and torchvision's (.pth).
+"""Files of weights by their suffix: this project's .safetensors, Caffe's GoogLeNet as .npz, torchvision's .pth.
 
-Their layers get this project's names, and the preprocessing they were trained with.
+Layers of the latter two are renamed to this project's names, and get the preprocessing they were trained with.
 """
 
 import io
 import zipfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from googlenet.preprocessing import CAFFE_PREPROCESSING, TORCHVISION_PREPROCESSING
-from googlenet.table1 import AUX_POSITIONS, INCEPTION_CHANNELS
-from googlenet.weights import StoredNetwork, WeightsError
+from googlenet.network.preprocessing import CAFFE_PREPROCESSING, TORCHVISION_PREPROCESSING
+from googlenet.network.table1 import AUX_POSITIONS, INCEPTION_CHANNELS
+from googlenet.network.weights import Replica, StoredNetwork, WeightsError, read_safetensors
 
 CAFFE_BRANCHES = {
     "1x1": "conv_1x1",
@@ -110,3 +111,32 @@ def _rename(tensors: dict[str, Tensor], names: dict[str, str], separator: str) -
             raise WeightsError(f"layer {name} is not one of GoogLeNet's")
         renamed[f"{names[layer]}.{parameter}"] = tensor
     return renamed
+
+
+READERS = {".safetensors": read_safetensors, ".npz": read_caffe_npz, ".pth": read_torchvision_pth}
+
+
+def load_weights(path: str | Path) -> Replica:
+    """A network ready for inference, with the preprocessing that belongs to it.
+
+    Raises:
+        WeightsError: an unknown kind of file, a damaged one, or the first layer that does not fit.
+        FileNotFoundError: there is no such file.
+    """
+    path = Path(path)
+    try:
+        return read_weights(path.read_bytes(), path.name).build()
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from error
+
+
+def read_weights(data: bytes, name: str) -> StoredNetwork:
+    """What the bytes of a file called ``name`` hold.
+
+    Raises:
+        WeightsError: an unknown kind of file, or a damaged one.
+    """
+    reader = READERS.get(Path(name).suffix)
+    if reader is None:
+        raise WeightsError(f"not a kind of weights known here: expected {', '.join(READERS)}")
+    return reader(data)

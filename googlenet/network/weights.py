@@ -9,10 +9,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from googlenet.layers import LRN, Variant
-from googlenet.model import GoogLeNet
-from googlenet.predictor import Replica
-from googlenet.preprocessing import Preprocessing
+from googlenet.network.layers import LRN, Variant
+from googlenet.network.model import GoogLeNet
+from googlenet.network.preprocessing import Preprocessing
 
 METADATA_KEY = "googlenet"
 FORMAT = "googlenet-1"
@@ -20,6 +19,14 @@ FORMAT = "googlenet-1"
 
 class WeightsError(ValueError):
     """A file of weights that cannot be used; the message says why, or names the first layer that does not fit."""
+
+
+@dataclass(frozen=True)
+class Replica:
+    """A network with the preprocessing that its weights were trained with."""
+
+    model: GoogLeNet
+    preprocessing: Preprocessing
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The part of a JPEG that a training sample needs: no rows below it, and no more detail than it keeps.
 
-Whatever is not an ordinary upright JPEG of 8 bits in grey or colour is left to :mod:`googlenet.images`.
+Whatever is not an ordinary upright JPEG of 8 bits in grey or colour is left to :mod:`googlenet.images.decoding`.
 """
 
 import struct
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import simplejpeg
 from PIL import Image
 
-from googlenet.images import Pixels
+from googlenet.images.decoding import Pixels
 
 SOF_MARKERS = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive; all with Huffman codes
 OTHER_FRAMES = (0xC3, 0xC5, 0xC6, 0xC7, *range(0xC9, 0xCC), *range(0xCD, 0xD0))

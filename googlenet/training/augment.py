@@ -11,8 +11,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from googlenet.images import Pixels, decode_rgb
-from googlenet.jpeg import JpegHeader, decode_rows, read_header
+from googlenet.images.decoding import Pixels, decode_rgb
+from googlenet.images.jpeg import JpegHeader, decode_rows, read_header
 
 # In arXiv v1 only: "bilinear, area, nearest neighbour and cubic, with equal probability".
 INTERPOLATIONS = {
@@ -101,7 +101,7 @@ def draw_sample_from(data: bytes, crop_px: int, sampling: Sampling, generator: n
     of a JPEG that is four times the crop and more, shrunk by averaging, come from a coarser decoding.
 
     Raises:
-        googlenet.images.ImageDecodeError: the image cannot be decoded.
+        googlenet.images.decoding.ImageDecodeError: the image cannot be decoded.
     """
     header = read_header(data)
     if header is None:

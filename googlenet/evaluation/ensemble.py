@@ -5,13 +5,18 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import Float32
+import torch
+from jaxtyping import Float32, UInt8
+from torch import Tensor, nn
 
-from googlenet.crops import CROP_POLICIES, Policy, policy_scales_px
-from googlenet.images import Pixels, check_size, decode_rgb
-from googlenet.predictor import Predictor, Replica
-from googlenet.scaled_image import ScaledImage, scale_image
-from googlenet.top_answers import top_answers
+from googlenet.evaluation.crops import CROP_POLICIES, Policy, policy_scales_px
+from googlenet.evaluation.predictor import Predictor
+from googlenet.images.decoding import Pixels, check_size, decode_rgb
+from googlenet.images.scaled_image import ScaledImage, scale_image
+from googlenet.network.model import fold_batch_norm
+from googlenet.network.weights import Replica
+
+TOP = 5
 
 LARGEST = 255
 
@@ -68,3 +73,50 @@ def _rgb(pixels: npt.ArrayLike) -> Pixels:
             raise ValueError(f"pixels must be whole numbers from 0 to {LARGEST}, got {array.dtype}")
         array = array.astype(np.uint8)
     return np.ascontiguousarray(array)
+
+
+def answer_columns(classes: int) -> list[str]:
+    """Names of what :func:`top_answers` gives, in their order."""
+    places = range(1, min(TOP, classes) + 1)
+    return [*(f"{kind}_{place}" for place in places for kind in ("answer", "probability")), "agreement"]
+
+
+def top_answers(probabilities: Float32[np.ndarray, "k c"], classes: Sequence[str]) -> dict[str, Any]:
+    """Of one image: the first five classes of K replicas' mean.
+
+    Args:
+        probabilities: (K, C), of each replica.
+        classes: C names.
+
+    Returns:
+        ``answer_1``, ``probability_1`` and so on, float32 precision; and ``agreement``, the share of the replicas whose
+        own first answer is the ensemble's.
+    """
+    means = probabilities.mean(axis=0, dtype=np.float64)
+    order = np.argsort(-means, kind="stable")
+    agreement = (probabilities.argmax(axis=1) == order[0]).mean()
+    values: list[Any] = []
+    for label in order[:TOP]:
+        values += [classes[label], float(np.float32(means[label]))]
+    return dict(zip(answer_columns(len(classes)), [*values, float(np.float32(agreement))], strict=True))
+
+
+class PixelClassifier(nn.Module):
+    """The mean of the replicas' softmax outputs on the same crops, preprocessing included.
+
+    Input (N, 3, crop_px, crop_px) uint8 RGB; output (N, C) float32.
+    """
+
+    def __init__(self, replicas: Sequence[Replica]) -> None:
+        super().__init__()
+        self._preprocessings = [replica.preprocessing for replica in replicas]
+        self.networks = nn.ModuleList(fold_batch_norm(replica.model) for replica in replicas)
+        self.eval()
+
+    def forward(self, images: UInt8[Tensor, "n 3 h w"]) -> Float32[Tensor, "n c"]:
+        """(N, 3, crop_px, crop_px) to (N, C)."""
+        outputs = [
+            network(prepare(images)).logits.softmax(dim=1)
+            for prepare, network in zip(self._preprocessings, self.networks, strict=True)
+        ]
+        return torch.stack(outputs).mean(dim=0)

@@ -8,13 +8,13 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional
 
-from googlenet.arithmetic import Arithmetic, Precision
-from googlenet.data_parallel import ALONE, Share
-from googlenet.model import GoogLeNet, Outputs
-from googlenet.optim import LearningRate, PolyakAverage, set_learning_rate
-from googlenet.preprocessing import Preprocessing
+from googlenet.network.arithmetic import Arithmetic, Precision
+from googlenet.network.model import GoogLeNet, Outputs
+from googlenet.network.preprocessing import Preprocessing
 from googlenet.randomness import torch_generator
-from googlenet.training_batches import Batch
+from googlenet.training.batches import Batch
+from googlenet.training.data_parallel import ALONE, Share
+from googlenet.training.optim import LearningRate, PolyakAverage, set_learning_rate
 
 AUX_LOSS_WEIGHT = 0.3  # section 5
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from googlenet.model import GoogLeNet
-from googlenet.table1 import INCEPTION_CHANNELS
+from googlenet.network.model import GoogLeNet
+from googlenet.network.table1 import INCEPTION_CHANNELS
 
 KIBI = 1024  # Table 1's "K": 112K is 114,688 weights
 MILLION = 1_000_000

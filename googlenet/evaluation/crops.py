@@ -16,6 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
+from googlenet.images.scaled_image import scaled_size
+
 SQUARES = ("first", "centre", "last")
 KINDS = ("top_left", "top_right", "bottom_left", "bottom_right", "centre", "resized")
 CROP_POLICIES = (1, 10, 144)
@@ -71,16 +73,6 @@ def scales_px(crop_px: int) -> tuple[int, int, int, int]:
         raise ValueError(f"crop_px must be a positive multiple of 7 (the scales are 8/7 to 11/7 of it), got {crop_px}")
     seventh = crop_px // 7
     return 8 * seventh, 9 * seventh, 10 * seventh, 11 * seventh
-
-
-def scaled_size(width: int, height: int, scale_px: int) -> tuple[int, int]:
-    """Width and height in pixels once the shorter side is ``scale_px``; the longer one is rounded to the nearest."""
-    if width <= 0 or height <= 0:
-        raise ValueError(f"an image needs a positive size, got {width}x{height}")
-    shorter = min(width, height)
-    # Integer arithmetic: halves round up on every machine.
-    longer = (2 * max(width, height) * scale_px + shorter) // (2 * shorter)
-    return (longer, scale_px) if width >= height else (scale_px, longer)
 
 
 def policy_scales_px(policy: Policy, crop_px: int) -> tuple[int, ...]:

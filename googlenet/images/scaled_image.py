@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from googlenet.crops import scaled_size
-from googlenet.images import Pixels, decode_rgb
+from googlenet.images.decoding import Pixels, decode_rgb
 
 CHANNELS = 3
 
@@ -57,3 +56,13 @@ def scale_image(image: Pixels, scales_px: Sequence[int]) -> list[Pixels]:
     source = Image.fromarray(image)
     sizes = [scaled_size(source.width, source.height, scale_px) for scale_px in scales_px]
     return [np.asarray(source.resize(size, Image.Resampling.BILINEAR)) for size in sizes]
+
+
+def scaled_size(width: int, height: int, scale_px: int) -> tuple[int, int]:
+    """Width and height in pixels once the shorter side is ``scale_px``; the longer one is rounded to the nearest."""
+    if width <= 0 or height <= 0:
+        raise ValueError(f"an image needs a positive size, got {width}x{height}")
+    shorter = min(width, height)
+    # Integer arithmetic: halves round up on every machine.
+    longer = (2 * max(width, height) * scale_px + shorter) // (2 * shorter)
+    return (longer, scale_px) if width >= height else (scale_px, longer)

@@ -9,27 +9,26 @@ import torch
 from jaxtyping import Float32, Float64, Int32, UInt8
 from torch import Tensor
 
-from googlenet.arithmetic import FP32, Arithmetic, compile_network
-from googlenet.crops import CROP_POLICIES, DistinctViews, Policy, distinct_views, num_views, view_groups, views_of_all
-from googlenet.fusion import fold_batch_norm
-from googlenet.model import GoogLeNet
-from googlenet.preprocessing import Preprocessing
-from googlenet.scaled_image import ScaledImage
-from googlenet.views import cut_views
+from googlenet.evaluation.crops import (
+    CROP_POLICIES,
+    DistinctViews,
+    Policy,
+    distinct_views,
+    num_views,
+    view_groups,
+    views_of_all,
+)
+from googlenet.evaluation.views import cut_views
+from googlenet.images.scaled_image import ScaledImage
+from googlenet.network.arithmetic import FP32, Arithmetic, compile_network
+from googlenet.network.model import GoogLeNet, fold_batch_norm
+from googlenet.network.weights import Replica
 
 # Every image has 48, 96 or 144 distinct windows, or few: whole batches without padding, in a processor's caches.
 VIEWS_PER_BATCH = 48
 # Small crops leave room for all views at once.
 SMALL_CROP_PX = 128
 VIEWS_PER_BATCH_OF_SMALL_CROPS = 144
-
-
-@dataclass(frozen=True)
-class Replica:
-    """A network with the preprocessing that its weights were trained with."""
-
-    model: GoogLeNet
-    preprocessing: Preprocessing
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torch.nn import functional
 
-from googlenet.crops import Box
-from googlenet.images import Pixels
+from googlenet.evaluation.crops import Box
+from googlenet.images.decoding import Pixels
 
 
 def cut_views(

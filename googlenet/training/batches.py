@@ -14,11 +14,11 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from googlenet.augment import Sampling, draw_sample_from
-from googlenet.data_parallel import ALONE, Share
-from googlenet.epoch_order import EpochOrder
+from googlenet.images.records import Records
 from googlenet.randomness import numpy_generator
-from googlenet.records import Records
+from googlenet.training.augment import Sampling, draw_sample_from
+from googlenet.training.data_parallel import ALONE, Share
+from googlenet.training.epoch_order import EpochOrder
 
 
 @dataclass(frozen=True)

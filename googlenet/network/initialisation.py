@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from googlenet.model import GoogLeNet
+from googlenet.network.model import GoogLeNet
 
 Initialisation = Literal["xavier", "he", "gaussian"]
 

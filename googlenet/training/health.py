@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from googlenet.loop import StepResult
+from googlenet.training.loop import StepResult
 
 # A head whose mean loss stays above this share of ln(classes) has learned nothing.
 GUESSING_SHARE = 0.99

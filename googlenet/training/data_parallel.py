@@ -12,8 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from googlenet.layers import DropoutMasks
-from googlenet.model import GoogLeNet
+from googlenet.network.layers import DropoutMasks
+from googlenet.network.model import GoogLeNet
 
 Items = TypeVar("Items", Tensor, Sequence[int], list[int], range)
 

@@ -1,0 +1,12 @@
+"""The evaluation of section 7: 144 views, the ensemble, and its errors. Imports network and images.
+
+In reading order:
+
+- ``crops``: the 144 views as geometry
+- ``views``: the pixels of the views
+- ``predictor``: all views of an image through all replicas
+- ``ensemble``: an ensemble as one object: images in, answers out; and as one module, for export
+- ``metrics``: errors of every ensemble, with bootstrap intervals
+- ``calibration``: likelihood, Brier score and calibration error
+- ``diversity``: disagreement between replicas, and the gain from it
+"""

@@ -1,0 +1,14 @@
+"""The network of section 5 and its weights. Imports no other wing.
+
+In reading order:
+
+- ``table1``: Table 1 as data
+- ``layers``: convolution, normalisation and dropout as the network uses them
+- ``model``: GoogLeNet, variants ``paper`` and ``bn``, and batch normalisation folded away for inference
+- ``initialisation``: initial weights from a generator
+- ``complexity``: parameters and multiply-adds, beside Table 1's
+- ``preprocessing``: from pixels to the network's input; it belongs to the weights
+- ``arithmetic``: numeric precision and compilation of a network
+- ``weights``: weights with everything needed to use them, as safetensors
+- ``weight_files``: files of weights by their suffix: safetensors, Caffe's .npz, torchvision's .pth
+"""

@@ -1,0 +1,12 @@
+"""The training of section 6, from a record to a step of SGD. Imports network and images.
+
+In reading order:
+
+- ``augment``: one training sample, a pure function of its generator
+- ``epoch_order``: the order of an epoch, computed entry by entry
+- ``batches``: the batches of an epoch, for any number of processes and workers
+- ``data_parallel``: several workers that take a step together
+- ``optim``: SGD, the learning rate, and Polyak averaging
+- ``loop``: the training step: state in, state out
+- ``health``: the alarm about heads that do not learn
+"""
