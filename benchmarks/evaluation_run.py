@@ -16,7 +16,13 @@ from googlenet.network.weights import to_safetensors
 from googlenet.randomness import torch_generator
 from pipelines.data.prepare import prepare_for_evaluation
 from pipelines.data.sources import images_to_name
-from pipelines.evaluation.sharded_prediction import IMAGES_PER_SHARD, PredictionJob, Predictors, missing_shards, predict
+from pipelines.evaluation.sharded_prediction import (
+    IMAGES_PER_SHARD,
+    PredictionTask,
+    Predictors,
+    missing_shards,
+    predict,
+)
 from pipelines.run.directory import ReplicaFiles, replica_name
 from pipelines.run.predictions import EvaluatedEnsemble, read_cost
 from pipelines.run.storage import Storage
@@ -29,10 +35,10 @@ def untrained_replica(width: float, classes: int, variant: Variant) -> GoogLeNet
     return network
 
 
-def make_job(
+def make_task(
     folder: Path, images: Sequence[bytes], network: GoogLeNet, crop_px: int, arithmetic: Arithmetic,
     policies: tuple[Policy, ...] = (1, 10, 144),
-) -> PredictionJob:  # fmt: skip
+) -> PredictionTask:  # fmt: skip
     """Images and one replica in a new run directory below ``folder``. Needs a connection to a Ray cluster."""
     photos = folder / "photos"
     photos.mkdir(parents=True)
@@ -44,7 +50,7 @@ def make_job(
     weights = ReplicaFiles(0).weights
     run.write(weights, to_safetensors(network, network.state_dict(), CAFFE_PREPROCESSING))
     ensemble = EvaluatedEnsemble((replica_name(0),), ("",), policies, crop_px, classes, manifest.digest, arithmetic)
-    return PredictionJob(run, run, (weights,), ensemble, manifest.splits["val"])
+    return PredictionTask(run, run, (weights,), ensemble, manifest.splits["val"])
 
 
 @dataclass(frozen=True)
@@ -67,16 +73,16 @@ class Stage:
     forward_passes: int
 
 
-def predict_all(job: PredictionJob, images: int, predictors: Predictors) -> Stage:
+def predict_all(task: PredictionTask, images: int, predictors: Predictors) -> Stage:
     """Predict everything from scratch."""
-    for name in job.predictions.files(""):
-        job.predictions.delete(name)
+    for name in task.predictions.files(""):
+        task.predictions.delete(name)
     started = time.time()
-    predict(job, missing_shards(job, images), images, predictors)
+    predict(task, missing_shards(task, images), images, predictors)
     seconds = time.time() - started
-    files = job.predictions.files("")
-    written = {name: Path(job.predictions.path(name)).stat().st_mtime for name in files}
-    costs = {name: read_cost(job.predictions, name) for name in files}
+    files = task.predictions.files("")
+    written = {name: Path(task.predictions.path(name)).stat().st_mtime for name in files}
+    costs = {name: read_cost(task.predictions, name) for name in files}
     work = [(written[name] - costs[name].seconds, written[name]) for name in files]
     return Stage(
         seconds,

@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 import tyro
 
-from benchmarks.evaluation_run import make_job, predict_all, untrained_replica
+from benchmarks.evaluation_run import make_task, predict_all, untrained_replica
 from benchmarks.measure import print_circumstances
 from benchmarks.photographs import photographs
 from googlenet.network.arithmetic import Arithmetic
@@ -87,17 +87,17 @@ def main(arguments: Arguments) -> None:
     driver: dict[int, list[float]] = {images: [] for images in arguments.images}
     worker: dict[int, list[float]] = {images: [] for images in arguments.images}
     with tempfile.TemporaryDirectory() as folder, connected(num_cpus=arguments.cpus):
-        jobs = {
-            n: make_job(
+        tasks = {
+            n: make_task(
                 Path(folder) / str(n), photographs(arguments.photos, n), network, arguments.crop_px, Arithmetic()
             )
             for n in arguments.images
         }
         for _ in range(arguments.rounds):
-            for images, job in jobs.items():
+            for images, task in tasks.items():
                 with Memory() as memory:
                     runs = [
-                        predict_all(job, images, Predictors(arguments.predictors, 0.0))
+                        predict_all(task, images, Predictors(arguments.predictors, 0.0))
                         for _ in range(max(1, LEAST_IMAGES // images))
                     ]
                 cost[images].append(1000 * statistics.mean(run.seconds_per_image for run in runs))

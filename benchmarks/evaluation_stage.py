@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 import tyro
 
-from benchmarks.evaluation_run import make_job, predict_all, untrained_replica
+from benchmarks.evaluation_run import make_task, predict_all, untrained_replica
 from benchmarks.measure import environment, print_circumstances
 from benchmarks.photographs import photographs
 from googlenet.evaluation.crops import distinct_views, scales_px
@@ -88,11 +88,11 @@ def main(arguments: Arguments) -> None:
         for process in processes:
             process.submit(int).result()
     with tempfile.TemporaryDirectory() as folder, connected(num_cpus=arguments.predictors):
-        job = make_job(Path(folder), images, network, arguments.crop_px, arithmetic)
+        task = make_task(Path(folder), images, network, arguments.crop_px, arithmetic)
         for _ in range(arguments.rounds):
             at_once = [process.submit(_bare) for process in processes]
             bare.append(sum(future.result() for future in at_once))
-            took = predict_all(job, len(images), Predictors(arguments.predictors, 0.0))
+            took = predict_all(task, len(images), Predictors(arguments.predictors, 0.0))
             stage.append(took.forward_passes / took.steady_seconds)
             whole.append(took.forward_passes / took.seconds)
             busy = took.busy_seconds / (arguments.predictors * took.steady_seconds)

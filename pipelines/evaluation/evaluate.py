@@ -8,7 +8,7 @@ from googlenet.evaluation.crops import Policy
 from googlenet.network.arithmetic import FP32
 from pipelines.errors import UserError
 from pipelines.evaluation.preflight import PrecisionChoice, cost_line, preflight
-from pipelines.evaluation.sharded_prediction import PredictionJob, Predictors, images_of, missing_shards, predict
+from pipelines.evaluation.sharded_prediction import PredictionTask, Predictors, images_of, missing_shards, predict
 from pipelines.job.console import say
 from pipelines.run.dataset import Manifest, check_shards, read_manifest
 from pipelines.run.directory import ReplicaFiles, finished_replicas, replica_name
@@ -77,14 +77,14 @@ def evaluate(
         dataset_digest=manifest.digest,
         arithmetic=FP32,
     )
-    job = PredictionJob(run, trained, weights, ensemble, manifest.splits["val"])
+    task = PredictionTask(run, trained, weights, ensemble, manifest.splits["val"])
     predictors = Predictors.that_fit(settings.gpus_per_predictor)
-    checked = preflight(job, settings.precision, predictors.num_gpus)
-    job = replace(job, ensemble=replace(ensemble, arithmetic=checked.arithmetic))
+    checked = preflight(task, settings.precision, predictors.num_gpus)
+    task = replace(task, ensemble=replace(ensemble, arithmetic=checked.arithmetic))
     images = manifest.splits["val"].images
-    missing = missing_shards(job, images)
+    missing = missing_shards(task, images)
     if missing:
         done = images - images_of(missing, images)
-        say(cost_line(checked, job.ensemble, images, done, min(predictors.number, len(missing))))
-    predict(job, missing, images, predictors)
-    return job.ensemble
+        say(cost_line(checked, task.ensemble, images, done, min(predictors.number, len(missing))))
+    predict(task, missing, images, predictors)
+    return task.ensemble

@@ -14,7 +14,7 @@ import numpy as np
 
 from googlenet.evaluation.crops import num_views, policy_scales_px
 from googlenet.network.arithmetic import FP32, Arithmetic, can_compile, profits_from_bf16
-from pipelines.evaluation.sharded_prediction import PredictionJob, load_replicas
+from pipelines.evaluation.sharded_prediction import PredictionTask, load_replicas
 from pipelines.job.console import duration, size
 from pipelines.job.worker_process import KEEP_FREED_MEMORY
 from pipelines.run.dataset import open_records
@@ -59,39 +59,41 @@ class Preflight:
         return cls(**{**values, "arithmetic": Arithmetic.from_dict(values["arithmetic"])})
 
 
-def preflight(job: PredictionJob, asked: PrecisionChoice, num_gpus: float) -> Preflight:
-    """What was decided for ``job`` before, or is now, on a predictor's resources.
+def preflight(task: PredictionTask, asked: PrecisionChoice, num_gpus: float) -> Preflight:
+    """What was decided for ``task`` before, or is now, on a predictor's resources.
 
-    The arithmetic of ``job.ensemble`` does not matter; ``asked`` is the precision, or ``auto``.
+    The arithmetic of ``task.ensemble`` does not matter; ``asked`` is the precision, or ``auto``.
     """
-    key = _key(job.ensemble, asked)
-    if job.run.exists(PREFLIGHT) and (kept := job.run.read_json(PREFLIGHT))["key"] == key:
+    key = _key(task.ensemble, asked)
+    if task.run.exists(PREFLIGHT) and (kept := task.run.read_json(PREFLIGHT))["key"] == key:
         return Preflight.from_dict(kept["preflight"])
     # Little work is not worth the start of another process.
-    replicas = [] if num_gpus else load_replicas(job.trained, job.weights)
-    is_small = bool(replicas) and _is_small(job, replicas, "cpu")
-    found = _decide_with_one_thread(job, asked, replicas) if is_small else _decide_on_cluster(job, asked, num_gpus)
-    job.run.write_json(PREFLIGHT, {"key": key, "preflight": asdict(found)})
+    replicas = [] if num_gpus else load_replicas(task.trained, task.weights)
+    is_small = bool(replicas) and _is_small(task, replicas, "cpu")
+    found = _decide_with_one_thread(task, asked, replicas) if is_small else _decide_on_cluster(task, asked, num_gpus)
+    task.run.write_json(PREFLIGHT, {"key": key, "preflight": asdict(found)})
     return found
 
 
-def _decide_on_cluster(job: PredictionJob, asked: PrecisionChoice, num_gpus: float) -> Preflight:
+def _decide_on_cluster(task: PredictionTask, asked: PrecisionChoice, num_gpus: float) -> Preflight:
     import ray
 
     environment = {"env_vars": KEEP_FREED_MEMORY}
-    task = ray.remote(num_cpus=1, num_gpus=num_gpus, max_calls=1, runtime_env=environment)(_decide_with_one_thread)
-    found: Preflight = ray.get(task.remote(job, asked))
+    decide_remotely = ray.remote(num_cpus=1, num_gpus=num_gpus, max_calls=1, runtime_env=environment)(
+        _decide_with_one_thread
+    )
+    found: Preflight = ray.get(decide_remotely.remote(task, asked))
     return found
 
 
-def _decide_with_one_thread(job: PredictionJob, asked: PrecisionChoice, replicas: Sequence[Any] = ()) -> Preflight:
+def _decide_with_one_thread(task: PredictionTask, asked: PrecisionChoice, replicas: Sequence[Any] = ()) -> Preflight:
     """As predictors have."""
     import torch
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return decide(job, asked, replicas)
+        return decide(task, asked, replicas)
     finally:
         torch.set_num_threads(threads)
 
@@ -101,27 +103,27 @@ def _key(ensemble: EvaluatedEnsemble, asked: PrecisionChoice) -> str:
     return hashlib.sha256(identity.encode()).hexdigest()
 
 
-def decide(job: PredictionJob, asked: PrecisionChoice, replicas: Sequence[Any] = ()) -> Preflight:
+def decide(task: PredictionTask, asked: PrecisionChoice, replicas: Sequence[Any] = ()) -> Preflight:
     """Choose the arithmetic of an evaluation by trying it on some of its images, in this process.
 
-    ``replicas`` are the networks of ``job``, where they are loaded already.
+    ``replicas`` are the networks of ``task``, where they are loaded already.
     """
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    replicas = replicas or load_replicas(job.trained, job.weights)
-    trial = _Trial(job, replicas, device)
-    wanted, reason = _wanted(asked, _is_small(job, replicas, device), device)
+    replicas = replicas or load_replicas(task.trained, task.weights)
+    trial = _Trial(task, replicas, device)
+    wanted, reason = _wanted(asked, _is_small(task, replicas, device), device)
     if asked != "auto" or wanted.precision == "fp32":
         return Preflight(wanted, reason, trial.passes_per_second(wanted))
     return trial.compare(wanted, reason)
 
 
-def _is_small(job: PredictionJob, replicas: Sequence[Any], device: str) -> bool:
+def _is_small(task: PredictionTask, replicas: Sequence[Any], device: str) -> bool:
     from googlenet.network.complexity import forward_flops
 
-    flops = sum(forward_flops(replica.model, job.ensemble.crop_px) for replica in replicas)
-    return flops * len(job.ensemble.views) * job.split.images < SMALL_WORK_FLOPS[device]
+    flops = sum(forward_flops(replica.model, task.ensemble.crop_px) for replica in replicas)
+    return flops * len(task.ensemble.views) * task.split.images < SMALL_WORK_FLOPS[device]
 
 
 def _wanted(asked: PrecisionChoice, is_small: bool, device: str) -> tuple[Arithmetic, str]:
@@ -140,16 +142,16 @@ def _wanted(asked: PrecisionChoice, is_small: bool, device: str) -> tuple[Arithm
 class _Trial:
     """Predictions of a sample of the images, in one arithmetic and another."""
 
-    def __init__(self, job: PredictionJob, replicas: Sequence[Any], device: str) -> None:
+    def __init__(self, task: PredictionTask, replicas: Sequence[Any], device: str) -> None:
         least, most = SAMPLE_IMAGES
-        images = job.split.images
+        images = task.split.images
         sample = min(images, most, max(least, round(images * SAMPLE_SHARE)))
         self._indices = [round(index) for index in np.linspace(0, images - 1, sample)]
-        self._records = open_records(job.run, job.split)
-        few = [policy for policy in job.ensemble.policies if num_views(policy) <= SAMPLE_VIEWS]
+        self._records = open_records(task.run, task.split)
+        few = [policy for policy in task.ensemble.policies if num_views(policy) <= SAMPLE_VIEWS]
         # Averages of few views differ more than those of many: a sample of 10 stands for 144 on the safe side.
         self._policies = tuple(few[-1:]) or (SAMPLE_VIEWS,)
-        self._replicas, self._crop_px, self._device = replicas, job.ensemble.crop_px, device
+        self._replicas, self._crop_px, self._device = replicas, task.ensemble.crop_px, device
 
     def passes_per_second(self, arithmetic: Arithmetic, images: int = 3) -> float:
         """Forward passes a second, from a few images after one to warm up."""

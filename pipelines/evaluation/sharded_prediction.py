@@ -32,7 +32,7 @@ FEEDERS_PER_PREDICTOR = {"cpu": 2, "gpu": 6}
 
 
 @dataclass(frozen=True)
-class PredictionJob:
+class PredictionTask:
     """What predictors and the tasks that feed them need to know.
 
     Attributes:
@@ -94,17 +94,17 @@ class Predictors:
         return cls(max(1, int(total.get("CPU", 1))), 0.0)
 
 
-def missing_shards(job: PredictionJob, images: int) -> list[int]:
+def missing_shards(task: PredictionTask, images: int) -> list[int]:
     """Numbers of the shards of ``images`` images to predict; files of another ensemble or division are deleted."""
-    job.run.remove_partial_files(PREDICTIONS)
+    task.run.remove_partial_files(PREDICTIONS)
     shards = range(-(-images // IMAGES_PER_SHARD))
     wanted = {file_name(shard): shard for shard in shards}
     present = set()
-    for name in job.predictions.files(""):
-        if name in wanted and read_ensemble(job.predictions, name) == job.ensemble:
+    for name in task.predictions.files(""):
+        if name in wanted and read_ensemble(task.predictions, name) == task.ensemble:
             present.add(wanted[name])
         else:
-            job.predictions.delete(name)
+            task.predictions.delete(name)
     return [shard for shard in shards if shard not in present]
 
 
@@ -117,22 +117,22 @@ def _rows_of(shard: int, images: int) -> range:
     return range(shard * IMAGES_PER_SHARD, min((shard + 1) * IMAGES_PER_SHARD, images))
 
 
-def predict(job: PredictionJob, shards: Sequence[int], images: int, predictors: Predictors) -> None:
+def predict(task: PredictionTask, shards: Sequence[int], images: int, predictors: Predictors) -> None:
     """Predict ``shards`` of the ``images`` validation images. Needs a connection to a Ray cluster."""
     if not shards:
         return
     display = EvaluationDisplay(images, images - images_of(shards, images))
     with display.showing():
-        _predict_shards(job, shards, images, predictors, display)
+        _predict_shards(task, shards, images, predictors, display)
 
 
 def _predict_shards(
-    job: PredictionJob, shards: Sequence[int], images: int, predictors: Predictors, display: EvaluationDisplay
+    task: PredictionTask, shards: Sequence[int], images: int, predictors: Predictors, display: EvaluationDisplay
 ) -> None:
     import ray.data
 
     def load(row: dict[str, Any]) -> dict[str, Any]:
-        return load_shard(job, row["shard"], images)
+        return load_shard(task, row["shard"], images)
 
     # A shard is one row and one block: Ray Data can neither split nor merge what is finished or lost together.
     done = (
@@ -140,7 +140,7 @@ def _predict_shards(
         .map(load, num_cpus=FEEDER_CPUS, compute=ray.data.TaskPoolStrategy(size=min(predictors.feeders, len(shards))))
         .map(
             ShardPredictor,
-            fn_constructor_args=(job,),
+            fn_constructor_args=(task,),
             compute=ray.data.ActorPoolStrategy(size=min(predictors.number, len(shards))),
             num_cpus=PREDICTOR_CPUS,
             num_gpus=predictors.num_gpus,
@@ -151,7 +151,7 @@ def _predict_shards(
         display.advance(row["images"])
 
 
-def load_shard(job: PredictionJob, shard: int, images: int) -> dict[str, Any]:
+def load_shard(task: PredictionTask, shard: int, images: int) -> dict[str, Any]:
     """Read, decode and scale the images of a shard.
 
     Returns:
@@ -160,8 +160,8 @@ def load_shard(job: PredictionJob, shard: int, images: int) -> dict[str, Any]:
     """
     from googlenet.images.scaled_image import ScaledImage
 
-    records = open_records(job.run, job.split)
-    scales = sorted({view.scale_px for view in job.ensemble.views})
+    records = open_records(task.run, task.split)
+    scales = sorted({view.scale_px for view in task.ensemble.views})
     rows = []
     for index in _rows_of(shard, images):
         record = records[index]
@@ -177,11 +177,11 @@ def load_replicas(trained: Storage, weights: Sequence[str]) -> list[Any]:
     return [read_weights(trained.read(name), name).build() for name in weights]
 
 
-def ready_predictor(job: PredictionJob, device: str) -> Any:
+def ready_predictor(task: PredictionTask, device: str) -> Any:
     """A predictor that has warmed up; compiled if that was decided, and this node's compiler is there and works."""
     from googlenet.evaluation.predictor import Predictor
 
-    ensemble, replicas = job.ensemble, load_replicas(job.trained, job.weights)
+    ensemble, replicas = task.ensemble, load_replicas(task.trained, task.weights)
     plain = replace(ensemble.arithmetic, compiled=False)
     is_compiled = ensemble.arithmetic.compiled and can_compile(device)
     for arithmetic in (ensemble.arithmetic, plain) if is_compiled else (plain,):
@@ -200,12 +200,12 @@ def ready_predictor(job: PredictionJob, device: str) -> Any:
 class ShardPredictor:
     """Holds all replicas; predicts the shards it is given and writes their files."""
 
-    def __init__(self, job: PredictionJob) -> None:
+    def __init__(self, task: PredictionTask) -> None:
         import torch
 
         torch.set_num_threads(1)  # there is a predictor for each CPU
-        self._job = job
-        self._predictor = ready_predictor(job, "cuda" if torch.cuda.is_available() else "cpu")
+        self._task = task
+        self._predictor = ready_predictor(task, "cuda" if torch.cuda.is_available() else "cpu")
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Predict the row that :func:`load_shard` made; ``shard`` and ``images`` come out."""
@@ -221,7 +221,7 @@ class ShardPredictor:
             np.stack([prediction.view_top1 for prediction in found]),
             np.stack([prediction.group_top1 for prediction in found]),
         )
-        write_predictions(self._job.predictions, file_name(row["shard"]), self._job.ensemble, predicted, cost)
+        write_predictions(self._task.predictions, file_name(row["shard"]), self._task.ensemble, predicted, cost)
         return {"shard": row["shard"], "images": len(found)}
 
 

@@ -21,7 +21,7 @@ from pipelines.errors import UserError
 from pipelines.evaluate_ensemble import Arguments, evaluate_elsewhere
 from pipelines.evaluation.evaluate import Settings, evaluate
 from pipelines.evaluation.preflight import Preflight, cost_line, decide
-from pipelines.evaluation.sharded_prediction import PredictionJob, Predictors, missing_shards, predict
+from pipelines.evaluation.sharded_prediction import PredictionTask, Predictors, missing_shards, predict
 from pipelines.report.write import write_report
 from pipelines.run.dataset import read_manifest
 from pipelines.run.predictions import EvaluatedEnsemble, read_ensemble
@@ -40,12 +40,12 @@ def evaluated(finished_run: Path, tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def job_of(run: Path) -> PredictionJob:
+def task_of(run: Path) -> PredictionTask:
     storage = Storage.at(str(run))
     ensemble = read_ensemble(storage.below("predictions"), FILES[0])
     assert ensemble is not None
     weights = tuple(f"replicas/{k}/weights.safetensors" for k in range(len(ensemble.replicas)))
-    return PredictionJob(storage, storage, weights, ensemble, read_manifest(storage).splits["val"])
+    return PredictionTask(storage, storage, weights, ensemble, read_manifest(storage).splits["val"])
 
 
 def tables(run: Path) -> list[dict[str, list[object]]]:
@@ -54,14 +54,14 @@ def tables(run: Path) -> list[dict[str, list[object]]]:
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_any_number_of_predictors_gives_the_same_bits(ray_cluster: str, evaluated: Path, number: int) -> None:
-    before, job = tables(evaluated), job_of(evaluated)
+    before, task = tables(evaluated), task_of(evaluated)
     shutil.rmtree(evaluated / "predictions")
-    predict(job, range(3), 42, Predictors(number, 0.0))
+    predict(task, range(3), 42, Predictors(number, 0.0))
     assert tables(evaluated) == before
 
 
 def test_a_predictor_that_is_killed_costs_its_shard_and_nothing_else(ray_cluster: str, evaluated: Path) -> None:
-    before, job = tables(evaluated), job_of(evaluated)
+    before, task = tables(evaluated), task_of(evaluated)
     shutil.rmtree(evaluated / "predictions")
     killed: list[int] = []
 
@@ -76,7 +76,7 @@ def test_a_predictor_that_is_killed_costs_its_shard_and_nothing_else(ray_cluster
 
     killer = threading.Thread(target=kill_the_first_predictor, daemon=True)
     killer.start()
-    predict(job, range(3), 42, Predictors(1, 0.0))
+    predict(task, range(3), 42, Predictors(1, 0.0))
     killer.join(10)
     assert killed
     assert tables(evaluated) == before
@@ -105,13 +105,13 @@ def test_a_node_that_dies_costs_its_shards_and_nothing_else(evaluated: Path, pho
 
 
 def test_only_missing_shards_are_done_again(ray_cluster: str, evaluated: Path) -> None:
-    job = job_of(evaluated)
+    task = task_of(evaluated)
     (evaluated / "predictions" / FILES[1]).unlink()
     (evaluated / "predictions" / FILES[2]).write_bytes(b"torn")
     untouched = (evaluated / "predictions" / FILES[0]).stat().st_mtime_ns
-    assert missing_shards(job, 42) == [1, 2]
-    predict(job, [1, 2], 42, Predictors(2, 0.0))
-    assert missing_shards(job, 42) == []
+    assert missing_shards(task, 42) == [1, 2]
+    predict(task, [1, 2], 42, Predictors(2, 0.0))
+    assert missing_shards(task, 42) == []
     assert (evaluated / "predictions" / FILES[0]).stat().st_mtime_ns == untouched
 
 
@@ -136,7 +136,7 @@ def test_bf16_that_answers_like_fp32_is_taken_with_its_measure(
     # Networks this narrow and hardly trained are not asked to be within the bounds that users get.
     monkeypatch.setattr(pipelines.evaluation.preflight, "LARGEST_DIFFERENCE", 0.5)
     monkeypatch.setattr(pipelines.evaluation.preflight, "LEAST_AGREEMENT_PERCENT", 80.0)
-    found = decide(job_of(evaluated), "auto")
+    found = decide(task_of(evaluated), "auto")
     assert found.arithmetic == Arithmetic("bf16")
     assert found.compared == 16 * 3
     assert found.largest_difference is not None
@@ -149,7 +149,7 @@ def test_bf16_that_differs_is_refused_with_its_measure(
     evaluated: Path, long_work: None, monkeypatch: pytest.MonkeyPatch, bound: str, value: float
 ) -> None:
     monkeypatch.setattr(pipelines.evaluation.preflight, bound, value)
-    found = decide(job_of(evaluated), "auto")
+    found = decide(task_of(evaluated), "auto")
     assert found.arithmetic == FP32
     assert "bf16 refused: " in found.reason
     assert "of 48 answers as in fp32" in found.reason
@@ -159,7 +159,7 @@ def test_a_processor_without_bf16_stays_with_fp32(
     evaluated: Path, long_work: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipelines.evaluation.preflight, "profits_from_bf16", lambda _device: False)
-    found = decide(job_of(evaluated), "auto")
+    found = decide(task_of(evaluated), "auto")
     assert (found.arithmetic, found.reason) == (
         FP32,
         "no bfloat16 in hardware; not compiled for want of a C++ compiler",
@@ -180,7 +180,7 @@ def test_the_precision_that_is_asked_for_is_taken_and_kept_apart(
 
 
 def test_the_cost_line_counts_what_is_left(finished_run: Path) -> None:
-    ensemble = job_of(finished_run).ensemble
+    ensemble = task_of(finished_run).ensemble
     line = cost_line(Preflight(FP32, "little work", 100.0), ensemble, images=1000, done=250, num_predictors=4)
     # 1,000 images x 144 views x 3 replicas; 750 of them at 400 passes a second are 810 seconds.
     assert "cost: 432,000 forward passes (1000 images, 250 of them done, 144 views, 3 replicas), about 13:30 at" in line
@@ -188,7 +188,7 @@ def test_the_cost_line_counts_what_is_left(finished_run: Path) -> None:
 
 
 def test_the_cost_line_does_not_promise_less_than_is_written(finished_run: Path) -> None:
-    ensemble = job_of(finished_run).ensemble
+    ensemble = task_of(finished_run).ensemble
     million = cost_line(Preflight(FP32, "", 1.0), ensemble, images=10**6, done=0, num_predictors=1)
     # 3 replicas x (3 policies + 1 maximum) x 3 classes, (3 + 1) x (144 views + 15 groups), 4 bytes each, an image.
     assert f"at most {4 * (3 * 4 * 3 + 4 * 159) / 1e3:.2f} GB of predictions" in million
