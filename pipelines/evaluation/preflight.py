@@ -112,11 +112,11 @@ def decide(task: PredictionTask, asked: PrecisionChoice, replicas: Sequence[Any]
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     replicas = replicas or load_replicas(task.trained, task.weights)
-    trial = _Trial(task, replicas, device)
+    comparison = _Comparison(task, replicas, device)
     wanted, reason = _wanted(asked, _is_small(task, replicas, device), device)
     if asked != "auto" or wanted.precision == "fp32":
-        return Preflight(wanted, reason, trial.passes_per_second(wanted))
-    return trial.compare(wanted, reason)
+        return Preflight(wanted, reason, comparison.passes_per_second(wanted))
+    return comparison.compare(wanted, reason)
 
 
 def _is_small(task: PredictionTask, replicas: Sequence[Any], device: str) -> bool:
@@ -139,7 +139,7 @@ def _wanted(asked: PrecisionChoice, is_small: bool, device: str) -> tuple[Arithm
     return Arithmetic("bf16", compiled), f"bfloat16 in hardware{uncompiled}"
 
 
-class _Trial:
+class _Comparison:
     """Predictions of a sample of the images, in one arithmetic and another."""
 
     def __init__(self, task: PredictionTask, replicas: Sequence[Any], device: str) -> None:
