@@ -9,7 +9,7 @@ from typing import Any
 
 from pipelines.run.directory import ReplicaFiles, lines_after, read_metrics, read_steps
 from pipelines.run.storage import Storage
-from pipelines.tracking.store import RunsOf
+from pipelines.tracking.store import MlflowRuns
 
 METRICS_PER_CALL = 1000
 ALARM_TAG = "alarm"
@@ -22,7 +22,7 @@ MILLISECONDS = 1000
 class Curves:
     """Sends the curves of the runs of one run directory."""
 
-    def __init__(self, runs: RunsOf, run: Storage) -> None:
+    def __init__(self, runs: MlflowRuns, run: Storage) -> None:
         self._runs, self._run = runs, run
         self._sent: dict[tuple[str, str], int] = {}
 

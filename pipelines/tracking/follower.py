@@ -107,10 +107,10 @@ class _Connection:
     def __init__(self, run: Storage, recipe: Recipe, manifest: Manifest, tracking_uri: str) -> None:
         from pipelines.tracking.curves import Curves
         from pipelines.tracking.result import send_dataset
-        from pipelines.tracking.store import RunsOf
+        from pipelines.tracking.store import MlflowRuns
 
         self._run, self._recipe = run, recipe
-        self._runs = RunsOf(tracking_uri, run, recipe)
+        self._runs = MlflowRuns(tracking_uri, run, recipe)
         self._curves = Curves(self._runs, run)
         send_dataset(self._runs, manifest)
         self._told_circumstances = False

@@ -15,7 +15,7 @@ from pipelines.run.dataset import Manifest, open_records
 from pipelines.run.directory import REPORT_JSON, ReplicaFiles, replica_name, replica_number
 from pipelines.run.predictions import EvaluatedEnsemble
 from pipelines.run.storage import Storage
-from pipelines.tracking.store import RunsOf
+from pipelines.tracking.store import MlflowRuns
 
 MODEL = "googlenet-ensemble"
 WEIGHTS_TAG = "weights_digest"
@@ -29,7 +29,7 @@ CODE = Path(__file__).parents[2] / "googlenet"
 MODEL_CODE = Path(__file__).parent / "ensemble_model.py"
 
 
-def log_ensemble(runs: RunsOf, run: Storage, manifest: Manifest) -> str:
+def log_ensemble(runs: MlflowRuns, run: Storage, manifest: Manifest) -> str:
     """Log the ensemble as a generic model and register it, unless that is done; the number of its version."""
     report = run.read_json(REPORT_JSON)
     ensemble = EvaluatedEnsemble.from_dict(report["ensemble"])
@@ -44,7 +44,7 @@ def log_ensemble(runs: RunsOf, run: Storage, manifest: Manifest) -> str:
         return _register(runs, model_id, tags)
 
 
-def _logged(runs: RunsOf, mlflow_run: str, digest: str) -> str | None:
+def _logged(runs: MlflowRuns, mlflow_run: str, digest: str) -> str | None:
     """The whole model of these weights that an MLflow run has; uploads that were broken off do not count."""
     for output in runs.client.get_run(mlflow_run).outputs.model_outputs:
         model = runs.client.get_logged_model(output.model_id)
@@ -53,7 +53,7 @@ def _logged(runs: RunsOf, mlflow_run: str, digest: str) -> str | None:
     return None
 
 
-def _log(runs: RunsOf, run: Storage, manifest: Manifest, ensemble: EvaluatedEnsemble) -> str:
+def _log(runs: MlflowRuns, run: Storage, manifest: Manifest, ensemble: EvaluatedEnsemble) -> str:
     from mlflow import pyfunc
     from mlflow.models import Model
 
@@ -135,7 +135,7 @@ def _errors(report: dict[str, Any]) -> dict[str, str]:
     return {name: str(best[name]) for name in ERRORS}
 
 
-def _register(runs: RunsOf, model_id: str, tags: dict[str, str]) -> str:
+def _register(runs: MlflowRuns, model_id: str, tags: dict[str, str]) -> str:
     from mlflow.exceptions import MlflowException
 
     try:
@@ -148,7 +148,7 @@ def _register(runs: RunsOf, model_id: str, tags: dict[str, str]) -> str:
     return str(made.version)
 
 
-def log_replica(runs: RunsOf, run: Storage, replica: int) -> None:
+def log_replica(runs: MlflowRuns, run: Storage, replica: int) -> None:
     """Log one replica as a PyTorch model of its child run, unless that is done: crops in, probabilities out.
 
     It is kept as a graph of operations (torch.export), which needs no code of this project and no pickle.
@@ -188,7 +188,7 @@ def log_replica(runs: RunsOf, run: Storage, replica: int) -> None:
 
 
 @contextmanager
-def _speaking_to(runs: RunsOf) -> Iterator[None]:
+def _speaking_to(runs: MlflowRuns) -> Iterator[None]:
     """MLflow's functions for models know one store and one experiment for the whole process and what it starts."""
     import mlflow
 

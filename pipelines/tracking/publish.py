@@ -12,7 +12,7 @@ from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.tracking.follower import reason_of
 from pipelines.tracking.models import ERRORS, MODEL, VAL_DIGEST_TAG
-from pipelines.tracking.store import RunsOf
+from pipelines.tracking.store import MlflowRuns
 
 ChampionRule = Literal["better", "always", "never"]
 CHAMPION = "champion"
@@ -54,9 +54,9 @@ def publish(run: Storage, recipe: Recipe, manifest: Manifest, publication: Publi
 
 def _publish(run: Storage, recipe: Recipe, manifest: Manifest, publication: Publication) -> str:
     from pipelines.tracking.models import log_ensemble, log_replica
-    from pipelines.tracking.store import RunsOf
+    from pipelines.tracking.store import MlflowRuns
 
-    runs = RunsOf(publication.tracking_uri, run, recipe)
+    runs = MlflowRuns(publication.tracking_uri, run, recipe)
     if publication.models == "all":
         for name in EvaluatedEnsemble.from_dict(run.read_json(REPORT_JSON)["ensemble"]).replicas:
             log_replica(runs, run, replica_number(name))
@@ -64,7 +64,7 @@ def _publish(run: Storage, recipe: Recipe, manifest: Manifest, publication: Publ
     return choose_champion(runs, number, publication.champion)
 
 
-def choose_champion(runs: RunsOf, number: str, rule: ChampionRule) -> str:
+def choose_champion(runs: MlflowRuns, number: str, rule: ChampionRule) -> str:
     """Give the alias ``champion`` to version ``number`` if ``rule`` says so; what was done, and why."""
     new = runs.client.get_model_version(MODEL, number)
     aliases = runs.client.get_registered_model(MODEL).aliases

@@ -13,7 +13,7 @@ from pipelines.run.directory import COST_JSON, JOBS, REPORT, REPORT_JSON, Replic
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage, short_name
 from pipelines.tracking.notes import child_note, parent_note
-from pipelines.tracking.store import RunsOf
+from pipelines.tracking.store import MlflowRuns
 
 NOTE = "mlflow.note.content"
 FAILURE_TAG = "failure"
@@ -21,7 +21,7 @@ RECIPE_JSON = "recipe.json"
 DIGEST_CHARACTERS = 36
 
 
-def send_dataset(runs: RunsOf, manifest: Manifest) -> None:
+def send_dataset(runs: MlflowRuns, manifest: Manifest) -> None:
     """Log the data set as MLflow's input of the parent run: a training and an evaluation split."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
@@ -45,7 +45,7 @@ def send_dataset(runs: RunsOf, manifest: Manifest) -> None:
     runs.client.log_inputs(runs.parent, inputs)
 
 
-def send_circumstances(runs: RunsOf, run: Storage) -> None:
+def send_circumstances(runs: MlflowRuns, run: Storage) -> None:
     """Log from what and on what the newest start of the job runs, as tags, and the wall times of all starts."""
     jobs = read_jobs(run)
     if not jobs:
@@ -68,7 +68,7 @@ def send_circumstances(runs: RunsOf, run: Storage) -> None:
     _log_latest(runs, {f"stage_seconds/{name}": value for name, value in stage_seconds(jobs).items()})
 
 
-def send_result(runs: RunsOf, run: Storage, recipe: Recipe) -> None:
+def send_result(runs: MlflowRuns, run: Storage, recipe: Recipe) -> None:
     """Log what a finished run came to."""
     report, cost, jobs = run.read_json(REPORT_JSON), run.read_json(COST_JSON), read_jobs(run)
     _log_latest(runs, result_metrics(report, cost))
@@ -84,7 +84,7 @@ def send_result(runs: RunsOf, run: Storage, recipe: Recipe) -> None:
     runs.set_tags(runs.parent, {NOTE: note})
 
 
-def send_child_note(runs: RunsOf, run: Storage, recipe: Recipe, replica: int, failed: bool) -> None:
+def send_child_note(runs: MlflowRuns, run: Storage, recipe: Recipe, replica: int, failed: bool) -> None:
     """Say in a replica's run what it is, and what became of it."""
     files, failure = ReplicaFiles(replica), None
     if failed and run.exists(files.failure):
@@ -109,7 +109,7 @@ def result_metrics(report: dict[str, Any], cost: dict[str, Any]) -> dict[str, fl
     return metrics
 
 
-def _log_latest(runs: RunsOf, metrics: dict[str, float]) -> None:
+def _log_latest(runs: MlflowRuns, metrics: dict[str, float]) -> None:
     """Log those metrics that are not what they should be."""
     from mlflow.entities import Metric
 

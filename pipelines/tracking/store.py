@@ -78,7 +78,7 @@ def checked(tracking_uri: str) -> str:
 
 
 def how_to_open(tracking_uri: str, page: str = "") -> str:
-    """What to type, or where to look, to review a run; ``page`` is its own, see :attr:`RunsOf.page`."""
+    """What to type, or where to look, to review a run; ``page`` is its own, see :attr:`MlflowRuns.page`."""
     if tracking_uri.startswith(("http://", "https://")):
         return f"MLflow: {tracking_uri.rstrip('/')}/{page}"
     return f"MLflow: python pipelines/review.py --tracking-uri {tracking_uri}"
@@ -123,7 +123,7 @@ def _creation_lock(tracking_uri: str) -> AbstractContextManager[Any]:
     return FileLock(f"{database}.lock", timeout=LOCK_SECONDS)
 
 
-class RunsOf:
+class MlflowRuns:
     """The parent run and the replicas' child runs of one run directory, created where they are missing.
 
     Attributes:

@@ -24,7 +24,7 @@ from mlflow.exceptions import MlflowException
 from pipelines.run.storage import Storage
 from pipelines.tracking.models import MODEL
 from pipelines.tracking.publish import choose_champion
-from pipelines.tracking.store import RunsOf, tracking_uri_for
+from pipelines.tracking.store import MlflowRuns, tracking_uri_for
 from tests.servers import free_port, wait_for, with_tools
 
 pytestmark = pytest.mark.timeout(300)
@@ -243,7 +243,7 @@ class Registry:
 
         run = Storage.at(str(folder / "run"))
         claim(run, "recipe", Recipe(replicas=1).to_dict())
-        self.runs = RunsOf(f"sqlite:///{folder}/mlflow.db", run, Recipe(replicas=1))
+        self.runs = MlflowRuns(f"sqlite:///{folder}/mlflow.db", run, Recipe(replicas=1))
         self.runs.client.create_registered_model(MODEL)
         self._source = folder.as_uri()
 
