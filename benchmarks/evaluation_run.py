@@ -15,7 +15,7 @@ from googlenet.network.preprocessing import CAFFE_PREPROCESSING
 from googlenet.network.weights import to_safetensors
 from googlenet.randomness import torch_generator
 from pipelines.data.prepare import prepare_for_evaluation
-from pipelines.data.sources import images_to_name
+from pipelines.data.sources import unlabelled_images
 from pipelines.evaluation.sharded_prediction import (
     IMAGES_PER_SHARD,
     PredictionTask,
@@ -46,7 +46,7 @@ def make_task(
         (photos / f"{number:06d}.jpg").write_bytes(data)
     run = Storage.at(str(folder / "run"))
     classes = tuple(f"class_{label}" for label in range(network.num_classes))
-    manifest = prepare_for_evaluation(run, str(photos), images_to_name(str(photos), classes), "stop")
+    manifest = prepare_for_evaluation(run, str(photos), unlabelled_images(str(photos), classes), "stop")
     weights = ReplicaFiles(0).weights
     run.write(weights, to_safetensors(network, network.state_dict(), CAFFE_PREPROCESSING))
     ensemble = EvaluatedEnsemble((replica_name(0),), ("",), policies, crop_px, classes, manifest.digest, arithmetic)

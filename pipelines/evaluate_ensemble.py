@@ -20,13 +20,13 @@ from typing import Any
 from googlenet.evaluation.crops import CROP_POLICIES, scales_px
 from googlenet.network.weights import StoredNetwork, WeightsError, to_safetensors
 from pipelines.data.prepare import BadImages, prepare_for_evaluation
-from pipelines.data.sources import Images, absolute_data, images_to_evaluate, images_to_name
+from pipelines.data.sources import Images, absolute_data, images_to_evaluate, unlabelled_images
 from pipelines.errors import UserError
 from pipelines.evaluation.evaluate import Settings, evaluate, evaluate_run, replicas_to_evaluate
 from pipelines.evaluation.preflight import PrecisionChoice
 from pipelines.job.command_line import parse, run_command
 from pipelines.job.console import say
-from pipelines.job.ray_session import connected, native_errors_in
+from pipelines.job.ray_session import connected, native_stderr_to_log
 from pipelines.report.answers import write_answers
 from pipelines.report.write import write_report
 from pipelines.run.dataset import read_manifest
@@ -120,7 +120,7 @@ def _find_images(data: str, classes: tuple[str, ...], arguments: Arguments, data
         return images_to_evaluate(data, classes, data_seed)
     if not classes:
         raise UserError("images without labels do not say what the model's outputs are called: use --classes FILE")
-    return images_to_name(data, classes)
+    return unlabelled_images(data, classes)
 
 
 def _own_format(path: str, stored: StoredNetwork) -> bytes:
@@ -186,7 +186,7 @@ def _main() -> None:
     _check(arguments)
     run = Storage.at(arguments.run_dir)
     recipe = None if arguments.weights else read_recipe(run)
-    with only_job_on(run), native_errors_in(run), connected():
+    with only_job_on(run), native_stderr_to_log(run), connected():
         if recipe is None:
             say(evaluate_weights(arguments))
         elif arguments.data:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pipelines.data.prepare import BadImages, find_images, prepare
 from pipelines.data.sources import absolute_data
 from pipelines.job.command_line import parse, run_command
-from pipelines.job.ray_session import connected, native_errors_in
+from pipelines.job.ray_session import connected, native_stderr_to_log
 from pipelines.run.lock import only_job_on
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
@@ -50,7 +50,7 @@ def _main() -> None:
     )
     run = Storage.at(arguments.run_dir)
     images = find_images(run, recipe)
-    with only_job_on(run), native_errors_in(run), connected():
+    with only_job_on(run), native_stderr_to_log(run), connected():
         manifest = prepare(run, recipe, arguments.bad_images, images)
     print(manifest.summary())
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pipelines.job.command_line import parse, run_command
 from pipelines.job.console import say
 from pipelines.run.storage import Storage
-from pipelines.tracking.publish import ChampionRule, ModelsToLog, Publication
+from pipelines.tracking.publish import ChampionRule, ModelsToLog, PublishSettings
 from pipelines.tracking.replay import replay
 from pipelines.tracking.store import how_to_open, tracking_uri_for
 
@@ -30,10 +30,10 @@ class Arguments:
 def _main() -> None:
     arguments = parse(Arguments)
     run = Storage.at(arguments.run_dir)
-    publication = Publication(tracking_uri_for(run, arguments.tracking_uri), arguments.models, arguments.champion)
-    page = replay(run, publication)
-    say(f"{run} is in MLflow at {publication.tracking_uri}")
-    say(how_to_open(publication.tracking_uri, page))
+    publishing = PublishSettings(tracking_uri_for(run, arguments.tracking_uri), arguments.models, arguments.champion)
+    page = replay(run, publishing)
+    say(f"{run} is in MLflow at {publishing.tracking_uri}")
+    say(how_to_open(publishing.tracking_uri, page))
 
 
 if __name__ == "__main__":

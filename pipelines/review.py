@@ -17,7 +17,7 @@ from pipelines.run.directory import RUN
 from pipelines.run.lock import RunInUseError
 from pipelines.run.storage import Storage
 from pipelines.run.storage_failures import STORE_FAILURES
-from pipelines.tracking.publish import Publication
+from pipelines.tracking.publish import PublishSettings
 from pipelines.tracking.replay import replay
 from pipelines.tracking.store import SQLITE, checked, directories_at_work, page_of_experiment, tracking_uri_for
 
@@ -60,7 +60,7 @@ def bring_up_to_date(tracking_uri: str) -> None:
         run = Storage.at(root).impatient()
         try:
             if run.exists(RUN):
-                replay(run, Publication(tracking_uri, models="none"))
+                replay(run, PublishSettings(tracking_uri, models="none"))
         except RunInUseError:
             say(f"{run} is at work")
         except (UserError, *STORE_FAILURES) as error:

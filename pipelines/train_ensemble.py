@@ -22,7 +22,7 @@ from pipelines.evaluation.sharded_prediction import Predictors
 from pipelines.job.command_line import parse, run_command
 from pipelines.job.console import duration, say
 from pipelines.job.log import JobLog
-from pipelines.job.ray_session import connected, native_errors_in
+from pipelines.job.ray_session import connected, native_stderr_to_log
 from pipelines.job.system_log import system_log
 from pipelines.report.write import write_report
 from pipelines.run.dataset import Manifest, read_manifest
@@ -34,7 +34,7 @@ from pipelines.run.storage import Storage
 from pipelines.tracking.fetch import PREFIX as RUN_IN_MLFLOW
 from pipelines.tracking.fetch import differences_from, fetch_recipe
 from pipelines.tracking.follower import Tracker
-from pipelines.tracking.publish import ChampionRule, ModelsToLog, Publication, publish
+from pipelines.tracking.publish import ChampionRule, ModelsToLog, PublishSettings, publish
 from pipelines.tracking.store import how_to_open, tracking_uri_for, tracking_uri_of_runs
 from pipelines.training.network import check_initial_weights, keep_initial_weights
 from pipelines.training.plan import Counts, placement_line, plan_lines
@@ -107,7 +107,7 @@ def run_job(arguments: Arguments) -> int:
         arguments.shard_cache_gb,
     )
     resources.check(recipe)
-    publication = Publication(tracking_uri_for(run, arguments.tracking_uri), arguments.models, arguments.champion)
+    publishing = PublishSettings(tracking_uri_for(run, arguments.tracking_uri), arguments.models, arguments.champion)
     if arguments.dry_run:
         if run.exists(RUN):
             claim(run, "recipe", recipe.to_dict())  # refused as it would be without --dry-run
@@ -118,8 +118,8 @@ def run_job(arguments: Arguments) -> int:
         return 0
     with only_job_on(run):
         claim(run, "recipe", recipe.to_dict())
-        with native_errors_in(run), connected():
-            return _carry_out(arguments, run, recipe, resources, images, publication)
+        with native_stderr_to_log(run), connected():
+            return _carry_out(arguments, run, recipe, resources, images, publishing)
 
 
 def _carry_out(
@@ -128,7 +128,7 @@ def _carry_out(
     recipe: Recipe,
     resources: Resources,
     images: Images | None,
-    publication: Publication,
+    publishing: PublishSettings,
 ) -> int:
     """The stages one after the other; the exit code. Needs a connection to a Ray cluster."""
     started = time.monotonic()
@@ -143,7 +143,7 @@ def _carry_out(
                 say(f"initial weights: {remark}")
         if arguments.recipe.startswith(RUN_IN_MLFLOW):
             _tell_differences(arguments, manifest)
-        with Tracker(run, recipe, manifest, publication.tracking_uri) as tracker:
+        with Tracker(run, recipe, manifest, publishing.tracking_uri) as tracker:
             with log.stage("train"):
                 failures = _train(run, recipe, resources, manifest, tracker)
             enough = recipe.replicas - len(failures) >= _needed_replicas(arguments, recipe)
@@ -154,16 +154,14 @@ def _carry_out(
                     say(write_report(run, ensemble))
             tracker.finish(succeeded=enough)
         if not tracker.in_step:
-            say(
-                f"warning: MLflow at {publication.tracking_uri} has not got everything; the same command sends the rest"
-            )
+            say(f"warning: MLflow at {publishing.tracking_uri} has not got everything; the same command sends the rest")
         elif enough:
-            say(publish(run, recipe, manifest, publication))
+            say(publish(run, recipe, manifest, publishing))
         _tell_failures(failures, recipe)
         if not enough:
             return INCOMPLETE_EXIT_CODE
         say(f"report: {run.below(REPORT_PAGE)} ({duration(time.monotonic() - started)})")
-        say(how_to_open(publication.tracking_uri, tracker.page))
+        say(how_to_open(publishing.tracking_uri, tracker.page))
     return 0
 
 

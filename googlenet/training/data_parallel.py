@@ -38,14 +38,14 @@ class Share:
         """This worker's part of the masks of a whole batch."""
         return DropoutMasks(*(None if mask is None else self.of(mask) for mask in masks))
 
-    def total(self, values: Tensor) -> Tensor:
+    def all_reduce_sum(self, values: Tensor) -> Tensor:
         """The sum of ``values`` over the workers, on each of them."""
         if self.workers > 1:
             values = values.clone()
             dist.all_reduce(values)
         return values
 
-    def decided(self, value: int) -> int:
+    def broadcast(self, value: int) -> int:
         """The first worker's ``value``, on all of them."""
         if self.workers == 1:
             return value

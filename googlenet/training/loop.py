@@ -132,7 +132,7 @@ def train_step(state: TrainState, batch: Batch, settings: LoopSettings) -> StepR
     state.optimizer.step()
     state.step += 1
     state.average.update(state.model, state.step)
-    values = settings.share.total(torch.stack([loss.detach() for loss in losses.values()])).tolist()
+    values = settings.share.all_reduce_sum(torch.stack([loss.detach() for loss in losses.values()])).tolist()
     return StepResult(state.step, batch.num_images, dict(zip(losses, values, strict=True)), rate, norm.item())
 
 

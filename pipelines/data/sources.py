@@ -58,7 +58,7 @@ def images_to_evaluate(data: str, classes: tuple[str, ...], data_seed: int = 0) 
     return Images(reader, list_for_evaluation(data, found, classes))
 
 
-def images_to_name(data: str, classes: tuple[str, ...]) -> Images:
+def unlabelled_images(data: str, classes: tuple[str, ...]) -> Images:
     """All images below a folder, without labels.
 
     Raises:

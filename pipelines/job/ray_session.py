@@ -57,7 +57,7 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
 
 
 @contextmanager
-def native_errors_in(run: Storage) -> Iterator[None]:
+def native_stderr_to_log(run: Storage) -> Iterator[None]:
     """Send what C and C++ libraries write on standard error to a file in the run directory's ``logs``.
 
     For a run in an object store it is a folder of the user's own among the temporary ones.

@@ -22,7 +22,7 @@ ModelsToLog = Literal["all", "ensemble", "none"]
 
 
 @dataclass(frozen=True)
-class Publication:
+class PublishSettings:
     """Where to, what, and which version shall be the champion."""
 
     tracking_uri: str
@@ -30,38 +30,38 @@ class Publication:
     champion: ChampionRule = "better"
 
 
-def publish(run: Storage, recipe: Recipe, manifest: Manifest, publication: Publication) -> str:
+def publish(run: Storage, recipe: Recipe, manifest: Manifest, publishing: PublishSettings) -> str:
     """Log the models of a finished run; what came of it, in one line. No failure of MLflow goes further than that."""
-    if publication.models == "none":
+    if publishing.models == "none":
         return "model: not logged"
     done: Future[str] = Future()
 
     def work() -> None:
         try:
-            done.set_result(_publish(run, recipe, manifest, publication))
+            done.set_result(_publish(run, recipe, manifest, publishing))
         except Exception as error:  # noqa: BLE001  # the result is in the run directory all the same
             done.set_exception(error)
 
     # A daemon thread, which no executor starts: a server that answers slowly must not hold a cluster for hours.
     threading.Thread(target=work, name="models", daemon=True).start()
     if not wait([done], PUBLISH_SECONDS).done:
-        return f"warning: MLflow at {publication.tracking_uri} takes too long; replay_to_mlflow.py logs the models"
+        return f"warning: MLflow at {publishing.tracking_uri} takes too long; replay_to_mlflow.py logs the models"
     try:
         return f"model: {done.result()}"
     except Exception as error:  # noqa: BLE001
-        return f"warning: models not logged in MLflow at {publication.tracking_uri}: {reason_of(error)}"
+        return f"warning: models not logged in MLflow at {publishing.tracking_uri}: {reason_of(error)}"
 
 
-def _publish(run: Storage, recipe: Recipe, manifest: Manifest, publication: Publication) -> str:
+def _publish(run: Storage, recipe: Recipe, manifest: Manifest, publishing: PublishSettings) -> str:
     from pipelines.tracking.models import log_ensemble, log_replica
     from pipelines.tracking.store import MlflowRuns
 
-    runs = MlflowRuns(publication.tracking_uri, run, recipe)
-    if publication.models == "all":
+    runs = MlflowRuns(publishing.tracking_uri, run, recipe)
+    if publishing.models == "all":
         for name in EvaluatedEnsemble.from_dict(run.read_json(REPORT_JSON)["ensemble"]).replicas:
             log_replica(runs, run, replica_number(name))
     number = log_ensemble(runs, run, manifest)
-    return choose_champion(runs, number, publication.champion)
+    return choose_champion(runs, number, publishing.champion)
 
 
 def choose_champion(runs: MlflowRuns, number: str, rule: ChampionRule) -> str:

@@ -9,10 +9,10 @@ from pipelines.run.lock import only_job_on
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.tracking.follower import reason_of, send_once
-from pipelines.tracking.publish import Publication, publish
+from pipelines.tracking.publish import PublishSettings, publish
 
 
-def replay(run: Storage, publication: Publication) -> str:
+def replay(run: Storage, publishing: PublishSettings) -> str:
     """Send all that ``run`` holds; where MLflow shows it, below its address.
 
     Raises:
@@ -26,11 +26,11 @@ def replay(run: Storage, publication: Publication) -> str:
         phases = phases_of(run, recipe)
         final = outcome_of(run, phases)
         try:
-            page = send_once(run, recipe, manifest, publication.tracking_uri, phases, final)
+            page = send_once(run, recipe, manifest, publishing.tracking_uri, phases, final)
         except Exception as error:
-            raise UserError(f"MLflow at {publication.tracking_uri}: {reason_of(error)}") from error
+            raise UserError(f"MLflow at {publishing.tracking_uri}: {reason_of(error)}") from error
         if final == "FINISHED":
-            say(publish(run, recipe, manifest, publication))
+            say(publish(run, recipe, manifest, publishing))
     return page
 
 

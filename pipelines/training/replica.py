@@ -127,7 +127,7 @@ def validation_errors(state: TrainState, records: Records, crop_px: int, setting
     }
     wrong, seen = count_errors(state.model, list(candidates.values()), batches, settings.preprocessing)
     counts = torch.tensor([*wrong, seen], device=next(state.model.parameters()).device)
-    *wrong, seen = settings.share.total(counts).tolist()
+    *wrong, seen = settings.share.all_reduce_sum(counts).tolist()
     return {name: 100 * count / seen for name, count in zip(candidates, wrong, strict=True)}
 
 
@@ -199,7 +199,7 @@ def _restore(
 
     # The first worker decides where all go on: others may see an older listing of the folder.
     checkpoint = checkpoints.newest(on_passed_over) if task.leads else None
-    step = task.share.decided(checkpoint.step if checkpoint else NO_CHECKPOINT)
+    step = task.share.broadcast(checkpoint.step if checkpoint else NO_CHECKPOINT)
     if step == NO_CHECKPOINT:
         return [], None
     checkpoint = checkpoint or checkpoints.at(step)

@@ -21,7 +21,7 @@ from pipelines.review import bring_up_to_date, newest_run
 from pipelines.run.directory import claim
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
-from pipelines.tracking.publish import Publication
+from pipelines.tracking.publish import PublishSettings
 from pipelines.tracking.replay import replay
 from pipelines.tracking.store import connect, tracking_uri_for
 from tests.pipelines.made_runs import ENSEMBLE, made_run, predict
@@ -56,7 +56,7 @@ def test_a_new_store_gets_all_that_the_first_one_has_and_a_second_time_nothing(
     expected = curves(tracking_uri_for(run), first)
     assert any(name.startswith("replica_0/step/") for name in expected)
     for _ in range(2):
-        replay(run, Publication(uri, models="ensemble"))
+        replay(run, PublishSettings(uri, models="ensemble"))
         copy = runs_of(uri, finished_run)
         assert curves(uri, copy) == expected
         assert {role: found.info.status for role, found in copy.items()} == dict.fromkeys(first, "FINISHED")
@@ -129,7 +129,7 @@ def test_what_mlflow_is_told_is_how_the_newest_job_ended(
     if with_report:
         predict(run, list(range(6)))
         write_report(run, ENSEMBLE)
-    replay(run, Publication(uri, models="none"))
+    replay(run, PublishSettings(uri, models="none"))
     found = runs_of(uri, tmp_path / "run")
     assert {role: run.info.status for role, run in found.items()} == {
         "ensemble": status,
@@ -163,10 +163,10 @@ def test_the_newest_run_is_the_one_that_was_worked_on_last(tmp_path: Path) -> No
 
 def test_nothing_to_send_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no run"):
-        replay(Storage.at(str(tmp_path)), Publication("sqlite:///x.db"))
+        replay(Storage.at(str(tmp_path)), PublishSettings("sqlite:///x.db"))
     claim(Storage.at(str(tmp_path / "run")), "recipe", Recipe().to_dict())
     with pytest.raises(UserError, match="nothing has been prepared"):
-        replay(Storage.at(str(tmp_path / "run")), Publication("sqlite:///x.db"))
+        replay(Storage.at(str(tmp_path / "run")), PublishSettings("sqlite:///x.db"))
 
 
 def test_a_damaged_line_is_told_with_its_file(tmp_path: Path) -> None:
@@ -176,4 +176,4 @@ def test_a_damaged_line_is_told_with_its_file(tmp_path: Path) -> None:
     made_run(tmp_path / "run")
     run.write("replicas/0/metrics.jsonl", b'{"epoch": 1')
     with pytest.raises(UserError, match=r"replicas/0/metrics.jsonl is damaged"):
-        replay(run, Publication(f"sqlite:///{tmp_path}/mlflow.db"))
+        replay(run, PublishSettings(f"sqlite:///{tmp_path}/mlflow.db"))
