@@ -18,7 +18,8 @@ from pathlib import Path
 
 import tyro
 
-ROOT = Path(__file__).parents[1]
+from tests.project import ROOT
+
 COPIED = ("benchmarks", "cluster", "experiments", "googlenet", "pipelines", "pyproject.toml", "tests")
 
 
@@ -36,22 +37,22 @@ class Mutant:
 def mutants() -> list[Mutant]:
     """Of crops, averaging, metrics, sampling, training, resume, the ledger and the files."""
     crops, views = (
-        ("googlenet/evaluation/crops.py", "googlenet/test_crops.py"),
-        ("googlenet/evaluation/views.py", "googlenet/test_crops.py"),
+        ("googlenet/evaluation/crops.py", "googlenet/evaluation/test_crops.py"),
+        ("googlenet/evaluation/views.py", "googlenet/evaluation/test_crops.py"),
     )
-    scaling = ("googlenet/images/scaled_image.py", "googlenet/test_crops.py")
-    predictor = ("googlenet/evaluation/predictor.py", "googlenet/test_predictor.py")
-    metrics = ("googlenet/evaluation/metrics.py", "googlenet/test_metrics.py")
-    sampling = ("googlenet/training/augment.py", "googlenet/test_augment.py")
-    batches = ("googlenet/training/batches.py", "googlenet/test_training_batches.py")
+    scaling = ("googlenet/images/scaled_image.py", "googlenet/evaluation/test_crops.py")
+    predictor = ("googlenet/evaluation/predictor.py", "googlenet/evaluation/test_predictor.py")
+    metrics = ("googlenet/evaluation/metrics.py", "googlenet/evaluation/test_metrics.py")
+    sampling = ("googlenet/training/augment.py", "googlenet/training/test_augment.py")
+    batches = ("googlenet/training/batches.py", "googlenet/training/test_batches.py")
     loop, optim = (
-        ("googlenet/training/loop.py", "googlenet/test_loop.py"),
-        ("googlenet/training/optim.py", "googlenet/test_loop.py"),
+        ("googlenet/training/loop.py", "googlenet/training/test_loop.py"),
+        ("googlenet/training/optim.py", "googlenet/training/test_loop.py"),
     )
-    resume = ("pipelines/training/replica.py", "pipelines/test_replica_training.py")
-    checkpoints = ("pipelines/training/checkpoints.py", "pipelines/test_checkpoints.py")
-    ledger = ("pipelines/evaluation/sharded_prediction.py", "pipelines/test_evaluation.py")
-    tally = ("pipelines/report/tally.py", "pipelines/test_report.py")
+    resume = ("pipelines/training/replica.py", "pipelines/training/test_replica.py")
+    checkpoints = ("pipelines/training/checkpoints.py", "pipelines/training/test_checkpoints.py")
+    ledger = ("pipelines/evaluation/sharded_prediction.py", "pipelines/evaluation/test_sharded_prediction.py")
+    tally = ("pipelines/report/tally.py", "pipelines/report/test_report.py")
     found = [
         ("crops: the scales are the paper's four", crops, "9 * seventh", "10 * seventh"),
         ("crops: the middle square is in the middle", crops, "slack // 2", "slack // 3"),
@@ -92,13 +93,13 @@ def mutants() -> list[Mutant]:
         ("sampling: an epoch has samples of its own", batches, '"sampling", self.epoch, index', '"sampling", 0, index'),
         (
             "sampling: an epoch has an order of its own",
-            ("googlenet/training/epoch_order.py", "googlenet/test_epoch_order.py"),
+            ("googlenet/training/epoch_order.py", "googlenet/training/test_epoch_order.py"),
             '"order", epoch)',
             '"order", 0)',
         ),
         (
             "sampling: shares of a batch are disjoint",
-            ("googlenet/training/data_parallel.py", "googlenet/test_data_parallel.py"),
+            ("googlenet/training/data_parallel.py", "googlenet/training/test_data_parallel.py"),
             "items[self.rank :: self.workers]",
             "items[:: self.workers]",
         ),
@@ -108,7 +109,7 @@ def mutants() -> list[Mutant]:
         ("training: each step drops others", loop, '"dropout", state.step', '"dropout", 0'),
         (
             "training: workers' gradients are those of one",
-            ("googlenet/training/loop.py", "googlenet/test_data_parallel.py"),
+            ("googlenet/training/loop.py", "googlenet/training/test_data_parallel.py"),
             "settings.share.workers * total_loss",
             "1 * total_loss",
         ),
@@ -151,7 +152,7 @@ def mutants() -> list[Mutant]:
         ("ledger: all views of all replicas were seen", tally, "views !=", "views >"),
         (
             "files: a file appears whole",
-            ("pipelines/run/storage.py", "pipelines/test_storage.py"),
+            ("pipelines/run/storage.py", "pipelines/run/test_storage.py"),
             'f"{target}{PARTIAL}{uuid.uuid4().hex[:8]}"',
             "target",
         ),

@@ -18,8 +18,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.project import ROOT
+
 BIN = Path(sys.executable).parent
-CLUSTER = Path(__file__).parents[1] / "cluster"
+CLUSTER = ROOT / "cluster"
 HEAD_PORTS = ("port", "dashboard-port", "dashboard-agent-listen-port", "ray-client-server-port")
 
 

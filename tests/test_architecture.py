@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.project import ROOT
+
 SCIENCE = sorted((ROOT / "googlenet").rglob("*.py"))
 MODULES = SCIENCE + sorted((ROOT / "pipelines").rglob("*.py"))
 WINGS = sorted(path.parent for top in ("googlenet", "pipelines") for path in ROOT.glob(f"{top}/*/__init__.py"))

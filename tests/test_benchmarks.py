@@ -4,13 +4,12 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
 from benchmarks.measure import Contender, Round, print_rates, race
+from tests.project import ROOT
 
-ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.timeout(200)
 
 

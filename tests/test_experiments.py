@@ -17,8 +17,8 @@ from experiments.view_order import errors_along, greedy_order, held_out_errors
 from experiments.view_probabilities import view_probabilities
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
+from tests.project import ROOT
 
-ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.timeout(300)
 
 

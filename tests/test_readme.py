@@ -11,11 +11,11 @@ import pytest
 from mlflow import MlflowClient
 
 from pipelines.run.named_recipes import load_recipe
-from tests.googlenet.test_foreign_weights import caffe_arrays, npz
-from tests.pipelines.test_image_archives import write_imagenet
+from tests.googlenet.network.test_weight_files import caffe_arrays, npz
+from tests.pipelines.data.test_image_archives import write_imagenet
+from tests.project import ROOT
 from tests.servers import free_port, wait_for
 
-ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 pytestmark = pytest.mark.timeout(300)
 
@@ -146,7 +146,7 @@ def checks(places: dict[str, str], ray_cluster: str, finished_run: Path) -> dict
             command.replace("ensemble.onnx", f"{places['runs/']}ensemble.onnx")
         ),
         "pip install -c constraints.txt -e '.[onnx]'": lambda _command: None,  # so does `make setup`
-        # tests/pipelines/test_models.py, with a real request
+        # tests/pipelines/tracking/test_models.py, with a real request
         "export MLFLOW_TRACKING_URI": lambda _command: None,
         "mlflow models serve": lambda _command: None,
         "curl": lambda _command: None,

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from tests.project import ROOT
 
 
 def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:

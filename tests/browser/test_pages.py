@@ -14,11 +14,11 @@ from mlflow import MlflowClient
 
 from pipelines.run.storage import Storage
 from pipelines.tracking.store import tracking_uri_for
+from tests.project import ROOT
 from tests.servers import free_port, wait_for
 
 selenium = pytest.importorskip("selenium.webdriver")
 CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
-ROOT = Path(__file__).parents[2]
 SCREENSHOTS = os.environ.get("GOOGLENET_SCREENSHOTS", "")
 pytestmark = [
     pytest.mark.timeout(300),

@@ -13,7 +13,8 @@ import yaml
 from jsonschema import ValidationError
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-ROOT = Path(__file__).parents[2]
+from tests.project import ROOT
+
 FILES = ("aws.yaml", "gcp.yaml", "azure.yaml", "on_prem.yaml")
 CLOUDS = FILES[:3]
 # What these files use of Compute Engine's instances (API v1), by their place.

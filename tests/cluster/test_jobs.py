@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.project import ROOT
 from tests.servers import BIN, HEAD_PORTS, Head, free_port, head, with_tools
 
-ROOT = Path(__file__).parents[2]
 TOKEN = "a-token-of-at-least-some-length-0123456789"  # noqa: S105
 SHORT = "--recipe demo --replicas 2 --epochs 2 --policies 1 --crop-px 35 --width 0.125 --dead-head-epochs 0"
 pytestmark = pytest.mark.timeout(300)

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[2]
+from tests.project import ROOT
+
 SCHEMA = json.loads((Path(__file__).parent / "rayjob_schema.json").read_text())
 TYPES = {"string": (str,), "integer": (int,), "number": (int, float), "boolean": (bool,), "int-or-string": (int, str)}
 

@@ -11,9 +11,10 @@ import mlflow
 import psutil
 import pytest
 
+from tests.project import ROOT
 from tests.servers import free_port, wait_for, with_tools
 
-CLUSTER = Path(__file__).parents[2] / "cluster"
+CLUSTER = ROOT / "cluster"
 
 
 def test_a_node_is_set_up_once_and_again_when_the_pins_change(tmp_path: Path) -> None:

@@ -27,9 +27,9 @@ import yaml
 from pipelines.run.predictions import read_cost
 from pipelines.run.storage import Storage
 from tests.multihost.hosts import OUTSIDE, Host, hosts, missing
+from tests.project import ROOT
 from tests.servers import BIN, free_port, s3_server, with_tools
 
-ROOT = Path(__file__).parents[2]
 ASKED_FOR = os.environ.get("GOOGLENET_MULTIHOST") == "1"
 WHY_NOT = missing() if ASKED_FOR else "takes a quarter of an hour: make multihost"
 pytestmark = [pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT), pytest.mark.timeout(2400)]

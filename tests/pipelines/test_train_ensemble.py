@@ -27,9 +27,8 @@ from googlenet.network.weight_files import load_weights
 from pipelines.errors import UserError
 from pipelines.run.recipe import Recipe
 from pipelines.train_ensemble import Arguments, run_job
+from tests.project import ROOT
 from tests.servers import ray_processes
-
-ROOT = Path(__file__).parents[2]
 
 
 def arguments(run: Path, recipe: Recipe, **options: object) -> Arguments:

@@ -16,6 +16,7 @@ from pipelines.errors import UserError
 from pipelines.job.interruption import interrupt_on_sigterm
 from pipelines.run.lock import LOCK, only_job_on
 from pipelines.run.storage import Storage
+from tests.project import ROOT
 
 HOLD = """
 import sys, time
@@ -29,9 +30,7 @@ with only_job_on(Storage.at(sys.argv[1])):
 
 def test_a_second_job_is_refused_by_name_until_the_first_is_dead(tmp_path: Path) -> None:
     run = Storage.at(str(tmp_path / "run"))
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLD, run.root], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
-    )
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, run.root], stdout=subprocess.PIPE, text=True, cwd=ROOT)
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"

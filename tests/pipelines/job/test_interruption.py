@@ -14,8 +14,8 @@ import pytest
 
 from pipelines.run.recipe import Recipe
 from pipelines.train_ensemble import Arguments, run_job
+from tests.project import ROOT
 
-ROOT = Path(__file__).parents[2]
 LONGEST_SECONDS = 15
 
 

@@ -24,9 +24,9 @@ from pipelines.run.storage import Storage
 from pipelines.tracking.publish import PublishSettings
 from pipelines.tracking.replay import replay
 from pipelines.tracking.store import connect, tracking_uri_for
-from tests.pipelines.made_runs import ENSEMBLE, made_run, predict
+from tests.pipelines.report.made_runs import ENSEMBLE, made_run, predict
+from tests.project import ROOT
 
-ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.timeout(300)
 
 

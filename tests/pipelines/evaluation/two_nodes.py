@@ -1,6 +1,6 @@
 """Evaluates a run on a cluster of two nodes, one of which dies on the way. Run by test_evaluation.py.
 
-python -m tests.pipelines.two_nodes RUN
+python -m tests.pipelines.evaluation.two_nodes RUN
 """
 
 import os

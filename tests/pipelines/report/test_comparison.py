@@ -18,9 +18,8 @@ from pipelines.report.write import write_report
 from pipelines.run.directory import claim
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
-from tests.pipelines.made_runs import ENSEMBLE, LABELS, answers, made_run, predict_as
-
-ROOT = Path(__file__).parents[2]
+from tests.pipelines.report.made_runs import ENSEMBLE, LABELS, answers, made_run, predict_as
+from tests.project import ROOT
 
 
 def finished(folder: Path, recipe: Recipe, *choices: list[int]) -> Storage:

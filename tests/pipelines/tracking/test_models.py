@@ -25,10 +25,10 @@ from pipelines.run.storage import Storage
 from pipelines.tracking.models import MODEL
 from pipelines.tracking.publish import choose_champion
 from pipelines.tracking.store import MlflowRuns, tracking_uri_for
+from tests.project import ROOT
 from tests.servers import free_port, wait_for, with_tools
 
 pytestmark = pytest.mark.timeout(300)
-ROOT = Path(__file__).parents[2]
 CHAMPION = f"models:/{MODEL}@champion"
 README = (ROOT / "README.md").read_text()
 SERVE = f"models serve -m {CHAMPION} --env-manager local"

@@ -12,7 +12,7 @@ from googlenet.training.augment import Sampling, draw_sample
 from googlenet.training.batches import Batch, TrainingSamples, training_batches
 from googlenet.training.data_parallel import Share
 from googlenet.training.epoch_order import EpochOrder
-from tests.googlenet.test_records import jpeg, open_all, write_shards
+from tests.googlenet.images.test_records import jpeg, open_all, write_shards
 
 SEED, EPOCH, IMAGES, BATCH = 3, 2, 104, 16
 

@@ -16,7 +16,7 @@ from pipelines.errors import UserError
 from pipelines.report.write import write_report
 from pipelines.run.predictions import Cost, file_name, write_predictions
 from pipelines.run.storage import Storage
-from tests.pipelines.made_runs import CLASSES, ENSEMBLE, IDS, LABELS, answers, made_run, predict, rows_of
+from tests.pipelines.report.made_runs import CLASSES, ENSEMBLE, IDS, LABELS, answers, made_run, predict, rows_of
 
 
 @pytest.fixture

@@ -18,8 +18,9 @@ from googlenet.network.preprocessing import CAFFE_PREPROCESSING
 from googlenet.network.weight_files import read_weights
 from googlenet.network.weights import WeightsError, start_from, to_safetensors
 from googlenet.randomness import torch_generator
+from tests.project import ROOT
 
-BVLC = Path(__file__).parents[3] / "shared/weights/bvlc_googlenet.npz"
+BVLC = ROOT.parent / "shared/weights/bvlc_googlenet.npz"
 MODULES = ("3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b")
 
 
@@ -96,7 +97,7 @@ def caffe_forward(arrays: dict[str, np.ndarray], images: Tensor) -> Tensor:
 
 def caffe_arrays(classes: int = 11, seed: int = 0) -> dict[str, np.ndarray]:
     """Random weights of the right scale under Caffe's names, from the table in this file's own words."""
-    from tests.googlenet.test_model import TABLE_1
+    from tests.googlenet.network.test_model import TABLE_1
 
     generator = np.random.default_rng(seed)
     arrays: dict[str, np.ndarray] = {}

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.run.recipe import Recipe, recipe_from_dict
-
-ROOT = Path(__file__).parents[2]
+from tests.project import ROOT
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:

@@ -1,6 +1,6 @@
 """Trains a run on a cluster whose nodes come and go. Run by test_replica_scheduler.py.
 
-python -m tests.pipelines.changing_cluster RUN
+python -m tests.pipelines.training.changing_cluster RUN
 
 Nodes have one "accelerator" each, which stands for a GPU: each replica reserves one. A node joins when training has
 begun, and the first one dies when a replica on each is being trained.

@@ -20,8 +20,7 @@ from pipelines.training.replica import train_replica
 from pipelines.training.resources import Resources
 from pipelines.training.scheduler import Tries, _Schedule, train_replicas
 from pipelines.training.task import ReplicaTask
-
-ROOT = Path(__file__).parents[2]
+from tests.project import ROOT
 
 
 def prepared(finished_run: Path, run: Path) -> Path:
@@ -61,7 +60,7 @@ def test_the_window_follows_the_cluster_and_a_node_that_dies_costs_nothing(finis
     environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
     environment.pop("RAY_ADDRESS", None)
     done = subprocess.run(
-        [sys.executable, "-m", "tests.pipelines.changing_cluster", str(run)],
+        [sys.executable, "-m", "tests.pipelines.training.changing_cluster", str(run)],
         cwd=ROOT,
         env=environment,
         capture_output=True,

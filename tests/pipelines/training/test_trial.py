@@ -20,8 +20,8 @@ from pipelines.training import trial as trial_module
 from pipelines.training.plan import Counts
 from pipelines.training.resources import Resources
 from pipelines.training.trial import Trial, candidates, training_arithmetic, training_line
+from tests.project import ROOT
 
-ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.timeout(200)
 
 

@@ -27,6 +27,7 @@ from pipelines.run.dataset import read_manifest
 from pipelines.run.predictions import EvaluatedEnsemble, read_ensemble
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
+from tests.project import ROOT
 from tests.servers import ray_processes
 
 pytestmark = pytest.mark.timeout(300)
@@ -90,8 +91,8 @@ def test_a_node_that_dies_costs_its_shards_and_nothing_else(evaluated: Path, pho
     environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
     environment.pop("RAY_ADDRESS", None)
     ended = subprocess.run(
-        [sys.executable, "-m", "tests.pipelines.two_nodes", str(evaluated)],
-        cwd=Path(__file__).parents[2],
+        [sys.executable, "-m", "tests.pipelines.evaluation.two_nodes", str(evaluated)],
+        cwd=ROOT,
         env=environment,
         capture_output=True,
         text=True,

@@ -24,9 +24,9 @@ from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.train_ensemble import Arguments, run_job
 from pipelines.training.shard_cache import folder
+from tests.project import ROOT
 from tests.servers import Door, s3_server, with_tools
 
-ROOT = Path(__file__).parents[2]
 BUCKET = "runs"
 pytestmark = pytest.mark.timeout(300)
 

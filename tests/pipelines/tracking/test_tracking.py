@@ -26,7 +26,7 @@ from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.tracking.follower import Tracker
 from pipelines.tracking.store import tracking_uri_for
-from tests.pipelines.made_runs import ENSEMBLE, made_run, predict
+from tests.pipelines.report.made_runs import ENSEMBLE, made_run, predict
 from tests.servers import free_port, mlflow_with_password, wait_for
 
 pytestmark = pytest.mark.timeout(120)

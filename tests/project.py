@@ -1,0 +1,5 @@
+"""Where the project is that the tests test."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
