@@ -1,11 +1,12 @@
-# make setup | demo | test | coverage | multihost | lint | ui | clean. Each makes .venv first when it is missing or older than the pins.
+# make setup | demo | quick | test | mutants | coverage | multihost | lint | ui | clean. Each makes .venv first when it is missing or older than the pins.
 PYTHON ?= python3
 RUN_DIR ?= runs/demo
 PORT ?= 5000
 ARGS ?=
 BIN := .venv/bin
+PYTEST = $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
-.PHONY: setup demo test coverage multihost lint ui clean
+.PHONY: setup demo quick test mutants coverage multihost lint ui clean
 
 setup: .venv/stamp
 
@@ -13,16 +14,25 @@ setup: .venv/stamp
 demo: .venv/stamp
 	$(BIN)/python pipelines/train_ensemble.py --recipe demo --run-dir $(RUN_DIR) $(ARGS)
 
-test: lint
-	$(BIN)/python -m pytest $(ARGS)
+# Lint, types, and the tests that start no process: no cluster, server or browser.
+quick: lint
+	$(PYTEST) -q -m "not processes" $(ARGS)
 
-# Which lines no test reaches; those that run in Ray's workers and in other processes are counted.
+# Everything. Tests on the shared cluster run in one process, those without it beside them in another.
+test: lint
+	$(PYTEST) $(ARGS)
+
+# The arithmetic broken on purpose in one place after another: do the tests notice? ARGS=--cluster tries all.
+mutants: .venv/stamp
+	$(BIN)/python -m tests.mutants $(ARGS)
+
+# Lists the lines that no test reaches. Lines that run in Ray's workers and in other processes count as reached.
 coverage: .venv/stamp
 	$(BIN)/python -m coverage erase
 	$(BIN)/python -m coverage run -m pytest $(ARGS); status=$$?; \
 	$(BIN)/python -m coverage combine --quiet && $(BIN)/python -m coverage report && exit $$status
 
-# Three hosts made of this machine, a cluster on them, and hosts that are lost. Needs root, sshd and rsync.
+# Simulates three hosts on this machine, with a cluster on them and hosts that are lost. Needs root, sshd and rsync.
 multihost: .venv/stamp
 	GOOGLENET_MULTIHOST=1 $(BIN)/python -m pytest tests/multihost -s $(ARGS)
 
@@ -31,7 +41,7 @@ lint: .venv/stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Review the last run in runs/, or that of RUN_DIR, in MLflow.
+# Opens the MLflow store of the last run in runs/, or that of RUN_DIR.
 ui: .venv/stamp
 	$(BIN)/python pipelines/review.py --port $(PORT) $(if $(filter command line,$(origin RUN_DIR)),--run-dir $(RUN_DIR)) $(ARGS)
 

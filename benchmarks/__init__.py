@@ -1,1 +1,1 @@
-"""Speed and memory as ratios against a named peer or a limit, side by side in one run."""
+"""Benchmarks of speed and memory, as ratios against a named peer or a limit measured in the same run."""

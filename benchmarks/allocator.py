@@ -1,4 +1,4 @@
-"""Crops a second of one core with and without keeping freed memory, by batch size; paper variant, eager.
+"""Crops per second on one core with and without keeping freed memory, by batch size; paper variant, eager.
 
 python -m benchmarks.allocator
 """
@@ -15,7 +15,7 @@ from pipelines.job.worker_process import KEEP_FREED_MEMORY
 
 @dataclass(frozen=True)
 class Arguments:
-    """Measure what the C allocator's settings are worth."""
+    """Measure the effect of the C allocator's settings."""
 
     rounds: int = 7
     """Rounds of one batch each."""
@@ -39,12 +39,12 @@ def _forward(batch: int, crop_px: int, dtype: torch.dtype) -> Round:
 
 
 def main(arguments: Arguments) -> None:
-    """Print crops a second and their ratios, a table for each precision and batch size."""
+    """Print crops per second and their ratios, one table per precision and batch size."""
     for dtype in (torch.float32, torch.bfloat16):
         for batch in arguments.batches:
             name = f"{str(dtype).removeprefix('torch.')}, batches of {batch}"
             contenders = [
-                Contender(f"{name}, as it comes", _forward, (batch, arguments.crop_px, dtype)),
+                Contender(f"{name}, default settings", _forward, (batch, arguments.crop_px, dtype)),
                 Contender(f"{name}, freed memory kept", _forward, (batch, arguments.crop_px, dtype), KEEP_FREED_MEMORY),
             ]
             print_rates(race(contenders, arguments.rounds), "crops/s of a core", [contenders[0].name])

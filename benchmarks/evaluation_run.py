@@ -1,4 +1,4 @@
-"""A run directory with images and replicas that nobody trained, for benchmarks of the evaluation."""
+"""A run directory with images and untrained replicas, for benchmarks of the evaluation."""
 
 import time
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ from pipelines.run.storage import Storage
 
 
 def untrained_replica(width: float, classes: int, variant: Variant) -> GoogLeNet:
-    """A network with initial weights."""
+    """Return a network with initial weights."""
     network = GoogLeNet(classes, variant, aux_heads=False, width=width)
     initialise(network, "xavier", torch_generator(0, "initial_weights"))
     return network
@@ -39,7 +39,7 @@ def make_task(
     folder: Path, images: Sequence[bytes], network: GoogLeNet, crop_px: int, arithmetic: Arithmetic,
     policies: tuple[Policy, ...] = (1, 10, 144),
 ) -> PredictionTask:  # fmt: skip
-    """Images and one replica in a new run directory below ``folder``. Needs a connection to a Ray cluster."""
+    """Write images and one replica to a new run directory below ``folder``. Needs a connection to a Ray cluster."""
     photos = folder / "photos"
     photos.mkdir(parents=True)
     for number, data in enumerate(images):
@@ -55,15 +55,15 @@ def make_task(
 
 @dataclass(frozen=True)
 class Stage:
-    """What an evaluation took.
+    """Time spent by an evaluation.
 
     Attributes:
-        seconds: in all.
+        seconds: total.
         steady_seconds: from the start of the first shard to the last file, without start-up.
-        seconds_per_image: while all predictors are at work, pauses between their shards included; after a quarter of
-            the shards, the first of which find cold caches.
-        busy_seconds: summed over the predictors, of predicting alone.
-        forward_passes: computed, equal views once.
+        seconds_per_image: while all predictors are busy, including pauses between shards. The first quarter of the
+            shards is left out, because it starts with cold caches.
+        busy_seconds: time spent predicting, summed over the predictors.
+        forward_passes: computed; equal views count once.
     """
 
     seconds: float
@@ -74,7 +74,7 @@ class Stage:
 
 
 def predict_all(task: PredictionTask, images: int, predictors: Predictors) -> Stage:
-    """Predict everything from scratch."""
+    """Delete existing predictions, and predict all images."""
     for name in task.predictions.files(""):
         task.predictions.delete(name)
     started = time.time()
@@ -94,10 +94,10 @@ def predict_all(task: PredictionTask, images: int, predictors: Predictors) -> St
 
 
 def seconds_per_shard(work: Sequence[tuple[float, float]], predictors: int) -> float:
-    """Time a shard between the moments when ``predictors`` shards are begun for the first and the last time.
+    """Return the time per shard, from the first to the last moment when ``predictors`` shards are in progress.
 
-    ``work`` holds start and end of each shard. Parts of shards within that time count as parts; the first quarter of
-    the shards is left out.
+    ``work`` holds start and end of each shard. A shard partly within that time counts in proportion; the first
+    quarter of the shards is left out.
     """
     turns = sorted([(start, 1) for start, _ in work] + [(end, -1) for _, end in work])
     at_once = list(accumulate(turn for _, turn in turns))

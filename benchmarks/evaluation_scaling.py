@@ -1,11 +1,11 @@
-"""Cost of an image and peak memory of the evaluation, from a hundred images to ten thousand.
+"""Cost per image and peak memory of the evaluation, from a hundred images to ten thousand.
 
     python -m benchmarks.evaluation_scaling
 
-A narrow network, all 144 views. Costs are of the time when all predictors are at work, pauses between their shards
-included: predictors start one after the other, and one of them is the last. The first quarter of the shards is left
-out. A measurement is the mean of so many runs that at least a thousand images were predicted. Memory is the peak of
-what each process has allocated (its anonymous pages), of the driver and of the largest worker.
+A narrow network, all 144 views. The cost counts only the time when all predictors are busy, including pauses between
+shards, because predictors neither start nor end together. The first quarter of the shards is left out. A measurement is
+the mean over enough runs to predict at least a thousand images. Memory is the peak of anonymous pages, of the driver
+and of the largest worker.
 """
 
 import os
@@ -34,7 +34,7 @@ class Arguments:
     """Measure how the evaluation scales with the number of images."""
 
     photos: str = ""
-    """Folder of photographs, used again and again; the built-in images otherwise."""
+    """Folder of photographs, repeated as needed; the built-in images otherwise."""
     images: tuple[int, ...] = (128, 1024, 10240)
     """Numbers of images."""
     rounds: int = 5
@@ -44,13 +44,13 @@ class Arguments:
     width: float = 0.25
     """Width of the network."""
     predictors: int = 1
-    """Predictors at once."""
+    """Predictors that run at once."""
     cpus: int = 2
-    """CPUs of the cluster. One is left to what starts and feeds: a narrow network is done before that has settled."""
+    """CPUs of the cluster. One is left to start-up and feeding: a narrow network would finish before they settle."""
 
 
 class Memory:
-    """Peaks of allocated memory, in MB, of this process and of its largest Ray worker, watched during a block."""
+    """Peak memory in MB of this process and of its largest Ray worker, sampled during a block."""
 
     def __enter__(self) -> "Memory":
         self.driver_mb = self.worker_mb = 0.0
@@ -75,13 +75,13 @@ class Memory:
 
 
 def _allocated_mb(process: psutil.Process) -> float:
-    """Libraries' pages, which are the files' own, are left out: whose they are depends on who else has them open."""
+    """Return anonymous memory; pages of library files are left out, because they are shared with other processes."""
     memory = process.memory_info()
     return (memory.rss - memory.shared) / 1e6
 
 
 def main(arguments: Arguments) -> None:
-    """Print milliseconds an image and peak memory by number of images, memory also against the smallest number."""
+    """Print milliseconds per image and peak memory by number of images, memory also relative to the first number."""
     network = untrained_replica(arguments.width, 10, "bn")
     cost: dict[int, list[float]] = {images: [] for images in arguments.images}
     driver: dict[int, list[float]] = {images: [] for images in arguments.images}
@@ -106,7 +106,7 @@ def main(arguments: Arguments) -> None:
                 print(f"{time.strftime('%H:%M:%S')} {images}: {cost[images][-1]:.2f} ms", flush=True)
     first = arguments.images[0]
     print(
-        "\n| images | ms an image, median | lowest - highest | for one more | driver MB | x | largest worker MB | x |"
+        "\n| images | ms per image, median | lowest - highest | for one more | driver MB | x | largest worker MB | x |"
     )
     print("| ---: |" + " ---: |" * 7)
     smaller, spent = 0, 0.0
@@ -114,7 +114,7 @@ def main(arguments: Arguments) -> None:
         ms, own, others = (statistics.median(values[images]) for values in (cost, driver, worker))
         base = [statistics.median(values[first]) for values in (driver, worker)]
         spread = f"{min(cost[images]):.2f} - {max(cost[images]):.2f}"
-        # Against the row before: what does not grow with the images, such as first shards on cold caches, drops out.
+        # Relative to the row before, so that fixed costs such as first shards on cold caches cancel out.
         one_more, smaller, spent = (ms * images - spent) / (images - smaller), images, ms * images
         print(
             f"| {images} | {ms:.2f} | {spread} | {one_more:.2f} "

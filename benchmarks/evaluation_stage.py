@@ -1,8 +1,8 @@
-"""The whole evaluation stage, from shards of encoded images to written predictions, against its bare predictors.
+"""Speed of the whole evaluation stage, from encoded images to written predictions, against its bare predictors.
 
     python -m benchmarks.evaluation_stage --photos PHOTOS
 
-The bare predictors run in as many processes at once, on views of the same photographs that already lie in memory.
+The bare predictors run in the same number of processes, on views of the same photographs already in memory.
 """
 
 import statistics
@@ -34,14 +34,14 @@ from pipelines.job.worker_process import KEEP_FREED_MEMORY
 
 @dataclass(frozen=True)
 class Arguments:
-    """Measure the evaluation stage against its bare predictors."""
+    """Compare the evaluation stage with its bare predictors."""
 
     photos: str = ""
     """Folder of photographs; the built-in images otherwise."""
     images: int = 224
     """Photographs in a round of the stage."""
     bare_images: int = 16
-    """Photographs whose views lie in each bare predictor's memory."""
+    """Photographs whose views each bare predictor holds in memory."""
     rounds: int = 5
     """Rounds."""
     crop_px: int = 224
@@ -49,7 +49,7 @@ class Arguments:
     width: float = 1.0
     """Width of the network, of the paper's variant."""
     predictors: int = 2
-    """Predictors at once, a core each."""
+    """Predictors, each on its own core."""
 
 
 _predictor: Predictor
@@ -57,7 +57,7 @@ _views: list[torch.Tensor]
 
 
 def _set_up(images: Sequence[bytes], crop_px: int, width: float, arithmetic: Arithmetic) -> None:
-    global _predictor, _views  # noqa: PLW0603  # one a process
+    global _predictor, _views  # noqa: PLW0603  # one per process
     torch.set_num_threads(1)
     replica = Replica(untrained_replica(width, 1000, "paper"), CAFFE_PREPROCESSING)
     _predictor = Predictor([replica], crop_px, arithmetic=arithmetic)
@@ -74,7 +74,7 @@ def _bare() -> float:
 
 
 def main(arguments: Arguments) -> None:
-    """Print passes a second of the stage, of the bare predictors, and the ratio, round by round in turn."""
+    """Print forward passes per second of the stage and the bare predictors, in turn, and their ratio."""
     images = photographs(arguments.photos, arguments.images)
     arithmetic = Arithmetic("bf16", can_compile("cpu"))
     network = untrained_replica(arguments.width, 1000, "paper")

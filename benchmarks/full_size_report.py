@@ -1,9 +1,9 @@
-"""The report on predictions of ImageNet's size: time and peak memory, on simulated outputs.
+"""Time and peak memory of the report on simulated predictions of ImageNet's size.
 
     python -m benchmarks.full_size_report
 
-50,000 images x 7 replicas x 3 policies x 1,000 classes are written as an evaluation would write them (about 5 GB), then
-reported on by a process of its own.
+Predictions of 50,000 images x 7 replicas x 3 policies x 1,000 classes are written as an evaluation would write them
+(about 8 GB); a separate process then writes the report.
 """
 
 import io
@@ -34,7 +34,7 @@ from pipelines.run.storage import Storage
 
 
 def grey_jpeg() -> bytes:
-    """An image file, for the views of an example and the pictures of mistakes."""
+    """Return an image file, for the example's views and the pictures of mistakes."""
     buffer = io.BytesIO()
     Image.new("L", (500, 375), 128).save(buffer, "JPEG")
     return buffer.getvalue()
@@ -51,11 +51,11 @@ class Arguments:
     classes: int = 1000
     """Classes."""
     rounds: int = 5
-    """Reports on the same predictions, each by a process of its own."""
+    """Reports on the same predictions, each in its own process."""
 
 
 def simulate(folder: Path, images: int, replicas: int, classes: int) -> tuple[Storage, EvaluatedEnsemble]:
-    """A run directory with one grey image again and again, and predictions that are right about two times in three."""
+    """Write a run directory with one grey image repeated, and predictions that are right about two times in three."""
     run = Storage.at(str(folder))
     ids = [f"val/{number:06d}.jpg" for number in range(images)]
     labels = np.random.default_rng(0).integers(0, classes, images).astype(np.int32)
@@ -97,7 +97,7 @@ def _rows(shard: int, ids: list[str], labels: np.ndarray, ensemble: EvaluatedEns
 
 
 def _report(run: Storage, ensemble: EvaluatedEnsemble) -> tuple[float, float]:
-    """Seconds, and peak resident memory in MB."""
+    """Write the report; return seconds and peak resident memory in MB."""
     started = time.monotonic()
     write_report(run, ensemble)
     return time.monotonic() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3

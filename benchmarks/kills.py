@@ -1,10 +1,10 @@
-"""Kills a small job again and again, at random times, until it has finished; the weights must come out bit for bit.
+"""Repeated kills of a small job at random times; its weights must be bit-identical to those of an undisturbed job.
 
     python -m benchmarks.kills --kills 20
 
-Each time one of: a training worker, the driver, a raylet (the node, with all its workers), or everything at once, by
-SIGKILL; as often one as another, in random order. After the death of the driver or of the node the same command is
-given again, as a person would.
+Each kill sends SIGKILL to a training worker, the driver, a raylet (the node, with all its workers), or everything at
+once; each target equally often, in random order. After the death of the driver or the node the same command is run
+again.
 """
 
 import hashlib
@@ -31,16 +31,16 @@ TARGETS = ("worker", "driver", "node", "everything")
 
 @dataclass(frozen=True)
 class Arguments:
-    """Kill a job at random times and compare its weights with an undisturbed one's."""
+    """Kill a job at random times and compare its weights with those of an undisturbed job."""
 
     kills: int = 20
-    """How often to kill before the job is left to finish."""
+    """Number of kills before the job may finish."""
     seed: int = 0
-    """Seed of the targets' order and of the times."""
+    """Seed of the order of the targets and of the times."""
     epochs: int = 45
-    """Epochs of each of the two replicas; with too few, the job is finished before it was killed so often."""
+    """Epochs of each of the two replicas; with too few, the job ends before the last kill."""
     longest_seconds: float = 45.0
-    """Latest time after a start at which to kill."""
+    """Longest time between a start, or the previous kill, and a kill."""
 
 
 def _command(run: Path, epochs: int) -> list[str]:
@@ -71,7 +71,7 @@ def _title(process: psutil.Process) -> str:
 
 
 def _kill(target: str, job: subprocess.Popen[bytes], family: list[psutil.Process], chance: random.Random) -> bool:
-    """Whether there was something of that kind to kill."""
+    """Kill a target; return False if no such process was running."""
     driver = psutil.Process(job.pid)
     chosen = {
         "worker": [p for p in family if "ray::RayTrainWorker" in _title(p)],
@@ -103,7 +103,7 @@ def _one_start(
     job: subprocess.Popen[bytes], targets: Sequence[str], longest_seconds: float, done: Counter[str],
     chance: random.Random,
 ) -> None:  # fmt: skip
-    """Kill within a job until it is dead or there were enough kills; clear away what is left of it."""
+    """Kill parts of a job until it is dead or all kills are done; then kill its remaining processes."""
     family: list[psutil.Process] = []
     while job.poll() is None and done.total() < len(targets):
         target, after = targets[done.total()], chance.uniform(5, longest_seconds)
@@ -122,7 +122,7 @@ def _one_start(
 
 
 def main(arguments: Arguments) -> None:
-    """Print each kill, and whether the weights are those of the undisturbed job."""
+    """Print each kill, and whether the weights equal those of the undisturbed job."""
     chance = random.Random(arguments.seed)  # noqa: S311
     targets = _targets(arguments.kills, chance)
     done: Counter[str] = Counter()

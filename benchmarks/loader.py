@@ -1,9 +1,9 @@
-"""Training samples a second of one core, from encoded photographs to uint8 pixels.
+"""Training samples per second on one core, from encoded photographs to uint8 pixels.
 
     python -m benchmarks.loader
 
-Against torchvision's v2 transforms on tensors with the same sampling and distortion (without lighting noise, which they
-do not have), and against plain decoders with a random resized crop alone.
+Compared with torchvision's v2 transforms on tensors, with the same sampling and distortion except for lighting noise,
+which they lack, and with plain decoders followed by a random resized crop alone.
 """
 
 import io
@@ -34,7 +34,7 @@ SIMPLEJPEG = "simplejpeg + OpenCV, crop alone"
 
 @dataclass(frozen=True)
 class Arguments:
-    """Measure loaders, one core each."""
+    """Compare loaders, on one core each."""
 
     photos: str = ""
     """Folder of photographs; scikit-learn's two otherwise."""
@@ -101,7 +101,7 @@ def _by_pillow(encoded: Sequence[bytes], crop_px: int) -> Round:
 
 def _by_torchvision(encoded: Sequence[bytes], crop_px: int, distort: bool) -> Round:
     torch.set_num_threads(1)
-    # Tensors know no interpolation by area.
+    # Tensors have no interpolation by area.
     modes = (InterpolationMode.BILINEAR, InterpolationMode.NEAREST, InterpolationMode.BICUBIC)
     crops = [
         v2.RandomResizedCrop(crop_px, (0.08, 1.0), (3 / 4, 4 / 3), interpolation=mode)
@@ -117,7 +117,7 @@ def _by_torchvision(encoded: Sequence[bytes], crop_px: int, distort: bool) -> Ro
 
 
 def main(arguments: Arguments) -> None:
-    """Print samples a second and their ratios."""
+    """Print samples per second and their ratios."""
     encoded = photographs_of_size(arguments.photos, arguments.images, arguments.width, arguments.height)
     crop_px = arguments.crop_px
     contenders = [

@@ -1,9 +1,9 @@
-"""The same training samples through PyTorch's DataLoader, which the project uses, through grain and through torchdata.
+"""Speed of PyTorch's DataLoader, which the project uses, against grain and torchdata on the same training samples.
 
     python -m benchmarks.loader_libraries
 
-Each visits the same records in the same order and draws the same samples; what differs is who fetches and collates
-them, in this process or in two others. Needs the extra 'bench'.
+Each visits the same records in the same order and draws the same samples; only fetching and collating differ, in this
+process or in two others. Needs the extra 'bench'.
 """
 
 import tempfile
@@ -27,18 +27,18 @@ from googlenet.training.epoch_order import EpochOrder
 
 @dataclass(frozen=True)
 class Arguments:
-    """Measure loader libraries."""
+    """Compare loader libraries."""
 
     rounds: int = 5
     """Rounds of one epoch."""
     images: int = 8192
-    """Images in an epoch; processes are started for each."""
+    """Images in an epoch; each epoch starts its own loader processes."""
     batch_size: int = 32
     """Images in a batch."""
     crop_px: int = 224
     """Side of the samples."""
     processes: int = 2
-    """Loader processes, where there are any."""
+    """Loader processes of the contenders that use them."""
 
 
 def _samples(folder: str, arguments: Arguments, epoch: int) -> TrainingSamples:
@@ -73,7 +73,7 @@ def _collate(samples: list[Any]) -> Any:
 
 
 class _Source:
-    """What grain reads from: the samples of an epoch in their order."""
+    """Data source for grain: the samples of an epoch in their order."""
 
     def __init__(self, samples: TrainingSamples) -> None:
         self._samples = samples
@@ -130,7 +130,7 @@ class _Fetch:
 
 
 def main(arguments: Arguments) -> None:
-    """Print samples a second of each library."""
+    """Print samples per second of each library."""
     encoded = photographs_of_size("", arguments.images, 500, 375)
     makers = {"DataLoader": _data_loader, "grain": _grain, "torchdata": _torchdata}
     with tempfile.TemporaryDirectory() as folder:

@@ -1,7 +1,7 @@
-"""Contenders in processes of their own, round by round in turn; medians and ratios.
+"""Measurement of contenders in separate processes, round by round in turn; medians and ratios.
 
-Turns are taken so that a slow minute of the machine meets all contenders alike. A process each, because some of them
-change settings of theirs (threads, allocator) that others must not profit or suffer from.
+Contenders take turns so that a slow minute of the machine affects all of them equally. Each has its own process,
+because some change settings (threads, allocator) that must not affect the others.
 """
 
 import os
@@ -24,9 +24,13 @@ _round: Round | None = None
 
 @dataclass(frozen=True)
 class Contender:
-    """``make(*arguments)`` sets up and gives a function that does one round and returns how much it did.
+    """One side of a comparison.
 
-    ``environment`` is added to that of its process.
+    Attributes:
+        name: label in the table.
+        make: ``make(*arguments)`` sets up and returns a function that does one round and returns how much it did.
+        arguments: of ``make``.
+        environment: variables added to the environment of its process.
     """
 
     name: str
@@ -36,7 +40,7 @@ class Contender:
 
 
 def _set_up(make: Callable[..., Round], arguments: tuple[Any, ...]) -> None:
-    global _round  # noqa: PLW0603  # one contender a process
+    global _round  # noqa: PLW0603  # one contender per process
     _round = make(*arguments)
     _round()  # warm up: compilation, caches
 
@@ -50,7 +54,7 @@ def _timed() -> float:
 
 @contextmanager
 def environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Processes that are started during the block have these variables."""
+    """Set environment variables for processes that are started during the block."""
     before = dict(os.environ)
     os.environ.update(variables)
     try:
@@ -62,14 +66,14 @@ def environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 def race(contenders: Sequence[Contender], rounds: int) -> dict[str, list[float]]:
-    """Rates by contender: what a round did, by seconds."""
+    """Return the rates of each contender: the amount of work in a round divided by its seconds."""
     spawn = get_context("spawn")
     processes = {
         c.name: ProcessPoolExecutor(1, spawn, initializer=_set_up, initargs=(c.make, c.arguments)) for c in contenders
     }
     rates: dict[str, list[float]] = {name: [] for name in processes}
     try:
-        for contender in contenders:  # one after the other, so that none warms up while another is measured
+        for contender in contenders:  # one at a time, so that none warms up while another is measured
             with environment(contender.environment):
                 processes[contender.name].submit(int).result()
         for number in range(rounds):
@@ -83,7 +87,7 @@ def race(contenders: Sequence[Contender], rounds: int) -> dict[str, list[float]]
 
 
 def print_rates(rates: dict[str, list[float]], unit: str, against: Sequence[str]) -> None:
-    """Medians, spread, and how many times the median of each contender in ``against``."""
+    """Print medians, spread, and ratios to the median of each contender in ``against``."""
     print(
         "| contender | " + f"{unit}, median | lowest - highest | " + " | ".join(f"x {name}" for name in against) + " |"
     )
@@ -95,7 +99,7 @@ def print_rates(rates: dict[str, list[float]], unit: str, against: Sequence[str]
 
 
 def print_circumstances(rounds: int) -> None:
-    """Commit, versions and machine, for RESULTS.md."""
+    """Print rounds, commit and versions, for docs/results."""
     git = subprocess.run(
         ["git", "describe", "--always", "--dirty"],  # noqa: S607
         cwd=Path(__file__).parent,

@@ -1,4 +1,4 @@
-"""The images that benchmarks run on: a folder of photographs, or the built-in ones."""
+"""Images for the benchmarks: from a folder of photographs, or built-in ones."""
 
 import io
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ SUFFIXES = {".jpg", ".jpeg", ".png"}
 
 
 def photographs(folder: str, number: int) -> list[bytes]:
-    """The first ``number`` images below ``folder`` in order of their names, again and again if there are fewer."""
+    """Return the first ``number`` images below ``folder``, sorted by name and repeated if there are fewer."""
     found = list(_of_folder(folder) if folder else _built_in(number))[:number]
     if not found:
         raise SystemExit(f"no photographs in {folder}")
@@ -31,10 +31,10 @@ def _built_in(number: int) -> Iterator[bytes]:
 
 
 def photographs_of_size(folder: str, number: int, width: int, height: int) -> list[bytes]:
-    """``number`` different JPEGs of one size, colours at half the resolution as cameras store them, quality 75."""
+    """Return ``number`` different JPEGs of one size, with chroma at half the resolution as in cameras, quality 75."""
     encoded = []
     for position, data in enumerate(photographs(folder, number) if folder else _sample_images(number)):
-        # Another part of the photograph each time, so that repeated ones differ.
+        # Crop each photograph differently, so that repeated ones differ.
         image = Image.open(io.BytesIO(data)).convert("RGB")
         margin = image.width * (position % 8) // 40
         window = image.crop((margin, 0, image.width, image.height)).resize((width, height), Image.Resampling.LANCZOS)

@@ -1,10 +1,10 @@
-"""Crops a second of one core, from encoded photographs to averaged probabilities of all 144 views.
+"""Crops per second on one core, from encoded photographs to averaged probabilities of all 144 views.
 
     python -m benchmarks.predictor --photos PHOTOS
 
-Against the same network as one would write it with torchvision: Pillow resizes and crops, all crops stacked, batches of
-144, eager fp32, PyTorch's own local response normalisation; once as it is, once in channels-last. The limit is a large
-bfloat16 matrix product, at the network's multiply-adds a crop.
+Compared with a plain torchvision implementation of the same network: Pillow resizes and crops, all crops stacked in
+batches of 144, eager fp32, PyTorch's own local response normalisation; in the default and the channels-last layout. The
+limit is a large bfloat16 matrix product, divided by the network's operations per crop.
 """
 
 import io
@@ -39,7 +39,7 @@ LIMIT = "bf16 matrix product"
 
 @dataclass(frozen=True)
 class Arguments:
-    """Measure the predictor against eager PyTorch, one core each."""
+    """Compare the predictor with eager PyTorch, on one core each."""
 
     photos: str = ""
     """Folder of photographs; the built-in images otherwise."""
@@ -58,7 +58,7 @@ def _network(width: float) -> GoogLeNet:
 
 
 def views_by_torchvision(data: bytes, crop_px: int) -> torch.Tensor:
-    """(144, 3, crop, crop) float, the views of the paper cut from Pillow images one by one."""
+    """Return the paper's views, cut from Pillow images one by one: (144, 3, crop, crop) float."""
     image = Image.open(io.BytesIO(data)).convert("RGB")
     to_tensor = v2.Compose([v2.PILToTensor(), v2.ToDtype(torch.float32), v2.Normalize((123, 117, 104), (1, 1, 1))])
     crops = []
@@ -114,7 +114,7 @@ def _matrix_product(flops_per_crop: int) -> Round:
 
 
 def main(arguments: Arguments) -> None:
-    """Print crops a second and their ratios."""
+    """Print crops per second and their ratios."""
     data = photographs(arguments.photos, 1)[0]
     shared = (data, arguments.crop_px, arguments.width)
     compiled = can_compile("cpu")

@@ -1,9 +1,9 @@
-"""Cost of a training step, and of finding its records, from a thousand records to a million.
+"""Cost of a training step, and of finding its records, from a thousand to a million records.
 
     python -m benchmarks.records_scaling
 
-Synthetic shards of 256 small images, which are one file under many names. Memory is what Python's own allocations for
-the order of an epoch and a batch of it come to, and the resident set of the process after the steps.
+Synthetic shards of 256 small images, all hard links to one file. Memory is the peak of Python's own allocations for the
+order of an epoch and one batch of it, and the resident set of the process after the steps.
 """
 
 import os
@@ -55,7 +55,7 @@ class Arguments:
     width: float = 0.25
     """Width of the network."""
     cache_bytes: int = 1 << 20
-    """Bound on the images kept in memory: small, so that a thousand records do not all fit."""
+    """Limit of the cache of encoded images; small, so that not even a thousand records fit."""
 
 
 def _records(folder: str, number: int, cache_bytes: int) -> Records:
@@ -70,7 +70,7 @@ def _records(folder: str, number: int, cache_bytes: int) -> Records:
 
 
 def _order(number: int, batch_size: int) -> tuple[float, float]:
-    """Microseconds an index of an epoch's order, and KB at the peak."""
+    """Return microseconds per index of an epoch's order, and the peak in KB."""
     tracemalloc.start()
     order = EpochOrder(number, 0, 0)
     order[:batch_size].tolist()
@@ -98,7 +98,7 @@ def _state(arguments: Arguments) -> TrainState:
 
 
 def main(arguments: Arguments) -> None:
-    """Print milliseconds a step and an image's share of loading, by number of records."""
+    """Print milliseconds per step, of these the wait for data, and the cost of the order, by number of records."""
     torch.set_num_threads(1)
     settings = LoopSettings(LearningRate(0.001, "paper", 0, 1), 10**9, SCRATCH_PREPROCESSING, 0)
     state = _state(arguments)
@@ -116,9 +116,7 @@ def main(arguments: Arguments) -> None:
                     load_ms[number].append(loading)
                     resident[number].append(psutil.Process().memory_info().rss / 1e6)
     first = arguments.records[0]
-    print(
-        "| records | ms a step, median (lowest - highest) | x | of it loading | order: us an index | KB | process MB |"
-    )
+    print("| records | ms per step, median (lowest - highest) | x | loading | order: us per index | KB | process MB |")
     print("| ---: |" + " ---: |" * 6)
     for number in arguments.records:
         ms, loading = statistics.median(step_ms[number]), statistics.median(load_ms[number])
@@ -133,7 +131,7 @@ def main(arguments: Arguments) -> None:
 
 
 def _steps(state: TrainState, source: Iterator[Batch], settings: LoopSettings, steps: int) -> tuple[float, float]:
-    """Milliseconds of a step, and of waiting for its batch."""
+    """Return milliseconds per step, and of waiting for its batch."""
     whole = loading = 0.0
     for _ in range(steps):
         started = time.perf_counter()

@@ -1,9 +1,9 @@
-"""Seven replicas as one job on Ray, start-ups included, against the same seven trained one after the other without Ray.
+"""Time for seven replicas as one job on Ray, including start-up, against one after the other without Ray.
 
     python -m benchmarks.seven_replicas
 
-The plain way: a process for each replica, one at a time, with as many threads as there are cores. The job on Ray: a
-local cluster with a CPU a core, a replica on each. Both train the same recipe from the same prepared images.
+Without Ray: one process per replica, one at a time, with as many threads as cores. On Ray: a local cluster with one CPU
+per core and a replica on each. Both train the same recipe from the same prepared images.
 """
 
 import os
@@ -38,15 +38,15 @@ class Arguments:
     """Compare a job on Ray with plain processes."""
 
     recipe: str = "demo"
-    """Recipe."""
+    """Name of the recipe."""
     epochs: int = 30
-    """Epochs: so many that the work takes ten minutes or more."""
+    """Epochs; enough for ten minutes of work or more."""
     rounds: int = 1
     """Rounds."""
     cores: int = os.cpu_count() or 1
     """Cores."""
     replica: int = -1
-    """Train this replica in the run directory and end: what a plain process is started for."""
+    """Train only this replica in --run-dir and exit; the plain processes use this."""
     run_dir: str = ""
     """Run directory of --replica."""
 
@@ -66,7 +66,7 @@ def _on_ray(run: Storage, recipe: Recipe, cores: int) -> None:
 
 
 def main(arguments: Arguments) -> None:
-    """Print seconds and their ratio."""
+    """Print seconds of both and their ratio."""
     if arguments.replica >= 0:
         run = Storage.at(arguments.run_dir)
         train_replica(ReplicaTask(run, read_recipe(run), arguments.replica))

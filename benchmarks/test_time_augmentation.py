@@ -1,9 +1,9 @@
-"""Ten crops of an image: ttach and torchvision's TenCrop against the predictor, on the policy that all can express.
+"""Speed of the predictor against ttach and torchvision's TenCrop, on ten crops, the policy that all three support.
 
     pip install -c constraints.txt -e '.[bench]'
     python -m benchmarks.test_time_augmentation --photos PHOTOS
 
-All see the same square of 256 px and the same network in fp32 on one core; the probabilities are compared as well.
+All use the same square of 256 px and the same network in fp32 on one core; the probabilities are compared as well.
 """
 
 import io
@@ -36,7 +36,7 @@ Probabilities = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Arguments:
-    """Measure the predictor against ttach and TenCrop."""
+    """Compare the predictor with ttach and TenCrop."""
 
     photos: str = ""
     """Folder of photographs; the built-in images otherwise."""
@@ -49,7 +49,7 @@ class Arguments:
 
 
 class _Classifier(nn.Module):
-    """Pixels 0..255 to probabilities: what the two libraries wrap."""
+    """Pixels 0..255 to probabilities; the module that the two libraries wrap."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ def _round(make: Callable[..., Callable[[bytes], Tensor]], images: list[bytes], 
 
 
 def largest_difference(images: list[bytes], crop_px: int) -> dict[str, float]:
-    """Of any probability from ours in fp32, by library."""
+    """Return the largest difference of a probability from ours in fp32, by library."""
     with torch.inference_mode():
         ours = torch.stack([_ours(crop_px, Arithmetic())(data) for data in images])
         peers = {"ttach": _by_ttach(crop_px), "TenCrop": _by_tencrop(crop_px)}
@@ -125,7 +125,7 @@ def largest_difference(images: list[bytes], crop_px: int) -> dict[str, float]:
 
 
 def main(arguments: Arguments) -> None:
-    """Print views a second, ratios, and how far the probabilities are apart."""
+    """Print views per second, ratios, and the largest difference of the probabilities."""
     images = photographs(arguments.photos, arguments.images)
     crop_px = arguments.crop_px
     contenders = [

@@ -1,9 +1,9 @@
-"""What a replica's trainer costs beside the training: seconds until it has begun, and after it has ended.
+"""Overhead of a replica's trainer: seconds before and after the training function.
 
     python -m benchmarks.trainer_start
 
-A replica is trained, and then again and again loses its weights: its newest checkpoint is its last one, so that all it
-does is to write them.
+A trained replica's weights are deleted before each round. Its newest checkpoint is of its last step, so the training
+function only writes the weights again.
 """
 
 import statistics
@@ -30,11 +30,11 @@ class Arguments:
     """Measure the start and the end of a trainer."""
 
     rounds: int = 5
-    """Replicas, one after the other; one more warms up."""
+    """Rounds, one after the other; an extra one warms up."""
 
 
 def main(arguments: Arguments) -> None:
-    """Print seconds before and after the training function."""
+    """Print seconds until the weights are written, and from then to the trainer's end."""
     with tempfile.TemporaryDirectory() as folder, connected(num_cpus=2):
         run = Storage.at(f"{folder}/run")
         recipe = replace(demo(), crop_px=35, width=0.125, epochs=1, replicas=1, images_per_shard=4000)

@@ -1,9 +1,9 @@
-"""Training images a second of one replica, from Parquet shards to updated weights, on the cores of this machine.
+"""Training images per second of one replica, from Parquet shards to updated weights, on this machine's cores.
 
     python -m benchmarks.training --photos PHOTOS
 
-Against the same step on a batch that already lies in memory, and against a loop as torchvision's references have it:
-its GoogLeNet, Pillow images in a DataLoader with worker processes, fp32.
+Compared with the same step on a batch already in memory, and with a loop like torchvision's reference: its GoogLeNet,
+Pillow images in a DataLoader with worker processes, fp32.
 """
 
 import io
@@ -62,11 +62,11 @@ class Arguments:
     width: float = 1.0
     """Width of the network."""
     variant: Literal["paper", "bn"] = "bn"
-    """Of the network; torchvision's is 'bn'."""
+    """Variant of the network; torchvision's is 'bn'."""
     threads: int = 2
     """Threads of each contender."""
     compiled: bool = True
-    """Compile ours."""
+    """Also measure our step compiled."""
 
 
 def _ours(folder: str, arguments: Arguments, arithmetic: Arithmetic, in_memory: bool) -> Round:
@@ -92,7 +92,7 @@ def _ours(folder: str, arguments: Arguments, arithmetic: Arithmetic, in_memory: 
 
 
 def _batches(folder: str, arguments: Arguments) -> Iterator[Batch]:
-    """Whole batches for ever."""
+    """Yield full batches forever."""
     records = Records(pafs.LocalFileSystem(), [f"{folder}/shard.parquet"], [arguments.images])
     for epoch in count():
         samples = TrainingSamples(records, arguments.crop_px, Sampling(), 0, epoch)
@@ -102,7 +102,7 @@ def _batches(folder: str, arguments: Arguments) -> Iterator[Batch]:
 
 
 class _PillowImages(Dataset[tuple[Any, int]]):
-    """As torchvision's ImageFolder with the transforms of its references."""
+    """Like torchvision's ImageFolder, with the transforms of its reference scripts."""
 
     def __init__(self, encoded: Sequence[bytes], crop_px: int) -> None:
         self._encoded = encoded
@@ -156,14 +156,14 @@ def _reference(encoded: Sequence[bytes], arguments: Arguments) -> Round:
 
 
 def write_shard(folder: str, encoded: Sequence[bytes]) -> None:
-    """A Parquet shard as the project writes it."""
+    """Write a Parquet shard in the project's format."""
     rows = [(f"{number}.jpg", data, number % CLASSES, 0, 0) for number, data in enumerate(encoded)]
     columns = dict(zip(SCHEMA.names, map(list, zip(*rows, strict=True)), strict=True))
     pq.write_table(pa.table(columns, SCHEMA), Path(folder) / "shard.parquet", **WRITE_OPTIONS)
 
 
 def main(arguments: Arguments) -> None:
-    """Print images a second and their ratios."""
+    """Print images per second and their ratios."""
     encoded = photographs_of_size(arguments.photos, arguments.images, 500, 375)
     with tempfile.TemporaryDirectory() as folder:
         write_shard(folder, encoded)

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# MLflow for a cluster, in the background, with a user name and a password: mlflow_server.sh [ADDRESS] [PORT] [FOLDER]
+# MLflow server for a cluster, in the background, behind a password: mlflow_server.sh [ADDRESS] [PORT] [FOLDER]
 #
-# ADDRESS is one of this machine's on the private network; the default is its first. Requests that name another host are
-# refused. The password is made here, once, and never leaves the machine: it is in FOLDER/password, and where MLflow
-# itself looks for it, for jobs on this machine. Run again it does nothing while the server runs.
+# ADDRESS is an address of this machine on the private network (default: the first one). Requests for other hosts are
+# rejected. The user is admin; the password is created once and never leaves the machine: it is in FOLDER/password, and
+# in MLflow's own credentials file for jobs on this machine. If the server is already running, the script does nothing.
 set -euo pipefail
 address=${1:-$(hostname --all-ip-addresses | cut --delimiter=' ' --fields=1)}
 port=${2:-5000}
@@ -17,7 +17,7 @@ mkdir --parents "$folder/artifacts" "$HOME/.mlflow"
 [[ -s $folder/secret_key ]] || python -c 'import secrets; print(secrets.token_urlsafe(48))' >"$folder/secret_key"
 credentials=$HOME/.mlflow/credentials
 if [[ -e $credentials ]] && ! grep --quiet "$mark" "$credentials"; then
-  echo "$credentials belongs to another server and stays; the password of this one is in $folder/password" >&2
+  echo "$credentials belongs to another server and was not changed; this server's password is in $folder/password" >&2
 else
   printf '%s\n[mlflow]\nmlflow_tracking_username = admin\nmlflow_tracking_password = %s\n' \
     "$mark" "$(<"$folder/password")" >"$credentials"
@@ -25,7 +25,7 @@ fi
 printf '[mlflow]\ndefault_permission = NO_PERMISSIONS\ndatabase_uri = sqlite:///%s/users.db\nadmin_username = admin\nadmin_password = %s\nauthorization_function = mlflow.server.auth:authenticate_request_basic_auth\n' \
   "$folder" "$(<"$folder/password")" >"$folder/auth.ini"
 
-# After a reboot the number may be another process's.
+# After a reboot the process id may belong to another process.
 if [[ -s $folder/pid ]] && tr '\0' ' ' 2>/dev/null <"/proc/$(<"$folder/pid")/cmdline" | grep --quiet "mlflow.*server"; then
   exit 0
 fi

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# The Python environment of a node, from the pins alone: node_setup.sh CONSTRAINTS
-# Run again it does nothing, unless the pins have changed. The project itself travels with each job.
+# Installs a node's Python environment from the pins: node_setup.sh CONSTRAINTS
+# Does nothing if the pins have not changed. The project itself is uploaded with each job.
 set -euo pipefail
 constraints=$1
 venv=$HOME/googlenet-venv
 
-install_venv() {  # on Debian and Ubuntu it is a package of its own; a fresh machine may still be updating itself
+install_venv() {  # Debian and Ubuntu package it separately; a fresh machine may still be updating itself
   sudo apt-get -o DPkg::Lock::Timeout=300 update
   sudo apt-get -o DPkg::Lock::Timeout=300 install --yes python3-venv
   "$python" -m venv "$venv"
@@ -19,7 +19,7 @@ if ! cmp --silent "$constraints" "$venv/installed.txt"; then
   "$venv/bin/pip" install --quiet --disable-pip-version-check --requirement "$constraints"
   cp "$constraints" "$venv/installed.txt"
 fi
-# Ray's commands and the jobs find it first on PATH, and know that the cluster asks for a token.
+# Put the environment first on PATH for Ray's commands and jobs, and enable token authentication.
 for line in "export PATH=$venv/bin:\$PATH" "export RAY_AUTH_MODE=token"; do
   grep --quiet --fixed-strings --line-regexp "$line" "$HOME/.bashrc" 2>/dev/null || echo "$line" >>"$HOME/.bashrc"
 done

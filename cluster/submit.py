@@ -1,9 +1,9 @@
-"""Submit the main job to a Ray cluster, follow it, and submit it again when the cluster loses it.
+"""Submission of the main job to a Ray cluster; follows the job and resubmits it if the cluster loses it.
 
     python cluster/submit.py --address http://127.0.0.1:8265 --run-dir s3://BUCKET/run -- --recipe paper --data s3://...
 
-A job dies with the head of its cluster; what it has done is in the run directory, and the same job submitted again goes
-on from there. Given again while the job runs, this command follows it. Ctrl-C ends the following, not the job.
+A job dies with the head of its cluster, but its progress is in the run directory: submitted again, it resumes there. If
+the job is still running, this command only follows it. Ctrl-C stops the following, not the job.
 """
 
 import asyncio
@@ -34,44 +34,44 @@ GIT_SECONDS = 10.0
 REQUEST_SECONDS = 30.0
 POLL_SECONDS = 5.0
 LAST_LINES_SECONDS = 5.0
-# A head that does not answer for so long is given up; its cluster may be coming back under the same address.
+# A head that does not answer for this long counts as lost; its cluster may come back under the same address.
 LOST_SECONDS = 60.0
 LONGEST_PAUSE_SECONDS = 300.0
 LOST_EXIT_CODE = 75
-# What another try would end in as well: done, a mistake of the user's, stopped on purpose.
+# Outcomes that another attempt would not change: success, an error of the user, stopped on purpose.
 FINAL_EXIT_CODES = (0, 2, 130)
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Submit the main job, follow it, and submit it again when it is lost."""
+    """Submit the main job, follow it, and submit it again if it is lost."""
 
     run_dir: str
-    """Run directory that all nodes see: a shared folder, or a URI of an object store."""
+    """Run directory that all nodes can access: a shared folder, or a URI of an object store."""
     options: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-    """After --, the options of train_ensemble.py other than --run-dir."""
+    """Options of train_ensemble.py, after --, except --run-dir."""
     address: str = "http://127.0.0.1:8265"
-    """The cluster's dashboard, as `ray dashboard` forwards it."""
+    """Address of the cluster's dashboard, as forwarded by `ray dashboard`."""
     working_dir: Path = PROJECT
-    """The project, which travels with the job."""
+    """Folder of the project, which is uploaded with the job."""
     attempts: int = 5
-    """How often to submit at most."""
+    """Maximum number of attempts."""
     pause_seconds: float = 15.0
-    """Pause before the second try; it doubles with each further one, up to five minutes."""
+    """Pause before the second attempt; doubles with each further one, up to five minutes."""
     wait_seconds: float = 1800.0
-    """How long to wait for a cluster that does not answer."""
+    """Time to wait for a cluster that does not answer."""
 
 
 class Client(JobSubmissionClient):  # type: ignore[misc]  # Ray has no types here
-    """Ray's client, for which a request without an answer ends."""
+    """Ray's client with a timeout on every request."""
 
     def _do_request(self, *args: Any, **kwargs: Any) -> Any:
         return super()._do_request(*args, **{"timeout": REQUEST_SECONDS, **kwargs})
 
 
 def main(arguments: Arguments, say: Callable[[str], None]) -> int:
-    """The job's exit code; 75 where no try came to an end."""
-    logging.getLogger("ray").setLevel(logging.ERROR)  # else a line for every file that stays behind, twice
+    """Return the job's exit code, or 75 if the last attempt was lost."""
+    logging.getLogger("ray").setLevel(logging.ERROR)  # otherwise it logs every excluded file, twice
     pause_seconds = arguments.pause_seconds
     for attempt in range(1, arguments.attempts + 1):
         client = _connect(arguments, say)
@@ -81,17 +81,17 @@ def main(arguments: Arguments, say: Callable[[str], None]) -> int:
         if code in FINAL_EXIT_CODES:
             return code
         if attempt < arguments.attempts:
-            say(f"submit: try {attempt} of {arguments.attempts} ended with {code}; again in {pause_seconds:.0f} s")
+            say(f"submit: attempt {attempt} of {arguments.attempts} ended with {code}; retry in {pause_seconds:.0f} s")
             time.sleep(pause_seconds)
             pause_seconds = min(2 * pause_seconds, LONGEST_PAUSE_SECONDS)
     return code
 
 
 def _connect(arguments: Arguments, say: Callable[[str], None]) -> Client | None:
-    """A client, once the cluster answers; None if it does not within the time."""
+    """Return a client once the cluster answers, or None after ``wait_seconds``."""
     give_up, told = time.monotonic() + arguments.wait_seconds, ""
     for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
-        os.environ.pop(name, None)  # Ray's client would prefer them to the address that it is given
+        os.environ.pop(name, None)  # they would override the address passed to Ray's client
     while True:
         try:
             return Client(arguments.address)
@@ -99,7 +99,7 @@ def _connect(arguments: Arguments, say: Callable[[str], None]) -> Client | None:
             raise SystemExit(f"error: {arguments.address}: {error}") from error
         except (ConnectionError, OSError, RuntimeError) as error:
             if time.monotonic() > give_up:
-                say(f"error: no cluster at {arguments.address} for {arguments.wait_seconds:.0f} s: {error}")
+                say(f"error: no answer from {arguments.address} for {arguments.wait_seconds:.0f} s: {error}")
                 return None
             if str(error) != told:
                 told = str(error)
@@ -108,16 +108,16 @@ def _connect(arguments: Arguments, say: Callable[[str], None]) -> Client | None:
 
 
 def _one_try(client: Client, arguments: Arguments, say: Callable[[str], None]) -> int:
-    """Submit, or find the job at work, and follow it to its end; its exit code."""
+    """Submit the job, or find it running, and follow it to its end; return its exit code."""
     try:
         job = _running_job(client, arguments.run_dir) or _submit(client, arguments)
-        say(f"submit: following {job}; to end it: ray job stop --address {arguments.address} {job}")
+        say(f"submit: following {job}; to stop it: ray job stop --address {arguments.address} {job}")
         details = asyncio.run(_follow(client, job))
     except (ConnectionError, OSError, RuntimeError, AuthenticationError) as error:
         say(f"submit: {error}")
         return LOST_EXIT_CODE
     except KeyboardInterrupt:
-        say("\nsubmit: the job goes on; the same command follows it again")
+        say("\nsubmit: the job continues; run the same command again to follow it")
         return FINAL_EXIT_CODES[-1]
     if details is None:
         say(f"submit: the cluster has not answered for {LOST_SECONDS:.0f} s")
@@ -151,7 +151,7 @@ def _submit(client: Client, arguments: Arguments) -> str:
 
 
 def _commit(project: Path) -> dict[str, str]:
-    """What the job cannot find out where it runs: the repository stays behind."""
+    """Return the commit as a variable for the job, which runs without the repository."""
     command = ["git", "-C", str(project), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         git = subprocess.run(command, capture_output=True, text=True, check=False, timeout=GIT_SECONDS)  # noqa: S603
@@ -161,7 +161,7 @@ def _commit(project: Path) -> dict[str, str]:
 
 
 async def _follow(client: Client, job: str) -> JobDetails | None:
-    """The job's end; None if the cluster falls silent."""
+    """Return the job's details at its end, or None if the cluster stops answering."""
     printing = asyncio.create_task(_print_logs(client, job))
     answered = time.monotonic()
     try:
@@ -182,7 +182,7 @@ async def _follow(client: Client, job: str) -> JobDetails | None:
 
 
 async def _print_logs(client: Client, job: str) -> None:
-    """Print the job's output as it comes; after a break of the connection, from where it broke off."""
+    """Stream the job's output; after a lost connection, continue where it stopped."""
     printed = 0
     while True:
         sent = 0

@@ -1,1 +1,1 @@
-"""Questions that have no published answer, each with the command that answers it."""
+"""Experiments on questions without a published answer, each with its command."""

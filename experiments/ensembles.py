@@ -1,16 +1,17 @@
-"""What seven replicas should differ in, whether one should be wider, and whether one trained longer would do.
+"""Comparison of ensembles: what replicas differ in, a wider replica, and one replica trained longer.
 
     python -m experiments.ensembles --runs-dir RUNS --seeds 0 100 200 300 400
 
-For each seed (of the images, the initial weights and the sampling) four runs of the main job on the embedded data set:
+Each seed (of the images, the initial weights and the sampling) has four runs of the main job on the embedded data set:
 
 - ``paper``: seven sampling seeds, the same initial weights;
 - ``initialisations``: seven sampling seeds, seven initial weights;
 - ``wide``: one replica, wider, with the sampling seed of the paper's seventh;
 - ``long``: two replicas with the first two sampling seeds, trained seven times as long.
 
-What is finished is not run again. Differences are paired by image and seed. Intervals are bootstrap intervals over the
-images of all seeds, which speak of the networks that were trained; from three seeds on Student's over the seeds too.
+Finished runs are not repeated. Differences are paired by image and seed. Intervals are bootstrap intervals over the
+images of all seeds, which apply to the trained networks only; with three or more seeds, also Student's t intervals over
+the seeds.
 """
 
 import itertools
@@ -35,7 +36,7 @@ from pipelines.run.storage import Storage
 
 ROOT = Path(__file__).parents[1]
 LONG_REPLICAS = 2
-# Two values say next to nothing about the spread of others.
+# Two values say almost nothing about the spread.
 LEAST_SEEDS = 3
 
 Floats = npt.NDArray[np.float64]
@@ -44,14 +45,14 @@ Interval = Callable[[Sequence[Floats]], tuple[Floats, Floats]]
 
 @dataclass(frozen=True)
 class Arguments:
-    """Train the ensembles to compare, and compare them."""
+    """Train and compare ensembles."""
 
     runs_dir: Path
     """Folder for the run directories, four for each seed."""
     seeds: tuple[int, ...] = (0, 100, 200, 300, 400)
-    """Seeds; of the images, the initial weights and the first replica's sampling."""
+    """Seeds of the images, the initial weights and the first replica's sampling."""
     recipe: str = "demo"
-    """Recipe by name, or its JSON file."""
+    """Name of a recipe, or its JSON file."""
     replicas: int = 7
     """Replicas of an ensemble."""
     wide_replica_width: float = 0.375
@@ -60,28 +61,28 @@ class Arguments:
 
 @dataclass(frozen=True)
 class Answers:
-    """Probabilities (N, K, P, C) of a run's replicas by crop policy, and labels (N,)."""
+    """Probabilities of a run's replicas by crop policy (N, K, P, C), and labels (N,)."""
 
     probabilities: npt.NDArray[np.float32]
     labels: npt.NDArray[np.int32]
 
     def errors(self, members: Sequence[int]) -> Floats:
-        """(N, P) 100 where the ensemble of ``members`` is wrong about an image, else 0."""
+        """Return (N, P): 100 where the ensemble of ``members`` is wrong about an image, else 0."""
         return self.errors_of(self.probabilities[:, list(members)])
 
     def errors_of(self, probabilities: npt.NDArray[np.float32]) -> Floats:
-        """(N, P) the same of the mean of any probabilities (N, K, P, C) of these images."""
+        """Return (N, P): the same for the mean of any probabilities (N, K, P, C) of these images."""
         answers = probabilities.mean(axis=1, dtype=np.float64).argmax(axis=2)
         errors: Floats = 100.0 * (answers != self.labels[:, None])
         return errors
 
     def single_errors(self) -> Floats:
-        """(N, P) the mean over the replicas alone."""
+        """Return (N, P): the mean error of single replicas."""
         errors: Floats = np.mean([self.errors([k]) for k in range(self.probabilities.shape[1])], axis=0)
         return errors
 
     def disagreement(self) -> Floats:
-        """(N, P) share of the pairs of replicas, in percent, that answer an image differently."""
+        """Return (N, P): percentage of the pairs of replicas that answer an image differently."""
         answers = self.probabilities.argmax(axis=3)
         pairs = itertools.combinations(range(answers.shape[1]), 2)
         share: Floats = 100 * np.mean([answers[:, a] != answers[:, b] for a, b in pairs], axis=0)
@@ -89,7 +90,7 @@ class Answers:
 
 
 def options_of(arguments: Arguments, seed: int) -> dict[str, list[str]]:
-    """Options of the main job for each run of a seed."""
+    """Return the options of the main job for each run of a seed."""
     epochs = arguments.replicas * load_recipe(arguments.recipe).epochs
     own = ["--data-seed", str(seed), "--weights-seed", str(seed)]
     first, last = ["--sampling-seed", str(seed)], ["--sampling-seed", str(seed + arguments.replicas - 1)]
@@ -103,7 +104,7 @@ def options_of(arguments: Arguments, seed: int) -> dict[str, list[str]]:
 
 
 def train(arguments: Arguments, seed: int) -> None:
-    """Carry out what is missing of the runs of ``seed``."""
+    """Run the unfinished runs of ``seed``."""
     for name, options in options_of(arguments, seed).items():
         run_dir = _run_dir(arguments, name, seed)
         if Storage.at(str(run_dir)).exists(REPORT_JSON):
@@ -118,11 +119,11 @@ def _run_dir(arguments: Arguments, name: str, seed: int) -> Path:
 
 
 def read_answers(run: Storage) -> Answers:
-    """What a finished run predicted of its validation images."""
+    """Return the predictions of a finished run for its validation images."""
     predictions = run.below(PREDICTIONS)
     ensemble = read_ensemble(predictions, file_name(0))
     if ensemble is None:
-        raise ValueError(f"{run} holds no predictions")
+        raise ValueError(f"{run} has no predictions")
     rows = list(read_predictions(predictions, sorted(predictions.files("")), ensemble))
     return Answers(np.concatenate([r.probabilities for r in rows]), np.concatenate([r.labels for r in rows]))
 
@@ -162,14 +163,14 @@ def _last(runs: dict[str, Answers]) -> list[int]:
 
 
 def student_interval(values: Floats) -> tuple[Floats, Floats]:
-    """Bounds of the 95 % interval of the mean over the rows of (n, M), by Student's t."""
+    """Return the bounds of the 95 % interval of the mean over the rows of (n, M), by Student's t."""
     tail = (1 + CONFIDENCE_PERCENT / 100) / 2
     half: Floats = stats.t.ppf(tail, len(values) - 1) * values.std(axis=0, ddof=1) / np.sqrt(len(values))
     return values.mean(axis=0) - half, values.mean(axis=0) + half
 
 
 def print_errors(by_seed: dict[int, dict[str, Answers]]) -> None:
-    """What each run reached, in percent: one replica alone (the mean), and all of them."""
+    """Print the errors of each run in percent: the mean of single replicas, and all together."""
     print("\n| seed | run | " + " | ".join(f"alone, {p} | all, {p}" for p in CROP_POLICIES) + " |")
     print("| ---: | --- |" + " ---: |" * 2 * len(CROP_POLICIES))
     for seed, runs in by_seed.items():
@@ -181,7 +182,7 @@ def print_errors(by_seed: dict[int, dict[str, Answers]]) -> None:
 
 
 def print_differences(by_seed: dict[int, dict[str, Answers]], over: str, interval: Interval) -> None:
-    """The answer to each question, by crop policy, with intervals over images or over seeds."""
+    """Print the answer to each question by crop policy, with intervals over images or over seeds."""
     print(f"\nDifferences in percentage points, mean (95 % interval over {over})\n")
     print("| | " + " | ".join(f"{policy} crops" for policy in CROP_POLICIES) + " |")
     print("| --- |" + " ---: |" * len(CROP_POLICIES))
@@ -194,17 +195,17 @@ def print_differences(by_seed: dict[int, dict[str, Answers]], over: str, interva
 
 
 def over_images(by_image: Sequence[Floats]) -> tuple[Floats, Floats]:
-    """Bounds for values (N, P) of each seed, images of all seeds resampled."""
+    """Return bounds for values (N, P) of each seed, by resampling the images of all seeds."""
     return bootstrap_interval(np.concatenate(by_image))
 
 
 def over_seeds(by_image: Sequence[Floats]) -> tuple[Floats, Floats]:
-    """Bounds for values (N, P) of each seed, whose means vary from seed to seed."""
+    """Return bounds for values (N, P) of each seed, from the spread of the seeds' means."""
     return student_interval(np.array([values.mean(axis=0) for values in by_image]))
 
 
 def main(arguments: Arguments) -> None:
-    """Train what is missing, and print the tables."""
+    """Run the unfinished runs and print the tables."""
     by_seed = {}
     for seed in arguments.seeds:
         train(arguments, seed)

@@ -1,4 +1,4 @@
-"""In which order test views help most, chosen on some images and measured on others.
+"""The order in which test views help most, chosen on some images and measured on others.
 
 Probabilities are arrays (N, R, V, C): N images, R classifiers that answer on their own, V views, C classes.
 """
@@ -15,16 +15,16 @@ LEAST_PROBABILITY = float(np.finfo(np.float32).tiny)
 
 
 def errors_along(probabilities: Floats, labels: Labels, order: Order) -> Floats:
-    """(N, V) share of the classifiers that are wrong about each image with the first 1, 2, ... views of ``order``."""
+    """Return (N, V): share of classifiers wrong about each image with the first 1, 2, ... views of ``order``."""
     sums = np.cumsum(probabilities[:, :, order], axis=2)
     wrong: Floats = (sums.argmax(axis=3) != labels[:, None, None]).mean(axis=1)
     return wrong
 
 
 def greedy_order(probabilities: Floats, labels: Labels) -> Order:
-    """Views one after the other, each time the one with which the average errs least.
+    """Return a greedy order: each next view is the one with which the average has the lowest error.
 
-    Where several do, the one with which the true classes are likeliest.
+    Ties go to the view with the highest log-likelihood of the true classes.
     """
     images, classifiers, views, classes = probabilities.shape
     total = np.zeros((images, classifiers, 1, classes))
@@ -43,7 +43,7 @@ def greedy_order(probabilities: Floats, labels: Labels) -> Order:
 
 
 def held_out_errors(probabilities: Floats, labels: Labels, folds: int = FOLDS) -> Floats:
-    """(N, V) as of :func:`errors_along`; each image in the order that was chosen on the other folds' images.
+    """Return (N, V) as in :func:`errors_along`, each image in the order chosen on the images of the other folds.
 
     Every ``folds``-th image is in the same fold, so that images sorted by class are spread evenly.
     """
@@ -56,7 +56,7 @@ def held_out_errors(probabilities: Floats, labels: Labels, folds: int = FOLDS) -
 
 
 def random_errors(probabilities: Floats, labels: Labels, generator: np.random.Generator, orders: int = 20) -> Floats:
-    """(N, V) the mean over ``orders`` random orders."""
+    """Return (N, V): the mean over ``orders`` random orders."""
     views = probabilities.shape[2]
     drawn = [errors_along(probabilities, labels, generator.permutation(views)) for _ in range(orders)]
     mean: Floats = np.mean(drawn, axis=0)

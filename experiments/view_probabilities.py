@@ -1,4 +1,4 @@
-"""What every replica of a finished run says of every view of every image, in processes side by side."""
+"""Probabilities from every replica of a finished run for every view of every image, computed in parallel processes."""
 
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -19,20 +19,20 @@ from pipelines.run.directory import PREDICTIONS, ReplicaFiles, replica_number
 from pipelines.run.predictions import EvaluatedEnsemble, file_name, read_ensemble, read_predictions
 from pipelines.run.storage import Storage
 
-# Two images of 144 views at 224 px take a core seconds for each replica; small enough that no process waits long.
+# Two images of 144 views at 224 px take seconds per replica on a core; small enough that no process idles long.
 IMAGES_AT_ONCE = 2
-# Probabilities of a view are kept as float32, and averaged in another order than in the predictions.
+# Probabilities of views are stored as float32, and averaged in a different order than in the predictions.
 TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
 class ViewProbabilities:
-    """N images, K replicas, V views, C classes.
+    """Probabilities of N images, K replicas, V views and C classes.
 
     Attributes:
         probabilities: (N, K, V, C) float32.
         labels: (N,).
-        ensemble: what they are of.
+        ensemble: the ensemble that was evaluated.
     """
 
     probabilities: npt.NDArray[np.float32]
@@ -44,21 +44,21 @@ _predictor: Predictor
 
 
 def view_probabilities(trained: Storage, images: Storage, processes: int, keep: Path | None) -> ViewProbabilities:
-    """Compute them for the validation images in ``images``, or read them from ``keep`` where that is there.
+    """Compute the probabilities for the validation images in ``images``, or read them from ``keep`` if it exists.
 
     Args:
         trained: run directory of the replicas.
-        images: finished run directory of the images: the same, or one of its evaluations.
-        processes: how many at once, a core each.
-        keep: file (.npz) to keep them in.
+        images: finished run directory with the images: the same, or one of its evaluations.
+        processes: number of parallel processes, each on its own core.
+        keep: file (.npz) to store the probabilities in.
 
     Raises:
-        ValueError: the images were not evaluated, or their averages are not the predictions that were written.
+        ValueError: the images were not evaluated, or the averages differ from the stored predictions.
     """
     predictions = images.below(PREDICTIONS)
     ensemble = read_ensemble(predictions, file_name(0))
     if ensemble is None:
-        raise ValueError(f"{images} holds no predictions; finish its evaluation first")
+        raise ValueError(f"{images} has no predictions; finish its evaluation first")
     if keep is None or not keep.exists():
         found = _compute(trained, images, ensemble, processes)
         if keep is not None:
@@ -86,7 +86,7 @@ def _compute(
 
 
 def _set_up(trained: Storage, ensemble: EvaluatedEnsemble) -> None:
-    global _predictor  # noqa: PLW0603  # one a process
+    global _predictor  # noqa: PLW0603  # one per process
     torch.set_num_threads(1)
     weights = [ReplicaFiles(replica_number(name)).weights for name in ensemble.replicas]
     replicas = load_replicas(trained, weights)
@@ -105,7 +105,7 @@ def _predict(
 
 
 def _check(views: ViewProbabilities, predictions: Storage) -> None:
-    """The average over all views has to be what the evaluation has written."""
+    """Check that the averages over all views equal the stored predictions."""
     names = sorted(predictions.files(""))
     written = np.concatenate([p.probabilities[:, :, -1] for p in read_predictions(predictions, names, views.ensemble)])
     difference = float(np.abs(views.probabilities.mean(axis=2) - written).max())

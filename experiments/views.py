@@ -1,11 +1,11 @@
-"""How many crops are enough, and what a budget of forward passes is best spent on: replicas or crops.
+"""Error by number of crops, and by budget of forward passes spent on replicas or on crops.
 
     python -m experiments.views --run-dir RUN
     python -m experiments.views --run-dir RUN --images RUN/evaluations/NAME
 
-of a finished run, on its validation images or those of one of its evaluations. Views are taken in three orders: chosen
-greedily on four fifths of the images and measured on the last fifth, in turn; at random, the mean of 20 orders; and
-the paper's own sets of 1, 10 and 144.
+Uses the validation images of a finished run, or the images of one of its evaluations. Views are taken in three orders:
+chosen greedily on four fifths of the images and measured on the last fifth, in turn; at random, the mean of 20 orders;
+and the paper's own sets of 1, 10 and 144.
 """
 
 import os
@@ -29,16 +29,16 @@ FIRST_VIEWS = 6
 
 @dataclass(frozen=True)
 class Arguments:
-    """Error by number of views, and by forward passes."""
+    """Compute the error by number of views and by forward passes."""
 
     run_dir: str
     """Finished run directory of train_ensemble.py."""
     images: str = ""
-    """Run directory of other images that it was evaluated on (RUN/evaluations/NAME)."""
+    """Run directory of an evaluation on other images (RUN/evaluations/NAME)."""
     keep: Path | None = None
-    """File (.npz) for the probabilities of all views, which take as long as the evaluation."""
+    """File (.npz) to store the probabilities of all views in; computing them takes as long as the evaluation."""
     processes: int = os.cpu_count() or 1
-    """Processes at once, a core each."""
+    """Parallel processes, each on its own core."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Curves:
 
 
 def curves(views: ViewProbabilities, alone: bool) -> Curves:
-    """Of single replicas (``alone``, their mean) or of the ensemble of all of them."""
+    """Return the curves of single replicas (``alone``, their mean) or of the ensemble of all replicas."""
     probabilities = views.probabilities.astype(np.float64)
     if not alone:
         probabilities = probabilities.mean(axis=1, keepdims=True)
@@ -69,19 +69,19 @@ def curves(views: ViewProbabilities, alone: bool) -> Curves:
 
 
 def percent(errors: Floats) -> str:
-    """Mean over images (N,) with its 95 % interval."""
+    """Return the mean over images (N,) with its 95 % interval."""
     low, high = bootstrap_interval(100 * errors[:, None])
     return f"{100 * errors.mean():.1f} ({low[0]:.1f} - {high[0]:.1f})"
 
 
 def difference(errors: Floats, than: Floats) -> str:
-    """Mean paired difference in percentage points with its 95 % interval."""
+    """Return the mean paired difference in percentage points with its 95 % interval."""
     low, high = bootstrap_interval(100 * (errors - than)[:, None])
     return f"{100 * (errors - than).mean():+.1f} ({low[0]:+.1f} to {high[0]:+.1f})"
 
 
 def print_by_views(name: str, found: Curves) -> None:
-    """Error by number of views, and against all of them."""
+    """Print the error by number of views, and the difference to all views."""
     last = found.greedy.shape[1]
     everything = found.greedy[:, -1]
     print(f"\n{name}: top-1 error in percent by number of views\n")
@@ -93,7 +93,7 @@ def print_by_views(name: str, found: Curves) -> None:
 
 
 def print_by_passes(replicas: int, alone: Curves, together: Curves) -> None:
-    """The same number of forward passes spent on one replica's views or on all replicas'."""
+    """Print the error when the same number of forward passes is spent on one replica or on all."""
     print(f"\nAt equal cost: 1 replica against {replicas}, top-1 error in percent, views in the chosen order\n")
     print(f"| forward passes | 1 replica | {replicas} replicas | difference |\n" + "| ---: " * 4 + "|")
     views = alone.greedy.shape[1]
@@ -106,7 +106,7 @@ def print_by_passes(replicas: int, alone: Curves, together: Curves) -> None:
 
 
 def print_first_views(views: ViewProbabilities) -> None:
-    """Which views come first where all images choose."""
+    """Print the first views of the order chosen on all images."""
     probabilities = views.probabilities.astype(np.float64).mean(axis=1, keepdims=True)
     order = greedy_order(probabilities, views.labels)[:FIRST_VIEWS]
     print(f"\nThe first {FIRST_VIEWS} views of all replicas, chosen on all images:")

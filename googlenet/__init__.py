@@ -17,7 +17,7 @@ __all__ = ["Ensemble", "GoogLeNet", "load_weights"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import PyTorch when the network is asked for: processes that only read and scale images do without it."""
+    """Import PyTorch on first use of a public name: processes that only read and scale images do without it."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     places = {

@@ -1,4 +1,4 @@
-"""``python -m googlenet`` prints Table 1 as computed, beside the paper's printed figures."""
+"""Command ``python -m googlenet``: prints Table 1 as computed, next to the paper's printed figures."""
 
 from googlenet.network.complexity import format_table
 

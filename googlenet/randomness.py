@@ -1,7 +1,7 @@
-"""Every random number of a replica, as a function of (seed, stream, epoch, index) and of nothing else.
+"""Random numbers of a replica, each a function of (seed, stream, epoch, index) and of nothing else.
 
 A stream is one use of randomness; two streams of the same seed are independent. Philox generators are keyed, not
-advanced, so sample 7 of epoch 3 is the same whoever computes it, in whatever order, before or after a crash.
+advanced, so sample 7 of epoch 3 is the same on every worker, in any order, before or after a crash.
 """
 
 from typing import TYPE_CHECKING, Literal, get_args
@@ -11,17 +11,17 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-# Only ever add at the end: a stream's position is part of the key of its numbers.
+# Append only: a stream's position is part of the key of its numbers.
 Stream = Literal["initial_weights", "order", "sampling", "dropout", "bootstrap", "embedded_dataset"]
 
 
 def numpy_generator(seed: int, stream: Stream, *key: int) -> np.random.Generator:
-    """A NumPy generator for ``key``, typically (epoch, index)."""
+    """Return a NumPy generator for ``key``, typically (epoch, index)."""
     return np.random.Generator(np.random.Philox(_sequence(seed, stream, key)))
 
 
 def torch_generator(seed: int, stream: Stream, *key: int, device: str = "cpu") -> "torch.Generator":
-    """A torch generator for ``key``, typically (epoch, step)."""
+    """Return a torch generator for ``key``, typically (epoch, step)."""
     import torch
 
     state = _sequence(seed, stream, key).generate_state(1, np.uint64)[0]

@@ -1,4 +1,4 @@
-"""Two finished runs: what differed between them, and the paired difference of every cell of their tables.
+"""Comparison of two finished runs: their differing settings, and the paired difference of every cell of their tables.
 
     python pipelines/compare_runs.py RUN RUN
 
@@ -27,14 +27,14 @@ ID_IN_MLFLOW = re.compile("[0-9a-f]{32}")
 
 @dataclass(frozen=True)
 class Arguments:
-    """Say what differs between two runs, in their settings and in their errors."""
+    """Compare the settings and the errors of two finished runs."""
 
     first: Annotated[str, tyro.conf.Positional]
     """Run directory, or id of a run in MLflow."""
     second: Annotated[str, tyro.conf.Positional]
     """Run directory, or id of a run in MLflow."""
     tracking_uri: str = ""
-    """MLflow store or server of ids; the default is MLFLOW_TRACKING_URI, else runs/mlflow.db."""
+    """MLflow store or server in which ids are looked up; the default is MLFLOW_TRACKING_URI, else runs/mlflow.db."""
 
 
 def _read(name: str, tracking_uri: str) -> Finished:

@@ -1,11 +1,11 @@
-"""What goes wrong through input: told in one message, without a traceback."""
+"""Errors the user can fix; shown as one message, without a traceback."""
 
 
 class UserError(ValueError):
-    """The user can mend this; the message names the file or value and what to do.
+    """An error that the user can fix; the message names the file or value and says what to do.
 
     Attributes:
-        exit_code: of a command that ends with it.
+        exit_code: exit code of a command that ends with it.
     """
 
     exit_code = 2

@@ -1,11 +1,11 @@
-"""The evaluation: every view of every validation image through every replica, sharded over the cluster with Ray Data.
+"""Evaluation of an ensemble: every view of every image through every replica, sharded over the cluster with Ray Data.
 
     python pipelines/evaluate_ensemble.py --run-dir RUN
     python pipelines/evaluate_ensemble.py --run-dir RUN --data PHOTOS
     python pipelines/evaluate_ensemble.py --run-dir RUN --data PHOTOS --unlabelled
     python pipelines/evaluate_ensemble.py --run-dir NEW --data PHOTOS --weights FILE FILE [--classes FILE]
 
-A shard whose predictions are there is not done again.
+Shards that already have predictions are skipped.
 """
 
 import hashlib
@@ -45,32 +45,32 @@ class Arguments:
     """Evaluate an ensemble with 1, 10 and 144 crops, and write its report."""
 
     run_dir: str
-    """Run directory: of a training run, or with --weights a new one for this evaluation."""
+    """Run directory of a training run; with --weights, a new one for this evaluation."""
     data: str = ""
     """Labelled image folder (val/<class>/* or <class>/*); the default is the run's own validation images."""
     weights: tuple[str, ...] = ()
-    """Files of weights from elsewhere: .npz (Caffe), .pth (torchvision) or .safetensors, one for each model."""
+    """External weight files: .npz (Caffe), .pth (torchvision) or .safetensors, one per network."""
     classes: str = ""
-    """File with one class folder's name a line, in the model's order; may hold more than the data has."""
+    """File with the class folders' names, one per line, in the order of the outputs; the data may lack some of them."""
     policies: tuple[int | str, ...] = CROP_POLICIES
-    """1, 10, 144, or scales in pixels such as 256+320, 36 crops at each; without --data the run's recipe decides."""
+    """1, 10, 144, or scales in pixels such as 256+320 (36 crops at each); without --data the run's recipe decides."""
     precision: PrecisionChoice = "auto"
-    """'auto' takes bf16 for long work where it is fast and answers like fp32; without --data the recipe decides."""
+    """'auto' uses bf16 for long work if it is fast and agrees with fp32; without --data the recipe decides."""
     gpus_per_predictor: float = 1.0
-    """GPUs that each predictor reserves, where there are any; fractions share one."""
+    """GPUs that each predictor reserves, if there are any; fractions share one."""
     crop_px: int | None = None
-    """Side of the network's input for --weights; the default is what the files say of themselves, or 224."""
+    """Side of the network's input for --weights; the default is the value in the files, or 224."""
     bad_images: BadImages = "stop"
     """What to do about files that cannot be decoded."""
     unlabelled: bool = False
-    """The images of --data have no labels: write what the ensemble says of each (answers/top5.csv, .parquet)."""
+    """The images of --data have no labels: write the ensemble's answers for each (answers/top5.csv, .parquet)."""
 
 
 def evaluate_weights(arguments: Arguments) -> str:
-    """Evaluate weights from elsewhere in a run directory of their own; the table as text.
+    """Evaluate external weights in a run directory of their own; return the table as text.
 
     Raises:
-        UserError: a file of weights, the classes or the images cannot be used.
+        UserError: a weight file, the classes or the images cannot be used.
     """
     run, data = Storage.at(arguments.run_dir), absolute_data(arguments.data)
     if not data:
@@ -85,8 +85,8 @@ def evaluate_weights(arguments: Arguments) -> str:
     for path, stored in zip(arguments.weights, networks, strict=True):
         if stored.num_classes != len(classes):
             raise UserError(
-                f"{path} has {stored.num_classes} outputs, there are {len(classes)} classes: "
-                "name the model's classes in its order with --classes FILE"
+                f"{path} has {stored.num_classes} outputs, but there are {len(classes)} classes: "
+                "list the classes of its outputs, in their order, with --classes FILE"
             )
     settings = {
         "data": data,
@@ -111,7 +111,7 @@ def _settings(arguments: Arguments, crop_px: int) -> Settings:
 
 
 def _write_results(run: Storage, ensemble: EvaluatedEnsemble, arguments: Arguments) -> str:
-    """Answers for unlabelled images, else the report; the first answers, or the table, as text."""
+    """Write answers for unlabelled images, otherwise the report; return the first answers, or the table, as text."""
     return write_answers(run, ensemble) if arguments.unlabelled else write_report(run, ensemble)
 
 
@@ -119,12 +119,12 @@ def _find_images(data: str, classes: tuple[str, ...], arguments: Arguments, data
     if not arguments.unlabelled:
         return images_to_evaluate(data, classes, data_seed)
     if not classes:
-        raise UserError("images without labels do not say what the model's outputs are called: use --classes FILE")
+        raise UserError("unlabelled images do not name the classes of the outputs: use --classes FILE")
     return unlabelled_images(data, classes)
 
 
 def _own_format(path: str, stored: StoredNetwork) -> bytes:
-    """Weights from elsewhere as this project keeps them."""
+    """Return external weights in this project's format."""
     try:
         network = stored.build()
     except WeightsError as error:
@@ -133,19 +133,19 @@ def _own_format(path: str, stored: StoredNetwork) -> bytes:
 
 
 def _agreed(name: str, asked: Any, networks: Sequence[StoredNetwork]) -> Any:
-    """What the command line and all files that say so agree on; None where nobody says anything.
+    """Return the value on which the command line and all files that have one agree; None if there is none.
 
     Raises:
-        UserError: they differ, and averaging would mix what does not belong together.
+        UserError: the values differ, so that an average would mix networks that do not belong together.
     """
-    said = [value for value in (asked, *(network.extra.get(name) for network in networks)) if value is not None]
-    if any(value != said[0] for value in said):
-        raise UserError(f"the files of weights (or --{name.replace('_', '-')}) differ in their {name}: {said}")
-    return said[0] if said else None
+    values = [value for value in (asked, *(network.extra.get(name) for network in networks)) if value is not None]
+    if any(value != values[0] for value in values):
+        raise UserError(f"the weight files (or --{name.replace('_', '-')}) differ in their {name}: {values}")
+    return values[0] if values else None
 
 
 def _read_classes(path: str) -> tuple[str, ...]:
-    """The class names in a file, in the order of the model's outputs."""
+    """Return the class names in a file, in the order of the network's outputs."""
     if not path:
         return ()
     try:
@@ -154,20 +154,20 @@ def _read_classes(path: str) -> tuple[str, ...]:
         raise UserError(f"cannot read the classes in {path}: {error.strerror}") from error
     classes = tuple(line.strip() for line in lines if line.strip())
     if not classes:
-        raise UserError(f"{path} names no class")
+        raise UserError(f"{path} lists no classes")
     if doubled := [name for name, count in Counter(classes).items() if count > 1]:
-        raise UserError(f"{path} names class {doubled[0]} more than once")
+        raise UserError(f"{path} lists class {doubled[0]} more than once")
     return classes
 
 
 def evaluate_elsewhere(trained: Storage, recipe: Recipe, arguments: Arguments) -> str:
-    """Evaluate a training run's replicas on other images than its own; the table, or the answers, as text."""
+    """Evaluate a training run's replicas on other images than its own; return the table, or the answers, as text."""
     data = absolute_data(arguments.data)
     check_policies(arguments.policies, recipe.crop_px)
     replicas = replicas_to_evaluate(trained, recipe)
     images = _find_images(data, read_manifest(trained).classes, arguments, recipe.data_seed)
-    # The folder's own name for people; a digest, so that evaluations of two such folders, or of the same one with other
-    # images or crops, coexist.
+    # The folder's own name to read; a digest, so that evaluations of two folders of that name, or of one folder with
+    # other images or crops, coexist.
     key = json.dumps(
         [data, images.listing.digest, sorted_policies(arguments.policies), arguments.precision, arguments.unlabelled]
     )
@@ -201,11 +201,11 @@ def _check(arguments: Arguments) -> None:
     except ValueError as error:
         raise UserError(str(error)) from error
     if (arguments.classes or arguments.crop_px) and not arguments.weights:
-        raise UserError("--classes and --crop-px go with --weights; a training run has its own")
+        raise UserError("--classes and --crop-px need --weights; a training run has its own")
     own_images = (("policies", CROP_POLICIES), ("precision", "auto"), ("unlabelled", False))
     for name, default in own_images:
         if getattr(arguments, name) != default and not arguments.data:
-            raise UserError(f"--{name} goes with --data; the recipe of the run decides for its own images")
+            raise UserError(f"--{name} needs --data; for the run's own images its recipe decides")
 
 
 if __name__ == "__main__":

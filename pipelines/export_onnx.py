@@ -1,8 +1,8 @@
-"""The ensemble, or one replica, as an ONNX file: crops in, averaged probabilities out, preprocessing included.
+"""Export of the ensemble, or of one replica, to ONNX: crops in, averaged probabilities out, preprocessing included.
 
     python pipelines/export_onnx.py --run-dir RUN --output ensemble.onnx
 
-Needs the packages of the extra ``onnx``: pip install -c constraints.txt -e '.[onnx]'
+Needs the extra ``onnx``: pip install -c constraints.txt -e '.[onnx]'
 """
 
 import json
@@ -17,7 +17,7 @@ from pipelines.run.directory import ReplicaFiles, finished_replicas, read_recipe
 from pipelines.run.storage import Storage
 from pipelines.run.weights import read_replica
 
-# Opset 18 has antialiased resizing and group normalisation; the network needs neither, runtimes of 2023 know it.
+# Supported by runtimes since 2023; the network needs none of its antialiased resizing or group normalisation.
 OPSET = 18
 NEEDED = ("onnx", "onnxscript")
 
@@ -31,20 +31,20 @@ class Arguments:
     output: str
     """File to write, .onnx."""
     replica: int | None = None
-    """Export this replica alone; the default is the mean of all that are finished."""
+    """Export only this replica; the default is the mean of all finished replicas."""
 
 
 def export(run: Storage, output: Path, replica: int | None = None) -> str:
-    """Write ``output``; what it holds, in one line.
+    """Write ``output``; return its description in one line.
 
-    The file takes (N, 3, crop_px, crop_px) uint8 RGB crops and gives (N, C) probabilities; its metadata name the
-    classes.
+    The network takes (N, 3, crop_px, crop_px) uint8 RGB crops and returns (N, C) probabilities; the file's metadata
+    list the classes.
 
     Raises:
         UserError: the packages or the replica are missing, or its weights are damaged.
     """
     if missing := [name for name in NEEDED if find_spec(name) is None]:
-        raise UserError(f"{', '.join(missing)} missing: pip install -c constraints.txt -e '.[onnx]'")
+        raise UserError(f"missing packages: {', '.join(missing)}; run pip install -c constraints.txt -e '.[onnx]'")
     import torch
 
     from googlenet.evaluation.ensemble import PixelClassifier
@@ -63,7 +63,7 @@ def export(run: Storage, output: Path, replica: int | None = None) -> str:
         dynamic_shapes=({0: torch.export.Dim("crops_in_batch")},),
         verbose=False,
     )
-    assert program is not None  # noqa: S101  # dynamo=True always gives one
+    assert program is not None  # noqa: S101  # dynamo=True always returns one
     model = program.model_proto
     for key, value in {"classes": json.dumps(classes), "crop_px": str(crop_px)}.items():
         model.metadata_props.add(key=key, value=value)
@@ -76,7 +76,7 @@ def _chosen(run: Storage, replica: int | None) -> list[int]:
     if not finished:
         raise UserError(f"no replica of {run} is finished; run train_ensemble.py on it again")
     if replica is not None and replica not in finished:
-        raise UserError(f"replica {replica} is not finished; these are: {', '.join(map(str, finished))}")
+        raise UserError(f"replica {replica} is not finished; finished replicas: {', '.join(map(str, finished))}")
     return finished if replica is None else [replica]
 
 

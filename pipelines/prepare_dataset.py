@@ -1,11 +1,10 @@
-"""Stage 1: images become Parquet shards and a manifest, with Ray Data.
+"""Preparation of a data set: images become Parquet shards and a manifest, with Ray Data.
 
     python pipelines/prepare_dataset.py --data FOLDER --run-dir RUN
 
-Every file is decoded once, to be sure that it can be; what is stored are the original bytes, unless the recipe asks
-for smaller images. A file that cannot be
-decoded stops the stage with a list of all such files, or, with ``--bad-images quarantine``, goes into
-``dataset/quarantine.jsonl`` instead of the data set.
+Every file is decoded once as a check; the original bytes are stored, unless the recipe asks for smaller images. A file
+that cannot be decoded stops the command with a list of all such files, or, with ``--bad-images quarantine``, is listed
+in ``dataset/quarantine.jsonl`` and left out of the data set.
 """
 
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from pipelines.run.storage import Storage
 
 @dataclass(frozen=True)
 class Arguments:
-    """Prepare images: Parquet shards and a manifest in the run directory."""
+    """Prepare images: write Parquet shards and a manifest into the run directory."""
 
     data: str
     """Image folder (train/<class>/*, val/<class>/*, or <class>/*), or 'embedded' for the built-in digits."""
@@ -30,11 +29,11 @@ class Arguments:
     data_seed: int = 0
     """Seed of the embedded data set."""
     val_percent: float = 10.0
-    """Share of each class that becomes validation, in percent, where the folder has no split."""
+    """Percentage of each class that is held out for validation if the folder has no split."""
     images_per_shard: int = 256
-    """Images in one Parquet shard."""
+    """Images per Parquet shard."""
     stored_short_side_px: int | None = None
-    """Store larger images shrunk to this shorter side, as JPEG of quality 95; None keeps every original byte."""
+    """Shrink larger images to this shorter side, as JPEG of quality 95; None keeps the original bytes of all images."""
     bad_images: BadImages = "stop"
     """What to do about files that cannot be decoded."""
 

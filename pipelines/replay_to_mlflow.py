@@ -1,4 +1,4 @@
-"""Send all that a run directory holds to an MLflow store or server; what is there already is not sent twice.
+"""Replay of a run directory to an MLflow store or server; data that is already there is not sent again.
 
 python pipelines/replay_to_mlflow.py --run-dir RUN --tracking-uri http://SERVER:5000
 """
@@ -24,7 +24,7 @@ class Arguments:
     models: ModelsToLog = "all"
     """Models to log in MLflow: the ensemble and each replica, the ensemble alone, or none."""
     champion: ChampionRule = "better"
-    """When this ensemble becomes the registered model's champion: if it errs less on the same images, always, never."""
+    """When this ensemble becomes the registered model's champion: if better on the same images, always, or never."""
 
 
 def _main() -> None:

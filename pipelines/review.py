@@ -1,8 +1,8 @@
-"""Open MLflow on the last run.
+"""MLflow's user interface, opened on the newest run.
 
     python pipelines/review.py
 
-It starts two processes on this machine's own address; MLflow by itself starts nine.
+The server listens on 127.0.0.1 and has two processes; ``mlflow ui`` starts nine by default.
 """
 
 import os
@@ -30,39 +30,39 @@ ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class Arguments:
-    """Review runs in MLflow."""
+    """Open runs in MLflow's user interface."""
 
     run_dir: str = ""
-    """Run directory whose store is opened; the default is the newest in --runs."""
+    """Run directory whose MLflow store is opened; the default is the newest in --runs."""
     runs: str = "runs"
     """Folder of run directories."""
     tracking_uri: str = ""
-    """SQLite store to open, instead of the one beside the run directory."""
+    """SQLite store to open instead of the one beside the run directory."""
     port: int = 5000
-    """Port on this machine's own address."""
+    """Port on 127.0.0.1."""
 
 
 def newest_run(runs: Path) -> Path:
-    """The run directory in ``runs`` that was begun, or gone on with, last.
+    """Return the run directory in ``runs`` that was started or resumed last.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no run directory.
     """
-    found = [path.parent for path in runs.glob(f"*/{RUN}")]
-    if not found:
-        raise UserError(f"no run in {runs.resolve()}; name one with --run-dir, or its folder with --runs")
-    return max(found, key=lambda run: max(path.stat().st_mtime for path in (run, run / RUN, *run.glob("jobs/*"))))
+    directories = [path.parent for path in runs.glob(f"*/{RUN}")]
+    if not directories:
+        raise UserError(f"no run in {runs.resolve()}; choose one with --run-dir, or its folder with --runs")
+    return max(directories, key=lambda run: max(path.stat().st_mtime for path in (run, run / RUN, *run.glob("jobs/*"))))
 
 
 def bring_up_to_date(tracking_uri: str) -> None:
-    """Tell MLflow what became of runs that it believes at work, and that were killed: nobody else is left to do so."""
+    """Update runs that MLflow shows as running but whose jobs were killed, and could not report their end."""
     for root in directories_at_work(tracking_uri):
         run = Storage.at(root).impatient()
         try:
             if run.exists(RUN):
                 replay(run, PublishSettings(tracking_uri, models="none"))
         except RunInUseError:
-            say(f"{run} is at work")
+            say(f"{run} is still running")
         except (UserError, *STORE_FAILURES) as error:
             say(f"warning: {error}")
 
@@ -72,8 +72,8 @@ def _store(arguments: Arguments) -> str:
         return checked(arguments.tracking_uri)
     run = Path(arguments.run_dir) if arguments.run_dir else newest_run(Path(arguments.runs))
     if not (run / RUN).exists():
-        raise UserError(f"{run} holds no run; name another --run-dir")
-    say(f"the last run: {run}")
+        raise UserError(f"{run} holds no run; choose another --run-dir")
+    say(f"run: {run}")
     return tracking_uri_for(Storage.at(str(run)))
 
 
@@ -84,12 +84,12 @@ def _main() -> None:
         say(f"MLflow: {uri}")
         return
     if not Path(uri.removeprefix(SQLITE)).exists():
-        raise UserError(f"there is no MLflow store {uri.removeprefix(SQLITE)}")
+        raise UserError(f"MLflow store not found: {uri.removeprefix(SQLITE)}")
     bring_up_to_date(uri)
     address = f"http://127.0.0.1:{arguments.port}"
-    say(f"MLflow: {address}/{page_of_experiment(uri)}   (Ctrl-C ends it)")
+    say(f"MLflow: {address}/{page_of_experiment(uri)}   (Ctrl-C to stop)")
     command = ["mlflow", "ui", "--workers", "1", "--host", "127.0.0.1", "--port", str(arguments.port)]
-    os.execve(  # noqa: S606  # MLflow takes this process's place, and its Ctrl-C
+    os.execve(  # noqa: S606  # MLflow replaces this process, and gets its Ctrl-C
         sys.executable,
         [sys.executable, "-m", *command, "--backend-store-uri", uri],
         {**os.environ, **ENVIRONMENT},

@@ -2,7 +2,7 @@
 
     python pipelines/train_ensemble.py --recipe demo --run-dir runs/demo
 
-The same command on the same run directory goes on where it was interrupted, and does nothing where all is done.
+Running the same command on the same run directory again resumes an interrupted job, and does nothing if it is complete.
 """
 
 import argparse
@@ -54,7 +54,7 @@ class Arguments:
     run_dir: str
     """Run directory: a path, or a URI of an object store."""
     recipe: str = "paper"
-    """Recipe by name (paper, demo, modern, finetune), its JSON file, or runs:/ID of a run in MLflow to start again.
+    """Name of a recipe (paper, demo, modern, finetune), its JSON file, or runs:/ID of a run in MLflow to repeat.
 
     The options below override its fields.
     """
@@ -63,39 +63,39 @@ class Arguments:
     models: ModelsToLog = "all"
     """Models to log in MLflow: the ensemble and each replica, the ensemble alone, or none."""
     champion: ChampionRule = "better"
-    """When this ensemble becomes the registered model's champion: if it errs less on the same images, always, never."""
+    """When this ensemble becomes the registered model's champion: if better on the same images, always, or never."""
     bad_images: BadImages = "stop"
     """What to do about files that cannot be decoded."""
     cpus_per_worker: float = 1.0
-    """CPUs that each worker of a replica reserves, and so many threads."""
+    """CPUs that each worker of a replica reserves; also its number of threads."""
     gpus_per_worker: float = 0.0
     """GPUs that each worker of a replica reserves; fractions share one."""
     worker_resources: dict[str, float] = field(default_factory=dict)
-    """Other resources that each worker reserves, by the cluster's names: NAME AMOUNT, again and again."""
+    """Other resources that each worker reserves, by their names in the cluster: NAME AMOUNT NAME AMOUNT ..."""
     gpus_per_predictor: float = 1.0
-    """GPUs that each predictor of the evaluation reserves, where there are any; fractions share one."""
+    """GPUs that each predictor of the evaluation reserves, if there are any; fractions share one."""
     max_failures: int = 2
-    """How often a failed replica is started again without a newer checkpoint; with one, it always is."""
+    """How often in a row a failed replica is restarted without a newer checkpoint; 0 disables restarts."""
     checkpoint_minutes: float = 10.0
-    """Time between two checkpoints within an epoch; there is one at each epoch's end in any case."""
+    """Time between two checkpoints within an epoch; each epoch also ends with one."""
     parallel_replicas: int | None = None
-    """Replicas to start at once, for a cluster that grows on demand; the default is as many as its nodes hold."""
+    """Replicas to start at once on a cluster that grows on demand; the default is as many as its nodes hold."""
     shard_cache_gb: float | None = None
-    """Disk of each node for copies of shards that are in an object store; the default leaves a fifth of the disk."""
+    """Disk space of each node for copies of shards in an object store; the default leaves a fifth of the disk free."""
     min_replicas: int | None = None
-    """Evaluate once so many replicas are finished, though others failed; the default is all of them."""
+    """Evaluate if at least this many replicas are finished, even if others failed; the default is all of them."""
     dry_run: bool = False
-    """Print the plan, with times from a short trial, and stop; nothing is written."""
+    """Print the plan, with times from a short trial, and exit; nothing is written."""
     print_recipe: bool = False
-    """Print the recipe as JSON, to be kept and given to --recipe, and stop."""
+    """Print the recipe as JSON, for a file to use with --recipe, and exit."""
 
 
 def run_job(arguments: Arguments) -> int:
-    """Carry out the job; the exit code."""
+    """Run the job; return its exit code."""
     run = Storage.at(arguments.run_dir)
     recipe = _with_absolute_paths(arguments.fields)
     _needed_replicas(arguments, recipe)
-    images = find_images(run, recipe)  # bad input ends the job before a cluster is started, or the run claimed
+    images = find_images(run, recipe)  # bad input ends the job before a cluster starts or the run is claimed
     check_initial_weights(run, recipe)
     resources = Resources(
         arguments.cpus_per_worker,
@@ -130,10 +130,10 @@ def _carry_out(
     images: Images | None,
     publishing: PublishSettings,
 ) -> int:
-    """The stages one after the other; the exit code. Needs a connection to a Ray cluster."""
+    """Run the stages one after the other; return the exit code. Needs a connection to a Ray cluster."""
     started = time.monotonic()
     say(placement_line(run, recipe, resources))
-    Predictors.that_fit(arguments.gpus_per_predictor)  # refused now, and not after days of training
+    Predictors.that_fit(arguments.gpus_per_predictor)  # refused now rather than after days of training
     log = JobLog(run)
     with log.whole_job(), system_log(run, SYSTEM):
         with log.stage("prepare"):
@@ -154,7 +154,7 @@ def _carry_out(
                     say(write_report(run, ensemble))
             tracker.finish(succeeded=enough)
         if not tracker.in_step:
-            say(f"warning: MLflow at {publishing.tracking_uri} has not got everything; the same command sends the rest")
+            say(f"warning: MLflow at {publishing.tracking_uri} lacks data; run the same command again to send it")
         elif enough:
             say(publish(run, recipe, manifest, publishing))
         _tell_failures(failures, recipe)
@@ -166,10 +166,10 @@ def _carry_out(
 
 
 def _tell_differences(arguments: Arguments, manifest: Manifest) -> None:
-    """Say what may keep a run that is started again from ending like the first."""
+    """Print what may make a repeated run end differently from the original."""
     origin = tracking_uri_of_runs(arguments.tracking_uri)
     for line in differences_from(origin, arguments.recipe, manifest.digest):
-        say(f"not as in {arguments.recipe}: {line}")
+        say(f"differs from {arguments.recipe}: {line}")
 
 
 def _train(
@@ -182,7 +182,7 @@ def _train(
 
 
 def _count(run: Storage, images: Images | None) -> Counts:
-    """Images as listed, or as prepared where that is done."""
+    """Return the numbers of images as listed, or as prepared if that is done."""
     if images is None:
         manifest = read_manifest(run)
         return Counts(manifest.splits["train"].images, manifest.splits["val"].images, len(manifest.classes))
@@ -196,11 +196,11 @@ def _tell_failures(failures: list[ReplicaFailure], recipe: Recipe) -> None:
     if failures:
         names = ", ".join(str(failure.replica) for failure in failures)
         say(f"\n{len(failures)} of {recipe.replicas} replicas failed ({names}); the rest are finished and kept.")
-        say("The same command tries the failed ones again.")
+        say("Run the same command again to retry the failed ones.")
 
 
 def _needed_replicas(arguments: Arguments, recipe: Recipe) -> int:
-    """How many finished replicas the evaluation needs."""
+    """Return how many finished replicas the evaluation needs."""
     needed = recipe.replicas if arguments.min_replicas is None else arguments.min_replicas
     if not 1 <= needed <= recipe.replicas:
         raise UserError(
@@ -210,7 +210,7 @@ def _needed_replicas(arguments: Arguments, recipe: Recipe) -> int:
 
 
 def _with_absolute_paths(recipe: Recipe) -> Recipe:
-    """The same recipe whatever folder the command is given in."""
+    """Return the recipe with absolute paths, independent of the working directory."""
     init_weights = Storage.at(recipe.init_weights).root if recipe.init_weights else ""
     return replace(recipe, data=absolute_data(recipe.data), init_weights=init_weights)
 
@@ -224,7 +224,7 @@ def _main() -> int:
 
 
 def _recipe(argv: list[str]) -> Recipe:
-    """The recipe that --recipe names; it is read before the other options, since it holds their defaults."""
+    """Return the recipe that --recipe names; it is read before the other options, since it holds their defaults."""
     options = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     options.add_argument("--recipe", nargs="?", const="", default="")
     options.add_argument("--tracking-uri", "--tracking_uri", nargs="?", const="", default="")

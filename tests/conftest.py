@@ -1,4 +1,4 @@
-"""One small Ray cluster for the whole session, small photographs, and the smallest recipe that is still real."""
+"""Fixtures of the session: a small Ray cluster, small photographs, and the smallest realistic recipe."""
 
 import os
 from collections.abc import Iterator
@@ -16,14 +16,14 @@ from pipelines.run.recipe import Recipe
 from tests.servers import s3_server
 
 CLUSTER_CPUS = 2
-# The same examples each time, on however busy a machine.
+# The same examples each time, and no deadline on a busy machine.
 settings.register_profile("suite", derandomize=True, deadline=None)
 settings.load_profile("suite")
 
 
 @pytest.fixture
 def unchecked_types() -> Iterator[None]:
-    """For calls with arguments that a type checker would refuse, to see what their users are told."""
+    """Disable type checks, to test the messages for arguments of wrong types."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
@@ -31,7 +31,7 @@ def unchecked_types() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def object_store() -> Iterator[str]:
-    """The address of an S3 server, which this process and the cluster find in their environment."""
+    """The address of an S3 server; this process and the cluster get it from their environment."""
     with s3_server() as port:
         address = f"http://127.0.0.1:{port}"
         os.environ.update(
@@ -45,7 +45,7 @@ def object_store() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def ray_cluster(object_store: str) -> Iterator[str]:
-    """The address of a running cluster; in-process calls use it, and so do commands that find it in RAY_ADDRESS."""
+    """The address of a running cluster, used by in-process calls and by commands that get it as RAY_ADDRESS."""
     os.environ["RAY_AUTH_MODE"] = "disabled"
     from pipelines.job.ray_session import connected
 
@@ -90,7 +90,7 @@ def tiny_recipe(photo_folder: Path) -> Recipe:
 
 @pytest.fixture(scope="session")
 def finished_run(ray_cluster: str, tiny_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run directory that the whole job has finished, for tests to read and to copy."""
+    """The run directory of a finished job, for tests to read and to copy."""
     from pipelines.train_ensemble import Arguments, run_job
 
     run = tmp_path_factory.mktemp("runs") / "finished"

@@ -1,18 +1,20 @@
-"""The crucial arithmetic, broken on purpose in one place at a time: does a test notice?
+"""Mutation tests: the crucial code is broken in one place at a time, and a test has to fail.
 
     python -m tests.mutants
     python -m tests.mutants --only resume
 
 Each mutant is a copy of the project with one piece of text replaced. The tests named with it have to fail. The command
-ends with an error where one survives; that each mutant still fits the code is part of the suite (test_mutants.py).
+exits with an error if one survives; test_mutants.py checks that each mutant still fits the code.
 """
 
 import os
+import queue
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +22,18 @@ import tyro
 
 from tests.project import ROOT
 
+TESTS_FAILED = 1
+ON_CLUSTER = {
+    "ledger: predictions of other weights are repeated",
+    "ledger: existing predictions are not repeated",
+    "ledger: the last shard is complete",
+}
 COPIED = ("benchmarks", "cluster", "experiments", "googlenet", "pipelines", "pyproject.toml", "tests")
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """``old`` becomes ``new`` in ``file``; ``tests``, of the files in tests/, have to notice."""
+    """Replacement of ``old`` by ``new`` in ``file``, on which ``tests``, a file in tests/, has to fail."""
 
     claim: str
     file: str
@@ -33,9 +41,14 @@ class Mutant:
     new: str
     tests: str
 
+    @property
+    def needs_cluster(self) -> bool:
+        """Whether only tests on a Ray cluster can notice the mutant."""
+        return self.claim in ON_CLUSTER
+
 
 def mutants() -> list[Mutant]:
-    """Of crops, averaging, metrics, sampling, training, resume, the ledger and the files."""
+    """Return the mutants of crops, averaging, metrics, sampling, training, resume, the ledger and the files."""
     crops, views = (
         ("googlenet/evaluation/crops.py", "googlenet/evaluation/test_crops.py"),
         ("googlenet/evaluation/views.py", "googlenet/evaluation/test_crops.py"),
@@ -53,35 +66,35 @@ def mutants() -> list[Mutant]:
     checkpoints = ("pipelines/training/checkpoints.py", "pipelines/training/test_checkpoints.py")
     ledger = ("pipelines/evaluation/sharded_prediction.py", "pipelines/evaluation/test_sharded_prediction.py")
     tally = ("pipelines/report/tally.py", "pipelines/report/test_report.py")
-    found = [
+    listed = [
         ("crops: the scales are the paper's four", crops, "9 * seventh", "10 * seventh"),
         ("crops: the middle square is in the middle", crops, "slack // 2", "slack // 3"),
         ("crops: the last square ends with the image", crops, "slack // 2, slack)", "slack // 2, slack - 1)"),
-        ("crops: a scaled side is rounded to the nearest", scaling, "* scale_px + shorter)", "* scale_px)"),
+        ("crops: a scaled side is rounded to the nearest pixel", scaling, "* scale_px + shorter)", "* scale_px)"),
         ("crops: the centre crop is in the centre", crops, "middle = far // 2", "middle = far // 2 + 1"),
-        ("crops: portrait images are cut downwards", crops, "else (0, offset)", "else (offset, 0)"),
-        ("crops: every view counts alike", crops, "minlength=len(index)) / count", "minlength=len(index)) / 100"),
+        ("crops: squares of portrait images lie one below another", crops, "else (0, offset)", "else (offset, 0)"),
+        ("crops: all views have equal weight", crops, "minlength=len(index)) / count", "minlength=len(index)) / 100"),
         ("crops: ten crops are the corners and the centre", crops, 'view.kind != "resized"', 'view.kind != "centre"'),
-        ("crops: a mirrored view is one", views, "upright[place], 1, dst", "upright[place], 0, dst"),
+        ("crops: views are mirrored horizontally", views, "upright[place], 1, dst", "upright[place], 0, dst"),
         ("averaging: softmax outputs are averaged, not logits", predictor, ".softmax(dim=1).cpu()", ".cpu()"),
         ("averaging: each policy has its own views", predictor, "distinct.weights @ p", "distinct.weights[:1] @ p"),
         ("averaging: the ensemble is the mean", predictor, "np.mean(by_replica, axis=0)", "by_replica[0]"),
-        ("averaging: what fills a batch up is dropped", predictor, ".logits[: len(batch)]", ".logits"),
+        ("averaging: outputs of padding are dropped", predictor, ".logits[: len(batch)]", ".logits"),
         (
-            "averaging: views without numbers are not counted",
+            "averaging: views without finite outputs are not counted",
             predictor,
             "distinct.weights @ finite",
             "distinct.weights @ (finite | True)",
         ),
-        ("metrics: five answers count", metrics, "TOP_K = (1, 5)", "TOP_K = (1, 4)"),
-        ("metrics: of equal answers the first counts", metrics, "< labels[:, None]", "<= labels[:, None]"),
+        ("metrics: top-5 means five answers", metrics, "TOP_K = (1, 5)", "TOP_K = (1, 4)"),
+        ("metrics: ties go to the first class", metrics, "< labels[:, None]", "<= labels[:, None]"),
         (
-            "metrics: an ensemble's members are its own",
+            "metrics: an ensemble adds its own members",
             metrics,
             "probabilities[:, members[-1]]",
             "probabilities[:, members[0]]",
         ),
-        ("metrics: an interval is of 95 %", metrics, "CONFIDENCE_PERCENT = 95.0", "CONFIDENCE_PERCENT = 90.0"),
+        ("metrics: an interval covers 95 %", metrics, "CONFIDENCE_PERCENT = 95.0", "CONFIDENCE_PERCENT = 90.0"),
         (
             "metrics: images are drawn with replacement",
             metrics,
@@ -90,9 +103,9 @@ def mutants() -> list[Mutant]:
         ),
         ("sampling: area is drawn from its range", sampling, "generator.uniform(*sampling.area)", "sampling.area[1]"),
         ("sampling: half of the samples are mirrored", sampling, "sampling.mirror and", "not sampling.mirror and"),
-        ("sampling: an epoch has samples of its own", batches, '"sampling", self.epoch, index', '"sampling", 0, index'),
+        ("sampling: each epoch has its own samples", batches, '"sampling", self.epoch, index', '"sampling", 0, index'),
         (
-            "sampling: an epoch has an order of its own",
+            "sampling: each epoch has its own order",
             ("googlenet/training/epoch_order.py", "googlenet/training/test_epoch_order.py"),
             '"order", epoch)',
             '"order", 0)',
@@ -104,11 +117,11 @@ def mutants() -> list[Mutant]:
             "items[:: self.workers]",
         ),
         ("training: the rate falls by 4 %", optim, "step_factor: float = 0.96", "step_factor: float = 0.94"),
-        ("training: auxiliary losses count 0.3", loop, "AUX_LOSS_WEIGHT = 0.3", "AUX_LOSS_WEIGHT = 0.4"),
+        ("training: auxiliary losses have weight 0.3", loop, "AUX_LOSS_WEIGHT = 0.3", "AUX_LOSS_WEIGHT = 0.4"),
         ("training: the average follows the weights", optim, "share = 1 / min", "share = 0.5 / min"),
-        ("training: each step drops others", loop, '"dropout", state.step', '"dropout", 0'),
+        ("training: each step has its own dropout", loop, '"dropout", state.step', '"dropout", 0'),
         (
-            "training: workers' gradients are those of one",
+            "training: workers have the gradients of one",
             ("googlenet/training/loop.py", "googlenet/training/test_data_parallel.py"),
             "settings.share.workers * total_loss",
             "1 * total_loss",
@@ -116,96 +129,115 @@ def mutants() -> list[Mutant]:
         ("resume: momentum is restored", loop, "if name in momentum:", "if name in {}:"),
         ("resume: the average is restored", loop, 'self.average.load(_below("average", tensors))', "pass"),
         (
-            "resume: dropout goes on where it was",
+            "resume: dropout continues where it stopped",
             loop,
             '"dropout", state.step',
             '"dropout", id(state)',
         ),
         (
-            "resume: an epoch goes on at its step",
+            "resume: an epoch continues at its step",
             resume,
             "first_step=state.step - epoch * settings.steps_per_epoch",
             "first_step=0",
         ),
-        ("resume: the history goes on", resume, 'checkpoint.progress["history"], checkpoint', "[], checkpoint"),
+        ("resume: the history is kept", resume, 'checkpoint.progress["history"], checkpoint', "[], checkpoint"),
         (
-            "resume: a damaged checkpoint is passed over",
+            "resume: a damaged checkpoint is skipped",
             checkpoints,
             'if rest != f"{_digest(data)}{SUFFIX}":',
             "if False:",
         ),
         ("resume: the newest checkpoint is taken", checkpoints, "reversed(self._names())", "self._names()"),
-        ("ledger: predictions of other weights are done again", ledger, "== job.ensemble:", "is not None:"),
-        ("ledger: what is there is not done again", ledger, "if shard not in present]", "]"),
+        ("ledger: predictions of other weights are repeated", ledger, "== task.ensemble:", "is not None:"),
+        ("ledger: existing predictions are not repeated", ledger, "if shard not in present]", "]"),
         (
-            "ledger: the last shard is whole",
+            "ledger: the last shard is complete",
             ledger,
             "(shard + 1) * IMAGES_PER_SHARD, images)",
             "(shard + 1) * IMAGES_PER_SHARD, images - 1)",
         ),
         (
-            "ledger: an image that is missing is named",
+            "ledger: a missing image is named",
             tally,
             '"not predicted": [name for name in wanted if name not in seen]',
             '"not predicted": []',
         ),
-        ("ledger: all views of all replicas were seen", tally, "views !=", "views >"),
+        ("ledger: all views of all replicas are required", tally, "views !=", "views >"),
         (
-            "files: a file appears whole",
+            "files: a file is written atomically",
             ("pipelines/run/storage.py", "pipelines/run/test_storage.py"),
             'f"{target}{PARTIAL}{uuid.uuid4().hex[:8]}"',
             "target",
         ),
     ]
-    return [Mutant(claim, place[0], old, new, place[1]) for claim, place, old, new in found]
+    return [Mutant(claim, place[0], old, new, place[1]) for claim, place, old, new in listed]
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Break the code in one place after the other, and run the tests that should notice."""
+    """Break the code in one place at a time, and run the tests that have to fail."""
 
     only: str = ""
-    """Only claims that hold this text."""
+    """Only claims that contain this text."""
+    cluster: bool = False
+    """Also try mutants that only tests on a Ray cluster notice."""
+    processes: int = 2
+    """Number of mutants tried at once, each in a copy of the project."""
     timeout_seconds: float = 300.0
-    """A mutant whose tests take longer counts as noticed: they hang."""
+    """A mutant whose tests take longer counts as noticed, because they hang."""
 
 
-def is_noticed(mutant: Mutant, project: Path, timeout_seconds: float) -> bool:
-    """Whether a test fails on ``mutant``, applied to the copy in ``project`` and taken back."""
+def is_noticed(mutant: Mutant, project: Path, arguments: Arguments) -> bool:
+    """Return whether a test fails on ``mutant``, applied to the copy in ``project`` and then reverted."""
     file = project / mutant.file
     original = file.read_text()
     file.write_text(original.replace(mutant.old, mutant.new))
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", f"tests/{mutant.tests}"]
-    environment = {**os.environ, "PYTHONPATH": str(project), "PYTHONDONTWRITEBYTECODE": "1"}
+    if not mutant.needs_cluster:
+        command += ["-m", "not processes"]
+    environment = {**os.environ, "PYTHONPATH": str(project), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
     try:
-        return (
-            subprocess.run(
-                command, cwd=project, env=environment, capture_output=True, timeout=timeout_seconds, check=False
-            ).returncode
-            == 1
+        ended = subprocess.run(
+            command, cwd=project, env=environment, capture_output=True, timeout=arguments.timeout_seconds, check=False
         )
     except subprocess.TimeoutExpired:
         return True
+    else:
+        return ended.returncode == TESTS_FAILED
     finally:
         file.write_text(original)
 
 
 def main(arguments: Arguments) -> int:
-    """Print what became of each mutant; 1 if any survives."""
-    survivors = 0
-    with tempfile.TemporaryDirectory() as folder:
-        for name in COPIED:
-            source = ROOT / name
-            (shutil.copytree if source.is_dir() else shutil.copy)(source, Path(folder) / name)
-        for mutant in mutants():
-            if arguments.only not in mutant.claim:
-                continue
-            started = time.monotonic()
-            noticed = is_noticed(mutant, Path(folder), arguments.timeout_seconds)
-            survivors += not noticed
-            word = "noticed " if noticed else "SURVIVED"
-            print(f"{word} {time.monotonic() - started:4.0f} s  {mutant.claim}  ({mutant.file})", flush=True)
+    """Print the outcome of each mutant; return 1 if any survives."""
+    chosen = [m for m in mutants() if arguments.only in m.claim and (arguments.cluster or not m.needs_cluster)]
+    copies: queue.Queue[Path] = queue.Queue()
+
+    def try_one(mutant: Mutant) -> bool:
+        project = copies.get()
+        started = time.monotonic()
+        noticed = is_noticed(mutant, project, arguments)
+        copies.put(project)
+        word = "noticed " if noticed else "SURVIVED"
+        print(f"{word} {time.monotonic() - started:4.0f} s  {mutant.claim}  ({mutant.file})", flush=True)
+        return noticed
+
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(arguments.processes) as pool:
+        for number in range(arguments.processes):
+            copies.put(copy_of_project(Path(folder) / str(number)))
+        survivors = list(pool.map(try_one, chosen)).count(False)
+    left_out = sum(mutant.needs_cluster for mutant in mutants()) if not arguments.cluster else 0
+    print(f"{survivors} of {len(chosen)} mutants survived; {left_out} need a cluster (--cluster)")
     return int(survivors > 0)
+
+
+def copy_of_project(folder: Path) -> Path:
+    """Copy what the tests need, and return the folder."""
+    folder.mkdir()
+    for name in COPIED:
+        source = ROOT / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / name)
+    return folder
 
 
 if __name__ == "__main__":

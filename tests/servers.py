@@ -1,4 +1,4 @@
-"""Real servers on loopback: a Ray head as an administrator starts one, S3, and a door in front that can be shut."""
+"""Real servers on loopback: a Ray head, S3, MLflow, and a proxy whose connections can be cut."""
 
 import os
 import selectors
@@ -32,12 +32,12 @@ def free_port() -> int:
 
 
 def with_tools(variables: Mapping[str, str]) -> dict[str, str]:
-    """This process's environment, its tools on PATH, and more variables."""
+    """Return this process's environment with its tools on PATH and more variables."""
     return {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", **variables}
 
 
 def wait_for(url: str, server: subprocess.Popen[bytes]) -> bytes:
-    """The page at ``url``, once there is one; empty where one has to say who one is."""
+    """Wait for the page at ``url`` and return it; empty if it requires a password."""
     for _ in range(120):
         time.sleep(0.5)
         assert server.poll() is None
@@ -61,7 +61,7 @@ class Head:
     process: subprocess.Popen[bytes]
 
     def kill(self) -> None:
-        """SIGKILL to the whole node, the drivers of its jobs included."""
+        """Kill all processes of the node, including the drivers of its jobs, with SIGKILL."""
         first = psutil.Process(self.process.pid)
         for process in [first, *first.children(recursive=True)]:
             with suppress(psutil.NoSuchProcess):
@@ -71,10 +71,10 @@ class Head:
 
 @contextmanager
 def head(token: str = "", ports: Mapping[str, int] | None = None) -> Iterator[Head]:
-    """A head node. Whatever is left of it is killed at the end."""
+    """Start a head node; kill all its processes at the end."""
     ports = ports or {kind: free_port() for kind in HEAD_PORTS}
     authentication = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token} if token else {"RAY_AUTH_MODE": "disabled"}
-    with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:  # a socket's path is short
+    with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:  # socket paths must be short
         process = subprocess.Popen(
             [str(BIN / "ray"), "start", "--head", "--block", "--num-cpus=2", "--object-store-memory=300000000"]
             + ["--node-ip-address=127.0.0.1", f"--temp-dir={folder}"]
@@ -94,7 +94,7 @@ def head(token: str = "", ports: Mapping[str, int] | None = None) -> Iterator[He
 
 
 def ray_processes(address: str, kind: str) -> Iterator[psutil.Process]:
-    """Processes such as ``RayTrainWorker`` of the cluster at ``address``, and of no other one on this machine."""
+    """Yield processes such as ``RayTrainWorker`` of the cluster at ``address`` only."""
     for raylet in psutil.process_iter(["name", "cmdline"]):
         if raylet.info["name"] != "raylet" or f"--gcs-address={address}" not in (raylet.info["cmdline"] or []):
             continue
@@ -106,7 +106,7 @@ def ray_processes(address: str, kind: str) -> Iterator[psutil.Process]:
 
 @contextmanager
 def s3_server(variables: Mapping[str, str] | None = None, address: str = "127.0.0.1") -> Iterator[int]:
-    """An S3 server that keeps everything in memory; its port."""
+    """Start an S3 server that stores everything in memory; yield its port."""
     port = free_port()
     server = subprocess.Popen(
         [str(BIN / "moto_server"), "-H", address, "-p", str(port)],
@@ -124,7 +124,7 @@ def s3_server(variables: Mapping[str, str] | None = None, address: str = "127.0.
 
 @contextmanager
 def mlflow_with_password(folder: Path) -> Iterator[tuple[str, str]]:
-    """The server that the clusters start, its address and its password; ``folder`` is its home."""
+    """Start the clusters' MLflow server with home ``folder``; yield its address and password."""
     port = free_port()
     command = ["bash", str(CLUSTER / "mlflow_server.sh"), "127.0.0.1", str(port), str(folder / "mlflow")]
     subprocess.run(command, env=with_tools({"HOME": str(folder)}), check=True, timeout=60)
@@ -145,7 +145,7 @@ def mlflow_with_password(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 class Door:
-    """Forwards a port of its own to another one, until it is shut; then connections are refused."""
+    """A proxy from its own port to another; once shut, it refuses connections."""
 
     def __init__(self, to_port: int) -> None:
         self.port, self._to = free_port(), to_port
@@ -159,7 +159,7 @@ class Door:
         threading.Thread(target=self._accept, args=(self._listening,), daemon=True).start()
 
     def shut(self) -> None:
-        """Refuse new connections and cut those that are there."""
+        """Refuse new connections and cut existing ones."""
         for connection in [self._listening, *self._connections]:
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)

@@ -1,4 +1,4 @@
-"""How shapes and types of googlenet/ are checked under pytest: beartype, and int will do where float is said."""
+"""Checks of shapes and types in googlenet/ under pytest: beartype, which accepts int for float."""
 
 from beartype import BeartypeConf, beartype
 

@@ -1,4 +1,4 @@
-"""The law of imports, the floor plan of each wing, and that nothing happens when a module is imported."""
+"""Import rules, the docstring of each wing, and the absence of side effects when a module is imported."""
 
 import ast
 import graphlib
@@ -15,10 +15,10 @@ from tests.project import ROOT
 SCIENCE = sorted((ROOT / "googlenet").rglob("*.py"))
 MODULES = SCIENCE + sorted((ROOT / "pipelines").rglob("*.py"))
 WINGS = sorted(path.parent for top in ("googlenet", "pipelines") for path in ROOT.glob(f"{top}/*/__init__.py"))
-BENCHMARKS = sorted((ROOT / "benchmarks").rglob("*.py")) + sorted((ROOT / "experiments").rglob("*.py"))
+README = (ROOT / "README.md").read_text()
 
-# The law: each room, and the other rooms that it may import. All of pipelines may import pipelines.errors and googlenet
-# besides.
+# Import rules: each room and the other rooms that it may import. All of pipelines may also import pipelines.errors and
+# googlenet.
 SCIENCE_BASE = {"googlenet.randomness", "googlenet.network", "googlenet.images"}
 STAGE = {"pipelines.run", "pipelines.job"}
 LAW: dict[str, set[str]] = {
@@ -39,7 +39,7 @@ LAW: dict[str, set[str]] = {
     # The commands, which nothing may import.
     "pipelines": {f"pipelines.{wing.name}" for wing in WINGS if wing.parent.name == "pipelines"},
 }
-# Packages that some rooms only may import.
+# Packages that only some rooms may import.
 PACKAGES = {
     "ray": {"pipelines.job", "pipelines.data", "pipelines.training", "pipelines.evaluation"},
     "mlflow": {"pipelines.tracking"},
@@ -47,13 +47,13 @@ PACKAGES = {
 
 
 def room(module: str) -> str:
-    """The longest name in the law that ``module`` is, or is below."""
+    """Return the longest name in ``LAW`` that is ``module`` or contains it."""
     parts = module.split(".")
     return next((name for n in range(len(parts), 0, -1) if (name := ".".join(parts[:n])) in LAW), parts[0])
 
 
 def breaches(module: str, source: str) -> list[str]:
-    """What ``module`` imports against the law."""
+    """Return the imports of ``module`` that break the rules."""
     own = room(module)
     allowed = LAW[own] | {own}
     if own.startswith("pipelines"):
@@ -70,7 +70,7 @@ def breaches(module: str, source: str) -> list[str]:
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
-    """Full names of all modules that are imported, also inside functions."""
+    """Yield the full names of all imported modules, also inside functions."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -122,7 +122,7 @@ def test_an_import_against_the_law_is_found(module: str, statement: str) -> None
 
 def test_no_module_imports_itself_through_others() -> None:
     graph = {module_of(path): set(imports(ast.parse(path.read_text()))) for path in MODULES}
-    graphlib.TopologicalSorter({name: found & graph.keys() for name, found in graph.items()}).prepare()
+    graphlib.TopologicalSorter({name: imported & graph.keys() for name, imported in graph.items()}).prepare()
 
 
 @pytest.mark.parametrize("path", SCIENCE, ids=module_of)
@@ -147,7 +147,7 @@ def test_the_science_needs_few_packages(path: Path) -> None:
 @pytest.mark.parametrize("path", [p for p in MODULES if p.parent.name == "tracking"], ids=module_of)
 def test_tracking_imports_mlflow_only_in_functions(path: Path) -> None:
     top_level = ast.Module([node for node in ast.parse(path.read_text()).body if not hasattr(node, "body")], [])
-    # Importing it takes seconds, and every worker would; the model's own code is run by MLflow.
+    # Importing MLflow takes seconds, in every worker; the model's own code is run by MLflow.
     assert not [name for name in imports(top_level) if name.startswith("mlflow")] or path.name == "ensemble_model.py"
 
 
@@ -159,17 +159,40 @@ def test_a_module_only_defines(path: Path) -> None:
         if path.name == "ensemble_model.py" and ast.unparse(node) == "mlflow.models.set_model(EnsembleModel())":
             continue  # MLflow runs this file to get its model
         if isinstance(node, ast.Expr):
-            assert isinstance(node.value, ast.Constant), f"{path}:{node.lineno} does something when imported"
+            assert isinstance(node.value, ast.Constant), f"{path}:{node.lineno} has a side effect when imported"
         if isinstance(node, ast.If):
             known = ast.unparse(node.test) in ("__name__ == '__main__'", "TYPE_CHECKING")
-            assert known, f"{path}:{node.lineno} decides something when imported"
+            assert known, f"{path}:{node.lineno} branches when imported"
 
 
-def test_the_readmes_layout_names_every_module() -> None:
-    readme = (ROOT / "README.md").read_text()
-    shown = [path for path in MODULES + BENCHMARKS if path.name != "__init__.py" and path.parent not in WINGS]
-    missing = [str(path.relative_to(ROOT)) for path in shown if path.name not in readme]
-    assert not missing
+def layout() -> dict[str, str]:
+    """The names in the README's layout by their full path, each with the words beside it."""
+    [block] = re.findall(r"^```\n(googlenet/.*?)^```", README, re.DOTALL | re.MULTILINE)
+    named, top = {}, ""
+    for line in block.splitlines():
+        name, _, words = line.strip().partition(" ")
+        top = top if line.startswith(" ") else name
+        named[f"{top}{name}" if line.startswith(" ") else name] = words.strip()
+    return named
+
+
+def test_the_readmes_layout_names_every_wing_and_every_module_outside_of_wings() -> None:
+    wings = {f"{wing.relative_to(ROOT)}/" for wing in WINGS}
+    modules = {str(path.relative_to(ROOT)) for path in MODULES if path.name != "__init__.py"}
+    others = {name for name in modules if not any(name.startswith(wing) for wing in wings)}
+    folders = {"googlenet/", "pipelines/", "cluster/", "benchmarks/", "experiments/", "tests/", "docs/"}
+    assert layout().keys() == wings | others | folders
+    assert all(layout().values()), "a name in the layout without a description"
+
+
+@pytest.mark.parametrize("folder", ["benchmarks", "experiments"])
+def test_a_folders_readme_names_each_of_its_modules_and_nothing_else(folder: str) -> None:
+    named = re.findall(r"^\| `(\w+\.py)` \| \w", (ROOT / folder / "README.md").read_text(), re.MULTILINE)
+    assert sorted(named) == sorted(path.name for path in (ROOT / folder).glob("*.py") if path.stem != "__init__")
+
+
+def test_the_readme_stays_short() -> None:
+    assert len(README.splitlines()) < 200
 
 
 @pytest.mark.parametrize("wing", WINGS, ids=lambda wing: wing.name)
@@ -177,19 +200,20 @@ def test_a_wings_docstring_names_each_of_its_modules_and_nothing_else(wing: Path
     plan = ast.get_docstring(ast.parse((wing / "__init__.py").read_text())) or ""
     named = re.findall(r"^- ``(\w+)``: \w", plan, re.MULTILINE)
     assert sorted(named) == sorted(path.stem for path in wing.glob("*.py") if path.stem != "__init__")
-    assert f"{wing.name}/" in (ROOT / "README.md").read_text()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     "module", ["pipelines.evaluation.sharded_prediction", "pipelines.data.shards", "googlenet.images.scaled_image"]
 )
 def test_what_only_reads_and_scales_images_does_without_pytorch(module: str) -> None:
-    """It is imported by the processes that feed the predictors: two seconds and 200 MB each."""
+    """The processes that feed the predictors import it; PyTorch would cost each two seconds and 200 MB."""
     code = f"import sys, {module}; print('torch' in sys.modules)"
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert ended.stdout == "False\n"
 
 
+@pytest.mark.processes
 def test_the_kept_models_requirements_are_what_its_code_imports() -> None:
     from pipelines.tracking.models import PACKAGES
 

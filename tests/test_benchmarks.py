@@ -1,4 +1,4 @@
-"""The benchmarks' own arithmetic, and that each of them still runs, as small as it gets."""
+"""The benchmarks' own arithmetic, and a minimal run of each."""
 
 import os
 import subprocess
@@ -23,6 +23,7 @@ def _sleeper(seconds: float) -> Round:
     return one_round
 
 
+@pytest.mark.processes
 def test_contenders_have_processes_and_environments_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
     plain, other = Contender("plain", _sleeper, (0.05,)), Contender("other", _sleeper, (0.05,), {"BENCHMARK_TEST": "1"})
     rates = race([plain, other], rounds=3)
@@ -49,12 +50,13 @@ def run_benchmark(words: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def small_benchmarks() -> dict[str, subprocess.CompletedProcess[str]]:
-    """How each ended; two at a time, since no rate is looked at here."""
+    """Results of the benchmarks, run two at a time, since no rates are checked here."""
     with ThreadPoolExecutor(2) as threads:
         return dict(zip(SMALL, threads.map(run_benchmark, SMALL), strict=True))
 
 
 @pytest.mark.parametrize(("words", "expected"), SMALL.items())
+@pytest.mark.processes
 def test_a_benchmark_runs(
     words: str, expected: str, small_benchmarks: dict[str, subprocess.CompletedProcess[str]]
 ) -> None:

@@ -1,4 +1,4 @@
-"""The experiments' own arithmetic against brute force, and that each of them runs."""
+"""The experiments' own arithmetic against brute force, and a run of each."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def some_probabilities(images: int, classifiers: int, views: int, classes: int =
 
 
 def wrong_with(probabilities: np.ndarray, labels: np.ndarray, views: list[int]) -> list[list[bool]]:
-    """By image and classifier, spelt out."""
+    """Return the errors by image and classifier, computed in plain loops."""
     return [
         [bool(np.argmax(sum(classifier[view] for view in views)) != label) for classifier in image]
         for image, label in zip(probabilities, labels, strict=True)
@@ -132,7 +132,7 @@ def test_views_are_weighed_on_a_finished_run(finished_run: Path, tmp_path: Path,
     error = next(cell["top1_error"] for cell in table if cell["models"] == 3 and cell["crops"] == 144)
     lines = [line for line in first.splitlines() if line.startswith("| 144 | ")]
     assert f"{error:.1f} (" in lines[1]
-    # What is kept is enough: the networks are not needed any more.
+    # The stored probabilities suffice: the networks are no longer needed.
     without = tmp_path / "run"
     shutil.copytree(finished_run, without, ignore=shutil.ignore_patterns("weights.safetensors"))
     kept = view_probabilities(Storage.at(str(without)), Storage.at(str(without)), 1, keep)
@@ -142,7 +142,7 @@ def test_views_are_weighed_on_a_finished_run(finished_run: Path, tmp_path: Path,
 def test_ensembles_are_trained_and_compared(
     finished_run: Path, tiny_recipe: Recipe, tmp_path: Path, ray_cluster: str
 ) -> None:
-    for name in ("paper", "initialisations"):  # are finished, and not trained again
+    for name in ("paper", "initialisations"):  # are finished, so they are not trained again
         shutil.copytree(finished_run, tmp_path / f"runs/{name}0")
     recipe = replace(tiny_recipe, epochs=1)
     (tmp_path / "recipe.json").write_text(json.dumps(recipe.to_dict()))

@@ -1,4 +1,4 @@
-"""Every command of the README runs: as written where that takes seconds, else on few images with a short recipe."""
+"""Commands of the documentation, run as written where that takes seconds, else on few images with a short recipe."""
 
 import os
 import re
@@ -17,15 +17,22 @@ from tests.project import ROOT
 from tests.servers import free_port, wait_for
 
 BIN = Path(sys.executable).parent
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
 
 SHORT = "--replicas 1 --epochs 1 --policies 1 --crop-px 84"
 NARROW = f"{SHORT} --width 0.125"
 
+# The README first: the commands of the other pages use its runs.
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "cluster/README.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+
 
 def readme_commands() -> list[str]:
-    text = "".join((ROOT / name).read_text() for name in ("README.md", "CONTRIBUTING.md", "cluster/README.md"))
-    # A line that is indented goes on with the one before it.
+    """The commands of all pages in order, each once."""
+    text = "".join(page.read_text() for page in PAGES)
+    # An indented line continues the one before it.
     found = re.findall(r"^( *)```sh\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE)
     blocks = [re.sub(f"^{indent}", "", block, flags=re.MULTILINE).replace("\n  ", " ") for indent, block in found]
     return list(dict.fromkeys(line.strip() for block in blocks for line in block.splitlines() if line.strip()))
@@ -33,7 +40,7 @@ def readme_commands() -> list[str]:
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory, photo_folder: Path) -> dict[str, str]:
-    """What the README's placeholders and relative paths stand for here."""
+    """Values of the pages' placeholders and relative paths."""
     folder = tmp_path_factory.mktemp("readme")
     (folder / "bvlc_googlenet.npz").write_bytes(npz(caffe_arrays(classes=3)))
     write_imagenet(folder / "imagenet")
@@ -71,7 +78,7 @@ def run(command: str, places: dict[str, str], address: str, options: str = "") -
 
 @pytest.fixture
 def checks(places: dict[str, str], ray_cluster: str, finished_run: Path) -> dict[str, Callable[[str], None]]:
-    """How each command is run, by its beginning; the README's order is kept, for runs that build on each other."""
+    """The check of each command by its beginning. They run in the order of the pages: some use the runs of others."""
 
     def prints(text: str, options: str = "") -> Callable[[str], None]:
         def check(command: str) -> None:
@@ -81,11 +88,11 @@ def checks(places: dict[str, str], ray_cluster: str, finished_run: Path) -> dict
 
     def dry_run(command: str) -> None:
         command = command.replace("runs/mine", "runs/planned")  # that one holds another, shorter recipe
-        prints("plan: 7 replicas of 1 CPU each, 2 at once, 5 wait")(command)
+        prints("plan: 7 replicas of 1 CPU each, 2 at once, 5 waiting")(command)
 
     def finetune(command: str) -> None:
         out = run(command, places, ray_cluster, f"{SHORT} --models none")
-        assert "classifier replaced" not in out
+        assert "classifier re-initialised" not in out
         assert "models  crops" in out
 
     def demo(_command: str) -> None:
@@ -114,7 +121,7 @@ def checks(places: dict[str, str], ray_cluster: str, finished_run: Path) -> dict
         ]
         # Exactly as it was: without a word about differences, and with the same weights in the end.
         out = run(command.replace("ID", found), places, ray_cluster, f"--tracking-uri {store} --models none")
-        assert "not as in" not in out
+        assert "differs from runs:/" not in out
         weights = "replicas/0/weights.safetensors"
         assert (mine.parent / "again" / weights).read_bytes() == (mine / weights).read_bytes()
 
@@ -124,10 +131,11 @@ def checks(places: dict[str, str], ray_cluster: str, finished_run: Path) -> dict
     return {
         "make demo": demo,
         "make setup": only_planned,
+        "make quick": only_planned,
         "make test": only_planned,  # this very process
+        "make mutants": only_planned,  # test_mutants.py
         "make lint": only_planned,
         ".venv/bin/pre-commit install": lambda _command: None,  # test_working_here.py
-        "python -m tests.mutants": lambda _command: None,  # test_mutants.py
         "make multihost": only_planned,  # tests/multihost
         "make ui": lambda _command: _check_ui(finished_run),
         ". .venv/bin/activate": lambda _command: None,
@@ -136,7 +144,7 @@ def checks(places: dict[str, str], ray_cluster: str, finished_run: Path) -> dict
         "python pipelines/train_ensemble.py --recipe demo --data PHOTOS --run-dir runs/mine --dry-run": dry_run,
         "python pipelines/train_ensemble.py --recipe demo": prints("models  crops", NARROW),
         "python pipelines/train_ensemble.py --recipe paper": prints(
-            "plan: 7 replicas of 1 CPU each, 2 at once, 5 wait", "--crop-px 84 --batch-size 4"
+            "plan: 7 replicas of 1 CPU each, 2 at once, 5 waiting", "--crop-px 84 --batch-size 4"
         ),
         "python pipelines/train_ensemble.py --recipe finetune": finetune,
         "python pipelines/train_ensemble.py --recipe runs:/ID": again,
@@ -180,7 +188,7 @@ def _cluster_checks(places: dict[str, str]) -> dict[str, Callable[[str], None]]:
 @pytest.mark.parametrize("command", readme_commands())
 def test_the_readmes_command_runs(command: str, checks: dict[str, Callable[[str], None]]) -> None:
     matching = [check for beginning, check in checks.items() if command.startswith(beginning)]
-    assert matching, f"the README shows a command that no test runs: {command}"
+    assert matching, f"the documentation shows a command that no test runs: {command}"
     matching[0](command)
 
 
@@ -200,7 +208,7 @@ def _check_ui(finished: Path) -> None:
         server.wait()
 
 
-def test_the_recipes_that_the_readme_names_exist() -> None:
-    for name in re.findall(r"--recipe (\w+)", (ROOT / "README.md").read_text()):
+def test_the_recipes_that_the_pages_name_exist() -> None:
+    for name in re.findall(r"--recipe (\w+)", "".join(page.read_text() for page in PAGES)):
         if name not in ("FILE", "runs"):
             load_recipe(name)

@@ -5,7 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.project import ROOT
+
+pytestmark = pytest.mark.processes
 
 
 def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""Whether probabilities mean what they say: likelihood, Brier score, calibration error, reliability diagram."""
+"""Calibration of probabilities: likelihood, Brier score, calibration error, reliability diagram."""
 
 from typing import Any
 
@@ -11,28 +11,28 @@ LEAST_PROBABILITY = float(np.finfo(np.float32).tiny)
 
 
 class CalibrationTally:
-    """Calibration of one classifier's probabilities over C classes, fed by and by."""
+    """Calibration of one classifier's probabilities over C classes, updated incrementally."""
 
     def __init__(self) -> None:
         self._images, self._log_likelihood, self._brier = 0, 0.0, 0.0
-        # Rows: images, sum of confidences, right answers.
+        # Rows: images, sum of confidences, correct answers.
         self._bins = np.zeros((3, BINS))
 
     def update(self, probabilities: Float[np.ndarray, "n c"], labels: Integer[np.ndarray, " n"]) -> None:
-        """Take in N images: (N, C) and (N,)."""
+        """Add N images: (N, C) and (N,)."""
         own = np.take_along_axis(probabilities, labels[:, None], axis=1)[:, 0].astype(np.float64)
         self._images += len(labels)
         self._log_likelihood += float(np.log(np.maximum(own, LEAST_PROBABILITY)).sum())
         # The sum over classes of (p - y)^2, without writing out y.
         self._brier += float((np.square(probabilities, dtype=np.float64).sum(axis=1) - 2 * own + 1).sum())
         confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-        # Bins hold their upper bound, as in Guo et al. 2017.
+        # Bins include their upper bound, as in Guo et al. 2017.
         position = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
         for row, weights in enumerate((np.ones(len(labels)), confidence, correct)):
             self._bins[row] += np.bincount(position, weights, BINS)
 
     def scores(self) -> dict[str, float]:
-        """Means over images: negative log-likelihood in nats, Brier score (0 to 2), calibration error (0 to 1).
+        """Return means over images: negative log-likelihood in nats, Brier score (0 to 2), calibration error (0 to 1).
 
         The calibration error is the area between the reliability diagram and its diagonal, weighted by images.
         """
@@ -44,7 +44,7 @@ class CalibrationTally:
         }
 
     def reliability(self) -> list[dict[str, Any]]:
-        """The bins of the reliability diagram that hold images: bounds, images, mean confidence, accuracy."""
+        """Return the non-empty bins of the reliability diagram: bounds, images, mean confidence, accuracy."""
         return [
             {
                 "confidence_from": position / BINS,

@@ -1,11 +1,11 @@
-"""The paper's test views as geometry (section 7): 4 scales x 3 squares x 6 crops x mirror = 144.
+"""Geometry of the paper's test views (section 7): 4 scales x 3 squares x 6 crops x mirror = 144.
 
-An image is scaled so that its shorter side is each of four sizes (256, 288, 320, 352 at a crop of 224). Of each
-scaled image three squares are taken along its longer side (left, centre, right; top, centre, bottom of a portrait
-image). Of each square: its four corners and centre at the crop size, and the whole square resized to the crop size.
-Each of these also mirrored. Nothing here touches pixels.
+An image is scaled so that its shorter side is each of four sizes (256, 288, 320, 352 at a crop of 224). From
+each scaled image three squares are taken along its longer side (left, centre, right; top, centre, bottom of a portrait
+image). From each square: its four corners and centre at the crop size, and the whole square resized to the crop size.
+Each of these is also mirrored. This module does not touch pixels.
 
-A crop policy says which views are averaged: 1, 10, 144, or all 36 views at each of some scales, as in "256+320".
+A crop policy selects the views to average: 1, 10, 144, or all 36 views at each of the given scales, as in "256+320".
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ Policy = int | str
 
 @dataclass(frozen=True)
 class View:
-    """One view by its place, whatever the image's size."""
+    """One view by its position, independent of the image's size."""
 
     scale_px: int  # the shorter side of the scaled image
     square: str
@@ -37,7 +37,7 @@ class View:
 
 
 class Box(NamedTuple):
-    """A square window of an image at one scale: pixels, origin at the top left."""
+    """A square window of an image at one scale, in pixels from the top left."""
 
     scale_px: int  # the shorter side of the scaled image
     left_px: int
@@ -48,13 +48,13 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class DistinctViews:
-    """The distinct windows of an image and how much each one counts.
+    """The distinct windows of an image and their weights.
 
     Attributes:
         boxes: D distinct windows.
         weights: (P, D) float64; row p is the share of each window in crop policy p, and sums to 1.
-        counts: for each policy the number of views that its row stands for (1, 10, 144).
-        positions: (V,) the window of each view, in the order of :func:`views_of_all`.
+        counts: number of views of each policy (1, 10, 144).
+        positions: (V,) index of each view's window, in the order of :func:`views_of_all`.
     """
 
     boxes: tuple[Box, ...]
@@ -64,10 +64,10 @@ class DistinctViews:
 
 
 def scales_px(crop_px: int) -> tuple[int, int, int, int]:
-    """The four lengths of the shorter side: 8/7, 9/7, 10/7 and 11/7 of the crop (256, 288, 320, 352 at 224).
+    """Return the four lengths of the shorter side: 8/7, 9/7, 10/7 and 11/7 of the crop (256, 288, 320, 352 at 224).
 
     Raises:
-        ValueError: ``crop_px`` is no positive multiple of 7.
+        ValueError: ``crop_px`` is not a positive multiple of 7.
     """
     if crop_px <= 0 or crop_px % 7:
         raise ValueError(f"crop_px must be a positive multiple of 7 (the scales are 8/7 to 11/7 of it), got {crop_px}")
@@ -76,10 +76,10 @@ def scales_px(crop_px: int) -> tuple[int, int, int, int]:
 
 
 def policy_scales_px(policy: Policy, crop_px: int) -> tuple[int, ...]:
-    """The shorter sides that a policy needs, in pixels.
+    """Return the shorter sides that a policy needs, in pixels.
 
     Raises:
-        ValueError: there is no such policy, or a scale is smaller than the crop.
+        ValueError: the policy does not exist, or a scale is smaller than the crop.
     """
     if policy in CROP_POLICIES:
         return scales_px(crop_px) if policy == 144 else scales_px(crop_px)[:1]
@@ -96,19 +96,19 @@ def policy_scales_px(policy: Policy, crop_px: int) -> tuple[int, ...]:
 
 
 def num_views(policy: Policy) -> int:
-    """How many views a policy averages, duplicates counted."""
+    """Return how many views a policy averages, counting duplicates."""
     return int(policy) if policy in CROP_POLICIES else VIEWS_PER_SCALE * len(str(policy).split("+"))
 
 
 @lru_cache(maxsize=64)
 def views_of(policy: Policy, crop_px: int) -> tuple[View, ...]:
-    """The views of a policy, in a fixed order.
+    """Return the views of a policy, in a fixed order.
 
-    The paper does not state what its 1 and 10 crops are cut from. Here: of the central square at the smallest
-    scale, its centre crop (1), or its four corners and centre with their mirrors (10), after Krizhevsky.
+    The paper does not state what its 1 and 10 crops are cut from. Here it is the central square at the smallest
+    scale: its centre crop (1), or its four corners and centre with their mirrors (10), after Krizhevsky.
 
     Raises:
-        ValueError: there is no such policy.
+        ValueError: the policy does not exist.
     """
     views = [
         View(scale_px, square, kind, mirrored)
@@ -126,13 +126,13 @@ def views_of(policy: Policy, crop_px: int) -> tuple[View, ...]:
 
 @lru_cache(maxsize=16)
 def views_of_all(policies: tuple[Policy, ...], crop_px: int) -> tuple[View, ...]:
-    """The views that occur in any of ``policies``, each once, by scale, square, kind and mirror."""
+    """Return the views that occur in any of ``policies``, each once, sorted by scale, square, kind and mirror."""
     views = {view for policy in policies for view in views_of(policy, crop_px)}
     return tuple(sorted(views, key=lambda v: (v.scale_px, SQUARES.index(v.square), KINDS.index(v.kind), v.mirrored)))
 
 
 def view_groups(views: Sequence[View]) -> dict[str, Bool[np.ndarray, " v"]]:
-    """Which views share a scale, a square, a kind, or are mirrored: masks (V,) by the group's name."""
+    """Return masks (V,) of the views that share a scale, a square, a kind or mirroring, by the group's name."""
     scales = sorted({view.scale_px for view in views})
     groups = {f"scale {scale_px} px": [view.scale_px == scale_px for view in views] for scale_px in scales}
     groups |= {f"square: {square}": [view.square == square for view in views] for square in SQUARES}
@@ -142,7 +142,7 @@ def view_groups(views: Sequence[View]) -> dict[str, Bool[np.ndarray, " v"]]:
 
 
 def box_of(view: View, width: int, height: int, crop_px: int) -> Box:
-    """The window of a view in an image of ``width`` x ``height`` pixels."""
+    """Return the window of a view in an image of ``width`` x ``height`` pixels."""
     return _box(view, _corner_of_square(view.square, width, height, view.scale_px), crop_px)
 
 
@@ -150,9 +150,9 @@ def box_of(view: View, width: int, height: int, crop_px: int) -> Box:
 def distinct_views(
     width: int, height: int, crop_px: int, policies: tuple[Policy, ...] = CROP_POLICIES
 ) -> DistinctViews:
-    """The windows that have to be computed for ``policies``, each once, with its share in every policy.
+    """Return the windows to compute for ``policies``, each once, with its share in every policy.
 
-    The three squares of a square image coincide, so that 48 of its 144 views are distinct; counting a window three
+    The three squares of a square image coincide, so that only 48 of its 144 views are distinct; counting a window three
     times equals computing it three times.
     """
     views = views_of_all(policies, crop_px)
@@ -162,7 +162,7 @@ def distinct_views(
         for square in SQUARES
     }
     index: dict[Box, int] = {}
-    # Once for each image: the geometry of 144 views would else take as long as many of a narrow network's.
+    # Once per image: otherwise the geometry of 144 views would take as long as many views in a narrow network.
     positions = np.array(
         [index.setdefault(_box(view, corners[view.scale_px, view.square], crop_px), len(index)) for view in views]
     )
@@ -178,7 +178,7 @@ def distinct_views(
 
 @lru_cache(maxsize=16)
 def _members(policies: tuple[Policy, ...], crop_px: int) -> tuple[Int64[np.ndarray, " members"], ...]:
-    """For each policy where its views are among those of all policies."""
+    """Return for each policy the positions of its views among those of all policies."""
     at = {view: position for position, view in enumerate(views_of_all(policies, crop_px))}
     return tuple(np.array([at[view] for view in views_of(policy, crop_px)]) for policy in policies)
 
@@ -189,7 +189,7 @@ def _box(view: View, corner: tuple[int, int], crop_px: int) -> Box:
 
 
 def _corner_of_square(square: str, width: int, height: int, scale_px: int) -> tuple[int, int]:
-    """Left and top of one of the three squares along the longer side."""
+    """Return left and top of one of the three squares along the longer side."""
     scaled_width, scaled_height = scaled_size(width, height, scale_px)
     slack = max(scaled_width, scaled_height) - scale_px
     offset = (0, slack // 2, slack)[SQUARES.index(square)]
@@ -198,7 +198,7 @@ def _corner_of_square(square: str, width: int, height: int, scale_px: int) -> tu
 
 @lru_cache(maxsize=1024)
 def _window(kind: str, scale_px: int, crop_px: int) -> tuple[int, int, int]:
-    """Left, top and side of one of the six windows inside a square of ``scale_px``."""
+    """Return left, top and side of one of the six windows inside a square of ``scale_px``."""
     far = scale_px - crop_px
     middle = far // 2
     return {

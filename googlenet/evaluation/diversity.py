@@ -1,4 +1,4 @@
-"""How much the replicas of an ensemble differ, and what averaging them gains."""
+"""Disagreement between the replicas of an ensemble, and the gain from averaging them."""
 
 from itertools import combinations
 from typing import Any
@@ -8,28 +8,28 @@ from jaxtyping import Float, Float64
 
 
 class DisagreementTally:
-    """How often each pair of K replicas gives different answers, fed by and by."""
+    """Share of images on which each pair of K replicas gives different answers, updated incrementally."""
 
     def __init__(self, num_replicas: int) -> None:
         self._images = 0
         self._different = np.zeros((num_replicas, num_replicas), np.int64)
 
     def update(self, probabilities: Float[np.ndarray, "n k c"]) -> None:
-        """Take in N images: (N, K, C)."""
+        """Add N images: (N, K, C)."""
         answers = probabilities.argmax(axis=2)
         self._images += len(answers)
         self._different += (answers[:, :, None] != answers[:, None, :]).sum(axis=0)
 
     def percent(self) -> Float64[np.ndarray, "k k"]:
-        """(K, K) images with different top-1 answers, in percent."""
+        """Return (K, K) images with different top-1 answers, in percent."""
         share: Float64[np.ndarray, "k k"] = 100 * self._different / self._images
         return share
 
 
 def gains(disagreement: Float64[np.ndarray, "k k"], errors: dict[tuple[int, ...], float]) -> list[dict[str, Any]]:
-    """For each pair of replicas its disagreement, and how much lower its error is than the mean of the two alone.
+    """Return for each pair of replicas its disagreement, and how much lower its error is than their mean alone.
 
-    ``errors`` are in percent, by the members of an ensemble; so are disagreement and gain, in percentage points.
+    ``errors`` are in percent, by the members of an ensemble; disagreement and gain are in percentage points.
     """
     return [
         {

@@ -1,4 +1,4 @@
-"""An ensemble as one thing: images in, averaged probabilities or the likeliest classes out."""
+"""An ensemble as one object: images in, averaged probabilities or the most likely classes out."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,7 +22,7 @@ LARGEST = 255
 
 
 class Ensemble:
-    """K replicas that answer together. In fp32, as the evaluation does where it says so.
+    """K replicas that answer together, in fp32; an evaluation may use another precision, and reports it.
 
     Attributes:
         classes: C class names by label.
@@ -31,21 +31,21 @@ class Ensemble:
 
     def __init__(self, replicas: Sequence[Replica], classes: Sequence[str], crop_px: int, device: str = "cpu") -> None:
         if not replicas:
-            raise ValueError("an ensemble needs a replica")
+            raise ValueError("an ensemble needs at least one replica")
         self.classes, self.crop_px = tuple(classes), crop_px
         self._replicas, self._device = tuple(replicas), device
         self._predictors: dict[Policy, Predictor] = {}
 
     def probabilities(self, image: bytes | Pixels, policy: Policy = CROP_POLICIES[-1]) -> Float32[np.ndarray, "k c"]:
-        """(K, C) float32: each replica's softmax outputs, averaged over the views of ``policy``.
+        """Return (K, C) float32: each replica's softmax outputs, averaged over the views of ``policy``.
 
         Args:
             image: the bytes of an image file, or (H, W, 3) or (H, W) uint8.
             policy: 1, 10, 144, or scales in pixels such as ``"256+320"``.
 
         Raises:
-            ImageDecodeError: the bytes are no image that can be decoded.
-            ValueError: the pixels or the policy cannot be used; the same limits hold as for files.
+            ImageDecodeError: the bytes cannot be decoded as an image.
+            ValueError: the pixels or the policy cannot be used; the limits are those of files.
         """
         scales = policy_scales_px(policy, self.crop_px)
         pixels = decode_rgb(image) if isinstance(image, bytes) else _rgb(image)
@@ -55,12 +55,12 @@ class Ensemble:
         return self._predictors[policy].predict(scaled).probabilities[:, 0]
 
     def answers(self, image: bytes | Pixels, policy: Policy = CROP_POLICIES[-1]) -> dict[str, Any]:
-        """The first five classes with their probabilities, and the replicas' agreement: see :func:`top_answers`."""
+        """Return the five most likely classes and the replicas' agreement: see :func:`top_answers`."""
         return top_answers(self.probabilities(image, policy), self.classes)
 
 
 def _rgb(pixels: npt.ArrayLike) -> Pixels:
-    """Pixels as the views are cut from: (H, W, 3) uint8."""
+    """Convert pixels to (H, W, 3) uint8, from which views are cut."""
     array = np.asarray(pixels)
     if array.ndim == 2:
         array = np.repeat(array[:, :, None], 3, axis=2)
@@ -68,7 +68,7 @@ def _rgb(pixels: npt.ArrayLike) -> Pixels:
         raise ValueError(f"pixels must be of shape (height, width, 3) or (height, width), got {array.shape}")
     check_size(array.shape[1], array.shape[0])
     if array.dtype != np.uint8:
-        # Numbers that have been through JSON come as int64.
+        # Numbers from JSON arrive as int64.
         if not np.issubdtype(array.dtype, np.integer) or array.min() < 0 or array.max() > LARGEST:
             raise ValueError(f"pixels must be whole numbers from 0 to {LARGEST}, got {array.dtype}")
         array = array.astype(np.uint8)
@@ -76,16 +76,16 @@ def _rgb(pixels: npt.ArrayLike) -> Pixels:
 
 
 def answer_columns(classes: int) -> list[str]:
-    """Names of what :func:`top_answers` gives, in their order."""
+    """Return the keys of :func:`top_answers`, in order."""
     places = range(1, min(TOP, classes) + 1)
     return [*(f"{kind}_{place}" for place in places for kind in ("answer", "probability")), "agreement"]
 
 
 def top_answers(probabilities: Float32[np.ndarray, "k c"], classes: Sequence[str]) -> dict[str, Any]:
-    """Of one image: the first five classes of K replicas' mean.
+    """Return the five most likely classes of an image by the mean of K replicas.
 
     Args:
-        probabilities: (K, C), of each replica.
+        probabilities: (K, C), one row for each replica.
         classes: C names.
 
     Returns:
@@ -102,7 +102,7 @@ def top_answers(probabilities: Float32[np.ndarray, "k c"], classes: Sequence[str
 
 
 class PixelClassifier(nn.Module):
-    """The mean of the replicas' softmax outputs on the same crops, preprocessing included.
+    """Mean of the replicas' softmax outputs on the same crops, including preprocessing.
 
     Input (N, 3, crop_px, crop_px) uint8 RGB; output (N, C) float32.
     """

@@ -1,4 +1,4 @@
-"""Errors as sums and counts that add, over every ensemble that the replicas can form; intervals over images.
+"""Errors of every ensemble that the replicas can form, as sums and counts that can be added; intervals over images.
 
 Probabilities are arrays (N, K, C): N images, K replicas, C classes.
 """
@@ -20,15 +20,15 @@ Labels = Integer[np.ndarray, " n"]
 
 
 def subsets(num_replicas: int) -> dict[int, list[tuple[int, ...]]]:
-    """All ensembles by their size: 1 to ``num_replicas`` replicas, 2^K - 1 in all."""
+    """Return all ensembles by size: 1 to ``num_replicas`` replicas, 2^K - 1 in all."""
     return {size: list(combinations(range(num_replicas), size)) for size in range(1, num_replicas + 1)}
 
 
 def label_rank(probabilities: Float[np.ndarray, "n c"], labels: Labels) -> Int64[np.ndarray, " n"]:
-    """How many classes come before the label, (N, C) and (N,) to (N,); of equal probabilities the lower class first.
+    """Return how many classes rank before the label, (N, C) and (N,) to (N,); ties go to the lower class.
 
     Raises:
-        ValueError: a probability that is not a number would make every label look right.
+        ValueError: a probability is not finite; NaN would make every label look right.
     """
     if not np.isfinite(probabilities).all():
         raise ValueError("probabilities must be finite")
@@ -39,7 +39,7 @@ def label_rank(probabilities: Float[np.ndarray, "n c"], labels: Labels) -> Int64
 
 
 def top_k_errors(probabilities: Float[np.ndarray, "n c"], labels: Labels) -> Bool[np.ndarray, "n 2"]:
-    """Whether each image is wrong among the first 1 and the first 5 answers, (N, 2)."""
+    """Return whether the label is not among the first 1 and the first 5 answers of each image, (N, 2)."""
     rank = label_rank(probabilities, labels)
     return np.stack([rank >= k for k in TOP_K], axis=1)
 
@@ -47,10 +47,10 @@ def top_k_errors(probabilities: Float[np.ndarray, "n c"], labels: Labels) -> Boo
 def ensemble_sums(
     probabilities: Float[np.ndarray, "n k c"],
 ) -> Iterator[tuple[tuple[int, ...], Float64[np.ndarray, "n c"]]]:
-    """For each ensemble of replicas the sum (N, C) of its members' probabilities, by size; ranks as the mean does.
+    """Yield for each ensemble the sum (N, C) of its members' probabilities, by size; it ranks like the mean.
 
-    Each sum is its predecessor's plus one replica, in the order of the replicas: the same for every split of the
-    images, and one addition an ensemble.
+    Each sum is that of a smaller ensemble plus one replica, in the order of the replicas: the same for every split of
+    the images, and one addition per ensemble.
     """
     members_of_size = subsets(probabilities.shape[1])
     smaller: dict[tuple[int, ...], Float64[np.ndarray, "n c"]] = {(): np.zeros(probabilities[:, 0].shape)}
@@ -63,13 +63,13 @@ def ensemble_sums(
 def ensemble_errors(
     probabilities: Float[np.ndarray, "n k c"], labels: Labels
 ) -> Iterator[tuple[tuple[int, ...], Bool[np.ndarray, "n 2"]]]:
-    """For each ensemble of replicas whether each image is wrong, (N, 2), from averaged softmax outputs (section 7)."""
+    """Yield for each ensemble whether each image is wrong, (N, 2), from averaged softmax outputs (section 7)."""
     for members, total in ensemble_sums(probabilities):
         yield members, top_k_errors(total, labels)
 
 
 class EnsembleTally:
-    """Errors of all ensembles of K replicas under P policies, fed by and by; memory grows by bytes an image.
+    """Errors of all ensembles of K replicas under P policies, updated incrementally; memory grows by bytes per image.
 
     Attributes:
         ensembles: the members of each of the E ensembles.
@@ -83,7 +83,7 @@ class EnsembleTally:
         self._by_image: list[np.ndarray] = []
 
     def update(self, probabilities: Float[np.ndarray, "n k p c"], labels: Labels) -> None:
-        """Take in N images: (N, K, P, C) and (N,)."""
+        """Add N images: (N, K, P, C) and (N,)."""
         images, _, policies, _ = probabilities.shape
         counts = np.zeros((images, len(self._sizes), policies, len(TOP_K)), np.uint16)
         for policy in range(policies):
@@ -93,26 +93,26 @@ class EnsembleTally:
         self._by_image.append(counts)
 
     def by_image(self) -> Float64[np.ndarray, "n s p 2"]:
-        """(N, S, P, 2): which share of the ensembles of each size is wrong about each image."""
+        """Return (N, S, P, 2): the share of the ensembles of each size that is wrong about each image."""
         shares: Float64[np.ndarray, "n s p 2"] = np.concatenate(self._by_image) / np.array(self._sizes)[:, None, None]
         return shares
 
     def number_of(self, *members: int) -> int:
-        """The position of an ensemble in ``ensembles``."""
+        """Return the position of an ensemble in ``ensembles``."""
         return self.ensembles.index(members)
 
 
 def bootstrap_interval(
     values: Float64[np.ndarray, "n m"], seed: int = 0, resamples: int = RESAMPLES
 ) -> tuple[Float64[np.ndarray, " m"], Float64[np.ndarray, " m"]]:
-    """Percentile bootstrap over images: (N, M) to the bounds (M,) and (M,) of the means' 95 % interval.
+    """Return the 95 % interval of the means of (N, M) by percentile bootstrap over images, as two bounds (M,).
 
     All columns are resampled together, so that a column of differences gives a paired interval.
     """
     generator = numpy_generator(seed, "bootstrap")
     images = len(values)
-    # Whole numbers that add up without rounding: a matrix product adds in an order that depends on the processor, the
-    # threads and where the memory lies, and the report is to be the same to the last bit.
+    # Integers, which add up without rounding: a matrix product adds in an order that depends on the processor, the
+    # threads and the memory layout, and the report must be bit-identical.
     unit = 2.0 ** np.floor(52 - np.log2(max(1.0, images * np.abs(values).max(initial=0.0))))
     whole = np.rint(values * unit)
     means = []

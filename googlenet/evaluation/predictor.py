@@ -1,4 +1,4 @@
-"""K replicas x V views of one image in one call: probabilities averaged over the views of each crop policy."""
+"""Prediction of one image by K replicas on V views: probabilities averaged over the views of each crop policy."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from googlenet.network.arithmetic import FP32, Arithmetic, compile_network
 from googlenet.network.model import GoogLeNet, fold_batch_norm
 from googlenet.network.weights import Replica
 
-# Every image has 48, 96 or 144 distinct windows, or few: whole batches without padding, in a processor's caches.
+# Every image has 48, 96 or 144 distinct windows, or few: full batches without padding, within a processor's caches.
 VIEWS_PER_BATCH = 48
 # Small crops leave room for all views at once.
 SMALL_CROP_PX = 128
@@ -33,14 +33,14 @@ VIEWS_PER_BATCH_OF_SMALL_CROPS = 144
 
 @dataclass(frozen=True)
 class Prediction:
-    """Of one image, by K replicas with P crop policies, for C classes; V views in G groups of views.
+    """Prediction of one image by K replicas with P crop policies, for C classes; V views in G groups of views.
 
     Attributes:
         probabilities: (K, P, C) float32, averaged over the views of each policy.
         max_pooled: (K, C) float32, the maximum over the views of the policy with most views.
-        num_views: (K, P) how many views with finite outputs went into each average, duplicates counted.
-        view_top1: (K + 1, V) the likeliest class of each view alone, by each replica and by their average.
-        group_top1: (K + 1, G) the same of the average over each group of views.
+        num_views: (K, P) number of views with finite outputs in each average, counting duplicates.
+        view_top1: (K + 1, V) the most likely class of each view alone, by each replica and by their average.
+        group_top1: (K + 1, G) the same for the average over each group of views.
     """
 
     probabilities: Float32[np.ndarray, "k p c"]
@@ -51,10 +51,10 @@ class Prediction:
 
 
 class Predictor:
-    """Averages softmax outputs over views, replica by replica.
+    """Softmax outputs averaged over views, for each replica.
 
-    An image is a computation of its own: what else is predicted, in which order and by how many workers, leaves no
-    trace in its probabilities.
+    Each image is computed on its own: its probabilities do not depend on other images, their order or the number of
+    workers.
 
     Attributes:
         forward_passes: views computed so far, summed over the replicas.
@@ -78,7 +78,7 @@ class Predictor:
         self._batch_size = min(largest, len(views))
 
     def warm_up(self) -> None:
-        """Do once what the first image would have to wait for, compilation above all."""
+        """Do the one-time work that would delay the first image, above all compilation."""
         views = torch.zeros(self._batch_size, 3, self.crop_px, self.crop_px, dtype=torch.uint8)
         self._probabilities(views.contiguous(memory_format=torch.channels_last).to(self.device))
 
@@ -88,7 +88,7 @@ class Predictor:
         return compile_network(network) if self.arithmetic.compiled else network
 
     def predict(self, image: ScaledImage) -> Prediction:
-        """Predict one image, scaled to all that the policies need."""
+        """Predict one image, scaled to all sizes that the policies need."""
         distinct, by_replica = self._distinct(image)
         everyone = [*by_replica, np.mean(by_replica, axis=0)]
         in_largest = distinct.weights[self._most_views] > 0
@@ -101,12 +101,12 @@ class Predictor:
         )
 
     def predict_views(self, image: ScaledImage) -> Float64[np.ndarray, "k v c"]:
-        """(K, V, C) float64: softmax outputs of each view alone, in the order of :func:`views_of_all`."""
+        """Return (K, V, C) float64: softmax outputs of each view alone, in the order of :func:`views_of_all`."""
         distinct, by_replica = self._distinct(image)
         return np.stack(by_replica)[:, distinct.positions]
 
     def _distinct(self, image: ScaledImage) -> tuple[DistinctViews, list[Float64[np.ndarray, "d c"]]]:
-        """The windows of an image, and (D, C) of them for each replica."""
+        """Return the windows of an image, and their (D, C) probabilities for each replica."""
         distinct = distinct_views(image.width, image.height, self.crop_px, self.policies)
         views = cut_views(image.scaled, distinct.boxes, self.crop_px).to(self.device)
         by_replica = self._probabilities(views)
@@ -115,7 +115,7 @@ class Predictor:
 
     @torch.inference_mode()
     def _probabilities(self, views: UInt8[Tensor, "d 3 crop crop"]) -> list[Float64[np.ndarray, "d c"]]:
-        """(D, C) of D distinct views, for each replica."""
+        """Return the (D, C) probabilities of D distinct views, for each replica."""
         logits: list[list[Tensor]] = [[] for _ in self._networks]
         for batch in torch.split(views, self._batch_size):
             whole = self._whole_batch(batch)
@@ -125,7 +125,7 @@ class Predictor:
         return [torch.cat(outputs).double().softmax(dim=1).cpu().numpy() for outputs in logits]
 
     def _whole_batch(self, batch: UInt8[Tensor, "d 3 crop crop"]) -> UInt8[Tensor, "whole 3 crop crop"]:
-        """A compiled network knows one shape: a batch that is not full is filled up with its first view."""
+        """Fill up a batch with its first view if the network is compiled, and so takes one shape only."""
         missing = self._batch_size - len(batch)
         if not self.arithmetic.compiled or not missing:
             return batch
@@ -134,7 +134,7 @@ class Predictor:
 
 
 def _seen(distinct: DistinctViews, probabilities: Float64[np.ndarray, "d c"]) -> Float64[np.ndarray, " p"]:
-    """(P,) views with finite outputs: counted on what was computed, where a window stands for its share of views."""
+    """Return (P,) views with finite outputs, counted on the computed windows, each standing for its share of views."""
     finite = np.isfinite(probabilities).all(axis=1)
     seen: Float64[np.ndarray, " p"] = np.rint((distinct.weights @ finite) * np.array(distinct.counts))
     return seen

@@ -1,4 +1,4 @@
-"""Pixels of the test views: windows cut from the scaled image as often as needed."""
+"""Pixels of the test views, cut from the scaled images."""
 
 from collections.abc import Sequence
 
@@ -27,7 +27,7 @@ def cut_views(
         (V, 3, crop_px, crop_px) uint8, channels-last in memory.
     """
     by_scale = {min(image.shape[:2]): image for image in scaled}
-    # Channels stay innermost all the way: rows are copied, never single bytes.
+    # Channels stay innermost throughout, so that rows are copied, not single bytes.
     views = np.empty((len(boxes), crop_px, crop_px, 3), np.uint8)
     upright: dict[tuple[int, int, int, int], Pixels] = {}
     for view, box in zip(views, boxes, strict=True):

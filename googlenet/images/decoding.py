@@ -1,4 +1,4 @@
-"""Image bytes to pixels: one decoder for everything that people keep in image folders."""
+"""Decoding of image bytes to pixels, for every format and colour mode found in image folders."""
 
 import io
 from functools import cache
@@ -8,29 +8,29 @@ import numpy.typing as npt
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
-# Any height, any width: images of several sizes meet in one call.
+# Any height, any width: one call may take images of several sizes.
 Pixels = UInt8[np.ndarray, "_ _ 3"]
 
-# 178 megapixels is where Pillow itself begins to speak of a decompression bomb.
+# Beyond 178 megapixels Pillow itself raises an error about a decompression bomb.
 MAX_IMAGE_PIXELS = 178_956_970
 MAX_IMAGE_BYTES = 256 << 20
-# An image is scaled by its shorter side, and a strip would become enormous.
+# Images are scaled by their shorter side, so a strip would become enormous.
 MAX_ASPECT_RATIO = 100
-# Pillow hands these to another program.
+# Pillow passes these to an external program.
 REFUSED_FORMATS = {"EPS", "WMF"}
-# What shows through transparent pixels.
+# The colour behind transparent pixels.
 BACKGROUND_RGB = (255, 255, 255)
 
 
 class ImageDecodeError(ValueError):
-    """The bytes are not a whole image; the message is the reason."""
+    """The bytes cannot be used as an image; the message gives the reason."""
 
 
 def check_number_of_bytes(num_bytes: int) -> None:
-    """Make sure that an image of so many bytes may be read.
+    """Check that an image of ``num_bytes`` may be read.
 
     Raises:
-        ImageDecodeError: there are too many.
+        ImageDecodeError: these are more than ``MAX_IMAGE_BYTES``.
     """
     if num_bytes > MAX_IMAGE_BYTES:
         raise ImageDecodeError(f"{num_bytes:,} bytes are too many for an image ({MAX_IMAGE_BYTES:,} at most)")
@@ -39,11 +39,11 @@ def check_number_of_bytes(num_bytes: int) -> None:
 def decode_rgb(data: bytes) -> Pixels:
     """Decode an image of any mode to (height, width, 3) uint8 RGB, turned upright by its EXIF orientation.
 
-    Greyscale, palette and CMYK become RGB, 16 bits a channel become 8, alpha is laid on white.
+    Greyscale, palette and CMYK become RGB, 16 bits per channel become 8, transparency is composited on white.
 
     Raises:
-        ImageDecodeError: no image, a truncated one, one of more than ``MAX_IMAGE_PIXELS``, a strip of more than
-            ``MAX_ASPECT_RATIO``, or of a format that Pillow would hand to another program.
+        ImageDecodeError: not an image, a truncated one, one of more than ``MAX_IMAGE_PIXELS``, a strip of more than
+            ``MAX_ASPECT_RATIO``, or a format that Pillow would pass to an external program.
     """
     if not data:
         raise ImageDecodeError("the file is empty")
@@ -51,25 +51,25 @@ def decode_rgb(data: bytes) -> Pixels:
         with Image.open(io.BytesIO(data), formats=_formats()) as image:
             check_size(*image.size)
             image.load()
-            # Pillow stretches no grey values: 16-bit and floating-point greyscale has to be brought to 8 bits first.
+            # Pillow does not rescale grey values: 16-bit and floating-point greyscale is converted to 8 bits first.
             upright = ImageOps.exif_transpose(_to_8_bit(image))
             return np.asarray(_to_rgb(upright))
-    except (ImageDecodeError, MemoryError):  # one that does not fit into memory may be whole
+    except (ImageDecodeError, MemoryError):  # an image that does not fit into memory may be valid
         raise
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, struct.error, ValueError and others
         raise ImageDecodeError(_reason(error)) from error
 
 
 def check_size(width: int, height: int) -> None:
-    """Make sure that an image of so many pixels may be computed with.
+    """Check that an image of ``width`` x ``height`` pixels may be processed.
 
     Raises:
-        ImageDecodeError: there are too many, or it is a strip, which would be scaled to many more.
+        ImageDecodeError: it has too many pixels, or is a strip, which scaling would enlarge to many more.
     """
     if width * height > MAX_IMAGE_PIXELS:
         raise ImageDecodeError(f"{width}x{height} px is more than {MAX_IMAGE_PIXELS} pixels")
     if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
-        raise ImageDecodeError(f"{width}x{height} px is a strip, longer than {MAX_ASPECT_RATIO} times its width")
+        raise ImageDecodeError(f"{width}x{height} px is a strip: its sides differ more than {MAX_ASPECT_RATIO}-fold")
 
 
 @cache
@@ -88,7 +88,7 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
 
 
 def _white(mode: str, values: npt.NDArray[np.float64]) -> float:
-    """The value that means white: stated by 16-bit modes, guessed from the values of 32-bit and floating-point ones."""
+    """Return the value of white: given by 16-bit modes, guessed from the values of 32-bit and floating-point ones."""
     if mode.startswith("I;16"):
         return 65535.0
     largest = values.max(initial=0.0)

@@ -1,6 +1,6 @@
-"""The part of a JPEG that a training sample needs: no rows below it, and no more detail than it keeps.
+"""Partial decoding of JPEGs for training samples: no rows below the sample, and no more detail than it keeps.
 
-Whatever is not an ordinary upright JPEG of 8 bits in grey or colour is left to :mod:`googlenet.images.decoding`.
+Anything but an ordinary upright 8-bit JPEG in grey or colour is left to :mod:`googlenet.images.decoding`.
 """
 
 import struct
@@ -18,22 +18,22 @@ END_OF_IMAGE = b"\xff\xd9"
 STANDALONE_MARKERS = (0x01, *range(0xD0, 0xD9))
 ORIENTATION_TAG, UPRIGHT = 0x0112, 1
 BLOCK_PX = 8
-# A row of the image also draws on its neighbour rows' colours, which are stored at half the height.
+# A row also depends on the colours of its neighbouring rows, which are stored at half the height.
 CONTEXT_ROWS = 2
-# Passes that a progressive file lacks are made up for by smoothing between blocks.
+# The decoder compensates for missing passes of a progressive file by smoothing between blocks.
 SMOOTHED_MCUS = 2
 
 
 @dataclass(frozen=True)
 class JpegHeader:
-    """What has to be known before decoding.
+    """Header fields that are needed before decoding.
 
     Attributes:
         width: in pixels.
         height: in pixels.
         mcu_height: rows that are coded together, 8 or more.
-        height_at: where in the file the height is written, 2 bytes.
-        is_progressive: coded in several passes.
+        height_at: offset of the height in the file, 2 bytes.
+        is_progressive: whether it is coded in several passes.
     """
 
     width: int
@@ -44,7 +44,7 @@ class JpegHeader:
 
 
 def read_header(data: bytes) -> JpegHeader | None:
-    """The header of a JPEG that :func:`decode_rows` can take; None for anything else."""
+    """Return the header of a JPEG that :func:`decode_rows` can decode; None for anything else."""
     if data[:2] != b"\xff\xd8":
         return None
     at, frame = 2, None
@@ -56,7 +56,7 @@ def read_header(data: bytes) -> JpegHeader | None:
         length = int.from_bytes(data[at + 2 : at + 4], "big")
         segment = data[at + 4 : at + 2 + length]
         if marker == SOS:
-            # A file whose end is missing is for Pillow to refuse: cut ones are decoded without a complaint.
+            # Pillow has to reject a file whose end is missing: partial decoding would not report it.
             return frame if data.rfind(END_OF_IMAGE) > at else None
         if marker in SOF_MARKERS:
             if frame is not None or (frame := _frame(segment, at + 4, marker)) is None:
@@ -78,27 +78,27 @@ def _frame(segment: bytes, at: int, marker: int) -> JpegHeader | None:
 
 
 def _is_upright(segment: bytes) -> bool:
-    """Whether a segment of metadata leaves the image as it is stored."""
+    """Return whether a metadata segment leaves the image as it is stored."""
     if not segment.startswith(b"Exif\0\0"):
         return b"Orientation" not in segment
     exif = Image.Exif()
     try:
         exif.load(segment)
         return bool(exif.get(ORIENTATION_TAG, UPRIGHT) == UPRIGHT)
-    except Exception:  # noqa: BLE001  # whatever is wrong with it, Pillow shall decide what the image is
+    except Exception:  # noqa: BLE001  # if it is malformed, Pillow decides what the image is
         return False
 
 
 def decode_rows(data: bytes, header: JpegHeader, bottom: int, factor: int = 1) -> Pixels:
-    """Decode the rows above ``bottom`` and perhaps a few more.
+    """Decode the rows above ``bottom`` and possibly a few more.
 
-    At full size the pixels are those of the whole image, bit for bit. The height in the header is replaced by the one
-    wanted, so that the decoder ends where the sample does.
+    At full size the pixels are bit-identical to a full decode. The height in the header is replaced by the one needed,
+    so that the decoder stops where the sample ends.
 
     Args:
         data: the file.
-        header: of the file.
-        bottom: how many rows are needed.
+        header: the file's header.
+        bottom: number of rows needed.
         factor: 1, 2, 4 or 8: decode to this fraction of the size, by leaving out high frequencies.
 
     Returns:
@@ -112,7 +112,7 @@ def decode_rows(data: bytes, header: JpegHeader, bottom: int, factor: int = 1) -
     is_cut = rows < header.height
     if is_cut:
         data = b"".join((data[: header.height_at], struct.pack(">H", rows), data[header.height_at + 2 :]))
-    # The rest of a cut file is what the decoder would warn about; a whole one has to be faultless.
+    # The decoder would warn about the rest of a cut file; a complete one must have no errors.
     smallest = (-(-min(rows, header.height) // factor), -(-header.width // factor))
     pixels: Pixels = simplejpeg.decode_jpeg(
         data, "RGB", min_height=smallest[0], min_width=smallest[1], strict=not is_cut

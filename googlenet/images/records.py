@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-# The label of an image that has none.
+# The label of an unlabelled image.
 NO_LABEL = -1
 SCHEMA = pa.schema(
     [
@@ -22,8 +22,8 @@ SCHEMA = pa.schema(
         ("height", pa.int32()),
     ]
 )
-# A record is read together with its row group, so groups are small; smaller ones make footers large. Encoded images do
-# not compress further, and the smallest and largest image of a group would be kept in the footer as its statistics.
+# Reading a record reads its row group, so groups are small; still smaller ones would make footers large. Encoded images
+# do not compress further, and statistics would keep the smallest and largest image of a group in the footer.
 ROW_GROUP_IMAGES = 8
 WRITE_OPTIONS = {
     "row_group_size": ROW_GROUP_IMAGES,
@@ -32,43 +32,43 @@ WRITE_OPTIONS = {
     "write_page_checksum": True,
 }
 DEFAULT_CACHE_BYTES = 1 << 30
-# What Arrow says of a file that it can read and not understand.
-DAMAGE = ("CRC", "deserialize", "Corrupt", "row groups are of")
-# An open file costs memory for its footer, 150 KB for 256 images, and a descriptor.
+# Parts of messages, Arrow's and the one of _file, about a file that can be read but not decoded.
+DAMAGE = ("CRC", "deserialize", "Corrupt", "row groups have")
+# An open file takes memory for its footer, 150 KB for 256 images, and a file descriptor.
 OPEN_SHARDS = 256
 
 
 @runtime_checkable
 class OpensFiles(Protocol):
-    """What records need of a filesystem: pyarrow's have it."""
+    """Interface that records need of a filesystem; those of pyarrow have it."""
 
     def open_input_file(self, path: str) -> pa.NativeFile:
-        """A file for random access.
+        """Open a file for random access.
 
         Raises:
-            OSError: it cannot be read.
+            OSError: the file cannot be read.
         """
 
 
 @runtime_checkable
 class KeepsCopies(Protocol):
-    """A filesystem that opens copies of files which lie elsewhere."""
+    """A filesystem that opens copies of files stored elsewhere."""
 
     def forget(self, path: str) -> bool:
-        """Drop the copy of a file, which is damaged; whether there was one."""
+        """Drop the damaged copy of a file; return whether there was one."""
 
 
 class RecordsError(OSError):
-    """A shard cannot be read: it is out of reach, and may come back."""
+    """A shard cannot be reached; a later attempt may succeed."""
 
 
 class ShardDamagedError(RecordsError):
-    """A shard is another one than was written, and stays so."""
+    """A shard differs from what was written; another attempt does not help."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """One image as it is stored: ``image`` holds the original file's bytes."""
+    """One stored image: ``image`` holds the original file's bytes."""
 
     image_id: str
     image: bytes
@@ -79,14 +79,14 @@ class Records(Sequence[Record]):
     """Records of one split, by index, over shards on any pyarrow filesystem.
 
     Args:
-        filesystem: where the shards are.
-        paths: the shards in their order.
-        num_images: for each shard the number of its records, from the manifest; files are opened only when read.
+        filesystem: filesystem of the shards.
+        paths: the shards in order.
+        num_images: number of records in each shard, from the manifest; files are opened only when read.
         cache_bytes: bound on the row groups kept in memory.
 
     Raises:
-        ShardDamagedError: on access, a shard that is damaged; pages carry checksums.
-        RecordsError: on access, a shard that cannot be reached.
+        ShardDamagedError: on access, if a shard is damaged; pages have checksums.
+        RecordsError: on access, if a shard cannot be reached.
     """
 
     def __init__(
@@ -123,11 +123,11 @@ class Records(Sequence[Record]):
         return {**self.__dict__, "_cache": OrderedDict(), "_cached_bytes": 0, "_files": OrderedDict()}
 
     def share_cache(self, processes: int) -> None:
-        """Keep to a part of the bound, where so many processes read side by side."""
+        """Divide the bound of the cache by the number of processes that read in parallel."""
         self._cache_bytes //= processes
 
     def _readable_row_group(self, shard: int, group: int, is_fresh: bool = False) -> pa.Table:
-        """The row group; a copy that is damaged is replaced once (``is_fresh``)."""
+        """Return the row group; a damaged copy is replaced once (``is_fresh``)."""
         try:
             return self._row_group(shard, group)
         except (OSError, pa.ArrowInvalid) as error:
@@ -137,10 +137,10 @@ class Records(Sequence[Record]):
                 return self._readable_row_group(shard, group, is_fresh=True)
             if is_damaged:
                 raise ShardDamagedError(f"{self._paths[shard]} is damaged: {error}") from error
-            raise RecordsError(f"{self._paths[shard]} is out of reach: {error}") from error
+            raise RecordsError(f"{self._paths[shard]} cannot be reached: {error}") from error
 
     def _forget(self, shard: int) -> bool:
-        """Drop the copy of a shard; whether there was one."""
+        """Drop the copy of a shard; return whether there was one."""
         return isinstance(self._filesystem, KeepsCopies) and self._filesystem.forget(self._paths[shard])
 
     def _row_group(self, shard: int, group: int) -> pa.Table:
@@ -159,11 +159,11 @@ class Records(Sequence[Record]):
     def _file(self, shard: int) -> pq.ParquetFile:
         if shard not in self._files:
             stream = self._filesystem.open_input_file(self._paths[shard])
-            # Pre-buffering asks a remote store for a row group's columns at once, and keeps them until the next.
+            # Pre-buffering requests a row group's columns from remote storage at once, and keeps them until the next.
             is_remote = not isinstance(self._filesystem, pafs.LocalFileSystem)
             file = pq.ParquetFile(stream, page_checksum_verification=True, pre_buffer=is_remote)
             if (images := file.metadata.row_group(0).num_rows) > ROW_GROUP_IMAGES:
-                raise OSError(f"its row groups are of {images} images, not of {ROW_GROUP_IMAGES}; prepare it again")
+                raise OSError(f"its row groups have {images} images, not {ROW_GROUP_IMAGES}; prepare the data again")
             self._files[shard] = file
             if len(self._files) > OPEN_SHARDS:
                 self._files.popitem(last=False)[1].close(force=True)

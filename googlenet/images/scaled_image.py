@@ -1,4 +1,4 @@
-"""An image at the scales that its views need: what travels to the model. Needs no PyTorch."""
+"""An image at the scales that its views need, as sent to a predictor. Needs no PyTorch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ CHANNELS = 3
 
 @dataclass(frozen=True)
 class ScaledImage:
-    """An image on its way to the model: its size in pixels, and its versions at the scales that the views need."""
+    """An image on its way to a predictor: its size in pixels, and its pixels at the scales that the views need."""
 
     width: int
     height: int
@@ -25,14 +25,14 @@ class ScaledImage:
         """Decode, and scale the shorter side to each of ``scales_px``; once for all views and replicas.
 
         Raises:
-            ImageDecodeError: the bytes are no image that can be decoded.
+            ImageDecodeError: the bytes cannot be decoded as an image.
         """
         image = decode_rgb(data)
         height, width = image.shape[:2]
         return cls(width, height, tuple(scale_image(image, scales_px)))
 
     def to_row(self) -> dict[str, Any]:
-        """Plain values for a table: sizes in pixels (height and width by turns), and the pixels of all scales."""
+        """Return values for a table: sizes in pixels (alternating height, width), and the pixels of all scales."""
         sizes_px = [side for pixels in self.scaled for side in pixels.shape[:2]]
         pixels = b"".join(pixels.tobytes() for pixels in self.scaled)
         return {"width": self.width, "height": self.height, "sizes_px": sizes_px, "pixels": pixels}
@@ -51,7 +51,7 @@ class ScaledImage:
 def scale_image(image: Pixels, scales_px: Sequence[int]) -> list[Pixels]:
     """Scale (H, W, 3) so that its shorter side is each of ``scales_px``; bilinear with antialiasing.
 
-    The four results together are what travels to the model: 1 to 2 MB at 224 px, where 144 crops are 22 MB.
+    The four results are sent to a predictor: 1 to 2 MB at 224 px, whereas 144 crops take 22 MB.
     """
     source = Image.fromarray(image)
     sizes = [scaled_size(source.width, source.height, scale_px) for scale_px in scales_px]
@@ -59,7 +59,7 @@ def scale_image(image: Pixels, scales_px: Sequence[int]) -> list[Pixels]:
 
 
 def scaled_size(width: int, height: int, scale_px: int) -> tuple[int, int]:
-    """Width and height in pixels once the shorter side is ``scale_px``; the longer one is rounded to the nearest."""
+    """Return (width, height) in pixels with ``scale_px`` as the shorter side; the longer is rounded to the nearest."""
     if width <= 0 or height <= 0:
         raise ValueError(f"an image needs a positive size, got {width}x{height}")
     shorter = min(width, height)

@@ -1,4 +1,4 @@
-"""In which arithmetic a network computes: precision, and whether it is compiled."""
+"""Numeric precision and compilation of a network."""
 
 import os
 import shutil
@@ -15,12 +15,12 @@ Precision = Literal["fp32", "bf16"]
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """How a network computes, in training or inference.
+    """Precision and compilation of a network, in training or inference.
 
     Attributes:
-        precision: of activations, in inference of weights too; softmax and averages are float64 always, weights in
+        precision: of activations, and in inference of weights; softmax and averages are always float64, weights in
             training fp32.
-        compiled: by ``torch.compile``; other bits, the same figures, fewer seconds once it is compiled.
+        compiled: by ``torch.compile``; not bit-identical, but with the same figures, and faster once compiled.
     """
 
     precision: Precision = "fp32"
@@ -31,13 +31,13 @@ class Arithmetic:
 
     @property
     def dtype(self) -> "torch.dtype":
-        """Of weights and activations."""
+        """The torch dtype of weights and activations."""
         import torch
 
         return {"fp32": torch.float32, "bf16": torch.bfloat16}[self.precision]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return a JSON-ready dict."""
         return asdict(self)
 
     @classmethod
@@ -51,7 +51,7 @@ FP32 = Arithmetic()
 
 
 def profits_from_bf16(device: str) -> bool:
-    """Whether the device multiplies bfloat16 in hardware: AMX or AVX-512 BF16, or a GPU from Ampere on."""
+    """Return whether the device multiplies bfloat16 in hardware: AMX or AVX-512 BF16, or a GPU from Ampere on."""
     import torch
 
     if device != "cpu":
@@ -61,13 +61,13 @@ def profits_from_bf16(device: str) -> bool:
 
 
 def can_compile(device: str) -> bool:
-    """Whether there is what ``torch.compile`` needs: a C++ compiler on a CPU; for GPUs it brings its own."""
+    """Return whether ``torch.compile`` has what it needs: a C++ compiler on a CPU; for GPUs it brings its own."""
     compilers = (os.environ.get("CXX", ""), "g++", "clang++", "c++")
     return device != "cpu" or any(name and shutil.which(name) for name in compilers)
 
 
 def compile_network(network: "nn.Module") -> Callable[..., Any]:
-    """``network`` compiled for one shape of input. Networks of one architecture share what was compiled."""
+    """Compile ``network`` for one input shape. Networks of one architecture share the compiled code."""
     import torch
 
     compiled: Callable[..., Any] = torch.compile(network, dynamic=False)

@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of the network, counted on the network itself, beside those that Table 1 prints."""
+"""Parameters and multiply-adds, counted on the network itself, next to those printed in Table 1."""
 
 import copy
 from collections.abc import Iterator
@@ -19,13 +19,13 @@ class Row:
     """One row of Table 1, as computed and as printed.
 
     Attributes:
-        name: of the layer or module.
+        name: name of the layer or module.
         output: channels, height and width.
-        weights: number of weights, biases apart, as the table counts.
-        multiply_adds: for one image.
-        printed_weights_k: the table's params, in units of 1024.
-        printed_ops_m: the table's ops, in millions.
-        remark: what is known about a disagreement.
+        weights: number of weights without biases, as the table counts.
+        multiply_adds: multiply-adds for one image.
+        printed_weights_k: the table's "params", in units of 1024.
+        printed_ops_m: the table's "ops", in millions.
+        remark: explanation of a disagreement, if known.
     """
 
     name: str
@@ -66,7 +66,7 @@ REMARKS = {
     "4c": "misprint: the printed ops agree with the computed weights",
     "5a": "misprint: the printed pair agrees with itself, not with the printed channels",
 }
-# Layers of AlexNet with their groups (Krizhevsky et al. 2012): inputs of an output, outputs.
+# Layers of AlexNet with their groups (Krizhevsky et al. 2012): inputs per output, outputs.
 ALEXNET = (
     (3 * 11 * 11, 96),
     (48 * 5 * 5, 256),
@@ -80,7 +80,7 @@ ALEXNET = (
 
 
 def table_rows(crop_px: int = 224) -> list[Row]:
-    """The rows of Table 1 with parameters, computed at ``crop_px`` (the printed figures are for 224)."""
+    """Return the rows of Table 1 that have parameters, computed at ``crop_px`` (the printed figures are for 224)."""
     measured = _measure(_paper_network(), crop_px)
     rows = []
     for name, (printed_weights, printed_ops) in PRINTED.items():
@@ -101,18 +101,18 @@ def table_rows(crop_px: int = 224) -> list[Row]:
 
 
 def parameter_count(aux_heads: bool) -> int:
-    """Parameters of the network with 1000 classes, biases included."""
+    """Return the number of parameters of the network with 1000 classes, biases included."""
     with torch.device("meta"):
         return sum(parameter.numel() for parameter in GoogLeNet(aux_heads=aux_heads).parameters())
 
 
 def alexnet_parameter_count() -> int:
-    """Parameters of AlexNet, biases included."""
+    """Return the number of parameters of AlexNet, biases included."""
     return sum((inputs + 1) * outputs for inputs, outputs in ALEXNET)
 
 
 def savings(crop_px: int = 224) -> list[Saving]:
-    """What the 1x1 reductions save in each module, for the same input and the same 1x1, 3x3 and 5x5 outputs."""
+    """Return the savings of each module's 1x1 reductions, for the same input and the same 1x1, 3x3 and 5x5 outputs."""
     rows = {row.name: row for row in table_rows(crop_px)}
     result, inputs = [], 192
     for name, channels in INCEPTION_CHANNELS.items():
@@ -132,12 +132,12 @@ class _Layer:
 
 
 def forward_flops(model: GoogLeNet, crop_px: int) -> int:
-    """Floating-point operations of one image's way through ``model``: two for each multiply-add of its layers."""
+    """Return the floating-point operations of one image's forward pass: two for each multiply-add of the layers."""
     return 2 * sum(layer.multiply_adds for layer in _measure(copy.deepcopy(model).to("meta"), crop_px))
 
 
 def _measure(model: GoogLeNet, crop_px: int) -> list[_Layer]:
-    """Every convolution and linear layer of a model on the meta device as it sees one image; computes nothing."""
+    """Record every convolution and linear layer of a model on the meta device for one image; computes nothing."""
     layers: list[_Layer] = []
     for name, module in model.eval().named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
@@ -168,7 +168,7 @@ def _row_of(layer: str) -> str:
 
 
 def measured_output(layers: list[_Layer], name: str) -> tuple[int, ...]:
-    """(channels, height, width) of a row: of its last layer, or of the four concatenated branches."""
+    """Return (channels, height, width) of a row: of its last layer, or of the four concatenated branches."""
     last = layers[-1].output
     if name not in INCEPTION_CHANNELS:
         return (*last, 1, 1)[:3]
@@ -176,7 +176,7 @@ def measured_output(layers: list[_Layer], name: str) -> tuple[int, ...]:
 
 
 def format_table() -> Iterator[str]:
-    """The lines that ``python -m googlenet`` prints."""
+    """Yield the lines that ``python -m googlenet`` prints."""
     yield "GoogLeNet, Table 1 (arXiv 1409.4842): computed at 224 px, printed figures in brackets; K is 1024"
     yield f"{'row':<8}{'output':>14}{'weights K':>20}{'multiply-adds M':>22}"
     rows = table_rows()
@@ -198,12 +198,12 @@ def format_table() -> Iterator[str]:
     yield f"AlexNet: {alexnet:,}, {alexnet / without:.1f} times as many (the paper says 12 times)"
     yield f"multiply-adds: {total / 1e9:.2f} G for one crop; the paper's budget is 1.5 G"
     yield ""
-    yield "What the 1x1 reductions save: multiply-adds M of each module without (figure 2a) and with them (figure 2b)"
-    found = savings()
-    for saving in found:
+    yield "Savings of the 1x1 reductions: multiply-adds M per module without (figure 2a) and with them (figure 2b)"
+    modules = savings()
+    for saving in modules:
         ratio = saving.naive / saving.reduced
         yield (
             f"{saving.name:<8}{saving.naive / MILLION:>14.1f}{saving.reduced / MILLION:>20.1f}{f'{ratio:.1f} x':>22}"
         )
-    naive, reduced = sum(saving.naive for saving in found), sum(saving.reduced for saving in found)
+    naive, reduced = sum(saving.naive for saving in modules), sum(saving.reduced for saving in modules)
     yield f"{'total':<8}{naive / MILLION:>14.1f}{reduced / MILLION:>20.1f}{f'{naive / reduced:.1f} x':>22}"

@@ -1,7 +1,7 @@
-"""Initial weights, drawn from a generator that is passed in.
+"""Initial weights, drawn from a generator that the caller passes in.
 
-The paper names none. ``xavier`` is what the Caffe model used, ``gaussian`` the scales that remained in Caffe's
-first commit of it and are attributed to the authors, ``he`` what later recipes without batch normalisation use.
+The paper names no scheme. ``xavier`` is the Caffe model's, ``gaussian`` has the scales that remained in Caffe's first
+commit of it and are attributed to the authors, ``he`` is used by later work without batch normalisation.
 """
 
 import math
@@ -15,7 +15,7 @@ from googlenet.network.model import GoogLeNet
 
 Initialisation = Literal["xavier", "he", "gaussian"]
 
-# Standard deviations by the layer's role; the last part of a convolution's name unless stated otherwise.
+# Standard deviations by the layer's role: the last part of a convolution's name unless stated otherwise.
 GAUSSIAN_STD = {
     "conv1": 0.1,
     "conv2_reduce": 0.1,
@@ -29,14 +29,14 @@ GAUSSIAN_STD = {
     "aux conv": 0.08,
     "aux hidden": 0.02,
     "aux classifier": 1 / 1024,
-    "classifier": 0.01,  # not handed down; chosen here
+    "classifier": 0.01,  # not documented; chosen here
 }
 CONV_BIAS = {"xavier": 0.2, "gaussian": 0.2, "he": 0.0}
 
 
 @torch.no_grad()
 def initialise(model: GoogLeNet, scheme: Initialisation, generator: torch.Generator) -> None:
-    """Draw every weight of ``model`` anew; the same generator state gives the same weights.
+    """Redraw every weight of ``model``; the same generator state gives the same weights.
 
     Raises:
         ValueError: the scheme is unknown.
@@ -66,5 +66,5 @@ def _layers(model: GoogLeNet) -> Iterator[tuple[str, nn.Conv2d | nn.Linear]]:
     for name, layer in model.named_modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             parts = [part for part in name.split(".") if part != "conv"] or ["conv"]
-            # aux.4a.conv.conv, aux.4a.hidden: the head's number says nothing about the scale
+            # aux.4a.conv.conv, aux.4a.hidden: the scale is the same for both heads
             yield (f"aux {(parts[2:] or ['conv'])[0]}" if parts[0] == "aux" else parts[-1]), layer

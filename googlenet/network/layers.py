@@ -1,4 +1,4 @@
-"""The layers of GoogLeNet: local response normalisation, dropout with masks from outside, and the basic convolution."""
+"""Layers of GoogLeNet: local response normalisation, dropout with masks passed in, and the basic convolution."""
 
 from typing import Literal, NamedTuple
 
@@ -12,7 +12,7 @@ MAX_WIDTH = 16
 
 
 class LRNConstants(NamedTuple):
-    """Local response normalisation in PyTorch's convention: x / (k + alpha / size * sum(x^2)) ** beta."""
+    """Constants of local response normalisation, in PyTorch's convention: x / (k + alpha / size * sum(x^2)) ** beta."""
 
     size: int
     alpha: float
@@ -45,7 +45,7 @@ class LocalResponseNorm(nn.Module):
         before = size // 2
         is_channels_last = x.is_contiguous(memory_format=torch.channels_last)
         layout = torch.channels_last if is_channels_last else torch.contiguous_format
-        # Concatenated, not padded: a compiler would fold padding into the pools around it and compute it many times.
+        # Concatenated, not padded: a compiler would fold padding into the neighbouring pools and repeat it many times.
         zeros = [x.new_zeros(batch, n, *area).contiguous(memory_format=layout) for n in (before, size - 1 - before)]
         padded = torch.cat([zeros[0], x, zeros[1]], dim=1)
         squares = padded * padded
@@ -53,13 +53,13 @@ class LocalResponseNorm(nn.Module):
         for offset in range(1, size):
             total = total + squares.narrow(1, offset, channels)
         divisor = total * (alpha / size) + k
-        if beta == 0.75:  # two square roots cost a tenth of a power
+        if beta == 0.75:  # two square roots cost a tenth of pow
             return x * torch.rsqrt(divisor * divisor.sqrt())
         return x * divisor.pow(-beta)
 
 
 class DropoutMasks(NamedTuple):
-    """What the three dropouts multiply by, each (N, features): 0, or the inverse of the share kept. None: nothing."""
+    """Multipliers of the three dropouts, each (N, features): 0, or the inverse of the share kept. None: no dropout."""
 
     dropout: Float[Tensor, "n features"] | None = None
     aux_4a: Float[Tensor, "n hidden"] | None = None
@@ -72,7 +72,7 @@ NO_MASKS = DropoutMasks()
 class Dropout(nn.Module):
     """Dropout whose mask is drawn beforehand, from a generator that the caller passes in.
 
-    A step can thus be repeated exactly, by several workers each for its share of a batch as well.
+    A step can therefore be repeated exactly, also by several workers, each with its share of a batch.
     """
 
     def __init__(self, p: float, features: int) -> None:
@@ -82,7 +82,7 @@ class Dropout(nn.Module):
         self.p, self.features = p, features
 
     def draw(self, images: int, generator: torch.Generator) -> Float[Tensor, "{images} {self.features}"] | None:
-        """The mask for a batch, (images, features); None where nothing is dropped."""
+        """Draw the mask of a batch, (images, features); None if nothing is dropped."""
         if self.p == 0:
             return None
         mask = torch.empty(images, self.features, device=generator.device)
@@ -97,7 +97,7 @@ class Dropout(nn.Module):
 
 
 class Conv(nn.Module):
-    """Convolution, batch normalisation where the variant has it, ReLU: (N, in, H, W) to (N, out, H', W')."""
+    """Convolution, batch normalisation if the variant has it, ReLU: (N, in, H, W) to (N, out, H', W')."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, *, variant: Variant, stride: int = 1) -> None:
         super().__init__()

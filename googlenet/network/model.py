@@ -1,9 +1,9 @@
-"""GoogLeNet as Table 1 and figure 3 of the paper (arXiv 1409.4842) define it, on one device.
+"""GoogLeNet as defined by Table 1 and figure 3 of the paper (arXiv 1409.4842), on one device.
 
-Two variants share one description:
+Two variants share one implementation:
 
 - ``paper``: local response normalisation, true 5x5 convolutions, biases, no batch normalisation.
-- ``bn``: what torchvision calls GoogLeNet (after TF-slim): batch normalisation, no local response
+- ``bn``: torchvision's GoogLeNet (after TF-slim): batch normalisation, no local response
   normalisation, and a 3x3 kernel in the branch that the paper makes 5x5. Its state dict can be imported.
 """
 
@@ -49,7 +49,7 @@ class Outputs(NamedTuple):
 
 
 class Inception(nn.Module):
-    """Figure 2(b): 1x1, 3x3 and 5x5 convolutions with reductions, and a projected max pool, side by side.
+    """Figure 2(b): 1x1, 3x3 and 5x5 convolutions with reductions, and a projected max pool, in parallel.
 
     (N, in, H, W) to (N, out, H, W), where ``out`` is the sum of the four branches' channels.
     """
@@ -113,14 +113,14 @@ class GoogLeNet(nn.Module):
 
     Args:
         num_classes: outputs of each classifier.
-        variant: ``paper`` or ``bn``, see the module's description.
+        variant: ``paper`` or ``bn``, see the module's docstring.
         aux_heads: build the two auxiliary classifiers; they run in training mode only (section 5).
         width: factor on every channel count. The paper's seventh replica is a wider one (section 7).
-        lrn: a key of ``LRN_CONSTANTS``, or ``none`` for no normalisation; without effect on ``bn``.
+        lrn: a key of ``LRN_CONSTANTS``, or ``none`` for no normalisation; no effect on ``bn``.
         dropout: main and auxiliary rates; None means 0.4 and 0.7 (paper) or 0.2 and 0.7 (torchvision).
 
     Raises:
-        ValueError: an argument out of its range, or images too small for the five halvings of Table 1.
+        ValueError: an argument is out of range, or images are too small for the five halvings of Table 1.
     """
 
     def __init__(
@@ -159,7 +159,7 @@ class GoogLeNet(nn.Module):
         self.classifier = nn.Linear(channels, num_classes)
 
     def draw_masks(self, images: int, generator: torch.Generator) -> DropoutMasks:
-        """Masks for a step on so many images. In a fixed order, so that a generator's state decides all three."""
+        """Draw the masks of a step, in a fixed order, so that the generator's state determines all three."""
         heads: dict[str, Any] = {name: self.aux[name] for name in AUX_POSITIONS if name in self.aux}
         aux = {name: head.dropout.draw(images, generator) for name, head in heads.items()}
         return DropoutMasks(self.dropout.draw(images, generator), aux.get("4a"), aux.get("4d"))
@@ -168,8 +168,8 @@ class GoogLeNet(nn.Module):
         """Classify a batch.
 
         Args:
-            images: (N, 3, H, W), float, preprocessed as the weights demand.
-            masks: of the dropouts, from :meth:`draw_masks`; needed for training, unused in evaluation.
+            images: (N, 3, H, W), float, preprocessed as the weights require.
+            masks: dropout masks from :meth:`draw_masks`; required in training, unused in evaluation.
         """
         x = self._stem(images)
         x = self.inception["3b"](self.inception["3a"](x))
@@ -200,7 +200,7 @@ class GoogLeNet(nn.Module):
 
 
 def _max_pool(x: Tensor, kernel: int = 3) -> Tensor:
-    # Table 1's sizes (112, 56, 28, 14, 7) need rounding up, as Caffe does.
+    # Table 1's sizes (112, 56, 28, 14, 7) need rounding up, as in Caffe.
     return functional.max_pool2d(x, kernel, stride=2, ceil_mode=True)
 
 
@@ -216,7 +216,7 @@ def _check_arguments(num_classes: int, variant: str, width: float, lrn: str) -> 
 
 
 def fold_batch_norm(model: GoogLeNet) -> GoogLeNet:
-    """A copy of ``model``, in evaluation mode, that computes the same with fewer operations."""
+    """Return a copy of ``model``, in evaluation mode, that computes the same with fewer operations."""
     folded = copy.deepcopy(model).eval()
     for module in folded.modules():
         if isinstance(module, Conv) and isinstance(module.bn, nn.BatchNorm2d):

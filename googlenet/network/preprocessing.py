@@ -1,4 +1,4 @@
-"""What has to be done to pixels before a network sees them; belongs to the weights and travels with them."""
+"""Preprocessing of pixels for a network; it belongs to the weights and is stored with them."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -10,12 +10,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Pixels 0..255 in RGB to a network's input: reorder channels, subtract ``mean``, divide by ``std``.
+    """Conversion of RGB pixels 0..255 to a network's input: reorder channels, subtract ``mean``, divide by ``std``.
 
     Attributes:
-        channels: order that the network expects; ``mean`` and ``std`` are in this order.
-        mean: subtracted, on the scale 0..255.
-        std: divides afterwards, on the scale 0..255.
+        channels: order that the network expects, and the order of ``mean`` and ``std``.
+        mean: subtracted first, on the scale 0..255.
+        std: divisor, on the scale 0..255.
     """
 
     channels: Literal["RGB", "BGR"]
@@ -23,7 +23,7 @@ class Preprocessing:
     std: tuple[float, float, float]
 
     def __call__(self, images: UInt8[Tensor, "n 3 h w"]) -> Float32[Tensor, "n 3 h w"]:
-        """(N, 3, H, W) uint8 RGB to float32 of the same shape and memory format."""
+        """Convert (N, 3, H, W) uint8 RGB to float32 of the same shape and memory format."""
         if self.channels == "BGR":
             images = images.flip(1)
         mean = torch.tensor(self.mean, device=images.device).view(1, 3, 1, 1)
@@ -31,7 +31,7 @@ class Preprocessing:
         return (images.float() - mean) / std
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return a JSON-ready dict."""
         return asdict(self)
 
     @classmethod
@@ -42,7 +42,7 @@ class Preprocessing:
 
 # Caffe's GoogLeNet: BGR, the ImageNet mean, no division ("zero mean" in the paper).
 CAFFE_PREPROCESSING = Preprocessing("BGR", (104.0, 117.0, 123.0), (1.0, 1.0, 1.0))
-# torchvision's weights expect (x - 0.5) / 0.5 of values in 0..1, whatever its transforms do before.
+# torchvision's weights expect (x - 0.5) / 0.5 of values in 0..1, regardless of its transforms.
 TORCHVISION_PREPROCESSING = Preprocessing("RGB", (127.5,) * 3, (127.5,) * 3)
 # For training from scratch: ImageNet's mean as in the paper. Departure: divided by a standard deviation common to
 # the channels, so that the usual rates and initialisations hold for the variant with batch normalisation as well.

@@ -1,6 +1,6 @@
-"""Files of weights by their suffix: this project's .safetensors, Caffe's GoogLeNet as .npz, torchvision's .pth.
+"""Readers of weight files by suffix: this project's .safetensors, Caffe's GoogLeNet as .npz, torchvision's .pth.
 
-Layers of the latter two are renamed to this project's names, and get the preprocessing they were trained with.
+The latter two have their layers renamed to this project's names, and get the preprocessing they were trained with.
 """
 
 import io
@@ -36,36 +36,36 @@ TORCHVISION_BRANCHES = {
 
 
 def read_caffe_npz(data: bytes) -> StoredNetwork:
-    """Caffe's GoogLeNet: arrays named ``<Caffe layer>/weight`` and ``<Caffe layer>/bias``, convolutions OIHW.
+    """Read Caffe's GoogLeNet: arrays named ``<Caffe layer>/weight`` and ``<Caffe layer>/bias``, convolutions OIHW.
 
     Raises:
-        WeightsError: no such file, or one with layers that this network does not have.
+        WeightsError: not such a file, or it has a layer that this network does not have.
     """
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             tensors = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
     except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise WeightsError(f"not a whole .npz file: {error}") from error
+        raise WeightsError(f"not a complete .npz file: {error}") from error
     renamed = _rename(tensors, dict(_caffe_names()), separator="/")
     return StoredNetwork(renamed, "paper", 1.0, "caffe", CAFFE_PREPROCESSING)
 
 
 def read_torchvision_pth(data: bytes) -> StoredNetwork:
-    """Torchvision's GoogLeNet: a state dict, alone or under ``model`` or ``state_dict``; never unpickled as code.
+    """Read torchvision's GoogLeNet: a state dict, alone or under ``model`` or ``state_dict``; never unpickled as code.
 
     Raises:
-        WeightsError: no such file, or one with layers that this network does not have.
+        WeightsError: not such a file, or it has a layer that this network does not have.
     """
     try:
         state: Any = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever its unpickler meets
+    except Exception as error:  # torch passes on any exception of its unpickler
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise WeightsError(f"not a whole .pth file of plain weights: {reason}") from error
+        raise WeightsError(f"not a complete .pth file of plain weights: {reason}") from error
     for wrapper in ("model", "state_dict"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise WeightsError("no state dict: expected names with tensors")
+        raise WeightsError("no state dict: expected tensors by name")
     renamed = _rename(state, dict(_torchvision_names()), separator=".")
     return StoredNetwork(renamed, "bn", 1.0, "caffe", TORCHVISION_PREPROCESSING)
 
@@ -103,12 +103,12 @@ def _conv_and_bn(theirs: str, ours: str) -> Iterator[tuple[str, str]]:
 
 
 def _rename(tensors: dict[str, Tensor], names: dict[str, str], separator: str) -> dict[str, Tensor]:
-    """Layer names translated, the parameter's own name (weight, bias, running_mean, ...) kept."""
+    """Translate layer names, keeping the parameter's own name (weight, bias, running_mean, ...)."""
     renamed = {}
     for name, tensor in tensors.items():
         layer, _, parameter = name.rpartition(separator)
         if layer not in names:
-            raise WeightsError(f"layer {name} is not one of GoogLeNet's")
+            raise WeightsError(f"layer {name} is not part of GoogLeNet")
         renamed[f"{names[layer]}.{parameter}"] = tensor
     return renamed
 
@@ -117,11 +117,11 @@ READERS = {".safetensors": read_safetensors, ".npz": read_caffe_npz, ".pth": rea
 
 
 def load_weights(path: str | Path) -> Replica:
-    """A network ready for inference, with the preprocessing that belongs to it.
+    """Load a network ready for inference, with the preprocessing that belongs to it.
 
     Raises:
-        WeightsError: an unknown kind of file, a damaged one, or the first layer that does not fit.
-        FileNotFoundError: there is no such file.
+        WeightsError: the kind of file is unknown, it is damaged, or a layer does not fit; the first one is named.
+        FileNotFoundError: the file does not exist.
     """
     path = Path(path)
     try:
@@ -131,12 +131,12 @@ def load_weights(path: str | Path) -> Replica:
 
 
 def read_weights(data: bytes, name: str) -> StoredNetwork:
-    """What the bytes of a file called ``name`` hold.
+    """Read the bytes of a file called ``name``.
 
     Raises:
-        WeightsError: an unknown kind of file, or a damaged one.
+        WeightsError: the kind of file is unknown, or it is damaged.
     """
     reader = READERS.get(Path(name).suffix)
     if reader is None:
-        raise WeightsError(f"not a kind of weights known here: expected {', '.join(READERS)}")
+        raise WeightsError(f"unknown kind of weights file: expected one of {', '.join(READERS)}")
     return reader(data)

@@ -1,7 +1,7 @@
-"""One training sample (section 6 of the paper): a pure function of an image, a description and a generator.
+"""One training sample (section 6 of the paper): a pure function of an image, sampling settings and a generator.
 
-A patch of 8-100 % of the image's area and of aspect 3/4 to 4/3 is resized to the crop with an interpolation drawn
-at random, mirrored half the time, and distorted photometrically after Howard (arXiv 1312.5402).
+A patch of 8-100 % of the image's area and of aspect 3/4 to 4/3 is resized to the crop with a random interpolation,
+mirrored half the time, and distorted photometrically after Howard (arXiv 1312.5402).
 """
 
 from collections.abc import Callable
@@ -21,15 +21,15 @@ INTERPOLATIONS = {
     "nearest": cv2.INTER_NEAREST,
     "cubic": cv2.INTER_CUBIC,
 }
-# Luminance of ITU-R 601, the one that Howard's tools (PIL) use.
+# Luminance of ITU-R 601, as in Howard's tools (PIL).
 LUMINANCE = np.array([0.299, 0.587, 0.114])
-# Principal components of RGB in [0, 1] over ImageNet training images; the figures in common use since 2015. The
-# rows belong to red, green and blue, the columns to the components.
+# Principal components of RGB in [0, 1] over ImageNet training images; the figures in common use since 2015.
+# Rows are red, green and blue; columns are components.
 LIGHTING_EIGENVALUES = np.array([0.2175, 0.0188, 0.0045])
 LIGHTING_EIGENVECTORS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
 MAX_PATCH_TRIES = 10
-# A JPEG is decoded to a half, quarter or eighth of its size where the sample keeps less than half of that: for the
-# interpolation that averages only, since the others pick single pixels out of the full-sized image.
+# A JPEG is decoded to a half, quarter or eighth of its size if the sample keeps at most half of that: only for the
+# interpolation that averages, since the others pick single pixels of the full-size image.
 DECODE_FACTORS = (8, 4, 2)
 KEPT_REDUCTION = 2
 
@@ -84,7 +84,7 @@ def draw_sample(image: Pixels, crop_px: int, sampling: Sampling, generator: np.r
     Args:
         image: (H, W, 3) uint8 RGB.
         crop_px: side of the sample.
-        sampling: what may be drawn.
+        sampling: the ranges to draw from.
         generator: the only source of randomness.
 
     Returns:
@@ -95,10 +95,10 @@ def draw_sample(image: Pixels, crop_px: int, sampling: Sampling, generator: np.r
 
 
 def draw_sample_from(data: bytes, crop_px: int, sampling: Sampling, generator: np.random.Generator) -> Pixels:
-    """Draw one training sample from an encoded image, of which no more is decoded than the sample needs.
+    """Draw one training sample from an encoded image, decoding no more than the sample needs.
 
-    The sample is the one that :func:`draw_sample` draws from the decoded image, bit for bit; only those of a patch
-    of a JPEG that is four times the crop and more, shrunk by averaging, come from a coarser decoding.
+    The sample is bit-identical to the one that :func:`draw_sample` draws from the decoded image, unless the patch of
+    a JPEG is at least four times the crop and shrunk by averaging: then the JPEG is decoded to a smaller size.
 
     Raises:
         googlenet.images.decoding.ImageDecodeError: the image cannot be decoded.
@@ -120,7 +120,7 @@ def _decode_factor(patch: Patch, crop_px: int, interpolation: str) -> int:
 def _decode_patch(data: bytes, header: JpegHeader, patch: Patch, factor: int) -> Pixels:
     try:
         rows = decode_rows(data, header, patch.top + patch.height, factor)
-    except ValueError:  # Pillow reads what others do not, and knows why where it does not either
+    except ValueError:  # Pillow may still read it, or gives the reason why not
         return _cut(decode_rgb(data), patch)
     if factor == 1:
         return _cut(rows, patch)
@@ -153,8 +153,8 @@ def _render(
 def draw_patch(width: int, height: int, sampling: Sampling, generator: np.random.Generator) -> Patch:
     """Draw a patch of uniform area share and uniform aspect that lies inside a ``width`` x ``height`` image.
 
-    An extreme image may not hold the drawn shape; after ten tries the largest central patch of an allowed aspect
-    is taken. The paper is silent on this; the rule is the one in common use.
+    The drawn shape may not fit into an extreme image; after ten tries the largest central patch of an allowed aspect
+    is taken. The paper does not cover this case; the rule is the one in common use.
     """
     for _ in range(MAX_PATCH_TRIES):
         area = generator.uniform(*sampling.area) * width * height
@@ -171,7 +171,7 @@ def draw_patch(width: int, height: int, sampling: Sampling, generator: np.random
 
 
 def _distort(image: Any, factors: tuple[float, float], generator: np.random.Generator) -> Any:
-    """Contrast, brightness and colour, each once, in random order; to 8 bits after each, as an image editor would."""
+    """Change contrast, brightness and colour, in random order; rounded to 8 bits after each, as by an image editor."""
     steps: list[Callable[[Any, float], Any]] = [_contrast, _brightness, _colour]
     for index in generator.permutation(len(steps)):
         image = steps[index](image, generator.uniform(*factors))
@@ -179,7 +179,7 @@ def _distort(image: Any, factors: tuple[float, float], generator: np.random.Gene
 
 
 def _contrast(image: Any, factor: float) -> Any:
-    """Pull every value away from the image's mean luminance, or towards it."""
+    """Move every value away from the image's mean luminance, or towards it."""
     mean = np.dot(cv2.mean(image)[:3], LUMINANCE)
     return _affine(image, factor, (1 - factor) * mean)
 
@@ -189,18 +189,18 @@ def _brightness(image: Any, factor: float) -> Any:
 
 
 def _affine(image: Any, factor: float, shift: float) -> Any:
-    """Factor * image + shift, rounded and clipped; a tenth of the time of a table."""
+    """Return factor * image + shift, rounded and clipped; takes a tenth of the time of a lookup table."""
     return cv2.addWeighted(image, factor, image, 0.0, shift)
 
 
 def _colour(image: Any, factor: float) -> Any:
-    """Blend every pixel with its own grey: 0 is a greyscale image."""
+    """Blend every pixel with its own grey; factor 0 gives a greyscale image."""
     blend = factor * np.eye(3) + (1 - factor) * np.tile(LUMINANCE, (3, 1))
     return cv2.transform(image, blend)
 
 
 def _relight(image: Any, sigma: float, generator: np.random.Generator) -> Any:
-    """Krizhevsky's lighting noise: one shift along the principal components of colour for the whole image."""
+    """Add Krizhevsky's lighting noise: one shift along the principal components of colour for the whole image."""
     alphas = generator.normal(0, sigma, size=3)
     shift = np.rint(255 * LIGHTING_EIGENVECTORS @ (alphas * LIGHTING_EIGENVALUES))
     return cv2.add(image, (*shift.tolist(), 0.0))

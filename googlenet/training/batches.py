@@ -1,7 +1,7 @@
-"""The batches of an epoch, as a pure function of (sampling seed, epoch, index).
+"""Batches of an epoch, as a pure function of (sampling seed, epoch, index).
 
-How many loader processes and data-parallel workers share the work, and whether one of them crashed, leaves no trace in
-what a replica sees. Nothing has to be remembered to go on in the middle of an epoch but the number of the step.
+They do not depend on the number of loader processes and data-parallel workers, nor on crashes. To resume in the middle
+of an epoch, only the number of the step is needed.
 """
 
 from collections.abc import Iterator
@@ -26,9 +26,9 @@ class Batch:
     """Samples ready for the network.
 
     Attributes:
-        images: (N, 3, H, W) uint8, channels-last in memory; this worker's share of the batch, perhaps none.
+        images: (N, 3, H, W) uint8, channels-last in memory; this worker's share of the batch, possibly empty.
         labels: (N,) int64.
-        num_images: of the whole batch, over all data-parallel workers.
+        num_images: images in the whole batch, over all data-parallel workers.
     """
 
     images: UInt8[Tensor, "n 3 crop crop"]
@@ -37,12 +37,12 @@ class Batch:
 
     @classmethod
     def whole(cls, images: UInt8[Tensor, "n 3 crop crop"], labels: Int64[Tensor, " n"]) -> "Batch":
-        """A batch that is not shared."""
+        """Return a batch that is not shared."""
         return cls(images, labels, len(labels))
 
 
 class TrainingSamples(Dataset[tuple[Tensor, int]]):
-    """Samples of one epoch: item i is the sample of record i, the same whoever asks for it and when."""
+    """Samples of one epoch: item i is the sample of record i, in every process and at any time."""
 
     def __init__(self, records: Records, crop_px: int, sampling: Sampling, seed: int, epoch: int) -> None:
         self.records, self._sampling = records, sampling
@@ -58,7 +58,7 @@ class TrainingSamples(Dataset[tuple[Tensor, int]]):
 
 
 class _Shares(Sampler[list[int]]):
-    """Indices of the records in this worker's share of each batch from ``first_step`` on."""
+    """Indices of the records in this worker's share of each batch, from ``first_step`` on."""
 
     def __init__(self, order: EpochOrder, batch_size: int, first_step: int, share: Share) -> None:
         self._order, self._batch_size, self._first_step, self._share = order, batch_size, first_step, share
@@ -69,7 +69,7 @@ class _Shares(Sampler[list[int]]):
 
 
 class _Collate:
-    """Samples to a share's tensors; one without samples keeps their shape."""
+    """Collation of samples into a share's tensors; those of an empty share keep their shape."""
 
     def __init__(self, crop_px: int) -> None:
         self._crop_px = crop_px
@@ -90,15 +90,15 @@ def training_batches(
     share: Share = ALONE,
     pin_memory: bool = False,
 ) -> Iterator[Batch]:
-    """The batches of the epoch from ``first_step`` on; the last one holds what remains.
+    """Yield the batches of the epoch from ``first_step`` on; the last one holds the remainder.
 
     Args:
-        samples: of the epoch.
+        samples: samples of the epoch.
         batch_size: images in a batch, over all data-parallel workers.
         first_step: number of the first batch, from 0.
-        loader_processes: that load; 0 loads in this one. Changes the speed, never a batch.
-        share: which part of each batch to load.
-        pin_memory: for copies to a GPU beside the work.
+        loader_processes: processes that load; 0 loads in this one. Affects the speed, never a batch.
+        share: part of each batch to load.
+        pin_memory: pin memory, for asynchronous copies to a GPU.
     """
     order = EpochOrder(len(samples), samples.seed, samples.epoch)
     loader: DataLoader[tuple[Tensor, int]] = DataLoader(
@@ -106,7 +106,7 @@ def training_batches(
         batch_sampler=_Shares(order, batch_size, first_step, share),
         num_workers=loader_processes,
         collate_fn=_Collate(samples.crop_px),
-        # A forked copy of a process that runs threads (Ray's, Arrow's) can hang.
+        # A fork of a process that runs threads (Ray's, Arrow's) can hang.
         multiprocessing_context="forkserver" if loader_processes else None,
         worker_init_fn=_settle if loader_processes else None,
         pin_memory=pin_memory,
@@ -117,7 +117,7 @@ def training_batches(
 
 
 def _settle(_: int) -> None:
-    """In a new loader process: one thread, and its part of the memory."""
+    """Limit a new loader process to one OpenCV thread and its part of the cache."""
     cv2.setNumThreads(0)
     info: Any = get_worker_info()
     info.dataset.records.share_cache(info.num_workers)

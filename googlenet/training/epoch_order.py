@@ -1,6 +1,6 @@
-"""The order in which a replica visits its records: a permutation for each (seed, epoch), computed entry by entry.
+"""Order in which a replica visits its records: a permutation for each (seed, epoch), computed entry by entry.
 
-A training set may have a million records and more. Its order takes no memory and no time that grow with it.
+A training set may have a million records or more; the memory and time for its order do not grow with it.
 """
 
 import math
@@ -11,7 +11,7 @@ from jaxtyping import Int64, UInt64
 from googlenet.randomness import numpy_generator
 
 Positions = Int64[np.ndarray, " n"]
-# Up to here the order is drawn among all permutations alike and kept: half a megabyte. Beyond, it is computed.
+# Up to this size the order is drawn uniformly and kept in memory, half a megabyte; beyond, it is computed.
 SHUFFLED_IMAGES = 1 << 16
 ROUNDS = 8
 
@@ -40,7 +40,7 @@ class ComputedPermutation:
 
     A Feistel network on a grid of about sqrt(length) rows and columns (Black and Rogaway, "Ciphers with arbitrary
     finite domains", CT-RSA 2002): each round moves a point along one axis by a hash of its other coordinate, which
-    can be undone, so no two points meet. Points in the grid's last row that are no records walk on until they are.
+    is invertible, so no two points collide. A point that is not a record is enciphered again until it is one.
     """
 
     def __init__(self, length: int, generator: np.random.Generator) -> None:
@@ -68,7 +68,7 @@ class ComputedPermutation:
 def _hash(values: UInt64[np.ndarray, " n"], key: np.uint64) -> UInt64[np.ndarray, " n"]:
     """Mix ``values`` with ``key``; the finaliser of SplitMix64 (Steele et al., OOPSLA 2014), modulo 2^62.
 
-    Two bits less than the word, so that adding a coordinate does not overflow.
+    Two bits fewer than the word, so that adding a coordinate does not overflow.
     """
     mixed = values ^ key
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -1,7 +1,7 @@
-"""Is training alive? Each head's loss against that of guessing, and against not being a number.
+"""Alarms for training that fails: a head whose loss stays at that of guessing, or a loss that is not finite.
 
 The oldest complaint about this network is a head that never leaves ln(classes), the loss of guessing, for a whole
-run. It shows within an epoch, if someone looks.
+run. It can be detected within an epoch.
 """
 
 import math
@@ -20,17 +20,17 @@ CURES = (
 
 
 class TrainingError(ArithmeticError):
-    """Training cannot get anywhere; the message says why and what to try."""
+    """Training cannot succeed; the message says why and what to try."""
 
 
 @dataclass
 class HeadMonitor:
-    """Watches the losses of one replica.
+    """Monitor of the losses of one replica.
 
     Attributes:
-        num_classes: whose logarithm is the loss of guessing.
-        patience_steps: steps that a head has before it is called dead; 0 never calls one dead.
-        alarms: what was found so far, a message for each dead head.
+        num_classes: number of classes; its logarithm is the loss of guessing.
+        patience_steps: steps before a head can be called dead; 0 never calls one dead.
+        alarms: a message for each head that is dead so far.
     """
 
     num_classes: int
@@ -40,18 +40,18 @@ class HeadMonitor:
     _steps: int = 0
 
     def state(self) -> dict[str, Any]:
-        """What it has seen, JSON-ready, for a checkpoint."""
+        """Return the monitor's state, JSON-ready, for a checkpoint."""
         return {"alarms": dict(self.alarms), "sums": dict(self._sums), "steps": self._steps}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from what :meth:`state` gave."""
+        """Continue from a state that :meth:`state` returned."""
         self.alarms, self._sums, self._steps = dict(state["alarms"]), dict(state["sums"]), state["steps"]
 
     def observe(self, result: StepResult) -> None:
-        """Take in a step.
+        """Record a step.
 
         Raises:
-            TrainingError: a loss or the gradient is not finite; nothing mends that by itself.
+            TrainingError: a loss or the gradient is not finite, and training cannot recover.
         """
         for name, loss in [*result.losses.items(), ("gradient", result.gradient_norm)]:
             if not math.isfinite(loss):
@@ -69,7 +69,7 @@ class HeadMonitor:
         for name, total in self._sums.items():
             mean = total / self._steps
             if mean < GUESSING_SHARE * guessing:
-                self.alarms.pop(name, None)  # it came to life after all
+                self.alarms.pop(name, None)  # it has started to learn
             elif step >= self.patience_steps:
                 self.alarms[name] = (
                     f"head {name} has learned nothing by step {step}: loss {mean:.3f}, "

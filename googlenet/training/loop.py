@@ -1,4 +1,4 @@
-"""The training loop of one replica over any iterable of batches: state in, state out, nothing global."""
+"""Training steps of one replica on batches from any source: state in, state out, no global state."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -21,16 +21,16 @@ AUX_LOSS_WEIGHT = 0.3  # section 5
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """What a training step needs to know besides the state and the batch.
+    """Settings of a training step, besides the state and the batch.
 
     Attributes:
         learning_rate: rate by epoch.
-        steps_per_epoch: batches of an epoch, its last and smaller one included.
+        steps_per_epoch: batches of an epoch, including the smaller last one.
         preprocessing: pixels to network input.
-        seed: of the dropout masks (the replica's sampling seed).
+        seed: seed of the dropout masks (the replica's sampling seed).
         label_smoothing: share of the target spread over all classes; 0 in the paper.
-        max_gradient_norm: gradients are scaled down to this norm; None leaves them alone, as the paper does.
-        precision: of the network's arithmetic; weights, gradients, losses and updates are fp32 always.
+        max_gradient_norm: gradients are scaled down to this norm; None leaves them unchanged, as in the paper.
+        precision: of the network's arithmetic; weights, gradients, losses and updates are always fp32.
         share: this worker's part of every batch.
     """
 
@@ -50,11 +50,11 @@ class TrainState:
 
     Attributes:
         model: the network.
-        optimizer: of its parameters.
-        average: of its weights.
+        optimizer: optimiser of the network's parameters.
+        average: average of its weights.
         step: finished steps since the beginning.
-        network_for: gives what computes like ``model``, faster or together with other workers, for batches of so many
-            images; None takes ``model`` itself.
+        network_for: returns, for a number of images in the batch, a callable that computes like ``model``, faster or
+            together with other workers; None uses ``model`` itself.
     """
 
     model: GoogLeNet
@@ -64,7 +64,7 @@ class TrainState:
     network_for: Callable[[int], Callable[..., Outputs]] | None = None
 
     def tensors(self) -> dict[str, Tensor]:
-        """The state as named tensors; with ``step`` it is all that an exact continuation needs."""
+        """Return the state as named tensors; together with ``step`` it suffices for an exact resume."""
         weights = {f"weights/{name}": value for name, value in self.model.state_dict().items()}
         average = {f"average/{name}": value for name, value in self.average.weights.items()}
         momentum = {
@@ -88,7 +88,7 @@ class TrainState:
 
 @dataclass(frozen=True)
 class StepResult:
-    """What happened in a step: mean losses of the batch by classifier, and the sizes that tell how it goes."""
+    """Result of a step: mean losses of the batch by classifier, the learning rate and the gradient norm."""
 
     step: int
     num_images: int
@@ -100,9 +100,9 @@ class StepResult:
 def head_losses(
     outputs: Outputs, labels: Int64[Tensor, " n"], label_smoothing: float = 0.0, num_images: int | None = None
 ) -> dict[str, Float[Tensor, ""]]:
-    """Cross-entropy of each classifier that gave an output, keyed by its name in :class:`Outputs`.
+    """Return the cross-entropy of each classifier that has an output, keyed by its name in :class:`Outputs`.
 
-    Summed over ``labels`` and divided by ``num_images``, the batch's size; by default the mean over ``labels``.
+    It is summed over ``labels`` and divided by ``num_images``, the batch size; by default the mean over ``labels``.
     """
     divisor = len(labels) if num_images is None else num_images
     return {
@@ -114,18 +114,18 @@ def head_losses(
 
 
 def total_loss(losses: dict[str, Float[Tensor, ""]]) -> Float[Tensor, ""]:
-    """The main loss plus 0.3 times each auxiliary one (section 5)."""
+    """Return the main loss plus 0.3 times each auxiliary one (section 5)."""
     return torch.stack([loss * (1.0 if name == "logits" else AUX_LOSS_WEIGHT) for name, loss in losses.items()]).sum()
 
 
 def train_step(state: TrainState, batch: Batch, settings: LoopSettings) -> StepResult:
-    """One step of SGD on this worker's share of a batch; updates ``state`` in place."""
+    """Take one step of SGD on this worker's share of a batch; updates ``state`` in place."""
     rate = settings.learning_rate.at(state.step / settings.steps_per_epoch)
     set_learning_rate(state.optimizer, rate)
     state.model.train()
     state.optimizer.zero_grad()
     losses = _losses(state, batch, settings)
-    # The workers' gradients are averaged; their shares of the loss have to be added.
+    # The workers' gradients are averaged, but their shares of the loss have to be added.
     (settings.share.workers * total_loss(losses)).backward()  # type: ignore[no-untyped-call]
     limit = settings.max_gradient_norm or float("inf")
     norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), limit)
@@ -137,15 +137,15 @@ def train_step(state: TrainState, batch: Batch, settings: LoopSettings) -> StepR
 
 
 def _losses(state: TrainState, batch: Batch, settings: LoopSettings) -> dict[str, Tensor]:
-    """This worker's summands of the batch's mean losses."""
+    """Return this worker's summands of the batch's mean losses."""
     device = next(state.model.parameters()).device
-    # Masks are keyed by the step: a resumed step draws what the lost one drew. And drawn for the whole batch.
+    # Masks are keyed by the step, so a repeated step draws the same ones; they are drawn for the whole batch.
     dropout = torch_generator(settings.seed, "dropout", state.step, device=device.type)
     masks = settings.share.of_masks(state.model.draw_masks(batch.num_images, dropout))
     images = settings.preprocessing(batch.images.to(device, non_blocking=True))
     labels = batch.labels.to(device, non_blocking=True)
     network = state.model if state.network_for is None else state.network_for(batch.num_images)
-    # A worker without an image tells the others statistics of the wrong type if autocast is on.
+    # With autocast on, a worker without images would send statistics of the wrong dtype to the others.
     reduced = settings.precision != "fp32" and batch.num_images >= settings.share.workers
     with torch.autocast(device.type, Arithmetic(settings.precision).dtype, enabled=reduced):
         outputs = network(images, masks)
@@ -156,7 +156,7 @@ def _losses(state: TrainState, batch: Batch, settings: LoopSettings) -> dict[str
 def count_errors(
     model: GoogLeNet, candidates: Sequence[dict[str, Tensor]], batches: Iterable[Batch], preprocessing: Preprocessing
 ) -> tuple[list[int], int]:
-    """Wrong top-1 answers of ``model`` with each candidate's weights in place of its own, and images seen."""
+    """Count wrong top-1 answers of ``model`` with each candidate's weights in place of its own, and the images seen."""
     model.eval()
     device = next(model.parameters()).device
     wrong, seen = [0] * len(candidates), 0

@@ -1,4 +1,4 @@
-"""The optimiser of section 6: SGD with momentum 0.9, a rate that is a pure function of the epoch, Polyak averaging.
+"""Optimiser of section 6: SGD with momentum 0.9, a rate that is a pure function of the epoch, Polyak averaging.
 
 The paper gives momentum, schedule and averaging; batch size, base rate and weight decay are Caffe's (32, 0.01 and
 2e-4 in the solver of its GoogLeNet), as the recipes say.
@@ -21,11 +21,11 @@ class LearningRate:
 
     Attributes:
         base: rate before any decay.
-        schedule: ``paper`` loses 4 % every 8 epochs; ``cosine`` falls to zero at the end.
-        warmup_epochs: rise linearly from zero during this time.
+        schedule: ``paper`` decays by 4 % every 8 epochs; ``cosine`` falls to zero at the end.
+        warmup_epochs: duration of a linear rise from zero.
         total_epochs: end of the cosine.
         step_epochs: epochs between two decays of ``paper``.
-        step_factor: what a decay of ``paper`` multiplies by.
+        step_factor: factor of a decay of ``paper``.
     """
 
     base: float
@@ -36,7 +36,7 @@ class LearningRate:
     step_factor: float = 0.96
 
     def at(self, epoch: float) -> float:
-        """The rate at ``epoch``; fractions count for warm-up and cosine."""
+        """Return the rate at ``epoch``; fractions count for warm-up and cosine."""
         if epoch < self.warmup_epochs:
             return self.base * epoch / self.warmup_epochs
         if self.schedule == "paper":
@@ -46,12 +46,12 @@ class LearningRate:
 
 
 def build_sgd(model: nn.Module, *, momentum: float, weight_decay: float, decay_biases: bool) -> torch.optim.SGD:
-    """SGD over ``model``; with ``decay_biases`` off, biases and normalisation scales carry no weight decay."""
+    """Return SGD over ``model``; with ``decay_biases`` off, biases and normalisation scales have no weight decay."""
     decayed = [p for p in model.parameters() if p.ndim > 1 or decay_biases]
     undecayed = [p for p in model.parameters() if p.ndim <= 1 and not decay_biases]
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": undecayed, "weight_decay": 0.0}]
-    # The rate is set before every step. A step without one turns the weights into NaN, which nobody overlooks; with a
-    # rate of zero here it would do nothing.
+    # The rate is set before every step. A step without it turns the weights into NaN, which is noticed; with zero here
+    # it would silently do nothing.
     return torch.optim.SGD([group for group in groups if group["params"]], lr=math.nan, momentum=momentum, foreach=True)
 
 
@@ -64,12 +64,12 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 class PolyakAverage:
     """The averaged weights, which are the ones evaluated (section 6).
 
-    Departure: Polyak's mean over all steps weighs the first steps like the last. Here it is an exponential mean with
-    a horizon, as later work on the Inception networks used it; the horizon is a field of the recipe. Early on the
-    horizon is a tenth of the steps taken, so that the random initial weights are forgotten at once.
+    Departure: Polyak's mean over all steps gives the first steps the same weight as the last. Here it is an exponential
+    mean with a horizon, as in later work on the Inception networks; the horizon is a field of the recipe. Early in
+    training it is a tenth of the steps taken, so that the random initial weights are forgotten quickly.
 
     Attributes:
-        weights: the average, by the names of ``model.state_dict()``, statistics of batch normalisation included.
+        weights: the average, by the names of ``model.state_dict()``, including statistics of batch normalisation.
     """
 
     def __init__(self, model: nn.Module, horizon_steps: float) -> None:
@@ -80,7 +80,7 @@ class PolyakAverage:
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
-        """Take in the weights after step number ``step``, counted from 1."""
+        """Update the average with the weights after step number ``step``, counted from 1."""
         share = 1 / min(self.horizon_steps, 1 + step / 10)
         current = model.state_dict()
         floating = [name for name, value in self.weights.items() if value.is_floating_point()]
@@ -89,5 +89,5 @@ class PolyakAverage:
             self.weights[name].copy_(current[name])
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
-        """Go on from ``weights`` instead, on the devices where the average is."""
+        """Replace the average by ``weights``, on the devices of the average."""
         self.weights = {name: torch.empty_like(own).copy_(weights[name]) for name, own in self.weights.items()}

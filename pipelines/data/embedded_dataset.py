@@ -20,8 +20,8 @@ NAME = "embedded"
 CLASSES = tuple(str(digit) for digit in range(10))
 IMAGES_PER_CLASS = {"train": 150, "val": 24}
 JPEG_QUALITY = 90
-# What makes the set harder or easier: contrast of the photograph (1 is the original), share of the image's shorter
-# side that a digit takes, and the least difference in grey levels between digit and ground.
+# Difficulty of the set: contrast of the photograph (1 is the original), share of the image's shorter side that a digit
+# takes, and minimum difference in grey levels between digit and background.
 BACKGROUND_CONTRAST = 0.2
 DIGIT_SHARE = (0.65, 0.95)
 MIN_CONTRAST_LEVELS = 120
@@ -34,22 +34,22 @@ Grey = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class EmbeddedImages:
-    """Generates the images of a listing from a seed."""
+    """Reader that generates the images of a listing from a seed."""
 
     seed: int
 
     def read(self, image: ImageFile) -> bytes:
-        """The JPEG."""
+        """Return the image as a JPEG."""
         return generate(image.image_id, self.seed)
 
 
 def find() -> Found:
-    """The images of both splits."""
+    """Return the images of both splits."""
     return Found({s: [Entry(name, name.split("/")[1]) for name in image_ids(s)] for s in IMAGES_PER_CLASS}, CLASSES)
 
 
 def image_ids(split: str) -> list[str]:
-    """The image ids of a split, in order: ``<split>/<class>/<number>.jpg``."""
+    """Return the image ids of a split, in order: ``<split>/<class>/<number>.jpg``."""
     return [f"{split}/{name}/{number:04d}.jpg" for name in CLASSES for number in range(IMAGES_PER_CLASS[split])]
 
 
@@ -70,7 +70,7 @@ def generate(image_id: str, seed: int) -> bytes:
 
 @cache
 def _digits(split: str, seed: int) -> list[list[Grey]]:
-    """For each class the 8x8 digits of a split, in 0..1; the splits share none.
+    """Return the 8x8 digits of a split by class, in 0..1; the splits share none.
 
     Raises:
         ValueError: scikit-learn has fewer digits of a class than the two splits need.
@@ -98,7 +98,7 @@ def _photographs() -> list[Image.Image]:
 
 
 def _ground(width: int, height: int, generator: np.random.Generator) -> Grey:
-    """A piece of a photograph, (height, width, 3), its contrast lowered around its mean."""
+    """Return a piece of a photograph, (height, width, 3), with its contrast reduced around its mean."""
     photographs = _photographs()
     photograph = photographs[generator.integers(len(photographs))]
     zoom = generator.uniform(0.5, 1.5)
@@ -128,7 +128,7 @@ def _draw_digit(ground: Grey, digit: Grey, generator: np.random.Generator) -> np
 
 
 def _contrasting_colour(ground_level: float, generator: np.random.Generator) -> Grey:
-    """A random colour, lighter or darker than the ground by a least difference; drawn where both fit."""
+    """Return a random colour, lighter or darker than the background by a minimum difference; drawn if both fit."""
     fits = [polarity for polarity in (-1, 1) if 0 <= ground_level + polarity * MIN_CONTRAST_LEVELS <= 255]
     polarity = fits[generator.integers(len(fits))] if fits else (1 if ground_level < 128 else -1)
     room = 255 - ground_level if polarity > 0 else ground_level

@@ -1,7 +1,7 @@
 """Hugging Face's Parquet files of images: a column of images with their bytes, and one of labels.
 
-A file's split is the word train, validation or the like in its name. The names of the classes are in the files'
-metadata; without them the classes are called by their numbers.
+A file's split is given by a word in its name: train, validation or the like. Class names are read from the files'
+metadata; without them, classes are named by their numbers.
 """
 
 import json
@@ -25,13 +25,13 @@ READERS = 16
 
 @dataclass
 class ParquetImages:
-    """Reads images by places such as ``data/train-0.parquet#3:17``, row 17 of row group 3; keeps the last row group."""
+    """Reader of images by places such as ``data/train-0.parquet#3:17``, row 17 of row group 3; caches one row group."""
 
     root: Storage
     _kept: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def read(self, image: ImageFile) -> bytes:
-        """The bytes of the image's cell."""
+        """Return the bytes in the image's cell."""
         group, _, row = image.place.rpartition(":")
         if group not in self._kept:
             file, _, number = group.rpartition("#")
@@ -49,10 +49,10 @@ class ParquetImages:
 
 
 def find_in_parquet(root: Storage, names: Sequence[str]) -> Found:
-    """The images of the files in ``names``, relative to ``root``.
+    """Return the images of the files in ``names``, relative to ``root``.
 
     Raises:
-        UserError: a file is damaged, or lacks the columns, or an image has no label.
+        UserError: a file is damaged or lacks the columns, or an image has no label.
     """
     splits = splits_by_name(name for name in names if name.endswith(".parquet"))
     entries: dict[str, list[Entry]] = {split: [] for split in splits.values()}
@@ -86,14 +86,14 @@ def _entries(root: Storage, file: str) -> tuple[list[Entry], tuple[str, ...]]:
                 cls = _class_name(label, class_names, f"{name}, row group {group}, row {row}")
                 found.append(Entry(f"{file}/{group:05d}/{row:06d}", cls, f"{file}#{group}:{row}"))
     except pa.ArrowInvalid as error:
-        raise UserError(f"{name} is not a whole Parquet file: {error}") from error
+        raise UserError(f"{name} is not a complete Parquet file: {error}") from error
     return found, class_names
 
 
 def _one_of(known: Sequence[str], schema: pa.Schema, name: str) -> str:
     column = next((column for column in known if column in schema.names), None)
     if column is None:
-        raise UserError(f"{name} has no column {' or '.join(known)}, but {', '.join(schema.names)}")
+        raise UserError(f"{name} has no column {' or '.join(known)}; its columns are {', '.join(schema.names)}")
     return column
 
 
@@ -109,5 +109,5 @@ def _class_name(label: Any, class_names: tuple[str, ...], place: str) -> str:
     if isinstance(label, str) and label:
         return label
     if not isinstance(label, int) or label < 0 or (class_names and label >= len(class_names)):
-        raise UserError(f"{place}: {label!r} is not the label of a class")
+        raise UserError(f"{place}: {label!r} is not a valid class label")
     return class_names[label] if class_names else str(label)

@@ -1,7 +1,7 @@
-"""An image folder: ``train/<class>/*`` and ``val/<class>/*``, or ``<class>/*``, at any depth below the class.
+"""Image folders: ``train/<class>/*`` and ``val/<class>/*``, or ``<class>/*``, at any depth below the class.
 
-Capital letters do not matter in ``train`` and ``val``. A folder with ``train`` but no ``val`` has no split. ImageNet's
-``val`` without class folders is labelled by what ImageNet ships beside it.
+``train`` and ``val`` may be in upper or lower case. A folder with ``train`` but no ``val`` counts as not split.
+ImageNet's ``val`` without class folders is labelled from the files that ImageNet ships with it.
 """
 
 import os
@@ -18,7 +18,7 @@ from pipelines.data.listing import SPLIT_WORDS, UNSPLIT, Entry, Found, ImageFile
 from pipelines.errors import UserError
 from pipelines.run.storage import Storage
 
-# What operating systems leave in folders.
+# Files that operating systems leave in folders.
 LITTER = {"Thumbs.db", "desktop.ini", "ehthumbs.db"}
 COMPRESSED = (".tar.gz", ".tgz", ".zip", ".tar.xz", ".tar.bz2", ".tar.zst", ".7z", ".rar")
 EXPECTED = "expected <class>/<image>, or train/<class>/<image> and val/<class>/<image>"
@@ -26,29 +26,29 @@ EXPECTED = "expected <class>/<image>, or train/<class>/<image> and val/<class>/<
 
 @dataclass(frozen=True)
 class FolderImages:
-    """Reads the files below a folder."""
+    """Reader of the files below a folder."""
 
     root: Storage
 
     def read(self, image: ImageFile) -> bytes:
-        """The file's bytes."""
+        """Return the file's bytes."""
         with self.root.filesystem.open_input_file(self.root.path(image.image_id)) as stream:
             check_number_of_bytes(stream.size())
             return cast(bytes, stream.read())
 
 
 def find_in_folder(root: Storage, beside: Storage) -> Found:
-    """The images of a folder. ``beside`` is where ImageNet's labels are, if not in ``root`` itself.
+    """Return the images of a folder. ``beside`` is the folder with ImageNet's labels, if they are needed.
 
     Raises:
-        UserError: there is no such folder, or no image in it where one is expected.
+        UserError: the folder does not exist, or has no image where one is expected.
     """
     names = files_below(root)
     train, val = (_top_folder(names, SPLIT_WORDS[split]) for split in ("train", "val"))
     flat = {name for name in names if val and name.startswith(val) and "/" not in name.removeprefix(val)}
     labels = validation_labels(beside) if flat else {}
     if not labels and (image := next((name for name in sorted(flat) if FLAT_VALIDATION in name), None)):
-        raise UserError(f"nothing tells the class of {image}: put {' or '.join(LABEL_FILES)} into {beside}")
+        raise UserError(f"no label for {image}: put {' or '.join(LABEL_FILES)} into {beside}")
     folders = {"train": train, "val": val} if train and val else {"val": val} if val else {UNSPLIT: train or ""}
     entries: dict[str, list[Entry]] = {split: [] for split in folders}
     ignored = []
@@ -73,10 +73,10 @@ def _split_and_class(name: str, folders: dict[str, str], labels: dict[str, str])
 
 
 def files_below(root: Storage) -> list[str]:
-    """Names of all files, sorted; links to nothing included, so that they are named, not passed over.
+    """Return the sorted names of all files, including broken links, so that those are reported, not skipped.
 
     Raises:
-        UserError: there is no such folder.
+        UserError: the folder does not exist.
     """
     if root.is_local:
         names = sorted(_walk_locally(Path(root.path()))) if root.exists("") else []
@@ -89,16 +89,16 @@ def files_below(root: Storage) -> list[str]:
 
 
 def _top_folder(names: Sequence[str], known: Sequence[str]) -> str | None:
-    """The first folder of ``names`` that is called one of ``known`` in upper or lower case, with its slash.
+    """Return the first folder of ``names`` whose name is one of ``known`` in any case, with a trailing slash.
 
-    It has to hold folders, or ImageNet's validation images: else it is a class that happens to be called so.
+    It must contain folders or ImageNet's validation images; otherwise it is a class that happens to have that name.
     """
     folders = {name.split("/")[0] for name in names if name.count("/") > 1 or FLAT_VALIDATION in name}
     return next((f"{folder}/" for folder in sorted(folders) if folder.lower() in known), None)
 
 
 def _walk_locally(root: Path) -> Iterator[str]:
-    """Relative names of files; linked folders are followed, but none is entered twice."""
+    """Yield the relative names of files; linked folders are followed, but none is entered twice."""
     entered = set()
     for folder, subfolders, files in os.walk(root, onerror=_refuse, followlinks=True):
         entered.add(os.path.realpath(folder))
@@ -107,8 +107,8 @@ def _walk_locally(root: Path) -> Iterator[str]:
 
 
 def _refuse(error: OSError) -> None:
-    """A folder that cannot be listed would else be a class without images."""
-    raise UserError(f"the folder {error.filename} cannot be read ({error.strerror}); mend that or remove it") from error
+    """Raise an error: a folder that cannot be listed would otherwise look like a class without images."""
+    raise UserError(f"the folder {error.filename} cannot be read ({error.strerror}); fix that or remove it") from error
 
 
 def _is_litter(name: str) -> bool:

@@ -1,6 +1,7 @@
-"""ILSVRC 2012 as it is downloaded: an archive of a thousand archives, one of 50,000 images, and the development kit.
+"""ImageNet (ILSVRC 2012) as downloaded: its archives of images, and the classes of the validation images.
 
-Nothing is unpacked to disk.
+The training images are in an archive of a thousand archives, the 50,000 validation images in one archive; nothing is
+unpacked to disk. The classes of the validation images are in the development kit, or in Kaggle's table.
 """
 
 import csv
@@ -22,22 +23,22 @@ KAGGLE = "LOC_val_solution.csv"
 FLAT_VALIDATION = "ILSVRC2012_val_"
 VALIDATION_IMAGE = FLAT_VALIDATION + "{:08d}"
 LABEL_FILES = (f"{DEVKIT}.tar.gz", KAGGLE)
-# The real kit is 2.5 MB; whatever unpacks to more than this is something else.
+# The real kit is 2.5 MB; a file that unpacks to more than this is not part of it.
 MAX_KIT_FILE_BYTES = 64 << 20
 
 TRAIN = "ILSVRC2012_img_train.tar"
 VAL = "ILSVRC2012_img_val.tar"
-# Headers are scattered over 138 GB, and reading them is waiting: for a disk, or for an object store.
+# The headers are scattered over 138 GB; reading them is mostly waiting for a disk or an object store.
 READERS = 32
 
 
 def find_in_imagenet_archives(root: Storage) -> Found:
-    """The images of the archives that are there; one of the two is enough for what needs only that.
+    """Return the images of the archives that exist; one of the two suffices if only its split is needed.
 
-    Ids are those of the unpacked folder with a folder for each class, ``val`` included.
+    Ids are those of the unpacked folder with one folder per class, also in ``val``.
 
     Raises:
-        UserError: an archive is damaged, or nothing tells the classes of the validation images.
+        UserError: an archive is damaged, or a validation image has no label.
     """
     entries = {split: find(root) for split, name, find in _PARTS if root.exists(name)}
     return Found({**entries})
@@ -46,7 +47,7 @@ def find_in_imagenet_archives(root: Storage) -> Found:
 def _train(root: Storage) -> list[Entry]:
     inner = read_index(root, TRAIN)
     if wrong := next((member.name for member in inner if not member.name.endswith(".tar")), None):
-        raise UserError(f"{root}/{TRAIN} holds {wrong}; expected an archive <class>.tar for each class")
+        raise UserError(f"{root}/{TRAIN} contains {wrong}; expected one archive <class>.tar per class")
     with ThreadPoolExecutor(READERS) as readers:
         classes = readers.map(lambda member: _class(root, member), inner)
         return [entry for entries in classes for entry in entries]
@@ -62,7 +63,7 @@ def _val(root: Storage) -> list[Entry]:
     labels = validation_labels(root)
     images = read_index(root, VAL)
     if unknown := [image.name for image in images if PurePosixPath(image.name).stem not in labels]:
-        raise UserError(f"nothing tells the class of {unknown[0]} in {VAL}: put {' or '.join(LABEL_FILES)} into {root}")
+        raise UserError(f"no label for {unknown[0]} in {VAL}: put {' or '.join(LABEL_FILES)} into {root}")
     return [
         Entry(f"val/{(name := labels[PurePosixPath(image.name).stem])}/{image.name}", name, place_of(VAL, image))
         for image in images
@@ -73,10 +74,10 @@ _PARTS = (("train", TRAIN, _train), ("val", VAL, _val))
 
 
 def validation_labels(root: Storage) -> dict[str, str]:
-    """The class of each validation image, by its name without ending; empty where nothing tells.
+    """Return the class of each validation image, by its name without extension; empty if there are no labels.
 
     Raises:
-        UserError: what should tell is damaged.
+        UserError: the file with the labels is damaged.
     """
     if root.exists(f"{DEVKIT}.tar.gz"):
         return _by_kit(*_unpack(root, f"{DEVKIT}.tar.gz"), f"{root}/{DEVKIT}.tar.gz")
@@ -99,18 +100,18 @@ def _member(kit: tarfile.TarFile, name: str) -> bytes:
     stream = kit.extractfile(name)
     data = stream.read(MAX_KIT_FILE_BYTES + 1) if stream else b""
     if not data or len(data) > MAX_KIT_FILE_BYTES:
-        raise OSError(f"{name} is empty or absurdly large")
+        raise OSError(f"{name} is empty or far too large")
     return data
 
 
 def _by_kit(truth: bytes, meta: bytes, name: str) -> dict[str, str]:
-    """Line n of the truth is the number of validation image n's class; the kit's table has each number's WordNet id."""
+    """Line n of the truth is the class number of validation image n; the kit's table has each number's WordNet id."""
     wordnet_ids = _wordnet_ids(meta, name)
     try:
         numbers = [int(line) for line in truth.split()]
         return {VALIDATION_IMAGE.format(n): wordnet_ids[number] for n, number in enumerate(numbers, start=1)}
     except (ValueError, KeyError) as error:
-        raise UserError(f"{name}: its ground truth and its table of classes do not fit together: {error}") from error
+        raise UserError(f"{name}: its ground truth and its table of classes do not match: {error}") from error
 
 
 def _wordnet_ids(meta: bytes, name: str) -> dict[int, str]:

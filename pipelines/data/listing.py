@@ -1,7 +1,7 @@
-"""Which images there are, in which split, of which class: the same for every way in which people keep images.
+"""Listings of images by split and class, the same for every layout of images.
 
-Where there is no validation, in each class the images are ordered by the SHA-256 of their id, and the first
-``val_percent`` percent of them, rounded up, are validation. Adding a class or renaming the root moves no image.
+If there is no validation split, the images of each class are ordered by the SHA-256 of their ids, and the first
+``val_percent`` percent, rounded up, become validation. Adding a class or renaming the root moves no image.
 """
 
 import hashlib
@@ -19,16 +19,16 @@ from pipelines.errors import UserError
 from pipelines.job.console import some
 
 NAMES_IN_MESSAGE = 10
-# What folders and files of a split are called.
+# Names of the folders and files of a split.
 SPLIT_WORDS = {"train": ("train", "training"), "val": ("val", "validation", "valid")}
 TEST_WORDS = ("test",)
-# The split of images that are not divided into training and validation yet.
+# The split of images that are not yet divided into training and validation.
 UNSPLIT = ""
 
 
 @dataclass(frozen=True)
 class ImageFile:
-    """One image. ``image_id`` is its path relative to the root, or the like; ``place`` finds it inside an archive."""
+    """One image. ``image_id`` is its path relative to the root or similar; ``place`` locates it inside an archive."""
 
     image_id: str
     label: int
@@ -36,20 +36,20 @@ class ImageFile:
 
 
 class ImageReader(Protocol):
-    """Reads the images of a listing, in any process."""
+    """Reader of the images of a listing, usable in any process."""
 
     def read(self, image: ImageFile) -> bytes:
-        """The original bytes.
+        """Return the original bytes.
 
         Raises:
             OSError: they cannot be read.
-            ImageDecodeError: they cannot be an image.
+            ImageDecodeError: they are not an image.
         """
 
 
 @dataclass(frozen=True)
 class Entry:
-    """An image as its layout tells of it."""
+    """An image as its layout describes it."""
 
     image_id: str
     class_name: str
@@ -58,12 +58,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class Found:
-    """The images of a layout.
+    """The images found in a layout.
 
     Attributes:
         entries: by split: ``train``, ``val``, or both; all under :data:`UNSPLIT` if there is no split.
-        classes: names by label, where the layout orders them; empty for alphabetic order.
-        ignored: files that are no part of it, for the user to see.
+        classes: names by label, if the layout orders them; empty for alphabetical order.
+        ignored: files that are not part of it, shown to the user.
     """
 
     entries: dict[str, Sequence[Entry]]
@@ -75,7 +75,7 @@ class Found:
 class Listing:
     """Classes by label, and the images of each split in order of their ids.
 
-    ``ignored`` are files that belong to no class, for the user to see.
+    ``ignored`` are files that belong to no class, shown to the user.
     """
 
     classes: tuple[str, ...]
@@ -84,25 +84,25 @@ class Listing:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over classes, ids and labels: another one where images were added, removed or moved."""
-        images = {split: [(image.image_id, image.label) for image in found] for split, found in self.splits.items()}
+        """SHA-256 over classes, ids and labels; changes if images are added, removed or moved."""
+        images = {split: [(image.image_id, image.label) for image in files] for split, files in self.splits.items()}
         return hashlib.sha256(json.dumps([self.classes, images], sort_keys=True).encode()).hexdigest()
 
     def ignored_summary(self) -> str:
-        """Files at the root by name, others counted by their first folder; empty where nothing is ignored."""
+        """Return files at the root by name, others counted by their first folder; empty if nothing is ignored."""
         at_root = [name for name in self.ignored if "/" not in name]
         folders = Counter(name.split("/")[0] for name in self.ignored if "/" in name)
         shown = at_root[:NAMES_IN_MESSAGE]
         if len(at_root) > len(shown):
-            shown.append(f"{len(at_root) - len(shown)} other files beside them")
+            shown.append(f"{len(at_root) - len(shown)} more files")
         return ", ".join([*shown, *(f"{count} files in {name}/" for name, count in sorted(folders.items()))])
 
 
 def list_for_training(data: str, found: Found, val_percent: float) -> Listing:
-    """Both splits, labelled. ``data`` is what the user calls the images.
+    """Return both splits, labelled. ``data`` is the user's name for the images, used in messages.
 
     Raises:
-        UserError: fewer than two classes, a class that only validation has, or a split without images.
+        UserError: there are fewer than two classes, a class without training images, or a split without images.
     """
     entries = found.entries
     if len(entries) == 1 and "val" not in entries:
@@ -113,27 +113,27 @@ def list_for_training(data: str, found: Found, val_percent: float) -> Listing:
 
 
 def list_for_evaluation(data: str, found: Found, classes: tuple[str, ...] = ()) -> Listing:
-    """The validation images, or all of them where there is no split, labelled.
+    """Return the validation images, or all images if there is no split, labelled.
 
-    ``classes`` are the class folders' names in the order of the model's outputs, and may be more than the data have;
-    without them the data's own.
+    ``classes`` are the class folders' names in the order of the model's outputs; the data may lack some of them. By
+    default, they are those of the data.
 
     Raises:
-        UserError: there are no images, or a class that ``classes`` lacks.
+        UserError: there are no images, or the data have a class that is not in ``classes``.
     """
     entries = found.entries.get("val") or found.entries.get(UNSPLIT) or ()
     names = {entry.class_name for entry in entries}
     if not names:
-        raise UserError(f"no labelled images for an evaluation in {data}")
+        raise UserError(f"no labelled images to evaluate in {data}")
     classes = classes or tuple(name for name in found.classes or sorted(names) if name in names)
     if unknown := sorted(names - set(classes)):
-        raise UserError(f"class {some(unknown)} in {data} is none of the model's {len(classes)} classes")
+        raise UserError(f"class {some(unknown)} in {data} is not among the model's {len(classes)} classes")
     labels = {name: label for label, name in enumerate(classes)}
     return Listing(classes, {"train": (), "val": _labelled(entries, labels)}, found.ignored)
 
 
 def list_unlabelled(data: str, image_ids: Sequence[str], classes: tuple[str, ...]) -> Listing:
-    """Images to be named as one of the model's ``classes``.
+    """Return unlabelled images, to be classified into the model's ``classes``.
 
     Raises:
         UserError: there are none.
@@ -144,10 +144,10 @@ def list_unlabelled(data: str, image_ids: Sequence[str], classes: tuple[str, ...
 
 
 def splits_by_name(files: Iterable[str]) -> dict[str, str]:
-    """The split of each file, by the words of its name.
+    """Return the split of each file, by the words in its name.
 
-    All files are :data:`UNSPLIT` if no name holds a word for a split. Files of a test split are left out, and so are
-    those without such a word beside files with one.
+    All files are :data:`UNSPLIT` if no name contains a word for a split. Files of a test split are left out; if some
+    names contain a word for a split, so are files without one.
     """
     splits = {}
     for name in files:
@@ -164,7 +164,7 @@ def _labelled(entries: Iterable[Entry], labels: dict[str, int]) -> tuple[ImageFi
     ordered = tuple(sorted(files, key=lambda file: file.image_id))
     for one, other in pairwise(ordered):
         if one.image_id == other.image_id:
-            raise UserError(f"{one.image_id} is there twice; rename or remove one of them")
+            raise UserError(f"{one.image_id} occurs twice; rename or remove one of them")
     return ordered
 
 
@@ -182,14 +182,14 @@ def _divide(entries: Sequence[Entry], val_percent: float) -> dict[str, Sequence[
 
 
 def _classes_to_train(data: str, ordered: tuple[str, ...], entries: dict[str, Sequence[Entry]]) -> tuple[str, ...]:
-    """The class names in order, if the images can be trained and evaluated on."""
+    """Return the class names in order, if the images can be used for training and evaluation."""
     train, val = ({entry.class_name for entry in entries.get(split, ())} for split in ("train", "val"))
     if not train:
         raise UserError(f"{data} has no training images (train/, or an archive with train in its name)")
     if len(train) == 1:
-        raise UserError(f"only one class in {data} ({next(iter(train))}): a classifier needs two; one folder for each")
+        raise UserError(f"only one class in {data} ({next(iter(train))}): a classifier needs two, one folder each")
     if unknown := sorted(val - train):
         raise UserError(f"class {some(unknown)} has validation images but no training images in {data}")
     if not val:
-        raise UserError(f"no validation images in {data}: add some to each class, or a val/ folder")
+        raise UserError(f"no validation images in {data}: add images to each class, or a val/ folder")
     return tuple(name for name in ordered or sorted(train) if name in train)

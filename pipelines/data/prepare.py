@@ -16,14 +16,14 @@ from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 
 BadImages = Literal["stop", "quarantine"]
-# The fields of a recipe that decide the prepared data set.
+# Recipe fields that decide the prepared data set.
 RECIPE_FIELDS = ("data", "data_seed", "val_percent", "images_per_shard", "stored_short_side_px")
 EVALUATION_IMAGES_PER_SHARD = 256
 NAMES_IN_MESSAGE = 20
 
 
 def find_images(run: Storage, recipe: Recipe) -> Images | None:
-    """The images to prepare, listed but not read; None if they are prepared already. Needs no cluster.
+    """Return the images to prepare, listed but not read; None if they are already prepared. Needs no cluster.
 
     Raises:
         UserError: the images cannot be used.
@@ -32,9 +32,9 @@ def find_images(run: Storage, recipe: Recipe) -> Images | None:
 
 
 def prepare(run: Storage, recipe: Recipe, bad_images: BadImages = "stop", images: Images | None = None) -> Manifest:
-    """Prepare ``recipe.data`` in ``run`` for training; does nothing where that is done already.
+    """Prepare ``recipe.data`` in ``run`` for training; does nothing if that is already done.
 
-    Needs a connection to a Ray cluster. ``images`` is what :func:`find_images` returned, if it was called.
+    Needs a connection to a Ray cluster. ``images`` is the result of :func:`find_images`, if it was called.
 
     Raises:
         UserError: the images cannot be used; nothing is lost, fix them and call again.
@@ -44,7 +44,7 @@ def prepare(run: Storage, recipe: Recipe, bad_images: BadImages = "stop", images
         return _read_matching_manifest(run, prepared_from)
     manifest = _prepare(run, images or _list_images(recipe), prepared_from, bad_images)
     if gone := [name for name, count in manifest.splits["train"].counts.items() if count == 0]:
-        # Quarantine may empty a class; training on a class without images would go unnoticed.
+        # Quarantine may empty a class, and training on a class without images would go unnoticed.
         raise UserError(f"no training image of class {', '.join(gone)} can be decoded; fix its files or remove it")
     run.write_json(MANIFEST, manifest.to_dict())
     return manifest
@@ -85,15 +85,15 @@ def _prepare(run: Storage, images: Images, prepared_from: dict[str, Any], bad_im
     results = list(write_shards(run, reader, plans))
     bad = sorted((one for result in results for one in result["bad_images"]), key=lambda one: str(one["image_id"]))
     unreadable = [one for one in bad if one["unreadable"]]
-    if bad_images == "quarantine" and unreadable:  # what cannot be read now may be whole
-        fix = "They may be images: make them readable, or remove them, and run the same command again."
+    if bad_images == "quarantine" and unreadable:  # a file that cannot be read now may be intact
+        fix = "They may be intact: make them readable, or remove them, and run the same command again."
         raise UserError(_names_of_bad(unreadable, f"in {prepared_from['data']} cannot be read", fix))
     if bad_images == "stop" and bad:
-        fix = "Fix or remove them, or leave out those that cannot be decoded: --bad-images quarantine"
+        fix = "Fix or remove them, or skip those that cannot be decoded with --bad-images quarantine"
         raise UserError(_names_of_bad(bad, f"in {prepared_from['data']} cannot be decoded or read", fix))
     manifest = _manifest(prepared_from, listing.classes, plans, results, len(bad))
     if not manifest.splits["val"].images:
-        raise UserError("no validation image can be decoded; fix them or add others")
+        raise UserError("no validation image can be decoded; fix the files or add others")
     if bad:
         run.write_json_lines(QUARANTINE, bad)
     return manifest
@@ -102,7 +102,7 @@ def _prepare(run: Storage, images: Images, prepared_from: dict[str, Any], bad_im
 def _read_matching_manifest(run: Storage, prepared_from: dict[str, Any]) -> Manifest:
     manifest = read_manifest(run)
     if changed := differences(manifest.prepared_from, prepared_from):
-        raise UserError(f"the data set in {run} was prepared differently:\n  " + "\n  ".join(changed))
+        raise UserError(f"the data set in {run} was prepared with other settings:\n  " + "\n  ".join(changed))
     check_shards(run, manifest)
     return manifest
 

@@ -1,6 +1,6 @@
-"""Shards of images: what goes into each, and the tasks that read, check and write them.
+"""Shards of images: their plans, and the tasks that read, check and write them.
 
-Beside each shard is a note of what it holds. A shard with a note that lists no bad image is not written again.
+Next to each shard is a note of its content. A shard whose note lists no bad image is not written again.
 """
 
 import hashlib
@@ -33,8 +33,8 @@ class ShardPlan:
     Attributes:
         file: its name below ``dataset/``.
         images: in order.
-        settings: what else decides its content, as JSON.
-        short_side_px: larger images are shrunk to this shorter side; None stores the original bytes.
+        settings: everything else that decides its content, as JSON.
+        short_side_px: larger images are shrunk to this shorter side; None keeps the original bytes.
     """
 
     file: str
@@ -44,30 +44,30 @@ class ShardPlan:
 
     @property
     def note(self) -> str:
-        """The file beside the shard that says what is in it; written after the shard."""
+        """Name of the file next to the shard that describes its content; written after the shard."""
         return self.file.replace(".parquet", ".json")
 
     @property
     def digest(self) -> str:
-        """Of what belongs into the shard."""
+        """SHA-256 over the settings and images of the shard."""
         return hashlib.sha256(f"{self.settings}\n{_images_to_json(self)}".encode()).hexdigest()
 
 
 def plan_shards(
     split: str, images: Sequence[ImageFile], images_per_shard: int, settings: str, short_side_px: int | None
 ) -> Iterator[ShardPlan]:
-    """Divide the images of a split, in their order. Shards of other ``settings`` are never taken for these."""
+    """Divide the images of a split into shards, in order. Shards with other ``settings`` never count as these."""
     for number, first in enumerate(range(0, len(images), images_per_shard)):
         chosen = tuple(images[first : first + images_per_shard])
         yield ShardPlan(f"{split}/{number:05d}.parquet", chosen, settings, short_side_px)
 
 
 def write_shards(run: Storage, reader: ImageReader, plans: Sequence[ShardPlan]) -> Iterator[dict[str, Any]]:
-    """Write the shards on the cluster, one task each, and give what each task found, in the order of ``plans``."""
+    """Write the shards on the cluster, one task each, and yield the tasks' results in the order of ``plans``."""
     import ray.data
 
-    # A row carries its own plan, so that no task is sent the names of all images. As JSON: Ray Data would have to
-    # guess a schema for lists that are empty in most rows.
+    # A row has its own plan, so that no task is sent the names of all images. The plan is JSON, since Ray Data would
+    # have to guess a schema for lists that are empty in most rows.
     rows = [{"plan": number, "images": _images_to_json(plan)} for number, plan in enumerate(plans)]
     without_images = [replace(plan, images=()) for plan in plans]
 
@@ -88,7 +88,7 @@ def _images_to_json(plan: ShardPlan) -> str:
 
 
 def _finished_shard(run: Storage, plan: ShardPlan) -> dict[str, Any] | None:
-    """What an earlier try stored in a shard; None if there is no such shard, or some of its images were bad."""
+    """Return the result of a shard written earlier; None if there is none, or some of its images were bad."""
     note = f"{DATASET}/{plan.note}"
     known: dict[str, Any] = run.read_json(note) if run.exists(note) else {}
     return known if known.get("plan") == plan.digest and not known.get("bad_images", True) else None
@@ -98,8 +98,8 @@ def write_shard(run: Storage, reader: ImageReader, plan: ShardPlan) -> dict[str,
     """Read, check and store the images of one shard.
 
     Returns:
-        ``images`` (number stored), ``counts`` (by label), ``digest``, ``bad_images`` (of each
-        ``image_id``, ``reason``, and ``unreadable``: it could not be read, so it may be whole).
+        ``images`` (number stored), ``counts`` (by label), ``digest``, ``bad_images`` (for each
+        ``image_id``, ``reason``, and ``unreadable``: it could not be read, so it may be intact).
     """
     columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
     digest, bad_images = hashlib.sha256(), []
@@ -129,7 +129,7 @@ def write_shard(run: Storage, reader: ImageReader, plan: ShardPlan) -> dict[str,
 
 
 def _to_store(data: bytes, short_side_px: int | None) -> tuple[bytes, int, int]:
-    """Bytes to store, width and height in pixels; raises ImageDecodeError where ``data`` cannot be decoded."""
+    """Return bytes to store, width and height in pixels; raises ImageDecodeError if ``data`` cannot be decoded."""
     pixels = decode_rgb(data)
     height, width = pixels.shape[:2]
     if short_side_px is None or min(width, height) <= short_side_px:

@@ -1,4 +1,4 @@
-"""Whatever ``--data`` names, as a reader of images and a listing of them."""
+"""Sources of images: a reader and a listing for every kind of ``--data``."""
 
 from typing import NamedTuple
 
@@ -23,33 +23,33 @@ from pipelines.errors import UserError
 from pipelines.job.console import say
 from pipelines.run.storage import Storage
 
-# Where Hugging Face keeps the files of a set.
+# Folder in which Hugging Face keeps the files of a data set.
 PARQUET_FOLDER = "data"
-# Where Kaggle's download of ImageNet has the images; the labels are at its top.
+# Folder of the images in Kaggle's download of ImageNet; the labels are at its top.
 KAGGLE_FOLDER = "ILSVRC/Data/CLS-LOC"
 
 
 class Images(NamedTuple):
-    """What reads the images, and what they are."""
+    """A reader of images, and their listing."""
 
     reader: ImageReader
     listing: Listing
 
 
 def images_to_train_on(data: str, val_percent: float, data_seed: int) -> Images:
-    """The images of both splits. ``data_seed`` is of the embedded data set.
+    """Return the images of both splits. ``data_seed`` is the seed of the embedded data set.
 
     Raises:
         UserError: there are none, or they cannot be used.
     """
     if not data:
-        raise UserError("no data: name an image folder with --data, or --data embedded for the built-in digits")
+        raise UserError("no data: specify an image folder with --data, or --data embedded for the built-in digits")
     reader, found = _find(data, data_seed)
     return Images(reader, list_for_training(data, found, val_percent))
 
 
 def images_to_evaluate(data: str, classes: tuple[str, ...], data_seed: int = 0) -> Images:
-    """The labelled validation images; of ``classes``, where these are given.
+    """Return the labelled validation images; of ``classes``, if given.
 
     Raises:
         UserError: there are none, or they cannot be used.
@@ -59,24 +59,24 @@ def images_to_evaluate(data: str, classes: tuple[str, ...], data_seed: int = 0) 
 
 
 def unlabelled_images(data: str, classes: tuple[str, ...]) -> Images:
-    """All images below a folder, without labels.
+    """Return all images below a folder, without labels.
 
     Raises:
         UserError: there are none.
     """
     if not is_folder(data):
-        raise UserError(f"images without labels are read from a folder, not from {data}")
+        raise UserError(f"images without labels must be in a folder, got {data}")
     root = Storage.at(data)
     return Images(FolderImages(root), list_unlabelled(data, files_below(root), classes))
 
 
 def is_folder(data: str) -> bool:
-    """Whether ``data`` names a place in a filesystem, and not a set by its name."""
+    """Return whether ``data`` is a path or URI, not the name of a data set."""
     return data not in ("", embedded_dataset.NAME) and not data.startswith(TORCHVISION)
 
 
 def absolute_data(data: str) -> str:
-    """``data`` as it is kept in a recipe: the same whatever folder a command is given in."""
+    """Return ``data`` as stored in a recipe, independent of the working directory."""
     return Storage.at(data).root if is_folder(data) else data
 
 
@@ -90,10 +90,10 @@ def _find(data: str, data_seed: int) -> tuple[ImageReader, Found]:
 
 
 def _is_unpacked(root: Storage, names: list[str]) -> bool:
-    """Whether folders of images are there: archives and the like beside them are left from where they came from.
+    """Return whether there are folders of images; archives next to them are leftovers of unpacking.
 
     Raises:
-        UserError: some of ImageNet is unpacked and some is not.
+        UserError: only some of ImageNet's archives are unpacked.
     """
     folders = set(root.names("")) - set(names) - {PARQUET_FOLDER, DEVKIT}
     folders = {name for name in folders if not name.startswith(".")}
@@ -102,19 +102,19 @@ def _is_unpacked(root: Storage, names: list[str]) -> bool:
     if parts and archives - parts:
         raise UserError(
             f"{root} has {' and '.join(sorted(parts))} as a folder, {' and '.join(sorted(archives))} as an archive: "
-            f"put all archives, or all folders, into one place"
+            f"put all archives, or all folders, in one place"
         )
     return bool(parts) or len(folders) > 1
 
 
 def _find_at(root: Storage) -> tuple[ImageReader, Found]:
     if root.is_file:
-        raise UserError(f"{root} is a file; name the folder that it is in")
+        raise UserError(f"{root} is a file; specify the folder that contains it")
     names = root.files("")
     if _is_unpacked(root, names):
         return FolderImages(root), find_in_folder(root, beside=root)
     if any(name.endswith(".tar") for name in names):
-        say(f"data: reading the headers of the archives in {root}")  # of ImageNet 1.3 million, which takes minutes
+        say(f"data: reading the headers of the archives in {root}")  # ImageNet has 1.3 million, which takes minutes
     if TRAIN in names or VAL in names:
         return TarImages(root), find_in_imagenet_archives(root)
     files = [*names, *(f"{PARQUET_FOLDER}/{name}" for name in root.files(PARQUET_FOLDER))]

@@ -1,6 +1,6 @@
-"""Images in tar archives, read where they lie: an index from the headers alone, and a range of bytes an image.
+"""Images in tar archives, read in place: an index from the headers alone, and one range of bytes per image.
 
-Archives may come from strangers: names that lead out of the archive, links, devices, absurd numbers and sizes are
+Archives may be untrusted: names that point outside the archive, links, devices, and excessive numbers and sizes are
 refused.
 """
 
@@ -15,16 +15,16 @@ from pipelines.data.listing import ImageFile
 from pipelines.errors import UserError
 from pipelines.run.storage import Storage
 
-# ImageNet's validation archive, the largest that is common, has 50,000.
+# ImageNet's validation archive, the largest in common use, has 50,000.
 MAX_MEMBERS = 500_000
-# A header that tells of a longer name or the like is small; tarfile would read any size into memory.
+# Headers for long names and the like are small; tarfile would read any size into memory.
 MAX_HEADER_BYTES = 1 << 20
 READ_AHEAD_BYTES = 1024
 
 
 @dataclass(frozen=True)
 class Member:
-    """A file in an archive: its name, and where its bytes are in the archive."""
+    """A file in an archive: its name, and the position of its bytes."""
 
     name: str
     first_byte: int
@@ -33,23 +33,23 @@ class Member:
 
 @dataclass
 class TarImages:
-    """Reads images from archives below a folder, by places as :func:`place_of` makes them."""
+    """Reader of images from archives below a folder, by places from :func:`place_of`."""
 
     root: Storage
     _open: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def read(self, image: ImageFile) -> bytes:
-        """The member's bytes."""
+        """Return the member's bytes."""
         archive, _, span = image.place.rpartition("@")
         first, _, length = span.partition("+")
         check_number_of_bytes(int(length))
         if archive not in self._open:
-            while self._open:  # neighbours are in one archive; a thousand open ones would be too many
+            while self._open:  # neighbours share an archive; a thousand open ones would be too many
                 self._open.popitem()[1].close()
             self._open[archive] = self.root.filesystem.open_input_file(self.root.path(archive))
         data: bytes = self._open[archive].read_at(int(length), int(first))
         if len(data) != int(length):
-            raise OSError(f"{self.root}/{archive} ends within it")
+            raise OSError(f"{self.root}/{archive} ends within this image")
         return data
 
     def __getstate__(self) -> dict[str, Any]:
@@ -57,15 +57,15 @@ class TarImages:
 
 
 def place_of(archive: str, member: Member) -> str:
-    """Where :class:`TarImages` finds a member of ``archive``."""
+    """Return the place of a member of ``archive`` for :class:`TarImages`."""
     return f"{archive}@{member.first_byte}+{member.num_bytes}"
 
 
 def read_index(root: Storage, archive: str, within: Member | None = None) -> list[Member]:
-    """The files in ``archive``, or in the archive that is its member ``within``, in their order.
+    """Return the files in ``archive``, or in the archive that is its member ``within``, in order.
 
     Raises:
-        UserError: it is no tar archive, cut off or damaged, compressed, or not to be trusted.
+        UserError: it is not a tar archive, or is cut off, damaged, compressed or unsafe.
     """
     name = f"{root}/{archive}" + (f" ({within.name})" if within else "")
     with root.filesystem.open_input_file(root.path(archive)) as stream:
@@ -77,7 +77,7 @@ def read_index(root: Storage, archive: str, within: Member | None = None) -> lis
             return list(_members(headers, name, end))
         except tarfile.TarError as error:
             raise UserError(
-                f"{name} is cut off, or no tar archive, or a compressed one ({error}): get it again, or unpack it"
+                f"{name} is cut off, not a tar archive, or compressed ({error}): download it again, or unpack it"
             ) from error
 
 
@@ -85,7 +85,7 @@ def _members(headers: "_Headers", name: str, end: int) -> Iterator[Member]:
     with tarfile.open(fileobj=headers, mode="r:") as archive:  # type: ignore[call-overload]  # reads, seeks and tells
         count = 0
         while (info := archive.next()) is not None:
-            archive.members.clear()  # they would all be kept
+            archive.members.clear()  # tarfile would keep them all
             count += 1
             if count > MAX_MEMBERS:
                 raise UserError(f"{name} has more than {MAX_MEMBERS:,} members; divide it into several archives")
@@ -97,27 +97,27 @@ def _members(headers: "_Headers", name: str, end: int) -> Iterator[Member]:
 def _checked(info: tarfile.TarInfo, name: str, end: int) -> Member | None:
     path = PurePosixPath(info.name)
     if path.is_absolute() or ".." in path.parts or "\\" in info.name or "\0" in info.name:
-        raise UserError(f"{name}: the name {info.name!r} leads out of the archive; it is not read")
+        raise UserError(f"{name} is refused: the name {info.name!r} points outside the archive")
     if info.isdir():
         return None
     if not info.isreg() or info.issparse():
-        raise UserError(f"{name}: {info.name} is a link or a device, not a file; it is not read")
+        raise UserError(f"{name} is refused: {info.name} is a link or a device, not a file")
     if info.size < 0 or info.offset_data + info.size > end:
-        raise UserError(f"{name} is cut off within {info.name}; get it again")
+        raise UserError(f"{name} is cut off within {info.name}; download it again")
     return Member(info.name.removeprefix("./"), info.offset_data, info.size)
 
 
 def _check_end(headers: "_Headers", offset: int, name: str, end: int) -> None:
-    """Make sure that the index ended where the archive does; tarfile takes a damaged header for the end."""
+    """Check that the index ended where the archive does; tarfile takes a damaged header for the end."""
     headers.seek(offset)
     block = headers.read(tarfile.BLOCKSIZE) if offset < end else b""
     if block.strip(b"\0"):
-        raise UserError(f"{name} is damaged after byte {offset}; get it again")
+        raise UserError(f"{name} is damaged after byte {offset}; download it again")
 
 
 @dataclass
 class _Headers:
-    """What tarfile needs of a file to read headers, and no large piece of it."""
+    """File object that lets tarfile read headers, but refuses large reads."""
 
     stream: Any
     name: str
@@ -127,10 +127,10 @@ class _Headers:
 
     def read(self, size: int = -1) -> bytes:
         if not 0 <= size <= MAX_HEADER_BYTES:
-            raise UserError(f"{self.name} has a header of {size:,} bytes; it is not read")
+            raise UserError(f"{self.name} is refused: it has a header of {size:,} bytes")
         start = self.position - self._read_from
         if not 0 <= start <= start + size <= len(self._read):
-            # tarfile asks for the byte before a header and then for the header: one request to a store instead of two.
+            # tarfile reads the byte before a header, then the header: one request to an object store instead of two.
             self._read_from, self._read = self.position, self.stream.read_at(size + READ_AHEAD_BYTES, self.position)
             start = 0
         data = self._read[start : start + size]

@@ -1,7 +1,7 @@
-"""torchvision's downloadable sets by name: ``torchvision:Imagenette``, ``torchvision:Imagenette?size=160px``.
+"""torchvision's downloadable data sets by name: ``torchvision:Imagenette``, ``torchvision:Imagenette?size=160px``.
 
-Options after the question mark are the set's own; ``root`` is the folder to download to, on a cluster one that all
-nodes see. What a set calls validation is validation, its test part where it has none.
+Options after the question mark are passed to the data set; ``root`` is the download folder, which all nodes of a
+cluster must see. The validation split of the data set is used for validation, or its test split if it has none.
 """
 
 import hashlib
@@ -21,18 +21,18 @@ SPLITS = {"train": ("train", "trainval", "train-standard"), "val": ("val", "vali
 
 
 def find_in_torchvision(data: str) -> tuple[Storage, Found]:
-    """Download the set, if that has not been done; the folder with its images, and which there are.
+    """Download the data set if necessary; return the folder with its images, and their listing.
 
     Raises:
-        UserError: there is no such set, or it cannot be downloaded.
+        UserError: there is no such data set, or it cannot be downloaded.
     """
     name, _, query = data.removeprefix(PREFIX).partition("?")
     options = dict(parse_qsl(query))
     folder = Path(options.pop("root", Path.home() / ".cache" / "googlenet-ensemble" / name)).expanduser()
     if not folder.is_absolute():
-        raise UserError(f"{data}: name the folder root={folder} with its whole path")
+        raise UserError(f"{data}: root={folder} must be an absolute path")
     if "split" in options:
-        raise UserError(f"{data}: the splits are chosen here, train and val (or test)")
+        raise UserError(f"{data}: split cannot be set; train and val (or test) are used")
     make = _set_named(name)
     folder.mkdir(parents=True, exist_ok=True)
     entries: dict[str, list[Entry]] = {}
@@ -44,7 +44,7 @@ def find_in_torchvision(data: str) -> tuple[Storage, Found]:
             part = f"{name}-{hashlib.sha256(json.dumps(options).encode()).hexdigest()[:8]}/{split}"
             entries[split] = list(_entries(images, folder, part, classes))
     if not entries:
-        raise UserError(f"{data}: torchvision has none of the splits {', '.join(sum(SPLITS.values(), ()))} of it")
+        raise UserError(f"{data}: it has none of the splits {', '.join(sum(SPLITS.values(), ()))} in torchvision")
     return Storage.at(str(folder)), Found({**entries}, tuple(dict.fromkeys(classes)))
 
 
@@ -53,7 +53,7 @@ def _set_named(name: str) -> Callable[..., Any]:
 
     make: Callable[..., Any] | None = getattr(datasets, name, None) if name in datasets.__all__ else None
     if make is None or "download" not in inspect.signature(make).parameters:
-        raise UserError(f"{PREFIX}{name}: torchvision downloads no set of this name (try Imagenette)")
+        raise UserError(f"{PREFIX}{name}: torchvision has no downloadable data set of this name (try Imagenette)")
     return make
 
 
@@ -68,7 +68,7 @@ def _splits(make: Callable[..., Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _open(data: str, make: Callable[..., Any], folder: Path, options: dict[str, Any]) -> Any:
-    """The set, giving paths instead of pixels where it can; None where it has no such split."""
+    """Return the data set, with paths instead of pixels if possible; None if it has no such split."""
     if "loader" in inspect.signature(make).parameters:
         options = {**options, "loader": str}
     try:
@@ -90,14 +90,14 @@ def _entries(images: Any, folder: Path, part: str, classes: tuple[str, ...]) -> 
     for number in range(len(images)):
         image, label = images[number]
         if not isinstance(label, int):
-            raise UserError(f"{part}: image {number} has no single class, but {label!r}")
+            raise UserError(f"{part}: image {number} has no single class; its label is {label!r}")
         name = classes[label] if classes else str(label)
         path = Path(image) if isinstance(image, str) else _kept(image, folder / part / f"{number:06d}.png")
         yield Entry(path.relative_to(folder).as_posix(), name)
 
 
 def _kept(image: Any, path: Path) -> Path:
-    """The path of an image that its set holds as pixels, written without loss."""
+    """Return the path of an image that its data set holds as pixels, written losslessly."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")

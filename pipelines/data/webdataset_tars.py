@@ -1,8 +1,8 @@
-"""WebDataset: tar archives in which an image and its label are neighbours with the same name before the ending.
+"""WebDataset: tar archives in which an image and its label are neighbours with the same name before the extension.
 
 ``000017.jpg`` and ``000017.cls`` (the label's number), or ``000017.json`` with a number ``label``. An archive's split
-is the word train, val or the like in its name. ``classes.txt`` beside the archives names the classes, one a line;
-without it they are called by their numbers.
+is given by a word in its name: train, val or the like. ``classes.txt`` next to the archives has one class name per
+line; without it, classes are named by their numbers.
 """
 
 import json
@@ -21,7 +21,7 @@ READERS = 16
 
 
 def find_in_webdataset(root: Storage, names: Sequence[str]) -> Found:
-    """The images of the archives in ``names``, which are files directly in ``root``.
+    """Return the images of the archives in ``names``, which are files directly in ``root``.
 
     Raises:
         UserError: an archive is damaged, or an image has no label.
@@ -54,7 +54,7 @@ def _labelled_images(reader: TarImages, archive: str, members: Sequence[Member])
 
 
 def _key(name: str) -> tuple[str, str]:
-    """A sample's key and the rest: the part after the first dot of the file's own name."""
+    """Return a sample's key and the rest: the part after the first dot of the file's own name."""
     folder, slash, file = name.rpartition("/")
     stem, _, ending = file.partition(".")
     return f"{folder}{slash}{stem}", ending.lower()
@@ -80,7 +80,9 @@ def _class_names(root: Storage) -> tuple[str, ...]:
         return ()
     names = [line.strip() for line in root.read(CLASS_NAMES).decode().rstrip().splitlines()]
     if "" in names or len(set(names)) < len(names):
-        raise UserError(f"{root}/{CLASS_NAMES} has an empty line or names a class twice; each line is the next label")
+        raise UserError(
+            f"{root}/{CLASS_NAMES} has an empty line or names a class twice; line n is the class of label n - 1"
+        )
     return tuple(names)
 
 

@@ -20,13 +20,13 @@ from pipelines.run.weights import read_replica
 
 @dataclass(frozen=True)
 class Settings:
-    """How an ensemble is evaluated.
+    """Settings of an evaluation.
 
     Attributes:
         policies: crop policies.
         crop_px: side of the crops.
-        precision: or ``auto``.
-        gpus_per_predictor: share of a GPU that a predictor reserves, where there are GPUs.
+        precision: precision of the networks, or ``auto``.
+        gpus_per_predictor: GPUs, or share of one, that each predictor reserves if the cluster has any.
     """
 
     policies: Sequence[Policy]
@@ -39,17 +39,17 @@ def evaluate_run(run: Storage, recipe: Recipe, gpus_per_predictor: float = 1.0) 
     """Evaluate the finished replicas of a training run on its validation images.
 
     Raises:
-        UserError: as :func:`replicas_to_evaluate` and :func:`evaluate`.
+        UserError: see :func:`replicas_to_evaluate` and :func:`evaluate`.
     """
     settings = Settings(recipe.policies, recipe.crop_px, recipe.precision, gpus_per_predictor)
     return evaluate(run, run, replicas_to_evaluate(run, recipe), read_manifest(run), settings)
 
 
 def replicas_to_evaluate(trained: Storage, recipe: Recipe) -> list[int]:
-    """The finished replicas of a training run.
+    """Return the finished replicas of a training run.
 
     Raises:
-        UserError: there is none.
+        UserError: no replica is finished.
     """
     if not (replicas := finished_replicas(trained, recipe.replicas)):
         raise UserError(f"no replica of {trained} is finished; run train_ensemble.py on it again")
@@ -59,12 +59,12 @@ def replicas_to_evaluate(trained: Storage, recipe: Recipe) -> list[int]:
 def evaluate(
     run: Storage, trained: Storage, replicas: Sequence[int], manifest: Manifest, settings: Settings
 ) -> EvaluatedEnsemble:
-    """Predict those of ``run``'s validation images that have no predictions yet.
+    """Predict those of ``run``'s validation images that have no predictions yet; return the evaluated ensemble.
 
-    ``replicas`` are numbers of those whose weights lie in ``trained``. Needs a connection to a Ray cluster.
+    ``replicas`` are the numbers of replicas whose weights are in ``trained``. Needs a connection to a Ray cluster.
 
     Raises:
-        UserError: there is a replica whose weights are damaged, or a shard that is not as it was prepared.
+        UserError: a replica's weights are damaged, or a shard differs from what was prepared.
     """
     check_shards(run, manifest)
     weights = tuple(ReplicaFiles(replica).weights for replica in replicas)

@@ -1,6 +1,6 @@
-"""Before an evaluation: which arithmetic it will use, how long it will take, how much it will write.
+"""Choice of an evaluation's precision and compilation, and its cost in time and storage.
 
-Decided once for an ensemble and kept in the run directory: a job that is started again goes on in the same arithmetic.
+The choice is made once for an ensemble and kept in the run directory: a resumed job continues in the same arithmetic.
 """
 
 import hashlib
@@ -22,12 +22,12 @@ from pipelines.run.directory import PREFLIGHT
 from pipelines.run.predictions import EvaluatedEnsemble, bytes_per_image
 
 PrecisionChoice = Literal["auto", "fp32", "bf16"]
-# Less work than this is done before a compilation would pay: some minutes of a processor core, seconds of a GPU.
+# Work below which a compilation does not pay: some minutes of a CPU core, seconds of a GPU.
 SMALL_WORK_FLOPS = {"cpu": 1e14, "cuda": 1e16}
-# Top-1 agreement of averaged predictions, in percent, and the largest difference of a probability.
+# Least top-1 agreement of averaged predictions, in percent, and largest difference of a probability.
 LEAST_AGREEMENT_PERCENT = 99.5
 LARGEST_DIFFERENCE = 0.05
-# The comparison is over averages of at most so many views, of a sample that costs a few percent of the whole work.
+# The comparison averages at most so many views, on a sample that costs a few percent of the complete evaluation.
 SAMPLE_IMAGES = (16, 64)
 SAMPLE_SHARE = 1 / 8
 SAMPLE_VIEWS = 10
@@ -35,14 +35,14 @@ SAMPLE_VIEWS = 10
 
 @dataclass(frozen=True)
 class Preflight:
-    """What was decided, why, and at which rate one predictor went.
+    """The chosen arithmetic, the reason, and the measured speed of one predictor.
 
     Attributes:
-        arithmetic: precision, and whether compiled.
-        reason: for people.
-        passes_per_second: forward passes a second of one predictor before any compilation.
-        agreement_percent: of top-1 answers with fp32; None where nothing was compared.
-        largest_difference: of probabilities from fp32; None where nothing was compared.
+        arithmetic: precision, and whether it is compiled.
+        reason: reason of the choice, for display.
+        passes_per_second: forward passes per second of one predictor, not compiled.
+        agreement_percent: percentage of top-1 answers as in fp32; None if nothing was compared.
+        largest_difference: largest difference of a probability from fp32; None if nothing was compared.
         compared: number of averaged predictions that were compared.
     """
 
@@ -60,19 +60,19 @@ class Preflight:
 
 
 def preflight(task: PredictionTask, asked: PrecisionChoice, num_gpus: float) -> Preflight:
-    """What was decided for ``task`` before, or is now, on a predictor's resources.
+    """Return the choice kept for ``task``; if there is none, choose with a predictor's resources and keep it.
 
     The arithmetic of ``task.ensemble`` does not matter; ``asked`` is the precision, or ``auto``.
     """
     key = _key(task.ensemble, asked)
     if task.run.exists(PREFLIGHT) and (kept := task.run.read_json(PREFLIGHT))["key"] == key:
         return Preflight.from_dict(kept["preflight"])
-    # Little work is not worth the start of another process.
+    # Little work is not worth starting another process.
     replicas = [] if num_gpus else load_replicas(task.trained, task.weights)
     is_small = bool(replicas) and _is_small(task, replicas, "cpu")
-    found = _decide_with_one_thread(task, asked, replicas) if is_small else _decide_on_cluster(task, asked, num_gpus)
-    task.run.write_json(PREFLIGHT, {"key": key, "preflight": asdict(found)})
-    return found
+    chosen = _decide_with_one_thread(task, asked, replicas) if is_small else _decide_on_cluster(task, asked, num_gpus)
+    task.run.write_json(PREFLIGHT, {"key": key, "preflight": asdict(chosen)})
+    return chosen
 
 
 def _decide_on_cluster(task: PredictionTask, asked: PrecisionChoice, num_gpus: float) -> Preflight:
@@ -82,12 +82,12 @@ def _decide_on_cluster(task: PredictionTask, asked: PrecisionChoice, num_gpus: f
     decide_remotely = ray.remote(num_cpus=1, num_gpus=num_gpus, max_calls=1, runtime_env=environment)(
         _decide_with_one_thread
     )
-    found: Preflight = ray.get(decide_remotely.remote(task, asked))
-    return found
+    chosen: Preflight = ray.get(decide_remotely.remote(task, asked))
+    return chosen
 
 
 def _decide_with_one_thread(task: PredictionTask, asked: PrecisionChoice, replicas: Sequence[Any] = ()) -> Preflight:
-    """As predictors have."""
+    """Decide with one thread, as predictors have."""
     import torch
 
     threads = torch.get_num_threads()
@@ -106,7 +106,7 @@ def _key(ensemble: EvaluatedEnsemble, asked: PrecisionChoice) -> str:
 def decide(task: PredictionTask, asked: PrecisionChoice, replicas: Sequence[Any] = ()) -> Preflight:
     """Choose the arithmetic of an evaluation by trying it on some of its images, in this process.
 
-    ``replicas`` are the networks of ``task``, where they are loaded already.
+    ``replicas`` are the networks of ``task``, if they are already loaded.
     """
     import torch
 
@@ -127,20 +127,20 @@ def _is_small(task: PredictionTask, replicas: Sequence[Any], device: str) -> boo
 
 
 def _wanted(asked: PrecisionChoice, is_small: bool, device: str) -> tuple[Arithmetic, str]:
-    """The arithmetic to try, and why."""
+    """Return the arithmetic to try, and the reason."""
     if is_small:
-        return (FP32, "little work") if asked == "auto" else (Arithmetic(asked), "as asked; little work")
+        return (FP32, "little work") if asked == "auto" else (Arithmetic(asked), "as requested; little work")
     compiled = can_compile(device)
-    uncompiled = "" if compiled else "; not compiled for want of a C++ compiler"
+    uncompiled = "" if compiled else "; not compiled: no C++ compiler"
     if asked != "auto":
-        return Arithmetic(asked, compiled), f"as asked{uncompiled}"
+        return Arithmetic(asked, compiled), f"as requested{uncompiled}"
     if not profits_from_bf16(device):
         return Arithmetic("fp32", compiled), f"no bfloat16 in hardware{uncompiled}"
     return Arithmetic("bf16", compiled), f"bfloat16 in hardware{uncompiled}"
 
 
 class _Comparison:
-    """Predictions of a sample of the images, in one arithmetic and another."""
+    """Comparison of predictions of a sample of the images in two arithmetics."""
 
     def __init__(self, task: PredictionTask, replicas: Sequence[Any], device: str) -> None:
         least, most = SAMPLE_IMAGES
@@ -149,16 +149,16 @@ class _Comparison:
         self._indices = [round(index) for index in np.linspace(0, images - 1, sample)]
         self._records = open_records(task.run, task.split)
         few = [policy for policy in task.ensemble.policies if num_views(policy) <= SAMPLE_VIEWS]
-        # Averages of few views differ more than those of many: a sample of 10 stands for 144 on the safe side.
+        # Averages of few views differ more than those of many: 10 views are a conservative stand-in for 144.
         self._policies = tuple(few[-1:]) or (SAMPLE_VIEWS,)
         self._replicas, self._crop_px, self._device = replicas, task.ensemble.crop_px, device
 
     def passes_per_second(self, arithmetic: Arithmetic, images: int = 3) -> float:
-        """Forward passes a second, from a few images after one to warm up."""
+        """Return the forward passes per second over a few images, after one to warm up."""
         return self._predict(arithmetic, self._indices[:images])[1]
 
     def compare(self, wanted: Arithmetic, reason: str) -> Preflight:
-        """``wanted``, if it answers like fp32 on the sample, else fp32."""
+        """Choose ``wanted`` if its answers on the sample are close to those of fp32, otherwise fp32."""
         exact, exact_rate = self._predict(FP32, self._indices)
         reduced, rate = self._predict(wanted, self._indices)
         agreement = 100 * float((exact.argmax(axis=-1) == reduced.argmax(axis=-1)).mean())
@@ -174,25 +174,25 @@ class _Comparison:
         from googlenet.evaluation.predictor import Predictor
         from googlenet.images.scaled_image import ScaledImage
 
-        # Not compiled: that would take longer than the whole trial, and leaves the answers alone.
+        # Not compiled: that would take longer than the complete comparison, and does not change the answers.
         eager = replace(arithmetic, compiled=False)
         predictor = Predictor(self._replicas, self._crop_px, self._policies, self._device, eager)
         scales = policy_scales_px(self._policies[0], self._crop_px)
         images = [ScaledImage.decode(self._records[index].image, scales) for index in indices]
         predictor.predict(images[0])
         warmed_up, started = predictor.forward_passes, time.monotonic()
-        found = np.array([predictor.predict(image).probabilities for image in images])
-        return found, (predictor.forward_passes - warmed_up) / (time.monotonic() - started)
+        probabilities = np.array([predictor.predict(image).probabilities for image in images])
+        return probabilities, (predictor.forward_passes - warmed_up) / (time.monotonic() - started)
 
 
 def cost_line(preflight: Preflight, ensemble: EvaluatedEnsemble, images: int, done: int, num_predictors: int) -> str:
-    """What is about to be done, for people: forward passes, time, size of the output."""
+    """Return the cost of the evaluation for display: forward passes, time, and size of the output."""
     per_image = len(ensemble.views) * len(ensemble.replicas)
     written = images * bytes_per_image(
         len(ensemble.replicas), len(ensemble.policies), len(ensemble.classes), len(ensemble.views), len(ensemble.groups)
     )
     seconds = (images - done) * per_image / (preflight.passes_per_second * num_predictors)
-    resumed = f", {done} of them done" if done else ""
+    resumed = f", {done} already done" if done else ""
     rate = f"{preflight.passes_per_second:.0f} passes/s x {num_predictors} predictors"
     return (
         f"cost: {images * per_image:,} forward passes ({images} images{resumed}, {len(ensemble.views)} views, "

@@ -1,7 +1,7 @@
-"""Predictions of a whole split, sharded over the cluster with Ray Data.
+"""Predictions for a complete split, sharded over the cluster with Ray Data.
 
 CPU tasks read, decode and scale the images of a shard; actors that hold all replicas cut the views, predict, and
-write the shard's file. A shard whose file is there is not done again.
+write the shard's file. A shard whose file exists is skipped.
 """
 
 import logging
@@ -22,10 +22,10 @@ from pipelines.run.directory import PREDICTIONS
 from pipelines.run.predictions import Cost, EvaluatedEnsemble, Predicted, file_name, read_ensemble, write_predictions
 from pipelines.run.storage import Storage
 
-# A shard is what a crash can cost, and what travels at once: at 224 px about 1.5 MB an image.
+# A shard is the unit of transfer, and of the work that a crash can cost: at 224 px about 1.5 MB per image.
 IMAGES_PER_SHARD = 16
-# Each predictor leaves a quarter of its CPU to the tasks that feed it; more would wait for each other on one CPU. Two
-# of them, since much of a task's time is spent waiting for Ray; a GPU is served by more, where there are CPUs for them.
+# Each predictor leaves a quarter of its CPU to the tasks that feed it; more would make them wait for each other. There
+# are two, since a task spends much of its time waiting for Ray; a GPU is fed by more, if there are CPUs for them.
 PREDICTOR_CPUS = 0.75
 FEEDER_CPUS = 0.125
 FEEDERS_PER_PREDICTOR = {"cpu": 2, "gpu": 6}
@@ -33,14 +33,14 @@ FEEDERS_PER_PREDICTOR = {"cpu": 2, "gpu": 6}
 
 @dataclass(frozen=True)
 class PredictionTask:
-    """What predictors and the tasks that feed them need to know.
+    """Parameters of predictors and of the tasks that feed them.
 
     Attributes:
-        run: holds the data set, and gets the predictions and the report.
-        trained: holds the replicas' weights; another run directory where images are evaluated that a run did not have.
-        weights: names of the replicas' files of weights, in the ensemble's order.
-        ensemble: what the predictions are of.
-        split: the images to predict.
+        run: run directory of the data set, the predictions and the report.
+        trained: run directory of the replicas' weights; another one than ``run`` if a run is evaluated on new images.
+        weights: names of the replicas' weight files, in the ensemble's order.
+        ensemble: the ensemble that predicts.
+        split: images to predict.
     """
 
     run: Storage
@@ -51,32 +51,32 @@ class PredictionTask:
 
     @property
     def predictions(self) -> Storage:
-        """Where the prediction files go."""
+        """Storage of the prediction files."""
         return self.run.below(PREDICTIONS)
 
 
 @dataclass(frozen=True)
 class Predictors:
-    """How many predictors a cluster holds, and what each of them reserves."""
+    """Number of predictors that a cluster holds, and the GPUs that each of them reserves."""
 
     number: int
     num_gpus: float
 
     @property
     def feeders(self) -> int:
-        """Tasks at once that read, decode and scale images for them."""
+        """Number of concurrent tasks that read, decode and scale images for them."""
         return self.number * FEEDERS_PER_PREDICTOR["gpu" if self.num_gpus else "cpu"]
 
     def at_work(self, images: int) -> int:
-        """Predictors that have something to do when ``images`` images are predicted."""
+        """Return the number of predictors that have work when ``images`` images are predicted."""
         return min(self.number, -(-images // IMAGES_PER_SHARD))
 
     @classmethod
     def that_fit(cls, gpus_per_predictor: float) -> "Predictors":
-        """As many as the connected cluster has GPUs, or shares of them; one a CPU where it has none.
+        """Return as many as the connected cluster has GPUs, or shares of them; one per CPU if it has none.
 
         Raises:
-            UserError: no GPU, or more of them than any node has.
+            UserError: ``gpus_per_predictor`` is not positive, or more than any node has.
         """
         import ray
 
@@ -89,13 +89,13 @@ class Predictors:
             nodes = (node["Resources"].get("GPU", 0.0) for node in ray.nodes() if node["Alive"])
             number = sum(held("GPU", gpus, gpus_per_predictor) for gpus in nodes)
             if not number:
-                raise UserError(f"no node has the {gpus_per_predictor:g} GPUs that a predictor reserves; ask for less")
+                raise UserError(f"no node has the {gpus_per_predictor:g} GPUs that a predictor reserves; reserve less")
             return cls(number, gpus_per_predictor)
         return cls(max(1, int(total.get("CPU", 1))), 0.0)
 
 
 def missing_shards(task: PredictionTask, images: int) -> list[int]:
-    """Numbers of the shards of ``images`` images to predict; files of another ensemble or division are deleted."""
+    """Return the numbers of the shards to predict; files of another ensemble or division into shards are deleted."""
     task.run.remove_partial_files(PREDICTIONS)
     shards = range(-(-images // IMAGES_PER_SHARD))
     wanted = {file_name(shard): shard for shard in shards}
@@ -109,7 +109,7 @@ def missing_shards(task: PredictionTask, images: int) -> list[int]:
 
 
 def images_of(shards: Sequence[int], images: int) -> int:
-    """How many of ``images`` images lie in ``shards``."""
+    """Return how many of ``images`` images are in ``shards``."""
     return sum(len(_rows_of(shard, images)) for shard in shards)
 
 
@@ -134,7 +134,7 @@ def _predict_shards(
     def load(row: dict[str, Any]) -> dict[str, Any]:
         return load_shard(task, row["shard"], images)
 
-    # A shard is one row and one block: Ray Data can neither split nor merge what is finished or lost together.
+    # A shard is one row and one block, so that Ray Data neither splits nor merges what is finished or lost together.
     done = (
         ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards))
         .map(load, num_cpus=FEEDER_CPUS, compute=ray.data.TaskPoolStrategy(size=min(predictors.feeders, len(shards))))
@@ -171,14 +171,14 @@ def load_shard(task: PredictionTask, shard: int, images: int) -> dict[str, Any]:
 
 
 def load_replicas(trained: Storage, weights: Sequence[str]) -> list[Any]:
-    """The networks in files below ``trained``, ready for a :class:`googlenet.evaluation.predictor.Predictor`."""
+    """Return the networks in files below ``trained``, ready for a :class:`googlenet.evaluation.predictor.Predictor`."""
     from googlenet.network.weight_files import read_weights
 
     return [read_weights(trained.read(name), name).build() for name in weights]
 
 
 def ready_predictor(task: PredictionTask, device: str) -> Any:
-    """A predictor that has warmed up; compiled if that was decided, and this node's compiler is there and works."""
+    """Return a predictor that has warmed up; compiled if that was chosen and this node has a working compiler."""
     from googlenet.evaluation.predictor import Predictor
 
     ensemble, replicas = task.ensemble, load_replicas(task.trained, task.weights)
@@ -188,45 +188,45 @@ def ready_predictor(task: PredictionTask, device: str) -> Any:
         predictor = Predictor(replicas, ensemble.crop_px, ensemble.policies, device, arithmetic)
         try:
             predictor.warm_up()
-        except Exception as error:  # whatever a compiler and its tools may raise
+        except Exception as error:  # a compiler and its tools may raise anything
             if not arithmetic.compiled:
                 raise
-            logging.getLogger(__name__).warning("not compiled, since the compiler failed: %s", error)
+            logging.getLogger(__name__).warning("not compiled because the compiler failed: %s", error)
         else:
             break
     return predictor
 
 
 class ShardPredictor:
-    """Holds all replicas; predicts the shards it is given and writes their files."""
+    """Actor that holds all replicas, predicts the shards it gets and writes their files."""
 
     def __init__(self, task: PredictionTask) -> None:
         import torch
 
-        torch.set_num_threads(1)  # there is a predictor for each CPU
+        torch.set_num_threads(1)  # there is one predictor per CPU
         self._task = task
         self._predictor = ready_predictor(task, "cuda" if torch.cuda.is_available() else "cpu")
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Predict the row that :func:`load_shard` made; ``shard`` and ``images`` come out."""
+        """Predict the row that :func:`load_shard` made; return its ``shard`` and number of ``images``."""
         started, passes = time.monotonic(), self._predictor.forward_passes
-        found = [self._predictor.predict(image) for image in _images_in(row)]
+        predictions = [self._predictor.predict(image) for image in _images_in(row)]
         cost = Cost(time.monotonic() - started, self._predictor.forward_passes - passes, socket.gethostname())
         predicted = Predicted(
             list(row["image_id"]),
             np.asarray(row["label"], np.int32),
-            np.stack([prediction.num_views for prediction in found]),
-            np.stack([prediction.probabilities for prediction in found]),
-            np.stack([prediction.max_pooled for prediction in found]),
-            np.stack([prediction.view_top1 for prediction in found]),
-            np.stack([prediction.group_top1 for prediction in found]),
+            np.stack([prediction.num_views for prediction in predictions]),
+            np.stack([prediction.probabilities for prediction in predictions]),
+            np.stack([prediction.max_pooled for prediction in predictions]),
+            np.stack([prediction.view_top1 for prediction in predictions]),
+            np.stack([prediction.group_top1 for prediction in predictions]),
         )
         write_predictions(self._task.predictions, file_name(row["shard"]), self._task.ensemble, predicted, cost)
-        return {"shard": row["shard"], "images": len(found)}
+        return {"shard": row["shard"], "images": len(predictions)}
 
 
 def _images_in(row: dict[str, Any]) -> Iterator[Any]:
-    """The images in a row that :func:`load_shard` made."""
+    """Yield the images of a row that :func:`load_shard` made."""
     from googlenet.images.scaled_image import ScaledImage
 
     for place in range(len(row["image_id"])):

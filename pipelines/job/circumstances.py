@@ -1,4 +1,4 @@
-"""From what and on what a job runs: commit, versions, machines. Kept with the run for those who want to repeat it."""
+"""Provenance of a job: commit, code digest, package versions, hardware. Stored with the run, to make it repeatable."""
 
 import hashlib
 import os
@@ -16,13 +16,13 @@ import psutil
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("torch", "torchvision", "ray", "mlflow", "numpy", "pyarrow", "opencv-python-headless", "simplejpeg")
 CODE = ("googlenet", "pipelines")
-# A submitted job travels without its repository; who submits it may say what it is.
+# A submitted job has no repository; the submitter can pass its commit in this variable.
 COMMIT_VARIABLE = "GOOGLENET_COMMIT"
 GIT_SECONDS = 10
 
 
 def circumstances() -> dict[str, Any]:
-    """Of this process: command, commit, digest of the code, versions of Python and packages, this machine."""
+    """Return the provenance of this process: command, commit, code digest, Python and package versions, machine."""
     return {
         "command": shlex.join(sys.argv),
         "commit": commit(),
@@ -36,7 +36,7 @@ def circumstances() -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The repository's commit, with ``-dirty`` where files differ from it; empty where that cannot be known."""
+    """Return the repository's commit, with ``-dirty`` if files differ from it; empty if it is unknown."""
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         git = subprocess.run(command, capture_output=True, text=True, check=False, timeout=GIT_SECONDS)  # noqa: S603
@@ -46,7 +46,7 @@ def commit() -> str:
 
 
 def code_digest() -> str:
-    """SHA-256 over the Python files of this project as they lie here: the same code wherever it has travelled."""
+    """Return the SHA-256 over the Python files of this project; it identifies the code without a repository."""
     digest = hashlib.sha256()
     for path in sorted(path for package in CODE for path in (ROOT / package).rglob("*.py")):
         digest.update(f"{path.relative_to(ROOT).as_posix()}\0".encode())
@@ -55,7 +55,7 @@ def code_digest() -> str:
 
 
 def cluster_nodes() -> list[dict[str, Any]]:
-    """Host, CPUs, GPUs and kind of accelerator of each node that is alive. Needs a connection to a Ray cluster."""
+    """Return host, CPUs, GPUs and accelerator type of each live node. Needs a connection to a Ray cluster."""
     import ray
 
     nodes = [node for node in ray.nodes() if node["Alive"]]

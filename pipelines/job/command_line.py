@@ -1,4 +1,4 @@
-"""Command lines from dataclasses: every field an option, unknown ones refused, errors in one message."""
+"""Command lines from dataclasses: one option per field, unknown options refused, errors in one message."""
 
 import os
 import select
@@ -15,14 +15,14 @@ from pipelines.run.storage_failures import storage_failure
 T = TypeVar("T")
 
 STORAGE_EXIT_CODE = 1
-# Of a program that SIGPIPE has ended, as shells tell it.
+# Exit code that shells report for a program ended by SIGPIPE.
 NO_READER_EXIT_CODE = 141
 
 
 def parse(arguments: type[T], default: T | None = None) -> T:
-    """An instance of the dataclass ``arguments`` from the command line; field docstrings are the help.
+    """Return an instance of the dataclass ``arguments`` from the command line; field docstrings are the help.
 
-    ``default`` holds the defaults of the options, where the class's own do not serve.
+    ``default`` replaces the class's own defaults.
     """
     config = (tyro.conf.HelptextFromCommentsOff,)
     return (
@@ -31,7 +31,7 @@ def parse(arguments: type[T], default: T | None = None) -> T:
 
 
 def run_command(main: Callable[[], int | None]) -> None:
-    """Run ``main`` and exit with its code; a :class:`UserError`, or a store that fails, is told without a traceback."""
+    """Run ``main`` and exit with its code; report a :class:`UserError` or a storage failure without a traceback."""
     interrupt_on_sigterm()
     try:
         sys.exit(main() or 0)
@@ -40,12 +40,12 @@ def run_command(main: Callable[[], int | None]) -> None:
         sys.exit(error.exit_code)
     except Exception as error:
         if isinstance(error, BrokenPipeError) and not _has_reader():
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's flush at exit
             sys.exit(NO_READER_EXIT_CODE)
         failure = storage_failure(error)
         if failure is None:
             raise
-        print(f"error: {failure}\nthe same command goes on from here once that is mended", file=sys.stderr)
+        print(f"error: {failure}\nfix that and run the same command again to resume", file=sys.stderr)
         sys.exit(STORAGE_EXIT_CODE)
     except KeyboardInterrupt:
         tell_interruption()
@@ -53,7 +53,7 @@ def run_command(main: Callable[[], int | None]) -> None:
 
 
 def _has_reader() -> bool:
-    """Whether somebody still reads standard output; `head` and pagers leave when they have seen enough."""
+    """Return whether standard output still has a reader; `head` and pagers exit once they have seen enough."""
     poll = select.poll()
     poll.register(sys.stdout.fileno(), 0)
     return not any(event & select.POLLERR for _, event in poll.poll(0))

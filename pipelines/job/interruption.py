@@ -1,19 +1,19 @@
-"""Ctrl-C and `ray job stop` end a command in the same way: at once, with everything in the run directory kept."""
+"""Ctrl-C and SIGTERM (`ray job stop`), which end a command the same way: at once, keeping the run directory."""
 
 import signal
 import sys
 import threading
 
 INTERRUPTED_EXIT_CODE = 130
-MESSAGE = "interrupted; the same command goes on from here"
+MESSAGE = "interrupted; run the same command again to resume"
 
 
 def interrupt_on_sigterm() -> None:
-    """Treat SIGTERM, by which jobs are stopped, as Ctrl-C. Ray sets a handler of its own when it connects."""
+    """Treat SIGTERM, which stops jobs, like Ctrl-C. Ray sets its own handler when it connects."""
 
     def interrupt(_signal: int, _frame: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the end has begun; a second one would only break it off
-        # At once: a job that is stopped is killed after three seconds, which its cluster may need to let go of it.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # shutdown has begun; a second SIGTERM would abort it
+        # At once: a stopped job is killed after three seconds, and disconnecting from its cluster may take that long.
         print(f"\n{MESSAGE}", file=sys.stderr, flush=True)
         raise KeyboardInterrupt
 
@@ -22,7 +22,7 @@ def interrupt_on_sigterm() -> None:
 
 
 def tell_interruption() -> None:
-    """Say what to do now, unless the handler of SIGTERM has said it."""
-    # Asked of the handler: Ray turns what is raised in its own calls into a KeyboardInterrupt without a message.
+    """Print how to resume, unless the handler of SIGTERM has already done so."""
+    # Read off the handler, since Ray turns exceptions in its calls into a KeyboardInterrupt without a message.
     if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:
         print(f"\n{MESSAGE}", file=sys.stderr)

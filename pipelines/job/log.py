@@ -1,4 +1,4 @@
-"""One file for each start of a job on a run directory: its circumstances, how long each stage took, how it ended."""
+"""Log of each start of a job on a run directory: one file with its provenance, seconds by stage and outcome."""
 
 import time
 import uuid
@@ -26,14 +26,14 @@ class JobLog:
             **circumstances(),
             "nodes": cluster_nodes(),
             "stage_seconds": {},
-            # A job that is killed leaves this behind.
+            # Remains if the job is killed.
             "outcome": RUNNING,
         }
         run.write_json(self._name, self._entry)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Take the time of a stage; one that is interrupted counts for as long as it lasted."""
+        """Time a stage; an interrupted stage counts for as long as it lasted."""
         started = time.monotonic()
         try:
             yield
@@ -43,7 +43,7 @@ class JobLog:
 
     @contextmanager
     def whole_job(self) -> Iterator[None]:
-        """Say at the end of the block how the job ended."""
+        """Record at the end of the block how the job ended."""
         try:
             yield
             self._entry["outcome"] = ENDED
@@ -57,18 +57,18 @@ class JobLog:
             self._try_to_write()
 
     def _try_to_write(self) -> None:
-        with suppress(*STORE_FAILURES):  # what broke the job may be the store, and has been waited for
+        with suppress(*STORE_FAILURES):  # the store may be what failed, and has been retried
             run = self._run.impatient()
-            if run.exists(RUN):  # who has taken the run directory away shall not find a new one in its place
+            if run.exists(RUN):  # do not recreate a run directory that was removed
                 run.write_json(self._name, self._entry)
 
 
 def read_jobs(run: Storage) -> list[dict[str, Any]]:
-    """The logs of all starts on a run directory, oldest first."""
+    """Return the logs of all starts on a run directory, oldest first."""
     return [run.read_json(f"{JOBS}/{name}") for name in run.files(JOBS)]
 
 
 def stage_seconds(jobs: list[dict[str, Any]]) -> dict[str, float]:
-    """Seconds by stage, summed over all starts."""
+    """Return seconds by stage, summed over all starts."""
     names = dict.fromkeys(name for job in jobs for name in job["stage_seconds"])
     return {name: sum(job["stage_seconds"].get(name, 0.0) for job in jobs) for name in names}

@@ -1,7 +1,7 @@
-"""What a person sees while a stage runs: one live display on a terminal, plain lines elsewhere.
+"""Live progress display: a refreshing table on a terminal, plain lines elsewhere.
 
 Workers post their state to a board, an actor without CPUs; the driver reads it about once a second. Posting never
-waits, and losing a post loses nothing but a moment of the display.
+waits, and a lost post only delays the display.
 """
 
 import time
@@ -25,7 +25,7 @@ PLAIN_LINE_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class ReplicaStatus:
-    """A replica as the display shows it; ``epoch`` is fractional, ``alarms`` has a message for each dead head."""
+    """State of a replica for the display; ``epoch`` is fractional, ``alarms`` has one message per dead head."""
 
     phase: str = "waiting"
     epoch: float = 0.0
@@ -37,13 +37,13 @@ class ReplicaStatus:
 
     @property
     def share_done(self) -> float:
-        """Between 0 and 1."""
+        """Share of the epochs done, between 0 and 1."""
         return self.epoch / self.epochs if self.epochs else 0.0
 
 
 @ray.remote(num_cpus=0)
 class ProgressBoard:
-    """Latest status by replica, and warnings that nobody has read yet."""
+    """Latest status by replica, and unread warnings."""
 
     def __init__(self) -> None:
         self._statuses: dict[int, ReplicaStatus] = {}
@@ -54,17 +54,17 @@ class ProgressBoard:
         self._statuses[replica] = status
 
     def warn(self, text: str) -> None:
-        """Something that people should read once."""
+        """Add a warning, to be shown once."""
         self._warnings.append(text)
 
     def read(self) -> tuple[dict[int, ReplicaStatus], list[str]]:
-        """All statuses posted so far, and the warnings since the last reading."""
+        """Return all statuses posted so far, and the warnings since the last call."""
         warnings, self._warnings = self._warnings, []
         return self._statuses, warnings
 
 
 class _Display(ABC):
-    """A live picture on a terminal; elsewhere a plain line now and then."""
+    """A live display on a terminal, periodic plain lines elsewhere."""
 
     def __init__(self, console: Console | None) -> None:
         self._console = console or Console(highlight=False)
@@ -73,15 +73,15 @@ class _Display(ABC):
 
     @abstractmethod
     def line(self) -> str:
-        """The state in one line."""
+        """Return the state in one line."""
 
     @abstractmethod
     def _picture(self) -> Group:
-        """The state on a terminal."""
+        """Return the state for a terminal."""
 
     @contextmanager
     def showing(self) -> Iterator[None]:
-        """Keep the live display on the terminal during the block."""
+        """Show the live display on the terminal during the block."""
         if not self._console.is_terminal:
             yield
             return
@@ -90,7 +90,7 @@ class _Display(ABC):
         self._live = None
 
     def _refresh(self, *, at_once: bool = False) -> None:
-        """Show the state: on a terminal always, else if a line is due or wanted ``at_once``."""
+        """Show the state: always on a terminal, elsewhere if a line is due or ``at_once`` is set."""
         if self._live:
             self._live.update(self._picture())
         elif not self._console.is_terminal and (at_once or time.monotonic() - self._last_line >= PLAIN_LINE_SECONDS):
@@ -99,7 +99,7 @@ class _Display(ABC):
 
 
 class TrainingDisplay(_Display):
-    """Shows the replicas of a run; call :meth:`update` as often as there is news."""
+    """Display of the replicas of a run; call :meth:`update` whenever there is news."""
 
     def __init__(self, replicas: int, epochs: int, console: Console | None = None) -> None:
         super().__init__(console)
@@ -108,7 +108,7 @@ class TrainingDisplay(_Display):
         self._printed_alarms: set[tuple[int, str]] = set()
 
     def update(self, posted: dict[int, ReplicaStatus], phases: dict[int, str]) -> None:
-        """Take in what workers posted, and what the scheduler knows better: who waits, is done or has failed."""
+        """Show the posted statuses; the scheduler's ``phases`` override those that workers posted."""
         for replica, status in self._statuses.items():
             news = posted.get(replica, status)
             phase = phases.get(replica, news.phase)
@@ -121,18 +121,18 @@ class TrainingDisplay(_Display):
         self._refresh()
 
     def _print_new_alarms(self, replica: int, alarms: Mapping[str, str]) -> None:
-        """Print one message for each dead head, although its text changes with every period."""
+        """Print one message per dead head, although its text changes with every period."""
         for head, alarm in alarms.items():
             if (replica, head) not in self._printed_alarms:
                 self._printed_alarms.add((replica, head))
                 self.message(f"warning: replica {replica}: {alarm}")
 
     def message(self, text: str) -> None:
-        """Print a line that stays."""
+        """Print a permanent line."""
         self._console.print(text, soft_wrap=True, markup=False)
 
     def line(self) -> str:
-        """The state in one line."""
+        """Return the state in one line."""
         statuses = self._statuses.values()
         done = sum(status.phase == "done" for status in statuses)
         running = [
@@ -161,7 +161,7 @@ class TrainingDisplay(_Display):
 
 
 class EvaluationDisplay(_Display):
-    """Progress of the evaluation in images."""
+    """Display of the progress of the evaluation, in images."""
 
     def __init__(self, total: int, done: int, console: Console | None = None) -> None:
         super().__init__(console)
@@ -169,12 +169,12 @@ class EvaluationDisplay(_Display):
         self._started = time.monotonic()
 
     def advance(self, images: int) -> None:
-        """So many more images are done."""
+        """Add ``images`` to the images done."""
         self._done += images
         self._refresh(at_once=self._done == self._total)
 
     def line(self) -> str:
-        """The state in one line."""
+        """Return the state in one line."""
         rate = (self._done - self._first) / max(time.monotonic() - self._started, 1e-9)
         left = duration((self._total - self._done) / rate) if rate else "?"
         return f"evaluation: {self._done}/{self._total} images, {rate:.1f} images/s, {left} left"
@@ -185,7 +185,7 @@ class EvaluationDisplay(_Display):
 
 
 class _Clock:
-    """Time left, from the share of the work done since the first news of it; unknown until a hundredth is done."""
+    """Time left, estimated from the share of the work done since the first update; unknown until 1 % is done."""
 
     def __init__(self) -> None:
         self._first: tuple[float, float] | None = None
@@ -217,12 +217,12 @@ def _number(value: float | None, form: str, unit: str = "") -> str:
 
 
 def post(board: Any, replica: int, status: ReplicaStatus) -> None:
-    """Post without waiting; a board that is gone does not matter to the work."""
+    """Post without waiting; the work continues if the board is gone."""
     if board is not None:
         board.post.remote(replica, status)
 
 
 def warn(board: Any, replica: int, text: str) -> None:
-    """Warn of something in the training of ``replica``."""
+    """Post a warning about the training of ``replica``."""
     if board is not None:
         board.warn.remote(f"warning: replica {replica}: {text}")

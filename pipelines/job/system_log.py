@@ -1,6 +1,6 @@
-"""What a node is doing while it works: load of CPUs, memory, disk, network and GPUs, sampled into the run directory.
+"""Load of a node while it works: CPUs, memory, disk, network and GPUs, sampled into the run directory.
 
-The names are those under which MLflow shows the state of a system, with the node's host name in them.
+The names are those of MLflow's system metrics, with the node's host name added.
 """
 
 import shutil
@@ -19,7 +19,7 @@ from pipelines.run.directory import RUN
 from pipelines.run.storage import Storage
 
 SAMPLE_SECONDS = 10.0
-# A file is rewritten whole, so that it is never torn; after an hour comes the next.
+# A file is rewritten completely, so that it is never torn; after an hour a new one is started.
 SAMPLES_PER_WRITE = 6
 SAMPLES_PER_FILE = 360
 MIB = 1 << 20
@@ -28,7 +28,7 @@ FAILURES = (OSError, ValueError, RuntimeError, pa.ArrowException)
 
 @contextmanager
 def system_log(run: Storage, folder: str) -> Iterator[None]:
-    """Sample this node during the block, into files of ``folder``."""
+    """Sample this node during the block, into files in ``folder``."""
     ended = threading.Event()
     thread = threading.Thread(target=_follow, args=(run.impatient(), folder, ended), name="system_log", daemon=True)
     thread.start()
@@ -42,11 +42,11 @@ def system_log(run: Storage, folder: str) -> Iterator[None]:
 def _follow(run: Storage, folder: str, ended: threading.Event) -> None:
     host = socket.gethostname()
     received = psutil.net_io_counters()
-    psutil.cpu_percent()  # the first answer is about nothing
+    psutil.cpu_percent()  # the first value is meaningless
     lines: list[dict[str, Any]] = []
     name = ""
     while not ended.wait(SAMPLE_SECONDS):
-        with suppress(*FAILURES):  # of all that fails with the store or a GPU, this is what matters least
+        with suppress(*FAILURES):  # a failure of the store or a GPU only loses a sample
             lines.append(_sample(run, host, received))
         if not lines:
             continue
@@ -62,7 +62,7 @@ def _follow(run: Storage, folder: str, ended: threading.Event) -> None:
 def _write(run: Storage, name: str, lines: list[dict[str, Any]]) -> None:
     with suppress(*FAILURES):
         if not run.exists(RUN):
-            return  # who has taken the run directory away shall not find a new one in its place
+            return  # do not recreate a run directory that was removed
         run.write_json_lines(name, lines)
 
 
@@ -82,7 +82,7 @@ def _sample(run: Storage, host: str, since: Any) -> dict[str, Any]:
 
 
 def _gpus() -> dict[str, float]:
-    """Memory of each GPU that this process uses; others would be opened by asking, which takes memory of theirs."""
+    """Return the memory of each GPU if this process uses GPUs; querying unused ones would take memory on them."""
     import torch
 
     if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]

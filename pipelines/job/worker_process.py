@@ -1,12 +1,11 @@
-"""The C allocator's settings for processes that run networks."""
+"""Allocator settings and thread counts of processes that run networks."""
 
 import os
 
-# glibc gives large blocks back to the system at once, and the system hands them out again page by page: at 224 px that
+# glibc returns large blocks to the system at once, and the system hands them out again page by page: at 224 px this
 # took more than half of the time of a forward pass in batches of 144 (benchmarks/allocator.py). These settings keep
-# freed memory for the next activations. They have to be in the environment when a process starts, since Ray runs its
-# work in threads, and only an allocator with a single arena serves those like the main thread. Others than glibc
-# ignore them.
+# freed memory for the next activations. They must be in the environment when a process starts: Ray runs its work in
+# threads, and only an allocator with a single arena treats those like the main thread. Other allocators ignore them.
 KEEP_FREED_MEMORY = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_MAX_": "0",
@@ -15,7 +14,7 @@ KEEP_FREED_MEMORY = {
 
 
 def use_own_cpus() -> None:
-    """As many threads as CPUs were reserved for this Ray worker, so that replicas on one node do not fight."""
+    """Use as many threads as CPUs are reserved for this Ray worker, so that replicas on one node do not compete."""
     import cv2
     import torch
 

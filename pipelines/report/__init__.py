@@ -6,7 +6,8 @@ Reads: predictions/*.parquet, dataset/, replicas/<k>/metrics.jsonl. Writes: repo
 In reading order:
 
 - ``write``: predictions to report.json, index.html, report.md and pictures
-- ``contents``: what report.json holds
+- ``contents``: content of report.json
+- ``schema``: the fields of report.json
 - ``tally``: sums over all images in bounded memory
 - ``text``: the table for the terminal, and report.md
 - ``page``: index.html, from page.html.jinja

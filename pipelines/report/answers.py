@@ -1,4 +1,4 @@
-"""What an ensemble says of images without labels: the first five classes of each image, as Parquet and CSV."""
+"""Answers for images without labels: the five likeliest classes of each image, as Parquet and CSV."""
 
 import csv
 import io
@@ -18,12 +18,12 @@ ROWS_SHOWN = 10
 
 
 def write_answers(run: Storage, ensemble: EvaluatedEnsemble) -> str:
-    """Write the answers of all replicas with the most crops, image by image in bounded memory; the first as text.
+    """Write the answers of all replicas with the most crops, in bounded memory; return the first ones as text.
 
-    The column ``agreement`` is the share of the replicas whose own first answer is the ensemble's.
+    The column ``agreement`` is the share of replicas whose own top-1 answer is the ensemble's.
 
     Raises:
-        UserError: predictions are missing, doubled, or of another ensemble.
+        UserError: predictions are missing, duplicated, or of another ensemble.
     """
     seen: Counter[str] = Counter()
     shown: list[dict[str, Any]] = []

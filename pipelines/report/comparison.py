@@ -1,4 +1,4 @@
-"""Two runs side by side: what differed between them, and what became of it, image by image."""
+"""Comparison of two finished runs: their settings, and their errors paired by image."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,68 +9,65 @@ from googlenet.evaluation.metrics import bootstrap_interval
 from pipelines.errors import UserError
 from pipelines.job.log import read_jobs
 from pipelines.report.outcomes import read_outcomes
+from pipelines.report.schema import Report
 from pipelines.run.directory import OUTCOMES, REPORT_JSON, differences
 from pipelines.run.storage import Storage
 
+CHANGE = "{name}: first {old!r}, second {new!r}"
 COLUMNS = ("models x crops", "error", "first %", "second %", "difference", "95 % interval")
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished run, from its run directory or from what MLflow keeps of it.
+    """A finished run, from its run directory or from its files in MLflow.
 
     Attributes:
-        name: for people.
-        report: what report.json holds.
+        name: as shown in the comparison.
+        report: content of report.json.
         outcomes: see :func:`pipelines.report.outcomes.read_outcomes`.
-        circumstances: of its newest start; empty where they are not known.
+        circumstances: provenance of its newest job; empty if unknown.
     """
 
     name: str
-    report: dict[str, Any]
+    report: Report
     outcomes: dict[str, Any]
     circumstances: dict[str, Any]
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The recipe, or the settings of an evaluation; and the digest of the images."""
+        """The recipe, or the settings of an evaluation, and the digest of the images."""
         kept = self.report.get("run", {})
         settings: dict[str, Any] = kept.get("recipe") or kept.get("evaluation") or {}
         return {**settings, "dataset_digest": self.report["ensemble"]["dataset_digest"]}
 
 
 def read_finished(run: Storage, name: str) -> Finished:
-    """The run whose files lie in ``run``.
+    """Read the report, the outcomes and the newest job of ``run``.
 
     Raises:
         UserError: it has no report.
     """
     if not (run.exists(REPORT_JSON) and run.exists(OUTCOMES)):
-        raise UserError(f"{name} has no report to compare; finish it with the command that began it")
+        raise UserError(f"{name} has no report to compare; finish it with the command that started it")
     jobs = read_jobs(run)
     return Finished(name, run.read_json(REPORT_JSON), read_outcomes(run), jobs[-1] if jobs else {})
 
 
 def comparison(first: Finished, second: Finished) -> str:
-    """What differed, and the paired difference of every cell, as text.
+    """Return what differs, and the paired difference of every cell, as text.
 
     Raises:
-        UserError: they have no image in common.
+        UserError: the runs have no image or no cell of the table in common.
     """
     lines = [f"first:  {first.name}", f"second: {second.name}", "", "what differs:"]
-    changed = _changed(first.settings, second.settings) + _changed(
-        _what_ran(first.circumstances), _what_ran(second.circumstances)
-    )
+    changed = differences(first.settings, second.settings, CHANGE)
+    changed += differences(_what_ran(first.circumstances), _what_ran(second.circumstances), CHANGE)
     lines += [f"  {line}" for line in changed] or ["  nothing"]
     return "\n".join([*lines, "", *_cells(first, second)])
 
 
-def _changed(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
-    return [line.replace(" there, ", ", then ").removesuffix(" now") for line in differences(first, second)]
-
-
 def _what_ran(circumstances: dict[str, Any]) -> dict[str, Any]:
-    """Code and versions; where and when is no difference between results."""
+    """Return the code and the versions; place and time of a job do not affect its results."""
     named = {name: circumstances.get(name, "") for name in ("commit", "code_digest")}
     return {**named, **circumstances.get("versions", {})}
 
@@ -99,19 +96,19 @@ def _common_images(first: Finished, second: Finished) -> tuple[list[str], list[i
     rows = [row for row, image_id in enumerate(first.outcomes["image_id"]) if image_id in where]
     common = [first.outcomes["image_id"][row] for row in rows]
     if not common:
-        raise UserError("the two runs were evaluated on different images: there are no pairs to compare")
+        raise UserError("the two runs were evaluated on different images: there is nothing to compare")
     return common, rows, [where[image_id] for image_id in common]
 
 
 def _about_images(first: Finished, second: Finished, common: int) -> list[str]:
-    lines = [f"errors on {common} images that both were evaluated on; differences are second minus first, paired:"]
+    lines = [f"errors on {common} images evaluated by both runs; differences are second minus first, paired:"]
     left_out = [
         f"{len(run.outcomes['image_id']) - common} of {run.name}"
         for run in (first, second)
         if len(run.outcomes["image_id"]) > common
     ]
     if left_out:
-        lines.append(f"warning: left out, since the other has no such image: {', '.join(left_out)}")
+        lines.append(f"warning: left out, missing from the other run: {', '.join(left_out)}")
     if first.settings["dataset_digest"] != second.settings["dataset_digest"]:
-        lines.append("warning: the data sets differ; images are paired by their names")
+        lines.append("warning: the data sets differ; images are paired by name")
     return lines

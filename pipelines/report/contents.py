@@ -1,6 +1,6 @@
-"""What report.json holds: the paper's table, and what else the predictions tell. Errors in percent."""
+"""Content of report.json: the paper's table, and an analysis of the predictions. Errors are in percent."""
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -8,6 +8,22 @@ from googlenet.evaluation.crops import Policy, num_views
 from googlenet.evaluation.diversity import gains
 from googlenet.evaluation.metrics import bootstrap_interval
 from pipelines.report.outcomes import TOP
+from pipelines.report.schema import (
+    CalibrationRow,
+    ClassErrors,
+    CropPolicy,
+    Ensemble,
+    Mistake,
+    PoolingRow,
+    ReliabilityBin,
+    ReplicaErrors,
+    ReplicaPair,
+    ReplicaRow,
+    Report,
+    TableRow,
+    ViewErrors,
+    ViewGroupErrors,
+)
 from pipelines.report.tally import Tally
 from pipelines.run.predictions import EvaluatedEnsemble
 
@@ -22,8 +38,8 @@ PAPER_TOP5_ERROR: dict[tuple[int, Policy], float] = {
 }
 
 
-def contents(tally: Tally, ensemble: EvaluatedEnsemble) -> dict[str, Any]:
-    """The report, ready for JSON: the same to the last bit for the same predictions."""
+def contents(tally: Tally, ensemble: EvaluatedEnsemble) -> Report:
+    """Return the report, ready for JSON: the same predictions give the same bits."""
     disagreement = tally.disagreement.percent()
     last = len(ensemble.policies) - 1
     errors = {
@@ -41,30 +57,33 @@ def contents(tally: Tally, ensemble: EvaluatedEnsemble) -> dict[str, Any]:
         "views": _views(tally, ensemble),
         "view_groups": _view_groups(tally, ensemble),
         "calibration": _calibration(tally, ensemble),
-        "reliability": tally.calibration[-1][-1].reliability(),
-        "diversity": {"disagreement": disagreement.tolist(), "pairs": gains(disagreement, errors)},
+        "reliability": cast("list[ReliabilityBin]", tally.calibration[-1][-1].reliability()),
+        "diversity": {
+            "disagreement": disagreement.tolist(),
+            "pairs": cast("list[ReplicaPair]", gains(disagreement, errors)),
+        },
         "class_errors": _class_errors(tally, ensemble),
         "mistakes": _mistakes(tally, ensemble),
         "paper_top5_error": [
-            {"models": models, "crops": crops, "top5_error": error}
+            {"models": models, "crops": num_views(crops), "top5_error": error}
             for (models, crops), error in PAPER_TOP5_ERROR.items()
         ],
-        "ensemble": ensemble.to_dict(),
+        "ensemble": cast("Ensemble", ensemble.to_dict()),
     }
 
 
-def _cell(ensemble: EvaluatedEnsemble, policy: int) -> dict[str, Any]:
+def _crop_policy(ensemble: EvaluatedEnsemble, policy: int) -> CropPolicy:
     chosen = ensemble.policies[policy]
     return {"crops": num_views(chosen), "policy": str(chosen)}
 
 
-def _table(tally: Tally, ensemble: EvaluatedEnsemble) -> list[dict[str, Any]]:
-    """A row for every ensemble size and crop policy: the mean over all ensembles of that size, and their spread."""
+def _table(tally: Tally, ensemble: EvaluatedEnsemble) -> list[TableRow]:
+    """Return a row for every ensemble size and crop policy: mean and spread over all ensembles of that size."""
     shares = 100 * tally.averaged.by_image()
     _, sizes, policies, _ = shares.shape
-    # Each image's error is averaged over the ensembles of a size first: the interval is over images.
+    # Each image's error is first averaged over the ensembles of a size, so the interval is over images.
     flat = shares.reshape(len(shares), -1)
-    # The base is one model with the fewest crops; differences to it are resampled together with the cells.
+    # Differences to one model with the fewest crops are resampled together with the cells.
     differences = (shares - shares[:, :1, :1]).reshape(flat.shape)
     bounds = np.stack(bootstrap_interval(np.concatenate([flat, differences], axis=1)), axis=1)
     ci95, difference_ci95 = bounds.reshape(2, sizes, policies, len(TOP), 2)
@@ -73,7 +92,7 @@ def _table(tally: Tally, ensemble: EvaluatedEnsemble) -> list[dict[str, Any]]:
     for size, policy in np.ndindex(sizes, policies):
         members = [n for n, chosen in enumerate(tally.averaged.ensembles) if len(chosen) == size + 1]
         by_ensemble = 100 * tally.averaged.wrong[members, policy] / len(shares)
-        row: dict[str, Any] = {"models": size + 1, **_cell(ensemble, policy)}
+        row: dict[str, Any] = {"models": size + 1, **_crop_policy(ensemble, policy)}
         for column, top in enumerate(TOP):
             at = size, policy, column
             row[f"{top}_error"] = float(means[at])
@@ -85,53 +104,60 @@ def _table(tally: Tally, ensemble: EvaluatedEnsemble) -> list[dict[str, Any]]:
         row["ensembles"] = len(members)
         row["forward_passes"] = row["models"] * row["crops"]
         row["paper_top5_error"] = PAPER_TOP5_ERROR.get((row["models"], ensemble.policies[policy]))
-        rows.append(row)
+        rows.append(cast("TableRow", row))
     return rows
 
 
-def _single_model(tally: Tally, ensemble: EvaluatedEnsemble) -> dict[str, Any]:
-    """The paper's choice for its rows of one model: the replica of lowest validation error with the fewest crops."""
+def _single_model(tally: Tally, ensemble: EvaluatedEnsemble) -> ReplicaErrors:
+    """Return the replica with the lowest validation error with the fewest crops, the paper's choice of one model."""
     best = min(range(len(ensemble.replicas)), key=lambda k: int(tally.averaged.wrong[k, 0, 0]))
     return _of_replica(tally, ensemble, best)
 
 
-def _of_replica(tally: Tally, ensemble: EvaluatedEnsemble, replica: int) -> dict[str, Any]:
+def _of_replica(tally: Tally, ensemble: EvaluatedEnsemble, replica: int) -> ReplicaErrors:
     percent = 100 * tally.averaged.wrong[tally.averaged.number_of(replica)] / tally.seen.total()
-    rows = [
-        {**_cell(ensemble, policy), "top1_error": float(top1), "top5_error": float(top5)}
+    rows: list[ReplicaRow] = [
+        {**_crop_policy(ensemble, policy), "top1_error": float(top1), "top5_error": float(top5)}
         for policy, (top1, top5) in enumerate(percent)
     ]
     return {"replica": ensemble.replicas[replica], "rows": rows}
 
 
-def _pooling(tally: Tally, ensemble: EvaluatedEnsemble) -> list[dict[str, Any]]:
-    """Maximum over views, then mean over models, against the mean over both (section 7), with the most views."""
+def _pooling(tally: Tally, ensemble: EvaluatedEnsemble) -> list[PoolingRow]:
+    """Compare the maximum over views, then mean over models, with the mean over both (section 7), with most views."""
     averaged, pooled = 100 * tally.averaged.by_image()[:, :, -1], 100 * tally.max_pooled.by_image()[:, :, 0]
     flat = (pooled - averaged).reshape(len(pooled), -1)
     bounds = np.stack(bootstrap_interval(flat), axis=1).reshape(*pooled.shape[1:], 2)
     rows = []
     for size in range(pooled.shape[1]):
-        row: dict[str, Any] = {"models": size + 1, **_cell(ensemble, len(ensemble.policies) - 1)}
+        row: dict[str, Any] = {"models": size + 1, **_crop_policy(ensemble, len(ensemble.policies) - 1)}
         for column, top in enumerate(TOP):
             row[f"{top}_error_average"] = float(averaged[:, size, column].mean())
             row[f"{top}_error_max"] = float(pooled[:, size, column].mean())
             row[f"{top}_difference"] = float(flat.reshape(pooled.shape)[:, size, column].mean())
             row[f"{top}_difference_ci95"] = bounds[size, column].tolist()
-        rows.append(row)
+        rows.append(cast("PoolingRow", row))
     return rows
 
 
-def _views(tally: Tally, ensemble: EvaluatedEnsemble) -> list[dict[str, Any]]:
-    """Top-1 error of each view alone: mean of the single models, and of all models together."""
+def _views(tally: Tally, ensemble: EvaluatedEnsemble) -> list[ViewErrors]:
+    """Return the top-1 error of each view alone: mean of the single models, and all models together."""
     percent = 100 * tally.wrong_by_view / tally.seen.total()
     return [
-        {**vars(view), "top1_error": float(percent[:-1, v].mean()), "top1_error_all_models": float(percent[-1, v])}
+        {
+            "scale_px": view.scale_px,
+            "square": view.square,
+            "kind": view.kind,
+            "mirrored": view.mirrored,
+            "top1_error": float(percent[:-1, v].mean()),
+            "top1_error_all_models": float(percent[-1, v]),
+        }
         for v, view in enumerate(ensemble.views)
     ]
 
 
-def _view_groups(tally: Tally, ensemble: EvaluatedEnsemble) -> list[dict[str, Any]]:
-    """Top-1 error of the average over all views of one scale, square or kind."""
+def _view_groups(tally: Tally, ensemble: EvaluatedEnsemble) -> list[ViewGroupErrors]:
+    """Return the top-1 error of the average over all views that share a scale, square, kind or orientation."""
     if not ensemble.groups:
         return []
     wrong = 100 * tally.wrong_by_group()
@@ -149,20 +175,31 @@ def _view_groups(tally: Tally, ensemble: EvaluatedEnsemble) -> list[dict[str, An
     ]
 
 
-def _calibration(tally: Tally, ensemble: EvaluatedEnsemble) -> list[dict[str, Any]]:
-    """Of one model (the mean of the single ones) and of all, by policy."""
-    rows = []
+def _calibration(tally: Tally, ensemble: EvaluatedEnsemble) -> list[CalibrationRow]:
+    """Return the scores of one model (mean of the single models), then of all models, by policy."""
+    rows: list[CalibrationRow] = []
     for models, tallies in ((1, tally.calibration[:-1]), (len(ensemble.replicas), tally.calibration[-1:])):
         for policy in range(len(ensemble.policies)):
             scores = [by_policy[policy].scores() for by_policy in tallies]
-            means = {name: float(np.mean([score[name] for score in scores])) for name in scores[0]}
-            rows.append({"models": models, **_cell(ensemble, policy), **means})
+            rows.append(
+                {
+                    "models": models,
+                    **_crop_policy(ensemble, policy),
+                    "negative_log_likelihood": _mean(scores, "negative_log_likelihood"),
+                    "brier_score": _mean(scores, "brier_score"),
+                    "expected_calibration_error": _mean(scores, "expected_calibration_error"),
+                }
+            )
     return rows if len(ensemble.replicas) > 1 else rows[: len(ensemble.policies)]
 
 
-def _class_errors(tally: Tally, ensemble: EvaluatedEnsemble) -> list[dict[str, Any]]:
-    """Top-1 error of all models with the most crops by class, and what the class is most often taken for."""
-    rows = []
+def _mean(scores: list[dict[str, float]], name: str) -> float:
+    return float(np.mean([score[name] for score in scores]))
+
+
+def _class_errors(tally: Tally, ensemble: EvaluatedEnsemble) -> list[ClassErrors]:
+    """Return the top-1 error of all models with the most crops by class, and its most frequent wrong answer."""
+    rows: list[ClassErrors] = []
     for label, row in enumerate(tally.confusion()):
         images, right = int(row.sum()), int(row[label])
         others = np.where(np.arange(len(row)) == label, 0, row)
@@ -174,8 +211,8 @@ def _class_errors(tally: Tally, ensemble: EvaluatedEnsemble) -> list[dict[str, A
     return rows
 
 
-def _mistakes(tally: Tally, ensemble: EvaluatedEnsemble) -> list[dict[str, Any]]:
-    """The images that all models with the most crops get most confidently wrong."""
+def _mistakes(tally: Tally, ensemble: EvaluatedEnsemble) -> list[Mistake]:
+    """Return the most confident mistakes of all models with the most crops."""
     return [
         {
             "image_id": image_id,

@@ -1,4 +1,4 @@
-"""How pictures are drawn: colours for colour-blind eyes, PNG files, and SVG that follows a page's colours."""
+"""Drawing of pictures: colours for colour-blind readers, PNG files, and SVG in the colours of the page."""
 
 import io
 import re
@@ -12,18 +12,18 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-# Okabe and Ito's, which stand out from white and from black.
+# Okabe and Ito's palette, which stands out from white and from black.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 MARKERS = ("o", "s", "^", "D", "v", "P")
-# From dark blue to yellow, rising in lightness, made for colour-blind eyes.
+# From dark blue to yellow with rising lightness, made for colour-blind readers.
 COLOUR_MAP = "cividis"
 DOTS_PER_INCH = 120
-# Numbers in more cells than this cannot be read.
+# The numbers in more cells than this would be unreadable.
 MOST_CELLS = 400
 
 
 def new_axes(width: float, height: float) -> tuple[Figure, Axes]:
-    """An empty picture of so many inches."""
+    """Return an empty picture of ``width`` x ``height`` inches, and its axes."""
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
@@ -31,9 +31,9 @@ def new_axes(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def matrix(axes: Axes, values: npt.NDArray[Any], rows: Sequence[str], columns: Sequence[str], number: str) -> None:
-    """Draw ``values`` as coloured cells with their numbers, where these can be read."""
+    """Draw ``values`` as coloured cells, with their numbers if these are readable."""
     axes.imshow(values, cmap=COLOUR_MAP)
-    # Names are text: dollar signs in them begin no formula.
+    # Names are plain text: a dollar sign does not start a formula.
     axes.set_xticks(range(len(columns)), columns, rotation=90 if max(map(len, columns)) > 2 else 0, parse_math=False)
     axes.set_yticks(range(len(rows)), rows, parse_math=False)
     axes.spines[:].set_visible(False)
@@ -43,29 +43,29 @@ def matrix(axes: Axes, values: npt.NDArray[Any], rows: Sequence[str], columns: S
     for row, column in np.ndindex(values.shape):
         value = values[row, column]
         if value:
-            # Named greys, so that a page in other colours leaves the numbers in the cells as they are.
+            # Near-black and near-white: svg() does not replace these by the page's colours.
             ink = "#010101" if value > middle else "#fefefe"
             axes.text(column, row, number.format(value), ha="center", va="center", fontsize=7, color=ink)
 
 
 def png(figure: Figure) -> bytes:
-    """The picture as a PNG file, on white."""
+    """Return the picture as a PNG file, on white."""
     buffer = io.BytesIO()
     FigureCanvasAgg(figure)
-    # Without the metadata that matplotlib adds, equal reports have equal pictures.
+    # Without matplotlib's metadata, equal reports have equal pictures.
     figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
     return buffer.getvalue()
 
 
 def svg(figure: Figure, title: str) -> str:
-    """The picture as an element of an HTML page: black is the page's text colour, white its background."""
+    """Return the picture as an HTML element: black becomes the page's text colour, white its background."""
     buffer = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     element = buffer.getvalue()
     element = element[element.index("<svg") :]
     element = re.sub(r'style="[^"]*"', _in_the_pages_colours, element)
-    # Names of its parts are unique within a picture only; a page holds several.
+    # Ids are unique within one picture only; a page holds several.
     prefix = re.sub(r"\W+", "-", title)
     element = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{prefix}-", element)
     return element.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)

@@ -1,4 +1,4 @@
-"""Images of the data set for the report's page: one as its views, and those that were most confidently wrong."""
+"""Example images for the report's page: the views of one image, and the most confident mistakes."""
 
 import base64
 import io
@@ -12,6 +12,7 @@ from googlenet.evaluation.crops import KINDS, View, box_of
 from googlenet.evaluation.views import cut_views
 from googlenet.images.decoding import Pixels, decode_rgb
 from googlenet.images.scaled_image import scale_image
+from pipelines.report.schema import Mistake
 from pipelines.run.dataset import image_ids, open_records, read_manifest
 from pipelines.run.predictions import EvaluatedEnsemble
 from pipelines.run.storage import Storage
@@ -32,7 +33,7 @@ class ViewStrip:
 
 
 def view_strips(run: Storage, ensemble: EvaluatedEnsemble) -> tuple[str, list[ViewStrip]]:
-    """The id of the first validation image, and its views, a strip for each scale and square."""
+    """Return the id of the first validation image, and its views as a strip for each scale and square."""
     record = open_records(run, read_manifest(run).splits["val"])[0]
     pixels = decode_rgb(record.image)
     strips: dict[str, list[View]] = {}
@@ -52,8 +53,8 @@ def _strip(pixels: Pixels, views: list[View], crop_px: int) -> str:
     return _source(np.concatenate([np.asarray(view) for view in small], axis=1))
 
 
-def mistakes_with_pictures(run: Storage, mistakes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The first of the report's mistakes, each with its image as ``source``."""
+def mistakes_with_pictures(run: Storage, mistakes: list[Mistake]) -> list[dict[str, Any]]:
+    """Return the first of the report's mistakes, each with its image as ``source``."""
     split = read_manifest(run).splits["val"]
     index = {image_id: number for number, image_id in enumerate(image_ids(run, split))}
     records = open_records(run, split)
@@ -66,7 +67,7 @@ def mistakes_with_pictures(run: Storage, mistakes: list[dict[str, Any]]) -> list
 
 
 def _source(pixels: Pixels) -> str:
-    """An image as part of a page."""
+    """Return an image as a data URL."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=JPEG_QUALITY)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

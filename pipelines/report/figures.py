@@ -1,7 +1,11 @@
-"""Pictures of the ensemble as a whole, each drawn from report.json alone."""
+"""Pictures of the ensemble, of its classes and of its training.
+
+The ensemble is drawn from report.json alone, the classes also from the confusion matrix, the training from the
+replicas' metrics.
+"""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -9,18 +13,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipelines.report.drawing import COLOURS, MARKERS, matrix, new_axes
+from pipelines.report.schema import Report
 from pipelines.run.directory import read_metrics, replica_number
 from pipelines.run.storage import Storage
 
-# Seven replicas and six colours: the lines differ as well.
-LINES = ("-", "--", ":")
-
 CLASSES_SHOWN = 30
 LONGEST_NAME = 24
+# There are more replicas than colours, so the lines differ as well.
+LINES = ("-", "--", ":")
+
+ErrorKey = Literal["top1_error", "top1_error_all_models"]
+IntervalKey = Literal["top1_ci95", "top1_ci95_all_models"]
 
 
-def figures(report: dict[str, Any]) -> dict[str, Figure]:
-    """Pictures by name; those for which there is something to show."""
+def figures(report: Report) -> dict[str, Figure]:
+    """Return the pictures of the ensemble by name; those without data are left out."""
     pictures = {"error_by_models": _error_by_models(report), "reliability": _reliability(report)}
     if report["view_groups"]:
         pictures["views"] = _views(report)
@@ -29,7 +36,7 @@ def figures(report: dict[str, Any]) -> dict[str, Figure]:
     return pictures
 
 
-def _error_by_models(report: dict[str, Any]) -> Figure:
+def _error_by_models(report: Report) -> Figure:
     figure, axes = new_axes(6, 4)
     policies = dict.fromkeys((row["policy"], row["crops"]) for row in report["table"])
     for number, (policy, crops) in enumerate(policies):
@@ -48,7 +55,7 @@ def _error_by_models(report: dict[str, Any]) -> Figure:
     return figure
 
 
-def _reliability(report: dict[str, Any]) -> Figure:
+def _reliability(report: Report) -> Figure:
     figure, axes = new_axes(4.5, 4.5)
     bins = report["reliability"]
     lefts = [b["confidence_from"] for b in bins]
@@ -70,18 +77,19 @@ def _reliability(report: dict[str, Any]) -> Figure:
     return figure
 
 
-def _views(report: dict[str, Any]) -> Figure:
+def _views(report: Report) -> Figure:
     groups = report["view_groups"]
     figure, axes = new_axes(6.5, 0.32 * len(groups) + 1.2)
     positions = range(len(groups))
-    for shift, key, colour, marker, label in (
-        (-0.12, "", COLOURS[1], "s", "one model"),
-        (0.12, "_all_models", COLOURS[0], "o", "all models"),
-    ):
-        errors = [group[f"top1_error{key}"] for group in groups]
+    series: tuple[tuple[float, ErrorKey, IntervalKey, str, str, str], ...] = (
+        (-0.12, "top1_error", "top1_ci95", COLOURS[1], "s", "one model"),
+        (0.12, "top1_error_all_models", "top1_ci95_all_models", COLOURS[0], "o", "all models"),
+    )
+    for shift, error_key, interval_key, colour, marker, label in series:
+        errors = [group[error_key] for group in groups]
         spread = [
-            [error - group[f"top1_ci95{key}"][0] for error, group in zip(errors, groups, strict=True)],
-            [group[f"top1_ci95{key}"][1] - error for error, group in zip(errors, groups, strict=True)],
+            [error - group[interval_key][0] for error, group in zip(errors, groups, strict=True)],
+            [group[interval_key][1] - error for error, group in zip(errors, groups, strict=True)],
         ]
         axes.errorbar(
             errors,
@@ -94,51 +102,51 @@ def _views(report: dict[str, Any]) -> Figure:
         )
     axes.set_yticks(list(positions), [group["group"] for group in groups])
     axes.invert_yaxis()
-    axes.set_xlabel("top-1 error, %, averaged over these views alone")
+    axes.set_xlabel("top-1 error, %, averaged over these views only")
     axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, 1.1), ncols=2)
     return figure
 
 
-def _diversity(report: dict[str, Any]) -> Figure:
+def _diversity(report: Report) -> Figure:
     figure, axes = new_axes(5, 4)
     pairs = report["diversity"]["pairs"]
     axes.scatter([pair["disagreement"] for pair in pairs], [pair["gain"] for pair in pairs], color=COLOURS[0])
     axes.axhline(0, color="black", linewidth=0.8, linestyle="--")
     axes.set_xlabel("disagreement of two replicas, % of images")
-    axes.set_ylabel("gain of averaging the two, points of top-1 error")
+    axes.set_ylabel("gain from averaging the two, points of top-1 error")
     return figure
 
 
-def _disagreement(report: dict[str, Any]) -> Figure:
+def _disagreement(report: Report) -> Figure:
     names = [name.rpartition("_")[2] for name in report["ensemble"]["replicas"]]
     shares = np.array(report["diversity"]["disagreement"])
     figure, axes = new_axes(4.5, 4)
     matrix(axes, shares, names, names, "{:.1f}")
-    axes.set(xlabel="replica", ylabel="replica", title="images about which two replicas differ, %")
+    axes.set(xlabel="replica", ylabel="replica", title="images that two replicas answer differently, %")
     return figure
 
 
-def class_figures(report: dict[str, Any], confusion: npt.NDArray[np.int64]) -> dict[str, Figure]:
-    """Pictures by name. Of many classes those with most errors are shown."""
+def class_figures(report: Report, confusion: npt.NDArray[np.int64]) -> dict[str, Figure]:
+    """Return the pictures of the classes by name. Of many classes, those with the highest errors are shown."""
     seen = [number for number, row in enumerate(report["class_errors"]) if row["images"]]
-    hardest = sorted(seen, key=lambda number: -report["class_errors"][number]["top1_error"])[:CLASSES_SHOWN]
+    hardest = sorted(seen, key=lambda number: -(report["class_errors"][number]["top1_error"] or 0.0))[:CLASSES_SHOWN]
     return {
         "class_errors": _class_errors(report, hardest, len(seen)),
         "confusion": _confusion(report, confusion, sorted(hardest), len(seen)),
     }
 
 
-def _class_errors(report: dict[str, Any], hardest: list[int], classes: int) -> Figure:
+def _class_errors(report: Report, hardest: list[int], classes: int) -> Figure:
     rows = [report["class_errors"][number] for number in hardest]
     figure, axes = new_axes(6.5, 0.24 * len(rows) + 1.2)
-    axes.barh(range(len(rows)), [row["top1_error"] for row in rows], color=COLOURS[0])
+    axes.barh(range(len(rows)), [row["top1_error"] or 0.0 for row in rows], color=COLOURS[0])
     axes.set_yticks(range(len(rows)), [_short(row["class"]) for row in rows], parse_math=False)
     axes.invert_yaxis()
     axes.set(xlabel="top-1 error of all models with the most crops, %", title=_title("errors", len(rows), classes))
     return figure
 
 
-def _confusion(report: dict[str, Any], confusion: npt.NDArray[np.int64], shown: list[int], classes: int) -> Figure:
+def _confusion(report: Report, confusion: npt.NDArray[np.int64], shown: list[int], classes: int) -> Figure:
     names = [_short(report["class_errors"][number]["class"]) for number in shown]
     counts = confusion[np.ix_(shown, shown)]
     side = 0.3 * len(shown) + 2
@@ -157,13 +165,13 @@ def _short(name: str) -> str:
 
 
 def read_curves(run: Storage, replicas: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
-    """The epochs of each of ``replicas`` that has any, by its name."""
+    """Return the metrics of each of ``replicas`` that has finished an epoch, by name: one entry per epoch."""
     curves = {name: read_metrics(run, replica_number(name)) for name in replicas}
     return {name: epochs for name, epochs in curves.items() if epochs}
 
 
 def learning_curves(curves: dict[str, list[dict[str, Any]]]) -> Figure:
-    """Loss on the training samples, and validation error of the averaged and the raw weights, by epoch."""
+    """Draw the loss on training samples, and the validation error of averaged and raw weights, by epoch."""
     figure = Figure(figsize=(6, 7.5), layout="constrained")
     loss, averaged, raw = figure.subplots(3, 1, sharex=True)
     averaged.sharey(raw)

@@ -1,4 +1,4 @@
-"""Which images a run got wrong, cell by cell of its table: what two runs need to be compared pair by pair."""
+"""Errors of a run by image and by cell of its table, kept to compare two runs image by image."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,21 +17,21 @@ Floats = npt.NDArray[np.float64]
 
 
 def cell_name(models: int, policy: Policy | str) -> str:
-    """A cell of the table: ``7x144``, or models x scales where the user chose those, ``7x256_320px``.
+    """Return the name of a cell: ``7x144``, or models x scales for scales chosen by the user, ``7x256_320px``.
 
-    MLflow allows no plus sign in the name of a metric.
+    MLflow does not allow a plus sign in the name of a metric.
     """
     known = {str(standard) for standard in CROP_POLICIES}
     return f"{models}x{policy}" if str(policy) in known else f"{models}x{str(policy).replace('+', '_')}px"
 
 
 def write_outcomes(run: Storage, image_ids: Sequence[str], shares: Floats, policies: Sequence[Policy]) -> None:
-    """Write the share of the ensembles of each size that is wrong about each image.
+    """Write the share of the ensembles of each size that answers each image wrongly.
 
     Args:
         run: the run directory.
         image_ids: N ids.
-        shares: (N, S, P, 2) of S ensemble sizes with P policies, top-1 and top-5.
+        shares: (N, S, P, 2) for S ensemble sizes, P policies, top-1 and top-5.
         policies: P crop policies.
     """
     columns: dict[str, Any] = {"image_id": pa.array(image_ids, pa.string())}
@@ -42,7 +42,7 @@ def write_outcomes(run: Storage, image_ids: Sequence[str], shares: Floats, polic
 
 
 def read_outcomes(run: Storage) -> dict[str, Any]:
-    """``image_id``, and (N,) for each cell and kind of error, by the names of :func:`write_outcomes`."""
+    """Return the columns of :func:`write_outcomes` by name: N ids, and (N,) for each cell and kind of error."""
     table = pq.read_table(run.path(OUTCOMES), filesystem=run.filesystem)
     ids = table.column("image_id").to_pylist()
     cells = {name: table.column(name).to_numpy() for name in table.column_names if name != "image_id"}

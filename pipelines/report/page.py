@@ -1,42 +1,43 @@
-"""The report as one HTML file that needs nothing else: no server, no network, no script."""
+"""The report as one self-contained HTML file: no server, no network, no script."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from pipelines.report.schema import Report
 from pipelines.run.storage import short_name
 
 TEMPLATE = "page.html.jinja"
-# Of the strongest cell: text has to stay readable on it, on light pages and on dark ones.
+# Colour of the highest error; text on it must be readable on light and on dark pages.
 STRONGEST_PERCENT = 55
 CAPTIONS = {
     "error_by_models": ("Error by the number of models", "Mean over all ensembles of a size."),
     "learning_curves": ("Learning curves", "One centre crop of each validation image, after each epoch."),
-    "views": ("Which views help", "Averaged over these views alone."),
-    "reliability": ("Reliability", "All models, most crops. On the dashed line, confidence is accuracy."),
+    "views": ("Which views help", "Averaged over these views only."),
+    "reliability": ("Reliability", "All models, most crops. On the dashed line, confidence equals accuracy."),
     "confusion": ("Confusion", "All models, most crops; confusion.csv has every count."),
     "class_errors": ("Errors by class", "All models, most crops."),
     "disagreement": ("Disagreement of the replicas", "Most crops."),
-    "diversity": ("What disagreement is worth", "Each dot is a pair of replicas."),
+    "diversity": ("Gain against disagreement", "Each dot is a pair of replicas."),
 }
 
 
 def report_page(
-    report: dict[str, Any],
+    report: Report,
     cost: dict[str, Any],
     pictures: dict[str, str],
     examples: dict[str, Any],
     notes: list[str],
 ) -> str:
-    """The page.
+    """Return the page.
 
     Args:
-        report: what report.json holds.
-        cost: what cost.json holds.
+        report: content of report.json.
+        cost: content of cost.json.
         pictures: SVG elements by name.
         examples: ``image_id``, ``strips`` and ``mistakes`` of :mod:`pipelines.report.example_images`.
-        notes: what has to be known to read the table.
+        notes: remarks on the table.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -60,7 +61,7 @@ def report_page(
     )
 
 
-def _title(report: dict[str, Any]) -> str:
+def _title(report: Report) -> str:
     recipe = report.get("run", {}).get("recipe", {})
     data = (recipe or report.get("run", {}).get("evaluation", {})).get("data", "")
     name = short_name(str(data))
@@ -68,19 +69,21 @@ def _title(report: dict[str, Any]) -> str:
     return f"{replicas} GoogLeNet{'s' if replicas > 1 else ''} on {name or 'images'}"
 
 
-def heat_map(report: dict[str, Any], top: str) -> dict[str, Any]:
-    """The table by number of models and crop policy; ``heat`` is how strong a cell's colour is, in percent."""
+def heat_map(report: Report, top: Literal["top1", "top5"]) -> dict[str, Any]:
+    """Return the table by number of models and crop policy; ``heat`` is the strength of a cell's colour in percent."""
     rows = report["table"]
-    errors = [row[f"{top}_error"] for row in rows]
+    error_key: Literal["top1_error", "top5_error"] = "top1_error" if top == "top1" else "top5_error"
+    interval_key: Literal["top1_ci95", "top5_ci95"] = "top1_ci95" if top == "top1" else "top5_ci95"
+    errors = [row[error_key] for row in rows]
     least, span = min(errors), max(errors) - min(errors)
     policies = list(dict.fromkeys((row["policy"], row["crops"]) for row in rows))
     cells = {
         (row["models"], row["policy"]): {
-            "error": row[f"{top}_error"],
-            "low": row[f"{top}_ci95"][0],
-            "high": row[f"{top}_ci95"][1],
+            "error": row[error_key],
+            "low": row[interval_key][0],
+            "high": row[interval_key][1],
             "paper": row["paper_top5_error"] if top == "top5" else None,
-            "heat": round(STRONGEST_PERCENT * (row[f"{top}_error"] - least) / span) if span else 0,
+            "heat": round(STRONGEST_PERCENT * (row[error_key] - least) / span) if span else 0,
         }
         for row in rows
     }

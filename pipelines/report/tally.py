@@ -1,6 +1,6 @@
-"""All sums over images that the report needs, from the prediction files, one file at a time.
+"""Sums over all images that the report needs, read from the prediction files one file at a time.
 
-Memory grows by some hundred bytes an image, whatever the number of classes.
+Memory grows by some hundred bytes per image, regardless of the number of classes.
 """
 
 import heapq
@@ -30,7 +30,7 @@ Floats = npt.NDArray[np.float64]
 
 
 class Tally:
-    """All sums over images that the report needs."""
+    """Sums over all images that the report needs."""
 
     def __init__(self, ensemble: EvaluatedEnsemble) -> None:
         replicas, policies = len(ensemble.replicas), len(ensemble.policies)
@@ -46,7 +46,7 @@ class Tally:
         self.mistakes: list[tuple[float, str, int, int, float]] = []
 
     def update(self, rows: Predicted) -> None:
-        """Take in the rows of a file."""
+        """Add the rows of a file."""
         labels, everyone = rows.labels, rows.probabilities.mean(axis=1, dtype=np.float64)
         self.averaged.update(rows.probabilities, labels)
         self.max_pooled.update(rows.max_pooled[:, :, None], labels)
@@ -59,7 +59,7 @@ class Tally:
         self.disagreement.update(rows.probabilities[:, :, -1])
         self.wrong_by_view += (rows.view_top1 != labels[:, None, None]).sum(axis=0)
         wrong = rows.group_top1 != labels[:, None, None]
-        # Of each group of views: the share of single replicas that err, and whether the whole ensemble does.
+        # For each group of views: the share of single replicas that are wrong, and whether the ensemble is.
         by_image = np.stack([wrong[:, :-1].mean(axis=1), wrong[:, -1]], axis=2)
         self._wrong_by_group.append(by_image.astype(np.float32))
         answers = everyone[:, -1].argmax(axis=1)
@@ -75,20 +75,20 @@ class Tally:
                 heapq.heappop(self.mistakes)
 
     def wrong_by_group(self) -> Floats:
-        """(N, G, 2)."""
+        """Return (N, G, 2): share of single replicas that are wrong, and whether the ensemble is, by group of views."""
         return np.concatenate(self._wrong_by_group).astype(np.float64)
 
     def confusion(self) -> npt.NDArray[np.int64]:
-        """(C, C) images by label and answer of the whole ensemble."""
+        """Return (C, C): images by label and by answer of the ensemble."""
         matrix: npt.NDArray[np.int64] = self._confusion.compute().numpy()
         return matrix
 
 
 def tally_predictions(run: Storage, ensemble: EvaluatedEnsemble) -> Tally:
-    """Take in all predictions of a run.
+    """Add up all predictions of a run.
 
     Raises:
-        UserError: predictions are missing, doubled, of images that the data set does not have, or of another ensemble.
+        UserError: predictions are missing, duplicated, of images not in the data set, or of another ensemble.
     """
     tally = Tally(ensemble)
     for predicted in checked_predictions(run, ensemble, tally.seen):
@@ -97,9 +97,9 @@ def tally_predictions(run: Storage, ensemble: EvaluatedEnsemble) -> Tally:
 
 
 def checked_predictions(run: Storage, ensemble: EvaluatedEnsemble, seen: Counter[str]) -> Iterator[Predicted]:
-    """The rows of all prediction files of a run, a file at a time; refuses at the end what is not complete.
+    """Yield the rows of all prediction files of a run, one file at a time; raise at the end if they are incomplete.
 
-    ``seen`` counts the images on the way.
+    ``seen`` counts the images meanwhile.
 
     Raises:
         UserError: as :func:`tally_predictions`.
@@ -117,7 +117,8 @@ def _check_views(predicted: Predicted, ensemble: EvaluatedEnsemble) -> None:
     for row, replica, position in np.argwhere(predicted.views != wanted):
         raise UserError(
             f"{predicted.image_ids[row]} has {predicted.views[row, replica, position]} of {wanted[position]} views "
-            f"from {ensemble.replicas[replica]}; its weights may be damaged: mend them, delete {PREDICTIONS}/, go on"
+            f"from {ensemble.replicas[replica]}; its weights may be damaged: fix them, delete "
+            f"{PREDICTIONS}/ and run the same command again"
         )
 
 
@@ -128,8 +129,8 @@ def _check_complete(seen: Counter[str], wanted: Sequence[str]) -> None:
         "predicted more than once": [name for name, count in seen.items() if count > 1],
         "not in the data set": sorted(seen.keys() - known),
     }
-    found = [
+    complaints = [
         f"{len(names)} images {what}: {some(names, NAMES_IN_MESSAGE)}" for what, names in problems.items() if names
     ]
-    if found:
-        raise UserError("no report: " + "; ".join(found) + ". Evaluate again; finished shards are kept.")
+    if complaints:
+        raise UserError("no report: " + "; ".join(complaints) + ". Evaluate again; finished shards are kept.")

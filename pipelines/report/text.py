@@ -1,9 +1,10 @@
-"""The report for people: the table on a terminal, and all of it in Markdown."""
+"""The report as text: the table for the terminal, and the complete report in Markdown."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from googlenet.evaluation.metrics import TOP_K
+from pipelines.report.schema import CropPolicy, Report
 
 HEADINGS = (
     "models",
@@ -21,8 +22,8 @@ CLASSES_SHOWN = 20
 MISTAKES_SHOWN = 10
 
 
-def table_text(report: dict[str, Any], cost: dict[str, Any]) -> str:
-    """The table in aligned columns."""
+def table_text(report: Report, cost: dict[str, Any]) -> str:
+    """Return the table in aligned columns, and the remarks on it."""
     rows = [HEADINGS, *_cells(report, cost)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
@@ -30,8 +31,8 @@ def table_text(report: dict[str, Any], cost: dict[str, Any]) -> str:
     return "\n".join([*lines, *notes(report)])
 
 
-def headline(report: dict[str, Any]) -> str:
-    """The base cell and the best ensemble's in a sentence."""
+def headline(report: Report) -> str:
+    """Return the errors of the first and the last cell of the table in a sentence."""
     first, last = report["table"][0], report["table"][-1]
     errors = [
         f"{row['top1_error']:.2f} / {row['top5_error']:.2f} % with {row['models']} x {_crops(row)}"
@@ -40,8 +41,8 @@ def headline(report: dict[str, Any]) -> str:
     return f"Top-1 / top-5 error {errors[0]}, {errors[1]} (models x crops) on {report['images']} images."
 
 
-def headline_markdown(report: dict[str, Any], cost: dict[str, Any]) -> str:
-    """The rows of one model and of all models, as in the paper's table, and what has to be known to read them."""
+def headline_markdown(report: Report, cost: dict[str, Any]) -> str:
+    """Return the rows of one model and of all models, as in the paper's table, and the remarks on them."""
     most = report["table"][-1]["models"]
     rows = [
         cells for row, cells in zip(report["table"], _cells(report, cost), strict=True) if row["models"] in (1, most)
@@ -49,16 +50,16 @@ def headline_markdown(report: dict[str, Any], cost: dict[str, Any]) -> str:
     return "\n\n".join([_table(HEADINGS, rows), *notes(report)])
 
 
-def markdown(report: dict[str, Any], cost: dict[str, Any]) -> str:
-    """Everything that fits on a page; pictures by their names beside it."""
+def markdown(report: Report, cost: dict[str, Any]) -> str:
+    """Return the complete report; pictures are linked by file name."""
     sections = [
         "# Models x crops",
         _table(HEADINGS, _cells(report, cost)),
         "\n".join(notes(report)),
         _about_cost(cost),
         "![Error by the number of models](error_by_models.png)",
-        "## Against one model with the fewest crops",
-        "Paired differences of top-1 error in points, and the spread over the ensembles of a size.",
+        "## Compared with one model and the fewest crops",
+        "Paired differences of top-1 error in percentage points, and the spread over the ensembles of a size.",
         _table(
             ("models", "crops", "difference", "95 % interval", "ensembles", "lowest - highest %"), _differences(report)
         ),
@@ -74,13 +75,13 @@ def markdown(report: dict[str, Any], cost: dict[str, Any]) -> str:
 
 def _about_cost(cost: dict[str, Any]) -> str:
     return (
-        "The cost is in forward passes an image, the seconds are those of one predictor for them "
-        f"({cost['passes_per_second'] or 0:.0f} passes a second, {cost['arithmetic']}). "
-        "The paper's figures (table 3) are for ImageNet."
+        "Cost is in forward passes per image, seconds are the time of one predictor per image "
+        f"({cost['passes_per_second'] or 0:.0f} passes per second, {cost['arithmetic']}). "
+        "The paper's errors (table 3) are for ImageNet."
     )
 
 
-def _cells(report: dict[str, Any], cost: dict[str, Any]) -> list[tuple[str, ...]]:
+def _cells(report: Report, cost: dict[str, Any]) -> list[tuple[str, ...]]:
     return [
         (
             str(row["models"]),
@@ -97,8 +98,8 @@ def _cells(report: dict[str, Any], cost: dict[str, Any]) -> list[tuple[str, ...]
     ]
 
 
-def _crops(row: dict[str, Any]) -> str:
-    """The number of crops; with their scales where the user chose those."""
+def _crops(row: CropPolicy) -> str:
+    """Return the number of crops, with their scales if the user chose those."""
     return str(row["crops"]) if row["policy"] == str(row["crops"]) else f"{row['crops']} ({row['policy']} px)"
 
 
@@ -120,24 +121,24 @@ def _escape(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def notes(report: dict[str, Any]) -> list[str]:
-    """What has to be known to read the table."""
+def notes(report: Report) -> list[str]:
+    """Return the remarks on the table."""
     single = report["single_model"]
     chosen = ", ".join(f"{r['top1_error']:.2f} / {r['top5_error']:.2f} % with {_crops(r)}" for r in single["rows"])
-    known = [
+    remarks = [
         f"{report['images']} images, {report['classes']} classes; each row is the mean over all ensembles of its size.",
-        f"The paper's choice of one model ({single['replica']}, lowest top-1 error): top-1 / top-5 {chosen} crops.",
+        f"One model chosen as in the paper ({single['replica']}, lowest top-1 error): top-1 / top-5 {chosen} crops.",
     ]
     wanted = report.get("run", {}).get("recipe", {}).get("replicas", 0)
     trained = report["ensemble"]["replicas"]
     if len(trained) < wanted:
-        known.append(f"Only {len(trained)} of {wanted} replicas: {', '.join(trained)}. The others have failed.")
+        remarks.append(f"Only {len(trained)} of {wanted} replicas: {', '.join(trained)}. The others failed.")
     if report["classes"] <= max(TOP_K):
-        known.append("With five classes or fewer the top-5 error is zero by definition.")
-    return known
+        remarks.append("With five classes or fewer the top-5 error is zero by definition.")
+    return remarks
 
 
-def _differences(report: dict[str, Any]) -> list[tuple[str, ...]]:
+def _differences(report: Report) -> list[tuple[str, ...]]:
     return [
         (
             str(row["models"]),
@@ -151,7 +152,7 @@ def _differences(report: dict[str, Any]) -> list[tuple[str, ...]]:
     ]
 
 
-def _replicas(report: dict[str, Any]) -> list[tuple[str, ...]]:
+def _replicas(report: Report) -> list[tuple[str, ...]]:
     return [
         (replica["replica"], _crops(row), f"{row['top1_error']:.2f}", f"{row['top5_error']:.2f}")
         for replica in report["replicas"]
@@ -159,7 +160,7 @@ def _replicas(report: dict[str, Any]) -> list[tuple[str, ...]]:
     ]
 
 
-def _view_sections(report: dict[str, Any]) -> list[str]:
+def _view_sections(report: Report) -> list[str]:
     pooling = [
         (
             str(row["models"]),
@@ -182,20 +183,20 @@ def _view_sections(report: dict[str, Any]) -> list[str]:
     ]
     sections = [
         f"## Averaging or maximum over {_crops(report['pooling'][0])} crops",
-        "Top-1 error; the maximum is taken over the views of a model, models are averaged.",
+        "Top-1 error; the maximum is taken over the views of each model, then models are averaged.",
         _table(("models", "average %", "maximum %", "difference", "95 % interval"), pooling),
     ]
     if groups:
         sections += [
             "## Which views help",
-            "Top-1 error of the average over all views of a kind, by one model and by all models.",
+            "Top-1 error of the average over all views of a kind, for one model and for all models.",
             _table(("views", "one model %", "95 % interval", "all models %", "95 % interval"), groups),
             "![Error by scale and kind of view](views.png)",
         ]
     return sections
 
 
-def _calibration_sections(report: dict[str, Any]) -> list[str]:
+def _calibration_sections(report: Report) -> list[str]:
     rows = [
         (
             str(row["models"]),
@@ -210,7 +211,7 @@ def _calibration_sections(report: dict[str, Any]) -> list[str]:
     return ["## Calibration", _table(headings, rows), "![Reliability diagram](reliability.png)"]
 
 
-def _diversity_sections(report: dict[str, Any]) -> list[str]:
+def _diversity_sections(report: Report) -> list[str]:
     pairs = report["diversity"]["pairs"]
     if not pairs:
         return []
@@ -219,14 +220,16 @@ def _diversity_sections(report: dict[str, Any]) -> list[str]:
     ]
     return [
         "## Diversity",
-        "How often two replicas differ, and how much less the two together err than they do on average (most crops).",
+        "Images that two replicas answer differently, and their mean error minus that of their average (most crops).",
         _table(("replicas", "disagreement %", "gain"), rows),
         "![Gain against disagreement](diversity.png)",
     ]
 
 
-def _class_sections(report: dict[str, Any]) -> list[str]:
-    worst = sorted((c for c in report["class_errors"] if c["images"]), key=lambda c: (-c["top1_error"], c["class"]))
+def _class_sections(report: Report) -> list[str]:
+    worst = sorted(
+        (c for c in report["class_errors"] if c["images"]), key=lambda c: (-(c["top1_error"] or 0.0), c["class"])
+    )
     classes = [
         (row["class"], str(row["images"]), f"{row['top1_error']:.2f}", row["most_often_taken_for"] or "")
         for row in worst[:CLASSES_SHOWN]
@@ -244,7 +247,7 @@ def _class_sections(report: dict[str, Any]) -> list[str]:
     shown = f"The {CLASSES_SHOWN} worst of {len(worst)}" if len(worst) > CLASSES_SHOWN else "All"
     return [
         "## Classes",
-        f"{shown} by top-1 error of all models with the most crops; confusion.csv has every confusion.",
+        f"{shown} by top-1 error of all models with the most crops; confusion.csv has every count.",
         _table(("class", "images", "top-1 error %", "most often taken for"), classes),
         "## Most confident mistakes",
         _table(("image", "label", "answer", "probability", "of the label"), mistakes),

@@ -1,6 +1,6 @@
-"""Stage 4: from the predictions to report.json, index.html, report.md and pictures. Single process, no Ray.
+"""Stage 4: report.json, index.html, report.md and pictures from the predictions. Single process, no Ray.
 
-It refuses to report unless every validation image occurs exactly once, with all its views from every replica.
+No report is written unless every validation image occurs exactly once, with all its views from every replica.
 """
 
 import csv
@@ -18,6 +18,7 @@ from pipelines.report.example_images import mistakes_with_pictures, view_strips
 from pipelines.report.figures import class_figures, figures, learning_curves, read_curves
 from pipelines.report.outcomes import write_outcomes
 from pipelines.report.page import report_page
+from pipelines.report.schema import Report
 from pipelines.report.tally import Tally, tally_predictions
 from pipelines.report.text import markdown, notes, table_text
 from pipelines.run.directory import (
@@ -35,12 +36,12 @@ from pipelines.run.storage import Storage
 
 
 def write_report(run: Storage, ensemble: EvaluatedEnsemble) -> str:
-    """Write everything below ``report/``; the table as text for the terminal.
+    """Write everything below ``report/``; return the table as text for the terminal.
 
-    report.json is the same to the last bit for the same predictions; what depends on the machine is in cost.json.
+    report.json is bit-identical for the same predictions; measurements that depend on the machine are in cost.json.
 
     Raises:
-        UserError: predictions are missing, doubled, of images that the data set does not have, or of another ensemble.
+        UserError: predictions are missing, duplicated, of images not in the data set, or of another ensemble.
     """
     tally = tally_predictions(run, ensemble)
     report, cost = contents(tally, ensemble), _cost(run, ensemble)
@@ -54,19 +55,19 @@ def write_report(run: Storage, ensemble: EvaluatedEnsemble) -> str:
         run.write(f"{REPORT}/{name}.png", png(picture))
     run.write(REPORT_PAGE, _page(run, ensemble, report, cost, drawn).encode())
     run.write(REPORT_MARKDOWN, markdown(report, cost).encode())
-    run.write_json(REPORT_JSON, report)  # at last: who finds it finds all of the report
+    run.write_json(REPORT_JSON, report)  # last: if it exists, the report is complete
     return table_text(report, cost)
 
 
-def _pictures(run: Storage, report: dict[str, Any], tally: Tally) -> dict[str, Figure]:
+def _pictures(run: Storage, report: Report, tally: Tally) -> dict[str, Figure]:
     drawn = {**figures(report), **class_figures(report, tally.confusion())}
-    # A run's own training; an evaluation of other images, or of weights from elsewhere, has none.
+    # An evaluation of other images, or of weights from elsewhere, has no training.
     curves = read_curves(run, report["ensemble"]["replicas"])
     return {**drawn, "learning_curves": learning_curves(curves)} if curves else drawn
 
 
 def _page(
-    run: Storage, ensemble: EvaluatedEnsemble, report: dict[str, Any], cost: dict[str, Any], drawn: dict[str, Figure]
+    run: Storage, ensemble: EvaluatedEnsemble, report: Report, cost: dict[str, Any], drawn: dict[str, Figure]
 ) -> str:
     image_id, strips = view_strips(run, ensemble)
     examples = {
@@ -79,7 +80,7 @@ def _page(
 
 
 def _confusion_csv(confusion: npt.NDArray[np.int64], classes: tuple[str, ...]) -> str:
-    """Images by label and answer, without the zeros."""
+    """Return the images by label and answer as CSV, without zeros."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["label", "answer", "images"])
@@ -89,7 +90,7 @@ def _confusion_csv(confusion: npt.NDArray[np.int64], classes: tuple[str, ...]) -
 
 
 def _cost(run: Storage, ensemble: EvaluatedEnsemble) -> dict[str, Any]:
-    """What the predictions took, as the predictors measured it."""
+    """Return the cost of the predictions, as measured by the predictors."""
     storage = run.below(PREDICTIONS)
     costs = [read_cost(storage, name) for name in storage.files("")]
     seconds, passes = sum(cost.seconds for cost in costs), sum(cost.forward_passes for cost in costs)

@@ -1,4 +1,4 @@
-"""The prepared data set: its manifest, and how to read what the manifest names."""
+"""The prepared data set: its manifest, and access to the shards in it."""
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +13,7 @@ from pipelines.errors import UserError
 from pipelines.run.directory import DATASET, MANIFEST
 from pipelines.run.storage import Storage
 
-# A shard knows its own digest, so that another one in its place is found out by its footer alone.
+# A shard stores its own digest, so that a replaced shard is detected by its footer alone.
 SHARD_DIGEST = b"googlenet_shard_digest"
 READERS = 16
 SPLITS = ("train", "val")
@@ -21,7 +21,7 @@ SPLITS = ("train", "val")
 
 @dataclass(frozen=True)
 class Shard:
-    """A Parquet file of the data set. ``digest`` is over ids, labels and image bytes, not over Parquet's framing."""
+    """A Parquet file of the data set. ``digest`` covers ids, labels and image bytes, not Parquet's framing."""
 
     file: str
     images: int
@@ -30,7 +30,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Split:
-    """Shards of a split in their order, and images by class name."""
+    """Shards of a split in order, and number of images by class name."""
 
     shards: tuple[Shard, ...]
     counts: dict[str, int]
@@ -48,10 +48,10 @@ class Split:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What was prepared: the classes by label, the splits, and one digest over everything.
+    """Description of the prepared data: the classes by label, the splits, and one digest over everything.
 
-    ``prepared_from`` holds the fields of the recipe that decided it, ``quarantined`` how many files were left out
-    because they cannot be decoded.
+    ``prepared_from`` holds the recipe fields that decided it, ``quarantined`` the number of files left out because
+    they cannot be decoded.
     """
 
     prepared_from: dict[str, Any]
@@ -61,14 +61,14 @@ class Manifest:
     quarantined: int
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; repeats the number of images for people who read it."""
+        """Return a JSON-ready dict, with the number of images added for readability."""
         values = asdict(self)
         for name, split in self.splits.items():
             values["splits"][name]["images"] = split.images
         return values
 
     def summary(self) -> str:
-        """One line for people."""
+        """Return a summary in one line."""
         sizes = ", ".join(f"{split.images} {name}" for name, split in self.splits.items())
         left_out = f", {self.quarantined} quarantined" if self.quarantined else ""
         return f"{sizes} images of {len(self.classes)} classes{left_out} (digest {self.digest[:12]})"
@@ -84,7 +84,7 @@ class Manifest:
 
 
 def read_manifest(run: Storage) -> Manifest:
-    """The manifest of a prepared run directory.
+    """Read the manifest of a prepared run directory.
 
     Raises:
         FileNotFoundError: nothing has been prepared.
@@ -93,10 +93,10 @@ def read_manifest(run: Storage) -> Manifest:
 
 
 def check_shards(run: Storage, manifest: Manifest) -> None:
-    """Make sure that every shard is there and is the one that was prepared, by its footer; reads no images.
+    """Check by its footer that every shard exists and is the one that was prepared; reads no images.
 
     Raises:
-        UserError: one is missing, damaged, or another; the message names it.
+        UserError: a shard is missing, damaged or replaced; the message names it.
     """
     shards = [shard for split in manifest.splits.values() for shard in split.shards]
     with ThreadPoolExecutor(READERS) as readers:
@@ -105,11 +105,11 @@ def check_shards(run: Storage, manifest: Manifest) -> None:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         file, _, problem = problems[0].partition(" ")
         where = run.below(f"{DATASET}/{file}")
-        raise UserError(f"{where} {problem}{more}; put the prepared file back, or prepare in a new --run-dir")
+        raise UserError(f"{where} {problem}{more}; restore the prepared file, or prepare in a new --run-dir")
 
 
 def _problem(run: Storage, shard: Shard) -> str | None:
-    """What is wrong with a shard, after its name."""
+    """Return the name of a shard and its problem; None if it has none."""
     name = f"{DATASET}/{shard.file}"
     if not run.exists(name):
         return f"{shard.file} is missing"
@@ -123,13 +123,13 @@ def _problem(run: Storage, shard: Shard) -> str | None:
 
 
 def open_records(run: Storage, split: Split, files: OpensFiles | None = None) -> Records:
-    """Random access to the records of a split; ``files`` reads the shards, if not the run's own filesystem."""
+    """Return random access to the records of a split; ``files`` opens the shards, by default the run's filesystem."""
     paths = [run.path(f"{DATASET}/{shard.file}") for shard in split.shards]
     return Records(files or run.filesystem, paths, [shard.images for shard in split.shards])
 
 
 def image_ids(run: Storage, split: Split) -> list[str]:
-    """The ids of all images of a split, in order, without reading the images."""
+    """Return the ids of all images of a split, in order, without reading the images."""
     ids: list[str] = []
     for shard in split.shards:
         table = pq.read_table(run.path(f"{DATASET}/{shard.file}"), columns=["image_id"], filesystem=run.filesystem)

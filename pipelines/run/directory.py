@@ -1,28 +1,28 @@
-"""The run directory: the only interface between the stages. Its layout is defined here and nowhere else.
+"""Layout of the run directory, the only interface between the stages; defined here and nowhere else.
 
 ::
 
     run.json                          recipe and data of the run; a different one is refused
     dataset/manifest.json             classes, counts, shards, digest
     dataset/{train,val}/*.parquet     encoded images
-    dataset/quarantine.jsonl          files that were left out, with the reason of each
+    dataset/quarantine.jsonl          files that were left out, each with its reason
     replicas/<k>/weights.safetensors  the averaged weights of a finished replica
-    replicas/<k>/metrics.jsonl        one line an epoch
-    replicas/<k>/steps/*.jsonl        one file an epoch, about a hundred steps of it, one line each
+    replicas/<k>/metrics.jsonl        one line per epoch
+    replicas/<k>/steps/*.jsonl        one file per epoch, about a hundred of its steps, one line each
     replicas/<k>/checkpoints/         the newest checkpoints, named <step>.<digest>.safetensors
-    replicas/<k>/system/<host>/*.jsonl  load of the nodes that train it, a line every ten seconds
-    replicas/<k>/failure.txt          the traceback of a replica that failed
-    system/<host>/*.jsonl             load of the node that the job was started on
-    jobs/*.json                       one file a start: command, commit, versions, nodes, seconds by stage, outcome
-    training.json                     arithmetic of the training, and why
-    preflight.json                    arithmetic of the predictions, and what was measured to choose it
-    predictions/*.parquet             one row an image: probabilities of every replica and crop policy
+    replicas/<k>/system/<host>/*.jsonl  load of the nodes that train it, one line every ten seconds
+    replicas/<k>/failure.txt          the traceback of a failed replica
+    system/<host>/*.jsonl             load of the node on which the job was started
+    jobs/*.json                       one file per start: command, commit, versions, nodes, seconds by stage, outcome
+    training.json                     arithmetic of the training, and the reason for it
+    preflight.json                    arithmetic of the predictions, and the measurements behind the choice
+    predictions/*.parquet             one row per image: probabilities of every replica and crop policy
     report/                           report.json, report.md, cost.json, confusion.csv, pictures
-    answers/                          of images without labels: top5.csv, top5.parquet
-    initial_weights.*                 what training started from, if that was a file
-    evaluations/<name>/               evaluations on other images: dataset, predictions and report of their own
-    run.lock                          who holds the run
-    logs/                             what Ray and other libraries wrote on standard error
+    answers/                          answers for images without labels: top5.csv, top5.parquet
+    initial_weights.*                 weights that training started from, if they came from a file
+    evaluations/<name>/               evaluations on other images, each with its dataset, predictions, report
+    run.lock                          the job that holds the run
+    logs/                             standard error of Ray and other libraries
 """
 
 import json
@@ -34,7 +34,7 @@ from pipelines.errors import UserError
 from pipelines.run.storage import Storage
 
 if TYPE_CHECKING:
-    from pipelines.run.recipe import Recipe  # needs PyTorch, which those who only look for a file do without
+    from pipelines.run.recipe import Recipe  # imports PyTorch, which code that only looks up a file does not need
 
 Kind = Literal["recipe", "evaluation"]
 RUN = "run.json"
@@ -61,33 +61,33 @@ ANSWERS_PARQUET = f"{ANSWERS}/top5.parquet"
 EVALUATIONS = "evaluations"
 LOGS = "logs"
 NATIVE_STDERR = "native_stderr.log"
-# Names that a run directory may hold before a recipe is bound to it; prepare_dataset.py, for one, makes some of them.
+# Names that a run directory may hold before it is bound to a recipe; prepare_dataset.py, for example, creates some.
 OWN_NAMES = {DATASET, JOBS, LOGS, REPLICAS, LOCK, SYSTEM}
 
 
 @dataclass(frozen=True)
 class ReplicaFiles:
-    """Names of one replica's files, below the run directory."""
+    """Names of one replica's files, relative to the run directory."""
 
     replica: int
 
     @property
     def folder(self) -> str:
-        """Everything of this replica, Ray Train's checkpoints included."""
+        """Folder of all files of this replica, including Ray Train's checkpoints."""
         return f"{REPLICAS}/{self.replica}"
 
     @property
     def weights(self) -> str:
-        """Averaged weights; there once the replica is finished."""
+        """Averaged weights; the file exists once the replica is finished."""
         return f"{self.folder}/weights.safetensors"
 
     @property
     def metrics(self) -> str:
-        """One JSON object a line, one line an epoch."""
+        """JSON lines, one object per epoch."""
         return f"{self.folder}/metrics.jsonl"
 
     def steps(self, epoch: int) -> str:
-        """The step log of an epoch, counted from 0: one JSON object a line."""
+        """Step log of an epoch, counted from 0: JSON lines."""
         return f"{self.step_log}/{epoch:05d}.jsonl"
 
     @property
@@ -107,7 +107,7 @@ class ReplicaFiles:
 
     @property
     def system(self) -> str:
-        """Folder of the samples of the nodes' load."""
+        """Folder of the load samples of the nodes."""
         return f"{self.folder}/{SYSTEM}"
 
     @property
@@ -117,52 +117,52 @@ class ReplicaFiles:
 
 
 def claim(run: Storage, kind: Kind, settings: dict[str, Any]) -> None:
-    """Bind ``run`` to what is asked of it, or check that it already is.
+    """Bind ``run`` to ``settings``, or check that it is already bound to them.
 
-    ``settings`` decide the result: a recipe's fields, or those of an evaluation of weights from elsewhere.
+    ``settings`` decide the result: the fields of a recipe, or those of an evaluation of external weights.
 
     Raises:
-        UserError: it belongs to other settings, or holds files that are no run.
+        UserError: it is bound to other settings, or holds files that do not belong to a run.
     """
     if run.exists(RUN):
-        if found := differences(run.read_json(RUN).get(kind, {}), settings):
+        if changed := differences(run.read_json(RUN).get(kind, {}), settings):
             raise UserError(
-                f"{run} holds another {kind}:\n  "
-                + "\n  ".join(found)
-                + "\nRepeat it with the same options, or choose another --run-dir."
+                f"{run} holds a different {kind}:\n  "
+                + "\n  ".join(changed)
+                + "\nUse the same options, or choose another --run-dir."
             )
         return
     if strangers := [name for name in run.names("") if name not in OWN_NAMES]:
-        raise UserError(f"{run} is not empty and holds no run ({strangers[0]}, ...); choose another --run-dir")
-    # The id tells this run from an earlier one at the same place, in trackers that remember both.
+        raise UserError(f"{run} is not empty and not a run directory ({strangers[0]}, ...); choose another --run-dir")
+    # The id distinguishes this run from an earlier one at the same path, in trackers that remember both.
     run.write_json(RUN, {"id": uuid.uuid4().hex, kind: settings})
 
 
 def read_recipe(run: Storage) -> "Recipe":
-    """The recipe of a training run.
+    """Return the recipe of a training run.
 
     Raises:
-        UserError: ``run`` is none.
+        UserError: ``run`` is not a training run.
     """
     from pipelines.run.recipe import recipe_from_dict
 
     if not run.exists(RUN) or "recipe" not in run.read_json(RUN):
-        raise UserError(f"{run} holds no run of train_ensemble.py; name one with --run-dir, or weights with --weights")
+        raise UserError(f"{run} holds no run of train_ensemble.py; give one with --run-dir, or weights with --weights")
     return recipe_from_dict(run.read_json(RUN)["recipe"])
 
 
 def run_id(run: Storage) -> str:
-    """The identity of a claimed run directory."""
+    """Return the id of a claimed run directory."""
     return str(run.read_json(RUN)["id"])
 
 
 def initial_weights_file(suffix: str) -> str:
-    """Name of the copy of the weights that training starts from; ``suffix`` is that of the original file."""
+    """Return the name of the copy of the initial weights; ``suffix`` is that of the original file."""
     return f"initial_weights{suffix}"
 
 
 def replica_name(replica: int) -> str:
-    """What a replica is called in predictions, reports and MLflow."""
+    """Return the name of a replica in predictions, reports and MLflow."""
     return f"replica_{replica}"
 
 
@@ -172,23 +172,23 @@ def replica_number(name: str) -> int:
 
 
 def read_metrics(run: Storage, replica: int) -> list[dict[str, Any]]:
-    """The finished epochs of a replica, oldest first."""
+    """Return the metrics of a replica's finished epochs, oldest first."""
     name = ReplicaFiles(replica).metrics
     return _json_lines(run, name) if run.exists(name) else []
 
 
 def read_steps(run: Storage, replica: int, after: int) -> list[dict[str, Any]]:
-    """The lines of a replica's step log of steps later than ``after``, oldest first."""
+    """Return the lines of a replica's step log for steps later than ``after``, oldest first."""
     return lines_after(run, ReplicaFiles(replica).step_log, "step", after)
 
 
 def lines_after(run: Storage, folder: str, key: str, after: int) -> list[dict[str, Any]]:
-    """The lines of the files in ``folder`` whose ``key`` is greater than ``after``, oldest first.
+    """Return the lines of the files in ``folder`` whose ``key`` is greater than ``after``, oldest first.
 
-    Names and lines are in the order of ``key``.
+    File names and lines must be sorted by ``key``.
     """
     lines: list[dict[str, Any]] = []
-    # From the last file backwards: what was read before is not read again.
+    # From the last file backwards, so that files read earlier are not read again.
     for name in reversed(run.files(folder)):
         found = _json_lines(run, f"{folder}/{name}")
         news = [line for line in found if line[key] > after]
@@ -203,21 +203,23 @@ def _json_lines(run: Storage, name: str) -> list[dict[str, Any]]:
         return [json.loads(line) for line in run.read(name).decode().splitlines()]
     except ValueError as error:
         raise UserError(
-            f"{run.below(name)} is damaged ({error}); delete it, its figures are lost, or put it back"
+            f"{run.below(name)} is damaged ({error}); restore it, or delete it and lose its metrics"
         ) from error
 
 
 def finished_replicas(run: Storage, replicas: int) -> list[int]:
-    """The replicas whose weights are there."""
+    """Return the replicas whose weights exist."""
     return [replica for replica in range(replicas) if run.exists(ReplicaFiles(replica).weights)]
 
 
-def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """One line for each field that differs, those that only one side knows included; a label may differ."""
+def differences(
+    old: dict[str, Any], new: dict[str, Any], line: str = "{name}: was {old!r}, is now {new!r}"
+) -> list[str]:
+    """Return one ``line`` per field that differs or exists on one side only; ignores ``name``, which is a label."""
     absent = "(absent)"
     names = dict.fromkeys([*old, *new])
     return [
-        f"{name}: {old.get(name, absent)!r} there, {new.get(name, absent)!r} now"
+        line.format(name=name, old=old.get(name, absent), new=new.get(name, absent))
         for name in names
         if name != "name" and old.get(name, absent) != new.get(name, absent)
     ]
@@ -227,7 +229,7 @@ def check_run_directory(run: Storage) -> None:
     """Check that the run directory still exists: writing would create a new one in its place.
 
     Raises:
-        UserError: it has vanished.
+        UserError: it does not exist.
     """
     if not run.exists(MANIFEST):
-        raise UserError(f"the run directory {run} has vanished; bring it back and give the same command again")
+        raise UserError(f"the run directory {run} has vanished; restore it and run the same command again")

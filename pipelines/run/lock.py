@@ -1,4 +1,4 @@
-"""One job at a time on a run directory."""
+"""Lock of a run directory, which admits one job at a time."""
 
 import json
 import os
@@ -18,22 +18,22 @@ from pipelines.run.directory import LOCK
 from pipelines.run.storage import Storage
 from pipelines.run.storage_failures import STORE_FAILURES
 
-# On a store without locks a job renews its claim; one that was killed is believed dead after a while.
+# On an object store, which has no locks, a job renews its claim; a job that stops renewing it is assumed dead.
 RENEW_SECONDS = 10.0
 STALE_SECONDS = 45.0
-# How long two jobs that begin at once may need to see each other's claim.
+# Time that two jobs started at once may need to see each other's claim.
 SETTLE_SECONDS = 2.0
 
 
 class RunInUseError(UserError):
-    """Another job holds the run directory; once that has ended, the same command works."""
+    """Another job holds the run directory; the same command works once that job has ended."""
 
     exit_code = 75
 
 
 @contextmanager
 def only_job_on(run: Storage) -> Iterator[None]:
-    """Hold ``run`` during the block; a killed holder loses it at once, on an object store within a minute.
+    """Hold ``run`` during the block; a killed job releases it at once, on an object store within a minute.
 
     Raises:
         RunInUseError: another job holds it.
@@ -52,7 +52,7 @@ def _who(holder: dict[str, Any]) -> str:
 
 def _refused(run: object, holder: dict[str, Any]) -> RunInUseError:
     return RunInUseError(
-        f"{run} is in use by another job ({_who(holder)}); wait for its end, or choose another --run-dir"
+        f"{run} is in use by another job ({_who(holder)}); wait until it ends, or choose another --run-dir"
     )
 
 
@@ -67,7 +67,7 @@ def _local_lock(folder: Path) -> Iterator[None]:
         except BlockingIOError as error:
             raise _refused(folder, _holder(file)) from error
         except OSError as error:
-            reason = f"{folder} cannot be locked ({error.strerror}), so that two jobs on it would not notice each other"
+            reason = f"{folder} cannot be locked ({error.strerror}), so two jobs on it would not notice each other"
             raise UserError(f"{reason}; choose a --run-dir on a filesystem with locks") from error
         file.truncate(0)
         file.write(json.dumps(_about_this_job()).encode())
@@ -79,7 +79,7 @@ def _holder(file: BinaryIO) -> dict[str, Any]:
     file.seek(0)
     try:
         holder: dict[str, Any] = json.loads(file.read())
-    except ValueError:  # it is just being written
+    except ValueError:  # it is being written
         return {}
     return holder
 
@@ -90,7 +90,7 @@ def _lease(run: Storage) -> Iterator[None]:
     _wait_until_free(run)
     run.write_json(LOCK, {**mine, "renewals": 0})
     time.sleep(SETTLE_SECONDS)
-    if (holder := _lease_of(run)).get("id") != mine["id"]:  # two began at once; the later claim stands
+    if (holder := _lease_of(run)).get("id") != mine["id"]:  # two jobs started at once; the later claim wins
         raise _refused(run, holder)
     ended = threading.Event()
     thread = threading.Thread(target=_renew, args=(run.impatient(), mine, ended), name="run_lock", daemon=True)
@@ -100,19 +100,19 @@ def _lease(run: Storage) -> Iterator[None]:
     finally:
         ended.set()
         thread.join(SETTLE_SECONDS)
-        with suppress(*STORE_FAILURES):  # it goes stale by itself, and what failed before is told
+        with suppress(*STORE_FAILURES):  # the claim goes stale by itself, and an earlier failure is reported
             if _lease_of(run.impatient()).get("id") == mine["id"]:
                 run.impatient().delete(LOCK)
 
 
 def _wait_until_free(run: Storage) -> None:
-    """Return at once where nobody holds ``run``, else when its holder has not renewed its claim for a while.
+    """Return at once if nobody holds ``run``, else once the claim is gone or unrenewed for ``STALE_SECONDS``.
 
-    Watched by this machine's own clock: those of two machines may differ by more than that.
+    Time is measured by this machine's clock: the clocks of two machines may differ by more than that.
     """
     first, watched = _lease_of(run), time.monotonic()
     if first:
-        print(f"{run} is, or was, in use by {_who(first)}; seeing whether it still is", flush=True)
+        print(f"{run} is, or was, in use by {_who(first)}; checking whether that job is still alive", flush=True)
     while first and time.monotonic() - watched < STALE_SECONDS:
         time.sleep(min(1.0, STALE_SECONDS))
         now = _lease_of(run)
@@ -123,13 +123,13 @@ def _wait_until_free(run: Storage) -> None:
 
 
 def _renew(run: Storage, mine: dict[str, Any], ended: threading.Event) -> None:
-    """Renew the claim until the job ends; end the job if another one has taken it for dead."""
+    """Renew the claim until the job ends; end the job if another one assumed it to be dead."""
     renewals = 0
     while not ended.wait(RENEW_SECONDS):
-        # A store that is away keeps others from claiming as well; what it says when it is back is what counts.
+        # While the store is unreachable, nobody else can claim the run; the claim found afterwards decides.
         with suppress(*STORE_FAILURES):
             if (other := _lease_of(run)).get("id", mine["id"]) != mine["id"]:
-                print(f"error: {_refused(run, other)}; it took this one for dead", file=sys.stderr)
+                print(f"error: {_refused(run, other)}; that job assumed this one to be dead", file=sys.stderr)
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
             renewals += 1
@@ -137,7 +137,7 @@ def _renew(run: Storage, mine: dict[str, Any], ended: threading.Event) -> None:
 
 
 def _lease_of(run: Storage) -> dict[str, Any]:
-    """What the holder has written; empty where there is none."""
+    """Return the claim that the holder has written; empty if there is none."""
     try:
         data = run.read(LOCK)
     except FileNotFoundError:

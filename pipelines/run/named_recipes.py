@@ -1,4 +1,4 @@
-"""The recipes that have a name: the paper's, and what is worth departing from it for."""
+"""Named recipes: the paper's, and three that depart from it."""
 
 import json
 from collections.abc import Callable
@@ -9,13 +9,13 @@ from pipelines.run.recipe import Recipe, recipe_from_dict
 
 
 def paper() -> Recipe:
-    """The paper to the letter.
+    """The paper's recipe, followed literally.
 
     Source: sections 5 to 7; batch size, base rate and weight decay from the solver of Caffe's GoogLeNet.
     Departures: biases are decayed and learn at the rate of weights (Caffe: no decay, twice the rate); channels are BGR
-    as in Caffe (the paper: RGB), which changes nothing for weights that start at random; the seventh replica is as
-    wide as the others and samples like them, since the paper does not say how wide its one was, nor which ranges its
-    others sampled (--wide-replica-width, --areas).
+    as in Caffe (the paper: RGB), which makes no difference to randomly initialised weights; the seventh replica is as
+    wide as the others and samples like them, since the paper specifies neither the width of its wider model nor the
+    sampling ranges of the others (--wide-replica-width, --areas).
     Command: train_ensemble.py --recipe paper --data IMAGENET --run-dir RUN
     Cost: 250 epochs of ImageNet for each of seven replicas; never run here.
     Expected: 10.07 % top-5 error with 1 model and 1 crop, 6.67 % with 7 models and 144 crops (table 3).
@@ -24,12 +24,12 @@ def paper() -> Recipe:
 
 
 def demo() -> Recipe:
-    """A narrow network on the embedded digits, to see the whole pipeline on two cores.
+    """A narrow network on the embedded digits, to run the whole pipeline on two cores.
 
-    Source: none; tuned on the embedded set to err visibly.
+    Source: none; tuned on the embedded set to make a visible number of errors.
     Command: make demo
     Cost: under ten minutes on two cores.
-    Expected: 29 to 31 % top-1 error of one model with one crop, 17 to 23 % of seven with 144 (RESULTS.md).
+    Expected: 29 to 31 % top-1 error of one model with one crop, 17 to 23 % of seven models with 144 crops (RESULTS.md).
     """
     return Recipe(
         name="demo",
@@ -57,10 +57,10 @@ def demo() -> Recipe:
 
 
 def modern() -> Recipe:
-    """Without batch normalisation, by a later schedule: the recipe that reached 72 % top-1 (one crop) elsewhere.
+    """No batch normalisation and a more recent schedule; a published recipe with 72 % top-1 accuracy (one crop).
 
     Source: MindCV's configuration of its GoogLeNet. Departures: its convolutions have no biases and its fourth pool is
-    2x2; its cosine ends at 1e-4 after 200 epochs, ours at zero at the end; the weights evaluated are an average here.
+    2x2; its cosine ends at 1e-4 after 200 epochs, ours at zero after the last; we evaluate averaged weights.
     Command: train_ensemble.py --recipe modern --data IMAGENET --run-dir RUN
     Cost: 300 epochs of ImageNet for each of seven replicas; never run here.
     Expected: 27-28 % top-1 and 9.1 % top-5 error of one model with one crop, as published there.
@@ -87,12 +87,12 @@ def modern() -> Recipe:
 
 
 def finetune() -> Recipe:
-    """Published weights on one's own photographs.
+    """Published weights, fine-tuned on your own photographs.
 
-    Source: none; one untuned choice.
+    Source: none; untuned.
     Command: train_ensemble.py --recipe finetune --init-weights bvlc_googlenet.npz --data PHOTOS --run-dir RUN
-    Cost: 39 minutes for seven replicas on 1,100 photographs and two cores, and half an hour for 372 to evaluate.
-    Expected: 84.9 to 88.4 % right on 372 photographs of clothing, 10 classes, one crop (RESULTS.md).
+    Cost: 39 minutes to train seven replicas on 1,100 photographs and two cores, half an hour to evaluate 372.
+    Expected: 84.9 to 88.4 % accuracy on 372 photographs of clothing, 10 classes, one crop (RESULTS.md).
     """
     return Recipe(
         name="finetune",
@@ -112,16 +112,16 @@ RECIPES: dict[str, Callable[[], Recipe]] = {"paper": paper, "demo": demo, "moder
 
 
 def load_recipe(name: str) -> Recipe:
-    """A recipe by its name, or from the JSON file that a run printed.
+    """Return a recipe by name, or from a JSON file as ``--print-recipe`` prints it.
 
     Raises:
-        UserError: no such recipe or file, an unknown field, or a value out of its range.
+        UserError: there is no such recipe or file, a field is unknown, or a value is out of range.
     """
     if name in RECIPES:
         return RECIPES[name]()
     path = Path(name)
     if not path.is_file():
-        raise UserError(f"no recipe {name!r}: choose {', '.join(RECIPES)}, or name a recipe's JSON file")
+        raise UserError(f"unknown recipe {name!r}: choose {', '.join(RECIPES)}, or give a recipe's JSON file")
     try:
         return recipe_from_dict(json.loads(path.read_text()))
     except json.JSONDecodeError as error:

@@ -1,6 +1,6 @@
-"""Filesystems behind URIs: object stores that are patient with a server that is away, and say what is wrong.
+"""Filesystems behind URIs: object stores with long retries and readable errors.
 
-Credentials come from where each cloud's own tools look for them: the environment, their files, the machine's role.
+Credentials come from where each cloud's own tools look: the environment, configuration files, the machine's role.
 """
 
 import os
@@ -13,45 +13,45 @@ import pyarrow.fs as pafs
 
 from pipelines.errors import UserError
 
-# Pauses between attempts double from 25 ms, to 51 seconds: a server may be away for a minute and a half.
+# Pauses between attempts double from 25 ms to 51 seconds: a server may be unreachable for a minute and a half.
 S3_ATTEMPTS = 12
 GCS_RETRY_SECONDS = "90"
-# For what is better told at once that the store is away: about a third of a second.
+# For operations that should fail at once if the store is unreachable: about a third of a second.
 FEW_S3_ATTEMPTS = 4
 OPTIONS = {
     "s3": ("region", "endpoint_override", "scheme"),
     "gs": ("scheme", "endpoint_override", "retry_limit_seconds"),
     "abfs": ("enable_tls", "endpoint", "blob_storage_authority", "dfs_storage_authority", "tenant_id", "client_id"),
 }
-# How the stores' libraries begin what they have to say. They give no error number.
+# Beginnings of the error messages of the stores' libraries, which give no error numbers.
 STORE_ERROR = re.compile(r"AWS Error|google::cloud|Azure::|Azure Error|Bucket '[^']*' not found")
 CREDENTIALS = "check the credentials (environment, configuration file or role of the machine) and their permissions"
 MENDS = (
     (r"ACCESS_DENIED|INVALID_ACCESS_KEY|SIGNATURE|EXPIRED|InvalidAccessKeyId|ExpiredToken", CREDENTIALS),
     (r"HTTP status 40[13]|UNAUTHENTICATED|PERMISSION_DENIED|AuthenticationException|AuthorizationFailure", CREDENTIALS),
-    (r"NO_SUCH_BUCKET|Bucket '[^']*' not found|ContainerNotFound", "create the bucket, or name another"),
-    (r"NETWORK_CONNECTION|UNAVAILABLE", "check the address, and whether the store can be reached from here"),
+    (r"NO_SUCH_BUCKET|Bucket '[^']*' not found|ContainerNotFound", "create the bucket, or use another"),
+    (r"NETWORK_CONNECTION|UNAVAILABLE", "check the address, and that the store is reachable from this machine"),
 )  # fmt: skip
 
 
 def open_filesystem(uri: str, s3_attempts: int = S3_ATTEMPTS) -> tuple[pafs.FileSystem, str]:
-    """The filesystem behind a URI, and the path in it.
+    """Return the filesystem behind a URI, and the path in it.
 
     Raises:
-        UserError: the scheme is unknown, or the URI holds a secret, or options that nobody knows.
+        UserError: the scheme is unknown, or the URI contains a secret or unknown options.
     """
     parts = urlsplit(uri)
     scheme = {"gcs": "gs", "abfss": "abfs"}.get(parts.scheme, parts.scheme)
     place = f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
     if parts.password:
-        raise UserError(f"{place} comes with a secret, which would be written into files; put it into the environment")
+        raise UserError(f"{place} contains a secret, which would be written to files; set it in the environment")
     if parts.fragment:
         raise UserError(f"{place}#{parts.fragment}: a name with # cannot be used")
     if scheme not in OPTIONS:
         return _open_by_fsspec(uri)
     given = {name: values[-1] for name, values in parse_qs(parts.query).items()}
     if unknown := sorted(set(given) - set(OPTIONS[scheme])):
-        raise UserError(f"{place}: unknown option {', '.join(unknown)}; there are {', '.join(OPTIONS[scheme])}")
+        raise UserError(f"{place}: unknown option {', '.join(unknown)}; the options are {', '.join(OPTIONS[scheme])}")
     if scheme == "s3":
         return _open_s3(place, parts.netloc, parts.path, given, s3_attempts)
     if scheme == "gs" and "retry_limit_seconds" not in given:
@@ -74,7 +74,7 @@ def _open_s3(
 
 
 class _PatientS3(pafs.S3FileSystem):  # type: ignore[misc]  # pyarrow has no types
-    """S3 with more than Arrow's six seconds of patience, also after it has been sent to another process."""
+    """S3 with retries for longer than Arrow's six seconds, also after it has been sent to another process."""
 
     @classmethod
     def connect(cls, options: Mapping[str, Any], attempts: int = S3_ATTEMPTS) -> "_PatientS3":
@@ -96,9 +96,9 @@ def _open_by_fsspec(uri: str) -> tuple[pafs.FileSystem, str]:
 
 
 def store_failure(text: str) -> str | None:
-    """What an object store answered, in one line with the mend; None where ``text`` is not a store's answer."""
+    """Return an object store's error in one line, with advice on a fix; None if ``text`` is no such error."""
     if not STORE_ERROR.search(text):
         return None
     reason = " ".join(text.split())
-    mend = next((mend for signs, mend in MENDS if re.search(signs, reason)), "")
-    return f"{reason}; {mend}" if mend else reason
+    fix = next((fix for signs, fix in MENDS if re.search(signs, reason)), "")
+    return f"{reason}; {fix}" if fix else reason

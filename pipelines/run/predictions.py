@@ -1,6 +1,6 @@
-"""Predictions in files: one row an image, a probability vector for each replica and crop policy.
+"""Prediction files: one row per image, with a probability vector for each replica and crop policy.
 
-The files are the ledger of the evaluation: a shard is done when its file is there, whole, and of this very ensemble.
+The files are the ledger of the evaluation: a shard is done if its file exists, is complete, and is of this ensemble.
 """
 
 import json
@@ -27,16 +27,16 @@ BYTES_PER_NUMBER = 4
 
 @dataclass(frozen=True)
 class EvaluatedEnsemble:
-    """The ensemble that predictions are of: everything that decides them, and nothing else.
+    """The ensemble behind predictions: everything that decides them, and nothing else.
 
     Attributes:
         replicas: names, in the order of the probability columns.
         weights_digests: SHA-256 of each replica's weights.
-        policies: crop policies, the one with fewest views first.
-        crop_px: side of the crops.
+        policies: crop policies, the one with the fewest views first.
+        crop_px: side of the crops in pixels.
         classes: class names by label.
-        dataset_digest: of the images.
-        arithmetic: precision, and whether compiled.
+        dataset_digest: digest of the images.
+        arithmetic: precision, and whether the network is compiled.
     """
 
     replicas: tuple[str, ...]
@@ -48,7 +48,7 @@ class EvaluatedEnsemble:
     arithmetic: Arithmetic
 
     def to_dict(self) -> dict[str, Any]:
-        """As it comes back from JSON."""
+        """Return the values as JSON would give them back."""
         values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return values
 
@@ -60,12 +60,12 @@ class EvaluatedEnsemble:
 
     @property
     def largest(self) -> Policy:
-        """The policy with most views."""
+        """The policy with the most views."""
         return self.policies[-1]
 
     @cached_property
     def views(self) -> tuple[View, ...]:
-        """All views that any policy has, in the order of the column ``view_top1``."""
+        """All views of all policies, in the order of the column ``view_top1``."""
         return views_of_all(self.policies, self.crop_px)
 
     @cached_property
@@ -74,18 +74,18 @@ class EvaluatedEnsemble:
         return tuple(view_groups(self.views))
 
     def column(self, replica: int, policy: Policy) -> str:
-        """Name of the probability column of the replica at position ``replica``."""
+        """Return the name of the probability column of the replica at position ``replica``."""
         return f"{self.replicas[replica]}/{policy_name(policy)}"
 
     def max_column(self, replica: int) -> str:
-        """Name of its column of maxima over the views of the policy with most views."""
+        """Return the name of its column of maxima over the views of the policy with the most views."""
         return f"{self.replicas[replica]}/max_pooled"
 
     def schema(self) -> pa.Schema:
-        """Columns of a prediction file.
+        """Return the columns of a prediction file.
 
-        ``views`` holds the number of views averaged, by replica and policy; ``view_top1`` and ``group_top1`` the
-        likeliest class of each view and group of views, by each replica and at last by their average.
+        ``views`` holds the number of views averaged, by replica and policy; ``view_top1`` and ``group_top1`` the most
+        likely class for each view and group of views, by each replica and, last, by their average.
         """
         vector = pa.list_(pa.float32(), len(self.classes))
         columns = [("image_id", pa.string()), ("label", pa.int32()), ("views", pa.list_(pa.int32()))]
@@ -97,18 +97,18 @@ class EvaluatedEnsemble:
 
 
 def policy_name(policy: Policy) -> str:
-    """A policy in names of columns: ``144_crops``, or ``scales_256+320``."""
+    """Return a policy's part of column names: ``144_crops`` or ``scales_256+320``."""
     return f"{policy}_crops" if policy in CROP_POLICIES else f"scales_{policy}"
 
 
 def sorted_policies(policies: Sequence[Policy]) -> tuple[Policy, ...]:
-    """In the order of their number of views."""
+    """Return the policies in order of their number of views."""
     return tuple(sorted(policies, key=lambda policy: (num_views(policy), str(policy))))
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What predictions took: seconds of one predictor, views computed, summed over the replicas; and on which host."""
+    """Cost of predictions: seconds of one predictor and views computed, summed over the replicas; and the host."""
 
     seconds: float
     forward_passes: int
@@ -117,12 +117,12 @@ class Cost:
 
 @dataclass(frozen=True)
 class Predicted:
-    """Rows of prediction files, of N images by K replicas with P policies, V views and G groups.
+    """Rows of prediction files for N images, K replicas, P policies, V views, G groups and C classes.
 
     Attributes:
         image_ids: N ids.
-        labels: (N,), -1 where there is none.
-        views: (N, K, P) views averaged.
+        labels: (N,), -1 for images without a label.
+        views: (N, K, P) numbers of views averaged.
         probabilities: (N, K, P, C) float32.
         max_pooled: (N, K, C) float32.
         view_top1: (N, K + 1, V) classes.
@@ -139,18 +139,18 @@ class Predicted:
 
 
 def bytes_per_image(replicas: int, policies: int, classes: int, views: int, groups: int) -> int:
-    """What one image takes in a prediction file before compression: vectors and maxima, and the top-1 classes."""
+    """Return the uncompressed bytes per image in a prediction file: vectors, maxima and top-1 classes."""
     numbers = replicas * (policies + 1) * classes + (replicas + 1) * (views + groups)
     return BYTES_PER_NUMBER * numbers
 
 
 def file_name(shard: int) -> str:
-    """Name of the file of a shard of the evaluation."""
+    """Return the file name of a shard of the evaluation."""
     return f"{shard:06d}.parquet"
 
 
 def write_predictions(storage: Storage, name: str, ensemble: EvaluatedEnsemble, rows: Predicted, cost: Cost) -> None:
-    """Write a shard's rows as a whole file."""
+    """Write a shard's rows as one complete file."""
     images = len(rows.image_ids)
     columns: list[pa.Array] = [
         pa.array(rows.image_ids, pa.string()),
@@ -173,7 +173,7 @@ def write_predictions(storage: Storage, name: str, ensemble: EvaluatedEnsemble, 
 
 
 def read_ensemble(storage: Storage, name: str) -> EvaluatedEnsemble | None:
-    """Whose predictions a file holds; None where it cannot be read as such."""
+    """Return the ensemble whose predictions a file holds; None if it cannot be read as a prediction file."""
     try:
         return _ensemble_in(pq.read_schema(storage.path(name), filesystem=storage.filesystem))
     except pa.ArrowInvalid:
@@ -188,13 +188,13 @@ def _ensemble_in(schema: pa.Schema) -> EvaluatedEnsemble | None:
 
 
 def read_cost(storage: Storage, name: str) -> Cost:
-    """What the predictions in a file took."""
+    """Return the cost of the predictions in a file."""
     metadata = pq.read_schema(storage.path(name), filesystem=storage.filesystem).metadata
     return Cost(**json.loads(metadata[COST_KEY]))
 
 
 def read_predictions(storage: Storage, names: Sequence[str], ensemble: EvaluatedEnsemble) -> Iterator[Predicted]:
-    """The rows of prediction files, a file at a time, so that memory does not grow with their number.
+    """Yield the rows of prediction files, one file at a time, so that memory does not grow with their number.
 
     Raises:
         UserError: a file is damaged, or of another ensemble.

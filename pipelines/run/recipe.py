@@ -1,7 +1,7 @@
-"""What a run computes: the recipe, a frozen dataclass, and its form as text.
+"""The recipe, a frozen dataclass with every setting that decides a result, and its JSON form.
 
-A recipe holds all that decides the result; how it is carried out (how many CPUs, which tracking server) is told to
-the commands separately and may change between two starts of the same run.
+Settings that do not decide the result (number of CPUs, tracking server) are options of the commands and may change
+between two starts of the same run.
 """
 
 import json
@@ -18,17 +18,17 @@ from googlenet.training.augment import INTERPOLATIONS, Sampling
 from googlenet.training.optim import LearningRate, Schedule
 from pipelines.errors import UserError
 
-# Five halvings have to leave something.
+# Five halvings must leave something.
 MIN_CROP_PX = 35
 PreprocessingName = Literal["caffe", "scratch"]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that decides the result of a run. The defaults are the paper's, or Caffe's where the paper is silent."""
+    """Every setting that decides the result of a run. Defaults are the paper's, or Caffe's where the paper has none."""
 
     name: str = "paper"
-    """Label of the recipe; without effect."""
+    """Label of the recipe; has no effect."""
 
     # Data
     data: str = ""
@@ -36,35 +36,35 @@ class Recipe:
     data_seed: int = 0
     """Seed of the embedded data set."""
     val_percent: float = 10.0
-    """Share of each class that becomes validation, in percent, where the folder has no split."""
+    """Percentage of each class held out for validation if the folder has no split."""
     images_per_shard: int = 256
-    """Images in one Parquet shard."""
+    """Images per Parquet shard."""
     stored_short_side_px: int | None = None
-    """Store larger images shrunk to this shorter side, as JPEG of quality 95; None keeps every original byte."""
+    """Shrink larger images to this shorter side and store them as JPEG of quality 95; None keeps the original bytes."""
 
     # Network
     crop_px: int = 224
-    """Side of the network's input, a multiple of 7; the test scales are 8/7 to 11/7 of it."""
+    """Side of the network's input in pixels, a multiple of 7; the test scales are 8/7 to 11/7 of it."""
     variant: Variant = "paper"
     """'paper' (LRN, 5x5, no BN) or 'bn' (torchvision's)."""
     width: float = 1.0
-    """Factor on every channel count."""
+    """Factor applied to every channel count."""
     wide_replica_width: float | None = None
-    """Width of the last replica, where it shall be a wider one as in the paper."""
+    """Width of the last replica, if it is to be wider than the others as in the paper."""
     aux_heads: bool = True
     """Train with the two auxiliary classifiers."""
     lrn: LRN = "caffe"
-    """Constants of the local response normalisation of the variant 'paper', or 'none'."""
+    """Constants of the local response normalisation in the variant 'paper', or 'none'."""
     dropout: float = 0.4
-    """Share dropped before the classifier."""
+    """Dropout rate before the classifier."""
     aux_dropout: float = 0.7
-    """Share dropped in the auxiliary heads."""
+    """Dropout rate in the auxiliary heads."""
     initialisation: Initialisation = "xavier"
-    """Scheme of the initial weights."""
+    """Scheme for the initial weights."""
     preprocessing: PreprocessingName = "caffe"
-    """'caffe' (BGR, mean subtraction) or 'scratch' (RGB, mean and standard deviation); weights bring their own."""
+    """'caffe' (BGR, mean subtraction) or 'scratch' (RGB, mean and standard deviation); init_weights override it."""
     init_weights: str = ""
-    """Weights to start from (.safetensors, Caffe's .npz, torchvision's .pth), with the preprocessing they bring."""
+    """Weights to start from (.safetensors, Caffe's .npz, torchvision's .pth); their own preprocessing is used."""
 
     # Ensemble
     replicas: int = 7
@@ -72,21 +72,21 @@ class Recipe:
     weights_seed: int = 0
     """Seed of the initial weights."""
     shared_initial_weights: bool = True
-    """All replicas start from the same weights, as the paper's did; else replica k from weights_seed + k."""
+    """Start all replicas from the same weights, as in the paper; otherwise replica k uses weights_seed + k."""
     sampling_seed: int = 0
-    """Replica k draws order and samples from sampling_seed + k."""
+    """Seed of the order and samples; replica k uses sampling_seed + k."""
     workers_per_replica: int = 1
-    """Data-parallel workers of each replica, which share its batches; changes the result by rounding only."""
+    """Data-parallel workers per replica, which split each batch; changes the result by rounding only."""
     min_workers_per_replica: int | None = None
-    """Train with fewer workers, down to this number, while the cluster has no more; None waits for all."""
+    """Train with fewer workers, but at least this many, while the cluster has no more; None waits for all."""
     training_precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Of the training; 'auto' takes bf16 for long runs where the hardware is faster with it."""
+    """Precision of the training; 'auto' uses bf16 for long runs if the hardware is faster with it."""
 
     # Sampling
     areas: tuple[tuple[float, float], ...] = ((0.08, 1.0),)
-    """Ranges of a sample's share of the image's area; replica k takes range k modulo their number."""
+    """Ranges of a sample's share of the image's area; replica k uses range k modulo their number."""
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
-    """Range of a sample's width over height."""
+    """Range of a sample's aspect ratio, width over height."""
     interpolations: tuple[str, ...] = tuple(INTERPOLATIONS)
     """Interpolations, drawn with equal probability."""
     mirror: bool = True
@@ -100,35 +100,35 @@ class Recipe:
     epochs: int = 250
     """Passes over the training images."""
     batch_size: int = 32
-    """Images in a step."""
+    """Images per step."""
     learning_rate: float = 0.01
-    """Rate before any decay."""
+    """Learning rate before any decay."""
     schedule: Schedule = "paper"
     """'paper' (-4 % every 8 epochs) or 'cosine'."""
     warmup_epochs: float = 0.0
-    """Epochs of linear rise from zero."""
+    """Epochs of linear warm-up from zero."""
     momentum: float = 0.9
     """Momentum of SGD."""
     weight_decay: float = 2e-4
     """L2 penalty on weights."""
     decay_biases: bool = True
-    """Penalise biases and normalisation scales as well."""
+    """Apply weight decay to biases and normalisation scales as well."""
     label_smoothing: float = 0.0
     """Share of the target spread over all classes."""
     max_gradient_norm: float | None = None
-    """Scale gradients down to this norm."""
+    """Clip gradients to this norm; None for no clipping."""
     polyak_epochs: float = 8.0
-    """Horizon of the average of the weights."""
+    """Horizon of the weight average, in epochs."""
     dead_head_epochs: float = 1.0
-    """Raise the alarm about a classifier that only guesses after so many epochs; 0 for never."""
+    """Raise an alarm if a classifier still only guesses after this many epochs; 0 for never."""
     on_dead_head: Literal["warn", "stop"] = "warn"
-    """What follows the alarm: a warning, or the end of that replica."""
+    """Reaction to the alarm: a warning, or the end of that replica."""
 
     # Evaluation
     policies: tuple[int | str, ...] = CROP_POLICIES
     """Crop policies to evaluate: 1, 10, 144, or scales in pixels such as 256+320, with 36 crops at each."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Of the evaluation; 'auto' takes bf16 for long work where it is fast and was seen to answer like fp32."""
+    """Precision of the evaluation; 'auto' uses bf16 for long work if it is fast and its answers match fp32."""
 
     def __post_init__(self) -> None:
         self._check_ranges()
@@ -159,7 +159,7 @@ class Recipe:
         if not self.areas:
             raise UserError("areas must hold at least one range")
         if self.init_weights and self.wide_replica_width:
-            raise UserError("wide_replica_width cannot be combined with init_weights, which are of one width")
+            raise UserError("wide_replica_width cannot be combined with init_weights, which have a single width")
         check_policies(self.policies, self.crop_px)
 
     def _check_shares(self) -> None:
@@ -176,40 +176,40 @@ class Recipe:
             raise UserError(f"val_percent must be between 0 and 100, got {self.val_percent}")
 
     def sampling(self, replica: int) -> Sampling:
-        """How replica ``replica`` draws its samples."""
+        """Return the sampling settings of replica ``replica``."""
         area = self.areas[replica % len(self.areas)]
         return Sampling(area, self.aspect, self.interpolations, self.mirror, self.photometric, self.lighting_sigma)
 
     def rate(self) -> LearningRate:
-        """The learning rate by epoch."""
+        """Return the learning rate by epoch."""
         return LearningRate(self.learning_rate, self.schedule, self.warmup_epochs, self.epochs)
 
     @property
     def least_workers(self) -> int:
-        """Workers without which a replica does not train."""
+        """Minimum number of workers with which a replica trains."""
         return self.min_workers_per_replica or self.workers_per_replica
 
     def replica_width(self, replica: int) -> float:
-        """Width factor of replica ``replica``."""
+        """Return the width factor of replica ``replica``."""
         is_wide = self.wide_replica_width is not None and replica == self.replicas - 1
         return self.wide_replica_width if is_wide and self.wide_replica_width else self.width
 
     def replica_sampling_seed(self, replica: int) -> int:
-        """Seed of the order and the samples of replica ``replica``."""
+        """Return the seed of the order and the samples of replica ``replica``."""
         return self.sampling_seed + replica
 
     def replica_weights_seed(self, replica: int) -> int:
-        """Seed of the initial weights of replica ``replica``."""
+        """Return the seed of the initial weights of replica ``replica``."""
         return self.weights_seed + (0 if self.shared_initial_weights else replica)
 
     def to_dict(self) -> dict[str, Any]:
-        """As it comes back from JSON: lists instead of tuples."""
+        """Return the values as JSON would give them back: lists instead of tuples."""
         values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return values
 
 
 def check_policies(policies: Sequence[Policy], crop_px: int) -> None:
-    """Refuse crops that the network is too deep for, and crop policies that do not exist or are named twice.
+    """Refuse crops too small for the depth of the network, and crop policies that are unknown or listed twice.
 
     Raises:
         UserError: ``crop_px`` is too small, or ``policies`` holds an unknown policy or one twice.
@@ -217,11 +217,11 @@ def check_policies(policies: Sequence[Policy], crop_px: int) -> None:
     if crop_px < MIN_CROP_PX:
         raise UserError(f"crop_px must be at least {MIN_CROP_PX}, got {crop_px}")
     if not policies or len(set(map(str, policies))) < len(policies):
-        raise UserError(f"policies must name at least one crop policy, each once, got {tuple(policies)}")
+        raise UserError(f"policies must list at least one crop policy, each once, got {tuple(policies)}")
     try:
         for policy in policies:
             if policy not in CROP_POLICIES and str(policy) in map(str, CROP_POLICIES):
-                raise UserError(f"policies: {policy} is the number of crops, and was given as the text {policy!r}")
+                raise UserError(f"policies: {policy} must be a number of crops, got the string {policy!r}")
             policy_scales_px(policy, crop_px)
     except ValueError as error:
         raise UserError(str(error)) from error
@@ -231,7 +231,7 @@ def recipe_from_dict(values: dict[str, Any]) -> Recipe:
     """Inverse of :meth:`Recipe.to_dict`; absent fields take their defaults.
 
     Raises:
-        UserError: an unknown field, or a value of the wrong type or out of its range.
+        UserError: a field is unknown, or a value has the wrong type or is out of range.
     """
     known = {field.name for field in fields(Recipe)}
     if unknown := sorted(set(values) - known):

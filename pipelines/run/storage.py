@@ -1,4 +1,4 @@
-"""Files under a root on any filesystem, read and written whole: what is there is complete.
+"""Files under a root on any filesystem, written atomically: a file under its final name is complete.
 
 A root is a local path or a URI that pyarrow or fsspec knows (``s3://``, ``gs://``, ``abfs://``).
 """
@@ -19,14 +19,14 @@ import pyarrow.fs as pafs
 
 from pipelines.run.object_store import FEW_S3_ATTEMPTS, open_filesystem
 
-# Every unfinished file carries this mark, so that a listing never takes one for a whole one.
+# Mark in the name of every unfinished file, so that listings can leave it out.
 PARTIAL = ".partial-"
-# Failures of writing that do not say what was written.
+# Write errors that do not name the file.
 WITHOUT_A_NAME = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def short_name(uri: str) -> str:
-    """What people call a path or a URI by: its last part, without options."""
+    """Return the short name of a path or a URI: its last part, without options."""
     return uri.partition("?")[0].rstrip("/").rpartition("/")[2]
 
 
@@ -39,13 +39,13 @@ class Storage:
 
     @classmethod
     def at(cls, uri: str) -> "Storage":
-        """The storage at ``uri``; a local path is made absolute, since Ray's workers run in other folders."""
+        """Return the storage at ``uri``; a local path is made absolute, since Ray's workers run in other folders."""
         uri = uri.removeprefix("file://")
         return cls(uri.rstrip("/") if "://" in uri else str(Path(uri).expanduser().resolve()))
 
     @classmethod
     def of_file(cls, uri: str) -> tuple["Storage", str]:
-        """The folder of a file, and the file's name in it."""
+        """Return the folder of a file, and the file's name in it."""
         file = cls.at(uri)
         location, mark, options = file._parts
         folder, _, name = location.rpartition("/")
@@ -53,16 +53,16 @@ class Storage:
 
     @property
     def _parts(self) -> tuple[str, str, str]:
-        """The root without the options of its URI, their mark, and the options."""
+        """The root without the options of its URI, the question mark, and the options."""
         return self.root.partition("?") if "://" in self.root else (self.root, "", "")
 
     def below(self, name: str) -> "Storage":
-        """The folder ``name`` of this one."""
+        """Return the storage of the folder ``name`` in this one."""
         location, mark, options = self._parts
         return replace(self, root=f"{location.rstrip('/')}/{name}{mark}{options}")
 
     def impatient(self) -> "Storage":
-        """The same storage, for what is better told at once that an object store is away."""
+        """Return the same storage with few retries, so that an unreachable object store is reported at once."""
         return replace(self, is_patient=False)
 
     @cached_property
@@ -85,51 +85,51 @@ class Storage:
 
     @property
     def is_local(self) -> bool:
-        """Whether the root is a folder of this machine."""
+        """Whether the root is a folder on this machine."""
         return isinstance(self.filesystem, pafs.LocalFileSystem)
 
     def path(self, name: str = "") -> str:
-        """``name`` as a path for :attr:`filesystem`."""
+        """Return ``name`` as a path for :attr:`filesystem`."""
         return f"{self._resolved[1]}/{name}" if name else self._resolved[1]
 
     @property
     def is_file(self) -> bool:
-        """Whether there is a file where a folder should be."""
+        """Whether the root is a file, not a folder."""
         return bool(self.filesystem.get_file_info(self.path()).type == pafs.FileType.File)
 
     def exists(self, name: str) -> bool:
-        """Whether there is a file or folder of this name."""
+        """Return whether a file or folder of this name exists."""
         return bool(self.filesystem.get_file_info(self.path(name)).type != pafs.FileType.NotFound)
 
     def files(self, folder: str) -> list[str]:
-        """Names of the whole files directly in ``folder``, sorted; empty where there is no such folder."""
+        """Return the sorted names of the complete files directly in ``folder``; empty if the folder does not exist."""
         selector = pafs.FileSelector(self.path(folder), allow_not_found=True)
         names = (info.base_name for info in self.filesystem.get_file_info(selector) if info.is_file)
         return sorted(name for name in names if PARTIAL not in name)
 
     def names(self, folder: str) -> list[str]:
-        """Names of all files and folders directly in ``folder``, sorted; empty where there is no such folder."""
+        """Return the sorted names of all files and folders directly in ``folder``; empty if it does not exist."""
         selector = pafs.FileSelector(self.path(folder), allow_not_found=True)
         return sorted(info.base_name for info in self.filesystem.get_file_info(selector))
 
     def read(self, name: str) -> bytes:
-        """The file's content.
+        """Return the content of a file.
 
         Raises:
-            FileNotFoundError: there is no such file.
+            FileNotFoundError: the file does not exist.
         """
-        # Arrow would unpack what is called .gz.
+        # By default Arrow decompresses files named .gz.
         with self.filesystem.open_input_stream(self.path(name), compression=None) as stream:
             return cast(bytes, stream.read())
 
     @contextmanager
     def writing(self, name: str) -> Iterator[BinaryIO]:
-        """Write ``name`` as a stream; it appears whole at the end of the block, or not at all."""
+        """Write ``name`` as a stream; it appears complete at the end of the block, or not at all."""
         target = self.path(name)
         if not self.is_local:
             buffer = io.BytesIO()
             yield buffer
-            # An object store shows an object once it is complete; it is begun only when the content is.
+            # An object appears once its upload is complete; the upload starts only once the content is.
             with self.filesystem.open_output_stream(target, compression=None) as stream:
                 stream.write(buffer.getbuffer())
             return
@@ -139,7 +139,7 @@ class Storage:
             with partial.open("wb") as stream:
                 yield stream
                 stream.flush()
-                os.fsync(stream.fileno())  # or the file could have its name and be empty after a power cut
+                os.fsync(stream.fileno())  # else a power cut could leave an empty file under the final name
             partial.replace(target)
         except OSError as error:
             if error.errno not in WITHOUT_A_NAME or error.filename is not None:
@@ -150,30 +150,30 @@ class Storage:
                 partial.unlink()
 
     def write(self, name: str, data: bytes) -> None:
-        """Write a whole file."""
+        """Write a complete file."""
         with self.writing(name) as stream:
             stream.write(data)
 
     def read_json(self, name: str) -> Any:
-        """The parsed JSON file."""
+        """Return the parsed content of a JSON file."""
         return json.loads(self.read(name))
 
     def write_json(self, name: str, value: Any) -> None:
-        """Write a JSON file, readable by people."""
+        """Write an indented JSON file."""
         self.write(name, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
     def write_json_lines(self, name: str, values: Iterable[Any]) -> None:
-        """Write a file with a JSON value on each line."""
+        """Write a file with one JSON value per line."""
         self.write(name, "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values).encode())
 
     def delete(self, name: str) -> None:
-        """Delete a file, if it is there."""
+        """Delete a file if it exists."""
         if self.exists(name):
-            with suppress(FileNotFoundError):  # somebody else was faster
+            with suppress(FileNotFoundError):  # another process was faster
                 self.filesystem.delete_file(self.path(name))
 
     def remove_partial_files(self, folder: str) -> None:
-        """Delete what a killed writer left behind in ``folder``; only while nobody writes there."""
+        """Delete the leftovers of killed writers in ``folder``; only safe while nobody writes there."""
         if self.is_local and (directory := Path(self.path(folder))).is_dir():
             for leftover in directory.glob(f"*{PARTIAL}*"):
                 leftover.unlink(missing_ok=True)

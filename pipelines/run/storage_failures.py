@@ -1,4 +1,4 @@
-"""Failures of disks, servers and shards, recognised behind what libraries make of them."""
+"""Failures of disks, servers and shards: found behind wrapped exceptions, and the types that a storage raises."""
 
 import errno
 import re
@@ -9,19 +9,20 @@ from googlenet.images.records import RecordsError
 from pipelines.run.object_store import store_failure
 
 WRAPPED = re.compile(r"^(?:\w+\.)*(\w+Error): ((?:\[Errno (\d+)\])?.*)$", re.MULTILINE)
-# What a disk or a server answers when it cannot; anything else may be a fault of this program.
+# Errors of a failing disk or server; any other may be a bug in this program.
 STORAGE_ERRNOS = {
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EACCES,
     errno.ECONNREFUSED, errno.ETIMEDOUT, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENOTCONN, errno.ENODEV,
 }  # fmt: skip
 
+# Exceptions of a failing storage, for code that continues without it.
 STORE_FAILURES = (OSError, ValueError, pa.ArrowException)
 
 
 def storage_failure(error: BaseException) -> str | None:
-    """The failure of a disk, server or shard that is behind ``error``, in one line; None if it is something else.
+    """Return the failure of a disk, server or shard behind ``error`` in one line; None if it is something else.
 
-    Ray wraps what a worker raised, sometimes more than once.
+    Ray wraps the exceptions of workers, sometimes more than once.
     """
     seen: set[int] = set()
     current: BaseException | None = error
@@ -32,9 +33,9 @@ def storage_failure(error: BaseException) -> str | None:
         if isinstance(current, OSError | pa.ArrowException) and (answer := store_failure(str(current))):
             return answer
         current = getattr(current, "cause", None) or current.__cause__
-    # What Ray Data wraps comes to the driver as text alone.
+    # Exceptions wrapped by Ray Data reach the driver as text only.
     for kind, text, number in WRAPPED.findall(str(error)):
-        # Python has classes of its own for some numbers: PermissionError, TimeoutError.
+        # Python has its own classes for some numbers: PermissionError, TimeoutError.
         if kind in ("RecordsError", "ShardDamagedError") or (number and int(number) in STORAGE_ERRNOS):
             return str(text)
         if kind == "OSError" and (answer := store_failure(text)):

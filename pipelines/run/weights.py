@@ -1,4 +1,4 @@
-"""Files of weights in storage: read, or refused by name."""
+"""Files of weights in storage, read or refused by name."""
 
 from googlenet.network.weight_files import read_weights
 from googlenet.network.weights import StoredNetwork, WeightsError
@@ -6,11 +6,11 @@ from pipelines.errors import UserError
 from pipelines.run.storage import Storage
 
 
-def read_network(folder: Storage, name: str, mend: str = "") -> tuple[bytes, StoredNetwork]:
-    """The bytes of a file of weights, and what they hold. ``mend`` says what to do about a file that cannot be used.
+def read_network(folder: Storage, name: str, fix: str = "") -> tuple[bytes, StoredNetwork]:
+    """Return the bytes of a file of weights, and the network in it. ``fix`` says what to do if it cannot be used.
 
     Raises:
-        UserError: there is no such file, or it cannot be used.
+        UserError: the file does not exist or cannot be used.
     """
     try:
         data = folder.read(name)
@@ -18,22 +18,22 @@ def read_network(folder: Storage, name: str, mend: str = "") -> tuple[bytes, Sto
     except FileNotFoundError as error:
         raise UserError(f"no weights at {folder.below(name)}") from error
     except WeightsError as error:
-        raise UserError(f"{folder.below(name)}: {error}{mend and f'; {mend}'}") from error
+        raise UserError(f"{folder.below(name)}: {error}{fix and f'; {fix}'}") from error
 
 
 def read_replica(run: Storage, name: str) -> tuple[bytes, StoredNetwork]:
-    """The file of weights of a finished replica.
+    """Return the file of weights of a finished replica, as bytes and network.
 
     Raises:
-        UserError: it is damaged.
+        UserError: the file does not exist or is damaged.
     """
-    return read_network(run, name, "delete it, and train_ensemble.py writes it again from the newest checkpoint")
+    return read_network(run, name, "delete it, and train_ensemble.py rewrites it from the newest checkpoint")
 
 
 def read_file(path: str) -> tuple[bytes, StoredNetwork]:
-    """The bytes of a file of weights, and what they hold.
+    """Return the bytes of a file of weights, and the network in it.
 
     Raises:
-        UserError: there is no such file, or it cannot be used.
+        UserError: the file does not exist or cannot be used.
     """
     return read_network(*Storage.of_file(path))

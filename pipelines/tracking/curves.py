@@ -1,7 +1,7 @@
-"""What replicas and nodes measured on the way, sent to MLflow without a doubled or a missing step.
+"""Metrics of replicas and nodes by epoch, step and time, sent to MLflow without duplicate or missing steps.
 
-The store is asked once how far it got; what it has is not sent again. Each value bears the time at which it was
-measured, so that one which did arrive, though its sender never learned so, is known to a database when it comes again.
+The store is asked once how far it got, and what it has is not sent again. Each value has the time of its measurement,
+so a database recognises a value that arrived although its sender got no answer and sends it again.
 """
 
 from collections.abc import Callable, Iterable
@@ -13,28 +13,28 @@ from pipelines.tracking.store import MlflowRuns
 
 METRICS_PER_CALL = 1000
 ALARM_TAG = "alarm"
-# These tell how far the store got.
+# The history of these metrics shows how far the store got.
 EPOCH_METRIC, STEP_METRIC, SYSTEM_METRIC = "learning_rate", "step/learning_rate", "system_memory_usage_percentage"
 NOT_METRICS = ("epoch", "step", "time_ms")
 MILLISECONDS = 1000
 
 
 class Curves:
-    """Sends the curves of the runs of one run directory."""
+    """Sends the metrics of one run directory to its MLflow runs."""
 
     def __init__(self, runs: MlflowRuns, run: Storage) -> None:
         self._runs, self._run = runs, run
         self._sent: dict[tuple[str, str], int] = {}
 
     def send_replica(self, replica: int) -> None:
-        """Send the news of a replica: epochs, steps, the load of its nodes."""
+        """Send the new metrics of a replica: epochs, steps, load of its nodes."""
         child = self._runs.child(replica)
         self._send_epochs(child, replica)
         self._send(child, STEP_METRIC, "step", lambda after: read_steps(self._run, replica, after))
         self.send_system(child, ReplicaFiles(replica).system)
 
     def send_system(self, mlflow_run: str, folder: str) -> None:
-        """Send the news of the nodes whose load is in ``folder``."""
+        """Send the new load of the nodes whose samples are in ``folder``."""
         for host in self._run.names(folder):
 
             def seconds_after(after: int, host: str = host) -> list[dict[str, Any]]:
@@ -52,7 +52,7 @@ class Curves:
     def _send(
         self, mlflow_run: str, telltale: str, axis: str, read_after: Callable[[int], list[dict[str, Any]]]
     ) -> None:
-        """Send the lines that the store has not got, ``axis`` being the metrics' step."""
+        """Send the lines that the store does not have; ``axis`` is the metrics' step."""
         known = (mlflow_run, telltale)
         if known not in self._sent:
             history = self._runs.client.get_metric_history(mlflow_run, telltale)
@@ -60,7 +60,7 @@ class Curves:
         news = read_after(self._sent[known])
         for lines in _batches(news):
             self._runs.client.log_batch(mlflow_run, [metric for line in lines for metric in _metrics(line, axis)])
-            # A line counts when all of it has arrived.
+            # A line counts as sent once all of it has arrived.
             self._sent[known] = lines[-1][axis]
 
     def _set_alarm(self, child: str, alarm: str | None) -> None:
@@ -71,7 +71,7 @@ class Curves:
 
 
 def _metrics(line: dict[str, Any], axis: str) -> list[Any]:
-    """The numbers of a line; the telltale is among them, and a batch arrives whole or not at all."""
+    """Return the numbers of a line; the telltale is among them, and a batch arrives completely or not at all."""
     from mlflow.entities import Metric
 
     numbers = {name: value for name, value in line.items() if name not in NOT_METRICS and not isinstance(value, str)}
@@ -79,6 +79,6 @@ def _metrics(line: dict[str, Any], axis: str) -> list[Any]:
 
 
 def _batches(lines: list[dict[str, Any]]) -> Iterable[list[dict[str, Any]]]:
-    """Whole lines, as many as a call may hold."""
+    """Return batches of complete lines, each as large as a call may be."""
     per_call = max(1, METRICS_PER_CALL // max((len(line) for line in lines), default=1))
     return (lines[first : first + per_call] for first in range(0, len(lines), per_call))

@@ -1,6 +1,6 @@
 """The ensemble as MLflow's generic model. MLflow keeps this file beside the weights and runs it to load them.
 
-It needs nothing of this project but ``googlenet``, which is kept beside it as well.
+Of this project it needs only ``googlenet``, which is kept beside it as well.
 """
 
 import json
@@ -20,12 +20,12 @@ SERVER = "mlflow.pyfunc.scoring_server.app"
 
 
 class EnsembleModel(PythonModel):  # type: ignore[misc]
-    """Images in, one a row; the five likeliest classes with probabilities and the replicas' agreement out.
+    """Classifies images, one per row: the five likeliest classes, their probabilities, and the replicas' agreement.
 
-    Columns of the input, of which a row fills one, and all rows of a request to a server the same: ``image``, the
-    bytes of an image file (base64 in JSON); ``path``, a file where the model is loaded (refused by a server, whose
-    files are nobody's business); ``pixels``, whole numbers of shape (height, width, 3). Parameter ``crop_policy``: 1,
-    10, 144 or one that the run was evaluated with. It computes in fp32.
+    Each row fills one of these columns, and all rows of a request to a server the same one: ``image``, the bytes of an
+    image file (base64 in JSON); ``path``, a file on the machine where the model is loaded (refused by a server, which
+    must not expose its files); ``pixels``, integers of shape (height, width, 3). Parameter ``crop_policy``: 1, 10, 144
+    or one that the run was evaluated with. Inference is in fp32.
     """
 
     def load_context(self, context: Any) -> None:
@@ -42,20 +42,20 @@ class EnsembleModel(PythonModel):  # type: ignore[misc]
         """Answer each row of ``model_input``.
 
         Raises:
-            mlflow.exceptions.MlflowException: a row cannot be used; the message names it, and a server answers 400.
+            mlflow.exceptions.MlflowException: a row or the crop policy cannot be used; a server answers 400.
         """
         asked = str((params or {}).get(CROP_POLICY, self._default))
         if asked not in self._policies:
             raise _bad_request(f"{CROP_POLICY} must be one of {', '.join(self._policies)}, got {asked!r}")
         rows = pd.DataFrame(model_input).to_dict("records")
         if not rows:
-            raise _bad_request(f"there is no row that fills one of the columns {', '.join(INPUTS)}")
+            raise _bad_request(f"there are no rows; a row fills one of the columns {', '.join(INPUTS)}")
         return pd.DataFrame([self._answer(number, row, asked) for number, row in enumerate(rows)])
 
     def _answer(self, number: int, row: dict[str, Any], asked: str) -> dict[str, Any]:
         given = {name: row[name] for name in INPUTS if not _is_missing(row.get(name))}
         if len(given) != 1:
-            raise _bad_request(f"row {number} must fill one of the columns {', '.join(INPUTS)}, not {len(given)}")
+            raise _bad_request(f"row {number} must fill one of the columns {', '.join(INPUTS)}, got {len(given)}")
         [(kind, value)] = given.items()
         try:
             return self._ensemble.answers(_image(kind, value), self._policies[asked])
@@ -64,13 +64,13 @@ class EnsembleModel(PythonModel):  # type: ignore[misc]
 
 
 def _image(kind: str, value: Any) -> Any:
-    """What an ensemble takes: bytes, or an array."""
+    """Return the input of ``Ensemble.answers``: bytes, or an array."""
     if kind == "image":
         return bytes(value)
     if kind == "pixels":
         return np.array([[list(pixel) if np.ndim(pixel) else pixel for pixel in line] for line in value])
     if SERVER in sys.modules:
-        raise ValueError("a server reads no paths; send the image's bytes")
+        raise ValueError("a server does not read paths; send the image's bytes")
     return Path(value).read_bytes()
 
 

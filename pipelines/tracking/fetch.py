@@ -1,4 +1,4 @@
-"""What MLflow keeps of a run, fetched to where programs can read it."""
+"""Recipe, report and job log of a run, downloaded from MLflow."""
 
 import json
 from pathlib import Path
@@ -15,22 +15,22 @@ PREFIX = "runs:/"
 
 
 def fetch_recipe(tracking_uri: str, run: str) -> dict[str, Any]:
-    """The recipe of an MLflow run, named by its id or as ``runs:/ID``.
+    """Return the recipe of an MLflow run, given its id or ``runs:/ID``.
 
     Raises:
-        UserError: there is no such run, or it is none of this project's.
+        UserError: there is no such run, or it does not belong to this project.
     """
     client, parent = _parent(tracking_uri, run)
     try:
         file = client.download_artifacts(parent.info.run_id, RECIPE_JSON)
         recipe: dict[str, Any] = json.loads(Path(file).read_text())
     except Exception as error:
-        raise UserError(f"MLflow run {run} keeps no {RECIPE_JSON}: {reason_of(error)}") from error
+        raise UserError(f"MLflow run {run} has no {RECIPE_JSON}: {reason_of(error)}") from error
     return recipe
 
 
 def differences_from(tracking_uri: str, run: str, dataset_digest: str) -> list[str]:
-    """What is another here than it was for an MLflow run, apart from the recipe: images, code, versions."""
+    """Return how images, code and versions here differ from those of an MLflow run."""
     _, parent = _parent(tracking_uri, run)
     now = circumstances()
     here = {"code_digest": now["code_digest"], **{f"version/{name}": text for name, text in now["versions"].items()}}
@@ -40,7 +40,7 @@ def differences_from(tracking_uri: str, run: str, dataset_digest: str) -> list[s
 
 
 def fetch_run(tracking_uri: str, run: str, folder: Path) -> str:
-    """Download the report and the job log of an MLflow run to ``folder``; the run's name.
+    """Download the report and the job log of an MLflow run to ``folder``; return the run's name.
 
     Raises:
         UserError: as :func:`fetch_recipe`.
@@ -50,22 +50,22 @@ def fetch_run(tracking_uri: str, run: str, folder: Path) -> str:
         try:
             client.download_artifacts(parent.info.run_id, artifacts, str(folder))
         except Exception as error:
-            raise UserError(f"MLflow run {run} keeps no {artifacts}/: {reason_of(error)}") from error
+            raise UserError(f"MLflow run {run} has no {artifacts}/: {reason_of(error)}") from error
     return f"{parent.info.run_name} ({parent.info.run_id})"
 
 
 def _parent(tracking_uri: str, run: str) -> tuple[Any, Any]:
-    """A client, and the ensemble's run, of which ``run`` may be a replica's."""
+    """Return a client and the parent run; ``run`` may be the parent or a replica's run."""
     database = Path(tracking_uri.removeprefix(SQLITE))
     if tracking_uri.startswith(SQLITE) and not database.exists():
         raise UserError(f"no run {run}: there is no MLflow store {database}; name one with --tracking-uri")
     try:
         client = connect(tracking_uri)
-        found = client.get_run(run.removeprefix(PREFIX))
-        if above := found.data.tags.get("mlflow.parentRunId"):
-            found = client.get_run(above)
+        mlflow_run = client.get_run(run.removeprefix(PREFIX))
+        if parent := mlflow_run.data.tags.get("mlflow.parentRunId"):
+            mlflow_run = client.get_run(parent)
     except Exception as error:
         raise UserError(f"no run {run} in MLflow at {tracking_uri}: {reason_of(error)}") from error
-    if ID_TAG not in found.data.tags:
-        raise UserError(f"MLflow run {run} was not made by train_ensemble.py")
-    return client, found
+    if ID_TAG not in mlflow_run.data.tags:
+        raise UserError(f"MLflow run {run} was not created by train_ensemble.py")
+    return client, mlflow_run

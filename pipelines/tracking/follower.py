@@ -1,7 +1,7 @@
-"""MLflow follows the run directory: one parent run, one child run for each replica.
+"""A thread that keeps MLflow up to date with the run directory: one parent run, one child run per replica.
 
-Only the driver speaks to MLflow, and only of what lies in the run directory. A server that is away, slow, full, or
-that refuses delays this and nothing else; what has arrived is not sent twice.
+Only the driver talks to MLflow, and it sends only what is in the run directory. If the server is down, slow, full or
+rejects requests, the run continues, and the missing data is sent once, later.
 """
 
 import threading
@@ -16,20 +16,20 @@ from pipelines.run.storage import Storage
 
 FOLLOW_SECONDS = 5.0
 CLOSE_SECONDS = 60.0
-# A job that is stopped is killed after three seconds.
+# A stopped job is killed after three seconds.
 INTERRUPTED_SECONDS = 1.5
 STATUSES = {"waiting": "SCHEDULED", "done": "FINISHED", "failed": "FAILED"}
 
 
 @dataclass
 class Tracker:
-    """Keeps MLflow abreast of a run. Use as a context manager: a thread follows the run directory meanwhile.
+    """Keeps MLflow up to date with a run. Use as a context manager: within it, a thread follows the run directory.
 
     Attributes:
         run: the run directory.
-        recipe: its recipe.
-        manifest: its data set.
-        tracking_uri: MLflow's store or server.
+        recipe: the run's recipe.
+        manifest: the run's data set.
+        tracking_uri: the MLflow store or server.
     """
 
     run: Storage
@@ -58,21 +58,21 @@ class Tracker:
         self._thread.join(INTERRUPTED_SECONDS if interrupted else CLOSE_SECONDS)
 
     def update(self, phases: dict[int, str]) -> None:
-        """The phase of each replica, as the scheduler sees it."""
+        """Set the phase of each replica, as the scheduler sees it."""
         self._phases = dict(phases)
 
     def finish(self, succeeded: bool) -> None:
-        """How the run ended."""
+        """Set whether the run succeeded."""
         self._final = "FINISHED" if succeeded else "FAILED"
 
     @property
     def in_step(self) -> bool:
-        """Whether MLflow has everything, the end of the run included; to be asked after the block."""
+        """Whether MLflow has everything, including the end of the run; valid after the block."""
         return self._has_all
 
     @property
     def page(self) -> str:
-        """Where MLflow shows the run, below its address; empty before MLflow has answered."""
+        """Path of the run's page, relative to MLflow's address; empty until MLflow has answered."""
         return self._connection.page if self._connection else ""
 
     def _follow(self) -> None:
@@ -82,7 +82,7 @@ class Tracker:
 
     def _try_to_send(self) -> None:
         try:
-            # Kept while all goes well: after a failure the store is asked again how far it got.
+            # Dropped by a failure: the next connection asks the store again how far it got.
             connection, self._connection = self._connection or self._connect(), None
             final = self._final
             connection.send(dict(self._phases), final)
@@ -94,7 +94,7 @@ class Tracker:
         return _Connection(self.run, self.recipe, self.manifest, self.tracking_uri)
 
     def _warn(self, reason: str) -> None:
-        """Say each kind of trouble once."""
+        """Print a warning, once for each kind of failure."""
         kind = reason.partition(":")[0]
         if kind not in self._warned:
             self._warned.add(kind)
@@ -102,7 +102,7 @@ class Tracker:
 
 
 class _Connection:
-    """A store that answered, and how far it got."""
+    """A store that answered, and what it has been sent."""
 
     def __init__(self, run: Storage, recipe: Recipe, manifest: Manifest, tracking_uri: str) -> None:
         from pipelines.tracking.curves import Curves
@@ -114,7 +114,7 @@ class _Connection:
         self._curves = Curves(self._runs, run)
         send_dataset(self._runs, manifest)
         self._told_circumstances = False
-        # Replicas of which nothing more will come before the end of the job.
+        # Replicas with nothing more to send before the end of the job.
         self._settled: set[int] = set()
 
     @property
@@ -122,7 +122,7 @@ class _Connection:
         return self._runs.page
 
     def send(self, phases: dict[int, str], final: str | None) -> None:
-        """Send all that is new; ``final`` is the parent's last status, once the run has ended."""
+        """Send everything new; ``final`` is the parent's final status, once the run has ended."""
         from pipelines.tracking.result import send_child_note, send_circumstances, send_result
 
         if final or not self._told_circumstances:
@@ -148,7 +148,7 @@ class _Connection:
 def send_once(
     run: Storage, recipe: Recipe, manifest: Manifest, tracking_uri: str, phases: dict[int, str], final: str
 ) -> str:
-    """Send all that ``run`` holds; where MLflow shows it. Whatever MLflow raises goes on to the caller."""
+    """Send everything in ``run``; return the path of its page. MLflow's exceptions are passed on to the caller."""
     connection = _Connection(run, recipe, manifest, tracking_uri)
     connection.send(phases, final)
     return connection.page
@@ -156,12 +156,12 @@ def send_once(
 
 def _status(phase: str, final: str | None) -> str:
     if final and phase not in ("done", "failed"):
-        return "KILLED"  # nobody is at work on it any more, or will be without being asked again
+        return "KILLED"  # no job works on it, and none will unless the command is run again
     return STATUSES.get(phase, "RUNNING")
 
 
 def reason_of(error: Exception) -> str:
-    """One line on what MLflow, or the way to it, answered."""
+    """Return one line on why MLflow, or the connection to it, failed."""
     if isinstance(error, UserError):
         return str(error)
     code: Any = getattr(error, "get_http_status_code", lambda: None)()

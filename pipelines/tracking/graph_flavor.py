@@ -1,4 +1,4 @@
-"""MLflow's PyTorch flavor, without the pickle that PyTorch keeps in an exported graph: its example inputs."""
+"""MLflow's PyTorch flavor without the example inputs, which PyTorch pickles into an exported graph."""
 
 from pathlib import Path
 from typing import Any
@@ -7,12 +7,12 @@ GRAPH = "data/model.pt2"
 
 
 def save_model(path: str, **settings: Any) -> None:
-    """As ``mlflow.pytorch.save_model``; its ``input_example`` stays beside the graph as JSON."""
+    """Save like ``mlflow.pytorch.save_model``; its ``input_example`` stays beside the graph as JSON."""
     import mlflow.pytorch
     import torch
 
     mlflow.pytorch.save_model(path=path, serialization_format="pt2", **settings)
     graph = Path(path) / GRAPH
-    exported = torch.export.load(graph)  # made a moment ago
+    exported = torch.export.load(graph)  # written by the call above
     exported.example_inputs = None
     torch.export.save(exported, graph)

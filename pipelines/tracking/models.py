@@ -23,19 +23,19 @@ VAL_DIGEST_TAG = "val_digest"
 ERRORS = ("top5_error", "top1_error")
 DESCRIPTION_JSON = "ensemble.json"
 SET_BY_MLFLOW = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID")
-# What the code that is kept with the model imports.
+# Packages imported by the code that is kept with the model.
 PACKAGES = ("jaxtyping", "mlflow", "numpy", "opencv-python-headless", "pandas", "pillow", "safetensors", "torch")
 CODE = Path(__file__).parents[2] / "googlenet"
 MODEL_CODE = Path(__file__).parent / "ensemble_model.py"
 
 
 def log_ensemble(runs: MlflowRuns, run: Storage, manifest: Manifest) -> str:
-    """Log the ensemble as a generic model and register it, unless that is done; the number of its version."""
+    """Log the ensemble as a generic model and register it, unless already done; return its version number."""
     report = run.read_json(REPORT_JSON)
     ensemble = EvaluatedEnsemble.from_dict(report["ensemble"])
     digest = _digest(ensemble)
-    found = runs.client.search_model_versions(f"name = '{MODEL}' and tags.{WEIGHTS_TAG} = '{digest}'")
-    mine = [known for known in found if known.run_id == runs.parent]
+    versions = runs.client.search_model_versions(f"name = '{MODEL}' and tags.{WEIGHTS_TAG} = '{digest}'")
+    mine = [known for known in versions if known.run_id == runs.parent]
     if mine:
         return str(mine[0].version)
     with _speaking_to(runs):
@@ -45,7 +45,7 @@ def log_ensemble(runs: MlflowRuns, run: Storage, manifest: Manifest) -> str:
 
 
 def _logged(runs: MlflowRuns, mlflow_run: str, digest: str) -> str | None:
-    """The whole model of these weights that an MLflow run has; uploads that were broken off do not count."""
+    """Return the id of an MLflow run's complete model of these weights; interrupted uploads do not count."""
     for output in runs.client.get_run(mlflow_run).outputs.model_outputs:
         model = runs.client.get_logged_model(output.model_id)
         if model.tags.get(WEIGHTS_TAG) == digest and str(model.status) == "READY":
@@ -79,7 +79,7 @@ def _digest(ensemble: EvaluatedEnsemble) -> str:
 
 
 def _files(run: Storage, ensemble: EvaluatedEnsemble, folder: Path) -> dict[str, str]:
-    """The files of a model: each replica's weights, and what they are weights of."""
+    """Write and return the files of a model: each replica's weights, and a description of the ensemble."""
     files = {}
     for name in ensemble.replicas:
         files[name] = str(folder / f"{name}.safetensors")
@@ -117,7 +117,7 @@ def _signature(ensemble: EvaluatedEnsemble) -> Any:
 
 
 def _example(run: Storage, manifest: Manifest, ensemble: EvaluatedEnsemble) -> Any:
-    """An image of the run's own, with the fewest crops: MLflow tries the example before it keeps the model."""
+    """Return a validation image, with the fewest crops: MLflow runs the example before it stores the model."""
     import pandas as pd
 
     image = open_records(run, manifest.splits["val"])[0].image
@@ -125,12 +125,12 @@ def _example(run: Storage, manifest: Manifest, ensemble: EvaluatedEnsemble) -> A
 
 
 def _requirements(*packages: str) -> list[str]:
-    # Without the mark of a build: which one of a version is wanted is for who installs it.
+    # Without the build (+cpu): whoever installs the package chooses it.
     return [f"{name}=={version(name).partition('+')[0]}" for name in packages]
 
 
 def _errors(report: dict[str, Any]) -> dict[str, str]:
-    """The errors of all models with the most crops, by which champions are chosen."""
+    """Return the errors of all models with the most crops, by which champions are chosen."""
     best = report["table"][-1]
     return {name: str(best[name]) for name in ERRORS}
 
@@ -140,7 +140,7 @@ def _register(runs: MlflowRuns, model_id: str, tags: dict[str, str]) -> str:
 
     try:
         runs.client.create_registered_model(MODEL)
-    except MlflowException:  # it is there; if that was not the reason, the next call says what was
+    except MlflowException:  # it exists; if that was not the reason, the next call raises the real one
         runs.client.get_registered_model(MODEL)
     made = runs.client.create_model_version(
         MODEL, f"models:/{model_id}", run_id=runs.parent, tags=tags, model_id=model_id
@@ -149,9 +149,9 @@ def _register(runs: MlflowRuns, model_id: str, tags: dict[str, str]) -> str:
 
 
 def log_replica(runs: MlflowRuns, run: Storage, replica: int) -> None:
-    """Log one replica as a PyTorch model of its child run, unless that is done: crops in, probabilities out.
+    """Log one replica as a PyTorch model of its child run, unless already done: crops in, probabilities out.
 
-    It is kept as a graph of operations (torch.export), which needs no code of this project and no pickle.
+    It is stored as a graph of operations (torch.export), which needs no code of this project and no pickle.
     """
     import numpy as np
     from mlflow.models import Model, ModelSignature
@@ -181,7 +181,7 @@ def log_replica(runs: MlflowRuns, run: Storage, replica: int) -> None:
                 inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, 3, crop_px, crop_px))]),
                 outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, stored.num_classes))]),
             ),
-            # Two crops: a graph that was made with one would take one only.
+            # Two crops: a graph exported with one crop would accept only one.
             input_example=np.zeros((2, 3, crop_px, crop_px), np.uint8),
             pip_requirements=_requirements("mlflow", "torch"),
         )
@@ -189,7 +189,7 @@ def log_replica(runs: MlflowRuns, run: Storage, replica: int) -> None:
 
 @contextmanager
 def _speaking_to(runs: MlflowRuns) -> Iterator[None]:
-    """MLflow's functions for models know one store and one experiment for the whole process and what it starts."""
+    """Set the store and the experiment of MLflow's model functions, which are global, and restore them afterwards."""
     import mlflow
 
     before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
@@ -198,7 +198,7 @@ def _speaking_to(runs: MlflowRuns) -> Iterator[None]:
     mlflow.set_experiment(experiment_id=runs.experiment)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of MLflow's own use of its libraries
+            warnings.simplefilter("ignore")  # about MLflow's own use of its libraries
             yield
     finally:
         mlflow.set_tracking_uri(before)

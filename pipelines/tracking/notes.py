@@ -1,10 +1,11 @@
-"""The notes (MLflow's description) of runs, in Markdown: what came out, where to look, how to repeat it."""
+"""Notes on runs (MLflow's description) in Markdown: results, where to look, how to repeat the run."""
 
 from typing import Any
 
+from pipelines.report.schema import Report
 from pipelines.report.text import headline, headline_markdown
 
-# MLflow cuts a tag after so many characters.
+# MLflow truncates longer tags.
 MAX_CHARACTERS = 8000
 PICTURES = (
     ("error_by_models.png", "Error by the number of models"),
@@ -14,11 +15,11 @@ PICTURES = (
 
 
 def parent_note(
-    report: dict[str, Any], cost: dict[str, Any], jobs: list[dict[str, Any]], parent: str, pictures: set[str]
+    report: Report, cost: dict[str, Any], jobs: list[dict[str, Any]], parent: str, pictures: set[str]
 ) -> str:
-    """Of a finished run: the table, pictures, and how to start the same run again.
+    """Return the note on a finished run: the table, pictures, and how to repeat the run.
 
-    Pictures are the run's own artifacts, in the words by which MLflow's server hands them out.
+    Pictures are the run's own artifacts, under the URLs of MLflow's server.
     """
     latest = jobs[-1] if jobs else {}
     images = [
@@ -32,14 +33,14 @@ def parent_note(
         headline_markdown(report, cost),
         "Everything else: `report/index.html` under Artifacts.",
         *images,
-        f"The same run again: `python pipelines/train_ensemble.py --recipe runs:/{parent} --run-dir NEW`"
+        f"To repeat this run: `python pipelines/train_ensemble.py --recipe runs:/{parent} --run-dir NEW`"
         + (f" at commit `{commit}`." if commit else "."),
     ]
     return _fitting(sections)
 
 
 def _fitting(sections: list[str]) -> str:
-    """As many sections as a note may hold, first things first; they are cut nowhere in between."""
+    """Join the sections that fit into a note, earlier ones first; no section is truncated."""
     text = ""
     for section in filter(None, sections):
         longer = f"{text}\n\n{section}" if text else section
@@ -49,8 +50,8 @@ def _fitting(sections: list[str]) -> str:
 
 
 def child_note(replica: int, seed: int, metrics: list[dict[str, Any]], failure: str | None) -> str:
-    """Of a replica: what tells it from the others, how far it came, and what went wrong."""
-    lines = [f"Replica {replica}: what it saw was drawn from sampling seed {seed}."]
+    """Return the note on a replica: what distinguishes it, its progress, and what went wrong."""
+    lines = [f"Replica {replica}, trained with sampling seed {seed}."]
     if metrics:
         last = metrics[-1]
         lines.append(

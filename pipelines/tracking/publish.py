@@ -1,4 +1,4 @@
-"""What follows a finished run in MLflow: the models, their versions, the champion."""
+"""Publication of a finished run in MLflow: the models, their versions, the champion."""
 
 import threading
 from concurrent.futures import Future, wait
@@ -23,7 +23,7 @@ ModelsToLog = Literal["all", "ensemble", "none"]
 
 @dataclass(frozen=True)
 class PublishSettings:
-    """Where to, what, and which version shall be the champion."""
+    """Store or server, models to log, and rule for the champion."""
 
     tracking_uri: str
     models: ModelsToLog = "all"
@@ -31,7 +31,7 @@ class PublishSettings:
 
 
 def publish(run: Storage, recipe: Recipe, manifest: Manifest, publishing: PublishSettings) -> str:
-    """Log the models of a finished run; what came of it, in one line. No failure of MLflow goes further than that."""
+    """Log the models of a finished run; return the outcome in one line. Failures of MLflow are not raised."""
     if publishing.models == "none":
         return "model: not logged"
     done: Future[str] = Future()
@@ -39,13 +39,13 @@ def publish(run: Storage, recipe: Recipe, manifest: Manifest, publishing: Publis
     def work() -> None:
         try:
             done.set_result(_publish(run, recipe, manifest, publishing))
-        except Exception as error:  # noqa: BLE001  # the result is in the run directory all the same
+        except Exception as error:  # noqa: BLE001  # the result is in the run directory anyway
             done.set_exception(error)
 
-    # A daemon thread, which no executor starts: a server that answers slowly must not hold a cluster for hours.
+    # A daemon thread, which executors do not offer: a slow server must not hold a cluster for hours.
     threading.Thread(target=work, name="models", daemon=True).start()
     if not wait([done], PUBLISH_SECONDS).done:
-        return f"warning: MLflow at {publishing.tracking_uri} takes too long; replay_to_mlflow.py logs the models"
+        return f"warning: MLflow at {publishing.tracking_uri} is too slow; log the models with replay_to_mlflow.py"
     try:
         return f"model: {done.result()}"
     except Exception as error:  # noqa: BLE001
@@ -65,7 +65,7 @@ def _publish(run: Storage, recipe: Recipe, manifest: Manifest, publishing: Publi
 
 
 def choose_champion(runs: MlflowRuns, number: str, rule: ChampionRule) -> str:
-    """Give the alias ``champion`` to version ``number`` if ``rule`` says so; what was done, and why."""
+    """Give version ``number`` the alias ``champion`` if ``rule`` says so; return what was done, and why."""
     new = runs.client.get_model_version(MODEL, number)
     aliases = runs.client.get_registered_model(MODEL).aliases
     champion = runs.client.get_model_version(MODEL, aliases[CHAMPION]) if CHAMPION in aliases else None
@@ -83,10 +83,10 @@ def _verdict(new: Any, champion: Any, rule: ChampionRule) -> tuple[bool, str]:
     if champion.version == new.version:
         return False, f"{name}, the champion"
     if rule == "always":
-        return True, f"{name}, the champion now, after {old}"
+        return True, f"{name}, the new champion after {old}"
     if rule == "never" or new.tags[VAL_DIGEST_TAG] != champion.tags.get(VAL_DIGEST_TAG):
         why = "" if rule == "never" else ", which was evaluated on other images"
         return False, f"{name}; {old}{why}, stays champion"
     ours, theirs = (tuple(float(version.tags[error]) for error in ERRORS) for version in (new, champion))
     errors = f"top-5 / top-1 error {ours[0]:.2f} / {ours[1]:.2f} %, {old} {theirs[0]:.2f} / {theirs[1]:.2f} %"
-    return ours < theirs, f"{name}{', the champion now' if ours < theirs else f'; {old} stays champion'} ({errors})"
+    return ours < theirs, f"{name}{', the new champion' if ours < theirs else f'; {old} stays champion'} ({errors})"

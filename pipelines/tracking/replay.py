@@ -1,4 +1,4 @@
-"""A run directory replayed into any MLflow store."""
+"""Replay of a run directory into any MLflow store."""
 
 from pipelines.errors import UserError
 from pipelines.job.console import say
@@ -13,10 +13,10 @@ from pipelines.tracking.publish import PublishSettings, publish
 
 
 def replay(run: Storage, publishing: PublishSettings) -> str:
-    """Send all that ``run`` holds; where MLflow shows it, below its address.
+    """Send everything in ``run``; return the path of its page, relative to MLflow's address.
 
     Raises:
-        UserError: it is no run, a job is at work on it, or MLflow does not answer.
+        UserError: there is no run, a job is working on it, or MLflow does not answer.
     """
     recipe = read_recipe(run)
     if not run.exists(MANIFEST):
@@ -35,7 +35,7 @@ def replay(run: Storage, publishing: PublishSettings) -> str:
 
 
 def outcome_of(run: Storage, phases: dict[int, str]) -> str:
-    """How the newest job on ``run`` ended, as MLflow calls it; nobody is at work on it."""
+    """Return how the newest job on ``run`` ended, as a status of MLflow; no job may be working on it."""
     jobs = read_jobs(run)
     outcome = jobs[-1]["outcome"] if jobs else RUNNING
     complete = run.exists(REPORT_JSON) and (outcome == ENDED or set(phases.values()) == {"done"})
@@ -45,7 +45,7 @@ def outcome_of(run: Storage, phases: dict[int, str]) -> str:
 
 
 def phases_of(run: Storage, recipe: Recipe) -> dict[int, str]:
-    """What became of each replica, by the files it left; nobody is at work on it."""
+    """Return the phase of each replica by the files it left; no job may be working on it."""
     phases = dict.fromkeys(range(recipe.replicas), "stopped")
     failed = [replica for replica in phases if run.exists(ReplicaFiles(replica).failure)]
     done = finished_replicas(run, recipe.replicas)

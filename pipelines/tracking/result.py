@@ -1,4 +1,4 @@
-"""The result of a run in MLflow: data set, circumstances, the table's cells, the report's files, notes."""
+"""The result of a run in MLflow: data set, provenance, the table's cells, the report's files, notes."""
 
 import json
 import tempfile
@@ -46,7 +46,7 @@ def send_dataset(runs: MlflowRuns, manifest: Manifest) -> None:
 
 
 def send_circumstances(runs: MlflowRuns, run: Storage) -> None:
-    """Log from what and on what the newest start of the job runs, as tags, and the wall times of all starts."""
+    """Log the provenance of the newest job as tags, and the wall times of all jobs."""
     jobs = read_jobs(run)
     if not jobs:
         return
@@ -69,7 +69,7 @@ def send_circumstances(runs: MlflowRuns, run: Storage) -> None:
 
 
 def send_result(runs: MlflowRuns, run: Storage, recipe: Recipe) -> None:
-    """Log what a finished run came to."""
+    """Log the result of a finished run."""
     report, cost, jobs = run.read_json(REPORT_JSON), run.read_json(COST_JSON), read_jobs(run)
     _log_latest(runs, result_metrics(report, cost))
     with tempfile.TemporaryDirectory() as folder:
@@ -85,7 +85,7 @@ def send_result(runs: MlflowRuns, run: Storage, recipe: Recipe) -> None:
 
 
 def send_child_note(runs: MlflowRuns, run: Storage, recipe: Recipe, replica: int, failed: bool) -> None:
-    """Say in a replica's run what it is, and what became of it."""
+    """Set the note of a replica's run, and the last line of its failure, if any, as a tag."""
     files, failure = ReplicaFiles(replica), None
     if failed and run.exists(files.failure):
         failure = run.read(files.failure).decode()
@@ -97,7 +97,7 @@ def send_child_note(runs: MlflowRuns, run: Storage, recipe: Recipe, replica: int
 
 
 def result_metrics(report: dict[str, Any], cost: dict[str, Any]) -> dict[str, float]:
-    """The report's figures by stable names, such as ``top5_error/7x144``."""
+    """Return the report's numbers by stable names, such as ``top5_error/7x144``."""
     metrics = {}
     for row in report["table"]:
         for name in ("top1_error", "top5_error"):
@@ -110,7 +110,7 @@ def result_metrics(report: dict[str, Any], cost: dict[str, Any]) -> dict[str, fl
 
 
 def _log_latest(runs: MlflowRuns, metrics: dict[str, float]) -> None:
-    """Log those metrics that are not what they should be."""
+    """Log those metrics whose logged value differs."""
     from mlflow.entities import Metric
 
     logged, now = runs.client.get_run(runs.parent).data.metrics, int(time.time() * 1000)

@@ -1,4 +1,4 @@
-"""An MLflow store or server: how to reach it, and which runs in it belong to a run directory."""
+"""Access to an MLflow store or server, and to the runs in it that belong to a run directory."""
 
 import os
 from contextlib import AbstractContextManager, nullcontext
@@ -26,8 +26,8 @@ PARENT = "ensemble"
 SQLITE = "sqlite:///"
 LOCK_SECONDS = 60.0
 ENDED = ("FINISHED", "FAILED", "KILLED")
-# A server that is away answers for none of these long; who asks tries again by himself. No request is sent twice by
-# the client, which could not know whether the first one had arrived.
+# A call to an unreachable server must fail soon; callers retry. The client itself sends no request twice, since it
+# cannot know whether the first one arrived.
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
@@ -39,12 +39,12 @@ QUIET = {
 
 
 def tracking_uri_for(run: Storage, named: str = "") -> str:
-    """``named``, or what MLFLOW_TRACKING_URI says, else an SQLite store beside the run directory.
+    """Return ``named``, or MLFLOW_TRACKING_URI, else an SQLite store beside the run directory.
 
-    Its neighbours share that one. Where the run directory is in an object store, it is below the home folder.
+    Run directories in the same folder share that store. For one in an object store, it is in the home folder.
 
     Raises:
-        UserError: the URI holds a password.
+        UserError: the URI contains a password.
     """
     if named := named or os.environ.get("MLFLOW_TRACKING_URI", ""):
         return checked(named)
@@ -53,23 +53,23 @@ def tracking_uri_for(run: Storage, named: str = "") -> str:
 
 
 def tracking_uri_of_runs(named: str = "") -> str:
-    """``named``, or what MLFLOW_TRACKING_URI says, else the store beside the run directories in ``runs``.
+    """Return ``named``, or MLFLOW_TRACKING_URI, else the store beside the run directories in ``runs``.
 
     Raises:
-        UserError: the URI holds a password.
+        UserError: the URI contains a password.
     """
     return tracking_uri_for(Storage.at("runs/any"), named)
 
 
 def checked(tracking_uri: str) -> str:
-    """The URI, its path made absolute: MLflow would look for a relative one in whatever folder a process is in.
+    """Return the URI with an absolute path: MLflow resolves a relative one in each process's current folder.
 
     Raises:
-        UserError: it holds a password, which would be written into logs.
+        UserError: the URI contains a password, which would be written into logs.
     """
     if urlsplit(tracking_uri).password:
         raise UserError(
-            f"the MLflow URI for {urlsplit(tracking_uri).hostname} holds a password; leave it out, and set "
+            f"the MLflow URI for {urlsplit(tracking_uri).hostname} contains a password; remove it, and set "
             "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
         )
     if tracking_uri.startswith(SQLITE):
@@ -78,30 +78,30 @@ def checked(tracking_uri: str) -> str:
 
 
 def how_to_open(tracking_uri: str, page: str = "") -> str:
-    """What to type, or where to look, to review a run; ``page`` is its own, see :attr:`MlflowRuns.page`."""
+    """Return the address or the command that shows a run; for ``page`` see :attr:`MlflowRuns.page`."""
     if tracking_uri.startswith(("http://", "https://")):
         return f"MLflow: {tracking_uri.rstrip('/')}/{page}"
     return f"MLflow: python pipelines/review.py --tracking-uri {tracking_uri}"
 
 
 def page_of_experiment(tracking_uri: str) -> str:
-    """Where MLflow shows the runs, below its address."""
-    found = connect(tracking_uri).get_experiment_by_name(EXPERIMENT)
-    return f"#/experiments/{found.experiment_id}/runs?{TRAINING_PAGES}" if found else ""
+    """Return the path of the page of all runs, relative to MLflow's address."""
+    experiment = connect(tracking_uri).get_experiment_by_name(EXPERIMENT)
+    return f"#/experiments/{experiment.experiment_id}/runs?{TRAINING_PAGES}" if experiment else ""
 
 
 def directories_at_work(tracking_uri: str) -> list[str]:
-    """The run directories whose runs MLflow believes at work."""
+    """Return the run directories whose runs have the status RUNNING in MLflow."""
     client = connect(tracking_uri)
-    found = client.get_experiment_by_name(EXPERIMENT)
-    if found is None:
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is None:
         return []
     at_work = f"tags.{ROLE_TAG} = '{PARENT}' and attributes.status = 'RUNNING'"
-    return [run.data.tags[DIRECTORY_TAG] for run in client.search_runs([found.experiment_id], at_work)]
+    return [run.data.tags[DIRECTORY_TAG] for run in client.search_runs([experiment.experiment_id], at_work)]
 
 
 def connect(tracking_uri: str) -> Any:
-    """An ``MlflowClient``; the database is created, or brought up to date, by one process at a time."""
+    """Return an ``MlflowClient``; only one process at a time creates or upgrades the database."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
@@ -113,7 +113,7 @@ def connect(tracking_uri: str) -> Any:
 
 
 def _creation_lock(tracking_uri: str) -> AbstractContextManager[Any]:
-    # Of seven processes that find no database and create one, each spoils it for the others.
+    # Processes that create the same database at the same time break it for each other.
     if not tracking_uri.startswith(SQLITE):
         return nullcontext()
     from filelock import FileLock
@@ -124,7 +124,7 @@ def _creation_lock(tracking_uri: str) -> AbstractContextManager[Any]:
 
 
 class MlflowRuns:
-    """The parent run and the replicas' child runs of one run directory, created where they are missing.
+    """The parent run and the replicas' child runs of one run directory; missing ones are created.
 
     Attributes:
         tracking_uri: the store or server.
@@ -141,10 +141,10 @@ class MlflowRuns:
 
     @cached_property
     def ids(self) -> dict[str, str]:
-        """MLflow's ids by :data:`PARENT` and the replicas' names."""
-        # Asked of the store, so that a driver that was killed while it created them leaves none twice.
+        """MLflow's run ids by :data:`PARENT` and the replicas' names."""
+        # The store is asked, so that runs created by a killed driver are not created again.
         mine = self.client.search_runs([self.experiment], f"tags.{ID_TAG} = '{run_id(self._run)}'", max_results=1000)
-        ids = {found.data.tags[ROLE_TAG]: found.info.run_id for found in mine}
+        ids = {known.data.tags[ROLE_TAG]: known.info.run_id for known in mine}
         if PARENT not in ids:
             ids[PARENT] = self._create(PARENT, {})
         for replica in range(self._recipe.replicas):
@@ -152,7 +152,7 @@ class MlflowRuns:
             if name not in ids:
                 ids[name] = self._create(name, {"mlflow.parentRunId": ids[PARENT]})
             self.log_params(ids[name], self._of_replica(replica))
-        # The label may change from one start to the next; a parameter may not.
+        # The recipe's name may change between jobs; a parameter may not.
         recipe = {name: value for name, value in self._recipe.to_dict().items() if name != "name"}
         self.log_params(ids[PARENT], recipe)
         return ids
@@ -164,21 +164,21 @@ class MlflowRuns:
 
     @property
     def page(self) -> str:
-        """Where MLflow shows the parent run, below its address."""
+        """Path of the parent run's page, relative to MLflow's address."""
         return f"#/experiments/{self.experiment}/runs/{self.parent}?{TRAINING_PAGES}"
 
     def child(self, replica: int) -> str:
-        """The id of a replica's run."""
+        """Return the id of a replica's run."""
         return self.ids[replica_name(replica)]
 
     def log_params(self, mlflow_run: str, values: dict[str, Any]) -> None:
-        """Log parameters; again with the same value is accepted and changes nothing."""
+        """Log parameters; logging the same value again changes nothing."""
         from mlflow.entities import Param
 
         self.client.log_batch(mlflow_run, params=[Param(name, str(value)) for name, value in values.items()])
 
     def set_tags(self, mlflow_run: str, values: dict[str, str]) -> None:
-        """Set those tags that are not what they should be."""
+        """Set those tags whose value differs."""
         from mlflow.entities import RunTag
 
         if mlflow_run not in self._tags:
@@ -189,13 +189,13 @@ class MlflowRuns:
             known.update(news)
 
     def delete_tag(self, mlflow_run: str, name: str) -> None:
-        """Take a tag away, if it is there."""
-        self.set_tags(mlflow_run, {})  # makes sure that the tags are known
+        """Delete a tag, if it exists."""
+        self.set_tags(mlflow_run, {})  # loads the known tags
         if self._tags[mlflow_run].pop(name, None) is not None:
             self.client.delete_tag(mlflow_run, name)
 
     def set_status(self, mlflow_run: str, status: str) -> None:
-        """Say what a run does; it ends when it says so for the first time."""
+        """Set the status of a run; the first final status ends it."""
         if mlflow_run not in self._statuses:
             self._statuses[mlflow_run] = self.client.get_run(mlflow_run).info.status
         if self._statuses[mlflow_run] == status:
@@ -230,20 +230,20 @@ class MlflowRuns:
     def _experiment(self) -> str:
         from mlflow.exceptions import MlflowException
 
-        found = self.client.get_experiment_by_name(EXPERIMENT)
-        if found is None:
+        experiment = self.client.get_experiment_by_name(EXPERIMENT)
+        if experiment is None:
             try:
                 return str(self.client.create_experiment(EXPERIMENT, self._artifacts(), EXPERIMENT_TAGS))
             except MlflowException:  # another job was faster
-                found = self.client.get_experiment_by_name(EXPERIMENT)
-                if found is None:
+                experiment = self.client.get_experiment_by_name(EXPERIMENT)
+                if experiment is None:
                     raise
-        if found.lifecycle_stage == "deleted":
-            self.client.restore_experiment(found.experiment_id)
-        return str(found.experiment_id)
+        if experiment.lifecycle_stage == "deleted":
+            self.client.restore_experiment(experiment.experiment_id)
+        return str(experiment.experiment_id)
 
     def _artifacts(self) -> str | None:
-        """Beside the database: MLflow's own choice would be a folder relative to whatever this process is in."""
+        """Return a folder beside the database: MLflow's default is relative to the process's current folder."""
         if not self.tracking_uri.startswith(SQLITE):
             return None
         return (Path(self.tracking_uri.removeprefix(SQLITE)).parent / "mlartifacts").as_uri()

@@ -1,6 +1,6 @@
-"""Checkpoints of one replica: whole files on any filesystem, the newest few kept, a damaged one passed over.
+"""Checkpoints of one replica: complete files on any filesystem, of which the newest few are kept.
 
-A file's name holds its step and the beginning of its own SHA-256, so that what is read is what was written.
+A file's name contains its step and the start of its SHA-256, so that damage is noticed; damaged files are skipped.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ PROGRESS = "progress"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state after ``step`` steps: named tensors, and what else has to be known, as JSON."""
+    """State after ``step`` steps: named tensors, and the remaining state as JSON."""
 
     step: int
     tensors: dict[str, Tensor]
@@ -32,9 +32,9 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The checkpoints in ``folder``. Saving goes on in a thread of its own; use as a context manager to wait for it.
+    """The checkpoints in ``folder``. A thread writes them; use as a context manager to wait for it.
 
-    ``writes`` is off for data-parallel workers that only read: they change nothing in the folder.
+    ``writes`` is False for data-parallel workers that only read: they change nothing in the folder.
     """
 
     def __init__(self, folder: Storage, keep: int, *, writes: bool = True) -> None:
@@ -53,28 +53,30 @@ class Checkpoints:
         self._writer.shutdown()
 
     def at(self, step: int) -> Checkpoint:
-        """The checkpoint after ``step`` steps, which another process has found whole.
+        """Return the checkpoint after ``step`` steps, which another process has found complete.
 
         Raises:
-            OSError: this process does not see it so.
+            OSError: this process does not find it complete.
         """
         for name in self._names()[::-1]:
             checkpoint = _read(name, self._folder.read(name)) if _step_of(name) == step else None
             if checkpoint is not None:
                 return checkpoint
-        raise OSError(f"{self._folder} holds no whole checkpoint of step {step} for this worker, for others it does")
+        raise OSError(f"this worker finds no complete checkpoint of step {step} in {self._folder}, another did")
 
     def newest(self, on_passed_over: Callable[[str], None]) -> Checkpoint | None:
-        """The newest whole checkpoint; ``on_passed_over`` is told of newer ones that are damaged or cannot be read.
+        """Return the newest complete checkpoint, or None.
+
+        ``on_passed_over`` gets a message for each newer one that is damaged or cannot be read.
 
         Raises:
-            OSError: there are some, and none of them is whole and can be read; nothing is begun anew then.
+            OSError: some cannot be read, and no other is complete; training must not start over then.
         """
         unreadable: OSError | None = None
         for name in reversed(self._names()):
             try:
                 data = self._folder.read(name)
-            except OSError as error:  # a bad block, or a store that does not answer for the moment: it may come back
+            except OSError as error:  # a bad block, or a store that is down: it may become readable
                 unreadable = error
                 on_passed_over(f"{self._folder.below(name)} cannot be read ({error})")
                 continue
@@ -88,10 +90,10 @@ class Checkpoints:
         return None
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Begin to write; the tensors are copied first, so that training goes on meanwhile.
+        """Start to write ``checkpoint``; its tensors are copied first, so that training can continue.
 
         Raises:
-            OSError: the last one could not be written.
+            OSError: the previous one could not be written.
         """
         if not self._writes:
             return
@@ -100,10 +102,10 @@ class Checkpoints:
         self._pending = self._writer.submit(self._write, Checkpoint(checkpoint.step, copies, checkpoint.progress))
 
     def wait(self) -> None:
-        """Wait until what was begun is written.
+        """Wait until the pending checkpoint is written.
 
         Raises:
-            OSError: it could not be.
+            OSError: it could not be written.
         """
         if self._pending is not None:
             pending, self._pending = self._pending, None
@@ -112,12 +114,12 @@ class Checkpoints:
     def _write(self, checkpoint: Checkpoint) -> None:
         metadata = {PROGRESS: json.dumps(checkpoint.progress)}
         data = safetensors.torch.save(checkpoint.tensors, metadata)
-        # Written beside the work, it must not make a run directory anew that has vanished meanwhile.
+        # This runs in the background, and must not recreate a run directory that has vanished meanwhile.
         if self._folder.is_local and not Path(self._folder.path()).is_dir():
             raise FileNotFoundError(f"the folder {self._folder} has vanished")
         written = f"{checkpoint.step:010d}.{_digest(data)}{SUFFIX}"
         self._folder.write(written, data)
-        # One of a later step is one that could not be read, and takes nobody's place.
+        # A file of a later step could not be read, and does not count among those kept.
         for name in [name for name in self._names() if name <= written][: -self._keep]:
             self._folder.delete(name)
 
@@ -126,7 +128,7 @@ class Checkpoints:
 
 
 def newest_step(folder: Storage) -> int:
-    """The step of the newest checkpoint in ``folder``, whole or not; 0 where there is none."""
+    """Return the step of the newest checkpoint in ``folder``, complete or not; 0 if there is none."""
     return max(map(_step_of, _names_in(folder)), default=0)
 
 

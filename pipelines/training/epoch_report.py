@@ -1,4 +1,4 @@
-"""What an epoch of a replica has come to: sums over its steps, lines of the step log, news for the board."""
+"""Report of an epoch of a replica: sums over its steps, lines of the step log, status for the progress board."""
 
 import socket
 import time
@@ -12,18 +12,18 @@ from pipelines.run.directory import check_run_directory
 from pipelines.training.task import ReplicaTask
 
 POST_SECONDS = 1.0
-# The step log is rewritten whole, so that it is never torn; an epoch has a bounded number of lines.
+# The complete step log is rewritten, so that it is never truncated; an epoch has a bounded number of lines.
 FLUSH_SECONDS = 20.0
 LINES_PER_EPOCH = 100
 NOTHING: dict[str, Any] = {"images": 0, "seconds": 0.0, "learning_rate": 0.0, "losses": {}, "lines": []}
 
 
 class EpochReport:
-    """Takes in the steps of one epoch. ``begun`` is the :meth:`state` from which a resumed epoch goes on.
+    """Accumulates the steps of one epoch. A resumed epoch continues from ``begun``, an earlier :meth:`state`.
 
     Attributes:
-        epoch: counted from 0.
-        monitor: the alarm about heads that do not learn.
+        epoch: number of the epoch, counted from 0.
+        monitor: monitor of heads that do not learn.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class EpochReport:
         self._posted, self._flushed, self._last_line = 0.0, time.monotonic(), (self._images, self._seconds())
 
     def state(self) -> dict[str, Any]:
-        """All that a resumed epoch needs to end with the same figures."""
+        """Return everything that a resumed epoch needs to end with the same figures."""
         return {
             "images": self._images,
             "seconds": self._seconds(),
@@ -57,10 +57,10 @@ class EpochReport:
         }
 
     def on_step(self, result: StepResult) -> None:
-        """Take in a step.
+        """Add a step.
 
         Raises:
-            TrainingError: a loss or gradient is no number, or a head learns nothing and the recipe says to stop then.
+            TrainingError: a loss or gradient is not finite, or a head learns nothing and the recipe says to stop then.
         """
         self.monitor.observe(result)
         if self.monitor.alarms and self._task.recipe.on_dead_head == "stop":
@@ -81,7 +81,7 @@ class EpochReport:
             self.flush()
 
     def flush(self) -> None:
-        """Write the lines so far to the epoch's step log; the replica's first worker does.
+        """Write the lines so far to the epoch's step log, in the replica's first worker only.
 
         Raises:
             UserError: the run directory has vanished.
@@ -94,7 +94,7 @@ class EpochReport:
         self._task.run.write_json_lines(name, self._lines)
 
     def metrics(self) -> dict[str, Any]:
-        """The epoch's line in the metrics, validation apart."""
+        """Return the epoch's line of metrics, without validation."""
         losses = {f"train_loss_{name}": total / self._images for name, total in self._losses.items()}
         return {
             "epoch": self.epoch + 1,
@@ -108,7 +108,7 @@ class EpochReport:
         }
 
     def _line(self, result: StepResult) -> dict[str, Any]:
-        """Losses, rate and gradient norm of this step; speed since the line before it."""
+        """Return losses, learning rate and gradient norm of this step, and the speed since the previous line."""
         images, seconds = self._images - self._last_line[0], self._seconds() - self._last_line[1]
         self._last_line = self._images, self._seconds()
         return {

@@ -1,4 +1,4 @@
-"""What a job is about to do, before it does it: how many replicas run at once, how many steps, how long, how much.
+"""Plan of a job before it starts: replicas at once, steps, time and storage.
 
 python pipelines/train_ensemble.py --recipe demo --run-dir runs/demo --dry-run
 """
@@ -16,13 +16,13 @@ from pipelines.training.checkpoints import CHECKPOINTS_KEPT
 from pipelines.training.resources import Resources, check_that_one_fits, replicas_at_once
 from pipelines.training.trial import Trial, is_little_work, run_trial
 
-# Weights, their average and the momentum.
+# The weights, their average and the momentum.
 COPIES_IN_CHECKPOINT = 3
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Images of each split, and classes."""
+    """Numbers of images in each split, and of classes."""
 
     train: int
     val: int
@@ -30,10 +30,10 @@ class Counts:
 
 
 def placement_line(run: Storage, recipe: Recipe, resources: Resources) -> str:
-    """How many replicas run at once on the connected cluster, and what waits.
+    """Return how many replicas run at once on the connected cluster, and how many wait.
 
     Raises:
-        UserError: not a single one can ever be placed.
+        UserError: the cluster can never hold a replica.
     """
     waiting = recipe.replicas - len(finished_replicas(run, recipe.replicas))
     if waiting:
@@ -41,17 +41,17 @@ def placement_line(run: Storage, recipe: Recipe, resources: Resources) -> str:
     at_once = min(waiting, replicas_at_once(recipe, resources))
     workers = f"{recipe.workers_per_replica} workers, " if recipe.workers_per_replica > 1 else ""
     done = f", {recipe.replicas - waiting} are finished" if waiting < recipe.replicas else ""
-    placed = f"{at_once} at once, {waiting - at_once} wait{done}"
+    placed = f"{at_once} at once, {waiting - at_once} waiting{done}"
     return f"plan: {recipe.replicas} replicas of {workers}{resources} each, {placed}"
 
 
 def plan_lines(run: Storage, recipe: Recipe, resources: Resources, counts: Counts, num_predictors: int) -> list[str]:
-    """The whole plan, with times from a short trial on the connected cluster.
+    """Return the complete plan, with times from a short trial on the connected cluster.
 
-    ``num_predictors`` work on the evaluation at once.
+    ``num_predictors`` predictors share the evaluation.
 
     Raises:
-        UserError: not a single replica can ever be placed.
+        UserError: the cluster can never hold a replica.
     """
     lines = [placement_line(run, recipe, resources)]
     trial = run_trial(recipe, resources, counts.classes, None)
@@ -68,7 +68,7 @@ def plan_lines(run: Storage, recipe: Recipe, resources: Resources, counts: Count
         f"data: {counts.train} train, {counts.val} val images of {counts.classes} classes, {shards} shards",
         _training_line(run, recipe, resources, counts, trial),
         f"evaluation: {passes:,} forward passes, about {duration(evaluation)} in fp32 with {num_predictors} predictors",
-        f"storage: {written}, beside a copy of the images",
+        f"storage: {written}, plus a copy of the images",
     ]
 
 
@@ -79,12 +79,12 @@ def _training_line(run: Storage, recipe: Recipe, resources: Resources, counts: C
     rounds = math.ceil(waiting / max(1, min(waiting, replicas_at_once(recipe, resources)))) if waiting else 0
     validation = recipe.epochs * counts.val / trial.passes_per_second
     seconds = rounds * (steps * seconds_per_step + validation)
-    # To compile for the faster ones takes minutes, too long for a plan.
+    # Compiling faster candidates takes minutes, too long for a plan.
     little = is_little_work(recipe, resources, counts.train, counts.classes)
-    faster = "" if little else "; faster arithmetic is tried before so much work"
+    faster = "" if little else "; faster arithmetic is tried before long training"
     return (
-        f"training: {steps:,} steps of {recipe.batch_size} images for each replica, {seconds_per_step:.3f} s a step in "
-        f"fp32, about {duration(seconds)} in {rounds} rounds (reading images and start-up apart{faster})"
+        f"training: {steps:,} steps of {recipe.batch_size} images for each replica, {seconds_per_step:.3f} s per step "
+        f"in fp32, about {duration(seconds)} in {rounds} rounds (without reading images and start-up{faster})"
     )
 
 

@@ -1,6 +1,6 @@
 """Training of one replica: records in, weights and metrics out.
 
-Whatever interrupts it, it goes on from its newest checkpoint with the same result as if nothing had happened.
+After any interruption, training resumes from the newest checkpoint and ends with the same result.
 """
 
 import math
@@ -42,10 +42,10 @@ PREPROCESSING: dict[str, Preprocessing] = {"caffe": CAFFE_PREPROCESSING, "scratc
 def train_replica(task: ReplicaTask) -> None:
     """Train ``task.replica`` from its newest checkpoint, or from the beginning, to its end.
 
-    Runs in a worker of Ray Train, or in any process.
+    Runs in a Ray Train worker, or in any other process.
 
     Raises:
-        TrainingError: a loss or the gradient is no number, or a head learns nothing and the recipe says to stop then.
+        TrainingError: a loss or the gradient is not finite, or a head learns nothing and the recipe says to stop then.
     """
     use_own_cpus()
     recipe, manifest = task.recipe, read_manifest(task.run)
@@ -58,7 +58,7 @@ def train_replica(task: ReplicaTask) -> None:
     folder = task.run.below(task.files.checkpoints)
     with Checkpoints(folder, CHECKPOINTS_KEPT, writes=task.leads) as checkpoints:
         history, begun = _restore(checkpoints, state, monitor, task)
-        # After the weights are restored: where several workers train together, the first one's are sent to the others.
+        # After the weights are restored: with several workers, the first one's weights are sent to the others.
         state.network_for = _network_for(state.model, task)
         for epoch in range(len(history), recipe.epochs):
             report = EpochReport(
@@ -86,7 +86,7 @@ def _train_epoch(
     checkpoints: Checkpoints,
     history: list[dict[str, Any]],
 ) -> None:
-    """What remains of an epoch, with a checkpoint now and then and one at its end, before the validation."""
+    """Train the rest of an epoch, with checkpoints at intervals and one at its end, before the validation."""
     epoch, recipe = report.epoch, task.recipe
     samples = TrainingSamples(records, recipe.crop_px, recipe.sampling(task.replica), task.sampling_seed, epoch)
     batches = training_batches(
@@ -114,9 +114,9 @@ def _write_metrics(task: ReplicaTask, history: list[dict[str, Any]]) -> None:
 
 
 def validation_errors(state: TrainState, records: Records, crop_px: int, settings: LoopSettings) -> dict[str, float]:
-    """Top-1 errors of one centre crop in percent, with the averaged weights and the raw ones.
+    """Return the top-1 errors of one centre crop in percent, with the averaged weights and the raw ones.
 
-    Each worker counts its share.
+    Each worker counts its share of the images.
     """
     own = settings.share.of(range(len(records)))
     groups = (own[start : start + VALIDATION_BATCH_SIZE] for start in range(0, len(own), VALIDATION_BATCH_SIZE))
@@ -143,15 +143,15 @@ def _centre_crops(records: Records, indices: Sequence[int], crop_px: int) -> Bat
 
 
 def _network_for(model: GoogLeNet, task: ReplicaTask) -> Callable[[int], Callable[..., Outputs]]:
-    """The network as a step calls it, by the number of images in the whole batch."""
+    """Return a function from the number of images in the batch of all workers to the network that a step calls."""
     network = parallel_network(model, task.share)
     compiled: Callable[..., Outputs] = network
     if task.arithmetic.compiled:
         if can_compile(task.device):
             compiled = compile_network(network)
         else:
-            warn(task.board, task.replica, "not compiled: the node that decided has a C++ compiler, this one has none")
-    # What remains at the end of an epoch is one step in many, not worth another compilation.
+            warn(task.board, task.replica, "not compiled: this node has no C++ compiler, unlike the node of the trial")
+    # A smaller batch at the end of an epoch is one step among many, not worth another compilation.
     return lambda images: compiled if images == task.recipe.batch_size else network
 
 
@@ -170,7 +170,7 @@ def _settings(task: ReplicaTask, num_images: int, preprocessing: Preprocessing) 
 
 
 def _initial_network(task: ReplicaTask, classes: int) -> tuple[GoogLeNet, Preprocessing]:
-    """The network before its first step, and the preprocessing that its weights need."""
+    """Return the network before its first step, and the preprocessing that its weights need."""
     recipe = task.recipe
     model = network_of(recipe, classes, task.replica)
     preprocessing = PREPROCESSING[recipe.preprocessing]
@@ -192,12 +192,12 @@ def _initial_state(task: ReplicaTask, model: GoogLeNet, settings: LoopSettings) 
 def _restore(
     checkpoints: Checkpoints, state: TrainState, monitor: HeadMonitor, task: ReplicaTask
 ) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
-    """Load the newest checkpoint, if any; the metrics of validated epochs, and the state of the epoch after those."""
+    """Load the newest checkpoint, if any; return the metrics of validated epochs and the state of the next epoch."""
 
     def on_passed_over(problem: str) -> None:
-        warn(task.board, task.replica, f"{problem}; going on from what was saved before it")
+        warn(task.board, task.replica, f"{problem}; resuming from what was saved earlier")
 
-    # The first worker decides where all go on: others may see an older listing of the folder.
+    # The first worker decides where all resume: others may see an older listing of the folder.
     checkpoint = checkpoints.newest(on_passed_over) if task.leads else None
     step = task.share.broadcast(checkpoint.step if checkpoint else NO_CHECKPOINT)
     if step == NO_CHECKPOINT:

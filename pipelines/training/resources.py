@@ -1,4 +1,4 @@
-"""What a training worker reserves, and how many replicas the connected cluster holds at once."""
+"""Resources reserved per training worker, and how many replicas the connected cluster holds at once."""
 
 import os
 from collections.abc import Mapping
@@ -14,16 +14,16 @@ from pipelines.run.recipe import Recipe
 
 @dataclass(frozen=True)
 class Resources:
-    """What each worker of a replica reserves, and what is done against failures.
+    """Resources of each worker of a replica, and limits on restarts, checkpoints and disk space.
 
     Attributes:
-        cpus_per_worker: CPUs that a worker reserves; it computes with so many threads.
-        gpus_per_worker: GPUs that a worker reserves; workers with fractions share one.
-        custom: other resources that a worker reserves, by the names that the cluster gives them.
-        max_failures: how often a failed replica is started again without a newer checkpoint; 0 for never at all.
+        cpus_per_worker: CPUs that a worker reserves; also its number of threads.
+        gpus_per_worker: GPUs that a worker reserves; workers with a fraction share a GPU.
+        custom: other resources that a worker reserves, by their names in the cluster.
+        max_failures: how often in a row a failed replica is restarted without a newer checkpoint; 0 disables restarts.
         checkpoint_minutes: time between two checkpoints within an epoch.
-        parallel_replicas: replicas to start at once, whatever the nodes hold now; None for as many as they hold.
-        shard_cache_gb: of its disk that each node may use for copies of remote shards; None for most of what is free.
+        parallel_replicas: replicas to start at once, regardless of what the nodes hold; None for as many as they hold.
+        shard_cache_gb: disk space of each node for copies of remote shards; None to leave a fifth of the disk free.
     """
 
     cpus_per_worker: float = 1.0
@@ -45,20 +45,20 @@ class Resources:
         if self.checkpoint_minutes <= 0:
             raise UserError(f"checkpoint_minutes must be positive, got {self.checkpoint_minutes}")
         if self.gpus_per_worker > 1 and self.gpus_per_worker % 1:
-            raise UserError(f"GPUs of a worker must be whole, or a share of one, got {self.gpus_per_worker:g}")
+            raise UserError(f"gpus_per_worker must be whole, or a fraction of one GPU, got {self.gpus_per_worker:g}")
         for name, amount in self.custom.items():
             if name in ("CPU", "GPU") or amount <= 0:
                 raise UserError(
-                    f"worker resources must be positive, and not CPU or GPU, which have options, got {name}={amount:g}"
+                    f"worker resources must be positive and not CPU or GPU, which have options; got {name}={amount:g}"
                 )
 
     @property
     def shard_cache_bytes(self) -> int | None:
-        """The bound on copies of shards, in bytes."""
+        """Upper bound of the copies of shards, in bytes."""
         return None if self.shard_cache_gb is None else int(self.shard_cache_gb * 1e9)
 
     def check(self, recipe: Recipe) -> None:
-        """Refuse a recipe that cannot be trained with such workers.
+        """Refuse a recipe that cannot be trained with these workers.
 
         Raises:
             UserError: batch normalisation over several workers without GPUs, or several workers on one GPU.
@@ -76,18 +76,18 @@ class Resources:
 
     @property
     def per_worker(self) -> dict[str, float]:
-        """By Ray's names, without what is not reserved."""
+        """Reserved resources of a worker, by Ray's names."""
         gpus = {"GPU": self.gpus_per_worker} if self.gpus_per_worker else {}
         return {"CPU": self.cpus_per_worker, **gpus, **self.custom}
 
     @property
     def loader_processes(self) -> int:
-        """Processes that load samples beside a GPU. On CPUs alone they would take time from the network."""
+        """Processes that load samples while a GPU trains; none without GPUs, where they would slow down the network."""
         return max(1, int(self.cpus_per_worker) - 1) if self.gpus_per_worker else 0
 
     @property
     def environment(self) -> dict[str, str]:
-        """Variables of a worker's process: as many threads as CPUs, whatever the shell says that started the job."""
+        """Environment variables of a worker: as many threads as CPUs, regardless of the environment of the job."""
         return {**KEEP_FREED_MEMORY, "OMP_NUM_THREADS": str(max(1, int(self.cpus_per_worker)))}
 
     def __str__(self) -> str:
@@ -95,15 +95,15 @@ class Resources:
 
 
 def replicas_at_once(recipe: Recipe, resources: Resources) -> int:
-    """How many replicas the cluster's nodes hold at once, or as many as were asked for.
+    """Return how many replicas to run at once: ``parallel_replicas``, or as many as the cluster's nodes hold.
 
-    A worker is of one node, a replica may be of several.
+    A worker runs on one node, a replica may run on several.
     """
     return resources.parallel_replicas or replicas_held(recipe, resources)
 
 
 def replicas_held(recipe: Recipe, resources: Resources) -> int:
-    """How many replicas the nodes that there are hold at once."""
+    """Return how many replicas the current nodes hold at once."""
     workers = sum(_workers_on(node["Resources"], resources) for node in ray.nodes() if node["Alive"])
     return workers // recipe.least_workers
 
@@ -118,13 +118,13 @@ def check_that_one_fits(recipe: Recipe, resources: Resources) -> None:
     Raises:
         UserError: no set of nodes holds the workers of one replica.
     """
-    may_grow = "RAY_ADDRESS" in os.environ  # a cluster that was started for this command does not
+    may_grow = "RAY_ADDRESS" in os.environ  # a cluster that this command started does not
     if replicas_held(recipe, resources) >= 1 or (resources.parallel_replicas and may_grow):
         return
     total = ray.cluster_resources()
     has = ", ".join(f"{total.get(name, 0.0):g} {name}" for name in resources.per_worker)
     workers = f"{recipe.least_workers} workers of {resources}" if recipe.least_workers > 1 else f"{resources}"
     raise UserError(
-        f"a replica reserves {workers}, each worker's on one node; the whole cluster has {has}: "
-        "ask for less, add nodes, or say with --parallel-replicas how many a cluster that grows shall grow for"
+        f"a replica reserves {workers}, each worker on one node; the cluster has {has} in total: "
+        "reserve less, add nodes, or set --parallel-replicas if the cluster grows on demand"
     )

@@ -1,6 +1,6 @@
-"""Runs the replicas of a run on the cluster, as many at a time as its resources hold.
+"""Scheduler that trains the replicas of a run on the cluster, as many at a time as fit.
 
-The window bounds how many are started: seven at once on a small machine would each start six processes and wait for
+The number started at once is bounded: on a small machine, seven replicas would each start six processes and wait for
 the others.
 """
 
@@ -30,9 +30,9 @@ UNPLACED_SECONDS = 60.0
 
 
 class Tries:
-    """How often replicas may fail: without end while they get further, ``most`` times in a row where they do not.
+    """Limit on restarts: none while a replica makes progress, ``most`` times in a row while it makes none.
 
-    A run of weeks on machines that come and go fails many times, and each time further on.
+    On machines that come and go, a run of weeks fails many times, each time further on.
     """
 
     def __init__(self, most: int) -> None:
@@ -41,7 +41,7 @@ class Tries:
         self._furthest: Counter[int] = Counter()
 
     def has_another(self, replica: int, step: int) -> bool:
-        """Whether ``replica``, which has failed with a checkpoint of this step, is to be started again."""
+        """Count a failure of ``replica``, whose newest checkpoint is of ``step``; return whether to restart it."""
         if step > self._furthest[replica]:
             self._furthest[replica], self._failures[replica] = step, 0
         self._failures[replica] += 1
@@ -55,7 +55,7 @@ def train_replicas(
     arithmetic: Arithmetic,
     on_poll: Callable[[dict[int, str]], None],
 ) -> list[ReplicaFailure]:
-    """Train every replica of ``recipe`` that is not finished in ``run``; the failures, when all have ended.
+    """Train every replica of ``recipe`` that is not finished in ``run``; return the final failures.
 
     ``on_poll`` is called about once a second with the phase of each replica.
 
@@ -85,13 +85,13 @@ def train_replicas(
 
 
 class _Schedule:
-    """Which replicas wait, run, are done and have failed.
+    """State of the replicas: waiting, running, done or failed.
 
     Attributes:
-        waiting: not started yet, or to be started again.
-        running: by the reference of the fit.
-        phases: by replica, for people.
-        failures: for good.
+        waiting: replicas not started yet, or to be restarted.
+        running: replicas by the reference of their fit.
+        phases: phase by replica, for display.
+        failures: final failures.
     """
 
     def __init__(
@@ -104,14 +104,14 @@ class _Schedule:
         self.failures: list[ReplicaFailure] = []
         self._tries = Tries(resources.max_failures)
         self._held_at, self._told_unplaced = time.monotonic(), False
-        # Told which cluster this is, Ray Train's helpers do not look for one. They would take the address that a killed
-        # cluster has left in Ray's folder, and every replica's end would wait twelve seconds for its answer.
+        # With the address given, Ray Train's helpers do not look for a cluster. They would take the address that a
+        # killed cluster left in Ray's folder, and each replica would wait twelve seconds for its answer at the end.
         address = {"env_vars": {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}}
         self._fit = fit_replica.options(scheduling_strategy=_here(), runtime_env=address)
 
     def fill(self, board: Any) -> None:
-        """Start replicas while the cluster holds more, however many nodes it has by now."""
-        # At least one: a cluster that has lost its nodes for the moment gets new ones, and Ray Train waits.
+        """Start replicas while the cluster, with its current nodes, holds more."""
+        # At least one: a cluster that has lost its nodes may get new ones, and Ray Train waits for them.
         while self.waiting and len(self.running) < max(1, replicas_at_once(self._recipe, self._resources)):
             replica = self.waiting.pop(0)
             ref = self._fit.remote(self._run, self._recipe, replica, self._resources, self._arithmetic, board)
@@ -119,7 +119,7 @@ class _Schedule:
             self.phases[replica] = "starting"
 
     def collect(self) -> list[str]:
-        """Wait a moment for replicas that have ended; what people should know of them."""
+        """Wait a moment for replicas to end; return messages about those that failed."""
         messages = []
         for ref in ray.wait(list(self.running), timeout=POLL_SECONDS)[0]:
             replica = self.running.pop(ref)
@@ -127,7 +127,7 @@ class _Schedule:
             if failure and failure.may_pass and self._tries.has_another(replica, _step_reached(self._run, replica)):
                 self.waiting.insert(0, replica)
                 self.phases[replica] = "waiting"
-                messages.append(f"warning: replica {replica}: {failure.reason}; it is started again")
+                messages.append(f"warning: replica {replica}: {failure.reason}; restarting it")
                 continue
             _keep(self._run, replica, failure)
             self.phases[replica] = "failed" if failure else "done"
@@ -138,7 +138,7 @@ class _Schedule:
         return messages
 
     def unplaced(self) -> list[str]:
-        """What people should know of a cluster that has held no replica for a while, once."""
+        """Return a warning, once, if the cluster has been unable to hold a replica for ``UNPLACED_SECONDS``."""
         now = time.monotonic()
         if replicas_held(self._recipe, self._resources):
             self._held_at, self._told_unplaced = now, False
@@ -146,18 +146,18 @@ class _Schedule:
         if self._told_unplaced or now - self._held_at < UNPLACED_SECONDS:
             return []
         self._told_unplaced = True
-        return [f"warning: no node of the cluster holds a worker ({self._resources}); waiting until one does"]
+        return [f"warning: the cluster cannot hold a replica (workers of {self._resources}); waiting until it can"]
 
     def take_phases(self, posted: dict[int, ReplicaStatus]) -> None:
-        """What the workers of running replicas say they do."""
+        """Update the phases of running replicas from what their workers posted."""
         for replica in self.running.values():
-            # A board that cannot be read for the moment, or is new, says nothing.
+            # A board that is new, or cannot be read for the moment, holds nothing.
             if replica in posted:
                 self.phases[replica] = posted[replica].phase
 
 
 def _here() -> NodeAffinitySchedulingStrategy:
-    """On this node, if possible: it is the one whose death ends the job in any case."""
+    """Return a strategy that prefers this node, whose death ends the job in any case."""
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
 
 
@@ -166,10 +166,10 @@ def _new_board() -> Any:
 
 
 def _read(board: Any) -> tuple[dict[int, ReplicaStatus], list[str], Any]:
-    """What workers posted, warnings, and the board; a new one where the old one went down with its node."""
+    """Return what workers posted, warnings, and the board; a new board if the old one died with its node."""
     try:
         return *ray.get(board.read.remote()), board
-    except ray.exceptions.ActorUnavailableError:  # for the moment
+    except ray.exceptions.ActorUnavailableError:  # temporary
         return {}, [], board
     except ray.exceptions.RayActorError:
         return {}, [], _new_board()
@@ -178,20 +178,20 @@ def _read(board: Any) -> tuple[dict[int, ReplicaStatus], list[str], Any]:
 def _outcome(replica: int, ref: Any) -> ReplicaFailure | None:
     try:
         failure: ReplicaFailure | None = ray.get(ref)
-    except ray.exceptions.RayError as error:  # not the worker: the task that fits it, with its node or by a signal
-        return ReplicaFailure(replica, f"{type(error).__name__} outside of its worker", str(error), may_pass=True)
+    except ray.exceptions.RayError as error:  # not a worker: the task of the fit died, with its node or by a signal
+        return ReplicaFailure(replica, f"{type(error).__name__} outside the workers", str(error), may_pass=True)
     return failure
 
 
 def _step_reached(run: Storage, replica: int) -> int:
-    """Of the newest checkpoint; 0 where there is none, or the store does not answer."""
+    """Return the step of the newest checkpoint; 0 if there is none or the storage does not respond."""
     with suppress(OSError, pa.ArrowException):
         return newest_step(run.below(ReplicaFiles(replica).checkpoints))
     return 0
 
 
 def _keep(run: Storage, replica: int, failure: ReplicaFailure | None) -> None:
-    """Write the traceback of a failure, or delete the one of an earlier failure."""
+    """Write the traceback of a failure, or delete that of an earlier failure."""
     try:
         if failure is None:
             run.delete(_failure_file(replica))
@@ -199,7 +199,7 @@ def _keep(run: Storage, replica: int, failure: ReplicaFailure | None) -> None:
         check_run_directory(run)
         run.write(_failure_file(replica), failure.traceback.encode())
     except (OSError, UserError):
-        # The folder may be what failed; the traceback is then on the terminal alone.
+        # If the folder itself has failed, the traceback is only on the terminal.
         print(failure.traceback if failure else f"warning: {_failure_file(replica)} cannot be deleted", flush=True)
 
 

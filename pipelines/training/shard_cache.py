@@ -1,7 +1,8 @@
-"""Shards of a remote data set kept on the node's disk: random access reads each of them hundreds of times an epoch.
+"""Disk cache for the shards of a remote data set: random access reads each shard hundreds of times an epoch.
 
-A shard is fetched whole when it is first read, while there is room. None is given up for another one of the same data
-set: in random order none is likelier to be needed, and what has no room is read from the store, a row group at a time.
+A shard is downloaded completely when it is first read, if there is room. No copy is evicted for another shard of the
+same data set, since in random order all are equally likely to be needed. Shards without room are read from the object
+store, a row group at a time.
 """
 
 import fcntl
@@ -21,28 +22,28 @@ from pipelines.run.dataset import Manifest
 from pipelines.run.directory import DATASET
 from pipelines.run.storage import PARTIAL, Storage
 
-# Where no bound is given, so much of the disk is left to others.
+# Without a bound, this share of the disk is left free.
 FREE_SHARE = 0.2
-# Copies of other data sets go when they are in the way and so old.
+# Copies of other data sets are evicted to make room when they have been unused for longer than this.
 FORGOTTEN_SECONDS = 86400.0
-# A request to the store for each.
+# Size of a request to the object store.
 DOWNLOAD_BYTES = 8 << 20
 
 
 def folder() -> Path:
-    """Where this user's copies are kept on this node."""
+    """Return the folder of this user's copies on this node."""
     return Path(tempfile.gettempdir()) / f"googlenet-shards-{os.getuid()}"
 
 
 @dataclass(frozen=True)
 class ShardCache:
-    """Opens shards for reading, from the disk where they are kept there. All processes of a node share it.
+    """Opens shards for reading, from copies on disk where possible. All processes of a node share the copies.
 
     Attributes:
-        filesystem: the store's.
-        folder: where copies are kept.
-        names: the copy's name by the shard's path; it holds the shard's digest, so that a copy is never out of date.
-        max_bytes: bound on the copies; None to leave a share of the disk free.
+        filesystem: filesystem of the object store.
+        folder: folder of the copies.
+        names: name of the copy by the shard's path; it contains the shard's digest, so a copy is never out of date.
+        max_bytes: upper bound of the copies; None to leave a fifth of the disk free.
     """
 
     filesystem: pafs.FileSystem
@@ -52,23 +53,23 @@ class ShardCache:
 
     @classmethod
     def of(cls, run: Storage, manifest: Manifest, max_bytes: int | None) -> "ShardCache":
-        """The cache of this node for the data set of ``run``, of which no split's copies make room for another's."""
+        """Return this node's cache for the data set of ``run``; no split's copies are evicted for another split."""
         shards = (shard for split in manifest.splits.values() for shard in split.shards)
         names = {run.path(f"{DATASET}/{shard.file}"): f"{shard.digest}.parquet" for shard in shards}
         return cls(run.filesystem, folder(), names, max_bytes)
 
     def open_input_file(self, path: str) -> pa.NativeFile:
-        """The shard at ``path`` of the store.
+        """Open the shard at ``path`` of the object store.
 
         Raises:
-            OSError: the store cannot be read.
+            OSError: the object store cannot be read.
         """
         copy = self.folder / self.names[path]
         if not self._is_ours():
             return self.filesystem.open_input_file(path)
-        with suppress(OSError):  # there is none yet; and somebody may clear the folder at any time
+        with suppress(OSError):  # no copy yet; the folder may also be cleared at any time
             return _open(copy)
-        # This tells its size, too; where there is no room for a copy, it is read from here. Nothing is asked twice.
+        # The handle also tells the size, and serves the reads if there is no room for a copy: no request is repeated.
         shard = self.filesystem.open_input_file(path)
         with suppress(OSError):
             if self._keep(shard, copy):
@@ -79,14 +80,14 @@ class ShardCache:
         return shard
 
     def forget(self, path: str) -> bool:
-        """Drop the copy of the shard at ``path``, which is damaged; whether there was one."""
+        """Delete the damaged copy of the shard at ``path``; return whether there was one."""
         copy = self.folder / self.names[path]
         had = copy.exists()
         copy.unlink(missing_ok=True)
         return had
 
     def _is_ours(self) -> bool:
-        """Whether there is a folder that nobody else could have written to; it is made if there is none."""
+        """Create the folder if necessary; return whether only this user could have written to it."""
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             return self.folder.stat().st_uid == os.getuid()
@@ -94,10 +95,10 @@ class ShardCache:
             return False
 
     def _keep(self, shard: pa.NativeFile, copy: Path) -> bool:
-        """Copy the shard to the disk; whether there is a copy now, which no room or another process at it prevent.
+        """Copy the shard to the disk, if there is room; return whether there is a copy now.
 
         Raises:
-            OSError: the disk fails and is none to keep copies on; or the store, which is told when the shard is read.
+            OSError: another process is copying it, the disk fails, or the store does, which the next read will report.
         """
         with (self.folder / f"{copy.stem}.lock").open("wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -109,14 +110,14 @@ class ShardCache:
             return True
 
     def _download(self, shard: pa.NativeFile, copy: Path) -> None:
-        for leftover in self.folder.glob(f"{copy.name}{PARTIAL}*"):  # of a process that was killed: we hold the lock
+        for leftover in self.folder.glob(f"{copy.name}{PARTIAL}*"):  # left by a killed process, since we hold the lock
             leftover.unlink(missing_ok=True)
         partial = copy.with_name(f"{copy.name}{PARTIAL}{os.getpid()}")
         try:
             with partial.open("wb") as file:
                 shutil.copyfileobj(shard, file, DOWNLOAD_BYTES)
                 file.flush()
-                os.fsync(file.fileno())  # or a copy could be empty after a power cut
+                os.fsync(file.fileno())  # otherwise a copy could be empty after a power failure
             partial.replace(copy)
         finally:
             partial.unlink(missing_ok=True)
@@ -142,10 +143,10 @@ class ShardCache:
 
 
 def _open(copy: Path) -> pa.NativeFile:
-    os.utime(copy)  # in use, for other data sets' jobs that look for room
+    os.utime(copy)  # marks the copy as used, for jobs on other data sets that need room
     return pa.OSFile(str(copy))
 
 
 def open_shards_of(run: Storage, manifest: Manifest, max_bytes: int | None) -> OpensFiles:
-    """What reads the shards of ``run``: the disk itself, or a cache before a store."""
+    """Return what opens the shards of ``run``: its local filesystem, or a cache in front of the object store."""
     return run.filesystem if run.is_local else ShardCache.of(run, manifest, max_bytes)

@@ -13,13 +13,13 @@ from pipelines.run.storage import Storage
 
 @dataclass(frozen=True)
 class ReplicaFailure:
-    """A failed try to train a replica.
+    """A failed attempt to train a replica.
 
     Attributes:
         replica: the replica's number.
-        reason: the cause in one line.
-        traceback: of the process that failed.
-        may_pass: another try may succeed.
+        reason: cause in one line.
+        traceback: traceback of the process that failed.
+        may_pass: whether another attempt may succeed.
     """
 
     replica: int
@@ -38,11 +38,11 @@ class ReplicaTask:
         replica: the replica's number.
         checkpoint_seconds: time between two checkpoints within an epoch; every epoch also ends with one.
         arithmetic: precision of the training, and whether it is compiled.
-        loader_processes: processes that load samples beside the training; with 0 they are loaded between the steps.
+        loader_processes: processes that load samples during training; with 0, they are loaded between steps.
         board: handle of a ProgressBoard, or None.
-        device: PyTorch's name of the device that computes.
+        device: PyTorch's name of the device to train on.
         share: this worker's share of the replica's batches.
-        shard_cache_bytes: disk space of the node for copies of remote shards; None for most of the free space.
+        shard_cache_bytes: disk space of the node for copies of remote shards; None to leave a fifth of the disk free.
     """
 
     run: Storage
@@ -58,12 +58,12 @@ class ReplicaTask:
 
     @property
     def leads(self) -> bool:
-        """Whether this worker is the one that writes files and speaks for the replica."""
+        """Whether this worker writes the files and reports for the replica."""
         return self.share.rank == 0
 
     @property
     def sampling_seed(self) -> int:
-        """Seed of its order, its samples and its dropout masks."""
+        """Seed of the replica's order of images, samples and dropout masks."""
         return self.recipe.replica_sampling_seed(self.replica)
 
     @property

@@ -1,6 +1,6 @@
-"""The fit of one replica: a task without CPUs that holds a trainer of Ray Train, whose workers do the work.
+"""Fit of one replica: a Ray task without CPUs that runs a Ray Train trainer, whose workers do the work.
 
-What trains is imported in the functions: commands that only ask for help do without.
+Training modules are imported inside functions, so that ``--help`` does not load them.
 """
 
 import traceback
@@ -24,7 +24,7 @@ SECONDS_PER_MINUTE = 60.0
 def fit_replica(
     run: Storage, recipe: Recipe, replica: int, resources: Resources, arithmetic: Arithmetic, board: Any
 ) -> ReplicaFailure | None:
-    """Fit one replica; its failure, or None."""
+    """Fit one replica; return its failure, or None."""
     config = {
         "run": run,
         "recipe": recipe,
@@ -37,13 +37,13 @@ def fit_replica(
     }
     files = ReplicaFiles(replica)
     try:
-        check_run_directory(run)  # Ray Train would make a new one
-        # Ray Train's list of checkpoints is empty, since the replica keeps its own; a torn one would be refused.
+        check_run_directory(run)  # Ray Train would create a new one
+        # Ray Train's snapshot lists no checkpoints, since the replica keeps its own; a truncated one would be refused.
         run.delete(files.ray_snapshot)
         failure: ReplicaFailure | None = _trainer(run, recipe, files, resources, config).fit().return_value
     except UserError as error:
         return ReplicaFailure(replica, str(error), traceback.format_exc())
-    except Exception as error:  # noqa: BLE001  # whatever it is, the other replicas go on
+    except Exception as error:  # noqa: BLE001  # the other replicas continue after any error
         return ReplicaFailure(replica, _root_cause(error), traceback.format_exc(), may_pass=True)
     return failure
 
@@ -53,7 +53,7 @@ def _trainer(run: Storage, recipe: Recipe, files: ReplicaFiles, resources: Resou
     from ray.train.torch import TorchTrainer
 
     least, most = recipe.least_workers, recipe.workers_per_replica
-    # What Ray Train writes of its own goes into the replica's folder.
+    # Ray Train's own files go into the replica's folder.
     parent, _, name = files.folder.rpartition("/")
     return TorchTrainer(
         _train_in_worker,
@@ -68,13 +68,13 @@ def _trainer(run: Storage, recipe: Recipe, files: ReplicaFiles, resources: Resou
             storage_path=run.path(parent),
             storage_filesystem=run.filesystem,
             worker_runtime_env={"env_vars": resources.environment},
-            failure_config=FailureConfig(max_failures=0),  # the scheduler tries again, as it knows how far this got
+            failure_config=FailureConfig(max_failures=0),  # the scheduler restarts replicas, as it knows their progress
         ),
     )
 
 
 def _train_in_worker(config: dict[str, Any]) -> ReplicaFailure | None:
-    """Train as one of the replica's workers. What is raised may be tried again, what is returned is final."""
+    """Train as one of the replica's workers. A raised error may be retried, a returned one is final."""
     import ray.train.torch
 
     from googlenet.images.records import RecordsError, ShardDamagedError
@@ -88,12 +88,12 @@ def _train_in_worker(config: dict[str, Any]) -> ReplicaFailure | None:
     share = Share(context.get_world_rank(), context.get_world_size())
     task = ReplicaTask(**config, device=str(ray.train.torch.get_device()), share=share)
     try:
-        # One of the workers on a node speaks for it.
+        # One worker on each node records its system metrics.
         with system_log(task.run, task.files.system) if context.get_local_rank() == 0 else nullcontext():
             train_replica(task)
     except (TrainingError, RecordsError, UserError) as error:
         may_pass = isinstance(error, RecordsError) and not isinstance(error, ShardDamagedError)
-        # Errors of training meet all workers alike; of others the rest would not know, and wait.
+        # A TrainingError occurs in all workers alike; other errors are raised, or the rest would wait for this one.
         if may_pass or (share.workers > 1 and not isinstance(error, TrainingError)):
             raise
         return ReplicaFailure(task.replica, str(error).strip().splitlines()[-1], traceback.format_exc())
@@ -101,9 +101,9 @@ def _train_in_worker(config: dict[str, Any]) -> ReplicaFailure | None:
 
 
 def _root_cause(error: Exception) -> str:
-    """One line: what the workers raised rather than Ray's wrapping of it, the death of a worker first.
+    """Return in one line what the workers raised, without Ray's wrapping, and the death of a worker first.
 
-    The others of a replica may only say that they have lost it.
+    The replica's other workers may only report that they lost it.
     """
     failures = sorted(
         getattr(error, "worker_failures", {}).values(), key=lambda inner: not isinstance(inner, ray.exceptions.RayError)

@@ -1,4 +1,8 @@
-"""How fast a replica trains and predicts with a worker's resources: a few steps on random pixels, in their own task."""
+"""Trial of a few timed steps on random pixels, and the choice of a run's precision and compilation.
+
+A trial runs in a Ray task of its own, with the resources of one worker. The choice is made once and kept in the run
+directory.
+"""
 
 import math
 import time
@@ -14,27 +18,28 @@ from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.training.resources import Resources
 
-# Forward and backward passes of one replica that are done before a trial of the candidates would pay: about an hour
-# of a processor core, a minute of a GPU.
-SMALL_TRAINING_FLOPS = {"cpu": 3e14, "cuda": 1e15}
-BACKWARD_AND_FORWARD = 3
-
+# Timed steps, after a first one.
 STEPS = 3
-# Of the optimiser in a trial; they do not change how long a step takes.
+# Settings of a trial that do not affect the time of a step.
 STEPS_PER_EPOCH, POLYAK_HORIZON_STEPS, SEED = 1000, 10, 0
+
+# Training of one replica below which a trial does not pay: about an hour of a CPU core, a minute of a GPU.
+SMALL_TRAINING_FLOPS = {"cpu": 3e14, "cuda": 1e15}
+# Cost of both passes, in forward passes.
+BACKWARD_AND_FORWARD = 3
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What was measured.
+    """Measurements of a trial.
 
     Attributes:
-        arithmetics: that were tried.
-        seconds_per_step: of training in each, without reading images.
-        setup_seconds: of the first step in each more than of another: compilation.
+        arithmetics: arithmetics that were tried.
+        seconds_per_step: time of a training step in each, without reading images.
+        setup_seconds: additional time of the first step in each, for compilation.
         passes_per_second: forward passes of an evaluation in fp32, not compiled.
-        parameters: of one network.
-        uncompiled: why nothing was compiled although there is a compiler; empty where that is not so.
+        parameters: number of parameters of one network.
+        uncompiled: why compilation failed although there is a compiler; otherwise empty.
     """
 
     arithmetics: tuple[Arithmetic, ...]
@@ -46,10 +51,10 @@ class Trial:
 
 
 def run_trial(recipe: Recipe, resources: Resources, classes: int, precisions: Sequence[Precision] | None) -> Trial:
-    """Measure on the connected cluster, with what one worker of a replica reserves.
+    """Time training and evaluation on the connected cluster, with the resources of one worker.
 
-    In fp32 as it comes with ``precisions`` None; else in those of them that the worker's hardware is fast with, or in
-    the only one, compiled and not, where the worker has a compiler.
+    With ``precisions`` None, only uncompiled fp32 is tried. Otherwise those of ``precisions`` that are fast on the
+    worker's hardware, or the only one, are tried uncompiled and, if the worker has a compiler, compiled.
     """
     import ray
 
@@ -61,12 +66,12 @@ def run_trial(recipe: Recipe, resources: Resources, classes: int, precisions: Se
         runtime_env={"env_vars": resources.environment},
     )(_try)
     device = "cuda" if resources.gpus_per_worker else "cpu"
-    found: Trial = ray.get(task.remote(recipe, classes, precisions, device))
-    return found
+    trial: Trial = ray.get(task.remote(recipe, classes, precisions, device))
+    return trial
 
 
 def candidates(precisions: Sequence[Precision], device: str) -> list[Arithmetic]:
-    """What may be tried on this machine, plain ones first."""
+    """Return the arithmetics to try on this machine, uncompiled ones first."""
     fast = [p for p in precisions if p == "fp32" or len(precisions) == 1 or profits_from_bf16(device)]
     compiled = (False, True) if can_compile(device) else (False,)
     return [Arithmetic(precision, is_compiled) for is_compiled in compiled for precision in fast]
@@ -93,12 +98,12 @@ def _try(recipe: Recipe, classes: int, precisions: Sequence[Precision] | None, d
 def _times_of_those_that_work(
     recipe: Recipe, classes: int, device: str, arithmetics: Sequence[Arithmetic]
 ) -> tuple[dict[Arithmetic, tuple[float, float]], str]:
-    """Times of a step in each arithmetic; without the compiled ones, and why, where a compiler is there and broken."""
+    """Return setup and step times by arithmetic; if the compiler fails, those of uncompiled ones, and its error."""
     times: dict[Arithmetic, tuple[float, float]] = {}
     for arithmetic in arithmetics:
         try:
             times[arithmetic] = _times(_step(recipe, classes, device, arithmetic))
-        except Exception as error:  # whatever a compiler and its tools may raise
+        except Exception as error:  # a compiler and its tools may raise anything
             if not arithmetic.compiled:
                 raise
             lines = str(error).strip().splitlines()
@@ -107,7 +112,7 @@ def _times_of_those_that_work(
 
 
 def _step(recipe: Recipe, classes: int, device: str, arithmetic: Arithmetic) -> Callable[[], object]:
-    """One worker's step, as often as it is called."""
+    """Return a function that takes a training step of one worker."""
     import torch
 
     from googlenet.network.preprocessing import SCRATCH_PREPROCESSING
@@ -147,7 +152,7 @@ def _pixels(images: int, crop_px: int) -> Any:
 
 
 def _times(work: Callable[[], object]) -> tuple[float, float]:
-    """Seconds that the first call takes more than others, and the median of the others."""
+    """Return by how many seconds the first call exceeds the others, and the median of the others."""
     first, *others = (_seconds(work) for _ in range(1 + STEPS))
     typical = sorted(others)[len(others) // 2]
     return max(0.0, first - typical), typical
@@ -160,7 +165,7 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def training_arithmetic(run: Storage, recipe: Recipe, resources: Resources, images: int, classes: int) -> Arithmetic:
-    """What was decided for ``run`` before, or is now, on the connected cluster."""
+    """Return the arithmetic chosen for ``run``; if there is none, choose it on the connected cluster and keep it."""
     if run.exists(TRAINING):
         return Arithmetic.from_dict(run.read_json(TRAINING)["arithmetic"])
     arithmetic, reason = _decide(recipe, resources, images, classes)
@@ -169,7 +174,7 @@ def training_arithmetic(run: Storage, recipe: Recipe, resources: Resources, imag
 
 
 def training_line(run: Storage) -> str:
-    """The decision, for people."""
+    """Return the choice and its reason in one line."""
     kept = run.read_json(TRAINING)
     return f"training arithmetic: {Arithmetic.from_dict(kept['arithmetic'])} ({kept['reason']})"
 
@@ -177,7 +182,7 @@ def training_line(run: Storage) -> str:
 def _decide(recipe: Recipe, resources: Resources, images: int, classes: int) -> tuple[Arithmetic, str]:
     asked = recipe.training_precision
     if is_little_work(recipe, resources, images, classes):
-        return (FP32, "little work") if asked == "auto" else (Arithmetic(asked), "as asked; little work")
+        return (FP32, "little work") if asked == "auto" else (Arithmetic(asked), "as requested; little work")
     trial = run_trial(recipe, resources, classes, ("fp32", "bf16") if asked == "auto" else (asked,))
     steps = recipe.epochs * math.ceil(images / recipe.batch_size)
     totals = [
@@ -185,13 +190,13 @@ def _decide(recipe: Recipe, resources: Resources, images: int, classes: int) -> 
     ]
     best = min(range(len(totals)), key=totals.__getitem__)
     tried = ", ".join(f"{a} {duration(total)}" for a, total in zip(trial.arithmetics, totals, strict=True))
-    asked_for = "" if asked == "auto" else "as asked; "
-    broken = f"; not compiled, since the compiler failed: {trial.uncompiled}" if trial.uncompiled else ""
-    return trial.arithmetics[best], f"{asked_for}a replica's steps, from a trial: {tried}{broken}"
+    requested = "" if asked == "auto" else "as requested; "
+    broken = f"; not compiled because the compiler failed: {trial.uncompiled}" if trial.uncompiled else ""
+    return trial.arithmetics[best], f"{requested}time of a replica's steps, from a trial: {tried}{broken}"
 
 
 def is_little_work(recipe: Recipe, resources: Resources, images: int, classes: int) -> bool:
-    """Whether a trial of other arithmetic would not pay for itself."""
+    """Return whether the training is too short for a trial of other arithmetics to pay."""
     device = "cuda" if resources.gpus_per_worker else "cpu"
     return _flops(recipe, images, classes) < SMALL_TRAINING_FLOPS[device]
 

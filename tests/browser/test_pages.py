@@ -21,6 +21,7 @@ selenium = pytest.importorskip("selenium.webdriver")
 CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
 SCREENSHOTS = os.environ.get("GOOGLENET_SCREENSHOTS", "")
 pytestmark = [
+    pytest.mark.processes,
     pytest.mark.timeout(300),
     pytest.mark.skipif(
         not (CHROMIUM.exists() and DRIVER.exists()), reason="needs Debian's packages chromium and chromium-driver"

@@ -1,4 +1,4 @@
-"""The cluster YAMLs: Ray's own check, the clouds' own fields, no secret, no open door."""
+"""The cluster YAMLs: Ray's own validation, the clouds' own fields, no secrets, no open ports."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from tests.project import ROOT
 
 FILES = ("aws.yaml", "gcp.yaml", "azure.yaml", "on_prem.yaml")
 CLOUDS = FILES[:3]
-# What these files use of Compute Engine's instances (API v1), by their place.
+# Fields of Compute Engine's instances (API v1) that these files use, by parent field.
 GCP_FIELDS = {
     "": {"machineType", "disks", "networkInterfaces", "serviceAccounts", "scheduling", "guestAccelerators", "labels"},
     "disks": {"boot", "autoDelete", "type", "initializeParams"},

@@ -17,12 +17,12 @@ from tests.servers import BIN, HEAD_PORTS, Head, free_port, head, with_tools
 
 TOKEN = "a-token-of-at-least-some-length-0123456789"  # noqa: S105
 SHORT = "--recipe demo --replicas 2 --epochs 2 --policies 1 --crop-px 35 --width 0.125 --dead-head-epochs 0"
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What git would clone, with a mark in what runs on the workers: where it was imported from."""
+    """A clean clone, in which modules that run on the workers record where they were imported from."""
     folder = tmp_path_factory.mktemp("clone")
     files = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True
@@ -31,7 +31,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes((ROOT / name).read_bytes())
-    for module in ("replica_training", "sharded_prediction", "image_shards"):
+    for module in ("training/replica", "evaluation/sharded_prediction", "data/shards"):
         with (folder / f"pipelines/{module}.py").open("a") as file:
             file.write(f"\nopen({str(folder / 'imported.txt')!r}, 'a').write(__file__ + '\\n')\n")
     return folder
@@ -66,12 +66,12 @@ def as_client(token: str = TOKEN) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Resumed:
-    """A job that was stopped, and the same one submitted again.
+    """A job that was stopped, and its second submission.
 
     Attributes:
-        run: their run directory.
-        told: what `ray job stop` printed.
-        log: of the job that was stopped.
+        run: run directory of both.
+        told: output of `ray job stop`.
+        log: log of the stopped job.
         again: the second submission.
     """
 
@@ -97,20 +97,20 @@ def resumed(clone: Path, node: Head, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def test_a_job_that_is_stopped_ends_cleanly_and_goes_on_when_submitted_again(resumed: Resumed) -> None:
-    # From the request to the job's end, without the seconds that the command itself takes to start.
+    # From the request to the job's end, without the start-up of the command itself.
     times = [datetime.fromisoformat(time) for time in re.findall(r"^(\S+ \S+),\d+", resumed.told, re.MULTILINE)]
     assert "Job 'stopped' was stopped" in resumed.told
     assert (times[-1] - times[0]).total_seconds() < 10
-    assert resumed.log.count("interrupted; the same command goes on from here") == 1
+    assert resumed.log.count("interrupted; run the same command again to resume") == 1
     assert resumed.again.returncode == 0, resumed.again.stdout + resumed.again.stderr
     assert (resumed.run / "report/report.json").exists()
 
 
 def test_a_clean_clone_is_submitted_small_and_runs_without_being_installed(clone: Path, resumed: Resumed) -> None:
     modules = (clone / "imported.txt").read_text().split()
-    assert {Path(module).stem for module in modules} == {"replica_training", "sharded_prediction", "image_shards"}
+    assert {Path(module).stem for module in modules} == {"replica", "sharded_prediction", "shards"}
     assert all("working_dir_files/_ray_pkg_" in module for module in modules), modules
-    package = Path(modules[0]).parents[1]
+    package = Path(modules[0]).parents[2]
     travelled = {path.relative_to(package).parts[0] for path in package.rglob("*") if path.is_file()}
     assert not travelled & {"tests", "benchmarks", ".git", ".venv", "runs"}
     assert sum(path.stat().st_size for path in package.rglob("*.py")) < 1 << 20
@@ -134,7 +134,7 @@ def test_a_mistake_of_the_users_is_not_tried_again(clone: Path, node: Head, tmp_
     ended = subprocess.run(command, env=as_client(), capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == 2
     assert f"error: there is no folder {tmp_path}/nowhere" in ended.stdout
-    assert "again in" not in ended.stdout
+    assert "retry in" not in ended.stdout
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,4 +1,4 @@
-"""The Kubernetes manifest against the published schema, strictly: an unknown field is an error."""
+"""Strict validation of the Kubernetes manifest against the published schema: unknown fields are errors."""
 
 import json
 from importlib.metadata import version
@@ -15,7 +15,7 @@ TYPES = {"string": (str,), "integer": (int,), "number": (int, float), "boolean":
 
 
 def problems(value: Any, kind: Any, at: str = "") -> list[str]:
-    """What is wrong with ``value``, in the notation of the schema's file."""
+    """Return the violations of ``kind``, a type in the notation of the schema file, by ``value``."""
     if isinstance(kind, str) and kind.startswith("#"):
         kind = SCHEMA[kind[1:]]
     if isinstance(kind, list):

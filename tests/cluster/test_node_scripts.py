@@ -1,4 +1,4 @@
-"""What the cluster YAMLs run on the nodes, run here: the environment's set-up, and MLflow behind a password."""
+"""The scripts that the cluster YAMLs run on nodes: environment set-up, and MLflow behind a password."""
 
 import base64
 import os
@@ -13,6 +13,8 @@ import pytest
 
 from tests.project import ROOT
 from tests.servers import free_port, wait_for, with_tools
+
+pytestmark = pytest.mark.processes
 
 CLUSTER = ROOT / "cluster"
 
@@ -65,7 +67,7 @@ def test_mlflow_asks_for_its_password_and_refuses_other_hosts(tmp_path: Path, mo
         assert _status(f"{url}/api/2.0/mlflow/experiments/get?experiment_id=0", **known) == 200
         assert _status(f"{url}/api/2.0/mlflow/experiments/get?experiment_id=0", Host="evil.example", **known) == 403
         subprocess.run(command, env=environment, check=True, timeout=60)
-        assert int((folder / "pid").read_text()) == server  # it was running
+        assert int((folder / "pid").read_text()) == server  # it was still running
         assert not any(
             password in " ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])
         )
@@ -74,7 +76,7 @@ def test_mlflow_asks_for_its_password_and_refuses_other_hosts(tmp_path: Path, mo
         (other / ".mlflow/credentials").write_text("[mlflow]\nmlflow_tracking_username = me\n")
         subprocess.run(command, env={**environment, "HOME": str(other)}, check=True, timeout=60)
         assert "username = me" in (other / ".mlflow/credentials").read_text()
-        # As a job on the head finds it: by the file of credentials alone.
+        # As for a job on the head: through the credentials file alone.
         monkeypatch.setenv("HOME", str(tmp_path))
         assert mlflow.MlflowClient(url).get_experiment("0").name == "Default"
     finally:

@@ -1,8 +1,8 @@
-"""Several hosts made of one machine: network, process, mount and host-name namespaces, an SSH server in each.
+"""Several hosts on one machine: network, process, mount and host-name namespaces, each with an SSH server.
 
-A host has an address of its own on a bridge, sees its own processes alone, and has its own ``/root``, ``/tmp`` and
-``/dev/shm``; the rest of the filesystem, Python and the project in it, is the machine's. Needs root, and a folder for
-the hosts that is in none of these.
+A host has its own address on a bridge, sees only its own processes, and has its own ``/root``, ``/tmp`` and
+``/dev/shm``; the rest of the filesystem, including Python and the project, is the machine's. Needs root, and a folder
+for the hosts outside those three.
 """
 
 import os
@@ -18,16 +18,16 @@ from pathlib import Path
 
 BRIDGE = "gnet"
 NETWORK = "10.77.0"
-# The machine itself, as the hosts see it: where the person sits who gives commands.
+# The machine itself, as seen by the hosts; commands are run from here.
 OUTSIDE = f"{NETWORK}.254"
 NEEDED = ("ip", "unshare", "sshd", "ssh", "rsync", "nsenter")
 SSHD_OPTIONS = ("PermitRootLogin=yes", "StrictModes=no", "UsePAM=no", "PasswordAuthentication=no", "PidFile=none")
 
 
 def missing() -> str:
-    """Why hosts cannot be made here; empty if they can."""
+    """Return why hosts cannot be created here; empty if they can."""
     if os.geteuid() != 0:
-        return "making network namespaces needs root"
+        return "creating network namespaces needs root"
     absent = [name for name in NEEDED if not shutil.which(name)]
     return f"{', '.join(absent)} not installed (Debian: iproute2 openssh-server openssh-client rsync)" if absent else ""
 
@@ -38,7 +38,7 @@ def command(*words: str) -> None:
 
 @dataclass
 class Host:
-    """A host: its name, the last number of its address, and a folder for what is its own."""
+    """A host: its name, the last number of its address, and the folder of its private files."""
 
     name: str
     number: int
@@ -55,7 +55,7 @@ class Host:
         return f"{BRIDGE}{self.number}"
 
     def start(self) -> None:
-        """Connect it to the bridge and start its SSH server."""
+        """Connect the host to the bridge and start its SSH server."""
         self._plug_in()
         for folder in ("root/.ssh", "tmp", "run/sshd"):
             (self.folder / folder).mkdir(parents=True, exist_ok=True)
@@ -82,20 +82,20 @@ class Host:
         raise RuntimeError(f"{self.name} does not answer: {(self.folder / 'sshd.log').read_text()}")
 
     def run(self, line: str, *, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run a line by SSH, as a person would."""
+        """Run a command line through SSH."""
         options = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "ConnectTimeout=5"]
         words = ["ssh", "-q", "-i", str(self.key), *options, f"root@{self.address}", line]
         return subprocess.run(words, check=check, capture_output=True, text=True, timeout=120)
 
     def cut_off(self) -> None:
-        """Pull the plug: nothing reaches the host or leaves it, and its processes go on."""
+        """Take the host's network down; its processes keep running."""
         command("ip", "link", "set", self._link, "down")
 
     def reconnect(self) -> None:
         command("ip", "link", "set", self._link, "up")
 
     def kill(self) -> None:
-        """The host dies with all that runs on it; what it had on its disks stays."""
+        """Kill the host with all its processes; its files remain."""
         if self._init is not None:
             self._init.send_signal(signal.SIGKILL)
             self._init.wait()
@@ -112,11 +112,11 @@ class Host:
         command(*inside, "addr", "add", f"{self.address}/24", "dev", "eth0")
         command(*inside, "link", "set", "eth0", "up")
         command(*inside, "link", "set", "lo", "up")
-        # Without a way out Ray takes 127.0.0.1 for the host's address.
+        # Without a default route, Ray uses 127.0.0.1 as the host's address.
         command(*inside, "route", "add", "default", "via", OUTSIDE)
 
     def _keep_python(self) -> str:
-        """Lines that keep the machine's Python visible, where that is below a folder which the host has of its own."""
+        """Return mounts that keep the machine's Python visible if it is below one of the host's private folders."""
         lines = []
         for path in {Path(sys.base_prefix), Path(sys.prefix)}:
             if path.parts[1] in ("root", "tmp"):
@@ -128,7 +128,7 @@ class Host:
 
 @contextmanager
 def hosts(names: Sequence[str], folder: Path) -> Iterator[list[Host]]:
-    """Hosts that reach each other and this machine; gone at the end, whatever happens."""
+    """Start hosts that reach each other and this machine; remove them at the end, even after an error."""
     key = folder / "key"
     command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key))
     made = [Host(name, number, folder / name, key) for number, name in enumerate(names, start=1)]

@@ -1,8 +1,8 @@
-"""Three hosts, a cluster by ``ray up`` from ``cluster/on_prem.yaml``, jobs on it, and hosts that are lost.
+"""A cluster of three hosts, started by ``ray up`` from ``cluster/on_prem.yaml``, and jobs that lose hosts.
 
     make multihost
 
-The job's data and run directory are on an S3 server that a host which is cut off does not reach either.
+The job's data and run directory are on an S3 server, which a host that is cut off cannot reach.
 """
 
 import json
@@ -32,11 +32,11 @@ from tests.servers import BIN, free_port, s3_server, with_tools
 
 ASKED_FOR = os.environ.get("GOOGLENET_MULTIHOST") == "1"
 WHY_NOT = missing() if ASKED_FOR else "takes a quarter of an hour: make multihost"
-pytestmark = [pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT), pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.processes, pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT), pytest.mark.timeout(2400)]
 
 SIZE = "--crop-px 35 --width 0.125 --images-per-shard 64 --dead-head-epochs 0"
 BUCKET = "multihost"
-# Ray's own caution about a node that is silent, shortened, so that the test is.
+# Shorter than Ray's defaults, so that the test is shorter.
 IMPATIENT = "RAY_health_check_period_ms=2000 RAY_health_check_failure_threshold=4"
 
 
@@ -54,7 +54,7 @@ def wait_until(what: str, holds: Callable[[], Any], seconds: float = 600) -> Non
 
 @dataclass
 class Cluster:
-    """A cluster as its owner has it: a YAML, a token, a forwarded dashboard."""
+    """A cluster as its owner uses it: a YAML, a token, a forwarded dashboard."""
 
     hosts: list[Host]
     yaml: Path
@@ -67,7 +67,7 @@ class Cluster:
         assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
 
     def nodes(self) -> set[str]:
-        """The names of the hosts that the cluster counts as alive; empty while the head does not answer."""
+        """Return the names of the hosts that the cluster lists as alive; empty while the head does not answer."""
         token = Path(self.environment["RAY_AUTH_TOKEN_PATH"]).read_text()
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.port}/api/v0/nodes", headers={"Authorization": f"Bearer {token}"}
@@ -82,7 +82,7 @@ class Cluster:
 
     @contextmanager
     def dashboard(self) -> Iterator[str]:
-        """As ``ray dashboard`` forwards it; taken up again when the connection or the head is lost."""
+        """Forward the dashboard like ``ray dashboard``; reconnect after the connection or the head is lost."""
         ended = threading.Event()
 
         def forward() -> None:
@@ -107,7 +107,7 @@ class Cluster:
 
     @contextmanager
     def submitted(self, run_dir: str, options: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-        """``cluster/submit.py``, following a job."""
+        """Run ``cluster/submit.py``, following a job."""
         words = [
             sys.executable,
             "cluster/submit.py",
@@ -132,7 +132,7 @@ class Cluster:
 
 
 def on_these_hosts(made: list[Host], folder: Path, storage: dict[str, str]) -> Path:
-    """``cluster/on_prem.yaml`` with these addresses; Python is there already, and a host has one CPU."""
+    """Write ``cluster/on_prem.yaml`` with these addresses, without installing Python, and one CPU per worker."""
     config = yaml.safe_load((ROOT / "cluster/on_prem.yaml").read_text())
     head, *workers = made
     config["provider"] |= {"head_ip": head.address, "worker_ips": [host.address for host in workers]}
@@ -157,7 +157,7 @@ def on_these_hosts(made: list[Host], folder: Path, storage: dict[str, str]) -> P
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     with ExitStack() as stack:
-        # A host has its own /tmp, where this process's is not seen.
+        # A host has its own /tmp and cannot see this one.
         temporary = tempfile.TemporaryDirectory(prefix="multihost", dir="/var/tmp", ignore_cleanup_errors=True)
         folder = Path(stack.enter_context(temporary))
         (folder / "auth_token").write_text("0123456789abcdef0123456789abcdef0123456789")
@@ -188,7 +188,7 @@ def cluster() -> Iterator[Cluster]:
 
 
 def hosts_of_epochs(run: Storage, replicas: int) -> dict[int, list[str]]:
-    """On which host each finished epoch of each replica was trained."""
+    """Return the host on which each finished epoch of each replica was trained."""
     found = {}
     for k in range(replicas):
         name = f"replicas/{k}/metrics.jsonl"
@@ -198,12 +198,12 @@ def hosts_of_epochs(run: Storage, replicas: int) -> dict[int, list[str]]:
 
 
 def predicted_on(predictions: Storage) -> set[str]:
-    """Which hosts have written predictions."""
+    """Return the hosts that have written predictions."""
     return {read_cost(predictions, name).host for name in predictions.files("")}
 
 
 def report_without_a_cluster(options: str, run_dir: Path, environment: dict[str, str]) -> dict[str, Any]:
-    """The same job on this machine alone."""
+    """Run the same job on this machine alone; return its report."""
     words = [sys.executable, "pipelines/train_ensemble.py", *options.split(), "--run-dir", str(run_dir)]
     local = {**environment, "RAY_AUTH_MODE": "disabled"}
     subprocess.run(words, cwd=ROOT, env=local, check=True, timeout=1200, stdout=subprocess.DEVNULL)
@@ -212,7 +212,7 @@ def report_without_a_cluster(options: str, run_dir: Path, environment: dict[str,
 
 
 def without_id(report: dict[str, Any]) -> dict[str, Any]:
-    """A report but for the number that every run directory has of its own."""
+    """Return a report without the id of its run directory."""
     return {**report, "run": {**report["run"], "id": None}}
 
 
@@ -234,7 +234,7 @@ def test_workers_that_are_cut_off_in_training_and_in_the_evaluation_cost_nothing
         wait_until("replicas train on both workers", lambda: trained_on("worker1") and trained_on("worker2"))
         worker2.cut_off()
         tell("worker2 is cut off in training")
-        wait_until("the cluster has given it up", lambda: follows() and cluster.nodes() == {"head", "worker1"})
+        wait_until("the cluster has marked it as dead", lambda: follows() and cluster.nodes() == {"head", "worker1"})
         worker2.reconnect()
         wait_until("worker2 is back", lambda: follows() and "worker2" in cluster.nodes())
         predictions = run.below("predictions")
@@ -254,7 +254,7 @@ def test_a_job_whose_head_dies_goes_on_when_the_head_is_there_again(cluster: Clu
     options = f"--recipe demo --replicas 2 --epochs 8 --policies 1 {SIZE} --max-failures 5"
     run = Storage.at(f"s3://{BUCKET}/head")
     head = cluster.hosts[0]
-    wait_until("both workers are there", lambda: len(cluster.nodes()) == 3)
+    wait_until("both workers are back", lambda: len(cluster.nodes()) == 3)
     with cluster.submitted(run.root, options, tmp_path / "submit.log") as follower:
         wait_until("replicas train", lambda: any(hosts_of_epochs(run, 2).values()))
         head.kill()
@@ -265,6 +265,6 @@ def test_a_job_whose_head_dies_goes_on_when_the_head_is_there_again(cluster: Clu
         tell("ray up again")
         assert follower.wait(timeout=900) == 0, (tmp_path / "submit.log").read_text()[-3000:]
     tell("the job has ended")
-    assert "ended with 75; again in" in (tmp_path / "submit.log").read_text()
+    assert "ended with 75; retry in" in (tmp_path / "submit.log").read_text()
     expected = report_without_a_cluster(options, tmp_path / "alone", cluster.environment)
     assert without_id(run.read_json("report/report.json")) == expected

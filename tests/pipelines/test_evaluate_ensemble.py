@@ -1,4 +1,4 @@
-"""Evaluating weights from elsewhere, and a run's replicas on other images."""
+"""Tests of evaluations of external weights, and of a run's replicas on other images."""
 
 import io
 import json
@@ -36,7 +36,7 @@ def weights(tmp_path: Path) -> Path:
 
 
 def centre_crop(path: Path, crop: int) -> torch.Tensor:
-    """(1, 3, crop, crop): shorter side to 8/7 of the crop, bilinear with antialiasing, then the middle."""
+    """Return (1, 3, crop, crop): shorter side to 8/7 of the crop, bilinear with antialiasing, then the middle."""
     image = Image.open(path).convert("RGB")
     scale = crop * 8 // 7
     width, height = (round(side * scale / min(image.size)) for side in image.size)
@@ -129,7 +129,9 @@ def test_a_folder_with_a_validation_part_is_evaluated_on_that(photo_folder: Path
     assert all(file.image_id.startswith("val/") for file in listing.splits["val"])
 
 
-@pytest.mark.parametrize(("content", "message"), [(None, "no weights at"), (b"junk", "not a whole safetensors file")])
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "no weights at"), (b"junk", "not a complete safetensors file")]
+)
 def test_weights_that_cannot_be_read_are_named(tmp_path: Path, content: bytes | None, message: str) -> None:
     path = tmp_path / "bad.safetensors"
     if content is not None:
@@ -158,7 +160,7 @@ def test_a_run_is_evaluated_on_images_that_it_never_saw(
     assert (report["images"], report["classes"]) == (3, 3)
     assert len(report["table"]) == 9
     assert str(folder_of_report) in table
-    # The folder has more images now: they are not passed over for what was evaluated before.
+    # The folder has more images now: they are evaluated, too.
     (folder / "3.jpg").write_bytes(buffer.getvalue())
     evaluate_elsewhere(Storage.at(str(finished_run)), tiny_recipe, arguments)
     reports = [json.loads(path.read_text()) for path in finished_run.glob("evaluations/other-*/report/report.json")]

@@ -1,4 +1,4 @@
-"""An exported ensemble answers in ONNX Runtime as the networks do in PyTorch."""
+"""Tests that an exported ensemble gives the same probabilities in ONNX Runtime as the networks in PyTorch."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.timeout(300)
 
 
 def by_torch(run: Path, replicas: list[int], crops: np.ndarray) -> np.ndarray:
-    """The mean of softmax outputs, put together here from each replica's parts."""
+    """Return the mean of the replicas' softmax outputs, computed here from each replica's parts."""
     import torch
 
     outputs = []
@@ -47,5 +47,5 @@ def test_onnx_runtime_gives_the_same_probabilities_for_any_number_of_crops(
 
 
 def test_a_replica_that_is_not_there_is_named(finished_run: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="replica 7 is not finished; these are: 0, 1, 2"):
+    with pytest.raises(UserError, match="replica 7 is not finished; finished replicas: 0, 1, 2"):
         export(Storage.at(str(finished_run)), tmp_path / "x.onnx", 7)

@@ -1,7 +1,7 @@
-"""A run directory of an earlier version goes on: old_run/ was written by commit 06bc304, before the wings.
+"""Tests that a run directory of an earlier version resumes: old_run/ was written by commit 06bc304, before the wings.
 
-It holds two replicas of two epochs on images that are no longer there. Pictures, logs, and all checkpoints but that of
-replica 1 after its first epoch have been taken out of it.
+It holds two replicas of two epochs on images that no longer exist. Pictures, logs, and all checkpoints except that of
+replica 1 after its first epoch have been removed.
 """
 
 import hashlib
@@ -52,7 +52,7 @@ def test_a_replica_goes_on_from_its_old_checkpoint(ray_cluster: str, old_run: Pa
     assert digest(old_run / steps) == digest(OLD / steps)  # the first epoch's steps were not trained again
     metrics = (old_run / "replicas/1/metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in metrics] == [2, 4]
-    # Another processor may round otherwise; the first epoch's steps alone would be further away.
+    # Another CPU may round differently; after the first epoch's steps alone, the difference would be larger.
     weights, wanted = (safetensors.numpy.load_file(run / WEIGHTS.format(1)) for run in (old_run, OLD))
     assert weights.keys() == wanted.keys()
     for name, tensor in wanted.items():

@@ -1,4 +1,4 @@
-"""Calibration against the definitions, written out image by image."""
+"""Calibration against its definitions, computed image by image."""
 
 import math
 
@@ -35,7 +35,7 @@ def test_scores_are_those_of_the_definitions() -> None:
 
 
 def test_over_and_under_confidence_in_one_bin_cancel_even_at_the_very_top() -> None:
-    probabilities = np.array([[1.0, 0.0], [0.95, 0.05]])  # certain and wrong, nearly certain and right
+    probabilities = np.array([[1.0, 0.0], [0.95, 0.05]])  # certain and wrong; nearly certain and right
     tally = CalibrationTally()
     tally.update(probabilities, np.array([1, 0]))
     assert tally.scores()["expected_calibration_error"] == pytest.approx((1.0 + 0.95 - 1) / 2)

@@ -31,7 +31,7 @@ def all_boxes(width: int, height: int, crop: int) -> list[Box]:
 
 
 def brute_force_views(image: Image.Image, crop: int) -> list[np.ndarray]:
-    """The 144 views as section 7 tells it, step by step on pixels."""
+    """Return the 144 views as section 7 describes them, step by step on pixels."""
     views = []
     for shorter in (crop * 8 // 7, crop * 9 // 7, crop * 10 // 7, crop * 11 // 7):
         if image.width >= image.height:

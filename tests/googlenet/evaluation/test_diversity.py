@@ -1,4 +1,4 @@
-"""Disagreement and gain on answers made by hand."""
+"""Disagreement and gain on hand-made answers."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""The ensemble's arithmetic against brute force and closed forms."""
+"""Errors of ensembles and their intervals, against brute force and closed forms."""
 
 from fractions import Fraction
 from itertools import combinations
@@ -96,15 +96,15 @@ def test_bootstrap_is_repeatable_and_exact_where_nothing_varies() -> None:
 def test_differences_are_paired() -> None:
     base = (np.random.default_rng(0).random(400) < 0.5).astype(float)
     better = base.copy()
-    better[np.flatnonzero(base)[:20]] = 0  # right wherever the base is, and on 20 images of 400 more
+    better[np.flatnonzero(base)[:20]] = 0  # right wherever the base is, and on 20 more of the 400 images
     low, high = bootstrap_interval(np.stack([base, better, better - base], axis=1))
     assert high[1] > low[0]  # the two intervals overlap
-    assert high[2] < 0  # the difference is sure all the same
+    assert high[2] < 0  # the difference is significant nevertheless
     assert low[2] < -0.05 < high[2]
 
 
 def test_an_interval_is_the_same_to_the_last_bit_in_whatever_order_its_images_are_added() -> None:
-    """Exact rational arithmetic as the reference, on what a matrix product would round differently each time."""
+    """Compare with exact rational arithmetic, on values that a matrix product would round differently each time."""
     values = 100 * np.random.default_rng(0).integers(0, 8, (60, 3)) / 7
     low, high = bootstrap_interval(values, resamples=200)
     generator = numpy_generator(0, "bootstrap")
@@ -136,7 +136,7 @@ def test_neither_the_order_of_images_nor_of_replicas_matters(
     second.update(probabilities[images][:, replicas][:, :, None], labels[images])
     for members in first.ensembles:
         renamed = tuple(sorted(replicas.index(member) for member in members))
-        # Halves, quarters and so on add up without rounding, so that ties stay ties in any order.
+        # Binary fractions add up without rounding, so ties remain ties in any order.
         assert first.wrong[first.number_of(*members)].tolist() == second.wrong[second.number_of(*renamed)].tolist()
 
 
@@ -159,6 +159,6 @@ def test_an_interval_lies_between_the_smallest_and_the_largest_value(values: np.
 
 
 def test_shapes_that_do_not_fit_are_found_at_the_call() -> None:
-    """What the annotations say is checked in the whole suite."""
+    """Annotated shapes are checked throughout the suite."""
     with pytest.raises(jaxtyping.TypeCheckError, match="labels"):
         label_rank(np.zeros((4, 3)), np.zeros(5, np.int64))

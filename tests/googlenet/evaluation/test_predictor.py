@@ -1,4 +1,4 @@
-"""One pass over views and replicas against a loop written out here."""
+"""The predictor against an explicit loop over views and replicas."""
 
 import io
 
@@ -39,7 +39,7 @@ def decode(data: bytes) -> ScaledImage:
 
 
 def view_by_view(replicas: list[Replica], data: bytes) -> np.ndarray:
-    """(K, 144, C) probabilities of every one of the 144 views on its own."""
+    """Return the (K, 144, C) probabilities of the 144 views, each computed on its own."""
     pixels = np.asarray(Image.open(io.BytesIO(data)))
     scaled = scale_image(pixels, scales_px(CROP))
     boxes = [box_of(view, pixels.shape[1], pixels.shape[0], CROP) for view in views_of(144, CROP)]
@@ -52,7 +52,7 @@ def view_by_view(replicas: list[Replica], data: bytes) -> np.ndarray:
 
 
 def undecided(seed: int, data: bytes) -> Replica:
-    """A replica without a favourite class on this image: its answers vary from view to view."""
+    """Return a replica without a preferred class on this image, so that its answers vary between views."""
     member = replica(seed, "bn")
     probabilities = torch.from_numpy(view_by_view([member], data)[0])
     with torch.no_grad():
@@ -132,10 +132,11 @@ def test_bf16_answers_like_fp32_within_its_rounding() -> None:
     assert 0 < difference < 0.02
 
 
-@pytest.mark.skipif(not can_compile("cpu"), reason="there is no C++ compiler")
+@pytest.mark.skipif(not can_compile("cpu"), reason="no C++ compiler")
 @pytest.mark.timeout(300)
+@pytest.mark.processes
 def test_compiled_networks_answer_like_eager_ones_and_share_one_compilation() -> None:
-    # The 36 views of a scale, of which a square image has 12 different ones: a batch that has to be filled up.
+    # A scale has 36 views, only 12 of them distinct for a square image, so its batch has to be filled up.
     replicas, policies = [replica(0, "paper"), replica(1, "paper")], (1, "40")
     torch._dynamo.utils.counters.clear()
     compiled = Predictor(replicas, CROP, policies, arithmetic=Arithmetic(compiled=True))

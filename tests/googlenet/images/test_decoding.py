@@ -1,4 +1,4 @@
-"""Decoding everything that people keep in image folders."""
+"""Decoding of every format and colour mode found in image folders."""
 
 import io
 import struct
@@ -54,7 +54,7 @@ def test_floating_point_and_32_bit_greyscale_are_scaled_by_their_range(dtype: ty
 
 
 def png_16_bit_rgb(values: np.ndarray) -> bytes:
-    """A PNG of 16 bits a channel, by hand: Pillow cannot write one."""
+    """Encode a PNG with 16 bits per channel, which Pillow cannot write."""
     height, width, _ = values.shape
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
 
@@ -115,7 +115,7 @@ def test_a_strip_is_refused_before_it_is_scaled_to_an_enormous_width() -> None:
 
 
 def test_a_program_in_an_image_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pillow would hand Encapsulated PostScript to Ghostscript."""
+    """Pillow would pass Encapsulated PostScript to Ghostscript."""
     monkeypatch.setattr("subprocess.check_call", lambda *_, **__: pytest.fail("something was run"))
     buffer = io.BytesIO()
     Image.new("RGB", (30, 30)).save(buffer, "EPS")

@@ -1,4 +1,4 @@
-"""Decoding a part of a JPEG: the same pixels as of the whole, for every kind of JPEG there is."""
+"""Partial decoding of JPEGs: the same pixels as from a full decode, for every kind of JPEG."""
 
 import io
 
@@ -117,7 +117,7 @@ def test_a_truncated_file_is_refused_when_the_sample_needs_what_is_missing() -> 
 def test_what_only_pillow_can_decode_is_sampled_from_what_pillow_sees() -> None:
     data = bytearray(encode(photograph(500, 375)))
     middle = len(data) // 2
-    data[middle : middle + 40] = bytes(40)  # a scratch; Pillow shows what it can
+    data[middle : middle + 40] = bytes(40)  # damage; Pillow decodes what it can
     whole = Sampling((1.0, 1.0), (4 / 3, 4 / 3))
     ours = draw_sample_from(bytes(data), 224, whole, numpy_generator(0, "sampling", 0))
     assert np.array_equal(ours, draw_sample(decode_rgb(bytes(data)), 224, whole, numpy_generator(0, "sampling", 0)))
@@ -140,7 +140,7 @@ def test_samples_of_large_photographs_have_the_same_statistics(
     for index in range(80):
         keys = [numpy_generator(2, "sampling", 0, index) for _ in range(2)]
         samples.append((draw_sample_from(data, 96, sampling, keys[0]), draw_sample(pixels, 96, sampling, keys[1])))
-    if interpolation != "area":  # these pick single pixels of the full-sized image: bit for bit
+    if interpolation != "area":  # these pick single pixels of the full-size image: bit-identical
         assert set(factors) == {1}
         assert all(np.array_equal(ours, plain) for ours, plain in samples)
         return

@@ -58,7 +58,7 @@ def test_the_cache_stays_below_its_bound(shards: tuple[list[str], list[int]]) ->
     for index in range(104):
         assert records[index].image == jpeg(index)
     assert 0 < records._cached_bytes <= bound
-    assert len(pickle.dumps(records)) < 2000  # loader workers do not inherit it
+    assert len(pickle.dumps(records)) < 2000  # loader processes do not inherit the cache
 
 
 def test_few_files_are_open_at_once(shards: tuple[list[str], list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,5 +72,5 @@ def test_few_files_are_open_at_once(shards: tuple[list[str], list[int]], monkeyp
 def test_shards_of_another_make_are_refused(shards: tuple[list[str], list[int]]) -> None:
     table = pq.read_table(shards[0][0])
     pq.write_table(table, shards[0][0], row_group_size=32)
-    with pytest.raises(RecordsError, match="row groups are of 32 images"):
+    with pytest.raises(RecordsError, match="row groups have 32 images, not 8"):
         open_all(shards)[0]

@@ -1,4 +1,4 @@
-"""Table 1's counts, computed from the network, against arithmetic on the paper's channels."""
+"""Table 1's counts, computed from the network, against calculations from the paper's channels."""
 
 import subprocess
 import sys
@@ -13,6 +13,7 @@ MISPRINTED_OPS = {"conv1", "5a"}
 
 
 @pytest.mark.parametrize("row", table_rows(), ids=lambda row: row.name)
+@pytest.mark.processes
 def test_computed_figures_agree_with_the_printed_ones_but_for_the_misprints(row) -> None:  # type: ignore[no-untyped-def]
     assert (abs(row.weights / 1024 / row.printed_weights_k - 1) < 0.03) == (row.name not in MISPRINTED_WEIGHTS)
     assert (abs(row.multiply_adds / 1e6 / row.printed_ops_m - 1) < 0.03) == (row.name not in MISPRINTED_OPS)
@@ -40,6 +41,7 @@ def test_reductions_save_in_every_module() -> None:
     assert all(saving.naive > 2 * saving.reduced for saving in by_name.values())
 
 
+@pytest.mark.processes
 def test_the_module_prints_the_table() -> None:
     printed = subprocess.run([sys.executable, "-m", "googlenet"], capture_output=True, text=True, check=True).stdout
     assert "6,998,552" in printed

@@ -1,4 +1,4 @@
-"""Initial weights have the scales that their sources state, and come from their generator alone."""
+"""Initial weights: scales as stated by their sources, and no randomness but the generator's."""
 
 import math
 

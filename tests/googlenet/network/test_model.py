@@ -86,7 +86,7 @@ def test_auxiliary_heads_hang_on_4a_and_4d_and_speak_only_in_training() -> None:
 
 
 def test_the_papers_auxiliary_head_pools_5x5_with_stride_3() -> None:
-    """On 14x14 maps: the windows of section 5, written out; adaptive pooling would take others."""
+    """Check 14x14 maps against the windows of section 5, written out; adaptive pooling would use others."""
     head = GoogLeNet(num_classes=5).eval().aux["4a"]
     maps = torch.randn(2, 512, 14, 14, generator=torch.Generator().manual_seed(0))
     starts = (0, 3, 6, 9)

@@ -27,7 +27,7 @@ MODULES = ("3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b")
 def torchvision_model(classes: int = 7) -> torchvision.models.GoogLeNet:
     torch.manual_seed(0)
     model = torchvision.models.GoogLeNet(num_classes=classes, aux_logits=True, init_weights=False)
-    for module in model.modules():  # statistics that matter
+    for module in model.modules():  # non-trivial statistics
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.uniform_(-0.2, 0.2)
             module.running_var.uniform_(0.5, 1.5)
@@ -56,14 +56,14 @@ def test_auxiliary_heads_of_torchvision_are_in_their_right_places() -> None:
     assert start_from(ours, read_weights(pth(reference), "x.pth")) == []
     images = torch.randn(4, 3, 224, 224)
     expected, found = reference(images), ours(images)
-    # torchvision names them by number: aux1 sits on 4a, aux2 on 4d.
+    # torchvision names them by number: aux1 is on 4a, aux2 on 4d.
     for theirs, mine in ((expected.logits, found.logits), (expected.aux_logits1, found.aux_4a)):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(found.aux_4d, expected.aux_logits2, rtol=1e-4, atol=1e-4)
 
 
 def caffe_forward(arrays: dict[str, np.ndarray], images: Tensor) -> Tensor:
-    """The BVLC GoogLeNet as its prototxt lists it, from plain functions; images are BGR minus the mean."""
+    """Compute the BVLC GoogLeNet as in its prototxt, from plain functions; images are BGR minus the mean."""
 
     def conv(name: str, x: Tensor, stride: int = 1, padding: int = 0) -> Tensor:
         weight, bias = (torch.from_numpy(arrays[f"{name}/{kind}"]) for kind in ("weight", "bias"))
@@ -96,7 +96,7 @@ def caffe_forward(arrays: dict[str, np.ndarray], images: Tensor) -> Tensor:
 
 
 def caffe_arrays(classes: int = 11, seed: int = 0) -> dict[str, np.ndarray]:
-    """Random weights of the right scale under Caffe's names, from the table in this file's own words."""
+    """Return random weights of the right scale under Caffe's names, from the table in test_model.py."""
     from tests.googlenet.network.test_model import TABLE_1
 
     generator = np.random.default_rng(seed)
@@ -131,7 +131,7 @@ def npz(arrays: dict[str, np.ndarray]) -> bytes:
 @pytest.mark.parametrize("source", ["random", "bvlc"])
 def test_caffes_weights_give_the_outputs_of_a_second_implementation(source: str) -> None:
     if source == "bvlc" and not BVLC.exists():
-        pytest.skip("the BVLC weights are not here")
+        pytest.skip("the BVLC weights are not available")
     data = npz(caffe_arrays()) if source == "random" else BVLC.read_bytes()
     arrays = dict(np.load(io.BytesIO(data)))
     network = read_weights(data, "bvlc.npz").build()
@@ -140,7 +140,7 @@ def test_caffes_weights_give_the_outputs_of_a_second_implementation(source: str)
     with torch.no_grad():
         found = network.model(network.preprocessing(rgb)).logits.softmax(dim=1)
         torch.testing.assert_close(found, caffe_forward(arrays, bgr), rtol=0, atol=1e-4)
-    assert found.max() > 0.1  # the comparison is of answers, not of a flat nothing
+    assert found.max() > 0.1  # the outputs compared are not uniform
 
 
 def test_the_preprocessing_travels_with_the_weights() -> None:
@@ -161,8 +161,8 @@ def test_another_number_of_classes_replaces_the_classifier_and_says_so() -> None
     assert torch.equal(model.classifier.weight, before)
     assert torch.equal(model.conv1.conv.weight, stored.tensors["conv1.conv.weight"])
     assert remarks == [
-        "classifier replaced: 11 classes in the file, 5 here",
-        "auxiliary heads initialised afresh, the file has none: 4a, 4d",
+        "classifier re-initialised: 11 classes in the file, 5 here",
+        "auxiliary heads re-initialised, missing from the file: 4a, 4d",
     ]
 
 
@@ -216,5 +216,5 @@ def test_a_file_that_lacks_one_layer_is_not_a_start(gone: str) -> None:
 
 
 def test_weights_of_another_variant_are_refused() -> None:
-    with pytest.raises(WeightsError, match="variant paper, the network here has bn"):
+    with pytest.raises(WeightsError, match="variant paper, this network has bn"):
         start_from(GoogLeNet(5, "bn"), read_weights(npz(caffe_arrays()), "x.npz"))

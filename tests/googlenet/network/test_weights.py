@@ -1,4 +1,4 @@
-"""Weights in files."""
+"""Weights in safetensors files."""
 
 import json
 
@@ -29,13 +29,13 @@ def test_a_network_comes_back_with_its_preprocessing_and_without_its_heads() -> 
 def test_a_truncated_file_is_refused() -> None:
     data = saved(GoogLeNet(3, width=0.125))
     for kept in (4, 500, len(data) // 2):
-        with pytest.raises(WeightsError, match="not a whole safetensors file"):
+        with pytest.raises(WeightsError, match="not a complete safetensors file"):
             read_safetensors(data[:kept])
 
 
 def test_a_file_of_another_origin_and_one_without_its_description_are_told_apart() -> None:
     tensors = {"conv1.weight": torch.zeros(1)}
-    with pytest.raises(WeightsError, match="of another origin"):
+    with pytest.raises(WeightsError, match="a safetensors file from another source"):
         read_safetensors(safetensors.torch.save(tensors))
     with pytest.raises(WeightsError, match=r"metadata is incomplete.*variant"):
         read_safetensors(safetensors.torch.save(tensors, {METADATA_KEY: json.dumps({"format": FORMAT})}))

@@ -43,7 +43,7 @@ def test_area_is_uniform_from_8_to_100_percent_and_aspect_from_3_4_to_4_3() -> N
     assert area.max() <= 1.0
     assert aspect.min() > 0.749
     assert aspect.max() < 1.335
-    # Patches over 3/4 of the area do not fit at every aspect, so the claim is about those that always do.
+    # Patches over 3/4 of the area do not fit at every aspect, so only smaller ones are checked.
     below = area[area < 0.75]
     quantiles = np.quantile(below, [0.25, 0.5, 0.75])
     assert np.allclose(quantiles, 0.08 + 0.67 * np.array([0.25, 0.5, 0.75]), atol=0.03)
@@ -138,7 +138,7 @@ def test_a_patch_lies_inside_its_image_whatever_may_be_drawn(
 
 @given(st.integers(200, 2000), st.floats(0.05, 0.6), st.floats(0.05, 0.6), st.integers(0, 2**31))
 def test_a_patch_keeps_to_the_area_and_aspect_asked_for(side: int, area_a: float, area_b: float, seed: int) -> None:
-    """Up to 60 % of a square image every patch of aspect 3/4 to 4/3 fits, and rounding moves a side by half a pixel."""
+    """Patches of aspect 3/4 to 4/3 and up to 60 % of a square image always fit; rounding moves a side by 0.5 pixels."""
     sampling = Sampling(area=tuple(sorted((area_a, area_b))))
     patch = draw_patch(side, side, sampling, numpy_generator(seed, "sampling", 0, 0))
     smallest, largest = sampling.area

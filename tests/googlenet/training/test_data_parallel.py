@@ -1,4 +1,4 @@
-"""Several workers compute what one would: gradients, losses and updates, whatever remains for the last step."""
+"""Equality of several workers with one: gradients, losses and updates, for any size of the last batch."""
 
 import multiprocessing
 from pathlib import Path
@@ -19,11 +19,11 @@ from googlenet.training.loop import LoopSettings, TrainState, train_step
 from googlenet.training.optim import LearningRate, PolyakAverage, build_sgd
 
 pytestmark = pytest.mark.timeout(200)
-BATCH_SIZES = (8, 5, 1)  # whole, uneven shares, fewer images than workers
+BATCH_SIZES = (8, 5, 1)  # full, uneven shares, fewer images than workers
 
 
 def train(share: Share) -> dict[str, torch.Tensor]:
-    """Gradients and losses after each step, and the weights in the end."""
+    """Return gradients and losses of each step, and the final averaged weights."""
     torch.set_num_threads(1)
     model = GoogLeNet(4, "paper", width=0.125)
     initialise(model, "he", torch_generator(0, "initial_weights"))
@@ -51,6 +51,7 @@ def work(rank: int, workers: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("workers", [2, 3])
 def test_several_workers_take_the_steps_of_one(workers: int, tmp_path: Path) -> None:
     spawn = multiprocessing.get_context("spawn")

@@ -1,4 +1,4 @@
-"""The order of an epoch: every record once, like a shuffle, without memory or time that grow with their number."""
+"""Order of an epoch: every record once, like a shuffle, in memory and time that do not grow with their number."""
 
 import tracemalloc
 
@@ -41,12 +41,12 @@ def test_seeds_and_epochs_have_orders_of_their_own_and_slices_are_parts_of_them(
 def test_a_computed_permutation_has_the_statistics_of_a_shuffle() -> None:
     length, blocks = 200_000, 20
     order = whole(ComputedPermutation(length, numpy_generator(3, "order", 0)))
-    # Where records of each twentieth go: chi-square with 19^2 degrees of freedom, mean 361 and deviation 27.
+    # Destinations of each twentieth of the records: chi-square with 19^2 degrees of freedom, mean 361 and deviation 27.
     counts = np.zeros((blocks, blocks))
     np.add.at(counts, (np.arange(length) * blocks // length, order * blocks // length), 1)
     expected = length / blocks**2
     assert 361 - 4 * 27 < ((counts - expected) ** 2 / expected).sum() < 361 + 4 * 27
-    # Neighbours in the order are strangers in the data: the mean distance of two random points is a third.
+    # Neighbours in the order are unrelated in the data: the mean distance of two random points is a third.
     assert np.abs(np.diff(order)).mean() == pytest.approx(length / 3, rel=0.01)
     # Fixed points, and neighbours that stay neighbours: Poisson with mean 1 and 2.
     assert (order == np.arange(length)).sum() <= 8

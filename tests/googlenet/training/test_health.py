@@ -1,4 +1,4 @@
-"""A head that does not learn, and a loss that is no number, are told early and by name."""
+"""Alarms for heads that do not learn and losses that are not finite: early, with the name of the head."""
 
 import math
 
@@ -46,7 +46,7 @@ def test_what_it_has_seen_survives_a_restart() -> None:
         (first if number <= 6 else second).observe(step(number, logits=2.31))
         if number == 6:
             kept = first.state()
-            first.observe(step(7, logits=2.31))  # training goes on while a checkpoint is written
+            first.observe(step(7, logits=2.31))  # training continues while a checkpoint is written
             second.load(kept)
     assert whole.alarms == second.alarms
     assert second.alarms

@@ -1,4 +1,4 @@
-"""The optimiser against closed forms, and the loop's promise: a continuation equals what was never interrupted."""
+"""The optimiser against closed forms, and resumed training against uninterrupted training."""
 
 import math
 from collections.abc import Callable
@@ -109,7 +109,7 @@ def test_resumed_training_is_bit_identical_to_uninterrupted_training(variant: st
 def test_training_lowers_the_loss_of_all_three_heads(variant: str) -> None:
     state, seen = new_state(variant), []
     for head in state.model.aux.values():
-        head.dropout.p = 0.0  # the losses of the last step shall be comparable with those of the first
+        head.dropout.p = 0.0  # makes the losses of the last step comparable with those of the first
     constant = replace(SETTINGS, learning_rate=LearningRate(0.02, "paper", 0, 30))
     train_epoch(state, some_batches(1) * 30, constant, seen.append)
     assert seen[0].losses.keys() == {"logits", "aux_4a", "aux_4d"}
@@ -124,7 +124,7 @@ def test_each_step_drops_others_and_the_same_step_the_same() -> None:
     first, second = new_state("paper"), new_state("paper")
     losses = [train_step(first, batch, still).losses["logits"] for _ in range(3)]
     assert losses == [train_step(second, batch, still).losses["logits"] for _ in range(3)]
-    assert len(set(losses)) == 3  # the weights stand still
+    assert len(set(losses)) == 3  # the weights do not change
 
 
 def test_errors_are_counted_with_the_weights_that_are_passed_and_with_the_models_own() -> None:

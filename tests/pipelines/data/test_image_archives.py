@@ -1,4 +1,4 @@
-"""Images as people have them: ImageNet's archives, Hugging Face's Parquet, WebDataset; against what was put in."""
+"""ImageNet's archives, Hugging Face's Parquet and WebDataset: images read, compared with those written."""
 
 import io
 import json
@@ -19,7 +19,7 @@ from pipelines.data.sources import images_to_evaluate, images_to_train_on
 from pipelines.errors import UserError
 
 CLASSES = ("n01440764", "n01443537", "n02105855")
-# The kit numbers classes in an order of its own, not in that of their WordNet ids.
+# The kit numbers classes in its own order, not in that of their WordNet ids.
 KIT_NUMBERS = {"n02105855": 1, "n01440764": 2, "n01443537": 3}
 
 
@@ -58,7 +58,7 @@ def imagenet(tmp_path: Path) -> tuple[Path, dict[str, bytes]]:
 
 
 def write_imagenet(folder: Path) -> dict[str, bytes]:
-    """Write the archives with the known oddities; each image by the id it should get."""
+    """Write the archives with the known oddities; return each image by its expected id."""
     images = {
         "train/n01440764/n01440764_1.JPEG": picture(1),
         "train/n01440764/n01440764_2.JPEG": picture(2, "CMYK"),
@@ -142,7 +142,7 @@ def test_hugging_faces_parquet_is_read_by_its_names_and_labels(tmp_path: Path) -
     hugging_face(tmp_path / "data/validation-00000-of-00001-ef.parquet", images[5:7], [0, 2], names)
     hugging_face(tmp_path / "data/test-00000-of-00001-gh.parquet", images[7:], [-1], names)
     reader, listing = images_to_train_on(str(tmp_path), 10, 0)
-    assert listing.classes == tuple(names)  # in the order of the labels, not of the alphabet
+    assert listing.classes == tuple(names)  # in the order of the labels, not alphabetical
     assert [(reader.read(file), file.label) for file in listing.splits["train"]] == [
         *zip(images[:5], [2, 0, 1, 1, 0], strict=True)
     ]
@@ -154,10 +154,10 @@ def test_hugging_faces_parquet_is_read_by_its_names_and_labels(tmp_path: Path) -
 
 def test_parquet_of_another_kind_is_refused_by_its_columns(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["a"]}), tmp_path / "train.parquet")
-    with pytest.raises(UserError, match=r"train.parquet has no column image or img, but text"):
+    with pytest.raises(UserError, match=r"train.parquet has no column image or img; its columns are text"):
         images_to_train_on(str(tmp_path), 10, 0)
     hugging_face(tmp_path / "train.parquet", [b"", b""], [0, 3], ["a", "b"])
-    with pytest.raises(UserError, match=r"row group 0, row 1: 3 is not the label of a class"):
+    with pytest.raises(UserError, match=r"row group 0, row 1: 3 is not a valid class label"):
         images_to_train_on(str(tmp_path), 10, 0)
 
 
@@ -174,7 +174,7 @@ def test_webdataset_is_read_by_its_neighbours(tmp_path: Path) -> None:
     for name, members in shards.items():
         (tmp_path / name).write_bytes(tar(members))
     reader, listing = images_to_train_on(str(tmp_path), 10, 0)
-    assert listing.classes == ("0", "1", "2", "10")  # as numbers, not as words
+    assert listing.classes == ("0", "1", "2", "10")  # sorted as numbers, not as text
     assert [(reader.read(file), file.label) for file in listing.splits["train"]] == [
         *zip(images[:4], [1, 0, 3, 2], strict=True)
     ]

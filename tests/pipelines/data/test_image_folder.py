@@ -1,4 +1,4 @@
-"""Listing image folders: what is found, how it is split, what is refused."""
+"""Listings of image folders: images found, their splits, and folders refused."""
 
 import shutil
 from pathlib import Path
@@ -114,7 +114,7 @@ def test_unusable_folders_are_refused(tmp_path: Path, names: list[str], message:
 
 def test_a_file_instead_of_its_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.tar").write_bytes(b"")
-    with pytest.raises(UserError, match=r"x\.tar is a file; name the folder"):
+    with pytest.raises(UserError, match=r"x\.tar is a file; specify the folder"):
         listed(Storage.at(str(tmp_path / "x.tar")))
 
 

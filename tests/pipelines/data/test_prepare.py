@@ -1,4 +1,4 @@
-"""Preparing images: original bytes in shards, a manifest, and a list of every file that cannot be decoded."""
+"""Preparation of images: original bytes in shards, a manifest, and a list of every file that cannot be decoded."""
 
 import io
 import json
@@ -104,14 +104,14 @@ def test_a_file_that_cannot_be_read_is_not_quarantined(ray_cluster: str, photos:
     with pytest.raises(UserError, match=r"train/class_0/gone\.jpg") as refused:
         prepare(Storage.at(str(tmp_path / "run")), Recipe(data=str(photos)), "quarantine")
     assert "empty.png" not in str(refused.value)  # that one would be quarantined
-    assert "--bad-images" not in str(refused.value)  # and that has been said already
+    assert "--bad-images" not in str(refused.value)  # that option is already set
 
 
 def test_finished_shards_are_not_written_again(ray_cluster: str, photos: Path, tmp_path: Path) -> None:
     run = prepared(ray_cluster, tmp_path / "run", photos)
     whole = run.read("dataset/manifest.json")
     run.delete("dataset/manifest.json")
-    run.delete("dataset/train/00001.json")  # killed before it was noted
+    run.delete("dataset/train/00001.json")  # killed before its note was written
     before = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "run/dataset/train").glob("*.parquet")}
     prepared(ray_cluster, tmp_path / "run", photos)
     after = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "run/dataset/train").glob("*.parquet")}
@@ -128,7 +128,7 @@ def test_a_class_that_quarantine_would_empty_is_refused(ray_cluster: str, photos
 
 def test_a_run_directory_prepared_otherwise_is_refused(ray_cluster: str, photos: Path, tmp_path: Path) -> None:
     prepared(ray_cluster, tmp_path / "run", photos)
-    with pytest.raises(UserError, match="images_per_shard: 9 there, 10 now"):
+    with pytest.raises(UserError, match="images_per_shard: was 9, is now 10"):
         prepared(ray_cluster, tmp_path / "run", photos, images_per_shard=10)
 
 
@@ -163,7 +163,7 @@ def test_shards_of_a_killed_preparation_are_not_taken_for_those_of_other_setting
     ray_cluster: str, photos: Path, tmp_path: Path
 ) -> None:
     prepared(ray_cluster, tmp_path / "run", photos)
-    (tmp_path / "run/dataset/manifest.json").unlink()  # killed just before it was done
+    (tmp_path / "run/dataset/manifest.json").unlink()  # killed just before the end
     again = prepared(ray_cluster, tmp_path / "run", photos, stored_short_side_px=20)
     fresh = prepared(ray_cluster, tmp_path / "fresh", photos, stored_short_side_px=20)
     assert read_manifest(again).digest == read_manifest(fresh).digest
@@ -174,7 +174,7 @@ def test_a_shard_that_changed_since_is_named(ray_cluster: str, photos: Path, tmp
     shard = tmp_path / "run/dataset/train/00000.parquet"
     whole = shard.read_bytes()
     table = pq.read_table(shard)
-    pq.write_table(table.replace_schema_metadata({}), shard)  # the same rows, written by somebody else
+    pq.write_table(table.replace_schema_metadata({}), shard)  # the same rows, written by another program
     with pytest.raises(UserError, match=r"dataset/train/00000\.parquet has changed since it was prepared"):
         check_shards(run, read_manifest(run))
     shard.write_bytes(whole[:-50])
@@ -194,7 +194,7 @@ def test_a_damaged_image_is_found_when_it_is_read(ray_cluster: str, photos: Path
     image = open_records(run, read_manifest(run).splits["train"])[0].image
     stored[stored.find(image) + len(image) // 2] ^= 1
     shard.write_bytes(stored)
-    check_shards(run, read_manifest(run))  # the footer is whole
+    check_shards(run, read_manifest(run))  # the footer is intact
     with pytest.raises(RecordsError, match=r"00000\.parquet is damaged: .*checksum"):
         open_records(run, read_manifest(run).splits["train"])[0]
 

@@ -1,4 +1,4 @@
-"""torchvision's sets by name, on sets that are downloaded already: this machine may have no way out."""
+"""torchvision's data sets by name; they count as downloaded, since the machine may have no internet access."""
 
 import io
 from pathlib import Path
@@ -42,7 +42,7 @@ def test_a_set_of_pixels_is_kept_without_loss(tmp_path: Path) -> None:
             b"\0\0\x08\x01" + np.array([3], ">i4").tobytes() + b"\x09\x00\x02"
         )
     reader, listing = images_to_train_on(f"torchvision:FashionMNIST?root={tmp_path}", 10, 0)
-    assert listing.classes == ("T-shirt/top", "Pullover", "Ankle boot")  # of ten, those that have images
+    assert listing.classes == ("T-shirt/top", "Pullover", "Ankle boot")  # of ten classes, those that have images
     for files in listing.splits.values():
         assert [file.label for file in files] == [2, 0, 1]
         decoded = [np.asarray(Image.open(io.BytesIO(reader.read(file)))) for file in files]
@@ -52,10 +52,10 @@ def test_a_set_of_pixels_is_kept_without_loss(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("Imagenet21k", "downloads no set of this name"),
-        ("FakeData", "downloads no set of this name"),
-        ("Imagenette?root=here", "with its whole path"),
-        ("EMNIST?split=letters&root=/tmp/none", "the splits are chosen here"),
+        ("Imagenet21k", "has no downloadable data set of this name"),
+        ("FakeData", "has no downloadable data set of this name"),
+        ("Imagenette?root=here", "root=here must be an absolute path"),
+        ("EMNIST?split=letters&root=/tmp/none", "split cannot be set; train and val"),
         ("Imagenette?sise=160px&root=/tmp/none", "sise"),
     ],
 )

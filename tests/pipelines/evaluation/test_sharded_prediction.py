@@ -1,4 +1,4 @@
-"""The sharded evaluation: exact for any number of predictors, whoever is killed; arithmetic chosen by trial."""
+"""Tests of the sharded evaluation: exact with any number of predictors and after any kill; choice of arithmetic."""
 
 import csv
 import json
@@ -36,7 +36,7 @@ FILES = ("000000.parquet", "000001.parquet", "000002.parquet")  # 42 images
 
 @pytest.fixture
 def evaluated(finished_run: Path, tmp_path: Path) -> Path:
-    """A copy of the finished run with its predictions and report."""
+    """Return a copy of the finished run with its predictions and report."""
     shutil.copytree(finished_run, tmp_path / "run")
     return tmp_path / "run"
 
@@ -85,7 +85,7 @@ def test_a_predictor_that_is_killed_costs_its_shard_and_nothing_else(ray_cluster
 
 @pytest.mark.timeout(300)
 def test_a_node_that_dies_costs_its_shards_and_nothing_else(evaluated: Path, photo_folder: Path) -> None:
-    """As many images as keep both nodes busy; against the single node of the other tests, bit for bit."""
+    """Both nodes are busy; the result is bit-identical to that of a single node."""
     before, report = tables(evaluated), (evaluated / "report/report.json").read_bytes()
     shutil.rmtree(evaluated / "predictions")
     environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
@@ -125,7 +125,7 @@ def test_little_work_is_done_in_fp32_without_a_trial(ray_cluster: str, finished_
 
 @pytest.fixture
 def long_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every work counts as long, every processor as one with bfloat16, and there is no compiler."""
+    """Treat all work as long and every CPU as one with bfloat16, without a compiler."""
     monkeypatch.setattr(pipelines.evaluation.preflight, "SMALL_WORK_FLOPS", {"cpu": 0.0})
     monkeypatch.setattr(pipelines.evaluation.preflight, "profits_from_bf16", lambda _device: True)
     monkeypatch.setattr(pipelines.evaluation.preflight, "can_compile", lambda _device: False)
@@ -134,7 +134,7 @@ def long_work(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_bf16_that_answers_like_fp32_is_taken_with_its_measure(
     evaluated: Path, long_work: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Networks this narrow and hardly trained are not asked to be within the bounds that users get.
+    # Networks this narrow and hardly trained need not be within the bounds that users get.
     monkeypatch.setattr(pipelines.evaluation.preflight, "LARGEST_DIFFERENCE", 0.5)
     monkeypatch.setattr(pipelines.evaluation.preflight, "LEAST_AGREEMENT_PERCENT", 80.0)
     found = decide(task_of(evaluated), "auto")
@@ -142,7 +142,7 @@ def test_bf16_that_answers_like_fp32_is_taken_with_its_measure(
     assert found.compared == 16 * 3
     assert found.largest_difference is not None
     assert 0 < found.largest_difference < 0.5
-    assert "not compiled for want of a C++ compiler" in found.reason
+    assert "not compiled: no C++ compiler" in found.reason
 
 
 @pytest.mark.parametrize(("bound", "value"), [("LARGEST_DIFFERENCE", 0.0), ("LEAST_AGREEMENT_PERCENT", 100.1)])
@@ -163,7 +163,7 @@ def test_a_processor_without_bf16_stays_with_fp32(
     found = decide(task_of(evaluated), "auto")
     assert (found.arithmetic, found.reason) == (
         FP32,
-        "no bfloat16 in hardware; not compiled for want of a C++ compiler",
+        "no bfloat16 in hardware; not compiled: no C++ compiler",
     )
 
 
@@ -183,15 +183,15 @@ def test_the_precision_that_is_asked_for_is_taken_and_kept_apart(
 def test_the_cost_line_counts_what_is_left(finished_run: Path) -> None:
     ensemble = task_of(finished_run).ensemble
     line = cost_line(Preflight(FP32, "little work", 100.0), ensemble, images=1000, done=250, num_predictors=4)
-    # 1,000 images x 144 views x 3 replicas; 750 of them at 400 passes a second are 810 seconds.
-    assert "cost: 432,000 forward passes (1000 images, 250 of them done, 144 views, 3 replicas), about 13:30 at" in line
+    # 1,000 images x 144 views x 3 replicas; 750 of the images at 400 passes per second take 810 seconds.
+    assert "cost: 432,000 forward passes (1000 images, 250 already done, 144 views, 3 replicas), about 13:30 at" in line
     assert "arithmetic: fp32, not compiled (little work)" in line
 
 
 def test_the_cost_line_does_not_promise_less_than_is_written(finished_run: Path) -> None:
     ensemble = task_of(finished_run).ensemble
     million = cost_line(Preflight(FP32, "", 1.0), ensemble, images=10**6, done=0, num_predictors=1)
-    # 3 replicas x (3 policies + 1 maximum) x 3 classes, (3 + 1) x (144 views + 15 groups), 4 bytes each, an image.
+    # 3 replicas x (3 policies + 1 maximum) x 3 classes, (3 + 1) x (144 views + 15 groups), 4 bytes each, per image.
     assert f"at most {4 * (3 * 4 * 3 + 4 * 159) / 1e3:.2f} GB of predictions" in million
     few = cost_line(Preflight(FP32, "", 1.0), ensemble, images=1000, done=0, num_predictors=1)
     assert "at most 2.7 MB of predictions" in few
@@ -214,7 +214,7 @@ def test_images_without_labels_get_the_ensembles_answers(
     assert [row["image_id"] for row in rows] == [row["image_id"] for row in table]
     assert len(rows) == 43
     assert rows[-1]["image_id"] == 'one, with a "comma".jpg'
-    # The same images as in the run's own validation: the same probabilities.
+    # The images are those of the run's own validation, and so are the probabilities.
     own = {}
     for predicted in tables(finished_run):
         for number, image_id in enumerate(predicted["image_id"]):

@@ -1,4 +1,4 @@
-"""Evaluates a run on a cluster of two nodes, one of which dies on the way. Run by test_evaluation.py.
+"""Script that evaluates a run on a cluster of two nodes, one of which dies; run by test_sharded_prediction.py.
 
 python -m tests.pipelines.evaluation.two_nodes RUN
 """
@@ -30,7 +30,7 @@ def main(root: str) -> None:
         try:
             with connected():
                 write_report(run, evaluate_run(run, read_recipe(run)))
-        except BaseException as error:  # noqa: BLE001  # told to the main thread
+        except BaseException as error:  # noqa: BLE001  # reported to the main thread
             errors.append(error)
 
     thread = threading.Thread(target=evaluate, daemon=True)
@@ -41,7 +41,7 @@ def main(root: str) -> None:
     cluster.remove_node(doomed, allow_graceful=False)
     thread.join(180)
     print(f"shards at the node's death: {at_death}, errors: {errors}, still running: {thread.is_alive()}", flush=True)
-    os._exit(1 if errors or thread.is_alive() else 0)  # no tidying up that could hang on the dead node
+    os._exit(1 if errors or thread.is_alive() else 0)  # skip cleanup, which could hang on the dead node
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Commands as people type them: help, wrong options, wrong values."""
+"""Commands as users type them: help, wrong options, wrong values."""
 
 import json
 import os
@@ -12,6 +12,8 @@ import pytest
 
 from pipelines.run.recipe import Recipe, recipe_from_dict
 from tests.project import ROOT
+
+pytestmark = pytest.mark.processes
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
@@ -53,7 +55,7 @@ WRONG = {
 
 @pytest.fixture(scope="module")
 def wrong_commands() -> dict[str, subprocess.CompletedProcess[str]]:
-    """How each ended; two at a time, since each imports for seconds."""
+    """The finished commands; run two at a time, since each takes seconds to import."""
     with ThreadPoolExecutor(2) as threads:
         return dict(zip(WRONG, threads.map(lambda words: train(*words.split()), WRONG), strict=True))
 

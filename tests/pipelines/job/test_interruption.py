@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the job ends within seconds, leaves no process behind, and goes on as if nothing had happened."""
+"""Ctrl-C and SIGTERM: the job ends within seconds, leaves no process behind, and resumes as if uninterrupted."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def test_an_interrupted_job_ends_at_once_and_goes_on_where_it_was(
     command = [sys.executable, "pipelines/train_ensemble.py", "--recipe", str(recipe), "--run-dir", str(run)]
     environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_ADDRESS": ray_cluster}
     if kind == "Ctrl-C":
-        environment.pop("RAY_ADDRESS")  # on a laptop, with a cluster of its own
+        environment.pop("RAY_ADDRESS")  # as on a laptop, with a local cluster
     with log.open("wb") as output:
         job = subprocess.Popen(
             command,
@@ -43,7 +43,7 @@ def test_an_interrupted_job_ends_at_once_and_goes_on_where_it_was(
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            # Tests that run in the background ignore Ctrl-C, and so would what they start.
+            # Tests that run in the background ignore Ctrl-C, and their child processes would too.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         )
     while not list(run.glob("replicas/*/metrics.jsonl")):
@@ -57,7 +57,7 @@ def test_an_interrupted_job_ends_at_once_and_goes_on_where_it_was(
         job.terminate()
     assert job.wait(timeout=60) == 130, log.read_text()
     assert time.monotonic() - interrupted < LONGEST_SECONDS
-    assert log.read_text().rstrip().endswith("interrupted; the same command goes on from here")
+    assert log.read_text().rstrip().endswith("interrupted; run the same command again to resume")
     assert "Traceback" not in log.read_text()
     _, alive = psutil.wait_procs(children, timeout=20)
     assert not alive
@@ -69,6 +69,7 @@ def test_an_interrupted_job_ends_at_once_and_goes_on_where_it_was(
 
 
 @pytest.mark.parametrize("by", ["SIGTERM", "SIGINT"])
+@pytest.mark.processes
 def test_what_to_do_now_is_said_once_even_where_a_library_raises_an_interrupt_of_its_own(by: str) -> None:
     program = f"""
 import os, signal
@@ -84,4 +85,4 @@ run_command(main)
     command = [sys.executable, "-c", program]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 130
-    assert ended.stderr == "\ninterrupted; the same command goes on from here\n"
+    assert ended.stderr == "\ninterrupted; run the same command again to resume\n"

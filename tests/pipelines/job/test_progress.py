@@ -1,4 +1,4 @@
-"""What a person sees: a live table on a terminal, plain lines elsewhere."""
+"""Progress display: a live table on a terminal, plain lines elsewhere."""
 
 import io
 from dataclasses import replace

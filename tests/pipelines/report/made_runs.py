@@ -1,4 +1,4 @@
-"""Runs made by hand: six images, two replicas, answers of one's own choice."""
+"""Runs made by hand: six images, two replicas, chosen answers."""
 
 import io
 from pathlib import Path
@@ -30,7 +30,7 @@ def photograph(number: int) -> bytes:
 
 
 def made_run(folder: Path) -> Storage:
-    """A run whose data set has six images of one class each, without predictions."""
+    """A run with a data set of six images of one class each, without predictions."""
     storage = Storage.at(str(folder))
     columns = {
         "image_id": IDS,
@@ -47,7 +47,7 @@ def made_run(folder: Path) -> Storage:
 
 
 def answers(*choices: list[int]) -> np.ndarray:
-    """(6, 2, 3, 7) probabilities: replica k answers ``choices[k]``, with 0.6, at every crop policy."""
+    """(6, 2, 3, 7) probabilities: replica k answers ``choices[k]`` with 0.6 - 0.05 k, for every crop policy."""
     probabilities = np.full((6, 2, 3, 7), 0.4 / 6, np.float32)
     for replica, chosen in enumerate(choices):
         for image, answer in enumerate(chosen):
@@ -56,7 +56,7 @@ def answers(*choices: list[int]) -> np.ndarray:
 
 
 def rows_of(ids: list[str], labels: np.ndarray, probabilities: np.ndarray, views: int = 144) -> Predicted:
-    """Every view and group of views answers like the average; with the maximum, replica 1 is as sure as replica 0."""
+    """Every view and group of views answers like the average; with the maximum, both replicas are equally confident."""
     everyone = np.concatenate([probabilities, probabilities.mean(axis=1, keepdims=True)], axis=1)[:, :, -1].argmax(-1)
     counts = np.tile(np.array([1, 10, views], np.int32), (len(ids), 2, 1))
     by_view = np.repeat(everyone[:, :, None], len(ENSEMBLE.views), axis=2).astype(np.int32)
@@ -68,7 +68,7 @@ def rows_of(ids: list[str], labels: np.ndarray, probabilities: np.ndarray, views
 def predict(
     run: Storage, rows: list[int], shard: int = 0, ensemble: EvaluatedEnsemble = ENSEMBLE, views: int = 144
 ) -> None:
-    """Predictions of some images: replica 0 errs on the last one, replica 1 on the last three."""
+    """Predictions of some images: replica 0 is wrong on the last one, replica 1 on the last three."""
     probabilities = answers([0, 1, 2, 3, 4, 0], [0, 1, 2, 0, 0, 0])[rows]
     predicted = rows_of([IDS[row] for row in rows], LABELS[rows], probabilities, views)
     cost = Cost(seconds=0.5 * len(rows), forward_passes=288 * len(rows))

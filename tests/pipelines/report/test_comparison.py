@@ -1,4 +1,4 @@
-"""Two runs side by side, from their directories or from MLflow alone."""
+"""Comparison of two runs, from their directories or from MLflow alone."""
 
 import json
 import os
@@ -23,7 +23,7 @@ from tests.project import ROOT
 
 
 def finished(folder: Path, recipe: Recipe, *choices: list[int]) -> Storage:
-    """A run whose replicas answered ``choices``."""
+    """A finished run whose replicas answered ``choices``."""
     folder.mkdir()
     claim(Storage.at(str(folder)), "recipe", recipe.to_dict())
     run = made_run(folder)
@@ -42,13 +42,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def runs(made: Path, tmp_path: Path) -> tuple[Storage, Storage]:
-    """Copies of the two."""
+    """Copies of both runs."""
     shutil.copytree(made, tmp_path, dirs_exist_ok=True)
     return Storage.at(str(tmp_path / "first")), Storage.at(str(tmp_path / "second"))
 
 
 def cells(text: str) -> dict[tuple[str, str], list[float]]:
-    """The numbers of each line of the table, by cell and kind of error."""
+    """The numbers in each line of the table, by cell and kind of error."""
     rows = re.findall(r"^ *(\d+x\d+) +(top\d) +(.*)$", text, re.MULTILINE)
     return {(cell, kind): [float(number) for number in re.findall(r"[-+]?\d+\.\d+", rest)] for cell, kind, rest in rows}
 
@@ -57,14 +57,14 @@ def test_every_cell_has_its_paired_difference_with_an_interval(runs: tuple[Stora
     first, second = (read_finished(run, run.root) for run in runs)
     found = cells(comparison(first, second))
     assert len(found) == 2 * 3 * 2
-    # One model: the mean of two replicas' errors, of which the first run made 1 + 3 of 12 and the second 0 + 3.
+    # One model: the mean error of two replicas; the first run made 1 + 3 mistakes of 12, the second 0 + 3.
     wrong_before = (np.array([[0, 1, 2, 3, 4, 0], [0, 1, 2, 0, 0, 0]]) != LABELS).mean(axis=0)
     wrong_after = (np.array([[0, 1, 2, 3, 4, 5], [1, 1, 2, 3, 0, 0]]) != LABELS).mean(axis=0)
     paired = 100 * (wrong_after - wrong_before)
     before, after, difference, low, high = found["1x144", "top1"]
     assert [before, after] == pytest.approx([100 * 4 / 12, 100 * 3 / 12], abs=0.01)
     assert difference == pytest.approx(paired.mean(), abs=0.01)
-    # Bootstrap by hand, with other random numbers: the interval is that of the six differences.
+    # A bootstrap of the six differences by hand, with other random numbers.
     drawn = np.random.default_rng(7).choice(paired, (20_000, 6)).mean(axis=1)
     assert [low, high] == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=1.0)
 
@@ -75,7 +75,7 @@ def test_what_differs_is_named_and_what_does_not_is_not(runs: tuple[Storage, Sto
         run.write_json("jobs/1.json", job)
     text = comparison(*(read_finished(run, run.root) for run in runs))
     differing = text.partition("what differs:\n")[2].partition("\n\n")[0].splitlines()
-    assert differing == ["  learning_rate: 0.01, then 0.5", "  commit: 'abc', then 'def'"]
+    assert differing == ["  learning_rate: first 0.01, second 0.5", "  commit: first 'abc', second 'def'"]
     same = read_finished(runs[0], "same")
     assert "what differs:\n  nothing" in comparison(same, same)
 
@@ -85,7 +85,7 @@ def test_images_that_only_one_run_has_are_left_out_and_told(tmp_path: Path, runs
     fewer = {name: column[1:] for name, column in second.outcomes.items()}
     text = comparison(first, type(second)("fewer", second.report, fewer, {}))
     assert "errors on 5 images" in text
-    assert f"left out, since the other has no such image: 1 of {first.name}" in text
+    assert f"warning: left out, missing from the other run: 1 of {first.name}" in text
     with pytest.raises(UserError, match="different images"):
         comparison(first, type(second)("none", second.report, {**fewer, "image_id": ["x"] * 5}, {}))
 
@@ -103,6 +103,7 @@ def command(name: str, *words: str, **variables: str) -> subprocess.CompletedPro
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.processes
 def test_mlflow_alone_is_enough_to_compare_and_to_start_again(runs: tuple[Storage, Storage], tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     by_directory = command("compare_runs", *(run.root for run in runs))
@@ -123,7 +124,7 @@ def test_mlflow_alone_is_enough_to_compare_and_to_start_again(runs: tuple[Storag
     by_id = command("compare_runs", ids["first"], ids["second"], "--tracking-uri", uri)
     assert by_id.returncode == 0, by_id.stderr
     assert cells(by_id.stdout) == cells(by_directory.stdout)
-    assert "learning_rate: 0.01, then 0.5" in by_id.stdout
+    assert "learning_rate: first 0.01, second 0.5" in by_id.stdout
     again = command(
         "train_ensemble",
         "--recipe",
@@ -138,6 +139,7 @@ def test_mlflow_alone_is_enough_to_compare_and_to_start_again(runs: tuple[Storag
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.processes
 def test_a_run_that_is_not_there_is_told_in_a_line(tmp_path: Path, runs: tuple[Storage, Storage]) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     for name, expected in (

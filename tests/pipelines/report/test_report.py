@@ -1,4 +1,4 @@
-"""The report: right on hand-made predictions, silent on incomplete ones."""
+"""The report: right on hand-made predictions, refused on incomplete ones."""
 
 import io
 import json
@@ -26,7 +26,7 @@ def run(tmp_path: Path) -> Storage:
 
 @pytest.fixture(scope="module")
 def reported(tmp_path_factory: pytest.TempPathFactory) -> Storage:
-    """All images predicted, and the report on them; to be read only."""
+    """A run with predictions of all images, and its report; read-only."""
     run = made_run(tmp_path_factory.mktemp("reported"))
     predict(run, list(range(6)))
     write_report(run, ENSEMBLE)
@@ -48,7 +48,7 @@ def test_the_table_is_what_the_predictions_say(run: Storage) -> None:
     predict(run, [4, 5], shard=1)
     report = report_of(run)
     cells = {(row["models"], row["crops"]): row for row in report["table"]}
-    # Replica 0 errs on 1 image of 6, replica 1 on 3; together the surer replica 0 prevails.
+    # Replica 0 is wrong on 1 image of 6, replica 1 on 3; in the average the more confident replica 0 wins.
     assert cells[1, 1]["top1_error"] == pytest.approx(100 * (1 / 6 + 3 / 6) / 2)
     assert cells[1, 144]["top1_range"] == pytest.approx([100 / 6, 300 / 6])
     assert cells[2, 144]["top1_error"] == pytest.approx(100 / 6)
@@ -108,8 +108,8 @@ def test_an_image_that_the_data_set_does_not_have_is_refused(run: Storage) -> No
 def test_differences_to_the_base_cell_are_paired(reported: Storage) -> None:
     cells = {(row["models"], row["crops"]): row for row in report_in(reported)["table"]}
     assert cells[1, 1]["top1_difference_ci95"] == [0, 0]
-    assert cells[1, 144]["top1_difference_ci95"] == [0, 0]  # all policies answer alike here
-    # The two together err on 1 image of 6, one of them on 2 of 6 on average; never on an image that both know.
+    assert cells[1, 144]["top1_difference_ci95"] == [0, 0]  # all policies give the same answers here
+    # The average of both is wrong on 1 image of 6, one of them on 2 of 6 on average.
     assert cells[2, 1]["top1_difference"] == pytest.approx(-100 / 6)
     low, high = cells[2, 1]["top1_difference_ci95"]
     assert low < -100 / 6 < high <= 0
@@ -119,7 +119,7 @@ def test_max_pooling_stands_beside_averaging(reported: Storage) -> None:
     one, two = report_in(reported)["pooling"]
     assert one["top1_difference"] == 0
     assert (two["top1_error_average"], two["models"]) == (pytest.approx(100 / 6), 2)
-    # Equally sure now, the two tie where they differ, and the lower class is taken: wrong on images 3, 4 and 5.
+    # Equally confident now, the two tie where they differ, and the lower class wins: wrong on images 3, 4 and 5.
     assert two["top1_error_max"] == pytest.approx(300 / 6)
     assert two["top1_difference"] == pytest.approx(200 / 6)
 
@@ -181,7 +181,7 @@ def test_pictures_are_drawn_and_the_same_every_time(run: Storage) -> None:
 
 
 class Page(HTMLParser):
-    """The cells of a page's tables, what its images are, what it loads, and which elements it leaves open."""
+    """The cells of a page's tables, its images, what it loads, and its unclosed elements."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -217,7 +217,7 @@ def test_the_page_needs_nothing_else_and_holds_the_table_the_views_and_the_mista
     assert page.open == []
     assert len(page.ids) == len(set(page.ids))
     assert all(link.startswith(("data:", "#")) for link in page.loads)
-    # Two tables (top-1, top-5) of two numbers of models and three crop policies.
+    # Two tables (top-1, top-5), each with two numbers of models and three crop policies.
     rows = {(row["models"], row["crops"]): row for row in report["table"]}
     expected = []
     for top in ("top1", "top5"):
@@ -244,7 +244,7 @@ def test_names_on_the_page_are_text_whatever_they_hold(run: Storage) -> None:
     page = run.read("report/index.html").decode()
     assert "<script" not in page
     for name in names[1:]:
-        assert f">{name}</text>" in page  # letter by letter, as a label of a picture
+        assert f">{name}</text>" in page  # unchanged, as a label of a picture
 
 
 def test_learning_curves_are_those_of_the_replicas_that_finished(run: Storage) -> None:
@@ -261,6 +261,6 @@ def test_learning_curves_are_those_of_the_replicas_that_finished(run: Storage) -
 def test_the_outcomes_are_the_errors_of_each_image(reported: Storage) -> None:
     outcomes = pq.read_table(reported.path("report/outcomes.parquet")).to_pydict()
     assert outcomes["image_id"] == IDS
-    # Replica 0 errs on the last image, replica 1 on the last three; together they err on the last one.
+    # Replica 0 is wrong on the last image, replica 1 on the last three, their average on the last one.
     assert outcomes["top1_wrong/1x144"] == [0, 0, 0, 0.5, 0.5, 1]
     assert outcomes["top1_wrong/2x144"] == [0, 0, 0, 0, 0, 1]

@@ -1,4 +1,4 @@
-"""One job at a time on a run directory, and none shut out by a dead one."""
+"""The lock: one job at a time on a run directory, and no job blocked by a dead one."""
 
 import errno
 import fcntl
@@ -28,6 +28,7 @@ with only_job_on(Storage.at(sys.argv[1])):
 """
 
 
+@pytest.mark.processes
 def test_a_second_job_is_refused_by_name_until_the_first_is_dead(tmp_path: Path) -> None:
     run = Storage.at(str(tmp_path / "run"))
     holder = subprocess.Popen([sys.executable, "-c", HOLD, run.root], stdout=subprocess.PIPE, text=True, cwd=ROOT)
@@ -70,7 +71,7 @@ def test_on_an_object_store_a_claim_is_released_or_forgotten_when_it_is_not_rene
     assert not run.exists(LOCK)
     with only_job_on(run):
         left = run.read(LOCK)
-    for remains in (left, b'{"host": "elsewhere", "pid": 1}', b"half of a claim"):  # of a killed job, of a disk, torn
+    for remains in (left, b'{"host": "elsewhere", "pid": 1}', b"half of a claim"):  # of a killed job, a local one, torn
         run.write(LOCK, remains)
         started = time.monotonic()
         with only_job_on(run):

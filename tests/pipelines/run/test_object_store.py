@@ -1,4 +1,4 @@
-"""Data and run directory on S3: a real server on loopback, which is also away, slow to come back, or refuses."""
+"""Data and run directory on S3: a real server on loopback, also while unreachable, slow to recover, or refusing."""
 
 import json
 import os
@@ -95,7 +95,7 @@ def test_a_job_on_a_store_that_is_killed_goes_on_from_there(
     job.send_signal(signal.SIGKILL)
     job.wait()
     assert run.exists(LOCK)
-    run.delete(LOCK)  # or three quarters of a minute are waited for its renewal, see test_run_lock.py
+    run.delete(LOCK)  # else the job waits 45 seconds for a renewal, see test_lock.py
     ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     assert digests(run, 3) == digests(Storage.at(str(finished_run)), 3)
@@ -117,7 +117,7 @@ def test_a_store_that_refuses_and_recovers_delays_and_nothing_else(bucket: str, 
     storage.write("a", b"1")
     assert type(pickle.loads(pickle.dumps(storage.filesystem))) is type(storage.filesystem)  # noqa: S301
     door.shut()
-    threading.Timer(8, door.open).start()  # longer than Arrow's own patience
+    threading.Timer(8, door.open).start()  # longer than Arrow's own retries
     assert storage.read("a") == b"1"
     door.shut()
     threading.Timer(8, door.open).start()
@@ -126,7 +126,7 @@ def test_a_store_that_refuses_and_recovers_delays_and_nothing_else(bucket: str, 
 
 
 def test_an_upload_that_breaks_off_leaves_the_old_object_and_nothing_of_the_new(bucket: str, door: Door) -> None:
-    storage = through(door, f"{bucket}/broken").impatient()  # patience is tested above, and takes minutes
+    storage = through(door, f"{bucket}/broken").impatient()  # retries are tested above, and take minutes
     storage.write("old", b"whole")
     for name in ("old", "new"):
         door.shut_after_bytes = door.forwarded_bytes + (15 << 20)
@@ -157,7 +157,7 @@ def test_credentials_that_the_store_does_not_know_are_told_in_one_line(photo_fol
 
 
 class RefusesTheUnsigned(BaseHTTPRequestHandler):
-    """What S3 answers to a request without a signature; the server of the other tests answers 500 to that."""
+    """S3's answer to a request without a signature; the server of the other tests answers 500 to that."""
 
     def do_HEAD(self) -> None:
         self.send_response(200 if "Authorization" in self.headers else 403)
@@ -167,6 +167,7 @@ class RefusesTheUnsigned(BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.processes
 def test_missing_credentials_are_told_in_one_line(photo_folder: Path) -> None:
     server = ThreadingHTTPServer(("127.0.0.1", 0), RefusesTheUnsigned)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -182,13 +183,13 @@ def test_missing_credentials_are_told_in_one_line(photo_folder: Path) -> None:
 def test_a_bucket_that_is_not_there_is_named(object_store: str) -> None:
     with pytest.raises(OSError, match="NO_SUCH_BUCKET") as error:
         Storage.at("s3://absent/run").write("a", b"1")
-    assert "create the bucket, or name another" in (store_failure(str(error.value)) or "")
+    assert "create the bucket, or use another" in (store_failure(str(error.value)) or "")
 
 
 @pytest.mark.parametrize(
     ("uri", "message"),
     [
-        ("s3://key:secret@bucket/run", "comes with a secret.*environment"),
+        ("s3://key:secret@bucket/run", "contains a secret.*environment"),
         ("abfs://container@account.dfs.core.windows.net/run?sig=secret", "unknown option sig"),
         ("s3://bucket/photos#2", "a name with # cannot be used"),
         ("s3://bucket/run?regoin=x", "unknown option regoin"),

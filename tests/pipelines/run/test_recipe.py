@@ -1,4 +1,4 @@
-"""Recipes print themselves, come back, and refuse what cannot be."""
+"""Recipes: printed and read back, with invalid values refused."""
 
 import json
 from dataclasses import replace
@@ -65,7 +65,7 @@ def test_a_name_that_is_no_recipe_lists_those_that_are() -> None:
 
 def test_differences_name_field_and_both_values() -> None:
     old, new = Recipe(), replace(Recipe(), epochs=3, name="other")
-    assert differences(old.to_dict(), new.to_dict()) == ["epochs: 250 there, 3 now"]
+    assert differences(old.to_dict(), new.to_dict()) == ["epochs: was 250, is now 3"]
 
 
 def test_replicas_differ_in_their_sampling_seed_only_unless_asked_otherwise() -> None:

@@ -1,4 +1,4 @@
-"""Whole files or none."""
+"""Storage: complete files or none."""
 
 import pickle
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A store that fills up or goes away, a shard that breaks: one clear error, and nothing that was written is lost."""
+"""A full or missing storage and a damaged shard: one clear error, and nothing that was written is lost."""
 
 import errno
 import shutil
@@ -31,7 +31,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={SMALL_DISK_BYTES}", "tmpfs", str(folder)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("a disk of its own needs root")
+        pytest.skip("mounting a disk needs root")
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
@@ -63,7 +63,7 @@ def test_a_run_directory_that_vanishes_is_not_begun_anew(
 
     def unplug(*_: object) -> dict[str, float]:
         while not list(run.glob("replicas/0/checkpoints/*.safetensors")):
-            time.sleep(0.01)  # it is written beside the validation
+            time.sleep(0.01)  # it is written in parallel with the validation
         shutil.rmtree(run)
         return {}
 
@@ -81,7 +81,7 @@ def test_a_shard_that_breaks_during_the_evaluation_is_named(
     shutil.rmtree(run / "predictions")
     shard = run / "dataset/val/00001.parquet"
     data = bytearray(shard.read_bytes())
-    data[len(data) // 3] ^= 255  # the footer stays whole
+    data[len(data) // 3] ^= 255  # the footer stays intact
     shard.write_bytes(data)
 
     def evaluate() -> int:
@@ -103,7 +103,7 @@ def test_other_errors_keep_their_traceback() -> None:
     wrapped.__cause__ = OSError(errno.ENOSPC, "No space left on device", "/disk/file")
     assert storage_failure(wrapped) == "[Errno 28] No space left on device: '/disk/file'"
     assert storage_failure(RecordsError("a shard is damaged")) == "a shard is damaged"
-    # As Ray Data passes it on: text alone, and Python has a class of its own for the number.
+    # As Ray Data passes it on: text only, and Python has its own class for the number.
     refused = RuntimeError("task failed\nPermissionError: [Errno 13] Permission denied: '/photos/a.jpg'\nmore")
     assert storage_failure(refused) == "[Errno 13] Permission denied: '/photos/a.jpg'"
     assert storage_failure(RuntimeError("FileNotFoundError: [Errno 2] a bug of ours, perhaps")) is None

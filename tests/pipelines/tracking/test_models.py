@@ -1,4 +1,4 @@
-"""The ensemble as a model in MLflow: wherever it is loaded it answers as the report says; and the champion."""
+"""The ensemble as a model in MLflow: loaded anywhere, it gives the report's answers. The choice of the champion."""
 
 import base64
 import copy
@@ -28,9 +28,9 @@ from pipelines.tracking.store import MlflowRuns, tracking_uri_for
 from tests.project import ROOT
 from tests.servers import free_port, wait_for, with_tools
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
 CHAMPION = f"models:/{MODEL}@champion"
-README = (ROOT / "README.md").read_text()
+PAGE = (ROOT / "docs/mlflow.md").read_text()
 SERVE = f"models serve -m {CHAMPION} --env-manager local"
 
 
@@ -46,14 +46,14 @@ def photographs(run: Path, number: int) -> list[tuple[str, bytes]]:
 
 
 def reported(run: Path, image_id: str, policy: str) -> np.ndarray:
-    """The mean of the replicas' probabilities, as the evaluation wrote them."""
+    """The mean of the replicas' probabilities in the prediction files."""
     table = pq.read_table(run / "predictions", filters=[("image_id", "=", image_id)])
     vectors = [table.column(f"replica_{k}/{policy}_crops").to_pylist()[0] for k in range(3)]
     return np.mean(np.array(vectors, np.float64), axis=0)
 
 
 def in_a_fresh_process(program: str, store: str, folder: Path) -> Any:
-    """What a program prints as JSON: it knows MLflow and the store, and nothing of this project."""
+    """What a program prints as JSON; it has MLflow and the store, but not this project."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     ended = subprocess.run(
         [sys.executable, "-c", program],
@@ -93,7 +93,7 @@ answers |= {{
 print(json.dumps([answers, sys.modules["googlenet"].__file__]))
 """
     answers, code = in_a_fresh_process(program, store, tmp_path)
-    assert "mlartifacts" in code  # the code that was kept with the model, not what is installed here
+    assert "mlartifacts" in code  # the code stored with the model, not the installed one
     assert answers["path"] == answers["image"] == answers["pixels"] == answers["144"]
     classes = json.loads((finished_run / "dataset/manifest.json").read_text())["classes"]
     for policy, exactly in (("144", 0.0), ("10", 1e-6), ("1", 1e-6)):
@@ -134,14 +134,14 @@ def test_each_replica_is_a_model_of_its_child_run_that_needs_no_code_of_ours(
     graph = Path(client.get_logged_model(output.model_id).artifact_location.removeprefix("file://")) / "data/model.pt2"
     with zipfile.ZipFile(graph) as archive:
         kept = {name: archive.read(name) for name in archive.namelist()}
-    # A pickle begins with its protocol, and torch.save wraps it into another archive.
+    # A pickle starts with its protocol; torch.save would wrap it in another archive.
     assert kept
     assert not [name for name, data in kept.items() if data.startswith((b"\x80\x02", b"PK"))]
     crops = np.random.default_rng(0).integers(0, 256, (5, 3, 35, 35), dtype=np.uint8)
     np.save(tmp_path / "crops.npy", crops)
     program = f"""
 import json, sys, mlflow, numpy as np
-sys.modules["googlenet"] = sys.modules["pipelines"] = None  # whoever imports them fails
+sys.modules["googlenet"] = sys.modules["pipelines"] = None  # importing them fails
 model = mlflow.pytorch.load_model("models:/{output.model_id}")
 import torch
 with torch.inference_mode():
@@ -160,7 +160,7 @@ with torch.inference_mode():
 
 @pytest.fixture(scope="module")
 def server(finished_run: Path, store: str) -> Iterator[str]:
-    """`mlflow models serve` on the champion, in the environment that is there."""
+    """`mlflow models serve` on the champion, in the current environment."""
     port = free_port()
     options = f"{SERVE} --host 127.0.0.1 --port {port} --workers 1"
     process = subprocess.Popen(
@@ -199,15 +199,15 @@ def test_served_it_answers_a_request_with_a_jpeg_in_it(server: str, finished_run
     assert any(row["agreement"] == pytest.approx(share) for share in (1 / 3, 2 / 3, 1.0))
 
 
-def test_the_readmes_server_is_the_one_that_is_tested() -> None:
-    shown = next(line for line in README.splitlines() if line.startswith("mlflow models serve"))
+def test_the_documented_server_is_the_one_that_is_tested() -> None:
+    shown = next(line for line in PAGE.splitlines() if line.startswith("mlflow models serve"))
     assert shown == f"mlflow {SERVE} --port 8080"
 
 
-def test_the_readmes_request_is_answered(server: str, finished_run: Path, tmp_path: Path) -> None:
+def test_the_documented_request_is_answered(server: str, finished_run: Path, tmp_path: Path) -> None:
     if shutil.which("curl") is None:
         pytest.skip("needs curl")
-    [command] = re.findall(r"^curl .*?\n  .*?$", README, re.MULTILINE)
+    [command] = re.findall(r"^curl .*?\n  .*?$", PAGE, re.MULTILINE)
     (tmp_path / "photo.jpg").write_bytes(photographs(finished_run, 1)[0][1])
     command = command.replace("127.0.0.1:8080/invocations", server).replace("PHOTO", str(tmp_path / "photo.jpg"))
     answer = subprocess.run(["bash", "-c", command], capture_output=True, timeout=60, check=True).stdout
@@ -219,7 +219,7 @@ def test_the_readmes_request_is_answered(server: str, finished_run: Path, tmp_pa
     ("record", "params", "expected"),
     [
         ({"image": base64.b64encode(b"no image").decode()}, {}, "row 0: not an image"),
-        ({"path": "/etc/hostname"}, {}, "a server reads no paths"),
+        ({"path": "/etc/hostname"}, {}, "a server does not read paths"),
         ({"pixels": [[[300, 0, 0]]]}, {}, "whole numbers from 0 to 255"),
         ({"pixels": [[[0, 0, 0]] * 101]}, {}, "is a strip"),
         ({"image": base64.b64encode(b"x").decode()}, {"crop_policy": "12"}, "crop_policy must be one of 1, 10, 144"),
@@ -235,7 +235,7 @@ def test_what_cannot_be_answered_is_refused_with_the_reason(
 
 
 class Registry:
-    """Registered versions of given errors, in a store of their own."""
+    """Registered versions with given errors, in their own store."""
 
     def __init__(self, folder: Path) -> None:
         from pipelines.run.directory import claim
@@ -262,7 +262,7 @@ def test_a_server_that_fails_is_not_taken_for_one_without_a_champion(tmp_path: P
     worse = registry.version(9.0, 9.0)
 
     class Failing:
-        """A client that everything but what has been asked before is refused to."""
+        """A client that fails on everything but ``get_model_version``."""
 
         def __getattr__(self, name: str) -> Any:
             if name == "get_model_version":
@@ -283,8 +283,8 @@ def test_the_champion_is_the_version_that_errs_least_on_the_same_images(tmp_path
     worse = registry.version(9.0, 20.0)  # the top-5 error decides, as in the competition
     assert "version 1 stays champion" in choose_champion(registry.runs, worse, "better")
     assert registry.champion == first
-    better = registry.version(7.0, 24.0)  # of two that are equal the top-1 error
-    assert "the champion now" in choose_champion(registry.runs, better, "better")
+    better = registry.version(7.0, 24.0)  # with equal top-5 errors, the top-1 error decides
+    assert "version 3, the new champion (" in choose_champion(registry.runs, better, "better")
     assert registry.champion == better
     elsewhere = registry.version(1.0, 2.0, images="others")
     assert "evaluated on other images" in choose_champion(registry.runs, elsewhere, "better")

@@ -1,4 +1,4 @@
-"""A run directory alone is enough to fill an MLflow store; and nobody who was killed is said to be at work."""
+"""A run directory alone is enough to fill an MLflow store, and no killed job is shown as running."""
 
 import json
 import os
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.timeout(300)
 
 
 def runs_of(uri: str, directory: Path) -> dict[str, Any]:
-    client = connect(uri)  # a job may be creating the store at this moment
+    client = connect(uri)  # a job may be creating the store right now
     experiment = client.get_experiment_by_name("googlenet-ensemble").experiment_id
     found = client.search_runs([experiment], f"tags.run_directory = '{directory}'")
     assert len({run.data.tags["googlenet_role"] for run in found}) == len(found)
@@ -83,12 +83,12 @@ def test_a_killed_job_is_told_to_mlflow_by_who_opens_the_store(
     )
     uri = tracking_uri_for(Storage.at(str(run)))
     try:
-        # Until MLflow has been told that replica 0 is at work.
+        # Until MLflow shows replica 0 as running.
         while not ((tmp_path / "mlflow.db").exists() and _status(uri, run, "replica_0") == "RUNNING"):
             assert job.poll() is None
             time.sleep(0.5)
         bring_up_to_date(uri)
-        assert _status(uri, run, "replica_0") == "RUNNING"  # it is at work, and is let alone
+        assert _status(uri, run, "replica_0") == "RUNNING"  # it is running, so it is left alone
     finally:
         family = psutil.Process(job.pid).children(recursive=True)
         os.killpg(job.pid, signal.SIGKILL)
@@ -111,7 +111,7 @@ def test_a_killed_job_is_told_to_mlflow_by_who_opens_the_store(
         ("ended", False, "FAILED"),
         ("ValueError: no", False, "FAILED"),
         ("ended", True, "FINISHED"),
-        # Evaluated with fewer replicas, gone on with, and killed in training.
+        # Evaluated with fewer replicas, resumed, and killed in training.
         ("running", True, "KILLED"),
     ],
 )

@@ -1,4 +1,4 @@
-"""MLflow follows the run directory: nothing lost, nothing twice, and no failure of it reaches the run."""
+"""MLflow follows the run directory: nothing is lost or sent twice, and no failure of MLflow reaches the run."""
 
 import json
 import os
@@ -136,7 +136,7 @@ def test_an_interrupted_run_goes_on_in_the_same_mlflow_runs_without_doubled_epoc
     follow(run, uri, {0: "done", 1: "failed"}, succeeded=True)
     second = runs_of(uri)
     assert {n: r.info.run_id for n, r in first.items()} == {n: r.info.run_id for n, r in second.items()}  # type: ignore[attr-defined]
-    # At the times at which they were measured, whenever they were sent.
+    # With the times at which they were measured, whenever they were sent.
     assert history(uri, "replica_0", "val_top1_error") == [(e, 50.0 - e, SINCE_MS + e) for e in (1, 2, 3, 4)]
     assert history(uri, "replica_0", "val_top1_error_raw_weights") == [
         (e, 60.0 - e, SINCE_MS + e) for e in (1, 2, 3, 4)
@@ -155,7 +155,7 @@ def test_the_parent_holds_the_tables_cells_the_report_and_a_note_that_fits(run: 
     follow(run, store_of(run), {0: "done", 1: "done"}, succeeded=True)
     parent = runs_of(store_of(run))["ensemble"]
     metrics = parent.data.metrics  # type: ignore[attr-defined]
-    # Replica 0 errs on one image of six, replica 1 on three; together on one.
+    # Replica 0 is wrong on one image of six, replica 1 on three, their average on one.
     assert metrics["top1_error/1x1"] == pytest.approx(100 * 4 / 12)
     assert metrics["top1_error/2x144"] == pytest.approx(100 / 6)
     assert {f"top5_error/{models}x{crops}" for models in (1, 2) for crops in (1, 10, 144)} < metrics.keys()
@@ -261,6 +261,7 @@ def test_uris_are_made_absolute_and_those_with_passwords_refused(
     assert "secret" not in str(refused.value)
 
 
+@pytest.mark.processes
 def test_a_server_that_dies_and_comes_back_gets_every_step_once(
     run: Storage, tmp_path: Path, short_turns: None
 ) -> None:
@@ -288,13 +289,14 @@ def test_a_server_that_dies_and_comes_back_gets_every_step_once(
         stop_server(server)
 
 
+@pytest.mark.processes
 def test_a_server_whose_disk_is_full_gets_everything_once_there_is_room(
     run: Storage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     port = free_port()
     uri, store = f"http://127.0.0.1:{port}", tmp_path / "store"
     store.mkdir()
-    # Whoever creates the runs has room; what follows does not.
+    # Creating the runs has enough room; what follows does not.
     follow(run, f"sqlite:///{store}/mlflow.db", {0: "training", 1: "waiting"})
     server = start_server(store, port, largest_file_bytes=(store / "mlflow.db").stat().st_size)
     try:
@@ -310,7 +312,7 @@ def test_a_server_whose_disk_is_full_gets_everything_once_there_is_room(
 
 
 class SlowDoor:
-    """Hands a server's answers on too late for the client, who cannot know that his request has arrived."""
+    """A proxy that delays a server's answers, so the client cannot know that its request has arrived."""
 
     def __init__(self, to_port: int, seconds: float) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -333,6 +335,7 @@ class SlowDoor:
             target.shutdown(socket.SHUT_WR)
 
 
+@pytest.mark.processes
 def test_what_a_slow_server_did_receive_is_not_sent_twice(
     run: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short_turns: None
 ) -> None:
@@ -351,9 +354,9 @@ def test_what_a_slow_server_did_receive_is_not_sent_twice(
             wait_until(lambda: len(steps_of(f"http://127.0.0.1:{port}")) == 30)
             write_steps(run, 0, 60)
             door.seconds = 3.0
-            # They arrive, though the follower is told of a time-out.
+            # They arrive, although the follower gets a time-out.
             wait_until(lambda: len(steps_of(f"http://127.0.0.1:{port}")) == 60)
-            time.sleep(TURN_SECONDS + 5)  # for the answer that comes too late, and another turn
+            time.sleep(TURN_SECONDS + 5)  # for the late answer, and another turn
             door.seconds = 0.0
             tracker.finish(succeeded=False)
         assert tracker.in_step
@@ -363,6 +366,7 @@ def test_what_a_slow_server_did_receive_is_not_sent_twice(
         stop_server(server)
 
 
+@pytest.mark.processes
 def test_a_server_too_slow_for_the_end_of_a_run_is_told(
     run: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short_turns: None
 ) -> None:
@@ -373,7 +377,7 @@ def test_a_server_too_slow_for_the_end_of_a_run_is_told(
         monkeypatch.setattr("pipelines.tracking.follower.CLOSE_SECONDS", 2.0)
         with Tracker(run, RECIPE, read_manifest(run), f"http://127.0.0.1:{door.port}") as tracker:
             tracker.update({0: "training", 1: "waiting"})
-            wait_until(lambda: tracker.page != "")  # it was in step before
+            wait_until(lambda: tracker.page != "")  # MLflow was up to date before
             door.seconds = 1.0
             tracker.finish(succeeded=False)
         assert not tracker.in_step
@@ -388,6 +392,7 @@ def follow_in_a_process(root: str, uri: str) -> None:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.processes
 def test_seven_jobs_at_once_create_a_store_together_and_write_to_it(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     runs = []
@@ -415,6 +420,7 @@ def test_seven_jobs_at_once_create_a_store_together_and_write_to_it(tmp_path: Pa
         assert steps == list(range(1, expected + 1))
 
 
+@pytest.mark.processes
 def test_refused_credentials_are_told_with_what_to_do(
     run: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,9 +1,9 @@
-"""Trains a run on a cluster whose nodes come and go. Run by test_replica_scheduler.py.
+"""Script that trains a run on a cluster whose nodes come and go; run by test_scheduler.py.
 
 python -m tests.pipelines.training.changing_cluster RUN
 
-Nodes have one "accelerator" each, which stands for a GPU: each replica reserves one. A node joins when training has
-begun, and the first one dies when a replica on each is being trained.
+Each node has one "accelerator", which stands for a GPU: each replica reserves one. A node joins when training has
+started, and the first node dies when a replica is being trained on each.
 """
 
 import json
@@ -59,7 +59,7 @@ def main(root: str) -> None:
     while_there_is = "one again"
     thread.join(PATIENCE_SECONDS)
     print(json.dumps({**found, "still_running": thread.is_alive()}), flush=True)
-    os._exit(0)  # no tidying up that could hang on the dead node
+    os._exit(0)  # skip cleanup, which could hang on the dead node
 
 
 def _wait_for(thread: threading.Thread, root: str, pattern: str) -> None:

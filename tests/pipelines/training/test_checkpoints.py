@@ -1,4 +1,4 @@
-"""Checkpoints: the newest whole one is found, whatever happened to the others."""
+"""Tests of checkpoints: the newest complete one is found, even if others are damaged or unreadable."""
 
 import shutil
 from pathlib import Path
@@ -49,11 +49,11 @@ def test_a_damaged_one_is_named_and_the_one_before_it_taken(tmp_path: Path, dama
     assert checkpoint is not None
     assert checkpoint.step == 1
     assert passed_over == [f"{last} is damaged"]
-    assert not last.exists()  # it would be the newest for ever
+    assert not last.exists()  # otherwise it would stay the newest
 
 
 def bad_block(folder: Path, step: int) -> Path:
-    """A checkpoint that is there, and whose every reading ends with the disk's error (EIO)."""
+    """Create a checkpoint file that exists, but whose every read fails with a disk error (EIO)."""
     path = folder / f"{step:010d}.0123456789abcdef.safetensors"
     path.symlink_to("/proc/self/mem")
     return path
@@ -67,8 +67,8 @@ def test_one_that_cannot_be_read_is_named_kept_and_the_one_before_it_taken(tmp_p
     assert checkpoint.step == 2
     assert len(passed_over) == 1
     assert passed_over[0].startswith(f"{unreadable} cannot be read (")
-    assert unreadable.is_symlink()  # it may come back with its disk or its store
-    save(tmp_path, 3, 4, 5)  # and takes no place of those that are saved since
+    assert unreadable.is_symlink()  # it may become readable again
+    save(tmp_path, 3, 4, 5)  # and it does not count among those kept
     assert [path.name[:10] for path in sorted(tmp_path.iterdir())] == ["0000000004", "0000000005", "0000000009"]
 
 

@@ -1,4 +1,4 @@
-"""One replica, interrupted at every single step: the weights come out bit for bit as without."""
+"""Tests of one replica: interrupted at every step, it ends with bit-identical weights."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ STEPS = 6  # 24 images in batches of 8, two epochs
 
 
 class Killed(Exception):  # noqa: N818
-    """Stands for whatever ends a process: nothing after it runs."""
+    """Stands for anything that ends a process: nothing after it runs."""
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
 
 @pytest.fixture
 def threads() -> None:
-    """The reference ran in a Ray worker of one CPU."""
+    """Use one thread, as the reference did in a Ray worker of one CPU."""
     torch.set_num_threads(1)
 
 
@@ -63,7 +63,7 @@ def test_interrupted_after_every_step_it_ends_with_the_same_bits(
     dataset: Path, finished_run: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch, threads: None,
     checkpoint_seconds: float,
 ) -> None:  # fmt: skip
-    steps_between = 1 if checkpoint_seconds == 0 else 4  # without checkpoints within an epoch, one epoch has to fit
+    steps_between = 1 if checkpoint_seconds == 0 else 4  # without checkpoints within an epoch, an epoch has to fit
     interruptions = 0
     while True:
         with monkeypatch.context() as patched:
@@ -90,7 +90,7 @@ def lines(path: Path) -> list[dict[str, float]]:
 
 
 def test_no_two_checkpoints_are_of_one_step(dataset: Path, tiny_recipe: Recipe, threads: None) -> None:
-    """Data-parallel workers agree on a step, and have to find the same state there."""
+    """Data-parallel workers agree on a step, and have to find the same state for it."""
     train_replica(task(dataset, tiny_recipe, 0.0))
     kept = sorted(path.name.partition(".")[0] for path in (dataset / "replicas/1/checkpoints").iterdir())
     assert kept == [f"{step:010d}" for step in (STEPS - 1, STEPS)]
@@ -99,7 +99,7 @@ def test_no_two_checkpoints_are_of_one_step(dataset: Path, tiny_recipe: Recipe, 
 def test_a_replica_that_dies_in_its_validation_takes_no_step_again(
     dataset: Path, finished_run: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch, threads: None
 ) -> None:
-    interrupt_after(monkeypatch, STEPS)  # in all
+    interrupt_after(monkeypatch, STEPS)  # in total
     validate, survives = pipelines.training.replica.validation_errors, iter([False, True, False, True])
 
     def validation(*arguments: Any) -> dict[str, float]:
@@ -136,7 +136,7 @@ def test_a_damaged_newest_checkpoint_costs_the_steps_since_the_one_before(
 def test_a_compiled_replica_learns_what_another_does_and_is_resumed_exactly(
     dataset: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch, threads: None
 ) -> None:
-    recipe = replace(tiny_recipe, variant="paper")  # batch normalisation makes other roundings large
+    recipe = replace(tiny_recipe, variant="paper")  # batch normalisation amplifies differences of rounding
     weights = dataset / "replicas/1/weights.safetensors"
     train_replica(task(dataset, recipe, float("inf")))
     plain = safetensors.torch.load(weights.read_bytes())

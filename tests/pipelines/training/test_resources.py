@@ -1,4 +1,4 @@
-"""How many replicas a cluster holds: by hand, on nodes as Ray describes them."""
+"""Tests of resources: how many replicas a cluster holds, counted by hand on nodes as Ray describes them."""
 
 from dataclasses import replace
 
@@ -29,11 +29,11 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
     ("resources", "workers", "least", "expected"),
     [
         (Resources(), 1, None, 22),
-        (Resources(4), 1, None, 5),  # 4 on the one, 1 on the other; the other's last 2 CPUs are too few
+        (Resources(4), 1, None, 5),  # 4 on one node, 1 on the other, whose last 2 CPUs are too few
         (Resources(2, 1), 1, None, 4),
         (Resources(8, 1), 1, None, 2),
         (Resources(1, 0.5), 1, None, 8),
-        (Resources(1, 0.4), 1, None, 8),  # two on each GPU: what is left of four GPUs makes no more
+        (Resources(1, 0.4), 1, None, 8),  # two on each GPU: the remainders of four GPUs hold no more
         (Resources(1, 0.1), 1, None, 16),
         (Resources(1, 2), 1, None, 2),
         (Resources(0.1), 1, None, 220),
@@ -61,7 +61,7 @@ def test_replicas_at_once(
 @pytest.mark.parametrize(
     ("resources", "workers", "message"),
     [
-        (Resources(17), 1, "reserves 17 CPU, each worker's on one node; the whole cluster has 22 CPU"),
+        (Resources(17), 1, "reserves 17 CPU, each worker on one node; the cluster has 22 CPU in total"),
         (Resources(1, 8), 1, "reserves 1 CPU, 8 GPU"),
         (Resources(2, 1), 5, "reserves 5 workers of 2 CPU, 1 GPU"),
         (Resources(1, 0, {"lightning": 1}), 1, "1 CPU, 1 lightning.*has 22 CPU, 0 lightning"),
@@ -87,7 +87,7 @@ def test_a_cluster_of_the_commands_own_is_not_waited_for_to_grow(
     [
         ({"cpus_per_worker": 0}, "cpus_per_worker must be positive, got 0"),
         ({"max_failures": -1}, "max_failures must not be negative, got -1"),
-        ({"gpus_per_worker": 1.5}, "whole, or a share of one, got 1.5"),
+        ({"gpus_per_worker": 1.5}, "whole, or a fraction of one GPU, got 1.5"),
         ({"custom": {"GPU": 1}}, "not CPU or GPU"),
         ({"custom": {"lightning": 0}}, "lightning=0"),
         ({"checkpoint_minutes": 0}, "checkpoint_minutes"),
@@ -115,5 +115,5 @@ def test_workers_that_cannot_train_together_are_refused(
 
 def test_loader_processes_run_beside_gpus_only() -> None:
     assert Resources(8, 1).loader_processes == 7
-    assert Resources(1, 1).loader_processes == 1  # or the GPU would wait for each batch
+    assert Resources(1, 1).loader_processes == 1  # without any, the GPU would wait for each batch
     assert Resources(8).loader_processes == 0

@@ -1,4 +1,4 @@
-"""Replicas on a cluster that changes under them, and replicas of several workers."""
+"""Tests of replicas on a cluster that changes during training, and of replicas with several workers."""
 
 import json
 import os
@@ -24,7 +24,7 @@ from tests.project import ROOT
 
 
 def prepared(finished_run: Path, run: Path) -> Path:
-    """A run directory with data and recipe, and nothing trained."""
+    """Return a run directory with data and recipe, in which nothing is trained."""
     shutil.copytree(finished_run / "dataset", run / "dataset")
     shutil.copy(finished_run / "run.json", run / "run.json")
     return run
@@ -49,7 +49,7 @@ def test_a_cluster_that_holds_nothing_for_a_while_is_told_of_once(
     grows = _Schedule(run, tiny_recipe, Resources(64, parallel_replicas=2), FP32, [])
     assert grows.unplaced() == []  # not yet
     monkeypatch.setattr(pipelines.training.scheduler, "UNPLACED_SECONDS", 0.0)
-    assert grows.unplaced() == ["warning: no node of the cluster holds a worker (64 CPU); waiting until one does"]
+    assert grows.unplaced() == ["warning: the cluster cannot hold a replica (workers of 64 CPU); waiting until it can"]
     assert grows.unplaced() == []
     assert _Schedule(run, tiny_recipe, Resources(), FP32, []).unplaced() == []
 
@@ -70,7 +70,7 @@ def test_the_window_follows_the_cluster_and_a_node_that_dies_costs_nothing(finis
     )
     found = json.loads(done.stdout.strip().splitlines()[-1]) if done.returncode == 0 else done.stderr
     assert found["failures"] == [], found
-    # One accelerator, one replica at once; two of them, two.
+    # One replica at once with one accelerator, two with two.
     assert found["at_once"]["one"] == 1
     assert found["at_once"]["both"] == 2
     for replica in range(3):

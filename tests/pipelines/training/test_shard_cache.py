@@ -1,4 +1,4 @@
-"""Copies of remote shards: read once from the store, never beyond the bound, never out of date."""
+"""Tests of the shard cache: a shard is read once from the object store; copies stay within the bound and up to date."""
 
 import os
 import shutil
@@ -21,13 +21,13 @@ SIZE = 1000
 
 
 class Counting:
-    """A filesystem that counts what it is asked for."""
+    """A filesystem that records the files it is asked for."""
 
     def __init__(self, root: Path) -> None:
         self.inside, self.opened = pafs.SubTreeFileSystem(str(root), pafs.LocalFileSystem()), []
 
     def __getattr__(self, name: str) -> Any:
-        pytest.fail(f"the store is asked for {name}, which costs a request more")
+        pytest.fail(f"the store is asked for {name}, which costs another request")
 
     def open_input_file(self, path: str) -> pa.NativeFile:
         self.opened.append(path)
@@ -36,7 +36,7 @@ class Counting:
 
 @pytest.fixture(autouse=True)
 def empty_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever this machine's disk holds."""
+    """Make the disk look empty, regardless of this machine's."""
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=usage.total))
 

@@ -1,4 +1,4 @@
-"""In which arithmetic a run is trained: decided once, by trial where that pays, and kept."""
+"""Tests of the arithmetic that a run is trained in: chosen once, by a trial where that pays, and kept."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def test_a_short_run_is_trained_as_it_comes_without_a_trial(tmp_path: Path) -> N
 
 
 def test_long_runs_are_told_from_short_ones_by_their_multiply_adds() -> None:
-    # Table 1's multiply-adds, twice as many operations, three times for the way there and back.
+    # Table 1's multiply-adds: twice as many operations, three times for the forward and backward passes.
     model = GoogLeNet(1000, aux_heads=False)
     imagenet = trial_module._flops(replace(paper(), aux_heads=False), 1_281_167, 1000)
     assert imagenet == pytest.approx(3 * forward_flops(model, 224) * 1_281_167 * 250, rel=0.01)
@@ -49,11 +49,11 @@ def test_a_long_run_takes_what_is_done_first_and_stays_with_it(
 ) -> None:
     monkeypatch.setitem(trial_module.SMALL_TRAINING_FLOPS, "cpu", 0.0)
     run = Storage.at(str(tmp_path))
-    recipe = replace(tiny_recipe, training_precision="fp32")  # compiling for two takes twice as long
+    recipe = replace(tiny_recipe, training_precision="fp32")  # compiling for two precisions takes twice as long
     chosen = training_arithmetic(run, recipe, Resources(), 24, 3)
     line = training_line(run)
     tried = [str(arithmetic) for arithmetic in candidates(("fp32",), "cpu")]
-    assert line.startswith(f"training arithmetic: {chosen} (as asked; a replica's steps, from a trial: ")
+    assert line.startswith(f"training arithmetic: {chosen} (as requested; time of a replica's steps, from a trial: ")
     assert all(name in line for name in tried)
     assert not chosen.compiled  # six steps do not pay for a compilation
     monkeypatch.setattr(trial_module, "run_trial", lambda *_: pytest.fail("tried again"))
@@ -70,13 +70,14 @@ def test_a_plan_tells_the_time_in_fp32_and_whether_faster_arithmetic_will_be_tri
 
     # Three replicas, two at once: twice 2 epochs of 3 steps of half a second and a validation of a second.
     assert line(tiny_recipe) == (
-        "training: 6 steps of 8 images for each replica, 0.500 s a step in fp32, about 0:10 in 2 rounds "
-        "(reading images and start-up apart)"
+        "training: 6 steps of 8 images for each replica, 0.500 s per step in fp32, about 0:10 in 2 rounds "
+        "(without reading images and start-up)"
     )
     long = line(replace(tiny_recipe, epochs=10**7))
-    assert long.endswith("(reading images and start-up apart; faster arithmetic is tried before so much work)")
+    assert long.endswith("(without reading images and start-up; faster arithmetic is tried before long training)")
 
 
+@pytest.mark.processes
 def test_a_compiler_that_is_there_and_does_not_work_is_done_without(tiny_recipe: Recipe, tmp_path: Path) -> None:
     (tmp_path / "recipe.json").write_text(json.dumps(tiny_recipe.to_dict()))
     program = f"""

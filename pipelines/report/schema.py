@@ -1,0 +1,290 @@
+"""The fields of report.json, and the JSON Schema made from them, docs/report.schema.json.
+
+    python -m pipelines.report.schema > docs/report.schema.json
+
+Errors are in percent of the images, differences in percentage points. Intervals are 95 % bootstrap intervals over
+images. "All models" is the average of all replicas.
+"""
+
+import json
+from typing import Annotated, Any, NotRequired
+
+from pydantic import ConfigDict, Field, TypeAdapter, with_config
+from pydantic.json_schema import GenerateJsonSchema
+from typing_extensions import TypedDict
+
+from googlenet.network.arithmetic import Precision
+
+TITLE = "report.json of googlenet-ensemble"
+
+Interval = Annotated[list[float], Field(min_length=2, max_length=2)]
+Models = Annotated[int, Field(description="Number of replicas averaged.")]
+
+# Fields that a row has for the top-1 and for the top-5 error.
+MeanError = Annotated[float, Field(description="Mean error over all ensembles of this size, in percent.")]
+MeanErrorInterval = Annotated[Interval, Field(description="95 % interval of the mean error, in percent: low, high.")]
+ErrorRange = Annotated[
+    Interval, Field(description="Error of the best and of the worst ensemble of this size, in percent: low, high.")
+]
+ErrorDeviation = Annotated[
+    float,
+    Field(description="Standard deviation (N - 1) of the error over the ensembles of this size, in points; 0 for one."),
+]
+BaseDifference = Annotated[
+    float, Field(description="Mean error minus that of the first row (one model, fewest crops), in percentage points.")
+]
+BaseDifferenceInterval = Annotated[
+    Interval, Field(description="95 % interval of that difference, paired by image, in percentage points: low, high.")
+]
+ReplicaError = Annotated[float, Field(description="Error of this replica alone, in percent.")]
+AveragingError = Annotated[float, Field(description="Error with the mean over views, then over models, in percent.")]
+MaximumError = Annotated[
+    float, Field(description="Error with the maximum over views, then the mean over models, in percent.")
+]
+PoolingDifference = Annotated[
+    float, Field(description="Error with the maximum minus error with the mean, in percentage points.")
+]
+PoolingDifferenceInterval = Annotated[
+    Interval, Field(description="95 % interval of that difference, paired by image, in percentage points: low, high.")
+]
+
+
+class CropPolicy(TypedDict):
+    """A crop policy."""
+
+    crops: Annotated[int, Field(description="Views averaged of each image, duplicates counted.")]
+    policy: Annotated[
+        str, Field(description="Crop policy: 1, 10 or 144, or scales in pixels with 36 views at each, such as 256+320.")
+    ]
+
+
+class TableRow(CropPolicy):
+    """A cell of the paper's table 3: an ensemble size and a crop policy."""
+
+    models: Models
+    top1_error: MeanError
+    top1_ci95: MeanErrorInterval
+    top1_range: ErrorRange
+    top1_std: ErrorDeviation
+    top1_difference: BaseDifference
+    top1_difference_ci95: BaseDifferenceInterval
+    top5_error: MeanError
+    top5_ci95: MeanErrorInterval
+    top5_range: ErrorRange
+    top5_std: ErrorDeviation
+    top5_difference: BaseDifference
+    top5_difference_ci95: BaseDifferenceInterval
+    ensembles: Annotated[int, Field(description="Number of ensembles of this size.")]
+    forward_passes: Annotated[int, Field(description="Forward passes per image: models x crops.")]
+    paper_top5_error: Annotated[
+        float | None, Field(description="The paper's top-5 error (ImageNet), in percent; null where it has none.")
+    ]
+
+
+class ReplicaRow(CropPolicy):
+    """Errors of one replica with a crop policy."""
+
+    top1_error: ReplicaError
+    top5_error: ReplicaError
+
+
+class ReplicaErrors(TypedDict):
+    """Errors of one replica alone."""
+
+    replica: Annotated[str, Field(description="Name of the replica.")]
+    rows: Annotated[list[ReplicaRow], Field(description="One row per crop policy.")]
+
+
+class PoolingRow(CropPolicy):
+    """Mean and maximum over views compared; errors are means over all ensembles of this size."""
+
+    models: Models
+    top1_error_average: AveragingError
+    top1_error_max: MaximumError
+    top1_difference: PoolingDifference
+    top1_difference_ci95: PoolingDifferenceInterval
+    top5_error_average: AveragingError
+    top5_error_max: MaximumError
+    top5_difference: PoolingDifference
+    top5_difference_ci95: PoolingDifferenceInterval
+
+
+class ViewErrors(TypedDict):
+    """Errors with one view alone."""
+
+    scale_px: Annotated[int, Field(description="Shorter side of the scaled image, in pixels.")]
+    square: Annotated[str, Field(description="Square along the longer side: first, centre or last.")]
+    kind: Annotated[
+        str,
+        Field(
+            description="Crop: top_left, top_right, bottom_left, bottom_right, centre, or resized (the whole square)."
+        ),
+    ]
+    mirrored: Annotated[bool, Field(description="Whether the view is mirrored.")]
+    top1_error: Annotated[float, Field(description="Mean top-1 error of the single models, in percent.")]
+    top1_error_all_models: Annotated[float, Field(description="Top-1 error of all models, in percent.")]
+
+
+class ViewGroupErrors(TypedDict):
+    """Errors with the average over all views that share a scale, square, kind or orientation."""
+
+    group: Annotated[str, Field(description="Name of the group, such as 'scale 256 px'.")]
+    top1_error: Annotated[float, Field(description="Mean top-1 error of the single models, in percent.")]
+    top1_ci95: Annotated[Interval, Field(description="Its 95 % interval, in percent: low, high.")]
+    top1_error_all_models: Annotated[float, Field(description="Top-1 error of all models, in percent.")]
+    top1_ci95_all_models: Annotated[Interval, Field(description="Its 95 % interval, in percent: low, high.")]
+
+
+class CalibrationRow(CropPolicy):
+    """Calibration of one model (mean of the single models) or of all models, with a crop policy."""
+
+    models: Models
+    negative_log_likelihood: Annotated[float, Field(description="Mean over images, in nats.")]
+    brier_score: Annotated[float, Field(description="Mean over images, from 0 to 2.")]
+    expected_calibration_error: Annotated[
+        float, Field(description="Mean gap between confidence and accuracy, weighted by images, from 0 to 1.")
+    ]
+
+
+class ReliabilityBin(TypedDict):
+    """A bin of the reliability diagram; empty bins are left out."""
+
+    confidence_from: Annotated[float, Field(description="Lower bound of the bin, a probability.")]
+    confidence_to: Annotated[float, Field(description="Upper bound of the bin (included), a probability.")]
+    images: Annotated[int, Field(description="Images in the bin.")]
+    mean_confidence: Annotated[float, Field(description="Mean probability of their top-1 answers.")]
+    accuracy: Annotated[float, Field(description="Share of right top-1 answers, from 0 to 1.")]
+
+
+class ReplicaPair(TypedDict):
+    """Two replicas, and the gain from averaging them."""
+
+    replicas: Annotated[
+        list[int], Field(min_length=2, max_length=2, description="Their positions in ensemble.replicas, from 0.")
+    ]
+    disagreement: Annotated[float, Field(description="Images with different top-1 answers, in percent.")]
+    gain: Annotated[
+        float, Field(description="Mean top-1 error of the two minus that of their average, in percentage points.")
+    ]
+
+
+class Diversity(TypedDict):
+    """Differences between the replicas' answers, with the most crops."""
+
+    disagreement: Annotated[
+        list[list[float]],
+        Field(description="K x K matrix for K replicas: images with different top-1 answers, in percent."),
+    ]
+    pairs: Annotated[list[ReplicaPair], Field(description="All pairs of replicas; empty for one replica.")]
+
+
+# "class" is a keyword of Python, hence this form.
+ClassName = TypedDict("ClassName", {"class": Annotated[str, Field(description="Name of the class.")]})
+
+
+class ClassErrors(ClassName):
+    """Errors of all models with the most crops on the images of one class."""
+
+    images: Annotated[int, Field(description="Images of the class.")]
+    top1_error: Annotated[float | None, Field(description="Top-1 error, in percent; null without images.")]
+    most_often_taken_for: Annotated[
+        str | None, Field(description="Most frequent wrong answer, a class; null if there is none.")
+    ]
+
+
+class Mistake(TypedDict):
+    """An image that all models with the most crops answer wrongly."""
+
+    image_id: Annotated[str, Field(description="Id of the image in the data set.")]
+    label: Annotated[str, Field(description="Its class.")]
+    answer: Annotated[str, Field(description="The top-1 answer, a class.")]
+    probability: Annotated[float, Field(description="Probability of the answer.")]
+    probability_of_label: Annotated[float, Field(description="Probability of the label.")]
+
+
+class PaperError(TypedDict):
+    """A row of the paper's table 3, measured on ImageNet."""
+
+    models: Models
+    crops: Annotated[int, Field(description="Views averaged of each image.")]
+    top5_error: Annotated[float, Field(description="Top-5 error, in percent.")]
+
+
+class Arithmetic(TypedDict):
+    """Arithmetic of the predictions."""
+
+    precision: Annotated[Precision, Field(description="Precision of weights and activations.")]
+    compiled: Annotated[bool, Field(description="Whether the networks were compiled with torch.compile.")]
+
+
+class Ensemble(TypedDict):
+    """Everything that decides the predictions."""
+
+    replicas: Annotated[list[str], Field(description="Names of the K replicas.")]
+    weights_digests: Annotated[list[str], Field(description="SHA-256 of each replica's weights.")]
+    policies: Annotated[list[int | str], Field(description="Crop policies, fewest views first.")]
+    crop_px: Annotated[int, Field(description="Side of the network's input, in pixels.")]
+    classes: Annotated[list[str], Field(description="Class names by label.")]
+    dataset_digest: Annotated[str, Field(description="Digest of the images.")]
+    arithmetic: Annotated[Arithmetic, Field(description="Arithmetic of the predictions.")]
+
+
+class Run(TypedDict):
+    """Content of run.json."""
+
+    id: Annotated[str, Field(description="Identity of the run directory.")]
+    recipe: NotRequired[Annotated[dict[str, Any], Field(description="Recipe of a training run.")]]
+    evaluation: NotRequired[
+        Annotated[dict[str, Any], Field(description="Settings of an evaluation of weights from elsewhere.")]
+    ]
+
+
+@with_config(ConfigDict(extra="forbid", strict=True))
+class Report(TypedDict):
+    """Errors of an ensemble of GoogLeNets by ensemble size and crop policy, and an analysis of its predictions.
+
+    Errors are in percent of the images, differences in percentage points. Intervals are 95 % bootstrap intervals over
+    images. "All models" is the average of all replicas. The same predictions give the same report, bit for bit.
+    """
+
+    images: Annotated[int, Field(description="Number of evaluated images.")]
+    classes: Annotated[int, Field(description="Number of classes.")]
+    table: Annotated[list[TableRow], Field(description="By ensemble size, then crop policy, fewest views first.")]
+    single_model: Annotated[
+        ReplicaErrors, Field(description="The replica with the lowest top-1 error with the fewest crops.")
+    ]
+    replicas: Annotated[list[ReplicaErrors], Field(description="Each replica alone.")]
+    pooling: Annotated[
+        list[PoolingRow], Field(description="Mean against maximum over views, with the most crops, by ensemble size.")
+    ]
+    views: Annotated[list[ViewErrors], Field(description="Each view alone.")]
+    view_groups: Annotated[list[ViewGroupErrors], Field(description="Groups of views; empty for a single view.")]
+    calibration: Annotated[
+        list[CalibrationRow], Field(description="By number of models (one, then all) and crop policy.")
+    ]
+    reliability: Annotated[
+        list[ReliabilityBin], Field(description="Reliability diagram of all models with the most crops.")
+    ]
+    diversity: Annotated[Diversity, Field(description="Differences between the replicas' answers.")]
+    class_errors: Annotated[list[ClassErrors], Field(description="All classes, by label.")]
+    mistakes: Annotated[list[Mistake], Field(description="Mistakes with the highest probability, the highest first.")]
+    paper_top5_error: Annotated[list[PaperError], Field(description="The paper's table 3.")]
+    ensemble: Annotated[Ensemble, Field(description="Everything that decides the predictions.")]
+    run: NotRequired[Annotated[Run, Field(description="Content of run.json; absent where a run has none.")]]
+
+
+class _Untitled(GenerateJsonSchema):
+    """JSON Schema without titles that repeat the fields' names."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002
+        return False
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of report.json. Keys that it does not name are not allowed."""
+    generated = TypeAdapter(Report).json_schema(schema_generator=_Untitled)
+    return {"$schema": GenerateJsonSchema.schema_dialect, **generated, "title": TITLE}
+
+
+if __name__ == "__main__":
+    print(json.dumps(json_schema(), indent=2, ensure_ascii=False))

@@ -1,0 +1,55 @@
+"""The marker ``processes``: tests that start a process have it, and tests without it cannot start one.
+
+``make quick`` runs the tests without the marker, so it has to be right. With several pytest processes, tests that start
+processes stay together: those on the shared cluster in one group, others by their file, whose fixtures they share.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+STARTS = ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system")
+# Fixtures that a server or a cluster is behind.
+FIXTURES = {"ray_cluster", "object_store"}
+
+
+class _Watch:
+    """Starts of processes during the test that is running; None while any test may start them."""
+
+    started: list[str] | None = None
+
+
+def _audit(event: str, arguments: tuple[object, ...]) -> None:
+    if event in STARTS and _Watch.started is not None:
+        _Watch.started.append(f"{event}{arguments[:2]}")
+
+
+def pytest_configure() -> None:
+    # Two pytest processes, the cluster's workers and commands share the cores. OpenMP's threads wait by spinning: with
+    # two threads in each process, the tests of `make quick` took 358 s instead of 92 s on two cores.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    sys.addaudithook(_audit)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if on_cluster := FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker("processes")
+        if item.get_closest_marker("processes"):
+            item.add_marker(pytest.mark.xdist_group("cluster" if on_cluster else item.nodeid.partition("::")[0]))
+
+
+@pytest.fixture(autouse=True)
+def own_process(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that starts a process without having the marker."""
+    if request.node.get_closest_marker("processes"):
+        yield
+        return
+    _Watch.started = []
+    yield
+    started, _Watch.started = _Watch.started, None
+    if started:
+        pytest.fail(f"mark this test with pytest.mark.processes, since it starts {started[0]}")
