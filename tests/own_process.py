@@ -33,13 +33,19 @@ def pytest_configure() -> None:
     sys.addaudithook(_audit)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if on_cluster := FIXTURES & set(getattr(item, "fixturenames", ())):
-            item.add_marker("processes")
-        if item.get_closest_marker("processes"):
-            item.add_marker(pytest.mark.xdist_group("cluster" if on_cluster else item.nodeid.partition("::")[0]))
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if on_cluster := FIXTURES & set(getattr(item, "fixturenames", ())):
+        item.add_marker("processes")
+    if item.get_closest_marker("processes"):
+        item.add_marker(pytest.mark.xdist_group("cluster" if on_cluster else item.nodeid.partition("::")[0]))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    grouped = [item for item in session.items if item.get_closest_marker("xdist_group")]
+    if getattr(session.config.option, "loadgroup", False) and not all("@" in item.nodeid for item in grouped):
+        raise pytest.UsageError(
+            "this pytest-xdist keeps no groups with this pytest: install the versions in constraints.txt"
+        )
 
 
 @pytest.fixture(autouse=True)

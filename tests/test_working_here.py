@@ -16,7 +16,7 @@ def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
 
 
-def test_the_hooks_refuse_a_commit_that_lint_would(tmp_path: Path) -> None:
+def test_the_hooks_refuse_a_commit_that_lint_would_and_run_the_quick_tests_before_a_push(tmp_path: Path) -> None:
     for name in (".pre-commit-config.yaml", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
     (tmp_path / ".venv").mkdir()
@@ -26,9 +26,13 @@ def test_the_hooks_refuse_a_commit_that_lint_would(tmp_path: Path) -> None:
         assert run(tmp_path, "git", *words).returncode == 0
     assert run(tmp_path, ".venv/bin/pre-commit", "install").returncode == 0
     assert (tmp_path / ".git/hooks/pre-commit").exists()
+    assert (tmp_path / ".git/hooks/pre-push").exists()
     ended = run(tmp_path, ".venv/bin/pre-commit", "run", "ruff-check")
     assert ended.returncode == 1
     assert "`os` imported but unused" in ended.stdout
     (tmp_path / "module.py").write_text('"""A module."""\n')
     run(tmp_path, "git", "add", "module.py")
     assert run(tmp_path, ".venv/bin/pre-commit", "run", "ruff-check").returncode == 0
+    (tmp_path / "Makefile").write_text("quick:\n\t@touch quick_ran\n")
+    assert run(tmp_path, ".venv/bin/pre-commit", "run", "--hook-stage", "pre-push", "--all-files").returncode == 0
+    assert (tmp_path / "quick_ran").exists()

@@ -13,7 +13,6 @@ MISPRINTED_OPS = {"conv1", "5a"}
 
 
 @pytest.mark.parametrize("row", table_rows(), ids=lambda row: row.name)
-@pytest.mark.processes
 def test_computed_figures_agree_with_the_printed_ones_but_for_the_misprints(row) -> None:  # type: ignore[no-untyped-def]
     assert (abs(row.weights / 1024 / row.printed_weights_k - 1) < 0.03) == (row.name not in MISPRINTED_WEIGHTS)
     assert (abs(row.multiply_adds / 1e6 / row.printed_ops_m - 1) < 0.03) == (row.name not in MISPRINTED_OPS)

@@ -1,76 +1,100 @@
 """Commands as users type them: help, wrong options, wrong values."""
 
 import json
-import os
+import signal
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pytest
 
+from pipelines import evaluate_ensemble, train_ensemble
+from pipelines.job.command_line import run_command
 from pipelines.run.recipe import Recipe, recipe_from_dict
 from tests.project import ROOT
 
-pytestmark = pytest.mark.processes
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended, and its output."""
+
+    code: int
+    stdout: str
+    stderr: str
 
 
-def run(*words: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "COLUMNS": "200", "RAY_AUTH_MODE": "disabled"}
-    return subprocess.run(
-        [sys.executable, *words], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False
-    )
+Command = Callable[..., Ended]
 
 
-def train(*words: str) -> subprocess.CompletedProcess[str]:
-    return run("pipelines/train_ensemble.py", *words)
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
+    """Run a command's main in this process, as its file does when it is a script."""
+
+    def command(main: Callable[[], int | None], *words: str) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["pipelines/command.py", *words])
+        monkeypatch.setenv("COLUMNS", "200")
+        with pytest.raises(SystemExit) as ended:
+            run_command(main)
+        return Ended(int(ended.value.code or 0), *capsys.readouterr())
+
+    yield command
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def test_help_lists_every_field_of_the_recipe() -> None:
-    help_text = train("--help").stdout
+def test_help_lists_every_field_of_the_recipe(run: Command) -> None:
+    help_text = run(train_ensemble._main, "--help").stdout
     missing = [f.name for f in fields(Recipe) if f"--{f.name.replace('_', '-')}" not in help_text]
     assert not missing
 
 
-def test_the_printed_recipe_holds_the_overrides_and_can_be_fed_back(tmp_path: Path) -> None:
-    printed = train("--recipe", "demo", "--run-dir", "x", "--epochs", "3", "--no-mirror", "--print-recipe").stdout
+def test_the_printed_recipe_holds_the_overrides_and_can_be_fed_back(run: Command, tmp_path: Path) -> None:
+    words = ("--recipe", "demo", "--run-dir", "x", "--epochs", "3", "--no-mirror", "--print-recipe")
+    printed = run(train_ensemble._main, *words).stdout
     recipe = recipe_from_dict(json.loads(printed))
     assert (recipe.name, recipe.epochs, recipe.mirror, recipe.replicas) == ("demo", 3, False, 7)
     path = tmp_path / "mine.json"
     path.write_text(printed)
-    again = train("--recipe", str(path), "--run-dir", "x", "--print-recipe").stdout
+    again = run(train_ensemble._main, "--recipe", str(path), "--run-dir", "x", "--print-recipe").stdout
     assert json.loads(again) == json.loads(printed)
 
 
-WRONG = {
-    "--recipe demo --run-dir x --epoch-count 3": "--epoch-count",
-    "--recipe demo": "--run-dir",
-    "--recipe dmeo --run-dir x": "dmeo",
-    "--recipe demo --run-dir x --crop-px 100": "multiple of 7",
-    "--recipe demo --run-dir x --epochs many": "many",
-    "--recipe demo --run-dir x --epochs 0": "epochs must be at least 1",
-}
+@pytest.mark.parametrize("words", [["--recipe", "demo"], ["--recipe=demo"], ["--recipe", "paper", "--recipe", "demo"]])
+def test_a_recipe_is_named_in_either_form_and_the_last_one_counts(run: Command, words: list[str]) -> None:
+    printed = run(train_ensemble._main, *words, "--run-dir", "x", "--print-recipe").stdout
+    assert json.loads(printed)["name"] == "demo"
 
 
-@pytest.fixture(scope="module")
-def wrong_commands() -> dict[str, subprocess.CompletedProcess[str]]:
-    """The finished commands; run two at a time, since each takes seconds to import."""
-    with ThreadPoolExecutor(2) as threads:
-        return dict(zip(WRONG, threads.map(lambda words: train(*words.split()), WRONG), strict=True))
-
-
-@pytest.mark.parametrize(("words", "expected"), WRONG.items())
-def test_a_wrong_word_ends_the_command_with_a_short_message(
-    words: str, expected: str, wrong_commands: dict[str, subprocess.CompletedProcess[str]]
-) -> None:
-    ended = wrong_commands[words]
-    assert ended.returncode == 2
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    {
+        "--recipe demo --run-dir x --epoch-count 3": "--epoch-count",
+        "--recipe demo": "--run-dir",
+        "--recipe dmeo --run-dir x": "dmeo",
+        "--run-dir x --recipe": "--recipe",
+        "--recipe demo --run-dir x --crop-px 100": "multiple of 7",
+        "--recipe demo --run-dir x --epochs many": "many",
+        "--recipe demo --run-dir x --epochs 0": "epochs must be at least 1",
+    }.items(),
+)
+def test_a_wrong_word_ends_the_command_with_a_short_message(run: Command, words: str, expected: str) -> None:
+    ended = run(train_ensemble._main, *words.split())
+    assert ended.code == 2
     assert expected in ended.stdout + ended.stderr
-    assert "Traceback" not in ended.stderr
     assert len((ended.stdout + ended.stderr).splitlines()) < 20
 
 
+@pytest.mark.processes
+def test_a_script_ends_with_the_exit_code_and_without_a_traceback() -> None:
+    command = [sys.executable, "pipelines/train_ensemble.py", "--recipe", "dmeo", "--run-dir", "x"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("error: ")
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.processes
 def test_a_reader_that_has_seen_enough_ends_the_command_quietly() -> None:
     work = "[print(n) for n in range(10**6)] and 0"
     program = f"from pipelines.job.command_line import run_command; run_command(lambda: {work})"
@@ -79,15 +103,15 @@ def test_a_reader_that_has_seen_enough_ends_the_command_quietly() -> None:
     assert (ended.returncode, ended.stdout, ended.stderr) == (141, "0\n", "")
 
 
-def test_evaluating_what_is_no_run_is_explained(tmp_path: Path) -> None:
-    ended = run("pipelines/evaluate_ensemble.py", "--run-dir", str(tmp_path))
-    assert ended.returncode == 2
+def test_evaluating_what_is_no_run_is_explained(run: Command, tmp_path: Path) -> None:
+    ended = run(evaluate_ensemble._main, "--run-dir", str(tmp_path))
+    assert ended.code == 2
     assert "holds no run" in ended.stderr
 
 
-def test_a_folder_without_images_is_refused_by_the_job(tmp_path: Path) -> None:
+def test_a_folder_without_images_is_refused_by_the_job(run: Command, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    ended = train("--recipe", "demo", "--data", str(tmp_path / "empty"), "--run-dir", str(tmp_path / "run"))
-    assert ended.returncode == 2
-    assert "error: no images in" in ended.stderr
-    assert "Traceback" not in ended.stderr
+    words = ("--recipe", "demo", "--data", str(tmp_path / "empty"), "--run-dir", str(tmp_path / "run"))
+    ended = run(train_ensemble._main, *words)
+    assert ended.code == 2
+    assert ended.stderr.startswith("error: no images in")

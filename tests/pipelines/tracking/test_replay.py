@@ -116,9 +116,10 @@ def test_a_killed_job_is_told_to_mlflow_by_who_opens_the_store(
     ],
 )
 def test_what_mlflow_is_told_is_how_the_newest_job_ended(
-    tmp_path: Path, outcome: str, with_report: bool, status: str
+    tmp_path: Path, empty_store: Path, outcome: str, with_report: bool, status: str
 ) -> None:
     (tmp_path / "run").mkdir()
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
     run, uri = Storage.at(str(tmp_path / "run")), f"sqlite:///{tmp_path}/mlflow.db"
     claim(run, "recipe", Recipe(replicas=3).to_dict())
     made_run(tmp_path / "run")
@@ -169,8 +170,9 @@ def test_nothing_to_send_is_said(tmp_path: Path) -> None:
         replay(Storage.at(str(tmp_path / "run")), PublishSettings("sqlite:///x.db"))
 
 
-def test_a_damaged_line_is_told_with_its_file(tmp_path: Path) -> None:
+def test_a_damaged_line_is_told_with_its_file(tmp_path: Path, empty_store: Path) -> None:
     (tmp_path / "run").mkdir()
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
     run = Storage.at(str(tmp_path / "run"))
     claim(run, "recipe", Recipe(replicas=1).to_dict())
     made_run(tmp_path / "run")

@@ -1,0 +1,91 @@
+"""Run directories whose news MLflow is sent, and what MLflow then holds."""
+
+import json
+
+from mlflow import MlflowClient
+
+from pipelines.report.write import write_report
+from pipelines.run.dataset import read_manifest
+from pipelines.run.recipe import Recipe
+from pipelines.run.storage import Storage
+from pipelines.tracking.follower import Tracker
+from tests.pipelines.report.made_runs import ENSEMBLE, predict
+
+RECIPE = Recipe(replicas=2)
+TURN_SECONDS = 1.0
+SINCE_MS = 1_700_000_000_000
+
+
+def store_of(run: Storage) -> str:
+    return f"sqlite:///{run.root}/mlflow.db"
+
+
+def write_lines(run: Storage, name: str, lines: list[dict[str, object]]) -> None:
+    run.write(name, "".join(json.dumps(line) + "\n" for line in lines).encode())
+
+
+def write_epochs(run: Storage, replica: int, epochs: int, **more: object) -> None:
+    lines = [
+        {
+            "epoch": epoch,
+            "time_ms": SINCE_MS + epoch,
+            "host": "here",
+            "learning_rate": 0.1 / epoch,
+            "val_top1_error": 50.0 - epoch,
+            "val_top1_error_raw_weights": 60.0 - epoch,
+            "train_loss_logits": 1.0 / epoch,
+            **more,
+        }
+        for epoch in range(1, epochs + 1)
+    ]
+    write_lines(run, f"replicas/{replica}/metrics.jsonl", lines)
+
+
+def write_result(run: Storage) -> None:
+    predict(run, list(range(6)))
+    write_report(run, ENSEMBLE)
+
+
+def write_steps(run: Storage, replica: int, steps: int) -> None:
+    lines: list[dict[str, object]] = [
+        {"step": step, "time_ms": SINCE_MS + step, "step/loss_logits": 1 / step, "step/learning_rate": 0.1}
+        for step in range(1, steps + 1)
+    ]
+    write_lines(run, f"replicas/{replica}/steps/00000.jsonl", lines)
+
+
+def write_load(run: Storage, folder: str, host: str, samples: int) -> None:
+    lines: list[dict[str, object]] = [
+        {"time_ms": SINCE_MS + 10_000 * n, f"system/{host}/system_memory_usage_percentage": 40.0 + n}
+        for n in range(samples)
+    ]
+    write_lines(run, f"{folder}/{host}/{SINCE_MS}.jsonl", lines)
+
+
+def follow(run: Storage, uri: str, phases: dict[int, str], succeeded: bool | None = None) -> Tracker:
+    with Tracker(run, RECIPE, read_manifest(run), uri) as tracker:
+        tracker.update(phases)
+        if succeeded is not None:
+            tracker.finish(succeeded)
+    return tracker
+
+
+def runs_of(uri: str) -> dict[str, object]:
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("googlenet-ensemble")
+    found = client.search_runs([experiment.experiment_id])
+    by_role = {run.data.tags["googlenet_role"]: run for run in found}
+    assert len(found) == len(by_role)
+    return by_role
+
+
+def errors(uri: str, replica: int) -> list[tuple[int, float]]:
+    run = runs_of(uri)[f"replica_{replica}"]
+    history = MlflowClient(uri).get_metric_history(run.info.run_id, "val_top1_error")  # type: ignore[attr-defined]
+    return [(metric.step, metric.value) for metric in history]
+
+
+def history(uri: str, role: str, metric: str) -> list[tuple[int, float, int]]:
+    run = runs_of(uri)[role]
+    found = MlflowClient(uri).get_metric_history(run.info.run_id, metric)  # type: ignore[attr-defined]
+    return [(metric.step, metric.value, metric.timestamp) for metric in found]

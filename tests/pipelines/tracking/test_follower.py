@@ -1,0 +1,124 @@
+"""MLflow follows the run directory: nothing lost, nothing twice."""
+
+import json
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from pipelines.errors import UserError
+from pipelines.run.storage import Storage
+from pipelines.tracking.store import tracking_uri_for
+from tests.pipelines.tracking.followed_runs import (
+    SINCE_MS,
+    errors,
+    follow,
+    history,
+    runs_of,
+    store_of,
+    write_epochs,
+    write_load,
+    write_result,
+)
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def test_an_interrupted_run_goes_on_in_the_same_mlflow_runs_without_doubled_epochs(run: Storage) -> None:
+    uri = store_of(run)
+    write_epochs(run, 0, 2)
+    follow(run, uri, {0: "training", 1: "waiting"})
+    first = runs_of(uri)
+    assert first["ensemble"].info.status == "FAILED"  # type: ignore[attr-defined]
+    assert first["replica_0"].info.status == "KILLED"  # type: ignore[attr-defined]
+    write_epochs(run, 0, 4)
+    write_epochs(run, 1, 1, alarm="head logits is dead")
+    run.write("replicas/1/failure.txt", b"Traceback\nValueError: of another kind")
+    write_result(run)
+    follow(run, uri, {0: "done", 1: "failed"}, succeeded=True)
+    second = runs_of(uri)
+    assert {n: r.info.run_id for n, r in first.items()} == {n: r.info.run_id for n, r in second.items()}  # type: ignore[attr-defined]
+    # With the times at which they were measured, whenever they were sent.
+    assert history(uri, "replica_0", "val_top1_error") == [(e, 50.0 - e, SINCE_MS + e) for e in (1, 2, 3, 4)]
+    assert history(uri, "replica_0", "val_top1_error_raw_weights") == [
+        (e, 60.0 - e, SINCE_MS + e) for e in (1, 2, 3, 4)
+    ]
+    assert errors(uri, 1) == [(1, 49.0)]
+    tags = second["replica_1"].data.tags  # type: ignore[attr-defined]
+    assert tags["alarm"] == "head logits is dead"
+    assert tags["failure"] == "ValueError: of another kind"
+    assert "of another kind" in tags["mlflow.note.content"]
+    statuses = {name: r.info.status for name, r in second.items()}  # type: ignore[attr-defined]
+    assert statuses == {"ensemble": "FINISHED", "replica_0": "FINISHED", "replica_1": "FAILED"}
+
+
+def test_the_parent_holds_the_tables_cells_the_report_and_a_note_that_fits(run: Storage) -> None:
+    write_result(run)
+    follow(run, store_of(run), {0: "done", 1: "done"}, succeeded=True)
+    parent = runs_of(store_of(run))["ensemble"]
+    metrics = parent.data.metrics  # type: ignore[attr-defined]
+    # Replica 0 is wrong on one image of six, replica 1 on three, their average on one.
+    assert metrics["top1_error/1x1"] == pytest.approx(100 * 4 / 12)
+    assert metrics["top1_error/2x144"] == pytest.approx(100 / 6)
+    assert {f"top5_error/{models}x{crops}" for models in (1, 2) for crops in (1, 10, 144)} < metrics.keys()
+    assert {"brier_score/2x144", "evaluation/predictor_seconds"} < metrics.keys()
+    note = parent.data.tags["mlflow.note.content"]  # type: ignore[attr-defined]
+    assert "16.67 / 16.67 % with 2 x 144 (models x crops) on 6 images" in note
+    assert len(note) < 8000
+    [train, val] = parent.inputs.dataset_inputs  # type: ignore[attr-defined]
+    assert (train.tags[0].value, val.tags[0].value) == ("training", "evaluation")
+    assert json.loads(val.dataset.profile)["images"] == 6
+    client = MlflowClient(store_of(run))
+    artifacts = client.list_artifacts(parent.info.run_id, "report")  # type: ignore[attr-defined]
+    assert {artifact.path for artifact in artifacts} == {f"report/{name}" for name in run.files("report")}
+
+
+def test_the_load_of_each_node_is_sent_once(run: Storage) -> None:
+    uri = store_of(run)
+    write_load(run, "replicas/0/system", "a", 3)
+    write_load(run, "replicas/0/system", "b", 2)
+    write_load(run, "system", "head", 4)
+    follow(run, uri, {0: "training", 1: "waiting"})
+    write_load(run, "replicas/0/system", "a", 5)
+    follow(run, uri, {0: "training", 1: "waiting"})
+    seen = [
+        history(uri, role, f"system/{host}/system_memory_usage_percentage")
+        for role, host in (("replica_0", "a"), ("replica_0", "b"), ("ensemble", "head"))
+    ]
+    for samples, found in zip((5, 2, 4), seen, strict=True):
+        assert [(value, time) for _, value, time in found] == [
+            (40.0 + n, SINCE_MS + 10_000 * n) for n in range(samples)
+        ]
+
+
+def test_a_server_that_is_away_stops_nothing_and_is_told_once(run: Storage, capsys: pytest.CaptureFixture[str]) -> None:
+    write_epochs(run, 0, 3)
+    tracker = follow(run, "http://127.0.0.1:9", {0: "done", 1: "training"}, succeeded=False)
+    assert not tracker.in_step
+    assert capsys.readouterr().out.count("warning: MLflow at http://127.0.0.1:9") == 1
+    assert follow(run, store_of(run), {0: "done", 1: "training"}).in_step
+    assert errors(store_of(run), 0) == [(1, 49.0), (2, 48.0), (3, 47.0)]
+
+
+def test_a_failure_that_is_mended_is_not_told_any_more(run: Storage) -> None:
+    run.write("replicas/1/failure.txt", b"ValueError: no")
+    follow(run, store_of(run), {0: "done", 1: "failed"}, succeeded=False)
+    assert runs_of(store_of(run))["replica_1"].data.tags["failure"] == "ValueError: no"  # type: ignore[attr-defined]
+    run.delete("replicas/1/failure.txt")
+    follow(run, store_of(run), {0: "done", 1: "done"}, succeeded=False)
+    assert "failure" not in runs_of(store_of(run))["replica_1"].data.tags  # type: ignore[attr-defined]
+
+
+def test_uris_are_made_absolute_and_those_with_passwords_refused(
+    tmp_path: Path, run: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert tracking_uri_for(run, "sqlite:///other.db") == f"sqlite:///{tmp_path}/other.db"
+    assert tracking_uri_for(run) == f"sqlite:///{tmp_path}/mlflow.db"
+    assert follow(run, tracking_uri_for(run, "sqlite:///other.db"), {0: "done", 1: "done"}, succeeded=False).in_step
+    assert (tmp_path / "other.db").exists()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server:5000")
+    assert tracking_uri_for(run) == "http://server:5000"
+    with pytest.raises(UserError, match="MLFLOW_TRACKING_PASSWORD") as refused:
+        tracking_uri_for(run, "https://me:secret@server")
+    assert "secret" not in str(refused.value)

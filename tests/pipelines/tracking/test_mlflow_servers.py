@@ -1,0 +1,255 @@
+"""MLflow servers that die, are full, slow, or refuse: the run loses nothing, and nothing is sent twice."""
+
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from pipelines.run.dataset import read_manifest
+from pipelines.run.directory import claim
+from pipelines.run.storage import Storage
+from pipelines.tracking.follower import Tracker
+from tests.pipelines.report.made_runs import made_run
+from tests.pipelines.tracking.followed_runs import (
+    RECIPE,
+    TURN_SECONDS,
+    errors,
+    follow,
+    history,
+    runs_of,
+    write_epochs,
+    write_result,
+    write_steps,
+)
+from tests.servers import free_port, mlflow_with_password, wait_for
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def start_server(store: Path, port: int, largest_file_bytes: int | None = None) -> subprocess.Popen[bytes]:
+    store.mkdir(exist_ok=True)
+    options = f"--workers 1 --host 127.0.0.1 --port {port} --artifacts-destination {store}/artifacts"
+    backend = ["--backend-store-uri", f"sqlite:///{store}/mlflow.db"]
+
+    def limit() -> None:
+        if largest_file_bytes is not None:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file_bytes, largest_file_bytes))
+
+    server = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", "server", *options.split(), *backend],
+        env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=limit,  # noqa: PLW1509
+    )
+    wait_for(f"http://127.0.0.1:{port}/health", server)
+    return server
+
+
+def wait_until(ready: Callable[[], bool], server: subprocess.Popen[bytes] | None = None, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not ready():
+        assert server is None or server.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def stop_server(server: subprocess.Popen[bytes]) -> None:
+    os.killpg(server.pid, signal.SIGKILL)
+    server.wait()
+
+
+def steps_of(uri: str) -> list[int]:
+    return [step for step, _, _ in history(uri, "replica_0", "step/loss_logits")]
+
+
+class SlowDoor:
+    """A proxy that delays a server's answers, so the client cannot know that its request has arrived."""
+
+    def __init__(self, to_port: int, seconds: float) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port, self.seconds, self._to = self._listener.getsockname()[1], seconds, to_port
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            client, _ = self._listener.accept()
+            server = socket.create_connection(("127.0.0.1", self._to))
+            threading.Thread(target=self._copy, args=(client, server, False), daemon=True).start()
+            threading.Thread(target=self._copy, args=(server, client, True), daemon=True).start()
+
+    def _copy(self, source: socket.socket, target: socket.socket, is_late: bool) -> None:
+        with suppress(OSError):
+            while data := source.recv(1 << 16):
+                if is_late:
+                    time.sleep(self.seconds)
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+
+def follow_in_a_process(root: str, uri: str) -> None:
+    run = Storage.at(root)
+    tracker = follow(run, uri, {0: "done", 1: "done"}, succeeded=False)
+    assert tracker.in_step
+
+
+@pytest.mark.processes
+def test_a_server_that_dies_and_comes_back_gets_every_step_once(
+    run: Storage, tmp_path: Path, short_turns: None
+) -> None:
+    port = free_port()
+    uri, store = f"http://127.0.0.1:{port}", tmp_path / "store"
+    server = start_server(store, port)
+    try:
+        with Tracker(run, RECIPE, read_manifest(run), uri) as tracker:
+            tracker.update({0: "training", 1: "waiting"})
+            write_steps(run, 0, 20)
+            wait_until(lambda: MlflowClient(uri).get_experiment_by_name("googlenet-ensemble") is not None)
+            wait_until(lambda: len(runs_of(uri)) == 3 and len(steps_of(uri)) == 20)
+            stop_server(server)
+            write_steps(run, 0, 40)
+            time.sleep(2 * TURN_SECONDS)
+            write_steps(run, 0, 50)
+            server = start_server(store, port)
+            write_result(run)
+            tracker.update({0: "done", 1: "done"})
+            tracker.finish(succeeded=True)
+        assert tracker.in_step
+        assert steps_of(uri) == list(range(1, 51))
+        assert runs_of(uri)["ensemble"].info.status == "FINISHED"  # type: ignore[attr-defined]
+    finally:
+        stop_server(server)
+
+
+@pytest.mark.processes
+def test_a_server_whose_disk_is_full_gets_everything_once_there_is_room(
+    run: Storage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    port = free_port()
+    uri, store = f"http://127.0.0.1:{port}", tmp_path / "store"
+    store.mkdir()
+    # Creating the runs has enough room; what follows does not.
+    follow(run, f"sqlite:///{store}/mlflow.db", {0: "training", 1: "waiting"})
+    server = start_server(store, port, largest_file_bytes=(store / "mlflow.db").stat().st_size)
+    try:
+        write_steps(run, 0, 2000)
+        assert not follow(run, uri, {0: "training", 1: "waiting"}).in_step
+        assert capsys.readouterr().out.count(f"warning: MLflow at {uri}") == 1
+        stop_server(server)
+        server = start_server(store, port)
+        assert follow(run, uri, {0: "done", 1: "done"}, succeeded=False).in_step
+        assert steps_of(uri) == list(range(1, 2001))
+    finally:
+        stop_server(server)
+
+
+@pytest.mark.processes
+def test_what_a_slow_server_did_receive_is_not_sent_twice(
+    run: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short_turns: None
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+    port = free_port()
+    server = start_server(tmp_path / "store", port)
+    try:
+        door = SlowDoor(port, seconds=0.0)
+        uri = f"http://127.0.0.1:{door.port}"
+        assert follow(run, uri, {0: "training", 1: "waiting"}).in_step
+        write_steps(run, 0, 30)
+        write_epochs(run, 0, 3)
+        with Tracker(run, RECIPE, read_manifest(run), uri) as tracker:
+            tracker.update({0: "training", 1: "waiting"})
+            wait_until(lambda: tracker.page != "")
+            wait_until(lambda: len(steps_of(f"http://127.0.0.1:{port}")) == 30)
+            write_steps(run, 0, 60)
+            door.seconds = 3.0
+            # They arrive, although the follower gets a time-out.
+            wait_until(lambda: len(steps_of(f"http://127.0.0.1:{port}")) == 60)
+            time.sleep(TURN_SECONDS + 5)  # for the late answer, and another turn
+            door.seconds = 0.0
+            tracker.finish(succeeded=False)
+        assert tracker.in_step
+        assert steps_of(uri) == list(range(1, 61))
+        assert [epoch for epoch, _ in errors(uri, 0)] == [1, 2, 3]
+    finally:
+        stop_server(server)
+
+
+@pytest.mark.processes
+def test_a_server_too_slow_for_the_end_of_a_run_is_told(
+    run: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short_turns: None
+) -> None:
+    port = free_port()
+    server = start_server(tmp_path / "store", port)
+    try:
+        door = SlowDoor(port, seconds=0.0)
+        monkeypatch.setattr("pipelines.tracking.follower.CLOSE_SECONDS", 2.0)
+        with Tracker(run, RECIPE, read_manifest(run), f"http://127.0.0.1:{door.port}") as tracker:
+            tracker.update({0: "training", 1: "waiting"})
+            wait_until(lambda: tracker.page != "")  # MLflow was up to date before
+            door.seconds = 1.0
+            tracker.finish(succeeded=False)
+        assert not tracker.in_step
+    finally:
+        stop_server(server)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.processes
+def test_seven_jobs_at_once_create_a_store_together_and_write_to_it(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    runs = []
+    for number in range(7):
+        (tmp_path / str(number)).mkdir()
+        claim(Storage.at(str(tmp_path / str(number))), "recipe", RECIPE.to_dict())
+        runs.append(made_run(tmp_path / str(number)))
+        write_steps(runs[-1], 0, 300)
+        write_epochs(runs[-1], 1, 5)
+    with ProcessPoolExecutor(7, get_context("spawn")) as processes:
+        list(processes.map(follow_in_a_process, [run.root for run in runs], [uri] * 7))
+    client = MlflowClient(uri)
+    experiments = [found for found in client.search_experiments() if found.name == "googlenet-ensemble"]
+    assert len(experiments) == 1
+    found = client.search_runs([experiments[0].experiment_id], max_results=100)
+    assert len(found) == 7 * 3
+    for child in found:
+        role = child.data.tags["googlenet_role"]
+        metric, expected = {
+            "replica_0": ("step/loss_logits", 300),
+            "replica_1": ("val_top1_error", 5),
+            "ensemble": ("step/loss_logits", 0),
+        }[role]
+        steps = [metric.step for metric in client.get_metric_history(child.info.run_id, metric)]
+        assert steps == list(range(1, expected + 1))
+
+
+@pytest.mark.processes
+def test_refused_credentials_are_told_with_what_to_do(
+    run: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with mlflow_with_password(tmp_path) as (uri, password):
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "not the password")
+        write_epochs(run, 0, 2)
+        assert not follow(run, uri, {0: "done", 1: "done"}, succeeded=False).in_step
+        told = capsys.readouterr().out
+        assert told.count("warning") == 1
+        assert "refuses the credentials" in told
+        assert "MLFLOW_TRACKING_PASSWORD" in told
+        assert password not in told
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password)
+        assert follow(run, uri, {0: "done", 1: "done"}, succeeded=False).in_step
+        assert errors(uri, 0) == [(1, 49.0), (2, 48.0)]
