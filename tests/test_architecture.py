@@ -137,7 +137,6 @@ def test_the_science_needs_few_packages(path: Path) -> None:
         "safetensors",
         "simplejpeg",
         "torch",
-        "torchmetrics",
         "torchvision",
     }
     needed = {name.partition(".")[0] for name in imports(ast.parse(path.read_text()))}

@@ -9,8 +9,6 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torchmetrics.classification import MulticlassConfusionMatrix
 
 from googlenet.evaluation.calibration import CalibrationTally
 from googlenet.evaluation.crops import num_views
@@ -34,7 +32,6 @@ class Tally:
 
     def __init__(self, ensemble: EvaluatedEnsemble) -> None:
         replicas, policies = len(ensemble.replicas), len(ensemble.policies)
-        self._classes = len(ensemble.classes)
         self.seen: Counter[str] = Counter()
         self.averaged = EnsembleTally(replicas, policies)
         self.max_pooled = EnsembleTally(replicas, 1)
@@ -42,7 +39,7 @@ class Tally:
         self.disagreement = DisagreementTally(replicas)
         self.wrong_by_view = np.zeros((replicas + 1, len(ensemble.views)), np.int64)
         self._wrong_by_group: list[npt.NDArray[np.float32]] = []
-        self._confusion = MulticlassConfusionMatrix(self._classes, validate_args=False)
+        self._confusion = np.zeros((len(ensemble.classes), len(ensemble.classes)), np.int64)
         self.mistakes: list[tuple[float, str, int, int, float]] = []
 
     def update(self, rows: Predicted) -> None:
@@ -63,7 +60,7 @@ class Tally:
         by_image = np.stack([wrong[:, :-1].mean(axis=1), wrong[:, -1]], axis=2)
         self._wrong_by_group.append(by_image.astype(np.float32))
         answers = everyone[:, -1].argmax(axis=1)
-        self._confusion.update(torch.from_numpy(answers), torch.from_numpy(labels.astype(np.int64)))
+        np.add.at(self._confusion, (labels, answers), 1)
         self._keep_mistakes(rows, answers, everyone[:, -1])
 
     def _keep_mistakes(self, rows: Predicted, answers: npt.NDArray[np.int64], probabilities: Floats) -> None:
@@ -80,8 +77,7 @@ class Tally:
 
     def confusion(self) -> npt.NDArray[np.int64]:
         """Return (C, C): images by label and by answer of the ensemble."""
-        matrix: npt.NDArray[np.int64] = self._confusion.compute().numpy()
-        return matrix
+        return self._confusion
 
 
 def tally_predictions(run: Storage, ensemble: EvaluatedEnsemble) -> Tally:

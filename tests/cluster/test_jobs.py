@@ -16,7 +16,8 @@ from tests.project import ROOT
 from tests.servers import BIN, HEAD_PORTS, Head, free_port, head, with_tools
 
 TOKEN = "a-token-of-at-least-some-length-0123456789"  # noqa: S105
-SHORT = "--recipe demo --replicas 2 --epochs 2 --policies 1 --crop-px 35 --width 0.125 --dead-head-epochs 0"
+# One replica of many epochs on few images: long enough to be stopped in, and little work.
+SHORT = "--recipe demo --replicas 1 --epochs 60 --policies 1 --crop-px 35 --width 0.125 --models none"
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
 
 
@@ -82,9 +83,9 @@ class Resumed:
 
 
 @pytest.fixture(scope="module")
-def resumed(clone: Path, node: Head, tmp_path_factory: pytest.TempPathFactory) -> Resumed:
+def resumed(clone: Path, node: Head, photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Resumed:
     run = tmp_path_factory.mktemp("resumed") / "run"
-    options = f"{SHORT} --epochs 8 --run-dir {run}"
+    options = f"{SHORT} --data {photo_folder} --run-dir {run}"
     thread = threading.Thread(target=submit, args=(clone, node.address, options), kwargs={"job": "stopped"})
     thread.start()
     while not (run / "replicas/0/metrics.jsonl").exists():
@@ -138,11 +139,13 @@ def test_a_mistake_of_the_users_is_not_tried_again(clone: Path, node: Head, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_job_whose_head_dies_is_submitted_again_until_it_is_done(clone: Path, tmp_path: Path) -> None:
+def test_a_job_whose_head_dies_is_submitted_again_until_it_is_done(
+    clone: Path, photo_folder: Path, tmp_path: Path
+) -> None:
     ports = {kind: free_port() for kind in HEAD_PORTS}
     command = [sys.executable, str(clone / "cluster/submit.py"), "--run-dir", str(tmp_path / "run")]
     command += ["--address", f"http://127.0.0.1:{ports['dashboard-port']}", "--pause-seconds", "1", "--"]
-    command += f"{SHORT} --epochs 8 --models none".split()
+    command += f"{SHORT} --data {photo_folder}".split()
     with (tmp_path / "submit.log").open("wb") as log:
         follower = subprocess.Popen(command, env=as_client(), stdout=log, stderr=log)
         with head(TOKEN, ports) as node:

@@ -36,6 +36,7 @@ from tests.pipelines.tracking.followed_runs import (
 from tests.servers import free_port, mlflow_with_password, wait_for
 
 pytestmark = pytest.mark.timeout(120)
+JOBS = 3
 
 
 def start_server(store: Path, port: int, largest_file_bytes: int | None = None) -> subprocess.Popen[bytes]:
@@ -209,22 +210,22 @@ def test_a_server_too_slow_for_the_end_of_a_run_is_told(
 
 @pytest.mark.timeout(300)
 @pytest.mark.processes
-def test_seven_jobs_at_once_create_a_store_together_and_write_to_it(tmp_path: Path) -> None:
+def test_jobs_that_start_at_once_create_a_store_together_and_write_to_it(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     runs = []
-    for number in range(7):
+    for number in range(JOBS):
         (tmp_path / str(number)).mkdir()
         claim(Storage.at(str(tmp_path / str(number))), "recipe", RECIPE.to_dict())
         runs.append(made_run(tmp_path / str(number)))
         write_steps(runs[-1], 0, 300)
         write_epochs(runs[-1], 1, 5)
-    with ProcessPoolExecutor(7, get_context("spawn")) as processes:
-        list(processes.map(follow_in_a_process, [run.root for run in runs], [uri] * 7))
+    with ProcessPoolExecutor(JOBS, get_context("spawn")) as processes:
+        list(processes.map(follow_in_a_process, [run.root for run in runs], [uri] * JOBS))
     client = MlflowClient(uri)
     experiments = [found for found in client.search_experiments() if found.name == "googlenet-ensemble"]
     assert len(experiments) == 1
     found = client.search_runs([experiments[0].experiment_id], max_results=100)
-    assert len(found) == 7 * 3
+    assert len(found) == JOBS * 3
     for child in found:
         role = child.data.tags["googlenet_role"]
         metric, expected = {
