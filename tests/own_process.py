@@ -1,8 +1,7 @@
 """The marker ``processes``: tests that start a process have it, and tests without it cannot start one.
 
 ``make quick`` runs the tests without the marker, so it has to be right. With several pytest processes, tests that start
-processes stay together: those on the shared cluster in one group, others by their file, whose fixtures they share. A
-file with an ``xdist_group`` of its own has a cluster of its own, which runs beside the other one.
+processes stay together: those on the shared cluster in one group, others by their file, whose fixtures they share.
 """
 
 import os
@@ -37,7 +36,7 @@ def pytest_configure() -> None:
 def pytest_itemcollected(item: pytest.Item) -> None:
     if on_cluster := FIXTURES & set(getattr(item, "fixturenames", ())):
         item.add_marker("processes")
-    if item.get_closest_marker("processes") and not item.get_closest_marker("xdist_group"):
+    if item.get_closest_marker("processes"):
         item.add_marker(pytest.mark.xdist_group("cluster" if on_cluster else item.nodeid.partition("::")[0]))
 
 

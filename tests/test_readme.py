@@ -17,7 +17,7 @@ from tests.project import ROOT
 from tests.servers import free_port, wait_for
 
 BIN = Path(sys.executable).parent
-pytestmark = [pytest.mark.processes, pytest.mark.xdist_group("commands"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
 
 SHORT = "--replicas 1 --epochs 1 --policies 1 --crop-px 84"
 NARROW = f"{SHORT} --width 0.125"

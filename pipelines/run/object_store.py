@@ -26,7 +26,7 @@ OPTIONS = {
 # Beginnings of the error messages of the stores' libraries, which give no error numbers.
 STORE_ERROR = re.compile(r"AWS Error|google::cloud|Azure::|Azure Error|Bucket '[^']*' not found")
 CREDENTIALS = "check the credentials (environment, configuration file or role of the machine) and their permissions"
-MENDS = (
+FIXES = (
     (r"ACCESS_DENIED|INVALID_ACCESS_KEY|SIGNATURE|EXPIRED|InvalidAccessKeyId|ExpiredToken", CREDENTIALS),
     (r"HTTP status 40[13]|UNAUTHENTICATED|PERMISSION_DENIED|AuthenticationException|AuthorizationFailure", CREDENTIALS),
     (r"NO_SUCH_BUCKET|Bucket '[^']*' not found|ContainerNotFound", "create the bucket, or use another"),
@@ -100,5 +100,5 @@ def store_failure(text: str) -> str | None:
     if not STORE_ERROR.search(text):
         return None
     reason = " ".join(text.split())
-    fix = next((fix for signs, fix in MENDS if re.search(signs, reason)), "")
+    fix = next((fix for signs, fix in FIXES if re.search(signs, reason)), "")
     return f"{reason}; {fix}" if fix else reason

@@ -160,38 +160,3 @@ def test_what_no_node_can_hold_is_refused_with_what_there_is(
 def test_a_number_of_replicas_that_cannot_be_is_refused(tiny_recipe: Recipe, tmp_path: Path, number: int) -> None:
     with pytest.raises(UserError, match=rf"between 1 and the 3 replicas of the recipe, got {number}"):
         run_job(arguments(tmp_path / "run", tiny_recipe, min_replicas=number))
-
-
-@pytest.mark.timeout(300)
-def test_a_replica_alone_ends_with_the_same_weights_as_among_others(
-    ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path, finished_run: Path
-) -> None:
-    alone = replace(tiny_recipe, replicas=1, sampling_seed=1, policies=(1,))
-    assert run_job(arguments(tmp_path / "run", alone, models="none")) == 0
-    ours, reference = (
-        load_weights(r)
-        for r in (tmp_path / "run/replicas/0/weights.safetensors", finished_run / "replicas/1/weights.safetensors")
-    )
-    expected = reference.model.state_dict()
-    assert all(torch.equal(value, expected[name]) for name, value in ours.model.state_dict().items())
-
-
-@pytest.mark.timeout(300)
-def test_training_starts_from_weights_of_another_run(
-    ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path, finished_run: Path
-) -> None:
-    """With a learning rate of nearly zero the weights do not change."""
-    weights = finished_run / "replicas/0/weights.safetensors"
-    still = replace(tiny_recipe, replicas=1, epochs=1, learning_rate=1e-12, variant="bn", init_weights=str(weights))
-    run, still = tmp_path / "run", replace(still, aux_heads=False, policies=(1,))
-    assert run_job(arguments(run, still, models="none")) == 0
-    before, after = (
-        load_weights(path).model.state_dict() for path in (weights, run / "replicas/0/weights.safetensors")
-    )
-    for name in before:
-        if "running" not in name and "num_batches" not in name:  # statistics follow the images at any learning rate
-            assert torch.allclose(before[name], after[name], atol=1e-6), name
-    weights_copy = tmp_path / "other.safetensors"
-    weights_copy.write_bytes((finished_run / "replicas/1/weights.safetensors").read_bytes())
-    with pytest.raises(UserError, match="init_weights"):
-        run_job(arguments(run, replace(still, init_weights=str(weights_copy))))

@@ -12,9 +12,14 @@ import torch
 
 import pipelines.training.replica
 from googlenet.network.arithmetic import Arithmetic, can_compile, compile_network
+from googlenet.network.weight_files import load_weights
+from googlenet.training.health import TrainingError
 from googlenet.training.loop import StepResult
+from pipelines.errors import UserError
+from pipelines.run.directory import claim
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
+from pipelines.training.network import keep_initial_weights
 from pipelines.training.replica import train_replica
 from pipelines.training.task import ReplicaTask
 
@@ -170,3 +175,46 @@ def test_a_finished_replica_is_not_trained_again(
     train_replica(task(dataset, recipe, 0.0))
     interrupt_after(monkeypatch, 0)
     train_replica(task(dataset, recipe, 0.0))
+
+
+def test_a_replica_alone_ends_with_the_same_weights_as_among_others(
+    dataset: Path, finished_run: Path, tiny_recipe: Recipe, threads: None
+) -> None:
+    """Here in one process and without Ray, there in a Ray worker beside two others."""
+    alone = replace(tiny_recipe, replicas=1, sampling_seed=1)
+    train_replica(ReplicaTask(Storage.at(str(dataset)), alone, 0))
+    ours, reference = (
+        load_weights(path)
+        for path in (dataset / "replicas/0/weights.safetensors", finished_run / "replicas/1/weights.safetensors")
+    )
+    expected = reference.model.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in ours.model.state_dict().items())
+
+
+def test_a_replica_that_only_guesses_is_stopped_with_the_name_of_the_head(
+    dataset: Path, tiny_recipe: Recipe, threads: None
+) -> None:
+    still = replace(tiny_recipe, replicas=1, learning_rate=1e-12, dead_head_epochs=1.0, on_dead_head="stop")
+    with pytest.raises(TrainingError, match=r"head logits has learned nothing by step 3.*guessing is ln\(3\) = 1\.099"):
+        train_replica(ReplicaTask(Storage.at(str(dataset)), still, 0))
+
+
+def test_training_starts_from_weights_of_another_run(
+    dataset: Path, finished_run: Path, tiny_recipe: Recipe, tmp_path: Path, threads: None
+) -> None:
+    """With a learning rate of nearly zero the weights do not change."""
+    weights, run = finished_run / "replicas/0/weights.safetensors", Storage.at(str(dataset))
+    still = replace(tiny_recipe, replicas=1, epochs=1, learning_rate=1e-12, aux_heads=False, init_weights=str(weights))
+    assert keep_initial_weights(run, still, num_classes=3) == []
+    train_replica(ReplicaTask(run, still, 0))
+    before, after = (
+        load_weights(path).model.state_dict() for path in (weights, dataset / "replicas/0/weights.safetensors")
+    )
+    for name in before:
+        if "running" not in name and "num_batches" not in name:  # statistics follow the images at any learning rate
+            assert torch.allclose(before[name], after[name], atol=1e-6), name
+    weights_copy = tmp_path / "other.safetensors"
+    weights_copy.write_bytes((finished_run / "replicas/1/weights.safetensors").read_bytes())
+    claim(run, "recipe", still.to_dict())
+    with pytest.raises(UserError, match="init_weights"):
+        claim(run, "recipe", replace(still, init_weights=str(weights_copy)).to_dict())
