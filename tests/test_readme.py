@@ -1,10 +1,14 @@
 """Commands of the documentation, run as written where that takes seconds, else on few images with a short recipe."""
 
+import io
 import os
 import re
+import runpy
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -55,8 +59,12 @@ def places(tmp_path_factory: pytest.TempPathFactory, photo_folder: Path) -> dict
 
 
 def run(command: str, places: dict[str, str], address: str, options: str = "") -> str:
+    """The output of a command, which has to succeed."""
     for placeholder, value in places.items():
         command = command.replace(placeholder, value)
+    words = shlex.split(f"{command} {options}", comments=True)
+    if words[0] == "python" and words[1].startswith("pipelines/"):
+        return run_script(words[1:])
     environment = {
         **os.environ,
         "PATH": f"{BIN}:{os.environ['PATH']}",
@@ -74,6 +82,17 @@ def run(command: str, places: dict[str, str], address: str, options: str = "") -
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return ended.stdout
+
+
+def run_script(words: list[str]) -> str:
+    """Run a script as ``python SCRIPT ...`` does, but in this process, which has imported Ray and PyTorch already."""
+    output = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(output), pytest.raises(SystemExit) as ended:
+        patch.chdir(ROOT)
+        patch.setattr(sys, "argv", words)
+        runpy.run_path(words[0], run_name="__main__")
+    assert ended.value.code == 0, output.getvalue()
+    return output.getvalue()
 
 
 @pytest.fixture

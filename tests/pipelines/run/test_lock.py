@@ -61,9 +61,9 @@ def test_a_filesystem_without_locks_is_told_as_that(tmp_path: Path, monkeypatch:
 def test_on_an_object_store_a_claim_is_released_or_forgotten_when_it_is_not_renewed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pipelines.run.lock, "RENEW_SECONDS", 0.3)
+    monkeypatch.setattr(pipelines.run.lock, "RENEW_SECONDS", 0.1)
     monkeypatch.setattr(pipelines.run.lock, "SETTLE_SECONDS", 0.1)
-    monkeypatch.setattr(pipelines.run.lock, "STALE_SECONDS", 2.5)
+    monkeypatch.setattr(pipelines.run.lock, "STALE_SECONDS", 1.0)
     run = Storage.at("memory://bucket/lease")
     assert not run.is_local
     with only_job_on(run), pytest.raises(UserError, match="in use by another job"), only_job_on(run):
@@ -75,7 +75,7 @@ def test_on_an_object_store_a_claim_is_released_or_forgotten_when_it_is_not_rene
         run.write(LOCK, remains)
         started = time.monotonic()
         with only_job_on(run):
-            assert time.monotonic() - started > 2.5
+            assert time.monotonic() - started > 1.0
 
 
 def test_a_job_that_was_taken_for_dead_ends_itself(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,10 +32,16 @@ class Killed(Exception):  # noqa: N818
 
 
 @pytest.fixture
-def dataset(finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def dataset(prepared_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(pipelines.training.replica, "use_own_cpus", lambda: None)
-    run = tmp_path / "run"
-    shutil.copytree(finished_run / "dataset", run / "dataset")
+    return Path(shutil.copytree(prepared_run, tmp_path / "run"))
+
+
+@pytest.fixture(scope="session")
+def undisturbed(prepared_run: Path, tiny_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Replica 1, trained in this process from its beginning to its end."""
+    run = Path(shutil.copytree(prepared_run, tmp_path_factory.mktemp("undisturbed") / "run"))
+    train_replica(ReplicaTask(Storage.at(str(run)), tiny_recipe, 1))
     return run
 
 
@@ -59,13 +65,13 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
 
 @pytest.fixture
 def threads() -> None:
-    """Use one thread, as the reference did in a Ray worker of one CPU."""
+    """Use one thread, as a Ray worker of one CPU does."""
     torch.set_num_threads(1)
 
 
 @pytest.mark.parametrize("checkpoint_seconds", [0.0, float("inf")])
 def test_interrupted_after_every_step_it_ends_with_the_same_bits(
-    dataset: Path, finished_run: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch, threads: None,
+    dataset: Path, undisturbed: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch, threads: None,
     checkpoint_seconds: float,
 ) -> None:  # fmt: skip
     steps_between = 1 if checkpoint_seconds == 0 else 4  # without checkpoints within an epoch, an epoch has to fit
@@ -79,9 +85,9 @@ def test_interrupted_after_every_step_it_ends_with_the_same_bits(
             except Killed:
                 interruptions += 1
     assert interruptions == (STEPS - 1 if checkpoint_seconds == 0 else 1)
-    files = [run / "replicas/1/weights.safetensors" for run in (dataset, finished_run)]
+    files = [run / "replicas/1/weights.safetensors" for run in (dataset, undisturbed)]
     assert files[0].read_bytes() == files[1].read_bytes()
-    ours, reference = (lines(run / "replicas/1/metrics.jsonl") for run in (dataset, finished_run))
+    ours, reference = (lines(run / "replicas/1/metrics.jsonl") for run in (dataset, undisturbed))
     measured = {"images_per_second", "time_ms"}
     assert [{k: v for k, v in line.items() if k not in measured} for line in ours] == [
         {k: v for k, v in line.items() if k not in measured} for line in reference
@@ -102,7 +108,7 @@ def test_no_two_checkpoints_are_of_one_step(dataset: Path, tiny_recipe: Recipe, 
 
 
 def test_a_replica_that_dies_in_its_validation_takes_no_step_again(
-    dataset: Path, finished_run: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch, threads: None
+    dataset: Path, undisturbed: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch, threads: None
 ) -> None:
     interrupt_after(monkeypatch, STEPS)  # in total
     validate, survives = pipelines.training.replica.validation_errors, iter([False, True, False, True])
@@ -118,12 +124,12 @@ def test_a_replica_that_dies_in_its_validation_takes_no_step_again(
             train_replica(task(dataset, tiny_recipe, float("inf")))
     train_replica(task(dataset, tiny_recipe, float("inf")))
     assert next(survives, None) is None
-    files = [run / "replicas/1/weights.safetensors" for run in (dataset, finished_run)]
+    files = [run / "replicas/1/weights.safetensors" for run in (dataset, undisturbed)]
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
 def test_a_damaged_newest_checkpoint_costs_the_steps_since_the_one_before(
-    dataset: Path, finished_run: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch, threads: None
+    dataset: Path, undisturbed: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch, threads: None
 ) -> None:
     with monkeypatch.context() as patched:
         interrupt_after(patched, 5)
@@ -132,10 +138,11 @@ def test_a_damaged_newest_checkpoint_costs_the_steps_since_the_one_before(
     newest = sorted((dataset / "replicas/1/checkpoints").iterdir())[-1]
     newest.write_bytes(newest.read_bytes()[:-100])
     train_replica(task(dataset, tiny_recipe, 0.0))
-    files = [run / "replicas/1/weights.safetensors" for run in (dataset, finished_run)]
+    files = [run / "replicas/1/weights.safetensors" for run in (dataset, undisturbed)]
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
+@pytest.mark.processes
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(not can_compile("cpu"), reason="there is no C++ compiler")
 def test_a_compiled_replica_learns_what_another_does_and_is_resumed_exactly(
@@ -200,11 +207,12 @@ def test_a_replica_that_only_guesses_is_stopped_with_the_name_of_the_head(
 
 
 def test_training_starts_from_weights_of_another_run(
-    dataset: Path, finished_run: Path, tiny_recipe: Recipe, tmp_path: Path, threads: None
+    dataset: Path, undisturbed: Path, tiny_recipe: Recipe, tmp_path: Path, threads: None
 ) -> None:
     """With a learning rate of nearly zero the weights do not change."""
-    weights, run = finished_run / "replicas/0/weights.safetensors", Storage.at(str(dataset))
+    weights, run = undisturbed / "replicas/1/weights.safetensors", Storage.at(str(dataset))
     still = replace(tiny_recipe, replicas=1, epochs=1, learning_rate=1e-12, aux_heads=False, init_weights=str(weights))
+    claim(run, "recipe", still.to_dict())
     assert keep_initial_weights(run, still, num_classes=3) == []
     train_replica(ReplicaTask(run, still, 0))
     before, after = (
@@ -214,7 +222,6 @@ def test_training_starts_from_weights_of_another_run(
         if "running" not in name and "num_batches" not in name:  # statistics follow the images at any learning rate
             assert torch.allclose(before[name], after[name], atol=1e-6), name
     weights_copy = tmp_path / "other.safetensors"
-    weights_copy.write_bytes((finished_run / "replicas/1/weights.safetensors").read_bytes())
-    claim(run, "recipe", still.to_dict())
+    weights_copy.write_bytes(weights.read_bytes())
     with pytest.raises(UserError, match="init_weights"):
         claim(run, "recipe", replace(still, init_weights=str(weights_copy)).to_dict())
