@@ -4,15 +4,17 @@
 processes stay together: those on the shared cluster in one group, others by their file, whose fixtures they share.
 """
 
+import multiprocessing.util
 import os
 import sys
 from collections.abc import Iterator
 
 import pytest
 
-STARTS = ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system")
-# Fixtures that a server or a cluster is behind.
-FIXTURES = {"ray_cluster", "object_store"}
+SPAWN = "multiprocessing.spawn"
+STARTS = (SPAWN, "subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system")
+# The fixtures that start the shared cluster and the S3 server.
+CLUSTER, STORE = "ray_cluster", "object_store"
 
 
 class _Watch:
@@ -31,13 +33,22 @@ def pytest_configure() -> None:
     # two threads in each process, the tests of `make quick` took 358 s instead of 92 s on two cores.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     sys.addaudithook(_audit)
+    start = multiprocessing.util.spawnv_passfds
+
+    def spawn(path: object, arguments: object, passfds: object) -> int:
+        """Start a process for multiprocessing's spawn and forkserver, of which Python reports no audit event."""
+        sys.audit(SPAWN, path, arguments)
+        return int(start(path, arguments, passfds))
+
+    multiprocessing.util.spawnv_passfds = spawn
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    if on_cluster := FIXTURES & set(getattr(item, "fixturenames", ())):
+    fixtures = set(getattr(item, "fixturenames", ()))
+    if fixtures & {CLUSTER, STORE}:
         item.add_marker("processes")
     if item.get_closest_marker("processes"):
-        item.add_marker(pytest.mark.xdist_group("cluster" if on_cluster else item.nodeid.partition("::")[0]))
+        item.add_marker(pytest.mark.xdist_group("cluster" if CLUSTER in fixtures else item.nodeid.partition("::")[0]))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -11,7 +11,7 @@ from pipelines.run.predictions import EvaluatedEnsemble
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.tracking.follower import reason_of
-from pipelines.tracking.models import ERRORS, MODEL, VAL_DIGEST_TAG
+from pipelines.tracking.models import ERRORS, MODEL, VAL_DIGEST_TAG, log_ensemble, log_replica
 from pipelines.tracking.store import MlflowRuns
 
 ChampionRule = Literal["better", "always", "never"]
@@ -39,7 +39,7 @@ def publish(run: Storage, recipe: Recipe, manifest: Manifest, publishing: Publis
     def work() -> None:
         try:
             done.set_result(_publish(run, recipe, manifest, publishing))
-        except Exception as error:  # noqa: BLE001  # the result is in the run directory anyway
+        except BaseException as error:  # noqa: BLE001  # also SystemExit, or the waiting would last to its end
             done.set_exception(error)
 
     # A daemon thread, which executors do not offer: a slow server must not hold a cluster for hours.
@@ -53,9 +53,6 @@ def publish(run: Storage, recipe: Recipe, manifest: Manifest, publishing: Publis
 
 
 def _publish(run: Storage, recipe: Recipe, manifest: Manifest, publishing: PublishSettings) -> str:
-    from pipelines.tracking.models import log_ensemble, log_replica
-    from pipelines.tracking.store import MlflowRuns
-
     runs = MlflowRuns(publishing.tracking_uri, run, recipe)
     if publishing.models == "all":
         for name in EvaluatedEnsemble.from_dict(run.read_json(REPORT_JSON)["ensemble"]).replicas:

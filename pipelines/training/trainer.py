@@ -1,6 +1,6 @@
 """Fit of one replica: a Ray task without CPUs that runs a Ray Train trainer, whose workers do the work.
 
-Training modules are imported inside functions, so that ``--help`` does not load them.
+The training loop is imported inside functions, so that ``--help`` does not load it.
 """
 
 import traceback
@@ -15,7 +15,7 @@ from pipelines.run.directory import ReplicaFiles, check_run_directory
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.training.resources import Resources
-from pipelines.training.task import ReplicaFailure
+from pipelines.training.task import ReplicaFailure, ReplicaTask
 
 SECONDS_PER_MINUTE = 60.0
 
@@ -82,7 +82,6 @@ def _train_in_worker(config: dict[str, Any]) -> ReplicaFailure | None:
     from googlenet.training.health import TrainingError
     from pipelines.job.system_log import system_log
     from pipelines.training.replica import train_replica
-    from pipelines.training.task import ReplicaTask
 
     context = ray.train.get_context()
     share = Share(context.get_world_rank(), context.get_world_size())

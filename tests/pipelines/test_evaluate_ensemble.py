@@ -55,7 +55,7 @@ def test_a_run_without_a_finished_replica_is_refused_before_images_are_prepared(
     with pytest.raises(UserError, match=r"no replica of .*/run is finished; run train_ensemble"):
         evaluate_elsewhere(run, tiny_recipe, Arguments(run.root, str(photo_folder)))
     assert not run.exists("evaluations")
-    with pytest.raises(UserError, match="read from a folder, not from embedded"):
+    with pytest.raises(UserError, match="must be in a folder, got embedded"):
         evaluate_elsewhere(Storage.at(str(finished_run)), tiny_recipe, Arguments(run.root, "embedded", unlabelled=True))
 
 
@@ -84,7 +84,7 @@ def test_a_model_of_more_classes_is_evaluated_on_a_folder_that_holds_some(
     assert set(table) == {(1, 1), (1, 10)}
     assert table[1, 1]["top1_error"] == pytest.approx(100 * np.mean(wrong))
     assert (report["images"], report["classes"]) == (42, 6)
-    with pytest.raises(UserError, match="another evaluation"):
+    with pytest.raises(UserError, match="a different evaluation"):
         evaluate_weights(replace(arguments, policies=(1,)))
 
 
@@ -174,7 +174,7 @@ def test_damaged_weights_of_a_replica_are_named_with_what_to_do(
     shutil.copytree(finished_run, run)
     (run / "replicas/1/weights.safetensors").write_bytes(b"rotten")
     with pytest.raises(
-        UserError, match=r"replicas/1/weights\.safetensors: not a whole .*; delete it, and train_ensemble"
+        UserError, match=r"replicas/1/weights\.safetensors: not a complete .*; delete it, and train_ensemble"
     ):
         evaluate_run(Storage.at(str(run)), tiny_recipe)
 

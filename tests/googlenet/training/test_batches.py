@@ -48,6 +48,7 @@ def test_a_batch_holds_the_samples_of_its_place_in_the_epoch(samples: TrainingSa
         assert batch.labels[place % BATCH] == index % 3
 
 
+@pytest.mark.processes
 def test_they_are_the_same_for_any_number_of_loader_processes_and_any_start(samples: TrainingSamples) -> None:
     alone = batches(samples)
     assert same(alone, batches(samples, loader_processes=2))
