@@ -38,7 +38,7 @@ def with_tools(variables: Mapping[str, str]) -> dict[str, str]:
 
 def wait_for(url: str, server: subprocess.Popen[bytes]) -> bytes:
     """Wait for the page at ``url`` and return it; empty if it requires a password."""
-    for _ in range(120):
+    for _ in range(300):  # two test processes share the cores: a server may take a minute to start
         time.sleep(0.5)
         assert server.poll() is None
         try:
@@ -50,7 +50,7 @@ def wait_for(url: str, server: subprocess.Popen[bytes]) -> bytes:
                 return b""
         except OSError:
             continue
-    pytest.fail(f"no answer from {url} within a minute")
+    pytest.fail(f"no answer from {url} within two minutes and a half")
 
 
 @dataclass(frozen=True)

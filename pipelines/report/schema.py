@@ -235,7 +235,7 @@ class Run(TypedDict):
     id: Annotated[str, Field(description="Identity of the run directory.")]
     recipe: NotRequired[Annotated[dict[str, Any], Field(description="Recipe of a training run.")]]
     evaluation: NotRequired[
-        Annotated[dict[str, Any], Field(description="Settings of an evaluation of weights from elsewhere.")]
+        Annotated[dict[str, Any], Field(description="Settings of an evaluation of weights from other sources.")]
     ]
 
 

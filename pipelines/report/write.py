@@ -61,7 +61,7 @@ def write_report(run: Storage, ensemble: EvaluatedEnsemble) -> str:
 
 def _pictures(run: Storage, report: Report, tally: Tally) -> dict[str, Figure]:
     drawn = {**figures(report), **class_figures(report, tally.confusion())}
-    # An evaluation of other images, or of weights from elsewhere, has no training.
+    # An evaluation of other images, or of weights from other sources, has no training.
     curves = read_curves(run, report["ensemble"]["replicas"])
     return {**drawn, "learning_curves": learning_curves(curves)} if curves else drawn
 
