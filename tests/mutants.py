@@ -194,7 +194,7 @@ def is_noticed(mutant: Mutant, project: Path, arguments: Arguments) -> bool:
     file.write_text(original.replace(mutant.old, mutant.new))
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", f"tests/{mutant.tests}"]
     if not mutant.needs_cluster:
-        command += ["-m", "not processes"]
+        command += ["-m", "not cluster"]
     environment = {**os.environ, "PYTHONPATH": str(project), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
     try:
         ended = subprocess.run(

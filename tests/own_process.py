@@ -47,6 +47,8 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     fixtures = set(getattr(item, "fixturenames", ()))
     if fixtures & {CLUSTER, STORE}:
         item.add_marker("processes")
+    if CLUSTER in fixtures:
+        item.add_marker("cluster")
     if item.get_closest_marker("processes"):
         item.add_marker(pytest.mark.xdist_group("cluster" if CLUSTER in fixtures else item.nodeid.partition("::")[0]))
 
