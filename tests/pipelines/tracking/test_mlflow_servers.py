@@ -247,8 +247,8 @@ def test_refused_credentials_are_told_with_what_to_do(
         write_epochs(run, 0, 2)
         assert not follow(run, uri, {0: "done", 1: "done"}, succeeded=False).in_step
         told = capsys.readouterr().out
-        assert told.count("warning") == 1
-        assert "refuses the credentials" in told
+        # Once, however often it was tried; a slow answer of the new server may have been told before.
+        assert told.count("refuses the credentials") == 1
         assert "MLFLOW_TRACKING_PASSWORD" in told
         assert password not in told
         monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password)
