@@ -127,8 +127,9 @@ def train_step(state: TrainState, batch: Batch, settings: LoopSettings) -> StepR
     losses = _losses(state, batch, settings)
     # The workers' gradients are averaged, but their shares of the loss have to be added.
     (settings.share.workers * total_loss(losses)).backward()  # type: ignore[no-untyped-call]
-    limit = settings.max_gradient_norm or float("inf")
-    norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), limit)
+    norm = torch.nn.utils.get_total_norm([p.grad for p in state.model.parameters() if p.grad is not None])
+    if settings.max_gradient_norm:
+        torch.nn.utils.clip_grads_with_norm_(state.model.parameters(), settings.max_gradient_norm, norm)
     state.optimizer.step()
     state.step += 1
     state.average.update(state.model, state.step)
