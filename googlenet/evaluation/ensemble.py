@@ -1,6 +1,7 @@
 """An ensemble as one object: images in, averaged probabilities or the most likely classes out."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from googlenet.evaluation.predictor import Predictor
 from googlenet.images.decoding import Pixels, check_size, decode_rgb
 from googlenet.images.scaled_image import ScaledImage, scale_image
 from googlenet.network.model import fold_batch_norm
-from googlenet.network.weights import Replica
+from googlenet.network.weight_files import read_weights
+from googlenet.network.weights import Replica, WeightsError
 
 TOP = 5
 
@@ -35,6 +37,30 @@ class Ensemble:
         self.classes, self.crop_px = tuple(classes), crop_px
         self._replicas, self._device = tuple(replicas), device
         self._predictors: dict[Policy, Predictor] = {}
+
+    @classmethod
+    def load(cls, paths: Iterable[Path | str], device: str = "cpu") -> "Ensemble":
+        """Load the ensemble of ``paths``, weight files of the replicas of one run.
+
+        Raises:
+            WeightsError: a file cannot be used, or differs from the first one in its classes or its crop size.
+            FileNotFoundError: a file does not exist.
+            ValueError: there are no files.
+        """
+        replicas, facts = [], []
+        for path in map(Path, paths):
+            try:
+                stored = read_weights(path.read_bytes(), path.name)
+                replicas.append(stored.build())
+                facts.append((tuple(stored.extra["classes"]), int(stored.extra["crop_px"])))
+            except WeightsError as error:
+                raise WeightsError(f"{path}: {error}") from error
+            except KeyError as error:
+                raise WeightsError(f"{path}: it does not name its {error}; only files of a run do") from error
+            if facts[-1] != facts[0]:
+                raise WeightsError(f"{path}: its classes or its crop size are not those of the first file")
+        classes, crop_px = facts[0] if facts else ((), 0)
+        return cls(replicas, classes, crop_px, device)
 
     def probabilities(self, image: bytes | Pixels, policy: Policy = CROP_POLICIES[-1]) -> Float32[np.ndarray, "k c"]:
         """Return (K, C) float32: each replica's softmax outputs, averaged over the views of ``policy``.
