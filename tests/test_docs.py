@@ -53,3 +53,13 @@ def test_every_claim_links_to_a_page_of_results() -> None:
 def test_every_page_of_results_can_be_reached() -> None:
     linked = {link.partition("#")[0] for link in LINK.findall((ROOT / "RESULTS.md").read_text())}
     assert linked >= {str(page.relative_to(ROOT)) for page in (ROOT / "docs/results").glob("*.md")}
+
+
+def test_the_python_of_own_images_answers_a_photograph(
+    photo_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [code] = re.findall(r"```python\n(.*?)```", (ROOT / "docs/own_images.md").read_text(), re.DOTALL)
+    photograph = next(photo_folder.rglob("*.jpg"))
+    monkeypatch.chdir(ROOT / "tests/pipelines/old_run")
+    exec(code.replace("runs/fine/", "").replace("PHOTO", str(photograph)), {})  # noqa: S102  # as a reader would
+    assert "answer_1" in capsys.readouterr().out
