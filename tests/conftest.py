@@ -19,14 +19,6 @@ from pipelines.run.storage import Storage
 from tests.servers import s3_server
 
 CLUSTER_CPUS = 2
-# A job of the suite computes for two seconds; nine tenths of its processor time are starts of Ray's processes. Idle
-# ones are kept for the next test, and the one that watches for preempted nodes is not started.
-LEAN_RAY = {
-    "RAY_AUTH_MODE": "disabled",
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-    "RAY_idle_worker_killing_time_threshold_ms": "60000",
-    "RAY_num_workers_soft_limit": "8",
-}
 # The same examples each time, and no deadline on a busy machine.
 settings.register_profile("suite", derandomize=True, deadline=None)
 settings.load_profile("suite")
@@ -57,7 +49,6 @@ def object_store() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def ray_cluster(object_store: str) -> Iterator[str]:
     """The address of a running cluster, used by in-process calls and by commands that get it as RAY_ADDRESS."""
-    os.environ.update(LEAN_RAY)
     from pipelines.job.ray_session import connected
 
     os.environ.pop("RAY_ADDRESS", None)

@@ -13,6 +13,17 @@ import pytest
 
 SPAWN = "multiprocessing.spawn"
 STARTS = (SPAWN, "subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system")
+# All that tests start inherits these. OpenMP's threads wait by spinning: with two threads in each of two pytest
+# processes, the tests of `make quick` took 358 s instead of 92 s on two cores.
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+# A job of the suite computes for two seconds; nine tenths of its processor time are starts of Ray's processes. Idle
+# ones are kept for the next test, and the one that watches for preempted nodes is not started.
+LEAN_RAY = {
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_idle_worker_killing_time_threshold_ms": "60000",
+    "RAY_num_workers_soft_limit": "8",
+}
 # The fixtures that start the shared cluster and the S3 server.
 CLUSTER, STORE = "ray_cluster", "object_store"
 
@@ -29,9 +40,7 @@ def _audit(event: str, arguments: tuple[object, ...]) -> None:
 
 
 def pytest_configure() -> None:
-    # Two pytest processes, the cluster's workers and commands share the cores. OpenMP's threads wait by spinning: with
-    # two threads in each process, the tests of `make quick` took 358 s instead of 92 s on two cores.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.update(LEAN_RAY | ONE_THREAD)
     sys.addaudithook(_audit)
     start = multiprocessing.util.spawnv_passfds
 
