@@ -1,4 +1,4 @@
-"""Commands in processes of their own, and real servers on loopback: a Ray head, S3, MLflow, a proxy that can be cut."""
+"""Real servers on loopback: a Ray head, S3, MLflow, and a proxy whose connections can be cut."""
 
 import os
 import selectors
@@ -29,25 +29,6 @@ def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
-
-
-def ray_environment(address: str = "") -> dict[str, str]:
-    """Return the environment of a command on the cluster at ``address``, or on one that it starts itself."""
-    own = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    return own | ({"RAY_ADDRESS": address} if address else {})
-
-
-def run_python(*words: str, address: str = "", seconds: float = 280) -> subprocess.CompletedProcess[str]:
-    """Run ``python WORDS`` in the project's folder to its end, on the cluster at ``address``."""
-    return subprocess.run(
-        [sys.executable, *words],
-        cwd=ROOT,
-        env=ray_environment(address),
-        capture_output=True,
-        text=True,
-        timeout=seconds,
-        check=False,
-    )
 
 
 def with_tools(variables: Mapping[str, str]) -> dict[str, str]:
