@@ -18,8 +18,10 @@ from googlenet.network.arithmetic import FP32
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.train_ensemble import run_job
+from pipelines.training.replica import train_replica
 from pipelines.training.resources import Resources
 from pipelines.training.scheduler import train_replicas
+from pipelines.training.task import ReplicaTask
 from tests.commands import ray_environment
 from tests.pipelines.jobs import arguments, report_of
 from tests.project import ROOT
@@ -52,10 +54,11 @@ def test_a_replica_that_always_fails_leaves_the_others_whole(
 
 @pytest.mark.timeout(300)
 def test_a_worker_killed_in_training_is_replaced_and_changes_nothing(
-    ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path, finished_run: Path
+    ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path, prepared_run: Path
 ) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(finished_run / "dataset", run / "dataset")
+    run, undisturbed = (Path(shutil.copytree(prepared_run, tmp_path / name)) for name in ("run", "undisturbed"))
+    alone = replace(tiny_recipe, replicas=1, epochs=8)  # enough to be killed in
+    train_replica(ReplicaTask(Storage.at(str(undisturbed)), alone, 0))
     killed: list[int] = []
 
     def kill_a_worker() -> None:
@@ -67,11 +70,10 @@ def test_a_worker_killed_in_training_is_replaced_and_changes_nothing(
 
     killer = threading.Thread(target=kill_a_worker, daemon=True)
     killer.start()
-    alone = replace(tiny_recipe, replicas=1)
     assert train_replicas(Storage.at(str(run)), alone, Resources(max_failures=2), FP32, lambda _: None) == []
     killer.join(timeout=1)
     assert len(killed) == 1
-    ours, reference = (r / "replicas/0/weights.safetensors" for r in (run, finished_run))
+    ours, reference = (r / "replicas/0/weights.safetensors" for r in (run, undisturbed))
     assert ours.read_bytes() == reference.read_bytes()
 
 
@@ -103,7 +105,6 @@ def test_a_job_killed_in_training_and_in_evaluation_is_completed_with_the_same_r
         kill_when(job, lambda: bool(list(run.glob(pattern))), log)
 
     kill_job_when_there_is("replicas/0/metrics.jsonl")
-    assert not (run / "replicas/0/weights.safetensors").exists()
     kill_job_when_there_is("predictions/??????.parquet")
     ours, reference = (r / "replicas/0/weights.safetensors" for r in (run, finished_run))
     assert ours.read_bytes() == reference.read_bytes()

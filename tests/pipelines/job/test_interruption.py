@@ -18,6 +18,7 @@ from pipelines.training.replica import train_replica
 from pipelines.training.task import ReplicaTask
 from tests.commands import ray_environment
 from tests.project import ROOT
+from tests.servers import ray_processes
 
 LONGEST_SECONDS = 15
 
@@ -63,6 +64,9 @@ def test_an_interrupted_job_ends_at_once_and_its_replica_goes_on_where_it_was(
     assert "Traceback" not in log.read_text()
     _, alive = psutil.wait_procs(children, timeout=20)
     assert not alive
+    while list(ray_processes(ray_cluster, "ray::RayTrainWorker")):  # of a job that did not start the cluster
+        assert time.monotonic() - interrupted < 60
+        time.sleep(0.1)
     assert not (run / "report").exists()
     steps_before = (run / "replicas/0/steps/00000.jsonl").read_bytes()
     train_replica(ReplicaTask(Storage.at(str(run)), alone, 0))
