@@ -109,7 +109,7 @@ def test_the_two_ensembles_of_seven_differ_in_the_initial_weights_alone(tmp_path
 
 
 def test_the_long_replicas_train_as_long_as_all_of_the_ensemble_together(tmp_path: Path) -> None:
-    options = options_of(Arguments(tmp_path, "demo", replicas=3), 100)["long"]
+    options = options_of(Arguments(tmp_path, recipe="demo", replicas=3), 100)["long"]
     assert options[options.index("--epochs") + 1] == str(3 * demo().epochs)
 
 
@@ -147,7 +147,7 @@ def test_the_missing_ensemble_is_trained_and_all_are_compared(
     recipe = tmp_path / "recipe.json"
     recipe.write_text(json.dumps(replace(tiny_recipe, epochs=1).to_dict()))
     monkeypatch.setenv("RAY_ADDRESS", ray_cluster)  # for the job, which is a command
-    main(Arguments(tmp_path / "runs", str(recipe), seeds=(0,), replicas=2))
+    main(Arguments(tmp_path / "runs", seeds=(0,), recipe=str(recipe), replicas=2))
     out = capsys.readouterr().out
     assert [line.split("|")[2].strip() for line in out.splitlines() if line.startswith("| 0 | ")] == [
         "paper", "initialisations", "wide", "long",
