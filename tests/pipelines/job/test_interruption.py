@@ -92,5 +92,5 @@ run_command(main)
 """
     command = [sys.executable, "-c", program]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-    assert ended.code == 130
+    assert ended.returncode == 130
     assert ended.stderr == "\ninterrupted; run the same command again to resume\n"
