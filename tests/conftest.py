@@ -2,12 +2,14 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import jaxtyping
 import numpy as np
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 from PIL import Image
 
@@ -19,14 +21,6 @@ from pipelines.run.storage import Storage
 from tests.servers import s3_server
 
 CLUSTER_CPUS = 2
-# A job of the suite computes for two seconds; nine tenths of its processor time are starts of Ray's processes. Idle
-# ones are kept for the next test, and the one that watches for preempted nodes is not started.
-LEAN_RAY = {
-    "RAY_AUTH_MODE": "disabled",
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-    "RAY_idle_worker_killing_time_threshold_ms": "60000",
-    "RAY_num_workers_soft_limit": "8",
-}
 # The same examples each time, and no deadline on a busy machine.
 settings.register_profile("suite", derandomize=True, deadline=None)
 settings.load_profile("suite")
@@ -57,7 +51,6 @@ def object_store() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def ray_cluster(object_store: str) -> Iterator[str]:
     """The address of a running cluster, used by in-process calls and by commands that get it as RAY_ADDRESS."""
-    os.environ.update(LEAN_RAY)
     from pipelines.job.ray_session import connected
 
     os.environ.pop("RAY_ADDRESS", None)
@@ -67,10 +60,28 @@ def ray_cluster(object_store: str) -> Iterator[str]:
         yield ray.get_runtime_context().gcs_address
 
 
+@contextmanager
+def made_once(factory: pytest.TempPathFactory, name: str) -> Iterator[tuple[Path, bool]]:
+    """Yield a folder that all pytest processes share, and whether it is still to be filled, in this block."""
+    own = factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / name
+    done = folder / "done"
+    with FileLock(f"{folder}.lock"):
+        is_new = not done.exists()
+        yield folder, is_new
+        done.touch()
+
+
 @pytest.fixture(scope="session")
 def photo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three classes of flat colour with noise, learnable in seconds: 8 training and 14 validation images each."""
-    root = tmp_path_factory.mktemp("photos")
+    with made_once(tmp_path_factory, "photos") as (folder, is_new):
+        if is_new:
+            write_photos(folder / "three")
+    return folder / "three"
+
+
+def write_photos(root: Path) -> None:
     generator = np.random.default_rng(0)
     for split, images in (("train", 8), ("val", 14)):
         for label, colour in enumerate([(200, 40, 40), (40, 200, 40), (40, 40, 200)]):
@@ -80,7 +91,6 @@ def photo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 height, width = [(48, 64), (64, 48), (50, 50)][number % 3]
                 pixels = np.clip(generator.normal(colour, 60, (height, width, 3)), 0, 255).astype(np.uint8)
                 Image.fromarray(pixels).save(folder / f"{number}.jpg")
-    return root
 
 
 @pytest.fixture(scope="session")
@@ -113,10 +123,12 @@ def prepared_run(tiny_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="session")
-def finished_run(ray_cluster: str, tiny_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run directory of a finished job, for tests to read and to copy."""
+def finished_run(request: pytest.FixtureRequest, tiny_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run directory of a finished job on the shared cluster, for tests to read and to copy."""
     from pipelines.train_ensemble import Arguments, run_job
 
-    run = tmp_path_factory.mktemp("runs") / "finished"
-    assert run_job(Arguments(fields=tiny_recipe, run_dir=str(run))) == 0
-    return run
+    with made_once(tmp_path_factory, "finished_runs") as (folder, is_new):
+        if is_new:
+            request.getfixturevalue("ray_cluster")
+            assert run_job(Arguments(fields=tiny_recipe, run_dir=str(folder / "finished"))) == 0
+    return folder / "finished"

@@ -2,6 +2,7 @@
 
 ``make quick`` runs the tests without the marker, so it has to be right. With several pytest processes, tests that start
 processes stay together: those on the shared cluster in one group, others by their file, whose fixtures they share.
+The marker ``apart`` is for tests that read the finished run and need no cluster: they stay with their file.
 """
 
 import multiprocessing.util
@@ -13,8 +14,21 @@ import pytest
 
 SPAWN = "multiprocessing.spawn"
 STARTS = (SPAWN, "subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system")
-# The fixtures that start the shared cluster and the S3 server.
-CLUSTER, STORE = "ray_cluster", "object_store"
+# All that tests start inherits these. OpenMP's threads wait by spinning: with two threads in each of two pytest
+# processes, the tests of `make quick` took 358 s instead of 92 s on two cores.
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+# A job of the suite computes for two seconds; nine tenths of its processor time are starts of Ray's processes. Idle
+# ones are kept for the next test, and the one that watches for preempted nodes is not started. Ray's workers would give
+# way to all that the other pytest process does (nice 15): the longest group of tests would take longer still.
+LEAN_RAY = {
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_idle_worker_killing_time_threshold_ms": "60000",
+    "RAY_num_workers_soft_limit": "8",
+    "RAY_worker_niceness": "0",
+}
+# The fixtures that start the shared cluster and the S3 server, and the one that trains a run on the cluster.
+CLUSTER, STORE, FINISHED = "ray_cluster", "object_store", "finished_run"
 
 
 class _Watch:
@@ -28,10 +42,9 @@ def _audit(event: str, arguments: tuple[object, ...]) -> None:
         _Watch.started.append(f"{event}{arguments[:2]}")
 
 
-def pytest_configure() -> None:
-    # Two pytest processes, the cluster's workers and commands share the cores. OpenMP's threads wait by spinning: with
-    # two threads in each process, the tests of `make quick` took 358 s instead of 92 s on two cores.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+def pytest_configure(config: pytest.Config) -> None:
+    config.option.loadscopereorder = False  # pytest-xdist hands groups out in the order below
+    os.environ.update(LEAN_RAY | ONE_THREAD)
     sys.addaudithook(_audit)
     start = multiprocessing.util.spawnv_passfds
 
@@ -45,12 +58,28 @@ def pytest_configure() -> None:
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     fixtures = set(getattr(item, "fixturenames", ()))
-    if fixtures & {CLUSTER, STORE}:
+    if fixtures & {CLUSTER, STORE, FINISHED}:
         item.add_marker("processes")
-    if CLUSTER in fixtures:
+    if fixtures & {CLUSTER, FINISHED}:
         item.add_marker("cluster")
     if item.get_closest_marker("processes"):
-        item.add_marker(pytest.mark.xdist_group("cluster" if CLUSTER in fixtures else item.nodeid.partition("::")[0]))
+        item.add_marker(pytest.mark.xdist_group(CLUSTER if _is_on_cluster(item) else item.nodeid.partition("::")[0]))
+
+
+def _is_on_cluster(item: pytest.Item) -> bool:
+    return bool(item.get_closest_marker("cluster") and not item.get_closest_marker("apart"))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest groups; those that wait for the finished run come when it is there; single tests last."""
+
+    def place(item: pytest.Item) -> int:
+        if not item.get_closest_marker("processes"):
+            return 3
+        return 0 if _is_on_cluster(item) else 2 if item.get_closest_marker("apart") else 1
+
+    items.sort(key=place)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -73,7 +73,7 @@ class Head:
 def head(token: str = "", ports: Mapping[str, int] | None = None) -> Iterator[Head]:
     """Start a head node; kill all its processes at the end."""
     ports = ports or {kind: free_port() for kind in HEAD_PORTS}
-    authentication = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token} if token else {"RAY_AUTH_MODE": "disabled"}
+    authentication = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token} if token else {}
     with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:  # socket paths must be short
         process = subprocess.Popen(
             [str(BIN / "ray"), "start", "--head", "--block", "--num-cpus=2", "--object-store-memory=300000000"]

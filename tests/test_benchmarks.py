@@ -1,14 +1,14 @@
 """The benchmarks' own arithmetic, and a minimal run of each."""
 
 import os
-import subprocess
+import runpy
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 
 import pytest
 
 from benchmarks.measure import Contender, Round, print_rates, race
-from tests.project import ROOT
+from tests.commands import run_python
 
 pytestmark = pytest.mark.timeout(200)
 
@@ -36,30 +36,33 @@ def test_contenders_have_processes_and_environments_of_their_own(capsys: pytest.
 
 
 SMALL = {
-    "full_size_report --images 40 --replicas 2 --classes 12 --rounds 1": "| 40 | 0.00 |",
     "allocator --rounds 1 --crop-px 42 --batches 2": "freed memory kept",
     "loader --rounds 1 --images 4 --crop-px 35": "| ours, all of it |",
     "records_scaling --records 300 600 --rounds 1 --steps 1 --batch-size 4 --crop-px 35 --width 0.125": "| 600 |",
 }
 
 
-def run_benchmark(words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", *f"benchmarks.{words}".split()]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=150, check=False)
-
-
-@pytest.fixture(scope="module")
-def small_benchmarks() -> dict[str, subprocess.CompletedProcess[str]]:
-    """Results of the benchmarks, run two at a time, since no rates are checked here."""
-    with ThreadPoolExecutor(2) as threads:
-        return dict(zip(SMALL, threads.map(run_benchmark, SMALL), strict=True))
+def race_here(contenders: Sequence[Contender], rounds: int) -> dict[str, list[float]]:
+    """Race in this process, where all is imported already; processes of their own are tested above."""
+    return {contender.name: [contender.make(*contender.arguments)()] * rounds for contender in contenders}
 
 
 @pytest.mark.parametrize(("words", "expected"), SMALL.items())
 @pytest.mark.processes
 def test_a_benchmark_runs(
-    words: str, expected: str, small_benchmarks: dict[str, subprocess.CompletedProcess[str]]
+    words: str, expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ended = small_benchmarks[words]
-    assert ended.returncode == 0, ended.stderr
-    assert expected in ended.stdout
+    module, *options = words.split()
+    monkeypatch.setattr("benchmarks.measure.race", race_here)
+    monkeypatch.setattr(sys, "argv", [module, *options])
+    monkeypatch.delitem(sys.modules, f"benchmarks.{module}", raising=False)
+    runpy.run_module(f"benchmarks.{module}", run_name="__main__")
+    assert expected in capsys.readouterr().out
+
+
+@pytest.mark.processes
+def test_the_benchmark_of_the_report_runs_in_processes_of_its_own() -> None:
+    options = "--images 40 --replicas 2 --classes 12 --rounds 1"
+    ended = run_python("-m", "benchmarks.full_size_report", *options.split())
+    assert ended.code == 0, ended.stderr
+    assert "| 40 | 0.00 |" in ended.stdout

@@ -1,10 +1,7 @@
 """The experiments' own arithmetic against brute force, and a run of each."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,12 +9,22 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.ensembles import QUESTIONS, Answers, Arguments, options_of, over_images, over_seeds, student_interval
+import experiments.views
+from experiments.ensembles import (
+    QUESTIONS,
+    Answers,
+    Arguments,
+    main,
+    options_of,
+    over_images,
+    over_seeds,
+    student_interval,
+)
 from experiments.view_order import errors_along, greedy_order, held_out_errors
 from experiments.view_probabilities import view_probabilities
+from pipelines.run.named_recipes import demo
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
-from tests.project import ROOT
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -101,6 +108,11 @@ def test_the_two_ensembles_of_seven_differ_in_the_initial_weights_alone(tmp_path
     assert options["initialisations"] == [*options["paper"], "--no-shared-initial-weights"]
 
 
+def test_the_long_replicas_train_as_long_as_all_of_the_ensemble_together(tmp_path: Path) -> None:
+    options = options_of(Arguments(tmp_path, recipe="demo", replicas=3), 100)["long"]
+    assert options[options.index("--epochs") + 1] == str(3 * demo().epochs)
+
+
 def test_intervals_are_over_the_images_of_all_seeds_or_over_the_seeds() -> None:
     by_seed = [np.full((40, 1), value) for value in (-10.0, 0.0, 10.0)]
     low, high = over_images(by_seed)
@@ -109,28 +121,15 @@ def test_intervals_are_over_the_images_of_all_seeds_or_over_the_seeds() -> None:
     assert (low[0], high[0]) == pytest.approx((-24.8, 24.8), abs=0.1)  # 4.30 standard errors of three
 
 
-def run(*words: str, address: str) -> str:
-    environment = {**os.environ, "RAY_ADDRESS": address, "RAY_AUTH_MODE": "disabled"}
-    ended = subprocess.run(
-        [sys.executable, "-m", *words],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    return ended.stdout
-
-
-def test_views_are_weighed_on_a_finished_run(finished_run: Path, tmp_path: Path, ray_cluster: str) -> None:
+@pytest.mark.apart
+def test_views_are_weighed_on_a_finished_run(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     keep = tmp_path / "views.npz"
-    words = ("experiments.views", "--run-dir", str(finished_run), "--keep", str(keep), "--processes", "1")
-    first = run(*words, address=ray_cluster)
+    experiments.views.main(experiments.views.Arguments(str(finished_run), keep=keep, processes=1))
     table = json.loads((finished_run / "report/report.json").read_text())["table"]
     error = next(cell["top1_error"] for cell in table if cell["models"] == 3 and cell["crops"] == 144)
-    lines = [line for line in first.splitlines() if line.startswith("| 144 | ")]
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| 144 | ")]
     assert f"{error:.1f} (" in lines[1]
     # The stored probabilities suffice: the networks are no longer needed.
     without = tmp_path / "run"
@@ -139,18 +138,19 @@ def test_views_are_weighed_on_a_finished_run(finished_run: Path, tmp_path: Path,
     assert kept.probabilities.shape == (42, 3, 144, 3)
 
 
-def test_ensembles_are_trained_and_compared(
-    finished_run: Path, tiny_recipe: Recipe, tmp_path: Path, ray_cluster: str
-) -> None:
-    for name in ("paper", "initialisations"):  # are finished, so they are not trained again
+def test_the_missing_ensemble_is_trained_and_all_are_compared(
+    finished_run: Path, tiny_recipe: Recipe, tmp_path: Path, ray_cluster: str, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    for name in ("paper", "initialisations", "long"):  # are finished, so they are not trained again
         shutil.copytree(finished_run, tmp_path / f"runs/{name}0")
-    recipe = replace(tiny_recipe, epochs=1)
-    (tmp_path / "recipe.json").write_text(json.dumps(recipe.to_dict()))
-    words = ("experiments.ensembles", "--runs-dir", str(tmp_path / "runs"), "--recipe", str(tmp_path / "recipe.json"))
-    out = run(*words, "--seeds", "0", "--replicas", "2", address=ray_cluster)
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text(json.dumps(replace(tiny_recipe, epochs=1).to_dict()))
+    monkeypatch.setenv("RAY_ADDRESS", ray_cluster)  # for the job, which is a command
+    main(Arguments(tmp_path / "runs", seeds=(0,), recipe=str(recipe), replicas=2))
+    out = capsys.readouterr().out
     assert [line.split("|")[2].strip() for line in out.splitlines() if line.startswith("| 0 | ")] == [
         "paper", "initialisations", "wide", "long",
     ]  # fmt: skip
-    runs = {name: json.loads((tmp_path / f"runs/{name}0/run.json").read_text())["recipe"] for name in ("wide", "long")}
-    assert (runs["wide"]["sampling_seed"], runs["wide"]["wide_replica_width"]) == (1, 0.375)
-    assert runs["long"]["epochs"] == 2
+    wide = json.loads((tmp_path / "runs/wide0/run.json").read_text())["recipe"]
+    assert (wide["sampling_seed"], wide["wide_replica_width"], wide["epochs"]) == (1, 0.375, 1)

@@ -3,8 +3,8 @@
 import os
 import signal
 import subprocess
-import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,18 +15,11 @@ from mlflow import MlflowClient
 from pipelines.run.storage import Storage
 from pipelines.tracking.store import tracking_uri_for
 from tests.project import ROOT
-from tests.servers import free_port, wait_for
+from tests.servers import BIN, free_port, wait_for
 
-selenium = pytest.importorskip("selenium.webdriver")
 CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
 SCREENSHOTS = os.environ.get("GOOGLENET_SCREENSHOTS", "")
-pytestmark = [
-    pytest.mark.processes,
-    pytest.mark.timeout(300),
-    pytest.mark.skipif(
-        not (CHROMIUM.exists() and DRIVER.exists()), reason="needs Debian's packages chromium and chromium-driver"
-    ),
-]
+pytestmark = [pytest.mark.apart, pytest.mark.timeout(300)]
 # Without a network, and without a sandbox that root may not have.
 OPTIONS = (
     "headless=new",
@@ -47,6 +40,9 @@ T = TypeVar("T")
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
+    if not (CHROMIUM.exists() and DRIVER.exists()):
+        pytest.skip("needs Debian's packages chromium and chromium-driver")
+    selenium = pytest.importorskip("selenium.webdriver")
     options = selenium.ChromeOptions()
     options.binary_location = str(CHROMIUM)
     for option in OPTIONS:
@@ -61,7 +57,7 @@ def browser() -> Iterator[Any]:
 def mlflow(finished_run: Path) -> Iterator[str]:
     """The address that `make ui` shows for the finished run."""
     port = free_port()
-    command = [sys.executable, "pipelines/review.py", "--run-dir", str(finished_run), "--port", str(port)]
+    command = ["make", "-o", ".venv/stamp", "ui", f"BIN={BIN}", f"RUN_DIR={finished_run}", f"PORT={port}"]
     server = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
     )
@@ -111,6 +107,11 @@ def run_of(run: Path, role: str) -> str:
         if found.data.tags["run_directory"] == str(run)
     ]
     return str(found.info.run_id)
+
+
+def test_make_ui_shows_mlflow(mlflow: str) -> None:
+    with urllib.request.urlopen(mlflow.partition("#")[0], timeout=60) as page:
+        assert b"MLflow" in page.read()
 
 
 def test_the_replicas_are_nested_under_the_ensemble(browser: Any, mlflow: str) -> None:

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -38,76 +38,132 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def node() -> Iterator[Head]:
-    with head(TOKEN) as started:
-        yield started
-
-
-def submit(
-    clone: Path, address: str, options: str, *, token: str = TOKEN, job: str = ""
-) -> subprocess.CompletedProcess[str]:
-    submission = f"--address {address} {f'--submission-id {job}' if job else ''} --working-dir ."
-    command = f"ray job submit {submission} -- python pipelines/train_ensemble.py {options}"
-    return subprocess.run(
-        command.split(), cwd=clone, env=as_client(token), capture_output=True, text=True, timeout=240, check=False
-    )
-
-
-def ray_job(verb: str, address: str, *job: str) -> str:
-    command = [BIN / "ray", "job", verb, "--address", address, *job]
-    ended = subprocess.run(command, env=as_client(), capture_output=True, text=True, timeout=60, check=True)
-    return ended.stdout + ended.stderr
-
-
 def as_client(token: str = TOKEN) -> dict[str, str]:
     environment = with_tools({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token})
     return {name: value for name, value in environment.items() if name not in ("RAY_ADDRESS", "PYTHONPATH")}
 
 
-@dataclass(frozen=True)
-class Resumed:
-    """A job that was stopped, and its second submission.
+def ray_job(verb: str, address: str, *words: str, token: str = TOKEN, cwd: Path = ROOT) -> tuple[int, str]:
+    """Return the exit code and the output of ``ray job VERB``."""
+    command = [BIN / "ray", "job", verb, "--address", address, *words]
+    ended = subprocess.run(
+        command, cwd=cwd, env=as_client(token), capture_output=True, text=True, timeout=240, check=False
+    )
+    return ended.returncode, ended.stdout + ended.stderr
 
-    Attributes:
-        run: run directory of both.
-        told: output of `ray job stop`.
-        log: log of the stopped job.
-        again: the second submission.
-    """
 
-    run: Path
-    told: str
-    log: str
-    again: subprocess.CompletedProcess[str]
+def follow(clone: Path, ports: dict[str, int], run: Path, options: str, log: Path) -> subprocess.Popen[bytes]:
+    """Start ``cluster/submit.py``, with its output in ``log``."""
+    command = [sys.executable, str(clone / "cluster/submit.py"), "--run-dir", str(run), "--pause-seconds", "1"]
+    command += ["--address", f"http://127.0.0.1:{ports['dashboard-port']}", "--", *options.split()]
+    with log.open("wb") as output:
+        return subprocess.Popen(command, env=as_client(), stdout=output, stderr=output)
+
+
+def wait_while(alive: Callable[[], bool], ready: Callable[[], bool]) -> None:
+    while not ready():
+        assert alive()
+        time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")
-def resumed(clone: Path, node: Head, photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Resumed:
-    run = tmp_path_factory.mktemp("resumed") / "run"
-    options = f"{SHORT} --data {photo_folder} --run-dir {run}"
-    thread = threading.Thread(target=submit, args=(clone, node.address, options), kwargs={"job": "stopped"})
+def ports() -> dict[str, int]:
+    return {kind: free_port() for kind in HEAD_PORTS}
+
+
+@dataclass(frozen=True)
+class Mistaken:
+    """A submission that waited for its cluster, of a job whose images do not exist."""
+
+    process: subprocess.Popen[bytes]
+    folder: Path
+    log: Path
+
+
+@pytest.fixture(scope="module")
+def mistaken(clone: Path, ports: dict[str, int], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mistaken]:
+    folder, log = tmp_path_factory.mktemp("mistaken"), tmp_path_factory.mktemp("log") / "submit.log"
+    process = follow(clone, ports, folder / "run", f"--recipe demo --data {folder / 'nowhere'}", log)
+    wait_while(lambda: process.poll() is None, lambda: "waiting for the cluster" in log.read_text())
+    yield Mistaken(process, folder, log)
+    process.kill()
+
+
+@pytest.fixture(scope="module")
+def node(ports: dict[str, int], mistaken: Mistaken) -> Iterator[Head]:
+    """A head that starts after the first submission to it; the last test kills it."""
+    with head(TOKEN, ports) as started:
+        yield started
+
+
+def test_a_submission_waits_for_its_cluster_and_a_mistake_of_the_users_is_not_tried_again(
+    node: Head, mistaken: Mistaken
+) -> None:
+    assert mistaken.process.wait(timeout=120) == 2
+    told = mistaken.log.read_text()
+    assert f"error: there is no folder {mistaken.folder}/nowhere" in told
+    assert "retry in" not in told
+    assert "Traceback" not in told
+    assert list(mistaken.folder.iterdir()) == []
+
+
+def test_a_strangers_token_is_refused(clone: Path, node: Head) -> None:
+    words = ("--working-dir", ".", "--", "python", "pipelines/train_ensemble.py", "--help")
+    code, told = ray_job("submit", node.address, *words, token="another-token-of-the-same-length-01234567", cwd=clone)  # noqa: S106
+    assert code != 0
+    assert "uthenticat" in told
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """A job that was stopped in training: its run directory, its log, and what `ray job stop` said."""
+
+    run: Path
+    log: str
+    told: str
+
+
+@pytest.fixture(scope="module")
+def stopped(clone: Path, node: Head, photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Stopped:
+    run, logs = tmp_path_factory.mktemp("stopped") / "run", []
+    command = f"python pipelines/train_ensemble.py {SHORT} --data {photo_folder} --run-dir {run}"
+    words = ("--submission-id", "stopped", "--working-dir", ".", "--", *command.split())
+    thread = threading.Thread(target=lambda: logs.append(ray_job("submit", node.address, *words, cwd=clone)[1]))
     thread.start()
-    while not (run / "replicas/0/metrics.jsonl").exists():
-        assert thread.is_alive()
-        time.sleep(0.2)
-    told = ray_job("stop", node.address, "stopped")
+    wait_while(thread.is_alive, (run / "replicas/0/metrics.jsonl").exists)
+    _, told = ray_job("stop", node.address, "stopped")
     thread.join()
-    log = ray_job("logs", node.address, "stopped")
-    return Resumed(run, told, log, submit(clone, node.address, options))
+    return Stopped(run, logs[0], told)
 
 
-def test_a_job_that_is_stopped_ends_cleanly_and_goes_on_when_submitted_again(resumed: Resumed) -> None:
+def test_a_job_that_is_stopped_ends_cleanly(stopped: Stopped) -> None:
     # From the request to the job's end, without the start-up of the command itself.
-    times = [datetime.fromisoformat(time) for time in re.findall(r"^(\S+ \S+),\d+", resumed.told, re.MULTILINE)]
-    assert "Job 'stopped' was stopped" in resumed.told
+    times = [datetime.fromisoformat(time) for time in re.findall(r"^(\S+ \S+),\d+", stopped.told, re.MULTILINE)]
+    assert "Job 'stopped' was stopped" in stopped.told
     assert (times[-1] - times[0]).total_seconds() < 10
-    assert resumed.log.count("interrupted; run the same command again to resume") == 1
-    assert resumed.again.returncode == 0, resumed.again.stdout + resumed.again.stderr
-    assert (resumed.run / "report/report.json").exists()
+    assert stopped.log.count("interrupted; run the same command again to resume") == 1
+    assert not (stopped.run / "report").exists()
 
 
-def test_a_clean_clone_is_submitted_small_and_runs_without_being_installed(clone: Path, resumed: Resumed) -> None:
+def test_a_stopped_job_goes_on_when_submitted_again_and_again_when_its_head_dies(
+    clone: Path, node: Head, ports: dict[str, int], stopped: Stopped, photo_folder: Path, tmp_path: Path
+) -> None:
+    log, jobs = tmp_path / "submit.log", stopped.run / "jobs"
+    first = (stopped.run / "replicas/0/metrics.jsonl").read_text().splitlines()[0]
+    follower = follow(clone, ports, stopped.run, f"{SHORT} --data {photo_folder}", log)
+    wait_while(lambda: follower.poll() is None, lambda: len(list(jobs.glob("*.json"))) == 2)
+    node.kill()
+    with head(TOKEN, ports):
+        assert follower.wait(timeout=240) == 0, log.read_text()
+    told = log.read_text()
+    assert "models  crops" in told
+    assert "Traceback" not in told
+    assert "\r" not in told  # a log, not a display
+    lines = (stopped.run / "replicas/0/metrics.jsonl").read_text().splitlines()
+    assert (lines[0], len(lines)) == (first, 60)  # the first epochs were not trained again
+    assert len(list(jobs.glob("*.json"))) == 3
+    assert (stopped.run / "report/report.json").exists()
+    # Sent small, and run from there without being installed.
     modules = (clone / "imported.txt").read_text().split()
     assert {Path(module).stem for module in modules} == {"replica", "sharded_prediction", "shards"}
     assert all("working_dir_files/_ray_pkg_" in module for module in modules), modules
@@ -115,47 +171,3 @@ def test_a_clean_clone_is_submitted_small_and_runs_without_being_installed(clone
     travelled = {path.relative_to(package).parts[0] for path in package.rglob("*") if path.is_file()}
     assert not travelled & {"tests", "benchmarks", ".git", ".venv", "runs"}
     assert sum(path.stat().st_size for path in package.rglob("*.py")) < 1 << 20
-    assert "Traceback" not in resumed.again.stdout
-    assert "\r" not in resumed.again.stdout  # a log, not a display
-
-
-def test_a_wrong_option_and_a_strangers_token_are_refused(clone: Path, node: Head, tmp_path: Path) -> None:
-    wrong = submit(clone, node.address, f"--recipe demo --run-dir {tmp_path}/wrong --no-such-option 1")
-    assert wrong.returncode != 0
-    assert "no-such-option" in wrong.stdout + wrong.stderr
-    assert "Traceback" not in wrong.stdout
-    stranger = submit(clone, node.address, "--help", token="another-token-of-the-same-length-01234567")  # noqa: S106
-    assert stranger.returncode != 0
-    assert "uthenticat" in stranger.stdout + stranger.stderr
-
-
-def test_a_mistake_of_the_users_is_not_tried_again(clone: Path, node: Head, tmp_path: Path) -> None:
-    command = [sys.executable, str(clone / "cluster/submit.py"), "--run-dir", str(tmp_path / "run")]
-    command += ["--address", node.address, "--", "--recipe", "demo", "--data", str(tmp_path / "nowhere")]
-    ended = subprocess.run(command, env=as_client(), capture_output=True, text=True, timeout=120, check=False)
-    assert ended.returncode == 2
-    assert f"error: there is no folder {tmp_path}/nowhere" in ended.stdout
-    assert "retry in" not in ended.stdout
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_job_whose_head_dies_is_submitted_again_until_it_is_done(
-    clone: Path, photo_folder: Path, tmp_path: Path
-) -> None:
-    ports = {kind: free_port() for kind in HEAD_PORTS}
-    command = [sys.executable, str(clone / "cluster/submit.py"), "--run-dir", str(tmp_path / "run")]
-    command += ["--address", f"http://127.0.0.1:{ports['dashboard-port']}", "--pause-seconds", "1", "--"]
-    command += f"{SHORT} --data {photo_folder}".split()
-    with (tmp_path / "submit.log").open("wb") as log:
-        follower = subprocess.Popen(command, env=as_client(), stdout=log, stderr=log)
-        with head(TOKEN, ports) as node:
-            while not (tmp_path / "run/replicas/0/metrics.jsonl").exists():
-                assert follower.poll() is None
-                time.sleep(0.2)
-            node.kill()
-        with head(TOKEN, ports):
-            assert follower.wait(timeout=240) == 0, (tmp_path / "submit.log").read_text()
-    text = (tmp_path / "submit.log").read_text()
-    assert "submit: waiting for the cluster" in text
-    assert "models  crops" in text
-    assert (tmp_path / "run/report/report.json").exists()

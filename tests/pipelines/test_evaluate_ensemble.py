@@ -141,11 +141,8 @@ def test_weights_that_cannot_be_read_are_named(tmp_path: Path, content: bytes | 
     assert str(path) in str(error.value)
 
 
-def test_a_run_is_evaluated_on_images_that_it_never_saw(
-    ray_cluster: str,
-    finished_run: Path,
-    tiny_recipe,
-    tmp_path: Path,  # type: ignore[no-untyped-def]
+def test_a_run_is_evaluated_on_images_that_it_never_saw_and_with_the_users_own_scales(
+    ray_cluster: str, finished_run: Path, tiny_recipe: Recipe, tmp_path: Path
 ) -> None:
     folder = tmp_path / "other" / "class_2"
     folder.mkdir(parents=True)
@@ -153,12 +150,15 @@ def test_a_run_is_evaluated_on_images_that_it_never_saw(
     Image.new("RGB", (64, 48), (40, 40, 200)).save(buffer, "JPEG")
     for number in range(3):
         (folder / f"{number}.jpg").write_bytes(buffer.getvalue())
-    arguments = Arguments(str(finished_run), str(tmp_path / "other"))
+    arguments = Arguments(str(finished_run), str(tmp_path / "other"), policies=(1, "40+50"))
     table = evaluate_elsewhere(Storage.at(str(finished_run)), tiny_recipe, arguments)
     (folder_of_report,) = (finished_run / "evaluations").glob("other-*")
     report = json.loads((folder_of_report / "report/report.json").read_text())
     assert (report["images"], report["classes"]) == (3, 3)
-    assert len(report["table"]) == 9
+    assert [(row["models"], row["crops"], row["policy"]) for row in report["table"]] == [
+        (models, crops, policy) for models in (1, 2, 3) for crops, policy in ((1, "1"), (72, "40+50"))
+    ]
+    assert "| 3 | 72 (40+50 px) | 216 |" in (folder_of_report / "report/report.md").read_text()
     assert str(folder_of_report) in table
     # The folder has more images now: they are evaluated, too.
     (folder / "3.jpg").write_bytes(buffer.getvalue())

@@ -11,7 +11,7 @@ from pipelines.errors import UserError
 from pipelines.export_onnx import export
 from pipelines.run.storage import Storage
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.apart, pytest.mark.timeout(300)]
 
 
 def by_torch(run: Path, replicas: list[int], crops: np.ndarray) -> np.ndarray:

@@ -18,8 +18,11 @@ from googlenet.network.arithmetic import FP32
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.train_ensemble import run_job
+from pipelines.training.replica import train_replica
 from pipelines.training.resources import Resources
 from pipelines.training.scheduler import train_replicas
+from pipelines.training.task import ReplicaTask
+from tests.commands import ray_environment
 from tests.pipelines.jobs import arguments, report_of
 from tests.project import ROOT
 from tests.servers import ray_processes
@@ -44,18 +47,18 @@ def test_a_replica_that_always_fails_leaves_the_others_whole(
     assert "Only 1 of 2 replicas: replica_0." in (run / "report/report.md").read_text()
     assert [row["models"] for row in report_of(run)["table"]] == [1]
     blocker.unlink()
-    assert run_job(arguments(run, recipe, models="none")) == 0
+    assert train_replicas(Storage.at(str(run)), recipe, Resources(), FP32, lambda _: None) == []
     ours, reference = (r / "replicas/1/weights.safetensors" for r in (run, finished_run))
     assert ours.read_bytes() == reference.read_bytes()
-    assert [row["models"] for row in report_of(run)["table"]] == [1, 2]
 
 
 @pytest.mark.timeout(300)
 def test_a_worker_killed_in_training_is_replaced_and_changes_nothing(
-    ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path, finished_run: Path
+    ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path, prepared_run: Path
 ) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(finished_run / "dataset", run / "dataset")
+    run, undisturbed = (Path(shutil.copytree(prepared_run, tmp_path / name)) for name in ("run", "undisturbed"))
+    alone = replace(tiny_recipe, replicas=1, epochs=8)  # enough to be killed in
+    train_replica(ReplicaTask(Storage.at(str(undisturbed)), alone, 0))
     killed: list[int] = []
 
     def kill_a_worker() -> None:
@@ -67,20 +70,11 @@ def test_a_worker_killed_in_training_is_replaced_and_changes_nothing(
 
     killer = threading.Thread(target=kill_a_worker, daemon=True)
     killer.start()
-    pair = replace(tiny_recipe, replicas=2)
-    assert train_replicas(Storage.at(str(run)), pair, Resources(max_failures=2), FP32, lambda _: None) == []
+    assert train_replicas(Storage.at(str(run)), alone, Resources(max_failures=2), FP32, lambda _: None) == []
     killer.join(timeout=1)
     assert len(killed) == 1
-    for replica in range(2):
-        ours, reference = (r / f"replicas/{replica}/weights.safetensors" for r in (run, finished_run))
-        assert ours.read_bytes() == reference.read_bytes()
-
-
-def start(command: list[str], address: str, log: Path) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "RAY_ADDRESS": address, "RAY_AUTH_MODE": "disabled"}
-    return subprocess.Popen(
-        [sys.executable, *command], cwd=ROOT, env=environment, stdout=log.open("wb"), stderr=subprocess.STDOUT
-    )
+    ours, reference = (r / "replicas/0/weights.safetensors" for r in (run, undisturbed))
+    assert ours.read_bytes() == reference.read_bytes()
 
 
 def kill_when(process: subprocess.Popen[bytes], ready: Callable[[], bool], log: Path, seconds: float = 120) -> None:
@@ -95,37 +89,32 @@ def kill_when(process: subprocess.Popen[bytes], ready: Callable[[], bool], log: 
 
 
 @pytest.mark.timeout(300)
-def test_a_job_killed_in_training_is_completed_with_the_same_result(
+def test_a_job_killed_in_training_and_in_evaluation_is_completed_with_the_same_result(
     ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path, finished_run: Path
 ) -> None:
     run, log, recipe_file = tmp_path / "run", tmp_path / "log", tmp_path / "recipe.json"
-    pair = replace(tiny_recipe, replicas=2, policies=(1,))
-    recipe_file.write_text(json.dumps(pair.to_dict()))
-    job = start(["pipelines/train_ensemble.py", "--recipe", str(recipe_file), "--run-dir", str(run)], ray_cluster, log)
-    kill_when(job, lambda: bool(list(run.glob("replicas/*/metrics.jsonl"))), log)
+    alone = replace(tiny_recipe, replicas=1)
+    recipe_file.write_text(json.dumps(alone.to_dict()))
+    command = [sys.executable, "pipelines/train_ensemble.py", "--recipe", str(recipe_file), "--run-dir", str(run)]
+
+    def kill_job_when_there_is(pattern: str) -> None:
+        with log.open("ab") as output:
+            job = subprocess.Popen(
+                command, cwd=ROOT, env=ray_environment(ray_cluster), stdout=output, stderr=subprocess.STDOUT
+            )
+        kill_when(job, lambda: bool(list(run.glob(pattern))), log)
+
+    kill_job_when_there_is("replicas/0/metrics.jsonl")
+    kill_job_when_there_is("predictions/??????.parquet")
+    ours, reference = (r / "replicas/0/weights.safetensors" for r in (run, finished_run))
+    assert ours.read_bytes() == reference.read_bytes()
     assert not (run / "report").exists()
-    assert run_job(arguments(run, pair, models="none")) == 0
-    for replica in range(2):
-        ours, reference = (r / f"replicas/{replica}/weights.safetensors" for r in (run, finished_run))
-        assert ours.read_bytes() == reference.read_bytes()
-    assert len(report_of(run)["table"]) == 2
-
-
-@pytest.mark.timeout(300)
-def test_a_job_killed_in_evaluation_is_completed_with_the_same_result(
-    ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path, finished_run: Path
-) -> None:
-    run, log = tmp_path / "run", tmp_path / "log"
-    shutil.copytree(finished_run, run)
-    shutil.rmtree(run / "predictions")
-    shutil.rmtree(run / "report")
-    job = start(["pipelines/evaluate_ensemble.py", "--run-dir", str(run)], ray_cluster, log)
-    kill_when(job, lambda: bool(list(run.glob("predictions/??????.parquet"))), log)
     time.sleep(2)  # until its actors have died with it
     done = {path.name: path.stat().st_mtime_ns for path in run.glob("predictions/??????.parquet")}
     assert 0 < len(done) < 3
-    assert run_job(arguments(run, tiny_recipe, models="none")) == 0
+    assert run_job(arguments(run, alone, models="none")) == 0
     after = {path.name: path.stat().st_mtime_ns for path in run.glob("predictions/*")}
     assert len(after) == 3
     assert done.items() <= after.items()  # finished shards were not repeated
-    assert report_of(run)["table"] == report_of(finished_run)["table"]
+    [ours_alone], (same_alone, *_) = report_of(run)["replicas"], report_of(finished_run)["replicas"]
+    assert ours_alone["rows"] == same_alone["rows"]

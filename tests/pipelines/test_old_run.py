@@ -16,6 +16,8 @@ import safetensors.numpy
 from pipelines.run.directory import read_recipe
 from pipelines.run.storage import Storage
 from pipelines.train_ensemble import Arguments, run_job
+from pipelines.training.replica import train_replica
+from pipelines.training.task import ReplicaTask
 
 OLD = Path(__file__).parent / "old_run"
 WEIGHTS = "replicas/{}/weights.safetensors"
@@ -27,17 +29,13 @@ def old_run(tmp_path: Path) -> Path:
     return Path(shutil.copytree(OLD, tmp_path / "run"))
 
 
-def go_on(run: Path) -> None:
-    recipe = read_recipe(Storage.at(str(run)))
-    assert run_job(Arguments(recipe, str(run), models="none")) == 0
-
-
 def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_a_finished_run_is_left_as_it_is(ray_cluster: str, old_run: Path) -> None:
-    go_on(old_run)
+    recipe = read_recipe(Storage.at(str(old_run)))
+    assert run_job(Arguments(recipe, str(old_run), models="none")) == 0
     for kept in (WEIGHTS.format(0), WEIGHTS.format(1), "predictions/000000.parquet", "dataset/manifest.json"):
         assert digest(old_run / kept) == digest(OLD / kept)
     report, before = (json.loads((run / "report/report.json").read_text()) for run in (old_run, OLD))
@@ -45,9 +43,11 @@ def test_a_finished_run_is_left_as_it_is(ray_cluster: str, old_run: Path) -> Non
     assert report["run"] == before["run"]
 
 
-def test_a_replica_goes_on_from_its_old_checkpoint(ray_cluster: str, old_run: Path) -> None:
+def test_a_replica_goes_on_from_its_old_checkpoint(old_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (old_run / WEIGHTS.format(1)).unlink()
-    go_on(old_run)
+    monkeypatch.setattr("pipelines.training.replica.use_own_cpus", lambda: None)
+    run = Storage.at(str(old_run))
+    train_replica(ReplicaTask(run, read_recipe(run), 1))
     steps = "replicas/1/steps/00000.jsonl"
     assert digest(old_run / steps) == digest(OLD / steps)  # the first epoch's steps were not trained again
     metrics = (old_run / "replicas/1/metrics.jsonl").read_text().splitlines()

@@ -13,8 +13,12 @@ import psutil
 import pytest
 
 from pipelines.run.recipe import Recipe
-from pipelines.train_ensemble import Arguments, run_job
+from pipelines.run.storage import Storage
+from pipelines.training.replica import train_replica
+from pipelines.training.task import ReplicaTask
+from tests.commands import ray_environment
 from tests.project import ROOT
+from tests.servers import ray_processes
 
 LONGEST_SECONDS = 15
 
@@ -25,21 +29,20 @@ def family(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("kind", ["Ctrl-C", "SIGTERM"])
-def test_an_interrupted_job_ends_at_once_and_goes_on_where_it_was(
+def test_an_interrupted_job_ends_at_once_and_its_replica_goes_on_where_it_was(
     ray_cluster: str, finished_run: Path, tiny_recipe: Recipe, tmp_path: Path, kind: str
 ) -> None:
+    """How whole jobs are resumed is tested in test_job_failures.py, with those that were killed."""
     run, log, recipe = tmp_path / "run", tmp_path / "log", tmp_path / "recipe.json"
     alone = replace(tiny_recipe, replicas=1, policies=(1,))
     recipe.write_text(json.dumps(alone.to_dict()))
     command = [sys.executable, "pipelines/train_ensemble.py", "--recipe", str(recipe), "--run-dir", str(run)]
-    environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_ADDRESS": ray_cluster}
-    if kind == "Ctrl-C":
-        environment.pop("RAY_ADDRESS")  # as on a laptop, with a local cluster
+    address = "" if kind == "Ctrl-C" else ray_cluster  # as on a laptop, with a local cluster
     with log.open("wb") as output:
         job = subprocess.Popen(
             command,
             cwd=ROOT,
-            env=environment,
+            env=ray_environment(address),
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -61,11 +64,16 @@ def test_an_interrupted_job_ends_at_once_and_goes_on_where_it_was(
     assert "Traceback" not in log.read_text()
     _, alive = psutil.wait_procs(children, timeout=20)
     assert not alive
+    while list(ray_processes(ray_cluster, "ray::RayTrainWorker")):  # of a job that did not start the cluster
+        assert time.monotonic() - interrupted < 60
+        time.sleep(0.1)
     assert not (run / "report").exists()
-    if kind == "SIGTERM":
-        assert run_job(Arguments(fields=alone, run_dir=str(run), models="none")) == 0
-        ours, reference = (r / "replicas/0/weights.safetensors" for r in (run, finished_run))
-        assert ours.read_bytes() == reference.read_bytes()
+    steps_before = (run / "replicas/0/steps/00000.jsonl").read_bytes()
+    train_replica(ReplicaTask(Storage.at(str(run)), alone, 0))
+    steps = (run / "replicas/0/steps/00000.jsonl").read_bytes()
+    assert steps == steps_before  # the first epoch's steps were not taken again
+    ours, reference = (r / "replicas/0/weights.safetensors" for r in (run, finished_run))
+    assert ours.read_bytes() == reference.read_bytes()
 
 
 @pytest.mark.parametrize("by", ["SIGTERM", "SIGINT"])

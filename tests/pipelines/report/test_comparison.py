@@ -1,11 +1,8 @@
 """Comparison of two runs, from their directories or from MLflow alone."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +15,8 @@ from pipelines.report.write import write_report
 from pipelines.run.directory import claim
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
+from tests.commands import Ended, run_script
 from tests.pipelines.report.made_runs import ENSEMBLE, LABELS, answers, made_run, predict_as
-from tests.project import ROOT
 
 
 def finished(folder: Path, recipe: Recipe, *choices: list[int]) -> Storage:
@@ -90,24 +87,15 @@ def test_images_that_only_one_run_has_are_left_out_and_told(tmp_path: Path, runs
         comparison(first, type(second)("none", second.report, {**fewer, "image_id": ["x"] * 5}, {}))
 
 
-def command(name: str, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, f"pipelines/{name}.py", *words],
-        cwd=ROOT,
-        env={**os.environ, **variables},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+def command(name: str, *words: str, **variables: str) -> Ended:
+    return run_script(f"pipelines/{name}.py", *words, **variables)
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.processes
 def test_mlflow_alone_is_enough_to_compare_and_to_start_again(runs: tuple[Storage, Storage], tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     by_directory = command("compare_runs", *(run.root for run in runs))
-    assert by_directory.returncode == 0, by_directory.stderr
+    assert by_directory.code == 0, by_directory.stderr
     for run in runs:
         run.write_json(
             "jobs/1.json", {"commit": "abc", "code_digest": "", "versions": {}, "stage_seconds": {}, "outcome": "ended"}
@@ -115,14 +103,14 @@ def test_mlflow_alone_is_enough_to_compare_and_to_start_again(runs: tuple[Storag
         job = run.read_json("jobs/1.json")
         run.write_json("jobs/1.json", {**job, "command": "c", "nodes": [], "platform": "p", "memory_gib": 1})
         sent = command("replay_to_mlflow", "--run-dir", run.root, "--tracking-uri", uri, "--models", "none")
-        assert sent.returncode == 0, sent.stderr
+        assert sent.code == 0, sent.stderr
         (Path(run.root) / "report").rename(tmp_path / f"gone_{Path(run.root).name}")
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name("googlenet-ensemble").experiment_id
     parents = client.search_runs([experiment], "tags.googlenet_role = 'ensemble'")
     ids = {run.info.run_name: run.info.run_id for run in parents}
     by_id = command("compare_runs", ids["first"], ids["second"], "--tracking-uri", uri)
-    assert by_id.returncode == 0, by_id.stderr
+    assert by_id.code == 0, by_id.stderr
     assert cells(by_id.stdout) == cells(by_directory.stdout)
     assert "learning_rate: first 0.01, second 0.5" in by_id.stdout
     again = command(
@@ -134,12 +122,10 @@ def test_mlflow_alone_is_enough_to_compare_and_to_start_again(runs: tuple[Storag
         "--print-recipe",
         MLFLOW_TRACKING_URI=uri,
     )
-    assert again.returncode == 0, again.stderr
+    assert again.code == 0, again.stderr
     assert json.loads(again.stdout) == json.loads(json.dumps(Recipe(replicas=2, learning_rate=0.5).to_dict()))
 
 
-@pytest.mark.timeout(120)
-@pytest.mark.processes
 def test_a_run_that_is_not_there_is_told_in_a_line(tmp_path: Path, runs: tuple[Storage, Storage]) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     for name, expected in (
@@ -147,11 +133,11 @@ def test_a_run_that_is_not_there_is_told_in_a_line(tmp_path: Path, runs: tuple[S
         ("0" * 32, f"error: no run {'0' * 32}: there is no MLflow store {tmp_path}/mlflow.db; name one with"),
     ):
         ended = command("compare_runs", runs[0].root, name, "--tracking-uri", uri)
-        assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
+        assert (ended.code, ended.stderr.count("\n")) == (2, 1)
         assert ended.stderr.startswith(expected)
     assert not (tmp_path / "mlflow.db").exists()
     unfinished = tmp_path / "unfinished"
     unfinished.mkdir()
     claim(Storage.at(str(unfinished)), "recipe", Recipe().to_dict())
     ended = command("compare_runs", str(unfinished), runs[0].root)
-    assert (ended.returncode, "has no report to compare" in ended.stderr) == (2, True)
+    assert (ended.code, "has no report to compare" in ended.stderr) == (2, True)

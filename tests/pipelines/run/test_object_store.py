@@ -1,9 +1,7 @@
 """Data and run directory on S3: a real server on loopback, also while unreachable, slow to recover, or refusing."""
 
-import json
 import os
 import pickle
-import signal
 import subprocess
 import sys
 import threading
@@ -12,10 +10,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
+import torch
 
+import pipelines.training.replica
 from pipelines.errors import UserError
 from pipelines.run.dataset import read_manifest
 from pipelines.run.lock import LOCK, only_job_on
@@ -23,7 +24,9 @@ from pipelines.run.object_store import store_failure
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.train_ensemble import Arguments, run_job
+from pipelines.training.replica import train_replica
 from pipelines.training.shard_cache import folder
+from pipelines.training.task import ReplicaTask
 from tests.project import ROOT
 from tests.servers import Door, s3_server, with_tools
 
@@ -81,26 +84,31 @@ def test_the_whole_job_on_a_store_gives_what_it_gives_on_a_disk(
     assert all((folder() / f"{shard.digest}.parquet").exists() for shard in read_manifest(run).splits["train"].shards)
 
 
-def test_a_job_on_a_store_that_is_killed_goes_on_from_there(
-    bucket: str, ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path, finished_run: Path
+def test_a_replica_on_a_store_that_dies_goes_on_from_there(
+    bucket: str, prepared_run: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = Storage.at(f"{bucket}/killed")
-    file = tmp_path / "recipe.json"
-    file.write_text(json.dumps(replace(tiny_recipe, replicas=1, policies=(1,)).to_dict()))
-    command = [sys.executable, "pipelines/train_ensemble.py", "--recipe", str(file), "--run-dir", run.root]
-    command += ["--tracking-uri", f"sqlite:///{tmp_path}/mlflow.db", "--models", "none"]
-    environment = with_tools({"RAY_ADDRESS": ray_cluster, "RAY_AUTH_MODE": "disabled"})
-    job = subprocess.Popen(command, cwd=ROOT, env=environment)
-    while not run.exists("replicas/0/metrics.jsonl"):  # an epoch of two is done
-        assert job.poll() is None
-        time.sleep(0.5)
-    job.send_signal(signal.SIGKILL)
-    job.wait()
-    assert run.exists(LOCK)
-    run.delete(LOCK)  # else the job waits 45 seconds for a renewal, see test_lock.py
-    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr
-    assert digests(run, 1) == digests(Storage.at(str(finished_run)), 1)
+    """Here in this process; jobs killed with all their processes are in test_job_failures.py, locks in test_lock.py."""
+    monkeypatch.setattr("pipelines.training.replica.use_own_cpus", lambda: None)
+    torch.set_num_threads(1)
+    alone = replace(tiny_recipe, replicas=1)
+    runs = [Storage.at(f"{bucket}/{name}") for name in ("whole", "killed")]
+    for run in runs:
+        upload(prepared_run, run.root)
+    train_replica(ReplicaTask(runs[0], alone, 0))
+    step, steps = pipelines.training.replica.train_step, iter(range(4))  # of six, in epochs of three
+
+    def one_step(*arguments: Any) -> Any:
+        if next(steps, None) is None:
+            raise KeyboardInterrupt
+        return step(*arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(pipelines.training.replica, "train_step", one_step)
+        train_replica(ReplicaTask(runs[1], alone, 0))
+    assert runs[1].exists("replicas/0/metrics.jsonl")
+    train_replica(ReplicaTask(runs[1], alone, 0))
+    assert runs[1].read("replicas/0/steps/00000.jsonl").count(b"\n") == 3
+    assert digests(runs[1], 1) == digests(runs[0], 1)
 
 
 def test_large_objects_and_long_listings(bucket: str) -> None:

@@ -11,14 +11,16 @@ from pathlib import Path
 import pytest
 
 from googlenet.images.records import RecordsError
+from googlenet.network.arithmetic import FP32
 from pipelines.errors import UserError
 from pipelines.evaluation.evaluate import evaluate_run
 from pipelines.job.command_line import run_command
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.run.storage_failures import storage_failure
-from pipelines.train_ensemble import Arguments, run_job
 from pipelines.training.replica import train_replica
+from pipelines.training.resources import Resources
+from pipelines.training.scheduler import train_replicas
 from pipelines.training.task import ReplicaTask
 
 pytestmark = pytest.mark.timeout(300)
@@ -36,21 +38,17 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_a_full_disk_is_named_and_once_there_is_room_the_same_job_completes(
-    ray_cluster: str, finished_run: Path, tiny_recipe: Recipe, small_disk: Path, capsys: pytest.CaptureFixture[str]
+def test_a_full_disk_is_named_and_once_there_is_room_the_replica_is_completed(
+    ray_cluster: str, prepared_run: Path, finished_run: Path, tiny_recipe: Recipe, small_disk: Path
 ) -> None:
-    run = small_disk / "run"
-    shutil.copytree(finished_run / "dataset", run / "dataset")
+    run = Path(shutil.copytree(prepared_run, small_disk / "run"))
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(shutil.disk_usage(small_disk).free - 400_000))
-    recipe = replace(tiny_recipe, replicas=1, policies=(1,))
-    job = Arguments(fields=recipe, run_dir=str(run), max_failures=0, models="none")
-    assert run_job(job) == 1
-    assert (
-        f"replica 0 failed: OSError: [Errno 28] No space left on device: '{run}/replicas/0/" in capsys.readouterr().out
-    )
+    alone = replace(tiny_recipe, replicas=1)
+    [failure] = train_replicas(Storage.at(str(run)), alone, Resources(max_failures=0), FP32, lambda _: None)
+    assert failure.reason.startswith(f"OSError: [Errno 28] No space left on device: '{run}/replicas/0/")
     ballast.unlink()
-    assert run_job(job) == 0
+    train_replica(ReplicaTask(Storage.at(str(run)), alone, 0))
     ours, reference = (r / "replicas/0/weights.safetensors" for r in (run, finished_run))
     assert ours.read_bytes() == reference.read_bytes()
 

@@ -28,7 +28,7 @@ from pipelines.tracking.store import MlflowRuns, tracking_uri_for
 from tests.project import ROOT
 from tests.servers import free_port, wait_for, with_tools
 
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.processes, pytest.mark.apart, pytest.mark.timeout(300)]
 CHAMPION = f"models:/{MODEL}@champion"
 PAGE = (ROOT / "docs/mlflow.md").read_text()
 SERVE = f"models serve -m {CHAMPION} --env-manager local"

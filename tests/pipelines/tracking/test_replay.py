@@ -1,13 +1,10 @@
 """A run directory alone is enough to fill an MLflow store, and no killed job is shown as running."""
 
-import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,30 +63,50 @@ def test_a_new_store_gets_all_that_the_first_one_has_and_a_second_time_nothing(
         assert len(MlflowClient(uri).search_model_versions("name = 'googlenet-ensemble'")) == 1
 
 
-def test_a_killed_job_is_told_to_mlflow_by_who_opens_the_store(
-    ray_cluster: str, finished_run: Path, tiny_recipe: Recipe, tmp_path: Path
-) -> None:
-    run, recipe = tmp_path / "run", tmp_path / "recipe.json"
-    shutil.copytree(finished_run / "dataset", run / "dataset")
-    recipe.write_text(json.dumps(replace(tiny_recipe, epochs=500, replicas=1).to_dict()))
-    job = subprocess.Popen(
-        [sys.executable, "pipelines/train_ensemble.py", "--recipe", str(recipe), "--run-dir", str(run)],
-        cwd=ROOT,
-        env={**os.environ, "RAY_ADDRESS": ray_cluster, "RAY_AUTH_MODE": "disabled"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    uri = tracking_uri_for(Storage.at(str(run)))
+JOB_LOG = {
+    "outcome": "running",
+    "commit": "",
+    "code_digest": "",
+    "command": "",
+    "platform": "",
+    "memory_gib": 1,
+    "versions": {},
+    "nodes": [],
+    "stage_seconds": {"train": 5.0},
+}
+# What a job does until its replicas train, as long as it is let.
+JOB = """
+import sys, time
+from pipelines.run.dataset import read_manifest
+from pipelines.run.directory import read_recipe
+from pipelines.run.lock import only_job_on
+from pipelines.run.storage import Storage
+from pipelines.tracking.follower import Tracker
+run = Storage.at(sys.argv[1])
+with only_job_on(run), Tracker(run, read_recipe(run), read_manifest(run), sys.argv[2]) as tracker:
+    tracker.update({0: "training"})
+    time.sleep(300)
+"""
+
+
+@pytest.mark.processes
+def test_a_killed_job_is_told_to_mlflow_by_who_opens_the_store(tmp_path: Path, empty_store: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    claim(Storage.at(str(run)), "recipe", Recipe(replicas=1).to_dict())
+    uri = tracking_uri_for(made_run(run))
+    Storage.at(str(run)).write_json("jobs/1.json", JOB_LOG)
+    job = subprocess.Popen([sys.executable, "-c", JOB, str(run), uri], cwd=ROOT)
     try:
         # Until MLflow shows replica 0 as running.
-        while not ((tmp_path / "mlflow.db").exists() and _status(uri, run, "replica_0") == "RUNNING"):
+        while _status(uri, run, "replica_0") != "RUNNING":
             assert job.poll() is None
-            time.sleep(0.5)
+            time.sleep(0.2)
         bring_up_to_date(uri)
         assert _status(uri, run, "replica_0") == "RUNNING"  # it is running, so it is left alone
     finally:
-        os.killpg(job.pid, signal.SIGKILL)
+        job.kill()
         job.wait()
     assert _status(uri, run, "replica_0") == "RUNNING"
     assert newest_run(tmp_path) == run
@@ -120,8 +137,7 @@ def test_what_mlflow_is_told_is_how_the_newest_job_ended(
     made_run(tmp_path / "run")
     run.write("replicas/0/weights.safetensors", b"")
     run.write("replicas/1/failure.txt", b"ValueError: no")
-    job = {"outcome": outcome, "commit": "", "code_digest": "", "command": "", "platform": "", "memory_gib": 1}
-    run.write_json("jobs/1.json", {**job, "versions": {}, "nodes": [], "stage_seconds": {"train": 5.0}})
+    run.write_json("jobs/1.json", {**JOB_LOG, "outcome": outcome})
     if with_report:
         predict(run, list(range(6)))
         write_report(run, ENSEMBLE)

@@ -1,10 +1,7 @@
-"""Tests of replicas on a cluster that changes during training, and of replicas with several workers."""
+"""Tests of the scheduler: restarts, waiting for a cluster, and replicas with several workers."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,18 +17,7 @@ from pipelines.training.replica import train_replica
 from pipelines.training.resources import Resources
 from pipelines.training.scheduler import Tries, _Schedule, train_replicas
 from pipelines.training.task import ReplicaTask
-from tests.project import ROOT
-
-
-def prepared(finished_run: Path, run: Path) -> Path:
-    """Return a run directory with data and recipe, in which nothing is trained."""
-    shutil.copytree(finished_run / "dataset", run / "dataset")
-    shutil.copy(finished_run / "run.json", run / "run.json")
-    return run
-
-
-def weights(run: Path, replica: int) -> Path:
-    return run / f"replicas/{replica}/weights.safetensors"
+from tests.servers import ray_processes
 
 
 def test_a_replica_that_gets_further_is_started_again_without_end_and_one_that_does_not_is_given_up() -> None:
@@ -55,58 +41,28 @@ def test_a_cluster_that_holds_nothing_for_a_while_is_told_of_once(
 
 
 @pytest.mark.timeout(300)
-def test_the_window_follows_the_cluster_and_a_node_that_dies_costs_nothing(finished_run: Path, tmp_path: Path) -> None:
-    run = prepared(finished_run, tmp_path / "run")
-    environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
-    environment.pop("RAY_ADDRESS", None)
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.pipelines.training.changing_cluster", str(run)],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    found = json.loads(done.stdout.strip().splitlines()[-1]) if done.returncode == 0 else done.stderr
-    assert found["failures"] == [], found
-    # One replica at once with one accelerator, two with two.
-    assert found["at_once"]["one"] == 1
-    assert found["at_once"]["both"] == 2
-    for replica in range(3):
-        assert weights(run, replica).read_bytes() == weights(finished_run, replica).read_bytes()
-
-
-@pytest.mark.timeout(300)
-def test_a_replica_of_two_workers_learns_what_one_does(
-    ray_cluster: str, finished_run: Path, tiny_recipe: Recipe, tmp_path: Path
+def test_an_elastic_replica_trains_with_the_workers_there_are_and_learns_what_one_does(
+    ray_cluster: str, prepared_run: Path, tiny_recipe: Recipe, tmp_path: Path
 ) -> None:
     recipe = replace(tiny_recipe, replicas=1, variant="paper", batch_size=10)  # 24 images: 10, 10, 4
-    runs = [prepared(finished_run, tmp_path / name) for name in ("alone", "together")]
+    runs = [Path(shutil.copytree(prepared_run, tmp_path / name)) for name in ("alone", "together")]
     train_replica(ReplicaTask(Storage.at(str(runs[0])), recipe, 0))
-    together = replace(recipe, workers_per_replica=2)
-    assert train_replicas(Storage.at(str(runs[1])), together, Resources(0.5), FP32, lambda _: None) == []
-    ends = [
+    elastic = replace(recipe, workers_per_replica=3, min_workers_per_replica=1)
+    at_once = []
+
+    def count(_: dict[int, str]) -> None:
+        at_once.append(len(list(ray_processes(ray_cluster, "ray::RayTrainWorker"))))
+
+    assert train_replicas(Storage.at(str(runs[1])), elastic, Resources(1.0), FP32, count) == []
+    assert max(at_once) == 2  # so many CPUs the cluster has
+    (alone, line_alone), (shared, line_shared) = [
         (
-            safetensors.torch.load_file(weights(run, 0)),
+            safetensors.torch.load_file(run / "replicas/0/weights.safetensors"),
             json.loads((run / "replicas/0/metrics.jsonl").read_text().splitlines()[-1]),
         )
         for run in runs
     ]
-    (alone, line_alone), (shared, line_shared) = ends
     for name, expected in alone.items():
         torch.testing.assert_close(shared[name], expected, rtol=1e-4, atol=1e-5, msg=name)
     assert line_shared["val_top1_error"] == line_alone["val_top1_error"]
     assert line_shared["train_loss_logits"] == pytest.approx(line_alone["train_loss_logits"], rel=1e-4)
-
-
-@pytest.mark.timeout(300)
-def test_an_elastic_replica_trains_with_the_workers_there_are(
-    ray_cluster: str, finished_run: Path, tiny_recipe: Recipe, tmp_path: Path
-) -> None:
-    recipe = replace(
-        tiny_recipe, replicas=1, variant="paper", epochs=1, workers_per_replica=3, min_workers_per_replica=1
-    )
-    run = prepared(finished_run, tmp_path / "run")
-    assert train_replicas(Storage.at(str(run)), recipe, Resources(1.0), FP32, lambda _: None) == []
-    assert weights(run, 0).exists()

@@ -1,0 +1,57 @@
+"""Commands as users start them: in this process where only their outcome counts, else in one of their own."""
+
+import io
+import os
+import runpy
+import signal
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+
+import pytest
+
+from tests.project import ROOT
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended, and its output."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+def run_script(*words: str, **variables: str) -> Ended:
+    """Run a script as ``python SCRIPT ...`` does, but in this process, which has imported Ray and PyTorch already."""
+    output, errors, on_sigterm = io.StringIO(), io.StringIO(), signal.getsignal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(output), redirect_stderr(errors):
+        patch.chdir(ROOT)
+        patch.setattr(sys, "argv", list(words))
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(words[0], run_name="__main__")
+    signal.signal(signal.SIGTERM, on_sigterm)
+    return Ended(int(ended.value.code or 0), output.getvalue(), errors.getvalue())
+
+
+def ray_environment(address: str = "") -> dict[str, str]:
+    """Return the environment of a command on the cluster at ``address``, or on one that it starts itself."""
+    own = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    return own | ({"RAY_ADDRESS": address} if address else {})
+
+
+def run_python(*words: str, address: str = "", seconds: float = 280) -> Ended:
+    """Run ``python WORDS`` in the project's folder and a process of its own, on the cluster at ``address``."""
+    ended = subprocess.run(
+        [sys.executable, *words],
+        cwd=ROOT,
+        env=ray_environment(address),
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+    return Ended(ended.returncode, ended.stdout, ended.stderr)
