@@ -103,7 +103,7 @@ def mutants() -> list[Mutant]:
             "generator.multinomial(1, np",
         ),
         ("metrics: replicas are drawn with replacement", two_way, "multinomial(replicas, np", "multinomial(1, np"),
-        ("metrics: few replicas need Student's t", two_way, "stdtrit(replicas - 1, upper)", "ndtri(upper)"),
+        ("metrics: few replicas need Student's t", two_way, "_students_t(normal, replicas - 1)", "normal"),
         ("sampling: area is drawn from its range", sampling, "generator.uniform(*sampling.area)", "sampling.area[1]"),
         ("sampling: half of the samples are mirrored", sampling, "sampling.mirror and", "not sampling.mirror and"),
         ("sampling: each epoch has its own samples", batches, '"sampling", self.epoch, index', '"sampling", 0, index'),

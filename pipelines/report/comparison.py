@@ -101,7 +101,10 @@ def _common_images(first: Finished, second: Finished) -> tuple[list[str], list[i
 
 
 def _about_images(first: Finished, second: Finished, common: int) -> list[str]:
-    lines = [f"errors on {common} images evaluated by both runs; differences are second minus first, paired:"]
+    lines = [
+        f"errors on {common} images evaluated by both runs; differences are second minus first, paired;",
+        "intervals are over these images, and say nothing of other seeds:",
+    ]
     left_out = [
         f"{len(run.outcomes['image_id']) - common} of {run.name}"
         for run in (first, second)

@@ -83,11 +83,12 @@ def test_of_single_models_images_and_replicas_are_drawn_with_replacement() -> No
     assert [low[0, 0, 0], high[0, 0, 0]] == pytest.approx(wanted, abs=0.01)
 
 
-def test_deviations_of_few_replicas_are_stretched_to_students_t() -> None:
+@pytest.mark.parametrize(("replicas", "tolerance"), [(3, 0.01), (4, 2e-3), (7, 1e-4), (20, 1e-4)])
+def test_deviations_of_few_replicas_are_stretched_to_students_t(replicas: int, tolerance: float) -> None:
     """The interval of a mean of normal numbers is t times s over the root of K."""
-    values = np.array([0.0, 1.0, 2.0, 4.0, 5.0, 7.0, 9.0])
-    exact = stats.t.ppf(0.975, 6) * values.std(ddof=1) / np.sqrt(7)
-    assert 1.96 * stretch(7) * values.std() / np.sqrt(7) == pytest.approx(exact, rel=1e-4)
+    values = np.random.default_rng(1).standard_normal(replicas)
+    exact = stats.t.ppf(0.975, replicas - 1) * values.std(ddof=1) / np.sqrt(replicas)
+    assert 1.95996 * stretch(replicas) * values.std() / np.sqrt(replicas) == pytest.approx(exact, rel=tolerance)
 
 
 @pytest.fixture(scope="module")
