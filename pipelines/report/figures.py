@@ -163,7 +163,7 @@ def _class_errors(report: Report, hardest: list[int], classes: int) -> Figure:
 def _confusion(report: Report, confusion: npt.NDArray[np.int64], shown: list[int], classes: int) -> Figure:
     names = [_short(report["class_errors"][number]["class"]) for number in shown]
     counts = confusion[np.ix_(shown, shown)]
-    side = 0.3 * len(shown) + 2
+    side = max(0.3 * len(shown) + 2, 4)
     figure, axes = new_axes(side, side)
     matrix(axes, counts, names, names, "{}")
     axes.set(xlabel="answer", ylabel="label", title=_title("images", len(shown), classes))

@@ -30,7 +30,10 @@ def markdown(report: Report, cost: dict[str, Any], facts: dict[str, str], pictur
     """
     sections = [
         f"# {headline(report)}",
-        _list(f"{name}: {_code(value) if name in ('command', 'commit') else value}" for name, value in facts.items()),
+        _list(
+            f"{name}: {_code(value) if name.split()[-1] in ('command', 'commit') else value}"
+            for name, value in facts.items()
+        ),
         "## Models x crops",
         markdown_columns(report, cost),
         _list(notes(report)),

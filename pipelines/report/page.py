@@ -15,9 +15,8 @@ from pipelines.report.columns import (
     notable_over_replicas,
     tops_shown,
 )
-from pipelines.report.remarks import headline, notes
+from pipelines.report.remarks import cost_of_predictions, headline, notes
 from pipelines.report.schema import Report, TableRow
-from pipelines.run.storage import short_name
 
 TEMPLATE = "page.html.jinja"
 # Colour of the highest error; text on it must be readable on light and on dark pages.
@@ -40,6 +39,7 @@ CAPTIONS = {
 def report_page(
     report: Report,
     cost: dict[str, Any],
+    data: str,
     facts: dict[str, str],
     pictures: dict[str, str],
     examples: dict[str, Any],
@@ -49,6 +49,7 @@ def report_page(
     Args:
         report: content of report.json.
         cost: content of cost.json.
+        data: short name of the images; may be empty.
         facts: provenance of the run, by name.
         pictures: SVG elements by name.
         examples: ``image_id``, ``strips`` and ``mistakes`` of :mod:`pipelines.report.example_images`.
@@ -61,9 +62,7 @@ def report_page(
         lstrip_blocks=True,
     )
     return environment.get_template(TEMPLATE).render(
-        report=report,
-        cost=cost,
-        title=_title(report),
+        title=_title(report, data),
         headline=headline(report),
         facts=facts,
         legend=_legend(report),
@@ -74,16 +73,13 @@ def report_page(
             if name in pictures
         ],
         examples=examples,
-        notes=notes(report),
+        notes=[*notes(report), cost_of_predictions(cost)],
     )
 
 
-def _title(report: Report) -> str:
-    recipe = report.get("run", {}).get("recipe", {})
-    data = (recipe or report.get("run", {}).get("evaluation", {})).get("data", "")
-    name = short_name(str(data))
+def _title(report: Report, data: str) -> str:
     replicas = len(report["ensemble"]["replicas"])
-    return f"{replicas} GoogLeNet{'s' if replicas > 1 else ''} on {name or 'images'}"
+    return f"{replicas} GoogLeNet{'s' if replicas > 1 else ''} on {data or 'images'}"
 
 
 def _legend(report: Report) -> str:

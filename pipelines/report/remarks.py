@@ -125,18 +125,27 @@ def _about_missing_replicas(report: Report) -> list[str]:
     return [f"Only {of_all} were evaluated ({', '.join(trained)}); {others} not finished."]
 
 
-def provenance(report: Report, cost: dict[str, Any], job: dict[str, Any]) -> dict[str, str]:
+def cost_of_predictions(cost: dict[str, Any]) -> str:
+    """Return what the predictions cost, in a sentence."""
+    seconds, passes = round(cost["predictor_seconds"]), cost["forward_passes"]
+    return (
+        f"The predictions took {counted(seconds, 'second')}, summed over all predictors, for "
+        f"{counted(passes, 'forward pass', 'forward passes')} ({cost['arithmetic']})."
+    )
+
+
+def provenance(recipe: dict[str, Any], cost: dict[str, Any], job: dict[str, Any]) -> dict[str, str]:
     """Return date, recipe, command, processor, arithmetic and commit, as far as they are known.
 
     Args:
-        report: content of report.json.
+        recipe: the recipe of the training; empty if there is none.
         cost: content of cost.json.
-        job: log of the run's newest job; empty if it has none.
+        job: log of the newest job; empty if there is none.
     """
     commit = str(job.get("commit", ""))
     facts = {
         "date": str(job.get("started", "")).replace("T", " ").replace("+00:00", " UTC"),
-        "recipe": str(report.get("run", {}).get("recipe", {}).get("name", "")),
+        "recipe": str(recipe.get("name", "")),
         "command": f"python {job['command']}" if job.get("command") else "",
         "processor": _processor(job),
         "arithmetic": f"{cost['arithmetic']} (evaluation)",

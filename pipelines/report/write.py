@@ -25,6 +25,7 @@ from pipelines.report.remarks import provenance
 from pipelines.report.schema import Report
 from pipelines.report.tally import Tally, tally_predictions
 from pipelines.report.text import table_text
+from pipelines.run.dataset import read_manifest
 from pipelines.run.directory import (
     CONFUSION,
     COST_JSON,
@@ -38,7 +39,7 @@ from pipelines.run.directory import (
     replica_number,
 )
 from pipelines.run.predictions import EvaluatedEnsemble, read_cost
-from pipelines.run.storage import Storage
+from pipelines.run.storage import Storage, short_name
 
 
 def write_report(run: Storage, ensemble: EvaluatedEnsemble, trained: Storage | None = None) -> str:
@@ -62,8 +63,7 @@ def write_report(run: Storage, ensemble: EvaluatedEnsemble, trained: Storage | N
     run.write(CONFUSION, _confusion_csv(tally.confusion(), ensemble.classes).encode())
     write_outcomes(run, list(tally.seen), tally.averaged.by_image(), ensemble.policies)
     run.write_json(COST_JSON, cost)
-    jobs = read_jobs(run)
-    facts = provenance(report, cost, jobs[-1] if jobs else {})
+    facts = _provenance(run, trained, cost)
     drawn = _pictures(run, report, tally)
     for name, picture in drawn.items():
         run.write(f"{REPORT}/{name}.png", png(picture))
@@ -82,6 +82,15 @@ def _validation_errors(trained: Storage, replicas: Sequence[str]) -> dict[str, f
             return None
         errors[name] = known[-1]["val_top1_error"]
     return errors
+
+
+def _provenance(run: Storage, trained: Storage | None, cost: dict[str, Any]) -> dict[str, str]:
+    """Return where the report comes from; an evaluation of other images keeps no log of its own, its training does."""
+    source = trained or run
+    jobs, kept = read_jobs(source), source.read_json(RUN) if source.exists(RUN) else {}
+    facts = provenance(kept.get("recipe", {}), cost, jobs[-1] if jobs else {})
+    of_job = ("date", "command", "processor", "commit")
+    return {f"training {name}" if trained and name in of_job else name: value for name, value in facts.items()}
 
 
 def _pictures(run: Storage, report: Report, tally: Tally) -> dict[str, Figure]:
@@ -106,7 +115,8 @@ def _page(
         "mistakes": mistakes_with_pictures(run, report["mistakes"]),
     }
     pictures = {name: svg(picture, name) for name, picture in drawn.items()}
-    return report_page(report, cost, facts, pictures, examples)
+    data = short_name(str(read_manifest(run).prepared_from.get("data", "")))
+    return report_page(report, cost, data, facts, pictures, examples)
 
 
 def _confusion_csv(confusion: npt.NDArray[np.int64], classes: tuple[str, ...]) -> str:

@@ -66,8 +66,8 @@ def test_the_table_is_what_the_predictions_say(run: Storage) -> None:
 @pytest.mark.parametrize(
     ("shards", "message"),
     [
-        ([[0, 1, 2, 3, 4]], r"1 images not predicted: val/5\.jpg"),
-        ([[0, 1, 2], [2, 3, 4, 5]], r"1 images predicted more than once: val/2\.jpg"),
+        ([[0, 1, 2, 3, 4]], r"1 image not predicted: val/5\.jpg"),
+        ([[0, 1, 2], [2, 3, 4, 5]], r"1 image predicted more than once: val/2\.jpg"),
         ([], "6 images not predicted"),
     ],
 )

@@ -187,8 +187,8 @@ def test_one_of_something_is_singular(letters: tuple[Storage, str]) -> None:
 
 
 def test_the_page_and_the_tables_say_where_they_come_from(tmp_path: Path) -> None:
-    claim(Storage.at(str(tmp_path)), "recipe", Recipe(name="demo", replicas=2).to_dict())
     run = made_run(tmp_path)
+    claim(run, "recipe", Recipe(name="demo", replicas=2).to_dict())
     node = {"host": "secret", "cpus": 16.0, "gpus": 1, "accelerator": "H100"}
     job = {
         "started": "2026-11-25T22:35:34+00:00",
@@ -211,6 +211,11 @@ def test_the_page_and_the_tables_say_where_they_come_from(tmp_path: Path) -> Non
         assert expected in flat(re.sub("<[^>]+>", "", page))
         assert expected in markdown
     assert "secret" not in page + markdown
+    (tmp_path / "other").mkdir()
+    elsewhere = made_run(tmp_path / "other")
+    predict(elsewhere, list(range(6)))
+    write_report(elsewhere, ENSEMBLE, run)
+    assert "- training command: `python pipelines/train_ensemble.py --recipe demo`" in pages_of(elsewhere)[1]
 
 
 def test_report_md_shows_every_picture_beside_it(letters: tuple[Storage, str]) -> None:
