@@ -72,9 +72,10 @@ def _about_intervals(report: Report) -> str:
     models = f"{_number_of(last['models'], 'model')} with {_crops(last)}"
     if wide := over_replicas(last, "top1"):
         much = "" if notable_over_replicas(last, "top1") else ", little more than over images alone"
+        guess = f"It is rough: {len(report['replicas'])} replicas show little of how others would differ."
         return (
             "The 95 % intervals are over images. Another training, with other seeds, has other replicas too: over "
-            f"both, the interval of {models} is {wide[0]:.2f} to {wide[1]:.2f} %{much}."
+            f"both, the interval of {models} is {wide[0]:.2f} to {wide[1]:.2f} %{much}. {guess}"
         )
     if len(report["replicas"]) >= FEWEST_REPLICAS:  # a report of an earlier version
         return "The 95 % intervals are over images alone."
