@@ -110,9 +110,11 @@ def _settings(arguments: Arguments, crop_px: int) -> Settings:
     return Settings(arguments.policies, crop_px, arguments.precision, arguments.gpus_per_predictor)
 
 
-def _write_results(run: Storage, ensemble: EvaluatedEnsemble, arguments: Arguments) -> str:
+def _write_results(
+    run: Storage, ensemble: EvaluatedEnsemble, arguments: Arguments, trained: Storage | None = None
+) -> str:
     """Write answers for unlabelled images, otherwise the report; return the first answers, or the table, as text."""
-    return write_answers(run, ensemble) if arguments.unlabelled else write_report(run, ensemble)
+    return write_answers(run, ensemble) if arguments.unlabelled else write_report(run, ensemble, trained)
 
 
 def _find_images(data: str, classes: tuple[str, ...], arguments: Arguments, data_seed: int = 0) -> Images:
@@ -177,7 +179,7 @@ def evaluate_elsewhere(trained: Storage, recipe: Recipe, arguments: Arguments) -
     manifest = prepare_for_evaluation(run, data, images, arguments.bad_images)
     say(f"data: {manifest.summary()}")
     ensemble = evaluate(run, trained, replicas, manifest, _settings(arguments, recipe.crop_px))
-    text = _write_results(run, ensemble, arguments)
+    text = _write_results(run, ensemble, arguments, trained)
     return text if arguments.unlabelled else f"{text}\nreport: {run.below(REPORT_PAGE)}"
 
 

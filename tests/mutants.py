@@ -56,6 +56,7 @@ def mutants() -> list[Mutant]:
     scaling = ("googlenet/images/scaled_image.py", "googlenet/evaluation/test_crops.py")
     predictor = ("googlenet/evaluation/predictor.py", "googlenet/evaluation/test_predictor.py")
     metrics = ("googlenet/evaluation/metrics.py", "googlenet/evaluation/test_metrics.py")
+    two_way = ("googlenet/evaluation/two_way.py", "googlenet/evaluation/test_two_way.py")
     sampling = ("googlenet/training/augment.py", "googlenet/training/test_augment.py")
     batches = ("googlenet/training/batches.py", "googlenet/training/test_batches.py")
     loop, optim = (
@@ -101,6 +102,8 @@ def mutants() -> list[Mutant]:
             "generator.multinomial(images, np",
             "generator.multinomial(1, np",
         ),
+        ("metrics: replicas are drawn with replacement", two_way, "multinomial(replicas, np", "multinomial(1, np"),
+        ("metrics: few replicas need Student's t", two_way, "_students_t(normal, replicas - 1)", "normal"),
         ("sampling: area is drawn from its range", sampling, "generator.uniform(*sampling.area)", "sampling.area[1]"),
         ("sampling: half of the samples are mirrored", sampling, "sampling.mirror and", "not sampling.mirror and"),
         ("sampling: each epoch has its own samples", batches, '"sampling", self.epoch, index', '"sampling", 0, index'),

@@ -6,7 +6,8 @@ In reading order:
 - ``views``: the pixels of the views
 - ``predictor``: all views of an image through all replicas
 - ``ensemble``: an ensemble as one object: images in, answers out; and as one module, for export
-- ``metrics``: errors of every ensemble, with bootstrap intervals
+- ``metrics``: errors of every ensemble, with bootstrap intervals over images
+- ``two_way``: bootstrap intervals over images and replicas
 - ``calibration``: likelihood, Brier score and calibration error
 - ``diversity``: disagreement between replicas, and the gain from it
 """

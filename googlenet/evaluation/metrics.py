@@ -24,6 +24,14 @@ def subsets(num_replicas: int) -> dict[int, list[tuple[int, ...]]]:
     return {size: list(combinations(range(num_replicas), size)) for size in range(1, num_replicas + 1)}
 
 
+def largest_without_one(num_replicas: int) -> int:
+    """Return H, the largest size of ensembles that are also counted without each of their K replicas: about K / 2.
+
+    Of larger ones too few lack a given replica to show its effect.
+    """
+    return min(num_replicas // 2 + 1, num_replicas - 1)
+
+
 def label_rank(probabilities: Float[np.ndarray, "n c"], labels: Labels) -> Int64[np.ndarray, " n"]:
     """Return how many classes rank before the label, (N, C) and (N,) to (N,); ties go to the lower class.
 
@@ -77,29 +85,67 @@ class EnsembleTally:
     """
 
     def __init__(self, num_replicas: int, num_policies: int) -> None:
-        self.ensembles = [members for group in subsets(num_replicas).values() for members in group]
+        by_size = subsets(num_replicas)
+        self.ensembles = [members for group in by_size.values() for members in group]
         self.wrong = np.zeros((len(self.ensembles), num_policies, len(TOP_K)), np.int64)
-        self._sizes = [len(group) for group in subsets(num_replicas).values()]
+        self._sizes = [len(group) for group in by_size.values()]
+        self._num_replicas = num_replicas
+        # A row for each size; then one for each replica and each size up to H, the ensembles without that replica.
+        has_size = np.array([[len(members) == size for members in self.ensembles] for size in by_size])
+        lacks = np.array([[replica not in members for members in self.ensembles] for replica in range(num_replicas)])
+        without = (lacks[:, None] & has_size[None, : largest_without_one(num_replicas)]).reshape(
+            -1, len(self.ensembles)
+        )
+        self._groups = np.concatenate([has_size, without]).astype(np.float32)
+        self._counts_type = np.min_scalar_type(int(self._groups.sum(axis=1).max()))
         self._by_image: list[np.ndarray] = []
 
     def update(self, probabilities: Float[np.ndarray, "n k p c"], labels: Labels) -> None:
         """Add N images: (N, K, P, C) and (N,)."""
         images, _, policies, _ = probabilities.shape
-        counts = np.zeros((images, len(self._sizes), policies, len(TOP_K)), np.uint16)
+        counts = np.zeros((images, len(self._groups), policies, len(TOP_K)), self._counts_type)
         for policy in range(policies):
-            for number, (members, wrong) in enumerate(ensemble_errors(probabilities[:, :, policy], labels)):
-                self.wrong[number, policy] += wrong.sum(axis=0)
-                counts[:, len(members) - 1, policy] += wrong
+            errors = ensemble_errors(probabilities[:, :, policy], labels)
+            wrong = np.stack([wrong for _, wrong in errors], axis=1)
+            self.wrong[:, policy] += wrong.sum(axis=0)
+            # Whole numbers below 2^24, which float32 adds up without rounding.
+            counts[:, :, policy] = self._groups @ wrong.astype(np.float32)
         self._by_image.append(counts)
+
+    def counts(self) -> Integer[np.ndarray, "n s p 2"]:
+        """Return (N, S, P, 2): the number of ensembles of each size that are wrong about each image."""
+        return np.concatenate(self._by_image)[:, : len(self._sizes)]
+
+    def counts_without(self) -> Integer[np.ndarray, "n k h p 2"]:
+        """Return (N, K, H, P, 2): of the ensembles without replica k, by size up to H, the number that are wrong."""
+        without = np.concatenate(self._by_image)[:, len(self._sizes) :]
+        images, _, policies, tops = without.shape
+        largest = largest_without_one(self._num_replicas)
+        return without.reshape(images, self._num_replicas, largest, policies, tops)
 
     def by_image(self) -> Float64[np.ndarray, "n s p 2"]:
         """Return (N, S, P, 2): the share of the ensembles of each size that is wrong about each image."""
-        shares: Float64[np.ndarray, "n s p 2"] = np.concatenate(self._by_image) / np.array(self._sizes)[:, None, None]
+        shares: Float64[np.ndarray, "n s p 2"] = self.counts() / np.array(self._sizes)[:, None, None]
         return shares
 
     def number_of(self, *members: int) -> int:
         """Return the position of an ensemble in ``ensembles``."""
         return self.ensembles.index(members)
+
+
+def image_draws(images: int, seed: int, resamples: int) -> Iterator[Int64[np.ndarray, "r n"]]:
+    """Yield, some resamples at a time, how often each of N images is drawn in a bootstrap over images."""
+    generator = numpy_generator(seed, "bootstrap")
+    for first in range(0, resamples, RESAMPLES_AT_ONCE):
+        drawn = min(RESAMPLES_AT_ONCE, resamples - first)
+        yield generator.multinomial(images, np.full(images, 1 / images), size=drawn)
+
+
+def percentile_bounds(means: Float64[np.ndarray, "r ..."]) -> Float64[np.ndarray, "2 ..."]:
+    """Return the bounds, low and high, that hold 95 % of the resampled means."""
+    tail = (100 - CONFIDENCE_PERCENT) / 2
+    bounds: Float64[np.ndarray, "2 ..."] = np.percentile(means, [tail, 100 - tail], axis=0)
+    return bounds
 
 
 def bootstrap_interval(
@@ -109,17 +155,11 @@ def bootstrap_interval(
 
     All columns are resampled together, so that a column of differences gives a paired interval.
     """
-    generator = numpy_generator(seed, "bootstrap")
     images = len(values)
     # Integers, which add up without rounding: a matrix product adds in an order that depends on the processor, the
     # threads and the memory layout, and the report must be bit-identical.
     unit = 2.0 ** np.floor(52 - np.log2(max(1.0, images * np.abs(values).max(initial=0.0))))
     whole = np.rint(values * unit)
-    means = []
-    for first in range(0, resamples, RESAMPLES_AT_ONCE):
-        drawn = min(RESAMPLES_AT_ONCE, resamples - first)
-        counts = generator.multinomial(images, np.full(images, 1 / images), size=drawn)
-        means.append(counts @ whole / (images * unit))
-    tail = (100 - CONFIDENCE_PERCENT) / 2
-    low, high = np.percentile(np.concatenate(means), [tail, 100 - tail], axis=0)
+    means = [counts @ whole / (images * unit) for counts in image_draws(images, seed, resamples)]
+    low, high = percentile_bounds(np.concatenate(means))
     return low, high

@@ -1,6 +1,6 @@
 """From predictions to tables, pages and pictures.
 
-Reads: predictions/*.parquet, dataset/, replicas/<k>/metrics.jsonl. Writes: report/, answers/. Door:
+Reads: predictions/*.parquet, dataset/, jobs/, replicas/<k>/metrics.jsonl. Writes: report/, answers/. Door:
 ``write.write_report``.
 
 In reading order:
@@ -9,7 +9,10 @@ In reading order:
 - ``contents``: content of report.json
 - ``schema``: the fields of report.json
 - ``tally``: sums over all images in bounded memory
-- ``text``: the table for the terminal, and report.md
+- ``columns``: the table's columns and cells as text
+- ``remarks``: the headline, remarks on the table, provenance
+- ``text``: the table for the terminal, and the summary for MLflow
+- ``markdown``: report.md
 - ``page``: index.html, from page.html.jinja
 - ``figures``: pictures of the ensemble, its classes and its training
 - ``drawing``: colours, PNG, and SVG that follows the page

@@ -9,6 +9,7 @@ from googlenet.evaluation.metrics import bootstrap_interval
 from pipelines.errors import UserError
 from pipelines.job.log import read_jobs
 from pipelines.report.outcomes import read_outcomes
+from pipelines.report.remarks import counted
 from pipelines.report.schema import Report
 from pipelines.run.directory import OUTCOMES, REPORT_JSON, differences
 from pipelines.run.storage import Storage
@@ -101,7 +102,10 @@ def _common_images(first: Finished, second: Finished) -> tuple[list[str], list[i
 
 
 def _about_images(first: Finished, second: Finished, common: int) -> list[str]:
-    lines = [f"errors on {common} images evaluated by both runs; differences are second minus first, paired:"]
+    lines = [
+        f"errors on {counted(common, 'image')} evaluated by both runs; differences are second minus first, paired;",
+        "intervals are over these images, and say nothing of other seeds:",
+    ]
     left_out = [
         f"{len(run.outcomes['image_id']) - common} of {run.name}"
         for run in (first, second)

@@ -3,10 +3,12 @@
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from googlenet.evaluation.crops import Policy, num_views
 from googlenet.evaluation.diversity import gains
 from googlenet.evaluation.metrics import bootstrap_interval
+from googlenet.evaluation.two_way import FEWEST_REPLICAS, two_way_intervals
 from pipelines.report.outcomes import TOP
 from pipelines.report.schema import (
     CalibrationRow,
@@ -20,6 +22,7 @@ from pipelines.report.schema import (
     ReplicaPair,
     ReplicaRow,
     Report,
+    SingleModel,
     TableRow,
     ViewErrors,
     ViewGroupErrors,
@@ -38,8 +41,11 @@ PAPER_TOP5_ERROR: dict[tuple[int, Policy], float] = {
 }
 
 
-def contents(tally: Tally, ensemble: EvaluatedEnsemble) -> Report:
-    """Return the report, ready for JSON: the same predictions give the same bits."""
+def contents(tally: Tally, ensemble: EvaluatedEnsemble, validation_errors: dict[str, float] | None = None) -> Report:
+    """Return the report, ready for JSON: the same predictions give the same bits.
+
+    ``validation_errors`` are those of each replica at the end of its training, if it was validated on other images.
+    """
     disagreement = tally.disagreement.percent()
     last = len(ensemble.policies) - 1
     errors = {
@@ -51,7 +57,7 @@ def contents(tally: Tally, ensemble: EvaluatedEnsemble) -> Report:
         "images": tally.seen.total(),
         "classes": len(ensemble.classes),
         "table": _table(tally, ensemble),
-        "single_model": _single_model(tally, ensemble),
+        "single_model": _single_model(tally, ensemble, validation_errors),
         "replicas": [_of_replica(tally, ensemble, k) for k in range(len(ensemble.replicas))],
         "pooling": _pooling(tally, ensemble),
         "views": _views(tally, ensemble),
@@ -87,6 +93,7 @@ def _table(tally: Tally, ensemble: EvaluatedEnsemble) -> list[TableRow]:
     differences = (shares - shares[:, :1, :1]).reshape(flat.shape)
     bounds = np.stack(bootstrap_interval(np.concatenate([flat, differences], axis=1)), axis=1)
     ci95, difference_ci95 = bounds.reshape(2, sizes, policies, len(TOP), 2)
+    wider = _over_images_and_replicas(tally, ensemble)
     means = shares.mean(axis=0)
     rows = []
     for size, policy in np.ndindex(sizes, policies):
@@ -101,6 +108,7 @@ def _table(tally: Tally, ensemble: EvaluatedEnsemble) -> list[TableRow]:
             row[f"{top}_std"] = float(by_ensemble[:, column].std(ddof=1)) if len(members) > 1 else 0.0
             row[f"{top}_difference"] = float(means[at] - means[0, 0, column])
             row[f"{top}_difference_ci95"] = difference_ci95[at].tolist()
+            row |= {f"{top}_{name}_images_and_replicas": bounds[at].tolist() for name, bounds in wider.items()}
         row["ensembles"] = len(members)
         row["forward_passes"] = row["models"] * row["crops"]
         row["paper_top5_error"] = PAPER_TOP5_ERROR.get((row["models"], ensemble.policies[policy]))
@@ -108,10 +116,21 @@ def _table(tally: Tally, ensemble: EvaluatedEnsemble) -> list[TableRow]:
     return rows
 
 
-def _single_model(tally: Tally, ensemble: EvaluatedEnsemble) -> ReplicaErrors:
-    """Return the replica with the lowest validation error with the fewest crops, the paper's choice of one model."""
+def _over_images_and_replicas(tally: Tally, ensemble: EvaluatedEnsemble) -> dict[str, npt.NDArray[np.float64]]:
+    """Return the wider intervals by name, each (S, P, 2, 2) with the bounds last; empty for too few replicas."""
+    if len(ensemble.replicas) < FEWEST_REPLICAS:
+        return {}
+    errors, differences = two_way_intervals(tally.averaged)
+    return {"ci95": 100 * np.moveaxis(errors, 0, -1), "difference_ci95": 100 * np.moveaxis(differences, 0, -1)}
+
+
+def _single_model(tally: Tally, ensemble: EvaluatedEnsemble, validation_errors: dict[str, float] | None) -> SingleModel:
+    """Return the replica with the lowest validation error, the paper's choice of one model."""
+    if validation_errors is not None:
+        best = min(range(len(ensemble.replicas)), key=lambda k: validation_errors[ensemble.replicas[k]])
+        return {**_of_replica(tally, ensemble, best), "chosen_on": "training_validation_images"}
     best = min(range(len(ensemble.replicas)), key=lambda k: int(tally.averaged.wrong[k, 0, 0]))
-    return _of_replica(tally, ensemble, best)
+    return {**_of_replica(tally, ensemble, best), "chosen_on": "evaluated_images"}
 
 
 def _of_replica(tally: Tally, ensemble: EvaluatedEnsemble, replica: int) -> ReplicaErrors:

@@ -18,6 +18,8 @@ from pipelines.run.directory import read_metrics, replica_number
 from pipelines.run.storage import Storage
 
 CLASSES_SHOWN = 30
+# Two replicas are a single pair: a plot of pairs would show one dot.
+FEWEST_FOR_PAIRS = 3
 LONGEST_NAME = 24
 # There are more replicas than colours, so the lines differ as well.
 LINES = ("-", "--", ":")
@@ -31,7 +33,7 @@ def figures(report: Report) -> dict[str, Figure]:
     pictures = {"error_by_models": _error_by_models(report), "reliability": _reliability(report)}
     if report["view_groups"]:
         pictures["views"] = _views(report)
-    if report["diversity"]["pairs"]:
+    if len(report["replicas"]) >= FEWEST_FOR_PAIRS:
         pictures |= {"diversity": _diversity(report), "disagreement": _disagreement(report)}
     return pictures
 
@@ -50,7 +52,7 @@ def _error_by_models(report: Report) -> Figure:
         axes.fill_between(models, low, high, color=colour, alpha=0.12, linewidth=0)
     axes.set_xticks(sorted({row["models"] for row in report["table"]}))
     axes.set_xlabel("models")
-    axes.set_ylabel("top-1 error, %  (band: 95 % interval)")
+    axes.set_ylabel("top-1 error, %  (band: 95 % interval over images)")
     axes.legend(frameon=False)
     return figure
 
@@ -60,7 +62,15 @@ def _reliability(report: Report) -> Figure:
     bins = report["reliability"]
     lefts = [b["confidence_from"] for b in bins]
     widths = [b["confidence_to"] - b["confidence_from"] for b in bins]
-    axes.bar(lefts, [b["accuracy"] for b in bins], widths, align="edge", color=COLOURS[0], edgecolor="white")
+    axes.bar(
+        lefts,
+        [b["accuracy"] for b in bins],
+        widths,
+        align="edge",
+        color=COLOURS[0],
+        edgecolor="white",
+        label="accuracy of the answers in a bin",
+    )
     axes.plot([0, 1], [0, 1], color="black", linestyle="--", linewidth=1, label="perfectly calibrated")
     axes.plot(
         [b["mean_confidence"] for b in bins],
@@ -68,12 +78,16 @@ def _reliability(report: Report) -> Figure:
         linestyle="none",
         marker="o",
         color=COLOURS[1],
-        label="mean confidence",
+        clip_on=False,
+        label="the same, at the bin's mean confidence",
     )
     for b in bins:
-        axes.annotate(str(b["images"]), (b["mean_confidence"], 0.01), ha="center", fontsize=6, color="white")
-    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence (below: images)", ylabel="accuracy")
-    figure.legend(frameon=False, loc="outside upper center", ncols=2)
+        # Above the axes, in the colour of the page's text, whatever the height of the bar.
+        middle = (b["confidence_from"] + b["confidence_to"]) / 2
+        axes.annotate(f"{b['images']}", (middle, 1.035), ha="center", fontsize=6, annotation_clip=False)
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence of the answer", ylabel="accuracy")
+    axes.set_title("images in each bin:", fontsize=7, loc="left", pad=14)
+    figure.legend(frameon=False, loc="outside upper center", ncols=1, fontsize=8)
     return figure
 
 
@@ -149,7 +163,7 @@ def _class_errors(report: Report, hardest: list[int], classes: int) -> Figure:
 def _confusion(report: Report, confusion: npt.NDArray[np.int64], shown: list[int], classes: int) -> Figure:
     names = [_short(report["class_errors"][number]["class"]) for number in shown]
     counts = confusion[np.ix_(shown, shown)]
-    side = 0.3 * len(shown) + 2
+    side = max(0.3 * len(shown) + 2, 4)
     figure, axes = new_axes(side, side)
     matrix(axes, counts, names, names, "{}")
     axes.set(xlabel="answer", ylabel="label", title=_title("images", len(shown), classes))

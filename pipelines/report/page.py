@@ -1,12 +1,22 @@
 """The report as one self-contained HTML file: no server, no network, no script."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pipelines.report.schema import Report
-from pipelines.run.storage import short_name
+from pipelines.report.columns import (
+    Top,
+    chosen_model_error,
+    crops_text,
+    decimals,
+    has_papers_classes,
+    notable_over_replicas,
+    tops_shown,
+)
+from pipelines.report.remarks import cost_of_predictions, headline, notes
+from pipelines.report.schema import Report, TableRow
 
 TEMPLATE = "page.html.jinja"
 # Colour of the highest error; text on it must be readable on light and on dark pages.
@@ -15,7 +25,10 @@ CAPTIONS = {
     "error_by_models": ("Error by the number of models", "Mean over all ensembles of a size."),
     "learning_curves": ("Learning curves", "One centre crop of each validation image, after each epoch."),
     "views": ("Which views help", "Averaged over these views only."),
-    "reliability": ("Reliability", "All models, most crops. On the dashed line, confidence equals accuracy."),
+    "reliability": (
+        "Reliability",
+        "All models, most crops. On the dashed line, confidence equals accuracy; below it, the models are too sure.",
+    ),
     "confusion": ("Confusion", "All models, most crops; confusion.csv has every count."),
     "class_errors": ("Errors by class", "All models, most crops."),
     "disagreement": ("Disagreement of the replicas", "Most crops."),
@@ -26,18 +39,20 @@ CAPTIONS = {
 def report_page(
     report: Report,
     cost: dict[str, Any],
+    data: str,
+    facts: dict[str, str],
     pictures: dict[str, str],
     examples: dict[str, Any],
-    notes: list[str],
 ) -> str:
     """Return the page.
 
     Args:
         report: content of report.json.
         cost: content of cost.json.
+        data: short name of the images; may be empty.
+        facts: provenance of the run, by name.
         pictures: SVG elements by name.
         examples: ``image_id``, ``strips`` and ``mistakes`` of :mod:`pipelines.report.example_images`.
-        notes: remarks on the table.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -47,54 +62,78 @@ def report_page(
         lstrip_blocks=True,
     )
     return environment.get_template(TEMPLATE).render(
-        report=report,
-        cost=cost,
-        title=_title(report),
-        heat_maps=[heat_map(report, "top1"), heat_map(report, "top5")],
+        title=_title(report, data),
+        headline=headline(report),
+        facts=facts,
+        legend=_legend(report),
+        heat_maps=[heat_map(report, top) for top in tops_shown(report)],
         figures=[
             {"name": name, "title": title, "text": text, "svg": pictures[name]}
             for name, (title, text) in CAPTIONS.items()
             if name in pictures
         ],
         examples=examples,
-        notes=notes,
+        notes=[*notes(report), cost_of_predictions(cost)],
     )
 
 
-def _title(report: Report) -> str:
-    recipe = report.get("run", {}).get("recipe", {})
-    data = (recipe or report.get("run", {}).get("evaluation", {})).get("data", "")
-    name = short_name(str(data))
+def _title(report: Report, data: str) -> str:
     replicas = len(report["ensemble"]["replicas"])
-    return f"{replicas} GoogLeNet{'s' if replicas > 1 else ''} on {name or 'images'}"
+    return f"{replicas} GoogLeNet{'s' if replicas > 1 else ''} on {data or 'images'}"
 
 
-def heat_map(report: Report, top: Literal["top1", "top5"]) -> dict[str, Any]:
+def _legend(report: Report) -> str:
+    """Return what the numbers in the cells of the heat maps mean."""
+    sentences = [
+        "The stronger the colour, the higher the error. Small numbers are 95 % bootstrap intervals over images"
+    ]
+    if any(notable_over_replicas(row, top) for row in report["table"] for top in tops_shown(report)):
+        sentences[0] += "; those marked “seeds” are over images and replicas, as another seed would have others"
+    if len(report["replicas"]) > 1:
+        sentences.append("“Best” is the model with the lowest error on the validation images")
+    if has_papers_classes(report):
+        sentences.append("“Paper” is the paper's error on ImageNet, for one model that of its best one")
+    return ". ".join(sentences) + "."
+
+
+def heat_map(report: Report, top: Top) -> dict[str, Any]:
     """Return the table by number of models and crop policy; ``heat`` is the strength of a cell's colour in percent."""
     rows = report["table"]
-    error_key: Literal["top1_error", "top5_error"] = "top1_error" if top == "top1" else "top5_error"
-    interval_key: Literal["top1_ci95", "top5_ci95"] = "top1_ci95" if top == "top1" else "top5_ci95"
-    errors = [row[error_key] for row in rows]
+    errors = [row["top1_error"] if top == "top1" else row["top5_error"] for row in rows]
     least, span = min(errors), max(errors) - min(errors)
-    policies = list(dict.fromkeys((row["policy"], row["crops"]) for row in rows))
+    columns = {row["policy"]: f"{crops_text(row)} crop{'s' if row['crops'] > 1 else ''}" for row in rows}
     cells = {
         (row["models"], row["policy"]): {
-            "error": row[error_key],
-            "low": row[interval_key][0],
-            "high": row[interval_key][1],
-            "paper": row["paper_top5_error"] if top == "top5" else None,
-            "heat": round(STRONGEST_PERCENT * (row[error_key] - least) / span) if span else 0,
+            "error": f"{error:.{decimals(report)}f}",
+            "heat": round(STRONGEST_PERCENT * (error - least) / span) if span else 0,
+            "details": _details(report, row, top),
         }
-        for row in rows
+        for row, error in zip(rows, errors, strict=True)
     }
     return {
         "name": f"Top-{top[-1]} error, %",
-        "columns": [
-            f"{crops} crop{'s' if crops > 1 else ''}" + ("" if policy == str(crops) else f" ({policy} px)")
-            for policy, crops in policies
-        ],
+        "columns": list(columns.values()),
         "rows": [
-            {"models": models, "cells": [cells[models, policy] for policy, _ in policies]}
+            {"models": models, "cells": [cells[models, policy] for policy in columns]}
             for models in sorted({row["models"] for row in rows})
         ],
     }
+
+
+def _details(report: Report, row: TableRow, top: Top) -> list[str]:
+    """Return the small lines of a cell: intervals, the best one of the single models, the paper's error."""
+    digits = decimals(report)
+    details = [_range(row["top1_ci95"] if top == "top1" else row["top5_ci95"], digits)]
+    if wide := notable_over_replicas(row, top):
+        details.append(f"seeds {_range(wide, digits)}")
+    best = chosen_model_error(report, row, top)
+    if best is not None:
+        details.append(f"best {best:.{digits}f}")
+    if top == "top5" and has_papers_classes(report) and row["paper_top5_error"] is not None:
+        details.append(f"paper {row['paper_top5_error']:.2f}")
+    return details
+
+
+def _range(bounds: Sequence[float], digits: int) -> str:
+    """Format an interval as narrow as a phone needs it."""
+    return f"{bounds[0]:.{digits}f}\N{EN DASH}{bounds[1]:.{digits}f}"

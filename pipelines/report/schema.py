@@ -1,13 +1,10 @@
 """The fields of report.json, and the JSON Schema made from them, docs/report.schema.json.
 
-    python -m pipelines.report.schema > docs/report.schema.json
-
-Errors are in percent of the images, differences in percentage points. Intervals are 95 % bootstrap intervals over
-images. "All models" is the average of all replicas.
+python -m pipelines.report.schema > docs/report.schema.json
 """
 
 import json
-from typing import Annotated, Any, NotRequired
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import ConfigDict, Field, TypeAdapter, with_config
 from pydantic.json_schema import GenerateJsonSchema
@@ -24,28 +21,30 @@ Models = Annotated[int, Field(description="Number of replicas averaged.")]
 MeanError = Annotated[float, Field(description="Mean error over all ensembles of this size, in percent.")]
 MeanErrorInterval = Annotated[Interval, Field(description="95 % interval of the mean error, in percent: low, high.")]
 ErrorRange = Annotated[
-    Interval, Field(description="Error of the best and of the worst ensemble of this size, in percent: low, high.")
+    Interval, Field(description="Error of the best and of the worst ensemble of this size: low, high.")
 ]
 ErrorDeviation = Annotated[
     float,
     Field(description="Standard deviation (N - 1) of the error over the ensembles of this size, in points; 0 for one."),
 ]
 BaseDifference = Annotated[
-    float, Field(description="Mean error minus that of the first row (one model, fewest crops), in percentage points.")
+    float, Field(description="Mean error minus that of one model with the fewest crops, in points.")
 ]
 BaseDifferenceInterval = Annotated[
     Interval, Field(description="95 % interval of that difference, paired by image, in percentage points: low, high.")
 ]
+# Not in reports of earlier versions.
+WiderInterval = Annotated[
+    Interval, Field(description="The same, with images and replicas resampled; absent with fewer than three replicas.")
+]
 ReplicaError = Annotated[float, Field(description="Error of this replica alone, in percent.")]
-AveragingError = Annotated[float, Field(description="Error with the mean over views, then over models, in percent.")]
-MaximumError = Annotated[
-    float, Field(description="Error with the maximum over views, then the mean over models, in percent.")
-]
-PoolingDifference = Annotated[
-    float, Field(description="Error with the maximum minus error with the mean, in percentage points.")
-]
-PoolingDifferenceInterval = Annotated[
-    Interval, Field(description="95 % interval of that difference, paired by image, in percentage points: low, high.")
+AveragingError = Annotated[float, Field(description="Error with the mean over views, then over models.")]
+MaximumError = Annotated[float, Field(description="Error with the maximum over views, then the mean over models.")]
+PoolingDifference = Annotated[float, Field(description="Error with the maximum minus error with the mean, in points.")]
+PoolingDifferenceInterval = BaseDifferenceInterval
+ChosenOn = Annotated[
+    Literal["training_validation_images", "evaluated_images"],
+    Field(description="Images on which its error was the lowest, with one crop or with the fewest."),
 ]
 
 
@@ -64,16 +63,20 @@ class TableRow(CropPolicy):
     models: Models
     top1_error: MeanError
     top1_ci95: MeanErrorInterval
+    top1_ci95_images_and_replicas: NotRequired[WiderInterval]
     top1_range: ErrorRange
     top1_std: ErrorDeviation
     top1_difference: BaseDifference
     top1_difference_ci95: BaseDifferenceInterval
+    top1_difference_ci95_images_and_replicas: NotRequired[WiderInterval]
     top5_error: MeanError
     top5_ci95: MeanErrorInterval
+    top5_ci95_images_and_replicas: NotRequired[WiderInterval]
     top5_range: ErrorRange
     top5_std: ErrorDeviation
     top5_difference: BaseDifference
     top5_difference_ci95: BaseDifferenceInterval
+    top5_difference_ci95_images_and_replicas: NotRequired[WiderInterval]
     ensembles: Annotated[int, Field(description="Number of ensembles of this size.")]
     forward_passes: Annotated[int, Field(description="Forward passes per image: models x crops.")]
     paper_top5_error: Annotated[
@@ -93,6 +96,12 @@ class ReplicaErrors(TypedDict):
 
     replica: Annotated[str, Field(description="Name of the replica.")]
     rows: Annotated[list[ReplicaRow], Field(description="One row per crop policy.")]
+
+
+class SingleModel(ReplicaErrors):
+    """Errors of the replica that the paper would choose as its single model."""
+
+    chosen_on: NotRequired[ChosenOn]
 
 
 class PoolingRow(CropPolicy):
@@ -116,9 +125,7 @@ class ViewErrors(TypedDict):
     square: Annotated[str, Field(description="Square along the longer side: first, centre or last.")]
     kind: Annotated[
         str,
-        Field(
-            description="Crop: top_left, top_right, bottom_left, bottom_right, centre, or resized (the whole square)."
-        ),
+        Field(description="Crop: top_left, top_right, bottom_left, bottom_right, centre, or resized (the square)."),
     ]
     mirrored: Annotated[bool, Field(description="Whether the view is mirrored.")]
     top1_error: Annotated[float, Field(description="Mean top-1 error of the single models, in percent.")]
@@ -244,14 +251,15 @@ class Report(TypedDict):
     """Errors of an ensemble of GoogLeNets by ensemble size and crop policy, and an analysis of its predictions.
 
     Errors are in percent of the images, differences in percentage points. Intervals are 95 % bootstrap intervals over
-    images. "All models" is the average of all replicas. The same predictions give the same report, bit for bit.
+    images; those over images and replicas also cover another training, with other seeds. "All models" is the average of
+    all replicas. The same predictions give the same report, bit for bit.
     """
 
     images: Annotated[int, Field(description="Number of evaluated images.")]
     classes: Annotated[int, Field(description="Number of classes.")]
     table: Annotated[list[TableRow], Field(description="By ensemble size, then crop policy, fewest views first.")]
     single_model: Annotated[
-        ReplicaErrors, Field(description="The replica with the lowest top-1 error with the fewest crops.")
+        SingleModel, Field(description="The replica with the lowest top-1 error on validation images.")
     ]
     replicas: Annotated[list[ReplicaErrors], Field(description="Each replica alone.")]
     pooling: Annotated[

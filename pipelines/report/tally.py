@@ -16,6 +16,7 @@ from googlenet.evaluation.diversity import DisagreementTally
 from googlenet.evaluation.metrics import EnsembleTally
 from pipelines.errors import UserError
 from pipelines.job.console import some
+from pipelines.report.remarks import counted
 from pipelines.run.dataset import image_ids, read_manifest
 from pipelines.run.directory import PREDICTIONS
 from pipelines.run.predictions import EvaluatedEnsemble, Predicted, read_predictions
@@ -126,7 +127,9 @@ def _check_complete(seen: Counter[str], wanted: Sequence[str]) -> None:
         "not in the data set": sorted(seen.keys() - known),
     }
     complaints = [
-        f"{len(names)} images {what}: {some(names, NAMES_IN_MESSAGE)}" for what, names in problems.items() if names
+        f"{counted(len(names), 'image')} {what}: {some(names, NAMES_IN_MESSAGE)}"
+        for what, names in problems.items()
+        if names
     ]
     if complaints:
         raise UserError("no report: " + "; ".join(complaints) + ". Evaluate again; finished shards are kept.")

@@ -6,21 +6,26 @@ No report is written unless every validation image occurs exactly once, with all
 import csv
 import io
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
+from pipelines.job.log import read_jobs
 from pipelines.report.contents import contents
 from pipelines.report.drawing import png, svg
 from pipelines.report.example_images import mistakes_with_pictures, view_strips
 from pipelines.report.figures import class_figures, figures, learning_curves, read_curves
+from pipelines.report.markdown import markdown
 from pipelines.report.outcomes import write_outcomes
 from pipelines.report.page import report_page
+from pipelines.report.remarks import provenance
 from pipelines.report.schema import Report
 from pipelines.report.tally import Tally, tally_predictions
-from pipelines.report.text import markdown, notes, table_text
+from pipelines.report.text import table_text
+from pipelines.run.dataset import read_manifest
 from pipelines.run.directory import (
     CONFUSION,
     COST_JSON,
@@ -30,33 +35,62 @@ from pipelines.run.directory import (
     REPORT_MARKDOWN,
     REPORT_PAGE,
     RUN,
+    read_metrics,
+    replica_number,
 )
 from pipelines.run.predictions import EvaluatedEnsemble, read_cost
-from pipelines.run.storage import Storage
+from pipelines.run.storage import Storage, short_name
 
 
-def write_report(run: Storage, ensemble: EvaluatedEnsemble) -> str:
+def write_report(run: Storage, ensemble: EvaluatedEnsemble, trained: Storage | None = None) -> str:
     """Write everything below ``report/``; return the table as text for the terminal.
 
     report.json is bit-identical for the same predictions; measurements that depend on the machine are in cost.json.
+
+    Args:
+        run: where the images and the predictions are.
+        ensemble: the evaluated ensemble.
+        trained: the training run of the replicas, if their validation images are not those of ``run``.
 
     Raises:
         UserError: predictions are missing, duplicated, of images not in the data set, or of another ensemble.
     """
     tally = tally_predictions(run, ensemble)
-    report, cost = contents(tally, ensemble), _cost(run, ensemble)
+    report = contents(tally, ensemble, _validation_errors(trained, ensemble.replicas) if trained else None)
+    cost = _cost(run, ensemble)
     if run.exists(RUN):
         report["run"] = run.read_json(RUN)
     run.write(CONFUSION, _confusion_csv(tally.confusion(), ensemble.classes).encode())
     write_outcomes(run, list(tally.seen), tally.averaged.by_image(), ensemble.policies)
     run.write_json(COST_JSON, cost)
+    facts = _provenance(run, trained, cost)
     drawn = _pictures(run, report, tally)
     for name, picture in drawn.items():
         run.write(f"{REPORT}/{name}.png", png(picture))
-    run.write(REPORT_PAGE, _page(run, ensemble, report, cost, drawn).encode())
-    run.write(REPORT_MARKDOWN, markdown(report, cost).encode())
+    run.write(REPORT_PAGE, _page(run, ensemble, report, cost, facts, drawn).encode())
+    run.write(REPORT_MARKDOWN, markdown(report, cost, facts, drawn).encode())
     run.write_json(REPORT_JSON, report)  # last: if it exists, the report is complete
-    return table_text(report, cost)
+    return table_text(report, cost, str(run.below(REPORT_MARKDOWN)))
+
+
+def _validation_errors(trained: Storage, replicas: Sequence[str]) -> dict[str, float] | None:
+    """Return each replica's top-1 error on the validation images at the end of its training; None if one is unknown."""
+    errors = {}
+    for name in replicas:
+        known = [line for line in read_metrics(trained, replica_number(name)) if "val_top1_error" in line]
+        if not known:
+            return None
+        errors[name] = known[-1]["val_top1_error"]
+    return errors
+
+
+def _provenance(run: Storage, trained: Storage | None, cost: dict[str, Any]) -> dict[str, str]:
+    """Return where the report comes from; an evaluation of other images keeps no log of its own, its training does."""
+    source = trained or run
+    jobs, kept = read_jobs(source), source.read_json(RUN) if source.exists(RUN) else {}
+    facts = provenance(kept.get("recipe", {}), cost, jobs[-1] if jobs else {})
+    of_job = ("date", "command", "processor", "commit")
+    return {f"training {name}" if trained and name in of_job else name: value for name, value in facts.items()}
 
 
 def _pictures(run: Storage, report: Report, tally: Tally) -> dict[str, Figure]:
@@ -67,7 +101,12 @@ def _pictures(run: Storage, report: Report, tally: Tally) -> dict[str, Figure]:
 
 
 def _page(
-    run: Storage, ensemble: EvaluatedEnsemble, report: Report, cost: dict[str, Any], drawn: dict[str, Figure]
+    run: Storage,
+    ensemble: EvaluatedEnsemble,
+    report: Report,
+    cost: dict[str, Any],
+    facts: dict[str, str],
+    drawn: dict[str, Figure],
 ) -> str:
     image_id, strips = view_strips(run, ensemble)
     examples = {
@@ -76,7 +115,8 @@ def _page(
         "mistakes": mistakes_with_pictures(run, report["mistakes"]),
     }
     pictures = {name: svg(picture, name) for name, picture in drawn.items()}
-    return report_page(report, cost, pictures, examples, notes(report))
+    data = short_name(str(read_manifest(run).prepared_from.get("data", "")))
+    return report_page(report, cost, data, facts, pictures, examples)
 
 
 def _confusion_csv(confusion: npt.NDArray[np.int64], classes: tuple[str, ...]) -> str:

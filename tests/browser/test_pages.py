@@ -130,7 +130,7 @@ def test_the_run_shows_its_table_pictures_and_metrics(browser: Any, mlflow: str,
     page = mlflow.replace("/runs?", f"/runs/{run_of(finished_run, 'ensemble')}?")
     browser.get(page)
     until(lambda: "top1_error/3x144" in text_of(browser))
-    assert "Top-1 / top-5 error" in text_of(browser)
+    assert "3 models with 144 crops err on" in text_of(browser)
     pictures = until(lambda: browser.find_elements("css selector", "img[src*='get-artifact']"))
     loaded = "return arguments[0].complete && arguments[0].naturalWidth > 100"
     for picture in pictures:
@@ -161,6 +161,8 @@ def test_the_reports_page_is_readable_on_any_screen(browser: Any, finished_run: 
     try:
         assert browser.execute_script("return document.documentElement.scrollWidth") <= width
         sections = browser.find_elements("css selector", "section h2")
+        hints = browser.find_elements("css selector", ".sideways")
+        assert [hint.is_displayed() for hint in hints] == [width < 640]  # the strips are wider than a phone
         assert {"Learning curves", "Confusion", "Most confident mistakes"} <= {h.text for h in sections}
         for drawing in browser.find_elements("css selector", "figure svg"):
             assert drawing.size["width"] > 0.6 * min(width, 480)

@@ -1,6 +1,7 @@
 """Runs made by hand: six images, two replicas, chosen answers."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -46,9 +47,9 @@ def made_run(folder: Path) -> Storage:
     return storage
 
 
-def answers(*choices: list[int]) -> np.ndarray:
-    """(6, 2, 3, 7) probabilities: replica k answers ``choices[k]`` with 0.6 - 0.05 k, for every crop policy."""
-    probabilities = np.full((6, 2, 3, 7), 0.4 / 6, np.float32)
+def answers(*choices: list[int], classes: int = len(CLASSES)) -> np.ndarray:
+    """(6, K, 3, C) probabilities: replica k answers ``choices[k]`` with 0.6 - 0.05 k, for every crop policy."""
+    probabilities = np.full((6, len(choices), 3, classes), 0.4 / (classes - 1), np.float32)
     for replica, chosen in enumerate(choices):
         for image, answer in enumerate(chosen):
             probabilities[image, replica, :, answer] = 0.6 - 0.05 * replica
@@ -58,7 +59,7 @@ def answers(*choices: list[int]) -> np.ndarray:
 def rows_of(ids: list[str], labels: np.ndarray, probabilities: np.ndarray, views: int = 144) -> Predicted:
     """Every view and group of views answers like the average; with the maximum, both replicas are equally confident."""
     everyone = np.concatenate([probabilities, probabilities.mean(axis=1, keepdims=True)], axis=1)[:, :, -1].argmax(-1)
-    counts = np.tile(np.array([1, 10, views], np.int32), (len(ids), 2, 1))
+    counts = np.tile(np.array([1, 10, views], np.int32), (len(ids), probabilities.shape[1], 1))
     by_view = np.repeat(everyone[:, :, None], len(ENSEMBLE.views), axis=2).astype(np.int32)
     by_group = np.repeat(everyone[:, :, None], len(ENSEMBLE.groups), axis=2).astype(np.int32)
     pooled = np.where(probabilities[:, :, -1] > 0.5, np.float32(0.9), probabilities[:, :, -1])
@@ -75,8 +76,19 @@ def predict(
     write_predictions(run.below("predictions"), file_name(shard), ensemble, predicted, cost)
 
 
-def predict_as(run: Storage, probabilities: np.ndarray) -> None:
+def ensemble_of(replicas: int, classes: int = len(CLASSES)) -> EvaluatedEnsemble:
+    """The ensemble of so many replicas and classes."""
+    names = tuple(f"replica_{replica}" for replica in range(replicas))
+    return replace(
+        ENSEMBLE,
+        replicas=names,
+        weights_digests=names,
+        classes=CLASSES if classes == len(CLASSES) else tuple(f"class {label}" for label in range(classes)),
+    )
+
+
+def predict_as(run: Storage, probabilities: np.ndarray, ensemble: EvaluatedEnsemble = ENSEMBLE) -> None:
     """Predictions of all images."""
     cost = Cost(seconds=1.0, forward_passes=1)
     predicted = rows_of(IDS, LABELS, probabilities)
-    write_predictions(run.below("predictions"), file_name(0), ENSEMBLE, predicted, cost)
+    write_predictions(run.below("predictions"), file_name(0), ensemble, predicted, cost)

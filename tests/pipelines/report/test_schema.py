@@ -18,13 +18,17 @@ from pipelines.report.write import write_report
 from pipelines.run.directory import claim
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
-from tests.pipelines.report.made_runs import ENSEMBLE, made_run, predict
+from tests.pipelines.report.made_runs import ENSEMBLE, answers, ensemble_of, made_run, predict, predict_as
 from tests.project import ROOT
 
 PUBLISHED = ROOT / "docs/report.schema.json"
 OLD_REPORT = ROOT / "tests/pipelines/old_run/report/report.json"
 # Keys that may be absent, and objects whose content the schema leaves open.
-OPTIONAL = {("run",), ("run", "recipe"), ("run", "evaluation")}
+OPTIONAL = {("run",), ("run", "recipe"), ("run", "evaluation"), ("single_model", "chosen_on")} | {
+    ("table", 0, f"{top}_{interval}_images_and_replicas")
+    for top in ("top1", "top5")
+    for interval in ("ci95", "difference_ci95")
+}
 OPEN = {("run", "recipe"), ("run", "evaluation")}
 Place = tuple[str | int, ...]
 
@@ -32,10 +36,10 @@ Place = tuple[str | int, ...]
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("run")
-    claim(Storage.at(str(folder)), "recipe", Recipe(replicas=2).to_dict())
-    run = made_run(folder)
-    predict(run, list(range(6)))
-    write_report(run, ENSEMBLE)
+    claim(Storage.at(str(folder)), "recipe", Recipe(replicas=3).to_dict())
+    run, ensemble = made_run(folder), ensemble_of(3)
+    predict_as(run, answers([0, 1, 2, 3, 4, 0], [0, 1, 2, 0, 0, 0], [0] * 6), ensemble)
+    write_report(run, ensemble)
     report: dict[str, Any] = run.read_json("report/report.json")
     return report
 

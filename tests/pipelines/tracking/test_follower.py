@@ -63,7 +63,7 @@ def test_the_parent_holds_the_tables_cells_the_report_and_a_note_that_fits(run: 
     assert {f"top5_error/{models}x{crops}" for models in (1, 2) for crops in (1, 10, 144)} < metrics.keys()
     assert {"brier_score/2x144", "evaluation/predictor_seconds"} < metrics.keys()
     note = parent.data.tags["mlflow.note.content"]  # type: ignore[attr-defined]
-    assert "16.67 / 16.67 % with 2 x 144 (models x crops) on 6 images" in note
+    assert "2 models with 144 crops err on 16.7 % (0.0 to 50.0) of 6 images" in note
     assert len(note) < 8000
     [train, val] = parent.inputs.dataset_inputs  # type: ignore[attr-defined]
     assert (train.tags[0].value, val.tags[0].value) == ("training", "evaluation")

@@ -1,0 +1,111 @@
+"""Columns of the paper's table as text: which of them a data set has use for, and their cells."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pipelines.report.schema import CropPolicy, Report, TableRow
+
+# Of ten classes or fewer, five answers are at least half: a top-5 error says little.
+MOST_CLASSES_WITHOUT_TOP5 = 10
+# The paper's figures are for ImageNet, and stand beside those of a data set with as many classes.
+CLASSES_OF_IMAGENET = 1000
+# The interval over images and replicas is shown beside that over images where it is wider by more than this factor.
+NOTABLY_WIDER = 1.25
+MANY_IMAGES = 10_000
+
+Top = Literal["top1", "top5"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its heading, a cell for each row of the table, and its short heading if the terminal shows it."""
+
+    heading: str
+    cells: list[str]
+    short: str = ""
+
+
+def tops_shown(report: Report) -> list[Top]:
+    """Return the kinds of error that are worth showing; report.json has both."""
+    return ["top1"] if report["classes"] <= MOST_CLASSES_WITHOUT_TOP5 else ["top1", "top5"]
+
+
+def has_papers_classes(report: Report) -> bool:
+    """Return whether the data set has as many classes as ImageNet, so that the paper's errors may stand beside ours."""
+    return report["classes"] == CLASSES_OF_IMAGENET
+
+
+def crops_text(row: CropPolicy) -> str:
+    """Return the number of crops, with their scales if the user chose those."""
+    return str(row["crops"]) if row["policy"] == str(row["crops"]) else f"{row['crops']} ({row['policy']} px)"
+
+
+def decimals(report: Report) -> int:
+    """Return the decimals of errors in percent, for readers in a hurry: two where a hundredth can be told."""
+    return 2 if report["images"] >= MANY_IMAGES else 1
+
+
+def interval(bounds: Sequence[float]) -> str:
+    """Format an interval of errors."""
+    return f"{bounds[0]:.2f} - {bounds[1]:.2f}"
+
+
+def signed_interval(bounds: Sequence[float]) -> str:
+    """Format an interval of differences."""
+    return f"{bounds[0]:+.2f} to {bounds[1]:+.2f}"
+
+
+def over_replicas(row: TableRow, top: Top) -> list[float] | None:
+    """Return the interval over images and replicas; None with too few replicas, or in a report of earlier versions."""
+    # Two branches, since the keys of a TypedDict are literals.
+    return row.get("top1_ci95_images_and_replicas") if top == "top1" else row.get("top5_ci95_images_and_replicas")
+
+
+def notable_over_replicas(row: TableRow, top: Top) -> list[float] | None:
+    """Return the interval over images and replicas where it is notably wider than that over images; else None."""
+    wide, narrow = over_replicas(row, top), row["top1_ci95"] if top == "top1" else row["top5_ci95"]
+    return wide if wide and wide[1] - wide[0] > NOTABLY_WIDER * (narrow[1] - narrow[0]) else None
+
+
+def chosen_model_error(report: Report, row: TableRow, top: Top) -> float | None:
+    """Return the error of the replica chosen as the paper chose its one model; None for more models, or no choice."""
+    if row["models"] > 1 or len(report["replicas"]) == 1:
+        return None
+    [chosen] = [kept for kept in report["single_model"]["rows"] if kept["policy"] == row["policy"]]
+    return chosen["top1_error"] if top == "top1" else chosen["top5_error"]
+
+
+def table_columns(report: Report, cost: dict[str, Any]) -> list[Column]:
+    """Return the columns of the table, with a cell for each of its rows."""
+    rows = report["table"]
+    columns = [
+        Column("models", [str(row["models"]) for row in rows], "models"),
+        Column("crops", [crops_text(row) for row in rows], "crops"),
+        Column("cost", [str(row["forward_passes"]) for row in rows]),
+        Column("seconds", [f"{row['forward_passes'] * cost['seconds_per_pass']:.3f}" for row in rows]),
+    ]
+    for top in tops_shown(report):
+        columns += _of_errors(report, top)
+    if has_papers_classes(report):
+        columns.append(Column("paper, top-5 %", [_number(row["paper_top5_error"]) for row in rows], "paper"))
+    return [column for column in columns if any(column.cells)]
+
+
+def _of_errors(report: Report, top: Top) -> list[Column]:
+    rows, kind = report["table"], f"top-{top[-1]}"
+    errors = [row["top1_error"] if top == "top1" else row["top5_error"] for row in rows]
+    narrow = [row["top1_ci95"] if top == "top1" else row["top5_ci95"] for row in rows]
+    wide = [over_replicas(row, top) for row in rows]
+    # The terminal has room for the intervals of one kind of error.
+    short = ("95 % interval", "other seeds") if top == "top1" else ("", "")
+    return [
+        Column(f"{kind} error %", [_number(error) for error in errors], kind),
+        Column("95 % interval", [interval(bounds) for bounds in narrow], short[0]),
+        Column("with other seeds", [interval(bounds) if bounds else "" for bounds in wide], short[1]),
+        Column(f"best one, {kind} %", [_number(chosen_model_error(report, row, top)) for row in rows], "best"),
+    ]
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"

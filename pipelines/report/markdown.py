@@ -1,0 +1,225 @@
+"""The complete report in Markdown; pictures are linked by file name."""
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+from pipelines.report.columns import (
+    crops_text,
+    interval,
+    signed_interval,
+    table_columns,
+    tops_shown,
+)
+from pipelines.report.page import CAPTIONS
+from pipelines.report.remarks import headline, notes
+from pipelines.report.schema import Report
+
+TEXT_COLUMNS = {"replica", "replicas", "views", "class", "most often taken for", "image", "label", "answer"}
+CLASSES_SHOWN = 20
+MISTAKES_SHOWN = 10
+
+
+def markdown(report: Report, cost: dict[str, Any], facts: dict[str, str], pictures: Collection[str]) -> str:
+    """Return the complete report.
+
+    Args:
+        report: content of report.json.
+        cost: content of cost.json.
+        facts: provenance of the run, by name.
+        pictures: names of the pictures that were drawn; the PNG files lie beside the report.
+    """
+    sections = [
+        f"# {headline(report)}",
+        _list(
+            f"{name}: {_code(value) if name.split()[-1] in ('command', 'commit') else value}"
+            for name, value in facts.items()
+        ),
+        "## Models x crops",
+        markdown_columns(report, cost),
+        _list(notes(report)),
+        _about_cost(cost),
+        _pictures(pictures, "error_by_models", "learning_curves"),
+        "## Compared with one model and the fewest crops",
+        "Paired differences of top-1 error in percentage points, and the spread over the ensembles of a size.",
+        _difference_table(report),
+        "## Replicas",
+        markdown_table(
+            ("replica", "crops", *(f"top-{top[-1]} error %" for top in tops_shown(report))), _replicas(report)
+        ),
+        *_view_sections(report),
+        _pictures(pictures, "views"),
+        *_calibration_sections(report),
+        _pictures(pictures, "reliability"),
+        *_diversity_sections(report),
+        _pictures(pictures, "disagreement", "diversity"),
+        *_class_sections(report),
+        _pictures(pictures, "class_errors", "confusion"),
+        *_mistakes_section(report),
+    ]
+    return "\n\n".join(filter(None, sections)) + "\n"
+
+
+def markdown_columns(report: Report, cost: dict[str, Any], sizes: Collection[int] = ()) -> str:
+    """Return the table with all columns; of the ensemble sizes in ``sizes``, if there are any."""
+    columns = table_columns(report, cost)
+    rows = zip(*(column.cells for column in columns), strict=True)
+    kept = [cells for row, cells in zip(report["table"], rows, strict=True) if not sizes or row["models"] in sizes]
+    return markdown_table([column.heading for column in columns], kept)
+
+
+def _list(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _code(text: str) -> str:
+    return f"`{text}`"
+
+
+def _pictures(drawn: Collection[str], *names: str) -> str:
+    return "\n\n".join(f"![{CAPTIONS[name][0]}]({name}.png)" for name in names if name in drawn)
+
+
+def _about_cost(cost: dict[str, Any]) -> str:
+    return (
+        "Cost is in forward passes per image, seconds are the time of one predictor per image "
+        f"({cost['passes_per_second'] or 0:.0f} passes per second, {cost['arithmetic']})."
+    )
+
+
+def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table; columns of words are aligned left, those of numbers right."""
+    sides = (":---" if heading in TEXT_COLUMNS else "---:" for heading in headings)
+    lines = ["| " + " | ".join(headings) + " |", "| " + " | ".join(sides) + " |"]
+    return "\n".join([*lines, *("| " + " | ".join(_escape(cell) for cell in row) + " |" for row in rows)])
+
+
+def _escape(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _difference_table(report: Report) -> str:
+    headings = ["models", "crops", "difference", "95 % interval", "with other seeds", "ensembles", "lowest - highest %"]
+    rows = []
+    for row in report["table"]:
+        wide = row.get("top1_difference_ci95_images_and_replicas")
+        rows.append(
+            [
+                str(row["models"]),
+                crops_text(row),
+                f"{row['top1_difference']:+.2f}",
+                signed_interval(row["top1_difference_ci95"]),
+                signed_interval(wide) if wide else "",
+                str(row["ensembles"]),
+                interval(row["top1_range"]),
+            ]
+        )
+    return markdown_table(headings, rows)
+
+
+def _replicas(report: Report) -> list[tuple[str, ...]]:
+    return [
+        (
+            replica["replica"],
+            crops_text(row),
+            *(f"{row['top1_error'] if top == 'top1' else row['top5_error']:.2f}" for top in tops_shown(report)),
+        )
+        for replica in report["replicas"]
+        for row in replica["rows"]
+    ]
+
+
+def _view_sections(report: Report) -> list[str]:
+    pooling = [
+        (
+            str(row["models"]),
+            f"{row['top1_error_average']:.2f}",
+            f"{row['top1_error_max']:.2f}",
+            f"{row['top1_difference']:+.2f}",
+            signed_interval(row["top1_difference_ci95"]),
+        )
+        for row in report["pooling"]
+    ]
+    groups = [
+        (
+            group["group"],
+            f"{group['top1_error']:.2f}",
+            interval(group["top1_ci95"]),
+            f"{group['top1_error_all_models']:.2f}",
+            interval(group["top1_ci95_all_models"]),
+        )
+        for group in report["view_groups"]
+    ]
+    sections = [
+        f"## Averaging or maximum over {crops_text(report['pooling'][0])} crops",
+        "Top-1 error; the maximum is taken over the views of each model, then models are averaged.",
+        markdown_table(("models", "average %", "maximum %", "difference", "95 % interval"), pooling),
+    ]
+    if groups:
+        sections += [
+            "## Which views help",
+            "Top-1 error of the average over all views of a kind, for one model and for all models.",
+            markdown_table(("views", "one model %", "95 % interval", "all models %", "95 % interval"), groups),
+        ]
+    return sections
+
+
+def _calibration_sections(report: Report) -> list[str]:
+    rows = [
+        (
+            str(row["models"]),
+            crops_text(row),
+            f"{row['negative_log_likelihood']:.4f}",
+            f"{row['brier_score']:.4f}",
+            f"{row['expected_calibration_error']:.4f}",
+        )
+        for row in report["calibration"]
+    ]
+    headings = ("models", "crops", "negative log-likelihood", "Brier score", "expected calibration error")
+    return ["## Calibration", markdown_table(headings, rows)]
+
+
+def _diversity_sections(report: Report) -> list[str]:
+    pairs = report["diversity"]["pairs"]
+    if not pairs:
+        return []
+    rows = [
+        ("{} and {}".format(*pair["replicas"]), f"{pair['disagreement']:.2f}", f"{pair['gain']:+.2f}") for pair in pairs
+    ]
+    return [
+        "## Diversity",
+        "Images that two replicas answer differently, and their mean error minus that of their average (most crops).",
+        markdown_table(("replicas", "disagreement %", "gain"), rows),
+    ]
+
+
+def _class_sections(report: Report) -> list[str]:
+    worst = sorted(
+        (c for c in report["class_errors"] if c["images"]), key=lambda c: (-(c["top1_error"] or 0.0), c["class"])
+    )
+    classes = [
+        (row["class"], str(row["images"]), f"{row['top1_error']:.2f}", row["most_often_taken_for"] or "")
+        for row in worst[:CLASSES_SHOWN]
+    ]
+    shown = f"The {CLASSES_SHOWN} worst of {len(worst)}" if len(worst) > CLASSES_SHOWN else "All"
+    return [
+        "## Classes",
+        f"{shown} by top-1 error of all models with the most crops; confusion.csv has every count.",
+        markdown_table(("class", "images", "top-1 error %", "most often taken for"), classes),
+    ]
+
+
+def _mistakes_section(report: Report) -> list[str]:
+    mistakes = [
+        (
+            mistake["image_id"],
+            mistake["label"],
+            mistake["answer"],
+            f"{mistake['probability']:.3f}",
+            f"{mistake['probability_of_label']:.3f}",
+        )
+        for mistake in report["mistakes"][:MISTAKES_SHOWN]
+    ]
+    return [
+        "## Most confident mistakes",
+        markdown_table(("image", "label", "answer", "probability", "of the label"), mistakes),
+    ]

@@ -1,0 +1,169 @@
+"""What the report says in words: the headline, remarks on the table, and the provenance of the run."""
+
+from collections import Counter
+from typing import Any
+
+from googlenet.evaluation.two_way import FEWEST_REPLICAS
+from pipelines.report.columns import (
+    CLASSES_OF_IMAGENET,
+    decimals,
+    has_papers_classes,
+    notable_over_replicas,
+    over_replicas,
+    tops_shown,
+)
+from pipelines.report.schema import CropPolicy, Report
+
+COMMIT_CHARACTERS = 12
+
+
+def headline(report: Report) -> str:
+    """Return the errors of the last and of the first cell of the table in a sentence."""
+    first, last = report["table"][0], report["table"][-1]
+    digits = decimals(report)
+    low, high = last["top1_ci95"]
+    images = counted(report["images"], "image")
+    text = f"{_number_of(last['models'], 'model')} with {_crops(last)} {'errs' if last['models'] == 1 else 'err'} on "
+    text += f"{last['top1_error']:.{digits}f} % ({low:.{digits}f} to {high:.{digits}f}) of {images}"
+    has_top5 = "top5" in tops_shown(report)
+    text += f" (top-5 error {last['top5_error']:.{digits}f} %)" if has_top5 else ""
+    if last is not first:
+        text += f"; {_number_of(first['models'], 'model')} with {_crops(first)} on {first['top1_error']:.{digits}f} %"
+        text += f" ({first['top5_error']:.{digits}f} %)" if has_top5 else ""
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def counted(number: int, noun: str, nouns: str = "") -> str:
+    """Return a number and its noun: 1 image, 50,000 images."""
+    return f"{number:,} {noun if number == 1 else nouns or f'{noun}s'}"
+
+
+def _number_of(number: int, noun: str) -> str:
+    return f"one {noun}" if number == 1 else counted(number, noun)
+
+
+def _crops(row: CropPolicy) -> str:
+    scales = "" if row["policy"] == str(row["crops"]) else f" ({row['policy']} px)"
+    return f"{_number_of(row['crops'], 'crop')}{scales}"
+
+
+def notes(report: Report) -> list[str]:
+    """Return the remarks on the table."""
+    classes = counted(report["classes"], "class", "classes")
+    remarks = [
+        f"{counted(report['images'], 'image')}, {classes}; each row is the mean over all ensembles of its size.",
+        _about_intervals(report),
+    ]
+    if len(report["replicas"]) > 1:
+        remarks += [_about_the_chosen_model(report), *_about_a_better_replica(report)]
+    remarks += _about_missing_replicas(report)
+    if tops_shown(report) == ["top1"]:
+        remarks.append(f"Top-5 errors are left out: they say little about {classes}. report.json has them.")
+    if has_papers_classes(report):
+        remarks.append(
+            "The paper's figures are top-5 errors on ImageNet (table 3), shown because this data set has "
+            f"{CLASSES_OF_IMAGENET:,} classes too. Those for one model are of its best one: compare them with ours."
+        )
+    return remarks
+
+
+def _about_intervals(report: Report) -> str:
+    last = report["table"][-1]
+    models = f"{_number_of(last['models'], 'model')} with {_crops(last)}"
+    if wide := over_replicas(last, "top1"):
+        much = "" if notable_over_replicas(last, "top1") else ", little more than over images alone"
+        guess = f"It is rough: {len(report['replicas'])} replicas show little of how others would differ."
+        return (
+            "The 95 % intervals are over images. Another training, with other seeds, has other replicas too: over "
+            f"both, the interval of {models} is {wide[0]:.2f} to {wide[1]:.2f} %{much}. {guess}"
+        )
+    if len(report["replicas"]) >= FEWEST_REPLICAS:  # a report of an earlier version
+        return "The 95 % intervals are over images alone."
+    trained = _number_of(len(report["replicas"]), "replica")
+    few = f"{trained} {'says' if len(report['replicas']) == 1 else 'say'} too little about those of another seed"
+    return f"The 95 % intervals are over images alone: {few}."
+
+
+def _about_the_chosen_model(report: Report) -> str:
+    single, has_top5 = report["single_model"], "top5" in tops_shown(report)
+    errors = ", ".join(
+        f"{row['top1_error']:.2f}" + (f" / {row['top5_error']:.2f}" if has_top5 else "") + f" % with {_crops(row)}"
+        for row in single["rows"]
+    )
+    kind = "top-1 / top-5 errors" if has_top5 else "top-1 errors"
+    if single.get("chosen_on") == "training_validation_images":
+        how = "It was chosen on the validation images of its training, not on these."
+    else:
+        how = "It was chosen on these very images, so its errors are optimistic."
+    return (
+        "The best one is the model that the paper would report as its single one, that with the lowest top-1 error on "
+        f"the validation images: here {single['replica']}, with {kind} {errors}. {how}"
+    )
+
+
+def _about_a_better_replica(report: Report) -> list[str]:
+    """Say where a replica alone is better than all of them together."""
+    last = report["table"][-1]
+    best = min(report["replicas"], key=lambda replica: replica["rows"][-1]["top1_error"])
+    alone = best["rows"][-1]["top1_error"]
+    if alone >= last["top1_error"]:
+        return []
+    text = (
+        f"One replica alone beats the ensemble: {best['replica']} errs on {alone:.2f} % with {_crops(last)}, all "
+        f"{last['models']} models together on {last['top1_error']:.2f} %. Averaging helps most where replicas are "
+        "about equally good; and the best of several is partly luck."
+    )
+    return [text]
+
+
+def _about_missing_replicas(report: Report) -> list[str]:
+    trained = report["ensemble"]["replicas"]
+    missing = report.get("run", {}).get("recipe", {}).get("replicas", 0) - len(trained)
+    if missing <= 0:
+        return []
+    others = "the other one was" if missing == 1 else f"the other {missing} were"
+    of_all = f"{len(trained)} of {len(trained) + missing} replicas"
+    return [f"Only {of_all} were evaluated ({', '.join(trained)}); {others} not finished."]
+
+
+def cost_of_predictions(cost: dict[str, Any]) -> str:
+    """Return what the predictions cost, in a sentence."""
+    seconds, passes = round(cost["predictor_seconds"]), cost["forward_passes"]
+    return (
+        f"The predictions took {counted(seconds, 'second')}, summed over all predictors, for "
+        f"{counted(passes, 'forward pass', 'forward passes')} ({cost['arithmetic']})."
+    )
+
+
+def provenance(recipe: dict[str, Any], cost: dict[str, Any], job: dict[str, Any]) -> dict[str, str]:
+    """Return date, recipe, command, processor, arithmetic and commit, as far as they are known.
+
+    Args:
+        recipe: the recipe of the training; empty if there is none.
+        cost: content of cost.json.
+        job: log of the newest job; empty if there is none.
+    """
+    commit = str(job.get("commit", ""))
+    facts = {
+        "date": str(job.get("started", "")).replace("T", " ").replace("+00:00", " UTC"),
+        "recipe": str(recipe.get("name", "")),
+        "command": f"python {job['command']}" if job.get("command") else "",
+        "processor": _processor(job),
+        "arithmetic": f"{cost['arithmetic']} (evaluation)",
+        "commit": commit[:COMMIT_CHARACTERS] + ("-dirty" if commit.endswith("-dirty") else ""),
+    }
+    return {name: value for name, value in facts.items() if value}
+
+
+def _processor(job: dict[str, Any]) -> str:
+    """Return the processor's name where it is known, and the CPUs and GPUs of the nodes."""
+    nodes = Counter(_node(node) for node in job.get("nodes", []))
+    machines = [text if number == 1 else f"{number} nodes of {text}" for text, number in nodes.items()]
+    return ", ".join(filter(None, [str(job.get("processor", "")), *machines]))
+
+
+def _node(node: dict[str, Any]) -> str:
+    parts = [counted(int(node["cpus"]), "CPU")]
+    if node["gpus"]:
+        parts.append(f"{counted(int(node['gpus']), 'GPU')} {node['accelerator']}".rstrip())
+    return " and ".join(parts)

@@ -1,0 +1,247 @@
+"""What a report says in words and which of its columns are shown, on the terminal, on the page and in report.md."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipelines.report.figures import figures
+from pipelines.report.remarks import headline, notes
+from pipelines.report.write import write_report
+from pipelines.run.directory import claim
+from pipelines.run.recipe import Recipe
+from pipelines.run.storage import Storage
+from tests.pipelines.report.made_runs import ENSEMBLE, LABELS, answers, ensemble_of, made_run, predict, predict_as
+
+RIGHT = LABELS.tolist()
+NOISY = [[0, 1, 2, 3, 4, 0], [0, 1, 2, 0, 0, 0], [0, 1, 0, 3, 0, 0]]  # one, three and three of six are wrong
+
+
+def written(folder: Path, *choices: list[int], classes: int = 7, trained: Storage | None = None) -> tuple[Storage, str]:
+    """A run whose replicas answered ``choices``, with its report, and the text for the terminal."""
+    run, ensemble = made_run(folder), ensemble_of(len(choices), classes)
+    predict_as(run, answers(*choices, classes=classes), ensemble)
+    return run, write_report(run, ensemble, trained)
+
+
+def pages_of(run: Storage) -> tuple[str, str]:
+    """The page and report.md."""
+    return run.read("report/index.html").decode(), run.read("report/report.md").decode()
+
+
+def report_in(run: Storage) -> Any:
+    return run.read_json("report/report.json")
+
+
+@pytest.fixture(scope="module")
+def imagenet(tmp_path_factory: pytest.TempPathFactory) -> tuple[Storage, str]:
+    return written(tmp_path_factory.mktemp("imagenet"), *NOISY, classes=1000)
+
+
+@pytest.fixture(scope="module")
+def letters(tmp_path_factory: pytest.TempPathFactory) -> tuple[Storage, str]:
+    return written(tmp_path_factory.mktemp("letters"), *NOISY)
+
+
+def flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_everything_begins_with_the_result_in_a_sentence(letters: tuple[Storage, str]) -> None:
+    run, terminal = letters
+    last = report_in(run)["table"][-1]
+    low, high = last["top1_ci95"]
+    sentence = (
+        f"3 models with 144 crops err on {last['top1_error']:.1f} % ({low:.1f} to {high:.1f}) of 6 images; "
+        f"one model with one crop on {100 * 7 / 18:.1f} %."
+    )
+    page, markdown = pages_of(run)
+    assert f"<h1>{sentence}</h1>" in page
+    assert markdown.startswith(f"# {sentence}\n")
+    assert flat(terminal).startswith(sentence)
+
+
+def test_many_images_deserve_two_decimals_and_many_classes_top_5(imagenet: tuple[Storage, str]) -> None:
+    report = report_in(imagenet[0])
+    assert re.search(r"of 6 images \(top-5 error \d+\.\d %\); one model .* \(\d+\.\d %\)\.$", headline(report))
+    assert re.search(r"err on \d+\.\d\d % .* of 50,000 images", headline({**report, "images": 50_000}))
+
+
+def test_the_papers_figures_stand_beside_those_of_imagenets_classes(imagenet: tuple[Storage, str]) -> None:
+    run, terminal = imagenet
+    of_one_model = [line.split()[-1] for line in terminal.splitlines() if line.startswith("     1")]
+    assert of_one_model == ["10.07", "9.15", "7.89"]
+    page, markdown = pages_of(run)
+    assert page.count("<small>paper ") == 3
+    assert "| paper, top-5 % |" in markdown
+    for text in (flat(terminal), page, markdown):
+        assert "Those for one model are of its best one: compare them with ours." in text
+
+
+def test_a_thousand_classes_are_needed_for_the_papers_figures_and_eleven_for_top_5(
+    letters: tuple[Storage, str], tmp_path: Path
+) -> None:
+    run, terminal = letters
+    for text in (terminal, *pages_of(run)):
+        assert "10.07" not in text
+        assert "top-5" not in text.lower().replace("top-5 errors are left out", "")
+    assert report_in(run)["table"][0]["paper_top5_error"] == 10.07
+    assert "top5_error" in report_in(run)["table"][0]
+    run, terminal = written(tmp_path, *NOISY, classes=11)
+    for text in (terminal, *pages_of(run)):
+        assert "top-5" in text.lower()
+        assert "10.07" not in text
+
+
+def test_the_table_fits_a_terminal_and_says_where_the_rest_is(
+    imagenet: tuple[Storage, str], letters: tuple[Storage, str]
+) -> None:
+    for run, terminal in (imagenet, letters):
+        *lines, last = terminal.splitlines()
+        assert max(map(len, lines)) <= 80
+        assert last == f"all ensemble sizes, costs and intervals: {run.root}/report/report.md"
+        words = set(flat(" ".join(notes(report_in(run)))).split())
+        assert words <= set(terminal.split())  # no word is broken
+        sizes = [line.split()[0] for line in lines if re.match(r" +\d", line)]
+        assert sizes == ["1"] * 3 + ["3"] * 3
+
+
+def test_images_and_replicas_have_an_interval_of_their_own(letters: tuple[Storage, str], tmp_path: Path) -> None:
+    run, terminal = letters
+    first = report_in(run)["table"][0]
+    wide, narrow = first["top1_ci95_images_and_replicas"], first["top1_ci95"]
+    assert wide[1] - wide[0] > 1.25 * (narrow[1] - narrow[0])
+    assert first["top1_difference_ci95_images_and_replicas"] == [0, 0]
+    page, markdown = pages_of(run)
+    assert f"<small>seeds {wide[0]:.1f}\N{EN DASH}{wide[1]:.1f}</small>" in page
+    assert f"| {wide[0]:.2f} - {wide[1]:.2f} |" in markdown
+    assert f"{wide[0]:.2f} - {wide[1]:.2f}" in terminal
+    run, terminal = written(tmp_path, RIGHT, NOISY[0])
+    assert not [name for name in report_in(run)["table"][0] if "replicas" in name]
+    assert "over images alone: 2 replicas say too little about those of another seed" in flat(terminal)
+
+
+def trained_run(folder: Path, *last_errors: float) -> Storage:
+    """A training run of which only the validation errors are known, the last ones as given."""
+    folder.mkdir()
+    run = Storage.at(str(folder))
+    for replica, error in enumerate(last_errors):
+        lines = [{"epoch": 1, "val_top1_error": 1.0}, {"epoch": 2, "val_top1_error": error}]
+        run.write_json_lines(f"replicas/{replica}/metrics.jsonl", lines)
+    return run
+
+
+def test_the_best_one_is_chosen_by_the_validation_images_of_its_training(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    trained = trained_run(tmp_path / "trained", 30.0, 20.0, 25.0)
+    run, terminal = written(tmp_path / "run", *NOISY, trained=trained)
+    single = report_in(run)["single_model"]
+    assert (single["replica"], single["chosen_on"]) == ("replica_1", "training_validation_images")
+    assert single["rows"][0]["top1_error"] == 50  # not the lowest on these images
+    assert "It was chosen on the validation images of its training, not on these." in flat(terminal)
+    assert "<small>best 50.0</small>" in pages_of(run)[0]
+
+
+def test_a_choice_on_the_images_of_the_report_is_called_optimistic(
+    letters: tuple[Storage, str], tmp_path: Path
+) -> None:
+    run, terminal = letters
+    assert report_in(run)["single_model"]["replica"] == "replica_0"
+    assert "It was chosen on these very images, so its errors are optimistic." in flat(terminal)
+    (tmp_path / "run").mkdir()
+    unknown = trained_run(tmp_path / "trained", 30.0)  # of two replicas nothing is known
+    run, terminal = written(tmp_path / "run", *NOISY, trained=unknown)
+    assert report_in(run)["single_model"]["chosen_on"] == "evaluated_images"
+    assert "so its errors are optimistic" in flat(terminal)
+
+
+def test_a_replica_that_beats_the_ensemble_is_named(tmp_path: Path) -> None:
+    wrong = [(label + 1) % 6 for label in RIGHT]
+    run, terminal = written(tmp_path, wrong, RIGHT)  # the first is surer, and wins in the average
+    for text in (flat(terminal), *pages_of(run)):
+        assert "replica_1 errs on 0.00 % with 144 crops, all 2 models together on 100.00 %" in text
+    equal = report_in(run)
+    equal["table"][-1]["top1_error"] = 0.0
+    assert "beats the ensemble" not in " ".join(notes(equal))
+
+
+def test_replicas_that_are_missing_are_not_called_failed(tmp_path: Path) -> None:
+    claim(Storage.at(str(tmp_path)), "recipe", Recipe(replicas=3).to_dict())
+    _, terminal = written(tmp_path, *NOISY[:2])
+    assert "Only 2 of 3 replicas were evaluated (replica_0, replica_1); the other one was not finished." in flat(
+        terminal
+    )
+    assert "failed" not in terminal
+
+
+def test_one_of_something_is_singular(letters: tuple[Storage, str]) -> None:
+    report = report_in(letters[0])
+    row = {name: value for name, value in report["table"][0].items() if "_and_replicas" not in name}  # of one replica
+    single = {**report, "images": 1, "classes": 1, "table": [row], "replicas": report["replicas"][:1]}
+    text = " ".join([headline(single), *notes(single)])
+    assert "One model with one crop errs on" in text
+    assert "of 1 image." in text
+    assert not re.search(r"\b1 (images|classes|models|crops|replicas)\b", text)
+
+
+def test_the_page_and_the_tables_say_where_they_come_from(tmp_path: Path) -> None:
+    run = made_run(tmp_path)
+    claim(run, "recipe", Recipe(name="demo", replicas=2).to_dict())
+    node = {"host": "secret", "cpus": 16.0, "gpus": 1, "accelerator": "H100"}
+    job = {
+        "started": "2026-11-25T22:35:34+00:00",
+        "command": "pipelines/train_ensemble.py --recipe demo",
+        "commit": "0123456789abcdef0123456789abcdef01234567-dirty",
+        "host": "secret",
+        "nodes": [node, node],
+    }
+    run.write_json("jobs/1.json", job)
+    predict(run, list(range(6)))
+    write_report(run, ENSEMBLE)
+    page, markdown = pages_of(run)
+    for expected in (
+        "2026-11-25 22:35:34 UTC",
+        "demo",
+        "python pipelines/train_ensemble.py --recipe demo",
+        "2 nodes of 16 CPUs and 1 GPU H100",
+        "0123456789ab-dirty",
+    ):
+        assert expected in flat(re.sub("<[^>]+>", "", page))
+        assert expected in markdown
+    assert "secret" not in page + markdown
+    (tmp_path / "other").mkdir()
+    elsewhere = made_run(tmp_path / "other")
+    predict(elsewhere, list(range(6)))
+    write_report(elsewhere, ENSEMBLE, run)
+    assert "- training command: `python pipelines/train_ensemble.py --recipe demo`" in pages_of(elsewhere)[1]
+
+
+def test_report_md_shows_every_picture_beside_it(letters: tuple[Storage, str]) -> None:
+    run, _ = letters
+    line = {"epoch": 1, "train_loss_logits": 1.0, "val_top1_error": 5.0, "val_top1_error_raw_weights": 6.0}
+    for replica in range(3):
+        run.write(f"replicas/{replica}/metrics.jsonl", f"{json.dumps(line)}\n".encode())
+    write_report(run, ensemble_of(3))
+    shown = re.findall(r"!\[[^]]+\]\(([^)]+)\)", pages_of(run)[1])
+    assert sorted(shown) == [name for name in run.files("report") if name.endswith(".png")]
+    assert {"learning_curves.png", "disagreement.png", "diversity.png"} < set(shown)
+
+
+def test_pairs_are_drawn_from_three_replicas_on(letters: tuple[Storage, str], tmp_path: Path) -> None:
+    assert {"diversity", "disagreement"} < figures(report_in(letters[0])).keys()
+    run, _ = written(tmp_path, *NOISY[:2])
+    assert not {"diversity", "disagreement"} & figures(report_in(run)).keys()
+    assert "## Diversity" in pages_of(run)[1]  # its numbers remain
+
+
+def test_the_counts_of_the_reliability_diagram_have_the_colour_of_the_text(letters: tuple[Storage, str]) -> None:
+    figure = figures(report_in(letters[0]))["reliability"]
+    counts = [text for text in figure.axes[0].texts if text.get_text().isdigit()]
+    assert sum(int(text.get_text()) for text in counts) == 6
+    assert {text.get_color() for text in counts} == {"black"}
+    bars = [bar.get_height() for bar in figure.axes[0].patches]
+    [dots] = [line for line in figure.axes[0].lines if line.get_linestyle() == "None"]
+    assert np.allclose(dots.get_ydata(), bars)  # both are accuracies, as the legend says
