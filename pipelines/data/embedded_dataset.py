@@ -18,7 +18,7 @@ from pipelines.data.listing import Entry, Found, ImageFile
 
 NAME = "embedded"
 CLASSES = tuple(str(digit) for digit in range(10))
-IMAGES_PER_CLASS = {"train": 120, "val": 50}
+IMAGES_PER_CLASS = {"train": 120, "val": 40}
 JPEG_QUALITY = 90
 # Difficulty of the set. Like most objects in ImageNet, a digit takes most of the picture and stands near its middle, so
 # that most crops show it whole. If digits are lighter than the photograph in one image and darker in the next, or a
@@ -27,16 +27,16 @@ BACKGROUND_CONTRAST = 0.6
 """Contrast of the photograph around its mean; 1 is the original."""
 BACKGROUND_BRIGHTNESS = 0.3
 """Brightness of the photograph; 1 is the original."""
-DIGIT_SHARE = (0.6, 0.8)
+DIGIT_SHARE = (0.55, 0.7)
 """Range of a digit's side as a share of the image's shorter side."""
-OFF_CENTRE_SHARE = 0.05
+OFF_CENTRE_SHARE = 0.08
 """Largest distance of a digit's centre from the image's, as a share of each side."""
 MIN_CONTRAST_LEVELS = 150
 """Minimum difference between digit and background, in grey levels."""
 TINT_LEVELS = 40
 """Largest difference of a digit's colour channel from its grey level."""
-ASPECTS = ((1, 1), (4, 3), (3, 4), (3, 2), (2, 3), (5, 4))
-ASPECT_PROBABILITIES = (0.1, 0.3, 0.2, 0.2, 0.1, 0.1)
+ASPECTS = ((1, 1), (5, 4), (4, 5), (6, 5), (5, 6))
+ASPECT_PROBABILITIES = (0.4, 0.2, 0.1, 0.2, 0.1)
 SHORTER_SIDE_PX = (88, 120)
 
 Grey = npt.NDArray[np.float64]
