@@ -12,10 +12,9 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from googlenet.evaluation.crops import CROP_POLICIES, Policy, policy_scales_px, scales_px
-from googlenet.network.initialisation import Initialisation
-from googlenet.network.layers import LRN, MAX_WIDTH, Variant
+from googlenet.network.choices import LRN, MAX_WIDTH, Initialisation, Variant
 from googlenet.training.augment import INTERPOLATIONS, Sampling
-from googlenet.training.optim import LearningRate, Schedule
+from googlenet.training.learning_rate import LearningRate, Schedule
 from pipelines.errors import UserError
 
 # Five halvings must leave something.
