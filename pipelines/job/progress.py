@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import ray
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -41,9 +40,8 @@ class ReplicaStatus:
         return self.epoch / self.epochs if self.epochs else 0.0
 
 
-@ray.remote(num_cpus=0)
 class ProgressBoard:
-    """Latest status by replica, and unread warnings."""
+    """Latest status by replica, and unread warnings; runs as a Ray actor."""
 
     def __init__(self) -> None:
         self._statuses: dict[int, ReplicaStatus] = {}

@@ -19,6 +19,8 @@ from pipelines.errors import UserError
 
 # Five halvings must leave something.
 MIN_CROP_PX = 35
+# Names of recipes whose rate and epochs suit trained weights; from random ones they would learn next to nothing.
+FOR_GIVEN_WEIGHTS = ("finetune",)
 PreprocessingName = Literal["caffe", "scratch"]
 
 
@@ -27,7 +29,7 @@ class Recipe:
     """Every setting that decides the result of a run. Defaults are the paper's, or Caffe's where the paper has none."""
 
     name: str = "paper"
-    """Label of the recipe; has no effect."""
+    """Label of the recipe; has no effect on the result."""
 
     # Data
     data: str = ""
@@ -182,6 +184,11 @@ class Recipe:
     def rate(self) -> LearningRate:
         """Return the learning rate by epoch."""
         return LearningRate(self.learning_rate, self.schedule, self.warmup_epochs, self.epochs)
+
+    @property
+    def needs_init_weights(self) -> bool:
+        """Whether the recipe is meant for given weights, and has none."""
+        return self.name in FOR_GIVEN_WEIGHTS and not self.init_weights
 
     @property
     def least_workers(self) -> int:

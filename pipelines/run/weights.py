@@ -1,17 +1,24 @@
 """Files of weights in storage, read or refused by name."""
 
-from googlenet.network.weight_files import read_weights
-from googlenet.network.weights import StoredNetwork, WeightsError
+from typing import TYPE_CHECKING
+
 from pipelines.errors import UserError
 from pipelines.run.storage import Storage
 
+if TYPE_CHECKING:
+    from googlenet.network.weights import StoredNetwork
 
-def read_network(folder: Storage, name: str, fix: str = "") -> tuple[bytes, StoredNetwork]:
+
+def read_network(folder: Storage, name: str, fix: str = "") -> "tuple[bytes, StoredNetwork]":
     """Return the bytes of a file of weights, and the network in it. ``fix`` says what to do if it cannot be used.
 
     Raises:
         UserError: the file does not exist or cannot be used.
     """
+    # PyTorch is imported once it is needed: a command that ends before that does not wait for it.
+    from googlenet.network.weight_files import read_weights
+    from googlenet.network.weights import WeightsError
+
     try:
         data = folder.read(name)
         return data, read_weights(data, name)
@@ -21,7 +28,7 @@ def read_network(folder: Storage, name: str, fix: str = "") -> tuple[bytes, Stor
         raise UserError(f"{folder.below(name)}: {error}{fix and f'; {fix}'}") from error
 
 
-def read_replica(run: Storage, name: str) -> tuple[bytes, StoredNetwork]:
+def read_replica(run: Storage, name: str) -> "tuple[bytes, StoredNetwork]":
     """Return the file of weights of a finished replica, as bytes and network.
 
     Raises:
@@ -30,7 +37,7 @@ def read_replica(run: Storage, name: str) -> tuple[bytes, StoredNetwork]:
     return read_network(run, name, "delete it, and train_ensemble.py rewrites it from the newest checkpoint")
 
 
-def read_file(path: str) -> tuple[bytes, StoredNetwork]:
+def read_file(path: str) -> "tuple[bytes, StoredNetwork]":
     """Return the bytes of a file of weights, and the network in it.
 
     Raises:
