@@ -121,7 +121,7 @@ class Recipe:
     polyak_epochs: float = 8.0
     """Horizon of the weight average, in epochs."""
     dead_head_epochs: float = 1.0
-    """Raise an alarm if a classifier still only guesses after this many epochs; 0 for never."""
+    """Raise an alarm if a classifier still only guesses this many epochs, but at least 100 steps, after the warm-up."""
     on_dead_head: Literal["warn", "stop"] = "warn"
     """Reaction to the alarm: a warning, or the end of that replica."""
 
