@@ -32,7 +32,7 @@ from pipelines.run.lock import only_job_on
 from pipelines.run.predictions import EvaluatedEnsemble, sorted_policies
 from pipelines.run.recipe import Recipe, check_policies
 from pipelines.run.storage import Storage
-from pipelines.run.weights import read_file
+from pipelines.run.weights import check_file, read_file
 
 # What needs PyTorch or draws is imported where it is used: help and errors do not wait for it.
 if TYPE_CHECKING:
@@ -76,6 +76,8 @@ def evaluate_weights(arguments: Arguments) -> str:
     run, data = Storage.at(arguments.run_dir), absolute_data(arguments.data)
     if not data:
         raise UserError("--weights needs --data: the labelled images to evaluate them on")
+    for path in arguments.weights:
+        check_file(Storage.at(path).root)
     files = [read_file(Storage.at(path).root) for path in arguments.weights]
     networks = [stored for _, stored in files]
     crop_px = _agreed("crop_px", arguments.crop_px, networks) or DEFAULT_CROP_PX

@@ -29,6 +29,7 @@ from pipelines.run.lock import only_job_on
 from pipelines.run.named_recipes import load_recipe
 from pipelines.run.recipe import Recipe, recipe_from_dict
 from pipelines.run.storage import Storage
+from pipelines.run.weights import check_file
 from pipelines.tracking.fetch import PREFIX as RUN_IN_MLFLOW
 from pipelines.tracking.fetch import differences_from, fetch_recipe
 from pipelines.tracking.follower import Tracker
@@ -137,6 +138,8 @@ def _try_initial_weights(run: Storage, recipe: Recipe, images: Images | None) ->
     """Refuse initial weights that do not fit, and print what they do not cover."""
     if not recipe.init_weights:
         return
+    if not run.exists(RUN):  # a run has a copy
+        check_file(recipe.init_weights)
     say(f"reading the initial weights {recipe.init_weights} ...")
     from pipelines.training.network import check_initial_weights
 

@@ -1,4 +1,4 @@
-"""Names that choose a network: variant, normalisation constants and initial weights. Free of PyTorch, for options."""
+"""Names that choose a network and its weights: variant, normalisation, initialisation, files. Free of PyTorch."""
 
 from typing import Literal
 
@@ -6,3 +6,5 @@ Variant = Literal["paper", "bn"]
 LRN = Literal["caffe", "google", "none"]
 Initialisation = Literal["xavier", "he", "gaussian"]
 MAX_WIDTH = 16
+# Kinds of weight files.
+WEIGHT_SUFFIXES = (".safetensors", ".npz", ".pth")

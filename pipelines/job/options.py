@@ -8,12 +8,16 @@ import argparse
 import ast
 import inspect
 import re
+import shutil
+import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_type_hints
 
 from pipelines.errors import UserError
+from pipelines.job.console import fitted
 from pipelines.job.option_groups import GROUPS, OTHER, POSITIONAL, group_of
 from pipelines.job.option_values import did_you_mean, kind_name, words_of
 
@@ -144,8 +148,9 @@ class _Take(argparse.Action):
 
 def _parser(arguments: type, options: Sequence[Option], first: Sequence[str]) -> _Parser:
     required = [o.shown if o.positional else f"{o.flag} {_metavar(o)}" for o in options if o.default is MISSING]
+    usage = " ".join(["usage:", Path(sys.argv[0]).name, *required, "[options]"])
     parser = _Parser(
-        usage=" ".join(["%(prog)s", *required, "[options]"]),
+        usage=fitted(usage, shutil.get_terminal_size().columns).removeprefix("usage: ").replace("%", "%%"),
         description=(arguments.__doc__ or "").partition("\n\n")[0],
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
