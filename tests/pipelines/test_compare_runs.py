@@ -22,7 +22,7 @@ def runs(tmp_path: Path) -> list[Storage]:
         run = made_run(tmp_path / name)
         predict_as(run, answers([0, 1, 2, 3, 4, 0], [0, 1, 2, 0, 0, 0]))
         write_report(run, ENSEMBLE)
-        run.write_json("jobs/1.json", {"commit": name, "versions": {"torch": "2"}})
+        run.write_json("jobs/1.json", {"commit": name, "versions": {"torch": name}})
         made.append(run)
     return made
 
@@ -55,6 +55,7 @@ def test_runs_on_other_images_are_compared_without_pairs(
     assert unpaired.partition("\n\nno pairs")[0] == paired.partition("\n\nerrors on")[0]
     assert "learning_rate: first 0.01, second 0.5" in unpaired
     assert "commit: first 'first', second 'second'" in unpaired
+    assert "torch: first 'first', second 'second'" in unpaired
     assert unpaired.endswith("no pairs: other images (6 images in the first, 6 in the second, none in both)\n")
 
 
