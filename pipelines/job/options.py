@@ -19,7 +19,7 @@ from typing import Any, NoReturn, TypeVar, get_type_hints
 from pipelines.errors import UserError
 from pipelines.job.console import fitted
 from pipelines.job.option_groups import GROUPS, OTHER, POSITIONAL, group_of
-from pipelines.job.option_values import did_you_mean, kind_name, words_of
+from pipelines.job.option_values import NONE, did_you_mean, kind_name, words_of
 
 T = TypeVar("T")
 
@@ -210,8 +210,10 @@ def _flat(value: Any) -> Iterator[str]:
         yield f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _metavar(option: Option) -> str | tuple[str, ...]:
-    return option.name.upper() if option.positional else kind_name(option.type)
+def _metavar(option: Option) -> str:
+    shown = option.name.upper() if option.positional else kind_name(option.type)
+    # Of several words, argparse shows the second as optional, which says enough about None.
+    return shown.removesuffix(f"|{NONE}") if words_of(option.type)[0] == "+" else shown
 
 
 def _about_unknown(words: Sequence[str], options: Sequence[Option]) -> str:
