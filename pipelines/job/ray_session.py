@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipelines.job.console import say
 from pipelines.job.interruption import interrupt_on_sigterm
 from pipelines.run.directory import LOGS, NATIVE_STDERR
 from pipelines.run.storage import Storage
@@ -33,6 +34,10 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
     Ray's own output goes to its session's log files, not to the terminal. ``num_cpus`` limits a cluster that is
     started here; the default is all CPUs of the machine.
     """
+    address = os.environ.get("RAY_ADDRESS")
+    if not _is_connected():
+        # Before the import of Ray, which takes seconds of its own.
+        say(f"connecting to the Ray cluster at {address} ..." if address else "starting Ray on this machine ...")
     import ray
 
     for name, value in QUIET.items():
@@ -40,7 +45,6 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    address = os.environ.get("RAY_ADDRESS")
     local = {} if address else {"object_store_memory": LOCAL_OBJECT_STORE_BYTES, "num_cpus": num_cpus}
     ray.init(
         address=address or "local",
@@ -54,6 +58,10 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _is_connected() -> bool:
+    return "ray" in sys.modules and sys.modules["ray"].is_initialized()
 
 
 @contextmanager

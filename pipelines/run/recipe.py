@@ -12,14 +12,15 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from googlenet.evaluation.crops import CROP_POLICIES, Policy, policy_scales_px, scales_px
-from googlenet.network.initialisation import Initialisation
-from googlenet.network.layers import LRN, MAX_WIDTH, Variant
+from googlenet.network.choices import LRN, MAX_WIDTH, Initialisation, Variant
 from googlenet.training.augment import INTERPOLATIONS, Sampling
-from googlenet.training.optim import LearningRate, Schedule
+from googlenet.training.learning_rate import LearningRate, Schedule
 from pipelines.errors import UserError
 
 # Five halvings must leave something.
 MIN_CROP_PX = 35
+# Names of recipes whose rate and epochs suit trained weights; from random ones they would learn next to nothing.
+FOR_GIVEN_WEIGHTS = ("finetune",)
 PreprocessingName = Literal["caffe", "scratch"]
 
 
@@ -28,7 +29,7 @@ class Recipe:
     """Every setting that decides the result of a run. Defaults are the paper's, or Caffe's where the paper has none."""
 
     name: str = "paper"
-    """Label of the recipe; has no effect."""
+    """Label of the recipe; has no effect on the result."""
 
     # Data
     data: str = ""
@@ -120,7 +121,7 @@ class Recipe:
     polyak_epochs: float = 8.0
     """Horizon of the weight average, in epochs."""
     dead_head_epochs: float = 1.0
-    """Raise an alarm if a classifier still only guesses after this many epochs; 0 for never."""
+    """Raise an alarm if a classifier still only guesses this many epochs, but at least 100 steps, after the warm-up."""
     on_dead_head: Literal["warn", "stop"] = "warn"
     """Reaction to the alarm: a warning, or the end of that replica."""
 
@@ -183,6 +184,11 @@ class Recipe:
     def rate(self) -> LearningRate:
         """Return the learning rate by epoch."""
         return LearningRate(self.learning_rate, self.schedule, self.warmup_epochs, self.epochs)
+
+    @property
+    def needs_init_weights(self) -> bool:
+        """Whether the recipe is meant for given weights, and has none."""
+        return self.name in FOR_GIVEN_WEIGHTS and not self.init_weights
 
     @property
     def least_workers(self) -> int:
