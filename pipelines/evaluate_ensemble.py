@@ -29,13 +29,15 @@ from pipelines.job.console import say
 from pipelines.job.ray_session import connected, native_stderr_to_log
 from pipelines.report.answers import write_answers
 from pipelines.report.write import write_report
-from pipelines.run.dataset import read_manifest
+from pipelines.run.dataset import Manifest, read_manifest
 from pipelines.run.directory import EVALUATIONS, REPORT_PAGE, ReplicaFiles, claim, read_recipe
 from pipelines.run.lock import only_job_on
 from pipelines.run.predictions import EvaluatedEnsemble, sorted_policies
 from pipelines.run.recipe import Recipe, check_policies
 from pipelines.run.storage import Storage
 from pipelines.run.weights import read_file
+from pipelines.tracking.evaluation import not_sent, send_evaluation
+from pipelines.tracking.store import tracking_uri_for
 
 DEFAULT_CROP_PX = 224
 
@@ -64,6 +66,10 @@ class Arguments:
     """What to do about files that cannot be decoded."""
     unlabelled: bool = False
     """The images of --data have no labels: write the ensemble's answers for each (answers/top5.csv, .parquet)."""
+    mlflow: bool = True
+    """Send the report to MLflow, as a run of its own beside the training run."""
+    tracking_uri: str = ""
+    """MLflow store or server; the default is MLFLOW_TRACKING_URI, else an SQLite store beside the run directory."""
 
 
 def evaluate_weights(arguments: Arguments) -> str:
@@ -103,7 +109,17 @@ def evaluate_weights(arguments: Arguments) -> str:
     for replica, weights in enumerate(own):
         run.write(ReplicaFiles(replica).weights, weights)
     ensemble = evaluate(run, run, range(len(networks)), manifest, _settings(arguments, crop_px))
-    return _write_results(run, ensemble, arguments)
+    text = _write_results(run, ensemble, arguments)
+    return f"{text}\n{_to_mlflow(run, run, manifest, arguments)}"
+
+
+def _to_mlflow(run: Storage, trained: Storage, manifest: Manifest, arguments: Arguments) -> str:
+    """Send the report to MLflow; return whether it went there."""
+    if arguments.unlabelled:
+        return "MLflow: not sent; images without labels have no errors"
+    if not arguments.mlflow:
+        return "MLflow: not sent (--no-mlflow)"
+    return send_evaluation(run, trained, manifest, tracking_uri_for(trained, arguments.tracking_uri))
 
 
 def _settings(arguments: Arguments, crop_px: int) -> Settings:
@@ -178,7 +194,9 @@ def evaluate_elsewhere(trained: Storage, recipe: Recipe, arguments: Arguments) -
     say(f"data: {manifest.summary()}")
     ensemble = evaluate(run, trained, replicas, manifest, _settings(arguments, recipe.crop_px))
     text = _write_results(run, ensemble, arguments)
-    return text if arguments.unlabelled else f"{text}\nreport: {run.below(REPORT_PAGE)}"
+    if not arguments.unlabelled:
+        text += f"\nreport: {run.below(REPORT_PAGE)}"
+    return f"{text}\n{_to_mlflow(run, trained, manifest, arguments)}"
 
 
 def _main() -> None:
@@ -193,6 +211,7 @@ def _main() -> None:
             say(evaluate_elsewhere(run, recipe, arguments))
         else:
             say(write_report(run, evaluate_run(run, recipe, arguments.gpus_per_predictor)))
+            say(not_sent(run, tracking_uri_for(run, arguments.tracking_uri)))
 
 
 def _check(arguments: Arguments) -> None:

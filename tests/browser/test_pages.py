@@ -61,7 +61,8 @@ def browser() -> Iterator[Any]:
 def mlflow(finished_run: Path) -> Iterator[str]:
     """The address that `make ui` shows for the finished run."""
     port = free_port()
-    command = [sys.executable, "pipelines/review.py", "--run-dir", str(finished_run), "--port", str(port)]
+    store = tracking_uri_for(Storage.at(str(finished_run)))
+    command = [sys.executable, "pipelines/review.py", "--tracking-uri", store, "--port", str(port)]
     server = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
     )
@@ -117,6 +118,7 @@ def test_the_replicas_are_nested_under_the_ensemble(browser: Any, mlflow: str) -
     browser.get(mlflow)
     until(lambda: "finished" in text_of(browser))
     assert "replica_0" not in text_of(browser)
+    assert all(column in text_of(browser) for column in ("top1_error/3x144", "top1_error/1x1", "val_images"))
     rows = until(lambda: browser.find_elements("css selector", ".ag-row, [role=row]"))
     [row] = [row for row in rows if "finished" in row.text and row.find_elements("css selector", "button")][:1]
     row.find_elements("css selector", "button")[0].click()
@@ -129,7 +131,7 @@ def test_the_run_shows_its_table_pictures_and_metrics(browser: Any, mlflow: str,
     page = mlflow.replace("/runs?", f"/runs/{run_of(finished_run, 'ensemble')}?")
     browser.get(page)
     until(lambda: "top1_error/3x144" in text_of(browser))
-    assert "Top-1 / top-5 error" in text_of(browser)
+    assert "3 models with 144 crops err on" in text_of(browser)
     pictures = until(lambda: browser.find_elements("css selector", "img[src*='get-artifact']"))
     loaded = "return arguments[0].complete && arguments[0].naturalWidth > 100"
     for picture in pictures:
