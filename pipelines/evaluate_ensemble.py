@@ -219,6 +219,7 @@ def _check(arguments: Arguments) -> None:
         scales_px(arguments.crop_px or DEFAULT_CROP_PX)
     except ValueError as error:
         raise UserError(str(error)) from error
+    tracking_uri_for(Storage.at(arguments.run_dir), arguments.tracking_uri)  # refused now rather than after hours
     if (arguments.classes or arguments.crop_px) and not arguments.weights:
         raise UserError("--classes and --crop-px need --weights; a training run has its own")
     own_images = (("policies", CROP_POLICIES), ("precision", "auto"), ("unlabelled", False))

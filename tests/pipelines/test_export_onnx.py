@@ -56,7 +56,7 @@ def test_the_documented_lines_answer_like_the_ensemble_with_one_crop(
     finished_run: Path, photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     [program] = re.findall(r"```python\n(import json, numpy, onnxruntime.*?)```", PAGE, re.DOTALL)
-    assert len(program.splitlines()) <= 8
+    assert len(list(filter(None, program.splitlines()))) == 8
     export(Storage.at(str(finished_run)), tmp_path / "ensemble.onnx")
     monkeypatch.chdir(tmp_path)
     ensemble = Ensemble(
@@ -70,7 +70,7 @@ def test_the_documented_lines_answer_like_the_ensemble_with_one_crop(
         answer, probability = output.getvalue().split()
         expected = ensemble.answers(photo.read_bytes(), 1)
         assert answer == expected["answer_1"]
-        assert float(probability) == pytest.approx(expected["probability_1"], abs=0.02)
+        assert float(probability) == pytest.approx(expected["probability_1"], abs=0.05)
 
 
 def test_the_file_says_how_its_input_is_made(finished_run: Path, tmp_path: Path) -> None:
