@@ -158,5 +158,5 @@ def test_a_store_of_an_earlier_version_keeps_its_model_and_gets_the_new_one_with
     client.set_registered_model_alias(MODEL, "champion", "1")
     client.delete_registered_model(name)
     replay(Storage.at(str(finished_run)), PublishSettings(uri, models="ensemble"))
-    assert client.get_model_version_by_alias(MODEL, "champion").version == "1"
+    assert str(client.get_model_version_by_alias(MODEL, "champion").version) == "1"
     assert client.get_model_version_by_alias(name, "champion").source == new.source  # the logged model is the same one
