@@ -26,15 +26,16 @@ from pipelines.evaluation.preflight import PrecisionChoice
 from pipelines.job.command_line import parse, run_command
 from pipelines.job.console import count, say
 from pipelines.job.ray_session import connected, native_stderr_to_log
-from pipelines.run.dataset import read_manifest
+from pipelines.run.dataset import Manifest, read_manifest
 from pipelines.run.directory import EVALUATIONS, REPORT_PAGE, ReplicaFiles, claim, read_recipe
 from pipelines.run.lock import only_job_on
 from pipelines.run.predictions import EvaluatedEnsemble, sorted_policies
 from pipelines.run.recipe import Recipe, check_policies
 from pipelines.run.storage import Storage
 from pipelines.run.weights import check_file, read_file
+from pipelines.tracking.store import tracking_uri_for
 
-# What needs PyTorch or draws is imported where it is used: help and errors do not wait for it.
+# What needs PyTorch or MLflow or draws is imported where it is used: help and errors do not wait for it.
 if TYPE_CHECKING:
     from googlenet.network.weights import StoredNetwork
 
@@ -65,6 +66,10 @@ class Arguments:
     """What to do about files that cannot be decoded."""
     unlabelled: bool = False
     """The images of --data have no labels: write the ensemble's answers for each (answers/top5.csv, .parquet)."""
+    mlflow: bool = True
+    """Send the report to MLflow, as a run of its own beside the training run."""
+    tracking_uri: str = ""
+    """MLflow store or server; the default is MLFLOW_TRACKING_URI, else an SQLite store beside the run directory."""
 
 
 def evaluate_weights(arguments: Arguments) -> str:
@@ -104,7 +109,8 @@ def evaluate_weights(arguments: Arguments) -> str:
         for replica, weights in enumerate(own):
             run.write(ReplicaFiles(replica).weights, weights)
         ensemble = evaluate(run, run, range(len(networks)), manifest, _settings(arguments, crop_px))
-        return _write_results(run, ensemble, arguments)
+        text = _write_results(run, ensemble, arguments)
+    return f"{text}\n{_to_mlflow(run, run, manifest, arguments)}"
 
 
 def _check_outputs(arguments: Arguments, networks: "Sequence[StoredNetwork]", num_classes: int) -> None:
@@ -122,6 +128,17 @@ def _check_outputs(arguments: Arguments, networks: "Sequence[StoredNetwork]", nu
             f"{path} has {outputs}, {arguments.data} has {count(num_classes, 'class', 'classes')}: "
             "list the classes of its outputs, in their order, with --classes FILE"
         )
+
+
+def _to_mlflow(run: Storage, trained: Storage, manifest: Manifest, arguments: Arguments) -> str:
+    """Send the report to MLflow; return whether it went there."""
+    from pipelines.tracking.evaluation import send_evaluation
+
+    if arguments.unlabelled:
+        return "MLflow: not sent; images without labels have no errors"
+    if not arguments.mlflow:
+        return "MLflow: not sent (--no-mlflow)"
+    return send_evaluation(run, trained, manifest, tracking_uri_for(trained, arguments.tracking_uri))
 
 
 def _settings(arguments: Arguments, crop_px: int) -> Settings:
@@ -204,7 +221,9 @@ def evaluate_elsewhere(trained: Storage, recipe: Recipe, arguments: Arguments) -
         say(f"data: {manifest.summary()}")
         ensemble = evaluate(run, trained, replicas, manifest, _settings(arguments, recipe.crop_px))
         text = _write_results(run, ensemble, arguments, trained)
-    return text if arguments.unlabelled else f"{text}\nreport: {run.below(REPORT_PAGE)}"
+    if not arguments.unlabelled:
+        text += f"\nreport: {run.below(REPORT_PAGE)}"
+    return f"{text}\n{_to_mlflow(run, trained, manifest, arguments)}"
 
 
 def _main() -> None:
@@ -218,9 +237,12 @@ def _main() -> None:
         elif arguments.data:
             say(evaluate_elsewhere(run, recipe, arguments))
         else:
+            from pipelines.tracking.evaluation import not_sent
+
             replicas_to_evaluate(run, recipe)  # refused before a cluster starts
             with connected():
                 say(_write_results(run, evaluate_run(run, recipe, arguments.gpus_per_predictor), arguments))
+            say(not_sent(run, tracking_uri_for(run, arguments.tracking_uri)), wrap=False)
 
 
 def _check(arguments: Arguments) -> None:
@@ -228,6 +250,7 @@ def _check(arguments: Arguments) -> None:
         scales_px(arguments.crop_px or DEFAULT_CROP_PX)
     except ValueError as error:
         raise UserError(str(error)) from error
+    tracking_uri_for(Storage.at(arguments.run_dir), arguments.tracking_uri)  # refused now rather than after hours
     if (arguments.classes or arguments.crop_px) and not arguments.weights:
         raise UserError("--classes and --crop-px need --weights; a training run has its own")
     own_images = (("policies", CROP_POLICIES), ("precision", "auto"), ("unlabelled", False))

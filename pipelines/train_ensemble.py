@@ -30,11 +30,12 @@ from pipelines.run.named_recipes import load_recipe
 from pipelines.run.recipe import Recipe, recipe_from_dict
 from pipelines.run.storage import Storage
 from pipelines.run.weights import check_file
+from pipelines.tracking.commands import how_to_use
 from pipelines.tracking.fetch import PREFIX as RUN_IN_MLFLOW
 from pipelines.tracking.fetch import differences_from, fetch_recipe
 from pipelines.tracking.follower import Tracker
-from pipelines.tracking.publish import ChampionRule, ModelsToLog, PublishSettings, publish
-from pipelines.tracking.store import how_to_open, tracking_uri_for, tracking_uri_of_runs
+from pipelines.tracking.publish import ChampionRule, ModelsToLog, Published, PublishSettings, publish
+from pipelines.tracking.store import tracking_uri_for, tracking_uri_of_runs
 from pipelines.training.resources import Resources
 
 # What needs PyTorch or draws is imported where it is used: help and errors do not wait for it.
@@ -64,7 +65,7 @@ class Arguments:
     models: ModelsToLog = "all"
     """Models to log in MLflow: the ensemble and each replica, the ensemble alone, or none."""
     champion: ChampionRule = "better"
-    """When this ensemble becomes the registered model's champion: if better on the same images, always, or never."""
+    """When this ensemble becomes the champion of its data set: if better, always, or never."""
     bad_images: BadImages = "stop"
     """What to do about files that cannot be decoded."""
     cpus_per_worker: float = 1.0
@@ -191,15 +192,17 @@ def _carry_out(
                 with log.stage("report"):
                     say(write_report(run, ensemble))
             tracker.finish(succeeded=enough)
+        published = Published("")
         if not tracker.in_step:
             say(f"warning: MLflow at {publishing.tracking_uri} lacks data; run the same command again to send it")
         elif enough:
-            say(publish(run, recipe, manifest, publishing))
+            published = publish(run, recipe, manifest, publishing)
+            say(published.line)
         _tell_failures(failures, recipe)
         if not enough:
             return INCOMPLETE_EXIT_CODE
         say(f"report: {run.below(REPORT_PAGE)} ({duration(time.monotonic() - started)})")
-        say(how_to_open(publishing.tracking_uri, tracker.page), wrap=False)
+        say(how_to_use(run, publishing.tracking_uri, tracker.page, published.model), wrap=False)
     return 0
 
 

@@ -26,8 +26,8 @@ QUIET = {
     # A trainer has six small processes; starting more of them at once is faster, and Ray does not warn about it.
     "RAY_worker_maximum_startup_concurrency": "8",
 }
-# Of a cluster on this machine alone, which ends with the command: nobody takes away its only node, so that no process has
-# to watch for that beside each replica.
+# Of a cluster on this machine alone, which ends with the command: nobody takes away its only node, so that no process
+# has to watch for that beside each replica.
 LOCAL = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 
 

@@ -7,7 +7,8 @@ between two starts of the same run.
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -132,6 +133,9 @@ class Recipe:
     """Precision of the evaluation; 'auto' uses bf16 for long work if it is fast and its answers match fp32."""
 
     def __post_init__(self) -> None:
+        # One value has one spelling, wherever the recipe comes from: code says warmup_epochs=1, JSON 1.0.
+        for name, kind in get_type_hints(type(self)).items():
+            object.__setattr__(self, name, _with_floats(getattr(self, name), kind))
         self._check_ranges()
         if self.least_workers > self.workers_per_replica:
             raise UserError(
@@ -212,6 +216,21 @@ class Recipe:
         """Return the values as JSON would give them back: lists instead of tuples."""
         values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return values
+
+
+def _with_floats(value: Any, kind: Any) -> Any:
+    """Return ``value`` with whole numbers as floats wherever its type ``kind`` has a float, in tuples as well."""
+    if kind is float:
+        return float(value) if type(value) is int else value
+    if get_origin(kind) is UnionType:
+        for option in get_args(kind):
+            value = _with_floats(value, option)
+    if get_origin(kind) is tuple and isinstance(value, tuple):
+        kinds = get_args(kind)
+        kinds = kinds[:1] * len(value) if kinds[-1] is Ellipsis else kinds
+        if len(kinds) == len(value):  # otherwise it is refused by whoever uses it
+            return tuple(_with_floats(part, of) for part, of in zip(value, kinds, strict=True))
+    return value
 
 
 def check_policies(policies: Sequence[Policy], crop_px: int) -> None:
