@@ -21,7 +21,7 @@ from tests.pipelines.tracking.followed_runs import photographs, reported
 from tests.project import ROOT
 from tests.servers import free_port, wait_for, with_tools
 
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.processes, pytest.mark.apart, pytest.mark.timeout(300)]
 PAGE = (ROOT / "docs/mlflow.md").read_text()
 SERVE = "models serve -m models:/MODEL@champion --env-manager local"
 
