@@ -50,7 +50,9 @@ clean:
 
 .venv/stamp: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	@echo "Installing the pinned packages into .venv: about 7 GB on Linux (PyTorch brings CUDA), usually 4 to 10 minutes."
 	rm -rf .venv
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@quiet=--quiet; if [ -t 1 ]; then quiet=; fi; set -x; \
+	$(BIN)/pip install $$quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@

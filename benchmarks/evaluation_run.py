@@ -9,8 +9,8 @@ from pathlib import Path
 from googlenet import GoogLeNet
 from googlenet.evaluation.crops import Policy
 from googlenet.network.arithmetic import Arithmetic
+from googlenet.network.choices import Variant
 from googlenet.network.initialisation import initialise
-from googlenet.network.layers import Variant
 from googlenet.network.preprocessing import CAFFE_PREPROCESSING
 from googlenet.network.weights import to_safetensors
 from googlenet.randomness import torch_generator

@@ -32,8 +32,9 @@ from googlenet.randomness import torch_generator
 from googlenet.training.augment import Sampling
 from googlenet.training.batches import Batch, TrainingSamples, training_batches
 from googlenet.training.epoch_order import EpochOrder
+from googlenet.training.learning_rate import LearningRate
 from googlenet.training.loop import LoopSettings, TrainState, train_step
-from googlenet.training.optim import LearningRate, PolyakAverage, build_sgd
+from googlenet.training.optim import PolyakAverage, build_sgd
 
 IMAGES_PER_SHARD = 256
 

@@ -35,8 +35,9 @@ from googlenet.network.preprocessing import SCRATCH_PREPROCESSING
 from googlenet.randomness import torch_generator
 from googlenet.training.augment import Sampling
 from googlenet.training.batches import Batch, TrainingSamples, training_batches
+from googlenet.training.learning_rate import LearningRate
 from googlenet.training.loop import LoopSettings, TrainState, train_step
-from googlenet.training.optim import LearningRate, PolyakAverage, build_sgd
+from googlenet.training.optim import PolyakAverage, build_sgd
 from pipelines.job.worker_process import KEEP_FREED_MEMORY
 
 CLASSES = 1000

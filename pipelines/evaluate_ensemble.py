@@ -15,27 +15,29 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from googlenet.evaluation.crops import CROP_POLICIES, scales_px
-from googlenet.network.weights import StoredNetwork, WeightsError, to_safetensors
 from pipelines.data.prepare import BadImages, prepare_for_evaluation
 from pipelines.data.sources import Images, absolute_data, images_to_evaluate, unlabelled_images
 from pipelines.errors import UserError
 from pipelines.evaluation.evaluate import Settings, evaluate, evaluate_run, replicas_to_evaluate
 from pipelines.evaluation.preflight import PrecisionChoice
 from pipelines.job.command_line import parse, run_command
-from pipelines.job.console import say
+from pipelines.job.console import count, say
 from pipelines.job.ray_session import connected, native_stderr_to_log
-from pipelines.report.answers import write_answers
-from pipelines.report.write import write_report
-from pipelines.run.dataset import read_manifest
+from pipelines.run.dataset import Manifest, read_manifest
 from pipelines.run.directory import EVALUATIONS, REPORT_PAGE, ReplicaFiles, claim, read_recipe
 from pipelines.run.lock import only_job_on
 from pipelines.run.predictions import EvaluatedEnsemble, sorted_policies
 from pipelines.run.recipe import Recipe, check_policies
 from pipelines.run.storage import Storage
-from pipelines.run.weights import read_file
+from pipelines.run.weights import check_file, read_file
+from pipelines.tracking.store import tracking_uri_for
+
+# What needs PyTorch or MLflow or draws is imported where it is used: help and errors do not wait for it.
+if TYPE_CHECKING:
+    from googlenet.network.weights import StoredNetwork
 
 DEFAULT_CROP_PX = 224
 
@@ -64,6 +66,10 @@ class Arguments:
     """What to do about files that cannot be decoded."""
     unlabelled: bool = False
     """The images of --data have no labels: write the ensemble's answers for each (answers/top5.csv, .parquet)."""
+    mlflow: bool = True
+    """Send the report to MLflow, as a run of its own beside the training run."""
+    tracking_uri: str = ""
+    """MLflow store or server; the default is MLFLOW_TRACKING_URI, else an SQLite store beside the run directory."""
 
 
 def evaluate_weights(arguments: Arguments) -> str:
@@ -75,19 +81,18 @@ def evaluate_weights(arguments: Arguments) -> str:
     run, data = Storage.at(arguments.run_dir), absolute_data(arguments.data)
     if not data:
         raise UserError("--weights needs --data: the labelled images to evaluate them on")
+    for path in arguments.weights:
+        check_file(Storage.at(path).root)
     files = [read_file(Storage.at(path).root) for path in arguments.weights]
     networks = [stored for _, stored in files]
     crop_px = _agreed("crop_px", arguments.crop_px, networks) or DEFAULT_CROP_PX
     check_policies(arguments.policies, crop_px)
-    named = list(_read_classes(arguments.classes)) or None
-    images = _find_images(data, tuple(_agreed("classes", named, networks) or ()), arguments)
+    named = _agreed("classes", list(_read_classes(arguments.classes)) or None, networks) or ()
+    if named:
+        _check_outputs(arguments, networks, len(named))
+    images = _find_images(data, tuple(named), arguments)
     classes = images.listing.classes
-    for path, stored in zip(arguments.weights, networks, strict=True):
-        if stored.num_classes != len(classes):
-            raise UserError(
-                f"{path} has {stored.num_classes} outputs, but there are {len(classes)} classes: "
-                "list the classes of its outputs, in their order, with --classes FILE"
-            )
+    _check_outputs(arguments, networks, len(classes))
     settings = {
         "data": data,
         "weights": [hashlib.sha256(content).hexdigest() for content, _ in files],
@@ -98,12 +103,42 @@ def evaluate_weights(arguments: Arguments) -> str:
     }
     own = [_own_format(path, stored) for path, stored in zip(arguments.weights, networks, strict=True)]
     claim(run, "evaluation", settings)
-    manifest = prepare_for_evaluation(run, data, images, arguments.bad_images)
-    say(f"data: {manifest.summary()}")
-    for replica, weights in enumerate(own):
-        run.write(ReplicaFiles(replica).weights, weights)
-    ensemble = evaluate(run, run, range(len(networks)), manifest, _settings(arguments, crop_px))
-    return _write_results(run, ensemble, arguments)
+    with connected():
+        manifest = prepare_for_evaluation(run, data, images, arguments.bad_images)
+        say(f"data: {manifest.summary()}")
+        for replica, weights in enumerate(own):
+            run.write(ReplicaFiles(replica).weights, weights)
+        ensemble = evaluate(run, run, range(len(networks)), manifest, _settings(arguments, crop_px))
+        text = _write_results(run, ensemble, arguments)
+    return f"{text}\n{_to_mlflow(run, run, manifest, arguments)}"
+
+
+def _check_outputs(arguments: Arguments, networks: "Sequence[StoredNetwork]", num_classes: int) -> None:
+    """Refuse weights that have another number of outputs than there are classes."""
+    for path, stored in zip(arguments.weights, networks, strict=True):
+        if stored.num_classes == num_classes:
+            continue
+        outputs = count(stored.num_classes, "output")
+        if arguments.classes:
+            raise UserError(
+                f"{path} has {outputs}, --classes {arguments.classes} names {num_classes}: "
+                "the file needs one line for each output, in their order"
+            )
+        raise UserError(
+            f"{path} has {outputs}, {arguments.data} has {count(num_classes, 'class', 'classes')}: "
+            "list the classes of its outputs, in their order, with --classes FILE"
+        )
+
+
+def _to_mlflow(run: Storage, trained: Storage, manifest: Manifest, arguments: Arguments) -> str:
+    """Send the report to MLflow; return whether it went there."""
+    from pipelines.tracking.evaluation import send_evaluation
+
+    if arguments.unlabelled:
+        return "MLflow: not sent; images without labels have no errors"
+    if not arguments.mlflow:
+        return "MLflow: not sent (--no-mlflow)"
+    return send_evaluation(run, trained, manifest, tracking_uri_for(trained, arguments.tracking_uri))
 
 
 def _settings(arguments: Arguments, crop_px: int) -> Settings:
@@ -114,6 +149,9 @@ def _write_results(
     run: Storage, ensemble: EvaluatedEnsemble, arguments: Arguments, trained: Storage | None = None
 ) -> str:
     """Write answers for unlabelled images, otherwise the report; return the first answers, or the table, as text."""
+    from pipelines.report.answers import write_answers
+    from pipelines.report.write import write_report
+
     return write_answers(run, ensemble) if arguments.unlabelled else write_report(run, ensemble, trained)
 
 
@@ -121,12 +159,14 @@ def _find_images(data: str, classes: tuple[str, ...], arguments: Arguments, data
     if not arguments.unlabelled:
         return images_to_evaluate(data, classes, data_seed)
     if not classes:
-        raise UserError("unlabelled images do not name the classes of the outputs: use --classes FILE")
+        raise UserError("unlabelled images do not name the classes of the outputs: list them with --classes FILE")
     return unlabelled_images(data, classes)
 
 
-def _own_format(path: str, stored: StoredNetwork) -> bytes:
+def _own_format(path: str, stored: "StoredNetwork") -> bytes:
     """Return external weights in this project's format."""
+    from googlenet.network.weights import WeightsError, to_safetensors
+
     try:
         network = stored.build()
     except WeightsError as error:
@@ -134,7 +174,7 @@ def _own_format(path: str, stored: StoredNetwork) -> bytes:
     return to_safetensors(network.model, network.model.state_dict(), network.preprocessing, source=Path(path).name)
 
 
-def _agreed(name: str, asked: Any, networks: Sequence[StoredNetwork]) -> Any:
+def _agreed(name: str, asked: Any, networks: "Sequence[StoredNetwork]") -> Any:
     """Return the value on which the command line and all files that have one agree; None if there is none.
 
     Raises:
@@ -176,11 +216,14 @@ def evaluate_elsewhere(trained: Storage, recipe: Recipe, arguments: Arguments) -
     readable = re.sub(r"[^\w.-]+", "_", Path(data.partition("?")[0]).name)
     name = f"{readable}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
     run = trained.below(f"{EVALUATIONS}/{name}")
-    manifest = prepare_for_evaluation(run, data, images, arguments.bad_images)
-    say(f"data: {manifest.summary()}")
-    ensemble = evaluate(run, trained, replicas, manifest, _settings(arguments, recipe.crop_px))
-    text = _write_results(run, ensemble, arguments, trained)
-    return text if arguments.unlabelled else f"{text}\nreport: {run.below(REPORT_PAGE)}"
+    with connected():
+        manifest = prepare_for_evaluation(run, data, images, arguments.bad_images)
+        say(f"data: {manifest.summary()}")
+        ensemble = evaluate(run, trained, replicas, manifest, _settings(arguments, recipe.crop_px))
+        text = _write_results(run, ensemble, arguments, trained)
+    if not arguments.unlabelled:
+        text += f"\nreport: {run.below(REPORT_PAGE)}"
+    return f"{text}\n{_to_mlflow(run, trained, manifest, arguments)}"
 
 
 def _main() -> None:
@@ -188,13 +231,18 @@ def _main() -> None:
     _check(arguments)
     run = Storage.at(arguments.run_dir)
     recipe = None if arguments.weights else read_recipe(run)
-    with only_job_on(run), native_stderr_to_log(run), connected():
+    with only_job_on(run), native_stderr_to_log(run):
         if recipe is None:
             say(evaluate_weights(arguments))
         elif arguments.data:
             say(evaluate_elsewhere(run, recipe, arguments))
         else:
-            say(write_report(run, evaluate_run(run, recipe, arguments.gpus_per_predictor)))
+            from pipelines.tracking.evaluation import not_sent
+
+            replicas_to_evaluate(run, recipe)  # refused before a cluster starts
+            with connected():
+                say(_write_results(run, evaluate_run(run, recipe, arguments.gpus_per_predictor), arguments))
+            say(not_sent(run, tracking_uri_for(run, arguments.tracking_uri)), wrap=False)
 
 
 def _check(arguments: Arguments) -> None:
@@ -202,12 +250,13 @@ def _check(arguments: Arguments) -> None:
         scales_px(arguments.crop_px or DEFAULT_CROP_PX)
     except ValueError as error:
         raise UserError(str(error)) from error
+    tracking_uri_for(Storage.at(arguments.run_dir), arguments.tracking_uri)  # refused now rather than after hours
     if (arguments.classes or arguments.crop_px) and not arguments.weights:
         raise UserError("--classes and --crop-px need --weights; a training run has its own")
     own_images = (("policies", CROP_POLICIES), ("precision", "auto"), ("unlabelled", False))
     for name, default in own_images:
         if getattr(arguments, name) != default and not arguments.data:
-            raise UserError(f"--{name} needs --data; for the run's own images its recipe decides")
+            raise UserError(f"--{name} needs --data FOLDER; for the run's own images its recipe decides")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from googlenet.evaluation.crops import scales_px
 from pipelines.errors import UserError
 from pipelines.job.command_line import parse, run_command
 from pipelines.job.console import say
@@ -17,6 +18,13 @@ from pipelines.run.directory import ReplicaFiles, finished_replicas, read_recipe
 from pipelines.run.storage import Storage
 from pipelines.run.weights import read_replica
 
+# How to make the input, for programs and people who have only the file. Keys are part of its interface.
+INPUT_METADATA = {
+    "input_layout": "NCHW",
+    "input_channels": "RGB",
+    "input_values": "uint8, 0 to 255",
+    "preprocessing": "in the model: give it pixels as they are",
+}
 # Supported by runtimes since 2023; the network needs none of its antialiased resizing or group normalisation.
 OPSET = 18
 NEEDED = ("onnx", "onnxscript")
@@ -38,7 +46,7 @@ def export(run: Storage, output: Path, replica: int | None = None) -> str:
     """Write ``output``; return its description in one line.
 
     The network takes (N, 3, crop_px, crop_px) uint8 RGB crops and returns (N, C) probabilities; the file's metadata
-    list the classes.
+    list the classes, and say how crops are made.
 
     Raises:
         UserError: the packages or the replica are missing, or its weights are damaged.
@@ -65,10 +73,23 @@ def export(run: Storage, output: Path, replica: int | None = None) -> str:
     )
     assert program is not None  # noqa: S101  # dynamo=True always returns one
     model = program.model_proto
-    for key, value in {"classes": json.dumps(classes), "crop_px": str(crop_px)}.items():
+    for key, value in {"classes": json.dumps(classes), **_how_to_crop(crop_px), **INPUT_METADATA}.items():
         model.metadata_props.add(key=key, value=value)
     Storage.at(str(output.parent)).write(output.name, model.SerializeToString())
     return f"{output}: {len(stored)} replicas, {len(classes)} classes, crops of {crop_px} px"
+
+
+def _how_to_crop(crop_px: int) -> dict[str, str]:
+    """Return the sizes of the evaluation with one crop, and what is done with them."""
+    shorter_side_px = scales_px(crop_px)[0]
+    return {
+        "crop_px": str(crop_px),
+        "shorter_side_px": str(shorter_side_px),
+        "resize": (
+            f"turn the image upright, scale its shorter side to {shorter_side_px} px (bilinear with antialiasing), "
+            f"take the {crop_px} x {crop_px} px in the middle"
+        ),
+    }
 
 
 def _chosen(run: Storage, replica: int | None) -> list[int]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pipelines.data.prepare import BadImages, find_images, prepare
 from pipelines.data.sources import absolute_data
 from pipelines.job.command_line import parse, run_command
+from pipelines.job.console import say
 from pipelines.job.ray_session import connected, native_stderr_to_log
 from pipelines.run.lock import only_job_on
 from pipelines.run.recipe import Recipe
@@ -51,7 +52,7 @@ def _main() -> None:
     images = find_images(run, recipe)
     with only_job_on(run), native_stderr_to_log(run), connected():
         manifest = prepare(run, recipe, arguments.bad_images, images)
-    print(manifest.summary())
+    say(manifest.summary())
 
 
 if __name__ == "__main__":

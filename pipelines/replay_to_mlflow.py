@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pipelines.job.command_line import parse, run_command
 from pipelines.job.console import say
 from pipelines.run.storage import Storage
+from pipelines.tracking.commands import how_to_use
 from pipelines.tracking.publish import ChampionRule, ModelsToLog, PublishSettings
 from pipelines.tracking.replay import replay
-from pipelines.tracking.store import how_to_open, tracking_uri_for
+from pipelines.tracking.store import tracking_uri_for
 
 
 @dataclass(frozen=True)
@@ -24,16 +25,16 @@ class Arguments:
     models: ModelsToLog = "all"
     """Models to log in MLflow: the ensemble and each replica, the ensemble alone, or none."""
     champion: ChampionRule = "better"
-    """When this ensemble becomes the registered model's champion: if better on the same images, always, or never."""
+    """When this ensemble becomes the champion of its data set: if better, always, or never."""
 
 
 def _main() -> None:
     arguments = parse(Arguments)
     run = Storage.at(arguments.run_dir)
     publishing = PublishSettings(tracking_uri_for(run, arguments.tracking_uri), arguments.models, arguments.champion)
-    page = replay(run, publishing)
+    page, model = replay(run, publishing)
     say(f"{run} is in MLflow at {publishing.tracking_uri}")
-    say(how_to_open(publishing.tracking_uri, page))
+    say(how_to_use(run, publishing.tracking_uri, page, model))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,16 @@ from pipelines.run.storage import Storage
 from pipelines.run.storage_failures import STORE_FAILURES
 from pipelines.tracking.publish import PublishSettings
 from pipelines.tracking.replay import replay
-from pipelines.tracking.store import SQLITE, checked, directories_at_work, page_of_experiment, tracking_uri_for
+from pipelines.tracking.store import (
+    checked,
+    connect,
+    database_of,
+    directories_at_work,
+    find_parent,
+    page_of_experiment,
+    page_of_run,
+    tracking_uri_for,
+)
 
 ENVIRONMENT = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
@@ -33,11 +42,11 @@ class Arguments:
     """Open runs in MLflow's user interface."""
 
     run_dir: str = ""
-    """Run directory whose MLflow store is opened; the default is the newest in --runs."""
+    """Run directory to open; the default is the MLflow store of the newest in --runs."""
     runs: str = "runs"
     """Folder of run directories."""
     tracking_uri: str = ""
-    """SQLite store to open instead of the one beside the run directory."""
+    """MLflow store to open instead of the one beside the run directory."""
     port: int = 5000
     """Port on 127.0.0.1."""
 
@@ -70,24 +79,31 @@ def bring_up_to_date(tracking_uri: str) -> None:
 def _store(arguments: Arguments) -> str:
     if arguments.tracking_uri:
         return checked(arguments.tracking_uri)
-    run = Path(arguments.run_dir) if arguments.run_dir else newest_run(Path(arguments.runs))
-    if not (run / RUN).exists():
-        raise UserError(f"{run} holds no run; choose another --run-dir")
+    run = Storage.at(arguments.run_dir or str(newest_run(Path(arguments.runs))))
     say(f"run: {run}")
-    return tracking_uri_for(Storage.at(str(run)))
+    return tracking_uri_for(run)
+
+
+def page_to_open(tracking_uri: str, run_dir: str) -> str:
+    """Return the page of the run in ``run_dir``, or that of all runs, relative to MLflow's address."""
+    found = find_parent(connect(tracking_uri), Storage.at(run_dir)) if run_dir else None
+    return page_of_run(found.info.experiment_id, found.info.run_id) if found else page_of_experiment(tracking_uri)
 
 
 def _main() -> None:
     arguments = parse(Arguments)
+    if arguments.run_dir and not Storage.at(arguments.run_dir).exists(RUN):
+        raise UserError(f"{arguments.run_dir} holds no run; choose another --run-dir")
     uri = _store(arguments)
-    if not uri.startswith(SQLITE):
+    database = database_of(uri)
+    if database is None:
         say(f"MLflow: {uri}")
         return
-    if not Path(uri.removeprefix(SQLITE)).exists():
-        raise UserError(f"MLflow store not found: {uri.removeprefix(SQLITE)}")
+    if not database.exists():
+        raise UserError(f"MLflow store not found: {database}")
     bring_up_to_date(uri)
     address = f"http://127.0.0.1:{arguments.port}"
-    say(f"MLflow: {address}/{page_of_experiment(uri)}   (Ctrl-C to stop)")
+    say(f"MLflow: {address}/{page_to_open(uri, arguments.run_dir)}   (Ctrl-C to stop)")
     command = ["mlflow", "ui", "--workers", "1", "--host", "127.0.0.1", "--port", str(arguments.port)]
     os.execve(  # noqa: S606  # MLflow replaces this process, and gets its Ctrl-C
         sys.executable,

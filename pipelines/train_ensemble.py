@@ -9,10 +9,9 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated
-
-import tyro
+from typing import TYPE_CHECKING
 
 from pipelines.data.prepare import BadImages, find_images, prepare
 from pipelines.data.sources import Images, absolute_data
@@ -20,50 +19,53 @@ from pipelines.errors import UserError
 from pipelines.evaluation.evaluate import evaluate_run
 from pipelines.evaluation.sharded_prediction import Predictors
 from pipelines.job.command_line import parse, run_command
-from pipelines.job.console import duration, say
+from pipelines.job.console import complain, count, duration, say
 from pipelines.job.log import JobLog
 from pipelines.job.ray_session import connected, native_stderr_to_log
 from pipelines.job.system_log import system_log
-from pipelines.report.write import write_report
 from pipelines.run.dataset import Manifest, read_manifest
 from pipelines.run.directory import REPORT_PAGE, RUN, SYSTEM, claim
 from pipelines.run.lock import only_job_on
 from pipelines.run.named_recipes import load_recipe
 from pipelines.run.recipe import Recipe, recipe_from_dict
 from pipelines.run.storage import Storage
+from pipelines.run.weights import check_file
+from pipelines.tracking.commands import how_to_use
 from pipelines.tracking.fetch import PREFIX as RUN_IN_MLFLOW
 from pipelines.tracking.fetch import differences_from, fetch_recipe
 from pipelines.tracking.follower import Tracker
-from pipelines.tracking.publish import ChampionRule, ModelsToLog, PublishSettings, publish
-from pipelines.tracking.store import how_to_open, tracking_uri_for, tracking_uri_of_runs
-from pipelines.training.network import check_initial_weights, keep_initial_weights
-from pipelines.training.plan import Counts, placement_line, plan_lines
+from pipelines.tracking.publish import ChampionRule, ModelsToLog, Published, PublishSettings, publish
+from pipelines.tracking.store import tracking_uri_for, tracking_uri_of_runs
 from pipelines.training.resources import Resources
-from pipelines.training.scheduler import train_replicas
-from pipelines.training.task import ReplicaFailure
-from pipelines.training.trial import training_arithmetic, training_line
+
+# What needs PyTorch or draws is imported where it is used: help and errors do not wait for it.
+if TYPE_CHECKING:
+    from pipelines.training.plan import Counts
+    from pipelines.training.task import ReplicaFailure
 
 INCOMPLETE_EXIT_CODE = 1
+# The options that --help lists first.
+FIRST = (
+    "run_dir", "recipe", "data", "init_weights", "epochs", "batch_size", "learning_rate", "replicas", "bad_images",
+    "tracking_uri", "dry_run", "print_recipe",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Arguments:
     """Train an ensemble of GoogLeNets and evaluate it as the paper did."""
 
-    fields: Annotated[Recipe, tyro.conf.arg(name="", prefix_name=False)]
+    fields: Recipe
     run_dir: str
     """Run directory: a path, or a URI of an object store."""
     recipe: str = "paper"
-    """Name of a recipe (paper, demo, modern, finetune), its JSON file, or runs:/ID of a run in MLflow to repeat.
-
-    The options below override its fields.
-    """
+    """Recipe: paper, demo, modern, finetune, a JSON file, or runs:/ID of a run in MLflow. Other options override it."""
     tracking_uri: str = ""
     """MLflow store or server; the default is MLFLOW_TRACKING_URI, else an SQLite store beside the run directory."""
     models: ModelsToLog = "all"
     """Models to log in MLflow: the ensemble and each replica, the ensemble alone, or none."""
     champion: ChampionRule = "better"
-    """When this ensemble becomes the registered model's champion: if better on the same images, always, or never."""
+    """When this ensemble becomes the champion of its data set: if better, always, or never."""
     bad_images: BadImages = "stop"
     """What to do about files that cannot be decoded."""
     cpus_per_worker: float = 1.0
@@ -84,6 +86,8 @@ class Arguments:
     """Disk space of each node for copies of shards in an object store; the default leaves a fifth of the disk free."""
     min_replicas: int | None = None
     """Evaluate if at least this many replicas are finished, even if others failed; the default is all of them."""
+    from_scratch: bool = False
+    """Train a recipe that is meant for given weights, such as finetune, from random ones."""
     dry_run: bool = False
     """Print the plan, with times from a short trial, and exit; nothing is written."""
     print_recipe: bool = False
@@ -95,8 +99,7 @@ def run_job(arguments: Arguments) -> int:
     run = Storage.at(arguments.run_dir)
     recipe = _with_absolute_paths(arguments.fields)
     _needed_replicas(arguments, recipe)
-    images = find_images(run, recipe)  # bad input ends the job before a cluster starts or the run is claimed
-    check_initial_weights(run, recipe)
+    _check_that_weights_are_given(arguments, run, recipe)
     resources = Resources(
         arguments.cpus_per_worker,
         arguments.gpus_per_worker,
@@ -108,18 +111,51 @@ def run_job(arguments: Arguments) -> int:
     )
     resources.check(recipe)
     publishing = PublishSettings(tracking_uri_for(run, arguments.tracking_uri), arguments.models, arguments.champion)
+    # Bad input ends the job, and the dry run, before a cluster starts or the run is claimed.
+    if run.exists(RUN):
+        claim(run, "recipe", recipe.to_dict())
+    images = find_images(run, recipe)
+    _try_initial_weights(run, recipe, images)
     if arguments.dry_run:
-        if run.exists(RUN):
-            claim(run, "recipe", recipe.to_dict())  # refused as it would be without --dry-run
         with connected():
-            counts = _count(run, images)
-            predictors = Predictors.that_fit(arguments.gpus_per_predictor).at_work(counts.val)
-            say("\n".join(plan_lines(run, recipe, resources, counts, predictors)))
+            _print_plan(arguments, run, recipe, resources, images)
         return 0
     with only_job_on(run):
         claim(run, "recipe", recipe.to_dict())
         with native_stderr_to_log(run), connected():
             return _carry_out(arguments, run, recipe, resources, images, publishing)
+
+
+def _check_that_weights_are_given(arguments: Arguments, run: Storage, recipe: Recipe) -> None:
+    # A run that was begun from random weights goes on.
+    if recipe.needs_init_weights and not (arguments.from_scratch or run.exists(RUN)):
+        raise UserError(
+            f"the recipe {recipe.name} is meant for given weights: add --init-weights FILE (.npz, .pth or "
+            ".safetensors); to train from random weights, choose --recipe modern, or add --from-scratch"
+        )
+
+
+def _try_initial_weights(run: Storage, recipe: Recipe, images: Images | None) -> None:
+    """Refuse initial weights that do not fit, and print what they do not cover."""
+    if not recipe.init_weights:
+        return
+    if not run.exists(RUN):  # a run has a copy
+        check_file(recipe.init_weights)
+    say(f"reading the initial weights {recipe.init_weights} ...")
+    from pipelines.training.network import check_initial_weights
+
+    for remark in check_initial_weights(run, recipe, _count(run, images).classes):
+        say(f"initial weights: {remark}")
+
+
+def _print_plan(
+    arguments: Arguments, run: Storage, recipe: Recipe, resources: Resources, images: Images | None
+) -> None:
+    from pipelines.training.plan import plan_lines
+
+    counts = _count(run, images)
+    predictors = Predictors.that_fit(arguments.gpus_per_predictor).at_work(counts.val)
+    say("\n".join(plan_lines(run, recipe, resources, counts, predictors)))
 
 
 def _carry_out(
@@ -131,6 +167,10 @@ def _carry_out(
     publishing: PublishSettings,
 ) -> int:
     """Run the stages one after the other; return the exit code. Needs a connection to a Ray cluster."""
+    from pipelines.report.write import write_report
+    from pipelines.training.network import keep_initial_weights
+    from pipelines.training.plan import placement_line
+
     started = time.monotonic()
     say(placement_line(run, recipe, resources))
     Predictors.that_fit(arguments.gpus_per_predictor)  # refused now rather than after days of training
@@ -139,8 +179,7 @@ def _carry_out(
         with log.stage("prepare"):
             manifest = prepare(run, recipe, arguments.bad_images, images)
             say(f"data: {manifest.summary()}")
-            for remark in keep_initial_weights(run, recipe, len(manifest.classes)):
-                say(f"initial weights: {remark}")
+            keep_initial_weights(run, recipe, len(manifest.classes))
         if arguments.recipe.startswith(RUN_IN_MLFLOW):
             _tell_differences(arguments, manifest)
         with Tracker(run, recipe, manifest, publishing.tracking_uri) as tracker:
@@ -153,15 +192,17 @@ def _carry_out(
                 with log.stage("report"):
                     say(write_report(run, ensemble))
             tracker.finish(succeeded=enough)
+        published = Published("")
         if not tracker.in_step:
             say(f"warning: MLflow at {publishing.tracking_uri} lacks data; run the same command again to send it")
         elif enough:
-            say(publish(run, recipe, manifest, publishing))
+            published = publish(run, recipe, manifest, publishing)
+            say(published.line)
         _tell_failures(failures, recipe)
         if not enough:
             return INCOMPLETE_EXIT_CODE
         say(f"report: {run.below(REPORT_PAGE)} ({duration(time.monotonic() - started)})")
-        say(how_to_open(publishing.tracking_uri, tracker.page))
+        say(how_to_use(run, publishing.tracking_uri, tracker.page, published.model), wrap=False)
     return 0
 
 
@@ -174,15 +215,20 @@ def _tell_differences(arguments: Arguments, manifest: Manifest) -> None:
 
 def _train(
     run: Storage, recipe: Recipe, resources: Resources, manifest: Manifest, tracker: Tracker
-) -> list[ReplicaFailure]:
+) -> "list[ReplicaFailure]":
+    from pipelines.training.scheduler import train_replicas
+    from pipelines.training.trial import training_arithmetic, training_line
+
     images = manifest.splits["train"].images
     arithmetic = training_arithmetic(run, recipe, resources, images, len(manifest.classes))
     say(training_line(run))
     return train_replicas(run, recipe, resources, arithmetic, tracker.update)
 
 
-def _count(run: Storage, images: Images | None) -> Counts:
+def _count(run: Storage, images: Images | None) -> "Counts":
     """Return the numbers of images as listed, or as prepared if that is done."""
+    from pipelines.training.plan import Counts
+
     if images is None:
         manifest = read_manifest(run)
         return Counts(manifest.splits["train"].images, manifest.splits["val"].images, len(manifest.classes))
@@ -190,13 +236,21 @@ def _count(run: Storage, images: Images | None) -> Counts:
     return Counts(len(listing.splits["train"]), len(listing.splits["val"]), len(listing.classes))
 
 
-def _tell_failures(failures: list[ReplicaFailure], recipe: Recipe) -> None:
+def _tell_failures(failures: "list[ReplicaFailure]", recipe: Recipe) -> None:
     for failure in failures:
-        say(f"\nreplica {failure.replica} failed: {failure.reason}\n{failure.traceback.rstrip()}")
+        say(f"\nreplica {failure.replica} failed: {failure.reason}")
+        say(failure.traceback.rstrip(), wrap=False)
     if failures:
-        names = ", ".join(str(failure.replica) for failure in failures)
-        say(f"\n{len(failures)} of {recipe.replicas} replicas failed ({names}); the rest are finished and kept.")
-        say("Run the same command again to retry the failed ones.")
+        say(f"\n{_summary_of_failures([failure.replica for failure in failures], recipe.replicas)}")
+
+
+def _summary_of_failures(failed: Sequence[int], replicas: int) -> str:
+    """Return in one line which replicas failed, what became of the others, and what to do."""
+    finished = replicas - len(failed)
+    others = "the other one is" if finished == 1 else f"the other {finished} are"
+    kept = f"; {others} finished and kept" if finished else ""
+    again = f"Run the same command again to retry {'it' if len(failed) == 1 else 'them'}."
+    return f"{len(failed)} of {count(replicas, 'replica')} failed ({', '.join(map(str, failed))}){kept}. {again}"
 
 
 def _needed_replicas(arguments: Arguments, recipe: Recipe) -> int:
@@ -216,9 +270,9 @@ def _with_absolute_paths(recipe: Recipe) -> Recipe:
 
 
 def _main() -> int:
-    arguments = parse(Arguments, default=Arguments(fields=_recipe(sys.argv[1:]), run_dir=tyro.MISSING))
+    arguments = parse(Arguments, FIRST, fields=_recipe(sys.argv[1:]))
     if arguments.print_recipe:
-        say(json.dumps(arguments.fields.to_dict(), indent=2))
+        say(json.dumps(arguments.fields.to_dict(), indent=2), wrap=False)
         return 0
     return run_job(arguments)
 
@@ -232,6 +286,7 @@ def _recipe(argv: list[str]) -> Recipe:
     name = given.recipe or Arguments.recipe
     if not name.startswith(RUN_IN_MLFLOW):
         return load_recipe(name)
+    complain(f"reading the recipe of {name} from MLflow ...")  # beside standard output, which --print-recipe keeps
     return recipe_from_dict(fetch_recipe(tracking_uri_of_runs(given.tracking_uri), name))
 
 

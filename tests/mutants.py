@@ -59,9 +59,10 @@ def mutants() -> list[Mutant]:
     two_way = ("googlenet/evaluation/two_way.py", "googlenet/evaluation/test_two_way.py")
     sampling = ("googlenet/training/augment.py", "googlenet/training/test_augment.py")
     batches = ("googlenet/training/batches.py", "googlenet/training/test_batches.py")
-    loop, optim = (
+    loop, optim, rate = (
         ("googlenet/training/loop.py", "googlenet/training/test_loop.py"),
         ("googlenet/training/optim.py", "googlenet/training/test_loop.py"),
+        ("googlenet/training/learning_rate.py", "googlenet/training/test_loop.py"),
     )
     resume = ("pipelines/training/replica.py", "pipelines/training/test_replica.py")
     checkpoints = ("pipelines/training/checkpoints.py", "pipelines/training/test_checkpoints.py")
@@ -119,7 +120,7 @@ def mutants() -> list[Mutant]:
             "items[self.rank :: self.workers]",
             "items[:: self.workers]",
         ),
-        ("training: the rate falls by 4 %", optim, "step_factor: float = 0.96", "step_factor: float = 0.94"),
+        ("training: the rate falls by 4 %", rate, "step_factor: float = 0.96", "step_factor: float = 0.94"),
         ("training: auxiliary losses have weight 0.3", loop, "AUX_LOSS_WEIGHT = 0.3", "AUX_LOSS_WEIGHT = 0.4"),
         ("training: the average follows the weights", optim, "share = 1 / min", "share = 0.5 / min"),
         ("training: each step has its own dropout", loop, '"dropout", state.step', '"dropout", 0'),

@@ -160,7 +160,7 @@ def checks(places: dict[str, str], ray_cluster: str) -> dict[str, Callable[[str]
         # tests/pipelines/tracking/test_models.py, with a real request
         "export MLFLOW_TRACKING_URI": lambda _command: None,
         "mlflow models serve": lambda _command: None,
-        "curl": lambda _command: None,
+        "base64 < PHOTO": lambda _command: None,
         "python pipelines/prepare_dataset.py": prints("images of 3 classes"),
         "python pipelines/evaluate_ensemble.py": evaluate,
         **_cluster_checks(places),

@@ -3,6 +3,7 @@
 In reading order:
 
 - ``table1``: Table 1 as data
+- ``choices``: names of the variants, without PyTorch
 - ``layers``: convolution, normalisation and dropout as the network uses them
 - ``model``: GoogLeNet, variants ``paper`` and ``bn``, and batch normalisation folded away for inference
 - ``initialisation``: initial weights from a generator

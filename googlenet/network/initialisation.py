@@ -6,14 +6,12 @@ commit of it and are attributed to the authors, ``he`` is used by later work wit
 
 import math
 from collections.abc import Iterator
-from typing import Literal
 
 import torch
 from torch import nn
 
+from googlenet.network.choices import Initialisation
 from googlenet.network.model import GoogLeNet
-
-Initialisation = Literal["xavier", "he", "gaussian"]
 
 # Standard deviations by the layer's role: the last part of a convolution's name unless stated otherwise.
 GAUSSIAN_STD = {

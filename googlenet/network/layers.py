@@ -1,14 +1,13 @@
 """Layers of GoogLeNet: local response normalisation, dropout with masks passed in, and the basic convolution."""
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-Variant = Literal["paper", "bn"]
-MAX_WIDTH = 16
+from googlenet.network.choices import Variant
 
 
 class LRNConstants(NamedTuple):
@@ -22,7 +21,6 @@ class LRNConstants(NamedTuple):
 
 # The paper prints no constants. Caffe's divide alpha by the size, as PyTorch does; the graph that Google
 # released (TensorFlow: depth_radius 5, alpha 1e-4 undivided, bias 2) needs alpha times its size of 11.
-LRN = Literal["caffe", "google", "none"]
 LRN_CONSTANTS = {
     "caffe": LRNConstants(size=5, alpha=1e-4, beta=0.75, k=1.0),
     "google": LRNConstants(size=11, alpha=11e-4, beta=0.5, k=2.0),

@@ -18,16 +18,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from googlenet.network.choices import LRN, MAX_WIDTH, Variant
 from googlenet.network.layers import (
-    LRN,
     LRN_CONSTANTS,
-    MAX_WIDTH,
     NO_MASKS,
     Conv,
     Dropout,
     DropoutMasks,
     LocalResponseNorm,
-    Variant,
 )
 from googlenet.network.table1 import (
     AUX_CONV_CHANNELS,

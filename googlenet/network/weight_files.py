@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from googlenet.network.choices import WEIGHT_SUFFIXES
 from googlenet.network.preprocessing import CAFFE_PREPROCESSING, TORCHVISION_PREPROCESSING
 from googlenet.network.table1 import AUX_POSITIONS, INCEPTION_CHANNELS
 from googlenet.network.weights import Replica, StoredNetwork, WeightsError, read_safetensors
@@ -113,7 +114,7 @@ def _rename(tensors: dict[str, Tensor], names: dict[str, str], separator: str) -
     return renamed
 
 
-READERS = {".safetensors": read_safetensors, ".npz": read_caffe_npz, ".pth": read_torchvision_pth}
+READERS = dict(zip(WEIGHT_SUFFIXES, (read_safetensors, read_caffe_npz, read_torchvision_pth), strict=True))
 
 
 def load_weights(path: str | Path) -> Replica:

@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from googlenet.network.layers import LRN, Variant
+from googlenet.network.choices import LRN, Variant
 from googlenet.network.model import GoogLeNet
 from googlenet.network.preprocessing import Preprocessing
 

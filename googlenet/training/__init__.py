@@ -6,7 +6,8 @@ In reading order:
 - ``epoch_order``: the order of an epoch, computed entry by entry
 - ``batches``: the batches of an epoch, for any number of processes and workers
 - ``data_parallel``: several workers that take a step together
-- ``optim``: SGD, the learning rate, and Polyak averaging
+- ``learning_rate``: the learning rate by epoch
+- ``optim``: SGD and Polyak averaging
 - ``loop``: the training step: state in, state out
 - ``health``: the alarm about heads that do not learn
 """

@@ -1,26 +1,99 @@
-"""Alarms for training that fails: a head whose loss stays at that of guessing, or a loss that is not finite.
+"""Alarms for training that fails: a classifier whose loss stays at that of guessing, or a loss that is not finite.
 
-The oldest complaint about this network is a head that never leaves ln(classes), the loss of guessing, for a whole
-run. It can be detected within an epoch.
+The oldest complaint about this network is a classifier that never leaves ln(classes), the loss of guessing, for a whole
+run. It can be detected early: after the warm-up, at the end of each period of steps, a classifier counts as dead if its
+loss is still that of guessing and is not falling.
 """
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, field
 from typing import Any
 
+from googlenet.network.table1 import AUX_POSITIONS
 from googlenet.training.loop import StepResult
 
-# A head whose mean loss stays above this share of ln(classes) has learned nothing.
+# A classifier whose mean loss is below this share of ln(classes) has learned something.
 GUESSING_SHARE = 0.99
+# From the first half of a period to the second, a loss falls if it does by this share of ln(classes), and by this many
+# standard errors: more than the noise of the batches.
+LEAST_FALL_SHARE = 0.001
+LEAST_FALL_ERRORS = 2.0
+# Fewer steps after the warm-up say nothing.
+MIN_PATIENCE_STEPS = 100
 MAX_PERIOD_STEPS = 500
-CURES = (
-    "try a lower or a higher --learning-rate, --warmup-epochs 1, --max-gradient-norm 5, --initialisation he, "
-    "or --variant bn"
-)
+HEAD_NAMES = {"logits": "the classifier"} | {
+    f"aux_{position}": f"auxiliary classifier {number}" for number, position in enumerate(AUX_POSITIONS, start=1)
+}
 
 
 class TrainingError(ArithmeticError):
     """Training cannot succeed; the message says why and what to try."""
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What to try, for the recipe in use.
+
+    Attributes:
+        dead: if a classifier does not learn.
+        not_finite: if a loss or the gradient is not finite.
+    """
+
+    dead: str = ""
+    not_finite: str = ""
+
+
+@dataclass
+class LossSum:
+    """Sums over the losses of some steps."""
+
+    steps: int = 0
+    total: float = 0.0
+    squares: float = 0.0
+
+    def add(self, loss: float) -> None:
+        """Count the loss of a step."""
+        self.steps, self.total, self.squares = self.steps + 1, self.total + loss, self.squares + loss * loss
+
+    @property
+    def mean(self) -> float:
+        """Mean over the steps."""
+        return self.total / self.steps
+
+    @property
+    def variance_of_mean(self) -> float:
+        """Squared standard error of the mean."""
+        return max(0.0, self.squares / self.steps - self.mean**2) / self.steps
+
+
+def is_dead(earlier: LossSum, later: LossSum, num_classes: int) -> bool:
+    """Return whether a classifier still guesses in the later half of a period, and its loss is not falling."""
+    guessing = math.log(num_classes)
+    if later.mean < GUESSING_SHARE * guessing:
+        return False
+    noise = math.sqrt(earlier.variance_of_mean + later.variance_of_mean)
+    return earlier.mean - later.mean <= max(LEAST_FALL_SHARE * guessing, LEAST_FALL_ERRORS * noise)
+
+
+def patience_steps(dead_head_epochs: float, steps_per_epoch: int) -> int:
+    """Return after how many steps from the end of the warm-up a classifier can be called dead; 0 for never."""
+    return max(MIN_PATIENCE_STEPS, math.ceil(dead_head_epochs * steps_per_epoch)) if dead_head_epochs else 0
+
+
+def alarm_line(dead: Mapping[str, float], heads: Sequence[str], step: int, num_classes: int, advice: str) -> str:
+    """Return in one line which of ``heads`` are dead at ``step``, with their losses, and what to try."""
+    if not dead:
+        return ""
+    names = " and ".join(HEAD_NAMES.get(name, name) for name in dead)
+    losses = " and ".join(f"{loss:.3f}" for loss in dead.values())
+    others = ", while the classifier learns" if "logits" in heads and "logits" not in dead else ""
+    has = "has" if len(dead) == 1 else "have"
+    line = (
+        f"{names} {has} learned nothing by step {step}{others}: loss {losses}, "
+        f"guessing is ln({num_classes}) = {math.log(num_classes):.3f}"
+    )
+    return f"{line}; {advice}" if advice else line
 
 
 @dataclass
@@ -29,23 +102,35 @@ class HeadMonitor:
 
     Attributes:
         num_classes: number of classes; its logarithm is the loss of guessing.
-        patience_steps: steps before a head can be called dead; 0 never calls one dead.
-        alarms: a message for each head that is dead so far.
+        patience_steps: steps after the warm-up before a classifier can be called dead; 0 never calls one dead.
+        warmup_steps: steps of the warm-up, which are not counted.
+        advice: what to try.
+        dead: mean loss of each classifier that was dead at the end of the last period, by its name in ``StepResult``.
+        alarm: one line about the dead classifiers; empty if there are none.
     """
 
     num_classes: int
     patience_steps: int
-    alarms: dict[str, str] = field(default_factory=dict)
-    _sums: dict[str, float] = field(default_factory=dict)
+    warmup_steps: int = 0
+    advice: Advice = field(default_factory=Advice)
+    dead: dict[str, float] = field(default_factory=dict)
+    alarm: str = ""
+    _halves: dict[str, tuple[LossSum, LossSum]] = field(default_factory=dict)
     _steps: int = 0
 
     def state(self) -> dict[str, Any]:
         """Return the monitor's state, JSON-ready, for a checkpoint."""
-        return {"alarms": dict(self.alarms), "sums": dict(self._sums), "steps": self._steps}
+        halves = {name: [astuple(half) for half in both] for name, both in self._halves.items()}
+        return {"dead": dict(self.dead), "alarm": self.alarm, "halves": halves, "steps": self._steps}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Continue from a state that :meth:`state` returned."""
-        self.alarms, self._sums, self._steps = dict(state["alarms"]), dict(state["sums"]), state["steps"]
+        """Continue from a state that :meth:`state` returned; from that of an older version with a new period."""
+        self.dead, self.alarm, self._halves, self._steps = {}, "", {}, 0
+        if "halves" not in state:
+            return
+        self.dead, self.alarm, self._steps = dict(state["dead"]), state["alarm"], state["steps"]
+        for name, (earlier, later) in state["halves"].items():
+            self._halves[name] = LossSum(*earlier), LossSum(*later)
 
     def observe(self, result: StepResult) -> None:
         """Record a step.
@@ -53,26 +138,28 @@ class HeadMonitor:
         Raises:
             TrainingError: a loss or the gradient is not finite, and training cannot recover.
         """
-        for name, loss in [*result.losses.items(), ("gradient", result.gradient_norm)]:
-            if not math.isfinite(loss):
-                raise TrainingError(f"{name} is {loss} at step {result.step}: {CURES}")
-        if not self.patience_steps:
-            return
         for name, loss in result.losses.items():
-            self._sums[name] = self._sums.get(name, 0.0) + loss
+            if not math.isfinite(loss):
+                raise self._not_finite(f"the loss of {HEAD_NAMES.get(name, name)}", loss, result.step)
+        if not math.isfinite(result.gradient_norm):
+            raise self._not_finite("the gradient", result.gradient_norm, result.step)
+        if not self.patience_steps or result.step <= self.warmup_steps:
+            return
+        period_steps = min(self.patience_steps, MAX_PERIOD_STEPS)
+        half = 0 if self._steps < period_steps // 2 else 1
+        for name, loss in result.losses.items():
+            self._halves.setdefault(name, (LossSum(), LossSum()))[half].add(loss)
         self._steps += 1
-        if self._steps >= min(self.patience_steps, MAX_PERIOD_STEPS):
+        if self._steps >= period_steps:
             self._close_period(result.step)
 
+    def _not_finite(self, name: str, value: float, step: int) -> TrainingError:
+        advice = f"; {self.advice.not_finite}" if self.advice.not_finite else ""
+        return TrainingError(f"{name} is {value} at step {step}{advice}")
+
     def _close_period(self, step: int) -> None:
-        guessing = math.log(self.num_classes)
-        for name, total in self._sums.items():
-            mean = total / self._steps
-            if mean < GUESSING_SHARE * guessing:
-                self.alarms.pop(name, None)  # it has started to learn
-            elif step >= self.patience_steps:
-                self.alarms[name] = (
-                    f"head {name} has learned nothing by step {step}: loss {mean:.3f}, "
-                    f"guessing is ln({self.num_classes}) = {guessing:.3f}; {CURES}"
-                )
-        self._sums, self._steps = {}, 0
+        if step - self.warmup_steps >= self.patience_steps:
+            halves = self._halves.items()
+            self.dead = {name: late.mean for name, (early, late) in halves if is_dead(early, late, self.num_classes)}
+            self.alarm = alarm_line(self.dead, list(self._halves), step, self.num_classes, self.advice.dead)
+        self._halves, self._steps = {}, 0

@@ -14,7 +14,8 @@ from googlenet.network.preprocessing import Preprocessing
 from googlenet.randomness import torch_generator
 from googlenet.training.batches import Batch
 from googlenet.training.data_parallel import ALONE, Share
-from googlenet.training.optim import LearningRate, PolyakAverage, set_learning_rate
+from googlenet.training.learning_rate import LearningRate
+from googlenet.training.optim import PolyakAverage, set_learning_rate
 
 AUX_LOSS_WEIGHT = 0.3  # section 5
 

@@ -1,4 +1,4 @@
-"""Optimiser of section 6: SGD with momentum 0.9, a rate that is a pure function of the epoch, Polyak averaging.
+"""Optimiser of section 6: SGD with momentum 0.9, and Polyak averaging.
 
 The paper gives momentum, schedule and averaging; batch size, base rate and weight decay are Caffe's (32, 0.01 and
 2e-4 in the solver of its GoogLeNet), as the recipes say.
@@ -6,43 +6,9 @@ The paper gives momentum, schedule and averaging; batch size, base rate and weig
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
-
-Schedule = Literal["paper", "cosine"]
-
-
-@dataclass(frozen=True)
-class LearningRate:
-    """Learning rate as a function of the (fractional) epoch.
-
-    Attributes:
-        base: rate before any decay.
-        schedule: ``paper`` decays by 4 % every 8 epochs; ``cosine`` falls to zero at the end.
-        warmup_epochs: duration of a linear rise from zero.
-        total_epochs: end of the cosine.
-        step_epochs: epochs between two decays of ``paper``.
-        step_factor: factor of a decay of ``paper``.
-    """
-
-    base: float
-    schedule: Schedule
-    warmup_epochs: float
-    total_epochs: float
-    step_epochs: float = 8
-    step_factor: float = 0.96
-
-    def at(self, epoch: float) -> float:
-        """Return the rate at ``epoch``; fractions count for warm-up and cosine."""
-        if epoch < self.warmup_epochs:
-            return self.base * epoch / self.warmup_epochs
-        if self.schedule == "paper":
-            return self.base * self.step_factor ** math.floor(epoch / self.step_epochs)
-        progress = (epoch - self.warmup_epochs) / max(self.total_epochs - self.warmup_epochs, 1e-9)
-        return self.base * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
 def build_sgd(model: nn.Module, *, momentum: float, weight_decay: float, decay_biases: bool) -> torch.optim.SGD:

@@ -16,11 +16,13 @@ from googlenet.images.decoding import check_number_of_bytes
 from pipelines.data.imagenet import FLAT_VALIDATION, LABEL_FILES, validation_labels
 from pipelines.data.listing import SPLIT_WORDS, UNSPLIT, Entry, Found, ImageFile
 from pipelines.errors import UserError
+from pipelines.job.console import count
 from pipelines.run.storage import Storage
 
 # Files that operating systems leave in folders.
 LITTER = {"Thumbs.db", "desktop.ini", "ehthumbs.db"}
 COMPRESSED = (".tar.gz", ".tgz", ".zip", ".tar.xz", ".tar.bz2", ".tar.zst", ".7z", ".rar")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif")
 EXPECTED = "expected <class>/<image>, or train/<class>/<image> and val/<class>/<image>"
 
 
@@ -59,9 +61,38 @@ def find_in_folder(root: Storage, beside: Storage) -> Found:
         else:
             entries[split].append(Entry(name, class_name))
     if not any(entries.values()):
-        packed = next((name for name in ignored if name.endswith(COMPRESSED)), None)
-        raise UserError(f"no images in {root}: " + (f"unpack {packed} first" if packed else EXPECTED))
+        raise _nothing_in_classes(root, ignored)
+    _check_that_splits_have_classes(root, entries.get(UNSPLIT, ()))
     return Found({**entries}, ignored=tuple(ignored))
+
+
+class FlatFolderError(UserError):
+    """A folder has images, but none in a folder of its class. ``found`` says where they lie, without what to do."""
+
+    def __init__(self, found: str) -> None:
+        super().__init__(f"{found}; {EXPECTED}")
+        self.found = found
+
+
+def _nothing_in_classes(root: Storage, names: Sequence[str]) -> UserError:
+    """Return the error for a folder in which no image has a class; ``names`` are its files."""
+    if packed := next((name for name in names if name.endswith(COMPRESSED)), None):
+        return UserError(f"no images in {root}: unpack {packed} first")
+    if images := [name for name in names if name.lower().endswith(IMAGE_SUFFIXES)]:
+        return FlatFolderError(f"no class folders in {root}: {_lie(len(images))} directly in it")
+    return UserError(f"no images in {root}: {EXPECTED}")
+
+
+def _check_that_splits_have_classes(root: Storage, entries: Sequence[Entry]) -> None:
+    """Refuse train/*.jpg and val/*.jpg, which would otherwise be two classes, train and val."""
+    names = {entry.class_name for entry in entries}
+    if names and {name.lower() for name in names} <= {word for known in SPLIT_WORDS.values() for word in known}:
+        folders = " and ".join(f"{name}/" for name in sorted(names))
+        raise FlatFolderError(f"no class folders in {root}: {_lie(len(entries))} directly in {folders}")
+
+
+def _lie(images: int) -> str:
+    return f"{count(images, 'image')} {'lies' if images == 1 else 'lie'}"
 
 
 def _split_and_class(name: str, folders: dict[str, str], labels: dict[str, str]) -> tuple[str, str | None]:

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from googlenet.images.records import NO_LABEL
 from pipelines.errors import UserError
-from pipelines.job.console import some
+from pipelines.job.console import count, some
 
 NAMES_IN_MESSAGE = 10
 # Names of the folders and files of a split.
@@ -94,8 +94,8 @@ class Listing:
         folders = Counter(name.split("/")[0] for name in self.ignored if "/" in name)
         shown = at_root[:NAMES_IN_MESSAGE]
         if len(at_root) > len(shown):
-            shown.append(f"{len(at_root) - len(shown)} more files")
-        return ", ".join([*shown, *(f"{count} files in {name}/" for name, count in sorted(folders.items()))])
+            shown.append(count(len(at_root) - len(shown), "more file"))
+        return ", ".join([*shown, *(f"{count(number, 'file')} in {name}/" for name, number in sorted(folders.items()))])
 
 
 def list_for_training(data: str, found: Found, val_percent: float) -> Listing:
@@ -127,7 +127,10 @@ def list_for_evaluation(data: str, found: Found, classes: tuple[str, ...] = ()) 
         raise UserError(f"no labelled images to evaluate in {data}")
     classes = classes or tuple(name for name in found.classes or sorted(names) if name in names)
     if unknown := sorted(names - set(classes)):
-        raise UserError(f"class {some(unknown)} in {data} is not among the model's {len(classes)} classes")
+        its = f"{count(len(classes), 'class', 'classes')} ({some(classes, 3)})"
+        raise UserError(
+            f"class {some(unknown)} in {data} is not among the model's {its}; --unlabelled is for such images"
+        )
     labels = {name: label for label, name in enumerate(classes)}
     return Listing(classes, {"train": (), "val": _labelled(entries, labels)}, found.ignored)
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pipelines.data.shards import ShardPlan, plan_shards, write_shards
 from pipelines.data.sources import Images, images_to_train_on
 from pipelines.errors import UserError
-from pipelines.job.console import say
+from pipelines.job.console import count, say
 from pipelines.run.dataset import SPLITS, Manifest, Shard, Split, check_shards, read_manifest
 from pipelines.run.directory import DATASET, MANIFEST, QUARANTINE, differences
 from pipelines.run.recipe import Recipe
@@ -115,8 +115,7 @@ def _names_of_bad(bad: Sequence[dict[str, Any]], problem: str, fix: str) -> str:
     shown = [f"  {one['image_id']}: {one['reason']}" for one in bad[:NAMES_IN_MESSAGE]]
     if len(bad) > NAMES_IN_MESSAGE:
         shown.append(f"  and {len(bad) - NAMES_IN_MESSAGE} more")
-    files = "1 file" if len(bad) == 1 else f"{len(bad)} files"
-    return "\n".join([f"{files} {problem}:", *shown, fix])
+    return "\n".join([f"{count(len(bad), 'file')} {problem}:", *shown, fix])
 
 
 def _manifest(

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from pipelines.data import embedded_dataset
 from pipelines.data.huggingface_parquet import ParquetImages, find_in_parquet
-from pipelines.data.image_folder import FolderImages, files_below, find_in_folder
+from pipelines.data.image_folder import FlatFolderError, FolderImages, files_below, find_in_folder
 from pipelines.data.imagenet import DEVKIT, TRAIN, VAL, find_in_imagenet_archives
 from pipelines.data.listing import (
     SPLIT_WORDS,
@@ -54,7 +54,10 @@ def images_to_evaluate(data: str, classes: tuple[str, ...], data_seed: int = 0) 
     Raises:
         UserError: there are none, or they cannot be used.
     """
-    reader, found = _find(data, data_seed)
+    try:
+        reader, found = _find(data, data_seed)
+    except FlatFolderError as error:
+        raise UserError(f"{error.found}; --unlabelled is for them, or put each into a folder of its class") from error
     return Images(reader, list_for_evaluation(data, found, classes))
 
 

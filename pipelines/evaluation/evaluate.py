@@ -79,7 +79,7 @@ def evaluate(
     )
     task = PredictionTask(run, trained, weights, ensemble, manifest.splits["val"])
     predictors = Predictors.that_fit(settings.gpus_per_predictor)
-    checked = preflight(task, settings.precision, predictors.num_gpus)
+    checked = preflight(task, settings.precision, predictors)
     task = replace(task, ensemble=replace(ensemble, arithmetic=checked.arithmetic))
     images = manifest.splits["val"].images
     missing = missing_shards(task, images)

@@ -6,24 +6,28 @@ The choice is made once for an ensemble and kept in the run directory: a resumed
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
 from googlenet.evaluation.crops import num_views, policy_scales_px
 from googlenet.network.arithmetic import FP32, Arithmetic, can_compile, profits_from_bf16
-from pipelines.evaluation.sharded_prediction import PredictionTask, load_replicas
-from pipelines.job.console import duration, size
+from pipelines.evaluation.sharded_prediction import PredictionTask, Predictors, load_replicas
+from pipelines.job.console import count, duration, size
 from pipelines.job.worker_process import KEEP_FREED_MEMORY
 from pipelines.run.dataset import open_records
 from pipelines.run.directory import PREFLIGHT
 from pipelines.run.predictions import EvaluatedEnsemble, bytes_per_image
 
+T = TypeVar("T")
+
 PrecisionChoice = Literal["auto", "fp32", "bf16"]
-# Work below which a compilation does not pay: some minutes of a CPU core, seconds of a GPU.
-SMALL_WORK_FLOPS = {"cpu": 1e14, "cuda": 1e16}
+# Compiling and comparing cost one to two minutes. At half the time a pass, they pay for work that takes twice as long.
+LITTLE_WORK_SECONDS = 240.0
+# Work that may be little on a CPU: it is timed in this process first, which is sooner done than in a new one.
+PERHAPS_LITTLE_FLOPS = 1e14
 # Least top-1 agreement of averaged predictions, in percent, and largest difference of a probability.
 LEAST_AGREEMENT_PERCENT = 99.5
 LARGEST_DIFFERENCE = 0.05
@@ -59,7 +63,7 @@ class Preflight:
         return cls(**{**values, "arithmetic": Arithmetic.from_dict(values["arithmetic"])})
 
 
-def preflight(task: PredictionTask, asked: PrecisionChoice, num_gpus: float) -> Preflight:
+def preflight(task: PredictionTask, asked: PrecisionChoice, predictors: Predictors) -> Preflight:
     """Return the choice kept for ``task``; if there is none, choose with a predictor's resources and keep it.
 
     The arithmetic of ``task.ensemble`` does not matter; ``asked`` is the precision, or ``auto``.
@@ -67,33 +71,47 @@ def preflight(task: PredictionTask, asked: PrecisionChoice, num_gpus: float) -> 
     key = _key(task.ensemble, asked)
     if task.run.exists(PREFLIGHT) and (kept := task.run.read_json(PREFLIGHT))["key"] == key:
         return Preflight.from_dict(kept["preflight"])
-    # Little work is not worth starting another process.
-    replicas = [] if num_gpus else load_replicas(task.trained, task.weights)
-    is_small = bool(replicas) and _is_small(task, replicas, "cpu")
-    chosen = _decide_with_one_thread(task, asked, replicas) if is_small else _decide_on_cluster(task, asked, num_gpus)
+    at_work = predictors.at_work(task.split.images)
+    chosen = None if predictors.num_gpus else _little_work_here(task, asked, at_work)
+    chosen = chosen or _decide_on_cluster(task, asked, predictors.num_gpus, at_work)
     task.run.write_json(PREFLIGHT, {"key": key, "preflight": asdict(chosen)})
     return chosen
 
 
-def _decide_on_cluster(task: PredictionTask, asked: PrecisionChoice, num_gpus: float) -> Preflight:
+def _little_work_here(task: PredictionTask, asked: PrecisionChoice, at_work: int) -> Preflight | None:
+    """Return the choice if the work is little as timed in this process, None otherwise.
+
+    A predictor, whose process keeps freed memory, is not slower.
+    """
+    replicas = load_replicas(task.trained, task.weights)
+    if _flops(task, replicas) >= PERHAPS_LITTLE_FLOPS:
+        return None
+    return _with_one_thread(lambda: little_work(_Comparison(task, replicas, "cpu"), task, asked, at_work))
+
+
+def _decide_on_cluster(task: PredictionTask, asked: PrecisionChoice, num_gpus: float, at_work: int) -> Preflight:
     import ray
 
     environment = {"env_vars": KEEP_FREED_MEMORY}
     decide_remotely = ray.remote(num_cpus=1, num_gpus=num_gpus, max_calls=1, runtime_env=environment)(
         _decide_with_one_thread
     )
-    chosen: Preflight = ray.get(decide_remotely.remote(task, asked))
+    chosen: Preflight = ray.get(decide_remotely.remote(task, asked, at_work))
     return chosen
 
 
-def _decide_with_one_thread(task: PredictionTask, asked: PrecisionChoice, replicas: Sequence[Any] = ()) -> Preflight:
-    """Decide with one thread, as predictors have."""
+def _decide_with_one_thread(task: PredictionTask, asked: PrecisionChoice, at_work: int) -> Preflight:
+    return _with_one_thread(lambda: decide(task, asked, at_work))
+
+
+def _with_one_thread(work: Callable[[], T]) -> T:
+    """Call ``work`` with one thread, as predictors have."""
     import torch
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return decide(task, asked, replicas)
+        return work()
     finally:
         torch.set_num_threads(threads)
 
@@ -103,33 +121,48 @@ def _key(ensemble: EvaluatedEnsemble, asked: PrecisionChoice) -> str:
     return hashlib.sha256(identity.encode()).hexdigest()
 
 
-def decide(task: PredictionTask, asked: PrecisionChoice, replicas: Sequence[Any] = ()) -> Preflight:
+def decide(task: PredictionTask, asked: PrecisionChoice, at_work: int) -> Preflight:
     """Choose the arithmetic of an evaluation by trying it on some of its images, in this process.
 
-    ``replicas`` are the networks of ``task``, if they are already loaded.
+    ``at_work`` predictors will share the work.
     """
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    replicas = replicas or load_replicas(task.trained, task.weights)
-    comparison = _Comparison(task, replicas, device)
-    wanted, reason = _wanted(asked, _is_small(task, replicas, device), device)
+    comparison = _Comparison(task, load_replicas(task.trained, task.weights), device)
+    if chosen := little_work(comparison, task, asked, at_work):
+        return chosen
+    wanted, reason = _wanted(asked, device)
     if asked != "auto" or wanted.precision == "fp32":
         return Preflight(wanted, reason, comparison.passes_per_second(wanted))
     return comparison.compare(wanted, reason)
 
 
-def _is_small(task: PredictionTask, replicas: Sequence[Any], device: str) -> bool:
+def little_work(
+    comparison: "_Comparison", task: PredictionTask, asked: PrecisionChoice, at_work: int
+) -> Preflight | None:
+    """Return the plain arithmetic if with it the evaluation takes too little time to gain any; otherwise None."""
+    plain = FP32 if asked == "auto" else Arithmetic(asked)
+    rate = comparison.passes_per_second(plain)
+    if not is_little(task.split.images * len(task.ensemble.views) * len(task.weights), rate * at_work):
+        return None
+    return Preflight(plain, "little work" if asked == "auto" else "as requested; little work", rate)
+
+
+def is_little(passes: int, passes_per_second: float) -> bool:
+    """Return whether ``passes`` forward passes take too little time for another arithmetic to pay."""
+    return passes / passes_per_second < LITTLE_WORK_SECONDS
+
+
+def _flops(task: PredictionTask, replicas: Sequence[Any]) -> float:
     from googlenet.network.complexity import forward_flops
 
     flops = sum(forward_flops(replica.model, task.ensemble.crop_px) for replica in replicas)
-    return flops * len(task.ensemble.views) * task.split.images < SMALL_WORK_FLOPS[device]
+    return flops * len(task.ensemble.views) * task.split.images
 
 
-def _wanted(asked: PrecisionChoice, is_small: bool, device: str) -> tuple[Arithmetic, str]:
-    """Return the arithmetic to try, and the reason."""
-    if is_small:
-        return (FP32, "little work") if asked == "auto" else (Arithmetic(asked), "as requested; little work")
+def _wanted(asked: PrecisionChoice, device: str) -> tuple[Arithmetic, str]:
+    """Return the arithmetic to try for long work, and the reason."""
     compiled = can_compile(device)
     uncompiled = "" if compiled else "; not compiled: no C++ compiler"
     if asked != "auto":
@@ -193,10 +226,11 @@ def cost_line(preflight: Preflight, ensemble: EvaluatedEnsemble, images: int, do
     )
     seconds = (images - done) * per_image / (preflight.passes_per_second * num_predictors)
     resumed = f", {done} already done" if done else ""
-    rate = f"{preflight.passes_per_second:.0f} passes/s x {num_predictors} predictors"
+    rate = f"{preflight.passes_per_second:.{0 if preflight.passes_per_second >= 10 else 1}f} passes/s"
     return (
-        f"cost: {images * per_image:,} forward passes ({images} images{resumed}, {len(ensemble.views)} views, "
-        f"{len(ensemble.replicas)} replicas), about {duration(seconds)} at {rate}, "
+        f"cost: {count(images * per_image, 'forward pass', 'forward passes')} ({count(images, 'image')}{resumed}, "
+        f"{count(len(ensemble.views), 'view')}, {count(len(ensemble.replicas), 'replica')}), "
+        f"about {duration(seconds)} at {rate} x {count(num_predictors, 'predictor')}, "
         f"at most {size(written)} of predictions\n"
         f"arithmetic: {preflight.arithmetic} ({preflight.reason})"
     )

@@ -5,7 +5,10 @@ process, ``ray_session.connected`` for Ray.
 
 In reading order:
 
-- ``command_line``: options from dataclasses; errors in one line
+- ``command_line``: what every command does first and last; errors in one line
+- ``options``: options from the fields of dataclasses, and ``--help``
+- ``option_groups``: groups of options in ``--help``
+- ``option_values``: from words to numbers, choices and tuples
 - ``console``: lines, durations, sizes and names as people read them
 - ``interruption``: Ctrl-C and SIGTERM end a command the same way
 - ``progress``: the live display, and the board that workers post to

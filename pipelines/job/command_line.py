@@ -3,13 +3,13 @@
 import os
 import select
 import sys
-from collections.abc import Callable
-from typing import TypeVar
-
-import tyro
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from pipelines.errors import UserError
+from pipelines.job.console import complain
 from pipelines.job.interruption import INTERRUPTED_EXIT_CODE, interrupt_on_sigterm, tell_interruption
+from pipelines.job.options import parse_options
 from pipelines.run.storage_failures import storage_failure
 
 T = TypeVar("T")
@@ -19,15 +19,13 @@ STORAGE_EXIT_CODE = 1
 NO_READER_EXIT_CODE = 141
 
 
-def parse(arguments: type[T], default: T | None = None) -> T:
-    """Return an instance of the dataclass ``arguments`` from the command line; field docstrings are the help.
+def parse(arguments: type[T], first: Sequence[str] = (), **given: Any) -> T:
+    """Return an instance of the dataclass ``arguments`` from the command line; see :func:`parse_options`.
 
-    ``default`` replaces the class's own defaults.
+    Raises:
+        UserError: a word of the command line is wrong, or one is missing.
     """
-    config = (tyro.conf.HelptextFromCommentsOff,)
-    return (
-        tyro.cli(arguments, config=config) if default is None else tyro.cli(arguments, default=default, config=config)
-    )
+    return parse_options(arguments, sys.argv[1:], first, **given)
 
 
 def run_command(main: Callable[[], int | None]) -> None:
@@ -36,7 +34,7 @@ def run_command(main: Callable[[], int | None]) -> None:
     try:
         sys.exit(main() or 0)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(f"error: {error}")
         sys.exit(error.exit_code)
     except Exception as error:
         if isinstance(error, BrokenPipeError) and not _has_reader():
@@ -45,7 +43,7 @@ def run_command(main: Callable[[], int | None]) -> None:
         failure = storage_failure(error)
         if failure is None:
             raise
-        print(f"error: {failure}\nfix that and run the same command again to resume", file=sys.stderr)
+        complain(f"error: {failure}\nfix that and run the same command again to resume")
         sys.exit(STORAGE_EXIT_CODE)
     except KeyboardInterrupt:
         tell_interruption()

@@ -1,11 +1,44 @@
-"""Terminal output for people: lines, durations, sizes, names."""
+"""Terminal output for people: lines, durations, sizes, numbers, names."""
 
+import shutil
+import sys
+import textwrap
 from collections.abc import Sequence
+from typing import TextIO
 
 
-def say(text: str) -> None:
-    """Print a line on standard output without buffering."""
-    print(text, flush=True)
+def say(text: str, *, wrap: bool = True) -> None:
+    """Print lines on standard output without buffering; on a terminal, long ones break between words.
+
+    ``wrap`` is False for lines that people copy, such as commands and JSON.
+    """
+    print(_fitted(text, sys.stdout) if wrap else text, flush=True)
+
+
+def complain(text: str) -> None:
+    """Print lines on standard error; on a terminal, long ones break between words."""
+    print(_fitted(text, sys.stderr), file=sys.stderr, flush=True)
+
+
+def _fitted(text: str, stream: TextIO) -> str:
+    if not stream.isatty():
+        return text
+    return fitted(text, shutil.get_terminal_size().columns)
+
+
+def fitted(text: str, columns: int) -> str:
+    """Return ``text`` with the lines that are longer than ``columns`` broken between words.
+
+    A word that is longer, such as a path, stays whole.
+    """
+    return "\n".join(line if len(line) <= columns else _broken(line, columns) for line in text.split("\n"))
+
+
+def _broken(line: str, columns: int) -> str:
+    indent = line[: len(line) - len(line.lstrip())] + "  "
+    words = textwrap.TextWrapper(columns, break_long_words=False, break_on_hyphens=False, replace_whitespace=False)
+    words.subsequent_indent = indent
+    return words.fill(line)
 
 
 def duration(seconds: float) -> str:
@@ -16,8 +49,17 @@ def duration(seconds: float) -> str:
 
 
 def size(num_bytes: float) -> str:
-    """Format a number of bytes: 3.2 MB, 4.48 GB."""
+    """Format a number of bytes: 12 bytes, 3.2 KB, 3.2 MB, 4.48 GB."""
+    if num_bytes < 1e3:
+        return count(round(num_bytes), "byte")
+    if num_bytes < 1e6:
+        return f"{num_bytes / 1e3:.1f} KB"
     return f"{num_bytes / 1e6:.1f} MB" if num_bytes < 1e9 else f"{num_bytes / 1e9:.2f} GB"
+
+
+def count(number: int, thing: str, things: str = "") -> str:
+    """Format a number of things: 1 class, 1,000 classes. ``things`` is the plural, by default with an s."""
+    return f"{number:,} {thing if number == 1 else things or f'{thing}s'}"
 
 
 def some(names: Sequence[str], most: int = 10) -> str:

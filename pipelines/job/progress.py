@@ -8,24 +8,24 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-import ray
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.job.console import duration
+from pipelines.job.console import count, duration, fitted
 
 PLAIN_LINE_SECONDS = 20.0
+PADDING, BAR_COLUMNS, LEAST_BAR_COLUMNS, UNLIMITED_COLUMNS = 1, 24, 8, 1000
 
 
 @dataclass(frozen=True)
 class ReplicaStatus:
-    """State of a replica for the display; ``epoch`` is fractional, ``alarms`` has one message per dead head."""
+    """State of a replica for the display; ``epoch`` is fractional, ``alarm`` is one line about its ``dead_heads``."""
 
     phase: str = "waiting"
     epoch: float = 0.0
@@ -33,7 +33,8 @@ class ReplicaStatus:
     loss: float | None = None
     images_per_second: float | None = None
     error: float | None = None
-    alarms: Mapping[str, str] = field(default_factory=dict)
+    dead_heads: tuple[str, ...] = ()
+    alarm: str = ""
 
     @property
     def share_done(self) -> float:
@@ -41,9 +42,8 @@ class ReplicaStatus:
         return self.epoch / self.epochs if self.epochs else 0.0
 
 
-@ray.remote(num_cpus=0)
 class ProgressBoard:
-    """Latest status by replica, and unread warnings."""
+    """Latest status by replica, and unread warnings; runs as a Ray actor."""
 
     def __init__(self) -> None:
         self._statuses: dict[int, ReplicaStatus] = {}
@@ -95,7 +95,12 @@ class _Display(ABC):
             self._live.update(self._picture())
         elif not self._console.is_terminal and (at_once or time.monotonic() - self._last_line >= PLAIN_LINE_SECONDS):
             self._last_line = time.monotonic()
-            self._console.print(self.line(), soft_wrap=True)
+            self._print(self.line())
+
+    def _print(self, text: str) -> None:
+        """Print a line; on a terminal, a long one breaks between words."""
+        shown = fitted(text, self._console.width) if self._console.is_terminal else text
+        self._console.print(shown, soft_wrap=True, markup=False)
 
 
 class TrainingDisplay(_Display):
@@ -105,7 +110,7 @@ class TrainingDisplay(_Display):
         super().__init__(console)
         self._statuses = {replica: ReplicaStatus(epochs=epochs) for replica in range(replicas)}
         self._clock = _Clock()
-        self._printed_alarms: set[tuple[int, str]] = set()
+        self._alarmed: set[tuple[int, str]] = set()
 
     def update(self, posted: dict[int, ReplicaStatus], phases: dict[int, str]) -> None:
         """Show the posted statuses; the scheduler's ``phases`` override those that workers posted."""
@@ -115,21 +120,21 @@ class TrainingDisplay(_Display):
             if phase == "done":
                 news = replace(news, epoch=float(news.epochs or status.epochs), epochs=news.epochs or status.epochs)
             self._statuses[replica] = replace(news, phase=phase)
-            self._print_new_alarms(replica, news.alarms)
+            self._print_new_alarm(replica, news)
         share = sum(status.share_done for status in self._statuses.values()) / len(self._statuses)
         self._clock.tick(share)
         self._refresh()
 
-    def _print_new_alarms(self, replica: int, alarms: Mapping[str, str]) -> None:
-        """Print one message per dead head, although its text changes with every period."""
-        for head, alarm in alarms.items():
-            if (replica, head) not in self._printed_alarms:
-                self._printed_alarms.add((replica, head))
-                self.message(f"warning: replica {replica}: {alarm}")
+    def _print_new_alarm(self, replica: int, status: ReplicaStatus) -> None:
+        """Print one line for a replica, and another one only if more of its classifiers are dead."""
+        heads = {(replica, head) for head in status.dead_heads}
+        if heads - self._alarmed:
+            self._alarmed |= heads
+            self.message(f"warning: replica {replica}: {status.alarm}")
 
     def message(self, text: str) -> None:
         """Print a permanent line."""
-        self._console.print(text, soft_wrap=True, markup=False)
+        self._print(text)
 
     def line(self) -> str:
         """Return the state in one line."""
@@ -140,24 +145,50 @@ class TrainingDisplay(_Display):
             for replica, status in self._statuses.items()
             if status.phase == "training"
         ]
-        text = f"training: {done}/{len(self._statuses)} replicas done, {self._clock.left()} left"
+        text = f"training: {done}/{count(len(self._statuses), 'replica')} done, {self._clock.left()} left"
         return " | ".join([text, *running])
 
     def _picture(self) -> Group:
-        table = Table(box=None, padding=(0, 1), title_justify="left")
-        for heading in ("replica", "", "epoch", "loss", "images/s", "val top-1 error", ""):
-            table.add_column(heading, justify="right" if heading != "" else "left", no_wrap=True)
-        for replica, status in self._statuses.items():
-            table.add_row(
-                str(replica),
-                ProgressBar(total=1.0, completed=status.share_done, width=24),
-                f"{status.epoch:.1f}/{status.epochs}",
-                _number(status.loss, ".3f"),
-                _number(status.images_per_second, ".0f"),
-                _number(status.error, ".1f", " %"),
-                status.phase,
-            )
+        """Return a table as wide as the terminal allows: with bars, without them, or with short headings."""
+        columns = self._console.width
+        wide = _table(self._statuses, bar_columns=0)
+        needed = self._console.measure(wide, options=self._console.options.update(width=UNLIMITED_COLUMNS)).maximum
+        if needed > columns:
+            table = _narrow_table(self._statuses)
+        else:
+            free = min(BAR_COLUMNS, columns - needed - 2 * PADDING)
+            table = _table(self._statuses, free) if free >= LEAST_BAR_COLUMNS else wide
         return Group(Text(f"training, {self._clock.left()} left"), table)
+
+
+def _table(statuses: Mapping[int, ReplicaStatus], bar_columns: int) -> Table:
+    table = Table(box=None, padding=(0, PADDING))
+    for heading in ("replica", *[""] * (bar_columns > 0), "epoch", "loss", "images/s", "val top-1 error", ""):
+        table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
+    for replica, status in statuses.items():
+        bar = [ProgressBar(total=1.0, completed=status.share_done, width=bar_columns)] if bar_columns else []
+        table.add_row(str(replica), *bar, *_cells(status), status.phase)
+    return table
+
+
+def _narrow_table(statuses: Mapping[int, ReplicaStatus]) -> Table:
+    """Return a table that fits 40 columns; a replica that is not training has its phase in place of the epoch."""
+    table = Table(box=None, padding=(0, PADDING, 0, 0))
+    for heading in ("", "epoch", "loss", "img/s", "error"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for replica, status in statuses.items():
+        epoch, *others = _cells(status)
+        table.add_row(str(replica), epoch if status.phase == "training" else status.phase, *others)
+    return table
+
+
+def _cells(status: ReplicaStatus) -> list[str]:
+    return [
+        f"{status.epoch:.1f}/{status.epochs}",
+        _number(status.loss, ".3f"),
+        _number(status.images_per_second, ".0f"),
+        _number(status.error, ".1f", " %"),
+    ]
 
 
 class EvaluationDisplay(_Display):
@@ -177,10 +208,10 @@ class EvaluationDisplay(_Display):
         """Return the state in one line."""
         rate = (self._done - self._first) / max(time.monotonic() - self._started, 1e-9)
         left = duration((self._total - self._done) / rate) if rate else "?"
-        return f"evaluation: {self._done}/{self._total} images, {rate:.1f} images/s, {left} left"
+        return f"evaluation: {self._done}/{count(self._total, 'image')}, {rate:.1f} images/s, {left} left"
 
     def _picture(self) -> Group:
-        bar = ProgressBar(total=max(self._total, 1), completed=self._done, width=40)
+        bar = ProgressBar(total=max(self._total, 1), completed=self._done, width=min(40, self._console.width))
         return Group(Text(self.line()), bar)
 
 

@@ -7,7 +7,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from pipelines.job.console import say
 from pipelines.job.interruption import interrupt_on_sigterm
 from pipelines.run.directory import LOGS, NATIVE_STDERR
 from pipelines.run.storage import Storage
@@ -24,6 +26,9 @@ QUIET = {
     # A trainer has six small processes; starting more of them at once is faster, and Ray does not warn about it.
     "RAY_worker_maximum_startup_concurrency": "8",
 }
+# Of a cluster on this machine alone, which ends with the command: nobody takes away its only node, so that no process
+# has to watch for that beside each replica.
+LOCAL = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 
 
 @contextmanager
@@ -33,20 +38,24 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
     Ray's own output goes to its session's log files, not to the terminal. ``num_cpus`` limits a cluster that is
     started here; the default is all CPUs of the machine.
     """
+    address = os.environ.get("RAY_ADDRESS")
+    if not _is_connected():
+        # Before the import of Ray, which takes seconds of its own.
+        say(f"connecting to the Ray cluster at {address} ..." if address else "starting Ray on this machine ...")
     import ray
 
-    for name, value in QUIET.items():
+    for name, value in {**QUIET, **({} if address else LOCAL)}.items():
         os.environ.setdefault(name, value)
     if ray.is_initialized():
         yield
         return
-    address = os.environ.get("RAY_ADDRESS")
-    local = {} if address else {"object_store_memory": LOCAL_OBJECT_STORE_BYTES, "num_cpus": num_cpus}
+    local: dict[str, Any] = {"object_store_memory": LOCAL_OBJECT_STORE_BYTES, "num_cpus": num_cpus}
+    local["include_dashboard"] = False  # its processes take a tenth of a core, and nobody is told its address
     ray.init(
         address=address or "local",
         logging_level=logging.ERROR,
         log_to_driver=False,
-        **local,
+        **({} if address else local),
     )
     interrupt_on_sigterm()
     _quieten_ray_data()
@@ -54,6 +63,10 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _is_connected() -> bool:
+    return "ray" in sys.modules and sys.modules["ray"].is_initialized()
 
 
 @contextmanager

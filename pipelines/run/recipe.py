@@ -7,19 +7,21 @@ between two starts of the same run.
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
 from googlenet.evaluation.crops import CROP_POLICIES, Policy, policy_scales_px, scales_px
-from googlenet.network.initialisation import Initialisation
-from googlenet.network.layers import LRN, MAX_WIDTH, Variant
+from googlenet.network.choices import LRN, MAX_WIDTH, Initialisation, Variant
 from googlenet.training.augment import INTERPOLATIONS, Sampling
-from googlenet.training.optim import LearningRate, Schedule
+from googlenet.training.learning_rate import LearningRate, Schedule
 from pipelines.errors import UserError
 
 # Five halvings must leave something.
 MIN_CROP_PX = 35
+# Names of recipes whose rate and epochs suit trained weights; from random ones they would learn next to nothing.
+FOR_GIVEN_WEIGHTS = ("finetune",)
 PreprocessingName = Literal["caffe", "scratch"]
 
 
@@ -28,7 +30,7 @@ class Recipe:
     """Every setting that decides the result of a run. Defaults are the paper's, or Caffe's where the paper has none."""
 
     name: str = "paper"
-    """Label of the recipe; has no effect."""
+    """Label of the recipe; has no effect on the result."""
 
     # Data
     data: str = ""
@@ -120,7 +122,7 @@ class Recipe:
     polyak_epochs: float = 8.0
     """Horizon of the weight average, in epochs."""
     dead_head_epochs: float = 1.0
-    """Raise an alarm if a classifier still only guesses after this many epochs; 0 for never."""
+    """Raise an alarm if a classifier still only guesses this many epochs, but at least 100 steps, after the warm-up."""
     on_dead_head: Literal["warn", "stop"] = "warn"
     """Reaction to the alarm: a warning, or the end of that replica."""
 
@@ -131,6 +133,9 @@ class Recipe:
     """Precision of the evaluation; 'auto' uses bf16 for long work if it is fast and its answers match fp32."""
 
     def __post_init__(self) -> None:
+        # One value has one spelling, wherever the recipe comes from: code says warmup_epochs=1, JSON 1.0.
+        for name, kind in get_type_hints(type(self)).items():
+            object.__setattr__(self, name, _with_floats(getattr(self, name), kind))
         self._check_ranges()
         if self.least_workers > self.workers_per_replica:
             raise UserError(
@@ -185,6 +190,11 @@ class Recipe:
         return LearningRate(self.learning_rate, self.schedule, self.warmup_epochs, self.epochs)
 
     @property
+    def needs_init_weights(self) -> bool:
+        """Whether the recipe is meant for given weights, and has none."""
+        return self.name in FOR_GIVEN_WEIGHTS and not self.init_weights
+
+    @property
     def least_workers(self) -> int:
         """Minimum number of workers with which a replica trains."""
         return self.min_workers_per_replica or self.workers_per_replica
@@ -206,6 +216,21 @@ class Recipe:
         """Return the values as JSON would give them back: lists instead of tuples."""
         values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return values
+
+
+def _with_floats(value: Any, kind: Any) -> Any:
+    """Return ``value`` with whole numbers as floats wherever its type ``kind`` has a float, in tuples as well."""
+    if kind is float:
+        return float(value) if type(value) is int else value
+    if get_origin(kind) is UnionType:
+        for option in get_args(kind):
+            value = _with_floats(value, option)
+    if get_origin(kind) is tuple and isinstance(value, tuple):
+        kinds = get_args(kind)
+        kinds = kinds[:1] * len(value) if kinds[-1] is Ellipsis else kinds
+        if len(kinds) == len(value):  # otherwise it is refused by whoever uses it
+            return tuple(_with_floats(part, of) for part, of in zip(value, kinds, strict=True))
+    return value
 
 
 def check_policies(policies: Sequence[Policy], crop_px: int) -> None:

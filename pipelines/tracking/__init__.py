@@ -6,14 +6,18 @@ wing that imports MLflow, and only inside functions, since importing it takes se
 In reading order:
 
 - ``follower``: a thread that sends what is new in the run directory
-- ``store``: an MLflow store, and the runs of a run directory in it
+- ``store``: MLflow stores: URIs, connections, pages
+- ``runs``: the runs of a run directory in a store, and what is logged to them
+- ``dataset``: the data set's name, inputs and tags
 - ``curves``: metrics by epoch, step and time, each sent once
-- ``result``: data set, provenance, cells of the table, artifacts
-- ``notes``: descriptions of runs
+- ``result``: provenance, cells of the table, artifacts
+- ``notes``: descriptions of runs and models
 - ``publish``: models and champion of a finished run
 - ``models``: the ensemble and its replicas as models
 - ``graph_flavor``: a replica as a PyTorch graph, without pickle
 - ``ensemble_model``: the code that MLflow keeps with the ensemble
+- ``evaluation``: evaluations of other images
+- ``commands``: commands to open, serve, ask and send a run
 - ``fetch``: recipes, reports and job logs downloaded from MLflow
 - ``replay``: a run directory sent to any MLflow store
 """

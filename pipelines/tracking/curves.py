@@ -9,7 +9,7 @@ from typing import Any
 
 from pipelines.run.directory import ReplicaFiles, lines_after, read_metrics, read_steps
 from pipelines.run.storage import Storage
-from pipelines.tracking.store import MlflowRuns
+from pipelines.tracking.runs import MlflowRuns
 
 METRICS_PER_CALL = 1000
 ALARM_TAG = "alarm"
@@ -17,6 +17,7 @@ ALARM_TAG = "alarm"
 EPOCH_METRIC, STEP_METRIC, SYSTEM_METRIC = "learning_rate", "step/learning_rate", "system_memory_usage_percentage"
 NOT_METRICS = ("epoch", "step", "time_ms")
 MILLISECONDS = 1000
+SIGNIFICANT_DIGITS = 6
 
 
 class Curves:
@@ -75,7 +76,12 @@ def _metrics(line: dict[str, Any], axis: str) -> list[Any]:
     from mlflow.entities import Metric
 
     numbers = {name: value for name, value in line.items() if name not in NOT_METRICS and not isinstance(value, str)}
-    return [Metric(name, value, line["time_ms"], line[axis]) for name, value in numbers.items()]
+    return [Metric(name, _rounded(value), line["time_ms"], line[axis]) for name, value in numbers.items()]
+
+
+def _rounded(value: float) -> float:
+    """Round to digits that people read; the run directory has all of them."""
+    return float(f"{value:.{SIGNIFICANT_DIGITS}g}")
 
 
 def _batches(lines: list[dict[str, Any]]) -> Iterable[list[dict[str, Any]]]:

@@ -9,7 +9,7 @@ from pipelines.job.circumstances import circumstances
 from pipelines.run.directory import JOBS, REPORT, differences
 from pipelines.tracking.follower import reason_of
 from pipelines.tracking.result import RECIPE_JSON
-from pipelines.tracking.store import ID_TAG, SQLITE, connect
+from pipelines.tracking.store import ID_TAG, connect, database_of
 
 PREFIX = "runs:/"
 
@@ -56,8 +56,8 @@ def fetch_run(tracking_uri: str, run: str, folder: Path) -> str:
 
 def _parent(tracking_uri: str, run: str) -> tuple[Any, Any]:
     """Return a client and the parent run; ``run`` may be the parent or a replica's run."""
-    database = Path(tracking_uri.removeprefix(SQLITE))
-    if tracking_uri.startswith(SQLITE) and not database.exists():
+    database = database_of(tracking_uri)
+    if database is not None and not database.exists():
         raise UserError(f"no run {run}: there is no MLflow store {database}; name one with --tracking-uri")
     try:
         client = connect(tracking_uri)

@@ -106,13 +106,13 @@ class _Connection:
 
     def __init__(self, run: Storage, recipe: Recipe, manifest: Manifest, tracking_uri: str) -> None:
         from pipelines.tracking.curves import Curves
-        from pipelines.tracking.result import send_dataset
-        from pipelines.tracking.store import MlflowRuns
+        from pipelines.tracking.dataset import send_dataset
+        from pipelines.tracking.runs import MlflowRuns
 
-        self._run, self._recipe = run, recipe
+        self._run, self._recipe, self._manifest = run, recipe, manifest
         self._runs = MlflowRuns(tracking_uri, run, recipe)
         self._curves = Curves(self._runs, run)
-        send_dataset(self._runs, manifest)
+        send_dataset(self._runs, self._runs.parent, manifest)
         self._told_circumstances = False
         # Replicas with nothing more to send before the end of the job.
         self._settled: set[int] = set()
@@ -141,7 +141,7 @@ class _Connection:
                 self._settled.add(replica)
         self._curves.send_system(self._runs.parent, SYSTEM)
         if final == "FINISHED":
-            send_result(self._runs, self._run, self._recipe)
+            send_result(self._runs, self._run, self._recipe, self._manifest)
         self._runs.set_status(self._runs.parent, final or "RUNNING")
 
 

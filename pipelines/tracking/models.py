@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -11,37 +12,74 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pipelines.report.schema import Report
 from pipelines.run.dataset import Manifest, open_records
 from pipelines.run.directory import REPORT_JSON, ReplicaFiles, replica_name, replica_number
 from pipelines.run.predictions import EvaluatedEnsemble
+from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
-from pipelines.tracking.store import MlflowRuns
+from pipelines.tracking.dataset import dataset_tags, name_of_data
+from pipelines.tracking.notes import MODEL_TEXT, Origin, model_note, version_note
+from pipelines.tracking.result import PERCENT_DECIMALS
+from pipelines.tracking.runs import NOTE, MlflowRuns, name_of
 
 MODEL = "googlenet-ensemble"
 WEIGHTS_TAG = "weights_digest"
 VAL_DIGEST_TAG = "val_digest"
-ERRORS = ("top5_error", "top1_error")
+CHAMPION = "champion"
+VERSIONS_TAG = "mlflow.modelVersions"
+DIGEST_CHARACTERS = 8
 DESCRIPTION_JSON = "ensemble.json"
 SET_BY_MLFLOW = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID")
 # Packages imported by the code that is kept with the model.
 PACKAGES = ("jaxtyping", "mlflow", "numpy", "opencv-python-headless", "pandas", "pillow", "safetensors", "torch")
+REPLICA_NOTE = (
+    "Replica {0} alone: uint8 RGB crops of shape (n, 3, {1}, {1}) in, probabilities of shape (n, classes) out. The "
+    "classes, errors and parameters are in the run of the ensemble."
+)
 CODE = Path(__file__).parents[2] / "googlenet"
 MODEL_CODE = Path(__file__).parent / "ensemble_model.py"
 
 
-def log_ensemble(runs: MlflowRuns, run: Storage, manifest: Manifest) -> str:
-    """Log the ensemble as a generic model and register it, unless already done; return its version number."""
+def log_ensemble(runs: MlflowRuns, run: Storage, recipe: Recipe, manifest: Manifest) -> tuple[str, str]:
+    """Log the ensemble as a generic model and register it, unless already done; return model name and version."""
     report = run.read_json(REPORT_JSON)
     ensemble = EvaluatedEnsemble.from_dict(report["ensemble"])
-    digest = _digest(ensemble)
-    versions = runs.client.search_model_versions(f"name = '{MODEL}' and tags.{WEIGHTS_TAG} = '{digest}'")
-    mine = [known for known in versions if known.run_id == runs.parent]
+    name, digest = registered_name(manifest), _digest(ensemble)
+    versions = runs.client.search_model_versions(f"name = '{name}' and tags.{WEIGHTS_TAG} = '{digest}'")
+    mine = [str(known.version) for known in versions if known.run_id == runs.parent]
     if mine:
-        return str(mine[0].version)
+        return name, mine[0]
+    note = version_note(origin_of(runs, run, recipe, manifest))
     with _speaking_to(runs):
         model_id = _logged(runs, runs.parent, digest) or _log(runs, run, manifest, ensemble)
-        tags = {**_errors(report), WEIGHTS_TAG: digest, VAL_DIGEST_TAG: manifest.splits["val"].digest}
-        return _register(runs, model_id, tags)
+        tags = {**_errors(report), **dataset_tags(manifest), WEIGHTS_TAG: digest}
+        tags[VAL_DIGEST_TAG] = manifest.splits["val"].digest
+        return name, _register(runs, name, model_id, tags, note)
+
+
+def origin_of(runs: MlflowRuns, run: Storage, recipe: Recipe, manifest: Manifest) -> Origin:
+    """Return what the pages of a run's model say."""
+    report = run.read_json(REPORT_JSON)
+    return Origin(report, manifest, recipe.to_dict(), runs.experiment, runs.parent, name_of(run))
+
+
+def describe_model(runs: MlflowRuns, name: str, number: str, origin: Origin) -> None:
+    """Describe a registered model by its champion, if that is version ``number``; what users wrote there stays."""
+    model = runs.client.get_registered_model(name)
+    is_champion = str(model.aliases.get(CHAMPION)) == number
+    written = model.description or ""
+    if not written or (is_champion and written.startswith(MODEL_TEXT)):
+        runs.client.update_registered_model(name, model_note(origin, name, number if is_champion else ""))
+
+
+def registered_name(manifest: Manifest) -> str:
+    """Return the name of the registered model of a data set.
+
+    The validation images decide it: versions of one model can be compared, and its champion is that of these images.
+    """
+    readable = re.sub(r"[^\w.-]+", "_", name_of_data(manifest), flags=re.ASCII)
+    return f"{MODEL}-{readable}-{manifest.splits['val'].digest[:DIGEST_CHARACTERS]}"
 
 
 def _logged(runs: MlflowRuns, mlflow_run: str, digest: str) -> str | None:
@@ -99,19 +137,19 @@ def _files(run: Storage, ensemble: EvaluatedEnsemble, folder: Path) -> dict[str,
 def _signature(ensemble: EvaluatedEnsemble) -> Any:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
-    from mlflow.types.schema import Array
+    from mlflow.types.schema import AnyType
 
     from googlenet.evaluation.ensemble import answer_columns
 
-    pixels = Array(Array(Array(DataType.long)))
-    inputs = [("image", DataType.binary), ("path", DataType.string), ("pixels", pixels)]
+    # MLflow would refuse a whole request because of one value of another type; the model answers for each row.
+    inputs = ("image", "path", "pixels")
     outputs = [
-        ColSpec(DataType.string if name.startswith("answer") else DataType.double, name)
+        ColSpec(DataType.string if name.startswith("answer") else DataType.double, name, required=False)
         for name in answer_columns(len(ensemble.classes))
     ]
     return ModelSignature(
-        inputs=Schema([ColSpec(kind, name, required=False) for name, kind in inputs]),
-        outputs=Schema(outputs),
+        inputs=Schema([ColSpec(AnyType(), name, required=False) for name in inputs]),
+        outputs=Schema([*outputs, ColSpec(DataType.string, "error", required=False)]),
         params=ParamSchema([ParamSpec("crop_policy", DataType.string, str(ensemble.largest))]),
     )
 
@@ -129,22 +167,27 @@ def _requirements(*packages: str) -> list[str]:
     return [f"{name}=={version(name).partition('+')[0]}" for name in packages]
 
 
-def _errors(report: dict[str, Any]) -> dict[str, str]:
+def _errors(report: Report) -> dict[str, str]:
     """Return the errors of all models with the most crops, by which champions are chosen."""
     best = report["table"][-1]
-    return {name: str(best[name]) for name in ERRORS}
+    errors = {"top1_error": best["top1_error"], "top5_error": best["top5_error"]}
+    return {name: str(round(error, PERCENT_DECIMALS)) for name, error in errors.items()}
 
 
-def _register(runs: MlflowRuns, model_id: str, tags: dict[str, str]) -> str:
+def _register(runs: MlflowRuns, name: str, model_id: str, tags: dict[str, str], note: str) -> str:
     from mlflow.exceptions import MlflowException
 
     try:
-        runs.client.create_registered_model(MODEL)
+        runs.client.create_registered_model(name)
     except MlflowException:  # it exists; if that was not the reason, the next call raises the real one
-        runs.client.get_registered_model(MODEL)
+        runs.client.get_registered_model(name)
     made = runs.client.create_model_version(
-        MODEL, f"models:/{model_id}", run_id=runs.parent, tags=tags, model_id=model_id
+        name, f"models:/{model_id}", run_id=runs.parent, tags=tags, description=note, model_id=model_id
     )
+    # The model's own page calls it "Not registered" without this tag, which only MLflow's fluent functions set.
+    known = json.loads(runs.client.get_logged_model(model_id).tags.get(VERSIONS_TAG, "[]"))
+    versions = [*known, {"name": name, "version": made.version}]
+    runs.client.set_logged_model_tags(model_id, {VERSIONS_TAG: json.dumps(versions), NOTE: note})
     return str(made.version)
 
 
@@ -175,7 +218,7 @@ def log_replica(runs: MlflowRuns, run: Storage, replica: int) -> None:
             flavor_name="mlflow.pytorch",
             name=replica_name(replica),
             run_id=child,
-            tags={WEIGHTS_TAG: digest},
+            tags={WEIGHTS_TAG: digest, NOTE: REPLICA_NOTE.format(replica, crop_px)},
             pytorch_model=PixelClassifier([stored.build()]),
             signature=ModelSignature(
                 inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, 3, crop_px, crop_px))]),

@@ -1,12 +1,31 @@
-"""Notes on runs (MLflow's description) in Markdown: results, where to look, how to repeat the run."""
+"""Descriptions of runs and models in MLflow, in Markdown: results, data set, where to look, how to repeat the run."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from pipelines.report.schema import Report
-from pipelines.report.text import headline, headline_markdown
+from pipelines.job.console import some
+from pipelines.report.schema import Report, TableRow
+from pipelines.run.dataset import Manifest
+from pipelines.tracking.dataset import data_of, name_of_data
+from pipelines.tracking.store import page_of_run, page_of_version
 
 # MLflow truncates longer tags.
 MAX_CHARACTERS = 8000
+# With as few classes as this, hardly an answer is outside the five likeliest: the top-5 error says nothing.
+FEW_CLASSES = 10
+CLASSES_SHOWN = 20
+SHOWN_PARAMETERS = ("name", "data", "variant", "width", "crop_px", "epochs", "batch_size", "learning_rate", "schedule")
+ERROR_NAMES = {"top1_error": "top-1 error", "top5_error": "top-5 error"}
+MORE = "(The rest is too long for MLflow.)"
+MODEL_TEXT = (
+    "Ensembles of GoogLeNets. All versions were evaluated on the same images; the alias `champion` belongs to the one "
+    "that errs least."
+)
+REQUEST_TEXT = (
+    "A request has a row for each image, with its file in `image` (base64), or with `pixels`. The parameter "
+    "`crop_policy` is the number of crops: 1, 10 or 144."
+)
 PICTURES = (
     ("error_by_models.png", "Error by the number of models"),
     ("learning_curves.png", "Learning curves"),
@@ -14,39 +33,165 @@ PICTURES = (
 )
 
 
+def errors_that_count(classes: int) -> tuple[str, ...]:
+    """Return the errors by which ensembles are compared, the most important first."""
+    return ("top1_error",) if classes <= FEW_CLASSES else ("top5_error", "top1_error")
+
+
+def headline(report: Report) -> str:
+    """Return the errors of the last and the first cell of the table in a sentence."""
+    first, last = report["table"][0], report["table"][-1]
+    low, high = last["top1_ci95"]
+    text = f"{_subject(last)} on {last['top1_error']:.1f} % ({low:.1f} to {high:.1f}) of {report['images']} images"
+    if last is not first:
+        text += f", {_subject(first)} on {first['top1_error']:.1f} %"
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _subject(row: TableRow) -> str:
+    models = "one model" if row["models"] == 1 else f"{row['models']} models"
+    crops = "one crop" if row["crops"] == 1 else f"{row['crops']} crops"
+    return f"{models} with {crops} {'errs' if row['models'] == 1 else 'err'}"
+
+
+def error_tables(report: Report) -> list[str]:
+    """Return a table of models x crops for each error that says something."""
+    wanted = sorted(errors_that_count(report["classes"]))  # top-1 first
+    return [_error_table(report["table"], name) for name in wanted]
+
+
+def _error_table(table: Sequence[Any], error: str) -> str:
+    """Return the errors of one model and of all models, in percent, with intervals."""
+    policies = list(dict.fromkeys(row["policy"] for row in table))
+    crops = {row["policy"]: row["crops"] for row in table}
+    rows = [[ERROR_NAMES[error], *(_crops(crops[policy], policy) for policy in policies)]]
+    for models in dict.fromkeys((1, table[-1]["models"])):
+        cells = {row["policy"]: row for row in table if row["models"] == models}
+        name = "1 model" if models == 1 else f"{models} models"
+        rows.append([name, *(_cell(cells[policy], error) for policy in policies)])
+    return _table(rows)
+
+
+def _cell(row: Any, error: str) -> str:
+    low, high = row[f"{error.removesuffix('_error')}_ci95"]
+    return f"{row[error]:.1f} % ({low:.1f} to {high:.1f})"
+
+
+def _crops(crops: int, policy: str) -> str:
+    number = "1 crop" if crops == 1 else f"{crops} crops"
+    return number if policy == str(crops) else f"{number} ({policy} px)"
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    """Return a table whose first row is its head; MLflow leaves no space between columns, so the cells do."""
+    head, *body = ("| " + " | ".join(f"{cell}&emsp;" for cell in row) + " |" for row in rows)
+    return "\n".join([head, "|" + " :--- |" * len(rows[0]), *body])
+
+
+def data_line(manifest: Manifest) -> str:
+    """Return the data set in a sentence: name, images, classes."""
+    sizes = " and ".join(
+        f"{split.images} {kind} images"
+        for split, kind in ((manifest.splits["train"], "training"), (manifest.splits["val"], "validation"))
+        if split.images
+    )
+    classes = some(manifest.classes, CLASSES_SHOWN)
+    where = data_of(manifest)
+    return f"Data set **{name_of_data(manifest)}** (`{where}`): {sizes} of {len(manifest.classes)} classes: {classes}."
+
+
 def parent_note(
-    report: Report, cost: dict[str, Any], jobs: list[dict[str, Any]], parent: str, pictures: set[str]
+    report: Report,
+    manifest: Manifest,
+    jobs: list[dict[str, Any]],
+    parent: str,
+    pictures: set[str],
+    models: Sequence[tuple[str, str]] = (),
 ) -> str:
-    """Return the note on a finished run: the table, pictures, and how to repeat the run.
+    """Return the note on a finished run: the table, data set, models, pictures, and how to repeat the run.
 
     Pictures are the run's own artifacts, under the URLs of MLflow's server.
     """
     latest = jobs[-1] if jobs else {}
-    images = [
-        f"![{title}](get-artifact?path=report%2F{name}&run_uuid={parent})"
-        for name, title in PICTURES
-        if name in pictures
-    ]
     commit = latest.get("commit", "")
     sections = [
         headline(report),
-        headline_markdown(report, cost),
+        *error_tables(report),
+        data_line(manifest),
+        " ".join(f"Registered as [{name} version {v}]({page_of_version(name, v)})." for name, v in models),
         "Everything else: `report/index.html` under Artifacts.",
-        *images,
         f"To repeat this run: `python pipelines/train_ensemble.py --recipe runs:/{parent} --run-dir NEW`"
         + (f" at commit `{commit}`." if commit else "."),
+        *picture_lines(parent, pictures),
     ]
     return _fitting(sections)
 
 
+def picture_lines(mlflow_run: str, pictures: set[str]) -> list[str]:
+    """Return those pictures of a report that a run has, as images."""
+    return [
+        f"![{title}](get-artifact?path=report%2F{name}&run_uuid={mlflow_run})"
+        for name, title in PICTURES
+        if name in pictures
+    ]
+
+
+def evaluation_note(report: Report, manifest: Manifest, mlflow_run: str, pictures: set[str], origin: str) -> str:
+    """Return the note on an evaluation; ``origin`` says whose replicas were evaluated."""
+    return _fitting(
+        [
+            headline(report),
+            *error_tables(report),
+            data_line(manifest),
+            origin,
+            "Everything else: `report/index.html` under Artifacts.",
+            *picture_lines(mlflow_run, pictures),
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The run of a model: its report, data set and recipe, and the experiment, id and name of its MLflow run."""
+
+    report: Report
+    manifest: Manifest
+    recipe: dict[str, Any]
+    experiment: str
+    mlflow_run: str
+    name: str
+
+    def sections(self) -> list[str]:
+        """Return what the pages of its model say: errors, data set, parameters, and a link to the run."""
+        rows = [["parameter", "value"], ["replicas", f"{len(self.report['ensemble']['replicas'])}"]]
+        rows += [[key, f"`{self.recipe[key]}`"] for key in SHOWN_PARAMETERS if self.recipe.get(key) not in (None, "")]
+        link = f"[{self.name}]({page_of_run(self.experiment, self.mlflow_run)})"
+        where = f"Trained and evaluated by the run {link}, which has all parameters and the report."
+        return [headline(self.report), *error_tables(self.report), data_line(self.manifest), where, _table(rows)]
+
+
+def version_note(origin: Origin) -> str:
+    """Return the note on a version of a model."""
+    return _fitting([*origin.sections(), REQUEST_TEXT])
+
+
+def model_note(origin: Origin, model: str, champion: str) -> str:
+    """Return the note on a registered model; ``origin`` is the run of its champion, if that is not empty."""
+    if not champion:
+        return _fitting([MODEL_TEXT, data_line(origin.manifest), REQUEST_TEXT])
+    link = f"The champion is [version {champion}]({page_of_version(model, champion)})."
+    return _fitting([MODEL_TEXT, link, *origin.sections(), REQUEST_TEXT])
+
+
 def _fitting(sections: list[str]) -> str:
-    """Join the sections that fit into a note, earlier ones first; no section is truncated."""
+    """Join the sections that fit into a note; from the first that does not, the rest is left out, which it says."""
     text = ""
     for section in filter(None, sections):
-        longer = f"{text}\n\n{section}" if text else section
-        if len(longer) <= MAX_CHARACTERS:
-            text = longer
-    return text
+        longer = f"{text}{section}\n\n"
+        if len(longer) > MAX_CHARACTERS - len(MORE):
+            return text + MORE
+        text = longer
+    return text.rstrip()
 
 
 def child_note(replica: int, seed: int, metrics: list[dict[str, Any]], failure: str | None) -> str:

@@ -1,4 +1,4 @@
-"""Publication of a finished run in MLflow: the models, their versions, the champion."""
+"""Publication of a finished run in MLflow: the models, their versions, the champion of a data set."""
 
 import threading
 from concurrent.futures import Future, wait
@@ -10,13 +10,15 @@ from pipelines.run.directory import REPORT_JSON, replica_number
 from pipelines.run.predictions import EvaluatedEnsemble
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
+from pipelines.tracking.commands import replay_command
+from pipelines.tracking.dataset import CLASSES_TAG
 from pipelines.tracking.follower import reason_of
-from pipelines.tracking.models import ERRORS, MODEL, VAL_DIGEST_TAG, log_ensemble, log_replica
-from pipelines.tracking.store import MlflowRuns
+from pipelines.tracking.models import CHAMPION, describe_model, log_ensemble, log_replica, origin_of
+from pipelines.tracking.notes import ERROR_NAMES, errors_that_count
+from pipelines.tracking.result import send_note
+from pipelines.tracking.runs import MlflowRuns
 
 ChampionRule = Literal["better", "always", "never"]
-CHAMPION = "champion"
-
 PUBLISH_SECONDS = 900.0
 ModelsToLog = Literal["all", "ensemble", "none"]
 
@@ -30,11 +32,19 @@ class PublishSettings:
     champion: ChampionRule = "better"
 
 
-def publish(run: Storage, recipe: Recipe, manifest: Manifest, publishing: PublishSettings) -> str:
-    """Log the models of a finished run; return the outcome in one line. Failures of MLflow are not raised."""
+@dataclass(frozen=True)
+class Published:
+    """The outcome in one line, and the URI of the registered version; empty if there is none."""
+
+    line: str
+    model: str = ""
+
+
+def publish(run: Storage, recipe: Recipe, manifest: Manifest, publishing: PublishSettings) -> Published:
+    """Log the models of a finished run; return the outcome. Failures of MLflow are not raised."""
     if publishing.models == "none":
-        return "model: not logged"
-    done: Future[str] = Future()
+        return Published("model: not logged")
+    done: Future[Published] = Future()
 
     def work() -> None:
         try:
@@ -45,45 +55,59 @@ def publish(run: Storage, recipe: Recipe, manifest: Manifest, publishing: Publis
     # A daemon thread, which executors do not offer: a slow server must not hold a cluster for hours.
     threading.Thread(target=work, name="models", daemon=True).start()
     if not wait([done], PUBLISH_SECONDS).done:
-        return f"warning: MLflow at {publishing.tracking_uri} is too slow; log the models with replay_to_mlflow.py"
+        again = replay_command(run, publishing.tracking_uri)
+        return Published(f"warning: MLflow at {publishing.tracking_uri} is too slow; log the models with {again}")
     try:
-        return f"model: {done.result()}"
+        return done.result()
     except Exception as error:  # noqa: BLE001
-        return f"warning: models not logged in MLflow at {publishing.tracking_uri}: {reason_of(error)}"
+        return Published(f"warning: models not logged in MLflow at {publishing.tracking_uri}: {reason_of(error)}")
 
 
-def _publish(run: Storage, recipe: Recipe, manifest: Manifest, publishing: PublishSettings) -> str:
+def _publish(run: Storage, recipe: Recipe, manifest: Manifest, publishing: PublishSettings) -> Published:
     runs = MlflowRuns(publishing.tracking_uri, run, recipe)
     if publishing.models == "all":
         for name in EvaluatedEnsemble.from_dict(run.read_json(REPORT_JSON)["ensemble"]).replicas:
             log_replica(runs, run, replica_number(name))
-    number = log_ensemble(runs, run, manifest)
-    return choose_champion(runs, number, publishing.champion)
+    name, number = log_ensemble(runs, run, recipe, manifest)
+    send_note(runs, run, manifest)
+    line = choose_champion(runs, name, number, publishing.champion)
+    describe_model(runs, name, number, origin_of(runs, run, recipe, manifest))
+    return Published(f"model: {line}", f"models:/{name}/{number}")
 
 
-def choose_champion(runs: MlflowRuns, number: str, rule: ChampionRule) -> str:
-    """Give version ``number`` the alias ``champion`` if ``rule`` says so; return what was done, and why."""
-    new = runs.client.get_model_version(MODEL, number)
-    aliases = runs.client.get_registered_model(MODEL).aliases
-    champion = runs.client.get_model_version(MODEL, aliases[CHAMPION]) if CHAMPION in aliases else None
+def choose_champion(runs: MlflowRuns, name: str, number: str, rule: ChampionRule) -> str:
+    """Give a version of the model ``name`` the alias ``champion`` if ``rule`` says so; return what was done, and why.
+
+    The line names the command that makes it champion if it is not.
+    """
+    new = runs.client.get_model_version(name, number)
+    aliases = runs.client.get_registered_model(name).aliases
+    champion = runs.client.get_model_version(name, aliases[CHAMPION]) if CHAMPION in aliases else None
     wins, why = _verdict(new, champion, rule)
     if wins:
-        runs.client.set_registered_model_alias(MODEL, CHAMPION, number)
-    return why
+        runs.client.set_registered_model_alias(name, CHAMPION, number)
+    elif champion is None or champion.version != new.version:
+        way_out = replay_command(runs.run, runs.tracking_uri, "--champion", "always")
+        why += f"; to make version {number} champion: {way_out}"
+    return f"{name} {why}"
 
 
 def _verdict(new: Any, champion: Any, rule: ChampionRule) -> tuple[bool, str]:
-    name = f"{MODEL} version {new.version}"
+    name = f"version {new.version}"
     if champion is None:
-        return rule != "never", f"{name}, the first" + (" champion" if rule != "never" else "")
+        return rule != "never", f"{name}, the first champion" if rule != "never" else f"{name}; there is no champion"
     old = f"version {champion.version}"
     if champion.version == new.version:
         return False, f"{name}, the champion"
     if rule == "always":
         return True, f"{name}, the new champion after {old}"
-    if rule == "never" or new.tags[VAL_DIGEST_TAG] != champion.tags.get(VAL_DIGEST_TAG):
-        why = "" if rule == "never" else ", which was evaluated on other images"
-        return False, f"{name}; {old}{why}, stays champion"
-    ours, theirs = (tuple(float(version.tags[error]) for error in ERRORS) for version in (new, champion))
-    errors = f"top-5 / top-1 error {ours[0]:.2f} / {ours[1]:.2f} %, {old} {theirs[0]:.2f} / {theirs[1]:.2f} %"
-    return ours < theirs, f"{name}{', the new champion' if ours < theirs else f'; {old} stays champion'} ({errors})"
+    names = errors_that_count(int(new.tags[CLASSES_TAG]))
+    ours, theirs = (tuple(float(version.tags[error]) for error in names) for version in (new, champion))
+    errors = f"{' / '.join(ERROR_NAMES[name] for name in names)} {_percent(ours)}, {old} {_percent(theirs)}"
+    if rule == "never" or ours >= theirs:
+        return False, f"{name} ({errors}); {old} stays champion"
+    return True, f"{name}, the new champion ({errors})"
+
+
+def _percent(errors: tuple[float, ...]) -> str:
+    return " / ".join(f"{error:.2f}" for error in errors) + " %"

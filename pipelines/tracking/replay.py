@@ -4,7 +4,7 @@ from pipelines.errors import UserError
 from pipelines.job.console import say
 from pipelines.job.log import ENDED, INTERRUPTED, RUNNING, read_jobs
 from pipelines.run.dataset import read_manifest
-from pipelines.run.directory import MANIFEST, REPORT_JSON, ReplicaFiles, finished_replicas, read_recipe
+from pipelines.run.directory import MANIFEST, REPORT_JSON, RUN, ReplicaFiles, finished_replicas, read_recipe
 from pipelines.run.lock import only_job_on
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
@@ -12,12 +12,14 @@ from pipelines.tracking.follower import reason_of, send_once
 from pipelines.tracking.publish import PublishSettings, publish
 
 
-def replay(run: Storage, publishing: PublishSettings) -> str:
-    """Send everything in ``run``; return the path of its page, relative to MLflow's address.
+def replay(run: Storage, publishing: PublishSettings) -> tuple[str, str]:
+    """Send everything in ``run``; return the path of its page relative to MLflow's address, and its model's URI.
 
     Raises:
         UserError: there is no run, a job is working on it, or MLflow does not answer.
     """
+    if not run.exists(RUN) or "recipe" not in run.read_json(RUN):
+        raise UserError(f"{run} holds no run of train_ensemble.py; give one with --run-dir")
     recipe = read_recipe(run)
     if not run.exists(MANIFEST):
         raise UserError(f"nothing has been prepared in {run} yet; there is nothing to send")
@@ -29,9 +31,12 @@ def replay(run: Storage, publishing: PublishSettings) -> str:
             page = send_once(run, recipe, manifest, publishing.tracking_uri, phases, final)
         except Exception as error:
             raise UserError(f"MLflow at {publishing.tracking_uri}: {reason_of(error)}") from error
+        model = ""
         if final == "FINISHED":
-            say(publish(run, recipe, manifest, publishing))
-    return page
+            published = publish(run, recipe, manifest, publishing)
+            say(published.line)
+            model = published.model
+    return page, model
 
 
 def outcome_of(run: Storage, phases: dict[int, str]) -> str:

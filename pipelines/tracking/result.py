@@ -1,48 +1,34 @@
-"""The result of a run in MLflow: data set, provenance, the table's cells, the report's files, notes."""
+"""The result of a run in MLflow: provenance, the table's cells, the report's files, notes."""
 
 import json
 import tempfile
-import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pipelines.job.log import read_jobs, stage_seconds
 from pipelines.report.outcomes import cell_name
+from pipelines.report.schema import Report
 from pipelines.run.dataset import Manifest
-from pipelines.run.directory import COST_JSON, JOBS, REPORT, REPORT_JSON, ReplicaFiles, read_metrics
+from pipelines.run.directory import (
+    COST_JSON,
+    JOBS,
+    REPORT,
+    REPORT_JSON,
+    REPORT_MARKDOWN,
+    ReplicaFiles,
+    read_metrics,
+)
 from pipelines.run.recipe import Recipe
-from pipelines.run.storage import Storage, short_name
-from pipelines.tracking.notes import child_note, parent_note
-from pipelines.tracking.store import MlflowRuns
+from pipelines.run.storage import Storage
+from pipelines.tracking.dataset import CLASSES_TAG, DATASET_TAG, IMAGES_TAG
+from pipelines.tracking.notes import child_note, errors_that_count, parent_note
+from pipelines.tracking.runs import NOTE, Experiment, MlflowRuns
 
-NOTE = "mlflow.note.content"
 FAILURE_TAG = "failure"
 RECIPE_JSON = "recipe.json"
-DIGEST_CHARACTERS = 36
-
-
-def send_dataset(runs: MlflowRuns, manifest: Manifest) -> None:
-    """Log the data set as MLflow's input of the parent run: a training and an evaluation split."""
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
-    runs.log_params(runs.parent, {"dataset_digest": manifest.digest})
-    if runs.client.get_run(runs.parent).inputs.dataset_inputs:
-        return
-    data = str(manifest.prepared_from.get("data", ""))
-    name = short_name(data) or data
-    inputs = []
-    for split, context in (("train", "training"), ("val", "evaluation")):
-        chosen = manifest.splits[split]
-        profile = {"images": chosen.images, "classes": len(manifest.classes), "shards": len(chosen.shards)}
-        dataset = Dataset(
-            name=f"{name} ({split})",
-            digest=chosen.digest[:DIGEST_CHARACTERS],
-            source_type="local" if "://" not in data else data.partition("://")[0],
-            source=json.dumps({"uri": data, "dataset_digest": manifest.digest}),
-            profile=json.dumps(profile),
-        )
-        inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", context)]))
-    runs.client.log_inputs(runs.parent, inputs)
+# Decimals in MLflow; the report has the exact figures.
+PERCENT_DECIMALS, SCORE_DECIMALS, SECONDS_DECIMALS = 3, 4, 1
 
 
 def send_circumstances(runs: MlflowRuns, run: Storage) -> None:
@@ -65,23 +51,63 @@ def send_circumstances(runs: MlflowRuns, run: Storage) -> None:
         **{f"version/{name}": value for name, value in newest["versions"].items()},
     }
     runs.set_tags(runs.parent, {name: value for name, value in tags.items() if value})
-    _log_latest(runs, {f"stage_seconds/{name}": value for name, value in stage_seconds(jobs).items()})
+    seconds = {f"stage_seconds/{name}": round(value, SECONDS_DECIMALS) for name, value in stage_seconds(jobs).items()}
+    runs.log_latest(runs.parent, seconds)
 
 
-def send_result(runs: MlflowRuns, run: Storage, recipe: Recipe) -> None:
+def send_result(runs: MlflowRuns, run: Storage, recipe: Recipe, manifest: Manifest) -> None:
     """Log the result of a finished run."""
-    report, cost, jobs = run.read_json(REPORT_JSON), run.read_json(COST_JSON), read_jobs(run)
-    _log_latest(runs, result_metrics(report, cost))
     with tempfile.TemporaryDirectory() as folder:
-        kept = Path(folder)
-        (kept / RECIPE_JSON).write_text(json.dumps(recipe.to_dict(), indent=2))
-        for source in (REPORT, JOBS):
-            (kept / source).mkdir()
-            for name in run.files(source):
-                (kept / source / name).write_bytes(run.read(f"{source}/{name}"))
+        (Path(folder) / RECIPE_JSON).write_text(json.dumps(recipe.to_dict(), indent=2))
         runs.client.log_artifacts(runs.parent, folder)
-    note = parent_note(report, cost, jobs, runs.parent, set(run.files(REPORT)))
+    send_report(runs, runs.parent, run, (REPORT, JOBS))
+    send_note(runs, run, manifest)
+
+
+def send_note(runs: MlflowRuns, run: Storage, manifest: Manifest) -> None:
+    """Set the note of a finished run, which links to the models that are registered by now."""
+    versions = runs.client.search_model_versions(f"run_id = '{runs.parent}'")
+    models = sorted((version.name, str(version.version)) for version in versions)
+    report, pictures = run.read_json(REPORT_JSON), set(run.files(REPORT))
+    note = parent_note(report, manifest, read_jobs(run), runs.parent, pictures, models)
     runs.set_tags(runs.parent, {NOTE: note})
+
+
+def send_report(runs: Experiment, mlflow_run: str, run: Storage, folders: Sequence[str] = (REPORT,)) -> None:
+    """Log the report's numbers as metrics, its files, and the columns that show it in the list of runs."""
+    report, cost = run.read_json(REPORT_JSON), run.read_json(COST_JSON)
+    runs.log_latest(mlflow_run, result_metrics(report, cost))
+    with tempfile.TemporaryDirectory() as folder:
+        for source in folders:
+            (Path(folder) / source).mkdir()
+            for name in run.files(source):
+                (Path(folder) / source / name).write_bytes(run.read(f"{source}/{name}"))
+        page = Path(folder) / REPORT_MARKDOWN
+        if page.exists():
+            text = with_pictures(page.read_text(encoding="utf-8"), run.files(REPORT), mlflow_run, runs.tracking_uri)
+            page.write_text(text, encoding="utf-8")
+        runs.client.log_artifacts(mlflow_run, folder)
+    runs.show_columns(columns_of(report))
+
+
+def with_pictures(markdown: str, files: Sequence[str], mlflow_run: str, tracking_uri: str) -> str:
+    """Return a report with links under which MLflow's page of artifacts shows its pictures.
+
+    That page shows no picture whose link has no scheme; one with the scheme alone is still relative to the server.
+    """
+    scheme = "https" if tracking_uri.startswith("https:") else "http"
+    for name in files:
+        link = f"]({scheme}:get-artifact?path=report%2F{name}&run_uuid={mlflow_run})"
+        markdown = markdown.replace(f"]({name})", link)
+    return markdown
+
+
+def columns_of(report: Report) -> list[str]:
+    """Return the columns of MLflow's list of runs that show the data set, and the first and last cell of the table."""
+    names = sorted(errors_that_count(report["classes"]))
+    cells = dict.fromkeys(cell_name(row["models"], row["policy"]) for row in (report["table"][-1], report["table"][0]))
+    tags = (DATASET_TAG, IMAGES_TAG, CLASSES_TAG)
+    return [*(f"metrics.`{name}/{cell}`" for name in names for cell in cells), *(f"tags.`{tag}`" for tag in tags)]
 
 
 def send_child_note(runs: MlflowRuns, run: Storage, recipe: Recipe, replica: int, failed: bool) -> None:
@@ -96,24 +122,17 @@ def send_child_note(runs: MlflowRuns, run: Storage, recipe: Recipe, replica: int
     runs.set_tags(runs.child(replica), {NOTE: note})
 
 
-def result_metrics(report: dict[str, Any], cost: dict[str, Any]) -> dict[str, float]:
-    """Return the report's numbers by stable names, such as ``top5_error/7x144``."""
+def result_metrics(report: Report, cost: dict[str, Any]) -> dict[str, float]:
+    """Return the report's numbers, rounded, by stable names such as ``top5_error/7x144``."""
     metrics = {}
     for row in report["table"]:
-        for name in ("top1_error", "top5_error"):
-            metrics[f"{name}/{cell_name(row['models'], row['policy'])}"] = row[name]
-    for row in report["calibration"]:
-        for name in ("negative_log_likelihood", "brier_score", "expected_calibration_error"):
-            metrics[f"{name}/{cell_name(row['models'], row['policy'])}"] = row[name]
-    metrics["evaluation/predictor_seconds"] = cost["predictor_seconds"]
+        cell = cell_name(row["models"], row["policy"])
+        metrics[f"top1_error/{cell}"] = round(row["top1_error"], PERCENT_DECIMALS)
+        metrics[f"top5_error/{cell}"] = round(row["top5_error"], PERCENT_DECIMALS)
+    for scores in report["calibration"]:
+        cell = cell_name(scores["models"], scores["policy"])
+        metrics[f"negative_log_likelihood/{cell}"] = round(scores["negative_log_likelihood"], SCORE_DECIMALS)
+        metrics[f"brier_score/{cell}"] = round(scores["brier_score"], SCORE_DECIMALS)
+        metrics[f"expected_calibration_error/{cell}"] = round(scores["expected_calibration_error"], SCORE_DECIMALS)
+    metrics["evaluation/predictor_seconds"] = round(cost["predictor_seconds"], SECONDS_DECIMALS)
     return metrics
-
-
-def _log_latest(runs: MlflowRuns, metrics: dict[str, float]) -> None:
-    """Log those metrics whose logged value differs."""
-    from mlflow.entities import Metric
-
-    logged, now = runs.client.get_run(runs.parent).data.metrics, int(time.time() * 1000)
-    news = [Metric(name, value, now, 0) for name, value in metrics.items() if logged.get(name) != value]
-    if news:
-        runs.client.log_batch(runs.parent, news)

@@ -63,8 +63,8 @@ class EpochReport:
             TrainingError: a loss or gradient is not finite, or a head learns nothing and the recipe says to stop then.
         """
         self.monitor.observe(result)
-        if self.monitor.alarms and self._task.recipe.on_dead_head == "stop":
-            raise TrainingError("; ".join(self.monitor.alarms.values()))
+        if self.monitor.alarm and self._task.recipe.on_dead_head == "stop":
+            raise TrainingError(self.monitor.alarm)
         self._images += result.num_images
         self._step, self._learning_rate = result.step, result.learning_rate
         for name, loss in result.losses.items():
@@ -101,7 +101,7 @@ class EpochReport:
             "step": self._step,
             "time_ms": int(time.time() * 1000),
             **losses,
-            **({"alarm": "; ".join(self.monitor.alarms.values())} if self.monitor.alarms else {}),
+            **({"alarm": self.monitor.alarm} if self.monitor.alarm else {}),
             "learning_rate": self._learning_rate,
             "images_per_second": self._images / self._seconds(),
             "host": socket.gethostname(),
@@ -131,5 +131,6 @@ class EpochReport:
             loss=self._losses["logits"] / self._images,
             images_per_second=self._images / self._seconds(),
             error=self._last_epoch["val_top1_error"] if self._last_epoch else None,
-            alarms=dict(self.monitor.alarms),
+            dead_heads=tuple(self.monitor.dead),
+            alarm=self.monitor.alarm,
         )

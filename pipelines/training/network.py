@@ -32,37 +32,35 @@ def network_of(recipe: Recipe, classes: int, replica: int = 0) -> GoogLeNet:
     return model
 
 
-def check_initial_weights(run: Storage, recipe: Recipe) -> None:
-    """Refuse initial weights that cannot be read, before anything else is done.
+def check_initial_weights(run: Storage, recipe: Recipe, num_classes: int) -> list[str]:
+    """Try the initial weights before anything else is done; return remarks on what the file does not cover.
 
     Raises:
         UserError: the file does not exist or cannot be used.
     """
-    if recipe.init_weights and not run.exists(_kept_name(recipe)):
-        read_file(recipe.init_weights)
+    return _tried(run, recipe, num_classes)[1] if recipe.init_weights else []
 
 
-def keep_initial_weights(run: Storage, recipe: Recipe, num_classes: int) -> list[str]:
-    """Copy ``recipe.init_weights`` into ``run`` and try them; return remarks on what the file does not cover.
+def keep_initial_weights(run: Storage, recipe: Recipe, num_classes: int) -> None:
+    """Copy ``recipe.init_weights`` into ``run``, unless that is done.
 
     Raises:
         UserError: the file cannot be used.
     """
-    if not recipe.init_weights:
-        return []
+    if recipe.init_weights and not run.exists(_kept_name(recipe)):
+        run.write(_kept_name(recipe), _tried(run, recipe, num_classes)[0])
+
+
+def _tried(run: Storage, recipe: Recipe, num_classes: int) -> tuple[bytes, list[str]]:
+    """Return the file's bytes, and remarks on what it does not cover."""
     name = _kept_name(recipe)
-    if run.exists(name):  # the original file may have moved since
-        data, stored = read_network(run, name)
-    else:
-        data, stored = read_file(recipe.init_weights)
+    # The original file may have moved since it was copied.
+    data, stored = read_network(run, name) if run.exists(name) else read_file(recipe.init_weights)
     try:
-        remarks = start_from(network_of(recipe, num_classes), stored)
+        return data, start_from(network_of(recipe, num_classes), stored)
     except WeightsError as error:
         network = "the options --variant, --width and --lrn define the network"
         raise UserError(f"{recipe.init_weights}: {error} ({network})") from error
-    if not run.exists(name):
-        run.write(name, data)
-    return remarks
 
 
 def apply_initial_weights(run: Storage, recipe: Recipe, model: GoogLeNet) -> Preprocessing:

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 
 from googlenet.evaluation.crops import view_groups, views_of_all
-from pipelines.job.console import duration, size
+from pipelines.job.console import count, duration, size
 from pipelines.run.directory import finished_replicas
 from pipelines.run.predictions import BYTES_PER_NUMBER, bytes_per_image, sorted_policies
 from pipelines.run.recipe import Recipe
@@ -42,7 +42,7 @@ def placement_line(run: Storage, recipe: Recipe, resources: Resources) -> str:
     workers = f"{recipe.workers_per_replica} workers, " if recipe.workers_per_replica > 1 else ""
     done = f", {recipe.replicas - waiting} are finished" if waiting < recipe.replicas else ""
     placed = f"{at_once} at once, {waiting - at_once} waiting{done}"
-    return f"plan: {recipe.replicas} replicas of {workers}{resources} each, {placed}"
+    return f"plan: {count(recipe.replicas, 'replica')} of {workers}{resources} each, {placed}"
 
 
 def plan_lines(run: Storage, recipe: Recipe, resources: Resources, counts: Counts, num_predictors: int) -> list[str]:
@@ -63,11 +63,13 @@ def plan_lines(run: Storage, recipe: Recipe, resources: Resources, counts: Count
         recipe.replicas, len(recipe.policies), counts.classes, len(views), len(view_groups(views))
     )
     written = f"{size(_checkpoint_bytes(recipe, trial))} of checkpoints and weights, {size(predictions)} of predictions"
+    images = f"{counts.train:,} train, {counts.val:,} val images of {count(counts.classes, 'class', 'classes')}"
+    forward = f"{count(passes, 'forward pass', 'forward passes')}, about {duration(evaluation)} in fp32"
     return [
         *lines,
-        f"data: {counts.train} train, {counts.val} val images of {counts.classes} classes, {shards} shards",
+        f"data: {images}, {count(shards, 'shard')}",
         _training_line(run, recipe, resources, counts, trial),
-        f"evaluation: {passes:,} forward passes, about {duration(evaluation)} in fp32 with {num_predictors} predictors",
+        f"evaluation: {forward} with {count(num_predictors, 'predictor')}",
         f"storage: {written}, plus a copy of the images",
     ]
 
@@ -82,9 +84,10 @@ def _training_line(run: Storage, recipe: Recipe, resources: Resources, counts: C
     # Compiling faster candidates takes minutes, too long for a plan.
     little = is_little_work(recipe, resources, counts.train, counts.classes)
     faster = "" if little else "; faster arithmetic is tried before long training"
+    work = f"{count(steps, 'step')} of {count(recipe.batch_size, 'image')} for each replica"
     return (
-        f"training: {steps:,} steps of {recipe.batch_size} images for each replica, {seconds_per_step:.3f} s per step "
-        f"in fp32, about {duration(seconds)} in {rounds} rounds (without reading images and start-up{faster})"
+        f"training: {work}, {seconds_per_step:.3f} s per step in fp32, about {duration(seconds)} in "
+        f"{count(rounds, 'round')} (without reading images and start-up{faster})"
     )
 
 

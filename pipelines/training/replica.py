@@ -21,13 +21,15 @@ from googlenet.network.preprocessing import CAFFE_PREPROCESSING, SCRATCH_PREPROC
 from googlenet.network.weights import to_safetensors
 from googlenet.training.batches import Batch, TrainingSamples, training_batches
 from googlenet.training.data_parallel import parallel_network, synchronised_model
-from googlenet.training.health import HeadMonitor
+from googlenet.training.health import HeadMonitor, patience_steps
 from googlenet.training.loop import LoopSettings, TrainState, count_errors, train_step
 from googlenet.training.optim import PolyakAverage, build_sgd
 from pipelines.job.progress import warn
 from pipelines.job.worker_process import use_own_cpus
 from pipelines.run.dataset import open_records, read_manifest
 from pipelines.run.directory import check_run_directory
+from pipelines.run.recipe import Recipe
+from pipelines.training.advice import advice_for
 from pipelines.training.checkpoints import CHECKPOINTS_KEPT, Checkpoint, Checkpoints
 from pipelines.training.epoch_report import EpochReport
 from pipelines.training.network import apply_initial_weights, network_of
@@ -54,7 +56,7 @@ def train_replica(task: ReplicaTask) -> None:
     model, preprocessing = _initial_network(task, len(manifest.classes))
     settings = _settings(task, len(train), preprocessing)
     state = _initial_state(task, model, settings)
-    monitor = HeadMonitor(len(manifest.classes), math.ceil(recipe.dead_head_epochs * settings.steps_per_epoch))
+    monitor = _monitor(recipe, len(manifest.classes), settings.steps_per_epoch)
     folder = task.run.below(task.files.checkpoints)
     with Checkpoints(folder, CHECKPOINTS_KEPT, writes=task.leads) as checkpoints:
         history, begun = _restore(checkpoints, state, monitor, task)
@@ -167,6 +169,11 @@ def _settings(task: ReplicaTask, num_images: int, preprocessing: Preprocessing) 
         precision=task.arithmetic.precision,
         share=task.share,
     )
+
+
+def _monitor(recipe: Recipe, num_classes: int, steps_per_epoch: int) -> HeadMonitor:
+    patience = patience_steps(recipe.dead_head_epochs, steps_per_epoch)
+    return HeadMonitor(num_classes, patience, math.ceil(recipe.warmup_epochs * steps_per_epoch), advice_for(recipe))
 
 
 def _initial_network(task: ReplicaTask, classes: int) -> tuple[GoogLeNet, Preprocessing]:

@@ -4,8 +4,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import ray
-
 from pipelines.errors import UserError
 from pipelines.job.ray_session import held
 from pipelines.job.worker_process import KEEP_FREED_MEMORY
@@ -104,6 +102,8 @@ def replicas_at_once(recipe: Recipe, resources: Resources) -> int:
 
 def replicas_held(recipe: Recipe, resources: Resources) -> int:
     """Return how many replicas the current nodes hold at once."""
+    import ray
+
     workers = sum(_workers_on(node["Resources"], resources) for node in ray.nodes() if node["Alive"])
     return workers // recipe.least_workers
 
@@ -121,6 +121,8 @@ def check_that_one_fits(recipe: Recipe, resources: Resources) -> None:
     may_grow = "RAY_ADDRESS" in os.environ  # a cluster that this command started does not
     if replicas_held(recipe, resources) >= 1 or (resources.parallel_replicas and may_grow):
         return
+    import ray
+
     total = ray.cluster_resources()
     has = ", ".join(f"{total.get(name, 0.0):g} {name}" for name in resources.per_worker)
     workers = f"{recipe.least_workers} workers of {resources}" if recipe.least_workers > 1 else f"{resources}"

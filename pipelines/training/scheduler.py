@@ -162,7 +162,7 @@ def _here() -> NodeAffinitySchedulingStrategy:
 
 
 def _new_board() -> Any:
-    return ProgressBoard.options(scheduling_strategy=_here()).remote()  # type: ignore[attr-defined]
+    return ray.remote(num_cpus=0)(ProgressBoard).options(scheduling_strategy=_here()).remote()
 
 
 def _read(board: Any) -> tuple[dict[int, ReplicaStatus], list[str], Any]:

@@ -118,6 +118,7 @@ def test_the_replicas_are_nested_under_the_ensemble(browser: Any, mlflow: str) -
     browser.get(mlflow)
     until(lambda: "finished" in text_of(browser))
     assert "replica_0" not in text_of(browser)
+    assert all(column in text_of(browser) for column in ("top1_error/3x144", "top1_error/1x1", "val_images"))
     rows = until(lambda: browser.find_elements("css selector", ".ag-row, [role=row]"))
     [row] = [row for row in rows if "finished" in row.text and row.find_elements("css selector", "button")][:1]
     row.find_elements("css selector", "button")[0].click()

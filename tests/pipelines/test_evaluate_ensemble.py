@@ -71,8 +71,9 @@ def test_a_model_of_more_classes_is_evaluated_on_a_folder_that_holds_some(
         classes=str(tmp_path / "classes.txt"),
         policies=(1, 10),
         crop_px=35,
+        mlflow=False,
     )
-    evaluate_weights(arguments)
+    assert evaluate_weights(arguments).endswith("MLflow: not sent (--no-mlflow)")
     network = load_weights(weights)
     wrong = []
     for path in sorted((photo_folder / "val").rglob("*.jpg")):
@@ -108,7 +109,7 @@ def test_weights_of_this_project_bring_their_crop_size_and_disagreement_is_refus
     ray_cluster: str, photo_folder: Path, finished_run: Path, tmp_path: Path
 ) -> None:
     files = tuple(str(finished_run / f"replicas/{k}/weights.safetensors") for k in range(2))
-    arguments = Arguments(str(tmp_path / "run"), str(photo_folder), files, policies=(1,))
+    arguments = Arguments(str(tmp_path / "run"), str(photo_folder), files, policies=(1,), mlflow=False)
     with pytest.raises(UserError, match=r"crop_px.*84.*35"):
         evaluate_weights(replace(arguments, crop_px=84))
     evaluate_weights(arguments)
@@ -150,7 +151,8 @@ def test_a_run_is_evaluated_on_images_that_it_never_saw_and_with_the_users_own_s
     Image.new("RGB", (64, 48), (40, 40, 200)).save(buffer, "JPEG")
     for number in range(3):
         (folder / f"{number}.jpg").write_bytes(buffer.getvalue())
-    arguments = Arguments(str(finished_run), str(tmp_path / "other"), policies=(1, "40+50"))
+    store = f"sqlite:///{tmp_path}/mlflow.db"
+    arguments = Arguments(str(finished_run), str(tmp_path / "other"), policies=(1, "40+50"), tracking_uri=store)
     table = evaluate_elsewhere(Storage.at(str(finished_run)), tiny_recipe, arguments)
     (folder_of_report,) = (finished_run / "evaluations").glob("other-*")
     report = json.loads((folder_of_report / "report/report.json").read_text())
@@ -160,6 +162,7 @@ def test_a_run_is_evaluated_on_images_that_it_never_saw_and_with_the_users_own_s
     ]
     assert "| 3 | 72 (40+50 px) | 216 |" in (folder_of_report / "report/report.md").read_text()
     assert str(folder_of_report) in table
+    assert f"the evaluation is in MLflow at {store}" in table
     # The folder has more images now: they are evaluated, too.
     (folder / "3.jpg").write_bytes(buffer.getvalue())
     evaluate_elsewhere(Storage.at(str(finished_run)), tiny_recipe, arguments)

@@ -15,8 +15,9 @@ from googlenet.network.preprocessing import SCRATCH_PREPROCESSING
 from googlenet.randomness import torch_generator
 from googlenet.training.batches import Batch
 from googlenet.training.data_parallel import Share, parallel_network, synchronised_model
+from googlenet.training.learning_rate import LearningRate
 from googlenet.training.loop import LoopSettings, TrainState, train_step
-from googlenet.training.optim import LearningRate, PolyakAverage, build_sgd
+from googlenet.training.optim import PolyakAverage, build_sgd
 
 pytestmark = pytest.mark.timeout(200)
 BATCH_SIZES = (8, 5, 1)  # full, uneven shares, fewer images than workers

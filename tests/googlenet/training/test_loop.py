@@ -14,6 +14,7 @@ from googlenet.network.model import Outputs
 from googlenet.network.preprocessing import CAFFE_PREPROCESSING, SCRATCH_PREPROCESSING
 from googlenet.randomness import torch_generator
 from googlenet.training.batches import Batch
+from googlenet.training.learning_rate import LearningRate
 from googlenet.training.loop import (
     LoopSettings,
     StepResult,
@@ -23,7 +24,7 @@ from googlenet.training.loop import (
     total_loss,
     train_step,
 )
-from googlenet.training.optim import LearningRate, PolyakAverage, build_sgd
+from googlenet.training.optim import PolyakAverage, build_sgd
 
 
 def test_the_rate_loses_four_percent_every_eight_epochs() -> None:

@@ -149,7 +149,7 @@ def test_hugging_faces_parquet_is_read_by_its_names_and_labels(tmp_path: Path) -
     assert [(reader.read(file), file.label) for file in listing.splits["val"]] == [
         *zip(images[5:7], [0, 2], strict=True)
     ]
-    assert listing.ignored_summary() == "1 files in data/"
+    assert listing.ignored_summary() == "1 file in data/"
 
 
 def test_parquet_of_another_kind_is_refused_by_its_columns(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.data.listing import Listing
-from pipelines.data.sources import images_to_evaluate, images_to_train_on
+from pipelines.data.sources import images_to_evaluate, images_to_train_on, unlabelled_images
 from pipelines.errors import UserError
 from pipelines.run.storage import Storage
 
@@ -99,7 +99,13 @@ def test_what_operating_systems_leave_is_not_an_image(tmp_path: Path) -> None:
     ("names", "message"),
     [
         ([], "no images"),
-        (["1.jpg"], "no images"),
+        (["notes.txt"], "no images"),
+        (["1.jpg"], "no class folders in .*: 1 image lies directly in it; expected <class>/<image>"),
+        (["1.jpg", "2.PNG", "notes.txt"], "no class folders in .*: 2 images lie directly in it; expected"),
+        (
+            ["train/1.jpg", "train/2.jpg", "val/1.jpg", "val/2.jpg"],
+            "4 images lie directly in train/ and val/; expected",
+        ),
         (["a/1.jpg", "a/2.jpg"], "only one class"),
         (["train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg", "val/c/1.jpg"], "class c has validation images but no"),
         (["a/1.jpg", "b/1.jpg"], "no validation images"),
@@ -110,6 +116,18 @@ def test_what_operating_systems_leave_is_not_an_image(tmp_path: Path) -> None:
 def test_unusable_folders_are_refused(tmp_path: Path, names: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         listed(make(tmp_path, *names))
+
+
+def test_an_evaluation_of_images_without_class_folders_points_to_unlabelled(tmp_path: Path) -> None:
+    root = make(tmp_path, *(f"{number}.jpg" for number in range(24)))
+    with pytest.raises(UserError, match="24 images lie directly in it; --unlabelled is for them"):
+        images_to_evaluate(root.root, ("a", "b"))
+    assert len(unlabelled_images(root.root, ("a", "b")).listing.splits["val"]) == 24
+
+
+def test_a_class_that_happens_to_be_called_like_a_split_is_a_class(tmp_path: Path) -> None:
+    root = make(tmp_path, "train/1.jpg", "train/2.jpg", "bus/1.jpg", "bus/2.jpg")
+    assert listed(root).classes == ("bus", "train")
 
 
 def test_a_file_instead_of_its_folder_is_named(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from googlenet.network.arithmetic import FP32, Arithmetic
 from pipelines.errors import UserError
 from pipelines.evaluate_ensemble import Arguments, evaluate_elsewhere
 from pipelines.evaluation.evaluate import Settings, evaluate
-from pipelines.evaluation.preflight import Preflight, cost_line, decide
+from pipelines.evaluation.preflight import Preflight, _little_work_here, cost_line, decide, is_little
 from pipelines.evaluation.sharded_prediction import PredictionTask, Predictors, missing_shards, predict
 from pipelines.report.write import write_report
 from pipelines.run.dataset import read_manifest
@@ -88,10 +88,25 @@ def test_little_work_is_done_in_fp32_without_a_trial(ray_cluster: str, finished_
     assert kept["passes_per_second"] > 0
 
 
+def test_little_work_is_told_by_its_time_not_by_its_operations(
+    evaluated: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The demo on two cores takes a minute or two; 14,400 passes of a wide network on a slow machine take ten minutes.
+    assert is_little(240 * 144 * 7, passes_per_second=2 * 1569)
+    assert is_little(240 * 144 * 7, passes_per_second=2 * 1000)
+    assert not is_little(14_400, passes_per_second=2 * 12)
+    task = task_of(evaluated)
+    here = _little_work_here(task, "auto", at_work=2)
+    assert here is not None
+    assert (here.arithmetic, here.reason) == (FP32, "little work")
+    monkeypatch.setattr(pipelines.evaluation.preflight, "LITTLE_WORK_SECONDS", 0.0)
+    assert _little_work_here(task, "auto", at_work=2) is None  # as few operations, but too slow
+
+
 @pytest.fixture
 def long_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """Treat all work as long and every CPU as one with bfloat16, without a compiler."""
-    monkeypatch.setattr(pipelines.evaluation.preflight, "SMALL_WORK_FLOPS", {"cpu": 0.0})
+    monkeypatch.setattr(pipelines.evaluation.preflight, "LITTLE_WORK_SECONDS", 0.0)
     monkeypatch.setattr(pipelines.evaluation.preflight, "profits_from_bf16", lambda _device: True)
     monkeypatch.setattr(pipelines.evaluation.preflight, "can_compile", lambda _device: False)
 
@@ -102,7 +117,7 @@ def test_bf16_that_answers_like_fp32_is_taken_with_its_measure(
     # Networks this narrow and hardly trained need not be within the bounds that users get.
     monkeypatch.setattr(pipelines.evaluation.preflight, "LARGEST_DIFFERENCE", 0.5)
     monkeypatch.setattr(pipelines.evaluation.preflight, "LEAST_AGREEMENT_PERCENT", 80.0)
-    found = decide(task_of(evaluated), "auto")
+    found = decide(task_of(evaluated), "auto", at_work=2)
     assert found.arithmetic == Arithmetic("bf16")
     assert found.compared == 16 * 3
     assert found.largest_difference is not None
@@ -115,7 +130,7 @@ def test_bf16_that_differs_is_refused_with_its_measure(
     evaluated: Path, long_work: None, monkeypatch: pytest.MonkeyPatch, bound: str, value: float
 ) -> None:
     monkeypatch.setattr(pipelines.evaluation.preflight, bound, value)
-    found = decide(task_of(evaluated), "auto")
+    found = decide(task_of(evaluated), "auto", at_work=2)
     assert found.arithmetic == FP32
     assert "bf16 refused: " in found.reason
     assert "of 48 answers as in fp32" in found.reason
@@ -125,7 +140,7 @@ def test_a_processor_without_bf16_stays_with_fp32(
     evaluated: Path, long_work: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipelines.evaluation.preflight, "profits_from_bf16", lambda _device: False)
-    found = decide(task_of(evaluated), "auto")
+    found = decide(task_of(evaluated), "auto", at_work=2)
     assert (found.arithmetic, found.reason) == (
         FP32,
         "no bfloat16 in hardware; not compiled: no C++ compiler",
@@ -149,7 +164,9 @@ def test_the_cost_line_counts_what_is_left(finished_run: Path) -> None:
     ensemble = task_of(finished_run).ensemble
     line = cost_line(Preflight(FP32, "little work", 100.0), ensemble, images=1000, done=250, num_predictors=4)
     # 1,000 images x 144 views x 3 replicas; 750 of the images at 400 passes per second take 810 seconds.
-    assert "cost: 432,000 forward passes (1000 images, 250 already done, 144 views, 3 replicas), about 13:30 at" in line
+    assert (
+        "cost: 432,000 forward passes (1,000 images, 250 already done, 144 views, 3 replicas), about 13:30 at" in line
+    )
     assert "arithmetic: fp32, not compiled (little work)" in line
 
 

@@ -5,14 +5,21 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import pytest
+import torch
 
+from googlenet import GoogLeNet
+from googlenet.network.preprocessing import SCRATCH_PREPROCESSING
+from googlenet.network.weights import to_safetensors
 from pipelines import evaluate_ensemble, train_ensemble
 from pipelines.job.command_line import run_command
+from pipelines.run.directory import claim
+from pipelines.run.named_recipes import finetune
 from pipelines.run.recipe import Recipe, recipe_from_dict
+from pipelines.run.storage import Storage
 from tests.project import ROOT
 
 
@@ -115,3 +122,70 @@ def test_a_folder_without_images_is_refused_by_the_job(run: Command, tmp_path: P
     ended = run(train_ensemble._main, *words)
     assert ended.code == 2
     assert ended.stderr.startswith("error: no images in")
+
+
+def test_a_recipe_for_given_weights_does_not_begin_from_random_ones(run: Command, tmp_path: Path) -> None:
+    words = ("--recipe", "finetune", "--data", str(tmp_path / "none"), "--run-dir", str(tmp_path / "run"))
+    ended = run(train_ensemble._main, *words)
+    assert (ended.code, ended.stderr.count("\n"), ended.stdout) == (2, 1, "")
+    for fix in ("--init-weights FILE", "--recipe modern", "--from-scratch"):
+        assert fix in ended.stderr
+    assert "there is no folder" in run(train_ensemble._main, *words, "--from-scratch").stderr
+    # A run that an earlier version began is resumed.
+    recipe = train_ensemble._with_absolute_paths(replace(finetune(), data=words[3]))
+    claim(Storage.at(words[5]), "recipe", recipe.to_dict())
+    assert "there is no folder" in run(train_ensemble._main, *words).stderr
+
+
+@pytest.mark.parametrize("dry_run", [(), ("--dry-run",)])
+def test_initial_weights_are_tried_before_a_cluster_starts(
+    run: Command, photo_folder: Path, tmp_path: Path, dry_run: tuple[str, ...]
+) -> None:
+    torch.manual_seed(0)
+    model = GoogLeNet(10, "bn", False, 0.125)
+    weights = tmp_path / "bn.safetensors"
+    weights.write_bytes(to_safetensors(model, model.state_dict(), SCRATCH_PREPROCESSING))
+    words = ["--recipe", "finetune", "--data", str(photo_folder), "--run-dir", str(tmp_path / "run"), *dry_run]
+    words += ["--width", "0.125", "--crop-px", "35", "--init-weights"]
+    for path, expected in (
+        (weights, "the weights have variant bn, this network has paper"),
+        (tmp_path / "gone.npz", "no weights at"),
+        (tmp_path / "photo.jpg", "unknown kind of weights file"),
+    ):
+        ended = run(train_ensemble._main, *words, str(path))
+        assert (ended.code, expected in ended.stderr) == (2, True)
+        assert "Ray" not in ended.stdout
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("failed", "replicas", "summary"),
+    [
+        ([0, 1], 2, "2 of 2 replicas failed (0, 1). Run the same command again to retry them."),
+        ([0], 1, "1 of 1 replica failed (0). Run the same command again to retry it."),
+        ([3], 7, "1 of 7 replicas failed (3); the other 6 are finished and kept. Run the same command "),
+        ([0, 2], 3, "2 of 3 replicas failed (0, 2); the other one is finished and kept. Run the same command "),
+    ],
+)
+def test_the_rest_is_finished_only_if_there_is_a_rest(failed: list[int], replicas: int, summary: str) -> None:
+    assert train_ensemble._summary_of_failures(failed, replicas).startswith(summary)
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    "name",
+    [
+        "train_ensemble",
+        "prepare_dataset",
+        "evaluate_ensemble",
+        "compare_runs",
+        "export_onnx",
+        "replay_to_mlflow",
+        "review",
+    ],
+)
+def test_help_and_errors_wait_for_no_heavy_package(name: str) -> None:
+    heavy = ("torch", "ray", "mlflow", "matplotlib", "jinja2")
+    program = f"import sys, pipelines.{name}; print([name for name in {heavy} if name in sys.modules])"
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ended.stdout == "[]\n"

@@ -1,19 +1,20 @@
 """Progress display: a live table on a terminal, plain lines elsewhere."""
 
 import io
+import re
 from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from pipelines.job import progress
-from pipelines.job.console import duration
+from pipelines.job.console import count, duration, fitted, size
 from pipelines.job.progress import EvaluationDisplay, ReplicaStatus, TrainingDisplay
 
 
-def console(terminal: bool) -> tuple[Console, io.StringIO]:
+def console(terminal: bool, width: int = 120) -> tuple[Console, io.StringIO]:
     stream = io.StringIO()
-    return Console(file=stream, force_terminal=terminal, width=120, highlight=False), stream
+    return Console(file=stream, force_terminal=terminal, width=width, highlight=False), stream
 
 
 TRAINING = ReplicaStatus("training", 1.5, 4, loss=1.25, images_per_second=200, error=30.0)
@@ -47,13 +48,48 @@ def test_a_terminal_shows_every_replica() -> None:
         assert text in shown
 
 
-def test_a_dead_head_is_told_once_although_its_message_changes() -> None:
+def test_a_replica_that_does_not_learn_is_told_in_one_line_although_its_message_changes() -> None:
     plain, stream = console(terminal=False)
     display = TrainingDisplay(2, 4, plain)
-    for step in (100, 200):
-        status = replace(TRAINING, alarms={"aux_4a": f"head aux_4a has learned nothing by step {step}: loss 2.3"})
-        display.update({0: status}, {0: "training"})
-    assert stream.getvalue().count("warning: replica 0: head aux_4a has learned nothing") == 1
+    for number in (100, 200):
+        alarm = f"the classifier and auxiliary classifier 1 have learned nothing by step {number}: loss 2.3 and 2.3"
+        display.update({0: replace(TRAINING, dead_heads=("logits", "aux_4a"), alarm=alarm)}, {0: "training"})
+    display.update({0: replace(TRAINING, dead_heads=("aux_4a",), alarm="auxiliary classifier 1 has")}, {0: "training"})
+    assert stream.getvalue().count("warning: replica 0: ") == 1
+    display.update({1: replace(TRAINING, dead_heads=("aux_4a",), alarm="auxiliary classifier 1 has")}, {1: "training"})
+    assert stream.getvalue().count("warning: ") == 2
+
+
+WIDEST = ReplicaStatus("training", 249.5, 250, loss=6.908, images_per_second=1200, error=100.0)
+
+
+@pytest.mark.parametrize(("columns", "has_bars"), [(120, True), (80, True), (70, False), (40, False)])
+def test_a_narrow_terminal_keeps_epoch_loss_speed_and_error_and_gives_up_the_bars(columns: int, has_bars: bool) -> None:
+    terminal, stream = console(terminal=True, width=columns)
+    display = TrainingDisplay(7, 250, terminal)
+    with display.showing():
+        phases = {0: "training", 1: "done", 2: "starting", 3: "failed"}
+        display.update({0: WIDEST, 1: WIDEST}, phases)
+    shown_last = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue()).rpartition("training, ")[2]
+    lines = shown_last.split("\n")
+    assert max(len(line.rstrip()) for line in lines) <= columns
+    [shown] = [line for line in lines if "249.5/250" in line]
+    for fact in ("6.908", "1200", "100.0 %"):
+        assert fact in shown
+    assert ("━" in shown) == has_bars
+    assert "…" not in "".join(lines)
+    for phase in ("done", "starting", "failed", "waiting"):
+        assert any(phase in line for line in lines)
+
+
+def test_messages_break_between_words_on_a_terminal_and_stay_whole_in_a_file() -> None:
+    text = "warning: replica 0: " + "learned nothing so far " * 9
+    for terminal in (True, False):
+        shown, stream = console(terminal, width=40)
+        TrainingDisplay(2, 4, shown).message(text.strip())
+        lines = stream.getvalue().splitlines()
+        assert all(len(line) <= 40 for line in lines) == terminal
+        assert " ".join(line.strip() for line in lines) == text.strip()
 
 
 def test_a_finished_evaluation_says_so() -> None:
@@ -67,3 +103,21 @@ def test_a_finished_evaluation_says_so() -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0:00"), (61, "1:01"), (3725, "1:02:05")])
 def test_durations_read_like_a_clock(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "text"),
+    [(0, "0 bytes"), (1, "1 byte"), (999, "999 bytes"), (41_300, "41.3 KB"), (3.2e6, "3.2 MB"), (4.48e9, "4.48 GB")],
+)
+def test_sizes_are_never_zero_of_something(num_bytes: float, text: str) -> None:
+    assert size(num_bytes) == text
+
+
+def test_one_of_a_thing_is_singular() -> None:
+    assert [count(n, "replica") for n in (0, 1, 1234)] == ["0 replicas", "1 replica", "1,234 replicas"]
+    assert [count(n, "class", "classes") for n in (1, 2)] == ["1 class", "2 classes"]
+
+
+def test_a_long_line_breaks_between_words_and_a_path_stays_whole() -> None:
+    path = "/a/very/long/path-with-hyphens/that/does/not/fit/into/the/line"
+    assert fitted(f"error: {path} holds no run\nshort", 40) == f"error:\n  {path}\n  holds no run\nshort"

@@ -20,6 +20,19 @@ def test_a_recipe_survives_json(name: str, tmp_path: Path) -> None:
     assert load_recipe(str(path)) == recipe
 
 
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_value_has_one_spelling_wherever_the_recipe_comes_from(name: str) -> None:
+    recipe = load_recipe(name)
+    again = recipe_from_dict(json.loads(json.dumps(recipe.to_dict())))
+    assert json.dumps(again.to_dict()) == json.dumps(recipe.to_dict())
+
+
+def test_whole_numbers_become_floats_where_the_field_is_one() -> None:
+    recipe = Recipe(warmup_epochs=1, areas=((0.5, 1),), photometric=(1, 2), max_gradient_norm=None, policies=(1, 144))
+    assert repr((recipe.warmup_epochs, recipe.areas, recipe.photometric)) == "(1.0, ((0.5, 1.0),), (1.0, 2.0))"
+    assert repr((recipe.max_gradient_norm, recipe.policies, recipe.epochs)) == "(None, (1, 144), 250)"
+
+
 def test_an_unknown_field_is_refused_by_name() -> None:
     with pytest.raises(UserError, match="epoch_count"):
         recipe_from_dict({"epoch_count": 3})

@@ -1,13 +1,15 @@
-"""A run directory to follow, beside an MLflow store that exists already."""
+"""A run directory to follow, beside an MLflow store that exists already, and the models of a finished run."""
 
 import shutil
 from pathlib import Path
 
 import pytest
 
+from pipelines.run.dataset import read_manifest
 from pipelines.run.directory import claim
 from pipelines.run.storage import Storage
-from pipelines.tracking.store import connect
+from pipelines.tracking.models import registered_name
+from pipelines.tracking.store import connect, tracking_uri_for
 from tests.pipelines.report.made_runs import made_run
 from tests.pipelines.tracking.followed_runs import RECIPE, TURN_SECONDS
 
@@ -31,3 +33,19 @@ def run(tmp_path: Path, empty_store: Path) -> Storage:
     claim(Storage.at(str(tmp_path / "run")), "recipe", RECIPE.to_dict())
     shutil.copy(empty_store, tmp_path / "run/mlflow.db")
     return made_run(tmp_path / "run")
+
+
+@pytest.fixture(scope="session")
+def store(finished_run: Path) -> str:
+    return tracking_uri_for(Storage.at(str(finished_run)))
+
+
+@pytest.fixture(scope="session")
+def name(finished_run: Path) -> str:
+    """The registered model of the finished run's data set."""
+    return registered_name(read_manifest(Storage.at(str(finished_run))))
+
+
+@pytest.fixture(scope="session")
+def champion(name: str) -> str:
+    return f"models:/{name}@champion"

@@ -1,7 +1,10 @@
 """Run directories whose news MLflow is sent, and what MLflow then holds."""
 
 import json
+from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
 from mlflow import MlflowClient
 
 from pipelines.report.write import write_report
@@ -89,3 +92,16 @@ def history(uri: str, role: str, metric: str) -> list[tuple[int, float, int]]:
     run = runs_of(uri)[role]
     found = MlflowClient(uri).get_metric_history(run.info.run_id, metric)  # type: ignore[attr-defined]
     return [(metric.step, metric.value, metric.timestamp) for metric in found]
+
+
+def photographs(run: Path, number: int) -> list[tuple[str, bytes]]:
+    [shard, *_] = sorted((run / "dataset/val").glob("*.parquet"))
+    table = pq.read_table(shard, columns=["image_id", "image"]).slice(0, number).to_pydict()
+    return list(zip(table["image_id"], table["image"], strict=True))
+
+
+def reported(run: Path, image_id: str, policy: str) -> np.ndarray:
+    """The mean of the replicas' probabilities in the prediction files."""
+    table = pq.read_table(run / "predictions", filters=[("image_id", "=", image_id)])
+    vectors = [table.column(f"replica_{k}/{policy}_crops").to_pylist()[0] for k in range(3)]
+    return np.mean(np.array(vectors, np.float64), axis=0)

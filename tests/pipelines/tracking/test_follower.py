@@ -1,14 +1,16 @@
 """MLflow follows the run directory: nothing lost, nothing twice."""
 
 import json
+import re
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 import pytest
 from mlflow import MlflowClient
 
 from pipelines.errors import UserError
 from pipelines.run.storage import Storage
-from pipelines.tracking.store import tracking_uri_for
+from pipelines.tracking.store import page_of_experiment, tracking_uri_for
 from tests.pipelines.tracking.followed_runs import (
     SINCE_MS,
     errors,
@@ -58,12 +60,17 @@ def test_the_parent_holds_the_tables_cells_the_report_and_a_note_that_fits(run: 
     parent = runs_of(store_of(run))["ensemble"]
     metrics = parent.data.metrics  # type: ignore[attr-defined]
     # Replica 0 is wrong on one image of six, replica 1 on three, their average on one.
-    assert metrics["top1_error/1x1"] == pytest.approx(100 * 4 / 12)
-    assert metrics["top1_error/2x144"] == pytest.approx(100 / 6)
+    assert metrics["top1_error/1x1"] == 33.333
+    assert metrics["top1_error/2x144"] == 16.667
     assert {f"top5_error/{models}x{crops}" for models in (1, 2) for crops in (1, 10, 144)} < metrics.keys()
     assert {"brier_score/2x144", "evaluation/predictor_seconds"} < metrics.keys()
     note = parent.data.tags["mlflow.note.content"]  # type: ignore[attr-defined]
     assert "2 models with 144 crops err on 16.7 % (0.0 to 50.0) of 6 images" in note
+    # A table in Markdown, surrounded by empty lines, and none of top-5 errors of seven classes.
+    table = next(section for section in note.split("\n\n") if section.startswith("| top-1 error"))
+    assert [line.count("|") for line in table.splitlines()] == [5, 5, 5, 5]
+    assert "top-5" not in note
+    assert "6 validation images of 7 classes: a, b, c" in note
     assert len(note) < 8000
     [train, val] = parent.inputs.dataset_inputs  # type: ignore[attr-defined]
     assert (train.tags[0].value, val.tags[0].value) == ("training", "evaluation")
@@ -71,6 +78,26 @@ def test_the_parent_holds_the_tables_cells_the_report_and_a_note_that_fits(run: 
     client = MlflowClient(store_of(run))
     artifacts = client.list_artifacts(parent.info.run_id, "report")  # type: ignore[attr-defined]
     assert {artifact.path for artifact in artifacts} == {f"report/{name}" for name in run.files("report")}
+    page = Path(client.download_artifacts(parent.info.run_id, "report/report.md")).read_text()  # type: ignore[attr-defined]
+    pictures = re.findall(r"!\[[^]]*\]\(([^)]*)\)", page)
+    assert f"http:get-artifact?path=report%2Fviews.png&run_uuid={parent.info.run_id}" in pictures  # type: ignore[attr-defined]
+    assert all(picture.startswith("http:get-artifact?") for picture in pictures)
+
+
+def test_the_list_of_runs_shows_errors_data_set_and_images(run: Storage) -> None:
+    write_result(run)
+    follow(run, store_of(run), {0: "done", 1: "done"}, succeeded=True)
+    [(_, key)] = parse_qsl(page_of_experiment(store_of(run)).partition("&")[2])
+    experiment = MlflowClient(store_of(run)).get_experiment_by_name("googlenet-ensemble")
+    columns = json.loads(experiment.tags[f"mlflow.sharedViewState.{key}"])["selectedColumns"]
+    parent = runs_of(store_of(run))["ensemble"].data  # type: ignore[attr-defined]
+    shown = {}
+    for column in columns:
+        kind, _, name = column.replace("`", "").partition(".")
+        shown[name] = getattr(parent, kind)[name]
+    expected = {"top1_error/2x144": 16.667, "top1_error/1x1": 33.333, "val_images": "6", "classes": "7"}
+    assert shown.items() >= expected.items()
+    assert "dataset" in shown
 
 
 def test_the_load_of_each_node_is_sent_once(run: Storage) -> None:

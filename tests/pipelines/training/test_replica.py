@@ -13,13 +13,14 @@ import torch
 import pipelines.training.replica
 from googlenet.network.arithmetic import Arithmetic, can_compile, compile_network
 from googlenet.network.weight_files import load_weights
+from googlenet.training import health
 from googlenet.training.health import TrainingError
 from googlenet.training.loop import StepResult
 from pipelines.errors import UserError
 from pipelines.run.directory import claim
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
-from pipelines.training.network import keep_initial_weights
+from pipelines.training.network import check_initial_weights, keep_initial_weights
 from pipelines.training.replica import train_replica
 from pipelines.training.task import ReplicaTask
 
@@ -198,11 +199,14 @@ def test_a_replica_alone_ends_with_the_same_weights_as_among_others(
     assert all(torch.equal(value, expected[name]) for name, value in ours.model.state_dict().items())
 
 
-def test_a_replica_that_only_guesses_is_stopped_with_the_name_of_the_head(
-    dataset: Path, tiny_recipe: Recipe, threads: None
+def test_a_replica_that_only_guesses_is_stopped_with_the_names_of_its_classifiers(
+    dataset: Path, tiny_recipe: Recipe, threads: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(health, "MIN_PATIENCE_STEPS", 6)  # all that this data set has
     still = replace(tiny_recipe, replicas=1, learning_rate=1e-12, dead_head_epochs=1.0, on_dead_head="stop")
-    with pytest.raises(TrainingError, match=r"head logits has learned nothing by step 3.*guessing is ln\(3\) = 1\.099"):
+    with pytest.raises(
+        TrainingError, match=r"^the classifier.* learned nothing by step 6: .*guessing is ln\(3\) = 1\.099"
+    ):
         train_replica(ReplicaTask(Storage.at(str(dataset)), still, 0))
 
 
@@ -213,7 +217,8 @@ def test_training_starts_from_weights_of_another_run(
     weights, run = undisturbed / "replicas/1/weights.safetensors", Storage.at(str(dataset))
     still = replace(tiny_recipe, replicas=1, epochs=1, learning_rate=1e-12, aux_heads=False, init_weights=str(weights))
     claim(run, "recipe", still.to_dict())
-    assert keep_initial_weights(run, still, num_classes=3) == []
+    assert check_initial_weights(run, still, num_classes=3) == []
+    keep_initial_weights(run, still, num_classes=3)
     train_replica(ReplicaTask(run, still, 0))
     before, after = (
         load_weights(path).model.state_dict() for path in (weights, dataset / "replicas/0/weights.safetensors")

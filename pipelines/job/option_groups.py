@@ -1,0 +1,31 @@
+"""The groups under which ``--help`` lists the options of all commands."""
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "job": (
+        "run_dir", "recipe", "name", "from_scratch", "dry_run", "print_recipe", "min_replicas", "max_failures",
+        "checkpoint_minutes", "cpus_per_worker", "gpus_per_worker", "worker_resources", "gpus_per_predictor",
+        "parallel_replicas", "shard_cache_gb", "output", "replica",
+    ),
+    "data": (
+        "data", "unlabelled", "bad_images", "data_seed", "val_percent", "images_per_shard", "stored_short_side_px",
+    ),
+    "network": (
+        "init_weights", "weights", "classes", "crop_px", "variant", "width", "wide_replica_width", "aux_heads", "lrn",
+        "dropout", "aux_dropout", "initialisation", "preprocessing",
+    ),
+    "training": (
+        "epochs", "batch_size", "learning_rate", "schedule", "warmup_epochs", "momentum", "weight_decay",
+        "decay_biases", "label_smoothing", "max_gradient_norm", "polyak_epochs", "replicas", "weights_seed",
+        "shared_initial_weights", "sampling_seed", "workers_per_replica", "min_workers_per_replica",
+        "training_precision", "areas", "aspect", "interpolations", "mirror", "photometric", "lighting_sigma",
+        "dead_head_epochs", "on_dead_head",
+    ),
+    "evaluation": ("policies", "precision"),
+    "tracking": ("tracking_uri", "models", "champion", "runs", "port"),
+}  # fmt: skip
+POSITIONAL, OTHER = "arguments", "other"
+
+
+def group_of(name: str) -> str:
+    """Return the group of the option ``name``; a group of its own kind if no group lists it."""
+    return next((group for group, names in GROUPS.items() if name in names), OTHER)

@@ -1,0 +1,58 @@
+"""The data set of a run in MLflow: its name, MLflow's inputs, and tags for the list of runs."""
+
+import json
+from pathlib import Path
+
+from pipelines.run.dataset import SPLITS, Manifest
+from pipelines.run.storage import short_name
+from pipelines.tracking.runs import Experiment
+
+DATASET_TAG, IMAGES_TAG, CLASSES_TAG = "dataset", "val_images", "classes"
+CONTEXTS = {"train": "training", "val": "evaluation"}
+DIGEST_CHARACTERS = 36
+
+
+def data_of(manifest: Manifest) -> str:
+    """Return where the images came from, as --data named it."""
+    return str(manifest.prepared_from.get("data", ""))
+
+
+def name_of_data(manifest: Manifest) -> str:
+    """Return the data set's short name: its folder's, or that of a built-in one."""
+    data = data_of(manifest)
+    return Path(data).name if data.startswith("/") else short_name(data) or data
+
+
+def dataset_tags(manifest: Manifest) -> dict[str, str]:
+    """Return the tags by which runs are told apart in MLflow's list."""
+    return {
+        DATASET_TAG: name_of_data(manifest),
+        IMAGES_TAG: str(manifest.splits["val"].images),
+        CLASSES_TAG: str(len(manifest.classes)),
+    }
+
+
+def send_dataset(runs: Experiment, mlflow_run: str, manifest: Manifest) -> None:
+    """Log the data set as tags and as MLflow's inputs: a training and an evaluation split, if they hold images."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    runs.log_params(mlflow_run, {"dataset_digest": manifest.digest})
+    runs.set_tags(mlflow_run, dataset_tags(manifest))
+    if runs.client.get_run(mlflow_run).inputs.dataset_inputs:
+        return
+    data, name = data_of(manifest), name_of_data(manifest)
+    inputs = []
+    for split in SPLITS:
+        chosen = manifest.splits[split]
+        if not chosen.images:
+            continue
+        profile = {"images": chosen.images, "classes": len(manifest.classes), "shards": len(chosen.shards)}
+        dataset = Dataset(
+            name=f"{name} ({split})",
+            digest=chosen.digest[:DIGEST_CHARACTERS],
+            source_type="local" if "://" not in data else data.partition("://")[0],
+            source=json.dumps({"uri": data, "dataset_digest": manifest.digest}),
+            profile=json.dumps(profile),
+        )
+        inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", CONTEXTS[split])]))
+    runs.client.log_inputs(mlflow_run, inputs)

@@ -1,0 +1,66 @@
+"""Evaluations of other images in MLflow: runs of their own, beside the training run whose replicas they evaluate."""
+
+from pipelines.run.dataset import Manifest
+from pipelines.run.directory import REPORT, REPORT_JSON, run_id
+from pipelines.run.storage import Storage
+from pipelines.tracking.commands import how_to_open, replay_command
+from pipelines.tracking.dataset import data_of, name_of_data, send_dataset
+from pipelines.tracking.follower import reason_of
+from pipelines.tracking.notes import evaluation_note
+from pipelines.tracking.result import send_report
+from pipelines.tracking.runs import NOTE, Experiment, name_of
+from pipelines.tracking.store import DIRECTORY_TAG, ROLE_TAG, find_parent, page_of_run
+
+ROLE = "evaluation"
+# Evaluations lack the tag by which the runs of a run directory are found.
+EVALUATION_TAG = "googlenet_evaluation_id"
+EVALUATED_TAG = "evaluated_run"
+SOURCE = {"mlflow.source.name": "pipelines/evaluate_ensemble.py", "mlflow.source.type": "JOB"}
+
+
+def send_evaluation(run: Storage, trained: Storage, manifest: Manifest, tracking_uri: str) -> str:
+    """Send the report in ``run``, an evaluation of the replicas in ``trained``; return the outcome in two lines.
+
+    ``trained`` is ``run`` itself for weights from other sources. Failures of MLflow are not raised.
+    """
+    try:
+        page = _send(run, trained, manifest, Experiment(tracking_uri))
+    except Exception as error:  # noqa: BLE001  # the report is complete, whatever happens to MLflow
+        return f"warning: not in MLflow at {tracking_uri}: {reason_of(error)}; run the same command again to send it"
+    return f"the evaluation is in MLflow at {tracking_uri}\n{how_to_open(trained, tracking_uri, page)}"
+
+
+def not_sent(run: Storage, tracking_uri: str) -> str:
+    """Return the line on a new report of a run's own images, which only a replay sends."""
+    return f"MLflow: the new report was not sent; to send it: {replay_command(run, tracking_uri)}"
+
+
+def _send(run: Storage, trained: Storage, manifest: Manifest, runs: Experiment) -> str:
+    origin = find_parent(runs.client, trained) if trained != run else None
+    mlflow_run = _find_or_create(run, trained, manifest, runs)
+    send_dataset(runs, mlflow_run, manifest)
+    report = run.read_json(REPORT_JSON)
+    ensemble = report["ensemble"]
+    settings = {name: ensemble[name] for name in ("crop_px", "policies", "arithmetic")}
+    runs.log_params(mlflow_run, {**settings, "data": data_of(manifest), "replicas": len(ensemble["replicas"])})
+    whose = f"Weights evaluated in `{run}`." if trained == run else f"The replicas of `{trained}` on other images."
+    if origin is not None:
+        runs.set_tags(mlflow_run, {EVALUATED_TAG: origin.info.run_id})
+        page = page_of_run(runs.experiment, origin.info.run_id)
+        whose = f"The replicas of the run [{origin.info.run_name}]({page}) on other images than its own."
+    send_report(runs, mlflow_run, run)
+    note = evaluation_note(report, manifest, mlflow_run, set(run.files(REPORT)), whose)
+    runs.set_tags(mlflow_run, {NOTE: note})
+    runs.set_status(mlflow_run, "FINISHED")
+    return page_of_run(runs.experiment, mlflow_run)
+
+
+def _find_or_create(run: Storage, trained: Storage, manifest: Manifest, runs: Experiment) -> str:
+    """Return the id of the MLflow run of this evaluation: the same one for the same command again."""
+    own = f"{run_id(trained)}/{name_of(run)}"
+    known = runs.client.search_runs([runs.experiment], f"tags.{EVALUATION_TAG} = '{own}'")
+    if known:
+        return str(known[0].info.run_id)
+    tags = {EVALUATION_TAG: own, ROLE_TAG: ROLE, DIRECTORY_TAG: run.root, **SOURCE}
+    name = f"{name_of(trained)} on {name_of_data(manifest)}"
+    return str(runs.client.create_run(runs.experiment, run_name=name, tags=tags).info.run_id)

@@ -1,0 +1,203 @@
+"""Runs in an MLflow store: what is logged to them, each value once, and the runs of a run directory."""
+
+import ast
+import json
+import time
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pipelines.run.directory import replica_name, run_id
+from pipelines.run.recipe import Recipe
+from pipelines.run.storage import Storage, short_name
+from pipelines.tracking.store import (
+    DIRECTORY_TAG,
+    EXPERIMENT,
+    ID_TAG,
+    PARENT,
+    ROLE_TAG,
+    VIEW_TAG,
+    connect,
+    database_of,
+    page_of_run,
+)
+
+NOTE = "mlflow.note.content"
+EXPERIMENT_TAGS = {
+    "mlflow.experimentKind": "custom_model_development",
+    NOTE: "Each run is an ensemble, or its evaluation on other images; the plus sign in front of its name opens its "
+    "replicas.",
+}
+SOURCE = {"mlflow.source.name": "pipelines/train_ensemble.py", "mlflow.source.type": "JOB"}
+ENDED = ("FINISHED", "FAILED", "KILLED")
+
+
+class Experiment:
+    """The experiment of a store, created if missing, and access to its runs.
+
+    Attributes:
+        tracking_uri: the store or server.
+        client: an ``MlflowClient``.
+        experiment: the id of the experiment.
+    """
+
+    def __init__(self, tracking_uri: str) -> None:
+        self.tracking_uri = tracking_uri
+        self.client = connect(tracking_uri)
+        self.experiment = self._experiment()
+        self._tags: dict[str, dict[str, str]] = {}
+        self._statuses: dict[str, str] = {}
+
+    def log_params(self, mlflow_run: str, values: dict[str, Any]) -> None:
+        """Log the parameters that are new; MLflow refuses to change one, also from ``1`` to ``1.0``."""
+        from mlflow.entities import Param
+
+        logged = self.client.get_run(mlflow_run).data.params
+        news = [Param(name, str(value)) for name, value in values.items() if not _is_same(logged.get(name), str(value))]
+        if news:
+            self.client.log_batch(mlflow_run, params=news)
+
+    def log_latest(self, mlflow_run: str, metrics: dict[str, float]) -> None:
+        """Log those metrics whose logged value differs."""
+        from mlflow.entities import Metric
+
+        logged, now = self.client.get_run(mlflow_run).data.metrics, int(time.time() * 1000)
+        news = [Metric(name, value, now, 0) for name, value in metrics.items() if logged.get(name) != value]
+        if news:
+            self.client.log_batch(mlflow_run, news)
+
+    def set_tags(self, mlflow_run: str, values: dict[str, str]) -> None:
+        """Set those tags whose value differs."""
+        from mlflow.entities import RunTag
+
+        if mlflow_run not in self._tags:
+            self._tags[mlflow_run] = dict(self.client.get_run(mlflow_run).data.tags)
+        known = self._tags[mlflow_run]
+        if news := {name: value for name, value in values.items() if known.get(name) != value}:
+            self.client.log_batch(mlflow_run, tags=[RunTag(name, value) for name, value in news.items()])
+            known.update(news)
+
+    def delete_tag(self, mlflow_run: str, name: str) -> None:
+        """Delete a tag, if it exists."""
+        self.set_tags(mlflow_run, {})  # loads the known tags
+        if self._tags[mlflow_run].pop(name, None) is not None:
+            self.client.delete_tag(mlflow_run, name)
+
+    def set_status(self, mlflow_run: str, status: str) -> None:
+        """Set the status of a run; the first final status ends it."""
+        if mlflow_run not in self._statuses:
+            self._statuses[mlflow_run] = self.client.get_run(mlflow_run).info.status
+        if self._statuses[mlflow_run] == status:
+            return
+        if status in ENDED:
+            self.client.set_terminated(mlflow_run, status)
+        else:
+            self.client.update_run(mlflow_run, status=status)
+        self._statuses[mlflow_run] = status
+
+    def show_columns(self, columns: list[str]) -> None:
+        """Add columns to MLflow's page of all runs, such as ``metrics.`top1_error/7x144```."""
+        tags = self.client.get_experiment(self.experiment).tags
+        shown = json.loads(tags[VIEW_TAG])["selectedColumns"] if VIEW_TAG in tags else []
+        if set(columns) - set(shown):
+            view = {"selectedColumns": list(dict.fromkeys([*columns, *shown]))}
+            self.client.set_experiment_tag(self.experiment, VIEW_TAG, json.dumps(view))
+
+    def _experiment(self) -> str:
+        from mlflow.exceptions import MlflowException
+
+        experiment = self.client.get_experiment_by_name(EXPERIMENT)
+        if experiment is None:
+            try:
+                return str(self.client.create_experiment(EXPERIMENT, self._artifacts(), EXPERIMENT_TAGS))
+            except MlflowException:  # another job was faster
+                experiment = self.client.get_experiment_by_name(EXPERIMENT)
+                if experiment is None:
+                    raise
+        if experiment.lifecycle_stage == "deleted":
+            self.client.restore_experiment(experiment.experiment_id)
+        return str(experiment.experiment_id)
+
+    def _artifacts(self) -> str | None:
+        """Return a folder beside the database: MLflow's default is relative to the process's current folder."""
+        database = database_of(self.tracking_uri)
+        return None if database is None else (database.parent / "mlartifacts").as_uri()
+
+
+class MlflowRuns(Experiment):
+    """The parent run and the replicas' child runs of one run directory; missing ones are created.
+
+    Attributes:
+        run: the run directory.
+    """
+
+    def __init__(self, tracking_uri: str, run: Storage, recipe: Recipe) -> None:
+        super().__init__(tracking_uri)
+        self.run, self._recipe = run, recipe
+
+    @cached_property
+    def ids(self) -> dict[str, str]:
+        """MLflow's run ids by :data:`PARENT` and the replicas' names."""
+        # The store is asked, so that runs created by a killed driver are not created again.
+        mine = self.client.search_runs([self.experiment], f"tags.{ID_TAG} = '{run_id(self.run)}'", max_results=1000)
+        ids = {known.data.tags[ROLE_TAG]: known.info.run_id for known in mine}
+        if PARENT not in ids:
+            ids[PARENT] = self._create(PARENT, {})
+        for replica in range(self._recipe.replicas):
+            name = replica_name(replica)
+            if name not in ids:
+                ids[name] = self._create(name, {"mlflow.parentRunId": ids[PARENT]})
+            self.log_params(ids[name], self._of_replica(replica))
+        # The recipe's name may change between jobs; a parameter may not.
+        recipe = {name: value for name, value in self._recipe.to_dict().items() if name != "name"}
+        self.log_params(ids[PARENT], recipe)
+        return ids
+
+    @property
+    def parent(self) -> str:
+        """The id of the parent run."""
+        return self.ids[PARENT]
+
+    @property
+    def page(self) -> str:
+        """Path of the parent run's page, relative to MLflow's address."""
+        return page_of_run(self.experiment, self.parent)
+
+    def child(self, replica: int) -> str:
+        """Return the id of a replica's run."""
+        return self.ids[replica_name(replica)]
+
+    def _of_replica(self, replica: int) -> dict[str, Any]:
+        return {
+            "replica": replica,
+            "sampling_seed": self._recipe.replica_sampling_seed(replica),
+            "weights_seed": self._recipe.replica_weights_seed(replica),
+            "width": self._recipe.replica_width(replica),
+        }
+
+    def _create(self, role: str, tags: dict[str, str]) -> str:
+        own = {
+            ID_TAG: run_id(self.run),
+            ROLE_TAG: role,
+            DIRECTORY_TAG: self.run.root,
+            "recipe": self._recipe.name,
+            **SOURCE,
+        }
+        # A store shows the runs of many directories side by side.
+        name = name_of(self.run) if role == PARENT else role
+        return str(self.client.create_run(self.experiment, run_name=name, tags={**own, **tags}).info.run_id)
+
+
+def name_of(run: Storage) -> str:
+    """Return the name of a run directory; only in a URI does a question mark begin options."""
+    return Path(run.root).name if run.is_local else short_name(run.root)
+
+
+def _is_same(logged: str | None, now: str) -> bool:
+    """Return whether a logged parameter has this value, in whatever spelling: earlier versions logged 1 for 1.0."""
+    if logged is None or logged == now:
+        return logged == now
+    try:
+        return bool(ast.literal_eval(logged) == ast.literal_eval(now))
+    except (ValueError, SyntaxError):
+        return False

@@ -1,0 +1,104 @@
+"""The choice of the champion of a data set."""
+
+import copy
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow.exceptions import MlflowException
+
+from pipelines.run.dataset import Manifest, Shard, Split
+from pipelines.run.storage import Storage
+from pipelines.tracking.models import MODEL, registered_name
+from pipelines.tracking.publish import ChampionRule, choose_champion
+from pipelines.tracking.runs import MlflowRuns
+
+pytestmark = pytest.mark.timeout(120)
+
+
+class Registry:
+    """Registered versions with given errors, in their own store."""
+
+    def __init__(self, folder: Path) -> None:
+        from pipelines.run.directory import claim
+        from pipelines.run.recipe import Recipe
+
+        run = Storage.at(str(folder / "run"))
+        claim(run, "recipe", Recipe(replicas=1).to_dict())
+        self.runs = MlflowRuns(f"sqlite:///{folder}/mlflow.db", run, Recipe(replicas=1))
+        self.runs.client.create_registered_model(MODEL)
+        self._source = folder.as_uri()
+
+    def version(self, top5_error: float, top1_error: float, classes: int = 1000) -> str:
+        tags = {"top5_error": str(top5_error), "top1_error": str(top1_error), "classes": str(classes)}
+        return str(self.runs.client.create_model_version(MODEL, self._source, tags=tags).version)
+
+    def choose(self, number: str, rule: ChampionRule = "better") -> str:
+        return choose_champion(self.runs, MODEL, number, rule)
+
+    @property
+    def champion(self) -> str:
+        return str(self.runs.client.get_model_version_by_alias(MODEL, "champion").version)
+
+
+def test_a_server_that_fails_is_not_taken_for_one_without_a_champion(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    registry.choose(registry.version(1.0, 1.0))
+    worse = registry.version(9.0, 9.0)
+
+    class Failing:
+        """A client that fails on everything but ``get_model_version``."""
+
+        def __getattr__(self, name: str) -> Any:
+            if name == "get_model_version":
+                return registry.runs.client.get_model_version
+            raise MlflowException("503")
+
+    broken = copy.copy(registry.runs)
+    broken.client = Failing()
+    with pytest.raises(MlflowException, match="503"):
+        choose_champion(broken, MODEL, worse, "better")
+    assert registry.champion == "1"
+
+
+def test_the_champion_is_the_version_that_errs_least(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    first = registry.version(7.0, 25.0)
+    assert "the first champion" in registry.choose(first)
+    worse = registry.version(9.0, 20.0)  # the top-5 error decides, as in the competition
+    line = registry.choose(worse)
+    assert "version 1 stays champion" in line
+    assert "top-5 error / top-1 error 9.00 / 20.00 %, version 1 7.00 / 25.00 %" in line
+    # The line ends with the command that makes it champion.
+    way_out = f"python pipelines/replay_to_mlflow.py --run-dir {tmp_path}/run --champion always"
+    assert line.endswith(f"to make version 2 champion: {way_out}")
+    assert registry.champion == first
+    better = registry.version(7.0, 24.0)  # with equal top-5 errors, the top-1 error decides
+    assert "version 3, the new champion (" in registry.choose(better)
+    assert registry.champion == better
+    assert "--champion always" in registry.choose(registry.version(0.0, 0.0), "never")
+    assert registry.champion == better
+    assert "the new champion after version 3" in registry.choose(worse, "always")
+    assert registry.champion == worse
+    assert registry.choose(worse).endswith("version 2, the champion")
+
+
+def test_with_ten_classes_the_top1_error_alone_decides(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    registry.choose(registry.version(0.0, 25.0, classes=10))
+    better = registry.version(5.0, 20.0, classes=10)
+    assert "(top-1 error 20.00 %, version 1 25.00 %)" in registry.choose(better)
+    assert registry.champion == better
+
+
+def test_each_data_set_has_a_model_of_its_own() -> None:
+    def manifest(data: str, digest: str) -> Manifest:
+        val = Split((Shard("0.parquet", 1, digest),), {"a": 1})
+        return Manifest({"data": data}, ("a",), {"train": Split((), {"a": 0}), "val": val}, "", 0)
+
+    digits, photos = manifest("embedded", "1"), manifest("/my photos/10% off?", "2")
+    assert re.fullmatch(r"googlenet-ensemble-embedded-[0-9a-f]{8}", registered_name(digits))
+    assert re.fullmatch(r"googlenet-ensemble-10_off_-[0-9a-f]{8}", registered_name(photos))
+    # Another folder of the same name, and the same folder with other validation images.
+    assert registered_name(manifest("/a/photos", "1")) != registered_name(manifest("/b/photos", "2"))

@@ -1,0 +1,147 @@
+"""The ensemble behind `mlflow models serve`, and its checks of parameters in a program."""
+
+import base64
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow.exceptions import MlflowException
+
+from pipelines.tracking.commands import ASK
+from tests.pipelines.tracking.followed_runs import photographs, reported
+from tests.project import ROOT
+from tests.servers import free_port, wait_for, with_tools
+
+pytestmark = [pytest.mark.processes, pytest.mark.apart, pytest.mark.timeout(300)]
+PAGE = (ROOT / "docs/mlflow.md").read_text()
+SERVE = "models serve -m models:/MODEL@champion --env-manager local"
+
+
+@pytest.fixture(scope="module")
+def server(finished_run: Path, store: str, name: str) -> Iterator[str]:
+    """`mlflow models serve` on the champion, in the current environment."""
+    port = free_port()
+    options = f"{SERVE.replace('MODEL', name)} --host 127.0.0.1 --port {port} --workers 1"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", *options.split()],
+        env=with_tools({"MLFLOW_TRACKING_URI": store}),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        wait_for(f"http://127.0.0.1:{port}/ping", process)
+        yield f"http://127.0.0.1:{port}/invocations"
+    finally:
+        os.killpg(process.pid, 9)
+        process.wait()
+
+
+def post(server: str, body: dict[str, Any]) -> tuple[int, Any]:
+    request = urllib.request.Request(
+        server, json.dumps(body).encode(), headers={"Content-Type": "application/json"}, method="POST"
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            return answer.status, json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        return error.code, json.loads(error.read())
+
+
+def test_served_it_answers_a_request_with_a_jpeg_in_it(server: str, finished_run: Path) -> None:
+    image_id, data = photographs(finished_run, 1)[0]
+    record = {"image": base64.b64encode(data).decode()}
+    status, answer = post(server, {"dataframe_records": [record], "params": {"crop_policy": "10"}})
+    assert status == 200, answer
+    [row] = answer["predictions"]
+    assert row["probability_1"] == pytest.approx(reported(finished_run, image_id, "10").max(), abs=1e-6)
+    assert any(row["agreement"] == pytest.approx(share) for share in (1 / 3, 2 / 3, 1.0))
+
+
+def test_the_documented_server_is_the_one_that_is_tested() -> None:
+    shown = next(line for line in PAGE.splitlines() if line.startswith("mlflow models serve"))
+    assert shown == f"mlflow {SERVE} --port 8080"
+
+
+def test_the_documented_request_is_answered(server: str, finished_run: Path, tmp_path: Path) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("needs curl")
+    [command] = re.findall(r"^base64 .*?\n  .*?$", PAGE, re.MULTILINE)
+    # Longer than an argument of a command may be, as photographs are.
+    (tmp_path / "photo.jpg").write_bytes(photographs(finished_run, 1)[0][1] + bytes(200_000))
+    # The page's, and the one that a job prints.
+    for asked in (command, ASK):
+        here = asked.replace("127.0.0.1:8080/invocations", server).replace("PHOTO", str(tmp_path / "photo.jpg"))
+        answer = subprocess.run(["bash", "-c", here], capture_output=True, timeout=60, check=True).stdout
+        [row] = json.loads(answer)["predictions"]
+        assert {"answer_1", "probability_1", "agreement"} < row.keys()
+        assert row["error"] is None
+
+
+def test_one_bad_image_answers_for_itself_alone(server: str, finished_run: Path) -> None:
+    image_id, data = photographs(finished_run, 1)[0]
+    good = {"image": base64.b64encode(data).decode()}
+    bad = [
+        ({"image": base64.b64encode(b"no image").decode()}, "not an image"),
+        ({"image": "no base64!"}, "image is not base64"),
+        ({"path": "/etc/hostname"}, "a server does not read paths"),
+        ({"pixels": [[[300, 0, 0]]]}, "whole numbers from 0 to 255"),
+        ({"pixels": [[[0, 0, 0]] * 101]}, "is a strip"),
+        ({"imgae": "x"}, "a row must fill one of the columns image, path, pixels, got 0"),
+    ]
+    records = [good, *(record for record, _ in bad), good]
+    status, answer = post(server, {"dataframe_records": records, "params": {"crop_policy": "1"}})
+    assert status == 200, answer
+    first, *failed, last = answer["predictions"]
+    assert first == last
+    assert first["error"] is None
+    assert first["probability_1"] == pytest.approx(reported(finished_run, image_id, "1").max(), abs=1e-6)
+    for row, (_, expected) in zip(failed, bad, strict=True):
+        assert expected in row["error"]
+        assert row["answer_1"] is row["probability_1"] is row["agreement"] is None
+
+
+@pytest.mark.parametrize(
+    ("params", "expected"),
+    [
+        ({"crop_policy": "12"}, "crop_policy must be one of 1, 10, 144, got '12'"),
+        ({"crop_policy": 12}, "crop_policy must be one of 1, 10, 144, got '12'"),
+        ({"croppolicy": "10"}, "unknown parameter croppolicy; the only one is crop_policy"),
+    ],
+)
+def test_a_request_that_cannot_be_answered_is_refused_with_the_reason_first(
+    server: str, params: dict[str, Any], expected: str
+) -> None:
+    status, answer = post(server, {"dataframe_records": [{"image": "eA=="}], "params": params})
+    assert (status, answer["message"]) == (400, expected)
+
+
+def test_in_a_program_parameters_are_checked_as_in_a_server(finished_run: Path, champion: str, store: str) -> None:
+    import mlflow
+    import pandas as pd
+
+    before = mlflow.pyfunc.PyFuncModel.predict
+    mlflow.set_tracking_uri(store)
+    try:
+        model = mlflow.pyfunc.load_model(champion)
+        table = pd.DataFrame({"image": [data for _, data in photographs(finished_run, 2)]})
+        by_number, by_text = (model.predict(table, params={"crop_policy": policy}) for policy in (10, "10"))
+        assert by_number.equals(by_text)
+        assert by_number["probability_1"].dtype == float
+        with pytest.raises(MlflowException, match=r"^unknown parameter croppolicy; the only one is crop_policy$"):
+            model.predict(table, params={"croppolicy": "10"})
+        mixed = model.predict(pd.concat([table, pd.DataFrame({"image": [b"no image"]})]), params={"crop_policy": 10})
+        assert mixed["probability_1"].tolist() == [*by_number["probability_1"], None]
+        assert mixed["error"].tolist()[:2] == [None, None]
+    finally:
+        mlflow.set_tracking_uri(None)
+        mlflow.pyfunc.PyFuncModel.predict = before

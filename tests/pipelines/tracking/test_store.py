@@ -1,0 +1,95 @@
+"""URIs of stores in folders with any name, and parameters that keep their value but not their spelling."""
+
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Param
+from mlflow.exceptions import MlflowException
+
+from pipelines.errors import UserError
+from pipelines.run.directory import claim
+from pipelines.run.named_recipes import RECIPES
+from pipelines.run.recipe import Recipe, recipe_from_dict
+from pipelines.run.storage import Storage
+from pipelines.tracking.commands import how_to_use, replay_command
+from pipelines.tracking.runs import MlflowRuns
+from pipelines.tracking.store import checked, database_of, find_parent, tracking_uri_for
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def claimed(folder: Path, recipe: Recipe) -> Storage:
+    run = Storage.at(str(folder))
+    claim(run, "recipe", recipe.to_dict())
+    return run
+
+
+@pytest.mark.parametrize("name", ["what?", "100%41", "with space", "a#b&c=d", "wörter"])
+def test_a_store_in_a_folder_of_any_name_is_found_again_with_its_artifacts(
+    tmp_path: Path, empty_store: Path, name: str
+) -> None:
+    recipe, folder = Recipe(replicas=1), tmp_path / name
+    run = claimed(folder / "run", recipe)
+    shutil.copy(empty_store, folder / "mlflow.db")
+    uri = tracking_uri_for(run)
+    runs = MlflowRuns(uri, run, recipe)
+    runs.client.log_text(runs.parent, "text", "file.txt")
+    again = MlflowClient(checked(uri))
+    found = find_parent(again, run)
+    assert (found.info.run_id, found.info.run_name) == (runs.parent, "run")
+    assert Path(again.download_artifacts(runs.parent, "file.txt")).read_text() == "text"
+    assert database_of(uri) == folder / "mlflow.db"
+    # MLflow creates a folder of the quoted name, and leaves it empty.
+    assert not [path for path in tmp_path.rglob("*") if not path.is_relative_to(folder) and not path.is_dir()]
+    assert {path.name for path in folder.iterdir()} == {"run", "mlflow.db", "mlflow.db.lock", "mlartifacts"}
+
+
+def test_a_question_mark_in_a_path_has_to_be_quoted(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="write it as %3F"):
+        checked(f"sqlite:///{tmp_path}/what?/mlflow.db")
+    quoted = f"sqlite:///{tmp_path}/what%3F/mlflow.db?timeout=5"
+    assert checked(quoted) == quoted
+
+
+def test_printed_commands_are_quoted_for_the_shell(tmp_path: Path) -> None:
+    run = Storage.at(str(tmp_path / "it's my run"))
+    other = "sqlite:////my stores/$HOME/x.db"
+    words = shlex.split(replay_command(run, other, "--champion", "always"))
+    assert words[1:4] == ["pipelines/replay_to_mlflow.py", "--run-dir", run.root]
+    assert words[4:] == ["--tracking-uri", other, "--champion", "always"]
+    opened, served, asked = how_to_use(run, tracking_uri_for(run), "", "models:/a/1").splitlines()
+    assert shlex.split(opened)[-2:] == ["--run-dir", run.root]
+    assert shlex.split(served)[1] == f"MLFLOW_TRACKING_URI={tracking_uri_for(run)}"
+    assert shlex.split(served)[2:7] == ["mlflow", "models", "serve", "-m", "models:/a/1"]
+    assert "curl" in asked
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_named_recipe_is_logged_from_code_and_from_json_alike(tmp_path: Path, empty_store: Path, name: str) -> None:
+    recipe = RECIPES[name]()
+    run = claimed(tmp_path / "run", recipe)
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    logged = MlflowRuns(tracking_uri_for(run), run, recipe)
+    again = MlflowRuns(tracking_uri_for(run), run, recipe_from_dict(run.read_json("run.json")["recipe"]))
+    assert again.parent == logged.parent
+
+
+def test_a_store_with_the_spelling_of_earlier_versions_is_continued(tmp_path: Path, empty_store: Path) -> None:
+    recipe = Recipe(replicas=1, warmup_epochs=1, areas=((0.5, 1),))
+    run = claimed(tmp_path / "run", recipe)
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    first = MlflowRuns(tracking_uri_for(run), run, recipe)
+    old = first.client.create_run(first.experiment).info.run_id
+    first.client.log_batch(old, params=[Param("warmup_epochs", "1"), Param("areas", "[[0.5, 1]]"), Param("data", "x")])
+    first.log_params(old, {"warmup_epochs": 1.0, "areas": [[0.5, 1.0]], "data": "x", "epochs": 3})
+    assert first.client.get_run(old).data.params == {
+        "warmup_epochs": "1",
+        "areas": "[[0.5, 1]]",
+        "data": "x",
+        "epochs": "3",
+    }
+    with pytest.raises(MlflowException, match="Changing param values"):
+        first.log_params(old, {"warmup_epochs": 2.0})
