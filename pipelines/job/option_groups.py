@@ -21,7 +21,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "dead_head_epochs", "on_dead_head",
     ),
     "evaluation": ("policies", "precision"),
-    "tracking": ("tracking_uri", "models", "champion", "runs", "port"),
+    "tracking": ("tracking_uri", "mlflow", "models", "champion", "runs", "port"),
 }  # fmt: skip
 POSITIONAL, OTHER = "arguments", "other"
 

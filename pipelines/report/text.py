@@ -4,7 +4,6 @@ import textwrap
 from typing import Any
 
 from pipelines.report.columns import Column, table_columns, tops_shown
-from pipelines.report.markdown import markdown_columns
 from pipelines.report.remarks import headline, notes
 from pipelines.report.schema import Report
 
@@ -60,11 +59,3 @@ def _wrapped(text: str, mark: str = "") -> str:
         break_long_words=False,
         break_on_hyphens=False,
     )
-
-
-def headline_markdown(report: Report, cost: dict[str, Any]) -> str:
-    """Return the rows of one model and of all models, as in the paper's table, and the remarks on them."""
-    return "\n\n".join([markdown_columns(report, cost, _sizes_shown(report)), *notes(report)])
-
-
-__all__ = ["headline", "headline_markdown", "table_text"]

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.job.console import some
-from pipelines.report.schema import Report, TableRow
+from pipelines.report.columns import MOST_CLASSES_WITHOUT_TOP5
+from pipelines.report.remarks import headline
+from pipelines.report.schema import Report
 from pipelines.run.dataset import Manifest
 from pipelines.tracking.dataset import data_of, name_of_data
 from pipelines.tracking.store import page_of_run, page_of_version
 
 # MLflow truncates longer tags.
 MAX_CHARACTERS = 8000
-# With as few classes as this, hardly an answer is outside the five likeliest: the top-5 error says nothing.
-FEW_CLASSES = 10
 CLASSES_SHOWN = 20
 SHOWN_PARAMETERS = ("name", "data", "variant", "width", "crop_px", "epochs", "batch_size", "learning_rate", "schedule")
 ERROR_NAMES = {"top1_error": "top-1 error", "top5_error": "top-5 error"}
@@ -35,23 +35,7 @@ PICTURES = (
 
 def errors_that_count(classes: int) -> tuple[str, ...]:
     """Return the errors by which ensembles are compared, the most important first."""
-    return ("top1_error",) if classes <= FEW_CLASSES else ("top5_error", "top1_error")
-
-
-def headline(report: Report) -> str:
-    """Return the errors of the last and the first cell of the table in a sentence."""
-    first, last = report["table"][0], report["table"][-1]
-    low, high = last["top1_ci95"]
-    text = f"{_subject(last)} on {last['top1_error']:.1f} % ({low:.1f} to {high:.1f}) of {report['images']} images"
-    if last is not first:
-        text += f", {_subject(first)} on {first['top1_error']:.1f} %"
-    return f"{text[0].upper()}{text[1:]}."
-
-
-def _subject(row: TableRow) -> str:
-    models = "one model" if row["models"] == 1 else f"{row['models']} models"
-    crops = "one crop" if row["crops"] == 1 else f"{row['crops']} crops"
-    return f"{models} with {crops} {'errs' if row['models'] == 1 else 'err'}"
+    return ("top1_error",) if classes <= MOST_CLASSES_WITHOUT_TOP5 else ("top5_error", "top1_error")
 
 
 def error_tables(report: Report) -> list[str]:

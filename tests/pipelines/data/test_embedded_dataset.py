@@ -3,9 +3,17 @@
 import io
 from collections import Counter
 
+import numpy as np
 from PIL import Image
 
-from pipelines.data.embedded_dataset import CLASSES, IMAGES_PER_CLASS, _digits, generate, image_ids
+from pipelines.data.embedded_dataset import (
+    CLASSES,
+    IMAGES_PER_CLASS,
+    MIN_CONTRAST_LEVELS,
+    _digits,
+    generate,
+    image_ids,
+)
 
 
 def test_a_sample_is_a_function_of_its_id_and_the_seed() -> None:
@@ -21,13 +29,24 @@ def test_training_and_validation_show_different_digits() -> None:
     assert not train & val
 
 
-def test_the_set_is_balanced_and_mostly_not_square() -> None:
+def test_the_set_is_balanced_and_of_mixed_shapes() -> None:
     ids = image_ids("train")
-    assert Counter(name.split("/")[1] for name in ids) == dict.fromkeys(CLASSES, 150)
+    assert Counter(name.split("/")[1] for name in ids) == dict.fromkeys(CLASSES, IMAGES_PER_CLASS["train"])
     sizes = [Image.open(io.BytesIO(generate(name, 0))).size for name in ids[::15]]
     shapes = Counter("square" if w == h else "portrait" if h > w else "landscape" for w, h in sizes)
-    assert len(sizes) == shapes.total()
-    assert shapes["square"] >= 3
-    assert shapes["portrait"] >= 15
-    assert shapes["landscape"] > shapes["square"]
+    assert min(shapes["square"], shapes["portrait"], shapes["landscape"]) >= len(sizes) / 10
     assert len(set(sizes)) > 50
+
+
+def test_the_centre_crop_shows_the_digit_whole_and_the_background_is_a_photograph() -> None:
+    for name in image_ids("train")[::60]:
+        pixels = np.asarray(Image.open(io.BytesIO(generate(name, 0))).convert("L"), dtype=np.float64)
+        height, width = pixels.shape
+        rows, columns = np.nonzero(pixels > pixels.max() - MIN_CONTRAST_LEVELS / 2)
+        side = 7 / 8 * min(width, height)
+        assert np.ptp(rows) < side
+        assert np.ptp(columns) < side
+        assert abs(rows.mean() - height / 2) < 0.2 * height
+        assert abs(columns.mean() - width / 2) < 0.2 * width
+        corner = pixels[: height // 8]
+        assert corner.std() > 0.5  # not one colour

@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 import pytest
+import ray
 
 from pipelines.errors import UserError
 from pipelines.run.named_recipes import demo
-from pipelines.training import resources as resources_module
 from pipelines.training.resources import Resources, check_that_one_fits, replicas_at_once
 
 GPU_NODE = {"CPU": 16.0, "GPU": 4.0, "accelerator_type:A100": 1.0}
@@ -20,8 +20,8 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
         {"Alive": True, "Resources": CPU_NODE},
         {"Alive": False, "Resources": GPU_NODE},
     ]
-    monkeypatch.setattr(resources_module.ray, "nodes", lambda: found)
-    monkeypatch.setattr(resources_module.ray, "cluster_resources", lambda: {"CPU": 22.0, "GPU": 4.0})
+    monkeypatch.setattr(ray, "nodes", lambda: found)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 22.0, "GPU": 4.0})
     return found
 
 
