@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from pipelines.job.console import say
 from pipelines.job.interruption import interrupt_on_sigterm
@@ -49,13 +48,12 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    local: dict[str, Any] = {"object_store_memory": LOCAL_OBJECT_STORE_BYTES, "num_cpus": num_cpus}
-    local["include_dashboard"] = False  # its processes take a tenth of a core, and nobody is told its address
+    local = {} if address else {"object_store_memory": LOCAL_OBJECT_STORE_BYTES, "num_cpus": num_cpus}
     ray.init(
         address=address or "local",
         logging_level=logging.ERROR,
         log_to_driver=False,
-        **({} if address else local),
+        **local,
     )
     interrupt_on_sigterm()
     _quieten_ray_data()
