@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import googlenet.evaluation.ensemble  # noqa: F401  # before the tests: importing PyTorch starts a process
 from tests.project import ROOT
 
 TOP = ("README.md", "RESULTS.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "cluster/README.md")
