@@ -27,6 +27,8 @@ LEAN_RAY = {
     "RAY_num_workers_soft_limit": "8",
     "RAY_worker_niceness": "0",
 }
+# `make test` would pass its own options on to the commands of make that tests run.
+OF_MAKE = ("MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS")
 # The fixtures that start the shared cluster and the S3 server, and the one that trains a run on the cluster.
 CLUSTER, STORE, FINISHED = "ray_cluster", "object_store", "finished_run"
 
@@ -45,6 +47,8 @@ def _audit(event: str, arguments: tuple[object, ...]) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.option.loadscopereorder = False  # pytest-xdist hands groups out in the order below
     os.environ.update(LEAN_RAY | ONE_THREAD)
+    for name in OF_MAKE:
+        os.environ.pop(name, None)
     sys.addaudithook(_audit)
     start = multiprocessing.util.spawnv_passfds
 

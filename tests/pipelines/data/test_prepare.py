@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from googlenet.images.records import RecordsError
+from pipelines.data.embedded_dataset import IMAGES_PER_CLASS
 from pipelines.data.prepare import prepare
 from pipelines.errors import UserError
 from pipelines.run.dataset import check_shards, image_ids, open_records, read_manifest
@@ -202,8 +203,8 @@ def test_a_damaged_image_is_found_when_it_is_read(ray_cluster: str, photos: Path
 def test_the_embedded_set_is_prepared_whole(ray_cluster: str, tmp_path: Path) -> None:
     run = Storage.at(str(tmp_path))
     manifest = prepare(run, Recipe(data="embedded", images_per_shard=500))
-    assert manifest.splits["train"].counts == {str(digit): 150 for digit in range(10)}
-    assert manifest.splits["val"].counts == {str(digit): 24 for digit in range(10)}
+    for split, images in IMAGES_PER_CLASS.items():
+        assert manifest.splits[split].counts == {str(digit): images for digit in range(10)}
 
 
 def test_no_data_at_all_is_explained(ray_cluster: str, tmp_path: Path) -> None:
