@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipelines.errors import UserError
 from pipelines.job.console import say
 from pipelines.job.interruption import interrupt_on_sigterm
+from pipelines.job.ray_address import check_address
 from pipelines.run.directory import LOGS, NATIVE_STDERR
 from pipelines.run.storage import Storage
 
@@ -36,9 +38,14 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
 
     Ray's own output goes to its session's log files, not to the terminal. ``num_cpus`` limits a cluster that is
     started here; the default is all CPUs of the machine.
+
+    Raises:
+        UserError: there is no usable cluster at the address in RAY_ADDRESS.
     """
     address = os.environ.get("RAY_ADDRESS")
     if not _is_connected():
+        if address:
+            check_address(address)
         # Before the import of Ray, which takes seconds of its own.
         say(f"connecting to the Ray cluster at {address} ..." if address else "starting Ray on this machine ...")
     import ray
@@ -49,12 +56,13 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
         yield
         return
     local = {} if address else {"object_store_memory": LOCAL_OBJECT_STORE_BYTES, "num_cpus": num_cpus}
-    ray.init(
-        address=address or "local",
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-        **local,
-    )
+    try:
+        ray.init(address=address or "local", logging_level=logging.ERROR, log_to_driver=False, **local)
+    except (ConnectionError, RuntimeError) as error:
+        if not address:
+            raise
+        # Another version of Ray or Python, no node of the cluster on this machine: Ray says which, in several lines.
+        raise UserError(f"cannot use the Ray cluster at {address}: {' '.join(str(error).split())}") from error
     interrupt_on_sigterm()
     _quieten_ray_data()
     try:

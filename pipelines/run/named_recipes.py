@@ -45,7 +45,7 @@ def demo() -> Recipe:
         aspect=(0.9, 1.1),
         photometric=None,
         lighting_sigma=0.0,
-        epochs=10,
+        epochs=12,
         dead_head_epochs=5,
         learning_rate=0.05,
         schedule="cosine",

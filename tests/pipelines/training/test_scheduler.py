@@ -19,7 +19,6 @@ from pipelines.training.replica import train_replica
 from pipelines.training.resources import Resources
 from pipelines.training.scheduler import Tries, _Schedule, train_replicas
 from pipelines.training.task import ReplicaTask
-from tests.conftest import CLUSTER_CPUS
 from tests.servers import ray_processes
 
 
@@ -57,10 +56,11 @@ def test_an_elastic_replica_trains_with_the_workers_there_are_and_learns_what_on
         at_once.append(len(list(ray_processes(ray_cluster, "ray::RayTrainWorker"))))
 
     # A replica that starts while the last test's workers still hold a CPU takes another worker only a minute later.
-    while ray.available_resources().get("CPU", 0) < CLUSTER_CPUS:
+    cpus = ray.cluster_resources()["CPU"]
+    while ray.available_resources().get("CPU", 0) < cpus:
         time.sleep(0.1)
     assert train_replicas(Storage.at(str(runs[1])), elastic, Resources(1.0), FP32, count) == []
-    assert max(at_once) == CLUSTER_CPUS
+    assert max(at_once) == cpus
     (alone, line_alone), (shared, line_shared) = [
         (
             safetensors.torch.load_file(run / "replicas/0/weights.safetensors"),
