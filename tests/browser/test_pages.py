@@ -13,7 +13,7 @@ import pytest
 from mlflow import MlflowClient
 
 from pipelines.run.storage import Storage
-from pipelines.tracking.store import tracking_uri_for
+from pipelines.tracking.store import page_of_experiment, tracking_uri_for
 from tests.project import ROOT
 from tests.servers import BIN, free_port, wait_for
 
@@ -55,7 +55,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def mlflow(finished_run: Path) -> Iterator[str]:
-    """The address that `make ui` shows for the finished run."""
+    """The address of all runs, on the server that `make ui` starts for the finished run and its page."""
     port = free_port()
     command = ["make", "-o", ".venv/stamp", "ui", f"BIN={BIN}", f"RUN_DIR={finished_run}", f"PORT={port}"]
     server = subprocess.Popen(
@@ -65,7 +65,9 @@ def mlflow(finished_run: Path) -> Iterator[str]:
     try:
         shown = next(line for line in server.stdout if line.startswith("MLflow: http"))
         wait_for(f"http://127.0.0.1:{port}/", server)  # type: ignore[arg-type]
-        yield shown.split()[1]
+        assert run_of(finished_run, "ensemble") in shown
+        store = tracking_uri_for(Storage.at(str(finished_run)))
+        yield f"{shown.split()[1].partition('#')[0]}{page_of_experiment(store)}"
     finally:
         os.killpg(server.pid, signal.SIGKILL)
         server.wait()

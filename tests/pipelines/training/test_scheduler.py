@@ -2,12 +2,10 @@
 
 import json
 import shutil
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import ray
 import safetensors.torch
 import torch
 
@@ -19,7 +17,6 @@ from pipelines.training.replica import train_replica
 from pipelines.training.resources import Resources
 from pipelines.training.scheduler import Tries, _Schedule, train_replicas
 from pipelines.training.task import ReplicaTask
-from tests.servers import ray_processes
 
 
 def test_a_replica_that_gets_further_is_started_again_without_end_and_one_that_does_not_is_given_up() -> None:
@@ -43,32 +40,30 @@ def test_a_cluster_that_holds_nothing_for_a_while_is_told_of_once(
 
 
 @pytest.mark.timeout(300)
-def test_an_elastic_replica_trains_with_the_workers_there_are_and_learns_what_one_does(
+def test_two_workers_and_as_many_as_there_are_learn_what_one_does(
     ray_cluster: str, prepared_run: Path, tiny_recipe: Recipe, tmp_path: Path
 ) -> None:
     recipe = replace(tiny_recipe, replicas=1, variant="paper", batch_size=10)  # 24 images: 10, 10, 4
-    runs = [Path(shutil.copytree(prepared_run, tmp_path / name)) for name in ("alone", "together")]
-    train_replica(ReplicaTask(Storage.at(str(runs[0])), recipe, 0))
-    elastic = replace(recipe, workers_per_replica=3, min_workers_per_replica=1)
-    at_once = []
+    workers = {
+        "alone": recipe,
+        "two": replace(recipe, workers_per_replica=2),
+        "elastic": replace(recipe, workers_per_replica=3, min_workers_per_replica=1),  # the cluster has two CPUs
+    }
+    runs = {name: Path(shutil.copytree(prepared_run, tmp_path / name)) for name in workers}
+    train_replica(ReplicaTask(Storage.at(str(runs["alone"])), recipe, 0))
+    for name in ("two", "elastic"):
+        assert train_replicas(Storage.at(str(runs[name])), workers[name], Resources(1.0), FP32, lambda _: None) == []
+    weights, lines = (
+        {name: read(run / f"replicas/0/{file}") for name, run in runs.items()}
+        for file, read in (("weights.safetensors", safetensors.torch.load_file), ("metrics.jsonl", last_line))
+    )
+    for name in ("two", "elastic"):
+        for layer, expected in weights["alone"].items():
+            torch.testing.assert_close(weights[name][layer], expected, rtol=1e-4, atol=1e-5, msg=f"{name}: {layer}")
+        assert lines[name]["val_top1_error"] == lines["alone"]["val_top1_error"]
+        assert lines[name]["train_loss_logits"] == pytest.approx(lines["alone"]["train_loss_logits"], rel=1e-4)
 
-    def count(_: dict[int, str]) -> None:
-        at_once.append(len(list(ray_processes(ray_cluster, "ray::RayTrainWorker"))))
 
-    # A replica that starts while the last test's workers still hold a CPU takes another worker only a minute later.
-    cpus = ray.cluster_resources()["CPU"]
-    while ray.available_resources().get("CPU", 0) < cpus:
-        time.sleep(0.1)
-    assert train_replicas(Storage.at(str(runs[1])), elastic, Resources(1.0), FP32, count) == []
-    assert max(at_once) == cpus
-    (alone, line_alone), (shared, line_shared) = [
-        (
-            safetensors.torch.load_file(run / "replicas/0/weights.safetensors"),
-            json.loads((run / "replicas/0/metrics.jsonl").read_text().splitlines()[-1]),
-        )
-        for run in runs
-    ]
-    for name, expected in alone.items():
-        torch.testing.assert_close(shared[name], expected, rtol=1e-4, atol=1e-5, msg=name)
-    assert line_shared["val_top1_error"] == line_alone["val_top1_error"]
-    assert line_shared["train_loss_logits"] == pytest.approx(line_alone["train_loss_logits"], rel=1e-4)
+def last_line(path: Path) -> dict[str, float]:
+    line: dict[str, float] = json.loads(path.read_text().splitlines()[-1])
+    return line
