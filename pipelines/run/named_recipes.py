@@ -29,7 +29,7 @@ def demo() -> Recipe:
     Source: none; tuned on the embedded set, on two of its seeds, to make a visible number of errors.
     Command: make demo
     Cost: some minutes on two cores (docs/results/demo.md).
-    Expected: about 16 % top-1 error of one model with one crop, 8 to 12 % of seven models with 144 crops (two seeds).
+    Expected: about 16 % top-1 error of one model with one crop, 9 % of seven models with 144 crops (one run).
     """
     return Recipe(
         name="demo",
