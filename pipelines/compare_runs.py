@@ -9,13 +9,13 @@ import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pipelines.errors import UserError
 from pipelines.job.command_line import parse, run_command
-from pipelines.job.console import complain, count, say
-from pipelines.report.comparison import CHANGE, Finished, comparison, read_finished
-from pipelines.run.directory import REPORT_JSON, RUN, differences
+from pipelines.job.console import complain, say
+from pipelines.report.comparison import Finished, comparison, read_finished
+from pipelines.run.directory import REPORT_JSON, RUN
 from pipelines.run.storage import Storage
 from pipelines.tracking.fetch import PREFIX, fetch_run
 from pipelines.tracking.store import tracking_uri_of_runs
@@ -53,28 +53,7 @@ def _read(name: str, tracking_uri: str) -> Finished:
 def _main() -> None:
     arguments = parse(Arguments)
     first, second = (_read(name, arguments.tracking_uri) for name in (arguments.first, arguments.second))
-    say(_no_pairs(first, second) or comparison(first, second), wrap=False)
-
-
-def _no_pairs(first: Finished, second: Finished) -> str:
-    """Return what differs between runs whose errors cannot be paired, and why; empty if they can be."""
-    ids, others = set(first.outcomes["image_id"]), set(second.outcomes["image_id"])
-    common = first.outcomes.keys() & second.outcomes.keys() - {"image_id"}
-    if common and not ids.isdisjoint(others):
-        return ""
-    changed = differences(first.settings, second.settings, CHANGE)
-    changed += differences(_what_ran(first), _what_ran(second), CHANGE)
-    images = f"other images ({count(len(ids), 'image')} in the first, {len(others)} in the second, none in both)"
-    reason = "other crops: the tables have no cell in common" if ids & others else images
-    what_differs = [f"  {line}" for line in changed] or ["  nothing"]
-    names = [f"first:  {first.name}", f"second: {second.name}"]
-    return "\n".join([*names, "", "what differs:", *what_differs, "", f"no pairs: {reason}"])
-
-
-def _what_ran(finished: Finished) -> dict[str, Any]:
-    """Return the code and the versions; place and time of a job do not affect its results."""
-    ran = finished.circumstances
-    return {**{name: ran.get(name, "") for name in ("commit", "code_digest")}, **ran.get("versions", {})}
+    say(comparison(first, second), wrap=False)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 from googlenet.evaluation.crops import scales_px
 from pipelines.errors import UserError
 from pipelines.job.command_line import parse, run_command
-from pipelines.job.console import say
+from pipelines.job.console import count, say
 from pipelines.run.directory import ReplicaFiles, finished_replicas, read_recipe
 from pipelines.run.storage import Storage
 from pipelines.run.weights import read_replica
@@ -76,7 +76,8 @@ def export(run: Storage, output: Path, replica: int | None = None) -> str:
     for key, value in {"classes": json.dumps(classes), **_how_to_crop(crop_px), **INPUT_METADATA}.items():
         model.metadata_props.add(key=key, value=value)
     Storage.at(str(output.parent)).write(output.name, model.SerializeToString())
-    return f"{output}: {len(stored)} replicas, {len(classes)} classes, crops of {crop_px} px"
+    replicas, outputs = count(len(stored), "replica"), count(len(classes), "class", "classes")
+    return f"{output}: {replicas}, {outputs}, crops of {crop_px} px"
 
 
 def _how_to_crop(crop_px: int) -> dict[str, str]:

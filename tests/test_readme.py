@@ -153,7 +153,7 @@ def checks(places: dict[str, str], ray_cluster: str) -> dict[str, Callable[[str]
         "python pipelines/train_ensemble.py --recipe runs:/ID": again,
         "python pipelines/replay_to_mlflow.py": replay,
         "python pipelines/compare_runs.py": prints("paired"),
-        "python pipelines/export_onnx.py": lambda command: prints("replicas, 3 classes")(
+        "python pipelines/export_onnx.py": lambda command: prints("1 replica, 3 classes")(
             command.replace("ensemble.onnx", f"{places['runs/']}ensemble.onnx")
         ),
         "pip install -c constraints.txt -e '.[onnx]'": lambda _command: None,  # so does `make setup`

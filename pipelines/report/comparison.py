@@ -7,9 +7,9 @@ import numpy as np
 
 from googlenet.evaluation.metrics import bootstrap_interval
 from pipelines.errors import UserError
+from pipelines.job.console import count
 from pipelines.job.log import read_jobs
 from pipelines.report.outcomes import read_outcomes
-from pipelines.report.remarks import counted
 from pipelines.report.schema import Report
 from pipelines.run.directory import OUTCOMES, REPORT_JSON, differences
 from pipelines.run.storage import Storage
@@ -55,11 +55,7 @@ def read_finished(run: Storage, name: str) -> Finished:
 
 
 def comparison(first: Finished, second: Finished) -> str:
-    """Return what differs, and the paired difference of every cell, as text.
-
-    Raises:
-        UserError: the runs have no image or no cell of the table in common.
-    """
+    """Return what differs, and the paired difference of every cell, or why nothing can be paired, as text."""
     lines = [f"first:  {first.name}", f"second: {second.name}", "", "what differs:"]
     changed = differences(first.settings, second.settings, CHANGE)
     changed += differences(_what_ran(first.circumstances), _what_ran(second.circumstances), CHANGE)
@@ -76,15 +72,18 @@ def _what_ran(circumstances: dict[str, Any]) -> dict[str, Any]:
 def _cells(first: Finished, second: Finished) -> list[str]:
     common, rows_first, rows_second = _common_images(first, second)
     names = [name for name in first.outcomes if name in second.outcomes and name != "image_id"]
+    if not common:
+        ours, theirs = (len(run.outcomes["image_id"]) for run in (first, second))
+        return [f"no pairs: other images ({count(ours, 'image')} in the first, {theirs} in the second, none in both)"]
     if not names:
-        raise UserError("the two runs have no cell of the table in common")
-    ours = 100 * np.stack([first.outcomes[name][rows_first] for name in names], axis=1)
-    theirs = 100 * np.stack([second.outcomes[name][rows_second] for name in names], axis=1)
-    low, high = bootstrap_interval(theirs - ours)
+        return ["no pairs: other crops: the tables have no cell in common"]
+    first_wrong = 100 * np.stack([first.outcomes[name][rows_first] for name in names], axis=1)
+    second_wrong = 100 * np.stack([second.outcomes[name][rows_second] for name in names], axis=1)
+    low, high = bootstrap_interval(second_wrong - first_wrong)
     rows: list[tuple[str, ...]] = [COLUMNS]
     for at, name in enumerate(names):
         kind, _, cell = name.partition("_wrong/")
-        means = ours[:, at].mean(), theirs[:, at].mean()
+        means = first_wrong[:, at].mean(), second_wrong[:, at].mean()
         interval = f"{low[at]:+.2f} to {high[at]:+.2f}"
         rows.append((cell, kind, f"{means[0]:.2f}", f"{means[1]:.2f}", f"{means[1] - means[0]:+.2f}", interval))
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
@@ -96,14 +95,12 @@ def _common_images(first: Finished, second: Finished) -> tuple[list[str], list[i
     where = {image_id: row for row, image_id in enumerate(second.outcomes["image_id"])}
     rows = [row for row, image_id in enumerate(first.outcomes["image_id"]) if image_id in where]
     common = [first.outcomes["image_id"][row] for row in rows]
-    if not common:
-        raise UserError("the two runs were evaluated on different images: there is nothing to compare")
     return common, rows, [where[image_id] for image_id in common]
 
 
 def _about_images(first: Finished, second: Finished, common: int) -> list[str]:
     lines = [
-        f"errors on {counted(common, 'image')} evaluated by both runs; differences are second minus first, paired;",
+        f"errors on {count(common, 'image')} evaluated by both runs; differences are second minus first, paired;",
         "intervals are over these images, and say nothing of other seeds:",
     ]
     left_out = [

@@ -4,6 +4,7 @@ from collections import Counter
 from typing import Any
 
 from googlenet.evaluation.two_way import FEWEST_REPLICAS
+from pipelines.job.console import count
 from pipelines.report.columns import (
     CLASSES_OF_IMAGENET,
     decimals,
@@ -22,7 +23,7 @@ def headline(report: Report) -> str:
     first, last = report["table"][0], report["table"][-1]
     digits = decimals(report)
     low, high = last["top1_ci95"]
-    images = counted(report["images"], "image")
+    images = count(report["images"], "image")
     text = f"{_number_of(last['models'], 'model')} with {_crops(last)} {'errs' if last['models'] == 1 else 'err'} on "
     text += f"{last['top1_error']:.{digits}f} % ({low:.{digits}f} to {high:.{digits}f}) of {images}"
     has_top5 = "top5" in tops_shown(report)
@@ -33,13 +34,8 @@ def headline(report: Report) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
-def counted(number: int, noun: str, nouns: str = "") -> str:
-    """Return a number and its noun: 1 image, 50,000 images."""
-    return f"{number:,} {noun if number == 1 else nouns or f'{noun}s'}"
-
-
 def _number_of(number: int, noun: str) -> str:
-    return f"one {noun}" if number == 1 else counted(number, noun)
+    return f"one {noun}" if number == 1 else count(number, noun)
 
 
 def _crops(row: CropPolicy) -> str:
@@ -49,9 +45,9 @@ def _crops(row: CropPolicy) -> str:
 
 def notes(report: Report) -> list[str]:
     """Return the remarks on the table."""
-    classes = counted(report["classes"], "class", "classes")
+    classes = count(report["classes"], "class", "classes")
     remarks = [
-        f"{counted(report['images'], 'image')}, {classes}; each row is the mean over all ensembles of its size.",
+        f"{count(report['images'], 'image')}, {classes}; each row is the mean over all ensembles of its size.",
         _about_intervals(report),
     ]
     if len(report["replicas"]) > 1:
@@ -130,8 +126,8 @@ def cost_of_predictions(cost: dict[str, Any]) -> str:
     """Return what the predictions cost, in a sentence."""
     seconds, passes = round(cost["predictor_seconds"]), cost["forward_passes"]
     return (
-        f"The predictions took {counted(seconds, 'second')}, summed over all predictors, for "
-        f"{counted(passes, 'forward pass', 'forward passes')} ({cost['arithmetic']})."
+        f"The predictions took {count(seconds, 'second')}, summed over all predictors, for "
+        f"{count(passes, 'forward pass', 'forward passes')} ({cost['arithmetic']})."
     )
 
 
@@ -163,7 +159,7 @@ def _processor(job: dict[str, Any]) -> str:
 
 
 def _node(node: dict[str, Any]) -> str:
-    parts = [counted(int(node["cpus"]), "CPU")]
+    parts = [count(int(node["cpus"]), "CPU")]
     if node["gpus"]:
-        parts.append(f"{counted(int(node['gpus']), 'GPU')} {node['accelerator']}".rstrip())
+        parts.append(f"{count(int(node['gpus']), 'GPU')} {node['accelerator']}".rstrip())
     return " and ".join(parts)

@@ -15,8 +15,7 @@ from googlenet.evaluation.crops import num_views
 from googlenet.evaluation.diversity import DisagreementTally
 from googlenet.evaluation.metrics import EnsembleTally
 from pipelines.errors import UserError
-from pipelines.job.console import some
-from pipelines.report.remarks import counted
+from pipelines.job.console import count, some
 from pipelines.run.dataset import image_ids, read_manifest
 from pipelines.run.directory import PREDICTIONS
 from pipelines.run.predictions import EvaluatedEnsemble, Predicted, read_predictions
@@ -127,7 +126,7 @@ def _check_complete(seen: Counter[str], wanted: Sequence[str]) -> None:
         "not in the data set": sorted(seen.keys() - known),
     }
     complaints = [
-        f"{counted(len(names), 'image')} {what}: {some(names, NAMES_IN_MESSAGE)}"
+        f"{count(len(names), 'image')} {what}: {some(names, NAMES_IN_MESSAGE)}"
         for what, names in problems.items()
         if names
     ]
