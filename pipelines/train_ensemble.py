@@ -40,8 +40,8 @@ from pipelines.training.resources import Resources
 
 # What needs PyTorch or draws is imported where it is used: help and errors do not wait for it.
 if TYPE_CHECKING:
+    from pipelines.training.failure import ReplicaFailure
     from pipelines.training.plan import Counts
-    from pipelines.training.task import ReplicaFailure
 
 INCOMPLETE_EXIT_CODE = 1
 # The options that --help lists first.

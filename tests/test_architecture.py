@@ -202,14 +202,18 @@ def test_a_wings_docstring_names_each_of_its_modules_and_nothing_else(wing: Path
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize(
-    "module", ["pipelines.evaluation.sharded_prediction", "pipelines.data.shards", "googlenet.images.scaled_image"]
-)
-def test_what_only_reads_and_scales_images_does_without_pytorch(module: str) -> None:
-    """The processes that feed the predictors import it; PyTorch would cost each two seconds and 200 MB."""
-    code = f"import sys, {module}; print('torch' in sys.modules)"
+def test_processes_that_run_no_network_do_without_pytorch() -> None:
+    """What feeds the predictors, and four of the five processes of a fit: PyTorch costs each two seconds and 200 MB."""
+    modules = [
+        "googlenet.images.scaled_image",
+        "pipelines.data.shards",
+        "pipelines.evaluation.sharded_prediction",
+        "pipelines.training.trainer",
+        "ray.train.v2.api.data_parallel_trainer",
+    ]
+    code = f"import sys, importlib\nfor m in {modules}: importlib.import_module(m); print(m, 'torch' in sys.modules)"
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert ended.stdout == "False\n"
+    assert ended.stdout.splitlines() == [f"{module} False" for module in modules]
 
 
 @pytest.mark.processes

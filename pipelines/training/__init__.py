@@ -9,6 +9,7 @@ In reading order:
 - ``trainer``: one replica as a Ray Train job
 - ``replica``: one replica, from records to weights
 - ``task``: parameters of a worker: which replica, from what, into where
+- ``failure``: outcome of a failed attempt
 - ``advice``: what to try when a replica does not learn
 - ``epoch_report``: sums and step log of an epoch
 - ``checkpoints``: the newest few checkpoints of a replica, written beside the training

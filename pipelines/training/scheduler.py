@@ -21,8 +21,8 @@ from pipelines.run.directory import ReplicaFiles, check_run_directory, finished_
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.training.checkpoints import newest_step
+from pipelines.training.failure import ReplicaFailure
 from pipelines.training.resources import Resources, check_that_one_fits, replicas_at_once, replicas_held
-from pipelines.training.task import ReplicaFailure
 from pipelines.training.trainer import fit_replica
 
 POLL_SECONDS = 1.0

@@ -1,4 +1,4 @@
-"""Parameters of a training worker, and the outcome of a failed one."""
+"""Parameters of a training worker."""
 
 import math
 from dataclasses import dataclass
@@ -9,23 +9,6 @@ from googlenet.training.data_parallel import ALONE, Share
 from pipelines.run.directory import ReplicaFiles
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
-
-
-@dataclass(frozen=True)
-class ReplicaFailure:
-    """A failed attempt to train a replica.
-
-    Attributes:
-        replica: the replica's number.
-        reason: cause in one line.
-        traceback: traceback of the process that failed.
-        may_pass: whether another attempt may succeed.
-    """
-
-    replica: int
-    reason: str
-    traceback: str
-    may_pass: bool = False
 
 
 @dataclass(frozen=True)
