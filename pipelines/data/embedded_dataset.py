@@ -1,8 +1,8 @@
 """The embedded data set: scikit-learn's handwritten digits on scikit-learn's two photographs.
 
 Real pixels, no download, generated in seconds from a seed: every image shows one light digit of random size and colour
-near the middle of a darkened piece of a photograph, as a JPEG of a random, mostly non-square size. Training and
-validation use different digits.
+near the middle of a darkened piece of a photograph, as a JPEG of a random, mostly non-square size. Some digits are
+partly hidden, so that no network recognises all of them. Training and validation use different digits.
 """
 
 import io
@@ -18,7 +18,7 @@ from pipelines.data.listing import Entry, Found, ImageFile
 
 NAME = "embedded"
 CLASSES = tuple(str(digit) for digit in range(10))
-IMAGES_PER_CLASS = {"train": 120, "val": 30}
+IMAGES_PER_CLASS = {"train": 120, "val": 40}
 JPEG_QUALITY = 90
 # Difficulty of the set. As in most pictures of ImageNet, the object stands near the middle, so that most crops show it
 # whole. Digits that are lighter than the photograph in one image and darker in the next take several times as long to
@@ -29,8 +29,12 @@ BACKGROUND_BRIGHTNESS = 0.3
 """Brightness of the photograph; 1 is the original."""
 DIGIT_SHARE = (0.5, 0.65)
 """Range of a digit's side as a share of the image's shorter side."""
-OFF_CENTRE_SHARE = 0.1
+OFF_CENTRE_SHARE = 0.07
 """Largest distance of a digit's centre from the image's, as a share of each side."""
+HIDDEN_PROBABILITY = 0.1
+"""Share of the digits that are partly hidden."""
+HIDDEN_SHARE = (0.3, 0.5)
+"""Range of the hidden part of such a digit's side, from one of the four edges."""
 MIN_CONTRAST_LEVELS = 150
 """Minimum difference between digit and background, in grey levels."""
 TINT_LEVELS = 15
@@ -128,13 +132,23 @@ def _draw_digit(ground: Grey, digit: Grey, generator: np.random.Generator) -> np
     stencil = Image.fromarray((digit * 255).astype(np.uint8)).resize((side, side), Image.Resampling.BICUBIC)
     stencil = stencil.rotate(generator.uniform(-15, 15), Image.Resampling.BICUBIC)
     opacity = np.asarray(stencil.filter(ImageFilter.GaussianBlur(side / 60)), dtype=np.float64)[..., None] / 255
-    opacity = np.clip(opacity * 1.6, 0, 1)
+    opacity = _partly_hidden(np.clip(opacity * 1.6, 0, 1), generator)
     left, top = (_offset(length, side, generator) for length in (width, height))
     window = ground[top : top + side, left : left + side]
     colour = _light_colour(window.mean(), generator)
     picture = ground.copy()
     picture[top : top + side, left : left + side] = opacity * colour + (1 - opacity) * window
     return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
+
+
+def _partly_hidden(opacity: Grey, generator: np.random.Generator) -> Grey:
+    """Return the opacity of a digit, (side, side, 1), without a part along a random edge for some digits."""
+    if generator.random() >= HIDDEN_PROBABILITY:
+        return opacity
+    edge = int(generator.integers(4))
+    turned = np.rot90(opacity, edge).copy()
+    turned[: round(len(turned) * generator.uniform(*HIDDEN_SHARE))] = 0
+    return np.rot90(turned, -edge)
 
 
 def _offset(length: int, side: int, generator: np.random.Generator) -> int:

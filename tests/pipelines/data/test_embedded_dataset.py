@@ -6,11 +6,13 @@ from collections import Counter
 import numpy as np
 from PIL import Image
 
+from googlenet.randomness import numpy_generator
 from pipelines.data.embedded_dataset import (
     CLASSES,
     IMAGES_PER_CLASS,
     MIN_CONTRAST_LEVELS,
     _digits,
+    _partly_hidden,
     generate,
     image_ids,
 )
@@ -51,3 +53,13 @@ def test_the_centre_crop_shows_the_digit_whole_and_the_background_is_a_photograp
         assert abs(columns.mean() - width / 2) < 0.2 * width
         levels.append(len(np.unique(pixels[: height // 8])))
     assert np.median(levels) > 8  # some show sky
+
+
+def test_a_tenth_of_the_digits_is_hidden_by_a_third_to_a_half_from_any_edge() -> None:
+    generator = numpy_generator(0, "test")
+    parts = [_partly_hidden(np.ones((40, 40, 1)), generator)[..., 0] for _ in range(1000)]
+    hidden = [part for part in parts if not part.all()]
+    assert 70 < len(hidden) < 130
+    assert all(0.3 <= (part == 0).mean() <= 0.5 for part in hidden)
+    edges = Counter(edge for part in hidden for edge in range(4) if not np.rot90(part, edge)[0].any())
+    assert set(edges) == {0, 1, 2, 3}
