@@ -56,7 +56,7 @@ def test_the_centre_crop_shows_the_digit_whole_and_the_background_is_a_photograp
 
 
 def test_a_tenth_of_the_digits_is_hidden_by_a_third_to_a_half_from_any_edge() -> None:
-    generator = numpy_generator(0, "test")
+    generator = numpy_generator(0, "embedded_dataset")
     parts = [_partly_hidden(np.ones((40, 40, 1)), generator)[..., 0] for _ in range(1000)]
     hidden = [part for part in parts if not part.all()]
     assert 70 < len(hidden) < 130
