@@ -105,7 +105,9 @@ def tiny_recipe(photo_folder: Path) -> Recipe:
         replicas=3,
         epochs=2,
         batch_size=8,
+        learning_rate=0.05,
         warmup_epochs=0,
+        areas=((0.4, 1.0),),
     )
 
 
