@@ -9,5 +9,6 @@ In reading order:
 - ``metrics``: errors of every ensemble, with bootstrap intervals over images
 - ``two_way``: bootstrap intervals over images and replicas
 - ``calibration``: likelihood, Brier score and calibration error
+- ``temperature``: probabilities that mean what they say, fitted on some images and judged on others
 - ``diversity``: disagreement between replicas, and the gain from it
 """

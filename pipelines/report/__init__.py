@@ -1,14 +1,16 @@
 """From predictions to tables, pages and pictures.
 
-Reads: predictions/*.parquet, dataset/, jobs/, replicas/<k>/metrics.jsonl. Writes: report/, answers/. Door:
-``write.write_report``.
+Reads: predictions/*.parquet, dataset/, jobs/, replicas/<k>/metrics.jsonl. Writes: report/, answers/,
+temperatures.json. Door: ``write.write_report``.
 
 In reading order:
 
 - ``write``: predictions to report.json, index.html, report.md and pictures
 - ``contents``: content of report.json
 - ``schema``: the fields of report.json
+- ``fields``: types of single fields that several tables share
 - ``tally``: sums over all images in bounded memory
+- ``temperatures``: probabilities that mean what they say: fitted, judged and kept
 - ``columns``: the table's columns and cells as text
 - ``remarks``: the headline, remarks on the table, provenance
 - ``text``: the table for the terminal, and the summary for MLflow

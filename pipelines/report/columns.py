@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pipelines.report.schema import CropPolicy, Report, TableRow
+from pipelines.report.fields import CropPolicy
+from pipelines.report.schema import Report, TableRow
 
 # Of ten classes or fewer, five answers are at least half: a top-5 error says little.
 MOST_CLASSES_WITHOUT_TOP5 = 10

@@ -9,11 +9,11 @@ from googlenet.evaluation.crops import Policy, num_views
 from googlenet.evaluation.diversity import gains
 from googlenet.evaluation.metrics import bootstrap_interval
 from googlenet.evaluation.two_way import FEWEST_REPLICAS, two_way_intervals
+from pipelines.report.fields import CropPolicy
 from pipelines.report.outcomes import TOP
 from pipelines.report.schema import (
     CalibrationRow,
     ClassErrors,
-    CropPolicy,
     Ensemble,
     Mistake,
     PoolingRow,
@@ -28,6 +28,7 @@ from pipelines.report.schema import (
     ViewGroupErrors,
 )
 from pipelines.report.tally import Tally
+from pipelines.report.temperatures import Calibrated
 from pipelines.run.predictions import EvaluatedEnsemble
 
 # Table 3: (models, crops) to top-5 error in percent. The paper prints no top-1 error.
@@ -41,10 +42,19 @@ PAPER_TOP5_ERROR: dict[tuple[int, Policy], float] = {
 }
 
 
-def contents(tally: Tally, ensemble: EvaluatedEnsemble, validation_errors: dict[str, float] | None = None) -> Report:
+def contents(
+    tally: Tally,
+    ensemble: EvaluatedEnsemble,
+    validation_errors: dict[str, float] | None = None,
+    calibrated: Calibrated | None = None,
+) -> Report:
     """Return the report, ready for JSON: the same predictions give the same bits.
 
-    ``validation_errors`` are those of each replica at the end of its training, if it was validated on other images.
+    Args:
+        tally: sums over the predictions.
+        ensemble: the evaluated ensemble.
+        validation_errors: of each replica at the end of its training, if it was validated on other images.
+        calibrated: its temperatures, if there are images enough.
     """
     disagreement = tally.disagreement.percent()
     last = len(ensemble.policies) - 1
@@ -53,7 +63,7 @@ def contents(tally: Tally, ensemble: EvaluatedEnsemble, validation_errors: dict[
         for number, members in enumerate(tally.averaged.ensembles)
         if len(members) <= 2
     }
-    return {
+    report: Report = {
         "images": tally.seen.total(),
         "classes": len(ensemble.classes),
         "table": _table(tally, ensemble),
@@ -76,6 +86,9 @@ def contents(tally: Tally, ensemble: EvaluatedEnsemble, validation_errors: dict[
         ],
         "ensemble": cast("Ensemble", ensemble.to_dict()),
     }
+    if calibrated:
+        report["temperatures"], report["reliability_calibrated"] = calibrated.rows, calibrated.reliability
+    return report
 
 
 def _crop_policy(ensemble: EvaluatedEnsemble, policy: int) -> CropPolicy:

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipelines.report.drawing import COLOURS, MARKERS, matrix, new_axes
-from pipelines.report.schema import Report
+from pipelines.report.schema import ReliabilityBin, Report
 from pipelines.run.directory import read_metrics, replica_number
 from pipelines.run.storage import Storage
 
@@ -58,8 +58,20 @@ def _error_by_models(report: Report) -> Figure:
 
 
 def _reliability(report: Report) -> Figure:
-    figure, axes = new_axes(4.5, 4.5)
-    bins = report["reliability"]
+    diagrams = {"as averaged": report["reliability"]}
+    if calibrated := report.get("reliability_calibrated"):
+        diagrams["with a temperature"] = calibrated
+    figure = Figure(figsize=(4.5 * len(diagrams), 4.5), layout="constrained")
+    for axes, (name, bins) in zip(figure.subplots(1, len(diagrams), squeeze=False)[0], diagrams.items(), strict=True):
+        _draw_reliability(axes, bins)
+        axes.set_title(f"{name}; images in each bin:", fontsize=7, loc="left", pad=14)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, loc="outside upper center", ncols=1, fontsize=8)
+    return figure
+
+
+def _draw_reliability(axes: Axes, bins: list[ReliabilityBin]) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
     lefts = [b["confidence_from"] for b in bins]
     widths = [b["confidence_to"] - b["confidence_from"] for b in bins]
     axes.bar(
@@ -86,9 +98,6 @@ def _reliability(report: Report) -> Figure:
         middle = (b["confidence_from"] + b["confidence_to"]) / 2
         axes.annotate(f"{b['images']}", (middle, 1.035), ha="center", fontsize=6, annotation_clip=False)
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence of the answer", ylabel="accuracy")
-    axes.set_title("images in each bin:", fontsize=7, loc="left", pad=14)
-    figure.legend(frameon=False, loc="outside upper center", ncols=1, fontsize=8)
-    return figure
 
 
 def _views(report: Report) -> Figure:

@@ -11,8 +11,8 @@ from pipelines.report.columns import (
     tops_shown,
 )
 from pipelines.report.page import CAPTIONS
-from pipelines.report.remarks import headline, notes
-from pipelines.report.schema import Report
+from pipelines.report.remarks import about_temperatures, headline, notes
+from pipelines.report.schema import Report, ScoreChange
 
 TEXT_COLUMNS = {"replica", "replicas", "views", "class", "most often taken for", "image", "label", "answer"}
 CLASSES_SHOWN = 20
@@ -175,7 +175,31 @@ def _calibration_sections(report: Report) -> list[str]:
         for row in report["calibration"]
     ]
     headings = ("models", "crops", "negative log-likelihood", "Brier score", "expected calibration error")
-    return ["## Calibration", markdown_table(headings, rows)]
+    return ["## Calibration", markdown_table(headings, rows), *_temperature_sections(report)]
+
+
+def _temperature_sections(report: Report) -> list[str]:
+    if not report.get("temperatures"):
+        return []
+    rows = [
+        (
+            str(row["models"]),
+            crops_text(row),
+            f"{row['temperature']:.3f}",
+            _change(row["negative_log_likelihood"]),
+            _change(row["brier_score"]),
+            _change(row["expected_calibration_error"]),
+        )
+        for row in report["temperatures"]
+    ]
+    scores = ("negative log-likelihood", "Brier score", "expected calibration error")
+    text = f"{about_temperatures(report)} Before and after, and the difference with a 95 % interval over images."
+    return [text, markdown_table(("models", "crops", "temperature", *scores), rows)]
+
+
+def _change(score: ScoreChange) -> str:
+    low, high = score["difference_ci95"]
+    return f"{score['before']:.3f} -> {score['after']:.3f} ({score['difference']:+.3f}: {low:+.3f} to {high:+.3f})"
 
 
 def _diversity_sections(report: Report) -> list[str]:

@@ -13,7 +13,8 @@ from pipelines.report.columns import (
     over_replicas,
     tops_shown,
 )
-from pipelines.report.schema import CropPolicy, Report
+from pipelines.report.fields import CropPolicy
+from pipelines.report.schema import Report
 
 COMMIT_CHARACTERS = 12
 
@@ -78,6 +79,20 @@ def _about_intervals(report: Report) -> str:
     trained = _number_of(len(report["replicas"]), "replica")
     few = f"{trained} {'says' if len(report['replicas']) == 1 else 'say'} too little about those of another seed"
     return f"The 95 % intervals are over images alone: {few}."
+
+
+def about_temperatures(report: Report) -> str:
+    """Return in words how the temperatures of the report were fitted and judged."""
+    row = report["temperatures"][-1]
+    judged = (
+        "fitted on the validation images of the training run, which are other images"
+        if row["judged_on"] == "other_images"
+        else f"each of {row['folds']} folds of the images judged with the one fitted on the others"
+    )
+    return (
+        f"Probabilities are averaged first and given a temperature after ({judged}; {count(row['images'], 'image')}). "
+        "No answer changes, only how sure it is."
+    )
 
 
 def _about_the_chosen_model(report: Report) -> str:

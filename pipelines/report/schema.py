@@ -11,50 +11,27 @@ from pydantic.json_schema import GenerateJsonSchema
 from typing_extensions import TypedDict
 
 from googlenet.network.arithmetic import Precision
+from pipelines.report.fields import (
+    AveragingError,
+    BaseDifference,
+    BaseDifferenceInterval,
+    ChosenOn,
+    CropPolicy,
+    ErrorDeviation,
+    ErrorRange,
+    Interval,
+    MaximumError,
+    MeanError,
+    MeanErrorInterval,
+    Models,
+    PoolingDifference,
+    PoolingDifferenceInterval,
+    ReplicaError,
+    ScoreInterval,
+    WiderInterval,
+)
 
 TITLE = "report.json of googlenet-ensemble"
-
-Interval = Annotated[list[float], Field(min_length=2, max_length=2)]
-Models = Annotated[int, Field(description="Number of replicas averaged.")]
-
-# Fields that a row has for the top-1 and for the top-5 error.
-MeanError = Annotated[float, Field(description="Mean error over all ensembles of this size, in percent.")]
-MeanErrorInterval = Annotated[Interval, Field(description="95 % interval of the mean error, in percent: low, high.")]
-ErrorRange = Annotated[
-    Interval, Field(description="Error of the best and of the worst ensemble of this size: low, high.")
-]
-ErrorDeviation = Annotated[
-    float,
-    Field(description="Standard deviation (N - 1) of the error over the ensembles of this size, in points; 0 for one."),
-]
-BaseDifference = Annotated[
-    float, Field(description="Mean error minus that of one model with the fewest crops, in points.")
-]
-BaseDifferenceInterval = Annotated[
-    Interval, Field(description="95 % interval of that difference, paired by image, in percentage points: low, high.")
-]
-# Not in reports of earlier versions.
-WiderInterval = Annotated[
-    Interval, Field(description="The same, with images and replicas resampled; absent with fewer than three replicas.")
-]
-ReplicaError = Annotated[float, Field(description="Error of this replica alone, in percent.")]
-AveragingError = Annotated[float, Field(description="Error with the mean over views, then over models.")]
-MaximumError = Annotated[float, Field(description="Error with the maximum over views, then the mean over models.")]
-PoolingDifference = Annotated[float, Field(description="Error with the maximum minus error with the mean, in points.")]
-PoolingDifferenceInterval = BaseDifferenceInterval
-ChosenOn = Annotated[
-    Literal["training_validation_images", "evaluated_images"],
-    Field(description="Images on which its error was the lowest, with one crop or with the fewest."),
-]
-
-
-class CropPolicy(TypedDict):
-    """A crop policy."""
-
-    crops: Annotated[int, Field(description="Views averaged of each image, duplicates counted.")]
-    policy: Annotated[
-        str, Field(description="Crop policy: 1, 10 or 144, or scales in pixels with 36 views at each, such as 256+320.")
-    ]
 
 
 class TableRow(CropPolicy):
@@ -161,6 +138,35 @@ class ReliabilityBin(TypedDict):
     images: Annotated[int, Field(description="Images in the bin.")]
     mean_confidence: Annotated[float, Field(description="Mean probability of their top-1 answers.")]
     accuracy: Annotated[float, Field(description="Share of right top-1 answers, from 0 to 1.")]
+
+
+class ScoreChange(TypedDict):
+    """A score before and after the temperature, with 95 % bootstrap intervals over images."""
+
+    before: Annotated[float, Field(description="Score of the probabilities as they were averaged.")]
+    before_ci95: ScoreInterval
+    after: Annotated[float, Field(description="Score of the probabilities with the temperature.")]
+    after_ci95: ScoreInterval
+    difference: Annotated[float, Field(description="After minus before, paired by image; negative is better.")]
+    difference_ci95: ScoreInterval
+
+
+class TemperatureRow(CropPolicy):
+    """The temperature of one model (shared by the replicas) or of all models with a crop policy, and its worth."""
+
+    models: Models
+    temperature: Annotated[
+        float, Field(description="T: averaged probabilities p become p^(1/T); fitted on all the images, or before.")
+    ]
+    images: Annotated[int, Field(description="Images it was judged on; of many images, a share chosen by a hash.")]
+    judged_on: Annotated[
+        Literal["other_folds", "other_images"],
+        Field(description="Images it was fitted on for that: the other folds, or those of the training run."),
+    ]
+    folds: Annotated[int, Field(description="Folds of the images, by a hash of their ids.")]
+    negative_log_likelihood: Annotated[ScoreChange, Field(description="Mean over images, in nats.")]
+    brier_score: Annotated[ScoreChange, Field(description="Mean over images, from 0 to 2.")]
+    expected_calibration_error: Annotated[ScoreChange, Field(description="From 0 to 1.")]
 
 
 class ReplicaPair(TypedDict):
@@ -272,6 +278,15 @@ class Report(TypedDict):
     ]
     reliability: Annotated[
         list[ReliabilityBin], Field(description="Reliability diagram of all models with the most crops.")
+    ]
+    temperatures: NotRequired[
+        Annotated[
+            list[TemperatureRow],
+            Field(description="By number of models (one, then all) and crop policy; absent with fewer than 50 images."),
+        ]
+    ]
+    reliability_calibrated: NotRequired[
+        Annotated[list[ReliabilityBin], Field(description="The same reliability diagram, with the temperature.")]
     ]
     diversity: Annotated[Diversity, Field(description="Differences between the replicas' answers.")]
     class_errors: Annotated[list[ClassErrors], Field(description="All classes, by label.")]

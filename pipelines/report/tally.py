@@ -1,6 +1,7 @@
 """Sums over all images that the report needs, read from the prediction files one file at a time.
 
-Memory grows by some hundred bytes per image, regardless of the number of classes.
+Memory grows by some hundred bytes per image, regardless of the number of classes; probabilities themselves are kept up
+to a fixed number.
 """
 
 import heapq
@@ -16,6 +17,7 @@ from googlenet.evaluation.diversity import DisagreementTally
 from googlenet.evaluation.metrics import EnsembleTally
 from pipelines.errors import UserError
 from pipelines.job.console import count, some
+from pipelines.report.temperatures import KeptProbabilities
 from pipelines.run.dataset import image_ids, read_manifest
 from pipelines.run.directory import PREDICTIONS
 from pipelines.run.predictions import EvaluatedEnsemble, Predicted, read_predictions
@@ -30,12 +32,14 @@ Floats = npt.NDArray[np.float64]
 class Tally:
     """Sums over all images that the report needs."""
 
-    def __init__(self, ensemble: EvaluatedEnsemble) -> None:
+    def __init__(self, ensemble: EvaluatedEnsemble, images: int = 0) -> None:
+        """Start with nothing; ``images`` is how many are expected, if known."""
         replicas, policies = len(ensemble.replicas), len(ensemble.policies)
         self.seen: Counter[str] = Counter()
         self.averaged = EnsembleTally(replicas, policies)
         self.max_pooled = EnsembleTally(replicas, 1)
         self.calibration = [[CalibrationTally() for _ in range(policies)] for _ in range(replicas + 1)]
+        self.kept = KeptProbabilities(ensemble, images)
         self.disagreement = DisagreementTally(replicas)
         self.wrong_by_view = np.zeros((replicas + 1, len(ensemble.views)), np.int64)
         self._wrong_by_group: list[npt.NDArray[np.float32]] = []
@@ -53,6 +57,7 @@ class Tally:
                 calibration.update(
                     everyone[:, policy] if is_ensemble else rows.probabilities[:, replica, policy], labels
                 )
+        self.kept.update(rows)
         self.disagreement.update(rows.probabilities[:, :, -1])
         self.wrong_by_view += (rows.view_top1 != labels[:, None, None]).sum(axis=0)
         wrong = rows.group_top1 != labels[:, None, None]
@@ -86,7 +91,7 @@ def tally_predictions(run: Storage, ensemble: EvaluatedEnsemble) -> Tally:
     Raises:
         UserError: predictions are missing, duplicated, of images not in the data set, or of another ensemble.
     """
-    tally = Tally(ensemble)
+    tally = Tally(ensemble, len(image_ids(run, read_manifest(run).splits["val"])))
     for predicted in checked_predictions(run, ensemble, tally.seen):
         tally.update(predicted)
     return tally

@@ -134,5 +134,9 @@ def result_metrics(report: Report, cost: dict[str, Any]) -> dict[str, float]:
         metrics[f"negative_log_likelihood/{cell}"] = round(scores["negative_log_likelihood"], SCORE_DECIMALS)
         metrics[f"brier_score/{cell}"] = round(scores["brier_score"], SCORE_DECIMALS)
         metrics[f"expected_calibration_error/{cell}"] = round(scores["expected_calibration_error"], SCORE_DECIMALS)
+    for calibrated in report.get("temperatures", []):
+        cell = f"{cell_name(calibrated['models'], calibrated['policy'])}/calibrated"
+        for name in ("negative_log_likelihood", "brier_score", "expected_calibration_error"):
+            metrics[f"{name}/{cell}"] = round(calibrated[name]["after"], SCORE_DECIMALS)
     metrics["evaluation/predictor_seconds"] = round(cost["predictor_seconds"], SECONDS_DECIMALS)
     return metrics

@@ -1,0 +1,178 @@
+"""Temperature: one number that makes averaged probabilities mean what they say.
+
+Averages over many views and replicas are too cautious: each view that is unsure lowers the confidence of all. The
+probabilities are averaged first and calibrated after (Rahaman and Thiery 2021): p becomes p^(1/T), scaled to add up to
+one, with the T that makes the labels likeliest (Guo et al. 2017). The order of the classes, and so every top-k error,
+stays as it is.
+
+What is fitted on images is judged on others: the images are split into folds by a hash of their ids, and each fold is
+judged with the temperature of the rest.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Float64, Int64, Integer
+
+from googlenet.evaluation.calibration import BINS, LEAST_PROBABILITY, CalibrationTally
+from googlenet.evaluation.metrics import RESAMPLES, bootstrap_interval, image_draws, percentile_bounds
+
+FOLDS = 5
+# With fewer, the temperature says more about the images than about the network.
+FEWEST_IMAGES = 50
+# Where every answer is right, no temperature is low enough.
+LOWEST, HIGHEST = 0.05, 20.0
+STEPS = 100
+PRECISION = 1e-9
+
+Labels = Integer[np.ndarray, " n"]
+
+
+def with_temperature(probabilities: Float[np.ndarray, "*n c"], temperature: float) -> Float64[np.ndarray, "*n c"]:
+    """Return p^(1/T), scaled to add up to one over the last axis; with T = 1 nothing but rounding changes."""
+    logarithms = _logarithms(probabilities) / temperature
+    return _softmax(logarithms)
+
+
+def fit_temperature(probabilities: Float[np.ndarray, "k n c"], labels: Labels) -> float:
+    """Return the temperature that makes the labels of N images likeliest, shared by K classifiers.
+
+    The negative log-likelihood is convex in 1/T: Newton's method, kept between two bounds of the minimum.
+    """
+    logarithms = _logarithms(probabilities)
+    own = np.take_along_axis(logarithms, np.broadcast_to(labels[:, None], (*logarithms.shape[:2], 1)), axis=2)
+    wanted = float(own.mean())
+    low, high, inverse = 1 / HIGHEST, 1 / LOWEST, 1.0
+    for _ in range(STEPS):
+        shares = _softmax(inverse * logarithms)
+        means = (shares * logarithms).sum(axis=2)
+        slope = float(means.mean()) - wanted
+        low, high = (low, inverse) if slope > 0 else (inverse, high)
+        curvature = float((shares * np.square(logarithms)).sum(axis=2).mean() - np.square(means).mean())
+        step = inverse - slope / curvature if curvature > 0 else np.inf
+        following = float(step) if low < step < high else (low * high) ** 0.5
+        if abs(following - inverse) <= PRECISION * inverse:
+            break
+        inverse = following
+    return 1 / inverse
+
+
+def folds_of(image_ids: Iterable[str]) -> Int64[np.ndarray, " n"]:
+    """Return the fold of each image, 0 to ``FOLDS`` - 1: the same in every run that shows it."""
+    return np.array([int.from_bytes(digest[:8], "big") % FOLDS for digest in _digests(image_ids)], np.int64)
+
+
+def hash_shares(image_ids: Iterable[str]) -> Float64[np.ndarray, " n"]:
+    """Return a number from 0 to 1 for each image, evenly spread and independent of its fold, to choose a share by."""
+    return np.array([int.from_bytes(digest[8:16], "big") / 2**64 for digest in _digests(image_ids)], np.float64)
+
+
+def _digests(image_ids: Iterable[str]) -> Iterator[bytes]:
+    return (hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest() for name in image_ids)
+
+
+def cross_fitted(
+    probabilities: Float[np.ndarray, "k n c"], labels: Labels, folds: Int64[np.ndarray, " n"]
+) -> Float64[np.ndarray, "k n c"]:
+    """Return the probabilities with a temperature, that of each fold's images fitted on the images of the others."""
+    calibrated = np.empty(probabilities.shape)
+    for fold in np.unique(folds):
+        inside = folds == fold
+        temperature = fit_temperature(probabilities[:, ~inside], labels[~inside])
+        calibrated[:, inside] = with_temperature(probabilities[:, inside], temperature)
+    return calibrated
+
+
+class Judged:
+    """Scores of K classifiers' probabilities, (K, N, C), before and after a change, with intervals over images."""
+
+    def __init__(
+        self, before: Float[np.ndarray, "k n c"], after: Float[np.ndarray, "k n c"], labels: Labels, seed: int = 0
+    ) -> None:
+        self._labels, self._seed = labels, seed
+        self._stages = (before, after)
+
+    def scores(self) -> dict[str, dict[str, Any]]:
+        """Return for each score its ``before``, ``after`` and ``difference``, each with ``ci95``.
+
+        Means over the classifiers of: negative log-likelihood in nats, Brier score (0 to 2) and expected calibration
+        error (0 to 1).
+        """
+        likelihoods, briers = zip(*(_by_image(stage, self._labels) for stage in self._stages), strict=True)
+        columns = np.stack([c for pair in (likelihoods, briers) for c in (*pair, pair[1] - pair[0])], axis=1)
+        bounds = np.stack(bootstrap_interval(columns, self._seed), axis=1)
+        numbers = [(float(mean), pair.tolist()) for mean, pair in zip(columns.mean(axis=0), bounds, strict=True)]
+        numbers += self._calibration_errors()
+        names = ("negative_log_likelihood", "brier_score", "expected_calibration_error")
+        return {name: _score(*numbers[3 * place : 3 * place + 3]) for place, name in enumerate(names)}
+
+    def _calibration_errors(self) -> list[tuple[float, list[float]]]:
+        """Return the calibration error before, after, and their difference, each with its interval."""
+        gaps = [_gaps(stage, self._labels) for stage in self._stages]  # each (K, N, BINS)
+        resampled = np.concatenate(
+            [
+                np.stack([_error(draws @ of_stage, draws.shape[1]) for of_stage in gaps])
+                for draws in image_draws(len(self._labels), self._seed, RESAMPLES)
+            ],
+            axis=1,
+        )
+        errors = [float(_error(of_stage.sum(axis=1), len(self._labels))) for of_stage in gaps]
+        values = [*errors, errors[1] - errors[0]]
+        bounds = percentile_bounds(np.stack([*resampled, resampled[1] - resampled[0]], axis=1)).T
+        return [(value, pair.tolist()) for value, pair in zip(values, bounds, strict=True)]
+
+    def reliability(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Return the reliability diagrams of all classifiers' answers, before and after."""
+        diagrams = []
+        for stage in self._stages:
+            tally = CalibrationTally()
+            for of_one in stage:
+                tally.update(of_one, self._labels)
+            diagrams.append(tally.reliability())
+        return diagrams[0], diagrams[1]
+
+
+def _score(
+    before: tuple[float, list[float]], after: tuple[float, list[float]], change: tuple[float, list[float]]
+) -> dict[str, Any]:
+    stages = {"before": before, "after": after, "difference": change}
+    return {
+        key: value for name, (mean, bounds) in stages.items() for key, value in ((name, mean), (f"{name}_ci95", bounds))
+    }
+
+
+def _by_image(
+    probabilities: Float[np.ndarray, "k n c"], labels: Labels
+) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
+    """Return each image's negative log-likelihood and Brier score, means over the classifiers."""
+    own = np.take_along_axis(probabilities, np.broadcast_to(labels[:, None], (*probabilities.shape[:2], 1)), axis=2)
+    own = own[..., 0].astype(np.float64)
+    brier = np.square(probabilities, dtype=np.float64).sum(axis=2) - 2 * own + 1
+    return -np.log(np.maximum(own, LEAST_PROBABILITY)).mean(axis=0), brier.mean(axis=0)
+
+
+def _gaps(probabilities: Float[np.ndarray, "k n c"], labels: Labels) -> Float64[np.ndarray, "k n b"]:
+    """Return confidence minus correctness of each answer, in the column of its bin."""
+    confidence = probabilities.max(axis=2).astype(np.float64)
+    correct = probabilities.argmax(axis=2) == labels
+    position = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
+    gaps = np.zeros((*confidence.shape, BINS))
+    np.put_along_axis(gaps, position[..., None], (confidence - correct)[..., None], axis=2)
+    return gaps
+
+
+def _error(sums: Float64[np.ndarray, "k *r b"], images: int) -> Any:
+    """Return the calibration error, mean over the classifiers, from the sums of gaps by bin: of shape (*r)."""
+    return (np.abs(sums).sum(axis=-1) / images).mean(axis=0)
+
+
+def _logarithms(probabilities: Float[np.ndarray, "*n c"]) -> Float64[np.ndarray, "*n c"]:
+    return np.log(np.maximum(probabilities.astype(np.float64), LEAST_PROBABILITY))
+
+
+def _softmax(logits: Float64[np.ndarray, "*n c"]) -> Float64[np.ndarray, "*n c"]:
+    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    shares: Float64[np.ndarray, "*n c"] = weights / weights.sum(axis=-1, keepdims=True)
+    return shares

@@ -1,0 +1,110 @@
+"""Temperatures in the report: judged on images that they never saw, kept with the run, used on other images."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from googlenet.network.arithmetic import FP32
+from pipelines.report import temperatures
+from pipelines.report.temperatures import KeptProbabilities, calibrate, read_temperatures
+from pipelines.report.write import write_report
+from pipelines.run.predictions import EvaluatedEnsemble, Predicted
+from tests.pipelines.report.made_runs import ENSEMBLE, made_run, predict
+
+THREE = EvaluatedEnsemble(("r0", "r1", "r2"), ("x", "y", "z"), (1, 144), 84, tuple("abcd"), "digest", FP32)
+
+
+def cautious_rows(images: int = 400) -> Predicted:
+    """Three replicas that are right on 90 % of the images and never surer than 55 %."""
+    generator = np.random.default_rng(5)
+    labels = generator.integers(0, 4, images).astype(np.int32)
+    probabilities = np.full((images, 3, 2, 4), 0.15, np.float32)
+    for replica in range(3):
+        answers = np.where(generator.random(images) < 0.9, labels, (labels + 1) % 4)
+        probabilities[np.arange(images), replica, :, answers] = 0.55
+    ids = [f"val/{number}.jpg" for number in range(images)]
+    nothing = np.zeros((images, 4, 0), np.int32)
+    return Predicted(ids, labels, nothing, probabilities, probabilities[:, :, 0], nothing, nothing)
+
+
+def part(rows: Predicted, places: slice) -> Predicted:
+    arrays = {name: getattr(rows, name)[places] for name in Predicted.__dataclass_fields__}
+    return Predicted(**arrays)
+
+
+def kept_of(*parts: Predicted, images: int = 400) -> KeptProbabilities:
+    kept = KeptProbabilities(THREE, images)
+    for rows in parts:
+        kept.update(rows)
+    return kept
+
+
+def test_cautious_probabilities_become_accurate_for_one_and_for_all_models() -> None:
+    calibrated = calibrate(kept_of(cautious_rows()), THREE, None)
+    assert calibrated is not None
+    assert [(row["models"], row["policy"]) for row in calibrated.rows] == [(1, "1"), (1, "144"), (3, "1"), (3, "144")]
+    for row in calibrated.rows:
+        assert row["temperature"] < 1
+        assert row["judged_on"] == "other_folds"
+        error = row["expected_calibration_error"]
+        assert error["before"] > 0.3
+        assert error["after"] < 0.06
+    assert calibrated.temperatures.images == 400
+    assert calibrated.temperatures.all_models["144"] == calibrated.rows[-1]["temperature"]
+
+
+def test_the_result_does_not_depend_on_which_shard_comes_first() -> None:
+    rows = cautious_rows()
+    first, last = part(rows, slice(0, 150)), part(rows, slice(150, 400))
+    assert calibrate(kept_of(first, last), THREE, None) == calibrate(kept_of(last, first), THREE, None)
+
+
+def test_temperatures_of_the_training_run_are_judged_as_they_are() -> None:
+    ours = calibrate(kept_of(cautious_rows()), THREE, None)
+    assert ours is not None
+    known = replace(ours.temperatures, all_models={"144": 0.5}, images=77)
+    again = calibrate(kept_of(cautious_rows()), THREE, known)
+    assert again is not None
+    assert again.temperatures is known
+    by_cell = {(row["models"], row["policy"]): row for row in again.rows}
+    assert by_cell[3, "144"]["temperature"] == 0.5
+    assert by_cell[3, "144"]["judged_on"] == "other_images"
+    assert by_cell[3, "1"]["judged_on"] == "other_folds"  # not fitted for this policy
+
+
+def test_too_few_images_have_no_temperature() -> None:
+    assert calibrate(kept_of(part(cautious_rows(), slice(0, 49))), THREE, None) is None
+
+
+def test_of_very_many_images_a_share_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(temperatures, "KEPT_NUMBERS", 3 * 2 * 4 * 100)
+    rows = cautious_rows()
+    kept = kept_of(rows)
+    assert 70 < kept.images < 130
+    assert kept.sorted()[0] == kept_of(part(rows, slice(200, 400)), part(rows, slice(0, 200))).sorted()[0]
+
+
+def test_a_run_keeps_them_and_an_evaluation_of_other_images_uses_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(temperatures, "FEWEST_IMAGES", 6)
+    run, other = (made_run(tmp_path / name) for name in ("run", "other"))
+    for one in (run, other):
+        predict(one, list(range(6)))
+    write_report(run, ENSEMBLE)
+    kept = read_temperatures(run, ENSEMBLE)
+    assert kept is not None
+    assert set(kept.all_models) == {"1", "10", "144"}
+    assert read_temperatures(run, replace(ENSEMBLE, weights_digests=("x", "other"))) is None
+    write_report(other, ENSEMBLE, run)
+    assert not other.exists("temperatures.json")
+    report: dict[str, Any] = other.read_json("report/report.json")
+    assert {row["judged_on"] for row in report["temperatures"]} == {"other_images"}
+    of_two = [row["temperature"] for row in report["temperatures"] if row["models"] == 2]
+    assert of_two == list(kept.all_models.values())
+    assert "given a temperature" in other.read("report/report.md").decode()
+    assert json.loads(run.read("temperatures.json"))["images"] == 6
