@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from googlenet.evaluation.crops import CROP_POLICIES, Policy, policy_scales_px
 from googlenet.evaluation.predictor import Predictor
+from googlenet.evaluation.temperature import with_temperature
 from googlenet.images.decoding import Pixels, check_size, decode_rgb
 from googlenet.images.scaled_image import ScaledImage, scale_image
 from googlenet.network.model import fold_batch_norm
@@ -107,12 +108,15 @@ def answer_columns(classes: int) -> list[str]:
     return [*(f"{kind}_{place}" for place in places for kind in ("answer", "probability")), "agreement"]
 
 
-def top_answers(probabilities: Float32[np.ndarray, "k c"], classes: Sequence[str]) -> dict[str, Any]:
+def top_answers(
+    probabilities: Float32[np.ndarray, "k c"], classes: Sequence[str], temperature: float = 1.0
+) -> dict[str, Any]:
     """Return the five most likely classes of an image by the mean of K replicas.
 
     Args:
         probabilities: (K, C), one row for each replica.
         classes: C names.
+        temperature: of the mean; it changes no answer.
 
     Returns:
         ``answer_1``, ``probability_1`` and so on, float32 precision; and ``agreement``, the share of the replicas whose
@@ -120,10 +124,11 @@ def top_answers(probabilities: Float32[np.ndarray, "k c"], classes: Sequence[str
     """
     means = probabilities.mean(axis=0, dtype=np.float64)
     order = np.argsort(-means, kind="stable")
+    shown = means if temperature == 1 else with_temperature(means, temperature)
     agreement = (probabilities.argmax(axis=1) == order[0]).mean()
     values: list[Any] = []
     for label in order[:TOP]:
-        values += [classes[label], float(np.float32(means[label]))]
+        values += [classes[label], float(np.float32(shown[label]))]
     return dict(zip(answer_columns(len(classes)), [*values, float(np.float32(agreement))], strict=True))
 
 

@@ -9,7 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from googlenet.evaluation.ensemble import answer_columns, top_answers
+from pipelines.job.console import count
 from pipelines.report.tally import checked_predictions
+from pipelines.report.temperatures import Temperatures
 from pipelines.run.directory import ANSWERS_CSV, ANSWERS_PARQUET
 from pipelines.run.predictions import EvaluatedEnsemble, Predicted
 from pipelines.run.storage import Storage
@@ -17,10 +19,11 @@ from pipelines.run.storage import Storage
 ROWS_SHOWN = 10
 
 
-def write_answers(run: Storage, ensemble: EvaluatedEnsemble) -> str:
+def write_answers(run: Storage, ensemble: EvaluatedEnsemble, temperatures: Temperatures | None = None) -> str:
     """Write the answers of all replicas with the most crops, in bounded memory; return the first ones as text.
 
-    The column ``agreement`` is the share of replicas whose own top-1 answer is the ensemble's.
+    The column ``agreement`` is the share of replicas whose own top-1 answer is the ensemble's. Probabilities are those
+    with the temperature, if there is one.
 
     Raises:
         UserError: predictions are missing, duplicated, or of another ensemble.
@@ -28,6 +31,7 @@ def write_answers(run: Storage, ensemble: EvaluatedEnsemble) -> str:
     seen: Counter[str] = Counter()
     shown: list[dict[str, Any]] = []
     schema = _schema(ensemble)
+    known = temperatures.of(len(ensemble.replicas), str(ensemble.largest)) if temperatures else None
     with (
         run.writing(ANSWERS_PARQUET) as parquet,
         pq.ParquetWriter(parquet, schema) as writer,
@@ -37,7 +41,7 @@ def write_answers(run: Storage, ensemble: EvaluatedEnsemble) -> str:
         table = csv.DictWriter(text, schema.names, lineterminator="\n")
         table.writeheader()
         for predicted in checked_predictions(run, ensemble, seen):
-            rows = _rows(predicted, ensemble)
+            rows = _rows(predicted, ensemble, known or 1.0)
             writer.write_table(pa.Table.from_pylist(rows, schema))
             table.writerows(rows)
             shown += rows[: ROWS_SHOWN - len(shown)]
@@ -45,6 +49,9 @@ def write_answers(run: Storage, ensemble: EvaluatedEnsemble) -> str:
     lines = [f"{row['image_id']}: {row['answer_1']} ({row['probability_1']:.3f})" for row in shown]
     if seen.total() > len(shown):
         lines.append(f"and {seen.total() - len(shown)} more")
+    if temperatures and known:
+        fitted_on = count(temperatures.images, "validation image")
+        lines.append(f"probabilities have the temperature {known:.3f}, fitted on {fitted_on} of the run")
     return "\n".join([*lines, f"answers: {run.below(ANSWERS_CSV)}, {run.below(ANSWERS_PARQUET)}"])
 
 
@@ -54,9 +61,9 @@ def _schema(ensemble: EvaluatedEnsemble) -> pa.Schema:
     return pa.schema([("image_id", pa.string()), *zip(names, kinds, strict=True)])
 
 
-def _rows(predicted: Predicted, ensemble: EvaluatedEnsemble) -> list[dict[str, Any]]:
+def _rows(predicted: Predicted, ensemble: EvaluatedEnsemble, temperature: float) -> list[dict[str, Any]]:
     with_most_crops = predicted.probabilities[:, :, -1]
     return [
-        {"image_id": image_id, **top_answers(probabilities, ensemble.classes)}
+        {"image_id": image_id, **top_answers(probabilities, ensemble.classes, temperature)}
         for image_id, probabilities in zip(predicted.image_ids, with_most_crops, strict=True)
     ]

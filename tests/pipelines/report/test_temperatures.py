@@ -1,5 +1,7 @@
 """Temperatures in the report: judged on images that they never saw, kept with the run, used on other images."""
 
+import csv
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +12,11 @@ import pytest
 
 from googlenet.network.arithmetic import FP32
 from pipelines.report import temperatures
-from pipelines.report.temperatures import KeptProbabilities, calibrate, read_temperatures
+from pipelines.report.answers import write_answers
+from pipelines.report.temperatures import KeptProbabilities, Temperatures, calibrate, read_temperatures
 from pipelines.report.write import write_report
 from pipelines.run.predictions import EvaluatedEnsemble, Predicted
+from pipelines.run.storage import Storage
 from tests.pipelines.report.made_runs import ENSEMBLE, made_run, predict
 
 THREE = EvaluatedEnsemble(("r0", "r1", "r2"), ("x", "y", "z"), (1, 144), 84, tuple("abcd"), "digest", FP32)
@@ -108,3 +112,27 @@ def test_a_run_keeps_them_and_an_evaluation_of_other_images_uses_them(
     assert of_two == list(kept.all_models.values())
     assert "given a temperature" in other.read("report/report.md").decode()
     assert json.loads(run.read("temperatures.json"))["images"] == 6
+
+
+def test_answers_without_labels_are_as_sure_as_the_temperature_says(tmp_path: Path) -> None:
+    run = made_run(tmp_path)
+    predict(run, list(range(6)))
+    raw = rows_of_answers(run, None)
+    known = Temperatures(("x", "y"), "other", 300, {}, {"144": 0.5})
+    calibrated = rows_of_answers(run, known)
+    for before, after in zip(raw, calibrated, strict=True):
+        assert [before[f"answer_{place}"] for place in range(1, 6)] == [
+            after[f"answer_{place}"] for place in range(1, 6)
+        ]
+    # The mean of 0.6 and 0.55, and six others of 0.4 / 6; squared and scaled.
+    share = 0.575**2 / (0.575**2 + 6 * (0.4 / 6) ** 2)
+    assert float(raw[0]["probability_1"]) == pytest.approx(0.575)
+    assert float(calibrated[0]["probability_1"]) == pytest.approx(share)
+    other_policy = replace(known, all_models={"1": 0.5})
+    assert rows_of_answers(run, other_policy) == raw
+
+
+def rows_of_answers(run: Storage, known: Temperatures | None) -> list[dict[str, str]]:
+    text = write_answers(run, ENSEMBLE, known)
+    assert ("temperature 0.500, fitted on 300 validation images" in text) == bool(known and "144" in known.all_models)
+    return list(csv.DictReader(io.StringIO(run.read("answers/top5.csv").decode())))
