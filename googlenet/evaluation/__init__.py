@@ -10,5 +10,7 @@ In reading order:
 - ``two_way``: bootstrap intervals over images and replicas
 - ``calibration``: likelihood, Brier score and calibration error
 - ``temperature``: probabilities that mean what they say, fitted on some images and judged on others
+- ``conformal``: sets of classes that hold the label with a chosen probability
+- ``selective``: the error that remains if the least sure images are not answered
 - ``diversity``: disagreement between replicas, and the gain from it
 """

@@ -1,20 +1,24 @@
 """From predictions to tables, pages and pictures.
 
 Reads: predictions/*.parquet, dataset/, jobs/, replicas/<k>/metrics.jsonl. Writes: report/, answers/,
-temperatures.json. Door: ``write.write_report``.
+calibration.json. Door: ``write.write_report``.
 
 In reading order:
 
 - ``write``: predictions to report.json, index.html, report.md and pictures
 - ``contents``: content of report.json
 - ``schema``: the fields of report.json
+- ``schema_of_certainty``: its fields about how sure the answers are
 - ``fields``: types of single fields that several tables share
 - ``tally``: sums over all images in bounded memory
+- ``abstention``: sets of classes, and answers left to people
 - ``temperatures``: probabilities that mean what they say: fitted, judged and kept
 - ``columns``: the table's columns and cells as text
 - ``remarks``: the headline, remarks on the table, provenance
 - ``text``: the table for the terminal, and the summary for MLflow
 - ``markdown``: report.md
+- ``markdown_of_certainty``: its sections on how sure the answers are
+- ``markdown_tables``: tables in Markdown
 - ``page``: index.html, from page.html.jinja
 - ``figures``: pictures of the ensemble, its classes and its training
 - ``drawing``: colours, PNG, and SVG that follows the page

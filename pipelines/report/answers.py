@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from googlenet.evaluation.ensemble import answer_columns, top_answers
 from pipelines.job.console import count
 from pipelines.report.tally import checked_predictions
-from pipelines.report.temperatures import Temperatures
+from pipelines.run.calibration import KeptCalibration
 from pipelines.run.directory import ANSWERS_CSV, ANSWERS_PARQUET
 from pipelines.run.predictions import EvaluatedEnsemble, Predicted
 from pipelines.run.storage import Storage
@@ -19,7 +19,7 @@ from pipelines.run.storage import Storage
 ROWS_SHOWN = 10
 
 
-def write_answers(run: Storage, ensemble: EvaluatedEnsemble, temperatures: Temperatures | None = None) -> str:
+def write_answers(run: Storage, ensemble: EvaluatedEnsemble, calibration: KeptCalibration | None = None) -> str:
     """Write the answers of all replicas with the most crops, in bounded memory; return the first ones as text.
 
     The column ``agreement`` is the share of replicas whose own top-1 answer is the ensemble's. Probabilities are those
@@ -31,7 +31,7 @@ def write_answers(run: Storage, ensemble: EvaluatedEnsemble, temperatures: Tempe
     seen: Counter[str] = Counter()
     shown: list[dict[str, Any]] = []
     schema = _schema(ensemble)
-    known = temperatures.of(len(ensemble.replicas), str(ensemble.largest)) if temperatures else None
+    known = calibration.temperature(len(ensemble.replicas), str(ensemble.largest)) if calibration else None
     with (
         run.writing(ANSWERS_PARQUET) as parquet,
         pq.ParquetWriter(parquet, schema) as writer,
@@ -49,8 +49,8 @@ def write_answers(run: Storage, ensemble: EvaluatedEnsemble, temperatures: Tempe
     lines = [f"{row['image_id']}: {row['answer_1']} ({row['probability_1']:.3f})" for row in shown]
     if seen.total() > len(shown):
         lines.append(f"and {seen.total() - len(shown)} more")
-    if temperatures and known:
-        fitted_on = count(temperatures.images, "validation image")
+    if calibration and known:
+        fitted_on = count(calibration.images, "validation image")
         lines.append(f"probabilities have the temperature {known:.3f}, fitted on {fitted_on} of the run")
     return "\n".join([*lines, f"answers: {run.below(ANSWERS_CSV)}, {run.below(ANSWERS_PARQUET)}"])
 

@@ -12,12 +12,10 @@ from googlenet.evaluation.two_way import FEWEST_REPLICAS, two_way_intervals
 from pipelines.report.fields import CropPolicy
 from pipelines.report.outcomes import TOP
 from pipelines.report.schema import (
-    CalibrationRow,
     ClassErrors,
     Ensemble,
     Mistake,
     PoolingRow,
-    ReliabilityBin,
     ReplicaErrors,
     ReplicaPair,
     ReplicaRow,
@@ -27,6 +25,7 @@ from pipelines.report.schema import (
     ViewErrors,
     ViewGroupErrors,
 )
+from pipelines.report.schema_of_certainty import CalibrationRow, ReliabilityBin
 from pipelines.report.tally import Tally
 from pipelines.report.temperatures import Calibrated
 from pipelines.run.predictions import EvaluatedEnsemble
@@ -54,7 +53,7 @@ def contents(
         tally: sums over the predictions.
         ensemble: the evaluated ensemble.
         validation_errors: of each replica at the end of its training, if it was validated on other images.
-        calibrated: its temperatures, if there are images enough.
+        calibrated: its calibration, if there are images enough.
     """
     disagreement = tally.disagreement.percent()
     last = len(ensemble.policies) - 1
@@ -88,6 +87,7 @@ def contents(
     }
     if calibrated:
         report["temperatures"], report["reliability_calibrated"] = calibrated.rows, calibrated.reliability
+        report["prediction_sets"], report["selective"] = calibrated.sets, calibrated.selective
     return report
 
 

@@ -29,6 +29,10 @@ WiderInterval = Annotated[
     Interval, Field(description="The same, with images and replicas resampled; absent with fewer than three replicas.")
 ]
 ScoreInterval = Annotated[Interval, Field(description="Its 95 % interval: low, high.")]
+JudgedOn = Annotated[
+    Literal["other_folds", "other_images"],
+    Field(description="Images it was fitted on for that: the other folds, or those of the training run."),
+]
 ReplicaError = Annotated[float, Field(description="Error of this replica alone, in percent.")]
 AveragingError = Annotated[float, Field(description="Error with the mean over views, then over models.")]
 MaximumError = Annotated[float, Field(description="Error with the maximum over views, then the mean over models.")]
@@ -47,3 +51,7 @@ class CropPolicy(TypedDict):
     policy: Annotated[
         str, Field(description="Crop policy: 1, 10 or 144, or scales in pixels with 36 views at each, such as 256+320.")
     ]
+
+
+# "class" is a keyword of Python, hence this form.
+ClassName = TypedDict("ClassName", {"class": Annotated[str, Field(description="Name of the class.")]})

@@ -13,7 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipelines.report.drawing import COLOURS, MARKERS, matrix, new_axes
-from pipelines.report.schema import ReliabilityBin, Report
+from pipelines.report.schema import Report
+from pipelines.report.schema_of_certainty import ReliabilityBin
 from pipelines.run.directory import read_metrics, replica_number
 from pipelines.run.storage import Storage
 
@@ -31,6 +32,8 @@ IntervalKey = Literal["top1_ci95", "top1_ci95_all_models"]
 def figures(report: Report) -> dict[str, Figure]:
     """Return the pictures of the ensemble by name; those without data are left out."""
     pictures = {"error_by_models": _error_by_models(report), "reliability": _reliability(report)}
+    if report.get("selective"):
+        pictures["selective"] = _selective(report)
     if report["view_groups"]:
         pictures["views"] = _views(report)
     if len(report["replicas"]) >= FEWEST_FOR_PAIRS:
@@ -98,6 +101,19 @@ def _draw_reliability(axes: Axes, bins: list[ReliabilityBin]) -> None:
         middle = (b["confidence_from"] + b["confidence_to"]) / 2
         axes.annotate(f"{b['images']}", (middle, 1.035), ha="center", fontsize=6, annotation_clip=False)
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence of the answer", ylabel="accuracy")
+
+
+def _selective(report: Report) -> Figure:
+    figure, axes = new_axes(5, 4)
+    for number, row in enumerate(report["selective"]):
+        answered, errors = zip(*row["remaining_errors"], strict=True)
+        label = f"{row['measure'].replace('_', ' ')} (area {row['area']:.2f} %)"
+        axes.plot(answered, errors, color=COLOURS[number], marker=MARKERS[number], markersize=4, label=label)
+    axes.set_xlabel("images answered, %, the surest first")
+    axes.set_ylabel("top-1 error among them, %")
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False, fontsize=8)
+    return figure
 
 
 def _views(report: Report) -> Figure:

@@ -1,6 +1,6 @@
 """The complete report in Markdown; pictures are linked by file name."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from pipelines.report.columns import (
@@ -10,11 +10,12 @@ from pipelines.report.columns import (
     table_columns,
     tops_shown,
 )
+from pipelines.report.markdown_of_certainty import abstention_sections, calibration_sections
+from pipelines.report.markdown_tables import markdown_table
 from pipelines.report.page import CAPTIONS
-from pipelines.report.remarks import about_temperatures, headline, notes
-from pipelines.report.schema import Report, ScoreChange
+from pipelines.report.remarks import headline, notes
+from pipelines.report.schema import Report
 
-TEXT_COLUMNS = {"replica", "replicas", "views", "class", "most often taken for", "image", "label", "answer"}
 CLASSES_SHOWN = 20
 MISTAKES_SHOWN = 10
 
@@ -48,8 +49,10 @@ def markdown(report: Report, cost: dict[str, Any], facts: dict[str, str], pictur
         ),
         *_view_sections(report),
         _pictures(pictures, "views"),
-        *_calibration_sections(report),
+        *calibration_sections(report),
         _pictures(pictures, "reliability"),
+        *abstention_sections(report),
+        _pictures(pictures, "selective"),
         *_diversity_sections(report),
         _pictures(pictures, "disagreement", "diversity"),
         *_class_sections(report),
@@ -84,17 +87,6 @@ def _about_cost(cost: dict[str, Any]) -> str:
         "Cost is in forward passes per image, seconds are the time of one predictor per image "
         f"({cost['passes_per_second'] or 0:.0f} passes per second, {cost['arithmetic']})."
     )
-
-
-def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table; columns of words are aligned left, those of numbers right."""
-    sides = (":---" if heading in TEXT_COLUMNS else "---:" for heading in headings)
-    lines = ["| " + " | ".join(headings) + " |", "| " + " | ".join(sides) + " |"]
-    return "\n".join([*lines, *("| " + " | ".join(_escape(cell) for cell in row) + " |" for row in rows)])
-
-
-def _escape(text: str) -> str:
-    return text.replace("|", "\\|")
 
 
 def _difference_table(report: Report) -> str:
@@ -161,45 +153,6 @@ def _view_sections(report: Report) -> list[str]:
             markdown_table(("views", "one model %", "95 % interval", "all models %", "95 % interval"), groups),
         ]
     return sections
-
-
-def _calibration_sections(report: Report) -> list[str]:
-    rows = [
-        (
-            str(row["models"]),
-            crops_text(row),
-            f"{row['negative_log_likelihood']:.4f}",
-            f"{row['brier_score']:.4f}",
-            f"{row['expected_calibration_error']:.4f}",
-        )
-        for row in report["calibration"]
-    ]
-    headings = ("models", "crops", "negative log-likelihood", "Brier score", "expected calibration error")
-    return ["## Calibration", markdown_table(headings, rows), *_temperature_sections(report)]
-
-
-def _temperature_sections(report: Report) -> list[str]:
-    if not report.get("temperatures"):
-        return []
-    rows = [
-        (
-            str(row["models"]),
-            crops_text(row),
-            f"{row['temperature']:.3f}",
-            _change(row["negative_log_likelihood"]),
-            _change(row["brier_score"]),
-            _change(row["expected_calibration_error"]),
-        )
-        for row in report["temperatures"]
-    ]
-    scores = ("negative log-likelihood", "Brier score", "expected calibration error")
-    text = f"{about_temperatures(report)} Before and after, and the difference with a 95 % interval over images."
-    return [text, markdown_table(("models", "crops", "temperature", *scores), rows)]
-
-
-def _change(score: ScoreChange) -> str:
-    low, high = score["difference_ci95"]
-    return f"{score['before']:.3f} -> {score['after']:.3f} ({score['difference']:+.3f}: {low:+.3f} to {high:+.3f})"
 
 
 def _diversity_sections(report: Report) -> list[str]:

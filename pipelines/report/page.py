@@ -29,6 +29,10 @@ CAPTIONS = {
         "Reliability",
         "All models, most crops. On the dashed line, confidence equals accuracy; below it, the models are too sure.",
     ),
+    "selective": (
+        "Leaving the least sure images to people",
+        "Top-1 error of all models with the most crops among the images that are answered, the surest first.",
+    ),
     "confusion": ("Confusion", "All models, most crops; confusion.csv has every count."),
     "class_errors": ("Errors by class", "All models, most crops."),
     "disagreement": ("Disagreement of the replicas", "Most crops."),

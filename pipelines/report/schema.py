@@ -4,7 +4,7 @@ python -m pipelines.report.schema > docs/report.schema.json
 """
 
 import json
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Any, NotRequired
 
 from pydantic import ConfigDict, Field, TypeAdapter, with_config
 from pydantic.json_schema import GenerateJsonSchema
@@ -16,6 +16,7 @@ from pipelines.report.fields import (
     BaseDifference,
     BaseDifferenceInterval,
     ChosenOn,
+    ClassName,
     CropPolicy,
     ErrorDeviation,
     ErrorRange,
@@ -27,9 +28,9 @@ from pipelines.report.fields import (
     PoolingDifference,
     PoolingDifferenceInterval,
     ReplicaError,
-    ScoreInterval,
     WiderInterval,
 )
+from pipelines.report.schema_of_certainty import CalibrationRow, ReliabilityBin, SelectiveRow, SetRow, TemperatureRow
 
 TITLE = "report.json of googlenet-ensemble"
 
@@ -119,56 +120,6 @@ class ViewGroupErrors(TypedDict):
     top1_ci95_all_models: Annotated[Interval, Field(description="Its 95 % interval, in percent: low, high.")]
 
 
-class CalibrationRow(CropPolicy):
-    """Calibration of one model (mean of the single models) or of all models, with a crop policy."""
-
-    models: Models
-    negative_log_likelihood: Annotated[float, Field(description="Mean over images, in nats.")]
-    brier_score: Annotated[float, Field(description="Mean over images, from 0 to 2.")]
-    expected_calibration_error: Annotated[
-        float, Field(description="Mean gap between confidence and accuracy, weighted by images, from 0 to 1.")
-    ]
-
-
-class ReliabilityBin(TypedDict):
-    """A bin of the reliability diagram; empty bins are left out."""
-
-    confidence_from: Annotated[float, Field(description="Lower bound of the bin, a probability.")]
-    confidence_to: Annotated[float, Field(description="Upper bound of the bin (included), a probability.")]
-    images: Annotated[int, Field(description="Images in the bin.")]
-    mean_confidence: Annotated[float, Field(description="Mean probability of their top-1 answers.")]
-    accuracy: Annotated[float, Field(description="Share of right top-1 answers, from 0 to 1.")]
-
-
-class ScoreChange(TypedDict):
-    """A score before and after the temperature, with 95 % bootstrap intervals over images."""
-
-    before: Annotated[float, Field(description="Score of the probabilities as they were averaged.")]
-    before_ci95: ScoreInterval
-    after: Annotated[float, Field(description="Score of the probabilities with the temperature.")]
-    after_ci95: ScoreInterval
-    difference: Annotated[float, Field(description="After minus before, paired by image; negative is better.")]
-    difference_ci95: ScoreInterval
-
-
-class TemperatureRow(CropPolicy):
-    """The temperature of one model (shared by the replicas) or of all models with a crop policy, and its worth."""
-
-    models: Models
-    temperature: Annotated[
-        float, Field(description="T: averaged probabilities p become p^(1/T); fitted on all the images, or before.")
-    ]
-    images: Annotated[int, Field(description="Images it was judged on; of many images, a share chosen by a hash.")]
-    judged_on: Annotated[
-        Literal["other_folds", "other_images"],
-        Field(description="Images it was fitted on for that: the other folds, or those of the training run."),
-    ]
-    folds: Annotated[int, Field(description="Folds of the images, by a hash of their ids.")]
-    negative_log_likelihood: Annotated[ScoreChange, Field(description="Mean over images, in nats.")]
-    brier_score: Annotated[ScoreChange, Field(description="Mean over images, from 0 to 2.")]
-    expected_calibration_error: Annotated[ScoreChange, Field(description="From 0 to 1.")]
-
-
 class ReplicaPair(TypedDict):
     """Two replicas, and the gain from averaging them."""
 
@@ -189,10 +140,6 @@ class Diversity(TypedDict):
         Field(description="K x K matrix for K replicas: images with different top-1 answers, in percent."),
     ]
     pairs: Annotated[list[ReplicaPair], Field(description="All pairs of replicas; empty for one replica.")]
-
-
-# "class" is a keyword of Python, hence this form.
-ClassName = TypedDict("ClassName", {"class": Annotated[str, Field(description="Name of the class.")]})
 
 
 class ClassErrors(ClassName):
@@ -287,6 +234,14 @@ class Report(TypedDict):
     ]
     reliability_calibrated: NotRequired[
         Annotated[list[ReliabilityBin], Field(description="The same reliability diagram, with the temperature.")]
+    ]
+    prediction_sets: NotRequired[
+        Annotated[list[SetRow], Field(description="Sets of classes that hold the label as often as promised.")]
+    ]
+    selective: NotRequired[
+        Annotated[
+            list[SelectiveRow], Field(description="Errors if the least sure images are not answered, by measure.")
+        ]
     ]
     diversity: Annotated[Diversity, Field(description="Differences between the replicas' answers.")]
     class_errors: Annotated[list[ClassErrors], Field(description="All classes, by label.")]

@@ -1,15 +1,15 @@
-"""Temperatures of an ensemble: fitted on its predictions, judged on other images, kept in temperatures.json.
+"""Temperatures of an ensemble: fitted on its predictions and judged on other images.
 
 One temperature for each crop policy, for one model (shared by the replicas) and for all models.
 """
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from googlenet.evaluation.conformal import label_mass
 from googlenet.evaluation.crops import num_views
 from googlenet.evaluation.temperature import (
     FEWEST_IMAGES,
@@ -21,13 +21,15 @@ from googlenet.evaluation.temperature import (
     hash_shares,
     with_temperature,
 )
-from pipelines.report.schema import ReliabilityBin, TemperatureRow
-from pipelines.run.directory import TEMPERATURES
+from pipelines.report.abstention import selective_rows, set_rows
+from pipelines.report.schema_of_certainty import ReliabilityBin, SelectiveRow, SetRow, TemperatureRow
+from pipelines.run.calibration import KeptCalibration
 from pipelines.run.predictions import EvaluatedEnsemble, Predicted
-from pipelines.run.storage import Storage
 
 # 160 MB; of ImageNet's 50,000 images and seven replicas, a temperature is fitted on about 1,900.
 KEPT_NUMBERS = 40_000_000
+# Enough for a threshold to within a percent of coverage.
+KEPT_LABELS = 10_000
 
 Probabilities = npt.NDArray[np.float32]
 
@@ -62,63 +64,29 @@ class KeptProbabilities:
 
 
 @dataclass(frozen=True)
-class Temperatures:
-    """Temperatures of an ensemble by the name of the crop policy.
-
-    Attributes:
-        weights_digests: SHA-256 of each replica's weights.
-        dataset_digest: digest of the images that they were fitted on.
-        images: number of these images.
-        one_model: for one replica alone.
-        all_models: for the average of all replicas.
-    """
-
-    weights_digests: tuple[str, ...]
-    dataset_digest: str
-    images: int
-    one_model: dict[str, float]
-    all_models: dict[str, float]
-
-    def of(self, models: int, policy: str) -> float | None:
-        """Return the temperature for one or for all models; None for a policy that it was not fitted for."""
-        all_models = models == len(self.weights_digests)
-        return (self.all_models if all_models else self.one_model).get(policy)
-
-
-@dataclass(frozen=True)
 class Calibrated:
-    """An ensemble's temperatures, and what they are worth.
+    """An ensemble's calibration, and what it is worth.
 
     Attributes:
-        temperatures: the temperatures.
+        calibration: the temperatures, and the scores of the labels under them.
         rows: scores before and after, by number of models and crop policy.
         reliability: reliability diagram of all models with the most crops.
+        sets: prediction sets of all models with the most crops.
+        selective: the error that remains if the least sure images are not answered.
     """
 
-    temperatures: Temperatures
+    calibration: KeptCalibration
     rows: list[TemperatureRow]
     reliability: list[ReliabilityBin]
+    sets: list[SetRow]
+    selective: list[SelectiveRow]
 
 
-def read_temperatures(run: Storage, ensemble: EvaluatedEnsemble) -> Temperatures | None:
-    """Return the temperatures that a run keeps for this very ensemble; None if it keeps none."""
-    if not run.exists(TEMPERATURES):
-        return None
-    values = run.read_json(TEMPERATURES)
-    kept = Temperatures(**{**values, "weights_digests": tuple(values["weights_digests"])})
-    return kept if kept.weights_digests == ensemble.weights_digests else None
+def calibrate(kept: KeptProbabilities, ensemble: EvaluatedEnsemble, known: KeptCalibration | None) -> Calibrated | None:
+    """Return the ensemble's calibration and what it is worth; None with too few images.
 
-
-def write_temperatures(run: Storage, temperatures: Temperatures) -> None:
-    """Write temperatures.json."""
-    run.write_json(TEMPERATURES, json.loads(json.dumps(asdict(temperatures))))
-
-
-def calibrate(kept: KeptProbabilities, ensemble: EvaluatedEnsemble, known: Temperatures | None) -> Calibrated | None:
-    """Return the ensemble's temperatures and what they are worth; None with too few images.
-
-    ``known`` temperatures were fitted on other images and are judged as they are. Without them, each fold of the images
-    is judged with what was fitted on the other folds, and those returned are fitted on all.
+    A ``known`` one was fitted on other images and is judged as it is. Without it, each fold of the images is judged
+    with what was fitted on the other folds, and what is returned is fitted on all.
     """
     if kept.images < FEWEST_IMAGES:
         return None
@@ -129,17 +97,36 @@ def calibrate(kept: KeptProbabilities, ensemble: EvaluatedEnsemble, known: Tempe
     for models in dict.fromkeys((1, replicas)):
         for place, policy in enumerate(ensemble.policies):
             averaged = everyone[:, :, place] if models == replicas else probabilities[:, :, place].swapaxes(0, 1)
-            temperature, judged = _judge(averaged, labels, folds, known.of(models, str(policy)) if known else None)
+            given = known.temperature(models, str(policy)) if known else None
+            temperature, judged = _judge(averaged, labels, folds, given)
             row: dict[str, Any] = {"models": models, "crops": num_views(policy), "policy": str(policy)}
             row |= {"temperature": temperature, "images": len(ids), "folds": FOLDS}
-            row["judged_on"] = "other_images" if known and known.of(models, str(policy)) else "other_folds"
+            row["judged_on"] = "other_images" if given else "other_folds"
             rows.append(cast("TemperatureRow", {**row, **judged.scores()}))
             reliability = judged.reliability()[1]
+    fitted = known or _kept(ensemble, rows, everyone[0], labels)
+    sets = set_rows(everyone[0, :, -1], labels, folds, ensemble, known)
+    selective = selective_rows(probabilities[:, :, -1], labels)
+    return Calibrated(fitted, rows, cast("list[ReliabilityBin]", reliability), sets, selective)
+
+
+def _kept(
+    ensemble: EvaluatedEnsemble,
+    rows: list[TemperatureRow],
+    everyone: npt.NDArray[np.float64],
+    labels: npt.NDArray[np.int32],
+) -> KeptCalibration:
+    """Return what the run keeps: the temperatures, and the labels' scores under those of all models."""
     one_model, all_models = (
-        {row["policy"]: row["temperature"] for row in rows if row["models"] == models} for models in (1, replicas)
+        {row["policy"]: row["temperature"] for row in rows if row["models"] == models}
+        for models in (1, len(ensemble.replicas))
     )
-    fitted = Temperatures(ensemble.weights_digests, ensemble.dataset_digest, len(ids), one_model, all_models)
-    return Calibrated(known or fitted, rows, cast("list[ReliabilityBin]", reliability))
+    mass, ranks = {}, {}
+    for place, policy in enumerate(map(str, ensemble.policies)):
+        of_labels, places = label_mass(with_temperature(everyone[:, place], all_models[policy]), labels)
+        mass[policy], ranks[policy] = of_labels[:KEPT_LABELS].tolist(), places[:KEPT_LABELS].tolist()
+    digests = ensemble.weights_digests, ensemble.dataset_digest
+    return KeptCalibration(*digests, len(labels), one_model, all_models, mass, ranks)
 
 
 def _judge(

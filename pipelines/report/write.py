@@ -24,8 +24,9 @@ from pipelines.report.page import report_page
 from pipelines.report.remarks import provenance
 from pipelines.report.schema import Report
 from pipelines.report.tally import Tally, tally_predictions
-from pipelines.report.temperatures import calibrate, read_temperatures, write_temperatures
+from pipelines.report.temperatures import calibrate
 from pipelines.report.text import table_text
+from pipelines.run.calibration import read_calibration, write_calibration
 from pipelines.run.dataset import read_manifest
 from pipelines.run.directory import (
     CONFUSION,
@@ -57,7 +58,7 @@ def write_report(run: Storage, ensemble: EvaluatedEnsemble, trained: Storage | N
         UserError: predictions are missing, duplicated, of images not in the data set, or of another ensemble.
     """
     tally = tally_predictions(run, ensemble)
-    known = read_temperatures(trained, ensemble) if trained else None
+    known = read_calibration(trained, ensemble) if trained else None
     calibrated = calibrate(tally.kept, ensemble, known)
     errors = _validation_errors(trained, ensemble.replicas) if trained else None
     report = contents(tally, ensemble, errors, calibrated)
@@ -65,7 +66,7 @@ def write_report(run: Storage, ensemble: EvaluatedEnsemble, trained: Storage | N
     if run.exists(RUN):
         report["run"] = run.read_json(RUN)
     if calibrated and not known:
-        write_temperatures(run, calibrated.temperatures)
+        write_calibration(run, calibrated.calibration)
     run.write(CONFUSION, _confusion_csv(tally.confusion(), ensemble.classes).encode())
     write_outcomes(run, list(tally.seen), tally.averaged.by_image(), ensemble.policies)
     run.write_json(COST_JSON, cost)

@@ -14,5 +14,6 @@ In reading order:
 - ``lock``: one job at a time on a run directory
 - ``dataset``: the manifest of the prepared data set, and its shards
 - ``predictions``: prediction files, one row an image
+- ``calibration``: what was fitted on a run's validation images for its ensemble
 - ``weights``: files of weights, read or refused by name
 """

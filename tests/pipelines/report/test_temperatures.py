@@ -1,4 +1,4 @@
-"""Temperatures in the report: judged on images that they never saw, kept with the run, used on other images."""
+"""KeptCalibration in the report: judged on images that they never saw, kept with the run, used on other images."""
 
 import csv
 import io
@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from googlenet.evaluation.conformal import SetRule
+from googlenet.evaluation.selective import MEASURES
 from googlenet.network.arithmetic import FP32
 from pipelines.report import temperatures
 from pipelines.report.answers import write_answers
-from pipelines.report.temperatures import KeptProbabilities, Temperatures, calibrate, read_temperatures
+from pipelines.report.temperatures import KeptProbabilities, calibrate
 from pipelines.report.write import write_report
+from pipelines.run.calibration import KeptCalibration, read_calibration
 from pipelines.run.predictions import EvaluatedEnsemble, Predicted
 from pipelines.run.storage import Storage
 from tests.pipelines.report.made_runs import ENSEMBLE, made_run, predict
@@ -57,8 +60,8 @@ def test_cautious_probabilities_become_accurate_for_one_and_for_all_models() -> 
         error = row["expected_calibration_error"]
         assert error["before"] > 0.3
         assert error["after"] < 0.06
-    assert calibrated.temperatures.images == 400
-    assert calibrated.temperatures.all_models["144"] == calibrated.rows[-1]["temperature"]
+    assert calibrated.calibration.images == 400
+    assert calibrated.calibration.all_models["144"] == calibrated.rows[-1]["temperature"]
 
 
 def test_the_result_does_not_depend_on_which_shard_comes_first() -> None:
@@ -70,10 +73,10 @@ def test_the_result_does_not_depend_on_which_shard_comes_first() -> None:
 def test_temperatures_of_the_training_run_are_judged_as_they_are() -> None:
     ours = calibrate(kept_of(cautious_rows()), THREE, None)
     assert ours is not None
-    known = replace(ours.temperatures, all_models={"144": 0.5}, images=77)
+    known = replace(ours.calibration, all_models={"144": 0.5}, images=77)
     again = calibrate(kept_of(cautious_rows()), THREE, known)
     assert again is not None
-    assert again.temperatures is known
+    assert again.calibration is known
     by_cell = {(row["models"], row["policy"]): row for row in again.rows}
     assert by_cell[3, "144"]["temperature"] == 0.5
     assert by_cell[3, "144"]["judged_on"] == "other_images"
@@ -100,25 +103,25 @@ def test_a_run_keeps_them_and_an_evaluation_of_other_images_uses_them(
     for one in (run, other):
         predict(one, list(range(6)))
     write_report(run, ENSEMBLE)
-    kept = read_temperatures(run, ENSEMBLE)
+    kept = read_calibration(run, ENSEMBLE)
     assert kept is not None
     assert set(kept.all_models) == {"1", "10", "144"}
-    assert read_temperatures(run, replace(ENSEMBLE, weights_digests=("x", "other"))) is None
+    assert read_calibration(run, replace(ENSEMBLE, weights_digests=("x", "other"))) is None
     write_report(other, ENSEMBLE, run)
-    assert not other.exists("temperatures.json")
+    assert not other.exists("calibration.json")
     report: dict[str, Any] = other.read_json("report/report.json")
     assert {row["judged_on"] for row in report["temperatures"]} == {"other_images"}
     of_two = [row["temperature"] for row in report["temperatures"] if row["models"] == 2]
     assert of_two == list(kept.all_models.values())
     assert "given a temperature" in other.read("report/report.md").decode()
-    assert json.loads(run.read("temperatures.json"))["images"] == 6
+    assert json.loads(run.read("calibration.json"))["images"] == 6
 
 
 def test_answers_without_labels_are_as_sure_as_the_temperature_says(tmp_path: Path) -> None:
     run = made_run(tmp_path)
     predict(run, list(range(6)))
     raw = rows_of_answers(run, None)
-    known = Temperatures(("x", "y"), "other", 300, {}, {"144": 0.5})
+    known = KeptCalibration(("x", "y"), "other", 300, {}, {"144": 0.5}, {}, {})
     calibrated = rows_of_answers(run, known)
     for before, after in zip(raw, calibrated, strict=True):
         assert [before[f"answer_{place}"] for place in range(1, 6)] == [
@@ -132,7 +135,34 @@ def test_answers_without_labels_are_as_sure_as_the_temperature_says(tmp_path: Pa
     assert rows_of_answers(run, other_policy) == raw
 
 
-def rows_of_answers(run: Storage, known: Temperatures | None) -> list[dict[str, str]]:
+def rows_of_answers(run: Storage, known: KeptCalibration | None) -> list[dict[str, str]]:
     text = write_answers(run, ENSEMBLE, known)
     assert ("temperature 0.500, fitted on 300 validation images" in text) == bool(known and "144" in known.all_models)
     return list(csv.DictReader(io.StringIO(run.read("answers/top5.csv").decode())))
+
+
+def test_sets_hold_the_label_as_often_as_promised_and_the_surest_answers_err_least() -> None:
+    calibrated = calibrate(kept_of(cautious_rows()), THREE, None)
+    assert calibrated is not None
+    for row in calibrated.sets:
+        low, high = row["empirical_coverage_ci95"]
+        assert row["empirical_coverage"] > 100 * row["coverage"] - 4
+        assert low <= row["empirical_coverage"] <= high
+        assert sum(of_class["images"] for of_class in row["classes"]) == 400
+    assert {row["measure"] for row in calibrated.selective} == set(MEASURES)
+    for row in calibrated.selective:
+        errors = dict(map(tuple, row["remaining_errors"]))
+        assert errors[50.0] < errors[100.0]
+        assert row["area_ci95"][0] <= row["area"] <= row["area_ci95"][1]
+
+
+def test_sets_of_other_images_use_the_labels_of_the_training_run() -> None:
+    ours = calibrate(kept_of(cautious_rows()), THREE, None)
+    assert ours is not None
+    again = calibrate(kept_of(cautious_rows()), THREE, ours.calibration)
+    assert again is not None
+    assert {row["judged_on"] for row in again.sets} == {"other_images"}
+    # On the very images of the threshold, the promise is kept to within one image.
+    assert again.sets[0]["empirical_coverage"] >= 90
+    assert ours.calibration.threshold("144", 0.9) == ours.calibration.threshold("144", 0.9, SetRule(0.0, 3))
+    assert ours.calibration.threshold("10", 0.9) is None

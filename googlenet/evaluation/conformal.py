@@ -1,0 +1,88 @@
+"""Prediction sets that hold the label with a chosen probability: split conformal prediction, adaptive to the image.
+
+The score of a class is the probability of all classes that are at least as likely (Romano et al. 2020), without their
+randomisation; a penalty on ranks keeps sets of many classes short (Angelopoulos et al. 2021). A set holds the classes
+whose score is at most the threshold, a quantile of the labels' scores on other images. If those images and the new one
+are exchangeable, the set holds the label with at least the chosen probability, on average over images; not for each
+class, nor for images of another kind.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Float64, Int64, Integer
+
+from googlenet.evaluation.metrics import label_rank
+
+Labels = Integer[np.ndarray, " n"]
+
+
+@dataclass(frozen=True)
+class SetRule:
+    """Penalty on the ranks of classes.
+
+    Attributes:
+        penalty: added to the score of a class for each rank after ``free_ranks``; 0 for none.
+        free_ranks: number of first classes without a penalty.
+    """
+
+    penalty: float = 0.0
+    free_ranks: int = 1
+
+    def __post_init__(self) -> None:
+        if self.penalty < 0 or self.free_ranks < 1:
+            raise ValueError(f"penalty must not be negative and free_ranks at least 1, got {self}")
+
+    def of_ranks(self, ranks: Int64[np.ndarray, "*n"]) -> Float64[np.ndarray, "*n"]:
+        """Return the penalties of ranks that count from 0."""
+        penalties: Float64[np.ndarray, "*n"] = self.penalty * np.maximum(0, ranks + 1 - self.free_ranks)
+        return penalties
+
+
+UNPENALISED = SetRule()
+
+
+def label_mass(
+    probabilities: Float[np.ndarray, "n c"], labels: Labels
+) -> tuple[Float64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+    """Return the probability of all classes at least as likely as the label, and the label's rank from 0."""
+    ranks = label_rank(probabilities, labels)
+    cumulated = np.cumsum(-np.sort(-probabilities.astype(np.float64), axis=1), axis=1)
+    return cumulated[np.arange(len(labels)), ranks], ranks
+
+
+def label_scores(
+    probabilities: Float[np.ndarray, "n c"], labels: Labels, rule: SetRule = UNPENALISED
+) -> Float64[np.ndarray, " n"]:
+    """Return the score of each image's label."""
+    mass, ranks = label_mass(probabilities, labels)
+    scores: Float64[np.ndarray, " n"] = mass + rule.of_ranks(ranks)
+    return scores
+
+
+def threshold(scores: Float64[np.ndarray, " n"], coverage: float) -> float:
+    """Return the threshold for sets that hold the label with probability ``coverage``, from N labels' scores.
+
+    Infinite, so that sets hold all classes, where N is too small for the coverage.
+
+    Raises:
+        ValueError: the coverage is not between 0 and 1.
+    """
+    if not 0 < coverage < 1:
+        raise ValueError(f"coverage must be between 0 and 1, got {coverage}")
+    # Rounded against the last bit: 0.9 x 10 is 9, not 9.000000000000002.
+    place = math.ceil(round((len(scores) + 1) * coverage, 9))
+    return math.inf if place > len(scores) else float(np.sort(scores)[place - 1])
+
+
+def prediction_sets(
+    probabilities: Float[np.ndarray, "n c"], limit: float, rule: SetRule = UNPENALISED
+) -> Bool[np.ndarray, "n c"]:
+    """Return which classes are in each image's set, (N, C); the likeliest class always is."""
+    order = np.argsort(-probabilities, axis=1, kind="stable")
+    in_order = np.cumsum(np.take_along_axis(probabilities.astype(np.float64), order, axis=1), axis=1)
+    in_order += rule.of_ranks(np.arange(probabilities.shape[1]))
+    inside = np.zeros(probabilities.shape, bool)
+    np.put_along_axis(inside, order, (in_order <= limit) | (np.arange(in_order.shape[1]) == 0), axis=1)
+    return inside

@@ -1,0 +1,92 @@
+"""Sets of classes and answers left to people: how often a set holds the label, and which error then remains."""
+
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+
+from googlenet.evaluation.conformal import label_scores, prediction_sets, threshold
+from googlenet.evaluation.metrics import bootstrap_interval
+from googlenet.evaluation.selective import MEASURES, area_interval, area_under_risk, remaining_errors, uncertainties
+from googlenet.evaluation.temperature import fit_temperature, with_temperature
+from pipelines.report.schema_of_certainty import SelectiveRow, SetRow
+from pipelines.run.calibration import KeptCalibration
+from pipelines.run.predictions import EvaluatedEnsemble
+
+COVERAGES = (0.9, 0.95)
+# Shares of answered images, in percent, at which the remaining error is reported.
+ANSWERED_PERCENT = tuple(range(5, 101, 5))
+
+Probabilities = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.int32]
+
+
+def set_rows(
+    everyone: Probabilities,
+    labels: Labels,
+    folds: npt.NDArray[np.int64],
+    ensemble: EvaluatedEnsemble,
+    known: KeptCalibration | None,
+) -> list[SetRow]:
+    """Return how prediction sets of all models do, (N, C) and (N,), on images that they were not fitted on."""
+    policy = str(ensemble.largest)
+    temperature = known.temperature(len(ensemble.replicas), policy) if known else None
+    rows = []
+    for coverage in COVERAGES:
+        limit = known.threshold(policy, coverage) if known else None
+        if temperature is not None and limit is not None:
+            sets = prediction_sets(with_temperature(everyone, temperature), limit)
+        else:
+            sets = _cross_fitted_sets(everyone, labels, folds, coverage)
+        row = _about_sets(sets, labels, ensemble.classes)
+        judged_on = "other_images" if limit is not None else "other_folds"
+        rows.append(cast("SetRow", {"coverage": coverage, "judged_on": judged_on, **row}))
+    return rows
+
+
+def _cross_fitted_sets(
+    everyone: Probabilities, labels: Labels, folds: npt.NDArray[np.int64], coverage: float
+) -> npt.NDArray[np.bool_]:
+    """Return each fold's sets (N, C), with the temperature and the threshold of the other folds."""
+    sets = np.empty(everyone.shape, bool)
+    for fold in np.unique(folds):
+        inside = folds == fold
+        temperature = fit_temperature(everyone[None, ~inside], labels[~inside])
+        calibrated = with_temperature(everyone, temperature)
+        limit = threshold(label_scores(calibrated[~inside], labels[~inside]), coverage)
+        sets[inside] = prediction_sets(calibrated[inside], limit)
+    return sets
+
+
+def _about_sets(sets: npt.NDArray[np.bool_], labels: Labels, classes: tuple[str, ...]) -> dict[str, object]:
+    holds, sizes = sets[np.arange(len(labels)), labels], sets.sum(axis=1)
+    low, high = bootstrap_interval(100.0 * holds[:, None])
+    seen = np.bincount(labels, minlength=len(classes))
+    held = np.bincount(labels, holds, minlength=len(classes))
+    return {
+        "images": len(labels),
+        "empirical_coverage": 100 * float(holds.mean()),
+        "empirical_coverage_ci95": [float(low[0]), float(high[0])],
+        "mean_size": float(sizes.mean()),
+        "single_answers": 100 * float((sizes == 1).mean()),
+        "classes": [
+            {"class": name, "images": int(images), "empirical_coverage": 100 * float(right) / int(images)}
+            for name, images, right in zip(classes, seen, held, strict=True)
+            if images
+        ],
+    }
+
+
+def selective_rows(probabilities: npt.NDArray[np.float32], labels: Labels) -> list[SelectiveRow]:
+    """Return the error that remains among the surest images, by each measure of how unsure the replicas are."""
+    wrong = probabilities.mean(axis=1, dtype=np.float64).argmax(axis=1) != labels
+    by_measure = uncertainties(probabilities)
+    rows = []
+    for measure in MEASURES:
+        errors = 100 * remaining_errors(by_measure[measure], wrong)
+        last = [max(1, round(len(labels) * percent / 100)) - 1 for percent in ANSWERED_PERCENT]
+        curve = [[float(percent), float(errors[place])] for percent, place in zip(ANSWERED_PERCENT, last, strict=True)]
+        row = {"measure": measure, "area": 100 * area_under_risk(by_measure[measure], wrong)}
+        bounds = [100 * bound for bound in area_interval(by_measure[measure], wrong)]
+        rows.append(cast("SelectiveRow", {**row, "area_ci95": bounds, "remaining_errors": curve}))
+    return rows

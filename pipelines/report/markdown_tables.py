@@ -1,0 +1,27 @@
+"""Tables in Markdown."""
+
+from collections.abc import Iterable, Sequence
+
+TEXT_COLUMNS = {
+    "replica",
+    "replicas",
+    "views",
+    "class",
+    "most often taken for",
+    "image",
+    "label",
+    "answer",
+    "measure",
+    "least covered class",
+}
+
+
+def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table; columns of words are aligned left, those of numbers right."""
+    sides = (":---" if heading in TEXT_COLUMNS else "---:" for heading in headings)
+    lines = ["| " + " | ".join(headings) + " |", "| " + " | ".join(sides) + " |"]
+    return "\n".join([*lines, *("| " + " | ".join(_escape(cell) for cell in row) + " |" for row in rows)])
+
+
+def _escape(text: str) -> str:
+    return text.replace("|", "\\|")
