@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from googlenet.evaluation.conformal import SetRule
 from googlenet.evaluation.selective import MEASURES
 from googlenet.network.arithmetic import FP32
+from pipelines.errors import UserError
 from pipelines.report import temperatures
 from pipelines.report.answers import write_answers
 from pipelines.report.temperatures import KeptProbabilities, calibrate
@@ -133,6 +135,28 @@ def test_answers_without_labels_are_as_sure_as_the_temperature_says(tmp_path: Pa
     assert float(calibrated[0]["probability_1"]) == pytest.approx(share)
     other_policy = replace(known, all_models={"1": 0.5})
     assert rows_of_answers(run, other_policy) == raw
+
+
+def test_a_set_names_the_classes_that_may_be_right_and_says_when_they_are_several(tmp_path: Path) -> None:
+    run = made_run(tmp_path)
+    predict(run, list(range(6)))
+    # The labels of 99 images: 90 likeliest, 9 second.
+    known = KeptCalibration(
+        ("x", "y"), "other", 99, {}, {"144": 1.0}, {"144": [0.5] * 90 + [0.9] * 9}, {"144": [0] * 90 + [1] * 9}
+    )
+    write_answers(run, ENSEMBLE, known, 0.9)
+    rows = list(csv.DictReader(io.StringIO(run.read("answers/top5.csv").decode())))
+    assert {row["set"] for row in rows[:3]} == {"a", "b", "c"}
+    assert {row["abstain"] for row in rows[:3]} == {"False"}
+    write_answers(run, ENSEMBLE, known, 0.95)
+    rows = list(csv.DictReader(io.StringIO(run.read("answers/top5.csv").decode())))
+    assert rows[5]["set"].startswith(f"{rows[5]['answer_1']} | ")
+    assert rows[5]["abstain"] == "True"
+    table = pq.read_table(io.BytesIO(run.read("answers/top5.parquet"))).to_pylist()
+    assert [" | ".join(row["set"]) for row in table] == [row["set"] for row in rows]
+    for nothing in (None, replace(known, label_mass={}, label_ranks={})):
+        with pytest.raises(UserError, match=r"--coverage 0\.9 needs the calibration of the run for 144 crops"):
+            write_answers(run, ENSEMBLE, nothing, 0.9)
 
 
 def rows_of_answers(run: Storage, known: KeptCalibration | None) -> list[dict[str, str]]:
