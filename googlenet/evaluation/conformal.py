@@ -1,10 +1,13 @@
 """Prediction sets that hold the label with a chosen probability: split conformal prediction, adaptive to the image.
 
-The score of a class is the probability of all classes that are at least as likely (Romano et al. 2020), without their
-randomisation; a penalty on ranks keeps sets of many classes short (Angelopoulos et al. 2021). A set holds the classes
-whose score is at most the threshold, a quantile of the labels' scores on other images. If those images and the new one
-are exchangeable, the set holds the label with at least the chosen probability, on average over images; not for each
-class, nor for images of another kind.
+The score of a class is the probability of all classes that are likelier (Romano et al. 2020, without randomisation); a
+penalty on ranks keeps sets of many classes short (Angelopoulos et al. 2021). A set holds the classes whose score is at
+most the threshold, a quantile of the labels' scores on other images. If those images and the new one are exchangeable,
+the set holds the label with at least the chosen probability, on average over images; not for each class, nor for images
+of another kind.
+
+The textbook's deterministic form counts a class's own probability as well. Where answers are sure, its threshold is close
+to one: the surest images would have empty sets, and all others nearly every class.
 """
 
 import math
@@ -46,10 +49,10 @@ UNPENALISED = SetRule()
 def label_mass(
     probabilities: Float[np.ndarray, "n c"], labels: Labels
 ) -> tuple[Float64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
-    """Return the probability of all classes at least as likely as the label, and the label's rank from 0."""
+    """Return the probability of all classes likelier than the label, and the label's rank from 0."""
     ranks = label_rank(probabilities, labels)
-    cumulated = np.cumsum(-np.sort(-probabilities.astype(np.float64), axis=1), axis=1)
-    return cumulated[np.arange(len(labels)), ranks], ranks
+    before = _before(-np.sort(-probabilities.astype(np.float64), axis=1))
+    return before[np.arange(len(labels)), ranks], ranks
 
 
 def label_scores(
@@ -79,10 +82,16 @@ def threshold(scores: Float64[np.ndarray, " n"], coverage: float) -> float:
 def prediction_sets(
     probabilities: Float[np.ndarray, "n c"], limit: float, rule: SetRule = UNPENALISED
 ) -> Bool[np.ndarray, "n c"]:
-    """Return which classes are in each image's set, (N, C); the likeliest class always is."""
+    """Return which classes are in each image's set, (N, C); the likeliest class always is: its score is 0."""
     order = np.argsort(-probabilities, axis=1, kind="stable")
-    in_order = np.cumsum(np.take_along_axis(probabilities.astype(np.float64), order, axis=1), axis=1)
-    in_order += rule.of_ranks(np.arange(probabilities.shape[1]))
+    scores = _before(np.take_along_axis(probabilities.astype(np.float64), order, axis=1))
+    scores += rule.of_ranks(np.arange(probabilities.shape[1]))
     inside = np.zeros(probabilities.shape, bool)
-    np.put_along_axis(inside, order, (in_order <= limit) | (np.arange(in_order.shape[1]) == 0), axis=1)
+    np.put_along_axis(inside, order, scores <= limit, axis=1)
     return inside
+
+
+def _before(descending: Float64[np.ndarray, "n c"]) -> Float64[np.ndarray, "n c"]:
+    """Return for each place the sum of the places before it."""
+    sums: Float64[np.ndarray, "n c"] = np.cumsum(np.pad(descending[:, :-1], ((0, 0), (1, 0))), axis=1)
+    return sums

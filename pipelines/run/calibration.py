@@ -22,7 +22,7 @@ class KeptCalibration:
         images: number of these images.
         one_model: temperature of one replica alone.
         all_models: temperature of the average of all replicas.
-        label_mass: probability of all classes at least as likely as the label, for images of all models.
+        label_mass: probability of all classes likelier than the label, in the average of all models, by image.
         label_ranks: rank of the label, from 0, for the same images.
     """
 
