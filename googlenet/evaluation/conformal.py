@@ -6,8 +6,8 @@ most the threshold, a quantile of the labels' scores on other images. If those i
 the set holds the label with at least the chosen probability, on average over images; not for each class, nor for images
 of another kind.
 
-The textbook's deterministic form counts a class's own probability as well. Where answers are sure, its threshold is close
-to one: the surest images would have empty sets, and all others nearly every class.
+The textbook's deterministic form counts a class's own probability as well. Where answers are sure, its threshold is
+close to one: the surest images would have empty sets, and all others nearly every class.
 """
 
 import math

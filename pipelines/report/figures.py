@@ -67,7 +67,7 @@ def _reliability(report: Report) -> Figure:
     figure = Figure(figsize=(4.5 * len(diagrams), 4.5), layout="constrained")
     for axes, (name, bins) in zip(figure.subplots(1, len(diagrams), squeeze=False)[0], diagrams.items(), strict=True):
         _draw_reliability(axes, bins)
-        axes.set_title(f"{name}; images in each bin:", fontsize=7, loc="left", pad=14)
+        axes.set_title(f"{name}; images in each bin:", fontsize=7, loc="left", pad=20)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, loc="outside upper center", ncols=1, fontsize=8)
     return figure
