@@ -26,8 +26,9 @@ from pipelines.evaluation.preflight import PrecisionChoice
 from pipelines.job.command_line import parse, run_command
 from pipelines.job.console import count, say
 from pipelines.job.ray_session import connected, native_stderr_to_log
+from pipelines.run.calibration import read_calibration
 from pipelines.run.dataset import Manifest, read_manifest
-from pipelines.run.directory import EVALUATIONS, REPORT_PAGE, ReplicaFiles, claim, read_recipe
+from pipelines.run.directory import CALIBRATION, EVALUATIONS, REPORT_PAGE, ReplicaFiles, claim, read_recipe
 from pipelines.run.lock import only_job_on
 from pipelines.run.predictions import EvaluatedEnsemble, sorted_policies
 from pipelines.run.recipe import Recipe, check_policies
@@ -66,6 +67,10 @@ class Arguments:
     """What to do about files that cannot be decoded."""
     unlabelled: bool = False
     """The images of --data have no labels: write the ensemble's answers for each (answers/top5.csv, .parquet)."""
+    calibrated: bool = True
+    """Give the probabilities of --unlabelled images the temperature that the run keeps; it changes no answer."""
+    coverage: float | None = None
+    """With --unlabelled: list the classes that hold the true one with this probability, such as 0.95."""
     mlflow: bool = True
     """Send the report to MLflow, as a run of its own beside the training run."""
     tracking_uri: str = ""
@@ -152,7 +157,10 @@ def _write_results(
     from pipelines.report.answers import write_answers
     from pipelines.report.write import write_report
 
-    return write_answers(run, ensemble) if arguments.unlabelled else write_report(run, ensemble, trained)
+    if not arguments.unlabelled:
+        return write_report(run, ensemble, trained)
+    known = read_calibration(trained, ensemble) if trained and arguments.calibrated else None
+    return write_answers(run, ensemble, known, arguments.coverage)
 
 
 def _find_images(data: str, classes: tuple[str, ...], arguments: Arguments, data_seed: int = 0) -> Images:
@@ -257,6 +265,23 @@ def _check(arguments: Arguments) -> None:
     for name, default in own_images:
         if getattr(arguments, name) != default and not arguments.data:
             raise UserError(f"--{name} needs --data FOLDER; for the run's own images its recipe decides")
+    if arguments.coverage is not None:
+        _check_coverage(arguments.coverage, arguments)
+
+
+def _check_coverage(coverage: float, arguments: Arguments) -> None:
+    """Refuse now, rather than after the evaluation, a coverage that cannot be kept."""
+    if not 0 < coverage < 1:
+        raise UserError(f"--coverage must be between 0 and 1, such as 0.95, got {coverage:g}")
+    if not arguments.unlabelled or arguments.weights:
+        raise UserError("--coverage is for the answers of a training run: it needs --unlabelled and no --weights")
+    if not arguments.calibrated:
+        raise UserError("--coverage needs the run's calibration: leave out --no-calibrated")
+    if not Storage.at(arguments.run_dir).exists(CALIBRATION):
+        raise UserError(
+            f"--coverage needs {arguments.run_dir}/{CALIBRATION}, which a run of 40 validation images or more keeps; "
+            f"for a run of an earlier version: python pipelines/evaluate_ensemble.py --run-dir {arguments.run_dir}"
+        )
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from googlenet.evaluation.metrics import RESAMPLES, bootstrap_interval, image_dr
 
 FOLDS = 5
 # With fewer, the temperature says more about the images than about the network.
-FEWEST_IMAGES = 50
+FEWEST_IMAGES = 40
 # Where every answer is right, no temperature is low enough.
 LOWEST, HIGHEST = 0.05, 20.0
 STEPS = 100

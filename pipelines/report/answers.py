@@ -83,7 +83,7 @@ def _rule(ensemble: EvaluatedEnsemble, calibration: KeptCalibration | None, cove
     if coverage is not None and limit is None:
         raise UserError(
             f"--coverage {coverage:g} needs the calibration of the run for {policy} crops, and the run has none: "
-            "a run keeps it in calibration.json when it is evaluated on 50 validation images or more"
+            "a run keeps it in calibration.json when it is evaluated on 40 validation images or more"
         )
     return _Rule(known or 1.0, limit)
 

@@ -5,6 +5,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from googlenet.network.preprocessing import SCRATCH_PREPROCESSING
 from googlenet.network.weights import to_safetensors
 from pipelines.data.sources import images_to_evaluate
 from pipelines.errors import UserError
-from pipelines.evaluate_ensemble import Arguments, evaluate_elsewhere, evaluate_weights
+from pipelines.evaluate_ensemble import Arguments, _check, evaluate_elsewhere, evaluate_weights
 from pipelines.evaluation.evaluate import evaluate_run
 from pipelines.evaluation.sharded_prediction import Predictors
 from pipelines.run.recipe import Recipe
@@ -185,3 +186,22 @@ def test_damaged_weights_of_a_replica_are_named_with_what_to_do(
 def test_a_share_of_no_gpu_is_refused(ray_cluster: str) -> None:
     with pytest.raises(UserError, match="gpus_per_predictor must be positive"):
         Predictors.that_fit(0.0)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"coverage": 95.0, "unlabelled": True}, r"between 0 and 1, such as 0\.95, got 95"),
+        ({"coverage": 0.9}, "needs --unlabelled and no --weights"),
+        ({"coverage": 0.9, "unlabelled": True, "calibrated": False}, "leave out --no-calibrated"),
+        (
+            {"coverage": 0.9, "unlabelled": True},
+            r"calibration\.json, which a run of 40 validation images or more keeps",
+        ),
+    ],
+)
+def test_a_coverage_that_cannot_be_kept_is_refused_before_anything_is_evaluated(
+    tmp_path: Path, given: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        _check(Arguments(str(tmp_path), "photos", **given))

@@ -86,7 +86,7 @@ def test_temperatures_of_the_training_run_are_judged_as_they_are() -> None:
 
 
 def test_too_few_images_have_no_temperature() -> None:
-    assert calibrate(kept_of(part(cautious_rows(), slice(0, 49))), THREE, None) is None
+    assert calibrate(kept_of(part(cautious_rows(), slice(0, 39))), THREE, None) is None
 
 
 def test_of_very_many_images_a_share_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
