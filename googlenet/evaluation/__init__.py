@@ -11,6 +11,7 @@ In reading order:
 - ``calibration``: likelihood, Brier score and calibration error
 - ``temperature``: probabilities that mean what they say, fitted on some images and judged on others
 - ``conformal``: sets of classes that hold the label with a chosen probability
+- ``kept_calibration``: what was fitted on validation images, for use on others
 - ``selective``: the error that remains if the least sure images are not answered
 - ``diversity``: disagreement between replicas, and the gain from it
 """

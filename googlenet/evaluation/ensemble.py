@@ -10,7 +10,9 @@ import torch
 from jaxtyping import Float32, UInt8
 from torch import Tensor, nn
 
+from googlenet.evaluation.conformal import prediction_sets
 from googlenet.evaluation.crops import CROP_POLICIES, Policy, policy_scales_px
+from googlenet.evaluation.kept_calibration import KeptCalibration
 from googlenet.evaluation.predictor import Predictor
 from googlenet.evaluation.temperature import with_temperature
 from googlenet.images.decoding import Pixels, check_size, decode_rgb
@@ -22,6 +24,8 @@ from googlenet.network.weights import Replica, WeightsError
 TOP = 5
 
 LARGEST = 255
+# Columns of answers with sets of classes.
+SET, ABSTAIN = "set", "abstain"
 
 
 class Ensemble:
@@ -30,13 +34,22 @@ class Ensemble:
     Attributes:
         classes: C class names by label.
         crop_px: side of the networks' input.
+        calibration: what was fitted on validation images for this ensemble, if it is known.
     """
 
-    def __init__(self, replicas: Sequence[Replica], classes: Sequence[str], crop_px: int, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        replicas: Sequence[Replica],
+        classes: Sequence[str],
+        crop_px: int,
+        device: str = "cpu",
+        calibration: KeptCalibration | None = None,
+    ) -> None:
         if not replicas:
             raise ValueError("an ensemble needs at least one replica")
         self.classes, self.crop_px = tuple(classes), crop_px
         self._replicas, self._device = tuple(replicas), device
+        self.calibration = calibration
         self._predictors: dict[Policy, Predictor] = {}
 
     @classmethod
@@ -81,9 +94,33 @@ class Ensemble:
             self._predictors[policy] = Predictor(self._replicas, self.crop_px, (policy,), self._device)
         return self._predictors[policy].predict(scaled).probabilities[:, 0]
 
-    def answers(self, image: bytes | Pixels, policy: Policy = CROP_POLICIES[-1]) -> dict[str, Any]:
-        """Return the five most likely classes and the replicas' agreement: see :func:`top_answers`."""
-        return top_answers(self.probabilities(image, policy), self.classes)
+    def answers(
+        self,
+        image: bytes | Pixels,
+        policy: Policy = CROP_POLICIES[-1],
+        *,
+        calibrated: bool = True,
+        coverage: float | None = None,
+    ) -> dict[str, Any]:
+        """Return the five most likely classes and the replicas' agreement: see :func:`top_answers`.
+
+        Args:
+            image: as for :meth:`probabilities`.
+            policy: as for :meth:`probabilities`.
+            calibrated: whether probabilities get the temperature of the policy, if it is known; no answer changes.
+            coverage: with it, ``set`` holds the true class with this probability, and ``abstain`` says whether it has
+                more than one class.
+
+        Raises:
+            ValueError: sets of classes were not fitted for this policy; or as :meth:`probabilities`.
+        """
+        kept, replicas = self.calibration, len(self._replicas)
+        temperature = (kept.temperature(replicas, policy) if kept else None) or 1.0
+        limit = kept.threshold(policy, coverage) if kept and coverage is not None else None
+        if coverage is not None and (limit is None or not calibrated):
+            raise ValueError(f"sets of classes need a calibration for {policy} crops, and probabilities that use it")
+        probabilities = self.probabilities(image, policy)
+        return top_answers(probabilities, self.classes, temperature if calibrated else 1.0, limit)
 
 
 def _rgb(pixels: npt.ArrayLike) -> Pixels:
@@ -109,7 +146,10 @@ def answer_columns(classes: int) -> list[str]:
 
 
 def top_answers(
-    probabilities: Float32[np.ndarray, "k c"], classes: Sequence[str], temperature: float = 1.0
+    probabilities: Float32[np.ndarray, "k c"],
+    classes: Sequence[str],
+    temperature: float = 1.0,
+    limit: float | None = None,
 ) -> dict[str, Any]:
     """Return the five most likely classes of an image by the mean of K replicas.
 
@@ -117,10 +157,12 @@ def top_answers(
         probabilities: (K, C), one row for each replica.
         classes: C names.
         temperature: of the mean; it changes no answer.
+        limit: threshold of the set of classes that may be right, if it is asked for.
 
     Returns:
         ``answer_1``, ``probability_1`` and so on, float32 precision; and ``agreement``, the share of the replicas whose
-        own first answer is the ensemble's.
+        own first answer is the ensemble's. With a ``limit``, also ``set``, the names of the classes, the likeliest
+        first, and ``abstain``, whether they are more than one.
     """
     means = probabilities.mean(axis=0, dtype=np.float64)
     order = np.argsort(-means, kind="stable")
@@ -129,7 +171,12 @@ def top_answers(
     values: list[Any] = []
     for label in order[:TOP]:
         values += [classes[label], float(np.float32(shown[label]))]
-    return dict(zip(answer_columns(len(classes)), [*values, float(np.float32(agreement))], strict=True))
+    answers = dict(zip(answer_columns(len(classes)), [*values, float(np.float32(agreement))], strict=True))
+    if limit is not None:
+        inside = prediction_sets(shown[None], limit)[0]
+        names = [classes[label] for label in order if inside[label]]
+        answers |= {SET: names, ABSTAIN: len(names) > 1}
+    return answers
 
 
 class PixelClassifier(nn.Module):

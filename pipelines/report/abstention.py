@@ -6,11 +6,11 @@ import numpy as np
 import numpy.typing as npt
 
 from googlenet.evaluation.conformal import label_scores, prediction_sets, threshold
+from googlenet.evaluation.kept_calibration import KeptCalibration
 from googlenet.evaluation.metrics import bootstrap_interval
 from googlenet.evaluation.selective import MEASURES, area_interval, area_under_risk, remaining_errors, uncertainties
 from googlenet.evaluation.temperature import fit_temperature, with_temperature
 from pipelines.report.schema_of_certainty import SelectiveRow, SetRow
-from pipelines.run.calibration import KeptCalibration
 from pipelines.run.predictions import EvaluatedEnsemble
 
 COVERAGES = (0.9, 0.95)

@@ -6,17 +6,14 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from googlenet.evaluation.conformal import prediction_sets
-from googlenet.evaluation.ensemble import answer_columns, top_answers
-from googlenet.evaluation.temperature import with_temperature
+from googlenet.evaluation.ensemble import ABSTAIN, SET, answer_columns, top_answers
+from googlenet.evaluation.kept_calibration import KeptCalibration
 from pipelines.errors import UserError
 from pipelines.job.console import count
 from pipelines.report.tally import checked_predictions
-from pipelines.run.calibration import KeptCalibration
 from pipelines.run.directory import ANSWERS_CSV, ANSWERS_PARQUET
 from pipelines.run.predictions import EvaluatedEnsemble, Predicted
 from pipelines.run.storage import Storage
@@ -91,25 +88,18 @@ def _rule(ensemble: EvaluatedEnsemble, calibration: KeptCalibration | None, cove
 def _schema(ensemble: EvaluatedEnsemble, rule: _Rule) -> pa.Schema:
     names = answer_columns(len(ensemble.classes))
     kinds = [pa.string() if name.startswith("answer") else pa.float32() for name in names]
-    sets = [] if rule.limit is None else [("set", pa.list_(pa.string())), ("abstain", pa.bool_())]
+    sets = [] if rule.limit is None else [(SET, pa.list_(pa.string())), (ABSTAIN, pa.bool_())]
     return pa.schema([("image_id", pa.string()), *zip(names, kinds, strict=True), *sets])
 
 
 def _rows(predicted: Predicted, ensemble: EvaluatedEnsemble, rule: _Rule) -> list[dict[str, Any]]:
     with_most_crops = predicted.probabilities[:, :, -1]
-    rows = [
-        {"image_id": image_id, **top_answers(probabilities, ensemble.classes, rule.temperature)}
+    return [
+        {"image_id": image_id, **top_answers(probabilities, ensemble.classes, rule.temperature, rule.limit)}
         for image_id, probabilities in zip(predicted.image_ids, with_most_crops, strict=True)
     ]
-    if rule.limit is None:
-        return rows
-    calibrated = with_temperature(with_most_crops.mean(axis=1, dtype=np.float64), rule.temperature)
-    for row, probabilities, inside in zip(rows, calibrated, prediction_sets(calibrated, rule.limit), strict=True):
-        order = [label for label in np.argsort(-probabilities, kind="stable") if inside[label]]
-        row |= {"set": [ensemble.classes[label] for label in order], "abstain": len(order) > 1}
-    return rows
 
 
 def _as_text(row: dict[str, Any]) -> dict[str, Any]:
     """Return the row for CSV, with the set's classes in one cell."""
-    return {**row, "set": SEPARATOR.join(row["set"])} if "set" in row else row
+    return {**row, SET: SEPARATOR.join(row[SET])} if SET in row else row

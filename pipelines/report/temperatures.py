@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from googlenet.evaluation.conformal import label_mass
 from googlenet.evaluation.crops import num_views
+from googlenet.evaluation.kept_calibration import KeptCalibration
 from googlenet.evaluation.temperature import (
     FEWEST_IMAGES,
     FOLDS,
@@ -23,7 +24,6 @@ from googlenet.evaluation.temperature import (
 )
 from pipelines.report.abstention import selective_rows, set_rows
 from pipelines.report.schema_of_certainty import ReliabilityBin, SelectiveRow, SetRow, TemperatureRow
-from pipelines.run.calibration import KeptCalibration
 from pipelines.run.predictions import EvaluatedEnsemble, Predicted
 
 # 160 MB; of ImageNet's 50,000 images and seven replicas, a temperature is fitted on about 1,900.

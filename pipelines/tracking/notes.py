@@ -24,7 +24,8 @@ MODEL_TEXT = (
 )
 REQUEST_TEXT = (
     "A request has a row for each image, with its file in `image` (base64), or with `pixels`. The parameter "
-    "`crop_policy` is the number of crops: 1, 10 or 144."
+    "`crop_policy` is the number of crops: 1, 10 or 144; `coverage`, such as 0.95, asks for the set of classes that "
+    "may be right; `calibrated` false gives probabilities as averaged."
 )
 PICTURES = (
     ("error_by_models.png", "Error by the number of models"),

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from googlenet.evaluation.conformal import SetRule
+from googlenet.evaluation.kept_calibration import KeptCalibration
 from googlenet.evaluation.selective import MEASURES
 from googlenet.network.arithmetic import FP32
 from pipelines.errors import UserError
@@ -19,7 +20,7 @@ from pipelines.report import temperatures
 from pipelines.report.answers import write_answers
 from pipelines.report.temperatures import KeptProbabilities, calibrate
 from pipelines.report.write import write_report
-from pipelines.run.calibration import KeptCalibration, read_calibration
+from pipelines.run.calibration import read_calibration
 from pipelines.run.predictions import EvaluatedEnsemble, Predicted
 from pipelines.run.storage import Storage
 from tests.pipelines.report.made_runs import ENSEMBLE, made_run, predict

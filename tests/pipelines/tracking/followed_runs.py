@@ -100,6 +100,13 @@ def photographs(run: Path, number: int) -> list[tuple[str, bytes]]:
     return list(zip(table["image_id"], table["image"], strict=True))
 
 
+def calibrated(run: Path, image_id: str, policy: str) -> np.ndarray:
+    """The same with the temperature that the run keeps."""
+    kept = json.loads((run / "calibration.json").read_text())
+    powers = reported(run, image_id, policy) ** (1 / kept["all_models"][policy])
+    return powers / powers.sum()
+
+
 def reported(run: Path, image_id: str, policy: str) -> np.ndarray:
     """The mean of the replicas' probabilities in the prediction files."""
     table = pq.read_table(run / "predictions", filters=[("image_id", "=", image_id)])

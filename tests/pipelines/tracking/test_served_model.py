@@ -17,7 +17,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from pipelines.tracking.commands import ASK
-from tests.pipelines.tracking.followed_runs import photographs, reported
+from tests.pipelines.tracking.followed_runs import calibrated, photographs, reported
 from tests.project import ROOT
 from tests.servers import free_port, wait_for, with_tools
 
@@ -63,8 +63,24 @@ def test_served_it_answers_a_request_with_a_jpeg_in_it(server: str, finished_run
     status, answer = post(server, {"dataframe_records": [record], "params": {"crop_policy": "10"}})
     assert status == 200, answer
     [row] = answer["predictions"]
-    assert row["probability_1"] == pytest.approx(reported(finished_run, image_id, "10").max(), abs=1e-6)
+    assert row["probability_1"] == pytest.approx(calibrated(finished_run, image_id, "10").max(), abs=1e-6)
+    assert "set" not in row
     assert any(row["agreement"] == pytest.approx(share) for share in (1 / 3, 2 / 3, 1.0))
+
+
+def test_it_answers_without_the_temperature_and_with_sets_of_classes(server: str, finished_run: Path) -> None:
+    image_id, data = photographs(finished_run, 1)[0]
+    record = {"image": base64.b64encode(data).decode()}
+    plain, sets = {"crop_policy": 1, "calibrated": False}, {"crop_policy": 1, "coverage": 0.9}
+    _, averaged = post(server, {"dataframe_records": [record], "params": plain})
+    [row] = averaged["predictions"]
+    assert row["probability_1"] == pytest.approx(reported(finished_run, image_id, "1").max(), abs=1e-6)
+    status, answer = post(server, {"dataframe_records": [record], "params": sets})
+    assert status == 200, answer
+    [row] = answer["predictions"]
+    classes = row["set"].split(" | ")
+    assert classes == [row[f"answer_{place}"] for place in range(1, len(classes) + 1)]
+    assert row["abstain"] == (len(classes) > 1)
 
 
 def test_the_documented_server_is_the_one_that_is_tested() -> None:
@@ -104,7 +120,7 @@ def test_one_bad_image_answers_for_itself_alone(server: str, finished_run: Path)
     first, *failed, last = answer["predictions"]
     assert first == last
     assert first["error"] is None
-    assert first["probability_1"] == pytest.approx(reported(finished_run, image_id, "1").max(), abs=1e-6)
+    assert first["probability_1"] == pytest.approx(calibrated(finished_run, image_id, "1").max(), abs=1e-6)
     for row, (_, expected) in zip(failed, bad, strict=True):
         assert expected in row["error"]
         assert row["answer_1"] is row["probability_1"] is row["agreement"] is None
@@ -115,7 +131,14 @@ def test_one_bad_image_answers_for_itself_alone(server: str, finished_run: Path)
     [
         ({"crop_policy": "12"}, "crop_policy must be one of 1, 10, 144, got '12'"),
         ({"crop_policy": 12}, "crop_policy must be one of 1, 10, 144, got '12'"),
-        ({"croppolicy": "10"}, "unknown parameter croppolicy; the only one is crop_policy"),
+        ({"croppolicy": "10"}, "unknown parameter croppolicy; there are crop_policy, calibrated, coverage"),
+        ({"calibrated": "maybe"}, "calibrated must be true or false, got 'maybe'"),
+        ({"coverage": 95}, "coverage must be a number between 0 and 1, such as 0.95, got 95"),
+        (
+            {"coverage": 0.9, "calibrated": False},
+            "coverage needs calibrated probabilities and a calibration for 144 crops: "
+            "a run has one for the policies it was evaluated with, from 40 validation images on",
+        ),
     ],
 )
 def test_a_request_that_cannot_be_answered_is_refused_with_the_reason_first(
@@ -137,7 +160,9 @@ def test_in_a_program_parameters_are_checked_as_in_a_server(finished_run: Path, 
         by_number, by_text = (model.predict(table, params={"crop_policy": policy}) for policy in (10, "10"))
         assert by_number.equals(by_text)
         assert by_number["probability_1"].dtype == float
-        with pytest.raises(MlflowException, match=r"^unknown parameter croppolicy; the only one is crop_policy$"):
+        with pytest.raises(
+            MlflowException, match=r"^unknown parameter croppolicy; there are crop_policy, calibrated, coverage$"
+        ):
             model.predict(table, params={"croppolicy": "10"})
         mixed = model.predict(pd.concat([table, pd.DataFrame({"image": [b"no image"]})]), params={"crop_policy": 10})
         assert mixed["probability_1"].tolist() == [*by_number["probability_1"], None]

@@ -1,0 +1,59 @@
+"""What was fitted on a run's validation images for its ensemble, and is used on others: calibration.json."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from googlenet.evaluation.conformal import UNPENALISED, SetRule, threshold
+from googlenet.evaluation.crops import Policy
+
+NAME = "calibration.json"
+
+
+@dataclass(frozen=True)
+class KeptCalibration:
+    """Temperatures of an ensemble, and the scores of the labels; by the name of the crop policy.
+
+    Attributes:
+        weights_digests: SHA-256 of each replica's weights.
+        dataset_digest: digest of the images that it was fitted on.
+        images: number of these images.
+        one_model: temperature of one replica alone.
+        all_models: temperature of the average of all replicas.
+        label_mass: probability of all classes likelier than the label, in the average of all models, by image.
+        label_ranks: rank of the label, from 0, for the same images.
+    """
+
+    weights_digests: tuple[str, ...]
+    dataset_digest: str
+    images: int
+    one_model: dict[str, float]
+    all_models: dict[str, float]
+    label_mass: dict[str, list[float]] = field(default_factory=dict)
+    label_ranks: dict[str, list[int]] = field(default_factory=dict)
+
+    def temperature(self, models: int, policy: Policy) -> float | None:
+        """Return the temperature for one or for all models; None for a policy that it was not fitted for."""
+        is_whole = models == len(self.weights_digests)
+        return (self.all_models if is_whole else self.one_model).get(str(policy))
+
+    def threshold(self, policy: Policy, coverage: float, rule: SetRule = UNPENALISED) -> float | None:
+        """Return the threshold of sets that hold the label with probability ``coverage``; None for another policy."""
+        name = str(policy)
+        if name not in self.label_mass:
+            return None
+        scores = np.array(self.label_mass[name]) + rule.of_ranks(np.array(self.label_ranks[name], np.int64))
+        return threshold(scores, coverage)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the values as JSON would give them back."""
+        values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "KeptCalibration":
+        """Inverse of :meth:`to_dict`."""
+        return cls(**{**values, "weights_digests": tuple(values["weights_digests"])})
