@@ -15,8 +15,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+import pyarrow as pa
 import pyarrow.fs as pafs
 
+from pipelines.errors import UserError
 from pipelines.run.object_store import FEW_S3_ATTEMPTS, open_filesystem
 
 # Mark in the name of every unfinished file, so that listings can leave it out.
@@ -39,9 +41,19 @@ class Storage:
 
     @classmethod
     def at(cls, uri: str) -> "Storage":
-        """Return the storage at ``uri``; a local path is made absolute, since Ray's workers run in other folders."""
+        """Return the storage at ``uri``; a local path is made absolute, since Ray's workers run in other folders.
+
+        Raises:
+            UserError: the path is not UTF-8, so that no recipe or report could hold it.
+        """
         uri = uri.removeprefix("file://")
-        return cls(uri.rstrip("/") if "://" in uri else str(Path(uri).expanduser().resolve()))
+        root = uri.rstrip("/") if "://" in uri else str(Path(uri).expanduser().resolve())
+        try:
+            root.encode()
+        except UnicodeEncodeError as error:
+            shown = os.fsencode(root).decode(errors="backslashreplace")
+            raise UserError(f"the path {shown} is not UTF-8: rename its folder") from error
+        return cls(root)
 
     @classmethod
     def of_file(cls, uri: str) -> tuple["Storage", str]:
@@ -101,6 +113,17 @@ class Storage:
         """Return whether a file or folder of this name exists."""
         return bool(self.filesystem.get_file_info(self.path(name)).type != pafs.FileType.NotFound)
 
+    def has_file(self, name: str) -> bool:
+        """Return whether a regular file of this name exists; a named pipe or a device is none."""
+        return bool(self.filesystem.get_file_info(self.path(name)).type == pafs.FileType.File)
+
+    def open(self, name: str) -> pa.NativeFile:
+        """Open a file for random access; its name may have bytes that are not UTF-8, as surrogates."""
+        return self.filesystem.open_input_file(self._path_to_open(name))
+
+    def _path_to_open(self, name: str) -> str | bytes:
+        return os.fsencode(self.path(name)) if self.is_local else self.path(name)
+
     def files(self, folder: str) -> list[str]:
         """Return the sorted names of the complete files directly in ``folder``; empty if the folder does not exist."""
         selector = pafs.FileSelector(self.path(folder), allow_not_found=True)
@@ -119,7 +142,7 @@ class Storage:
             FileNotFoundError: the file does not exist.
         """
         # By default Arrow decompresses files named .gz.
-        with self.filesystem.open_input_stream(self.path(name), compression=None) as stream:
+        with self.filesystem.open_input_stream(self._path_to_open(name), compression=None) as stream:
             return cast(bytes, stream.read())
 
     @contextmanager

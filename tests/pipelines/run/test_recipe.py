@@ -16,8 +16,12 @@ from pipelines.run.recipe import Recipe, recipe_from_dict
 def test_a_recipe_survives_json(name: str, tmp_path: Path) -> None:
     recipe = load_recipe(name)
     path = tmp_path / "recipe.json"
-    path.write_text(json.dumps(recipe.to_dict()))
-    assert load_recipe(str(path)) == recipe
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        path.write_text(json.dumps(recipe.to_dict()), encoding=encoding)
+        assert load_recipe(str(path)) == recipe
+    path.write_bytes(b'{"data": "caf\xe9"}')
+    with pytest.raises(UserError, match=r"recipe\.json is not JSON: .*utf-8"):
+        load_recipe(str(path))
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -79,6 +83,8 @@ def test_a_name_that_is_no_recipe_lists_those_that_are() -> None:
 def test_differences_name_field_and_both_values() -> None:
     old, new = Recipe(), replace(Recipe(), epochs=3, name="other")
     assert differences(old.to_dict(), new.to_dict()) == ["epochs: was 250, is now 3"]
+    [line] = differences({"classes": [*map(str, range(1000))]}, {"classes": ["a", "b"]})
+    assert "'9', 'and 990 more'], is now ['a', 'b']" in line
 
 
 def test_replicas_differ_in_their_sampling_seed_only_unless_asked_otherwise() -> None:

@@ -1,0 +1,51 @@
+"""Lines for the user about what is left out of a data set, and about names that mislead."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from pipelines.data.file_names import normalisation_twins
+from pipelines.data.folder_tree import Tree
+from pipelines.data.layout import Layout
+from pipelines.data.split_names import UNSPLIT
+from pipelines.job.console import some
+
+
+def remarks(tree: Tree) -> Iterator[str]:
+    """Yield a line for each kind of name in ``tree`` that is not opened."""
+    if tree.specials:
+        yield f"left out, since they are not regular files: {some(tree.specials)}"
+    if tree.litter:
+        kinds = Counter(_own_name(name) for name in tree.litter)
+        shown = [f"{number:,} {name}" for name, number in sorted(kinds.items())]
+        yield f"left out (hidden, or left by an operating system or a tool): {some(shown)}"
+
+
+def remarks_on_classes(tree: Tree, layout: Layout) -> Iterator[str]:
+    """Yield a line for empty class folders, and one for class folders that are one folder through links.
+
+    ``tree`` is that of the layout's base.
+    """
+    if empty := [name for name in tree.empty_folders if _may_be_a_class(name, layout)]:
+        yield f"empty folders, not classes: {some(empty)}"
+    classes = {path for paths in layout.parts.values() for path in paths}
+    groups = [[name for name in group if name in classes] for group in tree.linked]
+    if shared := [" and ".join(group[:2]) for group in groups if len(group) > 1]:
+        yield f"one folder through links, so the same images: {some(shared)}"
+
+
+def remarks_on_ids(image_ids: Iterable[str]) -> Iterator[str]:
+    """Yield a line if several images have names that look the same."""
+    if twins := normalisation_twins(image_ids):
+        names = some([group[0] for group in twins])
+        yield f"several images have one name, but for its Unicode normalisation (NFC, NFD): {names}"
+
+
+def _may_be_a_class(folder: str, layout: Layout) -> bool:
+    if UNSPLIT in layout.parts:
+        return "/" not in folder
+    split_folders = {path.split("/")[0] for paths in layout.parts.values() for path in paths}
+    return folder.count("/") == 1 and folder.split("/", maxsplit=1)[0] in split_folders
+
+
+def _own_name(name: str) -> str:
+    return name.rstrip("/").rpartition("/")[2] + ("/" if name.endswith("/") else "")
