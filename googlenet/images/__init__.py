@@ -3,7 +3,10 @@
 In reading order:
 
 - ``decoding``: bytes to RGB pixels, for every format and colour mode found in image folders
-- ``pixel_file``: a file without its metadata, and its orientation; by format in ``jpeg_segments``, ``png`` and ``tiff``
+- ``pixel_file``: a file without its metadata, and its orientation
+- ``jpeg_segments``: the segments of a JPEG
+- ``png``: the chunks of a PNG, and its transparent colour
+- ``tiff``: the tags of a TIFF file or an Exif block
 - ``grey_levels``: grey values of more than 8 bits to 8 bits
 - ``refusals``: why bytes cannot be decoded, in the user's words
 - ``jpeg_damage``: missing pixel data of JPEGs

@@ -174,13 +174,14 @@ def _has_colour(image: Image.Image, file: PixelFile) -> npt.NDArray[np.bool_]:
     """Return (height, width): where a PNG has its transparent colour, compared in all of its bits."""
     largest = 2**file.bits - 1
     colour = [value & largest for value in file.transparent]
-    if len(colour) == 1 and file.bits == 16:
-        return np.asarray(image) == colour[0]
-    if len(colour) == 1:
-        return np.asarray(image.convert("L")) == colour[0] * 255 // largest
-    if file.bits == 8:
-        return (np.asarray(image) == colour).all(axis=2)
-    import cv2  # Pillow reduces 16 bits per colour to 8
+    if len(colour) == 1 and file.bits < 16:
+        channels, colour = np.asarray(image.convert("L")), [colour[0] * 255 // largest]
+    elif len(colour) == 1 or file.bits == 8:
+        channels = np.asarray(image)
+    else:
+        import cv2  # Pillow reduces 16 bits per colour to 8
 
-    bgr = cv2.imdecode(np.frombuffer(file.data, np.uint8), cv2.IMREAD_UNCHANGED)
-    return np.asarray((bgr == colour[::-1]).all(axis=2))
+        stored = np.frombuffer(file.data, np.uint8)
+        channels = np.asarray(cv2.imdecode(stored, cv2.IMREAD_UNCHANGED))[:, :, ::-1]
+    is_same: npt.NDArray[np.bool_] = channels.reshape(*channels.shape[:2], -1) == colour
+    return np.asarray(is_same.all(axis=2))

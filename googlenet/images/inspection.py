@@ -7,7 +7,7 @@ from googlenet.images.jpeg import read_header
 from googlenet.images.jpeg_damage import Condition, Finding, check_pixel_data
 from googlenet.images.jpeg_segments import START, pixel_jpeg
 
-UNREADABLE_EXIF = "its Exif block cannot be read, so it counts as upright"
+UNREADABLE_EXIF = "the Exif block cannot be read (taken as upright)"
 
 
 @dataclass(frozen=True)

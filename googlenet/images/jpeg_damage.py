@@ -17,10 +17,10 @@ from googlenet.images.jpeg_segments import END_OF_IMAGE, SOS, START, PixelJpeg, 
 # Warnings about pixel data; others are about headers.
 DAMAGE = ("Corrupt JPEG data", "Premature end of JPEG file")
 SURPLUS_BEFORE_END = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0xd9")
-NO_END = "its end marker is missing, but its pixel data are complete"
+NO_END = "the end marker is missing"
 # libjpeg counts fewer bytes as left over than there are, by those that it has read ahead.
 MAX_BYTES_READ_AHEAD = 16
-SURPLUS = "surplus bytes follow its pixel data"
+SURPLUS = "surplus bytes follow the pixel data"
 # Decoded values of pixels without data: the middle of the range, for CMYK possibly inverted.
 FILLERS = (127, 128)
 # Less than this share of a picture is not given as a percentage.

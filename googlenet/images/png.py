@@ -70,7 +70,9 @@ def pixel_png(data: bytes) -> PixelPng:
     Raises:
         DamagedChunkError: the chunk of the transparent colour is damaged.
     """
-    kept, exif, xmp, transparent, bits, colour_type = [SIGNATURE], None, b"", (), 8, COLOUR
+    kept, bits, colour_type = [SIGNATURE], 8, COLOUR
+    exif: bytes | None = None
+    xmp, transparent = b"", tuple[int, ...]()
     for chunk in chunks(data):
         if chunk.kind == b"IHDR" and len(chunk.body) >= 13:
             bits, colour_type = chunk.body[8], chunk.body[9]
