@@ -128,8 +128,18 @@ def _from_hexadecimal(profile: bytes) -> bytes:
         return b""
 
 
+def damaged_chunk(data: bytes) -> str | None:
+    """Return the kind of the first chunk that pixels need and whose checksum is wrong; None if there is none."""
+    return next((c.kind.decode() for c in chunks(data) if c.kind in PIXEL_CHUNKS and not c.is_intact), None)
+
+
 def missing_share(data: bytes) -> float:
-    """Return the share of the pixel data that a truncated file lacks; an interlaced one has a part of every row."""
+    """Return the share of the pixel data that a truncated file lacks; an interlaced one has a part of every row.
+
+    A file that reaches its end chunk is not truncated.
+    """
+    if any(chunk.kind == b"IEND" for chunk in chunks(data)):
+        return 0.0
     header = next((chunk.body for chunk in chunks(data) if chunk.kind == b"IHDR"), b"")
     if len(header) < 13:
         return 1.0

@@ -2,6 +2,8 @@
 
 import re
 
+from PIL import Image
+
 from googlenet.images import png
 from googlenet.images.grey_levels import UnknownWhiteError
 from googlenet.images.jpeg_damage import Condition, check_pixel_data
@@ -42,6 +44,23 @@ BINARY_STARTS = {
     b"%!PS": f"PostScript, which is not run: {CONVERT}",
     b"\xc5\xd0\xd3\xc6": f"PostScript, which is not run: {CONVERT}",
 }
+FORMATS = {
+    START: "a JPEG",
+    png.SIGNATURE: "a PNG",
+    b"GIF8": "a GIF",
+    b"RIFF": "a WebP",
+    b"II*\0": "a TIFF",
+    b"MM\0*": "a TIFF",
+    b"BM": "a BMP",
+}
+PILLOWS_WORDS = {
+    "image file is truncated": "truncated: its end is missing",
+    "Truncated File Read": "truncated: its end is missing",
+    "broken data stream": "damaged: its pixel data cannot be decoded",
+    "unrecognized data stream": "damaged: its pixel data cannot be decoded",
+    "failed to read next frame": "damaged: its pixel data cannot be decoded",
+    "decoder error": "damaged: its pixel data cannot be decoded",
+}
 UNKNOWN = "not an image in any format that Pillow knows"
 SAMPLE_KINDS = {1: "unsigned", 2: "signed", 3: "floating-point"}
 LOOKED_AT_BYTES = 4096
@@ -51,7 +70,7 @@ def reason_for_refusal(data: bytes, error: Exception) -> str:
     """Return why ``data`` cannot be decoded; ``error`` is the decoder's."""
     if isinstance(error, DamagedChunkError | UnknownWhiteError):
         return str(error)
-    return _other_content(data) or _missing(data) or _unsupported_tiff(data) or _decoders_words(error)
+    return _other_content(data) or _missing(data) or _decoders_words(data, error)
 
 
 def _other_content(data: bytes) -> str | None:
@@ -88,8 +107,6 @@ def _iso_media(data: bytes) -> str | None:
 
 
 def _reads_heic() -> bool:
-    from PIL import Image
-
     return "HEIF" in Image.ID
 
 
@@ -102,13 +119,17 @@ def _missing(data: bytes) -> str | None:
         finding = check_pixel_data(jpeg)
         return finding.text if finding.condition is Condition.DAMAGED else None
     if data.startswith(png.SIGNATURE):
-        return _last(png.missing_share(data), "picture")
+        return _last(png.missing_share(data), "picture") or _damaged(png.damaged_chunk(data))
     size = _stated_size(data)
     return _last(1 - len(data) / size, "file") if size else None
 
 
 def _last(share: float, of: str) -> str | None:
     return f"truncated: the last {max(1, round(100 * share))} % of the {of} are missing" if share > 0 else None
+
+
+def _damaged(chunk: str | None) -> str | None:
+    return f"damaged: its {chunk} chunk has a wrong checksum" if chunk else None
 
 
 def _stated_size(data: bytes) -> int:
@@ -130,20 +151,32 @@ def _stated_size(data: bytes) -> int:
     return at
 
 
-def _unsupported_tiff(data: bytes) -> str | None:
+def _decoders_words(data: bytes, error: Exception) -> str:
+    """Return Pillow's words, or plainer ones for its common messages."""
+    text = str(error) or type(error).__name__
+    name = _format_name(data)
+    if "cannot identify image file" in text:
+        return (_unread_tiff(data) or f"{name} file whose header is damaged") if name else UNKNOWN
+    if isinstance(error, Image.DecompressionBombError):
+        return text
+    if known := next((words for start, words in PILLOWS_WORDS.items() if text.startswith(start)), None):
+        return known
+    return f"{name or 'a'} file that Pillow cannot decode ({text})"
+
+
+def _format_name(data: bytes) -> str | None:
+    if data[4:12] in (b"ftypavif", b"ftypavis"):
+        return "an AVIF"
+    return next((name for start, name in FORMATS.items() if data.startswith(start)), None)
+
+
+def _unread_tiff(data: bytes) -> str | None:
     """Return the kind of samples of a TIFF file that Pillow does not read."""
     try:
         directory = read_directory(data)
-        bits = directory.number(data, BITS_PER_SAMPLE)
+        bits = directory.number(data, BITS_PER_SAMPLE) or 1
         kind = SAMPLE_KINDS.get(directory.number(data, SAMPLE_FORMAT) or 1, "other")
         channels = directory.number(data, SAMPLES_PER_PIXEL) or 1
     except DamagedBlockError:
         return None
     return f"a TIFF file with {channels} x {bits} bits ({kind}), which Pillow does not read: save it with 8 bits"
-
-
-def _decoders_words(error: Exception) -> str:
-    text = str(error)
-    if "cannot identify image file" in text:
-        return UNKNOWN
-    return text or type(error).__name__

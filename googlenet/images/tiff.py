@@ -174,6 +174,9 @@ def pixel_tiff(data: bytes) -> PixelTiff:
             _write_number(changed, directory, entry, BLACK_IS_ZERO)
         if entry.tag == SAMPLE_FORMAT and is_unsigned:
             _write_number(changed, directory, entry, SIGNED)
+        if entry.tag == ORIENTATION:
+            # Pillow would turn the picture as well; 0 is a tag that nobody knows.
+            struct.pack_into(directory.byte_order + "H", changed, entry.at, 0)
     xmp = next((data[e.value_at : e.value_at + e.count] for e in directory.entries if e.tag == XMP), b"")
     return PixelTiff(_without_descriptions(changed, directory), xmp, bits, is_white_zero, is_unsigned)
 

@@ -121,6 +121,22 @@ def test_an_interlaced_png_lacks_a_part_of_every_row() -> None:
         decode_rgb(data[: len(data) // 2])
 
 
+def test_damaged_pixel_data_are_not_called_missing() -> None:
+    png = bytearray(TRUNCATED["PNG"])
+    png[len(png) // 2 : len(png) // 2 + 9] = bytes(9)
+    with pytest.raises(ImageDecodeError, match="damaged: its IDAT chunk has a wrong checksum"):
+        decode_rgb(bytes(png))
+    with pytest.raises(ImageDecodeError, match="truncated: its end is missing"):
+        decode_rgb(encode(PHOTO, "GIF")[:3000])
+    with pytest.raises(ImageDecodeError, match="truncated within its header"):
+        decode_rgb(b"\xff\xd8\xff\xe0" + bytes(range(100)))
+    with pytest.raises(ImageDecodeError, match="a WebP file that Pillow cannot decode"):
+        decode_rgb(b"RIFF\x40\0\0\0WEBPVP8 " + bytes(56))
+    lzw = encode(PHOTO, "TIFF", compression="tiff_lzw")
+    with pytest.raises(ImageDecodeError, match="damaged: its pixel data cannot be decoded"):
+        decode_rgb(lzw[:2000] + bytes(2000) + lzw[4000:])
+
+
 def test_a_file_cut_within_its_header_has_no_pixels() -> None:
     with pytest.raises(ImageDecodeError, match="truncated within its header"):
         decode_rgb(TRUNCATED["JPEG"][:100])
