@@ -36,7 +36,8 @@ def white_of(values: Values, kind: str) -> float:
         UnknownWhiteError: the brightest values are far from every white.
     """
     finite = values[np.isfinite(values)]
-    brightest = float(np.percentile(finite, BRIGHTEST_PERCENTILE)) if finite.size else 0.0
+    # "lower": of a picture with less than a thousand pixels, the brightest one never counts.
+    brightest = float(np.percentile(finite, BRIGHTEST_PERCENTILE, method="lower")) if finite.size else 0.0
     whites = WHITES[kind]
     for white in whites:
         if brightest <= LIGHTEST * white and (white == whites[0] or brightest >= DARKEST * white):

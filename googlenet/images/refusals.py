@@ -31,7 +31,9 @@ TEXT_STARTS = (
     ),
     (rb"<\?xml|<[a-z]+[ >]", "an XML document, not an image"),
     (rb"[\[{]", "JSON text, not an image"),
+    (rb".*\s", "text, not an image"),
 )
+CONTROL_CHARACTERS = re.compile(rb"[\0-\x08\x0e-\x1f\x7f]")
 BINARY_STARTS = {
     b"%PDF": f"a PDF document, not an image: {CONVERT}",
     b"PK\3\4": "a ZIP archive, not an image: unpack it",
@@ -82,15 +84,10 @@ def _other_content(data: bytes) -> str | None:
     if words := next((words for start, words in BINARY_STARTS.items() if data.startswith(start)), None):
         return words
     start = data[:LOOKED_AT_BYTES].removeprefix(b"\xef\xbb\xbf").lstrip()
-    for pattern, words in TEXT_STARTS:
-        if re.match(pattern, start, re.IGNORECASE | re.DOTALL):
-            return words
-    return "text, not an image" if _is_text(start) else None
-
-
-def _is_text(start: bytes) -> bool:
-    printable = sum(byte in b"\t\n\r" or 32 <= byte < 127 or byte >= 128 for byte in start)
-    return bool(start) and printable == len(start) and any(character in start for character in b" \n")
+    if CONTROL_CHARACTERS.search(start):
+        return None
+    flags = re.IGNORECASE | re.DOTALL
+    return next((words for pattern, words in TEXT_STARTS if re.match(pattern, start, flags)), None)
 
 
 def _iso_media(data: bytes) -> str | None:

@@ -115,6 +115,12 @@ def warns_libjpeg(data: bytes) -> bool:
     return False
 
 
+def test_pictures_of_runs_that_exist_are_still_decoded_as_far_as_possible() -> None:
+    """Such runs were prepared when nobody looked for missing pixel data."""
+    data = cut(jpeg("4:2:0"), 0.5) + END
+    assert np.array_equal(decode_rgb(data), opencv(data))
+
+
 def test_a_harmless_warning_does_not_hide_a_serious_one() -> None:
     """libjpeg gives its first warning only: here, of a version of JFIF that does not exist."""
     data = bytearray(jpeg("4:2:0"))
