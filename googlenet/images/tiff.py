@@ -16,6 +16,8 @@ EXIF_PREFIX = b"Exif\0\0"
 DESCRIPTIONS = {269, 270, 271, 272, 274, 282, 283, 285, 286, 287, 296, 297, 305, 306, 315, 316, 330, 333, 337}
 BYTE, SHORT, LONG, LONG8 = 1, 3, 4, 16
 TYPE_FORMATS = {BYTE: "B", SHORT: "H", LONG: "I", LONG8: "Q"}
+# More than any file needs; a damaged number of tags may be enormous.
+MAX_TAGS = 4096
 XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([1-8])')
 
 
@@ -36,7 +38,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Directory:
-    """The first directory of a block: its layout, and its tags up to the first that lies beyond the end."""
+    """The first directory of a block: its layout, and its tags; not ``is_whole`` if some lie beyond the end."""
 
     byte_order: str
     is_big: bool
@@ -91,7 +93,7 @@ def read_directory(block: bytes) -> Directory:
 def _entries(block: bytes, byte_order: str, is_big: bool, at: int, count: int) -> Iterator[Entry]:
     size, first = (20, at + 8) if is_big else (12, at + 2)
     bytes_inside = size - (12 if is_big else 8)
-    for place in range(first, min(first + size * count, len(block) - size + 1), size):
+    for place in range(first, min(first + size * min(count, MAX_TAGS), len(block) - size + 1), size):
         tag, kind, values = _unpack(byte_order + ("HHQ" if is_big else "HHI"), block, place)
         inside = place + size - bytes_inside
         if kind in TYPE_FORMATS and values * struct.calcsize(TYPE_FORMATS[kind]) <= bytes_inside:

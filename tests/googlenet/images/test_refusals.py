@@ -1,7 +1,7 @@
 """What cannot be decoded is refused with the cause in the user's words."""
 
-import builtins
 import json
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -52,14 +52,7 @@ def heic(**options: object) -> bytes:
 @pytest.fixture
 def without_pillow_heif(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The library as it is where the optional package is not installed."""
-    import_module = builtins.__import__
-
-    def missing(name: str, *arguments: object, **options: object) -> object:
-        if name == "pillow_heif":
-            raise ImportError(name)
-        return import_module(name, *arguments, **options)
-
-    monkeypatch.setattr(builtins, "__import__", missing)
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
     monkeypatch.setattr(Image, "ID", [name for name in Image.ID if name != "HEIF"])
     decoding._formats.cache_clear()
     yield
