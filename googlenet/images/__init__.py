@@ -3,6 +3,7 @@
 In reading order:
 
 - ``decoding``: bytes to RGB pixels, for every format and colour mode found in image folders
+- ``limits``: what is too large to be decoded
 - ``pixel_file``: a file without its metadata, and its orientation
 - ``jpeg_segments``: the segments of a JPEG
 - ``png``: the chunks of a PNG, and its transparent colour

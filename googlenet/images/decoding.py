@@ -11,17 +11,13 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from googlenet.images.grey_levels import FLOAT, SIGNED, UNSIGNED, to_8_bit, white_of
+from googlenet.images.limits import MAX_ASPECT_RATIO, MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
 from googlenet.images.pixel_file import Orientation, PixelFile, orientation_of, pixel_file
 from googlenet.images.refusals import reason_for_refusal
 
 # Any height, any width: one call may take images of several sizes.
 Pixels = UInt8[np.ndarray, "_ _ 3"]
 
-# Beyond 178 megapixels Pillow itself raises an error about a decompression bomb.
-MAX_IMAGE_PIXELS = 178_956_970
-MAX_IMAGE_BYTES = 256 << 20
-# Images are scaled by their shorter side, so a strip would become enormous.
-MAX_ASPECT_RATIO = 100
 # Pillow passes these to an external program.
 REFUSED_FORMATS = {"EPS", "WMF"}
 # The colour behind transparent pixels.

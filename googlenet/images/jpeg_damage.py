@@ -7,12 +7,12 @@ all pixel data but computes few pixels.
 import re
 from dataclasses import dataclass
 from enum import Enum, auto
-from itertools import takewhile
 
 import numpy as np
 import simplejpeg
 
-from googlenet.images.jpeg_segments import END_OF_IMAGE, SOS, START, PixelJpeg, segments
+from googlenet.images.jpeg_segments import APPLICATION_MARKERS, END_OF_IMAGE, SOS, START, PixelJpeg, segments
+from googlenet.images.limits import MAX_IMAGE_PIXELS
 
 # Warnings about pixel data; others are about headers.
 DAMAGE = ("Corrupt JPEG data", "Premature end of JPEG file")
@@ -89,14 +89,15 @@ class _Scan:
     def of(cls, jpeg: PixelJpeg) -> "_Scan | None":
         if jpeg.scan_at is None:
             return None
-        kept = (s for s in segments(jpeg.data) if s.marker == SOS or not 0xE0 <= s.marker <= 0xEF)
-        tables = [jpeg.data[s.at : s.end] for s in takewhile(lambda s: s.marker != SOS, kept)]
+        tables = [jpeg.data[s.at : s.end] for s in segments(jpeg.data) if s.marker not in (SOS, *APPLICATION_MARKERS)]
         header = b"".join([START, *tables])
         data = header + jpeg.data[jpeg.scan_at :]
         end = data.find(END_OF_IMAGE, len(header))
         try:
-            colours = simplejpeg.decode_jpeg_header(data, strict=False)[2]
+            height, width, colours, _ = simplejpeg.decode_jpeg_header(data, strict=False)
         except ValueError:  # of a kind that it cannot decode; Pillow might
+            return None
+        if height * width > MAX_IMAGE_PIXELS:  # libjpeg would reserve memory for all coefficients
             return None
         return cls(data, data[:end] if end >= 0 else data, end >= 0, "CMYK" if colours in ("CMYK", "YCCK") else "GRAY")
 

@@ -70,7 +70,7 @@ LOOKED_AT_BYTES = 4096
 
 def reason_for_refusal(data: bytes, error: Exception) -> str:
     """Return why ``data`` cannot be decoded; ``error`` is the decoder's."""
-    if isinstance(error, DamagedChunkError | UnknownWhiteError):
+    if isinstance(error, DamagedChunkError | UnknownWhiteError | Image.DecompressionBombError):
         return str(error)
     return _other_content(data) or _missing(data) or _decoders_words(data, error)
 
@@ -154,8 +154,6 @@ def _decoders_words(data: bytes, error: Exception) -> str:
     name = _format_name(data)
     if "cannot identify image file" in text:
         return (_unread_tiff(data) or f"{name} file whose header is damaged") if name else UNKNOWN
-    if isinstance(error, Image.DecompressionBombError):
-        return text
     if known := next((words for start, words in PILLOWS_WORDS.items() if text.startswith(start)), None):
         return known
     return f"{name or 'a'} file that Pillow cannot decode ({text})"

@@ -121,6 +121,18 @@ def test_pictures_of_runs_that_exist_are_still_decoded_as_far_as_possible() -> N
     assert np.array_equal(decode_rgb(data), opencv(data))
 
 
+@pytest.mark.parametrize("end", [b"", END])
+def test_nothing_is_decoded_of_a_jpeg_that_claims_an_enormous_size(end: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a progressive one libjpeg would reserve 25 GB."""
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", lambda *_, **__: pytest.fail("it was decoded"))
+    data = jpeg("progressive")
+    frame = data.index(b"\xff\xc2") + 5
+    data = data[:frame] + b"\xff\xdc\xff\xdc" + data[frame + 4 : -2] + end
+    for decode in (decode_rgb, decode_whole, inspect):
+        with pytest.raises(ImageDecodeError, match="exceeds limit"):
+            decode(data)
+
+
 def test_a_harmless_warning_does_not_hide_a_serious_one() -> None:
     """libjpeg gives its first warning only: here, of a version of JFIF that does not exist."""
     data = bytearray(jpeg("4:2:0"))
