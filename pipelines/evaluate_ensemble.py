@@ -64,7 +64,7 @@ class Arguments:
     crop_px: int | None = None
     """Side of the network's input for --weights; the default is the value in the files, or 224."""
     bad_images: BadImages = "stop"
-    """What to do about files that cannot be decoded."""
+    """What to do about files that cannot be decoded, and JPEGs with missing pixel data."""
     unlabelled: bool = False
     """The images of --data have no labels: write the ensemble's answers for each (answers/top5.csv, .parquet)."""
     calibrated: bool = True

@@ -2,9 +2,9 @@
 
     python pipelines/prepare_dataset.py --data FOLDER --run-dir RUN
 
-Every file is decoded once as a check; the original bytes are stored, unless the recipe asks for smaller images. A file
-that cannot be decoded stops the command with a list of all such files, or, with ``--bad-images quarantine``, is listed
-in ``dataset/quarantine.jsonl`` and left out of the data set.
+Every file is checked once; the original bytes are stored, unless the recipe asks for smaller images. A file that cannot
+be decoded, or a JPEG with missing pixel data, stops the command with a list of all such files, or, with ``--bad-images
+quarantine``, is listed in ``dataset/quarantine.jsonl`` and left out of the data set.
 """
 
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class Arguments:
     stored_short_side_px: int | None = None
     """Shrink larger images to this shorter side, as JPEG of quality 95; None keeps the original bytes of all images."""
     bad_images: BadImages = "stop"
-    """What to do about files that cannot be decoded."""
+    """What to do about files that cannot be decoded, and JPEGs with missing pixel data."""
 
 
 def _main() -> None:

@@ -67,7 +67,7 @@ class Arguments:
     champion: ChampionRule = "better"
     """When this ensemble becomes the champion of its data set: if better, always, or never."""
     bad_images: BadImages = "stop"
-    """What to do about files that cannot be decoded."""
+    """What to do about files that cannot be decoded, and JPEGs with missing pixel data."""
     cpus_per_worker: float = 1.0
     """CPUs that each worker of a replica reserves; also its number of threads."""
     gpus_per_worker: float = 0.0

@@ -68,7 +68,32 @@ def mutants() -> list[Mutant]:
     checkpoints = ("pipelines/training/checkpoints.py", "pipelines/training/test_checkpoints.py")
     ledger = ("pipelines/evaluation/sharded_prediction.py", "pipelines/evaluation/test_sharded_prediction.py")
     tally = ("pipelines/report/tally.py", "pipelines/report/test_report.py")
+    meaning = "googlenet/images/test_pixel_meaning.py"
     listed = [
+        (
+            "pictures: a transparent colour is white",
+            ("googlenet/images/decoding.py", meaning),
+            "] = BACKGROUND_RGB",
+            "] = pixels[0, 0]",
+        ),
+        (
+            "pictures: white may be zero",
+            ("googlenet/images/grey_levels.py", meaning),
+            "scaled = 255 - scaled",
+            "scaled = +scaled",
+        ),
+        (
+            "pictures: zeros are no pixels",
+            ("googlenet/images/jpeg_damage.py", "googlenet/images/test_jpeg_damage.py"),
+            "not warning and unused_zeros",
+            "not warning or unused_zeros",
+        ),
+        (
+            "pictures: damaged metadata cost nothing",
+            ("googlenet/images/pixel_file.py", "googlenet/images/test_damaged_metadata.py"),
+            "completed_jpeg(jpeg) or jpeg.data",
+            "data",
+        ),
         ("crops: the scales are the paper's four", crops, "9 * seventh", "10 * seventh"),
         ("crops: the middle square is in the middle", crops, "slack // 2", "slack // 3"),
         ("crops: the last square ends with the image", crops, "slack // 2, slack)", "slack // 2, slack - 1)"),

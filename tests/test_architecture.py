@@ -133,6 +133,7 @@ def test_the_science_needs_few_packages(path: Path) -> None:
         "jaxtyping",
         "numpy",
         "PIL",
+        "pillow_heif",
         "pyarrow",
         "safetensors",
         "simplejpeg",

@@ -15,7 +15,8 @@ from googlenet.evaluation.crops import CROP_POLICIES, Policy, policy_scales_px
 from googlenet.evaluation.kept_calibration import KeptCalibration
 from googlenet.evaluation.predictor import Predictor
 from googlenet.evaluation.temperature import with_temperature
-from googlenet.images.decoding import Pixels, check_size, decode_rgb
+from googlenet.images.decoding import Pixels, check_size
+from googlenet.images.inspection import decode_whole
 from googlenet.images.scaled_image import ScaledImage, scale_image
 from googlenet.network.model import fold_batch_norm
 from googlenet.network.weight_files import read_weights
@@ -84,11 +85,11 @@ class Ensemble:
             policy: 1, 10, 144, or scales in pixels such as ``"256+320"``.
 
         Raises:
-            ImageDecodeError: the bytes cannot be decoded as an image.
+            ImageDecodeError: the bytes cannot be decoded as an image, or are a JPEG with missing pixel data.
             ValueError: the pixels or the policy cannot be used; the limits are those of files.
         """
         scales = policy_scales_px(policy, self.crop_px)
-        pixels = decode_rgb(image) if isinstance(image, bytes) else _rgb(image)
+        pixels = decode_whole(image) if isinstance(image, bytes) else _rgb(image)
         scaled = ScaledImage(pixels.shape[1], pixels.shape[0], tuple(scale_image(pixels, scales)))
         if policy not in self._predictors:
             self._predictors[policy] = Predictor(self._replicas, self.crop_px, (policy,), self._device)

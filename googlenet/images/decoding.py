@@ -1,25 +1,36 @@
 """Decoding of image bytes to pixels, for every format and colour mode found in image folders."""
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import Image
+
+from googlenet.images.grey_levels import FLOAT, SIGNED, UNSIGNED, to_8_bit, white_of
+from googlenet.images.limits import MAX_ASPECT_RATIO, MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
+from googlenet.images.pixel_file import Orientation, PixelFile, orientation_of, pixel_file
+from googlenet.images.refusals import reason_for_refusal
 
 # Any height, any width: one call may take images of several sizes.
 Pixels = UInt8[np.ndarray, "_ _ 3"]
 
-# Beyond 178 megapixels Pillow itself raises an error about a decompression bomb.
-MAX_IMAGE_PIXELS = 178_956_970
-MAX_IMAGE_BYTES = 256 << 20
-# Images are scaled by their shorter side, so a strip would become enormous.
-MAX_ASPECT_RATIO = 100
 # Pillow passes these to an external program.
 REFUSED_FORMATS = {"EPS", "WMF"}
 # The colour behind transparent pixels.
 BACKGROUND_RGB = (255, 255, 255)
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class ImageDecodeError(ValueError):
@@ -37,27 +48,48 @@ def check_number_of_bytes(num_bytes: int) -> None:
 
 
 def decode_rgb(data: bytes) -> Pixels:
-    """Decode an image of any mode to (height, width, 3) uint8 RGB, turned upright by its EXIF orientation.
+    """Decode an image of any mode to (height, width, 3) uint8 RGB, turned upright by its orientation tag.
 
-    Greyscale, palette and CMYK become RGB, 16 bits per channel become 8, transparency is composited on white.
+    Greyscale, palette and CMYK become RGB, 16 bits per channel become 8, transparency is composited on white. Damaged
+    metadata are ignored. A JPEG with damaged pixel data is decoded as far as possible; see
+    :func:`googlenet.images.inspection.inspect`.
 
     Raises:
         ImageDecodeError: not an image, a truncated one, one of more than ``MAX_IMAGE_PIXELS``, a strip of more than
             ``MAX_ASPECT_RATIO``, or a format that Pillow would pass to an external program.
     """
+    with _opened(data) as (image, file, orientation):
+        image.load()
+        rgb = _to_rgb(image, file)
+        turn = TURNS.get(orientation.number)
+        return np.asarray(rgb if turn is None else rgb.transpose(turn))
+
+
+def read_size(data: bytes) -> tuple[int, int, Orientation]:
+    """Return the width and height in pixels of the upright image, and its orientation tag, without decoding it.
+
+    Raises:
+        ImageDecodeError: as :func:`decode_rgb`, as far as the header tells.
+    """
+    with _opened(data) as (image, _, orientation):
+        width, height = image.size
+        return (width, height, orientation) if orientation.number < 5 else (height, width, orientation)
+
+
+@contextmanager
+def _opened(data: bytes) -> Iterator[tuple[Image.Image, PixelFile, Orientation]]:
+    """Open an image of an allowed size; turn errors within the context into ImageDecodeError."""
     if not data:
         raise ImageDecodeError("the file is empty")
     try:
-        with Image.open(io.BytesIO(data), formats=_formats()) as image:
+        file = pixel_file(data)
+        with Image.open(io.BytesIO(file.data), formats=_formats()) as image:
             check_size(*image.size)
-            image.load()
-            # Pillow does not rescale grey values: 16-bit and floating-point greyscale is converted to 8 bits first.
-            upright = ImageOps.exif_transpose(_to_8_bit(image))
-            return np.asarray(_to_rgb(upright))
+            yield image, file, _orientation(image, file)
     except (ImageDecodeError, MemoryError):  # an image that does not fit into memory may be valid
         raise
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, struct.error, ValueError and others
-        raise ImageDecodeError(_reason(error)) from error
+        raise ImageDecodeError(reason_for_refusal(data, error)) from error
 
 
 def check_size(width: int, height: int) -> None:
@@ -75,27 +107,56 @@ def check_size(width: int, height: int) -> None:
 @cache
 def _formats() -> tuple[str, ...]:
     Image.init()
+    try:
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+    except ImportError:  # HEIC is refused, with the advice to install it
+        pass
     return tuple(name for name in Image.ID if name not in REFUSED_FORMATS)
 
 
-def _to_8_bit(image: Image.Image) -> Image.Image:
-    if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
-        return image
-    values = np.asarray(image).astype(np.float64)
-    eight_bit = Image.fromarray(np.clip(np.rint(values * 255 / _white(image.mode, values)), 0, 255).astype(np.uint8))
-    eight_bit.getexif().update(image.getexif())
-    return eight_bit
+def _orientation(image: Image.Image, file: PixelFile) -> Orientation:
+    exif, xmp = image.info.get("exif"), image.info.get("xmp", b"")
+    return orientation_of(file.exif if exif is None else exif, file.xmp or (xmp if isinstance(xmp, bytes) else b""))
 
 
-def _white(mode: str, values: npt.NDArray[np.float64]) -> float:
-    """Return the value of white: given by 16-bit modes, guessed from the values of 32-bit and floating-point ones."""
-    if mode.startswith("I;16"):
-        return 65535.0
-    largest = values.max(initial=0.0)
-    return 1.0 if mode == "F" and largest <= 1 else 255.0 if largest <= 255 else 65535.0
+def _to_rgb(image: Image.Image, file: PixelFile) -> Image.Image:
+    if _is_deep_grey(image):
+        rgb = _deep_grey_to_8_bit(image, file).convert("RGB")
+    else:
+        rgb = _on_background(image.convert("RGB") if _alpha_is_unused(image, file) else image)
+    if not file.transparent:
+        return rgb
+    pixels = np.array(rgb)
+    pixels[_has_colour(image, file)] = BACKGROUND_RGB
+    return Image.fromarray(pixels)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _is_deep_grey(image: Image.Image) -> bool:
+    return image.mode in ("I", "F") or image.mode.startswith("I;16")
+
+
+def _deep_grey_to_8_bit(image: Image.Image, file: PixelFile) -> Image.Image:
+    values = np.asarray(image)
+    if image.mode.startswith("I;16"):
+        white = 2.0**12 - 1 if file.bits == 12 else 2.0**16 - 1
+    elif image.mode == "I" and image.format == "PPM":
+        white = 2.0**16 - 1  # Pillow scales by the white that the file names
+    elif file.is_unsigned:
+        values = values.view(np.uint32)
+        white = white_of(values, UNSIGNED)
+    else:
+        white = white_of(values, FLOAT if image.mode == "F" else SIGNED)
+    return Image.fromarray(to_8_bit(values, white, file.is_white_zero))
+
+
+def _alpha_is_unused(image: Image.Image, file: PixelFile) -> bool:
+    """Return whether a file says that its fourth channel has no meaning; Pillow takes it for alpha."""
+    return image.format == "TGA" and file.data[17] & 0x0F == 0
+
+
+def _on_background(image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
         return image
     if image.mode in ("RGBA", "LA", "La", "PA", "RGBa") or "transparency" in image.info:
@@ -105,8 +166,18 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _reason(error: Exception) -> str:
-    text = str(error)
-    if "cannot identify image file" in text:
-        return "not an image in any format that Pillow knows"
-    return text or type(error).__name__
+def _has_colour(image: Image.Image, file: PixelFile) -> npt.NDArray[np.bool_]:
+    """Return (height, width): where a PNG has its transparent colour, compared in all of its bits."""
+    largest = 2**file.bits - 1
+    colour = [value & largest for value in file.transparent]
+    if len(colour) == 1 and file.bits < 16:
+        channels, colour = np.asarray(image.convert("L")), [colour[0] * 255 // largest]
+    elif len(colour) == 1 or file.bits == 8:
+        channels = np.asarray(image)
+    else:
+        import cv2  # Pillow reduces 16 bits per colour to 8
+
+        stored = np.frombuffer(file.data, np.uint8)
+        channels = np.asarray(cv2.imdecode(stored, cv2.IMREAD_UNCHANGED))[:, :, ::-1]
+    is_same: npt.NDArray[np.bool_] = channels.reshape(*channels.shape[:2], -1) == colour
+    return np.asarray(is_same.all(axis=2))

@@ -7,16 +7,13 @@ import struct
 from dataclasses import dataclass
 
 import simplejpeg
-from PIL import Image
 
 from googlenet.images.decoding import Pixels
+from googlenet.images.jpeg_segments import APP1, END_OF_IMAGE, EXIF, SOS, Segment, segments
+from googlenet.images.pixel_file import UPRIGHT, orientation_of
 
 SOF_MARKERS = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive; all with Huffman codes
 OTHER_FRAMES = (0xC3, 0xC5, 0xC6, 0xC7, *range(0xC9, 0xCC), *range(0xCD, 0xD0))
-SOS, APP1 = 0xDA, 0xE1
-END_OF_IMAGE = b"\xff\xd9"
-STANDALONE_MARKERS = (0x01, *range(0xD0, 0xD9))
-ORIENTATION_TAG, UPRIGHT = 0x0112, 1
 BLOCK_PX = 8
 # A row also depends on the colours of its neighbouring rows, which are stored at half the height.
 CONTEXT_ROWS = 2
@@ -45,48 +42,42 @@ class JpegHeader:
 
 def read_header(data: bytes) -> JpegHeader | None:
     """Return the header of a JPEG that :func:`decode_rows` can decode; None for anything else."""
-    if data[:2] != b"\xff\xd8":
-        return None
-    at, frame = 2, None
-    while at + 4 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker == 0xFF or marker in STANDALONE_MARKERS:
-            at += 1 if marker == 0xFF else 2
-            continue
-        length = int.from_bytes(data[at + 2 : at + 4], "big")
-        segment = data[at + 4 : at + 2 + length]
-        if marker == SOS:
+    frame, has_exif = None, False
+    for segment in segments(data):
+        if segment.marker == SOS:
             # Pillow has to reject a file whose end is missing: partial decoding would not report it.
-            return frame if data.rfind(END_OF_IMAGE) > at else None
-        if marker in SOF_MARKERS:
-            if frame is not None or (frame := _frame(segment, at + 4, marker)) is None:
+            return frame if data.rfind(END_OF_IMAGE) > segment.at else None
+        if segment.marker in SOF_MARKERS:
+            if frame is not None or (frame := _frame(segment)) is None:
                 return None
-        elif marker in OTHER_FRAMES or (marker == APP1 and not _is_upright(segment)):
+        elif segment.marker in OTHER_FRAMES:
             return None
-        at += 2 + length
+        elif segment.marker == APP1:
+            is_exif = segment.body.startswith(EXIF)
+            # A second Exif block continues the first one.
+            if (is_exif and has_exif) or not _is_upright(segment.body):
+                return None
+            has_exif |= is_exif
     return None
 
 
-def _frame(segment: bytes, at: int, marker: int) -> JpegHeader | None:
-    if len(segment) < 6:
+def _frame(segment: Segment) -> JpegHeader | None:
+    body = segment.body
+    if len(body) < 6:
         return None
-    precision, height, width, components = struct.unpack(">BHHB", segment[:6])
-    if precision != 8 or components not in (1, 3) or not height or len(segment) < 6 + 3 * components:
+    precision, height, width, components = struct.unpack(">BHHB", body[:6])
+    if precision != 8 or components not in (1, 3) or not height or len(body) < 6 + 3 * components:
         return None
-    vertical = max(segment[7 + 3 * component] & 15 for component in range(components))
-    return JpegHeader(width, height, BLOCK_PX * max(1, vertical), at + 1, marker == SOF_MARKERS[-1])
+    vertical = max(body[7 + 3 * component] & 15 for component in range(components))
+    height_at = segment.at + 5
+    return JpegHeader(width, height, BLOCK_PX * max(1, vertical), height_at, segment.marker == SOF_MARKERS[-1])
 
 
-def _is_upright(segment: bytes) -> bool:
+def _is_upright(body: bytes) -> bool:
     """Return whether a metadata segment leaves the image as it is stored."""
-    if not segment.startswith(b"Exif\0\0"):
-        return b"Orientation" not in segment
-    exif = Image.Exif()
-    try:
-        exif.load(segment)
-        return bool(exif.get(ORIENTATION_TAG, UPRIGHT) == UPRIGHT)
-    except Exception:  # noqa: BLE001  # if it is malformed, Pillow decides what the image is
-        return False
+    if not body.startswith(EXIF):
+        return b"Orientation" not in body
+    return orientation_of(body, b"").number == UPRIGHT
 
 
 def decode_rows(data: bytes, header: JpegHeader, bottom: int, factor: int = 1) -> Pixels:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -94,6 +94,8 @@ def _prepare(run: Storage, images: Images, prepared_from: dict[str, Any], bad_im
         raise UserError("no validation image can be decoded; fix the files or add others")
     if bad:
         run.write_json_lines(QUARANTINE, bad)
+    for note, image_ids in manifest.notes.items():
+        say(f"{count(len(image_ids), 'image')} used although {note}: see notes in {run}/{MANIFEST}")
     return manifest
 
 
@@ -133,4 +135,13 @@ def _manifest(
         splits[split] = Split(shards, {name: counts[str(label)] for label, name in enumerate(classes)})
     digests = [shard.digest for split in SPLITS for shard in splits[split].shards]
     digest = hashlib.sha256("\n".join([*classes, *digests]).encode()).hexdigest()
-    return Manifest(prepared_from, classes, splits, digest, quarantined)
+    return Manifest(prepared_from, classes, splits, digest, quarantined, _notes(results))
+
+
+def _notes(results: Sequence[dict[str, Any]]) -> dict[str, tuple[str, ...]]:
+    """Return the ids of images by what is peculiar about them; shards of earlier versions say nothing."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for result in results:
+        for note, image_ids in result.get("notes", {}).items():
+            found[note] += image_ids
+    return {note: tuple(sorted(image_ids)) for note, image_ids in sorted(found.items())}

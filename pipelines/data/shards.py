@@ -6,7 +6,7 @@ Next to each shard is a note of its content. A shard whose note lists no bad ima
 import hashlib
 import io
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, replace
 from typing import Any
@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from googlenet.images.decoding import ImageDecodeError, decode_rgb
+from googlenet.images.inspection import Inspection, inspect
 from googlenet.images.records import SCHEMA, WRITE_OPTIONS
 from googlenet.images.scaled_image import scaled_size
 from pipelines.data.listing import ImageFile, ImageReader
@@ -99,17 +100,22 @@ def write_shard(run: Storage, reader: ImageReader, plan: ShardPlan) -> dict[str,
 
     Returns:
         ``images`` (number stored), ``counts`` (by label), ``digest``, ``bad_images`` (for each
-        ``image_id``, ``reason``, and ``unreadable``: it could not be read, so it may be intact).
+        ``image_id``, ``reason``, and ``unreadable``: it could not be read, so it may be intact), ``notes`` (ids of
+        stored images by what is peculiar about them).
     """
     columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
-    digest, bad_images = hashlib.sha256(), []
+    digest, bad_images, notes = hashlib.sha256(), [], defaultdict(list)
     for file in plan.images:
         try:
-            data, width, height = _to_store(reader.read(file), plan.short_side_px)
+            original = reader.read(file)
+            inspection = inspect(original)
+            data, width, height = _to_store(original, inspection, plan.short_side_px)
         except (ImageDecodeError, OSError) as error:
             unreadable = isinstance(error, OSError)
             bad_images.append({"image_id": file.image_id, "reason": str(error), "unreadable": unreadable})
             continue
+        for note in inspection.notes:
+            notes[note].append(file.image_id)
         digest.update(f"{file.image_id}\0{file.label}\0{hashlib.sha256(data).hexdigest()}\n".encode())
         row = (file.image_id, data, file.label, width, height)
         for name, value in zip(SCHEMA.names, row, strict=True):
@@ -123,17 +129,18 @@ def write_shard(run: Storage, reader: ImageReader, plan: ShardPlan) -> dict[str,
         "counts": counts,
         "digest": digest.hexdigest(),
         "bad_images": bad_images,
+        "notes": notes,
     }
     run.write_json(f"{DATASET}/{plan.note}", {"plan": plan.digest, **result})
     return result
 
 
-def _to_store(data: bytes, short_side_px: int | None) -> tuple[bytes, int, int]:
-    """Return bytes to store, width and height in pixels; raises ImageDecodeError if ``data`` cannot be decoded."""
-    pixels = decode_rgb(data)
-    height, width = pixels.shape[:2]
+def _to_store(data: bytes, inspection: Inspection, short_side_px: int | None) -> tuple[bytes, int, int]:
+    """Return bytes to store, width and height in pixels."""
+    width, height = inspection.width, inspection.height
     if short_side_px is None or min(width, height) <= short_side_px:
         return data, width, height
+    pixels = decode_rgb(data) if inspection.pixels is None else inspection.pixels
     width, height = scaled_size(width, height, short_side_px)
     return _encode_jpeg(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS)), width, height
 

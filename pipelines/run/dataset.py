@@ -2,7 +2,7 @@
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -51,7 +51,7 @@ class Manifest:
     """Description of the prepared data: the classes by label, the splits, and one digest over everything.
 
     ``prepared_from`` holds the recipe fields that decided it, ``quarantined`` the number of files left out because
-    they cannot be decoded.
+    they cannot be decoded, ``notes`` the ids of used images by what is peculiar about them.
     """
 
     prepared_from: dict[str, Any]
@@ -59,6 +59,7 @@ class Manifest:
     splits: dict[str, Split]
     digest: str
     quarantined: int
+    notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dict, with the number of images added for readability."""
@@ -84,7 +85,10 @@ class Manifest:
             name: Split(tuple(Shard(**shard) for shard in split["shards"]), split["counts"])
             for name, split in values["splits"].items()
         }
-        return cls(values["prepared_from"], tuple(values["classes"]), splits, values["digest"], values["quarantined"])
+        # Manifests of earlier versions have no notes.
+        notes = {note: tuple(image_ids) for note, image_ids in values.get("notes", {}).items()}
+        facts = values["prepared_from"], tuple(values["classes"]), splits, values["digest"], values["quarantined"]
+        return cls(*facts, notes)
 
 
 def read_manifest(run: Storage) -> Manifest:

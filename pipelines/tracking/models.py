@@ -33,7 +33,9 @@ DIGEST_CHARACTERS = 8
 DESCRIPTION_JSON = "ensemble.json"
 SET_BY_MLFLOW = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID")
 # Packages imported by the code that is kept with the model.
-PACKAGES = ("jaxtyping", "mlflow", "numpy", "opencv-python-headless", "pandas", "pillow", "safetensors", "torch")
+PACKAGES = (
+    "jaxtyping", "mlflow", "numpy", "opencv-python-headless", "pandas", "pillow", "safetensors", "simplejpeg", "torch",
+)  # fmt: skip
 REPLICA_NOTE = (
     "Replica {0} alone: uint8 RGB crops of shape (n, 3, {1}, {1}) in, probabilities of shape (n, classes) out. The "
     "classes, errors and parameters are in the run of the ensemble."

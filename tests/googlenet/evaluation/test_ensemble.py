@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from googlenet import Ensemble, GoogLeNet
+from googlenet.images.decoding import ImageDecodeError
 from googlenet.network.initialisation import initialise
 from googlenet.network.preprocessing import SCRATCH_PREPROCESSING
 from googlenet.network.weights import Replica, WeightsError, to_safetensors
 from googlenet.randomness import numpy_generator, torch_generator
+from tests.picture_files import encode, photograph
 
 CLASSES = ("apple", "pear", "plum")
 CROP_PX = 35
@@ -52,6 +54,17 @@ def test_a_file_that_does_not_belong_is_named(tmp_path: Path, extra: dict[str, o
     second = write(tmp_path / "second.safetensors", network(1), **extra)
     with pytest.raises(WeightsError, match=f"second.safetensors: .*{problem}"):
         Ensemble.load([first, second])
+
+
+def test_the_bytes_of_a_file_are_answered_like_its_pixels_unless_pixels_are_missing() -> None:
+    ensemble = Ensemble([Replica(network(0), SCRATCH_PREPROCESSING)], CLASSES, CROP_PX)
+    photo = photograph(50, 44)
+    np.testing.assert_array_equal(
+        ensemble.probabilities(encode(photo, "PNG"), 1), ensemble.probabilities(np.asarray(photo), 1)
+    )
+    data = encode(photo)
+    with pytest.raises(ImageDecodeError, match="missing"):
+        ensemble.probabilities(data[: len(data) * 3 // 4] + b"\xff\xd9", 1)
 
 
 def test_no_files_are_refused() -> None:

@@ -8,24 +8,11 @@ from PIL import Image
 
 from googlenet.images.decoding import ImageDecodeError, decode_rgb
 from googlenet.images.jpeg import decode_rows, read_header
+from googlenet.images.scaled_image import ScaledImage, scale_image
 from googlenet.randomness import numpy_generator
 from googlenet.training import augment
 from googlenet.training.augment import INTERPOLATIONS, Sampling, draw_patch, draw_sample, draw_sample_from
-
-
-def photograph(width: int, height: int, seed: int = 0) -> Image.Image:
-    """Smooth shapes and fine noise."""
-    generator = np.random.default_rng(seed)
-    small = Image.fromarray(generator.integers(0, 256, (9, 12, 3), dtype=np.uint8))
-    pixels = np.asarray(small.resize((width, height), Image.Resampling.BICUBIC)).astype(float)
-    return Image.fromarray(np.clip(pixels + generator.normal(0, 12, pixels.shape), 0, 255).astype(np.uint8))
-
-
-def encode(image: Image.Image, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", **options)
-    return buffer.getvalue()
-
+from tests.picture_files import encode, opencv, photograph
 
 KINDS = {
     "4:2:0": {"subsampling": 2},
@@ -56,6 +43,24 @@ def test_grey_ones_too() -> None:
     header = read_header(data)
     assert header is not None
     assert np.array_equal(decode_rows(data, header, 70)[:70], decode_rgb(data)[:70])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_sound_jpeg_gives_pillows_own_pixels_and_the_samples_drawn_from_them(kind: str) -> None:
+    """Evaluation and training depend on no metadata: with Exif, a profile and a comment, every bit stays."""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 1, "Camera"
+    file = encode(photograph(500, 375), exif=exif, icc_profile=bytes(70_000), comment=b"a", **KINDS[kind])
+    plain = np.asarray(Image.open(io.BytesIO(file)))
+    assert np.array_equal(decode_rgb(file), plain)
+    assert np.array_equal(decode_rgb(file), opencv(file))
+    scales_px = (256, 288)
+    ours = ScaledImage.decode(file, scales_px).scaled
+    assert all(np.array_equal(a, b) for a, b in zip(ours, scale_image(plain, scales_px), strict=True))
+    for index in range(20):
+        generators = [numpy_generator(1, "sampling", 0, index) for _ in range(2)]
+        sample = draw_sample_from(file, 224, Sampling(), generators[0])
+        assert np.array_equal(sample, draw_sample(plain, 224, Sampling(), generators[1]))
 
 
 def with_orientation(orientation: int) -> bytes:
@@ -96,9 +101,7 @@ def test_a_sample_is_the_same_whether_drawn_from_the_file_or_from_its_pixels(kin
     image = photograph(500, 375, seed=4)
     data = with_orientation(6) if kind == "rotated" else encode(image, **KINDS.get(kind, {}))
     if kind == "PNG":
-        buffer = io.BytesIO()
-        image.save(buffer, "PNG")
-        data = buffer.getvalue()
+        data = encode(image, "PNG")
     pixels = decode_rgb(data)
     for index in range(60):
         generators = [numpy_generator(1, "sampling", 0, index) for _ in range(2)]

@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from googlenet.images.inspection import UNREADABLE_EXIF
+from googlenet.images.jpeg_damage import NO_END
 from googlenet.images.records import RecordsError
 from pipelines.data.embedded_dataset import IMAGES_PER_CLASS
 from pipelines.data.prepare import prepare
@@ -18,6 +20,7 @@ from pipelines.errors import UserError
 from pipelines.run.dataset import check_shards, image_ids, open_records, read_manifest
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
+from tests.picture_files import with_segment
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -78,7 +81,7 @@ def test_every_file_that_cannot_be_decoded_is_named_and_stops_the_stage(
     assert "3 files" in message
     assert "train/class_0/2.jpg: " in message
     assert "truncated" in message.lower()
-    assert "val/class_1/notes.txt: not an image" in message
+    assert "val/class_1/notes.txt: text, not an image" in message
     assert "train/class_2/empty.png: the file is empty" in message
     assert "--bad-images quarantine" in message
     assert not (tmp_path / "run/dataset/manifest.json").exists()
@@ -97,6 +100,30 @@ def test_quarantine_lists_the_files_and_goes_on_without_them(ray_cluster: str, p
     assert manifest.quarantined == 3
     assert manifest.splits["train"].counts == {"class_0": 7, "class_1": 8, "class_2": 8}
     assert manifest.splits["val"].images == 42
+
+
+def odd_pictures(photos: Path) -> None:
+    """Replace pictures by ones with a damaged Exif block, without end marker, and cut with an end marker appended."""
+    rubbish, no_end, cut = (photos / f"train/class_{number}/1.jpg" for number in range(3))
+    rubbish.write_bytes(with_segment(rubbish.read_bytes(), 0xE1, b"Exif\0\0rubbish"))
+    no_end.write_bytes(no_end.read_bytes()[:-2])
+    data = cut.read_bytes()
+    cut.write_bytes(data[: len(data) - (len(data) - data.index(b"\xff\xda")) // 2] + b"\xff\xd9")
+
+
+def test_odd_pictures_are_noted_and_damaged_ones_left_to_the_option(
+    ray_cluster: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd_pictures(photos)
+    run = Storage.at(str(tmp_path / "run"))
+    with pytest.raises(UserError, match=r"class_2/1.jpg: damaged: the last \d+ % of the picture are missing"):
+        prepare(run, Recipe(images_per_shard=100, data=str(photos)))
+    manifest = prepare(run, Recipe(images_per_shard=100, data=str(photos)), "quarantine")
+    assert manifest.quarantined == 1
+    assert manifest.notes == {NO_END: ("train/class_1/1.jpg",), UNREADABLE_EXIF: ("train/class_0/1.jpg",)}
+    assert read_manifest(run) == manifest
+    shown = capsys.readouterr().out
+    assert f"1 image used although {UNREADABLE_EXIF}: see notes in {run}/dataset/manifest.json" in shown
 
 
 def test_a_file_that_cannot_be_read_is_not_quarantined(ray_cluster: str, photos: Path, tmp_path: Path) -> None:

@@ -1,0 +1,61 @@
+"""Inspection of an image before it becomes part of a data set: its size, its peculiarities, and whether it is whole."""
+
+from dataclasses import dataclass
+
+from googlenet.images.decoding import ImageDecodeError, Pixels, decode_rgb, read_size
+from googlenet.images.jpeg import read_header
+from googlenet.images.jpeg_damage import Condition, Finding, check_pixel_data
+from googlenet.images.jpeg_segments import START, pixel_jpeg
+
+UNREADABLE_EXIF = "the Exif block cannot be read (taken as upright)"
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A usable image.
+
+    Attributes:
+        width: in pixels, upright.
+        height: in pixels, upright.
+        notes: what is peculiar about it, in words.
+        pixels: its pixels, if they had to be decoded.
+    """
+
+    width: int
+    height: int
+    notes: tuple[str, ...]
+    pixels: Pixels | None = None
+
+
+def inspect(data: bytes) -> Inspection:
+    """Check that an image can be decoded, and is whole.
+
+    Raises:
+        ImageDecodeError: it cannot be decoded, or is a JPEG with damaged pixel data.
+    """
+    width, height, orientation = read_size(data)
+    notes = (UNREADABLE_EXIF,) if orientation.is_unreadable else ()
+    finding = _check_jpeg(data)
+    if finding.condition is Condition.WHOLE and read_header(data) is not None:
+        return Inspection(width, height, notes)
+    return Inspection(width, height, (*notes, finding.text) if finding.text else notes, decode_rgb(data))
+
+
+def decode_whole(data: bytes) -> Pixels:
+    """Decode an image as :func:`googlenet.images.decoding.decode_rgb` does, but refuse damaged pixel data.
+
+    Raises:
+        ImageDecodeError: it cannot be decoded, or is a JPEG with damaged pixel data.
+    """
+    _check_jpeg(data)
+    return decode_rgb(data)
+
+
+def _check_jpeg(data: bytes) -> Finding:
+    """Return the condition of the pixel data of a JPEG; unknown for other formats."""
+    if not data.startswith(START):
+        return Finding(Condition.UNKNOWN)
+    finding = check_pixel_data(pixel_jpeg(data))
+    if finding.condition is Condition.DAMAGED:
+        raise ImageDecodeError(finding.text)
+    return finding
