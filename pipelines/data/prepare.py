@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pipelines.data.shards import ShardPlan, plan_shards, write_shards
 from pipelines.data.sources import Images, images_to_train_on
 from pipelines.errors import UserError
-from pipelines.job.console import count, some
+from pipelines.job.console import count, say, some
 from pipelines.run.dataset import SPLITS, Manifest, Shard, Split, check_shards, read_manifest
 from pipelines.run.directory import DATASET, MANIFEST, QUARANTINE, differences
 from pipelines.run.recipe import Recipe

@@ -13,7 +13,7 @@ from pipelines.data.tar_archives import Index, Member
 from pipelines.errors import UserError
 from pipelines.job.console import count, some
 
-IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm")
+IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm", "tga", "avif", "heic", "heif")
 LABEL_ENDINGS = ("cls", "json")
 
 
