@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import psutil
+from pipelines.job.node_limits import node_limits
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("torch", "torchvision", "ray", "mlflow", "numpy", "pyarrow", "opencv-python-headless", "simplejpeg")
@@ -22,7 +22,11 @@ GIT_SECONDS = 10
 
 
 def circumstances() -> dict[str, Any]:
-    """Return the provenance of this process: command, commit, code digest, Python and package versions, machine."""
+    """Return the provenance of this process: command, commit, code digest, Python and package versions, machine.
+
+    CPUs and memory are those that this process may use.
+    """
+    limits = node_limits()
     return {
         "command": shlex.join(sys.argv),
         "commit": commit(),
@@ -31,8 +35,8 @@ def circumstances() -> dict[str, Any]:
         "host": socket.gethostname(),
         "platform": platform.platform(),
         "processor": processor(),
-        "cpus": os.cpu_count(),
-        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "cpus": limits.cpus,
+        "memory_gib": round(limits.memory_bytes / 2**30, 1),
     }
 
 

@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from pipelines.job.node_limits import NodeLimits, node_limits
+from pipelines.job.ray_session import local_resources
 from tests.project import ROOT
 
 GIB = 1 << 30
@@ -118,6 +119,15 @@ def test_one_line_says_what_is_limited_and_by_what() -> None:
     assert limits.line() == "limited to 4 of 64 CPUs (CPU quota) and 8.00 GB of 256.00 GB of memory (cgroup limit)"
     memory_alone = NodeLimits(64, 8 * 10**9, 64, 256 * 10**9)
     assert memory_alone.line() == "limited to 8.00 GB of 256.00 GB of memory (cgroup limit)"
+
+
+def test_a_cluster_on_a_limited_machine_gets_what_the_limits_leave() -> None:
+    assert local_resources(NodeLimits(4, 2 * GIB, 64, 256 * GIB, "CPU quota")) == {
+        "num_cpus": 4,
+        "object_store_memory": (store := int(0.3 * 2 * GIB)),
+        "_memory": 2 * GIB - store,
+    }
+    assert local_resources(NodeLimits(64, 256 * GIB, 64, 256 * GIB)) == {"num_cpus": 64, "object_store_memory": GIB}
 
 
 @pytest.fixture
