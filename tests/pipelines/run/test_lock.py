@@ -1,4 +1,4 @@
-"""The lock: one job at a time on a run directory, and no job blocked by a dead one."""
+"""The lock: one job at a time on a run directory, no job blocked by a dead one, and readers that write nothing."""
 
 import errno
 import fcntl
@@ -14,8 +14,9 @@ import pytest
 import pipelines.run.lock
 from pipelines.errors import UserError
 from pipelines.job.interruption import interrupt_on_sigterm
-from pipelines.run.lock import LOCK, only_job_on
+from pipelines.run.lock import LOCK, RunInUseError, only_job_on, reading
 from pipelines.run.storage import Storage
+from tests.others_files import somebody_elses, unchanged
 from tests.project import ROOT
 
 HOLD = """
@@ -35,15 +36,44 @@ def test_a_second_job_is_refused_by_name_until_the_first_is_dead(tmp_path: Path)
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(UserError, match=rf"in use by another job \(process {holder.pid} on "), only_job_on(run):
-            pass
+        for lock in (only_job_on, reading):
+            with pytest.raises(UserError, match=rf"in use by another job \(process {holder.pid} on "), lock(run):
+                pass
     finally:
         os.kill(holder.pid, signal.SIGKILL)
         holder.wait()
-    with only_job_on(run):
+    # What the killed job wrote about itself is still there.
+    with reading(run), pytest.raises(UserError, match="in use by another command, such as replay"), only_job_on(run):
         pass
     with only_job_on(run):
         pass
+    with only_job_on(run):
+        pass
+
+
+def test_a_reader_writes_nothing_and_keeps_jobs_and_other_readers_away(tmp_path: Path) -> None:
+    run = Storage.at(str(tmp_path / "run"))
+    with only_job_on(run):
+        pass
+    with unchanged(tmp_path):
+        for lock in (only_job_on, reading):
+            with reading(run), pytest.raises(RunInUseError, match="in use by another command"), lock(run):
+                pass
+
+
+def test_a_run_on_which_no_job_has_worked_is_read_as_it_is(tmp_path: Path) -> None:
+    with unchanged(tmp_path), reading(Storage.at(str(tmp_path))):
+        pass
+
+
+def test_a_run_that_may_only_be_read_is_read(tmp_path: Path) -> None:
+    with only_job_on(Storage.at(str(tmp_path / "run"))):
+        pass
+    with somebody_elses(tmp_path / "run") as folder:
+        with reading(Storage.at(str(folder))):
+            pass
+        with pytest.raises(PermissionError), only_job_on(Storage.at(str(folder))):
+            pass
 
 
 def test_a_filesystem_without_locks_is_told_as_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,6 +81,9 @@ def test_a_filesystem_without_locks_is_told_as_that(tmp_path: Path, monkeypatch:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(fcntl, "flock", refuse)
+    (tmp_path / LOCK).touch()
+    with reading(Storage.at(str(tmp_path))):  # where no job can run, nothing can disturb
+        pass
     with (
         pytest.raises(UserError, match=r"No locks available.*choose a --run-dir"),
         only_job_on(Storage.at(str(tmp_path))),
