@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pipelines.errors import UserError
 from pipelines.job.console import say
-from pipelines.job.interruption import interrupt_on_sigterm
+from pipelines.job.interruption import interrupt_on_signals, processes_ignore_closed_terminal
 from pipelines.job.node_limits import NodeLimits, node_limits
 from pipelines.job.ray_address import check_address
 from pipelines.run.directory import LOGS, NATIVE_STDERR
@@ -61,13 +61,14 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
         return
     local = {} if address else local_resources(limits, num_cpus)
     try:
-        ray.init(address=address or "local", logging_level=logging.ERROR, log_to_driver=False, **local)
+        with processes_ignore_closed_terminal():
+            ray.init(address=address or "local", logging_level=logging.ERROR, log_to_driver=False, **local)
     except (ConnectionError, RuntimeError) as error:
         if not address:
             raise
         # Another version of Ray or Python, no node of the cluster on this machine: Ray says which, in several lines.
         raise UserError(f"cannot use the Ray cluster at {address}: {' '.join(str(error).split())}") from error
-    interrupt_on_sigterm()
+    interrupt_on_signals()
     _quieten_ray_data()
     try:
         yield

@@ -13,7 +13,7 @@ import pytest
 
 import pipelines.run.lock
 from pipelines.errors import UserError
-from pipelines.job.interruption import interrupt_on_sigterm
+from pipelines.job.interruption import interrupt_on_signals
 from pipelines.run.lock import LOCK, RunInUseError, only_job_on, reading
 from pipelines.run.storage import Storage
 from tests.others_files import somebody_elses, unchanged
@@ -114,10 +114,11 @@ def test_on_an_object_store_a_claim_is_released_or_forgotten_when_it_is_not_rene
 def test_a_job_that_was_taken_for_dead_ends_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipelines.run.lock, "RENEW_SECONDS", 0.2)
     monkeypatch.setattr(pipelines.run.lock, "SETTLE_SECONDS", 0.1)
-    interrupt_on_sigterm()
+    interrupt_on_signals()
     run = Storage.at("memory://bucket/taken")
     with pytest.raises(KeyboardInterrupt), only_job_on(run):
         run.write_json(LOCK, {"id": "another", "renewals": 0})
         time.sleep(5)
     assert run.read_json(LOCK)["id"] == "another"
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
