@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM, a closed terminal: the job ends within seconds, leaves no process, and resumes as if uninterrupted."""
+"""Ctrl-C, SIGTERM, a closed terminal: a job ends within seconds, leaves no process, and resumes as if uninterrupted."""
 
 import fcntl
 import json
