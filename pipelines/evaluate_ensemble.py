@@ -265,9 +265,12 @@ def _main() -> None:
 
 
 def _check_that_it_can_be_written(run: Storage, arguments: Arguments) -> None:
-    if run.is_local and run.exists("") and not may_write(Path(run.root)):
-        elsewhere = "--output-dir" if arguments.data and not arguments.weights else "--data FOLDER --output-dir"
-        raise UserError(f"{run} cannot be written; evaluate it into a directory of your own with {elsewhere} DIR")
+    if not run.is_local or not run.exists("") or may_write(Path(run.root)):
+        return
+    if arguments.output_dir or arguments.weights:
+        raise UserError(f"{run} cannot be written; choose another directory")
+    data = "" if arguments.data else "--data FOLDER "
+    raise UserError(f"{run} cannot be written; to evaluate it into a directory of your own, add {data}--output-dir DIR")
 
 
 def _check(arguments: Arguments) -> None:

@@ -58,7 +58,7 @@ def commit() -> str:
 def why_no_commit() -> str:
     """Return in one line why the commit is unknown, and what to do; empty if it is known."""
     found, reason = _git_commit()
-    if found or COMMIT_VARIABLE in os.environ:
+    if found or os.environ.get(COMMIT_VARIABLE):
         return ""
     if DUBIOUS_OWNERSHIP in reason:
         fix = shlex.join(["git", "config", "--global", "--add", "safe.directory", str(ROOT)])

@@ -94,7 +94,8 @@ def _local_lock(folder: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            file.truncate(0)
+            with suppress(OSError):  # an earlier failure is reported
+                file.truncate(0)
 
 
 @contextmanager

@@ -152,15 +152,18 @@ def is_read_only(database: Path) -> bool:
 
 
 def check_that_it_can_be_written(tracking_uri: str) -> None:
-    """Refuse an SQLite store that this user cannot write.
+    """Refuse an SQLite store that this user can neither write nor make.
 
     Raises:
         UserError: it is one.
     """
     database = database_of(tracking_uri)
-    if database is not None and is_read_only(database):
-        own = uri_of(Path.cwd() / "mlflow.db")
-        raise UserError(f"the MLflow store {database} is read-only; name one of your own, such as --tracking-uri {own}")
+    if database is None:
+        return
+    folder = next(folder for folder in database.parents if folder.exists())
+    if is_read_only(database) or not may_write(folder):
+        own = uri_of(Path.cwd() / "runs/mlflow.db")
+        raise UserError(f"cannot write the MLflow store {database}; name one of your own, such as --tracking-uri {own}")
 
 
 def _creation_lock(tracking_uri: str) -> AbstractContextManager[Any]:

@@ -101,7 +101,11 @@ def test_on_an_object_store_a_claim_is_released_or_forgotten_when_it_is_not_rene
     assert not run.is_local
     with only_job_on(run), pytest.raises(UserError, match="in use by another job"), only_job_on(run):
         pass
+    with only_job_on(run), pytest.raises(UserError, match="in use by another job"), reading(run):
+        pass
     assert not run.exists(LOCK)
+    with reading(run):
+        assert not run.exists(LOCK)
     with only_job_on(run):
         left = run.read(LOCK)
     for remains in (left, b'{"host": "elsewhere", "pid": 1}', b"half of a claim"):  # of a killed job, a local one, torn

@@ -61,14 +61,13 @@ def test_a_question_mark_in_a_path_has_to_be_quoted(tmp_path: Path) -> None:
     assert checked(quoted) == quoted
 
 
-def test_a_store_that_may_only_be_read_is_refused_before_anything_is_sent(empty_store: Path) -> None:
+def test_a_store_that_cannot_be_written_is_refused_before_anything_is_sent(empty_store: Path) -> None:
     check_that_it_can_be_written(f"sqlite:///{empty_store}")
     check_that_it_can_be_written(f"sqlite:///{empty_store}_not_yet_made")
-    with (
-        somebody_elses(empty_store.parent) as folder,
-        pytest.raises(UserError, match=r"mlflow\.db is read-only; .* --tracking-uri sqlite:///"),
-    ):
-        check_that_it_can_be_written(f"sqlite:///{folder}/mlflow.db")
+    with somebody_elses(empty_store.parent) as folder:
+        for name in ("mlflow.db", "not_yet_made.db", "no_folder_yet/mlflow.db"):
+            with pytest.raises(UserError, match=rf"cannot write .*/{name}; .* --tracking-uri sqlite:///"):
+                check_that_it_can_be_written(f"sqlite:///{folder}/{name}")
 
 
 def test_printed_commands_are_quoted_for_the_shell(tmp_path: Path) -> None:
