@@ -51,8 +51,6 @@ class Arguments:
     """Run directory of a training run; with --weights, a new one for this evaluation."""
     data: str = ""
     """Labelled image folder (val/<class>/* or <class>/*); the default is the run's own validation images."""
-    output_dir: str = ""
-    """Run directory for the evaluation of --data; the default is a folder in --run-dir, which is then written."""
     weights: tuple[str, ...] = ()
     """External weight files: .npz (Caffe), .pth (torchvision) or .safetensors, one per network."""
     classes: str = ""
@@ -69,6 +67,8 @@ class Arguments:
     """What to do about files that cannot be decoded."""
     unlabelled: bool = False
     """The images of --data have no labels: write the ensemble's answers for each (answers/top5.csv, .parquet)."""
+    output_dir: str = ""
+    """Run directory for the evaluation of --data; the default is a folder in --run-dir, which is then written."""
     mlflow: bool = True
     """Send the report to MLflow, as a run of its own beside the training run."""
     tracking_uri: str = ""
