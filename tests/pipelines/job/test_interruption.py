@@ -112,6 +112,7 @@ def main():
         outcome = "not interrupted"
     except KeyboardInterrupt:
         print("ending", flush=True)  # as a display that is taken down
+        time.sleep(1)
         outcome = f"interrupted, helper {'runs' if helper.poll() is None else 'died'}"
         raise
     finally:
@@ -142,6 +143,7 @@ def on_a_terminal(program: str, *words: str) -> tuple[subprocess.Popen[bytes], i
 def test_a_closed_terminal_interrupts_a_command_and_spares_its_helpers(tmp_path: Path) -> None:
     process, terminal = on_a_terminal(WORK_ON_A_TERMINAL, str(tmp_path / "outcome"))
     os.close(terminal)
+    os.killpg(process.pid, signal.SIGHUP)  # as shells do with all processes of their jobs
     assert process.wait(timeout=40) == 130
     assert (tmp_path / "outcome").read_text() == "interrupted, helper runs"
 
