@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import tyro
@@ -21,6 +21,7 @@ import tyro
 from benchmarks.measure import print_circumstances
 from googlenet.network.arithmetic import FP32
 from pipelines.data.prepare import find_images, prepare
+from pipelines.job.node_limits import node_limits
 from pipelines.job.ray_session import connected
 from pipelines.job.worker_process import KEEP_FREED_MEMORY
 from pipelines.run.directory import MANIFEST, ReplicaFiles, claim, read_recipe
@@ -43,7 +44,7 @@ class Arguments:
     """Epochs; enough for ten minutes of work or more."""
     rounds: int = 1
     """Rounds."""
-    cores: int = os.cpu_count() or 1
+    cores: int = field(default_factory=lambda: node_limits().cpus)
     """Cores."""
     replica: int = -1
     """Train only this replica in --run-dir and exit; the plain processes use this."""

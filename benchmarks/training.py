@@ -7,7 +7,6 @@ Pillow images in a DataLoader with worker processes, fp32.
 """
 
 import io
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -38,6 +37,7 @@ from googlenet.training.batches import Batch, TrainingSamples, training_batches
 from googlenet.training.learning_rate import LearningRate
 from googlenet.training.loop import LoopSettings, TrainState, train_step
 from googlenet.training.optim import PolyakAverage, build_sgd
+from pipelines.job.node_limits import node_limits
 from pipelines.job.worker_process import KEEP_FREED_MEMORY
 
 CLASSES = 1000
@@ -177,7 +177,7 @@ def main(arguments: Arguments) -> None:
                 contenders.append(Contender(name, _ours, (folder, arguments, arithmetic, in_memory), variable))
             against.append(bare)
         rates = race(contenders, arguments.rounds)
-    print(f"{os.cpu_count()} cores, {arguments.threads} threads, batches of {arguments.batch_size}\n")
+    print(f"{node_limits().cpus} cores, {arguments.threads} threads, batches of {arguments.batch_size}\n")
     print_rates(rates, "images/s", against)
     print_circumstances(arguments.rounds)
 

@@ -8,8 +8,7 @@ chosen greedily on four fifths of the images and measured on the last fifth, in 
 and the paper's own sets of 1, 10 and 144.
 """
 
-import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from experiments.view_probabilities import ViewProbabilities, view_probabilities
 from googlenet.evaluation.crops import CROP_POLICIES, Policy, views_of
 from googlenet.evaluation.metrics import bootstrap_interval
 from googlenet.randomness import numpy_generator
+from pipelines.job.node_limits import node_limits
 from pipelines.run.storage import Storage
 
 SHOWN_VIEWS = (1, 2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 96, 144)
@@ -37,7 +37,7 @@ class Arguments:
     """Run directory of an evaluation on other images (RUN/evaluations/NAME)."""
     keep: Path | None = None
     """File (.npz) to store the probabilities of all views in; computing them takes as long as the evaluation."""
-    processes: int = os.cpu_count() or 1
+    processes: int = field(default_factory=lambda: node_limits().cpus)
     """Parallel processes, each on its own core."""
 
 

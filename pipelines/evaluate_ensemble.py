@@ -3,6 +3,7 @@
     python pipelines/evaluate_ensemble.py --run-dir RUN
     python pipelines/evaluate_ensemble.py --run-dir RUN --data PHOTOS
     python pipelines/evaluate_ensemble.py --run-dir RUN --data PHOTOS --unlabelled
+    python pipelines/evaluate_ensemble.py --run-dir RUN --data PHOTOS --output-dir NEW
     python pipelines/evaluate_ensemble.py --run-dir NEW --data PHOTOS --weights FILE FILE [--classes FILE]
 
 Shards that already have predictions are skipped.
@@ -28,11 +29,20 @@ from pipelines.job.console import count, say
 from pipelines.job.ray_session import connected, native_stderr_to_log
 from pipelines.run.calibration import read_calibration
 from pipelines.run.dataset import Manifest, read_manifest
-from pipelines.run.directory import CALIBRATION, EVALUATIONS, REPORT_PAGE, ReplicaFiles, claim, read_recipe, shortened
+from pipelines.run.directory import (
+    CALIBRATION,
+    EVALUATIONS,
+    REPORT_PAGE,
+    ReplicaFiles,
+    claim,
+    read_recipe,
+    run_id,
+    shortened,
+)
 from pipelines.run.lock import only_job_on
 from pipelines.run.predictions import EvaluatedEnsemble, sorted_policies
 from pipelines.run.recipe import Recipe, check_policies
-from pipelines.run.storage import Storage
+from pipelines.run.storage import Storage, may_write
 from pipelines.run.weights import check_file, read_file
 from pipelines.tracking.store import tracking_uri_for
 
@@ -71,10 +81,12 @@ class Arguments:
     """Give the probabilities of --unlabelled images the temperature that the run keeps; it changes no answer."""
     coverage: float | None = None
     """With --unlabelled: list the classes that hold the true one with this probability, such as 0.95."""
+    output_dir: str = ""
+    """Run directory for the evaluation of --data; the default is a folder in --run-dir, which is then written."""
     mlflow: bool = True
     """Send the report to MLflow, as a run of its own beside the training run."""
     tracking_uri: str = ""
-    """MLflow store or server; the default is MLFLOW_TRACKING_URI, else an SQLite store beside the run directory."""
+    """MLflow store or server; the default is MLFLOW_TRACKING_URI, else an SQLite store beside the directory written."""
 
 
 def evaluate_weights(arguments: Arguments) -> str:
@@ -143,7 +155,8 @@ def _to_mlflow(run: Storage, trained: Storage, manifest: Manifest, arguments: Ar
         return "MLflow: not sent; images without labels have no errors"
     if not arguments.mlflow:
         return "MLflow: not sent (--no-mlflow)"
-    return send_evaluation(run, trained, manifest, tracking_uri_for(trained, arguments.tracking_uri))
+    beside = run if arguments.output_dir else trained
+    return send_evaluation(run, trained, manifest, tracking_uri_for(beside, arguments.tracking_uri))
 
 
 def _settings(arguments: Arguments, crop_px: int) -> Settings:
@@ -201,14 +214,18 @@ def evaluate_elsewhere(trained: Storage, recipe: Recipe, arguments: Arguments) -
     check_policies(arguments.policies, recipe.crop_px)
     replicas = replicas_to_evaluate(trained, recipe)
     images = _find_images(data, read_manifest(trained).classes, arguments, recipe.data_seed)
-    # The folder's own name to read; a digest, so that evaluations of two folders of that name, or of one folder with
-    # other images or crops, coexist.
-    key = json.dumps(
-        [data, images.listing.digest, sorted_policies(arguments.policies), arguments.precision, arguments.unlabelled]
-    )
-    readable = re.sub(r"[^\w.-]+", "_", Path(data.partition("?")[0]).name)
-    name = f"{readable}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
-    run = trained.below(f"{EVALUATIONS}/{name}")
+    settings = {
+        "data": data,
+        "listing": images.listing.digest,
+        "policies": list(sorted_policies(arguments.policies)),
+        "precision": arguments.precision,
+        "unlabelled": arguments.unlabelled,
+    }
+    if arguments.output_dir:
+        run = Storage.at(arguments.output_dir)
+        claim(run, "evaluation", {"run": run_id(trained), **settings})
+    else:
+        run = trained.below(f"{EVALUATIONS}/{_name_of_evaluation(data, list(settings.values()))}")
     with connected():
         manifest = prepare_for_evaluation(run, data, images, arguments.bad_images)
         say(f"data: {manifest.summary()}")
@@ -219,12 +236,23 @@ def evaluate_elsewhere(trained: Storage, recipe: Recipe, arguments: Arguments) -
     return f"{text}\n{_to_mlflow(run, trained, manifest, arguments)}"
 
 
+def _name_of_evaluation(data: str, settings: list[Any]) -> str:
+    """Return the folder's own name to read, and a digest.
+
+    So evaluations of two folders of that name, or of one folder with other images or crops, coexist.
+    """
+    readable = re.sub(r"[^\w.-]+", "_", Path(data.partition("?")[0]).name)
+    return f"{readable}-{hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]}"
+
+
 def _main() -> None:
     arguments = parse(Arguments)
     _check(arguments)
     run = Storage.at(arguments.run_dir)
     recipe = None if arguments.weights else read_recipe(run)
-    with only_job_on(run), native_stderr_to_log(run):
+    written = Storage.at(arguments.output_dir) if arguments.output_dir else run
+    _check_that_it_can_be_written(written, arguments)
+    with only_job_on(written), native_stderr_to_log(written):
         if recipe is None:
             say(evaluate_weights(arguments))
         elif arguments.data:
@@ -238,6 +266,15 @@ def _main() -> None:
             say(not_sent(run, tracking_uri_for(run, arguments.tracking_uri)), wrap=False)
 
 
+def _check_that_it_can_be_written(run: Storage, arguments: Arguments) -> None:
+    if not run.is_local or not run.exists("") or may_write(Path(run.root)):
+        return
+    if arguments.output_dir or arguments.weights:
+        raise UserError(f"{run} cannot be written; choose another directory")
+    data = "" if arguments.data else "--data FOLDER "
+    raise UserError(f"{run} cannot be written; to evaluate it into a directory of your own, add {data}--output-dir DIR")
+
+
 def _check(arguments: Arguments) -> None:
     try:
         scales_px(arguments.crop_px or DEFAULT_CROP_PX)
@@ -246,6 +283,8 @@ def _check(arguments: Arguments) -> None:
     tracking_uri_for(Storage.at(arguments.run_dir), arguments.tracking_uri)  # refused now rather than after hours
     if (arguments.classes or arguments.crop_px) and not arguments.weights:
         raise UserError("--classes and --crop-px need --weights; a training run has its own")
+    if arguments.output_dir and (arguments.weights or not arguments.data):
+        raise UserError("--output-dir needs --data FOLDER; an evaluation of --weights is written to --run-dir")
     own_images = (("policies", CROP_POLICIES), ("precision", "auto"), ("unlabelled", False))
     for name, default in own_images:
         if getattr(arguments, name) != default and not arguments.data:

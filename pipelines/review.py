@@ -6,6 +6,7 @@ The server listens on 127.0.0.1 and has two processes; ``mlflow ui`` starts nine
 """
 
 import os
+import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from pipelines.tracking.store import (
     database_of,
     directories_at_work,
     find_parent,
+    is_read_only,
     page_of_experiment,
     page_of_run,
     tracking_uri_for,
@@ -90,6 +92,21 @@ def page_to_open(tracking_uri: str, run_dir: str) -> str:
     return page_of_run(found.info.experiment_id, found.info.run_id) if found else page_of_experiment(tracking_uri)
 
 
+def check_port(port: int) -> None:
+    """Refuse a port that cannot be listened on: MLflow would print a traceback and end as if all was well.
+
+    Raises:
+        UserError: another program listens on it, or only administrators may.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as MLflow does; a closed connection may linger
+        try:
+            probe.bind(("127.0.0.1", port))
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise UserError(f"cannot listen on port {port} ({reason}): choose another with --port") from error
+
+
 def _main() -> None:
     arguments = parse(Arguments)
     if arguments.run_dir and not Storage.at(arguments.run_dir).exists(RUN):
@@ -100,8 +117,12 @@ def _main() -> None:
         say(f"MLflow: {uri}")
         return
     if not database.exists():
-        raise UserError(f"MLflow store not found: {database}")
-    bring_up_to_date(uri)
+        raise UserError(f"MLflow store not found: {database}; fill one from a run directory with replay_to_mlflow.py")
+    check_port(arguments.port)
+    if is_read_only(database):
+        say(f"{database} is read-only: runs are shown as they are there")
+    else:
+        bring_up_to_date(uri)
     address = f"http://127.0.0.1:{arguments.port}"
     say(f"MLflow: {address}/{page_to_open(uri, arguments.run_dir)}   (Ctrl-C to stop)")
     command = ["mlflow", "ui", "--workers", "1", "--host", "127.0.0.1", "--port", str(arguments.port)]

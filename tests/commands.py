@@ -25,7 +25,8 @@ class Ended:
 
 def run_script(*words: str, **variables: str) -> Ended:
     """Run a script as ``python SCRIPT ...`` does, but in this process, which has imported Ray and PyTorch already."""
-    output, errors, on_sigterm = io.StringIO(), io.StringIO(), signal.getsignal(signal.SIGTERM)
+    output, errors = io.StringIO(), io.StringIO()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(output), redirect_stderr(errors):
         patch.chdir(ROOT)
         patch.setattr(sys, "argv", list(words))
@@ -33,7 +34,8 @@ def run_script(*words: str, **variables: str) -> Ended:
             patch.setenv(name, value)
         with pytest.raises(SystemExit) as ended:
             runpy.run_path(words[0], run_name="__main__")
-    signal.signal(signal.SIGTERM, on_sigterm)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
     return Ended(int(ended.value.code or 0), output.getvalue(), errors.getvalue())
 
 

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import psutil
+from pipelines.job.node_limits import node_limits
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("torch", "torchvision", "ray", "mlflow", "numpy", "pyarrow", "opencv-python-headless", "simplejpeg")
@@ -19,10 +19,15 @@ CODE = ("googlenet", "pipelines")
 # A submitted job has no repository; the submitter can pass its commit in this variable.
 COMMIT_VARIABLE = "GOOGLENET_COMMIT"
 GIT_SECONDS = 10
+DUBIOUS_OWNERSHIP = "dubious ownership"
 
 
 def circumstances() -> dict[str, Any]:
-    """Return the provenance of this process: command, commit, code digest, Python and package versions, machine."""
+    """Return the provenance of this process: command, commit, code digest, Python and package versions, machine.
+
+    CPUs and memory are those that this process may use.
+    """
+    limits = node_limits()
     return {
         "command": shlex.join(sys.argv),
         "commit": commit(),
@@ -31,8 +36,8 @@ def circumstances() -> dict[str, Any]:
         "host": socket.gethostname(),
         "platform": platform.platform(),
         "processor": processor(),
-        "cpus": os.cpu_count(),
-        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "cpus": limits.cpus,
+        "memory_gib": round(limits.memory_bytes / 2**30, 1),
     }
 
 
@@ -47,12 +52,30 @@ def processor() -> str:
 
 def commit() -> str:
     """Return the repository's commit, with ``-dirty`` if files differ from it; empty if it is unknown."""
+    return _git_commit()[0] or os.environ.get(COMMIT_VARIABLE, "")
+
+
+def why_no_commit() -> str:
+    """Return in one line why the commit is unknown, and what to do; empty if it is known."""
+    found, reason = _git_commit()
+    if found or os.environ.get(COMMIT_VARIABLE):
+        return ""
+    if DUBIOUS_OWNERSHIP in reason:
+        fix = shlex.join(["git", "config", "--global", "--add", "safe.directory", str(ROOT)])
+        return f"git refuses a checkout that another user owns; allow it with {fix}"
+    return f"{reason}; name it in {COMMIT_VARIABLE}"
+
+
+def _git_commit() -> tuple[str, str]:
+    """Return the commit, and why there is none."""
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         git = subprocess.run(command, capture_output=True, text=True, check=False, timeout=GIT_SECONDS)  # noqa: S603
-    except (OSError, subprocess.TimeoutExpired):
-        return os.environ.get(COMMIT_VARIABLE, "")
-    return git.stdout.strip() or os.environ.get(COMMIT_VARIABLE, "")
+    except FileNotFoundError:
+        return "", "git is not installed"
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return "", f"git failed: {error}"
+    return git.stdout.strip(), git.stderr.partition("\n")[0].removeprefix("fatal: ")
 
 
 def code_digest() -> str:

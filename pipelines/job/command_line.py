@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pipelines.errors import UserError
 from pipelines.job.console import complain
-from pipelines.job.interruption import INTERRUPTED_EXIT_CODE, interrupt_on_sigterm, tell_interruption
+from pipelines.job.interruption import INTERRUPTED_EXIT_CODE, interrupt_on_signals, tell_interruption
 from pipelines.job.options import parse_options
 from pipelines.run.storage_failures import storage_failure
 
@@ -30,7 +30,7 @@ def parse(arguments: type[T], first: Sequence[str] = (), **given: Any) -> T:
 
 def run_command(main: Callable[[], int | None]) -> None:
     """Run ``main`` and exit with its code; report a :class:`UserError` or a storage failure without a traceback."""
-    interrupt_on_sigterm()
+    interrupt_on_signals()
     try:
         sys.exit(main() or 0)
     except UserError as error:

@@ -20,6 +20,11 @@ def complain(text: str) -> None:
     print(_fitted(text, sys.stderr), file=sys.stderr, flush=True)
 
 
+def terminal_columns(most: int) -> int:
+    """Return the width of the terminal, at most ``most``; ``most`` if standard output goes elsewhere."""
+    return min(most, shutil.get_terminal_size().columns) if sys.stdout.isatty() else most
+
+
 def _fitted(text: str, stream: TextIO) -> str:
     if not stream.isatty():
         return text

@@ -1,28 +1,66 @@
-"""Ctrl-C and SIGTERM (`ray job stop`), which end a command the same way: at once, keeping the run directory."""
+"""Ctrl-C, SIGTERM (`ray job stop`) and SIGHUP (a closed terminal): all end a command at once, keeping its files."""
 
+import errno
+import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 INTERRUPTED_EXIT_CODE = 130
 MESSAGE = "interrupted; run the same command again to resume"
 
 
-def interrupt_on_sigterm() -> None:
-    """Treat SIGTERM, which stops jobs, like Ctrl-C. Ray sets its own handler when it connects."""
+def interrupt_on_signals() -> None:
+    """Treat SIGTERM, which stops jobs, and SIGHUP, of a terminal that is closed, like Ctrl-C.
+
+    A SIGHUP that is ignored, as under nohup, stays ignored. Ray sets its own handler of SIGTERM when it connects.
+    """
 
     def interrupt(_signal: int, _frame: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # shutdown has begun; a second SIGTERM would abort it
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # shutdown has begun; a second signal would abort it
+        _leave_closed_terminal()
         # At once: a stopped job is killed after three seconds, and disconnecting from its cluster may take that long.
         print(f"\n{MESSAGE}", file=sys.stderr, flush=True)
         raise KeyboardInterrupt
 
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, interrupt)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, interrupt)
+
+
+@contextmanager
+def processes_ignore_closed_terminal() -> Iterator[None]:
+    """Block SIGHUP in processes that are started in the block: their parent ends them. It waits for the block's end.
+
+    Ray does the same with Ctrl-C.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def tell_interruption() -> None:
-    """Print how to resume, unless the handler of SIGTERM has already done so."""
+    """Print how to resume, unless the handler of SIGTERM and SIGHUP has already done so."""
     # Read off the handler, since Ray turns exceptions in its calls into a KeyboardInterrupt without a message.
     if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:
         print(f"\n{MESSAGE}", file=sys.stderr)
+
+
+def _leave_closed_terminal() -> None:
+    """Discard what is written to a terminal that is gone: the errors would hide the interruption."""
+    descriptors = {1, 2}
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # not a file
+            descriptors.add(stream.fileno())
+    for descriptor in descriptors:
+        try:
+            os.get_terminal_size(descriptor)
+        except OSError as error:
+            if error.errno == errno.EIO:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)

@@ -7,7 +7,8 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
-from pipelines.job.circumstances import circumstances, cluster_nodes
+from pipelines.job.circumstances import circumstances, cluster_nodes, why_no_commit
+from pipelines.job.console import complain
 from pipelines.run.directory import JOBS, RUN
 from pipelines.run.storage import Storage
 from pipelines.run.storage_failures import STORE_FAILURES
@@ -30,6 +31,8 @@ class JobLog:
             "outcome": RUNNING,
         }
         run.write_json(self._name, self._entry)
+        if not self._entry["commit"]:
+            complain(f"warning: the commit of this code is not recorded: {why_no_commit()}")
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

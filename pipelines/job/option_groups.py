@@ -7,7 +7,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "parallel_replicas", "shard_cache_gb", "output", "replica",
     ),
     "data": (
-        "data", "unlabelled", "bad_images", "data_seed", "val_percent", "images_per_shard", "stored_short_side_px",
+        "data", "output_dir", "unlabelled", "bad_images", "data_seed", "val_percent", "images_per_shard",
+        "stored_short_side_px",
     ),
     "network": (
         "init_weights", "weights", "classes", "crop_px", "variant", "width", "wide_replica_width", "aux_heads", "lrn",

@@ -20,7 +20,7 @@ from rich.text import Text
 from pipelines.job.console import count, duration, fitted
 
 PLAIN_LINE_SECONDS = 20.0
-PADDING, BAR_COLUMNS, LEAST_BAR_COLUMNS, UNLIMITED_COLUMNS = 1, 24, 8, 1000
+PADDING, BAR_COLUMNS, LEAST_BAR_COLUMNS, EVALUATION_BAR_COLUMNS, UNLIMITED_COLUMNS = 1, 24, 8, 40, 1000
 
 
 @dataclass(frozen=True)
@@ -211,8 +211,11 @@ class EvaluationDisplay(_Display):
         return f"evaluation: {self._done}/{count(self._total, 'image')}, {rate:.1f} images/s, {left} left"
 
     def _picture(self) -> Group:
-        bar = ProgressBar(total=max(self._total, 1), completed=self._done, width=min(40, self._console.width))
-        return Group(Text(self.line()), bar)
+        line, columns = self.line(), self._console.width
+        if len(line) > columns:  # it takes two lines: as many as it takes with the bar on a wider terminal
+            return Group(Text(fitted(line, columns)))
+        bar = ProgressBar(total=max(self._total, 1), completed=self._done, width=min(EVALUATION_BAR_COLUMNS, columns))
+        return Group(Text(line), bar)
 
 
 class _Clock:

@@ -10,13 +10,14 @@ from pathlib import Path
 
 from pipelines.errors import UserError
 from pipelines.job.console import say
-from pipelines.job.interruption import interrupt_on_sigterm
+from pipelines.job.interruption import interrupt_on_signals, processes_ignore_closed_terminal
+from pipelines.job.node_limits import NodeLimits, node_limits
 from pipelines.job.ray_address import check_address
 from pipelines.run.directory import LOGS, NATIVE_STDERR
 from pipelines.run.storage import Storage
 
 # By default Ray takes 30 % of a laptop's memory; shards of decoded images need far less.
-LOCAL_OBJECT_STORE_BYTES = 1 << 30
+LOCAL_OBJECT_STORE_BYTES, LARGEST_OBJECT_STORE_SHARE = 1 << 30, 0.3
 QUIET = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     # A finished replica is noticed after half a second instead of two; start and end wait for such polls.
@@ -37,17 +38,20 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
     """Connect to a cluster during the block; a cluster that was started for this command ends with it.
 
     Ray's own output goes to its session's log files, not to the terminal. ``num_cpus`` limits a cluster that is
-    started here; the default is all CPUs of the machine.
+    started here; the default is all CPUs that this process may use.
 
     Raises:
         UserError: there is no usable cluster at the address in RAY_ADDRESS.
     """
     address = os.environ.get("RAY_ADDRESS")
+    limits = node_limits()
     if not _is_connected():
         if address:
             check_address(address)
         # Before the import of Ray, which takes seconds of its own.
-        say(f"connecting to the Ray cluster at {address} ..." if address else "starting Ray on this machine ...")
+        starting = f"connecting to the Ray cluster at {address}" if address else "starting Ray on this machine"
+        limited = "" if address else limits.line()
+        say(f"{starting}, {limited} ..." if limited else f"{starting} ...")
     import ray
 
     for name, value in {**QUIET, **({} if address else LOCAL)}.items():
@@ -55,20 +59,32 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    local = {} if address else {"object_store_memory": LOCAL_OBJECT_STORE_BYTES, "num_cpus": num_cpus}
+    local = {} if address else local_resources(limits, num_cpus)
     try:
-        ray.init(address=address or "local", logging_level=logging.ERROR, log_to_driver=False, **local)
+        with processes_ignore_closed_terminal():
+            ray.init(address=address or "local", logging_level=logging.ERROR, log_to_driver=False, **local)
     except (ConnectionError, RuntimeError) as error:
         if not address:
             raise
         # Another version of Ray or Python, no node of the cluster on this machine: Ray says which, in several lines.
         raise UserError(f"cannot use the Ray cluster at {address}: {' '.join(str(error).split())}") from error
-    interrupt_on_sigterm()
+    interrupt_on_signals()
     _quieten_ray_data()
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def local_resources(limits: NodeLimits, num_cpus: int | None = None) -> dict[str, int]:
+    """Return the arguments of ``ray.init`` for a cluster on this machine alone.
+
+    By itself, Ray would count all CPUs of the machine under taskset, and all of it in a cgroup that is not a container.
+    """
+    store = min(LOCAL_OBJECT_STORE_BYTES, int(LARGEST_OBJECT_STORE_SHARE * limits.memory_bytes))
+    # Without a limit, Ray takes what other programs leave of the memory.
+    memory = {"_memory": limits.memory_bytes - store} if limits.memory_is_limited else {}
+    return {"num_cpus": num_cpus or limits.cpus, "object_store_memory": store, **memory}
 
 
 def _is_connected() -> bool:

@@ -20,11 +20,15 @@ Top = Literal["top1", "top5"]
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its heading, a cell for each row of the table, and its short heading if the terminal shows it."""
+    """A column: its heading, a cell for each row of the table, and its short heading if the terminal shows it.
+
+    A narrow terminal gives up those of the highest ``rank`` first.
+    """
 
     heading: str
     cells: list[str]
     short: str = ""
+    rank: int = 0
 
 
 def tops_shown(report: Report) -> list[Top]:
@@ -102,9 +106,9 @@ def _of_errors(report: Report, top: Top) -> list[Column]:
     short = ("95 % interval", "other seeds") if top == "top1" else ("", "")
     return [
         Column(f"{kind} error %", [_number(error) for error in errors], kind),
-        Column("95 % interval", [interval(bounds) for bounds in narrow], short[0]),
-        Column("with other seeds", [interval(bounds) if bounds else "" for bounds in wide], short[1]),
-        Column(f"best one, {kind} %", [_number(chosen_model_error(report, row, top)) for row in rows], "best"),
+        Column("95 % interval", [interval(bounds) for bounds in narrow], short[0], rank=1),
+        Column("with other seeds", [interval(bounds) if bounds else "" for bounds in wide], short[1], rank=3),
+        Column(f"best one, {kind} %", [_number(chosen_model_error(report, row, top)) for row in rows], "best", rank=2),
     ]
 
 

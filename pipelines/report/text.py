@@ -1,28 +1,30 @@
 """The report as short text: the table for the terminal, and the summary that MLflow shows."""
 
 import textwrap
+from dataclasses import replace
 from typing import Any
 
 from pipelines.report.columns import Column, table_columns, tops_shown
 from pipelines.report.remarks import headline, notes
 from pipelines.report.schema import Report
 
-TERMINAL_COLUMNS = 80
+MOST_COLUMNS = 80
 GAP = "  "
 
 
-def table_text(report: Report, cost: dict[str, Any], whole: str) -> str:
-    """Return the headline, the table and the remarks on it, in lines that fit a terminal.
+def table_text(report: Report, cost: dict[str, Any], whole: str, width: int = MOST_COLUMNS) -> str:
+    """Return the headline, the table and the remarks on it, in lines of at most ``width`` characters.
 
     Of the ensemble sizes, one model and all of them are shown, as in the paper; ``whole`` is where the rest stands.
     """
-    columns = _that_fit([_of_sizes_shown(report, column) for column in table_columns(report, cost)])
+    columns = _that_fit([_of_sizes_shown(report, column) for column in table_columns(report, cost)], width)
     cells = zip(*([column.short, *column.cells] for column in columns), strict=True)
     rows = [GAP.join(cell.rjust(_width(c)) for cell, c in zip(row, columns, strict=True)).rstrip() for row in cells]
     rows.insert(1, GAP.join("-" * _width(column) for column in columns))
     kinds = " and ".join(f"top-{top[-1]} error %" for top in tops_shown(report))
-    lines = [_wrapped(headline(report)), "", f"{kinds}, mean over all ensembles of a size:", *rows, ""]
-    lines += [_wrapped(note, "- ") for note in notes(report)]
+    about = _wrapped(f"{kinds}, mean over all ensembles of a size:", width)
+    lines = [_wrapped(headline(report), width), "", about, *rows, ""]
+    lines += [_wrapped(note, width, "- ") for note in notes(report)]
     return "\n".join([*lines, f"all ensemble sizes, costs and intervals: {whole}"])
 
 
@@ -33,16 +35,16 @@ def _sizes_shown(report: Report) -> set[int]:
 def _of_sizes_shown(report: Report, column: Column) -> Column:
     sizes = _sizes_shown(report)
     cells = [cell for row, cell in zip(report["table"], column.cells, strict=True) if row["models"] in sizes]
-    return Column(column.heading, cells, column.short)
+    return replace(column, cells=cells)
 
 
-def _that_fit(columns: list[Column]) -> list[Column]:
-    """Return the columns for the terminal, without the last ones if the terminal is too narrow for them."""
-    kept: list[Column] = []
-    for column in filter(lambda column: column.short, columns):
-        kept.append(column)
-        if sum(map(_width, kept)) + len(GAP) * (len(kept) - 1) > TERMINAL_COLUMNS:
-            return kept[:-1]
+def _that_fit(columns: list[Column], width: int) -> list[Column]:
+    """Return the columns for a terminal of this width, without those of the highest rank if it is too narrow."""
+    kept = [column for column in columns if column.short]
+    while len(kept) > 1 and sum(map(_width, kept)) + len(GAP) * (len(kept) - 1) > width:
+        highest = max(column.rank for column in kept)
+        last = max(place for place, column in enumerate(kept) if column.rank == highest)
+        del kept[last]
     return kept
 
 
@@ -50,10 +52,10 @@ def _width(column: Column) -> int:
     return max(map(len, [column.short, *column.cells]))
 
 
-def _wrapped(text: str, mark: str = "") -> str:
+def _wrapped(text: str, width: int, mark: str = "") -> str:
     return textwrap.fill(
         text,
-        TERMINAL_COLUMNS,
+        width,
         initial_indent=mark,
         subsequent_indent=" " * len(mark),
         break_long_words=False,

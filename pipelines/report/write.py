@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
+from pipelines.job.console import terminal_columns
 from pipelines.job.log import read_jobs
 from pipelines.report.contents import contents
 from pipelines.report.drawing import png, svg
@@ -25,7 +26,7 @@ from pipelines.report.remarks import provenance
 from pipelines.report.schema import Report
 from pipelines.report.tally import Tally, tally_predictions
 from pipelines.report.temperatures import calibrate
-from pipelines.report.text import table_text
+from pipelines.report.text import MOST_COLUMNS, table_text
 from pipelines.run.calibration import read_calibration, write_calibration
 from pipelines.run.dataset import read_manifest
 from pipelines.run.directory import (
@@ -77,7 +78,7 @@ def write_report(run: Storage, ensemble: EvaluatedEnsemble, trained: Storage | N
     run.write(REPORT_PAGE, _page(run, ensemble, report, cost, facts, drawn).encode())
     run.write(REPORT_MARKDOWN, markdown(report, cost, facts, drawn).encode())
     run.write_json(REPORT_JSON, report)  # last: if it exists, the report is complete
-    return table_text(report, cost, str(run.below(REPORT_MARKDOWN)))
+    return table_text(report, cost, str(run.below(REPORT_MARKDOWN)), terminal_columns(MOST_COLUMNS))
 
 
 def _validation_errors(trained: Storage, replicas: Sequence[str]) -> dict[str, float] | None:

@@ -1,5 +1,6 @@
-"""Lock of a run directory, which admits one job at a time."""
+"""Lock of a run directory, which admits one job at a time, or one reader that needs it to stay as it is."""
 
+import errno
 import json
 import os
 import signal
@@ -12,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
+
+import psutil
 
 from pipelines.errors import UserError
 from pipelines.run.directory import LOCK
@@ -42,6 +45,23 @@ def only_job_on(run: Storage) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def reading(run: Storage) -> Iterator[None]:
+    """Keep jobs and other readers away from ``run`` during the block, without writing in it: it may be read-only.
+
+    On an object store, only a job that is at work when the block begins is noticed.
+
+    Raises:
+        RunInUseError: a job or another reader holds it.
+    """
+    if not run.is_local:
+        _wait_until_free(run)
+        yield
+        return
+    with _local_lock_of_reader(Path(run.root)):
+        yield
+
+
 def _about_this_job() -> dict[str, Any]:
     return {"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
 
@@ -51,9 +71,8 @@ def _who(holder: dict[str, Any]) -> str:
 
 
 def _refused(run: object, holder: dict[str, Any]) -> RunInUseError:
-    return RunInUseError(
-        f"{run} is in use by another job ({_who(holder)}); wait until it ends, or choose another --run-dir"
-    )
+    other = f"another job ({_who(holder)})" if holder else "another command, such as replay_to_mlflow.py or review.py"
+    return RunInUseError(f"{run} is in use by {other}; wait until it ends, or choose another --run-dir")
 
 
 @contextmanager
@@ -72,16 +91,50 @@ def _local_lock(folder: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(json.dumps(_about_this_job()).encode())
         file.flush()
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # an earlier failure is reported
+                file.truncate(0)
+
+
+@contextmanager
+def _local_lock_of_reader(folder: Path) -> Iterator[None]:
+    if not (folder / LOCK).exists():  # no job has worked on it
+        yield
+        return
+    with (folder / LOCK).open("rb") as file:
+        try:
+            _lock_to_read(file)
+        except BlockingIOError as error:
+            raise _refused(folder, _holder(file)) from error
+        except OSError:
+            pass  # a filesystem without locks, on which no job can run
         yield
 
 
+def _lock_to_read(file: BinaryIO) -> None:
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno != errno.EBADF:
+            raise
+        # NFS locks a file that is open for reading only for several readers at once.
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
 def _holder(file: BinaryIO) -> dict[str, Any]:
+    """Return what the job that holds the lock wrote about itself; empty if it has not yet, or a reader holds it."""
     file.seek(0)
     try:
         holder: dict[str, Any] = json.loads(file.read())
-    except ValueError:  # it is being written
+    except ValueError:
         return {}
-    return holder
+    # A killed job could not take back what it wrote.
+    is_dead = holder.get("host") == socket.gethostname() and not psutil.pid_exists(holder.get("pid", 0))
+    return {} if is_dead else holder
 
 
 @contextmanager

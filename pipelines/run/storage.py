@@ -32,6 +32,11 @@ def short_name(uri: str) -> str:
     return uri.partition("?")[0].rstrip("/").rpartition("/")[2]
 
 
+def may_write(path: Path) -> bool:
+    """Return whether this user may write an existing file, or make files in an existing folder."""
+    return os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
+
+
 @dataclass(frozen=True)
 class Storage:
     """A root folder; names below it are relative and use ``/``. Cheap to send to another process."""

@@ -1,7 +1,7 @@
 """Evaluations of other images in MLflow: runs of their own, beside the training run whose replicas they evaluate."""
 
 from pipelines.run.dataset import Manifest
-from pipelines.run.directory import REPORT, REPORT_JSON, run_id
+from pipelines.run.directory import REPORT, REPORT_JSON, RUN, run_id
 from pipelines.run.storage import Storage
 from pipelines.tracking.commands import how_to_open, replay_command
 from pipelines.tracking.dataset import data_of, name_of_data, send_dataset
@@ -57,7 +57,7 @@ def _send(run: Storage, trained: Storage, manifest: Manifest, runs: Experiment) 
 
 def _find_or_create(run: Storage, trained: Storage, manifest: Manifest, runs: Experiment) -> str:
     """Return the id of the MLflow run of this evaluation: the same one for the same command again."""
-    own = f"{run_id(trained)}/{name_of(run)}"
+    own = run_id(run) if trained != run and run.exists(RUN) else f"{run_id(trained)}/{name_of(run)}"
     known = runs.client.search_runs([runs.experiment], f"tags.{EVALUATION_TAG} = '{own}'")
     if known:
         return str(known[0].info.run_id)

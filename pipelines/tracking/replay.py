@@ -5,26 +5,28 @@ from pipelines.job.console import say
 from pipelines.job.log import ENDED, INTERRUPTED, RUNNING, read_jobs
 from pipelines.run.dataset import read_manifest
 from pipelines.run.directory import MANIFEST, REPORT_JSON, RUN, ReplicaFiles, finished_replicas, read_recipe
-from pipelines.run.lock import only_job_on
+from pipelines.run.lock import reading
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.tracking.follower import reason_of, send_once
 from pipelines.tracking.publish import PublishSettings, publish
+from pipelines.tracking.store import check_that_it_can_be_written
 
 
 def replay(run: Storage, publishing: PublishSettings) -> tuple[str, str]:
     """Send everything in ``run``; return the path of its page relative to MLflow's address, and its model's URI.
 
     Raises:
-        UserError: there is no run, a job is working on it, or MLflow does not answer.
+        UserError: there is no run, a job is working on it, or MLflow does not answer or cannot be written.
     """
     if not run.exists(RUN) or "recipe" not in run.read_json(RUN):
         raise UserError(f"{run} holds no run of train_ensemble.py; give one with --run-dir")
     recipe = read_recipe(run)
     if not run.exists(MANIFEST):
         raise UserError(f"nothing has been prepared in {run} yet; there is nothing to send")
+    check_that_it_can_be_written(publishing.tracking_uri)
     manifest = read_manifest(run)
-    with only_job_on(run):
+    with reading(run):
         phases = phases_of(run, recipe)
         final = outcome_of(run, phases)
         try:

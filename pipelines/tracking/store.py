@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pipelines.errors import UserError
 from pipelines.run.directory import run_id
-from pipelines.run.storage import Storage
+from pipelines.run.storage import Storage, may_write
 
 EXPERIMENT = "googlenet-ensemble"
 # Without this MLflow opens its pages about language models.
@@ -145,10 +145,31 @@ def connect(tracking_uri: str) -> Any:
     return client
 
 
+def is_read_only(database: Path) -> bool:
+    """Return whether an SQLite store exists that this user cannot write, such as another user's."""
+    # SQLite also writes a journal beside the file.
+    return database.exists() and not (may_write(database) and may_write(database.parent))
+
+
+def check_that_it_can_be_written(tracking_uri: str) -> None:
+    """Refuse an SQLite store that this user can neither write nor make.
+
+    Raises:
+        UserError: it is one.
+    """
+    database = database_of(tracking_uri)
+    if database is None:
+        return
+    folder = next(folder for folder in database.parents if folder.exists())
+    if is_read_only(database) or not may_write(folder):
+        own = uri_of(Path.cwd() / "runs/mlflow.db")
+        raise UserError(f"cannot write the MLflow store {database}; name one of your own, such as --tracking-uri {own}")
+
+
 def _creation_lock(tracking_uri: str) -> AbstractContextManager[Any]:
     # Processes that create the same database at the same time break it for each other.
     database = database_of(tracking_uri)
-    if database is None:
+    if database is None or is_read_only(database):
         return nullcontext()
     from filelock import FileLock
 

@@ -40,9 +40,11 @@ def placement_line(run: Storage, recipe: Recipe, resources: Resources) -> str:
         check_that_one_fits(recipe, resources)
     at_once = min(waiting, replicas_at_once(recipe, resources))
     workers = f"{recipe.workers_per_replica} workers, " if recipe.workers_per_replica > 1 else ""
-    done = f", {recipe.replicas - waiting} are finished" if waiting < recipe.replicas else ""
-    placed = f"{at_once} at once, {waiting - at_once} waiting{done}"
-    return f"plan: {count(recipe.replicas, 'replica')} of {workers}{resources} each, {placed}"
+    if recipe.replicas == 1:
+        return f"plan: 1 replica of {workers}{resources}{'' if waiting else ', finished'}"
+    numbers = {"at once": at_once, "waiting": waiting - at_once, "finished": recipe.replicas - waiting}
+    placed = ", ".join(f"{number} {name}" for name, number in numbers.items() if number)
+    return f"plan: {recipe.replicas} replicas of {workers}{resources} each, {placed}"
 
 
 def plan_lines(run: Storage, recipe: Recipe, resources: Resources, counts: Counts, num_predictors: int) -> list[str]:
@@ -77,8 +79,10 @@ def plan_lines(run: Storage, recipe: Recipe, resources: Resources, counts: Count
 def _training_line(run: Storage, recipe: Recipe, resources: Resources, counts: Counts, trial: Trial) -> str:
     seconds_per_step = trial.seconds_per_step[0]
     waiting = recipe.replicas - len(finished_replicas(run, recipe.replicas))
+    if not waiting:
+        return "training: finished"
     steps = math.ceil(counts.train / recipe.batch_size) * recipe.epochs
-    rounds = math.ceil(waiting / max(1, min(waiting, replicas_at_once(recipe, resources)))) if waiting else 0
+    rounds = math.ceil(waiting / max(1, min(waiting, replicas_at_once(recipe, resources))))
     validation = recipe.epochs * counts.val / trial.passes_per_second
     seconds = rounds * (steps * seconds_per_step + validation)
     # Compiling faster candidates takes minutes, too long for a plan.

@@ -9,6 +9,7 @@ from pipelines.report.write import write_report
 from pipelines.run.directory import OUTCOMES, claim
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
+from tests.others_files import unchanged
 from tests.pipelines.report.made_runs import ENSEMBLE, answers, made_run, predict_as
 
 
@@ -47,7 +48,8 @@ def renamed(run: Storage, column: str, values: object) -> None:
 def test_runs_on_other_images_are_compared_without_pairs(
     runs: list[Storage], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    paired = compared(runs, monkeypatch, capsys)
+    with unchanged(Path(runs[0].root).parent):
+        paired = compared(runs, monkeypatch, capsys)
     assert "errors on 6 images evaluated by both runs" in paired
     renamed(runs[1], "image_id", [f"other/{number}.jpg" for number in range(6)])
     unpaired = compared(runs, monkeypatch, capsys)

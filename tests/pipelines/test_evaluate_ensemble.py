@@ -22,6 +22,7 @@ from pipelines.evaluation.evaluate import evaluate_run
 from pipelines.evaluation.sharded_prediction import Predictors
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
+from tests.others_files import unchanged
 
 pytestmark = pytest.mark.timeout(200)
 CLASSES = ["unseen_a", "class_2", "class_0", "unseen_b", "class_1", "unseen_c"]
@@ -169,6 +170,24 @@ def test_a_run_is_evaluated_on_images_that_it_never_saw_and_with_the_users_own_s
     evaluate_elsewhere(Storage.at(str(finished_run)), tiny_recipe, arguments)
     reports = [json.loads(path.read_text()) for path in finished_run.glob("evaluations/other-*/report/report.json")]
     assert sorted(report["images"] for report in reports) == [3, 4]
+
+
+def test_a_run_of_somebody_else_is_evaluated_into_a_directory_of_ones_own(
+    ray_cluster: str, finished_run: Path, tiny_recipe: Recipe, photo_folder: Path, tmp_path: Path
+) -> None:
+    theirs, own = tmp_path / "theirs", tmp_path / "own/evaluation"
+    shutil.copytree(finished_run, theirs / "run")
+    run = Storage.at(str(theirs / "run"))
+    arguments = Arguments(run.root, str(photo_folder / "val"), policies=(1,), output_dir=str(own))
+    with unchanged(theirs):
+        text = evaluate_elsewhere(run, tiny_recipe, arguments)
+    ours, original = (json.loads((path / "report/report.json").read_text()) for path in (own, finished_run))
+    assert [row["top1_error"] for row in ours["table"] if row["crops"] == 1] == [
+        row["top1_error"] for row in original["table"] if row["crops"] == 1
+    ]
+    assert f"the evaluation is in MLflow at sqlite:///{tmp_path}/own/mlflow.db" in text
+    with pytest.raises(UserError, match=r"a different evaluation:\n  policies: was \[1\], is now \[10\]"):
+        evaluate_elsewhere(run, tiny_recipe, replace(arguments, policies=(10,)))
 
 
 def test_damaged_weights_of_a_replica_are_named_with_what_to_do(

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,12 +15,13 @@ import torch
 from googlenet import GoogLeNet
 from googlenet.network.preprocessing import SCRATCH_PREPROCESSING
 from googlenet.network.weights import to_safetensors
-from pipelines import evaluate_ensemble, train_ensemble
+from pipelines import evaluate_ensemble, review, train_ensemble
 from pipelines.job.command_line import run_command
 from pipelines.run.directory import claim
 from pipelines.run.named_recipes import finetune
 from pipelines.run.recipe import Recipe, recipe_from_dict
 from pipelines.run.storage import Storage
+from tests.others_files import somebody_elses
 from tests.project import ROOT
 
 
@@ -47,7 +49,8 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         return Ended(int(ended.value.code or 0), *capsys.readouterr())
 
     yield command
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def test_help_lists_every_field_of_the_recipe(run: Command) -> None:
@@ -114,6 +117,32 @@ def test_evaluating_what_is_no_run_is_explained(run: Command, tmp_path: Path) ->
     ended = run(evaluate_ensemble._main, "--run-dir", str(tmp_path))
     assert ended.code == 2
     assert "holds no run" in ended.stderr
+
+
+def test_evaluating_a_run_that_may_only_be_read_names_the_option_for_that(run: Command, tmp_path: Path) -> None:
+    claim(Storage.at(str(tmp_path / "run")), "recipe", Recipe().to_dict())
+    with somebody_elses(tmp_path / "run") as folder:
+        for words in ((), ("--data", str(tmp_path))):
+            ended = run(evaluate_ensemble._main, "--run-dir", str(folder), *words)
+            assert (ended.code, ended.stderr.count("\n"), ended.stdout) == (2, 1, "")
+            assert "cannot be written" in ended.stderr
+            assert "--output-dir DIR" in ended.stderr
+
+
+@pytest.mark.parametrize("words", [(), ("--data", "x", "--weights", "x.npz")])
+def test_an_output_directory_is_for_other_images_alone(run: Command, tmp_path: Path, words: tuple[str, ...]) -> None:
+    ended = run(evaluate_ensemble._main, "--run-dir", str(tmp_path), "--output-dir", "x", *words)
+    assert (ended.code, "--output-dir needs --data FOLDER" in ended.stderr) == (2, True)
+
+
+def test_a_port_that_is_taken_ends_the_review(run: Command, tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").touch()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        ended = run(review._main, "--tracking-uri", f"sqlite:///{tmp_path}/mlflow.db", "--port", port)
+    assert (ended.code, ended.stderr.count("\n")) == (2, 1)
+    assert ended.stderr == f"error: cannot listen on port {port} (Address already in use): choose another with --port\n"
+    assert ended.stdout == ""
 
 
 def test_a_folder_without_images_is_refused_by_the_job(run: Command, tmp_path: Path) -> None:

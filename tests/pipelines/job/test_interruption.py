@@ -1,10 +1,12 @@
-"""Ctrl-C and SIGTERM: the job ends within seconds, leaves no process behind, and resumes as if uninterrupted."""
+"""Ctrl-C, SIGTERM, a closed terminal: a job ends within seconds, leaves no process, and resumes as if uninterrupted."""
 
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
+import termios
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -76,7 +78,7 @@ def test_an_interrupted_job_ends_at_once_and_its_replica_goes_on_where_it_was(
     assert ours.read_bytes() == reference.read_bytes()
 
 
-@pytest.mark.parametrize("by", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("by", ["SIGTERM", "SIGHUP", "SIGINT"])
 @pytest.mark.processes
 def test_what_to_do_now_is_said_once_even_where_a_library_raises_an_interrupt_of_its_own(by: str) -> None:
     program = f"""
@@ -94,3 +96,64 @@ run_command(main)
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 130
     assert ended.stderr == "\ninterrupted; run the same command again to resume\n"
+
+
+WORK_ON_A_TERMINAL = """
+import signal, subprocess, sys, time
+from pathlib import Path
+from pipelines.job.command_line import run_command
+from pipelines.job.interruption import processes_ignore_closed_terminal
+def main():
+    with processes_ignore_closed_terminal():
+        helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        print("working", flush=True)
+        time.sleep(50)
+        outcome = "not interrupted"
+    except KeyboardInterrupt:
+        print("ending", flush=True)  # as a display that is taken down
+        time.sleep(1)
+        outcome = f"interrupted, helper {'runs' if helper.poll() is None else 'died'}"
+        raise
+    finally:
+        helper.kill()
+        Path(sys.argv[1]).write_text(outcome)
+run_command(main)
+"""
+
+
+def on_a_terminal(program: str, *words: str) -> tuple[subprocess.Popen[bytes], int]:
+    """Start a program on a terminal of its own; return it and the terminal's other end, which closes it."""
+    ours, its = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *words],
+        cwd=ROOT,
+        stdin=its,
+        stdout=its,
+        stderr=its,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509
+    )
+    os.close(its)
+    assert os.read(ours, 7) == b"working"
+    return process, ours
+
+
+@pytest.mark.processes
+def test_a_closed_terminal_interrupts_a_command_and_spares_its_helpers(tmp_path: Path) -> None:
+    process, terminal = on_a_terminal(WORK_ON_A_TERMINAL, str(tmp_path / "outcome"))
+    os.close(terminal)
+    os.killpg(process.pid, signal.SIGHUP)  # as shells do with all processes of their jobs
+    assert process.wait(timeout=40) == 130
+    assert (tmp_path / "outcome").read_text() == "interrupted, helper runs"
+
+
+@pytest.mark.processes
+def test_under_nohup_a_closed_terminal_changes_nothing(tmp_path: Path) -> None:
+    program = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"  # as nohup does
+    process, terminal = on_a_terminal(
+        program + WORK_ON_A_TERMINAL.replace("sleep(50)", "sleep(3)"), str(tmp_path / "o")
+    )
+    os.close(terminal)
+    assert process.wait(timeout=40) == 0
+    assert (tmp_path / "o").read_text() == "not interrupted"

@@ -82,6 +82,20 @@ def test_a_narrow_terminal_keeps_epoch_loss_speed_and_error_and_gives_up_the_bar
         assert any(phase in line for line in lines)
 
 
+@pytest.mark.parametrize(("columns", "has_bar"), [(80, True), (40, False)])
+def test_an_evaluation_on_a_narrow_terminal_keeps_its_numbers_and_gives_up_the_bar(columns: int, has_bar: bool) -> None:
+    terminal, stream = console(terminal=True, width=columns)
+    display = EvaluationDisplay(total=50_000, done=0, console=terminal)
+    with display.showing():
+        display.advance(12_345)
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue()).rpartition("evaluation: ")[2]
+    assert "12345/50,000 images" in shown
+    assert "images/s" in shown
+    assert "left" in shown
+    assert max(len(line.rstrip()) for line in f"evaluation: {shown}".split("\n")) <= columns
+    assert ("━" in shown) == has_bar
+
+
 def test_messages_break_between_words_on_a_terminal_and_stay_whole_in_a_file() -> None:
     text = "warning: replica 0: " + "learned nothing so far " * 9
     for terminal in (True, False):

@@ -10,8 +10,9 @@ import pytest
 
 from pipelines.report.figures import figures
 from pipelines.report.remarks import headline, notes
+from pipelines.report.text import table_text
 from pipelines.report.write import write_report
-from pipelines.run.directory import claim
+from pipelines.run.directory import COST_JSON, claim
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from tests.pipelines.report.made_runs import ENSEMBLE, LABELS, answers, ensemble_of, made_run, predict, predict_as
@@ -107,6 +108,18 @@ def test_the_table_fits_a_terminal_and_says_where_the_rest_is(
         assert words <= set(terminal.split())  # no word is broken
         sizes = [line.split()[0] for line in lines if re.match(r" +\d", line)]
         assert sizes == ["1"] * 3 + ["3"] * 3
+
+
+def test_a_terminal_of_40_columns_keeps_the_errors(imagenet: tuple[Storage, str], letters: tuple[Storage, str]) -> None:
+    for (run, _), headings in (
+        (imagenet, ["models", "crops", "top-1", "top-5", "paper"]),
+        (letters, ["models", "crops", "top-1", "95", "%", "interval"]),
+    ):
+        text = table_text(report_in(run), run.read_json(COST_JSON), "report.md", 40)
+        *lines, _ = text.splitlines()
+        assert max(map(len, lines)) <= 40
+        assert [line.split() for line in lines if line.startswith("models")] == [headings]
+        assert set(flat(" ".join(notes(report_in(run)))).split()) <= set(text.split())
 
 
 def test_images_and_replicas_have_an_interval_of_their_own(letters: tuple[Storage, str], tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The lock: one job at a time on a run directory, and no job blocked by a dead one."""
+"""The lock: one job at a time on a run directory, no job blocked by a dead one, and readers that write nothing."""
 
 import errno
 import fcntl
@@ -13,9 +13,10 @@ import pytest
 
 import pipelines.run.lock
 from pipelines.errors import UserError
-from pipelines.job.interruption import interrupt_on_sigterm
-from pipelines.run.lock import LOCK, only_job_on
+from pipelines.job.interruption import interrupt_on_signals
+from pipelines.run.lock import LOCK, RunInUseError, only_job_on, reading
 from pipelines.run.storage import Storage
+from tests.others_files import somebody_elses, unchanged
 from tests.project import ROOT
 
 HOLD = """
@@ -35,15 +36,44 @@ def test_a_second_job_is_refused_by_name_until_the_first_is_dead(tmp_path: Path)
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(UserError, match=rf"in use by another job \(process {holder.pid} on "), only_job_on(run):
-            pass
+        for lock in (only_job_on, reading):
+            with pytest.raises(UserError, match=rf"in use by another job \(process {holder.pid} on "), lock(run):
+                pass
     finally:
         os.kill(holder.pid, signal.SIGKILL)
         holder.wait()
-    with only_job_on(run):
+    # What the killed job wrote about itself is still there.
+    with reading(run), pytest.raises(UserError, match="in use by another command, such as replay"), only_job_on(run):
         pass
     with only_job_on(run):
         pass
+    with only_job_on(run):
+        pass
+
+
+def test_a_reader_writes_nothing_and_keeps_jobs_and_other_readers_away(tmp_path: Path) -> None:
+    run = Storage.at(str(tmp_path / "run"))
+    with only_job_on(run):
+        pass
+    with unchanged(tmp_path):
+        for lock in (only_job_on, reading):
+            with reading(run), pytest.raises(RunInUseError, match="in use by another command"), lock(run):
+                pass
+
+
+def test_a_run_on_which_no_job_has_worked_is_read_as_it_is(tmp_path: Path) -> None:
+    with unchanged(tmp_path), reading(Storage.at(str(tmp_path))):
+        pass
+
+
+def test_a_run_that_may_only_be_read_is_read(tmp_path: Path) -> None:
+    with only_job_on(Storage.at(str(tmp_path / "run"))):
+        pass
+    with somebody_elses(tmp_path / "run") as folder:
+        with reading(Storage.at(str(folder))):
+            pass
+        with pytest.raises(PermissionError), only_job_on(Storage.at(str(folder))):
+            pass
 
 
 def test_a_filesystem_without_locks_is_told_as_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,6 +81,9 @@ def test_a_filesystem_without_locks_is_told_as_that(tmp_path: Path, monkeypatch:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(fcntl, "flock", refuse)
+    (tmp_path / LOCK).touch()
+    with reading(Storage.at(str(tmp_path))):  # where no job can run, nothing can disturb
+        pass
     with (
         pytest.raises(UserError, match=r"No locks available.*choose a --run-dir"),
         only_job_on(Storage.at(str(tmp_path))),
@@ -68,7 +101,11 @@ def test_on_an_object_store_a_claim_is_released_or_forgotten_when_it_is_not_rene
     assert not run.is_local
     with only_job_on(run), pytest.raises(UserError, match="in use by another job"), only_job_on(run):
         pass
+    with only_job_on(run), pytest.raises(UserError, match="in use by another job"), reading(run):
+        pass
     assert not run.exists(LOCK)
+    with reading(run):
+        assert not run.exists(LOCK)
     with only_job_on(run):
         left = run.read(LOCK)
     for remains in (left, b'{"host": "elsewhere", "pid": 1}', b"half of a claim"):  # of a killed job, a local one, torn
@@ -81,10 +118,11 @@ def test_on_an_object_store_a_claim_is_released_or_forgotten_when_it_is_not_rene
 def test_a_job_that_was_taken_for_dead_ends_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipelines.run.lock, "RENEW_SECONDS", 0.2)
     monkeypatch.setattr(pipelines.run.lock, "SETTLE_SECONDS", 0.1)
-    interrupt_on_sigterm()
+    interrupt_on_signals()
     run = Storage.at("memory://bucket/taken")
     with pytest.raises(KeyboardInterrupt), only_job_on(run):
         run.write_json(LOCK, {"id": "another", "renewals": 0})
         time.sleep(5)
     assert run.read_json(LOCK)["id"] == "another"
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)

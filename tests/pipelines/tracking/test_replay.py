@@ -20,6 +20,7 @@ from pipelines.run.storage import Storage
 from pipelines.tracking.publish import PublishSettings
 from pipelines.tracking.replay import replay
 from pipelines.tracking.store import connect, tracking_uri_for
+from tests.others_files import unchanged
 from tests.pipelines.report.made_runs import ENSEMBLE, made_run, predict
 from tests.project import ROOT
 
@@ -141,7 +142,8 @@ def test_what_mlflow_is_told_is_how_the_newest_job_ended(
     if with_report:
         predict(run, list(range(6)))
         write_report(run, ENSEMBLE)
-    replay(run, PublishSettings(uri, models="none"))
+    with unchanged(tmp_path / "run"):
+        replay(run, PublishSettings(uri, models="none"))
     found = runs_of(uri, tmp_path / "run")
     assert {role: run.info.status for role, run in found.items()} == {
         "ensemble": status,

@@ -16,7 +16,14 @@ from pipelines.run.recipe import Recipe, recipe_from_dict
 from pipelines.run.storage import Storage
 from pipelines.tracking.commands import how_to_use, replay_command
 from pipelines.tracking.runs import MlflowRuns
-from pipelines.tracking.store import checked, database_of, find_parent, tracking_uri_for
+from pipelines.tracking.store import (
+    check_that_it_can_be_written,
+    checked,
+    database_of,
+    find_parent,
+    tracking_uri_for,
+)
+from tests.others_files import somebody_elses
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -52,6 +59,15 @@ def test_a_question_mark_in_a_path_has_to_be_quoted(tmp_path: Path) -> None:
         checked(f"sqlite:///{tmp_path}/what?/mlflow.db")
     quoted = f"sqlite:///{tmp_path}/what%3F/mlflow.db?timeout=5"
     assert checked(quoted) == quoted
+
+
+def test_a_store_that_cannot_be_written_is_refused_before_anything_is_sent(empty_store: Path) -> None:
+    check_that_it_can_be_written(f"sqlite:///{empty_store}")
+    check_that_it_can_be_written(f"sqlite:///{empty_store}_not_yet_made")
+    with somebody_elses(empty_store.parent) as folder:
+        for name in ("mlflow.db", "not_yet_made.db", "no_folder_yet/mlflow.db"):
+            with pytest.raises(UserError, match=rf"cannot write .*/{name}; .* --tracking-uri sqlite:///"):
+                check_that_it_can_be_written(f"sqlite:///{folder}/{name}")
 
 
 def test_printed_commands_are_quoted_for_the_shell(tmp_path: Path) -> None:

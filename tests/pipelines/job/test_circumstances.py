@@ -1,0 +1,46 @@
+"""Claims: a commit that cannot be recorded is told with its reason and what to do."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from pipelines.job import circumstances
+from pipelines.job.circumstances import COMMIT_VARIABLE, commit, why_no_commit
+
+pytestmark = pytest.mark.processes
+
+
+@pytest.fixture(autouse=True)
+def own_git_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the settings of the user and the machine, which may allow every folder."""
+    for name in ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"):
+        monkeypatch.setenv(name, "/dev/null")
+    monkeypatch.delenv(COMMIT_VARIABLE, raising=False)
+
+
+def test_a_checkout_of_another_user_is_told_with_the_command_that_allows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    assert commit() == ""
+    reason, _, fix = why_no_commit().partition("; allow it with ")
+    assert reason == "git refuses a checkout that another user owns"
+    assert shlex.split(fix) == ["git", "config", "--global", "--add", "safe.directory", str(circumstances.ROOT)]
+
+
+def test_a_folder_without_a_repository_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(circumstances, "ROOT", tmp_path)
+    assert commit() == ""
+    assert why_no_commit() == (
+        "not a git repository (or any of the parent directories): .git; name it in GOOGLENET_COMMIT"
+    )
+
+
+def test_a_commit_that_the_submitter_names_is_recorded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(circumstances, "ROOT", tmp_path)
+    monkeypatch.setenv(COMMIT_VARIABLE, "abc")
+    assert (commit(), why_no_commit()) == ("abc", "")
+
+
+def test_without_git_that_is_the_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert (commit(), why_no_commit()) == ("", "git is not installed; name it in GOOGLENET_COMMIT")
