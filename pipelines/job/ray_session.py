@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipelines.errors import UserError
+from pipelines.job.connection_limit import limited_to
 from pipelines.job.console import say
 from pipelines.job.interruption import interrupt_on_sigterm
 from pipelines.job.ray_address import check_address
@@ -17,6 +18,11 @@ from pipelines.run.storage import Storage
 
 # By default Ray takes 30 % of a laptop's memory; shards of decoded images need far less.
 LOCAL_OBJECT_STORE_BYTES = 1 << 30
+# After the check of the address, which may take 40 seconds; a cluster that answers is joined in a few.
+CONNECTION_SECONDS = 60.0
+WHERE_TO_RUN = (
+    "run the command on a node of the cluster, which ray start makes of a machine, or submit it with ray job submit"
+)
 QUIET = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     # A finished replica is noticed after half a second instead of two; start and end wait for such polls.
@@ -42,37 +48,64 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
     Raises:
         UserError: there is no usable cluster at the address in RAY_ADDRESS.
     """
-    address = os.environ.get("RAY_ADDRESS")
-    if not _is_connected():
-        if address:
-            check_address(address)
-        # Before the import of Ray, which takes seconds of its own.
-        say(f"connecting to the Ray cluster at {address} ..." if address else "starting Ray on this machine ...")
-    import ray
-
-    for name, value in {**QUIET, **({} if address else LOCAL)}.items():
-        os.environ.setdefault(name, value)
-    if ray.is_initialized():
+    address = os.environ.get("RAY_ADDRESS", "")
+    if _is_connected():
         yield
         return
-    local = {} if address else {"object_store_memory": LOCAL_OBJECT_STORE_BYTES, "num_cpus": num_cpus}
-    try:
-        ray.init(address=address or "local", logging_level=logging.ERROR, log_to_driver=False, **local)
-    except (ConnectionError, RuntimeError) as error:
-        if not address:
-            raise
-        # Another version of Ray or Python, no node of the cluster on this machine: Ray says which, in several lines.
-        raise UserError(f"cannot use the Ray cluster at {address}: {' '.join(str(error).split())}") from error
+    if address:
+        check_address(address)
+    # Before the import of Ray, which takes seconds of its own.
+    say(f"connecting to the Ray cluster at {address} ..." if address else "starting Ray on this machine ...")
+    for name, value in {**QUIET, **({} if address else LOCAL)}.items():
+        os.environ.setdefault(name, value)
+    if address:
+        _join(address)
+    else:
+        _start(num_cpus)
     interrupt_on_sigterm()
     _quieten_ray_data()
     try:
         yield
     finally:
+        import ray
+
         ray.shutdown()
 
 
 def _is_connected() -> bool:
     return "ray" in sys.modules and sys.modules["ray"].is_initialized()
+
+
+def _start(num_cpus: int | None) -> None:
+    """Start a cluster on this machine."""
+    import ray
+
+    try:
+        ray.init(
+            address="local",
+            object_store_memory=LOCAL_OBJECT_STORE_BYTES,
+            num_cpus=num_cpus,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+        )
+    except SystemExit as error:  # Ray's own answer to SIGTERM while it starts
+        raise KeyboardInterrupt from error
+
+
+def _join(address: str) -> None:
+    """Connect to a running cluster."""
+    import ray
+    from ray.exceptions import RayError
+
+    late = f"no connection to the Ray cluster at {address} within {CONNECTION_SECONDS:.0f} seconds: {WHERE_TO_RUN}"
+    try:
+        with limited_to(CONNECTION_SECONDS, late, UserError.exit_code):
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+    except (ConnectionError, RuntimeError, RayError) as error:
+        # Another version of Python, a missing token, no node of the cluster on this machine: Ray says which, in
+        # several lines, or only in the error behind this one.
+        reason = " ".join(f"{error} {error.__cause__ or ''}".split())
+        raise UserError(f"cannot use the Ray cluster at {address}: {reason}; {WHERE_TO_RUN}") from error
 
 
 @contextmanager
