@@ -28,6 +28,7 @@
 import json
 import uuid
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines.errors import UserError
@@ -114,6 +115,21 @@ class ReplicaFiles:
     def failure(self) -> str:
         """Traceback of the last failure."""
         return f"{self.folder}/failure.txt"
+
+
+def check_folder(folder: Storage) -> None:
+    """Check that files can be written below ``folder``, which need not exist: no part of its path may be a file.
+
+    Raises:
+        UserError: one is.
+    """
+    if not folder.is_local:
+        return
+    for part in (Path(folder.root), *Path(folder.root).parents):
+        if part.exists():
+            if not part.is_dir():
+                raise UserError(f"{part} is a file, but a folder is needed there; choose another path")
+            return
 
 
 def claim(run: Storage, kind: Kind, settings: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -14,7 +15,15 @@ import torch
 from googlenet import GoogLeNet
 from googlenet.network.preprocessing import SCRATCH_PREPROCESSING
 from googlenet.network.weights import to_safetensors
-from pipelines import evaluate_ensemble, train_ensemble
+from pipelines import (
+    compare_runs,
+    evaluate_ensemble,
+    export_onnx,
+    prepare_dataset,
+    replay_to_mlflow,
+    review,
+    train_ensemble,
+)
 from pipelines.job.command_line import run_command
 from pipelines.run.directory import claim
 from pipelines.run.named_recipes import finetune
@@ -114,6 +123,33 @@ def test_evaluating_what_is_no_run_is_explained(run: Command, tmp_path: Path) ->
     ended = run(evaluate_ensemble._main, "--run-dir", str(tmp_path))
     assert ended.code == 2
     assert "holds no run" in ended.stderr
+
+
+@pytest.mark.parametrize("below", ["", "/run"])
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (train_ensemble, "--recipe demo --run-dir FILE"),
+        (train_ensemble, "--recipe demo --run-dir FILE --dry-run"),
+        (prepare_dataset, "--data embedded --run-dir FILE"),
+        (evaluate_ensemble, "--run-dir FILE"),
+        (evaluate_ensemble, "--run-dir FILE --data DATA --weights a.npz"),
+        (export_onnx, "--run-dir FILE --output x.onnx"),
+        (export_onnx, "--run-dir x --output FILE/x.onnx"),
+        (replay_to_mlflow, "--run-dir FILE"),
+        (review, "--run-dir FILE"),
+        (review, "--runs FILE"),
+        (compare_runs, "FILE FILE"),
+    ],
+)
+def test_a_file_in_the_place_of_a_folder_is_told_in_a_line(
+    run: Command, tmp_path: Path, command: ModuleType, words: str, below: str
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    ended = run(command._main, *words.replace("FILE", f"{tmp_path}/file{below}").split())
+    assert (ended.code, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
+    assert f"{tmp_path}/file" in ended.stderr
+    assert (tmp_path / "file").is_file()
 
 
 def test_a_folder_without_images_is_refused_by_the_job(run: Command, tmp_path: Path) -> None:
