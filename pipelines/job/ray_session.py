@@ -12,6 +12,7 @@ from pipelines.errors import UserError
 from pipelines.job.connection_limit import limited_to
 from pipelines.job.console import say
 from pipelines.job.interruption import interrupt_on_sigterm
+from pipelines.job.local_ray import folder_for_ray, token_for_ray
 from pipelines.job.ray_address import check_address
 from pipelines.run.directory import LOGS, NATIVE_STDERR
 from pipelines.run.storage import Storage
@@ -23,6 +24,7 @@ CONNECTION_SECONDS = 60.0
 WHERE_TO_RUN = (
     "run the command on a node of the cluster, which ray start makes of a machine, or submit it with ray job submit"
 )
+START_LOGS = "if that does not help, its logs are in ray/session_latest/logs below RAY_TMPDIR, TMPDIR or /tmp"
 QUIET = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     # A finished replica is noticed after half a second instead of two; start and end wait for such polls.
@@ -77,12 +79,19 @@ def _is_connected() -> bool:
 
 
 def _start(num_cpus: int | None) -> None:
-    """Start a cluster on this machine."""
+    """Start a cluster on this machine.
+
+    Raises:
+        UserError: its processes did not start.
+    """
     import ray
 
+    folder = folder_for_ray()
+    os.environ.update(token_for_ray())
     try:
         ray.init(
             address="local",
+            _temp_dir=folder,
             object_store_memory=LOCAL_OBJECT_STORE_BYTES,
             num_cpus=num_cpus,
             logging_level=logging.ERROR,
@@ -90,6 +99,12 @@ def _start(num_cpus: int | None) -> None:
         )
     except SystemExit as error:  # Ray's own answer to SIGTERM while it starts
         raise KeyboardInterrupt from error
+    except Exception as error:
+        # Ray gives its processes half a minute, and has no class for this failure. Others name a file.
+        if type(error) not in (Exception, RuntimeError):
+            raise
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"Ray did not start: {reason} Run the same command again; {START_LOGS}") from error
 
 
 def _join(address: str) -> None:

@@ -142,10 +142,13 @@ def claim(run: Storage, kind: Kind, settings: dict[str, Any]) -> None:
     """
     if run.exists(RUN):
         if changed := differences(run.read_json(RUN).get(kind, {}), settings):
+            moved = kind == "recipe" and any(line.startswith(("data:", "init_weights:")) for line in changed)
+            has_copy = moved and run.exists(MANIFEST)
+            kept = " (the run has its own copy: the old path need not exist)" if has_copy else ""
             raise UserError(
                 f"{run} holds a different {kind}:\n  "
                 + "\n  ".join(changed)
-                + "\nUse the same options, or choose another --run-dir."
+                + f"\nUse the same options{kept}, or choose another --run-dir."
             )
         return
     if strangers := [name for name in run.names("") if name not in OWN_NAMES]:

@@ -173,6 +173,17 @@ def test_a_recipe_for_given_weights_does_not_begin_from_random_ones(run: Command
     assert "there is no folder" in run(train_ensemble._main, *words).stderr
 
 
+def test_a_prepared_run_whose_images_have_moved_says_that_it_has_its_own(run: Command, tmp_path: Path) -> None:
+    folder = Storage.at(str(tmp_path / "run"))
+    claim(folder, "recipe", Recipe(data="/old/photos").to_dict())
+    words = ("--recipe", "paper", "--run-dir", folder.root, "--data", "/new/photos")
+    refused = run(train_ensemble._main, *words).stderr
+    assert "data: was '/old/photos', is now '/new/photos'" in refused
+    assert "its own copy" not in refused
+    folder.write("dataset/manifest.json", b"{}")
+    assert "(the run has its own copy: the old path need not exist)" in run(train_ensemble._main, *words).stderr
+
+
 @pytest.mark.parametrize("dry_run", [(), ("--dry-run",)])
 def test_initial_weights_are_tried_before_a_cluster_starts(
     run: Command, photo_folder: Path, tmp_path: Path, dry_run: tuple[str, ...]
