@@ -19,7 +19,7 @@ from pipelines.run.storage import Storage
 
 # By default Ray takes 30 % of a laptop's memory; shards of decoded images need far less.
 LOCAL_OBJECT_STORE_BYTES = 1 << 30
-# After the check of the address, which may take 40 seconds; a cluster that answers is joined in a few.
+# After the check of the address, which may take 25 seconds. A cluster that answers is joined in a few if it is idle.
 CONNECTION_SECONDS = 60.0
 WHERE_TO_RUN = (
     "run the command on a node of the cluster, which ray start makes of a machine, or submit it with ray job submit"
