@@ -19,6 +19,7 @@ from pipelines.run.directory import claim
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.tracking.evaluation import send_evaluation
+from pipelines.tracking.moved import COLUMNS, correct_artifact_places
 from pipelines.tracking.publish import PublishSettings
 from pipelines.tracking.replay import replay
 from pipelines.tracking.store import connect, find_parent, tracking_uri_for
@@ -144,6 +145,33 @@ def test_a_database_that_was_copied_without_its_artifacts_still_finds_them(
     forget_places()
     found = connect(f"sqlite:///{alone}/mlflow.db").download_artifacts(parent, "report/report.json")
     assert Path(found).read_bytes() == (runs / "a/report/report.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("file:///gone/mlartifacts/1/artifacts", "{here}/mlartifacts/1/artifacts"),
+        ("/gone/mlartifacts/1/artifacts", "{here}/mlartifacts/1/artifacts"),  # as MLflow 1 kept them
+        ("file:///gone%20it/mlartifacts/x/mlartifacts/1/artifacts", "{here}/mlartifacts/1/artifacts"),
+        ("file:///gone/elsewhere/1/artifacts", "file:///gone/elsewhere/1/artifacts"),
+        ("mlflow-artifacts:/1/mlartifacts/artifacts", "mlflow-artifacts:/1/mlartifacts/artifacts"),
+        ("s3://bucket/mlartifacts/1", "s3://bucket/mlartifacts/1"),
+        (None, None),
+    ],
+)
+def test_only_places_in_a_folder_of_artifacts_on_this_machine_are_corrected(
+    tmp_path: Path, old: str | None, new: str | None
+) -> None:
+    database = tmp_path / "a b.db"
+    with closing(sqlite3.connect(database)) as store, store:
+        for table in ("experiments", "runs", "logged_models", "model_versions"):
+            store.execute(f"CREATE TABLE {table} (artifact_location, artifact_uri, storage_location, source)")
+            store.execute(f"INSERT INTO {table} VALUES (?, ?, ?, ?)", [old] * 4)  # noqa: S608
+    correct_artifact_places(database)
+    expected = new and new.format(here=tmp_path.as_uri())
+    with closing(sqlite3.connect(database)) as store:
+        kept = [store.execute(f"SELECT {column} FROM {table}").fetchall() for table, column in COLUMNS]  # noqa: S608
+    assert kept == [[(expected,)]] * len(COLUMNS)
 
 
 def test_a_killed_job_is_told_to_mlflow_after_its_run_was_moved_and_renamed(
