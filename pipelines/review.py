@@ -33,6 +33,8 @@ from pipelines.tracking.store import (
 )
 
 ENVIRONMENT = {
+    # The server's own failures reach nobody else.
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",

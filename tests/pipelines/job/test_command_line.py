@@ -192,12 +192,14 @@ def test_initial_weights_are_tried_before_a_cluster_starts(
     model = GoogLeNet(10, "bn", False, 0.125)
     weights = tmp_path / "bn.safetensors"
     weights.write_bytes(to_safetensors(model, model.state_dict(), SCRATCH_PREPROCESSING))
+    (tmp_path / "folder.npz").mkdir()
     words = ["--recipe", "finetune", "--data", str(photo_folder), "--run-dir", str(tmp_path / "run"), *dry_run]
     words += ["--width", "0.125", "--crop-px", "35", "--init-weights"]
     for path, expected in (
         (weights, "the weights have variant bn, this network has paper"),
         (tmp_path / "gone.npz", "no weights at"),
         (tmp_path / "photo.jpg", "unknown kind of weights file"),
+        (tmp_path / "folder.npz", "folder.npz is a folder, not a file of weights"),
     ):
         ended = run(train_ensemble._main, *words, str(path))
         assert (ended.code, expected in ended.stderr) == (2, True)
