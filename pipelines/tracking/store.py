@@ -34,6 +34,7 @@ QUIET = {
     # Failures reach this program as exceptions; at a lower level MLflow also prints their tracebacks.
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 
 
