@@ -14,7 +14,7 @@ from googlenet.evaluation.crops import scales_px
 from pipelines.errors import UserError
 from pipelines.job.command_line import parse, run_command
 from pipelines.job.console import count, say
-from pipelines.run.directory import ReplicaFiles, finished_replicas, read_recipe
+from pipelines.run.directory import ReplicaFiles, check_folder, finished_replicas, read_recipe
 from pipelines.run.storage import Storage
 from pipelines.run.weights import read_replica
 
@@ -107,6 +107,7 @@ def _main() -> None:
     output = Path(arguments.output)
     if output.suffix != ".onnx":
         raise UserError(f"--output must end with .onnx, got {arguments.output}")
+    check_folder(Storage.at(str(output.parent)))
     say(export(Storage.at(arguments.run_dir), output, arguments.replica))
 
 

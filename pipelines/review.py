@@ -18,21 +18,25 @@ from pipelines.run.directory import RUN
 from pipelines.run.lock import RunInUseError
 from pipelines.run.storage import Storage
 from pipelines.run.storage_failures import STORE_FAILURES
+from pipelines.tracking.follower import reason_of
+from pipelines.tracking.moved import find_directory
 from pipelines.tracking.publish import PublishSettings
 from pipelines.tracking.replay import replay
 from pipelines.tracking.store import (
     checked,
     connect,
     database_of,
-    directories_at_work,
     find_parent,
     is_read_only,
     page_of_experiment,
     page_of_run,
+    runs_at_work,
     tracking_uri_for,
 )
 
 ENVIRONMENT = {
+    # The server's own failures reach nobody else.
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
@@ -65,15 +69,17 @@ def newest_run(runs: Path) -> Path:
     return max(directories, key=lambda run: max(path.stat().st_mtime for path in (run, run / RUN, *run.glob("jobs/*"))))
 
 
-def bring_up_to_date(tracking_uri: str) -> None:
+def bring_up_to_date(tracking_uri: str, database: Path) -> None:
     """Update runs that MLflow shows as running but whose jobs were killed, and could not report their end."""
-    for root in directories_at_work(tracking_uri):
-        run = Storage.at(root).impatient()
+    for directory, wanted in runs_at_work(tracking_uri):
         try:
-            if run.exists(RUN):
+            run = find_directory(database, directory, wanted)
+            if run is None:
+                say(f"warning: MLflow keeps showing {directory} as running: it is gone")
+            else:
                 replay(run, PublishSettings(tracking_uri, models="none"))
         except RunInUseError:
-            say(f"{run} is still running")
+            say(f"{directory} is still running")
         except (UserError, *STORE_FAILURES) as error:
             say(f"warning: {error}")
 
@@ -119,12 +125,16 @@ def _main() -> None:
     if not database.exists():
         raise UserError(f"MLflow store not found: {database}; fill one from a run directory with replay_to_mlflow.py")
     check_port(arguments.port)
-    if is_read_only(database):
-        say(f"{database} is read-only: runs are shown as they are there")
-    else:
-        bring_up_to_date(uri)
+    try:
+        if is_read_only(database):
+            say(f"{database} is read-only: runs are shown as they are there")
+        else:
+            bring_up_to_date(uri, database)
+        page = page_to_open(uri, arguments.run_dir)
+    except Exception as error:
+        raise UserError(f"MLflow at {uri}: {reason_of(error)}") from error
     address = f"http://127.0.0.1:{arguments.port}"
-    say(f"MLflow: {address}/{page_to_open(uri, arguments.run_dir)}   (Ctrl-C to stop)")
+    say(f"MLflow: {address}/{page}   (Ctrl-C to stop)")
     command = ["mlflow", "ui", "--workers", "1", "--host", "127.0.0.1", "--port", str(arguments.port)]
     os.execve(  # noqa: S606  # MLflow replaces this process, and gets its Ctrl-C
         sys.executable,

@@ -24,7 +24,7 @@ from pipelines.job.log import JobLog
 from pipelines.job.ray_session import connected, native_stderr_to_log
 from pipelines.job.system_log import system_log
 from pipelines.run.dataset import Manifest, read_manifest
-from pipelines.run.directory import REPORT_PAGE, RUN, SYSTEM, claim
+from pipelines.run.directory import REPORT_PAGE, RUN, SYSTEM, check_folder, claim
 from pipelines.run.lock import only_job_on
 from pipelines.run.named_recipes import load_recipe
 from pipelines.run.recipe import Recipe, recipe_from_dict
@@ -97,6 +97,7 @@ class Arguments:
 def run_job(arguments: Arguments) -> int:
     """Run the job; return its exit code."""
     run = Storage.at(arguments.run_dir)
+    check_folder(run)
     recipe = _with_absolute_paths(arguments.fields)
     _needed_replicas(arguments, recipe)
     _check_that_weights_are_given(arguments, run, recipe)

@@ -14,6 +14,8 @@ In reading order:
 - ``progress``: the live display, and the board that workers post to
 - ``ray_address``: a dead or wrong address of a cluster is told before Ray tries it for minutes
 - ``node_limits``: CPUs and memory that this process may use
+- ``connection_limit``: a deadline while Ray connects, and Ctrl-C in time
+- ``local_ray``: folder and token of a cluster on this machine
 - ``ray_session``: the connection to a cluster, and how much a node holds
 - ``worker_process``: allocator settings and thread counts of processes that run networks
 - ``log``: one file for each start, with seconds by stage and the outcome

@@ -1,24 +1,35 @@
 """Check of the address of a Ray cluster before Ray connects: it would retry an address that is dead for minutes."""
 
 import os
+import re
 import socket
+from importlib.metadata import version
 
 from pipelines.errors import UserError
 
 CONNECT_SECONDS = 10.0
-# A cluster under load may take a while to answer.
-ANSWER_SECONDS = 30.0
+# A head answers at once even under load; after 20 seconds gRPC would give up a silent port by itself, without a reason.
+ANSWER_SECONDS = 15.0
 GCS_PORT = 6379
 FOUND_BY_RAY = ("auto", "local")
+CURES = "start it, correct RAY_ADDRESS, or unset RAY_ADDRESS to run on this machine alone"
+# The question for a cluster's versions, which has been the same since Ray 2.0, as a call of gRPC: Ray's own client
+# neither gives up in time nor can be interrupted. The request is the protobuf message of the two words.
+VERSION_CALL = "/ray.rpc.InternalKVGcsService/InternalKVGet"
+VERSION_REQUEST = b"\n\x10CLUSTER_METADATA\x12\x07cluster"
+RAY_VERSION = re.compile(rb'"ray_version": "([^"]+)"')
+# A proxy of the environment is for the web; Ray does not use it either.
+WITHOUT_PROXY = [("grpc.enable_http_proxy", 0)]
 
 
 def check_address(address: str) -> None:
-    """Refuse an address at which no Ray cluster answers; takes at most ``CONNECT_SECONDS`` plus ``ANSWER_SECONDS``.
+    """Refuse an address at which no usable cluster answers, within ``CONNECT_SECONDS`` plus ``ANSWER_SECONDS``.
 
     ``auto`` and ``local``, which Ray resolves by itself, are not checked.
 
     Raises:
-        UserError: the address is of another kind, nothing answers there, or what answers is not a Ray cluster.
+        UserError: the address is of another kind, nothing answers there, what answers is not the head of a Ray
+            cluster, or the cluster has another version of Ray.
     """
     if address in FOUND_BY_RAY:
         return
@@ -27,11 +38,9 @@ def check_address(address: str) -> None:
         socket.create_connection((host, port), CONNECT_SECONDS).close()
     except OSError as error:
         reason = error.strerror or str(error)
-        raise UserError(f"no Ray cluster answers at {address} ({reason}): {_cures()}") from error
-    if not _uses_tls() and not _speaks_grpc(f"{host}:{port}"):
-        raise UserError(
-            f"what answers at {address} is not a Ray cluster (its port is {GCS_PORT} by default): {_cures()}"
-        )
+        raise UserError(f"no Ray cluster answers at {address} ({reason}): {CURES}") from error
+    if not _uses_tls():
+        _check_version(address, _ray_version(f"[{host}]:{port}" if ":" in host else f"{host}:{port}", address))
 
 
 def _host_and_port(address: str) -> tuple[str, int]:
@@ -56,16 +65,33 @@ def _uses_tls() -> bool:
     return os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true")
 
 
-def _speaks_grpc(address: str) -> bool:
+def _ray_version(target: str, address: str) -> str:
+    """Return the version of Ray of the cluster at ``target``; empty if it tells that only with a token."""
     import grpc
 
-    with grpc.insecure_channel(address) as channel:
+    with grpc.insecure_channel(target, WITHOUT_PROXY) as channel:
         try:
-            grpc.channel_ready_future(channel).result(timeout=ANSWER_SECONDS)
-        except grpc.FutureTimeoutError:
-            return False
-    return True
+            answer: bytes = channel.unary_unary(VERSION_CALL)(VERSION_REQUEST, timeout=ANSWER_SECONDS)
+        except grpc.RpcError as error:
+            if error.code() in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
+                return ""
+            if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise UserError(
+                    f"what listens at {address} did not answer within {ANSWER_SECONDS:.0f} seconds: a Ray cluster "
+                    f"that hangs, or something else; {CURES}"
+                ) from error
+            raise UserError(
+                f"what answers at {address} is not the head of a Ray cluster (its port is {GCS_PORT} by default): "
+                f"{CURES}"
+            ) from error
+    found = RAY_VERSION.search(answer)
+    return found[1].decode() if found else ""
 
 
-def _cures() -> str:
-    return "start it, correct RAY_ADDRESS, or unset RAY_ADDRESS to run on this machine alone"
+def _check_version(address: str, theirs: str) -> None:
+    ours = version("ray")
+    if theirs and theirs != ours:
+        raise UserError(
+            f"the cluster at {address} has Ray {theirs}, this environment has Ray {ours}: install the same version "
+            "on both (constraints.txt has ours), or unset RAY_ADDRESS to run on this machine alone"
+        )

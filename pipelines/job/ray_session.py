@@ -9,8 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipelines.errors import UserError
+from pipelines.job.connection_limit import limited_to
 from pipelines.job.console import say
 from pipelines.job.interruption import interrupt_on_signals, processes_ignore_closed_terminal
+from pipelines.job.local_ray import folder_for_ray, token_for_ray
 from pipelines.job.node_limits import NodeLimits, node_limits
 from pipelines.job.ray_address import check_address
 from pipelines.run.directory import LOGS, NATIVE_STDERR
@@ -18,6 +20,12 @@ from pipelines.run.storage import Storage
 
 # By default Ray takes 30 % of a laptop's memory; shards of decoded images need far less.
 LOCAL_OBJECT_STORE_BYTES, LARGEST_OBJECT_STORE_SHARE = 1 << 30, 0.3
+# After the check of the address, which may take 25 seconds. A cluster that answers is joined in a few if it is idle.
+CONNECTION_SECONDS = 60.0
+WHERE_TO_RUN = (
+    "run the command on a node of the cluster, which ray start makes of a machine, or submit it with ray job submit"
+)
+START_LOGS = "if that does not help, its logs are in ray/session_latest/logs below RAY_TMPDIR, TMPDIR or /tmp"
 QUIET = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     # A finished replica is noticed after half a second instead of two; start and end wait for such polls.
@@ -43,36 +51,31 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
     Raises:
         UserError: there is no usable cluster at the address in RAY_ADDRESS.
     """
-    address = os.environ.get("RAY_ADDRESS")
-    limits = node_limits()
-    if not _is_connected():
-        if address:
-            check_address(address)
-        # Before the import of Ray, which takes seconds of its own.
-        starting = f"connecting to the Ray cluster at {address}" if address else "starting Ray on this machine"
-        limited = "" if address else limits.line()
-        say(f"{starting}, {limited} ..." if limited else f"{starting} ...")
-    import ray
-
-    for name, value in {**QUIET, **({} if address else LOCAL)}.items():
-        os.environ.setdefault(name, value)
-    if ray.is_initialized():
+    address = os.environ.get("RAY_ADDRESS", "")
+    if _is_connected():
         yield
         return
-    local = {} if address else local_resources(limits, num_cpus)
-    try:
-        with processes_ignore_closed_terminal():
-            ray.init(address=address or "local", logging_level=logging.ERROR, log_to_driver=False, **local)
-    except (ConnectionError, RuntimeError) as error:
-        if not address:
-            raise
-        # Another version of Ray or Python, no node of the cluster on this machine: Ray says which, in several lines.
-        raise UserError(f"cannot use the Ray cluster at {address}: {' '.join(str(error).split())}") from error
+    if address:
+        check_address(address)
+    # Before the import of Ray, which takes seconds of its own.
+    limits = node_limits()
+    starting = f"connecting to the Ray cluster at {address}" if address else "starting Ray on this machine"
+    limited = "" if address else limits.line()
+    say(f"{starting}, {limited} ..." if limited else f"{starting} ...")
+    for name, value in {**QUIET, **({} if address else LOCAL)}.items():
+        os.environ.setdefault(name, value)
+    with processes_ignore_closed_terminal():
+        if address:
+            _join(address)
+        else:
+            _start(local_resources(limits, num_cpus))
     interrupt_on_signals()
     _quieten_ray_data()
     try:
         yield
     finally:
+        import ray
+
         ray.shutdown()
 
 
@@ -89,6 +92,50 @@ def local_resources(limits: NodeLimits, num_cpus: int | None = None) -> dict[str
 
 def _is_connected() -> bool:
     return "ray" in sys.modules and sys.modules["ray"].is_initialized()
+
+
+def _start(resources: dict[str, int]) -> None:
+    """Start a cluster on this machine.
+
+    Raises:
+        UserError: its processes did not start.
+    """
+    import ray
+
+    folder = folder_for_ray()
+    os.environ.update(token_for_ray())
+    try:
+        ray.init(
+            address="local",
+            _temp_dir=folder,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            **resources,
+        )
+    except SystemExit as error:  # Ray's own answer to SIGTERM while it starts
+        raise KeyboardInterrupt from error
+    except Exception as error:
+        # Ray gives its processes half a minute, and has no class for this failure. Others name a file.
+        if type(error) not in (Exception, RuntimeError):
+            raise
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"Ray did not start: {reason} Run the same command again; {START_LOGS}") from error
+
+
+def _join(address: str) -> None:
+    """Connect to a running cluster."""
+    import ray
+    from ray.exceptions import RayError
+
+    late = f"no connection to the Ray cluster at {address} within {CONNECTION_SECONDS:.0f} seconds: {WHERE_TO_RUN}"
+    try:
+        with limited_to(CONNECTION_SECONDS, late, UserError.exit_code):
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+    except (ConnectionError, RuntimeError, RayError) as error:
+        # Another version of Python, a missing token, no node of the cluster on this machine: Ray says which, in
+        # several lines, or only in the error behind this one.
+        reason = " ".join(f"{error} {error.__cause__ or ''}".split())
+        raise UserError(f"cannot use the Ray cluster at {address}: {reason}; {WHERE_TO_RUN}") from error
 
 
 @contextmanager

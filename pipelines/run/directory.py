@@ -28,6 +28,7 @@
 import json
 import uuid
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines.errors import UserError
@@ -117,6 +118,21 @@ class ReplicaFiles:
         return f"{self.folder}/failure.txt"
 
 
+def check_folder(folder: Storage) -> None:
+    """Check that files can be written below ``folder``, which need not exist: no part of its path may be a file.
+
+    Raises:
+        UserError: one is.
+    """
+    if not folder.is_local:
+        return
+    for part in (Path(folder.root), *Path(folder.root).parents):
+        if part.exists():
+            if not part.is_dir():
+                raise UserError(f"{part} is a file, but a folder is needed there; choose another path")
+            return
+
+
 def claim(run: Storage, kind: Kind, settings: dict[str, Any]) -> None:
     """Bind ``run`` to ``settings``, or check that it is already bound to them.
 
@@ -127,10 +143,13 @@ def claim(run: Storage, kind: Kind, settings: dict[str, Any]) -> None:
     """
     if run.exists(RUN):
         if changed := differences(run.read_json(RUN).get(kind, {}), settings):
+            moved = kind == "recipe" and any(line.startswith(("data:", "init_weights:")) for line in changed)
+            has_copy = moved and run.exists(MANIFEST)
+            kept = " (the run has its own copy: the old path need not exist)" if has_copy else ""
             raise UserError(
                 f"{run} holds a different {kind}:\n  "
                 + "\n  ".join(changed)
-                + "\nUse the same options, or choose another --run-dir."
+                + f"\nUse the same options{kept}, or choose another --run-dir."
             )
         return
     if strangers := [name for name in run.names("") if name not in OWN_NAMES]:

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import psutil
 
 from pipelines.errors import UserError
-from pipelines.run.directory import LOCK
+from pipelines.run.directory import LOCK, check_folder
 from pipelines.run.storage import Storage
 from pipelines.run.storage_failures import STORE_FAILURES
 
@@ -40,7 +40,9 @@ def only_job_on(run: Storage) -> Iterator[None]:
 
     Raises:
         RunInUseError: another job holds it.
+        UserError: a file is in the place of its folder.
     """
+    check_folder(run)
     with _local_lock(Path(run.root)) if run.is_local else _lease(run):
         yield
 

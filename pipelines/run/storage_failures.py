@@ -9,10 +9,11 @@ from googlenet.images.records import RecordsError
 from pipelines.run.object_store import store_failure
 
 WRAPPED = re.compile(r"^(?:\w+\.)*(\w+Error): ((?:\[Errno (\d+)\])?.*)$", re.MULTILINE)
-# Errors of a failing disk or server; any other may be a bug in this program.
+# Errors of a failing disk or server, and of paths as users name them; any other may be a bug in this program.
 STORAGE_ERRNOS = {
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EACCES,
     errno.ECONNREFUSED, errno.ETIMEDOUT, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENOTCONN, errno.ENODEV,
+    errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR,
 }  # fmt: skip
 
 # Exceptions of a failing storage, for code that continues without it.

@@ -41,6 +41,8 @@ def check_file(path: str) -> None:
     _check_suffix(folder, name)
     if not folder.exists(name):
         raise UserError(f"no weights at {folder.below(name)}")
+    if not folder.below(name).is_file:
+        raise UserError(f"{folder.below(name)} is a folder, not a file of weights")
 
 
 def _check_suffix(folder: Storage, name: str) -> None:

@@ -7,6 +7,8 @@ In reading order:
 
 - ``follower``: a thread that sends what is new in the run directory
 - ``store``: MLflow stores: URIs, connections, pages
+- ``schema_version``: the store of an older or newer MLflow
+- ``moved``: stores and run directories that were moved or copied
 - ``runs``: the runs of a run directory in a store, and what is logged to them
 - ``dataset``: the data set's name, inputs and tags
 - ``curves``: metrics by epoch, step and time, each sent once

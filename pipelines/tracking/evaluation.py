@@ -38,6 +38,7 @@ def not_sent(run: Storage, tracking_uri: str) -> str:
 def _send(run: Storage, trained: Storage, manifest: Manifest, runs: Experiment) -> str:
     origin = find_parent(runs.client, trained) if trained != run else None
     mlflow_run = _find_or_create(run, trained, manifest, runs)
+    runs.set_tags(mlflow_run, {DIRECTORY_TAG: run.root})  # also after a move
     send_dataset(runs, mlflow_run, manifest)
     report = run.read_json(REPORT_JSON)
     ensemble = report["ensemble"]
@@ -58,9 +59,11 @@ def _send(run: Storage, trained: Storage, manifest: Manifest, runs: Experiment) 
 def _find_or_create(run: Storage, trained: Storage, manifest: Manifest, runs: Experiment) -> str:
     """Return the id of the MLflow run of this evaluation: the same one for the same command again."""
     own = run_id(run) if trained != run and run.exists(RUN) else f"{run_id(trained)}/{name_of(run)}"
-    known = runs.client.search_runs([runs.experiment], f"tags.{EVALUATION_TAG} = '{own}'")
+    # A run directory of weights from other sources has one evaluation, whatever it was called before.
+    is_own = f"LIKE '{run_id(trained)}/%'" if trained == run else f"= '{own}'"
+    known = runs.client.search_runs([runs.experiment], f"tags.{EVALUATION_TAG} {is_own}")
     if known:
         return str(known[0].info.run_id)
-    tags = {EVALUATION_TAG: own, ROLE_TAG: ROLE, DIRECTORY_TAG: run.root, **SOURCE}
+    tags = {EVALUATION_TAG: own, ROLE_TAG: ROLE, **SOURCE}
     name = f"{name_of(trained)} on {name_of_data(manifest)}"
     return str(runs.client.create_run(runs.experiment, run_name=name, tags=tags).info.run_id)

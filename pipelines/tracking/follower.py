@@ -4,6 +4,7 @@ Only the driver talks to MLflow, and it sends only what is in the run directory.
 rejects requests, the run continues, and the missing data is sent once, later.
 """
 
+import re
 import threading
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,8 @@ FOLLOW_SECONDS = 5.0
 CLOSE_SECONDS = 60.0
 # A stopped job is killed after three seconds.
 INTERRUPTED_SECONDS = 1.5
+# How SQLAlchemy begins the message of a database.
+DRIVER_ERROR = re.compile(r"^\(\w+\.\w+\) ")
 STATUSES = {"waiting": "SCHEDULED", "done": "FINISHED", "failed": "FAILED"}
 
 
@@ -166,6 +169,7 @@ def reason_of(error: Exception) -> str:
         return str(error)
     code: Any = getattr(error, "get_http_status_code", lambda: None)()
     first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    first_line = DRIVER_ERROR.sub("", first_line)
     if code in (401, 403):
         return f"it refuses the credentials ({first_line}); set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
     return f"it cannot be used: {first_line}"

@@ -10,6 +10,7 @@ from typing import Any
 from pipelines.run.directory import replica_name, run_id
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage, short_name
+from pipelines.tracking.moved import artifacts_beside
 from pipelines.tracking.store import (
     DIRECTORY_TAG,
     EXPERIMENT,
@@ -119,9 +120,8 @@ class Experiment:
         return str(experiment.experiment_id)
 
     def _artifacts(self) -> str | None:
-        """Return a folder beside the database: MLflow's default is relative to the process's current folder."""
         database = database_of(self.tracking_uri)
-        return None if database is None else (database.parent / "mlartifacts").as_uri()
+        return None if database is None else artifacts_beside(database).as_uri()
 
 
 class MlflowRuns(Experiment):
@@ -141,6 +141,9 @@ class MlflowRuns(Experiment):
         # The store is asked, so that runs created by a killed driver are not created again.
         mine = self.client.search_runs([self.experiment], f"tags.{ID_TAG} = '{run_id(self.run)}'", max_results=1000)
         ids = {known.data.tags[ROLE_TAG]: known.info.run_id for known in mine}
+        for known in mine:
+            if known.data.tags.get(DIRECTORY_TAG) != self.run.root:  # it was moved or copied
+                self.set_tags(known.info.run_id, {DIRECTORY_TAG: self.run.root})
         if PARENT not in ids:
             ids[PARENT] = self._create(PARENT, {})
         for replica in range(self._recipe.replicas):

@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 from pipelines.errors import UserError
 from pipelines.run.directory import run_id
 from pipelines.run.storage import Storage, may_write
+from pipelines.tracking.moved import correct_artifact_places
+from pipelines.tracking.schema_version import bring_up_to_this_version
 
 EXPERIMENT = "googlenet-ensemble"
 # Without this MLflow opens its pages about language models.
@@ -29,8 +31,10 @@ QUIET = {
     "DO_NOT_TRACK": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
-    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    # Failures reach this program as exceptions; at a lower level MLflow also prints their tracebacks.
+    "MLFLOW_LOGGING_LEVEL": "CRITICAL",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 
 
@@ -123,25 +127,37 @@ def find_parent(client: Any, run: Storage) -> Any:
     return next(iter(client.search_runs([experiment.experiment_id], mine)), None)
 
 
-def directories_at_work(tracking_uri: str) -> list[str]:
-    """Return the run directories whose runs have the status RUNNING in MLflow."""
+def runs_at_work(tracking_uri: str) -> list[tuple[str, str]]:
+    """Return the directories of the runs that MLflow shows as running, as they were then, and their ids."""
     client = connect(tracking_uri)
     experiment = client.get_experiment_by_name(EXPERIMENT)
     if experiment is None:
         return []
     at_work = f"tags.{ROLE_TAG} = '{PARENT}' and attributes.status = 'RUNNING'"
-    return [run.data.tags[DIRECTORY_TAG] for run in client.search_runs([experiment.experiment_id], at_work)]
+    found = [run.data.tags for run in client.search_runs([experiment.experiment_id], at_work)]
+    return [(tags[DIRECTORY_TAG], tags[ID_TAG]) for tags in found]
 
 
 def connect(tracking_uri: str) -> Any:
-    """Return an ``MlflowClient``; only one process at a time creates or upgrades the database."""
+    """Return an ``MlflowClient``; only one process at a time creates, migrates or corrects the database.
+
+    Raises:
+        UserError: the database cannot be used with this version of MLflow.
+    """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
 
-    with _creation_lock(tracking_uri):
+    database = database_of(tracking_uri)
+    if database and is_read_only(database):  # shown as it is
+        return MlflowClient(tracking_uri)
+    with _creation_lock(database):
+        if database and database.exists():
+            bring_up_to_this_version(database, tracking_uri)
         client = MlflowClient(tracking_uri)
         client.search_experiments(max_results=1)
+        if database:
+            correct_artifact_places(database)
     return client
 
 
@@ -166,10 +182,9 @@ def check_that_it_can_be_written(tracking_uri: str) -> None:
         raise UserError(f"cannot write the MLflow store {database}; name one of your own, such as --tracking-uri {own}")
 
 
-def _creation_lock(tracking_uri: str) -> AbstractContextManager[Any]:
+def _creation_lock(database: Path | None) -> AbstractContextManager[Any]:
     # Processes that create the same database at the same time break it for each other.
-    database = database_of(tracking_uri)
-    if database is None or is_read_only(database):
+    if database is None:
         return nullcontext()
     from filelock import FileLock
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -15,7 +16,15 @@ import torch
 from googlenet import GoogLeNet
 from googlenet.network.preprocessing import SCRATCH_PREPROCESSING
 from googlenet.network.weights import to_safetensors
-from pipelines import evaluate_ensemble, review, train_ensemble
+from pipelines import (
+    compare_runs,
+    evaluate_ensemble,
+    export_onnx,
+    prepare_dataset,
+    replay_to_mlflow,
+    review,
+    train_ensemble,
+)
 from pipelines.job.command_line import run_command
 from pipelines.run.directory import claim
 from pipelines.run.named_recipes import finetune
@@ -145,6 +154,33 @@ def test_a_port_that_is_taken_ends_the_review(run: Command, tmp_path: Path) -> N
     assert ended.stdout == ""
 
 
+@pytest.mark.parametrize("below", ["", "/run"])
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (train_ensemble, "--recipe demo --run-dir FILE"),
+        (train_ensemble, "--recipe demo --run-dir FILE --dry-run"),
+        (prepare_dataset, "--data embedded --run-dir FILE"),
+        (evaluate_ensemble, "--run-dir FILE"),
+        (evaluate_ensemble, "--run-dir FILE --data DATA --weights a.npz"),
+        (export_onnx, "--run-dir FILE --output x.onnx"),
+        (export_onnx, "--run-dir x --output FILE/x.onnx"),
+        (replay_to_mlflow, "--run-dir FILE"),
+        (review, "--run-dir FILE"),
+        (review, "--runs FILE"),
+        (compare_runs, "FILE FILE"),
+    ],
+)
+def test_a_file_in_the_place_of_a_folder_is_told_in_a_line(
+    run: Command, tmp_path: Path, command: ModuleType, words: str, below: str
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    ended = run(command._main, *words.replace("FILE", f"{tmp_path}/file{below}").split())
+    assert (ended.code, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
+    assert f"{tmp_path}/file" in ended.stderr
+    assert (tmp_path / "file").is_file()
+
+
 def test_a_folder_without_images_is_refused_by_the_job(run: Command, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     words = ("--recipe", "demo", "--data", str(tmp_path / "empty"), "--run-dir", str(tmp_path / "run"))
@@ -166,6 +202,17 @@ def test_a_recipe_for_given_weights_does_not_begin_from_random_ones(run: Command
     assert "there is no folder" in run(train_ensemble._main, *words).stderr
 
 
+def test_a_prepared_run_whose_images_have_moved_says_that_it_has_its_own(run: Command, tmp_path: Path) -> None:
+    folder = Storage.at(str(tmp_path / "run"))
+    claim(folder, "recipe", Recipe(data="/old/photos").to_dict())
+    words = ("--recipe", "paper", "--run-dir", folder.root, "--data", "/new/photos")
+    refused = run(train_ensemble._main, *words).stderr
+    assert "data: was '/old/photos', is now '/new/photos'" in refused
+    assert "its own copy" not in refused
+    folder.write("dataset/manifest.json", b"{}")
+    assert "(the run has its own copy: the old path need not exist)" in run(train_ensemble._main, *words).stderr
+
+
 @pytest.mark.parametrize("dry_run", [(), ("--dry-run",)])
 def test_initial_weights_are_tried_before_a_cluster_starts(
     run: Command, photo_folder: Path, tmp_path: Path, dry_run: tuple[str, ...]
@@ -174,12 +221,14 @@ def test_initial_weights_are_tried_before_a_cluster_starts(
     model = GoogLeNet(10, "bn", False, 0.125)
     weights = tmp_path / "bn.safetensors"
     weights.write_bytes(to_safetensors(model, model.state_dict(), SCRATCH_PREPROCESSING))
+    (tmp_path / "folder.npz").mkdir()
     words = ["--recipe", "finetune", "--data", str(photo_folder), "--run-dir", str(tmp_path / "run"), *dry_run]
     words += ["--width", "0.125", "--crop-px", "35", "--init-weights"]
     for path, expected in (
         (weights, "the weights have variant bn, this network has paper"),
         (tmp_path / "gone.npz", "no weights at"),
         (tmp_path / "photo.jpg", "unknown kind of weights file"),
+        (tmp_path / "folder.npz", "folder.npz is a folder, not a file of weights"),
     ):
         ended = run(train_ensemble._main, *words, str(path))
         assert (ended.code, expected in ended.stderr) == (2, True)

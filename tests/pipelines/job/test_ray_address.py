@@ -1,14 +1,26 @@
-"""Claims: an address at which no Ray cluster answers is refused in one line that says what to do."""
+"""An address at which no usable Ray cluster answers is refused in one line that says what to do."""
 
+import os
+import signal
 import socket
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
 
+import grpc
 import pytest
 
 from pipelines.errors import UserError
 from pipelines.job import ray_address
-from pipelines.job.ray_address import check_address
+from pipelines.job.ray_address import VERSION_CALL, check_address
+from tests.commands import ray_environment
+from tests.project import ROOT
 
 
 @pytest.fixture
@@ -26,6 +38,39 @@ def _accept(server: socket.socket) -> None:
             kept.append(server.accept())
         except OSError:
             return
+
+
+class Hanging(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """Answers the question for the version of Ray, and no other one."""
+
+    def __init__(self, ray_version: str, status: grpc.StatusCode, ended: threading.Event) -> None:
+        # The reply of the heads of Ray 2.55 and 2.60.
+        about = f'{{"ray_version": "{ray_version}", "python_version": "3.11.7", "ray_init_cluster": false}}'
+        self._reply, self._status, self._ended = b"\n\x00\x12" + bytes([len(about)]) + about.encode(), status, ended
+
+    def service(self, call: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+        return grpc.unary_unary_rpc_method_handler(self._answer if call.method == VERSION_CALL else self._hang)
+
+    def _answer(self, _request: bytes, context: grpc.ServicerContext) -> bytes:
+        context.set_code(self._status)
+        return self._reply
+
+    def _hang(self, _request: bytes, _context: grpc.ServicerContext) -> bytes:
+        self._ended.wait()
+        return b""
+
+
+@contextmanager
+def hanging_head(ray_version: str, status: grpc.StatusCode = grpc.StatusCode.OK) -> Iterator[str]:
+    ended = threading.Event()
+    server = grpc.server(ThreadPoolExecutor(4), [Hanging(ray_version, status, ended)])
+    port = server.add_insecure_port("0.0.0.0:0")  # Ray replaces 127.0.0.1 by this machine's address
+    server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        ended.set()
+        server.stop(None).wait()
 
 
 def refusal(address: str) -> str:
@@ -49,9 +94,32 @@ def test_a_host_that_does_not_exist_is_told() -> None:
     assert "no Ray cluster answers" in refusal("no-such-host.invalid:6379")
 
 
-def test_a_port_of_something_else_is_told(listener: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_that_never_answers_is_told(listener: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_address, "ANSWER_SECONDS", 1.0)
-    assert "is not a Ray cluster" in refusal(listener)
+    assert "did not answer within 1 seconds" in refusal(listener)
+
+
+def test_another_service_of_grpc_is_told() -> None:
+    server = grpc.server(ThreadPoolExecutor(1))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    assert "is not the head of a Ray cluster" in refusal(f"127.0.0.1:{port}")
+    server.stop(None).wait()
+
+
+def test_another_version_of_ray_is_told_with_both() -> None:
+    with hanging_head("2.55.1") as address:
+        text = refusal(address)
+    assert f"has Ray 2.55.1, this environment has Ray {version('ray')}: install the same version" in text
+
+
+def test_a_usable_cluster_passes_also_one_that_asks_for_a_token_or_beside_a_proxy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    for status in (grpc.StatusCode.OK, grpc.StatusCode.UNAUTHENTICATED):
+        with hanging_head(version("ray"), status) as address:
+            check_address(address)
 
 
 @pytest.mark.parametrize(
@@ -72,3 +140,33 @@ def test_an_address_of_another_kind_is_told_with_the_right_one(address: str, exp
 @pytest.mark.parametrize("address", ["auto", "local"])
 def test_what_ray_finds_by_itself_is_not_checked(address: str) -> None:
     check_address(address)
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 130), ("", 2)])
+def test_a_head_that_hangs_while_ray_connects_holds_nobody(tmp_path: Path, name: str, code: int) -> None:
+    limit = "" if name else "ray_session.CONNECTION_SECONDS = 5.0; "
+    program = f"from pipelines.job import ray_session; {limit}from pipelines.prepare_dataset import _main; "
+    program += "from pipelines.job.command_line import run_command; run_command(_main)"
+    words = ["--data", "embedded", "--run-dir", str(tmp_path / "run")]
+    with hanging_head(version("ray")) as address:
+        job = subprocess.Popen(
+            [sys.executable, "-c", program, *words],
+            cwd=ROOT,
+            env=ray_environment(address),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            # Tests that run in the background ignore Ctrl-C, and their child processes would too.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+        )
+        assert job.stdout is not None
+        assert job.stdout.readline() == f"connecting to the Ray cluster at {address} ...\n"
+        time.sleep(1 if name == "SIGTERM" else 4)  # while Ray is imported, and while it waits
+        if name:
+            os.kill(job.pid, signal.Signals[name])
+        _, errors = job.communicate(timeout=20)
+    assert job.returncode == code
+    expected = "interrupted; run the same command again to resume" if name else "within 5 seconds: run the command on"
+    assert expected in errors
+    assert len(errors.strip().splitlines()) == 1

@@ -104,14 +104,14 @@ def test_a_killed_job_is_told_to_mlflow_by_who_opens_the_store(tmp_path: Path, e
         while _status(uri, run, "replica_0") != "RUNNING":
             assert job.poll() is None
             time.sleep(0.2)
-        bring_up_to_date(uri)
+        bring_up_to_date(uri, tmp_path / "mlflow.db")
         assert _status(uri, run, "replica_0") == "RUNNING"  # it is running, so it is left alone
     finally:
         job.kill()
         job.wait()
     assert _status(uri, run, "replica_0") == "RUNNING"
     assert newest_run(tmp_path) == run
-    bring_up_to_date(uri)
+    bring_up_to_date(uri, tmp_path / "mlflow.db")
     assert _status(uri, run, "replica_0") == "KILLED"
     assert _status(uri, run, "ensemble") == "KILLED"
 

@@ -1,0 +1,59 @@
+"""Limit on the time that connecting takes: Ray waits for a cluster in C++, where Python cannot stop it."""
+
+import os
+import select
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pipelines.job.console import complain
+from pipelines.job.interruption import INTERRUPTED_EXIT_CODE, tell_interruption
+
+# A stopped job is killed after three seconds.
+GRACE_SECONDS = 2.0
+DONE = b"\0"
+
+
+@contextmanager
+def limited_to(seconds: float, refusal: str, exit_code: int) -> Iterator[None]:
+    """End the process if the block takes longer than ``seconds``, with ``refusal`` on standard error.
+
+    Ctrl-C and SIGTERM raise an exception in the block as usual; if it is deaf to that, they end the process after
+    ``GRACE_SECONDS``. The process ends without cleaning up, so the block must hold nothing that outlives it.
+    """
+    news, wake = os.pipe()
+    os.set_blocking(wake, False)
+    watch = threading.Thread(target=_watch, args=(news, seconds, refusal, exit_code), name="connection", daemon=True)
+    in_main = threading.current_thread() is threading.main_thread()
+    # Python writes the number of a signal there as soon as it arrives, also while the main thread is in C++.
+    before = signal.set_wakeup_fd(wake, warn_on_full_buffer=False) if in_main else -1
+    watch.start()
+    try:
+        yield
+    finally:
+        if in_main:
+            signal.set_wakeup_fd(before)
+        os.write(wake, DONE)
+        watch.join()
+        os.close(news)
+        os.close(wake)
+
+
+def _watch(news: int, seconds: float, refusal: str, exit_code: int) -> None:
+    first = _next(news, seconds)
+    if first == DONE:
+        return
+    if not first:
+        complain(f"error: {refusal}")
+        os._exit(exit_code)
+    if _next(news, GRACE_SECONDS) == DONE:
+        return
+    tell_interruption()
+    os._exit(INTERRUPTED_EXIT_CODE)
+
+
+def _next(news: int, seconds: float) -> bytes:
+    """Return what was written next; empty if nothing is written within ``seconds``."""
+    ready, _, _ = select.select([news], [], [], seconds)
+    return os.read(news, 1) if ready else b""

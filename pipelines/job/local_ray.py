@@ -1,0 +1,57 @@
+"""What a local cluster needs from its machine: a folder for its sockets, and a token for its processes."""
+
+import os
+import secrets
+import tempfile
+from pathlib import Path
+
+from pipelines.errors import UserError
+from pipelines.job.console import say
+
+# The longest path of a Unix socket.
+SOCKET_PATH_BYTES = 107
+# Ray's longest socket, in a session of the process with the longest id.
+LONGEST_SOCKET = "/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/dash_MetricsHead"
+FOLDER_BYTES = SOCKET_PATH_BYTES - len(LONGEST_SOCKET)
+SHORT_FOLDER = Path("/tmp/ray")  # noqa: S108  # Ray's own choice where no variable names another
+
+
+def folder_for_ray() -> str | None:
+    """Return the folder that a local cluster has to be given; None if Ray's own choice is short enough.
+
+    Raises:
+        UserError: RAY_TMPDIR is too long.
+    """
+    variable = "RAY_TMPDIR" if "RAY_TMPDIR" in os.environ else "TMPDIR"
+    length = len(os.fsencode(os.environ.get(variable, "")))
+    if length <= FOLDER_BYTES:
+        return None
+    if variable == "RAY_TMPDIR":
+        raise UserError(
+            f"RAY_TMPDIR has {length} bytes, too many for the sockets in it: name a folder of at most {FOLDER_BYTES}"
+        )
+    say(f"TMPDIR has more than {FOLDER_BYTES} bytes, too many for Ray's sockets; Ray uses {SHORT_FOLDER}")
+    return str(SHORT_FOLDER)
+
+
+def token_for_ray() -> dict[str, str]:
+    """Return the variable with a token for a local cluster; empty if the home folder can hold one, or none is needed.
+
+    A home folder that cannot be written is common in containers and on clusters.
+    """
+    if any(name.startswith("RAY_AUTH_") for name in os.environ) or _home_holds_token():
+        return {}
+    return {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
+
+
+def _home_holds_token() -> bool:
+    """Return whether Ray's token is in the home folder, or can be written there."""
+    try:
+        token = Path.home() / ".ray/auth_token"
+        if token.exists():
+            return True
+        token.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=token.parent):
+            return True
+    except (OSError, RuntimeError):  # RuntimeError: this user has no home folder
+        return False

@@ -1,0 +1,68 @@
+"""A folder whose sockets would have paths that are too long, and a home folder that cannot be written."""
+
+from pathlib import Path
+
+import pytest
+
+from pipelines.errors import UserError
+from pipelines.job.local_ray import (
+    FOLDER_BYTES,
+    LONGEST_SOCKET,
+    SHORT_FOLDER,
+    SOCKET_PATH_BYTES,
+    folder_for_ray,
+    token_for_ray,
+)
+
+LONG = "/" + "x" * FOLDER_BYTES
+
+
+@pytest.fixture(autouse=True)
+def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RAY_TMPDIR", "TMPDIR", "RAY_AUTH_MODE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_ray_chooses_its_folder_where_its_sockets_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert folder_for_ray() is None
+    for name in ("TMPDIR", "RAY_TMPDIR"):
+        monkeypatch.setenv(name, LONG[:-1])
+        assert len(LONG[:-1] + LONGEST_SOCKET) == SOCKET_PATH_BYTES
+        assert folder_for_ray() is None
+
+
+def test_a_long_tmpdir_is_replaced_and_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TMPDIR", LONG)
+    assert folder_for_ray() == str(SHORT_FOLDER)
+    assert capsys.readouterr().out.startswith(f"TMPDIR has more than {FOLDER_BYTES} bytes")
+    monkeypatch.setenv("RAY_TMPDIR", "/scratch")
+    assert folder_for_ray() is None
+
+
+def test_a_long_folder_that_was_chosen_for_ray_is_refused_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", "/ä" + LONG)
+    with pytest.raises(UserError, match=f"RAY_TMPDIR has {len(LONG) + 3} bytes.* at most {FOLDER_BYTES}"):
+        folder_for_ray()
+
+
+def test_a_cluster_gets_a_token_where_the_home_folder_cannot_hold_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("HOME", str(tmp_path / "file/home"))
+    own = token_for_ray()
+    assert len(own["RAY_AUTH_TOKEN"]) == 64
+    assert token_for_ray() != own
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    assert token_for_ray() == {}
+
+
+def test_ray_keeps_its_own_token_in_a_home_folder_that_can_be_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert token_for_ray() == {}
+    (tmp_path / ".ray/auth_token").write_text("token")
+    assert token_for_ray() == {}
