@@ -130,6 +130,7 @@ def test_the_science_needs_few_packages(path: Path) -> None:
     own = {
         "googlenet",
         "cv2",
+        "huggingface_hub",
         "jaxtyping",
         "numpy",
         "PIL",

@@ -11,5 +11,6 @@ In reading order:
 - ``preprocessing``: from pixels to the network's input; it belongs to the weights
 - ``arithmetic``: numeric precision and compilation of a network
 - ``weights``: weights with everything needed to use them, as safetensors
+- ``hub``: files of the Hugging Face Hub by name, without PyTorch
 - ``weight_files``: files of weights by their suffix: safetensors, Caffe's .npz, torchvision's .pth
 """
