@@ -1,5 +1,6 @@
-"""A Hub of Hugging Face on loopback that answers from a folder, as far as huggingface_hub asks to read."""
+"""A Hub of Hugging Face on loopback: a folder, as far as huggingface_hub asks to read it and to commit to it."""
 
+import base64
 import hashlib
 import json
 import threading
@@ -14,6 +15,8 @@ from urllib.parse import unquote, urlsplit
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REVISIONS = ("main", "v1", COMMIT)
 GATED = "gated"
+# Whoever sends it may write.
+TOKEN = "hf_of_the_tests"  # noqa: S105
 
 
 class _Answers(BaseHTTPRequestHandler):
@@ -40,14 +43,53 @@ class _Answers(BaseHTTPRequestHandler):
         self.do_GET()
 
     def do_POST(self) -> None:
-        """Answer ``paths-info``: what lies at the paths that the form names."""
         self.asked.append(f"{self.command} {self.path}")
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        _, kind, owner, name, _, revision = unquote(urlsplit(self.path).path).strip("/").split("/", 5)
-        repo = self.root / kind / owner / name
-        if self._found(repo, revision):
-            paths = [repo / path for path in json.loads(body)["paths"]]
-            self._send(json.dumps([self._entry(repo, path) for path in paths if path.exists()]).encode())
+        words = unquote(urlsplit(self.path).path).strip("/").split("/")
+        if words[1] == "validate-yaml":
+            self._send(b'{"errors": [], "warnings": []}')
+        elif words[-1] == "create":
+            self._create(json.loads(body))
+        else:
+            _, kind, owner, name, request, revision = words
+            repo = self.root / kind / owner / name
+            if self._found(repo, revision) and (request == "paths-info" or self._may_write()):
+                answer = {"paths-info": self._entries, "preupload": self._preupload, "commit": self._commit}[request]
+                self._send(json.dumps(answer(repo, body)).encode())
+
+    def _create(self, asked: dict[str, Any]) -> None:
+        repo = self.root / "models" / asked.get("organization", "me") / asked["name"]
+        if not self._may_write():
+            return
+        status = 409 if repo.exists() else 200
+        if status == 200:
+            repo.mkdir(parents=True)
+            (self.root / "created.json").write_text(json.dumps(asked))
+        url = f"http://{self.headers['Host']}/{repo.parent.name}/{repo.name}"
+        self._send(json.dumps({"url": url}).encode(), status)
+
+    def _may_write(self) -> bool:
+        if self.headers["Authorization"] == f"Bearer {TOKEN}":
+            return True
+        self._refuse(401, "")
+        return False
+
+    def _entries(self, repo: Path, body: bytes) -> list[dict[str, Any]]:
+        paths = [repo / path for path in json.loads(body)["paths"]]
+        return [self._entry(repo, path) for path in paths if path.exists()]
+
+    def _preupload(self, _repo: Path, body: bytes) -> dict[str, Any]:
+        modes = {"uploadMode": "regular", "shouldIgnore": False}
+        return {"files": [{"path": file["path"], **modes} for file in json.loads(body)["files"]]}
+
+    def _commit(self, repo: Path, body: bytes) -> dict[str, Any]:
+        for change in map(json.loads, body.splitlines()):
+            if change["key"] == "file":
+                (repo / change["value"]["path"]).write_bytes(base64.b64decode(change["value"]["content"]))
+            elif change["key"] == "deletedFile":
+                (repo / change["value"]["path"]).unlink()
+        url = f"http://{self.headers['Host']}/{repo.parent.name}/{repo.name}/commit/{COMMIT}"
+        return {"commitUrl": url, "commitOid": COMMIT, "success": True}
 
     def log_message(self, *_: Any) -> None:
         """Keep the terminal of the tests clean."""

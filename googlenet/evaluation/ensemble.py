@@ -8,11 +8,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from jaxtyping import Float32, UInt8
+from PIL import Image
 from torch import Tensor, nn
 
+from googlenet.evaluation import pretrained
 from googlenet.evaluation.crops import CROP_POLICIES, Policy, policy_scales_px
 from googlenet.evaluation.predictor import Predictor
-from googlenet.images.decoding import Pixels, check_size, decode_rgb
+from googlenet.images.decoding import Pixels, check_number_of_bytes, check_size, decode_rgb, image_to_rgb
 from googlenet.images.scaled_image import ScaledImage, scale_image
 from googlenet.network.model import fold_batch_norm
 from googlenet.network.weight_files import read_weights
@@ -21,6 +23,8 @@ from googlenet.network.weights import Replica, WeightsError
 TOP = 5
 
 LARGEST = 255
+# A path (text or Path), the bytes of an image file, a PIL image, or pixels: (H, W, 3) or (H, W) uint8.
+AnyImage = str | Path | bytes | Image.Image | npt.NDArray[Any]
 
 
 class Ensemble:
@@ -62,27 +66,57 @@ class Ensemble:
         classes, crop_px = facts[0] if facts else ((), 0)
         return cls(replicas, classes, crop_px, device)
 
-    def probabilities(self, image: bytes | Pixels, policy: Policy = CROP_POLICIES[-1]) -> Float32[np.ndarray, "k c"]:
+    @classmethod
+    def from_pretrained(cls, place: str | Path, device: str = "cpu") -> "Ensemble":
+        """Load an ensemble that export_ensemble.py has exported.
+
+        Args:
+            place: its folder, or its repository on Hugging Face as ``hf://OWNER/REPO[@REVISION]``, which is downloaded
+                once into that library's cache.
+            device: device of the networks.
+
+        Raises:
+            HubError: the repository cannot be had.
+            FileNotFoundError: the folder holds no exported ensemble, or lacks a file of it.
+            WeightsError: a file cannot be used.
+        """
+        return cls.load(pretrained.weight_files(pretrained.local_folder(place)), device)
+
+    def probabilities(self, image: AnyImage, policy: Policy = CROP_POLICIES[-1]) -> Float32[np.ndarray, "k c"]:
         """Return (K, C) float32: each replica's softmax outputs, averaged over the views of ``policy``.
 
         Args:
-            image: the bytes of an image file, or (H, W, 3) or (H, W) uint8.
+            image: the path or the bytes of an image file, a PIL image, or (H, W, 3) or (H, W) uint8.
             policy: 1, 10, 144, or scales in pixels such as ``"256+320"``.
 
         Raises:
-            ImageDecodeError: the bytes cannot be decoded as an image.
+            OSError: the path cannot be read.
+            ImageDecodeError: the file, the bytes or the image cannot be decoded.
             ValueError: the pixels or the policy cannot be used; the limits are those of files.
         """
         scales = policy_scales_px(policy, self.crop_px)
-        pixels = decode_rgb(image) if isinstance(image, bytes) else _rgb(image)
+        pixels = _pixels_of(image)
         scaled = ScaledImage(pixels.shape[1], pixels.shape[0], tuple(scale_image(pixels, scales)))
         if policy not in self._predictors:
             self._predictors[policy] = Predictor(self._replicas, self.crop_px, (policy,), self._device)
         return self._predictors[policy].predict(scaled).probabilities[:, 0]
 
-    def answers(self, image: bytes | Pixels, policy: Policy = CROP_POLICIES[-1]) -> dict[str, Any]:
-        """Return the five most likely classes and the replicas' agreement: see :func:`top_answers`."""
+    def answers(self, image: AnyImage, policy: Policy = CROP_POLICIES[-1]) -> dict[str, Any]:
+        """Return the five most likely classes and the replicas' agreement: see :func:`top_answers`.
+
+        ``image`` and ``policy`` are those of :meth:`probabilities`.
+        """
         return top_answers(self.probabilities(image, policy), self.classes)
+
+
+def _pixels_of(image: AnyImage) -> Pixels:
+    if isinstance(image, str | Path):
+        path = Path(image)
+        check_number_of_bytes(path.stat().st_size)
+        return decode_rgb(path.read_bytes())
+    if isinstance(image, bytes):
+        return decode_rgb(image)
+    return image_to_rgb(image) if isinstance(image, Image.Image) else _rgb(image)
 
 
 def _rgb(pixels: npt.ArrayLike) -> Pixels:
