@@ -6,6 +6,15 @@ In reading order:
 
 - ``prepare``: from a listing of images to shards and their manifest
 - ``sources``: a reader and a listing for whatever ``--data`` names
+- ``recognition``: what the names below ``--data`` are taken for, and why; or a refusal
+- ``layout``: the result of a recognition
+- ``class_folders``: recognition of folders of images
+- ``packed_files``: recognition of Parquet files and archives
+- ``split_names``: names of folders and files that stand for training, validation or test
+- ``folder_tree``: all names below a folder, without litter
+- ``file_names``: names that are not UTF-8, as readable text
+- ``left_out``: lines about what is not part of a data set
+- ``text_files``: text in UTF-8 or UTF-16
 - ``listing``: which images there are, in which split, of which class
 - ``shards``: tasks that read, check and write shards (Ray Data)
 - ``image_folder``: folders of images

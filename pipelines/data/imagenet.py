@@ -28,6 +28,7 @@ MAX_KIT_FILE_BYTES = 64 << 20
 
 TRAIN = "ILSVRC2012_img_train.tar"
 VAL = "ILSVRC2012_img_val.tar"
+ARCHIVES = {"train": TRAIN, "val": VAL}
 # The headers are scattered over 138 GB; reading them is mostly waiting for a disk or an object store.
 READERS = 32
 

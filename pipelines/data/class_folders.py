@@ -1,0 +1,166 @@
+"""Recognition of class folders: ``<class>/*``, or ``train/<class>/*`` and ``val/<class>/*``.
+
+A folder is a class or a split by its name and by what lies in it. Refused with the fix: images directly in a split
+folder, and a split folder beside class folders.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from pipelines.data.imagenet import DEVKIT, FLAT_VALIDATION
+from pipelines.data.layout import Kind, Layout
+from pipelines.data.split_names import PURPOSES, TEST, TRAIN, UNSPLIT, VAL, split_of_folder
+from pipelines.errors import UserError
+from pipelines.job.console import count, some
+from pipelines.run.storage import Storage
+
+EXPECTED = "expected <class>/<image>, or train/<class>/<image> and val/<class>/<image>"
+# Endings of files that are no pictures; a folder of nothing else is no class.
+NOT_PICTURES = {
+    *("txt", "md", "rst", "csv", "tsv", "json", "jsonl", "ndjson", "xml", "yaml", "yml", "toml", "ini", "cfg", "log"),
+    *("html", "htm", "css", "js", "py", "pyc", "ipynb", "sh", "bat", "m", "r", "pdf", "doc", "docx", "xlsx", "bib"),
+    *("mat", "npy", "npz", "pkl", "pt", "pth", "onnx", "safetensors", "h5", "hdf5", "db", "sqlite", "lock", "md5"),
+    *("readme", "license", "copying", "notice", "checksums", "md5sums", "sha256sums"),
+    *("tar", "parquet", "arrow", "tfrecord", "gz", "tgz", "zip", "xz", "bz2", "zst", "7z", "rar", "sha256", "part"),
+}
+
+
+class FlatFolderError(UserError):
+    """A folder has images, but none in a folder of its class. ``found`` says where they lie, without what to do."""
+
+    def __init__(self, found: str) -> None:
+        super().__init__(f"{found}; {EXPECTED}")
+        self.found = found
+
+
+@dataclass
+class Contents:
+    """Pictures in a folder at the top: the number directly in it, and the number below each of its folders."""
+
+    direct: int = 0
+    below: Counter[str] = field(default_factory=Counter)
+    has_imagenets_validation: bool = False
+
+    @property
+    def is_split(self) -> bool:
+        """Whether a folder with the name of a split is one, having class folders or ImageNet's validation images."""
+        return bool(self.below) or self.has_imagenets_validation
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The folders at the top that hold pictures: those with the name of a split, and the others."""
+
+    splits: dict[str, Contents]
+    others: dict[str, Contents]
+
+    @classmethod
+    def of(cls, files: Iterable[str]) -> "Survey":
+        """Count the pictures in ``files``."""
+        folders: dict[str, Contents] = defaultdict(Contents)
+        for name in files:
+            top, *rest = name.split("/", 2)
+            if not is_picture(name) or top == DEVKIT:
+                continue
+            if len(rest) == 2:
+                folders[top].below[rest[0]] += 1
+            elif rest:
+                folders[top].direct += 1
+                folders[top].has_imagenets_validation |= rest[0].startswith(FLAT_VALIDATION)
+        splits = {name: contents for name, contents in sorted(folders.items()) if split_of_folder(name)}
+        return cls(splits, {name: contents for name, contents in sorted(folders.items()) if name not in splits})
+
+    @property
+    def whole_splits(self) -> dict[str, str]:
+        """The split of each folder that is one."""
+        return {name: split_of_folder(name) for name, contents in self.splits.items() if contents.is_split}
+
+    @property
+    def folders(self) -> int:
+        """Number of folders that hold pictures."""
+        return len(self.splits) + len(self.others)
+
+
+def is_picture(name: str) -> bool:
+    """Return whether a file may be a picture by its ending; no ending at all is no obstacle."""
+    return name.rpartition("/")[2].rpartition(".")[2].lower() not in NOT_PICTURES
+
+
+def recognise_class_folders(survey: Survey, root: Storage) -> Layout:
+    """Return the class folders by split. There is at least one folder with pictures.
+
+    Raises:
+        UserError: it is doubtful which folders are classes and which are splits.
+    """
+    whole = survey.whole_splits
+    _refuse_pictures_directly_in_splits(survey, root)
+    _refuse_splits_beside_classes(survey, root)
+    if not whole:
+        classes = tuple(survey.others)
+        hint = _hint(classes[0], survey.others[classes[0]], root) if len(classes) == 1 else ""
+        return Layout(Kind.CLASS_FOLDERS, {UNSPLIT: classes}, f"class folders: {some(classes)}", hint=hint)
+    parts: dict[str, tuple[str, ...]] = {}
+    for split in PURPOSES:
+        if folders := [name for name in whole if whole[name] == split]:
+            parts[split] = tuple(path for name in folders for path in _classes(name, survey.splits[name]))
+    names = sorted({path.partition("/")[2] for paths in parts.values() for path in paths} - {""})
+    return Layout(Kind.CLASS_FOLDERS, parts, f"class folders in {listed(whole)}: {some(names)}")
+
+
+def _classes(folder: str, contents: Contents) -> list[str]:
+    """Return the class folders of a split folder; the folder itself if ImageNet's validation images are in it."""
+    own = [folder] if contents.has_imagenets_validation else []
+    return own + [f"{folder}/{name}" for name in sorted(contents.below)]
+
+
+def _refuse_pictures_directly_in_splits(survey: Survey, root: Storage) -> None:
+    whole = survey.whole_splits
+    flat = [name for name in survey.splits if name not in whole]
+    if set(whole.values()) & {TRAIN, VAL}:
+        flat = [name for name in flat if split_of_folder(name) != TEST]  # a test set without labels is left out
+    if not flat:
+        return
+    images = sum(survey.splits[name].direct for name in flat)
+    found = f"no class folders in {root}: {lie(images)} directly in {listed(flat)}"
+    if not survey.others:
+        raise FlatFolderError(found)
+    raise UserError(f"{found}, beside {listed(survey.others)}; {_fix(flat[0])}")
+
+
+def _refuse_splits_beside_classes(survey: Survey, root: Storage) -> None:
+    whole = survey.whole_splits
+    for split in (TRAIN, VAL):
+        if len(same := [name for name in whole if whole[name] == split]) > 1:
+            raise UserError(f"{root} has {listed(same)}, both for {PURPOSES[split]}: merge them, or rename one")
+    kinds = set(whole.values())
+    # One more folder may be what a split's folders link to, or pictures for the documentation.
+    if (kinds == {TEST} and survey.others) or (len(kinds) == 1 and len(survey.others) > 1):
+        raise UserError(f"{root} has {listed(whole)} beside {listed(survey.others)}; {_fix(next(iter(whole)))}")
+
+
+def _fix(split_folder: str) -> str:
+    split = split_of_folder(split_folder)
+    others = "elsewhere" if split == TRAIN else "into train/"
+    return (
+        f"if {split_folder}/ is the {PURPOSES[split]} split, it needs a folder for each class, and the others belong "
+        f"{others}; if it is a class, move all class folders into a new folder train/"
+    )
+
+
+def _hint(name: str, contents: Contents, root: Storage) -> str:
+    """Return what to try if the only class folder holds the classes."""
+    if len(contents.below) < 2:
+        return ""
+    return f"if {some(sorted(contents.below), 3)} are the classes, specify {root.below(name)}"
+
+
+def listed(folders: Iterable[str]) -> str:
+    """Format the names of folders: train/ and val/."""
+    names = [f"{name}/" for name in folders]
+    return " and ".join(names) if len(names) < 3 else some(names)
+
+
+def lie(images: int) -> str:
+    """Format a number of images with its verb: 2 images lie."""
+    return f"{count(images, 'image')} {'lies' if images == 1 else 'lie'}"

@@ -1,0 +1,36 @@
+r"""Names of files as text. On Linux a name is bytes; bytes that are not UTF-8 are written as ``\xe9``, reversibly.
+
+Python keeps such bytes as surrogates, which no file, table or terminal accepts. Listings call :func:`readable` on each
+name, and whatever opens a file calls :func:`original`; everything between them handles plain text.
+"""
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable
+
+_TO_ESCAPE = re.compile(r"[\udc80-\udcff]|\\(?=x[0-9a-f]{2})")
+_ESCAPED = re.compile(r"\\x([0-9a-f]{2})")
+
+
+def readable(name: str) -> str:
+    r"""Return a name from the operating system as plain text; UTF-8 names without a literal ``\xe9`` are unchanged."""
+    return _TO_ESCAPE.sub(lambda match: f"\\x{ord(match[0]) & 0xFF:02x}", name)
+
+
+def original(name: str) -> str:
+    """Return the name for the operating system; the inverse of :func:`readable`."""
+    return _ESCAPED.sub(lambda match: _character(int(match[1], 16)), name) if "\\" in name else name
+
+
+def _character(byte: int) -> str:
+    return chr(byte) if byte < 0x80 else chr(0xDC00 + byte)
+
+
+def normalisation_twins(names: Iterable[str]) -> list[tuple[str, ...]]:
+    """Return groups of names that look the same, since they differ only by Unicode normalisation (NFC, NFD)."""
+    groups: dict[str, set[str]] = defaultdict(set)
+    for name in names:
+        if not name.isascii():
+            groups[unicodedata.normalize("NFC", name)].add(name)
+    return [tuple(sorted(group)) for _, group in sorted(groups.items()) if len(group) > 1]

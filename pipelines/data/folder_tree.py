@@ -1,0 +1,175 @@
+"""All names below a folder, local or in an object store, without what operating systems and tools leave there.
+
+Linked folders are followed; only a link to a folder above itself is an error.
+"""
+
+import os
+import stat
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import pyarrow.fs as pafs
+
+from pipelines.data.file_names import readable
+from pipelines.errors import UserError
+from pipelines.run.storage import Storage
+
+LITTER_FILES = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}
+# Thumbnails and bins of network drives, bins of Windows, what a Mac adds to an archive, the top of a Linux disk.
+LITTER_FOLDERS = {
+    *("@eadir", "@recycle", "@recently-snapshot", "@tmp", "#recycle", "#snapshot"),
+    *("$recycle.bin", "recycler", "system volume information", "network trash folder", "temporary items"),
+    *("__macosx", "__pycache__", "lost+found"),
+}
+FOLDER = "folder"
+SPECIAL = {
+    stat.S_IFIFO: "named pipe",
+    stat.S_IFSOCK: "socket",
+    stat.S_IFCHR: "device",
+    stat.S_IFBLK: "device",
+}
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Sorted names below a root, relative to it, with ``/``, readable (:mod:`pipelines.data.file_names`).
+
+    Attributes:
+        files: regular files, and links that lead nowhere, so that those are reported, not skipped.
+        empty_folders: folders without any of these files below them.
+        litter: hidden files and folders, and those that operating systems leave; folders end in ``/``.
+        specials: what is no file: named pipes, sockets and devices, with that word in parentheses.
+        linked: groups of folders that are one folder, through links.
+    """
+
+    files: tuple[str, ...]
+    empty_folders: tuple[str, ...] = ()
+    litter: tuple[str, ...] = ()
+    specials: tuple[str, ...] = ()
+    linked: tuple[tuple[str, ...], ...] = ()
+
+    @classmethod
+    def of_names(cls, files: Iterable[str], folders: Iterable[str] = ()) -> "Tree":
+        """Return the tree of files and folders that another listing named, such as that of an archive or a hub."""
+        kept, litter, filled = [], set(), set()
+        for name in sorted(files):
+            if place := litter_in(name):
+                litter.add(place)
+            else:
+                kept.append(name)
+                filled.update(_folders_above(name, filled))
+        empty = [name for name in sorted(folders) if name not in filled and not litter_in(f"{name}/")]
+        return cls(tuple(kept), tuple(empty), tuple(sorted(litter)))
+
+    def below(self, folder: str) -> "Tree":
+        """Return the part of the tree in ``folder``, with names relative to it."""
+        start = f"{folder}/"
+
+        def inside(names: Iterable[str]) -> tuple[str, ...]:
+            return tuple(name.removeprefix(start) for name in names if name.startswith(start))
+
+        groups = tuple(group for names in self.linked if len(group := inside(names)) > 1)
+        return Tree(inside(self.files), inside(self.empty_folders), inside(self.litter), inside(self.specials), groups)
+
+
+def tree_at(root: Storage) -> Tree:
+    """Return all names below ``root``.
+
+    Raises:
+        UserError: the folder does not exist or cannot be read, or a link leads to a folder above itself.
+    """
+    if not root.exists(""):
+        raise UserError(f"there is no folder {root}")
+    if root.is_local:
+        return _Walk(root.path()).tree()
+    infos = root.filesystem.get_file_info(pafs.FileSelector(root.path(), recursive=True, allow_not_found=True))
+    names = {readable(info.path[len(root.path()) + 1 :].rstrip("/")): info.is_file for info in infos}
+    return Tree.of_names(
+        (name for name, is_file in names.items() if is_file), (name for name, is_file in names.items() if not is_file)
+    )
+
+
+def litter_in(name: str) -> str:
+    """Return the part of a name up to its first hidden or left-behind file or folder, the latter with a slash."""
+    *folders, file = name.split("/")
+    for depth, folder in enumerate(folders, start=1):
+        if folder.startswith(".") or folder.lower() in LITTER_FOLDERS:
+            return "/".join([*folders[:depth], ""])
+    return name if file.startswith(".") or file.lower() in LITTER_FILES else ""
+
+
+def _folders_above(name: str, known: set[str]) -> list[str]:
+    """Return the folders above ``name`` up to the first that is already ``known``."""
+    above = []
+    while (name := name.rpartition("/")[0]) and name not in known:
+        above.append(name)
+    return above
+
+
+@dataclass
+class _Walk:
+    """A walk through a local folder; collects names as the operating system gives them."""
+
+    root: str
+    files: list[str] = field(default_factory=list)
+    folders: list[str] = field(default_factory=list)
+    litter: list[str] = field(default_factory=list)
+    specials: list[str] = field(default_factory=list)
+    by_real_path: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+    def tree(self) -> Tree:
+        """Walk, and return what was found under readable names."""
+        self._enter("", (os.path.realpath(self.root),))
+        found = Tree.of_names(map(readable, self.files), map(readable, self.folders))
+        litter, specials = (tuple(sorted(map(readable, names))) for names in (self.litter, self.specials))
+        linked = tuple(tuple(map(readable, group)) for group in self.by_real_path.values() if len(group) > 1)
+        return Tree(found.files, found.empty_folders, litter, specials, linked)
+
+    def _enter(self, folder: str, branch: tuple[str, ...]) -> None:
+        """Walk through ``folder``; ``branch`` has the real paths of the folders from the root to this one."""
+        for entry in self._entries(folder):
+            name = f"{folder}/{entry.name}" if folder else entry.name
+            kind = _kind(entry)
+            if kind != FOLDER:
+                self._take(name, entry.name, kind)
+            elif litter_in(f"{entry.name}/"):
+                self.litter.append(f"{name}/")
+            else:
+                here = f"{branch[-1].rstrip('/')}/{entry.name}"
+                real = os.path.realpath(here) if entry.is_symlink() else here
+                if any(above == real or above.startswith(f"{real.rstrip('/')}/") for above in branch):
+                    raise UserError(f"the link {self._shown(name)} leads to a folder above itself; remove it")
+                self.folders.append(name)
+                self.by_real_path[real].append(name)
+                self._enter(name, (*branch, real))
+
+    def _entries(self, folder: str) -> list["os.DirEntry[str]"]:
+        try:
+            with os.scandir(f"{self.root}/{folder}") as entries:
+                return sorted(entries, key=lambda entry: entry.name)
+        except OSError as error:  # it would otherwise look like a class without images
+            raise UserError(
+                f"the folder {self._shown(folder)} cannot be read ({error.strerror}); fix that or remove it"
+            ) from error
+
+    def _take(self, name: str, own_name: str, kind: str) -> None:
+        if litter_in(own_name):
+            self.litter.append(name)
+        elif kind:
+            self.specials.append(f"{name} ({kind})")
+        else:
+            self.files.append(name)
+
+    def _shown(self, name: str) -> str:
+        return readable(f"{self.root}/{name}".rstrip("/"))
+
+
+def _kind(entry: "os.DirEntry[str]") -> str:
+    """Return what is neither a regular file nor a link that leads nowhere; empty for these."""
+    try:
+        if entry.is_dir():
+            return FOLDER
+        return "" if entry.is_file() else SPECIAL.get(stat.S_IFMT(entry.stat().st_mode), "")
+    except OSError:  # a link to nothing, to itself, or to where nobody may look: a file that will be found unreadable
+        return ""

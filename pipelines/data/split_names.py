@@ -1,0 +1,48 @@
+"""Names of splits: which folders and files are for training, validation or test.
+
+The words are those of Hugging Face's datasets.
+"""
+
+import re
+
+from pipelines.errors import UserError
+
+TRAIN, VAL, TEST = "train", "val", "test"
+# The split of images that are not yet divided into training and validation.
+UNSPLIT = ""
+SPLIT_WORDS = {
+    TRAIN: ("train", "training"),
+    VAL: ("val", "validation", "valid", "dev"),
+    TEST: ("test", "testing", "eval", "evaluation"),
+}
+PURPOSES = {TRAIN: "training", VAL: "validation", TEST: "test"}
+_SPLIT_OF_WORD = {word: split for split, words in SPLIT_WORDS.items() for word in words}
+# Words beside a split's that leave the folder a split folder: train_images, test-set, val2017.
+_NEUTRAL = ("set", "sets", "data", "dataset", "image", "images", "img", "imgs", "split")
+
+
+def split_of_folder(name: str) -> str:
+    """Return the split that a folder's whole name stands for, such as Train, test1, val_images; else ``UNSPLIT``."""
+    words = [word for word in _words(name) if word not in _NEUTRAL]
+    return _SPLIT_OF_WORD.get(words[0], UNSPLIT) if len(words) == 1 else UNSPLIT
+
+
+def split_in_name(name: str) -> str:
+    """Return the split that a word in the name of an archive, or of its folder, stands for; else ``UNSPLIT``.
+
+    If words for several splits are in it, one at the beginning or the end decides: blood-test-photos-train.tar.
+
+    Raises:
+        UserError: words for different splits are at both ends, or at neither.
+    """
+    words = _words(name)
+    splits = {_SPLIT_OF_WORD[word] for word in words if word in _SPLIT_OF_WORD}
+    if len(splits) > 1:
+        splits = {_SPLIT_OF_WORD[word] for word in (words[0], words[-1]) if word in _SPLIT_OF_WORD}
+        if len(splits) != 1:
+            raise UserError(f"{name} names more than one split: keep one of train, val and test in its name")
+    return splits.pop() if splits else UNSPLIT
+
+
+def _words(name: str) -> list[str]:
+    return re.findall(r"[a-z]+", name.lower())
