@@ -52,7 +52,9 @@ class Tree:
     @classmethod
     def of_names(cls, files: Iterable[str], folders: Iterable[str] = ()) -> "Tree":
         """Return the tree of files and folders that another listing named, such as that of an archive or a hub."""
-        kept, litter, filled = [], set(), set()
+        kept: list[str] = []
+        litter: set[str] = set()
+        filled: set[str] = set()
         for name in sorted(files):
             if place := litter_in(name):
                 litter.add(place)

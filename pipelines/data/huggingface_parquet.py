@@ -1,11 +1,10 @@
 """Hugging Face's Parquet files of images: a column of images with their bytes, and one of labels.
 
-A file's split is given by a word in its name: train, validation or the like. Class names are read from the files'
-metadata; without them, classes are named by their numbers.
+Class names are read from the files' metadata; without them, classes are named by their numbers.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,8 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from googlenet.images.decoding import ImageDecodeError
-from pipelines.data.listing import Entry, Found, ImageFile, splits_by_name
+from pipelines.data.file_names import original
+from pipelines.data.listing import Entry, Found, ImageFile
 from pipelines.errors import UserError
+from pipelines.job.console import some
 from pipelines.run.storage import Storage
 
 IMAGE_COLUMNS = ("image", "img")
@@ -35,7 +36,7 @@ class ParquetImages:
         group, _, row = image.place.rpartition(":")
         if group not in self._kept:
             file, _, number = group.rpartition("#")
-            stored = pq.ParquetFile(self.root.path(file), filesystem=self.root.filesystem)
+            stored = pq.ParquetFile(self.root.open(original(file)))
             column = _one_of(IMAGE_COLUMNS, stored.schema_arrow, f"{self.root}/{file}")
             self._kept = {group: stored.read_row_group(int(number), columns=[column]).column(0)}
         cell = self._kept[group][int(row)].as_py()
@@ -48,22 +49,21 @@ class ParquetImages:
         return {"root": self.root, "_kept": {}}
 
 
-def find_in_parquet(root: Storage, names: Sequence[str]) -> Found:
-    """Return the images of the files in ``names``, relative to ``root``.
+def find_in_parquet(root: Storage, files: Mapping[str, Sequence[str]]) -> Found:
+    """Return the images of ``files``, which are given by split, relative to ``root``.
 
     Raises:
         UserError: a file is damaged or lacks the columns, or an image has no label.
     """
-    splits = splits_by_name(name for name in names if name.endswith(".parquet"))
-    entries: dict[str, list[Entry]] = {split: [] for split in splits.values()}
+    splits = {name: split for split, names in files.items() for name in names}
+    entries: dict[str, list[Entry]] = {split: [] for split in files}
     class_names: dict[str, None] = {}
     with ThreadPoolExecutor(READERS) as readers:
         read = readers.map(lambda file: _entries(root, file), splits)
         for split, (found, names_here) in zip(splits.values(), read, strict=True):
             entries[split] += found
             class_names.update(dict.fromkeys(names_here))
-    ignored = tuple(name for name in names if name not in splits)
-    return Found({**entries}, tuple(class_names) or _in_order(entries), ignored)
+    return Found({**entries}, tuple(class_names) or _in_order(entries))
 
 
 def _in_order(entries: dict[str, list[Entry]]) -> tuple[str, ...]:
@@ -74,7 +74,7 @@ def _in_order(entries: dict[str, list[Entry]]) -> tuple[str, ...]:
 def _entries(root: Storage, file: str) -> tuple[list[Entry], tuple[str, ...]]:
     name = f"{root}/{file}"
     try:
-        stored = pq.ParquetFile(root.path(file), filesystem=root.filesystem)
+        stored = pq.ParquetFile(root.open(original(file)))
         schema = stored.schema_arrow
         _one_of(IMAGE_COLUMNS, schema, name)
         column = _one_of(LABEL_COLUMNS, schema, name)
@@ -93,7 +93,7 @@ def _entries(root: Storage, file: str) -> tuple[list[Entry], tuple[str, ...]]:
 def _one_of(known: Sequence[str], schema: pa.Schema, name: str) -> str:
     column = next((column for column in known if column in schema.names), None)
     if column is None:
-        raise UserError(f"{name} has no column {' or '.join(known)}; its columns are {', '.join(schema.names)}")
+        raise UserError(f"{name} has no column {' or '.join(known)}; its columns are {some(schema.names)}")
     return column
 
 
@@ -108,6 +108,8 @@ def _class_names(metadata: dict[bytes, bytes], column: str) -> tuple[str, ...]:
 def _class_name(label: Any, class_names: tuple[str, ...], place: str) -> str:
     if isinstance(label, str) and label:
         return label
+    if label is None or label == -1:
+        raise UserError(f"{place} has no label ({label}), as in test sets whose answers are not published")
     if not isinstance(label, int) or label < 0 or (class_names and label >= len(class_names)):
         raise UserError(f"{place}: {label!r} is not a valid class label")
     return class_names[label] if class_names else str(label)

@@ -7,12 +7,14 @@ unpacked to disk. The classes of the validation images are in the development ki
 import csv
 import io
 import tarfile
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 from typing import Any
 
 from pipelines.data.listing import Entry, Found
-from pipelines.data.tar_archives import Member, place_of, read_index
+from pipelines.data.tar_archives import Index, place_of, read_index, remarks_on_archives
+from pipelines.data.text_files import decode_text
 from pipelines.errors import UserError
 from pipelines.run.storage import Storage
 
@@ -33,45 +35,53 @@ ARCHIVES = {"train": TRAIN, "val": VAL}
 READERS = 32
 
 
-def find_in_imagenet_archives(root: Storage) -> Found:
-    """Return the images of the archives that exist; one of the two suffices if only its split is needed.
+def find_in_imagenet_archives(root: Storage, splits: Collection[str]) -> Found:
+    """Return the images of the archives of ``splits``.
 
     Ids are those of the unpacked folder with one folder per class, also in ``val``.
 
     Raises:
         UserError: an archive is damaged, or a validation image has no label.
     """
-    entries = {split: find(root) for split, name, find in _PARTS if root.exists(name)}
-    return Found({**entries})
+    entries: dict[str, list[Entry]] = {}
+    read: list[tuple[Index, int]] = []
+    for split, find in _PARTS.items():
+        if split in splits:
+            entries[split], indexes = find(root)
+            read += indexes
+    return Found({**entries}, notes=remarks_on_archives(read))
 
 
-def _train(root: Storage) -> list[Entry]:
-    inner = read_index(root, TRAIN)
-    if wrong := next((member.name for member in inner if not member.name.endswith(".tar")), None):
+_Part = tuple[list[Entry], list[tuple[Index, int]]]
+
+
+def _train(root: Storage) -> _Part:
+    """Return the training images, and each index with the number of images it led to."""
+    outer = read_index(root, TRAIN)
+    if wrong := next((member.name for member in outer.members if not member.name.endswith(".tar")), None):
         raise UserError(f"{root}/{TRAIN} contains {wrong}; expected one archive <class>.tar per class")
     with ThreadPoolExecutor(READERS) as readers:
-        classes = readers.map(lambda member: _class(root, member), inner)
-        return [entry for entries in classes for entry in entries]
+        inner = list(readers.map(lambda member: read_index(root, TRAIN, within=member), outer.members))
+    entries = []
+    for archive, index in zip(outer.members, inner, strict=True):
+        name = PurePosixPath(archive.name).stem
+        entries += [Entry(f"train/{name}/{image.name}", name, place_of(TRAIN, image)) for image in index.members]
+    return entries, [(outer, len(entries)), *((index, len(index.members)) for index in inner)]
 
 
-def _class(root: Storage, archive: Member) -> list[Entry]:
-    name = PurePosixPath(archive.name).stem
-    images = read_index(root, TRAIN, within=archive)
-    return [Entry(f"train/{name}/{image.name}", name, place_of(TRAIN, image)) for image in images]
-
-
-def _val(root: Storage) -> list[Entry]:
+def _val(root: Storage) -> _Part:
     labels = validation_labels(root)
-    images = read_index(root, VAL)
-    if unknown := [image.name for image in images if PurePosixPath(image.name).stem not in labels]:
+    index = read_index(root, VAL)
+    if unknown := [image.name for image in index.members if PurePosixPath(image.name).stem not in labels]:
         raise UserError(f"no label for {unknown[0]} in {VAL}: put {' or '.join(LABEL_FILES)} into {root}")
-    return [
+    entries = [
         Entry(f"val/{(name := labels[PurePosixPath(image.name).stem])}/{image.name}", name, place_of(VAL, image))
-        for image in images
+        for image in index.members
     ]
+    return entries, [(index, len(entries))]
 
 
-_PARTS = (("train", TRAIN, _train), ("val", VAL, _val))
+_PARTS: dict[str, Callable[[Storage], _Part]] = {"train": _train, "val": _val}
 
 
 def validation_labels(root: Storage) -> dict[str, str]:
@@ -80,12 +90,12 @@ def validation_labels(root: Storage) -> dict[str, str]:
     Raises:
         UserError: the file with the labels is damaged.
     """
-    if root.exists(f"{DEVKIT}.tar.gz"):
+    if root.has_file(f"{DEVKIT}.tar.gz"):
         return _by_kit(*_unpack(root, f"{DEVKIT}.tar.gz"), f"{root}/{DEVKIT}.tar.gz")
-    if root.exists(TRUTH):
+    if root.has_file(TRUTH):
         return _by_kit(root.read(TRUTH), root.read(META), f"{root}/{DEVKIT}")
-    if root.exists(KAGGLE):
-        return _by_table(root.read(KAGGLE).decode(), f"{root}/{KAGGLE}")
+    if root.has_file(KAGGLE):
+        return _by_table(decode_text(root.read(KAGGLE), f"{root}/{KAGGLE}"), f"{root}/{KAGGLE}")
     return {}
 
 
@@ -109,7 +119,7 @@ def _by_kit(truth: bytes, meta: bytes, name: str) -> dict[str, str]:
     """Line n of the truth is the class number of validation image n; the kit's table has each number's WordNet id."""
     wordnet_ids = _wordnet_ids(meta, name)
     try:
-        numbers = [int(line) for line in truth.split()]
+        numbers = [int(line) for line in decode_text(truth, name).split()]
         return {VALIDATION_IMAGE.format(n): wordnet_ids[number] for n, number in enumerate(numbers, start=1)}
     except (ValueError, KeyError) as error:
         raise UserError(f"{name}: its ground truth and its table of classes do not match: {error}") from error

@@ -7,23 +7,19 @@ If there is no validation split, the images of each class are ordered by the SHA
 import hashlib
 import json
 import math
-import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
 
 from googlenet.images.records import NO_LABEL
+from pipelines.data.file_names import normalisation_twins
+from pipelines.data.split_names import EVALUATED_FIRST, TRAIN, VAL
 from pipelines.errors import UserError
 from pipelines.job.console import count, some
 
 NAMES_IN_MESSAGE = 10
-# Names of the folders and files of a split.
-SPLIT_WORDS = {"train": ("train", "training"), "val": ("val", "validation", "valid")}
-TEST_WORDS = ("test",)
-# The split of images that are not yet divided into training and validation.
-UNSPLIT = ""
 
 
 @dataclass(frozen=True)
@@ -61,14 +57,18 @@ class Found:
     """The images found in a layout.
 
     Attributes:
-        entries: by split: ``train``, ``val``, or both; all under :data:`UNSPLIT` if there is no split.
+        entries: by split; all under ``UNSPLIT`` if there is none (:mod:`pipelines.data.split_names`).
         classes: names by label, if the layout orders them; empty for alphabetical order.
         ignored: files that are not part of it, shown to the user.
+        notes: lines for the user.
+        hint: what to try if the classes are not those that were meant.
     """
 
     entries: dict[str, Sequence[Entry]]
     classes: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    hint: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,8 @@ class Listing:
         shown = at_root[:NAMES_IN_MESSAGE]
         if len(at_root) > len(shown):
             shown.append(count(len(at_root) - len(shown), "more file"))
-        return ", ".join([*shown, *(f"{count(number, 'file')} in {name}/" for name, number in sorted(folders.items()))])
+        in_folders = [f"{count(number, 'file')} in {name}/" for name, number in sorted(folders.items())]
+        return ", ".join([*shown, *([some(in_folders)] if in_folders else [])])
 
 
 def list_for_training(data: str, found: Found, val_percent: float) -> Listing:
@@ -105,15 +106,15 @@ def list_for_training(data: str, found: Found, val_percent: float) -> Listing:
         UserError: there are fewer than two classes, a class without training images, or a split without images.
     """
     entries = found.entries
-    if len(entries) == 1 and "val" not in entries:
+    if len(entries) == 1 and VAL not in entries:
         entries = _divide(next(iter(entries.values())), val_percent)
-    classes = _classes_to_train(data, found.classes, entries)
+    classes = _classes_to_train(data, found, entries)
     labels = {name: label for label, name in enumerate(classes)}
     return Listing(classes, {split: _labelled(entries[split], labels) for split in ("train", "val")}, found.ignored)
 
 
 def list_for_evaluation(data: str, found: Found, classes: tuple[str, ...] = ()) -> Listing:
-    """Return the validation images, or all images if there is no split, labelled.
+    """Return the validation images, labelled; the test images or all images if there are none.
 
     ``classes`` are the class folders' names in the order of the model's outputs; the data may lack some of them. By
     default, they are those of the data.
@@ -121,16 +122,17 @@ def list_for_evaluation(data: str, found: Found, classes: tuple[str, ...] = ()) 
     Raises:
         UserError: there are no images, or the data have a class that is not in ``classes``.
     """
-    entries = found.entries.get("val") or found.entries.get(UNSPLIT) or ()
+    entries = next((entries for split in EVALUATED_FIRST if (entries := found.entries.get(split))), ())
     names = {entry.class_name for entry in entries}
     if not names:
         raise UserError(f"no labelled images to evaluate in {data}")
+    _refuse_twins(data, names)
     classes = classes or tuple(name for name in found.classes or sorted(names) if name in names)
     if unknown := sorted(names - set(classes)):
+        _refuse_twins(data, {*names, *classes})
         its = f"{count(len(classes), 'class', 'classes')} ({some(classes, 3)})"
-        raise UserError(
-            f"class {some(unknown)} in {data} is not among the model's {its}; --unlabelled is for such images"
-        )
+        fix = found.hint or "--unlabelled is for such images"
+        raise UserError(f"class {some(unknown)} in {data} is not among the model's {its}; {fix}")
     labels = {name: label for label, name in enumerate(classes)}
     return Listing(classes, {"train": (), "val": _labelled(entries, labels)}, found.ignored)
 
@@ -144,22 +146,6 @@ def list_unlabelled(data: str, image_ids: Sequence[str], classes: tuple[str, ...
     if not image_ids:
         raise UserError(f"no images in {data}")
     return Listing(classes, {"train": (), "val": tuple(ImageFile(name, NO_LABEL) for name in image_ids)})
-
-
-def splits_by_name(files: Iterable[str]) -> dict[str, str]:
-    """Return the split of each file, by the words in its name.
-
-    All files are :data:`UNSPLIT` if no name contains a word for a split. Files of a test split are left out; if some
-    names contain a word for a split, so are files without one.
-    """
-    splits = {}
-    for name in files:
-        words = set(re.split(r"[^a-z]+", name.lower()))
-        if not words & set(TEST_WORDS):
-            splits[name] = next((split for split, known in SPLIT_WORDS.items() if words & set(known)), UNSPLIT)
-    if set(splits.values()) <= {UNSPLIT}:
-        return splits
-    return {name: split for name, split in splits.items() if split != UNSPLIT}
 
 
 def _labelled(entries: Iterable[Entry], labels: dict[str, int]) -> tuple[ImageFile, ...]:
@@ -184,15 +170,28 @@ def _divide(entries: Sequence[Entry], val_percent: float) -> dict[str, Sequence[
     return {**divided}
 
 
-def _classes_to_train(data: str, ordered: tuple[str, ...], entries: dict[str, Sequence[Entry]]) -> tuple[str, ...]:
+def _classes_to_train(data: str, found: Found, entries: Mapping[str, Sequence[Entry]]) -> tuple[str, ...]:
     """Return the class names in order, if the images can be used for training and evaluation."""
-    train, val = ({entry.class_name for entry in entries.get(split, ())} for split in ("train", "val"))
+    train, val = ({entry.class_name for entry in entries.get(split, ())} for split in (TRAIN, VAL))
     if not train:
         raise UserError(f"{data} has no training images (train/, or an archive with train in its name)")
+    _refuse_twins(data, train | val)
     if len(train) == 1:
-        raise UserError(f"only one class in {data} ({next(iter(train))}): a classifier needs two, one folder each")
+        hint = f"; {found.hint}" if found.hint else ""
+        raise UserError(
+            f"only one class in {data} ({next(iter(train))}): a classifier needs two, one folder each{hint}"
+        )
     if unknown := sorted(val - train):
         raise UserError(f"class {some(unknown)} has validation images but no training images in {data}")
     if not val:
         raise UserError(f"no validation images in {data}: add images to each class, or a val/ folder")
-    return tuple(name for name in ordered or sorted(train) if name in train)
+    return tuple(name for name in found.classes or sorted(train) if name in train)
+
+
+def _refuse_twins(data: str, names: Iterable[str]) -> None:
+    """Refuse classes that nobody could tell apart, neither in a folder nor in a report."""
+    if twins := normalisation_twins(names):
+        raise UserError(
+            f"class names in {data} look the same and differ only by Unicode normalisation (NFC, NFD): "
+            f"{some([group[0] for group in twins])}; rename the folders, or the classes, so that they are equal"
+        )

@@ -76,10 +76,10 @@ def _one_kind(names: Sequence[str], root: Storage) -> tuple[Kind, list[str]]:
 def _described(name: str) -> _File:
     path = PurePosixPath(name)
     folders = list(path.parent.parts)
-    split, split_folder = split_in_name(path.name), ""
+    split, split_folder = split_in_name(path.stem, name), ""
     if split == UNSPLIT:
         for depth in range(len(folders), 0, -1):
-            if (split := split_in_name(folders[depth - 1])) != UNSPLIT:
+            if (split := split_in_name(folders[depth - 1], name)) != UNSPLIT:
                 split_folder = "/".join(folders[:depth])
                 folders = folders[: depth - 1]
                 break

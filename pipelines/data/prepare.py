@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pipelines.data.shards import ShardPlan, plan_shards, write_shards
 from pipelines.data.sources import Images, images_to_train_on
 from pipelines.errors import UserError
-from pipelines.job.console import count, say
+from pipelines.job.console import count, some
 from pipelines.run.dataset import SPLITS, Manifest, Shard, Split, check_shards, read_manifest
 from pipelines.run.directory import DATASET, MANIFEST, QUARANTINE, differences
 from pipelines.run.recipe import Recipe
@@ -19,7 +19,7 @@ BadImages = Literal["stop", "quarantine"]
 # Recipe fields that decide the prepared data set.
 RECIPE_FIELDS = ("data", "data_seed", "val_percent", "images_per_shard", "stored_short_side_px")
 EVALUATION_IMAGES_PER_SHARD = 256
-NAMES_IN_MESSAGE = 20
+NAMES_IN_MESSAGE = 10
 
 
 def find_images(run: Storage, recipe: Recipe) -> Images | None:
@@ -45,7 +45,7 @@ def prepare(run: Storage, recipe: Recipe, bad_images: BadImages = "stop", images
     manifest = _prepare(run, images or _list_images(recipe), prepared_from, bad_images)
     if gone := [name for name, count in manifest.splits["train"].counts.items() if count == 0]:
         # Quarantine may empty a class, and training on a class without images would go unnoticed.
-        raise UserError(f"no training image of class {', '.join(gone)} can be decoded; fix its files or remove it")
+        raise UserError(f"no training image of class {some(gone)} can be decoded; fix its files or remove it")
     run.write_json(MANIFEST, manifest.to_dict())
     return manifest
 
@@ -73,8 +73,6 @@ def prepare_for_evaluation(run: Storage, data: str, images: Images, bad_images: 
 
 def _prepare(run: Storage, images: Images, prepared_from: dict[str, Any], bad_images: BadImages) -> Manifest:
     reader, listing = images
-    if ignored := listing.ignored_summary():
-        say(f"not part of any class, ignored: {ignored}")
     size, short_side_px = prepared_from["images_per_shard"], prepared_from.get("stored_short_side_px")
     settings = json.dumps(prepared_from, sort_keys=True)
     plans = [

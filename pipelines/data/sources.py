@@ -1,13 +1,19 @@
 """Sources of images: a reader and a listing for every kind of ``--data``."""
 
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
 from typing import NamedTuple
 
 from pipelines.data import embedded_dataset
+from pipelines.data.class_folders import FlatFolderError
+from pipelines.data.file_names import readable
+from pipelines.data.folder_tree import Tree, tree_at
 from pipelines.data.huggingface_parquet import ParquetImages, find_in_parquet
-from pipelines.data.image_folder import FlatFolderError, FolderImages, files_below, find_in_folder
-from pipelines.data.imagenet import DEVKIT, TRAIN, VAL, find_in_imagenet_archives
+from pipelines.data.image_folder import FolderImages, find_in_folders
+from pipelines.data.imagenet import find_in_imagenet_archives
+from pipelines.data.layout import Kind, Layout
+from pipelines.data.left_out import remarks, remarks_on_classes
 from pipelines.data.listing import (
-    SPLIT_WORDS,
     Found,
     ImageReader,
     Listing,
@@ -15,18 +21,18 @@ from pipelines.data.listing import (
     list_for_training,
     list_unlabelled,
 )
+from pipelines.data.recognition import recognise
+from pipelines.data.split_names import EVALUATED_FIRST, PURPOSES, TEST, TRAIN
 from pipelines.data.tar_archives import TarImages
 from pipelines.data.torchvision_sets import PREFIX as TORCHVISION
 from pipelines.data.torchvision_sets import find_in_torchvision
-from pipelines.data.webdataset_tars import find_in_webdataset
+from pipelines.data.webdataset_tars import class_list_beside, find_in_webdataset
 from pipelines.errors import UserError
 from pipelines.job.console import say
 from pipelines.run.storage import Storage
 
-# Folder in which Hugging Face keeps the files of a data set.
-PARQUET_FOLDER = "data"
-# Folder of the images in Kaggle's download of ImageNet; the labels are at its top.
-KAGGLE_FOLDER = "ILSVRC/Data/CLS-LOC"
+# Chooses the splits that are needed of those that there are.
+Choice = Callable[[Collection[str]], tuple[str, ...]]
 
 
 class Images(NamedTuple):
@@ -44,8 +50,8 @@ def images_to_train_on(data: str, val_percent: float, data_seed: int) -> Images:
     """
     if not data:
         raise UserError("no data: specify an image folder with --data, or --data embedded for the built-in digits")
-    reader, found = _find(data, data_seed)
-    return Images(reader, list_for_training(data, found, val_percent))
+    reader, found = _find(data, data_seed, _splits_to_train_on)
+    return _told(Images(reader, list_for_training(data, found, val_percent)))
 
 
 def images_to_evaluate(data: str, classes: tuple[str, ...], data_seed: int = 0) -> Images:
@@ -55,10 +61,12 @@ def images_to_evaluate(data: str, classes: tuple[str, ...], data_seed: int = 0) 
         UserError: there are none, or they cannot be used.
     """
     try:
-        reader, found = _find(data, data_seed)
+        reader, found = _find(data, data_seed, lambda splits: (_split_to_evaluate(splits),))
     except FlatFolderError as error:
         raise UserError(f"{error.found}; --unlabelled is for them, or put each into a folder of its class") from error
-    return Images(reader, list_for_evaluation(data, found, classes))
+    if (split := _split_to_evaluate(found.entries)) in (TEST, TRAIN):
+        say(f"data: there are no validation images; the {PURPOSES[split]} images are evaluated")
+    return _told(Images(reader, list_for_evaluation(data, found, classes)))
 
 
 def unlabelled_images(data: str, classes: tuple[str, ...]) -> Images:
@@ -70,7 +78,9 @@ def unlabelled_images(data: str, classes: tuple[str, ...]) -> Images:
     if not is_folder(data):
         raise UserError(f"images without labels must be in a folder, got {data}")
     root = Storage.at(data)
-    return Images(FolderImages(root), list_unlabelled(data, files_below(root), classes))
+    tree = tree_at(root)
+    _tell(remarks(tree))
+    return Images(FolderImages(root), list_unlabelled(data, tree.files, classes))
 
 
 def is_folder(data: str) -> bool:
@@ -79,51 +89,88 @@ def is_folder(data: str) -> bool:
 
 
 def absolute_data(data: str) -> str:
-    """Return ``data`` as stored in a recipe, independent of the working directory."""
-    return Storage.at(data).root if is_folder(data) else data
+    """Return ``data`` as stored in a recipe, independent of the working directory.
+
+    Raises:
+        UserError: it is a path that cannot be stored, since it is not UTF-8.
+    """
+    root = Storage.at(data).root if is_folder(data) else data
+    if any("\udc80" <= character <= "\udcff" for character in root):
+        raise UserError(f"the path {readable(root)} is not UTF-8: rename the folder, or link to it under another name")
+    return root
 
 
-def _find(data: str, data_seed: int) -> tuple[ImageReader, Found]:
+def _told(images: Images) -> Images:
+    if ignored := images.listing.ignored_summary():
+        say(f"data: not part of any class, ignored: {ignored}")
+    return images
+
+
+def _splits_to_train_on(splits: Collection[str]) -> tuple[str, ...]:
+    return tuple(split for split in splits if split != TEST)
+
+
+def _split_to_evaluate(splits: Collection[str]) -> str:
+    return next(split for split in EVALUATED_FIRST if split in splits)
+
+
+def _find(data: str, data_seed: int, choose: Choice) -> tuple[ImageReader, Found]:
     if data == embedded_dataset.NAME:
         return embedded_dataset.EmbeddedImages(data_seed), embedded_dataset.find()
     if data.startswith(TORCHVISION):
         folder, found = find_in_torchvision(data)
         return FolderImages(folder), found
-    return _find_at(Storage.at(data))
-
-
-def _is_unpacked(root: Storage, names: list[str]) -> bool:
-    """Return whether there are folders of images; archives next to them are leftovers of unpacking.
-
-    Raises:
-        UserError: only some of ImageNet's archives are unpacked.
-    """
-    folders = set(root.names("")) - set(names) - {PARQUET_FOLDER, DEVKIT}
-    folders = {name for name in folders if not name.startswith(".")}
-    parts = {split for split, known in SPLIT_WORDS.items() if {name.lower() for name in folders} & set(known)}
-    archives = {split for split, name in (("train", TRAIN), ("val", VAL)) if name in names}
-    if parts and archives - parts:
-        raise UserError(
-            f"{root} has {' and '.join(sorted(parts))} as a folder, {' and '.join(sorted(archives))} as an archive: "
-            f"put all archives, or all folders, in one place"
-        )
-    return bool(parts) or len(folders) > 1
-
-
-def _find_at(root: Storage) -> tuple[ImageReader, Found]:
+    root = Storage.at(data)
     if root.is_file:
         raise UserError(f"{root} is a file; specify the folder that contains it")
-    names = root.files("")
-    if _is_unpacked(root, names):
-        return FolderImages(root), find_in_folder(root, beside=root)
-    if any(name.endswith(".tar") for name in names):
-        say(f"data: reading the headers of the archives in {root}")  # ImageNet has 1.3 million, which takes minutes
-    if TRAIN in names or VAL in names:
-        return TarImages(root), find_in_imagenet_archives(root)
-    files = [*names, *(f"{PARQUET_FOLDER}/{name}" for name in root.files(PARQUET_FOLDER))]
-    if parquet := [name for name in files if name.endswith(".parquet")]:
-        return ParquetImages(root), find_in_parquet(root, parquet)
-    if any(name.endswith(".tar") for name in names):
-        return TarImages(root), find_in_webdataset(root, names)
-    images = root.below(KAGGLE_FOLDER) if root.exists(f"{KAGGLE_FOLDER}/train") else root
-    return FolderImages(images), find_in_folder(images, beside=root)
+    return _find_in(root, tree_at(root), choose)
+
+
+def _find_in(root: Storage, tree: Tree, choose: Choice) -> tuple[ImageReader, Found]:
+    """Return the images of the data set in ``tree``, all names below ``root``, and say what it is taken for."""
+    layout = recognise(tree, root)
+    inside = tree.below(layout.base) if layout.base else tree
+    splits = choose(layout.parts)
+    _tell((layout.description, *remarks(tree), *remarks_on_classes(inside, layout)))
+    reader, found = _read(root, inside, layout, splits)
+    _tell(found.notes)
+    # Of the splits that are not needed, only the test split may be missed.
+    other = {path for split, paths in layout.parts.items() if split not in (*splits, TEST) for path in paths}
+    ignored = [name for name in found.ignored if not other & {name, *_two_folders(name)}]
+    if layout.base:
+        outside = (name for name in tree.files if not name.startswith(f"{layout.base}/"))
+        ignored = sorted([*outside, *(f"{layout.base}/{name}" for name in ignored)])
+    return reader, replace(found, ignored=tuple(ignored), hint=layout.hint)
+
+
+def _read(root: Storage, tree: Tree, layout: Layout, splits: tuple[str, ...]) -> tuple[ImageReader, Found]:
+    """Return the images of ``splits``; ``tree`` is that of the layout's base, below ``root``."""
+    base = root.below(layout.base) if layout.base else root
+    parts = {split: layout.parts[split] for split in splits}
+    if layout.kind == Kind.CLASS_FOLDERS:
+        return FolderImages(base), find_in_folders(tree.files, parts, (base, root))
+    used = {name for names in parts.values() for name in names}
+    if layout.kind == Kind.PARQUET:
+        reader: ImageReader = ParquetImages(base)
+        found = find_in_parquet(base, parts)
+    else:
+        say(f"data: reading the headers of the archives in {base}")  # ImageNet has 1.3 million, which takes minutes
+        reader = TarImages(base)
+        if layout.kind == Kind.IMAGENET:
+            found = find_in_imagenet_archives(base, parts)
+        else:
+            class_list = class_list_beside(parts, tree.files)
+            used.add(class_list)
+            found = find_in_webdataset(base, parts, class_list)
+    return reader, replace(found, ignored=tuple(name for name in tree.files if name not in used))
+
+
+def _two_folders(name: str) -> tuple[str, str]:
+    """Return the first folder of a name, and the first two, where class folders are."""
+    first, _, below = name.partition("/")
+    return first, f"{first}/{below.partition('/')[0]}"
+
+
+def _tell(lines: Iterable[str]) -> None:
+    for line in lines:
+        say(f"data: {line}")

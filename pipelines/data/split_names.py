@@ -15,6 +15,8 @@ SPLIT_WORDS = {
     VAL: ("val", "validation", "valid", "dev"),
     TEST: ("test", "testing", "eval", "evaluation"),
 }
+# An evaluation uses the first of these that there are.
+EVALUATED_FIRST = (VAL, TEST, UNSPLIT, TRAIN)
 PURPOSES = {TRAIN: "training", VAL: "validation", TEST: "test"}
 _SPLIT_OF_WORD = {word: split for split, words in SPLIT_WORDS.items() for word in words}
 # Words beside a split's that leave the folder a split folder: train_images, test-set, val2017.
@@ -27,10 +29,12 @@ def split_of_folder(name: str) -> str:
     return _SPLIT_OF_WORD.get(words[0], UNSPLIT) if len(words) == 1 else UNSPLIT
 
 
-def split_in_name(name: str) -> str:
-    """Return the split that a word in the name of an archive, or of its folder, stands for; else ``UNSPLIT``.
+def split_in_name(name: str, file: str) -> str:
+    """Return the split that a word in ``name`` stands for; else ``UNSPLIT``.
 
-    If words for several splits are in it, one at the beginning or the end decides: blood-test-photos-train.tar.
+    ``name`` is that of ``file`` without its ending, or that of a folder above it.
+
+    If words for several splits are in it, the one at the beginning or the end decides: ``blood-test-photos-train``.
 
     Raises:
         UserError: words for different splits are at both ends, or at neither.
@@ -40,7 +44,7 @@ def split_in_name(name: str) -> str:
     if len(splits) > 1:
         splits = {_SPLIT_OF_WORD[word] for word in (words[0], words[-1]) if word in _SPLIT_OF_WORD}
         if len(splits) != 1:
-            raise UserError(f"{name} names more than one split: keep one of train, val and test in its name")
+            raise UserError(f"{file} names more than one split: keep one of train, val and test in its name")
     return splits.pop() if splits else UNSPLIT
 
 

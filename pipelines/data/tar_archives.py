@@ -5,14 +5,17 @@ refused.
 """
 
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
 from googlenet.images.decoding import check_number_of_bytes
+from pipelines.data.file_names import original, readable
+from pipelines.data.folder_tree import litter_in
 from pipelines.data.listing import ImageFile
 from pipelines.errors import UserError
+from pipelines.job.console import count, some
 from pipelines.run.storage import Storage
 
 # ImageNet's validation archive, the largest in common use, has 50,000.
@@ -46,7 +49,7 @@ class TarImages:
         if archive not in self._open:
             while self._open:  # neighbours share an archive; a thousand open ones would be too many
                 self._open.popitem()[1].close()
-            self._open[archive] = self.root.filesystem.open_input_file(self.root.path(archive))
+            self._open[archive] = self.root.open(original(archive))
         data: bytes = self._open[archive].read_at(int(length), int(first))
         if len(data) != int(length):
             raise OSError(f"{self.root}/{archive} ends within this image")
@@ -56,42 +59,74 @@ class TarImages:
         return {"root": self.root, "_open": {}}
 
 
+@dataclass(frozen=True)
+class Index:
+    """The files in an archive, in order.
+
+    Attributes:
+        name: the archive's, for messages.
+        members: without litter, such as the ``._x`` that a Mac adds to each file ``x``.
+        is_ended: whether the archive ends as tar ends one; if not, it may have been cut off between two files.
+        litter: number of members left out.
+    """
+
+    name: str
+    members: list[Member]
+    is_ended: bool
+    litter: int
+
+
+def remarks_on_archives(read: Iterable[tuple[Index, int]]) -> tuple[str, ...]:
+    """Return lines for the user about indexes and the number of images read by each."""
+    read = list(read)
+    lines = []
+    if cut := [f"{index.name} ({count(images, 'image')} read)" for index, images in read if not index.is_ended]:
+        lines.append(f"no end-of-archive mark, so perhaps cut off (compare with the source): {some(cut)}")
+    if litter := sum(index.litter for index, _ in read):
+        lines.append(f"left out of the archives: {count(litter, 'member')} hidden or left behind by a system")
+    return tuple(lines)
+
+
 def place_of(archive: str, member: Member) -> str:
     """Return the place of a member of ``archive`` for :class:`TarImages`."""
     return f"{archive}@{member.first_byte}+{member.num_bytes}"
 
 
-def read_index(root: Storage, archive: str, within: Member | None = None) -> list[Member]:
-    """Return the files in ``archive``, or in the archive that is its member ``within``, in order.
+def read_index(root: Storage, archive: str, within: Member | None = None) -> Index:
+    """Return the index of ``archive``, or in the archive that is its member ``within``.
 
     Raises:
         UserError: it is not a tar archive, or is cut off, damaged, compressed or unsafe.
     """
     name = f"{root}/{archive}" + (f" ({within.name})" if within else "")
-    with root.filesystem.open_input_file(root.path(archive)) as stream:
+    with root.open(original(archive)) as stream:
         first = within.first_byte if within else 0
         end = first + within.num_bytes if within else stream.size()
         headers = _Headers(stream, name)
         headers.seek(first)
         try:
-            return list(_members(headers, name, end))
+            return _index(headers, name, end)
         except tarfile.TarError as error:
             raise UserError(
                 f"{name} is cut off, not a tar archive, or compressed ({error}): download it again, or unpack it"
             ) from error
 
 
-def _members(headers: "_Headers", name: str, end: int) -> Iterator[Member]:
+def _index(headers: "_Headers", name: str, end: int) -> Index:
+    members, litter = [], 0
     with tarfile.open(fileobj=headers, mode="r:") as archive:  # type: ignore[call-overload]  # reads, seeks and tells
-        count = 0
+        number = 0
         while (info := archive.next()) is not None:
             archive.members.clear()  # tarfile would keep them all
-            count += 1
-            if count > MAX_MEMBERS:
+            number += 1
+            if number > MAX_MEMBERS:
                 raise UserError(f"{name} has more than {MAX_MEMBERS:,} members; divide it into several archives")
             if member := _checked(info, name, end):
-                yield member
-        _check_end(headers, archive.offset, name, end)
+                if litter_in(member.name):
+                    litter += 1
+                else:
+                    members.append(member)
+        return Index(name, members, _is_ended(headers, archive.offset, name, end), litter)
 
 
 def _checked(info: tarfile.TarInfo, name: str, end: int) -> Member | None:
@@ -104,15 +139,16 @@ def _checked(info: tarfile.TarInfo, name: str, end: int) -> Member | None:
         raise UserError(f"{name} is refused: {info.name} is a link or a device, not a file")
     if info.size < 0 or info.offset_data + info.size > end:
         raise UserError(f"{name} is cut off within {info.name}; download it again")
-    return Member(info.name.removeprefix("./"), info.offset_data, info.size)
+    return Member(readable(info.name.removeprefix("./")), info.offset_data, info.size)
 
 
-def _check_end(headers: "_Headers", offset: int, name: str, end: int) -> None:
-    """Check that the index ended where the archive does; tarfile takes a damaged header for the end."""
+def _is_ended(headers: "_Headers", offset: int, name: str, end: int) -> bool:
+    """Return whether a block of zeros follows the last file; tarfile takes a damaged header for the end."""
     headers.seek(offset)
     block = headers.read(tarfile.BLOCKSIZE) if offset < end else b""
     if block.strip(b"\0"):
         raise UserError(f"{name} is damaged after byte {offset}; download it again")
+    return bool(block)
 
 
 @dataclass

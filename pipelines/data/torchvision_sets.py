@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
+from pipelines.data.file_names import readable
 from pipelines.data.listing import Entry, Found
 from pipelines.errors import UserError
 from pipelines.run.storage import Storage
@@ -93,7 +94,7 @@ def _entries(images: Any, folder: Path, part: str, classes: tuple[str, ...]) -> 
             raise UserError(f"{part}: image {number} has no single class; its label is {label!r}")
         name = classes[label] if classes else str(label)
         path = Path(image) if isinstance(image, str) else _kept(image, folder / part / f"{number:06d}.png")
-        yield Entry(path.relative_to(folder).as_posix(), name)
+        yield Entry(readable(path.relative_to(folder).as_posix()), name)
 
 
 def _kept(image: Any, path: Path) -> Path:

@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+import pyarrow as pa
 import pyarrow.fs as pafs
 
 from pipelines.run.object_store import FEW_S3_ATTEMPTS, open_filesystem
@@ -100,6 +101,15 @@ class Storage:
     def exists(self, name: str) -> bool:
         """Return whether a file or folder of this name exists."""
         return bool(self.filesystem.get_file_info(self.path(name)).type != pafs.FileType.NotFound)
+
+    def has_file(self, name: str) -> bool:
+        """Return whether a regular file of this name exists; a named pipe or a device is none."""
+        return bool(self.filesystem.get_file_info(self.path(name)).type == pafs.FileType.File)
+
+    def open(self, name: str) -> pa.NativeFile:
+        """Open a file for random access; its name may have bytes that are not UTF-8, as surrogates."""
+        path = self.path(name)
+        return self.filesystem.open_input_file(os.fsencode(path) if self.is_local else path)
 
     def files(self, folder: str) -> list[str]:
         """Return the sorted names of the complete files directly in ``folder``; empty if the folder does not exist."""

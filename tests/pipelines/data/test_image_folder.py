@@ -66,8 +66,8 @@ def test_split_folders_may_be_capitalised(tmp_path: Path) -> None:
     assert ids(listing, "val") == ["Val/a/2.jpg"]
 
 
-def test_classes_may_be_called_like_splits(tmp_path: Path) -> None:
-    names = [f"{cls}/{number}.jpg" for cls in ("valid", "invalid", "train") for number in range(10)]
+def test_classes_within_a_split_may_be_called_like_splits(tmp_path: Path) -> None:
+    names = [f"train/{cls}/{number}.jpg" for cls in ("valid", "invalid", "train") for number in range(10)]
     assert listed(make(tmp_path, *names)).classes == ("invalid", "train", "valid")
 
 
@@ -123,11 +123,6 @@ def test_an_evaluation_of_images_without_class_folders_points_to_unlabelled(tmp_
     with pytest.raises(UserError, match="24 images lie directly in it; --unlabelled is for them"):
         images_to_evaluate(root.root, ("a", "b"))
     assert len(unlabelled_images(root.root, ("a", "b")).listing.splits["val"]) == 24
-
-
-def test_a_class_that_happens_to_be_called_like_a_split_is_a_class(tmp_path: Path) -> None:
-    root = make(tmp_path, "train/1.jpg", "train/2.jpg", "bus/1.jpg", "bus/2.jpg")
-    assert listed(root).classes == ("bus", "train")
 
 
 def test_a_file_instead_of_its_folder_is_named(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import pipelines.data.tar_archives
 from googlenet.images.decoding import MAX_IMAGE_BYTES, ImageDecodeError
 from pipelines.data.listing import ImageFile
-from pipelines.data.tar_archives import TarImages, place_of, read_index
+from pipelines.data.tar_archives import TarImages, place_of, read_index, remarks_on_archives
 from pipelines.errors import UserError
 from pipelines.run.storage import Storage
 
@@ -34,9 +34,9 @@ def test_the_index_is_tarfiles_own_in_every_format(tmp_path: Path, form: int) ->
     root = archive(tmp_path, *infos, form=form)
     with tarfile.open(tmp_path / "x.tar") as file:
         expected = [(i.name.removeprefix("./"), i.offset_data, i.size) for i in file.getmembers() if i.isreg()]
-    assert [(m.name, m.first_byte, m.num_bytes) for m in read_index(root, "x.tar")] == expected
+    assert [(m.name, m.first_byte, m.num_bytes) for m in read_index(root, "x.tar").members] == expected
     reader = TarImages(root)
-    read = [reader.read(ImageFile(m.name, 0, place_of("x.tar", m))) for m in read_index(root, "x.tar")]
+    read = [reader.read(ImageFile(m.name, 0, place_of("x.tar", m))) for m in read_index(root, "x.tar").members]
     assert read == [b"", b"b" * 512, b"b"]
 
 
@@ -59,12 +59,18 @@ def test_what_is_no_plain_file_in_the_archive_is_refused(tmp_path: Path, info: t
 def test_a_cut_or_damaged_archive_is_refused_wherever_it_is_cut(tmp_path: Path) -> None:
     root = archive(tmp_path, *(member(f"{number}.jpg", 600) for number in range(3)), form=tarfile.USTAR_FORMAT)
     whole = (tmp_path / "x.tar").read_bytes()
-    assert len(read_index(root, "x.tar")) == 3
+    index = read_index(root, "x.tar")
+    assert (len(index.members), index.is_ended) == (3, True)
     for length in (100, 512, 700, 1700, 2048, 3600, 4300):
         (tmp_path / "x.tar").write_bytes(whole[:length])
-        if length % 1536:  # cut between two members, it is a valid archive without end marks
-            with pytest.raises(UserError, match=r"x\.tar (is cut off|is damaged)"):
-                read_index(root, "x.tar")
+        with pytest.raises(UserError, match=r"x\.tar (is cut off|is damaged)"):
+            read_index(root, "x.tar")
+    for images in (1, 2, 3):  # cut between two members, only the mark at its end is missing
+        (tmp_path / "x.tar").write_bytes(whole[: images * 1536])
+        index = read_index(root, "x.tar")
+        assert (len(index.members), index.is_ended) == (images, False)
+        assert "perhaps cut off" in remarks_on_archives([(index, images)])[0]
+        assert f"x.tar ({images} image" in remarks_on_archives([(index, images)])[0]
     for broken in (0, 1, 2):
         data = bytearray(whole)
         data[broken * 1536 + 10] ^= 255

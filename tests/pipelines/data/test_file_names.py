@@ -1,0 +1,53 @@
+"""Names that are not UTF-8, and text files of several encodings."""
+
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.data.file_names import normalisation_twins, original, readable
+from pipelines.data.text_files import decode_text
+from pipelines.errors import UserError
+
+AWKWARD = st.binary() | st.lists(st.sampled_from([b"\\", b"x", b"e9", b"5c", b"\xe9", b"\xc3\xa9", b"a"])).map(b"".join)
+
+
+@given(AWKWARD)
+def test_every_name_can_be_written_and_found_again(name: bytes) -> None:
+    text = readable(os.fsdecode(name))
+    text.encode()  # has no surrogates
+    assert os.fsencode(original(text)) == name
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\\")))
+def test_a_utf8_name_stays_as_it_is(name: str) -> None:
+    assert readable(name) == name == original(name)
+
+
+@given(AWKWARD, AWKWARD)
+def test_two_names_are_never_written_alike(one: bytes, other: bytes) -> None:
+    assert (readable(os.fsdecode(one)) == readable(os.fsdecode(other))) == (one == other)
+
+
+def test_names_that_look_alike_are_grouped() -> None:
+    assert normalisation_twins(["e", "\u00e9", "e\u0301", "\u00e4"]) == [("e\u0301", "\u00e9")]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_text_is_read_in_its_encoding_without_its_mark(encoding: str) -> None:
+    assert decode_text("naïve\ncafé\n".encode(encoding), "x") == "naïve\ncafé\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("café".encode("latin-1"), r"classes\.txt is not UTF-8 \(byte 0xe9 at position 3; Latin-1 perhaps\)"),
+        ("café".encode("utf-16-le"), r"classes\.txt .*save it as UTF-8"),
+        ("cafe".encode("utf-16-le"), r"classes\.txt has zero bytes, as UTF-16 without a byte order mark"),
+        ("cafe".encode("utf-16") + b"!", r"classes\.txt is not UTF-16"),
+    ],
+)
+def test_another_encoding_is_refused_with_the_file_and_the_encoding(data: bytes, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        decode_text(data, "classes.txt")

@@ -1,0 +1,154 @@
+"""Walks through folders: links, loops, named pipes, names that are not UTF-8, and what is said about them."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from pipelines.data.folder_tree import tree_at
+from pipelines.data.listing import Listing
+from pipelines.data.sources import absolute_data, images_to_evaluate, images_to_train_on, unlabelled_images
+from pipelines.errors import UserError
+from pipelines.run.storage import Storage
+
+LATIN_1 = os.fsdecode(b"caf\xe9")
+
+
+def make(root: Path, *names: str) -> Path:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(os.fsencode(name))
+    return root
+
+
+def listed(root: Path) -> Listing:
+    return images_to_train_on(str(root), 10, 0).listing
+
+
+def ids(listing: Listing) -> list[str]:
+    return sorted(file.image_id for files in listing.splits.values() for file in files)
+
+
+@pytest.mark.parametrize("pool", ["images", "pool", "zoo"])
+def test_classes_may_be_linked_to_a_pool_whatever_its_name(tmp_path: Path, pool: str) -> None:
+    make(tmp_path, f"{pool}/a/1.jpg", f"{pool}/a/2.jpg", f"{pool}/b/1.jpg", f"{pool}/b/2.jpg")
+    (tmp_path / "train").mkdir()
+    for name in "ab":
+        (tmp_path / "train" / name).symlink_to(tmp_path / pool / name)
+    listing = listed(tmp_path)
+    assert ids(listing) == ["train/a/1.jpg", "train/a/2.jpg", "train/b/1.jpg", "train/b/2.jpg"]
+    assert listing.ignored_summary() == f"4 files in {pool}/"
+
+
+def test_splits_that_are_one_folder_through_links_are_kept_and_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(tmp_path, "pool/a/1.jpg", "train/b/1.jpg", "val/b/2.jpg")
+    for split in ("train", "val"):
+        (tmp_path / split / "a").symlink_to("../pool/a")
+    listing = listed(tmp_path)
+    assert ids(listing) == ["train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg", "val/b/2.jpg"]
+    assert "with the same images: train/a and val/a\n" in capsys.readouterr().out
+
+
+def test_a_validation_folder_that_links_to_the_training_folder_is_used_and_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(tmp_path, "train/a/1.jpg", "train/b/1.jpg")
+    (tmp_path / "val").symlink_to("train")
+    assert ids(listed(tmp_path)) == ["train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg", "val/b/1.jpg"]
+    assert "with the same images: train/a and val/a, train/b and val/b" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("target", ["..", "../..", "."])
+def test_a_link_to_a_folder_above_itself_is_an_error(tmp_path: Path, target: str) -> None:
+    make(tmp_path, "a/1.jpg", "b/1.jpg")
+    (tmp_path / "b/again").symlink_to(target)
+    with pytest.raises(UserError, match=r"the link .*/b/again leads to a folder above itself"):
+        listed(tmp_path)
+
+
+def test_a_loop_through_a_folder_elsewhere_is_an_error(tmp_path: Path) -> None:
+    make(tmp_path, "data/a/1.jpg", "elsewhere/b/1.jpg")
+    (tmp_path / "data/b").symlink_to("../elsewhere/b")
+    (tmp_path / "elsewhere/b/back").symlink_to(tmp_path / "data")
+    with pytest.raises(UserError, match=r"the link .*/data/b/back leads to a folder above itself"):
+        listed(tmp_path / "data")
+
+
+def test_a_link_to_itself_is_reported_as_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    make(tmp_path, "a/1.jpg", "b/1.jpg")
+    (tmp_path / "b/2.jpg").symlink_to("2.jpg")
+    assert tree_at(Storage.at(str(tmp_path))).files == ("a/1.jpg", "b/1.jpg", "b/2.jpg")
+
+
+@pytest.mark.timeout(20)  # opening a named pipe would wait for ever
+def test_what_is_no_regular_file_is_named_and_never_opened(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make(tmp_path, "a/1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg")
+    for name in ("a/3.jpg", "classes.txt", "LOC_val_solution.csv", "x.tar", "x.parquet"):
+        os.mkfifo(tmp_path / name)
+    (tmp_path / "b/3.jpg").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "s"))
+        reader, listing = images_to_train_on(str(tmp_path), 10, 0)
+        assert [reader.read(file) for files in listing.splits.values() for file in files]
+        assert ids(listing) == ["a/1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg"]
+    told = capsys.readouterr().out
+    for name in ("a/3.jpg (named pipe)", "b/3.jpg (device)", "classes.txt (named pipe)", "s (socket)"):
+        assert name in told
+    assert len(unlabelled_images(str(tmp_path), ("a", "b")).listing.splits["val"]) == 4
+
+
+def test_names_that_are_not_utf8_are_read_and_shown(tmp_path: Path) -> None:
+    names = [f"{LATIN_1}/1.jpg", f"{LATIN_1}/{LATIN_1}.jpg", "b/1.jpg", "b/2.jpg", f"{LATIN_1}.txt"]
+    reader, listing = images_to_train_on(str(make(tmp_path, *names)), 10, 0)
+    assert listing.classes == ("b", r"caf\xe9")
+    assert ids(listing) == ["b/1.jpg", "b/2.jpg", r"caf\xe9/1.jpg", r"caf\xe9/caf\xe9.jpg"]
+    contents = {file.image_id: reader.read(file) for files in listing.splits.values() for file in files}
+    assert contents[r"caf\xe9/caf\xe9.jpg"] == b"caf\xe9/caf\xe9.jpg"
+    assert listing.ignored == (r"caf\xe9.txt",)
+
+
+def test_a_data_path_that_is_not_utf8_is_refused_in_a_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"caf\\xe9 is not UTF-8: rename the folder, or link to it"):
+        absolute_data(str(tmp_path / LATIN_1))
+
+
+def test_names_that_differ_only_by_normalisation_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    make(tmp_path, f"a/{composed}.jpg", f"a/{decomposed}.jpg", "b/1.jpg", "b/2.jpg")
+    assert len(ids(listed(tmp_path))) == 4
+    assert f"differ only by Unicode normalisation (NFC, NFD): a/{decomposed}.jpg" in capsys.readouterr().out
+    make(tmp_path, f"{composed}/1.jpg", f"{decomposed}/1.jpg")
+    with pytest.raises(UserError, match=r"class names .* differ only by Unicode normalisation"):
+        listed(tmp_path)
+
+
+def test_a_class_that_the_model_spells_in_the_other_normalisation_is_told(tmp_path: Path) -> None:
+    make(tmp_path, "b/1.jpg", "cafe\u0301/1.jpg")
+    with pytest.raises(UserError, match="differ only by Unicode normalisation"):
+        images_to_evaluate(str(tmp_path), ("b", "caf\u00e9"))
+
+
+def test_an_empty_class_folder_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make(tmp_path, "a/1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg", "d/.DS_Store")
+    (tmp_path / "c/below").mkdir(parents=True)
+    assert listed(tmp_path).classes == ("a", "b")
+    told = capsys.readouterr().out
+    assert "data: class folders: a, b\n" in told
+    assert "data: empty, so no class: c, d\n" in told
+    assert "data: left out, as hidden or left behind by a system or a tool: 1 .DS_Store\n" in told
+
+
+def test_lines_about_many_names_stay_short(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make(tmp_path, *(f"{cls}/{number}.jpg" for cls in "ab" for number in range(2)))
+    for number in range(200):
+        make(tmp_path, f"note {number:03d}.txt", f"folder {number:03d}/note.txt", f"a/.hidden {number:03d}")
+        (tmp_path / f"empty {number:03d}").mkdir()
+        os.mkfifo(tmp_path / f"pipe {number:03d}")
+    listed(tmp_path)
+    told = capsys.readouterr().out.splitlines()
+    assert len(told) == 5
+    assert max(map(len, told)) < 600

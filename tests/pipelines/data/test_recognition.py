@@ -1,0 +1,158 @@
+"""Recognition of data sets from their names: layouts that people have, what they are taken for, and those refused."""
+
+import pytest
+
+from pipelines.data.folder_tree import Tree
+from pipelines.data.layout import Kind, Layout
+from pipelines.data.recognition import recognise
+from pipelines.errors import UserError
+from pipelines.run.storage import Storage
+
+
+def recognised(names: str) -> Layout:
+    return recognise(Tree.of_names(names.split()), Storage("/data"))
+
+
+@pytest.mark.parametrize(
+    ("names", "parts", "description"),
+    [
+        ("cat/1.jpg dog/2.jpg", {"": ("cat", "dog")}, "class folders: cat, dog"),
+        ("cat/a/b/1.jpg dog/2.HEIC", {"": ("cat", "dog")}, "class folders: cat, dog"),
+        ("cat/0a1b dog/2c3d", {"": ("cat", "dog")}, "class folders: cat, dog"),  # names without an ending
+        (
+            "train/cat/1.jpg train/dog/2.jpg val/cat/3.jpg",
+            {"train": ("train/cat", "train/dog"), "val": ("val/cat",)},
+            "class folders in train/ and val/: cat, dog",
+        ),
+        ("train/a/1.jpg train/b/2.jpg", {"train": ("train/a", "train/b")}, "class folders in train/: a, b"),
+        ("test/a/1.jpg test/b/2.jpg", {"test": ("test/a", "test/b")}, "class folders in test/: a, b"),
+        # Pictures of a test set without labels, and a folder that others link to, are beside the data set.
+        ("train/a/1.jpg train/b/2.jpg test1/3.jpg", {"train": ("train/a", "train/b")}, "class folders in train/: a, b"),
+        ("train/a/1.jpg train/b/2.jpg pool/1.jpg", {"train": ("train/a", "train/b")}, "class folders in train/: a, b"),
+        # A folder without pictures is no class, nor is one that a system, a drive or a tool left.
+        ("cat/1.jpg dog/2.jpg xml/1.xml docs/README", {"": ("cat", "dog")}, "class folders: cat, dog"),
+        ("cat/1.jpg dog/2.jpg @eaDir/1.jpg cat/@eaDir/1.jpg/M.jpg", {"": ("cat", "dog")}, "class folders: cat, dog"),
+        # Archives beside what was unpacked from them.
+        ("cat/1.jpg dog/2.jpg backup.tar old.parquet", {"": ("cat", "dog")}, "class folders: cat, dog"),
+    ],
+)
+def test_folders_of_pictures_are_classes(names: str, parts: dict[str, tuple[str, ...]], description: str) -> None:
+    layout = recognised(names)
+    assert (layout.kind, layout.parts, layout.description) == (Kind.CLASS_FOLDERS, parts, description)
+
+
+@pytest.mark.parametrize("litter", [
+    ".DS_Store", "Thumbs.db", "desktop.ini", "._1.jpg", "@eaDir/1.jpg/SYNOPHOTO_THUMB_M.jpg", ".git/objects/1.jpg",
+    "__MACOSX/cat/._1.jpg", "lost+found/1.jpg", ".ipynb_checkpoints/1.jpg", "$RECYCLE.BIN/1.jpg", "#recycle/1.jpg",
+    "System Volume Information/1.jpg", ".hidden/1.jpg", "__pycache__/1.pyc", ".thumbnails/1.png", "@Recycle/1.jpg",
+])  # fmt: skip
+def test_litter_is_neither_a_class_nor_an_image(litter: str) -> None:
+    names = ["cat/1.jpg", "dog/1.jpg", litter, f"cat/{litter}"]
+    tree = Tree.of_names(names)
+    assert tree.files == ("cat/1.jpg", "dog/1.jpg")
+    assert len(tree.litter) == 2
+    assert recognise(tree, Storage("/data")).parts == {"": ("cat", "dog")}
+
+
+@pytest.mark.parametrize(
+    ("words", "split"),
+    [
+        (("train", "training", "Train", "TRAIN", "train_images", "training-set", "train2017"), "train"),
+        (("val", "valid", "validation", "dev", "Val", "val2017", "validation_set"), "val"),
+        (("test", "test1", "testing", "test_images", "Test"), "test"),
+    ],
+)
+def test_a_split_folder_is_known_by_its_name(words: tuple[str, ...], split: str) -> None:
+    for word in words:
+        assert recognised(f"{word}/a/1.jpg {word}/b/1.jpg").parts == {split: (f"{word}/a", f"{word}/b")}
+        with pytest.raises(UserError, match=rf"1 image lies directly in {word}/, beside nok/ and ok/"):
+            recognised(f"ok/1.jpg nok/1.jpg {word}/1.jpg")
+
+
+@pytest.mark.parametrize("name", ["trainer", "retrained", "contest", "valley", "devices", "train_station", "latest"])
+def test_a_class_whose_name_merely_begins_like_a_split_is_a_class(name: str) -> None:
+    assert recognised(f"{name}/1.jpg bus/2.jpg").parts == {"": tuple(sorted(["bus", name]))}
+
+
+@pytest.mark.parametrize(
+    ("names", "kind", "parts", "description"),
+    [
+        ("train-0.tar val-0.tar", Kind.WEBDATASET, {"train": ("train-0.tar",), "val": ("val-0.tar",)},
+         "1 WebDataset archive for training, 1 for validation"),
+        ("train/0000.tar train/0001.tar val/0000.tar", Kind.WEBDATASET,
+         {"train": ("train/0000.tar", "train/0001.tar"), "val": ("val/0000.tar",)},
+         "2 WebDataset archives in train/, 1 in val/"),
+        ("00000.tar 00000.parquet 00000_stats.json 00001.tar 00001.parquet", Kind.WEBDATASET,
+         {"": ("00000.tar", "00001.tar")}, "2 WebDataset archives"),
+        ("metadata.parquet x-train-0.tar", Kind.WEBDATASET, {"train": ("x-train-0.tar",)},
+         "1 WebDataset archive for training"),
+        ("blood-test-photos-train.tar", Kind.WEBDATASET, {"train": ("blood-test-photos-train.tar",)},
+         "1 WebDataset archive for training"),
+        ("data/train-0-of-1.parquet data/test-0-of-1.parquet README.md", Kind.PARQUET,
+         {"train": ("data/train-0-of-1.parquet",), "test": ("data/test-0-of-1.parquet",)},
+         "1 Parquet file for training in data/, 1 for test in data/"),
+        ("mnist/train-0.parquet mnist/test-0.parquet", Kind.PARQUET,
+         {"train": ("mnist/train-0.parquet",), "test": ("mnist/test-0.parquet",)},
+         "1 Parquet file for training in mnist/, 1 for test in mnist/"),
+        ("plain_text/train-0.parquet", Kind.PARQUET, {"train": ("plain_text/train-0.parquet",)},
+         "1 Parquet file for training in plain_text/"),
+        ("default/train/0000.parquet default/validation/0000.parquet", Kind.PARQUET,
+         {"train": ("default/train/0000.parquet",), "val": ("default/validation/0000.parquet",)},
+         "1 Parquet file in default/train/, 1 in default/validation/"),
+        ("default/partial-train/0000.parquet", Kind.PARQUET, {"train": ("default/partial-train/0000.parquet",)},
+         "1 Parquet file in default/partial-train/"),
+        ("data/train-0.parquet assets/logo.png .gitattributes", Kind.PARQUET, {"train": ("data/train-0.parquet",)},
+         "1 Parquet file for training in data/"),
+        ("repository/data/train-0.parquet repository/assets/logo.png", Kind.PARQUET,
+         {"train": ("data/train-0.parquet",)}, "1 Parquet file for training in data/; in repository/"),
+        ("ILSVRC2012_img_val.tar ILSVRC2012_devkit_t12.tar.gz", Kind.IMAGENET, {"val": ("ILSVRC2012_img_val.tar",)},
+         "ImageNet's archives: ILSVRC2012_img_val.tar"),
+        ("imagenet/ILSVRC2012_img_val.tar", Kind.IMAGENET, {"val": ("ILSVRC2012_img_val.tar",)},
+         "ImageNet's archives: ILSVRC2012_img_val.tar; in imagenet/"),
+    ],
+)  # fmt: skip
+def test_archives_and_tables_are_found_where_people_have_them(
+    names: str, kind: Kind, parts: dict[str, tuple[str, ...]], description: str
+) -> None:
+    layout = recognised(names)
+    assert (layout.kind, layout.parts, layout.description) == (kind, parts, description)
+
+
+def test_a_folder_around_the_data_set_is_entered_where_that_is_certain() -> None:
+    layout = recognised("photos/train/a/1.jpg photos/train/b/1.jpg photos/val/a/1.jpg notes.txt")
+    assert (layout.base, layout.parts["train"]) == ("photos", ("train/a", "train/b"))
+    layout = recognised("PetImages/Cat/1.jpg PetImages/Dog/1.jpg")
+    assert (layout.base, layout.parts) == ("", {"": ("PetImages",)})
+    assert layout.hint == "if Cat, Dog are the classes, specify /data/PetImages"
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("train/cat.0.jpg val/dog.1.jpg", "2 images lie directly in train/ and val/; expected <class>/<image>"),
+        ("train/cat.0.jpg test1/1.jpg", "2 images lie directly in test1/ and train/; expected"),
+        ("train/a/1.jpg train/b/1.jpg val/1.jpg", "1 image lies directly in val/; expected"),
+        ("photos/train/1.jpg photos/val/1.jpg", "no class folders in /data/photos: 2 images lie directly in train/"),
+        (
+            "ok/1.jpg nok/1.jpg test/1.jpg",
+            "if test/ is the test split, it needs a folder for each class, and the others belong into train/; if it",
+        ),
+        ("ok/1.jpg nok/1.jpg test/ok/1.jpg test/nok/1.jpg", "has test/ beside nok/ and ok/; if test/ is the test"),
+        ("train/1.jpg bus/1.jpg", "directly in train/, beside bus/; if train/ is the training split"),
+        ("train/steam/1.jpg train/diesel/1.jpg bus/1.jpg car/1.jpg", "has train/ beside bus/ and car/"),
+        ("train/a/1.jpg val/a/1.jpg validation/a/1.jpg", "val/ and validation/, both for validation"),
+        ("a/train-0.parquet b/train-0.parquet", "several data sets, in a/, b/: specify one of them, such as /data/a"),
+        ("a.parquet b.tar", r"1 tar archive \(b.tar\) and 1 Parquet file \(a.parquet\): move those elsewhere"),
+        ("train-for-the-test.tar", "train-for-the-test.tar names more than one split"),
+        ("cat/1.jpg dog/1.jpg data/train.parquet", "pictures in cat/ and dog/, and .* in data/: specify /data/data if"),
+        ("train/a/1.jpg ILSVRC2012_img_val.tar", "train as a folder, val as an archive"),
+        ("1.jpg 2.jpg", "2 images lie directly in it"),
+        ("photos.zip", r"unpack photos\.zip first"),
+        ("notes.txt docs/notes.txt", "no images in /data: expected"),
+    ],
+)
+def test_a_doubtful_layout_is_refused_with_the_fix(names: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as refused:
+        recognised(names)
+    assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 400
