@@ -23,13 +23,17 @@ class _Answers(BaseHTTPRequestHandler):
     """Answers for the repositories ``<root>/models/OWNER/REPO`` and ``<root>/datasets/OWNER/REPO``."""
 
     protocol_version = "HTTP/1.1"
+    ranges = "bytes"
 
-    def __init__(self, root: Path, asked: list[str], *args: Any) -> None:
-        self.root, self.asked = root, asked
+    def __init__(self, root: Path, asked: list[str], failures: list[int], *args: Any) -> None:
+        self.root, self.asked, self.failures = root, asked, failures
         super().__init__(*args)
 
     def do_GET(self) -> None:
-        self.asked.append(f"{self.command} {self.path}")
+        self.asked.append(" ".join([self.command, self.path, self.headers.get("Range", "")]).rstrip())
+        if self.failures:
+            self._refuse(self.failures.pop(0), "")
+            return
         words = unquote(urlsplit(self.path).path).strip("/").split("/")
         if words[0] == "api":
             _, kind, owner, name, *rest = words
@@ -145,7 +149,7 @@ class _Answers(BaseHTTPRequestHandler):
 
     def _send(self, body: bytes, status: int = 200, **headers: str) -> None:
         self.send_response(status)
-        headers |= {"X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes", "Content-Length": str(len(body))}
+        headers |= {"X-Repo-Commit": COMMIT, "Accept-Ranges": self.ranges, "Content-Length": str(len(body))}
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
@@ -154,10 +158,15 @@ class _Answers(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def hub_of(root: Path) -> Iterator[tuple[str, list[str]]]:
-    """Serve the repositories below ``root``; yield the address, and a list that grows by each request."""
+def hub_of(root: Path, failures: list[int] | None = None) -> Iterator[tuple[str, list[str]]]:
+    """Serve the repositories below ``root``; yield the address, and a list that grows by each request.
+
+    The statuses in ``failures``, which may grow while it serves, are the answers to the next requests.
+    """
     asked: list[str] = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Answers, root, asked))
+    server = ThreadingHTTPServer(
+        ("127.0.0.1", 0), partial(_Answers, root, asked, failures if failures is not None else [])
+    )
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
