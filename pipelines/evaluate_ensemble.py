@@ -11,13 +11,13 @@ Shards that already have predictions are skipped.
 import hashlib
 import json
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from googlenet.evaluation.crops import CROP_POLICIES, scales_px
+from pipelines.data.class_list import read_class_list
 from pipelines.data.prepare import BadImages, prepare_for_evaluation
 from pipelines.data.sources import Images, absolute_data, images_to_evaluate, unlabelled_images
 from pipelines.errors import UserError
@@ -87,7 +87,7 @@ def evaluate_weights(arguments: Arguments) -> str:
     networks = [stored for _, stored in files]
     crop_px = _agreed("crop_px", arguments.crop_px, networks) or DEFAULT_CROP_PX
     check_policies(arguments.policies, crop_px)
-    named = _agreed("classes", list(_read_classes(arguments.classes)) or None, networks) or ()
+    named = _agreed("classes", list(read_class_list(arguments.classes)) if arguments.classes else None, networks) or ()
     if named:
         _check_outputs(arguments, networks, len(named))
     images = _find_images(data, tuple(named), arguments)
@@ -184,22 +184,6 @@ def _agreed(name: str, asked: Any, networks: "Sequence[StoredNetwork]") -> Any:
     if any(value != values[0] for value in values):
         raise UserError(f"the weight files (or --{name.replace('_', '-')}) differ in their {name}: {values}")
     return values[0] if values else None
-
-
-def _read_classes(path: str) -> tuple[str, ...]:
-    """Return the class names in a file, in the order of the network's outputs."""
-    if not path:
-        return ()
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise UserError(f"cannot read the classes in {path}: {error.strerror}") from error
-    classes = tuple(line.strip() for line in lines if line.strip())
-    if not classes:
-        raise UserError(f"{path} lists no classes")
-    if doubled := [name for name, count in Counter(classes).items() if count > 1]:
-        raise UserError(f"{path} lists class {doubled[0]} more than once")
-    return classes
 
 
 def evaluate_elsewhere(trained: Storage, recipe: Recipe, arguments: Arguments) -> str:

@@ -15,6 +15,7 @@ In reading order:
 - ``folder_tree``: all names below a folder, without litter
 - ``file_names``: names that are not UTF-8, as readable text
 - ``left_out``: lines about what is not part of a data set
+- ``class_list``: files that name the classes
 - ``text_files``: text in UTF-8 or UTF-16
 - ``listing``: which images there are, in which split, of which class
 - ``shards``: tasks that read, check and write shards (Ray Data)
@@ -23,6 +24,7 @@ In reading order:
 - ``imagenet``: ImageNet's archives, and the classes of its validation images
 - ``huggingface_parquet``: Hugging Face's Parquet files
 - ``webdataset_tars``: WebDataset archives
+- ``webdataset_samples``: which members of an archive are an image and its label
 - ``torchvision_sets``: torchvision's data sets by name
 - ``embedded_dataset``: digits on photographs, generated
 """

@@ -104,7 +104,7 @@ def absolute_data(data: str) -> str:
 
 def _told(images: Images) -> Images:
     if ignored := images.listing.ignored_summary():
-        say(f"data: not part of any class, ignored: {ignored}")
+        say(f"data: ignored: {ignored}")
     return images
 
 

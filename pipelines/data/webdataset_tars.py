@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from pipelines.data.class_list import classes_by_label
+from pipelines.data.file_names import original
 from pipelines.data.listing import Entry, Found, ImageFile
 from pipelines.data.tar_archives import Index, Member, TarImages, place_of, read_index, remarks_on_archives
 from pipelines.data.text_files import decode_text
@@ -28,7 +30,9 @@ def find_in_webdataset(root: Storage, archives: Mapping[str, Sequence[str]], cla
     Raises:
         UserError: an archive is damaged, or an image has no label.
     """
-    class_names = _class_names(root, class_list) if class_list else ()
+    class_names: tuple[str, ...] = ()
+    if class_list:
+        class_names = classes_by_label(root.read(original(class_list)), f"{root}/{class_list}")
     splits = {name: split for split, names in archives.items() for name in names}
     entries: dict[str, list[Entry]] = {split: [] for split in archives}
     read: list[tuple[Index, int]] = []
@@ -92,14 +96,6 @@ def _whole_number(value: Any) -> int | None:
     except (ValueError, OverflowError):
         return None
     return number if isinstance(value, str) or number == value else None
-
-
-def _class_names(root: Storage, file: str) -> tuple[str, ...]:
-    text = decode_text(root.read(file), f"{root}/{file}")
-    names = [line.strip() for line in text.rstrip().splitlines()]
-    if "" in names or len(set(names)) < len(names):
-        raise UserError(f"{root}/{file} has an empty line or names a class twice; line n is the class of label n - 1")
-    return tuple(names)
 
 
 def _name_of(class_names: tuple[str, ...], label: int, image: str) -> str:

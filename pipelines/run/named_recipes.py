@@ -124,6 +124,6 @@ def load_recipe(name: str) -> Recipe:
     if not path.is_file():
         raise UserError(f"unknown recipe {name!r}: choose {', '.join(RECIPES)}, or give a recipe's JSON file")
     try:
-        return recipe_from_dict(json.loads(path.read_text()))
-    except json.JSONDecodeError as error:
+        return recipe_from_dict(json.loads(path.read_bytes()))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not JSON: {error}") from error

@@ -109,8 +109,10 @@ class Storage:
 
     def open(self, name: str) -> pa.NativeFile:
         """Open a file for random access; its name may have bytes that are not UTF-8, as surrogates."""
-        path = self.path(name)
-        return self.filesystem.open_input_file(os.fsencode(path) if self.is_local else path)
+        return self.filesystem.open_input_file(self._path_to_open(name))
+
+    def _path_to_open(self, name: str) -> str | bytes:
+        return os.fsencode(self.path(name)) if self.is_local else self.path(name)
 
     def files(self, folder: str) -> list[str]:
         """Return the sorted names of the complete files directly in ``folder``; empty if the folder does not exist."""
@@ -130,7 +132,7 @@ class Storage:
             FileNotFoundError: the file does not exist.
         """
         # By default Arrow decompresses files named .gz.
-        with self.filesystem.open_input_stream(self.path(name), compression=None) as stream:
+        with self.filesystem.open_input_stream(self._path_to_open(name), compression=None) as stream:
             return cast(bytes, stream.read())
 
     @contextmanager

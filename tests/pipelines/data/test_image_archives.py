@@ -2,8 +2,6 @@
 
 import io
 import json
-import tarfile
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +15,7 @@ from googlenet.images.decoding import decode_rgb
 from pipelines.data.imagenet import DEVKIT, META, TRAIN, TRUTH, VAL
 from pipelines.data.sources import images_to_evaluate, images_to_train_on
 from pipelines.errors import UserError
+from tests.pipelines.data.archives import tar
 
 CLASSES = ("n01440764", "n01443537", "n02105855")
 # The kit numbers classes in its own order, not in that of their WordNet ids.
@@ -30,16 +29,6 @@ def picture(seed: int, mode: str = "RGB", encoding: str = "JPEG", orientation: i
     if orientation:
         exif[0x0112] = orientation
     image.save(buffer, encoding, exif=exif)
-    return buffer.getvalue()
-
-
-def tar(members: Mapping[str, bytes], mode: str = "w", **options: object) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode=mode, **options) as archive:  # type: ignore[call-overload]
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
     return buffer.getvalue()
 
 
@@ -150,6 +139,33 @@ def test_hugging_faces_parquet_is_read_by_its_names_and_labels(tmp_path: Path) -
         *zip(images[5:7], [0, 2], strict=True)
     ]
     assert listing.ignored_summary() == "1 file in data/"
+
+
+def test_a_set_with_train_and_test_alone_is_evaluated_on_test(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = [picture(seed) for seed in range(6)]
+    hugging_face(tmp_path / "mnist/train-0.parquet", images[:4], [0, 1, 0, 1], ["a", "b"])
+    hugging_face(tmp_path / "mnist/test-0.parquet", images[4:], [1, 0], ["a", "b"])
+    reader, listing = images_to_evaluate(str(tmp_path), ("a", "b"))
+    assert [(reader.read(file), file.label) for file in listing.splits["val"]] == [
+        *zip(images[4:], [1, 0], strict=True)
+    ]
+    assert "data: there are no validation images; the test images are evaluated\n" in capsys.readouterr().out
+    training = images_to_train_on(str(tmp_path), 10, 0).listing
+    assert [file.image_id for files in training.splits.values() for file in files if "test" in file.image_id] == []
+    assert training.ignored_summary() == "1 file in mnist/"
+    hugging_face(tmp_path / "mnist/test-0.parquet", images[4:], [-1, -1], ["a", "b"])
+    with pytest.raises(UserError, match=r"row 0 has no label \(-1\), as in test sets whose answers are not published"):
+        images_to_evaluate(str(tmp_path), ("a", "b"))
+
+
+def test_class_folders_for_training_and_test_alone_are_evaluated_on_test(tmp_path: Path) -> None:
+    for name in ("train/a/1.jpg", "train/b/1.jpg", "test/a/2.jpg", "test/b/2.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    listing = images_to_evaluate(str(tmp_path), ("a", "b")).listing
+    assert [file.image_id for file in listing.splits["val"]] == ["test/a/2.jpg", "test/b/2.jpg"]
 
 
 def test_parquet_of_another_kind_is_refused_by_its_columns(tmp_path: Path) -> None:

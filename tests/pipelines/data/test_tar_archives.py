@@ -1,6 +1,7 @@
 """Untrusted tar archives: unsafe ones are refused, intact ones are read completely."""
 
 import io
+import os
 import tarfile
 from pathlib import Path
 
@@ -77,6 +78,30 @@ def test_a_cut_or_damaged_archive_is_refused_wherever_it_is_cut(tmp_path: Path) 
         (tmp_path / "x.tar").write_bytes(data)
         with pytest.raises(UserError, match=r"x\.tar (is damaged after|is cut off, not a tar)"):
             read_index(root, "x.tar")
+
+
+def test_every_cut_between_two_blocks_is_refused_or_told(tmp_path: Path) -> None:
+    infos = [member(f"{number}{'n' * 120}.jpg", 400 * number) for number in range(8)]
+    root = archive(tmp_path, *infos)
+    whole = (tmp_path / "x.tar").read_bytes()
+    content = len(whole.rstrip(b"\0")) // 512 * 512 + 512  # zeros follow
+    for length in range(0, content + 1, 512):
+        (tmp_path / "x.tar").write_bytes(whole[:length])
+        try:
+            assert not read_index(root, "x.tar").is_ended
+        except UserError as error:
+            assert "x.tar" in str(error)
+
+
+def test_a_name_that_is_not_utf8_is_read_and_shown(tmp_path: Path) -> None:
+    for form in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        with tarfile.open(tmp_path / os.fsdecode(b"\xe9.tar"), "w", format=form, encoding="latin-1") as file:
+            file.addfile(member("café/1.jpg", 3), io.BytesIO(b"abc"))
+        name = "café/1.jpg" if form == tarfile.PAX_FORMAT else r"caf\xe9/1.jpg"
+        root = Storage.at(str(tmp_path))
+        [found] = read_index(root, r"\xe9.tar").members
+        assert found.name == name
+        assert TarImages(root).read(ImageFile(found.name, 0, place_of(r"\xe9.tar", found))) == b"abc"
 
 
 def test_absurd_numbers_and_sizes_are_refused_before_they_are_read(

@@ -16,8 +16,12 @@ from pipelines.run.recipe import Recipe, recipe_from_dict
 def test_a_recipe_survives_json(name: str, tmp_path: Path) -> None:
     recipe = load_recipe(name)
     path = tmp_path / "recipe.json"
-    path.write_text(json.dumps(recipe.to_dict()))
-    assert load_recipe(str(path)) == recipe
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        path.write_text(json.dumps(recipe.to_dict()), encoding=encoding)
+        assert load_recipe(str(path)) == recipe
+    path.write_bytes(b'{"data": "caf\xe9"}')
+    with pytest.raises(UserError, match=r"recipe\.json is not JSON: .*utf-8"):
+        load_recipe(str(path))
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -1,0 +1,151 @@
+"""Samples of WebDataset archives: members that belong together, and archives refused with the right cause."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from pipelines.data.listing import Listing
+from pipelines.data.sources import images_to_train_on
+from pipelines.data.tar_archives import Index, Member
+from pipelines.data.webdataset_samples import samples
+from pipelines.errors import UserError
+from tests.pipelines.data.archives import tar
+
+
+def found(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the names of each image and its label in an archive of ``names``."""
+    index = Index("x.tar", [Member(name, 0, 0) for name in names], True, 0)
+    return [(sample.image.name, sample.label.name) for sample in samples(index)]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["1.jpg", "1.cls"], [("1.jpg", "1.cls")]),
+        (["a/1.JPG", "a/1.json", "b/1.png", "b/1.CLS"], [("a/1.JPG", "a/1.json"), ("b/1.png", "b/1.CLS")]),
+        (["1.jpg", "1.cls", "1.json", "1.txt"], [("1.jpg", "1.cls")]),  # the number is preferred
+        (["1.image.jpg", "1.label.cls"], [("1.image.jpg", "1.label.cls")]),
+        (["1.jpg", "1.cls", "1.label.cls"], [("1.jpg", "1.cls")]),
+        # Names as cameras give them, with dots.
+        (["IMG.000001.jpg", "IMG.000001.cls"], [("IMG.000001.jpg", "IMG.000001.cls")]),
+        (
+            ["IMG.1.jpg", "IMG.1.cls", "IMG.2.jpg", "IMG.2.cls"],
+            [("IMG.1.jpg", "IMG.1.cls"), ("IMG.2.jpg", "IMG.2.cls")],
+        ),
+        # Members that are not neighbours.
+        (["1.jpg", "2.jpg", "2.cls", "1.cls"], [("1.jpg", "1.cls"), ("2.jpg", "2.cls")]),
+        (["I.1.jpg", "I.2.jpg", "I.1.cls", "I.2.cls"], [("I.1.jpg", "I.1.cls"), ("I.2.jpg", "I.2.cls")]),
+    ],
+)  # fmt: skip
+def test_members_of_one_name_are_a_sample(names: list[str], expected: list[tuple[str, str]]) -> None:
+    assert found(names) == expected
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["1.jpg"], "x.tar: 1 has no label; expected 1.cls with a number"),
+        (["IMG.1.jpg", "IMG.2.jpg", "IMG.1.cls"], r"x.tar: IMG.2 has no label; expected IMG.2.cls"),
+        (["1.txt", "1.cls"], r"x.tar: 1 has 0 images, expected one \(1.txt, 1.cls\)"),
+        (["1.jpg", "1.mask.png", "1.cls"], r"1 has 2 images, expected one \(1.jpg, 1.mask.png, 1.cls\)"),
+        (["1.jpg", "1.png", "1.cls"], r"1 has 2 images, expected one \(1.jpg, 1.png, 1.cls\)"),
+        (["1.jpg", "1.cls", "1.jpg"], "x.tar: 1.jpg occurs twice"),
+        (["1.jpg", "1.a.cls", "1.b.cls"], "1 has no label"),
+    ],
+)
+def test_what_a_sample_lacks_is_named(names: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        found(names)
+
+
+def test_messages_stay_short_whatever_the_number_of_members() -> None:
+    many = [f"IMG.{number:06d}.{ending}" for number in range(10_000) for ending in ("jpg", "cls")]
+    assert len(found(many)) == 10_000
+    with pytest.raises(UserError, match=r"IMG has 10,000 images, expected one \(.* and 9990 more\)") as refused:
+        found([*(f"IMG.jpg.{number}.jpg" for number in range(9999)), "IMG.jpg"])
+    assert len(str(refused.value)) < 400
+
+
+def listed(folder: Path, members: dict[str, bytes], archive: str = "shard-0.tar") -> Listing:
+    path = folder / archive
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(tar(members))
+    return images_to_train_on(str(folder), 10, 0).listing
+
+
+def labelled(label: object) -> dict[str, bytes]:
+    """Return an archive of four images, the last of which has ``label``, as JSON."""
+    labels = [0, 1, 0, label]
+    return {
+        name: content
+        for number, value in enumerate(labels)
+        for name, content in ((f"{number}.jpg", b"x"), (f"{number}.json", json.dumps({"label": value}).encode()))
+    }
+
+
+@pytest.mark.parametrize(("label", "classes"), [(2, ("0", "1", "2")), (2.0, ("0", "1", "2")), ("2", ("0", "1", "2"))])
+def test_a_whole_number_is_a_label(tmp_path: Path, label: object, classes: tuple[str, ...]) -> None:
+    assert listed(tmp_path, labelled(label)).classes == classes
+
+
+@pytest.mark.parametrize(
+    ("label", "shown"),
+    [(0.7, "0.7"), (1.7, "1.7"), (True, "true"), (False, "false"), (-1, "-1"), ("cat", "cat"), (None, "null"),
+     ([1], r"\[1\]"), (float("nan"), "NaN"), (1e400, "Infinity"), ("x" * 10_000, "x{40},")],
+)  # fmt: skip
+@pytest.mark.parametrize("class_list", [True, False])
+def test_what_is_no_whole_number_is_no_label(tmp_path: Path, label: object, shown: str, class_list: bool) -> None:
+    if class_list:
+        (tmp_path / "classes.txt").write_text("a\nb\nc\n")
+    with pytest.raises(UserError, match=rf"shard-0.tar: 3.json has label {shown}.* expected a whole number") as refused:
+        listed(tmp_path, labelled(label))
+    assert "classes.txt" not in str(refused.value)
+
+
+def test_a_label_beyond_the_class_list_blames_both(tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("a\nb\n")
+    with pytest.raises(UserError, match=r"3.jpg has label 2, but classes.txt names 2 classes"):
+        listed(tmp_path, labelled(2))
+
+
+def test_what_a_mac_adds_to_an_archive_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    members = labelled(1)
+    for name in list(members):
+        members[f"._{name}"] = members[f"__MACOSX/._{name}"] = b"\0\5\26\7"
+    members[".DS_Store"] = b""
+    assert sum(map(len, listed(tmp_path, members).splits.values())) == 4
+    assert "left out of the archives: 17 members hidden or left behind by a system" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_class_list_is_read_in_its_encoding(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "classes.txt").write_text("Äpfel\nBirnen\n", encoding=encoding)
+    assert listed(tmp_path, labelled(1)).classes == ("Äpfel", "Birnen")
+
+
+def test_a_class_list_in_latin_1_is_refused_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("Äpfel\nBirnen\n", encoding="latin-1")
+    with pytest.raises(UserError, match=r"classes\.txt is not UTF-8 \(byte 0xc4 at position 0; Latin-1 perhaps\)"):
+        listed(tmp_path, labelled(1))
+
+
+def test_the_output_of_img2dataset_is_read_from_its_archives(tmp_path: Path) -> None:
+    for name in ("00000.parquet", "00000_stats.json"):
+        (tmp_path / name).write_bytes(b"not read")
+    listing = listed(tmp_path, labelled(1), "00000.tar")
+    ids = sorted(image.image_id for images in listing.splits.values() for image in images)
+    assert ids == [f"00000.tar/{number}.jpg" for number in range(4)]
+    assert listing.ignored_summary() == "00000.parquet, 00000_stats.json"
+
+
+def test_archives_in_split_folders_share_the_class_list_above_them(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/classes.txt").write_text("a\nb\n")
+    (tmp_path / "set/val").mkdir()
+    (tmp_path / "set/val/0000.tar").write_bytes(tar(labelled(0)))
+    listing = listed(tmp_path, labelled(1), "set/train/0000.tar")
+    assert listing.classes == ("a", "b")
+    assert {split: len(files) for split, files in listing.splits.items()} == {"train": 4, "val": 4}
+    assert listing.ignored == ()
