@@ -27,7 +27,7 @@ from pipelines.job.command_line import parse, run_command
 from pipelines.job.console import count, say
 from pipelines.job.ray_session import connected, native_stderr_to_log
 from pipelines.run.dataset import Manifest, read_manifest
-from pipelines.run.directory import EVALUATIONS, REPORT_PAGE, ReplicaFiles, claim, read_recipe
+from pipelines.run.directory import EVALUATIONS, REPORT_PAGE, ReplicaFiles, claim, read_recipe, shortened
 from pipelines.run.lock import only_job_on
 from pipelines.run.predictions import EvaluatedEnsemble, sorted_policies
 from pipelines.run.recipe import Recipe, check_policies
@@ -182,7 +182,8 @@ def _agreed(name: str, asked: Any, networks: "Sequence[StoredNetwork]") -> Any:
     """
     values = [value for value in (asked, *(network.extra.get(name) for network in networks)) if value is not None]
     if any(value != values[0] for value in values):
-        raise UserError(f"the weight files (or --{name.replace('_', '-')}) differ in their {name}: {values}")
+        shown = " and ".join(str(shortened(value)) for value in shortened(values))
+        raise UserError(f"the weight files (or --{name.replace('_', '-')}) differ in their {name}: {shown}")
     return values[0] if values else None
 
 

@@ -111,5 +111,5 @@ def _class_name(label: Any, class_names: tuple[str, ...], place: str) -> str:
     if label is None or label == -1:
         raise UserError(f"{place} has no label ({label}), as in test sets whose answers are not published")
     if not isinstance(label, int) or label < 0 or (class_names and label >= len(class_names)):
-        raise UserError(f"{place}: {label!r} is not a valid class label")
+        raise UserError(f"{place}: {repr(label)[:40]} is not a valid class label")
     return class_names[label] if class_names else str(label)

@@ -22,6 +22,8 @@ from pipelines.run.storage import Storage
 MAX_MEMBERS = 500_000
 # Headers for long names and the like are small; tarfile would read any size into memory.
 MAX_HEADER_BYTES = 1 << 20
+# The longest path of Linux.
+MAX_NAME_CHARACTERS = 4096
 READ_AHEAD_BYTES = 1024
 
 
@@ -130,6 +132,8 @@ def _index(headers: "_Headers", name: str, end: int) -> Index:
 
 
 def _checked(info: tarfile.TarInfo, name: str, end: int) -> Member | None:
+    if len(info.name) > MAX_NAME_CHARACTERS:
+        raise UserError(f"{name} is refused: the name {info.name[:40]!r}... has {len(info.name):,} characters")
     path = PurePosixPath(info.name)
     if path.is_absolute() or ".." in path.parts or "\\" in info.name or "\0" in info.name:
         raise UserError(f"{name} is refused: the name {info.name!r} points outside the archive")

@@ -219,10 +219,17 @@ def differences(
     absent = "(absent)"
     names = dict.fromkeys([*old, *new])
     return [
-        line.format(name=name, old=old.get(name, absent), new=new.get(name, absent))
+        line.format(name=name, old=shortened(old.get(name, absent)), new=shortened(new.get(name, absent)))
         for name in names
         if name != "name" and old.get(name, absent) != new.get(name, absent)
     ]
+
+
+def shortened(value: Any, most: int = 10) -> Any:
+    """Return a value for a message: of a long list, such as the names of all classes, the first and their number."""
+    if not isinstance(value, list | tuple) or len(value) <= most:
+        return value
+    return [*value[:most], f"and {len(value) - most} more"]
 
 
 def check_run_directory(run: Storage) -> None:

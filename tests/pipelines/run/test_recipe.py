@@ -83,6 +83,8 @@ def test_a_name_that_is_no_recipe_lists_those_that_are() -> None:
 def test_differences_name_field_and_both_values() -> None:
     old, new = Recipe(), replace(Recipe(), epochs=3, name="other")
     assert differences(old.to_dict(), new.to_dict()) == ["epochs: was 250, is now 3"]
+    [line] = differences({"classes": [*map(str, range(1000))]}, {"classes": ["a", "b"]})
+    assert "'9', 'and 990 more'], is now ['a', 'b']" in line
 
 
 def test_replicas_differ_in_their_sampling_seed_only_unless_asked_otherwise() -> None:
