@@ -16,7 +16,7 @@ from pipelines.job.console import count, some
 from pipelines.run.storage import Storage
 
 EXPECTED = "expected <class>/<image>, or train/<class>/<image> and val/<class>/<image>"
-# Endings of files that are no pictures; a folder of nothing else is no class.
+# Endings of files that are not pictures; a folder with nothing else is not a class.
 NOT_PICTURES = {
     *("txt", "md", "rst", "csv", "tsv", "json", "jsonl", "ndjson", "xml", "yaml", "yml", "toml", "ini", "cfg", "log"),
     *("html", "htm", "css", "js", "py", "pyc", "ipynb", "sh", "bat", "m", "r", "pdf", "doc", "docx", "xlsx", "bib"),
@@ -83,7 +83,7 @@ class Survey:
 
 
 def is_picture(name: str) -> bool:
-    """Return whether a file may be a picture by its ending; no ending at all is no obstacle."""
+    """Return whether a file may be a picture by its ending; a name without an ending may be one."""
     return name.rpartition("/")[2].rpartition(".")[2].lower() not in NOT_PICTURES
 
 

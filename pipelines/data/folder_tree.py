@@ -39,7 +39,7 @@ class Tree:
         files: regular files, and links that lead nowhere, so that those are reported, not skipped.
         empty_folders: folders without any of these files below them.
         litter: hidden files and folders, and those that operating systems leave; folders end in ``/``.
-        specials: what is no file: named pipes, sockets and devices, with that word in parentheses.
+        specials: what is not a file: named pipes, sockets and devices, with that word in parentheses.
         linked: groups of folders that are one folder, through links.
     """
 

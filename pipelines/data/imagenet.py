@@ -118,8 +118,9 @@ def _member(kit: tarfile.TarFile, name: str) -> bytes:
 def _by_kit(truth: bytes, meta: bytes, name: str) -> dict[str, str]:
     """Line n of the truth is the class number of validation image n; the kit's table has each number's WordNet id."""
     wordnet_ids = _wordnet_ids(meta, name)
+    lines = decode_text(truth, name).split()
     try:
-        numbers = [int(line) for line in decode_text(truth, name).split()]
+        numbers = [int(line) for line in lines]
         return {VALIDATION_IMAGE.format(n): wordnet_ids[number] for n, number in enumerate(numbers, start=1)}
     except (ValueError, KeyError) as error:
         raise UserError(f"{name}: its ground truth and its table of classes do not match: {error}") from error

@@ -12,7 +12,7 @@ from pipelines.data.huggingface_parquet import ParquetImages, find_in_parquet
 from pipelines.data.image_folder import FolderImages, find_in_folders
 from pipelines.data.imagenet import find_in_imagenet_archives
 from pipelines.data.layout import Kind, Layout
-from pipelines.data.left_out import remarks, remarks_on_classes
+from pipelines.data.left_out import remarks, remarks_on_classes, remarks_on_ids
 from pipelines.data.listing import (
     Found,
     ImageReader,
@@ -82,7 +82,7 @@ def unlabelled_images(data: str, classes: tuple[str, ...]) -> Images:
     root = storage_of(data)
     tree = tree_at(root)
     _tell(remarks(tree))
-    return Images(FolderImages(root), list_unlabelled(data, tree.files, classes))
+    return _told(Images(FolderImages(root), list_unlabelled(data, tree.files, classes)))
 
 
 def is_folder(data: str) -> bool:
@@ -103,8 +103,10 @@ def absolute_data(data: str) -> str:
 
 
 def _told(images: Images) -> Images:
+    """Return the images, having said what is left out of them."""
     if ignored := images.listing.ignored_summary():
         say(f"data: ignored: {ignored}")
+    _tell(remarks_on_ids(image.image_id for files in images.listing.splits.values() for image in files))
     return images
 
 

@@ -79,13 +79,13 @@ class Index:
 
 
 def remarks_on_archives(read: Iterable[tuple[Index, int]]) -> tuple[str, ...]:
-    """Return lines for the user about indexes and the number of images read by each."""
+    """Return lines for the user about archives; ``read`` has their indexes, each with the number of images read."""
     read = list(read)
     lines = []
     if cut := [f"{index.name} ({count(images, 'image')} read)" for index, images in read if not index.is_ended]:
         lines.append(f"no end-of-archive mark, so perhaps cut off (compare with the source): {some(cut)}")
     if litter := sum(index.litter for index, _ in read):
-        lines.append(f"left out of the archives: {count(litter, 'member')} hidden or left behind by a system")
+        lines.append(f"left out of the archives: {count(litter, 'member')} hidden, or left by an operating system")
     return tuple(lines)
 
 
@@ -95,7 +95,7 @@ def place_of(archive: str, member: Member) -> str:
 
 
 def read_index(root: Storage, archive: str, within: Member | None = None) -> Index:
-    """Return the index of ``archive``, or in the archive that is its member ``within``.
+    """Return the index of ``archive``, or of the archive that is its member ``within``.
 
     Raises:
         UserError: it is not a tar archive, or is cut off, damaged, compressed or unsafe.
@@ -132,18 +132,19 @@ def _index(headers: "_Headers", name: str, end: int) -> Index:
 
 
 def _checked(info: tarfile.TarInfo, name: str, end: int) -> Member | None:
-    if len(info.name) > MAX_NAME_CHARACTERS:
-        raise UserError(f"{name} is refused: the name {info.name[:40]!r}... has {len(info.name):,} characters")
-    path = PurePosixPath(info.name)
+    own = readable(info.name)
+    if len(own) > MAX_NAME_CHARACTERS:
+        raise UserError(f"{name} is refused: the name {own[:40]!r}... has {len(own):,} characters")
+    path = PurePosixPath(own)
     if path.is_absolute() or ".." in path.parts or "\\" in info.name or "\0" in info.name:
-        raise UserError(f"{name} is refused: the name {info.name!r} points outside the archive")
+        raise UserError(f"{name} is refused: the name {own!r} points outside the archive")
     if info.isdir():
         return None
     if not info.isreg() or info.issparse():
-        raise UserError(f"{name} is refused: {info.name} is a link or a device, not a file")
+        raise UserError(f"{name} is refused: {own} is a link or a device, not a file")
     if info.size < 0 or info.offset_data + info.size > end:
-        raise UserError(f"{name} is cut off within {info.name}; download it again")
-    return Member(readable(info.name.removeprefix("./")), info.offset_data, info.size)
+        raise UserError(f"{name} is cut off within {own}; download it again")
+    return Member(own.removeprefix("./"), info.offset_data, info.size)
 
 
 def _is_ended(headers: "_Headers", offset: int, name: str, end: int) -> bool:

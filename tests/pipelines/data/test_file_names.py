@@ -1,11 +1,13 @@
 """Names that are not UTF-8, and text files of several encodings."""
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines.data.class_list import read_class_list
 from pipelines.data.file_names import normalisation_twins, original, readable
 from pipelines.data.text_files import decode_text
 from pipelines.errors import UserError
@@ -51,3 +53,22 @@ def test_text_is_read_in_its_encoding_without_its_mark(encoding: str) -> None:
 def test_another_encoding_is_refused_with_the_file_and_the_encoding(data: bytes, message: str) -> None:
     with pytest.raises(UserError, match=message):
         decode_text(data, "classes.txt")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_the_classes_of_outputs_are_read_in_the_encoding_of_their_file(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "names").write_text("Äpfel\n\nBirnen\n", encoding=encoding)
+    assert read_class_list(str(tmp_path / "names")) == ("Äpfel", "Birnen")
+
+
+def test_a_list_of_classes_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    for content, message in (
+        ("Äpfel".encode("latin-1"), r"names is not UTF-8 \(byte 0xc4 at position 0; Latin-1 perhaps\)"),
+        (b"\n", "names lists no classes"),
+        (b"a\nb\na\n", "names lists class a more than once"),
+    ):
+        (tmp_path / "names").write_bytes(content)
+        with pytest.raises(UserError, match=message):
+            read_class_list(str(tmp_path / "names"))
+    with pytest.raises(UserError, match=r"cannot read the classes in .*absent: No such file"):
+        read_class_list(str(tmp_path / "absent"))

@@ -4,6 +4,7 @@ import os
 import socket
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from pipelines.data.folder_tree import tree_at
@@ -50,7 +51,7 @@ def test_splits_that_are_one_folder_through_links_are_kept_and_told(
         (tmp_path / split / "a").symlink_to("../pool/a")
     listing = listed(tmp_path)
     assert ids(listing) == ["train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg", "val/b/2.jpg"]
-    assert "with the same images: train/a and val/a\n" in capsys.readouterr().out
+    assert "so the same images: train/a and val/a\n" in capsys.readouterr().out
 
 
 def test_a_validation_folder_that_links_to_the_training_folder_is_used_and_told(
@@ -59,7 +60,7 @@ def test_a_validation_folder_that_links_to_the_training_folder_is_used_and_told(
     make(tmp_path, "train/a/1.jpg", "train/b/1.jpg")
     (tmp_path / "val").symlink_to("train")
     assert ids(listed(tmp_path)) == ["train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg", "val/b/1.jpg"]
-    assert "with the same images: train/a and val/a, train/b and val/b" in capsys.readouterr().out
+    assert "so the same images: train/a and val/a, train/b and val/b" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("target", ["..", "../..", "."])
@@ -120,7 +121,7 @@ def test_names_that_differ_only_by_normalisation_are_told(tmp_path: Path, capsys
     composed, decomposed = "caf\u00e9", "cafe\u0301"
     make(tmp_path, f"a/{composed}.jpg", f"a/{decomposed}.jpg", "b/1.jpg", "b/2.jpg")
     assert len(ids(listed(tmp_path))) == 4
-    assert f"differ only by Unicode normalisation (NFC, NFD): a/{decomposed}.jpg" in capsys.readouterr().out
+    assert f"but for its Unicode normalisation (NFC, NFD): a/{decomposed}.jpg" in capsys.readouterr().out
     make(tmp_path, f"{composed}/1.jpg", f"{decomposed}/1.jpg")
     with pytest.raises(UserError, match=r"class names .* differ only by Unicode normalisation"):
         listed(tmp_path)
@@ -138,8 +139,23 @@ def test_an_empty_class_folder_is_told(tmp_path: Path, capsys: pytest.CaptureFix
     assert listed(tmp_path).classes == ("a", "b")
     told = capsys.readouterr().out
     assert "data: class folders: a, b\n" in told
-    assert "data: empty, so no class: c, d\n" in told
-    assert "data: left out, as hidden or left behind by a system or a tool: 1 .DS_Store\n" in told
+    assert "data: empty folders, not classes: c, d\n" in told
+    assert "data: left out (hidden, or left by an operating system or a tool): 1 .DS_Store\n" in told
+
+
+def test_a_store_is_walked_like_a_folder() -> None:
+    store = fsspec.filesystem("memory")
+    for name in ("train/a/1.jpg", "train/b/1.jpg", "val/a/2.jpg", ".git/x", "train/a/@eaDir/1.jpg", "notes.txt"):
+        store.pipe(f"/photos/{name}", b"x")
+    store.mkdir("/photos/train/c")
+    tree = tree_at(Storage.at("memory://photos"))
+    assert tree.files == ("notes.txt", "train/a/1.jpg", "train/b/1.jpg", "val/a/2.jpg")
+    assert (tree.empty_folders, tree.litter) == (("train/c",), (".git/", "train/a/@eaDir/"))
+    reader, listing = images_to_train_on("memory://photos", 10, 0)
+    assert ids(listing) == ["train/a/1.jpg", "train/b/1.jpg", "val/a/2.jpg"]
+    assert reader.read(listing.splits["val"][0]) == b"x"
+    with pytest.raises(UserError, match="there is no folder memory://nothing"):
+        tree_at(Storage.at("memory://nothing"))
 
 
 def test_lines_about_many_names_stay_short(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

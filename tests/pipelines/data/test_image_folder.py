@@ -146,7 +146,7 @@ def test_imagenets_validation_folder_without_classes_is_labelled_by_what_lies_be
     root = make(tmp_path, "train/n01/1.JPEG", "train/n02/1.JPEG", *IMAGENET_VAL)
     with pytest.raises(UserError, match=r"val_00000001.JPEG: put ILSVRC2012_devkit_t12.tar.gz or LOC_val_solution.csv"):
         listed(root)
-    root.write("LOC_val_solution.csv", KAGGLE_TABLE.encode())
+    root.write("LOC_val_solution.csv", KAGGLE_TABLE.encode("utf-8-sig"))
     assert [(file.image_id, file.label) for file in listed(root).splits["val"]] == [
         *zip(IMAGENET_VAL, (1, 0), strict=True)
     ]

@@ -116,7 +116,7 @@ def test_what_a_mac_adds_to_an_archive_is_left_out(tmp_path: Path, capsys: pytes
         members[f"._{name}"] = members[f"__MACOSX/._{name}"] = b"\0\5\26\7"
     members[".DS_Store"] = b""
     assert sum(map(len, listed(tmp_path, members).splits.values())) == 4
-    assert "left out of the archives: 17 members hidden or left behind by a system" in capsys.readouterr().out
+    assert "left out of the archives: 17 members hidden, or left by an operating system" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
