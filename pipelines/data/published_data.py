@@ -1,6 +1,7 @@
 """Data sets on Hugging Face and on web servers, by the names that ``--data`` takes."""
 
 from googlenet.network.hub import HUB_PREFIX, HubError, hub_api, hub_errors, is_hub_name, parse_hub_name
+from pipelines.data.listing import ImageReader
 from pipelines.data.packed_files import is_packed
 from pipelines.errors import UserError
 from pipelines.job.console import say
@@ -27,6 +28,14 @@ def storage_of(data: str) -> Storage:
     if not storage.is_file:
         raise UserError(f"there is no file {data}")
     return storage
+
+
+def commit_read_by(reader: ImageReader) -> str:
+    """Return the commit of a data set on Hugging Face from which ``reader`` reads; empty for any other reader."""
+    storage = getattr(reader, "root", None)
+    if not isinstance(storage, Storage) or not is_hub_name(storage.root):
+        return ""
+    return str(parse_hub_name(storage.root).revision)
 
 
 def _at_commit(data: str) -> Storage:

@@ -13,9 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipelines.data.prepare import prepare
+from pipelines.data.shards import ShardPlan
 from pipelines.data.sources import Images, images_to_evaluate, images_to_train_on, unlabelled_images
 from pipelines.errors import UserError
 from pipelines.run.published_files import PublishedFilesError
+from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.run.storage_failures import storage_failure
 from tests.hub_server import COMMIT, hub_of
@@ -209,6 +212,27 @@ def test_a_server_that_sends_no_parts_is_named(hub: Hub, monkeypatch: pytest.Mon
     monkeypatch.setattr("tests.hub_server._Answers.ranges", "none")
     with pytest.raises(PublishedFilesError, match="does not send parts of a file: download it, and specify the folder"):
         images_to_train_on(f"{hub.address}/train/0000.tar", 10, 0)
+
+
+def test_shards_of_an_earlier_commit_are_written_again(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_parquet(hub.folder)
+    digests = []
+
+    def plan(_run: Storage, _reader: object, plans: list[ShardPlan]) -> None:
+        digests.append([plan.digest for plan in plans])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipelines.data.prepare.write_shards", plan)
+    for commit in (COMMIT, COMMIT, "f" * 40):
+        monkeypatch.setattr("tests.hub_server.COMMIT", commit)
+        monkeypatch.setattr("tests.hub_server.REVISIONS", ("main", commit))
+        with pytest.raises(KeyboardInterrupt):
+            prepare(Storage.at(str(tmp_path / "run")), Recipe(data=NAME))
+    first, again, later = digests
+    assert first == again  # the shards that a start finished are kept
+    assert not set(first) & set(later)
 
 
 def test_nothing_is_written_to_it() -> None:
