@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 from pipelines.data import embedded_dataset
 from pipelines.data.class_folders import FlatFolderError
-from pipelines.data.file_names import readable
 from pipelines.data.folder_tree import Tree, tree_at
 from pipelines.data.huggingface_parquet import ParquetImages, find_in_parquet
 from pipelines.data.image_folder import FolderImages, find_in_folders
@@ -91,15 +90,8 @@ def is_folder(data: str) -> bool:
 
 
 def absolute_data(data: str) -> str:
-    """Return ``data`` as stored in a recipe, independent of the working directory.
-
-    Raises:
-        UserError: it is a path that cannot be stored, since it is not UTF-8.
-    """
-    root = Storage.at(data).root if is_folder(data) else data
-    if any("\udc80" <= character <= "\udcff" for character in root):
-        raise UserError(f"the path {readable(root)} is not UTF-8: rename the folder, or link to it under another name")
-    return root
+    """Return ``data`` as stored in a recipe, independent of the working directory."""
+    return Storage.at(data).root if is_folder(data) else data
 
 
 def _told(images: Images) -> Images:

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, cast
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from pipelines.errors import UserError
 from pipelines.run.object_store import FEW_S3_ATTEMPTS, open_filesystem
 
 # Mark in the name of every unfinished file, so that listings can leave it out.
@@ -41,9 +42,19 @@ class Storage:
 
     @classmethod
     def at(cls, uri: str) -> "Storage":
-        """Return the storage at ``uri``; a local path is made absolute, since Ray's workers run in other folders."""
+        """Return the storage at ``uri``; a local path is made absolute, since Ray's workers run in other folders.
+
+        Raises:
+            UserError: the path is not UTF-8, so that no recipe or report could hold it.
+        """
         uri = uri.removeprefix("file://")
-        return cls(uri.rstrip("/") if "://" in uri else str(Path(uri).expanduser().resolve()))
+        root = uri.rstrip("/") if "://" in uri else str(Path(uri).expanduser().resolve())
+        try:
+            root.encode()
+        except UnicodeEncodeError as error:
+            shown = os.fsencode(root).decode(errors="backslashreplace")
+            raise UserError(f"the path {shown} is not UTF-8: rename its folder") from error
+        return cls(root)
 
     @classmethod
     def of_file(cls, uri: str) -> tuple["Storage", str]:

@@ -9,7 +9,7 @@ import pytest
 
 from pipelines.data.folder_tree import tree_at
 from pipelines.data.listing import Listing
-from pipelines.data.sources import absolute_data, images_to_evaluate, images_to_train_on, unlabelled_images
+from pipelines.data.sources import images_to_evaluate, images_to_train_on, unlabelled_images
 from pipelines.errors import UserError
 from pipelines.run.storage import Storage
 
@@ -112,9 +112,9 @@ def test_names_that_are_not_utf8_are_read_and_shown(tmp_path: Path) -> None:
     assert listing.ignored == (r"caf\xe9.txt",)
 
 
-def test_a_data_path_that_is_not_utf8_is_refused_in_a_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"caf\\xe9 is not UTF-8: rename the folder, or link to it"):
-        absolute_data(str(tmp_path / LATIN_1))
+def test_a_path_that_is_not_utf8_is_refused_in_a_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"the path .*/caf\\xe9 is not UTF-8: rename its folder"):
+        Storage.at(str(tmp_path / LATIN_1))
 
 
 def test_names_that_differ_only_by_normalisation_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
