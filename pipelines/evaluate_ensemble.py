@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,7 @@ from pipelines.run.lock import only_job_on
 from pipelines.run.predictions import EvaluatedEnsemble, sorted_policies
 from pipelines.run.recipe import Recipe, check_policies
 from pipelines.run.storage import Storage
-from pipelines.run.weights import check_file, read_file
+from pipelines.run.weights import check_file, each_file, read_file
 from pipelines.tracking.store import tracking_uri_for
 
 # What needs PyTorch or MLflow or draws is imported where it is used: help and errors do not wait for it.
@@ -51,7 +51,7 @@ class Arguments:
     data: str = ""
     """Labelled image folder (val/<class>/* or <class>/*); the default is the run's own validation images."""
     weights: tuple[str, ...] = ()
-    """External weight files: .npz (Caffe), .pth (torchvision) or .safetensors, one per network."""
+    """External weights, one per network: files, or the names bvlc, torchvision:googlenet, hf://OWNER/REPO[/FILE]."""
     classes: str = ""
     """File with the class folders' names, one per line, in the order of the outputs; the data may lack some of them."""
     policies: tuple[int | str, ...] = CROP_POLICIES
@@ -81,9 +81,10 @@ def evaluate_weights(arguments: Arguments) -> str:
     run, data = Storage.at(arguments.run_dir), absolute_data(arguments.data)
     if not data:
         raise UserError("--weights needs --data: the labelled images to evaluate them on")
-    for path in arguments.weights:
-        check_file(Storage.at(path).root)
-    files = [read_file(Storage.at(path).root) for path in arguments.weights]
+    for given in arguments.weights:
+        check_file(given)
+    arguments = replace(arguments, weights=tuple(file for given in arguments.weights for file in each_file(given)))
+    files = [read_file(file) for file in arguments.weights]
     networks = [stored for _, stored in files]
     crop_px = _agreed("crop_px", arguments.crop_px, networks) or DEFAULT_CROP_PX
     check_policies(arguments.policies, crop_px)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from googlenet.network.published import HINT, variant_of_weights
 from pipelines.data.prepare import BadImages, find_images, prepare
 from pipelines.data.sources import Images, absolute_data
 from pipelines.errors import UserError
@@ -29,7 +30,7 @@ from pipelines.run.lock import only_job_on
 from pipelines.run.named_recipes import load_recipe
 from pipelines.run.recipe import Recipe, recipe_from_dict
 from pipelines.run.storage import Storage
-from pipelines.run.weights import check_file
+from pipelines.run.weights import absolute_weights, check_file
 from pipelines.tracking.commands import how_to_use
 from pipelines.tracking.fetch import PREFIX as RUN_IN_MLFLOW
 from pipelines.tracking.fetch import differences_from, fetch_recipe
@@ -130,8 +131,8 @@ def _check_that_weights_are_given(arguments: Arguments, run: Storage, recipe: Re
     # A run that was begun from random weights goes on.
     if recipe.needs_init_weights and not (arguments.from_scratch or run.exists(RUN)):
         raise UserError(
-            f"the recipe {recipe.name} is meant for given weights: add --init-weights FILE (.npz, .pth or "
-            ".safetensors); to train from random weights, choose --recipe modern, or add --from-scratch"
+            f"the recipe {recipe.name} is meant for given weights: add --init-weights FILE, or --init-weights bvlc "
+            f"({HINT}); to train from random weights, choose --recipe modern, or add --from-scratch"
         )
 
 
@@ -265,8 +266,7 @@ def _needed_replicas(arguments: Arguments, recipe: Recipe) -> int:
 
 def _with_absolute_paths(recipe: Recipe) -> Recipe:
     """Return the recipe with absolute paths, independent of the working directory."""
-    init_weights = Storage.at(recipe.init_weights).root if recipe.init_weights else ""
-    return replace(recipe, data=absolute_data(recipe.data), init_weights=init_weights)
+    return replace(recipe, data=absolute_data(recipe.data), init_weights=absolute_weights(recipe.init_weights))
 
 
 def _main() -> int:
@@ -278,16 +278,25 @@ def _main() -> int:
 
 
 def _recipe(argv: list[str]) -> Recipe:
-    """Return the recipe that --recipe names; it is read before the other options, since it holds their defaults."""
+    """Return the recipe that --recipe names, for the weights of --init-weights.
+
+    It is read before the other options, since it holds their defaults.
+    """
     options = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     options.add_argument("--recipe", nargs="?", const="", default="")
     options.add_argument("--tracking-uri", "--tracking_uri", nargs="?", const="", default="")
+    options.add_argument("--init-weights", "--init_weights", nargs="?", const="", default="")
     given, _ = options.parse_known_args(argv)
-    name = given.recipe or Arguments.recipe
+    recipe = _recipe_called(given.recipe or Arguments.recipe, given.tracking_uri)
+    variant = variant_of_weights(given.init_weights or recipe.init_weights)
+    return replace(recipe, variant=variant) if variant else recipe
+
+
+def _recipe_called(name: str, tracking_uri: str) -> Recipe:
     if not name.startswith(RUN_IN_MLFLOW):
         return load_recipe(name)
     complain(f"reading the recipe of {name} from MLflow ...")  # beside standard output, which --print-recipe keeps
-    return recipe_from_dict(fetch_recipe(tracking_uri_of_runs(given.tracking_uri), name))
+    return recipe_from_dict(fetch_recipe(tracking_uri_of_runs(tracking_uri), name))
 
 
 if __name__ == "__main__":

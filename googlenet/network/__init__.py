@@ -11,6 +11,11 @@ In reading order:
 - ``preprocessing``: from pixels to the network's input; it belongs to the weights
 - ``arithmetic``: numeric precision and compilation of a network
 - ``weights``: weights with everything needed to use them, as safetensors
+- ``renaming``: layers of other frameworks under this project's names
+- ``protobuf``: protocol buffers by field number
+- ``caffe_files``: Caffe's GoogLeNet as .npz, .caffemodel and .onnx
+- ``download``: a published file, resumed and checked by its digest
 - ``hub``: files of the Hugging Face Hub by name, without PyTorch
-- ``weight_files``: files of weights by their suffix: safetensors, Caffe's .npz, torchvision's .pth
+- ``published``: published weights by name
+- ``weight_files``: weights from files of every kind by suffix, and by name
 """

@@ -7,4 +7,4 @@ LRN = Literal["caffe", "google", "none"]
 Initialisation = Literal["xavier", "he", "gaussian"]
 MAX_WIDTH = 16
 # Kinds of weight files.
-WEIGHT_SUFFIXES = (".safetensors", ".npz", ".pth")
+WEIGHT_SUFFIXES = (".safetensors", ".npz", ".pth", ".caffemodel", ".onnx")

@@ -54,7 +54,7 @@ def fetch_file(name: str) -> Path:
     uri = parse_hub_name(name)
     if not uri.path_in_repo:
         raise HubError(f"{name}: this is a repository; name a file in it: {name}/FILE")
-    path = fetch_snapshot(name, [glob.escape(uri.path_in_repo)]) / uri.path_in_repo
+    path: Path = fetch_snapshot(name, [glob.escape(uri.path_in_repo)]) / uri.path_in_repo
     if not path.is_file():
         raise HubError(f"{name}: {uri.id} has no file {uri.path_in_repo}{_at(uri)}")
     return path

@@ -66,7 +66,7 @@ class Recipe:
     preprocessing: PreprocessingName = "caffe"
     """'caffe' (BGR, mean subtraction) or 'scratch' (RGB, mean and standard deviation); init_weights override it."""
     init_weights: str = ""
-    """Weights to start from (.safetensors, Caffe's .npz, torchvision's .pth); their own preprocessing is used."""
+    """Weights to start from: bvlc, torchvision:googlenet, hf://OWNER/REPO/FILE, or a file; with their preprocessing."""
 
     # Ensemble
     replicas: int = 7

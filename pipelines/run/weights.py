@@ -1,13 +1,80 @@
-"""Files of weights in storage, read or refused by name."""
+"""Files of weights: in storage, or published ones by name; read, or refused by name."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from googlenet.network.choices import WEIGHT_SUFFIXES
+from googlenet.network.download import DownloadError
+from googlenet.network.published import (
+    HINT,
+    check_weights_name,
+    fetch_weights,
+    is_weights_name,
+    names_of_files,
+    suffix_of_name,
+)
 from pipelines.errors import UserError
 from pipelines.run.storage import Storage
 
 if TYPE_CHECKING:
     from googlenet.network.weights import StoredNetwork
+
+
+def absolute_weights(weights: str) -> str:
+    """Return a path that does not depend on the working directory; a name as it is."""
+    return weights if not weights or is_weights_name(weights) else Storage.at(weights).root
+
+
+def suffix_of_weights(weights: str) -> str:
+    """Return the suffix of the file at a path or behind a name.
+
+    Raises:
+        UserError: the name leads to no weights.
+    """
+    with _refusals():
+        named = is_weights_name(weights)
+        return suffix_of_name(weights) if named else PurePosixPath(Storage.of_file(weights)[1]).suffix
+
+
+def each_file(weights: str) -> list[str]:
+    """Return the path, or a name for each file behind a name: a repository of the Hub may hold several.
+
+    Raises:
+        UserError: there are none, or the repository cannot be had.
+    """
+    with _refusals():
+        return names_of_files(weights) if is_weights_name(weights) else [absolute_weights(weights)]
+
+
+def check_file(weights: str) -> None:
+    """Refuse a path or a name that leads to no file of weights, without reading or downloading it.
+
+    Raises:
+        UserError: the file does not exist or is of an unknown kind, or the name is unknown.
+    """
+    if is_weights_name(weights):
+        with _refusals():
+            check_weights_name(weights)
+        return
+    folder, name = Storage.of_file(weights)
+    _check_suffix(folder, name)
+    if not folder.exists(name):
+        raise UserError(f"no weights at {folder.below(name)}; {HINT}")
+
+
+def read_file(weights: str) -> "tuple[bytes, StoredNetwork]":
+    """Return the bytes of the file at a path or behind a name, and the network in it.
+
+    Raises:
+        UserError: the file does not exist, cannot be downloaded or cannot be used.
+    """
+    check_file(weights)
+    if is_weights_name(weights):
+        with _refusals():
+            weights = str(fetch_weights(weights))
+    return read_network(*Storage.of_file(weights))
 
 
 def read_network(folder: Storage, name: str, fix: str = "") -> "tuple[bytes, StoredNetwork]":
@@ -31,24 +98,6 @@ def read_network(folder: Storage, name: str, fix: str = "") -> "tuple[bytes, Sto
         raise UserError(f"{folder.below(name)}: {error}{fix and f'; {fix}'}") from error
 
 
-def check_file(path: str) -> None:
-    """Refuse a path that names no file of weights, without reading it.
-
-    Raises:
-        UserError: the file does not exist or is of an unknown kind.
-    """
-    folder, name = Storage.of_file(path)
-    _check_suffix(folder, name)
-    if not folder.exists(name):
-        raise UserError(f"no weights at {folder.below(name)}")
-
-
-def _check_suffix(folder: Storage, name: str) -> None:
-    if not name.endswith(WEIGHT_SUFFIXES):
-        kinds = ", ".join(WEIGHT_SUFFIXES)
-        raise UserError(f"{folder.below(name)}: unknown kind of weights file: expected one of {kinds}")
-
-
 def read_replica(run: Storage, name: str) -> "tuple[bytes, StoredNetwork]":
     """Return the file of weights of a finished replica, as bytes and network.
 
@@ -58,10 +107,15 @@ def read_replica(run: Storage, name: str) -> "tuple[bytes, StoredNetwork]":
     return read_network(run, name, "delete it, and train_ensemble.py rewrites it from the newest checkpoint")
 
 
-def read_file(path: str) -> "tuple[bytes, StoredNetwork]":
-    """Return the bytes of a file of weights, and the network in it.
+def _check_suffix(folder: Storage, name: str) -> None:
+    if not name.endswith(WEIGHT_SUFFIXES):
+        kinds = ", ".join(WEIGHT_SUFFIXES)
+        raise UserError(f"{folder.below(name)}: unknown kind of weights file: expected one of {kinds}; {HINT}")
 
-    Raises:
-        UserError: the file does not exist or cannot be used.
-    """
-    return read_network(*Storage.of_file(path))
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    try:
+        yield
+    except DownloadError as error:
+        raise UserError(str(error)) from error

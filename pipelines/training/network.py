@@ -3,8 +3,6 @@
 The file is copied into the run directory, so that every worker finds it.
 """
 
-from pathlib import PurePosixPath
-
 from googlenet.network.initialisation import initialise
 from googlenet.network.model import GoogLeNet
 from googlenet.network.preprocessing import Preprocessing
@@ -14,7 +12,7 @@ from pipelines.errors import UserError
 from pipelines.run.directory import initial_weights_file
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
-from pipelines.run.weights import read_file, read_network
+from pipelines.run.weights import read_file, read_network, suffix_of_weights
 
 
 def network_of(recipe: Recipe, classes: int, replica: int = 0) -> GoogLeNet:
@@ -72,4 +70,4 @@ def apply_initial_weights(run: Storage, recipe: Recipe, model: GoogLeNet) -> Pre
 
 
 def _kept_name(recipe: Recipe) -> str:
-    return initial_weights_file(PurePosixPath(Storage.of_file(recipe.init_weights)[1]).suffix)
+    return initial_weights_file(suffix_of_weights(recipe.init_weights))

@@ -1,0 +1,143 @@
+"""Download of a published file: resumed after an interruption, checked by its digest, complete under its final name."""
+
+import hashlib
+import http.client
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+TIMEOUT_SECONDS = 30.0
+CHUNK_BYTES = 1 << 18
+PARTIAL_SUFFIX = ".partial"
+PARTIAL_CONTENT, RANGE_NOT_SATISFIABLE = 206, 416
+
+
+class DownloadError(ValueError):
+    """A published file cannot be had; the message is one line with the causes and a fix."""
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """A file that others serve.
+
+    Attributes:
+        name: its name in the cache.
+        addresses: where it is, tried in this order.
+        sha256: its SHA-256 in hexadecimal digits, or the first ones of it.
+        size_bytes: its size, if known.
+    """
+
+    name: str
+    addresses: tuple[str, ...]
+    sha256: str
+    size_bytes: int | None = None
+
+    @property
+    def description(self) -> str:
+        """What identifies the file, wherever it comes from."""
+        size = f"{self.size_bytes:,} bytes, " if self.size_bytes else ""
+        return f"{self.name} ({size}SHA-256 {self.sha256})"
+
+
+def fetch(file: PublishedFile, folder: Path) -> Path:
+    """Return the path of ``file`` in ``folder``, after a download if it is not there.
+
+    Raises:
+        DownloadError: no address serves the file, the folder cannot be written, or another file is in its place.
+    """
+    path = folder / file.name
+    try:
+        if path.exists():
+            if reason := _wrong(path, file):
+                raise DownloadError(f"{path} is another file ({reason}): delete it to download {file.name} again")
+            return path
+        folder.mkdir(parents=True, exist_ok=True)
+        with _alone(folder / f"{file.name}{PARTIAL_SUFFIX}") as partial:
+            if not path.exists():  # else another process has fetched it meanwhile
+                _fetch(file, partial, path)
+    except OSError as error:
+        raise DownloadError(
+            f"{folder} cannot be written ({error.strerror}): set TORCH_HOME to another folder"
+        ) from error
+    return path
+
+
+@contextmanager
+def _alone(partial: Path) -> Iterator[BinaryIO]:
+    """Open the incomplete file; a second process waits here until the first is done."""
+    import fcntl
+
+    with partial.open("ab") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield stream
+
+
+def _fetch(file: PublishedFile, partial: BinaryIO, path: Path) -> None:
+    reasons = []
+    for address in file.addresses:
+        reason = _download(address, file, partial)
+        if not reason and (reason := _wrong(Path(partial.name), file)):
+            partial.truncate(0)
+        if not reason:
+            Path(partial.name).replace(path)
+            return
+        reasons.append(f"{address}: {reason}")
+    kept = "; the same command continues with what has arrived" if partial.seek(0, 2) else ""
+    raise DownloadError(
+        f"{file.name} cannot be downloaded ({'; '.join(reasons)}{kept}): check the network, or fetch "
+        f"{file.description} by other means and put it at {path}"
+    )
+
+
+def _download(address: str, file: PublishedFile, partial: BinaryIO) -> str:
+    """Append what is missing to ``partial``; return why it is incomplete, empty if it is complete."""
+    while True:
+        before = partial.seek(0, 2)
+        try:
+            reason = _append(address, file, partial)
+        except urllib.error.HTTPError as error:
+            reason = f"status {error.code} {error.reason}"
+            if error.code == RANGE_NOT_SATISFIABLE and before:
+                partial.truncate(0)  # it is longer than the file, so it belongs to another one
+                continue
+        except (OSError, http.client.HTTPException) as error:
+            reason = str(getattr(error, "reason", error)) or type(error).__name__
+        partial.flush()  # raises if the disk, not the network, is at fault
+        if not reason or partial.tell() <= before:
+            return reason
+
+
+def _append(address: str, file: PublishedFile, partial: BinaryIO) -> str:
+    from tqdm import tqdm
+
+    offset = partial.tell()
+    request = urllib.request.Request(address, headers={"Range": f"bytes={offset}-"} if offset else {})  # noqa: S310
+    with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:  # noqa: S310 - addresses of a registry
+        if offset and response.status != PARTIAL_CONTENT:  # the server sends the file from its beginning
+            partial.truncate(0)
+            offset = partial.seek(0)
+        length = response.headers.get("Content-Length")
+        total = offset + int(length) if length else file.size_bytes
+        if file.size_bytes and total != file.size_bytes:
+            return f"a file of {total:,} bytes, expected {file.size_bytes:,}"
+        bar = tqdm(total=total, initial=offset, unit="B", unit_scale=True, desc=file.name, disable=None)
+        with bar:  # shown on a terminal only
+            while chunk := response.read(CHUNK_BYTES):
+                partial.write(chunk)
+                bar.update(len(chunk))
+    arrived = partial.tell()
+    return "" if total in (None, arrived) else f"the connection ended after {arrived:,} of {total:,} bytes"
+
+
+def _wrong(path: Path, file: PublishedFile) -> str:
+    """Return how the file at ``path`` differs from ``file``; empty if it is the one."""
+    size = path.stat().st_size
+    if file.size_bytes and size != file.size_bytes:
+        return f"{size:,} bytes, expected {file.size_bytes:,}"
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return "" if digest.startswith(file.sha256) else f"SHA-256 {digest}, expected {file.sha256}"
