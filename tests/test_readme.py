@@ -54,7 +54,7 @@ def places(tmp_path_factory: pytest.TempPathFactory, photo_folder: Path) -> dict
         "PHOTOS": str(photos),
         "IMAGENET": str(folder / "imagenet"),
         "CLASSES": str(folder / "classes"),
-        "bvlc_googlenet.npz": str(folder / "bvlc_googlenet.npz"),
+        " bvlc ": f" {folder}/bvlc_googlenet.npz ",  # the tests have no network
         "runs/": f"{folder}/",
     }
 

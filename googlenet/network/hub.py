@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi, HfFileSystem, HfUri
@@ -82,8 +82,20 @@ def fetch_snapshot(name: str, patterns: Sequence[str] | None = None) -> Path:
             revision=uri.revision,
             endpoint=hub_endpoint(),
             allow_patterns=None if patterns is None else list(patterns),
+            tqdm_class=_bars_on_terminals(),
         )
     return Path(root)
+
+
+def _bars_on_terminals() -> Any:
+    """Return the class of the library's progress bars; it shows one of its own even where there is no terminal."""
+    from huggingface_hub.utils import tqdm
+
+    class Bar(tqdm):  # type: ignore[misc]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **{"disable": None, **kwargs})
+
+    return Bar
 
 
 def hub_api() -> "HfApi":

@@ -91,7 +91,7 @@ def finetune() -> Recipe:
     """Published weights, fine-tuned on your own photographs.
 
     Source: none; untuned.
-    Command: train_ensemble.py --recipe finetune --init-weights bvlc_googlenet.npz --data PHOTOS --run-dir RUN
+    Command: train_ensemble.py --recipe finetune --init-weights bvlc --data PHOTOS --run-dir RUN
     Cost: 39 minutes to train seven replicas on 1,100 photographs and two cores, half an hour to evaluate 372.
     Expected: 84.9 to 88.4 % accuracy on 372 photographs of clothing, 10 classes, one crop (RESULTS.md).
     """

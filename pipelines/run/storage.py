@@ -58,7 +58,10 @@ class Storage:
 
     @classmethod
     def of_file(cls, uri: str) -> tuple["Storage", str]:
-        """Return the folder of a file, and the file's name in it."""
+        """Return the folder of a file, and the file's name in it; a link keeps its own name, not that of its target."""
+        if "://" not in uri.removeprefix("file://"):
+            path = Path(uri.removeprefix("file://")).expanduser()
+            return cls.at(str(path.parent)), path.name
         file = cls.at(uri)
         location, mark, options = file._parts
         folder, _, name = location.rpartition("/")

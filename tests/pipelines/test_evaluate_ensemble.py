@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import huggingface_hub.constants
 import numpy as np
 import pytest
 import torch
@@ -21,6 +22,7 @@ from pipelines.evaluation.evaluate import evaluate_run
 from pipelines.evaluation.sharded_prediction import Predictors
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
+from tests.hub_server import hub_of
 
 pytestmark = pytest.mark.timeout(200)
 CLASSES = ["unseen_a", "class_2", "class_0", "unseen_b", "class_1", "unseen_c"]
@@ -130,8 +132,28 @@ def test_a_folder_with_a_validation_part_is_evaluated_on_that(photo_folder: Path
     assert all(file.image_id.startswith("val/") for file in listing.splits["val"])
 
 
+def test_a_repository_on_the_hub_stands_for_each_of_its_replicas(
+    photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, classes in (("a", 3), ("b", 4)):
+        model = GoogLeNet(classes, "bn", False, 0.125)
+        (tmp_path / "hub/models/me/two").mkdir(parents=True, exist_ok=True)
+        data = to_safetensors(model, model.state_dict(), SCRATCH_PREPROCESSING)
+        (tmp_path / f"hub/models/me/two/{name}.safetensors").write_bytes(data)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    arguments = Arguments(str(tmp_path / "run"), str(photo_folder), ("hf://me/two",), policies=(1,), crop_px=35)
+    with hub_of(tmp_path / "hub") as (address, _):
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        with pytest.raises(UserError, match=r"^hf://me/two/b.safetensors has 4 outputs, .* has 3 classes"):
+            evaluate_weights(arguments)
+
+
 @pytest.mark.parametrize(
-    ("content", "message"), [(None, "no weights at"), (b"junk", "not a complete safetensors file")]
+    ("content", "message"),
+    [
+        (None, "no weights at .*; the name bvlc downloads .*license: .*unrestricted use"),
+        (b"junk", "not a complete safetensors file"),
+    ],
 )
 def test_weights_that_cannot_be_read_are_named(tmp_path: Path, content: bytes | None, message: str) -> None:
     path = tmp_path / "bad.safetensors"

@@ -28,12 +28,13 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]
 
 
 @pytest.mark.parametrize("name", ["hf://me/net/weights.npz", "hf://me/net@v1/weights.npz"])
-def test_a_file_is_fetched_once(asked: list[str], name: str) -> None:
+def test_a_file_is_fetched_once(asked: list[str], name: str, capfd: pytest.CaptureFixture[str]) -> None:
     first, downloads = fetch_file(name), sum(line.startswith("GET /me/net/resolve") for line in asked)
     assert first.read_text() == "models/me/net/weights.npz"
     assert downloads == 1
     assert fetch_file(name) == first
     assert sum(line.startswith("GET /me/net/resolve") for line in asked) == downloads
+    assert capfd.readouterr().err == ""  # progress bars are for terminals
 
 
 def test_of_a_repository_the_files_asked_for_are_fetched(asked: list[str]) -> None:

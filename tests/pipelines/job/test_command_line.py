@@ -13,6 +13,7 @@ import torch
 
 from googlenet import GoogLeNet
 from googlenet.network.preprocessing import SCRATCH_PREPROCESSING
+from googlenet.network.published import BVLC, FILES
 from googlenet.network.weights import to_safetensors
 from pipelines import evaluate_ensemble, train_ensemble
 from pipelines.job.command_line import run_command
@@ -128,7 +129,7 @@ def test_a_recipe_for_given_weights_does_not_begin_from_random_ones(run: Command
     words = ("--recipe", "finetune", "--data", str(tmp_path / "none"), "--run-dir", str(tmp_path / "run"))
     ended = run(train_ensemble._main, *words)
     assert (ended.code, ended.stderr.count("\n"), ended.stdout) == (2, 1, "")
-    for fix in ("--init-weights FILE", "--recipe modern", "--from-scratch"):
+    for fix in ("--init-weights FILE", "--init-weights bvlc", "unrestricted use", "--recipe modern", "--from-scratch"):
         assert fix in ended.stderr
     assert "there is no folder" in run(train_ensemble._main, *words, "--from-scratch").stderr
     # A run that an earlier version began is resumed.
@@ -149,12 +150,45 @@ def test_initial_weights_are_tried_before_a_cluster_starts(
     words += ["--width", "0.125", "--crop-px", "35", "--init-weights"]
     for path, expected in (
         (weights, "the weights have variant bn, this network has paper"),
-        (tmp_path / "gone.npz", "no weights at"),
+        (tmp_path / "gone.npz", "gone.npz; the name bvlc downloads Caffe's GoogLeNet (54 MB; license:"),
         (tmp_path / "photo.jpg", "unknown kind of weights file"),
     ):
         ended = run(train_ensemble._main, *words, str(path))
         assert (ended.code, expected in ended.stderr) == (2, True)
         assert "Ray" not in ended.stdout
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "variant"),
+    [
+        (("--init-weights", "torchvision:googlenet"), "bn"),
+        (("--init_weights=torchvision:googlenet",), "bn"),
+        (("--init-weights", "somewhere/googlenet.pth"), "bn"),
+        (("--init-weights", "torchvision:googlenet", "--variant", "paper"), "paper"),  # refused once it is tried
+        (("--init-weights", "bvlc"), "paper"),
+    ],
+)
+def test_torchvisions_weights_set_the_variant(run: Command, words: tuple[str, ...], variant: str) -> None:
+    ended = run(train_ensemble._main, "--recipe", "finetune", "--run-dir", "x", *words, "--print-recipe")
+    assert json.loads(ended.stdout)["variant"] == variant
+
+
+def test_the_weights_of_a_recipes_file_set_the_variant(run: Command, tmp_path: Path) -> None:
+    (tmp_path / "mine.json").write_text('{"init_weights": "torchvision:googlenet"}')
+    ended = run(train_ensemble._main, "--recipe", str(tmp_path / "mine.json"), "--run-dir", "x", "--print-recipe")
+    assert json.loads(ended.stdout)["variant"] == "bn"
+
+
+def test_without_a_network_weights_by_name_end_in_one_line_before_a_cluster_starts(
+    run: Command, photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setitem(FILES, BVLC, replace(FILES[BVLC], addresses=("http://127.0.0.1:9/bvlc",)))
+    words = ("--recipe", "finetune", "--data", str(photo_folder), "--run-dir", str(tmp_path / "run"))
+    ended = run(train_ensemble._main, *words, "--init-weights", "bvlc")
+    assert (ended.code, ended.stderr.count("\n"), "Ray" in ended.stdout) == (2, 1, False)
+    assert f"put it at {tmp_path}/torch/hub/checkpoints/bvlc_googlenet.caffemodel" in ended.stderr
     assert not (tmp_path / "run").exists()
 
 

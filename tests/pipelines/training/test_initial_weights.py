@@ -1,0 +1,56 @@
+"""Initial weights by name: downloaded once, kept in the run, and from then on independent of the network."""
+
+import hashlib
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from googlenet.network.published import BVLC, FILES
+from pipelines.errors import UserError
+from pipelines.run.named_recipes import finetune
+from pipelines.run.storage import Storage
+from pipelines.run.weights import absolute_weights, read_file
+from pipelines.training.network import apply_initial_weights, check_initial_weights, keep_initial_weights, network_of
+from tests.googlenet.network.published_files import caffemodel_v1, with_heads
+from tests.googlenet.network.test_weight_files import caffe_arrays, npz
+
+
+def test_a_run_keeps_the_weights_that_a_name_leads_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, run = tmp_path / "torch/hub/checkpoints", Storage.at(str(tmp_path / "run"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    data = caffemodel_v1(with_heads(caffe_arrays(classes=5)))
+    digest = hashlib.sha256(data).hexdigest()
+    monkeypatch.setitem(
+        FILES, BVLC, replace(FILES[BVLC], addresses=("http://127.0.0.1:9",), sha256=digest, size_bytes=len(data))
+    )
+    cache.mkdir(parents=True)
+    (cache / "bvlc_googlenet.caffemodel").write_bytes(data)
+    recipe = replace(finetune(), init_weights="bvlc")
+    assert check_initial_weights(run, recipe, 5) == []
+    keep_initial_weights(run, recipe, 5)
+    assert (tmp_path / "run/initial_weights.caffemodel").read_bytes() == data
+    shutil.rmtree(cache)
+    assert check_initial_weights(run, recipe, 3) == ["classifier re-initialised: 5 classes in the file, 3 here"]
+    model = network_of(recipe, 5)
+    assert apply_initial_weights(run, recipe, model).channels == "BGR"
+    assert float(model.classifier.bias[0].detach()) == float(caffe_arrays(classes=5)["loss3/classifier/bias"][0])
+    with pytest.raises(UserError, match=r"bvlc_googlenet.caffemodel cannot be downloaded"):
+        check_initial_weights(Storage.at(str(tmp_path / "another")), recipe, 5)
+
+
+def test_names_stay_as_they_are_and_paths_become_absolute() -> None:
+    names = ["", "bvlc", "torchvision:googlenet", "hf://me/net", "hf://me/net@v1/a.onnx"]
+    assert [absolute_weights(name) for name in names] == names
+    assert absolute_weights("a.npz") == str(Path("a.npz").absolute())
+
+
+def test_a_link_to_a_file_without_a_suffix_is_read_by_its_own_name(tmp_path: Path) -> None:
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs/0123").write_bytes(npz(caffe_arrays(classes=5)))
+    (tmp_path / "net.npz").symlink_to("blobs/0123")
+    (tmp_path / "linked").symlink_to(".")
+    weights = absolute_weights(f"{tmp_path}/linked/net.npz")
+    assert weights == str(tmp_path / "net.npz")
+    assert read_file(weights)[1].num_classes == 5
