@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 TIMEOUT_SECONDS = 30.0
 CHUNK_BYTES = 1 << 18
+SHA256_DIGITS = 64
 PARTIAL_SUFFIX = ".partial"
 PARTIAL_CONTENT, RANGE_NOT_SATISFIABLE = 206, 416
 
@@ -40,7 +41,8 @@ class PublishedFile:
     def description(self) -> str:
         """What identifies the file, wherever it comes from."""
         size = f"{self.size_bytes:,} bytes, " if self.size_bytes else ""
-        return f"{self.name} ({size}SHA-256 {self.sha256})"
+        digits = self.sha256 if len(self.sha256) == SHA256_DIGITS else f"{self.sha256}..."
+        return f"{self.name} ({size}SHA-256 {digits})"
 
 
 def fetch(file: PublishedFile, folder: Path) -> Path:
@@ -77,7 +79,7 @@ def _alone(partial: Path) -> Iterator[BinaryIO]:
 
 
 def _fetch(file: PublishedFile, partial: BinaryIO, path: Path) -> None:
-    reasons = []
+    failed: dict[str, list[str]] = {}
     for address in file.addresses:
         reason = _download(address, file, partial)
         if not reason and (reason := _wrong(Path(partial.name), file)):
@@ -85,10 +87,11 @@ def _fetch(file: PublishedFile, partial: BinaryIO, path: Path) -> None:
         if not reason:
             Path(partial.name).replace(path)
             return
-        reasons.append(f"{address}: {reason}")
+        failed.setdefault(reason, []).append(address)
     kept = "; the same command continues with what has arrived" if partial.seek(0, 2) else ""
+    reasons = "; ".join(f"{', '.join(addresses)}: {reason}" for reason, addresses in failed.items())
     raise DownloadError(
-        f"{file.name} cannot be downloaded ({'; '.join(reasons)}{kept}): check the network, or fetch "
+        f"{file.name} cannot be downloaded ({reasons}{kept}): check the network, or fetch "
         f"{file.description} by other means and put it at {path}"
     )
 
@@ -105,7 +108,8 @@ def _download(address: str, file: PublishedFile, partial: BinaryIO) -> str:
                 partial.truncate(0)  # it is longer than the file, so it belongs to another one
                 continue
         except (OSError, http.client.HTTPException) as error:
-            reason = str(getattr(error, "reason", error)) or type(error).__name__
+            cause = getattr(error, "reason", error)
+            reason = getattr(cause, "strerror", None) or str(cause) or type(error).__name__
         partial.flush()  # raises if the disk, not the network, is at fault
         if not reason or partial.tell() <= before:
             return reason

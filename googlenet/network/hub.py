@@ -151,7 +151,10 @@ def _refuse(name: str, error: Exception) -> NoReturn:
     elif isinstance(cause, errors.HfHubHTTPError):
         reason = f"{hub} answered with status {cause.response.status_code}: try later; {LOGIN}"
     else:
-        reason = f"{hub} cannot be reached ({_first_line(cause)}), and the cache does not have it: check the network"
+        reason = (
+            f"{hub} cannot be reached ({_first_line(cause)}), and the cache does not have it: check the network, or "
+            "fetch it by other means and give its path"
+        )
     raise HubError(f"{name}: {reason}") from error
 
 

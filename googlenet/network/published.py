@@ -29,6 +29,7 @@ FILES = {
 }
 # What every error about a missing file of weights offers.
 HINT = f"the name {BVLC} downloads Caffe's GoogLeNet (54 MB; license: released for unrestricted use)"
+NAMES = f"{BVLC}, {TORCHVISION}, hf://OWNER/REPO/FILE"
 OWN_SUFFIX = ".safetensors"
 
 

@@ -9,6 +9,7 @@ from googlenet.network.choices import WEIGHT_SUFFIXES
 from googlenet.network.download import DownloadError
 from googlenet.network.published import (
     HINT,
+    NAMES,
     check_weights_name,
     fetch_weights,
     is_weights_name,
@@ -115,8 +116,8 @@ def read_replica(run: Storage, name: str) -> "tuple[bytes, StoredNetwork]":
 
 def _check_suffix(folder: Storage, name: str) -> None:
     if not name.endswith(WEIGHT_SUFFIXES):
-        kinds = ", ".join(WEIGHT_SUFFIXES)
-        raise UserError(f"{folder.below(name)}: unknown kind of weights file: expected one of {kinds}; {HINT}")
+        expected = f"expected one of {', '.join(WEIGHT_SUFFIXES)}, or a name: {NAMES}"
+        raise UserError(f"{folder.below(name)}: unknown kind of weights file: {expected}; {HINT}")
 
 
 @contextmanager

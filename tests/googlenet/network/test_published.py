@@ -71,7 +71,8 @@ def test_without_a_network_one_line_says_where_a_file_fetched_by_hand_goes(
     torch_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(FILES, BVLC, replace(FILES[BVLC], addresses=(NOBODY, f"{NOBODY}/mirror")))
-    expected = f"53,533,754 bytes, SHA-256 6f71.*put it at {torch_home}/bvlc_googlenet.caffemodel"
+    reasons = rf"\({NOBODY}, {NOBODY}/mirror: Connection refused\)"
+    expected = f"{reasons}.*53,533,754 bytes, SHA-256 6f71.*put it at {torch_home}/bvlc_googlenet.caffemodel"
     with pytest.raises(DownloadError, match=expected) as error:
         googlenet.load_weights("bvlc")
     assert "\n" not in str(error.value)
