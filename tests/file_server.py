@@ -14,7 +14,8 @@ class FileServer:
     """The served bytes, and the requests so far: path, and first byte asked for.
 
     Below ``/whole`` the file is served in ranges, below ``/cut`` likewise but at most 1,000 bytes at once, below
-    ``/from-the-start`` without ranges, below ``/wrong`` with another byte; below ``/page`` there is something else.
+    ``/from-the-start`` without ranges, below ``/wrong`` with another byte; below ``/page`` there is something else,
+    below ``/empty`` nothing.
     """
 
     data: bytes
@@ -37,7 +38,9 @@ class _Answers(BaseHTTPRequestHandler):
         elif kind == "wrong":
             data = bytes([data[0] ^ 1]) + data[1:]
         elif kind == "page":
-            data = b"<html>Sign in to the hotel's network</html>"
+            first, data = 0, b"<html>Sign in to the hotel's network</html>"
+        elif kind == "empty":
+            data = b""
         elif kind not in ("whole", "cut"):
             self.send_error(404)
             return

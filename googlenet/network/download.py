@@ -104,8 +104,8 @@ def _download(address: str, file: PublishedFile, partial: BinaryIO) -> str:
             reason = _append(address, file, partial)
         except urllib.error.HTTPError as error:
             reason = f"status {error.code} {error.reason}"
-            if error.code == RANGE_NOT_SATISFIABLE and before:
-                partial.truncate(0)  # it is longer than the file, so it belongs to another one
+            if error.code == RANGE_NOT_SATISFIABLE and before >= (file.size_bytes or 1):
+                partial.truncate(0)  # it does not end within the file, so it belongs to another one
                 continue
         except (OSError, http.client.HTTPException) as error:
             cause = getattr(error, "reason", error)
@@ -118,17 +118,17 @@ def _download(address: str, file: PublishedFile, partial: BinaryIO) -> str:
 def _append(address: str, file: PublishedFile, partial: BinaryIO) -> str:
     from tqdm import tqdm
 
-    offset = partial.tell()
-    request = urllib.request.Request(address, headers={"Range": f"bytes={offset}-"} if offset else {})  # noqa: S310
+    arrived = partial.tell()
+    request = urllib.request.Request(address, headers={"Range": f"bytes={arrived}-"} if arrived else {})  # noqa: S310
     with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:  # noqa: S310 - addresses of a registry
-        if offset and response.status != PARTIAL_CONTENT:  # the server sends the file from its beginning
-            partial.truncate(0)
-            offset = partial.seek(0)
+        start = arrived if response.status == PARTIAL_CONTENT else 0  # not every server can start in the middle
         length = response.headers.get("Content-Length")
-        total = offset + int(length) if length else file.size_bytes
+        total = start + int(length) if length else file.size_bytes
         if file.size_bytes and total != file.size_bytes:
             return f"a file of {total:,} bytes, expected {file.size_bytes:,}"
-        bar = tqdm(total=total, initial=offset, unit="B", unit_scale=True, desc=file.name, disable=None)
+        partial.truncate(start)
+        partial.seek(start)
+        bar = tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=file.name, disable=None)
         with bar:  # shown on a terminal only
             while chunk := response.read(CHUNK_BYTES):
                 partial.write(chunk)

@@ -102,12 +102,16 @@ def test_a_wrong_file_of_unknown_size_is_refused_by_the_first_digits_of_its_dige
         fetch(file, tmp_path)
 
 
-def test_without_a_network_what_has_arrived_is_kept(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "reason"), [("", "Connection refused"), ("page", "a file of 43 bytes"), ("none", "404"), ("empty", "416")]
+)
+def test_where_the_file_cannot_be_had_what_has_arrived_is_kept(
+    server: FileServer, tmp_path: Path, kind: str, reason: str
+) -> None:
     (tmp_path / "net.bin.partial").write_bytes(DATA[:700])
-    with pytest.raises(
-        DownloadError, match=r"Connection refused; .* continues with what has arrived\).* by other means"
-    ):
-        fetch(published(NOBODY), tmp_path)
+    expected = rf"{reason}.*; the same command continues with what has arrived\).* by other means"
+    with pytest.raises(DownloadError, match=expected):
+        fetch(published(f"{server.address}/{kind}" if kind else NOBODY), tmp_path)
     assert kept(tmp_path) == DATA[:700]
 
 
