@@ -35,7 +35,9 @@ class _Answers(BaseHTTPRequestHandler):
             self._refuse(self.failures.pop(0), "")
             return
         words = unquote(urlsplit(self.path).path).strip("/").split("/")
-        if words[0] == "api":
+        if words == ["api", "agent-harnesses"]:  # asked by huggingface_hub once a day
+            self._refuse(404, "")
+        elif words[0] == "api":
             _, kind, owner, name, *rest = words
             self._about(self.root / kind / owner / name, rest)
         else:

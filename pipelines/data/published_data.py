@@ -1,11 +1,11 @@
 """Data sets on Hugging Face and on web servers, by the names that ``--data`` takes."""
 
-from googlenet.network.hub import HUB_PREFIX, HubError, hub_api, hub_errors, is_hub_name, parse_hub_name
+from googlenet.network.hub import HUB_PREFIX, HubError, hub_api, is_hub_name, parse_hub_name
 from pipelines.data.listing import ImageReader
 from pipelines.data.packed_files import is_packed
 from pipelines.errors import UserError
 from pipelines.job.console import say
-from pipelines.run.published_files import is_published
+from pipelines.run.published_files import PublishedFilesError, ask_hub, is_published, patiently
 from pipelines.run.storage import Storage
 
 
@@ -43,9 +43,8 @@ def _at_commit(data: str) -> Storage:
         uri = parse_hub_name(data)
         if uri.type != "dataset":
             raise UserError(f"{data} is not a data set's name: that begins with {HUB_PREFIX}datasets/")
-        with hub_errors(data):
-            commit = hub_api().dataset_info(uri.id, revision=uri.revision).sha
-    except HubError as error:
+        info = patiently(lambda: ask_hub(data, lambda: hub_api().dataset_info(uri.id, revision=uri.revision)))
+    except (HubError, PublishedFilesError) as error:
         raise UserError(str(error)) from error
-    say(f"data: {HUB_PREFIX}datasets/{uri.id} at commit {commit}")
-    return Storage.at(f"{HUB_PREFIX}datasets/{uri.id}@{commit}/{uri.path_in_repo or ''}")
+    say(f"data: {HUB_PREFIX}datasets/{uri.id} at commit {info.sha}")
+    return Storage.at(f"{HUB_PREFIX}datasets/{uri.id}@{info.sha}/{uri.path_in_repo or ''}")

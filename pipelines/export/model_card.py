@@ -7,6 +7,7 @@ model and of all models with every crop policy.
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from googlenet.network.hub import is_hub_name, parse_hub_name
 from pipelines.job.console import count, some
 from pipelines.report.columns import crops_text, tops_shown
 from pipelines.report.markdown import cost_remark, markdown_columns
@@ -86,6 +87,7 @@ def _front_matter(name: str, report: Report, recipe: Recipe, license_fields: Map
         library_name="googlenet-ensemble",
         pipeline_tag="image-classification",
         tags=["googlenet", "ensemble"],
+        base_model=parse_hub_name(recipe.init_weights).id if is_hub_name(recipe.init_weights) else None,
         datasets=[of_hugging_face] if of_hugging_face else None,
         metrics=["accuracy"],
         model_name=short_name(name),
@@ -135,7 +137,8 @@ def _hugging_face_dataset(data: str) -> tuple[str, str]:
 def _training(recipe: Recipe, manifest: Manifest) -> str:
     train, val = (count(manifest.splits[split].images, "image") for split in ("train", "val"))
     data = _hugging_face_dataset(recipe.data)[0] or short_name(recipe.data)
-    start = f", starting from `{short_name(recipe.init_weights)}`" if recipe.init_weights else ""
+    given = recipe.init_weights
+    start = f", starting from `{given if is_hub_name(given) else short_name(given)}`" if given else ""
     return (
         f"Recipe `{recipe.name}` (variant `{recipe.variant}`, width {recipe.width:g}, {recipe.crop_px} px, "
         f"{count(recipe.epochs, 'epoch')}){start}, on {train} of the data set {data}; evaluated on {val} of it. "

@@ -7,6 +7,7 @@ process that reads, so nodes need their own, as for object stores. A server that
 
 import time
 from collections.abc import Callable
+from time import monotonic
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
@@ -17,7 +18,7 @@ from googlenet.network.hub import HUB_PREFIX, HubError, hub_errors, hub_filesyst
 from pipelines.errors import UserError
 
 WEB_SCHEMES = ("http", "https")
-# Those of huggingface_hub, which repeats its requests itself.
+# Those of huggingface_hub, which repeats some of its requests itself.
 PAUSES_SECONDS = (1, 2, 4, 8, 8)
 SILENCE_SECONDS = 30
 # What is read beyond a request: the headers of an archive, one between each two images, share requests.
@@ -33,7 +34,52 @@ class PublishedFilesError(Exception):
     """A server cannot be read; the message is one line with the file, the reason and a fix.
 
     It is no OSError: an image that its own server does not deliver is not a bad image.
+
+    Attributes:
+        may_pass: whether it is worth trying again.
     """
+
+    def __init__(self, message: str, may_pass: bool = False) -> None:
+        super().__init__(message)
+        self.may_pass = may_pass
+
+
+def patiently(request: Callable[[], T]) -> T:
+    """Return the result of ``request``, which is repeated while it fails for a reason that may pass.
+
+    Raises:
+        PublishedFilesError: it failed for another reason, or for too long.
+    """
+    started = monotonic()
+    for pause in PAUSES_SECONDS:
+        try:
+            return request()
+        except PublishedFilesError as error:
+            # huggingface_hub may have repeated it as often itself.
+            if not error.may_pass or monotonic() - started >= sum(PAUSES_SECONDS):
+                raise
+        time.sleep(pause)
+    return request()
+
+
+def ask_hub(name: str, request: Callable[[], T]) -> T:
+    """Return the result of a request to Hugging Face about ``name``.
+
+    Raises:
+        PublishedFilesError: it failed.
+    """
+    from huggingface_hub.errors import HTTPError
+    from huggingface_hub.utils.logging import set_verbosity_error
+
+    set_verbosity_error()  # its warnings, one for each retry, say what the error says in the end
+    try:
+        with hub_errors(name):
+            return request()
+    except HubError as error:
+        response = getattr(error.__cause__, "response", None)
+        answered = response.status_code in WORTH_A_RETRY if response is not None else None
+        may_pass = isinstance(error.__cause__, HTTPError) if answered is None else answered
+        raise PublishedFilesError(str(error), may_pass) from error
 
 
 def is_published(uri: str) -> bool:
@@ -62,11 +108,14 @@ def open_published(uri: str) -> tuple[pafs.FileSystem, str]:
 
 
 class _PublishedFiles(pafs.FSSpecHandler):  # type: ignore[misc]  # pyarrow has no types
-    """Reads through fsspec; failures of the server are named by :meth:`_ask`, and nothing can be written."""
+    """Reads through fsspec; failures of the server are named by :meth:`_once`, and nothing can be written."""
 
-    def _ask(self, path: str, request: Callable[[], T]) -> T:
+    def _once(self, path: str, request: Callable[[], T]) -> T:
         """Return the result of ``request``; raises FileNotFoundError, or PublishedFilesError about ``path``."""
         raise NotImplementedError
+
+    def _ask(self, path: str, request: Callable[[], T]) -> T:
+        return patiently(lambda: self._once(path, request))
 
     def get_file_info(self, paths: list[str]) -> list[pafs.FileInfo]:
         return [self._file_info(path) for path in paths]
@@ -127,37 +176,25 @@ class _ReadableFile:
 
 
 class _HubFiles(_PublishedFiles):
-    """Files on Hugging Face, whose library repeats requests."""
+    """Files on Hugging Face."""
 
-    def _ask(self, path: str, request: Callable[[], T]) -> T:
-        from huggingface_hub.utils.logging import set_verbosity_error
-
-        set_verbosity_error()  # its warnings, one for each retry, say what the error says in the end
-        try:
-            with hub_errors(f"{HUB_PREFIX}{path}"):
-                return request()
-        except HubError as error:
-            raise PublishedFilesError(str(error)) from error
+    def _once(self, path: str, request: Callable[[], T]) -> T:
+        return ask_hub(f"{HUB_PREFIX}{path}", request)
 
 
 class _WebFiles(_PublishedFiles):
-    """Files on a web server. fsspec repeats no requests, and takes any failure to ask about a file for its absence."""
+    """Files on a web server. fsspec takes any failure to ask about a file for its absence."""
 
-    def _ask(self, path: str, request: Callable[[], T]) -> T:
+    def _once(self, path: str, request: Callable[[], T]) -> T:
         import aiohttp
 
-        pauses = iter(PAUSES_SECONDS)
-        while True:
-            try:
-                return request()
-            except (aiohttp.ClientError, OSError, ValueError) as error:
-                cause = error.__cause__ if isinstance(error, FileNotFoundError) else error
-                if cause is None or getattr(cause, "status", None) in NOT_THERE:
-                    raise FileNotFoundError(path) from error
-                pause = next(pauses, None) if _is_worth_a_retry(cause) else None
-                if pause is None:
-                    raise PublishedFilesError(f"{path}: {_reason(cause)}") from error
-            time.sleep(pause)
+        try:
+            return request()
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            cause = error.__cause__ if isinstance(error, FileNotFoundError) else error
+            if cause is None or getattr(cause, "status", None) in NOT_THERE:
+                raise FileNotFoundError(path) from error
+            raise PublishedFilesError(f"{path}: {_reason(cause)}", _may_pass(cause)) from error
 
     def _open(self, path: str) -> Any:
         info = self.fs.info(path)
@@ -166,7 +203,7 @@ class _WebFiles(_PublishedFiles):
         return self.fs.open(path, block_size=READ_AHEAD_BYTES, size=info["size"])
 
 
-def _is_worth_a_retry(error: BaseException) -> bool:
+def _may_pass(error: BaseException) -> bool:
     status = getattr(error, "status", None)  # that of an answer; a connection that fails has none
     return status in WORTH_A_RETRY if status is not None else not isinstance(error, ValueError)
 

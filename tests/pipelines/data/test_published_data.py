@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from huggingface_hub import HfFileSystem
 
 from pipelines.data.prepare import prepare
 from pipelines.data.shards import ShardPlan
@@ -30,23 +31,26 @@ NAME = "hf://datasets/me/pets"
 
 @dataclass(frozen=True)
 class Hub:
-    """The folder of a data set, its address without the file, the requests so far, and statuses to come."""
+    """The folder of a data set, its address without the file, requests so far, statuses to come, seconds of pauses."""
 
     folder: Path
     address: str
     asked: list[str]
     failures: list[int]
+    pauses: list[float]
 
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    monkeypatch.setattr(time, "sleep", lambda _seconds: None)
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    monkeypatch.setattr("pipelines.run.published_files.monotonic", lambda: sum(pauses))
     folder, failures = tmp_path / "datasets/me/pets", list[int]()
     folder.mkdir(parents=True)
     (folder / "README.md").write_text("# Pets\n")
     with hub_of(tmp_path, failures) as (address, asked):
         monkeypatch.setenv("HF_ENDPOINT", address)
-        yield Hub(folder, f"{address}/datasets/me/pets/resolve/main", asked, failures)
+        yield Hub(folder, f"{address}/datasets/me/pets/resolve/main", asked, failures, pauses)
 
 
 def write_parquet(folder: Path) -> None:
@@ -151,24 +155,36 @@ def _fetched(hub: Hub) -> int:
     return sum(int(span[2]) - int(span[1]) for span in spans)
 
 
-@pytest.mark.parametrize("place", ["hub", "web"])
-def test_a_server_that_fails_for_a_while_is_asked_again(hub: Hub, place: str) -> None:
+PLACES = [NAME, "{}/train/0000.tar"]
+
+
+@pytest.mark.parametrize("data", PLACES)
+def test_a_server_that_fails_for_a_while_is_asked_again(hub: Hub, data: str) -> None:
     write_tars(hub.folder)
-    found = images_to_train_on(NAME if place == "hub" else f"{hub.address}/train/0000.tar", 10, 0)
+    hub.failures.extend([503, 502])
+    found = images_to_train_on(data.format(hub.address), 10, 0)
     file = found.listing.splits["train"][0]
-    hub.failures.extend([503, 502, 503])
-    assert pickle.loads(pickle.dumps(found.reader)).read(file) == picture(int(file.image_id[-5]))  # noqa: S301
-    assert not hub.failures
+    for forget in (False, True):
+        if forget:  # another process asks about the files first
+            HfFileSystem.clear_instance_cache()
+        hub.failures.extend([503, 502, 503])
+        assert pickle.loads(pickle.dumps(found.reader)).read(file) == picture(int(file.image_id[-5]))  # noqa: S301
+        assert not hub.failures
 
 
-@pytest.mark.parametrize("place", ["hub", "web"])
-def test_a_server_that_fails_for_long_is_named_in_one_line_and_no_image_is_blamed(hub: Hub, place: str) -> None:
+@pytest.mark.parametrize("is_new", [False, True], ids=["same process", "another process"])
+@pytest.mark.parametrize("data", PLACES)
+def test_a_server_that_fails_for_long_is_named_in_one_line_and_no_image_is_blamed(
+    hub: Hub, data: str, is_new: bool
+) -> None:
     write_tars(hub.folder)
-    found = images_to_train_on(NAME if place == "hub" else f"{hub.address}/train/0000.tar", 10, 0)
+    found = images_to_train_on(data.format(hub.address), 10, 0)
+    if is_new:
+        HfFileSystem.clear_instance_cache()
     hub.failures.extend([503] * 100)
-    with pytest.raises(PublishedFilesError, match=r"train/0000.tar: .*status 503") as error:
+    with pytest.raises(PublishedFilesError, match=r"pets.*: .*status 503") as error:
         pickle.loads(pickle.dumps(found.reader)).read(found.listing.splits["train"][0])  # noqa: S301
-    assert len(hub.failures) == {"hub": 94, "web": 88}[place]  # six times; of a web server each time by HEAD, then GET
+    assert hub.pauses == [1, 2, 4, 8, 8]
     assert not isinstance(error.value, OSError)  # a bad image would be one, and a hundred of them would each wait
     line = storage_failure(error.value)
     assert line == str(error.value)

@@ -94,6 +94,19 @@ def test_the_cards_metrics_are_those_of_the_report(tmp_path: Path) -> None:
     assert f'Ensemble.from_pretrained("{tmp_path}/exported")' in code
 
 
+def test_the_card_names_what_is_on_the_hub_by_its_name_there(tmp_path: Path) -> None:
+    run = Path(shutil.copytree(OLD, tmp_path / "run"))
+    about = json.loads((run / "run.json").read_text())
+    about["recipe"] |= {"data": "hf://datasets/you/pets@v2/part", "init_weights": "hf://you/net/x.safetensors"}
+    (run / "run.json").write_text(json.dumps(about))
+    export_ensemble(Storage.at(str(run)), str(tmp_path / "exported"))
+    card = ModelCard.load(tmp_path / "exported/README.md")
+    assert (card.data.datasets, card.data.base_model) == (["you/pets"], "you/net")
+    result = card.data.eval_results[0]
+    assert (result.dataset_type, result.dataset_name, result.dataset_revision) == ("you/pets", "pets", "v2")
+    assert "starting from `hf://you/net/x.safetensors`, on 8 images of the data set you/pets;" in card.text
+
+
 def test_a_repository_on_the_hub_answers_like_the_run(hub: Path, photo: Path) -> None:
     said = export_ensemble(RUN, "hf://me/net")
     assert re.fullmatch(r"http://127.0.0.1:\d+/me/net: 2 replicas, .* new and private, .*", said)
