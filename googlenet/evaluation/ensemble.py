@@ -5,26 +5,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from jaxtyping import Float32, UInt8
-from PIL import Image
 from torch import Tensor, nn
 
 from googlenet.evaluation import pretrained
 from googlenet.evaluation.crops import CROP_POLICIES, Policy, policy_scales_px
+from googlenet.evaluation.given_image import GivenImage, pixels_of
 from googlenet.evaluation.predictor import Predictor
-from googlenet.images.decoding import Pixels, check_number_of_bytes, check_size, decode_rgb, image_to_rgb
 from googlenet.images.scaled_image import ScaledImage, scale_image
 from googlenet.network.model import fold_batch_norm
 from googlenet.network.weight_files import read_weights
 from googlenet.network.weights import Replica, WeightsError
 
 TOP = 5
-
-LARGEST = 255
-# A path (text or Path), the bytes of an image file, a PIL image, or pixels: (H, W, 3) or (H, W) uint8.
-AnyImage = str | Path | bytes | Image.Image | npt.NDArray[Any]
 
 
 class Ensemble:
@@ -82,7 +76,7 @@ class Ensemble:
         """
         return cls.load(pretrained.weight_files(pretrained.local_folder(place)), device)
 
-    def probabilities(self, image: AnyImage, policy: Policy = CROP_POLICIES[-1]) -> Float32[np.ndarray, "k c"]:
+    def probabilities(self, image: GivenImage, policy: Policy = CROP_POLICIES[-1]) -> Float32[np.ndarray, "k c"]:
         """Return (K, C) float32: each replica's softmax outputs, averaged over the views of ``policy``.
 
         Args:
@@ -95,44 +89,18 @@ class Ensemble:
             ValueError: the pixels or the policy cannot be used; the limits are those of files.
         """
         scales = policy_scales_px(policy, self.crop_px)
-        pixels = _pixels_of(image)
+        pixels = pixels_of(image)
         scaled = ScaledImage(pixels.shape[1], pixels.shape[0], tuple(scale_image(pixels, scales)))
         if policy not in self._predictors:
             self._predictors[policy] = Predictor(self._replicas, self.crop_px, (policy,), self._device)
         return self._predictors[policy].predict(scaled).probabilities[:, 0]
 
-    def answers(self, image: AnyImage, policy: Policy = CROP_POLICIES[-1]) -> dict[str, Any]:
+    def answers(self, image: GivenImage, policy: Policy = CROP_POLICIES[-1]) -> dict[str, Any]:
         """Return the five most likely classes and the replicas' agreement: see :func:`top_answers`.
 
         ``image`` and ``policy`` are those of :meth:`probabilities`.
         """
         return top_answers(self.probabilities(image, policy), self.classes)
-
-
-def _pixels_of(image: AnyImage) -> Pixels:
-    if isinstance(image, str | Path):
-        path = Path(image)
-        check_number_of_bytes(path.stat().st_size)
-        return decode_rgb(path.read_bytes())
-    if isinstance(image, bytes):
-        return decode_rgb(image)
-    return image_to_rgb(image) if isinstance(image, Image.Image) else _rgb(image)
-
-
-def _rgb(pixels: npt.ArrayLike) -> Pixels:
-    """Convert pixels to (H, W, 3) uint8, from which views are cut."""
-    array = np.asarray(pixels)
-    if array.ndim == 2:
-        array = np.repeat(array[:, :, None], 3, axis=2)
-    if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
-        raise ValueError(f"pixels must be of shape (height, width, 3) or (height, width), got {array.shape}")
-    check_size(array.shape[1], array.shape[0])
-    if array.dtype != np.uint8:
-        # Numbers from JSON arrive as int64.
-        if not np.issubdtype(array.dtype, np.integer) or array.min() < 0 or array.max() > LARGEST:
-            raise ValueError(f"pixels must be whole numbers from 0 to {LARGEST}, got {array.dtype}")
-        array = array.astype(np.uint8)
-    return np.ascontiguousarray(array)
 
 
 def answer_columns(classes: int) -> list[str]:

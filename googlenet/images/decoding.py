@@ -1,8 +1,6 @@
 """Decoding of image bytes to pixels, for every format and colour mode found in image folders."""
 
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 
 import numpy as np
@@ -49,36 +47,17 @@ def decode_rgb(data: bytes) -> Pixels:
     """
     if not data:
         raise ImageDecodeError("the file is empty")
-    with _failures_as_decode_errors(), Image.open(io.BytesIO(data), formats=_formats()) as image:
-        return _upright_rgb(image)
-
-
-def image_to_rgb(image: Image.Image) -> Pixels:
-    """Convert an image that Pillow has opened as :func:`decode_rgb` converts a file; the image stays as it is.
-
-    Raises:
-        ImageDecodeError: it cannot be read, or is refused for its size.
-    """
-    with _failures_as_decode_errors():
-        return _upright_rgb(image)
-
-
-@contextmanager
-def _failures_as_decode_errors() -> Iterator[None]:
     try:
-        yield
+        with Image.open(io.BytesIO(data), formats=_formats()) as image:
+            check_size(*image.size)
+            image.load()
+            # Pillow does not rescale grey values: 16-bit and floating-point greyscale is converted to 8 bits first.
+            upright = ImageOps.exif_transpose(_to_8_bit(image))
+            return np.asarray(_to_rgb(upright))
     except (ImageDecodeError, MemoryError):  # an image that does not fit into memory may be valid
         raise
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, struct.error, ValueError and others
         raise ImageDecodeError(_reason(error)) from error
-
-
-def _upright_rgb(image: Image.Image) -> Pixels:
-    check_size(*image.size)
-    image.load()
-    # Pillow does not rescale grey values: 16-bit and floating-point greyscale is converted to 8 bits first.
-    upright = ImageOps.exif_transpose(_to_8_bit(image))
-    return np.asarray(_to_rgb(upright))
 
 
 def check_size(width: int, height: int) -> None:
