@@ -43,8 +43,12 @@ def _at_commit(data: str) -> Storage:
         uri = parse_hub_name(data)
         if uri.type != "dataset":
             raise UserError(f"{data} is not a data set's name: that begins with {HUB_PREFIX}datasets/")
-        info = patiently(lambda: ask_hub(data, lambda: hub_api().dataset_info(uri.id, revision=uri.revision)))
+
+        def commit() -> str:
+            return str(hub_api().dataset_info(uri.id, revision=uri.revision, expand=["sha"]).sha)
+
+        sha = patiently(lambda: ask_hub(data, commit))
     except (HubError, PublishedFilesError) as error:
         raise UserError(str(error)) from error
-    say(f"data: {HUB_PREFIX}datasets/{uri.id} at commit {info.sha}")
-    return Storage.at(f"{HUB_PREFIX}datasets/{uri.id}@{info.sha}/{uri.path_in_repo or ''}")
+    say(f"data: {HUB_PREFIX}datasets/{uri.id} at commit {sha}")
+    return Storage.at(f"{HUB_PREFIX}datasets/{uri.id}@{sha}/{uri.path_in_repo or ''}")

@@ -34,9 +34,8 @@ print(Ensemble.from_pretrained("{}").answers("photo.jpg"))
 
 `answers` takes the path or the bytes of an image file, a PIL image, or an array of pixels; its `policy` is the number
 of crops to average: 1, 10 or 144. Preprocessing is part of the weights' files."""
-HUGGING_FACE_DATASETS = "hf://datasets/"
 CLASSES_SHOWN = 50
-DIGITS = 6
+ACCURACY_DIGITS = 6
 
 
 def model_card(
@@ -118,7 +117,7 @@ def _results(report: Report, data: str) -> "Iterator[EvalResult]":
 
 
 def _accuracy(error_percent: float) -> float:
-    return round(1 - error_percent / 100, DIGITS)
+    return round(1 - error_percent / 100, ACCURACY_DIGITS)
 
 
 def _crops(row: TableRow) -> str:
@@ -127,11 +126,10 @@ def _crops(row: TableRow) -> str:
 
 def _hugging_face_dataset(data: str) -> tuple[str, str]:
     """Return the data set's name on Hugging Face and its revision, both empty for other data."""
-    if not data.startswith(HUGGING_FACE_DATASETS):
+    if not is_hub_name(data):
         return "", ""
-    owner, _, rest = data.removeprefix(HUGGING_FACE_DATASETS).partition("/")
-    name, _, revision = rest.partition("/")[0].partition("@")
-    return f"{owner}/{name}", revision
+    uri = parse_hub_name(data)
+    return uri.id, uri.revision or ""
 
 
 def _training(recipe: Recipe, manifest: Manifest) -> str:

@@ -20,6 +20,7 @@ from pipelines.errors import UserError
 WEB_SCHEMES = ("http", "https")
 # Those of huggingface_hub, which repeats some of its requests itself.
 PAUSES_SECONDS = (1, 2, 4, 8, 8)
+# A server that sends nothing for so long is asked again.
 SILENCE_SECONDS = 30
 # What is read beyond a request: the headers of an archive, one between each two images, share requests.
 READ_AHEAD_BYTES = 1 << 20
@@ -76,9 +77,8 @@ def ask_hub(name: str, request: Callable[[], T]) -> T:
         with hub_errors(name):
             return request()
     except HubError as error:
-        response = getattr(error.__cause__, "response", None)
-        answered = response.status_code in WORTH_A_RETRY if response is not None else None
-        may_pass = isinstance(error.__cause__, HTTPError) if answered is None else answered
+        answer = getattr(error.__cause__, "response", None)
+        may_pass = isinstance(error.__cause__, HTTPError) if answer is None else answer.status_code in WORTH_A_RETRY
         raise PublishedFilesError(str(error), may_pass) from error
 
 
