@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from pipelines.data.imagenet import DEVKIT, FLAT_VALIDATION
+from pipelines.data.imagenet import FLAT_VALIDATION
 from pipelines.data.layout import Kind, Layout
 from pipelines.data.split_names import PURPOSES, TEST, TRAIN, UNSPLIT, VAL, split_of_folder
 from pipelines.errors import UserError
@@ -61,7 +61,7 @@ class Survey:
         folders: dict[str, Contents] = defaultdict(Contents)
         for name in files:
             top, *rest = name.split("/", 2)
-            if not is_picture(name) or top == DEVKIT:
+            if not is_picture(name):
                 continue
             if len(rest) == 2:
                 folders[top].below[rest[0]] += 1
