@@ -19,6 +19,8 @@ SPLIT_WORDS = {
 EVALUATED_FIRST = (VAL, TEST, UNSPLIT, TRAIN)
 PURPOSES = {TRAIN: "training", VAL: "validation", TEST: "test"}
 _SPLIT_OF_WORD = {word: split for split, words in SPLIT_WORDS.items() for word in words}
+# The end of -00000-of-00002-ab12cd, which Hugging Face's and WebDataset's writers add.
+_NUMBERING = re.compile(r"-\d+-of-\d+.*")
 # Words beside a split's that leave the folder a split folder: train_images, test-set, val2017.
 _NEUTRAL = ("set", "sets", "data", "dataset", "image", "images", "img", "imgs", "split")
 
@@ -39,7 +41,7 @@ def split_in_name(name: str, file: str) -> str:
     Raises:
         UserError: words for different splits are at both ends, or at neither.
     """
-    words = _words(name)
+    words = _words(_NUMBERING.sub("", name))
     splits = {_SPLIT_OF_WORD[word] for word in words if word in _SPLIT_OF_WORD}
     if len(splits) > 1:
         splits = {_SPLIT_OF_WORD[word] for word in (words[0], words[-1]) if word in _SPLIT_OF_WORD}

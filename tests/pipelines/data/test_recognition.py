@@ -90,6 +90,8 @@ def test_a_class_whose_name_merely_begins_like_a_split_is_a_class(name: str) -> 
          "1 WebDataset archive for training"),
         ("blood-test-photos-train.tar", Kind.WEBDATASET, {"train": ("blood-test-photos-train.tar",)},
          "1 WebDataset archive for training"),
+        ("blood-test-train-00000-of-00002-ab12cd.parquet", Kind.PARQUET,
+         {"train": ("blood-test-train-00000-of-00002-ab12cd.parquet",)}, "1 Parquet file for training"),
         ("data/train-0-of-1.parquet data/test-0-of-1.parquet README.md", Kind.PARQUET,
          {"train": ("data/train-0-of-1.parquet",), "test": ("data/test-0-of-1.parquet",)},
          "1 Parquet file for training in data/, 1 for test in data/"),

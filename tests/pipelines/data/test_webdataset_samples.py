@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.data.listing import Listing
-from pipelines.data.sources import images_to_train_on
+from pipelines.data.sources import images_to_evaluate, images_to_train_on
 from pipelines.data.tar_archives import Index, Member
 from pipelines.data.webdataset_samples import samples
 from pipelines.errors import UserError
@@ -138,6 +138,12 @@ def test_the_output_of_img2dataset_is_read_from_its_archives(tmp_path: Path) -> 
     ids = sorted(image.image_id for images in listing.splits.values() for image in images)
     assert ids == [f"00000.tar/{number}.jpg" for number in range(4)]
     assert listing.ignored_summary() == "00000.parquet, 00000_stats.json"
+
+
+def test_archives_for_test_alone_are_evaluated_and_not_trained_on(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no training images"):
+        listed(tmp_path, labelled(1), "test-0.tar")
+    assert len(images_to_evaluate(str(tmp_path), ("0", "1")).listing.splits["val"]) == 4
 
 
 def test_archives_in_split_folders_share_the_class_list_above_them(tmp_path: Path) -> None:
