@@ -22,7 +22,7 @@ DATA_FOLDER = "data"
 
 
 class _File(NamedTuple):
-    """A file, the folder of its configuration, its split, and the folder that says so, if its own name does not."""
+    """A file, the folder of its configuration, its split, and the folder of the split, if there is one."""
 
     name: str
     configuration: str
@@ -77,12 +77,12 @@ def _described(name: str) -> _File:
     path = PurePosixPath(name)
     folders = list(path.parent.parts)
     split, split_folder = split_in_name(path.stem, name), ""
-    if split == UNSPLIT:
-        for depth in range(len(folders), 0, -1):
-            if (split := split_in_name(folders[depth - 1], name)) != UNSPLIT:
-                split_folder = "/".join(folders[:depth])
-                folders = folders[: depth - 1]
-                break
+    for depth in range(len(folders), 0, -1):
+        of_folder = split_in_name(folders[depth - 1], name)
+        if of_folder != UNSPLIT and split in (UNSPLIT, of_folder):
+            split, split_folder = of_folder, "/".join(folders[:depth])
+            folders = folders[: depth - 1]
+            break
     if folders and folders[0] == DATA_FOLDER:
         folders = folders[1:]
     return _File(name, "/".join(folders), split, split_folder)
