@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from googlenet.network.published import HINT, variant_of_weights
+from googlenet.network.published import MEANING_OF_BVLC, variant_of_weights
 from pipelines.data.prepare import BadImages, find_images, prepare
 from pipelines.data.sources import Images, absolute_data
 from pipelines.errors import UserError
@@ -132,7 +132,7 @@ def _check_that_weights_are_given(arguments: Arguments, run: Storage, recipe: Re
     if recipe.needs_init_weights and not (arguments.from_scratch or run.exists(RUN)):
         raise UserError(
             f"the recipe {recipe.name} is meant for given weights: add --init-weights FILE, or --init-weights bvlc "
-            f"({HINT}); to train from random weights, choose --recipe modern, or add --from-scratch"
+            f"({MEANING_OF_BVLC}); to train from random weights, choose --recipe modern, or add --from-scratch"
         )
 
 

@@ -13,7 +13,7 @@ from googlenet.network.hub import HubError, fetch_file, fetch_snapshot, is_hub_n
 
 BVLC = "bvlc"
 TORCHVISION_PREFIX, TORCHVISION = "torchvision:", "torchvision:googlenet"
-# The second and the third address are those of DeepDetect's documentation, the last is that of jetson-inference.
+# The addresses after the first are mirrors of DeepDetect and of NVIDIA's jetson-inference; the digest decides.
 FILES = {
     BVLC: PublishedFile(
         name="bvlc_googlenet.caffemodel",
@@ -27,8 +27,9 @@ FILES = {
         size_bytes=53_533_754,
     ),
 }
+MEANING_OF_BVLC = "downloads Caffe's GoogLeNet, 54 MB; license: released for unrestricted use"
 # What every error about a missing file of weights offers.
-HINT = f"the name {BVLC} downloads Caffe's GoogLeNet (54 MB; license: released for unrestricted use)"
+HINT = f"the name {BVLC} {MEANING_OF_BVLC}"
 NAMES = f"{BVLC}, {TORCHVISION}, hf://OWNER/REPO/FILE"
 OWN_SUFFIX = ".safetensors"
 

@@ -150,7 +150,7 @@ def test_initial_weights_are_tried_before_a_cluster_starts(
     words += ["--width", "0.125", "--crop-px", "35", "--init-weights"]
     for path, expected in (
         (weights, "the weights have variant bn, this network has paper"),
-        (tmp_path / "gone.npz", "gone.npz; the name bvlc downloads Caffe's GoogLeNet (54 MB; license:"),
+        (tmp_path / "gone.npz", "gone.npz; the name bvlc downloads Caffe's GoogLeNet, 54 MB; license:"),
         (tmp_path / "photo.jpg", "unknown kind of weights file"),
     ):
         ended = run(train_ensemble._main, *words, str(path))
