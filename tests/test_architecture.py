@@ -140,7 +140,6 @@ def test_the_science_needs_few_packages(path: Path) -> None:
         "simplejpeg",
         "torch",
         "torchvision",
-        "tqdm",
     }
     needed = {name.partition(".")[0] for name in imports(ast.parse(path.read_text()))}
     assert needed <= own | set(sys.stdlib_module_names)

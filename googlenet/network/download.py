@@ -116,7 +116,7 @@ def _download(address: str, file: PublishedFile, partial: BinaryIO) -> str:
 
 
 def _append(address: str, file: PublishedFile, partial: BinaryIO) -> str:
-    from tqdm import tqdm
+    from huggingface_hub.utils import tqdm
 
     arrived = partial.tell()
     request = urllib.request.Request(address, headers={"Range": f"bytes={arrived}-"} if arrived else {})  # noqa: S310

@@ -139,7 +139,8 @@ def _refuse(name: str, error: Exception) -> NoReturn:
     else:
         cause = error
     if isinstance(cause, errors.GatedRepoError):
-        reason = f"{uri.id} asks for consent: accept its terms at {hub}/{uri.id}, then log in with `hf auth login`"
+        page = f"{hub}/{uri.id}" if uri.type == "model" else f"{hub}/{uri.type}s/{uri.id}"
+        reason = f"{uri.id} asks for consent: accept its terms at {page}, then log in with `hf auth login`"
     elif isinstance(cause, errors.RepositoryNotFoundError):
         reason = f"no repository {uri.id} at {hub} ({uri.type}): check the name; {LOGIN}"
     elif isinstance(cause, errors.RevisionNotFoundError):

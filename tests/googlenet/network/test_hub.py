@@ -62,6 +62,7 @@ def test_what_was_fetched_once_needs_no_network(asked: list[str], monkeypatch: p
         ("hf://me/net@v9/weights.npz", "no revision v9: give a branch, tag or commit"),
         ("hf://me/none/weights.npz", "no repository me/none .* check the name; for a private one log in"),
         ("hf://me/gated/x", "accept its terms at http://127.0.0.1:.*/me/gated, then log in"),
+        ("hf://datasets/me/gated/x", "accept its terms at http://127.0.0.1:.*/datasets/me/gated, then log in"),
         ("hf://me/net", "this is a repository; name a file in it: hf://me/net/FILE"),
         ("hf://net", "Expected hf://OWNER/REPO"),
     ],
