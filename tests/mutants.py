@@ -48,7 +48,7 @@ class Mutant:
 
 
 def mutants() -> list[Mutant]:
-    """Return the mutants of crops, averaging, metrics, sampling, training, resume, the ledger and the files."""
+    """Return the mutants of weights, crops, averaging, metrics, sampling, training, resume, ledger and files."""
     crops, views = (
         ("googlenet/evaluation/crops.py", "googlenet/evaluation/test_crops.py"),
         ("googlenet/evaluation/views.py", "googlenet/evaluation/test_crops.py"),
@@ -68,7 +68,12 @@ def mutants() -> list[Mutant]:
     checkpoints = ("pipelines/training/checkpoints.py", "pipelines/training/test_checkpoints.py")
     ledger = ("pipelines/evaluation/sharded_prediction.py", "pipelines/evaluation/test_sharded_prediction.py")
     tally = ("pipelines/report/tally.py", "pipelines/report/test_report.py")
+    caffe = ("googlenet/network/caffe_files.py", "googlenet/network/test_caffe_files.py")
+    download = ("googlenet/network/download.py", "googlenet/network/test_download.py")
     listed = [
+        ("weights: a classifier is turned where it is stored so", caffe, 'not attributes.get("transB")', "False"),
+        ("weights: the heads are on their own modules", caffe, "loss{number}/fc", "loss{3 - number}/fc"),
+        ("weights: a download has its digest", download, "digest.startswith(file.sha256)", "True"),
         ("crops: the scales are the paper's four", crops, "9 * seventh", "10 * seventh"),
         ("crops: the middle square is in the middle", crops, "slack // 2", "slack // 3"),
         ("crops: the last square ends with the image", crops, "slack // 2, slack)", "slack // 2, slack - 1)"),
