@@ -60,7 +60,7 @@ class Arguments:
     run_dir: str
     """Run directory of a training run; with --weights, a new one for this evaluation."""
     data: str = ""
-    """Labelled image folder (val/<class>/* or <class>/*); the default is the run's own validation images."""
+    """Labelled images: a folder, an archive, or a data set by name; the default is the run's own validation images."""
     weights: tuple[str, ...] = ()
     """External weights, one per network: files, or the names bvlc, torchvision:googlenet, hf://OWNER/REPO[/FILE]."""
     classes: str = ""

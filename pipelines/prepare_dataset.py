@@ -24,7 +24,7 @@ class Arguments:
     """Prepare images: write Parquet shards and a manifest into the run directory."""
 
     data: str
-    """Image folder (train/<class>/*, val/<class>/*, or <class>/*), or 'embedded' for the built-in digits."""
+    """Image folder, archive, or data set by name (hf://datasets/OWNER/NAME); 'embedded' for the built-in digits."""
     run_dir: str
     """Run directory: a path, or a URI of an object store."""
     data_seed: int = 0

@@ -1,5 +1,6 @@
-"""A Hub of Hugging Face on loopback that answers from a folder, as far as huggingface_hub asks to read."""
+"""A Hub of Hugging Face on loopback: a folder, as far as huggingface_hub asks to read it and to commit to it."""
 
+import base64
 import hashlib
 import json
 import threading
@@ -14,21 +15,29 @@ from urllib.parse import unquote, urlsplit
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REVISIONS = ("main", "v1", COMMIT)
 GATED = "gated"
+# Whoever sends it may write.
+TOKEN = "hf_of_the_tests"  # noqa: S105
 
 
 class _Answers(BaseHTTPRequestHandler):
     """Answers for the repositories ``<root>/models/OWNER/REPO`` and ``<root>/datasets/OWNER/REPO``."""
 
     protocol_version = "HTTP/1.1"
+    ranges = "bytes"
 
-    def __init__(self, root: Path, asked: list[str], *args: Any) -> None:
-        self.root, self.asked = root, asked
+    def __init__(self, root: Path, asked: list[str], failures: list[int], *args: Any) -> None:
+        self.root, self.asked, self.failures = root, asked, failures
         super().__init__(*args)
 
     def do_GET(self) -> None:
-        self.asked.append(f"{self.command} {self.path}")
+        self.asked.append(" ".join([self.command, self.path, self.headers.get("Range", "")]).rstrip())
+        if self.failures:
+            self._refuse(self.failures.pop(0), "")
+            return
         words = unquote(urlsplit(self.path).path).strip("/").split("/")
-        if words[0] == "api":
+        if words == ["api", "agent-harnesses"]:  # asked by huggingface_hub once a day
+            self._refuse(404, "")
+        elif words[0] == "api":
             _, kind, owner, name, *rest = words
             self._about(self.root / kind / owner / name, rest)
         else:
@@ -40,14 +49,53 @@ class _Answers(BaseHTTPRequestHandler):
         self.do_GET()
 
     def do_POST(self) -> None:
-        """Answer ``paths-info``: what lies at the paths that the form names."""
         self.asked.append(f"{self.command} {self.path}")
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        _, kind, owner, name, _, revision = unquote(urlsplit(self.path).path).strip("/").split("/", 5)
-        repo = self.root / kind / owner / name
-        if self._found(repo, revision):
-            paths = [repo / path for path in json.loads(body)["paths"]]
-            self._send(json.dumps([self._entry(repo, path) for path in paths if path.exists()]).encode())
+        words = unquote(urlsplit(self.path).path).strip("/").split("/")
+        if words[1] == "validate-yaml":
+            self._send(b'{"errors": [], "warnings": []}')
+        elif words[-1] == "create":
+            self._create(json.loads(body))
+        else:
+            _, kind, owner, name, request, revision = words
+            repo = self.root / kind / owner / name
+            if self._found(repo, revision) and (request == "paths-info" or self._may_write()):
+                answer = {"paths-info": self._entries, "preupload": self._preupload, "commit": self._commit}[request]
+                self._send(json.dumps(answer(repo, body)).encode())
+
+    def _create(self, asked: dict[str, Any]) -> None:
+        repo = self.root / "models" / asked.get("organization", "me") / asked["name"]
+        if not self._may_write():
+            return
+        status = 409 if repo.exists() else 200
+        if status == 200:
+            repo.mkdir(parents=True)
+            (self.root / "created.json").write_text(json.dumps(asked))
+        url = f"http://{self.headers['Host']}/{repo.parent.name}/{repo.name}"
+        self._send(json.dumps({"url": url}).encode(), status)
+
+    def _may_write(self) -> bool:
+        if self.headers["Authorization"] == f"Bearer {TOKEN}":
+            return True
+        self._refuse(401, "")
+        return False
+
+    def _entries(self, repo: Path, body: bytes) -> list[dict[str, Any]]:
+        paths = [repo / path for path in json.loads(body)["paths"]]
+        return [self._entry(repo, path) for path in paths if path.exists()]
+
+    def _preupload(self, _repo: Path, body: bytes) -> dict[str, Any]:
+        modes = {"uploadMode": "regular", "shouldIgnore": False}
+        return {"files": [{"path": file["path"], **modes} for file in json.loads(body)["files"]]}
+
+    def _commit(self, repo: Path, body: bytes) -> dict[str, Any]:
+        for change in map(json.loads, body.splitlines()):
+            if change["key"] == "file":
+                (repo / change["value"]["path"]).write_bytes(base64.b64decode(change["value"]["content"]))
+            elif change["key"] == "deletedFile":
+                (repo / change["value"]["path"]).unlink()
+        url = f"http://{self.headers['Host']}/{repo.parent.name}/{repo.name}/commit/{COMMIT}"
+        return {"commitUrl": url, "commitOid": COMMIT, "success": True}
 
     def log_message(self, *_: Any) -> None:
         """Keep the terminal of the tests clean."""
@@ -103,7 +151,7 @@ class _Answers(BaseHTTPRequestHandler):
 
     def _send(self, body: bytes, status: int = 200, **headers: str) -> None:
         self.send_response(status)
-        headers |= {"X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes", "Content-Length": str(len(body))}
+        headers |= {"X-Repo-Commit": COMMIT, "Accept-Ranges": self.ranges, "Content-Length": str(len(body))}
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
@@ -112,10 +160,15 @@ class _Answers(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def hub_of(root: Path) -> Iterator[tuple[str, list[str]]]:
-    """Serve the repositories below ``root``; yield the address, and a list that grows by each request."""
+def hub_of(root: Path, failures: list[int] | None = None) -> Iterator[tuple[str, list[str]]]:
+    """Serve the repositories below ``root``; yield the address, and a list that grows by each request.
+
+    The statuses in ``failures``, which may grow while it serves, are the answers to the next requests.
+    """
     asked: list[str] = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Answers, root, asked))
+    server = ThreadingHTTPServer(
+        ("127.0.0.1", 0), partial(_Answers, root, asked, failures if failures is not None else [])
+    )
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:

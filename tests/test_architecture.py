@@ -35,6 +35,7 @@ LAW: dict[str, set[str]] = {
     "pipelines.training": STAGE,
     "pipelines.evaluation": STAGE,
     "pipelines.report": STAGE,
+    "pipelines.export": STAGE | {"pipelines.report"},
     "pipelines.tracking": STAGE | {"pipelines.report"},
     # The commands, which nothing may import.
     "pipelines": {f"pipelines.{wing.name}" for wing in WINGS if wing.parent.name == "pipelines"},

@@ -13,6 +13,7 @@ from mlflow import MlflowClient
 from pipelines.run.named_recipes import load_recipe
 from tests.commands import run_script
 from tests.googlenet.network.test_weight_files import caffe_arrays, npz
+from tests.hub_server import TOKEN, hub_of
 from tests.pipelines.data.test_image_archives import write_imagenet
 from tests.project import ROOT
 from tests.servers import BIN, with_tools
@@ -153,9 +154,7 @@ def checks(places: dict[str, str], ray_cluster: str) -> dict[str, Callable[[str]
         "python pipelines/train_ensemble.py --recipe runs:/ID": again,
         "python pipelines/replay_to_mlflow.py": replay,
         "python pipelines/compare_runs.py": prints("paired"),
-        "python pipelines/export_onnx.py": lambda command: prints("1 replica, 3 classes")(
-            command.replace("ensemble.onnx", f"{places['runs/']}ensemble.onnx")
-        ),
+        "python pipelines/export_ensemble.py": _exports(places),
         "pip install -c constraints.txt -e '.[onnx]'": lambda _command: None,  # so does `make setup`
         # tests/pipelines/tracking/test_models.py, with a real request
         "export MLFLOW_TRACKING_URI": lambda _command: None,
@@ -165,6 +164,17 @@ def checks(places: dict[str, str], ray_cluster: str) -> dict[str, Callable[[str]
         "python pipelines/evaluate_ensemble.py": evaluate,
         **_cluster_checks(places),
     }
+
+
+def _exports(places: dict[str, str]) -> Callable[[str], None]:
+    def export(command: str) -> None:
+        with hub_of(Path(places["runs/"]) / "hub") as (address, _), pytest.MonkeyPatch.context() as patch:
+            patch.setenv("HF_ENDPOINT", address)
+            patch.setenv("HF_TOKEN", TOKEN)
+            out = run(command.replace(" ensemble.", f" {places['runs/']}ensemble."), places)
+        assert "1 replica, 3 classes" in out
+
+    return export
 
 
 def _cluster_checks(places: dict[str, str]) -> dict[str, Callable[[str], None]]:

@@ -6,6 +6,8 @@ In reading order:
 - ``views``: the pixels of the views
 - ``predictor``: all views of an image through all replicas
 - ``ensemble``: an ensemble as one object: images in, answers out; and as one module, for export
+- ``given_image``: pixels of an image in any form: a path, bytes, a PIL image, an array
+- ``pretrained``: exported ensembles, in a folder or on Hugging Face
 - ``metrics``: errors of every ensemble, with bootstrap intervals over images
 - ``two_way``: bootstrap intervals over images and replicas
 - ``calibration``: likelihood, Brier score and calibration error

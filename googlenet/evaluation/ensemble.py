@@ -1,30 +1,28 @@
 """An ensemble as one object: images in, averaged probabilities or the most likely classes out."""
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from jaxtyping import Float32, UInt8
 from torch import Tensor, nn
 
+from googlenet.evaluation import pretrained
 from googlenet.evaluation.conformal import prediction_sets
 from googlenet.evaluation.crops import CROP_POLICIES, Policy, policy_scales_px
+from googlenet.evaluation.given_image import GivenImage, pixels_of
 from googlenet.evaluation.kept_calibration import KeptCalibration
 from googlenet.evaluation.predictor import Predictor
 from googlenet.evaluation.temperature import with_temperature
-from googlenet.images.decoding import Pixels, check_size
-from googlenet.images.inspection import decode_whole
 from googlenet.images.scaled_image import ScaledImage, scale_image
 from googlenet.network.model import fold_batch_norm
 from googlenet.network.weight_files import read_weights
 from googlenet.network.weights import Replica, WeightsError
 
 TOP = 5
-
-LARGEST = 255
 # Columns of answers with sets of classes.
 SET, ABSTAIN = "set", "abstain"
 
@@ -57,15 +55,19 @@ class Ensemble:
     def load(cls, paths: Iterable[Path | str], device: str = "cpu") -> "Ensemble":
         """Load the ensemble of ``paths``, weight files of the replicas of one run.
 
+        The calibration that the run or the exported folder keeps for exactly these weights is loaded as well.
+
         Raises:
             WeightsError: a file cannot be used, or differs from the first one in its classes or its crop size.
             FileNotFoundError: a file does not exist.
             ValueError: there are no files.
         """
-        replicas, facts = [], []
-        for path in map(Path, paths):
+        replicas, facts, digests, files = [], [], [], [Path(path) for path in paths]
+        for path in files:
             try:
-                stored = read_weights(path.read_bytes(), path.name)
+                data = path.read_bytes()
+                digests.append(hashlib.sha256(data).hexdigest())
+                stored = read_weights(data, path.name)
                 replicas.append(stored.build())
                 facts.append((tuple(stored.extra["classes"]), int(stored.extra["crop_px"])))
             except WeightsError as error:
@@ -75,21 +77,38 @@ class Ensemble:
             if facts[-1] != facts[0]:
                 raise WeightsError(f"{path}: its classes or its crop size are not those of the first file")
         classes, crop_px = facts[0] if facts else ((), 0)
-        return cls(replicas, classes, crop_px, device)
+        return cls(replicas, classes, crop_px, device, pretrained.calibration_of(files, digests))
 
-    def probabilities(self, image: bytes | Pixels, policy: Policy = CROP_POLICIES[-1]) -> Float32[np.ndarray, "k c"]:
+    @classmethod
+    def from_pretrained(cls, place: str | Path, device: str = "cpu") -> "Ensemble":
+        """Load an ensemble that export_ensemble.py has exported.
+
+        Args:
+            place: its folder, or its repository on Hugging Face as ``hf://OWNER/REPO[@REVISION]``, which is downloaded
+                once into that library's cache.
+            device: device of the networks.
+
+        Raises:
+            HubError: the repository cannot be had.
+            FileNotFoundError: the folder holds no exported ensemble, or lacks a file of it.
+            WeightsError: a file cannot be used.
+        """
+        return cls.load(pretrained.weight_files(pretrained.local_folder(place)), device)
+
+    def probabilities(self, image: GivenImage, policy: Policy = CROP_POLICIES[-1]) -> Float32[np.ndarray, "k c"]:
         """Return (K, C) float32: each replica's softmax outputs, averaged over the views of ``policy``.
 
         Args:
-            image: the bytes of an image file, or (H, W, 3) or (H, W) uint8.
+            image: the path or the bytes of an image file, a PIL image, or (H, W, 3) or (H, W) uint8.
             policy: 1, 10, 144, or scales in pixels such as ``"256+320"``.
 
         Raises:
-            ImageDecodeError: the bytes cannot be decoded as an image, or are a JPEG with missing pixel data.
+            OSError: the path cannot be read.
+            ImageDecodeError: the file, the bytes or the image cannot be decoded, or are a JPEG with missing pixel data.
             ValueError: the pixels or the policy cannot be used; the limits are those of files.
         """
         scales = policy_scales_px(policy, self.crop_px)
-        pixels = decode_whole(image) if isinstance(image, bytes) else _rgb(image)
+        pixels = pixels_of(image)
         scaled = ScaledImage(pixels.shape[1], pixels.shape[0], tuple(scale_image(pixels, scales)))
         if policy not in self._predictors:
             self._predictors[policy] = Predictor(self._replicas, self.crop_px, (policy,), self._device)
@@ -97,7 +116,7 @@ class Ensemble:
 
     def answers(
         self,
-        image: bytes | Pixels,
+        image: GivenImage,
         policy: Policy = CROP_POLICIES[-1],
         *,
         calibrated: bool = True,
@@ -122,22 +141,6 @@ class Ensemble:
             raise ValueError(f"sets of classes need a calibration for {policy} crops, and probabilities that use it")
         probabilities = self.probabilities(image, policy)
         return top_answers(probabilities, self.classes, temperature if calibrated else 1.0, limit)
-
-
-def _rgb(pixels: npt.ArrayLike) -> Pixels:
-    """Convert pixels to (H, W, 3) uint8, from which views are cut."""
-    array = np.asarray(pixels)
-    if array.ndim == 2:
-        array = np.repeat(array[:, :, None], 3, axis=2)
-    if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
-        raise ValueError(f"pixels must be of shape (height, width, 3) or (height, width), got {array.shape}")
-    check_size(array.shape[1], array.shape[0])
-    if array.dtype != np.uint8:
-        # Numbers from JSON arrive as int64.
-        if not np.issubdtype(array.dtype, np.integer) or array.min() < 0 or array.max() > LARGEST:
-            raise ValueError(f"pixels must be whole numbers from 0 to {LARGEST}, got {array.dtype}")
-        array = array.astype(np.uint8)
-    return np.ascontiguousarray(array)
 
 
 def answer_columns(classes: int) -> list[str]:

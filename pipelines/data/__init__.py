@@ -6,6 +6,7 @@ In reading order:
 
 - ``prepare``: from a listing of images to shards and their manifest
 - ``sources``: a reader and a listing for whatever ``--data`` names
+- ``published_data``: data sets on Hugging Face and on web servers, by name
 - ``recognition``: what the names below ``--data`` are taken for, and why; or a refusal
 - ``layout``: the result of a recognition
 - ``class_folders``: recognition of folders of images

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from pipelines.data.published_data import commit_read_by
 from pipelines.data.shards import ShardPlan, plan_shards, write_shards
 from pipelines.data.sources import Images, images_to_train_on
 from pipelines.errors import UserError
@@ -74,7 +75,9 @@ def prepare_for_evaluation(run: Storage, data: str, images: Images, bad_images: 
 def _prepare(run: Storage, images: Images, prepared_from: dict[str, Any], bad_images: BadImages) -> Manifest:
     reader, listing = images
     size, short_side_px = prepared_from["images_per_shard"], prepared_from.get("stored_short_side_px")
-    settings = json.dumps(prepared_from, sort_keys=True)
+    # A shard from an earlier commit of a published data set is not one of this one.
+    commit = {"commit": read} if (read := commit_read_by(reader)) else {}
+    settings = json.dumps({**prepared_from, **commit}, sort_keys=True)
     plans = [
         plan for split in SPLITS for plan in plan_shards(split, listing.splits[split], size, settings, short_side_px)
     ]

@@ -20,6 +20,8 @@ from pipelines.data.listing import (
     list_for_training,
     list_unlabelled,
 )
+from pipelines.data.packed_files import is_packed
+from pipelines.data.published_data import storage_of
 from pipelines.data.recognition import recognise
 from pipelines.data.split_names import EVALUATED_FIRST, PURPOSES, TEST, TRAIN
 from pipelines.data.tar_archives import TarImages
@@ -76,7 +78,7 @@ def unlabelled_images(data: str, classes: tuple[str, ...]) -> Images:
     """
     if not is_folder(data):
         raise UserError(f"images without labels must be in a folder, got {data}")
-    root = Storage.at(data)
+    root = storage_of(data)
     tree = tree_at(root)
     _tell(remarks(tree))
     return _told(Images(FolderImages(root), list_unlabelled(data, tree.files, classes)))
@@ -114,10 +116,13 @@ def _find(data: str, data_seed: int, choose: Choice) -> tuple[ImageReader, Found
     if data.startswith(TORCHVISION):
         folder, found = find_in_torchvision(data)
         return FolderImages(folder), found
-    root = Storage.at(data)
-    if root.is_file:
+    root = storage_of(data)
+    if not root.is_file:
+        return _find_in(root, tree_at(root), choose)
+    folder, name = Storage.of_file(root.root)
+    if not is_packed(name):
         raise UserError(f"{root} is a file; specify the folder that contains it")
-    return _find_in(root, tree_at(root), choose)
+    return _find_in(folder, Tree.of_names([name]), choose)
 
 
 def _find_in(root: Storage, tree: Tree, choose: Choice) -> tuple[ImageReader, Found]:

@@ -38,7 +38,7 @@ def markdown(report: Report, cost: dict[str, Any], facts: dict[str, str], pictur
         "## Models x crops",
         markdown_columns(report, cost),
         _list(notes(report)),
-        _about_cost(cost),
+        cost_remark(cost),
         _pictures(pictures, "error_by_models", "learning_curves"),
         "## Compared with one model and the fewest crops",
         "Paired differences of top-1 error in percentage points, and the spread over the ensembles of a size.",
@@ -82,7 +82,8 @@ def _pictures(drawn: Collection[str], *names: str) -> str:
     return "\n\n".join(f"![{CAPTIONS[name][0]}]({name}.png)" for name in names if name in drawn)
 
 
-def _about_cost(cost: dict[str, Any]) -> str:
+def cost_remark(cost: dict[str, Any]) -> str:
+    """Return what the columns of cost and seconds mean, in a sentence."""
     return (
         "Cost is in forward passes per image, seconds are the time of one predictor per image "
         f"({cost['passes_per_second'] or 0:.0f} passes per second, {cost['arithmetic']})."

@@ -10,6 +10,7 @@ In reading order:
 - ``named_recipes``: the recipes ``paper``, ``demo``, ``modern`` and ``finetune``
 - ``storage``: files on any filesystem, written atomically
 - ``object_store``: filesystems behind URIs, with retries and readable errors
+- ``published_files``: data sets on Hugging Face and on web servers, as read-only filesystems
 - ``storage_failures``: failures of disks, servers and shards, found behind wrapped exceptions
 - ``lock``: one job at a time on a run directory
 - ``dataset``: the manifest of the prepared data set, and its shards

@@ -17,6 +17,7 @@
     training.json                     arithmetic of the training, and the reason for it
     preflight.json                    arithmetic of the predictions, and the measurements behind the choice
     predictions/*.parquet             one row per image: probabilities of every replica and crop policy
+    calibration.json                  temperatures, and scores of the labels, fitted on the validation images
     report/                           report.json, report.md, cost.json, confusion.csv, pictures
     answers/                          answers for images without labels: top5.csv, top5.parquet
     initial_weights.*                 weights that training started from, if they came from a file
@@ -31,6 +32,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from googlenet.evaluation.kept_calibration import NAME as KEPT_CALIBRATION
 from pipelines.errors import UserError
 from pipelines.run.storage import Storage
 
@@ -55,7 +57,7 @@ REPORT_PAGE = f"{REPORT}/index.html"
 REPORT_MARKDOWN = f"{REPORT}/report.md"
 COST_JSON = f"{REPORT}/cost.json"
 CONFUSION = f"{REPORT}/confusion.csv"
-CALIBRATION = "calibration.json"
+CALIBRATION = KEPT_CALIBRATION
 OUTCOMES = f"{REPORT}/outcomes.parquet"
 ANSWERS = "answers"
 ANSWERS_CSV = f"{ANSWERS}/top5.csv"

@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 import pyarrow.fs as pafs
 
 from pipelines.errors import UserError
+from pipelines.run.published_files import is_published, open_published
 
 # Pauses between attempts double from 25 ms to 51 seconds: a server may be unreachable for a minute and a half.
 S3_ATTEMPTS = 12
@@ -47,6 +48,8 @@ def open_filesystem(uri: str, s3_attempts: int = S3_ATTEMPTS) -> tuple[pafs.File
         raise UserError(f"{place} contains a secret, which would be written to files; set it in the environment")
     if parts.fragment:
         raise UserError(f"{place}#{parts.fragment}: a name with # cannot be used")
+    if is_published(uri):
+        return open_published(uri)
     if scheme not in OPTIONS:
         return _open_by_fsspec(uri)
     given = {name: values[-1] for name, values in parse_qs(parts.query).items()}

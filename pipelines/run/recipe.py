@@ -34,7 +34,7 @@ class Recipe:
 
     # Data
     data: str = ""
-    """Image folder (train/<class>/*, val/<class>/*, or <class>/*), or 'embedded' for the built-in digits."""
+    """Image folder, archive, or data set by name (hf://datasets/OWNER/NAME); 'embedded' for the built-in digits."""
     data_seed: int = 0
     """Seed of the embedded data set."""
     val_percent: float = 10.0

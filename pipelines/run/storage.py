@@ -1,6 +1,7 @@
 """Files under a root on any filesystem, written atomically: a file under its final name is complete.
 
-A root is a local path or a URI that pyarrow or fsspec knows (``s3://``, ``gs://``, ``abfs://``).
+A root is a local path or a URI that pyarrow or fsspec knows (``s3://``, ``gs://``, ``abfs://``, and ``hf://`` and
+``https://`` for reading).
 """
 
 import errno

@@ -7,8 +7,10 @@ import pyarrow as pa
 
 from googlenet.images.records import RecordsError
 from pipelines.run.object_store import store_failure
+from pipelines.run.published_files import PublishedFilesError
 
 WRAPPED = re.compile(r"^(?:\w+\.)*(\w+Error): ((?:\[Errno (\d+)\])?.*)$", re.MULTILINE)
+KNOWN_BY_NAME = ("RecordsError", "ShardDamagedError", "PublishedFilesError")
 # Errors of a failing disk or server, and of paths as users name them; any other may be a bug in this program.
 STORAGE_ERRNOS = {
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EACCES,
@@ -29,7 +31,8 @@ def storage_failure(error: BaseException) -> str | None:
     current: BaseException | None = error
     while current is not None and id(current) not in seen:
         seen.add(id(current))
-        if isinstance(current, RecordsError) or (isinstance(current, OSError) and current.errno in STORAGE_ERRNOS):
+        is_known = isinstance(current, RecordsError | PublishedFilesError)
+        if is_known or (isinstance(current, OSError) and current.errno in STORAGE_ERRNOS):
             return (str(current).strip().splitlines() or [type(current).__name__])[-1]
         if isinstance(current, OSError | pa.ArrowException) and (answer := store_failure(str(current))):
             return answer
@@ -37,7 +40,7 @@ def storage_failure(error: BaseException) -> str | None:
     # Exceptions wrapped by Ray Data reach the driver as text only.
     for kind, text, number in WRAPPED.findall(str(error)):
         # Python has its own classes for some numbers: PermissionError, TimeoutError.
-        if kind in ("RecordsError", "ShardDamagedError") or (number and int(number) in STORAGE_ERRNOS):
+        if kind in KNOWN_BY_NAME or (number and int(number) in STORAGE_ERRNOS):
             return str(text)
         if kind == "OSError" and (answer := store_failure(text)):
             return answer

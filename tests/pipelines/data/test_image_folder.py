@@ -126,9 +126,9 @@ def test_an_evaluation_of_images_without_class_folders_points_to_unlabelled(tmp_
 
 
 def test_a_file_instead_of_its_folder_is_named(tmp_path: Path) -> None:
-    (tmp_path / "x.tar").write_bytes(b"")
-    with pytest.raises(UserError, match=r"x\.tar is a file; specify the folder"):
-        listed(Storage.at(str(tmp_path / "x.tar")))
+    (tmp_path / "x.zip").write_bytes(b"")
+    with pytest.raises(UserError, match=r"x\.zip is a file; specify the folder"):
+        listed(Storage.at(str(tmp_path / "x.zip")))
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:

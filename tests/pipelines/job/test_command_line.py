@@ -291,6 +291,7 @@ def test_the_rest_is_finished_only_if_there_is_a_rest(failed: list[int], replica
         "prepare_dataset",
         "evaluate_ensemble",
         "compare_runs",
+        "export_ensemble",
         "export_onnx",
         "replay_to_mlflow",
         "review",

@@ -8,6 +8,7 @@ import pytest
 from pipelines import (
     compare_runs,
     evaluate_ensemble,
+    export_ensemble,
     export_onnx,
     prepare_dataset,
     replay_to_mlflow,
@@ -19,7 +20,16 @@ from pipelines.job.option_groups import GROUPS, OTHER, group_of
 from pipelines.job.options import parse_options
 from pipelines.run.recipe import Recipe
 
-COMMANDS = (compare_runs, evaluate_ensemble, export_onnx, prepare_dataset, replay_to_mlflow, review, train_ensemble)
+COMMANDS = (
+    compare_runs,
+    evaluate_ensemble,
+    export_ensemble,
+    export_onnx,
+    prepare_dataset,
+    replay_to_mlflow,
+    review,
+    train_ensemble,
+)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
-"""Tests that an exported ensemble gives the same probabilities in ONNX Runtime as the networks in PyTorch."""
+"""Tests that an ensemble exported as a graph gives the same probabilities elsewhere as the networks in PyTorch."""
 
 import io
 import json
 import re
+import zipfile
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -11,12 +12,13 @@ import pytest
 
 from googlenet import Ensemble, load_weights
 from pipelines.errors import UserError
-from pipelines.export_onnx import export
+from pipelines.export.graphs import export_graph
 from pipelines.run.storage import Storage
+from tests.pipelines.test_old_run import OLD
 from tests.project import ROOT
 
 pytestmark = [pytest.mark.apart, pytest.mark.timeout(300)]
-PAGE = (ROOT / "docs/mlflow.md").read_text()
+PAGE = (ROOT / "docs/export.md").read_text()
 CLASSES = ["class_0", "class_1", "class_2"]
 
 
@@ -41,7 +43,7 @@ def test_onnx_runtime_gives_the_same_probabilities_for_any_number_of_crops(
     import onnxruntime
 
     file = tmp_path / "exported.onnx"
-    export(Storage.at(str(finished_run)), file, replica)
+    export_graph(Storage.at(str(finished_run)), file, "onnx", replica)
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     assert json.loads(session.get_modelmeta().custom_metadata_map["classes"]) == CLASSES
     for number in (1, 2, 10):
@@ -57,7 +59,7 @@ def test_the_documented_lines_answer_like_the_ensemble_with_one_crop(
 ) -> None:
     [program] = re.findall(r"```python\n(import json, numpy, onnxruntime.*?)```", PAGE, re.DOTALL)
     assert len(list(filter(None, program.splitlines()))) == 8
-    export(Storage.at(str(finished_run)), tmp_path / "ensemble.onnx")
+    export_graph(Storage.at(str(finished_run)), tmp_path / "ensemble.onnx", "onnx")
     monkeypatch.chdir(tmp_path)
     ensemble = Ensemble(
         [load_weights(finished_run / f"replicas/{k}/weights.safetensors") for k in range(3)], CLASSES, 35
@@ -76,7 +78,7 @@ def test_the_documented_lines_answer_like_the_ensemble_with_one_crop(
 def test_the_file_says_how_its_input_is_made(finished_run: Path, tmp_path: Path) -> None:
     import onnxruntime
 
-    export(Storage.at(str(finished_run)), tmp_path / "x.onnx", 1)
+    export_graph(Storage.at(str(finished_run)), tmp_path / "x.onnx", "onnx", 1)
     about = onnxruntime.InferenceSession(tmp_path / "x.onnx").get_modelmeta().custom_metadata_map
     assert (about["input_layout"], about["input_channels"], about["input_values"]) == ("NCHW", "RGB", "uint8, 0 to 255")
     assert (about["crop_px"], about["shorter_side_px"]) == ("35", "40")
@@ -87,4 +89,27 @@ def test_the_file_says_how_its_input_is_made(finished_run: Path, tmp_path: Path)
 
 def test_a_replica_that_is_not_there_is_named(finished_run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="replica 7 is not finished; finished replicas: 0, 1, 2"):
-        export(Storage.at(str(finished_run)), tmp_path / "x.onnx", 7)
+        export_graph(Storage.at(str(finished_run)), tmp_path / "x.onnx", "onnx", 7)
+
+
+def test_a_graph_of_pytorch_gives_the_same_probabilities_without_this_project(tmp_path: Path) -> None:
+    import torch
+
+    said = export_graph(Storage.at(str(OLD)), tmp_path / "replica.pt2", "pt2", 1)
+    assert said == f"{tmp_path}/replica.pt2: 1 replica, 2 classes, crops of 35 px"
+    metadata = {"metadata.json": ""}
+    graph = torch.export.load(tmp_path / "replica.pt2", extra_files=metadata).module()
+    about = json.loads(metadata["metadata.json"])
+    assert json.loads(about["classes"]) == ["class_0", "class_1"]
+    assert about["crop_px"] == "35"
+    for number in (1, 2, 10):
+        crops = np.random.default_rng(number).integers(0, 256, (number, 3, 35, 35), dtype=np.uint8)
+        found = graph(torch.from_numpy(crops)).detach().numpy()
+        np.testing.assert_allclose(found, by_torch(OLD, [1], crops), atol=1e-5, rtol=0)
+    with zipfile.ZipFile(tmp_path / "replica.pt2") as file:
+        assert not [name for name in file.namelist() if file.read(name).startswith((b"PK", b"\x80"))]  # no pickle
+
+
+def test_a_file_of_another_kind_than_the_format_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--output must end with .pt2, got .*/x.onnx"):
+        export_graph(Storage.at(str(OLD)), tmp_path / "x.onnx", "pt2")

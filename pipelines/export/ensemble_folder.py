@@ -1,0 +1,129 @@
+"""A finished run as a folder for others: weights, recipe, report and model card.
+
+``googlenet.Ensemble.from_pretrained`` loads it from a disk or from Hugging Face.
+"""
+
+import hashlib
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from googlenet.network.hub import HubError, hub_api, hub_endpoint, hub_errors, is_hub_name, parse_hub_name
+from pipelines.errors import UserError
+from pipelines.job.console import count, size
+from pipelines.report.schema import Report
+from pipelines.run.dataset import read_manifest
+from pipelines.run.directory import CALIBRATION, COST_JSON, REPORT_JSON, ReplicaFiles, read_recipe, replica_number
+from pipelines.run.storage import PARTIAL, Storage
+from pipelines.run.weights import read_replica
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+CARD, RECIPE, REPORT = "README.md", "recipe.json", "report.json"
+WEIGHTS_SUFFIX = ".safetensors"
+LICENSE_FIELDS = ("license", "license_name", "license_link")
+
+
+def export_ensemble(run: Storage, output: str) -> str:
+    """Export the replicas that the report of ``run`` is about; return where they are, in one line.
+
+    Args:
+        run: a finished run of train_ensemble.py.
+        output: a folder that does not exist yet, or ``hf://OWNER/REPO``, to which everything is uploaded as one commit.
+
+    Raises:
+        UserError: the run is not finished, its report is of other weights, or ``output`` cannot be written.
+    """
+    if is_hub_name(output):
+        try:
+            return _export_to_hub(run, output)
+        except HubError as error:
+            raise UserError(str(error)) from error
+    folder = Path(output).expanduser()
+    if "://" in output:
+        raise UserError(f"--output must be a folder on this machine, or hf://OWNER/REPO, got {output}")
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise UserError(f"{folder} exists; choose another --output, or remove it")
+    with _renamed_when_complete(folder) as partial:
+        exported = _write(run, Storage.at(str(partial)), str(folder), {})
+    return f"{folder}: {exported}"
+
+
+def _export_to_hub(run: Storage, name: str) -> str:
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    uri = parse_hub_name(name)
+    if uri.type != "model" or uri.path_in_repo or uri.revision:
+        raise UserError(f"--output must be a repository of a model, hf://OWNER/REPO, got {name}")
+    api = hub_api()
+    with tempfile.TemporaryDirectory() as folder, hub_errors(name):
+        present = api.list_repo_files(uri.id) if api.repo_exists(uri.id) else None
+        license_fields = _license_of(api, uri.id) if CARD in (present or ()) else {}
+        exported = _write(run, Storage.at(folder), name, license_fields)
+        files = sorted(Path(folder).iterdir())
+        stale = {file for file in present or () if file.endswith(WEIGHTS_SUFFIX)} - {file.name for file in files}
+        # Nothing is published by accident: making it public is one setting of the repository.
+        api.create_repo(uri.id, private=True, exist_ok=True)
+        changes = [
+            *(CommitOperationAdd(file.name, file) for file in files),
+            *(CommitOperationDelete(file) for file in sorted(stale)),
+        ]
+        api.create_commit(uri.id, changes, commit_message=f"Export of {exported}")
+    note = "; the repository is new and private, its settings make it public" if present is None else ""
+    return f"{hub_endpoint()}/{uri.id}: {exported}{note}"
+
+
+def _license_of(api: "HfApi", repository: str) -> dict[str, str]:
+    """Return the fields that name a license in the model card of a repository, which the new card keeps."""
+    from huggingface_hub import ModelCard
+
+    card = ModelCard.load(api.hf_hub_download(repository, CARD), ignore_metadata_errors=True)
+    return {field: card.data[field] for field in LICENSE_FIELDS if card.data.get(field)}
+
+
+@contextmanager
+def _renamed_when_complete(folder: Path) -> Iterator[Path]:
+    """Make a folder beside ``folder`` for the block, which is renamed at its end, or removed if the block fails."""
+    partial = folder.with_name(f"{folder.name}{PARTIAL}{uuid.uuid4().hex[:8]}")
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write(run: Storage, folder: Storage, name: str, license_fields: Mapping[str, str]) -> str:
+    """Write all files to ``folder``; return what they hold. ``name`` is where they will be loaded from."""
+    # Imported once they are needed: a command that ends before that does not wait for PyTorch and Matplotlib.
+    from googlenet.evaluation.pretrained import DESCRIPTION, description
+    from pipelines.export.model_card import model_card
+
+    recipe = read_recipe(run)
+    if not run.exists(REPORT_JSON):
+        raise UserError(f"{run} has no report; run train_ensemble.py on it again")
+    report: Report = run.read_json(REPORT_JSON)
+    ensemble = report["ensemble"]
+    num_bytes, files = 0, [f"{replica}{WEIGHTS_SUFFIX}" for replica in ensemble["replicas"]]
+    for replica, digest, file in zip(ensemble["replicas"], ensemble["weights_digests"], files, strict=True):
+        data, _ = read_replica(run, ReplicaFiles(replica_number(replica)).weights)
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise UserError(
+                f"the report of {run} is not of the weights of {replica} there; repeat the evaluation: "
+                f"python pipelines/evaluate_ensemble.py --run-dir {run}"
+            )
+        folder.write(file, data)
+        num_bytes += len(data)
+    card = model_card(name, report, run.read_json(COST_JSON), recipe, read_manifest(run), license_fields)
+    folder.write(CARD, card.encode())
+    folder.write_json(RECIPE, recipe.to_dict())
+    folder.write_json(REPORT, report)
+    if run.exists(CALIBRATION):
+        folder.write_json(CALIBRATION, run.read_json(CALIBRATION))
+    folder.write_json(DESCRIPTION, description(files, ensemble["classes"], ensemble["crop_px"]))
+    return f"{count(len(files), 'replica')}, {count(report['classes'], 'class', 'classes')}, {size(num_bytes)}"

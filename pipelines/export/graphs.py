@@ -1,0 +1,131 @@
+"""An ensemble, or one replica, as a graph: crops in, averaged probabilities out, preprocessing included.
+
+ONNX for other runtimes, or PyTorch's own format (torch.export), which needs no code of this project and no pickle.
+"""
+
+import io
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from googlenet.evaluation.crops import scales_px
+from pipelines.errors import UserError
+from pipelines.job.console import count
+from pipelines.run.directory import ReplicaFiles, check_folder, finished_replicas, read_recipe
+from pipelines.run.storage import Storage
+from pipelines.run.weights import read_replica
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+GraphFormat = Literal["onnx", "pt2"]
+# How to make the input, for programs and people who have only the file. Keys are part of its interface.
+INPUT_METADATA = {
+    "input_layout": "NCHW",
+    "input_channels": "RGB",
+    "input_values": "uint8, 0 to 255",
+    "preprocessing": "in the model: give it pixels as they are",
+}
+# Name under which torch.export keeps the metadata in its file.
+METADATA_FILE = "metadata.json"
+# Supported by runtimes since 2023; the network needs none of its antialiased resizing or group normalisation.
+OPSET = 18
+NEEDED_FOR_ONNX = ("onnx", "onnxscript")
+
+
+def export_graph(run: Storage, output: Path, kind: GraphFormat, replica: int | None = None) -> str:
+    """Write ``output``; return its description in one line.
+
+    The network takes (N, 3, crop_px, crop_px) uint8 RGB crops and returns (N, C) probabilities; the file's metadata
+    list the classes, and say how crops are made.
+
+    Args:
+        run: a run of train_ensemble.py.
+        output: file to write, with ``kind`` as its suffix.
+        kind: format of the file.
+        replica: export only this replica; the default is the mean of all finished replicas.
+
+    Raises:
+        UserError: the suffix is another, packages or the replica are missing, or its weights are damaged.
+    """
+    if output.suffix != f".{kind}":
+        raise UserError(f"--output must end with .{kind}, got {output}")
+    check_folder(Storage.at(str(output.parent)))
+    missing = [name for name in NEEDED_FOR_ONNX if find_spec(name) is None]
+    if kind == "onnx" and missing:
+        raise UserError(f"missing packages: {', '.join(missing)}; run pip install -c constraints.txt -e '.[onnx]'")
+    import torch
+
+    from googlenet.evaluation.ensemble import PixelClassifier
+
+    names = [ReplicaFiles(number).weights for number in _chosen(run, replica)]
+    stored = [read_replica(run, name)[1] for name in names]
+    crop_px, classes = stored[0].extra["crop_px"], stored[0].extra["classes"]
+    network = PixelClassifier([one.build() for one in stored])
+    # Two crops: a graph exported with one crop would accept only one.
+    crops = torch.zeros(2, 3, crop_px, crop_px, dtype=torch.uint8)
+    metadata = {"classes": json.dumps(classes), **_how_to_crop(crop_px), **INPUT_METADATA}
+    data = (_onnx if kind == "onnx" else _pt2)(network, crops, metadata)
+    Storage.at(str(output.parent)).write(output.name, data)
+    replicas, outputs = count(len(stored), "replica"), count(len(classes), "class", "classes")
+    return f"{output}: {replicas}, {outputs}, crops of {crop_px} px"
+
+
+def _onnx(network: "nn.Module", crops: "Tensor", metadata: dict[str, str]) -> bytes:
+    import torch
+
+    program = torch.onnx.export(
+        network,
+        (crops,),
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=["crops"],
+        output_names=["probabilities"],
+        dynamic_shapes=_any_number_of_crops(),
+        verbose=False,
+    )
+    assert program is not None  # noqa: S101  # dynamo=True always returns one
+    model = program.model_proto
+    for key, value in metadata.items():
+        model.metadata_props.add(key=key, value=value)
+    data: bytes = model.SerializeToString()
+    return data
+
+
+def _pt2(network: "nn.Module", crops: "Tensor", metadata: dict[str, str]) -> bytes:
+    import torch
+
+    exported = torch.export.export(network, (crops,), dynamic_shapes=_any_number_of_crops())
+    exported.example_inputs = None  # PyTorch would pickle them into the file
+    file = io.BytesIO()
+    torch.export.save(exported, file, extra_files={METADATA_FILE: json.dumps(metadata)})
+    return file.getvalue()
+
+
+def _any_number_of_crops() -> tuple[dict[int, Any]]:
+    import torch
+
+    return ({0: torch.export.Dim("crops_in_batch")},)
+
+
+def _how_to_crop(crop_px: int) -> dict[str, str]:
+    """Return the sizes of the evaluation with one crop, and what is done with them."""
+    shorter_side_px = scales_px(crop_px)[0]
+    return {
+        "crop_px": str(crop_px),
+        "shorter_side_px": str(shorter_side_px),
+        "resize": (
+            f"turn the image upright, scale its shorter side to {shorter_side_px} px (bilinear with antialiasing), "
+            f"take the {crop_px} x {crop_px} px in the middle"
+        ),
+    }
+
+
+def _chosen(run: Storage, replica: int | None) -> list[int]:
+    finished = finished_replicas(run, read_recipe(run).replicas)
+    if not finished:
+        raise UserError(f"no replica of {run} is finished; run train_ensemble.py on it again")
+    if replica is not None and replica not in finished:
+        raise UserError(f"replica {replica} is not finished; finished replicas: {', '.join(map(str, finished))}")
+    return finished if replica is None else [replica]
