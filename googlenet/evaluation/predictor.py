@@ -84,7 +84,10 @@ class Predictor:
 
     def _for_inference(self, model: GoogLeNet) -> Callable[[Tensor], Any]:
         network: Any = fold_batch_norm(model)
-        network.to(device=self.device, dtype=self.arithmetic.dtype, memory_format=torch.channels_last)
+        network.to(device=self.device, memory_format=torch.channels_last)
+        for layer in network.children():
+            if layer is not network.classifier:
+                layer.to(self.arithmetic.dtype)
         return compile_network(network) if self.arithmetic.compiled else network
 
     def predict(self, image: ScaledImage) -> Prediction:

@@ -18,8 +18,8 @@ class Arithmetic:
     """Precision and compilation of a network, in training or inference.
 
     Attributes:
-        precision: of activations, and in inference of weights; softmax and averages are always float64, weights in
-            training fp32.
+        precision: of activations, and in inference of weights. Classifiers and weights in training are always fp32,
+            softmax and averages in inference float64.
         compiled: by ``torch.compile``; not bit-identical, but with the same figures, and faster once compiled.
     """
 

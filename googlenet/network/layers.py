@@ -94,6 +94,21 @@ class Dropout(nn.Module):
         return x * mask
 
 
+class Classifier(nn.Linear):
+    """The last layer of a head, (N, features) to logits (N, C), in the precision of its own weights: fp32.
+
+    With the eight significant bits of bfloat16, logits of different classes are often equal, also within autocast.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        features = features.to(self.weight.dtype)
+        device = features.device.type
+        if device == "meta" or not torch.is_autocast_enabled(device):
+            return super().forward(features)
+        with torch.autocast(device, enabled=False):
+            return super().forward(features)
+
+
 class Conv(nn.Module):
     """Convolution, batch normalisation if the variant has it, ReLU: (N, in, H, W) to (N, out, H', W')."""
 
