@@ -124,7 +124,8 @@ class Predictor:
             whole = self._whole_batch(batch)
             inputs = {prepare: prepare(whole).to(self.arithmetic.dtype) for prepare, _ in self._networks}
             for outputs, (prepare, network) in zip(logits, self._networks, strict=True):
-                outputs.append(network(inputs[prepare]).logits[: len(batch)])
+                with self.arithmetic.in_force(self.device):
+                    outputs.append(network(inputs[prepare]).logits[: len(batch)])
         return [torch.cat(outputs).double().softmax(dim=1).cpu().numpy() for outputs in logits]
 
     def _whole_batch(self, batch: UInt8[Tensor, "d 3 crop crop"]) -> UInt8[Tensor, "whole 3 crop crop"]:

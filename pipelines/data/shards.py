@@ -105,7 +105,7 @@ def write_shard(run: Storage, reader: ImageReader, plan: ShardPlan) -> dict[str,
     digest, bad_images = hashlib.sha256(), []
     for file in plan.images:
         try:
-            data, width, height = _to_store(reader.read(file), plan.short_side_px)
+            data, width, height = as_stored(reader.read(file), plan.short_side_px)
         except (ImageDecodeError, OSError) as error:
             unreadable = isinstance(error, OSError)
             bad_images.append({"image_id": file.image_id, "reason": str(error), "unreadable": unreadable})
@@ -128,8 +128,12 @@ def write_shard(run: Storage, reader: ImageReader, plan: ShardPlan) -> dict[str,
     return result
 
 
-def _to_store(data: bytes, short_side_px: int | None) -> tuple[bytes, int, int]:
-    """Return bytes to store, width and height in pixels; raises ImageDecodeError if ``data`` cannot be decoded."""
+def as_stored(data: bytes, short_side_px: int | None) -> tuple[bytes, int, int]:
+    """Return the bytes to store of an image, its width and its height in pixels.
+
+    Raises:
+        ImageDecodeError: ``data`` cannot be decoded.
+    """
     pixels = decode_rgb(data)
     height, width = pixels.shape[:2]
     if short_side_px is None or min(width, height) <= short_side_px:

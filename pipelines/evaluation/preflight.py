@@ -24,7 +24,7 @@ from pipelines.run.predictions import EvaluatedEnsemble, bytes_per_image
 
 T = TypeVar("T")
 
-PrecisionChoice = Literal["auto", "fp32", "bf16"]
+PrecisionChoice = Literal["auto", "fp32", "tf32", "bf16"]
 # Compiling and comparing cost one to two minutes. At half the time a pass, they pay for work that takes twice as long.
 LITTLE_WORK_SECONDS = 240.0
 # Work that may be little on a CPU: it is timed in this process first, which is sooner done than in a new one.

@@ -1,14 +1,17 @@
 """Parameters of a training worker, and the outcome of a failed one."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from googlenet.network.arithmetic import FP32, Arithmetic
 from googlenet.training.data_parallel import ALONE, Share
+from pipelines.job.console import count
 from pipelines.run.directory import ReplicaFiles
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
+from pipelines.training.validation_plan import EVERY_EPOCH, ValidationPlan
 
 
 @dataclass(frozen=True)
@@ -20,12 +23,24 @@ class ReplicaFailure:
         reason: cause in one line.
         traceback: traceback of the process that failed.
         may_pass: whether another attempt may succeed.
+        not_finite: whether a loss or the gradient was not finite; of such failures only one in a row is retried.
     """
 
     replica: int
     reason: str
     traceback: str
     may_pass: bool = False
+    not_finite: bool = False
+
+
+def summary_of_failures(failures: Sequence[ReplicaFailure], replicas: int) -> str:
+    """Return in one line which of ``replicas`` replicas failed, what became of the others, and what to do."""
+    finished = replicas - len(failures)
+    others = "the other one is" if finished == 1 else f"the other {finished} are"
+    kept = f"; {others} finished and kept" if finished else ""
+    again = f"Run the same command again to retry {'it' if len(failures) == 1 else 'them'}."
+    failed = ", ".join(str(failure.replica) for failure in failures)
+    return f"{len(failures)} of {count(replicas, 'replica')} failed ({failed}){kept}. {again}"
 
 
 @dataclass(frozen=True)
@@ -43,6 +58,8 @@ class ReplicaTask:
         device: PyTorch's name of the device to train on.
         share: this worker's share of the replica's batches.
         shard_cache_bytes: disk space of the node for copies of remote shards; None to leave a fifth of the disk free.
+        validation: when to validate, and on how many images.
+        gpu_augmentation: whether samples are made on the device, from encoded images.
     """
 
     run: Storage
@@ -55,6 +72,8 @@ class ReplicaTask:
     device: str = "cpu"
     share: Share = ALONE
     shard_cache_bytes: int | None = None
+    validation: ValidationPlan = EVERY_EPOCH
+    gpu_augmentation: bool = False
 
     @property
     def leads(self) -> bool:
