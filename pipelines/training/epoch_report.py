@@ -16,7 +16,8 @@ POST_SECONDS = 1.0
 FLUSH_SECONDS = 20.0
 LINES_PER_EPOCH = 100
 # Reading the figures of a step waits for the GPU, which then waits for the next step: those of many are read at once.
-UNREAD_STEPS = 50
+# Data-parallel workers read after the same steps, and so end alike where a loss is not finite.
+STEPS_READ_AT_ONCE = 50
 NOTHING: dict[str, Any] = {
     "images": 0, "seconds": 0.0, "waiting_seconds": 0.0, "learning_rate": 0.0, "losses": {}, "lines": [],
 }  # fmt: skip
@@ -50,11 +51,12 @@ class EpochReport:
         self._started: float = time.monotonic() - begun["seconds"]
         self._waiting_seconds: float = begun["waiting_seconds"]
         self._every = max(1, steps // LINES_PER_EPOCH)
+        self._read_every = self._every, STEPS_READ_AT_ONCE, steps
         self._unread: list[TakenStep] = []
         self._posted, self._flushed, self._last_line = 0.0, time.monotonic(), self._amounts()
 
     def state(self) -> dict[str, Any]:
-        """Return everything that a resumed epoch needs to end with the same figures; :meth:`read` first."""
+        """Return everything that a resumed epoch needs to end with the same figures, if all steps are counted."""
         return {
             "images": self._images,
             "seconds": self._seconds(),
@@ -68,13 +70,17 @@ class EpochReport:
     def on_step(self, step: TakenStep, waited_seconds: float = 0.0) -> None:
         """Add a step, for whose batch the training waited ``waited_seconds``.
 
+        On a GPU, the step is counted with those after it, at the latest at the end of the epoch.
+
         Raises:
-            TrainingError: see :meth:`read`.
+            TrainingError: a loss or gradient is not finite, or a head learns nothing and the recipe says to stop then.
         """
         self._waiting_seconds += waited_seconds
         self._unread.append(step)
-        if not step.figures.is_cuda or step.step % self._every == 0 or len(self._unread) >= UNREAD_STEPS:
-            self.read()
+        if self._task.device == "cpu" or any(step.step % steps == 0 for steps in self._read_every):
+            unread, self._unread = self._unread, []
+            for result in results_of(unread):
+                self._count(result)
         if not self._task.leads:
             return
         now = time.monotonic()
@@ -84,15 +90,10 @@ class EpochReport:
         if now - self._flushed > FLUSH_SECONDS:
             self.flush()
 
-    def read(self) -> None:
-        """Read the figures of the steps since the last call, and count them.
-
-        Raises:
-            TrainingError: a loss or gradient is not finite, or a head learns nothing and the recipe says to stop then.
-        """
-        unread, self._unread = self._unread, []
-        for result in results_of(unread):
-            self._count(result)
+    @property
+    def has_counted_all(self) -> bool:
+        """Whether all steps are counted, so that their losses are known to be finite."""
+        return not self._unread
 
     def _count(self, result: StepResult) -> None:
         self.monitor.observe(result)
@@ -119,7 +120,7 @@ class EpochReport:
         self._task.run.write_json_lines(name, self._lines)
 
     def metrics(self) -> dict[str, Any]:
-        """Return the epoch's line of metrics, without validation; :meth:`read` first."""
+        """Return the epoch's line of metrics, without validation."""
         losses = {f"train_loss_{name}": total / self._images for name, total in self._losses.items()}
         return {
             "epoch": self.epoch + 1,

@@ -99,9 +99,9 @@ def _train_epoch(
         batch = next(batches)
         waited_seconds = time.monotonic() - started
         report.on_step(train_step(state, batch, settings), waited_seconds)
-        if state.step == end or time.monotonic() - saved >= task.checkpoint_seconds:
+        is_due = time.monotonic() - saved >= task.checkpoint_seconds and report.has_counted_all
+        if state.step == end or is_due:
             saved = time.monotonic()
-            report.read()  # no checkpoint of weights that are not finite
             check_run_directory(task.run)
             checkpoints.save(_checkpoint(state, history, report))
     report.flush()
