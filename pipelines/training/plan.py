@@ -46,11 +46,9 @@ def placement_lines(run: Storage, recipe: Recipe, resources: Resources) -> list[
     workers = f"{recipe.workers_per_replica} workers, " if recipe.workers_per_replica > 1 else ""
     done = f", {recipe.replicas - waiting} are finished" if waiting < recipe.replicas else ""
     placed = f"{at_once} at once, {waiting - at_once} waiting{done}"
-    unused = unused_gpus_line(recipe, resources)
-    return [
-        f"plan: {count(recipe.replicas, 'replica')} of {workers}{resources} each, {placed}",
-        *filter(None, [unused]),
-    ]
+    line = f"plan: {count(recipe.replicas, 'replica')} of {workers}{resources} each, {placed}"
+    unused = unused_gpus_line(recipe, resources) if waiting else ""
+    return [line, unused] if unused else [line]
 
 
 def plan_lines(
