@@ -114,8 +114,8 @@ def run_job(arguments: Arguments) -> int:
         arguments.checkpoint_minutes,
         arguments.parallel_replicas,
         arguments.shard_cache_gb,
-        ValidationPlan(arguments.validate_every_epochs, arguments.validation_images),
-        arguments.gpu_augmentation,
+        validation=ValidationPlan(arguments.validate_every_epochs, arguments.validation_images),
+        gpu_augmentation=arguments.gpu_augmentation,
     )
     resources.check(recipe)
     publishing = PublishSettings(tracking_uri_for(run, arguments.tracking_uri), arguments.models, arguments.champion)

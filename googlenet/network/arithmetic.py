@@ -50,7 +50,8 @@ class Arithmetic:
             return
         import torch
 
-        switches = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+        cudnn: Any = torch.backends.cudnn  # whose types lack the switch of convolutions
+        switches = torch.backends.cuda.matmul, cudnn.conv
         before = [switch.fp32_precision for switch in switches]
         try:
             for switch in switches:
