@@ -190,7 +190,8 @@ def _losses(state: TrainState, batch: Batch, settings: LoopSettings) -> dict[str
     return head_losses(outputs, labels, settings.label_smoothing, batch.num_images)
 
 
-@torch.inference_mode()
+# Not in inference mode: a loader may read ahead in here, and what it reads is trained on.
+@torch.no_grad()
 def count_errors(
     model: GoogLeNet, candidates: Sequence[dict[str, Tensor]], batches: Iterable[Batch], settings: LoopSettings
 ) -> Int64[Tensor, " {len(candidates)+1}"]:

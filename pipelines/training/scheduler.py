@@ -131,7 +131,7 @@ class _Schedule:
 
     def collect(self) -> list[str]:
         """Wait a moment for replicas to end; return messages about those that failed."""
-        messages = []
+        messages: list[str] = []
         if not self.running:  # all that wait are paused
             time.sleep(POLL_SECONDS)
             return messages
