@@ -41,10 +41,10 @@ class Arguments:
     """Loader processes of the contenders that use them."""
 
 
-def _samples(folder: str, arguments: Arguments, epoch: int) -> TrainingSamples:
+def _samples(folder: str, arguments: Arguments) -> TrainingSamples:
     cv2.setNumThreads(0)
     records = Records(pafs.LocalFileSystem(), [f"{folder}/shard.parquet"], [arguments.images])
-    return TrainingSamples(records, arguments.crop_px, Sampling(), 0, epoch)
+    return TrainingSamples(records, arguments.crop_px, Sampling(), 0)
 
 
 def _epochs(epoch_of: Callable[[int], Iterator[Any]], images: int) -> Round:
@@ -62,8 +62,8 @@ def _epochs(epoch_of: Callable[[int], Iterator[Any]], images: int) -> Round:
 
 def _data_loader(folder: str, arguments: Arguments, processes: int) -> Round:
     def epoch_of(epoch: int) -> Iterator[Any]:
-        samples = _samples(folder, arguments, epoch)
-        return training_batches(samples, arguments.batch_size, loader_processes=processes)
+        samples = _samples(folder, arguments)
+        return training_batches(samples, arguments.batch_size, [epoch], loader_processes=processes)
 
     return _epochs(epoch_of, arguments.images)
 
@@ -75,15 +75,15 @@ def _collate(samples: list[Any]) -> Any:
 class _Source:
     """Data source for grain: the samples of an epoch in their order."""
 
-    def __init__(self, samples: TrainingSamples) -> None:
-        self._samples = samples
-        self._order = EpochOrder(len(samples), samples.seed, samples.epoch)[:]
+    def __init__(self, samples: TrainingSamples, epoch: int) -> None:
+        self._samples, self._epoch = samples, epoch
+        self._order = EpochOrder(len(samples), samples.seed, epoch)[:]
 
     def __len__(self) -> int:
         return len(self._samples)
 
     def __getitem__(self, place: int) -> Any:
-        pixels, label = self._samples[int(self._order[place])]
+        pixels, label = self._samples[self._epoch, int(self._order[place])]
         return pixels.numpy(), label
 
 
@@ -91,7 +91,7 @@ def _grain(folder: str, arguments: Arguments, processes: int) -> Round:
     import grain
 
     def epoch_of(epoch: int) -> Iterator[Any]:
-        data = grain.MapDataset.source(_Source(_samples(folder, arguments, epoch)))
+        data = grain.MapDataset.source(_Source(_samples(folder, arguments), epoch))
         batches = data.to_iter_dataset(
             grain.ReadOptions(num_threads=0 if processes else 1, prefetch_buffer_size=0 if processes else 2)
         ).batch(arguments.batch_size)
@@ -106,12 +106,12 @@ def _torchdata(folder: str, arguments: Arguments, processes: int) -> Round:
     from torchdata import nodes
 
     def epoch_of(epoch: int) -> Iterator[Any]:
-        samples = _samples(folder, arguments, epoch)
-        places = nodes.IterableWrapper(EpochOrder(len(samples), samples.seed, samples.epoch)[:].tolist())
+        samples = _samples(folder, arguments)
+        places = nodes.IterableWrapper(EpochOrder(len(samples), samples.seed, epoch)[:].tolist())
         method = "process" if processes else "thread"
         drawn = nodes.ParallelMapper(
             nodes.Batcher(places, arguments.batch_size, drop_last=False),
-            _Fetch(samples),
+            _Fetch(samples, epoch),
             num_workers=max(1, processes),
             method=method,
             multiprocessing_context="forkserver" if processes else None,
@@ -122,11 +122,11 @@ def _torchdata(folder: str, arguments: Arguments, processes: int) -> Round:
 
 
 class _Fetch:
-    def __init__(self, samples: TrainingSamples) -> None:
-        self._samples = samples
+    def __init__(self, samples: TrainingSamples, epoch: int) -> None:
+        self._samples, self._epoch = samples, epoch
 
     def __call__(self, indices: list[int]) -> Any:
-        return _collate([self._samples[index] for index in indices])
+        return _collate([self._samples[self._epoch, index] for index in indices])
 
 
 def main(arguments: Arguments) -> None:

@@ -30,9 +30,10 @@ from googlenet.network.initialisation import initialise
 from googlenet.network.preprocessing import SCRATCH_PREPROCESSING
 from googlenet.randomness import torch_generator
 from googlenet.training.augment import Sampling
-from googlenet.training.batches import Batch, TrainingSamples, training_batches
+from googlenet.training.batches import TrainingSamples, training_batches
 from googlenet.training.epoch_order import EpochOrder
 from googlenet.training.learning_rate import LearningRate
+from googlenet.training.loader import Batch
 from googlenet.training.loop import LoopSettings, TrainState, train_step
 from googlenet.training.optim import PolyakAverage, build_sgd
 
@@ -85,9 +86,8 @@ def _order(number: int, batch_size: int) -> tuple[float, float]:
 
 
 def _batches(records: Records, arguments: Arguments) -> Iterator[Batch]:
-    for epoch in count():
-        samples = TrainingSamples(records, arguments.crop_px, Sampling(), 0, epoch)
-        yield from training_batches(samples, arguments.batch_size)
+    samples = TrainingSamples(records, arguments.crop_px, Sampling(), 0)
+    return training_batches(samples, arguments.batch_size, count())
 
 
 def _state(arguments: Arguments) -> TrainState:

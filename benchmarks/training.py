@@ -33,8 +33,9 @@ from googlenet.network.initialisation import initialise
 from googlenet.network.preprocessing import SCRATCH_PREPROCESSING
 from googlenet.randomness import torch_generator
 from googlenet.training.augment import Sampling
-from googlenet.training.batches import Batch, TrainingSamples, training_batches
+from googlenet.training.batches import TrainingSamples, training_batches
 from googlenet.training.learning_rate import LearningRate
+from googlenet.training.loader import Batch
 from googlenet.training.loop import LoopSettings, TrainState, train_step
 from googlenet.training.optim import PolyakAverage, build_sgd
 from pipelines.job.node_limits import node_limits
@@ -93,13 +94,11 @@ def _ours(folder: str, arguments: Arguments, arithmetic: Arithmetic, in_memory: 
 
 
 def _batches(folder: str, arguments: Arguments) -> Iterator[Batch]:
-    """Yield full batches forever."""
+    """Return full batches without end."""
     records = Records(pafs.LocalFileSystem(), [f"{folder}/shard.parquet"], [arguments.images])
-    for epoch in count():
-        samples = TrainingSamples(records, arguments.crop_px, Sampling(), 0, epoch)
-        for batch in training_batches(samples, arguments.batch_size):
-            if batch.num_images == arguments.batch_size:
-                yield batch
+    samples = TrainingSamples(records, arguments.crop_px, Sampling(), 0)
+    batches = training_batches(samples, arguments.batch_size, count())
+    return (batch for batch in batches if batch.num_images == arguments.batch_size)
 
 
 class _PillowImages(Dataset[tuple[Any, int]]):

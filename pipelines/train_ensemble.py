@@ -9,18 +9,17 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from googlenet.network.published import MEANING_OF_BVLC, variant_of_weights
-from pipelines.data.prepare import BadImages, find_images, prepare
+from pipelines.data.prepare import BadImages, find_images, images_to_time, prepare
 from pipelines.data.sources import Images, absolute_data
 from pipelines.errors import UserError
 from pipelines.evaluation.evaluate import evaluate_run
 from pipelines.evaluation.sharded_prediction import Predictors
 from pipelines.job.command_line import parse, run_command
-from pipelines.job.console import complain, count, duration, say
+from pipelines.job.console import complain, duration, say
 from pipelines.job.log import JobLog
 from pipelines.job.ray_session import connected, native_stderr_to_log
 from pipelines.job.system_log import system_log
@@ -37,7 +36,8 @@ from pipelines.tracking.fetch import differences_from, fetch_recipe
 from pipelines.tracking.follower import Tracker
 from pipelines.tracking.publish import ChampionRule, ModelsToLog, Published, PublishSettings, publish
 from pipelines.tracking.store import tracking_uri_for, tracking_uri_of_runs
-from pipelines.training.resources import Resources
+from pipelines.training.resources import Resources, cpus_beside_gpus
+from pipelines.training.validation_plan import ValidationPlan
 
 # What needs PyTorch or draws is imported where it is used: help and errors do not wait for it.
 if TYPE_CHECKING:
@@ -69,8 +69,8 @@ class Arguments:
     """When this ensemble becomes the champion of its data set: if better, always, or never."""
     bad_images: BadImages = "stop"
     """What to do about files that cannot be decoded, and JPEGs with missing pixel data."""
-    cpus_per_worker: float = 1.0
-    """CPUs that each worker of a replica reserves; also its number of threads."""
+    cpus_per_worker: float | None = None
+    """CPUs that each worker of a replica reserves; the default is 1, and beside a GPU its part of the node."""
     gpus_per_worker: float = 0.0
     """GPUs that each worker of a replica reserves; fractions share one."""
     worker_resources: dict[str, float] = field(default_factory=dict)
@@ -85,6 +85,12 @@ class Arguments:
     """Replicas to start at once on a cluster that grows on demand; the default is as many as its nodes hold."""
     shard_cache_gb: float | None = None
     """Disk space of each node for copies of shards in an object store; the default leaves a fifth of the disk free."""
+    gpu_augmentation: bool = False
+    """Decode JPEGs and make samples on the GPU; the same distribution as on CPUs, but not the same bits."""
+    validate_every_epochs: int = 1
+    """Epochs of the training between two validations; the last epoch always has one."""
+    validation_images: int | None = None
+    """Validate during training on this many images, spread evenly over all of them; the default is all."""
     min_replicas: int | None = None
     """Evaluate if at least this many replicas are finished, even if others failed; the default is all of them."""
     from_scratch: bool = False
@@ -103,13 +109,15 @@ def run_job(arguments: Arguments) -> int:
     _needed_replicas(arguments, recipe)
     _check_that_weights_are_given(arguments, run, recipe)
     resources = Resources(
-        arguments.cpus_per_worker,
+        1.0 if arguments.cpus_per_worker is None else arguments.cpus_per_worker,
         arguments.gpus_per_worker,
         arguments.worker_resources,
         arguments.max_failures,
         arguments.checkpoint_minutes,
         arguments.parallel_replicas,
         arguments.shard_cache_gb,
+        validation=ValidationPlan(arguments.validate_every_epochs, arguments.validation_images),
+        gpu_augmentation=arguments.gpu_augmentation,
     )
     resources.check(recipe)
     publishing = PublishSettings(tracking_uri_for(run, arguments.tracking_uri), arguments.models, arguments.champion)
@@ -120,12 +128,17 @@ def run_job(arguments: Arguments) -> int:
     _try_initial_weights(run, recipe, images)
     if arguments.dry_run:
         with connected():
-            _print_plan(arguments, run, recipe, resources, images)
+            _print_plan(arguments, run, recipe, _with_default_cpus(arguments, resources), images)
         return 0
     with only_job_on(run):
         claim(run, "recipe", recipe.to_dict())
         with native_stderr_to_log(run), connected():
-            return _carry_out(arguments, run, recipe, resources, images, publishing)
+            return _carry_out(arguments, run, recipe, _with_default_cpus(arguments, resources), images, publishing)
+
+
+def _with_default_cpus(arguments: Arguments, resources: Resources) -> Resources:
+    given = arguments.cpus_per_worker
+    return replace(resources, cpus_per_worker=cpus_beside_gpus(resources.gpus_per_worker) if given is None else given)
 
 
 def _check_that_weights_are_given(arguments: Arguments, run: Storage, recipe: Recipe) -> None:
@@ -157,7 +170,7 @@ def _print_plan(
 
     counts = _count(run, images)
     predictors = Predictors.that_fit(arguments.gpus_per_predictor).at_work(counts.val)
-    say("\n".join(plan_lines(run, recipe, resources, counts, predictors)))
+    say("\n".join(plan_lines(run, recipe, resources, counts, predictors, images_to_time(run, recipe, images))))
 
 
 def _carry_out(
@@ -171,10 +184,10 @@ def _carry_out(
     """Run the stages one after the other; return the exit code. Needs a connection to a Ray cluster."""
     from pipelines.report.write import write_report
     from pipelines.training.network import keep_initial_weights
-    from pipelines.training.plan import placement_line
+    from pipelines.training.plan import placement_lines
 
     started = time.monotonic()
-    say(placement_line(run, recipe, resources))
+    say("\n".join(placement_lines(run, recipe, resources)))
     Predictors.that_fit(arguments.gpus_per_predictor)  # refused now rather than after days of training
     log = JobLog(run)
     with log.whole_job(), system_log(run, SYSTEM):
@@ -239,20 +252,13 @@ def _count(run: Storage, images: Images | None) -> "Counts":
 
 
 def _tell_failures(failures: "list[ReplicaFailure]", recipe: Recipe) -> None:
+    from pipelines.training.failure import summary_of_failures
+
     for failure in failures:
         say(f"\nreplica {failure.replica} failed: {failure.reason}")
         say(failure.traceback.rstrip(), wrap=False)
     if failures:
-        say(f"\n{_summary_of_failures([failure.replica for failure in failures], recipe.replicas)}")
-
-
-def _summary_of_failures(failed: Sequence[int], replicas: int) -> str:
-    """Return in one line which replicas failed, what became of the others, and what to do."""
-    finished = replicas - len(failed)
-    others = "the other one is" if finished == 1 else f"the other {finished} are"
-    kept = f"; {others} finished and kept" if finished else ""
-    again = f"Run the same command again to retry {'it' if len(failed) == 1 else 'them'}."
-    return f"{len(failed)} of {count(replicas, 'replica')} failed ({', '.join(map(str, failed))}){kept}. {again}"
+        say(f"\n{summary_of_failures(failures, recipe.replicas)}")
 
 
 def _needed_replicas(arguments: Arguments, recipe: Recipe) -> int:

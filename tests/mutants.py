@@ -137,7 +137,7 @@ def mutants() -> list[Mutant]:
         ("metrics: few replicas need Student's t", two_way, "_students_t(normal, replicas - 1)", "normal"),
         ("sampling: area is drawn from its range", sampling, "generator.uniform(*sampling.area)", "sampling.area[1]"),
         ("sampling: half of the samples are mirrored", sampling, "sampling.mirror and", "not sampling.mirror and"),
-        ("sampling: each epoch has its own samples", batches, '"sampling", self.epoch, index', '"sampling", 0, index'),
+        ("sampling: each epoch has its own samples", batches, '"sampling", epoch, index', '"sampling", 0, index'),
         (
             "sampling: each epoch has its own order",
             ("googlenet/training/epoch_order.py", "googlenet/training/test_epoch_order.py"),
@@ -152,7 +152,8 @@ def mutants() -> list[Mutant]:
         ),
         ("training: the rate falls by 4 %", rate, "step_factor: float = 0.96", "step_factor: float = 0.94"),
         ("training: auxiliary losses have weight 0.3", loop, "AUX_LOSS_WEIGHT = 0.3", "AUX_LOSS_WEIGHT = 0.4"),
-        ("training: the average follows the weights", optim, "share = 1 / min", "share = 0.5 / min"),
+        ("training: the average follows the weights", optim, "share = 1 / horizon", "share = 0.5 / horizon"),
+        ("training: several steps are averaged at a time", optim, "1 / horizon) ** steps", "1 / horizon)"),
         ("training: each step has its own dropout", loop, '"dropout", state.step', '"dropout", 0'),
         (
             "training: workers have the gradients of one",
@@ -171,8 +172,8 @@ def mutants() -> list[Mutant]:
         (
             "resume: an epoch continues at its step",
             resume,
-            "first_step=state.step - epoch * settings.steps_per_epoch",
-            "first_step=0",
+            "first_step = max(0, step - epoch * steps_per_epoch)",
+            "first_step = 0",
         ),
         ("resume: the history is kept", resume, 'checkpoint.progress["history"], checkpoint', "[], checkpoint"),
         (

@@ -84,7 +84,10 @@ class Predictor:
 
     def _for_inference(self, model: GoogLeNet) -> Callable[[Tensor], Any]:
         network: Any = fold_batch_norm(model)
-        network.to(device=self.device, dtype=self.arithmetic.dtype, memory_format=torch.channels_last)
+        network.to(device=self.device, memory_format=torch.channels_last)
+        for layer in network.children():
+            if layer is not network.classifier:
+                layer.to(self.arithmetic.dtype)
         return compile_network(network) if self.arithmetic.compiled else network
 
     def predict(self, image: ScaledImage) -> Prediction:
@@ -121,7 +124,8 @@ class Predictor:
             whole = self._whole_batch(batch)
             inputs = {prepare: prepare(whole).to(self.arithmetic.dtype) for prepare, _ in self._networks}
             for outputs, (prepare, network) in zip(logits, self._networks, strict=True):
-                outputs.append(network(inputs[prepare]).logits[: len(batch)])
+                with self.arithmetic.in_force(self.device):
+                    outputs.append(network(inputs[prepare]).logits[: len(batch)])
         return [torch.cat(outputs).double().softmax(dim=1).cpu().numpy() for outputs in logits]
 
     def _whole_batch(self, batch: UInt8[Tensor, "d 3 crop crop"]) -> UInt8[Tensor, "whole 3 crop crop"]:

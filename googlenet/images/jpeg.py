@@ -21,6 +21,12 @@ CONTEXT_ROWS = 2
 SMOOTHED_MCUS = 2
 
 
+# A JPEG that averaging shrinks may be decoded to a half, quarter or eighth of its size if the result keeps at most half
+# of that. Interpolations that pick single pixels need the full size.
+DECODE_FACTORS = (8, 4, 2)
+KEPT_REDUCTION = 2
+
+
 @dataclass(frozen=True)
 class JpegHeader:
     """Header fields that are needed before decoding.
@@ -38,6 +44,11 @@ class JpegHeader:
     mcu_height: int
     height_at: int
     is_progressive: bool
+
+
+def decode_factor(reduction: float) -> int:
+    """Return the factor of :func:`decode_rows` for an image that averaging then shrinks by ``reduction`` in total."""
+    return next((factor for factor in DECODE_FACTORS if reduction >= KEPT_REDUCTION * factor), 1)
 
 
 def read_header(data: bytes) -> JpegHeader | None:

@@ -2,7 +2,8 @@
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,7 +11,9 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "tf32", "bf16"]
+# Compute capability of the first GPUs that multiply in TF32, Ampere's.
+TF32_CAPABILITY = (8, 0)
 
 
 @dataclass(frozen=True)
@@ -18,8 +21,8 @@ class Arithmetic:
     """Precision and compilation of a network, in training or inference.
 
     Attributes:
-        precision: of activations, and in inference of weights; softmax and averages are always float64, weights in
-            training fp32.
+        precision: of activations, and in inference of weights. Classifiers and weights in training are always fp32,
+            softmax and averages in inference float64. ``tf32`` is fp32 whose products a GPU rounds to 10 bits.
         compiled: by ``torch.compile``; not bit-identical, but with the same figures, and faster once compiled.
     """
 
@@ -34,7 +37,29 @@ class Arithmetic:
         """The torch dtype of weights and activations."""
         import torch
 
-        return {"fp32": torch.float32, "bf16": torch.bfloat16}[self.precision]
+        return torch.bfloat16 if self.precision == "bf16" else torch.float32
+
+    @contextmanager
+    def in_force(self, device: str) -> Iterator[None]:
+        """Let this process multiply fp32 numbers on a GPU in TF32, or exactly, during the block.
+
+        PyTorch's default is TF32 in convolutions. Without effect on a CPU.
+        """
+        if device == "cpu":
+            yield
+            return
+        import torch
+
+        cudnn: Any = torch.backends.cudnn  # whose types lack the switch of convolutions
+        switches = torch.backends.cuda.matmul, cudnn.conv
+        before = [switch.fp32_precision for switch in switches]
+        try:
+            for switch in switches:
+                switch.fp32_precision = "tf32" if self.precision == "tf32" else "ieee"
+            yield
+        finally:
+            for switch, precision in zip(switches, before, strict=True):
+                switch.fp32_precision = precision
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dict."""
@@ -58,6 +83,15 @@ def profits_from_bf16(device: str) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+
+
+def profits_from(precision: Precision, device: str) -> bool:
+    """Return whether the device is faster in ``precision`` than in exact fp32."""
+    import torch
+
+    if precision == "bf16":
+        return profits_from_bf16(device)
+    return precision == "tf32" and device != "cpu" and torch.cuda.get_device_capability() >= TF32_CAPABILITY
 
 
 def can_compile(device: str) -> bool:

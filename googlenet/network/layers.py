@@ -1,5 +1,8 @@
 """Layers of GoogLeNet: local response normalisation, dropout with masks passed in, and the basic convolution."""
 
+import warnings
+from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -7,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from googlenet.network.arithmetic import can_compile
 from googlenet.network.choices import Variant
 
 
@@ -30,7 +34,9 @@ LRN_CONSTANTS = {
 class LocalResponseNorm(nn.Module):
     """Across-channel local response normalisation, (N, C, H, W) to the same shape.
 
-    A sum of shifted squares: equal to ``torch.nn.LocalResponseNorm``, faster on a CPU, and defined for bfloat16.
+    A sum of shifted squares: equal to ``torch.nn.LocalResponseNorm``, faster on a CPU, and defined for bfloat16. On a
+    GPU it is compiled to one kernel even if the network is not: its dozen operations would each read and write the
+    largest maps of the network.
     """
 
     def __init__(self, constants: LRNConstants) -> None:
@@ -38,22 +44,42 @@ class LocalResponseNorm(nn.Module):
         self.constants = constants
 
     def forward(self, x: Tensor) -> Tensor:
-        size, alpha, beta, k = self.constants
-        batch, channels, *area = x.shape
-        before = size // 2
-        is_channels_last = x.is_contiguous(memory_format=torch.channels_last)
-        layout = torch.channels_last if is_channels_last else torch.contiguous_format
-        # Concatenated, not padded: a compiler would fold padding into the neighbouring pools and repeat it many times.
-        zeros = [x.new_zeros(batch, n, *area).contiguous(memory_format=layout) for n in (before, size - 1 - before)]
-        padded = torch.cat([zeros[0], x, zeros[1]], dim=1)
-        squares = padded * padded
-        total = squares.narrow(1, 0, channels)
-        for offset in range(1, size):
-            total = total + squares.narrow(1, offset, channels)
-        divisor = total * (alpha / size) + k
-        if beta == 0.75:  # two square roots cost a tenth of pow
-            return x * torch.rsqrt(divisor * divisor.sqrt())
-        return x * divisor.pow(-beta)
+        if x.is_cuda and not torch.compiler.is_compiling():
+            return _fused_normalisation()(x, self.constants)
+        return _normalised(x, self.constants)
+
+
+def _normalised(x: Tensor, constants: LRNConstants) -> Tensor:
+    size, alpha, beta, k = constants
+    batch, channels, *area = x.shape
+    before = size // 2
+    is_channels_last = x.is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if is_channels_last else torch.contiguous_format
+    # Concatenated, not padded: a compiler would fold padding into the neighbouring pools and repeat it many times.
+    zeros = [x.new_zeros(batch, n, *area).contiguous(memory_format=layout) for n in (before, size - 1 - before)]
+    padded = torch.cat([zeros[0], x, zeros[1]], dim=1)
+    squares = padded * padded
+    total = squares.narrow(1, 0, channels)
+    for offset in range(1, size):
+        total = total + squares.narrow(1, offset, channels)
+    divisor = total * (alpha / size) + k
+    if beta == 0.75:  # two square roots cost a tenth of pow
+        return x * torch.rsqrt(divisor * divisor.sqrt())
+    return x * divisor.pow(-beta)
+
+
+@cache
+def _fused_normalisation() -> Callable[[Tensor, LRNConstants], Tensor]:
+    """Return the normalisation for a GPU: compiled, if a first trial shows that the compiler works."""
+    if not can_compile("cuda"):
+        return _normalised
+    fused: Callable[[Tensor, LRNConstants], Tensor] = torch.compile(_normalised)
+    try:
+        fused(torch.ones(1, 8, 2, 2, device="cuda"), LRN_CONSTANTS["caffe"])
+    except Exception as error:  # noqa: BLE001  # a compiler and its tools may raise anything
+        warnings.warn(f"local response normalisation is not fused because the compiler failed: {error}", stacklevel=2)
+        return _normalised
+    return fused
 
 
 class DropoutMasks(NamedTuple):
@@ -92,6 +118,21 @@ class Dropout(nn.Module):
         if mask is None:
             raise ValueError("training with dropout needs masks: pass model.draw_masks(images, generator)")
         return x * mask
+
+
+class Classifier(nn.Linear):
+    """The last layer of a head, (N, features) to logits (N, C), in the precision of its own weights: fp32.
+
+    With the eight significant bits of bfloat16, logits of different classes are often equal, also within autocast.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        features = features.to(self.weight.dtype)
+        device = features.device.type
+        if device == "meta" or not torch.is_autocast_enabled(device):
+            return super().forward(features)
+        with torch.autocast(device, enabled=False):
+            return super().forward(features)
 
 
 class Conv(nn.Module):

@@ -22,6 +22,7 @@ from googlenet.network.choices import LRN, MAX_WIDTH, Variant
 from googlenet.network.layers import (
     LRN_CONSTANTS,
     NO_MASKS,
+    Classifier,
     Conv,
     Dropout,
     DropoutMasks,
@@ -86,7 +87,7 @@ class AuxHead(nn.Module):
         self.conv = Conv(in_channels, conv_channels, 1, variant=variant)
         self.hidden = nn.Linear(conv_channels * AUX_GRID**2, hidden)
         self.dropout = Dropout(dropout, hidden)
-        self.classifier = nn.Linear(hidden, num_classes)
+        self.classifier = Classifier(hidden, num_classes)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         x = self.conv(self._pool(x)).flatten(1)
@@ -154,7 +155,7 @@ class GoogLeNet(nn.Module):
             if aux_heads and name in AUX_POSITIONS:
                 self.aux[name] = AuxHead(channels, num_classes, variant=variant, scale=scale, dropout=aux_dropout)
         self.dropout = Dropout(main_dropout, channels)
-        self.classifier = nn.Linear(channels, num_classes)
+        self.classifier = Classifier(channels, num_classes)
 
     def draw_masks(self, images: int, generator: torch.Generator) -> DropoutMasks:
         """Draw the masks of a step, in a fixed order, so that the generator's state determines all three."""
@@ -180,7 +181,8 @@ class GoogLeNet(nn.Module):
         # Departure in `bn` only: torchvision's fourth pool is 2x2.
         x = _max_pool(x, kernel=3 if self.variant == "paper" else 2)
         x = self.inception["5b"](self.inception["5a"](x))
-        x = self.dropout(x.mean(dim=(2, 3)), masks.dropout)
+        pooled = x.mean(dim=(2, 3), dtype=self.classifier.weight.dtype)
+        x = self.dropout(pooled, masks.dropout)
         return Outputs(self.classifier(x), aux_4a, aux_4d)
 
     def _stem(self, images: Tensor) -> Tensor:

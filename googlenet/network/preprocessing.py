@@ -24,11 +24,12 @@ class Preprocessing:
 
     def __call__(self, images: UInt8[Tensor, "n 3 h w"]) -> Float32[Tensor, "n 3 h w"]:
         """Convert (N, 3, H, W) uint8 RGB to float32 of the same shape and memory format."""
-        if self.channels == "BGR":
-            images = images.flip(1)
-        mean = torch.tensor(self.mean, device=images.device).view(1, 3, 1, 1)
-        std = torch.tensor(self.std, device=images.device).view(1, 3, 1, 1)
-        return (images.float() - mean) / std
+        return self.on(images.device)(images)
+
+    def on(self, device: torch.device) -> "PreprocessingOnDevice":
+        """Return this preprocessing with its constants on ``device``, where a GPU need not wait for them each time."""
+        mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (self.mean, self.std))
+        return PreprocessingOnDevice(self.channels, mean, std)
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dict."""
@@ -38,6 +39,21 @@ class Preprocessing:
     def from_dict(cls, values: dict[str, Any]) -> "Preprocessing":
         """Inverse of :meth:`to_dict`."""
         return cls(values["channels"], tuple(values["mean"]), tuple(values["std"]))
+
+
+@dataclass(frozen=True, eq=False)
+class PreprocessingOnDevice:
+    """A preprocessing for images on one device; ``mean`` and ``std`` are (1, 3, 1, 1) and there."""
+
+    channels: Literal["RGB", "BGR"]
+    mean: Float32[Tensor, "1 3 1 1"]
+    std: Float32[Tensor, "1 3 1 1"]
+
+    def __call__(self, images: UInt8[Tensor, "n 3 h w"]) -> Float32[Tensor, "n 3 h w"]:
+        """Convert (N, 3, H, W) uint8 RGB to float32 of the same shape and memory format."""
+        if self.channels == "BGR":
+            images = images.flip(1)
+        return (images.float() - self.mean) / self.std
 
 
 # Caffe's GoogLeNet: BGR, the ImageNet mean, no division ("zero mean" in the paper).

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from googlenet.images.decoding import Pixels, decode_rgb
-from googlenet.images.jpeg import JpegHeader, decode_rows, read_header
+from googlenet.images.jpeg import JpegHeader, decode_factor, decode_rows, read_header
 
 # In arXiv v1 only: "bilinear, area, nearest neighbour and cubic, with equal probability".
 INTERPOLATIONS = {
@@ -28,10 +28,6 @@ LUMINANCE = np.array([0.299, 0.587, 0.114])
 LIGHTING_EIGENVALUES = np.array([0.2175, 0.0188, 0.0045])
 LIGHTING_EIGENVECTORS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
 MAX_PATCH_TRIES = 10
-# A JPEG is decoded to a half, quarter or eighth of its size if the sample keeps at most half of that: only for the
-# interpolation that averages, since the others pick single pixels of the full-size image.
-DECODE_FACTORS = (8, 4, 2)
-KEPT_REDUCTION = 2
 
 
 @dataclass(frozen=True)
@@ -78,6 +74,46 @@ class Patch:
     height: int
 
 
+@dataclass(frozen=True)
+class Draw:
+    """Everything that is random about one sample.
+
+    Attributes:
+        patch: rectangle of the image that is shown.
+        interpolation: name of the interpolation that resizes it.
+        mirrored: whether it is mirrored.
+        distortions: names of the photometric distortions and their factors, in order.
+        lighting: shift of red, green and blue by the lighting noise; None for no noise.
+    """
+
+    patch: Patch
+    interpolation: str
+    mirrored: bool
+    distortions: tuple[tuple[str, float], ...]
+    lighting: tuple[float, float, float] | None
+
+
+def draw(width: int, height: int, sampling: Sampling, generator: np.random.Generator) -> Draw:
+    """Draw what one sample of an image of ``width`` x ``height`` pixels shows, and how."""
+    patch = draw_patch(width, height, sampling, generator)
+    interpolation = sampling.interpolations[generator.integers(len(sampling.interpolations))]
+    mirrored = bool(sampling.mirror and generator.random() < 0.5)
+    distortions: tuple[tuple[str, float], ...] = ()
+    if sampling.photometric:
+        names = list(DISTORTIONS)
+        order = generator.permutation(len(names))
+        distortions = tuple((names[index], generator.uniform(*sampling.photometric)) for index in order)
+    lighting = draw_lighting(sampling.lighting_sigma, generator) if sampling.lighting_sigma else None
+    return Draw(patch, interpolation, mirrored, distortions, lighting)
+
+
+def draw_lighting(sigma: float, generator: np.random.Generator) -> tuple[float, float, float]:
+    """Draw Krizhevsky's lighting noise: one shift along the principal components of colour for the whole image."""
+    alphas = generator.normal(0, sigma, size=3)
+    red, green, blue = np.rint(255 * LIGHTING_EIGENVECTORS @ (alphas * LIGHTING_EIGENVALUES)).tolist()
+    return red, green, blue
+
+
 def draw_sample(image: Pixels, crop_px: int, sampling: Sampling, generator: np.random.Generator) -> Pixels:
     """Draw one training sample.
 
@@ -90,8 +126,8 @@ def draw_sample(image: Pixels, crop_px: int, sampling: Sampling, generator: np.r
     Returns:
         (crop_px, crop_px, 3) uint8 RGB.
     """
-    patch, interpolation = _draw_geometry(image.shape[1], image.shape[0], sampling, generator)
-    return _render(_cut(image, patch), crop_px, interpolation, sampling, generator)
+    drawn = draw(image.shape[1], image.shape[0], sampling, generator)
+    return _render(_cut(image, drawn.patch), crop_px, drawn)
 
 
 def draw_sample_from(data: bytes, crop_px: int, sampling: Sampling, generator: np.random.Generator) -> Pixels:
@@ -106,15 +142,10 @@ def draw_sample_from(data: bytes, crop_px: int, sampling: Sampling, generator: n
     header = read_header(data)
     if header is None:
         return draw_sample(decode_rgb(data), crop_px, sampling, generator)
-    patch, interpolation = _draw_geometry(header.width, header.height, sampling, generator)
-    window = _decode_patch(data, header, patch, _decode_factor(patch, crop_px, interpolation))
-    return _render(window, crop_px, interpolation, sampling, generator)
-
-
-def _decode_factor(patch: Patch, crop_px: int, interpolation: str) -> int:
-    reduction = min(patch.width, patch.height) / crop_px
-    fitting = [factor for factor in DECODE_FACTORS if reduction >= KEPT_REDUCTION * factor]
-    return fitting[0] if fitting and interpolation == "area" else 1
+    drawn = draw(header.width, header.height, sampling, generator)
+    patch = drawn.patch
+    factor = decode_factor(min(patch.width, patch.height) / crop_px) if drawn.interpolation == "area" else 1
+    return _render(_decode_patch(data, header, patch, factor), crop_px, drawn)
 
 
 def _decode_patch(data: bytes, header: JpegHeader, patch: Patch, factor: int) -> Pixels:
@@ -132,21 +163,15 @@ def _cut(image: Pixels, patch: Patch) -> Pixels:
     return image[patch.top : patch.top + patch.height, patch.left : patch.left + patch.width]
 
 
-def _draw_geometry(width: int, height: int, sampling: Sampling, generator: np.random.Generator) -> tuple[Patch, str]:
-    patch = draw_patch(width, height, sampling, generator)
-    return patch, sampling.interpolations[generator.integers(len(sampling.interpolations))]
-
-
-def _render(
-    window: Pixels, crop_px: int, interpolation: str, sampling: Sampling, generator: np.random.Generator
-) -> Pixels:
-    sample: Any = cv2.resize(window, (crop_px, crop_px), interpolation=INTERPOLATIONS[interpolation])
-    if sampling.mirror and generator.random() < 0.5:
+def _render(window: Pixels, crop_px: int, drawn: Draw) -> Pixels:
+    """Make a sample of its patch; rounded to 8 bits after each distortion, as by an image editor."""
+    sample: Any = cv2.resize(window, (crop_px, crop_px), interpolation=INTERPOLATIONS[drawn.interpolation])
+    if drawn.mirrored:
         sample = cv2.flip(sample, 1)
-    if sampling.photometric:
-        sample = _distort(sample, sampling.photometric, generator)
-    if sampling.lighting_sigma:
-        sample = _relight(sample, sampling.lighting_sigma, generator)
+    for name, factor in drawn.distortions:
+        sample = DISTORTIONS[name](sample, factor)
+    if drawn.lighting:
+        sample = cv2.add(sample, (*drawn.lighting, 0.0))
     return np.asarray(sample, dtype=np.uint8)
 
 
@@ -170,14 +195,6 @@ def draw_patch(width: int, height: int, sampling: Sampling, generator: np.random
     return Patch((width - patch_width) // 2, (height - patch_height) // 2, patch_width, patch_height)
 
 
-def _distort(image: Any, factors: tuple[float, float], generator: np.random.Generator) -> Any:
-    """Change contrast, brightness and colour, in random order; rounded to 8 bits after each, as by an image editor."""
-    steps: list[Callable[[Any, float], Any]] = [_contrast, _brightness, _colour]
-    for index in generator.permutation(len(steps)):
-        image = steps[index](image, generator.uniform(*factors))
-    return image
-
-
 def _contrast(image: Any, factor: float) -> Any:
     """Move every value away from the image's mean luminance, or towards it."""
     mean = np.dot(cv2.mean(image)[:3], LUMINANCE)
@@ -199,8 +216,9 @@ def _colour(image: Any, factor: float) -> Any:
     return cv2.transform(image, blend)
 
 
-def _relight(image: Any, sigma: float, generator: np.random.Generator) -> Any:
-    """Add Krizhevsky's lighting noise: one shift along the principal components of colour for the whole image."""
-    alphas = generator.normal(0, sigma, size=3)
-    shift = np.rint(255 * LIGHTING_EIGENVECTORS @ (alphas * LIGHTING_EIGENVALUES))
-    return cv2.add(image, (*shift.tolist(), 0.0))
+# Changes of contrast, brightness and colour by a factor, in the order that numbers them for the permutation.
+DISTORTIONS: dict[str, Callable[[Any, float], Any]] = {
+    "contrast": _contrast,
+    "brightness": _brightness,
+    "colour": _colour,
+}

@@ -31,6 +31,10 @@ class TrainingError(ArithmeticError):
     """Training cannot succeed; the message says why and what to try."""
 
 
+class NotFiniteError(TrainingError):
+    """A loss or the gradient is not finite. On a GPU, whose sums are not in a fixed order, another attempt may pass."""
+
+
 @dataclass(frozen=True)
 class Advice:
     """What to try, for the recipe in use.
@@ -136,7 +140,7 @@ class HeadMonitor:
         """Record a step.
 
         Raises:
-            TrainingError: a loss or the gradient is not finite, and training cannot recover.
+            NotFiniteError: a loss or the gradient is not finite, and training cannot recover.
         """
         for name, loss in result.losses.items():
             if not math.isfinite(loss):
@@ -153,9 +157,9 @@ class HeadMonitor:
         if self._steps >= period_steps:
             self._close_period(result.step)
 
-    def _not_finite(self, name: str, value: float, step: int) -> TrainingError:
+    def _not_finite(self, name: str, value: float, step: int) -> NotFiniteError:
         advice = f"; {self.advice.not_finite}" if self.advice.not_finite else ""
-        return TrainingError(f"{name} is {value} at step {step}{advice}")
+        return NotFiniteError(f"{name} is {value} at step {step}{advice}")
 
     def _close_period(self, step: int) -> None:
         if step - self.warmup_steps >= self.patience_steps:

@@ -4,17 +4,16 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor
 from torch.nn import functional
 
 from googlenet.network.arithmetic import Arithmetic, Precision
 from googlenet.network.model import GoogLeNet, Outputs
-from googlenet.network.preprocessing import Preprocessing
 from googlenet.randomness import torch_generator
-from googlenet.training.batches import Batch
 from googlenet.training.data_parallel import ALONE, Share
 from googlenet.training.learning_rate import LearningRate
+from googlenet.training.loader import Batch
 from googlenet.training.optim import PolyakAverage, set_learning_rate
 
 AUX_LOSS_WEIGHT = 0.3  # section 5
@@ -27,7 +26,7 @@ class LoopSettings:
     Attributes:
         learning_rate: rate by epoch.
         steps_per_epoch: batches of an epoch, including the smaller last one.
-        preprocessing: pixels to network input.
+        preprocessing: pixels to network input; a ``Preprocessing``, best with its constants on the model's device.
         seed: seed of the dropout masks (the replica's sampling seed).
         label_smoothing: share of the target spread over all classes; 0 in the paper.
         max_gradient_norm: gradients are scaled down to this norm; None leaves them unchanged, as in the paper.
@@ -37,7 +36,7 @@ class LoopSettings:
 
     learning_rate: LearningRate
     steps_per_epoch: int
-    preprocessing: Preprocessing
+    preprocessing: Callable[[UInt8[Tensor, "n 3 h w"]], Float32[Tensor, "n 3 h w"]]
     seed: int
     label_smoothing: float = 0.0
     max_gradient_norm: float | None = None
@@ -98,6 +97,40 @@ class StepResult:
     gradient_norm: float
 
 
+@dataclass(frozen=True)
+class TakenStep:
+    """A step whose figures are still on the device: reading them waits until the device has computed them.
+
+    Attributes:
+        step: finished steps, including this one.
+        num_images: images in the batch.
+        heads: names of the classifiers.
+        learning_rate: rate of the step.
+        figures: mean loss of each classifier, then the gradient norm.
+    """
+
+    step: int
+    num_images: int
+    heads: tuple[str, ...]
+    learning_rate: float
+    figures: Float[Tensor, " figures"]
+
+    def result(self) -> StepResult:
+        """Return the result, waiting for it."""
+        return results_of([self])[0]
+
+
+def results_of(steps: Sequence[TakenStep]) -> list[StepResult]:
+    """Return the results of ``steps``, read from the device at once."""
+    if not steps:
+        return []
+    rows: list[list[float]] = torch.stack([step.figures for step in steps]).tolist()
+    return [
+        StepResult(step.step, step.num_images, dict(zip(step.heads, losses, strict=True)), step.learning_rate, norm)
+        for step, (*losses, norm) in zip(steps, rows, strict=True)
+    ]
+
+
 def head_losses(
     outputs: Outputs, labels: Int64[Tensor, " n"], label_smoothing: float = 0.0, num_images: int | None = None
 ) -> dict[str, Float[Tensor, ""]]:
@@ -119,8 +152,11 @@ def total_loss(losses: dict[str, Float[Tensor, ""]]) -> Float[Tensor, ""]:
     return torch.stack([loss * (1.0 if name == "logits" else AUX_LOSS_WEIGHT) for name, loss in losses.items()]).sum()
 
 
-def train_step(state: TrainState, batch: Batch, settings: LoopSettings) -> StepResult:
-    """Take one step of SGD on this worker's share of a batch; updates ``state`` in place."""
+def train_step(state: TrainState, batch: Batch, settings: LoopSettings) -> TakenStep:
+    """Take one step of SGD on this worker's share of a batch; updates ``state`` in place.
+
+    On a GPU the step may still be running when this returns, so that the next one can be prepared.
+    """
     rate = settings.learning_rate.at(state.step / settings.steps_per_epoch)
     set_learning_rate(state.optimizer, rate)
     state.model.train()
@@ -133,9 +169,9 @@ def train_step(state: TrainState, batch: Batch, settings: LoopSettings) -> StepR
         torch.nn.utils.clip_grads_with_norm_(state.model.parameters(), settings.max_gradient_norm, norm)
     state.optimizer.step()
     state.step += 1
-    state.average.update(state.model, state.step)
-    values = settings.share.all_reduce_sum(torch.stack([loss.detach() for loss in losses.values()])).tolist()
-    return StepResult(state.step, batch.num_images, dict(zip(losses, values, strict=True)), rate, norm.item())
+    state.average.update(state.step)
+    summed = settings.share.all_reduce_sum(torch.stack([loss.detach() for loss in losses.values()]))
+    return TakenStep(state.step, batch.num_images, tuple(losses), rate, torch.cat([summed, norm[None]]))
 
 
 def _losses(state: TrainState, batch: Batch, settings: LoopSettings) -> dict[str, Tensor]:
@@ -148,27 +184,37 @@ def _losses(state: TrainState, batch: Batch, settings: LoopSettings) -> dict[str
     labels = batch.labels.to(device, non_blocking=True)
     network = state.model if state.network_for is None else state.network_for(batch.num_images)
     # With autocast on, a worker without images would send statistics of the wrong dtype to the others.
-    reduced = settings.precision != "fp32" and batch.num_images >= settings.share.workers
-    with torch.autocast(device.type, Arithmetic(settings.precision).dtype, enabled=reduced):
+    precision: Precision = settings.precision if batch.num_images >= settings.share.workers else "fp32"
+    with _autocast(device, precision):
         outputs = network(images, masks)
     return head_losses(outputs, labels, settings.label_smoothing, batch.num_images)
 
 
-@torch.inference_mode()
+# Not in inference mode: a loader may read ahead in here, and what it reads is trained on.
+@torch.no_grad()
 def count_errors(
-    model: GoogLeNet, candidates: Sequence[dict[str, Tensor]], batches: Iterable[Batch], preprocessing: Preprocessing
-) -> tuple[list[int], int]:
-    """Count wrong top-1 answers of ``model`` with each candidate's weights in place of its own, and the images seen."""
+    model: GoogLeNet, candidates: Sequence[dict[str, Tensor]], batches: Iterable[Batch], settings: LoopSettings
+) -> Int64[Tensor, " {len(candidates)+1}"]:
+    """Count wrong top-1 answers of ``model`` with each candidate's weights in place of its own, and the images seen.
+
+    The counts, in this order, are on the model's device: the next batch does not wait for them.
+    """
     model.eval()
     device = next(model.parameters()).device
-    wrong, seen = [0] * len(candidates), 0
+    counts = torch.zeros(len(candidates) + 1, dtype=torch.int64, device=device)
     for batch in batches:
-        images = preprocessing(batch.images.to(device))
+        images = settings.preprocessing(batch.images.to(device, non_blocking=True))
+        labels = batch.labels.to(device, non_blocking=True)
         for number, weights in enumerate(candidates):
-            outputs = torch.func.functional_call(model, weights, (images,))
-            wrong[number] += int((outputs.logits.argmax(dim=1).cpu() != batch.labels).sum())
-        seen += len(batch.labels)
-    return wrong, seen
+            with _autocast(device, settings.precision):
+                outputs = torch.func.functional_call(model, weights, (images,))
+            counts[number] += (outputs.logits.argmax(dim=1) != labels).sum()
+        counts[-1] += len(labels)
+    return counts
+
+
+def _autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    return torch.autocast(device.type, Arithmetic(precision).dtype, enabled=precision == "bf16")
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -4,14 +4,16 @@ import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Literal
 
+from googlenet.images.decoding import ImageDecodeError
 from pipelines.data.published_data import commit_read_by
-from pipelines.data.shards import ShardPlan, plan_shards, write_shards
+from pipelines.data.shards import ShardPlan, as_stored, plan_shards, write_shards
 from pipelines.data.sources import Images, images_to_train_on
 from pipelines.errors import UserError
 from pipelines.job.console import count, say, some
-from pipelines.run.dataset import SPLITS, Manifest, Shard, Split, check_shards, read_manifest
+from pipelines.run.dataset import SPLITS, Manifest, Shard, Split, check_shards, open_records, read_manifest
 from pipelines.run.directory import DATASET, MANIFEST, QUARANTINE, differences
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
@@ -21,6 +23,7 @@ BadImages = Literal["stop", "quarantine"]
 RECIPE_FIELDS = ("data", "data_seed", "val_percent", "images_per_shard", "stored_short_side_px")
 EVALUATION_IMAGES_PER_SHARD = 256
 NAMES_IN_MESSAGE = 10
+IMAGES_TO_TIME = 16
 
 
 def find_images(run: Storage, recipe: Recipe) -> Images | None:
@@ -30,6 +33,27 @@ def find_images(run: Storage, recipe: Recipe) -> Images | None:
         UserError: the images cannot be used.
     """
     return None if run.exists(MANIFEST) else _list_images(recipe)
+
+
+def images_to_time(run: Storage, recipe: Recipe, images: Images | None) -> list[bytes]:
+    """Return a few training images as they are or will be stored, to time their loading.
+
+    ``images`` is the result of :func:`find_images`. Those that cannot be used are left out: the preparation names them.
+    """
+    if images is None:
+        records = open_records(run, read_manifest(run).splits["train"])
+        return [records[index].image for index in _spread(len(records))]
+    files, found = images.listing.splits["train"], []
+    for index in _spread(len(files)):
+        with suppress(OSError, ImageDecodeError):
+            found.append(as_stored(images.reader.read(files[index]), recipe.stored_short_side_px))
+    return found
+
+
+def _spread(number: int) -> list[int]:
+    """Return at most ``IMAGES_TO_TIME`` places among ``number``, evenly spread."""
+    chosen = min(number, IMAGES_TO_TIME)
+    return [place * number // chosen for place in range(chosen)]
 
 
 def prepare(run: Storage, recipe: Recipe, bad_images: BadImages = "stop", images: Images | None = None) -> Manifest:

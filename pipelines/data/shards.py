@@ -135,6 +135,15 @@ def write_shard(run: Storage, reader: ImageReader, plan: ShardPlan) -> dict[str,
     return result
 
 
+def as_stored(data: bytes, short_side_px: int | None) -> bytes:
+    """Return the bytes to store of an image.
+
+    Raises:
+        ImageDecodeError: ``data`` cannot be decoded.
+    """
+    return _to_store(data, inspect(data), short_side_px)[0]
+
+
 def _to_store(data: bytes, inspection: Inspection, short_side_px: int | None) -> tuple[bytes, int, int]:
     """Return bytes to store, width and height in pixels."""
     width, height = inspection.width, inspection.height

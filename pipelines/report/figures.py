@@ -236,7 +236,7 @@ def _draw(axes: Axes, curves: dict[str, list[dict[str, Any]]], key: str) -> None
             [line[key] for line in known],
             color=COLOURS[number % len(COLOURS)],
             linestyle=LINES[number // len(COLOURS) % len(LINES)],
-            marker="." if len(epochs) == 1 else None,
+            marker="." if len(known) == 1 else None,
             linewidth=1.2,
             label=name.replace("_", " "),
         )

@@ -81,8 +81,8 @@ class Recipe:
     """Data-parallel workers per replica, which split each batch; changes the result by rounding only."""
     min_workers_per_replica: int | None = None
     """Train with fewer workers, but at least this many, while the cluster has no more; None waits for all."""
-    training_precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Precision of the training; 'auto' uses bf16 for long runs if the hardware is faster with it."""
+    training_precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
+    """Precision of the training; 'auto' uses tf32 or bf16 for long runs if the hardware is faster with it."""
 
     # Sampling
     areas: tuple[tuple[float, float], ...] = ((0.08, 1.0),)
@@ -129,7 +129,7 @@ class Recipe:
     # Evaluation
     policies: tuple[int | str, ...] = CROP_POLICIES
     """Crop policies to evaluate: 1, 10, 144, or scales in pixels such as 256+320, with 36 crops at each."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
     """Precision of the evaluation; 'auto' uses bf16 for long work if it is fast and its answers match fp32."""
 
     def __post_init__(self) -> None:

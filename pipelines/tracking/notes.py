@@ -183,11 +183,13 @@ def child_note(replica: int, seed: int, metrics: list[dict[str, Any]], failure: 
     """Return the note on a replica: what distinguishes it, its progress, and what went wrong."""
     lines = [f"Replica {replica}, trained with sampling seed {seed}."]
     if metrics:
-        last = metrics[-1]
-        lines.append(
-            f"After {last['epoch']} epochs its top-1 error with one centre crop is {last['val_top1_error']:.2f} % with "
-            f"the averaged weights, {last['val_top1_error_raw_weights']:.2f} % with the raw ones."
-        )
+        # An epoch need not end with a validation.
+        if validated := [line for line in metrics if "val_top1_error" in line]:
+            last = validated[-1]
+            lines.append(
+                f"After {last['epoch']} epochs its top-1 error with one centre crop is {last['val_top1_error']:.2f} % "
+                f"with the averaged weights, {last['val_top1_error_raw_weights']:.2f} % with the raw ones."
+            )
         hosts = sorted({line["host"] for line in metrics})
         lines.append(f"Trained on {', '.join(hosts)}.")
     if failure:

@@ -11,6 +11,8 @@ In reading order:
 - ``task``: parameters of a worker: which replica, from what, into where
 - ``failure``: outcome of a failed attempt
 - ``advice``: what to try when a replica does not learn
+- ``validation``: errors on validation images during training
+- ``validation_plan``: how often to validate, and on which images
 - ``epoch_report``: sums and step log of an epoch
 - ``checkpoints``: the newest few checkpoints of a replica, written beside the training
 - ``network``: the network that a recipe describes, and its initial weights

@@ -6,7 +6,7 @@ from collections import defaultdict
 from typing import Any
 
 from googlenet.training.health import HeadMonitor, TrainingError
-from googlenet.training.loop import StepResult
+from googlenet.training.loop import StepResult, TakenStep, results_of
 from pipelines.job.progress import ReplicaStatus, post
 from pipelines.run.directory import check_run_directory
 from pipelines.training.task import ReplicaTask
@@ -15,11 +15,18 @@ POST_SECONDS = 1.0
 # The complete step log is rewritten, so that it is never truncated; an epoch has a bounded number of lines.
 FLUSH_SECONDS = 20.0
 LINES_PER_EPOCH = 100
-NOTHING: dict[str, Any] = {"images": 0, "seconds": 0.0, "learning_rate": 0.0, "losses": {}, "lines": []}
+# Reading the figures of a step waits for the GPU, which then waits for the next step: those of many are read at once.
+# Data-parallel workers read after the same steps, and so end alike where a loss is not finite.
+STEPS_READ_AT_ONCE = 50
+NOTHING: dict[str, Any] = {
+    "images": 0, "seconds": 0.0, "waiting_seconds": 0.0, "learning_rate": 0.0, "losses": {}, "lines": [],
+}  # fmt: skip
 
 
 class EpochReport:
     """Accumulates the steps of one epoch. A resumed epoch continues from ``begun``, an earlier :meth:`state`.
+
+    ``error`` is that of the last validation, for display.
 
     Attributes:
         epoch: number of the epoch, counted from 0.
@@ -31,37 +38,64 @@ class EpochReport:
         task: ReplicaTask,
         epoch: int,
         steps: int,
-        last_epoch: dict[str, Any] | None,
+        error: float | None,
         monitor: HeadMonitor,
         begun: dict[str, Any] | None = None,
     ) -> None:
         self.epoch, self.monitor = epoch, monitor
-        self._task, self._steps, self._last_epoch = task, steps, last_epoch
-        begun = begun or {**NOTHING, "step": epoch * steps}
+        self._task, self._steps, self._error = task, steps, error
+        begun = {**NOTHING, "step": epoch * steps, **(begun or {})}
         self._images, self._step, self._learning_rate = begun["images"], begun["step"], begun["learning_rate"]
         self._losses: dict[str, float] = defaultdict(float, begun["losses"])
         self._lines: list[dict[str, Any]] = list(begun["lines"])
         self._started: float = time.monotonic() - begun["seconds"]
+        self._waiting_seconds: float = begun["waiting_seconds"]
         self._every = max(1, steps // LINES_PER_EPOCH)
-        self._posted, self._flushed, self._last_line = 0.0, time.monotonic(), (self._images, self._seconds())
+        self._read_every = self._every, STEPS_READ_AT_ONCE, steps
+        self._unread: list[TakenStep] = []
+        self._posted, self._flushed, self._last_line = 0.0, time.monotonic(), self._amounts()
 
     def state(self) -> dict[str, Any]:
-        """Return everything that a resumed epoch needs to end with the same figures."""
+        """Return everything that a resumed epoch needs to end with the same figures, if all steps are counted."""
         return {
             "images": self._images,
             "seconds": self._seconds(),
+            "waiting_seconds": self._waiting_seconds,
             "learning_rate": self._learning_rate,
             "step": self._step,
             "losses": dict(self._losses),
             "lines": list(self._lines),
         }
 
-    def on_step(self, result: StepResult) -> None:
-        """Add a step.
+    def on_step(self, step: TakenStep, waited_seconds: float = 0.0) -> None:
+        """Add a step, for whose batch the training waited ``waited_seconds``.
+
+        On a GPU, the step is counted with those after it, at the latest at the end of the epoch.
 
         Raises:
             TrainingError: a loss or gradient is not finite, or a head learns nothing and the recipe says to stop then.
         """
+        self._waiting_seconds += waited_seconds
+        self._unread.append(step)
+        if self._task.device == "cpu" or any(step.step % steps == 0 for steps in self._read_every):
+            unread, self._unread = self._unread, []
+            for result in results_of(unread):
+                self._count(result)
+        if not self._task.leads:
+            return
+        now = time.monotonic()
+        if self._images and now - self._posted > POST_SECONDS:
+            self._posted = now
+            post(self._task.board, self._task.replica, self._status())
+        if now - self._flushed > FLUSH_SECONDS:
+            self.flush()
+
+    @property
+    def has_counted_all(self) -> bool:
+        """Whether all steps are counted, so that their losses are known to be finite."""
+        return not self._unread
+
+    def _count(self, result: StepResult) -> None:
         self.monitor.observe(result)
         if self.monitor.alarm and self._task.recipe.on_dead_head == "stop":
             raise TrainingError(self.monitor.alarm)
@@ -71,14 +105,6 @@ class EpochReport:
             self._losses[name] += loss * result.num_images
         if result.step % self._every == 0:
             self._lines.append(self._line(result))
-        if not self._task.leads:
-            return
-        now = time.monotonic()
-        if now - self._posted > POST_SECONDS:
-            self._posted = now
-            post(self._task.board, self._task.replica, self._status())
-        if now - self._flushed > FLUSH_SECONDS:
-            self.flush()
 
     def flush(self) -> None:
         """Write the lines so far to the epoch's step log, in the replica's first worker only.
@@ -104,13 +130,15 @@ class EpochReport:
             **({"alarm": self.monitor.alarm} if self.monitor.alarm else {}),
             "learning_rate": self._learning_rate,
             "images_per_second": self._images / self._seconds(),
+            "waiting_seconds": self._waiting_seconds,
             "host": socket.gethostname(),
         }
 
     def _line(self, result: StepResult) -> dict[str, Any]:
-        """Return losses, learning rate and gradient norm of this step, and the speed since the previous line."""
-        images, seconds = self._images - self._last_line[0], self._seconds() - self._last_line[1]
-        self._last_line = self._images, self._seconds()
+        """Return losses, learning rate and gradient norm of this step, and speed and waiting since the last line."""
+        now = self._amounts()
+        images, seconds, waiting_seconds = (new - old for new, old in zip(now, self._last_line, strict=True))
+        self._last_line = now
         return {
             "step": result.step,
             "time_ms": int(time.time() * 1000),
@@ -118,7 +146,11 @@ class EpochReport:
             "step/learning_rate": result.learning_rate,
             "step/gradient_norm": result.gradient_norm,
             "step/images_per_second": images / max(seconds, 1e-9),
+            "step/waiting_seconds": waiting_seconds,
         }
+
+    def _amounts(self) -> tuple[float, float, float]:
+        return self._images, self._seconds(), self._waiting_seconds
 
     def _seconds(self) -> float:
         return time.monotonic() - self._started
@@ -130,7 +162,7 @@ class EpochReport:
             epochs=self._task.recipe.epochs,
             loss=self._losses["logits"] / self._images,
             images_per_second=self._images / self._seconds(),
-            error=self._last_epoch["val_top1_error"] if self._last_epoch else None,
+            error=self._error,
             dead_heads=tuple(self.monitor.dead),
             alarm=self.monitor.alarm,
         )

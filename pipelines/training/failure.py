@@ -1,6 +1,9 @@
-"""Outcome of a failed attempt to train a replica."""
+"""Outcome of a failed attempt to train a replica, and of all failed replicas in one line."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from pipelines.job.console import count
 
 
 @dataclass(frozen=True)
@@ -12,9 +15,21 @@ class ReplicaFailure:
         reason: cause in one line.
         traceback: traceback of the process that failed.
         may_pass: whether another attempt may succeed.
+        not_finite: whether a loss or the gradient was not finite; of such failures only one in a row is retried.
     """
 
     replica: int
     reason: str
     traceback: str
     may_pass: bool = False
+    not_finite: bool = False
+
+
+def summary_of_failures(failures: Sequence[ReplicaFailure], replicas: int) -> str:
+    """Return in one line which of ``replicas`` replicas failed, what became of the others, and what to do."""
+    finished = replicas - len(failures)
+    others = "the other one is" if finished == 1 else f"the other {finished} are"
+    kept = f"; {others} finished and kept" if finished else ""
+    again = f"Run the same command again to retry {'it' if len(failures) == 1 else 'them'}."
+    failed = ", ".join(str(failure.replica) for failure in failures)
+    return f"{len(failures)} of {count(replicas, 'replica')} failed ({failed}){kept}. {again}"

@@ -5,24 +5,23 @@ After any interruption, training resumes from the newest checkpoint and ends wit
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 
-from googlenet.evaluation.crops import distinct_views
-from googlenet.evaluation.views import cut_views
-from googlenet.images.decoding import decode_rgb
 from googlenet.images.records import Records
-from googlenet.images.scaled_image import scale_image
 from googlenet.network.arithmetic import can_compile, compile_network
 from googlenet.network.model import GoogLeNet, Outputs
 from googlenet.network.preprocessing import CAFFE_PREPROCESSING, SCRATCH_PREPROCESSING, Preprocessing
 from googlenet.network.weights import to_safetensors
-from googlenet.training.batches import Batch, TrainingSamples, training_batches
+from googlenet.training.augment_tensors import EncodedBatch, EncodedSamples
+from googlenet.training.batches import SAMPLES, TrainingSamples, requests_of_epoch
 from googlenet.training.data_parallel import parallel_network, synchronised_model
+from googlenet.training.epoch_order import EpochOrder
 from googlenet.training.health import HeadMonitor, patience_steps
-from googlenet.training.loop import LoopSettings, TrainState, count_errors, train_step
+from googlenet.training.loader import Batch, Request, load_batches
+from googlenet.training.loop import LoopSettings, TrainState, train_step
 from googlenet.training.optim import PolyakAverage, build_sgd
 from pipelines.job.progress import warn
 from pipelines.job.worker_process import use_own_cpus
@@ -35,8 +34,8 @@ from pipelines.training.epoch_report import EpochReport
 from pipelines.training.network import apply_initial_weights, network_of
 from pipelines.training.shard_cache import open_shards_of
 from pipelines.training.task import ReplicaTask
+from pipelines.training.validation import CROPS, CentreCrops, Validation
 
-VALIDATION_BATCH_SIZE = 64
 NO_CHECKPOINT = -1
 PREPROCESSING: dict[str, Preprocessing] = {"caffe": CAFFE_PREPROCESSING, "scratch": SCRATCH_PREPROCESSING}
 
@@ -50,11 +49,17 @@ def train_replica(task: ReplicaTask) -> None:
         TrainingError: a loss or the gradient is not finite, or a head learns nothing and the recipe says to stop then.
     """
     use_own_cpus()
+    with task.arithmetic.in_force(task.device):
+        _train(task)
+
+
+def _train(task: ReplicaTask) -> None:
     recipe, manifest = task.recipe, read_manifest(task.run)
     shards = open_shards_of(task.run, manifest, task.shard_cache_bytes)
     train, val = (open_records(task.run, manifest.splits[split], shards) for split in ("train", "val"))
     model, preprocessing = _initial_network(task, len(manifest.classes))
     settings = _settings(task, len(train), preprocessing)
+    validation = Validation(task.validation, len(val), recipe.epochs, task.share)
     state = _initial_state(task, model, settings)
     monitor = _monitor(recipe, len(manifest.classes), settings.steps_per_epoch)
     folder = task.run.below(task.files.checkpoints)
@@ -62,12 +67,11 @@ def train_replica(task: ReplicaTask) -> None:
         history, begun = _restore(checkpoints, state, monitor, task)
         # After the weights are restored: with several workers, the first one's weights are sent to the others.
         state.network_for = _network_for(state.model, task)
+        batches = _batches(task, state.step, len(history), train, val, validation)
         for epoch in range(len(history), recipe.epochs):
-            report = EpochReport(
-                task, epoch, settings.steps_per_epoch, history[-1] if history else None, monitor, begun
-            )
-            _train_epoch(task, state, train, settings, report, checkpoints, history)
-            history.append({**report.metrics(), **validation_errors(state, val, recipe.crop_px, settings)})
+            report = EpochReport(task, epoch, settings.steps_per_epoch, _last_error(history), monitor, begun)
+            _train_epoch(task, state, batches, settings, report, checkpoints, history)
+            history.append({**report.metrics(), **validation.errors(epoch, state, batches, settings)})
             begun = None
             check_run_directory(task.run)
             _write_metrics(task, history)
@@ -75,73 +79,68 @@ def train_replica(task: ReplicaTask) -> None:
     if not task.leads:
         return
     extra = {"classes": list(manifest.classes), "replica": task.replica, "crop_px": recipe.crop_px}
-    weights = to_safetensors(state.model, state.average.weights, settings.preprocessing, **extra)
+    weights = to_safetensors(state.model, state.average.weights, preprocessing, **extra)
     task.run.write(task.files.weights, weights)
 
 
 def _train_epoch(
     task: ReplicaTask,
     state: TrainState,
-    records: Records,
+    batches: Iterator[Batch],
     settings: LoopSettings,
     report: EpochReport,
     checkpoints: Checkpoints,
     history: list[dict[str, Any]],
 ) -> None:
     """Train the rest of an epoch, with checkpoints at intervals and one at its end, before the validation."""
-    epoch, recipe = report.epoch, task.recipe
-    samples = TrainingSamples(records, recipe.crop_px, recipe.sampling(task.replica), task.sampling_seed, epoch)
-    batches = training_batches(
-        samples,
-        recipe.batch_size,
-        first_step=state.step - epoch * settings.steps_per_epoch,
-        loader_processes=task.loader_processes,
-        share=task.share,
-        pin_memory=next(state.model.parameters()).is_cuda,
-    )
-    saved = time.monotonic()
-    for batch in batches:
-        report.on_step(train_step(state, batch, settings))
-        is_last = state.step % settings.steps_per_epoch == 0
-        if is_last or time.monotonic() - saved >= task.checkpoint_seconds:
+    end, saved = (report.epoch + 1) * settings.steps_per_epoch, time.monotonic()
+    while state.step < end:
+        started = time.monotonic()
+        batch = next(batches)
+        waited_seconds = time.monotonic() - started
+        report.on_step(train_step(state, batch, settings), waited_seconds)
+        is_due = time.monotonic() - saved >= task.checkpoint_seconds and report.has_counted_all
+        if state.step == end or is_due:
             saved = time.monotonic()
             check_run_directory(task.run)
             checkpoints.save(_checkpoint(state, history, report))
     report.flush()
 
 
+def _batches(
+    task: ReplicaTask, step: int, first_epoch: int, train: Records, val: Records, validation: Validation
+) -> Iterator[Batch]:
+    """Return all that is to be loaded after ``step`` steps, in order: the batches and the validation of each epoch."""
+    recipe = task.recipe
+    kind = EncodedSamples if task.gpu_augmentation else TrainingSamples
+    samples = kind(train, recipe.crop_px, recipe.sampling(task.replica), task.sampling_seed)
+    steps_per_epoch = -(-len(train) // recipe.batch_size)
+
+    def requests() -> Iterator[Request]:
+        for epoch in range(first_epoch, recipe.epochs):
+            first_step = max(0, step - epoch * steps_per_epoch)
+            order = EpochOrder(len(train), task.sampling_seed, epoch)
+            yield from requests_of_epoch(order, recipe.batch_size, epoch, first_step, task.share)
+            yield from validation.requests(epoch)
+
+    loaded = load_batches(
+        {SAMPLES: samples, CROPS: CentreCrops(val, recipe.crop_px)},
+        requests(),
+        loader_processes=task.loader_processes,
+        pin_memory=task.device.startswith("cuda"),
+    )
+    device = torch.device(task.device)
+    return (batch.on(device) if isinstance(batch, EncodedBatch) else batch for batch in loaded)
+
+
+def _last_error(history: list[dict[str, Any]]) -> float | None:
+    """Return the error of the last validation."""
+    return next((line["val_top1_error"] for line in reversed(history) if "val_top1_error" in line), None)
+
+
 def _write_metrics(task: ReplicaTask, history: list[dict[str, Any]]) -> None:
     if task.leads:
         task.run.write_json_lines(task.files.metrics, history)
-
-
-def validation_errors(state: TrainState, records: Records, crop_px: int, settings: LoopSettings) -> dict[str, float]:
-    """Return the top-1 errors of one centre crop in percent, with the averaged weights and the raw ones.
-
-    Each worker counts its share of the images.
-    """
-    own = settings.share.of(range(len(records)))
-    groups = (own[start : start + VALIDATION_BATCH_SIZE] for start in range(0, len(own), VALIDATION_BATCH_SIZE))
-    batches = (_centre_crops(records, group, crop_px) for group in groups)
-    candidates: dict[str, dict[str, torch.Tensor]] = {
-        "val_top1_error": state.average.weights,
-        "val_top1_error_raw_weights": {},
-    }
-    wrong, seen = count_errors(state.model, list(candidates.values()), batches, settings.preprocessing)
-    counts = torch.tensor([*wrong, seen], device=next(state.model.parameters()).device)
-    *wrong, seen = settings.share.all_reduce_sum(counts).tolist()
-    return {name: 100 * count / seen for name, count in zip(candidates, wrong, strict=True)}
-
-
-def _centre_crops(records: Records, indices: Sequence[int], crop_px: int) -> Batch:
-    views, labels = [], []
-    for index in indices:
-        record = records[index]
-        pixels = decode_rgb(record.image)
-        boxes = distinct_views(pixels.shape[1], pixels.shape[0], crop_px, policies=(1,)).boxes
-        views.append(cut_views(scale_image(pixels, [boxes[0].scale_px]), boxes, crop_px))
-        labels.append(record.label)
-    return Batch.whole(torch.cat(views), torch.tensor(labels))
 
 
 def _network_for(model: GoogLeNet, task: ReplicaTask) -> Callable[[int], Callable[..., Outputs]]:
@@ -162,7 +161,7 @@ def _settings(task: ReplicaTask, num_images: int, preprocessing: Preprocessing) 
     return LoopSettings(
         learning_rate=recipe.rate(),
         steps_per_epoch=-(-num_images // recipe.batch_size),
-        preprocessing=preprocessing,
+        preprocessing=preprocessing.on(torch.device(task.device)),
         seed=task.sampling_seed,
         label_smoothing=recipe.label_smoothing,
         max_gradient_norm=recipe.max_gradient_norm,

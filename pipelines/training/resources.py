@@ -5,14 +5,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pipelines.errors import UserError
+from pipelines.job.console import count
 from pipelines.job.ray_session import held
 from pipelines.job.worker_process import KEEP_FREED_MEMORY
 from pipelines.run.recipe import Recipe
+from pipelines.training.validation_plan import EVERY_EPOCH, ValidationPlan
 
 
 @dataclass(frozen=True)
 class Resources:
-    """Resources of each worker of a replica, and limits on restarts, checkpoints and disk space.
+    """Resources of each worker of a replica, limits on restarts, checkpoints and disk space, and the validation.
 
     Attributes:
         cpus_per_worker: CPUs that a worker reserves; also its number of threads.
@@ -22,6 +24,8 @@ class Resources:
         checkpoint_minutes: time between two checkpoints within an epoch.
         parallel_replicas: replicas to start at once, regardless of what the nodes hold; None for as many as they hold.
         shard_cache_gb: disk space of each node for copies of remote shards; None to leave a fifth of the disk free.
+        validation: when a replica is validated, and on how many images.
+        gpu_augmentation: decode JPEGs and make samples on the GPU.
     """
 
     cpus_per_worker: float = 1.0
@@ -31,6 +35,8 @@ class Resources:
     checkpoint_minutes: float = 10.0
     parallel_replicas: int | None = None
     shard_cache_gb: float | None = None
+    validation: ValidationPlan = EVERY_EPOCH
+    gpu_augmentation: bool = False
 
     def __post_init__(self) -> None:
         if self.cpus_per_worker <= 0:
@@ -59,8 +65,11 @@ class Resources:
         """Refuse a recipe that cannot be trained with these workers.
 
         Raises:
-            UserError: batch normalisation over several workers without GPUs, or several workers on one GPU.
+            UserError: batch normalisation over several workers without GPUs, several workers on one GPU, or samples
+                that are to be made on a GPU without one.
         """
+        if self.gpu_augmentation and not self.gpus_per_worker:
+            raise UserError("--gpu-augmentation makes samples on GPUs: add --gpus-per-worker 1, or leave it out")
         if recipe.workers_per_replica > 1 and recipe.variant == "bn" and not self.gpus_per_worker:
             raise UserError(
                 "batch normalisation over several workers needs GPUs: "
@@ -90,6 +99,44 @@ class Resources:
 
     def __str__(self) -> str:
         return ", ".join(f"{amount:g} {name}" for name, amount in self.per_worker.items())
+
+
+def cpus_beside_gpus(gpus_per_worker: float) -> float:
+    """Return the CPUs of a worker by default: one, or beside a GPU its part of the node, to load what the GPU needs.
+
+    The node with the fewest CPUs for each GPU decides. A cluster that has no GPU yet gives one.
+    """
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU")]
+    parts = [int(node.get("CPU", 0) * gpus_per_worker / node["GPU"]) for node in nodes]
+    return float(max(1, min(parts, default=1)))
+
+
+def unused_gpus_line(recipe: Recipe, resources: Resources) -> str:
+    """Return how many GPUs the training leaves unused, and what would use them; empty if none are."""
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    total = sum(node.get("GPU", 0.0) for node in nodes)
+    held_at_once = min(recipe.replicas, replicas_held(recipe, resources))
+    unused = int(total - held_at_once * recipe.workers_per_replica * resources.gpus_per_worker)
+    if unused < 1:
+        return ""
+    remedy = _remedy_for_unused_gpus(recipe, resources, total, held_at_once)
+    return f"{count(unused, 'GPU')} unused: {remedy}"
+
+
+def _remedy_for_unused_gpus(recipe: Recipe, resources: Resources, total: float, held_at_once: int) -> str:
+    if not resources.gpus_per_worker:
+        return "add --gpus-per-worker 1 to train on them"
+    fitting = cpus_beside_gpus(resources.gpus_per_worker)
+    if held_at_once < recipe.replicas and resources.cpus_per_worker > fitting:
+        return f"add --cpus-per-worker {fitting:g}, so that each of them gets a worker"
+    workers = int(total // (recipe.replicas * resources.gpus_per_worker))
+    if workers > recipe.workers_per_replica:
+        return f"add --workers-per-replica {workers}, so that several train a replica together"
+    return f"{count(recipe.replicas, 'replica')} of {resources} cannot use more of these nodes"
 
 
 def replicas_at_once(recipe: Recipe, resources: Resources) -> int:

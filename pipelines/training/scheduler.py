@@ -27,6 +27,8 @@ from pipelines.training.trainer import fit_replica
 
 POLL_SECONDS = 1.0
 UNPLACED_SECONDS = 60.0
+# Pause before a restart, doubled for each failure in a row: whatever ended the replica may last for minutes.
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 2.0, 300.0
 
 
 class Tries:
@@ -46,6 +48,11 @@ class Tries:
             self._furthest[replica], self._failures[replica] = step, 0
         self._failures[replica] += 1
         return self._failures[replica] <= self._most
+
+    def pause_seconds(self, replica: int) -> float:
+        """Return how long to wait before ``replica`` is restarted after its last failure."""
+        doublings = max(0, self._failures[replica] - 1)
+        return float(min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2**doublings))
 
 
 def train_replicas(
@@ -102,7 +109,8 @@ class _Schedule:
         self.phases = dict.fromkeys(finished, "done") | dict.fromkeys(self.waiting, "waiting")
         self.running: dict[Any, int] = {}
         self.failures: list[ReplicaFailure] = []
-        self._tries = Tries(resources.max_failures)
+        self._tries, self._tries_if_not_finite = Tries(resources.max_failures), Tries(min(1, resources.max_failures))
+        self._paused_until: dict[int, float] = {}
         self._held_at, self._told_unplaced = time.monotonic(), False
         # With the address given, Ray Train's helpers do not look for a cluster. They would take the address that a
         # killed cluster left in Ray's folder, and each replica would wait twelve seconds for its answer at the end.
@@ -112,22 +120,29 @@ class _Schedule:
     def fill(self, board: Any) -> None:
         """Start replicas while the cluster, with its current nodes, holds more."""
         # At least one: a cluster that has lost its nodes may get new ones, and Ray Train waits for them.
-        while self.waiting and len(self.running) < max(1, replicas_at_once(self._recipe, self._resources)):
-            replica = self.waiting.pop(0)
+        now = time.monotonic()
+        ready = [replica for replica in self.waiting if self._paused_until.get(replica, now) <= now]
+        while ready and len(self.running) < max(1, replicas_at_once(self._recipe, self._resources)):
+            replica = ready.pop(0)
+            self.waiting.remove(replica)
             ref = self._fit.remote(self._run, self._recipe, replica, self._resources, self._arithmetic, board)
             self.running[ref] = replica
             self.phases[replica] = "starting"
 
     def collect(self) -> list[str]:
         """Wait a moment for replicas to end; return messages about those that failed."""
-        messages = []
+        messages: list[str] = []
+        if not self.running:  # all that wait are paused
+            time.sleep(POLL_SECONDS)
+            return messages
         for ref in ray.wait(list(self.running), timeout=POLL_SECONDS)[0]:
             replica = self.running.pop(ref)
             failure = _outcome(replica, ref)
-            if failure and failure.may_pass and self._tries.has_another(replica, _step_reached(self._run, replica)):
+            if failure and failure.may_pass and (pause_seconds := self._pause_before_restart(replica, failure)):
                 self.waiting.insert(0, replica)
+                self._paused_until[replica] = time.monotonic() + pause_seconds
                 self.phases[replica] = "waiting"
-                messages.append(f"warning: replica {replica}: {failure.reason}; restarting it")
+                messages.append(f"warning: replica {replica}: {failure.reason}; restarting it in {pause_seconds:.0f} s")
                 continue
             _keep(self._run, replica, failure)
             self.phases[replica] = "failed" if failure else "done"
@@ -136,6 +151,11 @@ class _Schedule:
                 where = self._run.below(_failure_file(replica))
                 messages.append(f"replica {replica} failed: {failure.reason} (see {where})")
         return messages
+
+    def _pause_before_restart(self, replica: int, failure: ReplicaFailure) -> float | None:
+        """Count a failure that may pass; return the seconds to wait before a restart, None if there is to be none."""
+        tries = self._tries_if_not_finite if failure.not_finite else self._tries
+        return tries.pause_seconds(replica) if tries.has_another(replica, _step_reached(self._run, replica)) else None
 
     def unplaced(self) -> list[str]:
         """Return a warning, once, if the cluster has been unable to hold a replica for ``UNPLACED_SECONDS``."""

@@ -9,6 +9,7 @@ from googlenet.training.data_parallel import ALONE, Share
 from pipelines.run.directory import ReplicaFiles
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
+from pipelines.training.validation_plan import EVERY_EPOCH, ValidationPlan
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class ReplicaTask:
         device: PyTorch's name of the device to train on.
         share: this worker's share of the replica's batches.
         shard_cache_bytes: disk space of the node for copies of remote shards; None to leave a fifth of the disk free.
+        validation: when to validate, and on how many images.
+        gpu_augmentation: whether samples are made on the device, from encoded images.
     """
 
     run: Storage
@@ -38,6 +41,8 @@ class ReplicaTask:
     device: str = "cpu"
     share: Share = ALONE
     shard_cache_bytes: int | None = None
+    validation: ValidationPlan = EVERY_EPOCH
+    gpu_augmentation: bool = False
 
     @property
     def leads(self) -> bool:

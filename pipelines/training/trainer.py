@@ -33,6 +33,8 @@ def fit_replica(
         "shard_cache_bytes": resources.shard_cache_bytes,
         "arithmetic": arithmetic,
         "loader_processes": resources.loader_processes,
+        "validation": resources.validation,
+        "gpu_augmentation": resources.gpu_augmentation,
         "board": board,
     }
     files = ReplicaFiles(replica)
@@ -94,7 +96,7 @@ def _train_in_worker(config: dict[str, Any]) -> ReplicaFailure | None:
 
     from googlenet.images.records import RecordsError, ShardDamagedError
     from googlenet.training.data_parallel import Share
-    from googlenet.training.health import TrainingError
+    from googlenet.training.health import NotFiniteError, TrainingError
     from pipelines.job.system_log import system_log
     from pipelines.training.replica import train_replica
     from pipelines.training.task import ReplicaTask
@@ -111,7 +113,11 @@ def _train_in_worker(config: dict[str, Any]) -> ReplicaFailure | None:
         # A TrainingError occurs in all workers alike; other errors are raised, or the rest would wait for this one.
         if may_pass or (share.workers > 1 and not isinstance(error, TrainingError)):
             raise
-        return ReplicaFailure(task.replica, str(error).strip().splitlines()[-1], traceback.format_exc())
+        not_finite = isinstance(error, NotFiniteError)
+        # On a CPU the same steps would end the same.
+        may_pass = not_finite and task.device.startswith("cuda")
+        reason = str(error).strip().splitlines()[-1]
+        return ReplicaFailure(task.replica, reason, traceback.format_exc(), may_pass, not_finite)
     return None
 
 

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from googlenet.network.arithmetic import FP32, Arithmetic, Precision, can_compile, compile_network, profits_from_bf16
+from googlenet.network.arithmetic import FP32, Arithmetic, Precision, can_compile, compile_network, profits_from
+from pipelines.errors import UserError
 from pipelines.job.console import duration
 from pipelines.job.worker_process import use_own_cpus
 from pipelines.run.directory import TRAINING
@@ -27,6 +28,7 @@ STEPS_PER_EPOCH, POLYAK_HORIZON_STEPS, SEED = 1000, 10, 0
 SMALL_TRAINING_FLOPS = {"cpu": 3e14, "cuda": 1e15}
 # Cost of both passes, in forward passes.
 BACKWARD_AND_FORWARD = 3
+PRECISIONS: tuple[Precision, ...] = ("fp32", "tf32", "bf16")
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class Trial:
         passes_per_second: forward passes of an evaluation in fp32, not compiled.
         parameters: number of parameters of one network.
         uncompiled: why compilation failed although there is a compiler; otherwise empty.
+        seconds_per_sample: time of one process to make a training sample of an encoded image; 0 if none was timed.
+        seconds_per_crop: time of one process to make the crop of a validation image; 0 if none was timed.
     """
 
     arithmetics: tuple[Arithmetic, ...]
@@ -48,11 +52,20 @@ class Trial:
     passes_per_second: float
     parameters: int
     uncompiled: str = ""
+    seconds_per_sample: float = 0.0
+    seconds_per_crop: float = 0.0
 
 
-def run_trial(recipe: Recipe, resources: Resources, classes: int, precisions: Sequence[Precision] | None) -> Trial:
+def run_trial(
+    recipe: Recipe,
+    resources: Resources,
+    classes: int,
+    precisions: Sequence[Precision] | None,
+    encoded: Sequence[bytes] = (),
+) -> Trial:
     """Time training and evaluation on the connected cluster, with the resources of one worker.
 
+    ``encoded`` are images whose loading is timed as well.
     With ``precisions`` None, only uncompiled fp32 is tried. Otherwise those of ``precisions`` that are fast on the
     worker's hardware, or the only one, are tried uncompiled and, if the worker has a compiler, compiled.
     """
@@ -66,18 +79,24 @@ def run_trial(recipe: Recipe, resources: Resources, classes: int, precisions: Se
         runtime_env={"env_vars": resources.environment},
     )(_try)
     device = "cuda" if resources.gpus_per_worker else "cpu"
-    trial: Trial = ray.get(task.remote(recipe, classes, precisions, device))
+    trial: Trial = ray.get(task.remote(recipe, classes, precisions, device, encoded))
     return trial
 
 
 def candidates(precisions: Sequence[Precision], device: str) -> list[Arithmetic]:
     """Return the arithmetics to try on this machine, uncompiled ones first."""
-    fast = [p for p in precisions if p == "fp32" or len(precisions) == 1 or profits_from_bf16(device)]
+    fast = [p for p in precisions if p == "fp32" or len(precisions) == 1 or profits_from(p, device)]
     compiled = (False, True) if can_compile(device) else (False,)
     return [Arithmetic(precision, is_compiled) for is_compiled in compiled for precision in fast]
 
 
-def _try(recipe: Recipe, classes: int, precisions: Sequence[Precision] | None, device: str) -> Trial:
+def _try(
+    recipe: Recipe,
+    classes: int,
+    precisions: Sequence[Precision] | None,
+    device: str,
+    encoded: Sequence[bytes] = (),
+) -> Trial:
     import torch
 
     from googlenet.evaluation.predictor import VIEWS_PER_BATCH
@@ -88,11 +107,32 @@ def _try(recipe: Recipe, classes: int, precisions: Sequence[Precision] | None, d
     times, uncompiled = _times_of_those_that_work(recipe, classes, device, arithmetics)
     model = _model(recipe, classes, device).eval()
     views = SCRATCH_PREPROCESSING(_pixels(VIEWS_PER_BATCH, recipe.crop_px).to(device))
-    with torch.inference_mode():
+    with torch.inference_mode(), FP32.in_force(device):
         _, forward = _times(lambda: model(views).logits.sum().item())
     parameters = sum(parameter.numel() for parameter in model.parameters())
     setup, typical = (tuple(column) for column in zip(*times.values(), strict=True))
-    return Trial(tuple(times), typical, setup, VIEWS_PER_BATCH / forward, parameters, uncompiled)
+    loading = _loading_times(recipe, encoded) if encoded else (0.0, 0.0)
+    return Trial(tuple(times), typical, setup, VIEWS_PER_BATCH / forward, parameters, uncompiled, *loading)
+
+
+def _loading_times(recipe: Recipe, encoded: Sequence[bytes]) -> tuple[float, float]:
+    """Return the mean seconds of a training sample and of a validation crop, from bytes in memory."""
+    from googlenet.randomness import numpy_generator
+    from googlenet.training.augment import draw_sample_from
+    from pipelines.training.validation import centre_crop
+
+    sampling, crop_px = recipe.sampling(0), recipe.crop_px
+
+    def draw_samples() -> None:
+        for index, data in enumerate(encoded):
+            draw_sample_from(data, crop_px, sampling, numpy_generator(SEED, "sampling", 0, index))
+
+    def cut_crops() -> None:
+        for data in encoded:
+            centre_crop(data, crop_px)
+
+    (_, samples), (_, crops) = _times(draw_samples), _times(cut_crops)
+    return samples / len(encoded), crops / len(encoded)
 
 
 def _times_of_those_that_work(
@@ -116,7 +156,7 @@ def _step(recipe: Recipe, classes: int, device: str, arithmetic: Arithmetic) -> 
     import torch
 
     from googlenet.network.preprocessing import SCRATCH_PREPROCESSING
-    from googlenet.training.batches import Batch
+    from googlenet.training.loader import Batch
     from googlenet.training.loop import LoopSettings, TrainState, train_step
     from googlenet.training.optim import PolyakAverage, build_sgd
 
@@ -126,10 +166,16 @@ def _step(recipe: Recipe, classes: int, device: str, arithmetic: Arithmetic) -> 
     )
     network = compile_network(model) if arithmetic.compiled else model
     state = TrainState(model, optimizer, PolyakAverage(model, POLYAK_HORIZON_STEPS), network_for=lambda _: network)
-    settings = LoopSettings(recipe.rate(), STEPS_PER_EPOCH, SCRATCH_PREPROCESSING, SEED, precision=arithmetic.precision)
+    preprocessing = SCRATCH_PREPROCESSING.on(torch.device(device))
+    settings = LoopSettings(recipe.rate(), STEPS_PER_EPOCH, preprocessing, SEED, precision=arithmetic.precision)
     images = -(-recipe.batch_size // recipe.workers_per_replica)
     batch = Batch.whole(_pixels(images, recipe.crop_px), torch.zeros(images, dtype=torch.int64))
-    return lambda: train_step(state, batch, settings)
+
+    def step() -> object:
+        with arithmetic.in_force(device):
+            return train_step(state, batch, settings).result()
+
+    return step
 
 
 def _model(recipe: Recipe, classes: int, device: str) -> Any:
@@ -165,11 +211,22 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def training_arithmetic(run: Storage, recipe: Recipe, resources: Resources, images: int, classes: int) -> Arithmetic:
-    """Return the arithmetic chosen for ``run``; if there is none, choose it on the connected cluster and keep it."""
+    """Return the arithmetic chosen for ``run``; if there is none, choose it on the connected cluster and keep it.
+
+    Raises:
+        UserError: the run was begun with samples made elsewhere, on GPUs or on CPUs.
+    """
     if run.exists(TRAINING):
-        return Arithmetic.from_dict(run.read_json(TRAINING)["arithmetic"])
+        kept = run.read_json(TRAINING)
+        if kept.get("gpu_augmentation", False) != resources.gpu_augmentation:
+            begun, change = ("without", "leave it out") if resources.gpu_augmentation else ("with", "add it")
+            raise UserError(f"{run} was begun {begun} --gpu-augmentation: {change}, or choose another --run-dir")
+        return Arithmetic.from_dict(kept["arithmetic"])
     arithmetic, reason = _decide(recipe, resources, images, classes)
-    run.write_json(TRAINING, {"arithmetic": arithmetic.to_dict(), "reason": reason})
+    if resources.gpu_augmentation:
+        reason = f"{reason}; samples made on the GPU, with the distribution of a CPU's but not their bits"
+    kept = {"arithmetic": arithmetic.to_dict(), "reason": reason, "gpu_augmentation": resources.gpu_augmentation}
+    run.write_json(TRAINING, kept)
     return arithmetic
 
 
@@ -183,7 +240,7 @@ def _decide(recipe: Recipe, resources: Resources, images: int, classes: int) -> 
     asked = recipe.training_precision
     if is_little_work(recipe, resources, images, classes):
         return (FP32, "little work") if asked == "auto" else (Arithmetic(asked), "as requested; little work")
-    trial = run_trial(recipe, resources, classes, ("fp32", "bf16") if asked == "auto" else (asked,))
+    trial = run_trial(recipe, resources, classes, PRECISIONS if asked == "auto" else (asked,))
     steps = recipe.epochs * math.ceil(images / recipe.batch_size)
     totals = [
         setup + steps * seconds for setup, seconds in zip(trial.setup_seconds, trial.seconds_per_step, strict=True)

@@ -132,6 +132,19 @@ def test_bf16_answers_like_fp32_within_its_rounding() -> None:
     assert 0 < difference < 0.02
 
 
+def test_logits_in_bf16_do_not_tie_where_those_of_fp32_do_not() -> None:
+    model = GoogLeNet(1000, "bn", width=0.125)
+    torch.nn.init.constant_(model.classifier.weight, 0.0)
+    torch.nn.init.uniform_(model.classifier.bias, 1.0, 1.01, generator=torch.Generator().manual_seed(0))
+    images = torch.zeros(1, 3, CROP, CROP)
+    with torch.autocast("cpu", torch.bfloat16):
+        trained = model.eval()(images).logits
+    reduced = Predictor([Replica(model, SCRATCH_PREPROCESSING)], CROP, (1,), arithmetic=Arithmetic("bf16"))
+    [probabilities] = reduced.predict(ScaledImage.decode(picture(50, 50), (40,))).probabilities[0]
+    assert trained.dtype == torch.float32
+    assert (probabilities.argsort() == model.classifier.bias.detach().numpy().argsort()).all()
+
+
 @pytest.mark.skipif(not can_compile("cpu"), reason="no C++ compiler")
 @pytest.mark.timeout(300)
 @pytest.mark.processes

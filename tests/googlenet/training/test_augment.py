@@ -86,9 +86,10 @@ def test_contrast_brightness_and_colour_are_pillows(factor: float) -> None:
 
 def test_lighting_noise_moves_every_pixel_by_one_shift_along_the_principal_components() -> None:
     grey = np.full((4, 4, 3), 128, np.uint8)
+    still = Sampling((1.0, 1.0), (1.0, 1.0), ("nearest",), mirror=False, photometric=None, lighting_sigma=0.1)
     shifts = []
     for generator in generators(3000):
-        shifted = augment._relight(grey, 0.1, generator)
+        shifted = draw_sample(grey, 4, still, generator)
         assert (shifted == shifted[0, 0]).all()
         shifts.append(shifted[0, 0].astype(float) - 128)
     # Covariance of the shift: 255^2 sigma^2 V diag(lambda^2) V^T, plus the 1/12 of rounding.

@@ -1,5 +1,7 @@
 """Batches: a pure function of (seed, epoch, index), for any number of processes and workers."""
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +11,10 @@ import torch
 from googlenet.images.decoding import decode_rgb
 from googlenet.randomness import numpy_generator
 from googlenet.training.augment import Sampling, draw_sample
-from googlenet.training.batches import Batch, TrainingSamples, training_batches
+from googlenet.training.batches import TrainingSamples, training_batches
 from googlenet.training.data_parallel import Share
 from googlenet.training.epoch_order import EpochOrder
+from googlenet.training.loader import Batch, Request, load_batches
 from tests.googlenet.images.test_records import jpeg, open_all, write_shards
 
 SEED, EPOCH, IMAGES, BATCH = 3, 2, 104, 16
@@ -19,11 +22,11 @@ SEED, EPOCH, IMAGES, BATCH = 3, 2, 104, 16
 
 @pytest.fixture
 def samples(tmp_path: Path) -> TrainingSamples:
-    return TrainingSamples(open_all(write_shards(tmp_path)), 35, Sampling(), SEED, EPOCH)
+    return TrainingSamples(open_all(write_shards(tmp_path)), 35, Sampling(), SEED)
 
 
-def batches(samples: TrainingSamples, **options: object) -> list[Batch]:
-    return list(training_batches(samples, BATCH, **options))  # type: ignore[arg-type]
+def batches(samples: TrainingSamples, epochs: Sequence[int] = (EPOCH,), **options: object) -> list[Batch]:
+    return list(training_batches(samples, BATCH, epochs, **options))  # type: ignore[arg-type]
 
 
 def same(ours: list[Batch], others: list[Batch]) -> bool:
@@ -54,6 +57,27 @@ def test_they_are_the_same_for_any_number_of_loader_processes_and_any_start(samp
     assert same(alone, batches(samples, loader_processes=2))
     assert same(alone[3:], batches(samples, first_step=3))
     assert same(alone[6:], batches(samples, first_step=6, loader_processes=1))
+    following = batches(samples, (EPOCH, EPOCH + 1), first_step=5, loader_processes=2)
+    assert same(following, alone[5:] + batches(samples, (EPOCH + 1,)))
+
+
+class ProcessIds:
+    """A source of the ids of the processes that load."""
+
+    def __init__(self, samples: TrainingSamples) -> None:
+        self.records = samples.records
+
+    def load(self, _: Request) -> int:
+        return os.getpid()
+
+
+@pytest.mark.processes
+def test_one_set_of_processes_loads_all_that_a_training_needs(samples: TrainingSamples) -> None:
+    sources = {"first": ProcessIds(samples), "second": ProcessIds(samples)}
+    requests = [Request(name, [0, 1], 2) for _ in range(10) for name in sources]
+    loaded = set(load_batches(sources, requests, loader_processes=2))
+    assert len(loaded) == 2
+    assert os.getpid() not in loaded
 
 
 @pytest.mark.parametrize("workers", [2, 3, 12])

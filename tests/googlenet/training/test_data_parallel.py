@@ -13,9 +13,9 @@ from googlenet import GoogLeNet
 from googlenet.network.initialisation import initialise
 from googlenet.network.preprocessing import SCRATCH_PREPROCESSING
 from googlenet.randomness import torch_generator
-from googlenet.training.batches import Batch
 from googlenet.training.data_parallel import Share, parallel_network, synchronised_model
 from googlenet.training.learning_rate import LearningRate
+from googlenet.training.loader import Batch
 from googlenet.training.loop import LoopSettings, TrainState, train_step
 from googlenet.training.optim import PolyakAverage, build_sgd
 
@@ -38,7 +38,7 @@ def train(share: Share) -> dict[str, torch.Tensor]:
     for number, size in enumerate(BATCH_SIZES):
         images = torch.randint(0, 256, (size, 3, 64, 64), dtype=torch.uint8, generator=generator)
         labels = torch.randint(0, 4, (size,), generator=generator)
-        result = train_step(state, Batch(share.of(images), share.of(labels), size), settings)
+        result = train_step(state, Batch(share.of(images), share.of(labels), size), settings).result()
         found[f"losses/{number}"] = torch.tensor([*result.losses.values(), result.gradient_norm])
         for name, parameter in model.named_parameters():
             assert parameter.grad is not None

@@ -13,8 +13,8 @@ from googlenet.network.initialisation import initialise
 from googlenet.network.model import Outputs
 from googlenet.network.preprocessing import CAFFE_PREPROCESSING, SCRATCH_PREPROCESSING
 from googlenet.randomness import torch_generator
-from googlenet.training.batches import Batch
 from googlenet.training.learning_rate import LearningRate
+from googlenet.training.loader import Batch
 from googlenet.training.loop import (
     LoopSettings,
     StepResult,
@@ -24,7 +24,7 @@ from googlenet.training.loop import (
     total_loss,
     train_step,
 )
-from googlenet.training.optim import PolyakAverage, build_sgd
+from googlenet.training.optim import PolyakAverage, build_sgd, steps_at_a_time
 
 
 def test_the_rate_loses_four_percent_every_eight_epochs() -> None:
@@ -49,9 +49,26 @@ def test_the_average_of_weights_is_an_exponential_mean() -> None:
     expected = layer.weight.item()
     for step in range(1, 60):
         layer.weight.data.fill_(math.sin(step))
-        average.update(layer, step)
+        average.update(step)
         expected += (math.sin(step) - expected) / min(4, 1 + step / 10)
     assert average.weights["weight"].item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_with_a_long_horizon_steps_are_averaged_several_at_a_time_to_the_same_mean(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert [steps_at_a_time(horizon) for horizon in (1, 1999, 2000, 15_999, 16_000, 320_000)] == [1, 1, 2, 8, 16, 16]
+    monkeypatch.setattr("googlenet.training.optim.HORIZON_PER_UPDATE", 10)
+    layer = torch.nn.Linear(1, 1, bias=False)
+    average, expected, updates = PolyakAverage(layer, horizon_steps=160), layer.weight.item(), set()
+    for step in range(1, 3001):
+        layer.weight.data.fill_(math.sin(step / 300))
+        average.update(step)
+        expected += (math.sin(step / 300) - expected) / min(160, 1 + step / 10)
+        updates.add(average.weights["weight"].item())
+        assert average.weights["weight"].item() == pytest.approx(expected, abs=0.05)
+    assert len(updates) < 1000
+    assert average.weights["weight"].item() == pytest.approx(expected, abs=0.02)
 
 
 def test_the_loss_is_the_main_one_plus_three_tenths_of_each_auxiliary_one() -> None:
@@ -84,7 +101,7 @@ def train_epoch(
     state: TrainState, batches: list[Batch], settings: LoopSettings, on_step: Callable[[StepResult], object]
 ) -> None:
     for batch in batches:
-        on_step(train_step(state, batch, settings))
+        on_step(train_step(state, batch, settings).result())
 
 
 SETTINGS = LoopSettings(LearningRate(0.01, "cosine", 1, 3), 4, SCRATCH_PREPROCESSING, seed=0)
@@ -123,8 +140,8 @@ def test_each_step_drops_others_and_the_same_step_the_same() -> None:
     still = replace(SETTINGS, learning_rate=LearningRate(0.0, "paper", 0, 3))
     [batch] = some_batches(1)
     first, second = new_state("paper"), new_state("paper")
-    losses = [train_step(first, batch, still).losses["logits"] for _ in range(3)]
-    assert losses == [train_step(second, batch, still).losses["logits"] for _ in range(3)]
+    losses = [train_step(first, batch, still).result().losses["logits"] for _ in range(3)]
+    assert losses == [train_step(second, batch, still).result().losses["logits"] for _ in range(3)]
     assert len(set(losses)) == 3  # the weights do not change
 
 
@@ -136,7 +153,7 @@ def test_errors_are_counted_with_the_weights_that_are_passed_and_with_the_models
     batches = some_batches(3)
     labels = torch.cat([batch.labels for batch in batches])
     expected = [int((labels != 2).sum()), int((labels != 0).sum())]
-    assert count_errors(state.model, [other, {}], batches, SCRATCH_PREPROCESSING) == (expected, 12)
+    assert count_errors(state.model, [other, {}], batches, SETTINGS).tolist() == [*expected, 12]
 
 
 def test_biases_and_normalisation_are_not_decayed() -> None:

@@ -15,7 +15,7 @@ from googlenet.images.inspection import UNREADABLE_EXIF
 from googlenet.images.jpeg_damage import NO_END
 from googlenet.images.records import RecordsError
 from pipelines.data.embedded_dataset import IMAGES_PER_CLASS
-from pipelines.data.prepare import prepare
+from pipelines.data.prepare import find_images, images_to_time, prepare
 from pipelines.errors import UserError
 from pipelines.run.dataset import check_shards, image_ids, open_records, read_manifest
 from pipelines.run.recipe import Recipe
@@ -34,6 +34,15 @@ def prepared(ray_cluster: str, run: Path, data: Path, **fields: object) -> Stora
     storage = Storage.at(str(run))
     prepare(storage, replace(Recipe(images_per_shard=9, data=str(data)), **fields))  # type: ignore[arg-type]
     return storage
+
+
+def test_the_images_that_a_dry_run_times_are_those_that_training_will_read(
+    prepared_run: Path, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    new, done = Storage.at(str(tmp_path)), Storage.at(str(prepared_run))
+    before = images_to_time(new, tiny_recipe, find_images(new, tiny_recipe))
+    assert len(before) == len(set(before)) == 16  # of 24
+    assert images_to_time(done, tiny_recipe, find_images(done, tiny_recipe)) == before
 
 
 def test_shards_hold_the_original_bytes_of_every_image(ray_cluster: str, photos: Path, tmp_path: Path) -> None:

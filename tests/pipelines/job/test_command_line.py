@@ -270,19 +270,6 @@ def test_without_a_network_weights_by_name_end_in_one_line_before_a_cluster_star
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(
-    ("failed", "replicas", "summary"),
-    [
-        ([0, 1], 2, "2 of 2 replicas failed (0, 1). Run the same command again to retry them."),
-        ([0], 1, "1 of 1 replica failed (0). Run the same command again to retry it."),
-        ([3], 7, "1 of 7 replicas failed (3); the other 6 are finished and kept. Run the same command "),
-        ([0, 2], 3, "2 of 3 replicas failed (0, 2); the other one is finished and kept. Run the same command "),
-    ],
-)
-def test_the_rest_is_finished_only_if_there_is_a_rest(failed: list[int], replicas: int, summary: str) -> None:
-    assert train_ensemble._summary_of_failures(failed, replicas).startswith(summary)
-
-
 @pytest.mark.processes
 @pytest.mark.parametrize(
     "name",

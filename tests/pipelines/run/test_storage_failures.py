@@ -65,7 +65,7 @@ def test_a_run_directory_that_vanishes_is_not_begun_anew(
         shutil.rmtree(run)
         return {}
 
-    monkeypatch.setattr("pipelines.training.replica.validation_errors", unplug)
+    monkeypatch.setattr("pipelines.training.validation.Validation.errors", unplug)
     with pytest.raises(UserError, match=f"the run directory {run} has vanished"):
         train_replica(ReplicaTask(Storage.at(str(run)), replace(tiny_recipe, epochs=1), 0))
     assert not list(run.glob("**/*.safetensors"))

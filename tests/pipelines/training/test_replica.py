@@ -11,18 +11,22 @@ import safetensors.torch
 import torch
 
 import pipelines.training.replica
+from googlenet import Ensemble
 from googlenet.network.arithmetic import Arithmetic, can_compile, compile_network
 from googlenet.network.weight_files import load_weights
 from googlenet.training import health
 from googlenet.training.health import TrainingError
-from googlenet.training.loop import StepResult
+from googlenet.training.loop import TakenStep
 from pipelines.errors import UserError
+from pipelines.run.dataset import open_records, read_manifest
 from pipelines.run.directory import claim
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.training.network import check_initial_weights, keep_initial_weights
 from pipelines.training.replica import train_replica
 from pipelines.training.task import ReplicaTask
+from pipelines.training.validation import Validation
+from pipelines.training.validation_plan import ValidationPlan
 
 pytestmark = pytest.mark.timeout(200)
 STEPS = 6  # 24 images in batches of 8, two epochs
@@ -54,7 +58,7 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     taken = 0
     step = pipelines.training.replica.train_step
 
-    def one_step(*arguments: object) -> StepResult:
+    def one_step(*arguments: object) -> TakenStep:
         nonlocal taken
         if taken == steps:
             raise Killed
@@ -89,7 +93,7 @@ def test_interrupted_after_every_step_it_ends_with_the_same_bits(
     files = [run / "replicas/1/weights.safetensors" for run in (dataset, undisturbed)]
     assert files[0].read_bytes() == files[1].read_bytes()
     ours, reference = (lines(run / "replicas/1/metrics.jsonl") for run in (dataset, undisturbed))
-    measured = {"images_per_second", "time_ms"}
+    measured = {"images_per_second", "waiting_seconds", "time_ms"}
     assert [{k: v for k, v in line.items() if k not in measured} for line in ours] == [
         {k: v for k, v in line.items() if k not in measured} for line in reference
     ]
@@ -112,14 +116,14 @@ def test_a_replica_that_dies_in_its_validation_takes_no_step_again(
     dataset: Path, undisturbed: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch, threads: None
 ) -> None:
     interrupt_after(monkeypatch, STEPS)  # in total
-    validate, survives = pipelines.training.replica.validation_errors, iter([False, True, False, True])
+    validate, survives = Validation.errors, iter([False, True, False, True])
 
     def validation(*arguments: Any) -> dict[str, float]:
         if not next(survives):
             raise Killed
         return validate(*arguments)
 
-    monkeypatch.setattr(pipelines.training.replica, "validation_errors", validation)
+    monkeypatch.setattr(Validation, "errors", validation)
     for _ in range(2):
         with pytest.raises(Killed):
             train_replica(task(dataset, tiny_recipe, float("inf")))
@@ -141,6 +145,53 @@ def test_a_damaged_newest_checkpoint_costs_the_steps_since_the_one_before(
     train_replica(task(dataset, tiny_recipe, 0.0))
     files = [run / "replicas/1/weights.safetensors" for run in (dataset, undisturbed)]
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+@pytest.mark.processes
+def test_it_ends_with_the_same_bits_if_other_processes_load_its_batches_and_it_is_interrupted(
+    dataset: Path, undisturbed: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch, threads: None
+) -> None:
+    with_loaders = replace(task(dataset, tiny_recipe, 0.0), loader_processes=2)
+    with monkeypatch.context() as patched:
+        interrupt_after(patched, 2)
+        with pytest.raises(Killed):
+            train_replica(with_loaders)
+    train_replica(with_loaders)
+    files = [run / "replicas/1/weights.safetensors" for run in (dataset, undisturbed)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert errors(dataset) == errors(undisturbed)
+
+
+def errors(run: Path) -> list[tuple[float, float] | None]:
+    """Return the validation errors of each epoch; None where there was no validation."""
+    return [
+        (line["val_top1_error"], line["val_top1_error_raw_weights"]) if "val_top1_error" in line else None
+        for line in lines(run / "replicas/1/metrics.jsonl")
+    ]
+
+
+def test_validation_now_and_then_and_on_some_images_changes_no_weight(
+    dataset: Path, undisturbed: Path, tiny_recipe: Recipe, threads: None
+) -> None:
+    rarely = replace(task(dataset, tiny_recipe, float("inf")), validation=ValidationPlan(every_epochs=2, images=10))
+    train_replica(rarely)
+    files = [run / "replicas/1/weights.safetensors" for run in (dataset, undisturbed)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    first, last = lines(dataset / "replicas/1/metrics.jsonl")
+    assert not {"val_top1_error", "val_images"} & first.keys()
+    assert last["val_images"] == 10
+    assert last["val_top1_error"] % 10 == pytest.approx(0)  # tenths
+
+
+def test_the_validation_error_is_that_of_the_centre_crop_of_the_finished_ensemble(
+    undisturbed: Path, tiny_recipe: Recipe, threads: None
+) -> None:
+    run = Storage.at(str(undisturbed))
+    split = read_manifest(run).splits["val"]
+    ensemble = Ensemble.load([undisturbed / "replicas/1/weights.safetensors"])
+    records = list(open_records(run, split))
+    wrong = [ensemble.probabilities(record.image, 1).argmax() != record.label for record in records]
+    assert errors(undisturbed)[-1][0] == pytest.approx(100 * sum(wrong) / len(wrong))
 
 
 @pytest.mark.processes

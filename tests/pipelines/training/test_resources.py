@@ -7,7 +7,13 @@ import ray
 
 from pipelines.errors import UserError
 from pipelines.run.named_recipes import demo
-from pipelines.training.resources import Resources, check_that_one_fits, replicas_at_once
+from pipelines.training.resources import (
+    Resources,
+    check_that_one_fits,
+    cpus_beside_gpus,
+    replicas_at_once,
+    unused_gpus_line,
+)
 
 GPU_NODE = {"CPU": 16.0, "GPU": 4.0, "accelerator_type:A100": 1.0}
 CPU_NODE = {"CPU": 6.0}
@@ -104,6 +110,7 @@ def test_impossible_resources_are_named(arguments: dict[str, object], message: s
     [
         ({"workers_per_replica": 2}, Resources(), "batch normalisation over several workers needs GPUs"),
         ({"workers_per_replica": 2}, Resources(1, 0.5), "cannot share a GPU"),
+        ({}, Resources(gpu_augmentation=True), "--gpu-augmentation makes samples on GPUs: add --gpus-per-worker 1"),
     ],
 )
 def test_workers_that_cannot_train_together_are_refused(
@@ -111,6 +118,35 @@ def test_workers_that_cannot_train_together_are_refused(
 ) -> None:
     with pytest.raises(UserError, match=message):
         resources.check(replace(demo(), **changes))
+
+
+@pytest.mark.parametrize(
+    ("resources", "changes", "line"),
+    [
+        (Resources(), {}, "4 GPUs unused: add --gpus-per-worker 1 to train on them"),
+        (Resources(4, 1), {"workers_per_replica": 1}, ""),
+        (Resources(8, 1), {}, "2 GPUs unused: add --cpus-per-worker 4, so that each of them gets a worker"),
+        (Resources(4, 1), {"replicas": 2}, "2 GPUs unused: add --workers-per-replica 2, so that several train"),
+        (Resources(4, 1), {"replicas": 3}, "1 GPU unused: 3 replicas of 4 CPU, 1 GPU cannot use more"),
+    ],
+)
+def test_gpus_that_stay_unused_are_told_with_what_uses_them(
+    nodes: list[dict[str, object]], resources: Resources, changes: dict[str, int], line: str
+) -> None:
+    told = unused_gpus_line(replace(demo(), **changes), resources)
+    assert told.startswith(line)
+    assert bool(told) == bool(line)
+
+
+def test_a_worker_beside_a_gpu_gets_its_part_of_the_node(nodes: list[dict[str, object]]) -> None:
+    assert cpus_beside_gpus(1) == 4
+    assert cpus_beside_gpus(0.5) == 2
+    assert cpus_beside_gpus(2) == 8
+    nodes.append({"Alive": True, "Resources": {"CPU": 2.0, "GPU": 4.0}})
+    assert cpus_beside_gpus(1) == 1
+    nodes[:] = [{"Alive": True, "Resources": CPU_NODE}]
+    assert cpus_beside_gpus(1) == 1  # no node with a GPU has joined yet
+    assert unused_gpus_line(demo(), Resources()) == ""
 
 
 def test_loader_processes_run_beside_gpus_only() -> None:

@@ -16,7 +16,7 @@ from pipelines.run.storage import Storage
 from pipelines.training.replica import train_replica
 from pipelines.training.resources import Resources
 from pipelines.training.scheduler import Tries, _Schedule, train_replicas
-from pipelines.training.task import ReplicaTask
+from pipelines.training.task import ReplicaFailure, ReplicaTask
 
 
 def test_a_replica_that_gets_further_is_started_again_without_end_and_one_that_does_not_is_given_up() -> None:
@@ -25,6 +25,29 @@ def test_a_replica_that_gets_further_is_started_again_without_end_and_one_that_d
     assert [tries.has_another(0, 90) for _ in range(3)] == [True, False, False]
     assert tries.has_another(1, 0)
     assert not Tries(most=0).has_another(0, 10)
+
+
+def test_the_pause_before_a_restart_grows_until_there_is_progress() -> None:
+    tries = Tries(most=20)
+    pauses = []
+    for _ in range(10):
+        tries.has_another(0, 5)
+        pauses.append(tries.pause_seconds(0))
+    assert pauses == [2, 4, 8, 16, 32, 64, 128, 256, 300, 300]
+    tries.has_another(0, 6)
+    assert tries.pause_seconds(0) == 2
+
+
+def test_weights_that_are_not_finite_are_tried_once_more_and_a_paused_replica_is_not_started(
+    ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    schedule = _Schedule(Storage.at(str(tmp_path)), replace(tiny_recipe, replicas=1), Resources(), FP32, [])
+    lost, not_finite = (ReplicaFailure(0, "", "", may_pass=True, not_finite=is_so) for is_so in (False, True))
+    failures = [lost, lost, not_finite, not_finite]
+    assert [schedule._pause_before_restart(0, failure) for failure in failures] == [2, 4, 2, None]
+    schedule._paused_until[0] = float("inf")
+    schedule.fill(board=None)
+    assert (schedule.waiting, schedule.running, schedule.collect()) == ([0], {}, [])
 
 
 def test_a_cluster_that_holds_nothing_for_a_while_is_told_of_once(

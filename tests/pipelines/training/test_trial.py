@@ -9,6 +9,7 @@ import pytest
 from googlenet.network.arithmetic import FP32, Arithmetic, can_compile, profits_from_bf16
 from googlenet.network.complexity import forward_flops
 from googlenet.network.model import GoogLeNet
+from pipelines.errors import UserError
 from pipelines.run.named_recipes import demo, finetune, paper
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
@@ -17,6 +18,7 @@ from pipelines.training import trial as trial_module
 from pipelines.training.plan import Counts
 from pipelines.training.resources import Resources
 from pipelines.training.trial import Trial, candidates, training_arithmetic, training_line
+from pipelines.training.validation_plan import ValidationPlan
 from tests.commands import run_python
 
 pytestmark = pytest.mark.timeout(200)
@@ -30,6 +32,15 @@ def test_a_short_run_is_trained_as_it_comes_without_a_trial(tmp_path: Path) -> N
     assert training_arithmetic(other, replace(demo(), training_precision="bf16"), Resources(), 2000, 10) == Arithmetic(
         "bf16"
     )
+
+
+def test_a_run_keeps_to_the_device_that_makes_its_samples(tmp_path: Path) -> None:
+    run, on_gpu = Storage.at(str(tmp_path)), Resources(1, 1, gpu_augmentation=True)
+    training_arithmetic(run, demo(), on_gpu, 2000, 10)
+    assert "samples made on the GPU" in training_line(run)
+    assert training_arithmetic(run, demo(), on_gpu, 2000, 10) == FP32
+    with pytest.raises(UserError, match="was begun with --gpu-augmentation: add it, or choose another --run-dir"):
+        training_arithmetic(run, demo(), Resources(1, 1), 2000, 10)
 
 
 def test_long_runs_are_told_from_short_ones_by_their_multiply_adds() -> None:
@@ -61,18 +72,50 @@ def test_a_long_run_takes_what_is_done_first_and_stays_with_it(
 def test_a_plan_tells_the_time_in_fp32_and_whether_faster_arithmetic_will_be_tried(
     ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path
 ) -> None:
-    trial = Trial((FP32,), (0.5,), (0.0,), passes_per_second=42.0, parameters=1000)
+    trial = Trial(
+        (FP32,),
+        (0.5,),
+        (0.0,),
+        passes_per_second=84.0,
+        parameters=1000,
+        seconds_per_sample=1 / 16,
+        seconds_per_crop=0.5,
+    )
 
-    def line(recipe: Recipe) -> str:
-        return plan._training_line(Storage.at(str(tmp_path)), recipe, Resources(), Counts(24, 42, 3), trial)
+    def line(recipe: Recipe, resources: Resources = Resources()) -> str:  # noqa: B008
+        return plan._training_line(Storage.at(str(tmp_path)), recipe, resources, Counts(24, 42, 3), trial)
 
-    # Three replicas, two at once: twice 2 epochs of 3 steps of half a second and a validation of a second.
+    # Three replicas, two at once: twice 2 epochs of 3 steps of a second, half of it to load 8 images, and a validation:
+    # a second for 42 images with two sets of weights, and 21 s to load them.
     assert line(tiny_recipe) == (
-        "training: 6 steps of 8 images for each replica, 0.500 s per step in fp32, about 0:10 in 2 rounds "
-        "(without reading images and start-up)"
+        "training: 6 steps of 8 images for each replica, 0.500 s per step in fp32 and 0.500 s to load its images, "
+        "about 1:40 in 2 rounds (with validation, without reading from storage and start-up)"
+    )
+    once = Resources(validation=ValidationPlan(every_epochs=5, images=20))
+    assert "about 0:33 in 2 rounds" in line(tiny_recipe, once)
+    assert plan._validation_line(tiny_recipe, once, Counts(24, 42, 3), trial) == (
+        "validation: 1 time on 20 of 42 images, 0:10 of each replica's training"
     )
     long = line(replace(tiny_recipe, epochs=10**7))
-    assert long.endswith("(without reading images and start-up; faster arithmetic is tried before long training)")
+    assert long.endswith("and start-up; faster arithmetic is tried before long training)")
+
+
+def test_a_plan_for_gpus_overlaps_loading_and_computing_and_says_which_waits(
+    monkeypatch: pytest.MonkeyPatch, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(plan, "replicas_at_once", lambda *_: 3)
+    trial = Trial((FP32,), (0.5,), (0.0,), 84.0, parameters=1000, seconds_per_sample=1 / 4, seconds_per_crop=0.1)
+
+    def line(cpus: float) -> str:
+        resources = Resources(cpus, gpus_per_worker=1)
+        return plan._training_line(Storage.at(str(tmp_path)), tiny_recipe, resources, Counts(24, 42, 3), trial)
+
+    # 6 steps of 2 s of loading, and twice 42 crops of 0.1 s.
+    assert "0.500 s per step in fp32 and 2.000 s to load its images in 1 process, about 0:20 in 1 round" in line(2)
+    assert "the GPU waits for them: add --cpus-per-worker" in line(2)
+    # Eight processes load faster than the GPU computes.
+    assert "0.250 s to load its images in 8 processes, about 0:05 in 1 round" in line(9)
+    assert "waits" not in line(9)
 
 
 # A trial whose network is small enough to be compiled in seconds.

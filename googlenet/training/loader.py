@@ -1,0 +1,119 @@
+"""Loader of batches: one set of processes for a whole training, its epochs and its validations.
+
+A process takes seconds to start, and has to fill its cache of records again: it is started once, and told batch by
+batch what to load.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import cv2
+import torch
+from jaxtyping import Int64, UInt8
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, get_worker_info
+
+from googlenet.images.records import Records
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images ready for the network.
+
+    Attributes:
+        images: (N, 3, H, W) uint8, channels-last in memory; this worker's share of the batch, possibly empty.
+        labels: (N,) int64.
+        num_images: images in the whole batch, over all data-parallel workers.
+    """
+
+    images: UInt8[Tensor, "n 3 crop crop"]
+    labels: Int64[Tensor, " n"]
+    num_images: int
+
+    @classmethod
+    def whole(cls, images: UInt8[Tensor, "n 3 crop crop"], labels: Int64[Tensor, " n"]) -> "Batch":
+        """Return a batch that is not shared."""
+        return cls(images, labels, len(labels))
+
+    def pin_memory(self) -> "Batch":
+        """Return a copy in memory from which a GPU reads while the processor goes on; the loader calls this."""
+        return Batch(self.images.pin_memory(), self.labels.pin_memory(), self.num_images)
+
+
+@dataclass(frozen=True)
+class Request:
+    """A batch to load.
+
+    Attributes:
+        source: name of the source.
+        keys: keys of this worker's images.
+        num_images: images in the whole batch, over all data-parallel workers.
+    """
+
+    source: str
+    keys: Sequence[Any]
+    num_images: int
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Batches made from records."""
+
+    records: Records
+
+    def load(self, request: Request) -> Any:
+        """Return the batch of a request: a :class:`Batch`, or what becomes one on the device."""
+
+
+def stacked(images: Iterable[tuple[UInt8[Tensor, "crop crop 3"], int]], crop_px: int, request: Request) -> Batch:
+    """Return the batch of a request whose images, with their labels, are ``images``."""
+    # Filled in place: an empty share keeps its shape.
+    pixels = torch.empty(len(request.keys), crop_px, crop_px, 3, dtype=torch.uint8)
+    labels = []
+    for row, (image, label) in enumerate(images):
+        pixels[row] = image
+        labels.append(label)
+    return Batch(pixels.permute(0, 3, 1, 2), torch.tensor(labels, dtype=torch.int64), request.num_images)
+
+
+class _Sources(Dataset[Any]):
+    """Sources as a data set whose items are the batches that requests describe."""
+
+    def __init__(self, sources: Mapping[str, Source]) -> None:
+        self.sources = sources
+
+    def __getitem__(self, request: Request) -> Any:
+        return self.sources[request.source].load(request)
+
+
+def load_batches(
+    sources: Mapping[str, Source], requests: Iterable[Request], *, loader_processes: int = 0, pin_memory: bool = False
+) -> Iterator[Any]:
+    """Yield the batch of each request, in order.
+
+    Args:
+        sources: sources by the names that requests use.
+        requests: batches to load; read ahead if there are loader processes.
+        loader_processes: processes that load; 0 loads in this one, when a batch is asked for.
+        pin_memory: pin memory, for asynchronous copies to a GPU.
+    """
+    loader: DataLoader[Any] = DataLoader(
+        _Sources(sources),
+        batch_size=None,  # a request is a batch
+        sampler=requests,
+        num_workers=loader_processes,
+        # A fork of a process that runs threads (Ray's, Arrow's) can hang.
+        multiprocessing_context="forkserver" if loader_processes else None,
+        worker_init_fn=_settle if loader_processes else None,
+        pin_memory=pin_memory,
+    )
+    return iter(loader)
+
+
+def _settle(_: int) -> None:
+    """Limit a new loader process to one OpenCV thread and its part of the caches."""
+    cv2.setNumThreads(0)
+    info: Any = get_worker_info()
+    for source in info.dataset.sources.values():
+        source.records.share_cache(info.num_workers)

@@ -1,0 +1,19 @@
+"""Tests of what is said about failed replicas."""
+
+import pytest
+
+from pipelines.training.failure import ReplicaFailure, summary_of_failures
+
+
+@pytest.mark.parametrize(
+    ("failed", "replicas", "summary"),
+    [
+        ([0, 1], 2, "2 of 2 replicas failed (0, 1). Run the same command again to retry them."),
+        ([0], 1, "1 of 1 replica failed (0). Run the same command again to retry it."),
+        ([3], 7, "1 of 7 replicas failed (3); the other 6 are finished and kept. Run the same command "),
+        ([0, 2], 3, "2 of 3 replicas failed (0, 2); the other one is finished and kept. Run the same command "),
+    ],
+)
+def test_the_rest_is_finished_only_if_there_is_a_rest(failed: list[int], replicas: int, summary: str) -> None:
+    failures = [ReplicaFailure(replica, reason="", traceback="") for replica in failed]
+    assert summary_of_failures(failures, replicas).startswith(summary)

@@ -1,0 +1,27 @@
+"""Tests of when a replica is validated, and on which images."""
+
+import pytest
+
+from pipelines.errors import UserError
+from pipelines.training.validation_plan import ValidationPlan
+
+
+def test_the_last_epoch_is_always_validated() -> None:
+    plan = ValidationPlan(every_epochs=3)
+    assert [epoch + 1 for epoch in range(8) if plan.is_due(epoch, 8)] == [3, 6, 8]
+    assert plan.times(8) == 3
+    assert ValidationPlan(every_epochs=100).times(8) == 1
+
+
+def test_a_subset_is_spread_evenly_over_all_images() -> None:
+    assert ValidationPlan(images=4).indices(10) == [0, 2, 5, 7]
+    assert ValidationPlan(images=20).indices(10) == ValidationPlan().indices(10) == list(range(10))
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [({"every_epochs": 0}, "validate_every_epochs must be at least 1"), ({"images": 0}, "validation_images must be")],
+)
+def test_an_impossible_plan_is_named(plan: dict[str, int], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        ValidationPlan(**plan)
