@@ -11,6 +11,7 @@ from jaxtyping import Float32, UInt8
 from torch import Tensor, nn
 
 from googlenet.evaluation import pretrained
+from googlenet.evaluation.calibration import LEAST_PROBABILITY
 from googlenet.evaluation.conformal import prediction_sets
 from googlenet.evaluation.crops import CROP_POLICIES, Policy, policy_scales_px
 from googlenet.evaluation.given_image import GivenImage, pixels_of
@@ -202,3 +203,18 @@ class PixelClassifier(nn.Module):
             for prepare, network in zip(self._preprocessings, self.networks, strict=True)
         ]
         return torch.stack(outputs).mean(dim=0)
+
+
+class CalibratedClassifier(nn.Module):
+    """A classifier of crops with a second output: its probabilities with a temperature, as for one crop an image."""
+
+    def __init__(self, classifier: PixelClassifier, temperature: float) -> None:
+        super().__init__()
+        self.classifier, self._temperature = classifier, temperature
+        self.eval()
+
+    def forward(self, images: UInt8[Tensor, "n 3 h w"]) -> tuple[Float32[Tensor, "n c"], Float32[Tensor, "n c"]]:
+        """(N, 3, crop_px, crop_px) to (N, C), as averaged and calibrated."""
+        probabilities = self.classifier(images)
+        logarithms = probabilities.clamp_min(LEAST_PROBABILITY).log()
+        return probabilities, (logarithms / self._temperature).softmax(dim=1)

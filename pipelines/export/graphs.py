@@ -3,16 +3,19 @@
 ONNX for other runtimes, or PyTorch's own format (torch.export), which needs no code of this project and no pickle.
 """
 
+import hashlib
 import io
 import json
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from googlenet.evaluation.crops import scales_px
+from googlenet.evaluation.kept_calibration import KeptCalibration
 from pipelines.errors import UserError
 from pipelines.job.console import count
-from pipelines.run.directory import ReplicaFiles, check_folder, finished_replicas, read_recipe
+from pipelines.run.directory import CALIBRATION, ReplicaFiles, check_folder, finished_replicas, read_recipe
 from pipelines.run.storage import Storage
 from pipelines.run.weights import read_replica
 
@@ -38,7 +41,8 @@ def export_graph(run: Storage, output: Path, kind: GraphFormat, replica: int | N
     """Write ``output``; return its description in one line.
 
     The network takes (N, 3, crop_px, crop_px) uint8 RGB crops and returns (N, C) probabilities; the file's metadata
-    list the classes, and say how crops are made.
+    list the classes, and say how crops are made. ONNX has a second output: the probabilities with the temperature that
+    the run keeps for one crop.
 
     Args:
         run: a run of train_ensemble.py.
@@ -57,19 +61,34 @@ def export_graph(run: Storage, output: Path, kind: GraphFormat, replica: int | N
         raise UserError(f"missing packages: {', '.join(missing)}; run pip install -c constraints.txt -e '.[onnx]'")
     import torch
 
-    from googlenet.evaluation.ensemble import PixelClassifier
+    from googlenet.evaluation.ensemble import CalibratedClassifier, PixelClassifier
 
     names = [ReplicaFiles(number).weights for number in _chosen(run, replica)]
-    stored = [read_replica(run, name)[1] for name in names]
+    files, stored = zip(*(read_replica(run, name) for name in names), strict=True)
     crop_px, classes = stored[0].extra["crop_px"], stored[0].extra["classes"]
     network = PixelClassifier([one.build() for one in stored])
     # Two crops: a graph exported with one crop would accept only one.
     crops = torch.zeros(2, 3, crop_px, crop_px, dtype=torch.uint8)
     metadata = {"classes": json.dumps(classes), **_how_to_crop(crop_px), **INPUT_METADATA}
-    data = (_onnx if kind == "onnx" else _pt2)(network, crops, metadata)
+    if kind == "onnx":
+        temperature = _temperature(run, files)
+        metadata["temperature"] = str(temperature)
+        data = _onnx(CalibratedClassifier(network, temperature), crops, metadata)
+    else:
+        data = _pt2(network, crops, metadata)
     Storage.at(str(output.parent)).write(output.name, data)
     replicas, outputs = count(len(stored), "replica"), count(len(classes), "class", "classes")
     return f"{output}: {replicas}, {outputs}, crops of {crop_px} px"
+
+
+def _temperature(run: Storage, files: Sequence[bytes]) -> float:
+    """Return the temperature for one crop of the replicas in ``files``; 1 if the run keeps none for them."""
+    if not run.exists(CALIBRATION):
+        return 1.0
+    kept = KeptCalibration.from_dict(run.read_json(CALIBRATION))
+    digests = tuple(hashlib.sha256(data).hexdigest() for data in files)
+    known = digests == kept.weights_digests or (len(digests) == 1 and digests[0] in kept.weights_digests)
+    return (kept.temperature(len(digests), 1) if known else None) or 1.0
 
 
 def _onnx(network: "nn.Module", crops: "Tensor", metadata: dict[str, str]) -> bytes:
@@ -81,7 +100,7 @@ def _onnx(network: "nn.Module", crops: "Tensor", metadata: dict[str, str]) -> by
         dynamo=True,
         opset_version=OPSET,
         input_names=["crops"],
-        output_names=["probabilities"],
+        output_names=["probabilities", "calibrated_probabilities"],
         dynamic_shapes=_any_number_of_crops(),
         verbose=False,
     )

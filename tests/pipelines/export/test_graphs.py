@@ -46,9 +46,14 @@ def test_onnx_runtime_gives_the_same_probabilities_for_any_number_of_crops(
     export_graph(Storage.at(str(finished_run)), file, "onnx", replica)
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     assert json.loads(session.get_modelmeta().custom_metadata_map["classes"]) == CLASSES
+    kept = json.loads((finished_run / "calibration.json").read_text())
+    temperature = kept["all_models" if replica is None else "one_model"]["1"]
+    assert session.get_modelmeta().custom_metadata_map["temperature"] == str(temperature)
     for number in (1, 2, 10):
         crops = np.random.default_rng(number).integers(0, 256, (number, 3, 35, 35), dtype=np.uint8)
-        [found] = session.run(None, {"crops": crops})
+        found, calibrated = session.run(None, {"crops": crops})
+        powers = found.astype(float) ** (1 / temperature)
+        np.testing.assert_allclose(calibrated, powers / powers.sum(axis=1, keepdims=True), atol=1e-5)
         expected = by_torch(finished_run, [0, 1, 2] if replica is None else [replica], crops)
         np.testing.assert_allclose(found, expected, atol=1e-4, rtol=0)
     assert list(tmp_path.iterdir()) == [file]
@@ -61,9 +66,7 @@ def test_the_documented_lines_answer_like_the_ensemble_with_one_crop(
     assert len(list(filter(None, program.splitlines()))) == 8
     export_graph(Storage.at(str(finished_run)), tmp_path / "ensemble.onnx", "onnx")
     monkeypatch.chdir(tmp_path)
-    ensemble = Ensemble(
-        [load_weights(finished_run / f"replicas/{k}/weights.safetensors") for k in range(3)], CLASSES, 35
-    )
+    ensemble = Ensemble.load(finished_run / f"replicas/{k}/weights.safetensors" for k in range(3))
     for photo in sorted((photo_folder / "val").glob("*/[012].jpg")):  # wide, tall and square
         (tmp_path / "photo.jpg").write_bytes(photo.read_bytes())
         output = io.StringIO()
