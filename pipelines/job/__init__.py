@@ -13,6 +13,7 @@ In reading order:
 - ``interruption``: Ctrl-C and SIGTERM end a command the same way
 - ``progress``: the live display, and the board that workers post to
 - ``ray_address``: a dead or wrong address of a cluster is told before Ray tries it for minutes
+- ``node_limits``: CPUs and memory that this process may use
 - ``ray_session``: the connection to a cluster, and how much a node holds
 - ``worker_process``: allocator settings and thread counts of processes that run networks
 - ``log``: one file for each start, with seconds by stage and the outcome
