@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from googlenet.evaluation.crops import num_views, policy_scales_px
-from googlenet.network.arithmetic import FP32, Arithmetic, can_compile, profits_from_bf16
+from googlenet.network.arithmetic import FP32, Arithmetic, can_compile, compiler_name, profits_from_bf16
 from pipelines.evaluation.sharded_prediction import PredictionTask, Predictors, load_replicas
 from pipelines.job.console import count, duration, size
 from pipelines.job.worker_process import KEEP_FREED_MEMORY
@@ -164,7 +164,7 @@ def _flops(task: PredictionTask, replicas: Sequence[Any]) -> float:
 def _wanted(asked: PrecisionChoice, device: str) -> tuple[Arithmetic, str]:
     """Return the arithmetic to try for long work, and the reason."""
     compiled = can_compile(device)
-    uncompiled = "" if compiled else "; not compiled: no C++ compiler"
+    uncompiled = "" if compiled else f"; not compiled: no {compiler_name(device)}"
     if asked != "auto":
         return Arithmetic(asked, compiled), f"as requested{uncompiled}"
     if not profits_from_bf16(device):

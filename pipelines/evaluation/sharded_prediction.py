@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from googlenet.network.arithmetic import can_compile
+from googlenet.network.arithmetic import can_compile, first_line
 from pipelines.errors import UserError
 from pipelines.job.progress import EvaluationDisplay
 from pipelines.job.worker_process import KEEP_FREED_MEMORY
@@ -191,7 +191,7 @@ def ready_predictor(task: PredictionTask, device: str) -> Any:
         except Exception as error:  # a compiler and its tools may raise anything
             if not arithmetic.compiled:
                 raise
-            logging.getLogger(__name__).warning("not compiled because the compiler failed: %s", error)
+            logging.getLogger(__name__).warning("not compiled because the compiler failed: %s", first_line(error))
         else:
             break
     return predictor

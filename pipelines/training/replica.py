@@ -5,7 +5,8 @@ After any interruption, training resumes from the newest checkpoint and ends wit
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,12 +16,11 @@ from googlenet.evaluation.views import cut_views
 from googlenet.images.decoding import decode_rgb
 from googlenet.images.records import Records
 from googlenet.images.scaled_image import scale_image
-from googlenet.network.arithmetic import can_compile, compile_network
-from googlenet.network.model import GoogLeNet, Outputs
+from googlenet.network.model import GoogLeNet
 from googlenet.network.preprocessing import CAFFE_PREPROCESSING, SCRATCH_PREPROCESSING, Preprocessing
 from googlenet.network.weights import to_safetensors
 from googlenet.training.batches import Batch, TrainingSamples, training_batches
-from googlenet.training.data_parallel import parallel_network, synchronised_model
+from googlenet.training.data_parallel import synchronised_model
 from googlenet.training.health import HeadMonitor, patience_steps
 from googlenet.training.loop import LoopSettings, TrainState, count_errors, train_step
 from googlenet.training.optim import PolyakAverage, build_sgd
@@ -31,6 +31,7 @@ from pipelines.run.directory import check_run_directory
 from pipelines.run.recipe import Recipe
 from pipelines.training.advice import advice_for
 from pipelines.training.checkpoints import CHECKPOINTS_KEPT, Checkpoint, Checkpoints
+from pipelines.training.compilation import TrainedNetwork
 from pipelines.training.epoch_report import EpochReport
 from pipelines.training.network import apply_initial_weights, network_of
 from pipelines.training.shard_cache import open_shards_of
@@ -60,13 +61,13 @@ def train_replica(task: ReplicaTask) -> None:
     folder = task.run.below(task.files.checkpoints)
     with Checkpoints(folder, CHECKPOINTS_KEPT, writes=task.leads) as checkpoints:
         history, begun = _restore(checkpoints, state, monitor, task)
-        # After the weights are restored: with several workers, the first one's weights are sent to the others.
-        state.network_for = _network_for(state.model, task)
+        network = TrainedNetwork(state, task)
+        state.network_for = network.for_batch
         for epoch in range(len(history), recipe.epochs):
             report = EpochReport(
                 task, epoch, settings.steps_per_epoch, history[-1] if history else None, monitor, begun
             )
-            _train_epoch(task, state, train, settings, report, checkpoints, history)
+            _train_epoch(task, network, train, settings, report, checkpoints, history)
             history.append({**report.metrics(), **validation_errors(state, val, recipe.crop_px, settings)})
             begun = None
             check_run_directory(task.run)
@@ -81,7 +82,7 @@ def train_replica(task: ReplicaTask) -> None:
 
 def _train_epoch(
     task: ReplicaTask,
-    state: TrainState,
+    network: TrainedNetwork,
     records: Records,
     settings: LoopSettings,
     report: EpochReport,
@@ -89,7 +90,7 @@ def _train_epoch(
     history: list[dict[str, Any]],
 ) -> None:
     """Train the rest of an epoch, with checkpoints at intervals and one at its end, before the validation."""
-    epoch, recipe = report.epoch, task.recipe
+    epoch, recipe, state = report.epoch, task.recipe, network.state
     samples = TrainingSamples(records, recipe.crop_px, recipe.sampling(task.replica), task.sampling_seed, epoch)
     batches = training_batches(
         samples,
@@ -101,7 +102,7 @@ def _train_epoch(
     )
     saved = time.monotonic()
     for batch in batches:
-        report.on_step(train_step(state, batch, settings))
+        report.on_step(network.step(batch.num_images, partial(train_step, state, batch, settings)))
         is_last = state.step % settings.steps_per_epoch == 0
         if is_last or time.monotonic() - saved >= task.checkpoint_seconds:
             saved = time.monotonic()
@@ -142,19 +143,6 @@ def _centre_crops(records: Records, indices: Sequence[int], crop_px: int) -> Bat
         views.append(cut_views(scale_image(pixels, [boxes[0].scale_px]), boxes, crop_px))
         labels.append(record.label)
     return Batch.whole(torch.cat(views), torch.tensor(labels))
-
-
-def _network_for(model: GoogLeNet, task: ReplicaTask) -> Callable[[int], Callable[..., Outputs]]:
-    """Return a function from the number of images in the batch of all workers to the network that a step calls."""
-    network = parallel_network(model, task.share)
-    compiled: Callable[..., Outputs] = network
-    if task.arithmetic.compiled:
-        if can_compile(task.device):
-            compiled = compile_network(network)
-        else:
-            warn(task.board, task.replica, "not compiled: this node has no C++ compiler, unlike the node of the trial")
-    # A smaller batch at the end of an epoch is one step among many, not worth another compilation.
-    return lambda images: compiled if images == task.recipe.batch_size else network
 
 
 def _settings(task: ReplicaTask, num_images: int, preprocessing: Preprocessing) -> LoopSettings:

@@ -10,7 +10,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from googlenet.network.arithmetic import FP32, Arithmetic, Precision, can_compile, compile_network, profits_from_bf16
+from googlenet.network.arithmetic import (
+    FP32,
+    Arithmetic,
+    Precision,
+    can_compile,
+    compile_network,
+    first_line,
+    profits_from_bf16,
+)
 from pipelines.job.console import duration
 from pipelines.job.worker_process import use_own_cpus
 from pipelines.run.directory import TRAINING
@@ -106,8 +114,7 @@ def _times_of_those_that_work(
         except Exception as error:  # a compiler and its tools may raise anything
             if not arithmetic.compiled:
                 raise
-            lines = str(error).strip().splitlines()
-            return {a: t for a, t in times.items() if not a.compiled}, lines[0] if lines else type(error).__name__
+            return {a: t for a, t in times.items() if not a.compiled}, first_line(error)
     return times, ""
 
 
