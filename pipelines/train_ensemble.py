@@ -17,7 +17,7 @@ from pipelines.data.prepare import BadImages, find_images, prepare
 from pipelines.data.sources import Images, absolute_data
 from pipelines.errors import UserError
 from pipelines.evaluation.evaluate import evaluate_run
-from pipelines.evaluation.sharded_prediction import Predictors
+from pipelines.evaluation.predictors import PredictorOptions, Predictors
 from pipelines.job.command_line import parse, run_command
 from pipelines.job.console import complain, count, duration, say
 from pipelines.job.log import JobLog
@@ -74,8 +74,10 @@ class Arguments:
     """GPUs that each worker of a replica reserves; fractions share one."""
     worker_resources: dict[str, float] = field(default_factory=dict)
     """Other resources that each worker reserves, by their names in the cluster: NAME AMOUNT NAME AMOUNT ..."""
-    gpus_per_predictor: float = 1.0
-    """GPUs that each predictor of the evaluation reserves, if there are any; fractions share one."""
+    gpus_per_predictor: float | None = None
+    """GPUs that each predictor of the evaluation reserves; fractions share one. The default is 1 if there are any."""
+    predictors: int | None = None
+    """Predictors of the evaluation; the default is as many as the nodes hold, or --parallel-replicas asks for."""
     max_failures: int = 2
     """How often in a row a failed replica is restarted without a newer checkpoint; 0 disables restarts."""
     checkpoint_minutes: float = 10.0
@@ -154,7 +156,7 @@ def _print_plan(
     from pipelines.training.plan import plan_lines
 
     counts = _count(run, images)
-    predictors = Predictors.that_fit(arguments.gpus_per_predictor).at_work(counts.val)
+    predictors = Predictors.that_fit(_predictor_options(arguments, recipe)).at_work(counts.val)
     say("\n".join(plan_lines(run, recipe, resources, counts, predictors)))
 
 
@@ -173,7 +175,7 @@ def _carry_out(
 
     started = time.monotonic()
     say(placement_line(run, recipe, resources))
-    Predictors.that_fit(arguments.gpus_per_predictor)  # refused now rather than after days of training
+    Predictors.that_fit(_predictor_options(arguments, recipe))  # refused now rather than after days of training
     log = JobLog(run)
     with log.whole_job(), system_log(run, SYSTEM):
         with log.stage("prepare"):
@@ -188,7 +190,7 @@ def _carry_out(
             enough = recipe.replicas - len(failures) >= _needed_replicas(arguments, recipe)
             if enough:
                 with log.stage("evaluate"):
-                    ensemble = evaluate_run(run, recipe, arguments.gpus_per_predictor)
+                    ensemble = evaluate_run(run, recipe, _predictor_options(arguments, recipe))
                 with log.stage("report"):
                     say(write_report(run, ensemble))
             tracker.finish(succeeded=enough)
@@ -204,6 +206,18 @@ def _carry_out(
         say(f"report: {run.below(REPORT_PAGE)} ({duration(time.monotonic() - started)})")
         say(how_to_use(run, publishing.tracking_uri, tracker.page, published.model), wrap=False)
     return 0
+
+
+def _predictor_options(arguments: Arguments, recipe: Recipe) -> PredictorOptions:
+    """Return the predictors to ask for: on nodes that join on demand, as many as the workers of the training need."""
+    workers = (arguments.parallel_replicas or 0) * recipe.workers_per_replica
+    gpus = arguments.gpus_per_worker / (arguments.gpus_per_predictor or 1.0)
+    return PredictorOptions(
+        arguments.predictors,
+        arguments.gpus_per_predictor,
+        expected=int(workers * (gpus or arguments.cpus_per_worker)),
+        expects_gpus=workers > 0 and gpus > 0,
+    )
 
 
 def _tell_differences(arguments: Arguments, manifest: Manifest) -> None:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from googlenet.evaluation.crops import Policy
 from googlenet.network.arithmetic import FP32
 from pipelines.errors import UserError
+from pipelines.evaluation.predictors import AS_MANY_AS_FIT, PredictorOptions, Predictors
 from pipelines.evaluation.preflight import PrecisionChoice, cost_line, preflight
-from pipelines.evaluation.sharded_prediction import PredictionTask, Predictors, images_of, missing_shards, predict
+from pipelines.evaluation.sharded_prediction import PredictionTask, images_of, missing_shards, predict
 from pipelines.job.console import say
 from pipelines.run.dataset import Manifest, check_shards, read_manifest
 from pipelines.run.directory import ReplicaFiles, finished_replicas, replica_name
@@ -26,22 +27,22 @@ class Settings:
         policies: crop policies.
         crop_px: side of the crops.
         precision: precision of the networks, or ``auto``.
-        gpus_per_predictor: GPUs, or share of one, that each predictor reserves if the cluster has any.
+        predictors: predictors that are asked for.
     """
 
     policies: Sequence[Policy]
     crop_px: int
     precision: PrecisionChoice = "auto"
-    gpus_per_predictor: float = 1.0
+    predictors: PredictorOptions = AS_MANY_AS_FIT
 
 
-def evaluate_run(run: Storage, recipe: Recipe, gpus_per_predictor: float = 1.0) -> EvaluatedEnsemble:
+def evaluate_run(run: Storage, recipe: Recipe, predictors: PredictorOptions = AS_MANY_AS_FIT) -> EvaluatedEnsemble:
     """Evaluate the finished replicas of a training run on its validation images.
 
     Raises:
         UserError: see :func:`replicas_to_evaluate` and :func:`evaluate`.
     """
-    settings = Settings(recipe.policies, recipe.crop_px, recipe.precision, gpus_per_predictor)
+    settings = Settings(recipe.policies, recipe.crop_px, recipe.precision, predictors)
     return evaluate(run, run, replicas_to_evaluate(run, recipe), read_manifest(run), settings)
 
 
@@ -78,7 +79,9 @@ def evaluate(
         arithmetic=FP32,
     )
     task = PredictionTask(run, trained, weights, ensemble, manifest.splits["val"])
-    predictors = Predictors.that_fit(settings.gpus_per_predictor)
+    predictors = Predictors.that_fit(settings.predictors)
+    if predictors.remark:
+        say(f"predictors: {predictors.remark}")
     checked = preflight(task, settings.precision, predictors)
     task = replace(task, ensemble=replace(ensemble, arithmetic=checked.arithmetic))
     images = manifest.splits["val"].images

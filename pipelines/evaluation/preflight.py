@@ -14,7 +14,8 @@ import numpy as np
 
 from googlenet.evaluation.crops import num_views, policy_scales_px
 from googlenet.network.arithmetic import FP32, Arithmetic, can_compile, compiler_name, profits_from_bf16
-from pipelines.evaluation.sharded_prediction import PredictionTask, Predictors, load_replicas
+from pipelines.evaluation.predictors import Predictors
+from pipelines.evaluation.sharded_prediction import PredictionTask, load_replicas
 from pipelines.job.console import count, duration, size
 from pipelines.job.worker_process import KEEP_FREED_MEMORY
 from pipelines.run.dataset import open_records

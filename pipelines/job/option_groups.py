@@ -4,7 +4,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "job": (
         "run_dir", "recipe", "name", "from_scratch", "dry_run", "print_recipe", "min_replicas", "max_failures",
         "checkpoint_minutes", "cpus_per_worker", "gpus_per_worker", "worker_resources", "gpus_per_predictor",
-        "parallel_replicas", "shard_cache_gb", "output", "replica",
+        "predictors", "parallel_replicas", "shard_cache_gb", "output", "replica",
     ),
     "data": (
         "data", "unlabelled", "bad_images", "data_seed", "val_percent", "images_per_shard", "stored_short_side_px",

@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -104,6 +104,11 @@ def _quieten_ray_data() -> None:
     ray.data.DataContext.get_current().enable_progress_bars = False
     # An error in a task reaches the user once, as an exception.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+
+
+def held_by(node: Mapping[str, float], needs: Mapping[str, float]) -> int:
+    """Return how many workers that each reserve ``needs`` fit on a node with these resources."""
+    return min(held(name, node.get(name, 0.0), need) for name, need in needs.items())
 
 
 def held(name: str, amount: float, need: float) -> int:

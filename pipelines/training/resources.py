@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pipelines.errors import UserError
-from pipelines.job.ray_session import held
+from pipelines.job.ray_session import held_by
 from pipelines.job.worker_process import KEEP_FREED_MEMORY
 from pipelines.run.recipe import Recipe
 
@@ -104,12 +104,8 @@ def replicas_held(recipe: Recipe, resources: Resources) -> int:
     """Return how many replicas the current nodes hold at once."""
     import ray
 
-    workers = sum(_workers_on(node["Resources"], resources) for node in ray.nodes() if node["Alive"])
+    workers = sum(held_by(node["Resources"], resources.per_worker) for node in ray.nodes() if node["Alive"])
     return workers // recipe.least_workers
-
-
-def _workers_on(node: Mapping[str, float], resources: Resources) -> int:
-    return min(held(name, node.get(name, 0.0), need) for name, need in resources.per_worker.items())
 
 
 def check_that_one_fits(recipe: Recipe, resources: Resources) -> None:

@@ -1,0 +1,52 @@
+"""Script that evaluates a run on a cluster that is still empty; run by test_cold_cluster.py.
+
+python -m tests.pipelines.cold_cluster RUN
+
+The head has no CPUs. A node with three CPUs and four GPUs, which are pretended, joins when the evaluation has started.
+"""
+
+import json
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+from ray.cluster_utils import Cluster
+
+from pipelines.evaluation.evaluate import evaluate_run
+from pipelines.evaluation.predictors import PredictorOptions
+from pipelines.job.ray_session import connected
+from pipelines.run.directory import read_recipe
+from pipelines.run.storage import Storage
+
+HEAD = {"num_cpus": 0, "object_store_memory": 200_000_000, "include_dashboard": False}
+NODE = {"num_cpus": 3, "num_gpus": 4, "object_store_memory": 200_000_000}
+PATIENCE_SECONDS = 200
+SECONDS_ALONE = 5
+
+
+def main(root: str) -> None:
+    cluster = Cluster(initialize_head=True, head_node_args=HEAD)
+    os.environ["RAY_ADDRESS"] = cluster.address
+    started = threading.Event()
+
+    def work() -> None:
+        with connected():
+            started.set()
+            run = Storage.at(root)
+            evaluate_run(run, read_recipe(run), PredictorOptions(number=4, gpus=1.0))
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    started.wait(PATIENCE_SECONDS)
+    time.sleep(SECONDS_ALONE)
+    early = len(list(Path(root).glob("predictions/*.parquet")))
+    cluster.add_node(**NODE)
+    thread.join(PATIENCE_SECONDS)
+    print(json.dumps({"shards_before_a_node_joined": early, "is_running": thread.is_alive()}), flush=True)
+    os._exit(0)  # skip cleanup, which could hang on a thread that still runs
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
