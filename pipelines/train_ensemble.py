@@ -21,6 +21,7 @@ from pipelines.evaluation.predictors import PredictorOptions, Predictors
 from pipelines.job.command_line import parse, run_command
 from pipelines.job.console import complain, count, duration, say
 from pipelines.job.log import JobLog
+from pipelines.job.process_memory import prediction_bytes
 from pipelines.job.ray_session import connected, native_stderr_to_log
 from pipelines.job.system_log import system_log
 from pipelines.run.dataset import Manifest, read_manifest
@@ -36,7 +37,7 @@ from pipelines.tracking.fetch import differences_from, fetch_recipe
 from pipelines.tracking.follower import Tracker
 from pipelines.tracking.publish import ChampionRule, ModelsToLog, Published, PublishSettings, publish
 from pipelines.tracking.store import tracking_uri_for, tracking_uri_of_runs
-from pipelines.training.resources import Resources
+from pipelines.training.resources import Resources, reserving_memory
 
 # What needs PyTorch or draws is imported where it is used: help and errors do not wait for it.
 if TYPE_CHECKING:
@@ -156,7 +157,8 @@ def _print_plan(
     from pipelines.training.plan import plan_lines
 
     counts = _count(run, images)
-    predictors = Predictors.that_fit(_predictor_options(arguments, recipe)).at_work(counts.val)
+    resources = _with_memory(recipe, resources, counts.classes)
+    predictors = _predictors(arguments, recipe, counts.classes).at_work(counts.val)
     say("\n".join(plan_lines(run, recipe, resources, counts, predictors)))
 
 
@@ -174,8 +176,10 @@ def _carry_out(
     from pipelines.training.plan import placement_line
 
     started = time.monotonic()
+    classes = _count(run, images).classes
+    resources = _with_memory(recipe, resources, classes)
     say(placement_line(run, recipe, resources))
-    Predictors.that_fit(_predictor_options(arguments, recipe))  # refused now rather than after days of training
+    _predictors(arguments, recipe, classes)  # refused now rather than after days of training
     log = JobLog(run)
     with log.whole_job(), system_log(run, SYSTEM):
         with log.stage("prepare"):
@@ -206,6 +210,24 @@ def _carry_out(
         say(f"report: {run.below(REPORT_PAGE)} ({duration(time.monotonic() - started)})")
         say(how_to_use(run, publishing.tracking_uri, tracker.page, published.model), wrap=False)
     return 0
+
+
+def _with_memory(recipe: Recipe, resources: Resources, classes: int) -> Resources:
+    """Return resources that include a worker's memory, and print a warning if no node has as much."""
+    resources, warning = reserving_memory(recipe, resources, classes)
+    if warning:
+        say(warning)
+    return resources
+
+
+def _predictors(arguments: Arguments, recipe: Recipe, classes: int) -> Predictors:
+    """Return the predictors that the connected cluster holds."""
+    from pipelines.training.network import network_of
+
+    widths = [recipe.replica_width(replica) for replica in range(recipe.replicas)]
+    networks = {width: network_of(recipe, classes, widths.index(width)) for width in set(widths)}
+    memory_bytes = prediction_bytes([networks[width] for width in widths], recipe.crop_px)
+    return Predictors.that_fit(_predictor_options(arguments, recipe), memory_bytes)
 
 
 def _predictor_options(arguments: Arguments, recipe: Recipe) -> PredictorOptions:

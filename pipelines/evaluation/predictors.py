@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pipelines.errors import UserError
 from pipelines.job.console import count
-from pipelines.job.ray_session import held, held_by
+from pipelines.job.ray_session import MEMORY, affordable_memory, alive_nodes, amounts_line, held, held_by
 
 # A shard is the unit of transfer, and of the work that a crash can cost: at 224 px about 1.5 MB per image.
 IMAGES_PER_SHARD = 16
@@ -51,12 +51,14 @@ class Predictors:
     Attributes:
         number: predictors to start.
         num_gpus: GPUs, or share of one, that each reserves.
+        memory_bytes: memory that each reserves; 0 for none.
         most: upper bound while the cluster grows; None for one for each shard of images.
         remark: one line about a shortage; empty if there is none.
     """
 
     number: int
     num_gpus: float
+    memory_bytes: int = 0
     most: int | None = None
     remark: str = ""
 
@@ -74,20 +76,24 @@ class Predictors:
         return min(self.number, shards), min(self.most or shards, shards)
 
     @classmethod
-    def that_fit(cls, options: PredictorOptions) -> "Predictors":
+    def that_fit(cls, options: PredictorOptions, memory_bytes: Mapping[str, int]) -> "Predictors":
         """Return the predictors for the connected cluster; one that was started by this command does not grow.
 
-        Raises:
-            UserError: no node holds a predictor, and none is expected to join.
+        See :func:`predictors_on`.
         """
-        import ray
-
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        return predictors_on(nodes, options, may_grow="RAY_ADDRESS" in os.environ)
+        return predictors_on(alive_nodes(), options, memory_bytes, may_grow="RAY_ADDRESS" in os.environ)
 
 
-def predictors_on(nodes: Sequence[Mapping[str, float]], options: PredictorOptions, *, may_grow: bool) -> Predictors:
+def predictors_on(
+    nodes: Sequence[Mapping[str, float]],
+    options: PredictorOptions,
+    memory_bytes: Mapping[str, int],
+    *,
+    may_grow: bool,
+) -> Predictors:
     """Return the predictors for nodes with these resources.
+
+    ``memory_bytes`` is the memory that a predictor needs on a CPU ("cpu"), and with a GPU ("gpu"); 0 if unknown.
 
     Raises:
         UserError: no node holds a predictor, and the cluster cannot grow or is not expected to.
@@ -95,16 +101,19 @@ def predictors_on(nodes: Sequence[Mapping[str, float]], options: PredictorOption
     joins = may_grow and (options.expects_gpus or (options.number is not None and options.gpus is not None))
     num_gpus = (options.gpus or 1.0) if joins or any(node.get("GPU") for node in nodes) else 0.0
     needs = {**({"GPU": num_gpus} if num_gpus else {}), "CPU": 1.0}
+    memory = affordable_memory(memory_bytes["gpu" if num_gpus else "cpu"], needs, nodes)
+    if memory:
+        needs[MEMORY] = memory
     now = sum(held_by(node, needs) for node in nodes)
     wanted = options.number or max(now, options.expected)
     wanted = wanted if may_grow else min(wanted, now)
     if not wanted:
         raise UserError(
-            f"no node holds a predictor, which reserves {_listed(needs)}; {_has(nodes, needs)}: reserve less with "
+            f"no node holds a predictor, which reserves {amounts_line(needs)}; {_has(nodes, needs)}: reserve less with "
             "--gpus-per-predictor, add nodes, or set --predictors if the cluster grows on demand"
         )
     most = options.number if may_grow else wanted
-    return Predictors(wanted, num_gpus, most, _remark(nodes, needs, now, options.number))
+    return Predictors(wanted, num_gpus, memory, most, _remark(nodes, needs, now, options.number))
 
 
 def _remark(nodes: Sequence[Mapping[str, float]], needs: Mapping[str, float], now: int, asked: int | None) -> str:
@@ -116,15 +125,11 @@ def _remark(nodes: Sequence[Mapping[str, float]], needs: Mapping[str, float], no
     by = {name: sum(held(name, node.get(name, 0.0), need) for node in nodes) for name, need in needs.items()}
     scarce = min(by, key=by.__getitem__)
     return (
-        f"the nodes hold {now} of {count(wanted, 'predictor')}, limited by {scarce}: each reserves {_listed(needs)}; "
-        f"{_has(nodes, needs)}"
+        f"the nodes hold {now} of {count(wanted, 'predictor')}, limited by {scarce}: each reserves "
+        f"{amounts_line(needs)}; {_has(nodes, needs)}"
     )
 
 
 def _has(nodes: Sequence[Mapping[str, float]], needs: Mapping[str, float]) -> str:
     totals = {name: sum(node.get(name, 0.0) for node in nodes) for name in needs}
-    return f"the cluster has {_listed(totals)} on {count(len(nodes), 'node')}"
-
-
-def _listed(amounts: Mapping[str, float]) -> str:
-    return ", ".join(f"{amount:g} {name}" for name, amount in amounts.items())
+    return f"the cluster has {amounts_line(totals)} on {count(len(nodes), 'node')}"

@@ -74,7 +74,7 @@ def preflight(task: PredictionTask, asked: PrecisionChoice, predictors: Predicto
         return Preflight.from_dict(kept["preflight"])
     at_work = predictors.at_work(task.split.images)
     chosen = None if predictors.num_gpus else _little_work_here(task, asked, at_work)
-    chosen = chosen or _decide_on_cluster(task, asked, predictors.num_gpus, at_work)
+    chosen = chosen or _decide_on_cluster(task, asked, predictors, at_work)
     task.run.write_json(PREFLIGHT, {"key": key, "preflight": asdict(chosen)})
     return chosen
 
@@ -90,13 +90,17 @@ def _little_work_here(task: PredictionTask, asked: PrecisionChoice, at_work: int
     return _with_one_thread(lambda: little_work(_Comparison(task, replicas, "cpu"), task, asked, at_work))
 
 
-def _decide_on_cluster(task: PredictionTask, asked: PrecisionChoice, num_gpus: float, at_work: int) -> Preflight:
+def _decide_on_cluster(task: PredictionTask, asked: PrecisionChoice, predictors: Predictors, at_work: int) -> Preflight:
     import ray
 
     environment = {"env_vars": KEEP_FREED_MEMORY}
-    decide_remotely = ray.remote(num_cpus=1, num_gpus=num_gpus, max_calls=1, runtime_env=environment)(
-        _decide_with_one_thread
-    )
+    decide_remotely = ray.remote(
+        num_cpus=1,
+        num_gpus=predictors.num_gpus,
+        memory=predictors.memory_bytes or None,
+        max_calls=1,
+        runtime_env=environment,
+    )(_decide_with_one_thread)
     chosen: Preflight = ray.get(decide_remotely.remote(task, asked, at_work))
     return chosen
 

@@ -99,6 +99,7 @@ def _predict_shards(
             compute=ray.data.ActorPoolStrategy(min_size=least, max_size=most),
             num_cpus=PREDICTOR_CPUS,
             num_gpus=predictors.num_gpus,
+            memory=predictors.memory_bytes or None,
             runtime_env={"env_vars": KEEP_FREED_MEMORY},
         )
     )

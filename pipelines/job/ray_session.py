@@ -4,12 +4,12 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from pipelines.errors import UserError
-from pipelines.job.console import say
+from pipelines.job.console import say, size
 from pipelines.job.interruption import interrupt_on_sigterm
 from pipelines.job.ray_address import check_address
 from pipelines.run.directory import LOGS, NATIVE_STDERR
@@ -17,6 +17,8 @@ from pipelines.run.storage import Storage
 
 # By default Ray takes 30 % of a laptop's memory; shards of decoded images need far less.
 LOCAL_OBJECT_STORE_BYTES = 1 << 30
+# Ray's name of the memory that tasks reserve. A node offers what other programs left when it started.
+MEMORY = "memory"
 QUIET = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     # A finished replica is noticed after half a second instead of two; start and end wait for such polls.
@@ -104,6 +106,26 @@ def _quieten_ray_data() -> None:
     ray.data.DataContext.get_current().enable_progress_bars = False
     # An error in a task reaches the user once, as an exception.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+
+
+def alive_nodes() -> list[dict[str, float]]:
+    """Return the resources of each live node of the connected cluster."""
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def amounts_line(amounts: Mapping[str, float]) -> str:
+    """Return amounts of resources for display: 1 CPU, 2.10 GB memory."""
+    return ", ".join(f"{size(amount) if name == MEMORY else f'{amount:g}'} {name}" for name, amount in amounts.items())
+
+
+def affordable_memory(need_bytes: int, needs: Mapping[str, float], nodes: Sequence[Mapping[str, float]]) -> int:
+    """Return ``need_bytes``, or the most that a node has which fulfils the other ``needs``: one worker always fits.
+
+    It is 0 if there is no such node: what a node will have that joins on demand is unknown.
+    """
+    return min(need_bytes, int(max((node.get(MEMORY, 0.0) for node in nodes if held_by(node, needs)), default=0)))
 
 
 def held_by(node: Mapping[str, float], needs: Mapping[str, float]) -> int:

@@ -4,7 +4,7 @@ python pipelines/train_ensemble.py --recipe demo --run-dir runs/demo --dry-run
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from googlenet.evaluation.crops import view_groups, views_of_all
 from pipelines.job.console import count, duration, size
@@ -41,7 +41,9 @@ def placement_line(run: Storage, recipe: Recipe, resources: Resources) -> str:
     at_once = min(waiting, replicas_at_once(recipe, resources))
     workers = f"{recipe.workers_per_replica} workers, " if recipe.workers_per_replica > 1 else ""
     done = f", {recipe.replicas - waiting} are finished" if waiting < recipe.replicas else ""
-    placed = f"{at_once} at once, {waiting - at_once} waiting{done}"
+    without_memory = min(waiting, replicas_at_once(recipe, replace(resources, memory_bytes=0)))
+    limited = f" (the memory limits it, {without_memory} otherwise)" if at_once < without_memory else ""
+    placed = f"{at_once} at once{limited}, {waiting - at_once} waiting{done}"
     return f"plan: {count(recipe.replicas, 'replica')} of {workers}{resources} each, {placed}"
 
 

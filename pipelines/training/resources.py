@@ -2,10 +2,12 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pipelines.errors import UserError
-from pipelines.job.ray_session import held_by
+from pipelines.job.console import size
+from pipelines.job.process_memory import training_bytes
+from pipelines.job.ray_session import MEMORY, affordable_memory, alive_nodes, amounts_line, held_by
 from pipelines.job.worker_process import KEEP_FREED_MEMORY
 from pipelines.run.recipe import Recipe
 
@@ -22,6 +24,7 @@ class Resources:
         checkpoint_minutes: time between two checkpoints within an epoch.
         parallel_replicas: replicas to start at once, regardless of what the nodes hold; None for as many as they hold.
         shard_cache_gb: disk space of each node for copies of remote shards; None to leave a fifth of the disk free.
+        memory_bytes: memory that a worker reserves; 0 for none.
     """
 
     cpus_per_worker: float = 1.0
@@ -31,6 +34,7 @@ class Resources:
     checkpoint_minutes: float = 10.0
     parallel_replicas: int | None = None
     shard_cache_gb: float | None = None
+    memory_bytes: int = 0
 
     def __post_init__(self) -> None:
         if self.cpus_per_worker <= 0:
@@ -76,7 +80,8 @@ class Resources:
     def per_worker(self) -> dict[str, float]:
         """Reserved resources of a worker, by Ray's names."""
         gpus = {"GPU": self.gpus_per_worker} if self.gpus_per_worker else {}
-        return {"CPU": self.cpus_per_worker, **gpus, **self.custom}
+        memory = {MEMORY: float(self.memory_bytes)} if self.memory_bytes else {}
+        return {"CPU": self.cpus_per_worker, **gpus, **self.custom, **memory}
 
     @property
     def loader_processes(self) -> int:
@@ -89,7 +94,7 @@ class Resources:
         return {**KEEP_FREED_MEMORY, "OMP_NUM_THREADS": str(max(1, int(self.cpus_per_worker)))}
 
     def __str__(self) -> str:
-        return ", ".join(f"{amount:g} {name}" for name, amount in self.per_worker.items())
+        return amounts_line(self.per_worker)
 
 
 def replicas_at_once(recipe: Recipe, resources: Resources) -> int:
@@ -102,10 +107,26 @@ def replicas_at_once(recipe: Recipe, resources: Resources) -> int:
 
 def replicas_held(recipe: Recipe, resources: Resources) -> int:
     """Return how many replicas the current nodes hold at once."""
-    import ray
+    return sum(held_by(node, resources.per_worker) for node in alive_nodes()) // recipe.least_workers
 
-    workers = sum(held_by(node["Resources"], resources.per_worker) for node in ray.nodes() if node["Alive"])
-    return workers // recipe.least_workers
+
+def reserving_memory(recipe: Recipe, resources: Resources, classes: int) -> tuple[Resources, str]:
+    """Return resources that include the memory of a worker, and a warning if no node has as much; empty if one has."""
+    from pipelines.training.network import network_of
+
+    needed = training_bytes(
+        network_of(recipe, classes),
+        -(-recipe.batch_size // recipe.workers_per_replica),
+        recipe.crop_px,
+        on_gpu=resources.gpus_per_worker > 0,
+        loader_processes=resources.loader_processes,
+    )
+    reserved = affordable_memory(needed, resources.per_worker, alive_nodes())
+    warning = (
+        f"warning: a worker needs about {size(needed)} of memory, and a node has {size(reserved)}: the system may kill "
+        "it; reduce --batch-size, or use a machine with more memory"
+    )
+    return replace(resources, memory_bytes=reserved), warning if 0 < reserved < needed else ""
 
 
 def check_that_one_fits(recipe: Recipe, resources: Resources) -> None:
@@ -120,7 +141,7 @@ def check_that_one_fits(recipe: Recipe, resources: Resources) -> None:
     import ray
 
     total = ray.cluster_resources()
-    has = ", ".join(f"{total.get(name, 0.0):g} {name}" for name in resources.per_worker)
+    has = amounts_line({name: total.get(name, 0.0) for name in resources.per_worker})
     workers = f"{recipe.least_workers} workers of {resources}" if recipe.least_workers > 1 else f"{resources}"
     raise UserError(
         f"a replica reserves {workers}, each worker on one node; the cluster has {has} in total: "

@@ -69,6 +69,7 @@ def run_trial(recipe: Recipe, resources: Resources, classes: int, precisions: Se
     task = ray.remote(
         num_cpus=resources.cpus_per_worker,
         num_gpus=resources.gpus_per_worker,
+        memory=resources.memory_bytes or None,
         resources=dict(resources.custom),
         max_calls=1,
         runtime_env={"env_vars": resources.environment},

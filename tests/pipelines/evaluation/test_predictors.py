@@ -15,6 +15,7 @@ from pipelines.evaluation.predictors import (
 GPU_NODE = {"CPU": 16.0, "GPU": 4.0}
 CPU_NODE = {"CPU": 6.0}
 FEW_CPUS = {"CPU": 3.0, "GPU": 4.0}
+NO_MEMORY = {"cpu": 0, "gpu": 0}
 HEAD = {"node:__internal_head__": 1.0}
 
 
@@ -35,7 +36,7 @@ HEAD = {"node:__internal_head__": 1.0}
 def test_a_cluster_that_does_not_grow_gets_as_many_as_fit(
     nodes: list[dict[str, float]], options: PredictorOptions, number: int, num_gpus: float
 ) -> None:
-    found = predictors_on(nodes, options, may_grow=False)
+    found = predictors_on(nodes, options, NO_MEMORY, may_grow=False)
     assert (found.number, found.most, found.num_gpus) == (number, number, num_gpus)
 
 
@@ -52,7 +53,7 @@ def test_a_cluster_that_does_not_grow_gets_as_many_as_fit(
 def test_a_cluster_that_grows_is_asked_for_what_is_expected(
     nodes: list[dict[str, float]], options: PredictorOptions, number: int, most: int | None, num_gpus: float
 ) -> None:
-    found = predictors_on(nodes, options, may_grow=True)
+    found = predictors_on(nodes, options, NO_MEMORY, may_grow=True)
     assert (found.number, found.most, found.num_gpus) == (number, most, num_gpus)
 
 
@@ -65,12 +66,12 @@ def test_predictors_leave_room_for_those_that_feed_them_on_a_node_of_any_size(cp
 
 
 def test_what_limits_their_number_is_told() -> None:
-    assert predictors_on([GPU_NODE, CPU_NODE], AS_MANY_AS_FIT, may_grow=False).remark == ""
-    assert predictors_on([FEW_CPUS], AS_MANY_AS_FIT, may_grow=False).remark == (
+    assert predictors_on([GPU_NODE, CPU_NODE], AS_MANY_AS_FIT, NO_MEMORY, may_grow=False).remark == ""
+    assert predictors_on([FEW_CPUS], AS_MANY_AS_FIT, NO_MEMORY, may_grow=False).remark == (
         "the nodes hold 3 of 4 predictors, limited by CPU: each reserves 1 GPU, 1 CPU; "
         "the cluster has 4 GPU, 3 CPU on 1 node"
     )
-    asked = predictors_on([HEAD, CPU_NODE], PredictorOptions(number=8), may_grow=True)
+    asked = predictors_on([HEAD, CPU_NODE], PredictorOptions(number=8), NO_MEMORY, may_grow=True)
     assert asked.remark.startswith("the nodes hold 6 of 8 predictors, limited by CPU")
 
 
@@ -89,7 +90,7 @@ def test_what_no_node_holds_is_refused_with_what_to_do(
     with pytest.raises(
         UserError, match=r"^no node holds a predictor, which reserves .*--predictors if the cluster grows"
     ):
-        predictors_on(nodes, options, may_grow=may_grow)
+        predictors_on(nodes, options, NO_MEMORY, may_grow=may_grow)
 
 
 @pytest.mark.parametrize(
@@ -102,8 +103,20 @@ def test_impossible_predictors_are_named(options: dict[str, int], message: str) 
 
 
 def test_a_pool_has_no_more_predictors_than_shards_and_grows_with_its_cluster() -> None:
-    fixed = predictors_on([CPU_NODE], AS_MANY_AS_FIT, may_grow=False)
-    grows = predictors_on([CPU_NODE], AS_MANY_AS_FIT, may_grow=True)
-    asked = predictors_on([CPU_NODE], PredictorOptions(number=8), may_grow=True)
+    fixed = predictors_on([CPU_NODE], AS_MANY_AS_FIT, NO_MEMORY, may_grow=False)
+    grows = predictors_on([CPU_NODE], AS_MANY_AS_FIT, NO_MEMORY, may_grow=True)
+    asked = predictors_on([CPU_NODE], PredictorOptions(number=8), NO_MEMORY, may_grow=True)
     assert [found.pool(4) for found in (fixed, grows, asked)] == [(4, 4)] * 3
     assert [found.pool(100) for found in (fixed, grows, asked)] == [(6, 6), (6, 100), (8, 8)]
+
+
+def test_memory_limits_the_predictors_of_a_node_and_says_so() -> None:
+    laptop = {"CPU": 8.0, "memory": 13e9}
+    found = predictors_on([laptop], AS_MANY_AS_FIT, {"cpu": 3 * 10**9, "gpu": 0}, may_grow=False)
+    assert (found.number, found.memory_bytes) == (4, 3 * 10**9)
+    assert found.remark == (
+        "the nodes hold 4 of 8 predictors, limited by memory: each reserves 1 CPU, 3.00 GB memory; "
+        "the cluster has 8 CPU, 13.00 GB memory on 1 node"
+    )
+    small = predictors_on([{"CPU": 8.0, "memory": 2e9}], AS_MANY_AS_FIT, {"cpu": 3 * 10**9, "gpu": 0}, may_grow=False)
+    assert (small.number, small.memory_bytes) == (1, 2 * 10**9)
