@@ -15,7 +15,7 @@ from pathlib import Path
 from ray.cluster_utils import Cluster
 
 from pipelines.evaluation.evaluate import evaluate_run
-from pipelines.evaluation.predictors import PredictorOptions
+from pipelines.evaluation.predictors import PredictorOptions, Predictors
 from pipelines.job.ray_session import connected
 from pipelines.run.directory import read_recipe
 from pipelines.run.storage import Storage
@@ -32,10 +32,11 @@ def main(root: str) -> None:
     started = threading.Event()
 
     def work() -> None:
+        run, options = Storage.at(root), PredictorOptions(number=4, gpus=1.0)
         with connected():
+            print(Predictors.that_fit(options, {"cpu": 0, "gpu": 0}).remark, flush=True)
             started.set()
-            run = Storage.at(root)
-            evaluate_run(run, read_recipe(run), PredictorOptions(number=4, gpus=1.0))
+            evaluate_run(run, read_recipe(run), options)
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()

@@ -42,7 +42,7 @@ def untrained(photo_folder: Path, tiny_recipe: Recipe, tmp_path: Path) -> Path:
 def test_predictors_wait_for_gpus_and_leave_cpus_to_those_that_feed_them(untrained: Path) -> None:
     ended = run_python("-m", "tests.pipelines.cold_cluster", str(untrained))
     assert ended.code == 0, ended.stderr
-    assert "predictors: the nodes hold 0 of 4 predictors, limited by GPU" in ended.stdout
+    assert "the nodes hold 0 of 4 predictors, limited by GPU" in ended.stdout
     assert json.loads(ended.stdout.strip().splitlines()[-1]) == {"shards_before_a_node_joined": 0, "is_running": False}
     shards = [pq.read_metadata(path).num_rows for path in untrained.glob("predictions/*.parquet")]
     assert (len(shards), sum(shards)) == (SHARDS, 54)
