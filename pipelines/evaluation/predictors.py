@@ -6,7 +6,15 @@ from dataclasses import dataclass
 
 from pipelines.errors import UserError
 from pipelines.job.console import count
-from pipelines.job.ray_session import MEMORY, affordable_memory, alive_nodes, amounts_line, held, held_by
+from pipelines.job.ray_session import (
+    MEMORY,
+    affordable_memory,
+    alive_nodes,
+    amounts_line,
+    held,
+    held_by,
+    memory_warning,
+)
 
 # A shard is the unit of transfer, and of the work that a crash can cost: at 224 px about 1.5 MB per image.
 IMAGES_PER_SHARD = 16
@@ -52,14 +60,14 @@ class Predictors:
         number: predictors to start.
         num_gpus: GPUs, or share of one, that each reserves.
         memory_bytes: memory that each reserves; 0 for none.
-        most: upper bound while the cluster grows; None for one for each shard of images.
+        grows: whether more start on nodes that join.
         remark: one line about a shortage; empty if there is none.
     """
 
     number: int
     num_gpus: float
     memory_bytes: int = 0
-    most: int | None = None
+    grows: bool = False
     remark: str = ""
 
     @property
@@ -73,7 +81,8 @@ class Predictors:
 
     def pool(self, shards: int) -> tuple[int, int]:
         """Return the least and the largest number at once that predict ``shards`` shards."""
-        return min(self.number, shards), min(self.most or shards, shards)
+        least = min(self.number, shards)
+        return least, shards if self.grows else least
 
     @classmethod
     def that_fit(cls, options: PredictorOptions, memory_bytes: Mapping[str, int]) -> "Predictors":
@@ -101,8 +110,8 @@ def predictors_on(
     joins = may_grow and (options.expects_gpus or (options.number is not None and options.gpus is not None))
     num_gpus = (options.gpus or 1.0) if joins or any(node.get("GPU") for node in nodes) else 0.0
     needs = {**({"GPU": num_gpus} if num_gpus else {}), "CPU": 1.0}
-    memory = affordable_memory(memory_bytes["gpu" if num_gpus else "cpu"], needs, nodes)
-    if memory:
+    needed = memory_bytes["gpu" if num_gpus else "cpu"]
+    if memory := affordable_memory(needed, needs, nodes):
         needs[MEMORY] = memory
     now = sum(held_by(node, needs) for node in nodes)
     wanted = options.number or max(now, options.expected)
@@ -112,8 +121,9 @@ def predictors_on(
             f"no node holds a predictor, which reserves {amounts_line(needs)}; {_has(nodes, needs)}: reserve less with "
             "--gpus-per-predictor, add nodes, or set --predictors if the cluster grows on demand"
         )
-    most = options.number if may_grow else wanted
-    return Predictors(wanted, num_gpus, memory, most, _remark(nodes, needs, now, options.number))
+    grows = may_grow and options.number is None
+    remarks = (_remark(nodes, needs, now, options.number), memory_warning("a predictor", needed, memory))
+    return Predictors(wanted, num_gpus, memory, grows, "; ".join(filter(None, remarks)))
 
 
 def _remark(nodes: Sequence[Mapping[str, float]], needs: Mapping[str, float], now: int, asked: int | None) -> str:
@@ -122,7 +132,8 @@ def _remark(nodes: Sequence[Mapping[str, float]], needs: Mapping[str, float], no
     wanted = asked or sum(held(usual, node.get(usual, 0.0), needs[usual]) for node in nodes)
     if now >= wanted:
         return ""
-    by = {name: sum(held(name, node.get(name, 0.0), need) for node in nodes) for name, need in needs.items()}
+    able = [node for node in nodes if held(usual, node.get(usual, 0.0), needs[usual])]
+    by = {name: sum(held(name, node.get(name, 0.0), need) for node in able) for name, need in needs.items()}
     scarce = min(by, key=by.__getitem__)
     return (
         f"the nodes hold {now} of {count(wanted, 'predictor')}, limited by {scarce}: each reserves "

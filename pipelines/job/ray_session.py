@@ -128,6 +128,16 @@ def affordable_memory(need_bytes: int, needs: Mapping[str, float], nodes: Sequen
     return min(need_bytes, int(max((node.get(MEMORY, 0.0) for node in nodes if held_by(node, needs)), default=0)))
 
 
+def memory_warning(process: str, needed_bytes: int, reserved_bytes: int) -> str:
+    """Return a warning if less memory can be reserved than a process needs; empty if it is enough, or unknown."""
+    if not 0 < reserved_bytes < needed_bytes:
+        return ""
+    return (
+        f"{process} needs about {size(needed_bytes)} of memory, and a node has {size(reserved_bytes)}: "
+        "the system may kill it; use a machine with more memory"
+    )
+
+
 def held_by(node: Mapping[str, float], needs: Mapping[str, float]) -> int:
     """Return how many workers that each reserve ``needs`` fit on a node with these resources."""
     return min(held(name, node.get(name, 0.0), need) for name, need in needs.items())

@@ -5,9 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from pipelines.errors import UserError
-from pipelines.job.console import size
 from pipelines.job.process_memory import training_bytes
-from pipelines.job.ray_session import MEMORY, affordable_memory, alive_nodes, amounts_line, held_by
+from pipelines.job.ray_session import MEMORY, affordable_memory, alive_nodes, amounts_line, held_by, memory_warning
 from pipelines.job.worker_process import KEEP_FREED_MEMORY
 from pipelines.run.recipe import Recipe
 
@@ -49,9 +48,10 @@ class Resources:
         if self.gpus_per_worker > 1 and self.gpus_per_worker % 1:
             raise UserError(f"gpus_per_worker must be whole, or a fraction of one GPU, got {self.gpus_per_worker:g}")
         for name, amount in self.custom.items():
-            if name in ("CPU", "GPU") or amount <= 0:
+            if name in ("CPU", "GPU", MEMORY) or amount <= 0:
                 raise UserError(
-                    f"worker resources must be positive and not CPU or GPU, which have options; got {name}={amount:g}"
+                    "worker resources must be positive, and not CPU or GPU, which have options, or memory, which is "
+                    f"estimated; got {name}={amount:g}"
                 )
 
     @property
@@ -122,11 +122,8 @@ def reserving_memory(recipe: Recipe, resources: Resources, classes: int) -> tupl
         loader_processes=resources.loader_processes,
     )
     reserved = affordable_memory(needed, resources.per_worker, alive_nodes())
-    warning = (
-        f"warning: a worker needs about {size(needed)} of memory, and a node has {size(reserved)}: the system may kill "
-        "it; reduce --batch-size, or use a machine with more memory"
-    )
-    return replace(resources, memory_bytes=reserved), warning if 0 < reserved < needed else ""
+    warning = memory_warning("a worker", needed, reserved)
+    return replace(resources, memory_bytes=reserved), warning and f"warning: {warning}, or a smaller --batch-size"
 
 
 def check_that_one_fits(recipe: Recipe, resources: Resources) -> None:

@@ -43,6 +43,10 @@ def test_predictors_wait_for_gpus_and_leave_cpus_to_those_that_feed_them(untrain
     ended = run_python("-m", "tests.pipelines.cold_cluster", str(untrained))
     assert ended.code == 0, ended.stderr
     assert "the nodes hold 0 of 4 predictors, limited by GPU" in ended.stdout
-    assert json.loads(ended.stdout.strip().splitlines()[-1]) == {"shards_before_a_node_joined": 0, "is_running": False}
+    assert json.loads(ended.stdout.strip().splitlines()[-1]) == {
+        "shards_before_a_node_joined": 0,
+        "is_running": False,
+        "replicas_at_once": 1,  # on three CPUs
+    }
     shards = [pq.read_metadata(path).num_rows for path in untrained.glob("predictions/*.parquet")]
     assert (len(shards), sum(shards)) == (SHARDS, 54)

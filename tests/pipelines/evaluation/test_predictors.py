@@ -37,24 +37,24 @@ def test_a_cluster_that_does_not_grow_gets_as_many_as_fit(
     nodes: list[dict[str, float]], options: PredictorOptions, number: int, num_gpus: float
 ) -> None:
     found = predictors_on(nodes, options, NO_MEMORY, may_grow=False)
-    assert (found.number, found.most, found.num_gpus) == (number, number, num_gpus)
+    assert (found.number, found.grows, found.num_gpus) == (number, False, num_gpus)
 
 
 @pytest.mark.parametrize(
-    ("nodes", "options", "number", "most", "num_gpus"),
+    ("nodes", "options", "number", "num_gpus"),
     [
-        ([HEAD, CPU_NODE], AS_MANY_AS_FIT, 6, None, 0.0),  # more if nodes join
-        ([HEAD], PredictorOptions(number=8), 8, 8, 0.0),
-        ([HEAD], PredictorOptions(number=8, gpus=1.0), 8, 8, 1.0),
-        ([HEAD], PredictorOptions(expected=7, expects_gpus=True), 7, None, 1.0),
-        ([HEAD, GPU_NODE, GPU_NODE], PredictorOptions(expected=7, expects_gpus=True), 8, None, 1.0),
+        ([HEAD, CPU_NODE], AS_MANY_AS_FIT, 6, 0.0),  # more if nodes join
+        ([HEAD], PredictorOptions(number=8), 8, 0.0),
+        ([HEAD], PredictorOptions(number=8, gpus=1.0), 8, 1.0),
+        ([HEAD], PredictorOptions(expected=7, expects_gpus=True), 7, 1.0),
+        ([HEAD, GPU_NODE, GPU_NODE], PredictorOptions(expected=7, expects_gpus=True), 8, 1.0),
     ],
 )
 def test_a_cluster_that_grows_is_asked_for_what_is_expected(
-    nodes: list[dict[str, float]], options: PredictorOptions, number: int, most: int | None, num_gpus: float
+    nodes: list[dict[str, float]], options: PredictorOptions, number: int, num_gpus: float
 ) -> None:
     found = predictors_on(nodes, options, NO_MEMORY, may_grow=True)
-    assert (found.number, found.most, found.num_gpus) == (number, most, num_gpus)
+    assert (found.number, found.grows, found.num_gpus) == (number, options.number is None, num_gpus)
 
 
 @pytest.mark.parametrize("cpus", range(1, 97))
@@ -71,6 +71,8 @@ def test_what_limits_their_number_is_told() -> None:
         "the nodes hold 3 of 4 predictors, limited by CPU: each reserves 1 GPU, 1 CPU; "
         "the cluster has 4 GPU, 3 CPU on 1 node"
     )
+    beside_cpus = predictors_on([FEW_CPUS, CPU_NODE], AS_MANY_AS_FIT, NO_MEMORY, may_grow=False)
+    assert beside_cpus.remark.startswith("the nodes hold 3 of 4 predictors, limited by CPU")
     asked = predictors_on([HEAD, CPU_NODE], PredictorOptions(number=8), NO_MEMORY, may_grow=True)
     assert asked.remark.startswith("the nodes hold 6 of 8 predictors, limited by CPU")
 
@@ -120,3 +122,4 @@ def test_memory_limits_the_predictors_of_a_node_and_says_so() -> None:
     )
     small = predictors_on([{"CPU": 8.0, "memory": 2e9}], AS_MANY_AS_FIT, {"cpu": 3 * 10**9, "gpu": 0}, may_grow=False)
     assert (small.number, small.memory_bytes) == (1, 2 * 10**9)
+    assert "a predictor needs about 3.00 GB of memory, and a node has 2.00 GB: the system may kill it" in small.remark
