@@ -71,6 +71,7 @@ def plan_lines(run: Storage, recipe: Recipe, resources: Resources, counts: Count
         *lines,
         f"data: {images}, {count(shards, 'shard')}",
         _training_line(run, recipe, resources, counts, trial),
+        f"memory: {size(resources.memory_bytes)} reserved for a worker, {size(trial.memory_bytes)} taken by the trial",
         f"evaluation: {forward} with {count(num_predictors, 'predictor')}",
         f"storage: {written}, plus a copy of the images",
     ]

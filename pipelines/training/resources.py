@@ -80,7 +80,7 @@ class Resources:
     def per_worker(self) -> dict[str, float]:
         """Reserved resources of a worker, by Ray's names."""
         gpus = {"GPU": self.gpus_per_worker} if self.gpus_per_worker else {}
-        memory = {MEMORY: float(self.memory_bytes)} if self.memory_bytes else {}
+        memory = {MEMORY: self.memory_bytes} if self.memory_bytes else {}
         return {"CPU": self.cpus_per_worker, **gpus, **self.custom, **memory}
 
     @property

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import psutil
+
 from googlenet.network.arithmetic import (
     FP32,
     Arithmetic,
@@ -48,6 +50,7 @@ class Trial:
         passes_per_second: forward passes of an evaluation in fp32, not compiled.
         parameters: number of parameters of one network.
         uncompiled: why compilation failed although there is a compiler; otherwise empty.
+        memory_bytes: memory of the trial's process after its steps; on a CPU, a worker needs this and its caches.
     """
 
     arithmetics: tuple[Arithmetic, ...]
@@ -56,6 +59,7 @@ class Trial:
     passes_per_second: float
     parameters: int
     uncompiled: str = ""
+    memory_bytes: int = 0
 
 
 def run_trial(recipe: Recipe, resources: Resources, classes: int, precisions: Sequence[Precision] | None) -> Trial:
@@ -95,13 +99,14 @@ def _try(recipe: Recipe, classes: int, precisions: Sequence[Precision] | None, d
     use_own_cpus()
     arithmetics = [FP32] if precisions is None else candidates(precisions, device)
     times, uncompiled = _times_of_those_that_work(recipe, classes, device, arithmetics)
+    memory_bytes = psutil.Process().memory_info().rss
     model = _model(recipe, classes, device).eval()
     views = SCRATCH_PREPROCESSING(_pixels(VIEWS_PER_BATCH, recipe.crop_px).to(device))
     with torch.inference_mode():
         _, forward = _times(lambda: model(views).logits.sum().item())
     parameters = sum(parameter.numel() for parameter in model.parameters())
     setup, typical = (tuple(column) for column in zip(*times.values(), strict=True))
-    return Trial(tuple(times), typical, setup, VIEWS_PER_BATCH / forward, parameters, uncompiled)
+    return Trial(tuple(times), typical, setup, VIEWS_PER_BATCH / forward, parameters, uncompiled, memory_bytes)
 
 
 def _times_of_those_that_work(

@@ -143,6 +143,7 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(
     assert "data: 24 train, 42 val images of 3 classes, 8 shards\n" in printed
     assert re.search(r"training: 6 steps of 8 images for each replica, 0\.\d+ s per step in fp32, about ", printed)
     assert "(without reading images and start-up)\n" in printed
+    assert re.search(r"memory: 1\.\d\d GB reserved for a worker, \S+ [MG]B taken by the trial\n", printed)
     assert "evaluation: 18,144 forward passes" in printed  # 42 images x 144 views x 3 replicas
     assert not (tmp_path / "run").exists()
 
