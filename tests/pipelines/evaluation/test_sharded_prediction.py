@@ -52,7 +52,7 @@ def tables(run: Path) -> list[dict[str, list[object]]]:
 
 def test_one_predictor_even_if_it_is_killed_gives_the_same_bits_as_two(ray_cluster: str, evaluated: Path) -> None:
     assert (
-        Predictors.that_fit(AS_MANY_AS_FIT, {"cpu": 10**9, "gpu": 0}).number == 2
+        Predictors.that_fit(AS_MANY_AS_FIT, {"cpu": 0, "gpu": 0}).number == 2
     )  # so many made the finished run's predictions
     before, task = tables(evaluated), task_of(evaluated)
     shutil.rmtree(evaluated / "predictions")

@@ -215,14 +215,14 @@ def test_a_first_step_whose_compilation_fails_is_taken_again_uncompiled(
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
-# A step of a network that is small enough to be compiled in seconds; prints the warning, and whether the state is that
-# of a step that was never compiled.
+# Steps of a network that is small enough to be compiled in seconds; prints the warning, whether the state is that of
+# steps that were never compiled, and what workers that cannot take a step again find out beforehand.
 STEP = """
 from copy import deepcopy
 from functools import partial
 from types import SimpleNamespace
 import torch
-from googlenet.network.arithmetic import Arithmetic
+from googlenet.network.arithmetic import Arithmetic, compiler_failure
 from pipelines.training.compilation import TrainedNetwork
 from pipelines.training.task import ReplicaTask
 def step(state, network_for, inputs):
@@ -242,6 +242,7 @@ for _ in range(2):
     network.step(4, partial(step, compiled, network.for_batch, inputs))
 expected = plain.model.state_dict()
 print(compiled.step, all(torch.equal(value, expected[name]) for name, value in model.state_dict().items()))
+print(compiler_failure("cpu"))
 """
 
 
@@ -251,8 +252,9 @@ def test_a_broken_compiler_is_done_without_and_changes_no_bit(tmp_path: Path, mo
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
     ended = run_python("-c", STEP)
     assert ended.code == 0, ended.stderr
-    warning, outcome = ended.stdout.splitlines()
-    assert warning.startswith("warning: replica 1: not compiled: the compiler failed (")
+    warning, outcome, failure = ended.stdout.splitlines()
+    assert warning == f"warning: replica 1: not compiled: the compiler failed ({failure}); training goes on uncompiled"
+    assert "/bin/false" in failure
     assert outcome == "2 True"
 
 
