@@ -120,12 +120,20 @@ def amounts_line(amounts: Mapping[str, float]) -> str:
     return ", ".join(f"{size(amount) if name == MEMORY else f'{amount:g}'} {name}" for name, amount in amounts.items())
 
 
-def affordable_memory(need_bytes: int, needs: Mapping[str, float], nodes: Sequence[Mapping[str, float]]) -> int:
-    """Return ``need_bytes``, or the most that a node has which fulfils the other ``needs``: one worker always fits.
+def affordable_memory(
+    need_bytes: int, needs: Mapping[str, float], nodes: Sequence[Mapping[str, float]], workers: int = 1
+) -> int:
+    """Return ``need_bytes``, or the most with which ``workers`` workers fit, if their other needs allow that.
 
-    It is 0 if there is no such node: what a node will have that joins on demand is unknown.
+    Otherwise it is 0: what a node will have that joins on demand is unknown.
     """
-    return min(need_bytes, int(max((node.get(MEMORY, 0.0) for node in nodes if held_by(node, needs)), default=0)))
+    shares = {
+        node.get(MEMORY, 0.0) / share for node in nodes if held_by(node, needs) for share in range(1, workers + 1)
+    }
+    for memory in sorted((m for m in {float(need_bytes), *shares} if 0 < m <= need_bytes), reverse=True):
+        if sum(held_by(node, {**needs, MEMORY: memory}) for node in nodes) >= workers:
+            return int(memory)
+    return 0
 
 
 def memory_warning(process: str, needed_bytes: int, reserved_bytes: int) -> str:
@@ -133,7 +141,7 @@ def memory_warning(process: str, needed_bytes: int, reserved_bytes: int) -> str:
     if not 0 < reserved_bytes < needed_bytes:
         return ""
     return (
-        f"{process} needs about {size(needed_bytes)} of memory, and a node has {size(reserved_bytes)}: "
+        f"{process} needs about {size(needed_bytes)} of memory, and the nodes have {size(reserved_bytes)} for each: "
         "the system may kill it; use a machine with more memory"
     )
 

@@ -121,7 +121,7 @@ def reserving_memory(recipe: Recipe, resources: Resources, classes: int) -> tupl
         on_gpu=resources.gpus_per_worker > 0,
         loader_processes=resources.loader_processes,
     )
-    reserved = affordable_memory(needed, resources.per_worker, alive_nodes())
+    reserved = affordable_memory(needed, resources.per_worker, alive_nodes(), recipe.least_workers)
     warning = memory_warning("a worker", needed, reserved)
     return replace(resources, memory_bytes=reserved), warning and f"warning: {warning}, or a smaller --batch-size"
 

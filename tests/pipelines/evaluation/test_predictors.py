@@ -122,4 +122,7 @@ def test_memory_limits_the_predictors_of_a_node_and_says_so() -> None:
     )
     small = predictors_on([{"CPU": 8.0, "memory": 2e9}], AS_MANY_AS_FIT, {"cpu": 3 * 10**9, "gpu": 0}, may_grow=False)
     assert (small.number, small.memory_bytes) == (1, 2 * 10**9)
-    assert "a predictor needs about 3.00 GB of memory, and a node has 2.00 GB: the system may kill it" in small.remark
+    assert (
+        "a predictor needs about 3.00 GB of memory, and the nodes have 2.00 GB for each: the system may kill it"
+        in small.remark
+    )

@@ -146,8 +146,17 @@ def test_one_worker_is_started_however_little_memory_there_is_and_the_danger_is_
     resources, warning = reserving_memory(finetune(), Resources(), classes=10)
     assert replicas_at_once(finetune(), resources) == 1
     assert warning.startswith("warning: a worker needs about 4.")
-    assert "of memory, and a node has 2.00 GB: the system may kill it" in warning
+    assert "of memory, and the nodes have 2.00 GB for each: the system may kill it" in warning
     assert warning.endswith("; use a machine with more memory, or a smaller --batch-size")
+
+
+def test_all_workers_of_one_replica_are_started_however_little_memory_there_is(nodes: list[dict[str, object]]) -> None:
+    nodes[:] = [{"Alive": True, "Resources": {"CPU": 8.0, "memory": memory}} for memory in (3e9, 2e9)]
+    recipe = replace(finetune(), workers_per_replica=3)
+    resources, warning = reserving_memory(recipe, Resources(), classes=10)
+    assert resources.memory_bytes == 1_500_000_000  # two on the larger node
+    assert replicas_at_once(recipe, resources) == 1
+    assert "and the nodes have 1.50 GB for each" in warning
 
 
 def test_what_nodes_will_have_that_join_on_demand_is_not_guessed(nodes: list[dict[str, object]]) -> None:
