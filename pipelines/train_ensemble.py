@@ -21,7 +21,6 @@ from pipelines.evaluation.predictors import PredictorOptions, Predictors
 from pipelines.job.command_line import parse, run_command
 from pipelines.job.console import complain, count, duration, say
 from pipelines.job.log import JobLog
-from pipelines.job.process_memory import prediction_bytes
 from pipelines.job.ray_session import connected, native_stderr_to_log
 from pipelines.job.system_log import system_log
 from pipelines.run.dataset import Manifest, read_manifest
@@ -154,12 +153,13 @@ def _try_initial_weights(run: Storage, recipe: Recipe, images: Images | None) ->
 def _print_plan(
     arguments: Arguments, run: Storage, recipe: Recipe, resources: Resources, images: Images | None
 ) -> None:
+    from pipelines.training.network import ensemble_bytes
     from pipelines.training.plan import plan_lines
 
     counts = _count(run, images)
-    resources = _with_memory(recipe, resources, counts.classes)
-    predictors = _predictors(arguments, recipe, counts.classes).at_work(counts.val)
-    say("\n".join(plan_lines(run, recipe, resources, counts, predictors)))
+    resources = reserving_memory(recipe, resources, counts.classes)
+    predictors = Predictors.that_fit(_predictor_options(arguments, recipe), ensemble_bytes(recipe, counts.classes))
+    say("\n".join(plan_lines(run, recipe, resources, counts, predictors.at_work(counts.val))))
 
 
 def _carry_out(
@@ -172,14 +172,15 @@ def _carry_out(
 ) -> int:
     """Run the stages one after the other; return the exit code. Needs a connection to a Ray cluster."""
     from pipelines.report.write import write_report
-    from pipelines.training.network import keep_initial_weights
+    from pipelines.training.network import ensemble_bytes, keep_initial_weights
     from pipelines.training.plan import placement_line
 
     started = time.monotonic()
     classes = _count(run, images).classes
-    resources = _with_memory(recipe, resources, classes)
+    resources = reserving_memory(recipe, resources, classes)
     say(placement_line(run, recipe, resources))
-    _predictors(arguments, recipe, classes)  # refused now rather than after days of training
+    # Refused now rather than after days of training.
+    Predictors.that_fit(_predictor_options(arguments, recipe), ensemble_bytes(recipe, classes))
     log = JobLog(run)
     with log.whole_job(), system_log(run, SYSTEM):
         with log.stage("prepare"):
@@ -212,34 +213,10 @@ def _carry_out(
     return 0
 
 
-def _with_memory(recipe: Recipe, resources: Resources, classes: int) -> Resources:
-    """Return resources that include a worker's memory, and print a warning if no node has as much."""
-    resources, warning = reserving_memory(recipe, resources, classes)
-    if warning:
-        say(warning)
-    return resources
-
-
-def _predictors(arguments: Arguments, recipe: Recipe, classes: int) -> Predictors:
-    """Return the predictors that the connected cluster holds."""
-    from pipelines.training.network import network_of
-
-    widths = [recipe.replica_width(replica) for replica in range(recipe.replicas)]
-    networks = {width: network_of(recipe, classes, widths.index(width)) for width in set(widths)}
-    memory_bytes = prediction_bytes([networks[width] for width in widths], recipe.crop_px)
-    return Predictors.that_fit(_predictor_options(arguments, recipe), memory_bytes)
-
-
 def _predictor_options(arguments: Arguments, recipe: Recipe) -> PredictorOptions:
-    """Return the predictors to ask for: on nodes that join on demand, as many as the workers of the training need."""
     workers = (arguments.parallel_replicas or 0) * recipe.workers_per_replica
-    gpus = arguments.gpus_per_worker / (arguments.gpus_per_predictor or 1.0)
-    return PredictorOptions(
-        arguments.predictors,
-        arguments.gpus_per_predictor,
-        expected=int(workers * (gpus or arguments.cpus_per_worker)),
-        expects_gpus=workers > 0 and gpus > 0,
-    )
+    given = arguments.predictors, arguments.gpus_per_predictor
+    return PredictorOptions(*given).after(workers, arguments.cpus_per_worker, arguments.gpus_per_worker)
 
 
 def _tell_differences(arguments: Arguments, manifest: Manifest) -> None:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipelines.errors import UserError
 from pipelines.job.console import count
@@ -47,6 +47,11 @@ class PredictorOptions:
             raise UserError(f"gpus_per_predictor must be positive, got {self.gpus:g}")
         if self.number is not None and self.number < 1:
             raise UserError(f"predictors must be at least 1, got {self.number}")
+
+    def after(self, workers: int, cpus_per_worker: float, gpus_per_worker: float) -> "PredictorOptions":
+        """Return the same options on a cluster that grows for so many training workers: nodes for them will join."""
+        gpus = gpus_per_worker / (self.gpus or 1.0)
+        return replace(self, expected=int(workers * (gpus or cpus_per_worker)), expects_gpus=workers > 0 and gpus > 0)
 
 
 AS_MANY_AS_FIT = PredictorOptions()

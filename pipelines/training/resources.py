@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from pipelines.errors import UserError
+from pipelines.job.console import say
 from pipelines.job.process_memory import training_bytes
 from pipelines.job.ray_session import MEMORY, affordable_memory, alive_nodes, amounts_line, held_by, memory_warning
 from pipelines.job.worker_process import KEEP_FREED_MEMORY
@@ -110,8 +111,8 @@ def replicas_held(recipe: Recipe, resources: Resources) -> int:
     return sum(held_by(node, resources.per_worker) for node in alive_nodes()) // recipe.least_workers
 
 
-def reserving_memory(recipe: Recipe, resources: Resources, classes: int) -> tuple[Resources, str]:
-    """Return resources that include the memory of a worker, and a warning if no node has as much; empty if one has."""
+def reserving_memory(recipe: Recipe, resources: Resources, classes: int) -> Resources:
+    """Return resources that include the memory of a worker; print a warning if the nodes do not have as much."""
     from pipelines.training.network import network_of
 
     needed = training_bytes(
@@ -122,8 +123,9 @@ def reserving_memory(recipe: Recipe, resources: Resources, classes: int) -> tupl
         loader_processes=resources.loader_processes,
     )
     reserved = affordable_memory(needed, resources.per_worker, alive_nodes(), recipe.least_workers)
-    warning = memory_warning("a worker", needed, reserved)
-    return replace(resources, memory_bytes=reserved), warning and f"warning: {warning}, or a smaller --batch-size"
+    if warning := memory_warning("a worker", needed, reserved):
+        say(f"warning: {warning}, or a smaller --batch-size")
+    return replace(resources, memory_bytes=reserved)
 
 
 def check_that_one_fits(recipe: Recipe, resources: Resources) -> None:

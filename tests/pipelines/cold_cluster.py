@@ -42,7 +42,7 @@ def main(root: str) -> None:
             started.set()
             recipe = read_recipe(run)
             evaluate_run(run, recipe, options)
-            resources, _ = reserving_memory(recipe, Resources(), classes=3)
+            resources = reserving_memory(recipe, Resources(), classes=3)
             seen["replicas_at_once"] = replicas_at_once(recipe, resources)
 
     thread = threading.Thread(target=work, daemon=True)

@@ -57,6 +57,13 @@ def test_a_cluster_that_grows_is_asked_for_what_is_expected(
     assert (found.number, found.grows, found.num_gpus) == (number, options.number is None, num_gpus)
 
 
+def test_nodes_that_join_for_the_training_are_expected_for_the_evaluation_too() -> None:
+    assert AS_MANY_AS_FIT.after(7, 7.0, 1.0) == PredictorOptions(expected=7, expects_gpus=True)
+    assert PredictorOptions(gpus=0.5).after(4, 1.0, 0.5) == PredictorOptions(gpus=0.5, expected=4, expects_gpus=True)
+    assert AS_MANY_AS_FIT.after(3, 2.0, 0.0) == PredictorOptions(expected=6)
+    assert AS_MANY_AS_FIT.after(0, 1.0, 1.0) == AS_MANY_AS_FIT  # nothing is said to join
+
+
 @pytest.mark.parametrize("cpus", range(1, 97))
 def test_predictors_leave_room_for_those_that_feed_them_on_a_node_of_any_size(cpus: int) -> None:
     """Also if Ray moves more of them to it than its share, since other nodes died."""
