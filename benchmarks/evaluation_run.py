@@ -16,13 +16,8 @@ from googlenet.network.weights import to_safetensors
 from googlenet.randomness import torch_generator
 from pipelines.data.prepare import prepare_for_evaluation
 from pipelines.data.sources import unlabelled_images
-from pipelines.evaluation.sharded_prediction import (
-    IMAGES_PER_SHARD,
-    PredictionTask,
-    Predictors,
-    missing_shards,
-    predict,
-)
+from pipelines.evaluation.predictors import IMAGES_PER_SHARD, Predictors
+from pipelines.evaluation.sharded_prediction import PredictionTask, missing_shards, predict
 from pipelines.run.directory import ReplicaFiles, replica_name
 from pipelines.run.predictions import EvaluatedEnsemble, read_cost
 from pipelines.run.storage import Storage

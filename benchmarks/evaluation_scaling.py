@@ -23,7 +23,7 @@ from benchmarks.evaluation_run import make_task, predict_all, untrained_replica
 from benchmarks.measure import print_circumstances
 from benchmarks.photographs import photographs
 from googlenet.network.arithmetic import Arithmetic
-from pipelines.evaluation.sharded_prediction import Predictors
+from pipelines.evaluation.predictors import Predictors
 from pipelines.job.ray_session import connected
 
 LEAST_IMAGES = 1024

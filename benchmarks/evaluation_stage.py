@@ -27,7 +27,7 @@ from googlenet.images.scaled_image import ScaledImage
 from googlenet.network.arithmetic import Arithmetic, can_compile
 from googlenet.network.preprocessing import CAFFE_PREPROCESSING
 from googlenet.network.weights import Replica
-from pipelines.evaluation.sharded_prediction import Predictors
+from pipelines.evaluation.predictors import Predictors
 from pipelines.job.ray_session import connected
 from pipelines.job.worker_process import KEEP_FREED_MEMORY
 

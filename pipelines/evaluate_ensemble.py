@@ -23,6 +23,7 @@ from pipelines.data.prepare import BadImages, prepare_for_evaluation
 from pipelines.data.sources import Images, absolute_data, images_to_evaluate, unlabelled_images
 from pipelines.errors import UserError
 from pipelines.evaluation.evaluate import Settings, evaluate, evaluate_run, replicas_to_evaluate
+from pipelines.evaluation.predictors import PredictorOptions
 from pipelines.evaluation.preflight import PrecisionChoice
 from pipelines.job.command_line import parse, run_command
 from pipelines.job.console import count, say
@@ -69,8 +70,10 @@ class Arguments:
     """1, 10, 144, or scales in pixels such as 256+320 (36 crops at each); without --data the run's recipe decides."""
     precision: PrecisionChoice = "auto"
     """'auto' uses bf16 for long work if it is fast and agrees with fp32; without --data the recipe decides."""
-    gpus_per_predictor: float = 1.0
-    """GPUs that each predictor reserves, if there are any; fractions share one."""
+    gpus_per_predictor: float | None = None
+    """GPUs that each predictor reserves; fractions share one. The default is 1 if the cluster has any."""
+    predictors: int | None = None
+    """Predictors to start, also on nodes that join on demand; the default is as many as the nodes hold."""
     crop_px: int | None = None
     """Side of the network's input for --weights; the default is the value in the files, or 224."""
     bad_images: BadImages = "stop"
@@ -161,7 +164,11 @@ def _to_mlflow(run: Storage, trained: Storage, manifest: Manifest, arguments: Ar
 
 
 def _settings(arguments: Arguments, crop_px: int) -> Settings:
-    return Settings(arguments.policies, crop_px, arguments.precision, arguments.gpus_per_predictor)
+    return Settings(arguments.policies, crop_px, arguments.precision, _predictor_options(arguments))
+
+
+def _predictor_options(arguments: Arguments) -> PredictorOptions:
+    return PredictorOptions(arguments.predictors, arguments.gpus_per_predictor)
 
 
 def _write_results(
@@ -263,7 +270,7 @@ def _main() -> None:
 
             replicas_to_evaluate(run, recipe)  # refused before a cluster starts
             with connected():
-                say(_write_results(run, evaluate_run(run, recipe, arguments.gpus_per_predictor), arguments))
+                say(_write_results(run, evaluate_run(run, recipe, _predictor_options(arguments)), arguments))
             say(not_sent(run, tracking_uri_for(run, arguments.tracking_uri)), wrap=False)
 
 

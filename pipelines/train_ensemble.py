@@ -17,7 +17,7 @@ from pipelines.data.prepare import BadImages, find_images, images_to_time, prepa
 from pipelines.data.sources import Images, absolute_data
 from pipelines.errors import UserError
 from pipelines.evaluation.evaluate import evaluate_run
-from pipelines.evaluation.sharded_prediction import Predictors
+from pipelines.evaluation.predictors import PredictorOptions, Predictors
 from pipelines.job.command_line import parse, run_command
 from pipelines.job.console import complain, duration, say
 from pipelines.job.log import JobLog
@@ -36,7 +36,7 @@ from pipelines.tracking.fetch import differences_from, fetch_recipe
 from pipelines.tracking.follower import Tracker
 from pipelines.tracking.publish import ChampionRule, ModelsToLog, Published, PublishSettings, publish
 from pipelines.tracking.store import tracking_uri_for, tracking_uri_of_runs
-from pipelines.training.resources import Resources, cpus_beside_gpus
+from pipelines.training.resources import Resources, cpus_beside_gpus, reserving_memory
 from pipelines.training.validation_plan import ValidationPlan
 
 # What needs PyTorch or draws is imported where it is used: help and errors do not wait for it.
@@ -75,8 +75,10 @@ class Arguments:
     """GPUs that each worker of a replica reserves; fractions share one."""
     worker_resources: dict[str, float] = field(default_factory=dict)
     """Other resources that each worker reserves, by their names in the cluster: NAME AMOUNT NAME AMOUNT ..."""
-    gpus_per_predictor: float = 1.0
-    """GPUs that each predictor of the evaluation reserves, if there are any; fractions share one."""
+    gpus_per_predictor: float | None = None
+    """GPUs that each predictor of the evaluation reserves; fractions share one. The default is 1 if there are any."""
+    predictors: int | None = None
+    """Predictors of the evaluation; the default is as many as the nodes hold, or --parallel-replicas asks for."""
     max_failures: int = 2
     """How often in a row a failed replica is restarted without a newer checkpoint; 0 disables restarts."""
     checkpoint_minutes: float = 10.0
@@ -166,11 +168,16 @@ def _try_initial_weights(run: Storage, recipe: Recipe, images: Images | None) ->
 def _print_plan(
     arguments: Arguments, run: Storage, recipe: Recipe, resources: Resources, images: Images | None
 ) -> None:
+    from pipelines.training.network import ensemble_bytes
     from pipelines.training.plan import plan_lines
 
     counts = _count(run, images)
-    predictors = Predictors.that_fit(arguments.gpus_per_predictor).at_work(counts.val)
-    say("\n".join(plan_lines(run, recipe, resources, counts, predictors, images_to_time(run, recipe, images))))
+    resources = reserving_memory(recipe, resources, counts.classes)
+    predictors = Predictors.that_fit(
+        _predictor_options(arguments, recipe, resources), ensemble_bytes(recipe, counts.classes)
+    )
+    encoded = images_to_time(run, recipe, images)
+    say("\n".join(plan_lines(run, recipe, resources, counts, predictors.at_work(counts.val), encoded)))
 
 
 def _carry_out(
@@ -183,12 +190,15 @@ def _carry_out(
 ) -> int:
     """Run the stages one after the other; return the exit code. Needs a connection to a Ray cluster."""
     from pipelines.report.write import write_report
-    from pipelines.training.network import keep_initial_weights
+    from pipelines.training.network import ensemble_bytes, keep_initial_weights
     from pipelines.training.plan import placement_lines
 
     started = time.monotonic()
+    classes = _count(run, images).classes
+    resources = reserving_memory(recipe, resources, classes)
     say("\n".join(placement_lines(run, recipe, resources)))
-    Predictors.that_fit(arguments.gpus_per_predictor)  # refused now rather than after days of training
+    # Refused now rather than after days of training.
+    Predictors.that_fit(_predictor_options(arguments, recipe, resources), ensemble_bytes(recipe, classes))
     log = JobLog(run)
     with log.whole_job(), system_log(run, SYSTEM):
         with log.stage("prepare"):
@@ -203,7 +213,7 @@ def _carry_out(
             enough = recipe.replicas - len(failures) >= _needed_replicas(arguments, recipe)
             if enough:
                 with log.stage("evaluate"):
-                    ensemble = evaluate_run(run, recipe, arguments.gpus_per_predictor)
+                    ensemble = evaluate_run(run, recipe, _predictor_options(arguments, recipe, resources))
                 with log.stage("report"):
                     say(write_report(run, ensemble))
             tracker.finish(succeeded=enough)
@@ -219,6 +229,12 @@ def _carry_out(
         say(f"report: {run.below(REPORT_PAGE)} ({duration(time.monotonic() - started)})")
         say(how_to_use(run, publishing.tracking_uri, tracker.page, published.model), wrap=False)
     return 0
+
+
+def _predictor_options(arguments: Arguments, recipe: Recipe, resources: Resources) -> PredictorOptions:
+    workers = (arguments.parallel_replicas or 0) * recipe.workers_per_replica
+    given = arguments.predictors, arguments.gpus_per_predictor
+    return PredictorOptions(*given).after(workers, resources.cpus_per_worker, resources.gpus_per_worker)
 
 
 def _tell_differences(arguments: Arguments, manifest: Manifest) -> None:

@@ -13,11 +13,10 @@ from filelock import FileLock
 from hypothesis import settings
 from PIL import Image
 
-from pipelines.data.prepare import prepare
-from pipelines.data.shards import write_shard
 from pipelines.run.named_recipes import demo
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
+from tests.prepared import prepare_here
 from tests.servers import s3_server
 
 CLUSTER_CPUS = 2
@@ -115,12 +114,7 @@ def tiny_recipe(photo_folder: Path) -> Recipe:
 def prepared_run(tiny_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run directory with the prepared data set and nothing else, made without a cluster."""
     run = tmp_path_factory.mktemp("runs") / "prepared"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "pipelines.data.prepare.write_shards",
-            lambda run, reader, plans: [write_shard(run, reader, plan) for plan in plans],
-        )
-        prepare(Storage.at(str(run)), tiny_recipe)
+    prepare_here(Storage.at(str(run)), tiny_recipe)
     return run
 
 

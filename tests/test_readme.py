@@ -91,7 +91,7 @@ def checks(places: dict[str, str], ray_cluster: str) -> dict[str, Callable[[str]
 
     def dry_run(command: str) -> None:
         command = command.replace("runs/mine", "runs/planned")  # that one holds another, shorter recipe
-        prints("plan: 7 replicas of 1 CPU each, 2 at once, 5 waiting")(command)
+        prints(" GB memory each, 2 at once, 5 waiting")(command)
 
     def finetune(command: str) -> None:
         out = run(command, places, f"{SHORT} --models none")
@@ -148,7 +148,7 @@ def checks(places: dict[str, str], ray_cluster: str) -> dict[str, Callable[[str]
         "python pipelines/train_ensemble.py --recipe demo --data PHOTOS --run-dir runs/mine --dry-run": dry_run,
         "python pipelines/train_ensemble.py --recipe demo": prints("models  crops", NARROW),
         "python pipelines/train_ensemble.py --recipe paper": prints(
-            "plan: 7 replicas of 1 CPU each, 2 at once, 5 waiting", "--crop-px 42 --batch-size 2"
+            " GB memory each, 2 at once, 5 waiting", "--crop-px 42 --batch-size 2"
         ),
         "python pipelines/train_ensemble.py --recipe finetune": finetune,
         "python pipelines/train_ensemble.py --recipe runs:/ID": again,

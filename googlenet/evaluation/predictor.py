@@ -74,8 +74,7 @@ class Predictor:
         views = views_of_all(self.policies, crop_px)
         self._groups = np.array([mask / mask.sum() for mask in view_groups(views).values()]).reshape(-1, len(views))
         self._most_views = max(range(len(self.policies)), key=lambda p: num_views(self.policies[p]))
-        largest = VIEWS_PER_BATCH_OF_SMALL_CROPS if crop_px <= SMALL_CROP_PX else VIEWS_PER_BATCH
-        self._batch_size = min(largest, len(views))
+        self._batch_size = min(largest_batch(crop_px), len(views))
 
     def warm_up(self) -> None:
         """Do the one-time work that would delay the first image, above all compilation."""
@@ -135,6 +134,11 @@ class Predictor:
             return batch
         filled = torch.cat([batch, batch[:1].expand(missing, -1, -1, -1)])
         return filled.contiguous(memory_format=torch.channels_last)
+
+
+def largest_batch(crop_px: int) -> int:
+    """Return the largest number of views in a batch."""
+    return VIEWS_PER_BATCH_OF_SMALL_CROPS if crop_px <= SMALL_CROP_PX else VIEWS_PER_BATCH
 
 
 def _seen(distinct: DistinctViews, probabilities: Float64[np.ndarray, "d c"]) -> Float64[np.ndarray, " p"]:

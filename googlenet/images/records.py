@@ -31,7 +31,9 @@ WRITE_OPTIONS = {
     "write_statistics": False,
     "write_page_checksum": True,
 }
-DEFAULT_CACHE_BYTES = 1 << 30
+# Each worker has two such caches. A larger data set gains little from a larger one: the system caches local files, and
+# nodes keep copies of remote ones.
+DEFAULT_CACHE_BYTES = 1 << 28
 # Parts of messages, Arrow's and the one of _file, about a file that can be read but not decoded.
 DAMAGE = ("CRC", "deserialize", "Corrupt", "row groups have")
 # An open file takes memory for its footer, 150 KB for 256 images, and a file descriptor.

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 Precision = Literal["fp32", "tf32", "bf16"]
 # Compute capability of the first GPUs that multiply in TF32, Ampere's.
 TF32_CAPABILITY = (8, 0)
+# Compilers that torch.compile looks for, after the one that a variable names: for a CPU, and for Triton.
+VARIABLES = {"cpu": "CXX", "gpu": "CC"}
+COMPILERS = {"cpu": ("g++", "clang++", "c++"), "gpu": ("gcc", "clang")}
 
 
 @dataclass(frozen=True)
@@ -95,9 +98,35 @@ def profits_from(precision: Precision, device: str) -> bool:
 
 
 def can_compile(device: str) -> bool:
-    """Return whether ``torch.compile`` has what it needs: a C++ compiler on a CPU; for GPUs it brings its own."""
-    compilers = (os.environ.get("CXX", ""), "g++", "clang++", "c++")
-    return device != "cpu" or any(name and shutil.which(name) for name in compilers)
+    """Return whether ``torch.compile`` finds a compiler: of C++ for a CPU, of C for a GPU, where Triton needs one."""
+    kind = _kind(device)
+    return any(name and shutil.which(name) for name in (os.environ.get(VARIABLES[kind], ""), *COMPILERS[kind]))
+
+
+def compiler_name(device: str) -> str:
+    """Return the kind of compiler that ``torch.compile`` needs, for messages."""
+    return {"cpu": "C++ compiler", "gpu": "C compiler"}[_kind(device)]
+
+
+def _kind(device: str) -> str:
+    return "cpu" if device == "cpu" else "gpu"
+
+
+def compiler_failure(device: str) -> str:
+    """Compile a small layer, forwards and backwards; return the compiler's error in one line, empty if it works."""
+    import torch
+
+    layer = torch.nn.Linear(1, 1, device=device)
+    try:
+        compile_network(layer)(torch.ones(1, 1, device=device)).sum().backward()
+    except Exception as error:  # noqa: BLE001  # a compiler and its tools may raise anything
+        return first_line(error)
+    return ""
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message; its type if it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def compile_network(network: "nn.Module") -> Callable[..., Any]:

@@ -1,6 +1,7 @@
 """Parameters and multiply-adds, counted on the network itself, next to those printed in Table 1."""
 
 import copy
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -134,6 +135,11 @@ class _Layer:
 def forward_flops(model: GoogLeNet, crop_px: int) -> int:
     """Return the floating-point operations of one image's forward pass: two for each multiply-add of the layers."""
     return 2 * sum(layer.multiply_adds for layer in _measure(copy.deepcopy(model).to("meta"), crop_px))
+
+
+def output_bytes(model: GoogLeNet, crop_px: int) -> list[int]:
+    """Return the fp32 bytes of the output of each convolution and linear layer, for one image."""
+    return [4 * math.prod(layer.output) for layer in _measure(copy.deepcopy(model).to("meta"), crop_px)]
 
 
 def _measure(model: GoogLeNet, crop_px: int) -> list[_Layer]:

@@ -7,5 +7,6 @@ In reading order:
 
 - ``evaluate``: preflight and predictions of an ensemble
 - ``preflight``: choice of precision and compilation, and the cost of the evaluation
+- ``predictors``: how many predictors the cluster holds, and what each reserves
 - ``sharded_prediction``: shards of images to files of predictions (Ray Data)
 """

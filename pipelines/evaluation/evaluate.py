@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 from googlenet.evaluation.crops import Policy
 from googlenet.network.arithmetic import FP32
 from pipelines.errors import UserError
+from pipelines.evaluation.predictors import AS_MANY_AS_FIT, PredictorOptions, Predictors
 from pipelines.evaluation.preflight import PrecisionChoice, cost_line, preflight
-from pipelines.evaluation.sharded_prediction import PredictionTask, Predictors, images_of, missing_shards, predict
+from pipelines.evaluation.sharded_prediction import PredictionTask, images_of, missing_shards, predict
 from pipelines.job.console import say
+from pipelines.job.process_memory import prediction_bytes
 from pipelines.run.dataset import Manifest, check_shards, read_manifest
 from pipelines.run.directory import ReplicaFiles, finished_replicas, replica_name
 from pipelines.run.predictions import EvaluatedEnsemble, sorted_policies
@@ -26,22 +28,22 @@ class Settings:
         policies: crop policies.
         crop_px: side of the crops.
         precision: precision of the networks, or ``auto``.
-        gpus_per_predictor: GPUs, or share of one, that each predictor reserves if the cluster has any.
+        predictors: predictors that are asked for.
     """
 
     policies: Sequence[Policy]
     crop_px: int
     precision: PrecisionChoice = "auto"
-    gpus_per_predictor: float = 1.0
+    predictors: PredictorOptions = AS_MANY_AS_FIT
 
 
-def evaluate_run(run: Storage, recipe: Recipe, gpus_per_predictor: float = 1.0) -> EvaluatedEnsemble:
+def evaluate_run(run: Storage, recipe: Recipe, predictors: PredictorOptions = AS_MANY_AS_FIT) -> EvaluatedEnsemble:
     """Evaluate the finished replicas of a training run on its validation images.
 
     Raises:
         UserError: see :func:`replicas_to_evaluate` and :func:`evaluate`.
     """
-    settings = Settings(recipe.policies, recipe.crop_px, recipe.precision, gpus_per_predictor)
+    settings = Settings(recipe.policies, recipe.crop_px, recipe.precision, predictors)
     return evaluate(run, run, replicas_to_evaluate(run, recipe), read_manifest(run), settings)
 
 
@@ -68,9 +70,10 @@ def evaluate(
     """
     check_shards(run, manifest)
     weights = tuple(ReplicaFiles(replica).weights for replica in replicas)
+    digests, memory_bytes = _digests_and_memory(trained, weights, settings.crop_px)
     ensemble = EvaluatedEnsemble(
         replicas=tuple(replica_name(replica) for replica in replicas),
-        weights_digests=tuple(hashlib.sha256(read_replica(trained, name)[0]).hexdigest() for name in weights),
+        weights_digests=digests,
         policies=sorted_policies(settings.policies),
         crop_px=settings.crop_px,
         classes=manifest.classes,
@@ -78,7 +81,9 @@ def evaluate(
         arithmetic=FP32,
     )
     task = PredictionTask(run, trained, weights, ensemble, manifest.splits["val"])
-    predictors = Predictors.that_fit(settings.gpus_per_predictor)
+    predictors = Predictors.that_fit(settings.predictors, memory_bytes)
+    if predictors.remark:
+        say(f"predictors: {predictors.remark}")
     checked = preflight(task, settings.precision, predictors)
     task = replace(task, ensemble=replace(ensemble, arithmetic=checked.arithmetic))
     images = manifest.splits["val"].images
@@ -88,3 +93,12 @@ def evaluate(
         say(cost_line(checked, task.ensemble, images, done, min(predictors.number, len(missing))))
     predict(task, missing, images, predictors)
     return task.ensemble
+
+
+def _digests_and_memory(
+    trained: Storage, weights: Sequence[str], crop_px: int
+) -> tuple[tuple[str, ...], dict[str, int]]:
+    """Return the SHA-256 of each file of weights, and the memory of a predictor of all of them."""
+    files = [read_replica(trained, name) for name in weights]
+    models = [stored.build().model for _, stored in files]
+    return tuple(hashlib.sha256(content).hexdigest() for content, _ in files), prediction_bytes(models, crop_px)

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from googlenet.evaluation.crops import num_views, policy_scales_px
-from googlenet.network.arithmetic import FP32, Arithmetic, can_compile, profits_from_bf16
-from pipelines.evaluation.sharded_prediction import PredictionTask, Predictors, load_replicas
+from googlenet.network.arithmetic import FP32, Arithmetic, can_compile, compiler_name, profits_from_bf16
+from pipelines.evaluation.predictors import Predictors
+from pipelines.evaluation.sharded_prediction import PredictionTask, load_replicas
 from pipelines.job.console import count, duration, size
 from pipelines.job.worker_process import KEEP_FREED_MEMORY
 from pipelines.run.dataset import open_records
@@ -79,7 +80,7 @@ def preflight(task: PredictionTask, asked: PrecisionChoice, predictors: Predicto
         return Preflight.from_dict(kept["preflight"])
     at_work = predictors.at_work(task.split.images)
     chosen = None if predictors.num_gpus else _little_work_here(task, asked, at_work)
-    chosen = chosen or _decide_on_cluster(task, asked, predictors.num_gpus, at_work)
+    chosen = chosen or _decide_on_cluster(task, asked, predictors, at_work)
     task.run.write_json(PREFLIGHT, {"key": key, "preflight": asdict(chosen)})
     return chosen
 
@@ -95,13 +96,17 @@ def _little_work_here(task: PredictionTask, asked: PrecisionChoice, at_work: int
     return _with_one_thread(lambda: little_work(_Comparison(task, replicas, "cpu"), task, asked, at_work))
 
 
-def _decide_on_cluster(task: PredictionTask, asked: PrecisionChoice, num_gpus: float, at_work: int) -> Preflight:
+def _decide_on_cluster(task: PredictionTask, asked: PrecisionChoice, predictors: Predictors, at_work: int) -> Preflight:
     import ray
 
     environment = {"env_vars": KEEP_FREED_MEMORY}
-    decide_remotely = ray.remote(num_cpus=1, num_gpus=num_gpus, max_calls=1, runtime_env=environment)(
-        _decide_with_one_thread
-    )
+    decide_remotely = ray.remote(
+        num_cpus=1,
+        num_gpus=predictors.num_gpus,
+        memory=predictors.memory_bytes or None,
+        max_calls=1,
+        runtime_env=environment,
+    )(_decide_with_one_thread)
     chosen: Preflight = ray.get(decide_remotely.remote(task, asked, at_work))
     return chosen
 
@@ -170,7 +175,7 @@ def _flops(task: PredictionTask, replicas: Sequence[Any]) -> float:
 def _wanted(asked: PrecisionChoice, device: str) -> tuple[Arithmetic, str]:
     """Return the arithmetic to try for long work, and the reason."""
     compiled = can_compile(device)
-    uncompiled = "" if compiled else "; not compiled: no C++ compiler"
+    uncompiled = "" if compiled else f"; not compiled: no {compiler_name(device)}"
     if asked != "auto":
         return Arithmetic(asked, compiled), f"as requested{uncompiled}"
     if not profits_from_bf16(device):

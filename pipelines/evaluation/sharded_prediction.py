@@ -13,22 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from googlenet.network.arithmetic import can_compile
-from pipelines.errors import UserError
+from googlenet.network.arithmetic import can_compile, first_line
+from pipelines.evaluation.predictors import FEEDER_CPUS, IMAGES_PER_SHARD, PREDICTOR_CPUS, Predictors
 from pipelines.job.progress import EvaluationDisplay
 from pipelines.job.worker_process import KEEP_FREED_MEMORY
 from pipelines.run.dataset import Split, open_records
 from pipelines.run.directory import PREDICTIONS
 from pipelines.run.predictions import Cost, EvaluatedEnsemble, Predicted, file_name, read_ensemble, write_predictions
 from pipelines.run.storage import Storage
-
-# A shard is the unit of transfer, and of the work that a crash can cost: at 224 px about 1.5 MB per image.
-IMAGES_PER_SHARD = 16
-# Each predictor leaves a quarter of its CPU to the tasks that feed it; more would make them wait for each other. There
-# are two, since a task spends much of its time waiting for Ray; a GPU is fed by more, if there are CPUs for them.
-PREDICTOR_CPUS = 0.75
-FEEDER_CPUS = 0.125
-FEEDERS_PER_PREDICTOR = {"cpu": 2, "gpu": 6}
 
 
 @dataclass(frozen=True)
@@ -53,45 +45,6 @@ class PredictionTask:
     def predictions(self) -> Storage:
         """Storage of the prediction files."""
         return self.run.below(PREDICTIONS)
-
-
-@dataclass(frozen=True)
-class Predictors:
-    """Number of predictors that a cluster holds, and the GPUs that each of them reserves."""
-
-    number: int
-    num_gpus: float
-
-    @property
-    def feeders(self) -> int:
-        """Number of concurrent tasks that read, decode and scale images for them."""
-        return self.number * FEEDERS_PER_PREDICTOR["gpu" if self.num_gpus else "cpu"]
-
-    def at_work(self, images: int) -> int:
-        """Return the number of predictors that have work when ``images`` images are predicted."""
-        return min(self.number, -(-images // IMAGES_PER_SHARD))
-
-    @classmethod
-    def that_fit(cls, gpus_per_predictor: float) -> "Predictors":
-        """Return as many as the connected cluster has GPUs, or shares of them; one per CPU if it has none.
-
-        Raises:
-            UserError: ``gpus_per_predictor`` is not positive, or more than any node has.
-        """
-        import ray
-
-        from pipelines.job.ray_session import held
-
-        if gpus_per_predictor <= 0:
-            raise UserError(f"gpus_per_predictor must be positive, got {gpus_per_predictor:g}")
-        total = ray.cluster_resources()
-        if total.get("GPU"):
-            nodes = (node["Resources"].get("GPU", 0.0) for node in ray.nodes() if node["Alive"])
-            number = sum(held("GPU", gpus, gpus_per_predictor) for gpus in nodes)
-            if not number:
-                raise UserError(f"no node has the {gpus_per_predictor:g} GPUs that a predictor reserves; reserve less")
-            return cls(number, gpus_per_predictor)
-        return cls(max(1, int(total.get("CPU", 1))), 0.0)
 
 
 def missing_shards(task: PredictionTask, images: int) -> list[int]:
@@ -134,6 +87,7 @@ def _predict_shards(
     def load(row: dict[str, Any]) -> dict[str, Any]:
         return load_shard(task, row["shard"], images)
 
+    least, most = predictors.pool(len(shards))
     # A shard is one row and one block, so that Ray Data neither splits nor merges what is finished or lost together.
     done = (
         ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards))
@@ -141,9 +95,11 @@ def _predict_shards(
         .map(
             ShardPredictor,
             fn_constructor_args=(task,),
-            compute=ray.data.ActorPoolStrategy(size=min(predictors.number, len(shards))),
+            # Those that find no room yet make a cluster that grows on demand grow; without a shard left they end.
+            compute=ray.data.ActorPoolStrategy(min_size=least, max_size=most),
             num_cpus=PREDICTOR_CPUS,
             num_gpus=predictors.num_gpus,
+            memory=predictors.memory_bytes or None,
             runtime_env={"env_vars": KEEP_FREED_MEMORY},
         )
     )
@@ -191,7 +147,7 @@ def ready_predictor(task: PredictionTask, device: str) -> Any:
         except Exception as error:  # a compiler and its tools may raise anything
             if not arithmetic.compiled:
                 raise
-            logging.getLogger(__name__).warning("not compiled because the compiler failed: %s", error)
+            logging.getLogger(__name__).warning("not compiled because the compiler failed: %s", first_line(error))
         else:
             break
     return predictor

@@ -18,6 +18,7 @@ In reading order:
 - ``local_ray``: folder and token of a cluster on this machine
 - ``ray_session``: the connection to a cluster, and how much a node holds
 - ``worker_process``: allocator settings and thread counts of processes that run networks
+- ``process_memory``: estimated memory of a worker and of a predictor
 - ``log``: one file for each start, with seconds by stage and the outcome
 - ``circumstances``: provenance: commit, code digest, package versions, hardware
 - ``system_log``: load of a node, sampled while it works

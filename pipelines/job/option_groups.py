@@ -4,8 +4,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "job": (
         "run_dir", "recipe", "name", "from_scratch", "dry_run", "print_recipe", "min_replicas", "max_failures",
         "checkpoint_minutes", "cpus_per_worker", "gpus_per_worker", "worker_resources", "gpus_per_predictor",
-        "parallel_replicas", "shard_cache_gb", "gpu_augmentation", "validate_every_epochs", "validation_images",
-        "output", "format", "replica",
+        "predictors", "parallel_replicas", "shard_cache_gb", "gpu_augmentation", "validate_every_epochs",
+        "validation_images", "output", "format", "replica",
     ),
     "data": (
         "data", "output_dir", "unlabelled", "bad_images", "data_seed", "val_percent", "images_per_shard",

@@ -4,13 +4,13 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from pipelines.errors import UserError
 from pipelines.job.connection_limit import limited_to
-from pipelines.job.console import say
+from pipelines.job.console import say, size
 from pipelines.job.interruption import interrupt_on_signals, processes_ignore_closed_terminal
 from pipelines.job.local_ray import folder_for_ray, token_for_ray
 from pipelines.job.node_limits import NodeLimits, node_limits
@@ -20,6 +20,8 @@ from pipelines.run.storage import Storage
 
 # By default Ray takes 30 % of a laptop's memory; shards of decoded images need far less.
 LOCAL_OBJECT_STORE_BYTES, LARGEST_OBJECT_STORE_SHARE = 1 << 30, 0.3
+# Ray's name of the memory that tasks reserve. A node offers what other programs left when it started.
+MEMORY = "memory"
 # After the check of the address, which may take 25 seconds. A cluster that answers is joined in a few if it is idle.
 CONNECTION_SECONDS = 60.0
 WHERE_TO_RUN = (
@@ -167,6 +169,49 @@ def _quieten_ray_data() -> None:
     ray.data.DataContext.get_current().enable_progress_bars = False
     # An error in a task reaches the user once, as an exception.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+
+
+def alive_nodes() -> list[dict[str, float]]:
+    """Return the resources of each live node of the connected cluster."""
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def amounts_line(amounts: Mapping[str, float]) -> str:
+    """Return amounts of resources for display: 1 CPU, 2.10 GB memory."""
+    return ", ".join(f"{size(amount) if name == MEMORY else f'{amount:g}'} {name}" for name, amount in amounts.items())
+
+
+def affordable_memory(
+    need_bytes: int, needs: Mapping[str, float], nodes: Sequence[Mapping[str, float]], workers: int = 1
+) -> int:
+    """Return ``need_bytes``, or the most with which ``workers`` workers fit, if their other needs allow that.
+
+    Otherwise it is 0: what a node will have that joins on demand is unknown.
+    """
+    shares = {
+        node.get(MEMORY, 0.0) / share for node in nodes if held_by(node, needs) for share in range(1, workers + 1)
+    }
+    for memory in sorted((m for m in {float(need_bytes), *shares} if 0 < m <= need_bytes), reverse=True):
+        if sum(held_by(node, {**needs, MEMORY: memory}) for node in nodes) >= workers:
+            return int(memory)
+    return 0
+
+
+def memory_warning(process: str, needed_bytes: int, reserved_bytes: int) -> str:
+    """Return a warning if less memory can be reserved than a process needs; empty if it is enough, or unknown."""
+    if not 0 < reserved_bytes < needed_bytes:
+        return ""
+    return (
+        f"{process} needs about {size(needed_bytes)} of memory, and the nodes have {size(reserved_bytes)} for each: "
+        "the system may kill it; use a machine with more memory"
+    )
+
+
+def held_by(node: Mapping[str, float], needs: Mapping[str, float]) -> int:
+    """Return how many workers that each reserve ``needs`` fit on a node with these resources."""
+    return min(held(name, node.get(name, 0.0), need) for name, need in needs.items())
 
 
 def held(name: str, amount: float, need: float) -> int:

@@ -204,6 +204,10 @@ class Storage:
             with suppress(FileNotFoundError):  # another process was faster
                 self.filesystem.delete_file(self.path(name))
 
+    def rename(self, name: str, new_name: str) -> None:
+        """Rename a file; one that has the new name is replaced."""
+        self.filesystem.move(self.path(name), self.path(new_name))
+
     def remove_partial_files(self, folder: str) -> None:
         """Delete the leftovers of killed writers in ``folder``; only safe while nobody writes there."""
         if self.is_local and (directory := Path(self.path(folder))).is_dir():

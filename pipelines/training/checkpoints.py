@@ -1,24 +1,32 @@
 """Checkpoints of one replica: complete files on any filesystem, of which the newest few are kept.
 
-A file's name contains its step and the start of its SHA-256, so that damage is noticed; damaged files are skipped.
+A file's name contains its step and the start of its SHA-256, so that damage is noticed. Damaged files are set aside
+under another name, never deleted: the storage may have returned wrong bytes.
 """
 
 import hashlib
 import json
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 from torch import Tensor
 
+from pipelines.errors import UserError
 from pipelines.run.storage import Storage
 
 CHECKPOINTS_KEPT = 2
 DIGEST_CHARACTERS = 16
 SUFFIX = ".safetensors"
+DAMAGED = ".damaged"
+# A file that looks damaged is read so many times: a storage under load may return a part of it.
+READS = 3
+PAUSE_SECONDS = 1.0
 PROGRESS = "progress"
 
 
@@ -59,35 +67,63 @@ class Checkpoints:
             OSError: this process does not find it complete.
         """
         for name in self._names()[::-1]:
-            checkpoint = _read(name, self._folder.read(name)) if _step_of(name) == step else None
+            checkpoint = self._read(name) if _step_of(name) == step else None
             if checkpoint is not None:
                 return checkpoint
         raise OSError(f"this worker finds no complete checkpoint of step {step} in {self._folder}, another did")
 
     def newest(self, on_passed_over: Callable[[str], None]) -> Checkpoint | None:
-        """Return the newest complete checkpoint, or None.
+        """Return the newest complete checkpoint, or None if there are no checkpoints.
 
-        ``on_passed_over`` gets a message for each newer one that is damaged or cannot be read.
+        ``on_passed_over`` gets a message for each newer one: damaged ones are renamed, unreadable ones stay.
 
         Raises:
             OSError: some cannot be read, and no other is complete; training must not start over then.
+            UserError: all are damaged; they keep their names, so that a later attempt reads them again.
         """
-        unreadable: OSError | None = None
+        passed_over: dict[str, OSError | None] = {}
         for name in reversed(self._names()):
             try:
-                data = self._folder.read(name)
+                checkpoint = self._read(name)
             except OSError as error:  # a bad block, or a store that is down: it may become readable
-                unreadable = error
-                on_passed_over(f"{self._folder.below(name)} cannot be read ({error})")
+                passed_over[name] = error
                 continue
-            checkpoint = _read(name, data)
             if checkpoint is not None:
+                for other, reason in passed_over.items():
+                    on_passed_over(self._pass_over(other, reason))
                 return checkpoint
-            on_passed_over(f"{self._folder.below(name)} is damaged")
-            self._folder.delete(name)
-        if unreadable:
+            passed_over[name] = None
+        for unreadable in filter(None, passed_over.values()):
             raise unreadable
+        if passed_over:
+            raise UserError(
+                f"no checkpoint in {self._folder} is complete ({', '.join(passed_over)}): check the storage and run "
+                "the same command again; to train this replica from the beginning, delete them"
+            )
         return None
+
+    def _pass_over(self, name: str, unreadable: OSError | None) -> str:
+        """Rename a file that is damaged, not ``unreadable``; return a message."""
+        if unreadable:
+            return f"{self._folder.below(name)} cannot be read ({unreadable})"
+        return f"{self._folder.below(name)} is damaged, now named {self._set_aside(name)}"
+
+    def _read(self, name: str) -> Checkpoint | None:
+        """Return the checkpoint in the file ``name``; None if every read of it is damaged."""
+        for attempt in range(READS):
+            if attempt:
+                time.sleep(PAUSE_SECONDS)
+            if checkpoint := _parsed(name, self._folder.read(name)):
+                return checkpoint
+        return None
+
+    def _set_aside(self, name: str) -> str:
+        """Rename a damaged file, so that it does not count among those kept; return its new name."""
+        taken = self._folder.files("")
+        numbers = (f"-{number}" if number > 1 else "" for number in count(1))
+        aside = next(new for number in numbers if (new := f"{name}{DAMAGED}{number}") not in taken)
+        self._folder.rename(name, aside)
+        return aside
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Start to write ``checkpoint``; its tensors are copied first, so that training can continue.
@@ -140,7 +176,7 @@ def _step_of(name: str) -> int:
     return int(name.partition(".")[0])
 
 
-def _read(name: str, data: bytes) -> Checkpoint | None:
+def _parsed(name: str, data: bytes) -> Checkpoint | None:
     step, _, rest = name.partition(".")
     if rest != f"{_digest(data)}{SUFFIX}":
         return None

@@ -9,6 +9,7 @@ from googlenet.network.preprocessing import Preprocessing
 from googlenet.network.weights import WeightsError, start_from
 from googlenet.randomness import torch_generator
 from pipelines.errors import UserError
+from pipelines.job.process_memory import prediction_bytes
 from pipelines.run.directory import initial_weights_file
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
@@ -28,6 +29,13 @@ def network_of(recipe: Recipe, classes: int, replica: int = 0) -> GoogLeNet:
     generator = torch_generator(recipe.replica_weights_seed(replica), "initial_weights")
     initialise(model, recipe.initialisation, generator)
     return model
+
+
+def ensemble_bytes(recipe: Recipe, classes: int) -> dict[str, int]:
+    """Return the memory of a predictor of all replicas, on a CPU ("cpu") and on the node of its GPU ("gpu")."""
+    widths = [recipe.replica_width(replica) for replica in range(recipe.replicas)]
+    networks = {width: network_of(recipe, classes, widths.index(width)) for width in set(widths)}
+    return prediction_bytes([networks[width] for width in widths], recipe.crop_px)
 
 
 def check_initial_weights(run: Storage, recipe: Recipe, num_classes: int) -> list[str]:

@@ -5,7 +5,7 @@ python pipelines/train_ensemble.py --recipe demo --run-dir runs/demo --dry-run
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from googlenet.evaluation.crops import view_groups, views_of_all
 from pipelines.job.console import count, duration, size
@@ -44,10 +44,12 @@ def placement_lines(run: Storage, recipe: Recipe, resources: Resources) -> list[
         check_that_one_fits(recipe, resources)
     at_once = min(waiting, replicas_at_once(recipe, resources))
     workers = f"{recipe.workers_per_replica} workers, " if recipe.workers_per_replica > 1 else ""
+    without_memory = min(waiting, replicas_at_once(recipe, replace(resources, memory_bytes=0)))
+    limited = f" (the memory limits it, {without_memory} otherwise)" if at_once < without_memory else ""
     if recipe.replicas == 1:
         line = f"plan: 1 replica of {workers}{resources}{'' if waiting else ', finished'}"
     else:
-        numbers = {"at once": at_once, "waiting": waiting - at_once, "finished": recipe.replicas - waiting}
+        numbers = {f"at once{limited}": at_once, "waiting": waiting - at_once, "finished": recipe.replicas - waiting}
         placed = ", ".join(f"{number} {name}" for name, number in numbers.items() if number)
         line = f"plan: {recipe.replicas} replicas of {workers}{resources} each, {placed}"
     unused = unused_gpus_line(recipe, resources) if waiting else ""
@@ -86,6 +88,7 @@ def plan_lines(
         f"data: {images}, {count(shards, 'shard')}",
         _training_line(run, recipe, resources, counts, trial),
         _validation_line(recipe, resources, counts, trial),
+        f"memory: {size(resources.memory_bytes)} reserved for a worker, {size(trial.memory_bytes)} taken by the trial",
         f"evaluation: {forward} with {count(num_predictors, 'predictor')}",
         f"storage: {written}, plus a copy of the images",
     ]

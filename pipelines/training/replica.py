@@ -5,19 +5,19 @@ After any interruption, training resumes from the newest checkpoint and ends wit
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
 
 from googlenet.images.records import Records
-from googlenet.network.arithmetic import can_compile, compile_network
-from googlenet.network.model import GoogLeNet, Outputs
+from googlenet.network.model import GoogLeNet
 from googlenet.network.preprocessing import CAFFE_PREPROCESSING, SCRATCH_PREPROCESSING, Preprocessing
 from googlenet.network.weights import to_safetensors
 from googlenet.training.augment_tensors import EncodedBatch, EncodedSamples
 from googlenet.training.batches import SAMPLES, TrainingSamples, requests_of_epoch
-from googlenet.training.data_parallel import parallel_network, synchronised_model
+from googlenet.training.data_parallel import synchronised_model
 from googlenet.training.epoch_order import EpochOrder
 from googlenet.training.health import HeadMonitor, patience_steps
 from googlenet.training.loader import Batch, Request, load_batches
@@ -30,6 +30,7 @@ from pipelines.run.directory import check_run_directory
 from pipelines.run.recipe import Recipe
 from pipelines.training.advice import advice_for
 from pipelines.training.checkpoints import CHECKPOINTS_KEPT, Checkpoint, Checkpoints
+from pipelines.training.compilation import TrainedNetwork
 from pipelines.training.epoch_report import EpochReport
 from pipelines.training.network import apply_initial_weights, network_of
 from pipelines.training.shard_cache import open_shards_of
@@ -65,12 +66,12 @@ def _train(task: ReplicaTask) -> None:
     folder = task.run.below(task.files.checkpoints)
     with Checkpoints(folder, CHECKPOINTS_KEPT, writes=task.leads) as checkpoints:
         history, begun = _restore(checkpoints, state, monitor, task)
-        # After the weights are restored: with several workers, the first one's weights are sent to the others.
-        state.network_for = _network_for(state.model, task)
+        network = TrainedNetwork(state, task)
+        state.network_for = network.for_batch
         batches = _batches(task, state.step, len(history), train, val, validation)
         for epoch in range(len(history), recipe.epochs):
             report = EpochReport(task, epoch, settings.steps_per_epoch, _last_error(history), monitor, begun)
-            _train_epoch(task, state, batches, settings, report, checkpoints, history)
+            _train_epoch(task, network, batches, settings, report, checkpoints, history)
             history.append({**report.metrics(), **validation.errors(epoch, state, batches, settings)})
             begun = None
             check_run_directory(task.run)
@@ -85,7 +86,7 @@ def _train(task: ReplicaTask) -> None:
 
 def _train_epoch(
     task: ReplicaTask,
-    state: TrainState,
+    network: TrainedNetwork,
     batches: Iterator[Batch],
     settings: LoopSettings,
     report: EpochReport,
@@ -93,12 +94,13 @@ def _train_epoch(
     history: list[dict[str, Any]],
 ) -> None:
     """Train the rest of an epoch, with checkpoints at intervals and one at its end, before the validation."""
-    end, saved = (report.epoch + 1) * settings.steps_per_epoch, time.monotonic()
+    state, end, saved = network.state, (report.epoch + 1) * settings.steps_per_epoch, time.monotonic()
     while state.step < end:
         started = time.monotonic()
         batch = next(batches)
         waited_seconds = time.monotonic() - started
-        report.on_step(train_step(state, batch, settings), waited_seconds)
+        taken = network.step(batch.num_images, partial(train_step, state, batch, settings))
+        report.on_step(taken, waited_seconds)
         is_due = time.monotonic() - saved >= task.checkpoint_seconds and report.has_counted_all
         if state.step == end or is_due:
             saved = time.monotonic()
@@ -141,19 +143,6 @@ def _last_error(history: list[dict[str, Any]]) -> float | None:
 def _write_metrics(task: ReplicaTask, history: list[dict[str, Any]]) -> None:
     if task.leads:
         task.run.write_json_lines(task.files.metrics, history)
-
-
-def _network_for(model: GoogLeNet, task: ReplicaTask) -> Callable[[int], Callable[..., Outputs]]:
-    """Return a function from the number of images in the batch of all workers to the network that a step calls."""
-    network = parallel_network(model, task.share)
-    compiled: Callable[..., Outputs] = network
-    if task.arithmetic.compiled:
-        if can_compile(task.device):
-            compiled = compile_network(network)
-        else:
-            warn(task.board, task.replica, "not compiled: this node has no C++ compiler, unlike the node of the trial")
-    # A smaller batch at the end of an epoch is one step among many, not worth another compilation.
-    return lambda images: compiled if images == task.recipe.batch_size else network
 
 
 def _settings(task: ReplicaTask, num_images: int, preprocessing: Preprocessing) -> LoopSettings:

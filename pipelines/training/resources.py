@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pipelines.errors import UserError
-from pipelines.job.console import count
-from pipelines.job.ray_session import held
+from pipelines.job.console import count, say
+from pipelines.job.process_memory import training_bytes
+from pipelines.job.ray_session import MEMORY, affordable_memory, alive_nodes, amounts_line, held_by, memory_warning
 from pipelines.job.worker_process import KEEP_FREED_MEMORY
 from pipelines.run.recipe import Recipe
 from pipelines.training.validation_plan import EVERY_EPOCH, ValidationPlan
@@ -26,6 +27,7 @@ class Resources:
         shard_cache_gb: disk space of each node for copies of remote shards; None to leave a fifth of the disk free.
         validation: when a replica is validated, and on how many images.
         gpu_augmentation: decode JPEGs and make samples on the GPU.
+        memory_bytes: memory that a worker reserves; 0 for none.
     """
 
     cpus_per_worker: float = 1.0
@@ -37,6 +39,7 @@ class Resources:
     shard_cache_gb: float | None = None
     validation: ValidationPlan = EVERY_EPOCH
     gpu_augmentation: bool = False
+    memory_bytes: int = 0
 
     def __post_init__(self) -> None:
         if self.cpus_per_worker <= 0:
@@ -51,9 +54,10 @@ class Resources:
         if self.gpus_per_worker > 1 and self.gpus_per_worker % 1:
             raise UserError(f"gpus_per_worker must be whole, or a fraction of one GPU, got {self.gpus_per_worker:g}")
         for name, amount in self.custom.items():
-            if name in ("CPU", "GPU") or amount <= 0:
+            if name in ("CPU", "GPU", MEMORY) or amount <= 0:
                 raise UserError(
-                    f"worker resources must be positive and not CPU or GPU, which have options; got {name}={amount:g}"
+                    "worker resources must be positive, and not CPU or GPU, which have options, or memory, which is "
+                    f"estimated; got {name}={amount:g}"
                 )
 
     @property
@@ -85,7 +89,8 @@ class Resources:
     def per_worker(self) -> dict[str, float]:
         """Reserved resources of a worker, by Ray's names."""
         gpus = {"GPU": self.gpus_per_worker} if self.gpus_per_worker else {}
-        return {"CPU": self.cpus_per_worker, **gpus, **self.custom}
+        memory = {MEMORY: self.memory_bytes} if self.memory_bytes else {}
+        return {"CPU": self.cpus_per_worker, **gpus, **self.custom, **memory}
 
     @property
     def loader_processes(self) -> int:
@@ -98,7 +103,7 @@ class Resources:
         return {**KEEP_FREED_MEMORY, "OMP_NUM_THREADS": str(max(1, int(self.cpus_per_worker)))}
 
     def __str__(self) -> str:
-        return ", ".join(f"{amount:g} {name}" for name, amount in self.per_worker.items())
+        return amounts_line(self.per_worker)
 
 
 def cpus_beside_gpus(gpus_per_worker: float) -> float:
@@ -149,14 +154,24 @@ def replicas_at_once(recipe: Recipe, resources: Resources) -> int:
 
 def replicas_held(recipe: Recipe, resources: Resources) -> int:
     """Return how many replicas the current nodes hold at once."""
-    import ray
-
-    workers = sum(_workers_on(node["Resources"], resources) for node in ray.nodes() if node["Alive"])
-    return workers // recipe.least_workers
+    return sum(held_by(node, resources.per_worker) for node in alive_nodes()) // recipe.least_workers
 
 
-def _workers_on(node: Mapping[str, float], resources: Resources) -> int:
-    return min(held(name, node.get(name, 0.0), need) for name, need in resources.per_worker.items())
+def reserving_memory(recipe: Recipe, resources: Resources, classes: int) -> Resources:
+    """Return resources that include the memory of a worker; print a warning if the nodes do not have as much."""
+    from pipelines.training.network import network_of
+
+    needed = training_bytes(
+        network_of(recipe, classes),
+        -(-recipe.batch_size // recipe.workers_per_replica),
+        recipe.crop_px,
+        on_gpu=resources.gpus_per_worker > 0,
+        loader_processes=resources.loader_processes,
+    )
+    reserved = affordable_memory(needed, resources.per_worker, alive_nodes(), recipe.least_workers)
+    if warning := memory_warning("a worker", needed, reserved):
+        say(f"warning: {warning}, or a smaller --batch-size")
+    return replace(resources, memory_bytes=reserved)
 
 
 def check_that_one_fits(recipe: Recipe, resources: Resources) -> None:
@@ -171,7 +186,7 @@ def check_that_one_fits(recipe: Recipe, resources: Resources) -> None:
     import ray
 
     total = ray.cluster_resources()
-    has = ", ".join(f"{total.get(name, 0.0):g} {name}" for name in resources.per_worker)
+    has = amounts_line({name: total.get(name, 0.0) for name in resources.per_worker})
     workers = f"{recipe.least_workers} workers of {resources}" if recipe.least_workers > 1 else f"{resources}"
     raise UserError(
         f"a replica reserves {workers}, each worker on one node; the cluster has {has} in total: "

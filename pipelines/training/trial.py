@@ -10,7 +10,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from googlenet.network.arithmetic import FP32, Arithmetic, Precision, can_compile, compile_network, profits_from
+import psutil
+
+from googlenet.network.arithmetic import (
+    FP32,
+    Arithmetic,
+    Precision,
+    can_compile,
+    compile_network,
+    first_line,
+    profits_from,
+)
 from pipelines.errors import UserError
 from pipelines.job.console import duration
 from pipelines.job.worker_process import use_own_cpus
@@ -44,6 +54,7 @@ class Trial:
         uncompiled: why compilation failed although there is a compiler; otherwise empty.
         seconds_per_sample: time of one process to make a training sample of an encoded image; 0 if none was timed.
         seconds_per_crop: time of one process to make the crop of a validation image; 0 if none was timed.
+        memory_bytes: memory of the trial's process after its steps; on a CPU, a worker needs this and its caches.
     """
 
     arithmetics: tuple[Arithmetic, ...]
@@ -54,6 +65,7 @@ class Trial:
     uncompiled: str = ""
     seconds_per_sample: float = 0.0
     seconds_per_crop: float = 0.0
+    memory_bytes: int = 0
 
 
 def run_trial(
@@ -74,6 +86,7 @@ def run_trial(
     task = ray.remote(
         num_cpus=resources.cpus_per_worker,
         num_gpus=resources.gpus_per_worker,
+        memory=resources.memory_bytes or None,
         resources=dict(resources.custom),
         max_calls=1,
         runtime_env={"env_vars": resources.environment},
@@ -105,6 +118,7 @@ def _try(
     use_own_cpus()
     arithmetics = [FP32] if precisions is None else candidates(precisions, device)
     times, uncompiled = _times_of_those_that_work(recipe, classes, device, arithmetics)
+    memory_bytes = psutil.Process().memory_info().rss
     model = _model(recipe, classes, device).eval()
     views = SCRATCH_PREPROCESSING(_pixels(VIEWS_PER_BATCH, recipe.crop_px).to(device))
     with torch.inference_mode(), FP32.in_force(device):
@@ -112,7 +126,8 @@ def _try(
     parameters = sum(parameter.numel() for parameter in model.parameters())
     setup, typical = (tuple(column) for column in zip(*times.values(), strict=True))
     loading = _loading_times(recipe, encoded) if encoded else (0.0, 0.0)
-    return Trial(tuple(times), typical, setup, VIEWS_PER_BATCH / forward, parameters, uncompiled, *loading)
+    figures = tuple(times), typical, setup, VIEWS_PER_BATCH / forward, parameters, uncompiled
+    return Trial(*figures, *loading, memory_bytes)
 
 
 def _loading_times(recipe: Recipe, encoded: Sequence[bytes]) -> tuple[float, float]:
@@ -146,8 +161,7 @@ def _times_of_those_that_work(
         except Exception as error:  # a compiler and its tools may raise anything
             if not arithmetic.compiled:
                 raise
-            lines = str(error).strip().splitlines()
-            return {a: t for a, t in times.items() if not a.compiled}, lines[0] if lines else type(error).__name__
+            return {a: t for a, t in times.items() if not a.compiled}, first_line(error)
     return times, ""
 
 

@@ -20,7 +20,6 @@ from pipelines.data.sources import images_to_evaluate
 from pipelines.errors import UserError
 from pipelines.evaluate_ensemble import Arguments, _check, evaluate_elsewhere, evaluate_weights
 from pipelines.evaluation.evaluate import evaluate_run
-from pipelines.evaluation.sharded_prediction import Predictors
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from tests.hub_server import hub_of
@@ -222,11 +221,6 @@ def test_damaged_weights_of_a_replica_are_named_with_what_to_do(
         UserError, match=r"replicas/1/weights\.safetensors: not a complete .*; delete it, and train_ensemble"
     ):
         evaluate_run(Storage.at(str(run)), tiny_recipe)
-
-
-def test_a_share_of_no_gpu_is_refused(ray_cluster: str) -> None:
-    with pytest.raises(UserError, match="gpus_per_predictor must be positive"):
-        Predictors.that_fit(0.0)
 
 
 @pytest.mark.parametrize(

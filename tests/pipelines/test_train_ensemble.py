@@ -139,13 +139,14 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(
 ) -> None:
     assert run_job(arguments(tmp_path / "run", tiny_recipe, dry_run=True)) == 0
     printed = capsys.readouterr().out
-    assert "plan: 3 replicas of 1 CPU each, 2 at once, 1 waiting\n" in printed
+    assert re.search(r"plan: 3 replicas of 1 CPU, 1\.\d\d GB memory each, 2 at once, 1 waiting\n", printed)
     assert "data: 24 train, 42 val images of 3 classes, 8 shards\n" in printed
     assert re.search(
         r"training: 6 steps of 8 images for each replica, 0\.\d+ s per step in fp32 and 0\.\d+ s to ", printed
     )
     assert "(with validation, without reading from storage and start-up)\n" in printed
     assert "validation: 2 times on 42 images, " in printed
+    assert re.search(r"memory: 1\.\d\d GB reserved for a worker, \S+ [MG]B taken by the trial\n", printed)
     assert "evaluation: 18,144 forward passes" in printed  # 42 images x 144 views x 3 replicas
     assert not (tmp_path / "run").exists()
 

@@ -17,8 +17,9 @@ from googlenet.network.arithmetic import FP32, Arithmetic
 from pipelines.errors import UserError
 from pipelines.evaluate_ensemble import Arguments, evaluate_elsewhere
 from pipelines.evaluation.evaluate import Settings, evaluate
+from pipelines.evaluation.predictors import AS_MANY_AS_FIT, Predictors
 from pipelines.evaluation.preflight import Preflight, _little_work_here, cost_line, decide, is_little
-from pipelines.evaluation.sharded_prediction import PredictionTask, Predictors, missing_shards, predict
+from pipelines.evaluation.sharded_prediction import PredictionTask, missing_shards, predict
 from pipelines.report.write import write_report
 from pipelines.run.dataset import read_manifest
 from pipelines.run.predictions import EvaluatedEnsemble, read_ensemble
@@ -50,7 +51,9 @@ def tables(run: Path) -> list[dict[str, list[object]]]:
 
 
 def test_one_predictor_even_if_it_is_killed_gives_the_same_bits_as_two(ray_cluster: str, evaluated: Path) -> None:
-    assert Predictors.that_fit(1.0).number == 2  # so many made the finished run's predictions
+    assert (
+        Predictors.that_fit(AS_MANY_AS_FIT, {"cpu": 0, "gpu": 0}).number == 2
+    )  # so many made the finished run's predictions
     before, task = tables(evaluated), task_of(evaluated)
     shutil.rmtree(evaluated / "predictions")
     killed: list[int] = []

@@ -1,13 +1,21 @@
 """Tests of checkpoints: the newest complete one is found, even if others are damaged or unreadable."""
 
 import shutil
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 import torch
 
+import pipelines.training.checkpoints
+from pipelines.errors import UserError
 from pipelines.run.storage import Storage
 from pipelines.training.checkpoints import Checkpoint, Checkpoints
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipelines.training.checkpoints, "PAUSE_SECONDS", 0.0)
 
 
 def save(folder: Path, *steps: int, keep: int = 2) -> None:
@@ -18,8 +26,12 @@ def save(folder: Path, *steps: int, keep: int = 2) -> None:
 
 
 def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    return newest_in(Storage.at(str(folder)))
+
+
+def newest_in(storage: Storage) -> tuple[Checkpoint | None, list[str]]:
     passed_over: list[str] = []
-    with Checkpoints(Storage.at(str(folder)), 2) as checkpoints:
+    with Checkpoints(storage, 2) as checkpoints:
         return checkpoints.newest(passed_over.append), passed_over
 
 
@@ -48,8 +60,62 @@ def test_a_damaged_one_is_named_and_the_one_before_it_taken(tmp_path: Path, dama
     checkpoint, passed_over = newest(tmp_path)
     assert checkpoint is not None
     assert checkpoint.step == 1
-    assert passed_over == [f"{last} is damaged"]
-    assert not last.exists()  # otherwise it would stay the newest
+    assert passed_over == [f"{last} is damaged, now named {last.name}.damaged"]
+    content = Path(f"{last}.damaged").read_bytes()
+    save(tmp_path, 3, 4)  # it is no longer the newest, does not count among those kept, and is not deleted
+    assert [path.name[:10] for path in sorted(tmp_path.iterdir())] == ["0000000002", "0000000003", "0000000004"]
+    assert Path(f"{last}.damaged").read_bytes() == content
+
+
+def test_a_checkpoint_that_is_damaged_twice_is_set_aside_twice(tmp_path: Path) -> None:
+    save(tmp_path, 1, 2)
+    last = sorted(tmp_path.iterdir())[-1]
+    for content in (b"first", b"second"):
+        last.write_bytes(content)
+        newest(tmp_path)
+    aside = [Path(f"{last}{suffix}").read_bytes() for suffix in (".damaged", ".damaged-2")]
+    assert aside == [b"first", b"second"]
+
+
+@dataclass(frozen=True)
+class TornOnce(Storage):
+    """A storage that returns half of a file the first time that it is read."""
+
+    torn: set[str] = field(default_factory=set)
+
+    def read(self, name: str) -> bytes:
+        data = super().read(name)
+        if name in self.torn:
+            return data
+        self.torn.add(name)
+        return data[: len(data) // 2]
+
+
+def test_a_bad_read_is_tried_again_and_changes_nothing(tmp_path: Path) -> None:
+    save(tmp_path, 1, 2)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    checkpoint, passed_over = newest_in(TornOnce(str(tmp_path)))
+    assert checkpoint is not None
+    assert (checkpoint.step, passed_over) == (2, [])
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_where_all_are_damaged_training_stops_and_says_what_to_do(tmp_path: Path) -> None:
+    save(tmp_path, 1, 2)
+    complete = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for path in complete:
+        path.write_bytes(b"torn")
+    for _ in range(2):  # a restart does not begin anew either
+        with pytest.raises(UserError, match=rf"^no checkpoint in {tmp_path} is complete.*run the same command again"):
+            newest(tmp_path)
+    for path, data in complete.items():  # the storage has recovered
+        path.write_bytes(data)
+    checkpoint, _ = newest(tmp_path)
+    assert checkpoint is not None
+    assert checkpoint.step == 2
+    for path in complete:  # the user has chosen to begin anew
+        path.unlink()
+    assert newest(tmp_path) == (None, [])
 
 
 def bad_block(folder: Path, step: int) -> Path:

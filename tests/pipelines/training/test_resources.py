@@ -4,14 +4,16 @@ from dataclasses import replace
 
 import pytest
 import ray
+import torch  # noqa: F401  # its import starts a process, which the tests that need it may not
 
 from pipelines.errors import UserError
-from pipelines.run.named_recipes import demo
+from pipelines.run.named_recipes import demo, finetune
 from pipelines.training.resources import (
     Resources,
     check_that_one_fits,
     cpus_beside_gpus,
     replicas_at_once,
+    reserving_memory,
     unused_gpus_line,
 )
 
@@ -153,3 +155,50 @@ def test_loader_processes_run_beside_gpus_only() -> None:
     assert Resources(8, 1).loader_processes == 7
     assert Resources(1, 1).loader_processes == 1  # without any, the GPU would wait for each batch
     assert Resources(8).loader_processes == 0
+
+
+LAPTOP = {"CPU": 8.0, "memory": 13e9}
+
+
+def test_no_more_workers_are_started_than_the_memory_of_a_node_holds(
+    nodes: list[dict[str, object]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Seven replicas that are fine-tuned at 224 px in batches of 32 would need 30 GB."""
+    nodes[:] = [{"Alive": True, "Resources": LAPTOP}]
+    recipe = finetune()
+    resources = reserving_memory(recipe, Resources(), classes=10)
+    assert 3.5e9 < resources.memory_bytes < 5e9
+    assert capsys.readouterr().out == ""
+    assert replicas_at_once(recipe, Resources()) == 8
+    assert replicas_at_once(recipe, resources) == 13e9 // resources.memory_bytes
+    assert replicas_at_once(replace(recipe, workers_per_replica=2), resources) == 1
+    half = reserving_memory(replace(recipe, workers_per_replica=2), Resources(), classes=10)
+    assert half.memory_bytes < resources.memory_bytes  # each worker has half of a batch
+
+
+def test_one_worker_is_started_however_little_memory_there_is_and_the_danger_is_told(
+    nodes: list[dict[str, object]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    nodes[:] = [{"Alive": True, "Resources": {"CPU": 8.0, "memory": 2e9}}]
+    resources = reserving_memory(finetune(), Resources(), classes=10)
+    assert replicas_at_once(finetune(), resources) == 1
+    warning = " ".join(capsys.readouterr().out.split())
+    assert warning.startswith("warning: a worker needs about 4.")
+    assert "of memory, and the nodes have 2.00 GB for each: the system may kill it" in warning
+    assert warning.endswith("; use a machine with more memory, or a smaller --batch-size")
+
+
+def test_all_workers_of_one_replica_are_started_however_little_memory_there_is(
+    nodes: list[dict[str, object]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    nodes[:] = [{"Alive": True, "Resources": {"CPU": 8.0, "memory": memory}} for memory in (3e9, 2e9)]
+    recipe = replace(finetune(), workers_per_replica=3)
+    resources = reserving_memory(recipe, Resources(), classes=10)
+    assert resources.memory_bytes == 1_500_000_000  # two on the larger node
+    assert replicas_at_once(recipe, resources) == 1
+    assert "and the nodes have 1.50 GB for each" in " ".join(capsys.readouterr().out.split())
+
+
+def test_what_nodes_will_have_that_join_on_demand_is_not_guessed(nodes: list[dict[str, object]]) -> None:
+    nodes[:] = [{"Alive": True, "Resources": {"memory": 4e9}}]  # a head without CPUs
+    assert reserving_memory(finetune(), Resources(), classes=10) == Resources()

@@ -149,6 +149,16 @@ def test_a_compiler_that_is_there_and_does_not_work_is_done_without(
     assert "uncompiled=''" not in ended.stdout
 
 
+def test_a_gpu_needs_a_c_compiler_and_a_processor_one_of_cpp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CC", "CXX"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert [can_compile(device) for device in ("cpu", "cuda")] == [False, False]
+    for compiler, expected in (("gcc", [False, True]), ("g++", [True, True])):
+        (tmp_path / compiler).touch(mode=0o755)
+        assert [can_compile(device) for device in ("cpu", "cuda")] == expected
+
+
 def test_candidates_are_plain_first_and_only_what_was_asked_for() -> None:
     compiled = can_compile("cpu")
     asked = [str(arithmetic) for arithmetic in candidates(("bf16",), "cpu")]

@@ -1,0 +1,151 @@
+"""Number of predictors that a cluster holds, by the CPUs, GPUs and memory of its nodes."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from pipelines.errors import UserError
+from pipelines.job.console import count
+from pipelines.job.ray_session import (
+    MEMORY,
+    affordable_memory,
+    alive_nodes,
+    amounts_line,
+    held,
+    held_by,
+    memory_warning,
+)
+
+# A shard is the unit of transfer, and of the work that a crash can cost: at 224 px about 1.5 MB per image.
+IMAGES_PER_SHARD = 16
+# A predictor has a CPU, of which the two tasks that feed it reserve the rest: they spend much of their time waiting for
+# Ray. A node with more GPUs than CPUs cannot hold so many predictors that nothing feeds them, also after others died.
+PREDICTOR_CPUS = 0.99
+FEEDER_CPUS = 0.005
+# A GPU is fed by more, if there are CPUs for them.
+FEEDERS_PER_PREDICTOR = {"cpu": 2, "gpu": 6}
+
+
+@dataclass(frozen=True)
+class PredictorOptions:
+    """Predictors that are asked for.
+
+    Attributes:
+        number: predictors to start; None for as many as the nodes hold.
+        gpus: GPUs, or share of one, that each reserves; None for 1 if the cluster has any.
+        expected: predictors that nodes will hold which join on demand, if ``number`` is None.
+        expects_gpus: whether nodes with GPUs will join on demand.
+    """
+
+    number: int | None = None
+    gpus: float | None = None
+    expected: int = 0
+    expects_gpus: bool = False
+
+    def __post_init__(self) -> None:
+        if self.gpus is not None and self.gpus <= 0:
+            raise UserError(f"gpus_per_predictor must be positive, got {self.gpus:g}")
+        if self.number is not None and self.number < 1:
+            raise UserError(f"predictors must be at least 1, got {self.number}")
+
+    def after(self, workers: int, cpus_per_worker: float, gpus_per_worker: float) -> "PredictorOptions":
+        """Return the same options on a cluster that grows for so many training workers: nodes for them will join."""
+        gpus = gpus_per_worker / (self.gpus or 1.0)
+        return replace(self, expected=int(workers * (gpus or cpus_per_worker)), expects_gpus=workers > 0 and gpus > 0)
+
+
+AS_MANY_AS_FIT = PredictorOptions()
+
+
+@dataclass(frozen=True)
+class Predictors:
+    """Predictors of an evaluation, and what each of them reserves.
+
+    Attributes:
+        number: predictors to start.
+        num_gpus: GPUs, or share of one, that each reserves.
+        memory_bytes: memory that each reserves; 0 for none.
+        grows: whether more start on nodes that join.
+        remark: one line about a shortage; empty if there is none.
+    """
+
+    number: int
+    num_gpus: float
+    memory_bytes: int = 0
+    grows: bool = False
+    remark: str = ""
+
+    @property
+    def feeders(self) -> int:
+        """Number of concurrent tasks that read, decode and scale images for them."""
+        return self.number * FEEDERS_PER_PREDICTOR["gpu" if self.num_gpus else "cpu"]
+
+    def at_work(self, images: int) -> int:
+        """Return the number of predictors that have work when ``images`` images are predicted."""
+        return min(self.number, -(-images // IMAGES_PER_SHARD))
+
+    def pool(self, shards: int) -> tuple[int, int]:
+        """Return the least and the largest number at once that predict ``shards`` shards."""
+        least = min(self.number, shards)
+        return least, shards if self.grows else least
+
+    @classmethod
+    def that_fit(cls, options: PredictorOptions, memory_bytes: Mapping[str, int]) -> "Predictors":
+        """Return the predictors for the connected cluster; one that was started by this command does not grow.
+
+        See :func:`predictors_on`.
+        """
+        return predictors_on(alive_nodes(), options, memory_bytes, may_grow="RAY_ADDRESS" in os.environ)
+
+
+def predictors_on(
+    nodes: Sequence[Mapping[str, float]],
+    options: PredictorOptions,
+    memory_bytes: Mapping[str, int],
+    *,
+    may_grow: bool,
+) -> Predictors:
+    """Return the predictors for nodes with these resources.
+
+    ``memory_bytes`` is the memory that a predictor needs on a CPU ("cpu"), and with a GPU ("gpu"); 0 if unknown.
+
+    Raises:
+        UserError: no node holds a predictor, and the cluster cannot grow or is not expected to.
+    """
+    joins = may_grow and (options.expects_gpus or (options.number is not None and options.gpus is not None))
+    num_gpus = (options.gpus or 1.0) if joins or any(node.get("GPU") for node in nodes) else 0.0
+    needs = {**({"GPU": num_gpus} if num_gpus else {}), "CPU": 1.0}
+    needed = memory_bytes["gpu" if num_gpus else "cpu"]
+    if memory := affordable_memory(needed, needs, nodes):
+        needs[MEMORY] = memory
+    now = sum(held_by(node, needs) for node in nodes)
+    wanted = options.number or max(now, options.expected)
+    wanted = wanted if may_grow else min(wanted, now)
+    if not wanted:
+        raise UserError(
+            f"no node holds a predictor, which reserves {amounts_line(needs)}; {_has(nodes, needs)}: reserve less with "
+            "--gpus-per-predictor, add nodes, or set --predictors if the cluster grows on demand"
+        )
+    grows = may_grow and options.number is None
+    remarks = (_remark(nodes, needs, now, options.number), memory_warning("a predictor", needed, memory))
+    return Predictors(wanted, num_gpus, memory, grows, "; ".join(filter(None, remarks)))
+
+
+def _remark(nodes: Sequence[Mapping[str, float]], needs: Mapping[str, float], now: int, asked: int | None) -> str:
+    """Return which resource limits the predictors below what was asked for or what the first of ``needs`` holds."""
+    usual = next(iter(needs))
+    wanted = asked or sum(held(usual, node.get(usual, 0.0), needs[usual]) for node in nodes)
+    if now >= wanted:
+        return ""
+    able = [node for node in nodes if held(usual, node.get(usual, 0.0), needs[usual])]
+    by = {name: sum(held(name, node.get(name, 0.0), need) for node in able) for name, need in needs.items()}
+    scarce = min(by, key=by.__getitem__)
+    return (
+        f"the nodes hold {now} of {count(wanted, 'predictor')}, limited by {scarce}: each reserves "
+        f"{amounts_line(needs)}; {_has(nodes, needs)}"
+    )
+
+
+def _has(nodes: Sequence[Mapping[str, float]], needs: Mapping[str, float]) -> str:
+    totals = {name: sum(node.get(name, 0.0) for node in nodes) for name in needs}
+    return f"the cluster has {amounts_line(totals)} on {count(len(nodes), 'node')}"

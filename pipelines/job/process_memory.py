@@ -1,0 +1,53 @@
+"""Memory that a training worker and a predictor need, estimated from their networks before many of them start.
+
+The factors are measured maxima of single processes (tests/pipelines/job/test_process_memory.py measures again).
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from googlenet.images.records import DEFAULT_CACHE_BYTES
+
+if TYPE_CHECKING:
+    from googlenet.network.model import GoogLeNet
+
+# Python with PyTorch and Ray; with CUDA's libraries, an estimate that has never been measured.
+PROCESS_BYTES, GPU_PROCESS_BYTES = 700_000_000, 3_000_000_000
+# Processes that load samples for a GPU.
+LOADER_BYTES = 400_000_000
+# Weights, gradients, momentum and average, and a checkpoint of three of them that is being written.
+TRAINED_COPIES = 7
+# The loaded weights, and those folded for inference.
+PREDICTING_COPIES = 2
+# Memory of one image in training, in units of the outputs of all layers, and of one view in inference, in units of the
+# largest output: by variant, since local response normalisation has large intermediate results.
+TRAINING_OUTPUTS = 7.0
+INFERENCE_OUTPUTS = {"bn": 3.5, "paper": 10.0}
+
+
+def training_bytes(model: "GoogLeNet", images: int, crop_px: int, *, on_gpu: bool, loader_processes: int) -> int:
+    """Return the memory, of its node and not its GPU, of a worker that trains with ``images`` images at a time."""
+    from googlenet.network.complexity import output_bytes
+
+    fixed = TRAINED_COPIES * _weights_bytes(model) + 2 * DEFAULT_CACHE_BYTES  # training and validation images
+    if on_gpu:
+        return GPU_PROCESS_BYTES + fixed + loader_processes * LOADER_BYTES
+    per_image = TRAINING_OUTPUTS * sum(output_bytes(model, crop_px))
+    return PROCESS_BYTES + fixed + int(images * per_image)
+
+
+def prediction_bytes(models: "Sequence[GoogLeNet]", crop_px: int) -> dict[str, int]:
+    """Return the memory of a predictor of ``models`` on a CPU ("cpu"), and on the node of its GPU ("gpu")."""
+    from googlenet.evaluation.predictor import largest_batch
+    from googlenet.network.complexity import output_bytes
+
+    weights = PREDICTING_COPIES * sum(_weights_bytes(model) for model in models)
+    per_view = max(INFERENCE_OUTPUTS[model.variant] * max(output_bytes(model, crop_px)) for model in models)
+    return {
+        "cpu": PROCESS_BYTES + weights + int(largest_batch(crop_px) * per_view),
+        "gpu": GPU_PROCESS_BYTES + weights,
+    }
+
+
+def _weights_bytes(model: "GoogLeNet") -> int:
+    return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())

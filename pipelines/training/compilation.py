@@ -1,0 +1,74 @@
+"""Compilation of a replica's network, and training without it on a node whose compiler is missing or broken."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from googlenet.network.arithmetic import can_compile, compile_network, compiler_failure, compiler_name, first_line
+from googlenet.network.model import Outputs
+from googlenet.training.data_parallel import parallel_network
+from googlenet.training.loop import TrainState
+from pipelines.job.progress import warn
+from pipelines.training.task import ReplicaTask
+
+T = TypeVar("T")
+
+
+class TrainedNetwork:
+    """The network that the steps of one worker call: compiled, as long as that works, if the task says so.
+
+    Create it once ``state`` has its weights: with several workers, the first one's weights are sent to the others.
+
+    Attributes:
+        state: state of the training, which the steps change.
+    """
+
+    def __init__(self, state: TrainState, task: ReplicaTask) -> None:
+        self.state, self._task = state, task
+        self._network: Callable[..., Outputs] = parallel_network(state.model, task.share)
+        # The same network, if it is not compiled.
+        self._compiled = compile_network(self._network) if task.arithmetic.compiled and self._works() else self._network
+        self._is_tried = False
+
+    def for_batch(self, images: int) -> Callable[..., Outputs]:
+        """Return the network for a batch of ``images`` images, those of all workers together."""
+        # A smaller batch at the end of an epoch is one step among many, not worth another compilation.
+        return self._compiled if images == self._task.recipe.batch_size else self._network
+
+    def step(self, images: int, take: Callable[[], T]) -> T:
+        """Call ``take``, which takes a step with ``images`` images; take it again, uncompiled, if the compiler fails.
+
+        The compiler works during the first forward and backward pass, before anything but the statistics of batch
+        normalisation has changed.
+        """
+        is_first = not self._is_tried and self.for_batch(images) is not self._network
+        # Workers that have exchanged gradients cannot take a step again one by one.
+        if not is_first or self._task.share.workers > 1:
+            return take()
+        before = self.state.step
+        statistics = {name: buffer.clone() for name, buffer in self.state.model.named_buffers()}
+        try:
+            result = take()
+        except Exception as error:  # a compiler and its tools may raise anything
+            if self.state.step != before:
+                raise
+            for name, buffer in self.state.model.named_buffers():
+                buffer.copy_(statistics[name])
+            self._compiled = self._network
+            self._warn(f"the compiler failed ({first_line(error)})")
+            return take()
+        self._is_tried = True
+        return result
+
+    def _works(self) -> bool:
+        """Return whether this node can compile; otherwise warn."""
+        device = self._task.device
+        if not can_compile(device):
+            self._warn(f"this node has no {compiler_name(device)}, unlike the node of the trial")
+            return False
+        if self._task.share.workers > 1 and (failure := compiler_failure(device)):
+            self._warn(f"the compiler failed ({failure})")
+            return False
+        return True
+
+    def _warn(self, reason: str) -> None:
+        warn(self._task.board, self._task.replica, f"not compiled: {reason}; training goes on uncompiled")

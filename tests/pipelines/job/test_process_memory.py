@@ -1,0 +1,60 @@
+"""Tests of the estimated memory of processes: close to what one takes, and growing with what it is given."""
+
+import json
+
+import pytest
+
+from googlenet.network.model import GoogLeNet
+from pipelines.job.process_memory import DEFAULT_CACHE_BYTES, prediction_bytes, training_bytes
+from pipelines.job.worker_process import KEEP_FREED_MEMORY
+from tests.commands import run_python
+
+# A training step, or a batch of views, in a process like Ray's; prints the highest memory of the process, in bytes.
+MEASURE = """
+import resource, sys
+import ray.data, torch
+torch.set_num_threads(1)
+from googlenet.evaluation.predictor import Predictor, largest_batch
+from googlenet.network.model import GoogLeNet
+from googlenet.network.preprocessing import SCRATCH_PREPROCESSING
+from googlenet.network.weights import Replica
+variant, crop_px, images = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+model = GoogLeNet(10, variant, aux_heads=False).to(memory_format=torch.channels_last)
+if images:
+    masks = model.train().draw_masks(images, torch.Generator())
+    pixels = torch.zeros(images, 3, crop_px, crop_px).contiguous(memory_format=torch.channels_last)
+    model(pixels, masks).logits.sum().backward()
+else:
+    Predictor([Replica(model.eval(), SCRATCH_PREPROCESSING)], crop_px).warm_up()
+print(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.processes
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize(("variant", "images"), [("paper", 0), ("bn", 16)])
+def test_a_process_takes_what_is_estimated_or_less(variant: str, images: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in KEEP_FREED_MEMORY.items():
+        monkeypatch.setenv(name, value)
+    model, crop_px = GoogLeNet(10, variant, aux_heads=False), 140
+    ended = run_python("-c", MEASURE, variant, str(crop_px), str(images))
+    assert ended.code == 0, ended.stderr
+    estimated = (
+        training_bytes(model, images, crop_px, on_gpu=False, loader_processes=0) - 2 * DEFAULT_CACHE_BYTES
+        if images
+        else prediction_bytes([model], crop_px)["cpu"]
+    )
+    assert 0.7 * estimated <= json.loads(ended.stdout) <= estimated
+
+
+def test_the_estimate_follows_batch_crop_and_number_of_networks() -> None:
+    model = GoogLeNet(10, "bn", aux_heads=False)
+
+    def worker(images: int, crop_px: int) -> int:
+        return training_bytes(model, images, crop_px, on_gpu=False, loader_processes=0)
+
+    assert worker(64, 224) - worker(32, 224) == pytest.approx(32 * 90e6, rel=0.1)
+    assert worker(32, 224) > worker(32, 112)
+    assert prediction_bytes([model] * 7, 224)["cpu"] > prediction_bytes([model], 224)["cpu"]
+    on_gpu = [training_bytes(model, 256, 224, on_gpu=True, loader_processes=count) for count in (1, 7)]
+    assert on_gpu[0] < on_gpu[1] < worker(256, 224)  # the images are in the memory of the GPU
