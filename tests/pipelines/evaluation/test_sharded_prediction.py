@@ -199,7 +199,8 @@ def test_images_without_labels_get_the_ensembles_answers(
     assert [row["image_id"] for row in rows] == [row["image_id"] for row in table]
     assert len(rows) == 43
     assert rows[-1]["image_id"] == 'one, with a "comma".jpg'
-    # The images are those of the run's own validation, and so are the probabilities.
+    # The images are those of the run's own validation, and so are the probabilities, with the run's temperature.
+    temperature = json.loads((finished_run / "calibration.json").read_text())["all_models"]["144"]
     own = {}
     for predicted in tables(finished_run):
         for number, image_id in enumerate(predicted["image_id"]):
@@ -210,7 +211,8 @@ def test_images_without_labels_get_the_ensembles_answers(
         mean = vectors.mean(axis=0, dtype=np.float64)
         order = np.argsort(-mean)
         assert [row[f"answer_{place}"] for place in (1, 2, 3)] == [f"class_{label}" for label in order]
-        assert row["probability_1"] == pytest.approx(mean.max(), abs=1e-6)
+        powers = mean ** (1 / temperature)
+        assert row["probability_1"] == pytest.approx(powers.max() / powers.sum(), abs=1e-6)
         assert row["agreement"] == pytest.approx((vectors.argmax(axis=1) == order[0]).mean())
     assert "answer_4" not in table[0]
 

@@ -7,7 +7,7 @@ import pytest
 from pipelines.run.directory import ReplicaFiles
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
-from pipelines.training.plan import placement_line
+from pipelines.training.plan import placement_lines
 from pipelines.training.resources import Resources
 
 
@@ -19,4 +19,4 @@ def test_nothing_waits_where_all_is_finished(tmp_path: Path, replicas: int, line
     run = Storage.at(str(tmp_path))
     for replica in range(replicas):
         run.write(ReplicaFiles(replica).weights, b"")
-    assert placement_line(run, Recipe(replicas=replicas), Resources(parallel_replicas=2)) == line
+    assert placement_lines(run, Recipe(replicas=replicas), Resources(parallel_replicas=2)) == [line]

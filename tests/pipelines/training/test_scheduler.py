@@ -13,10 +13,11 @@ import pipelines.training.scheduler
 from googlenet.network.arithmetic import FP32
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
+from pipelines.training.failure import ReplicaFailure
 from pipelines.training.replica import train_replica
 from pipelines.training.resources import Resources
 from pipelines.training.scheduler import Tries, _Schedule, train_replicas
-from pipelines.training.task import ReplicaFailure, ReplicaTask
+from pipelines.training.task import ReplicaTask
 
 
 def test_a_replica_that_gets_further_is_started_again_without_end_and_one_that_does_not_is_given_up() -> None:
