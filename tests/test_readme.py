@@ -81,6 +81,19 @@ def in_bash(command: str) -> str:
     return ended.stdout
 
 
+def _evaluates(places: dict[str, str]) -> Callable[[str], None]:
+    """Return the check of evaluations: of errors, or of answers for images without labels."""
+
+    def check(command: str) -> None:
+        if "--coverage" in command:
+            _keep_calibration(Path(places["runs/"]) / "mine")
+        short = "--policies 1" if "--data" in command and "--policies" not in command else ""
+        expected = "top5.csv" if "--unlabelled" in command else "top-1 error %"
+        assert expected in run(command, places, short)
+
+    return check
+
+
 def _keep_calibration(run: Path) -> None:
     """Write what a run with more validation images than these few would keep."""
     report = json.loads((run / "report/report.json").read_text())
@@ -115,13 +128,6 @@ def checks(places: dict[str, str], ray_cluster: str) -> dict[str, Callable[[str]
         # What make would run, without another start of Python.
         made = in_bash(f"make -n -o .venv/stamp demo BIN={BIN} RUN_DIR=runs/demo ARGS='{words}'")
         assert "report:" in run(made.strip().removeprefix(f"{BIN}/"), places)
-
-    def evaluate(command: str) -> None:
-        if "--coverage" in command:
-            _keep_calibration(Path(places["runs/"]) / "mine")
-        short = "--policies 1" if "--data" in command and "--policies" not in command else ""
-        expected = "top5.csv" if "--unlabelled" in command else "top-1 error %"
-        assert expected in run(command, places, short)
 
     def replay(command: str) -> None:
         command = command.replace("http://SERVER:5000", f"sqlite:///{places['runs/']}other.db")
@@ -175,7 +181,7 @@ def checks(places: dict[str, str], ray_cluster: str) -> dict[str, Callable[[str]
         "mlflow models serve": lambda _command: None,
         "base64 < PHOTO": lambda _command: None,
         "python pipelines/prepare_dataset.py": prints("images of 3 classes"),
-        "python pipelines/evaluate_ensemble.py": evaluate,
+        "python pipelines/evaluate_ensemble.py": _evaluates(places),
         **_cluster_checks(places),
     }
 

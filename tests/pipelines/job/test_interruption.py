@@ -135,7 +135,10 @@ def on_a_terminal(program: str, *words: str) -> tuple[subprocess.Popen[bytes], i
         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509
     )
     os.close(its)
-    assert os.read(ours, 7) == b"working"
+    shown = b""
+    while not shown.endswith(b"\n"):  # a line that is closed half-way fails in the process
+        shown += os.read(ours, 1)
+    assert shown == b"working\r\n"
     return process, ours
 
 
