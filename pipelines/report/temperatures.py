@@ -28,8 +28,8 @@ from pipelines.run.predictions import EvaluatedEnsemble, Predicted
 
 # 160 MB; of ImageNet's 50,000 images and seven replicas, a temperature is fitted on about 1,900.
 KEPT_NUMBERS = 40_000_000
-# Enough for a threshold to within a percent of coverage.
-KEPT_LABELS = 10_000
+# Enough for a threshold to within a percent of coverage; the bootstraps take time by image.
+KEPT_IMAGES = 10_000
 
 Probabilities = npt.NDArray[np.float32]
 
@@ -39,7 +39,7 @@ class KeptProbabilities:
 
     def __init__(self, ensemble: EvaluatedEnsemble, images: int) -> None:
         numbers = len(ensemble.replicas) * len(ensemble.policies) * len(ensemble.classes)
-        self._share = KEPT_NUMBERS / max(1, numbers * images)
+        self._share = min(KEPT_NUMBERS / numbers, KEPT_IMAGES) / max(1, images)
         self._ids: list[str] = []
         self._probabilities: list[Probabilities] = []
         self._labels: list[npt.NDArray[np.int32]] = []
@@ -124,7 +124,7 @@ def _kept(
     mass, ranks = {}, {}
     for place, policy in enumerate(map(str, ensemble.policies)):
         of_labels, places = label_mass(with_temperature(everyone[:, place], all_models[policy]), labels)
-        mass[policy], ranks[policy] = of_labels[:KEPT_LABELS].tolist(), places[:KEPT_LABELS].tolist()
+        mass[policy], ranks[policy] = of_labels.tolist(), places.tolist()
     digests = ensemble.weights_digests, ensemble.dataset_digest
     return KeptCalibration(*digests, len(labels), one_model, all_models, mass, ranks)
 

@@ -90,11 +90,15 @@ def test_too_few_images_have_no_temperature() -> None:
     assert calibrate(kept_of(part(cautious_rows(), slice(0, 39))), THREE, None) is None
 
 
-def test_of_very_many_images_a_share_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(temperatures, "KEPT_NUMBERS", 3 * 2 * 4 * 100)
+@pytest.mark.parametrize(("limit", "number"), [("KEPT_NUMBERS", 3 * 2 * 4 * 100), ("KEPT_IMAGES", 100)])
+def test_of_very_many_images_a_share_of_every_class_is_kept(
+    monkeypatch: pytest.MonkeyPatch, limit: str, number: int
+) -> None:
+    monkeypatch.setattr(temperatures, limit, number)
     rows = cautious_rows()
     kept = kept_of(rows)
     assert 70 < kept.images < 130
+    assert min(np.bincount(kept.sorted()[2])) > 12  # not the first ones by their ids, which are sorted by class
     assert kept.sorted()[0] == kept_of(part(rows, slice(200, 400)), part(rows, slice(0, 200))).sorted()[0]
 
 

@@ -14,6 +14,19 @@ from pipelines.run.storage import Storage
 from pipelines.tracking.follower import Tracker
 from tests.pipelines.report.made_runs import ENSEMBLE, predict
 
+# The log of a job that ended, as far as MLflow is told of it.
+JOB = {
+    "outcome": "ended",
+    "commit": "",
+    "code_digest": "",
+    "command": "",
+    "platform": "",
+    "memory_gib": 1,
+    "versions": {},
+    "nodes": [],
+    "stage_seconds": {},
+}
+
 RECIPE = Recipe(replicas=2)
 TURN_SECONDS = 1.0
 SINCE_MS = 1_700_000_000_000

@@ -24,6 +24,7 @@ from pipelines.tracking.publish import PublishSettings
 from pipelines.tracking.replay import replay
 from pipelines.tracking.store import connect, find_parent, tracking_uri_for
 from tests.pipelines.report.made_runs import ENSEMBLE, made_run, predict
+from tests.pipelines.tracking.followed_runs import JOB
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -54,19 +55,6 @@ def finished(folder: Path) -> Storage:
     write_report(run, ENSEMBLE)
     run.write_json("jobs/1.json", JOB)
     return run
-
-
-JOB = {
-    "outcome": "ended",
-    "commit": "",
-    "code_digest": "",
-    "command": "",
-    "platform": "",
-    "memory_gib": 1,
-    "versions": {},
-    "nodes": [],
-    "stage_seconds": {},
-}
 
 
 def register_model(run: Storage) -> None:

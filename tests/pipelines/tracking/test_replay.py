@@ -22,6 +22,7 @@ from pipelines.tracking.replay import replay
 from pipelines.tracking.store import connect, tracking_uri_for
 from tests.others_files import unchanged
 from tests.pipelines.report.made_runs import ENSEMBLE, made_run, predict
+from tests.pipelines.tracking.followed_runs import JOB
 from tests.project import ROOT
 
 pytestmark = pytest.mark.timeout(300)
@@ -64,17 +65,7 @@ def test_a_new_store_gets_all_that_the_first_one_has_and_a_second_time_nothing(
         assert len(MlflowClient(uri).search_model_versions()) == 1
 
 
-JOB_LOG = {
-    "outcome": "running",
-    "commit": "",
-    "code_digest": "",
-    "command": "",
-    "platform": "",
-    "memory_gib": 1,
-    "versions": {},
-    "nodes": [],
-    "stage_seconds": {"train": 5.0},
-}
+JOB_LOG = {**JOB, "outcome": "running", "stage_seconds": {"train": 5.0}}
 # What a job does until its replicas train, as long as it is let.
 JOB = """
 import sys, time
