@@ -1,6 +1,7 @@
 """Fixtures of the session: a small Ray cluster, small photographs, and the smallest realistic recipe."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -116,6 +117,40 @@ def prepared_run(tiny_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) 
     run = tmp_path_factory.mktemp("runs") / "prepared"
     prepare_here(Storage.at(str(run)), tiny_recipe)
     return run
+
+
+@pytest.fixture(scope="session")
+def reported_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run made by hand, with its report, for tests to read and to copy; to draw a report takes a second."""
+    from tests.pipelines.report.made_runs import report_on_made_run
+
+    with made_once(tmp_path_factory, "reported_runs") as (folder, is_new):
+        if is_new:
+            report_on_made_run(folder / "reported")
+    return folder / "reported"
+
+
+@pytest.fixture(scope="session")
+def two_reported_runs(tmp_path_factory: pytest.TempPathFactory, reported_run: Path) -> Path:
+    """A folder with ``reported_run`` as ``first``, and ``second`` with another learning rate and other answers."""
+    from tests.pipelines.report.made_runs import report_on_made_run
+
+    with made_once(tmp_path_factory, "two_reported_runs") as (folder, is_new):
+        if is_new:
+            shutil.copytree(reported_run, folder / "first")
+            report_on_made_run(folder / "second", [0, 1, 2, 3, 4, 5], [1, 1, 2, 3, 0, 0], learning_rate=0.5)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The database of a new MLflow store. To copy it takes no time; to create one takes two seconds."""
+    from pipelines.tracking.store import connect
+
+    with made_once(tmp_path_factory, "empty_stores") as (folder, is_new):
+        if is_new:
+            connect(f"sqlite:///{folder}/mlflow.db")
+    return folder / "mlflow.db"
 
 
 @pytest.fixture(scope="session")

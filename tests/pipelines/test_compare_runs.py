@@ -1,30 +1,23 @@
 """The command that compares two runs, where their errors cannot be paired."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from pipelines import compare_runs
-from pipelines.report.write import write_report
-from pipelines.run.directory import OUTCOMES, claim
-from pipelines.run.recipe import Recipe
+from pipelines.run.directory import OUTCOMES
 from pipelines.run.storage import Storage
 from tests.others_files import unchanged
-from tests.pipelines.report.made_runs import ENSEMBLE, answers, made_run, predict_as
 
 
 @pytest.fixture
-def runs(tmp_path: Path) -> list[Storage]:
+def runs(two_reported_runs: Path, tmp_path: Path) -> list[Storage]:
     """Two finished runs on the same images."""
-    made = []
-    for name, rate in (("first", 0.01), ("second", 0.5)):
-        (tmp_path / name).mkdir()
-        claim(Storage.at(str(tmp_path / name)), "recipe", Recipe(replicas=2, learning_rate=rate).to_dict())
-        run = made_run(tmp_path / name)
-        predict_as(run, answers([0, 1, 2, 3, 4, 0], [0, 1, 2, 0, 0, 0]))
-        write_report(run, ENSEMBLE)
+    shutil.copytree(two_reported_runs, tmp_path, dirs_exist_ok=True)
+    made = [Storage.at(str(tmp_path / name)) for name in ("first", "second")]
+    for name, run in zip(("first", "second"), made, strict=True):
         run.write_json("jobs/1.json", {"commit": name, "versions": {"torch": name}})
-        made.append(run)
     return made
 
 

@@ -3,6 +3,7 @@
 import io
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,9 +12,11 @@ from PIL import Image
 
 from googlenet.images.records import SCHEMA
 from googlenet.network.arithmetic import FP32
+from pipelines.report.write import write_report
 from pipelines.run.dataset import Manifest, Shard, Split
-from pipelines.run.directory import MANIFEST
+from pipelines.run.directory import MANIFEST, claim
 from pipelines.run.predictions import Cost, EvaluatedEnsemble, Predicted, file_name, write_predictions
+from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 
 CLASSES = tuple("abcdefg")
@@ -74,6 +77,19 @@ def predict(
     predicted = rows_of([IDS[row] for row in rows], LABELS[rows], probabilities, views)
     cost = Cost(seconds=0.5 * len(rows), forward_passes=288 * len(rows))
     write_predictions(run.below("predictions"), file_name(shard), ensemble, predicted, cost)
+
+
+def report_on_made_run(folder: Path, *choices: list[int], **fields: Any) -> Storage:
+    """A run of two replicas that answered ``choices``, or as :func:`predict` has it, with its report."""
+    folder.mkdir(parents=True)
+    claim(Storage.at(str(folder)), "recipe", Recipe(replicas=2, **fields).to_dict())
+    run = made_run(folder)
+    if choices:
+        predict_as(run, answers(*choices))
+    else:
+        predict(run, list(range(6)))
+    write_report(run, ENSEMBLE)
+    return run
 
 
 def ensemble_of(replicas: int, classes: int = len(CLASSES)) -> EvaluatedEnsemble:

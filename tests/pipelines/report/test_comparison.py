@@ -10,36 +10,17 @@ import pytest
 from mlflow import MlflowClient
 
 from pipelines.report.comparison import comparison, read_finished
-from pipelines.report.write import write_report
 from pipelines.run.directory import claim
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from tests.commands import Ended, run_script
-from tests.pipelines.report.made_runs import ENSEMBLE, LABELS, answers, made_run, predict_as
-
-
-def finished(folder: Path, recipe: Recipe, *choices: list[int]) -> Storage:
-    """A finished run whose replicas answered ``choices``."""
-    folder.mkdir()
-    claim(Storage.at(str(folder)), "recipe", recipe.to_dict())
-    run = made_run(folder)
-    predict_as(run, answers(*choices))
-    write_report(run, ENSEMBLE)
-    return run
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("made")
-    finished(folder / "first", Recipe(replicas=2), [0, 1, 2, 3, 4, 0], [0, 1, 2, 0, 0, 0])
-    finished(folder / "second", Recipe(replicas=2, learning_rate=0.5), [0, 1, 2, 3, 4, 5], [1, 1, 2, 3, 0, 0])
-    return folder
+from tests.pipelines.report.made_runs import LABELS
 
 
 @pytest.fixture
-def runs(made: Path, tmp_path: Path) -> tuple[Storage, Storage]:
+def runs(two_reported_runs: Path, tmp_path: Path) -> tuple[Storage, Storage]:
     """Copies of both runs."""
-    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(two_reported_runs, tmp_path, dirs_exist_ok=True)
     return Storage.at(str(tmp_path / "first")), Storage.at(str(tmp_path / "second"))
 
 
@@ -91,8 +72,10 @@ def command(name: str, *words: str, **variables: str) -> Ended:
 
 
 @pytest.mark.timeout(300)
-def test_mlflow_alone_is_enough_to_compare_and_to_start_again(runs: tuple[Storage, Storage], tmp_path: Path) -> None:
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
+def test_mlflow_alone_is_enough_to_compare_and_to_start_again(
+    runs: tuple[Storage, Storage], empty_store: Path, tmp_path: Path
+) -> None:
+    uri = f"sqlite:///{shutil.copy(empty_store, tmp_path)}"
     by_directory = command("compare_runs", *(run.root for run in runs))
     assert by_directory.code == 0, by_directory.stderr
     for run in runs:

@@ -9,17 +9,9 @@ from pipelines.run.dataset import read_manifest
 from pipelines.run.directory import claim
 from pipelines.run.storage import Storage
 from pipelines.tracking.models import registered_name
-from pipelines.tracking.store import connect, tracking_uri_for
+from pipelines.tracking.store import tracking_uri_for
 from tests.pipelines.report.made_runs import made_run
 from tests.pipelines.tracking.followed_runs import RECIPE, TURN_SECONDS
-
-
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The database of a new MLflow store. To copy it takes no time; to create one takes two seconds."""
-    database = tmp_path_factory.mktemp("store") / "mlflow.db"
-    connect(f"sqlite:///{database}")
-    return database
 
 
 @pytest.fixture

@@ -1,18 +1,17 @@
 """Run directories whose news MLflow is sent, and what MLflow then holds."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 from mlflow import MlflowClient
 
-from pipelines.report.write import write_report
 from pipelines.run.dataset import read_manifest
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.tracking.follower import Tracker
-from tests.pipelines.report.made_runs import ENSEMBLE, predict
 
 # The log of a job that ended, as far as MLflow is told of it.
 JOB = {
@@ -57,9 +56,9 @@ def write_epochs(run: Storage, replica: int, epochs: int, **more: object) -> Non
     write_lines(run, f"replicas/{replica}/metrics.jsonl", lines)
 
 
-def write_result(run: Storage) -> None:
-    predict(run, list(range(6)))
-    write_report(run, ENSEMBLE)
+def copy_result(reported_run: Path, run: Storage) -> None:
+    for folder in ("predictions", "report"):
+        shutil.copytree(reported_run / folder, Path(run.root) / folder)
 
 
 def write_steps(run: Storage, replica: int, steps: int) -> None:

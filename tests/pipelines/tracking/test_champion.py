@@ -2,6 +2,7 @@
 
 import copy
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,13 @@ pytestmark = pytest.mark.timeout(120)
 class Registry:
     """Registered versions with given errors, in their own store."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, empty_store: Path) -> None:
         from pipelines.run.directory import claim
         from pipelines.run.recipe import Recipe
 
         run = Storage.at(str(folder / "run"))
         claim(run, "recipe", Recipe(replicas=1).to_dict())
+        shutil.copy(empty_store, folder / "mlflow.db")
         self.runs = MlflowRuns(f"sqlite:///{folder}/mlflow.db", run, Recipe(replicas=1))
         self.runs.client.create_registered_model(MODEL)
         self._source = folder.as_uri()
@@ -42,8 +44,8 @@ class Registry:
         return str(self.runs.client.get_model_version_by_alias(MODEL, "champion").version)
 
 
-def test_a_server_that_fails_is_not_taken_for_one_without_a_champion(tmp_path: Path) -> None:
-    registry = Registry(tmp_path)
+def test_a_server_that_fails_is_not_taken_for_one_without_a_champion(tmp_path: Path, empty_store: Path) -> None:
+    registry = Registry(tmp_path, empty_store)
     registry.choose(registry.version(1.0, 1.0))
     worse = registry.version(9.0, 9.0)
 
@@ -62,8 +64,8 @@ def test_a_server_that_fails_is_not_taken_for_one_without_a_champion(tmp_path: P
     assert registry.champion == "1"
 
 
-def test_the_champion_is_the_version_that_errs_least(tmp_path: Path) -> None:
-    registry = Registry(tmp_path)
+def test_the_champion_is_the_version_that_errs_least(tmp_path: Path, empty_store: Path) -> None:
+    registry = Registry(tmp_path, empty_store)
     first = registry.version(7.0, 25.0)
     assert "the first champion" in registry.choose(first)
     worse = registry.version(9.0, 20.0)  # the top-5 error decides, as in the competition
@@ -84,8 +86,8 @@ def test_the_champion_is_the_version_that_errs_least(tmp_path: Path) -> None:
     assert registry.choose(worse).endswith("version 2, the champion")
 
 
-def test_with_ten_classes_the_top1_error_alone_decides(tmp_path: Path) -> None:
-    registry = Registry(tmp_path)
+def test_with_ten_classes_the_top1_error_alone_decides(tmp_path: Path, empty_store: Path) -> None:
+    registry = Registry(tmp_path, empty_store)
     registry.choose(registry.version(0.0, 25.0, classes=10))
     better = registry.version(5.0, 20.0, classes=10)
     assert "(top-1 error 20.00 %, version 1 25.00 %)" in registry.choose(better)

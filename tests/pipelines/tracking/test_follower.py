@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from urllib.parse import parse_qsl
 
@@ -13,6 +14,7 @@ from pipelines.run.storage import Storage
 from pipelines.tracking.store import page_of_experiment, tracking_uri_for
 from tests.pipelines.tracking.followed_runs import (
     SINCE_MS,
+    copy_result,
     errors,
     follow,
     history,
@@ -20,13 +22,14 @@ from tests.pipelines.tracking.followed_runs import (
     store_of,
     write_epochs,
     write_load,
-    write_result,
 )
 
 pytestmark = pytest.mark.timeout(120)
 
 
-def test_an_interrupted_run_goes_on_in_the_same_mlflow_runs_without_doubled_epochs(run: Storage) -> None:
+def test_an_interrupted_run_goes_on_in_the_same_mlflow_runs_without_doubled_epochs(
+    run: Storage, reported_run: Path
+) -> None:
     uri = store_of(run)
     write_epochs(run, 0, 2)
     follow(run, uri, {0: "training", 1: "waiting"})
@@ -36,7 +39,7 @@ def test_an_interrupted_run_goes_on_in_the_same_mlflow_runs_without_doubled_epoc
     write_epochs(run, 0, 4)
     write_epochs(run, 1, 1, alarm="head logits is dead")
     run.write("replicas/1/failure.txt", b"Traceback\nValueError: of another kind")
-    write_result(run)
+    copy_result(reported_run, run)
     follow(run, uri, {0: "done", 1: "failed"}, succeeded=True)
     second = runs_of(uri)
     assert {n: r.info.run_id for n, r in first.items()} == {n: r.info.run_id for n, r in second.items()}  # type: ignore[attr-defined]
@@ -54,8 +57,8 @@ def test_an_interrupted_run_goes_on_in_the_same_mlflow_runs_without_doubled_epoc
     assert statuses == {"ensemble": "FINISHED", "replica_0": "FINISHED", "replica_1": "FAILED"}
 
 
-def test_the_parent_holds_the_tables_cells_the_report_and_a_note_that_fits(run: Storage) -> None:
-    write_result(run)
+def test_the_parent_holds_the_tables_cells_the_report_and_a_note_that_fits(run: Storage, reported_run: Path) -> None:
+    copy_result(reported_run, run)
     follow(run, store_of(run), {0: "done", 1: "done"}, succeeded=True)
     parent = runs_of(store_of(run))["ensemble"]
     metrics = parent.data.metrics  # type: ignore[attr-defined]
@@ -84,8 +87,8 @@ def test_the_parent_holds_the_tables_cells_the_report_and_a_note_that_fits(run: 
     assert all(picture.startswith("http:get-artifact?") for picture in pictures)
 
 
-def test_the_list_of_runs_shows_errors_data_set_and_images(run: Storage) -> None:
-    write_result(run)
+def test_the_list_of_runs_shows_errors_data_set_and_images(run: Storage, reported_run: Path) -> None:
+    copy_result(reported_run, run)
     follow(run, store_of(run), {0: "done", 1: "done"}, succeeded=True)
     [(_, key)] = parse_qsl(page_of_experiment(store_of(run)).partition("&")[2])
     experiment = MlflowClient(store_of(run)).get_experiment_by_name("googlenet-ensemble")
@@ -137,13 +140,14 @@ def test_a_failure_that_is_mended_is_not_told_any_more(run: Storage) -> None:
 
 
 def test_uris_are_made_absolute_and_those_with_passwords_refused(
-    tmp_path: Path, run: Storage, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, run: Storage, empty_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert tracking_uri_for(run, "sqlite:///other.db") == f"sqlite:///{tmp_path}/other.db"
     assert tracking_uri_for(run) == f"sqlite:///{tmp_path}/mlflow.db"
+    shutil.copy(empty_store, tmp_path / "other.db")
     assert follow(run, tracking_uri_for(run, "sqlite:///other.db"), {0: "done", 1: "done"}, succeeded=False).in_step
-    assert (tmp_path / "other.db").exists()
+    assert "ensemble" in runs_of(f"sqlite:///{tmp_path}/other.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server:5000")
     assert tracking_uri_for(run) == "http://server:5000"
     with pytest.raises(UserError, match="MLFLOW_TRACKING_PASSWORD") as refused:

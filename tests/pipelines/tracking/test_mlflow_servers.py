@@ -26,12 +26,12 @@ from tests.pipelines.report.made_runs import made_run
 from tests.pipelines.tracking.followed_runs import (
     RECIPE,
     TURN_SECONDS,
+    copy_result,
     errors,
     follow,
     history,
     runs_of,
     write_epochs,
-    write_result,
     write_steps,
 )
 from tests.servers import free_port, mlflow_with_password, wait_for
@@ -111,7 +111,7 @@ def follow_in_a_process(root: str, uri: str) -> None:
 
 @pytest.mark.processes
 def test_a_server_that_dies_and_comes_back_gets_every_step_once(
-    run: Storage, tmp_path: Path, short_turns: None
+    run: Storage, reported_run: Path, tmp_path: Path, short_turns: None
 ) -> None:
     port = free_port()
     uri, store = f"http://127.0.0.1:{port}", tmp_path / "store"
@@ -127,7 +127,7 @@ def test_a_server_that_dies_and_comes_back_gets_every_step_once(
             time.sleep(2 * TURN_SECONDS)
             write_steps(run, 0, 50)
             server = start_server(store, port)
-            write_result(run)
+            copy_result(reported_run, run)
             tracker.update({0: "done", 1: "done"})
             tracker.finish(succeeded=True)
         assert tracker.in_step

@@ -12,18 +12,14 @@ import pytest
 from mlflow import MlflowClient
 
 from pipelines import compare_runs
-from pipelines.report.write import write_report
 from pipelines.review import bring_up_to_date
 from pipelines.run.dataset import read_manifest
-from pipelines.run.directory import claim
-from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.tracking.evaluation import send_evaluation
 from pipelines.tracking.moved import COLUMNS, correct_artifact_places
 from pipelines.tracking.publish import PublishSettings
 from pipelines.tracking.replay import replay
 from pipelines.tracking.store import connect, find_parent, tracking_uri_for
-from tests.pipelines.report.made_runs import ENSEMBLE, made_run, predict
 from tests.pipelines.tracking.followed_runs import JOB
 
 pytestmark = pytest.mark.timeout(120)
@@ -37,22 +33,18 @@ def forget_places(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
 
 @pytest.fixture
-def runs(tmp_path: Path, empty_store: Path) -> Path:
+def runs(tmp_path: Path, empty_store: Path, reported_run: Path) -> Path:
     """A folder with a finished run and its store, which has the report and a registered model."""
     folder = tmp_path / "with space" / "runs"
-    run = finished(folder / "a")
+    run = finished(reported_run, folder / "a")
     shutil.copy(empty_store, folder / "mlflow.db")
     replay(run, PublishSettings(tracking_uri_for(run), models="none"))
     register_model(run)
     return folder
 
 
-def finished(folder: Path) -> Storage:
-    folder.mkdir(parents=True)
-    claim(Storage.at(str(folder)), "recipe", Recipe(replicas=2).to_dict())
-    run = made_run(folder)
-    predict(run, list(range(6)))
-    write_report(run, ENSEMBLE)
+def finished(reported_run: Path, folder: Path) -> Storage:
+    run = Storage.at(str(shutil.copytree(reported_run, folder)))
     run.write_json("jobs/1.json", JOB)
     return run
 
@@ -183,9 +175,9 @@ def client_status(uri: str, run_id: str) -> str:
 
 
 def test_an_evaluation_of_weights_is_sent_to_the_same_run_after_its_directory_was_renamed(
-    tmp_path: Path, empty_store: Path
+    tmp_path: Path, empty_store: Path, reported_run: Path
 ) -> None:
-    run = finished(tmp_path / "first")
+    run = finished(reported_run, tmp_path / "first")
     shutil.copy(empty_store, tmp_path / "mlflow.db")
     uri = tracking_uri_for(run)
     send_evaluation(run, run, read_manifest(run), uri)

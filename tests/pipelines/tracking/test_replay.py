@@ -12,7 +12,6 @@ import pytest
 from mlflow import MlflowClient
 
 from pipelines.errors import UserError
-from pipelines.report.write import write_report
 from pipelines.review import bring_up_to_date, newest_run
 from pipelines.run.directory import claim
 from pipelines.run.recipe import Recipe
@@ -21,8 +20,8 @@ from pipelines.tracking.publish import PublishSettings
 from pipelines.tracking.replay import replay
 from pipelines.tracking.store import connect, tracking_uri_for
 from tests.others_files import unchanged
-from tests.pipelines.report.made_runs import ENSEMBLE, made_run, predict
-from tests.pipelines.tracking.followed_runs import JOB
+from tests.pipelines.report.made_runs import made_run
+from tests.pipelines.tracking.followed_runs import JOB, copy_result
 from tests.project import ROOT
 
 pytestmark = pytest.mark.timeout(300)
@@ -120,7 +119,7 @@ def test_a_killed_job_is_told_to_mlflow_by_who_opens_the_store(tmp_path: Path, e
     ],
 )
 def test_what_mlflow_is_told_is_how_the_newest_job_ended(
-    tmp_path: Path, empty_store: Path, outcome: str, with_report: bool, status: str
+    tmp_path: Path, empty_store: Path, reported_run: Path, outcome: str, with_report: bool, status: str
 ) -> None:
     (tmp_path / "run").mkdir()
     shutil.copy(empty_store, tmp_path / "mlflow.db")
@@ -131,8 +130,7 @@ def test_what_mlflow_is_told_is_how_the_newest_job_ended(
     run.write("replicas/1/failure.txt", b"ValueError: no")
     run.write_json("jobs/1.json", {**JOB_LOG, "outcome": outcome})
     if with_report:
-        predict(run, list(range(6)))
-        write_report(run, ENSEMBLE)
+        copy_result(reported_run, run)
     with unchanged(tmp_path / "run"):
         replay(run, PublishSettings(uri, models="none"))
     found = runs_of(uri, tmp_path / "run")
