@@ -3,20 +3,19 @@
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import jaxtyping
 import numpy as np
 import pytest
-from filelock import FileLock
 from hypothesis import settings
 from PIL import Image
 
 from pipelines.run.named_recipes import demo
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
+from tests.made_once import made_once
 from tests.prepared import prepare_here
 from tests.servers import s3_server
 
@@ -58,18 +57,6 @@ def ray_cluster(object_store: str) -> Iterator[str]:
         import ray
 
         yield ray.get_runtime_context().gcs_address
-
-
-@contextmanager
-def made_once(factory: pytest.TempPathFactory, name: str) -> Iterator[tuple[Path, bool]]:
-    """Yield a folder that all pytest processes share, and whether it is still to be filled, in this block."""
-    own = factory.getbasetemp()
-    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / name
-    done = folder / "done"
-    with FileLock(f"{folder}.lock"):
-        is_new = not done.exists()
-        yield folder, is_new
-        done.touch()
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """The marker ``processes``: tests that start a process have it, and tests without it cannot start one.
 
-``make quick`` runs the tests without the marker, so it has to be right. With several pytest processes, tests that start
-processes stay together: those on the shared cluster in one group, others by their file, whose fixtures they share.
+``make quick`` runs the tests without the marker, so it has to be right. With several pytest processes, the tests on the
+shared cluster stay together in one group, and all others by their file, whose fixtures they share.
 The marker ``apart`` is for tests that read the finished run and need no cluster: they stay with their file.
 """
 
@@ -67,8 +67,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.add_marker("processes")
     if fixtures & {CLUSTER, FINISHED}:
         item.add_marker("cluster")
-    if item.get_closest_marker("processes"):
-        item.add_marker(pytest.mark.xdist_group(CLUSTER if _is_on_cluster(item) else item.nodeid.partition("::")[0]))
+    item.add_marker(pytest.mark.xdist_group(CLUSTER if _is_on_cluster(item) else item.nodeid.partition("::")[0]))
 
 
 def _is_on_cluster(item: pytest.Item) -> bool:
@@ -77,7 +76,7 @@ def _is_on_cluster(item: pytest.Item) -> bool:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest groups; those that wait for the finished run come when it is there; single tests last."""
+    """Begin with the longest groups; those that wait for the finished run come when it is there; quick files last."""
 
     def place(item: pytest.Item) -> int:
         if not item.get_closest_marker("processes"):
@@ -88,8 +87,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    grouped = [item for item in session.items if item.get_closest_marker("xdist_group")]
-    if getattr(session.config.option, "loadgroup", False) and not all("@" in item.nodeid for item in grouped):
+    if getattr(session.config.option, "loadgroup", False) and not all("@" in item.nodeid for item in session.items):
         raise pytest.UsageError(
             "this pytest-xdist keeps no groups with this pytest: install the versions in constraints.txt"
         )

@@ -4,7 +4,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
@@ -83,6 +83,7 @@ def test_scales_at_224_are_the_papers() -> None:
         scales_px(225)
 
 
+@settings(max_examples=40)
 @given(SIDES, SIDES, st.sampled_from([42, 84, 224]))
 def test_all_views_lie_inside_the_scaled_image(width: int, height: int, crop: int) -> None:
     for box in all_boxes(width, height, crop):
@@ -93,6 +94,7 @@ def test_all_views_lie_inside_the_scaled_image(width: int, height: int, crop: in
         assert box.side_px in (crop, box.scale_px)
 
 
+@settings(max_examples=40)
 @given(SIDES, SIDES)
 def test_half_of_the_views_are_mirrors_of_the_other_half(width: int, height: int) -> None:
     boxes = all_boxes(width, height, 84)
@@ -114,6 +116,7 @@ def test_policies_are_nested_and_of_their_size() -> None:
     assert set(chosen[10]) < set(chosen[144])
 
 
+@settings(max_examples=40)
 @given(SIDES, SIDES)
 def test_weighting_distinct_views_equals_averaging_all(width: int, height: int) -> None:
     value = {box: float(number) for number, box in enumerate(all_boxes(width, height, 84))}

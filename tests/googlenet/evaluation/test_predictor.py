@@ -39,14 +39,16 @@ def decode(data: bytes) -> ScaledImage:
 
 
 def view_by_view(replicas: list[Replica], data: bytes) -> np.ndarray:
-    """Return the (K, 144, C) probabilities of the 144 views, each cut on its own."""
+    """Return the (K, 144, C) probabilities of the 144 views, each computed on its own."""
     pixels = np.asarray(Image.open(io.BytesIO(data)))
     scaled = scale_image(pixels, scales_px(CROP))
     boxes = [box_of(view, pixels.shape[1], pixels.shape[0], CROP) for view in views_of(144, CROP)]
-    views = torch.cat([cut_views(scaled, [box], CROP) for box in boxes])
-    with torch.no_grad():
-        logits = [member.model(member.preprocessing(views)).logits for member in replicas]
-    return torch.stack(logits).double().softmax(2).numpy()
+    result = []
+    for member in replicas:
+        with torch.no_grad():
+            logits = [member.model(member.preprocessing(cut_views(scaled, [box], CROP))).logits for box in boxes]
+        result.append(torch.cat(logits).double().softmax(1).numpy())
+    return np.array(result)
 
 
 def undecided(seed: int, data: bytes) -> Replica:

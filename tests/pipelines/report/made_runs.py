@@ -23,6 +23,7 @@ CLASSES = tuple("abcdefg")
 ENSEMBLE = EvaluatedEnsemble(("replica_0", "replica_1"), ("x", "y"), (1, 10, 144), 84, CLASSES, "digest", FP32)
 IDS = [f"val/{number}.jpg" for number in range(6)]
 LABELS = np.array([0, 1, 2, 3, 4, 5], np.int32)
+NOISY = [[0, 1, 2, 3, 4, 0], [0, 1, 2, 0, 0, 0], [0, 1, 0, 3, 0, 0]]  # one, three and three of six are wrong
 
 
 def photograph(number: int) -> bytes:

@@ -13,12 +13,10 @@ import pytest
 from jsonschema import Draft202012Validator
 from pydantic import TypeAdapter, ValidationError
 
+from pipelines.report.contents import contents
 from pipelines.report.schema import Report, json_schema
-from pipelines.report.write import write_report
-from pipelines.run.directory import claim
-from pipelines.run.recipe import Recipe
-from pipelines.run.storage import Storage
-from tests.pipelines.report.made_runs import ENSEMBLE, answers, ensemble_of, made_run, predict, predict_as
+from pipelines.report.tally import tally_predictions
+from tests.pipelines.report.made_runs import ENSEMBLE, made_run, predict
 from tests.project import ROOT
 
 PUBLISHED = ROOT / "docs/report.schema.json"
@@ -34,25 +32,24 @@ Place = tuple[str | int, ...]
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp("run")
-    claim(Storage.at(str(folder)), "recipe", Recipe(replicas=3).to_dict())
-    run, ensemble = made_run(folder), ensemble_of(3)
-    predict_as(run, answers([0, 1, 2, 3, 4, 0], [0, 1, 2, 0, 0, 0], [0] * 6), ensemble)
-    write_report(run, ensemble)
-    report: dict[str, Any] = run.read_json("report/report.json")
+def report(letters_run: Path) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads((letters_run / "report/report.json").read_text())
     return report
+
+
+TYPES = TypeAdapter(Report)
+SCHEMA = Draft202012Validator(json.loads(PUBLISHED.read_text()))
 
 
 def refusals(report: Any) -> tuple[bool, bool]:
     """Whether the TypedDicts and the published schema refuse a report."""
     try:
-        TypeAdapter(Report).validate_json(json.dumps(report))
+        TYPES.validate_json(json.dumps(report))
     except ValidationError:
         by_types = True
     else:
         by_types = False
-    return by_types, not Draft202012Validator(json.loads(PUBLISHED.read_text())).is_valid(report)
+    return by_types, not SCHEMA.is_valid(report)
 
 
 def objects(value: Any, place: Place = ()) -> Iterator[Place]:
@@ -101,8 +98,7 @@ def test_a_report_with_chosen_scales_is_valid(tmp_path: Path) -> None:
     run = made_run(tmp_path)
     ensemble = replace(ENSEMBLE, policies=(1, 10, "96+108+120+132"))
     predict(run, list(range(6)), ensemble=ensemble)
-    write_report(run, ensemble)
-    report = run.read_json("report/report.json")
+    report = json.loads(json.dumps(contents(tally_predictions(run, ensemble), ensemble)))
     assert report["table"][-1]["policy"] == "96+108+120+132"
     assert refusals(report) == (False, False)
 

@@ -1,6 +1,5 @@
 """What a report says in words and which of its columns are shown, on the terminal, on the page and in report.md."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -8,17 +7,38 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipelines.report.contents import contents
 from pipelines.report.figures import figures
+from pipelines.report.markdown import markdown
+from pipelines.report.page import report_page
 from pipelines.report.remarks import headline, notes
+from pipelines.report.schema import Report
+from pipelines.report.tally import tally_predictions
 from pipelines.report.text import table_text
 from pipelines.report.write import write_report
 from pipelines.run.directory import COST_JSON, claim
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
-from tests.pipelines.report.made_runs import ENSEMBLE, LABELS, answers, ensemble_of, made_run, predict, predict_as
+from tests.pipelines.report.made_runs import (
+    ENSEMBLE,
+    LABELS,
+    NOISY,
+    answers,
+    ensemble_of,
+    made_run,
+    predict,
+    predict_as,
+)
 
 RIGHT = LABELS.tolist()
-NOISY = [[0, 1, 2, 3, 4, 0], [0, 1, 2, 0, 0, 0], [0, 1, 0, 3, 0, 0]]  # one, three and three of six are wrong
+COST = {
+    "predictor_seconds": 1.0,
+    "forward_passes": 2,
+    "passes_per_second": 2.0,
+    "seconds_per_pass": 0.5,
+    "arithmetic": "fp32",
+    "shards_by_host": {"here": 1},
+}
 
 
 def written(folder: Path, *choices: list[int], classes: int = 7, trained: Storage | None = None) -> tuple[Storage, str]:
@@ -26,6 +46,15 @@ def written(folder: Path, *choices: list[int], classes: int = 7, trained: Storag
     run, ensemble = made_run(folder), ensemble_of(len(choices), classes)
     predict_as(run, answers(*choices, classes=classes), ensemble)
     return run, write_report(run, ensemble, trained)
+
+
+def composed(folder: Path, *choices: list[int], classes: int = 7) -> tuple[Report, str, str, str]:
+    """The same without pictures, which take a second: the report, and its text for the terminal and for both pages."""
+    run, ensemble = made_run(folder), ensemble_of(len(choices), classes)
+    predict_as(run, answers(*choices, classes=classes), ensemble)
+    report = contents(tally_predictions(run, ensemble), ensemble)
+    page = report_page(report, COST, "", {}, {}, {"image_id": "", "strips": [], "mistakes": []})
+    return report, table_text(report, COST, "report.md"), page, markdown(report, COST, {}, {})
 
 
 def pages_of(run: Storage) -> tuple[str, str]:
@@ -43,8 +72,8 @@ def imagenet(tmp_path_factory: pytest.TempPathFactory) -> tuple[Storage, str]:
 
 
 @pytest.fixture(scope="module")
-def letters(tmp_path_factory: pytest.TempPathFactory) -> tuple[Storage, str]:
-    return written(tmp_path_factory.mktemp("letters"), *NOISY)
+def letters(letters_run: Path) -> tuple[Storage, str]:
+    return Storage.at(str(letters_run)), (letters_run / "terminal.txt").read_text()
 
 
 def flat(text: str) -> str:
@@ -91,8 +120,8 @@ def test_a_thousand_classes_are_needed_for_the_papers_figures_and_eleven_for_top
         assert "top-5" not in text.lower().replace("top-5 errors are left out", "")
     assert report_in(run)["table"][0]["paper_top5_error"] == 10.07
     assert "top5_error" in report_in(run)["table"][0]
-    run, terminal = written(tmp_path, *NOISY, classes=11)
-    for text in (terminal, *pages_of(run)):
+    _, *texts = composed(tmp_path, *NOISY, classes=11)
+    for text in texts:
         assert "top-5" in text.lower()
         assert "10.07" not in text
 
@@ -132,8 +161,8 @@ def test_images_and_replicas_have_an_interval_of_their_own(letters: tuple[Storag
     assert f"<small>seeds {wide[0]:.1f}\N{EN DASH}{wide[1]:.1f}</small>" in page
     assert f"| {wide[0]:.2f} - {wide[1]:.2f} |" in markdown
     assert f"{wide[0]:.2f} - {wide[1]:.2f}" in terminal
-    run, terminal = written(tmp_path, RIGHT, NOISY[0])
-    assert not [name for name in report_in(run)["table"][0] if "replicas" in name]
+    report, terminal, *_ = composed(tmp_path, RIGHT, NOISY[0])
+    assert not [name for name in report["table"][0] if "replicas" in name]
     assert "over images alone: 2 replicas say too little about those of another seed" in flat(terminal)
 
 
@@ -173,10 +202,9 @@ def test_a_choice_on_the_images_of_the_report_is_called_optimistic(
 
 def test_a_replica_that_beats_the_ensemble_is_named(tmp_path: Path) -> None:
     wrong = [(label + 1) % 6 for label in RIGHT]
-    run, terminal = written(tmp_path, wrong, RIGHT)  # the first is surer, and wins in the average
-    for text in (flat(terminal), *pages_of(run)):
+    equal, *texts = composed(tmp_path, wrong, RIGHT)  # the first is surer, and wins in the average
+    for text in map(flat, texts):
         assert "replica_1 errs on 0.00 % with 144 crops, all 2 models together on 100.00 %" in text
-    equal = report_in(run)
     equal["table"][-1]["top1_error"] = 0.0
     assert "beats the ensemble" not in " ".join(notes(equal))
 
@@ -234,10 +262,6 @@ def test_the_page_and_the_tables_say_where_they_come_from(tmp_path: Path) -> Non
 
 def test_report_md_shows_every_picture_beside_it(letters: tuple[Storage, str]) -> None:
     run, _ = letters
-    line = {"epoch": 1, "train_loss_logits": 1.0, "val_top1_error": 5.0, "val_top1_error_raw_weights": 6.0}
-    for replica in range(3):
-        run.write(f"replicas/{replica}/metrics.jsonl", f"{json.dumps(line)}\n".encode())
-    write_report(run, ensemble_of(3))
     shown = re.findall(r"!\[[^]]+\]\(([^)]+)\)", pages_of(run)[1])
     assert sorted(shown) == [name for name in run.files("report") if name.endswith(".png")]
     assert {"learning_curves.png", "disagreement.png", "diversity.png"} < set(shown)
@@ -245,9 +269,9 @@ def test_report_md_shows_every_picture_beside_it(letters: tuple[Storage, str]) -
 
 def test_pairs_are_drawn_from_three_replicas_on(letters: tuple[Storage, str], tmp_path: Path) -> None:
     assert {"diversity", "disagreement"} < figures(report_in(letters[0])).keys()
-    run, _ = written(tmp_path, *NOISY[:2])
-    assert not {"diversity", "disagreement"} & figures(report_in(run)).keys()
-    assert "## Diversity" in pages_of(run)[1]  # its numbers remain
+    report, *_, markdown_text = composed(tmp_path, *NOISY[:2])
+    assert not {"diversity", "disagreement"} & figures(report).keys()
+    assert "## Diversity" in markdown_text  # its numbers remain
 
 
 def test_the_counts_of_the_reliability_diagram_have_the_colour_of_the_text(letters: tuple[Storage, str]) -> None:
