@@ -5,7 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipelines.errors import UserError
-from pipelines.run.recipe import Recipe, recipe_from_dict
+from pipelines.run.recipe import Recipe
+from pipelines.run.recipe_json import recipe_from_dict
 
 
 def paper() -> Recipe:
@@ -42,6 +43,7 @@ def demo() -> Recipe:
         initialisation="he",
         preprocessing="scratch",
         areas=((0.35, 0.85),),
+        area_sampling="torchvision",
         aspect=(0.9, 1.1),
         photometric=None,
         lighting_sigma=0.0,
@@ -75,6 +77,7 @@ def modern() -> Recipe:
         initialisation="he",
         preprocessing="scratch",
         interpolations=("bilinear",),
+        area_sampling="torchvision",
         photometric=None,
         lighting_sigma=0.0,
         epochs=300,
@@ -100,6 +103,7 @@ def finetune() -> Recipe:
         name="finetune",
         aux_heads=False,
         areas=((0.25, 1.0),),
+        area_sampling="torchvision",
         photometric=(0.8, 1.2),
         epochs=5,
         learning_rate=0.003,
