@@ -6,8 +6,8 @@ In reading order:
 - ``augment``: one training sample, a pure function of its generator
 - ``augment_tensors``: the same samples made on the device that trains
 - ``epoch_order``: the order of an epoch, computed entry by entry
-- ``loader``: one set of processes that loads batches for a whole training
 - ``crop_sizes``: the side of the crops by epoch
+- ``loader``: one set of processes that loads batches for a whole training
 - ``batches``: the batches of a training, for any number of processes and workers
 - ``data_parallel``: several workers that take a step together
 - ``learning_rate``: the learning rate by epoch

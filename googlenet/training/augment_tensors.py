@@ -19,8 +19,8 @@ from googlenet.images.jpeg import read_header
 from googlenet.images.records import Records
 from googlenet.randomness import numpy_generator
 from googlenet.training.augment import LUMINANCE, Draw, Sampling, alternating_mirror, draw
-from googlenet.training.crop_sizes import CropPx, crop_px_of
-from googlenet.training.loader import Batch, Request
+from googlenet.training.crop_sizes import CropPx
+from googlenet.training.loader import Batch, Request, crop_px_of
 
 MODES = {"bilinear": "bilinear", "nearest": "nearest", "cubic": "bicubic", "area": "area"}
 

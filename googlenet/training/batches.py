@@ -13,10 +13,10 @@ from torch import Tensor
 from googlenet.images.records import Records
 from googlenet.randomness import numpy_generator
 from googlenet.training.augment import Sampling, alternating_mirror, draw_sample_from
-from googlenet.training.crop_sizes import CropPx, crop_px_in, crop_px_of
+from googlenet.training.crop_sizes import CropPx, crop_px_in
 from googlenet.training.data_parallel import ALONE, Share
 from googlenet.training.epoch_order import EpochOrder
-from googlenet.training.loader import Batch, Request, load_batches, stacked
+from googlenet.training.loader import Batch, Request, crop_px_of, load_batches, stacked
 
 Place = tuple[int, int]
 SAMPLES = "train"

@@ -1,11 +1,9 @@
-"""The side of the training crops: one for a whole training, or one for each epoch.
+"""The side of the training crops: one for a whole training, or one for each epoch. Free of PyTorch.
 
 Small crops at first save time. Source: J. Howard, "fastai and DAWNBench" (2018); FFCV's recipes for ImageNet.
 """
 
 from collections.abc import Sequence
-
-from googlenet.training.loader import Request
 
 # Sides in pixels: the same for all epochs, or by epoch.
 CropPx = int | Sequence[int]
@@ -25,9 +23,3 @@ def growing_crops_px(first_px: int, last_px: int, epochs: int) -> tuple[int, ...
 def crop_px_in(epoch: int, crop_px: CropPx) -> int:
     """Return the side of the crops in ``epoch``."""
     return crop_px if isinstance(crop_px, int) else crop_px[epoch]
-
-
-def crop_px_of(request: Request, crop_px: CropPx) -> int:
-    """Return the side of the crops of a request, whose keys are (epoch, index)."""
-    # A worker's share may be empty: then no image depends on the side.
-    return crop_px_in(request.keys[0][0] if request.keys else -1, crop_px)
