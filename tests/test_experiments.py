@@ -175,7 +175,7 @@ def test_a_trial_changes_the_recipe_and_both_seeds(prepared_run: Path, tmp_path:
 def test_a_classifier_has_started_where_its_loss_stays_below_that_of_guessing() -> None:
     losses = [2.3] * 20 + [1.0] + [2.3] * 20 + [1.9] * 30
     steps = [{"step": 10 * number, "loss": loss} for number, loss in enumerate(losses)]
-    # Ten lines have a median of 2.1, below 0.95 ln(10) = 2.19, once five of them are at 1.9; one low line is not enough.
+    # Ten lines have a median of 2.1, below 0.95 ln(10) = 2.19, once five are at 1.9, not by one low line.
     assert experiments.short_runs.started_step(steps, "loss", 10) == 360
     assert experiments.short_runs.started_step(steps[:41], "loss", 10) is None
 
