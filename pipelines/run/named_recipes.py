@@ -30,7 +30,7 @@ def demo() -> Recipe:
     Source: none; tuned on the embedded set, on some of its seeds, to make a visible number of errors.
     Command: make demo
     Cost: some minutes on two cores (docs/results/demo.md).
-    Expected: 18 to 22 % top-1 error of one model with one crop, 12 to 17 % of seven models with 144 crops (four seeds).
+    Expected: 16 to 22 % top-1 error of one model with one crop, 9 to 17 % of seven models with 144 crops (five seeds).
     """
     return Recipe(
         name="demo",
