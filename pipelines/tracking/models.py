@@ -61,6 +61,11 @@ def log_ensemble(runs: MlflowRuns, run: Storage, recipe: Recipe, manifest: Manif
         return name, _register(runs, name, model_id, tags, note)
 
 
+def logged_ensemble(runs: MlflowRuns, ensemble: EvaluatedEnsemble) -> str | None:
+    """Return the id of an ensemble's model, if it is logged; a version in the registry does not keep it."""
+    return _logged(runs, runs.parent, _digest(ensemble))
+
+
 def origin_of(runs: MlflowRuns, run: Storage, recipe: Recipe, manifest: Manifest) -> Origin:
     """Return what the pages of a run's model say."""
     report = run.read_json(REPORT_JSON)
