@@ -81,8 +81,8 @@ def _publish(run: Storage, recipe: Recipe, manifest: Manifest, publishing: Publi
             send_model_metrics(runs, runs.child(replica), model_id, rows_of_replica(report, name), report, manifest)
     name, number = log_ensemble(runs, run, recipe, manifest)
     # An earlier version of this program, or of MLflow, may have registered it otherwise.
-    if model_id := logged_ensemble(runs, ensemble):
-        send_model_metrics(runs, runs.parent, model_id, rows_of_ensemble(report), report, manifest)
+    if known := logged_ensemble(runs, ensemble):
+        send_model_metrics(runs, runs.parent, known, rows_of_ensemble(report), report, manifest)
     send_note(runs, run, manifest)
     line = choose_champion(runs, name, number, publishing.champion)
     describe_model(runs, name, number, origin_of(runs, run, recipe, manifest))
