@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
 
 # Append only: a stream's position is part of the key of its numbers.
-Stream = Literal["initial_weights", "order", "sampling", "dropout", "bootstrap", "embedded_dataset"]
+Stream = Literal["initial_weights", "order", "sampling", "dropout", "bootstrap", "embedded_dataset", "mirror"]
 
 
 def numpy_generator(seed: int, stream: Stream, *key: int) -> np.random.Generator:

@@ -27,7 +27,8 @@ from pipelines.run.dataset import Manifest, read_manifest
 from pipelines.run.directory import REPORT_PAGE, RUN, SYSTEM, check_folder, claim
 from pipelines.run.lock import only_job_on
 from pipelines.run.named_recipes import load_recipe
-from pipelines.run.recipe import Recipe, recipe_from_dict
+from pipelines.run.recipe import Recipe
+from pipelines.run.recipe_json import recipe_from_dict
 from pipelines.run.storage import Storage
 from pipelines.run.weights import absolute_weights, check_file
 from pipelines.tracking.commands import how_to_use
@@ -192,6 +193,7 @@ def _carry_out(
     from pipelines.report.write import write_report
     from pipelines.training.network import ensemble_bytes, keep_initial_weights
     from pipelines.training.plan import placement_lines
+    from pipelines.training.scaled_weights import keep_scaled_weights
 
     started = time.monotonic()
     classes = _count(run, images).classes
@@ -205,6 +207,7 @@ def _carry_out(
             manifest = prepare(run, recipe, arguments.bad_images, images)
             say(f"data: {manifest.summary()}")
             keep_initial_weights(run, recipe, len(manifest.classes))
+            keep_scaled_weights(run, recipe, manifest)
         if arguments.recipe.startswith(RUN_IN_MLFLOW):
             _tell_differences(arguments, manifest)
         with Tracker(run, recipe, manifest, publishing.tracking_uri) as tracker:

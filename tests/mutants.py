@@ -58,6 +58,9 @@ def mutants() -> list[Mutant]:
     metrics = ("googlenet/evaluation/metrics.py", "googlenet/evaluation/test_metrics.py")
     two_way = ("googlenet/evaluation/two_way.py", "googlenet/evaluation/test_two_way.py")
     sampling = ("googlenet/training/augment.py", "googlenet/training/test_augment.py")
+    alternating = ("googlenet/training/augment.py", "googlenet/training/test_crop_sizes.py")
+    patches = ("googlenet/training/patches.py", "googlenet/training/test_patches.py")
+    variance = ("googlenet/network/unit_variance.py", "googlenet/network/test_unit_variance.py")
     batches = ("googlenet/training/batches.py", "googlenet/training/test_batches.py")
     loop, optim, rate = (
         ("googlenet/training/loop.py", "googlenet/training/test_loop.py"),
@@ -135,7 +138,15 @@ def mutants() -> list[Mutant]:
         ),
         ("metrics: replicas are drawn with replacement", two_way, "multinomial(replicas, np", "multinomial(1, np"),
         ("metrics: few replicas need Student's t", two_way, "_students_t(normal, replicas - 1)", "normal"),
-        ("sampling: area is drawn from its range", sampling, "generator.uniform(*sampling.area)", "sampling.area[1]"),
+        ("sampling: area is drawn from its range", patches, "generator.uniform(smallest, largest)", "largest"),
+        ("sampling: the aspect is one at which the area fits", patches, "uniform(*fitting)", "uniform(*aspects)"),
+        ("sampling: mirrors alternate", alternating, "integers(2) + epoch", "integers(2) + 1"),
+        (
+            "initial weights: every output has variance 1",
+            variance,
+            "return output / deviations",
+            "return output + 0 * deviations",
+        ),
         ("sampling: half of the samples are mirrored", sampling, "sampling.mirror and", "not sampling.mirror and"),
         ("sampling: each epoch has its own samples", batches, '"sampling", epoch, index', '"sampling", 0, index'),
         (

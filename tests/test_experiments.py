@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+import experiments.short_runs
 import experiments.views
 from experiments.ensembles import (
     QUESTIONS,
@@ -154,3 +155,45 @@ def test_the_missing_ensemble_is_trained_and_all_are_compared(
     ]  # fmt: skip
     wide = json.loads((tmp_path / "runs/wide0/run.json").read_text())["recipe"]
     assert (wide["sampling_seed"], wide["wide_replica_width"], wide["epochs"]) == (1, 0.375, 1)
+
+
+TINY_TRIAL = {"width": 0.03, "crop_px": 35, "epochs": 1, "batch_size": 8, "warmup_epochs": 0, "aux_heads": False}
+
+
+def short_run_arguments(prepared: Path, folder: Path, changes: dict[str, object]) -> experiments.short_runs.Arguments:
+    (folder / "trials.json").write_text(json.dumps(changes))
+    return experiments.short_runs.Arguments(prepared, folder / "work", folder / "trials.json", seeds=(3, 5))
+
+
+def test_a_trial_changes_the_recipe_and_both_seeds(prepared_run: Path, tmp_path: Path) -> None:
+    arguments = short_run_arguments(prepared_run, tmp_path, {"a": {}, "b": {"learning_rate": 0.5}})
+    found = {(t.label, t.seed): t.recipe for t in experiments.short_runs.trials_of(arguments)}
+    assert list(found) == [("a", 3), ("b", 3), ("a", 5), ("b", 5)]
+    assert found["b", 5] == replace(found["a", 3], learning_rate=0.5, weights_seed=5, sampling_seed=5)
+
+
+def test_a_classifier_has_started_where_its_loss_stays_below_that_of_guessing() -> None:
+    losses = [2.3] * 20 + [1.0] + [2.3] * 20 + [1.9] * 30
+    steps = [{"step": 10 * number, "loss": loss} for number, loss in enumerate(losses)]
+    # Ten lines have a median of 2.1, below 0.95 ln(10) = 2.19, once five are at 1.9, not by one low line.
+    assert experiments.short_runs.started_step(steps, "loss", 10) == 360
+    assert experiments.short_runs.started_step(steps[:41], "loss", 10) is None
+
+
+@pytest.mark.processes
+def test_short_runs_are_trained_once_and_told_in_a_table(
+    prepared_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unit_variance = {**TINY_TRIAL, "variant": "paper", "initialisation": "lsuv", "aux_heads": True}
+    arguments = short_run_arguments(prepared_run, tmp_path, {"plain": TINY_TRIAL, "lsuv": unit_variance})
+    experiments.short_runs.main(arguments)
+    first = capsys.readouterr().out
+    plain, scaled = first.splitlines()[2:4]
+    assert plain.startswith("| plain | ")
+    assert scaled.count("of 2") == 3, "three classifiers"
+    weights = sorted((tmp_path / "work").glob("*/replicas/0/weights.safetensors"))
+    written = [path.stat().st_mtime_ns for path in weights]
+    assert len(weights) == 4
+    experiments.short_runs.main(arguments)
+    assert [path.stat().st_mtime_ns for path in weights] == written
+    assert capsys.readouterr().out.splitlines()[:4] == first.splitlines()[:4]

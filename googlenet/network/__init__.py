@@ -7,6 +7,7 @@ In reading order:
 - ``layers``: convolution, normalisation and dropout as the network uses them
 - ``model``: GoogLeNet, variants ``paper`` and ``bn``, and batch normalisation folded away for inference
 - ``initialisation``: initial weights from a generator
+- ``unit_variance``: initial weights scaled on a batch of images
 - ``complexity``: parameters and multiply-adds, beside Table 1's
 - ``preprocessing``: from pixels to the network's input; it belongs to the weights
 - ``arithmetic``: numeric precision and compilation of a network

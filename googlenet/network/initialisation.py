@@ -1,7 +1,8 @@
 """Initial weights, drawn from a generator that the caller passes in.
 
 The paper names no scheme. ``xavier`` is the Caffe model's, ``gaussian`` has the scales that remained in Caffe's first
-commit of it and are attributed to the authors, ``he`` is used by later work without batch normalisation.
+commit of it and are attributed to the authors, ``he`` is used by later work without batch normalisation. ``lsuv``
+begins with orthonormal weights, which :mod:`googlenet.network.unit_variance` scales.
 """
 
 import math
@@ -29,7 +30,7 @@ GAUSSIAN_STD = {
     "aux classifier": 1 / 1024,
     "classifier": 0.01,  # not documented; chosen here
 }
-CONV_BIAS = {"xavier": 0.2, "gaussian": 0.2, "he": 0.0}
+CONV_BIAS = {"xavier": 0.2, "gaussian": 0.2, "he": 0.0, "lsuv": 0.0}
 
 
 @torch.no_grad()
@@ -56,6 +57,8 @@ def _draw_weight(weight: torch.Tensor, role: str, scheme: Initialisation, genera
         weight.uniform_(-bound, bound, generator=generator)
     elif scheme == "he":
         weight.normal_(0, math.sqrt((1 if role.endswith("classifier") else 2) / fan_in), generator=generator)
+    elif scheme == "lsuv":
+        nn.init.orthogonal_(weight, generator=generator)
     else:
         weight.normal_(0, GAUSSIAN_STD[role], generator=generator)
 

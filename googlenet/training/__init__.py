@@ -2,9 +2,11 @@
 
 In reading order:
 
+- ``patches``: the rectangle of an image that a sample shows
 - ``augment``: one training sample, a pure function of its generator
 - ``augment_tensors``: the same samples made on the device that trains
 - ``epoch_order``: the order of an epoch, computed entry by entry
+- ``crop_sizes``: the side of the crops by epoch
 - ``loader``: one set of processes that loads batches for a whole training
 - ``batches``: the batches of a training, for any number of processes and workers
 - ``data_parallel``: several workers that take a step together

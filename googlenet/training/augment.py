@@ -13,6 +13,8 @@ import numpy as np
 
 from googlenet.images.decoding import Pixels, decode_rgb
 from googlenet.images.jpeg import JpegHeader, decode_factor, decode_rows, read_header
+from googlenet.randomness import numpy_generator
+from googlenet.training.patches import AREA_SAMPLINGS, AreaSampling, Patch
 
 # In arXiv v1 only: "bilinear, area, nearest neighbour and cubic, with equal probability".
 INTERPOLATIONS = {
@@ -27,7 +29,6 @@ LUMINANCE = np.array([0.299, 0.587, 0.114])
 # Rows are red, green and blue; columns are components.
 LIGHTING_EIGENVALUES = np.array([0.2175, 0.0188, 0.0045])
 LIGHTING_EIGENVECTORS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
-MAX_PATCH_TRIES = 10
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,9 @@ class Sampling:
         mirror: mirror half of the samples.
         photometric: smallest and largest factor of contrast, brightness and colour; None for no distortion.
         lighting_sigma: standard deviation of the principal-component noise; 0 for none.
+        area_sampling: "even" draws the area evenly from what the aspects allow, then an aspect at which it fits;
+            "torchvision" draws both together and rejects what does not fit, which makes large areas rare.
+        alternate_mirror: if samples are mirrored, mirror each image in every other epoch instead of by chance.
     """
 
     area: tuple[float, float] = (0.08, 1.0)
@@ -49,8 +53,12 @@ class Sampling:
     mirror: bool = True
     photometric: tuple[float, float] | None = (0.5, 1.5)
     lighting_sigma: float = 0.1
+    area_sampling: AreaSampling = "even"
+    alternate_mirror: bool = False
 
     def __post_init__(self) -> None:
+        if self.area_sampling not in AREA_SAMPLINGS:
+            raise ValueError(f"area_sampling must be one of {list(AREA_SAMPLINGS)}, got {self.area_sampling!r}")
         unknown = set(self.interpolations) - set(INTERPOLATIONS)
         if unknown or not self.interpolations:
             raise ValueError(f"interpolations must be among {list(INTERPOLATIONS)}, got {list(self.interpolations)}")
@@ -62,16 +70,6 @@ class Sampling:
             raise ValueError(f"photometric factors must rise from 0, got {self.photometric}")
         if self.lighting_sigma < 0:
             raise ValueError(f"lighting_sigma must not be negative, got {self.lighting_sigma}")
-
-
-@dataclass(frozen=True)
-class Patch:
-    """A rectangle of the source image, in pixels."""
-
-    left: int
-    top: int
-    width: int
-    height: int
 
 
 @dataclass(frozen=True)
@@ -93,11 +91,17 @@ class Draw:
     lighting: tuple[float, float, float] | None
 
 
-def draw(width: int, height: int, sampling: Sampling, generator: np.random.Generator) -> Draw:
-    """Draw what one sample of an image of ``width`` x ``height`` pixels shows, and how."""
+def draw(
+    width: int, height: int, sampling: Sampling, generator: np.random.Generator, mirrored: bool | None = None
+) -> Draw:
+    """Draw what one sample of an image of ``width`` x ``height`` pixels shows, and how.
+
+    ``mirrored`` decides about the mirror where it alternates; otherwise it is None, and chance decides.
+    """
     patch = draw_patch(width, height, sampling, generator)
     interpolation = sampling.interpolations[generator.integers(len(sampling.interpolations))]
-    mirrored = bool(sampling.mirror and generator.random() < 0.5)
+    if mirrored is None:
+        mirrored = bool(sampling.mirror and generator.random() < 0.5)
     distortions: tuple[tuple[str, float], ...] = ()
     if sampling.photometric:
         names = list(DISTORTIONS)
@@ -107,6 +111,16 @@ def draw(width: int, height: int, sampling: Sampling, generator: np.random.Gener
     return Draw(patch, interpolation, mirrored, distortions, lighting)
 
 
+def alternating_mirror(sampling: Sampling, seed: int, epoch: int, index: int) -> bool | None:
+    """Return whether image ``index`` is mirrored in ``epoch``, if the mirror alternates; None if chance decides.
+
+    Chance decides about the first epoch. Source: K. Jordan, "94 % on CIFAR-10 in 3.29 seconds" (arXiv 2404.00498).
+    """
+    if not (sampling.mirror and sampling.alternate_mirror):
+        return None
+    return bool((numpy_generator(seed, "mirror", index).integers(2) + epoch) % 2)
+
+
 def draw_lighting(sigma: float, generator: np.random.Generator) -> tuple[float, float, float]:
     """Draw Krizhevsky's lighting noise: one shift along the principal components of colour for the whole image."""
     alphas = generator.normal(0, sigma, size=3)
@@ -114,7 +128,9 @@ def draw_lighting(sigma: float, generator: np.random.Generator) -> tuple[float, 
     return red, green, blue
 
 
-def draw_sample(image: Pixels, crop_px: int, sampling: Sampling, generator: np.random.Generator) -> Pixels:
+def draw_sample(
+    image: Pixels, crop_px: int, sampling: Sampling, generator: np.random.Generator, mirrored: bool | None = None
+) -> Pixels:
     """Draw one training sample.
 
     Args:
@@ -122,15 +138,18 @@ def draw_sample(image: Pixels, crop_px: int, sampling: Sampling, generator: np.r
         crop_px: side of the sample.
         sampling: the ranges to draw from.
         generator: the only source of randomness.
+        mirrored: from :func:`alternating_mirror`.
 
     Returns:
         (crop_px, crop_px, 3) uint8 RGB.
     """
-    drawn = draw(image.shape[1], image.shape[0], sampling, generator)
+    drawn = draw(image.shape[1], image.shape[0], sampling, generator, mirrored)
     return _render(_cut(image, drawn.patch), crop_px, drawn)
 
 
-def draw_sample_from(data: bytes, crop_px: int, sampling: Sampling, generator: np.random.Generator) -> Pixels:
+def draw_sample_from(
+    data: bytes, crop_px: int, sampling: Sampling, generator: np.random.Generator, mirrored: bool | None = None
+) -> Pixels:
     """Draw one training sample from an encoded image, decoding no more than the sample needs.
 
     The sample is bit-identical to the one that :func:`draw_sample` draws from the decoded image, unless the patch of
@@ -141,8 +160,8 @@ def draw_sample_from(data: bytes, crop_px: int, sampling: Sampling, generator: n
     """
     header = read_header(data)
     if header is None:
-        return draw_sample(decode_rgb(data), crop_px, sampling, generator)
-    drawn = draw(header.width, header.height, sampling, generator)
+        return draw_sample(decode_rgb(data), crop_px, sampling, generator, mirrored)
+    drawn = draw(header.width, header.height, sampling, generator, mirrored)
     patch = drawn.patch
     factor = decode_factor(min(patch.width, patch.height) / crop_px) if drawn.interpolation == "area" else 1
     return _render(_decode_patch(data, header, patch, factor), crop_px, drawn)
@@ -176,23 +195,8 @@ def _render(window: Pixels, crop_px: int, drawn: Draw) -> Pixels:
 
 
 def draw_patch(width: int, height: int, sampling: Sampling, generator: np.random.Generator) -> Patch:
-    """Draw a patch of uniform area share and uniform aspect that lies inside a ``width`` x ``height`` image.
-
-    The drawn shape may not fit into an extreme image; after ten tries the largest central patch of an allowed aspect
-    is taken. The paper does not cover this case; the rule is the one in common use.
-    """
-    for _ in range(MAX_PATCH_TRIES):
-        area = generator.uniform(*sampling.area) * width * height
-        aspect = generator.uniform(*sampling.aspect)
-        patch_width, patch_height = round(np.sqrt(area * aspect)), round(np.sqrt(area / aspect))
-        if 0 < patch_width <= width and 0 < patch_height <= height:
-            left = int(generator.integers(width - patch_width + 1))
-            top = int(generator.integers(height - patch_height + 1))
-            return Patch(left, top, patch_width, patch_height)
-    aspect = min(max(width / height, sampling.aspect[0]), sampling.aspect[1])
-    patch_width = max(1, min(width, round(height * aspect)))
-    patch_height = max(1, min(height, round(width / aspect)))
-    return Patch((width - patch_width) // 2, (height - patch_height) // 2, patch_width, patch_height)
+    """Draw a patch that lies inside a ``width`` x ``height`` image."""
+    return AREA_SAMPLINGS[sampling.area_sampling](width, height, sampling.area, sampling.aspect, generator)
 
 
 def _contrast(image: Any, factor: float) -> Any:

@@ -18,8 +18,9 @@ from googlenet.images.decoding import Pixels, decode_rgb
 from googlenet.images.jpeg import read_header
 from googlenet.images.records import Records
 from googlenet.randomness import numpy_generator
-from googlenet.training.augment import LUMINANCE, Draw, Sampling, draw
-from googlenet.training.loader import Batch, Request
+from googlenet.training.augment import LUMINANCE, Draw, Sampling, alternating_mirror, draw
+from googlenet.training.crop_sizes import CropPx
+from googlenet.training.loader import Batch, Request, crop_px_of
 
 MODES = {"bilinear": "bilinear", "nearest": "nearest", "cubic": "bicubic", "area": "area"}
 
@@ -62,9 +63,9 @@ class EncodedBatch:
 class EncodedSamples:
     """Samples of a replica by (epoch, index), whose pixels are made on the device; see :class:`EncodedBatch`."""
 
-    def __init__(self, records: Records, crop_px: int, sampling: Sampling, seed: int) -> None:
+    def __init__(self, records: Records, crop_px: CropPx, sampling: Sampling, seed: int) -> None:
         self.records, self._sampling = records, sampling
-        self.crop_px, self.seed = crop_px, seed
+        self._crop_px, self.seed = crop_px, seed
 
     def __len__(self) -> int:
         return len(self.records)
@@ -73,16 +74,18 @@ class EncodedSamples:
         """Read the images of a request, and draw their samples."""
         images: list[bytes | Pixels] = []
         draws, labels = [], []
+        crop_px = crop_px_of(request, self._crop_px)
         for epoch, index in request.keys:
             record = self.records[index]
             header = read_header(record.image)
             image: bytes | Pixels = record.image if header else decode_rgb(record.image)
             width, height = (header.width, header.height) if header else (image.shape[1], image.shape[0])  # type: ignore[union-attr]
             generator = numpy_generator(self.seed, "sampling", epoch, index)
-            draws.append(draw(width, height, self._sampling, generator))
+            mirrored = alternating_mirror(self._sampling, self.seed, epoch, index)
+            draws.append(draw(width, height, self._sampling, generator, mirrored))
             images.append(image)
             labels.append(record.label)
-        return EncodedBatch(images, draws, torch.tensor(labels, dtype=torch.int64), request.num_images, self.crop_px)
+        return EncodedBatch(images, draws, torch.tensor(labels, dtype=torch.int64), request.num_images, crop_px)
 
 
 def _decoded(images: Sequence[bytes | Pixels], device: torch.device) -> list[UInt8[Tensor, "3 _ _"]]:

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from googlenet.images.records import Records
 from googlenet.randomness import numpy_generator
-from googlenet.training.augment import Sampling, draw_sample_from
+from googlenet.training.augment import Sampling, alternating_mirror, draw_sample_from
+from googlenet.training.crop_sizes import CropPx, crop_px_in
 from googlenet.training.data_parallel import ALONE, Share
 from googlenet.training.epoch_order import EpochOrder
-from googlenet.training.loader import Batch, Request, load_batches, stacked
+from googlenet.training.loader import Batch, Request, crop_px_of, load_batches, stacked
 
 Place = tuple[int, int]
 SAMPLES = "train"
@@ -24,9 +25,9 @@ SAMPLES = "train"
 class TrainingSamples:
     """Samples of a replica: item (epoch, i) is that of record i in this epoch, in every process and at any time."""
 
-    def __init__(self, records: Records, crop_px: int, sampling: Sampling, seed: int) -> None:
+    def __init__(self, records: Records, crop_px: CropPx, sampling: Sampling, seed: int) -> None:
         self.records, self._sampling = records, sampling
-        self.crop_px, self.seed = crop_px, seed
+        self._crop_px, self.seed = crop_px, seed
 
     def __len__(self) -> int:
         return len(self.records)
@@ -35,11 +36,14 @@ class TrainingSamples:
         epoch, index = place
         record = self.records[index]
         generator = numpy_generator(self.seed, "sampling", epoch, index)
-        return torch.from_numpy(draw_sample_from(record.image, self.crop_px, self._sampling, generator)), record.label
+        mirrored = alternating_mirror(self._sampling, self.seed, epoch, index)
+        crop_px = crop_px_in(epoch, self._crop_px)
+        sample = draw_sample_from(record.image, crop_px, self._sampling, generator, mirrored)
+        return torch.from_numpy(sample), record.label
 
     def load(self, request: Request) -> Batch:
         """Return the samples of a request."""
-        return stacked((self[place] for place in request.keys), self.crop_px, request)
+        return stacked((self[place] for place in request.keys), crop_px_of(request, self._crop_px), request)
 
 
 def requests_of_epoch(

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from googlenet.images.records import Records
+from googlenet.training.crop_sizes import CropPx, crop_px_in
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,12 @@ class Request:
     source: str
     keys: Sequence[Any]
     num_images: int
+
+
+def crop_px_of(request: Request, crop_px: CropPx) -> int:
+    """Return the side of the crops of a request, whose keys are (epoch, index)."""
+    # A worker's share may be empty: then no image depends on the side.
+    return crop_px_in(request.keys[0][0] if request.keys else -1, crop_px)
 
 
 @runtime_checkable

@@ -7,6 +7,7 @@ In reading order:
 
 - ``directory``: names of the files in a run directory; claiming it for one recipe
 - ``recipe``: every setting that decides a result
+- ``recipe_json``: recipes from JSON, also of earlier versions
 - ``named_recipes``: the recipes ``paper``, ``demo``, ``modern`` and ``finetune``
 - ``storage``: files on any filesystem, written atomically
 - ``object_store``: filesystems behind URIs, with retries and readable errors

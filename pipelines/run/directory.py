@@ -21,6 +21,7 @@
     report/                           report.json, report.md, cost.json, confusion.csv, pictures
     answers/                          answers for images without labels: top5.csv, top5.parquet
     initial_weights.*                 weights that training started from, if they came from a file
+    initial_weights/*.safetensors     weights that training started from, if they were scaled on training images
     evaluations/<name>/               evaluations on other images, each with its dataset, predictions, report
     run.lock                          the job that holds the run
     logs/                             standard error of Ray and other libraries
@@ -144,7 +145,7 @@ def claim(run: Storage, kind: Kind, settings: dict[str, Any]) -> None:
         UserError: it is bound to other settings, or holds files that do not belong to a run.
     """
     if run.exists(RUN):
-        if changed := differences(run.read_json(RUN).get(kind, {}), settings):
+        if changed := differences(_claimed(run, kind), settings):
             moved = kind == "recipe" and any(line.startswith(("data:", "init_weights:")) for line in changed)
             has_copy = moved and run.exists(MANIFEST)
             kept = " (the run has its own copy: the old path need not exist)" if has_copy else ""
@@ -160,13 +161,23 @@ def claim(run: Storage, kind: Kind, settings: dict[str, Any]) -> None:
     run.write_json(RUN, {"id": uuid.uuid4().hex, kind: settings})
 
 
+def _claimed(run: Storage, kind: Kind) -> dict[str, Any]:
+    """Return the settings that ``run`` is bound to; of another kind, none."""
+    stored: dict[str, Any] = run.read_json(RUN).get(kind, {})
+    if kind != "recipe" or not stored:
+        return stored
+    from pipelines.run.recipe_json import with_new_fields
+
+    return with_new_fields(stored)
+
+
 def read_recipe(run: Storage) -> "Recipe":
     """Return the recipe of a training run.
 
     Raises:
         UserError: ``run`` is not a training run.
     """
-    from pipelines.run.recipe import recipe_from_dict
+    from pipelines.run.recipe_json import recipe_from_dict
 
     if not run.exists(RUN) or "recipe" not in run.read_json(RUN):
         raise UserError(f"{run} holds no run of train_ensemble.py; give one with --run-dir, or weights with --weights")
@@ -181,6 +192,11 @@ def run_id(run: Storage) -> str:
 def initial_weights_file(suffix: str) -> str:
     """Return the name of the copy of the initial weights; ``suffix`` is that of the original file."""
     return f"initial_weights{suffix}"
+
+
+def scaled_weights_file(seed: int, width: float) -> str:
+    """Return the name of initial weights that were scaled on training images."""
+    return f"initial_weights/seed_{seed}_width_{width:g}.safetensors"
 
 
 def replica_name(replica: int) -> str:

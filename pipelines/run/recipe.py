@@ -1,4 +1,4 @@
-"""The recipe, a frozen dataclass with every setting that decides a result, and its JSON form.
+"""The recipe, a frozen dataclass with every setting that decides a result.
 
 Settings that do not decide the result (number of CPUs, tracking server) are options of the commands and may change
 between two starts of the same run.
@@ -6,16 +6,16 @@ between two starts of the same run.
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
-
-from pydantic import TypeAdapter, ValidationError
 
 from googlenet.evaluation.crops import CROP_POLICIES, Policy, policy_scales_px, scales_px
 from googlenet.network.choices import LRN, MAX_WIDTH, Initialisation, Variant
 from googlenet.training.augment import INTERPOLATIONS, Sampling
+from googlenet.training.crop_sizes import growing_crops_px
 from googlenet.training.learning_rate import LearningRate, Schedule
+from googlenet.training.patches import AreaSampling
 from pipelines.errors import UserError
 
 # Five halvings must leave something.
@@ -87,12 +87,18 @@ class Recipe:
     # Sampling
     areas: tuple[tuple[float, float], ...] = ((0.08, 1.0),)
     """Ranges of a sample's share of the image's area; replica k uses range k modulo their number."""
+    area_sampling: AreaSampling = "even"
+    """'even' draws the area evenly, then a fitting aspect; 'torchvision' rejects what does not fit, so mostly large."""
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
     """Range of a sample's aspect ratio, width over height."""
     interpolations: tuple[str, ...] = tuple(INTERPOLATIONS)
     """Interpolations, drawn with equal probability."""
     mirror: bool = True
     """Mirror half of the samples."""
+    alternate_mirror: bool = False
+    """Mirror each image in every other epoch instead of by chance."""
+    first_crop_px: int | None = None
+    """Side of the training crops at first; they grow to crop_px in four steps. None for crop_px throughout."""
     photometric: tuple[float, float] | None = (0.5, 1.5)
     """Range of the factors of contrast, brightness and colour; None for no distortion."""
     lighting_sigma: float = 0.1
@@ -165,7 +171,13 @@ class Recipe:
             raise UserError("areas must hold at least one range")
         if self.init_weights and self.wide_replica_width:
             raise UserError("wide_replica_width cannot be combined with init_weights, which have a single width")
+        if self.initialisation == "lsuv" and self.variant == "bn":
+            raise UserError("initialisation lsuv is for the variant paper: batch normalisation rescales every layer")
         check_policies(self.policies, self.crop_px)
+        if self.first_crop_px is not None and not MIN_CROP_PX <= self.first_crop_px <= self.crop_px:
+            raise UserError(
+                f"first_crop_px must be between {MIN_CROP_PX} and crop_px {self.crop_px}, got {self.first_crop_px}"
+            )
 
     def _check_shares(self) -> None:
         for name in ("dropout", "aux_dropout", "momentum", "label_smoothing"):
@@ -183,7 +195,20 @@ class Recipe:
     def sampling(self, replica: int) -> Sampling:
         """Return the sampling settings of replica ``replica``."""
         area = self.areas[replica % len(self.areas)]
-        return Sampling(area, self.aspect, self.interpolations, self.mirror, self.photometric, self.lighting_sigma)
+        return Sampling(
+            area,
+            self.aspect,
+            self.interpolations,
+            self.mirror,
+            self.photometric,
+            self.lighting_sigma,
+            self.area_sampling,
+            self.alternate_mirror,
+        )
+
+    def training_crops_px(self) -> tuple[int, ...]:
+        """Return the side of the training crops in each epoch."""
+        return growing_crops_px(self.first_crop_px or self.crop_px, self.crop_px, self.epochs)
 
     def rate(self) -> LearningRate:
         """Return the learning rate by epoch."""
@@ -250,19 +275,3 @@ def check_policies(policies: Sequence[Policy], crop_px: int) -> None:
             policy_scales_px(policy, crop_px)
     except ValueError as error:
         raise UserError(str(error)) from error
-
-
-def recipe_from_dict(values: dict[str, Any]) -> Recipe:
-    """Inverse of :meth:`Recipe.to_dict`; absent fields take their defaults.
-
-    Raises:
-        UserError: a field is unknown, or a value has the wrong type or is out of range.
-    """
-    known = {field.name for field in fields(Recipe)}
-    if unknown := sorted(set(values) - known):
-        raise UserError(f"unknown recipe field {', '.join(unknown)}; the fields are {', '.join(sorted(known))}")
-    try:
-        return TypeAdapter(Recipe).validate_python(values)
-    except ValidationError as error:
-        problems = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise UserError("; ".join(problems)) from error

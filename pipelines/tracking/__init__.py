@@ -16,6 +16,7 @@ In reading order:
 - ``notes``: descriptions of runs and models
 - ``publish``: models and champion of a finished run
 - ``models``: the ensemble and its replicas as models
+- ``model_metrics``: errors of models on the models' pages
 - ``graph_flavor``: a replica as a PyTorch graph, without pickle
 - ``ensemble_model``: the code that MLflow keeps with the ensemble
 - ``evaluation``: evaluations of other images

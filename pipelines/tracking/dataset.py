@@ -32,6 +32,15 @@ def dataset_tags(manifest: Manifest) -> dict[str, str]:
     }
 
 
+def validation_images(manifest: Manifest) -> tuple[str, str]:
+    """Return the name and the digest under which MLflow knows the validation images."""
+    return _name_and_digest(manifest, "val")
+
+
+def _name_and_digest(manifest: Manifest, split: str) -> tuple[str, str]:
+    return f"{name_of_data(manifest)} ({split})", manifest.splits[split].digest[:DIGEST_CHARACTERS]
+
+
 def send_dataset(runs: Experiment, mlflow_run: str, manifest: Manifest) -> None:
     """Log the data set as tags and as MLflow's inputs: a training and an evaluation split, if they hold images."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
@@ -40,16 +49,16 @@ def send_dataset(runs: Experiment, mlflow_run: str, manifest: Manifest) -> None:
     runs.set_tags(mlflow_run, dataset_tags(manifest))
     if runs.client.get_run(mlflow_run).inputs.dataset_inputs:
         return
-    data, name = data_of(manifest), name_of_data(manifest)
-    inputs = []
+    data, inputs = data_of(manifest), []
     for split in SPLITS:
         chosen = manifest.splits[split]
         if not chosen.images:
             continue
         profile = {"images": chosen.images, "classes": len(manifest.classes), "shards": len(chosen.shards)}
+        name, digest = _name_and_digest(manifest, split)
         dataset = Dataset(
-            name=f"{name} ({split})",
-            digest=chosen.digest[:DIGEST_CHARACTERS],
+            name=name,
+            digest=digest,
             source_type="local" if "://" not in data else data.partition("://")[0],
             source=json.dumps({"uri": data, "dataset_digest": manifest.digest}),
             profile=json.dumps(profile),

@@ -61,6 +61,11 @@ def log_ensemble(runs: MlflowRuns, run: Storage, recipe: Recipe, manifest: Manif
         return name, _register(runs, name, model_id, tags, note)
 
 
+def logged_ensemble(runs: MlflowRuns, ensemble: EvaluatedEnsemble) -> str | None:
+    """Return the id of an ensemble's model, if it is logged; a version in the registry does not keep it."""
+    return _logged(runs, runs.parent, _digest(ensemble))
+
+
 def origin_of(runs: MlflowRuns, run: Storage, recipe: Recipe, manifest: Manifest) -> Origin:
     """Return what the pages of a run's model say."""
     report = run.read_json(REPORT_JSON)
@@ -204,8 +209,10 @@ def _register(runs: MlflowRuns, name: str, model_id: str, tags: dict[str, str], 
     return str(made.version)
 
 
-def log_replica(runs: MlflowRuns, run: Storage, replica: int) -> None:
+def log_replica(runs: MlflowRuns, run: Storage, replica: int) -> str:
     """Log one replica as a PyTorch model of its child run, unless already done: crops in, probabilities out.
+
+    Returns the model's id.
 
     It is stored as a graph of operations (torch.export), which needs no code of this project and no pickle.
     """
@@ -220,12 +227,12 @@ def log_replica(runs: MlflowRuns, run: Storage, replica: int) -> None:
     child, file = runs.child(replica), ReplicaFiles(replica).weights
     weights = run.read(file)
     digest = hashlib.sha256(weights).hexdigest()
-    if _logged(runs, child, digest):
-        return
+    if known := _logged(runs, child, digest):
+        return known
     stored = read_weights(weights, file)
     crop_px = stored.extra["crop_px"]
     with _speaking_to(runs):
-        Model.log(
+        info = Model.log(
             artifact_path=None,
             flavor=graph_flavor,
             flavor_name="mlflow.pytorch",
@@ -241,6 +248,7 @@ def log_replica(runs: MlflowRuns, run: Storage, replica: int) -> None:
             input_example=np.zeros((2, 3, crop_px, crop_px), np.uint8),
             pip_requirements=_requirements("mlflow", "torch"),
         )
+    return str(info.model_id)
 
 
 @contextmanager

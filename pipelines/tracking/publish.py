@@ -13,7 +13,15 @@ from pipelines.run.storage import Storage
 from pipelines.tracking.commands import replay_command
 from pipelines.tracking.dataset import CLASSES_TAG
 from pipelines.tracking.follower import reason_of
-from pipelines.tracking.models import CHAMPION, describe_model, log_ensemble, log_replica, origin_of
+from pipelines.tracking.model_metrics import rows_of_ensemble, rows_of_replica, send_model_metrics
+from pipelines.tracking.models import (
+    CHAMPION,
+    describe_model,
+    log_ensemble,
+    log_replica,
+    logged_ensemble,
+    origin_of,
+)
 from pipelines.tracking.notes import ERROR_NAMES, errors_that_count
 from pipelines.tracking.result import send_note
 from pipelines.tracking.runs import MlflowRuns
@@ -64,11 +72,17 @@ def publish(run: Storage, recipe: Recipe, manifest: Manifest, publishing: Publis
 
 
 def _publish(run: Storage, recipe: Recipe, manifest: Manifest, publishing: PublishSettings) -> Published:
-    runs = MlflowRuns(publishing.tracking_uri, run, recipe)
+    runs, report = MlflowRuns(publishing.tracking_uri, run, recipe), run.read_json(REPORT_JSON)
+    ensemble = EvaluatedEnsemble.from_dict(report["ensemble"])
     if publishing.models == "all":
-        for name in EvaluatedEnsemble.from_dict(run.read_json(REPORT_JSON)["ensemble"]).replicas:
-            log_replica(runs, run, replica_number(name))
+        for name in ensemble.replicas:
+            replica = replica_number(name)
+            model_id = log_replica(runs, run, replica)
+            send_model_metrics(runs, runs.child(replica), model_id, rows_of_replica(report, name), report, manifest)
     name, number = log_ensemble(runs, run, recipe, manifest)
+    # An earlier version of this program, or of MLflow, may have registered it otherwise.
+    if known := logged_ensemble(runs, ensemble):
+        send_model_metrics(runs, runs.parent, known, rows_of_ensemble(report), report, manifest)
     send_note(runs, run, manifest)
     line = choose_champion(runs, name, number, publishing.champion)
     describe_model(runs, name, number, origin_of(runs, run, recipe, manifest))

@@ -1,6 +1,6 @@
 """From shards to the weights of each replica.
 
-Reads: dataset/train, dataset/val, initial_weights.*. Writes: replicas/<k>/, training.json. Door:
+Reads: dataset/train, dataset/val, initial_weights*. Writes: replicas/<k>/, training.json. Door:
 ``scheduler.train_replicas``.
 
 In reading order:
@@ -17,6 +17,7 @@ In reading order:
 - ``epoch_report``: sums and step log of an epoch
 - ``checkpoints``: the newest few checkpoints of a replica, written beside the training
 - ``network``: the network that a recipe describes, and its initial weights
+- ``scaled_weights``: initial weights that are scaled on training images
 - ``resources``: resources reserved per worker, and how many replicas fit
 - ``trial``: a few timed steps, and the choice of precision and compilation
 - ``plan``: replicas, steps, time and storage before a job starts

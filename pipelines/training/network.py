@@ -5,7 +5,7 @@ The file is copied into the run directory, so that every worker finds it.
 
 from googlenet.network.initialisation import initialise
 from googlenet.network.model import GoogLeNet
-from googlenet.network.preprocessing import Preprocessing
+from googlenet.network.preprocessing import CAFFE_PREPROCESSING, SCRATCH_PREPROCESSING, Preprocessing
 from googlenet.network.weights import WeightsError, start_from
 from googlenet.randomness import torch_generator
 from pipelines.errors import UserError
@@ -14,6 +14,8 @@ from pipelines.run.directory import initial_weights_file
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.run.weights import read_file, read_network, suffix_of_weights
+
+PREPROCESSING: dict[str, Preprocessing] = {"caffe": CAFFE_PREPROCESSING, "scratch": SCRATCH_PREPROCESSING}
 
 
 def network_of(recipe: Recipe, classes: int, replica: int = 0) -> GoogLeNet:

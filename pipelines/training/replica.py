@@ -13,7 +13,7 @@ import torch
 
 from googlenet.images.records import Records
 from googlenet.network.model import GoogLeNet
-from googlenet.network.preprocessing import CAFFE_PREPROCESSING, SCRATCH_PREPROCESSING, Preprocessing
+from googlenet.network.preprocessing import Preprocessing
 from googlenet.network.weights import to_safetensors
 from googlenet.training.augment_tensors import EncodedBatch, EncodedSamples
 from googlenet.training.batches import SAMPLES, TrainingSamples, requests_of_epoch
@@ -32,13 +32,13 @@ from pipelines.training.advice import advice_for
 from pipelines.training.checkpoints import CHECKPOINTS_KEPT, Checkpoint, Checkpoints
 from pipelines.training.compilation import TrainedNetwork
 from pipelines.training.epoch_report import EpochReport
-from pipelines.training.network import apply_initial_weights, network_of
+from pipelines.training.network import PREPROCESSING, apply_initial_weights, network_of
+from pipelines.training.scaled_weights import apply_scaled_weights, are_scaled
 from pipelines.training.shard_cache import open_shards_of
 from pipelines.training.task import ReplicaTask
 from pipelines.training.validation import CROPS, CentreCrops, Validation
 
 NO_CHECKPOINT = -1
-PREPROCESSING: dict[str, Preprocessing] = {"caffe": CAFFE_PREPROCESSING, "scratch": SCRATCH_PREPROCESSING}
 
 
 def train_replica(task: ReplicaTask) -> None:
@@ -115,7 +115,7 @@ def _batches(
     """Return all that is to be loaded after ``step`` steps, in order: the batches and the validation of each epoch."""
     recipe = task.recipe
     kind = EncodedSamples if task.gpu_augmentation else TrainingSamples
-    samples = kind(train, recipe.crop_px, recipe.sampling(task.replica), task.sampling_seed)
+    samples = kind(train, recipe.training_crops_px(), recipe.sampling(task.replica), task.sampling_seed)
     steps_per_epoch = -(-len(train) // recipe.batch_size)
 
     def requests() -> Iterator[Request]:
@@ -171,6 +171,8 @@ def _initial_network(task: ReplicaTask, classes: int) -> tuple[GoogLeNet, Prepro
     preprocessing = PREPROCESSING[recipe.preprocessing]
     if recipe.init_weights:
         preprocessing = apply_initial_weights(task.run, recipe, model)
+    elif are_scaled(recipe):
+        apply_scaled_weights(task.run, recipe, model, task.replica)
     model = model.to(task.device).to(memory_format=torch.channels_last)
     return synchronised_model(model, task.share), preprocessing
 

@@ -29,7 +29,8 @@ from pipelines import (
 from pipelines.job.command_line import run_command
 from pipelines.run.directory import claim
 from pipelines.run.named_recipes import finetune
-from pipelines.run.recipe import Recipe, recipe_from_dict
+from pipelines.run.recipe import Recipe
+from pipelines.run.recipe_json import recipe_from_dict
 from pipelines.run.storage import Storage
 from tests.others_files import somebody_elses
 from tests.project import ROOT

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import UserError
-from pipelines.run.directory import differences
+from pipelines.run.directory import claim, differences
 from pipelines.run.named_recipes import RECIPES, load_recipe
-from pipelines.run.recipe import Recipe, recipe_from_dict
+from pipelines.run.recipe import Recipe
+from pipelines.run.recipe_json import VALUES_BEFORE, recipe_from_dict
+from pipelines.run.storage import Storage
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -35,6 +37,23 @@ def test_whole_numbers_become_floats_where_the_field_is_one() -> None:
     recipe = Recipe(warmup_epochs=1, areas=((0.5, 1),), photometric=(1, 2), max_gradient_norm=None, policies=(1, 144))
     assert repr((recipe.warmup_epochs, recipe.areas, recipe.photometric)) == "(1.0, ((0.5, 1.0),), (1.0, 2.0))"
     assert repr((recipe.max_gradient_norm, recipe.policies, recipe.epochs)) == "(None, (1, 144), 250)"
+
+
+def test_the_recipe_of_an_earlier_version_keeps_its_meaning() -> None:
+    """It lacks the newest fields; one that somebody wrote in part takes the defaults, as of every field."""
+    earlier = {name: value for name, value in Recipe().to_dict().items() if name not in VALUES_BEFORE}
+    assert recipe_from_dict(earlier).area_sampling == "torchvision"
+    assert recipe_from_dict({"epochs": 3}).area_sampling == "even"
+    assert recipe_from_dict(Recipe().to_dict()).area_sampling == "even"
+
+
+def test_a_run_of_an_earlier_version_stays_bound_to_its_recipe(tmp_path: Path) -> None:
+    run, now = Storage.at(str(tmp_path)), load_recipe("demo").to_dict()
+    earlier = {name: value for name, value in now.items() if name not in VALUES_BEFORE}
+    run.write_json("run.json", {"id": "1", "recipe": earlier})
+    claim(run, "recipe", now)
+    with pytest.raises(UserError, match="area_sampling: was 'torchvision', is now 'even'"):
+        claim(run, "recipe", {**now, "area_sampling": "even"})
 
 
 def test_an_unknown_field_is_refused_by_name() -> None:
@@ -63,6 +82,9 @@ def test_an_unknown_field_is_refused_by_name() -> None:
         ("val_percent", 100.0),
         ("min_workers_per_replica", 2),
         ("lighting_sigma", -0.1),
+        ("area_sampling", "uneven"),
+        ("first_crop_px", 300),
+        ("first_crop_px", 20),
     ],
 )
 def test_a_value_out_of_range_is_refused_with_its_field(field: str, value: object) -> None:
@@ -73,6 +95,11 @@ def test_a_value_out_of_range_is_refused_with_its_field(field: str, value: objec
 def test_one_wide_replica_cannot_start_from_weights_of_one_width() -> None:
     with pytest.raises(UserError, match="wide_replica_width cannot be combined with init_weights"):
         Recipe(init_weights="bvlc_googlenet.npz", wide_replica_width=1.2)
+
+
+def test_unit_variance_is_refused_where_batch_normalisation_rescales() -> None:
+    with pytest.raises(UserError, match="lsuv is for the variant paper"):
+        Recipe(initialisation="lsuv", variant="bn")
 
 
 def test_a_name_that_is_no_recipe_lists_those_that_are() -> None:

@@ -129,6 +129,31 @@ with torch.inference_mode():
     np.testing.assert_allclose(in_a_fresh_process(program, store, tmp_path), expected, atol=1e-4)
 
 
+def test_mlflow_ranks_replicas_and_ensemble_by_their_errors_on_the_validation_images(
+    finished_run: Path, store: str, name: str
+) -> None:
+    report = json.loads((finished_run / "report/report.json").read_text())
+    expected = {known["replica"]: known["rows"][-1]["top1_error"] for known in report["replicas"]}
+    expected[MODEL] = report["table"][-1]["top1_error"]
+    client = MlflowClient(store)
+    parent = client.get_model_version(name, "1").run_id
+    run = client.get_run(parent)
+    query = {"experiment_ids": [run.info.experiment_id], "order_by": [{"field_name": "metrics.`top1_error/144`"}]}
+    found = [m for m in client.search_logged_models(**query) if m.source_run_id in (parent, *children(client, run))]
+    errors = [next(metric.value for metric in m.metrics if metric.key == "top1_error/144") for m in found]
+    assert errors == sorted(errors)
+    assert {m.name: e for m, e in zip(found, errors, strict=True)} == pytest.approx(expected, abs=1e-3)
+    [validation] = [i.dataset for i in run.inputs.dataset_inputs if "(val)" in i.dataset.name]
+    for model in found:
+        assert {m.dataset_name for m in model.metrics} == {validation.name}
+        assert {m.dataset_digest for m in model.metrics} == {validation.digest}
+
+
+def children(client: MlflowClient, parent: Any) -> list[str]:
+    mine = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
+    return [run.info.run_id for run in client.search_runs([parent.info.experiment_id], mine)]
+
+
 def test_pages_of_the_model_and_its_version_have_results_and_links(finished_run: Path, store: str, name: str) -> None:
     client = MlflowClient(store)
     version = client.get_model_version_by_alias(name, "champion")

@@ -12,7 +12,8 @@ from mlflow.exceptions import MlflowException
 from pipelines.errors import UserError
 from pipelines.run.directory import claim
 from pipelines.run.named_recipes import RECIPES
-from pipelines.run.recipe import Recipe, recipe_from_dict
+from pipelines.run.recipe import Recipe
+from pipelines.run.recipe_json import recipe_from_dict
 from pipelines.run.storage import Storage
 from pipelines.tracking.commands import how_to_use, replay_command
 from pipelines.tracking.runs import MlflowRuns

@@ -1,0 +1,36 @@
+"""Recipes from JSON: those of a run directory, of a file, and of earlier versions."""
+
+from dataclasses import fields
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from pipelines.errors import UserError
+from pipelines.run.recipe import Recipe
+
+# What recipes meant before these fields existed.
+VALUES_BEFORE = {"area_sampling": "torchvision", "alternate_mirror": False, "first_crop_px": None}
+
+
+def with_new_fields(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of a recipe that is complete but for :data:`VALUES_BEFORE`, completed."""
+    absent = {field.name for field in fields(Recipe)} - set(values)
+    return {**VALUES_BEFORE, **values} if absent <= set(VALUES_BEFORE) else values
+
+
+def recipe_from_dict(values: dict[str, Any]) -> Recipe:
+    """Inverse of :meth:`Recipe.to_dict`; absent fields take their defaults.
+
+    The recipe of an earlier version, which lacks new fields only, keeps its meaning.
+
+    Raises:
+        UserError: a field is unknown, or a value has the wrong type or is out of range.
+    """
+    known = {field.name for field in fields(Recipe)}
+    if unknown := sorted(set(values) - known):
+        raise UserError(f"unknown recipe field {', '.join(unknown)}; the fields are {', '.join(sorted(known))}")
+    try:
+        return TypeAdapter(Recipe).validate_python(with_new_fields(values))
+    except ValidationError as error:
+        problems = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise UserError("; ".join(problems)) from error
