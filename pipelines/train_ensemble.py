@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from googlenet.network.published import MEANING_OF_BVLC, variant_of_weights
+from googlenet.network.published import variant_of_weights
 from pipelines.data.prepare import BadImages, find_images, images_to_time, prepare
 from pipelines.data.sources import Images, absolute_data
 from pipelines.errors import UserError
@@ -24,13 +24,13 @@ from pipelines.job.log import JobLog
 from pipelines.job.ray_session import connected, native_stderr_to_log
 from pipelines.job.system_log import system_log
 from pipelines.run.dataset import Manifest, read_manifest
-from pipelines.run.directory import REPORT_PAGE, RUN, SYSTEM, check_folder, claim
+from pipelines.run.directory import REPORT_PAGE, RUN, SYSTEM, check_claim, check_folder, claim
 from pipelines.run.lock import only_job_on
 from pipelines.run.named_recipes import load_recipe
 from pipelines.run.recipe import Recipe
 from pipelines.run.recipe_json import recipe_from_dict
 from pipelines.run.storage import Storage
-from pipelines.run.weights import absolute_weights, check_file
+from pipelines.run.weights import absolute_weights, check_file, check_that_weights_are_given
 from pipelines.tracking.commands import how_to_use
 from pipelines.tracking.fetch import PREFIX as RUN_IN_MLFLOW
 from pipelines.tracking.fetch import differences_from, fetch_recipe
@@ -110,7 +110,8 @@ def run_job(arguments: Arguments) -> int:
     check_folder(run)
     recipe = _with_absolute_paths(arguments.fields)
     _needed_replicas(arguments, recipe)
-    _check_that_weights_are_given(arguments, run, recipe)
+    if not arguments.from_scratch:
+        check_that_weights_are_given(run, recipe)
     resources = Resources(
         1.0 if arguments.cpus_per_worker is None else arguments.cpus_per_worker,
         arguments.gpus_per_worker,
@@ -125,8 +126,7 @@ def run_job(arguments: Arguments) -> int:
     resources.check(recipe)
     publishing = PublishSettings(tracking_uri_for(run, arguments.tracking_uri), arguments.models, arguments.champion)
     # Bad input ends the job, and the dry run, before a cluster starts or the run is claimed.
-    if run.exists(RUN):
-        claim(run, "recipe", recipe.to_dict())
+    check_claim(run, "recipe", recipe.to_dict())
     images = find_images(run, recipe)
     _try_initial_weights(run, recipe, images)
     if arguments.dry_run:
@@ -142,15 +142,6 @@ def run_job(arguments: Arguments) -> int:
 def _with_default_cpus(arguments: Arguments, resources: Resources) -> Resources:
     given = arguments.cpus_per_worker
     return replace(resources, cpus_per_worker=cpus_beside_gpus(resources.gpus_per_worker) if given is None else given)
-
-
-def _check_that_weights_are_given(arguments: Arguments, run: Storage, recipe: Recipe) -> None:
-    # A run that was begun from random weights goes on.
-    if recipe.needs_init_weights and not (arguments.from_scratch or run.exists(RUN)):
-        raise UserError(
-            f"the recipe {recipe.name} is meant for given weights: add --init-weights FILE, or --init-weights bvlc "
-            f"({MEANING_OF_BVLC}); to train from random weights, choose --recipe modern, or add --from-scratch"
-        )
 
 
 def _try_initial_weights(run: Storage, recipe: Recipe, images: Images | None) -> None:

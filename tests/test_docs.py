@@ -1,11 +1,13 @@
 """The links of the documentation, and a page for every claim in RESULTS.md."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 import googlenet.evaluation.ensemble  # noqa: F401  # before the tests: importing PyTorch starts a process
+from pipelines.data.sources import images_to_train_on
 from tests.project import ROOT
 
 TOP = ("README.md", "RESULTS.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "cluster/README.md")
@@ -54,6 +56,27 @@ def test_every_claim_links_to_a_page_of_results() -> None:
 def test_every_page_of_results_can_be_reached() -> None:
     linked = {link.partition("#")[0] for link in LINK.findall((ROOT / "RESULTS.md").read_text())}
     assert linked >= {str(page.relative_to(ROOT)) for page in (ROOT / "docs/results").glob("*.md")}
+
+
+def test_the_python_of_data_sorts_pictures_into_class_folders(
+    photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_name, by_table = re.findall(r"```python\n(.*?)```", (ROOT / "docs/data.md").read_text(), re.DOTALL)
+    pictures = sorted((photo_folder / "train").rglob("*.jpg"))[:4]
+    monkeypatch.chdir(tmp_path)
+    names = ("cat.0.jpg", "cat.1.jpg", "great_pyrenees_1.jpg", "great_pyrenees_2.jpg")
+    for code, expected in ((by_name, ("cat", "great_pyrenees")), (by_table, ("big dog", "Katze"))):
+        (tmp_path / "PHOTOS").mkdir()
+        for picture, name in zip(pictures, names, strict=True):
+            shutil.copy(picture, tmp_path / "PHOTOS" / name)
+        labels = zip(names, ("big dog", "Katze") * 2, strict=True)
+        (tmp_path / "LABELS.csv").write_text("filename,label\n" + "".join(f"{n},{label}\n" for n, label in labels))
+        exec(code, {})  # noqa: S102  # as a reader would
+        listing = images_to_train_on(str(tmp_path / "SORTED"), 10, 0).listing
+        assert set(listing.classes) == set(expected)
+        assert len(listing.splits["train"]) + len(listing.splits["val"]) == len(names)
+        shutil.rmtree(tmp_path / "PHOTOS")
+        shutil.rmtree(tmp_path / "SORTED")
 
 
 def test_the_python_of_own_images_answers_a_photograph(

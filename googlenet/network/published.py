@@ -7,7 +7,7 @@ Each name leads to a file on this machine, which is downloaded once: into the ca
 import re
 from pathlib import Path, PurePosixPath
 
-from googlenet.network.choices import WEIGHT_SUFFIXES, Variant
+from googlenet.network.choices import PYTORCH_SUFFIXES, WEIGHT_SUFFIXES, Variant
 from googlenet.network.download import DownloadError, PublishedFile, fetch
 from googlenet.network.hub import HubError, fetch_file, fetch_snapshot, is_hub_name, parse_hub_name
 
@@ -64,7 +64,7 @@ def suffix_of_name(name: str) -> str:
 
 def variant_of_weights(weights: str) -> Variant | None:
     """Return the variant that ``weights`` belong to, a name or a path; None if only the file itself can tell."""
-    return "bn" if weights.startswith(TORCHVISION_PREFIX) or weights.endswith(".pth") else None
+    return "bn" if weights.startswith(TORCHVISION_PREFIX) or weights.endswith(PYTORCH_SUFFIXES) else None
 
 
 def names_of_files(name: str) -> list[str]:

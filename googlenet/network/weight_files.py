@@ -4,6 +4,7 @@ Layers of other frameworks get this project's names, and the preprocessing that 
 """
 
 import io
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,15 @@ import torch
 from torch import Tensor
 
 from googlenet.network.caffe_files import read_caffemodel, read_npz, read_onnx
-from googlenet.network.choices import WEIGHT_SUFFIXES
+from googlenet.network.choices import PYTORCH_SUFFIXES
 from googlenet.network.preprocessing import TORCHVISION_PREPROCESSING
 from googlenet.network.published import HINT, fetch_weights, is_weights_name
 from googlenet.network.renaming import renamed
 from googlenet.network.table1 import AUX_POSITIONS, INCEPTION_CHANNELS
 from googlenet.network.weights import Replica, StoredNetwork, WeightsError, read_safetensors
 
+# Where programs keep the state dict in a checkpoint.
+CHECKPOINT_KEYS = ("model", "state_dict", "model_state_dict")
 TORCHVISION_BRANCHES = {
     "branch1": "conv_1x1",
     "branch2.0": "conv_3x3_reduce",
@@ -30,22 +33,27 @@ TORCHVISION_BRANCHES = {
 
 
 def read_torchvision_pth(data: bytes) -> StoredNetwork:
-    """Read torchvision's GoogLeNet: a state dict, alone or under ``model`` or ``state_dict``; never unpickled as code.
+    """Read torchvision's GoogLeNet: a state dict, alone or in a checkpoint; never unpickled as code.
 
     Raises:
         WeightsError: not such a file, or its layers are not those of this network.
     """
     try:
         state: Any = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception as error:  # torch passes on any exception of its unpickler
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise WeightsError(f"not a complete .pth file of plain weights: {reason}") from error
-    for wrapper in ("model", "state_dict"):
+    except Exception as error:  # torch passes on any exception of its unpickler and its reader of archives
+        if isinstance(error, pickle.UnpicklingError) and "Unsupported" in str(error):
+            raise WeightsError(
+                "it holds Python objects beside plain weights; they could run code, so they are not loaded: save "
+                "model.state_dict() instead"
+            ) from error
+        raise WeightsError("not a complete file of PyTorch weights: copy or download it again") from error
+    for wrapper in CHECKPOINT_KEYS:
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise WeightsError("no state dict: expected tensors by name")
-    tensors = renamed(state, dict(_torchvision_names()), separator=".")
+        raise WeightsError(f"no state dict: expected tensors by name, alone or under {', '.join(CHECKPOINT_KEYS)}")
+    tensors = {name.removeprefix("_orig_mod.").removeprefix("module."): value for name, value in state.items()}
+    tensors = renamed(tensors, dict(_torchvision_names()), separator=".")
     return StoredNetwork(tensors, "bn", 1.0, "caffe", TORCHVISION_PREPROCESSING)
 
 
@@ -67,13 +75,13 @@ def _conv_and_bn(theirs: str, ours: str) -> Iterator[tuple[str, str]]:
     yield f"{theirs}.bn", f"{ours}.bn"
 
 
-READERS = dict(
-    zip(
-        WEIGHT_SUFFIXES,
-        (read_safetensors, read_npz, read_torchvision_pth, read_caffemodel, read_onnx),
-        strict=True,
-    )
-)
+READERS = {
+    ".safetensors": read_safetensors,
+    ".npz": read_npz,
+    ".caffemodel": read_caffemodel,
+    ".onnx": read_onnx,
+    **dict.fromkeys(PYTORCH_SUFFIXES, read_torchvision_pth),
+}
 # Beginnings of what is often saved in place of a file.
 NOT_THE_FILE = {
     b"version https://git-lfs": "a pointer of Git LFS, not the file itself: run `git lfs pull` in its repository",
@@ -111,6 +119,8 @@ def read_weights(data: bytes, name: str) -> StoredNetwork:
     reader = READERS.get(Path(name).suffix)
     if reader is None:
         raise WeightsError(f"unknown kind of weights file: expected one of {', '.join(READERS)}")
+    if not data:
+        raise WeightsError("the file is empty")
     for beginning, reason in NOT_THE_FILE.items():
         if data.lstrip()[: len(beginning)].lower() == beginning:
             raise WeightsError(reason)

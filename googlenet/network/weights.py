@@ -101,7 +101,10 @@ def read_safetensors(data: bytes) -> StoredNetwork:
     metadata = json.loads(data[8 : 8 + header_bytes]).get("__metadata__", {})
     extra: dict[str, Any] = json.loads(metadata.get(METADATA_KEY, "{}"))
     if extra.pop("format", None) != FORMAT:
-        raise WeightsError(f"a safetensors file from another source: its metadata lacks {METADATA_KEY!r}")
+        raise WeightsError(
+            f"a safetensors file of another program (its metadata lacks {METADATA_KEY!r}): only those of this project "
+            "have the preprocessing that belongs to the weights"
+        )
     try:
         variant, width, lrn, described = (extra.pop(name) for name in ("variant", "width", "lrn", "preprocessing"))
         preprocessing = Preprocessing.from_dict(described)

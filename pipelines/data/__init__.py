@@ -14,6 +14,8 @@ In reading order:
 - ``split_names``: names of folders and files that stand for training, validation or test
 - ``folder_tree``: all names below a folder, without litter
 - ``file_names``: names that are not UTF-8, as readable text
+- ``file_endings``: which files are pictures, and which lie beside them
+- ``advice``: what to do about labels in names or tables, and about single files
 - ``left_out``: lines about what is not part of a data set
 - ``class_list``: files that name the classes
 - ``text_files``: text in UTF-8 or UTF-16

@@ -5,9 +5,11 @@ folder, and a split folder beside class folders.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from pipelines.data.advice import advice_on_labels
+from pipelines.data.file_endings import is_picture
 from pipelines.data.imagenet import FLAT_VALIDATION
 from pipelines.data.layout import Kind, Layout
 from pipelines.data.split_names import PURPOSES, TEST, TRAIN, UNSPLIT, VAL, split_of_folder
@@ -16,21 +18,16 @@ from pipelines.job.console import count, some
 from pipelines.run.storage import Storage
 
 EXPECTED = "expected <class>/<image>, or train/<class>/<image> and val/<class>/<image>"
-# Endings of files that are not pictures; a folder with nothing else is not a class.
-NOT_PICTURES = {
-    *("txt", "md", "rst", "csv", "tsv", "json", "jsonl", "ndjson", "xml", "yaml", "yml", "toml", "ini", "cfg", "log"),
-    *("html", "htm", "css", "js", "py", "pyc", "ipynb", "sh", "bat", "m", "r", "pdf", "doc", "docx", "xlsx", "bib"),
-    *("mat", "npy", "npz", "pkl", "pt", "pth", "onnx", "safetensors", "h5", "hdf5", "db", "sqlite", "lock", "md5"),
-    *("readme", "license", "copying", "notice", "checksums", "md5sums", "sha256sums"),
-    *("tar", "parquet", "arrow", "tfrecord", "gz", "tgz", "zip", "xz", "bz2", "zst", "7z", "rar", "sha256", "part"),
-}
 
 
 class FlatFolderError(UserError):
-    """A folder has images, but none in a folder of its class. ``found`` says where they lie, without what to do."""
+    """A folder has images, but none in a folder of its class.
 
-    def __init__(self, found: str) -> None:
-        super().__init__(f"{found}; {EXPECTED}")
+    ``found`` says where they lie, without what to do; ``advice`` says where their labels seem to be, if anywhere.
+    """
+
+    def __init__(self, found: str, advice: str = "") -> None:
+        super().__init__("; ".join(filter(None, [found, EXPECTED, advice])))
         self.found = found
 
 
@@ -82,23 +79,20 @@ class Survey:
         return len(self.splits) + len(self.others)
 
 
-def is_picture(name: str) -> bool:
-    """Return whether a file may be a picture by its ending; a name without an ending may be one."""
-    return name.rpartition("/")[2].rpartition(".")[2].lower() not in NOT_PICTURES
-
-
-def recognise_class_folders(survey: Survey, root: Storage) -> Layout:
+def recognise_class_folders(survey: Survey, files: Sequence[str], root: Storage) -> Layout:
     """Return the class folders by split. There is at least one folder with pictures.
+
+    ``survey`` is that of ``files``.
 
     Raises:
         UserError: it is doubtful which folders are classes and which are splits.
     """
     whole = survey.whole_splits
-    _refuse_pictures_directly_in_splits(survey, root)
+    _refuse_pictures_directly_in_splits(survey, files, root)
     _refuse_splits_beside_classes(survey, root)
     if not whole:
         classes = tuple(survey.others)
-        hint = _hint(classes[0], survey.others[classes[0]], root) if len(classes) == 1 else ""
+        hint = _hint(classes[0], survey.others[classes[0]], files, root) if len(classes) == 1 else ""
         return Layout(Kind.CLASS_FOLDERS, {UNSPLIT: classes}, f"class folders: {some(classes)}", hint=hint)
     parts: dict[str, tuple[str, ...]] = {}
     for split in PURPOSES:
@@ -114,7 +108,7 @@ def _classes(folder: str, contents: Contents) -> list[str]:
     return own + [f"{folder}/{name}" for name in sorted(contents.below)]
 
 
-def _refuse_pictures_directly_in_splits(survey: Survey, root: Storage) -> None:
+def _refuse_pictures_directly_in_splits(survey: Survey, files: Sequence[str], root: Storage) -> None:
     whole = survey.whole_splits
     flat = [name for name in survey.splits if name not in whole]
     if set(whole.values()) & {TRAIN, VAL}:
@@ -124,8 +118,13 @@ def _refuse_pictures_directly_in_splits(survey: Survey, root: Storage) -> None:
     images = sum(survey.splits[name].direct for name in flat)
     found = f"no class folders in {root}: {lie(images)} directly in {listed(flat)}"
     if not survey.others:
-        raise FlatFolderError(found)
+        raise FlatFolderError(found, advice_on_labels([name for name in files if _is_labelled_part(name)]))
     raise UserError(f"{found}, beside {listed(survey.others)}; {_fix(flat[0])}")
+
+
+def _is_labelled_part(name: str) -> bool:
+    """Return whether a file lies where training and validation images are, or tables about them."""
+    return split_of_folder(name.partition("/")[0]) != TEST
 
 
 def _refuse_splits_beside_classes(survey: Survey, root: Storage) -> None:
@@ -148,10 +147,10 @@ def _fix(split_folder: str) -> str:
     )
 
 
-def _hint(name: str, contents: Contents, root: Storage) -> str:
-    """Return what to try if the only class folder holds the classes."""
+def _hint(name: str, contents: Contents, files: Sequence[str], root: Storage) -> str:
+    """Return what to try if the only class folder holds the classes, or labels are elsewhere."""
     if len(contents.below) < 2:
-        return ""
+        return advice_on_labels(files)
     return f"if {some(sorted(contents.below), 3)} are the classes, specify {root.below(name)}"
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import pyarrow.fs as pafs
 
 from pipelines.data.file_names import readable
+from pipelines.data.split_names import split_of_folder
 from pipelines.errors import UserError
 from pipelines.run.storage import Storage
 
@@ -23,6 +24,7 @@ LITTER_FOLDERS = {
     *("__macosx", "__pycache__", "lost+found"),
 }
 FOLDER = "folder"
+LINK_TO_NOTHING = "link to nothing"
 SPECIAL = {
     stat.S_IFIFO: "named pipe",
     stat.S_IFSOCK: "socket",
@@ -39,7 +41,8 @@ class Tree:
         files: regular files, and links that lead nowhere, so that those are reported, not skipped.
         empty_folders: folders without any of these files below them.
         litter: hidden files and folders, and those that operating systems leave; folders end in ``/``.
-        specials: what is not a file: named pipes, sockets and devices, with that word in parentheses.
+        specials: named pipes, sockets and devices, and links that lead nowhere in place of class folders, with that
+            word in parentheses.
         linked: groups of folders that are one folder, through links.
     """
 
@@ -132,7 +135,7 @@ class _Walk:
         """Walk through ``folder``; ``branch`` has the real paths of the folders from the root to this one."""
         for entry in self._entries(folder):
             name = f"{folder}/{entry.name}" if folder else entry.name
-            kind = _kind(entry)
+            kind = _kind(entry, folder)
             if kind != FOLDER:
                 self._take(name, entry.name, kind)
             elif litter_in(f"{entry.name}/"):
@@ -167,11 +170,13 @@ class _Walk:
         return readable(f"{self.root}/{name}".rstrip("/"))
 
 
-def _kind(entry: "os.DirEntry[str]") -> str:
-    """Return what is neither a regular file nor a link that leads nowhere; empty for these."""
+def _kind(entry: "os.DirEntry[str]", folder: str) -> str:
+    """Return what an entry of ``folder`` is, if not a regular file; empty also for a link to nothing."""
     try:
         if entry.is_dir():
             return FOLDER
         return "" if entry.is_file() else SPECIAL.get(stat.S_IFMT(entry.stat().st_mode), "")
-    except OSError:  # a link to nothing, to itself, or to where nobody may look: a file that will be found unreadable
-        return ""
+    except OSError:  # a link to nothing, to itself, or to where nobody may look
+        # Where class folders are, one of them on a disk that is away; else a file that will be found unreadable.
+        is_folder = "." not in entry.name and (not folder or split_of_folder(folder))
+        return LINK_TO_NOTHING if is_folder else ""

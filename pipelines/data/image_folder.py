@@ -9,8 +9,10 @@ from pathlib import PurePosixPath
 from typing import cast
 
 from googlenet.images.decoding import check_number_of_bytes
+from pipelines.data.file_endings import lies_beside_pictures
 from pipelines.data.file_names import original
 from pipelines.data.imagenet import FLAT_VALIDATION, LABEL_FILES, validation_labels
+from pipelines.data.left_out import remarks_on_other_files
 from pipelines.data.listing import Entry, Found, ImageFile
 from pipelines.data.split_names import VAL
 from pipelines.errors import UserError
@@ -41,14 +43,17 @@ def find_in_folders(files: Sequence[str], parts: Mapping[str, Collection[str]], 
     split_of = {path: split for split, paths in parts.items() for path in paths}
     labels = _validation_labels(files, parts, beside)
     entries: dict[str, list[Entry]] = {split: [] for split in parts}
-    ignored = []
+    ignored: list[str] = []
+    beside_pictures: list[str] = []
     for name in files:
         split, class_name = _split_and_class(name, split_of, labels)
         if class_name is None:
             ignored.append(name)
+        elif lies_beside_pictures(name):
+            beside_pictures.append(name)
         else:
             entries[split].append(Entry(name, class_name))
-    return Found({**entries}, ignored=tuple(ignored))
+    return Found({**entries}, ignored=tuple(ignored), notes=remarks_on_other_files(beside_pictures))
 
 
 def _validation_labels(

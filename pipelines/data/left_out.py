@@ -1,8 +1,9 @@
 """Lines for the user about what is left out of a data set, and about names that mislead."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
+from pipelines.data.file_endings import ending
 from pipelines.data.file_names import normalisation_twins
 from pipelines.data.folder_tree import Tree
 from pipelines.data.layout import Layout
@@ -31,6 +32,13 @@ def remarks_on_classes(tree: Tree, layout: Layout) -> Iterator[str]:
     groups = [[name for name in group if name in classes] for group in tree.linked]
     if shared := [" and ".join(group[:2]) for group in groups if len(group) > 1]:
         yield f"one folder through links, so the same images: {some(shared)}"
+
+
+def remarks_on_other_files(names: Sequence[str]) -> tuple[str, ...]:
+    """Return a line about files that lie beside pictures and are none, by their endings."""
+    kinds = Counter(ending(name) for name in names)
+    shown = [f"{number:,} {kind}" for kind, number in sorted(kinds.items())]
+    return (f"left out beside the pictures, by their endings: {some(shown)}",) if shown else ()
 
 
 def remarks_on_ids(image_ids: Iterable[str]) -> Iterator[str]:

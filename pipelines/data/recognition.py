@@ -6,15 +6,16 @@ Nothing is opened, so that the same step serves a folder, an object store and a 
 from collections.abc import Sequence
 from dataclasses import replace
 
+from pipelines.data.advice import advice_on_labels, advice_on_nothing
 from pipelines.data.class_folders import (
     EXPECTED,
     FlatFolderError,
     Survey,
-    is_picture,
     lie,
     listed,
     recognise_class_folders,
 )
+from pipelines.data.file_endings import is_compressed, is_picture
 from pipelines.data.folder_tree import Tree
 from pipelines.data.imagenet import ARCHIVES
 from pipelines.data.layout import Kind, Layout
@@ -25,7 +26,6 @@ from pipelines.run.storage import Storage
 
 # Folder of the images in Kaggle's download of ImageNet; the labels are at its top.
 KAGGLE_FOLDER = "ILSVRC/Data/CLS-LOC"
-COMPRESSED = (".tar.gz", ".tgz", ".zip", ".tar.xz", ".tar.bz2", ".tar.zst", ".7z", ".rar")
 
 
 def recognise(tree: Tree, root: Storage) -> Layout:
@@ -38,11 +38,12 @@ def recognise(tree: Tree, root: Storage) -> Layout:
         return _within(tree, KAGGLE_FOLDER, root)
     survey = Survey.of(tree.files)
     packed = _packed_files(tree, survey)
+    _refuse_parts_of_a_download(survey, packed, root)
     if not survey.folders and not packed:
         raise _no_images(tree.files, root)
     if _is_unpacked(survey, packed, root):
         only = _only_folder_with_a_layout(tree, survey)
-        return _within(tree, only, root) if only else recognise_class_folders(survey, root)
+        return _within(tree, only, root) if only else recognise_class_folders(survey, tree.files, root)
     if archives := {split: (name,) for split, name in ARCHIVES.items() if name in packed}:
         names = [name for (name,) in archives.values()]
         return Layout(Kind.IMAGENET, archives, f"ImageNet's archives: {' and '.join(names)}")
@@ -84,6 +85,14 @@ def _is_unpacked(survey: Survey, packed: list[str], root: Storage) -> bool:
     return True
 
 
+def _refuse_parts_of_a_download(survey: Survey, packed: Sequence[str], root: Storage) -> None:
+    if survey.others and not survey.splits and all(f"{name}.parquet" in packed for name in survey.others):
+        raise UserError(
+            f"{root} has a table beside each folder of pictures, as img2dataset writes them: such folders "
+            f"({listed(survey.others)}) are parts of a download, not classes; make a folder for each class"
+        )
+
+
 def _only_folder_with_a_layout(tree: Tree, survey: Survey) -> str:
     """Return the only folder with pictures if it holds splits or packed files; it is no class then."""
     if survey.folders != 1 or survey.splits:
@@ -97,8 +106,8 @@ def _only_folder_with_a_layout(tree: Tree, survey: Survey) -> str:
 
 def _no_images(files: Sequence[str], root: Storage) -> UserError:
     """Return the error for a folder in which no picture lies in a folder."""
-    if packed := next((name for name in files if name.lower().endswith(COMPRESSED)), None):
+    if packed := next((name for name in files if is_compressed(name)), None):
         return UserError(f"no images in {root}: unpack {packed} first")
     if images := sum(is_picture(name) for name in files):
-        return FlatFolderError(f"no class folders in {root}: {lie(images)} directly in it")
-    return UserError(f"no images in {root}: {EXPECTED}")
+        return FlatFolderError(f"no class folders in {root}: {lie(images)} directly in it", advice_on_labels(files))
+    return UserError(f"no images in {root}: {advice_on_nothing(files)}; {EXPECTED}")

@@ -5,13 +5,15 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from pipelines.data import embedded_dataset
+from pipelines.data.advice import advice_on_file
 from pipelines.data.class_folders import FlatFolderError
+from pipelines.data.file_endings import is_picture, lies_beside_pictures
 from pipelines.data.folder_tree import Tree, tree_at
 from pipelines.data.huggingface_parquet import ParquetImages, find_in_parquet
 from pipelines.data.image_folder import FolderImages, find_in_folders
 from pipelines.data.imagenet import find_in_imagenet_archives
 from pipelines.data.layout import Kind, Layout
-from pipelines.data.left_out import remarks, remarks_on_classes, remarks_on_ids
+from pipelines.data.left_out import remarks, remarks_on_classes, remarks_on_ids, remarks_on_other_files
 from pipelines.data.listing import (
     Found,
     ImageReader,
@@ -71,17 +73,27 @@ def images_to_evaluate(data: str, classes: tuple[str, ...], data_seed: int = 0) 
 
 
 def unlabelled_images(data: str, classes: tuple[str, ...]) -> Images:
-    """Return all images below a folder, without labels.
+    """Return all images below a folder, or a single one, without labels.
 
     Raises:
         UserError: there are none.
     """
     if not is_folder(data):
         raise UserError(f"images without labels must be in a folder, got {data}")
-    root = storage_of(data)
-    tree = tree_at(root)
-    _tell(remarks(tree))
-    return _told(Images(FolderImages(root), list_unlabelled(data, tree.files, classes)))
+    root, tree = _pictures_at(storage_of(data))
+    pictures = [name for name in tree.files if not lies_beside_pictures(name)]
+    _tell((*remarks(tree), *remarks_on_other_files(sorted({*tree.files} - {*pictures}))))
+    return _told(Images(FolderImages(root), list_unlabelled(data, pictures, classes)))
+
+
+def _pictures_at(root: Storage) -> tuple[Storage, Tree]:
+    """Return a folder and the names in it; of a single picture, its folder and its name."""
+    if not root.is_file:
+        return root, tree_at(root)
+    folder, name = Storage.of_file(root.root)
+    if not is_picture(name):
+        raise UserError(f"{root} is not a picture; {advice_on_file(name)}")
+    return folder, Tree.of_names([name])
 
 
 def is_folder(data: str) -> bool:
@@ -121,7 +133,7 @@ def _find(data: str, data_seed: int, choose: Choice) -> tuple[ImageReader, Found
         return _find_in(root, tree_at(root), choose)
     folder, name = Storage.of_file(root.root)
     if not is_packed(name):
-        raise UserError(f"{root} is a file; specify the folder that contains it")
+        raise UserError(f"{root} is a file; {advice_on_file(name)}")
     return _find_in(folder, Tree.of_names([name]), choose)
 
 
@@ -139,7 +151,7 @@ def _find_in(root: Storage, tree: Tree, choose: Choice) -> tuple[ImageReader, Fo
     if layout.base:
         outside = (name for name in tree.files if not name.startswith(f"{layout.base}/"))
         ignored = sorted([*outside, *(f"{layout.base}/{name}" for name in ignored)])
-    return reader, replace(found, ignored=tuple(ignored), hint=layout.hint)
+    return reader, replace(found, ignored=tuple(ignored), hint=layout.hint or found.hint)
 
 
 def _read(root: Storage, tree: Tree, layout: Layout, splits: tuple[str, ...]) -> tuple[ImageReader, Found]:

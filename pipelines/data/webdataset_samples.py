@@ -55,9 +55,9 @@ def _sample(archive: str, key: str, group: Sequence[Member]) -> Sample:
     if len(images) != 1:
         raise UserError(_not_one_image(archive, key, group))
     if (label := _label(group)) is None:
-        raise UserError(
-            f"{archive}: {key} has no label; expected {key}.cls with a number, or {key}.json with a number 'label'"
-        )
+        expected = f"{key}.cls with a number, or {key}.json with a number 'label'"
+        folders = "; class folders in an archive are not read: unpack it, and specify the folder" if "/" in key else ""
+        raise UserError(f"{archive}: {key} has no label; expected {expected}{folders}")
     return Sample(key, images[0], label)
 
 

@@ -19,6 +19,7 @@ from pipelines.errors import UserError
 from pipelines.run.storage import Storage
 
 CLASS_NAMES = "classes.txt"
+NEEDED = "add one, or add KEY.cls with a number for each KEY.jpg"
 READERS = 16
 
 
@@ -44,7 +45,12 @@ def find_in_webdataset(root: Storage, archives: Mapping[str, Sequence[str]], cla
                 entries[split].append(Entry(f"{archive}/{image.name}", name, place_of(archive, image)))
             read.append((index, len(labelled)))
     numbers = {entry.class_name for found in entries.values() for entry in found}
-    return Found({**entries}, class_names or tuple(sorted(numbers, key=int)), notes=remarks_on_archives(read))
+    hint = (
+        ""
+        if class_names
+        else f"put {CLASS_NAMES}, with a name for each number in a line of its own, beside the archives"
+    )
+    return Found({**entries}, class_names or tuple(sorted(numbers, key=int)), (), remarks_on_archives(read), hint)
 
 
 def class_list_beside(archives: Mapping[str, Sequence[str]], files: Sequence[str]) -> str:
@@ -79,7 +85,9 @@ def _label(reader: TarImages, archive: str, name: str, sample: Sample) -> int:
         try:
             value = json.loads(text)["label"]
         except (KeyError, ValueError, TypeError) as error:
-            raise UserError(f"{name}: {sample.key} has no label; {label.name} has no number 'label'") from error
+            raise UserError(
+                f"{name}: {sample.key} has no label: {label.name} has no number 'label'; {NEEDED}"
+            ) from error
     number = _whole_number(value)
     if number is None or number < 0:
         shown = (value if isinstance(value, str) else json.dumps(value))[:40]

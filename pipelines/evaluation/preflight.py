@@ -16,14 +16,17 @@ import numpy.typing as npt
 from googlenet.evaluation.crops import num_views, policy_scales_px
 from googlenet.network.arithmetic import FP32, Arithmetic, can_compile, compiler_name, profits_from_bf16
 from pipelines.evaluation.predictors import Predictors
-from pipelines.evaluation.sharded_prediction import PredictionTask, load_replicas
-from pipelines.job.console import count, duration, size
+from pipelines.evaluation.sharded_prediction import PredictionTask, load_replicas, missing_shards
+from pipelines.job.console import count, duration, say, size
 from pipelines.job.worker_process import KEEP_FREED_MEMORY
 from pipelines.run.dataset import open_records
 from pipelines.run.directory import PREFLIGHT
 from pipelines.run.predictions import EvaluatedEnsemble, bytes_per_image
 
 T = TypeVar("T")
+
+# Earlier predictions in bf16 have classifiers in bf16, and must not be mixed with those of today.
+FORMAT = 2
 
 PrecisionChoice = Literal["auto", "fp32", "tf32", "bf16"]
 # Compiling and comparing cost one to two minutes. At half the time a pass, they pay for work that takes twice as long.
@@ -76,13 +79,29 @@ def preflight(task: PredictionTask, asked: PrecisionChoice, predictors: Predicto
     The arithmetic of ``task.ensemble`` does not matter; ``asked`` is the precision, or ``auto``.
     """
     key = _key(task.ensemble, asked)
-    if task.run.exists(PREFLIGHT) and (kept := task.run.read_json(PREFLIGHT))["key"] == key:
-        return Preflight.from_dict(kept["preflight"])
+    if kept := kept_preflight(task, key):
+        return kept
     at_work = predictors.at_work(task.split.images)
     chosen = None if predictors.num_gpus else _little_work_here(task, asked, at_work)
     chosen = chosen or _decide_on_cluster(task, asked, predictors, at_work)
-    task.run.write_json(PREFLIGHT, {"key": key, "preflight": asdict(chosen)})
+    task.run.write_json(PREFLIGHT, {"key": key, "format": FORMAT, "preflight": asdict(chosen)})
     return chosen
+
+
+def kept_preflight(task: PredictionTask, key: str) -> Preflight | None:
+    """Return the choice kept under ``key``, unless its predictions cannot be continued; those are deleted then."""
+    if not task.run.exists(PREFLIGHT) or (stored := task.run.read_json(PREFLIGHT))["key"] != key:
+        return None
+    kept = Preflight.from_dict(stored["preflight"])
+    if kept.arithmetic.precision != "bf16" or stored.get("format") == FORMAT:
+        return kept
+    ensemble = replace(task.ensemble, arithmetic=kept.arithmetic)
+    if not missing_shards(replace(task, ensemble=ensemble), task.split.images):
+        return kept
+    say("predictions in bf16 by an earlier version are computed again: its classifier was bf16, this one is fp32")
+    for name in task.predictions.files(""):
+        task.predictions.delete(name)
+    return None
 
 
 def _little_work_here(task: PredictionTask, asked: PrecisionChoice, at_work: int) -> Preflight | None:

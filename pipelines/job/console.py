@@ -31,16 +31,16 @@ def _fitted(text: str, stream: TextIO) -> str:
     return fitted(text, shutil.get_terminal_size().columns)
 
 
-def fitted(text: str, columns: int) -> str:
+def fitted(text: str, columns: int, hanging: str = "  ") -> str:
     """Return ``text`` with the lines that are longer than ``columns`` broken between words.
 
-    A word that is longer, such as a path, stays whole.
+    A word that is longer, such as a path, stays whole. What follows a break is indented by ``hanging`` more.
     """
-    return "\n".join(line if len(line) <= columns else _broken(line, columns) for line in text.split("\n"))
+    return "\n".join(line if len(line) <= columns else _broken(line, columns, hanging) for line in text.split("\n"))
 
 
-def _broken(line: str, columns: int) -> str:
-    indent = line[: len(line) - len(line.lstrip())] + "  "
+def _broken(line: str, columns: int, hanging: str) -> str:
+    indent = line[: len(line) - len(line.lstrip())] + hanging
     words = textwrap.TextWrapper(columns, break_long_words=False, break_on_hyphens=False, replace_whitespace=False)
     words.subsequent_indent = indent
     return words.fill(line)

@@ -9,6 +9,7 @@ from googlenet.evaluation.metrics import bootstrap_interval
 from pipelines.errors import UserError
 from pipelines.job.console import count
 from pipelines.job.log import read_jobs
+from pipelines.report.columns import tops_shown
 from pipelines.report.outcomes import read_outcomes
 from pipelines.report.schema import Report
 from pipelines.run.directory import OUTCOMES, REPORT_JSON, differences
@@ -71,7 +72,8 @@ def _what_ran(circumstances: dict[str, Any]) -> dict[str, Any]:
 
 def _cells(first: Finished, second: Finished) -> list[str]:
     common, rows_first, rows_second = _common_images(first, second)
-    names = [name for name in first.outcomes if name in second.outcomes and name != "image_id"]
+    tops = tuple(tops_shown(first.report))
+    names = [name for name in first.outcomes if name in second.outcomes and name.startswith(tops)]
     if not common:
         ours, theirs = (len(run.outcomes["image_id"]) for run in (first, second))
         return [f"no pairs: other images ({count(ours, 'image')} in the first, {theirs} in the second, none in both)"]

@@ -64,10 +64,11 @@ def _reliability(report: Report) -> Figure:
     diagrams = {"as averaged": report["reliability"]}
     if calibrated := report.get("reliability_calibrated"):
         diagrams["with a temperature"] = calibrated
-    figure = Figure(figsize=(4.5 * len(diagrams), 4.5), layout="constrained")
-    for axes, (name, bins) in zip(figure.subplots(1, len(diagrams), squeeze=False)[0], diagrams.items(), strict=True):
+    # One above the other, so that the numbers of images can be read on a telephone.
+    figure = Figure(figsize=(5, 0.8 + 3.2 * len(diagrams)), layout="constrained")
+    for axes, (name, bins) in zip(figure.subplots(len(diagrams), squeeze=False)[:, 0], diagrams.items(), strict=True):
         _draw_reliability(axes, bins)
-        axes.set_title(f"{name}; images in each bin:", fontsize=7, loc="left", pad=20)
+        axes.set_title(f"{name}; images in each bin:", fontsize=9, loc="left", pad=20)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, loc="outside upper center", ncols=1, fontsize=8)
     return figure
@@ -99,7 +100,7 @@ def _draw_reliability(axes: Axes, bins: list[ReliabilityBin]) -> None:
     for b in bins:
         # Above the axes, in the colour of the page's text, whatever the height of the bar.
         middle = (b["confidence_from"] + b["confidence_to"]) / 2
-        axes.annotate(f"{b['images']}", (middle, 1.035), ha="center", fontsize=6, annotation_clip=False)
+        axes.annotate(f"{b['images']}", (middle, 1.035), ha="center", fontsize=8, annotation_clip=False)
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence of the answer", ylabel="accuracy")
 
 

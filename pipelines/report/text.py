@@ -1,9 +1,9 @@
 """The report as short text: the table for the terminal, and the summary that MLflow shows."""
 
-import textwrap
 from dataclasses import replace
 from typing import Any
 
+from pipelines.job.console import fitted
 from pipelines.report.columns import Column, table_columns, tops_shown
 from pipelines.report.remarks import headline, notes
 from pipelines.report.schema import Report
@@ -22,9 +22,9 @@ def table_text(report: Report, cost: dict[str, Any], whole: str, width: int = MO
     rows = [GAP.join(cell.rjust(_width(c)) for cell, c in zip(row, columns, strict=True)).rstrip() for row in cells]
     rows.insert(1, GAP.join("-" * _width(column) for column in columns))
     kinds = " and ".join(f"top-{top[-1]} error %" for top in tops_shown(report))
-    about = _wrapped(f"{kinds}, mean over all ensembles of a size:", width)
-    lines = [_wrapped(headline(report), width), "", about, *rows, ""]
-    lines += [_wrapped(note, width, "- ") for note in notes(report)]
+    about = f"{kinds}, mean over all ensembles of a size:"
+    lines = [fitted(headline(report), width, ""), "", fitted(about, width, ""), *rows, ""]
+    lines += [fitted(f"- {note}", width) for note in notes(report)]
     return "\n".join([*lines, f"all ensemble sizes, costs and intervals: {whole}"])
 
 
@@ -50,14 +50,3 @@ def _that_fit(columns: list[Column], width: int) -> list[Column]:
 
 def _width(column: Column) -> int:
     return max(map(len, [column.short, *column.cells]))
-
-
-def _wrapped(text: str, width: int, mark: str = "") -> str:
-    return textwrap.fill(
-        text,
-        width,
-        initial_indent=mark,
-        subsequent_indent=" " * len(mark),
-        break_long_words=False,
-        break_on_hyphens=False,
-    )

@@ -139,26 +139,44 @@ def check_folder(folder: Storage) -> None:
 def claim(run: Storage, kind: Kind, settings: dict[str, Any]) -> None:
     """Bind ``run`` to ``settings``, or check that it is already bound to them.
 
-    ``settings`` decide the result: the fields of a recipe, or those of an evaluation of external weights.
+    ``settings`` decide the result: the fields of a recipe, or those of an evaluation of external weights. A run whose
+    job was refused before it computed anything is bound anew, so only the job that holds the run may call this.
 
     Raises:
         UserError: it is bound to other settings, or holds files that do not belong to a run.
     """
     if run.exists(RUN):
-        if changed := differences(_claimed(run, kind), settings):
-            moved = kind == "recipe" and any(line.startswith(("data:", "init_weights:")) for line in changed)
-            has_copy = moved and run.exists(MANIFEST)
-            kept = " (the run has its own copy: the old path need not exist)" if has_copy else ""
-            raise UserError(
-                f"{run} holds a different {kind}:\n  "
-                + "\n  ".join(changed)
-                + f"\nUse the same options{kept}, or choose another --run-dir."
-            )
-        return
-    if strangers := [name for name in run.names("") if name not in OWN_NAMES]:
+        check_claim(run, kind, settings)
+        if not differences(_claimed(run, kind), settings):
+            return
+    elif strangers := [name for name in run.names("") if name not in OWN_NAMES]:
         raise UserError(f"{run} is not empty and not a run directory ({strangers[0]}, ...); choose another --run-dir")
     # The id distinguishes this run from an earlier one at the same path, in trackers that remember both.
     run.write_json(RUN, {"id": uuid.uuid4().hex, kind: settings})
+
+
+def check_claim(run: Storage, kind: Kind, settings: dict[str, Any]) -> None:
+    """Refuse ``settings`` that differ from those with which something in ``run`` was computed.
+
+    Raises:
+        UserError: they differ.
+    """
+    changed = differences(_claimed(run, kind), settings) if run.exists(RUN) else []
+    if not changed or not _has_results(run):
+        return
+    moved = kind == "recipe" and any(line.startswith(("data:", "init_weights:")) for line in changed)
+    kept = " (the run has its own copy: the old path need not exist)" if moved and run.exists(MANIFEST) else ""
+    raise UserError(
+        f"{run} holds a different {kind}:\n  "
+        + "\n  ".join(changed)
+        + f"\nUse the same options{kept}, or choose another --run-dir."
+    )
+
+
+def _has_results(run: Storage) -> bool:
+    """Return whether a run is more than an attempt: shards of images count once all of them are prepared."""
+    attempt = {RUN, *OWN_NAMES} - {REPLICAS}
+    return run.exists(MANIFEST) or not attempt.issuperset(run.names(""))
 
 
 def _claimed(run: Storage, kind: Kind) -> dict[str, Any]:

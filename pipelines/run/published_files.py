@@ -26,7 +26,7 @@ SILENCE_SECONDS = 30
 READ_AHEAD_BYTES = 1 << 20
 NOT_THERE = (404, 410)
 WORTH_A_RETRY = (408, 429, 500, 502, 503, 504)
-NO_PARTS = "its server does not send parts of a file: download it, and specify the folder"
+NO_PARTS = "its server does not send parts of a file: download it, and specify where it is on this machine"
 
 T = TypeVar("T")
 
@@ -211,7 +211,7 @@ def _may_pass(error: BaseException) -> bool:
 def _reason(error: BaseException) -> str:
     status = getattr(error, "status", None)
     if status in (401, 403):
-        return f"the server asks for a permission (status {status}): download it, and specify the folder"
+        return f"the server asks for a permission (status {status}): download it, and specify where it is"
     if status is not None:
         return f"the server answers with status {status}; try later"
     if isinstance(error, ValueError):

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from googlenet.network.choices import WEIGHT_SUFFIXES
 from googlenet.network.download import DownloadError
 from googlenet.network.published import (
+    BVLC,
     HINT,
+    MEANING_OF_BVLC,
     NAMES,
     check_weights_name,
     fetch_weights,
@@ -17,10 +19,12 @@ from googlenet.network.published import (
     suffix_of_name,
 )
 from pipelines.errors import UserError
+from pipelines.run.directory import RUN
 from pipelines.run.storage import Storage
 
 if TYPE_CHECKING:
     from googlenet.network.weights import StoredNetwork
+    from pipelines.run.recipe import Recipe
 
 
 def absolute_weights(weights: str) -> str:
@@ -53,6 +57,20 @@ def each_file(weights: str) -> list[str]:
     """
     with _refusals():
         return names_of_files(weights) if is_weights_name(weights) else [absolute_weights(weights)]
+
+
+def check_that_weights_are_given(run: Storage, recipe: "Recipe") -> None:
+    """Refuse a recipe that is meant for given weights and has none; a run that was begun without them goes on.
+
+    Raises:
+        UserError: it has none.
+    """
+    goes_on = run.exists(RUN) and not run.read_json(RUN).get("recipe", {}).get("init_weights")
+    if recipe.needs_init_weights and not goes_on:
+        raise UserError(
+            f"the recipe {recipe.name} is meant for given weights: add --init-weights FILE, or --init-weights {BVLC} "
+            f"({MEANING_OF_BVLC}); to train from random weights, choose --recipe modern, or add --from-scratch"
+        )
 
 
 def check_file(weights: str) -> None:

@@ -149,7 +149,7 @@ def test_a_repository_of_several_replicas_names_each(hub: None) -> None:
         ("torchvision:resnet50", "of torchvision's networks only torchvision:googlenet can be used"),
         (
             "hf://me/one/README.md",
-            r"unknown kind of weights file '.md': expected one of .safetensors, .npz, .pth, .caff",
+            r"unknown kind of weights file '.md': expected one of .safetensors, .npz, .caff",
         ),
         (
             "hf://zoo/googlenet-12",

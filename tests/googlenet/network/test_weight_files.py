@@ -15,6 +15,7 @@ import googlenet
 from googlenet import GoogLeNet
 from googlenet.network.initialisation import initialise
 from googlenet.network.preprocessing import CAFFE_PREPROCESSING
+from googlenet.network.published import variant_of_weights
 from googlenet.network.weight_files import read_weights
 from googlenet.network.weights import WeightsError, start_from, to_safetensors
 from googlenet.randomness import torch_generator
@@ -185,6 +186,29 @@ def test_a_wrong_file_is_refused_with_the_first_layer_that_does_not_fit(change, 
         read_weights(npz(arrays), "x.npz").build()
 
 
+@pytest.mark.parametrize(
+    ("name", "wrap"),
+    [
+        ("x.pt", lambda state: state),
+        ("x.bin", lambda state: {"state_dict": state, "epoch": 3}),
+        ("x.pth", lambda state: {"model_state_dict": {f"module.{name}": value for name, value in state.items()}}),
+        ("x.pth", lambda state: {f"_orig_mod.{name}": value for name, value in state.items()}),
+    ],
+)
+def test_a_checkpoint_of_pytorch_is_read_however_it_was_saved(name: str, wrap) -> None:  # type: ignore[no-untyped-def]
+    reference, buffer = torchvision_model(), io.BytesIO()
+    torch.save(wrap(reference.state_dict()), buffer)
+    stored = read_weights(buffer.getvalue(), name)
+    assert torch.equal(stored.tensors["classifier.weight"], reference.fc.weight)
+    assert variant_of_weights(name) == "bn"
+
+
+@pytest.mark.parametrize("data", [b"", b"rubbish" * 100])
+def test_what_is_no_file_of_pytorch_is_not_taken_for_unsafe_objects(data: bytes) -> None:
+    with pytest.raises(WeightsError, match=r"the file is empty|not a complete file of PyTorch weights"):
+        read_weights(data, "x.pth")
+
+
 @pytest.mark.parametrize("name", ["x.npz", "x.pth", "x.safetensors", "x.caffemodel"])
 def test_a_damaged_or_unknown_file_is_refused(name: str, tmp_path: Path) -> None:
     whole = {"x.npz": npz(caffe_arrays()), "x.pth": pth(torchvision_model())}.get(name, b"\0" * 1000)
@@ -200,7 +224,7 @@ def test_a_pickle_that_runs_code_is_not_run(tmp_path: Path) -> None:
 
     buffer = io.BytesIO()
     torch.save({"conv1.conv.weight": Bomb()}, buffer)
-    with pytest.raises(WeightsError, match="plain weights"):
+    with pytest.raises(WeightsError, match="could run code, so they are not loaded"):
         read_weights(buffer.getvalue(), "x.pth")
     assert not (tmp_path / "ran").exists()
 

@@ -35,7 +35,7 @@ def test_a_truncated_file_is_refused() -> None:
 
 def test_a_file_of_another_origin_and_one_without_its_description_are_told_apart() -> None:
     tensors = {"conv1.weight": torch.zeros(1)}
-    with pytest.raises(WeightsError, match="a safetensors file from another source"):
+    with pytest.raises(WeightsError, match="a safetensors file of another program"):
         read_safetensors(safetensors.torch.save(tensors))
     with pytest.raises(WeightsError, match=r"metadata is incomplete.*variant"):
         read_safetensors(safetensors.torch.save(tensors, {METADATA_KEY: json.dumps({"format": FORMAT})}))

@@ -39,6 +39,41 @@ def test_a_split_folder_is_taken_as_it_is(tmp_path: Path) -> None:
     assert listing.ignored_summary() == "notes.txt, 2 files in test/"
 
 
+def test_what_a_telephone_puts_beside_pictures_is_left_out_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = [
+        f"{cls}/IMG_{number}.{kind}" for cls in ("Mütze", "シャツ") for number, kind in enumerate(["HEIC", "jpg"])
+    ]
+    others = ["Mütze/IMG_0.MOV", "Mütze/IMG_0.AAE", "シャツ/IMG_1.jpg.json", "シャツ/IMG_0.mov"]
+    listing = listed(make(tmp_path, *pictures, *others))
+    assert sorted(ids(listing, "train") + ids(listing, "val")) == sorted(pictures)
+    line = "left out beside the pictures, by their endings: 1 aae, 1 json, 2 mov"
+    assert line in capsys.readouterr().out
+    assert len(unlabelled_images(str(tmp_path), ()).listing.splits["val"]) == len(pictures)
+    assert line in capsys.readouterr().out
+
+
+def test_an_archive_among_the_pictures_is_not_left_out(tmp_path: Path) -> None:
+    """It may hold pictures: the preparation refuses it by name."""
+    listing = listed(make(tmp_path, "a/1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg", "a/more.zip"))
+    assert "a/more.zip" in ids(listing, "train") + ids(listing, "val")
+
+
+def test_a_single_picture_without_a_label_is_taken(tmp_path: Path) -> None:
+    make(tmp_path, "a b/1.jpg", "a b/2.jpg", "a b/3.zip")
+    assert ids(unlabelled_images(str(tmp_path / "a b/1.jpg"), ()).listing, "val") == ["1.jpg"]
+    with pytest.raises(UserError, match=r"3\.zip is not a picture; unpack it"):
+        unlabelled_images(str(tmp_path / "a b/3.zip"), ())
+
+
+def test_a_class_folder_that_is_a_link_to_nothing_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = make(tmp_path, "a/1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg")
+    (tmp_path / "bird").symlink_to("/disk/that/is/away")
+    assert listed(root).classes == ("a", "b")
+    assert "left out, since they are not regular files: bird (link to nothing)" in capsys.readouterr().out
+
+
 def test_a_folder_without_a_split_is_split_by_the_hash_of_the_path(tmp_path: Path) -> None:
     names = [f"{cls}/{number}.jpg" for cls in "ab" for number in range(25)]
     root = make(tmp_path, *names)
@@ -127,7 +162,7 @@ def test_an_evaluation_of_images_without_class_folders_points_to_unlabelled(tmp_
 
 def test_a_file_instead_of_its_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.zip").write_bytes(b"")
-    with pytest.raises(UserError, match=r"x\.zip is a file; specify the folder"):
+    with pytest.raises(UserError, match=r"x\.zip is a file; unpack it, and specify the folder"):
         listed(Storage.at(str(tmp_path / "x.zip")))
 
 

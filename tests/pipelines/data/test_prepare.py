@@ -76,7 +76,7 @@ def test_the_digest_follows_the_content_and_nothing_else(ray_cluster: str, photo
 def damage(photos: Path) -> None:
     truncated = photos / "train/class_0/2.jpg"
     truncated.write_bytes(truncated.read_bytes()[:400])
-    (photos / "val/class_1/notes.txt").write_text("no image")
+    (photos / "val/class_1/notes.png").write_text("no image")
     (photos / "train/class_2/empty.png").touch()
 
 
@@ -90,7 +90,7 @@ def test_every_file_that_cannot_be_decoded_is_named_and_stops_the_stage(
     assert "3 files" in message
     assert "train/class_0/2.jpg: " in message
     assert "truncated" in message.lower()
-    assert "val/class_1/notes.txt: text, not an image" in message
+    assert "val/class_1/notes.png: text, not an image" in message
     assert "train/class_2/empty.png: the file is empty" in message
     assert "--bad-images quarantine" in message
     assert not (tmp_path / "run/dataset/manifest.json").exists()
@@ -104,7 +104,7 @@ def test_quarantine_lists_the_files_and_goes_on_without_them(ray_cluster: str, p
     assert [bad["image_id"] for bad in listed] == [
         "train/class_0/2.jpg",
         "train/class_2/empty.png",
-        "val/class_1/notes.txt",
+        "val/class_1/notes.png",
     ]
     assert manifest.quarantined == 3
     assert manifest.splits["train"].counts == {"class_0": 7, "class_1": 8, "class_2": 8}

@@ -226,7 +226,7 @@ def test_without_a_network_the_server_is_named(hub: Hub, data: str, monkeypatch:
 def test_a_server_that_sends_no_parts_is_named(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     write_tars(hub.folder)
     monkeypatch.setattr("tests.hub_server._Answers.ranges", "none")
-    with pytest.raises(PublishedFilesError, match="does not send parts of a file: download it, and specify the folder"):
+    with pytest.raises(PublishedFilesError, match="does not send parts of a file: download it, and specify where"):
         images_to_train_on(f"{hub.address}/train/0000.tar", 10, 0)
 
 

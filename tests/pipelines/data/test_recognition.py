@@ -136,6 +136,16 @@ def test_a_folder_around_the_data_set_is_entered_where_that_is_certain() -> None
     assert layout.hint == "if Cat, Dog are the classes, specify /data/PetImages"
 
 
+def test_a_folder_of_pictures_beside_a_table_is_no_class_folder() -> None:
+    assert "labels in a table are not read" in recognised("images/1.jpg images/2.jpg labels.csv").hint
+
+
+def test_numbers_of_a_camera_are_not_taken_for_classes_in_names() -> None:
+    with pytest.raises(UserError) as refused:
+        recognised("IMG_1.jpg IMG_2.jpg IMG_3.jpg")
+    assert "begin with their classes" not in str(refused.value)
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [
@@ -160,7 +170,22 @@ def test_a_folder_around_the_data_set_is_entered_where_that_is_certain() -> None
         ("train/a/1.jpg ILSVRC2012_img_val.tar", "train as a folder, val as an archive"),
         ("1.jpg 2.jpg", "2 images lie directly in it"),
         ("photos.zip", r"unpack photos\.zip first"),
-        ("notes.txt docs/notes.txt", "no images in /data: expected"),
+        ("notes.txt docs/notes.txt", r"no images in /data: it has files of other kinds \(2 txt\); expected"),
+        ("", "no images in /data: it is empty; expected"),
+        ("train/data-00000.arrow dataset_dict.json", r"other kinds \(1 arrow, 1 json\)"),
+        ("cat/1.mp4 dog/1.MOV", r"no images in /data: it has files of other kinds \(1 mov, 1 mp4\)"),
+        # Labels in names, and in a table.
+        (
+            "cat.0.jpg cat.1.jpg dog.0.jpg dog.1.jpg",
+            r"4 images lie directly in it; .* begin with their classes \(cat, dog\)",
+        ),
+        ("train/cat.0.jpg train/cat.1.jpg train/dog.0.jpg train/dog.1.jpg test1/1.jpg", r"their classes \(cat, dog\)"),
+        ("great_pyrenees_1.jpg great_pyrenees_2.jpg pug_1.jpg pug_2.jpg", r"their classes \(great_pyrenees, pug\)"),
+        ("1.jpg 2.jpg labels.csv", r"labels in a table are not read: docs/data\.md .* \(labels\.csv\)"),
+        (
+            "00000/1.jpg 00000.parquet 00001/2.jpg 00001.parquet",
+            "as img2dataset writes them: such folders .* are parts",
+        ),
     ],
 )
 def test_a_doubtful_layout_is_refused_with_the_fix(names: str, message: str) -> None:

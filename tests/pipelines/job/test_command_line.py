@@ -202,12 +202,18 @@ def test_a_recipe_for_given_weights_does_not_begin_from_random_ones(run: Command
     recipe = train_ensemble._with_absolute_paths(replace(finetune(), data=words[3]))
     claim(Storage.at(words[5]), "recipe", recipe.to_dict())
     assert "there is no folder" in run(train_ensemble._main, *words).stderr
+    # One that was refused before it prepared anything does not lose its weights without a word.
+    (tmp_path / "run/run.json").unlink()
+    claim(Storage.at(words[5]), "recipe", replace(recipe, init_weights="/weights.npz").to_dict())
+    assert "--init-weights bvlc" in run(train_ensemble._main, *words).stderr
 
 
 def test_a_prepared_run_whose_images_have_moved_says_that_it_has_its_own(run: Command, tmp_path: Path) -> None:
     folder = Storage.at(str(tmp_path / "run"))
     claim(folder, "recipe", Recipe(data="/old/photos").to_dict())
     words = ("--recipe", "paper", "--run-dir", folder.root, "--data", "/new/photos")
+    assert "there is no folder /new/photos" in run(train_ensemble._main, *words).stderr  # nothing was prepared yet
+    folder.write("replicas/0/metrics.jsonl", b"")
     refused = run(train_ensemble._main, *words).stderr
     assert "data: was '/old/photos', is now '/new/photos'" in refused
     assert "its own copy" not in refused

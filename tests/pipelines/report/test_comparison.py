@@ -33,7 +33,7 @@ def cells(text: str) -> dict[tuple[str, str], list[float]]:
 def test_every_cell_has_its_paired_difference_with_an_interval(runs: tuple[Storage, Storage]) -> None:
     first, second = (read_finished(run, run.root) for run in runs)
     found = cells(comparison(first, second))
-    assert len(found) == 2 * 3 * 2
+    assert found.keys() == {(f"{models}x{crops}", "top1") for models in (1, 2) for crops in (1, 10, 144)}
     # One model: the mean error of two replicas; the first run made 1 + 3 mistakes of 12, the second 0 + 3.
     wrong_before = (np.array([[0, 1, 2, 3, 4, 0], [0, 1, 2, 0, 0, 0]]) != LABELS).mean(axis=0)
     wrong_after = (np.array([[0, 1, 2, 3, 4, 5], [1, 1, 2, 3, 0, 0]]) != LABELS).mean(axis=0)
@@ -44,6 +44,12 @@ def test_every_cell_has_its_paired_difference_with_an_interval(runs: tuple[Stora
     # A bootstrap of the six differences by hand, with other random numbers.
     drawn = np.random.default_rng(7).choice(paired, (20_000, 6)).mean(axis=1)
     assert [low, high] == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=1.0)
+
+
+def test_top_5_errors_are_compared_where_the_report_shows_them(runs: tuple[Storage, Storage]) -> None:
+    first, second = (read_finished(run, run.root) for run in runs)
+    first.report["classes"] = 11
+    assert ("2x144", "top5") in cells(comparison(first, second))
 
 
 def test_what_differs_is_named_and_what_does_not_is_not(runs: tuple[Storage, Storage]) -> None:

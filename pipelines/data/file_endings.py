@@ -1,0 +1,40 @@
+"""Endings of files: which are pictures, which lie beside pictures, which are archives and tables."""
+
+# What programs and people put beside pictures: notes, labels, code, documents.
+DOCUMENTS = {
+    *("txt", "md", "rst", "csv", "tsv", "json", "jsonl", "ndjson", "xml", "yaml", "yml", "toml", "ini", "cfg", "log"),
+    *("html", "htm", "css", "js", "py", "pyc", "ipynb", "sh", "bat", "m", "r", "pdf", "doc", "docx", "xls", "xlsx"),
+    *("bib", "mat", "npy", "pkl", "pt", "pth", "onnx", "safetensors", "h5", "hdf5", "db", "sqlite", "lock", "md5"),
+    *("readme", "license", "copying", "notice", "checksums", "md5sums", "sha256sums", "sha256"),
+}
+# What telephones and cameras put beside pictures: films, sounds, settings of an edited picture, thumbnails of films.
+FROM_CAMERAS = {
+    *("mov", "mp4", "m4v", "avi", "mkv", "webm", "3gp", "mpg", "mpeg", "mts", "m2ts", "wmv", "lrv"),
+    *("mp3", "m4a", "wav", "aac", "aae", "xmp", "pp3", "dop", "thm", "ctg", "gpx"),
+}
+# Files that may hold pictures themselves, so that leaving them out would lose some.
+CONTAINERS = {
+    *("tar", "parquet", "arrow", "tfrecord", "npz", "gz", "tgz", "zip", "xz", "bz2", "zst", "7z", "rar", "part"),
+}
+COMPRESSED = (".tar.gz", ".tgz", ".zip", ".tar.xz", ".tar.bz2", ".tar.zst", ".7z", ".rar")
+TABLES = ("csv", "tsv", "json", "jsonl", "xlsx", "xls")
+
+
+def ending(name: str) -> str:
+    """Return the ending of a file's name in lower case; the name itself if it has none."""
+    return name.rpartition("/")[2].rpartition(".")[2].lower()
+
+
+def is_picture(name: str) -> bool:
+    """Return whether a file may be a picture by its ending; a name without an ending may be one."""
+    return not lies_beside_pictures(name) and ending(name) not in CONTAINERS
+
+
+def lies_beside_pictures(name: str) -> bool:
+    """Return whether a file is neither a picture nor holds any, by its ending."""
+    return ending(name) in DOCUMENTS or ending(name) in FROM_CAMERAS
+
+
+def is_compressed(name: str) -> bool:
+    """Return whether a file is an archive that has to be unpacked before use, by its ending."""
+    return name.lower().endswith(COMPRESSED)

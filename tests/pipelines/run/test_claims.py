@@ -1,0 +1,44 @@
+"""Run directories bound to a recipe: when another one may take its place."""
+
+from pathlib import Path
+
+import pytest
+
+from pipelines.errors import UserError
+from pipelines.run.directory import claim, run_id
+from pipelines.run.storage import Storage
+
+# What a job leaves that was refused because of its images.
+LEFT_BY_AN_ATTEMPT = ("jobs/1.json", "logs/native_stderr.log", "run.lock", "dataset/train/00000.parquet")
+
+
+def attempt(folder: Path) -> Storage:
+    run = Storage.at(str(folder))
+    claim(run, "recipe", {"data": "/photos", "epochs": 3})
+    for name in LEFT_BY_AN_ATTEMPT:
+        run.write(name, b"{}")
+    return run
+
+
+def test_an_attempt_that_was_refused_does_not_bind_the_run(tmp_path: Path) -> None:
+    run = attempt(tmp_path)
+    first = run_id(run)
+    claim(run, "recipe", {"data": "/photos", "epochs": 3})
+    assert run_id(run) == first
+    claim(run, "recipe", {"data": "/other", "epochs": 3})
+    assert run.read_json("run.json")["recipe"] == {"data": "/other", "epochs": 3}
+    assert run_id(run) != first
+
+
+@pytest.mark.parametrize("result", ["dataset/manifest.json", "replicas/0/metrics.jsonl", "report/report.json"])
+def test_a_run_with_results_keeps_its_recipe(tmp_path: Path, result: str) -> None:
+    run = attempt(tmp_path)
+    run.write(result, b"{}")
+    with pytest.raises(UserError, match=r"holds a different recipe:\n  epochs: was 3, is now 4"):
+        claim(run, "recipe", {"data": "/photos", "epochs": 4})
+
+
+def test_a_folder_of_something_else_is_never_bound(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(UserError, match=r"not a run directory \(thesis\.tex"):
+        claim(Storage.at(str(tmp_path)), "recipe", {})
