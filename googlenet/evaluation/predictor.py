@@ -71,6 +71,7 @@ class Predictor:
         self.crop_px, self.policies, self.device, self.arithmetic = crop_px, tuple(policies), device, arithmetic
         self.forward_passes = 0
         self._networks = [(replica.preprocessing, self._for_inference(replica.model)) for replica in replicas]
+        self._preprocessings = dict.fromkeys(replica.preprocessing for replica in replicas)
         views = views_of_all(self.policies, crop_px)
         self._groups = np.array([mask / mask.sum() for mask in view_groups(views).values()]).reshape(-1, len(views))
         self._most_views = max(range(len(self.policies)), key=lambda p: num_views(self.policies[p]))
@@ -121,7 +122,8 @@ class Predictor:
         logits: list[list[Tensor]] = [[] for _ in self._networks]
         for batch in torch.split(views, self._batch_size):
             whole = self._whole_batch(batch)
-            inputs = {prepare: prepare(whole).to(self.arithmetic.dtype) for prepare, _ in self._networks}
+            # Replicas are usually trained with the same preprocessing.
+            inputs = {prepare: prepare(whole).to(self.arithmetic.dtype) for prepare in self._preprocessings}
             for outputs, (prepare, network) in zip(logits, self._networks, strict=True):
                 with self.arithmetic.in_force(self.device):
                     outputs.append(network(inputs[prepare]).logits[: len(batch)])

@@ -14,7 +14,7 @@ from googlenet.randomness import torch_generator
 from googlenet.training.data_parallel import ALONE, Share
 from googlenet.training.learning_rate import LearningRate
 from googlenet.training.loader import Batch
-from googlenet.training.optim import PolyakAverage, set_learning_rate
+from googlenet.training.optim import MomentumSGD, PolyakAverage, set_learning_rate
 
 AUX_LOSS_WEIGHT = 0.3  # section 5
 
@@ -58,7 +58,7 @@ class TrainState:
     """
 
     model: GoogLeNet
-    optimizer: torch.optim.Optimizer
+    optimizer: MomentumSGD
     average: PolyakAverage
     step: int = 0
     network_for: Callable[[int], Callable[..., Outputs]] | None = None
@@ -70,7 +70,7 @@ class TrainState:
         momentum = {
             f"momentum/{name}": self.optimizer.state[parameter]["momentum_buffer"]
             for name, parameter in self.model.named_parameters()
-            if self.optimizer.state[parameter].get("momentum_buffer") is not None
+            if "momentum_buffer" in self.optimizer.state[parameter]
         }
         return {**weights, **average, **momentum}
 

@@ -6,7 +6,8 @@ Reads: dataset/train, dataset/val, initial_weights*. Writes: replicas/<k>/, trai
 In reading order:
 
 - ``scheduler``: replicas in a window as wide as the cluster holds
-- ``trainer``: one replica as a Ray Train job
+- ``trainer``: one replica, or several in turn, as a Ray Train job
+- ``handover``: the next replica for a worker that has trained one
 - ``replica``: one replica, from records to weights
 - ``compilation``: the network that steps call, compiled while that works
 - ``task``: parameters of a worker: which replica, from what, into where

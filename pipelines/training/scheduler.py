@@ -6,8 +6,9 @@ the others.
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -16,12 +17,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from googlenet.network.arithmetic import Arithmetic
 from pipelines.errors import UserError
-from pipelines.job.progress import ProgressBoard, ReplicaStatus, TrainingDisplay
+from pipelines.job.progress import ReplicaStatus, TrainingDisplay
 from pipelines.run.directory import ReplicaFiles, check_run_directory, finished_replicas
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.training.checkpoints import newest_step
 from pipelines.training.failure import ReplicaFailure
+from pipelines.training.handover import TrainingBoard
 from pipelines.training.resources import Resources, check_that_one_fits, replicas_at_once, replicas_held
 from pipelines.training.trainer import fit_replica
 
@@ -81,7 +83,8 @@ def train_replicas(
         while schedule.waiting or schedule.running:
             schedule.fill(board)
             messages = schedule.collect() + schedule.unplaced()
-            posted, warnings, board = _read(board)
+            posted, warnings, asking, board = _read(board)
+            schedule.hand_over(board, asking)
             for message in messages + warnings:
                 display.message(message)
             schedule.take_phases(posted)
@@ -96,7 +99,7 @@ class _Schedule:
 
     Attributes:
         waiting: replicas not started yet, or to be restarted.
-        running: replicas by the reference of their fit.
+        running: replica that each fit trains, by the fit's reference.
         phases: phase by replica, for display.
         failures: final failures.
     """
@@ -119,15 +122,35 @@ class _Schedule:
 
     def fill(self, board: Any) -> None:
         """Start replicas while the cluster, with its current nodes, holds more."""
-        # At least one: a cluster that has lost its nodes may get new ones, and Ray Train waits for them.
-        now = time.monotonic()
-        ready = [replica for replica in self.waiting if self._paused_until.get(replica, now) <= now]
-        while ready and len(self.running) < max(1, replicas_at_once(self._recipe, self._resources)):
-            replica = ready.pop(0)
-            self.waiting.remove(replica)
+        while len(self.running) < self._window() and (replica := self._take_ready()) is not None:
             ref = self._fit.remote(self._run, self._recipe, replica, self._resources, self._arithmetic, board)
             self.running[ref] = replica
-            self.phases[replica] = "starting"
+
+    def hand_over(self, board: Any, asking: Sequence[int]) -> None:
+        """Give each worker that has trained a replica and asks for another one that is ready, or none."""
+        for finished in asking:
+            following = None
+            # The fit may have ended since.
+            for ref in [ref for ref, replica in self.running.items() if replica == finished]:
+                following = self._take_ready() if len(self.running) <= self._window() else None
+                if following is not None:
+                    self._end(finished)
+                    self.running[ref] = following
+            board.answer.remote(finished, following)
+
+    def _window(self) -> int:
+        # At least one: a cluster that has lost its nodes may get new ones, and Ray Train waits for them.
+        return max(1, replicas_at_once(self._recipe, self._resources))
+
+    def _take_ready(self) -> int | None:
+        """Return the first waiting replica that is not paused, which is about to start; None if there is none."""
+        now = time.monotonic()
+        for replica in self.waiting:
+            if self._paused_until.get(replica, now) <= now:
+                self.waiting.remove(replica)
+                self.phases[replica] = "starting"
+                return replica
+        return None
 
     def collect(self) -> list[str]:
         """Wait a moment for replicas to end; return messages about those that failed."""
@@ -137,20 +160,29 @@ class _Schedule:
             return messages
         for ref in ray.wait(list(self.running), timeout=POLL_SECONDS)[0]:
             replica = self.running.pop(ref)
-            failure = _outcome(replica, ref)
+            ended = _outcome(replica, ref)
+            failure = ended if isinstance(ended, ReplicaFailure) else None
+            if not failure and ended != replica:  # the worker ended without knowing that it was to go on
+                self.waiting.insert(0, replica)
+                self.phases[replica] = "waiting"
+                continue
             if failure and failure.may_pass and (pause_seconds := self._pause_before_restart(replica, failure)):
                 self.waiting.insert(0, replica)
                 self._paused_until[replica] = time.monotonic() + pause_seconds
                 self.phases[replica] = "waiting"
                 messages.append(f"warning: replica {replica}: {failure.reason}; restarting it in {pause_seconds:.0f} s")
                 continue
-            _keep(self._run, replica, failure)
-            self.phases[replica] = "failed" if failure else "done"
+            self._end(replica, failure)
             if failure:
-                self.failures.append(failure)
                 where = self._run.below(_failure_file(replica))
                 messages.append(f"replica {replica} failed: {failure.reason} (see {where})")
         return messages
+
+    def _end(self, replica: int, failure: ReplicaFailure | None = None) -> None:
+        _keep(self._run, replica, failure)
+        self.phases[replica] = "failed" if failure else "done"
+        if failure:
+            self.failures.append(failure)
 
     def _pause_before_restart(self, replica: int, failure: ReplicaFailure) -> float | None:
         """Count a failure that may pass; return the seconds to wait before a restart, None if there is to be none."""
@@ -182,25 +214,30 @@ def _here() -> NodeAffinitySchedulingStrategy:
 
 
 def _new_board() -> Any:
-    return ray.remote(num_cpus=0)(ProgressBoard).options(scheduling_strategy=_here()).remote()
+    return ray.remote(num_cpus=0)(TrainingBoard).options(scheduling_strategy=_here()).remote()
 
 
-def _read(board: Any) -> tuple[dict[int, ReplicaStatus], list[str], Any]:
-    """Return what workers posted, warnings, and the board; a new board if the old one died with its node."""
+def _read(board: Any) -> tuple[dict[int, ReplicaStatus], list[str], list[int], Any]:
+    """Return what workers posted, warnings, finished replicas whose workers ask for others, and the board.
+
+    If the board died with its node, a new one is returned.
+    """
     try:
-        return *ray.get(board.read.remote()), board
+        (posted, warnings), asking = ray.get([board.read.remote(), board.asking.remote()])
     except ray.exceptions.ActorUnavailableError:  # temporary
-        return {}, [], board
+        return {}, [], [], board
     except ray.exceptions.RayActorError:
-        return {}, [], _new_board()
+        return {}, [], [], _new_board()
+    return posted, warnings, asking, board
 
 
-def _outcome(replica: int, ref: Any) -> ReplicaFailure | None:
+def _outcome(replica: int, ref: Any) -> int | ReplicaFailure:
+    """Return the replica that a fit trained last, or the failure of ``replica``, which it was training."""
     try:
-        failure: ReplicaFailure | None = ray.get(ref)
+        ended: int | ReplicaFailure = ray.get(ref)
     except ray.exceptions.RayError as error:  # not a worker: the task of the fit died, with its node or by a signal
         return ReplicaFailure(replica, f"{type(error).__name__} outside the workers", str(error), may_pass=True)
-    return failure
+    return replace(ended, replica=replica) if isinstance(ended, ReplicaFailure) else ended
 
 
 def _step_reached(run: Storage, replica: int) -> int:

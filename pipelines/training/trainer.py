@@ -1,11 +1,15 @@
-"""Fit of one replica: a Ray task without CPUs that runs a Ray Train trainer, whose workers do the work.
+"""Fit of a replica: a Ray task without CPUs that runs a Ray Train trainer, whose workers do the work.
 
-PyTorch is imported by the workers alone: of the five processes that a fit starts, four do without it.
+PyTorch is imported by the workers alone: of the five processes that a fit starts, four do without it. A fit goes on
+with further replicas where that saves the start of another one.
 """
 
+import gc
 import traceback
+from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import ray
 
@@ -15,7 +19,11 @@ from pipelines.run.directory import ReplicaFiles, check_run_directory
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.training.failure import ReplicaFailure
+from pipelines.training.handover import next_replica, trains_in_turn
 from pipelines.training.resources import Resources
+
+if TYPE_CHECKING:
+    from pipelines.training.task import ReplicaTask
 
 SECONDS_PER_MINUTE = 60.0
 
@@ -23,8 +31,11 @@ SECONDS_PER_MINUTE = 60.0
 @ray.remote(num_cpus=0, max_retries=0)  # type: ignore[untyped-decorator]
 def fit_replica(
     run: Storage, recipe: Recipe, replica: int, resources: Resources, arithmetic: Arithmetic, board: Any
-) -> ReplicaFailure | None:
-    """Fit one replica; return its failure, or None."""
+) -> int | ReplicaFailure:
+    """Fit ``replica``, and further ones that the scheduler names; return the last one, or the first failure.
+
+    A failure that no worker returned names ``replica``, whichever was being trained.
+    """
     config = {
         "run": run,
         "recipe": recipe,
@@ -37,20 +48,28 @@ def fit_replica(
         "gpu_augmentation": resources.gpu_augmentation,
         "board": board,
     }
+    loop = _train_in_turn if trains_in_turn(recipe, resources, arithmetic) else _train_one
     files = ReplicaFiles(replica)
     try:
         check_run_directory(run)  # Ray Train would create a new one
         # Ray Train's snapshot lists no checkpoints, since the replica keeps its own; a truncated one would be refused.
         run.delete(files.ray_snapshot)
-        failure: ReplicaFailure | None = _trainer(run, recipe, files, resources, config).fit().return_value
+        ended: int | ReplicaFailure = _trainer(loop, run, recipe, files, resources, config).fit().return_value
     except UserError as error:
         return ReplicaFailure(replica, str(error), traceback.format_exc())
     except Exception as error:  # noqa: BLE001  # the other replicas continue after any error
         return ReplicaFailure(replica, _root_cause(error), traceback.format_exc(), may_pass=True)
-    return failure
+    return ended
 
 
-def _trainer(run: Storage, recipe: Recipe, files: ReplicaFiles, resources: Resources, config: dict[str, Any]) -> Any:
+def _trainer(
+    loop: Callable[[dict[str, Any]], int | ReplicaFailure],
+    run: Storage,
+    recipe: Recipe,
+    files: ReplicaFiles,
+    resources: Resources,
+    config: dict[str, Any],
+) -> Any:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
 
     least, most = recipe.least_workers, recipe.workers_per_replica
@@ -58,7 +77,7 @@ def _trainer(run: Storage, recipe: Recipe, files: ReplicaFiles, resources: Resou
     parent, _, name = files.folder.rpartition("/")
     trainer_class = _trainer_class(one_worker=least == most == 1, gpu=resources.gpus_per_worker > 0)
     return trainer_class(
-        _train_in_worker,
+        loop,
         train_loop_config=config,
         scaling_config=ScalingConfig(
             num_workers=most if least == most else (least, most),
@@ -90,28 +109,55 @@ def _trainer_class(*, one_worker: bool, gpu: bool) -> Any:
     return TorchTrainer
 
 
-def _train_in_worker(config: dict[str, Any]) -> ReplicaFailure | None:
-    """Train as one of the replica's workers. A raised error may be retried, a returned one is final."""
+def _train_in_turn(config: dict[str, Any]) -> int | ReplicaFailure:
+    """Train one replica after the other, until one fails or the scheduler has no other."""
+    task = _task(config)
+    while True:
+        if failure := _train(task):
+            return failure
+        following = next_replica(task.board, task.replica)
+        if following is None:
+            return task.replica
+        task = replace(task, replica=following)
+        gc.collect()  # the network and its optimiser refer to each other
+
+
+def _train_one(config: dict[str, Any]) -> int | ReplicaFailure:
+    """Train a replica as one of its workers."""
+    task = _task(config)
+    return _train(task) or task.replica
+
+
+def _task(config: dict[str, Any]) -> "ReplicaTask":
     import ray.train.torch
 
-    from googlenet.images.records import RecordsError, ShardDamagedError
     from googlenet.training.data_parallel import Share
-    from googlenet.training.health import NotFiniteError, TrainingError
-    from pipelines.job.system_log import system_log
-    from pipelines.training.replica import train_replica
     from pipelines.training.task import ReplicaTask
 
     context = ray.train.get_context()
     share = Share(context.get_world_rank(), context.get_world_size())
-    task = ReplicaTask(**config, device=str(ray.train.torch.get_device()), share=share)
+    return ReplicaTask(**config, device=str(ray.train.torch.get_device()), share=share)
+
+
+def _train(task: "ReplicaTask") -> ReplicaFailure | None:
+    """Train as one of the replica's workers. A raised error may be retried, a returned one is final."""
+    import ray.train
+
+    from googlenet.images.records import RecordsError, ShardDamagedError
+    from googlenet.training.health import NotFiniteError, TrainingError
+    from pipelines.job.system_log import system_log
+    from pipelines.training.replica import train_replica
+
     try:
         # One worker on each node records its system metrics.
-        with system_log(task.run, task.files.system) if context.get_local_rank() == 0 else nullcontext():
+        with (
+            system_log(task.run, task.files.system) if ray.train.get_context().get_local_rank() == 0 else nullcontext()
+        ):
             train_replica(task)
     except (TrainingError, RecordsError, UserError) as error:
         may_pass = isinstance(error, RecordsError) and not isinstance(error, ShardDamagedError)
         # A TrainingError occurs in all workers alike; other errors are raised, or the rest would wait for this one.
-        if may_pass or (share.workers > 1 and not isinstance(error, TrainingError)):
+        if may_pass or (task.share.workers > 1 and not isinstance(error, TrainingError)):
             raise
         not_finite = isinstance(error, NotFiniteError)
         # On a CPU the same steps would end the same.

@@ -19,8 +19,10 @@ from googlenet.training.loop import LoopSettings, TrainState, count_errors
 from pipelines.training.validation_plan import ValidationPlan
 
 BATCH_SIZE = 64
+# Memory for crops of earlier validations, in each process that loads them: all those of a small data set.
+KEPT_CROPS_BYTES = 16 << 20
 CROPS = "val"
-ONE_CROP = 1
+ONE_CROP, CHANNELS = 1, 3
 
 
 class CentreCrops:
@@ -28,14 +30,21 @@ class CentreCrops:
 
     def __init__(self, records: Records, crop_px: int) -> None:
         self.records, self.crop_px = records, crop_px
+        self._kept: dict[int, tuple[Tensor, int]] = {}
+        self._most_kept = KEPT_CROPS_BYTES // (crop_px * crop_px * CHANNELS)
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """Return (crop_px, crop_px, 3) uint8, and the label."""
+        if index in self._kept:
+            return self._kept[index]
         record = self.records[index]
-        return centre_crop(record.image, self.crop_px), record.label
+        item = centre_crop(record.image, self.crop_px), record.label
+        if len(self._kept) < self._most_kept:
+            self._kept[index] = item
+        return item
 
     def load(self, request: Request) -> Batch:
         """Return the crops of a request."""

@@ -56,28 +56,43 @@ def test_a_replica_that_always_fails_leaves_the_others_whole(
 
 
 @pytest.mark.timeout(300)
-def test_a_worker_killed_in_training_is_replaced_and_changes_nothing(
+def test_a_worker_killed_with_its_second_replica_is_replaced_and_changes_nothing(
     ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path, prepared_run: Path
 ) -> None:
     run, undisturbed = (Path(shutil.copytree(prepared_run, tmp_path / name)) for name in ("run", "undisturbed"))
-    alone = replace(tiny_recipe, replicas=1, epochs=8)  # enough to be killed in
-    train_replica(ReplicaTask(Storage.at(str(undisturbed)), alone, 0))
+    recipe = replace(tiny_recipe, replicas=3, epochs=4)  # enough to be killed in
+    for replica in range(3):
+        train_replica(ReplicaTask(Storage.at(str(undisturbed)), recipe, replica))
     killed: list[int] = []
+    together: list[int] = []
+    workers: set[int] = set()
+    of_earlier_tests = {process.pid for process in ray_processes(ray_cluster, "ray::RayTrainWorker")}
 
     def kill_a_worker() -> None:
-        while not list(run.glob("replicas/*/metrics.jsonl")):  # until an epoch is done and its checkpoint is stored
+        while not (run / "replicas/1/metrics.jsonl").exists():  # until an epoch is done and its checkpoint is stored
             time.sleep(0.02)
-        worker = next(ray_processes(ray_cluster, "ray::RayTrainWorker"))
+        processes = ray_processes(ray_cluster, "ray::RayTrainWorker")
+        worker = next(process for process in processes if process.pid not in of_earlier_tests)
         worker.kill()
         killed.append(worker.pid)
 
+    def on_poll(phases: dict[int, str]) -> None:
+        together.append(sum(phase in ("starting", "training") for phase in phases.values()))
+        workers.update(process.pid for process in ray_processes(ray_cluster, "ray::RayTrainWorker"))
+
     killer = threading.Thread(target=kill_a_worker, daemon=True)
     killer.start()
-    assert train_replicas(Storage.at(str(run)), alone, Resources(max_failures=2), FP32, lambda _: None) == []
+    one_at_a_time = Resources(max_failures=2, parallel_replicas=1)
+    assert train_replicas(Storage.at(str(run)), recipe, one_at_a_time, FP32, on_poll) == []
     killer.join(timeout=1)
-    assert len(killed) == 1
-    ours, reference = (r / "replicas/0/weights.safetensors" for r in (run, undisturbed))
-    assert ours.read_bytes() == reference.read_bytes()
+    assert max(together) == 1
+    assert (
+        len(workers - of_earlier_tests) == 2
+    )  # that of the first two replicas, and the one that took its place and trained the third
+    assert set(killed) < workers
+    for replica in range(3):
+        ours, reference = (r / f"replicas/{replica}/weights.safetensors" for r in (run, undisturbed))
+        assert ours.read_bytes() == reference.read_bytes()
 
 
 def kill_when(process: subprocess.Popen[bytes], ready: Callable[[], bool], log: Path, seconds: float = 120) -> None:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ from googlenet.training.loop import (
     total_loss,
     train_step,
 )
-from googlenet.training.optim import PolyakAverage, build_sgd, steps_at_a_time
+from googlenet.training.optim import MomentumSGD, PolyakAverage, build_sgd, steps_at_a_time
 
 
 def test_the_rate_loses_four_percent_every_eight_epochs() -> None:
@@ -164,6 +165,27 @@ def test_biases_and_normalisation_are_not_decayed() -> None:
     assert kinds[torch.nn.Conv2d] == [True]
     assert kinds[torch.nn.Linear] == [True, False]
     assert kinds[torch.nn.BatchNorm2d] == [False, False]
+
+
+def test_the_steps_are_those_of_pytorchs_optimiser() -> None:
+    generator = torch.Generator().manual_seed(0)
+    weights = [torch.randn(shape, generator=generator) for shape in ((8, 4, 3, 3), (8,), (3,))]
+    trained = []
+    for build in (MomentumSGD, partial(torch.optim.SGD, lr=0.0, fused=True)):
+        convolution, bias, unused = (torch.nn.Parameter(weight.clone()) for weight in weights)
+        groups = [{"params": [convolution, unused], "weight_decay": 0.1}, {"params": [bias], "weight_decay": 0.0}]
+        optimizer = build(groups, momentum=0.9)
+        for step in range(3):
+            for group in optimizer.param_groups:
+                group["lr"] = 0.1 / (step + 1)
+            optimizer.zero_grad()
+            ((convolution * weights[0]).square().sum() + (bias - step).square().sum()).backward()
+            optimizer.step()
+        trained.append(
+            [convolution, bias, unused, *(optimizer.state[p]["momentum_buffer"] for p in (convolution, bias))]
+        )
+    for ours, reference in zip(*trained, strict=True):
+        assert torch.equal(ours, reference)
 
 
 def test_preprocessing_is_caffes() -> None:

@@ -6,17 +6,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import ray
 import safetensors.torch
 import torch
 
 import pipelines.training.scheduler
-from googlenet.network.arithmetic import FP32
+from googlenet.network.arithmetic import FP32, Arithmetic
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.training.failure import ReplicaFailure
+from pipelines.training.handover import Answer, next_replica, trains_in_turn
 from pipelines.training.replica import train_replica
 from pipelines.training.resources import Resources
-from pipelines.training.scheduler import Tries, _Schedule, train_replicas
+from pipelines.training.scheduler import Tries, _new_board, _Schedule, train_replicas
 from pipelines.training.task import ReplicaTask
 
 
@@ -49,6 +51,37 @@ def test_weights_that_are_not_finite_are_tried_once_more_and_a_paused_replica_is
     schedule._paused_until[0] = float("inf")
     schedule.fill(board=None)
     assert (schedule.waiting, schedule.running, schedule.collect()) == ([0], {}, [])
+
+
+def test_a_worker_that_has_trained_a_replica_gets_the_next_one_that_is_ready_while_the_cluster_holds_its_fit(
+    ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    run, board = Storage.at(str(tmp_path)), _new_board()
+    schedule = _Schedule(run, replace(tiny_recipe, replicas=5), Resources(parallel_replicas=2), FP32, [])
+    schedule.running, schedule.waiting = {"first fit": 0, "second fit": 1}, [2, 3, 4]
+    schedule._paused_until[2] = float("inf")
+    for finished in (0, 1):
+        board.ask.remote(finished)
+    assert ray.get(board.asking.remote()) == [0, 1]
+    schedule.hand_over(board, [0])
+    assert ray.get(board.asking.remote()) == [1]
+    assert ray.get(board.answer_after.remote(0)) == Answer(3)
+    assert (schedule.running, schedule.waiting) == ({"first fit": 3, "second fit": 1}, [2, 4])
+    assert (schedule.phases[0], schedule.phases[3]) == ("done", "starting")
+    schedule.running["a third one, of a node that was lost"] = 2
+    schedule.hand_over(board, [1])
+    schedule.hand_over(board, [0])  # its fit has ended meanwhile
+    assert [ray.get(board.answer_after.remote(finished)) for finished in (0, 1)] == [Answer(None)] * 2
+    assert schedule.waiting == [2, 4]
+    ray.kill(board)
+    assert next_replica(board, 3) is None
+
+
+def test_workers_together_on_gpus_or_with_a_compiled_network_train_one_replica_each(tiny_recipe: Recipe) -> None:
+    assert trains_in_turn(tiny_recipe, Resources(), FP32)
+    assert not trains_in_turn(replace(tiny_recipe, workers_per_replica=2), Resources(), FP32)
+    assert not trains_in_turn(tiny_recipe, Resources(gpus_per_worker=1), FP32)
+    assert not trains_in_turn(tiny_recipe, Resources(), Arithmetic(compiled=True))
 
 
 def test_a_cluster_that_holds_nothing_for_a_while_is_told_of_once(
