@@ -33,9 +33,9 @@ class TrainingSamples:
 
     def __getitem__(self, place: Place) -> tuple[UInt8[Tensor, "crop crop 3"], int]:
         epoch, index = place
-        record = self.records[index]
+        image, label = self.records.labelled_image(index)
         generator = numpy_generator(self.seed, "sampling", epoch, index)
-        return torch.from_numpy(draw_sample_from(record.image, self.crop_px, self._sampling, generator)), record.label
+        return torch.from_numpy(draw_sample_from(image, self.crop_px, self._sampling, generator)), label
 
     def load(self, request: Request) -> Batch:
         """Return the samples of a request."""

@@ -34,8 +34,8 @@ class CentreCrops:
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """Return (crop_px, crop_px, 3) uint8, and the label."""
-        record = self.records[index]
-        return centre_crop(record.image, self.crop_px), record.label
+        image, label = self.records.labelled_image(index)
+        return centre_crop(image, self.crop_px), label
 
     def load(self, request: Request) -> Batch:
         """Return the crops of a request."""
