@@ -72,7 +72,9 @@ def write_archives(folder: Path, training: int, validation: int, encoded: Sequen
     with (folder / KAGGLE).open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["ImageId", "PredictionString"])
-        table.writerows([VALIDATION_IMAGE.format(number), f"{names[number % len(names)]} 0 0 1 1"] for number in numbers)
+        table.writerows(
+            [VALIDATION_IMAGE.format(number), f"{names[number % len(names)]} 0 0 1 1"] for number in numbers
+        )
 
 
 def _members(pattern: str, numbers: Sequence[int], sizes: np.ndarray, encoded: Sequence[bytes]) -> Iterator[Member]:
