@@ -167,7 +167,7 @@ class _Clock:
         """Note which replicas are training."""
         now = time.monotonic()
         for replica, phase in phases.items():
-            if phase not in ("waiting", "starting"):
+            if phase == "training":  # posted after a step
                 self.first_steps.setdefault(replica, now - self._started)
         if len(self.first_steps) == REPLICAS and now - self._started - max(self.first_steps.values()) > self._seconds:
             raise _Enough
