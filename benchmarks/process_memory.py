@@ -15,10 +15,10 @@ ROLES = {
     "TrainController": "controller of a replica",
     "fit_replica": "controller of a replica",
     "redict": "predictor",
+    "dashboard": "Ray's dashboard",  # before the next: its processes are forked as well
     "forkserver": "loader process",
     "/raylet/raylet": "Ray's raylet",
     "gcs_server": "Ray's head (GCS)",
-    "dashboard": "Ray's dashboard",
     "ray::": "other Ray worker",
     "train_ensemble": "driver",
     "imagenet_size": "driver",
