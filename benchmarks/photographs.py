@@ -30,8 +30,8 @@ def _built_in(number: int) -> Iterator[bytes]:
         yield generate(image_id, 0)
 
 
-def photographs_of_size(folder: str, number: int, width: int, height: int) -> list[bytes]:
-    """Return ``number`` different JPEGs of one size, with chroma at half the resolution as in cameras, quality 75."""
+def photographs_of_size(folder: str, number: int, width: int, height: int, quality: int = 75) -> list[bytes]:
+    """Return ``number`` different JPEGs of one size, with chroma at half the resolution as in cameras."""
     encoded = []
     for position, data in enumerate(photographs(folder, number) if folder else _sample_images(number)):
         # Crop each photograph differently, so that repeated ones differ.
@@ -39,7 +39,7 @@ def photographs_of_size(folder: str, number: int, width: int, height: int) -> li
         margin = image.width * (position % 8) // 40
         window = image.crop((margin, 0, image.width, image.height)).resize((width, height), Image.Resampling.LANCZOS)
         buffer = io.BytesIO()
-        window.save(buffer, "JPEG", quality=75)
+        window.save(buffer, "JPEG", quality=quality)
         encoded.append(buffer.getvalue())
     return encoded
 

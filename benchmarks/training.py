@@ -14,9 +14,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
-import pyarrow as pa
 import pyarrow.fs as pafs
-import pyarrow.parquet as pq
 import torch
 import torchvision
 import tyro
@@ -27,7 +25,7 @@ from torchvision.transforms import v2
 from benchmarks.measure import Contender, Round, print_circumstances, print_rates, race
 from benchmarks.photographs import photographs_of_size
 from googlenet import GoogLeNet
-from googlenet.images.records import SCHEMA, WRITE_OPTIONS, Records
+from googlenet.images.records import SCHEMA, Records, write_records
 from googlenet.network.arithmetic import Arithmetic, compile_network
 from googlenet.network.initialisation import initialise
 from googlenet.network.preprocessing import SCRATCH_PREPROCESSING
@@ -155,11 +153,16 @@ def _reference(encoded: Sequence[bytes], arguments: Arguments) -> Round:
     return one_round
 
 
+def shard_columns(encoded: Sequence[bytes]) -> dict[str, list[Any]]:
+    """Return the columns of a shard of these images."""
+    rows = [(f"{number}.jpg", data, number % CLASSES, 0, 0) for number, data in enumerate(encoded)]
+    return dict(zip(SCHEMA.names, map(list, zip(*rows, strict=True)), strict=True))
+
+
 def write_shard(folder: str, encoded: Sequence[bytes]) -> None:
     """Write a Parquet shard in the project's format."""
-    rows = [(f"{number}.jpg", data, number % CLASSES, 0, 0) for number, data in enumerate(encoded)]
-    columns = dict(zip(SCHEMA.names, map(list, zip(*rows, strict=True)), strict=True))
-    pq.write_table(pa.table(columns, SCHEMA), Path(folder) / "shard.parquet", **WRITE_OPTIONS)
+    with (Path(folder) / "shard.parquet").open("wb") as stream:
+        write_records(stream, shard_columns(encoded), {})
 
 
 def main(arguments: Arguments) -> None:

@@ -37,7 +37,9 @@ def test_contenders_have_processes_and_environments_of_their_own(capsys: pytest.
 
 SMALL = {
     "allocator --rounds 1 --crop-px 42 --batches 2": "freed memory kept",
+    "imagenet_size --stages listing preparing loading --images 600 --prepared 8 --seconds 1": "with all indexes",
     "loader --rounds 1 --images 4 --crop-px 35": "| ours, all of it |",
+    "random_reads --rounds 1 --shards 2 --images-per-shard 16 --reads 20 --crop-px 35": "| one by one |",
     "records_scaling --records 300 600 --rounds 1 --steps 1 --batch-size 4 --crop-px 35 --width 0.125": "| 600 |",
 }
 

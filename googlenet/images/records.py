@@ -1,16 +1,21 @@
 """Random access to (image bytes, label, image id) in Parquet shards, on any filesystem, in bounded memory."""
 
+import io
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Protocol, runtime_checkable
+from typing import Any, BinaryIO, Protocol, TypeVar, runtime_checkable
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from googlenet.images.image_index import INDEX, Index, check_image, decode_index, encode_index
+from googlenet.images.open_shards import OpensFiles, OpenShards
+
+T = TypeVar("T")
 # The label of an unlabelled image.
 NO_LABEL = -1
 SCHEMA = pa.schema(
@@ -22,12 +27,14 @@ SCHEMA = pa.schema(
         ("height", pa.int32()),
     ]
 )
-# Reading a record reads its row group, so groups are small; still smaller ones would make footers large. Encoded images
-# do not compress further, and statistics would keep the smallest and largest image of a group in the footer.
+# Without an index, reading a record reads its row group, so groups are small; still smaller ones would make footers
+# large. Encoded images do not compress further, and statistics would keep the smallest and largest image of a group in
+# the footer. A dictionary or compression would leave no image in one piece for the index to point at.
 ROW_GROUP_IMAGES = 8
-WRITE_OPTIONS = {
+WRITE_OPTIONS: dict[str, Any] = {
     "row_group_size": ROW_GROUP_IMAGES,
     "compression": "none",
+    "use_dictionary": ["label", "width", "height"],
     "write_statistics": False,
     "write_page_checksum": True,
 }
@@ -36,20 +43,8 @@ WRITE_OPTIONS = {
 DEFAULT_CACHE_BYTES = 1 << 28
 # Parts of messages, Arrow's and the one of _file, about a file that can be read but not decoded.
 DAMAGE = ("CRC", "deserialize", "Corrupt", "row groups have")
-# An open file takes memory for its footer, 150 KB for 256 images, and a file descriptor.
+# An open Parquet file takes memory for its footer, 150 KB for 256 images, and a file descriptor.
 OPEN_SHARDS = 256
-
-
-@runtime_checkable
-class OpensFiles(Protocol):
-    """Interface that records need of a filesystem; those of pyarrow have it."""
-
-    def open_input_file(self, path: str) -> pa.NativeFile:
-        """Open a file for random access.
-
-        Raises:
-            OSError: the file cannot be read.
-        """
 
 
 @runtime_checkable
@@ -77,8 +72,28 @@ class Record:
     label: int
 
 
+def write_records(stream: BinaryIO, columns: Mapping[str, Sequence[Any]], metadata: Mapping[bytes, bytes]) -> None:
+    """Write a shard with an index of its images.
+
+    Args:
+        stream: where to write.
+        columns: values by the names of :data:`SCHEMA`.
+        metadata: added to the footer.
+    """
+    table = pa.table(dict(columns), SCHEMA.with_metadata(dict(metadata)))
+    options = {name: value for name, value in WRITE_OPTIONS.items() if name != "row_group_size"}
+    file = io.BytesIO()
+    with pq.ParquetWriter(file, table.schema, **options) as writer:
+        writer.write_table(table, ROW_GROUP_IMAGES)
+        writer.add_key_value_metadata({INDEX: encode_index(file.getvalue(), columns["image"], columns["label"])})
+    stream.write(file.getbuffer())
+
+
 class Records(Sequence[Record]):
     """Records of one split, by index, over shards on any pyarrow filesystem.
+
+    ``records[i]`` reads a whole row group and keeps it, which suits reading in order; :meth:`labelled_image` reads one
+    image.
 
     Args:
         filesystem: filesystem of the shards.
@@ -107,39 +122,60 @@ class Records(Sequence[Record]):
         self._cached_bytes = 0
         self._cache_bytes = cache_bytes
         self._files: OrderedDict[int, pq.ParquetFile] = OrderedDict()
+        self._open = OpenShards(filesystem, self._paths)
+        self._indexes: dict[int, Index | None] = {}
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
     def __getitem__(self, index):  # type: ignore[no-untyped-def]  # Sequence asks for an overload with slices
-        if not 0 <= index < len(self):
-            raise IndexError(f"record {index} of {len(self)}")
-        shard = bisect_right(self._ends, index)
-        row = index - (self._ends[shard - 1] if shard else 0)
-        group = self._readable_row_group(shard, row // ROW_GROUP_IMAGES)
+        shard, row = self._place_of(index)
+        group = self._reading(shard, lambda: self._row_group(shard, row // ROW_GROUP_IMAGES))
         at = row % ROW_GROUP_IMAGES
         return Record(*(group.column(name)[at].as_py() for name in ("image_id", "image", "label")))
 
+    def labelled_image(self, index: int) -> tuple[bytes, int]:
+        """Return the bytes of an image and its label, by one read of these bytes if its shard has an index."""
+        shard, row = self._place_of(index)
+        found = self._reading(shard, lambda: self._indexed_image(shard, row))
+        if found is None:
+            record = self[index]
+            return record.image, record.label
+        return found
+
+    def _place_of(self, index: int) -> tuple[int, int]:
+        """Return the shard of a record, and its row there."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"record {index} of {len(self)}")
+        shard = bisect_right(self._ends, index)
+        return shard, index - (self._ends[shard - 1] if shard else 0)
+
     def __getstate__(self) -> dict[str, object]:
         # Loader processes open their own files and fill their own cache.
-        return {**self.__dict__, "_cache": OrderedDict(), "_cached_bytes": 0, "_files": OrderedDict()}
+        opened = {"_files": OrderedDict(), "_open": OpenShards(self._filesystem, self._paths), "_indexes": {}}
+        return {**self.__dict__, **opened, "_cache": OrderedDict(), "_cached_bytes": 0}
 
     def share_cache(self, processes: int) -> None:
         """Divide the bound of the cache by the number of processes that read in parallel."""
         self._cache_bytes //= processes
 
-    def _readable_row_group(self, shard: int, group: int, is_fresh: bool = False) -> pa.Table:
-        """Return the row group; a damaged copy is replaced once (``is_fresh``)."""
+    def _reading(self, shard: int, read: Callable[[], T], is_fresh: bool = False) -> T:
+        """Return what ``read`` returns of a shard; a damaged copy is replaced once (``is_fresh``)."""
         try:
-            return self._row_group(shard, group)
-        except (OSError, pa.ArrowInvalid) as error:
-            is_damaged = isinstance(error, pa.ArrowInvalid) or any(sign in str(error) for sign in DAMAGE)
-            self._files.pop(shard, None)
+            return read()
+        except (OSError, ValueError) as error:  # Arrow's errors about content are ValueErrors
+            is_damaged = isinstance(error, ValueError) or any(sign in str(error) for sign in DAMAGE)
+            self._forget_opened(shard)
             if is_damaged and not is_fresh and self._forget(shard):
-                return self._readable_row_group(shard, group, is_fresh=True)
+                return self._reading(shard, read, is_fresh=True)
             if is_damaged:
                 raise ShardDamagedError(f"{self._paths[shard]} is damaged: {error}") from error
             raise RecordsError(f"{self._paths[shard]} cannot be reached: {error}") from error
+
+    def _forget_opened(self, shard: int) -> None:
+        self._files.pop(shard, None)
+        self._open.close(shard)
+        self._indexes.pop(shard, None)
 
     def _forget(self, shard: int) -> bool:
         """Drop the copy of a shard; return whether there was one."""
@@ -171,3 +207,25 @@ class Records(Sequence[Record]):
                 self._files.popitem(last=False)[1].close(force=True)
         self._files.move_to_end(shard)
         return self._files[shard]
+
+    def _indexed_image(self, shard: int, row: int) -> tuple[bytes, int] | None:
+        """Return an image and its label; None if the shard has no index."""
+        index = self._index(shard)
+        if index is None:
+            return None
+        entry = index[row]
+        image = self._open.for_one_read(shard).read_at(int(entry["bytes"]), int(entry["offset"]))
+        check_image(image, entry, row)
+        return image, int(entry["label"])
+
+    def _index(self, shard: int) -> Index | None:
+        """Return the index of a shard, which stays in memory: 20 bytes an image."""
+        if shard not in self._indexes:
+            index = decode_index(pq.read_metadata(self._open.for_one_read(shard)).metadata or {})
+            images = self._ends[shard] - (self._ends[shard - 1] if shard else 0)
+            if index is None:
+                self._open.close(shard)
+            elif len(index) < images:
+                raise ValueError(f"it has {len(index)} images instead of {images}")
+            self._indexes[shard] = index
+        return self._indexes[shard]

@@ -76,15 +76,15 @@ class EncodedSamples:
         draws, labels = [], []
         crop_px = crop_px_of(request, self._crop_px)
         for epoch, index in request.keys:
-            record = self.records[index]
-            header = read_header(record.image)
-            image: bytes | Pixels = record.image if header else decode_rgb(record.image)
+            data, label = self.records.labelled_image(index)
+            header = read_header(data)
+            image: bytes | Pixels = data if header else decode_rgb(data)
             width, height = (header.width, header.height) if header else (image.shape[1], image.shape[0])  # type: ignore[union-attr]
             generator = numpy_generator(self.seed, "sampling", epoch, index)
             mirrored = alternating_mirror(self._sampling, self.seed, epoch, index)
             draws.append(draw(width, height, self._sampling, generator, mirrored))
             images.append(image)
-            labels.append(record.label)
+            labels.append(label)
         return EncodedBatch(images, draws, torch.tensor(labels, dtype=torch.int64), request.num_images, crop_px)
 
 

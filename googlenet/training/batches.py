@@ -34,12 +34,12 @@ class TrainingSamples:
 
     def __getitem__(self, place: Place) -> tuple[UInt8[Tensor, "crop crop 3"], int]:
         epoch, index = place
-        record = self.records[index]
+        image, label = self.records.labelled_image(index)
         generator = numpy_generator(self.seed, "sampling", epoch, index)
         mirrored = alternating_mirror(self._sampling, self.seed, epoch, index)
         crop_px = crop_px_in(epoch, self._crop_px)
-        sample = draw_sample_from(record.image, crop_px, self._sampling, generator, mirrored)
-        return torch.from_numpy(sample), record.label
+        sample = draw_sample_from(image, crop_px, self._sampling, generator, mirrored)
+        return torch.from_numpy(sample), label
 
     def load(self, request: Request) -> Batch:
         """Return the samples of a request."""

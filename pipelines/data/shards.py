@@ -11,13 +11,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, replace
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 
 from googlenet.images.decoding import ImageDecodeError, decode_rgb
 from googlenet.images.inspection import Inspection, inspect
-from googlenet.images.records import SCHEMA, WRITE_OPTIONS
+from googlenet.images.records import SCHEMA, write_records
 from googlenet.images.scaled_image import scaled_size
 from pipelines.data.listing import ImageFile, ImageReader
 from pipelines.run.dataset import SHARD_DIGEST
@@ -120,9 +118,8 @@ def write_shard(run: Storage, reader: ImageReader, plan: ShardPlan) -> dict[str,
         row = (file.image_id, data, file.label, width, height)
         for name, value in zip(SCHEMA.names, row, strict=True):
             columns[name].append(value)
-    schema = SCHEMA.with_metadata({SHARD_DIGEST: digest.hexdigest()})
     with run.writing(f"{DATASET}/{plan.file}") as stream:
-        pq.write_table(pa.table(columns, schema), stream, **WRITE_OPTIONS)
+        write_records(stream, columns, {SHARD_DIGEST: digest.hexdigest().encode()})
     counts = {str(label): count for label, count in Counter(columns["label"]).items()}
     result = {
         "images": len(columns["label"]),

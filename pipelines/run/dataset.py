@@ -8,7 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from googlenet.images.records import OpensFiles, Records
+from googlenet.images.open_shards import OpensFiles
+from googlenet.images.records import Records
 from pipelines.errors import UserError
 from pipelines.run.directory import DATASET, MANIFEST
 from pipelines.run.storage import Storage

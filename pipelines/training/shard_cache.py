@@ -2,7 +2,7 @@
 
 A shard is downloaded completely when it is first read, if there is room. No copy is evicted for another shard of the
 same data set, since in random order all are equally likely to be needed. Shards without room are read from the object
-store, a row group at a time.
+store, an image at a time.
 """
 
 import fcntl
@@ -17,7 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from googlenet.images.records import OpensFiles
+from googlenet.images.open_shards import OpensFiles
 from pipelines.run.dataset import Manifest
 from pipelines.run.directory import DATASET
 from pipelines.run.storage import PARTIAL, Storage

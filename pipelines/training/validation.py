@@ -40,8 +40,8 @@ class CentreCrops:
         """Return (crop_px, crop_px, 3) uint8, and the label."""
         if index in self._kept:
             return self._kept[index]
-        record = self.records[index]
-        item = centre_crop(record.image, self.crop_px), record.label
+        image, label = self.records.labelled_image(index)
+        item = centre_crop(image, self.crop_px), label
         if len(self._kept) < self._most_kept:
             self._kept[index] = item
         return item

@@ -13,6 +13,7 @@ import yaml
 from jsonschema import ValidationError
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+from pipelines.training.shard_cache import FREE_SHARE
 from tests.project import ROOT
 
 FILES = ("aws.yaml", "gcp.yaml", "azure.yaml", "on_prem.yaml")
@@ -85,6 +86,18 @@ def test_workers_are_spot_instances_with_gpus_and_the_head_does_not_train(name: 
     assert config["max_workers"] == worker["max_workers"] == 7
     assert re.search("spot", json.dumps(worker["node_config"]), re.IGNORECASE)
     assert config["provider"]["use_internal_ips"] is True
+
+
+def test_disks_that_hold_copies_of_shards_have_room_for_imagenet_and_keep_up_with_an_l4() -> None:
+    images_gb, images_per_second, image_mb = 140, 1500, 0.11
+    [volume] = load("aws.yaml")["available_node_types"]["worker"]["node_config"]["BlockDeviceMappings"]
+    assert volume["Ebs"]["VolumeSize"] * (1 - FREE_SHARE) > images_gb
+    assert volume["Ebs"]["Throughput"] > 2 * images_per_second * image_mb
+    assert volume["Ebs"]["Iops"] > 2 * images_per_second
+    assert volume["Ebs"]["Throughput"] <= volume["Ebs"]["Iops"] / 4  # a rule of EC2's
+    [disk] = load("gcp.yaml")["available_node_types"]["worker"]["node_config"]["disks"]
+    assert disk["initializeParams"]["diskSizeGb"] * (1 - FREE_SHARE) > images_gb
+    assert disk["initializeParams"]["diskType"].endswith("/pd-ssd")  # the default reads 30 MB/s at this size
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -35,6 +35,17 @@ def test_a_node_is_set_up_once_and_again_when_the_pins_change(tmp_path: Path) ->
     assert set_up() == first
     assert (tmp_path / ".bashrc").read_text().count("googlenet-venv/bin") == 1
     assert "export RAY_AUTH_MODE=token" in (tmp_path / ".bashrc").read_text()
+    assert "TMPDIR" not in (tmp_path / ".bashrc").read_text()
+    # As on a machine with a disk of its own, where AWS's images mount it.
+    (tmp_path / "mountpoint").write_text('#!/bin/sh\n[ "$2" = /opt/dlami/nvme ]\n')
+    (tmp_path / "mountpoint").chmod(0o755)
+    (tmp_path / "sudo").write_text(f'#!/bin/sh\necho "$@" >{tmp_path}/asked\n')
+    assert set_up() == first
+    assert set_up() == first
+    assert (tmp_path / "asked").read_text().split() == [
+        "install", "--directory", f"--owner={os.getuid()}", "--mode=700", "/opt/dlami/nvme/tmp",
+    ]  # fmt: skip
+    assert (tmp_path / ".bashrc").read_text().count("export TMPDIR=/opt/dlami/nvme/tmp\n") == 1
     pins.write_text("# nothing else\n")
     assert set_up() != first
     assert (tmp_path / "googlenet-venv/bin/python").exists()

@@ -4,16 +4,23 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
 import pytest
 import torch
 from torch import Tensor
 
 from googlenet import GoogLeNet
+from googlenet.images.records import SCHEMA, WRITE_OPTIONS, Records, write_records
 from googlenet.network.initialisation import initialise
 from googlenet.network.model import Outputs
 from googlenet.network.preprocessing import CAFFE_PREPROCESSING, SCRATCH_PREPROCESSING
 from googlenet.randomness import torch_generator
+from googlenet.training.augment import Sampling
+from googlenet.training.batches import TrainingSamples, training_batches
 from googlenet.training.learning_rate import LearningRate
 from googlenet.training.loader import Batch
 from googlenet.training.loop import (
@@ -26,6 +33,7 @@ from googlenet.training.loop import (
     train_step,
 )
 from googlenet.training.optim import MomentumSGD, PolyakAverage, build_sgd, steps_at_a_time
+from tests.googlenet.images.test_records import jpeg
 
 
 def test_the_rate_loses_four_percent_every_eight_epochs() -> None:
@@ -122,6 +130,25 @@ def test_resumed_training_is_bit_identical_to_uninterrupted_training(variant: st
     assert expected.keys() == actual.keys()
     assert any(name.startswith("momentum/") for name in actual)
     assert all(torch.equal(expected[name], actual[name]) for name in expected)
+
+
+def test_weights_are_bit_identical_whether_images_are_read_by_row_group_or_one_by_one(tmp_path: Path) -> None:
+    encoded = [jpeg(number) for number in range(19)]
+    labels = [number % 4 for number in range(19)]
+    columns = {"image_id": list(map(str, labels)), "image": encoded, "label": labels, "width": labels, "height": labels}
+    table = pa.table(columns, SCHEMA)
+    pq.write_table(table, tmp_path / "by_row_group.parquet", **WRITE_OPTIONS)
+    with (tmp_path / "one_by_one.parquet").open("wb") as stream:
+        write_records(stream, columns, {})
+    trained = []
+    for name in ("by_row_group", "one_by_one"):
+        records = Records(pafs.LocalFileSystem(), [str(tmp_path / f"{name}.parquet")], [19])
+        samples = TrainingSamples(records, 35, Sampling(), seed=5)
+        state = new_state()
+        train_epoch(state, list(training_batches(samples, 8, range(2))), SETTINGS, lambda _: None)
+        trained.append(state.tensors())
+    assert all(torch.equal(trained[0][name], trained[1][name]) for name in trained[0])
+    assert not torch.equal(trained[0]["weights/classifier.weight"], new_state().tensors()["weights/classifier.weight"])
 
 
 @pytest.mark.parametrize("variant", ["paper", "bn"])

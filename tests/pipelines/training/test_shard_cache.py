@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import pipelines.training.shard_cache
-from googlenet.images.records import SCHEMA, WRITE_OPTIONS, Records, RecordsError
+from googlenet.images.records import SCHEMA, WRITE_OPTIONS, Records, RecordsError, write_records
 from pipelines.run.dataset import read_manifest
 from pipelines.run.storage import Storage
 from pipelines.training.shard_cache import ShardCache
@@ -167,23 +167,35 @@ def test_neither_splits_copies_make_room_for_the_others(finished_run: Path) -> N
     assert kept == {f"{shard.digest}.parquet" for split in ("train", "val") for shard in manifest.splits[split].shards}
 
 
-def test_a_copy_that_has_rotted_is_fetched_again_and_a_rotten_shard_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("indexed", [True, False])
+def test_a_copy_that_has_rotted_is_fetched_again_and_a_rotten_shard_is_named(tmp_path: Path, indexed: bool) -> None:
     (tmp_path / "store").mkdir()
     shard, store = tmp_path / "store/a", Counting(tmp_path / "store")
     rows = {"image_id": ["0", "1"], "image": [b"first", b"second"], "label": [0, 1], "width": [1, 1], "height": [1, 1]}
-    pq.write_table(pa.table(rows, SCHEMA), shard, **WRITE_OPTIONS)
+    if indexed:
+        with shard.open("wb") as stream:
+            write_records(stream, rows, {})
+    else:
+        pq.write_table(pa.table(rows, SCHEMA), shard, **WRITE_OPTIONS)
     whole = shard.read_bytes()
     rotten = whole.replace(b"second", b"secinf")
 
-    def read() -> bytes:
-        return Records(cache(store, tmp_path), ["a"], [2])[1].image
+    def read() -> list[bytes]:
+        return [Records(cache(store, tmp_path), ["a"], [2])[1].image, single_image()]
 
-    assert read() == b"second"
+    def single_image() -> bytes:
+        return Records(cache(store, tmp_path), ["a"], [2]).labelled_image(1)[0]
+
+    assert read() == [b"second"] * 2
     [copy] = (tmp_path / "copies").glob("*.parquet")
-    copy.write_bytes(rotten)
-    assert read() == b"second"
-    assert copy.read_bytes() == whole
+    for read_again in (read, single_image):
+        copy.write_bytes(rotten)
+        read_again()
+        assert copy.read_bytes() == whole
+    assert read() == [b"second"] * 2
     copy.write_bytes(rotten)
     shard.write_bytes(rotten)
+    with pytest.raises(RecordsError, match="a is damaged"):
+        single_image()
     with pytest.raises(RecordsError, match="a is damaged"):
         read()
