@@ -14,5 +14,6 @@ In reading order:
 - ``inspection``: the check of an image before it becomes part of a data set
 - ``jpeg``: partial decoding of JPEGs, bit-identical to a full decode
 - ``scaled_image``: an image at the scales that its views need; free of PyTorch
+- ``record``: one stored image, and the interface of many
 - ``records``: random access to images in Parquet shards
 """

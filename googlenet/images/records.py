@@ -3,13 +3,14 @@
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from typing import Protocol, runtime_checkable
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
+
+from googlenet.images.record import Record
 
 # The label of an unlabelled image.
 NO_LABEL = -1
@@ -66,15 +67,6 @@ class RecordsError(OSError):
 
 class ShardDamagedError(RecordsError):
     """A shard differs from what was written; another attempt does not help."""
-
-
-@dataclass(frozen=True)
-class Record:
-    """One stored image: ``image`` holds the original file's bytes."""
-
-    image_id: str
-    image: bytes
-    label: int
 
 
 class Records(Sequence[Record]):

@@ -6,12 +6,12 @@ from functools import cache
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
 from googlenet.network.arithmetic import can_compile
 from googlenet.network.choices import Variant
+from googlenet.shapes import Float
 
 
 class LRNConstants(NamedTuple):

@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor
 from torch.nn import functional
 
 from googlenet.network.arithmetic import Arithmetic, Precision
 from googlenet.network.model import GoogLeNet, Outputs
 from googlenet.randomness import torch_generator
+from googlenet.shapes import Float, Float32, Int64, UInt8
 from googlenet.training.data_parallel import ALONE, Share
 from googlenet.training.learning_rate import LearningRate
 from googlenet.training.loader import Batch
