@@ -8,7 +8,7 @@ In reading order:
 - ``scheduler``: replicas in a window as wide as the cluster holds
 - ``trainer``: one replica as a Ray Train job
 - ``replica``: one replica, from records to weights
-- ``compilation``: the network that steps call, compiled while that works
+- ``compilation``: the network that steps call, compiled while that works, and CUDA graphs of steps
 - ``task``: parameters of a worker: which replica, from what, into where
 - ``failure``: outcome of a failed attempt
 - ``advice``: what to try when a replica does not learn
