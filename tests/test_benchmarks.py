@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from benchmarks.gpu import union_length
 from benchmarks.measure import Contender, Round, print_rates, race
 from tests.commands import run_python
 
@@ -58,6 +59,24 @@ def test_a_benchmark_runs(
     monkeypatch.delitem(sys.modules, f"benchmarks.{module}", raising=False)
     runpy.run_module(f"benchmarks.{module}", run_name="__main__")
     assert expected in capsys.readouterr().out
+
+
+@pytest.mark.processes
+def test_the_benchmark_of_a_gpu_runs_through_on_a_cpu() -> None:
+    """Its tables have a line for each contender, torchvision's included."""
+    ended = run_python("-m", "benchmarks.gpu", "--device", "cpu", "--quick", seconds=190)
+    assert ended.code == 0, ended.stdout + ended.stderr
+    assert "failed:" not in ended.stdout
+    assert "left out" not in ended.stdout
+    named = ["plain PyTorch, TF32", "torchvision's loop, TF32, loading", "ours, bf16, not compiled, loading"]
+    for name in (*named, "two replicas at once, bf16", "JPEG to answer, bf16, not compiled"):
+        assert f"| {name} | " in ended.stdout
+    assert "n = 1 rounds, in turn; no GPU" in ended.stdout
+
+
+def test_the_share_of_the_time_that_a_gpu_is_busy_counts_kernels_at_the_same_time_once() -> None:
+    assert union_length([(0, 4), (10, 12), (2, 5), (3, 4), (12, 13)]) == 5 + 3
+    assert union_length([]) == 0
 
 
 @pytest.mark.processes

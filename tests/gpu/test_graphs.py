@@ -120,7 +120,7 @@ def trained(device: str, variant: Variant, count: int, kind: str) -> tuple[Train
 @pytest.mark.parametrize("kind", ["recorded", "refused"])
 def test_recorded_steps_are_those_taken_one_by_one(kind: str, variant: Variant, device: str) -> None:
     """Each with its own batch, masks and rate, also after a smaller batch; and so if the step cannot be recorded."""
-    count = WARM_UP_STEPS + 8
+    count = WARM_UP_STEPS + 5
     expected, figures, _ = trained(device, variant, count, "one by one")
     state, replayed, failures = trained(device, variant, count, kind)
     assert len(failures) == (kind == "refused")
