@@ -20,8 +20,11 @@ import torch
 
 from benchmarks.gpu_contenders import Contender, Size, predicting, training
 from benchmarks.measure import commit, versions
+from googlenet.network.arithmetic import first_line
 
 ROUNDS = 5
+# Of the time, before the prediction begins.
+TRAINING_SHARE = 0.65
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--quick", action="store_true", help="small networks and one round, to prove the benchmark")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds of each contender, in turn")
-    parser.add_argument("--minutes", type=float, default=9.0, help="begin no other contender after this time")
+    parser.add_argument("--minutes", type=float, default=9.0, help="begin no other contender or round after this time")
     return parser.parse_args()
 
 
@@ -53,15 +56,15 @@ def measure(contenders: list[Contender], device: str, rounds: int, is_late: Call
             print(f"left out, as the time is up: {contender.name}", flush=True)
             continue
         try:
-            work = contender.make()
-            work()
+            ready[contender.name] = contender.set_up()
         except Exception as error:  # noqa: BLE001  # a compiler and its tools may raise anything
-            print(f"failed: {contender.name}: {next(iter(str(error).splitlines()), type(error).__name__)}", flush=True)
-            continue
-        ready[contender.name] = work
+            print(f"failed: {contender.name}: {first_line(error)}", flush=True)
     rates: dict[str, list[float]] = {name: [] for name in ready}
     names = list(ready)
     for number in range(rounds):
+        if number and is_late():
+            print(f"{number} of {rounds} rounds, as the time is up", flush=True)
+            break
         for name in names[number % len(names) :] + names[: number % len(names)]:
             rates[name].append(_rate(ready[name], device))
     return {name: Outcome(rates[name], busy_share(ready[name], device)) for name in ready}
@@ -76,9 +79,13 @@ def _rate(work: Callable[[], int], device: str) -> float:
 
 
 def busy_share(work: Callable[[], int], device: str) -> float | None:
-    """Return the share of a round's time in which at least one kernel ran, by PyTorch's profiler."""
+    """Return the share of a round's time in which this process had the device compute or copy, by PyTorch's profiler.
+
+    It is not known on a CPU, nor for contenders that compute in other processes.
+    """
     if device != "cuda":
         return None
+    from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity, profile
 
     torch.cuda.synchronize()
@@ -87,8 +94,9 @@ def busy_share(work: Callable[[], int], device: str) -> float | None:
         work()
         torch.cuda.synchronize()
         seconds = time.perf_counter() - started
-    spans = [(event.time_range.start, event.time_range.end) for event in profiler.events() or []]
-    return union_length(spans) / 1e6 / seconds
+    events = [event for event in profiler.events() or [] if event.device_type == DeviceType.CUDA]
+    spans = [(event.time_range.start, event.time_range.end) for event in events]
+    return union_length(spans) / 1e6 / seconds if spans else None
 
 
 def union_length(spans: list[tuple[float, float]]) -> float:
@@ -143,13 +151,13 @@ def main() -> int:
     rounds = 1 if options.quick else options.rounds
     began = time.monotonic()
 
-    def is_late() -> bool:
-        return time.monotonic() - began > 60 * options.minutes
+    def is_late(share: float = 1.0) -> bool:
+        return time.monotonic() - began > share * 60 * options.minutes
 
     print(f"## Training, batches of {size.batch_size} at {size.crop_px} px\n", flush=True)
     if find_spec("simplejpeg") is None:
         print("simplejpeg is not installed: OpenCV decodes whole images\n")
-    outcomes = measure(training(size, options.device), options.device, rounds, is_late)
+    outcomes = measure(training(size, options.device), options.device, rounds, lambda: is_late(TRAINING_SHARE))
     print("\n".join(table(outcomes, "images/s", ["plain PyTorch, TF32", "torchvision's loop, TF32"])), flush=True)
     print(f"\n## Prediction, 144 crops of {size.crop_px} px by one replica\n", flush=True)
     outcomes = measure(predicting(size, options.device), options.device, rounds, is_late)

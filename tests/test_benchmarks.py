@@ -62,6 +62,15 @@ def test_a_benchmark_runs(
 
 
 @pytest.mark.processes
+def test_the_benchmark_of_memory_measures_a_process_of_its_own() -> None:
+    options = "--kinds training --variants paper --crop-px 35 --batch-size 2 --steps 1 --width 0.125"
+    ended = run_python("-m", "benchmarks.memory", *options.split())
+    assert ended.code == 0, ended.stderr
+    [line] = [line for line in ended.stdout.splitlines() if line.startswith("| training, `paper` | ")]
+    assert 100 < int(line.split("|")[2]) < 1000
+
+
+@pytest.mark.processes
 def test_the_benchmark_of_a_gpu_runs_through_on_a_cpu() -> None:
     """Its tables have a line for each contender, torchvision's included."""
     ended = run_python("-m", "benchmarks.gpu", "--device", "cpu", "--quick", seconds=190)

@@ -57,7 +57,7 @@ class CudaRecorder:
 
     def __init__(self) -> None:
         self._graph = torch.cuda.CUDAGraph()
-        self._side = torch.cuda.Stream()
+        self._side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
     def warm_up(self, work: Work) -> StepFigures:
         """Do ``work`` on another stream, as a capture does."""

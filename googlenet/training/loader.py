@@ -60,7 +60,9 @@ class Request:
 class Source(Protocol):
     """Batches made from records."""
 
-    records: RecordsByIndex
+    @property
+    def records(self) -> RecordsByIndex:
+        """Records from which the batches are made."""
 
     def load(self, request: Request) -> Any:
         """Return the batch of a request: a :class:`Batch`, or what becomes one on the device."""
