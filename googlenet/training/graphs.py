@@ -70,9 +70,13 @@ class CudaRecorder:
 
     def capture(self, work: Work) -> StepFigures:
         """Record ``work``."""
-        # A thread that pins memory may call CUDA meanwhile: only calls of this thread can spoil the capture.
-        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
-            return work()
+        current = torch.cuda.current_stream()
+        try:
+            # A thread that pins memory may call CUDA meanwhile: only calls of this thread can spoil the capture.
+            with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+                return work()
+        finally:  # a capture that fails leaves its own stream
+            torch.cuda.set_stream(current)
 
     def replay(self) -> None:
         """Queue the recorded kernels."""
