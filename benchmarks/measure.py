@@ -14,6 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -98,8 +99,8 @@ def print_rates(rates: dict[str, list[float]], unit: str, against: Sequence[str]
         print(f"| {name} | {medians[name]:.1f} | {min(values):.1f} - {max(values):.1f} | {ratios} |")
 
 
-def print_circumstances(rounds: int) -> None:
-    """Print rounds, commit and versions, for docs/results."""
+def commit() -> str:
+    """Return the commit of this working copy, marked if it has changes; unknown if there is none."""
     git = subprocess.run(
         ["git", "describe", "--always", "--dirty"],  # noqa: S607
         cwd=Path(__file__).parent,
@@ -107,6 +108,16 @@ def print_circumstances(rounds: int) -> None:
         text=True,
         check=False,
     )
-    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "ray", "pyarrow"))
-    commit = git.stdout.strip() or "unknown"
-    print(f"\nn = {rounds} rounds, in turn; commit {commit}; Python {platform.python_version()}, {versions}")
+    return git.stdout.strip() or "unknown"
+
+
+def versions(names: Sequence[str]) -> str:
+    """Return the versions of those packages that are installed."""
+    installed = [name for name in names if find_spec(name)]
+    return ", ".join(f"{name} {version(name)}" for name in installed)
+
+
+def print_circumstances(rounds: int) -> None:
+    """Print rounds, commit and versions, for docs/results."""
+    software = versions(("torch", "torchvision", "ray", "pyarrow"))
+    print(f"\nn = {rounds} rounds, in turn; commit {commit()}; Python {platform.python_version()}, {software}")

@@ -2,7 +2,7 @@
 
 The science in one process: it imports neither Ray nor MLflow, and can be used alone. The wings are network, images,
 training and evaluation; each one's docstring is its floor plan. ``randomness`` makes every random number, keyed by
-(seed, stream, epoch, index). ``python -m googlenet`` prints Table 1.
+(seed, stream, epoch, index); ``shapes`` has the types of arrays in annotations. ``python -m googlenet`` prints Table 1.
 """
 
 from importlib import import_module

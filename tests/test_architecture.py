@@ -19,12 +19,13 @@ README = (ROOT / "README.md").read_text()
 
 # Import rules: each room and the other rooms that it may import. All of pipelines may also import pipelines.errors and
 # googlenet.
-SCIENCE_BASE = {"googlenet.randomness", "googlenet.network", "googlenet.images"}
+SCIENCE_BASE = {"googlenet.shapes", "googlenet.randomness", "googlenet.network", "googlenet.images"}
 STAGE = {"pipelines.run", "pipelines.job"}
 LAW: dict[str, set[str]] = {
+    "googlenet.shapes": set(),
     "googlenet.randomness": set(),
-    "googlenet.network": {"googlenet.randomness"},
-    "googlenet.images": {"googlenet.randomness"},
+    "googlenet.network": {"googlenet.shapes", "googlenet.randomness"},
+    "googlenet.images": {"googlenet.shapes", "googlenet.randomness"},
     "googlenet.training": SCIENCE_BASE,
     "googlenet.evaluation": SCIENCE_BASE,
     "googlenet": SCIENCE_BASE | {"googlenet.evaluation"},
@@ -144,6 +145,24 @@ def test_the_science_needs_few_packages(path: Path) -> None:
     }
     needed = {name.partition(".")[0] for name in imports(ast.parse(path.read_text()))}
     assert needed <= own | set(sys.stdlib_module_names)
+
+
+@pytest.mark.processes
+def test_training_and_prediction_need_pytorch_numpy_opencv_and_pillow_alone() -> None:
+    """Whoever has a GPU runs the checks for it without installing the rest."""
+    absent = ["jaxtyping", "huggingface_hub", "mlflow", "pyarrow", "ray", "safetensors", "simplejpeg", "torchvision"]
+    needed = ["training.loop", "training.batches", "training.augment_tensors", "training.data_parallel"]
+    modules = [f"googlenet.{name}" for name in (*needed, "evaluation.predictor", "network.initialisation")]
+    code = f"sys.modules.update(dict.fromkeys({absent}))\nfor m in {modules}: importlib.import_module(m)"
+    code = f"import sys, importlib\n{code}"
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert not ended.returncode, ended.stderr
+
+
+def test_annotations_are_of_jaxtyping_in_one_module_alone() -> None:
+    assert [module_of(path) for path in SCIENCE if "jaxtyping" in imports(ast.parse(path.read_text()))] == [
+        "googlenet.shapes"
+    ]
 
 
 @pytest.mark.parametrize("path", [p for p in MODULES if p.parent.name == "tracking"], ids=module_of)

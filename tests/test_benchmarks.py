@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from benchmarks.gpu import union_length
 from benchmarks.measure import Contender, Round, print_rates, race
 from tests.commands import run_python
 
@@ -60,6 +61,34 @@ def test_a_benchmark_runs(
     monkeypatch.delitem(sys.modules, f"benchmarks.{module}", raising=False)
     runpy.run_module(f"benchmarks.{module}", run_name="__main__")
     assert expected in capsys.readouterr().out
+
+
+@pytest.mark.processes
+def test_the_benchmark_of_memory_measures_a_process_of_its_own() -> None:
+    options = "--kinds training --variants paper --crop-px 35 --batch-size 2 --steps 1 --width 0.125"
+    ended = run_python("-m", "benchmarks.memory", *options.split())
+    assert ended.code == 0, ended.stderr
+    [line] = [line for line in ended.stdout.splitlines() if line.startswith("| training, `paper` | ")]
+    assert 100 < int(line.split("|")[2]) < 1000
+
+
+@pytest.mark.processes
+@pytest.mark.timeout(300)
+def test_the_benchmark_of_a_gpu_runs_through_on_a_cpu() -> None:
+    """Its tables have a line for each contender, torchvision's included."""
+    ended = run_python("-m", "benchmarks.gpu", "--device", "cpu", "--quick", seconds=280)
+    assert ended.code == 0, ended.stdout + ended.stderr
+    assert "failed:" not in ended.stdout
+    assert "left out" not in ended.stdout
+    named = ["plain PyTorch, TF32", "torchvision's loop, TF32, loading", "ours, bf16, not compiled, loading"]
+    for name in (*named, "two replicas at once, bf16", "JPEG to answer, bf16, not compiled"):
+        assert f"| {name} | " in ended.stdout
+    assert "n = 1 rounds, in turn; no GPU" in ended.stdout
+
+
+def test_the_share_of_the_time_that_a_gpu_is_busy_counts_kernels_at_the_same_time_once() -> None:
+    assert union_length([(0, 4), (10, 12), (2, 5), (3, 4), (12, 13)]) == 5 + 3
+    assert union_length([]) == 0
 
 
 @pytest.mark.processes

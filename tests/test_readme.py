@@ -161,6 +161,7 @@ def checks(places: dict[str, str], ray_cluster: str) -> dict[str, Callable[[str]
         "make lint": only_planned,
         ".venv/bin/pre-commit install": lambda _command: None,  # test_working_here.py
         "make multihost": only_planned,  # tests/multihost
+        "make gpu-check": only_planned,  # tests/gpu, test_benchmarks.py
         "make ui": only_planned,  # tests/browser/test_pages.py
         ". .venv/bin/activate": lambda _command: None,
         "python -m googlenet": prints("6,998,552 without auxiliary heads"),

@@ -3,7 +3,8 @@
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Integer
+
+from googlenet.shapes import Float, Integer
 
 BINS = 15
 # A probability of exactly zero for the true class would make the likelihood infinite.

@@ -14,9 +14,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64, Int64, Integer
 
 from googlenet.evaluation.metrics import label_rank
+from googlenet.shapes import Bool, Float, Float64, Int64, Integer
 
 Labels = Integer[np.ndarray, " n"]
 

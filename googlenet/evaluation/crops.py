@@ -14,9 +14,9 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
 
 from googlenet.images.scaled_image import scaled_size
+from googlenet.shapes import Bool, Float64, Int64
 
 SQUARES = ("first", "centre", "last")
 KINDS = ("top_left", "top_right", "bottom_left", "bottom_right", "centre", "resized")

@@ -4,7 +4,8 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float64
+
+from googlenet.shapes import Float, Float64
 
 
 class DisagreementTally:

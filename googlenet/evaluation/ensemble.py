@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32, UInt8
 from torch import Tensor, nn
 
 from googlenet.evaluation import pretrained
@@ -22,6 +21,7 @@ from googlenet.images.scaled_image import ScaledImage, scale_image
 from googlenet.network.model import fold_batch_norm
 from googlenet.network.weight_files import read_weights
 from googlenet.network.weights import Replica, WeightsError
+from googlenet.shapes import Float32, UInt8
 
 TOP = 5
 # Columns of answers with sets of classes.

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from itertools import combinations
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64, Int64, Integer
 
 from googlenet.randomness import numpy_generator
+from googlenet.shapes import Bool, Float, Float64, Int64, Integer
 
 TOP_K = (1, 5)
 CONFIDENCE_PERCENT = 95.0

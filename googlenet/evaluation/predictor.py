@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Float64, Int32, UInt8
 from torch import Tensor
 
 from googlenet.evaluation.crops import (
@@ -23,6 +22,7 @@ from googlenet.images.scaled_image import ScaledImage
 from googlenet.network.arithmetic import FP32, Arithmetic, compile_network
 from googlenet.network.model import GoogLeNet, fold_batch_norm
 from googlenet.network.weights import Replica
+from googlenet.shapes import Float32, Float64, Int32, UInt8
 
 # Every image has 48, 96 or 144 distinct windows, or few: full batches without padding, within a processor's caches.
 VIEWS_PER_BATCH = 48

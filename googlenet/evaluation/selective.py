@@ -6,10 +6,10 @@ that comes from the replicas' disagreement.
 """
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64
 
 from googlenet.evaluation.metrics import RESAMPLES, percentile_bounds
 from googlenet.randomness import numpy_generator
+from googlenet.shapes import Bool, Float, Float64
 
 MEASURES = ("maximum_probability", "entropy", "mutual_information")
 

@@ -14,10 +14,10 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float64, Int64, Integer
 
 from googlenet.evaluation.calibration import BINS, LEAST_PROBABILITY, CalibrationTally
 from googlenet.evaluation.metrics import RESAMPLES, bootstrap_interval, image_draws, percentile_bounds
+from googlenet.shapes import Float, Float64, Int64, Integer
 
 FOLDS = 5
 # With fewer, the temperature says more about the images than about the network.

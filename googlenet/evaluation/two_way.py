@@ -15,7 +15,6 @@ from math import comb, sqrt
 from statistics import NormalDist
 
 import numpy as np
-from jaxtyping import Float64
 
 from googlenet.evaluation.metrics import (
     CONFIDENCE_PERCENT,
@@ -25,6 +24,7 @@ from googlenet.evaluation.metrics import (
     percentile_bounds,
 )
 from googlenet.randomness import numpy_generator
+from googlenet.shapes import Float64
 
 # With two replicas, Student's t has one degree of freedom: the interval would say nothing.
 FEWEST_REPLICAS = 3

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 import torch
-from jaxtyping import UInt8
 from torch import Tensor
 from torch.nn import functional
 
 from googlenet.evaluation.crops import Box
 from googlenet.images.decoding import Pixels
+from googlenet.shapes import UInt8
 
 
 def cut_views(

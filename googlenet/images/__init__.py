@@ -14,6 +14,7 @@ In reading order:
 - ``inspection``: the check of an image before it becomes part of a data set
 - ``jpeg``: partial decoding of JPEGs, bit-identical to a full decode
 - ``scaled_image``: an image at the scales that its views need; free of PyTorch
+- ``record``: one stored image, and the interface of many
 - ``image_index``: where in a shard each image lies
 - ``open_shards``: shards kept open for reads of single images
 - ``records``: random access to images in Parquet shards

@@ -7,13 +7,13 @@ from functools import cache
 
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import UInt8
 from PIL import Image
 
 from googlenet.images.grey_levels import FLOAT, SIGNED, UNSIGNED, to_8_bit, white_of
 from googlenet.images.limits import MAX_ASPECT_RATIO, MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
 from googlenet.images.pixel_file import Orientation, PixelFile, orientation_of, pixel_file
 from googlenet.images.refusals import reason_for_refusal
+from googlenet.shapes import UInt8
 
 # Any height, any width: one call may take images of several sizes.
 Pixels = UInt8[np.ndarray, "_ _ 3"]

@@ -6,8 +6,6 @@ Anything but an ordinary upright 8-bit JPEG in grey or colour is left to :mod:`g
 import struct
 from dataclasses import dataclass
 
-import simplejpeg
-
 from googlenet.images.decoding import Pixels
 from googlenet.images.jpeg_segments import APP1, END_OF_IMAGE, EXIF, SOS, Segment, segments
 from googlenet.images.pixel_file import UPRIGHT, orientation_of
@@ -109,6 +107,8 @@ def decode_rows(data: bytes, header: JpegHeader, bottom: int, factor: int = 1) -
     Raises:
         ValueError: the file is damaged.
     """
+    import simplejpeg
+
     context = CONTEXT_ROWS + (SMOOTHED_MCUS * header.mcu_height if header.is_progressive else 0)
     rows = -(-(bottom + context) // header.mcu_height) * header.mcu_height
     is_cut = rows < header.height

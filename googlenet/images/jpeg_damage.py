@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 import numpy as np
-import simplejpeg
 
 from googlenet.images.jpeg_segments import APPLICATION_MARKERS, END_OF_IMAGE, SOS, START, PixelJpeg, segments
 from googlenet.images.limits import MAX_IMAGE_PIXELS
@@ -87,6 +86,8 @@ class _Scan:
 
     @classmethod
     def of(cls, jpeg: PixelJpeg) -> "_Scan | None":
+        import simplejpeg
+
         if jpeg.scan_at is None:
             return None
         tables = [jpeg.data[s.at : s.end] for s in segments(jpeg.data) if s.marker not in (SOS, *APPLICATION_MARKERS)]
@@ -103,6 +104,8 @@ class _Scan:
 
     def warning(self, data: bytes) -> str | None:
         """Return libjpeg's first warning or its error; None if there is none."""
+        import simplejpeg
+
         try:
             simplejpeg.decode_jpeg(data, self.colours, min_height=1, min_width=1)
         except ValueError as error:
@@ -129,6 +132,8 @@ class _Scan:
 
     def _missing_share(self) -> float:
         """Return the share of the picture that libjpeg filled with grey; 0 if every part has some data."""
+        import simplejpeg
+
         cut = self.body.rstrip(b"\0") + END_OF_IMAGE
         try:
             pixels = simplejpeg.decode_jpeg(cut, self.colours, min_height=1, min_width=1, strict=False)

@@ -4,7 +4,6 @@ import io
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, BinaryIO, Protocol, TypeVar, runtime_checkable
 
@@ -14,6 +13,7 @@ import pyarrow.parquet as pq
 
 from googlenet.images.image_index import INDEX, Index, check_image, decode_index, encode_index
 from googlenet.images.open_shards import OpensFiles, OpenShards
+from googlenet.images.record import Record
 
 T = TypeVar("T")
 # The label of an unlabelled image.
@@ -61,15 +61,6 @@ class RecordsError(OSError):
 
 class ShardDamagedError(RecordsError):
     """A shard differs from what was written; another attempt does not help."""
-
-
-@dataclass(frozen=True)
-class Record:
-    """One stored image: ``image`` holds the original file's bytes."""
-
-    image_id: str
-    image: bytes
-    label: int
 
 
 def write_records(stream: BinaryIO, columns: Mapping[str, Sequence[Any]], metadata: Mapping[bytes, bytes]) -> None:

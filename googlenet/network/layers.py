@@ -6,12 +6,12 @@ from functools import cache
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
 from googlenet.network.arithmetic import can_compile
 from googlenet.network.choices import Variant
+from googlenet.shapes import Float
 
 
 class LRNConstants(NamedTuple):
@@ -57,12 +57,13 @@ def _normalised(x: Tensor, constants: LRNConstants) -> Tensor:
     layout = torch.channels_last if is_channels_last else torch.contiguous_format
     # Concatenated, not padded: a compiler would fold padding into the neighbouring pools and repeat it many times.
     zeros = [x.new_zeros(batch, n, *area).contiguous(memory_format=layout) for n in (before, size - 1 - before)]
-    padded = torch.cat([zeros[0], x, zeros[1]], dim=1)
-    squares = padded * padded
-    total = squares.narrow(1, 0, channels)
-    for offset in range(1, size):
-        total = total + squares.narrow(1, offset, channels)
-    divisor = total * (alpha / size) + k
+    squares = torch.cat([zeros[0], x.square(), zeros[1]], dim=1)
+    total = squares.narrow(1, 0, channels) + squares.narrow(1, 1, channels)
+    # In place, since these are the largest maps of the network: a backward pass does not need the sums.
+    for offset in range(2, size):
+        total += squares.narrow(1, offset, channels)
+    del squares
+    divisor = total.mul_(alpha / size).add_(k)
     if beta == 0.75:  # two square roots cost a tenth of pow
         return x * torch.rsqrt(divisor * divisor.sqrt())
     return x * divisor.pow(-beta)
@@ -145,4 +146,5 @@ class Conv(nn.Module):
         self.bn = nn.BatchNorm2d(out_channels, eps=1e-3) if has_bn else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        return functional.relu(self.bn(self.conv(x)))
+        # In place: nothing needs the values before it, in training either.
+        return functional.relu(self.bn(self.conv(x)), inplace=True)

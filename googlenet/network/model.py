@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -37,6 +36,7 @@ from googlenet.network.table1 import (
     STEM_CHANNELS,
     InceptionChannels,
 )
+from googlenet.shapes import Float
 
 
 class Outputs(NamedTuple):

@@ -4,8 +4,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float32, UInt8
 from torch import Tensor
+
+from googlenet.shapes import Float32, UInt8
 
 
 @dataclass(frozen=True)

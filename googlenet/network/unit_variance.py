@@ -7,10 +7,10 @@ Source: D. Mishkin and J. Matas, "All you need is a good init" (arXiv 1511.06422
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from googlenet.network.model import GoogLeNet
+from googlenet.shapes import Float
 
 # A layer whose output is constant cannot be scaled.
 LEAST_VARIANCE = 1e-12

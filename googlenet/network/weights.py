@@ -4,9 +4,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from googlenet.network.choices import LRN, Variant
@@ -72,6 +70,8 @@ def to_safetensors(model: GoogLeNet, weights: dict[str, Tensor], preprocessing: 
 
     Auxiliary heads are left out: inference discards them (section 5). ``extra`` (JSON) goes into the metadata.
     """
+    import safetensors.torch
+
     kept = {name: tensor.cpu().contiguous() for name, tensor in without_aux_heads(weights).items()}
     description = {
         "format": FORMAT,
@@ -93,6 +93,9 @@ def read_safetensors(data: bytes) -> StoredNetwork:
     Raises:
         WeightsError: the file is of another kind, or damaged.
     """
+    import safetensors.torch
+    from safetensors import SafetensorError
+
     try:
         tensors = safetensors.torch.load(data)
     except SafetensorError as error:

@@ -12,6 +12,7 @@ In reading order:
 - ``data_parallel``: several workers that take a step together
 - ``learning_rate``: the learning rate by epoch
 - ``optim``: SGD and Polyak averaging
+- ``graphs``: the training step as a CUDA graph
 - ``loop``: the training step: state in, state out
 - ``health``: the alarm about heads that do not learn
 """

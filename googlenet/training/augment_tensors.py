@@ -10,14 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 from torch.nn import functional
 
 from googlenet.images.decoding import Pixels, decode_rgb
 from googlenet.images.jpeg import read_header
-from googlenet.images.records import Records
+from googlenet.images.record import RecordsByIndex
 from googlenet.randomness import numpy_generator
+from googlenet.shapes import Float32, Int64, UInt8
 from googlenet.training.augment import LUMINANCE, Draw, Sampling, alternating_mirror, draw
 from googlenet.training.crop_sizes import CropPx
 from googlenet.training.loader import Batch, Request, crop_px_of
@@ -63,7 +63,7 @@ class EncodedBatch:
 class EncodedSamples:
     """Samples of a replica by (epoch, index), whose pixels are made on the device; see :class:`EncodedBatch`."""
 
-    def __init__(self, records: Records, crop_px: CropPx, sampling: Sampling, seed: int) -> None:
+    def __init__(self, records: RecordsByIndex, crop_px: CropPx, sampling: Sampling, seed: int) -> None:
         self.records, self._sampling = records, sampling
         self._crop_px, self.seed = crop_px, seed
 

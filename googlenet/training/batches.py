@@ -7,11 +7,11 @@ of an epoch, only the number of the step is needed.
 from collections.abc import Iterable, Iterator
 
 import torch
-from jaxtyping import UInt8
 from torch import Tensor
 
-from googlenet.images.records import Records
+from googlenet.images.record import RecordsByIndex
 from googlenet.randomness import numpy_generator
+from googlenet.shapes import UInt8
 from googlenet.training.augment import Sampling, alternating_mirror, draw_sample_from
 from googlenet.training.crop_sizes import CropPx, crop_px_in
 from googlenet.training.data_parallel import ALONE, Share
@@ -25,7 +25,7 @@ SAMPLES = "train"
 class TrainingSamples:
     """Samples of a replica: item (epoch, i) is that of record i in this epoch, in every process and at any time."""
 
-    def __init__(self, records: Records, crop_px: CropPx, sampling: Sampling, seed: int) -> None:
+    def __init__(self, records: RecordsByIndex, crop_px: CropPx, sampling: Sampling, seed: int) -> None:
         self.records, self._sampling = records, sampling
         self._crop_px, self.seed = crop_px, seed
 

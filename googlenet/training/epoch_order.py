@@ -6,9 +6,9 @@ A training set may have a million records or more; the memory and time for its o
 import math
 
 import numpy as np
-from jaxtyping import Int64, UInt64
 
 from googlenet.randomness import numpy_generator
+from googlenet.shapes import Int64, UInt64
 
 Positions = Int64[np.ndarray, " n"]
 # Up to this size the order is drawn uniformly and kept in memory, half a megabyte; beyond, it is computed.

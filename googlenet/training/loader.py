@@ -10,11 +10,11 @@ from typing import Any, Protocol, runtime_checkable
 
 import cv2
 import torch
-from jaxtyping import Int64, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from googlenet.images.records import Records
+from googlenet.images.record import RecordsByIndex
+from googlenet.shapes import Int64, UInt8
 from googlenet.training.crop_sizes import CropPx, crop_px_in
 
 
@@ -67,7 +67,9 @@ def crop_px_of(request: Request, crop_px: CropPx) -> int:
 class Source(Protocol):
     """Batches made from records."""
 
-    records: Records
+    @property
+    def records(self) -> RecordsByIndex:
+        """Records from which the batches are made."""
 
     def load(self, request: Request) -> Any:
         """Return the batch of a request: a :class:`Batch`, or what becomes one on the device."""

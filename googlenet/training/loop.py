@@ -4,14 +4,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor
 from torch.nn import functional
 
 from googlenet.network.arithmetic import Arithmetic, Precision
 from googlenet.network.model import GoogLeNet, Outputs
 from googlenet.randomness import torch_generator
+from googlenet.shapes import Float, Float32, Int64, UInt8
 from googlenet.training.data_parallel import ALONE, Share
+from googlenet.training.graphs import StepFigures, StepGraph, StepInputs
 from googlenet.training.learning_rate import LearningRate
 from googlenet.training.loader import Batch
 from googlenet.training.optim import MomentumSGD, PolyakAverage, set_learning_rate
@@ -55,6 +56,7 @@ class TrainState:
         step: finished steps since the beginning.
         network_for: returns, for a number of images in the batch, a callable that computes like ``model``, faster or
             together with other workers; None uses ``model`` itself.
+        graph: takes steps as a CUDA graph; None takes them one kernel at a time.
     """
 
     model: GoogLeNet
@@ -62,6 +64,7 @@ class TrainState:
     average: PolyakAverage
     step: int = 0
     network_for: Callable[[int], Callable[..., Outputs]] | None = None
+    graph: StepGraph | None = None
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the state as named tensors; together with ``step`` it suffices for an exact resume."""
@@ -160,34 +163,53 @@ def train_step(state: TrainState, batch: Batch, settings: LoopSettings) -> Taken
     rate = settings.learning_rate.at(state.step / settings.steps_per_epoch)
     set_learning_rate(state.optimizer, rate)
     state.model.train()
+    inputs = _inputs(state, batch, settings)
+
+    def compute(inputs: StepInputs) -> StepFigures:
+        return _computed(state, inputs, batch.num_images, settings)
+
+    heads, losses, norm = compute(inputs) if state.graph is None else state.graph(inputs, compute)
+    state.step += 1
+    state.average.update(state.step)
+    summed = settings.share.all_reduce_sum(losses)
+    return TakenStep(state.step, batch.num_images, heads, rate, torch.cat([summed, norm[None]]))
+
+
+def _inputs(state: TrainState, batch: Batch, settings: LoopSettings) -> StepInputs:
+    """Return this worker's share of a batch and of its masks, on the model's device."""
+    device = next(state.model.parameters()).device
+    # Masks are keyed by the step, so a repeated step draws the same ones; they are drawn for the whole batch.
+    dropout = torch_generator(settings.seed, "dropout", state.step, device=device.type)
+    masks = settings.share.of_masks(state.model.draw_masks(batch.num_images, dropout))
+    images, labels = (tensor.to(device, non_blocking=True) for tensor in (batch.images, batch.labels))
+    return StepInputs(images, labels, masks)
+
+
+def _computed(state: TrainState, inputs: StepInputs, num_images: int, settings: LoopSettings) -> StepFigures:
+    """Update the weights on ``inputs``; return this worker's summands of the losses, and the gradient's norm.
+
+    A CUDA graph repeats these operations: what differs between steps is in ``inputs`` and in the optimiser's rate.
+    """
     state.optimizer.zero_grad()
-    losses = _losses(state, batch, settings)
+    losses = _losses(state, inputs, num_images, settings)
     # The workers' gradients are averaged, but their shares of the loss have to be added.
     (settings.share.workers * total_loss(losses)).backward()  # type: ignore[no-untyped-call]
     norm = torch.nn.utils.get_total_norm([p.grad for p in state.model.parameters() if p.grad is not None])
     if settings.max_gradient_norm:
         torch.nn.utils.clip_grads_with_norm_(state.model.parameters(), settings.max_gradient_norm, norm)
     state.optimizer.step()
-    state.step += 1
-    state.average.update(state.step)
-    summed = settings.share.all_reduce_sum(torch.stack([loss.detach() for loss in losses.values()]))
-    return TakenStep(state.step, batch.num_images, tuple(losses), rate, torch.cat([summed, norm[None]]))
+    return StepFigures(tuple(losses), torch.stack([loss.detach() for loss in losses.values()]), norm)
 
 
-def _losses(state: TrainState, batch: Batch, settings: LoopSettings) -> dict[str, Tensor]:
+def _losses(state: TrainState, inputs: StepInputs, num_images: int, settings: LoopSettings) -> dict[str, Tensor]:
     """Return this worker's summands of the batch's mean losses."""
-    device = next(state.model.parameters()).device
-    # Masks are keyed by the step, so a repeated step draws the same ones; they are drawn for the whole batch.
-    dropout = torch_generator(settings.seed, "dropout", state.step, device=device.type)
-    masks = settings.share.of_masks(state.model.draw_masks(batch.num_images, dropout))
-    images = settings.preprocessing(batch.images.to(device, non_blocking=True))
-    labels = batch.labels.to(device, non_blocking=True)
-    network = state.model if state.network_for is None else state.network_for(batch.num_images)
+    images = settings.preprocessing(inputs.images)
+    network = state.model if state.network_for is None else state.network_for(num_images)
     # With autocast on, a worker without images would send statistics of the wrong dtype to the others.
-    precision: Precision = settings.precision if batch.num_images >= settings.share.workers else "fp32"
-    with _autocast(device, precision):
-        outputs = network(images, masks)
-    return head_losses(outputs, labels, settings.label_smoothing, batch.num_images)
+    precision: Precision = settings.precision if num_images >= settings.share.workers else "fp32"
+    with _autocast(images.device, precision):
+        outputs = network(images, inputs.masks)
+    return head_losses(outputs, inputs.labels, settings.label_smoothing, num_images)
 
 
 # Not in inference mode: a loader may read ahead in here, and what it reads is trained on.

@@ -74,7 +74,10 @@ def build_sgd(model: nn.Module, *, momentum: float, weight_decay: float, decay_b
 def set_learning_rate(optimizer: MomentumSGD, rate: float) -> None:
     """Set the rate of every parameter group."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        if isinstance(group["lr"], Tensor):  # a CUDA graph reads it where it is
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 class PolyakAverage:

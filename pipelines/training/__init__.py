@@ -9,7 +9,7 @@ In reading order:
 - ``trainer``: one replica, or several in turn, as a Ray Train job
 - ``handover``: the next replica for a worker that has trained one
 - ``replica``: one replica, from records to weights
-- ``compilation``: the network that steps call, compiled while that works
+- ``compilation``: the network that steps call, compiled while that works, and CUDA graphs of steps
 - ``task``: parameters of a worker: which replica, from what, into where
 - ``failure``: outcome of a failed attempt
 - ``advice``: what to try when a replica does not learn

@@ -1,13 +1,17 @@
-"""Compilation of a replica's network, and training without it on a node whose compiler is missing or broken."""
+"""Compilation of a replica's network and CUDA graphs of its steps, and training without what is missing or broken."""
 
 from collections.abc import Callable
 from typing import TypeVar
 
+import torch
+
 from googlenet.network.arithmetic import can_compile, compile_network, compiler_failure, compiler_name, first_line
 from googlenet.network.model import Outputs
 from googlenet.training.data_parallel import parallel_network
+from googlenet.training.graphs import CudaRecorder, StepGraph
 from googlenet.training.loop import TrainState
 from pipelines.job.progress import warn
+from pipelines.job.worker_process import CUDA_GRAPHS, wants_cuda_graphs
 from pipelines.training.task import ReplicaTask
 
 T = TypeVar("T")
@@ -72,3 +76,21 @@ class TrainedNetwork:
 
     def _warn(self, reason: str) -> None:
         warn(self._task.board, self._task.replica, f"not compiled: {reason}; training goes on uncompiled")
+
+
+def step_graph(state: TrainState, task: ReplicaTask) -> StepGraph | None:
+    """Return what takes the steps of ``task`` as CUDA graphs; None if the environment does not ask for that.
+
+    A warning says so where it asks for graphs that this worker cannot have.
+    """
+    if not wants_cuda_graphs():
+        return None
+    if not task.device.startswith("cuda") or task.share.workers > 1:
+        reason = "several workers share a batch" if task.device.startswith("cuda") else "there is no GPU"
+        warn(task.board, task.replica, f"{CUDA_GRAPHS}=1 has no effect: {reason}")
+        return None
+
+    def on_failure(reason: str) -> None:
+        warn(task.board, task.replica, f"no CUDA graph: the capture failed ({reason}); training goes on without")
+
+    return StepGraph(state.optimizer, task.recipe.batch_size, torch.device(task.device), CudaRecorder(), on_failure)

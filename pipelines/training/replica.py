@@ -30,7 +30,7 @@ from pipelines.run.directory import check_run_directory
 from pipelines.run.recipe import Recipe
 from pipelines.training.advice import advice_for
 from pipelines.training.checkpoints import CHECKPOINTS_KEPT, Checkpoint, Checkpoints
-from pipelines.training.compilation import TrainedNetwork
+from pipelines.training.compilation import TrainedNetwork, step_graph
 from pipelines.training.epoch_report import EpochReport
 from pipelines.training.network import PREPROCESSING, apply_initial_weights, network_of
 from pipelines.training.scaled_weights import apply_scaled_weights, are_scaled
@@ -67,7 +67,7 @@ def _train(task: ReplicaTask) -> None:
     with Checkpoints(folder, CHECKPOINTS_KEPT, writes=task.leads) as checkpoints:
         history, begun = _restore(checkpoints, state, monitor, task)
         network = TrainedNetwork(state, task)
-        state.network_for = network.for_batch
+        state.network_for, state.graph = network.for_batch, step_graph(state, task)
         batches = _batches(task, state.step, len(history), train, val, validation)
         for epoch in range(len(history), recipe.epochs):
             report = EpochReport(task, epoch, settings.steps_per_epoch, _last_error(history), monitor, begun)

@@ -8,7 +8,7 @@ from pipelines.errors import UserError
 from pipelines.job.console import count, say
 from pipelines.job.process_memory import training_bytes
 from pipelines.job.ray_session import MEMORY, affordable_memory, alive_nodes, amounts_line, held_by, memory_warning
-from pipelines.job.worker_process import KEEP_FREED_MEMORY
+from pipelines.job.worker_process import CUDA_GRAPHS, KEEP_FREED_MEMORY, wants_cuda_graphs
 from pipelines.run.recipe import Recipe
 from pipelines.training.validation_plan import EVERY_EPOCH, ValidationPlan
 
@@ -100,7 +100,8 @@ class Resources:
     @property
     def environment(self) -> dict[str, str]:
         """Environment variables of a worker: as many threads as CPUs, regardless of the environment of the job."""
-        return {**KEEP_FREED_MEMORY, "OMP_NUM_THREADS": str(max(1, int(self.cpus_per_worker)))}
+        graphs = {CUDA_GRAPHS: "1"} if wants_cuda_graphs() else {}
+        return {**KEEP_FREED_MEMORY, **graphs, "OMP_NUM_THREADS": str(max(1, int(self.cpus_per_worker)))}
 
     def __str__(self) -> str:
         return amounts_line(self.per_worker)

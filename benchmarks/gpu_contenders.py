@@ -1,0 +1,292 @@
+"""Contenders of `benchmarks.gpu`: this project's steps and predictors, a plain loop, and torchvision's."""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from itertools import count, repeat
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from benchmarks.gpu_pictures import MemoryRecords, decoded, pictures, samples_of
+from googlenet.evaluation.crops import scales_px
+from googlenet.evaluation.predictor import Predictor
+from googlenet.images.scaled_image import ScaledImage, scale_image
+from googlenet.network.arithmetic import Arithmetic, can_compile, compile_network
+from googlenet.network.initialisation import initialise
+from googlenet.network.model import GoogLeNet
+from googlenet.network.preprocessing import SCRATCH_PREPROCESSING
+from googlenet.network.weights import Replica
+from googlenet.randomness import torch_generator
+from googlenet.training.batches import SAMPLES, requests_of_epoch
+from googlenet.training.epoch_order import EpochOrder
+from googlenet.training.graphs import CudaRecorder, StepGraph
+from googlenet.training.learning_rate import LearningRate
+from googlenet.training.loader import Batch, load_batches
+from googlenet.training.loop import LoopSettings, TrainState, train_step
+from googlenet.training.optim import PolyakAverage, build_sgd
+
+VIEWS = 144
+AUX_LOSS_WEIGHT = 0.3
+OTHERS = ("plain", "torchvision")
+Work = Callable[[], int]
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much each contender does."""
+
+    crop_px: int = 224
+    width: float = 1.0
+    classes: int = 1000
+    batch_size: int = 32
+    steps: int = 40
+    pictures: int = 512
+    predicted: int = 4
+    processes: int = max(1, min(12, (os.cpu_count() or 2) - 1))
+
+    @classmethod
+    def quick(cls) -> "Size":
+        """Return a size that a CPU finishes in seconds."""
+        return cls(35, 0.125, 10, 4, 2, 8, 1, 1)
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A name for the table, and what makes a round, which returns how much it did."""
+
+    name: str
+    make: Callable[[], Work]
+
+    def set_up(self) -> Work:
+        """Set up, do a round to warm up, and return the round.
+
+        This project's processes let cuDNN choose its algorithms; a plain loop leaves it as it is.
+        """
+        work, is_ours = self.make(), not self.name.startswith(OTHERS)
+
+        def with_settings() -> int:
+            torch.backends.cudnn.benchmark = is_ours
+            return work()
+
+        with_settings()
+        return with_settings
+
+
+def training(size: Size, device: str) -> list[Contender]:
+    """Return the contenders of training: steps on a batch in memory, then with loading."""
+    on_gpu = device == "cuda"
+    compiles = can_compile(device) and on_gpu
+    ours = [Arithmetic("fp32"), *([Arithmetic("tf32")] if on_gpu else []), Arithmetic("bf16")]
+    contenders = [Contender("plain PyTorch, TF32", partial(_plain_training, size, device))]
+    if find_spec("torchvision"):
+        contenders += [
+            Contender("torchvision's loop, TF32", partial(_torchvision_training, size, device, loads=False)),
+            Contender("torchvision's loop, TF32, loading", partial(_torchvision_training, size, device, loads=True)),
+        ]
+    contenders += [Contender(f"step, {a}", partial(_step, size, device, a)) for a in ours]
+    if on_gpu:
+        contenders.append(Contender("step, bf16, CUDA graph", partial(_step, size, device, ours[-1], graph=True)))
+    if compiles:
+        fast = Arithmetic("bf16", compiled=True)
+        contenders += [
+            Contender(f"step, {fast}", partial(_step, size, device, fast)),
+            Contender(f"step, {fast}, CUDA graph", partial(_step, size, device, fast, graph=True)),
+            Contender(f"ours, {fast}, loading", partial(_step, size, device, fast, loads=True)),
+        ]
+    return [
+        *contenders,
+        Contender(f"ours, {ours[-1]}, loading", partial(_step, size, device, ours[-1], loads=True)),
+        Contender("two replicas at once, bf16", partial(_two_replicas, size, device)),
+    ]
+
+
+def predicting(size: Size, device: str) -> list[Contender]:
+    """Return the contenders of prediction: the network alone, then from encoded images."""
+    on_gpu = device == "cuda"
+    arithmetics = [Arithmetic("fp32"), *([Arithmetic("tf32")] if on_gpu else []), Arithmetic("bf16")]
+    if can_compile(device) and on_gpu:
+        arithmetics.append(Arithmetic("bf16", compiled=True))
+    contenders = [Contender("plain PyTorch, TF32", partial(_plain_prediction, size, device))]
+    for arithmetic in arithmetics:
+        contenders += [
+            Contender(f"scaled image to answer, {arithmetic}", partial(_prediction, size, device, arithmetic, False)),
+            Contender(f"JPEG to answer, {arithmetic}", partial(_prediction, size, device, arithmetic, True)),
+        ]
+    return contenders
+
+
+def _network(size: Size, device: str, variant: Any) -> GoogLeNet:
+    model = GoogLeNet(size.classes, variant, width=size.width)
+    initialise(model, "he", torch_generator(0, "initial_weights"))
+    return model.to(device)
+
+
+def _batch(size: Size, device: str) -> Batch:
+    shape = size.batch_size, 3, size.crop_px, size.crop_px
+    images = torch.randint(0, 256, shape, dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
+    return Batch.whole(images.to(device), torch.arange(size.batch_size, device=device) % size.classes)
+
+
+def _step(
+    size: Size, device: str, arithmetic: Arithmetic, *, graph: bool = False, loads: bool = False
+) -> Callable[[], int]:
+    """Steps of this project."""
+    model = _network(size, device, "bn").to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = build_sgd(model, momentum=0.9, weight_decay=2e-4, decay_biases=False)
+    network = compile_network(model) if arithmetic.compiled else model
+    state = TrainState(model, optimizer, PolyakAverage(model, 10_000), network_for=lambda _: network)
+    if graph:
+        state.graph = StepGraph(optimizer, size.batch_size, torch.device(device), CudaRecorder(), _refuse)
+    settings = LoopSettings(
+        LearningRate(0.001, "paper", 0, 1),
+        10**9,
+        SCRATCH_PREPROCESSING.on(torch.device(device)),
+        0,
+        precision=arithmetic.precision,
+    )
+    batches = _loaded(size, device) if loads else repeat(_batch(size, device))
+
+    def one_round() -> int:
+        with arithmetic.in_force(device):
+            for _ in range(size.steps):
+                taken = train_step(state, next(batches), settings)
+            taken.result()
+        return size.steps * size.batch_size
+
+    return one_round
+
+
+def _refuse(reason: str) -> None:
+    raise RuntimeError(f"the capture failed: {reason}")
+
+
+def _loaded(size: Size, device: str) -> Iterator[Batch]:
+    """Return full batches without end, loaded by processes from JPEGs in memory."""
+    samples = samples_of(MemoryRecords(pictures(size.pictures), size.classes), size.crop_px)
+    requests = (
+        request
+        for epoch in count()
+        for request in requests_of_epoch(EpochOrder(size.pictures, 0, epoch), size.batch_size, epoch)
+        if request.num_images == size.batch_size
+    )
+    return load_batches({SAMPLES: samples}, requests, loader_processes=size.processes, pin_memory=device == "cuda")
+
+
+def _plain_training(size: Size, device: str) -> Work:
+    """The network in a loop as tutorials write it: default layout, PyTorch's default precision, a batch in memory."""
+    model = _network(size, device, "bn").train()
+    generator = torch.Generator(device)
+
+    def outputs_of(images: torch.Tensor) -> list[torch.Tensor]:
+        return list(model(images, model.draw_masks(size.batch_size, generator)))
+
+    return _loop(size, model, outputs_of, _floats_without_end(size, device))
+
+
+def _torchvision_training(size: Size, device: str, *, loads: bool) -> Work:
+    """Torchvision's GoogLeNet in a loop like that of its reference scripts."""
+    import torchvision
+
+    model = torchvision.models.googlenet(num_classes=size.classes, aux_logits=True, init_weights=False)
+    model.to(device).train()
+    batches = _loaded_by_torchvision(size, device) if loads else _floats_without_end(size, device)
+    return _loop(size, model, lambda images: list(model(images)), batches)
+
+
+def _loop(size: Size, model: nn.Module, outputs_of: Callable[..., list[torch.Tensor]], batches: Iterator[Any]) -> Work:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.001, momentum=0.9, weight_decay=1e-4)
+
+    def one_round() -> int:
+        for _ in range(size.steps):
+            images, labels = next(batches)
+            main, *auxiliary = (functional.cross_entropy(logits, labels) for logits in outputs_of(images))
+            loss = main + AUX_LOSS_WEIGHT * sum(auxiliary)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        loss.item()
+        return size.steps * size.batch_size
+
+    return one_round
+
+
+def _floats_without_end(size: Size, device: str) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    batch = _batch(size, device)
+    images = SCRATCH_PREPROCESSING(batch.images).contiguous()
+    while True:
+        yield images, batch.labels
+
+
+def _loaded_by_torchvision(size: Size, device: str) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    from benchmarks.gpu_torchvision import loader
+
+    batches = loader(pictures(size.pictures), size.classes, size.crop_px, size.batch_size, size.processes)
+    while True:
+        for images, labels in batches:
+            yield images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+
+
+def _two_replicas(size: Size, device: str) -> Work:
+    """Two replicas that share the device, each in a process of its own."""
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    spawn = get_context("spawn")
+    both = [ProcessPoolExecutor(1, spawn, initializer=_become_replica, initargs=(size, device)) for _ in range(2)]
+
+    def one_round() -> int:
+        return sum(future.result() for future in [process.submit(_round_of_this_process) for process in both])
+
+    return one_round
+
+
+_of_this_process: list[Work] = []
+
+
+def _become_replica(size: Size, device: str) -> None:
+    torch.set_num_threads(1)
+    torch.backends.cudnn.benchmark = True
+    _of_this_process[:] = [_step(size, device, Arithmetic("bf16"))]
+
+
+def _round_of_this_process() -> int:
+    return _of_this_process[0]()
+
+
+def _plain_prediction(size: Size, device: str) -> Work:
+    """The network on all views in one batch: default layout, PyTorch's default precision, views in memory."""
+    model = _network(size, device, "paper").eval()
+    views = torch.randn(VIEWS, 3, size.crop_px, size.crop_px, device=device)
+
+    @torch.inference_mode()
+    def one_round() -> int:
+        for _ in range(size.predicted):
+            model(views).logits.softmax(dim=1).mean(dim=0).cpu()
+        return size.predicted * VIEWS
+
+    return one_round
+
+
+def _prediction(size: Size, device: str, arithmetic: Arithmetic, decodes: bool) -> Work:
+    replica = Replica(_network(size, "cpu", "paper").eval(), SCRATCH_PREPROCESSING)
+    predictor = Predictor([replica], size.crop_px, (VIEWS,), device, arithmetic)
+    encoded = pictures(size.predicted)
+
+    def scaled(data: bytes) -> ScaledImage:
+        pixels = decoded(data)
+        return ScaledImage(pixels.shape[1], pixels.shape[0], tuple(scale_image(pixels, scales_px(size.crop_px))))
+
+    kept = [scaled(data) for data in encoded]
+
+    def one_round() -> int:
+        before = predictor.forward_passes
+        for data, image in zip(encoded, kept, strict=True):
+            predictor.predict(scaled(data) if decodes else image)
+        return predictor.forward_passes - before
+
+    return one_round

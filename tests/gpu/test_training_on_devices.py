@@ -1,0 +1,105 @@
+"""Training on each device against a CPU: steps, samples, replicas that share a device, data-parallel workers."""
+
+import multiprocessing
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+
+from googlenet.network.choices import Variant
+from googlenet.randomness import numpy_generator
+from googlenet.training.augment import Sampling, draw, draw_sample
+from googlenet.training.augment_tensors import EncodedBatch
+from googlenet.training.data_parallel import ALONE, Share, parallel_network, synchronised_model
+from tests.gpu.small_training import assert_close, state_on, train
+
+SIZES = (8, 8, 5)
+
+
+@pytest.mark.parametrize("variant", ["paper", "bn"])
+def test_steps_are_those_of_a_cpu(variant: Variant, device: str) -> None:
+    found, expected = state_on(device, variant), state_on("cpu", variant)
+    losses = train(found, device, SIZES)
+    assert losses == pytest.approx(train(expected, "cpu", SIZES), rel=1e-3)
+    # Batch normalisation enlarges differences of rounding from step to step.
+    assert_close(found.tensors(), expected.tensors(), 1e-4 if variant == "paper" else 1e-2)
+
+
+def test_samples_made_on_a_device_look_like_those_made_by_opencv(device: str) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8)
+    image = image.repeat(16, axis=0).repeat(16, axis=1)
+    sampling = Sampling(interpolations=("bilinear",), area=(0.3, 1.0))
+    draws = [draw(192, 144, sampling, numpy_generator(0, "sampling", 0, index)) for index in range(6)]
+    batch = EncodedBatch([image] * 6, draws, torch.arange(6), 6, 64).on(torch.device(device))
+    assert (batch.images.device.type, batch.labels.device.type) == (device, device)
+    for index, made in enumerate(batch.images):
+        expected = draw_sample(image, 64, sampling, numpy_generator(0, "sampling", 0, index))
+        difference = np.abs(made.permute(1, 2, 0).cpu().numpy().astype(int) - expected)
+        assert np.percentile(difference, 95) <= 3  # edges of the image's squares are placed a little differently
+
+
+def replica_beside_another(number: int, device: str, folder: str) -> None:
+    """Train a replica in a process of its own."""
+    torch.set_num_threads(1)
+    state = state_on(device, "paper", number)
+    train(state, device, SIZES)
+    torch.save({name: value.cpu() for name, value in state.tensors().items()}, f"{folder}/{number}.pt")
+
+
+@pytest.mark.processes
+@pytest.mark.timeout(280)
+def test_two_replicas_on_one_device_train_as_each_does_alone(device: str, tmp_path: Path) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    both = [spawn.Process(target=replica_beside_another, args=(n, device, str(tmp_path))) for n in (0, 1)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(240)
+        assert process.exitcode == 0
+    for number in (0, 1):
+        alone = state_on(device, "paper", number)
+        train(alone, device, SIZES)
+        assert_close(torch.load(tmp_path / f"{number}.pt", weights_only=True), alone.tensors(), 1e-5)
+
+
+def worker(rank: int, device: str, variant: Variant, folder: str) -> None:
+    """Train as one of two data-parallel workers, on a GPU each or on the CPU."""
+    torch.set_num_threads(1)
+    place = f"cuda:{rank}" if device == "cuda" else "cpu"
+    if device == "cuda":
+        torch.cuda.set_device(rank)
+    backend = "nccl" if device == "cuda" else "gloo"
+    dist.init_process_group(backend, init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    share = Share(rank, 2)
+    state = state_on(place, variant)
+    state.model = synchronised_model(state.model, share)
+    parallel = parallel_network(state.model, share)
+    state.network_for = lambda _: parallel
+    losses = train(state, place, SIZES, share)
+    torch.save((losses, {name: value.cpu() for name, value in state.tensors().items()}), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.processes
+@pytest.mark.timeout(280)
+@pytest.mark.parametrize("variant", ["paper", "bn"])
+def test_two_data_parallel_workers_take_the_steps_of_one(variant: Variant, device: str, tmp_path: Path) -> None:
+    if device == "cuda" and torch.cuda.device_count() < 2:
+        pytest.skip(f"data parallelism needs two GPUs; there is {torch.cuda.device_count()}")
+    if device == "cpu" and variant == "bn":
+        pytest.skip("batch normalisation over several workers needs GPUs")
+    spawn = multiprocessing.get_context("spawn")
+    workers = [spawn.Process(target=worker, args=(rank, device, variant, str(tmp_path))) for rank in (0, 1)]
+    for process in workers:
+        process.start()
+    for process in workers:
+        process.join(240)
+        assert process.exitcode == 0
+    alone = state_on(device, variant)
+    expected = train(alone, device, SIZES, ALONE)
+    for rank in (0, 1):
+        losses, tensors = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert losses == pytest.approx(expected, rel=1e-3)
+        assert_close(tensors, alone.tensors(), 1e-4 if variant == "paper" else 1e-2)
