@@ -38,6 +38,7 @@ def test_contenders_have_processes_and_environments_of_their_own(capsys: pytest.
 SMALL = {
     "allocator --rounds 1 --crop-px 42 --batches 2": "freed memory kept",
     "loader --rounds 1 --images 4 --crop-px 35": "| ours, all of it |",
+    "predictor --rounds 1 --crop-px 42 --width 0.125": "| ONNX Runtime |",
     "records_scaling --records 300 600 --rounds 1 --steps 1 --batch-size 4 --crop-px 35 --width 0.125": "| 600 |",
 }
 

@@ -1,6 +1,6 @@
 """Prediction of images by K replicas on V views: probabilities averaged over the views of each crop policy."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -13,6 +13,7 @@ from torch import Tensor
 from googlenet.evaluation.ahead import prepared_ahead
 from googlenet.evaluation.averages import PendingPredictions, Prediction, Shares, averaged
 from googlenet.evaluation.crops import CROP_POLICIES, DistinctViews, Policy, distinct_views, view_groups, views_of_all
+from googlenet.evaluation.stem_sharing import SharedViews
 from googlenet.evaluation.views import cut_views
 from googlenet.images.scaled_image import ScaledImage
 from googlenet.network.arithmetic import FP32, Arithmetic, compile_network
@@ -57,6 +58,8 @@ class Predictor:
 
     Attributes:
         forward_passes: views computed so far, summed over the replicas.
+        shares_stem: whether the first layers are computed once for the crops of a square; on a CPU by default, where
+            that was measured. Compiled networks, which take one shape only, never do.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class Predictor:
     ) -> None:
         self.crop_px, self.policies, self.device, self.arithmetic = crop_px, tuple(policies), device, arithmetic
         self.forward_passes = 0
+        self.shares_stem = device == "cpu"
         self._networks = [(replica.preprocessing, self._for_inference(replica.model)) for replica in replicas]
         on = torch.device(device)
         self._prepare = {replica.preprocessing: replica.preprocessing.on(on) for replica in replicas}
@@ -83,7 +87,7 @@ class Predictor:
         views = torch.zeros(self._batch_size, 3, self.crop_px, self.crop_px, dtype=torch.uint8)
         self._probabilities(views.contiguous(memory_format=torch.channels_last).to(self.device))
 
-    def _for_inference(self, model: GoogLeNet) -> Callable[[Tensor], Any]:
+    def _for_inference(self, model: GoogLeNet) -> Any:
         network: Any = fold_batch_norm(model)
         network.to(device=self.device, memory_format=torch.channels_last)
         for layer in network.children():
@@ -141,8 +145,22 @@ class Predictor:
     @torch.inference_mode()
     def _of_windows(self, group: Sequence[_SentImage]) -> Float64[Tensor, "k d c"]:
         """Return the probabilities of all windows of the images by each replica."""
+        if self.shares_stem and not self.arithmetic.compiled and len(group) == 1:
+            [image] = group
+            if shared := SharedViews.cut(image.scaled, image.distinct.boxes, self.crop_px):
+                return self._of_shared(shared)
         views = [cut_views(image.scaled, image.distinct.boxes, self.crop_px) for image in group]
         return self._probabilities(torch.cat(views) if len(views) > 1 else views[0])
+
+    def _of_shared(self, views: SharedViews) -> Float64[Tensor, "k d c"]:
+        """Return the probabilities of windows whose stems are shared, by each replica."""
+        self.forward_passes += len(views.order) * len(self._networks)
+        logits = []
+        for preprocessing, network in self._networks:
+            with self.arithmetic.in_force(self.device):
+                prepare = self._prepare[preprocessing]
+                logits.append(views.logits(network, prepare, self.arithmetic, self._batch_size))
+        return torch.stack(logits).double().softmax(dim=2)
 
     @torch.inference_mode()
     def _probabilities(self, views: UInt8[Tensor, "d 3 crop crop"]) -> Float64[Tensor, "k d c"]:

@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 
 from googlenet import GoogLeNet
-from googlenet.evaluation.crops import box_of, scales_px, view_groups, views_of
+from googlenet.evaluation.crops import box_of, distinct_views, scales_px, view_groups, views_of
 from googlenet.evaluation.predictor import Predictor, images_at_once, largest_batch
+from googlenet.evaluation.stem_sharing import SharedViews
 from googlenet.evaluation.views import cut_views
 from googlenet.images.scaled_image import ScaledImage, scale_image
 from googlenet.network.arithmetic import Arithmetic, can_compile
@@ -136,6 +137,19 @@ def test_images_that_share_batches_have_their_own_answers(policies: tuple[int, .
     for found, expected in zip(together.predict_each(images), alone, strict=True):
         assert np.abs(found.probabilities - expected.probabilities).max() < 1e-6
         assert found.num_views.tolist() == expected.num_views.tolist()
+
+
+def test_a_shared_stem_gives_the_same_answers() -> None:
+    # At 112 px the crops lie at whole steps of the stem, as at 224 px.
+    members, crop_px = [replica(0, "paper"), replica(1, "bn")], 112
+    for size in [(150, 120), (120, 120)]:
+        image = ScaledImage.decode(picture(*size), scales_px(crop_px))
+        sharing, alone = Predictor(members, crop_px), Predictor(members, crop_px)
+        alone.shares_stem = False
+        found, expected = sharing.predict_views(image), alone.predict_views(image)
+        assert np.abs(found - expected).max() < 1e-5
+        assert sharing.forward_passes == alone.forward_passes
+    assert SharedViews.cut([], distinct_views(60, 45, CROP).boxes, CROP) is None
 
 
 def test_batches_follow_the_device() -> None:
