@@ -52,7 +52,7 @@ class Shares:
     def of(cls, distinct: DistinctViews, groups: Float64[np.ndarray, "g v"], device: str) -> "Shares":
         """Return the shares of an image's windows; ``groups`` has the share of each view in each group of views."""
         of_window = np.zeros((len(groups), len(distinct.boxes)))
-        np.add.at(of_window, (slice(None), distinct.positions), groups)
+        np.add.at(of_window.T, distinct.positions, groups.T)
         members = distinct.weights[int(np.argmax(distinct.counts))].nonzero()[0]
         counts = np.array(distinct.counts, dtype=np.float64)
         arrays = distinct.weights, of_window, members, counts, distinct.positions
@@ -84,7 +84,7 @@ class PendingPredictions:
     def __init__(self, of_images: Sequence[Mapping[str, Tensor]]) -> None:
         self._fields = [{name: _copied_home(tensor) for name, tensor in fields.items()} for fields in of_images]
         is_on_gpu = any(tensor.is_cuda for fields in of_images for tensor in fields.values())
-        self._arrived = torch.cuda.Event() if is_on_gpu else None
+        self._arrived = torch.cuda.Event() if is_on_gpu else None  # type: ignore[no-untyped-call]
         if self._arrived:
             self._arrived.record()
 

@@ -133,13 +133,13 @@ class Predictor:
         sizes = [pixels.size for pixels in image.scaled]
         block = torch.empty(sum(sizes), dtype=torch.uint8, pin_memory=self.device.startswith("cuda"))
         np.concatenate([pixels.reshape(-1) for pixels in image.scaled], out=block.numpy())
-        parts = block.to(self.device, non_blocking=True).split(sizes)
+        parts = torch.split(block.to(self.device, non_blocking=True), sizes)
         return [part.view(pixels.shape) for part, pixels in zip(parts, image.scaled, strict=True)]
 
     @torch.inference_mode()
     def _predicted(self, group: Sequence[_SentImage]) -> PendingPredictions:
         """Predict images that are on the device, and begin to bring home the results."""
-        each = self._of_windows(group).split([len(image.distinct.boxes) for image in group], dim=1)
+        each = torch.split(self._of_windows(group), [len(image.distinct.boxes) for image in group], dim=1)
         return PendingPredictions([averaged(p, image.shares) for p, image in zip(each, group, strict=True)])
 
     @torch.inference_mode()

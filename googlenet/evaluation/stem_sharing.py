@@ -35,18 +35,14 @@ class SharedViews:
     def cut(cls, scaled: Sequence[Tensor], boxes: Sequence[Box], crop_px: int) -> "SharedViews | None":
         """Return the windows ``boxes``; None if no square has all its crops among them, at whole steps of the stem."""
         by_scale: dict[int, list[Box]] = {}
-        shared: list[Box] = []
         wanted = set(boxes)
         for square in boxes:
             if can_share(square.side_px, crop_px) and wanted.issuperset(crops_of(square, crop_px)):
                 by_scale.setdefault(square.scale_px, []).append(square)
         if not by_scale:
             return None
-        for squares in by_scale.values():
-            shared += [
-                crop for of_corner in zip(*(crops_of(s, crop_px) for s in squares), strict=True) for crop in of_corner
-            ]
-        others = [box for box in boxes if box not in set(shared)]
+        shared = [crop for squares in by_scale.values() for crop in _crops_by_corner(squares, crop_px)]
+        others = sorted(wanted.difference(shared), key=boxes.index)
         position = {box: n for n, box in enumerate([*shared, *others])}
         squares_px = [cut_views(scaled, squares, scale_px) for scale_px, squares in by_scale.items()]
         return cls(squares_px, cut_views(scaled, others, crop_px), [position[box] for box in boxes], crop_px)
@@ -71,7 +67,7 @@ class SharedViews:
         """Yield the outputs of the stem, little by little: those of all views would take more memory than a batch."""
         for squares in self.squares:
             yield stem_of_crops(network, prepare(squares).to(arithmetic.dtype), self.crop_px)
-        for views in self.others.split(batch_size):
+        for views in torch.split(self.others, batch_size):
             yield network.stem(prepare(views).to(arithmetic.dtype))
 
 
@@ -86,3 +82,9 @@ def crops_of(square: Box, crop_px: int) -> list[Box]:
         )
         for top, left in corners_px(square.side_px, crop_px)
     ]
+
+
+def _crops_by_corner(squares: Sequence[Box], crop_px: int) -> list[Box]:
+    """Return the first crop of all squares, then the second, as :func:`stem_of_crops` does."""
+    by_corner = zip(*(crops_of(square, crop_px) for square in squares), strict=True)
+    return [crop for crops in by_corner for crop in crops]

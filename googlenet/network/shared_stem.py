@@ -13,6 +13,8 @@ from googlenet.network.model import GoogLeNet, max_pool
 
 # Pixels of an image for each step of the maps after the first pooling, and after the second.
 FIRST_STEP_PX, STEP_PX = 4, 8
+# The paper's largest square has twice the area of a crop; much larger ones would cost more than their five crops.
+LARGEST_SEVENTHS = 11
 # Rows or columns of each kind, at the start of a crop and at its end: of its pixels, and of the maps that each layer
 # makes of them; those that saw the padding of the strip on its inner side are left out.
 PIXELS = 8
@@ -28,8 +30,9 @@ def corners_px(side_px: int, crop_px: int) -> tuple[tuple[int, int], ...]:
 
 
 def can_share(side_px: int, crop_px: int) -> bool:
-    """Return whether the crops of a square lie at whole steps of the stem."""
-    return side_px > crop_px and crop_px % STEP_PX == 0 and (side_px - crop_px) % (2 * STEP_PX) == 0
+    """Return whether the crops of a square lie at whole steps of the stem, and overlap enough to gain by it."""
+    overlaps = crop_px < side_px and 7 * side_px <= LARGEST_SEVENTHS * crop_px
+    return overlaps and crop_px % STEP_PX == 0 and (side_px - crop_px) % (2 * STEP_PX) == 0
 
 
 def stem_of_crops(

@@ -23,7 +23,8 @@ def test_it_equals_the_stem_of_each_crop(variant: str, side_px: int, crop_px: in
     assert (stem_of_crops(network, squares, crop_px) - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
-def test_crops_must_lie_at_whole_steps() -> None:
+def test_crops_must_lie_at_whole_steps_and_overlap() -> None:
     assert all(can_share(side_px, 224) for side_px in (256, 288, 320, 352))
     assert not can_share(64, 56)
     assert not can_share(224, 224)
+    assert not can_share(448, 224)
