@@ -160,7 +160,7 @@ class Predictor:
             with self.arithmetic.in_force(self.device):
                 prepare = self._prepare[preprocessing]
                 logits.append(views.logits(network, prepare, self.arithmetic, self._batch_size))
-        return torch.stack(logits).double().softmax(dim=2)
+        return _softmax(logits)
 
     @torch.inference_mode()
     def _probabilities(self, views: UInt8[Tensor, "d 3 crop crop"]) -> Float64[Tensor, "k d c"]:
@@ -173,7 +173,7 @@ class Predictor:
             for outputs, (preprocessing, network) in zip(logits, self._networks, strict=True):
                 with self.arithmetic.in_force(self.device):
                     outputs.append(network(inputs[preprocessing]).logits[: len(batch)])
-        return torch.stack([torch.cat(outputs) for outputs in logits]).double().softmax(dim=2)
+        return _softmax([torch.cat(outputs) for outputs in logits])
 
     def _whole_batch(self, batch: UInt8[Tensor, "d 3 crop crop"]) -> UInt8[Tensor, "whole 3 crop crop"]:
         """Fill up a batch with its first view if the network is compiled, and so takes one shape only."""
@@ -182,6 +182,10 @@ class Predictor:
             return batch
         filled = torch.cat([batch, batch[:1].expand(missing, -1, -1, -1)])
         return filled.contiguous(memory_format=torch.channels_last)
+
+
+def _softmax(logits: Sequence[Tensor]) -> Float64[Tensor, "k d c"]:
+    return torch.stack(list(logits)).double().softmax(dim=2)
 
 
 def largest_batch(crop_px: int, device: str = "cpu") -> int:

@@ -1,7 +1,7 @@
 """Predictions for a complete split, sharded over the cluster with Ray Data.
 
 CPU tasks read, decode and scale the images of a shard; actors that hold all replicas cut the views, predict, and
-write the shard's file, while they already predict the next. A shard whose file exists is skipped.
+write the shard's file, on a GPU while they already predict the next. A shard whose file exists is skipped.
 """
 
 import logging
@@ -23,8 +23,8 @@ from pipelines.run.directory import PREDICTIONS
 from pipelines.run.predictions import Cost, EvaluatedEnsemble, Predicted, file_name, read_ensemble, write_predictions
 from pipelines.run.storage import Storage
 
-# One is computed, while another is received or its file is written.
-SHARDS_AT_ONCE = 2
+# A GPU computes one, while another is received or its file is written. A CPU would have to do both itself.
+SHARDS_AT_ONCE = {"cpu": 1, "gpu": 2}
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,7 @@ def _predict_shards(
         return load_shard(task, row["shard"], images)
 
     least, most = predictors.pool(len(shards))
+    at_once = SHARDS_AT_ONCE["gpu" if predictors.num_gpus else "cpu"]
     # A shard is one row and one block, so that Ray Data neither splits nor merges what is finished or lost together.
     done = (
         ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards))
@@ -103,8 +104,8 @@ def _predict_shards(
             compute=ray.data.ActorPoolStrategy(
                 min_size=least,
                 max_size=most,
-                max_concurrent_calls_per_actor=SHARDS_AT_ONCE,
-                enable_true_multi_threading=True,
+                max_concurrent_calls_per_actor=at_once,
+                enable_true_multi_threading=at_once > 1,
             ),
             num_cpus=PREDICTOR_CPUS,
             num_gpus=predictors.num_gpus,
@@ -165,7 +166,7 @@ def ready_predictor(task: PredictionTask, device: str) -> Any:
 class ShardPredictor:
     """Actor that holds all replicas, predicts the shards it gets and writes their files.
 
-    Its calls may come from several threads: one at a time predicts.
+    On a GPU, its calls come from several threads: one at a time predicts.
     """
 
     def __init__(self, task: PredictionTask) -> None:
