@@ -56,7 +56,12 @@ class Shares:
         members = distinct.weights[int(np.argmax(distinct.counts))].nonzero()[0]
         counts = np.array(distinct.counts, dtype=np.float64)
         arrays = distinct.weights, of_window, members, counts, distinct.positions
-        return cls(*(torch.from_numpy(array).to(device) for array in arrays))
+        return cls(*(_copied_to(device, torch.from_numpy(array)) for array in arrays))
+
+
+def _copied_to(device: str, tensor: Tensor) -> Tensor:
+    # From other than pinned memory, a copy would wait for all that the GPU still has to do.
+    return tensor.pin_memory().to(device, non_blocking=True) if device.startswith("cuda") else tensor.to(device)
 
 
 def averaged(probabilities: Float64[Tensor, "k d c"], shares: Shares) -> dict[str, Tensor]:
