@@ -3,12 +3,16 @@
     python -m benchmarks.predictor --photos PHOTOS
 
 Compared with a plain torchvision implementation of the same network: Pillow resizes and crops, all crops stacked in
-batches of 144, eager fp32, PyTorch's own local response normalisation; in the default and the channels-last layout. The
-limit is a large bfloat16 matrix product, divided by the network's operations per crop.
+batches of 144, eager fp32, PyTorch's own local response normalisation; in the default and the channels-last layout.
+ONNX Runtime and OpenVINO get the views as our predictor cuts them, in batches of the same size; they are left out where
+they are not installed, and bf16 where the processor has no instructions for it, with a line that says so. The limit is
+a large matrix product, in bfloat16 or else in fp32, divided by the network's operations per crop.
 """
 
 import io
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import tyro
@@ -17,13 +21,15 @@ from torch import nn
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
+from benchmarks import other_runtimes
 from benchmarks.measure import Contender, Round, print_circumstances, print_rates, race
 from benchmarks.photographs import photographs
 from googlenet import GoogLeNet
-from googlenet.evaluation.crops import scales_px
-from googlenet.evaluation.predictor import Predictor
+from googlenet.evaluation.crops import distinct_views, scales_px
+from googlenet.evaluation.predictor import Predictor, largest_batch
+from googlenet.evaluation.views import cut_views
 from googlenet.images.scaled_image import ScaledImage
-from googlenet.network.arithmetic import Arithmetic, can_compile
+from googlenet.network.arithmetic import Arithmetic, Precision, can_compile, profits_from_bf16
 from googlenet.network.complexity import forward_flops
 from googlenet.network.initialisation import initialise
 from googlenet.network.layers import LocalResponseNorm
@@ -34,7 +40,6 @@ from pipelines.job.worker_process import KEEP_FREED_MEMORY
 
 VIEWS = 144
 MATRIX = 4096
-LIMIT = "bf16 matrix product"
 
 
 @dataclass(frozen=True)
@@ -102,9 +107,25 @@ def _ours(data: bytes, crop_px: int, width: float, arithmetic: Arithmetic) -> Ro
     return one_image
 
 
-def _matrix_product(flops_per_crop: int) -> Round:
+def _other_runtime(data: bytes, crop_px: int, runtime: str, path: Path) -> Round:
     torch.set_num_threads(1)
-    matrix = torch.ones(MATRIX, MATRIX, dtype=torch.bfloat16)
+    network = other_runtimes.load(runtime, path)
+
+    def one_image() -> float:
+        image = ScaledImage.decode(data, scales_px(crop_px))
+        distinct = distinct_views(image.width, image.height, crop_px, (VIEWS,))
+        views = cut_views(image.scaled, distinct.boxes, crop_px)
+        batches = [CAFFE_PREPROCESSING(batch).contiguous() for batch in views.split(largest_batch(crop_px))]
+        logits = torch.cat([torch.from_numpy(network(batch.numpy())) for batch in batches])
+        torch.from_numpy(distinct.weights) @ logits.double().softmax(dim=1)
+        return VIEWS
+
+    return one_image
+
+
+def _matrix_product(flops_per_crop: int, dtype: torch.dtype) -> Round:
+    torch.set_num_threads(1)
+    matrix = torch.ones(MATRIX, MATRIX, dtype=dtype)
 
     def one_product() -> float:
         matrix @ matrix
@@ -113,23 +134,33 @@ def _matrix_product(flops_per_crop: int) -> Round:
     return one_product
 
 
-def main(arguments: Arguments) -> None:
-    """Print crops per second and their ratios."""
+def _contenders(arguments: Arguments, onnx: Path) -> list[Contender]:
     data = photographs(arguments.photos, 1)[0]
-    shared = (data, arguments.crop_px, arguments.width)
-    compiled = can_compile("cpu")
-    contenders = [
+    network, shared = _network(arguments.width), (data, arguments.crop_px, arguments.width)
+    other_runtimes.write_onnx(network, arguments.crop_px, onnx)
+    precisions: list[Precision] = ["fp32", "bf16"] if profits_from_bf16("cpu") else ["fp32"]
+    if "bf16" not in precisions:
+        print("bf16 is left out: this processor has no instructions for it", flush=True)
+    ours = [Arithmetic(precision, compiled) for precision in precisions for compiled in (False, can_compile("cpu"))]
+    limit = f"{precisions[-1]} matrix product"
+    return [
         Contender("torchvision, eager fp32", _eager, (*shared, False)),
         Contender("the same, channels-last", _eager, (*shared, True)),
-        Contender("ours, fp32", _ours, (*shared, Arithmetic("fp32")), KEEP_FREED_MEMORY),
-        Contender("ours, bf16", _ours, (*shared, Arithmetic("bf16")), KEEP_FREED_MEMORY),
-        Contender(LIMIT, _matrix_product, (forward_flops(_network(arguments.width), arguments.crop_px),)),
+        *(
+            Contender(name, _other_runtime, (data, arguments.crop_px, name, onnx), KEEP_FREED_MEMORY)
+            for name in other_runtimes.installed()
+        ),
+        *(Contender(f"ours, {a}", _ours, (*shared, a), KEEP_FREED_MEMORY) for a in dict.fromkeys(ours)),
+        Contender(limit, _matrix_product, (forward_flops(network, arguments.crop_px), ours[-1].dtype)),
     ]
-    if compiled:
-        arguments_of_ours = (*shared, Arithmetic("bf16", True))
-        contenders.insert(4, Contender("ours, bf16, compiled", _ours, arguments_of_ours, KEEP_FREED_MEMORY))
-    rates = race(contenders, arguments.rounds)
-    print_rates(rates, "crops/s of a core", [contenders[0].name, contenders[1].name, LIMIT])
+
+
+def main(arguments: Arguments) -> None:
+    """Print crops per second and their ratios."""
+    with tempfile.TemporaryDirectory() as folder:
+        contenders = _contenders(arguments, Path(folder) / "network.onnx")
+        rates = race(contenders, arguments.rounds)
+    print_rates(rates, "crops/s of a core", [contenders[0].name, contenders[1].name, contenders[-1].name])
     print_circumstances(arguments.rounds)
 
 

@@ -55,6 +55,8 @@ def mutants() -> list[Mutant]:
     )
     scaling = ("googlenet/images/scaled_image.py", "googlenet/evaluation/test_crops.py")
     predictor = ("googlenet/evaluation/predictor.py", "googlenet/evaluation/test_predictor.py")
+    averages = ("googlenet/evaluation/averages.py", "googlenet/evaluation/test_predictor.py")
+    stem = ("googlenet/network/shared_stem.py", "googlenet/network/test_shared_stem.py")
     metrics = ("googlenet/evaluation/metrics.py", "googlenet/evaluation/test_metrics.py")
     two_way = ("googlenet/evaluation/two_way.py", "googlenet/evaluation/test_two_way.py")
     sampling = ("googlenet/training/augment.py", "googlenet/training/test_augment.py")
@@ -110,16 +112,22 @@ def mutants() -> list[Mutant]:
         ("crops: squares of portrait images lie one below another", crops, "else (0, offset)", "else (offset, 0)"),
         ("crops: all views have equal weight", crops, "minlength=len(index)) / count", "minlength=len(index)) / 100"),
         ("crops: ten crops are the corners and the centre", crops, 'view.kind != "resized"', 'view.kind != "centre"'),
-        ("crops: views are mirrored horizontally", views, "upright[place], 1, dst", "upright[place], 0, dst"),
-        ("averaging: softmax outputs are averaged, not logits", predictor, ".softmax(dim=1).cpu()", ".cpu()"),
-        ("averaging: each policy has its own views", predictor, "distinct.weights @ p", "distinct.weights[:1] @ p"),
-        ("averaging: the ensemble is the mean", predictor, "np.mean(by_replica, axis=0)", "by_replica[0]"),
+        ("crops: views are mirrored horizontally", views, "upright[scale_px].flip(1)", "upright[scale_px].flip(0)"),
+        ("averaging: softmax outputs are averaged, not logits", predictor, ".double().softmax(dim=2)", ".double()"),
+        ("averaging: each policy has its own views", averages, "(shares.policies @ p", "(shares.policies[:1] @ p"),
+        (
+            "averaging: the ensemble is the mean",
+            averages,
+            "probabilities.mean(dim=0, keepdim=True)",
+            "probabilities[:1]",
+        ),
+        ("averaging: a crop sees its own padding", stem, "slice(0, 3), slice(1, 5)", "slice(0, 3), slice(0, 4)"),
         ("averaging: outputs of padding are dropped", predictor, ".logits[: len(batch)]", ".logits"),
         (
             "averaging: views without finite outputs are not counted",
-            predictor,
-            "distinct.weights @ finite",
-            "distinct.weights @ (finite | True)",
+            averages,
+            "probabilities.isfinite()",
+            "(probabilities.isfinite() | True)",
         ),
         ("metrics: top-5 means five answers", metrics, "TOP_K = (1, 5)", "TOP_K = (1, 4)"),
         ("metrics: ties go to the first class", metrics, "< labels[:, None]", "<= labels[:, None]"),

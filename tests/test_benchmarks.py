@@ -4,9 +4,14 @@ import os
 import runpy
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
+from benchmarks import other_runtimes
+from benchmarks.evaluation_run import untrained_replica
 from benchmarks.gpu import union_length
 from benchmarks.measure import Contender, Round, print_rates, race
 from tests.commands import run_python
@@ -41,6 +46,7 @@ SMALL = {
     "imagenet_size --stages listing preparing loading --images 600 --prepared 8 --seconds 1": "with all indexes",
     "loader --rounds 1 --images 4 --crop-px 35": "| ours, all of it |",
     "random_reads --rounds 1 --shards 2 --images-per-shard 16 --reads 20 --crop-px 35": "| one by one |",
+    "host_share --rounds 1 --crop-px 42 --replicas 2 --classes 5": "| start operations |",
     "records_scaling --records 300 600 --rounds 1 --steps 1 --batch-size 4 --crop-px 35 --width 0.125": "| 600 |",
 }
 
@@ -61,6 +67,18 @@ def test_a_benchmark_runs(
     monkeypatch.delitem(sys.modules, f"benchmarks.{module}", raising=False)
     runpy.run_module(f"benchmarks.{module}", run_name="__main__")
     assert expected in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("runtime", other_runtimes.PACKAGES)
+@pytest.mark.processes
+def test_other_runtimes_compute_our_network(runtime: str, tmp_path: Path) -> None:
+    pytest.importorskip(other_runtimes.PACKAGES[runtime], reason="pip install -c constraints.txt -e '.[bench]'")
+    network, crops = untrained_replica(0.125, 5, "bn").eval(), 50 * torch.rand(3, 3, 42, 42)
+    other_runtimes.write_onnx(network, 42, tmp_path / "network.onnx")
+    found = other_runtimes.load(runtime, tmp_path / "network.onnx")(crops.numpy())
+    with torch.no_grad():
+        expected = network(crops).logits.numpy()
+    assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
 @pytest.mark.processes

@@ -3,7 +3,11 @@
 In reading order:
 
 - ``crops``: the 144 views as geometry
-- ``views``: the pixels of the views
+- ``views``: the pixels of the views, on any device
+- ``resizing``: windows resized on any device, bit for bit as on a CPU
+- ``averages``: averages over views, computed on the device
+- ``ahead``: the next element prepared by a thread
+- ``stem_sharing``: all windows of an image through a network, with the first layers shared between a square's crops
 - ``predictor``: all views of an image through all replicas
 - ``ensemble``: an ensemble as one object: images in, answers out; and as one module, for export
 - ``given_image``: pixels of an image in any form: a path, bytes, a PIL image, an array

@@ -1,63 +1,65 @@
-"""Prediction of one image by K replicas on V views: probabilities averaged over the views of each crop policy."""
+"""Prediction of images by K replicas on V views: probabilities averaged over the views of each crop policy."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from googlenet.evaluation.crops import (
-    CROP_POLICIES,
-    DistinctViews,
-    Policy,
-    distinct_views,
-    num_views,
-    view_groups,
-    views_of_all,
-)
+from googlenet.evaluation.ahead import prepared_ahead
+from googlenet.evaluation.averages import PendingPredictions, Prediction, Shares, averaged
+from googlenet.evaluation.crops import CROP_POLICIES, DistinctViews, Policy, distinct_views, view_groups, views_of_all
+from googlenet.evaluation.stem_sharing import SharedViews
 from googlenet.evaluation.views import cut_views
 from googlenet.images.scaled_image import ScaledImage
 from googlenet.network.arithmetic import FP32, Arithmetic, compile_network
 from googlenet.network.model import GoogLeNet, fold_batch_norm
 from googlenet.network.weights import Replica
-from googlenet.shapes import Float32, Float64, Int32, UInt8
+from googlenet.shapes import Float64, UInt8
 
 # Every image has 48, 96 or 144 distinct windows, or few: full batches without padding, within a processor's caches.
 VIEWS_PER_BATCH = 48
 # Small crops leave room for all views at once.
 SMALL_CROP_PX = 128
 VIEWS_PER_BATCH_OF_SMALL_CROPS = 144
+# A GPU is only busy with more: the 144 views of an image, ten views of 16 images, or four times as many small ones.
+VIEWS_PER_BATCH_ON_GPU = 160
+SMALL_VIEWS_PER_BATCH_ON_GPU = 640
+# As many as are in a shard of predictions.
+IMAGES_AT_ONCE_ON_GPU = 16
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """Prediction of one image by K replicas with P crop policies, for C classes; V views in G groups of views.
+@dataclass(frozen=True, eq=False)
+class _SentImage:
+    """An image at all scales on the device, and its windows."""
 
-    Attributes:
-        probabilities: (K, P, C) float32, averaged over the views of each policy.
-        max_pooled: (K, C) float32, the maximum over the views of the policy with most views.
-        num_views: (K, P) number of views with finite outputs in each average, counting duplicates.
-        view_top1: (K + 1, V) the most likely class of each view alone, by each replica and by their average.
-        group_top1: (K + 1, G) the same for the average over each group of views.
-    """
-
-    probabilities: Float32[np.ndarray, "k p c"]
-    max_pooled: Float32[np.ndarray, "k c"]
-    num_views: Int32[np.ndarray, "k p"]
-    view_top1: Int32[np.ndarray, "k+1 v"]
-    group_top1: Int32[np.ndarray, "k+1 g"]
+    scaled: list[Tensor]
+    distinct: DistinctViews
+    shares: Shares
 
 
 class Predictor:
     """Softmax outputs averaged over views, for each replica.
 
-    Each image is computed on its own: its probabilities do not depend on other images, their order or the number of
-    workers.
+    An image goes to the device at its four scales; views are cut, predicted and averaged there. On a CPU, each image is
+    computed on its own: its probabilities do not depend on other images, their order or the number of workers. On a
+    GPU, images with few views share batches.
+
+    Args:
+        replicas: the networks.
+        crop_px: side of the views.
+        policies: crop policies.
+        device: as PyTorch names it.
+        arithmetic: precision, and whether it is compiled.
+        at_once: images whose views share batches; by default as many as suit the device.
 
     Attributes:
         forward_passes: views computed so far, summed over the replicas.
+        shares_stem: whether the first layers are computed once for the crops of a square; on a CPU by default, where
+            that was measured. Compiled networks, which take one shape only, never do.
     """
 
     def __init__(
@@ -67,22 +69,25 @@ class Predictor:
         policies: Sequence[Policy] = CROP_POLICIES,
         device: str = "cpu",
         arithmetic: Arithmetic = FP32,
+        at_once: int | None = None,
     ) -> None:
         self.crop_px, self.policies, self.device, self.arithmetic = crop_px, tuple(policies), device, arithmetic
         self.forward_passes = 0
+        self.shares_stem = device == "cpu"
         self._networks = [(replica.preprocessing, self._for_inference(replica.model)) for replica in replicas]
-        self._preprocessings = dict.fromkeys(replica.preprocessing for replica in replicas)
+        on = torch.device(device)
+        self._prepare = {replica.preprocessing: replica.preprocessing.on(on) for replica in replicas}
         views = views_of_all(self.policies, crop_px)
         self._groups = np.array([mask / mask.sum() for mask in view_groups(views).values()]).reshape(-1, len(views))
-        self._most_views = max(range(len(self.policies)), key=lambda p: num_views(self.policies[p]))
-        self._batch_size = min(largest_batch(crop_px), len(views))
+        self._at_once = at_once or images_at_once(crop_px, len(views), device)
+        self._batch_size = min(largest_batch(crop_px, device), len(views) * self._at_once)
 
     def warm_up(self) -> None:
         """Do the one-time work that would delay the first image, above all compilation."""
         views = torch.zeros(self._batch_size, 3, self.crop_px, self.crop_px, dtype=torch.uint8)
         self._probabilities(views.contiguous(memory_format=torch.channels_last).to(self.device))
 
-    def _for_inference(self, model: GoogLeNet) -> Callable[[Tensor], Any]:
+    def _for_inference(self, model: GoogLeNet) -> Any:
         network: Any = fold_batch_norm(model)
         network.to(device=self.device, memory_format=torch.channels_last)
         for layer in network.children():
@@ -92,42 +97,83 @@ class Predictor:
 
     def predict(self, image: ScaledImage) -> Prediction:
         """Predict one image, scaled to all sizes that the policies need."""
-        distinct, by_replica = self._distinct(image)
-        everyone = [*by_replica, np.mean(by_replica, axis=0)]
-        in_largest = distinct.weights[self._most_views] > 0
-        return Prediction(
-            np.array([distinct.weights @ probabilities for probabilities in by_replica], dtype=np.float32),
-            np.array([probabilities[in_largest].max(axis=0) for probabilities in by_replica], dtype=np.float32),
-            np.array([_seen(distinct, probabilities) for probabilities in by_replica], dtype=np.int32),
-            np.array([p.argmax(axis=1)[distinct.positions] for p in everyone], dtype=np.int32),
-            np.array([(self._groups @ p[distinct.positions]).argmax(axis=1) for p in everyone], dtype=np.int32),
-        )
+        [prediction] = self._predicted(self._sent([image])).wait()
+        return prediction
+
+    def predict_each(self, images: Iterable[ScaledImage]) -> Iterator[Prediction]:
+        """Predict images in order, each as by :meth:`predict`.
+
+        The next one is sent, and the last one brought home, while a GPU computes.
+        """
+        pending: PendingPredictions | None = None
+        for group in prepared_ahead(self._sent, _in_groups(images, self._at_once)):
+            last, pending = pending, self._predicted(group)
+            if last:
+                yield from last.wait()
+        if pending:
+            yield from pending.wait()
 
     def predict_views(self, image: ScaledImage) -> Float64[np.ndarray, "k v c"]:
         """Return (K, V, C) float64: softmax outputs of each view alone, in the order of :func:`views_of_all`."""
-        distinct, by_replica = self._distinct(image)
-        return np.stack(by_replica)[:, distinct.positions]
+        [sent] = self._sent([image])
+        probabilities: Float64[np.ndarray, "k d c"] = self._of_windows([sent]).cpu().numpy()
+        return probabilities[:, sent.distinct.positions]
 
-    def _distinct(self, image: ScaledImage) -> tuple[DistinctViews, list[Float64[np.ndarray, "d c"]]]:
-        """Return the windows of an image, and their (D, C) probabilities for each replica."""
-        distinct = distinct_views(image.width, image.height, self.crop_px, self.policies)
-        views = cut_views(image.scaled, distinct.boxes, self.crop_px).to(self.device)
-        by_replica = self._probabilities(views)
-        self.forward_passes += len(views) * len(by_replica)
-        return distinct, by_replica
+    def _sent(self, images: Sequence[ScaledImage]) -> list[_SentImage]:
+        """Send images to the device."""
+        sent = []
+        for image in images:
+            distinct = distinct_views(image.width, image.height, self.crop_px, self.policies)
+            shares = Shares.of(distinct, self._groups, self.device)
+            sent.append(_SentImage(self._scaled_on_device(image), distinct, shares))
+        return sent
+
+    def _scaled_on_device(self, image: ScaledImage) -> list[UInt8[Tensor, "h w 3"]]:
+        """Copy the pixels of all scales to the device at once, from pinned memory to a GPU, which need not wait."""
+        sizes = [pixels.size for pixels in image.scaled]
+        block = torch.empty(sum(sizes), dtype=torch.uint8, pin_memory=self.device.startswith("cuda"))
+        np.concatenate([pixels.reshape(-1) for pixels in image.scaled], out=block.numpy())
+        parts = torch.split(block.to(self.device, non_blocking=True), sizes)
+        return [part.view(pixels.shape) for part, pixels in zip(parts, image.scaled, strict=True)]
 
     @torch.inference_mode()
-    def _probabilities(self, views: UInt8[Tensor, "d 3 crop crop"]) -> list[Float64[np.ndarray, "d c"]]:
-        """Return the (D, C) probabilities of D distinct views, for each replica."""
+    def _predicted(self, group: Sequence[_SentImage]) -> PendingPredictions:
+        """Predict images that are on the device, and begin to bring home the results."""
+        each = torch.split(self._of_windows(group), [len(image.distinct.boxes) for image in group], dim=1)
+        return PendingPredictions([averaged(p, image.shares) for p, image in zip(each, group, strict=True)])
+
+    @torch.inference_mode()
+    def _of_windows(self, group: Sequence[_SentImage]) -> Float64[Tensor, "k d c"]:
+        """Return the probabilities of all windows of the images by each replica."""
+        if self.shares_stem and not self.arithmetic.compiled and len(group) == 1:
+            [image] = group
+            if shared := SharedViews.cut(image.scaled, image.distinct.boxes, self.crop_px):
+                return self._of_shared(shared)
+        views = [cut_views(image.scaled, image.distinct.boxes, self.crop_px) for image in group]
+        return self._probabilities(torch.cat(views) if len(views) > 1 else views[0])
+
+    def _of_shared(self, views: SharedViews) -> Float64[Tensor, "k d c"]:
+        """Return the probabilities of windows whose stems are shared, by each replica."""
+        self.forward_passes += len(views.order) * len(self._networks)
+        logits = []
+        for preprocessing, network in self._networks:
+            with self.arithmetic.in_force(self.device):
+                prepare = self._prepare[preprocessing]
+                logits.append(views.logits(network, prepare, self.arithmetic, self._batch_size))
+        return _softmax(logits)
+
+    @torch.inference_mode()
+    def _probabilities(self, views: UInt8[Tensor, "d 3 crop crop"]) -> Float64[Tensor, "k d c"]:
+        """Return the probabilities of D distinct views by each replica."""
+        self.forward_passes += len(views) * len(self._networks)
         logits: list[list[Tensor]] = [[] for _ in self._networks]
         for batch in torch.split(views, self._batch_size):
             whole = self._whole_batch(batch)
-            # Replicas are usually trained with the same preprocessing.
-            inputs = {prepare: prepare(whole).to(self.arithmetic.dtype) for prepare in self._preprocessings}
-            for outputs, (prepare, network) in zip(logits, self._networks, strict=True):
+            inputs = {name: prepare(whole).to(self.arithmetic.dtype) for name, prepare in self._prepare.items()}
+            for outputs, (preprocessing, network) in zip(logits, self._networks, strict=True):
                 with self.arithmetic.in_force(self.device):
-                    outputs.append(network(inputs[prepare]).logits[: len(batch)])
-        return [torch.cat(outputs).double().softmax(dim=1).cpu().numpy() for outputs in logits]
+                    outputs.append(network(inputs[preprocessing]).logits[: len(batch)])
+        return _softmax([torch.cat(outputs) for outputs in logits])
 
     def _whole_batch(self, batch: UInt8[Tensor, "d 3 crop crop"]) -> UInt8[Tensor, "whole 3 crop crop"]:
         """Fill up a batch with its first view if the network is compiled, and so takes one shape only."""
@@ -138,13 +184,26 @@ class Predictor:
         return filled.contiguous(memory_format=torch.channels_last)
 
 
-def largest_batch(crop_px: int) -> int:
+def _softmax(logits: Sequence[Tensor]) -> Float64[Tensor, "k d c"]:
+    return torch.stack(list(logits)).double().softmax(dim=2)
+
+
+def largest_batch(crop_px: int, device: str = "cpu") -> int:
     """Return the largest number of views in a batch."""
-    return VIEWS_PER_BATCH_OF_SMALL_CROPS if crop_px <= SMALL_CROP_PX else VIEWS_PER_BATCH
+    is_small = crop_px <= SMALL_CROP_PX
+    if device == "cpu":
+        return VIEWS_PER_BATCH_OF_SMALL_CROPS if is_small else VIEWS_PER_BATCH
+    return SMALL_VIEWS_PER_BATCH_ON_GPU if is_small else VIEWS_PER_BATCH_ON_GPU
 
 
-def _seen(distinct: DistinctViews, probabilities: Float64[np.ndarray, "d c"]) -> Float64[np.ndarray, " p"]:
-    """Return (P,) views with finite outputs, counted on the computed windows, each standing for its share of views."""
-    finite = np.isfinite(probabilities).all(axis=1)
-    seen: Float64[np.ndarray, " p"] = np.rint((distinct.weights @ finite) * np.array(distinct.counts))
-    return seen
+def images_at_once(crop_px: int, views: int, device: str) -> int:
+    """Return how many images of ``views`` views share batches: one on a CPU, as many as fill a batch on a GPU."""
+    if device == "cpu":
+        return 1
+    return min(max(1, largest_batch(crop_px, device) // views), IMAGES_AT_ONCE_ON_GPU)
+
+
+def _in_groups(images: Iterable[ScaledImage], size: int) -> Iterator[list[ScaledImage]]:
+    remaining = iter(images)
+    while group := list(islice(remaining, size)):
+        yield group

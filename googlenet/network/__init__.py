@@ -6,6 +6,7 @@ In reading order:
 - ``choices``: names of the variants, without PyTorch
 - ``layers``: convolution, normalisation and dropout as the network uses them
 - ``model``: GoogLeNet, variants ``paper`` and ``bn``, and batch normalisation folded away for inference
+- ``shared_stem``: the first layers of a square's five crops, computed once where they overlap
 - ``initialisation``: initial weights from a generator
 - ``unit_variance``: initial weights scaled on a batch of images
 - ``complexity``: parameters and multiply-adds, beside Table 1's

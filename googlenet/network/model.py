@@ -170,27 +170,31 @@ class GoogLeNet(nn.Module):
             images: (N, 3, H, W), float, preprocessed as the weights require.
             masks: dropout masks from :meth:`draw_masks`; required in training, unused in evaluation.
         """
-        x = self._stem(images)
+        return self.after_stem(self.stem(images), masks)
+
+    def after_stem(self, x: Tensor, masks: DropoutMasks = NO_MASKS) -> Outputs:
+        """Classify what :meth:`stem` returned."""
         x = self.inception["3b"](self.inception["3a"](x))
-        x = self.inception["4a"](_max_pool(x))
+        x = self.inception["4a"](max_pool(x))
         aux_4a = self._aux("4a", x, masks.aux_4a)
         for name in ("4b", "4c", "4d"):
             x = self.inception[name](x)
         aux_4d = self._aux("4d", x, masks.aux_4d)
         x = self.inception["4e"](x)
         # Departure in `bn` only: torchvision's fourth pool is 2x2.
-        x = _max_pool(x, kernel=3 if self.variant == "paper" else 2)
+        x = max_pool(x, kernel=3 if self.variant == "paper" else 2)
         x = self.inception["5b"](self.inception["5a"](x))
         pooled = x.mean(dim=(2, 3), dtype=self.classifier.weight.dtype)
         x = self.dropout(pooled, masks.dropout)
         return Outputs(self.classifier(x), aux_4a, aux_4d)
 
-    def _stem(self, images: Tensor) -> Tensor:
+    def stem(self, images: Tensor) -> Tensor:
+        """Return the input of the first inception module: (N, C, H / 8, W / 8)."""
         if min(images.shape[-2:]) < 32:
             raise ValueError(f"images of {tuple(images.shape[-2:])} px are too small: GoogLeNet halves them five times")
-        x = self.lrn(_max_pool(self.conv1(images)))
+        x = self.lrn(max_pool(self.conv1(images)))
         x = self.lrn(self.conv2(self.conv2_reduce(x)))
-        return _max_pool(x)
+        return max_pool(x)
 
     def _aux(self, name: str, x: Tensor, mask: Tensor | None) -> Tensor | None:
         if not self.training or name not in self.aux:
@@ -199,7 +203,8 @@ class GoogLeNet(nn.Module):
         return logits
 
 
-def _max_pool(x: Tensor, kernel: int = 3) -> Tensor:
+def max_pool(x: Tensor, kernel: int = 3) -> Tensor:
+    """Pool with stride 2."""
     # Table 1's sizes (112, 56, 28, 14, 7) need rounding up, as in Caffe.
     return functional.max_pool2d(x, kernel, stride=2, ceil_mode=True)
 

@@ -253,7 +253,7 @@ class _Comparison:
         images = [ScaledImage.decode(self._records[index].image, scales) for index in indices]
         predictor.predict(images[0])
         warmed_up, started = predictor.forward_passes, time.monotonic()
-        probabilities = np.array([predictor.predict(image).probabilities for image in images])
+        probabilities = np.array([prediction.probabilities for prediction in predictor.predict_each(images)])
         return probabilities, (predictor.forward_passes - warmed_up) / (time.monotonic() - started)
 
 

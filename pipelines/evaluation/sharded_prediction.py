@@ -1,11 +1,12 @@
 """Predictions for a complete split, sharded over the cluster with Ray Data.
 
 CPU tasks read, decode and scale the images of a shard; actors that hold all replicas cut the views, predict, and
-write the shard's file. A shard whose file exists is skipped.
+write the shard's file, on a GPU while they already predict the next. A shard whose file exists is skipped.
 """
 
 import logging
 import socket
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,9 @@ from pipelines.run.dataset import Split, open_records
 from pipelines.run.directory import PREDICTIONS
 from pipelines.run.predictions import Cost, EvaluatedEnsemble, Predicted, file_name, read_ensemble, write_predictions
 from pipelines.run.storage import Storage
+
+# A GPU computes one, while another is received or its file is written. A CPU would have to do both itself.
+SHARDS_AT_ONCE = {"cpu": 1, "gpu": 2}
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,7 @@ def _predict_shards(
         return load_shard(task, row["shard"], images)
 
     least, most = predictors.pool(len(shards))
+    at_once = SHARDS_AT_ONCE["gpu" if predictors.num_gpus else "cpu"]
     # A shard is one row and one block, so that Ray Data neither splits nor merges what is finished or lost together.
     done = (
         ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards))
@@ -96,7 +101,12 @@ def _predict_shards(
             ShardPredictor,
             fn_constructor_args=(task,),
             # Those that find no room yet make a cluster that grows on demand grow; without a shard left they end.
-            compute=ray.data.ActorPoolStrategy(min_size=least, max_size=most),
+            compute=ray.data.ActorPoolStrategy(
+                min_size=least,
+                max_size=most,
+                max_concurrent_calls_per_actor=at_once,
+                enable_true_multi_threading=at_once > 1,
+            ),
             num_cpus=PREDICTOR_CPUS,
             num_gpus=predictors.num_gpus,
             memory=predictors.memory_bytes or None,
@@ -154,7 +164,10 @@ def ready_predictor(task: PredictionTask, device: str) -> Any:
 
 
 class ShardPredictor:
-    """Actor that holds all replicas, predicts the shards it gets and writes their files."""
+    """Actor that holds all replicas, predicts the shards it gets and writes their files.
+
+    On a GPU, its calls come from several threads: one at a time predicts.
+    """
 
     def __init__(self, task: PredictionTask) -> None:
         import torch
@@ -162,26 +175,33 @@ class ShardPredictor:
         torch.set_num_threads(1)  # there is one predictor per CPU
         self._task = task
         self._predictor = ready_predictor(task, "cuda" if torch.cuda.is_available() else "cpu")
+        self._predicting = threading.Lock()
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Predict the row that :func:`load_shard` made; return its ``shard`` and number of ``images``."""
-        started, passes = time.monotonic(), self._predictor.forward_passes
-        predictions = [self._predictor.predict(image) for image in _images_in(row)]
-        cost = Cost(time.monotonic() - started, self._predictor.forward_passes - passes, socket.gethostname())
-        predicted = Predicted(
-            list(row["image_id"]),
-            np.asarray(row["label"], np.int32),
-            np.stack([prediction.num_views for prediction in predictions]),
-            np.stack([prediction.probabilities for prediction in predictions]),
-            np.stack([prediction.max_pooled for prediction in predictions]),
-            np.stack([prediction.view_top1 for prediction in predictions]),
-            np.stack([prediction.group_top1 for prediction in predictions]),
-        )
+        with self._predicting:
+            started, passes = time.monotonic(), self._predictor.forward_passes
+            predictions = list(self._predictor.predict_each(images_in(row)))
+            cost = Cost(time.monotonic() - started, self._predictor.forward_passes - passes, socket.gethostname())
+        predicted = rows_of(row, predictions)
         write_predictions(self._task.predictions, file_name(row["shard"]), self._task.ensemble, predicted, cost)
         return {"shard": row["shard"], "images": len(predictions)}
 
 
-def _images_in(row: dict[str, Any]) -> Iterator[Any]:
+def rows_of(row: dict[str, Any], predictions: Sequence[Any]) -> Predicted:
+    """Return the predictions of a row that :func:`load_shard` made as rows of a prediction file."""
+    return Predicted(
+        list(row["image_id"]),
+        np.asarray(row["label"], np.int32),
+        np.stack([prediction.num_views for prediction in predictions]),
+        np.stack([prediction.probabilities for prediction in predictions]),
+        np.stack([prediction.max_pooled for prediction in predictions]),
+        np.stack([prediction.view_top1 for prediction in predictions]),
+        np.stack([prediction.group_top1 for prediction in predictions]),
+    )
+
+
+def images_in(row: dict[str, Any]) -> Iterator[Any]:
     """Yield the images of a row that :func:`load_shard` made."""
     from googlenet.images.scaled_image import ScaledImage
 

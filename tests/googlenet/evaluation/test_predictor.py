@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 
 from googlenet import GoogLeNet
-from googlenet.evaluation.crops import box_of, scales_px, view_groups, views_of
-from googlenet.evaluation.predictor import Predictor
+from googlenet.evaluation.crops import box_of, distinct_views, scales_px, view_groups, views_of
+from googlenet.evaluation.predictor import Predictor, images_at_once, largest_batch
+from googlenet.evaluation.stem_sharing import SharedViews
 from googlenet.evaluation.views import cut_views
 from googlenet.images.scaled_image import ScaledImage, scale_image
 from googlenet.network.arithmetic import Arithmetic, can_compile
@@ -115,6 +116,47 @@ def test_an_image_is_predicted_alike_whatever_was_predicted_before() -> None:
     alone = predictor.predict(first).probabilities
     predictor.predict(second)
     assert np.array_equal(predictor.predict(first).probabilities, alone)
+
+
+def test_images_in_turn_are_predicted_as_each_alone() -> None:
+    predictor = Predictor([replica(0, "paper"), replica(1, "bn")], CROP)
+    images = [decode(picture(*size)) for size in [(60, 45), (50, 50), (45, 60)]]
+    for image, found in zip(images, predictor.predict_each(iter(images)), strict=True):
+        alone = predictor.predict(image)
+        assert np.array_equal(found.probabilities, alone.probabilities)
+        assert np.array_equal(found.view_top1, alone.view_top1)
+    assert list(predictor.predict_each([])) == []
+
+
+@pytest.mark.parametrize("policies", [(1,), (10,), (1, 10, 144)])
+def test_images_that_share_batches_have_their_own_answers(policies: tuple[int, ...]) -> None:
+    members = [replica(0, "paper"), replica(1, "bn")]
+    images = [ScaledImage.decode(picture(*size), scales_px(CROP)) for size in [(60, 45), (50, 50), (45, 60)] * 2]
+    alone = [Predictor(members, CROP, policies).predict(image) for image in images]
+    together = Predictor(members, CROP, policies, at_once=4)
+    for found, expected in zip(together.predict_each(images), alone, strict=True):
+        assert np.abs(found.probabilities - expected.probabilities).max() < 1e-6
+        assert found.num_views.tolist() == expected.num_views.tolist()
+
+
+def test_a_shared_stem_gives_the_same_answers() -> None:
+    # At 112 px the crops lie at whole steps of the stem, as at 224 px.
+    members, crop_px = [replica(0, "paper"), replica(1, "bn")], 112
+    for size in [(150, 120), (120, 120)]:
+        image = ScaledImage.decode(picture(*size), scales_px(crop_px))
+        sharing, alone = Predictor(members, crop_px), Predictor(members, crop_px)
+        alone.shares_stem = False
+        found, expected = sharing.predict_views(image), alone.predict_views(image)
+        assert np.abs(found - expected).max() < 1e-5
+        assert sharing.forward_passes == alone.forward_passes
+    assert SharedViews.cut([], distinct_views(60, 45, CROP).boxes, CROP) is None
+
+
+def test_batches_follow_the_device() -> None:
+    assert (largest_batch(224), images_at_once(224, 1, "cpu")) == (48, 1)
+    on_gpu = {views: images_at_once(224, views, "cuda") for views in (1, 10, 144)}
+    assert on_gpu == {1: 16, 10: 16, 144: 1}
+    assert largest_batch(224, "cuda") >= 144
 
 
 def test_views_without_finite_outputs_are_not_counted() -> None:
