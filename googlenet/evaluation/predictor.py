@@ -6,16 +6,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Float64, Int32, UInt8
+from jaxtyping import Float16, Float32, Float64, Int32, UInt8
 from torch import Tensor
 
 from googlenet.evaluation.crops import (
     CROP_POLICIES,
     DistinctViews,
     Policy,
+    View,
+    box_of,
     distinct_views,
     num_views,
     view_groups,
+    views_of,
     views_of_all,
 )
 from googlenet.evaluation.views import cut_views
@@ -41,6 +44,7 @@ class Prediction:
         num_views: (K, P) number of views with finite outputs in each average, counting duplicates.
         view_top1: (K + 1, V) the most likely class of each view alone, by each replica and by their average.
         group_top1: (K + 1, G) the same for the average over each group of views.
+        by_view: (K, 144, C) float16 of each view alone, if it was asked for.
     """
 
     probabilities: Float32[np.ndarray, "k p c"]
@@ -48,6 +52,7 @@ class Prediction:
     num_views: Int32[np.ndarray, "k p"]
     view_top1: Int32[np.ndarray, "k+1 v"]
     group_top1: Int32[np.ndarray, "k+1 g"]
+    by_view: Float16[np.ndarray, "k v c"] | None = None
 
 
 class Predictor:
@@ -89,8 +94,11 @@ class Predictor:
                 layer.to(self.arithmetic.dtype)
         return compile_network(network) if self.arithmetic.compiled else network
 
-    def predict(self, image: ScaledImage) -> Prediction:
-        """Predict one image, scaled to all sizes that the policies need."""
+    def predict(self, image: ScaledImage, keep_views: bool = False) -> Prediction:
+        """Predict one image, scaled to all sizes that the policies need.
+
+        With ``keep_views``, the result also has each of the 144 views alone, which the policies must need.
+        """
         distinct, by_replica = self._distinct(image)
         everyone = [*by_replica, np.mean(by_replica, axis=0)]
         in_largest = distinct.weights[self._most_views] > 0
@@ -100,12 +108,32 @@ class Predictor:
             np.array([_seen(distinct, probabilities) for probabilities in by_replica], dtype=np.int32),
             np.array([p.argmax(axis=1)[distinct.positions] for p in everyone], dtype=np.int32),
             np.array([(self._groups @ p[distinct.positions]).argmax(axis=1) for p in everyone], dtype=np.int32),
+            self._by_view(distinct, by_replica) if keep_views else None,
         )
+
+    def _by_view(
+        self, distinct: DistinctViews, by_replica: list[Float64[np.ndarray, "d c"]]
+    ) -> Float16[np.ndarray, "k v c"]:
+        """Return the probabilities of each of the 144 views alone."""
+        at = {view: position for position, view in enumerate(views_of_all(self.policies, self.crop_px))}
+        members = [at[view] for view in views_of(CROP_POLICIES[-1], self.crop_px)]
+        return np.stack(by_replica)[:, distinct.positions[members]].astype(np.float16)
 
     def predict_views(self, image: ScaledImage) -> Float64[np.ndarray, "k v c"]:
         """Return (K, V, C) float64: softmax outputs of each view alone, in the order of :func:`views_of_all`."""
         distinct, by_replica = self._distinct(image)
         return np.stack(by_replica)[:, distinct.positions]
+
+    def predict_part(
+        self, image: ScaledImage, replicas: Sequence[int], views: Sequence[View]
+    ) -> Float64[np.ndarray, "k v c"]:
+        """Return the softmax outputs of some replicas, given by their positions, for some views."""
+        boxes = [box_of(view, image.width, image.height, self.crop_px) for view in views]
+        distinct = list(dict.fromkeys(boxes))
+        cut = cut_views(image.scaled, distinct, self.crop_px).to(self.device)
+        by_replica = self._probabilities(cut, [self._networks[replica] for replica in replicas])
+        self.forward_passes += len(distinct) * len(replicas)
+        return np.stack(by_replica)[:, [distinct.index(box) for box in boxes]]
 
     def _distinct(self, image: ScaledImage) -> tuple[DistinctViews, list[Float64[np.ndarray, "d c"]]]:
         """Return the windows of an image, and their (D, C) probabilities for each replica."""
@@ -116,13 +144,16 @@ class Predictor:
         return distinct, by_replica
 
     @torch.inference_mode()
-    def _probabilities(self, views: UInt8[Tensor, "d 3 crop crop"]) -> list[Float64[np.ndarray, "d c"]]:
-        """Return the (D, C) probabilities of D distinct views, for each replica."""
-        logits: list[list[Tensor]] = [[] for _ in self._networks]
+    def _probabilities(
+        self, views: UInt8[Tensor, "d 3 crop crop"], networks: Sequence[Any] = ()
+    ) -> list[Float64[np.ndarray, "d c"]]:
+        """Return the (D, C) probabilities of D distinct views, for each replica or each of some ``networks``."""
+        networks = networks or self._networks
+        logits: list[list[Tensor]] = [[] for _ in networks]
         for batch in torch.split(views, self._batch_size):
             whole = self._whole_batch(batch)
-            inputs = {prepare: prepare(whole).to(self.arithmetic.dtype) for prepare, _ in self._networks}
-            for outputs, (prepare, network) in zip(logits, self._networks, strict=True):
+            inputs = {prepare: prepare(whole).to(self.arithmetic.dtype) for prepare, _ in networks}
+            for outputs, (prepare, network) in zip(logits, networks, strict=True):
                 with self.arithmetic.in_force(self.device):
                     outputs.append(network(inputs[prepare]).logits[: len(batch)])
         return [torch.cat(outputs).double().softmax(dim=1).cpu().numpy() for outputs in logits]

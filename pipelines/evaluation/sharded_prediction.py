@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from googlenet.evaluation.kept_budget import EarlyStop
 from googlenet.network.arithmetic import can_compile, first_line
 from pipelines.evaluation.predictors import FEEDER_CPUS, IMAGES_PER_SHARD, PREDICTOR_CPUS, Predictors
 from pipelines.job.progress import EvaluationDisplay
@@ -21,6 +22,7 @@ from pipelines.run.dataset import Split, open_records
 from pipelines.run.directory import PREDICTIONS
 from pipelines.run.predictions import Cost, EvaluatedEnsemble, Predicted, file_name, read_ensemble, write_predictions
 from pipelines.run.storage import Storage
+from pipelines.run.view_probabilities import ViewProbabilities, keeps_views, write_views
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class PredictionTask:
         weights: names of the replicas' weight files, in the ensemble's order.
         ensemble: the ensemble that predicts.
         split: images to predict.
+        keep_views: whether to keep the probabilities of each view alone, for a share of the images.
+        early_stop: when to stop adding views and replicas; None for never.
     """
 
     run: Storage
@@ -40,6 +44,8 @@ class PredictionTask:
     weights: tuple[str, ...]
     ensemble: EvaluatedEnsemble
     split: Split
+    keep_views: bool = False
+    early_stop: EarlyStop | None = None
 
     @property
     def predictions(self) -> Storage:
@@ -135,6 +141,7 @@ def load_replicas(trained: Storage, weights: Sequence[str]) -> list[Any]:
 
 def ready_predictor(task: PredictionTask, device: str) -> Any:
     """Return a predictor that has warmed up; compiled if that was chosen and this node has a working compiler."""
+    from googlenet.evaluation.early_predictor import EarlyPredictor
     from googlenet.evaluation.predictor import Predictor
 
     ensemble, replicas = task.ensemble, load_replicas(task.trained, task.weights)
@@ -150,7 +157,7 @@ def ready_predictor(task: PredictionTask, device: str) -> Any:
             logging.getLogger(__name__).warning("not compiled because the compiler failed: %s", first_line(error))
         else:
             break
-    return predictor
+    return EarlyPredictor(predictor, task.early_stop) if task.early_stop else predictor
 
 
 class ShardPredictor:
@@ -166,8 +173,11 @@ class ShardPredictor:
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Predict the row that :func:`load_shard` made; return its ``shard`` and number of ``images``."""
         started, passes = time.monotonic(), self._predictor.forward_passes
-        predictions = [self._predictor.predict(image) for image in _images_in(row)]
-        cost = Cost(time.monotonic() - started, self._predictor.forward_passes - passes, socket.gethostname())
+        every = getattr(self._predictor, "all_passes", 0)
+        keeps = self._keeps_views(row)
+        predictions = [self._predictor.predict(image, keep) for image, keep in zip(_images_in(row), keeps, strict=True)]
+        passes, all_passes = self._predictor.forward_passes - passes, getattr(self._predictor, "all_passes", 0) - every
+        cost = Cost(time.monotonic() - started, passes, socket.gethostname(), all_passes)
         predicted = Predicted(
             list(row["image_id"]),
             np.asarray(row["label"], np.int32),
@@ -177,8 +187,22 @@ class ShardPredictor:
             np.stack([prediction.view_top1 for prediction in predictions]),
             np.stack([prediction.group_top1 for prediction in predictions]),
         )
+        # The file of predictions, by which a shard counts as done, is written last.
+        self._write_views(row, predictions)
         write_predictions(self._task.predictions, file_name(row["shard"]), self._task.ensemble, predicted, cost)
         return {"shard": row["shard"], "images": len(predictions)}
+
+    def _keeps_views(self, row: dict[str, Any]) -> list[bool]:
+        """Return for each image whether the probabilities of its views are kept."""
+        ids, task = list(row["image_id"]), self._task
+        return keeps_views(task.ensemble, task.split.images, ids).tolist() if task.keep_views else [False] * len(ids)
+
+    def _write_views(self, row: dict[str, Any], predictions: Sequence[Any]) -> None:
+        kept = [place for place, prediction in enumerate(predictions) if prediction.by_view is not None]
+        if kept:
+            ids, labels = [row["image_id"][place] for place in kept], np.asarray(row["label"], np.int32)[kept]
+            views = ViewProbabilities(ids, labels, np.stack([predictions[place].by_view for place in kept]))
+            write_views(self._task.run, file_name(row["shard"]), self._task.ensemble, views)
 
 
 def _images_in(row: dict[str, Any]) -> Iterator[Any]:

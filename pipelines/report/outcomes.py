@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from googlenet.evaluation.crops import CROP_POLICIES, Policy
+from googlenet.evaluation.crops import CROP_POLICIES, Policy, is_chosen, short_name
 from pipelines.run.directory import OUTCOMES
 from pipelines.run.storage import Storage
 
@@ -19,8 +19,10 @@ Floats = npt.NDArray[np.float64]
 def cell_name(models: int, policy: Policy | str) -> str:
     """Return the name of a cell: ``7x144``, or models x scales for scales chosen by the user, ``7x256_320px``.
 
-    MLflow does not allow a plus sign in the name of a metric.
+    MLflow does not allow a plus sign in the name of a metric. Views that a run has chosen are ``7xbest24``.
     """
+    if is_chosen(policy):
+        return f"{models}x{short_name(policy).replace(':', '')}"
     known = {str(standard) for standard in CROP_POLICIES}
     return f"{models}x{policy}" if str(policy) in known else f"{models}x{str(policy).replace('+', '_')}px"
 

@@ -17,7 +17,9 @@
     training.json                     arithmetic of the training, and the reason for it
     preflight.json                    arithmetic of the predictions, and the measurements behind the choice
     predictions/*.parquet             one row per image: probabilities of every replica and crop policy
+    view_probabilities/*.parquet      of a share of the images, probabilities of every replica and view
     calibration.json                  temperatures, and scores of the labels, fitted on the validation images
+    budget.json                       order of the views and cascade, fitted on the images with view probabilities
     report/                           report.json, report.md, cost.json, confusion.csv, pictures
     answers/                          answers for images without labels: top5.csv, top5.parquet
     initial_weights.*                 weights that training started from, if they came from a file
@@ -32,6 +34,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from googlenet.evaluation.kept_budget import NAME as KEPT_BUDGET
 from googlenet.evaluation.kept_calibration import NAME as KEPT_CALIBRATION
 from pipelines.errors import UserError
 from pipelines.run.storage import Storage
@@ -49,6 +52,7 @@ REPLICAS = "replicas"
 TRAINING = "training.json"
 PREFLIGHT = "preflight.json"
 PREDICTIONS = "predictions"
+VIEW_PROBABILITIES = "view_probabilities"
 JOBS = "jobs"
 SYSTEM = "system"
 REPORT = "report"
@@ -58,6 +62,7 @@ REPORT_MARKDOWN = f"{REPORT}/report.md"
 COST_JSON = f"{REPORT}/cost.json"
 CONFUSION = f"{REPORT}/confusion.csv"
 CALIBRATION = KEPT_CALIBRATION
+BUDGET = KEPT_BUDGET
 OUTCOMES = f"{REPORT}/outcomes.parquet"
 ANSWERS = "answers"
 ANSWERS_CSV = f"{ANSWERS}/top5.csv"
