@@ -2,7 +2,8 @@
 
 The stages are rectangles of replicas and views: 1, 2, 4, ... replicas with the first chosen view, then all replicas
 with 2, 4, ... views. Averages of many views are more cautious than those of few, so each stage has a temperature of its
-own, and one threshold on the calibrated probability of the answer serves all of them.
+own, and one threshold on the calibrated probability of the answer serves all of them. Images that are never so sure
+end at a last stage, since the views that help least may not be worth their passes.
 
 Probabilities are arrays (N, K, V, C): N images, K replicas, V views, C classes.
 """
@@ -60,10 +61,23 @@ def running_averages(
     return averages
 
 
-def stopped_at(confidence: Float64[np.ndarray, "n s"], threshold: float) -> Int64[np.ndarray, " n"]:
-    """Return the first stage at which each image is surer than ``threshold``, (N,); the last if there is none."""
-    is_sure = confidence > threshold
-    is_sure[:, -1] = True
+@dataclass(frozen=True)
+class Stop:
+    """When a cascade ends.
+
+    Attributes:
+        threshold: calibrated probability above which an answer is sure enough.
+        last: number of the stage at which all images end, from 0.
+    """
+
+    threshold: float
+    last: int
+
+
+def stopped_at(confidence: Float64[np.ndarray, "n s"], stop: Stop) -> Int64[np.ndarray, " n"]:
+    """Return the stage at which each image ends, (N,)."""
+    is_sure = confidence > stop.threshold
+    is_sure[:, stop.last] = True
     stages: Int64[np.ndarray, " n"] = is_sure.argmax(axis=1)
     return stages
 
@@ -89,33 +103,40 @@ class Judged:
         """Whether all passes together are wrong."""
         return self.wrong[:, -1]
 
-    def spent(self, threshold: float) -> tuple[Int64[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
-        """Return each image's passes with a threshold, and whether its answer is wrong then."""
-        stage = stopped_at(self.confidence, threshold)
+    def spent(self, stop: Stop) -> tuple[Int64[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
+        """Return each image's passes, and whether its answer is wrong then."""
+        stage = stopped_at(self.confidence, stop)
         return passes_of(self.stages)[stage], self.wrong[np.arange(len(stage)), stage]
 
-    def cheapest_threshold(self, within_points: float, images: Bool[np.ndarray, " n"] | None = None) -> float:
-        """Return the threshold with the fewest passes that errs no more than all passes, but for ``within_points``.
+    @property
+    def stops(self) -> list[Stop]:
+        """All thresholds, each with every last stage."""
+        return [Stop(threshold, last) for threshold in THRESHOLDS for last in range(len(self.stages))]
+
+    def cheapest_stop(self, within_points: float, images: Bool[np.ndarray, " n"] | None = None) -> Stop:
+        """Return the stop with the fewest passes that errs no more than all passes, but for ``within_points``.
 
         It is chosen on some of the images only, if ``images`` says so.
         """
         used = np.ones(len(self.wrong), bool) if images is None else images
         most = 100 * self.all_wrong[used].mean() + within_points
         allowed = []
-        for threshold in THRESHOLDS:
-            passes, wrong = self.spent(threshold)
+        for stop in self.stops:
+            passes, wrong = self.spent(stop)
             if 100 * wrong[used].mean() <= most + 1e-9:
-                allowed.append((float(passes[used].mean()), threshold))
-        return min(allowed)[1]
+                # Of equal cost, the one with more passes in reserve.
+                allowed.append((float(passes[used].mean()), -stop.threshold, -stop.last))
+        _, threshold, last = min(allowed)
+        return Stop(-threshold, -last)
 
     def spent_within(
         self, within_points: float, folds: Int64[np.ndarray, " n"]
     ) -> tuple[Int64[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
-        """Return as :meth:`spent`, the threshold of each fold's images chosen on the images of the other folds."""
+        """Return as :meth:`spent`, the stop of each fold's images chosen on the images of the other folds."""
         passes, wrong = np.zeros(len(folds), np.int64), np.zeros(len(folds), bool)
         for fold in np.unique(folds):
             inside = folds == fold
-            of_all = self.spent(self.cheapest_threshold(within_points, ~inside))
+            of_all = self.spent(self.cheapest_stop(within_points, ~inside))
             passes[inside], wrong[inside] = of_all[0][inside], of_all[1][inside]
         return passes, wrong
 

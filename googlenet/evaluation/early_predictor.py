@@ -36,7 +36,7 @@ class EarlyPredictor:
 
     def __init__(self, predictor: Predictor, stop: EarlyStop) -> None:
         """Use the networks of ``predictor``, whose images must have the scales of all 144 views."""
-        self._kept, self._threshold = stop.kept, stop.threshold
+        self._kept, self._stop = stop.kept, stop.stop
         self._predictor, self.all_passes = predictor, 0
         views = views_of(CROP_POLICIES[-1], predictor.crop_px)
         self._views = [views[position] for position in self._kept.view_order]
@@ -71,7 +71,9 @@ class EarlyPredictor:
         self.all_passes += self._kept.stages[-1][0] * len(distinct.boxes)
         sums = np.zeros((0, 0))
         models, views = 0, 0
-        for (wanted_models, wanted_views), temperature in zip(self._kept.stages, self._kept.temperatures, strict=True):
+        last = self._stop.last + 1
+        stages = zip(self._kept.stages[:last], self._kept.temperatures[:last], strict=True)
+        for (wanted_models, wanted_views), temperature in stages:
             if wanted_models > models:  # with one view each, so far
                 added = self._sum(image, range(models, wanted_models), 0, wanted_views)
                 sums = np.concatenate([sums, added]) if models else added
@@ -89,4 +91,4 @@ class EarlyPredictor:
         return summed
 
     def _is_sure(self, by_replica: Float64[np.ndarray, "k c"], temperature: float) -> bool:
-        return bool(with_temperature(by_replica.mean(axis=0), temperature).max() > self._threshold)
+        return bool(with_temperature(by_replica.mean(axis=0), temperature).max() > self._stop.threshold)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from googlenet.evaluation.cascade import BUDGETS, NEVER, Fitted, Stage
+from googlenet.evaluation.cascade import BUDGETS, NEVER, Fitted, Stage, Stop
 from googlenet.evaluation.crops import CHOSEN, Policy, chosen_policy, chosen_positions, is_chosen
 
 NAME = "budget.json"
@@ -26,7 +26,7 @@ class KeptBudget:
         stages: numbers of replicas and of views at each stage of the cascade.
         temperatures: temperature of the average at each stage.
         chosen_temperatures: temperature of the average of all replicas with the first 1, 2, ... views of the order.
-        thresholds: by budget, the probability above which an answer is sure enough.
+        stops: by budget, when the cascade ends.
     """
 
     weights_digests: tuple[str, ...]
@@ -36,22 +36,22 @@ class KeptBudget:
     stages: tuple[Stage, ...]
     temperatures: tuple[float, ...]
     chosen_temperatures: tuple[float, ...]
-    thresholds: dict[str, float]
+    stops: dict[str, Stop]
 
     @property
     def fitted(self) -> Fitted:
         """The order and the temperatures."""
         return Fitted(np.array(self.view_order, np.int64), self.temperatures)
 
-    def threshold(self, budget: str) -> float:
-        """Return the threshold of a budget.
+    def stop(self, budget: str) -> Stop:
+        """Return when the cascade ends with a budget.
 
         Raises:
             ValueError: there is no such budget.
         """
         if budget not in BUDGETS:
             raise ValueError(f"budget must be one of {', '.join(BUDGETS)}, got {budget!r}")
-        return self.thresholds.get(budget, NEVER)
+        return self.stops.get(budget, Stop(NEVER, len(self.stages) - 1))
 
     def temperature(self, policy: Policy) -> float | None:
         """Return the temperature of all replicas with a policy of its chosen views; None for other policies."""
@@ -69,7 +69,9 @@ class KeptBudget:
         """Inverse of :meth:`to_dict`."""
         lists = ("weights_digests", "view_order", "temperatures", "chosen_temperatures")
         tuples = {name: tuple(values[name]) for name in lists}
-        return cls(**{**values, **tuples, "stages": tuple((models, views) for models, views in values["stages"])})
+        stages = tuple((models, views) for models, views in values["stages"])
+        stops = {name: Stop(**stop) for name, stop in values["stops"].items()}
+        return cls(**{**values, **tuples, "stages": stages, "stops": stops})
 
 
 @dataclass(frozen=True)
@@ -80,9 +82,9 @@ class EarlyStop:
     budget: str
 
     @property
-    def threshold(self) -> float:
-        """Probability above which an answer is sure enough."""
-        return self.kept.threshold(self.budget)
+    def stop(self) -> Stop:
+        """When the cascade ends."""
+        return self.kept.stop(self.budget)
 
     @property
     def key(self) -> str:

@@ -8,6 +8,9 @@ from jaxtyping import Float, Float64, Int64, Integer
 
 from googlenet.evaluation.calibration import LEAST_PROBABILITY
 
+# 32 MB of sums.
+NUMBERS_AT_ONCE = 4_000_000
+
 Labels = Integer[np.ndarray, " n"]
 
 
@@ -32,19 +35,23 @@ def greedy_order(probabilities: Float[np.ndarray, "n r v c"], labels: Labels) ->
     total = np.zeros((images, classifiers, classes))
     order: list[int] = []
     left = list(range(views))
+    at_once = max(1, NUMBERS_AT_ONCE // total.size)
     while left:
-        scores = [_error_and_loss(total + probabilities[:, :, view], labels) for view in left]
-        best = left.pop(min(range(len(scores)), key=lambda place: scores[place]))
+        parts = [left[first : first + at_once] for first in range(0, len(left), at_once)]
+        scores = [_errors_and_losses(total[:, :, None] + probabilities[:, :, part], labels) for part in parts]
+        errors, losses = np.concatenate(scores, axis=1)
+        best = left.pop(int(np.lexsort((losses, errors))[0]))
         total += probabilities[:, :, best]
         order.append(best)
     return np.array(order, np.int64)
 
 
-def _error_and_loss(sums: Float64[np.ndarray, "n r c"], labels: Labels) -> tuple[float, float]:
-    """Return the share of wrong answers, and the mean negative logarithm of the labels' sums."""
-    own = np.take_along_axis(sums, labels[:, None, None], axis=2)
-    loss = -np.log(np.maximum(own, LEAST_PROBABILITY)).mean()
-    return float((sums.argmax(axis=2) != labels[:, None]).mean()), float(loss)
+def _errors_and_losses(sums: Float64[np.ndarray, "n r v c"], labels: Labels) -> Float64[np.ndarray, "2 v"]:
+    """Return the share of wrong answers of each sum, and the mean negative logarithm of the labels' sums."""
+    own = np.take_along_axis(sums, labels[:, None, None, None], axis=3)[..., 0]
+    losses = -np.log(np.maximum(own, LEAST_PROBABILITY)).mean(axis=(0, 1))
+    errors = (sums.argmax(axis=3) != labels[:, None, None]).mean(axis=(0, 1))
+    return np.stack([errors, losses])
 
 
 def held_out_errors(

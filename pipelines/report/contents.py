@@ -91,7 +91,7 @@ def contents(
     if calibrated:
         report["temperatures"], report["reliability_calibrated"] = calibrated.rows, calibrated.reliability
         report["prediction_sets"], report["selective"] = calibrated.sets, calibrated.selective
-    report["spending"] = spending_rows(report["table"], report["images"], spent.points if spent else [])
+    report["spending"] = spending_rows(report["table"], report["images"], spent)
     if spent:
         report["budgets"] = spent.budgets
     return report

@@ -12,7 +12,8 @@ def spending(report: Report, seconds_per_pass: float) -> Figure:
     """Draw a line for each way, join the efficient points, and mark the budgets; seconds are above."""
     figure, axes = new_axes(6.5, 4.8)
     for number, (way, label) in enumerate(WAYS.items()):
-        rows = sorted((row for row in report["spending"] if row["way"] == way), key=lambda row: row["passes"])
+        of_way = (row for row in report["spending"] if row["way"] == way and "budget" not in row)
+        rows = sorted(of_way, key=lambda row: row["passes"])
         if rows:
             # Cells with more of both lie on a grid, not along a line.
             line = "none" if way == "replicas_and_views" else "-"
@@ -24,10 +25,9 @@ def spending(report: Report, seconds_per_pass: float) -> Figure:
     for row in report.get("budgets", []):
         at = row["passes"], row["top1_error"]
         axes.plot(*at, linestyle="none", marker="*", markersize=12, color="black", markerfacecolor=COLOURS[1])
-        note = f"{row['budget']}: {row['saving']:.0f} % saved"
-        axes.annotate(note, at, xytext=(6, 8), textcoords="offset points", fontsize=8)
+        note, side = f"{row['budget']}: {row['saving']:.1f} % saved", 1 if row["budget"] == "fast" else -1
+        axes.annotate(note, at, xytext=(7, 9 * side), va="center", textcoords="offset points", fontsize=8)
     axes.set_xscale("log")
-    axes.set_ylim(bottom=0)
     axes.set_xlabel("forward passes per image, mean")
     axes.set_ylabel("top-1 error, %")
     if seconds_per_pass:

@@ -61,10 +61,10 @@ def about_budgets(report: Report) -> str:
         else "for each fold of the images fitted on the other folds"
     )
     return (
-        "The cascade adds replicas, then views, until the calibrated probability of the answer exceeds a threshold. "
-        "The budgets allow an error above that of all passes by "
-        + " and ".join(f"{row['within_points']:g} points ({row['budget']})" for row in report["budgets"])
-        + f"; views, temperatures and thresholds are {where}."
+        "The cascade adds replicas, then views, until the calibrated probability of the answer exceeds a threshold, or "
+        "up to a last stage. The budgets allow an error above that of all passes by "
+        + " and ".join(f"{row['within_points']:g} percentage points ({row['budget']})" for row in report["budgets"])
+        + f"; views, temperatures, threshold and last stage are {where}."
     )
 
 
@@ -84,8 +84,10 @@ def efficient_cells(report: Report, cost: dict[str, Any]) -> list[tuple[str, ...
 
 
 def _what(row: SpendingRow) -> str:
+    if "budget" in row:
+        return f"cascade, {row['budget']}"
     if "threshold" in row:
-        return f"{WAYS[row['way']]}, sure of {100 * row['threshold']:.3g} %"
+        return f"cascade until {100 * row['threshold']:.3g} % sure" if row["threshold"] else "cascade, first pass"
     return f"{row['models']} x {row['crops']}" + (" chosen" if row["way"] == "chosen_views" else "")
 
 

@@ -8,6 +8,7 @@ from typing_extensions import TypedDict
 from pipelines.report.fields import Interval, JudgedOn
 
 Way = Literal["replicas", "views", "replicas_and_views", "chosen_views", "cascade"]
+BudgetName = Literal["fast", "balanced"]
 Top1Interval = Annotated[Interval, Field(description="Its 95 % interval over images, in percent: low, high.")]
 
 
@@ -26,6 +27,7 @@ class SpendingRow(TypedDict):
     threshold: NotRequired[
         Annotated[float, Field(description="Probability above which a cascade's answer is sure enough.")]
     ]
+    budget: NotRequired[Annotated[BudgetName, Field(description="Budget of a cascade, instead of a threshold.")]]
     passes: Annotated[float, Field(description="Mean forward passes per image.")]
     top1_error: Annotated[float, Field(description="Top-1 error, in percent.")]
     top1_ci95: Top1Interval
@@ -36,7 +38,7 @@ class SpendingRow(TypedDict):
 class BudgetRow(TypedDict):
     """A budget of the cascade, judged with thresholds, views and temperatures fitted on other images."""
 
-    budget: Annotated[Literal["fast", "balanced"], Field(description="Name of the budget.")]
+    budget: Annotated[BudgetName, Field(description="Name of the budget.")]
     within_points: Annotated[
         float,
         Field(description="Percentage points by which its error may exceed that of all passes where it is fitted."),

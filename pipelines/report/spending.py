@@ -11,6 +11,7 @@ from googlenet.evaluation.cascade import (
     THRESHOLDS,
     WITHIN_POINTS,
     Judged,
+    Stop,
     fit_for_use,
     judge,
     judge_by_folds,
@@ -52,7 +53,7 @@ def spend(views: ViewProbabilities | None, ensemble: EvaluatedEnsemble, known: K
     folds = folds_of(views.image_ids)
     if known:
         judged = judge(views.probabilities, views.labels, known.fitted)
-        spent = {name: judged.spent(known.threshold(name)) for name in WITHIN_POINTS}
+        spent = {name: judged.spent(known.stop(name)) for name in WITHIN_POINTS}
         return Spent(known, _points(judged, len(ensemble.replicas)), _budgets(judged, spent, "other_images"))
     judged = judge_by_folds(views.probabilities, views.labels, folds)
     spent = {name: judged.spent_within(points, folds) for name, points in WITHIN_POINTS.items()}
@@ -61,7 +62,7 @@ def spend(views: ViewProbabilities | None, ensemble: EvaluatedEnsemble, known: K
 
 
 def _kept(views: ViewProbabilities, ensemble: EvaluatedEnsemble, judged: Judged) -> KeptBudget:
-    """Return what the run keeps: fitted on all images, with thresholds chosen on answers judged by folds."""
+    """Return what the run keeps: fitted on all images, with stops chosen on answers judged by folds."""
     fitted = fit_for_use(views.probabilities, views.labels)
     return KeptBudget(
         weights_digests=ensemble.weights_digests,
@@ -71,7 +72,7 @@ def _kept(views: ViewProbabilities, ensemble: EvaluatedEnsemble, judged: Judged)
         stages=judged.stages,
         temperatures=tuple(fitted.temperatures),
         chosen_temperatures=tuple(fitted.chosen_temperatures),
-        thresholds={name: judged.cheapest_threshold(points) for name, points in WITHIN_POINTS.items()},
+        stops={name: judged.cheapest_stop(points) for name, points in WITHIN_POINTS.items()},
     )
 
 
@@ -85,7 +86,7 @@ def _points(judged: Judged, replicas: int) -> list[SpendingRow]:
     wrong = [judged.chosen_wrong[:, number - 1] for number in shown]
     seen = set()
     for threshold in THRESHOLDS:
-        passes, of_threshold = judged.spent(threshold)
+        passes, of_threshold = judged.spent(Stop(threshold, len(judged.stages) - 1))
         if (mean := float(passes.mean())) not in seen:
             seen.add(mean)
             rows.append({"way": "cascade", "threshold": threshold, "passes": mean})
@@ -116,15 +117,28 @@ def _budgets(
     return rows
 
 
-def spending_rows(table: Sequence[TableRow], images: int, points: Sequence[SpendingRow]) -> list[SpendingRow]:
-    """Return the cells of the table and other ``points`` by way and passes, the efficient ones marked."""
-    rows = [_of_cell(row, table[0]["crops"], images) for row in table] + list(points)
-    # Of equal errors the cheapest is efficient, so the last rank goes to the passes' own order.
+def spending_rows(table: Sequence[TableRow], images: int, spent: Spent | None) -> list[SpendingRow]:
+    """Return the cells of the table, chosen views and cascades by way and passes, the efficient ones marked."""
+    rows = [_of_cell(row, table[0]["crops"], images) for row in table]
+    if spent:
+        rows += [*spent.points, *map(_of_budget, spent.budgets)]
     lowest = float("inf")
     for row in sorted(rows, key=lambda row: (row["passes"], row["top1_error"])):
         row["efficient"] = row["top1_error"] < lowest
         lowest = min(lowest, row["top1_error"])
     return rows
+
+
+def _of_budget(row: BudgetRow) -> SpendingRow:
+    return {
+        "way": "cascade",
+        "budget": row["budget"],
+        "passes": row["passes"],
+        "top1_error": row["top1_error"],
+        "top1_ci95": row["top1_ci95"],
+        "images": row["images"],
+        "efficient": False,
+    }
 
 
 def _of_cell(row: TableRow, fewest: int, images: int) -> SpendingRow:

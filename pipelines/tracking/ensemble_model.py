@@ -47,6 +47,7 @@ class EnsembleModel(PythonModel):  # type: ignore[misc]
         """Load the replicas."""
         from googlenet import Ensemble, load_weights
         from googlenet.evaluation.cascade import BUDGETS
+        from googlenet.evaluation.crops import short_name
         from googlenet.evaluation.ensemble import ABSTAIN, PASSES, SET, answer_columns
         from googlenet.evaluation.kept_budget import KeptBudget, named_policy
         from googlenet.evaluation.kept_calibration import KeptCalibration
@@ -60,6 +61,7 @@ class EnsembleModel(PythonModel):  # type: ignore[misc]
         budget = KeptBudget.from_dict(about["budget"]) if "budget" in about else None
         self._ensemble = Ensemble(replicas, about["classes"], about["crop_px"], calibration=kept, budget=budget)
         self._named_policy, self._budgets, self._passes = named_policy, BUDGETS, PASSES
+        self._short_name = short_name
         self._columns = answer_columns(len(about["classes"]))
         self._set, self._abstain = SET, ABSTAIN
         _check_parameters_first()
@@ -117,7 +119,7 @@ class EnsembleModel(PythonModel):  # type: ignore[misc]
         kept = self._ensemble.calibration
         if coverage and not (calibrated and kept and kept.threshold(asked, coverage) is not None):
             raise _bad_request(
-                f"{COVERAGE} needs {CALIBRATED} probabilities and a calibration for {asked} crops: "
+                f"{COVERAGE} needs {CALIBRATED} probabilities and a calibration for {self._short_name(asked)} crops: "
                 "a run has one for the policies it was evaluated with, from 40 validation images on"
             )
         return coverage

@@ -7,6 +7,7 @@ from googlenet.evaluation.cascade import (
     NEVER,
     THRESHOLDS,
     Judged,
+    Stop,
     fit,
     fit_for_use,
     judge,
@@ -53,23 +54,27 @@ def test_an_image_stops_at_the_first_stage_that_is_sure_enough() -> None:
     confidence = np.array([[0.95, 0.2, 0.2, 0.2], [0.5, 0.91, 0.99, 0.1], [0.1, 0.2, 0.3, 0.4]])
     wrong = np.array([[False] * 4, [True, False, True, True], [True, True, True, False]])
     judged = Judged(stages_of(2, 3), confidence, wrong, np.zeros((3, 3)))
-    for threshold, passes, errors in ((0.9, [1, 2, 6], [False] * 3), (NEVER, [6] * 3, [False, True, False])):
-        spent = judged.spent(threshold)
+    for stop, passes, errors in (
+        (Stop(0.9, 3), [1, 2, 6], [False] * 3),
+        (Stop(0.9, 2), [1, 2, 4], [False, False, True]),
+        (Stop(NEVER, 3), [6] * 3, [False, True, False]),
+    ):
+        spent = judged.spent(stop)
         assert (spent[0].tolist(), spent[1].tolist()) == (passes, errors)
 
 
-def test_the_threshold_is_the_cheapest_that_errs_little_more_than_all_passes() -> None:
+def test_the_stop_is_the_cheapest_that_errs_little_more_than_all_passes() -> None:
     judged = judge_by_folds(*made(), np.arange(60) % 5)
     for points in (0.0, 2.0, 100.0):
-        chosen = judged.cheapest_threshold(points)
-        spent = {threshold: judged.spent(threshold) for threshold in THRESHOLDS}
+        chosen = judged.cheapest_stop(points)
+        spent = {stop: judged.spent(stop) for stop in (Stop(t, last) for t in THRESHOLDS for last in range(6))}
         allowed = [
             passes.mean()
             for passes, wrong in spent.values()
             if wrong.mean() <= judged.all_wrong.mean() + points / 100 + 1e-9
         ]
         assert spent[chosen][0].mean() == min(allowed)
-    assert judged.spent(judged.cheapest_threshold(100.0))[0].tolist() == [1] * 60
+    assert judged.spent(judged.cheapest_stop(100.0))[0].tolist() == [1] * 60
 
 
 def test_the_label_of_an_image_has_no_say_in_its_own_answer_or_its_own_threshold() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from googlenet import Ensemble
-from googlenet.evaluation.cascade import NEVER, stages_of
+from googlenet.evaluation.cascade import NEVER, Stop, stages_of
 from googlenet.evaluation.crops import chosen_policy, chosen_positions, num_views, policy_scales_px, views_of
 from googlenet.evaluation.early_predictor import EarlyPredictor
 from googlenet.evaluation.kept_budget import EarlyStop, KeptBudget, named_policy
@@ -16,9 +16,12 @@ ORDER = tuple(np.random.default_rng(1).permutation(144).tolist())
 STAGES = stages_of(2, 144)
 
 
-def kept(**thresholds: float) -> KeptBudget:
-    ones = (1.0,) * len(STAGES)
-    return KeptBudget(("x", "y"), "data", 50, ORDER, STAGES, ones, tuple(1 + n / 100 for n in range(144)), thresholds)
+LAST = len(STAGES) - 1
+
+
+def kept(fast: float, last: int = LAST) -> KeptBudget:
+    ones, others = (1.0,) * len(STAGES), tuple(1 + n / 100 for n in range(144))
+    return KeptBudget(("x", "y"), "data", 50, ORDER, STAGES, ones, others, {"fast": Stop(fast, last)})
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +52,8 @@ def test_it_stops_where_the_running_average_is_sure_and_has_made_no_other_pass(
         assert predictor.forward_passes - before <= models * number
         assert early.all_passes >= predictor.forward_passes - before
     np.testing.assert_allclose(found.probabilities, predictor.predict(image).probabilities[:, 0], atol=1e-6)
+    capped = EarlyPredictor(predictor, EarlyStop(kept(NEVER, last=2), "fast")).stopped(image)
+    assert (len(capped.probabilities), capped.views) == STAGES[2]
 
 
 def test_its_prediction_counts_the_views_of_the_replicas_that_were_asked(
@@ -112,5 +117,6 @@ def test_a_policy_of_chosen_views_names_them_itself() -> None:
 def test_what_is_kept_survives_json() -> None:
     budget = kept(fast=0.5)
     assert KeptBudget.from_dict(budget.to_dict()) == budget
-    assert (budget.threshold("fast"), budget.threshold("balanced"), budget.threshold("best")) == (0.5, NEVER, NEVER)
+    assert budget.stop("fast") == Stop(0.5, LAST)
+    assert budget.stop("best") == Stop(NEVER, LAST)
     assert EarlyStop(budget, "fast").key != EarlyStop(kept(fast=0.6), "fast").key

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from googlenet.evaluation.cascade import Stop
 from googlenet.evaluation.kept_budget import KeptBudget
 from googlenet.network.arithmetic import FP32
 from pipelines.report import spending
@@ -95,7 +96,7 @@ def test_a_way_is_efficient_if_every_way_as_cheap_has_a_higher_error() -> None:
         }
 
     table = [cell(1, 1, 9.0), cell(1, 10, 8.0), cell(2, 1, 7.0), cell(2, 10, 7.0)]
-    rows = spending_rows(table, 50, [])
+    rows = spending_rows(table, 50, None)
     assert [row["way"] for row in rows] == ["replicas", "views", "replicas", "replicas_and_views"]
     assert [row["efficient"] for row in rows] == [True, False, True, False]
 
@@ -141,7 +142,7 @@ def test_answers_that_stop_early_count_their_passes_and_say_what_they_saved(tmp_
     write_predictions(run.below("predictions"), file_name(0), early, rows, cost)
     run.write_json("preflight.json", {"key": "", "preflight": {"passes_per_second": 10.0}})
     order = tuple(range(144))
-    kept = KeptBudget(("x", "y"), "d", 50, order, ((1, 1), (2, 3)), (0.5, 1.0), (1.0,) * 144, {"fast": 0.5})
+    kept = KeptBudget(("x", "y"), "d", 50, order, ((1, 1), (2, 3)), (0.5, 1.0), (1.0,) * 144, {"fast": Stop(0.5, 1)})
     write_budget(run, kept)
     text = write_answers(run, early, budget=kept)
     assert (
