@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from googlenet.evaluation.crops import CROP_POLICIES, scales_px
-from googlenet.evaluation.kept_budget import EarlyStop
 from pipelines.data.class_list import read_class_list
 from pipelines.data.prepare import BadImages, prepare_for_evaluation
 from pipelines.data.sources import Images, absolute_data, images_to_evaluate, unlabelled_images
 from pipelines.errors import UserError
+from pipelines.evaluation.answer_options import check_budget, check_coverage
 from pipelines.evaluation.evaluate import Settings, evaluate, evaluate_run, replicas_to_evaluate
 from pipelines.evaluation.external_weights import agreed, check_outputs, own_format
 from pipelines.evaluation.predictors import PredictorOptions
@@ -29,11 +29,10 @@ from pipelines.evaluation.preflight import PrecisionChoice
 from pipelines.job.command_line import parse, run_command
 from pipelines.job.console import say
 from pipelines.job.ray_session import connected, native_stderr_to_log
-from pipelines.run.budget import budget_in_use, read_budget, with_chosen_views
+from pipelines.run.budget import early_stop_of, read_budget, with_chosen_views
 from pipelines.run.calibration import read_calibration
 from pipelines.run.dataset import Manifest, read_manifest
 from pipelines.run.directory import (
-    CALIBRATION,
     EVALUATIONS,
     REPORT_PAGE,
     ReplicaFiles,
@@ -86,6 +85,8 @@ class Arguments:
     budget: Literal["fast", "balanced", "best"] = "best"
     """With --unlabelled: stop adding views and replicas once sure enough, so that on the run's validation images top-1
     errors rise by no more than 1 (fast) or 0.2 (balanced) percentage points; best computes all."""
+    ood: str = ""
+    """Folder of photographs of something else: how well unsure answers tell them from the run's validation images."""
     output_dir: str = ""
     """Run directory for the evaluation of --data; the default is a folder in --run-dir, which is then written."""
     mlflow: bool = True
@@ -183,10 +184,8 @@ def evaluate_elsewhere(trained: Storage, recipe: Recipe, arguments: Arguments) -
     """Evaluate a training run's replicas on other images than its own; return the table, or the answers, as text."""
     data, replicas = absolute_data(arguments.data), replicas_to_evaluate(trained, recipe)
     policies = with_chosen_views(trained, replicas, arguments.policies)
-    early_stop = None
-    if arguments.budget != "best":
-        kept = budget_in_use(trained, replicas, f"--budget {arguments.budget}")
-        policies, early_stop = CROP_POLICIES[-1:], EarlyStop(kept, arguments.budget)
+    early_stop = early_stop_of(trained, replicas, arguments.budget)
+    policies = CROP_POLICIES[-1:] if early_stop else policies
     check_policies(policies, recipe.crop_px)
     arguments = replace(arguments, policies=policies)
     images = _find_images(data, read_manifest(trained).classes, arguments, recipe.data_seed)
@@ -206,12 +205,31 @@ def evaluate_elsewhere(trained: Storage, recipe: Recipe, arguments: Arguments) -
     with connected():
         manifest = prepare_for_evaluation(run, data, images, arguments.bad_images)
         say(f"data: {manifest.summary()}")
-        settings_of = replace(_settings(arguments, recipe.crop_px), early_stop=early_stop)
-        ensemble = evaluate(run, trained, replicas, manifest, settings_of)
+        chosen = replace(_settings(arguments, recipe.crop_px), early_stop=early_stop)
+        ensemble = evaluate(run, trained, replicas, manifest, chosen)
         text = _write_results(run, ensemble, arguments, trained)
     if not arguments.unlabelled:
         text += f"\nreport: {run.below(REPORT_PAGE)}"
     return f"{text}\n{_to_mlflow(run, trained, manifest, arguments)}"
+
+
+def judge_apart(trained: Storage, recipe: Recipe, arguments: Arguments) -> str:
+    """Evaluate the replicas on photographs of something else, and write the run's report again; return its table."""
+    from pipelines.report.out_of_distribution import keep_apart
+    from pipelines.report.write import write_report
+
+    data, options = absolute_data(arguments.ood), _predictor_options(arguments)
+    images = unlabelled_images(data, read_manifest(trained).classes)
+    run = trained.below(f"{EVALUATIONS}/{_name_of_evaluation(data, [images.listing.digest, 'ood'])}")
+    with connected():
+        inside = evaluate_run(trained, recipe, options)
+        manifest = prepare_for_evaluation(run, data, images, arguments.bad_images)
+        settings = Settings(
+            inside.policies[-1:], recipe.crop_px, inside.arithmetic.precision, options, keep_views=False
+        )
+        outside = evaluate(run, trained, replicas_to_evaluate(trained, recipe), manifest, settings)
+        keep_apart(trained, inside, run, outside, Path(data).name)
+        return write_report(trained, inside)
 
 
 def _name_of_evaluation(data: str, settings: list[Any]) -> str:
@@ -239,8 +257,11 @@ def _main() -> None:
             from pipelines.tracking.evaluation import not_sent
 
             replicas_to_evaluate(run, recipe)  # refused before a cluster starts
-            with connected():
-                say(_write_results(run, evaluate_run(run, recipe, _predictor_options(arguments)), arguments))
+            if arguments.ood:
+                say(judge_apart(run, recipe, arguments))
+            else:
+                with connected():
+                    say(_write_results(run, evaluate_run(run, recipe, _predictor_options(arguments)), arguments))
             say(not_sent(run, tracking_uri_for(run, arguments.tracking_uri)), wrap=False)
 
 
@@ -267,35 +288,13 @@ def _check(arguments: Arguments) -> None:
     for name, default in own_images:
         if getattr(arguments, name) != default and not arguments.data:
             raise UserError(f"--{name} needs --data FOLDER; for the run's own images its recipe decides")
-    if arguments.coverage is not None:
-        _check_coverage(arguments.coverage, arguments)
+    if arguments.ood and (arguments.data or arguments.weights):
+        raise UserError("--ood judges a training run on its own validation images: leave out --data and --weights")
+    is_answering = arguments.unlabelled and not arguments.weights
     if arguments.budget != "best":
-        _check_budget(arguments)
-
-
-def _check_budget(arguments: Arguments) -> None:
-    given = f"--budget {arguments.budget}"
-    if not arguments.unlabelled or arguments.weights:
-        raise UserError(f"{given} is for the answers of a training run: it needs --unlabelled and no --weights")
-    if arguments.policies != CROP_POLICIES:
-        raise UserError(f"{given} decides how many of the 144 views are computed: leave out --policies")
+        check_budget(arguments.budget, is_answering, arguments.policies, arguments.coverage)
     if arguments.coverage is not None:
-        raise UserError(f"{given} cannot be combined with --coverage: sets were fitted on all views")
-
-
-def _check_coverage(coverage: float, arguments: Arguments) -> None:
-    """Refuse now, rather than after the evaluation, a coverage that cannot be kept."""
-    if not 0 < coverage < 1:
-        raise UserError(f"--coverage must be between 0 and 1, such as 0.95, got {coverage:g}")
-    if not arguments.unlabelled or arguments.weights:
-        raise UserError("--coverage is for the answers of a training run: it needs --unlabelled and no --weights")
-    if not arguments.calibrated:
-        raise UserError("--coverage needs the run's calibration: leave out --no-calibrated")
-    if not Storage.at(arguments.run_dir).exists(CALIBRATION):
-        raise UserError(
-            f"--coverage needs {arguments.run_dir}/{CALIBRATION}, which a run of 40 validation images or more keeps; "
-            f"for a run of an earlier version: python pipelines/evaluate_ensemble.py --run-dir {arguments.run_dir}"
-        )
+        check_coverage(arguments.coverage, arguments.run_dir, is_answering, arguments.calibrated)
 
 
 if __name__ == "__main__":

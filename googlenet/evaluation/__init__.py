@@ -19,5 +19,6 @@ In reading order:
 - ``early_predictor``: prediction that stops early
 - ``kept_calibration``: what was fitted on validation images, for use on others
 - ``selective``: the error that remains if the least sure images are not answered
+- ``out_of_distribution``: how well unsure answers tell images of something else apart
 - ``diversity``: disagreement between replicas, and the gain from it
 """

@@ -7,6 +7,7 @@ view_probabilities/*.parquet, preflight.json. Door:
 In reading order:
 
 - ``evaluate``: preflight and predictions of an ensemble
+- ``answer_options``: options of answers for images without labels
 - ``external_weights``: what weights from other sources must agree on
 - ``preflight``: choice of precision and compilation, and the cost of the evaluation
 - ``predictors``: how many predictors the cluster holds, and what each reserves

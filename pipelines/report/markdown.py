@@ -10,7 +10,7 @@ from pipelines.report.columns import (
     table_columns,
     tops_shown,
 )
-from pipelines.report.markdown_of_certainty import abstention_sections, calibration_sections
+from pipelines.report.markdown_of_certainty import abstention_sections, apart_section, calibration_sections
 from pipelines.report.markdown_of_spending import spending_section
 from pipelines.report.markdown_tables import markdown_table
 from pipelines.report.page import CAPTIONS
@@ -56,6 +56,7 @@ def markdown(report: Report, cost: dict[str, Any], facts: dict[str, str], pictur
         _pictures(pictures, "reliability"),
         *abstention_sections(report),
         _pictures(pictures, "selective"),
+        *apart_section(report),
         *_diversity_sections(report),
         _pictures(pictures, "disagreement", "diversity"),
         *_class_sections(report),

@@ -21,6 +21,7 @@ from pipelines.report.example_images import mistakes_with_pictures, view_strips
 from pipelines.report.figure_of_spending import spending
 from pipelines.report.figures import class_figures, figures, learning_curves, read_curves
 from pipelines.report.markdown import markdown
+from pipelines.report.out_of_distribution import read_apart
 from pipelines.report.outcomes import write_outcomes
 from pipelines.report.page import report_page
 from pipelines.report.remarks import provenance
@@ -70,6 +71,8 @@ def write_report(run: Storage, ensemble: EvaluatedEnsemble, trained: Storage | N
     spent = spend(read_views(run, ensemble), ensemble, known_budget)
     report = contents(tally, ensemble, errors, calibrated, spent)
     cost = _cost(run, ensemble)
+    if apart := read_apart(run, ensemble):
+        report["out_of_distribution"] = apart
     if run.exists(RUN):
         report["run"] = run.read_json(RUN)
     if calibrated and not known:

@@ -3,8 +3,9 @@
 import hashlib
 from collections.abc import Sequence
 
+from googlenet.evaluation.cascade import BUDGETS
 from googlenet.evaluation.crops import Policy, is_chosen
-from googlenet.evaluation.kept_budget import KeptBudget, named_policy
+from googlenet.evaluation.kept_budget import EarlyStop, KeptBudget, named_policy
 from pipelines.errors import UserError
 from pipelines.run.directory import BUDGET, PREDICTIONS, ReplicaFiles
 from pipelines.run.storage import Storage
@@ -37,6 +38,15 @@ def budget_in_use(run: Storage, replicas: Sequence[int], option: str) -> KeptBud
         f"more; for a run of an earlier version, delete {run}/{PREDICTIONS} and repeat the evaluation: "
         f"python pipelines/evaluate_ensemble.py --run-dir {run}"
     )
+
+
+def early_stop_of(run: Storage, replicas: Sequence[int], budget: str) -> EarlyStop | None:
+    """Return when these replicas of a run may stop early; None for the budget of all passes.
+
+    Raises:
+        UserError: the run keeps no cascade for them.
+    """
+    return None if budget == BUDGETS[-1] else EarlyStop(budget_in_use(run, replicas, f"--budget {budget}"), budget)
 
 
 def with_chosen_views(run: Storage, replicas: Sequence[int], policies: Sequence[Policy]) -> tuple[Policy, ...]:

@@ -20,6 +20,7 @@
     view_probabilities/*.parquet      of a share of the images, probabilities of every replica and view
     calibration.json                  temperatures, and scores of the labels, fitted on the validation images
     budget.json                       order of the views and cascade, fitted on the images with view probabilities
+    out_of_distribution.json          how unsure the ensemble is about images of something else
     report/                           report.json, report.md, cost.json, confusion.csv, pictures
     answers/                          answers for images without labels: top5.csv, top5.parquet
     initial_weights.*                 weights that training started from, if they came from a file
@@ -63,6 +64,7 @@ COST_JSON = f"{REPORT}/cost.json"
 CONFUSION = f"{REPORT}/confusion.csv"
 CALIBRATION = KEPT_CALIBRATION
 BUDGET = KEPT_BUDGET
+APART = "out_of_distribution.json"
 OUTCOMES = f"{REPORT}/outcomes.parquet"
 ANSWERS = "answers"
 ANSWERS_CSV = f"{ANSWERS}/top5.csv"
