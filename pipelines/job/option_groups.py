@@ -23,7 +23,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "dead_head_epochs", "on_dead_head",
     ),
     "evaluation": ("policies", "precision", "calibrated", "coverage", "budget", "ood"),
-    "tracking": ("tracking_uri", "mlflow", "models", "champion", "runs", "port"),
+    "tracking": ("tracking_uri", "mlflow", "models", "champion", "champion_metric", "runs", "port"),
 }  # fmt: skip
 POSITIONAL, OTHER = "arguments", "other"
 

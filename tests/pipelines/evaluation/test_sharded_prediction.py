@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 import pytest
 
 import pipelines.evaluation.preflight
-from googlenet import Ensemble
 from googlenet.network.arithmetic import FP32, Arithmetic
 from pipelines.errors import UserError
 from pipelines.evaluate_ensemble import Arguments, evaluate_elsewhere
@@ -216,22 +215,6 @@ def test_images_without_labels_get_the_ensembles_answers(
         assert row["probability_1"] == pytest.approx(powers.max() / powers.sum(), abs=1e-6)
         assert row["agreement"] == pytest.approx((vectors.argmax(axis=1) == order[0]).mean())
     assert "answer_4" not in table[0]
-
-
-def test_within_a_budget_images_without_labels_are_answered_with_the_passes_they_need(
-    ray_cluster: str, finished_run: Path, tiny_recipe: Recipe, photo_folder: Path
-) -> None:
-    arguments = Arguments(str(finished_run), str(photo_folder / "val/class_1"), unlabelled=True, budget="fast")
-    text = evaluate_elsewhere(Storage.at(str(finished_run)), tiny_recipe, arguments)
-    assert "budget fast: " in text
-    assert "seconds of a predictor instead of about" in text
-    (answers,) = (finished_run / "evaluations").glob("class_1-*/answers")
-    ensemble = Ensemble.load(sorted(finished_run.glob("replicas/*/weights.safetensors")))
-    for row in pq.read_table(answers / "top5.parquet").to_pylist():
-        expected = ensemble.answers(photo_folder / "val/class_1" / row["image_id"], budget="fast")
-        assert (row["answer_1"], row["passes"]) == (expected["answer_1"], expected["passes"])
-        assert row["probability_1"] == pytest.approx(expected["probability_1"], abs=1e-5)
-        assert row["agreement"] == pytest.approx(expected["agreement"])
 
 
 def test_a_folder_without_images_is_named(finished_run: Path, tiny_recipe: Recipe, tmp_path: Path) -> None:
