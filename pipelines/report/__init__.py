@@ -28,7 +28,7 @@ In reading order:
 - ``figure_of_spending``: picture of the error against cost
 - ``drawing``: colours, PNG, and SVG that follows the page
 - ``example_images``: the views of one image; the most confident mistakes
-- ``outcomes``: which images each cell of the table got wrong
+- ``outcomes``: which images each cell of the table got wrong, and their scores
 - ``answers``: top-5 answers for images without labels
 - ``comparison``: two runs compared image by image
 """

@@ -22,7 +22,7 @@ from pipelines.report.figure_of_spending import spending
 from pipelines.report.figures import class_figures, figures, learning_curves, read_curves
 from pipelines.report.markdown import markdown
 from pipelines.report.out_of_distribution import read_apart
-from pipelines.report.outcomes import write_outcomes
+from pipelines.report.outcomes import write_outcomes, write_scores
 from pipelines.report.page import report_page
 from pipelines.report.remarks import provenance
 from pipelines.report.schema import Report
@@ -80,6 +80,8 @@ def write_report(run: Storage, ensemble: EvaluatedEnsemble, trained: Storage | N
     if spent and not known_budget:
         write_budget(run, spent.kept)
     run.write(CONFUSION, _confusion_csv(tally.confusion(), ensemble.classes).encode())
+    if calibrated:
+        write_scores(run, calibrated.image_ids, calibrated.scores)
     write_outcomes(run, list(tally.seen), tally.averaged.by_image(), ensemble.policies)
     run.write_json(COST_JSON, cost)
     facts = _provenance(run, trained, cost)

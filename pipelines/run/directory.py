@@ -66,6 +66,7 @@ CALIBRATION = KEPT_CALIBRATION
 BUDGET = KEPT_BUDGET
 APART = "out_of_distribution.json"
 OUTCOMES = f"{REPORT}/outcomes.parquet"
+SCORES = f"{REPORT}/scores.parquet"
 ANSWERS = "answers"
 ANSWERS_CSV = f"{ANSWERS}/top5.csv"
 ANSWERS_PARQUET = f"{ANSWERS}/top5.parquet"
