@@ -10,18 +10,17 @@ Shards that already have predictions are skipped.
 """
 
 import hashlib
-import json
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from googlenet.evaluation.conformal import SetRule
 from googlenet.evaluation.crops import CROP_POLICIES, scales_px
 from pipelines.data.class_list import read_class_list
 from pipelines.data.prepare import BadImages, prepare_for_evaluation
 from pipelines.data.sources import Images, absolute_data, images_to_evaluate, unlabelled_images
 from pipelines.errors import UserError
-from pipelines.evaluation.answer_options import check_budget, check_coverage
+from pipelines.evaluation.answer_options import check_budget, check_coverage, check_set_penalty
 from pipelines.evaluation.evaluate import Settings, evaluate, evaluate_run, replicas_to_evaluate
 from pipelines.evaluation.external_weights import agreed, check_outputs, own_format
 from pipelines.evaluation.predictors import PredictorOptions
@@ -33,10 +32,10 @@ from pipelines.run.budget import early_stop_of, read_budget, with_chosen_views
 from pipelines.run.calibration import read_calibration
 from pipelines.run.dataset import Manifest, read_manifest
 from pipelines.run.directory import (
-    EVALUATIONS,
     REPORT_PAGE,
     ReplicaFiles,
     claim,
+    evaluation_folder,
     read_recipe,
     run_id,
 )
@@ -82,6 +81,8 @@ class Arguments:
     """Give the probabilities of --unlabelled images the temperature that the run keeps; it changes no answer."""
     coverage: float | None = None
     """With --unlabelled: list the classes that hold the true one with this probability, such as 0.95."""
+    set_penalty: float = 0.0
+    """With --coverage: added to a class's score for each rank after the first, such as 0.01, to shorten long sets."""
     budget: Literal["fast", "balanced", "best"] = "best"
     """With --unlabelled: stop adding views and replicas once sure enough, so that on the run's validation images top-1
     errors rise by no more than 1 (fast) or 0.2 (balanced) percentage points; best computes all."""
@@ -169,7 +170,8 @@ def _write_results(
         return write_report(run, ensemble, trained)
     known = read_calibration(trained, ensemble) if trained and arguments.calibrated else None
     kept = read_budget(trained, ensemble.weights_digests) if trained else None
-    return write_answers(run, ensemble, known, arguments.coverage, kept if arguments.calibrated else None)
+    rule = SetRule(arguments.set_penalty)
+    return write_answers(run, ensemble, known, arguments.coverage, kept if arguments.calibrated else None, rule)
 
 
 def _find_images(data: str, classes: tuple[str, ...], arguments: Arguments, data_seed: int = 0) -> Images:
@@ -201,7 +203,7 @@ def evaluate_elsewhere(trained: Storage, recipe: Recipe, arguments: Arguments) -
         run = Storage.at(arguments.output_dir)
         claim(run, "evaluation", {"run": run_id(trained), **settings})
     else:
-        run = trained.below(f"{EVALUATIONS}/{_name_of_evaluation(data, list(settings.values()))}")
+        run = trained.below(evaluation_folder(data, list(settings.values())))
     with connected():
         manifest = prepare_for_evaluation(run, data, images, arguments.bad_images)
         say(f"data: {manifest.summary()}")
@@ -220,7 +222,7 @@ def judge_apart(trained: Storage, recipe: Recipe, arguments: Arguments) -> str:
 
     data, options = absolute_data(arguments.ood), _predictor_options(arguments)
     images = unlabelled_images(data, read_manifest(trained).classes)
-    run = trained.below(f"{EVALUATIONS}/{_name_of_evaluation(data, [images.listing.digest, 'ood'])}")
+    run = trained.below(evaluation_folder(data, [images.listing.digest, "ood"]))
     with connected():
         inside = evaluate_run(trained, recipe, options)
         manifest = prepare_for_evaluation(run, data, images, arguments.bad_images)
@@ -230,15 +232,6 @@ def judge_apart(trained: Storage, recipe: Recipe, arguments: Arguments) -> str:
         outside = evaluate(run, trained, replicas_to_evaluate(trained, recipe), manifest, settings)
         keep_apart(trained, inside, run, outside, Path(data).name)
         return write_report(trained, inside)
-
-
-def _name_of_evaluation(data: str, settings: list[Any]) -> str:
-    """Return the folder's own name to read, and a digest.
-
-    So evaluations of two folders of that name, or of one folder with other images or crops, coexist.
-    """
-    readable = re.sub(r"[^\w.-]+", "_", Path(data.partition("?")[0]).name)
-    return f"{readable}-{hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]}"
 
 
 def _main() -> None:
@@ -295,6 +288,7 @@ def _check(arguments: Arguments) -> None:
         check_budget(arguments.budget, is_answering, arguments.policies, arguments.coverage)
     if arguments.coverage is not None:
         check_coverage(arguments.coverage, arguments.run_dir, is_answering, arguments.calibrated)
+    check_set_penalty(arguments.set_penalty, arguments.coverage)
 
 
 if __name__ == "__main__":

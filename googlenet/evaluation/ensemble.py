@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from googlenet.evaluation import pretrained
 from googlenet.evaluation.calibration import LEAST_PROBABILITY
 from googlenet.evaluation.cascade import BUDGETS
-from googlenet.evaluation.conformal import prediction_sets
+from googlenet.evaluation.conformal import UNPENALISED, SetRule, prediction_sets
 from googlenet.evaluation.crops import CROP_POLICIES, Policy, policy_scales_px, short_name
 from googlenet.evaluation.early_predictor import EarlyPredictor
 from googlenet.evaluation.given_image import GivenImage, pixels_of
@@ -196,6 +196,7 @@ def top_answers(
     classes: Sequence[str],
     temperature: float = 1.0,
     limit: float | None = None,
+    rule: SetRule = UNPENALISED,
 ) -> dict[str, Any]:
     """Return the five most likely classes of an image by the mean of K replicas.
 
@@ -204,6 +205,7 @@ def top_answers(
         classes: C names.
         temperature: of the mean; it changes no answer.
         limit: threshold of the set of classes that may be right, if it is asked for.
+        rule: penalty on the ranks of the set's classes, with which the threshold was fitted.
 
     Returns:
         ``answer_1``, ``probability_1`` and so on, float32 precision; and ``agreement``, the share of the replicas whose
@@ -219,7 +221,7 @@ def top_answers(
         values += [classes[label], float(np.float32(shown[label]))]
     answers = dict(zip(answer_columns(len(classes)), [*values, float(np.float32(agreement))], strict=True))
     if limit is not None:
-        inside = prediction_sets(shown[None], limit)[0]
+        inside = prediction_sets(shown[None], limit, rule)[0]
         names = [classes[label] for label in order if inside[label]]
         answers |= {SET: names, ABSTAIN: len(names) > 1}
     return answers

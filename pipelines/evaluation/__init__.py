@@ -1,8 +1,7 @@
 """From weights to predictions of every view.
 
-Reads: dataset/val, replicas/<k>/weights.safetensors. Writes: predictions/*.parquet,
-view_probabilities/*.parquet, preflight.json. Door:
-``evaluate.evaluate_run``.
+Reads: dataset/val, replicas/<k>/weights.safetensors. Writes: predictions/*.parquet, view_probabilities/*.parquet,
+preflight.json. Door: ``evaluate.evaluate_run``.
 
 In reading order:
 

@@ -29,6 +29,18 @@ def check_coverage(coverage: float, run_dir: str, is_answering: bool, calibrated
         )
 
 
+def check_set_penalty(penalty: float, coverage: float | None) -> None:
+    """Refuse a penalty on the ranks of sets that is negative, or without sets.
+
+    Raises:
+        UserError: it is.
+    """
+    if penalty < 0:
+        raise UserError(f"--set-penalty must not be negative, got {penalty:g}")
+    if penalty and coverage is None:
+        raise UserError(f"--set-penalty {penalty:g} shortens sets of classes: it needs --coverage")
+
+
 def check_budget(budget: str, is_answering: bool, policies: Sequence[Policy], coverage: float | None) -> None:
     """Refuse a budget where nothing can stop early, as :func:`check_coverage`.
 

@@ -98,6 +98,8 @@ def evaluate(
     if missing:
         done = images - images_of(missing, images)
         say(cost_line(checked, task.ensemble, images, done, min(predictors.number, len(missing))))
+        if settings.early_stop:
+            say("this is what all passes would cost; answers that stop early need fewer")
     predict(task, missing, images, predictors)
     return task.ensemble
 

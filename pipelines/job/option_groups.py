@@ -22,7 +22,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "training_precision", "areas", "aspect", "interpolations", "mirror", "photometric", "lighting_sigma",
         "dead_head_epochs", "on_dead_head",
     ),
-    "evaluation": ("policies", "precision", "calibrated", "coverage", "budget", "ood"),
+    "evaluation": ("policies", "precision", "calibrated", "coverage", "set_penalty", "budget", "ood"),
     "tracking": ("tracking_uri", "mlflow", "models", "champion", "champion_metric", "runs", "port"),
 }  # fmt: skip
 POSITIONAL, OTHER = "arguments", "other"

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from googlenet.evaluation.cascade import Stage
+from googlenet.evaluation.conformal import UNPENALISED, SetRule
 from googlenet.evaluation.ensemble import ABSTAIN, PASSES, SET, answer_columns, top_answers
 from googlenet.evaluation.kept_budget import KeptBudget
 from googlenet.evaluation.kept_calibration import KeptCalibration
@@ -33,6 +34,7 @@ def write_answers(
     calibration: KeptCalibration | None = None,
     coverage: float | None = None,
     budget: KeptBudget | None = None,
+    set_rule: SetRule = UNPENALISED,
 ) -> str:
     """Write the answers of all replicas with the most crops, in bounded memory; return the first ones as text.
 
@@ -45,7 +47,7 @@ def write_answers(
     Raises:
         UserError: predictions are missing, duplicated, or of another ensemble; or there is no calibration for sets.
     """
-    rule = _rule(ensemble, calibration, coverage, budget)
+    rule = _rule(ensemble, calibration, coverage, budget, set_rule)
     seen: Counter[str] = Counter()
     shown: list[dict[str, Any]] = []
     schema = _schema(ensemble, rule)
@@ -83,6 +85,7 @@ class _Rule:
 
     temperature: float = 1.0
     limit: float | None = None
+    set_rule: SetRule = UNPENALISED
     by_stage: Mapping[Stage, float] = field(default_factory=dict)
 
 
@@ -91,6 +94,7 @@ def _rule(
     calibration: KeptCalibration | None,
     coverage: float | None,
     budget: KeptBudget | None,
+    set_rule: SetRule,
 ) -> _Rule:
     if ensemble.budget:
         return _Rule(by_stage=dict(zip(budget.stages, budget.temperatures, strict=True)) if budget else {})
@@ -98,13 +102,13 @@ def _rule(
     if budget and coverage is None and (temperature := budget.temperature(policy)):
         return _Rule(temperature)
     known = calibration.temperature(len(ensemble.replicas), policy) if calibration else None
-    limit = calibration.threshold(policy, coverage) if calibration and coverage is not None else None
+    limit = calibration.threshold(policy, coverage, set_rule) if calibration and coverage is not None else None
     if coverage is not None and limit is None:
         raise UserError(
             f"--coverage {coverage:g} needs the calibration of the run for {policy} crops, and the run has none: "
             "a run keeps it in calibration.json when it is evaluated on 40 validation images or more"
         )
-    return _Rule(known or 1.0, limit)
+    return _Rule(known or 1.0, limit, set_rule)
 
 
 def _schema(ensemble: EvaluatedEnsemble, rule: _Rule) -> pa.Schema:
@@ -121,7 +125,10 @@ def _rows(predicted: Predicted, ensemble: EvaluatedEnsemble, rule: _Rule) -> lis
     if ensemble.budget:
         return [_early_row(predicted, place, ensemble, rule) for place in range(len(with_most_crops))]
     return [
-        {"image_id": image_id, **top_answers(probabilities, ensemble.classes, rule.temperature, rule.limit)}
+        {
+            "image_id": image_id,
+            **top_answers(probabilities, ensemble.classes, rule.temperature, rule.limit, rule.set_rule),
+        }
         for image_id, probabilities in zip(predicted.image_ids, with_most_crops, strict=True)
     ]
 

@@ -29,7 +29,9 @@
     logs/                             standard error of Ray and other libraries
 """
 
+import hashlib
 import json
+import re
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,6 +191,15 @@ def run_id(run: Storage) -> str:
 def initial_weights_file(suffix: str) -> str:
     """Return the name of the copy of the initial weights; ``suffix`` is that of the original file."""
     return f"initial_weights{suffix}"
+
+
+def evaluation_folder(data: str, settings: list[Any]) -> str:
+    """Return the folder of an evaluation of ``data``: the data's own name to read, and a digest.
+
+    So evaluations of two folders of that name, or of one folder with other images or crops, coexist.
+    """
+    readable = re.sub(r"[^\w.-]+", "_", Path(data.partition("?")[0]).name)
+    return f"{EVALUATIONS}/{readable}-{hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]}"
 
 
 def replica_name(replica: int) -> str:

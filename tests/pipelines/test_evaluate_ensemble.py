@@ -231,6 +231,8 @@ def test_damaged_weights_of_a_replica_are_named_with_what_to_do(
 @pytest.mark.parametrize(
     ("given", "message"),
     [
+        ({"set_penalty": 0.1}, r"--set-penalty 0\.1 shortens sets of classes: it needs --coverage"),
+        ({"set_penalty": -1.0}, "--set-penalty must not be negative"),
         ({"budget": "fast"}, "--budget fast is for the answers of a training run: it needs --unlabelled"),
         ({"budget": "fast", "unlabelled": True, "policies": (1,)}, "leave out --policies"),
         ({"budget": "fast", "unlabelled": True, "coverage": 0.9}, "cannot be combined with --coverage"),
