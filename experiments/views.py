@@ -1,30 +1,35 @@
 """Error by number of crops, and by budget of forward passes spent on replicas or on crops.
 
     python -m experiments.views --run-dir RUN
-    python -m experiments.views --run-dir RUN --images RUN/evaluations/NAME
+    python -m experiments.views --run-dir RUN/evaluations/NAME
 
-Uses the validation images of a finished run, or the images of one of its evaluations. Views are taken in three orders:
-chosen greedily on four fifths of the images and measured on the last fifth, in turn; at random, the mean of 20 orders;
-and the paper's own sets of 1, 10 and 144.
+Uses the probabilities of single views that a finished run keeps of its validation images, or an evaluation of its own.
+Views are taken in three orders: chosen greedily on four fifths of the images, by a hash of their ids, and measured on
+the last fifth, in turn; at random, the mean of 20 orders; and the paper's own sets of 1, 10 and 144.
 """
 
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import tyro
 
 from benchmarks.measure import print_circumstances
-from experiments.view_order import Floats, errors_along, greedy_order, held_out_errors, random_errors
-from experiments.view_probabilities import ViewProbabilities, view_probabilities
 from googlenet.evaluation.crops import CROP_POLICIES, Policy, views_of
 from googlenet.evaluation.metrics import bootstrap_interval
+from googlenet.evaluation.temperature import folds_of
+from googlenet.evaluation.view_order import errors_along, greedy_order, held_out_errors
 from googlenet.randomness import numpy_generator
-from pipelines.job.node_limits import node_limits
+from pipelines.run.directory import PREDICTIONS
+from pipelines.run.predictions import EvaluatedEnsemble, file_name, read_ensemble
 from pipelines.run.storage import Storage
+from pipelines.run.view_probabilities import ViewProbabilities, read_views
+
+Floats = npt.NDArray[np.float64]
 
 SHOWN_VIEWS = (1, 2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 96, 144)
 FIRST_VIEWS = 6
+RANDOM_ORDERS = 20
 
 
 @dataclass(frozen=True)
@@ -32,13 +37,7 @@ class Arguments:
     """Compute the error by number of views and by forward passes."""
 
     run_dir: str
-    """Finished run directory of train_ensemble.py."""
-    images: str = ""
-    """Run directory of an evaluation on other images (RUN/evaluations/NAME)."""
-    keep: Path | None = None
-    """File (.npz) to store the probabilities of all views in; computing them takes as long as the evaluation."""
-    processes: int = field(default_factory=lambda: node_limits().cpus)
-    """Parallel processes, each on its own core."""
+    """Finished run directory of train_ensemble.py, or that of an evaluation on other images (RUN/evaluations/NAME)."""
 
 
 @dataclass(frozen=True)
@@ -50,22 +49,48 @@ class Curves:
     policies: dict[Policy, Floats]
 
 
-def curves(views: ViewProbabilities, alone: bool) -> Curves:
+def kept_views(run: Storage) -> tuple[ViewProbabilities, EvaluatedEnsemble]:
+    """Return the probabilities of single views that a finished evaluation keeps, and its ensemble.
+
+    Raises:
+        ValueError: it keeps none.
+    """
+    predictions, first = run.below(PREDICTIONS), file_name(0)
+    ensemble = read_ensemble(predictions, first) if predictions.exists(first) else None
+    views = read_views(run, ensemble) if ensemble else None
+    if ensemble is None or views is None:
+        raise ValueError(
+            f"{run} keeps no probabilities of single views; delete {run}/{PREDICTIONS} and evaluate it again, "
+            "with 144 crops"
+        )
+    return views, ensemble
+
+
+def curves(views: ViewProbabilities, crop_px: int, alone: bool) -> Curves:
     """Return the curves of single replicas (``alone``, their mean) or of the ensemble of all replicas."""
     probabilities = views.probabilities.astype(np.float64)
     if not alone:
         probabilities = probabilities.mean(axis=1, keepdims=True)
-    at = {view: position for position, view in enumerate(views.ensemble.views)}
+    at = {view: position for position, view in enumerate(views_of(CROP_POLICIES[-1], crop_px))}
     policies: dict[Policy, Floats] = {}
     for policy in CROP_POLICIES:
-        members = np.array([at[view] for view in views_of(policy, views.ensemble.crop_px)])
+        members = np.array([at[view] for view in views_of(policy, crop_px)])
         policies[policy] = errors_along(probabilities, views.labels, members)[:, -1]
     generator = numpy_generator(0, "order")
     return Curves(
-        held_out_errors(probabilities, views.labels),
+        held_out_errors(probabilities, views.labels, folds_of(views.image_ids)),
         random_errors(probabilities, views.labels, generator),
         policies,
     )
+
+
+def random_errors(
+    probabilities: Floats, labels: npt.NDArray[np.integer], generator: np.random.Generator, orders: int = RANDOM_ORDERS
+) -> Floats:
+    """Return (N, V): the mean over ``orders`` random orders."""
+    drawn = [errors_along(probabilities, labels, generator.permutation(probabilities.shape[2])) for _ in range(orders)]
+    mean: Floats = np.mean(drawn, axis=0)
+    return mean
 
 
 def percent(errors: Floats) -> str:
@@ -105,28 +130,26 @@ def print_by_passes(replicas: int, alone: Curves, together: Curves) -> None:
     print(difference(together.policies[1], alone.policies[144]))
 
 
-def print_first_views(views: ViewProbabilities) -> None:
+def print_first_views(views: ViewProbabilities, crop_px: int) -> None:
     """Print the first views of the order chosen on all images."""
     probabilities = views.probabilities.astype(np.float64).mean(axis=1, keepdims=True)
     order = greedy_order(probabilities, views.labels)[:FIRST_VIEWS]
     print(f"\nThe first {FIRST_VIEWS} views of all replicas, chosen on all images:")
-    for view in (views.ensemble.views[position] for position in order):
+    for view in (views_of(CROP_POLICIES[-1], crop_px)[position] for position in order):
         mirrored = ", mirrored" if view.mirrored else ""
         print(f"- {view.scale_px} px, {view.square} square, {view.kind.replace('_', ' ')}{mirrored}")
 
 
 def main(arguments: Arguments) -> None:
     """Print the tables."""
-    trained = Storage.at(arguments.run_dir)
-    images = Storage.at(arguments.images or arguments.run_dir)
-    views = view_probabilities(trained, images, arguments.processes, arguments.keep)
+    views, ensemble = kept_views(Storage.at(arguments.run_dir))
     number, replicas, *_ = views.probabilities.shape
-    print(f"{number} images, {replicas} replicas, {views.ensemble.arithmetic}; 95 % bootstrap intervals over images")
-    alone, together = curves(views, alone=True), curves(views, alone=False)
+    print(f"{number} images, {replicas} replicas, {ensemble.arithmetic}; 95 % bootstrap intervals over images")
+    alone, together = (curves(views, ensemble.crop_px, alone=is_alone) for is_alone in (True, False))
     print_by_views(f"One replica (mean of {replicas})", alone)
     print_by_views(f"All {replicas} replicas", together)
     print_by_passes(replicas, alone, together)
-    print_first_views(views)
+    print_first_views(views, ensemble.crop_px)
     print_circumstances(1)
 
 

@@ -7,9 +7,9 @@ network, its training and its evaluation.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, Float32, Float64, Int32, Int64, Integer, UInt8, UInt64
+    from jaxtyping import Bool, Float, Float16, Float32, Float64, Int32, Int64, Integer, UInt8, UInt64
 
-__all__ = ["Bool", "Float", "Float32", "Float64", "Int32", "Int64", "Integer", "UInt8", "UInt64"]
+__all__ = ["Bool", "Float", "Float16", "Float32", "Float64", "Int32", "Int64", "Integer", "UInt8", "UInt64"]
 
 
 class _Unchecked:

@@ -10,35 +10,34 @@ Shards that already have predictions are skipped.
 """
 
 import hashlib
-import json
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Literal
 
+from googlenet.evaluation.conformal import SetRule
 from googlenet.evaluation.crops import CROP_POLICIES, scales_px
 from pipelines.data.class_list import read_class_list
 from pipelines.data.prepare import BadImages, prepare_for_evaluation
 from pipelines.data.sources import Images, absolute_data, images_to_evaluate, unlabelled_images
 from pipelines.errors import UserError
+from pipelines.evaluation.answer_options import check_budget, check_coverage, check_set_penalty
 from pipelines.evaluation.evaluate import Settings, evaluate, evaluate_run, replicas_to_evaluate
+from pipelines.evaluation.external_weights import agreed, check_outputs, own_format
 from pipelines.evaluation.predictors import PredictorOptions
 from pipelines.evaluation.preflight import PrecisionChoice
 from pipelines.job.command_line import parse, run_command
-from pipelines.job.console import count, say
+from pipelines.job.console import say
 from pipelines.job.ray_session import connected, native_stderr_to_log
+from pipelines.run.budget import early_stop_of, read_budget, with_chosen_views
 from pipelines.run.calibration import read_calibration
 from pipelines.run.dataset import Manifest, read_manifest
 from pipelines.run.directory import (
-    CALIBRATION,
-    EVALUATIONS,
     REPORT_PAGE,
     ReplicaFiles,
     claim,
+    evaluation_folder,
     read_recipe,
     run_id,
-    shortened,
 )
 from pipelines.run.lock import only_job_on
 from pipelines.run.predictions import EvaluatedEnsemble, sorted_policies
@@ -48,9 +47,6 @@ from pipelines.run.weights import check_file, each_file, read_file
 from pipelines.tracking.store import tracking_uri_for
 
 # What needs PyTorch or MLflow or draws is imported where it is used: help and errors do not wait for it.
-if TYPE_CHECKING:
-    from googlenet.network.weights import StoredNetwork
-
 DEFAULT_CROP_PX = 224
 
 
@@ -67,7 +63,8 @@ class Arguments:
     classes: str = ""
     """File with the class folders' names, one per line, in the order of the outputs; the data may lack some of them."""
     policies: tuple[int | str, ...] = CROP_POLICIES
-    """1, 10, 144, or scales in pixels such as 256+320 (36 crops at each); without --data the run's recipe decides."""
+    """1, 10, 144, scales in pixels such as 256+320 (36 crops at each), or best:24, the 24 views that help most on the
+    run's validation images; without --data the run's recipe decides."""
     precision: PrecisionChoice = "auto"
     """'auto' uses bf16 for long work if it is fast and agrees with fp32; without --data the recipe decides."""
     gpus_per_predictor: float | None = None
@@ -84,6 +81,13 @@ class Arguments:
     """Give the probabilities of --unlabelled images the temperature that the run keeps; it changes no answer."""
     coverage: float | None = None
     """With --unlabelled: list the classes that hold the true one with this probability, such as 0.95."""
+    set_penalty: float = 0.0
+    """With --coverage: added to a class's score for each rank after the first, such as 0.01, to shorten long sets."""
+    budget: Literal["fast", "balanced", "best"] = "best"
+    """With --unlabelled: stop adding views and replicas once sure enough, so that on the run's validation images top-1
+    errors rise by no more than 1 (fast) or 0.2 (balanced) percentage points; best computes all."""
+    ood: str = ""
+    """Folder of photographs of something else: how well unsure answers tell them from the run's validation images."""
     output_dir: str = ""
     """Run directory for the evaluation of --data; the default is a folder in --run-dir, which is then written."""
     mlflow: bool = True
@@ -106,14 +110,14 @@ def evaluate_weights(arguments: Arguments) -> str:
     arguments = replace(arguments, weights=tuple(file for given in arguments.weights for file in each_file(given)))
     files = [read_file(file) for file in arguments.weights]
     networks = [stored for _, stored in files]
-    crop_px = _agreed("crop_px", arguments.crop_px, networks) or DEFAULT_CROP_PX
+    crop_px = agreed("crop_px", arguments.crop_px, networks) or DEFAULT_CROP_PX
     check_policies(arguments.policies, crop_px)
-    named = _agreed("classes", list(read_class_list(arguments.classes)) if arguments.classes else None, networks) or ()
+    named = agreed("classes", list(read_class_list(arguments.classes)) if arguments.classes else None, networks) or ()
     if named:
-        _check_outputs(arguments, networks, len(named))
+        check_outputs(arguments.weights, networks, len(named), arguments.data, arguments.classes)
     images = _find_images(data, tuple(named), arguments)
     classes = images.listing.classes
-    _check_outputs(arguments, networks, len(classes))
+    check_outputs(arguments.weights, networks, len(classes), arguments.data, arguments.classes)
     settings = {
         "data": data,
         "weights": [hashlib.sha256(content).hexdigest() for content, _ in files],
@@ -122,7 +126,7 @@ def evaluate_weights(arguments: Arguments) -> str:
         "crop_px": crop_px,
         "precision": arguments.precision,
     }
-    own = [_own_format(path, stored) for path, stored in zip(arguments.weights, networks, strict=True)]
+    own = [own_format(path, stored) for path, stored in zip(arguments.weights, networks, strict=True)]
     claim(run, "evaluation", settings)
     with connected():
         manifest = prepare_for_evaluation(run, data, images, arguments.bad_images)
@@ -132,23 +136,6 @@ def evaluate_weights(arguments: Arguments) -> str:
         ensemble = evaluate(run, run, range(len(networks)), manifest, _settings(arguments, crop_px))
         text = _write_results(run, ensemble, arguments)
     return f"{text}\n{_to_mlflow(run, run, manifest, arguments)}"
-
-
-def _check_outputs(arguments: Arguments, networks: "Sequence[StoredNetwork]", num_classes: int) -> None:
-    """Refuse weights that have another number of outputs than there are classes."""
-    for path, stored in zip(arguments.weights, networks, strict=True):
-        if stored.num_classes == num_classes:
-            continue
-        outputs = count(stored.num_classes, "output")
-        if arguments.classes:
-            raise UserError(
-                f"{path} has {outputs}, --classes {arguments.classes} names {num_classes}: "
-                "the file needs one line for each output, in their order"
-            )
-        raise UserError(
-            f"{path} has {outputs}, {arguments.data} has {count(num_classes, 'class', 'classes')}: "
-            "list the classes of its outputs, in their order, with --classes FILE"
-        )
 
 
 def _to_mlflow(run: Storage, trained: Storage, manifest: Manifest, arguments: Arguments) -> str:
@@ -164,7 +151,8 @@ def _to_mlflow(run: Storage, trained: Storage, manifest: Manifest, arguments: Ar
 
 
 def _settings(arguments: Arguments, crop_px: int) -> Settings:
-    return Settings(arguments.policies, crop_px, arguments.precision, _predictor_options(arguments))
+    options = _predictor_options(arguments)
+    return Settings(arguments.policies, crop_px, arguments.precision, options, keep_views=not arguments.unlabelled)
 
 
 def _predictor_options(arguments: Arguments) -> PredictorOptions:
@@ -181,7 +169,9 @@ def _write_results(
     if not arguments.unlabelled:
         return write_report(run, ensemble, trained)
     known = read_calibration(trained, ensemble) if trained and arguments.calibrated else None
-    return write_answers(run, ensemble, known, arguments.coverage)
+    kept = read_budget(trained, ensemble.weights_digests) if trained else None
+    rule = SetRule(arguments.set_penalty)
+    return write_answers(run, ensemble, known, arguments.coverage, kept if arguments.calibrated else None, rule)
 
 
 def _find_images(data: str, classes: tuple[str, ...], arguments: Arguments, data_seed: int = 0) -> Images:
@@ -192,35 +182,14 @@ def _find_images(data: str, classes: tuple[str, ...], arguments: Arguments, data
     return unlabelled_images(data, classes)
 
 
-def _own_format(path: str, stored: "StoredNetwork") -> bytes:
-    """Return external weights in this project's format."""
-    from googlenet.network.weights import WeightsError, to_safetensors
-
-    try:
-        network = stored.build()
-    except WeightsError as error:
-        raise UserError(f"{path}: {error}") from error
-    return to_safetensors(network.model, network.model.state_dict(), network.preprocessing, source=Path(path).name)
-
-
-def _agreed(name: str, asked: Any, networks: "Sequence[StoredNetwork]") -> Any:
-    """Return the value on which the command line and all files that have one agree; None if there is none.
-
-    Raises:
-        UserError: the values differ, so that an average would mix networks that do not belong together.
-    """
-    values = [value for value in (asked, *(network.extra.get(name) for network in networks)) if value is not None]
-    if any(value != values[0] for value in values):
-        shown = " and ".join(str(shortened(value)) for value in shortened(values))
-        raise UserError(f"the weight files (or --{name.replace('_', '-')}) differ in their {name}: {shown}")
-    return values[0] if values else None
-
-
 def evaluate_elsewhere(trained: Storage, recipe: Recipe, arguments: Arguments) -> str:
     """Evaluate a training run's replicas on other images than its own; return the table, or the answers, as text."""
-    data = absolute_data(arguments.data)
-    check_policies(arguments.policies, recipe.crop_px)
-    replicas = replicas_to_evaluate(trained, recipe)
+    data, replicas = absolute_data(arguments.data), replicas_to_evaluate(trained, recipe)
+    policies = with_chosen_views(trained, replicas, arguments.policies)
+    early_stop = early_stop_of(trained, replicas, arguments.budget)
+    policies = CROP_POLICIES[-1:] if early_stop else policies
+    check_policies(policies, recipe.crop_px)
+    arguments = replace(arguments, policies=policies)
     images = _find_images(data, read_manifest(trained).classes, arguments, recipe.data_seed)
     settings = {
         "data": data,
@@ -228,29 +197,41 @@ def evaluate_elsewhere(trained: Storage, recipe: Recipe, arguments: Arguments) -
         "policies": list(sorted_policies(arguments.policies)),
         "precision": arguments.precision,
         "unlabelled": arguments.unlabelled,
+        **({"budget": early_stop.key} if early_stop else {}),
     }
     if arguments.output_dir:
         run = Storage.at(arguments.output_dir)
         claim(run, "evaluation", {"run": run_id(trained), **settings})
     else:
-        run = trained.below(f"{EVALUATIONS}/{_name_of_evaluation(data, list(settings.values()))}")
+        run = trained.below(evaluation_folder(data, list(settings.values())))
     with connected():
         manifest = prepare_for_evaluation(run, data, images, arguments.bad_images)
         say(f"data: {manifest.summary()}")
-        ensemble = evaluate(run, trained, replicas, manifest, _settings(arguments, recipe.crop_px))
+        chosen = replace(_settings(arguments, recipe.crop_px), early_stop=early_stop)
+        ensemble = evaluate(run, trained, replicas, manifest, chosen)
         text = _write_results(run, ensemble, arguments, trained)
     if not arguments.unlabelled:
         text += f"\nreport: {run.below(REPORT_PAGE)}"
     return f"{text}\n{_to_mlflow(run, trained, manifest, arguments)}"
 
 
-def _name_of_evaluation(data: str, settings: list[Any]) -> str:
-    """Return the folder's own name to read, and a digest.
+def judge_apart(trained: Storage, recipe: Recipe, arguments: Arguments) -> str:
+    """Evaluate the replicas on photographs of something else, and write the run's report again; return its table."""
+    from pipelines.report.out_of_distribution import keep_apart
+    from pipelines.report.write import write_report
 
-    So evaluations of two folders of that name, or of one folder with other images or crops, coexist.
-    """
-    readable = re.sub(r"[^\w.-]+", "_", Path(data.partition("?")[0]).name)
-    return f"{readable}-{hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]}"
+    data, options = absolute_data(arguments.ood), _predictor_options(arguments)
+    images = unlabelled_images(data, read_manifest(trained).classes)
+    run = trained.below(evaluation_folder(data, [images.listing.digest, "ood"]))
+    with connected():
+        inside = evaluate_run(trained, recipe, options)
+        manifest = prepare_for_evaluation(run, data, images, arguments.bad_images)
+        settings = Settings(
+            inside.policies[-1:], recipe.crop_px, inside.arithmetic.precision, options, keep_views=False
+        )
+        outside = evaluate(run, trained, replicas_to_evaluate(trained, recipe), manifest, settings)
+        keep_apart(trained, inside, run, outside, Path(data).name)
+        return write_report(trained, inside)
 
 
 def _main() -> None:
@@ -269,8 +250,11 @@ def _main() -> None:
             from pipelines.tracking.evaluation import not_sent
 
             replicas_to_evaluate(run, recipe)  # refused before a cluster starts
-            with connected():
-                say(_write_results(run, evaluate_run(run, recipe, _predictor_options(arguments)), arguments))
+            if arguments.ood:
+                say(judge_apart(run, recipe, arguments))
+            else:
+                with connected():
+                    say(_write_results(run, evaluate_run(run, recipe, _predictor_options(arguments)), arguments))
             say(not_sent(run, tracking_uri_for(run, arguments.tracking_uri)), wrap=False)
 
 
@@ -297,23 +281,14 @@ def _check(arguments: Arguments) -> None:
     for name, default in own_images:
         if getattr(arguments, name) != default and not arguments.data:
             raise UserError(f"--{name} needs --data FOLDER; for the run's own images its recipe decides")
+    if arguments.ood and (arguments.data or arguments.weights):
+        raise UserError("--ood judges a training run on its own validation images: leave out --data and --weights")
+    is_answering = arguments.unlabelled and not arguments.weights
+    if arguments.budget != "best":
+        check_budget(arguments.budget, is_answering, arguments.policies, arguments.coverage)
     if arguments.coverage is not None:
-        _check_coverage(arguments.coverage, arguments)
-
-
-def _check_coverage(coverage: float, arguments: Arguments) -> None:
-    """Refuse now, rather than after the evaluation, a coverage that cannot be kept."""
-    if not 0 < coverage < 1:
-        raise UserError(f"--coverage must be between 0 and 1, such as 0.95, got {coverage:g}")
-    if not arguments.unlabelled or arguments.weights:
-        raise UserError("--coverage is for the answers of a training run: it needs --unlabelled and no --weights")
-    if not arguments.calibrated:
-        raise UserError("--coverage needs the run's calibration: leave out --no-calibrated")
-    if not Storage.at(arguments.run_dir).exists(CALIBRATION):
-        raise UserError(
-            f"--coverage needs {arguments.run_dir}/{CALIBRATION}, which a run of 40 validation images or more keeps; "
-            f"for a run of an earlier version: python pipelines/evaluate_ensemble.py --run-dir {arguments.run_dir}"
-        )
+        check_coverage(arguments.coverage, arguments.run_dir, is_answering, arguments.calibrated)
+    check_set_penalty(arguments.set_penalty, arguments.coverage)
 
 
 if __name__ == "__main__":

@@ -26,12 +26,15 @@ class Arguments:
     """Models to log in MLflow: the ensemble and each replica, the ensemble alone, or none."""
     champion: ChampionRule = "better"
     """When this ensemble becomes the champion of its data set: if better, always, or never."""
+    champion_metric: str = ""
+    """Metric by which ensembles are better, such as negative_log_likelihood/7x144/calibrated; the default is errors."""
 
 
 def _main() -> None:
     arguments = parse(Arguments)
     run = Storage.at(arguments.run_dir)
-    publishing = PublishSettings(tracking_uri_for(run, arguments.tracking_uri), arguments.models, arguments.champion)
+    chosen = arguments.models, arguments.champion, arguments.champion_metric
+    publishing = PublishSettings(tracking_uri_for(run, arguments.tracking_uri), *chosen)
     page, model = replay(run, publishing)
     say(f"{run} is in MLflow at {publishing.tracking_uri}")
     say(how_to_use(run, publishing.tracking_uri, page, model))

@@ -68,6 +68,8 @@ class Arguments:
     """Models to log in MLflow: the ensemble and each replica, the ensemble alone, or none."""
     champion: ChampionRule = "better"
     """When this ensemble becomes the champion of its data set: if better, always, or never."""
+    champion_metric: str = ""
+    """Metric by which ensembles are better, such as negative_log_likelihood/7x144/calibrated; the default is errors."""
     bad_images: BadImages = "stop"
     """What to do about files that cannot be decoded, and JPEGs with missing pixel data."""
     cpus_per_worker: float | None = None
@@ -124,7 +126,8 @@ def run_job(arguments: Arguments) -> int:
         gpu_augmentation=arguments.gpu_augmentation,
     )
     resources.check(recipe)
-    publishing = PublishSettings(tracking_uri_for(run, arguments.tracking_uri), arguments.models, arguments.champion)
+    chosen = arguments.models, arguments.champion, arguments.champion_metric
+    publishing = PublishSettings(tracking_uri_for(run, arguments.tracking_uri), *chosen)
     # Bad input ends the job, and the dry run, before a cluster starts or the run is claimed.
     check_claim(run, "recipe", recipe.to_dict())
     images = find_images(run, recipe)
@@ -182,6 +185,7 @@ def _carry_out(
 ) -> int:
     """Run the stages one after the other; return the exit code. Needs a connection to a Ray cluster."""
     from pipelines.report.write import write_report
+    from pipelines.training.failure import tell_failures
     from pipelines.training.network import ensemble_bytes, keep_initial_weights
     from pipelines.training.plan import placement_lines
     from pipelines.training.scaled_weights import keep_scaled_weights
@@ -217,7 +221,7 @@ def _carry_out(
         elif enough:
             published = publish(run, recipe, manifest, publishing)
             say(published.line)
-        _tell_failures(failures, recipe)
+        tell_failures(failures, recipe.replicas)
         if not enough:
             return INCOMPLETE_EXIT_CODE
         say(f"report: {run.below(REPORT_PAGE)} ({duration(time.monotonic() - started)})")
@@ -259,16 +263,6 @@ def _count(run: Storage, images: Images | None) -> "Counts":
         return Counts(manifest.splits["train"].images, manifest.splits["val"].images, len(manifest.classes))
     listing = images.listing
     return Counts(len(listing.splits["train"]), len(listing.splits["val"]), len(listing.classes))
-
-
-def _tell_failures(failures: "list[ReplicaFailure]", recipe: Recipe) -> None:
-    from pipelines.training.failure import summary_of_failures
-
-    for failure in failures:
-        say(f"\nreplica {failure.replica} failed: {failure.reason}")
-        say(failure.traceback.rstrip(), wrap=False)
-    if failures:
-        say(f"\n{summary_of_failures(failures, recipe.replicas)}")
 
 
 def _needed_replicas(arguments: Arguments, recipe: Recipe) -> int:

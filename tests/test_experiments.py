@@ -21,60 +21,10 @@ from experiments.ensembles import (
     over_seeds,
     student_interval,
 )
-from experiments.view_order import errors_along, greedy_order, held_out_errors
-from experiments.view_probabilities import view_probabilities
 from pipelines.run.named_recipes import demo
 from pipelines.run.recipe import Recipe
-from pipelines.run.storage import Storage
 
 pytestmark = pytest.mark.timeout(300)
-
-
-def some_probabilities(images: int, classifiers: int, views: int, classes: int = 3) -> tuple[np.ndarray, np.ndarray]:
-    generator = np.random.default_rng(7)
-    labels = generator.integers(classes, size=images)
-    logits = generator.normal(size=(images, classifiers, views, classes))
-    logits[np.arange(images), :, :, labels] += np.linspace(0, 1.5, views)
-    values = np.exp(logits)
-    return values / values.sum(axis=3, keepdims=True), labels
-
-
-def wrong_with(probabilities: np.ndarray, labels: np.ndarray, views: list[int]) -> list[list[bool]]:
-    """Return the errors by image and classifier, computed in plain loops."""
-    return [
-        [bool(np.argmax(sum(classifier[view] for view in views)) != label) for classifier in image]
-        for image, label in zip(probabilities, labels, strict=True)
-    ]
-
-
-def test_each_view_of_the_greedy_order_is_the_best_next_one() -> None:
-    probabilities, labels = some_probabilities(20, 2, 5)
-    order = greedy_order(probabilities, labels).tolist()
-    assert sorted(order) == list(range(5))
-    for taken in range(5):
-        error = {
-            view: np.mean(wrong_with(probabilities, labels, [*order[:taken], view]))
-            for view in set(range(5)) - set(order[:taken])
-        }
-        assert error[order[taken]] == min(error.values())
-
-
-def test_errors_along_an_order_are_those_of_its_first_views() -> None:
-    probabilities, labels = some_probabilities(8, 3, 4)
-    order = np.array([2, 0, 3, 1])
-    errors = errors_along(probabilities, labels, order)
-    for views in range(1, 5):
-        expected = np.mean(wrong_with(probabilities, labels, order[:views].tolist()), axis=1)
-        assert errors[:, views - 1] == pytest.approx(expected)
-
-
-def test_an_image_has_no_say_in_the_order_that_it_is_measured_in() -> None:
-    probabilities, labels = some_probabilities(12, 1, 4)
-    for image in range(12):
-        others = np.arange(12) % 3 != image % 3
-        order = greedy_order(probabilities[others], labels[others])
-        alone = errors_along(probabilities[[image]], labels[[image]], order)
-        assert held_out_errors(probabilities, labels, folds=3)[image] == pytest.approx(alone[0])
 
 
 def test_students_interval_is_scipys() -> None:
@@ -123,20 +73,17 @@ def test_intervals_are_over_the_images_of_all_seeds_or_over_the_seeds() -> None:
 
 
 @pytest.mark.apart
-def test_views_are_weighed_on_a_finished_run(
-    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    keep = tmp_path / "views.npz"
-    experiments.views.main(experiments.views.Arguments(str(finished_run), keep=keep, processes=1))
+def test_views_are_weighed_on_a_finished_run(finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    experiments.views.main(experiments.views.Arguments(str(finished_run)))
     table = json.loads((finished_run / "report/report.json").read_text())["table"]
     error = next(cell["top1_error"] for cell in table if cell["models"] == 3 and cell["crops"] == 144)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| 144 | ")]
     assert f"{error:.1f} (" in lines[1]
-    # The stored probabilities suffice: the networks are no longer needed.
-    without = tmp_path / "run"
-    shutil.copytree(finished_run, without, ignore=shutil.ignore_patterns("weights.safetensors"))
-    kept = view_probabilities(Storage.at(str(without)), Storage.at(str(without)), 1, keep)
-    assert kept.probabilities.shape == (42, 3, 144, 3)
+
+
+def test_a_run_without_probabilities_of_views_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"keeps no probabilities .* delete .*predictions and"):
+        experiments.views.main(experiments.views.Arguments(str(tmp_path)))
 
 
 def test_the_missing_ensemble_is_trained_and_all_are_compared(

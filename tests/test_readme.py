@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from googlenet.evaluation.cascade import Stop, stages_of
+from googlenet.evaluation.kept_budget import KeptBudget
 from googlenet.evaluation.kept_calibration import KeptCalibration
 from pipelines.run.named_recipes import load_recipe
 from tests.commands import run_script
@@ -87,7 +89,10 @@ def _evaluates(places: dict[str, str]) -> Callable[[str], None]:
     def check(command: str) -> None:
         if "--coverage" in command:
             _keep_calibration(Path(places["runs/"]) / "mine")
-        short = "--policies 1" if "--data" in command and "--policies" not in command else ""
+        if "--budget" in command or "best:" in command:
+            _keep_budget(Path(places["runs/"]) / "mine")
+        decided = "--policies" in command or "--budget" in command
+        short = "--policies 1" if "--data" in command and not decided else ""
         expected = "top5.csv" if "--unlabelled" in command else "top-1 error %"
         assert expected in run(command, places, short)
 
@@ -102,6 +107,14 @@ def _keep_calibration(run: Path) -> None:
     scores, ranks = {name: [0.0] * 50 for name in ones}, {name: [0] * 50 for name in ones}
     kept = KeptCalibration(tuple(digests), "", 50, ones, ones, scores, ranks)
     (run / "calibration.json").write_text(json.dumps(kept.to_dict()))
+
+
+def _keep_budget(run: Path) -> None:
+    digests = json.loads((run / "report/report.json").read_text())["ensemble"]["weights_digests"]
+    stages, ones = stages_of(len(digests), 144), (1.0,) * 144
+    order, stop = tuple(range(144)), Stop(0.5, len(stages) - 1)
+    kept = KeptBudget(tuple(digests), "", 50, order, stages, ones[: len(stages)], ones, {"balanced": stop})
+    (run / "budget.json").write_text(json.dumps(kept.to_dict()))
 
 
 @pytest.fixture

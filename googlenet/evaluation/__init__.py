@@ -17,7 +17,12 @@ In reading order:
 - ``calibration``: likelihood, Brier score and calibration error
 - ``temperature``: probabilities that mean what they say, fitted on some images and judged on others
 - ``conformal``: sets of classes that hold the label with a chosen probability
+- ``view_order``: the order in which views help most
+- ``cascade``: adding replicas and views until the answer is sure enough, judged on other images
+- ``kept_budget``: the order of the views and the cascade of a run, for use on other images
+- ``early_predictor``: prediction that stops early
 - ``kept_calibration``: what was fitted on validation images, for use on others
 - ``selective``: the error that remains if the least sure images are not answered
+- ``out_of_distribution``: how well unsure answers tell images of something else apart
 - ``diversity``: disagreement between replicas, and the gain from it
 """

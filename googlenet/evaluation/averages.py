@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from googlenet.evaluation.crops import DistinctViews
-from googlenet.shapes import Float32, Float64, Int32
+from googlenet.shapes import Float16, Float32, Float64, Int32
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Prediction:
         num_views: (K, P) number of views with finite outputs in each average, counting duplicates.
         view_top1: (K + 1, V) the most likely class of each view alone, by each replica and by their average.
         group_top1: (K + 1, G) the same for the average over each group of views.
+        by_view: (K, 144, C) float16 of each view alone, if it was asked for.
     """
 
     probabilities: Float32[np.ndarray, "k p c"]
@@ -28,6 +29,7 @@ class Prediction:
     num_views: Int32[np.ndarray, "k p"]
     view_top1: Int32[np.ndarray, "k+1 v"]
     group_top1: Int32[np.ndarray, "k+1 g"]
+    by_view: Float16[np.ndarray, "k v c"] | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,8 @@ each scaled image three squares are taken along its longer side (left, centre, r
 image). From each square: its four corners and centre at the crop size, and the whole square resized to the crop size.
 Each of these is also mirrored. This module does not touch pixels.
 
-A crop policy selects the views to average: 1, 10, 144, or all 36 views at each of the given scales, as in "256+320".
+A crop policy selects the views to average: 1, 10, 144, or all 36 views at each of the given scales, as in "256+320". A
+policy of chosen views, "best:24:" and a mask in hexadecimal digits, names those of the 144 views that it averages.
 """
 
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ SQUARES = ("first", "centre", "last")
 KINDS = ("top_left", "top_right", "bottom_left", "bottom_right", "centre", "resized")
 CROP_POLICIES = (1, 10, 144)
 VIEWS_PER_SCALE = len(SQUARES) * len(KINDS) * 2
+CHOSEN = "best:"
+MASK_DIGITS = CROP_POLICIES[-1] // 4
 
 Policy = int | str
 
@@ -75,6 +78,44 @@ def scales_px(crop_px: int) -> tuple[int, int, int, int]:
     return 8 * seventh, 9 * seventh, 10 * seventh, 11 * seventh
 
 
+def chosen_policy(positions: Sequence[int]) -> str:
+    """Return the policy that averages some of the 144 views, given by their positions in ``views_of(144, ...)``."""
+    mask = sum(1 << position for position in set(positions))
+    return f"{CHOSEN}{len(set(positions))}:{mask:0{MASK_DIGITS}x}"
+
+
+def chosen_positions(policy: Policy) -> tuple[int, ...]:
+    """Inverse of :func:`chosen_policy`; empty for all other policies.
+
+    Raises:
+        ValueError: the policy is one of chosen views, but does not name them, or not as many as it says.
+    """
+    if not is_chosen(policy):
+        return ()
+    number, _, mask = str(policy).removeprefix(CHOSEN).partition(":")
+    try:
+        named = int(mask, 16)
+    except ValueError:
+        raise ValueError(
+            f"{policy} does not name its views: they are chosen on the validation images of a finished run, and used "
+            "for other images by evaluate_ensemble.py --data"
+        ) from None
+    positions = tuple(position for position in range(CROP_POLICIES[-1]) if named >> position & 1)
+    if chosen_policy(positions) != policy or not positions:
+        raise ValueError(f"the policy {policy} does not name {number} of the {CROP_POLICIES[-1]} views")
+    return positions
+
+
+def is_chosen(policy: Policy) -> bool:
+    """Return whether a policy averages chosen views, named (``best:24:...``) or not yet (``best:24``)."""
+    return str(policy).startswith(CHOSEN)
+
+
+def short_name(policy: Policy) -> str:
+    """Return the name of a policy for people, without the mask of chosen views: ``144``, ``256+320``, ``best:24``."""
+    return ":".join(str(policy).split(":")[:2])
+
+
 def policy_scales_px(policy: Policy, crop_px: int) -> tuple[int, ...]:
     """Return the shorter sides that a policy needs, in pixels.
 
@@ -83,6 +124,8 @@ def policy_scales_px(policy: Policy, crop_px: int) -> tuple[int, ...]:
     """
     if policy in CROP_POLICIES:
         return scales_px(crop_px) if policy == 144 else scales_px(crop_px)[:1]
+    if is_chosen(policy):
+        return tuple(sorted({view.scale_px for view in views_of(policy, crop_px)}))
     try:
         scales = tuple(int(scale) for scale in str(policy).split("+"))
     except ValueError:
@@ -97,6 +140,8 @@ def policy_scales_px(policy: Policy, crop_px: int) -> tuple[int, ...]:
 
 def num_views(policy: Policy) -> int:
     """Return how many views a policy averages, counting duplicates."""
+    if is_chosen(policy):
+        return len(chosen_positions(policy))
     return int(policy) if policy in CROP_POLICIES else VIEWS_PER_SCALE * len(str(policy).split("+"))
 
 
@@ -110,6 +155,9 @@ def views_of(policy: Policy, crop_px: int) -> tuple[View, ...]:
     Raises:
         ValueError: the policy does not exist.
     """
+    if is_chosen(policy):
+        every = views_of(CROP_POLICIES[-1], crop_px)
+        return tuple(every[position] for position in chosen_positions(policy))
     views = [
         View(scale_px, square, kind, mirrored)
         for scale_px in policy_scales_px(policy, crop_px)

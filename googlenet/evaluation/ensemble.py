@@ -11,9 +11,12 @@ from torch import Tensor, nn
 
 from googlenet.evaluation import pretrained
 from googlenet.evaluation.calibration import LEAST_PROBABILITY
-from googlenet.evaluation.conformal import prediction_sets
-from googlenet.evaluation.crops import CROP_POLICIES, Policy, policy_scales_px
+from googlenet.evaluation.cascade import BUDGETS
+from googlenet.evaluation.conformal import UNPENALISED, SetRule, prediction_sets
+from googlenet.evaluation.crops import CROP_POLICIES, Policy, policy_scales_px, short_name
+from googlenet.evaluation.early_predictor import EarlyPredictor
 from googlenet.evaluation.given_image import GivenImage, pixels_of
+from googlenet.evaluation.kept_budget import EarlyStop, KeptBudget, named_policy
 from googlenet.evaluation.kept_calibration import KeptCalibration
 from googlenet.evaluation.predictor import Predictor
 from googlenet.evaluation.temperature import with_temperature
@@ -26,6 +29,8 @@ from googlenet.shapes import Float32, UInt8
 TOP = 5
 # Columns of answers with sets of classes.
 SET, ABSTAIN = "set", "abstain"
+# Column of answers that stop early.
+PASSES = "passes"
 
 
 class Ensemble:
@@ -35,6 +40,7 @@ class Ensemble:
         classes: C class names by label.
         crop_px: side of the networks' input.
         calibration: what was fitted on validation images for this ensemble, if it is known.
+        budget: the order of its views and its cascade, if they are known.
     """
 
     def __init__(
@@ -44,19 +50,21 @@ class Ensemble:
         crop_px: int,
         device: str = "cpu",
         calibration: KeptCalibration | None = None,
+        budget: KeptBudget | None = None,
     ) -> None:
         if not replicas:
             raise ValueError("an ensemble needs at least one replica")
         self.classes, self.crop_px = tuple(classes), crop_px
         self._replicas, self._device = tuple(replicas), device
-        self.calibration = calibration
+        self.calibration, self.budget = calibration, budget
         self._predictors: dict[Policy, Predictor] = {}
 
     @classmethod
     def load(cls, paths: Iterable[Path | str], device: str = "cpu") -> "Ensemble":
         """Load the ensemble of ``paths``, weight files of the replicas of one run.
 
-        The calibration that the run or the exported folder keeps for exactly these weights is loaded as well.
+        What the run or the exported folder keeps for exactly these weights is loaded as well: the calibration, and the
+        order of the views with the cascade.
 
         Raises:
             WeightsError: a file cannot be used, or differs from the first one in its classes or its crop size.
@@ -78,7 +86,8 @@ class Ensemble:
             if facts[-1] != facts[0]:
                 raise WeightsError(f"{path}: its classes or its crop size are not those of the first file")
         classes, crop_px = facts[0] if facts else ((), 0)
-        return cls(replicas, classes, crop_px, device, pretrained.calibration_of(files, digests))
+        kept = pretrained.calibration_of(files, digests), pretrained.budget_of(files, digests)
+        return cls(replicas, classes, crop_px, device, *kept)
 
     @classmethod
     def from_pretrained(cls, place: str | Path, device: str = "cpu") -> "Ensemble":
@@ -101,19 +110,26 @@ class Ensemble:
 
         Args:
             image: the path or the bytes of an image file, a PIL image, or (H, W, 3) or (H, W) uint8.
-            policy: 1, 10, 144, or scales in pixels such as ``"256+320"``.
+            policy: 1, 10, 144, scales in pixels such as ``"256+320"``, or ``"best:24"``, the 24 views that help most.
 
         Raises:
             OSError: the path cannot be read.
             ImageDecodeError: the file, the bytes or the image cannot be decoded, or are a JPEG with missing pixel data.
             ValueError: the pixels or the policy cannot be used; the limits are those of files.
         """
+        policy = named_policy(policy, self.budget)
+        scaled = self._scaled(image, policy)
+        return self._predictor(policy).predict(scaled).probabilities[:, 0]
+
+    def _scaled(self, image: GivenImage, policy: Policy) -> ScaledImage:
         scales = policy_scales_px(policy, self.crop_px)
         pixels = pixels_of(image)
-        scaled = ScaledImage(pixels.shape[1], pixels.shape[0], tuple(scale_image(pixels, scales)))
+        return ScaledImage(pixels.shape[1], pixels.shape[0], tuple(scale_image(pixels, scales)))
+
+    def _predictor(self, policy: Policy) -> Predictor:
         if policy not in self._predictors:
             self._predictors[policy] = Predictor(self._replicas, self.crop_px, (policy,), self._device)
-        return self._predictors[policy].predict(scaled).probabilities[:, 0]
+        return self._predictors[policy]
 
     def answers(
         self,
@@ -122,6 +138,7 @@ class Ensemble:
         *,
         calibrated: bool = True,
         coverage: float | None = None,
+        budget: str = BUDGETS[-1],
     ) -> dict[str, Any]:
         """Return the five most likely classes and the replicas' agreement: see :func:`top_answers`.
 
@@ -131,17 +148,41 @@ class Ensemble:
             calibrated: whether probabilities get the temperature of the policy, if it is known; no answer changes.
             coverage: with it, ``set`` holds the true class with this probability, and ``abstain`` says whether it has
                 more than one class.
+            budget: ``"fast"`` or ``"balanced"`` stop adding views and replicas once the answer is sure enough, instead
+                of a policy; ``passes`` is how many were needed.
 
         Raises:
-            ValueError: sets of classes were not fitted for this policy; or as :meth:`probabilities`.
+            ValueError: sets of classes were not fitted for this policy, the budget is unknown or cannot be combined
+                with ``coverage``; or as :meth:`probabilities`.
         """
-        kept, replicas = self.calibration, len(self._replicas)
-        temperature = (kept.temperature(replicas, policy) if kept else None) or 1.0
+        if budget != BUDGETS[-1]:
+            return self._early_answers(image, budget, calibrated, coverage)
+        policy = named_policy(policy, self.budget)
+        temperature, kept = self._temperature(policy), self.calibration
         limit = kept.threshold(policy, coverage) if kept and coverage is not None else None
         if coverage is not None and (limit is None or not calibrated):
-            raise ValueError(f"sets of classes need a calibration for {policy} crops, and probabilities that use it")
+            raise ValueError(
+                f"sets of classes need a calibration for {short_name(policy)} crops, and probabilities that use it"
+            )
         probabilities = self.probabilities(image, policy)
         return top_answers(probabilities, self.classes, temperature if calibrated else 1.0, limit)
+
+    def _temperature(self, policy: Policy) -> float:
+        """Return the temperature of a policy; 1 if none was fitted."""
+        fitted = self.calibration.temperature(len(self._replicas), policy) if self.calibration else None
+        return fitted or (self.budget.temperature(policy) if self.budget else None) or 1.0
+
+    def _early_answers(
+        self, image: GivenImage, budget: str, calibrated: bool, coverage: float | None
+    ) -> dict[str, Any]:
+        if self.budget is None or coverage is not None:
+            reason = "needs a cascade that a run keeps" if self.budget is None else "has no sets of classes"
+            raise ValueError(f"the budget {budget} {reason}")
+        everything = CROP_POLICIES[-1]
+        early = EarlyPredictor(self._predictor(everything), EarlyStop(self.budget, budget))
+        found = early.stopped(self._scaled(image, everything))
+        answers = top_answers(found.probabilities, self.classes, found.temperature if calibrated else 1.0)
+        return {**answers, PASSES: len(found.probabilities) * found.views}
 
 
 def answer_columns(classes: int) -> list[str]:
@@ -155,6 +196,7 @@ def top_answers(
     classes: Sequence[str],
     temperature: float = 1.0,
     limit: float | None = None,
+    rule: SetRule = UNPENALISED,
 ) -> dict[str, Any]:
     """Return the five most likely classes of an image by the mean of K replicas.
 
@@ -163,6 +205,7 @@ def top_answers(
         classes: C names.
         temperature: of the mean; it changes no answer.
         limit: threshold of the set of classes that may be right, if it is asked for.
+        rule: penalty on the ranks of the set's classes, with which the threshold was fitted.
 
     Returns:
         ``answer_1``, ``probability_1`` and so on, float32 precision; and ``agreement``, the share of the replicas whose
@@ -178,7 +221,7 @@ def top_answers(
         values += [classes[label], float(np.float32(shown[label]))]
     answers = dict(zip(answer_columns(len(classes)), [*values, float(np.float32(agreement))], strict=True))
     if limit is not None:
-        inside = prediction_sets(shown[None], limit)[0]
+        inside = prediction_sets(shown[None], limit, rule)[0]
         names = [classes[label] for label in order if inside[label]]
         answers |= {SET: names, ABSTAIN: len(names) > 1}
     return answers

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any
+from itertools import islice, repeat
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -11,7 +11,17 @@ from torch import Tensor
 
 from googlenet.evaluation.ahead import prepared_ahead
 from googlenet.evaluation.averages import PendingPredictions, Prediction, Shares, averaged
-from googlenet.evaluation.crops import CROP_POLICIES, DistinctViews, Policy, distinct_views, view_groups, views_of_all
+from googlenet.evaluation.crops import (
+    CROP_POLICIES,
+    DistinctViews,
+    Policy,
+    View,
+    box_of,
+    distinct_views,
+    view_groups,
+    views_of,
+    views_of_all,
+)
 from googlenet.evaluation.stem_sharing import SharedViews
 from googlenet.evaluation.views import cut_views
 from googlenet.images.scaled_image import ScaledImage
@@ -20,6 +30,7 @@ from googlenet.network.model import GoogLeNet, fold_batch_norm
 from googlenet.network.weights import Replica
 from googlenet.shapes import Float64, UInt8
 
+T = TypeVar("T")
 # Every image has 48, 96 or 144 distinct windows, or few: full batches without padding, within a processor's caches.
 VIEWS_PER_BATCH = 48
 # Small crops leave room for all views at once.
@@ -34,11 +45,12 @@ IMAGES_AT_ONCE_ON_GPU = 16
 
 @dataclass(frozen=True, eq=False)
 class _SentImage:
-    """An image at all scales on the device, and its windows."""
+    """An image at all scales on the device, its windows, and whether the probabilities of its views are kept."""
 
     scaled: list[Tensor]
     distinct: DistinctViews
     shares: Shares
+    keeps_views: bool
 
 
 class Predictor:
@@ -95,18 +107,23 @@ class Predictor:
                 layer.to(self.arithmetic.dtype)
         return compile_network(network) if self.arithmetic.compiled else network
 
-    def predict(self, image: ScaledImage) -> Prediction:
-        """Predict one image, scaled to all sizes that the policies need."""
-        [prediction] = self._predicted(self._sent([image])).wait()
+    def predict(self, image: ScaledImage, keep_views: bool = False) -> Prediction:
+        """Predict one image, scaled to all sizes that the policies need.
+
+        With ``keep_views``, the result also has each of the 144 views alone, which the policies must need.
+        """
+        [prediction] = self._predicted(self._sent([(image, keep_views)])).wait()
         return prediction
 
-    def predict_each(self, images: Iterable[ScaledImage]) -> Iterator[Prediction]:
-        """Predict images in order, each as by :meth:`predict`.
+    def predict_each(
+        self, images: Iterable[ScaledImage], keep_views: Iterable[bool] = repeat(False)
+    ) -> Iterator[Prediction]:
+        """Predict images in order, each as by :meth:`predict`; ``keep_views`` is by image.
 
         The next one is sent, and the last one brought home, while a GPU computes.
         """
         pending: PendingPredictions | None = None
-        for group in prepared_ahead(self._sent, _in_groups(images, self._at_once)):
+        for group in prepared_ahead(self._sent, _in_groups(zip(images, keep_views, strict=False), self._at_once)):
             last, pending = pending, self._predicted(group)
             if last:
                 yield from last.wait()
@@ -115,17 +132,28 @@ class Predictor:
 
     def predict_views(self, image: ScaledImage) -> Float64[np.ndarray, "k v c"]:
         """Return (K, V, C) float64: softmax outputs of each view alone, in the order of :func:`views_of_all`."""
-        [sent] = self._sent([image])
+        [sent] = self._sent([(image, False)])
         probabilities: Float64[np.ndarray, "k d c"] = self._of_windows([sent]).cpu().numpy()
         return probabilities[:, sent.distinct.positions]
 
-    def _sent(self, images: Sequence[ScaledImage]) -> list[_SentImage]:
-        """Send images to the device."""
+    def predict_part(
+        self, image: ScaledImage, replicas: Sequence[int], views: Sequence[View]
+    ) -> Float64[np.ndarray, "k v c"]:
+        """Return the softmax outputs of some replicas, given by their positions, for some views."""
+        boxes = [box_of(view, image.width, image.height, self.crop_px) for view in views]
+        distinct = list(dict.fromkeys(boxes))
+        cut = cut_views(self._scaled_on_device(image), distinct, self.crop_px)
+        probabilities = self._probabilities(cut, [self._networks[replica] for replica in replicas])
+        found: Float64[np.ndarray, "k d c"] = probabilities.cpu().numpy()
+        return found[:, [distinct.index(box) for box in boxes]]
+
+    def _sent(self, images: Sequence[tuple[ScaledImage, bool]]) -> list[_SentImage]:
+        """Send images to the device; the flag of an image says whether its views are kept."""
         sent = []
-        for image in images:
+        for image, keeps_views in images:
             distinct = distinct_views(image.width, image.height, self.crop_px, self.policies)
             shares = Shares.of(distinct, self._groups, self.device)
-            sent.append(_SentImage(self._scaled_on_device(image), distinct, shares))
+            sent.append(_SentImage(self._scaled_on_device(image), distinct, shares, keeps_views))
         return sent
 
     def _scaled_on_device(self, image: ScaledImage) -> list[UInt8[Tensor, "h w 3"]]:
@@ -140,7 +168,18 @@ class Predictor:
     def _predicted(self, group: Sequence[_SentImage]) -> PendingPredictions:
         """Predict images that are on the device, and begin to bring home the results."""
         each = torch.split(self._of_windows(group), [len(image.distinct.boxes) for image in group], dim=1)
-        return PendingPredictions([averaged(p, image.shares) for p, image in zip(each, group, strict=True)])
+        found = [averaged(p, image.shares) for p, image in zip(each, group, strict=True)]
+        for fields, p, image in zip(found, each, group, strict=True):
+            if image.keeps_views:
+                fields["by_view"] = p[:, self._windows_of_144(image.distinct)].half()
+        return PendingPredictions(found)
+
+    def _windows_of_144(self, distinct: DistinctViews) -> list[int]:
+        """Return the window of each of the 144 views."""
+        at = {view: position for position, view in enumerate(views_of_all(self.policies, self.crop_px))}
+        members = [at[view] for view in views_of(CROP_POLICIES[-1], self.crop_px)]
+        windows: list[int] = distinct.positions[members].tolist()
+        return windows
 
     @torch.inference_mode()
     def _of_windows(self, group: Sequence[_SentImage]) -> Float64[Tensor, "k d c"]:
@@ -163,14 +202,17 @@ class Predictor:
         return _softmax(logits)
 
     @torch.inference_mode()
-    def _probabilities(self, views: UInt8[Tensor, "d 3 crop crop"]) -> Float64[Tensor, "k d c"]:
-        """Return the probabilities of D distinct views by each replica."""
-        self.forward_passes += len(views) * len(self._networks)
-        logits: list[list[Tensor]] = [[] for _ in self._networks]
+    def _probabilities(
+        self, views: UInt8[Tensor, "d 3 crop crop"], networks: Sequence[Any] = ()
+    ) -> Float64[Tensor, "k d c"]:
+        """Return the probabilities of D distinct views by each replica, or by each of some ``networks``."""
+        networks = networks or self._networks
+        self.forward_passes += len(views) * len(networks)
+        logits: list[list[Tensor]] = [[] for _ in networks]
         for batch in torch.split(views, self._batch_size):
             whole = self._whole_batch(batch)
             inputs = {name: prepare(whole).to(self.arithmetic.dtype) for name, prepare in self._prepare.items()}
-            for outputs, (preprocessing, network) in zip(logits, self._networks, strict=True):
+            for outputs, (preprocessing, network) in zip(logits, networks, strict=True):
                 with self.arithmetic.in_force(self.device):
                     outputs.append(network(inputs[preprocessing]).logits[: len(batch)])
         return _softmax([torch.cat(outputs) for outputs in logits])
@@ -203,7 +245,7 @@ def images_at_once(crop_px: int, views: int, device: str) -> int:
     return min(max(1, largest_batch(crop_px, device) // views), IMAGES_AT_ONCE_ON_GPU)
 
 
-def _in_groups(images: Iterable[ScaledImage], size: int) -> Iterator[list[ScaledImage]]:
+def _in_groups(images: Iterable[T], size: int) -> Iterator[list[T]]:
     remaining = iter(images)
     while group := list(islice(remaining, size)):
         yield group

@@ -1,10 +1,12 @@
 """Exported ensembles: a folder with a description and one file of weights for each replica."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from googlenet.evaluation.kept_budget import NAME as BUDGET
+from googlenet.evaluation.kept_budget import KeptBudget
 from googlenet.evaluation.kept_calibration import NAME as CALIBRATION
 from googlenet.evaluation.kept_calibration import KeptCalibration
 from googlenet.network.hub import fetch_snapshot, is_hub_name, parse_hub_name
@@ -13,6 +15,7 @@ from googlenet.network.weights import WeightsError
 # The name by which Hugging Face counts downloads.
 DESCRIPTION = "config.json"
 FORMAT = "googlenet-ensemble-1"
+T = TypeVar("T", KeptBudget, KeptCalibration)
 
 
 def description(replicas: Sequence[str], classes: Sequence[str], crop_px: int) -> dict[str, Any]:
@@ -32,7 +35,7 @@ def local_folder(place: str | Path) -> Path:
         return Path(place).expanduser()
     if parse_hub_name(name).path_in_repo:
         raise WeightsError(f"{name}: an exported ensemble is a whole repository; leave the file out")
-    return fetch_snapshot(name, [DESCRIPTION, CALIBRATION, "*.safetensors"])
+    return fetch_snapshot(name, [DESCRIPTION, CALIBRATION, BUDGET, "*.safetensors"])
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -68,14 +71,25 @@ def calibration_of(files: Sequence[Path], digests: Sequence[str]) -> KeptCalibra
     Raises:
         WeightsError: the file cannot be read as one.
     """
+    return _kept(files, digests, CALIBRATION, KeptCalibration.from_dict, "probabilities are as averaged")
+
+
+def budget_of(files: Sequence[Path], digests: Sequence[str]) -> KeptBudget | None:
+    """Return the order of the views and the cascade kept for exactly these weights, as :func:`calibration_of`."""
+    return _kept(files, digests, BUDGET, KeptBudget.from_dict, "there are no budgets")
+
+
+def _kept(
+    files: Sequence[Path], digests: Sequence[str], name: str, read: Callable[[dict[str, Any]], T], without: str
+) -> T | None:
     # replicas/<k>/weights.safetensors of a run; or all files in one folder.
     for folder in files[0].absolute().parents[:3] if files else ():
-        file = folder / CALIBRATION
+        file = folder / name
         if not file.is_file():
             continue
         try:
-            kept = KeptCalibration.from_dict(json.loads(file.read_text(encoding="utf-8")))
+            kept = read(json.loads(file.read_text(encoding="utf-8")))
         except (ValueError, TypeError, KeyError) as error:
-            raise WeightsError(f"{file} is damaged: delete it, and probabilities are as averaged ({error})") from error
+            raise WeightsError(f"{file} is damaged: delete it, and {without} ({error})") from error
         return kept if kept.weights_digests == tuple(digests) else None
     return None

@@ -108,6 +108,11 @@ class Judged:
         names = ("negative_log_likelihood", "brier_score", "expected_calibration_error")
         return {name: _score(*numbers[3 * place : 3 * place + 3]) for place, name in enumerate(names)}
 
+    def by_image(self) -> list[dict[str, Float64[np.ndarray, " n"]]]:
+        """Return each image's negative log-likelihood and Brier score, means over the classifiers, before and after."""
+        names = ("negative_log_likelihood", "brier_score")
+        return [dict(zip(names, _by_image(stage, self._labels), strict=True)) for stage in self._stages]
+
     def _calibration_errors(self) -> list[tuple[float, list[float]]]:
         """Return the calibration error before, after, and their difference, each with its interval."""
         gaps = [_gaps(stage, self._labels) for stage in self._stages]  # each (K, N, BINS)

@@ -1,11 +1,13 @@
 """From weights to predictions of every view.
 
-Reads: dataset/val, replicas/<k>/weights.safetensors. Writes: predictions/*.parquet, preflight.json. Door:
-``evaluate.evaluate_run``.
+Reads: dataset/val, replicas/<k>/weights.safetensors. Writes: predictions/*.parquet, view_probabilities/*.parquet,
+preflight.json. Door: ``evaluate.evaluate_run``.
 
 In reading order:
 
 - ``evaluate``: preflight and predictions of an ensemble
+- ``answer_options``: options of answers for images without labels
+- ``external_weights``: what weights from other sources must agree on
 - ``preflight``: choice of precision and compilation, and the cost of the evaluation
 - ``predictors``: how many predictors the cluster holds, and what each reserves
 - ``sharded_prediction``: shards of images to files of predictions (Ray Data)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from googlenet.evaluation.crops import Policy
+from googlenet.evaluation.kept_budget import EarlyStop
 from googlenet.network.arithmetic import FP32
 from pipelines.errors import UserError
 from pipelines.evaluation.predictors import AS_MANY_AS_FIT, PredictorOptions, Predictors
@@ -29,12 +30,16 @@ class Settings:
         crop_px: side of the crops.
         precision: precision of the networks, or ``auto``.
         predictors: predictors that are asked for.
+        early_stop: when to stop adding views and replicas; None for never.
+        keep_views: whether to keep probabilities of single views, to choose views and thresholds on.
     """
 
     policies: Sequence[Policy]
     crop_px: int
     precision: PrecisionChoice = "auto"
     predictors: PredictorOptions = AS_MANY_AS_FIT
+    keep_views: bool = True
+    early_stop: EarlyStop | None = None
 
 
 def evaluate_run(run: Storage, recipe: Recipe, predictors: PredictorOptions = AS_MANY_AS_FIT) -> EvaluatedEnsemble:
@@ -80,19 +85,31 @@ def evaluate(
         dataset_digest=manifest.digest,
         arithmetic=FP32,
     )
-    task = PredictionTask(run, trained, weights, ensemble, manifest.splits["val"])
+    task = PredictionTask(run, trained, weights, ensemble, manifest.splits["val"], settings.keep_views)
     predictors = Predictors.that_fit(settings.predictors, memory_bytes)
     if predictors.remark:
         say(f"predictors: {predictors.remark}")
     checked = preflight(task, settings.precision, predictors)
     task = replace(task, ensemble=replace(ensemble, arithmetic=checked.arithmetic))
+    if settings.early_stop:
+        task = _stopping_early(task, settings.early_stop)
     images = manifest.splits["val"].images
     missing = missing_shards(task, images)
     if missing:
         done = images - images_of(missing, images)
         say(cost_line(checked, task.ensemble, images, done, min(predictors.number, len(missing))))
+        if settings.early_stop:
+            say("this is what all passes would cost; answers that stop early need fewer")
     predict(task, missing, images, predictors)
     return task.ensemble
+
+
+def _stopping_early(task: PredictionTask, early_stop: EarlyStop) -> PredictionTask:
+    """Return a task that stops early: not compiled, since a compiled network takes full batches only."""
+    plain = replace(task.ensemble.arithmetic, compiled=False)
+    return replace(
+        task, ensemble=replace(task.ensemble, arithmetic=plain, budget=early_stop.key), early_stop=early_stop
+    )
 
 
 def _digests_and_memory(

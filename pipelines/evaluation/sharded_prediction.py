@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from googlenet.evaluation.kept_budget import EarlyStop
 from googlenet.network.arithmetic import can_compile, first_line
 from pipelines.evaluation.predictors import FEEDER_CPUS, IMAGES_PER_SHARD, PREDICTOR_CPUS, Predictors
 from pipelines.job.progress import EvaluationDisplay
@@ -22,6 +23,7 @@ from pipelines.run.dataset import Split, open_records
 from pipelines.run.directory import PREDICTIONS
 from pipelines.run.predictions import Cost, EvaluatedEnsemble, Predicted, file_name, read_ensemble, write_predictions
 from pipelines.run.storage import Storage
+from pipelines.run.view_probabilities import ViewProbabilities, keeps_views, write_views
 
 # A GPU computes one, while another is received or its file is written. A CPU would have to do both itself.
 SHARDS_AT_ONCE = {"cpu": 1, "gpu": 2}
@@ -37,6 +39,8 @@ class PredictionTask:
         weights: names of the replicas' weight files, in the ensemble's order.
         ensemble: the ensemble that predicts.
         split: images to predict.
+        keep_views: whether to keep the probabilities of each view alone, for a share of the images.
+        early_stop: when to stop adding views and replicas; None for never.
     """
 
     run: Storage
@@ -44,6 +48,8 @@ class PredictionTask:
     weights: tuple[str, ...]
     ensemble: EvaluatedEnsemble
     split: Split
+    keep_views: bool = False
+    early_stop: EarlyStop | None = None
 
     @property
     def predictions(self) -> Storage:
@@ -145,6 +151,7 @@ def load_replicas(trained: Storage, weights: Sequence[str]) -> list[Any]:
 
 def ready_predictor(task: PredictionTask, device: str) -> Any:
     """Return a predictor that has warmed up; compiled if that was chosen and this node has a working compiler."""
+    from googlenet.evaluation.early_predictor import EarlyPredictor
     from googlenet.evaluation.predictor import Predictor
 
     ensemble, replicas = task.ensemble, load_replicas(task.trained, task.weights)
@@ -160,7 +167,7 @@ def ready_predictor(task: PredictionTask, device: str) -> Any:
             logging.getLogger(__name__).warning("not compiled because the compiler failed: %s", first_line(error))
         else:
             break
-    return predictor
+    return EarlyPredictor(predictor, task.early_stop) if task.early_stop else predictor
 
 
 class ShardPredictor:
@@ -181,11 +188,28 @@ class ShardPredictor:
         """Predict the row that :func:`load_shard` made; return its ``shard`` and number of ``images``."""
         with self._predicting:
             started, passes = time.monotonic(), self._predictor.forward_passes
-            predictions = list(self._predictor.predict_each(images_in(row)))
-            cost = Cost(time.monotonic() - started, self._predictor.forward_passes - passes, socket.gethostname())
+            every = getattr(self._predictor, "all_passes", 0)
+            predictions = list(self._predictor.predict_each(images_in(row), self._keeps_views(row)))
+            seconds, passes = time.monotonic() - started, self._predictor.forward_passes - passes
+            all_passes = getattr(self._predictor, "all_passes", 0) - every
+        cost = Cost(seconds, passes, socket.gethostname(), all_passes)
         predicted = rows_of(row, predictions)
+        # The file of predictions, by which a shard counts as done, is written last.
+        self._write_views(row, predictions)
         write_predictions(self._task.predictions, file_name(row["shard"]), self._task.ensemble, predicted, cost)
         return {"shard": row["shard"], "images": len(predictions)}
+
+    def _keeps_views(self, row: dict[str, Any]) -> list[bool]:
+        """Return for each image whether the probabilities of its views are kept."""
+        ids, task = list(row["image_id"]), self._task
+        return keeps_views(task.ensemble, task.split.images, ids).tolist() if task.keep_views else [False] * len(ids)
+
+    def _write_views(self, row: dict[str, Any], predictions: Sequence[Any]) -> None:
+        kept = [place for place, prediction in enumerate(predictions) if prediction.by_view is not None]
+        if kept:
+            ids, labels = [row["image_id"][place] for place in kept], np.asarray(row["label"], np.int32)[kept]
+            views = ViewProbabilities(ids, labels, np.stack([predictions[place].by_view for place in kept]))
+            write_views(self._task.run, file_name(row["shard"]), self._task.ensemble, views)
 
 
 def rows_of(row: dict[str, Any], predictions: Sequence[Any]) -> Predicted:

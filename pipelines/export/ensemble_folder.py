@@ -17,7 +17,15 @@ from pipelines.errors import UserError
 from pipelines.job.console import count, size
 from pipelines.report.schema import Report
 from pipelines.run.dataset import read_manifest
-from pipelines.run.directory import CALIBRATION, COST_JSON, REPORT_JSON, ReplicaFiles, read_recipe, replica_number
+from pipelines.run.directory import (
+    BUDGET,
+    CALIBRATION,
+    COST_JSON,
+    REPORT_JSON,
+    ReplicaFiles,
+    read_recipe,
+    replica_number,
+)
 from pipelines.run.storage import PARTIAL, Storage
 from pipelines.run.weights import read_replica
 
@@ -123,7 +131,8 @@ def _write(run: Storage, folder: Storage, name: str, license_fields: Mapping[str
     folder.write(CARD, card.encode())
     folder.write_json(RECIPE, recipe.to_dict())
     folder.write_json(REPORT, report)
-    if run.exists(CALIBRATION):
-        folder.write_json(CALIBRATION, run.read_json(CALIBRATION))
+    for kept in (CALIBRATION, BUDGET):
+        if run.exists(kept):
+            folder.write_json(kept, run.read_json(kept))
     folder.write_json(DESCRIPTION, description(files, ensemble["classes"], ensemble["crop_px"]))
     return f"{count(len(files), 'replica')}, {count(report['classes'], 'class', 'classes')}, {size(num_bytes)}"

@@ -23,8 +23,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "first_crop_px", "photometric", "lighting_sigma",
         "dead_head_epochs", "on_dead_head",
     ),
-    "evaluation": ("policies", "precision", "calibrated", "coverage"),
-    "tracking": ("tracking_uri", "mlflow", "models", "champion", "runs", "port"),
+    "evaluation": ("policies", "precision", "calibrated", "coverage", "set_penalty", "budget", "ood"),
+    "tracking": ("tracking_uri", "mlflow", "models", "champion", "champion_metric", "runs", "port"),
 }  # fmt: skip
 POSITIONAL, OTHER = "arguments", "other"
 

@@ -1,7 +1,7 @@
 """From predictions to tables, pages and pictures.
 
-Reads: predictions/*.parquet, dataset/, jobs/, replicas/<k>/metrics.jsonl. Writes: report/, answers/,
-calibration.json. Door: ``write.write_report``.
+Reads: predictions/*.parquet, view_probabilities/*.parquet, dataset/, jobs/, replicas/<k>/metrics.jsonl. Writes:
+report/, answers/, calibration.json, budget.json. Door: ``write.write_report``.
 
 In reading order:
 
@@ -9,21 +9,26 @@ In reading order:
 - ``contents``: content of report.json
 - ``schema``: the fields of report.json
 - ``schema_of_certainty``: its fields about how sure the answers are
+- ``schema_of_spending``: its fields about what an error costs
 - ``fields``: types of single fields that several tables share
 - ``tally``: sums over all images in bounded memory
 - ``abstention``: sets of classes, and answers left to people
+- ``out_of_distribution``: how well unsure answers tell photographs of something else apart
 - ``temperatures``: probabilities that mean what they say: fitted, judged and kept
+- ``spending``: error against forward passes, for every way to spend them; what the run keeps about it
 - ``columns``: the table's columns and cells as text
 - ``remarks``: the headline, remarks on the table, provenance
 - ``text``: the table for the terminal, and the summary for MLflow
 - ``markdown``: report.md
 - ``markdown_of_certainty``: its sections on how sure the answers are
+- ``markdown_of_spending``: its section on what an error costs
 - ``markdown_tables``: tables in Markdown
 - ``page``: index.html, from page.html.jinja
 - ``figures``: pictures of the ensemble, its classes and its training
+- ``figure_of_spending``: picture of the error against cost
 - ``drawing``: colours, PNG, and SVG that follows the page
 - ``example_images``: the views of one image; the most confident mistakes
-- ``outcomes``: which images each cell of the table got wrong
+- ``outcomes``: which images each cell of the table got wrong, and their scores
 - ``answers``: top-5 answers for images without labels
 - ``comparison``: two runs compared image by image
 """

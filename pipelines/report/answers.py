@@ -3,19 +3,24 @@
 import csv
 import io
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from googlenet.evaluation.ensemble import ABSTAIN, SET, answer_columns, top_answers
+from googlenet.evaluation.cascade import Stage
+from googlenet.evaluation.conformal import UNPENALISED, SetRule
+from googlenet.evaluation.ensemble import ABSTAIN, PASSES, SET, answer_columns, top_answers
+from googlenet.evaluation.kept_budget import KeptBudget
 from googlenet.evaluation.kept_calibration import KeptCalibration
 from pipelines.errors import UserError
 from pipelines.job.console import count
 from pipelines.report.tally import checked_predictions
-from pipelines.run.directory import ANSWERS_CSV, ANSWERS_PARQUET
-from pipelines.run.predictions import EvaluatedEnsemble, Predicted
+from pipelines.run.directory import ANSWERS_CSV, ANSWERS_PARQUET, PREDICTIONS, PREFLIGHT
+from pipelines.run.predictions import EvaluatedEnsemble, Predicted, read_cost
 from pipelines.run.storage import Storage
 
 ROWS_SHOWN = 10
@@ -28,17 +33,21 @@ def write_answers(
     ensemble: EvaluatedEnsemble,
     calibration: KeptCalibration | None = None,
     coverage: float | None = None,
+    budget: KeptBudget | None = None,
+    set_rule: SetRule = UNPENALISED,
 ) -> str:
     """Write the answers of all replicas with the most crops, in bounded memory; return the first ones as text.
 
     The column ``agreement`` is the share of replicas whose own top-1 answer is the ensemble's. Probabilities are those
     with the temperature, if there is one. With ``coverage``, the column ``set`` has the classes that hold the true one
-    with that probability, the likeliest first, and ``abstain`` says whether they are more than one.
+    with that probability, the likeliest first, and ``abstain`` says whether they are more than one. For an ensemble
+    that stops early, ``passes`` is the number of views computed, summed over the replicas; ``budget`` has the
+    temperatures of its stages, and of chosen views.
 
     Raises:
         UserError: predictions are missing, duplicated, or of another ensemble; or there is no calibration for sets.
     """
-    rule = _rule(ensemble, calibration, coverage)
+    rule = _rule(ensemble, calibration, coverage, budget, set_rule)
     seen: Counter[str] = Counter()
     shown: list[dict[str, Any]] = []
     schema = _schema(ensemble, rule)
@@ -59,6 +68,8 @@ def write_answers(
     lines = [f"{row['image_id']}: {row['answer_1']} ({row['probability_1']:.3f})" for row in shown]
     if seen.total() > len(shown):
         lines.append(f"and {seen.total() - len(shown)} more")
+    if ensemble.budget:
+        lines += about_saving(run, ensemble.budget, seen.total())
     if calibration and rule.temperature != 1.0:
         fitted_on = count(calibration.images, "validation image")
         lines.append(f"probabilities have the temperature {rule.temperature:.3f}, fitted on {fitted_on} of the run")
@@ -67,37 +78,80 @@ def write_answers(
 
 @dataclass(frozen=True)
 class _Rule:
-    """Temperature of the probabilities, and the threshold of the sets of classes; None for no sets."""
+    """Temperature of the probabilities, and the threshold of the sets of classes; None for no sets.
+
+    Where predictions stop early, each stage (numbers of replicas and views) has a temperature.
+    """
 
     temperature: float = 1.0
     limit: float | None = None
+    set_rule: SetRule = UNPENALISED
+    by_stage: Mapping[Stage, float] = field(default_factory=dict)
 
 
-def _rule(ensemble: EvaluatedEnsemble, calibration: KeptCalibration | None, coverage: float | None) -> _Rule:
+def _rule(
+    ensemble: EvaluatedEnsemble,
+    calibration: KeptCalibration | None,
+    coverage: float | None,
+    budget: KeptBudget | None,
+    set_rule: SetRule,
+) -> _Rule:
+    if ensemble.budget:
+        return _Rule(by_stage=dict(zip(budget.stages, budget.temperatures, strict=True)) if budget else {})
     policy = str(ensemble.largest)
+    if budget and coverage is None and (temperature := budget.temperature(policy)):
+        return _Rule(temperature)
     known = calibration.temperature(len(ensemble.replicas), policy) if calibration else None
-    limit = calibration.threshold(policy, coverage) if calibration and coverage is not None else None
+    limit = calibration.threshold(policy, coverage, set_rule) if calibration and coverage is not None else None
     if coverage is not None and limit is None:
         raise UserError(
             f"--coverage {coverage:g} needs the calibration of the run for {policy} crops, and the run has none: "
             "a run keeps it in calibration.json when it is evaluated on 40 validation images or more"
         )
-    return _Rule(known or 1.0, limit)
+    return _Rule(known or 1.0, limit, set_rule)
 
 
 def _schema(ensemble: EvaluatedEnsemble, rule: _Rule) -> pa.Schema:
     names = answer_columns(len(ensemble.classes))
     kinds = [pa.string() if name.startswith("answer") else pa.float32() for name in names]
     sets = [] if rule.limit is None else [(SET, pa.list_(pa.string())), (ABSTAIN, pa.bool_())]
+    if ensemble.budget:
+        sets.append((PASSES, pa.int32()))
     return pa.schema([("image_id", pa.string()), *zip(names, kinds, strict=True), *sets])
 
 
 def _rows(predicted: Predicted, ensemble: EvaluatedEnsemble, rule: _Rule) -> list[dict[str, Any]]:
     with_most_crops = predicted.probabilities[:, :, -1]
+    if ensemble.budget:
+        return [_early_row(predicted, place, ensemble, rule) for place in range(len(with_most_crops))]
     return [
-        {"image_id": image_id, **top_answers(probabilities, ensemble.classes, rule.temperature, rule.limit)}
+        {
+            "image_id": image_id,
+            **top_answers(probabilities, ensemble.classes, rule.temperature, rule.limit, rule.set_rule),
+        }
         for image_id, probabilities in zip(predicted.image_ids, with_most_crops, strict=True)
     ]
+
+
+def _early_row(predicted: Predicted, place: int, ensemble: EvaluatedEnsemble, rule: _Rule) -> dict[str, Any]:
+    """Return the answers of those replicas that were asked."""
+    views = predicted.views[place, :, 0]
+    models, passes = int(np.count_nonzero(views)), int(views.sum())
+    probabilities = predicted.probabilities[place, :models, 0]
+    answers = top_answers(probabilities, ensemble.classes, rule.by_stage.get((models, int(views[0])), 1.0))
+    return {"image_id": predicted.image_ids[place], **answers, PASSES: passes}
+
+
+def about_saving(run: Storage, budget: str, images: int) -> list[str]:
+    """Return what stopping early has saved, in passes and in seconds of a predictor as the preflight timed it."""
+    storage = run.below(PREDICTIONS)
+    costs = [read_cost(storage, name) for name in storage.files("")]
+    passes, every = sum(cost.forward_passes for cost in costs), sum(cost.all_passes for cost in costs)
+    seconds = sum(cost.seconds for cost in costs)
+    full = every / run.read_json(PREFLIGHT)["preflight"]["passes_per_second"]
+    share = f"{passes / images:.1f} of {every / images:.0f} passes an image ({100 * passes / every:.1f} %)"
+    time = f"{seconds / images:.3f} seconds of a predictor instead of about {full / images:.3f}"
+    return [f"budget {budget.partition(':')[0]}: {share}, {time} at the speed of the preflight"]
 
 
 def _as_text(row: dict[str, Any]) -> dict[str, Any]:

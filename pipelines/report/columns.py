@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from googlenet.evaluation.crops import is_chosen
 from pipelines.report.fields import CropPolicy
 from pipelines.report.schema import Report, TableRow
 
@@ -42,7 +43,9 @@ def has_papers_classes(report: Report) -> bool:
 
 
 def crops_text(row: CropPolicy) -> str:
-    """Return the number of crops, with their scales if the user chose those."""
+    """Return the number of crops, with their scales if the user chose those, or as chosen on a run's images."""
+    if is_chosen(row["policy"]):
+        return f"{row['crops']} (best)"
     return str(row["crops"]) if row["policy"] == str(row["crops"]) else f"{row['crops']} ({row['policy']} px)"
 
 

@@ -1,6 +1,6 @@
 """Comparison of two finished runs: their settings, and their errors paired by image."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,13 +10,14 @@ from pipelines.errors import UserError
 from pipelines.job.console import count
 from pipelines.job.log import read_jobs
 from pipelines.report.columns import tops_shown
-from pipelines.report.outcomes import read_outcomes
+from pipelines.report.outcomes import read_outcomes, read_scores
 from pipelines.report.schema import Report
 from pipelines.run.directory import OUTCOMES, REPORT_JSON, differences
 from pipelines.run.storage import Storage
 
 CHANGE = "{name}: first {old!r}, second {new!r}"
 COLUMNS = ("models x crops", "error", "first %", "second %", "difference", "95 % interval")
+SCORE_COLUMNS = ("models x crops", "score", "first", "second", "difference", "95 % interval")
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,14 @@ class Finished:
         report: content of report.json.
         outcomes: see :func:`pipelines.report.outcomes.read_outcomes`.
         circumstances: provenance of its newest job; empty if unknown.
+        scores: see :func:`pipelines.report.outcomes.read_scores`.
     """
 
     name: str
     report: Report
     outcomes: dict[str, Any]
     circumstances: dict[str, Any]
+    scores: dict[str, Any] = field(default_factory=lambda: {"image_id": []})
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -52,7 +55,8 @@ def read_finished(run: Storage, name: str) -> Finished:
     if not (run.exists(REPORT_JSON) and run.exists(OUTCOMES)):
         raise UserError(f"{name} has no report to compare; finish it with the command that started it")
     jobs = read_jobs(run)
-    return Finished(name, run.read_json(REPORT_JSON), read_outcomes(run), jobs[-1] if jobs else {})
+    newest = jobs[-1] if jobs else {}
+    return Finished(name, run.read_json(REPORT_JSON), read_outcomes(run), newest, read_scores(run))
 
 
 def comparison(first: Finished, second: Finished) -> str:
@@ -61,7 +65,7 @@ def comparison(first: Finished, second: Finished) -> str:
     changed = differences(first.settings, second.settings, CHANGE)
     changed += differences(_what_ran(first.circumstances), _what_ran(second.circumstances), CHANGE)
     lines += [f"  {line}" for line in changed] or ["  nothing"]
-    return "\n".join([*lines, "", *_cells(first, second)])
+    return "\n".join([*lines, "", *_cells(first, second), *_scores(first, second)])
 
 
 def _what_ran(circumstances: dict[str, Any]) -> dict[str, Any]:
@@ -71,7 +75,7 @@ def _what_ran(circumstances: dict[str, Any]) -> dict[str, Any]:
 
 
 def _cells(first: Finished, second: Finished) -> list[str]:
-    common, rows_first, rows_second = _common_images(first, second)
+    common, rows_first, rows_second = _common_images(first.outcomes, second.outcomes)
     tops = tuple(tops_shown(first.report))
     names = [name for name in first.outcomes if name in second.outcomes and name.startswith(tops)]
     if not common:
@@ -88,15 +92,38 @@ def _cells(first: Finished, second: Finished) -> list[str]:
         means = first_wrong[:, at].mean(), second_wrong[:, at].mean()
         interval = f"{low[at]:+.2f} to {high[at]:+.2f}"
         rows.append((cell, kind, f"{means[0]:.2f}", f"{means[1]:.2f}", f"{means[1] - means[0]:+.2f}", interval))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
-    table = ["  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in rows]
-    return [*_about_images(first, second, len(common)), *table]
+    return [*_about_images(first, second, len(common)), *_aligned(rows)]
 
 
-def _common_images(first: Finished, second: Finished) -> tuple[list[str], list[int], list[int]]:
-    where = {image_id: row for row, image_id in enumerate(second.outcomes["image_id"])}
-    rows = [row for row, image_id in enumerate(first.outcomes["image_id"]) if image_id in where]
-    common = [first.outcomes["image_id"][row] for row in rows]
+def _scores(first: Finished, second: Finished) -> list[str]:
+    """Return the scores of both, as averaged and with the temperature of each run, paired by image."""
+    common, rows_first, rows_second = _common_images(first.scores, second.scores)
+    names = [name for name in first.scores if name in second.scores and name != "image_id"]
+    if not common or not names:
+        return []
+    ours = np.stack([first.scores[name][rows_first] for name in names], axis=1)
+    theirs = np.stack([second.scores[name][rows_second] for name in names], axis=1)
+    low, high = bootstrap_interval(theirs - ours)
+    rows: list[tuple[str, ...]] = [SCORE_COLUMNS]
+    for at, name in enumerate(names):
+        kind, _, cell = name.partition("/")
+        means = ours[:, at].mean(), theirs[:, at].mean()
+        interval = f"{low[at]:+.4f} to {high[at]:+.4f}"
+        numbers = (f"{means[0]:.4f}", f"{means[1]:.4f}", f"{means[1] - means[0]:+.4f}")
+        rows.append((cell, kind.replace("_", " "), *numbers, interval))
+    about = f"scores on {count(len(common), 'image')} that both runs kept; calibrated with the temperature of each run:"
+    return ["", about, *_aligned(rows)]
+
+
+def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in rows]
+
+
+def _common_images(first: dict[str, Any], second: dict[str, Any]) -> tuple[list[str], list[int], list[int]]:
+    where = {image_id: row for row, image_id in enumerate(second["image_id"])}
+    rows = [row for row, image_id in enumerate(first["image_id"]) if image_id in where]
+    common = [first["image_id"][row] for row in rows]
     return common, rows, [where[image_id] for image_id in common]
 
 

@@ -26,6 +26,7 @@ from pipelines.report.schema import (
     ViewGroupErrors,
 )
 from pipelines.report.schema_of_certainty import CalibrationRow, ReliabilityBin
+from pipelines.report.spending import Spent, spending_rows
 from pipelines.report.tally import Tally
 from pipelines.report.temperatures import Calibrated
 from pipelines.run.predictions import EvaluatedEnsemble
@@ -46,6 +47,7 @@ def contents(
     ensemble: EvaluatedEnsemble,
     validation_errors: dict[str, float] | None = None,
     calibrated: Calibrated | None = None,
+    spent: Spent | None = None,
 ) -> Report:
     """Return the report, ready for JSON: the same predictions give the same bits.
 
@@ -54,6 +56,7 @@ def contents(
         ensemble: the evaluated ensemble.
         validation_errors: of each replica at the end of its training, if it was validated on other images.
         calibrated: its calibration, if there are images enough.
+        spent: what chosen views and a cascade are worth, if there are probabilities of views.
     """
     disagreement = tally.disagreement.percent()
     last = len(ensemble.policies) - 1
@@ -88,6 +91,9 @@ def contents(
     if calibrated:
         report["temperatures"], report["reliability_calibrated"] = calibrated.rows, calibrated.reliability
         report["prediction_sets"], report["selective"] = calibrated.sets, calibrated.selective
+    report["spending"] = spending_rows(report["table"], report["images"], spent)
+    if spent:
+        report["budgets"] = spent.budgets
     return report
 
 

@@ -49,7 +49,11 @@ class CropPolicy(TypedDict):
 
     crops: Annotated[int, Field(description="Views averaged of each image, duplicates counted.")]
     policy: Annotated[
-        str, Field(description="Crop policy: 1, 10 or 144, or scales in pixels with 36 views at each, such as 256+320.")
+        str,
+        Field(
+            description="Crop policy: 1, 10 or 144; scales in pixels with 36 views at each, such as 256+320; or "
+            "best:24: and a mask of the 144 views in hexadecimal digits."
+        ),
     ]
 
 

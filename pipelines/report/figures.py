@@ -12,6 +12,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from pipelines.report.columns import crops_text
 from pipelines.report.drawing import COLOURS, MARKERS, matrix, new_axes
 from pipelines.report.schema import Report
 from pipelines.report.schema_of_certainty import ReliabilityBin
@@ -48,8 +49,7 @@ def _error_by_models(report: Report) -> Figure:
         rows = [row for row in report["table"] if row["policy"] == policy]
         models = [row["models"] for row in rows]
         colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-        number_of_crops = f"{crops} crop{'s' if crops > 1 else ''}"
-        label = number_of_crops if str(crops) == policy else f"{number_of_crops} at {policy} px"
+        label = f"{crops_text({'policy': policy, 'crops': crops})} crop{'s' if crops > 1 else ''}"
         axes.plot(models, [row["top1_error"] for row in rows], marker=marker, color=colour, label=label)
         low, high = zip(*(row["top1_ci95"] for row in rows), strict=True)
         axes.fill_between(models, low, high, color=colour, alpha=0.12, linewidth=0)

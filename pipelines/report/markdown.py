@@ -10,7 +10,8 @@ from pipelines.report.columns import (
     table_columns,
     tops_shown,
 )
-from pipelines.report.markdown_of_certainty import abstention_sections, calibration_sections
+from pipelines.report.markdown_of_certainty import abstention_sections, apart_section, calibration_sections
+from pipelines.report.markdown_of_spending import spending_section
 from pipelines.report.markdown_tables import markdown_table
 from pipelines.report.page import CAPTIONS
 from pipelines.report.remarks import headline, notes
@@ -40,6 +41,8 @@ def markdown(report: Report, cost: dict[str, Any], facts: dict[str, str], pictur
         _list(notes(report)),
         cost_remark(cost),
         _pictures(pictures, "error_by_models", "learning_curves"),
+        *spending_section(report, cost),
+        _pictures(pictures, "spending"),
         "## Compared with one model and the fewest crops",
         "Paired differences of top-1 error in percentage points, and the spread over the ensembles of a size.",
         _difference_table(report),
@@ -53,6 +56,7 @@ def markdown(report: Report, cost: dict[str, Any], facts: dict[str, str], pictur
         _pictures(pictures, "reliability"),
         *abstention_sections(report),
         _pictures(pictures, "selective"),
+        *apart_section(report),
         *_diversity_sections(report),
         _pictures(pictures, "disagreement", "diversity"),
         *_class_sections(report),

@@ -83,6 +83,30 @@ def abstention_sections(report: Report) -> list[str]:
     ]
 
 
+def apart_section(report: Report) -> list[str]:
+    """Return the section on photographs of something else, if there were any."""
+    if not report.get("out_of_distribution"):
+        return []
+    rows = [
+        (
+            row["data"],
+            str(row["images"]),
+            row["measure"].replace("_", " "),
+            f"{row['area_under_roc']:.3f}",
+            "{:.3f} - {:.3f}".format(*row["area_under_roc_ci95"]),
+            f"{row['false_positives']:.1f}",
+            interval(row["false_positives_ci95"]),
+        )
+        for row in report["out_of_distribution"]
+    ]
+    text = (
+        "All models, most crops, as averaged. The area under the ROC curve is the chance that an image of something "
+        "else is less sure than one of these; false positives are those that pass if 95 % of these do."
+    )
+    headings = ("folder", "images", "measure", "area", "95 % interval", "false positives %", "95 % interval")
+    return ["## Photographs of something else", text, markdown_table(headings, rows)]
+
+
 def _least_covered(row: SetRow) -> str:
     worst = min(row["classes"], key=lambda of_class: of_class["empirical_coverage"])
     return f"{worst['class']}: {worst['empirical_coverage']:.0f} % of {worst['images']}"

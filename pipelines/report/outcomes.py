@@ -1,6 +1,6 @@
-"""Errors of a run by image and by cell of its table, kept to compare two runs image by image."""
+"""Errors and scores of a run by image and by cell of its table, kept to compare two runs image by image."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,8 +8,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from googlenet.evaluation.crops import CROP_POLICIES, Policy
-from pipelines.run.directory import OUTCOMES
+from googlenet.evaluation.crops import CROP_POLICIES, Policy, is_chosen, short_name
+from pipelines.run.directory import OUTCOMES, SCORES
 from pipelines.run.storage import Storage
 
 TOP = ("top1", "top5")
@@ -19,8 +19,10 @@ Floats = npt.NDArray[np.float64]
 def cell_name(models: int, policy: Policy | str) -> str:
     """Return the name of a cell: ``7x144``, or models x scales for scales chosen by the user, ``7x256_320px``.
 
-    MLflow does not allow a plus sign in the name of a metric.
+    MLflow does not allow a plus sign in the name of a metric. Views that a run has chosen are ``7xbest24``.
     """
+    if is_chosen(policy):
+        return f"{models}x{short_name(policy).replace(':', '')}"
     known = {str(standard) for standard in CROP_POLICIES}
     return f"{models}x{policy}" if str(policy) in known else f"{models}x{str(policy).replace('+', '_')}px"
 
@@ -41,9 +43,26 @@ def write_outcomes(run: Storage, image_ids: Sequence[str], shares: Floats, polic
         pq.write_table(pa.table(columns), stream, compression="zstd")
 
 
+def write_scores(run: Storage, image_ids: Sequence[str], scores: Mapping[str, Floats]) -> None:
+    """Write scores of images, with and without a temperature; of very many images, those it was judged on."""
+    columns: dict[str, Any] = {"image_id": pa.array(image_ids, pa.string())}
+    columns |= {name: pa.array(values) for name, values in scores.items()}
+    with run.writing(SCORES) as stream:
+        pq.write_table(pa.table(columns), stream, compression="zstd")
+
+
+def read_scores(run: Storage) -> dict[str, Any]:
+    """Return the columns of :func:`write_scores` by name; none for a run of an earlier version, or of few images."""
+    return _columns(run, SCORES) if run.exists(SCORES) else {"image_id": []}
+
+
 def read_outcomes(run: Storage) -> dict[str, Any]:
     """Return the columns of :func:`write_outcomes` by name: N ids, and (N,) for each cell and kind of error."""
-    table = pq.read_table(run.path(OUTCOMES), filesystem=run.filesystem)
+    return _columns(run, OUTCOMES)
+
+
+def _columns(run: Storage, file: str) -> dict[str, Any]:
+    table = pq.read_table(run.path(file), filesystem=run.filesystem)
     ids = table.column("image_id").to_pylist()
     cells = {name: table.column(name).to_numpy() for name in table.column_names if name != "image_id"}
     return {"image_id": ids, **cells}

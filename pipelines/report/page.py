@@ -15,6 +15,7 @@ from pipelines.report.columns import (
     notable_over_replicas,
     tops_shown,
 )
+from pipelines.report.markdown_of_spending import about_budgets, about_spending, budget_cells, efficient_cells
 from pipelines.report.remarks import cost_of_predictions, headline, notes
 from pipelines.report.schema import Report, TableRow
 
@@ -23,6 +24,10 @@ TEMPLATE = "page.html.jinja"
 STRONGEST_PERCENT = 55
 CAPTIONS = {
     "error_by_models": ("Error by the number of models", "Mean over all ensembles of a size."),
+    "spending": (
+        "Error against cost",
+        "The dotted line joins the efficient ways to spend forward passes; the stars are budgets of the cascade.",
+    ),
     "learning_curves": ("Learning curves", "One centre crop of each validation image, after each epoch."),
     "views": ("Which views help", "Averaged over these views only."),
     "reliability": (
@@ -76,6 +81,7 @@ def report_page(
             for name, (title, text) in CAPTIONS.items()
             if name in pictures
         ],
+        spending=_spending(report, cost),
         examples=examples,
         notes=[*notes(report), cost_of_predictions(cost)],
     )
@@ -84,6 +90,19 @@ def report_page(
 def _title(report: Report, data: str) -> str:
     replicas = len(report["ensemble"]["replicas"])
     return f"{replicas} GoogLeNet{'s' if replicas > 1 else ''} on {data or 'images'}"
+
+
+def _spending(report: Report, cost: dict[str, Any]) -> dict[str, Any]:
+    """Return the tables on the error against cost."""
+    budgets = report.get("budgets", [])
+    return {
+        "text": about_spending(report, cost),
+        "headings": ("way", "passes", "seconds", "error %", "95 % interval"),
+        "rows": efficient_cells(report, cost),
+        "about_budgets": about_budgets(report) if budgets else "",
+        "budget_headings": ("budget", "passes", "seconds", "saved %", "error %", "change", "95 % interval"),
+        "budgets": list(budget_cells(report, cost)) if budgets else [],
+    }
 
 
 def _legend(report: Report) -> str:

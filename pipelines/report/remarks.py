@@ -7,6 +7,7 @@ from googlenet.evaluation.two_way import FEWEST_REPLICAS
 from pipelines.job.console import count
 from pipelines.report.columns import (
     CLASSES_OF_IMAGENET,
+    crops_text,
     decimals,
     has_papers_classes,
     notable_over_replicas,
@@ -40,8 +41,9 @@ def _number_of(number: int, noun: str) -> str:
 
 
 def _crops(row: CropPolicy) -> str:
-    scales = "" if row["policy"] == str(row["crops"]) else f" ({row['policy']} px)"
-    return f"{_number_of(row['crops'], 'crop')}{scales}"
+    """Return the number of crops in words, with what crops_text says of them."""
+    _, _, kind = crops_text(row).partition(" ")
+    return f"{_number_of(row['crops'], 'crop')} {kind}".rstrip()
 
 
 def notes(report: Report) -> list[str]:

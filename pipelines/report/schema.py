@@ -30,7 +30,15 @@ from pipelines.report.fields import (
     ReplicaError,
     WiderInterval,
 )
-from pipelines.report.schema_of_certainty import CalibrationRow, ReliabilityBin, SelectiveRow, SetRow, TemperatureRow
+from pipelines.report.schema_of_certainty import (
+    ApartRow,
+    CalibrationRow,
+    ReliabilityBin,
+    SelectiveRow,
+    SetRow,
+    TemperatureRow,
+)
+from pipelines.report.schema_of_spending import BudgetRow, SpendingRow
 
 TITLE = "report.json of googlenet-ensemble"
 
@@ -241,6 +249,20 @@ class Report(TypedDict):
     selective: NotRequired[
         Annotated[
             list[SelectiveRow], Field(description="Errors if the least sure images are not answered, by measure.")
+        ]
+    ]
+    out_of_distribution: NotRequired[
+        Annotated[
+            list[ApartRow], Field(description="How unsure answers tell images of something else apart, by measure.")
+        ]
+    ]
+    spending: NotRequired[
+        Annotated[list[SpendingRow], Field(description="Error by forward passes, for every way to spend them.")]
+    ]
+    budgets: NotRequired[
+        Annotated[
+            list[BudgetRow],
+            Field(description="Budgets of the cascade; absent without probabilities of views of 40 images."),
         ]
     ]
     diversity: Annotated[Diversity, Field(description="Differences between the replicas' answers.")]

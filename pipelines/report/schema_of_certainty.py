@@ -7,6 +7,11 @@ from typing_extensions import TypedDict
 
 from pipelines.report.fields import ClassName, CropPolicy, JudgedOn, Models, ScoreInterval
 
+Measure = Annotated[
+    Literal["maximum_probability", "entropy", "mutual_information"],
+    Field(description="How sure: largest mean probability; entropy of the mean; disagreement of the replicas."),
+]
+
 
 class CalibrationRow(CropPolicy):
     """Calibration of one model (mean of the single models) or of all models, with a crop policy."""
@@ -75,13 +80,26 @@ class SetRow(TypedDict):
     classes: Annotated[list[ClassCoverage], Field(description="By class; classes without images are left out.")]
 
 
+class ApartRow(TypedDict):
+    """How well a measure tells images of something else from those of the report, with all models and most crops."""
+
+    data: Annotated[str, Field(description="Folder of the images of something else.")]
+    images: Annotated[int, Field(description="Number of these images.")]
+    measure: Measure
+    area_under_roc: Annotated[
+        float, Field(description="Chance that one of them is less sure than one of the report, from 0 to 1 (AUROC).")
+    ]
+    area_under_roc_ci95: ScoreInterval
+    false_positives: Annotated[
+        float, Field(description="Share of them that pass if 95 % of the report's images do, in percent.")
+    ]
+    false_positives_ci95: ScoreInterval
+
+
 class SelectiveRow(TypedDict):
     """Errors of all models with the most crops if the least sure images are left to people, by one measure."""
 
-    measure: Annotated[
-        Literal["maximum_probability", "entropy", "mutual_information"],
-        Field(description="How sure: largest mean probability; entropy of the mean; disagreement of the replicas."),
-    ]
+    measure: Measure
     area: Annotated[
         float, Field(description="Mean of the remaining error over all shares of answered images, in percent (AURC).")
     ]

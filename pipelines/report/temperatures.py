@@ -3,7 +3,7 @@
 One temperature for each crop policy, for one model (shared by the replicas) and for all models.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
@@ -23,6 +23,7 @@ from googlenet.evaluation.temperature import (
     with_temperature,
 )
 from pipelines.report.abstention import selective_rows, set_rows
+from pipelines.report.outcomes import cell_name
 from pipelines.report.schema_of_certainty import ReliabilityBin, SelectiveRow, SetRow, TemperatureRow
 from pipelines.run.predictions import EvaluatedEnsemble, Predicted
 
@@ -73,6 +74,8 @@ class Calibrated:
         reliability: reliability diagram of all models with the most crops.
         sets: prediction sets of all models with the most crops.
         selective: the error that remains if the least sure images are not answered.
+        image_ids: ids of the images that all of this was judged on.
+        scores: scores of each of these images, by the names that MLflow has for their means.
     """
 
     calibration: KeptCalibration
@@ -80,6 +83,8 @@ class Calibrated:
     reliability: list[ReliabilityBin]
     sets: list[SetRow]
     selective: list[SelectiveRow]
+    image_ids: list[str]
+    scores: dict[str, npt.NDArray[np.float64]] = field(compare=False)
 
 
 def calibrate(kept: KeptProbabilities, ensemble: EvaluatedEnsemble, known: KeptCalibration | None) -> Calibrated | None:
@@ -94,6 +99,7 @@ def calibrate(kept: KeptProbabilities, ensemble: EvaluatedEnsemble, known: KeptC
     folds, replicas = folds_of(ids), len(ensemble.replicas)
     everyone = probabilities.mean(axis=1, dtype=np.float64)[None]
     rows, reliability = [], []
+    scores: dict[str, npt.NDArray[np.float64]] = {}
     for models in dict.fromkeys((1, replicas)):
         for place, policy in enumerate(ensemble.policies):
             averaged = everyone[:, :, place] if models == replicas else probabilities[:, :, place].swapaxes(0, 1)
@@ -103,11 +109,13 @@ def calibrate(kept: KeptProbabilities, ensemble: EvaluatedEnsemble, known: KeptC
             row |= {"temperature": temperature, "images": len(ids), "folds": FOLDS}
             row["judged_on"] = "other_images" if given else "other_folds"
             rows.append(cast("TemperatureRow", {**row, **judged.scores()}))
+            for stage, values in zip(("", "/calibrated"), judged.by_image(), strict=True):
+                scores |= {f"{name}/{cell_name(models, policy)}{stage}": score for name, score in values.items()}
             reliability = judged.reliability()[1]
     fitted = known or _kept(ensemble, rows, everyone[0], labels)
     sets = set_rows(everyone[0, :, -1], labels, folds, ensemble, known)
     selective = selective_rows(probabilities[:, :, -1], labels)
-    return Calibrated(fitted, rows, cast("list[ReliabilityBin]", reliability), sets, selective)
+    return Calibrated(fitted, rows, cast("list[ReliabilityBin]", reliability), sets, selective, ids, scores)
 
 
 def _kept(

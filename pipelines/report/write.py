@@ -18,15 +18,19 @@ from pipelines.job.log import read_jobs
 from pipelines.report.contents import contents
 from pipelines.report.drawing import png, svg
 from pipelines.report.example_images import mistakes_with_pictures, view_strips
+from pipelines.report.figure_of_spending import spending
 from pipelines.report.figures import class_figures, figures, learning_curves, read_curves
 from pipelines.report.markdown import markdown
-from pipelines.report.outcomes import write_outcomes
+from pipelines.report.out_of_distribution import read_apart
+from pipelines.report.outcomes import write_outcomes, write_scores
 from pipelines.report.page import report_page
 from pipelines.report.remarks import provenance
 from pipelines.report.schema import Report
+from pipelines.report.spending import spend
 from pipelines.report.tally import Tally, tally_predictions
 from pipelines.report.temperatures import calibrate
 from pipelines.report.text import MOST_COLUMNS, table_text
+from pipelines.run.budget import read_budget, write_budget
 from pipelines.run.calibration import read_calibration, write_calibration
 from pipelines.run.dataset import read_manifest
 from pipelines.run.directory import (
@@ -43,6 +47,7 @@ from pipelines.run.directory import (
 )
 from pipelines.run.predictions import EvaluatedEnsemble, read_cost
 from pipelines.run.storage import Storage, short_name
+from pipelines.run.view_probabilities import read_views
 
 
 def write_report(run: Storage, ensemble: EvaluatedEnsemble, trained: Storage | None = None) -> str:
@@ -62,17 +67,25 @@ def write_report(run: Storage, ensemble: EvaluatedEnsemble, trained: Storage | N
     known = read_calibration(trained, ensemble) if trained else None
     calibrated = calibrate(tally.kept, ensemble, known)
     errors = _validation_errors(trained, ensemble.replicas) if trained else None
-    report = contents(tally, ensemble, errors, calibrated)
+    known_budget = read_budget(trained, ensemble.weights_digests) if trained else None
+    spent = spend(read_views(run, ensemble), ensemble, known_budget)
+    report = contents(tally, ensemble, errors, calibrated, spent)
     cost = _cost(run, ensemble)
+    if apart := read_apart(run, ensemble):
+        report["out_of_distribution"] = apart
     if run.exists(RUN):
         report["run"] = run.read_json(RUN)
     if calibrated and not known:
         write_calibration(run, calibrated.calibration)
+    if spent and not known_budget:
+        write_budget(run, spent.kept)
     run.write(CONFUSION, _confusion_csv(tally.confusion(), ensemble.classes).encode())
+    if calibrated:
+        write_scores(run, calibrated.image_ids, calibrated.scores)
     write_outcomes(run, list(tally.seen), tally.averaged.by_image(), ensemble.policies)
     run.write_json(COST_JSON, cost)
     facts = _provenance(run, trained, cost)
-    drawn = _pictures(run, report, tally)
+    drawn = _pictures(run, report, tally, cost)
     for name, picture in drawn.items():
         run.write(f"{REPORT}/{name}.png", png(picture))
     run.write(REPORT_PAGE, _page(run, ensemble, report, cost, facts, drawn).encode())
@@ -101,8 +114,9 @@ def _provenance(run: Storage, trained: Storage | None, cost: dict[str, Any]) -> 
     return {f"training {name}" if trained and name in of_job else name: value for name, value in facts.items()}
 
 
-def _pictures(run: Storage, report: Report, tally: Tally) -> dict[str, Figure]:
-    drawn = {**figures(report), **class_figures(report, tally.confusion())}
+def _pictures(run: Storage, report: Report, tally: Tally, cost: dict[str, Any]) -> dict[str, Figure]:
+    drawn = {**figures(report), "spending": spending(report, cost["seconds_per_pass"])}
+    drawn |= class_figures(report, tally.confusion())
     # An evaluation of other images, or of weights from other sources, has no training.
     curves = read_curves(run, report["ensemble"]["replicas"])
     return {**drawn, "learning_curves": learning_curves(curves)} if curves else drawn

@@ -1,6 +1,7 @@
 """A run: its recipe, its directory, and every file that two stages share.
 
-Reads and writes: run.json, run.lock, dataset/manifest.json, predictions/*.parquet; the other wings use these modules
+Reads and writes: run.json, run.lock, dataset/manifest.json, predictions/*.parquet, view_probabilities/*.parquet,
+calibration.json, budget.json; the other wings use these modules
 for theirs. Door: ``directory``, which defines what lies where.
 
 In reading order:
@@ -16,6 +17,8 @@ In reading order:
 - ``lock``: one job at a time on a run directory
 - ``dataset``: the manifest of the prepared data set, and its shards
 - ``predictions``: prediction files, one row an image
+- ``view_probabilities``: probabilities of each view alone, for a share of the images
 - ``calibration``: what was fitted on a run's validation images for its ensemble
+- ``budget``: the order of the views and the cascade, fitted on them
 - ``weights``: files of weights, read or refused by name
 """

@@ -17,7 +17,10 @@
     training.json                     arithmetic of the training, and the reason for it
     preflight.json                    arithmetic of the predictions, and the measurements behind the choice
     predictions/*.parquet             one row per image: probabilities of every replica and crop policy
+    view_probabilities/*.parquet      of a share of the images, probabilities of every replica and view
     calibration.json                  temperatures, and scores of the labels, fitted on the validation images
+    budget.json                       order of the views and cascade, fitted on the images with view probabilities
+    out_of_distribution.json          how unsure the ensemble is about images of something else
     report/                           report.json, report.md, cost.json, confusion.csv, pictures
     answers/                          answers for images without labels: top5.csv, top5.parquet
     initial_weights.*                 weights that training started from, if they came from a file
@@ -27,12 +30,15 @@
     logs/                             standard error of Ray and other libraries
 """
 
+import hashlib
 import json
+import re
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from googlenet.evaluation.kept_budget import NAME as KEPT_BUDGET
 from googlenet.evaluation.kept_calibration import NAME as KEPT_CALIBRATION
 from pipelines.errors import UserError
 from pipelines.run.storage import Storage
@@ -50,6 +56,7 @@ REPLICAS = "replicas"
 TRAINING = "training.json"
 PREFLIGHT = "preflight.json"
 PREDICTIONS = "predictions"
+VIEW_PROBABILITIES = "view_probabilities"
 JOBS = "jobs"
 SYSTEM = "system"
 REPORT = "report"
@@ -59,7 +66,10 @@ REPORT_MARKDOWN = f"{REPORT}/report.md"
 COST_JSON = f"{REPORT}/cost.json"
 CONFUSION = f"{REPORT}/confusion.csv"
 CALIBRATION = KEPT_CALIBRATION
+BUDGET = KEPT_BUDGET
+APART = "out_of_distribution.json"
 OUTCOMES = f"{REPORT}/outcomes.parquet"
+SCORES = f"{REPORT}/scores.parquet"
 ANSWERS = "answers"
 ANSWERS_CSV = f"{ANSWERS}/top5.csv"
 ANSWERS_PARQUET = f"{ANSWERS}/top5.parquet"
@@ -215,6 +225,15 @@ def initial_weights_file(suffix: str) -> str:
 def scaled_weights_file(seed: int, width: float) -> str:
     """Return the name of initial weights that were scaled on training images."""
     return f"initial_weights/seed_{seed}_width_{width:g}.safetensors"
+
+
+def evaluation_folder(data: str, settings: list[Any]) -> str:
+    """Return the folder of an evaluation of ``data``: the data's own name to read, and a digest.
+
+    So evaluations of two folders of that name, or of one folder with other images or crops, coexist.
+    """
+    readable = re.sub(r"[^\w.-]+", "_", Path(data.partition("?")[0]).name)
+    return f"{EVALUATIONS}/{readable}-{hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]}"
 
 
 def replica_name(replica: int) -> str:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from googlenet.evaluation.crops import CROP_POLICIES, Policy, View, num_views, view_groups, views_of_all
+from googlenet.evaluation.crops import CROP_POLICIES, Policy, View, is_chosen, num_views, view_groups, views_of_all
 from googlenet.network.arithmetic import Arithmetic
 from pipelines.errors import UserError
 from pipelines.run.storage import Storage
@@ -37,6 +37,7 @@ class EvaluatedEnsemble:
         classes: class names by label.
         dataset_digest: digest of the images.
         arithmetic: precision, and whether the network is compiled.
+        budget: key of the budget under which predictions stop early; empty if all views are computed.
     """
 
     replicas: tuple[str, ...]
@@ -46,11 +47,12 @@ class EvaluatedEnsemble:
     classes: tuple[str, ...]
     dataset_digest: str
     arithmetic: Arithmetic
+    budget: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the values as JSON would give them back."""
+        """Return the values as JSON would give them back, without an empty budget, as in files of earlier versions."""
         values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        return values
+        return {name: value for name, value in values.items() if name != "budget" or value}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "EvaluatedEnsemble":
@@ -97,7 +99,9 @@ class EvaluatedEnsemble:
 
 
 def policy_name(policy: Policy) -> str:
-    """Return a policy's part of column names: ``144_crops`` or ``scales_256+320``."""
+    """Return a policy's part of column names: ``144_crops``, ``scales_256+320``, or that of chosen views itself."""
+    if is_chosen(policy):
+        return str(policy)
     return f"{policy}_crops" if policy in CROP_POLICIES else f"scales_{policy}"
 
 
@@ -108,11 +112,15 @@ def sorted_policies(policies: Sequence[Policy]) -> tuple[Policy, ...]:
 
 @dataclass(frozen=True)
 class Cost:
-    """Cost of predictions: seconds of one predictor and views computed, summed over the replicas; and the host."""
+    """Cost of predictions: seconds of one predictor and views computed, summed over the replicas; and the host.
+
+    ``all_passes`` are the views that would have been computed without stopping early; 0 if nothing stopped early.
+    """
 
     seconds: float
     forward_passes: int
     host: str = ""
+    all_passes: int = 0
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ import pandas as pd
 from mlflow.pyfunc import PyFuncModel, PythonModel
 
 DESCRIPTION = "ensemble"
-CROP_POLICY, CALIBRATED, COVERAGE = "crop_policy", "calibrated", "coverage"
-PARAMETERS = (CROP_POLICY, CALIBRATED, COVERAGE)
+CROP_POLICY, CALIBRATED, COVERAGE, BUDGET = "crop_policy", "calibrated", "coverage", "budget"
+PARAMETERS = (CROP_POLICY, CALIBRATED, COVERAGE, BUDGET)
 # Between the classes of a set, as in answers/top5.csv.
 SEPARATOR = " | "
 TRUTHS = {"true": True, "false": False}
@@ -34,16 +34,22 @@ class EnsembleModel(PythonModel):  # type: ignore[misc]
     shape (height, width, 3). A row that cannot be answered has the reason in the column ``error``, and nothing else.
     Inference is in fp32. Parameters:
 
-    - ``crop_policy``, a number or text: 1, 10, 144 or one that the run was evaluated with.
+    - ``crop_policy``, a number or text: 1, 10, 144, one that the run was evaluated with, or ``best:24``, the 24 views
+      that help most on its validation images.
     - ``calibrated``: whether probabilities get the temperature that was fitted on the run's validation images.
     - ``coverage``, such as 0.95: the column ``set`` has the classes that hold the true one with this probability, and
       ``abstain`` says whether they are more than one; 0 for neither.
+    - ``budget``: ``fast`` or ``balanced`` instead of a crop policy stop adding views and replicas once the answer is
+      sure enough, and the column ``passes`` has how many were computed; ``best`` for all of the crop policy.
     """
 
     def load_context(self, context: Any) -> None:
         """Load the replicas."""
         from googlenet import Ensemble, load_weights
-        from googlenet.evaluation.ensemble import ABSTAIN, SET, answer_columns
+        from googlenet.evaluation.cascade import BUDGETS
+        from googlenet.evaluation.crops import short_name
+        from googlenet.evaluation.ensemble import ABSTAIN, PASSES, SET, answer_columns
+        from googlenet.evaluation.kept_budget import KeptBudget, named_policy
         from googlenet.evaluation.kept_calibration import KeptCalibration
 
         about = json.loads(Path(context.artifacts[DESCRIPTION]).read_text(encoding="utf-8"))
@@ -52,7 +58,10 @@ class EnsembleModel(PythonModel):  # type: ignore[misc]
         self._default = str(about["policies"][-1])
         # Models of earlier versions have no calibration.
         kept = KeptCalibration.from_dict(about["calibration"]) if "calibration" in about else None
-        self._ensemble = Ensemble(replicas, about["classes"], about["crop_px"], calibration=kept)
+        budget = KeptBudget.from_dict(about["budget"]) if "budget" in about else None
+        self._ensemble = Ensemble(replicas, about["classes"], about["crop_px"], calibration=kept, budget=budget)
+        self._named_policy, self._budgets, self._passes = named_policy, BUDGETS, PASSES
+        self._short_name = short_name
         self._columns = answer_columns(len(about["classes"]))
         self._set, self._abstain = SET, ABSTAIN
         _check_parameters_first()
@@ -66,13 +75,39 @@ class EnsembleModel(PythonModel):  # type: ignore[misc]
         given = params or {}
         if unknown := [str(name) for name in given if name not in PARAMETERS]:
             raise _bad_request(f"unknown parameter {', '.join(unknown)}; there are {', '.join(PARAMETERS)}")
-        asked = str(given.get(CROP_POLICY, self._default))
-        if asked not in self._policies:
-            raise _bad_request(f"{CROP_POLICY} must be one of {', '.join(self._policies)}, got {asked!r}")
+        asked = self._policy(str(given.get(CROP_POLICY, self._default)))
         calibrated = TRUTHS.get(str(given.get(CALIBRATED, True)).lower())
         if calibrated is None:
             raise _bad_request(f"{CALIBRATED} must be true or false, got {given[CALIBRATED]!r}")
-        return {CROP_POLICY: asked, CALIBRATED: calibrated, COVERAGE: self._coverage(given, asked, calibrated)}
+        coverage = self._coverage(given, asked, calibrated)
+        return {CROP_POLICY: asked, CALIBRATED: calibrated, COVERAGE: coverage, BUDGET: self._budget(given, coverage)}
+
+    def _policy(self, asked: str) -> str:
+        """Return the crop policy as text, that of chosen views with its views."""
+        if asked in self._policies:
+            return asked
+        try:
+            policy = self._named_policy(asked, self._ensemble.budget)
+        except ValueError as error:
+            raise _bad_request(str(error)) from error
+        if policy == asked:
+            raise _bad_request(f"{CROP_POLICY} must be one of {', '.join(self._policies)} or best:24, got {asked!r}")
+        return str(policy)
+
+    def _budget(self, given: dict[str, Any], coverage: float) -> str:
+        budget = str(given.get(BUDGET, self._budgets[-1]))
+        if budget not in self._budgets:
+            raise _bad_request(f"{BUDGET} must be one of {', '.join(self._budgets)}, got {budget!r}")
+        if budget == self._budgets[-1]:
+            return budget
+        if self._ensemble.budget is None:
+            raise _bad_request(
+                f"{BUDGET} {budget} needs a cascade: a run has one that was evaluated with 144 crops, from 40 "
+                "validation images on"
+            )
+        if coverage:
+            raise _bad_request(f"{BUDGET} {budget} cannot be combined with {COVERAGE}: sets were fitted on all views")
+        return budget
 
     def _coverage(self, given: dict[str, Any], asked: str, calibrated: bool) -> float:
         try:
@@ -82,9 +117,9 @@ class EnsembleModel(PythonModel):  # type: ignore[misc]
         if not 0 <= coverage < 1:
             raise _bad_request(f"{COVERAGE} must be a number between 0 and 1, such as 0.95, got {given[COVERAGE]!r}")
         kept = self._ensemble.calibration
-        if coverage and not (calibrated and kept and kept.threshold(self._policies[asked], coverage) is not None):
+        if coverage and not (calibrated and kept and kept.threshold(asked, coverage) is not None):
             raise _bad_request(
-                f"{COVERAGE} needs {CALIBRATED} probabilities and a calibration for {asked} crops: "
+                f"{COVERAGE} needs {CALIBRATED} probabilities and a calibration for {self._short_name(asked)} crops: "
                 "a run has one for the policies it was evaluated with, from 40 validation images on"
             )
         return coverage
@@ -96,8 +131,9 @@ class EnsembleModel(PythonModel):  # type: ignore[misc]
             mlflow.exceptions.MlflowException: there are no rows, or the parameters are refused; a server answers 400.
         """
         asked = self.checked(params)
-        sets = (self._set, self._abstain) if asked[COVERAGE] else ()
-        columns = [*self._columns, *sets, ERROR]
+        more = [self._set, self._abstain] if asked[COVERAGE] else []
+        more += [self._passes] if asked[BUDGET] != self._budgets[-1] else []
+        columns = [*self._columns, *more, ERROR]
         rows = pd.DataFrame(model_input).to_dict("records")
         if not rows:
             raise _bad_request(f"there are no rows; a row fills one of the columns {', '.join(INPUTS)}")
@@ -115,9 +151,10 @@ class EnsembleModel(PythonModel):  # type: ignore[misc]
         try:
             answers = self._ensemble.answers(
                 _image(kind, value),
-                self._policies[asked[CROP_POLICY]],
+                self._policies.get(asked[CROP_POLICY], asked[CROP_POLICY]),
                 calibrated=asked[CALIBRATED],
                 coverage=asked[COVERAGE] or None,
+                budget=asked[BUDGET],
             )
         except (ValueError, TypeError, OSError) as error:
             return {ERROR: str(error)}

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.report.schema import Report
+from pipelines.run.budget import read_budget
 from pipelines.run.calibration import read_calibration
 from pipelines.run.dataset import Manifest, open_records
 from pipelines.run.directory import REPORT_JSON, ReplicaFiles, replica_name, replica_number
@@ -139,6 +140,8 @@ def _files(run: Storage, ensemble: EvaluatedEnsemble, folder: Path) -> dict[str,
     }
     if known := read_calibration(run, ensemble):
         about["calibration"] = known.to_dict()
+    if kept := read_budget(run, ensemble.weights_digests):
+        about["budget"] = kept.to_dict()
     files["ensemble"] = str(folder / DESCRIPTION_JSON)
     Path(files["ensemble"]).write_text(json.dumps(about, indent=2, ensure_ascii=False), encoding="utf-8")
     return files
@@ -149,7 +152,7 @@ def _signature(ensemble: EvaluatedEnsemble) -> Any:
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
     from mlflow.types.schema import AnyType
 
-    from googlenet.evaluation.ensemble import ABSTAIN, SET, answer_columns
+    from googlenet.evaluation.ensemble import ABSTAIN, PASSES, SET, answer_columns
 
     # MLflow would refuse a whole request because of one value of another type; the model answers for each row.
     inputs = ("image", "path", "pixels")
@@ -159,6 +162,7 @@ def _signature(ensemble: EvaluatedEnsemble) -> Any:
     ]
     # With a coverage: the classes in one text, as in answers/top5.csv.
     sets = [ColSpec(DataType.string, SET, required=False), ColSpec(DataType.boolean, ABSTAIN, required=False)]
+    sets.append(ColSpec(DataType.long, PASSES, required=False))  # with a budget
     return ModelSignature(
         inputs=Schema([ColSpec(AnyType(), name, required=False) for name in inputs]),
         outputs=Schema([*outputs, *sets, ColSpec(DataType.string, "error", required=False)]),
@@ -167,6 +171,7 @@ def _signature(ensemble: EvaluatedEnsemble) -> Any:
                 ParamSpec("crop_policy", DataType.string, str(ensemble.largest)),
                 ParamSpec("calibrated", DataType.boolean, True),
                 ParamSpec("coverage", DataType.double, 0.0),
+                ParamSpec("budget", DataType.string, "best"),
             ]
         ),
     )

@@ -24,8 +24,9 @@ MODEL_TEXT = (
 )
 REQUEST_TEXT = (
     "A request has a row for each image, with its file in `image` (base64), or with `pixels`. The parameter "
-    "`crop_policy` is the number of crops: 1, 10 or 144; `coverage`, such as 0.95, asks for the set of classes that "
-    "may be right; `calibrated` false gives probabilities as averaged."
+    "`crop_policy` is the number of crops: 1, 10, 144, or `best:24` for the 24 that help most; `budget` `fast` or "
+    "`balanced` stops once the answer is sure enough; `coverage`, such as 0.95, asks for the set of classes that may "
+    "be right; `calibrated` false gives probabilities as averaged."
 )
 PICTURES = (
     ("error_by_models.png", "Error by the number of models"),

@@ -1,10 +1,12 @@
 """Publication of a finished run in MLflow: the models, their versions, the champion of a data set."""
 
+import re
 import threading
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pipelines.errors import UserError
 from pipelines.run.dataset import Manifest
 from pipelines.run.directory import REPORT_JSON, replica_number
 from pipelines.run.predictions import EvaluatedEnsemble
@@ -28,16 +30,35 @@ from pipelines.tracking.runs import MlflowRuns
 
 ChampionRule = Literal["better", "always", "never"]
 PUBLISH_SECONDS = 900.0
+# Metrics of the table's cells: result.result_metrics.
+LOWER_IS_BETTER = re.compile(
+    r"(top[15]_error/\w+|(negative_log_likelihood|brier_score|expected_calibration_error)/\w+(/calibrated)?)"
+)
 ModelsToLog = Literal["all", "ensemble", "none"]
 
 
 @dataclass(frozen=True)
 class PublishSettings:
-    """Store or server, models to log, and rule for the champion."""
+    """Store or server, models to log, and rule for the champion.
+
+    ``champion_metric`` is the name of a metric of the runs by which ensembles are compared, the lower the better; empty
+    for the errors of all models with the most crops.
+
+    Raises:
+        UserError: there is no such metric.
+    """
 
     tracking_uri: str
     models: ModelsToLog = "all"
     champion: ChampionRule = "better"
+    champion_metric: str = ""
+
+    def __post_init__(self) -> None:
+        if self.champion_metric and not LOWER_IS_BETTER.fullmatch(self.champion_metric):
+            raise UserError(
+                f"--champion-metric must be a score and a cell of the table, such as top1_error/7x1 or "
+                f"negative_log_likelihood/7x144/calibrated, got {self.champion_metric!r}"
+            )
 
 
 @dataclass(frozen=True)
@@ -84,20 +105,21 @@ def _publish(run: Storage, recipe: Recipe, manifest: Manifest, publishing: Publi
     if known := logged_ensemble(runs, ensemble):
         send_model_metrics(runs, runs.parent, known, rows_of_ensemble(report), report, manifest)
     send_note(runs, run, manifest)
-    line = choose_champion(runs, name, number, publishing.champion)
+    line = choose_champion(runs, name, number, publishing.champion, publishing.champion_metric)
     describe_model(runs, name, number, origin_of(runs, run, recipe, manifest))
     return Published(f"model: {line}", f"models:/{name}/{number}")
 
 
-def choose_champion(runs: MlflowRuns, name: str, number: str, rule: ChampionRule) -> str:
+def choose_champion(runs: MlflowRuns, name: str, number: str, rule: ChampionRule, metric: str = "") -> str:
     """Give a version of the model ``name`` the alias ``champion`` if ``rule`` says so; return what was done, and why.
 
-    The line names the command that makes it champion if it is not.
+    Versions are compared by their errors, or by a ``metric`` of their runs. The line names the command that makes it
+    champion if it is not.
     """
     new = runs.client.get_model_version(name, number)
     aliases = runs.client.get_registered_model(name).aliases
     champion = runs.client.get_model_version(name, aliases[CHAMPION]) if CHAMPION in aliases else None
-    wins, why = _verdict(new, champion, rule)
+    wins, why = _verdict(new, champion, rule, _Scores(runs, metric))
     if wins:
         runs.client.set_registered_model_alias(name, CHAMPION, number)
     elif champion is None or champion.version != new.version:
@@ -106,7 +128,34 @@ def choose_champion(runs: MlflowRuns, name: str, number: str, rule: ChampionRule
     return f"{name} {why}"
 
 
-def _verdict(new: Any, champion: Any, rule: ChampionRule) -> tuple[bool, str]:
+@dataclass(frozen=True)
+class _Scores:
+    """Scores of versions by which they are compared: a metric of their runs, or the errors in their tags."""
+
+    runs: MlflowRuns
+    metric: str
+
+    def names(self, version: Any) -> tuple[str, ...]:
+        """Return the names of the scores for people."""
+        if self.metric:
+            return (self.metric,)
+        return tuple(ERROR_NAMES[name] for name in errors_that_count(int(version.tags[CLASSES_TAG])))
+
+    def of(self, version: Any, like: Any) -> tuple[float, ...] | None:
+        """Return the scores of a version, those that count for ``like``; None if its run lacks the metric."""
+        if not self.metric:
+            return tuple(float(version.tags[error]) for error in errors_that_count(int(like.tags[CLASSES_TAG])))
+        known = self.runs.client.get_run(version.run_id).data.metrics if version.run_id else {}
+        return (known[self.metric],) if self.metric in known else None
+
+    def text(self, scores: tuple[float, ...]) -> str:
+        """Return scores for people: errors in percent."""
+        if self.metric.startswith("top") or not self.metric:
+            return _percent(scores)
+        return f"{scores[0]:.4f}"
+
+
+def _verdict(new: Any, champion: Any, rule: ChampionRule, scores: _Scores) -> tuple[bool, str]:
     name = f"version {new.version}"
     if champion is None:
         return rule != "never", f"{name}, the first champion" if rule != "never" else f"{name}; there is no champion"
@@ -115,9 +164,11 @@ def _verdict(new: Any, champion: Any, rule: ChampionRule) -> tuple[bool, str]:
         return False, f"{name}, the champion"
     if rule == "always":
         return True, f"{name}, the new champion after {old}"
-    names = errors_that_count(int(new.tags[CLASSES_TAG]))
-    ours, theirs = (tuple(float(version.tags[error]) for error in names) for version in (new, champion))
-    errors = f"{' / '.join(ERROR_NAMES[name] for name in names)} {_percent(ours)}, {old} {_percent(theirs)}"
+    ours, theirs = (scores.of(version, new) for version in (new, champion))
+    if ours is None or theirs is None:
+        without = name if ours is None else old
+        return False, f"{name}; {old} stays champion, since the run of {without} has no metric {scores.metric}"
+    errors = f"{' / '.join(scores.names(new))} {scores.text(ours)}, {old} {scores.text(theirs)}"
     if rule == "never" or ours >= theirs:
         return False, f"{name} ({errors}); {old} stays champion"
     return True, f"{name}, the new champion ({errors})"

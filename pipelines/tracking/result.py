@@ -138,5 +138,8 @@ def result_metrics(report: Report, cost: dict[str, Any]) -> dict[str, float]:
         cell = f"{cell_name(calibrated['models'], calibrated['policy'])}/calibrated"
         for name in ("negative_log_likelihood", "brier_score", "expected_calibration_error"):
             metrics[f"{name}/{cell}"] = round(calibrated[name]["after"], SCORE_DECIMALS)
+    for budget in report.get("budgets", []):
+        metrics[f"top1_error/cascade_{budget['budget']}"] = round(budget["top1_error"], PERCENT_DECIMALS)
+        metrics[f"passes/cascade_{budget['budget']}"] = round(budget["passes"], PERCENT_DECIMALS)
     metrics["evaluation/predictor_seconds"] = round(cost["predictor_seconds"], SECONDS_DECIMALS)
     return metrics

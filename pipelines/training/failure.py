@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipelines.job.console import count
+from pipelines.job.console import count, say
 
 
 @dataclass(frozen=True)
@@ -33,3 +33,12 @@ def summary_of_failures(failures: Sequence[ReplicaFailure], replicas: int) -> st
     again = f"Run the same command again to retry {'it' if len(failures) == 1 else 'them'}."
     failed = ", ".join(str(failure.replica) for failure in failures)
     return f"{len(failures)} of {count(replicas, 'replica')} failed ({failed}){kept}. {again}"
+
+
+def tell_failures(failures: Sequence[ReplicaFailure], replicas: int) -> None:
+    """Print each failure, and what to do about all of them."""
+    for failure in failures:
+        say(f"\nreplica {failure.replica} failed: {failure.reason}")
+        say(failure.traceback.rstrip(), wrap=False)
+    if failures:
+        say(f"\n{summary_of_failures(failures, replicas)}")

@@ -3,9 +3,11 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pipelines import compare_runs
+from pipelines.report.outcomes import write_scores
 from pipelines.run.directory import OUTCOMES
 from pipelines.run.storage import Storage
 from tests.others_files import unchanged
@@ -63,3 +65,18 @@ def test_runs_with_other_crops_are_compared_without_pairs(
     table = pq.read_table(path)
     pq.write_table(table.rename_columns([n if n == "image_id" else f"{n}_64px" for n in table.column_names]), path)
     assert compared(runs, monkeypatch, capsys).endswith("no pairs: other crops: the tables have no cell in common\n")
+
+
+def test_calibrated_scores_are_compared_image_by_image(
+    runs: list[Storage], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "negative_log_likelihood/2x144/calibrated"
+    write_scores(runs[0], ["a", "b", "c"], {name: np.array([1.0, 2.0, 9.0])})
+    assert "scores on" not in compared(runs, monkeypatch, capsys)  # the other run is of an earlier version
+    write_scores(runs[1], ["b", "a"], {name: np.array([1.5, 0.5])})
+    text = compared(runs, monkeypatch, capsys)
+    assert "scores on 2 images that both runs kept" in text
+    [line] = [line for line in text.splitlines() if "2x144/calibrated" in line]
+    assert line.split() == [
+        "2x144/calibrated", "negative", "log", "likelihood", "1.5000", "1.0000", "-0.5000", "-0.5000", "to", "-0.5000",
+    ]  # fmt: skip

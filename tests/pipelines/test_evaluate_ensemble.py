@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from googlenet import GoogLeNet, load_weights
+from googlenet.evaluation.crops import chosen_policy
 from googlenet.network.preprocessing import SCRATCH_PREPROCESSING
 from googlenet.network.weights import to_safetensors
 from pipelines.data.sources import images_to_evaluate
@@ -175,14 +176,18 @@ def test_a_run_is_evaluated_on_images_that_it_never_saw_and_with_the_users_own_s
     for number in range(3):
         (folder / f"{number}.jpg").write_bytes(buffer.getvalue())
     store = f"sqlite:///{tmp_path}/mlflow.db"
-    arguments = Arguments(str(finished_run), str(tmp_path / "other"), policies=(1, "40+50"), tracking_uri=store)
+    arguments = Arguments(
+        str(finished_run), str(tmp_path / "other"), policies=(1, "best:3", "40+50"), tracking_uri=store
+    )
     table = evaluate_elsewhere(Storage.at(str(finished_run)), tiny_recipe, arguments)
     (folder_of_report,) = (finished_run / "evaluations").glob("other-*")
     report = json.loads((folder_of_report / "report/report.json").read_text())
     assert (report["images"], report["classes"]) == (3, 3)
+    best = chosen_policy(json.loads((finished_run / "budget.json").read_text())["view_order"][:3])
     assert [(row["models"], row["crops"], row["policy"]) for row in report["table"]] == [
-        (models, crops, policy) for models in (1, 2, 3) for crops, policy in ((1, "1"), (72, "40+50"))
+        (models, crops, policy) for models in (1, 2, 3) for crops, policy in ((1, "1"), (3, best), (72, "40+50"))
     ]
+    assert "| 3 | 3 (best) | 9 |" in (folder_of_report / "report/report.md").read_text()
     assert "| 3 | 72 (40+50 px) | 216 |" in (folder_of_report / "report/report.md").read_text()
     assert str(folder_of_report) in table
     assert f"the evaluation is in MLflow at {store}" in table
@@ -226,6 +231,11 @@ def test_damaged_weights_of_a_replica_are_named_with_what_to_do(
 @pytest.mark.parametrize(
     ("given", "message"),
     [
+        ({"set_penalty": 0.1}, r"--set-penalty 0\.1 shortens sets of classes: it needs --coverage"),
+        ({"set_penalty": -1.0}, "--set-penalty must not be negative"),
+        ({"budget": "fast"}, "--budget fast is for the answers of a training run: it needs --unlabelled"),
+        ({"budget": "fast", "unlabelled": True, "policies": (1,)}, "leave out --policies"),
+        ({"budget": "fast", "unlabelled": True, "coverage": 0.9}, "cannot be combined with --coverage"),
         ({"coverage": 95.0, "unlabelled": True}, r"between 0 and 1, such as 0\.95, got 95"),
         ({"coverage": 0.9}, "needs --unlabelled and no --weights"),
         ({"coverage": 0.9, "unlabelled": True, "calibrated": False}, "leave out --no-calibrated"),

@@ -159,7 +159,9 @@ def test_pictures_are_drawn_and_the_whole_report_is_the_same_every_time(reported
     run = Storage.at(str(tmp_path / "run"))
     shutil.copytree(reported.root, run.root, ignore=lambda _folder, _names: ["report"])
     write_report(run, ENSEMBLE)
-    names = ["class_errors.png", "confusion.png", "error_by_models.png", "reliability.png", "views.png"]
+    names = [
+        f"{name}.png" for name in ("class_errors", "confusion", "error_by_models", "reliability", "spending", "views")
+    ]
     assert [name for name in run.files("report") if name.endswith(".png")] == names
     for name in names:
         assert np.asarray(Image.open(io.BytesIO(run.read(f"report/{name}")))).std() > 10
@@ -214,7 +216,7 @@ def test_the_page_needs_nothing_else_and_holds_the_table_the_views_and_the_mista
             expected.append(
                 f"{row['top1_error']:.1f} {low:.1f}\N{EN DASH}{high:.1f}" + (" best 16.7" if models == 1 else "")
             )
-    assert [" ".join(cell.split()) for cell in page.cells] == expected
+    assert [" ".join(cell.split()) for cell in page.cells[: len(expected)]] == expected
     strips = [image for image in page.images if "views of" in str(image["alt"])]
     assert strips[0]["alt"] == f"12 views of {IDS[0]}, 96 px, first"
     assert len(strips) == 12  # of 12 views each

@@ -166,6 +166,11 @@ def test_a_set_names_the_classes_that_may_be_right_and_says_when_they_are_severa
     assert rows[5]["abstain"] == "True"
     table = pq.read_table(io.BytesIO(run.read("answers/top5.parquet"))).to_pylist()
     assert [" | ".join(row["set"]) for row in table] == [row["set"] for row in rows]
+    # Each rank after the first costs so much that only the threshold of the second rank lets one more in.
+    write_answers(run, ENSEMBLE, known, 0.95, set_rule=SetRule(1.0))
+    shorter = list(csv.DictReader(io.StringIO(run.read("answers/top5.csv").decode())))
+    assert max(row["set"].count(" | ") for row in shorter) == 1
+    assert max(row["set"].count(" | ") for row in rows) > 1
     for nothing in (None, replace(known, label_mass={}, label_ranks={})):
         with pytest.raises(UserError, match=r"--coverage 0\.9 needs the calibration of the run for 144 crops"):
             write_answers(run, ENSEMBLE, nothing, 0.9)

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from mlflow.exceptions import MlflowException
 
+from pipelines.errors import UserError
 from pipelines.run.dataset import Manifest, Shard, Split
 from pipelines.run.storage import Storage
 from pipelines.tracking.models import MODEL, registered_name
-from pipelines.tracking.publish import ChampionRule, choose_champion
+from pipelines.tracking.publish import ChampionRule, PublishSettings, choose_champion
 from pipelines.tracking.runs import MlflowRuns
 
 pytestmark = pytest.mark.timeout(120)
@@ -32,12 +33,15 @@ class Registry:
         self.runs.client.create_registered_model(MODEL)
         self._source = folder.as_uri()
 
-    def version(self, top5_error: float, top1_error: float, classes: int = 1000) -> str:
+    def version(self, top5_error: float, top1_error: float, classes: int = 1000, **metrics: float) -> str:
         tags = {"top5_error": str(top5_error), "top1_error": str(top1_error), "classes": str(classes)}
-        return str(self.runs.client.create_model_version(MODEL, self._source, tags=tags).version)
+        run = self.runs.client.create_run(self.runs.experiment).info.run_id if metrics else None
+        for name, value in metrics.items():
+            self.runs.client.log_metric(run, name, value)
+        return str(self.runs.client.create_model_version(MODEL, self._source, run_id=run, tags=tags).version)
 
-    def choose(self, number: str, rule: ChampionRule = "better") -> str:
-        return choose_champion(self.runs, MODEL, number, rule)
+    def choose(self, number: str, rule: ChampionRule = "better", metric: str = "") -> str:
+        return choose_champion(self.runs, MODEL, number, rule, metric)
 
     @property
     def champion(self) -> str:
@@ -92,6 +96,26 @@ def test_with_ten_classes_the_top1_error_alone_decides(tmp_path: Path, empty_sto
     better = registry.version(5.0, 20.0, classes=10)
     assert "(top-1 error 20.00 %, version 1 25.00 %)" in registry.choose(better)
     assert registry.champion == better
+
+
+def test_another_metric_decides_if_both_runs_have_it(tmp_path: Path) -> None:
+    registry, metric = Registry(tmp_path), "negative_log_likelihood/7x144/calibrated"
+    registry.choose(registry.version(1.0, 1.0, **{metric: 0.5}), metric=metric)
+    likelier = registry.version(9.0, 9.0, **{metric: 0.4})
+    line = registry.choose(likelier, metric=metric)
+    assert line.endswith(f"version 2, the new champion ({metric} 0.4000, version 1 0.5000)")
+    assert registry.champion == likelier
+    line = registry.choose(registry.version(0.0, 0.0, **{metric: 0.4}), metric=metric)
+    assert "version 2 stays champion" in line
+    line = registry.choose(registry.version(0.0, 0.0), metric=metric)
+    assert f"version 2 stays champion, since the run of version 4 has no metric {metric}" in line
+    assert registry.champion == likelier
+
+
+@pytest.mark.parametrize("name", ["nll", "top1_error", "top1_error/7x144/calibrated", "images"])
+def test_a_metric_that_no_run_has_is_refused_at_the_start(name: str) -> None:
+    with pytest.raises(UserError, match=f"--champion-metric must be a score and a cell .*, got '{name}'"):
+        PublishSettings("", champion_metric=name)
 
 
 def test_each_data_set_has_a_model_of_its_own() -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from mlflow.exceptions import MlflowException
 
+from googlenet import Ensemble
 from pipelines.tracking.commands import ASK
 from tests.pipelines.tracking.followed_runs import calibrated, photographs, reported
 from tests.project import ROOT
@@ -84,6 +85,18 @@ def test_it_answers_without_the_temperature_and_with_sets_of_classes(server: str
     assert row["abstain"] == (len(classes) > 1)
 
 
+def test_it_answers_with_chosen_views_and_stops_early_within_a_budget(server: str, finished_run: Path) -> None:
+    record = {"image": base64.b64encode(photographs(finished_run, 1)[0][1]).decode()}
+    _, chosen = post(server, {"dataframe_records": [record], "params": {"crop_policy": "best:2"}})
+    _, early = post(server, {"dataframe_records": [record], "params": {"budget": "fast"}})
+    ensemble = Ensemble.load(sorted(finished_run.glob("replicas/*/weights.safetensors")))
+    expected = ensemble.answers(photographs(finished_run, 1)[0][1], "best:2")
+    assert chosen["predictions"][0]["probability_1"] == pytest.approx(expected["probability_1"], abs=1e-6)
+    expected = ensemble.answers(photographs(finished_run, 1)[0][1], budget="fast")
+    assert early["predictions"][0]["passes"] == expected["passes"]
+    assert early["predictions"][0]["answer_1"] == expected["answer_1"]
+
+
 def test_the_documented_server_is_the_one_that_is_tested() -> None:
     shown = next(line for line in PAGE.splitlines() if line.startswith("mlflow models serve"))
     assert shown == f"mlflow {SERVE} --port 8080"
@@ -130,10 +143,16 @@ def test_one_bad_image_answers_for_itself_alone(server: str, finished_run: Path)
 @pytest.mark.parametrize(
     ("params", "expected"),
     [
-        ({"crop_policy": "12"}, "crop_policy must be one of 1, 10, 144, got '12'"),
-        ({"crop_policy": 12}, "crop_policy must be one of 1, 10, 144, got '12'"),
-        ({"croppolicy": "10"}, "unknown parameter croppolicy; there are crop_policy, calibrated, coverage"),
+        ({"crop_policy": "12"}, "crop_policy must be one of 1, 10, 144 or best:24, got '12'"),
+        ({"crop_policy": 12}, "crop_policy must be one of 1, 10, 144 or best:24, got '12'"),
+        ({"croppolicy": "10"}, "unknown parameter croppolicy; there are crop_policy, calibrated, coverage, budget"),
         ({"calibrated": "maybe"}, "calibrated must be true or false, got 'maybe'"),
+        ({"crop_policy": "best:200"}, "the crop policy best:200 must have 1 to 144 views"),
+        ({"budget": "cheap"}, "budget must be one of fast, balanced, best, got 'cheap'"),
+        (
+            {"budget": "fast", "coverage": 0.9},
+            "budget fast cannot be combined with coverage: sets were fitted on all views",
+        ),
         ({"coverage": 95}, "coverage must be a number between 0 and 1, such as 0.95, got 95"),
         (
             {"coverage": 0.9, "calibrated": False},

@@ -1,0 +1,38 @@
+"""Picture of the error against forward passes, for every way to spend them."""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from pipelines.report.drawing import COLOURS, MARKERS, new_axes
+from pipelines.report.markdown_of_spending import WAYS
+from pipelines.report.schema import Report
+
+
+def spending(report: Report, seconds_per_pass: float) -> Figure:
+    """Draw a line for each way, join the efficient points, and mark the budgets; seconds are above."""
+    figure, axes = new_axes(6.5, 4.8)
+    for number, (way, label) in enumerate(WAYS.items()):
+        of_way = (row for row in report["spending"] if row["way"] == way and "budget" not in row)
+        rows = sorted(of_way, key=lambda row: row["passes"])
+        if rows:
+            # Cells with more of both lie on a grid, not along a line.
+            line = "none" if way == "replicas_and_views" else "-"
+            passes, errors = [row["passes"] for row in rows], [row["top1_error"] for row in rows]
+            [drawn] = axes.plot(passes, errors, linestyle=line, linewidth=1, label=label)
+            drawn.set(color=COLOURS[number], marker=MARKERS[number], markersize=4)
+    best = sorted((row["passes"], row["top1_error"]) for row in report["spending"] if row["efficient"])
+    axes.plot(*zip(*best, strict=True), color="black", linewidth=1, linestyle=":", label="efficient")
+    for row in report.get("budgets", []):
+        at = row["passes"], row["top1_error"]
+        axes.plot(*at, linestyle="none", marker="*", markersize=12, color="black", markerfacecolor=COLOURS[1])
+        note, side = f"{row['budget']}: {row['saving']:.1f} % saved", 1 if row["budget"] == "fast" else -1
+        axes.annotate(note, at, xytext=(7, 9 * side), va="center", textcoords="offset points", fontsize=8)
+    axes.set_xscale("log")
+    axes.set_xlabel("forward passes per image, mean")
+    axes.set_ylabel("top-1 error, %")
+    if seconds_per_pass:
+        scale = lambda passes: np.multiply(passes, seconds_per_pass)  # noqa: E731
+        above = axes.secondary_xaxis("top", functions=(scale, lambda seconds: np.divide(seconds, seconds_per_pass)))
+        above.set_xlabel("seconds per image of one predictor, here")
+    axes.legend(frameon=False, fontsize=8)
+    return figure

@@ -1,0 +1,110 @@
+"""The section of report.md on what an error costs, and its words, which the page uses as well."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from pipelines.job.console import count
+from pipelines.report.columns import interval, signed_interval
+from pipelines.report.markdown_tables import markdown_table
+from pipelines.report.schema import Report
+from pipelines.report.schema_of_spending import BudgetRow, SpendingRow
+
+WAYS = {
+    "replicas": "more replicas",
+    "views": "more crops, one replica",
+    "replicas_and_views": "more of both",
+    "chosen_views": "chosen views, all replicas",
+    "cascade": "cascade",
+}
+HEADINGS = ("way", "passes", "seconds", "top-1 error %", "95 % interval")
+
+
+def spending_section(report: Report, cost: dict[str, Any]) -> list[str]:
+    """Return the section; empty for a report of an earlier version."""
+    if not report.get("spending"):
+        return []
+    sections = [
+        "## Error against cost",
+        about_spending(report, cost),
+        markdown_table(HEADINGS, efficient_cells(report, cost)),
+    ]
+    if report.get("budgets"):
+        headings = ("budget", "passes", "seconds", "saved %", "top-1 error %", "against all passes", "95 % interval")
+        sections += [about_budgets(report), markdown_table(headings, budget_cells(report, cost))]
+    return sections
+
+
+def about_spending(report: Report, cost: dict[str, Any]) -> str:
+    """Return what the points are, and on which images they were judged."""
+    text = (
+        "The efficient ways to spend forward passes: no other has as few passes and as low an error. Passes are means "
+        "per image; seconds are those of one predictor at the speed measured here."
+    )
+    all_passes = len(report["replicas"]) * len(report["views"]) * report["images"]
+    if 0 < cost["forward_passes"] < all_passes:
+        share = 100 * cost["forward_passes"] / all_passes
+        text += f" Equal views of an image are computed once, so all passes took only {share:.0f} % of their number."
+    judged = {row["images"] for row in report["spending"] if row["way"] in ("chosen_views", "cascade")}
+    if not judged:
+        return f"{text} Chosen views and the cascade need probabilities of single views, which this run does not keep."
+    if judged != {report["images"]}:
+        text += f" Chosen views and the cascade were judged on {count(min(judged), 'image')} with kept views."
+    return text
+
+
+def about_budgets(report: Report) -> str:
+    """Return how the budgets were judged."""
+    row = report["budgets"][0]
+    where = (
+        "fitted on the training run's validation images, and judged on these"
+        if row["judged_on"] == "other_images"
+        else "for each fold of the images fitted on the other folds"
+    )
+    return (
+        "The cascade adds replicas, then views, until the calibrated probability of the answer exceeds a threshold, or "
+        "up to a last stage. The budgets allow an error above that of all passes by "
+        + " and ".join(f"{row['within_points']:g} percentage points ({row['budget']})" for row in report["budgets"])
+        + f"; views, temperatures, threshold and last stage are {where}."
+    )
+
+
+def efficient_cells(report: Report, cost: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Return the cells of the efficient ways, the cheapest first."""
+    rows = sorted((row for row in report["spending"] if row["efficient"]), key=lambda row: row["passes"])
+    return [
+        (
+            _what(row),
+            f"{row['passes']:.1f}",
+            _seconds(row["passes"], cost),
+            f"{row['top1_error']:.2f}",
+            interval(row["top1_ci95"]),
+        )
+        for row in rows
+    ]
+
+
+def _what(row: SpendingRow) -> str:
+    if "budget" in row:
+        return f"cascade, {row['budget']}"
+    if "threshold" in row:
+        return f"cascade until {100 * row['threshold']:.3g} % sure" if row["threshold"] else "cascade, first pass"
+    return f"{row['models']} x {row['crops']}" + (" chosen" if row["way"] == "chosen_views" else "")
+
+
+def budget_cells(report: Report, cost: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Yield the cells of the budgets."""
+    row: BudgetRow
+    for row in report["budgets"]:
+        yield (
+            row["budget"],
+            f"{row['passes']:.1f} of {row['all_passes']}",
+            _seconds(row["passes"], cost),
+            f"{row['saving']:.1f}",
+            f"{row['top1_error']:.2f}",
+            f"{row['top1_difference']:+.2f}",
+            signed_interval(row["top1_difference_ci95"]),
+        )
+
+
+def _seconds(passes: float, cost: dict[str, Any]) -> str:
+    return f"{passes * cost['seconds_per_pass']:.3g}"

@@ -1,0 +1,55 @@
+"""Photographs of something else: how well each measure of being unsure tells them from images of the classes."""
+
+from collections import Counter
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+
+from googlenet.evaluation.out_of_distribution import area_under_roc, false_positive_interval, false_positive_rate
+from googlenet.evaluation.selective import MEASURES, uncertainties
+from pipelines.report.schema_of_certainty import ApartRow
+from pipelines.report.tally import checked_predictions
+from pipelines.run.directory import APART
+from pipelines.run.predictions import EvaluatedEnsemble
+from pipelines.run.storage import Storage
+
+
+def keep_apart(run: Storage, inside: EvaluatedEnsemble, other: Storage, outside: EvaluatedEnsemble, name: str) -> None:
+    """Judge the predictions of ``other``, images of something else, against those of ``run``; keep it for reports.
+
+    ``name`` is that of the folder of ``other``; a folder of the same name that was judged before is replaced.
+    """
+    ours, theirs = _all_uncertainties(run, inside), _all_uncertainties(other, outside)
+    rows = [row for row in read_apart(run, inside) if row["data"] != name]
+    rows += [_row(name, measure, ours[measure], theirs[measure]) for measure in MEASURES]
+    run.write_json(APART, {"weights_digests": list(inside.weights_digests), "rows": rows})
+
+
+def read_apart(run: Storage, ensemble: EvaluatedEnsemble) -> list[ApartRow]:
+    """Return what a run keeps about this ensemble and images of something else."""
+    if not run.exists(APART):
+        return []
+    kept = run.read_json(APART)
+    return cast("list[ApartRow]", kept["rows"]) if kept["weights_digests"] == list(ensemble.weights_digests) else []
+
+
+def _all_uncertainties(run: Storage, ensemble: EvaluatedEnsemble) -> dict[str, npt.NDArray[np.float64]]:
+    """Return how unsure all models with the most crops are about each image, by measure."""
+    seen: Counter[str] = Counter()
+    parts = [uncertainties(rows.probabilities[:, :, -1]) for rows in checked_predictions(run, ensemble, seen)]
+    return {measure: np.concatenate([part[measure] for part in parts]) for measure in MEASURES}
+
+
+def _row(name: str, measure: str, inside: npt.NDArray[np.float64], outside: npt.NDArray[np.float64]) -> ApartRow:
+    area, interval = area_under_roc(inside, outside)
+    row = {
+        "data": name,
+        "images": len(outside),
+        "measure": measure,
+        "area_under_roc": area,
+        "area_under_roc_ci95": list(interval),
+        "false_positives": 100 * false_positive_rate(inside, outside),
+        "false_positives_ci95": [100 * bound for bound in false_positive_interval(inside, outside)],
+    }
+    return cast("ApartRow", row)

@@ -1,0 +1,56 @@
+"""The fields of report.json about what an error costs in forward passes."""
+
+from typing import Annotated, Literal, NotRequired
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from pipelines.report.fields import Interval, JudgedOn
+
+Way = Literal["replicas", "views", "replicas_and_views", "chosen_views", "cascade"]
+BudgetName = Literal["fast", "balanced"]
+Top1Interval = Annotated[Interval, Field(description="Its 95 % interval over images, in percent: low, high.")]
+
+
+class SpendingRow(TypedDict):
+    """A way to spend forward passes, and its error."""
+
+    way: Annotated[
+        Way,
+        Field(
+            description="More replicas with the fewest crops; more crops with one replica; more of both; the views "
+            "that help most, with all replicas; a cascade that adds replicas and views until it is sure enough."
+        ),
+    ]
+    models: NotRequired[Annotated[int, Field(description="Replicas averaged; absent for a cascade.")]]
+    crops: NotRequired[Annotated[int, Field(description="Views averaged; absent for a cascade.")]]
+    threshold: NotRequired[
+        Annotated[float, Field(description="Probability above which a cascade's answer is sure enough.")]
+    ]
+    budget: NotRequired[Annotated[BudgetName, Field(description="Budget of a cascade, instead of a threshold.")]]
+    passes: Annotated[float, Field(description="Mean forward passes per image.")]
+    top1_error: Annotated[float, Field(description="Top-1 error, in percent.")]
+    top1_ci95: Top1Interval
+    images: Annotated[int, Field(description="Images it was judged on.")]
+    efficient: Annotated[bool, Field(description="Whether every way with as few passes has a higher error.")]
+
+
+class BudgetRow(TypedDict):
+    """A budget of the cascade, judged with thresholds, views and temperatures fitted on other images."""
+
+    budget: Annotated[BudgetName, Field(description="Name of the budget.")]
+    within_points: Annotated[
+        float,
+        Field(description="Percentage points by which its error may exceed that of all passes where it is fitted."),
+    ]
+    judged_on: JudgedOn
+    images: Annotated[int, Field(description="Number of these images.")]
+    passes: Annotated[float, Field(description="Mean forward passes per image.")]
+    all_passes: Annotated[int, Field(description="Forward passes per image without stopping.")]
+    saving: Annotated[float, Field(description="Forward passes saved, in percent.")]
+    top1_error: Annotated[float, Field(description="Top-1 error, in percent.")]
+    top1_ci95: Top1Interval
+    top1_difference: Annotated[float, Field(description="Its error minus that of all passes, in percentage points.")]
+    top1_difference_ci95: Annotated[
+        Interval, Field(description="95 % interval of that difference, paired by image: low, high.")
+    ]

@@ -1,0 +1,65 @@
+"""The order of the views and the cascade that a run keeps for its ensemble in budget.json."""
+
+import hashlib
+from collections.abc import Sequence
+
+from googlenet.evaluation.cascade import BUDGETS
+from googlenet.evaluation.crops import Policy, is_chosen
+from googlenet.evaluation.kept_budget import EarlyStop, KeptBudget, named_policy
+from pipelines.errors import UserError
+from pipelines.run.directory import BUDGET, PREDICTIONS, ReplicaFiles
+from pipelines.run.storage import Storage
+
+
+def read_budget(run: Storage, weights_digests: tuple[str, ...]) -> KeptBudget | None:
+    """Return what a run keeps for the ensemble of these very weights; None if it keeps nothing."""
+    if not run.exists(BUDGET):
+        return None
+    kept = KeptBudget.from_dict(run.read_json(BUDGET))
+    return kept if kept.weights_digests == weights_digests else None
+
+
+def write_budget(run: Storage, budget: KeptBudget) -> None:
+    """Write budget.json."""
+    run.write_json(BUDGET, budget.to_dict())
+
+
+def budget_in_use(run: Storage, replicas: Sequence[int], option: str) -> KeptBudget:
+    """Return what a run keeps for these of its replicas, which ``option`` of the command line needs.
+
+    Raises:
+        UserError: it keeps nothing for them.
+    """
+    digests = (hashlib.sha256(run.read(ReplicaFiles(replica).weights)).hexdigest() for replica in replicas)
+    if kept := read_budget(run, tuple(digests)):
+        return kept
+    raise UserError(
+        f"{option} needs {run}/{BUDGET}, which a run keeps that is evaluated with 144 crops on 40 validation images or "
+        f"more; for a run of an earlier version, delete {run}/{PREDICTIONS} and repeat the evaluation: "
+        f"python pipelines/evaluate_ensemble.py --run-dir {run}"
+    )
+
+
+def early_stop_of(run: Storage, replicas: Sequence[int], budget: str) -> EarlyStop | None:
+    """Return when these replicas of a run may stop early; None for the budget of all passes.
+
+    Raises:
+        UserError: the run keeps no cascade for them.
+    """
+    return None if budget == BUDGETS[-1] else EarlyStop(budget_in_use(run, replicas, f"--budget {budget}"), budget)
+
+
+def with_chosen_views(run: Storage, replicas: Sequence[int], policies: Sequence[Policy]) -> tuple[Policy, ...]:
+    """Return the policies with the views that ``best:24`` stands for in this run.
+
+    Raises:
+        UserError: the run keeps no order of views, or the number of views is none.
+    """
+    asked = next((policy for policy in policies if is_chosen(policy)), None)
+    if asked is None:
+        return tuple(policies)
+    kept = budget_in_use(run, replicas, f"--policies {asked}")
+    try:
+        return tuple(named_policy(policy, kept) for policy in policies)
+    except ValueError as error:
+        raise UserError(f"--policies: {error}") from error

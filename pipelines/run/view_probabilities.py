@@ -1,0 +1,84 @@
+"""Probabilities of each of the 144 views alone, kept for a share of the images to choose views and thresholds on.
+
+They are float16: 2 bytes x replicas x 144 x classes an image, before compression. That is 20 kB with seven replicas and
+ten classes, 2 MB with a thousand classes, so the share is bounded by images and by bytes.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from googlenet.evaluation.crops import CROP_POLICIES
+from googlenet.evaluation.temperature import hash_shares
+from pipelines.run.directory import VIEW_PROBABILITIES
+from pipelines.run.predictions import METADATA_KEY, EvaluatedEnsemble
+from pipelines.run.storage import Storage
+
+ALL_VIEWS = CROP_POLICIES[-1]
+# A greedy choice among 144 views takes half a minute for so many images; their error is known to within a point.
+MOST_IMAGES = 4_000
+MOST_BYTES = 2**30
+BYTES_PER_NUMBER = 2
+
+
+@dataclass(frozen=True)
+class ViewProbabilities:
+    """Probabilities of N images, K replicas, 144 views and C classes, sorted by image.
+
+    Attributes:
+        image_ids: N ids.
+        labels: (N,).
+        probabilities: (N, K, 144, C) float16.
+    """
+
+    image_ids: list[str]
+    labels: npt.NDArray[np.int32]
+    probabilities: npt.NDArray[np.float16]
+
+
+def kept_images(ensemble: EvaluatedEnsemble, images: int) -> int:
+    """Return of how many of ``images`` images about the views are kept: none if the policies lack 144 crops."""
+    bytes_per_image = BYTES_PER_NUMBER * len(ensemble.replicas) * ALL_VIEWS * len(ensemble.classes)
+    return min(images, MOST_IMAGES, MOST_BYTES // bytes_per_image) if ALL_VIEWS in ensemble.policies else 0
+
+
+def keeps_views(ensemble: EvaluatedEnsemble, images: int, image_ids: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """Return whether the views of each of these images are kept, as a hash of its id decides."""
+    is_kept: npt.NDArray[np.bool_] = hash_shares(image_ids) < kept_images(ensemble, images) / max(1, images)
+    return is_kept
+
+
+def write_views(run: Storage, name: str, ensemble: EvaluatedEnsemble, rows: ViewProbabilities) -> None:
+    """Write the views of the images of a shard that are kept as one complete file."""
+    values = pa.array(rows.probabilities.reshape(-1), pa.float16())
+    columns = {
+        "image_id": pa.array(rows.image_ids, pa.string()),
+        "label": pa.array(rows.labels, pa.int32()),
+        "probabilities": pa.FixedSizeListArray.from_arrays(values, rows.probabilities[0].size),
+    }
+    table = pa.table(columns).replace_schema_metadata({METADATA_KEY: json.dumps(ensemble.to_dict())})
+    with run.writing(f"{VIEW_PROBABILITIES}/{name}") as stream:
+        pq.write_table(table, stream, compression="zstd")
+
+
+def read_views(run: Storage, ensemble: EvaluatedEnsemble) -> ViewProbabilities | None:
+    """Return all views that a run keeps of this very ensemble, in the order of the images' ids; None if it keeps none.
+
+    Runs of earlier versions keep none; neither do evaluations without 144 crops.
+    """
+    tables = [pq.read_table(run.path(f"{VIEW_PROBABILITIES}/{name}"), filesystem=run.filesystem)
+              for name in run.files(VIEW_PROBABILITIES)]  # fmt: skip
+    tables = [table for table in tables if json.loads(table.schema.metadata[METADATA_KEY]) == ensemble.to_dict()]
+    if not tables:
+        return None
+    shape = -1, len(ensemble.replicas), ALL_VIEWS, len(ensemble.classes)
+    ids = [name for table in tables for name in table.column("image_id").to_pylist()]
+    order = np.argsort(np.array(ids, dtype=object), kind="stable")
+    flat = [table.column("probabilities").combine_chunks().flatten().to_numpy().reshape(shape) for table in tables]
+    labels = np.concatenate([table.column("label").to_numpy() for table in tables])
+    return ViewProbabilities([ids[place] for place in order], labels[order], np.concatenate(flat)[order])

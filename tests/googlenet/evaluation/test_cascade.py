@@ -1,0 +1,107 @@
+"""The cascade against its definition in plain loops; what is judged on an image was not fitted on it."""
+
+import numpy as np
+import pytest
+
+from googlenet.evaluation.cascade import (
+    NEVER,
+    THRESHOLDS,
+    Judged,
+    Stop,
+    fit,
+    fit_for_use,
+    judge,
+    judge_by_folds,
+    passes_of,
+    running_averages,
+    stages_of,
+)
+from googlenet.evaluation.temperature import fit_temperature, with_temperature
+from googlenet.evaluation.view_order import greedy_order
+
+REPLICAS, VIEWS, CLASSES = 3, 5, 3
+
+
+def made(images: int = 60) -> tuple[np.ndarray, np.ndarray]:
+    """Easy images, on which every pass is right, and hard ones, on which most are."""
+    generator = np.random.default_rng(3)
+    labels = generator.integers(0, CLASSES, images)
+    logits = generator.normal(size=(images, REPLICAS, VIEWS, CLASSES))
+    logits[np.arange(images), :, :, labels] += np.where(generator.random(images) < 0.7, 6.0, 1.0)[:, None, None]
+    values = np.exp(logits)
+    return (values / values.sum(axis=3, keepdims=True)).astype(np.float16), labels
+
+
+def test_stages_add_replicas_first_and_views_after() -> None:
+    assert stages_of(7, 144) == (
+        (1, 1), (2, 1), (4, 1), (7, 1), (7, 2), (7, 4), (7, 8), (7, 16), (7, 32), (7, 64), (7, 128), (7, 144),
+    )  # fmt: skip
+    assert stages_of(1, 1) == ((1, 1),)
+    assert passes_of(stages_of(2, 3)).tolist() == [1, 2, 4, 6]
+
+
+def test_a_stage_averages_its_replicas_and_the_first_views_of_the_order() -> None:
+    probabilities, _ = made(5)
+    order, stages = np.array([3, 0, 4, 1, 2]), stages_of(REPLICAS, VIEWS)
+    averages = running_averages(probabilities, order, stages)
+    for place, (models, views) in enumerate(stages):
+        for image in range(5):
+            passes = [probabilities[image, k, v].astype(float) for k in range(models) for v in order[:views]]
+            assert averages[image, place] == pytest.approx(np.mean(passes, axis=0), abs=1e-6)
+
+
+def test_an_image_stops_at_the_first_stage_that_is_sure_enough() -> None:
+    confidence = np.array([[0.95, 0.2, 0.2, 0.2], [0.5, 0.91, 0.99, 0.1], [0.1, 0.2, 0.3, 0.4]])
+    wrong = np.array([[False] * 4, [True, False, True, True], [True, True, True, False]])
+    judged = Judged(stages_of(2, 3), confidence, wrong, np.zeros((3, 3)))
+    for stop, passes, errors in (
+        (Stop(0.9, 3), [1, 2, 6], [False] * 3),
+        (Stop(0.9, 2), [1, 2, 4], [False, False, True]),
+        (Stop(NEVER, 3), [6] * 3, [False, True, False]),
+    ):
+        spent = judged.spent(stop)
+        assert (spent[0].tolist(), spent[1].tolist()) == (passes, errors)
+
+
+def test_the_stop_is_the_cheapest_that_errs_little_more_than_all_passes() -> None:
+    judged = judge_by_folds(*made(), np.arange(60) % 5)
+    for points in (0.0, 2.0, 100.0):
+        chosen = judged.cheapest_stop(points)
+        spent = {stop: judged.spent(stop) for stop in (Stop(t, last) for t in THRESHOLDS for last in range(6))}
+        allowed = [
+            passes.mean()
+            for passes, wrong in spent.values()
+            if wrong.mean() <= judged.all_wrong.mean() + points / 100 + 1e-9
+        ]
+        assert spent[chosen][0].mean() == min(allowed)
+    assert judged.spent(judged.cheapest_stop(100.0))[0].tolist() == [1] * 60
+
+
+def test_the_label_of_an_image_has_no_say_in_its_own_answer_or_its_own_threshold() -> None:
+    probabilities, labels = made()
+    folds = np.arange(60) % 5
+    before = judge_by_folds(probabilities, labels, folds)
+    changed = np.where(folds == 2, (labels + 1) % CLASSES, labels)
+    after = judge_by_folds(probabilities, changed, folds)
+    inside = folds == 2
+    assert before.confidence[inside].tolist() == after.confidence[inside].tolist()
+    assert before.confidence[~inside].tolist() != after.confidence[~inside].tolist()
+    # Its answers stop by a threshold that the other folds alone decide.
+    relabelled = Judged(before.stages, before.confidence, before.wrong ^ inside[:, None], before.chosen_wrong)
+    assert (
+        before.spent_within(0.2, folds)[0][inside].tolist() == relabelled.spent_within(0.2, folds)[0][inside].tolist()
+    )
+
+
+def test_what_is_fitted_is_the_greedy_order_and_the_temperature_of_each_average() -> None:
+    probabilities, labels = made()
+    fitted = fit_for_use(probabilities, labels)
+    everyone = probabilities.astype(np.float32).mean(axis=1)
+    assert fitted.order.tolist() == greedy_order(everyone[:, None], labels).tolist()
+    first_two = everyone[:, fitted.order[:2]].astype(np.float64).mean(axis=1)
+    assert fitted.chosen_temperatures[1] == pytest.approx(fit_temperature(first_two[None], labels), rel=1e-4)
+    judged = judge(probabilities, labels, fitted)
+    one_pass = probabilities[:, 0, fitted.order[0]].astype(np.float64)
+    expected = with_temperature(one_pass, fitted.temperatures[0]).max(axis=1)
+    assert judged.confidence[:, 0] == pytest.approx(expected, abs=1e-6)
+    assert fit(probabilities, labels).temperatures == fitted.temperatures

@@ -1,0 +1,122 @@
+"""A prediction that stops early is the average of the passes it made; chosen views are the first of an order."""
+
+import numpy as np
+import pytest
+
+from googlenet import Ensemble
+from googlenet.evaluation.cascade import NEVER, Stop, stages_of
+from googlenet.evaluation.crops import chosen_policy, chosen_positions, num_views, policy_scales_px, views_of
+from googlenet.evaluation.early_predictor import EarlyPredictor
+from googlenet.evaluation.kept_budget import EarlyStop, KeptBudget, named_policy
+from googlenet.evaluation.predictor import Predictor
+from googlenet.images.scaled_image import ScaledImage, scale_image
+from tests.googlenet.evaluation.test_predictor import CROP, decode, picture, replica
+
+ORDER = tuple(np.random.default_rng(1).permutation(144).tolist())
+STAGES = stages_of(2, 144)
+
+
+LAST = len(STAGES) - 1
+
+
+def kept(fast: float, last: int = LAST) -> KeptBudget:
+    ones, others = (1.0,) * len(STAGES), tuple(1 + n / 100 for n in range(144))
+    return KeptBudget(("x", "y"), "data", 50, ORDER, STAGES, ones, others, {"fast": Stop(fast, last)})
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    return Predictor([replica(0, "bn"), replica(1, "bn")], CROP, (144,))
+
+
+@pytest.fixture(scope="module")
+def image() -> ScaledImage:
+    return decode(picture(60, 50))
+
+
+def test_it_stops_where_the_running_average_is_sure_and_has_made_no_other_pass(
+    predictor: Predictor, image: ScaledImage
+) -> None:
+    views = predictor.predict_views(image)
+    averages = [views[:models, list(ORDER[:number])].mean(axis=(0, 1)) for models, number in STAGES]
+    sure = [average.max() for average in averages]
+    for wanted in (0, 1, 3, len(STAGES) - 1):
+        threshold = NEVER if wanted == len(STAGES) - 1 else np.nextafter(sure[wanted], 0)
+        first = next((place for place, value in enumerate(sure) if value > threshold), len(STAGES) - 1)
+        early = EarlyPredictor(predictor, EarlyStop(kept(fast=float(threshold)), "fast"))
+        before = predictor.forward_passes
+        found = early.stopped(image)
+        models, number = STAGES[first]
+        assert (len(found.probabilities), found.views) == (models, number)
+        np.testing.assert_allclose(found.probabilities.mean(axis=0), averages[first], atol=1e-6)
+        assert predictor.forward_passes - before <= models * number
+        assert early.all_passes >= predictor.forward_passes - before
+    np.testing.assert_allclose(found.probabilities, predictor.predict(image).probabilities[:, 0], atol=1e-6)
+    capped = EarlyPredictor(predictor, EarlyStop(kept(NEVER, last=2), "fast")).stopped(image)
+    assert (len(capped.probabilities), capped.views) == STAGES[2]
+
+
+def test_its_prediction_counts_the_views_of_the_replicas_that_were_asked(
+    predictor: Predictor, image: ScaledImage
+) -> None:
+    early = EarlyPredictor(predictor, EarlyStop(kept(fast=0.0), "fast"))
+    prediction = early.predict(image)
+    assert prediction.num_views.tolist() == [[1], [0]]
+    assert not prediction.probabilities[1].any()
+    with pytest.raises(ValueError, match="no probabilities of all views"):
+        early.predict(image, keep_views=True)
+
+
+def test_single_views_are_kept_in_the_order_of_the_144(predictor: Predictor, image: ScaledImage) -> None:
+    several = Predictor([replica(0, "bn")], CROP, (1, "45+50", 144))
+    more = ScaledImage.decode(picture(60, 50), (40, 45, 50, 55))
+    by_view = several.predict(more, keep_views=True).by_view
+    assert by_view is not None
+    np.testing.assert_allclose(by_view[0], predictor.predict_views(image)[0], atol=1e-3)
+    assert predictor.predict(image).by_view is None
+
+
+def test_the_best_views_are_the_first_of_the_order() -> None:
+    ensemble = Ensemble([replica(0, "bn"), replica(1, "bn")], "abcde", CROP, budget=kept(fast=0.0))
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=np.uint8)
+    scaled = ScaledImage(60, 50, tuple(scale_image(pixels, policy_scales_px(144, CROP))))
+    views = Predictor([replica(0, "bn"), replica(1, "bn")], CROP, (144,)).predict_views(scaled)
+    expected = views[:, list(ORDER[:24])].mean(axis=1)
+    np.testing.assert_allclose(ensemble.probabilities(pixels, "best:24"), expected, atol=1e-6)
+    answers = ensemble.answers(pixels, "best:24")
+    tempered = expected.mean(axis=0) ** (1 / 1.23)
+    assert answers["probability_1"] == pytest.approx((tempered / tempered.sum()).max(), abs=1e-5)
+    early = ensemble.answers(pixels, budget="fast")
+    assert early["passes"] == 1
+    assert early["probability_1"] == pytest.approx(views[0, ORDER[0]].max(), abs=1e-6)
+    with pytest.raises(ValueError, match="budget must be one of fast, balanced, best, got 'cheap'"):
+        ensemble.answers(pixels, budget="cheap")
+    with pytest.raises(ValueError, match="the crop policy best:145 must have 1 to 144 views"):
+        ensemble.probabilities(pixels, "best:145")
+    without = Ensemble([replica(0, "bn")], "abcde", CROP)
+    with pytest.raises(ValueError, match="best:24 needs the order of the views that a run keeps"):
+        without.probabilities(pixels, "best:24")
+    with pytest.raises(ValueError, match="the budget fast needs a cascade"):
+        without.answers(pixels, budget="fast")
+
+
+def test_a_policy_of_chosen_views_names_them_itself() -> None:
+    policy = chosen_policy((3, 0, 143))
+    assert chosen_positions(policy) == (0, 3, 143)
+    assert num_views(policy) == 3
+    every = views_of(144, 224)
+    assert views_of(policy, 224) == (every[0], every[3], every[143])
+    assert policy_scales_px(policy, 224) == (256, 352)
+    assert named_policy(policy, None) == policy
+    assert named_policy(144, None) == 144
+    for wrong in (policy.replace("best:3", "best:4"), "best:24", "best:0:0"):
+        with pytest.raises(ValueError, match=wrong):
+            num_views(wrong)
+
+
+def test_what_is_kept_survives_json() -> None:
+    budget = kept(fast=0.5)
+    assert KeptBudget.from_dict(budget.to_dict()) == budget
+    assert budget.stop("fast") == Stop(0.5, LAST)
+    assert budget.stop("best") == Stop(NEVER, LAST)
+    assert EarlyStop(budget, "fast").key != EarlyStop(kept(fast=0.6), "fast").key

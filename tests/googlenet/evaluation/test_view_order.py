@@ -1,0 +1,54 @@
+"""The greedy order of views against brute force."""
+
+import numpy as np
+import pytest
+
+from googlenet.evaluation.view_order import errors_along, greedy_order, held_out_errors
+
+
+def some_probabilities(images: int, classifiers: int, views: int, classes: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(7)
+    labels = generator.integers(classes, size=images)
+    logits = generator.normal(size=(images, classifiers, views, classes))
+    logits[np.arange(images), :, :, labels] += np.linspace(0, 1.5, views)
+    values = np.exp(logits)
+    return values / values.sum(axis=3, keepdims=True), labels
+
+
+def wrong_with(probabilities: np.ndarray, labels: np.ndarray, views: list[int]) -> list[list[bool]]:
+    """Return the errors by image and classifier, computed in plain loops."""
+    return [
+        [bool(np.argmax(sum(classifier[view] for view in views)) != label) for classifier in image]
+        for image, label in zip(probabilities, labels, strict=True)
+    ]
+
+
+def test_each_view_of_the_greedy_order_is_the_best_next_one() -> None:
+    probabilities, labels = some_probabilities(20, 2, 5)
+    order = greedy_order(probabilities, labels).tolist()
+    assert sorted(order) == list(range(5))
+    for taken in range(5):
+        error = {
+            view: np.mean(wrong_with(probabilities, labels, [*order[:taken], view]))
+            for view in set(range(5)) - set(order[:taken])
+        }
+        assert error[order[taken]] == min(error.values())
+
+
+def test_errors_along_an_order_are_those_of_its_first_views() -> None:
+    probabilities, labels = some_probabilities(8, 3, 4)
+    order = np.array([2, 0, 3, 1])
+    errors = errors_along(probabilities, labels, order)
+    for views in range(1, 5):
+        expected = np.mean(wrong_with(probabilities, labels, order[:views].tolist()), axis=1)
+        assert errors[:, views - 1] == pytest.approx(expected)
+
+
+def test_an_image_has_no_say_in_the_order_that_it_is_measured_in() -> None:
+    probabilities, labels = some_probabilities(12, 1, 4)
+    folds = np.arange(12) % 3
+    for image in range(12):
+        others = folds != folds[image]
+        order = greedy_order(probabilities[others], labels[others])
+        alone = errors_along(probabilities[[image]], labels[[image]], order)
+        assert held_out_errors(probabilities, labels, folds)[image] == pytest.approx(alone[0])

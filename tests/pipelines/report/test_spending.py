@@ -1,0 +1,155 @@
+"""Error against cost in the report: views are kept for a share of the images, judged by folds, used on other images."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from googlenet.evaluation.cascade import Stop
+from googlenet.evaluation.kept_budget import KeptBudget
+from googlenet.network.arithmetic import FP32
+from pipelines.report import spending
+from pipelines.report.answers import write_answers
+from pipelines.report.spending import spend, spending_rows
+from pipelines.report.write import write_report
+from pipelines.run import view_probabilities
+from pipelines.run.budget import read_budget, write_budget
+from pipelines.run.predictions import Cost, EvaluatedEnsemble, Predicted, file_name, write_predictions
+from pipelines.run.storage import Storage
+from pipelines.run.view_probabilities import ViewProbabilities, keeps_views, kept_images, read_views, write_views
+from tests.pipelines.report.made_runs import ENSEMBLE, IDS, LABELS, made_run, predict
+
+TWO = EvaluatedEnsemble(("r0", "r1"), ("x", "y"), (1, 144), 84, tuple("abcd"), "digest", FP32)
+
+
+def some_views(images: int = 100, classes: int = 4) -> ViewProbabilities:
+    """The first view is right on nine of ten images, and sure of it; the others are right, and less sure."""
+    generator = np.random.default_rng(2)
+    labels = generator.integers(0, classes, images).astype(np.int32)
+    probabilities = np.full((images, 2, 144, classes), 0.5 / (classes - 1), np.float16)
+    answers = np.where(generator.random(images) < 0.9, labels, (labels + 1) % classes)
+    probabilities[np.arange(images), :, :, labels] = 0.5
+    probabilities[:, :, 0] = np.float16(0.06 / (classes - 1))
+    probabilities[np.arange(images), :, 0, answers] = 0.94
+    return ViewProbabilities([f"val/{n:03}.jpg" for n in range(images)], labels, probabilities)
+
+
+def test_a_run_keeps_views_of_all_its_images_or_of_a_share_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, views = Storage.at(str(tmp_path)), some_views(6)
+    assert read_views(run, TWO) is None
+    for shard, rows in enumerate(([3, 0, 4], [5, 1, 2])):
+        part = ViewProbabilities([views.image_ids[n] for n in rows], views.labels[rows], views.probabilities[rows])
+        write_views(run, file_name(shard), TWO, part)
+    found = read_views(run, TWO)
+    assert found is not None
+    assert found.image_ids == views.image_ids
+    assert found.labels.tolist() == views.labels.tolist()
+    np.testing.assert_array_equal(found.probabilities, views.probabilities)
+    assert read_views(run, replace(TWO, weights_digests=("x", "other"))) is None
+    assert kept_images(TWO, 100) == 100
+    assert kept_images(replace(TWO, policies=(1, 10)), 100) == 0
+    monkeypatch.setattr(view_probabilities, "MOST_BYTES", 50 * 2 * 2 * 144 * 4)
+    ids = [f"{n}.jpg" for n in range(400)]
+    assert 30 < keeps_views(TWO, 400, ids).sum() < 70
+    assert keeps_views(TWO, 50, ids).all()
+
+
+def test_good_views_are_chosen_and_the_cascade_saves_passes_on_images_it_was_not_fitted_on() -> None:
+    views = some_views()
+    spent = spend(views, TWO, None)
+    assert spent is not None
+    assert spent.kept.view_order[0] != 0
+    assert spent.kept.images == 100
+    chosen = {row["crops"]: row["top1_error"] for row in spent.points if row["way"] == "chosen_views"}
+    assert chosen[1] == 0
+    [fast, balanced] = spent.budgets
+    assert balanced["judged_on"] == "other_folds"
+    assert (balanced["passes"], balanced["all_passes"], balanced["top1_error"]) == (1.0, 288, 0.0)
+    assert balanced["saving"] == pytest.approx(100 * 287 / 288)
+    assert fast["passes"] <= balanced["passes"]
+    again = spend(views, TWO, spent.kept)
+    assert again is not None
+    assert again.kept is spent.kept
+    assert {row["judged_on"] for row in again.budgets} == {"other_images"}
+
+
+def test_nothing_is_chosen_on_too_few_images_but_what_is_known_is_judged_on_them() -> None:
+    few, ours = some_views(39), spend(some_views(), TWO, None)
+    assert ours is not None
+    assert spend(few, TWO, None) is None
+    assert spend(None, TWO, None) is None
+    assert spend(few, TWO, ours.kept) is not None
+
+
+def test_a_way_is_efficient_if_every_way_as_cheap_has_a_higher_error() -> None:
+    def cell(models: int, crops: int, error: float) -> Any:
+        return {
+            "models": models,
+            "crops": crops,
+            "forward_passes": models * crops,
+            "top1_error": error,
+            "top1_ci95": [],
+        }
+
+    table = [cell(1, 1, 9.0), cell(1, 10, 8.0), cell(2, 1, 7.0), cell(2, 10, 7.0)]
+    rows = spending_rows(table, 50, None)
+    assert [row["way"] for row in rows] == ["replicas", "views", "replicas", "replicas_and_views"]
+    assert [row["efficient"] for row in rows] == [True, False, True, False]
+
+
+def test_the_report_shows_the_cost_and_other_images_use_what_the_run_keeps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spending, "FEWEST_IMAGES", 6)
+    run, other, old = (made_run(tmp_path / name) for name in ("run", "other", "old"))
+    made = some_views(6, 7)
+    for one in (run, other, old):
+        predict(one, list(range(6)))
+    for one in (run, other):
+        write_views(one, file_name(0), ENSEMBLE, ViewProbabilities(IDS, LABELS, made.probabilities))
+    write_report(run, ENSEMBLE)
+    kept = read_budget(run, ENSEMBLE.weights_digests)
+    assert kept is not None
+    assert sorted(kept.view_order) == list(range(144))
+    assert read_budget(run, ("x", "other")) is None
+    page = run.read("report/index.html").decode()
+    assert "The best answer for the cost" in page
+    assert "balanced" in page
+    assert "## Error against cost" in run.read("report/report.md").decode()
+    write_report(other, ENSEMBLE, run)
+    assert not other.exists("budget.json")
+    assert {row["judged_on"] for row in other.read_json("report/report.json")["budgets"]} == {"other_images"}
+    write_report(old, ENSEMBLE)
+    assert "budgets" not in old.read_json("report/report.json")
+    assert "which this run does not keep" in old.read("report/report.md").decode()
+
+
+def test_answers_that_stop_early_count_their_passes_and_say_what_they_saved(tmp_path: Path) -> None:
+    run = made_run(tmp_path)
+    early = replace(ENSEMBLE, policies=(144,), budget="fast:abc")
+    probabilities = np.full((6, 2, 1, 7), 0.1, np.float32)
+    probabilities[:, :, 0, 2] = 0.4
+    probabilities[0, 1], views = 0.0, np.full((6, 2, 1), 3, np.int32)
+    views[0] = [[1], [0]]
+    nothing = np.zeros((6, 3, 144), np.int32)
+    groups = np.zeros((6, 3, len(early.groups)), np.int32)
+    rows = Predicted(IDS, LABELS, views, probabilities, probabilities[:, :, 0], nothing, groups)
+    cost = Cost(seconds=3.0, forward_passes=31, all_passes=6 * 288)
+    write_predictions(run.below("predictions"), file_name(0), early, rows, cost)
+    run.write_json("preflight.json", {"key": "", "preflight": {"passes_per_second": 10.0}})
+    order = tuple(range(144))
+    kept = KeptBudget(("x", "y"), "d", 50, order, ((1, 1), (2, 3)), (0.5, 1.0), (1.0,) * 144, {"fast": Stop(0.5, 1)})
+    write_budget(run, kept)
+    text = write_answers(run, early, budget=kept)
+    assert (
+        "budget fast: 5.2 of 288 passes an image (1.8 %), 0.500 seconds of a predictor instead of about 28.800" in text
+    )
+    lines = run.read("answers/top5.csv").decode().splitlines()
+    assert [line.split(",")[-1] for line in lines] == ["passes", "1", "6", "6", "6", "6", "6"]
+    sharper = 0.4**2 / (0.4**2 + 6 * 0.1**2)
+    assert float(lines[1].split(",")[2]) == pytest.approx(sharper, abs=1e-4)
+    assert float(lines[2].split(",")[2]) == pytest.approx(0.4, abs=1e-4)
