@@ -144,7 +144,7 @@ def claim(run: Storage, kind: Kind, settings: dict[str, Any]) -> None:
         UserError: it is bound to other settings, or holds files that do not belong to a run.
     """
     if run.exists(RUN):
-        if changed := differences(run.read_json(RUN).get(kind, {}), settings):
+        if changed := differences(read_run(run).get(kind, {}), settings):
             moved = kind == "recipe" and any(line.startswith(("data:", "init_weights:")) for line in changed)
             has_copy = moved and run.exists(MANIFEST)
             kept = " (the run has its own copy: the old path need not exist)" if has_copy else ""
@@ -160,6 +160,16 @@ def claim(run: Storage, kind: Kind, settings: dict[str, Any]) -> None:
     run.write_json(RUN, {"id": uuid.uuid4().hex, kind: settings})
 
 
+def read_run(run: Storage) -> dict[str, Any]:
+    """Return what run.json holds.
+
+    Raises:
+        UserError: it is damaged; nothing else in the run directory could replace it.
+    """
+    settings: dict[str, Any] = run.read_json(RUN, "start again in a new --run-dir")
+    return settings
+
+
 def read_recipe(run: Storage) -> "Recipe":
     """Return the recipe of a training run.
 
@@ -168,14 +178,14 @@ def read_recipe(run: Storage) -> "Recipe":
     """
     from pipelines.run.recipe import recipe_from_dict
 
-    if not run.exists(RUN) or "recipe" not in run.read_json(RUN):
+    if not run.exists(RUN) or "recipe" not in read_run(run):
         raise UserError(f"{run} holds no run of train_ensemble.py; give one with --run-dir, or weights with --weights")
-    return recipe_from_dict(run.read_json(RUN)["recipe"])
+    return recipe_from_dict(read_run(run)["recipe"])
 
 
 def run_id(run: Storage) -> str:
     """Return the id of a claimed run directory."""
-    return str(run.read_json(RUN)["id"])
+    return str(read_run(run)["id"])
 
 
 def initial_weights_file(suffix: str) -> str:

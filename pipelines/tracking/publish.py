@@ -34,10 +34,16 @@ class PublishSettings:
 
 @dataclass(frozen=True)
 class Published:
-    """The outcome in one line, and the URI of the registered version; empty if there is none."""
+    """The outcome in one line, the URI of the registered version, empty if there is none, and whether MLflow failed."""
 
-    line: str
+    outcome: str
     model: str = ""
+    failed: bool = False
+
+    @property
+    def line(self) -> str:
+        """The outcome for the terminal."""
+        return f"warning: {self.outcome}" if self.failed else self.outcome
 
 
 def publish(run: Storage, recipe: Recipe, manifest: Manifest, publishing: PublishSettings) -> Published:
@@ -56,11 +62,13 @@ def publish(run: Storage, recipe: Recipe, manifest: Manifest, publishing: Publis
     threading.Thread(target=work, name="models", daemon=True).start()
     if not wait([done], PUBLISH_SECONDS).done:
         again = replay_command(run, publishing.tracking_uri)
-        return Published(f"warning: MLflow at {publishing.tracking_uri} is too slow; log the models with {again}")
+        slow = f"MLflow at {publishing.tracking_uri} is too slow; log the models with {again}"
+        return Published(slow, failed=True)
     try:
         return done.result()
     except Exception as error:  # noqa: BLE001
-        return Published(f"warning: models not logged in MLflow at {publishing.tracking_uri}: {reason_of(error)}")
+        failure = f"models not logged in MLflow at {publishing.tracking_uri}: {reason_of(error)}"
+        return Published(failure, failed=True)
 
 
 def _publish(run: Storage, recipe: Recipe, manifest: Manifest, publishing: PublishSettings) -> Published:
