@@ -4,6 +4,7 @@ import os
 import select
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pipelines.errors import UserError
@@ -33,6 +34,7 @@ def run_command(main: Callable[[], int | None]) -> None:
     _open_standard_streams()
     interrupt_on_signals()
     try:
+        _check_current_folder()
         sys.exit(main() or 0)
     except UserError as error:
         complain(f"error: {error}")
@@ -61,6 +63,14 @@ def _open_standard_streams() -> None:
             descriptor = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
             os.set_inheritable(descriptor, True)
             setattr(sys, name, os.fdopen(descriptor, mode))
+
+
+def _check_current_folder() -> None:
+    """Refuse a current folder that has been removed: no path could be made absolute there."""
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise UserError("the current folder has been removed; change to one that exists, such as with cd ~") from error
 
 
 def _has_reader() -> bool:

@@ -160,14 +160,13 @@ def claim(run: Storage, kind: Kind, settings: dict[str, Any]) -> None:
     run.write_json(RUN, {"id": uuid.uuid4().hex, kind: settings})
 
 
-def read_run(run: Storage) -> dict[str, Any]:
+def read_run(run: Storage) -> Any:
     """Return what run.json holds.
 
     Raises:
         UserError: it is damaged; nothing else in the run directory could replace it.
     """
-    settings: dict[str, Any] = run.read_json(RUN, "start again in a new --run-dir")
-    return settings
+    return run.read_json(RUN, "start again in a new --run-dir")
 
 
 def read_recipe(run: Storage) -> "Recipe":

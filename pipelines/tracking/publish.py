@@ -1,10 +1,13 @@
 """Publication of a finished run in MLflow: the models, their versions, the champion of a data set."""
 
+import atexit
+import os
 import threading
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pipelines.job.interruption import INTERRUPTED_EXIT_CODE
 from pipelines.run.dataset import Manifest
 from pipelines.run.directory import REPORT_JSON, replica_number
 from pipelines.run.predictions import EvaluatedEnsemble
@@ -60,7 +63,13 @@ def publish(run: Storage, recipe: Recipe, manifest: Manifest, publishing: Publis
 
     # A daemon thread, which executors do not offer: a slow server must not hold a cluster for hours.
     threading.Thread(target=work, name="models", daemon=True).start()
-    if not wait([done], PUBLISH_SECONDS).done:
+    try:
+        in_time = wait([done], PUBLISH_SECONDS).done
+    except KeyboardInterrupt:
+        # Python's own end would abort the process, with another exit code, while the thread is in PyTorch.
+        atexit.register(os._exit, INTERRUPTED_EXIT_CODE)
+        raise
+    if not in_time:
         again = replay_command(run, publishing.tracking_uri)
         slow = f"MLflow at {publishing.tracking_uri} is too slow; log the models with {again}"
         return Published(slow, failed=True)

@@ -1,11 +1,13 @@
-"""Standard streams that are closed or full, as cron, service managers and full disks leave them."""
+"""What a command finds when it starts: standard streams that are closed or full, a current folder that is gone."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from pipelines.job.command_line import run_command
 from pipelines.job.console import say
 from tests.project import ROOT
 
@@ -37,3 +39,18 @@ def test_a_full_disk_behind_standard_output_is_named(monkeypatch: pytest.MonkeyP
         monkeypatch.undo()
         with pytest.raises(OSError, match="No space left"):  # what Python still holds of the line
             full.close()
+
+
+def test_a_current_folder_that_has_been_removed_is_told_in_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    with pytest.raises(SystemExit) as ended:
+        run_command(lambda: 0)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("error: the current folder has been removed; ")
