@@ -194,8 +194,9 @@ class Storage:
         Raises:
             UserError: the file is damaged.
         """
+        content = self.read(name)
         try:
-            return json.loads(self.read(name))
+            return json.loads(content)
         except ValueError as error:
             raise UserError(f"{self.below(name)} is damaged ({error}); restore it, or {fix}") from error
 
