@@ -2,7 +2,7 @@
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -44,9 +44,9 @@ def server_without_models() -> Iterator[str]:
         server.shutdown()
 
 
-def reason(address: str) -> str:
+def reason(address: str, call: Callable[[MlflowClient], Any] = lambda client: client.get_logged_model("m-1")) -> str:
     with pytest.raises(Exception) as failed:  # of MLflow's or of its libraries
-        MlflowClient(address).get_logged_model("m-1")
+        call(MlflowClient(address))
     assert isinstance(failed.value, Exception)
     return reason_of(failed.value)
 
