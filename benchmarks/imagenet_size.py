@@ -39,8 +39,9 @@ from pipelines.data.shards import plan_shards, write_shard
 from pipelines.data.sources import images_to_train_on
 from pipelines.job.log import read_jobs, stage_seconds
 from pipelines.job.ray_session import connected
+from pipelines.run.claims import claim
 from pipelines.run.dataset import Manifest, Shard, Split, open_records, read_manifest
-from pipelines.run.directory import DATASET, MANIFEST, ReplicaFiles, claim
+from pipelines.run.directory import DATASET, MANIFEST, ReplicaFiles
 from pipelines.run.named_recipes import demo
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage

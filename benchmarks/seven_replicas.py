@@ -24,7 +24,8 @@ from pipelines.data.prepare import find_images, prepare
 from pipelines.job.node_limits import node_limits
 from pipelines.job.ray_session import connected
 from pipelines.job.worker_process import KEEP_FREED_MEMORY
-from pipelines.run.directory import MANIFEST, ReplicaFiles, claim, read_recipe
+from pipelines.run.claims import claim
+from pipelines.run.directory import MANIFEST, ReplicaFiles, read_recipe
 from pipelines.run.named_recipes import load_recipe
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage

@@ -18,7 +18,8 @@ from benchmarks.measure import print_circumstances
 from googlenet.network.arithmetic import FP32
 from pipelines.data.prepare import find_images, prepare
 from pipelines.job.ray_session import connected
-from pipelines.run.directory import ReplicaFiles, claim
+from pipelines.run.claims import claim
+from pipelines.run.directory import ReplicaFiles
 from pipelines.run.named_recipes import demo
 from pipelines.run.storage import Storage
 from pipelines.training.resources import Resources

@@ -90,7 +90,7 @@ def train(trial: Trial, prepared: Path) -> None:
     """
     import torch
 
-    from pipelines.run.directory import claim
+    from pipelines.run.claims import claim
     from pipelines.training.replica import train_replica
     from pipelines.training.scaled_weights import keep_scaled_weights
     from pipelines.training.task import ReplicaTask

@@ -30,15 +30,9 @@ from pipelines.job.console import say
 from pipelines.job.ray_session import connected, native_stderr_to_log
 from pipelines.run.budget import early_stop_of, read_budget, with_chosen_views
 from pipelines.run.calibration import read_calibration
+from pipelines.run.claims import claim
 from pipelines.run.dataset import Manifest, read_manifest
-from pipelines.run.directory import (
-    REPORT_PAGE,
-    ReplicaFiles,
-    claim,
-    evaluation_folder,
-    read_recipe,
-    run_id,
-)
+from pipelines.run.directory import REPORT_PAGE, ReplicaFiles, evaluation_folder, read_recipe, run_id
 from pipelines.run.lock import only_job_on
 from pipelines.run.predictions import EvaluatedEnsemble, sorted_policies
 from pipelines.run.recipe import Recipe, check_policies

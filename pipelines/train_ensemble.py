@@ -23,8 +23,9 @@ from pipelines.job.console import complain, duration, say
 from pipelines.job.log import JobLog
 from pipelines.job.ray_session import connected, native_stderr_to_log
 from pipelines.job.system_log import system_log
+from pipelines.run.claims import check_claim, claim
 from pipelines.run.dataset import Manifest, read_manifest
-from pipelines.run.directory import REPORT_PAGE, RUN, SYSTEM, check_claim, check_folder, claim
+from pipelines.run.directory import REPORT_PAGE, RUN, SYSTEM, check_folder
 from pipelines.run.lock import only_job_on
 from pipelines.run.named_recipes import load_recipe
 from pipelines.run.recipe import Recipe

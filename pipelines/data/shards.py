@@ -8,6 +8,7 @@ import io
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import astuple, dataclass, replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from googlenet.images.inspection import Inspection, inspect
 from googlenet.images.records import SCHEMA, write_records
 from googlenet.images.scaled_image import scaled_size
 from pipelines.data.listing import ImageFile, ImageReader
+from pipelines.errors import UserError
 from pipelines.run.dataset import SHARD_DIGEST
 from pipelines.run.directory import DATASET
 from pipelines.run.storage import Storage
@@ -89,7 +91,9 @@ def _images_to_json(plan: ShardPlan) -> str:
 def _finished_shard(run: Storage, plan: ShardPlan) -> dict[str, Any] | None:
     """Return the result of a shard written earlier; None if there is none, or some of its images were bad."""
     note = f"{DATASET}/{plan.note}"
-    known: dict[str, Any] = run.read_json(note) if run.exists(note) else {}
+    known: dict[str, Any] = {}
+    with suppress(UserError):  # a damaged note is that of a shard to be written again
+        known = run.read_json(note) if run.exists(note) else {}
     return known if known.get("plan") == plan.digest and not known.get("bad_images", True) else None
 
 

@@ -4,6 +4,7 @@ import os
 import select
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pipelines.errors import UserError
@@ -30,8 +31,10 @@ def parse(arguments: type[T], first: Sequence[str] = (), **given: Any) -> T:
 
 def run_command(main: Callable[[], int | None]) -> None:
     """Run ``main`` and exit with its code; report a :class:`UserError` or a storage failure without a traceback."""
+    _open_standard_streams()
     interrupt_on_signals()
     try:
+        _check_current_folder()
         sys.exit(main() or 0)
     except UserError as error:
         complain(f"error: {error}")
@@ -48,6 +51,26 @@ def run_command(main: Callable[[], int | None]) -> None:
     except KeyboardInterrupt:
         tell_interruption()
         sys.exit(INTERRUPTED_EXIT_CODE)
+
+
+def _open_standard_streams() -> None:
+    """Open the null device for each standard stream that is closed, as some service managers leave them.
+
+    Otherwise the next files that are opened would get their numbers, and what libraries print would go into those.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            os.set_inheritable(descriptor, True)
+            setattr(sys, name, os.fdopen(descriptor, mode))
+
+
+def _check_current_folder() -> None:
+    """Refuse a current folder that has been removed: no path could be made absolute there."""
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise UserError("the current folder has been removed; change to one that exists, such as with cd ~") from error
 
 
 def _has_reader() -> bool:

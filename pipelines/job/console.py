@@ -12,7 +12,11 @@ def say(text: str, *, wrap: bool = True) -> None:
 
     ``wrap`` is False for lines that people copy, such as commands and JSON.
     """
-    print(_fitted(text, sys.stdout) if wrap else text, flush=True)
+    shown = _fitted(text, sys.stdout) if wrap else text
+    try:
+        print(shown, flush=True)
+    except OSError as error:  # a full disk, or no reader
+        raise OSError(error.errno, error.strerror, "standard output") from error
 
 
 def complain(text: str) -> None:

@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from googlenet.evaluation.crops import CROP_POLICIES, Policy, is_chosen, short_name
+from pipelines.errors import UserError
 from pipelines.run.directory import OUTCOMES, SCORES
-from pipelines.run.storage import Storage
+from pipelines.run.storage import MADE_AGAIN, Storage
 
 TOP = ("top1", "top5")
 Floats = npt.NDArray[np.float64]
@@ -57,12 +58,19 @@ def read_scores(run: Storage) -> dict[str, Any]:
 
 
 def read_outcomes(run: Storage) -> dict[str, Any]:
-    """Return the columns of :func:`write_outcomes` by name: N ids, and (N,) for each cell and kind of error."""
+    """Return the columns of :func:`write_outcomes` by name: N ids, and (N,) for each cell and kind of error.
+
+    Raises:
+        UserError: the file is damaged.
+    """
     return _columns(run, OUTCOMES)
 
 
 def _columns(run: Storage, file: str) -> dict[str, Any]:
-    table = pq.read_table(run.path(file), filesystem=run.filesystem)
+    try:
+        table = pq.read_table(run.path(file), filesystem=run.filesystem)
+    except pa.ArrowInvalid as error:
+        raise UserError(f"{run.below(file)} is damaged; restore it, or {MADE_AGAIN}") from error
     ids = table.column("image_id").to_pylist()
     cells = {name: table.column(name).to_numpy() for name in table.column_names if name != "image_id"}
     return {"image_id": ids, **cells}

@@ -43,6 +43,7 @@ from pipelines.run.directory import (
     REPORT_PAGE,
     RUN,
     read_metrics,
+    read_run,
     replica_number,
 )
 from pipelines.run.predictions import EvaluatedEnsemble, read_cost
@@ -74,7 +75,7 @@ def write_report(run: Storage, ensemble: EvaluatedEnsemble, trained: Storage | N
     if apart := read_apart(run, ensemble):
         report["out_of_distribution"] = apart
     if run.exists(RUN):
-        report["run"] = run.read_json(RUN)
+        report["run"] = read_run(run)
     if calibrated and not known:
         write_calibration(run, calibrated.calibration)
     if spent and not known_budget:
@@ -108,7 +109,7 @@ def _validation_errors(trained: Storage, replicas: Sequence[str]) -> dict[str, f
 def _provenance(run: Storage, trained: Storage | None, cost: dict[str, Any]) -> dict[str, str]:
     """Return where the report comes from; an evaluation of other images keeps no log of its own, its training does."""
     source = trained or run
-    jobs, kept = read_jobs(source), source.read_json(RUN) if source.exists(RUN) else {}
+    jobs, kept = read_jobs(source), read_run(source) if source.exists(RUN) else {}
     facts = provenance(kept.get("recipe", {}), cost, jobs[-1] if jobs else {})
     of_job = ("date", "command", "processor", "commit")
     return {f"training {name}" if trained and name in of_job else name: value for name, value in facts.items()}

@@ -6,7 +6,8 @@ for theirs. Door: ``directory``, which defines what lies where.
 
 In reading order:
 
-- ``directory``: names of the files in a run directory; claiming it for one recipe
+- ``directory``: names of the files in a run directory
+- ``claims``: a run directory bound to the settings that decide its result
 - ``recipe``: every setting that decides a result
 - ``recipe_json``: recipes from JSON, also of earlier versions
 - ``named_recipes``: the recipes ``paper``, ``demo``, ``modern`` and ``finetune``

@@ -33,7 +33,6 @@
 import hashlib
 import json
 import re
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -146,57 +145,13 @@ def check_folder(folder: Storage) -> None:
             return
 
 
-def claim(run: Storage, kind: Kind, settings: dict[str, Any]) -> None:
-    """Bind ``run`` to ``settings``, or check that it is already bound to them.
-
-    ``settings`` decide the result: the fields of a recipe, or those of an evaluation of external weights. A run whose
-    job was refused before it computed anything is bound anew, so only the job that holds the run may call this.
+def read_run(run: Storage) -> Any:
+    """Return what run.json holds.
 
     Raises:
-        UserError: it is bound to other settings, or holds files that do not belong to a run.
+        UserError: it is damaged; nothing else in the run directory could replace it.
     """
-    if run.exists(RUN):
-        check_claim(run, kind, settings)
-        if not differences(_claimed(run, kind), settings):
-            return
-    elif strangers := [name for name in run.names("") if name not in OWN_NAMES]:
-        raise UserError(f"{run} is not empty and not a run directory ({strangers[0]}, ...); choose another --run-dir")
-    # The id distinguishes this run from an earlier one at the same path, in trackers that remember both.
-    run.write_json(RUN, {"id": uuid.uuid4().hex, kind: settings})
-
-
-def check_claim(run: Storage, kind: Kind, settings: dict[str, Any]) -> None:
-    """Refuse ``settings`` that differ from those with which something in ``run`` was computed.
-
-    Raises:
-        UserError: they differ.
-    """
-    changed = differences(_claimed(run, kind), settings) if run.exists(RUN) else []
-    if not changed or not _has_results(run):
-        return
-    moved = kind == "recipe" and any(line.startswith(("data:", "init_weights:")) for line in changed)
-    kept = " (the run has its own copy: the old path need not exist)" if moved and run.exists(MANIFEST) else ""
-    raise UserError(
-        f"{run} holds a different {kind}:\n  "
-        + "\n  ".join(changed)
-        + f"\nUse the same options{kept}, or choose another --run-dir."
-    )
-
-
-def _has_results(run: Storage) -> bool:
-    """Return whether a run is more than an attempt: shards of images count once all of them are prepared."""
-    attempt = {RUN, *OWN_NAMES} - {REPLICAS}
-    return run.exists(MANIFEST) or not attempt.issuperset(run.names(""))
-
-
-def _claimed(run: Storage, kind: Kind) -> dict[str, Any]:
-    """Return the settings that ``run`` is bound to; of another kind, none."""
-    stored: dict[str, Any] = run.read_json(RUN).get(kind, {})
-    if kind != "recipe" or not stored:
-        return stored
-    from pipelines.run.recipe_json import with_new_fields
-
-    return with_new_fields(stored)
+    return run.read_json(RUN, "start again in a new --run-dir")
 
 
 def read_recipe(run: Storage) -> "Recipe":
@@ -207,14 +162,14 @@ def read_recipe(run: Storage) -> "Recipe":
     """
     from pipelines.run.recipe_json import recipe_from_dict
 
-    if not run.exists(RUN) or "recipe" not in run.read_json(RUN):
+    if not run.exists(RUN) or "recipe" not in read_run(run):
         raise UserError(f"{run} holds no run of train_ensemble.py; give one with --run-dir, or weights with --weights")
-    return recipe_from_dict(run.read_json(RUN)["recipe"])
+    return recipe_from_dict(read_run(run)["recipe"])
 
 
 def run_id(run: Storage) -> str:
     """Return the id of a claimed run directory."""
-    return str(run.read_json(RUN)["id"])
+    return str(read_run(run)["id"])
 
 
 def initial_weights_file(suffix: str) -> str:

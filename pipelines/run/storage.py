@@ -26,6 +26,8 @@ from pipelines.run.object_store import FEW_S3_ATTEMPTS, open_filesystem
 PARTIAL = ".partial-"
 # Write errors that do not name the file.
 WITHOUT_A_NAME = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+# What a user can do about a damaged file.
+MADE_AGAIN = "delete it and run the command that wrote it again"
 
 
 def short_name(uri: str) -> str:
@@ -186,9 +188,17 @@ class Storage:
         with self.writing(name) as stream:
             stream.write(data)
 
-    def read_json(self, name: str) -> Any:
-        """Return the parsed content of a JSON file."""
-        return json.loads(self.read(name))
+    def read_json(self, name: str, fix: str = MADE_AGAIN) -> Any:
+        """Return the parsed content of a JSON file; ``fix`` is what a user can do if it is damaged.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        content = self.read(name)
+        try:
+            return json.loads(content)
+        except ValueError as error:
+            raise UserError(f"{self.below(name)} is damaged ({error}); restore it, or {fix}") from error
 
     def write_json(self, name: str, value: Any) -> None:
         """Write an indented JSON file."""

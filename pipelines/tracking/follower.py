@@ -21,6 +21,11 @@ CLOSE_SECONDS = 60.0
 INTERRUPTED_SECONDS = 1.5
 # How SQLAlchemy begins the message of a database.
 DRIVER_ERROR = re.compile(r"^\(\w+\.\w+\) ")
+# How Python names the reason of a failed connection, such as "[Errno 111] Connection refused".
+SYSTEM_ERROR = re.compile(r"\[Errno -?\d+\] ([^'\")(]+)")
+# What the client says about an address that the server does not have; a run or a model that is not there is told
+# in other words.
+UNKNOWN_ENDPOINT = re.compile(r"endpoint (\S+) failed with error code 404")
 STATUSES = {"waiting": "SCHEDULED", "done": "FINISHED", "failed": "FAILED"}
 
 
@@ -170,6 +175,14 @@ def reason_of(error: Exception) -> str:
     code: Any = getattr(error, "get_http_status_code", lambda: None)()
     first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     first_line = DRIVER_ERROR.sub("", first_line)
+    # The client's text ends with the reason, after the library's names of it.
+    if "Caused by ProxyError" in first_line:
+        return "the proxy in the environment does not answer; correct it, or add the host of the server to NO_PROXY"
+    if "Caused by " in first_line and (system := SYSTEM_ERROR.search(first_line)):
+        return f"it does not answer ({system[1].strip()})"
+    if unknown := UNKNOWN_ENDPOINT.search(first_line):
+        way_out = ", or choose --models none" if "logged-models" in unknown[1] else ""
+        return f"it does not know {unknown[1]}: it is too old, or no MLflow server; update it{way_out}"
     if code in (401, 403):
         return f"it refuses the credentials ({first_line}); set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
     return f"it cannot be used: {first_line}"

@@ -20,6 +20,7 @@ from pipelines.run.directory import REPORT_JSON, ReplicaFiles, replica_name, rep
 from pipelines.run.predictions import EvaluatedEnsemble
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
+from pipelines.run.weights import read_replica
 from pipelines.tracking.dataset import dataset_tags, name_of_data
 from pipelines.tracking.notes import MODEL_TEXT, Origin, model_note, version_note
 from pipelines.tracking.result import PERCENT_DECIMALS
@@ -130,8 +131,8 @@ def _files(run: Storage, ensemble: EvaluatedEnsemble, folder: Path) -> dict[str,
     files = {}
     for name in ensemble.replicas:
         files[name] = str(folder / f"{name}.safetensors")
-        weights = ReplicaFiles(replica_number(name)).weights
-        Path(files[name]).write_bytes(run.read(weights))
+        content, _ = read_replica(run, ReplicaFiles(replica_number(name)).weights)
+        Path(files[name]).write_bytes(content)
     about = {
         "replicas": list(ensemble.replicas),
         "classes": list(ensemble.classes),
@@ -226,15 +227,13 @@ def log_replica(runs: MlflowRuns, run: Storage, replica: int) -> str:
     from mlflow.types import Schema, TensorSpec
 
     from googlenet.evaluation.ensemble import PixelClassifier
-    from googlenet.network.weight_files import read_weights
     from pipelines.tracking import graph_flavor
 
-    child, file = runs.child(replica), ReplicaFiles(replica).weights
-    weights = run.read(file)
+    child = runs.child(replica)
+    weights, stored = read_replica(run, ReplicaFiles(replica).weights)
     digest = hashlib.sha256(weights).hexdigest()
     if known := _logged(runs, child, digest):
         return known
-    stored = read_weights(weights, file)
     crop_px = stored.extra["crop_px"]
     with _speaking_to(runs):
         info = Model.log(

@@ -1,5 +1,7 @@
 """Publication of a finished run in MLflow: the models, their versions, the champion of a data set."""
 
+import atexit
+import os
 import re
 import threading
 from concurrent.futures import Future, wait
@@ -7,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pipelines.errors import UserError
+from pipelines.job.interruption import INTERRUPTED_EXIT_CODE
 from pipelines.run.dataset import Manifest
 from pipelines.run.directory import REPORT_JSON, replica_number
 from pipelines.run.predictions import EvaluatedEnsemble
@@ -63,10 +66,16 @@ class PublishSettings:
 
 @dataclass(frozen=True)
 class Published:
-    """The outcome in one line, and the URI of the registered version; empty if there is none."""
+    """The outcome in one line, the URI of the registered version, empty if there is none, and whether MLflow failed."""
 
-    line: str
+    outcome: str
     model: str = ""
+    failed: bool = False
+
+    @property
+    def line(self) -> str:
+        """The outcome for the terminal."""
+        return f"warning: {self.outcome}" if self.failed else self.outcome
 
 
 def publish(run: Storage, recipe: Recipe, manifest: Manifest, publishing: PublishSettings) -> Published:
@@ -83,13 +92,21 @@ def publish(run: Storage, recipe: Recipe, manifest: Manifest, publishing: Publis
 
     # A daemon thread, which executors do not offer: a slow server must not hold a cluster for hours.
     threading.Thread(target=work, name="models", daemon=True).start()
-    if not wait([done], PUBLISH_SECONDS).done:
+    try:
+        in_time = wait([done], PUBLISH_SECONDS).done
+    except KeyboardInterrupt:
+        # Python's own end would abort the process, with another exit code, while the thread is in PyTorch.
+        atexit.register(os._exit, INTERRUPTED_EXIT_CODE)
+        raise
+    if not in_time:
         again = replay_command(run, publishing.tracking_uri)
-        return Published(f"warning: MLflow at {publishing.tracking_uri} is too slow; log the models with {again}")
+        slow = f"MLflow at {publishing.tracking_uri} is too slow; log the models with {again}"
+        return Published(slow, failed=True)
     try:
         return done.result()
     except Exception as error:  # noqa: BLE001
-        return Published(f"warning: models not logged in MLflow at {publishing.tracking_uri}: {reason_of(error)}")
+        failure = f"models not logged in MLflow at {publishing.tracking_uri}: {reason_of(error)}"
+        return Published(failure, failed=True)
 
 
 def _publish(run: Storage, recipe: Recipe, manifest: Manifest, publishing: PublishSettings) -> Published:

@@ -4,7 +4,7 @@ from pipelines.errors import UserError
 from pipelines.job.console import say
 from pipelines.job.log import ENDED, INTERRUPTED, RUNNING, read_jobs
 from pipelines.run.dataset import read_manifest
-from pipelines.run.directory import MANIFEST, REPORT_JSON, RUN, ReplicaFiles, finished_replicas, read_recipe
+from pipelines.run.directory import MANIFEST, REPORT_JSON, RUN, ReplicaFiles, finished_replicas, read_recipe, read_run
 from pipelines.run.lock import reading
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
@@ -17,9 +17,10 @@ def replay(run: Storage, publishing: PublishSettings) -> tuple[str, str]:
     """Send everything in ``run``; return the path of its page relative to MLflow's address, and its model's URI.
 
     Raises:
-        UserError: there is no run, a job is working on it, or MLflow does not answer or cannot be written.
+        UserError: there is no run, a job is working on it, or MLflow does not answer or cannot be written,
+            or a file of the run is damaged.
     """
-    if not run.exists(RUN) or "recipe" not in run.read_json(RUN):
+    if not run.exists(RUN) or "recipe" not in read_run(run):
         raise UserError(f"{run} holds no run of train_ensemble.py; give one with --run-dir")
     recipe = read_recipe(run)
     if not run.exists(MANIFEST):
@@ -31,11 +32,15 @@ def replay(run: Storage, publishing: PublishSettings) -> tuple[str, str]:
         final = outcome_of(run, phases)
         try:
             page = send_once(run, recipe, manifest, publishing.tracking_uri, phases, final)
+        except UserError:  # names its file, or the store
+            raise
         except Exception as error:
             raise UserError(f"MLflow at {publishing.tracking_uri}: {reason_of(error)}") from error
         model = ""
         if final == "FINISHED":
             published = publish(run, recipe, manifest, publishing)
+            if published.failed:
+                raise UserError(published.outcome)
             say(published.line)
             model = published.model
     return page, model

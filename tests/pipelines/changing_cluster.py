@@ -4,7 +4,8 @@ python -m tests.pipelines.changing_cluster RUN
 
 Each node has one "accelerator", which stands for a GPU: each replica reserves one. A node joins when training has
 started, the first node dies when a replica is being trained on each, and the second when the first shard of images has
-been predicted.
+been predicted. The first node's worker is stopped meanwhile: it would train all replicas in turn before the other node
+has started.
 """
 
 import json
@@ -24,6 +25,7 @@ from pipelines.run.directory import read_recipe
 from pipelines.run.storage import Storage
 from pipelines.training.resources import Resources
 from pipelines.training.scheduler import train_replicas
+from tests.servers import ray_processes
 
 HEAD = {"num_cpus": 1, "object_store_memory": 200_000_000, "include_dashboard": False}
 NODE = {"num_cpus": 1, "resources": {"accelerator": 1}, "object_store_memory": 200_000_000}
@@ -58,10 +60,13 @@ def main(root: str) -> None:
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     _wait_for(thread, root, "replicas/0/checkpoints/*.safetensors")
+    worker = next(ray_processes(cluster.address, "ray::RayTrainWorker"))
+    worker.suspend()
     second = cluster.add_node(**NODE)
     while_there_is = "both"
     _wait_for(thread, root, "replicas/1/checkpoints/*.safetensors")
     cluster.remove_node(first, allow_graceful=False)
+    worker.kill()  # a stopped process does not notice that its node is gone
     while_there_is = "one again"
     _wait_for(thread, root, "predictions/*.parquet")
     found["shards_at_second_death"] = len(list(Path(root).glob("predictions/*.parquet")))

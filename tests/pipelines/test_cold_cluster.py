@@ -11,7 +11,8 @@ from PIL import Image
 
 from googlenet.network.preprocessing import SCRATCH_PREPROCESSING
 from googlenet.network.weights import to_safetensors
-from pipelines.run.directory import ReplicaFiles, claim
+from pipelines.run.claims import claim
+from pipelines.run.directory import ReplicaFiles
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.training.network import network_of

@@ -149,10 +149,11 @@ def test_finished_shards_are_not_written_again(ray_cluster: str, photos: Path, t
     whole = run.read("dataset/manifest.json")
     run.delete("dataset/manifest.json")
     run.delete("dataset/train/00001.json")  # killed before its note was written
+    run.write("dataset/train/00002.json", b"")  # cut off with the power
     before = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "run/dataset/train").glob("*.parquet")}
     prepared(ray_cluster, tmp_path / "run", photos)
     after = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "run/dataset/train").glob("*.parquet")}
-    assert [name for name in before if before[name] != after[name]] == ["00001.parquet"]
+    assert [name for name in before if before[name] != after[name]] == ["00001.parquet", "00002.parquet"]
     assert run.read("dataset/manifest.json") == whole
 
 

@@ -27,7 +27,7 @@ from pipelines import (
     train_ensemble,
 )
 from pipelines.job.command_line import run_command
-from pipelines.run.directory import claim
+from pipelines.run.claims import claim
 from pipelines.run.named_recipes import finetune
 from pipelines.run.recipe import Recipe
 from pipelines.run.recipe_json import recipe_from_dict

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.report.write import write_report
-from pipelines.run.directory import claim
+from pipelines.run.claims import claim
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from tests.made_once import made_once

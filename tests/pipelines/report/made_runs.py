@@ -13,8 +13,9 @@ from PIL import Image
 from googlenet.images.records import SCHEMA
 from googlenet.network.arithmetic import FP32
 from pipelines.report.write import write_report
+from pipelines.run.claims import claim
 from pipelines.run.dataset import Manifest, Shard, Split
-from pipelines.run.directory import MANIFEST, claim
+from pipelines.run.directory import MANIFEST
 from pipelines.run.predictions import Cost, EvaluatedEnsemble, Predicted, file_name, write_predictions
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage

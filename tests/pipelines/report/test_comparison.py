@@ -10,7 +10,7 @@ import pytest
 from mlflow import MlflowClient
 
 from pipelines.report.comparison import comparison, read_finished
-from pipelines.run.directory import claim
+from pipelines.run.claims import claim
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from tests.commands import Ended, run_script

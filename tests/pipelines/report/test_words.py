@@ -16,7 +16,8 @@ from pipelines.report.schema import Report
 from pipelines.report.tally import tally_predictions
 from pipelines.report.text import table_text
 from pipelines.report.write import write_report
-from pipelines.run.directory import COST_JSON, claim
+from pipelines.run.claims import claim
+from pipelines.run.directory import COST_JSON
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from tests.pipelines.report.made_runs import (

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import UserError
-from pipelines.run.directory import claim, run_id
+from pipelines.run.claims import claim
+from pipelines.run.directory import run_id
 from pipelines.run.storage import Storage
 
 # What a job leaves that was refused because of its images.

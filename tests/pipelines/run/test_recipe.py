@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import UserError
-from pipelines.run.directory import claim, differences
+from pipelines.run.claims import claim
+from pipelines.run.directory import differences
 from pipelines.run.named_recipes import RECIPES, load_recipe
 from pipelines.run.recipe import Recipe
 from pipelines.run.recipe_json import VALUES_BEFORE, recipe_from_dict

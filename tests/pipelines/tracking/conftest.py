@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.run.claims import claim
 from pipelines.run.dataset import read_manifest
-from pipelines.run.directory import claim
 from pipelines.run.storage import Storage
 from pipelines.tracking.models import registered_name
 from pipelines.tracking.store import tracking_uri_for

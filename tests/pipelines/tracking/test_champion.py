@@ -23,7 +23,7 @@ class Registry:
     """Registered versions with given errors, in their own store."""
 
     def __init__(self, folder: Path, empty_store: Path) -> None:
-        from pipelines.run.directory import claim
+        from pipelines.run.claims import claim
         from pipelines.run.recipe import Recipe
 
         run = Storage.at(str(folder / "run"))

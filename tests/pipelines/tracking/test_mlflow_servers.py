@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from pipelines.run.claims import claim
 from pipelines.run.dataset import read_manifest
-from pipelines.run.directory import claim
 from pipelines.run.storage import Storage
 from pipelines.tracking.follower import Tracker
 from tests.pipelines.report.made_runs import made_run

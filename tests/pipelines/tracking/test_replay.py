@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 
 from pipelines.errors import UserError
 from pipelines.review import bring_up_to_date, newest_run
-from pipelines.run.directory import claim
+from pipelines.run.claims import claim
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.tracking.publish import PublishSettings

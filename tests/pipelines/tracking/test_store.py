@@ -10,7 +10,7 @@ from mlflow.entities import Param
 from mlflow.exceptions import MlflowException
 
 from pipelines.errors import UserError
-from pipelines.run.directory import claim
+from pipelines.run.claims import claim
 from pipelines.run.named_recipes import RECIPES
 from pipelines.run.recipe import Recipe
 from pipelines.run.recipe_json import recipe_from_dict

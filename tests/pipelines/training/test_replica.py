@@ -20,8 +20,8 @@ from googlenet.training import health
 from googlenet.training.health import TrainingError
 from googlenet.training.loop import TakenStep
 from pipelines.errors import UserError
+from pipelines.run.claims import claim
 from pipelines.run.dataset import open_records, read_manifest
-from pipelines.run.directory import claim
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.training.network import check_initial_weights, keep_initial_weights

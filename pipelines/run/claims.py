@@ -1,0 +1,61 @@
+"""Claims: a run directory is bound to the settings that decide its result."""
+
+import uuid
+from typing import Any
+
+from pipelines.errors import UserError
+from pipelines.run.directory import MANIFEST, OWN_NAMES, REPLICAS, RUN, Kind, differences, read_run
+from pipelines.run.storage import Storage
+
+
+def claim(run: Storage, kind: Kind, settings: dict[str, Any]) -> None:
+    """Bind ``run`` to ``settings``, or check that it is already bound to them.
+
+    ``settings`` decide the result: the fields of a recipe, or those of an evaluation of external weights. A run whose
+    job was refused before it computed anything is bound anew, so only the job that holds the run may call this.
+
+    Raises:
+        UserError: it is bound to other settings, or holds files that do not belong to a run.
+    """
+    if run.exists(RUN):
+        check_claim(run, kind, settings)
+        if not differences(_claimed(run, kind), settings):
+            return
+    elif strangers := [name for name in run.names("") if name not in OWN_NAMES]:
+        raise UserError(f"{run} is not empty and not a run directory ({strangers[0]}, ...); choose another --run-dir")
+    # The id distinguishes this run from an earlier one at the same path, in trackers that remember both.
+    run.write_json(RUN, {"id": uuid.uuid4().hex, kind: settings})
+
+
+def check_claim(run: Storage, kind: Kind, settings: dict[str, Any]) -> None:
+    """Refuse ``settings`` that differ from those with which something in ``run`` was computed.
+
+    Raises:
+        UserError: they differ.
+    """
+    changed = differences(_claimed(run, kind), settings) if run.exists(RUN) else []
+    if not changed or not _has_results(run):
+        return
+    moved = kind == "recipe" and any(line.startswith(("data:", "init_weights:")) for line in changed)
+    kept = " (the run has its own copy: the old path need not exist)" if moved and run.exists(MANIFEST) else ""
+    raise UserError(
+        f"{run} holds a different {kind}:\n  "
+        + "\n  ".join(changed)
+        + f"\nUse the same options{kept}, or choose another --run-dir."
+    )
+
+
+def _has_results(run: Storage) -> bool:
+    """Return whether a run is more than an attempt: shards of images count once all of them are prepared."""
+    attempt = {RUN, *OWN_NAMES} - {REPLICAS}
+    return run.exists(MANIFEST) or not attempt.issuperset(run.names(""))
+
+
+def _claimed(run: Storage, kind: Kind) -> dict[str, Any]:
+    """Return the settings that ``run`` is bound to; of another kind, none."""
+    stored: dict[str, Any] = read_run(run).get(kind, {})
+    if kind != "recipe" or not stored:
+        return stored
+    from pipelines.run.recipe_json import with_new_fields
+
+    return with_new_fields(stored)

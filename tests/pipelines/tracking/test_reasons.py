@@ -1,0 +1,69 @@
+"""Reasons for a failed connection to MLflow, in one line that a user can act on."""
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from pipelines.tracking.follower import reason_of
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def dead_address() -> str:
+    """An address at which nothing listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{probe.getsockname()[1]}"
+
+
+@pytest.fixture
+def server_without_models() -> Iterator[str]:
+    """A server that knows no address, like one of MLflow 2 if it is asked for a logged model."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(404)
+
+        def log_message(self, *_: Any) -> None:
+            """Print nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def reason(address: str, call: Callable[[MlflowClient], Any] = lambda client: client.get_logged_model("m-1")) -> str:
+    with pytest.raises(Exception) as failed:  # of MLflow's or of its libraries
+        call(MlflowClient(address))
+    assert isinstance(failed.value, Exception)
+    return reason_of(failed.value)
+
+
+def test_a_server_that_is_down_is_told_without_the_names_of_libraries(dead_address: str) -> None:
+    assert reason(dead_address) == "it does not answer (Connection refused)"
+
+
+def test_a_dead_proxy_is_told_as_that(dead_address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", dead_address)
+    assert reason("http://mlflow.example:5000") == (
+        "the proxy in the environment does not answer; correct it, or add the host of the server to NO_PROXY"
+    )
+
+
+def test_a_server_that_is_too_old_for_models_is_told_with_the_way_out(server_without_models: str) -> None:
+    assert reason(server_without_models).endswith("update it, or choose --models none")
+    experiments = reason(server_without_models, lambda client: client.get_experiment("1"))
+    assert experiments.startswith("it does not know /api/2.0/mlflow/experiments/get")
+    assert experiments.endswith("update it")
