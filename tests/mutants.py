@@ -155,7 +155,12 @@ def mutants() -> list[Mutant]:
             "return output / deviations",
             "return output + 0 * deviations",
         ),
-        ("sampling: half of the samples are mirrored", sampling, "sampling.mirror and", "not sampling.mirror and"),
+        (
+            "sampling: half of the samples are mirrored",
+            sampling,
+            "sampling.mirror and generator",
+            "not sampling.mirror and generator",
+        ),
         ("sampling: each epoch has its own samples", batches, '"sampling", epoch, index', '"sampling", 0, index'),
         (
             "sampling: each epoch has its own order",

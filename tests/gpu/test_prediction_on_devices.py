@@ -18,7 +18,7 @@ def picture(width: int, height: int) -> ScaledImage:
     """Return a picture of large squares of random colours, scaled for all views."""
     squares = np.random.default_rng(width).integers(0, 256, (height // 20, width // 20, 3), dtype=np.uint8)
     pixels = squares.repeat(20, axis=0).repeat(20, axis=1)
-    return ScaledImage(pixels.shape[1], pixels.shape[0], scale_image(pixels, scales_px(CROP_PX)))
+    return ScaledImage(pixels.shape[1], pixels.shape[0], tuple(scale_image(pixels, scales_px(CROP_PX))))
 
 
 def predictor(device: str, arithmetic: Arithmetic = FP32) -> Predictor:

@@ -52,6 +52,7 @@ def test_a_run_of_an_earlier_version_stays_bound_to_its_recipe(tmp_path: Path) -
     run, now = Storage.at(str(tmp_path)), load_recipe("demo").to_dict()
     earlier = {name: value for name, value in now.items() if name not in VALUES_BEFORE}
     run.write_json("run.json", {"id": "1", "recipe": earlier})
+    run.write_json("dataset/manifest.json", {})
     claim(run, "recipe", now)
     with pytest.raises(UserError, match="area_sampling: was 'torchvision', is now 'even'"):
         claim(run, "recipe", {**now, "area_sampling": "even"})

@@ -98,8 +98,8 @@ def test_with_ten_classes_the_top1_error_alone_decides(tmp_path: Path, empty_sto
     assert registry.champion == better
 
 
-def test_another_metric_decides_if_both_runs_have_it(tmp_path: Path) -> None:
-    registry, metric = Registry(tmp_path), "negative_log_likelihood/7x144/calibrated"
+def test_another_metric_decides_if_both_runs_have_it(tmp_path: Path, empty_store: Path) -> None:
+    registry, metric = Registry(tmp_path, empty_store), "negative_log_likelihood/7x144/calibrated"
     registry.choose(registry.version(1.0, 1.0, **{metric: 0.5}), metric=metric)
     likelier = registry.version(9.0, 9.0, **{metric: 0.4})
     line = registry.choose(likelier, metric=metric)
