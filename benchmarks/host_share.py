@@ -90,7 +90,7 @@ def _parts(arguments: Arguments, folder: str) -> dict[str, Callable[[], object]]
     shard, small_shard = shard_of(encoded, arguments.crop_px), shard_of(encoded, SMALL_CROP_PX)
     full = _predictor(arguments.replicas, arguments.classes, arguments.crop_px)
     small = _predictor(arguments.replicas, FEW_CLASSES, SMALL_CROP_PX)
-    sent = [small._sent([image]) for image in images_in(small_shard)]
+    sent = [small._sent([(image, False)]) for image in images_in(small_shard)]
     names = tuple(str(number) for number in range(arguments.replicas))
     classes = tuple(str(label) for label in range(arguments.classes))
     ensemble = EvaluatedEnsemble(names, names, CROP_POLICIES, arguments.crop_px, classes, "", FP32)
@@ -102,7 +102,7 @@ def _parts(arguments: Arguments, folder: str) -> dict[str, Callable[[], object]]
         write_predictions(Storage.at(folder), "shard.parquet", ensemble, rows, Cost(0.0, 0))
 
     return {
-        "receive and send": lambda: [full._sent([image]) for image in images_in(shard)],
+        "receive and send": lambda: [full._sent([(image, False)]) for image in images_in(shard)],
         "start operations": lambda: [small._predicted(group).wait() for group in sent],
         "write": write,
     }
