@@ -4,8 +4,9 @@ Class names are read from the files' metadata; without them, classes are named b
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,9 +37,9 @@ class ParquetImages:
         group, _, row = image.place.rpartition(":")
         if group not in self._kept:
             file, _, number = group.rpartition("#")
-            stored = pq.ParquetFile(self.root.open(original(file)))
-            column = _one_of(IMAGE_COLUMNS, stored.schema_arrow, f"{self.root}/{file}")
-            self._kept = {group: stored.read_row_group(int(number), columns=[column]).column(0)}
+            with _opened(self.root, file) as stored:
+                column = _one_of(IMAGE_COLUMNS, stored.schema_arrow, f"{self.root}/{file}")
+                self._kept = {group: stored.read_row_group(int(number), columns=[column]).column(0)}
         cell = self._kept[group][int(row)].as_py()
         data = cell.get("bytes") if isinstance(cell, dict) else cell
         if not isinstance(data, bytes):
@@ -74,20 +75,27 @@ def _in_order(entries: dict[str, list[Entry]]) -> tuple[str, ...]:
 def _entries(root: Storage, file: str) -> tuple[list[Entry], tuple[str, ...]]:
     name = f"{root}/{file}"
     try:
-        stored = pq.ParquetFile(root.open(original(file)))
-        schema = stored.schema_arrow
-        _one_of(IMAGE_COLUMNS, schema, name)
-        column = _one_of(LABEL_COLUMNS, schema, name)
-        class_names = _class_names(schema.metadata or {}, column)
-        found = []
-        for group in range(stored.num_row_groups):
-            labels = stored.read_row_group(group, columns=[column]).column(0).to_pylist()
-            for row, label in enumerate(labels):
-                cls = _class_name(label, class_names, f"{name}, row group {group}, row {row}")
-                found.append(Entry(f"{file}/{group:05d}/{row:06d}", cls, f"{file}#{group}:{row}"))
+        with _opened(root, file) as stored:
+            schema = stored.schema_arrow
+            _one_of(IMAGE_COLUMNS, schema, name)
+            column = _one_of(LABEL_COLUMNS, schema, name)
+            class_names = _class_names(schema.metadata or {}, column)
+            found = []
+            for group in range(stored.num_row_groups):
+                labels = stored.read_row_group(group, columns=[column]).column(0).to_pylist()
+                for row, label in enumerate(labels):
+                    cls = _class_name(label, class_names, f"{name}, row group {group}, row {row}")
+                    found.append(Entry(f"{file}/{group:05d}/{row:06d}", cls, f"{file}#{group}:{row}"))
     except pa.ArrowInvalid as error:
         raise UserError(f"{name} is not a complete Parquet file: {error}") from error
     return found, class_names
+
+
+@contextmanager
+def _opened(root: Storage, file: str) -> Iterator[pq.ParquetFile]:
+    # A file that is not closed here is closed by a thread of Arrow, at any time.
+    with root.open(original(file)) as stream, pq.ParquetFile(stream) as stored:
+        yield stored
 
 
 def _one_of(known: Sequence[str], schema: pa.Schema, name: str) -> str:

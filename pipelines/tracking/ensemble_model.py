@@ -90,9 +90,14 @@ class EnsembleModel(PythonModel):  # type: ignore[misc]
             policy = self._named_policy(asked, self._ensemble.budget)
         except ValueError as error:
             raise _bad_request(str(error)) from error
-        if policy == asked:
+        if policy == asked and not self._is_resolved(asked):
             raise _bad_request(f"{CROP_POLICY} must be one of {', '.join(self._policies)} or best:24, got {asked!r}")
         return str(policy)
+
+    def _is_resolved(self, asked: str) -> bool:
+        """Return whether a policy names the chosen views already: parameters are checked once more by ``predict``."""
+        short = self._short_name(asked)
+        return bool(short != asked and self._named_policy(short, self._ensemble.budget) == asked)
 
     def _budget(self, given: dict[str, Any], coverage: float) -> str:
         budget = str(given.get(BUDGET, self._budgets[-1]))
