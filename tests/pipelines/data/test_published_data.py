@@ -265,7 +265,7 @@ def test_another_process_reads_it_with_the_endpoint_of_its_environment(hub: Hub)
     code = (
         "import os, pickle, sys; reader, file = pickle.load(sys.stdin.buffer); "
         # Known fault: a process that has read a published file is sometimes aborted at its very end ("terminate called
-        # without an active exception"), as a thread of a library outlives the interpreter. Workers of Ray do not end so.
+        # without an active exception"): a thread of a library outlives Python. Workers of Ray do not end so.
         "sys.stdout.buffer.write(reader.read(file)); sys.stdout.flush(); os._exit(0)"
     )
     ended = subprocess.run(
