@@ -6,7 +6,6 @@ Compared with the same step on a batch already in memory, and with a loop like t
 Pillow images in a DataLoader with worker processes, fp32.
 """
 
-import io
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,10 +17,9 @@ import pyarrow.fs as pafs
 import torch
 import torchvision
 import tyro
-from PIL import Image
-from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms import v2
+from torch.utils.data import DataLoader
 
+from benchmarks.gpu_torchvision import PillowImages
 from benchmarks.measure import Contender, Round, print_circumstances, print_rates, race
 from benchmarks.photographs import photographs_of_size
 from googlenet import GoogLeNet
@@ -99,36 +97,13 @@ def _batches(folder: str, arguments: Arguments) -> Iterator[Batch]:
     return (batch for batch in batches if batch.num_images == arguments.batch_size)
 
 
-class _PillowImages(Dataset[tuple[Any, int]]):
-    """Like torchvision's ImageFolder, with the transforms of its reference scripts."""
-
-    def __init__(self, encoded: Sequence[bytes], crop_px: int) -> None:
-        self._encoded = encoded
-        self._transform = v2.Compose(
-            [
-                v2.RandomResizedCrop(crop_px),
-                v2.RandomHorizontalFlip(),
-                v2.ColorJitter(0.5, 0.5, 0.5),
-                v2.PILToTensor(),
-                v2.ToDtype(torch.float32, scale=True),
-                v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-            ]
-        )
-
-    def __len__(self) -> int:
-        return len(self._encoded)
-
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        return self._transform(Image.open(io.BytesIO(self._encoded[index])).convert("RGB")), index % CLASSES
-
-
 def _reference(encoded: Sequence[bytes], arguments: Arguments) -> Round:
     torch.set_num_threads(arguments.threads)
     model = torchvision.models.googlenet(num_classes=CLASSES, aux_logits=True, init_weights=False)
     model.train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.001, momentum=0.9, weight_decay=1e-4)
     loader = DataLoader(
-        _PillowImages(encoded, arguments.crop_px),
+        PillowImages(encoded, CLASSES, arguments.crop_px),
         arguments.batch_size,
         shuffle=True,
         num_workers=arguments.threads,
