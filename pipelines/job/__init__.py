@@ -21,6 +21,8 @@ In reading order:
 - ``worker_process``: allocator settings and thread counts of processes that run networks
 - ``process_memory``: estimated memory of a worker and of a predictor
 - ``log``: one file for each start, with seconds by stage and the outcome
+- ``limits``: time and money of a run, and limits on both
+- ``meter``: what a job uses, in its log while it runs
 - ``circumstances``: provenance: commit, code digest, package versions, hardware
 - ``system_log``: load of a node, sampled while it works
 """
