@@ -149,7 +149,7 @@ class EpochReport:
         return {"interruptions": len(self._interruptions), "interrupted_at": "; ".join(self._interruptions)}
 
     def _line(self, result: StepResult) -> dict[str, Any]:
-        """Return losses, learning rate and gradient norm of this step, and speed and waiting since the last line."""
+        """Return losses, rate, gradient norm and workers of this step, and speed and waiting since the last line."""
         now = self._amounts()
         images, seconds, waiting_seconds = (new - old for new, old in zip(now, self._last_line, strict=True))
         self._last_line = now
@@ -161,6 +161,7 @@ class EpochReport:
             "step/gradient_norm": result.gradient_norm,
             "step/images_per_second": images / max(seconds, 1e-9),
             "step/waiting_seconds": waiting_seconds,
+            **({"step/workers": self._task.share.workers} if self._task.recipe.workers_per_replica > 1 else {}),
         }
 
     def _amounts(self) -> tuple[float, float, float]:

@@ -54,7 +54,7 @@ def test_training_stops_at_a_limit_and_early_enough_for_the_evaluation(limits: L
     message = meter.how_to_go_on(finished=2, replicas=7)
     assert message.startswith(f"stopped at {name}: the jobs of this run have used {hours - 1}:30:00, ")
     assert "2 of 7 replicas finished, the others keep their checkpoints." in message
-    assert message.endswith(f"run the same command with a larger {name.split()[0]}.")
+    assert message.endswith(f"run the same command with a larger {name.split(maxsplit=1)[0]}.")
 
 
 def test_a_limit_counts_all_jobs_of_the_run_and_a_larger_one_lets_it_go_on() -> None:
