@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from pipelines.job.console import count, say
@@ -37,7 +37,7 @@ class Meter:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._limits, self._earlier, self._nodes, self._clock = limits, limits.usage_of(jobs), nodes, clock
-        self._used, self._read = Usage(), clock()
+        self._used, self._read, self._number = Usage(), clock(), 0
         self._expected, self._reserve = Usage(), Usage()
         self._stop = ""
         self._lock = threading.Lock()
@@ -52,7 +52,9 @@ class Meter:
         """Return what this job has used. Between two calls, the nodes are taken to be those of the second."""
         with self._lock:
             now = self._clock()
-            self._used += self._limits.usage(now - self._read, self._nodes())
+            with suppress(Exception):  # a cluster that does not answer has as many as before
+                self._number = self._nodes()
+            self._used += self._limits.usage(now - self._read, self._number)
             self._read = now
             return self._used
 

@@ -38,6 +38,15 @@ def test_every_node_costs_its_price_while_it_is_there() -> None:
     assert str(meter.used()) == "2:00:00, 8.0 node-hours, cost 4.00"
 
 
+def test_a_cluster_that_does_not_answer_costs_what_it_did() -> None:
+    cluster = Cluster()
+    meter = metered(cluster, Limits(price_per_node_hour=0.5))
+    assert meter.used() == Usage()
+    cluster.seconds = HOUR
+    del cluster.number
+    assert meter.used() == Usage(HOUR, HOUR, 0.5)
+
+
 @pytest.mark.parametrize(
     ("limits", "hours", "name"),
     [(Limits(max_hours=3), 3, "--max-hours 3"), (Limits(0.5, max_cost=2), 2, "--max-cost 2")],
