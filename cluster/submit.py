@@ -38,8 +38,9 @@ LAST_LINES_SECONDS = 5.0
 LOST_SECONDS = 60.0
 LONGEST_PAUSE_SECONDS = 300.0
 LOST_EXIT_CODE = 75
-# Outcomes that another attempt would not change: success, an error of the user, stopped on purpose.
-FINAL_EXIT_CODES = (0, 2, 130)
+# Outcomes that another attempt would not change: success, an error of the user, a limit on time or money, stopped on
+# purpose.
+FINAL_EXIT_CODES = (0, 2, 3, 130)
 
 
 @dataclass(frozen=True)

@@ -5,38 +5,36 @@
 Running the same command on the same run directory again resumes an interrupted job, and does nothing if it is complete.
 """
 
-import argparse
 import json
 import sys
-import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from googlenet.network.published import variant_of_weights
-from pipelines.data.prepare import BadImages, find_images, images_to_time, prepare
+from pipelines.data.prepare import BadImages, count_images, find_images, images_to_time, prepare
 from pipelines.data.sources import Images, absolute_data
 from pipelines.errors import UserError
 from pipelines.evaluation.evaluate import evaluate_run
 from pipelines.evaluation.predictors import PredictorOptions, Predictors
 from pipelines.job.command_line import parse, run_command
-from pipelines.job.console import complain, duration, say
-from pipelines.job.log import JobLog
+from pipelines.job.console import duration, say
+from pipelines.job.limits import Limits
+from pipelines.job.log import JobLog, read_jobs
+from pipelines.job.meter import Meter
 from pipelines.job.ray_session import connected, native_stderr_to_log
 from pipelines.job.system_log import system_log
 from pipelines.run.claims import check_claim, claim
-from pipelines.run.dataset import Manifest, read_manifest
-from pipelines.run.directory import REPORT_PAGE, RUN, SYSTEM, check_folder
+from pipelines.run.dataset import Manifest
+from pipelines.run.directory import REPORT_PAGE, RUN, SYSTEM, check_folder, finished_replicas
 from pipelines.run.lock import only_job_on
-from pipelines.run.named_recipes import load_recipe
 from pipelines.run.recipe import Recipe
-from pipelines.run.recipe_json import recipe_from_dict
 from pipelines.run.storage import Storage
 from pipelines.run.weights import absolute_weights, check_file, check_that_weights_are_given
 from pipelines.tracking.commands import how_to_use
 from pipelines.tracking.fetch import PREFIX as RUN_IN_MLFLOW
-from pipelines.tracking.fetch import differences_from, fetch_recipe
+from pipelines.tracking.fetch import differences_from
 from pipelines.tracking.follower import Tracker
 from pipelines.tracking.publish import ChampionRule, ModelsToLog, Published, PublishSettings, publish
+from pipelines.tracking.recipe_option import recipe_of_options
 from pipelines.tracking.store import tracking_uri_for, tracking_uri_of_runs
 from pipelines.training.resources import Resources, cpus_beside_gpus, reserving_memory
 from pipelines.training.validation_plan import ValidationPlan
@@ -44,9 +42,9 @@ from pipelines.training.validation_plan import ValidationPlan
 # What needs PyTorch or draws is imported where it is used: help and errors do not wait for it.
 if TYPE_CHECKING:
     from pipelines.training.failure import ReplicaFailure
-    from pipelines.training.plan import Counts
+    from pipelines.training.plan import Estimate
 
-INCOMPLETE_EXIT_CODE = 1
+INCOMPLETE_EXIT_CODE, LIMIT_EXIT_CODE = 1, 3
 # The options that --help lists first.
 FIRST = (
     "run_dir", "recipe", "data", "init_weights", "epochs", "batch_size", "learning_rate", "replicas", "bad_images",
@@ -105,6 +103,7 @@ class Arguments:
     """Print the plan, with times from a short trial, and exit; nothing is written."""
     print_recipe: bool = False
     """Print the recipe as JSON, for a file to use with --recipe, and exit."""
+    limits: Limits = field(default_factory=Limits)
 
 
 def run_job(arguments: Arguments) -> int:
@@ -157,23 +156,33 @@ def _try_initial_weights(run: Storage, recipe: Recipe, images: Images | None) ->
     say(f"reading the initial weights {recipe.init_weights} ...")
     from pipelines.training.network import check_initial_weights
 
-    for remark in check_initial_weights(run, recipe, _count(run, images).classes):
+    for remark in check_initial_weights(run, recipe, count_images(run, images).classes):
         say(f"initial weights: {remark}")
 
 
 def _print_plan(
     arguments: Arguments, run: Storage, recipe: Recipe, resources: Resources, images: Images | None
 ) -> None:
-    from pipelines.training.network import ensemble_bytes
     from pipelines.training.plan import plan_lines
 
-    counts = _count(run, images)
-    resources = reserving_memory(recipe, resources, counts.classes)
-    predictors = Predictors.that_fit(
-        _predictor_options(arguments, recipe, resources), ensemble_bytes(recipe, counts.classes)
-    )
+    resources = reserving_memory(recipe, resources, count_images(run, images).classes)
+    expected = _estimate(arguments, run, recipe, resources, images)
+    say("\n".join(plan_lines(run, recipe, resources, expected)))
+    say(arguments.limits.line(arguments.limits.usage(expected.seconds, expected.nodes)))
+
+
+def _estimate(
+    arguments: Arguments, run: Storage, recipe: Recipe, resources: Resources, images: Images | None
+) -> "Estimate":
+    """Return what the rest of the job takes."""
+    from pipelines.training.network import ensemble_bytes
+    from pipelines.training.plan import estimate
+
+    counts = count_images(run, images)
+    options = _predictor_options(arguments, recipe, resources)
+    num_predictors = Predictors.that_fit(options, ensemble_bytes(recipe, counts.classes)).at_work(counts.val)
     encoded = images_to_time(run, recipe, images)
-    say("\n".join(plan_lines(run, recipe, resources, counts, predictors.at_work(counts.val), encoded)))
+    return estimate(run, recipe, resources, counts, num_predictors, encoded)
 
 
 def _carry_out(
@@ -191,14 +200,17 @@ def _carry_out(
     from pipelines.training.plan import placement_lines
     from pipelines.training.scaled_weights import keep_scaled_weights
 
-    started = time.monotonic()
-    classes = _count(run, images).classes
+    classes = count_images(run, images).classes
     resources = reserving_memory(recipe, resources, classes)
     say("\n".join(placement_lines(run, recipe, resources)))
     # Refused now rather than after days of training.
     Predictors.that_fit(_predictor_options(arguments, recipe, resources), ensemble_bytes(recipe, classes))
+    meter = Meter(arguments.limits, read_jobs(run))
+    if arguments.limits.are_given and not meter.why_stop():
+        expected = _estimate(arguments, run, recipe, resources, images)
+        say(meter.expect(expected.seconds, expected.evaluation_seconds, expected.nodes))
     log = JobLog(run)
-    with log.whole_job(), system_log(run, SYSTEM):
+    with log.whole_job(), system_log(run, SYSTEM), meter.kept_in(log):
         with log.stage("prepare"):
             manifest = prepare(run, recipe, arguments.bad_images, images)
             say(f"data: {manifest.summary()}")
@@ -208,8 +220,10 @@ def _carry_out(
             _tell_differences(arguments, manifest)
         with Tracker(run, recipe, manifest, publishing.tracking_uri) as tracker:
             with log.stage("train"):
-                failures = _train(run, recipe, resources, manifest, tracker)
-            enough = recipe.replicas - len(failures) >= _needed_replicas(arguments, recipe)
+                failures = _train(run, recipe, resources, manifest, tracker, meter)
+            finished = len(finished_replicas(run, recipe.replicas))
+            at_limit = finished + len(failures) < recipe.replicas
+            enough = finished >= _needed_replicas(arguments, recipe, at_limit=at_limit)
             if enough:
                 with log.stage("evaluate"):
                     ensemble = evaluate_run(run, recipe, _predictor_options(arguments, recipe, resources))
@@ -219,15 +233,17 @@ def _carry_out(
         published = Published("")
         if not tracker.in_step:
             say(f"warning: MLflow at {publishing.tracking_uri} lacks data; run the same command again to send it")
-        elif enough:
+        elif enough and not at_limit:
             published = publish(run, recipe, manifest, publishing)
             say(published.line)
-        tell_failures(failures, recipe.replicas)
-        if not enough:
-            return INCOMPLETE_EXIT_CODE
-        say(f"report: {run.below(REPORT_PAGE)} ({duration(time.monotonic() - started)})")
-        say(how_to_use(run, publishing.tracking_uri, tracker.page, published.model), wrap=False)
-    return 0
+        tell_failures(failures, finished + len(failures))
+        if enough:
+            say(f"report: {run.below(REPORT_PAGE)} ({duration(meter.used().seconds)})")
+            say(how_to_use(run, publishing.tracking_uri, tracker.page, published.model), wrap=False)
+        if at_limit:
+            say(meter.how_to_go_on(finished, recipe.replicas))
+            return LIMIT_EXIT_CODE
+    return 0 if enough else INCOMPLETE_EXIT_CODE
 
 
 def _predictor_options(arguments: Arguments, recipe: Recipe, resources: Resources) -> PredictorOptions:
@@ -238,13 +254,12 @@ def _predictor_options(arguments: Arguments, recipe: Recipe, resources: Resource
 
 def _tell_differences(arguments: Arguments, manifest: Manifest) -> None:
     """Print what may make a repeated run end differently from the original."""
-    origin = tracking_uri_of_runs(arguments.tracking_uri)
-    for line in differences_from(origin, arguments.recipe, manifest.digest):
+    for line in differences_from(tracking_uri_of_runs(arguments.tracking_uri), arguments.recipe, manifest.digest):
         say(f"differs from {arguments.recipe}: {line}")
 
 
 def _train(
-    run: Storage, recipe: Recipe, resources: Resources, manifest: Manifest, tracker: Tracker
+    run: Storage, recipe: Recipe, resources: Resources, manifest: Manifest, tracker: Tracker, meter: Meter
 ) -> "list[ReplicaFailure]":
     from pipelines.training.scheduler import train_replicas
     from pipelines.training.trial import training_arithmetic, training_line
@@ -252,23 +267,13 @@ def _train(
     images = manifest.splits["train"].images
     arithmetic = training_arithmetic(run, recipe, resources, images, len(manifest.classes))
     say(training_line(run))
-    return train_replicas(run, recipe, resources, arithmetic, tracker.update)
+    return train_replicas(run, recipe, resources, arithmetic, tracker.update, meter.why_stop)
 
 
-def _count(run: Storage, images: Images | None) -> "Counts":
-    """Return the numbers of images as listed, or as prepared if that is done."""
-    from pipelines.training.plan import Counts
-
-    if images is None:
-        manifest = read_manifest(run)
-        return Counts(manifest.splits["train"].images, manifest.splits["val"].images, len(manifest.classes))
-    listing = images.listing
-    return Counts(len(listing.splits["train"]), len(listing.splits["val"]), len(listing.classes))
-
-
-def _needed_replicas(arguments: Arguments, recipe: Recipe) -> int:
-    """Return how many finished replicas the evaluation needs."""
-    needed = recipe.replicas if arguments.min_replicas is None else arguments.min_replicas
+def _needed_replicas(arguments: Arguments, recipe: Recipe, *, at_limit: bool = False) -> int:
+    """Return how many finished replicas the evaluation needs; one if the run has reached a limit."""
+    all_needed = 1 if at_limit else recipe.replicas
+    needed = all_needed if arguments.min_replicas is None else arguments.min_replicas
     if not 1 <= needed <= recipe.replicas:
         raise UserError(
             f"--min-replicas must be between 1 and the {recipe.replicas} replicas of the recipe, got {needed}"
@@ -282,33 +287,11 @@ def _with_absolute_paths(recipe: Recipe) -> Recipe:
 
 
 def _main() -> int:
-    arguments = parse(Arguments, FIRST, fields=_recipe(sys.argv[1:]))
+    arguments = parse(Arguments, FIRST, fields=recipe_of_options(sys.argv[1:], Arguments.recipe), limits=Limits())
     if arguments.print_recipe:
         say(json.dumps(arguments.fields.to_dict(), indent=2), wrap=False)
         return 0
     return run_job(arguments)
-
-
-def _recipe(argv: list[str]) -> Recipe:
-    """Return the recipe that --recipe names, for the weights of --init-weights.
-
-    It is read before the other options, since it holds their defaults.
-    """
-    options = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    options.add_argument("--recipe", nargs="?", const="", default="")
-    options.add_argument("--tracking-uri", "--tracking_uri", nargs="?", const="", default="")
-    options.add_argument("--init-weights", "--init_weights", nargs="?", const="", default="")
-    given, _ = options.parse_known_args(argv)
-    recipe = _recipe_called(given.recipe or Arguments.recipe, given.tracking_uri)
-    variant = variant_of_weights(given.init_weights or recipe.init_weights)
-    return replace(recipe, variant=variant) if variant else recipe
-
-
-def _recipe_called(name: str, tracking_uri: str) -> Recipe:
-    if not name.startswith(RUN_IN_MLFLOW):
-        return load_recipe(name)
-    complain(f"reading the recipe of {name} from MLflow ...")  # beside standard output, which --print-recipe keeps
-    return recipe_from_dict(fetch_recipe(tracking_uri_of_runs(tracking_uri), name))
 
 
 if __name__ == "__main__":

@@ -45,13 +45,24 @@ class Share:
             dist.all_reduce(values)
         return values
 
+    def any_has(self, value: bool) -> bool:
+        """Return whether ``value`` is true on any of the workers."""
+        if self.workers == 1:
+            return value
+        return bool(self.all_reduce_sum(torch.tensor(int(value), device=_exchange_device())))
+
     def broadcast(self, value: int) -> int:
         """Return the first worker's ``value``, on all of them."""
         if self.workers == 1:
             return value
-        decision = torch.tensor(value, device="cuda" if dist.get_backend() == "nccl" else "cpu")
+        decision = torch.tensor(value, device=_exchange_device())
         dist.broadcast(decision, src=0)
         return int(decision)
+
+
+def _exchange_device() -> str:
+    """Return the device of tensors that workers exchange."""
+    return "cuda" if dist.get_backend() == "nccl" else "cpu"
 
 
 ALONE = Share()

@@ -13,7 +13,7 @@ from pipelines.data.shards import ShardPlan, as_stored, plan_shards, write_shard
 from pipelines.data.sources import Images, images_to_train_on
 from pipelines.errors import UserError
 from pipelines.job.console import count, say, some
-from pipelines.run.dataset import SPLITS, Manifest, Shard, Split, check_shards, open_records, read_manifest
+from pipelines.run.dataset import SPLITS, Counts, Manifest, Shard, Split, check_shards, open_records, read_manifest
 from pipelines.run.directory import DATASET, MANIFEST, QUARANTINE, differences
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
@@ -33,6 +33,15 @@ def find_images(run: Storage, recipe: Recipe) -> Images | None:
         UserError: the images cannot be used.
     """
     return None if run.exists(MANIFEST) else _list_images(recipe)
+
+
+def count_images(run: Storage, images: Images | None) -> Counts:
+    """Return the numbers of images as listed, or as prepared if that is done: ``images`` is that of `find_images`."""
+    if images is None:
+        manifest = read_manifest(run)
+        return Counts(manifest.splits["train"].images, manifest.splits["val"].images, len(manifest.classes))
+    listing = images.listing
+    return Counts(len(listing.splits["train"]), len(listing.splits["val"]), len(listing.classes))
 
 
 def images_to_time(run: Storage, recipe: Recipe, images: Images | None) -> list[bytes]:

@@ -17,9 +17,12 @@ In reading order:
 - ``connection_limit``: a deadline while Ray connects, and Ctrl-C in time
 - ``local_ray``: folder and token of a cluster on this machine
 - ``ray_session``: the connection to a cluster, and how much a node holds
+- ``nodes``: nodes that are drained, and nodes that are lost
 - ``worker_process``: allocator settings and thread counts of processes that run networks
 - ``process_memory``: estimated memory of a worker and of a predictor
 - ``log``: one file for each start, with seconds by stage and the outcome
+- ``limits``: time and money of a run, and limits on both
+- ``meter``: what a job uses, in its log while it runs
 - ``circumstances``: provenance: commit, code digest, package versions, hardware
 - ``system_log``: load of a node, sampled while it works
 """

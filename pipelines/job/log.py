@@ -1,5 +1,6 @@
 """Log of each start of a job on a run directory: one file with its provenance, seconds by stage and outcome."""
 
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ class JobLog:
 
     def __init__(self, run: Storage) -> None:
         now = datetime.now(UTC)
+        self._writing = threading.Lock()
         self._run, self._name = run, f"{JOBS}/{now:%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}.json"
         self._entry: dict[str, Any] = {
             "started": now.isoformat(timespec="seconds"),
@@ -41,23 +43,31 @@ class JobLog:
         try:
             yield
         finally:
-            self._entry["stage_seconds"][name] = round(time.monotonic() - started, 3)
+            seconds = {**self._entry["stage_seconds"], name: round(time.monotonic() - started, 3)}
+            self.keep("stage_seconds", seconds)
+
+    def keep(self, name: str, value: Any) -> None:
+        """Add ``value`` to the log under ``name``, or replace it; from any thread."""
+        with self._writing:
+            self._entry[name] = value
             self._try_to_write()
 
     @contextmanager
     def whole_job(self) -> Iterator[None]:
         """Record at the end of the block how the job ended."""
+        outcome = RUNNING
         try:
             yield
-            self._entry["outcome"] = ENDED
         except KeyboardInterrupt:
-            self._entry["outcome"] = INTERRUPTED
+            outcome = INTERRUPTED
             raise
         except Exception as error:
-            self._entry["outcome"] = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+            outcome = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
             raise
+        else:
+            outcome = ENDED
         finally:
-            self._try_to_write()
+            self.keep("outcome", outcome)
 
     def _try_to_write(self) -> None:
         with suppress(*STORE_FAILURES):  # the store may be what failed, and has been retried

@@ -5,7 +5,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "run_dir", "recipe", "name", "from_scratch", "dry_run", "print_recipe", "min_replicas", "max_failures",
         "checkpoint_minutes", "cpus_per_worker", "gpus_per_worker", "worker_resources", "gpus_per_predictor",
         "predictors", "parallel_replicas", "shard_cache_gb", "gpu_augmentation", "validate_every_epochs",
-        "validation_images", "output", "format", "replica",
+        "validation_images", "price_per_node_hour", "max_hours", "max_cost", "output", "format", "replica",
     ),
     "data": (
         "data", "output_dir", "unlabelled", "bad_images", "data_seed", "val_percent", "images_per_shard",

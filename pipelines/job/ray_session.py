@@ -14,6 +14,7 @@ from pipelines.job.console import say, size
 from pipelines.job.interruption import interrupt_on_signals, processes_ignore_closed_terminal
 from pipelines.job.local_ray import folder_for_ray, token_for_ray
 from pipelines.job.node_limits import NodeLimits, node_limits
+from pipelines.job.nodes import draining_nodes
 from pipelines.job.ray_address import check_address
 from pipelines.run.directory import LOGS, NATIVE_STDERR
 from pipelines.run.storage import Storage
@@ -35,12 +36,11 @@ QUIET = {
     # Workers stay in the folder they start in, so that relative paths keep their meaning.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # The scheduler watches for drained nodes itself: sooner, and without a process beside each replica.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     # A trainer has six small processes; starting more of them at once is faster, and Ray does not warn about it.
     "RAY_worker_maximum_startup_concurrency": "8",
 }
-# Of a cluster on this machine alone, which ends with the command: nobody takes away its only node, so that no process
-# has to watch for that beside each replica.
-LOCAL = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 
 
 @contextmanager
@@ -64,7 +64,7 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
     starting = f"connecting to the Ray cluster at {address}" if address else "starting Ray on this machine"
     limited = "" if address else limits.line()
     say(f"{starting}, {limited} ..." if limited else f"{starting} ...")
-    for name, value in {**QUIET, **({} if address else LOCAL)}.items():
+    for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     with processes_ignore_closed_terminal():
         if address:
@@ -172,10 +172,11 @@ def _quieten_ray_data() -> None:
 
 
 def alive_nodes() -> list[dict[str, float]]:
-    """Return the resources of each live node of the connected cluster."""
+    """Return the resources of each live node of the connected cluster that takes work: drained ones do not."""
     import ray
 
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    leaving = draining_nodes()
+    return [node["Resources"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in leaving]
 
 
 def amounts_line(amounts: Mapping[str, float]) -> str:

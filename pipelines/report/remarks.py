@@ -55,7 +55,7 @@ def notes(report: Report) -> list[str]:
     ]
     if len(report["replicas"]) > 1:
         remarks += [_about_the_chosen_model(report), *_about_a_better_replica(report)]
-    remarks += _about_missing_replicas(report)
+    remarks += about_missing_replicas(report)
     if tops_shown(report) == ["top1"]:
         remarks.append(f"Top-5 errors are left out: they say little about {classes}. report.json has them.")
     if has_papers_classes(report):
@@ -129,7 +129,8 @@ def _about_a_better_replica(report: Report) -> list[str]:
     return [text]
 
 
-def _about_missing_replicas(report: Report) -> list[str]:
+def about_missing_replicas(report: Report) -> list[str]:
+    """Return which replicas alone were evaluated, if others were not finished; nothing if all were."""
     trained = report["ensemble"]["replicas"]
     missing = report.get("run", {}).get("recipe", {}).get("replicas", 0) - len(trained)
     if missing <= 0:

@@ -48,6 +48,15 @@ class Split:
 
 
 @dataclass(frozen=True)
+class Counts:
+    """Numbers of images in each split, and of classes."""
+
+    train: int
+    val: int
+    classes: int
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Description of the prepared data: the classes by label, the splits, and one digest over everything.
 

@@ -13,7 +13,7 @@
     replicas/<k>/system/<host>/*.jsonl  load of the nodes that train it, one line every ten seconds
     replicas/<k>/failure.txt          the traceback of a failed replica
     system/<host>/*.jsonl             load of the node on which the job was started
-    jobs/*.json                       one file per start: command, commit, versions, nodes, seconds by stage, outcome
+    jobs/*.json                       one file per start: command, commit, versions, nodes, seconds, usage, outcome
     training.json                     arithmetic of the training, and the reason for it
     preflight.json                    arithmetic of the predictions, and the measurements behind the choice
     predictions/*.parquet             one row per image: probabilities of every replica and crop policy

@@ -22,5 +22,6 @@ In reading order:
 - ``evaluation``: evaluations of other images
 - ``commands``: commands to open, serve, ask and send a run
 - ``fetch``: recipes, reports and job logs downloaded from MLflow
+- ``recipe_option``: the recipe that --recipe names
 - ``replay``: a run directory sent to any MLflow store
 """

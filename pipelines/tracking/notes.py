@@ -6,7 +6,7 @@ from typing import Any
 
 from pipelines.job.console import some
 from pipelines.report.columns import MOST_CLASSES_WITHOUT_TOP5
-from pipelines.report.remarks import headline
+from pipelines.report.remarks import about_missing_replicas, headline
 from pipelines.report.schema import Report
 from pipelines.run.dataset import Manifest
 from pipelines.tracking.dataset import data_of, name_of_data
@@ -102,6 +102,7 @@ def parent_note(
     commit = latest.get("commit", "")
     sections = [
         headline(report),
+        *about_missing_replicas(report),
         *error_tables(report),
         data_line(manifest),
         " ".join(f"Registered as [{name} version {v}]({page_of_version(name, v)})." for name, v in models),
@@ -153,7 +154,8 @@ class Origin:
         rows += [[key, f"`{self.recipe[key]}`"] for key in SHOWN_PARAMETERS if self.recipe.get(key) not in (None, "")]
         link = f"[{self.name}]({page_of_run(self.experiment, self.mlflow_run)})"
         where = f"Trained and evaluated by the run {link}, which has all parameters and the report."
-        return [headline(self.report), *error_tables(self.report), data_line(self.manifest), where, _table(rows)]
+        result = [headline(self.report), *about_missing_replicas(self.report), *error_tables(self.report)]
+        return [*result, data_line(self.manifest), where, _table(rows)]
 
 
 def version_note(origin: Origin) -> str:

@@ -6,6 +6,8 @@ Reads: dataset/train, dataset/val, initial_weights*. Writes: replicas/<k>/, trai
 In reading order:
 
 - ``scheduler``: replicas in a window as wide as the cluster holds
+- ``board``: what scheduler and workers tell each other
+- ``restarts``: how often a failed replica is restarted, and when
 - ``trainer``: one replica, or several in turn, as a Ray Train job
 - ``handover``: the next replica for a worker that has trained one
 - ``replica``: one replica, from records to weights
@@ -17,6 +19,8 @@ In reading order:
 - ``validation_plan``: how often to validate, and on which images
 - ``epoch_report``: sums and step log of an epoch
 - ``checkpoints``: the newest few checkpoints of a replica, written beside the training
+- ``saving``: when a checkpoint is due, and what is in it
+- ``notice``: notice that a replica has to end soon
 - ``network``: the network that a recipe describes, and its initial weights
 - ``scaled_weights``: initial weights that are scaled on training images
 - ``resources``: resources reserved per worker, and how many replicas fit

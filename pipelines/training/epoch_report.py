@@ -20,6 +20,7 @@ LINES_PER_EPOCH = 100
 STEPS_READ_AT_ONCE = 50
 NOTHING: dict[str, Any] = {
     "images": 0, "seconds": 0.0, "waiting_seconds": 0.0, "learning_rate": 0.0, "losses": {}, "lines": [],
+    "interruptions": [],
 }  # fmt: skip
 
 
@@ -48,6 +49,7 @@ class EpochReport:
         self._images, self._step, self._learning_rate = begun["images"], begun["step"], begun["learning_rate"]
         self._losses: dict[str, float] = defaultdict(float, begun["losses"])
         self._lines: list[dict[str, Any]] = list(begun["lines"])
+        self._interruptions: list[str] = list(begun["interruptions"])
         self._started: float = time.monotonic() - begun["seconds"]
         self._waiting_seconds: float = begun["waiting_seconds"]
         self._every = max(1, steps // LINES_PER_EPOCH)
@@ -65,6 +67,7 @@ class EpochReport:
             "step": self._step,
             "losses": dict(self._losses),
             "lines": list(self._lines),
+            "interruptions": list(self._interruptions),
         }
 
     def on_step(self, step: TakenStep, waited_seconds: float = 0.0) -> None:
@@ -94,6 +97,10 @@ class EpochReport:
     def has_counted_all(self) -> bool:
         """Whether all steps are counted, so that their losses are known to be finite."""
         return not self._unread
+
+    def note_interruption(self, reason: str) -> None:
+        """Add to the epoch's metrics that its training ends here for now, and why."""
+        self._interruptions.append(f"step {self._step}: {reason}")
 
     def _count(self, result: StepResult) -> None:
         self.monitor.observe(result)
@@ -128,14 +135,21 @@ class EpochReport:
             "time_ms": int(time.time() * 1000),
             **losses,
             **({"alarm": self.monitor.alarm} if self.monitor.alarm else {}),
+            **self._interrupted(),
             "learning_rate": self._learning_rate,
             "images_per_second": self._images / self._seconds(),
             "waiting_seconds": self._waiting_seconds,
             "host": socket.gethostname(),
         }
 
+    def _interrupted(self) -> dict[str, Any]:
+        """Return how often notices interrupted the epoch, and the reasons; nothing if none did."""
+        if not self._interruptions:
+            return {}
+        return {"interruptions": len(self._interruptions), "interrupted_at": "; ".join(self._interruptions)}
+
     def _line(self, result: StepResult) -> dict[str, Any]:
-        """Return losses, learning rate and gradient norm of this step, and speed and waiting since the last line."""
+        """Return losses, rate, gradient norm and workers of this step, and speed and waiting since the last line."""
         now = self._amounts()
         images, seconds, waiting_seconds = (new - old for new, old in zip(now, self._last_line, strict=True))
         self._last_line = now
@@ -147,6 +161,7 @@ class EpochReport:
             "step/gradient_norm": result.gradient_norm,
             "step/images_per_second": images / max(seconds, 1e-9),
             "step/waiting_seconds": waiting_seconds,
+            **({"step/workers": self._task.share.workers} if self._task.recipe.workers_per_replica > 1 else {}),
         }
 
     def _amounts(self) -> tuple[float, float, float]:

@@ -16,6 +16,7 @@ class ReplicaFailure:
         traceback: traceback of the process that failed.
         may_pass: whether another attempt may succeed.
         not_finite: whether a loss or the gradient was not finite; of such failures only one in a row is retried.
+        noticed: whether it ended on a notice, after writing a checkpoint; this never counts as a failure.
     """
 
     replica: int
@@ -23,6 +24,7 @@ class ReplicaFailure:
     traceback: str
     may_pass: bool = False
     not_finite: bool = False
+    noticed: bool = False
 
 
 def summary_of_failures(failures: Sequence[ReplicaFailure], replicas: int) -> str:

@@ -5,47 +5,16 @@ what; question and answer are left on the board, which both read.
 """
 
 import time
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from googlenet.network.arithmetic import Arithmetic
-from pipelines.job.progress import ProgressBoard
 from pipelines.run.recipe import Recipe
 from pipelines.training.resources import Resources
 
+if TYPE_CHECKING:
+    from pipelines.training.board import Answer
+
 POLL_SECONDS = 0.1
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The replica that a worker is to train next; None to end."""
-
-    following: int | None
-
-
-class TrainingBoard(ProgressBoard):
-    """Progress board on which workers ask for their next replica; a repeated question or answer does no harm."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        # Answers by the replica that the asking worker has finished.
-        self._answers: dict[int, Answer | None] = {}
-
-    def ask(self, finished: int) -> None:
-        """Ask for the replica to train after ``finished``."""
-        self._answers[finished] = None
-
-    def asking(self) -> list[int]:
-        """Return the finished replicas whose workers wait for an answer."""
-        return [finished for finished, answer in self._answers.items() if answer is None]
-
-    def answer(self, finished: int, following: int | None) -> None:
-        """Answer the worker that has trained ``finished``; None ends it."""
-        self._answers[finished] = Answer(following)
-
-    def answer_after(self, finished: int) -> Answer | None:
-        """Return the answer for the worker that has trained ``finished``; None if it has to wait."""
-        return self._answers.get(finished)
 
 
 def trains_in_turn(recipe: Recipe, resources: Resources, arithmetic: Arithmetic) -> bool:

@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 
 from googlenet.evaluation.crops import view_groups, views_of_all
 from pipelines.job.console import count, duration, size
-from pipelines.run.directory import finished_replicas
+from pipelines.run.dataset import Counts
+from pipelines.run.directory import PREDICTIONS, ReplicaFiles, finished_replicas
 from pipelines.run.predictions import BYTES_PER_NUMBER, bytes_per_image, sorted_policies
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
-from pipelines.training.checkpoints import CHECKPOINTS_KEPT
-from pipelines.training.resources import Resources, check_that_one_fits, replicas_at_once, unused_gpus_line
+from pipelines.training.checkpoints import CHECKPOINTS_KEPT, newest_step
+from pipelines.training.resources import Resources, check_that_one_fits, nodes_used, replicas_at_once, unused_gpus_line
 from pipelines.training.trial import Trial, is_little_work, run_trial
 
 # The weights, their average and the momentum.
@@ -25,12 +26,29 @@ SAMPLES_ON_GPU = "the time to make its samples on the GPU, which is not tried"
 
 
 @dataclass(frozen=True)
-class Counts:
-    """Numbers of images in each split, and of classes."""
+class Estimate:
+    """Time that the rest of a job takes, the nodes that it uses, and what that was estimated from.
 
-    train: int
-    val: int
-    classes: int
+    Attributes:
+        counts: numbers of images.
+        num_predictors: predictors that share the evaluation.
+        trial: a short trial, in fp32.
+        training_seconds: time until all replicas are trained.
+        evaluation_seconds: time of the evaluation.
+        nodes: nodes that the job uses.
+    """
+
+    counts: Counts
+    num_predictors: int
+    trial: Trial
+    training_seconds: float
+    evaluation_seconds: float
+    nodes: int
+
+    @property
+    def seconds(self) -> float:
+        """Time of training and evaluation, without preparation and start-up."""
+        return self.training_seconds + self.evaluation_seconds
 
 
 def placement_lines(run: Storage, recipe: Recipe, resources: Resources) -> list[str]:
@@ -56,53 +74,61 @@ def placement_lines(run: Storage, recipe: Recipe, resources: Resources) -> list[
     return [line, unused] if unused else [line]
 
 
-def plan_lines(
+def estimate(
     run: Storage,
     recipe: Recipe,
     resources: Resources,
     counts: Counts,
     num_predictors: int,
     encoded: Sequence[bytes],
-) -> list[str]:
-    """Return the complete plan, with times from a short trial on the connected cluster.
+) -> Estimate:
+    """Return what the rest of the job takes, from a short trial on the connected cluster.
 
     ``num_predictors`` predictors share the evaluation. ``encoded`` are some of the images, to time their loading.
+    """
+    trial = run_trial(recipe, resources, counts.classes, None, encoded)
+    evaluation = _passes(recipe, counts) / (trial.passes_per_second * num_predictors)
+    if not _waiting(run, recipe):
+        done = len(run.files(PREDICTIONS)) / math.ceil(counts.val / recipe.images_per_shard)
+        evaluation *= max(0.0, 1 - done)
+    training = _training_seconds(run, recipe, resources, counts, trial)
+    return Estimate(counts, num_predictors, trial, training, evaluation, nodes_used(recipe, resources))
+
+
+def plan_lines(run: Storage, recipe: Recipe, resources: Resources, estimated: Estimate) -> list[str]:
+    """Return the complete plan.
 
     Raises:
         UserError: the cluster can never hold a replica.
     """
-    lines = placement_lines(run, recipe, resources)
-    trial = run_trial(recipe, resources, counts.classes, None, encoded)
+    lines, trial, counts = placement_lines(run, recipe, resources), estimated.trial, estimated.counts
     shards = math.ceil(counts.train / recipe.images_per_shard) + math.ceil(counts.val / recipe.images_per_shard)
-    views = views_of_all(sorted_policies(recipe.policies), recipe.crop_px)
-    passes = counts.val * len(views) * recipe.replicas
-    evaluation = passes / (trial.passes_per_second * num_predictors)
+    views, passes = views_of_all(sorted_policies(recipe.policies), recipe.crop_px), _passes(recipe, counts)
     predictions = counts.val * bytes_per_image(
         recipe.replicas, len(recipe.policies), counts.classes, len(views), len(view_groups(views))
     )
     written = f"{size(_checkpoint_bytes(recipe, trial))} of checkpoints and weights, {size(predictions)} of predictions"
     images = f"{counts.train:,} train, {counts.val:,} val images of {count(counts.classes, 'class', 'classes')}"
-    forward = f"{count(passes, 'forward pass', 'forward passes')}, about {duration(evaluation)} in fp32"
+    forward = f"{count(passes, 'forward pass', 'forward passes')}, about {duration(estimated.evaluation_seconds)}"
     return [
         *lines,
         f"data: {images}, {count(shards, 'shard')}",
         _training_line(run, recipe, resources, counts, trial),
         _validation_line(recipe, resources, counts, trial),
         f"memory: {size(resources.memory_bytes)} reserved for a worker, {size(trial.memory_bytes)} taken by the trial",
-        f"evaluation: {forward} with {count(num_predictors, 'predictor')}",
+        f"evaluation: {forward} in fp32 with {count(estimated.num_predictors, 'predictor')}",
         f"storage: {written}, plus a copy of the images",
     ]
 
 
 def _training_line(run: Storage, recipe: Recipe, resources: Resources, counts: Counts, trial: Trial) -> str:
     seconds_per_step, loading = trial.seconds_per_step[0], _loading_seconds(recipe.batch_size, recipe, resources, trial)
-    waiting = recipe.replicas - len(finished_replicas(run, recipe.replicas))
+    waiting = _waiting(run, recipe)
     if not waiting:
         return "training: finished"
-    steps = math.ceil(counts.train / recipe.batch_size) * recipe.epochs
-    rounds = math.ceil(waiting / max(1, min(waiting, replicas_at_once(recipe, resources))))
-    validation = resources.validation.times(recipe.epochs) * _validation_seconds(recipe, resources, counts, trial)
-    seconds = rounds * (steps * _together(seconds_per_step, loading, resources) + validation)
+    steps = _steps(recipe, counts)
+    rounds = math.ceil(len(waiting) / _at_once(waiting, recipe, resources))
+    seconds = _training_seconds(run, recipe, resources, counts, trial)
     # Compiling faster candidates takes minutes, too long for a plan.
     little = is_little_work(recipe, resources, counts.train, counts.classes)
     faster = "" if little else "; faster arithmetic is tried before long training"
@@ -115,6 +141,38 @@ def _training_line(run: Storage, recipe: Recipe, resources: Resources, counts: C
         f"training: {work}, {seconds_per_step:.3f} s per step in fp32 and {load}, about {duration(seconds)} in "
         f"{count(rounds, 'round')} (with validation, without reading from storage and start-up{faster}{starves})"
     )
+
+
+def _training_seconds(run: Storage, recipe: Recipe, resources: Resources, counts: Counts, trial: Trial) -> float:
+    """Return the time until all replicas are trained; what a replica has done by its newest checkpoint is done."""
+    waiting, steps = _waiting(run, recipe), _steps(recipe, counts)
+    if not waiting:
+        return 0.0
+    loading = _loading_seconds(recipe.batch_size, recipe, resources, trial)
+    validation = resources.validation.times(recipe.epochs) * _validation_seconds(recipe, resources, counts, trial)
+    whole = steps * _together(trial.seconds_per_step[0], loading, resources) + validation
+    slots = [0.0] * _at_once(waiting, recipe, resources)
+    for replica in waiting:  # as the scheduler does: the next one where a place is free first
+        done = newest_step(run.below(ReplicaFiles(replica).checkpoints)) / steps
+        slots[slots.index(min(slots))] += whole * (1 - done)
+    return max(slots)
+
+
+def _waiting(run: Storage, recipe: Recipe) -> list[int]:
+    finished = finished_replicas(run, recipe.replicas)
+    return [replica for replica in range(recipe.replicas) if replica not in finished]
+
+
+def _at_once(waiting: Sequence[int], recipe: Recipe, resources: Resources) -> int:
+    return max(1, min(len(waiting), replicas_at_once(recipe, resources)))
+
+
+def _steps(recipe: Recipe, counts: Counts) -> int:
+    return math.ceil(counts.train / recipe.batch_size) * recipe.epochs
+
+
+def _passes(recipe: Recipe, counts: Counts) -> int:
+    return counts.val * len(views_of_all(sorted_policies(recipe.policies), recipe.crop_px)) * recipe.replicas
 
 
 def _validation_line(recipe: Recipe, resources: Resources, counts: Counts, trial: Trial) -> str:

@@ -29,10 +29,11 @@ from pipelines.run.dataset import open_records, read_manifest
 from pipelines.run.directory import check_run_directory
 from pipelines.run.recipe import Recipe
 from pipelines.training.advice import advice_for
-from pipelines.training.checkpoints import CHECKPOINTS_KEPT, Checkpoint, Checkpoints
+from pipelines.training.checkpoints import CHECKPOINTS_KEPT, Checkpoints
 from pipelines.training.compilation import TrainedNetwork, step_graph
 from pipelines.training.epoch_report import EpochReport
 from pipelines.training.network import PREPROCESSING, apply_initial_weights, network_of
+from pipelines.training.saving import Saving
 from pipelines.training.scaled_weights import apply_scaled_weights, are_scaled
 from pipelines.training.shard_cache import open_shards_of
 from pipelines.training.task import ReplicaTask
@@ -48,6 +49,7 @@ def train_replica(task: ReplicaTask) -> None:
 
     Raises:
         TrainingError: a loss or the gradient is not finite, or a head learns nothing and the recipe says to stop then.
+        EndedByNoticeError: the replica had to end early, and has written a checkpoint.
     """
     use_own_cpus()
     with task.arithmetic.in_force(task.device):
@@ -69,9 +71,10 @@ def _train(task: ReplicaTask) -> None:
         network = TrainedNetwork(state, task)
         state.network_for, state.graph = network.for_batch, step_graph(state, task)
         batches = _batches(task, state.step, len(history), train, val, validation)
+        saving = Saving(task, checkpoints, history)
         for epoch in range(len(history), recipe.epochs):
             report = EpochReport(task, epoch, settings.steps_per_epoch, _last_error(history), monitor, begun)
-            _train_epoch(task, network, batches, settings, report, checkpoints, history)
+            _train_epoch(network, batches, settings, report, saving)
             history.append({**report.metrics(), **validation.errors(epoch, state, batches, settings)})
             begun = None
             check_run_directory(task.run)
@@ -85,27 +88,17 @@ def _train(task: ReplicaTask) -> None:
 
 
 def _train_epoch(
-    task: ReplicaTask,
-    network: TrainedNetwork,
-    batches: Iterator[Batch],
-    settings: LoopSettings,
-    report: EpochReport,
-    checkpoints: Checkpoints,
-    history: list[dict[str, Any]],
+    network: TrainedNetwork, batches: Iterator[Batch], settings: LoopSettings, report: EpochReport, saving: Saving
 ) -> None:
     """Train the rest of an epoch, with checkpoints at intervals and one at its end, before the validation."""
-    state, end, saved = network.state, (report.epoch + 1) * settings.steps_per_epoch, time.monotonic()
+    state, end = network.state, (report.epoch + 1) * settings.steps_per_epoch
     while state.step < end:
         started = time.monotonic()
         batch = next(batches)
         waited_seconds = time.monotonic() - started
         taken = network.step(batch.num_images, partial(train_step, state, batch, settings))
         report.on_step(taken, waited_seconds)
-        is_due = time.monotonic() - saved >= task.checkpoint_seconds and report.has_counted_all
-        if state.step == end or is_due:
-            saved = time.monotonic()
-            check_run_directory(task.run)
-            checkpoints.save(_checkpoint(state, history, report))
+        saving.after_step(state, report, ends_epoch=state.step == end)
     report.flush()
 
 
@@ -203,8 +196,3 @@ def _restore(
     state.load_tensors(checkpoint.tensors, checkpoint.step)
     monitor.load(checkpoint.progress["monitor"])
     return checkpoint.progress["history"], checkpoint.progress["epoch"]
-
-
-def _checkpoint(state: TrainState, history: list[dict[str, Any]], report: EpochReport) -> Checkpoint:
-    progress = {"history": list(history), "monitor": report.monitor.state(), "epoch": report.state()}
-    return Checkpoint(state.step, state.tensors(), progress)

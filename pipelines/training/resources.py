@@ -158,6 +158,14 @@ def replicas_held(recipe: Recipe, resources: Resources) -> int:
     return sum(held_by(node, resources.per_worker) for node in alive_nodes()) // recipe.least_workers
 
 
+def nodes_used(recipe: Recipe, resources: Resources) -> int:
+    """Return how many nodes with CPUs a job uses: those there are, or more if ``parallel_replicas`` asks for them."""
+    nodes = [node for node in alive_nodes() if node.get("CPU")]
+    on_one = max((held_by(node, resources.per_worker) for node in nodes), default=0)
+    workers = (resources.parallel_replicas or 0) * recipe.workers_per_replica
+    return max(len(nodes), -(-workers // max(1, on_one)))
+
+
 def reserving_memory(recipe: Recipe, resources: Resources, classes: int) -> Resources:
     """Return resources that include the memory of a worker; print a warning if the nodes do not have as much."""
     from pipelines.training.network import network_of

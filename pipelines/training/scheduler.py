@@ -4,8 +4,8 @@ The number started at once is bounded: on a small machine, seven replicas would 
 the others.
 """
 
+import math
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -13,48 +13,25 @@ from typing import Any
 
 import pyarrow as pa
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from googlenet.network.arithmetic import Arithmetic
 from pipelines.errors import UserError
-from pipelines.job.progress import ReplicaStatus, TrainingDisplay
+from pipelines.job.nodes import any_lost, draining_nodes
+from pipelines.job.progress import TrainingDisplay
 from pipelines.run.directory import ReplicaFiles, check_run_directory, finished_replicas
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
+from pipelines.training.board import BoardState, here, new_board, read_board
 from pipelines.training.checkpoints import newest_step
 from pipelines.training.failure import ReplicaFailure
-from pipelines.training.handover import TrainingBoard
 from pipelines.training.resources import Resources, check_that_one_fits, replicas_at_once, replicas_held
+from pipelines.training.restarts import Tries
 from pipelines.training.trainer import fit_replica
 
 POLL_SECONDS = 1.0
 UNPLACED_SECONDS = 60.0
-# Pause before a restart, doubled for each failure in a row: whatever ended the replica may last for minutes.
-FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 2.0, 300.0
-
-
-class Tries:
-    """Limit on restarts: none while a replica makes progress, ``most`` times in a row while it makes none.
-
-    On machines that come and go, a run of weeks fails many times, each time further on.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._failures: Counter[int] = Counter()
-        self._furthest: Counter[int] = Counter()
-
-    def has_another(self, replica: int, step: int) -> bool:
-        """Count a failure of ``replica``, whose newest checkpoint is of ``step``; return whether to restart it."""
-        if step > self._furthest[replica]:
-            self._furthest[replica], self._failures[replica] = step, 0
-        self._failures[replica] += 1
-        return self._failures[replica] <= self._most
-
-    def pause_seconds(self, replica: int) -> float:
-        """Return how long to wait before ``replica`` is restarted after its last failure."""
-        doublings = max(0, self._failures[replica] - 1)
-        return float(min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2**doublings))
+# Time for the replicas to write checkpoints and end when the job is to stop.
+STOPPING_SECONDS = 120.0
 
 
 def train_replicas(
@@ -63,10 +40,12 @@ def train_replicas(
     resources: Resources,
     arithmetic: Arithmetic,
     on_poll: Callable[[dict[int, str]], None],
+    why_stop: Callable[[], str] = str,
 ) -> list[ReplicaFailure]:
     """Train every replica of ``recipe`` that is not finished in ``run``; return the final failures.
 
-    ``on_poll`` is called about once a second with the phase of each replica.
+    ``on_poll`` is called about once a second with the phase of each replica. Once ``why_stop`` returns a reason to
+    stop, the running replicas write checkpoints and end, and the others are not started.
 
     Raises:
         UserError: the cluster can never hold a single replica.
@@ -78,17 +57,19 @@ def train_replicas(
         return []
     check_that_one_fits(recipe, resources)
     display = TrainingDisplay(recipe.replicas, recipe.epochs)
-    board = _new_board()
+    board = new_board()
     with display.showing():
-        while schedule.waiting or schedule.running:
+        while schedule.goes_on:
+            schedule.stop_if(why_stop())
             schedule.fill(board)
+            board.tell.remote(draining_nodes(), schedule.stopping)
             messages = schedule.collect() + schedule.unplaced()
-            posted, warnings, asking, board = _read(board)
-            schedule.hand_over(board, asking)
-            for message in messages + warnings:
+            state, board = read_board(board)
+            schedule.hand_over(board, state.asking)
+            for message in state.warnings + messages:
                 display.message(message)
-            schedule.take_phases(posted)
-            display.update(posted, schedule.phases)
+            schedule.take(state)
+            display.update(state.statuses, schedule.phases)
             on_poll(schedule.phases)
     ray.kill(board)
     return schedule.failures
@@ -102,6 +83,7 @@ class _Schedule:
         running: replica that each fit trains, by the fit's reference.
         phases: phase by replica, for display.
         failures: final failures.
+        stopping: why no replica is started any more; empty while some are.
     """
 
     def __init__(
@@ -112,13 +94,30 @@ class _Schedule:
         self.phases = dict.fromkeys(finished, "done") | dict.fromkeys(self.waiting, "waiting")
         self.running: dict[Any, int] = {}
         self.failures: list[ReplicaFailure] = []
+        self.stopping, self._stop_by = "", math.inf
+        self._places: dict[int, list[str]] = {}
         self._tries, self._tries_if_not_finite = Tries(resources.max_failures), Tries(min(1, resources.max_failures))
         self._paused_until: dict[int, float] = {}
         self._held_at, self._told_unplaced = time.monotonic(), False
         # With the address given, Ray Train's helpers do not look for a cluster. They would take the address that a
         # killed cluster left in Ray's folder, and each replica would wait twelve seconds for its answer at the end.
         address = {"env_vars": {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}}
-        self._fit = fit_replica.options(scheduling_strategy=_here(), runtime_env=address)
+        self._fit = fit_replica.options(scheduling_strategy=here(), runtime_env=address)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether there is something to start or to wait for."""
+        return bool(self.running or (self.waiting and not self.stopping))
+
+    def stop_if(self, reason: str) -> None:
+        """Start nothing more if there is a ``reason``; end what has not ended by itself ``STOPPING_SECONDS`` later."""
+        if reason and not self.stopping:
+            self.stopping, self._stop_by = reason, time.monotonic() + STOPPING_SECONDS
+        if time.monotonic() > self._stop_by:
+            for ref, replica in self.running.items():
+                ray.cancel(ref, force=True)  # its workers never got a place, or do not answer
+                self._wait_again(replica)
+            self.running.clear()
 
     def fill(self, board: Any) -> None:
         """Start replicas while the cluster, with its current nodes, holds more."""
@@ -145,7 +144,7 @@ class _Schedule:
     def _take_ready(self) -> int | None:
         """Return the first waiting replica that is not paused, which is about to start; None if there is none."""
         now = time.monotonic()
-        for replica in self.waiting:
+        for replica in () if self.stopping else self.waiting:
             if self._paused_until.get(replica, now) <= now:
                 self.waiting.remove(replica)
                 self.phases[replica] = "starting"
@@ -163,13 +162,18 @@ class _Schedule:
             ended = _outcome(replica, ref)
             failure = ended if isinstance(ended, ReplicaFailure) else None
             if not failure and ended != replica:  # the worker ended without knowing that it was to go on
-                self.waiting.insert(0, replica)
-                self.phases[replica] = "waiting"
+                self._wait_again(replica)
+                continue
+            if failure and failure.noticed:  # its worker has said so
+                self._wait_again(replica)
+                continue
+            if failure and failure.may_pass and any_lost(self._places.get(replica, ())):
+                self._wait_again(replica)
+                messages.append(f"warning: replica {replica}: its node is lost; it goes on from its newest checkpoint")
                 continue
             if failure and failure.may_pass and (pause_seconds := self._pause_before_restart(replica, failure)):
-                self.waiting.insert(0, replica)
+                self._wait_again(replica)
                 self._paused_until[replica] = time.monotonic() + pause_seconds
-                self.phases[replica] = "waiting"
                 messages.append(f"warning: replica {replica}: {failure.reason}; restarting it in {pause_seconds:.0f} s")
                 continue
             self._end(replica, failure)
@@ -177,6 +181,10 @@ class _Schedule:
                 where = self._run.below(_failure_file(replica))
                 messages.append(f"replica {replica} failed: {failure.reason} (see {where})")
         return messages
+
+    def _wait_again(self, replica: int) -> None:
+        self.waiting.insert(0, replica)
+        self.phases[replica] = "waiting"
 
     def _end(self, replica: int, failure: ReplicaFailure | None = None) -> None:
         _keep(self._run, replica, failure)
@@ -200,35 +208,13 @@ class _Schedule:
         self._told_unplaced = True
         return [f"warning: the cluster cannot hold a replica (workers of {self._resources}); waiting until it can"]
 
-    def take_phases(self, posted: dict[int, ReplicaStatus]) -> None:
-        """Update the phases of running replicas from what their workers posted."""
+    def take(self, state: BoardState) -> None:
+        """Take over the phases of running replicas, and their nodes, from what their workers left on the board."""
+        # A board that is new, or cannot be read for the moment, holds nothing.
+        self._places.update(state.places)
         for replica in self.running.values():
-            # A board that is new, or cannot be read for the moment, holds nothing.
-            if replica in posted:
-                self.phases[replica] = posted[replica].phase
-
-
-def _here() -> NodeAffinitySchedulingStrategy:
-    """Return a strategy that prefers this node, whose death ends the job in any case."""
-    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-
-
-def _new_board() -> Any:
-    return ray.remote(num_cpus=0)(TrainingBoard).options(scheduling_strategy=_here()).remote()
-
-
-def _read(board: Any) -> tuple[dict[int, ReplicaStatus], list[str], list[int], Any]:
-    """Return what workers posted, warnings, finished replicas whose workers ask for others, and the board.
-
-    If the board died with its node, a new one is returned.
-    """
-    try:
-        (posted, warnings), asking = ray.get([board.read.remote(), board.asking.remote()])
-    except ray.exceptions.ActorUnavailableError:  # temporary
-        return {}, [], [], board
-    except ray.exceptions.RayActorError:
-        return {}, [], [], _new_board()
-    return posted, warnings, asking, board
+            if replica in state.statuses:
+                self.phases[replica] = state.statuses[replica].phase
 
 
 def _outcome(replica: int, ref: Any) -> int | ReplicaFailure:

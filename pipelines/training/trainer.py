@@ -89,7 +89,8 @@ def _trainer(
             storage_path=run.path(parent),
             storage_filesystem=run.filesystem,
             worker_runtime_env={"env_vars": resources.environment},
-            failure_config=FailureConfig(max_failures=0),  # the scheduler restarts replicas, as it knows their progress
+            # The scheduler restarts replicas: it knows their progress, and which one a worker trains by now.
+            failure_config=FailureConfig(max_failures=0, max_preemption_failures=0),
         ),
     )
 
@@ -132,10 +133,13 @@ def _task(config: dict[str, Any]) -> "ReplicaTask":
     import ray.train.torch
 
     from googlenet.training.data_parallel import Share
+    from pipelines.training.notice import take_sigterm_as_notice
     from pipelines.training.task import ReplicaTask
 
     context = ray.train.get_context()
     share = Share(context.get_world_rank(), context.get_world_size())
+    # This is a thread of the worker; handlers of signals are set in the main one, which runs its methods.
+    ray.get(ray.get_runtime_context().current_actor.__ray_call__.remote(take_sigterm_as_notice))
     return ReplicaTask(**config, device=str(ray.train.torch.get_device()), share=share)
 
 
@@ -146,14 +150,19 @@ def _train(task: "ReplicaTask") -> ReplicaFailure | None:
     from googlenet.images.records import RecordsError, ShardDamagedError
     from googlenet.training.health import NotFiniteError, TrainingError
     from pipelines.job.system_log import system_log
+    from pipelines.training.notice import EndedByNoticeError
     from pipelines.training.replica import train_replica
 
+    node = ray.get_runtime_context().get_node_id()
+    task.board.place.remote(task.replica, task.share.rank, task.share.workers, node)
     try:
         # One worker on each node records its system metrics.
         with (
             system_log(task.run, task.files.system) if ray.train.get_context().get_local_rank() == 0 else nullcontext()
         ):
             train_replica(task)
+    except EndedByNoticeError as ended:
+        return ReplicaFailure(task.replica, str(ended), "", may_pass=True, noticed=True)
     except (TrainingError, RecordsError, UserError) as error:
         may_pass = isinstance(error, RecordsError) and not isinstance(error, ShardDamagedError)
         # A TrainingError occurs in all workers alike; other errors are raised, or the rest would wait for this one.

@@ -29,7 +29,8 @@ from tests.servers import ray_processes
 
 HEAD = {"num_cpus": 1, "object_store_memory": 200_000_000, "include_dashboard": False}
 NODE = {"num_cpus": 1, "resources": {"accelerator": 1}, "object_store_memory": 200_000_000}
-RESOURCES = Resources(custom={"accelerator": 1}, checkpoint_minutes=1e-6)
+# No failure is allowed: that a node is lost is none.
+RESOURCES = Resources(custom={"accelerator": 1}, checkpoint_minutes=1e-6, max_failures=0)
 PATIENCE_SECONDS = 200
 
 

@@ -56,40 +56,46 @@ def test_a_replica_that_always_fails_leaves_the_others_whole(
 
 
 @pytest.mark.timeout(300)
-def test_a_worker_killed_with_its_second_replica_is_replaced_and_changes_nothing(
-    ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path, prepared_run: Path
+def test_a_worker_that_is_told_to_end_and_one_that_is_killed_are_replaced_and_change_nothing(
+    ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path, prepared_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, undisturbed = (Path(shutil.copytree(prepared_run, tmp_path / name)) for name in ("run", "undisturbed"))
     recipe = replace(tiny_recipe, replicas=3, epochs=4)  # enough to be killed in
     for replica in range(3):
         train_replica(ReplicaTask(Storage.at(str(undisturbed)), recipe, replica))
-    killed: list[int] = []
+    ended: list[int] = []
     together: list[int] = []
     workers: set[int] = set()
     of_earlier_tests = {process.pid for process in ray_processes(ray_cluster, "ray::RayTrainWorker")}
 
-    def kill_a_worker() -> None:
-        while not (run / "replicas/1/metrics.jsonl").exists():  # until an epoch is done and its checkpoint is stored
+    def end_a_worker(replica: int, number: int) -> None:
+        while not (run / f"replicas/{replica}/metrics.jsonl").exists():  # until an epoch is done
             time.sleep(0.02)
         processes = ray_processes(ray_cluster, "ray::RayTrainWorker")
-        worker = next(process for process in processes if process.pid not in of_earlier_tests)
-        worker.kill()
-        killed.append(worker.pid)
+        worker = next(process for process in processes if process.pid not in {*of_earlier_tests, *ended})
+        worker.send_signal(number)
+        ended.append(worker.pid)
+
+    def end_workers() -> None:
+        end_a_worker(0, signal.SIGTERM)
+        end_a_worker(1, signal.SIGKILL)
 
     def on_poll(phases: dict[int, str]) -> None:
         together.append(sum(phase in ("starting", "training") for phase in phases.values()))
         workers.update(process.pid for process in ray_processes(ray_cluster, "ray::RayTrainWorker"))
 
-    killer = threading.Thread(target=kill_a_worker, daemon=True)
+    killer = threading.Thread(target=end_workers, daemon=True)
     killer.start()
     one_at_a_time = Resources(max_failures=2, parallel_replicas=1)
     assert train_replicas(Storage.at(str(run)), recipe, one_at_a_time, FP32, on_poll) == []
     killer.join(timeout=1)
     assert max(together) == 1
-    assert (
-        len(workers - of_earlier_tests) == 2
-    )  # that of the first two replicas, and the one that took its place and trained the third
-    assert set(killed) < workers
+    # That of the first replica, the one that took its place until the second, and the one that trained the third.
+    assert len(workers - of_earlier_tests) == 3
+    assert set(ended) < workers
+    printed = capsys.readouterr().out
+    assert "replica 0: its worker received SIGTERM; checkpoint of step" in printed
+    assert printed.count("restarting it in") == 1  # that of the other one counts as a failure
     for replica in range(3):
         ours, reference = (r / f"replicas/{replica}/weights.safetensors" for r in (run, undisturbed))
         assert ours.read_bytes() == reference.read_bytes()

@@ -48,7 +48,10 @@ def train(share: Share) -> dict[str, torch.Tensor]:
 
 def work(rank: int, workers: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=workers)
-    torch.save(train(Share(rank, workers)), f"{folder}/{rank}.pt")
+    share = Share(rank, workers)
+    assert share.any_has(rank == 1)
+    assert not share.any_has(False)
+    torch.save(train(share), f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 

@@ -16,6 +16,7 @@ from pipelines import (
     train_ensemble,
 )
 from pipelines.errors import UserError
+from pipelines.job.limits import Limits
 from pipelines.job.option_groups import GROUPS, OTHER, group_of
 from pipelines.job.options import parse_options
 from pipelines.run.recipe import Recipe
@@ -111,7 +112,7 @@ def test_an_error_is_one_line_that_names_the_option(words: str, message: str) ->
 
 def test_help_comes_in_groups_with_the_common_options_first(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        parse_options(train_ensemble.Arguments, ["--help"], train_ensemble.FIRST, fields=Recipe())
+        parse_options(train_ensemble.Arguments, ["--help"], train_ensemble.FIRST, fields=Recipe(), limits=Limits())
     assert not ended.value.code
     text = capsys.readouterr().out
     headings = [line for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")]
@@ -123,8 +124,9 @@ def test_help_comes_in_groups_with_the_common_options_first(capsys: pytest.Captu
 
 
 def test_every_option_of_every_command_has_a_group_and_a_docstring(capsys: pytest.CaptureFixture[str]) -> None:
-    names = {each.name for command in COMMANDS for each in fields(command.Arguments)} - {"fields", "first", "second"}
-    names |= {each.name for each in fields(Recipe)}
+    names = {each.name for command in COMMANDS for each in fields(command.Arguments)}
+    names -= {"fields", "limits", "first", "second"}
+    names |= {each.name for holder in (Recipe, Limits) for each in fields(holder)}
     assert not [name for name in names if group_of(name) == OTHER]
     listed = [name for members in GROUPS.values() for name in members]
     assert sorted(listed) == sorted(names)

@@ -237,6 +237,7 @@ class Board:
         self.warnings: list[str] = []
         self.warn = SimpleNamespace(remote=self.warnings.append)
         self.post = SimpleNamespace(remote=lambda *_: None)
+        self.notice = SimpleNamespace(remote=lambda _: None)
 
 
 def test_a_first_step_whose_compilation_fails_is_taken_again_uncompiled(

@@ -14,11 +14,13 @@ import pipelines.training.scheduler
 from googlenet.network.arithmetic import FP32, Arithmetic
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
+from pipelines.training.board import Answer, new_board
 from pipelines.training.failure import ReplicaFailure
-from pipelines.training.handover import Answer, next_replica, trains_in_turn
+from pipelines.training.handover import next_replica, trains_in_turn
 from pipelines.training.replica import train_replica
 from pipelines.training.resources import Resources
-from pipelines.training.scheduler import Tries, _new_board, _Schedule, train_replicas
+from pipelines.training.restarts import Tries
+from pipelines.training.scheduler import _Schedule, train_replicas
 from pipelines.training.task import ReplicaTask
 
 
@@ -56,7 +58,7 @@ def test_weights_that_are_not_finite_are_tried_once_more_and_a_paused_replica_is
 def test_a_worker_that_has_trained_a_replica_gets_the_next_one_that_is_ready_while_the_cluster_holds_its_fit(
     ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path
 ) -> None:
-    run, board = Storage.at(str(tmp_path)), _new_board()
+    run, board = Storage.at(str(tmp_path)), new_board()
     schedule = _Schedule(run, replace(tiny_recipe, replicas=5), Resources(parallel_replicas=2), FP32, [])
     schedule.running, schedule.waiting = {"first fit": 0, "second fit": 1}, [2, 3, 4]
     schedule._paused_until[2] = float("inf")

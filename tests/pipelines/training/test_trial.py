@@ -10,12 +10,12 @@ from googlenet.network.arithmetic import FP32, Arithmetic, can_compile, profits_
 from googlenet.network.complexity import forward_flops
 from googlenet.network.model import GoogLeNet
 from pipelines.errors import UserError
+from pipelines.run.dataset import Counts
 from pipelines.run.named_recipes import demo, finetune, paper
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.training import plan
 from pipelines.training import trial as trial_module
-from pipelines.training.plan import Counts
 from pipelines.training.resources import Resources
 from pipelines.training.trial import Trial, candidates, training_arithmetic, training_line
 from pipelines.training.validation_plan import ValidationPlan

@@ -1,0 +1,94 @@
+"""Meter of a job: the time and money that it uses, written to its log while it runs."""
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from pipelines.job.console import count, say
+from pipelines.job.limits import Limits, Usage, comparison
+from pipelines.job.log import JobLog
+from pipelines.job.ray_session import alive_nodes
+
+KEEP_SECONDS = 60.0
+
+
+def nodes_that_cost() -> int:
+    """Return the number of nodes with CPUs for tasks; a head without them is small, and not counted."""
+    return sum(node.get("CPU", 0.0) > 0 for node in alive_nodes())
+
+
+class Meter:
+    """What a job has used so far, whether its run has reached a limit, and how that compares with an estimate.
+
+    Args:
+        limits: the price of a node, and the limits.
+        jobs: logs of the earlier jobs of the run.
+        nodes: returns the number of nodes that cost money at present.
+        clock: returns the time in seconds.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        jobs: Iterable[dict[str, Any]],
+        nodes: Callable[[], int] = nodes_that_cost,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._limits, self._earlier, self._nodes, self._clock = limits, limits.usage_of(jobs), nodes, clock
+        self._used, self._read, self._number = Usage(), clock(), 0
+        self._expected, self._reserve = Usage(), Usage()
+        self._stop = ""
+        self._lock = threading.Lock()
+
+    def expect(self, seconds: float, evaluation_seconds: float, nodes: int) -> str:
+        """Take over an estimate of this job; return it in one line. Training leaves enough for the evaluation."""
+        self._expected = self._limits.usage(seconds, nodes)
+        self._reserve = self._limits.usage(evaluation_seconds, nodes)
+        return self._limits.line(self._expected)
+
+    def used(self) -> Usage:
+        """Return what this job has used. Between two calls, the nodes are taken to be those of the second."""
+        with self._lock:
+            now = self._clock()
+            with suppress(Exception):  # a cluster that does not answer has as many as before
+                self._number = self._nodes()
+            self._used += self._limits.usage(now - self._read, self._number)
+            self._read = now
+            return self._used
+
+    def why_stop(self) -> str:
+        """Return why the training has to stop: the limit that the run has reached; empty while it may go on."""
+        if not self._stop and self._limits.are_given:
+            self._stop = self._limits.reached_by(self._earlier + self.used() + self._reserve)
+        return f"the run has reached {self._stop}" if self._stop else ""
+
+    def how_to_go_on(self, finished: int, replicas: int) -> str:
+        """Return what the run has used at its limit, what is finished, and how to go on."""
+        return (
+            f"stopped at {self._stop}: the jobs of this run have used {self._earlier + self.used()}; "
+            f"{finished} of {count(replicas, 'replica')} finished, the others keep their checkpoints. "
+            f"To go on, run the same command with a larger {self._stop.partition(' ')[0]}."
+        )
+
+    @contextmanager
+    def kept_in(self, log: JobLog) -> Iterator[None]:
+        """Write to the log what the job has used, about once a minute; say at the end how the estimate did."""
+        ended = threading.Event()
+
+        def keep() -> None:
+            while not ended.wait(KEEP_SECONDS):
+                log.keep("usage", self.used().to_dict())
+
+        thread = threading.Thread(target=keep, name="meter", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+            log.keep("usage", self.used().to_dict())
+        if self._expected.seconds:
+            log.keep("estimate", self._expected.to_dict())
+            say(comparison(self._expected, self._used))

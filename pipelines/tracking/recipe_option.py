@@ -1,0 +1,38 @@
+"""Recipe that the option --recipe names: by its name, in a JSON file, or of a run in MLflow."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+
+from googlenet.network.published import variant_of_weights
+from pipelines.job.console import complain
+from pipelines.run.named_recipes import load_recipe
+from pipelines.run.recipe import Recipe
+from pipelines.run.recipe_json import recipe_from_dict
+from pipelines.tracking.fetch import PREFIX, fetch_recipe
+from pipelines.tracking.store import tracking_uri_of_runs
+
+
+def recipe_of_options(argv: Sequence[str], default: str) -> Recipe:
+    """Return the recipe that --recipe names, by default ``default``, for the weights of --init-weights.
+
+    It is read before the other options, since it holds their defaults.
+
+    Raises:
+        UserError: there is no such recipe.
+    """
+    options = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    options.add_argument("--recipe", nargs="?", const="", default="")
+    options.add_argument("--tracking-uri", "--tracking_uri", nargs="?", const="", default="")
+    options.add_argument("--init-weights", "--init_weights", nargs="?", const="", default="")
+    given, _ = options.parse_known_args(argv)
+    recipe = _recipe_called(given.recipe or default, given.tracking_uri)
+    variant = variant_of_weights(given.init_weights or recipe.init_weights)
+    return replace(recipe, variant=variant) if variant else recipe
+
+
+def _recipe_called(name: str, tracking_uri: str) -> Recipe:
+    if not name.startswith(PREFIX):
+        return load_recipe(name)
+    complain(f"reading the recipe of {name} from MLflow ...")  # beside standard output, which --print-recipe keeps
+    return recipe_from_dict(fetch_recipe(tracking_uri_of_runs(tracking_uri), name))

@@ -1,0 +1,128 @@
+"""A replica of several workers on nodes that join and leave: no step twice, and each the step of one worker."""
+
+import json
+import shutil
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import pipelines.training.replica
+from googlenet.training.loop import TakenStep
+from pipelines.run.claims import claim
+from pipelines.run.recipe import Recipe
+from pipelines.run.storage import Storage
+from pipelines.training.checkpoints import Checkpoint, Checkpoints
+from pipelines.training.replica import train_replica
+from pipelines.training.task import ReplicaTask
+from tests.commands import run_python
+
+pytestmark = [pytest.mark.apart, pytest.mark.timeout(600)]
+
+
+class Ended(Exception):  # noqa: N818
+    """Ends a training after one step."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What was seen of the training on the changing cluster.
+
+    Attributes:
+        run: the run directory.
+        kept: folder of the checkpoints of all steps.
+        recipe: its recipe.
+        steps: step and number of workers of each line of the step log.
+        printed: what the job printed.
+    """
+
+    run: Path
+    kept: Path
+    recipe: Recipe
+    steps: list[tuple[int, int]]
+    printed: str
+
+
+@pytest.fixture(scope="module")
+def trained(prepared_run: Path, tiny_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    folder = tmp_path_factory.mktemp("elastic")
+    run, kept = Path(shutil.copytree(prepared_run, folder / "run")), folder / "kept"
+    kept.mkdir()
+    several = {"workers_per_replica": 3, "min_workers_per_replica": 1}
+    # An epoch is a step, and there are more of them than the test waits for.
+    recipe = replace(tiny_recipe, replicas=1, variant="paper", batch_size=24, epochs=100_000, **several)
+    claim(Storage.at(str(run)), "recipe", recipe.to_dict())
+    ended = run_python("-m", "tests.pipelines.elastic_cluster", str(run), str(kept), seconds=550)
+    assert ended.code == 0, ended.stderr
+    seen = json.loads(ended.stdout.strip().splitlines()[-1])
+    assert seen["failures"] == []
+    return Trained(run, kept, recipe, [(step, workers) for step, workers in seen["steps"]], ended.stdout)
+
+
+def test_a_replica_grows_and_shrinks_without_doing_a_step_twice(trained: Trained) -> None:
+    assert [workers for workers, _ in groupby(trained.steps, key=lambda line: line[1])] == [1, 3, 2]
+    assert [step for step, _ in trained.steps] == list(range(1, len(trained.steps) + 1))
+    last_alone, last_of_three = (max(step for step, number in trained.steps if number == workers) for workers in (1, 3))
+    assert f"its worker received SIGTERM; checkpoint of step {last_alone} written" in trained.printed
+    assert f"about to be taken away; checkpoint of step {last_of_three} written" in trained.printed
+
+
+@pytest.mark.parametrize("workers", [1, 3, 2])
+def test_each_step_is_that_of_one_worker_within_rounding(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    pairs = [pair for pair in pairs_of_checkpoints(trained.kept) if workers_of(pair[1]) == workers]
+    assert pairs
+    before, after = pairs[-1]
+    alone = one_step_after(before, trained, tmp_path, monkeypatch)
+    largest = 0.0
+    for name, expected in alone.items():
+        torch.testing.assert_close(after.tensors[name], expected, rtol=1e-4, atol=1e-6, msg=name)
+        largest = max(largest, float((after.tensors[name] - expected).abs().max()))
+    if workers == 1:
+        assert largest == 0
+
+
+def pairs_of_checkpoints(kept: Path) -> list[tuple[Checkpoint, Checkpoint]]:
+    """Return the checkpoints of steps that follow one another."""
+    folder = Checkpoints(Storage.at(str(kept)), 0, writes=False)
+    steps = sorted(int(path.name.partition(".")[0]) for path in kept.iterdir())
+    return [(folder.at(step), folder.at(step + 1)) for step in steps if step + 1 in steps]
+
+
+def workers_of(checkpoint: Checkpoint) -> int:
+    """Return how many workers took the last step of a checkpoint."""
+    line = checkpoint.progress["epoch"]["lines"][-1]
+    assert line["step"] == checkpoint.step
+    workers: int = line["step/workers"]
+    return workers
+
+
+def one_step_after(
+    before: Checkpoint, trained: Trained, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, Tensor]:
+    """Return the state after one more step, taken by one worker in this process."""
+    run = Path(shutil.copytree(trained.run / "dataset", folder / "run/dataset")).parent
+    shutil.copy(trained.run / "run.json", run)
+    checkpoints = run / "replicas/0/checkpoints"
+    checkpoints.mkdir(parents=True)
+    for path in trained.kept.glob(f"{before.step:010d}.*"):
+        shutil.copy(path, checkpoints)
+    take, state = pipelines.training.replica.train_step, {}
+
+    def one_step(*arguments: object) -> TakenStep:
+        if state:
+            raise Ended
+        result = take(*arguments)  # type: ignore[arg-type]
+        state.update({name: value.clone() for name, value in arguments[0].tensors().items()})  # type: ignore[attr-defined]
+        return result
+
+    monkeypatch.setattr(pipelines.training.replica, "train_step", one_step)
+    monkeypatch.setattr(pipelines.training.replica, "use_own_cpus", lambda: None)
+    torch.set_num_threads(1)
+    with pytest.raises(Ended):
+        train_replica(ReplicaTask(Storage.at(str(run)), trained.recipe, 0))
+    return state

@@ -1,0 +1,58 @@
+"""A job that reaches a limit: checkpoints are kept, finished replicas are evaluated, and a larger limit continues."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from googlenet.network.arithmetic import FP32
+from pipelines.job.limits import Limits
+from pipelines.run.claims import claim
+from pipelines.run.directory import finished_replicas
+from pipelines.run.recipe import Recipe
+from pipelines.run.storage import Storage
+from pipelines.train_ensemble import LIMIT_EXIT_CODE, run_job
+from pipelines.training.checkpoints import newest_step
+from pipelines.training.resources import Resources
+from pipelines.training.scheduler import train_replicas
+from pipelines.training.validation_plan import ValidationPlan
+from tests.pipelines.jobs import arguments, report_of
+
+pytestmark = pytest.mark.timeout(300)
+EPOCHS, STEPS_PER_EPOCH = 40, 3
+
+
+def test_at_a_limit_replicas_write_checkpoints_finished_ones_are_evaluated_and_without_it_the_run_is_completed(
+    ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path, prepared_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(prepared_run, tmp_path / "run"))
+    run, recipe = Storage.at(str(folder)), replace(tiny_recipe, replicas=2, epochs=EPOCHS, policies=(1,))
+    claim(run, "recipe", recipe.to_dict())
+    one_at_a_time = Resources(parallel_replicas=1, validation=ValidationPlan(every_epochs=EPOCHS))
+
+    def why_stop() -> str:
+        return "the money is spent" if (folder / "replicas/1/metrics.jsonl").exists() else ""
+
+    assert train_replicas(run, recipe, one_at_a_time, FP32, lambda _: None, why_stop) == []
+    assert finished_replicas(run, 2) == [0]
+    step = newest_step(run.below("replicas/1/checkpoints"))
+    assert 0 < step < EPOCHS * STEPS_PER_EPOCH
+    printed = capsys.readouterr().out
+    assert f"replica 1: the money is spent; checkpoint of step {step} written, from which it goes on" in printed
+
+    assert run_job(arguments(folder, recipe, limits=Limits(max_hours=1e-9))) == LIMIT_EXIT_CODE
+    printed = capsys.readouterr().out
+    assert "stopped at --max-hours 1e-09: the jobs of this run have used " in printed
+    assert "1 of 2 replicas finished, the others keep their checkpoints. To go on, run the same command" in printed
+    assert [row["models"] for row in report_of(folder)["table"]] == [1]
+    assert "Only 1 of 2 replicas were evaluated" in (folder / "report/report.md").read_text()
+
+    assert run_job(arguments(folder, recipe, limits=Limits(0.5, max_cost=1000.0), validate_every_epochs=EPOCHS)) == 0
+    printed = capsys.readouterr().out
+    assert " node-hours, cost " in printed.splitlines()[-1]
+    assert "; the estimate was " in printed.splitlines()[-1]
+    assert [row["models"] for row in report_of(folder)["table"]] == [1, 2]
+    jobs = [json.loads(path.read_text()) for path in sorted((folder / "jobs").iterdir())]
+    assert jobs[-1]["usage"]["cost"] > 0 == jobs[0]["usage"]["cost"]

@@ -1,0 +1,88 @@
+"""Tests of notices: a replica that has to end writes a checkpoint, and no step is done twice."""
+
+import json
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import pipelines.training.notice
+import pipelines.training.replica
+from googlenet.training.loop import TakenStep
+from pipelines.run.recipe import Recipe
+from pipelines.run.storage import Storage
+from pipelines.training.board import DRAINED, TrainingBoard
+from pipelines.training.notice import EndedByNoticeError, take_sigterm_as_notice
+from pipelines.training.replica import train_replica
+from pipelines.training.task import ReplicaTask
+
+STEPS = 6  # 24 images in batches of 8, two epochs
+
+
+@pytest.fixture
+def sigterm_is_notice(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Heed SIGTERM as a worker does; return what it sets."""
+    before, heard = signal.getsignal(signal.SIGTERM), threading.Event()
+    monkeypatch.setattr(pipelines.training.notice, "_terminated", heard)
+    take_sigterm_as_notice()
+    yield heard
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize("step", [1, 3, 5])
+def test_a_worker_that_receives_sigterm_writes_a_checkpoint_of_its_last_step_and_no_step_is_done_twice(
+    prepared_run: Path,
+    tiny_recipe: Recipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    sigterm_is_notice: threading.Event,
+    step: int,
+) -> None:
+    taken: list[int] = []
+    take = pipelines.training.replica.train_step
+
+    def counted(*arguments: object) -> TakenStep:
+        result = take(*arguments)  # type: ignore[arg-type]
+        taken.append(result.step)
+        if len(taken) == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return result
+
+    monkeypatch.setattr(pipelines.training.replica, "train_step", counted)
+    monkeypatch.setattr(pipelines.training.replica, "use_own_cpus", lambda: None)
+    runs = [Path(shutil.copytree(prepared_run, tmp_path / name)) for name in ("ended", "undisturbed")]
+    ended, undisturbed = (ReplicaTask(Storage.at(str(run)), tiny_recipe, 0) for run in runs)
+    with pytest.raises(EndedByNoticeError, match=f"SIGTERM; checkpoint of step {step} written"):
+        train_replica(ended)
+    sigterm_is_notice.clear()  # another worker
+    train_replica(ended)
+    assert taken == list(range(1, STEPS + 1))
+    train_replica(undisturbed)
+    weights = [(run / "replicas/0/weights.safetensors").read_bytes() for run in runs]
+    assert weights[0] == weights[1]
+    epochs = [json.loads(line) for line in (runs[0] / "replicas/0/metrics.jsonl").read_text().splitlines()]
+    interrupted = [line["interrupted_at"] for line in epochs if line.get("interruptions") == 1]
+    assert interrupted == [f"step {step}: its worker received SIGTERM"]
+
+
+def test_the_second_sigterm_ends_a_worker(sigterm_is_notice: threading.Event) -> None:
+    signal.raise_signal(signal.SIGTERM)
+    assert sigterm_is_notice.is_set()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_replica_gets_notice_if_one_of_its_workers_is_on_a_node_that_is_drained_or_if_the_job_stops() -> None:
+    board = TrainingBoard()
+    for replica, rank, node in ((0, 0, "first"), (1, 0, "first"), (1, 1, "second")):
+        board.place(replica, rank, 2, node)
+    assert [board.notice(replica) for replica in range(3)] == ["", "", ""]
+    board.tell({"second"}, stop="")
+    assert [board.notice(replica) for replica in range(3)] == ["", DRAINED, ""]
+    board.place(1, 0, 1, "third")  # started again with one worker, elsewhere
+    assert board.notice(1) == ""
+    board.tell(set(), stop="the money is spent")
+    assert [board.notice(replica) for replica in range(3)] == ["the money is spent"] * 3
