@@ -13,11 +13,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from googlenet.network.published import variant_of_weights
-from pipelines.data.prepare import BadImages, find_images, images_to_time, prepare
+from pipelines.data.prepare import BadImages, classes_and_images, find_images, images_to_time, prepare
 from pipelines.data.sources import Images, absolute_data
 from pipelines.errors import UserError
 from pipelines.evaluation.evaluate import evaluate_run
 from pipelines.evaluation.predictors import PredictorOptions, Predictors
+from pipelines.evaluation.targets import make_targets
 from pipelines.job.command_line import parse, run_command
 from pipelines.job.console import complain, duration, say
 from pipelines.job.log import JobLog
@@ -31,6 +32,7 @@ from pipelines.run.named_recipes import load_recipe
 from pipelines.run.recipe import Recipe
 from pipelines.run.recipe_json import recipe_from_dict
 from pipelines.run.storage import Storage
+from pipelines.run.teacher import absolute_teacher, check_same_images, check_teacher, recipe_of_student
 from pipelines.run.weights import absolute_weights, check_file, check_that_weights_are_given
 from pipelines.tracking.commands import how_to_use
 from pipelines.tracking.fetch import PREFIX as RUN_IN_MLFLOW
@@ -49,8 +51,8 @@ if TYPE_CHECKING:
 INCOMPLETE_EXIT_CODE = 1
 # The options that --help lists first.
 FIRST = (
-    "run_dir", "recipe", "data", "init_weights", "epochs", "batch_size", "learning_rate", "replicas", "bad_images",
-    "tracking_uri", "dry_run", "print_recipe",
+    "run_dir", "recipe", "data", "init_weights", "teacher", "epochs", "batch_size", "learning_rate", "replicas",
+    "bad_images", "tracking_uri", "dry_run", "print_recipe",
 )  # fmt: skip
 
 
@@ -62,7 +64,8 @@ class Arguments:
     run_dir: str
     """Run directory: a path, or a URI of an object store."""
     recipe: str = "paper"
-    """Recipe: paper, demo, modern, finetune, a JSON file, or runs:/ID of a run in MLflow. Other options override it."""
+    """Recipe: paper, demo, modern, finetune, imagenette, distil, a JSON file, or runs:/ID of a run in MLflow. Other
+    options override it."""
     tracking_uri: str = ""
     """MLflow store or server; the default is MLFLOW_TRACKING_URI, else an SQLite store beside the run directory."""
     models: ModelsToLog = "all"
@@ -132,6 +135,7 @@ def run_job(arguments: Arguments) -> int:
     # Bad input ends the job, and the dry run, before a cluster starts or the run is claimed.
     check_claim(run, "recipe", recipe.to_dict())
     images = find_images(run, recipe)
+    check_teacher(run, recipe, *classes_and_images(run, images))
     _try_initial_weights(run, recipe, images)
     if arguments.dry_run:
         with connected():
@@ -168,7 +172,7 @@ def _print_plan(
     from pipelines.training.plan import plan_lines
 
     counts = _count(run, images)
-    resources = reserving_memory(recipe, resources, counts.classes)
+    resources = reserving_memory(recipe, resources, counts.classes, counts.train)
     predictors = Predictors.that_fit(
         _predictor_options(arguments, recipe, resources), ensemble_bytes(recipe, counts.classes)
     )
@@ -192,8 +196,9 @@ def _carry_out(
     from pipelines.training.scaled_weights import keep_scaled_weights
 
     started = time.monotonic()
-    classes = _count(run, images).classes
-    resources = reserving_memory(recipe, resources, classes)
+    counts = _count(run, images)
+    classes = counts.classes
+    resources = reserving_memory(recipe, resources, classes, counts.train)
     say("\n".join(placement_lines(run, recipe, resources)))
     # Refused now rather than after days of training.
     Predictors.that_fit(_predictor_options(arguments, recipe, resources), ensemble_bytes(recipe, classes))
@@ -202,10 +207,14 @@ def _carry_out(
         with log.stage("prepare"):
             manifest = prepare(run, recipe, arguments.bad_images, images)
             say(f"data: {manifest.summary()}")
+            check_same_images(run, recipe, manifest)
             keep_initial_weights(run, recipe, len(manifest.classes))
             keep_scaled_weights(run, recipe, manifest)
         if arguments.recipe.startswith(RUN_IN_MLFLOW):
             _tell_differences(arguments, manifest)
+        if recipe.teacher:
+            with log.stage("targets"):
+                make_targets(run, recipe, _predictor_options(arguments, recipe, resources))
         with Tracker(run, recipe, manifest, publishing.tracking_uri) as tracker:
             with log.stage("train"):
                 failures = _train(run, recipe, resources, manifest, tracker)
@@ -278,7 +287,12 @@ def _needed_replicas(arguments: Arguments, recipe: Recipe) -> int:
 
 def _with_absolute_paths(recipe: Recipe) -> Recipe:
     """Return the recipe with absolute paths, independent of the working directory."""
-    return replace(recipe, data=absolute_data(recipe.data), init_weights=absolute_weights(recipe.init_weights))
+    return replace(
+        recipe,
+        data=absolute_data(recipe.data),
+        init_weights=absolute_weights(recipe.init_weights),
+        teacher=absolute_teacher(recipe.teacher),
+    )
 
 
 def _main() -> int:
@@ -290,7 +304,7 @@ def _main() -> int:
 
 
 def _recipe(argv: list[str]) -> Recipe:
-    """Return the recipe that --recipe names, for the weights of --init-weights.
+    """Return the recipe that --recipe names, for the weights of --init-weights and the teacher of --teacher.
 
     It is read before the other options, since it holds their defaults.
     """
@@ -298,8 +312,11 @@ def _recipe(argv: list[str]) -> Recipe:
     options.add_argument("--recipe", nargs="?", const="", default="")
     options.add_argument("--tracking-uri", "--tracking_uri", nargs="?", const="", default="")
     options.add_argument("--init-weights", "--init_weights", nargs="?", const="", default="")
+    options.add_argument("--teacher", nargs="?", const="", default="")
     given, _ = options.parse_known_args(argv)
     recipe = _recipe_called(given.recipe or Arguments.recipe, given.tracking_uri)
+    if given.teacher and not recipe.teacher:  # a file has the recipe of its own teacher
+        recipe = recipe_of_student(recipe, given.teacher)
     variant = variant_of_weights(given.init_weights or recipe.init_weights)
     return replace(recipe, variant=variant) if variant else recipe
 

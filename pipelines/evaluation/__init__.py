@@ -1,7 +1,7 @@
 """From weights to predictions of every view.
 
-Reads: dataset/val, replicas/<k>/weights.safetensors. Writes: predictions/*.parquet, view_probabilities/*.parquet,
-preflight.json. Door: ``evaluate.evaluate_run``.
+Reads: dataset/, replicas/<k>/weights.safetensors. Writes: predictions/*.parquet, view_probabilities/*.parquet,
+preflight.json, teacher/. Door: ``evaluate.evaluate_run``.
 
 In reading order:
 
@@ -11,4 +11,5 @@ In reading order:
 - ``preflight``: choice of precision and compilation, and the cost of the evaluation
 - ``predictors``: how many predictors the cluster holds, and what each reserves
 - ``sharded_prediction``: shards of images to files of predictions (Ray Data)
+- ``targets``: a teacher's answers on the training images, for a student to learn
 """

@@ -26,6 +26,9 @@
     initial_weights.*                 weights that training started from, if they came from a file
     initial_weights/*.safetensors     weights that training started from, if they were scaled on training images
     evaluations/<name>/               evaluations on other images, each with its dataset, predictions, report
+    teacher/targets.parquet           averaged answers of a student's teacher on the training images
+    teacher/teacher.json              who the teacher is, and its errors by cost
+    teacher/predictions/*.parquet     its answers by replica, until the targets are written
     run.lock                          the job that holds the run
     logs/                             standard error of Ray and other libraries
 """
@@ -73,6 +76,9 @@ ANSWERS = "answers"
 ANSWERS_CSV = f"{ANSWERS}/top5.csv"
 ANSWERS_PARQUET = f"{ANSWERS}/top5.parquet"
 EVALUATIONS = "evaluations"
+TEACHER = "teacher"
+TARGETS = f"{TEACHER}/targets.parquet"
+TEACHER_JSON = f"{TEACHER}/teacher.json"
 LOGS = "logs"
 NATIVE_STDERR = "native_stderr.log"
 # Names that a run directory may hold before it is bound to a recipe; prepare_dataset.py, for example, creates some.

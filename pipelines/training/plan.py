@@ -7,9 +7,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from googlenet.evaluation.crops import view_groups, views_of_all
+from googlenet.evaluation.crops import num_views, view_groups, views_of_all
 from pipelines.job.console import count, duration, size
-from pipelines.run.directory import finished_replicas
+from pipelines.run.directory import TARGETS, finished_replicas, read_recipe
 from pipelines.run.predictions import BYTES_PER_NUMBER, bytes_per_image, sorted_policies
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
@@ -86,12 +86,26 @@ def plan_lines(
     return [
         *lines,
         f"data: {images}, {count(shards, 'shard')}",
+        *_targets_line(run, recipe, counts, trial.passes_per_second * num_predictors),
         _training_line(run, recipe, resources, counts, trial),
         _validation_line(recipe, resources, counts, trial),
         f"memory: {size(resources.memory_bytes)} reserved for a worker, {size(trial.memory_bytes)} taken by the trial",
         f"evaluation: {forward} with {count(num_predictors, 'predictor')}",
         f"storage: {written}, plus a copy of the images",
     ]
+
+
+def _targets_line(run: Storage, recipe: Recipe, counts: Counts, passes_per_second: float) -> list[str]:
+    """Return what a teacher's answers cost, as if its networks were as large as the student's; nothing without one."""
+    if not recipe.teacher:
+        return []
+    if run.exists(TARGETS):
+        return ["targets: finished"]
+    teacher = Storage.at(recipe.teacher)
+    replicas = len(finished_replicas(teacher, read_recipe(teacher).replicas))
+    passes = counts.train * num_views(recipe.teacher_policy) * replicas
+    seconds = duration(passes / passes_per_second)
+    return [f"targets: {count(passes, 'forward pass', 'forward passes')} of the teacher's networks, about {seconds}"]
 
 
 def _training_line(run: Storage, recipe: Recipe, resources: Resources, counts: Counts, trial: Trial) -> str:

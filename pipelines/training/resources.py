@@ -12,6 +12,10 @@ from pipelines.job.worker_process import CUDA_GRAPHS, KEEP_FREED_MEMORY, wants_c
 from pipelines.run.recipe import Recipe
 from pipelines.training.validation_plan import EVERY_EPOCH, ValidationPlan
 
+# A student's targets, and once more while they are read.
+TARGET_COPIES = 2
+BYTES_PER_PROBABILITY = 4
+
 
 @dataclass(frozen=True)
 class Resources:
@@ -158,8 +162,11 @@ def replicas_held(recipe: Recipe, resources: Resources) -> int:
     return sum(held_by(node, resources.per_worker) for node in alive_nodes()) // recipe.least_workers
 
 
-def reserving_memory(recipe: Recipe, resources: Resources, classes: int) -> Resources:
-    """Return resources that include the memory of a worker; print a warning if the nodes do not have as much."""
+def reserving_memory(recipe: Recipe, resources: Resources, classes: int, images: int = 0) -> Resources:
+    """Return resources that include the memory of a worker; print a warning if the nodes do not have as much.
+
+    Only a student needs to know the number of training ``images``: it holds the targets of all of them.
+    """
     from pipelines.training.network import network_of
 
     needed = training_bytes(
@@ -169,6 +176,8 @@ def reserving_memory(recipe: Recipe, resources: Resources, classes: int) -> Reso
         on_gpu=resources.gpus_per_worker > 0,
         loader_processes=resources.loader_processes,
     )
+    if recipe.teacher:
+        needed += TARGET_COPIES * images * classes * BYTES_PER_PROBABILITY
     reserved = affordable_memory(needed, resources.per_worker, alive_nodes(), recipe.least_workers)
     if warning := memory_warning("a worker", needed, reserved):
         say(f"warning: {warning}, or a smaller --batch-size")
