@@ -80,6 +80,8 @@ class Arguments:
     budget: Literal["fast", "balanced", "best"] = "best"
     """With --unlabelled: stop adding views and replicas once sure enough, so that on the run's validation images top-1
     errors rise by no more than 1 (fast) or 0.2 (balanced) percentage points; best computes all."""
+    soup: bool = False
+    """Evaluate averages of the replicas' weights as well, on the run's validation images."""
     ood: str = ""
     """Folder of photographs of something else: how well unsure answers tell them from the run's validation images."""
     output_dir: str = ""
@@ -247,9 +249,20 @@ def _main() -> None:
             if arguments.ood:
                 say(judge_apart(run, recipe, arguments))
             else:
-                with connected():
-                    say(_write_results(run, evaluate_run(run, recipe, _predictor_options(arguments)), arguments))
+                say(_evaluate_own_images(run, recipe, arguments))
             say(not_sent(run, tracking_uri_for(run, arguments.tracking_uri)), wrap=False)
+
+
+def _evaluate_own_images(run: Storage, recipe: Recipe, arguments: Arguments) -> str:
+    """Evaluate the replicas, and with --soup averages of them, on the run's validation images; return the table."""
+    options = _predictor_options(arguments)
+    with connected():
+        ensemble = evaluate_run(run, recipe, options)
+        if arguments.soup:
+            from pipelines.evaluation.soups import evaluate_soups
+
+            evaluate_soups(run, recipe, ensemble, options)
+        return _write_results(run, ensemble, arguments)
 
 
 def _check_that_it_can_be_written(run: Storage, arguments: Arguments) -> None:
@@ -277,6 +290,8 @@ def _check(arguments: Arguments) -> None:
             raise UserError(f"--{name} needs --data FOLDER; for the run's own images its recipe decides")
     if arguments.ood and (arguments.data or arguments.weights):
         raise UserError("--ood judges a training run on its own validation images: leave out --data and --weights")
+    if arguments.soup and (arguments.data or arguments.weights or arguments.ood):
+        raise UserError("--soup is for a training run's own validation images: leave out --data, --weights and --ood")
     is_answering = arguments.unlabelled and not arguments.weights
     if arguments.budget != "best":
         check_budget(arguments.budget, is_answering, arguments.policies, arguments.coverage)

@@ -102,6 +102,8 @@ class Arguments:
     """Validate during training on this many images, spread evenly over all of them; the default is all."""
     min_replicas: int | None = None
     """Evaluate if at least this many replicas are finished, even if others failed; the default is all of them."""
+    soup: bool = False
+    """Evaluate averages of the replicas' weights as well, for a seventh of the evaluation's time or more."""
     from_scratch: bool = False
     """Train a recipe that is meant for given weights, such as finetune, from random ones."""
     dry_run: bool = False
@@ -189,6 +191,7 @@ def _carry_out(
     publishing: PublishSettings,
 ) -> int:
     """Run the stages one after the other; return the exit code. Needs a connection to a Ray cluster."""
+    from pipelines.evaluation.soups import evaluate_soups
     from pipelines.report.write import write_report
     from pipelines.training.failure import tell_failures
     from pipelines.training.network import ensemble_bytes, keep_initial_weights
@@ -222,6 +225,9 @@ def _carry_out(
             if enough:
                 with log.stage("evaluate"):
                     ensemble = evaluate_run(run, recipe, _predictor_options(arguments, recipe, resources))
+                if arguments.soup:
+                    with log.stage("soup"):
+                        evaluate_soups(run, recipe, ensemble, _predictor_options(arguments, recipe, resources))
                 with log.stage("report"):
                     say(write_report(run, ensemble))
             tracker.finish(succeeded=enough)

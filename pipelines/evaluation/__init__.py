@@ -1,7 +1,7 @@
 """From weights to predictions of every view.
 
 Reads: dataset/, replicas/<k>/weights.safetensors. Writes: predictions/*.parquet, view_probabilities/*.parquet,
-preflight.json, teacher/. Door: ``evaluate.evaluate_run``.
+preflight.json, soup/, teacher/. Door: ``evaluate.evaluate_run``.
 
 In reading order:
 
@@ -11,5 +11,6 @@ In reading order:
 - ``preflight``: choice of precision and compilation, and the cost of the evaluation
 - ``predictors``: how many predictors the cluster holds, and what each reserves
 - ``sharded_prediction``: shards of images to files of predictions (Ray Data)
+- ``soups``: averages of the replicas' weights, chosen, written and predicted
 - ``targets``: a teacher's answers on the training images, for a student to learn
 """

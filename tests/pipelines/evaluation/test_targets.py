@@ -17,6 +17,7 @@ from pipelines.run.named_recipes import demo, distil
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.run.teacher import check_same_images, check_teacher, read_targets, recipe_of_student
+from tests.prepared import predicting_here
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -32,13 +33,14 @@ def of(teacher: Path, recipe: Recipe) -> Recipe:
 
 
 def test_targets_are_the_teachers_answers_in_the_order_of_the_images_whatever_is_killed(
-    ray_cluster: str, finished_run: Path, student: Path, tiny_recipe: Recipe, photo_folder: Path
+    trained_run: Path, student: Path, tiny_recipe: Recipe, photo_folder: Path
 ) -> None:
-    run, recipe = Storage.at(str(student)), of(finished_run, tiny_recipe)
-    predict_training_images(run, recipe, AS_MANY_AS_FIT)
-    killed = Path(shutil.copytree(student, student.parent / "killed"))
-    make_targets(run, recipe)
-    ensemble = Ensemble.load(sorted(finished_run.glob("replicas/*/weights.safetensors")))
+    run, recipe = Storage.at(str(student)), of(trained_run, tiny_recipe)
+    with predicting_here():
+        predict_training_images(run, recipe, AS_MANY_AS_FIT)
+        killed = Path(shutil.copytree(student, student.parent / "killed"))
+        make_targets(run, recipe)
+    ensemble = Ensemble.load(sorted(trained_run.glob("replicas/*/weights.safetensors")))
     rows = pq.read_table(student / "teacher/targets.parquet").to_pylist()
     assert len(rows) == 24
     for row in rows[::5]:
@@ -50,11 +52,12 @@ def test_targets_are_the_teachers_answers_in_the_order_of_the_images_whatever_is
 
     # Killed while a shard was written, and once more between the file and the end of the stage.
     (killed / "teacher/predictions/000001.parquet").rename(killed / "teacher/predictions/000001.parquet.partial-1")
-    make_targets(Storage.at(str(killed)), recipe)
+    with predicting_here():
+        make_targets(Storage.at(str(killed)), recipe)
     files = [folder / "teacher/targets.parquet" for folder in (student, killed)]
     assert files[0].read_bytes() == files[1].read_bytes()
     written = files[1].stat().st_mtime_ns
-    shutil.copytree(finished_run / "predictions", killed / "teacher/predictions", dirs_exist_ok=True)
+    (killed / "teacher/predictions/000000.parquet").write_bytes(b"left over")
     make_targets(Storage.at(str(killed)), recipe)
     assert files[1].stat().st_mtime_ns == written
     assert not list(killed.glob("teacher/predictions/*"))
