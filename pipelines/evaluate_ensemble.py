@@ -20,7 +20,7 @@ from pipelines.data.class_list import read_class_list
 from pipelines.data.prepare import BadImages, prepare_for_evaluation
 from pipelines.data.sources import Images, absolute_data, images_to_evaluate, unlabelled_images
 from pipelines.errors import UserError
-from pipelines.evaluation.answer_options import check_budget, check_coverage, check_set_penalty
+from pipelines.evaluation.answer_options import check_budget, check_coverage, check_own_images, check_set_penalty
 from pipelines.evaluation.evaluate import Settings, evaluate, evaluate_run, replicas_to_evaluate
 from pipelines.evaluation.external_weights import agreed, check_outputs, own_format
 from pipelines.evaluation.predictors import PredictorOptions
@@ -36,7 +36,7 @@ from pipelines.run.directory import REPORT_PAGE, ReplicaFiles, evaluation_folder
 from pipelines.run.lock import only_job_on
 from pipelines.run.predictions import EvaluatedEnsemble, sorted_policies
 from pipelines.run.recipe import Recipe, check_policies
-from pipelines.run.storage import Storage, may_write
+from pipelines.run.storage import Storage
 from pipelines.run.weights import check_file, each_file, read_file
 from pipelines.tracking.store import tracking_uri_for
 
@@ -236,7 +236,9 @@ def _main() -> None:
     run = Storage.at(arguments.run_dir)
     recipe = None if arguments.weights else read_recipe(run)
     written = Storage.at(arguments.output_dir) if arguments.output_dir else run
-    _check_that_it_can_be_written(written, arguments)
+    data = "" if arguments.data else "--data FOLDER "
+    own = f"to evaluate it into a directory of your own, add {data}--output-dir DIR"
+    written.check_writable("choose another directory" if arguments.output_dir or arguments.weights else own)
     with only_job_on(written), native_stderr_to_log(written):
         if recipe is None:
             say(evaluate_weights(arguments))
@@ -265,15 +267,6 @@ def _evaluate_own_images(run: Storage, recipe: Recipe, arguments: Arguments) -> 
         return _write_results(run, ensemble, arguments)
 
 
-def _check_that_it_can_be_written(run: Storage, arguments: Arguments) -> None:
-    if not run.is_local or not run.exists("") or may_write(Path(run.root)):
-        return
-    if arguments.output_dir or arguments.weights:
-        raise UserError(f"{run} cannot be written; choose another directory")
-    data = "" if arguments.data else "--data FOLDER "
-    raise UserError(f"{run} cannot be written; to evaluate it into a directory of your own, add {data}--output-dir DIR")
-
-
 def _check(arguments: Arguments) -> None:
     try:
         scales_px(arguments.crop_px or DEFAULT_CROP_PX)
@@ -288,10 +281,7 @@ def _check(arguments: Arguments) -> None:
     for name, default in own_images:
         if getattr(arguments, name) != default and not arguments.data:
             raise UserError(f"--{name} needs --data FOLDER; for the run's own images its recipe decides")
-    if arguments.ood and (arguments.data or arguments.weights):
-        raise UserError("--ood judges a training run on its own validation images: leave out --data and --weights")
-    if arguments.soup and (arguments.data or arguments.weights or arguments.ood):
-        raise UserError("--soup is for a training run's own validation images: leave out --data, --weights and --ood")
+    check_own_images(bool(arguments.ood), arguments.soup, bool(arguments.data or arguments.weights))
     is_answering = arguments.unlabelled and not arguments.weights
     if arguments.budget != "best":
         check_budget(arguments.budget, is_answering, arguments.policies, arguments.coverage)

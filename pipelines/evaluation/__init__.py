@@ -6,7 +6,7 @@ preflight.json, soup/, teacher/. Door: ``evaluate.evaluate_run``.
 In reading order:
 
 - ``evaluate``: preflight and predictions of an ensemble
-- ``answer_options``: options of answers for images without labels
+- ``answer_options``: options of answers for images without labels, and of a run's own images
 - ``external_weights``: what weights from other sources must agree on
 - ``preflight``: choice of precision and compilation, and the cost of the evaluation
 - ``predictors``: how many predictors the cluster holds, and what each reserves

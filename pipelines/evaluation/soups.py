@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import ray
 
 from googlenet.evaluation.soup import Members, SoupError, average_of, estimate_statistics, greedy_soups
 from googlenet.evaluation.temperature import FOLDS, folds_of, hash_shares
@@ -49,18 +48,21 @@ def evaluate_soups(
     if len(ensemble.replicas) < 2:
         say("soup: one replica has none")
         return None
-    soups = read_soups(run, ensemble.weights_digests)
-    if not soups:
+    soups, folder = read_soups(run, ensemble.weights_digests), folder_of_soups(run)
+    if not soups or not all(folder.exists(ReplicaFiles(number).weights) for number in range(len(soups.networks))):
+        import ray
+
         num_gpus = Predictors.that_fit(predictors, {"cpu": 0, "gpu": 0}).num_gpus
         choose = ray.remote(num_cpus=1, num_gpus=num_gpus, max_calls=1)(_chosen)
         soups = ray.get(choose.remote(SoupChoice(run, recipe, ensemble)))
         write_soups(run, soups)
     say(f"soup: greedy of {count(len(soups.greedy), 'replica')}, uniform of {len(soups.uniform)}")
-    folder, manifest = folder_of_soups(run), read_manifest(run)
     settings = Settings(
         ensemble.policies, ensemble.crop_px, ensemble.arithmetic.precision, predictors, keep_views=False, images=run
     )
-    evaluate(folder, folder, range(len(soups.networks)), manifest, settings)
+    evaluate(folder, folder, range(len(soups.networks)), read_manifest(run), settings)
+    if not soups.are_predicted:
+        write_soups(run, replace(soups, are_predicted=True))
     return soups
 
 

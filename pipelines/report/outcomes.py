@@ -28,6 +28,11 @@ def cell_name(models: int, policy: Policy | str) -> str:
     return f"{models}x{policy}" if str(policy) in known else f"{models}x{str(policy).replace('+', '_')}px"
 
 
+def soup_cell(name: str, policy: str) -> str:
+    """Return the name of a soup's cell, beside those of the table: ``uniform_soup_1x144``."""
+    return f"{name}_soup_{cell_name(1, policy)}"
+
+
 def write_outcomes(
     run: Storage,
     image_ids: Sequence[str],

@@ -9,14 +9,13 @@ import numpy.typing as npt
 
 from googlenet.evaluation.crops import num_views
 from googlenet.evaluation.metrics import bootstrap_interval, top_k_errors
-from googlenet.evaluation.soup import Members
 from googlenet.evaluation.temperature import folds_of
-from pipelines.report.outcomes import TOP, cell_name
+from pipelines.report.outcomes import TOP, soup_cell
 from pipelines.report.schema_of_spending import SoupRow
 from pipelines.report.tally import checked_predictions
 from pipelines.run.directory import PREDICTIONS
 from pipelines.run.predictions import EvaluatedEnsemble, file_name, read_ensemble
-from pipelines.run.soups import Soups, folder_of_soups, names_of, read_soups
+from pipelines.run.soups import Members, Soups, folder_of_soups, names_of, read_soups
 from pipelines.run.storage import Storage
 
 Wrong = npt.NDArray[np.bool_]
@@ -42,7 +41,7 @@ def judge_soups(run: Storage, ensemble: EvaluatedEnsemble, ids: list[str]) -> Ju
         UserError: predictions of the soups are missing or duplicated.
     """
     soups, folder = read_soups(run, ensemble.weights_digests), folder_of_soups(run)
-    if not soups or not folder.exists(f"{PREDICTIONS}/{file_name(0)}"):
+    if not soups or not soups.are_predicted:
         return None
     averaged = read_ensemble(folder.below(PREDICTIONS), file_name(0))
     if averaged is None or averaged.policies != ensemble.policies:
@@ -61,11 +60,6 @@ def judge_soups(run: Storage, ensemble: EvaluatedEnsemble, ids: list[str]) -> Ju
             for column, top in enumerate(TOP):
                 outcomes[f"{top}_wrong/{soup_cell(name, str(policy))}"] = errors[:, place, column]
     return JudgedSoups(rows, outcomes)
-
-
-def soup_cell(name: str, policy: str) -> str:
-    """Return the name of a soup's cell in metrics and in outcomes.parquet: ``uniform_soup_1x144``."""
-    return f"{name}_soup_{cell_name(1, policy)}"
 
 
 def _by_fold(soups: Soups, wrong: dict[Members, Wrong], ids: list[str]) -> Wrong:

@@ -4,14 +4,14 @@ The folder ``soup/`` is laid out like a run: soup number n is its replica n.
 """
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
-from googlenet.evaluation.soup import Members
 from pipelines.run.directory import SOUP, SOUPS_JSON
 from pipelines.run.predictions import EvaluatedEnsemble
 from pipelines.run.storage import Storage
 
-SoupName = Literal["uniform", "greedy"]
+# Places of the replicas that are averaged, as googlenet.evaluation.soup has them, which imports PyTorch.
+Members = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Soups:
         greedy_by_fold: members of the greedy soup for the images of each fold, chosen on the other folds.
         statistics_images: training images on which statistics of batch normalisation were estimated.
         chosen_on_images: validation images on which the greedy soup was chosen.
+        are_predicted: whether the predictions of all networks are complete.
     """
 
     weights_digests: tuple[str, ...]
@@ -35,6 +36,7 @@ class Soups:
     greedy_by_fold: tuple[Members, ...]
     statistics_images: int
     chosen_on_images: int
+    are_predicted: bool = False
 
     def number(self, members: Members) -> int:
         """Return the number of an averaged network."""

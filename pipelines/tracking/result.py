@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.job.log import read_jobs, stage_seconds
-from pipelines.report.outcomes import cell_name
+from pipelines.report.outcomes import cell_name, soup_cell
 from pipelines.report.schema import Report
-from pipelines.report.soups import soup_cell
 from pipelines.run.dataset import Manifest
 from pipelines.run.directory import (
     COST_JSON,

@@ -39,7 +39,7 @@ def evaluated(
     with predicting_here():
         ensemble = evaluate_run(run, recipe)
         soups = SoupChoice(run, recipe, ensemble).make()
-        write_soups(run, soups)
+        write_soups(run, replace(soups, are_predicted=True))
         settings = Settings(ensemble.policies, ensemble.crop_px, "fp32", keep_views=False, images=run)
         soup = folder_of_soups(run)
         evaluate(soup, soup, range(len(soups.networks)), read_manifest(run), settings)
@@ -137,7 +137,7 @@ def test_a_killed_choice_computes_no_candidate_again_and_ends_the_same(
         return predict(self, networks, ids)  # type: ignore[arg-type]
 
     monkeypatch.setattr(SoupChoice, "_predicted_wrong", counted)
-    assert choice.make() == soups_of(run, ensemble)
+    assert replace(choice.make(), are_predicted=True) == soups_of(run, ensemble)
     assert computed == [1]
     assert candidates[-1].read_bytes() == lost
     assert (killed / "soup/replicas/0/weights.safetensors").read_bytes() == weights
@@ -145,8 +145,19 @@ def test_a_killed_choice_computes_no_candidate_again_and_ends_the_same(
 
 def test_soups_of_other_weights_are_not_shown(evaluated: tuple[Path, EvaluatedEnsemble]) -> None:
     run, ensemble = evaluated
+    storage = Storage.at(str(run))
     other = replace(ensemble, weights_digests=("x", *ensemble.weights_digests[1:]))
-    assert judge_soups(Storage.at(str(run)), other, []) is None
+    assert judge_soups(storage, other, []) is None
+
+
+def test_a_report_does_not_wait_for_soups_that_are_not_predicted(
+    evaluated: tuple[Path, EvaluatedEnsemble], tmp_path: Path
+) -> None:
+    run, ensemble = evaluated
+    killed = Storage.at(str(shutil.copytree(run, tmp_path / "killed")))
+    write_soups(killed, replace(soups_of(run, ensemble), are_predicted=False))
+    killed.delete("soup/predictions/000001.parquet")
+    assert judge_soups(killed, ensemble, []) is None
 
 
 def test_replicas_of_two_widths_are_refused_in_one_line(
