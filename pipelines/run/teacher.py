@@ -144,4 +144,4 @@ def read_targets(run: Storage, manifest: Manifest) -> npt.NDArray[np.float32]:
     if about["dataset_digest"] != manifest.digest or len(table) != manifest.splits["train"].images:
         raise UserError(f"{run.below(TARGETS)} is of other images; {fix}")
     flat: npt.NDArray[np.float32] = table.column("probabilities").combine_chunks().flatten().to_numpy()
-    return flat.reshape(len(table), -1)
+    return flat.reshape(len(table), -1).copy()  # Arrow's memory is read-only
