@@ -13,19 +13,14 @@ import pyarrow.parquet as pq
 from googlenet.evaluation.crops import policy_scales_px
 from pipelines.errors import UserError
 from pipelines.run.dataset import Manifest, read_manifest
-from pipelines.run.directory import (
-    REPORT_JSON,
-    RUN,
-    TARGETS,
-    finished_replicas,
-    read_recipe,
-)
+from pipelines.run.directory import REPORT_JSON, RUN, TARGETS, finished_replicas, read_recipe, read_run
 from pipelines.run.named_recipes import distil
 from pipelines.run.recipe import DISTIL, Recipe
 from pipelines.run.storage import Storage
 
 METADATA_KEY = b"googlenet_targets"
 GIVE_ONE = "give the directory of a finished run of train_ensemble.py with --teacher"
+SAME_DATA = "leave out the options of the data, so that those of the teacher are used"
 
 
 def recipe_of_student(recipe: Recipe, teacher: str) -> Recipe:
@@ -72,10 +67,10 @@ def check_teacher(run: Storage, recipe: Recipe, classes: Sequence[str], images: 
     manifest = read_manifest(teacher)
     if tuple(classes) != manifest.classes:
         differing = _first_difference(manifest.classes, classes)
-        raise UserError(f"the teacher {teacher} has other classes: {differing}; {_SAME_DATA}")
+        raise UserError(f"the teacher {teacher} has other classes: {differing}; {SAME_DATA}")
     if images != manifest.listed:
         raise UserError(
-            f"the teacher {teacher} has another data set: {manifest.listed:,} images, here {images:,}; {_SAME_DATA}"
+            f"the teacher {teacher} has another data set: {manifest.listed:,} images, here {images:,}; {SAME_DATA}"
         )
     try:
         policy_scales_px(recipe.teacher_policy, taught.crop_px)
@@ -95,17 +90,14 @@ def check_same_images(run: Storage, recipe: Recipe, manifest: Manifest) -> None:
     if theirs.digest != manifest.digest:
         raise UserError(
             f"the teacher {recipe.teacher} has another data set: {theirs.summary()}, here {manifest.summary()}; "
-            f"{_SAME_DATA}"
+            f"{SAME_DATA}"
         )
-
-
-_SAME_DATA = "leave out the options of the data, so that those of the teacher are used"
 
 
 def _run_of(teacher: str) -> Storage:
     run = Storage.at(teacher)
-    if not run.exists(RUN):
-        raise UserError(f"the teacher {run} holds no run; {GIVE_ONE}")
+    if not run.exists(RUN) or "recipe" not in read_run(run):
+        raise UserError(f"the teacher {run} holds no training run; {GIVE_ONE}")
     return run
 
 

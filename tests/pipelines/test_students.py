@@ -69,7 +69,10 @@ def test_soups_are_evaluated_on_the_cluster_and_not_twice(
     [
         (("--recipe", "distil"), "the recipe distil needs a teacher: give the directory of a finished run"),
         (("--recipe", "demo", "--teacher", "TEACHER"), "--teacher is for --recipe distil, not for the recipe demo"),
-        (("--recipe", "distil", "--teacher", "TEACHER"), "TEACHER holds no run; give the directory of a finished run"),
+        (
+            ("--recipe", "distil", "--teacher", "TEACHER"),
+            "TEACHER holds no training run; give the directory of a finished run",
+        ),
     ],
 )
 def test_a_teacher_that_is_missing_or_for_nobody_is_told_in_one_line(

@@ -91,7 +91,7 @@ def test_a_teacher_that_cannot_teach_is_refused_with_the_way_out(
     run, teacher = Storage.at(str(tmp_path / "run")), tmp_path / "teacher"
     with pytest.raises(UserError, match="--teacher is for --recipe distil, not for the recipe demo"):
         recipe_of_student(demo(), str(teacher))
-    with pytest.raises(UserError, match="teacher holds no run; give the directory of a finished run"):
+    with pytest.raises(UserError, match="teacher holds no training run; give the directory of a finished run"):
         recipe_of_student(distil(), str(teacher))
     with pytest.raises(UserError, match=r"the recipe distil needs a teacher: give the directory .* with --teacher"):
         check_teacher(run, distil(), CLASSES, 66)
@@ -120,7 +120,7 @@ def test_a_teacher_that_cannot_teach_is_refused_with_the_way_out(
 
 def test_a_teacher_is_not_needed_once_its_answers_are_kept(tmp_path: Path, tiny_recipe: Recipe) -> None:
     run, recipe = Storage.at(str(tmp_path / "run")), of(tmp_path / "gone", tiny_recipe)
-    with pytest.raises(UserError, match="holds no run"):
+    with pytest.raises(UserError, match="holds no training run"):
         check_teacher(run, recipe, CLASSES, 66)
     run.write("teacher/targets.parquet", b"")
     check_teacher(run, recipe, CLASSES, 66)
