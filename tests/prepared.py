@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
+import torch
 
 from pipelines.data.prepare import prepare
 from pipelines.data.shards import write_shard
@@ -42,8 +43,9 @@ def predicting_here() -> Iterator[None]:
 
 
 def train_here(run: Storage, recipe: Recipe) -> None:
-    """Train all replicas of a prepared run without a cluster."""
+    """Train all replicas of a prepared run without a cluster, with one thread, as a worker of one CPU does."""
     claim(run, "recipe", recipe.to_dict())
+    torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipelines.training.replica.use_own_cpus", lambda: None)
         for replica in range(recipe.replicas):
