@@ -20,7 +20,7 @@ from pipelines.data.class_list import read_class_list
 from pipelines.data.prepare import BadImages, prepare_for_evaluation
 from pipelines.data.sources import Images, absolute_data, images_to_evaluate, unlabelled_images
 from pipelines.errors import UserError
-from pipelines.evaluation.answer_options import check_budget, check_coverage, check_set_penalty
+from pipelines.evaluation.answer_options import check_budget, check_coverage, check_own_images, check_set_penalty
 from pipelines.evaluation.evaluate import Settings, evaluate, evaluate_run, replicas_to_evaluate
 from pipelines.evaluation.external_weights import agreed, check_outputs, own_format
 from pipelines.evaluation.predictors import PredictorOptions
@@ -36,7 +36,7 @@ from pipelines.run.directory import REPORT_PAGE, ReplicaFiles, evaluation_folder
 from pipelines.run.lock import only_job_on
 from pipelines.run.predictions import EvaluatedEnsemble, sorted_policies
 from pipelines.run.recipe import Recipe, check_policies
-from pipelines.run.storage import Storage, may_write
+from pipelines.run.storage import Storage
 from pipelines.run.weights import check_file, each_file, read_file
 from pipelines.tracking.store import tracking_uri_for
 
@@ -80,6 +80,8 @@ class Arguments:
     budget: Literal["fast", "balanced", "best"] = "best"
     """With --unlabelled: stop adding views and replicas once sure enough, so that on the run's validation images top-1
     errors rise by no more than 1 (fast) or 0.2 (balanced) percentage points; best computes all."""
+    soup: bool = False
+    """Evaluate averages of the replicas' weights as well, on the run's validation images."""
     ood: str = ""
     """Folder of photographs of something else: how well unsure answers tell them from the run's validation images."""
     output_dir: str = ""
@@ -234,7 +236,9 @@ def _main() -> None:
     run = Storage.at(arguments.run_dir)
     recipe = None if arguments.weights else read_recipe(run)
     written = Storage.at(arguments.output_dir) if arguments.output_dir else run
-    _check_that_it_can_be_written(written, arguments)
+    data = "" if arguments.data else "--data FOLDER "
+    own = f"to evaluate it into a directory of your own, add {data}--output-dir DIR"
+    written.check_writable("choose another directory" if arguments.output_dir or arguments.weights else own)
     with only_job_on(written), native_stderr_to_log(written):
         if recipe is None:
             say(evaluate_weights(arguments))
@@ -247,18 +251,20 @@ def _main() -> None:
             if arguments.ood:
                 say(judge_apart(run, recipe, arguments))
             else:
-                with connected():
-                    say(_write_results(run, evaluate_run(run, recipe, _predictor_options(arguments)), arguments))
+                say(_evaluate_own_images(run, recipe, arguments))
             say(not_sent(run, tracking_uri_for(run, arguments.tracking_uri)), wrap=False)
 
 
-def _check_that_it_can_be_written(run: Storage, arguments: Arguments) -> None:
-    if not run.is_local or not run.exists("") or may_write(Path(run.root)):
-        return
-    if arguments.output_dir or arguments.weights:
-        raise UserError(f"{run} cannot be written; choose another directory")
-    data = "" if arguments.data else "--data FOLDER "
-    raise UserError(f"{run} cannot be written; to evaluate it into a directory of your own, add {data}--output-dir DIR")
+def _evaluate_own_images(run: Storage, recipe: Recipe, arguments: Arguments) -> str:
+    """Evaluate the replicas, and with --soup averages of them, on the run's validation images; return the table."""
+    options = _predictor_options(arguments)
+    with connected():
+        ensemble = evaluate_run(run, recipe, options)
+        if arguments.soup:
+            from pipelines.evaluation.soups import evaluate_soups
+
+            evaluate_soups(run, recipe, ensemble, options)
+        return _write_results(run, ensemble, arguments)
 
 
 def _check(arguments: Arguments) -> None:
@@ -275,8 +281,7 @@ def _check(arguments: Arguments) -> None:
     for name, default in own_images:
         if getattr(arguments, name) != default and not arguments.data:
             raise UserError(f"--{name} needs --data FOLDER; for the run's own images its recipe decides")
-    if arguments.ood and (arguments.data or arguments.weights):
-        raise UserError("--ood judges a training run on its own validation images: leave out --data and --weights")
+    check_own_images(bool(arguments.ood), arguments.soup, bool(arguments.data or arguments.weights))
     is_answering = arguments.unlabelled and not arguments.weights
     if arguments.budget != "best":
         check_budget(arguments.budget, is_answering, arguments.policies, arguments.coverage)

@@ -10,11 +10,11 @@ import sys
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from pipelines.data.prepare import BadImages, count_images, find_images, images_to_time, prepare
+from pipelines.data.prepare import BadImages, classes_and_images, count_images, find_images, images_to_time, prepare
 from pipelines.data.sources import Images, absolute_data
-from pipelines.errors import UserError
 from pipelines.evaluation.evaluate import evaluate_run
 from pipelines.evaluation.predictors import PredictorOptions, Predictors
+from pipelines.evaluation.targets import make_targets
 from pipelines.job.command_line import parse, run_command
 from pipelines.job.console import duration, say
 from pipelines.job.limits import Limits
@@ -24,11 +24,12 @@ from pipelines.job.ray_session import connected, native_stderr_to_log
 from pipelines.job.system_log import system_log
 from pipelines.run.claims import check_claim, claim
 from pipelines.run.dataset import Manifest
-from pipelines.run.directory import REPORT_PAGE, RUN, SYSTEM, check_folder, finished_replicas
+from pipelines.run.directory import REPORT_PAGE, SYSTEM, check_folder, finished_replicas
 from pipelines.run.lock import only_job_on
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
-from pipelines.run.weights import absolute_weights, check_file, check_that_weights_are_given
+from pipelines.run.teacher import absolute_teacher, check_same_images, check_teacher
+from pipelines.run.weights import absolute_weights, check_that_weights_are_given
 from pipelines.tracking.commands import how_to_use
 from pipelines.tracking.fetch import PREFIX as RUN_IN_MLFLOW
 from pipelines.tracking.fetch import differences_from
@@ -36,19 +37,19 @@ from pipelines.tracking.follower import Tracker
 from pipelines.tracking.publish import ChampionRule, ModelsToLog, Published, PublishSettings, publish
 from pipelines.tracking.recipe_option import recipe_of_options
 from pipelines.tracking.store import tracking_uri_for, tracking_uri_of_runs
-from pipelines.training.resources import Resources, cpus_beside_gpus, reserving_memory
+from pipelines.training.resources import Resources, cpus_beside_gpus, needed_replicas, reserving_memory
+from pipelines.training.stage import train_run, try_initial_weights
 from pipelines.training.validation_plan import ValidationPlan
 
 # What needs PyTorch or draws is imported where it is used: help and errors do not wait for it.
 if TYPE_CHECKING:
-    from pipelines.training.failure import ReplicaFailure
     from pipelines.training.plan import Estimate
 
 INCOMPLETE_EXIT_CODE, LIMIT_EXIT_CODE = 1, 3
 # The options that --help lists first.
 FIRST = (
-    "run_dir", "recipe", "data", "init_weights", "epochs", "batch_size", "learning_rate", "replicas", "bad_images",
-    "tracking_uri", "dry_run", "print_recipe",
+    "run_dir", "recipe", "data", "init_weights", "teacher", "epochs", "batch_size", "learning_rate", "replicas",
+    "bad_images", "tracking_uri", "dry_run", "print_recipe",
 )  # fmt: skip
 
 
@@ -60,7 +61,8 @@ class Arguments:
     run_dir: str
     """Run directory: a path, or a URI of an object store."""
     recipe: str = "paper"
-    """Recipe: paper, demo, modern, finetune, a JSON file, or runs:/ID of a run in MLflow. Other options override it."""
+    """Recipe: paper, demo, modern, finetune, imagenette, distil, a JSON file, or runs:/ID of a run in MLflow. Other
+    options override it."""
     tracking_uri: str = ""
     """MLflow store or server; the default is MLFLOW_TRACKING_URI, else an SQLite store beside the run directory."""
     models: ModelsToLog = "all"
@@ -97,6 +99,8 @@ class Arguments:
     """Validate during training on this many images, spread evenly over all of them; the default is all."""
     min_replicas: int | None = None
     """Evaluate if at least this many replicas are finished, even if others failed; the default is all of them."""
+    soup: bool = False
+    """Evaluate averages of the replicas' weights as well, for a seventh of the evaluation's time or more."""
     from_scratch: bool = False
     """Train a recipe that is meant for given weights, such as finetune, from random ones."""
     dry_run: bool = False
@@ -111,7 +115,7 @@ def run_job(arguments: Arguments) -> int:
     run = Storage.at(arguments.run_dir)
     check_folder(run)
     recipe = _with_absolute_paths(arguments.fields)
-    _needed_replicas(arguments, recipe)
+    needed_replicas(recipe, arguments.min_replicas)
     if not arguments.from_scratch:
         check_that_weights_are_given(run, recipe)
     resources = Resources(
@@ -131,7 +135,8 @@ def run_job(arguments: Arguments) -> int:
     # Bad input ends the job, and the dry run, before a cluster starts or the run is claimed.
     check_claim(run, "recipe", recipe.to_dict())
     images = find_images(run, recipe)
-    _try_initial_weights(run, recipe, images)
+    check_teacher(run, recipe, *classes_and_images(run, images))
+    try_initial_weights(run, recipe, count_images(run, images).classes)
     if arguments.dry_run:
         with connected():
             _print_plan(arguments, run, recipe, _with_default_cpus(arguments, resources), images)
@@ -147,25 +152,13 @@ def _with_default_cpus(arguments: Arguments, resources: Resources) -> Resources:
     return replace(resources, cpus_per_worker=cpus_beside_gpus(resources.gpus_per_worker) if given is None else given)
 
 
-def _try_initial_weights(run: Storage, recipe: Recipe, images: Images | None) -> None:
-    """Refuse initial weights that do not fit, and print what they do not cover."""
-    if not recipe.init_weights:
-        return
-    if not run.exists(RUN):  # a run has a copy
-        check_file(recipe.init_weights)
-    say(f"reading the initial weights {recipe.init_weights} ...")
-    from pipelines.training.network import check_initial_weights
-
-    for remark in check_initial_weights(run, recipe, count_images(run, images).classes):
-        say(f"initial weights: {remark}")
-
-
 def _print_plan(
     arguments: Arguments, run: Storage, recipe: Recipe, resources: Resources, images: Images | None
 ) -> None:
     from pipelines.training.plan import plan_lines
 
-    resources = reserving_memory(recipe, resources, count_images(run, images).classes)
+    counts = count_images(run, images)
+    resources = reserving_memory(recipe, resources, counts.classes, counts.train)
     expected = _estimate(arguments, run, recipe, resources, images)
     say("\n".join(plan_lines(run, recipe, resources, expected)))
     say(arguments.limits.line(arguments.limits.usage(expected.seconds, expected.nodes)))
@@ -194,14 +187,13 @@ def _carry_out(
     publishing: PublishSettings,
 ) -> int:
     """Run the stages one after the other; return the exit code. Needs a connection to a Ray cluster."""
-    from pipelines.report.write import write_report
     from pipelines.training.failure import tell_failures
-    from pipelines.training.network import ensemble_bytes, keep_initial_weights
+    from pipelines.training.network import ensemble_bytes
     from pipelines.training.plan import placement_lines
-    from pipelines.training.scaled_weights import keep_scaled_weights
 
-    classes = count_images(run, images).classes
-    resources = reserving_memory(recipe, resources, classes)
+    counts = count_images(run, images)
+    classes = counts.classes
+    resources = reserving_memory(recipe, resources, classes, counts.train)
     say("\n".join(placement_lines(run, recipe, resources)))
     # Refused now rather than after days of training.
     Predictors.that_fit(_predictor_options(arguments, recipe, resources), ensemble_bytes(recipe, classes))
@@ -212,23 +204,18 @@ def _carry_out(
     log = JobLog(run)
     with log.whole_job(), system_log(run, SYSTEM), meter.kept_in(log):
         with log.stage("prepare"):
-            manifest = prepare(run, recipe, arguments.bad_images, images)
-            say(f"data: {manifest.summary()}")
-            keep_initial_weights(run, recipe, len(manifest.classes))
-            keep_scaled_weights(run, recipe, manifest)
-        if arguments.recipe.startswith(RUN_IN_MLFLOW):
-            _tell_differences(arguments, manifest)
+            manifest = _prepare(arguments, run, recipe, images)
+        if recipe.teacher:
+            with log.stage("targets"):
+                make_targets(run, recipe, _predictor_options(arguments, recipe, resources))
         with Tracker(run, recipe, manifest, publishing.tracking_uri) as tracker:
             with log.stage("train"):
-                failures = _train(run, recipe, resources, manifest, tracker, meter)
+                failures = train_run(run, recipe, resources, manifest, tracker.update, meter.why_stop)
             finished = len(finished_replicas(run, recipe.replicas))
             at_limit = finished + len(failures) < recipe.replicas
-            enough = finished >= _needed_replicas(arguments, recipe, at_limit=at_limit)
+            enough = finished >= needed_replicas(recipe, arguments.min_replicas, at_limit=at_limit)
             if enough:
-                with log.stage("evaluate"):
-                    ensemble = evaluate_run(run, recipe, _predictor_options(arguments, recipe, resources))
-                with log.stage("report"):
-                    say(write_report(run, ensemble))
+                _evaluate(run, recipe, _predictor_options(arguments, recipe, resources), log, soup=arguments.soup)
             tracker.finish(succeeded=enough)
         published = Published("")
         if not tracker.in_step:
@@ -252,38 +239,44 @@ def _predictor_options(arguments: Arguments, recipe: Recipe, resources: Resource
     return PredictorOptions(*given).after(workers, resources.cpus_per_worker, resources.gpus_per_worker)
 
 
-def _tell_differences(arguments: Arguments, manifest: Manifest) -> None:
-    """Print what may make a repeated run end differently from the original."""
-    for line in differences_from(tracking_uri_of_runs(arguments.tracking_uri), arguments.recipe, manifest.digest):
-        say(f"differs from {arguments.recipe}: {line}")
+def _prepare(arguments: Arguments, run: Storage, recipe: Recipe, images: Images | None) -> Manifest:
+    """Prepare the images and the initial weights; print what may make a repeated run differ from the original."""
+    from pipelines.training.network import keep_initial_weights
+    from pipelines.training.scaled_weights import keep_scaled_weights
+
+    manifest = prepare(run, recipe, arguments.bad_images, images)
+    say(f"data: {manifest.summary()}")
+    check_same_images(run, recipe, manifest)
+    keep_initial_weights(run, recipe, len(manifest.classes))
+    keep_scaled_weights(run, recipe, manifest)
+    if arguments.recipe.startswith(RUN_IN_MLFLOW):
+        for line in differences_from(tracking_uri_of_runs(arguments.tracking_uri), arguments.recipe, manifest.digest):
+            say(f"differs from {arguments.recipe}: {line}")
+    return manifest
 
 
-def _train(
-    run: Storage, recipe: Recipe, resources: Resources, manifest: Manifest, tracker: Tracker, meter: Meter
-) -> "list[ReplicaFailure]":
-    from pipelines.training.scheduler import train_replicas
-    from pipelines.training.trial import training_arithmetic, training_line
+def _evaluate(run: Storage, recipe: Recipe, options: PredictorOptions, log: JobLog, *, soup: bool) -> None:
+    """Evaluate the finished replicas and write the report."""
+    from pipelines.evaluation.soups import evaluate_soups
+    from pipelines.report.write import write_report
 
-    images = manifest.splits["train"].images
-    arithmetic = training_arithmetic(run, recipe, resources, images, len(manifest.classes))
-    say(training_line(run))
-    return train_replicas(run, recipe, resources, arithmetic, tracker.update, meter.why_stop)
-
-
-def _needed_replicas(arguments: Arguments, recipe: Recipe, *, at_limit: bool = False) -> int:
-    """Return how many finished replicas the evaluation needs; one if the run has reached a limit."""
-    all_needed = 1 if at_limit else recipe.replicas
-    needed = all_needed if arguments.min_replicas is None else arguments.min_replicas
-    if not 1 <= needed <= recipe.replicas:
-        raise UserError(
-            f"--min-replicas must be between 1 and the {recipe.replicas} replicas of the recipe, got {needed}"
-        )
-    return needed
+    with log.stage("evaluate"):
+        ensemble = evaluate_run(run, recipe, options)
+    if soup:
+        with log.stage("soup"):
+            evaluate_soups(run, recipe, ensemble, options)
+    with log.stage("report"):
+        say(write_report(run, ensemble))
 
 
 def _with_absolute_paths(recipe: Recipe) -> Recipe:
     """Return the recipe with absolute paths, independent of the working directory."""
-    return replace(recipe, data=absolute_data(recipe.data), init_weights=absolute_weights(recipe.init_weights))
+    return replace(
+        recipe,
+        data=absolute_data(recipe.data),
+        init_weights=absolute_weights(recipe.init_weights),
+        teacher=absolute_teacher(recipe.teacher),
+    )
 
 
 def _main() -> int:

@@ -16,7 +16,7 @@ from pipelines.run.named_recipes import demo
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from tests.made_once import made_once
-from tests.prepared import prepare_here
+from tests.prepared import prepare_here, train_here
 from tests.servers import s3_server
 
 CLUSTER_CPUS = 2
@@ -103,6 +103,14 @@ def prepared_run(tiny_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) 
     """A run directory with the prepared data set and nothing else, made without a cluster."""
     run = tmp_path_factory.mktemp("runs") / "prepared"
     prepare_here(Storage.at(str(run)), tiny_recipe)
+    return run
+
+
+@pytest.fixture(scope="session")
+def trained_run(prepared_run: Path, tiny_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with three trained replicas and nothing after that, made without a cluster."""
+    run = Path(shutil.copytree(prepared_run, tmp_path_factory.mktemp("trained") / "run"))
+    train_here(Storage.at(str(run)), tiny_recipe)
     return run
 
 

@@ -57,6 +57,8 @@ def mutants() -> list[Mutant]:
     predictor = ("googlenet/evaluation/predictor.py", "googlenet/evaluation/test_predictor.py")
     averages = ("googlenet/evaluation/averages.py", "googlenet/evaluation/test_predictor.py")
     stem = ("googlenet/network/shared_stem.py", "googlenet/network/test_shared_stem.py")
+    soup = ("googlenet/evaluation/soup.py", "googlenet/evaluation/test_soup.py")
+    distillation = ("googlenet/training/distillation.py", "googlenet/training/test_distillation.py")
     metrics = ("googlenet/evaluation/metrics.py", "googlenet/evaluation/test_metrics.py")
     two_way = ("googlenet/evaluation/two_way.py", "googlenet/evaluation/test_two_way.py")
     sampling = ("googlenet/training/augment.py", "googlenet/training/test_augment.py")
@@ -178,6 +180,17 @@ def mutants() -> list[Mutant]:
         ("training: auxiliary losses have weight 0.3", loop, "AUX_LOSS_WEIGHT = 0.3", "AUX_LOSS_WEIGHT = 0.4"),
         ("training: the average follows the weights", optim, "share = 1 / horizon", "share = 0.5 / horizon"),
         ("training: several steps are averaged at a time", optim, "1 / horizon) ** steps", "1 / horizon)"),
+        ("distillation: the gradient keeps its size", distillation, "* self.temperature**2", "* self.temperature"),
+        ("distillation: the teacher is softened", distillation, "log() / temperature", "log()"),
+        ("distillation: the student is softened", distillation, "float() / self.temperature", "float()"),
+        (
+            "soup: it is chosen on the images of its group",
+            soup,
+            "known[soups[number]][group].sum()",
+            "known[soups[number]].sum()",
+        ),
+        ("soup: statistics are a mean over all batches", soup, "layer.momentum = None", "layer.momentum = 0.1"),
+        ("soup: weights are averaged", soup, "mean(dim=0)", "sum(dim=0)"),
         ("training: each step has its own dropout", loop, '"dropout", state.step', '"dropout", 0'),
         (
             "training: workers have the gradients of one",

@@ -1,11 +1,20 @@
-"""Data sets that are prepared in the process of the tests."""
+"""Stages of a run in the process of the tests, without a cluster."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import pytest
+import torch
 
 from pipelines.data.prepare import prepare
 from pipelines.data.shards import write_shard
+from pipelines.evaluation.predictors import Predictors
+from pipelines.evaluation.sharded_prediction import PredictionTask, ShardPredictor, load_shard
+from pipelines.run.claims import claim
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
+from pipelines.training.replica import train_replica
+from pipelines.training.task import ReplicaTask
 
 
 def prepare_here(run: Storage, recipe: Recipe) -> None:
@@ -16,3 +25,28 @@ def prepare_here(run: Storage, recipe: Recipe) -> None:
             lambda run, reader, plans: [write_shard(run, reader, plan) for plan in plans],
         )
         prepare(run, recipe)
+
+
+@contextmanager
+def predicting_here() -> Iterator[None]:
+    """Predict in the process of the tests, one shard after the other, without a cluster."""
+
+    def predict(task: PredictionTask, shards: Sequence[int], images: int, predictors: Predictors) -> None:
+        predictor = ShardPredictor(task)
+        for shard in shards:
+            predictor(load_shard(task, shard, images))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipelines.evaluation.evaluate.predict", predict)
+        patch.setattr(Predictors, "that_fit", lambda _options, _memory_bytes: Predictors(1, 0.0))
+        yield
+
+
+def train_here(run: Storage, recipe: Recipe) -> None:
+    """Train all replicas of a prepared run without a cluster, with one thread, as a worker of one CPU does."""
+    claim(run, "recipe", recipe.to_dict())
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipelines.training.replica.use_own_cpus", lambda: None)
+        for replica in range(recipe.replicas):
+            train_replica(ReplicaTask(run, recipe, replica))

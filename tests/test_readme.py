@@ -181,6 +181,7 @@ def checks(places: dict[str, str], ray_cluster: str) -> dict[str, Callable[[str]
         "python pipelines/train_ensemble.py --recipe demo --help": prints("--sampling-seed"),
         "python pipelines/train_ensemble.py --recipe demo --data PHOTOS --run-dir runs/mine --dry-run": dry_run,
         "python pipelines/train_ensemble.py --recipe demo": prints("models  crops", NARROW),
+        "python pipelines/train_ensemble.py --recipe distil": prints("models  crops", "--models none"),
         "python pipelines/train_ensemble.py --recipe paper": prints(
             " GB memory each, 2 at once, 5 waiting", "--crop-px 42 --batch-size 2"
         ),

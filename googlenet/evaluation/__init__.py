@@ -13,6 +13,7 @@ In reading order:
 - ``given_image``: pixels of an image in any form: a path, bytes, a PIL image, an array
 - ``pretrained``: exported ensembles, in a folder or on Hugging Face
 - ``metrics``: errors of every ensemble, with bootstrap intervals over images
+- ``soup``: networks averaged into one
 - ``two_way``: bootstrap intervals over images and replicas
 - ``calibration``: likelihood, Brier score and calibration error
 - ``temperature``: probabilities that mean what they say, fitted on some images and judged on others

@@ -13,6 +13,7 @@ In reading order:
 - ``learning_rate``: the learning rate by epoch
 - ``optim``: SGD and Polyak averaging
 - ``graphs``: the training step as a CUDA graph
+- ``distillation``: the loss against a teacher's answers
 - ``loop``: the training step: state in, state out
 - ``health``: the alarm about heads that do not learn
 """

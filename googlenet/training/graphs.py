@@ -25,6 +25,7 @@ class StepInputs(NamedTuple):
     images: UInt8[Tensor, "n 3 h w"]
     labels: Int64[Tensor, " n"]
     masks: DropoutMasks
+    targets: Float32[Tensor, "n c"] | None = None
 
 
 class StepFigures(NamedTuple):
@@ -143,14 +144,15 @@ class StepGraph:
         """Copy ``inputs`` to where the recorded step reads them."""
         if self._inputs is None:
             masks = DropoutMasks(*(None if mask is None else mask.clone() for mask in inputs.masks))
-            self._inputs = StepInputs(inputs.images.clone(), inputs.labels.clone(), masks)
+            targets = None if inputs.targets is None else inputs.targets.clone()
+            self._inputs = StepInputs(inputs.images.clone(), inputs.labels.clone(), masks, targets)
             return self._inputs
         own = self._inputs
         own.images.copy_(inputs.images, non_blocking=True)
         own.labels.copy_(inputs.labels, non_blocking=True)
-        for mask, drawn in zip(own.masks, inputs.masks, strict=True):
-            if mask is not None and drawn is not None:
-                mask.copy_(drawn, non_blocking=True)
+        for kept, given in zip((*own.masks, own.targets), (*inputs.masks, inputs.targets), strict=True):
+            if kept is not None and given is not None:
+                kept.copy_(given, non_blocking=True)
         return own
 
 

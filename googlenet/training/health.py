@@ -11,6 +11,7 @@ from dataclasses import astuple, dataclass, field
 from typing import Any
 
 from googlenet.network.table1 import AUX_POSITIONS
+from googlenet.training.distillation import TEACHER
 from googlenet.training.loop import StepResult
 
 # A classifier whose mean loss is below this share of ln(classes) has learned something.
@@ -144,14 +145,18 @@ class HeadMonitor:
         """
         for name, loss in result.losses.items():
             if not math.isfinite(loss):
-                raise self._not_finite(f"the loss of {HEAD_NAMES.get(name, name)}", loss, result.step)
+                head = name.removeprefix(TEACHER)
+                against = " against the teacher" if name.startswith(TEACHER) else ""
+                raise self._not_finite(f"the loss of {HEAD_NAMES.get(head, head)}{against}", loss, result.step)
         if not math.isfinite(result.gradient_norm):
             raise self._not_finite("the gradient", result.gradient_norm, result.step)
         if not self.patience_steps or result.step <= self.warmup_steps:
             return
         period_steps = min(self.patience_steps, MAX_PERIOD_STEPS)
         half = 0 if self._steps < period_steps // 2 else 1
-        for name, loss in result.losses.items():
+        # A divergence from a teacher has no fixed value that means guessing.
+        of_labels = {name: loss for name, loss in result.losses.items() if not name.startswith(TEACHER)}
+        for name, loss in of_labels.items():
             self._halves.setdefault(name, (LossSum(), LossSum()))[half].add(loss)
         self._steps += 1
         if self._steps >= period_steps:

@@ -5,7 +5,7 @@ batch what to load.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import cv2
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from googlenet.images.record import RecordsByIndex
-from googlenet.shapes import Int64, UInt8
+from googlenet.shapes import Float32, Int64, UInt8
 from googlenet.training.crop_sizes import CropPx, crop_px_in
 
 
@@ -26,11 +26,13 @@ class Batch:
         images: (N, 3, H, W) uint8, channels-last in memory; this worker's share of the batch, possibly empty.
         labels: (N,) int64.
         num_images: images in the whole batch, over all data-parallel workers.
+        targets: (N, C) float32, the teacher's probabilities in a distillation; otherwise None.
     """
 
     images: UInt8[Tensor, "n 3 crop crop"]
     labels: Int64[Tensor, " n"]
     num_images: int
+    targets: Float32[Tensor, "n c"] | None = None
 
     @classmethod
     def whole(cls, images: UInt8[Tensor, "n 3 crop crop"], labels: Int64[Tensor, " n"]) -> "Batch":
@@ -39,7 +41,7 @@ class Batch:
 
     def pin_memory(self) -> "Batch":
         """Return a copy in memory from which a GPU reads while the processor goes on; the loader calls this."""
-        return Batch(self.images.pin_memory(), self.labels.pin_memory(), self.num_images)
+        return replace(self, images=self.images.pin_memory(), labels=self.labels.pin_memory())
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from googlenet.network.model import GoogLeNet, Outputs
 from googlenet.randomness import torch_generator
 from googlenet.shapes import Float, Float32, Int64, UInt8
 from googlenet.training.data_parallel import ALONE, Share
+from googlenet.training.distillation import Distillation
 from googlenet.training.graphs import StepFigures, StepGraph, StepInputs
 from googlenet.training.learning_rate import LearningRate
 from googlenet.training.loader import Batch
@@ -33,6 +34,7 @@ class LoopSettings:
         max_gradient_norm: gradients are scaled down to this norm; None leaves them unchanged, as in the paper.
         precision: of the network's arithmetic; weights, gradients, losses and updates are always fp32.
         share: this worker's part of every batch.
+        distillation: how the batches' targets enter the loss; None for labels alone.
     """
 
     learning_rate: LearningRate
@@ -43,6 +45,7 @@ class LoopSettings:
     max_gradient_norm: float | None = None
     precision: Precision = "fp32"
     share: Share = ALONE
+    distillation: Distillation | None = None
 
 
 @dataclass
@@ -91,7 +94,10 @@ class TrainState:
 
 @dataclass(frozen=True)
 class StepResult:
-    """Result of a step: mean losses of the batch by classifier, the learning rate and the gradient norm."""
+    """Result of a step: mean losses of the batch by classifier, the learning rate and the gradient norm.
+
+    In a distillation, ``losses`` has each classifier's loss on the labels and its divergence from the teacher.
+    """
 
     step: int
     num_images: int
@@ -107,9 +113,9 @@ class TakenStep:
     Attributes:
         step: finished steps, including this one.
         num_images: images in the batch.
-        heads: names of the classifiers.
+        heads: names of the losses.
         learning_rate: rate of the step.
-        figures: mean loss of each classifier, then the gradient norm.
+        figures: mean of each loss, then the gradient norm.
     """
 
     step: int
@@ -182,7 +188,8 @@ def _inputs(state: TrainState, batch: Batch, settings: LoopSettings) -> StepInpu
     dropout = torch_generator(settings.seed, "dropout", state.step, device=device.type)
     masks = settings.share.of_masks(state.model.draw_masks(batch.num_images, dropout))
     images, labels = (tensor.to(device, non_blocking=True) for tensor in (batch.images, batch.labels))
-    return StepInputs(images, labels, masks)
+    targets = None if batch.targets is None else batch.targets.to(device, non_blocking=True)
+    return StepInputs(images, labels, masks, targets)
 
 
 def _computed(state: TrainState, inputs: StepInputs, num_images: int, settings: LoopSettings) -> StepFigures:
@@ -193,7 +200,8 @@ def _computed(state: TrainState, inputs: StepInputs, num_images: int, settings: 
     state.optimizer.zero_grad()
     losses = _losses(state, inputs, num_images, settings)
     # The workers' gradients are averaged, but their shares of the loss have to be added.
-    (settings.share.workers * total_loss(losses)).backward()  # type: ignore[no-untyped-call]
+    mixed = settings.distillation.mixed(losses) if settings.distillation else losses
+    (settings.share.workers * total_loss(mixed)).backward()  # type: ignore[no-untyped-call]
     norm = torch.nn.utils.get_total_norm([p.grad for p in state.model.parameters() if p.grad is not None])
     if settings.max_gradient_norm:
         torch.nn.utils.clip_grads_with_norm_(state.model.parameters(), settings.max_gradient_norm, norm)
@@ -209,7 +217,12 @@ def _losses(state: TrainState, inputs: StepInputs, num_images: int, settings: Lo
     precision: Precision = settings.precision if num_images >= settings.share.workers else "fp32"
     with _autocast(images.device, precision):
         outputs = network(images, inputs.masks)
-    return head_losses(outputs, inputs.labels, settings.label_smoothing, num_images)
+    losses = head_losses(outputs, inputs.labels, settings.label_smoothing, num_images)
+    if not settings.distillation:
+        return losses
+    if inputs.targets is None:
+        raise ValueError("a distillation needs batches with targets")
+    return losses | settings.distillation.divergences(outputs, inputs.targets, num_images)
 
 
 # Not in inference mode: a loader may read ahead in here, and what it reads is trained on.

@@ -44,6 +44,14 @@ def count_images(run: Storage, images: Images | None) -> Counts:
     return Counts(len(listing.splits["train"]), len(listing.splits["val"]), len(listing.classes))
 
 
+def classes_and_images(run: Storage, images: Images | None) -> tuple[tuple[str, ...], int]:
+    """Return the classes and the number of all images, those left out later included; as listed, or as prepared."""
+    if images is None:
+        manifest = read_manifest(run)
+        return manifest.classes, manifest.listed
+    return images.listing.classes, sum(map(len, images.listing.splits.values()))
+
+
 def images_to_time(run: Storage, recipe: Recipe, images: Images | None) -> list[bytes]:
     """Return a few training images as they are or will be stored, to time their loading.
 

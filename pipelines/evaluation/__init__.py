@@ -1,14 +1,16 @@
 """From weights to predictions of every view.
 
-Reads: dataset/val, replicas/<k>/weights.safetensors. Writes: predictions/*.parquet, view_probabilities/*.parquet,
-preflight.json. Door: ``evaluate.evaluate_run``.
+Reads: dataset/, replicas/<k>/weights.safetensors. Writes: predictions/*.parquet, view_probabilities/*.parquet,
+preflight.json, soup/, teacher/. Door: ``evaluate.evaluate_run``.
 
 In reading order:
 
 - ``evaluate``: preflight and predictions of an ensemble
-- ``answer_options``: options of answers for images without labels
+- ``answer_options``: options of answers for images without labels, and of a run's own images
 - ``external_weights``: what weights from other sources must agree on
 - ``preflight``: choice of precision and compilation, and the cost of the evaluation
 - ``predictors``: how many predictors the cluster holds, and what each reserves
 - ``sharded_prediction``: shards of images to files of predictions (Ray Data)
+- ``soups``: averages of the replicas' weights, chosen, written and predicted
+- ``targets``: a teacher's answers on the training images, for a student to learn
 """

@@ -1,4 +1,4 @@
-"""Options of answers for images without labels, refused before anything is evaluated."""
+"""Options of answers for images without labels, and of an evaluation of a run's own images."""
 
 from collections.abc import Sequence
 
@@ -54,3 +54,16 @@ def check_budget(budget: str, is_answering: bool, policies: Sequence[Policy], co
         raise UserError(f"{given} decides how many of the 144 views are computed: leave out --policies")
     if coverage is not None:
         raise UserError(f"{given} cannot be combined with --coverage: sets were fitted on all views")
+
+
+def check_own_images(ood: bool, soup: bool, elsewhere: bool) -> None:
+    """Refuse --ood and --soup together, or where the images or the weights are not a training run's own.
+
+    Raises:
+        UserError: they cannot be used.
+    """
+    given = "--ood" if ood else "--soup"
+    if (ood or soup) and elsewhere:
+        raise UserError(f"{given} is for a training run's own validation images: leave out --data and --weights")
+    if ood and soup:
+        raise UserError("--ood and --soup are two evaluations: give one after the other")

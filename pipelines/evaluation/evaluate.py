@@ -32,6 +32,8 @@ class Settings:
         predictors: predictors that are asked for.
         early_stop: when to stop adding views and replicas; None for never.
         keep_views: whether to keep probabilities of single views, to choose views and thresholds on.
+        images: run directory of the images; None for the one that is written.
+        split: which of its images to predict.
     """
 
     policies: Sequence[Policy]
@@ -40,6 +42,8 @@ class Settings:
     predictors: PredictorOptions = AS_MANY_AS_FIT
     keep_views: bool = True
     early_stop: EarlyStop | None = None
+    images: Storage | None = None
+    split: str = "val"
 
 
 def evaluate_run(run: Storage, recipe: Recipe, predictors: PredictorOptions = AS_MANY_AS_FIT) -> EvaluatedEnsemble:
@@ -66,14 +70,15 @@ def replicas_to_evaluate(trained: Storage, recipe: Recipe) -> list[int]:
 def evaluate(
     run: Storage, trained: Storage, replicas: Sequence[int], manifest: Manifest, settings: Settings
 ) -> EvaluatedEnsemble:
-    """Predict those of ``run``'s validation images that have no predictions yet; return the evaluated ensemble.
+    """Predict those images that have no predictions in ``run`` yet; return the evaluated ensemble.
 
-    ``replicas`` are the numbers of replicas whose weights are in ``trained``. Needs a connection to a Ray cluster.
+    ``manifest`` describes the images, by default the validation images of ``run`` itself. ``replicas`` are the numbers
+    of replicas whose weights are in ``trained``. Needs a connection to a Ray cluster.
 
     Raises:
         UserError: a replica's weights are damaged, or a shard differs from what was prepared.
     """
-    check_shards(run, manifest)
+    check_shards(settings.images or run, manifest)
     weights = tuple(ReplicaFiles(replica).weights for replica in replicas)
     digests, memory_bytes = _digests_and_memory(trained, weights, settings.crop_px)
     ensemble = EvaluatedEnsemble(
@@ -85,7 +90,8 @@ def evaluate(
         dataset_digest=manifest.digest,
         arithmetic=FP32,
     )
-    task = PredictionTask(run, trained, weights, ensemble, manifest.splits["val"], settings.keep_views)
+    split = manifest.splits[settings.split]
+    task = PredictionTask(run, trained, weights, ensemble, split, settings.keep_views, images=settings.images)
     predictors = Predictors.that_fit(settings.predictors, memory_bytes)
     if predictors.remark:
         say(f"predictors: {predictors.remark}")
@@ -93,7 +99,7 @@ def evaluate(
     task = replace(task, ensemble=replace(ensemble, arithmetic=checked.arithmetic))
     if settings.early_stop:
         task = _stopping_early(task, settings.early_stop)
-    images = manifest.splits["val"].images
+    images = split.images
     missing = missing_shards(task, images)
     if missing:
         done = images - images_of(missing, images)

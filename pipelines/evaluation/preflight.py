@@ -19,7 +19,6 @@ from pipelines.evaluation.predictors import Predictors
 from pipelines.evaluation.sharded_prediction import PredictionTask, load_replicas, missing_shards
 from pipelines.job.console import count, duration, say, size
 from pipelines.job.worker_process import KEEP_FREED_MEMORY
-from pipelines.run.dataset import open_records
 from pipelines.run.directory import PREFLIGHT
 from pipelines.run.predictions import EvaluatedEnsemble, bytes_per_image
 
@@ -210,7 +209,7 @@ class _Comparison:
         images = task.split.images
         sample = min(images, most, max(least, round(images * SAMPLE_SHARE)))
         self._indices = [round(index) for index in np.linspace(0, images - 1, sample)]
-        self._records = open_records(task.run, task.split)
+        self._records = task.open_records()
         few = [policy for policy in task.ensemble.policies if num_views(policy) <= SAMPLE_VIEWS]
         # Averages of few views differ more than those of many: 10 views are a conservative stand-in for 144.
         self._policies = tuple(few[-1:]) or (SAMPLE_VIEWS,)

@@ -34,13 +34,14 @@ class PredictionTask:
     """Parameters of predictors and of the tasks that feed them.
 
     Attributes:
-        run: run directory of the data set, the predictions and the report.
+        run: run directory of the predictions and the report.
         trained: run directory of the replicas' weights; another one than ``run`` if a run is evaluated on new images.
         weights: names of the replicas' weight files, in the ensemble's order.
         ensemble: the ensemble that predicts.
         split: images to predict.
         keep_views: whether to keep the probabilities of each view alone, for a share of the images.
         early_stop: when to stop adding views and replicas; None for never.
+        images: run directory of the data set; None for ``run``.
     """
 
     run: Storage
@@ -50,6 +51,11 @@ class PredictionTask:
     split: Split
     keep_views: bool = False
     early_stop: EarlyStop | None = None
+    images: Storage | None = None
+
+    def open_records(self) -> Any:
+        """Return random access to the records of the split."""
+        return open_records(self.images or self.run, self.split)
 
     @property
     def predictions(self) -> Storage:
@@ -132,7 +138,7 @@ def load_shard(task: PredictionTask, shard: int, images: int) -> dict[str, Any]:
     """
     from googlenet.images.scaled_image import ScaledImage
 
-    records = open_records(task.run, task.split)
+    records = task.open_records()
     scales = sorted({view.scale_px for view in task.ensemble.views})
     rows = []
     for index in _rows_of(shard, images):

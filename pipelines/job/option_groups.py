@@ -21,9 +21,9 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "shared_initial_weights", "sampling_seed", "workers_per_replica", "min_workers_per_replica",
         "training_precision", "areas", "area_sampling", "aspect", "interpolations", "mirror", "alternate_mirror",
         "first_crop_px", "photometric", "lighting_sigma",
-        "dead_head_epochs", "on_dead_head",
+        "dead_head_epochs", "on_dead_head", "teacher", "teacher_policy", "teacher_temperature", "label_weight",
     ),
-    "evaluation": ("policies", "precision", "calibrated", "coverage", "set_penalty", "budget", "ood"),
+    "evaluation": ("policies", "precision", "calibrated", "coverage", "set_penalty", "budget", "ood", "soup"),
     "tracking": ("tracking_uri", "mlflow", "models", "champion", "champion_metric", "runs", "port"),
 }  # fmt: skip
 POSITIONAL, OTHER = "arguments", "other"

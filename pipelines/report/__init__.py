@@ -16,6 +16,7 @@ In reading order:
 - ``out_of_distribution``: how well unsure answers tell photographs of something else apart
 - ``temperatures``: probabilities that mean what they say: fitted, judged and kept
 - ``spending``: error against forward passes, for every way to spend them; what the run keeps about it
+- ``soups``: errors of averages of the replicas' weights
 - ``columns``: the table's columns and cells as text
 - ``remarks``: the headline, remarks on the table, provenance
 - ``text``: the table for the terminal, and the summary for MLflow

@@ -1,5 +1,6 @@
 """Content of report.json: the paper's table, and an analysis of the predictions. Errors are in percent."""
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -26,6 +27,7 @@ from pipelines.report.schema import (
     ViewGroupErrors,
 )
 from pipelines.report.schema_of_certainty import CalibrationRow, ReliabilityBin
+from pipelines.report.schema_of_spending import SoupRow, SpendingRow
 from pipelines.report.spending import Spent, spending_rows
 from pipelines.report.tally import Tally
 from pipelines.report.temperatures import Calibrated
@@ -48,6 +50,8 @@ def contents(
     validation_errors: dict[str, float] | None = None,
     calibrated: Calibrated | None = None,
     spent: Spent | None = None,
+    soups: Sequence[SoupRow] = (),
+    taught: Sequence[SpendingRow] | None = None,
 ) -> Report:
     """Return the report, ready for JSON: the same predictions give the same bits.
 
@@ -57,6 +61,8 @@ def contents(
         validation_errors: of each replica at the end of its training, if it was validated on other images.
         calibrated: its calibration, if there are images enough.
         spent: what chosen views and a cascade are worth, if there are probabilities of views.
+        soups: errors of its soups, if they were asked for.
+        taught: errors by cost of its teacher, if it is a student.
     """
     disagreement = tally.disagreement.percent()
     last = len(ensemble.policies) - 1
@@ -91,9 +97,11 @@ def contents(
     if calibrated:
         report["temperatures"], report["reliability_calibrated"] = calibrated.rows, calibrated.reliability
         report["prediction_sets"], report["selective"] = calibrated.sets, calibrated.selective
-    report["spending"] = spending_rows(report["table"], report["images"], spent)
+    report["spending"] = spending_rows(report["table"], report["images"], spent, soups, taught)
     if spent:
         report["budgets"] = spent.budgets
+    if soups:
+        report["soups"] = list(soups)
     return report
 
 

@@ -13,8 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 # Okabe and Ito's palette, which stands out from white and from black.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
-MARKERS = ("o", "s", "^", "D", "v", "P")
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#666666", "#8C564B")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 # From dark blue to yellow with rising lightness, made for colour-blind readers.
 COLOUR_MAP = "cividis"
 DOTS_PER_INCH = 120

@@ -15,8 +15,8 @@ def spending(report: Report, seconds_per_pass: float) -> Figure:
         of_way = (row for row in report["spending"] if row["way"] == way and "budget" not in row)
         rows = sorted(of_way, key=lambda row: row["passes"])
         if rows:
-            # Cells with more of both lie on a grid, not along a line.
-            line = "none" if way == "replicas_and_views" else "-"
+            # Cells with more of both lie on a grid, and soups are of two kinds: neither lies along a line.
+            line = "none" if way in ("replicas_and_views", "soup") else "-"
             passes, errors = [row["passes"] for row in rows], [row["top1_error"] for row in rows]
             [drawn] = axes.plot(passes, errors, linestyle=line, linewidth=1, label=label)
             drawn.set(color=COLOURS[number], marker=MARKERS[number], markersize=4)

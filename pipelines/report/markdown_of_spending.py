@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipelines.job.console import count
-from pipelines.report.columns import interval, signed_interval
+from pipelines.report.columns import crops_text, interval, signed_interval
 from pipelines.report.markdown_tables import markdown_table
 from pipelines.report.schema import Report
 from pipelines.report.schema_of_spending import BudgetRow, SpendingRow
@@ -15,7 +15,10 @@ WAYS = {
     "replicas_and_views": "more of both",
     "chosen_views": "chosen views, all replicas",
     "cascade": "cascade",
+    "soup": "soup of weights",
+    "student": "student",
 }
+SOUP_HEADINGS = ("soup", "crops", "top-1 error %", "95 % interval", "against one replica", "95 % interval")
 HEADINGS = ("way", "passes", "seconds", "top-1 error %", "95 % interval")
 
 
@@ -31,6 +34,8 @@ def spending_section(report: Report, cost: dict[str, Any]) -> list[str]:
     if report.get("budgets"):
         headings = ("budget", "passes", "seconds", "saved %", "top-1 error %", "against all passes", "95 % interval")
         sections += [about_budgets(report), markdown_table(headings, budget_cells(report, cost))]
+    if report.get("soups"):
+        sections += [about_soups(report), markdown_table(SOUP_HEADINGS, soup_cells(report))]
     return sections
 
 
@@ -40,6 +45,8 @@ def about_spending(report: Report, cost: dict[str, Any]) -> str:
         "The efficient ways to spend forward passes: no other has as few passes and as low an error. Passes are means "
         "per image; seconds are those of one predictor at the speed measured here."
     )
+    if any(row["way"] == "student" for row in report["spending"]):
+        text += " Ways other than the student are those of its teacher, on the same images."
     all_passes = len(report["replicas"]) * len(report["views"]) * report["images"]
     if 0 < cost["forward_passes"] < all_passes:
         share = 100 * cost["forward_passes"] / all_passes
@@ -68,6 +75,33 @@ def about_budgets(report: Report) -> str:
     )
 
 
+def about_soups(report: Report) -> str:
+    """Return what the soups are, and how the greedy one was chosen and judged."""
+    return (
+        "A soup is one network, the average of the replicas' weights: of all of them (uniform), or of those with which "
+        "the error of one crop falls (greedy). Each fold of the images is judged with the greedy soup that the other "
+        f"folds chose; all of them choose {_members(report)}. Differences are from the mean error of one replica."
+    )
+
+
+def _members(report: Report) -> str:
+    members = next(row["members"] for row in report["soups"] if row["soup"] == "greedy")
+    return f"{members[0]} alone" if len(members) == 1 else " + ".join(members)
+
+
+def soup_cells(report: Report) -> Iterator[tuple[str, ...]]:
+    """Yield the cells of the soups."""
+    for row in report["soups"]:
+        yield (
+            row["soup"],
+            crops_text(row),
+            f"{row['top1_error']:.2f}",
+            interval(row["top1_ci95"]),
+            f"{row['top1_difference']:+.2f}",
+            signed_interval(row["top1_difference_ci95"]),
+        )
+
+
 def efficient_cells(report: Report, cost: dict[str, Any]) -> list[tuple[str, ...]]:
     """Return the cells of the efficient ways, the cheapest first."""
     rows = sorted((row for row in report["spending"] if row["efficient"]), key=lambda row: row["passes"])
@@ -84,6 +118,10 @@ def efficient_cells(report: Report, cost: dict[str, Any]) -> list[tuple[str, ...
 
 
 def _what(row: SpendingRow) -> str:
+    if "soup" in row:
+        return f"{row['soup']} soup x {row['crops']}"
+    if row["way"] == "student":
+        return f"student x {row['crops']}" if row["models"] == 1 else f"{row['models']} students x {row['crops']}"
     if "budget" in row:
         return f"cascade, {row['budget']}"
     if "threshold" in row:

@@ -12,6 +12,7 @@ TEXT_COLUMNS = {
     "label",
     "answer",
     "measure",
+    "soup",
     "least covered class",
 }
 

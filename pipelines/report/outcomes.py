@@ -28,7 +28,18 @@ def cell_name(models: int, policy: Policy | str) -> str:
     return f"{models}x{policy}" if str(policy) in known else f"{models}x{str(policy).replace('+', '_')}px"
 
 
-def write_outcomes(run: Storage, image_ids: Sequence[str], shares: Floats, policies: Sequence[Policy]) -> None:
+def soup_cell(name: str, policy: str) -> str:
+    """Return the name of a soup's cell, beside those of the table: ``uniform_soup_1x144``."""
+    return f"{name}_soup_{cell_name(1, policy)}"
+
+
+def write_outcomes(
+    run: Storage,
+    image_ids: Sequence[str],
+    shares: Floats,
+    policies: Sequence[Policy],
+    others: Mapping[str, npt.NDArray[np.bool_]],
+) -> None:
     """Write the share of the ensembles of each size that answers each image wrongly.
 
     Args:
@@ -36,10 +47,12 @@ def write_outcomes(run: Storage, image_ids: Sequence[str], shares: Floats, polic
         image_ids: N ids.
         shares: (N, S, P, 2) for S ensemble sizes, P policies, top-1 and top-5.
         policies: P crop policies.
+        others: which images networks beside the ensembles answer wrongly, by column.
     """
     columns: dict[str, Any] = {"image_id": pa.array(image_ids, pa.string())}
     for size, policy, top in np.ndindex(shares.shape[1:]):
         columns[f"{TOP[top]}_wrong/{cell_name(size + 1, policies[policy])}"] = pa.array(shares[:, size, policy, top])
+    columns |= {name: pa.array(wrong.astype(np.float64)) for name, wrong in others.items()}
     with run.writing(OUTCOMES) as stream:
         pq.write_table(pa.table(columns), stream, compression="zstd")
 

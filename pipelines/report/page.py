@@ -15,7 +15,15 @@ from pipelines.report.columns import (
     notable_over_replicas,
     tops_shown,
 )
-from pipelines.report.markdown_of_spending import about_budgets, about_spending, budget_cells, efficient_cells
+from pipelines.report.markdown_of_spending import (
+    SOUP_HEADINGS,
+    about_budgets,
+    about_soups,
+    about_spending,
+    budget_cells,
+    efficient_cells,
+    soup_cells,
+)
 from pipelines.report.remarks import cost_of_predictions, headline, notes
 from pipelines.report.schema import Report, TableRow
 
@@ -94,7 +102,7 @@ def _title(report: Report, data: str) -> str:
 
 def _spending(report: Report, cost: dict[str, Any]) -> dict[str, Any]:
     """Return the tables on the error against cost."""
-    budgets = report.get("budgets", [])
+    budgets, soups = report.get("budgets", []), report.get("soups", [])
     return {
         "text": about_spending(report, cost),
         "headings": ("way", "passes", "seconds", "error %", "95 % interval"),
@@ -102,6 +110,9 @@ def _spending(report: Report, cost: dict[str, Any]) -> dict[str, Any]:
         "about_budgets": about_budgets(report) if budgets else "",
         "budget_headings": ("budget", "passes", "seconds", "saved %", "error %", "change", "95 % interval"),
         "budgets": list(budget_cells(report, cost)) if budgets else [],
+        "about_soups": about_soups(report) if soups else "",
+        "soup_headings": SOUP_HEADINGS,
+        "soups": list(soup_cells(report)) if soups else [],
     }
 
 

@@ -55,7 +55,7 @@ def notes(report: Report) -> list[str]:
     ]
     if len(report["replicas"]) > 1:
         remarks += [_about_the_chosen_model(report), *_about_a_better_replica(report)]
-    remarks += about_missing_replicas(report)
+    remarks += [*_about_soups(report), *about_missing_replicas(report)]
     if tops_shown(report) == ["top1"]:
         remarks.append(f"Top-5 errors are left out: they say little about {classes}. report.json has them.")
     if has_papers_classes(report):
@@ -127,6 +127,20 @@ def _about_a_better_replica(report: Report) -> list[str]:
         "about equally good; and the best of several is partly luck."
     )
     return [text]
+
+
+def _about_soups(report: Report) -> list[str]:
+    """Say what the averages of the replicas' weights are worth, with the most crops, at the cost of one network."""
+    last = {row["soup"]: row for row in report.get("soups", [])}
+    if not last:
+        return []
+    digits = decimals(report)
+    errors = " and ".join(
+        f"{row['top1_error']:.{digits}f} % ({name}, {row['top1_difference']:+.{digits}f} points)"
+        for name, row in last.items()
+    )
+    text = f"One network whose weights are an average of the replicas', a soup, errs with {_crops(last['uniform'])} on "
+    return [f"{text}{errors}; differences are from the mean of one replica."]
 
 
 def about_missing_replicas(report: Report) -> list[str]:

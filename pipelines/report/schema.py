@@ -38,7 +38,7 @@ from pipelines.report.schema_of_certainty import (
     SetRow,
     TemperatureRow,
 )
-from pipelines.report.schema_of_spending import BudgetRow, SpendingRow
+from pipelines.report.schema_of_spending import BudgetRow, SoupRow, SpendingRow
 
 TITLE = "report.json of googlenet-ensemble"
 
@@ -264,6 +264,9 @@ class Report(TypedDict):
             list[BudgetRow],
             Field(description="Budgets of the cascade; absent without probabilities of views of 40 images."),
         ]
+    ]
+    soups: NotRequired[
+        Annotated[list[SoupRow], Field(description="Soups by crop policy; absent without the option --soup.")]
     ]
     diversity: Annotated[Diversity, Field(description="Differences between the replicas' answers.")]
     class_errors: Annotated[list[ClassErrors], Field(description="All classes, by label.")]

@@ -5,9 +5,13 @@ from typing import Annotated, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from pipelines.report.fields import Interval, JudgedOn
+from pipelines.report.fields import CropPolicy, Interval, JudgedOn
 
-Way = Literal["replicas", "views", "replicas_and_views", "chosen_views", "cascade"]
+Way = Literal["replicas", "views", "replicas_and_views", "chosen_views", "cascade", "soup", "student"]
+SoupName = Annotated[
+    Literal["uniform", "greedy"],
+    Field(description="Average of all replicas' weights, or of those with which the error falls on other images."),
+]
 BudgetName = Literal["fast", "balanced"]
 Top1Interval = Annotated[Interval, Field(description="Its 95 % interval over images, in percent: low, high.")]
 
@@ -19,7 +23,8 @@ class SpendingRow(TypedDict):
         Way,
         Field(
             description="More replicas with the fewest crops; more crops with one replica; more of both; the views "
-            "that help most, with all replicas; a cascade that adds replicas and views until it is sure enough."
+            "that help most, with all replicas; a cascade that adds replicas and views until it is sure enough; the "
+            "average of the replicas' weights; in the report of a student, itself, beside the ways of its teacher."
         ),
     ]
     models: NotRequired[Annotated[int, Field(description="Replicas averaged; absent for a cascade.")]]
@@ -28,6 +33,7 @@ class SpendingRow(TypedDict):
         Annotated[float, Field(description="Probability above which a cascade's answer is sure enough.")]
     ]
     budget: NotRequired[Annotated[BudgetName, Field(description="Budget of a cascade, instead of a threshold.")]]
+    soup: NotRequired[SoupName]
     passes: Annotated[float, Field(description="Mean forward passes per image.")]
     top1_error: Annotated[float, Field(description="Top-1 error, in percent.")]
     top1_ci95: Top1Interval
@@ -51,6 +57,26 @@ class BudgetRow(TypedDict):
     top1_error: Annotated[float, Field(description="Top-1 error, in percent.")]
     top1_ci95: Top1Interval
     top1_difference: Annotated[float, Field(description="Its error minus that of all passes, in percentage points.")]
+    top1_difference_ci95: Annotated[
+        Interval, Field(description="95 % interval of that difference, paired by image: low, high.")
+    ]
+
+
+class SoupRow(CropPolicy):
+    """A soup, the average of replicas' weights, at the cost of one network."""
+
+    soup: SoupName
+    members: Annotated[
+        list[str], Field(description="Replicas that it averages; of a greedy soup, those chosen on all images.")
+    ]
+    judged_on: NotRequired[JudgedOn]
+    images: Annotated[int, Field(description="Images it was judged on.")]
+    top1_error: Annotated[float, Field(description="Top-1 error, in percent.")]
+    top1_ci95: Top1Interval
+    top5_error: Annotated[float, Field(description="Top-5 error, in percent.")]
+    top1_difference: Annotated[
+        float, Field(description="Top-1 error minus the mean error of one replica, in percentage points.")
+    ]
     top1_difference_ci95: Annotated[
         Interval, Field(description="95 % interval of that difference, paired by image: low, high.")
     ]

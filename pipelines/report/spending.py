@@ -20,7 +20,7 @@ from googlenet.evaluation.kept_budget import KeptBudget
 from googlenet.evaluation.metrics import bootstrap_interval
 from googlenet.evaluation.temperature import FEWEST_IMAGES, folds_of
 from pipelines.report.schema import TableRow
-from pipelines.report.schema_of_spending import BudgetRow, SpendingRow, Way
+from pipelines.report.schema_of_spending import BudgetRow, SoupRow, SpendingRow, Way
 from pipelines.run.predictions import EvaluatedEnsemble
 from pipelines.run.view_probabilities import ViewProbabilities
 
@@ -117,16 +117,45 @@ def _budgets(
     return rows
 
 
-def spending_rows(table: Sequence[TableRow], images: int, spent: Spent | None) -> list[SpendingRow]:
-    """Return the cells of the table, chosen views and cascades by way and passes, the efficient ones marked."""
+def spending_rows(
+    table: Sequence[TableRow],
+    images: int,
+    spent: Spent | None,
+    soups: Sequence[SoupRow] = (),
+    taught: Sequence[SpendingRow] | None = None,
+) -> list[SpendingRow]:
+    """Return every way to spend passes with its error, the efficient ones marked.
+
+    These are the cells of the table, chosen views, cascades and soups. A student has a teacher, whose ways ``taught``
+    were judged on the same images: its own cells stand beside them.
+    """
     rows = [_of_cell(row, table[0]["crops"], images) for row in table]
-    if spent:
+    if taught is not None:
+        for row in rows:
+            row["way"] = "student"
+        rows += [{**row} for row in taught]
+    elif spent:
         rows += [*spent.points, *map(_of_budget, spent.budgets)]
+    rows += map(_of_soup, soups)
     lowest = float("inf")
     for row in sorted(rows, key=lambda row: (row["passes"], row["top1_error"])):
         row["efficient"] = row["top1_error"] < lowest
         lowest = min(lowest, row["top1_error"])
     return rows
+
+
+def _of_soup(row: SoupRow) -> SpendingRow:
+    return {
+        "way": "soup",
+        "soup": row["soup"],
+        "models": 1,
+        "crops": row["crops"],
+        "passes": float(row["crops"]),
+        "top1_error": row["top1_error"],
+        "top1_ci95": row["top1_ci95"],
+        "images": row["images"],
+        "efficient": False,
+    }
 
 
 def _of_budget(row: BudgetRow) -> SpendingRow:

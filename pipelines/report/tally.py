@@ -97,10 +97,12 @@ def tally_predictions(run: Storage, ensemble: EvaluatedEnsemble) -> Tally:
     return tally
 
 
-def checked_predictions(run: Storage, ensemble: EvaluatedEnsemble, seen: Counter[str]) -> Iterator[Predicted]:
+def checked_predictions(
+    run: Storage, ensemble: EvaluatedEnsemble, seen: Counter[str], images: Storage | None = None
+) -> Iterator[Predicted]:
     """Yield the rows of all prediction files of a run, one file at a time; raise at the end if they are incomplete.
 
-    ``seen`` counts the images meanwhile.
+    ``seen`` counts the images meanwhile; ``images`` is where the data set is, by default ``run``.
 
     Raises:
         UserError: as :func:`tally_predictions`.
@@ -110,7 +112,8 @@ def checked_predictions(run: Storage, ensemble: EvaluatedEnsemble, seen: Counter
         _check_views(predicted, ensemble)
         seen.update(predicted.image_ids)
         yield predicted
-    _check_complete(seen, image_ids(run, read_manifest(run).splits["val"]))
+    images = images or run
+    _check_complete(seen, image_ids(images, read_manifest(images).splits["val"]))
 
 
 def _check_views(predicted: Predicted, ensemble: EvaluatedEnsemble) -> None:

@@ -26,6 +26,7 @@ from pipelines.report.outcomes import write_outcomes, write_scores
 from pipelines.report.page import report_page
 from pipelines.report.remarks import provenance
 from pipelines.report.schema import Report
+from pipelines.report.soups import judge_soups
 from pipelines.report.spending import spend
 from pipelines.report.tally import Tally, tally_predictions
 from pipelines.report.temperatures import calibrate
@@ -42,6 +43,7 @@ from pipelines.run.directory import (
     REPORT_MARKDOWN,
     REPORT_PAGE,
     RUN,
+    TEACHER_JSON,
     read_metrics,
     read_run,
     replica_number,
@@ -70,7 +72,9 @@ def write_report(run: Storage, ensemble: EvaluatedEnsemble, trained: Storage | N
     errors = _validation_errors(trained, ensemble.replicas) if trained else None
     known_budget = read_budget(trained, ensemble.weights_digests) if trained else None
     spent = spend(read_views(run, ensemble), ensemble, known_budget)
-    report = contents(tally, ensemble, errors, calibrated, spent)
+    soups = None if trained else judge_soups(run, ensemble, list(tally.seen))
+    taught = run.read_json(TEACHER_JSON)["spending"] if run.exists(TEACHER_JSON) else None
+    report = contents(tally, ensemble, errors, calibrated, spent, soups.rows if soups else (), taught)
     cost = _cost(run, ensemble)
     if apart := read_apart(run, ensemble):
         report["out_of_distribution"] = apart
@@ -83,7 +87,8 @@ def write_report(run: Storage, ensemble: EvaluatedEnsemble, trained: Storage | N
     run.write(CONFUSION, _confusion_csv(tally.confusion(), ensemble.classes).encode())
     if calibrated:
         write_scores(run, calibrated.image_ids, calibrated.scores)
-    write_outcomes(run, list(tally.seen), tally.averaged.by_image(), ensemble.policies)
+    beside = soups.outcomes if soups else {}
+    write_outcomes(run, list(tally.seen), tally.averaged.by_image(), ensemble.policies, beside)
     run.write_json(COST_JSON, cost)
     facts = _provenance(run, trained, cost)
     drawn = _pictures(run, report, tally, cost)

@@ -10,7 +10,7 @@ In reading order:
 - ``claims``: a run directory bound to the settings that decide its result
 - ``recipe``: every setting that decides a result
 - ``recipe_json``: recipes from JSON, also of earlier versions
-- ``named_recipes``: the recipes ``paper``, ``demo``, ``modern`` and ``finetune``
+- ``named_recipes``: the recipes ``paper``, ``demo``, ``modern``, ``finetune``, ``imagenette`` and ``distil``
 - ``storage``: files on any filesystem, written atomically
 - ``object_store``: filesystems behind URIs, with retries and readable errors
 - ``published_files``: data sets on Hugging Face and on web servers, as read-only filesystems
@@ -21,5 +21,7 @@ In reading order:
 - ``view_probabilities``: probabilities of each view alone, for a share of the images
 - ``calibration``: what was fitted on a run's validation images for its ensemble
 - ``budget``: the order of the views and the cascade, fitted on them
+- ``soups``: averages of a run's replicas
+- ``teacher``: the teacher of a student, and its answers in one file
 - ``weights``: files of weights, read or refused by name
 """

@@ -36,7 +36,7 @@ def check_claim(run: Storage, kind: Kind, settings: dict[str, Any]) -> None:
     changed = differences(_claimed(run, kind), settings) if run.exists(RUN) else []
     if not changed or not _has_results(run):
         return
-    moved = kind == "recipe" and any(line.startswith(("data:", "init_weights:")) for line in changed)
+    moved = kind == "recipe" and any(line.startswith(("data:", "init_weights:", "teacher:")) for line in changed)
     kept = " (the run has its own copy: the old path need not exist)" if moved and run.exists(MANIFEST) else ""
     raise UserError(
         f"{run} holds a different {kind}:\n  "

@@ -71,6 +71,11 @@ class Manifest:
     quarantined: int
     notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
+    @property
+    def listed(self) -> int:
+        """Number of images before some were left out."""
+        return self.quarantined + sum(split.images for split in self.splits.values())
+
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dict, with the number of images added for readability."""
         values = asdict(self)

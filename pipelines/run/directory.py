@@ -26,6 +26,13 @@
     initial_weights.*                 weights that training started from, if they came from a file
     initial_weights/*.safetensors     weights that training started from, if they were scaled on training images
     evaluations/<name>/               evaluations on other images, each with its dataset, predictions, report
+    soup/soups.json                   which replicas the averaged networks are made of
+    soup/replicas/<n>/weights.safetensors  averaged network n
+    soup/candidates/*.json            images that a candidate of the greedy soup answers wrongly
+    soup/predictions/*.parquet        predictions of the averaged networks, like those of replicas
+    teacher/targets.parquet           averaged answers of a student's teacher on the training images
+    teacher/teacher.json              who the teacher is, and its errors by cost
+    teacher/predictions/*.parquet     its answers by replica, until the targets are written
     run.lock                          the job that holds the run
     logs/                             standard error of Ray and other libraries
 """
@@ -73,6 +80,12 @@ ANSWERS = "answers"
 ANSWERS_CSV = f"{ANSWERS}/top5.csv"
 ANSWERS_PARQUET = f"{ANSWERS}/top5.parquet"
 EVALUATIONS = "evaluations"
+SOUP = "soup"
+SOUPS_JSON = f"{SOUP}/soups.json"
+CANDIDATES = f"{SOUP}/candidates"
+TEACHER = "teacher"
+TARGETS = f"{TEACHER}/targets.parquet"
+TEACHER_JSON = f"{TEACHER}/teacher.json"
 LOGS = "logs"
 NATIVE_STDERR = "native_stderr.log"
 # Names that a run directory may hold before it is bound to a recipe; prepare_dataset.py, for example, creates some.

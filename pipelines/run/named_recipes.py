@@ -1,11 +1,12 @@
-"""Named recipes: the paper's, and four that depart from it."""
+"""Named recipes: the paper's, and five that depart from it."""
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from pipelines.errors import UserError
-from pipelines.run.recipe import Recipe
+from pipelines.run.recipe import DISTIL, Recipe
 from pipelines.run.recipe_json import recipe_from_dict
 
 
@@ -146,12 +147,25 @@ def imagenette() -> Recipe:
     )
 
 
+def distil(taught: Recipe | None = None) -> Recipe:
+    """One network that learns the averaged answers of a finished ensemble, its teacher.
+
+    Source: Hinton et al. 2015; temperature and weight of the labels untuned. All other settings are those of the
+    teacher's replicas, ``taught``: a replica that is trained as long, from the same weights, differs in the loss alone.
+    Command: train_ensemble.py --recipe distil --teacher RUN --run-dir RUN
+    Cost: the teacher's answers to the training images (7 x 10 forward passes each), and one replica's training.
+    Expected: not known; experiments.students compares it with a replica trained from labels.
+    """
+    return replace(taught or Recipe(), name=DISTIL, replicas=1, wide_replica_width=None)
+
+
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "paper": paper,
     "demo": demo,
     "modern": modern,
     "finetune": finetune,
     "imagenette": imagenette,
+    DISTIL: distil,
 }
 
 

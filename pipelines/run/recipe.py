@@ -22,6 +22,8 @@ from pipelines.errors import UserError
 MIN_CROP_PX = 35
 # Names of recipes whose rate and epochs suit trained weights; from random ones they would learn next to nothing.
 FOR_GIVEN_WEIGHTS = ("finetune",)
+# Name of the recipe that needs a teacher.
+DISTIL = "distil"
 PreprocessingName = Literal["caffe", "scratch"]
 
 
@@ -132,6 +134,16 @@ class Recipe:
     on_dead_head: Literal["warn", "stop"] = "warn"
     """Reaction to the alarm: a warning, or the end of that replica."""
 
+    # Distillation
+    teacher: str = ""
+    """Run directory of a finished ensemble whose averaged answers on the training images are learnt (recipe distil)."""
+    teacher_policy: int | str = 10
+    """Crop policy of the teacher's answers: 1, 10, 144, or scales in pixels."""
+    teacher_temperature: float = 2.0
+    """Temperature that softens the teacher's answers and the student's in the loss."""
+    label_weight: float = 0.5
+    """Share of the labels in the loss of a student; the teacher's answers have the rest."""
+
     # Evaluation
     policies: tuple[int | str, ...] = CROP_POLICIES
     """Crop policies to evaluate: 1, 10, 144, or scales in pixels such as 256+320, with 36 crops at each."""
@@ -180,10 +192,10 @@ class Recipe:
             )
 
     def _check_shares(self) -> None:
-        for name in ("dropout", "aux_dropout", "momentum", "label_smoothing"):
+        for name in ("dropout", "aux_dropout", "momentum", "label_smoothing", "label_weight"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} must be in [0, 1), got {getattr(self, name)}")
-        for name in ("learning_rate", "max_gradient_norm", "wide_replica_width"):
+        for name in ("learning_rate", "max_gradient_norm", "wide_replica_width", "teacher_temperature"):
             if (value := getattr(self, name)) is not None and value <= 0:
                 raise UserError(f"{name} must be positive, got {value}")
         for name in ("width", "wide_replica_width"):

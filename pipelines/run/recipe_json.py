@@ -9,7 +9,10 @@ from pipelines.errors import UserError
 from pipelines.run.recipe import Recipe
 
 # What recipes meant before these fields existed.
-VALUES_BEFORE = {"area_sampling": "torchvision", "alternate_mirror": False, "first_crop_px": None}
+VALUES_BEFORE = {
+    "area_sampling": "torchvision", "alternate_mirror": False, "first_crop_px": None, "teacher": "",
+    "teacher_policy": 10, "teacher_temperature": 2.0, "label_weight": 0.5,
+}  # fmt: skip
 
 
 def with_new_fields(values: dict[str, Any]) -> dict[str, Any]:

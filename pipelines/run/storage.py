@@ -115,6 +115,15 @@ class Storage:
         """Return ``name`` as a path for :attr:`filesystem`."""
         return f"{self._resolved[1]}/{name}" if name else self._resolved[1]
 
+    def check_writable(self, fix: str) -> None:
+        """Refuse a folder of this machine that exists and cannot be written; ``fix`` is what to do then.
+
+        Raises:
+            UserError: it is one.
+        """
+        if self.is_local and self.exists("") and not may_write(Path(self.root)):
+            raise UserError(f"{self} cannot be written; {fix}")
+
     @property
     def is_file(self) -> bool:
         """Whether the root is a file, not a folder."""

@@ -9,12 +9,13 @@ from pipelines.job.console import complain
 from pipelines.run.named_recipes import load_recipe
 from pipelines.run.recipe import Recipe
 from pipelines.run.recipe_json import recipe_from_dict
+from pipelines.run.teacher import recipe_of_student
 from pipelines.tracking.fetch import PREFIX, fetch_recipe
 from pipelines.tracking.store import tracking_uri_of_runs
 
 
 def recipe_of_options(argv: Sequence[str], default: str) -> Recipe:
-    """Return the recipe that --recipe names, by default ``default``, for the weights of --init-weights.
+    """Return the recipe of --recipe, by default ``default``, for given --init-weights and --teacher.
 
     It is read before the other options, since it holds their defaults.
 
@@ -25,8 +26,11 @@ def recipe_of_options(argv: Sequence[str], default: str) -> Recipe:
     options.add_argument("--recipe", nargs="?", const="", default="")
     options.add_argument("--tracking-uri", "--tracking_uri", nargs="?", const="", default="")
     options.add_argument("--init-weights", "--init_weights", nargs="?", const="", default="")
+    options.add_argument("--teacher", nargs="?", const="", default="")
     given, _ = options.parse_known_args(argv)
     recipe = _recipe_called(given.recipe or default, given.tracking_uri)
+    if given.teacher and not recipe.teacher:  # a file has the recipe of its own teacher
+        recipe = recipe_of_student(recipe, given.teacher)
     variant = variant_of_weights(given.init_weights or recipe.init_weights)
     return replace(recipe, variant=variant) if variant else recipe
 

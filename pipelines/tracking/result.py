@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.job.log import read_jobs, stage_seconds
-from pipelines.report.outcomes import cell_name
+from pipelines.report.outcomes import cell_name, soup_cell
 from pipelines.report.schema import Report
 from pipelines.run.dataset import Manifest
 from pipelines.run.directory import (
@@ -143,5 +143,9 @@ def result_metrics(report: Report, cost: dict[str, Any]) -> dict[str, float]:
     for budget in report.get("budgets", []):
         metrics[f"top1_error/cascade_{budget['budget']}"] = round(budget["top1_error"], PERCENT_DECIMALS)
         metrics[f"passes/cascade_{budget['budget']}"] = round(budget["passes"], PERCENT_DECIMALS)
+    for soup in report.get("soups", []):
+        cell = soup_cell(soup["soup"], soup["policy"])
+        metrics[f"top1_error/{cell}"] = round(soup["top1_error"], PERCENT_DECIMALS)
+        metrics[f"top5_error/{cell}"] = round(soup["top5_error"], PERCENT_DECIMALS)
     metrics["evaluation/predictor_seconds"] = round(cost["predictor_seconds"], SECONDS_DECIMALS)
     return metrics

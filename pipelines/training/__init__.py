@@ -5,6 +5,7 @@ Reads: dataset/train, dataset/val, initial_weights*. Writes: replicas/<k>/, trai
 
 In reading order:
 
+- ``stage``: the stage as the job calls it
 - ``scheduler``: replicas in a window as wide as the cluster holds
 - ``board``: what scheduler and workers tell each other
 - ``restarts``: how often a failed replica is restarted, and when

@@ -7,10 +7,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from googlenet.evaluation.crops import view_groups, views_of_all
+from googlenet.evaluation.crops import num_views, view_groups, views_of_all
 from pipelines.job.console import count, duration, size
 from pipelines.run.dataset import Counts
-from pipelines.run.directory import PREDICTIONS, ReplicaFiles, finished_replicas
+from pipelines.run.directory import PREDICTIONS, TARGETS, ReplicaFiles, finished_replicas, read_recipe
 from pipelines.run.predictions import BYTES_PER_NUMBER, bytes_per_image, sorted_policies
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
@@ -33,6 +33,7 @@ class Estimate:
         counts: numbers of images.
         num_predictors: predictors that share the evaluation.
         trial: a short trial, in fp32.
+        targets_seconds: time until a student's targets are there.
         training_seconds: time until all replicas are trained.
         evaluation_seconds: time of the evaluation.
         nodes: nodes that the job uses.
@@ -41,14 +42,15 @@ class Estimate:
     counts: Counts
     num_predictors: int
     trial: Trial
+    targets_seconds: float
     training_seconds: float
     evaluation_seconds: float
     nodes: int
 
     @property
     def seconds(self) -> float:
-        """Time of training and evaluation, without preparation and start-up."""
-        return self.training_seconds + self.evaluation_seconds
+        """Time of targets, training and evaluation, without preparation and start-up."""
+        return self.targets_seconds + self.training_seconds + self.evaluation_seconds
 
 
 def placement_lines(run: Storage, recipe: Recipe, resources: Resources) -> list[str]:
@@ -87,12 +89,14 @@ def estimate(
     ``num_predictors`` predictors share the evaluation. ``encoded`` are some of the images, to time their loading.
     """
     trial = run_trial(recipe, resources, counts.classes, None, encoded)
-    evaluation = _passes(recipe, counts) / (trial.passes_per_second * num_predictors)
+    passes_per_second = trial.passes_per_second * num_predictors
+    targets = _targets_passes(run, recipe, counts) / passes_per_second
+    evaluation = _passes(recipe, counts) / passes_per_second
     if not _waiting(run, recipe):
         done = len(run.files(PREDICTIONS)) / math.ceil(counts.val / recipe.images_per_shard)
         evaluation *= max(0.0, 1 - done)
     training = _training_seconds(run, recipe, resources, counts, trial)
-    return Estimate(counts, num_predictors, trial, training, evaluation, nodes_used(recipe, resources))
+    return Estimate(counts, num_predictors, trial, targets, training, evaluation, nodes_used(recipe, resources))
 
 
 def plan_lines(run: Storage, recipe: Recipe, resources: Resources, estimated: Estimate) -> list[str]:
@@ -113,12 +117,32 @@ def plan_lines(run: Storage, recipe: Recipe, resources: Resources, estimated: Es
     return [
         *lines,
         f"data: {images}, {count(shards, 'shard')}",
+        *_targets_line(run, recipe, estimated),
         _training_line(run, recipe, resources, counts, trial),
         _validation_line(recipe, resources, counts, trial),
         f"memory: {size(resources.memory_bytes)} reserved for a worker, {size(trial.memory_bytes)} taken by the trial",
         f"evaluation: {forward} in fp32 with {count(estimated.num_predictors, 'predictor')}",
         f"storage: {written}, plus a copy of the images",
     ]
+
+
+def _targets_line(run: Storage, recipe: Recipe, estimated: Estimate) -> list[str]:
+    """Return what a teacher's answers cost, as if its networks were as large as the student's; nothing without one."""
+    if not recipe.teacher:
+        return []
+    passes, about = _targets_passes(run, recipe, estimated.counts), duration(estimated.targets_seconds)
+    if not passes:
+        return ["targets: finished"]
+    return [f"targets: {count(passes, 'forward pass', 'forward passes')} of the teacher's networks, about {about}"]
+
+
+def _targets_passes(run: Storage, recipe: Recipe, counts: Counts) -> int:
+    """Return the forward passes of the teacher's networks that are left."""
+    if not recipe.teacher or run.exists(TARGETS):
+        return 0
+    teacher = Storage.at(recipe.teacher)
+    replicas = len(finished_replicas(teacher, read_recipe(teacher).replicas))
+    return counts.train * num_views(recipe.teacher_policy) * replicas
 
 
 def _training_line(run: Storage, recipe: Recipe, resources: Resources, counts: Counts, trial: Trial) -> str:

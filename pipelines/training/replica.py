@@ -6,10 +6,12 @@ After any interruption, training resumes from the newest checkpoint and ends wit
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from googlenet.images.records import Records
 from googlenet.network.model import GoogLeNet
@@ -18,6 +20,7 @@ from googlenet.network.weights import to_safetensors
 from googlenet.training.augment_tensors import EncodedBatch, EncodedSamples
 from googlenet.training.batches import SAMPLES, TrainingSamples, requests_of_epoch
 from googlenet.training.data_parallel import synchronised_model
+from googlenet.training.distillation import Distillation
 from googlenet.training.epoch_order import EpochOrder
 from googlenet.training.health import HeadMonitor, patience_steps
 from googlenet.training.loader import Batch, Request, load_batches
@@ -28,6 +31,7 @@ from pipelines.job.worker_process import use_own_cpus
 from pipelines.run.dataset import open_records, read_manifest
 from pipelines.run.directory import check_run_directory
 from pipelines.run.recipe import Recipe
+from pipelines.run.teacher import read_targets
 from pipelines.training.advice import advice_for
 from pipelines.training.checkpoints import CHECKPOINTS_KEPT, Checkpoints
 from pipelines.training.compilation import TrainedNetwork, step_graph
@@ -70,7 +74,8 @@ def _train(task: ReplicaTask) -> None:
         history, begun = _restore(checkpoints, state, monitor, task)
         network = TrainedNetwork(state, task)
         state.network_for, state.graph = network.for_batch, step_graph(state, task)
-        batches = _batches(task, state.step, len(history), train, val, validation)
+        targets = torch.from_numpy(read_targets(task.run, manifest)) if recipe.teacher else None
+        batches = _batches(task, state.step, len(history), (train, val), validation, targets)
         saving = Saving(task, checkpoints, history)
         for epoch in range(len(history), recipe.epochs):
             report = EpochReport(task, epoch, settings.steps_per_epoch, _last_error(history), monitor, begun)
@@ -103,10 +108,18 @@ def _train_epoch(
 
 
 def _batches(
-    task: ReplicaTask, step: int, first_epoch: int, train: Records, val: Records, validation: Validation
+    task: ReplicaTask,
+    step: int,
+    first_epoch: int,
+    records: tuple[Records, Records],
+    validation: Validation,
+    targets: Tensor | None,
 ) -> Iterator[Batch]:
-    """Return all that is to be loaded after ``step`` steps, in order: the batches and the validation of each epoch."""
-    recipe = task.recipe
+    """Return all that is to be loaded after ``step`` steps, in order: the batches and the validation of each epoch.
+
+    ``targets`` are the teacher's probabilities by the number of the training image.
+    """
+    recipe, (train, val) = task.recipe, records
     kind = EncodedSamples if task.gpu_augmentation else TrainingSamples
     samples = kind(train, recipe.training_crops_px(), recipe.sampling(task.replica), task.sampling_seed)
     steps_per_epoch = -(-len(train) // recipe.batch_size)
@@ -125,7 +138,16 @@ def _batches(
         pin_memory=task.device.startswith("cuda"),
     )
     device = torch.device(task.device)
-    return (batch.on(device) if isinstance(batch, EncodedBatch) else batch for batch in loaded)
+    batches = (batch.on(device) if isinstance(batch, EncodedBatch) else batch for batch in loaded)
+    return batches if targets is None else _with_targets(batches, requests(), targets)
+
+
+def _with_targets(batches: Iterator[Batch], requests: Iterator[Request], targets: Tensor) -> Iterator[Batch]:
+    """Add the targets to the training batches here, so that no loader process needs a copy of them."""
+    for batch, request in zip(batches, requests, strict=True):
+        is_training = request.source == SAMPLES
+        indices = [index for _, index in request.keys] if is_training else []
+        yield replace(batch, targets=targets[indices]) if is_training else batch
 
 
 def _last_error(history: list[dict[str, Any]]) -> float | None:
@@ -149,6 +171,7 @@ def _settings(task: ReplicaTask, num_images: int, preprocessing: Preprocessing) 
         max_gradient_norm=recipe.max_gradient_norm,
         precision=task.arithmetic.precision,
         share=task.share,
+        distillation=Distillation(recipe.teacher_temperature, recipe.label_weight) if recipe.teacher else None,
     )
 
 

@@ -12,6 +12,10 @@ from pipelines.job.worker_process import CUDA_GRAPHS, KEEP_FREED_MEMORY, wants_c
 from pipelines.run.recipe import Recipe
 from pipelines.training.validation_plan import EVERY_EPOCH, ValidationPlan
 
+# A student's targets, and once more while they are read.
+TARGET_COPIES = 2
+BYTES_PER_PROBABILITY = 4
+
 
 @dataclass(frozen=True)
 class Resources:
@@ -166,8 +170,11 @@ def nodes_used(recipe: Recipe, resources: Resources) -> int:
     return max(len(nodes), -(-workers // max(1, on_one)))
 
 
-def reserving_memory(recipe: Recipe, resources: Resources, classes: int) -> Resources:
-    """Return resources that include the memory of a worker; print a warning if the nodes do not have as much."""
+def reserving_memory(recipe: Recipe, resources: Resources, classes: int, images: int = 0) -> Resources:
+    """Return resources that include the memory of a worker; print a warning if the nodes do not have as much.
+
+    Only a student needs to know the number of training ``images``: it holds the targets of all of them.
+    """
     from pipelines.training.network import network_of
 
     needed = training_bytes(
@@ -177,6 +184,8 @@ def reserving_memory(recipe: Recipe, resources: Resources, classes: int) -> Reso
         on_gpu=resources.gpus_per_worker > 0,
         loader_processes=resources.loader_processes,
     )
+    if recipe.teacher:
+        needed += TARGET_COPIES * images * classes * BYTES_PER_PROBABILITY
     reserved = affordable_memory(needed, resources.per_worker, alive_nodes(), recipe.least_workers)
     if warning := memory_warning("a worker", needed, reserved):
         say(f"warning: {warning}, or a smaller --batch-size")
@@ -201,3 +210,14 @@ def check_that_one_fits(recipe: Recipe, resources: Resources) -> None:
         f"a replica reserves {workers}, each worker on one node; the cluster has {has} in total: "
         "reserve less, add nodes, or set --parallel-replicas if the cluster grows on demand"
     )
+
+
+def needed_replicas(recipe: Recipe, least: int | None, *, at_limit: bool = False) -> int:
+    """Return how many finished replicas the evaluation needs; one if the run has reached a limit."""
+    all_needed = 1 if at_limit else recipe.replicas
+    needed = all_needed if least is None else least
+    if not 1 <= needed <= recipe.replicas:
+        raise UserError(
+            f"--min-replicas must be between 1 and the {recipe.replicas} replicas of the recipe, got {needed}"
+        )
+    return needed

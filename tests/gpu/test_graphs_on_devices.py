@@ -16,6 +16,7 @@ from googlenet.network.initialisation import initialise
 from googlenet.network.model import GoogLeNet
 from googlenet.network.preprocessing import SCRATCH_PREPROCESSING
 from googlenet.randomness import torch_generator
+from googlenet.training.distillation import Distillation
 from googlenet.training.graphs import WARM_UP_STEPS, CudaRecorder, Recorder, StepFigures, StepGraph, Work
 from googlenet.training.learning_rate import LearningRate
 from googlenet.training.loader import Batch
@@ -98,7 +99,9 @@ def batches(count: int) -> list[Batch]:
     ]
 
 
-def trained(device: str, variant: Variant, count: int, kind: str) -> tuple[TrainState, list[StepResult], list[str]]:
+def trained(
+    device: str, variant: Variant, count: int, kind: str, distillation: Distillation | None = None
+) -> tuple[TrainState, list[StepResult], list[str]]:
     """Return the state after ``count`` steps, the figures of each, and the failures of the capture."""
     model = GoogLeNet(4, variant, width=0.125)
     initialise(model, "he", torch_generator(0, "initial_weights"))
@@ -111,8 +114,12 @@ def trained(device: str, variant: Variant, count: int, kind: str) -> tuple[Train
         state.graph = StepGraph(optimizer, 4, torch.device(device), recorder, failures.append)
     rate = LearningRate(0.05, "cosine", 1, 3)
     settings = LoopSettings(rate, 4, SCRATCH_PREPROCESSING.on(torch.device(device)), 0, max_gradient_norm=5.0)
+    settings, given = replace(settings, distillation=distillation), batches(count)
+    if distillation:
+        answers = torch.randn(count, 4, 4, generator=torch.Generator().manual_seed(2)).softmax(dim=2)
+        given = [replace(batch, targets=own[: batch.num_images]) for batch, own in zip(given, answers, strict=True)]
     with FP32.in_force(device):
-        taken = [train_step(state, batch, settings) for batch in batches(count)]
+        taken = [train_step(state, batch, settings) for batch in given]
     return state, [step.result() for step in taken], failures
 
 
@@ -132,6 +139,14 @@ def test_recorded_steps_are_those_taken_one_by_one(kind: str, variant: Variant, 
     assert_close(state.tensors(), expected.tensors(), 1e-4 if variant == "paper" else 1e-2)
     # A replay overwrites the figures of the one before.
     assert len({result.gradient_norm for result in replayed}) == count
+
+
+def test_a_recorded_step_learns_the_teachers_answers_to_its_own_batch(device: str) -> None:
+    count, distillation = WARM_UP_STEPS + 3, Distillation(2.0, 0.0)
+    _, figures, _ = trained(device, "paper", count, "one by one", distillation)
+    _, replayed, _ = trained(device, "paper", count, "recorded", distillation)
+    for one, other in zip(figures, replayed, strict=True):
+        assert one.losses == pytest.approx(other.losses, rel=1e-3)
 
 
 def test_steps_after_the_warm_up_are_replays(monkeypatch: pytest.MonkeyPatch) -> None:

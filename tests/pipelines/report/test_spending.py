@@ -85,20 +85,33 @@ def test_nothing_is_chosen_on_too_few_images_but_what_is_known_is_judged_on_them
     assert spend(few, TWO, ours.kept) is not None
 
 
-def test_a_way_is_efficient_if_every_way_as_cheap_has_a_higher_error() -> None:
-    def cell(models: int, crops: int, error: float) -> Any:
-        return {
-            "models": models,
-            "crops": crops,
-            "forward_passes": models * crops,
-            "top1_error": error,
-            "top1_ci95": [],
-        }
+def cell(models: int, crops: int, error: float) -> Any:
+    return {
+        "models": models,
+        "crops": crops,
+        "forward_passes": models * crops,
+        "top1_error": error,
+        "top1_ci95": [],
+    }
 
+
+def test_a_way_is_efficient_if_every_way_as_cheap_has_a_higher_error() -> None:
     table = [cell(1, 1, 9.0), cell(1, 10, 8.0), cell(2, 1, 7.0), cell(2, 10, 7.0)]
     rows = spending_rows(table, 50, None)
     assert [row["way"] for row in rows] == ["replicas", "views", "replicas", "replicas_and_views"]
     assert [row["efficient"] for row in rows] == [True, False, True, False]
+
+
+def test_a_students_errors_stand_beside_the_ways_of_its_teacher() -> None:
+    teachers: list[Any] = [
+        {"way": "replicas", "passes": 1.0, "top1_error": 9.0, "efficient": True},
+        {"way": "cascade", "passes": 2.0, "top1_error": 7.0, "efficient": False},
+    ]
+    rows = spending_rows([cell(1, 1, 8.0), cell(1, 10, 7.5)], 50, None, taught=teachers)
+    assert [(row["way"], row["efficient"]) for row in rows] == [
+        ("student", True), ("student", False), ("replicas", False), ("cascade", True),
+    ]  # fmt: skip
+    assert teachers[0]["efficient"], "the teacher's own rows stay"
 
 
 def test_the_report_shows_the_cost_and_other_images_use_what_the_run_keeps(

@@ -1,0 +1,139 @@
+"""The teacher of a student: a finished run, checked before anything is computed, and its answers in one file."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from googlenet.evaluation.crops import policy_scales_px
+from pipelines.errors import UserError
+from pipelines.run.dataset import Manifest, read_manifest
+from pipelines.run.directory import REPORT_JSON, RUN, TARGETS, finished_replicas, read_recipe, read_run
+from pipelines.run.named_recipes import distil
+from pipelines.run.recipe import DISTIL, Recipe
+from pipelines.run.storage import Storage
+
+METADATA_KEY = b"googlenet_targets"
+GIVE_ONE = "give the directory of a finished run of train_ensemble.py with --teacher"
+SAME_DATA = "leave out the options of the data, so that those of the teacher are used"
+
+
+def recipe_of_student(recipe: Recipe, teacher: str) -> Recipe:
+    """Return the recipe of a student of the run ``teacher``: that of the teacher's replicas, for one network.
+
+    ``recipe`` is the one that was asked for; only the recipe ``distil`` takes a teacher.
+
+    Raises:
+        UserError: another recipe was asked for, or ``teacher`` holds no training run.
+    """
+    if recipe.name != DISTIL:
+        raise UserError(f"--teacher is for --recipe {DISTIL}, not for the recipe {recipe.name}")
+    return replace(distil(read_recipe(_run_of(teacher))), teacher=teacher)
+
+
+def absolute_teacher(teacher: str) -> str:
+    """Return a path that does not depend on the working directory."""
+    return Storage.at(teacher).root if teacher else ""
+
+
+def check_teacher(run: Storage, recipe: Recipe, classes: Sequence[str], images: int) -> None:
+    """Refuse a teacher that cannot teach ``run``, by its classes and the number of its images, all splits together.
+
+    Once its answers are kept in ``run``, the teacher is not needed any more.
+
+    Raises:
+        UserError: there is none, it is not finished, has other classes or images, or not the scales of the crop policy.
+    """
+    if recipe.name == DISTIL and not recipe.teacher:
+        raise UserError(f"the recipe {DISTIL} needs a teacher: {GIVE_ONE}")
+    if not recipe.teacher or run.exists(TARGETS):
+        return
+    teacher = _run_of(recipe.teacher)
+    if teacher.root == run.root:
+        raise UserError(f"{run} cannot be its own teacher; choose another --run-dir")
+    taught = read_recipe(teacher)
+    finished = len(finished_replicas(teacher, taught.replicas))
+    # A run that ended with fewer replicas than planned has a report.
+    if not finished or (finished < taught.replicas and not teacher.exists(REPORT_JSON)):
+        raise UserError(
+            f"the teacher {teacher} is not finished ({finished} of {taught.replicas} replicas); "
+            "run its command again until it is"
+        )
+    manifest = read_manifest(teacher)
+    if tuple(classes) != manifest.classes:
+        differing = _first_difference(manifest.classes, classes)
+        raise UserError(f"the teacher {teacher} has other classes: {differing}; {SAME_DATA}")
+    if images != manifest.listed:
+        raise UserError(
+            f"the teacher {teacher} has another data set: {manifest.listed:,} images, here {images:,}; {SAME_DATA}"
+        )
+    try:
+        policy_scales_px(recipe.teacher_policy, taught.crop_px)
+    except ValueError as error:
+        raise UserError(f"teacher_policy: {error}") from error
+
+
+def check_same_images(run: Storage, recipe: Recipe, manifest: Manifest) -> None:
+    """Refuse a teacher of other images: its answers would be about images that the student never sees.
+
+    Raises:
+        UserError: the prepared data sets differ.
+    """
+    if not recipe.teacher or run.exists(TARGETS):
+        return
+    theirs = read_manifest(_run_of(recipe.teacher))
+    if theirs.digest != manifest.digest:
+        raise UserError(
+            f"the teacher {recipe.teacher} has another data set: {theirs.summary()}, here {manifest.summary()}; "
+            f"{SAME_DATA}"
+        )
+
+
+def _run_of(teacher: str) -> Storage:
+    run = Storage.at(teacher)
+    if not run.exists(RUN) or "recipe" not in read_run(run):
+        raise UserError(f"the teacher {run} holds no training run; {GIVE_ONE}")
+    return run
+
+
+def _first_difference(theirs: Sequence[str], ours: Sequence[str]) -> str:
+    if len(theirs) != len(ours):
+        return f"{len(theirs)}, here {len(ours)}"
+    return next(f"{theirs!r}, here {ours!r}" for theirs, ours in zip(theirs, ours, strict=True) if theirs != ours)
+
+
+def write_targets(
+    run: Storage, image_ids: Sequence[str], probabilities: npt.NDArray[np.float32], about: dict[str, Any]
+) -> None:
+    """Write the teacher's averaged probabilities (N, C) of the training images, in their order, as one file."""
+    flat = pa.array(probabilities.reshape(-1), pa.float32())
+    columns = {
+        "image_id": pa.array(image_ids, pa.string()),
+        "probabilities": pa.FixedSizeListArray.from_arrays(flat, probabilities.shape[1]),
+    }
+    table = pa.table(columns).replace_schema_metadata({METADATA_KEY: json.dumps(about)})
+    with run.writing(TARGETS) as stream:
+        pq.write_table(table, stream, compression="zstd")
+
+
+def read_targets(run: Storage, manifest: Manifest) -> npt.NDArray[np.float32]:
+    """Return the teacher's probabilities (N, C) of the training images, in their order.
+
+    Raises:
+        UserError: the file is damaged, or of other images.
+    """
+    fix = "delete it, and train_ensemble.py makes it again"
+    try:
+        table = pq.read_table(run.path(TARGETS), columns=["probabilities"], filesystem=run.filesystem)
+        about = json.loads(table.schema.metadata[METADATA_KEY])
+    except (pa.ArrowInvalid, KeyError, ValueError) as error:
+        raise UserError(f"{run.below(TARGETS)} is damaged ({error}); {fix}") from error
+    if about["dataset_digest"] != manifest.digest or len(table) != manifest.splits["train"].images:
+        raise UserError(f"{run.below(TARGETS)} is of other images; {fix}")
+    flat: npt.NDArray[np.float32] = table.column("probabilities").combine_chunks().flatten().to_numpy()
+    return flat.reshape(len(table), -1).copy()  # Arrow's memory is read-only

@@ -1,0 +1,47 @@
+"""Training stage as the job calls it: a look at the given weights before anything starts, then all replicas."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from pipelines.job.console import say
+from pipelines.run.dataset import Manifest
+from pipelines.run.directory import RUN
+from pipelines.run.recipe import Recipe
+from pipelines.run.storage import Storage
+from pipelines.run.weights import check_file
+from pipelines.training.resources import Resources
+
+# What needs PyTorch is imported where it is used: help and errors do not wait for it.
+if TYPE_CHECKING:
+    from pipelines.training.failure import ReplicaFailure
+
+
+def try_initial_weights(run: Storage, recipe: Recipe, classes: int) -> None:
+    """Refuse initial weights that do not fit, and print what they do not cover."""
+    if not recipe.init_weights:
+        return
+    if not run.exists(RUN):  # a run has a copy
+        check_file(recipe.init_weights)
+    say(f"reading the initial weights {recipe.init_weights} ...")
+    from pipelines.training.network import check_initial_weights
+
+    for remark in check_initial_weights(run, recipe, classes):
+        say(f"initial weights: {remark}")
+
+
+def train_run(
+    run: Storage,
+    recipe: Recipe,
+    resources: Resources,
+    manifest: Manifest,
+    on_poll: Callable[[dict[int, str]], None],
+    why_stop: Callable[[], str],
+) -> "list[ReplicaFailure]":
+    """Choose the arithmetic, and train the replicas that are not finished; return those that failed."""
+    from pipelines.training.scheduler import train_replicas
+    from pipelines.training.trial import training_arithmetic, training_line
+
+    images = manifest.splits["train"].images
+    arithmetic = training_arithmetic(run, recipe, resources, images, len(manifest.classes))
+    say(training_line(run))
+    return train_replicas(run, recipe, resources, arithmetic, on_poll, why_stop)

@@ -1,0 +1,133 @@
+"""Targets of a student: the teacher's own answers, one file, the same after a kill; refusals of unfit teachers."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from googlenet import Ensemble
+from pipelines.errors import UserError
+from pipelines.evaluation.predictors import AS_MANY_AS_FIT
+from pipelines.evaluation.targets import make_targets, predict_training_images
+from pipelines.run.dataset import read_manifest
+from pipelines.run.named_recipes import demo, distil
+from pipelines.run.recipe import Recipe
+from pipelines.run.storage import Storage
+from pipelines.run.teacher import check_same_images, check_teacher, read_targets, recipe_of_student
+from tests.prepared import predicting_here
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture
+def student(prepared_run: Path, tmp_path: Path) -> Path:
+    """A run with the data set of the teacher and nothing else."""
+    return Path(shutil.copytree(prepared_run, tmp_path / "student"))
+
+
+def of(teacher: Path, recipe: Recipe) -> Recipe:
+    return replace(distil(recipe), teacher=str(teacher))
+
+
+def test_targets_are_the_teachers_answers_in_the_order_of_the_images_whatever_is_killed(
+    trained_run: Path, student: Path, tiny_recipe: Recipe, photo_folder: Path
+) -> None:
+    run, recipe = Storage.at(str(student)), of(trained_run, tiny_recipe)
+    with predicting_here():
+        predict_training_images(run, recipe, AS_MANY_AS_FIT)
+        killed = Path(shutil.copytree(student, student.parent / "killed"))
+        make_targets(run, recipe)
+    ensemble = Ensemble.load(sorted(trained_run.glob("replicas/*/weights.safetensors")))
+    rows = pq.read_table(student / "teacher/targets.parquet").to_pylist()
+    assert len(rows) == 24
+    for row in rows[::5]:
+        expected = ensemble.probabilities(photo_folder / row["image_id"], 10).mean(axis=0)
+        np.testing.assert_allclose(row["probabilities"], expected, atol=1e-5)
+    found = read_targets(run, read_manifest(run))
+    np.testing.assert_array_equal(found, np.array([row["probabilities"] for row in rows], np.float32))
+    assert not list(student.glob("teacher/predictions/*"))
+
+    # Killed while a shard was written, and once more between the file and the end of the stage.
+    (killed / "teacher/predictions/000001.parquet").rename(killed / "teacher/predictions/000001.parquet.partial-1")
+    with predicting_here():
+        make_targets(Storage.at(str(killed)), recipe)
+    files = [folder / "teacher/targets.parquet" for folder in (student, killed)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    written = files[1].stat().st_mtime_ns
+    (killed / "teacher/predictions/000000.parquet").write_bytes(b"left over")
+    make_targets(Storage.at(str(killed)), recipe)
+    assert files[1].stat().st_mtime_ns == written
+    assert not list(killed.glob("teacher/predictions/*"))
+
+
+def a_teacher(folder: Path, prepared_run: Path, recipe: Recipe, finished: int) -> Path:
+    """A run whose weights are empty files: enough for what is checked before anything is computed."""
+    shutil.copytree(prepared_run, folder)
+    run = Storage.at(str(folder))
+    run.write_json("run.json", {"id": "1", "recipe": recipe.to_dict()})
+    for replica in range(finished):
+        run.write(f"replicas/{replica}/weights.safetensors", b"")
+    return folder
+
+
+CLASSES = ("class_0", "class_1", "class_2")
+
+
+def test_a_student_takes_all_settings_of_the_teachers_replicas_but_their_number(
+    prepared_run: Path, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    teacher = a_teacher(tmp_path / "teacher", prepared_run, tiny_recipe, 3)
+    assert recipe_of_student(distil(), str(teacher)) == replace(
+        tiny_recipe, name="distil", replicas=1, teacher=str(teacher)
+    )
+
+
+def test_a_teacher_that_cannot_teach_is_refused_with_the_way_out(
+    prepared_run: Path, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    run, teacher = Storage.at(str(tmp_path / "run")), tmp_path / "teacher"
+    with pytest.raises(UserError, match="--teacher is for --recipe distil, not for the recipe demo"):
+        recipe_of_student(demo(), str(teacher))
+    with pytest.raises(UserError, match="teacher holds no training run; give the directory of a finished run"):
+        recipe_of_student(distil(), str(teacher))
+    with pytest.raises(UserError, match=r"the recipe distil needs a teacher: give the directory .* with --teacher"):
+        check_teacher(run, distil(), CLASSES, 66)
+    a_teacher(teacher, prepared_run, tiny_recipe, 2)
+    recipe = of(teacher, tiny_recipe)
+    with pytest.raises(UserError, match=r"teacher is not finished \(2 of 3 replicas\); run its command again"):
+        check_teacher(run, recipe, CLASSES, 66)
+    Storage.at(str(teacher)).write_json("report/report.json", {})  # two were enough for its evaluation
+    check_teacher(run, recipe, CLASSES, 66)
+    for classes, images, expected in (
+        (("class_0", "class_1", "dog"), 66, "other classes: 'class_2', here 'dog'; leave out the options of the data"),
+        (CLASSES[:2], 66, "other classes: 3, here 2"),
+        (CLASSES, 67, "another data set: 66 images, here 67"),
+    ):
+        with pytest.raises(UserError, match=expected):
+            check_teacher(run, recipe, classes, images)
+    with pytest.raises(UserError, match=r"teacher_policy: .*256\+x"):
+        check_teacher(run, replace(recipe, teacher_policy="256+x"), CLASSES, 66)
+    with pytest.raises(UserError, match="cannot be its own teacher"):
+        check_teacher(Storage.at(str(teacher)), recipe, CLASSES, 66)
+    manifest = read_manifest(Storage.at(str(teacher)))
+    check_same_images(run, recipe, manifest)
+    with pytest.raises(UserError, match=r"another data set: .*\(digest"):
+        check_same_images(run, recipe, replace(manifest, digest="other"))
+
+
+def test_a_teacher_is_not_needed_once_its_answers_are_kept(tmp_path: Path, tiny_recipe: Recipe) -> None:
+    run, recipe = Storage.at(str(tmp_path / "run")), of(tmp_path / "gone", tiny_recipe)
+    with pytest.raises(UserError, match="holds no training run"):
+        check_teacher(run, recipe, CLASSES, 66)
+    run.write("teacher/targets.parquet", b"")
+    check_teacher(run, recipe, CLASSES, 66)
+
+
+def test_targets_that_are_damaged_or_of_other_images_are_refused(prepared_run: Path, tmp_path: Path) -> None:
+    run, manifest = Storage.at(str(tmp_path)), read_manifest(Storage.at(str(prepared_run)))
+    run.write("teacher/targets.parquet", b"torn")
+    with pytest.raises(UserError, match=r"targets.parquet is damaged .*; delete it, and train_ensemble.py makes it"):
+        read_targets(run, manifest)
