@@ -17,6 +17,7 @@ WAYS = {
     "cascade": "cascade",
 }
 HEADINGS = ("way", "passes", "seconds", "top-1 error %", "95 % interval")
+BUDGET_HEADINGS = ("budget", "passes", "seconds", "saved %", "lost %", "top-1 error %", "change", "95 % interval")
 
 
 def spending_section(report: Report, cost: dict[str, Any]) -> list[str]:
@@ -29,8 +30,7 @@ def spending_section(report: Report, cost: dict[str, Any]) -> list[str]:
         markdown_table(HEADINGS, efficient_cells(report, cost)),
     ]
     if report.get("budgets"):
-        headings = ("budget", "passes", "seconds", "saved %", "top-1 error %", "against all passes", "95 % interval")
-        sections += [about_budgets(report), markdown_table(headings, budget_cells(report, cost))]
+        sections += [about_budgets(report), markdown_table(BUDGET_HEADINGS, budget_cells(report, cost))]
     return sections
 
 
@@ -38,7 +38,8 @@ def about_spending(report: Report, cost: dict[str, Any]) -> str:
     """Return what the points are, and on which images they were judged."""
     text = (
         "The efficient ways to spend forward passes: no other has as few passes and as low an error. Passes are means "
-        "per image; seconds are those of one predictor at the speed measured here."
+        "per image; seconds are passes at the speed of full batches measured here, and a cascade's first stages take "
+        "longer per pass: its answers (--budget) say how long they took."
     )
     all_passes = len(report["replicas"]) * len(report["views"]) * report["images"]
     if 0 < cost["forward_passes"] < all_passes:
@@ -60,11 +61,14 @@ def about_budgets(report: Report) -> str:
         if row["judged_on"] == "other_images"
         else "for each fold of the images fitted on the other folds"
     )
+    promises = " and ".join(
+        f"{row.get('promised_points', row['within_points']):.2g} % ({row['budget']})" for row in report["budgets"]
+    )
     return (
-        "The cascade adds replicas, then views, until the calibrated probability of the answer exceeds a threshold, or "
-        "up to a last stage. The budgets allow an error above that of all passes by "
-        + " and ".join(f"{row['within_points']:g} percentage points ({row['budget']})" for row in report["budgets"])
-        + f"; views, temperatures, threshold and last stage are {where}."
+        "The cascade adds replicas, then views, until the calibrated probability of the answer exceeds a threshold. Of "
+        f"the answers that all passes have right, it may lose those of {promises} of all images; the number of images "
+        "that it was fitted on may allow no smaller promise. Views, temperatures and the threshold are "
+        f"{where}."
     )
 
 
@@ -100,6 +104,7 @@ def budget_cells(report: Report, cost: dict[str, Any]) -> Iterator[tuple[str, ..
             f"{row['passes']:.1f} of {row['all_passes']}",
             _seconds(row["passes"], cost),
             f"{row['saving']:.1f}",
+            f"{row['lost']:.2f}" if "lost" in row else "",
             f"{row['top1_error']:.2f}",
             f"{row['top1_difference']:+.2f}",
             signed_interval(row["top1_difference_ci95"]),

@@ -15,7 +15,14 @@ from pipelines.report.columns import (
     notable_over_replicas,
     tops_shown,
 )
-from pipelines.report.markdown_of_spending import about_budgets, about_spending, budget_cells, efficient_cells
+from pipelines.report.markdown_of_spending import (
+    BUDGET_HEADINGS,
+    HEADINGS,
+    about_budgets,
+    about_spending,
+    budget_cells,
+    efficient_cells,
+)
 from pipelines.report.remarks import cost_of_predictions, headline, notes
 from pipelines.report.schema import Report, TableRow
 
@@ -97,10 +104,10 @@ def _spending(report: Report, cost: dict[str, Any]) -> dict[str, Any]:
     budgets = report.get("budgets", [])
     return {
         "text": about_spending(report, cost),
-        "headings": ("way", "passes", "seconds", "error %", "95 % interval"),
+        "headings": HEADINGS,
         "rows": efficient_cells(report, cost),
         "about_budgets": about_budgets(report) if budgets else "",
-        "budget_headings": ("budget", "passes", "seconds", "saved %", "error %", "change", "95 % interval"),
+        "budget_headings": BUDGET_HEADINGS,
         "budgets": list(budget_cells(report, cost)) if budgets else [],
     }
 
