@@ -20,7 +20,7 @@ from pipelines.data.class_list import read_class_list
 from pipelines.data.prepare import BadImages, prepare_for_evaluation
 from pipelines.data.sources import Images, absolute_data, images_to_evaluate, unlabelled_images
 from pipelines.errors import UserError
-from pipelines.evaluation.answer_options import check_budget, check_coverage, check_set_penalty
+from pipelines.evaluation.answer_options import check_budget, check_coverage, check_ood, check_set_penalty
 from pipelines.evaluation.evaluate import Settings, evaluate, evaluate_run, replicas_to_evaluate
 from pipelines.evaluation.external_weights import agreed, check_outputs, own_format
 from pipelines.evaluation.predictors import PredictorOptions
@@ -76,10 +76,11 @@ class Arguments:
     coverage: float | None = None
     """With --unlabelled: list the classes that hold the true one with this probability, such as 0.95."""
     set_penalty: float = 0.0
-    """With --coverage: added to a class's score for each rank after the first, such as 0.01, to shorten long sets."""
+    """Added to a class's score for each rank after the first, such as 0.01, to shorten long sets of classes: those of
+    --coverage, or those of the report."""
     budget: Literal["fast", "balanced", "best"] = "best"
-    """With --unlabelled: stop adding views and replicas once sure enough, so that on the run's validation images top-1
-    errors rise by no more than 1 (fast) or 0.2 (balanced) percentage points; best computes all."""
+    """With --unlabelled: stop adding views and replicas once sure enough, so that of the answers that all passes have
+    right those of at most 1 % (fast) or 0.2 % (balanced) of the images are lost; best makes all passes."""
     ood: str = ""
     """Folder of photographs of something else: how well unsure answers tell them from the run's validation images."""
     output_dir: str = ""
@@ -160,11 +161,11 @@ def _write_results(
     from pipelines.report.answers import write_answers
     from pipelines.report.write import write_report
 
+    rule = SetRule(arguments.set_penalty)
     if not arguments.unlabelled:
-        return write_report(run, ensemble, trained)
+        return write_report(run, ensemble, trained, rule)
     known = read_calibration(trained, ensemble) if trained and arguments.calibrated else None
     kept = read_budget(trained, ensemble.weights_digests) if trained else None
-    rule = SetRule(arguments.set_penalty)
     return write_answers(run, ensemble, known, arguments.coverage, kept if arguments.calibrated else None, rule)
 
 
@@ -214,8 +215,9 @@ def judge_apart(trained: Storage, recipe: Recipe, arguments: Arguments) -> str:
     from pipelines.report.out_of_distribution import keep_apart
     from pipelines.report.write import write_report
 
-    data, options = absolute_data(arguments.ood), _predictor_options(arguments)
-    images = unlabelled_images(data, read_manifest(trained).classes)
+    data, options, known = absolute_data(arguments.ood), _predictor_options(arguments), read_manifest(trained)
+    check_ood(data, str(known.prepared_from.get("data", "")))
+    images = unlabelled_images(data, known.classes)
     run = trained.below(evaluation_folder(data, [images.listing.digest, "ood"]))
     with connected():
         inside = evaluate_run(trained, recipe, options)
@@ -271,18 +273,15 @@ def _check(arguments: Arguments) -> None:
         raise UserError("--classes and --crop-px need --weights; a training run has its own")
     if arguments.output_dir and (arguments.weights or not arguments.data):
         raise UserError("--output-dir needs --data FOLDER; an evaluation of --weights is written to --run-dir")
-    own_images = (("policies", CROP_POLICIES), ("precision", "auto"), ("unlabelled", False))
-    for name, default in own_images:
+    for name, default in (("policies", CROP_POLICIES), ("precision", "auto"), ("unlabelled", False)):
         if getattr(arguments, name) != default and not arguments.data:
             raise UserError(f"--{name} needs --data FOLDER; for the run's own images its recipe decides")
     if arguments.ood and (arguments.data or arguments.weights):
         raise UserError("--ood judges a training run on its own validation images: leave out --data and --weights")
     is_answering = arguments.unlabelled and not arguments.weights
-    if arguments.budget != "best":
-        check_budget(arguments.budget, is_answering, arguments.policies, arguments.coverage)
-    if arguments.coverage is not None:
-        check_coverage(arguments.coverage, arguments.run_dir, is_answering, arguments.calibrated)
-    check_set_penalty(arguments.set_penalty, arguments.coverage)
+    check_budget(arguments.budget, is_answering, arguments.policies, arguments.coverage)
+    check_coverage(arguments.coverage, arguments.run_dir, is_answering, arguments.calibrated)
+    check_set_penalty(arguments.set_penalty, arguments.coverage, arguments.unlabelled)
 
 
 if __name__ == "__main__":

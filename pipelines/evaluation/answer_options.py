@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 
+from googlenet.evaluation.cascade import BUDGETS
 from googlenet.evaluation.crops import CROP_POLICIES, Policy
 from pipelines.errors import UserError
 from pipelines.run.directory import CALIBRATION
 from pipelines.run.storage import Storage
 
 
-def check_coverage(coverage: float, run_dir: str, is_answering: bool, calibrated: bool) -> None:
+def check_coverage(coverage: float | None, run_dir: str, is_answering: bool, calibrated: bool) -> None:
     """Refuse a coverage that cannot be kept.
 
     ``is_answering`` says whether a training run is to answer images without labels.
@@ -16,6 +17,8 @@ def check_coverage(coverage: float, run_dir: str, is_answering: bool, calibrated
     Raises:
         UserError: it cannot.
     """
+    if coverage is None:
+        return
     if not 0 < coverage < 1:
         raise UserError(f"--coverage must be between 0 and 1, such as 0.95, got {coverage:g}")
     if not is_answering:
@@ -29,16 +32,26 @@ def check_coverage(coverage: float, run_dir: str, is_answering: bool, calibrated
         )
 
 
-def check_set_penalty(penalty: float, coverage: float | None) -> None:
-    """Refuse a penalty on the ranks of sets that is negative, or without sets.
+def check_set_penalty(penalty: float, coverage: float | None, unlabelled: bool) -> None:
+    """Refuse a penalty on the ranks of sets that is negative, or for answers without sets.
 
     Raises:
         UserError: it is.
     """
     if penalty < 0:
         raise UserError(f"--set-penalty must not be negative, got {penalty:g}")
-    if penalty and coverage is None:
-        raise UserError(f"--set-penalty {penalty:g} shortens sets of classes: it needs --coverage")
+    if penalty and unlabelled and coverage is None:
+        raise UserError(f"--set-penalty {penalty:g} shortens sets of classes: with --unlabelled it needs --coverage")
+
+
+def check_ood(data: str, own: str) -> None:
+    """Refuse photographs of something else that are the run's own images, given as absolute paths or URIs.
+
+    Raises:
+        UserError: they are.
+    """
+    if own and (_is_within(data, own) or _is_within(own, data)):
+        raise UserError(f"--ood {data} has the run's own images (--data {own}); give photographs of something else")
 
 
 def check_budget(budget: str, is_answering: bool, policies: Sequence[Policy], coverage: float | None) -> None:
@@ -47,6 +60,8 @@ def check_budget(budget: str, is_answering: bool, policies: Sequence[Policy], co
     Raises:
         UserError: nothing can.
     """
+    if budget == BUDGETS[-1]:
+        return
     given = f"--budget {budget}"
     if not is_answering:
         raise UserError(f"{given} is for the answers of a training run: it needs --unlabelled and no --weights")
@@ -54,3 +69,7 @@ def check_budget(budget: str, is_answering: bool, policies: Sequence[Policy], co
         raise UserError(f"{given} decides how many of the 144 views are computed: leave out --policies")
     if coverage is not None:
         raise UserError(f"{given} cannot be combined with --coverage: sets were fitted on all views")
+
+
+def _is_within(path: str, folder: str) -> bool:
+    return f"{path}/".startswith(f"{folder.rstrip('/')}/")

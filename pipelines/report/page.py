@@ -6,6 +6,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from pipelines.report.certainty import certainty_tables
 from pipelines.report.columns import (
     Top,
     chosen_model_error,
@@ -33,7 +34,7 @@ CAPTIONS = {
     "error_by_models": ("Error by the number of models", "Mean over all ensembles of a size."),
     "spending": (
         "Error against cost",
-        "The dotted line joins the efficient ways to spend forward passes; the stars are budgets of the cascade.",
+        "The dotted line joins the efficient ways to spend forward passes; star and cross are budgets of the cascade.",
     ),
     "learning_curves": ("Learning curves", "One centre crop of each validation image, after each epoch."),
     "views": ("Which views help", "Averaged over these views only."),
@@ -88,6 +89,7 @@ def report_page(
             for name, (title, text) in CAPTIONS.items()
             if name in pictures
         ],
+        certainty=certainty_tables(report),
         spending=_spending(report, cost),
         examples=examples,
         notes=[*notes(report), cost_of_predictions(cost)],

@@ -47,7 +47,7 @@ class BudgetRow(TypedDict):
             float,
             Field(
                 description="The share that the images which it was fitted on can promise: within_points, or 100 / "
-                "(images + 1) if that is more. Absent in reports of earlier versions."
+                "(images + 1) if that is more. Absent with thresholds of earlier versions, which promise nothing."
             ),
         ]
     ]

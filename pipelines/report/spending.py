@@ -78,6 +78,7 @@ def _kept(views: ViewProbabilities, ensemble: EvaluatedEnsemble, judged: Judged)
         temperatures=tuple(fitted.temperatures),
         chosen_temperatures=tuple(fitted.chosen_temperatures),
         stops={name: cheapest_stop(judged, points) for name, points in WITHIN_POINTS.items()},
+        promised_points={name: promised_points(points, len(views.labels)) for name, points in WITHIN_POINTS.items()},
     )
 
 
@@ -117,7 +118,8 @@ def _budgets(
         low, high = bootstrap_interval(errors)
         mean = float(passes.mean())
         row = {"budget": name, "within_points": WITHIN_POINTS[name], "judged_on": judged_on, "images": len(wrong)}
-        row["promised_points"] = promised_points(WITHIN_POINTS[name], kept.images)
+        if name in kept.promised_points:
+            row["promised_points"] = kept.promised_points[name]
         row |= {"passes": mean, "all_passes": models * views, "saving": 100 * (1 - mean / (models * views))}
         row["lost"] = 100 * float((wrong & ~judged.all_wrong).mean())
         for column, key in enumerate(("top1_error", "top1_difference")):
