@@ -20,7 +20,7 @@ from pipelines.data.class_list import read_class_list
 from pipelines.data.prepare import BadImages, prepare_for_evaluation
 from pipelines.data.sources import Images, absolute_data, images_to_evaluate, unlabelled_images
 from pipelines.errors import UserError
-from pipelines.evaluation.answer_options import check_budget, check_coverage, check_ood, check_set_penalty
+from pipelines.evaluation.answer_options import check_budget, check_coverage, check_ood, check_set_penalty, check_sets
 from pipelines.evaluation.evaluate import Settings, evaluate, evaluate_run, replicas_to_evaluate
 from pipelines.evaluation.external_weights import agreed, check_outputs, own_format
 from pipelines.evaluation.predictors import PredictorOptions
@@ -161,12 +161,11 @@ def _write_results(
     from pipelines.report.answers import write_answers
     from pipelines.report.write import write_report
 
-    rule = SetRule(arguments.set_penalty)
     if not arguments.unlabelled:
-        return write_report(run, ensemble, trained, rule)
+        return write_report(run, ensemble, trained, SetRule(arguments.set_penalty))
     known = read_calibration(trained, ensemble) if trained and arguments.calibrated else None
-    kept = read_budget(trained, ensemble.weights_digests) if trained else None
-    return write_answers(run, ensemble, known, arguments.coverage, kept if arguments.calibrated else None, rule)
+    kept = read_budget(trained, ensemble.weights_digests) if trained and arguments.calibrated else None
+    return write_answers(run, ensemble, known, arguments.coverage, kept, SetRule(arguments.set_penalty))
 
 
 def _find_images(data: str, classes: tuple[str, ...], arguments: Arguments, data_seed: int = 0) -> Images:
@@ -184,6 +183,7 @@ def evaluate_elsewhere(trained: Storage, recipe: Recipe, arguments: Arguments) -
     early_stop = early_stop_of(trained, replicas, arguments.budget)
     policies = CROP_POLICIES[-1:] if early_stop else policies
     check_policies(policies, recipe.crop_px)
+    check_sets(trained, policies, arguments.coverage)
     arguments = replace(arguments, policies=policies)
     images = _find_images(data, read_manifest(trained).classes, arguments, recipe.data_seed)
     settings = {

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 from googlenet.evaluation.cascade import BUDGETS
-from googlenet.evaluation.crops import CROP_POLICIES, Policy
+from googlenet.evaluation.crops import CROP_POLICIES, Policy, short_name
 from pipelines.errors import UserError
 from pipelines.run.directory import CALIBRATION
+from pipelines.run.predictions import sorted_policies
 from pipelines.run.storage import Storage
 
 
@@ -29,6 +30,21 @@ def check_coverage(coverage: float | None, run_dir: str, is_answering: bool, cal
         raise UserError(
             f"--coverage needs {run_dir}/{CALIBRATION}, which a run of 40 validation images or more keeps; "
             f"for a run of an earlier version: python pipelines/evaluate_ensemble.py --run-dir {run_dir}"
+        )
+
+
+def check_sets(run: Storage, policies: Sequence[Policy], coverage: float | None) -> None:
+    """Refuse sets for a crop policy that the run's calibration does not know; ``policies`` name their views.
+
+    Raises:
+        UserError: it does not.
+    """
+    largest = sorted_policies(policies)[-1]
+    known = {} if coverage is None else run.read_json(CALIBRATION)["label_mass"]
+    if coverage is not None and str(largest) not in known:
+        raise UserError(
+            f"--coverage {coverage:g} needs sets for {short_name(largest)} crops, which the run has not fitted; let "
+            f"the largest of --policies be one of {', '.join(map(short_name, known))}"
         )
 
 

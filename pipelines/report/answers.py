@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from googlenet.evaluation.cascade import Stage
 from googlenet.evaluation.conformal import UNPENALISED, SetRule
+from googlenet.evaluation.crops import short_name
 from googlenet.evaluation.ensemble import ABSTAIN, PASSES, SET, answer_columns, top_answers
 from googlenet.evaluation.kept_budget import KeptBudget
 from googlenet.evaluation.kept_calibration import KeptCalibration
@@ -105,8 +106,8 @@ def _rule(
     limit = calibration.threshold(policy, coverage, set_rule) if calibration and coverage is not None else None
     if coverage is not None and limit is None:
         raise UserError(
-            f"--coverage {coverage:g} needs the calibration of the run for {policy} crops, and the run has none: "
-            "a run keeps it in calibration.json when it is evaluated on 40 validation images or more"
+            f"--coverage {coverage:g} needs the calibration of the run for {short_name(policy)} crops, and the run has "
+            "none: a run keeps it in calibration.json when it is evaluated on 40 validation images or more"
         )
     return _Rule(known or 1.0, limit, set_rule)
 

@@ -20,7 +20,7 @@ from googlenet.network.weights import to_safetensors
 from pipelines.data.sources import images_to_evaluate
 from pipelines.errors import UserError
 from pipelines.evaluate_ensemble import Arguments, _check, evaluate_elsewhere, evaluate_weights
-from pipelines.evaluation.answer_options import check_ood
+from pipelines.evaluation.answer_options import check_ood, check_sets
 from pipelines.evaluation.evaluate import evaluate_run
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
@@ -228,6 +228,16 @@ def test_damaged_weights_of_a_replica_are_named_with_what_to_do(
         UserError, match=r"replicas/1/weights\.safetensors: not a complete .*; delete it, and train_ensemble"
     ):
         evaluate_run(Storage.at(str(run)), tiny_recipe)
+
+
+def test_sets_for_crops_that_the_run_has_not_fitted_are_refused_before_anything_is_evaluated(tmp_path: Path) -> None:
+    run = Storage.at(str(tmp_path))
+    run.write_json("calibration.json", {"label_mass": {"1": [], "144": []}})
+    check_sets(run, (144, 1, 10), 0.9)
+    check_sets(run, (10,), None)
+    for policies, named in (((1, 10), "10"), ((chosen_policy(range(3)), 1), "best:3")):
+        with pytest.raises(UserError, match=rf"^--coverage 0\.9 needs sets for {named} crops.* be one of 1, 144$"):
+            check_sets(run, policies, 0.9)
 
 
 def test_a_runs_own_images_are_not_something_else() -> None:
