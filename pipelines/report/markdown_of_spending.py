@@ -61,14 +61,18 @@ def about_budgets(report: Report) -> str:
         if row["judged_on"] == "other_images"
         else "for each fold of the images fitted on the other folds"
     )
-    promises = " and ".join(
-        f"{row.get('promised_points', row['within_points']):.2g} % ({row['budget']})" for row in report["budgets"]
+    promises = [
+        f"{row['promised_points']:.2g} % ({row['budget']})" for row in report["budgets"] if "promised_points" in row
+    ]
+    promise = (
+        f"On at most {' and '.join(promises)} of the images, on average, it may be wrong where all passes are right; "
+        "few images to fit on allow no smaller promise."
+        if promises
+        else "The thresholds are of an earlier version, and promise nothing."
     )
     return (
-        "The cascade adds replicas, then views, until the calibrated probability of the answer exceeds a threshold. Of "
-        f"the answers that all passes have right, it may lose those of {promises} of all images; the number of images "
-        "that it was fitted on may allow no smaller promise. Views, temperatures and the threshold are "
-        f"{where}."
+        "The cascade adds replicas, then views, until the calibrated probability of the answer exceeds a threshold. "
+        f"{promise} Views, temperatures and the threshold are {where}."
     )
 
 
