@@ -227,7 +227,7 @@ def judge_apart(trained: Storage, recipe: Recipe, arguments: Arguments) -> str:
         )
         outside = evaluate(run, trained, replicas_to_evaluate(trained, recipe), manifest, settings)
         keep_apart(trained, inside, run, outside, Path(data).name)
-        return write_report(trained, inside)
+        return write_report(trained, inside, set_rule=SetRule(arguments.set_penalty))
 
 
 def _main() -> None:

@@ -20,6 +20,7 @@ from googlenet.evaluation.temperature import fit_temperature
 from googlenet.network.arithmetic import FP32
 from pipelines.errors import UserError
 from pipelines.report import temperatures
+from pipelines.report.abstention import set_rows
 from pipelines.report.answers import write_answers
 from pipelines.report.temperatures import Calibrated, KeptProbabilities, calibrate, some_ensembles
 from pipelines.report.write import write_report
@@ -114,6 +115,21 @@ def test_an_ensemble_of_some_of_the_replicas_has_the_temperature_of_its_size_and
         assert some.threshold(144, 0.9) is None
     for others in (("x", "other"), ("x", "x"), ("z", "y", "x", "other")):
         assert kept.for_weights(others) is None
+
+
+def test_a_penalty_on_ranks_shapes_the_sets_of_the_report_and_is_named() -> None:
+    generator, ten = np.random.default_rng(4), replace(THREE, classes=tuple("abcdefghij"))
+    hard = generator.dirichlet(np.ones(10), 200)
+    labels = np.concatenate([np.arange(200) % 10, [generator.choice(10, p=row) for row in hard]]).astype(np.int32)
+    easy = np.where(np.arange(10) == labels[:200, None], 0.91, 0.01)
+    everyone, folds = np.concatenate([easy, hard]), np.arange(400) % 5
+    [plain, _] = set_rows(everyone, labels, folds, ten, None)
+    [penalised, _] = set_rows(everyone, labels, folds, ten, None, SetRule(10.0))
+    assert (plain["penalty"], penalised["penalty"]) == (0.0, 10.0)
+    # Adaptive sets are short where the answer is sure; with a penalty that outweighs all, no longer.
+    assert plain["single_answers"] > 40
+    assert penalised["single_answers"] == 0
+    assert min(plain["empirical_coverage"], penalised["empirical_coverage"]) > 86
 
 
 def test_the_result_does_not_depend_on_which_shard_comes_first() -> None:
