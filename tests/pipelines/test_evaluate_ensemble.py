@@ -257,7 +257,7 @@ def test_the_command_adds_photographs_of_something_else_to_the_runs_report(
     for number in range(4):
         Image.fromarray(generator.integers(0, 256, (50, 60, 3), dtype=np.uint8)).save(tmp_path / f"noise/{number}.png")
     words = ("pipelines/evaluate_ensemble.py", "--run-dir", str(tmp_path / "run"), "--ood", str(tmp_path / "noise"))
-    ended = run_script(*words, RAY_ADDRESS=ray_cluster)
+    ended = run_script(*words)
     assert ended.code == 0, ended.stderr
     assert "to send it: python pipelines/replay_to_mlflow.py" in ended.stdout
     report = json.loads((tmp_path / "run/report/report.json").read_text())
