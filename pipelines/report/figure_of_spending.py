@@ -34,6 +34,6 @@ def spending(report: Report, seconds_per_pass: float) -> Figure:
     if seconds_per_pass:
         scale = lambda passes: np.multiply(passes, seconds_per_pass)  # noqa: E731
         above = axes.secondary_xaxis("top", functions=(scale, lambda seconds: np.divide(seconds, seconds_per_pass)))
-        above.set_xlabel("seconds per image of one predictor, here")
+        above.set_xlabel("seconds per image of one predictor, here", labelpad=8)
     figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=2)
     return figure
