@@ -20,7 +20,14 @@ from pipelines.data.class_list import read_class_list
 from pipelines.data.prepare import BadImages, prepare_for_evaluation
 from pipelines.data.sources import Images, absolute_data, images_to_evaluate, unlabelled_images
 from pipelines.errors import UserError
-from pipelines.evaluation.answer_options import check_budget, check_coverage, check_own_images, check_set_penalty
+from pipelines.evaluation.answer_options import (
+    check_budget,
+    check_coverage,
+    check_ood,
+    check_own_images,
+    check_set_penalty,
+    check_sets,
+)
 from pipelines.evaluation.evaluate import Settings, evaluate, evaluate_run, replicas_to_evaluate
 from pipelines.evaluation.external_weights import agreed, check_outputs, own_format
 from pipelines.evaluation.predictors import PredictorOptions
@@ -76,10 +83,11 @@ class Arguments:
     coverage: float | None = None
     """With --unlabelled: list the classes that hold the true one with this probability, such as 0.95."""
     set_penalty: float = 0.0
-    """With --coverage: added to a class's score for each rank after the first, such as 0.01, to shorten long sets."""
+    """Added to a class's score for each rank after the first, such as 0.01, to shorten long sets of classes: those of
+    --coverage, or those of the report."""
     budget: Literal["fast", "balanced", "best"] = "best"
-    """With --unlabelled: stop adding views and replicas once sure enough, so that on the run's validation images top-1
-    errors rise by no more than 1 (fast) or 0.2 (balanced) percentage points; best computes all."""
+    """With --unlabelled: stop adding views and replicas once sure enough, so that of the answers that all passes have
+    right those of at most 1 % (fast) or 0.2 % (balanced) of the images are lost; best makes all passes."""
     soup: bool = False
     """Evaluate averages of the replicas' weights as well, on the run's validation images."""
     ood: str = ""
@@ -163,11 +171,10 @@ def _write_results(
     from pipelines.report.write import write_report
 
     if not arguments.unlabelled:
-        return write_report(run, ensemble, trained)
+        return write_report(run, ensemble, trained, SetRule(arguments.set_penalty))
     known = read_calibration(trained, ensemble) if trained and arguments.calibrated else None
-    kept = read_budget(trained, ensemble.weights_digests) if trained else None
-    rule = SetRule(arguments.set_penalty)
-    return write_answers(run, ensemble, known, arguments.coverage, kept if arguments.calibrated else None, rule)
+    kept = read_budget(trained, ensemble.weights_digests) if trained and arguments.calibrated else None
+    return write_answers(run, ensemble, known, arguments.coverage, kept, SetRule(arguments.set_penalty))
 
 
 def _find_images(data: str, classes: tuple[str, ...], arguments: Arguments, data_seed: int = 0) -> Images:
@@ -185,6 +192,7 @@ def evaluate_elsewhere(trained: Storage, recipe: Recipe, arguments: Arguments) -
     early_stop = early_stop_of(trained, replicas, arguments.budget)
     policies = CROP_POLICIES[-1:] if early_stop else policies
     check_policies(policies, recipe.crop_px)
+    check_sets(trained, policies, arguments.coverage)
     arguments = replace(arguments, policies=policies)
     images = _find_images(data, read_manifest(trained).classes, arguments, recipe.data_seed)
     settings = {
@@ -216,8 +224,9 @@ def judge_apart(trained: Storage, recipe: Recipe, arguments: Arguments) -> str:
     from pipelines.report.out_of_distribution import keep_apart
     from pipelines.report.write import write_report
 
-    data, options = absolute_data(arguments.ood), _predictor_options(arguments)
-    images = unlabelled_images(data, read_manifest(trained).classes)
+    data, options, known = absolute_data(arguments.ood), _predictor_options(arguments), read_manifest(trained)
+    check_ood(data, str(known.prepared_from.get("data", "")))
+    images = unlabelled_images(data, known.classes)
     run = trained.below(evaluation_folder(data, [images.listing.digest, "ood"]))
     with connected():
         inside = evaluate_run(trained, recipe, options)
@@ -227,7 +236,7 @@ def judge_apart(trained: Storage, recipe: Recipe, arguments: Arguments) -> str:
         )
         outside = evaluate(run, trained, replicas_to_evaluate(trained, recipe), manifest, settings)
         keep_apart(trained, inside, run, outside, Path(data).name)
-        return write_report(trained, inside)
+        return write_report(trained, inside, set_rule=SetRule(arguments.set_penalty))
 
 
 def _main() -> None:
@@ -277,17 +286,14 @@ def _check(arguments: Arguments) -> None:
         raise UserError("--classes and --crop-px need --weights; a training run has its own")
     if arguments.output_dir and (arguments.weights or not arguments.data):
         raise UserError("--output-dir needs --data FOLDER; an evaluation of --weights is written to --run-dir")
-    own_images = (("policies", CROP_POLICIES), ("precision", "auto"), ("unlabelled", False))
-    for name, default in own_images:
+    for name, default in (("policies", CROP_POLICIES), ("precision", "auto"), ("unlabelled", False)):
         if getattr(arguments, name) != default and not arguments.data:
             raise UserError(f"--{name} needs --data FOLDER; for the run's own images its recipe decides")
     check_own_images(bool(arguments.ood), arguments.soup, bool(arguments.data or arguments.weights))
     is_answering = arguments.unlabelled and not arguments.weights
-    if arguments.budget != "best":
-        check_budget(arguments.budget, is_answering, arguments.policies, arguments.coverage)
-    if arguments.coverage is not None:
-        check_coverage(arguments.coverage, arguments.run_dir, is_answering, arguments.calibrated)
-    check_set_penalty(arguments.set_penalty, arguments.coverage)
+    check_budget(arguments.budget, is_answering, arguments.policies, arguments.coverage)
+    check_coverage(arguments.coverage, arguments.run_dir, is_answering, arguments.calibrated)
+    check_set_penalty(arguments.set_penalty, arguments.coverage, arguments.unlabelled)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ In reading order:
 - ``conformal``: sets of classes that hold the label with a chosen probability
 - ``view_order``: the order in which views help most
 - ``cascade``: adding replicas and views until the answer is sure enough, judged on other images
+- ``stop_rule``: the threshold at which a cascade loses hardly any answer, chosen on some images for others
 - ``kept_budget``: the order of the views and the cascade of a run, for use on other images
 - ``early_predictor``: prediction that stops early
 - ``kept_calibration``: what was fitted on validation images, for use on others

@@ -2,8 +2,7 @@
 
 The stages are rectangles of replicas and views: 1, 2, 4, ... replicas with the first chosen view, then all replicas
 with 2, 4, ... views. Averages of many views are more cautious than those of few, so each stage has a temperature of its
-own, and one threshold on the calibrated probability of the answer serves all of them. Images that are never so sure
-end at a last stage, since the views that help least may not be worth their passes.
+own, and one threshold on the calibrated probability of the answer serves all of them.
 
 Probabilities are arrays (N, K, V, C): N images, K replicas, V views, C classes.
 """
@@ -17,9 +16,11 @@ from googlenet.evaluation.temperature import fit_temperature, with_temperature
 from googlenet.evaluation.view_order import errors_along, greedy_order
 from googlenet.shapes import Bool, Float, Float64, Int64, Integer
 
-# Percentage points of top-1 error by which a budget may be worse than all passes; "best" is all passes.
+# Share of images, in percentage points, on which all passes are right and a budget may be wrong; "best" is all passes.
 WITHIN_POINTS = {"fast": 1.0, "balanced": 0.2}
 BUDGETS = (*WITHIN_POINTS, "best")
+# A greedy choice among 144 views takes seconds for so many images, and more of them hardly change it.
+IMAGES_TO_ORDER = 1_000
 # Nothing is surer than 1: all passes are made.
 NEVER = 1.0
 THRESHOLDS = (*(1 - 2 ** (-step / 2) for step in range(31)), NEVER)
@@ -108,38 +109,6 @@ class Judged:
         stage = stopped_at(self.confidence, stop)
         return passes_of(self.stages)[stage], self.wrong[np.arange(len(stage)), stage]
 
-    @property
-    def stops(self) -> list[Stop]:
-        """All thresholds, each with every last stage."""
-        return [Stop(threshold, last) for threshold in THRESHOLDS for last in range(len(self.stages))]
-
-    def cheapest_stop(self, within_points: float, images: Bool[np.ndarray, " n"] | None = None) -> Stop:
-        """Return the stop with the fewest passes that errs no more than all passes, but for ``within_points``.
-
-        It is chosen on some of the images only, if ``images`` says so.
-        """
-        used = np.ones(len(self.wrong), bool) if images is None else images
-        most = 100 * self.all_wrong[used].mean() + within_points
-        allowed = []
-        for stop in self.stops:
-            passes, wrong = self.spent(stop)
-            if 100 * wrong[used].mean() <= most + 1e-9:
-                # Of equal cost, the one with more passes in reserve.
-                allowed.append((float(passes[used].mean()), -stop.threshold, -stop.last))
-        _, threshold, last = min(allowed)
-        return Stop(-threshold, -last)
-
-    def spent_within(
-        self, within_points: float, folds: Int64[np.ndarray, " n"]
-    ) -> tuple[Int64[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
-        """Return as :meth:`spent`, the stop of each fold's images chosen on the images of the other folds."""
-        passes, wrong = np.zeros(len(folds), np.int64), np.zeros(len(folds), bool)
-        for fold in np.unique(folds):
-            inside = folds == fold
-            of_all = self.spent(self.cheapest_stop(within_points, ~inside))
-            passes[inside], wrong[inside] = of_all[0][inside], of_all[1][inside]
-        return passes, wrong
-
 
 @dataclass(frozen=True)
 class Fitted:
@@ -158,7 +127,8 @@ class Fitted:
 
 def fit(probabilities: Float[np.ndarray, "n k v c"], labels: Labels) -> Fitted:
     """Return the order of the views for the average of all replicas, and the temperatures of the stages."""
-    order = greedy_order(_everyone(probabilities), labels)
+    some = slice(None, None, -(-len(labels) // IMAGES_TO_ORDER))  # of images in an order by class, some of each
+    order = greedy_order(_everyone(probabilities[some]), labels[some])
     averages = running_averages(probabilities, order, stages_of(*probabilities.shape[1:3]))
     return Fitted(order, [fit_temperature(averages[None, :, place], labels) for place in range(averages.shape[1])])
 
@@ -187,17 +157,19 @@ def judge_by_folds(
     probabilities: Float[np.ndarray, "n k v c"], labels: Labels, folds: Int64[np.ndarray, " n"]
 ) -> Judged:
     """Return the answers of each fold's images with what was fitted on the images of the other folds."""
-    parts = []
+    parts, rows = [], []
     for fold in np.unique(folds):
         inside = folds == fold
-        fitted = fit(probabilities[~inside], labels[~inside])
-        parts.append((np.flatnonzero(inside), judge(probabilities[inside], labels[inside], fitted)))
-    back = np.argsort(np.concatenate([rows for rows, _ in parts]))
-    columns = (
-        np.concatenate([getattr(judged, name) for _, judged in parts])[back]
-        for name in ("confidence", "wrong", "chosen_wrong")
-    )
-    return Judged(parts[0][1].stages, *columns)
+        parts.append(judge(probabilities[inside], labels[inside], fit(probabilities[~inside], labels[~inside])))
+        rows.append(np.flatnonzero(inside))
+    return joined(parts, np.argsort(np.concatenate(rows)))
+
+
+def joined(parts: Sequence[Judged], rows: Int64[np.ndarray, " n"] | None = None) -> Judged:
+    """Return answers judged in parts as one, part after part or by the numbers of their ``rows`` in these."""
+    names = ("confidence", "wrong", "chosen_wrong")
+    columns = [np.concatenate([getattr(part, name) for part in parts]) for name in names]
+    return Judged(parts[0].stages, *(columns if rows is None else [column[rows] for column in columns]))
 
 
 def _everyone(probabilities: Float[np.ndarray, "n k v c"]) -> Float[np.ndarray, "n 1 v c"]:

@@ -132,8 +132,9 @@ def policy_scales_px(policy: Policy, crop_px: int) -> tuple[int, ...]:
         scales = ()
     if not scales or list(scales) != sorted(set(scales)) or scales[0] < crop_px:
         raise ValueError(
-            f"a crop policy is one of {', '.join(map(str, CROP_POLICIES))}, or rising scales of at least the crop of "
-            f"{crop_px} px, such as {8 * crop_px // 7}+{10 * crop_px // 7}; got {policy!r}"
+            f"a crop policy is one of {', '.join(map(str, CROP_POLICIES))}, a number of the views that help most, such "
+            f"as {CHOSEN}24, or rising scales of at least the crop of {crop_px} px, such as "
+            f"{8 * crop_px // 7}+{10 * crop_px // 7}; got {policy!r}"
         )
     return scales
 

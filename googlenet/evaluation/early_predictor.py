@@ -1,13 +1,22 @@
 """Prediction that stops early: replicas and views are added until the answer is sure enough."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 
 import numpy as np
 
 from googlenet.evaluation.averages import Prediction
-from googlenet.evaluation.crops import CROP_POLICIES, distinct_views, view_groups, views_of, views_of_all
+from googlenet.evaluation.crops import (
+    CROP_POLICIES,
+    Box,
+    View,
+    box_of,
+    distinct_views,
+    view_groups,
+    views_of,
+    views_of_all,
+)
 from googlenet.evaluation.kept_budget import EarlyStop
 from googlenet.evaluation.predictor import Predictor
 from googlenet.evaluation.temperature import with_temperature
@@ -31,7 +40,7 @@ class EarlyPrediction:
 
 
 class EarlyPredictor:
-    """Predicts an image by the stages of a cascade; each pass of an earlier stage is used by the later ones.
+    """Predicts an image by the stages of a cascade; a later stage adds to the passes of the earlier ones.
 
     Attributes:
         all_passes: views that would have been computed without stopping, summed over the replicas.
@@ -78,26 +87,36 @@ class EarlyPredictor:
         """Predict one image as far as is needed to be sure enough."""
         distinct = distinct_views(image.width, image.height, self._predictor.crop_px, CROP_POLICIES[-1:])
         self.all_passes += self._kept.stages[-1][0] * len(distinct.boxes)
-        sums = np.zeros((0, 0))
-        models, views = 0, 0
+        passes = _Passes(self._predictor, image, self._views)
         last = self._stop.last + 1
-        stages = zip(self._kept.stages[:last], self._kept.temperatures[:last], strict=True)
-        for (wanted_models, wanted_views), temperature in stages:
-            if wanted_models > models:  # with one view each, so far
-                added = self._sum(image, range(models, wanted_models), 0, wanted_views)
-                sums = np.concatenate([sums, added]) if models else added
-            else:
-                sums = sums + self._sum(image, range(models), views, wanted_views)
-            models, views = wanted_models, wanted_views
-            if self._is_sure(sums / views, temperature):
+        for (models, views), temperature in zip(self._kept.stages[:last], self._kept.temperatures[:last], strict=True):
+            average = passes.average(models, views)
+            if with_temperature(average.mean(axis=0), temperature).max() > self._stop.threshold:
                 break
-        return EarlyPrediction((sums / views).astype(np.float32), views, temperature)
+        return EarlyPrediction(average.astype(np.float32), views, temperature)
 
-    def _sum(self, image: ScaledImage, replicas: range, first: int, last: int) -> Float64[np.ndarray, "k c"]:
-        summed: Float64[np.ndarray, "k c"] = self._predictor.predict_part(image, replicas, self._views[first:last]).sum(
-            axis=1
-        )
-        return summed
 
-    def _is_sure(self, by_replica: Float64[np.ndarray, "k c"], temperature: float) -> bool:
-        return bool(with_temperature(by_replica.mean(axis=0), temperature).max() > self._stop.threshold)
+class _Passes:
+    """Passes of one image: its pixels go to the device once, and each replica sees each window once."""
+
+    def __init__(self, predictor: Predictor, image: ScaledImage, views: Sequence[View]) -> None:
+        self._predictor, self._pixels = predictor, predictor.on_device(image)
+        self._boxes = [box_of(view, image.width, image.height, predictor.crop_px) for view in views]
+        # The outputs of the first replicas, equally many for each window.
+        self._known: dict[Box, Float64[np.ndarray, "k c"]] = {}
+
+    def average(self, models: int, views: int) -> Float64[np.ndarray, "k c"]:
+        """Return the outputs of the first replicas, averaged over the first views; neither number ever falls."""
+        boxes = self._boxes[:views]
+        asked = len(next(iter(self._known.values()), ()))
+        if self._known and asked < models:
+            more = self._computed(range(asked, models), list(self._known))
+            self._known = {box: np.concatenate([first, more[box]]) for box, first in self._known.items()}
+        if missing := [box for box in dict.fromkeys(boxes) if box not in self._known]:
+            self._known |= self._computed(range(models), missing)
+        mean: Float64[np.ndarray, "k c"] = np.mean([self._known[box] for box in boxes], axis=0)
+        return mean
+
+    def _computed(self, replicas: range, boxes: Sequence[Box]) -> dict[Box, Float64[np.ndarray, "k c"]]:
+        found = self._predictor.predict_windows(self._pixels, replicas, boxes)
+        return dict(zip(boxes, found.swapaxes(0, 1), strict=True))

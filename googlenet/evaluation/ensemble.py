@@ -64,7 +64,7 @@ class Ensemble:
         """Load the ensemble of ``paths``, weight files of the replicas of one run.
 
         What the run or the exported folder keeps for exactly these weights is loaded as well: the calibration, and the
-        order of the views with the cascade.
+        order of the views with the cascade. For some of the replicas it is the temperatures of ensembles of that size.
 
         Raises:
             WeightsError: a file cannot be used, or differs from the first one in its classes or its crop size.

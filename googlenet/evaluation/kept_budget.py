@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,8 @@ class KeptBudget:
         temperatures: temperature of the average at each stage.
         chosen_temperatures: temperature of the average of all replicas with the first 1, 2, ... views of the order.
         stops: by budget, when the cascade ends.
+        promised_points: by budget, the share of answers that it promises to lose at most, in percentage points; empty
+            for stops of earlier versions, which promise nothing.
     """
 
     weights_digests: tuple[str, ...]
@@ -37,6 +39,7 @@ class KeptBudget:
     temperatures: tuple[float, ...]
     chosen_temperatures: tuple[float, ...]
     stops: dict[str, Stop]
+    promised_points: dict[str, float] = field(default_factory=dict)
 
     @property
     def fitted(self) -> Fitted:

@@ -1,7 +1,7 @@
 """What was fitted on a run's validation images for its ensemble, and is used on others: calibration.json."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -25,6 +25,7 @@ class KeptCalibration:
         all_models: temperature of the average of all replicas.
         label_mass: probability of all classes likelier than the label, in the average of all models, by image.
         label_ranks: rank of the label, from 0, for the same images.
+        models_between: temperatures of smaller ensembles of several of the replicas, by their number as text.
     """
 
     weights_digests: tuple[str, ...]
@@ -34,11 +35,26 @@ class KeptCalibration:
     all_models: dict[str, float]
     label_mass: dict[str, list[float]] = field(default_factory=dict)
     label_ranks: dict[str, list[int]] = field(default_factory=dict)
+    models_between: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def temperature(self, models: int, policy: Policy) -> float | None:
-        """Return the temperature for one or for all models; None for a policy that it was not fitted for."""
-        is_whole = models == len(self.weights_digests)
-        return (self.all_models if is_whole else self.one_model).get(str(policy))
+        """Return the temperature for a number of models; None for a number or a policy that it was not fitted for."""
+        if models == len(self.weights_digests):
+            return self.all_models.get(str(policy))
+        return (self.one_model if models == 1 else self.models_between.get(str(models), {})).get(str(policy))
+
+    def for_weights(self, digests: Sequence[str]) -> "KeptCalibration | None":
+        """Return the calibration of an ensemble of some of the replicas, without sets; None if others are among them.
+
+        Args:
+            digests: SHA-256 of each replica's weights.
+        """
+        if tuple(digests) == self.weights_digests:
+            return self
+        if not set(digests) < set(self.weights_digests) or len(set(digests)) < len(digests):
+            return None
+        of_size = self.one_model if len(digests) == 1 else self.models_between.get(str(len(digests)), {})
+        return KeptCalibration(tuple(digests), self.dataset_digest, self.images, self.one_model, of_size)
 
     def threshold(self, policy: Policy, coverage: float, rule: SetRule = UNPENALISED) -> float | None:
         """Return the threshold of sets that hold the label with probability ``coverage``; None for another policy."""

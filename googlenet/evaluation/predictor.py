@@ -13,10 +13,9 @@ from googlenet.evaluation.ahead import prepared_ahead
 from googlenet.evaluation.averages import PendingPredictions, Prediction, Shares, averaged
 from googlenet.evaluation.crops import (
     CROP_POLICIES,
+    Box,
     DistinctViews,
     Policy,
-    View,
-    box_of,
     distinct_views,
     view_groups,
     views_of,
@@ -136,16 +135,15 @@ class Predictor:
         probabilities: Float64[np.ndarray, "k d c"] = self._of_windows([sent]).cpu().numpy()
         return probabilities[:, sent.distinct.positions]
 
-    def predict_part(
-        self, image: ScaledImage, replicas: Sequence[int], views: Sequence[View]
-    ) -> Float64[np.ndarray, "k v c"]:
-        """Return the softmax outputs of some replicas, given by their positions, for some views."""
-        boxes = [box_of(view, image.width, image.height, self.crop_px) for view in views]
-        distinct = list(dict.fromkeys(boxes))
-        cut = cut_views(self._scaled_on_device(image), distinct, self.crop_px)
-        probabilities = self._probabilities(cut, [self._networks[replica] for replica in replicas])
-        found: Float64[np.ndarray, "k d c"] = probabilities.cpu().numpy()
-        return found[:, [distinct.index(box) for box in boxes]]
+    def predict_windows(
+        self, scaled: Sequence[UInt8[Tensor, "_ _ 3"]], replicas: Sequence[int], boxes: Sequence[Box]
+    ) -> Float64[np.ndarray, "k d c"]:
+        """Return the softmax outputs of some replicas, by their positions, for windows of an image on the device."""
+        networks = [self._networks[replica] for replica in replicas]
+        found: Float64[np.ndarray, "k d c"] = (
+            self._probabilities(cut_views(scaled, boxes, self.crop_px), networks).cpu().numpy()
+        )
+        return found
 
     def _sent(self, images: Sequence[tuple[ScaledImage, bool]]) -> list[_SentImage]:
         """Send images to the device; the flag of an image says whether its views are kept."""
@@ -153,10 +151,10 @@ class Predictor:
         for image, keeps_views in images:
             distinct = distinct_views(image.width, image.height, self.crop_px, self.policies)
             shares = Shares.of(distinct, self._groups, self.device)
-            sent.append(_SentImage(self._scaled_on_device(image), distinct, shares, keeps_views))
+            sent.append(_SentImage(self.on_device(image), distinct, shares, keeps_views))
         return sent
 
-    def _scaled_on_device(self, image: ScaledImage) -> list[UInt8[Tensor, "h w 3"]]:
+    def on_device(self, image: ScaledImage) -> list[UInt8[Tensor, "h w 3"]]:
         """Copy the pixels of all scales to the device at once, from pinned memory to a GPU, which need not wait."""
         sizes = [pixels.size for pixels in image.scaled]
         block = torch.empty(sum(sizes), dtype=torch.uint8, pin_memory=self.device.startswith("cuda"))

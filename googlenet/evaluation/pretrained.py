@@ -66,30 +66,31 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def calibration_of(files: Sequence[Path], digests: Sequence[str]) -> KeptCalibration | None:
-    """Return the calibration kept for exactly these weights, beside the first file or in its run directory.
+    """Return the calibration kept for these weights, beside the first file or in its run directory.
+
+    Of some of the replicas that it was kept for, there are temperatures, but no sets.
 
     Raises:
         WeightsError: the file cannot be read as one.
     """
-    return _kept(files, digests, CALIBRATION, KeptCalibration.from_dict, "probabilities are as averaged")
+    kept = _kept(files, CALIBRATION, KeptCalibration.from_dict, "probabilities are as averaged")
+    return kept.for_weights(digests) if kept else None
 
 
 def budget_of(files: Sequence[Path], digests: Sequence[str]) -> KeptBudget | None:
-    """Return the order of the views and the cascade kept for exactly these weights, as :func:`calibration_of`."""
-    return _kept(files, digests, BUDGET, KeptBudget.from_dict, "there are no budgets")
+    """Return the order of the views and the cascade kept for exactly these weights, found as the calibration is."""
+    kept = _kept(files, BUDGET, KeptBudget.from_dict, "there are no budgets")
+    return kept if kept and kept.weights_digests == tuple(digests) else None
 
 
-def _kept(
-    files: Sequence[Path], digests: Sequence[str], name: str, read: Callable[[dict[str, Any]], T], without: str
-) -> T | None:
+def _kept(files: Sequence[Path], name: str, read: Callable[[dict[str, Any]], T], without: str) -> T | None:
     # replicas/<k>/weights.safetensors of a run; or all files in one folder.
     for folder in files[0].absolute().parents[:3] if files else ():
         file = folder / name
         if not file.is_file():
             continue
         try:
-            kept = read(json.loads(file.read_text(encoding="utf-8")))
+            return read(json.loads(file.read_text(encoding="utf-8")))
         except (ValueError, TypeError, KeyError) as error:
             raise WeightsError(f"{file} is damaged: delete it, and {without} ({error})") from error
-        return kept if kept.weights_digests == tuple(digests) else None
     return None

@@ -125,7 +125,10 @@ class Judged:
         )
         errors = [float(_error(of_stage.sum(axis=1), len(self._labels))) for of_stage in gaps]
         values = [*errors, errors[1] - errors[0]]
-        bounds = percentile_bounds(np.stack([*resampled, resampled[1] - resampled[0]], axis=1)).T
+        errors_drawn = np.stack([*resampled, resampled[1] - resampled[0]], axis=1)
+        # Drawing adds noise to every bin, so that drawn errors are too large on average: their bounds are moved by it.
+        bounds = (percentile_bounds(errors_drawn) + values - errors_drawn.mean(axis=0)).T
+        bounds[:2] = np.maximum(bounds[:2], 0)
         return [(value, pair.tolist()) for value, pair in zip(values, bounds, strict=True)]
 
     def reliability(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -20,8 +20,8 @@ In reading order:
 - ``columns``: the table's columns and cells as text
 - ``remarks``: the headline, remarks on the table, provenance
 - ``text``: the table for the terminal, and the summary for MLflow
+- ``certainty``: tables on how sure the answers are, for report.md and the page
 - ``markdown``: report.md
-- ``markdown_of_certainty``: its sections on how sure the answers are
 - ``markdown_of_spending``: its section on what an error costs
 - ``markdown_tables``: tables in Markdown
 - ``page``: index.html, from page.html.jinja
@@ -31,5 +31,6 @@ In reading order:
 - ``example_images``: the views of one image; the most confident mistakes
 - ``outcomes``: which images each cell of the table got wrong, and their scores
 - ``answers``: top-5 answers for images without labels
+- ``numbers``: numbers of the report by stable names
 - ``comparison``: two runs compared image by image
 """

@@ -5,7 +5,7 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
-from googlenet.evaluation.conformal import label_scores, prediction_sets, threshold
+from googlenet.evaluation.conformal import UNPENALISED, SetRule, label_scores, prediction_sets, threshold
 from googlenet.evaluation.kept_calibration import KeptCalibration
 from googlenet.evaluation.metrics import bootstrap_interval
 from googlenet.evaluation.selective import MEASURES, area_interval, area_under_risk, remaining_errors, uncertainties
@@ -27,25 +27,26 @@ def set_rows(
     folds: npt.NDArray[np.int64],
     ensemble: EvaluatedEnsemble,
     known: KeptCalibration | None,
+    rule: SetRule = UNPENALISED,
 ) -> list[SetRow]:
     """Return how prediction sets of all models do, (N, C) and (N,), on images that they were not fitted on."""
     policy = str(ensemble.largest)
     temperature = known.temperature(len(ensemble.replicas), policy) if known else None
     rows = []
     for coverage in COVERAGES:
-        limit = known.threshold(policy, coverage) if known else None
+        limit = known.threshold(policy, coverage, rule) if known else None
         if temperature is not None and limit is not None:
-            sets = prediction_sets(with_temperature(everyone, temperature), limit)
+            sets = prediction_sets(with_temperature(everyone, temperature), limit, rule)
         else:
-            sets = _cross_fitted_sets(everyone, labels, folds, coverage)
+            sets = _cross_fitted_sets(everyone, labels, folds, coverage, rule)
         row = _about_sets(sets, labels, ensemble.classes)
         judged_on = "other_images" if limit is not None else "other_folds"
-        rows.append(cast("SetRow", {"coverage": coverage, "judged_on": judged_on, **row}))
+        rows.append(cast("SetRow", {"coverage": coverage, "penalty": rule.penalty, "judged_on": judged_on, **row}))
     return rows
 
 
 def _cross_fitted_sets(
-    everyone: Probabilities, labels: Labels, folds: npt.NDArray[np.int64], coverage: float
+    everyone: Probabilities, labels: Labels, folds: npt.NDArray[np.int64], coverage: float, rule: SetRule
 ) -> npt.NDArray[np.bool_]:
     """Return each fold's sets (N, C), with the temperature and the threshold of the other folds."""
     sets = np.empty(everyone.shape, bool)
@@ -53,8 +54,8 @@ def _cross_fitted_sets(
         inside = folds == fold
         temperature = fit_temperature(everyone[None, ~inside], labels[~inside])
         calibrated = with_temperature(everyone, temperature)
-        limit = threshold(label_scores(calibrated[~inside], labels[~inside]), coverage)
-        sets[inside] = prediction_sets(calibrated[inside], limit)
+        limit = threshold(label_scores(calibrated[~inside], labels[~inside], rule), coverage)
+        sets[inside] = prediction_sets(calibrated[inside], limit, rule)
     return sets
 
 

@@ -13,13 +13,14 @@ import pyarrow.parquet as pq
 
 from googlenet.evaluation.cascade import Stage
 from googlenet.evaluation.conformal import UNPENALISED, SetRule
+from googlenet.evaluation.crops import short_name
 from googlenet.evaluation.ensemble import ABSTAIN, PASSES, SET, answer_columns, top_answers
 from googlenet.evaluation.kept_budget import KeptBudget
 from googlenet.evaluation.kept_calibration import KeptCalibration
 from pipelines.errors import UserError
 from pipelines.job.console import count
 from pipelines.report.tally import checked_predictions
-from pipelines.run.directory import ANSWERS_CSV, ANSWERS_PARQUET, PREDICTIONS, PREFLIGHT
+from pipelines.run.directory import ANSWERS_CSV, ANSWERS_PARQUET, BUDGET, PREDICTIONS, PREFLIGHT
 from pipelines.run.predictions import EvaluatedEnsemble, Predicted, read_cost
 from pipelines.run.storage import Storage
 
@@ -69,7 +70,7 @@ def write_answers(
     if seen.total() > len(shown):
         lines.append(f"and {seen.total() - len(shown)} more")
     if ensemble.budget:
-        lines += about_saving(run, ensemble.budget, seen.total())
+        lines += [*about_saving(run, ensemble.budget, seen.total()), *_about_promise(ensemble.budget, budget)]
     if calibration and rule.temperature != 1.0:
         fitted_on = count(calibration.images, "validation image")
         lines.append(f"probabilities have the temperature {rule.temperature:.3f}, fitted on {fitted_on} of the run")
@@ -105,8 +106,8 @@ def _rule(
     limit = calibration.threshold(policy, coverage, set_rule) if calibration and coverage is not None else None
     if coverage is not None and limit is None:
         raise UserError(
-            f"--coverage {coverage:g} needs the calibration of the run for {policy} crops, and the run has none: "
-            "a run keeps it in calibration.json when it is evaluated on 40 validation images or more"
+            f"--coverage {coverage:g} needs the calibration of the run for {short_name(policy)} crops, and the run has "
+            "none: a run keeps it in calibration.json when it is evaluated on 40 validation images or more"
         )
     return _Rule(known or 1.0, limit, set_rule)
 
@@ -152,6 +153,17 @@ def about_saving(run: Storage, budget: str, images: int) -> list[str]:
     share = f"{passes / images:.1f} of {every / images:.0f} passes an image ({100 * passes / every:.1f} %)"
     time = f"{seconds / images:.3f} seconds of a predictor instead of about {full / images:.3f}"
     return [f"budget {budget.partition(':')[0]}: {share}, {time} at the speed of the preflight"]
+
+
+def _about_promise(key: str, kept: KeptBudget | None) -> list[str]:
+    """Return how many answers the budget promises to lose at most, in a line."""
+    if not kept:
+        return []
+    name = key.partition(":")[0]
+    if name not in kept.promised_points:
+        return [f"its threshold is of an earlier version, and promises nothing: evaluate the run anew for {BUDGET}"]
+    most = f"it loses at most {kept.promised_points[name]:.2g} % of the answers on average, on images like the"
+    return [f"{most} {count(kept.images, 'validation image')} of the run"]
 
 
 def _as_text(row: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pipelines.errors import UserError
 from pipelines.job.console import count
 from pipelines.job.log import read_jobs
 from pipelines.report.columns import tops_shown
+from pipelines.report.numbers import numbers_about_answers
 from pipelines.report.outcomes import read_outcomes, read_scores
 from pipelines.report.schema import Report
 from pipelines.run.directory import OUTCOMES, REPORT_JSON, differences
@@ -18,6 +19,9 @@ from pipelines.run.storage import Storage
 CHANGE = "{name}: first {old!r}, second {new!r}"
 COLUMNS = ("models x crops", "error", "first %", "second %", "difference", "95 % interval")
 SCORE_COLUMNS = ("models x crops", "score", "first", "second", "difference", "95 % interval")
+
+
+ANSWER_COLUMNS = ("number", "first", "second")
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ def comparison(first: Finished, second: Finished) -> str:
     changed = differences(first.settings, second.settings, CHANGE)
     changed += differences(_what_ran(first.circumstances), _what_ran(second.circumstances), CHANGE)
     lines += [f"  {line}" for line in changed] or ["  nothing"]
-    return "\n".join([*lines, "", *_cells(first, second), *_scores(first, second)])
+    return "\n".join([*lines, "", *_cells(first, second), *_scores(first, second), *_about_answers(first, second)])
 
 
 def _what_ran(circumstances: dict[str, Any]) -> dict[str, Any]:
@@ -98,7 +102,8 @@ def _cells(first: Finished, second: Finished) -> list[str]:
 def _scores(first: Finished, second: Finished) -> list[str]:
     """Return the scores of both, as averaged and with the temperature of each run, paired by image."""
     common, rows_first, rows_second = _common_images(first.scores, second.scores)
-    names = [name for name in first.scores if name in second.scores and name != "image_id"]
+    sizes = {"1", *(str(len(run.report["ensemble"]["replicas"])) for run in (first, second))}
+    names = [name for name in first.scores if name in second.scores and _models_in(name) in sizes]
     if not common or not names:
         return []
     ours = np.stack([first.scores[name][rows_first] for name in names], axis=1)
@@ -111,8 +116,25 @@ def _scores(first: Finished, second: Finished) -> list[str]:
         interval = f"{low[at]:+.4f} to {high[at]:+.4f}"
         numbers = (f"{means[0]:.4f}", f"{means[1]:.4f}", f"{means[1] - means[0]:+.4f}")
         rows.append((cell, kind.replace("_", " "), *numbers, interval))
-    about = f"scores on {count(len(common), 'image')} that both runs kept; calibrated with the temperature of each run:"
+    about = (
+        f"scores of one model and of all models on {count(len(common), 'image')} that both runs kept; calibrated with "
+        "the temperature of each run:"
+    )
     return ["", about, *_aligned(rows)]
+
+
+def _about_answers(first: Finished, second: Finished) -> list[str]:
+    """Return what both reports say of their answers: temperatures, sets, measures of doubt, budgets."""
+    ours, theirs = (numbers_about_answers(run.report) for run in (first, second))
+    rows = [(name, f"{value:.4g}", f"{theirs[name]:.4g}") for name, value in ours.items() if name in theirs]
+    if not rows:
+        return []
+    return ["", "answers, each run on its own images (names as in MLflow):", *_aligned([ANSWER_COLUMNS, *rows])]
+
+
+def _models_in(score: str) -> str:
+    """Return the number of models in the name of a score, such as ``brier_score/7x144``; the ids have none."""
+    return score.partition("/")[2].partition("x")[0]
 
 
 def _aligned(rows: list[tuple[str, ...]]) -> list[str]:

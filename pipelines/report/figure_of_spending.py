@@ -7,10 +7,12 @@ from pipelines.report.drawing import COLOURS, MARKERS, new_axes
 from pipelines.report.markdown_of_spending import WAYS
 from pipelines.report.schema import Report
 
+BUDGET_MARKERS = ("*", "X")
+
 
 def spending(report: Report, seconds_per_pass: float) -> Figure:
-    """Draw a line for each way, join the efficient points, and mark the budgets; seconds are above."""
-    figure, axes = new_axes(6.5, 4.8)
+    """Draw a line for each way, join the efficient points, and mark the budgets; seconds are above the axes."""
+    figure, axes = new_axes(5.2, 5.2)
     for number, (way, label) in enumerate(WAYS.items()):
         of_way = (row for row in report["spending"] if row["way"] == way and "budget" not in row)
         rows = sorted(of_way, key=lambda row: row["passes"])
@@ -22,19 +24,16 @@ def spending(report: Report, seconds_per_pass: float) -> Figure:
             drawn.set(color=COLOURS[number], marker=MARKERS[number], markersize=4)
     best = sorted((row["passes"], row["top1_error"]) for row in report["spending"] if row["efficient"])
     axes.plot(*zip(*best, strict=True), color="black", linewidth=1, linestyle=":", label="efficient")
-    # The note of the higher one is above it: two budgets may cost nearly the same.
-    by_error = sorted(report.get("budgets", []), key=lambda row: -row["top1_error"])
-    for place, row in enumerate(by_error):
-        at = row["passes"], row["top1_error"]
-        axes.plot(*at, linestyle="none", marker="*", markersize=12, color="black", markerfacecolor=COLOURS[1])
-        note = f"{row['budget']}: {row['saving']:.1f} % saved"
-        axes.annotate(note, at, xytext=(7, -9 if place else 9), va="center", textcoords="offset points", fontsize=8)
+    # Named in the legend, since budgets may cost nearly the same: names beside the marks would overlap.
+    for marker, row in zip(BUDGET_MARKERS, report.get("budgets", []), strict=False):
+        [drawn] = axes.plot(row["passes"], row["top1_error"], linestyle="none", marker=marker, markersize=11)
+        drawn.set(color="black", markerfacecolor=COLOURS[1], label=f"{row['budget']}: {row['saving']:.1f} % saved")
     axes.set_xscale("log")
     axes.set_xlabel("forward passes per image, mean")
     axes.set_ylabel("top-1 error, %")
     if seconds_per_pass:
         scale = lambda passes: np.multiply(passes, seconds_per_pass)  # noqa: E731
         above = axes.secondary_xaxis("top", functions=(scale, lambda seconds: np.divide(seconds, seconds_per_pass)))
-        above.set_xlabel("seconds per image of one predictor, here")
-    axes.legend(frameon=False, fontsize=8)
+        above.set_xlabel("seconds per image of one predictor, here", labelpad=8)
+    figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=2)
     return figure

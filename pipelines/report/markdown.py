@@ -3,6 +3,13 @@
 from collections.abc import Collection, Iterable
 from typing import Any
 
+from pipelines.report.certainty import (
+    abstention_tables,
+    apart_tables,
+    calibration_table,
+    markdown_sections,
+    temperature_tables,
+)
 from pipelines.report.columns import (
     crops_text,
     interval,
@@ -10,7 +17,6 @@ from pipelines.report.columns import (
     table_columns,
     tops_shown,
 )
-from pipelines.report.markdown_of_certainty import abstention_sections, apart_section, calibration_sections
 from pipelines.report.markdown_of_spending import spending_section
 from pipelines.report.markdown_tables import markdown_table
 from pipelines.report.page import CAPTIONS
@@ -52,11 +58,11 @@ def markdown(report: Report, cost: dict[str, Any], facts: dict[str, str], pictur
         ),
         *_view_sections(report),
         _pictures(pictures, "views"),
-        *calibration_sections(report),
+        *markdown_sections([calibration_table(report), *temperature_tables(report)]),
         _pictures(pictures, "reliability"),
-        *abstention_sections(report),
+        *markdown_sections(abstention_tables(report)),
         _pictures(pictures, "selective"),
-        *apart_section(report),
+        *markdown_sections(apart_tables(report)),
         *_diversity_sections(report),
         _pictures(pictures, "disagreement", "diversity"),
         *_class_sections(report),

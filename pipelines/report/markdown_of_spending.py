@@ -20,6 +20,7 @@ WAYS = {
 }
 SOUP_HEADINGS = ("soup", "crops", "top-1 error %", "95 % interval", "against one replica", "95 % interval")
 HEADINGS = ("way", "passes", "seconds", "top-1 error %", "95 % interval")
+BUDGET_HEADINGS = ("budget", "passes", "seconds", "saved %", "lost %", "top-1 error %", "change", "95 % interval")
 
 
 def spending_section(report: Report, cost: dict[str, Any]) -> list[str]:
@@ -32,8 +33,7 @@ def spending_section(report: Report, cost: dict[str, Any]) -> list[str]:
         markdown_table(HEADINGS, efficient_cells(report, cost)),
     ]
     if report.get("budgets"):
-        headings = ("budget", "passes", "seconds", "saved %", "top-1 error %", "against all passes", "95 % interval")
-        sections += [about_budgets(report), markdown_table(headings, budget_cells(report, cost))]
+        sections += [about_budgets(report), markdown_table(BUDGET_HEADINGS, budget_cells(report, cost))]
     if report.get("soups"):
         sections += [about_soups(report), markdown_table(SOUP_HEADINGS, soup_cells(report))]
     return sections
@@ -43,7 +43,8 @@ def about_spending(report: Report, cost: dict[str, Any]) -> str:
     """Return what the points are, and on which images they were judged."""
     text = (
         "The efficient ways to spend forward passes: no other has as few passes and as low an error. Passes are means "
-        "per image; seconds are those of one predictor at the speed measured here."
+        "per image; seconds are passes at the speed of full batches measured here, and a cascade's first stages take "
+        "longer per pass: its answers (--budget) say how long they took."
     )
     if any(row["way"] == "student" for row in report["spending"]):
         text += " Ways other than the student are those of its teacher, on the same images."
@@ -67,11 +68,18 @@ def about_budgets(report: Report) -> str:
         if row["judged_on"] == "other_images"
         else "for each fold of the images fitted on the other folds"
     )
+    promises = [
+        f"{row['promised_points']:.2g} % ({row['budget']})" for row in report["budgets"] if "promised_points" in row
+    ]
+    promise = (
+        f"On at most {' and '.join(promises)} of the images, on average, it may be wrong where all passes are right; "
+        "few images to fit on allow no smaller promise."
+        if promises
+        else "The thresholds are of an earlier version, and promise nothing."
+    )
     return (
-        "The cascade adds replicas, then views, until the calibrated probability of the answer exceeds a threshold, or "
-        "up to a last stage. The budgets allow an error above that of all passes by "
-        + " and ".join(f"{row['within_points']:g} percentage points ({row['budget']})" for row in report["budgets"])
-        + f"; views, temperatures, threshold and last stage are {where}."
+        "The cascade adds replicas, then views, until the calibrated probability of the answer exceeds a threshold. "
+        f"{promise} Views, temperatures and the threshold are {where}."
     )
 
 
@@ -138,6 +146,7 @@ def budget_cells(report: Report, cost: dict[str, Any]) -> Iterator[tuple[str, ..
             f"{row['passes']:.1f} of {row['all_passes']}",
             _seconds(row["passes"], cost),
             f"{row['saving']:.1f}",
+            f"{row['lost']:.2f}" if "lost" in row else "",
             f"{row['top1_error']:.2f}",
             f"{row['top1_difference']:+.2f}",
             signed_interval(row["top1_difference_ci95"]),

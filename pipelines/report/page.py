@@ -6,6 +6,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from pipelines.report.certainty import certainty_tables
 from pipelines.report.columns import (
     Top,
     chosen_model_error,
@@ -16,6 +17,8 @@ from pipelines.report.columns import (
     tops_shown,
 )
 from pipelines.report.markdown_of_spending import (
+    BUDGET_HEADINGS,
+    HEADINGS,
     SOUP_HEADINGS,
     about_budgets,
     about_soups,
@@ -34,7 +37,7 @@ CAPTIONS = {
     "error_by_models": ("Error by the number of models", "Mean over all ensembles of a size."),
     "spending": (
         "Error against cost",
-        "The dotted line joins the efficient ways to spend forward passes; the stars are budgets of the cascade.",
+        "The dotted line joins the efficient ways to spend forward passes; star and cross are budgets of the cascade.",
     ),
     "learning_curves": ("Learning curves", "One centre crop of each validation image, after each epoch."),
     "views": ("Which views help", "Averaged over these views only."),
@@ -89,6 +92,7 @@ def report_page(
             for name, (title, text) in CAPTIONS.items()
             if name in pictures
         ],
+        certainty=certainty_tables(report),
         spending=_spending(report, cost),
         examples=examples,
         notes=[*notes(report), cost_of_predictions(cost)],
@@ -105,10 +109,10 @@ def _spending(report: Report, cost: dict[str, Any]) -> dict[str, Any]:
     budgets, soups = report.get("budgets", []), report.get("soups", [])
     return {
         "text": about_spending(report, cost),
-        "headings": ("way", "passes", "seconds", "error %", "95 % interval"),
+        "headings": HEADINGS,
         "rows": efficient_cells(report, cost),
         "about_budgets": about_budgets(report) if budgets else "",
-        "budget_headings": ("budget", "passes", "seconds", "saved %", "error %", "change", "95 % interval"),
+        "budget_headings": BUDGET_HEADINGS,
         "budgets": list(budget_cells(report, cost)) if budgets else [],
         "about_soups": about_soups(report) if soups else "",
         "soup_headings": SOUP_HEADINGS,

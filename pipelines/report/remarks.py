@@ -91,9 +91,11 @@ def about_temperatures(report: Report) -> str:
         if row["judged_on"] == "other_images"
         else f"each of {row['folds']} folds of the images judged with the one fitted on the others"
     )
+    most = max(kept.get("ensembles", 1) for kept in report["temperatures"])
+    ensembles = f" Of one size, {most} ensembles share a temperature, and scores are their means." if most > 1 else ""
     return (
         f"Probabilities are averaged first and given a temperature after ({judged}; {count(row['images'], 'image')}). "
-        "No answer changes, only how sure it is."
+        f"No answer changes, only how sure it is.{ensembles} Intervals are 95 % over images."
     )
 
 

@@ -1,6 +1,6 @@
 """The fields of report.json about how sure the answers are: calibration, sets of classes, answers left to people."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NotRequired
 
 from pydantic import Field
 from typing_extensions import TypedDict
@@ -46,9 +46,18 @@ class ScoreChange(TypedDict):
 
 
 class TemperatureRow(CropPolicy):
-    """The temperature of one model (shared by the replicas) or of all models with a crop policy, and its worth."""
+    """The temperature of the ensembles of one size with a crop policy, and its worth: means over these ensembles."""
 
     models: Models
+    ensembles: NotRequired[
+        Annotated[
+            int,
+            Field(
+                description="Ensembles of this size that it was fitted and judged on; each replica is in equally many. "
+                "Absent in reports of earlier versions, which have one model and all models only."
+            ),
+        ]
+    ]
     temperature: Annotated[
         float, Field(description="T: averaged probabilities p become p^(1/T); fitted on all the images, or before.")
     ]
@@ -71,6 +80,15 @@ class SetRow(TypedDict):
     """Prediction sets of all models with the most crops, for one promised coverage."""
 
     coverage: Annotated[float, Field(description="Probability with which a set is to hold the label, from 0 to 1.")]
+    penalty: NotRequired[
+        Annotated[
+            float,
+            Field(
+                description="Added to a class's score for each rank after the first, to shorten long sets; absent in "
+                "reports of earlier versions, which have none."
+            ),
+        ]
+    ]
     judged_on: JudgedOn
     images: Annotated[int, Field(description="Number of these images.")]
     empirical_coverage: Annotated[float, Field(description="Images whose set holds the label, in percent.")]

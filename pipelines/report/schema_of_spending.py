@@ -46,14 +46,31 @@ class BudgetRow(TypedDict):
 
     budget: Annotated[BudgetName, Field(description="Name of the budget.")]
     within_points: Annotated[
-        float,
-        Field(description="Percentage points by which its error may exceed that of all passes where it is fitted."),
+        float, Field(description="Share of answers that it may lose by its name, in percentage points: see lost.")
+    ]
+    promised_points: NotRequired[
+        Annotated[
+            float,
+            Field(
+                description="The share that the images which it was fitted on can promise: within_points, or 100 / "
+                "(images + 1) if that is more. Absent with thresholds of earlier versions, which promise nothing."
+            ),
+        ]
     ]
     judged_on: JudgedOn
     images: Annotated[int, Field(description="Number of these images.")]
     passes: Annotated[float, Field(description="Mean forward passes per image.")]
     all_passes: Annotated[int, Field(description="Forward passes per image without stopping.")]
     saving: Annotated[float, Field(description="Forward passes saved, in percent.")]
+    lost: NotRequired[
+        Annotated[
+            float,
+            Field(
+                description="Images that all passes answer rightly and the budget wrongly, in percent. Absent in "
+                "reports of earlier versions."
+            ),
+        ]
+    ]
     top1_error: Annotated[float, Field(description="Top-1 error, in percent.")]
     top1_ci95: Top1Interval
     top1_difference: Annotated[float, Field(description="Its error minus that of all passes, in percentage points.")]

@@ -18,6 +18,7 @@ from googlenet.evaluation.cascade import (
 )
 from googlenet.evaluation.kept_budget import KeptBudget
 from googlenet.evaluation.metrics import bootstrap_interval
+from googlenet.evaluation.stop_rule import cheapest_stop, promised_points, spent_by_folds, stops_by_folds
 from googlenet.evaluation.temperature import FEWEST_IMAGES, folds_of
 from pipelines.report.schema import TableRow
 from pipelines.report.schema_of_spending import BudgetRow, SoupRow, SpendingRow, Way
@@ -54,11 +55,15 @@ def spend(views: ViewProbabilities | None, ensemble: EvaluatedEnsemble, known: K
     if known:
         judged = judge(views.probabilities, views.labels, known.fitted)
         spent = {name: judged.spent(known.stop(name)) for name in WITHIN_POINTS}
-        return Spent(known, _points(judged, len(ensemble.replicas)), _budgets(judged, spent, "other_images"))
+        return Spent(known, _points(judged, len(ensemble.replicas)), _budgets(judged, spent, known, "other_images"))
     judged = judge_by_folds(views.probabilities, views.labels, folds)
-    spent = {name: judged.spent_within(points, folds) for name, points in WITHIN_POINTS.items()}
+    stops = stops_by_folds(views.probabilities, views.labels, folds, tuple(WITHIN_POINTS.values()))
+    spent = {
+        name: spent_by_folds(judged, folds, {fold: of_fold[place] for fold, of_fold in stops.items()})
+        for place, name in enumerate(WITHIN_POINTS)
+    }
     kept = _kept(views, ensemble, judged)
-    return Spent(kept, _points(judged, len(ensemble.replicas)), _budgets(judged, spent, "other_folds"))
+    return Spent(kept, _points(judged, len(ensemble.replicas)), _budgets(judged, spent, kept, "other_folds"))
 
 
 def _kept(views: ViewProbabilities, ensemble: EvaluatedEnsemble, judged: Judged) -> KeptBudget:
@@ -72,7 +77,8 @@ def _kept(views: ViewProbabilities, ensemble: EvaluatedEnsemble, judged: Judged)
         stages=judged.stages,
         temperatures=tuple(fitted.temperatures),
         chosen_temperatures=tuple(fitted.chosen_temperatures),
-        stops={name: judged.cheapest_stop(points) for name, points in WITHIN_POINTS.items()},
+        stops={name: cheapest_stop(judged, points) for name, points in WITHIN_POINTS.items()},
+        promised_points={name: promised_points(points, len(views.labels)) for name, points in WITHIN_POINTS.items()},
     )
 
 
@@ -99,7 +105,10 @@ def _points(judged: Judged, replicas: int) -> list[SpendingRow]:
 
 
 def _budgets(
-    judged: Judged, spent: dict[str, tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]], judged_on: str
+    judged: Judged,
+    spent: dict[str, tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]],
+    kept: KeptBudget,
+    judged_on: str,
 ) -> list[BudgetRow]:
     """Return the budgets, each against all passes on the same images."""
     models, views = judged.stages[-1]
@@ -109,7 +118,10 @@ def _budgets(
         low, high = bootstrap_interval(errors)
         mean = float(passes.mean())
         row = {"budget": name, "within_points": WITHIN_POINTS[name], "judged_on": judged_on, "images": len(wrong)}
+        if name in kept.promised_points:
+            row["promised_points"] = kept.promised_points[name]
         row |= {"passes": mean, "all_passes": models * views, "saving": 100 * (1 - mean / (models * views))}
+        row["lost"] = 100 * float((wrong & ~judged.all_wrong).mean())
         for column, key in enumerate(("top1_error", "top1_difference")):
             row[key] = float(errors[:, column].mean())
             row[f"{key.removesuffix('_error')}_ci95"] = [float(low[column]), float(high[column])]

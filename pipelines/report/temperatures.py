@@ -1,15 +1,16 @@
 """Temperatures of an ensemble: fitted on its predictions and judged on other images.
 
-One temperature for each crop policy, for one model (shared by the replicas) and for all models.
+One temperature for each crop policy and ensemble size, shared by the ensembles of that size.
 """
 
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from googlenet.evaluation.conformal import label_mass
+from googlenet.evaluation.conformal import UNPENALISED, SetRule, label_mass
 from googlenet.evaluation.crops import num_views
 from googlenet.evaluation.kept_calibration import KeptCalibration
 from googlenet.evaluation.temperature import (
@@ -87,35 +88,46 @@ class Calibrated:
     scores: dict[str, npt.NDArray[np.float64]] = field(compare=False)
 
 
-def calibrate(kept: KeptProbabilities, ensemble: EvaluatedEnsemble, known: KeptCalibration | None) -> Calibrated | None:
+def calibrate(
+    kept: KeptProbabilities, ensemble: EvaluatedEnsemble, known: KeptCalibration | None, rule: SetRule = UNPENALISED
+) -> Calibrated | None:
     """Return the ensemble's calibration and what it is worth; None with too few images.
 
     A ``known`` one was fitted on other images and is judged as it is. Without it, each fold of the images is judged
-    with what was fitted on the other folds, and what is returned is fitted on all.
+    with what was fitted on the other folds, and what is returned is fitted on all. Sets are made by ``rule``.
     """
     if kept.images < FEWEST_IMAGES:
         return None
     ids, probabilities, labels = kept.sorted()
     folds, replicas = folds_of(ids), len(ensemble.replicas)
-    everyone = probabilities.mean(axis=1, dtype=np.float64)[None]
-    rows, reliability = [], []
+    rows = []
     scores: dict[str, npt.NDArray[np.float64]] = {}
-    for models in dict.fromkeys((1, replicas)):
-        for place, policy in enumerate(ensemble.policies):
-            averaged = everyone[:, :, place] if models == replicas else probabilities[:, :, place].swapaxes(0, 1)
-            given = known.temperature(models, str(policy)) if known else None
-            temperature, judged = _judge(averaged, labels, folds, given)
-            row: dict[str, Any] = {"models": models, "crops": num_views(policy), "policy": str(policy)}
-            row |= {"temperature": temperature, "images": len(ids), "folds": FOLDS}
-            row["judged_on"] = "other_images" if given else "other_folds"
-            rows.append(cast("TemperatureRow", {**row, **judged.scores()}))
-            for stage, values in zip(("", "/calibrated"), judged.by_image(), strict=True):
-                scores |= {f"{name}/{cell_name(models, policy)}{stage}": score for name, score in values.items()}
-            reliability = judged.reliability()[1]
-    fitted = known or _kept(ensemble, rows, everyone[0], labels)
-    sets = set_rows(everyone[0, :, -1], labels, folds, ensemble, known)
+    for models, (place, policy) in product(range(1, replicas + 1), enumerate(ensemble.policies)):
+        members = some_ensembles(replicas, models)
+        averaged = np.stack([probabilities[:, of_one, place].mean(axis=1, dtype=np.float64) for of_one in members])
+        given = known.temperature(models, policy) if known else None
+        temperature, judged = _judge(averaged, labels, folds, given)
+        row: dict[str, Any] = {"models": models, "crops": num_views(policy), "policy": str(policy)}
+        row |= {"ensembles": len(members), "temperature": temperature, "images": len(ids), "folds": FOLDS}
+        row["judged_on"] = "other_images" if given else "other_folds"
+        rows.append(cast("TemperatureRow", {**row, **judged.scores()}))
+        for stage, values in zip(("", "/calibrated"), judged.by_image(), strict=True):
+            scores |= {f"{name}/{cell_name(models, policy)}{stage}": score for name, score in values.items()}
+    reliability = cast("list[ReliabilityBin]", judged.reliability()[1])
+    everyone = probabilities.mean(axis=1, dtype=np.float64)
+    fitted = known or _kept(ensemble, rows, everyone, labels)
+    sets = set_rows(everyone[:, -1], labels, folds, ensemble, known, rule)
     selective = selective_rows(probabilities[:, :, -1], labels)
-    return Calibrated(fitted, rows, cast("list[ReliabilityBin]", reliability), sets, selective, ids, scores)
+    return Calibrated(fitted, rows, reliability, sets, selective, ids, scores)
+
+
+def some_ensembles(replicas: int, models: int) -> list[list[int]]:
+    """Return ensembles of a size that have each replica equally often, which bounds the work.
+
+    They are neighbours when the replicas stand in a ring: of seven replicas, seven of the 35 ensembles of three.
+    """
+    starts = replicas if models < replicas else 1
+    return [[(first + step) % replicas for step in range(models)] for first in range(starts)]
 
 
 def _kept(
@@ -125,16 +137,17 @@ def _kept(
     labels: npt.NDArray[np.int32],
 ) -> KeptCalibration:
     """Return what the run keeps: the temperatures, and the labels' scores under those of all models."""
-    one_model, all_models = (
-        {row["policy"]: row["temperature"] for row in rows if row["models"] == models}
-        for models in (1, len(ensemble.replicas))
-    )
+    sizes: dict[int, dict[str, float]] = {}
+    for row in rows:
+        sizes.setdefault(row["models"], {})[row["policy"]] = row["temperature"]
+    one_model, all_models = sizes[1], sizes[len(ensemble.replicas)]
+    between = {str(models): of_size for models, of_size in sizes.items() if 1 < models < len(ensemble.replicas)}
     mass, ranks = {}, {}
     for place, policy in enumerate(map(str, ensemble.policies)):
         of_labels, places = label_mass(with_temperature(everyone[:, place], all_models[policy]), labels)
         mass[policy], ranks[policy] = of_labels.tolist(), places.tolist()
     digests = ensemble.weights_digests, ensemble.dataset_digest
-    return KeptCalibration(*digests, len(labels), one_model, all_models, mass, ranks)
+    return KeptCalibration(*digests, len(labels), one_model, all_models, mass, ranks, between)
 
 
 def _judge(

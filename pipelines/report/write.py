@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
+from googlenet.evaluation.conformal import UNPENALISED, SetRule
 from pipelines.job.console import terminal_columns
 from pipelines.job.log import read_jobs
 from pipelines.report.contents import contents
@@ -53,7 +54,9 @@ from pipelines.run.storage import Storage, short_name
 from pipelines.run.view_probabilities import read_views
 
 
-def write_report(run: Storage, ensemble: EvaluatedEnsemble, trained: Storage | None = None) -> str:
+def write_report(
+    run: Storage, ensemble: EvaluatedEnsemble, trained: Storage | None = None, set_rule: SetRule = UNPENALISED
+) -> str:
     """Write everything below ``report/``; return the table as text for the terminal.
 
     report.json is bit-identical for the same predictions; measurements that depend on the machine are in cost.json.
@@ -62,13 +65,14 @@ def write_report(run: Storage, ensemble: EvaluatedEnsemble, trained: Storage | N
         run: where the images and the predictions are.
         ensemble: the evaluated ensemble.
         trained: the training run of the replicas, if their validation images are not those of ``run``.
+        set_rule: penalty on the ranks of the classes of sets.
 
     Raises:
         UserError: predictions are missing, duplicated, of images not in the data set, or of another ensemble.
     """
     tally = tally_predictions(run, ensemble)
     known = read_calibration(trained, ensemble) if trained else None
-    calibrated = calibrate(tally.kept, ensemble, known)
+    calibrated = calibrate(tally.kept, ensemble, known, set_rule)
     errors = _validation_errors(trained, ensemble.replicas) if trained else None
     known_budget = read_budget(trained, ensemble.weights_digests) if trained else None
     spent = spend(read_views(run, ensemble), ensemble, known_budget)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.job.log import read_jobs, stage_seconds
+from pipelines.report.numbers import numbers_about_answers
 from pipelines.report.outcomes import cell_name, soup_cell
 from pipelines.report.schema import Report
 from pipelines.run.dataset import Manifest
@@ -140,9 +141,7 @@ def result_metrics(report: Report, cost: dict[str, Any]) -> dict[str, float]:
         cell = f"{cell_name(calibrated['models'], calibrated['policy'])}/calibrated"
         for name in ("negative_log_likelihood", "brier_score", "expected_calibration_error"):
             metrics[f"{name}/{cell}"] = round(calibrated[name]["after"], SCORE_DECIMALS)
-    for budget in report.get("budgets", []):
-        metrics[f"top1_error/cascade_{budget['budget']}"] = round(budget["top1_error"], PERCENT_DECIMALS)
-        metrics[f"passes/cascade_{budget['budget']}"] = round(budget["passes"], PERCENT_DECIMALS)
+    metrics |= numbers_about_answers(report)
     for soup in report.get("soups", []):
         cell = soup_cell(soup["soup"], soup["policy"])
         metrics[f"top1_error/{cell}"] = round(soup["top1_error"], PERCENT_DECIMALS)

@@ -172,6 +172,7 @@ def test_the_reports_page_is_readable_on_any_screen(browser: Any, finished_run: 
             assert drawing.find_elements("css selector", "path")
         for image in browser.find_elements("tag name", "img"):
             assert browser.execute_script("return arguments[0].naturalWidth > 0", image)
+        assert browser.execute_script(TEXT_ON_TEXT) == []
         contrasts = browser.execute_script(CONTRASTS)
         assert contrasts
         assert min(contrasts) > 4.5  # WCAG 2.2, level AA
@@ -181,6 +182,20 @@ def test_the_reports_page_is_readable_on_any_screen(browser: Any, finished_run: 
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
+# Pairs of texts of a picture of which one lies on the other.
+TEXT_ON_TEXT = """
+const found = [];
+for (const picture of document.querySelectorAll("figure svg")) {
+  const texts = [...picture.querySelectorAll("text")].filter(e => e.textContent.trim());
+  const boxes = texts.map(e => e.getBoundingClientRect());
+  boxes.forEach((a, i) => boxes.slice(i + 1).forEach((b, j) => {
+    const width = Math.min(a.right, b.right) - Math.max(a.left, b.left);
+    const height = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+    if (width > 1 && height > 1) found.push([texts[i].textContent, texts[i + 1 + j].textContent]);
+  }));
+}
+return found;
+"""
 # Of all text of the page: luminance of its colour against that of what it stands on.
 CONTRASTS = """
 const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from googlenet import Ensemble
 from googlenet.evaluation.cascade import NEVER, Stop, stages_of
@@ -54,6 +55,21 @@ def test_it_stops_where_the_running_average_is_sure_and_has_made_no_other_pass(
     np.testing.assert_allclose(found.probabilities, predictor.predict(image).probabilities[:, 0], atol=1e-6)
     capped = EarlyPredictor(predictor, EarlyStop(kept(NEVER, last=2), "fast")).stopped(image)
     assert (len(capped.probabilities), capped.views) == STAGES[2]
+
+
+def test_pixels_go_to_the_device_once_and_no_window_is_computed_twice() -> None:
+    class Counting(Predictor):
+        sent = 0
+
+        def on_device(self, image: ScaledImage) -> list[torch.Tensor]:
+            self.sent += 1
+            return super().on_device(image)
+
+    predictor = Counting([replica(0, "bn"), replica(1, "bn")], CROP, (144,))
+    early = EarlyPredictor(predictor, EarlyStop(kept(NEVER), "fast"))
+    early.stopped(decode(picture(50, 50)))  # a square image has 48 different views, spread over all stages
+    assert predictor.sent == 1
+    assert predictor.forward_passes == 2 * 48 == early.all_passes
 
 
 def test_its_prediction_counts_the_views_of_the_replicas_that_were_asked(

@@ -88,6 +88,8 @@ def test_scores_are_means_over_classifiers_with_intervals_and_a_diagram_before_a
         score = scores[name]
         assert score["before"] - score["after"] > least
         assert score["difference"] == pytest.approx(score["after"] - score["before"])
+        for stage in ("before", "after"):
+            assert score[f"{stage}_ci95"][0] <= score[stage] <= score[f"{stage}_ci95"][1]
         assert score["difference_ci95"][0] < score["difference"] < score["difference_ci95"][1] < 0
     assert scores["expected_calibration_error"]["after"] < 0.02
     own = probabilities[0][np.arange(len(labels)), labels]

@@ -8,6 +8,7 @@ import numpy as np
 from googlenet.evaluation.selective import MEASURES
 from pipelines.report.out_of_distribution import keep_apart, read_apart
 from pipelines.report.write import write_report
+from pipelines.tracking.result import result_metrics
 from tests.pipelines.report.made_runs import ENSEMBLE, made_run, predict, predict_as
 
 
@@ -27,4 +28,11 @@ def test_a_run_reports_how_well_unsure_answers_tell_something_else_apart(tmp_pat
     write_report(run, ENSEMBLE)
     assert run.read_json("report/report.json")["out_of_distribution"] == list(rows.values())
     assert "| flowers | 6 | entropy | 1.000 |" in run.read("report/report.md").decode()
+    page = run.read("report/index.html").decode()
+    assert '<th scope="row">flowers</th><td>6</td><td>entropy</td><td>1.000</td>' in page
+    report, cost = run.read_json("report/report.json"), run.read_json("report/cost.json")
+    rows["maximum_probability"]["data"] = "wild flowers & more"
+    sent = result_metrics({**report, "out_of_distribution": list(rows.values())}, cost)
+    assert sent["ood_area_under_roc/wild_flowers_more/maximum_probability"] == 1.0
+    assert sent["ood_false_positives/flowers/mutual_information"] == 100.0
     assert read_apart(run, replace(ENSEMBLE, weights_digests=("x", "other"))) == []

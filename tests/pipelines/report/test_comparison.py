@@ -52,6 +52,19 @@ def test_top_5_errors_are_compared_where_the_report_shows_them(runs: tuple[Stora
     assert ("2x144", "top5") in cells(comparison(first, second))
 
 
+def test_what_both_reports_say_of_their_answers_stands_side_by_side(runs: tuple[Storage, Storage]) -> None:
+    first, second = (read_finished(run, run.root) for run in runs)
+    assert "answers, each run on its own images" not in comparison(first, second)
+    apart = {"data": "wild flowers", "measure": "entropy", "area_under_roc": 0.91234, "false_positives": 20.0}
+    for run, area in ((first, 0.91234), (second, 0.5)):
+        run.report["out_of_distribution"] = [{**apart, "area_under_roc": area}]  # type: ignore[typeddict-item]
+    first.report["selective"] = [{"measure": "entropy", "area": 3.0, "area_ci95": [2.0, 4.0], "remaining_errors": []}]
+    lines = [line.split() for line in comparison(first, second).splitlines()]
+    assert ["ood_area_under_roc/wild_flowers/entropy", "0.912", "0.5"] in lines
+    assert ["ood_false_positives/wild_flowers/entropy", "20", "20"] in lines
+    assert not any("area_under_risk" in word for line in lines for word in line)  # the second report has none
+
+
 def test_what_differs_is_named_and_what_does_not_is_not(runs: tuple[Storage, Storage]) -> None:
     for run, commit, torch in zip(runs, ("abc", "def"), ("1.0", "1.0"), strict=True):
         job = {"commit": commit, "code_digest": "same", "versions": {"torch": torch}, "host": run.root}

@@ -1,17 +1,21 @@
 """Error against cost in the report: views are kept for a share of the images, judged by folds, used on other images."""
 
+import json
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 from googlenet.evaluation.cascade import Stop
 from googlenet.evaluation.kept_budget import KeptBudget
 from googlenet.network.arithmetic import FP32
 from pipelines.report import spending
 from pipelines.report.answers import write_answers
+from pipelines.report.figure_of_spending import spending as picture_of_spending
 from pipelines.report.spending import spend, spending_rows
 from pipelines.report.write import write_report
 from pipelines.run import view_probabilities
@@ -71,6 +75,9 @@ def test_good_views_are_chosen_and_the_cascade_saves_passes_on_images_it_was_not
     assert (balanced["passes"], balanced["all_passes"], balanced["top1_error"]) == (1.0, 288, 0.0)
     assert balanced["saving"] == pytest.approx(100 * 287 / 288)
     assert fast["passes"] <= balanced["passes"]
+    assert (balanced["promised_points"], fast["promised_points"]) == (pytest.approx(100 / 101), 1.0)
+    assert balanced["lost"] == fast["lost"] == 0.0
+    assert spent.kept.promised_points == {"fast": 1.0, "balanced": balanced["promised_points"]}
     again = spend(views, TWO, spent.kept)
     assert again is not None
     assert again.kept is spent.kept
@@ -141,6 +148,23 @@ def test_the_report_shows_the_cost_and_other_images_use_what_the_run_keeps(
     assert "which this run does not keep" in old.read("report/report.md").decode()
 
 
+@pytest.mark.parametrize("second", [(2.0, 8.0), (2.1, 8.02), (280.0, 8.0)])
+def test_no_text_of_the_picture_lies_on_another(second: tuple[float, float], letters_run: Path) -> None:
+    report = json.loads((letters_run / "report/report.json").read_text())
+    marks = ((2.0, 8.0), second)
+    report["budgets"] = [
+        {"budget": name, "passes": passes, "top1_error": error, "saving": 99.0}
+        for name, (passes, error) in zip(("fast", "balanced"), marks, strict=True)
+    ]
+    figure = picture_of_spending(report, 0.001)
+    figure.draw_without_rendering()
+    texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
+    boxes = [(text.get_text(), text.get_window_extent()) for text in texts]
+    assert {"fast: 99.0 % saved", "balanced: 99.0 % saved"} < {name for name, _ in boxes}
+    for (name, box), (other_name, other) in combinations(boxes, 2):
+        assert not box.overlaps(other), f"{name!r} lies on {other_name!r}"
+
+
 def test_answers_that_stop_early_count_their_passes_and_say_what_they_saved(tmp_path: Path) -> None:
     run = made_run(tmp_path)
     early = replace(ENSEMBLE, policies=(144,), budget="fast:abc")
@@ -155,12 +179,17 @@ def test_answers_that_stop_early_count_their_passes_and_say_what_they_saved(tmp_
     write_predictions(run.below("predictions"), file_name(0), early, rows, cost)
     run.write_json("preflight.json", {"key": "", "preflight": {"passes_per_second": 10.0}})
     order = tuple(range(144))
-    kept = KeptBudget(("x", "y"), "d", 50, order, ((1, 1), (2, 3)), (0.5, 1.0), (1.0,) * 144, {"fast": Stop(0.5, 1)})
+    kept = KeptBudget(
+        ("x", "y"), "d", 50, order, ((1, 1), (2, 3)), (0.5, 1.0), (1.0,) * 144, {"fast": Stop(0.5, 1)}, {"fast": 1.96}
+    )
     write_budget(run, kept)
     text = write_answers(run, early, budget=kept)
     assert (
         "budget fast: 5.2 of 288 passes an image (1.8 %), 0.500 seconds of a predictor instead of about 28.800" in text
     )
+    assert "it loses at most 2 % of the answers on average, on images like the 50 validation images of the run" in text
+    of_an_earlier_version = write_answers(run, early, budget=replace(kept, promised_points={}))
+    assert "its threshold is of an earlier version, and promises nothing" in of_an_earlier_version
     lines = run.read("answers/top5.csv").decode().splitlines()
     assert [line.split(",")[-1] for line in lines] == ["passes", "1", "6", "6", "6", "6", "6"]
     sharper = 0.4**2 / (0.4**2 + 6 * 0.1**2)

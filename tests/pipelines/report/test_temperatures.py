@@ -14,12 +14,15 @@ import pytest
 
 from googlenet.evaluation.conformal import SetRule
 from googlenet.evaluation.kept_calibration import KeptCalibration
+from googlenet.evaluation.metrics import subsets
 from googlenet.evaluation.selective import MEASURES
+from googlenet.evaluation.temperature import fit_temperature
 from googlenet.network.arithmetic import FP32
 from pipelines.errors import UserError
 from pipelines.report import temperatures
+from pipelines.report.abstention import set_rows
 from pipelines.report.answers import write_answers
-from pipelines.report.temperatures import Calibrated, KeptProbabilities, calibrate
+from pipelines.report.temperatures import Calibrated, KeptProbabilities, calibrate, some_ensembles
 from pipelines.report.write import write_report
 from pipelines.run.calibration import read_calibration
 from pipelines.run.predictions import EvaluatedEnsemble, Predicted
@@ -62,9 +65,10 @@ def fitted() -> Calibrated:
     return calibrated
 
 
-def test_cautious_probabilities_become_accurate_for_one_and_for_all_models() -> None:
+def test_cautious_probabilities_become_accurate_for_every_number_of_models_and_policy() -> None:
     calibrated = fitted()
-    assert [(row["models"], row["policy"]) for row in calibrated.rows] == [(1, "1"), (1, "144"), (3, "1"), (3, "144")]
+    cells = [(row["models"], row["policy"], row["ensembles"]) for row in calibrated.rows]
+    assert cells == [(models, policy, number) for models, number in ((1, 3), (2, 3), (3, 1)) for policy in ("1", "144")]
     for row in calibrated.rows:
         assert row["temperature"] < 1
         assert row["judged_on"] == "other_folds"
@@ -72,7 +76,60 @@ def test_cautious_probabilities_become_accurate_for_one_and_for_all_models() -> 
         assert error["before"] > 0.3
         assert error["after"] < 0.06
     assert calibrated.calibration.images == 400
-    assert calibrated.calibration.all_models["144"] == calibrated.rows[-1]["temperature"]
+    kept = calibrated.calibration
+    for row in calibrated.rows:
+        assert kept.temperature(row["models"], row["policy"]) == row["temperature"]
+    assert kept.temperature(4, "144") is None
+    assert {"brier_score/2x144", "brier_score/2x144/calibrated"} < calibrated.scores.keys()
+
+
+def test_the_temperature_of_a_size_suits_its_ensembles_and_those_of_other_sizes_differ() -> None:
+    ids, probabilities, labels = kept_of(cautious_rows()).sorted()
+    pairs = np.stack([probabilities[:, [a, b], 1].mean(axis=1, dtype=np.float64) for a, b in ((0, 1), (1, 2), (2, 0))])
+    kept = fitted().calibration
+    assert kept.temperature(2, 144) == fit_temperature(pairs, labels)
+    assert len({kept.temperature(models, 144) for models in (1, 2, 3)}) == 3
+    before = [row["brier_score"]["before"] for row in fitted().rows if (row["models"], row["policy"]) == (2, "144")]
+    own = np.take_along_axis(pairs, np.broadcast_to(labels[:, None], (3, 400, 1)), axis=2)[..., 0]
+    assert before == [pytest.approx((np.square(pairs).sum(axis=2) - 2 * own + 1).mean())]
+    assert len(ids) == 400
+
+
+@pytest.mark.parametrize(("replicas", "models"), [(1, 1), (7, 1), (7, 3), (7, 6), (7, 7), (4, 2)])
+def test_each_replica_is_in_equally_many_of_the_ensembles_of_a_size(replicas: int, models: int) -> None:
+    ensembles = some_ensembles(replicas, models)
+    assert {len(set(members)) for members in ensembles} == {models}
+    assert len(set(np.bincount(np.concatenate(ensembles), minlength=replicas))) == 1
+    assert len(ensembles) <= replicas
+    if models in (1, replicas):
+        assert sorted(map(sorted, ensembles)) == [list(members) for members in subsets(replicas)[models]]
+
+
+def test_an_ensemble_of_some_of_the_replicas_has_the_temperature_of_its_size_and_no_sets() -> None:
+    kept = fitted().calibration
+    assert kept.for_weights(("x", "y", "z")) is kept
+    for digests in (("x", "z"), ("y",)):
+        some = kept.for_weights(digests)
+        assert some is not None
+        assert some.temperature(len(digests), 144) == kept.temperature(len(digests), 144)
+        assert some.threshold(144, 0.9) is None
+    for others in (("x", "other"), ("x", "x"), ("z", "y", "x", "other")):
+        assert kept.for_weights(others) is None
+
+
+def test_a_penalty_on_ranks_shapes_the_sets_of_the_report_and_is_named() -> None:
+    generator, ten = np.random.default_rng(4), replace(THREE, classes=tuple("abcdefghij"))
+    hard = generator.dirichlet(np.ones(10), 200)
+    labels = np.concatenate([np.arange(200) % 10, [generator.choice(10, p=row) for row in hard]]).astype(np.int32)
+    easy = np.where(np.arange(10) == labels[:200, None], 0.91, 0.01)
+    everyone, folds = np.concatenate([easy, hard]), np.arange(400) % 5
+    [plain, _] = set_rows(everyone, labels, folds, ten, None)
+    [penalised, _] = set_rows(everyone, labels, folds, ten, None, SetRule(10.0))
+    assert (plain["penalty"], penalised["penalty"]) == (0.0, 10.0)
+    # Adaptive sets are short where the answer is sure; with a penalty that outweighs all, no longer.
+    assert plain["single_answers"] > 40
+    assert penalised["single_answers"] == 0
+    assert min(plain["empirical_coverage"], penalised["empirical_coverage"]) > 86
 
 
 def test_the_result_does_not_depend_on_which_shard_comes_first() -> None:

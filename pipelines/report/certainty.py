@@ -1,0 +1,176 @@
+"""Tables on how sure the answers are, for report.md and for the page.
+
+Calibration, sets of classes, answers left to people, and photographs of something else.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from pipelines.report.columns import crops_text, interval
+from pipelines.report.markdown_tables import markdown_table
+from pipelines.report.remarks import about_temperatures
+from pipelines.report.schema import Report
+from pipelines.report.schema_of_certainty import ScoreChange, SetRow, TemperatureRow
+
+SHOWN_PERCENT = (100.0, 90.0, 80.0, 50.0)
+SCORES: tuple[tuple[str, Callable[[TemperatureRow], ScoreChange]], ...] = (
+    ("negative log-likelihood", lambda row: row["negative_log_likelihood"]),
+    ("Brier score", lambda row: row["brier_score"]),
+    ("expected calibration error", lambda row: row["expected_calibration_error"]),
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table, a sentence or two about it, and its title; empty for one that belongs to the table before."""
+
+    title: str
+    text: str
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def markdown_sections(tables: Sequence[Table]) -> list[str]:
+    """Return tables as sections of report.md."""
+    return [
+        part
+        for table in tables
+        for part in (
+            f"## {table.title}" if table.title else "",
+            table.text,
+            markdown_table(table.headings, table.rows),
+        )
+    ]
+
+
+def calibration_table(report: Report) -> Table:
+    """Return the scores of one model and of all models, as averaged."""
+    rows = [
+        (
+            str(row["models"]),
+            crops_text(row),
+            f"{row['negative_log_likelihood']:.4f}",
+            f"{row['brier_score']:.4f}",
+            f"{row['expected_calibration_error']:.4f}",
+        )
+        for row in report["calibration"]
+    ]
+    return Table("Calibration", "", ("models", "crops", *(name for name, _ in SCORES)), rows)
+
+
+def temperature_tables(report: Report) -> list[Table]:
+    """Return for each score how a temperature changes it; none for too few images, or a report of earlier versions."""
+    if not report.get("temperatures"):
+        return []
+    texts = (about_temperatures(report), "", "")
+    return [
+        Table(
+            "" if place else "With a temperature",
+            text,
+            ("models", "crops", "temperature", f"{name}, as averaged", "with the temperature", "difference"),
+            [
+                (str(row["models"]), crops_text(row), f"{row['temperature']:.3f}", *_change(score(row)))
+                for row in report["temperatures"]
+            ],
+        )
+        for place, (text, (name, score)) in enumerate(zip(texts, SCORES, strict=True))
+    ]
+
+
+def _change(score: ScoreChange) -> tuple[str, str, str]:
+    before, after = (
+        f"{value:.3f} ({low:.3f} - {high:.3f})"
+        for value, (low, high) in (
+            (score["before"], score["before_ci95"]),
+            (score["after"], score["after_ci95"]),
+        )
+    )
+    low, high = score["difference_ci95"]
+    return before, after, f"{score['difference']:+.3f} ({low:+.3f} to {high:+.3f})"
+
+
+def abstention_tables(report: Report) -> list[Table]:
+    """Return the tables on sets of classes and on answers left to people."""
+    if not report.get("prediction_sets") or not report.get("selective"):
+        return []
+    sets = [
+        (
+            f"{100 * row['coverage']:g}",
+            f"{row['empirical_coverage']:.1f}",
+            interval(row["empirical_coverage_ci95"]),
+            f"{row['mean_size']:.2f}",
+            f"{row['single_answers']:.1f}",
+            _least_covered(row),
+        )
+        for row in report["prediction_sets"]
+    ]
+    selective = [
+        (
+            _measure(row["measure"]),
+            f"{row['area']:.2f}",
+            interval(row["area_ci95"]),
+            *(
+                f"{error:.2f}"
+                for percent in SHOWN_PERCENT
+                for answered, error in row["remaining_errors"]
+                if answered == percent
+            ),
+        )
+        for row in report["selective"]
+    ]
+    penalty = report["prediction_sets"][0].get("penalty", 0.0)
+    best = _measure(min(report["selective"], key=lambda row: row["area"])["measure"])
+    return [
+        Table(
+            "Sets that hold the label",
+            "All models, most crops, with the temperature. A set holds the label as often as promised, on average."
+            + (f" Each rank after the first costs a class {penalty:g}." if penalty else ""),
+            ("promised %", "held %", "95 % interval", "mean classes", "single answers %", "least covered class"),
+            sets,
+        ),
+        Table(
+            "Leaving the least sure images to people",
+            "Top-1 error among the images that are answered; the area is its mean over all shares. Of the three "
+            f"measures, the one that sorts best here is the {best}.",
+            ("measure", "area %", "95 % interval", *(f"{percent:g} % answered" for percent in SHOWN_PERCENT)),
+            selective,
+        ),
+    ]
+
+
+def apart_tables(report: Report) -> list[Table]:
+    """Return the table on photographs of something else, if there were any."""
+    if not report.get("out_of_distribution"):
+        return []
+    rows = [
+        (
+            row["data"],
+            str(row["images"]),
+            _measure(row["measure"]),
+            f"{row['area_under_roc']:.3f}",
+            "{:.3f} - {:.3f}".format(*row["area_under_roc_ci95"]),
+            f"{row['false_positives']:.1f}",
+            interval(row["false_positives_ci95"]),
+        )
+        for row in report["out_of_distribution"]
+    ]
+    text = (
+        "All models, most crops, as averaged. The area under the ROC curve is the chance that an image of something "
+        "else is less sure than one of these; false positives are those that pass if 95 % of these do."
+    )
+    headings = ("folder", "images", "measure", "area", "95 % interval", "false positives %", "95 % interval")
+    return [Table("Photographs of something else", text, headings, rows)]
+
+
+def certainty_tables(report: Report) -> list[Table]:
+    """Return all tables for the page, which draws the calibration without a temperature."""
+    return [*temperature_tables(report), *abstention_tables(report), *apart_tables(report)]
+
+
+def _measure(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _least_covered(row: SetRow) -> str:
+    worst = min(row["classes"], key=lambda of_class: of_class["empirical_coverage"])
+    return f"{worst['class']}: {worst['empirical_coverage']:.0f} % of {worst['images']}"

@@ -1,0 +1,30 @@
+"""Numbers of a report by stable names, as MLflow has them: temperatures, sets, answers left to people, budgets."""
+
+import re
+
+from pipelines.report.outcomes import cell_name
+from pipelines.report.schema import Report
+
+# MLflow allows few characters in the name of a metric.
+NOT_IN_NAMES = r"[^A-Za-z0-9_.-]+"
+DECIMALS = 3
+
+
+def numbers_about_answers(report: Report) -> dict[str, float]:
+    """Return the numbers on temperatures, sets, answers left to people, something else, and budgets, rounded."""
+    numbers: dict[str, float] = {}
+    for row in report.get("temperatures", []):
+        numbers[f"temperature/{cell_name(row['models'], row['policy'])}"] = row["temperature"]
+    for sets in report.get("prediction_sets", []):
+        numbers[f"set_coverage/{sets['coverage']:g}"] = sets["empirical_coverage"]
+        numbers[f"set_size/{sets['coverage']:g}"] = sets["mean_size"]
+    for left in report.get("selective", []):
+        numbers[f"area_under_risk/{left['measure']}"] = left["area"]
+    for apart in report.get("out_of_distribution", []):
+        where = f"{re.sub(NOT_IN_NAMES, '_', apart['data'])}/{apart['measure']}"
+        numbers[f"ood_area_under_roc/{where}"] = apart["area_under_roc"]
+        numbers[f"ood_false_positives/{where}"] = apart["false_positives"]
+    for budget in report.get("budgets", []):
+        numbers[f"top1_error/cascade_{budget['budget']}"] = budget["top1_error"]
+        numbers[f"passes/cascade_{budget['budget']}"] = budget["passes"]
+    return {name: round(number, DECIMALS) for name, number in numbers.items()}
