@@ -24,6 +24,8 @@ LOCAL_OBJECT_STORE_BYTES, LARGEST_OBJECT_STORE_SHARE = 1 << 30, 0.3
 MEMORY = "memory"
 # After the check of the address, which may take 25 seconds. A cluster that answers is joined in a few if it is idle.
 CONNECTION_SECONDS = 60.0
+# Ray itself gives up earlier, unless a process of its own hangs.
+START_SECONDS = 180.0
 WHERE_TO_RUN = (
     "run the command on a node of the cluster, which ray start makes of a machine, or submit it with ray job submit"
 )
@@ -106,13 +108,15 @@ def _start(resources: dict[str, int]) -> None:
     folder = folder_for_ray()
     os.environ.update(token_for_ray())
     try:
-        ray.init(
-            address="local",
-            _temp_dir=folder,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-            **resources,
-        )
+        # Ray's processes end with this one, whichever way it ends.
+        with limited_to(START_SECONDS, str(start_failure(TimeoutError("no answer"))), UserError.exit_code):
+            ray.init(
+                address="local",
+                _temp_dir=folder,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+                **resources,
+            )
     except SystemExit as error:  # Ray's own answer to SIGTERM while it starts
         raise KeyboardInterrupt from error
     except Exception as error:
