@@ -82,7 +82,9 @@ def test_the_preview_in_a_raw_file_is_not_taken_for_the_picture(tags: dict[int, 
     raw = encode(PHOTO, "TIFF", tiffinfo=tags)
     assert opencv(raw) is not None  # decoders read its first picture
     for read in (inspect, decode_whole):
-        with pytest.raises(ImageDecodeError, match="a camera's raw file, or a TIFF that begins with a preview: convert"):
+        with pytest.raises(
+            ImageDecodeError, match="a camera's raw file, or a TIFF that begins with a preview: convert"
+        ):
             read(raw)
         read(encode(PHOTO, "TIFF", tiffinfo={254: 0}))
 

@@ -1,4 +1,4 @@
-"""A folder whose sockets would have paths that are too long, and a home folder that cannot be written, and few processes."""
+"""A folder whose sockets would have too long paths, a home folder that cannot be written, and few processes."""
 
 import os
 import resource
