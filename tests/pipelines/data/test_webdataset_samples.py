@@ -62,7 +62,9 @@ def test_what_a_sample_lacks_is_named(names: list[str], message: str) -> None:
 
 @pytest.mark.parametrize("names", [["1.jpg"], ["1.cls"]])
 def test_an_archive_that_may_have_been_cut_off_is_named_as_the_cause(names: list[str]) -> None:
-    with pytest.raises(UserError, match=r"x.tar: 1 has .*; the archive has no end-of-archive mark, so it may have been"):
+    with pytest.raises(
+        UserError, match=r"x.tar: 1 has .*; the archive has no end-of-archive mark, so it may have been"
+    ):
         found(names, is_ended=False)
 
 
