@@ -6,6 +6,8 @@ from googlenet.images.decoding import ImageDecodeError, Pixels, decode_rgb, read
 from googlenet.images.jpeg import read_header
 from googlenet.images.jpeg_damage import Condition, Finding, check_pixel_data
 from googlenet.images.jpeg_segments import START, pixel_jpeg
+from googlenet.images.refusals import CONVERT
+from googlenet.images.tiff import begins_with_preview
 
 UNREADABLE_EXIF = "the Exif block cannot be read (taken as upright)"
 
@@ -31,8 +33,9 @@ def inspect(data: bytes) -> Inspection:
     """Check that an image can be decoded, and is whole.
 
     Raises:
-        ImageDecodeError: it cannot be decoded, or is a JPEG with damaged pixel data.
+        ImageDecodeError: it cannot be decoded, is a JPEG with damaged pixel data, or a camera's raw file.
     """
+    _refuse_preview(data)
     width, height, orientation = read_size(data)
     notes = (UNREADABLE_EXIF,) if orientation.is_unreadable else ()
     finding = _check_jpeg(data)
@@ -45,10 +48,17 @@ def decode_whole(data: bytes) -> Pixels:
     """Decode an image as :func:`googlenet.images.decoding.decode_rgb` does, but refuse damaged pixel data.
 
     Raises:
-        ImageDecodeError: it cannot be decoded, or is a JPEG with damaged pixel data.
+        ImageDecodeError: it cannot be decoded, is a JPEG with damaged pixel data, or a camera's raw file.
     """
+    _refuse_preview(data)
     _check_jpeg(data)
     return decode_rgb(data)
+
+
+def _refuse_preview(data: bytes) -> None:
+    """Refuse a raw file of a camera: Pillow would decode only its preview."""
+    if begins_with_preview(data):
+        raise ImageDecodeError(f"a camera's raw file, or a TIFF that begins with a preview: {CONVERT}")
 
 
 def _check_jpeg(data: bytes) -> Finding:

@@ -24,6 +24,7 @@ CONVERT = "convert it to JPEG or PNG"
 # What files that are no images begin with, after white space.
 TEXT_STARTS = (
     (rb"version https://git-lfs\.github\.com/spec", "a Git-LFS pointer instead of the image: run `git lfs pull`"),
+    (rb"/annex/objects/", "a git-annex pointer instead of the image: run `git annex get`"),
     (rb"<!doctype html|<html", "a web page (HTML) instead of an image: download the image again"),
     (
         rb"(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?(<!doctype svg[^>]*>\s*)?<svg",

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 ORIENTATION, XMP = 274, 700
 BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLES_PER_PIXEL, SAMPLE_FORMAT = 258, 262, 277, 339
+SUBFILE_TYPE, DNG_VERSION = 254, 50706
+# Bit of SUBFILE_TYPE: the picture is a smaller copy of another one in the file.
+REDUCED = 1
 WHITE_IS_ZERO, BLACK_IS_ZERO = 0, 1
 UNSIGNED, SIGNED = 1, 2
 # Offsets and lengths of the strips, and of the tiles.
@@ -116,6 +119,16 @@ def stated_size(data: bytes) -> int:
         return max(ends, default=0)
     except DamagedBlockError:
         return _unpack(byte_order + "I", data.ljust(8, b"\0"), 4)[0] + 2
+
+
+def begins_with_preview(data: bytes) -> bool:
+    """Return whether the first picture of a TIFF file is a small copy of another, as in the raw files of cameras."""
+    try:
+        directory = read_directory(data)
+        is_reduced = bool((directory.number(data, SUBFILE_TYPE) or 0) & REDUCED)
+    except DamagedBlockError:
+        return False
+    return is_reduced or data[8:10] == b"CR" or any(entry.tag == DNG_VERSION for entry in directory.entries)
 
 
 def exif_orientation(block: bytes) -> int | None:

@@ -39,7 +39,7 @@ class ParquetImages:
             file, _, number = group.rpartition("#")
             with _opened(self.root, file) as stored:
                 column = _one_of(IMAGE_COLUMNS, stored.schema_arrow, f"{self.root}/{file}")
-                self._kept = {group: stored.read_row_group(int(number), columns=[column]).column(0)}
+                self._kept = {group: _column(stored, int(number), column)}
         cell = self._kept[group][int(row)].as_py()
         data = cell.get("bytes") if isinstance(cell, dict) else cell
         if not isinstance(data, bytes):
@@ -82,7 +82,7 @@ def _entries(root: Storage, file: str) -> tuple[list[Entry], tuple[str, ...]]:
             class_names = _class_names(schema.metadata or {}, column)
             found = []
             for group in range(stored.num_row_groups):
-                labels = stored.read_row_group(group, columns=[column]).column(0).to_pylist()
+                labels = _column(stored, group, column).to_pylist()
                 for row, label in enumerate(labels):
                     cls = _class_name(label, class_names, f"{name}, row group {group}, row {row}")
                     found.append(Entry(f"{file}/{group:05d}/{row:06d}", cls, f"{file}#{group}:{row}"))
@@ -93,9 +93,14 @@ def _entries(root: Storage, file: str) -> tuple[list[Entry], tuple[str, ...]]:
 
 @contextmanager
 def _opened(root: Storage, file: str) -> Iterator[pq.ParquetFile]:
-    # A file that is not closed here is closed by a thread of Arrow, at any time.
-    with root.open(original(file)) as stream, pq.ParquetFile(stream) as stored:
+    # Without threads of Arrow here and below: they still hold what Python read for a moment after the reader is done.
+    # If Python ends in that moment, they cannot free it, and abort the process.
+    with root.open(original(file)) as stream, pq.ParquetFile(stream, pre_buffer=False) as stored:
         yield stored
+
+
+def _column(stored: pq.ParquetFile, group: int, column: str) -> pa.ChunkedArray:
+    return stored.read_row_group(group, columns=[column], use_threads=False).column(0)
 
 
 def _one_of(known: Sequence[str], schema: pa.Schema, name: str) -> str:

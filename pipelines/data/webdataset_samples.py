@@ -31,6 +31,16 @@ def samples(index: Index) -> Iterator[Sample]:
     Raises:
         UserError: a sample has no image, several images or no label, or a name occurs twice.
     """
+    try:
+        yield from _complete_samples(index)
+    except UserError as error:
+        if index.is_ended:
+            raise
+        cause = "the archive has no end-of-archive mark, so it may have been cut off: compare it with the source"
+        raise UserError(f"{error}; {cause}") from error
+
+
+def _complete_samples(index: Index) -> Iterator[Sample]:
     _refuse_doubles(index)
     for key, group in _grouped(index.members, _before_first_dot).items():
         if len(_images(group)) < 2:

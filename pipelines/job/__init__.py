@@ -15,7 +15,7 @@ In reading order:
 - ``ray_address``: a dead or wrong address of a cluster is told before Ray tries it for minutes
 - ``node_limits``: CPUs and memory that this process may use
 - ``connection_limit``: a deadline while Ray connects, and Ctrl-C in time
-- ``local_ray``: folder and token of a cluster on this machine
+- ``local_ray``: folder and token of a cluster on this machine, and why it did not start
 - ``ray_session``: the connection to a cluster, and how much a node holds
 - ``nodes``: nodes that are drained, and nodes that are lost
 - ``worker_process``: allocator settings and thread counts of processes that run networks

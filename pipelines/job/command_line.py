@@ -1,5 +1,6 @@
 """Command lines from dataclasses: one option per field, unknown options refused, errors in one message."""
 
+import io
 import os
 import select
 import sys
@@ -35,6 +36,7 @@ def run_command(main: Callable[[], int | None]) -> None:
     interrupt_on_signals()
     try:
         _check_current_folder()
+        _check_encoding()
         sys.exit(main() or 0)
     except UserError as error:
         complain(f"error: {error}")
@@ -63,6 +65,9 @@ def _open_standard_streams() -> None:
             descriptor = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
             os.set_inheritable(descriptor, True)
             setattr(sys, name, os.fdopen(descriptor, mode))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show ends no job
 
 
 def _check_current_folder() -> None:
@@ -71,6 +76,13 @@ def _check_current_folder() -> None:
         Path.cwd()
     except FileNotFoundError as error:
         raise UserError("the current folder has been removed; change to one that exists, such as with cd ~") from error
+
+
+def _check_encoding() -> None:
+    """Refuse another encoding of names than UTF-8: ids of images and paths would mean something else elsewhere."""
+    encoding = sys.getfilesystemencoding()
+    if encoding != "utf-8":
+        raise UserError(f"the names of files are read as {encoding} here; set PYTHONUTF8=1 to read them as UTF-8")
 
 
 def _has_reader() -> bool:

@@ -1,4 +1,4 @@
-"""Limit on the time that connecting takes: Ray waits for a cluster in C++, where Python cannot stop it."""
+"""Limit on the time that connecting or starting takes: Ray waits in C++, where Python cannot stop it."""
 
 import os
 import select

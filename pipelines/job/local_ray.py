@@ -1,6 +1,7 @@
-"""What a local cluster needs from its machine: a folder for its sockets, and a token for its processes."""
+"""What a local cluster needs from its machine: a folder for its sockets, a token, and enough processes."""
 
 import os
+import resource
 import secrets
 import tempfile
 from pathlib import Path
@@ -14,6 +15,9 @@ SOCKET_PATH_BYTES = 107
 LONGEST_SOCKET = "/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/dash_MetricsHead"
 FOLDER_BYTES = SOCKET_PATH_BYTES - len(LONGEST_SOCKET)
 SHORT_FOLDER = Path("/tmp/ray")  # noqa: S108  # Ray's own choice where no variable names another
+# Threads of a cluster with two workers; the system counts threads as processes.
+CLUSTER_THREADS = 1000
+START_LOGS = "if that does not help, its logs are in ray/session_latest/logs below RAY_TMPDIR, TMPDIR or /tmp"
 
 
 def folder_for_ray() -> str | None:
@@ -42,6 +46,17 @@ def token_for_ray() -> dict[str, str]:
     if any(name.startswith("RAY_AUTH_") for name in os.environ) or _home_holds_token():
         return {}
     return {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
+
+
+def start_failure(error: Exception) -> UserError:
+    """Return the error for a local cluster whose processes did not start."""
+    reason = str(error).partition("\n")[0].partition("  Last ")[0].rstrip(". ")
+    most, _ = resource.getrlimit(resource.RLIMIT_NPROC)
+    if 0 <= most < CLUSTER_THREADS and os.geteuid() != 0:  # the limit is not for root
+        cure = f"this user may have {most} processes and threads, too few for Ray: raise the limit with ulimit -u"
+    else:
+        cure = f"run the same command again; {START_LOGS}"
+    return UserError(f"Ray did not start ({reason}): {cure}")
 
 
 def _home_holds_token() -> bool:

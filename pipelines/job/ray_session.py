@@ -12,7 +12,7 @@ from pipelines.errors import UserError
 from pipelines.job.connection_limit import limited_to
 from pipelines.job.console import say, size
 from pipelines.job.interruption import interrupt_on_signals, processes_ignore_closed_terminal
-from pipelines.job.local_ray import folder_for_ray, token_for_ray
+from pipelines.job.local_ray import folder_for_ray, start_failure, token_for_ray
 from pipelines.job.node_limits import NodeLimits, node_limits
 from pipelines.job.nodes import draining_nodes
 from pipelines.job.ray_address import check_address
@@ -25,10 +25,11 @@ LOCAL_OBJECT_STORE_BYTES, LARGEST_OBJECT_STORE_SHARE = 1 << 30, 0.3
 MEMORY = "memory"
 # After the check of the address, which may take 25 seconds. A cluster that answers is joined in a few if it is idle.
 CONNECTION_SECONDS = 60.0
+# Ray itself gives up earlier, unless a process of its own hangs.
+START_SECONDS = 180.0
 WHERE_TO_RUN = (
     "run the command on a node of the cluster, which ray start makes of a machine, or submit it with ray job submit"
 )
-START_LOGS = "if that does not help, its logs are in ray/session_latest/logs below RAY_TMPDIR, TMPDIR or /tmp"
 QUIET = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     # A finished replica is noticed after half a second instead of two; start and end wait for such polls.
@@ -107,21 +108,22 @@ def _start(resources: dict[str, int]) -> None:
     folder = folder_for_ray()
     os.environ.update(token_for_ray())
     try:
-        ray.init(
-            address="local",
-            _temp_dir=folder,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-            **resources,
-        )
+        # Ray's processes end with this one, whichever way it ends.
+        with limited_to(START_SECONDS, str(start_failure(TimeoutError("no answer"))), UserError.exit_code):
+            ray.init(
+                address="local",
+                _temp_dir=folder,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+                **resources,
+            )
     except SystemExit as error:  # Ray's own answer to SIGTERM while it starts
         raise KeyboardInterrupt from error
     except Exception as error:
         # Ray gives its processes half a minute, and has no class for this failure. Others name a file.
         if type(error) not in (Exception, RuntimeError):
             raise
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"Ray did not start: {reason} Run the same command again; {START_LOGS}") from error
+        raise start_failure(error) from error
 
 
 def _join(address: str) -> None:

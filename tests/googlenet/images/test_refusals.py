@@ -12,6 +12,7 @@ from PIL import Image
 
 from googlenet.images import decoding
 from googlenet.images.decoding import ImageDecodeError, decode_rgb
+from googlenet.images.inspection import decode_whole, inspect
 from tests.picture_files import TIFF_SHORT, encode, exif_block, exif_entry, opencv, photograph, tiff
 
 PHOTO = photograph(160, 120)
@@ -23,6 +24,7 @@ OTHERS = {
     b"\xef\xbb\xbf\r\n <HTML lang=en>": "a web page (HTML)",
     json.dumps({"error": "not found"}, indent=2).encode(): "JSON text, not an image",
     LFS: "a Git-LFS pointer instead of the image: run `git lfs pull`",
+    b"/annex/objects/SHA256E-s1234--4d7a2146.jpg\n": "a git-annex pointer instead of the image: run `git annex get`",
     b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>': "an SVG drawing, which has no pixels",
     b'<?xml version="1.0"?><Error><Code>AccessDenied</Code>': "an XML document",
     b"Just a note about this class\n": "text, not an image",
@@ -73,6 +75,18 @@ def test_heic_is_named_where_pillow_heif_is_missing(data: bytes, without_pillow_
         ImageDecodeError, match=r"HEIC, the format of iPhones: pip install pillow-heif .* or convert it"
     ):
         decode_rgb(data)
+
+
+@pytest.mark.parametrize("tags", [{254: 1}, {50706: b"\1\4\0\0"}], ids=["reduced copy", "DNG"])
+def test_the_preview_in_a_raw_file_is_not_taken_for_the_picture(tags: dict[int, object]) -> None:
+    raw = encode(PHOTO, "TIFF", tiffinfo=tags)
+    assert opencv(raw) is not None  # decoders read its first picture
+    for read in (inspect, decode_whole):
+        with pytest.raises(
+            ImageDecodeError, match="a camera's raw file, or a TIFF that begins with a preview: convert"
+        ):
+            read(raw)
+        read(encode(PHOTO, "TIFF", tiffinfo={254: 0}))
 
 
 def test_avif_is_decoded() -> None:

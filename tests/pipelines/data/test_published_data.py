@@ -5,6 +5,7 @@ import pickle
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from pipelines.data.prepare import prepare
 from pipelines.data.shards import ShardPlan
 from pipelines.data.sources import Images, images_to_evaluate, images_to_train_on, unlabelled_images
 from pipelines.errors import UserError
-from pipelines.run.published_files import PublishedFilesError
+from pipelines.run.published_files import PublishedFilesError, _ReadableFile
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.run.storage_failures import storage_failure
@@ -257,16 +258,30 @@ def test_nothing_is_written_to_it() -> None:
             Storage.at(root).write("run.json", b"{}")
 
 
+def test_threads_of_arrow_never_run_python(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    # One that still does when Python ends aborts the process.
+    write_parquet(hub.folder)
+    threads = []
+    read = _ReadableFile.read
+
+    def watched(file: _ReadableFile, size: int = -1) -> bytes:
+        threads.append(threading.current_thread())
+        return read(file, size)
+
+    monkeypatch.setattr(_ReadableFile, "read", watched)
+    found = images_to_train_on(NAME, 10, 0)  # labels are read by Python's own threads, for which it waits at its end
+    assert content(found)
+    assert threads
+    assert not [thread.name for thread in threads if isinstance(thread, threading._DummyThread)]
+
+
 @pytest.mark.processes
 def test_another_process_reads_it_with_the_endpoint_of_its_environment(hub: Hub) -> None:
     write_parquet(hub.folder)
     reader, listing = images_to_train_on(NAME, 10, 0)
     file = listing.splits["val"][0]
     code = (
-        "import os, pickle, sys; reader, file = pickle.load(sys.stdin.buffer); "
-        # Known fault: a process that has read a published file is sometimes aborted at its very end ("terminate called
-        # without an active exception"): a thread of a library outlives Python. Workers of Ray do not end so.
-        "sys.stdout.buffer.write(reader.read(file)); sys.stdout.flush(); os._exit(0)"
+        "import pickle, sys; reader, file = pickle.load(sys.stdin.buffer); sys.stdout.buffer.write(reader.read(file))"
     )
     ended = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env={**os.environ}, input=pickle.dumps((reader, file)),

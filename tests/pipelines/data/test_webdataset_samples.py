@@ -14,9 +14,9 @@ from pipelines.errors import UserError
 from tests.pipelines.data.archives import tar
 
 
-def found(names: Sequence[str]) -> list[tuple[str, str]]:
+def found(names: Sequence[str], is_ended: bool = True) -> list[tuple[str, str]]:
     """Return the names of each image and its label in an archive of ``names``."""
-    index = Index("x.tar", [Member(name, 0, 0) for name in names], True, 0)
+    index = Index("x.tar", [Member(name, 0, 0) for name in names], is_ended, 0)
     return [(sample.image.name, sample.label.name) for sample in samples(index)]
 
 
@@ -58,6 +58,14 @@ def test_members_of_one_name_are_a_sample(names: list[str], expected: list[tuple
 def test_what_a_sample_lacks_is_named(names: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         found(names)
+
+
+@pytest.mark.parametrize("names", [["1.jpg"], ["1.cls"]])
+def test_an_archive_that_may_have_been_cut_off_is_named_as_the_cause(names: list[str]) -> None:
+    with pytest.raises(
+        UserError, match=r"x.tar: 1 has .*; the archive has no end-of-archive mark, so it may have been"
+    ):
+        found(names, is_ended=False)
 
 
 def test_messages_stay_short_whatever_the_number_of_members() -> None:

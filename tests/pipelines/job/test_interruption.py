@@ -160,3 +160,29 @@ def test_under_nohup_a_closed_terminal_changes_nothing(tmp_path: Path) -> None:
     os.close(terminal)
     assert process.wait(timeout=40) == 0
     assert (tmp_path / "o").read_text() == "not interrupted"
+
+
+@pytest.mark.processes
+@pytest.mark.timeout(300)
+def test_a_local_cluster_that_hangs_while_it_starts_holds_nobody(tmp_path: Path) -> None:
+    job = subprocess.Popen(
+        [sys.executable, "pipelines/prepare_dataset.py", "--data", "embedded", "--run-dir", str(tmp_path / "run")],
+        cwd=ROOT,
+        env=ray_environment(""),
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    raylets: list[psutil.Process] = []
+    while not raylets:
+        assert job.poll() is None
+        time.sleep(0.05)
+        raylets = [process for process in family(job) if process.name() == "raylet"]
+    raylets[0].suspend()
+    time.sleep(3)  # the command waits for its answer
+    children = family(job)
+    interrupted = time.monotonic()
+    os.kill(job.pid, signal.SIGTERM)
+    _, errors = job.communicate(timeout=60)
+    assert time.monotonic() - interrupted < LONGEST_SECONDS
+    assert (job.returncode, errors.count(b"interrupted; run the same command again to resume")) == (130, 1)
+    assert not psutil.wait_procs(children, timeout=LONGEST_SECONDS)[1]

@@ -1,5 +1,7 @@
-"""A folder whose sockets would have paths that are too long, and a home folder that cannot be written."""
+"""A folder whose sockets would have too long paths, a home folder that cannot be written, and few processes."""
 
+import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from pipelines.job.local_ray import (
     SHORT_FOLDER,
     SOCKET_PATH_BYTES,
     folder_for_ray,
+    start_failure,
     token_for_ray,
 )
 
@@ -66,3 +69,18 @@ def test_ray_keeps_its_own_token_in_a_home_folder_that_can_be_written(
     assert token_for_ray() == {}
     (tmp_path / ".ray/auth_token").write_text("token")
     assert token_for_ray() == {}
+
+
+def test_a_cluster_that_does_not_start_names_the_limit_on_processes_if_that_is_low(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    error = Exception("Failed to start GCS.  Last 6 lines of error files:\n======\n")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(resource, "getrlimit", lambda _limit: (30, 30))
+    assert str(start_failure(error)) == (
+        "Ray did not start (Failed to start GCS): this user may have 30 processes and threads, too few for Ray: raise "
+        "the limit with ulimit -u"
+    )
+    for limit in (4096, resource.RLIM_INFINITY):
+        monkeypatch.setattr(resource, "getrlimit", lambda _limit, limit=limit: (limit, limit))
+        assert "(Failed to start GCS): run the same command again; if that" in str(start_failure(error))

@@ -14,12 +14,11 @@ from tests.project import ROOT
 START = "from pipelines.job.command_line import run_command; from pipelines.job.console import say; import os; "
 
 
-def ended(main: str, redirections: str) -> "subprocess.CompletedProcess[str]":
+def shell(python: str, main: str, redirections: str = "") -> "subprocess.CompletedProcess[str]":
+    """Run ``main`` as a command in the shell, where ``python`` is how Python is started."""
     program = f"{START}run_command(lambda: {main})"
-    shell = f"'{sys.executable}' -c \"$1\" {redirections}"
-    return subprocess.run(
-        ["/bin/sh", "-c", shell, "sh", program], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
-    )
+    words = ["/bin/sh", "-c", f'{python} -c "$1" {redirections}', "sh", program]
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
 
 
 @pytest.mark.processes
@@ -27,7 +26,7 @@ def test_a_command_whose_standard_streams_are_closed_keeps_its_files_clean(tmp_p
     file = tmp_path / "file"
     # A library prints to the numbers of standard output and standard error while the command has its first file open.
     main = f"[say('line'), open({str(file)!r}, 'w'), os.write(1, b'x'), os.write(2, b'x')] and 7"
-    assert ended(main, "<&- >&- 2>&-").returncode == 7
+    assert shell(f"'{sys.executable}'", main, "<&- >&- 2>&-").returncode == 7
     assert file.read_bytes() == b""
 
 
@@ -54,3 +53,20 @@ def test_a_current_folder_that_has_been_removed_is_told_in_a_line(
         signal.signal(number, handler)
     assert ended.value.code == 2
     assert capsys.readouterr().err.startswith("error: the current folder has been removed; ")
+
+
+@pytest.mark.processes
+def test_names_in_another_encoding_than_utf_8_are_refused_with_the_variable_to_set() -> None:
+    ascii_names = "LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0"
+    refused = shell(f"{ascii_names} '{sys.executable}'", "0")
+    assert (refused.returncode, refused.stderr) == (
+        2,
+        "error: the names of files are read as ascii here; set PYTHONUTF8=1 to read them as UTF-8\n",
+    )
+    assert shell(f"{ascii_names.replace('UTF8=0', 'UTF8=1')} '{sys.executable}'", "7").returncode == 7
+
+
+@pytest.mark.processes
+def test_a_name_that_the_terminal_cannot_show_ends_no_job() -> None:
+    shown = shell(f"PYTHONIOENCODING=ascii '{sys.executable}'", "say('K' + chr(228) + 'tzchen') or 7")
+    assert (shown.returncode, shown.stdout, shown.stderr) == (7, "K\\xe4tzchen\n", "")
