@@ -116,10 +116,12 @@ class _Connection:
         from pipelines.tracking.curves import Curves
         from pipelines.tracking.dataset import send_dataset
         from pipelines.tracking.runs import MlflowRuns
+        from pipelines.tracking.sheets import Sheets
 
         self._run, self._recipe, self._manifest = run, recipe, manifest
         self._runs = MlflowRuns(tracking_uri, run, recipe)
         self._curves = Curves(self._runs, run)
+        self._sheets = Sheets(self._runs, run, manifest)
         send_dataset(self._runs, self._runs.parent, manifest)
         self._told_circumstances = False
         # Replicas with nothing more to send before the end of the job.
@@ -140,6 +142,7 @@ class _Connection:
             if replica in self._settled and not final:
                 continue
             self._curves.send_replica(replica)
+            self._sheets.send_replica(replica)
             phase = phases.get(replica, "waiting")
             has_ended = phase in ("done", "failed")
             if final or has_ended:

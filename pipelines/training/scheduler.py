@@ -4,6 +4,7 @@ The number started at once is bounded: on a small machine, seven replicas would 
 the others.
 """
 
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from googlenet.network.arithmetic import Arithmetic
 from pipelines.errors import UserError
 from pipelines.job.progress import ReplicaStatus, TrainingDisplay
+from pipelines.job.ray_session import STATE_TRACKING
 from pipelines.run.directory import ReplicaFiles, check_run_directory, finished_replicas
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
@@ -117,8 +119,9 @@ class _Schedule:
         self._held_at, self._told_unplaced = time.monotonic(), False
         # With the address given, Ray Train's helpers do not look for a cluster. They would take the address that a
         # killed cluster left in Ray's folder, and each replica would wait twelve seconds for its answer at the end.
-        address = {"env_vars": {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}}
-        self._fit = fit_replica.options(scheduling_strategy=_here(), runtime_env=address)
+        variables = {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+        variables |= {name: os.environ[name] for name in (STATE_TRACKING,) if name in os.environ}
+        self._fit = fit_replica.options(scheduling_strategy=_here(), runtime_env={"env_vars": variables})
 
     def fill(self, board: Any) -> None:
         """Start replicas while the cluster, with its current nodes, holds more."""
