@@ -243,7 +243,8 @@ def class_probabilities(
     device = next(model.parameters()).device
     with torch.no_grad(), _autocast(device, settings.precision):
         outputs = torch.func.functional_call(model, weights, (settings.preprocessing(batch.images.to(device)),))
-    return outputs.logits.float().softmax(dim=1)
+    probabilities: Tensor = outputs.logits.float().softmax(dim=1)
+    return probabilities
 
 
 def _autocast(device: torch.device, precision: Precision) -> torch.autocast:

@@ -11,7 +11,7 @@ from googlenet.images.decoding import decode_rgb
 from pipelines.report.drawing import COLOURS
 
 COLUMNS = 4
-PICTURE_PX, FRAME_PX, LINE_PX, FONT_PX, GAP_PX = 128, 4, 16, 12, 8
+PICTURE_PX, FRAME_PX, LINE_PX, FONT_PX, GAP_PX = 104, 4, 16, 12, 8
 TILE_PX = PICTURE_PX + 2 * FRAME_PX
 RIGHT, WRONG = COLOURS[0], COLOURS[5]
 INK, PAPER = "#222222", "#ffffff"
@@ -45,21 +45,22 @@ def contact_sheet(tiles: Sequence[Tile]) -> Image.Image:
         left, top = GAP_PX + column * step_x, GAP_PX + row * step_y
         colour = RIGHT if tile.answer == tile.truth else WRONG
         draw.rectangle((left, top, left + TILE_PX - 1, top + TILE_PX - 1), fill=colour)
-        middle = ((TILE_PX - side) // 2 for side in tile.picture.size)
-        sheet.paste(tile.picture, tuple(edge + inset for edge, inset in zip((left, top), middle, strict=True)))
-        caption = top + TILE_PX
-        draw.text((left, caption), _fitting(draw, tile.truth, ""), INK, _font())
-        draw.text((left, caption + LINE_PX), _fitting(draw, tile.answer, f" {tile.probability:.0%}"), colour, _font())
+        width, height = tile.picture.size
+        sheet.paste(tile.picture, (left + (TILE_PX - width) // 2, top + (TILE_PX - height) // 2))
+        truth = _fitting(draw, f"truth: {tile.truth}", "")
+        answer = _fitting(draw, f"answer: {tile.answer}", f", {100 * tile.probability:.0f} %")
+        draw.text((left, top + TILE_PX), truth, INK, _font())
+        draw.text((left, top + TILE_PX + LINE_PX), answer, colour, _font())
     return sheet
 
 
-def _fitting(draw: ImageDraw.ImageDraw, name: str, end: str) -> str:
-    """Return a name that is cut where the tile ends, with ``end`` after it."""
-    if draw.textlength(name + end, _font()) <= TILE_PX:
-        return name + end
-    while name and draw.textlength(f"{name}...{end}", _font()) > TILE_PX:
-        name = name[:-1]
-    return f"{name}...{end}"
+def _fitting(draw: ImageDraw.ImageDraw, text: str, end: str) -> str:
+    """Return a text that is cut where the tile ends, with ``end`` after it."""
+    if draw.textlength(text + end, _font()) <= TILE_PX:
+        return text + end
+    while text and draw.textlength(f"{text}...{end}", _font()) > TILE_PX:
+        text = text[:-1]
+    return f"{text}...{end}"
 
 
 @cache

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from googlenet.evaluation.temperature import hash_shares
-from pipelines.run.dataset import DATASET, Split
-from pipelines.run.directory import ReplicaFiles, json_lines
+from pipelines.run.dataset import Split
+from pipelines.run.directory import DATASET, ReplicaFiles, json_lines
 from pipelines.run.storage import Storage
 
 MOST_IMAGES = 12
@@ -64,8 +64,8 @@ def read_sheets(run: Storage, replica: int) -> list[SheetAnswers]:
     name = ReplicaFiles(replica).sheets
     if not run.exists(name):
         return []
-    # JSON has lists where the answers have tuples.
+    lists = ("records", "answers", "probabilities")
     return [
-        SheetAnswers(**{key: tuple(value) if isinstance(value, list) else value for key, value in line.items()})
+        SheetAnswers(line["epoch"], line["time_ms"], *(tuple(line[key]) for key in lists))
         for line in json_lines(run, name)
     ]

@@ -15,6 +15,7 @@ ROLE = "evaluation"
 # Evaluations lack the tag by which the runs of a run directory are found.
 EVALUATION_TAG = "googlenet_evaluation_id"
 EVALUATED_TAG = "evaluated_run"
+ARITHMETIC_TAG = "arithmetic"
 SOURCE = {"mlflow.source.name": "pipelines/evaluate_ensemble.py", "mlflow.source.type": "JOB"}
 
 
@@ -42,8 +43,9 @@ def _send(run: Storage, trained: Storage, manifest: Manifest, runs: Experiment) 
     send_dataset(runs, mlflow_run, manifest)
     report = run.read_json(REPORT_JSON)
     ensemble = report["ensemble"]
-    settings = {name: ensemble[name] for name in ("crop_px", "policies", "arithmetic")}
+    settings = {name: ensemble[name] for name in ("crop_px", "policies")}
     runs.log_params(mlflow_run, {**settings, "data": data_of(manifest), "replicas": len(ensemble["replicas"])})
+    runs.set_tags(mlflow_run, {ARITHMETIC_TAG: str(ensemble["arithmetic"])})
     whose = f"Weights evaluated in `{run}`." if trained == run else f"The replicas of `{trained}` on other images."
     if origin is not None:
         runs.set_tags(mlflow_run, {EVALUATED_TAG: origin.info.run_id})

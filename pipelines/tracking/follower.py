@@ -133,7 +133,7 @@ class _Connection:
 
     def send(self, phases: dict[int, str], final: str | None) -> None:
         """Send everything new; ``final`` is the parent's final status, once the run has ended."""
-        from pipelines.tracking.result import send_child_note, send_circumstances, send_result
+        from pipelines.tracking.result import send_child_note, send_circumstances, send_result, send_stage_seconds
 
         if final or not self._told_circumstances:
             send_circumstances(self._runs, self._run)
@@ -150,9 +150,12 @@ class _Connection:
             self._runs.set_status(self._runs.child(replica), _status(phase, final))
             if has_ended:
                 self._settled.add(replica)
-        self._curves.send_system(self._runs.parent, SYSTEM)
         if final == "FINISHED":
             send_result(self._runs, self._run, self._recipe, self._manifest)
+        if final:
+            # MLflow's page that compares runs opens with the metric they had first, so this follows the result.
+            send_stage_seconds(self._runs, self._run)
+            self._curves.send_system(self._runs.parent, SYSTEM)
         self._runs.set_status(self._runs.parent, final or "RUNNING")
 
 

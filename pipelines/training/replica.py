@@ -40,12 +40,13 @@ from pipelines.training.task import ReplicaTask
 from pipelines.training.validation import CROPS, CentreCrops, Validation
 
 NO_CHECKPOINT = -1
+OnEpoch = Callable[[dict[str, Any]], None]
 
 
-def train_replica(task: ReplicaTask, on_epoch: Callable[[dict[str, Any]], None] = lambda metrics: None) -> None:
+def train_replica(task: ReplicaTask, on_epoch: OnEpoch | None = None) -> None:
     """Train ``task.replica`` from its newest checkpoint, or from the beginning, to its end.
 
-    ``on_epoch`` is called with the metrics of each epoch that ends, in each of the replica's workers.
+    ``on_epoch`` gets the metrics of each epoch, in each of the replica's workers.
 
     Runs in a Ray Train worker, or in any other process.
 
@@ -57,7 +58,7 @@ def train_replica(task: ReplicaTask, on_epoch: Callable[[dict[str, Any]], None] 
         _train(task, on_epoch)
 
 
-def _train(task: ReplicaTask, on_epoch: Callable[[dict[str, Any]], None]) -> None:
+def _train(task: ReplicaTask, on_epoch: OnEpoch | None) -> None:
     recipe, manifest = task.recipe, read_manifest(task.run)
     shards = open_shards_of(task.run, manifest, task.shard_cache_bytes)
     train, val = (open_records(task.run, manifest.splits[split], shards) for split in ("train", "val"))
@@ -81,7 +82,8 @@ def _train(task: ReplicaTask, on_epoch: Callable[[dict[str, Any]], None]) -> Non
             check_run_directory(task.run)
             _write_metrics(task, history)
             sheet.write(epoch + 1, state, settings)
-            on_epoch(history[-1])
+            if on_epoch:
+                on_epoch(history[-1])
         checkpoints.wait()
     if not task.leads:
         return

@@ -54,7 +54,7 @@ def fit_replica(
     files = ReplicaFiles(replica)
     try:
         check_run_directory(run)  # Ray Train would create a new one
-        # Ray Train's record is of use to readers only, since the replica keeps its own; a truncated one would be refused.
+        # Ray Train's record is for readers only, since the replica keeps its own; a truncated one would be refused.
         run.delete(files.ray_snapshot)
         ended: int | ReplicaFailure = _trainer(loop, run, recipe, files, resources, config).fit().return_value
     except UserError as error:
