@@ -14,7 +14,7 @@ COLUMNS = 4
 PICTURE_PX, FRAME_PX, LINE_PX, FONT_PX, GAP_PX = 104, 4, 16, 12, 8
 TILE_PX = PICTURE_PX + 2 * FRAME_PX
 RIGHT, WRONG = COLOURS[0], COLOURS[5]
-INK, PAPER = "#222222", "#ffffff"
+INK, PAPER, GROUND = "#222222", "#ffffff", "#eeeeee"
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def contact_sheet(tiles: Sequence[Tile]) -> Image.Image:
         row, column = divmod(place, COLUMNS)
         left, top = GAP_PX + column * step_x, GAP_PX + row * step_y
         colour = RIGHT if tile.answer == tile.truth else WRONG
-        draw.rectangle((left, top, left + TILE_PX - 1, top + TILE_PX - 1), fill=colour)
+        draw.rectangle((left, top, left + TILE_PX - 1, top + TILE_PX - 1), GROUND, colour, FRAME_PX)
         width, height = tile.picture.size
         sheet.paste(tile.picture, (left + (TILE_PX - width) // 2, top + (TILE_PX - height) // 2))
         truth = _fitting(draw, f"truth: {tile.truth}", "")
