@@ -248,6 +248,18 @@ def count_errors(
     return counts
 
 
+def class_probabilities(
+    model: GoogLeNet, weights: dict[str, Tensor], batch: Batch, settings: LoopSettings
+) -> Float32[Tensor, "n classes"]:
+    """Return the probabilities that ``model`` answers for a batch with ``weights`` in place of its own."""
+    model.eval()
+    device = next(model.parameters()).device
+    with torch.no_grad(), _autocast(device, settings.precision):
+        outputs = torch.func.functional_call(model, weights, (settings.preprocessing(batch.images.to(device)),))
+    probabilities: Tensor = outputs.logits.float().softmax(dim=1)
+    return probabilities
+
+
 def _autocast(device: torch.device, precision: Precision) -> torch.autocast:
     return torch.autocast(device.type, Arithmetic(precision).dtype, enabled=precision == "bf16")
 

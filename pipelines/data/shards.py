@@ -72,13 +72,15 @@ def write_shards(run: Storage, reader: ImageReader, plans: Sequence[ShardPlan]) 
     rows = [{"plan": number, "images": _images_to_json(plan)} for number, plan in enumerate(plans)]
     without_images = [replace(plan, images=()) for plan in plans]
 
-    def write(row: dict[str, Any]) -> dict[str, Any]:
+    # Ray's dashboard shows the names of functions and of the data set.
+    def write_images(row: dict[str, Any]) -> dict[str, Any]:
         images = tuple(ImageFile(*image) for image in json.loads(row["images"]))
         plan = replace(without_images[row["plan"]], images=images)
         result = _finished_shard(run, plan) or write_shard(run, reader, plan)
         return {"plan": row["plan"], "result": json.dumps(result)}
 
-    written = ray.data.from_items(rows, override_num_blocks=len(rows)).map(write)
+    written = ray.data.from_items(rows, override_num_blocks=len(rows)).map(write_images)
+    written.set_name("preparation")
     by_plan = {row["plan"]: json.loads(row["result"]) for row in written.iter_rows()}
     for number in range(len(plans)):
         yield by_plan[number]

@@ -100,7 +100,8 @@ def _predict_shards(
 ) -> None:
     import ray.data
 
-    def load(row: dict[str, Any]) -> dict[str, Any]:
+    # Ray's dashboard shows the names of functions and of the data set.
+    def read_images(row: dict[str, Any]) -> dict[str, Any]:
         return load_shard(task, row["shard"], images)
 
     least, most = predictors.pool(len(shards))
@@ -108,7 +109,11 @@ def _predict_shards(
     # A shard is one row and one block, so that Ray Data neither splits nor merges what is finished or lost together.
     done = (
         ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards))
-        .map(load, num_cpus=FEEDER_CPUS, compute=ray.data.TaskPoolStrategy(size=min(predictors.feeders, len(shards))))
+        .map(
+            read_images,
+            num_cpus=FEEDER_CPUS,
+            compute=ray.data.TaskPoolStrategy(size=min(predictors.feeders, len(shards))),
+        )
         .map(
             ShardPredictor,
             fn_constructor_args=(task,),
@@ -125,6 +130,7 @@ def _predict_shards(
             runtime_env={"env_vars": KEEP_FREED_MEMORY},
         )
     )
+    done.set_name("evaluation")
     for row in done.iter_rows():
         display.advance(row["images"])
 

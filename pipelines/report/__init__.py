@@ -27,6 +27,7 @@ In reading order:
 - ``page``: index.html, from page.html.jinja
 - ``figures``: pictures of the ensemble, its classes and its training
 - ``figure_of_spending``: picture of the error against cost
+- ``contact_sheet``: small pictures in rows, with true and answered classes
 - ``drawing``: colours, PNG, and SVG that follows the page
 - ``example_images``: the views of one image; the most confident mistakes
 - ``outcomes``: which images each cell of the table got wrong, and their scores

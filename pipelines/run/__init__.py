@@ -17,6 +17,7 @@ In reading order:
 - ``storage_failures``: failures of disks, servers and shards, found behind wrapped exceptions
 - ``lock``: one job at a time on a run directory
 - ``dataset``: the manifest of the prepared data set, and its shards
+- ``sheet``: a few fixed validation images, and answers for them during training
 - ``predictions``: prediction files, one row an image
 - ``view_probabilities``: probabilities of each view alone, for a share of the images
 - ``calibration``: what was fitted on a run's validation images for its ensemble

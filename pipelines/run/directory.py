@@ -8,8 +8,10 @@
     dataset/quarantine.jsonl          files that were left out, each with its reason
     replicas/<k>/weights.safetensors  the averaged weights of a finished replica
     replicas/<k>/metrics.jsonl        one line per epoch
+    replicas/<k>/sheets.jsonl         after some epochs, its answers for a few fixed validation images
     replicas/<k>/steps/*.jsonl        one file per epoch, about a hundred of its steps, one line each
     replicas/<k>/checkpoints/         the newest checkpoints, named <step>.<digest>.safetensors
+    replicas/<k>/checkpoint_manager_snapshot.json  Ray Train's record of the replica
     replicas/<k>/system/<host>/*.jsonl  load of the nodes that train it, one line every ten seconds
     replicas/<k>/failure.txt          the traceback of a failed replica
     system/<host>/*.jsonl             load of the node on which the job was started
@@ -113,6 +115,11 @@ class ReplicaFiles:
         """JSON lines, one object per epoch."""
         return f"{self.folder}/metrics.jsonl"
 
+    @property
+    def sheets(self) -> str:
+        """Answers for the sheet of validation images: JSON lines, one object for each of some epochs."""
+        return f"{self.folder}/sheets.jsonl"
+
     def steps(self, epoch: int) -> str:
         """Step log of an epoch, counted from 0: JSON lines."""
         return f"{self.step_log}/{epoch:05d}.jsonl"
@@ -129,7 +136,7 @@ class ReplicaFiles:
 
     @property
     def ray_snapshot(self) -> str:
-        """Ray Train's own list of checkpoints, always empty."""
+        """Ray Train's own record: the last metrics of the replica, and where its checkpoints are."""
         return f"{self.folder}/checkpoint_manager_snapshot.json"
 
     @property
@@ -217,7 +224,7 @@ def replica_number(name: str) -> int:
 def read_metrics(run: Storage, replica: int) -> list[dict[str, Any]]:
     """Return the metrics of a replica's finished epochs, oldest first."""
     name = ReplicaFiles(replica).metrics
-    return _json_lines(run, name) if run.exists(name) else []
+    return json_lines(run, name) if run.exists(name) else []
 
 
 def read_steps(run: Storage, replica: int, after: int) -> list[dict[str, Any]]:
@@ -233,7 +240,7 @@ def lines_after(run: Storage, folder: str, key: str, after: int) -> list[dict[st
     lines: list[dict[str, Any]] = []
     # From the last file backwards, so that files read earlier are not read again.
     for name in reversed(run.files(folder)):
-        found = _json_lines(run, f"{folder}/{name}")
+        found = json_lines(run, f"{folder}/{name}")
         news = [line for line in found if line[key] > after]
         lines = news + lines
         if len(news) < len(found):
@@ -241,7 +248,12 @@ def lines_after(run: Storage, folder: str, key: str, after: int) -> list[dict[st
     return lines
 
 
-def _json_lines(run: Storage, name: str) -> list[dict[str, Any]]:
+def json_lines(run: Storage, name: str) -> list[dict[str, Any]]:
+    """Return the values of a file with one JSON object per line.
+
+    Raises:
+        UserError: it is damaged.
+    """
     try:
         return [json.loads(line) for line in run.read(name).decode().splitlines()]
     except ValueError as error:

@@ -12,6 +12,7 @@ In reading order:
 - ``runs``: the runs of a run directory in a store, and what is logged to them
 - ``dataset``: the data set's name, inputs and tags
 - ``curves``: metrics by epoch, step and time, each sent once
+- ``sheets``: pictures of validation images with the answers of a replica, by epoch
 - ``result``: provenance, cells of the table, artifacts
 - ``notes``: descriptions of runs and models
 - ``publish``: models and champion of a finished run

@@ -7,7 +7,7 @@ from pipelines.run.dataset import SPLITS, Manifest
 from pipelines.run.storage import short_name
 from pipelines.tracking.runs import Experiment
 
-DATASET_TAG, IMAGES_TAG, CLASSES_TAG = "dataset", "val_images", "classes"
+DATASET_TAG, IMAGES_TAG, CLASSES_TAG, DIGEST_TAG = "dataset", "val_images", "classes", "dataset_digest"
 CONTEXTS = {"train": "training", "val": "evaluation"}
 DIGEST_CHARACTERS = 36
 
@@ -29,6 +29,7 @@ def dataset_tags(manifest: Manifest) -> dict[str, str]:
         DATASET_TAG: name_of_data(manifest),
         IMAGES_TAG: str(manifest.splits["val"].images),
         CLASSES_TAG: str(len(manifest.classes)),
+        DIGEST_TAG: manifest.digest,
     }
 
 
@@ -45,7 +46,6 @@ def send_dataset(runs: Experiment, mlflow_run: str, manifest: Manifest) -> None:
     """Log the data set as tags and as MLflow's inputs: a training and an evaluation split, if they hold images."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    runs.log_params(mlflow_run, {"dataset_digest": manifest.digest})
     runs.set_tags(mlflow_run, dataset_tags(manifest))
     if runs.client.get_run(mlflow_run).inputs.dataset_inputs:
         return

@@ -2,10 +2,13 @@
 
 from pipelines.run.dataset import Manifest
 from pipelines.run.directory import REPORT, REPORT_JSON, RUN, run_id
+from pipelines.run.predictions import EvaluatedEnsemble
 from pipelines.run.storage import Storage
 from pipelines.tracking.commands import how_to_open, replay_command
 from pipelines.tracking.dataset import data_of, name_of_data, send_dataset
 from pipelines.tracking.follower import reason_of
+from pipelines.tracking.model_metrics import rows_of_ensemble, send_model_metrics
+from pipelines.tracking.models import digest_of, logged_model
 from pipelines.tracking.notes import evaluation_note
 from pipelines.tracking.result import send_report
 from pipelines.tracking.runs import NOTE, Experiment, name_of
@@ -15,6 +18,7 @@ ROLE = "evaluation"
 # Evaluations lack the tag by which the runs of a run directory are found.
 EVALUATION_TAG = "googlenet_evaluation_id"
 EVALUATED_TAG = "evaluated_run"
+ARITHMETIC_TAG = "arithmetic"
 SOURCE = {"mlflow.source.name": "pipelines/evaluate_ensemble.py", "mlflow.source.type": "JOB"}
 
 
@@ -42,14 +46,19 @@ def _send(run: Storage, trained: Storage, manifest: Manifest, runs: Experiment) 
     send_dataset(runs, mlflow_run, manifest)
     report = run.read_json(REPORT_JSON)
     ensemble = report["ensemble"]
-    settings = {name: ensemble[name] for name in ("crop_px", "policies", "arithmetic")}
+    settings = {name: ensemble[name] for name in ("crop_px", "policies")}
     runs.log_params(mlflow_run, {**settings, "data": data_of(manifest), "replicas": len(ensemble["replicas"])})
+    runs.set_tags(mlflow_run, {ARITHMETIC_TAG: str(ensemble["arithmetic"])})
     whose = f"Weights evaluated in `{run}`." if trained == run else f"The replicas of `{trained}` on other images."
     if origin is not None:
         runs.set_tags(mlflow_run, {EVALUATED_TAG: origin.info.run_id})
         page = page_of_run(runs.experiment, origin.info.run_id)
         whose = f"The replicas of the run [{origin.info.run_name}]({page}) on other images than its own."
     send_report(runs, mlflow_run, run)
+    # Of the ensemble alone: in one MLflow run, the metrics of its replicas would have the same names.
+    weights = digest_of(EvaluatedEnsemble.from_dict(ensemble))
+    if origin is not None and (model_id := logged_model(runs, origin.info.run_id, weights)):
+        send_model_metrics(runs, mlflow_run, model_id, rows_of_ensemble(report), report, manifest)
     note = evaluation_note(report, manifest, mlflow_run, set(run.files(REPORT)), whose)
     runs.set_tags(mlflow_run, {NOTE: note})
     runs.set_status(mlflow_run, "FINISHED")

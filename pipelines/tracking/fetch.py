@@ -7,6 +7,7 @@ from typing import Any
 from pipelines.errors import UserError
 from pipelines.job.circumstances import circumstances
 from pipelines.run.directory import JOBS, REPORT, differences
+from pipelines.tracking.dataset import DIGEST_TAG
 from pipelines.tracking.follower import reason_of
 from pipelines.tracking.result import RECIPE_JSON
 from pipelines.tracking.store import ID_TAG, connect, database_of
@@ -35,8 +36,9 @@ def differences_from(tracking_uri: str, run: str, dataset_digest: str) -> list[s
     now = circumstances()
     here = {"code_digest": now["code_digest"], **{f"version/{name}": text for name, text in now["versions"].items()}}
     there = {name: parent.data.tags.get(name, "unknown") for name in here}
-    there["dataset_digest"] = parent.data.params.get("dataset_digest", "unknown")
-    return differences(there, {**here, "dataset_digest": dataset_digest})
+    # A parameter in earlier versions.
+    there[DIGEST_TAG] = {**parent.data.params, **parent.data.tags}.get(DIGEST_TAG, "unknown")
+    return differences(there, {**here, DIGEST_TAG: dataset_digest})
 
 
 def fetch_run(tracking_uri: str, run: str, folder: Path) -> str:

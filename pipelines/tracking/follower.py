@@ -116,10 +116,12 @@ class _Connection:
         from pipelines.tracking.curves import Curves
         from pipelines.tracking.dataset import send_dataset
         from pipelines.tracking.runs import MlflowRuns
+        from pipelines.tracking.sheets import Sheets
 
         self._run, self._recipe, self._manifest = run, recipe, manifest
         self._runs = MlflowRuns(tracking_uri, run, recipe)
         self._curves = Curves(self._runs, run)
+        self._sheets = Sheets(self._runs, run, manifest)
         send_dataset(self._runs, self._runs.parent, manifest)
         self._told_circumstances = False
         # Replicas with nothing more to send before the end of the job.
@@ -131,7 +133,7 @@ class _Connection:
 
     def send(self, phases: dict[int, str], final: str | None) -> None:
         """Send everything new; ``final`` is the parent's final status, once the run has ended."""
-        from pipelines.tracking.result import send_child_note, send_circumstances, send_result
+        from pipelines.tracking.result import send_child_note, send_circumstances, send_result, send_stage_seconds
 
         if final or not self._told_circumstances:
             send_circumstances(self._runs, self._run)
@@ -140,6 +142,7 @@ class _Connection:
             if replica in self._settled and not final:
                 continue
             self._curves.send_replica(replica)
+            self._sheets.send_replica(replica)
             phase = phases.get(replica, "waiting")
             has_ended = phase in ("done", "failed")
             if final or has_ended:
@@ -147,9 +150,12 @@ class _Connection:
             self._runs.set_status(self._runs.child(replica), _status(phase, final))
             if has_ended:
                 self._settled.add(replica)
-        self._curves.send_system(self._runs.parent, SYSTEM)
         if final == "FINISHED":
             send_result(self._runs, self._run, self._recipe, self._manifest)
+        if final:
+            # MLflow's page that compares runs opens with the metric they had first, so this follows the result.
+            send_stage_seconds(self._runs, self._run)
+            self._curves.send_system(self._runs.parent, SYSTEM)
         self._runs.set_status(self._runs.parent, final or "RUNNING")
 
 

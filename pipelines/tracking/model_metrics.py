@@ -9,7 +9,7 @@ from pipelines.run.dataset import Manifest
 from pipelines.tracking.dataset import validation_images
 from pipelines.tracking.notes import errors_that_count
 from pipelines.tracking.result import PERCENT_DECIMALS
-from pipelines.tracking.runs import MlflowRuns
+from pipelines.tracking.runs import Experiment
 
 
 def rows_of_ensemble(report: Report) -> list[TableRow]:
@@ -24,7 +24,7 @@ def rows_of_replica(report: Report, name: str) -> list[ReplicaRow]:
 
 
 def send_model_metrics(
-    runs: MlflowRuns,
+    runs: Experiment,
     mlflow_run: str,
     model_id: str,
     rows: Sequence[TableRow | ReplicaRow],
@@ -39,8 +39,9 @@ def send_model_metrics(
     from mlflow.entities import Metric
 
     model = runs.client.get_logged_model(model_id)
-    known = {metric.key: metric.value for metric in model.metrics or []}
     name, digest = validation_images(manifest)
+    mine = [metric for metric in model.metrics or [] if metric.dataset_digest == digest]
+    known = {metric.key: metric.value for metric in mine}
     now, news = int(time.time() * 1000), []
     for row in rows:
         errors: Any = row

@@ -24,7 +24,7 @@ from pipelines.run.weights import read_replica
 from pipelines.tracking.dataset import dataset_tags, name_of_data
 from pipelines.tracking.notes import MODEL_TEXT, Origin, model_note, version_note
 from pipelines.tracking.result import PERCENT_DECIMALS
-from pipelines.tracking.runs import NOTE, MlflowRuns, name_of
+from pipelines.tracking.runs import NOTE, Experiment, MlflowRuns, name_of
 
 MODEL = "googlenet-ensemble"
 WEIGHTS_TAG = "weights_digest"
@@ -50,14 +50,14 @@ def log_ensemble(runs: MlflowRuns, run: Storage, recipe: Recipe, manifest: Manif
     """Log the ensemble as a generic model and register it, unless already done; return model name and version."""
     report = run.read_json(REPORT_JSON)
     ensemble = EvaluatedEnsemble.from_dict(report["ensemble"])
-    name, digest = registered_name(manifest), _digest(ensemble)
+    name, digest = registered_name(manifest), digest_of(ensemble)
     versions = runs.client.search_model_versions(f"name = '{name}' and tags.{WEIGHTS_TAG} = '{digest}'")
     mine = [str(known.version) for known in versions if known.run_id == runs.parent]
     if mine:
         return name, mine[0]
     note = version_note(origin_of(runs, run, recipe, manifest))
     with _speaking_to(runs):
-        model_id = _logged(runs, runs.parent, digest) or _log(runs, run, manifest, ensemble)
+        model_id = logged_model(runs, runs.parent, digest) or _log(runs, run, manifest, ensemble)
         tags = {**_errors(report), **dataset_tags(manifest), WEIGHTS_TAG: digest}
         tags[VAL_DIGEST_TAG] = manifest.splits["val"].digest
         return name, _register(runs, name, model_id, tags, note)
@@ -65,7 +65,7 @@ def log_ensemble(runs: MlflowRuns, run: Storage, recipe: Recipe, manifest: Manif
 
 def logged_ensemble(runs: MlflowRuns, ensemble: EvaluatedEnsemble) -> str | None:
     """Return the id of an ensemble's model, if it is logged; a version in the registry does not keep it."""
-    return _logged(runs, runs.parent, _digest(ensemble))
+    return logged_model(runs, runs.parent, digest_of(ensemble))
 
 
 def origin_of(runs: MlflowRuns, run: Storage, recipe: Recipe, manifest: Manifest) -> Origin:
@@ -92,7 +92,7 @@ def registered_name(manifest: Manifest) -> str:
     return f"{MODEL}-{readable}-{manifest.splits['val'].digest[:DIGEST_CHARACTERS]}"
 
 
-def _logged(runs: MlflowRuns, mlflow_run: str, digest: str) -> str | None:
+def logged_model(runs: Experiment, mlflow_run: str, digest: str) -> str | None:
     """Return the id of an MLflow run's complete model of these weights; interrupted uploads do not count."""
     for output in runs.client.get_run(mlflow_run).outputs.model_outputs:
         model = runs.client.get_logged_model(output.model_id)
@@ -111,7 +111,7 @@ def _log(runs: MlflowRuns, run: Storage, manifest: Manifest, ensemble: Evaluated
             flavor=pyfunc,
             name=MODEL,
             run_id=runs.parent,
-            tags={WEIGHTS_TAG: _digest(ensemble)},
+            tags={WEIGHTS_TAG: digest_of(ensemble)},
             python_model=str(MODEL_CODE),
             artifacts=_files(run, ensemble, Path(folder)),
             code_paths=[str(CODE)],
@@ -122,7 +122,8 @@ def _log(runs: MlflowRuns, run: Storage, manifest: Manifest, ensemble: Evaluated
     return str(info.model_id)
 
 
-def _digest(ensemble: EvaluatedEnsemble) -> str:
+def digest_of(ensemble: EvaluatedEnsemble) -> str:
+    """Return a digest of all weights of an ensemble."""
     return hashlib.sha256("".join(ensemble.weights_digests).encode()).hexdigest()
 
 
@@ -232,7 +233,7 @@ def log_replica(runs: MlflowRuns, run: Storage, replica: int) -> str:
     child = runs.child(replica)
     weights, stored = read_replica(run, ReplicaFiles(replica).weights)
     digest = hashlib.sha256(weights).hexdigest()
-    if known := _logged(runs, child, digest):
+    if known := logged_model(runs, child, digest):
         return known
     crop_px = stored.extra["crop_px"]
     with _speaking_to(runs):

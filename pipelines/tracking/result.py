@@ -33,7 +33,7 @@ PERCENT_DECIMALS, SCORE_DECIMALS, SECONDS_DECIMALS = 3, 4, 1
 
 
 def send_circumstances(runs: MlflowRuns, run: Storage) -> None:
-    """Log the provenance of the newest job as tags, and the wall times of all jobs."""
+    """Log the provenance of the newest job as tags."""
     jobs = read_jobs(run)
     if not jobs:
         return
@@ -52,8 +52,15 @@ def send_circumstances(runs: MlflowRuns, run: Storage) -> None:
         **{f"version/{name}": value for name, value in newest["versions"].items()},
     }
     runs.set_tags(runs.parent, {name: value for name, value in tags.items() if value})
-    seconds = {f"stage_seconds/{name}": round(value, SECONDS_DECIMALS) for name, value in stage_seconds(jobs).items()}
-    runs.log_latest(runs.parent, seconds)
+
+
+def send_stage_seconds(runs: MlflowRuns, run: Storage) -> None:
+    """Log the wall times of all jobs."""
+    seconds = stage_seconds(read_jobs(run))
+    runs.log_latest(
+        runs.parent,
+        {f"stage_seconds/{name}": round(value, SECONDS_DECIMALS) for name, value in seconds.items()},
+    )
 
 
 def send_result(runs: MlflowRuns, run: Storage, recipe: Recipe, manifest: Manifest) -> None:
@@ -126,9 +133,12 @@ def send_child_note(runs: MlflowRuns, run: Storage, recipe: Recipe, replica: int
 
 
 def result_metrics(report: Report, cost: dict[str, Any]) -> dict[str, float]:
-    """Return the report's numbers, rounded, by stable names such as ``top5_error/7x144``."""
+    """Return the report's numbers, rounded, by stable names such as ``top5_error/7x144``.
+
+    The first one is what MLflow's page that compares runs opens with: the error of all models with the most crops.
+    """
     metrics = {}
-    for row in report["table"]:
+    for row in reversed(report["table"]):
         cell = cell_name(row["models"], row["policy"])
         metrics[f"top1_error/{cell}"] = round(row["top1_error"], PERCENT_DECIMALS)
         metrics[f"top5_error/{cell}"] = round(row["top5_error"], PERCENT_DECIMALS)

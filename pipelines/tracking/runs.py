@@ -172,7 +172,6 @@ class MlflowRuns(Experiment):
 
     def _of_replica(self, replica: int) -> dict[str, Any]:
         return {
-            "replica": replica,
             "sampling_seed": self._recipe.replica_sampling_seed(replica),
             "weights_seed": self._recipe.replica_weights_seed(replica),
             "width": self._recipe.replica_width(replica),

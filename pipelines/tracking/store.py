@@ -115,7 +115,7 @@ def page_of_run(experiment: str, mlflow_run: str) -> str:
 
 def page_of_version(model: str, version: str) -> str:
     """Return the path of the page of a registered model's version, relative to MLflow's address."""
-    return f"#/models/{model}/versions/{version}"
+    return f"#/models/{model}/versions/{version}?{TRAINING_PAGES}"
 
 
 def find_parent(client: Any, run: Storage) -> Any:

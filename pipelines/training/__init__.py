@@ -11,6 +11,7 @@ In reading order:
 - ``restarts``: how often a failed replica is restarted, and when
 - ``trainer``: one replica, or several in turn, as a Ray Train job
 - ``handover``: the next replica for a worker that has trained one
+- ``ray_reports``: metrics of epochs for Ray Train's own record
 - ``replica``: one replica, from records to weights
 - ``compilation``: the network that steps call, compiled while that works, and CUDA graphs of steps
 - ``task``: parameters of a worker: which replica, from what, into where
@@ -18,6 +19,7 @@ In reading order:
 - ``advice``: what to try when a replica does not learn
 - ``validation``: errors on validation images during training
 - ``validation_plan``: how often to validate, and on which images
+- ``sheet_writer``: answers for a few fixed validation images during training
 - ``epoch_report``: sums and step log of an epoch
 - ``checkpoints``: the newest few checkpoints of a replica, written beside the training
 - ``saving``: when a checkpoint is due, and what is in it

@@ -5,7 +5,7 @@ After any interruption, training resumes from the newest checkpoint and ends wit
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -40,14 +40,18 @@ from pipelines.training.network import PREPROCESSING, apply_initial_weights, net
 from pipelines.training.saving import Saving
 from pipelines.training.scaled_weights import apply_scaled_weights, are_scaled
 from pipelines.training.shard_cache import open_shards_of
+from pipelines.training.sheet_writer import SheetWriter
 from pipelines.training.task import ReplicaTask
 from pipelines.training.validation import CROPS, CentreCrops, Validation
 
 NO_CHECKPOINT = -1
+OnEpoch = Callable[[dict[str, Any]], None]
 
 
-def train_replica(task: ReplicaTask) -> None:
+def train_replica(task: ReplicaTask, on_epoch: OnEpoch | None = None) -> None:
     """Train ``task.replica`` from its newest checkpoint, or from the beginning, to its end.
+
+    ``on_epoch`` gets the metrics of each epoch, in each of the replica's workers.
 
     Runs in a Ray Train worker, or in any other process.
 
@@ -57,10 +61,10 @@ def train_replica(task: ReplicaTask) -> None:
     """
     use_own_cpus()
     with task.arithmetic.in_force(task.device):
-        _train(task)
+        _train(task, on_epoch)
 
 
-def _train(task: ReplicaTask) -> None:
+def _train(task: ReplicaTask, on_epoch: OnEpoch | None) -> None:
     recipe, manifest = task.recipe, read_manifest(task.run)
     shards = open_shards_of(task.run, manifest, task.shard_cache_bytes)
     train, val = (open_records(task.run, manifest.splits[split], shards) for split in ("train", "val"))
@@ -75,6 +79,7 @@ def _train(task: ReplicaTask) -> None:
         network = TrainedNetwork(state, task)
         state.network_for, state.graph = network.for_batch, step_graph(state, task)
         targets = torch.from_numpy(read_targets(task.run, manifest)) if recipe.teacher else None
+        sheet = SheetWriter(task, manifest.splits["val"], len(history))
         batches = _batches(task, state.step, len(history), (train, val), validation, targets)
         saving = Saving(task, checkpoints, history)
         for epoch in range(len(history), recipe.epochs):
@@ -84,6 +89,9 @@ def _train(task: ReplicaTask) -> None:
             begun = None
             check_run_directory(task.run)
             _write_metrics(task, history)
+            sheet.write(epoch + 1, state, settings)
+            if on_epoch:
+                on_epoch(history[-1])
         checkpoints.wait()
     if not task.leads:
         return

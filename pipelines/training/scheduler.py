@@ -5,6 +5,7 @@ the others.
 """
 
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -18,6 +19,7 @@ from googlenet.network.arithmetic import Arithmetic
 from pipelines.errors import UserError
 from pipelines.job.nodes import any_lost, draining_nodes
 from pipelines.job.progress import TrainingDisplay
+from pipelines.job.ray_session import STATE_TRACKING
 from pipelines.run.directory import ReplicaFiles, check_run_directory, finished_replicas
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
@@ -101,8 +103,9 @@ class _Schedule:
         self._held_at, self._told_unplaced = time.monotonic(), False
         # With the address given, Ray Train's helpers do not look for a cluster. They would take the address that a
         # killed cluster left in Ray's folder, and each replica would wait twelve seconds for its answer at the end.
-        address = {"env_vars": {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}}
-        self._fit = fit_replica.options(scheduling_strategy=here(), runtime_env=address)
+        variables = {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+        variables |= {name: os.environ[name] for name in (STATE_TRACKING,) if name in os.environ}
+        self._fit = fit_replica.options(scheduling_strategy=here(), runtime_env={"env_vars": variables})
 
     @property
     def goes_on(self) -> bool:

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -23,6 +24,7 @@ from pipelines.training.handover import next_replica, trains_in_turn
 from pipelines.training.resources import Resources
 
 if TYPE_CHECKING:
+    from pipelines.training.ray_reports import RayReports
     from pipelines.training.task import ReplicaTask
 
 SECONDS_PER_MINUTE = 60.0
@@ -52,7 +54,7 @@ def fit_replica(
     files = ReplicaFiles(replica)
     try:
         check_run_directory(run)  # Ray Train would create a new one
-        # Ray Train's snapshot lists no checkpoints, since the replica keeps its own; a truncated one would be refused.
+        # Ray Train's record is for readers only, since the replica keeps its own; a truncated one would be refused.
         run.delete(files.ray_snapshot)
         ended: int | ReplicaFailure = _trainer(loop, run, recipe, files, resources, config).fit().return_value
     except UserError as error:
@@ -112,9 +114,12 @@ def _trainer_class(*, one_worker: bool, gpu: bool) -> Any:
 
 def _train_in_turn(config: dict[str, Any]) -> int | ReplicaFailure:
     """Train one replica after the other, until one fails or the scheduler has no other."""
+    from pipelines.training.ray_reports import RayReports
+
     task = _task(config)
+    reports = RayReports(task.replica)
     while True:
-        if failure := _train(task):
+        if failure := _train(task, reports):
             return failure
         following = next_replica(task.board, task.replica)
         if following is None:
@@ -125,8 +130,10 @@ def _train_in_turn(config: dict[str, Any]) -> int | ReplicaFailure:
 
 def _train_one(config: dict[str, Any]) -> int | ReplicaFailure:
     """Train a replica as one of its workers."""
+    from pipelines.training.ray_reports import RayReports
+
     task = _task(config)
-    return _train(task) or task.replica
+    return _train(task, RayReports(task.replica)) or task.replica
 
 
 def _task(config: dict[str, Any]) -> "ReplicaTask":
@@ -143,7 +150,7 @@ def _task(config: dict[str, Any]) -> "ReplicaTask":
     return ReplicaTask(**config, device=str(ray.train.torch.get_device()), share=share)
 
 
-def _train(task: "ReplicaTask") -> ReplicaFailure | None:
+def _train(task: "ReplicaTask", reports: "RayReports") -> ReplicaFailure | None:
     """Train as one of the replica's workers. A raised error may be retried, a returned one is final."""
     import ray.train
 
@@ -160,7 +167,7 @@ def _train(task: "ReplicaTask") -> ReplicaFailure | None:
         with (
             system_log(task.run, task.files.system) if ray.train.get_context().get_local_rank() == 0 else nullcontext()
         ):
-            train_replica(task)
+            train_replica(task, partial(reports.send, task))
     except EndedByNoticeError as ended:
         return ReplicaFailure(task.replica, str(ended), "", may_pass=True, noticed=True)
     except (TrainingError, RecordsError, UserError) as error:

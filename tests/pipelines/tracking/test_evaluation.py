@@ -1,14 +1,18 @@
 """Evaluations of other images in MLflow, beside the training run."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities import LoggedModelOutput
 
-from pipelines.run.dataset import read_manifest
+from pipelines.run.dataset import Shard, Split, read_manifest
 from pipelines.run.storage import Storage
+from pipelines.tracking.dataset import validation_images
 from pipelines.tracking.evaluation import send_evaluation
-from tests.pipelines.report.made_runs import made_run
+from pipelines.tracking.models import WEIGHTS_TAG, digest_of
+from tests.pipelines.report.made_runs import ENSEMBLE, made_run
 from tests.pipelines.tracking.followed_runs import copy_result, follow, runs_of, store_of
 
 pytestmark = pytest.mark.timeout(120)
@@ -18,10 +22,7 @@ def test_an_evaluation_is_a_run_beside_the_training_run_and_is_sent_once(run: St
     copy_result(reported_run, run)
     follow(run, store_of(run), {0: "done", 1: "done"}, succeeded=True)
     trained = runs_of(store_of(run))["ensemble"].info.run_id  # type: ignore[attr-defined]
-    folder = Path(run.root) / "evaluations/other-12345678"
-    folder.mkdir(parents=True)
-    evaluation = made_run(folder)
-    copy_result(reported_run, evaluation)
+    evaluation = other_images(run, reported_run)
     for _ in range(2):
         said = send_evaluation(evaluation, run, read_manifest(evaluation), store_of(run))
         assert "the evaluation is in MLflow at" in said
@@ -38,6 +39,42 @@ def test_an_evaluation_is_a_run_beside_the_training_run_and_is_sent_once(run: St
     # The training run is found as before.
     follow(run, store_of(run), {0: "done", 1: "done"}, succeeded=True)
     assert runs_of(store_of(run))["ensemble"].info.run_id == trained  # type: ignore[attr-defined]
+
+
+def test_the_trained_ensemble_gets_its_errors_on_other_images_which_its_model_is_ranked_by(
+    run: Storage, reported_run: Path
+) -> None:
+    copy_result(reported_run, run)
+    follow(run, store_of(run), {0: "done", 1: "done"}, succeeded=True)
+    client, trained = MlflowClient(store_of(run)), runs_of(store_of(run))["ensemble"]
+    model = client.create_logged_model(
+        trained.info.experiment_id,  # type: ignore[attr-defined]
+        "ensemble",
+        trained.info.run_id,  # type: ignore[attr-defined]
+        tags={WEIGHTS_TAG: digest_of(ENSEMBLE)},
+    )
+    client.finalize_logged_model(model.model_id, "READY")
+    client.log_outputs(trained.info.run_id, [LoggedModelOutput(model.model_id, 0)])  # type: ignore[attr-defined]
+    evaluation = other_images(run, reported_run)
+    manifest = read_manifest(evaluation)
+    other = replace(manifest, splits={**manifest.splits, "val": Split((Shard("val/00000.parquet", 6, "other"),), {})})
+    for _ in range(2):
+        send_evaluation(evaluation, run, other, store_of(run))
+    by = {"field_name": "metrics.`top1_error/144`", "dataset_name": validation_images(other)[0]}
+    [found] = client.search_logged_models([trained.info.experiment_id], order_by=[by])  # type: ignore[attr-defined]
+    measured = [(metric.key, metric.value, metric.dataset_digest) for metric in found.metrics]
+    digest = validation_images(other)[1]
+    assert ("top1_error/144", 16.667, digest) in measured
+    assert len(measured) == len(set(measured))
+
+
+def other_images(run: Storage, reported_run: Path) -> Storage:
+    """An evaluation of the replicas of ``run``, made by hand."""
+    folder = Path(run.root) / "evaluations/other-12345678"
+    folder.mkdir(parents=True)
+    evaluation = made_run(folder)
+    copy_result(reported_run, evaluation)
+    return evaluation
 
 
 def test_a_server_that_is_away_is_told_and_costs_nothing_else(run: Storage, reported_run: Path) -> None:

@@ -1,5 +1,6 @@
 """MLflow follows the run directory: nothing lost, nothing twice."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -10,9 +11,12 @@ import pytest
 from mlflow import MlflowClient
 
 from pipelines.errors import UserError
+from pipelines.run.recipe import Recipe
+from pipelines.run.sheet import SheetAnswers, write_sheets
 from pipelines.run.storage import Storage
 from pipelines.tracking.store import page_of_experiment, tracking_uri_for
 from tests.pipelines.tracking.followed_runs import (
+    JOB,
     SINCE_MS,
     copy_result,
     errors,
@@ -153,3 +157,39 @@ def test_uris_are_made_absolute_and_those_with_passwords_refused(
     with pytest.raises(UserError, match="MLFLOW_TRACKING_PASSWORD") as refused:
         tracking_uri_for(run, "https://me:secret@server")
     assert "secret" not in str(refused.value)
+
+
+def test_sheets_of_answers_are_pictures_by_epoch_and_are_sent_once(run: Storage) -> None:
+    uri, client = store_of(run), MlflowClient(store_of(run))
+
+    def pictures(role: str) -> list[str]:
+        files = client.list_artifacts(runs_of(uri)[role].info.run_id, "images")  # type: ignore[attr-defined]
+        return sorted(re.split("[+%]", file.path)[2] for file in files if file.path.endswith(".png"))
+
+    sheets = [SheetAnswers(epoch, SINCE_MS + epoch, (4, 1), (4, 0), (0.9, 0.3)) for epoch in (1, 2)]
+    write_sheets(run, 0, sheets[:1])
+    follow(run, uri, {0: "training", 1: "waiting"})
+    assert (pictures("replica_0"), pictures("replica_1")) == (["1"], [])
+    write_sheets(run, 0, sheets)
+    for _ in range(2):
+        follow(run, uri, {0: "training", 1: "waiting"})
+        assert pictures("replica_0") == ["1", "2"]
+
+
+def test_parameters_are_fields_of_the_recipe_and_the_error_is_the_first_metric(
+    run: Storage, reported_run: Path
+) -> None:
+    copy_result(reported_run, run)
+    run.write_json("jobs/1.json", {**JOB, "stage_seconds": {"train": 5.0}})
+    write_load(run, "system", "head", 2)
+    follow(run, store_of(run), {0: "done", 1: "done"}, succeeded=True)
+    found = runs_of(store_of(run))
+    fields = {field.name for field in dataclasses.fields(Recipe)}
+    for role in ("ensemble", "replica_0"):
+        assert found[role].data.params.keys() <= fields  # type: ignore[attr-defined]
+    data = found["ensemble"].data  # type: ignore[attr-defined]
+    assert data.params.keys() == fields - {"name"}
+    assert data.tags["dataset_digest"] == "digest"
+    # MLflow opens a comparison of runs with the metric that they had first.
+    assert next(iter(data.metrics)) == "top1_error/2x144"
+    assert {"stage_seconds/train", "system/head/system_memory_usage_percentage"} < data.metrics.keys()

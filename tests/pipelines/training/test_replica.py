@@ -23,11 +23,12 @@ from pipelines.errors import UserError
 from pipelines.run.claims import claim
 from pipelines.run.dataset import open_records, read_manifest
 from pipelines.run.recipe import Recipe
+from pipelines.run.sheet import read_sheets
 from pipelines.run.storage import Storage
 from pipelines.training.network import check_initial_weights, keep_initial_weights
 from pipelines.training.replica import train_replica
 from pipelines.training.task import ReplicaTask
-from pipelines.training.validation import Validation
+from pipelines.training.validation import Validation, centre_crop
 from pipelines.training.validation_plan import ValidationPlan
 from tests.commands import run_python
 
@@ -93,6 +94,10 @@ def test_interrupted_after_every_step_it_ends_with_the_same_bits(
             except Killed:
                 interruptions += 1
     assert interruptions == (STEPS - 1 if checkpoint_seconds == 0 else 1)
+    # The answers for the sheet of validation images, each epoch once.
+    sheets, expected = (read_sheets(Storage.at(str(run)), 1) for run in (dataset, undisturbed))
+    assert [replace(sheet, time_ms=0) for sheet in sheets] == [replace(sheet, time_ms=0) for sheet in expected]
+    assert [sheet.epoch for sheet in sheets] == [1, 2]
     files = [run / "replicas/1/weights.safetensors" for run in (dataset, undisturbed)]
     assert files[0].read_bytes() == files[1].read_bytes()
     ours, reference = (lines(run / "replicas/1/metrics.jsonl") for run in (dataset, undisturbed))
@@ -364,3 +369,20 @@ def test_training_starts_from_weights_of_another_run(
     weights_copy.write_bytes(weights.read_bytes())
     with pytest.raises(UserError, match="init_weights"):
         claim(run, "recipe", replace(still, init_weights=str(weights_copy)).to_dict())
+
+
+def test_the_answers_on_the_sheet_are_those_of_the_averaged_weights_and_the_metrics_are_passed_on(
+    dataset: Path, tiny_recipe: Recipe
+) -> None:
+    run, passed_on = Storage.at(str(dataset)), []
+    train_replica(ReplicaTask(run, tiny_recipe, 1), passed_on.append)
+    assert passed_on == lines(dataset / "replicas/1/metrics.jsonl")
+    last, stored = read_sheets(run, 1)[-1], load_weights(dataset / "replicas/1/weights.safetensors")
+    images = open_records(run, read_manifest(run).splits["val"])
+    crops = torch.stack([centre_crop(images[record].image, tiny_recipe.crop_px) for record in last.records])
+    stored.model.eval()
+    with torch.no_grad():
+        logits = stored.model(stored.preprocessing(crops.permute(0, 3, 1, 2))).logits
+    probabilities, answers = logits.softmax(dim=1).max(dim=1)
+    assert list(last.answers) == answers.tolist()
+    assert last.probabilities == pytest.approx(probabilities.tolist(), abs=1e-5)

@@ -1,0 +1,26 @@
+"""Contact sheets: right and wrong answers differ in colour, and long names end within their tile."""
+
+import numpy as np
+from PIL import Image, ImageColor
+
+from pipelines.report.contact_sheet import GAP_PX, RIGHT, TILE_PX, WRONG, Tile, contact_sheet
+
+PICTURE = Image.new("RGB", (60, 80), "white")
+
+
+def colours(tiles: list[Tile]) -> set[tuple[int, ...]]:
+    return {tuple(pixel) for row in np.asarray(contact_sheet(tiles)) for pixel in row}
+
+
+def test_wrong_answers_have_another_colour_than_right_ones() -> None:
+    right, wrong = (ImageColor.getrgb(colour) for colour in (RIGHT, WRONG))
+    assert right in colours([Tile(PICTURE, "cat", "cat", 0.9)])
+    assert wrong not in colours([Tile(PICTURE, "cat", "cat", 0.9)])
+    assert {right, wrong} <= colours([Tile(PICTURE, "cat", "cat", 0.9), Tile(PICTURE, "cat", "dog", 0.4)])
+
+
+def test_a_long_name_ends_within_its_tile() -> None:
+    sheet = np.asarray(contact_sheet([Tile(PICTURE, "a very long name of a class " * 3, "cat", 0.5)]))
+    assert (sheet[:, -GAP_PX:] == 255).all()
+    # The caption fills its tile: the name was cut, not left out.
+    assert (sheet[GAP_PX + TILE_PX :, TILE_PX - 20 : GAP_PX + TILE_PX] < 128).any()
