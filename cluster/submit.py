@@ -6,6 +6,7 @@ A job dies with the head of its cluster, but its progress is in the run director
 the job is still running, this command only follows it. Ctrl-C stops the following, not the job.
 """
 
+import argparse
 import asyncio
 import logging
 import os
@@ -13,21 +14,30 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import chdir
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import aiohttp
-import tyro
-from ray.dashboard.modules.job.common import JobStatus
-from ray.dashboard.modules.job.pydantic_models import JobDetails
-from ray.dashboard.modules.job.sdk import JobSubmissionClient
-from ray.exceptions import AuthenticationError
+if __name__ == "__main__" and (Path.home() / ".ray/auth_token").exists():
+    # A head that finds such a token asks for it. Ray's client sends it in this mode alone, and reads that when imported.
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+try:
+    import aiohttp
+    from ray.dashboard.modules.dashboard_sdk import parse_runtime_env_args
+    from ray.dashboard.modules.job.common import JobStatus
+    from ray.dashboard.modules.job.pydantic_models import JobDetails
+    from ray.dashboard.modules.job.sdk import JobSubmissionClient
+    from ray.exceptions import AuthenticationError
+except ImportError as error:  # on a machine of its own, it needs nothing but Ray
+    raise SystemExit(
+        f"error: {sys.executable} lacks {error.name}: run pip install -c constraints.txt 'ray[default]' with it"
+    ) from error
 
 PROJECT = Path(__file__).parents[1]
 JOB = "pipelines/train_ensemble.py"
+ADDRESS = "http://127.0.0.1:8265"
 RUN_DIR = "googlenet_run_dir"
 COMMIT_VARIABLE = "GOOGLENET_COMMIT"
 GIT_SECONDS = 10.0
@@ -42,24 +52,38 @@ LOST_EXIT_CODE = 75
 FINAL_EXIT_CODES = (0, 2, 130)
 
 
-@dataclass(frozen=True)
-class Arguments:
-    """Submit the main job, follow it, and submit it again if it is lost."""
+class Arguments(argparse.Namespace):
+    """Options of this command; :func:`parse` describes them."""
 
     run_dir: str
-    """Run directory that all nodes can access: a shared folder, or a URI of an object store."""
-    options: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-    """Options of train_ensemble.py, after --, except --run-dir."""
-    address: str = "http://127.0.0.1:8265"
-    """Address of the cluster's dashboard, as forwarded by `ray dashboard`."""
-    working_dir: Path = PROJECT
-    """Folder of the project, which is uploaded with the job."""
-    attempts: int = 5
-    """Maximum number of attempts."""
-    pause_seconds: float = 15.0
-    """Pause before the second attempt; doubles with each further one, up to five minutes."""
-    wait_seconds: float = 1800.0
-    """Time to wait for a cluster that does not answer."""
+    options: list[str]
+    address: str
+    working_dir: Path
+    runtime_env: Path | None
+    attempts: int
+    pause_seconds: float
+    wait_seconds: float
+
+
+def parse(words: Sequence[str]) -> Arguments:
+    """Return the options of the command line ``words``."""
+    parser = argparse.ArgumentParser(
+        description="Submit the main job, follow it, and submit it again if it is lost.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--run-dir", required=True, help="run directory that all nodes can access: a shared folder, or a URI")
+    add("options", nargs="*", help="options of train_ensemble.py, after --, except --run-dir")
+    add("--address", default=ADDRESS, help="the cluster's dashboard; that of ray dashboard (%(default)s) by default")
+    add("--working-dir", type=Path, default=PROJECT, help="folder of the project, which is uploaded with the job")
+    add("--runtime-env", type=Path, help="Ray's runtime environment of the job, such as cluster/runtime_env.yaml")
+    add("--attempts", type=int, default=5, help="maximum number of attempts (%(default)s)")
+    add("--pause-seconds", type=float, default=15.0, help="pause before the second attempt, doubled up to 5 minutes")
+    add("--wait-seconds", type=float, default=1800.0, help="time to wait for a cluster that does not answer")
+    arguments = parser.parse_args(words, namespace=Arguments())
+    if arguments.runtime_env and not arguments.runtime_env.is_file():
+        parser.error(f"--runtime-env {arguments.runtime_env} is no file")
+    return arguments
 
 
 class Client(JobSubmissionClient):  # type: ignore[misc]  # Ray has no types here
@@ -141,13 +165,16 @@ def _running_job(client: Client, run_dir: str) -> str | None:
 
 def _submit(client: Client, arguments: Arguments) -> str:
     command = ["python", JOB, *arguments.options, "--run-dir", arguments.run_dir]
-    return str(
-        client.submit_job(
+    given = str(arguments.runtime_env.absolute()) if arguments.runtime_env else None
+    runtime_env = parse_runtime_env_args(given, working_dir=str(arguments.working_dir.absolute()))
+    variables = {**runtime_env.get("env_vars", {}), **_commit(arguments.working_dir)}
+    with chdir(arguments.working_dir):  # files that the runtime environment names are relative to it
+        job = client.submit_job(
             entrypoint=shlex.join(command),
-            runtime_env={"working_dir": str(arguments.working_dir), "env_vars": _commit(arguments.working_dir)},
+            runtime_env={**runtime_env, "env_vars": variables},
             metadata={RUN_DIR: arguments.run_dir},
         )
-    )
+    return str(job)
 
 
 def _commit(project: Path) -> dict[str, str]:
@@ -201,4 +228,4 @@ async def _print_logs(client: Client, job: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(tyro.cli(Arguments), partial(print, flush=True)))
+    sys.exit(main(parse(sys.argv[1:]), partial(print, flush=True)))
