@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__" and (Path.home() / ".ray/auth_token").exists():
-    # A head that finds such a token asks for it. Ray's client sends it in this mode alone, and reads that when imported.
+    # A head that finds a token asks for it. Ray's client sends one in this mode alone, which it reads when imported.
     os.environ.setdefault("RAY_AUTH_MODE", "token")
 try:
     import aiohttp
