@@ -47,6 +47,8 @@ LAST_LINES_SECONDS = 5.0
 # A head that does not answer for this long counts as lost; its cluster may come back under the same address.
 LOST_SECONDS = 60.0
 LONGEST_PAUSE_SECONDS = 300.0
+# Ray's answer while a new head, which already takes uploads, cannot start jobs yet.
+NOT_READY = "No available agent"
 LOST_EXIT_CODE = 75
 # Outcomes that another attempt would not change: success, an error of the user, stopped on purpose.
 FINAL_EXIT_CODES = (0, 2, 130)
@@ -134,7 +136,7 @@ def _connect(arguments: Arguments, say: Callable[[str], None]) -> Client | None:
 def _one_try(client: Client, arguments: Arguments, say: Callable[[str], None]) -> int:
     """Submit the job, or find it running, and follow it to its end; return its exit code."""
     try:
-        job = _running_job(client, arguments.run_dir) or _submit(client, arguments)
+        job = _running_job(client, arguments.run_dir) or _submit_once_ready(client, arguments, say)
         say(f"submit: following {job}; to stop it: ray job stop --address {arguments.address} {job}")
         details = asyncio.run(_follow(client, job))
     except (ConnectionError, OSError, RuntimeError, AuthenticationError) as error:
@@ -161,6 +163,21 @@ def _running_job(client: Client, run_dir: str) -> str | None:
         if is_ours and details.status in (JobStatus.PENDING, JobStatus.RUNNING) and details.submission_id:
             return str(details.submission_id)
     return None
+
+
+def _submit_once_ready(client: Client, arguments: Arguments, say: Callable[[str], None]) -> str:
+    """Submit the job as soon as the head can start it, within ``wait_seconds``."""
+    give_up, told = time.monotonic() + arguments.wait_seconds, False
+    while True:
+        try:
+            return _submit(client, arguments)
+        except RuntimeError as error:
+            if NOT_READY not in str(error) or time.monotonic() > give_up:
+                raise
+        if not told:
+            say(f"submit: waiting for the cluster at {arguments.address}, which cannot start jobs yet")
+            told = True
+        time.sleep(POLL_SECONDS)
 
 
 def _submit(client: Client, arguments: Arguments) -> str:
