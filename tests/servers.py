@@ -70,19 +70,16 @@ class Head:
 
 
 @contextmanager
-def head(
-    token: str = "", ports: Mapping[str, int] | None = None, python: Path = Path(sys.executable)
-) -> Iterator[Head]:
-    """Start a head node, whose jobs find this ``python``; kill all its processes at the end."""
+def head(token: str = "", ports: Mapping[str, int] | None = None) -> Iterator[Head]:
+    """Start a head node; kill all its processes at the end."""
     ports = ports or {kind: free_port() for kind in HEAD_PORTS}
     authentication = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token} if token else {}
     with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:  # socket paths must be short
         process = subprocess.Popen(
-            [str(python), str(BIN / "ray"), "start", "--head", "--block", "--num-cpus=2"]
-            + ["--object-store-memory=300000000"]
+            [str(BIN / "ray"), "start", "--head", "--block", "--num-cpus=2", "--object-store-memory=300000000"]
             + ["--node-ip-address=127.0.0.1", f"--temp-dir={folder}"]
             + [f"--{kind}={port}" for kind, port in ports.items()],
-            env=with_tools({"PATH": f"{python.parent}:{BIN}:{os.environ['PATH']}", **authentication}),
+            env=with_tools(authentication),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,

@@ -1,4 +1,4 @@
-"""A job whose packages Ray installs, from a package index on loopback, on nodes without the project's environment."""
+"""The packages of one job, installed by Ray from an index on loopback beside a node's environment that lacks them."""
 
 import os
 import shutil
@@ -17,11 +17,20 @@ from typing import Any
 import pytest
 
 from tests.project import ROOT
-from tests.servers import BIN, head, with_tools
 
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.processes
 
-TOKEN = "a-token-of-at-least-some-length-0123456789"  # noqa: S105
+# What Ray's agent on a node does for a job submitted with --runtime-env.
+INSTALL = """
+import asyncio, sys, yaml
+from ray._private.runtime_env.pip import PipProcessor
+from ray.runtime_env import RuntimeEnv
+
+async def install():
+    await PipProcessor(sys.argv[1], RuntimeEnv(**yaml.safe_load(open("cluster/runtime_env.yaml"))))
+
+asyncio.run(install())
+"""
 
 
 class _Silent(SimpleHTTPRequestHandler):
@@ -51,7 +60,7 @@ def write_wheel(folder: Path, name: str) -> None:
 
 @pytest.fixture
 def python_of_node(tmp_path: Path) -> Path:
-    """The Python of a node: a small environment, which Ray copies for the job, with Ray from this one."""
+    """The Python of a node: an environment of its own, which takes Ray from this one."""
     venv.create(tmp_path / "node", with_pip=False, symlinks=True)
     [packages] = (tmp_path / "node").glob("lib/python*/site-packages")
     (packages / "ray.pth").write_text(sysconfig.get_path("purelib"))
@@ -60,7 +69,7 @@ def python_of_node(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A folder with what the job needs, whose pins name a package that the node lacks."""
+    """The part of the project that names the packages; its pins are of one that the node lacks."""
     shutil.copytree(ROOT / "cluster", tmp_path / "project/cluster")
     (tmp_path / "project/constraints.txt").write_text("# Versions\npinned_by_project==1.0\n")
     return tmp_path / "project"
@@ -69,21 +78,14 @@ def project(tmp_path: Path) -> Path:
 def test_a_job_gets_the_pins_that_its_nodes_lack(python_of_node: Path, project: Path, tmp_path: Path) -> None:
     (tmp_path / "wheels").mkdir()
     write_wheel(tmp_path / "wheels", "pinned_by_project")
-    options = "--working-dir . --runtime-env cluster/runtime_env.yaml -- python -c"
-    code = "import pinned_by_project, sys; print(sys.prefix)"
-    with package_index(tmp_path / "wheels") as index, pytest.MonkeyPatch.context() as patch:
-        for name, value in {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": index}.items():
-            patch.setenv(name, value)
-        patch.delenv("PYTHONPATH", raising=False)
-        with head(TOKEN, python=python_of_node) as node:
-            ended = subprocess.run(
-                [BIN / "ray", "job", "submit", "--address", node.address, *options.split(), code],
-                cwd=project,
-                env=with_tools({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}),
-                capture_output=True,
-                text=True,
-                timeout=240,
-                check=False,
-            )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "/runtime_resources/pip/" in ended.stdout  # an environment of the job's own, beside that of the node
+    others = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "PYTHON"))}
+    with package_index(tmp_path / "wheels") as index:
+        subprocess.run(
+            [python_of_node, "-c", INSTALL, tmp_path / "job"],
+            cwd=project,
+            env={**others, "PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": index},
+            check=True,
+        )
+    imports = ["-c", "import pinned_by_project, ray"]
+    subprocess.run([tmp_path / "job/virtualenv/bin/python", *imports], env=others, check=True)
+    assert subprocess.run([python_of_node, *imports], env=others, capture_output=True, check=False).returncode == 1
