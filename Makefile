@@ -6,6 +6,14 @@ ARGS ?=
 BIN := .venv/bin
 PYTEST = $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
+# Another PYTHON on the command line than that of .venv makes .venv anew.
+PRINT_VERSION := -c 'import sys; print(sys.version)'
+ifeq ($(origin PYTHON),command line)
+ifneq ($(shell $(PYTHON) $(PRINT_VERSION)),$(shell $(BIN)/python $(PRINT_VERSION) 2>/dev/null))
+.PHONY: .venv/stamp
+endif
+endif
+
 .PHONY: setup demo quick test gpu-check mutants coverage multihost lint ui clean
 
 setup: .venv/stamp

@@ -13,7 +13,7 @@ install_venv() {  # Debian and Ubuntu package it separately; a fresh machine may
   "$python" -m venv "$venv"
 }
 
-python=$(for name in python3 python3.12 python3.11; do
+python=$(for name in python3 python3.13 python3.12 python3.11; do
   "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v "$name" && break
 done) || { echo "Python 3.11 or newer is needed on every node" >&2; exit 1; }
 if ! cmp --silent "$constraints" "$venv/installed.txt"; then

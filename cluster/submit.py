@@ -6,6 +6,7 @@ A job dies with the head of its cluster, but its progress is in the run director
 the job is still running, this command only follows it. Ctrl-C stops the following, not the job.
 """
 
+import argparse
 import asyncio
 import logging
 import os
@@ -13,21 +14,30 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import chdir
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import aiohttp
-import tyro
-from ray.dashboard.modules.job.common import JobStatus
-from ray.dashboard.modules.job.pydantic_models import JobDetails
-from ray.dashboard.modules.job.sdk import JobSubmissionClient
-from ray.exceptions import AuthenticationError
+if __name__ == "__main__" and (Path.home() / ".ray/auth_token").exists():
+    # A head that finds a token asks for it. Ray's client sends one in this mode alone, which it reads when imported.
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+try:
+    import aiohttp
+    from ray.dashboard.modules.dashboard_sdk import parse_runtime_env_args
+    from ray.dashboard.modules.job.common import JobStatus
+    from ray.dashboard.modules.job.pydantic_models import JobDetails
+    from ray.dashboard.modules.job.sdk import JobSubmissionClient
+    from ray.exceptions import AuthenticationError
+except ImportError as error:  # on a machine of its own, it needs nothing but Ray
+    raise SystemExit(
+        f"error: {sys.executable} lacks {error.name}: run pip install -c constraints.txt 'ray[default]' with it"
+    ) from error
 
 PROJECT = Path(__file__).parents[1]
 JOB = "pipelines/train_ensemble.py"
+ADDRESS = "http://127.0.0.1:8265"
 RUN_DIR = "googlenet_run_dir"
 COMMIT_VARIABLE = "GOOGLENET_COMMIT"
 GIT_SECONDS = 10.0
@@ -37,30 +47,46 @@ LAST_LINES_SECONDS = 5.0
 # A head that does not answer for this long counts as lost; its cluster may come back under the same address.
 LOST_SECONDS = 60.0
 LONGEST_PAUSE_SECONDS = 300.0
+# Ray's answer while a new head, which already takes uploads, cannot start jobs yet.
+NOT_READY = "No available agent"
 LOST_EXIT_CODE = 75
 # Outcomes that another attempt would not change: success, an error of the user, a limit on time or money, stopped on
 # purpose.
 FINAL_EXIT_CODES = (0, 2, 3, 130)
 
 
-@dataclass(frozen=True)
-class Arguments:
-    """Submit the main job, follow it, and submit it again if it is lost."""
+class Arguments(argparse.Namespace):
+    """Options of this command; :func:`parse` describes them."""
 
     run_dir: str
-    """Run directory that all nodes can access: a shared folder, or a URI of an object store."""
-    options: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-    """Options of train_ensemble.py, after --, except --run-dir."""
-    address: str = "http://127.0.0.1:8265"
-    """Address of the cluster's dashboard, as forwarded by `ray dashboard`."""
-    working_dir: Path = PROJECT
-    """Folder of the project, which is uploaded with the job."""
-    attempts: int = 5
-    """Maximum number of attempts."""
-    pause_seconds: float = 15.0
-    """Pause before the second attempt; doubles with each further one, up to five minutes."""
-    wait_seconds: float = 1800.0
-    """Time to wait for a cluster that does not answer."""
+    options: list[str]
+    address: str
+    working_dir: Path
+    runtime_env: Path | None
+    attempts: int
+    pause_seconds: float
+    wait_seconds: float
+
+
+def parse(words: Sequence[str]) -> Arguments:
+    """Return the options of the command line ``words``."""
+    parser = argparse.ArgumentParser(
+        description="Submit the main job, follow it, and submit it again if it is lost.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--run-dir", required=True, help="run directory that all nodes can access: a shared folder, or a URI")
+    add("options", nargs="*", help="options of train_ensemble.py, after --, except --run-dir")
+    add("--address", default=ADDRESS, help="the cluster's dashboard; that of ray dashboard (%(default)s) by default")
+    add("--working-dir", type=Path, default=PROJECT, help="folder of the project, which is uploaded with the job")
+    add("--runtime-env", type=Path, help="Ray's runtime environment of the job, such as cluster/runtime_env.yaml")
+    add("--attempts", type=int, default=5, help="maximum number of attempts (%(default)s)")
+    add("--pause-seconds", type=float, default=15.0, help="pause before the second attempt, doubled up to 5 minutes")
+    add("--wait-seconds", type=float, default=1800.0, help="time to wait for a cluster that does not answer")
+    arguments = parser.parse_args(words, namespace=Arguments())
+    if arguments.runtime_env and not arguments.runtime_env.is_file():
+        parser.error(f"--runtime-env {arguments.runtime_env} is no file")
+    return arguments
 
 
 class Client(JobSubmissionClient):  # type: ignore[misc]  # Ray has no types here
@@ -111,7 +137,7 @@ def _connect(arguments: Arguments, say: Callable[[str], None]) -> Client | None:
 def _one_try(client: Client, arguments: Arguments, say: Callable[[str], None]) -> int:
     """Submit the job, or find it running, and follow it to its end; return its exit code."""
     try:
-        job = _running_job(client, arguments.run_dir) or _submit(client, arguments)
+        job = _running_job(client, arguments.run_dir) or _submit_once_ready(client, arguments, say)
         say(f"submit: following {job}; to stop it: ray job stop --address {arguments.address} {job}")
         details = asyncio.run(_follow(client, job))
     except (ConnectionError, OSError, RuntimeError, AuthenticationError) as error:
@@ -140,15 +166,33 @@ def _running_job(client: Client, run_dir: str) -> str | None:
     return None
 
 
+def _submit_once_ready(client: Client, arguments: Arguments, say: Callable[[str], None]) -> str:
+    """Submit the job as soon as the head can start it, within ``wait_seconds``."""
+    give_up, told = time.monotonic() + arguments.wait_seconds, False
+    while True:
+        try:
+            return _submit(client, arguments)
+        except RuntimeError as error:
+            if NOT_READY not in str(error) or time.monotonic() > give_up:
+                raise
+        if not told:
+            say(f"submit: waiting for the cluster at {arguments.address}, which cannot start jobs yet")
+            told = True
+        time.sleep(POLL_SECONDS)
+
+
 def _submit(client: Client, arguments: Arguments) -> str:
     command = ["python", JOB, *arguments.options, "--run-dir", arguments.run_dir]
-    return str(
-        client.submit_job(
+    given = str(arguments.runtime_env.absolute()) if arguments.runtime_env else None
+    runtime_env = parse_runtime_env_args(given, working_dir=str(arguments.working_dir.absolute()))
+    variables = {**runtime_env.get("env_vars", {}), **_commit(arguments.working_dir)}
+    with chdir(arguments.working_dir):  # files that the runtime environment names are relative to it
+        job = client.submit_job(
             entrypoint=shlex.join(command),
-            runtime_env={"working_dir": str(arguments.working_dir), "env_vars": _commit(arguments.working_dir)},
+            runtime_env={**runtime_env, "env_vars": variables},
             metadata={RUN_DIR: arguments.run_dir},
         )
-    )
+    return str(job)
 
 
 def _commit(project: Path) -> dict[str, str]:
@@ -202,4 +246,4 @@ async def _print_logs(client: Client, job: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(tyro.cli(Arguments), partial(print, flush=True)))
+    sys.exit(main(parse(sys.argv[1:]), partial(print, flush=True)))

@@ -5,6 +5,15 @@
 RUN is a run directory, or the id of a run in MLflow.
 """
 
+if __name__ == "__main__":  # by a Python that may lack packages, or an installed project
+    import sys
+    from pathlib import Path
+
+    sys.path.append(str(Path(__file__).parents[1]))
+    from pipelines.job.interpreter import check_interpreter
+
+    check_interpreter()
+
 import re
 import tempfile
 from dataclasses import dataclass

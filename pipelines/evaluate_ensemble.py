@@ -9,6 +9,15 @@
 Shards that already have predictions are skipped.
 """
 
+if __name__ == "__main__":  # by a Python that may lack packages, or an installed project
+    import sys
+    from pathlib import Path
+
+    sys.path.append(str(Path(__file__).parents[1]))
+    from pipelines.job.interpreter import check_interpreter
+
+    check_interpreter()
+
 import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -7,6 +7,15 @@ The folder, or the repository on Hugging Face, holds the weights of all replicas
 card; ``googlenet.Ensemble.from_pretrained`` loads it. ``--format onnx`` and ``--format pt2`` write one graph instead.
 """
 
+if __name__ == "__main__":  # by a Python that may lack packages, or an installed project
+    import sys
+    from pathlib import Path
+
+    sys.path.append(str(Path(__file__).parents[1]))
+    from pipelines.job.interpreter import check_interpreter
+
+    check_interpreter()
+
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal

@@ -5,6 +5,15 @@
 Needs the extra ``onnx``: pip install -c constraints.txt -e '.[onnx]'
 """
 
+if __name__ == "__main__":  # by a Python that may lack packages, or an installed project
+    import sys
+    from pathlib import Path
+
+    sys.path.append(str(Path(__file__).parents[1]))
+    from pipelines.job.interpreter import check_interpreter
+
+    check_interpreter()
+
 from dataclasses import dataclass
 from pathlib import Path
 

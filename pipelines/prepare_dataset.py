@@ -7,6 +7,15 @@ be decoded, or a JPEG with missing pixel data, stops the command with a list of 
 quarantine``, is listed in ``dataset/quarantine.jsonl`` and left out of the data set.
 """
 
+if __name__ == "__main__":  # by a Python that may lack packages, or an installed project
+    import sys
+    from pathlib import Path
+
+    sys.path.append(str(Path(__file__).parents[1]))
+    from pipelines.job.interpreter import check_interpreter
+
+    check_interpreter()
+
 from dataclasses import dataclass
 
 from pipelines.data.prepare import BadImages, find_images, prepare

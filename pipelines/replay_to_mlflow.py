@@ -3,6 +3,15 @@
 python pipelines/replay_to_mlflow.py --run-dir RUN --tracking-uri http://SERVER:5000
 """
 
+if __name__ == "__main__":  # by a Python that may lack packages, or an installed project
+    import sys
+    from pathlib import Path
+
+    sys.path.append(str(Path(__file__).parents[1]))
+    from pipelines.job.interpreter import check_interpreter
+
+    check_interpreter()
+
 from dataclasses import dataclass
 
 from pipelines.job.command_line import parse, run_command

@@ -5,6 +5,15 @@
 The server listens on 127.0.0.1 and has two processes; ``mlflow ui`` starts nine by default.
 """
 
+if __name__ == "__main__":  # by a Python that may lack packages, or an installed project
+    import sys
+    from pathlib import Path
+
+    sys.path.append(str(Path(__file__).parents[1]))
+    from pipelines.job.interpreter import check_interpreter
+
+    check_interpreter()
+
 import os
 import socket
 import sys

@@ -5,6 +5,15 @@
 Running the same command on the same run directory again resumes an interrupted job, and does nothing if it is complete.
 """
 
+if __name__ == "__main__":  # by a Python that may lack packages, or an installed project
+    import sys
+    from pathlib import Path
+
+    sys.path.append(str(Path(__file__).parents[1]))
+    from pipelines.job.interpreter import check_interpreter
+
+    check_interpreter()
+
 import json
 import sys
 from dataclasses import dataclass, field, replace

@@ -30,6 +30,8 @@ def run_script(*words: str, **variables: str) -> Ended:
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(output), redirect_stderr(errors):
         patch.chdir(ROOT)
         patch.setattr(sys, "argv", list(words))
+        patch.setattr(sys, "path", list(sys.path))  # commands append to it
+        patch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))  # and set this
         for name, value in variables.items():
             patch.setenv(name, value)
         with pytest.raises(SystemExit) as ended:

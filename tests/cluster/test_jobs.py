@@ -54,11 +54,14 @@ def ray_job(verb: str, address: str, *words: str, token: str = TOKEN, cwd: Path 
 
 
 def follow(clone: Path, ports: dict[str, int], run: Path, options: str, log: Path) -> subprocess.Popen[bytes]:
-    """Start ``cluster/submit.py``, with its output in ``log``."""
+    """Start ``cluster/submit.py``, with its output in ``log`` and the token in the home folder alone."""
+    (log.parent / ".ray").mkdir()
+    (log.parent / ".ray/auth_token").write_text(TOKEN)
+    environment = {name: value for name, value in as_client().items() if not name.startswith("RAY_AUTH_")}
     command = [sys.executable, str(clone / "cluster/submit.py"), "--run-dir", str(run), "--pause-seconds", "1"]
     command += ["--address", f"http://127.0.0.1:{ports['dashboard-port']}", "--", *options.split()]
     with log.open("wb") as output:
-        return subprocess.Popen(command, env=as_client(), stdout=output, stderr=output)
+        return subprocess.Popen(command, env={**environment, "HOME": str(log.parent)}, stdout=output, stderr=output)
 
 
 def wait_while(alive: Callable[[], bool], ready: Callable[[], bool]) -> None:

@@ -1,0 +1,71 @@
+"""The Python that runs a command: its version, and the packages that it lacks.
+
+Commands check this before their other imports, which would end with a traceback about the first missing package. Older
+Pythons, which are refused, can run this module too.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+OLDEST_PYTHON = (3, 11)
+# As in pyproject.toml.
+PACKAGES = (
+    "aiohttp", "filelock", "fsspec", "grpcio", "huggingface-hub", "jaxtyping", "jinja2", "matplotlib", "mlflow",
+    "numpy", "opencv-python-headless", "pandas", "pillow", "psutil", "pyarrow", "pydantic", "ray", "rich",
+    "safetensors", "scikit-learn", "scipy", "simplejpeg", "torch", "torchvision", "typing-extensions",
+)  # fmt: skip
+# Modules that are not called like their package.
+MODULES = {"grpcio": "grpc", "opencv-python-headless": "cv2", "pillow": "PIL", "scikit-learn": "sklearn"}
+MOST_NAMED = 4
+# That of a UserError: another attempt would end the same way.
+EXIT_CODE = 2
+# Ray sets this variable for a submitted job.
+SUBMITTED_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+CURE = f"run `make setup` and `. .venv/bin/activate` in {ROOT}"
+CURE_IN_JOB = "start Ray in the environment that cluster/node_setup.sh installs on every node"
+OTHER_CURE_IN_JOB = "submit the job with --runtime-env cluster/runtime_env.yaml"
+
+
+def check_interpreter() -> None:
+    """Exit with one line if this Python cannot run the commands; let its child processes find the project."""
+    problem = problem_of_interpreter()
+    if problem:
+        sys.stderr.write(f"error: {problem}\n")
+        sys.exit(EXIT_CODE)
+    folders = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if str(ROOT) not in folders:
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), *folders]))
+
+
+def problem_of_interpreter() -> str:
+    """Return what is wrong with this Python and how to fix it; empty if it can run the commands."""
+    in_job = SUBMITTED_JOB in os.environ
+    host = f" on {os.uname().nodename}" if in_job else ""
+    python = f"Python {_dotted(sys.version_info[:3])} at {sys.executable}{host}"
+    cure = CURE_IN_JOB if in_job else CURE
+    if sys.version_info[:2] < OLDEST_PYTHON:
+        return f"{python} is too old, {_dotted(OLDEST_PYTHON)} is needed: {cure}"
+    missing = [name for name in PACKAGES if not _is_installed(MODULES.get(name, name.replace("-", "_")))]
+    if not missing:
+        return ""
+    return f"{python} lacks {_listed(missing)}: {cure}{f', or {OTHER_CURE_IN_JOB}' if in_job else ''}"
+
+
+def _is_installed(module: str) -> bool:
+    """Return whether the module can be found; it is not imported."""
+    return module in sys.modules or importlib.util.find_spec(module) is not None
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))
+
+
+def _listed(names: list[str]) -> str:
+    if len(names) <= MOST_NAMED + 1:
+        return ", ".join(names)
+    return f"{', '.join(names[:MOST_NAMED])} and {len(names) - MOST_NAMED} more packages"
