@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,10 +33,11 @@ def family(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("kind", ["Ctrl-C", "SIGTERM"])
 def test_an_interrupted_job_ends_at_once_and_its_replica_goes_on_where_it_was(
-    ray_cluster: str, finished_run: Path, tiny_recipe: Recipe, tmp_path: Path, kind: str
+    ray_cluster: str, prepared_run: Path, finished_run: Path, tiny_recipe: Recipe, tmp_path: Path, kind: str
 ) -> None:
     """How whole jobs are resumed is tested in test_job_failures.py, with those that were killed."""
-    run, log, recipe = tmp_path / "run", tmp_path / "log", tmp_path / "recipe.json"
+    run = Path(shutil.copytree(prepared_run, tmp_path / "run"))
+    log, recipe = tmp_path / "log", tmp_path / "recipe.json"
     alone = replace(tiny_recipe, replicas=1, policies=(1,))
     recipe.write_text(json.dumps(alone.to_dict()))
     command = [sys.executable, "pipelines/train_ensemble.py", "--recipe", str(recipe), "--run-dir", str(run)]
