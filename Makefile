@@ -6,7 +6,10 @@ ARGS ?=
 BIN := .venv/bin
 PYTEST = $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
-.PHONY: setup demo quick test gpu-check mutants coverage multihost lint ui clean
+# Python keeps what it has compiled, whatever the environment says: to compile all tests takes each process seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: setup demo quick quick-tests test gpu-check mutants coverage multihost lint ui clean
 
 setup: .venv/stamp
 
@@ -15,8 +18,11 @@ setup: .venv/stamp
 demo: .venv/stamp
 	$(BIN)/python pipelines/train_ensemble.py --recipe demo --validate-every-epochs 2 --run-dir $(RUN_DIR) $(ARGS)
 
-# Lint, types, and the tests that start no process: no cluster, server or browser.
-quick: lint
+# Lint and types, and beside them the tests that start no process: no cluster, server or browser.
+quick: .venv/stamp
+	@$(MAKE) --no-print-directory --jobs 2 lint quick-tests
+
+quick-tests: .venv/stamp
 	$(PYTEST) -q -m "not processes" $(ARGS)
 
 # Everything. Tests on the shared cluster run in one process, those without it beside them in another.

@@ -5,6 +5,7 @@ shared cluster stay together in one group, and all others by their file, whose f
 The marker ``apart`` is for tests that read the finished run and need no cluster: they stay with their file.
 """
 
+import gc
 import multiprocessing.util
 import os
 import sys
@@ -46,6 +47,7 @@ def _audit(event: str, arguments: tuple[object, ...]) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    gc.disable()  # until everything is imported: it stays, and to look through it again and again takes seconds
     config.option.loadscopereorder = False  # pytest-xdist hands groups out in the order below
     os.environ.update(LEAN_RAY | ONE_THREAD)
     for name in OF_MAKE:
@@ -87,6 +89,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
+    gc.freeze()
+    gc.enable()
     if getattr(session.config.option, "loadgroup", False) and not all("@" in item.nodeid for item in session.items):
         raise pytest.UsageError(
             "this pytest-xdist keeps no groups with this pytest: install the versions in constraints.txt"
