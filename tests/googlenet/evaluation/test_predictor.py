@@ -134,9 +134,9 @@ def test_images_in_turn_are_predicted_as_each_alone() -> None:
 def test_images_that_share_batches_have_their_own_answers(policies: tuple[int, ...]) -> None:
     members = [replica(0, "paper"), replica(1, "bn")]
     images = [ScaledImage.decode(picture(*size), scales_px(CROP)) for size in [(60, 45), (50, 50), (45, 60)] * 2]
-    alone = [Predictor(members, CROP, policies).predict(image) for image in images]
-    together = Predictor(members, CROP, policies, at_once=4)
-    for found, expected in zip(together.predict_each(images), alone, strict=True):
+    alone, together = Predictor(members, CROP, policies), Predictor(members, CROP, policies, at_once=4)
+    for image, found in zip(images, together.predict_each(images), strict=True):
+        expected = alone.predict(image)
         assert np.abs(found.probabilities - expected.probabilities).max() < 1e-6
         assert found.num_views.tolist() == expected.num_views.tolist()
 
@@ -144,10 +144,10 @@ def test_images_that_share_batches_have_their_own_answers(policies: tuple[int, .
 def test_a_shared_stem_gives_the_same_answers() -> None:
     # At 112 px the crops lie at whole steps of the stem, as at 224 px.
     members, crop_px = [replica(0, "paper"), replica(1, "bn")], 112
+    sharing, alone = Predictor(members, crop_px), Predictor(members, crop_px)
+    alone.shares_stem = False
     for size in [(150, 120), (120, 120)]:
         image = ScaledImage.decode(picture(*size), scales_px(crop_px))
-        sharing, alone = Predictor(members, crop_px), Predictor(members, crop_px)
-        alone.shares_stem = False
         found, expected = sharing.predict_views(image), alone.predict_views(image)
         assert np.abs(found - expected).max() < 1e-5
         assert sharing.forward_passes == alone.forward_passes
