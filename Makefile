@@ -6,7 +6,7 @@ ARGS ?=
 BIN := .venv/bin
 PYTEST = $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
-# Python keeps what it has compiled, whatever the environment says: to compile all tests takes each process seconds.
+# Compiling all tests takes each pytest process seconds, so Python keeps the result whatever the environment says.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup demo quick quick-tests test gpu-check mutants coverage multihost lint ui clean

@@ -47,7 +47,7 @@ def _audit(event: str, arguments: tuple[object, ...]) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    gc.disable()  # until everything is imported: it stays, and to look through it again and again takes seconds
+    gc.disable()  # imports create a million objects that stay: searching them for garbage takes seconds
     config.option.loadscopereorder = False  # pytest-xdist hands groups out in the order below
     os.environ.update(LEAN_RAY | ONE_THREAD)
     for name in OF_MAKE:

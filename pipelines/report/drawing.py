@@ -54,7 +54,7 @@ def png(figure: Figure) -> bytes:
     FigureCanvasAgg(figure)
     # Without matplotlib's metadata, equal reports have equal pictures.
     figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
-    figure.set_layout_engine(None)  # to lay it out again would take longer than to draw it
+    figure.set_layout_engine(None)  # a second layout would take longer than drawing
     return buffer.getvalue()
 
 

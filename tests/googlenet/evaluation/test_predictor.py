@@ -69,7 +69,7 @@ def positions(policy: int) -> list[int]:
 def test_averages_are_those_of_all_144_views_one_by_one() -> None:
     replicas = [replica(0, "bn"), replica(1, "paper")]
     predictor = Predictor(replicas, CROP)
-    # The last has 48 distinct views. For one size the network sees each view on its own, which takes a second.
+    # The last has 48 distinct views. For one size the network sees each view on its own, which takes seconds.
     for size, at_once in [((60, 45), 1), ((45, 60), 36), ((50, 50), 36)]:
         data = picture(*size)
         prediction = predictor.predict(decode(data))

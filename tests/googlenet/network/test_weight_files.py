@@ -27,7 +27,7 @@ MODULES = ("3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b")
 
 
 def torchvision_model(classes: int = 7) -> Any:
-    import torchvision  # which imports the compiler: here, not in each process of pytest
+    import torchvision  # not above: it imports the compiler, which most pytest processes do without
 
     torch.manual_seed(0)
     model = torchvision.models.GoogLeNet(num_classes=classes, aux_logits=True, init_weights=False)
