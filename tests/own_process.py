@@ -2,7 +2,7 @@
 
 ``make quick`` runs the tests without the marker, so it has to be right. With several pytest processes, the tests on the
 shared cluster stay together in one group, and all others by their file, whose fixtures they share.
-The marker ``apart`` is for tests that read the finished run and need no cluster: they stay with their file.
+The marker ``apart`` is for tests that read the finished run and do not use that cluster: they stay with their file.
 """
 
 import gc
