@@ -14,7 +14,10 @@ ifneq ($(shell $(PYTHON) $(PRINT_VERSION)),$(shell $(BIN)/python $(PRINT_VERSION
 endif
 endif
 
-.PHONY: setup demo quick test gpu-check mutants coverage multihost lint ui clean
+# Compiling all tests takes each pytest process seconds, so Python keeps the result whatever the environment says.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: setup demo quick quick-tests test gpu-check mutants coverage multihost lint ui clean
 
 setup: .venv/stamp
 
@@ -23,8 +26,11 @@ setup: .venv/stamp
 demo: .venv/stamp
 	$(BIN)/python pipelines/train_ensemble.py --recipe demo --validate-every-epochs 2 --run-dir $(RUN_DIR) $(ARGS)
 
-# Lint, types, and the tests that start no process: no cluster, server or browser.
-quick: lint
+# Lint and types, and beside them the tests that start no process: no cluster, server or browser.
+quick: .venv/stamp
+	@$(MAKE) --no-print-directory --jobs 2 lint quick-tests
+
+quick-tests: .venv/stamp
 	$(PYTEST) -q -m "not processes" $(ARGS)
 
 # Everything. Tests on the shared cluster run in one process, those without it beside them in another.

@@ -2,9 +2,10 @@
 
 ``make quick`` runs the tests without the marker, so it has to be right. With several pytest processes, the tests on the
 shared cluster stay together in one group, and all others by their file, whose fixtures they share.
-The marker ``apart`` is for tests that read the finished run and need no cluster: they stay with their file.
+The marker ``apart`` is for tests that read the finished run and do not use that cluster: they stay with their file.
 """
 
+import gc
 import multiprocessing.util
 import os
 import sys
@@ -46,6 +47,7 @@ def _audit(event: str, arguments: tuple[object, ...]) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    gc.disable()  # imports create a million objects that stay: searching them for garbage takes seconds
     config.option.loadscopereorder = False  # pytest-xdist hands groups out in the order below
     os.environ.update(LEAN_RAY | ONE_THREAD)
     for name in OF_MAKE:
@@ -87,6 +89,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
+    gc.freeze()
+    gc.enable()
     if getattr(session.config.option, "loadgroup", False) and not all("@" in item.nodeid for item in session.items):
         raise pytest.UsageError(
             "this pytest-xdist keeps no groups with this pytest: install the versions in constraints.txt"

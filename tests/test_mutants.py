@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.mutants import ON_CLUSTER, ROOT, Mutant, mutants
+from tests.mutants import ON_CLUSTER, Mutant, mutants
+from tests.project import ROOT
 
 
 @pytest.mark.parametrize("mutant", mutants(), ids=lambda mutant: mutant.claim)

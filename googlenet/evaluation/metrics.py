@@ -4,6 +4,7 @@ Probabilities are arrays (N, K, C): N images, K replicas, C classes.
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import combinations
 
 import numpy as np
@@ -15,6 +16,7 @@ TOP_K = (1, 5)
 CONFIDENCE_PERCENT = 95.0
 RESAMPLES = 2000
 RESAMPLES_AT_ONCE = 50
+KEPT_DRAWS = 20_000_000  # 40 MB: 10,000 images, resampled 2,000 times
 
 Labels = Integer[np.ndarray, " n"]
 
@@ -135,6 +137,20 @@ class EnsembleTally:
 
 def image_draws(images: int, seed: int, resamples: int) -> Iterator[Int64[np.ndarray, "r n"]]:
     """Yield, some resamples at a time, how often each of N images is drawn in a bootstrap over images."""
+    if images * resamples > KEPT_DRAWS:
+        yield from _new_draws(images, seed, resamples)
+    else:
+        for drawn in _kept_draws(images, seed, resamples):
+            yield drawn.astype(np.int64)
+
+
+@lru_cache(maxsize=1)
+def _kept_draws(images: int, seed: int, resamples: int) -> list[Integer[np.ndarray, "r n"]]:
+    """Return all draws, for the other scores of the same images: a report asks for the same ones a dozen times."""
+    return [drawn.astype(np.min_scalar_type(images)) for drawn in _new_draws(images, seed, resamples)]
+
+
+def _new_draws(images: int, seed: int, resamples: int) -> Iterator[Int64[np.ndarray, "r n"]]:
     generator = numpy_generator(seed, "bootstrap")
     for first in range(0, resamples, RESAMPLES_AT_ONCE):
         drawn = min(RESAMPLES_AT_ONCE, resamples - first)

@@ -49,11 +49,12 @@ def matrix(axes: Axes, values: npt.NDArray[Any], rows: Sequence[str], columns: S
 
 
 def png(figure: Figure) -> bytes:
-    """Return the picture as a PNG file, on white."""
+    """Return the picture as a PNG file, on white, and keep its layout for :func:`svg`."""
     buffer = io.BytesIO()
     FigureCanvasAgg(figure)
     # Without matplotlib's metadata, equal reports have equal pictures.
     figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
+    figure.set_layout_engine(None)  # a second layout would take longer than drawing
     return buffer.getvalue()
 
 

@@ -32,11 +32,14 @@ NODE = {"num_cpus": 1, "resources": {"accelerator": 1}, "object_store_memory": 2
 # No failure is allowed: that a node is lost is none.
 RESOURCES = Resources(custom={"accelerator": 1}, checkpoint_minutes=1e-6, max_failures=0)
 PATIENCE_SECONDS = 200
+# Ray declares a node dead after five checks without an answer: by default 15 seconds, for each of the two nodes.
+HEALTH_CHECKS = {"RAY_health_check_period_ms": "500"}
 
 
 def main(root: str) -> None:
     run = Storage.at(root)
     # Nodes are added and removed by the main thread only: Ray sets signal handlers there.
+    os.environ.update(HEALTH_CHECKS)
     cluster = Cluster(initialize_head=True, head_node_args=HEAD)
     first = cluster.add_node(**NODE)
     os.environ["RAY_ADDRESS"] = cluster.address

@@ -30,10 +30,12 @@ from tests.servers import ray_processes
 
 @pytest.mark.timeout(300)
 def test_a_replica_that_always_fails_leaves_the_others_whole(
-    ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str], finished_run: Path
-) -> None:
-    run, recipe = tmp_path / "run", replace(tiny_recipe, replicas=2, policies=(1,))
-    (run / "replicas").mkdir(parents=True)
+    ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str], finished_run: Path,
+    prepared_run: Path,
+) -> None:  # fmt: skip
+    run = Path(shutil.copytree(prepared_run, tmp_path / "run"))
+    recipe = replace(tiny_recipe, replicas=2, policies=(1,))
+    (run / "replicas").mkdir()
     blocker = run / "replicas/1"
     blocker.write_text("a file where the replica's folder has to be")
     assert run_job(arguments(run, recipe, max_failures=0)) == 1
@@ -114,9 +116,10 @@ def kill_when(process: subprocess.Popen[bytes], ready: Callable[[], bool], log: 
 
 @pytest.mark.timeout(300)
 def test_a_job_killed_in_training_and_in_evaluation_is_completed_with_the_same_result(
-    ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path, finished_run: Path
+    ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path, prepared_run: Path, finished_run: Path
 ) -> None:
-    run, log, recipe_file = tmp_path / "run", tmp_path / "log", tmp_path / "recipe.json"
+    run = Path(shutil.copytree(prepared_run, tmp_path / "run"))
+    log, recipe_file = tmp_path / "log", tmp_path / "recipe.json"
     alone = replace(tiny_recipe, replicas=1)
     recipe_file.write_text(json.dumps(alone.to_dict()))
     command = [sys.executable, "pipelines/train_ensemble.py", "--recipe", str(recipe_file), "--run-dir", str(run)]

@@ -14,6 +14,7 @@ from googlenet.evaluation.metrics import (
     EnsembleTally,
     bootstrap_interval,
     ensemble_errors,
+    image_draws,
     label_rank,
     subsets,
     top_k_errors,
@@ -101,6 +102,15 @@ def test_differences_are_paired() -> None:
     assert high[1] > low[0]  # the two intervals overlap
     assert high[2] < 0  # the difference is significant nevertheless
     assert low[2] < -0.05 < high[2]
+
+
+@pytest.mark.parametrize("images", [1, 255, 256])
+def test_draws_are_the_same_new_kept_and_too_many_to_be_kept(images: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    new, kept = (np.concatenate(list(image_draws(images, 0, 120))) for _ in range(2))
+    monkeypatch.setattr("googlenet.evaluation.metrics.KEPT_DRAWS", 0)
+    assert np.array_equal(new, kept)
+    assert np.array_equal(new, np.concatenate(list(image_draws(images, 0, 120))))
+    assert (new.sum(axis=1) == images).all()
 
 
 def test_an_interval_is_the_same_to_the_last_bit_in_whatever_order_its_images_are_added() -> None:

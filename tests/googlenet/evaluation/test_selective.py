@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from googlenet.evaluation.metrics import percentile_bounds
 from googlenet.evaluation.selective import area_interval, area_under_risk, remaining_errors, uncertainties
+from googlenet.randomness import numpy_generator
 
 
 def test_measures_are_those_of_the_definitions() -> None:
@@ -45,3 +47,14 @@ def test_a_measure_that_knows_the_mistakes_is_better_than_chance() -> None:
     low, high = area_interval(knowing, wrong, resamples=200)
     assert low < area_under_risk(knowing, wrong) < high < area_interval(guessing, wrong, resamples=200)[0]
     assert area_under_risk(guessing, wrong) == pytest.approx(wrong.mean(), abs=0.05)
+
+
+@pytest.mark.parametrize(("images", "resamples"), [(1, 60), (40, 60), (41, 120)])
+def test_the_interval_is_that_of_the_areas_of_images_drawn_one_resample_at_a_time(images: int, resamples: int) -> None:
+    made, generator = np.random.default_rng(images), numpy_generator(0, "bootstrap")
+    uncertainty, wrong = made.random(images).round(1), made.random(images) < 0.3  # rounded: many are equal
+    areas = []
+    for _ in range(resamples):
+        drawn = generator.integers(0, images, images)
+        areas.append(area_under_risk(uncertainty[drawn], wrong[drawn]))
+    assert area_interval(uncertainty, wrong, resamples=resamples) == percentile_bounds(np.array(areas)).tolist()

@@ -22,7 +22,8 @@ def sample(true_temperature: float, images: int = 4000, classifiers: int = 2) ->
     generator = np.random.default_rng(7)
     logits = generator.normal(0, 2, (images, 6))
     shares = scipy.special.softmax(logits, axis=1)
-    labels = np.array([generator.choice(6, p=p) for p in shares])
+    cumulative = shares.cumsum(axis=1)
+    labels = (cumulative / cumulative[:, -1:] <= generator.random((images, 1))).sum(axis=1)
     scaled = scipy.special.softmax(logits / true_temperature, axis=1).astype(np.float32)
     return np.stack([scaled] * classifiers), labels
 

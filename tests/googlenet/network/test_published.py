@@ -10,7 +10,6 @@ from types import SimpleNamespace
 import huggingface_hub.constants
 import pytest
 import torch
-import torchvision
 
 import googlenet
 from googlenet import GoogLeNet
@@ -79,6 +78,8 @@ def test_without_a_network_one_line_says_where_a_file_fetched_by_hand_goes(
 
 
 def test_torchvisions_weights_come_from_its_enum(torch_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torchvision
+
     data = pth(torchvision_model(classes=5))
     with file_server(data) as server:
         name = f"googlenet-{hashlib.sha256(data).hexdigest()[:8]}.pth"
@@ -89,6 +90,8 @@ def test_torchvisions_weights_come_from_its_enum(torch_home: Path, monkeypatch: 
 
 
 def test_what_torchvision_publishes_is_checked_by_the_digits_in_its_name(torch_home: Path) -> None:
+    import torchvision
+
     name = Path(torchvision.models.GoogLeNet_Weights.DEFAULT.url).name
     torch_home.mkdir(parents=True)
     (torch_home / name).write_bytes(pth(torchvision_model(classes=5)))

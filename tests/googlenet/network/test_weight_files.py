@@ -2,12 +2,13 @@
 
 import io
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torchvision
 from torch import Tensor
 from torch.nn import functional
 
@@ -25,7 +26,9 @@ BVLC = ROOT.parent / "shared/weights/bvlc_googlenet.npz"
 MODULES = ("3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b")
 
 
-def torchvision_model(classes: int = 7) -> torchvision.models.GoogLeNet:
+def torchvision_model(classes: int = 7) -> Any:
+    import torchvision  # not above: it imports the compiler, which most pytest processes do without
+
     torch.manual_seed(0)
     model = torchvision.models.GoogLeNet(num_classes=classes, aux_logits=True, init_weights=False)
     for module in model.modules():  # non-trivial statistics
@@ -96,11 +99,16 @@ def caffe_forward(arrays: dict[str, np.ndarray], images: Tensor) -> Tensor:
     return functional.linear(x, weight, bias).softmax(dim=1)
 
 
-def caffe_arrays(classes: int = 11, seed: int = 0) -> dict[str, np.ndarray]:
+def caffe_arrays(classes: int = 11) -> dict[str, np.ndarray]:
     """Return random weights of the right scale under Caffe's names, from the table in test_model.py."""
+    return dict(_caffe_arrays(classes))
+
+
+@lru_cache(maxsize=2)
+def _caffe_arrays(classes: int) -> dict[str, np.ndarray]:
     from tests.googlenet.network.test_model import TABLE_1
 
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     arrays: dict[str, np.ndarray] = {}
 
     def add(name: str, *shape: int) -> None:
@@ -180,7 +188,7 @@ def test_another_number_of_classes_replaces_the_classifier_and_says_so() -> None
     ],
 )
 def test_a_wrong_file_is_refused_with_the_first_layer_that_does_not_fit(change, message: str) -> None:  # type: ignore[no-untyped-def]
-    arrays = caffe_arrays()
+    arrays = {name: array.copy() for name, array in caffe_arrays().items()}
     change(arrays)
     with pytest.raises(WeightsError, match=message):
         read_weights(npz(arrays), "x.npz").build()

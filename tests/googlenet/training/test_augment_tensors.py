@@ -21,7 +21,7 @@ def photograph(seed: int) -> np.ndarray:
 
 def encode(pixels: np.ndarray, kind: str) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, kind)
+    Image.fromarray(pixels).save(buffer, kind, compress_level=0)  # a PNG's compression takes most of a test's time
     return buffer.getvalue()
 
 

@@ -21,6 +21,7 @@ from pipelines.run.dataset import check_shards, image_ids, open_records, read_ma
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from tests.picture_files import with_segment
+from tests.prepared import prepare_here
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -33,6 +34,13 @@ def photos(photo_folder: Path, tmp_path: Path) -> Path:
 def prepared(ray_cluster: str, run: Path, data: Path, **fields: object) -> Storage:
     storage = Storage.at(str(run))
     prepare(storage, replace(Recipe(images_per_shard=9, data=str(data)), **fields))  # type: ignore[arg-type]
+    return storage
+
+
+def prepared_here(run: Path, data: Path, **fields: object) -> Storage:
+    """The same with shards that are written in this process; the other tests write theirs on the cluster."""
+    storage = Storage.at(str(run))
+    prepare_here(storage, replace(Recipe(images_per_shard=9, data=str(data)), **fields))  # type: ignore[arg-type]
     return storage
 
 
@@ -65,12 +73,12 @@ def test_shards_hold_the_original_bytes_of_every_image(ray_cluster: str, photos:
     assert [(row["width"], row["height"]) for row in table.to_pylist()] == sizes
 
 
-def test_the_digest_follows_the_content_and_nothing_else(ray_cluster: str, photos: Path, tmp_path: Path) -> None:
-    digests = [read_manifest(prepared(ray_cluster, tmp_path / name, photos)).digest for name in ("first", "second")]
+def test_the_digest_follows_the_content_and_nothing_else(photos: Path, tmp_path: Path) -> None:
+    digests = [read_manifest(prepared_here(tmp_path / name, photos)).digest for name in ("first", "second")]
     assert digests[0] == digests[1]
     image = photos / "train/class_1/3.jpg"
     image.write_bytes(image.read_bytes() + b"\0")
-    assert read_manifest(prepared(ray_cluster, tmp_path / "third", photos)).digest != digests[0]
+    assert read_manifest(prepared_here(tmp_path / "third", photos)).digest != digests[0]
 
 
 def damage(photos: Path) -> None:
@@ -164,28 +172,28 @@ def test_a_class_that_quarantine_would_empty_is_refused(ray_cluster: str, photos
         prepare(Storage.at(str(tmp_path / "run")), Recipe(data=str(photos)), "quarantine")
 
 
-def test_a_run_directory_prepared_otherwise_is_refused(ray_cluster: str, photos: Path, tmp_path: Path) -> None:
-    prepared(ray_cluster, tmp_path / "run", photos)
+def test_a_run_directory_prepared_otherwise_is_refused(photos: Path, tmp_path: Path) -> None:
+    prepared_here(tmp_path / "run", photos)
     with pytest.raises(UserError, match="images_per_shard: was 9, is now 10"):
-        prepared(ray_cluster, tmp_path / "run", photos, images_per_shard=10)
+        prepared_here(tmp_path / "run", photos, images_per_shard=10)
 
 
-def test_images_of_every_mode_are_accepted(ray_cluster: str, photos: Path, tmp_path: Path) -> None:
+def test_images_of_every_mode_are_accepted(photos: Path, tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
     for mode in ("L", "CMYK", "P", "RGBA", "LA", "1"):
         buffer = io.BytesIO()
         Image.fromarray(pixels).convert(mode).save(buffer, "TIFF")
         (photos / f"train/class_0/{mode}.tif").write_bytes(buffer.getvalue())
-    run = prepared(ray_cluster, tmp_path / "run", photos)
+    run = prepared_here(tmp_path / "run", photos)
     assert read_manifest(run).splits["train"].counts["class_0"] == 14
 
 
-def test_images_are_stored_smaller_only_where_the_recipe_asks(ray_cluster: str, photos: Path, tmp_path: Path) -> None:
+def test_images_are_stored_smaller_only_where_the_recipe_asks(photos: Path, tmp_path: Path) -> None:
     large = np.asarray(
         Image.fromarray(np.random.default_rng(1).integers(0, 256, (6, 9, 3), np.uint8)).resize((900, 600))
     )
     Image.fromarray(large).save(photos / "train/class_0/large.png")
-    run = prepared(ray_cluster, tmp_path / "run", photos, stored_short_side_px=300)
+    run = prepared_here(tmp_path / "run", photos, stored_short_side_px=300)
     records = open_records(run, read_manifest(run).splits["train"])
     for record in (records[i] for i in range(len(records))):
         if record.image_id == "train/class_0/large.png":
@@ -207,8 +215,8 @@ def test_shards_of_a_killed_preparation_are_not_taken_for_those_of_other_setting
     assert read_manifest(again).digest == read_manifest(fresh).digest
 
 
-def test_a_shard_that_changed_since_is_named(ray_cluster: str, photos: Path, tmp_path: Path) -> None:
-    run = prepared(ray_cluster, tmp_path / "run", photos)
+def test_a_shard_that_changed_since_is_named(photos: Path, tmp_path: Path) -> None:
+    run = prepared_here(tmp_path / "run", photos)
     shard = tmp_path / "run/dataset/train/00000.parquet"
     whole = shard.read_bytes()
     table = pq.read_table(shard)
@@ -225,8 +233,8 @@ def test_a_shard_that_changed_since_is_named(ray_cluster: str, photos: Path, tmp
     check_shards(run, read_manifest(run))
 
 
-def test_a_damaged_image_is_found_when_it_is_read(ray_cluster: str, photos: Path, tmp_path: Path) -> None:
-    run = prepared(ray_cluster, tmp_path / "run", photos)
+def test_a_damaged_image_is_found_when_it_is_read(photos: Path, tmp_path: Path) -> None:
+    run = prepared_here(tmp_path / "run", photos)
     shard = tmp_path / "run/dataset/train/00000.parquet"
     stored = bytearray(shard.read_bytes())
     image = open_records(run, read_manifest(run).splits["train"])[0].image
@@ -244,6 +252,6 @@ def test_the_embedded_set_is_prepared_whole(ray_cluster: str, tmp_path: Path) ->
         assert manifest.splits[split].counts == {str(digit): images for digit in range(10)}
 
 
-def test_no_data_at_all_is_explained(ray_cluster: str, tmp_path: Path) -> None:
+def test_no_data_at_all_is_explained(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--data"):
         prepare(Storage.at(str(tmp_path)), Recipe())

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,16 +31,19 @@ def family(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("kind", ["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize("kind", [pytest.param("Ctrl-C", marks=pytest.mark.apart), "SIGTERM"])
 def test_an_interrupted_job_ends_at_once_and_its_replica_goes_on_where_it_was(
-    ray_cluster: str, finished_run: Path, tiny_recipe: Recipe, tmp_path: Path, kind: str
-) -> None:
+    request: pytest.FixtureRequest, prepared_run: Path, finished_run: Path, tiny_recipe: Recipe, tmp_path: Path,
+    kind: str,
+) -> None:  # fmt: skip
     """How whole jobs are resumed is tested in test_job_failures.py, with those that were killed."""
-    run, log, recipe = tmp_path / "run", tmp_path / "log", tmp_path / "recipe.json"
+    run = Path(shutil.copytree(prepared_run, tmp_path / "run"))
+    log, recipe = tmp_path / "log", tmp_path / "recipe.json"
     alone = replace(tiny_recipe, replicas=1, policies=(1,))
     recipe.write_text(json.dumps(alone.to_dict()))
     command = [sys.executable, "pipelines/train_ensemble.py", "--recipe", str(recipe), "--run-dir", str(run)]
-    address = "" if kind == "Ctrl-C" else ray_cluster  # as on a laptop, with a local cluster
+    # Ctrl-C as on a laptop, with a local cluster.
+    address = "" if kind == "Ctrl-C" else str(request.getfixturevalue("ray_cluster"))
     with log.open("wb") as output:
         job = subprocess.Popen(
             command,
@@ -66,7 +70,7 @@ def test_an_interrupted_job_ends_at_once_and_its_replica_goes_on_where_it_was(
     assert "Traceback" not in log.read_text()
     _, alive = psutil.wait_procs(children, timeout=20)
     assert not alive
-    while list(ray_processes(ray_cluster, "ray::RayTrainWorker")):  # of a job that did not start the cluster
+    while address and list(ray_processes(address, "ray::RayTrainWorker")):  # of a job that did not start the cluster
         assert time.monotonic() - interrupted < 60
         time.sleep(0.1)
     assert not (run / "report").exists()

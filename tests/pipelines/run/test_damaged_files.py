@@ -8,7 +8,6 @@ import pytest
 from pipelines.errors import UserError
 from pipelines.job.log import read_jobs
 from pipelines.report.comparison import read_finished
-from pipelines.report.write import write_report
 from pipelines.run.calibration import read_calibration
 from pipelines.run.claims import claim
 from pipelines.run.dataset import read_manifest
@@ -17,28 +16,17 @@ from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.tracking.publish import PublishSettings
 from pipelines.tracking.replay import replay
-from tests.pipelines.report.made_runs import ENSEMBLE, LABELS, answers, made_run, predict_as
+from tests.pipelines.report.made_runs import ENSEMBLE
 from tests.pipelines.tracking.followed_runs import JOB
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("made") / "run"
-    folder.mkdir()
-    claim(Storage.at(str(folder)), "recipe", Recipe(replicas=2).to_dict())
-    run = made_run(folder)
-    predict_as(run, answers(list(LABELS), list(LABELS)))
-    write_report(run, ENSEMBLE)
+@pytest.fixture
+def run(reported_run: Path, tmp_path: Path) -> Storage:
+    """A finished run."""
+    run = Storage.at(str(shutil.copytree(reported_run, tmp_path / "run")))
     run.write_json("jobs/1.json", {**JOB, "outcome": "ended"})
     run.write_json("calibration.json", {})
-    return folder
-
-
-@pytest.fixture
-def run(made: Path, tmp_path: Path) -> Storage:
-    """A finished run."""
-    shutil.copytree(made, tmp_path / "run")
-    return Storage.at(str(tmp_path / "run"))
+    return run
 
 
 READERS = {

@@ -3,6 +3,7 @@
 import os
 import re
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -40,8 +41,15 @@ pytestmark = pytest.mark.timeout(120)
 JOBS = 3
 
 
+@pytest.fixture
+def server_store(tmp_path: Path, empty_store: Path) -> Path:
+    """The folder of a server with its database; a server that has to create one starts seconds later."""
+    (tmp_path / "store").mkdir()
+    shutil.copy(empty_store, tmp_path / "store")
+    return tmp_path / "store"
+
+
 def start_server(store: Path, port: int, largest_file_bytes: int | None = None) -> subprocess.Popen[bytes]:
-    store.mkdir(exist_ok=True)
     options = f"--workers 1 --host 127.0.0.1 --port {port} --artifacts-destination {store}/artifacts"
     backend = ["--backend-store-uri", f"sqlite:///{store}/mlflow.db"]
 
@@ -111,11 +119,11 @@ def follow_in_a_process(root: str, uri: str) -> None:
 
 @pytest.mark.processes
 def test_a_server_that_dies_and_comes_back_gets_every_step_once(
-    run: Storage, reported_run: Path, tmp_path: Path, short_turns: None
+    run: Storage, reported_run: Path, server_store: Path, short_turns: None
 ) -> None:
     port = free_port()
-    uri, store = f"http://127.0.0.1:{port}", tmp_path / "store"
-    server = start_server(store, port)
+    uri = f"http://127.0.0.1:{port}"
+    server = start_server(server_store, port)
     try:
         with Tracker(run, RECIPE, read_manifest(run), uri) as tracker:
             tracker.update({0: "training", 1: "waiting"})
@@ -126,7 +134,7 @@ def test_a_server_that_dies_and_comes_back_gets_every_step_once(
             write_steps(run, 0, 40)
             time.sleep(2 * TURN_SECONDS)
             write_steps(run, 0, 50)
-            server = start_server(store, port)
+            server = start_server(server_store, port)
             copy_result(reported_run, run)
             tracker.update({0: "done", 1: "done"})
             tracker.finish(succeeded=True)
@@ -139,14 +147,13 @@ def test_a_server_that_dies_and_comes_back_gets_every_step_once(
 
 @pytest.mark.processes
 def test_a_server_whose_disk_is_full_gets_everything_once_there_is_room(
-    run: Storage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Storage, server_store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     port = free_port()
-    uri, store = f"http://127.0.0.1:{port}", tmp_path / "store"
-    store.mkdir()
+    uri = f"http://127.0.0.1:{port}"
     # Creating the runs has enough room; what follows does not.
-    follow(run, f"sqlite:///{store}/mlflow.db", {0: "training", 1: "waiting"})
-    server = start_server(store, port, largest_file_bytes=(store / "mlflow.db").stat().st_size)
+    follow(run, f"sqlite:///{server_store}/mlflow.db", {0: "training", 1: "waiting"})
+    server = start_server(server_store, port, largest_file_bytes=(server_store / "mlflow.db").stat().st_size)
     try:
         write_steps(run, 0, 2000)
         assert not follow(run, uri, {0: "training", 1: "waiting"}).in_step
@@ -155,7 +162,7 @@ def test_a_server_whose_disk_is_full_gets_everything_once_there_is_room(
         assert kinds
         assert len(kinds) == len(set(kinds))
         stop_server(server)
-        server = start_server(store, port)
+        server = start_server(server_store, port)
         assert follow(run, uri, {0: "done", 1: "done"}, succeeded=False).in_step
         assert steps_of(uri) == list(range(1, 2001))
     finally:
@@ -164,11 +171,11 @@ def test_a_server_whose_disk_is_full_gets_everything_once_there_is_room(
 
 @pytest.mark.processes
 def test_what_a_slow_server_did_receive_is_not_sent_twice(
-    run: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short_turns: None
+    run: Storage, server_store: Path, monkeypatch: pytest.MonkeyPatch, short_turns: None
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
     port = free_port()
-    server = start_server(tmp_path / "store", port)
+    server = start_server(server_store, port)
     try:
         door = SlowDoor(port, seconds=0.0)
         uri = f"http://127.0.0.1:{door.port}"
@@ -195,10 +202,10 @@ def test_what_a_slow_server_did_receive_is_not_sent_twice(
 
 @pytest.mark.processes
 def test_a_server_too_slow_for_the_end_of_a_run_is_told(
-    run: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short_turns: None
+    run: Storage, server_store: Path, monkeypatch: pytest.MonkeyPatch, short_turns: None
 ) -> None:
     port = free_port()
-    server = start_server(tmp_path / "store", port)
+    server = start_server(server_store, port)
     try:
         door = SlowDoor(port, seconds=0.0)
         monkeypatch.setattr("pipelines.tracking.follower.CLOSE_SECONDS", 2.0)

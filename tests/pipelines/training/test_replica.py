@@ -1,24 +1,16 @@
 """Tests of one replica: interrupted at every step, it ends with bit-identical weights."""
 
-import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import safetensors.torch
 import torch
 
-import pipelines.training.compilation
-import pipelines.training.replica
 from googlenet import Ensemble
-from googlenet.network.arithmetic import Arithmetic, can_compile, compile_network
 from googlenet.network.weight_files import load_weights
 from googlenet.training import health
 from googlenet.training.health import TrainingError
-from googlenet.training.loop import TakenStep
 from pipelines.errors import UserError
 from pipelines.run.claims import claim
 from pipelines.run.dataset import open_records, read_manifest
@@ -30,52 +22,10 @@ from pipelines.training.replica import train_replica
 from pipelines.training.task import ReplicaTask
 from pipelines.training.validation import Validation, centre_crop
 from pipelines.training.validation_plan import ValidationPlan
-from tests.commands import run_python
+from tests.pipelines.training.interrupted import Killed, interrupt_after, lines, task
 
 pytestmark = pytest.mark.timeout(200)
 STEPS = 6  # 24 images in batches of 8, two epochs
-
-
-class Killed(Exception):  # noqa: N818
-    """Stands for anything that ends a process: nothing after it runs."""
-
-
-@pytest.fixture
-def dataset(prepared_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(pipelines.training.replica, "use_own_cpus", lambda: None)
-    return Path(shutil.copytree(prepared_run, tmp_path / "run"))
-
-
-@pytest.fixture(scope="session")
-def undisturbed(prepared_run: Path, tiny_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Replica 1, trained in this process from its beginning to its end."""
-    run = Path(shutil.copytree(prepared_run, tmp_path_factory.mktemp("undisturbed") / "run"))
-    train_replica(ReplicaTask(Storage.at(str(run)), tiny_recipe, 1))
-    return run
-
-
-def task(run: Path, recipe: Recipe, checkpoint_seconds: float) -> ReplicaTask:
-    return ReplicaTask(Storage.at(str(run)), recipe, 1, checkpoint_seconds)
-
-
-def interrupt_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
-    taken = 0
-    step = pipelines.training.replica.train_step
-
-    def one_step(*arguments: object) -> TakenStep:
-        nonlocal taken
-        if taken == steps:
-            raise Killed
-        taken += 1
-        return step(*arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(pipelines.training.replica, "train_step", one_step)
-
-
-@pytest.fixture
-def threads() -> None:
-    """Use one thread, as a Ray worker of one CPU does."""
-    torch.set_num_threads(1)
 
 
 @pytest.mark.parametrize("checkpoint_seconds", [0.0, float("inf")])
@@ -107,10 +57,6 @@ def test_interrupted_after_every_step_it_ends_with_the_same_bits(
     ]
     steps = [line["step"] for epoch in range(2) for line in lines(dataset / f"replicas/1/steps/{epoch:05d}.jsonl")]
     assert steps == list(range(1, STEPS + 1))
-
-
-def lines(path: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def test_no_two_checkpoints_are_of_one_step(dataset: Path, tiny_recipe: Recipe, threads: None) -> None:
@@ -200,119 +146,6 @@ def test_the_validation_error_is_that_of_the_centre_crop_of_the_finished_ensembl
     records = list(open_records(run, split))
     wrong = [ensemble.probabilities(record.image, 1).argmax() != record.label for record in records]
     assert errors(undisturbed)[-1][0] == pytest.approx(100 * sum(wrong) / len(wrong))
-
-
-@pytest.mark.processes
-@pytest.mark.timeout(300)
-@pytest.mark.skipif(not can_compile("cpu"), reason="there is no C++ compiler")
-def test_a_compiled_replica_learns_what_another_does_and_is_resumed_exactly(
-    dataset: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch, threads: None
-) -> None:
-    recipe = replace(tiny_recipe, variant="paper")  # batch normalisation amplifies differences of rounding
-    weights = dataset / "replicas/1/weights.safetensors"
-    train_replica(task(dataset, recipe, float("inf")))
-    plain = safetensors.torch.load(weights.read_bytes())
-    shutil.rmtree(dataset / "replicas")
-    compiled: list[object] = []
-
-    def compile_and_tell(network: torch.nn.Module) -> Any:
-        compiled.append(network)
-        return compile_network(network)
-
-    monkeypatch.setattr(pipelines.training.compilation, "compile_network", compile_and_tell)
-    fast = replace(task(dataset, recipe, float("inf")), arithmetic=Arithmetic(compiled=True))
-    train_replica(fast)
-    uninterrupted = weights.read_bytes()
-    shutil.rmtree(dataset / "replicas")
-    with monkeypatch.context() as patched:
-        interrupt_after(patched, 4)
-        with pytest.raises(Killed):
-            train_replica(fast)
-    train_replica(fast)
-    assert weights.read_bytes() == uninterrupted
-    assert len(compiled) == 3
-    for name, value in safetensors.torch.load(uninterrupted).items():
-        torch.testing.assert_close(value, plain[name], rtol=1e-4, atol=1e-5, msg=name)
-
-
-class Board:
-    """Stands for the board of a job: keeps the warnings."""
-
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-        self.warn = SimpleNamespace(remote=self.warnings.append)
-        self.post = SimpleNamespace(remote=lambda *_: None)
-        self.notice = SimpleNamespace(remote=lambda _: None)
-
-
-def test_a_first_step_whose_compilation_fails_is_taken_again_uncompiled(
-    dataset: Path, undisturbed: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch, threads: None
-) -> None:
-    """The backward pass is compiled when the forward pass has changed the statistics of batch normalisation."""
-    assert tiny_recipe.variant == "bn"
-    calls: list[object] = []
-
-    def compile_what_fails(network: torch.nn.Module) -> Any:
-        def forward(*arguments: Any) -> Any:
-            calls.append(network(*arguments))
-            raise RuntimeError("g++ is broken\nCommand: g++")
-
-        return forward
-
-    monkeypatch.setattr(pipelines.training.compilation, "compile_network", compile_what_fails)
-    monkeypatch.setattr(pipelines.training.compilation, "can_compile", lambda _device: True)
-    board = Board()
-    compiled = replace(task(dataset, tiny_recipe, float("inf")), arithmetic=Arithmetic(compiled=True), board=board)
-    train_replica(compiled)
-    assert len(calls) == 1
-    assert board.warnings == [
-        "warning: replica 1: not compiled: the compiler failed (g++ is broken); training goes on uncompiled"
-    ]
-    files = [run / "replicas/1/weights.safetensors" for run in (dataset, undisturbed)]
-    assert files[0].read_bytes() == files[1].read_bytes()
-
-
-# Steps of a network that is small enough to be compiled in seconds; prints the warning, whether the state is that of
-# steps that were never compiled, and what workers that cannot take a step again find out beforehand.
-STEP = """
-from copy import deepcopy
-from functools import partial
-from types import SimpleNamespace
-import torch
-from googlenet.network.arithmetic import Arithmetic, compiler_failure
-from pipelines.training.compilation import TrainedNetwork
-from pipelines.training.task import ReplicaTask
-def step(state, network_for, inputs):
-    state.optimizer.zero_grad()
-    network_for(len(inputs))(inputs).square().sum().backward()
-    state.optimizer.step()
-    state.step += 1
-def state_of(model):
-    return SimpleNamespace(model=model, optimizer=torch.optim.SGD(model.parameters(), 0.1), step=0)
-model, inputs = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.BatchNorm1d(3)), torch.randn(4, 3)
-plain, compiled = state_of(deepcopy(model)), state_of(model)
-board = SimpleNamespace(warn=SimpleNamespace(remote=print))
-recipe = SimpleNamespace(batch_size=4)
-network = TrainedNetwork(compiled, ReplicaTask(None, recipe, 1, arithmetic=Arithmetic(compiled=True), board=board))
-for _ in range(2):
-    step(plain, lambda _: plain.model, inputs)
-    network.step(4, partial(step, compiled, network.for_batch, inputs))
-expected = plain.model.state_dict()
-print(compiled.step, all(torch.equal(value, expected[name]) for name, value in model.state_dict().items()))
-print(compiler_failure("cpu"))
-"""
-
-
-@pytest.mark.processes
-def test_a_broken_compiler_is_done_without_and_changes_no_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CXX", "/bin/false")
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
-    ended = run_python("-c", STEP)
-    assert ended.code == 0, ended.stderr
-    warning, outcome, failure = ended.stdout.splitlines()
-    assert warning == f"warning: replica 1: not compiled: the compiler failed ({failure}); training goes on uncompiled"
-    assert "/bin/false" in failure
-    assert outcome == "2 True"
 
 
 def test_a_finished_replica_is_not_trained_again(

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from googlenet.network.arithmetic import FP32, Arithmetic, can_compile, profits_from_bf16
 from googlenet.network.complexity import forward_flops
@@ -52,10 +53,14 @@ def test_long_runs_are_told_from_short_ones_by_their_multiply_adds() -> None:
     assert trial_module._flops(finetune(), 1_100, 10) < trial_module.SMALL_TRAINING_FLOPS["cpu"]
 
 
+@pytest.mark.processes
 def test_a_long_run_takes_what_is_done_first_and_stays_with_it(
-    ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The trial runs here; test_train_ensemble.py has one on a cluster."""
     monkeypatch.setitem(trial_module.SMALL_TRAINING_FLOPS, "cpu", 0.0)
+    monkeypatch.setattr(trial_module, "run_trial", lambda recipe, _, *which: trial_module._try(recipe, *which, "cpu"))
+    torch._dynamo.reset()  # what an earlier test has compiled in this process would take no time
     run = Storage.at(str(tmp_path))
     # Compiling for two precisions, or batch normalisation, takes twice as long.
     recipe = replace(tiny_recipe, training_precision="fp32", variant="paper")
