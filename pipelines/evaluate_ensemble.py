@@ -29,14 +29,7 @@ from pipelines.data.class_list import read_class_list
 from pipelines.data.prepare import BadImages, prepare_for_evaluation
 from pipelines.data.sources import Images, absolute_data, images_to_evaluate, unlabelled_images
 from pipelines.errors import UserError
-from pipelines.evaluation.answer_options import (
-    check_budget,
-    check_coverage,
-    check_ood,
-    check_own_images,
-    check_set_penalty,
-    check_sets,
-)
+from pipelines.evaluation import answer_options
 from pipelines.evaluation.evaluate import Settings, evaluate, evaluate_run, replicas_to_evaluate
 from pipelines.evaluation.external_weights import agreed, check_outputs, own_format
 from pipelines.evaluation.predictors import PredictorOptions
@@ -201,7 +194,7 @@ def evaluate_elsewhere(trained: Storage, recipe: Recipe, arguments: Arguments) -
     early_stop = early_stop_of(trained, replicas, arguments.budget)
     policies = CROP_POLICIES[-1:] if early_stop else policies
     check_policies(policies, recipe.crop_px)
-    check_sets(trained, policies, arguments.coverage)
+    answer_options.check_sets(trained, policies, arguments.coverage)
     arguments = replace(arguments, policies=policies)
     images = _find_images(data, read_manifest(trained).classes, arguments, recipe.data_seed)
     settings = {
@@ -234,7 +227,7 @@ def judge_apart(trained: Storage, recipe: Recipe, arguments: Arguments) -> str:
     from pipelines.report.write import write_report
 
     data, options, known = absolute_data(arguments.ood), _predictor_options(arguments), read_manifest(trained)
-    check_ood(data, str(known.prepared_from.get("data", "")))
+    answer_options.check_ood(data, str(known.prepared_from.get("data", "")))
     images = unlabelled_images(data, known.classes)
     run = trained.below(evaluation_folder(data, [images.listing.digest, "ood"]))
     with connected():
@@ -298,11 +291,11 @@ def _check(arguments: Arguments) -> None:
     for name, default in (("policies", CROP_POLICIES), ("precision", "auto"), ("unlabelled", False)):
         if getattr(arguments, name) != default and not arguments.data:
             raise UserError(f"--{name} needs --data FOLDER; for the run's own images its recipe decides")
-    check_own_images(bool(arguments.ood), arguments.soup, bool(arguments.data or arguments.weights))
+    answer_options.check_own_images(bool(arguments.ood), arguments.soup, bool(arguments.data or arguments.weights))
     is_answering = arguments.unlabelled and not arguments.weights
-    check_budget(arguments.budget, is_answering, arguments.policies, arguments.coverage)
-    check_coverage(arguments.coverage, arguments.run_dir, is_answering, arguments.calibrated)
-    check_set_penalty(arguments.set_penalty, arguments.coverage, arguments.unlabelled)
+    answer_options.check_budget(arguments.budget, is_answering, arguments.policies, arguments.coverage)
+    answer_options.check_coverage(arguments.coverage, arguments.run_dir, is_answering, arguments.calibrated)
+    answer_options.check_set_penalty(arguments.set_penalty, arguments.coverage, arguments.unlabelled)
 
 
 if __name__ == "__main__":
