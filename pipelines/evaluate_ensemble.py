@@ -152,13 +152,13 @@ def _to_mlflow(run: Storage, trained: Storage, manifest: Manifest, arguments: Ar
         return "MLflow: not sent; images without labels have no errors"
     if not arguments.mlflow:
         return "MLflow: not sent (--no-mlflow)"
-    beside = run if arguments.output_dir else trained
-    return send_evaluation(run, trained, manifest, tracking_uri_for(beside, arguments.tracking_uri))
+    uri = tracking_uri_for(run if arguments.output_dir else trained, arguments.tracking_uri)
+    return send_evaluation(run, trained, manifest, uri)
 
 
 def _settings(arguments: Arguments, crop_px: int) -> Settings:
-    options = _predictor_options(arguments)
-    return Settings(arguments.policies, crop_px, arguments.precision, options, keep_views=not arguments.unlabelled)
+    policies, options, keep_views = arguments.policies, _predictor_options(arguments), not arguments.unlabelled
+    return Settings(policies, crop_px, arguments.precision, options, keep_views=keep_views)
 
 
 def _predictor_options(arguments: Arguments) -> PredictorOptions:
@@ -190,9 +190,8 @@ def _find_images(data: str, classes: tuple[str, ...], arguments: Arguments, data
 def evaluate_elsewhere(trained: Storage, recipe: Recipe, arguments: Arguments) -> str:
     """Evaluate a training run's replicas on other images than its own; return the table, or the answers, as text."""
     data, replicas = absolute_data(arguments.data), replicas_to_evaluate(trained, recipe)
-    policies = with_chosen_views(trained, replicas, arguments.policies)
     early_stop = early_stop_of(trained, replicas, arguments.budget)
-    policies = CROP_POLICIES[-1:] if early_stop else policies
+    policies = CROP_POLICIES[-1:] if early_stop else with_chosen_views(trained, replicas, arguments.policies)
     check_policies(policies, recipe.crop_px)
     answer_options.check_sets(trained, policies, arguments.coverage)
     arguments = replace(arguments, policies=policies)
@@ -233,9 +232,8 @@ def judge_apart(trained: Storage, recipe: Recipe, arguments: Arguments) -> str:
     with connected():
         inside = evaluate_run(trained, recipe, options)
         manifest = prepare_for_evaluation(run, data, images, arguments.bad_images)
-        settings = Settings(
-            inside.policies[-1:], recipe.crop_px, inside.arithmetic.precision, options, keep_views=False
-        )
+        policies, precision = inside.policies[-1:], inside.arithmetic.precision
+        settings = Settings(policies, recipe.crop_px, precision, options, keep_views=False)
         outside = evaluate(run, trained, replicas_to_evaluate(trained, recipe), manifest, settings)
         keep_apart(trained, inside, run, outside, Path(data).name)
         return write_report(trained, inside, set_rule=SetRule(arguments.set_penalty))
