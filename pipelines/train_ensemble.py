@@ -32,7 +32,13 @@ from pipelines.run.named_recipes import load_recipe
 from pipelines.run.recipe import Recipe
 from pipelines.run.recipe_json import recipe_from_dict
 from pipelines.run.storage import Storage
-from pipelines.run.teacher import absolute_teacher, check_same_images, check_teacher, recipe_of_student
+from pipelines.run.teacher import (
+    absolute_teacher,
+    check_same_images,
+    check_teacher,
+    check_that_a_teacher_is_given,
+    recipe_of_student,
+)
 from pipelines.run.weights import absolute_weights, check_file, check_that_weights_are_given
 from pipelines.tracking.commands import how_to_use
 from pipelines.tracking.fetch import PREFIX as RUN_IN_MLFLOW
@@ -118,6 +124,7 @@ def run_job(arguments: Arguments) -> int:
     check_folder(run)
     recipe = _with_absolute_paths(arguments.fields)
     _needed_replicas(arguments, recipe)
+    check_that_a_teacher_is_given(recipe)
     if not arguments.from_scratch:
         check_that_weights_are_given(run, recipe)
     resources = Resources(
