@@ -37,7 +37,7 @@ from pipelines.run.directory import REPORT_PAGE, SYSTEM, check_folder, finished_
 from pipelines.run.lock import only_job_on
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
-from pipelines.run.teacher import absolute_teacher, check_same_images, check_teacher
+from pipelines.run.teacher import absolute_teacher, check_same_images, check_teacher, check_that_a_teacher_is_given
 from pipelines.run.weights import absolute_weights, check_that_weights_are_given
 from pipelines.tracking.commands import how_to_use
 from pipelines.tracking.fetch import PREFIX as RUN_IN_MLFLOW
@@ -125,6 +125,7 @@ def run_job(arguments: Arguments) -> int:
     check_folder(run)
     recipe = _with_absolute_paths(arguments.fields)
     needed_replicas(recipe, arguments.min_replicas)
+    check_that_a_teacher_is_given(recipe)
     if not arguments.from_scratch:
         check_that_weights_are_given(run, recipe)
     resources = Resources(
@@ -243,9 +244,9 @@ def _carry_out(
 
 
 def _predictor_options(arguments: Arguments, recipe: Recipe, resources: Resources) -> PredictorOptions:
+    options = PredictorOptions(arguments.predictors, arguments.gpus_per_predictor)
     workers = (arguments.parallel_replicas or 0) * recipe.workers_per_replica
-    given = arguments.predictors, arguments.gpus_per_predictor
-    return PredictorOptions(*given).after(workers, resources.cpus_per_worker, resources.gpus_per_worker)
+    return options.after(workers, resources.cpus_per_worker, resources.gpus_per_worker)
 
 
 def _prepare(arguments: Arguments, run: Storage, recipe: Recipe, images: Images | None) -> Manifest:

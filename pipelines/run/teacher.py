@@ -41,16 +41,24 @@ def absolute_teacher(teacher: str) -> str:
     return Storage.at(teacher).root if teacher else ""
 
 
+def check_that_a_teacher_is_given(recipe: Recipe) -> None:
+    """Refuse the recipe ``distil`` without a teacher, before its images are looked for: they are the teacher's.
+
+    Raises:
+        UserError: it has none.
+    """
+    if recipe.name == DISTIL and not recipe.teacher:
+        raise UserError(f"the recipe {DISTIL} needs a teacher: {GIVE_ONE}")
+
+
 def check_teacher(run: Storage, recipe: Recipe, classes: Sequence[str], images: int) -> None:
     """Refuse a teacher that cannot teach ``run``, by its classes and the number of its images, all splits together.
 
     Once its answers are kept in ``run``, the teacher is not needed any more.
 
     Raises:
-        UserError: there is none, it is not finished, has other classes or images, or not the scales of the crop policy.
+        UserError: it is not finished, has other classes or images, or not the scales of the crop policy.
     """
-    if recipe.name == DISTIL and not recipe.teacher:
-        raise UserError(f"the recipe {DISTIL} needs a teacher: {GIVE_ONE}")
     if not recipe.teacher or run.exists(TARGETS):
         return
     teacher = _run_of(recipe.teacher)

@@ -76,11 +76,10 @@ def test_soups_are_evaluated_on_the_cluster_and_not_twice(
     ],
 )
 def test_a_teacher_that_is_missing_or_for_nobody_is_told_in_one_line(
-    photo_folder: Path, tmp_path: Path, words: tuple[str, ...], expected: str
+    tmp_path: Path, words: tuple[str, ...], expected: str
 ) -> None:
     named = [word.replace("TEACHER", str(tmp_path / "teacher")) for word in words]
-    folder = str(tmp_path / "run")
-    ended = run_script("pipelines/train_ensemble.py", *named, "--data", str(photo_folder), "--run-dir", folder)
+    ended = run_script("pipelines/train_ensemble.py", *named, "--run-dir", str(tmp_path / "run"))
     assert (ended.code, ended.stderr.count("\n")) == (2, 1)
     assert expected.replace("TEACHER", str(tmp_path / "teacher")) in ended.stderr
     assert not (tmp_path / "run").exists()
