@@ -202,11 +202,10 @@ def _carry_out(
     from pipelines.training.plan import placement_lines
 
     counts = count_images(run, images)
-    classes = counts.classes
-    resources = reserving_memory(recipe, resources, classes, counts.train)
+    resources = reserving_memory(recipe, resources, counts.classes, counts.train)
     say("\n".join(placement_lines(run, recipe, resources)))
     # Refused now rather than after days of training.
-    Predictors.that_fit(_predictor_options(arguments, recipe, resources), ensemble_bytes(recipe, classes))
+    Predictors.that_fit(_predictor_options(arguments, recipe, resources), ensemble_bytes(recipe, counts.classes))
     meter = Meter(arguments.limits, read_jobs(run))
     if arguments.limits.are_given and not meter.why_stop():
         expected = _estimate(arguments, run, recipe, resources, images)
