@@ -118,10 +118,10 @@ def finetune() -> Recipe:
 def imagenette() -> Recipe:
     """A small network from scratch on some thousands of photographs: Imagenette, or your own.
 
-    Source: none; untuned.
+    Source: none; tuned on a fifth of Imagenette's training photographs, which were held out (docs/log.md).
     Command: train_ensemble.py --recipe imagenette --data torchvision:Imagenette --run-dir RUN
-    Cost: not measured yet.
-    Expected: not measured yet.
+    Cost: seven replicas are not measured yet.
+    Expected: 20.8 % top-1 error of one model with one crop on that fifth, after training on the others (one replica).
     """
     return Recipe(
         name="imagenette",
@@ -133,6 +133,7 @@ def imagenette() -> Recipe:
         initialisation="he",
         preprocessing="scratch",
         areas=((0.35, 1.0),),
+        alternate_mirror=True,
         photometric=None,
         lighting_sigma=0.0,
         batch_size=32,
