@@ -29,11 +29,13 @@ def spending(report: Report, seconds_per_pass: float) -> Figure:
         [drawn] = axes.plot(row["passes"], row["top1_error"], linestyle="none", marker=marker, markersize=11)
         drawn.set(color="black", markerfacecolor=COLOURS[1], label=f"{row['budget']}: {row['saving']:.1f} % saved")
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("forward passes per image, mean")
     axes.set_ylabel("top-1 error, %")
     if seconds_per_pass:
         scale = lambda passes: np.multiply(passes, seconds_per_pass)  # noqa: E731
         above = axes.secondary_xaxis("top", functions=(scale, lambda seconds: np.divide(seconds, seconds_per_pass)))
+        above.xaxis.set_major_formatter("{x:g}")
         above.set_xlabel("seconds per image of one predictor, here", labelpad=8)
     figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=2)
     return figure

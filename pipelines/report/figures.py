@@ -102,6 +102,7 @@ def _draw_reliability(axes: Axes, bins: list[ReliabilityBin]) -> None:
         middle = (b["confidence_from"] + b["confidence_to"]) / 2
         axes.annotate(f"{b['images']}", (middle, 1.035), ha="center", fontsize=8, annotation_clip=False)
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence of the answer", ylabel="accuracy")
+    axes.tick_params(pad=6)  # the zeros of both axes meet in the corner
 
 
 def _selective(report: Report) -> Figure:
