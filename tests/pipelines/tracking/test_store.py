@@ -114,6 +114,7 @@ def test_a_store_with_the_spelling_of_earlier_versions_is_continued(tmp_path: Pa
         first.log_params(old, {"warmup_epochs": 2.0})
 
 
+@pytest.mark.processes  # git, for what this code is
 @pytest.mark.parametrize("kind", ["params", "tags"])
 def test_the_data_set_of_a_run_of_this_and_of_earlier_versions_is_compared(
     tmp_path: Path, empty_store: Path, kind: str
