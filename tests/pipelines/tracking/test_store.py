@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
-from mlflow.entities import Param
+from mlflow.entities import Param, RunTag
 from mlflow.exceptions import MlflowException
 
 from pipelines.errors import UserError
@@ -16,8 +16,10 @@ from pipelines.run.recipe import Recipe
 from pipelines.run.recipe_json import recipe_from_dict
 from pipelines.run.storage import Storage
 from pipelines.tracking.commands import how_to_use, replay_command
-from pipelines.tracking.runs import MlflowRuns
+from pipelines.tracking.fetch import differences_from
+from pipelines.tracking.runs import Experiment, MlflowRuns
 from pipelines.tracking.store import (
+    ID_TAG,
     check_that_it_can_be_written,
     checked,
     database_of,
@@ -110,3 +112,18 @@ def test_a_store_with_the_spelling_of_earlier_versions_is_continued(tmp_path: Pa
     }
     with pytest.raises(MlflowException, match="Changing param values"):
         first.log_params(old, {"warmup_epochs": 2.0})
+
+
+@pytest.mark.processes  # git, for what this code is
+@pytest.mark.parametrize("kind", ["params", "tags"])
+def test_the_data_set_of_a_run_of_this_and_of_earlier_versions_is_compared(
+    tmp_path: Path, empty_store: Path, kind: str
+) -> None:
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    known = Experiment(uri)
+    old = known.client.create_run(known.experiment, tags={ID_TAG: "1"}).info.run_id
+    digest = Param("dataset_digest", "x") if kind == "params" else RunTag("dataset_digest", "x")
+    known.client.log_batch(old, **{kind: [digest]})
+    same, other = (differences_from(uri, old, now) for now in ("x", "y"))
+    assert set(other) - set(same) == {"dataset_digest: was 'x', is now 'y'"}
