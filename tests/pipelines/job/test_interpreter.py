@@ -48,6 +48,14 @@ def test_a_command_says_in_one_line_which_python_lacks_what(name: str, bare_pyth
 
 
 @pytest.mark.processes
+def test_the_submission_says_in_one_line_that_it_needs_ray_alone(bare_python: Path) -> None:
+    ended = run(bare_python, str(ROOT / "cluster/submit.py"), "--help")
+    assert (ended.returncode, ended.stdout) == (1, "")
+    cure = "run pip install -c constraints.txt 'ray[default]' with it"
+    assert ended.stderr == f"error: {bare_python} lacks aiohttp: {cure}\n"
+
+
+@pytest.mark.processes
 def test_a_submitted_job_names_the_host_and_the_cures_on_a_cluster(bare_python: Path) -> None:
     # Ray puts the job's copy of the project into PYTHONPATH.
     ended = run(bare_python, str(ROOT / "pipelines/train_ensemble.py"), **{SUBMITTED_JOB: "{}"}, PYTHONPATH=str(ROOT))
