@@ -25,11 +25,17 @@ from PIL import Image
 from benchmarks.measure import print_circumstances
 from googlenet.images.records import ROW_GROUP_IMAGES, SCHEMA
 from googlenet.network.arithmetic import Arithmetic
-from pipelines.evaluation.sharded_prediction import IMAGES_PER_SHARD
 from pipelines.report.write import write_report
 from pipelines.run.dataset import Manifest, Shard, Split
 from pipelines.run.directory import MANIFEST
-from pipelines.run.predictions import Cost, EvaluatedEnsemble, Predicted, file_name, write_predictions
+from pipelines.run.predictions import (
+    IMAGES_PER_SHARD,
+    Cost,
+    EvaluatedEnsemble,
+    Predicted,
+    file_name,
+    write_predictions,
+)
 from pipelines.run.storage import Storage
 
 

@@ -36,6 +36,7 @@ from pipelines.run.dataset import Manifest
 from pipelines.run.directory import REPORT_PAGE, SYSTEM, check_folder, finished_replicas
 from pipelines.run.lock import only_job_on
 from pipelines.run.recipe import Recipe
+from pipelines.run.soups import check_soup
 from pipelines.run.storage import Storage
 from pipelines.run.teacher import absolute_teacher, check_same_images, check_teacher, check_that_a_teacher_is_given
 from pipelines.run.weights import absolute_weights, check_that_weights_are_given
@@ -46,7 +47,7 @@ from pipelines.tracking.follower import Tracker
 from pipelines.tracking.publish import ChampionRule, ModelsToLog, Published, PublishSettings, publish
 from pipelines.tracking.recipe_option import recipe_of_options
 from pipelines.tracking.store import tracking_uri_for, tracking_uri_of_runs
-from pipelines.training.resources import Resources, cpus_beside_gpus, needed_replicas, reserving_memory
+from pipelines.training.resources import Resources, needed_replicas, on_cluster
 from pipelines.training.stage import train_run, try_initial_weights
 from pipelines.training.validation_plan import ValidationPlan
 
@@ -70,8 +71,7 @@ class Arguments:
     run_dir: str
     """Run directory: a path, or a URI of an object store."""
     recipe: str = "paper"
-    """Recipe: paper, demo, modern, finetune, imagenette, distil, a JSON file, or runs:/ID of a run in MLflow. Other
-    options override it."""
+    """Recipe: paper, demo, modern, finetune, imagenette, distil, a JSON file, or runs:/ID of a run in MLflow."""
     tracking_uri: str = ""
     """MLflow store or server; the default is MLFLOW_TRACKING_URI, else an SQLite store beside the run directory."""
     models: ModelsToLog = "all"
@@ -125,6 +125,7 @@ def run_job(arguments: Arguments) -> int:
     check_folder(run)
     recipe = _with_absolute_paths(arguments.fields)
     needed_replicas(recipe, arguments.min_replicas)
+    check_soup(recipe, soup=arguments.soup)
     check_that_a_teacher_is_given(recipe)
     if not arguments.from_scratch:
         check_that_weights_are_given(run, recipe)
@@ -149,17 +150,12 @@ def run_job(arguments: Arguments) -> int:
     try_initial_weights(run, recipe, count_images(run, images).classes)
     if arguments.dry_run:
         with connected():
-            _print_plan(arguments, run, recipe, _with_default_cpus(arguments, resources), images)
+            _print_plan(arguments, run, recipe, resources, images)
         return 0
     with only_job_on(run):
         claim(run, "recipe", recipe.to_dict())
         with native_stderr_to_log(run), connected():
-            return _carry_out(arguments, run, recipe, _with_default_cpus(arguments, resources), images, publishing)
-
-
-def _with_default_cpus(arguments: Arguments, resources: Resources) -> Resources:
-    given = arguments.cpus_per_worker
-    return replace(resources, cpus_per_worker=cpus_beside_gpus(resources.gpus_per_worker) if given is None else given)
+            return _carry_out(arguments, run, recipe, resources, images, publishing)
 
 
 def _print_plan(
@@ -167,8 +163,7 @@ def _print_plan(
 ) -> None:
     from pipelines.training.plan import plan_lines
 
-    counts = count_images(run, images)
-    resources = reserving_memory(recipe, resources, counts.classes, counts.train)
+    resources = on_cluster(recipe, resources, count_images(run, images), arguments.cpus_per_worker)
     expected = _estimate(arguments, run, recipe, resources, images)
     say("\n".join(plan_lines(run, recipe, resources, expected)))
     say(arguments.limits.line(arguments.limits.usage(expected.seconds, expected.nodes)))
@@ -201,11 +196,11 @@ def _carry_out(
     from pipelines.training.network import ensemble_bytes
     from pipelines.training.plan import placement_lines
 
-    counts = count_images(run, images)
-    resources = reserving_memory(recipe, resources, counts.classes, counts.train)
+    resources = on_cluster(recipe, resources, count_images(run, images), arguments.cpus_per_worker)
+    options = _predictor_options(arguments, recipe, resources)
     say("\n".join(placement_lines(run, recipe, resources)))
     # Refused now rather than after days of training.
-    Predictors.that_fit(_predictor_options(arguments, recipe, resources), ensemble_bytes(recipe, counts.classes))
+    Predictors.that_fit(options, ensemble_bytes(recipe, count_images(run, images).classes))
     meter = Meter(arguments.limits, read_jobs(run))
     if arguments.limits.are_given and not meter.why_stop():
         expected = _estimate(arguments, run, recipe, resources, images)
@@ -214,17 +209,17 @@ def _carry_out(
     with log.whole_job(), system_log(run, SYSTEM), meter.kept_in(log):
         with log.stage("prepare"):
             manifest = _prepare(arguments, run, recipe, images)
-        if recipe.teacher:
+        if recipe.teacher and not meter.why_stop():
             with log.stage("targets"):
-                make_targets(run, recipe, _predictor_options(arguments, recipe, resources))
+                make_targets(run, recipe, options)
         with Tracker(run, recipe, manifest, publishing.tracking_uri) as tracker:
             with log.stage("train"):
                 failures = train_run(run, recipe, resources, manifest, tracker.update, meter.why_stop)
             finished = len(finished_replicas(run, recipe.replicas))
-            at_limit = finished + len(failures) < recipe.replicas
+            at_limit = meter.has_stopped and finished < recipe.replicas
             enough = finished >= needed_replicas(recipe, arguments.min_replicas, at_limit=at_limit)
             if enough:
-                _evaluate(run, recipe, _predictor_options(arguments, recipe, resources), log, soup=arguments.soup)
+                _evaluate(run, recipe, options, log, soup=arguments.soup and not at_limit)
             tracker.finish(succeeded=enough)
         published = Published("")
         if not tracker.in_step:

@@ -127,7 +127,8 @@ class Fitted:
 
 def fit(probabilities: Float[np.ndarray, "n k v c"], labels: Labels) -> Fitted:
     """Return the order of the views for the average of all replicas, and the temperatures of the stages."""
-    some = slice(None, None, -(-len(labels) // IMAGES_TO_ORDER))  # of images in an order by class, some of each
+    # Spread evenly: of images in an order by class, some of each.
+    some = np.linspace(0, len(labels) - 1, min(len(labels), IMAGES_TO_ORDER)).astype(np.int64)
     order = greedy_order(_everyone(probabilities[some]), labels[some])
     averages = running_averages(probabilities, order, stages_of(*probabilities.shape[1:3]))
     return Fitted(order, [fit_temperature(averages[None, :, place], labels) for place in range(averages.shape[1])])

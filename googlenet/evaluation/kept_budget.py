@@ -65,6 +65,8 @@ class KeptBudget:
     def to_dict(self) -> dict[str, Any]:
         """Return the values as JSON would give them back."""
         values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        if not self.promised_points:  # of an earlier version, whose content and key stay
+            del values["promised_points"]
         return values
 
     @classmethod

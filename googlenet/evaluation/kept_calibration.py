@@ -51,9 +51,11 @@ class KeptCalibration:
         """
         if tuple(digests) == self.weights_digests:
             return self
-        if not set(digests) < set(self.weights_digests) or len(set(digests)) < len(digests):
+        if not set(digests) <= set(self.weights_digests) or len(set(digests)) < len(digests):
             return None
-        of_size = self.one_model if len(digests) == 1 else self.models_between.get(str(len(digests)), {})
+        policies = (*self.one_model, *self.all_models)
+        found = {policy: self.temperature(len(digests), policy) for policy in policies}
+        of_size = {policy: temperature for policy, temperature in found.items() if temperature is not None}
         return KeptCalibration(tuple(digests), self.dataset_digest, self.images, self.one_model, of_size)
 
     def threshold(self, policy: Policy, coverage: float, rule: SetRule = UNPENALISED) -> float | None:

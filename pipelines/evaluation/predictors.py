@@ -15,9 +15,8 @@ from pipelines.job.ray_session import (
     held_by,
     memory_warning,
 )
+from pipelines.run.predictions import IMAGES_PER_SHARD
 
-# A shard is the unit of transfer, and of the work that a crash can cost: at 224 px about 1.5 MB per image.
-IMAGES_PER_SHARD = 16
 # A predictor has a CPU, of which the two tasks that feed it reserve the rest: they spend much of their time waiting for
 # Ray. A node with more GPUs than CPUs cannot hold so many predictors that nothing feeds them, also after others died.
 PREDICTOR_CPUS = 0.99

@@ -16,12 +16,20 @@ import numpy as np
 
 from googlenet.evaluation.kept_budget import EarlyStop
 from googlenet.network.arithmetic import can_compile, first_line
-from pipelines.evaluation.predictors import FEEDER_CPUS, IMAGES_PER_SHARD, PREDICTOR_CPUS, Predictors
+from pipelines.evaluation.predictors import FEEDER_CPUS, PREDICTOR_CPUS, Predictors
 from pipelines.job.progress import EvaluationDisplay
 from pipelines.job.worker_process import KEEP_FREED_MEMORY
 from pipelines.run.dataset import Split, open_records
 from pipelines.run.directory import PREDICTIONS
-from pipelines.run.predictions import Cost, EvaluatedEnsemble, Predicted, file_name, read_ensemble, write_predictions
+from pipelines.run.predictions import (
+    IMAGES_PER_SHARD,
+    Cost,
+    EvaluatedEnsemble,
+    Predicted,
+    file_name,
+    read_ensemble,
+    write_predictions,
+)
 from pipelines.run.storage import Storage
 from pipelines.run.view_probabilities import ViewProbabilities, keeps_views, write_views
 

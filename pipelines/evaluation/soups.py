@@ -46,7 +46,7 @@ def evaluate_soups(
         UserError: the replicas have no average.
     """
     if len(ensemble.replicas) < 2:
-        say("soup: one replica has none")
+        say("no soup: it takes two replicas or more")
         return None
     soups, folder = read_soups(run, ensemble.weights_digests), folder_of_soups(run)
     if not soups or not all(folder.exists(ReplicaFiles(number).weights) for number in range(len(soups.networks))):
@@ -54,7 +54,12 @@ def evaluate_soups(
 
         num_gpus = Predictors.that_fit(predictors, {"cpu": 0, "gpu": 0}).num_gpus
         choose = ray.remote(num_cpus=1, num_gpus=num_gpus, max_calls=1)(_chosen)
-        soups = ray.get(choose.remote(SoupChoice(run, recipe, ensemble)))
+        try:
+            soups = ray.get(choose.remote(SoupChoice(run, recipe, ensemble)))
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, UserError):  # the task's own would print a traceback
+                raise error.cause from None
+            raise
         write_soups(run, soups)
     say(f"soup: greedy of {count(len(soups.greedy), 'replica')}, uniform of {len(soups.uniform)}")
     settings = Settings(
@@ -185,11 +190,12 @@ class SoupChoice:
 
         crop_px = self.ensemble.crop_px
         predictor = Predictor(networks, crop_px, (ONE_CROP,), self.device)
-        records = open_records(self.run, read_manifest(self.run).splits["val"])
+        val = read_manifest(self.run).splits["val"]
+        records = open_records(self.run, val)
         wrong = []
-        for index in range(len(records)):
-            record = records[index]
-            if record.image_id in ids:
+        for index, image_id in enumerate(image_ids(self.run, val)):
+            if image_id in ids:
+                record = records[index]
                 image = ScaledImage.decode(record.image, policy_scales_px(ONE_CROP, crop_px))
                 wrong.append(predictor.predict(image).probabilities[:, 0].argmax(axis=1) != record.label)
         return np.stack(wrong, axis=1)

@@ -87,8 +87,8 @@ def _temperature(run: Storage, files: Sequence[bytes]) -> float:
         return 1.0
     kept = KeptCalibration.from_dict(run.read_json(CALIBRATION))
     digests = tuple(hashlib.sha256(data).hexdigest() for data in files)
-    known = digests == kept.weights_digests or (len(digests) == 1 and digests[0] in kept.weights_digests)
-    return (kept.temperature(len(digests), 1) if known else None) or 1.0
+    known = kept.for_weights(digests)
+    return (known.temperature(len(digests), 1) if known else None) or 1.0
 
 
 def _onnx(network: "nn.Module", crops: "Tensor", metadata: dict[str, str]) -> bytes:

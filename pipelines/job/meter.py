@@ -6,17 +6,18 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from pipelines.job.console import count, say
+from pipelines.job.console import count, duration, say
 from pipelines.job.limits import Limits, Usage, comparison
 from pipelines.job.log import JobLog
-from pipelines.job.ray_session import alive_nodes
 
 KEEP_SECONDS = 60.0
 
 
 def nodes_that_cost() -> int:
-    """Return the number of nodes with CPUs for tasks; a head without them is small, and not counted."""
-    return sum(node.get("CPU", 0.0) > 0 for node in alive_nodes())
+    """Return the number of nodes with CPUs for tasks, drained ones too; a head without them is small, not counted."""
+    import ray
+
+    return sum(node["Resources"].get("CPU", 0.0) > 0 for node in ray.nodes() if node["Alive"])
 
 
 class Meter:
@@ -64,13 +65,22 @@ class Meter:
             self._stop = self._limits.reached_by(self._earlier + self.used() + self._reserve)
         return f"the run has reached {self._stop}" if self._stop else ""
 
+    @property
+    def has_stopped(self) -> bool:
+        """Whether the run has reached a limit, as :meth:`why_stop` last saw it."""
+        return bool(self._stop)
+
     def how_to_go_on(self, finished: int, replicas: int) -> str:
         """Return what the run has used at its limit, what is finished, and how to go on."""
+        stopped = f"stopped at {self._stop}{self._kept_back()}"
         return (
-            f"stopped at {self._stop}: the jobs of this run have used {self._earlier + self.used()}; "
+            f"{stopped}: the jobs of this run have used {self._earlier + self.used()}; "
             f"{finished} of {count(replicas, 'replica')} finished, the others keep their checkpoints. "
             f"To go on, run the same command with a larger {self._stop.partition(' ')[0]}."
         )
+
+    def _kept_back(self) -> str:
+        return f", less {duration(self._reserve.seconds)} for the evaluation" if self._reserve.seconds else ""
 
     @contextmanager
     def kept_in(self, log: JobLog) -> Iterator[None]:
@@ -89,6 +99,6 @@ class Meter:
             ended.set()
             thread.join()
             log.keep("usage", self.used().to_dict())
-        if self._expected.seconds:
+        if self._expected.seconds and not self._stop:  # a part of the work says nothing of the estimate
             log.keep("estimate", self._expected.to_dict())
             say(comparison(self._expected, self._used))

@@ -42,13 +42,10 @@ QUIET = {
     # A trainer has six small processes; starting more of them at once is faster, and Ray does not warn about it.
     "RAY_worker_maximum_startup_concurrency": "8",
 }
-# Of a cluster on this machine alone, which ends with the command: nobody takes away its only node, so that no process
-# has to watch for that beside each replica.
-LOCAL = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 # Of a cluster that exists before and after the command: its dashboard lists the trainings, which takes a process on
 # the head.
-STATE_TRACKING = "RAY_TRAIN_ENABLE_STATE_TRACKING"
-SHARED = {STATE_TRACKING: "1"}
+SHARED = {"RAY_TRAIN_ENABLE_STATE_TRACKING": "1"}
+TRAIN_SETTINGS = tuple(name for name in (*QUIET, *SHARED) if name.startswith("RAY_TRAIN_"))
 
 
 @contextmanager
@@ -72,7 +69,7 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
     starting = f"connecting to the Ray cluster at {address}" if address else "starting Ray on this machine"
     limited = "" if address else limits.line()
     say(f"{starting}, {limited} ..." if limited else f"{starting} ...")
-    for name, value in {**QUIET, **(SHARED if address else LOCAL)}.items():
+    for name, value in {**QUIET, **(SHARED if address else {})}.items():
         os.environ.setdefault(name, value)
     with processes_ignore_closed_terminal():
         if address:

@@ -98,7 +98,7 @@ def contents(
         report["temperatures"], report["reliability_calibrated"] = calibrated.rows, calibrated.reliability
         report["prediction_sets"], report["selective"] = calibrated.sets, calibrated.selective
     report["spending"] = spending_rows(report["table"], report["images"], spent, soups, taught)
-    if spent:
+    if spent and taught is None:  # beside a teacher's, a student's own cascade would have the same name
         report["budgets"] = spent.budgets
     if soups:
         report["soups"] = list(soups)

@@ -72,8 +72,8 @@ def about_budgets(report: Report) -> str:
         f"{row['promised_points']:.2g} % ({row['budget']})" for row in report["budgets"] if "promised_points" in row
     ]
     promise = (
-        f"On at most {' and '.join(promises)} of the images, on average, it may be wrong where all passes are right; "
-        "few images to fit on allow no smaller promise."
+        f"On at most {' and '.join(promises)} of the images, on average, it may be wrong where all passes are right"
+        f"{_why_no_less(report)}."
         if promises
         else "The thresholds are of an earlier version, and promise nothing."
     )
@@ -81,6 +81,11 @@ def about_budgets(report: Report) -> str:
         "The cascade adds replicas, then views, until the calibrated probability of the answer exceeds a threshold. "
         f"{promise} Views, temperatures and the threshold are {where}."
     )
+
+
+def _why_no_less(report: Report) -> str:
+    few = any(row.get("promised_points", 0.0) > row["within_points"] for row in report["budgets"])
+    return "; so few images to fit on allow no smaller promise" if few else ""
 
 
 def about_soups(report: Report) -> str:

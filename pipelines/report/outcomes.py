@@ -22,10 +22,15 @@ def cell_name(models: int, policy: Policy | str) -> str:
 
     MLflow does not allow a plus sign in the name of a metric. Views that a run has chosen are ``7xbest24``.
     """
+    return f"{models}x{policy_name(policy)}"
+
+
+def policy_name(policy: Policy | str) -> str:
+    """Return the name of a crop policy in the name of a metric: ``144``, ``256_320px``, ``best24``."""
     if is_chosen(policy):
-        return f"{models}x{short_name(policy).replace(':', '')}"
+        return short_name(policy).replace(":", "")
     known = {str(standard) for standard in CROP_POLICIES}
-    return f"{models}x{policy}" if str(policy) in known else f"{models}x{str(policy).replace('+', '_')}px"
+    return str(policy) if str(policy) in known else f"{str(policy).replace('+', '_')}px"
 
 
 def soup_cell(name: str, policy: str) -> str:

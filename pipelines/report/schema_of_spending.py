@@ -52,8 +52,8 @@ class BudgetRow(TypedDict):
         Annotated[
             float,
             Field(
-                description="The share that the images which it was fitted on can promise: within_points, or 100 / "
-                "(images + 1) if that is more. Absent with thresholds of earlier versions, which promise nothing."
+                description="The share that the images on which its threshold was chosen can promise: within_points, "
+                "or 100 / (images + 1) if that is more. Absent with thresholds of earlier versions, without a promise."
             ),
         ]
     ]

@@ -1,5 +1,6 @@
 """What an error costs in forward passes, for every way to spend them; and what the run keeps about it."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -55,7 +56,8 @@ def spend(views: ViewProbabilities | None, ensemble: EvaluatedEnsemble, known: K
     if known:
         judged = judge(views.probabilities, views.labels, known.fitted)
         spent = {name: judged.spent(known.stop(name)) for name in WITHIN_POINTS}
-        return Spent(known, _points(judged, len(ensemble.replicas)), _budgets(judged, spent, known, "other_images"))
+        budgets = _budgets(judged, spent, known.promised_points, "other_images")
+        return Spent(known, _points(judged, len(ensemble.replicas)), budgets)
     judged = judge_by_folds(views.probabilities, views.labels, folds)
     stops = stops_by_folds(views.probabilities, views.labels, folds, tuple(WITHIN_POINTS.values()))
     spent = {
@@ -63,7 +65,10 @@ def spend(views: ViewProbabilities | None, ensemble: EvaluatedEnsemble, known: K
         for place, name in enumerate(WITHIN_POINTS)
     }
     kept = _kept(views, ensemble, judged)
-    return Spent(kept, _points(judged, len(ensemble.replicas)), _budgets(judged, spent, kept, "other_folds"))
+    # Of the thresholds that are judged here: each was chosen on the images of the other folds.
+    others = len(folds) - max(Counter(folds.tolist()).values())
+    promised = {name: promised_points(points, others) for name, points in WITHIN_POINTS.items()}
+    return Spent(kept, _points(judged, len(ensemble.replicas)), _budgets(judged, spent, promised, "other_folds"))
 
 
 def _kept(views: ViewProbabilities, ensemble: EvaluatedEnsemble, judged: Judged) -> KeptBudget:
@@ -107,7 +112,7 @@ def _points(judged: Judged, replicas: int) -> list[SpendingRow]:
 def _budgets(
     judged: Judged,
     spent: dict[str, tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]],
-    kept: KeptBudget,
+    promised: dict[str, float],
     judged_on: str,
 ) -> list[BudgetRow]:
     """Return the budgets, each against all passes on the same images."""
@@ -118,8 +123,8 @@ def _budgets(
         low, high = bootstrap_interval(errors)
         mean = float(passes.mean())
         row = {"budget": name, "within_points": WITHIN_POINTS[name], "judged_on": judged_on, "images": len(wrong)}
-        if name in kept.promised_points:
-            row["promised_points"] = kept.promised_points[name]
+        if name in promised:
+            row["promised_points"] = promised[name]
         row |= {"passes": mean, "all_passes": models * views, "saving": 100 * (1 - mean / (models * views))}
         row["lost"] = 100 * float((wrong & ~judged.all_wrong).mean())
         for column, key in enumerate(("top1_error", "top1_difference")):

@@ -106,6 +106,8 @@ def calibrate(
         members = some_ensembles(replicas, models)
         averaged = np.stack([probabilities[:, of_one, place].mean(axis=1, dtype=np.float64) for of_one in members])
         given = known.temperature(models, policy) if known else None
+        if known and given is None:  # a calibration of an earlier version lacks sizes between one and all
+            continue
         temperature, judged = _judge(averaged, labels, folds, given)
         row: dict[str, Any] = {"models": models, "crops": num_views(policy), "policy": str(policy)}
         row |= {"ensembles": len(members), "temperature": temperature, "images": len(ids), "folds": FOLDS}

@@ -6,8 +6,10 @@ The folder ``soup/`` is laid out like a run: soup number n is its replica n.
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pipelines.errors import UserError
 from pipelines.run.directory import SOUP, SOUPS_JSON
 from pipelines.run.predictions import EvaluatedEnsemble
+from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 
 # Places of the replicas that are averaged, as googlenet.evaluation.soup has them, which imports PyTorch.
@@ -38,16 +40,22 @@ class Soups:
     chosen_on_images: int
     are_predicted: bool = False
 
-    def number(self, members: Members) -> int:
-        """Return the number of an averaged network."""
-        return self.networks.index(members)
-
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Soups":
         """Inverse of ``asdict``, from JSON."""
         members = {name: tuple(map(tuple, values[name])) for name in ("networks", "greedy_by_fold")}
         members |= {name: tuple(values[name]) for name in ("weights_digests", "uniform", "greedy")}
         return cls(**{**values, **members})
+
+
+def check_soup(recipe: Recipe, *, soup: bool) -> None:
+    """Refuse soups of replicas whose weights have no average, before anything is computed.
+
+    Raises:
+        UserError: one replica is wider than the others.
+    """
+    if soup and recipe.wide_replica_width is not None:
+        raise UserError("--soup averages weights, and a wider replica has others: leave out one of the two")
 
 
 def read_soups(run: Storage, weights_digests: tuple[str, ...]) -> Soups | None:

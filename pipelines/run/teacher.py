@@ -57,7 +57,7 @@ def check_teacher(run: Storage, recipe: Recipe, classes: Sequence[str], images: 
     Once its answers are kept in ``run``, the teacher is not needed any more.
 
     Raises:
-        UserError: it is not finished, has other classes or images, or not the scales of the crop policy.
+        UserError: it is not finished, is a student, has other classes or images, or not the scales of the crop policy.
     """
     if not recipe.teacher or run.exists(TARGETS):
         return
@@ -65,6 +65,8 @@ def check_teacher(run: Storage, recipe: Recipe, classes: Sequence[str], images: 
     if teacher.root == run.root:
         raise UserError(f"{run} cannot be its own teacher; choose another --run-dir")
     taught = read_recipe(teacher)
+    if taught.teacher:
+        raise UserError(f"the teacher {teacher} is itself a student; give the run that taught it, {taught.teacher}")
     finished = len(finished_replicas(teacher, taught.replicas))
     # A run that ended with fewer replicas than planned has a report.
     if not finished or (finished < taught.replicas and not teacher.exists(REPORT_JSON)):

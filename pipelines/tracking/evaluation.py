@@ -55,12 +55,12 @@ def _send(run: Storage, trained: Storage, manifest: Manifest, runs: Experiment) 
         page = page_of_run(runs.experiment, origin.info.run_id)
         whose = f"The replicas of the run [{origin.info.run_name}]({page}) on other images than its own."
     send_report(runs, mlflow_run, run)
+    note = evaluation_note(report, manifest, mlflow_run, set(run.files(REPORT)), whose)
+    runs.set_tags(mlflow_run, {NOTE: note})
     # Of the ensemble alone: in one MLflow run, the metrics of its replicas would have the same names.
     weights = digest_of(EvaluatedEnsemble.from_dict(ensemble))
     if origin is not None and (model_id := logged_model(runs, origin.info.run_id, weights)):
         send_model_metrics(runs, mlflow_run, model_id, rows_of_ensemble(report), report, manifest)
-    note = evaluation_note(report, manifest, mlflow_run, set(run.files(REPORT)), whose)
-    runs.set_tags(mlflow_run, {NOTE: note})
     runs.set_status(mlflow_run, "FINISHED")
     return page_of_run(runs.experiment, mlflow_run)
 

@@ -142,12 +142,12 @@ class _Connection:
             if replica in self._settled and not final:
                 continue
             self._curves.send_replica(replica)
-            self._sheets.send_replica(replica)
             phase = phases.get(replica, "waiting")
             has_ended = phase in ("done", "failed")
             if final or has_ended:
                 send_child_note(self._runs, self._run, self._recipe, replica, phase == "failed")
             self._runs.set_status(self._runs.child(replica), _status(phase, final))
+            self._sheets.send_replica(replica)
             if has_ended:
                 self._settled.add(replica)
         if final == "FINISHED":

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from PIL.Image import Image
 
+from pipelines.job.console import say
 from pipelines.report.contact_sheet import Tile, contact_sheet, small_picture
 from pipelines.run.dataset import Manifest, open_records
 from pipelines.run.sheet import SheetAnswers, read_sheets
@@ -24,6 +25,7 @@ class Sheets:
         self._runs, self._run, self._manifest = runs, run, manifest
         self._sent: dict[int, set[int]] = {}
         self._pictures: dict[int, tuple[Image, int]] = {}
+        self._unreadable = False
 
     def send_replica(self, replica: int) -> None:
         """Send the new sheets of a replica."""
@@ -36,10 +38,22 @@ class Sheets:
             self._sent[replica] = {int(found[1]) for found in stored if found}
         for sheet in sheets:
             if sheet.epoch not in self._sent[replica]:
-                drawn = contact_sheet(self._tiles(sheet))
+                if (drawn := self._draw(sheet)) is None:
+                    return
                 place = {"key": KEY, "step": sheet.epoch, "timestamp": sheet.time_ms}
                 self._runs.client.log_image(child, drawn, **place, synchronous=True)
                 self._sent[replica].add(sheet.epoch)
+
+    def _draw(self, sheet: SheetAnswers) -> Image | None:
+        """Return the picture of a sheet; None, and a warning once, if the images cannot be read any more."""
+        if self._unreadable:
+            return None
+        try:
+            return contact_sheet(self._tiles(sheet))
+        except (OSError, ValueError) as error:
+            say(f"warning: MLflow gets no sheets of validation images: {error}")
+            self._unreadable = True
+            return None
 
     def _tiles(self, sheet: SheetAnswers) -> list[Tile]:
         self._load(sheet.records)

@@ -78,6 +78,10 @@ class TrainingBoard(ProgressBoard):
         others = {other: at for other, at in self._nodes.get(replica, {}).items() if other < workers}
         self._nodes[replica] = {**others, rank: node}
 
+    def forget_place(self, replica: int) -> None:
+        """Forget where ``replica`` ran, as it is about to start."""
+        self._nodes.pop(replica, None)
+
     def tell(self, leaving: Collection[str], stop: str) -> None:
         """Replace the ids of nodes that are about to be taken away, and the reason why all replicas have to end."""
         self._leaving, self._stop = frozenset(leaving), stop

@@ -11,7 +11,7 @@ from googlenet.evaluation.crops import num_views, view_groups, views_of_all
 from pipelines.job.console import count, duration, size
 from pipelines.run.dataset import Counts
 from pipelines.run.directory import PREDICTIONS, TARGETS, ReplicaFiles, finished_replicas, read_recipe
-from pipelines.run.predictions import BYTES_PER_NUMBER, bytes_per_image, sorted_policies
+from pipelines.run.predictions import BYTES_PER_NUMBER, IMAGES_PER_SHARD, bytes_per_image, sorted_policies
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.training.checkpoints import CHECKPOINTS_KEPT, newest_step
@@ -93,7 +93,7 @@ def estimate(
     targets = _targets_passes(run, recipe, counts) / passes_per_second
     evaluation = _passes(recipe, counts) / passes_per_second
     if not _waiting(run, recipe):
-        done = len(run.files(PREDICTIONS)) / math.ceil(counts.val / recipe.images_per_shard)
+        done = len(run.files(PREDICTIONS)) / math.ceil(counts.val / IMAGES_PER_SHARD)
         evaluation *= max(0.0, 1 - done)
     training = _training_seconds(run, recipe, resources, counts, trial)
     return Estimate(counts, num_predictors, trial, targets, training, evaluation, nodes_used(recipe, resources))
@@ -133,7 +133,8 @@ def _targets_line(run: Storage, recipe: Recipe, estimated: Estimate) -> list[str
     passes, about = _targets_passes(run, recipe, estimated.counts), duration(estimated.targets_seconds)
     if not passes:
         return ["targets: finished"]
-    return [f"targets: {count(passes, 'forward pass', 'forward passes')} of the teacher's networks, about {about}"]
+    answers = count(passes, "forward pass", "forward passes")
+    return [f"targets: {answers} of the teacher, about {about} if it is as fast as the student"]
 
 
 def _targets_passes(run: Storage, recipe: Recipe, counts: Counts) -> int:

@@ -79,7 +79,7 @@ def _train(task: ReplicaTask, on_epoch: OnEpoch | None) -> None:
         network = TrainedNetwork(state, task)
         state.network_for, state.graph = network.for_batch, step_graph(state, task)
         targets = torch.from_numpy(read_targets(task.run, manifest)) if recipe.teacher else None
-        sheet = SheetWriter(task, manifest.splits["val"], len(history))
+        sheet = SheetWriter(task, manifest.splits["val"], val, len(history))
         batches = _batches(task, state.step, len(history), (train, val), validation, targets)
         saving = Saving(task, checkpoints, history)
         for epoch in range(len(history), recipe.epochs):

@@ -9,6 +9,7 @@ from pipelines.job.console import count, say
 from pipelines.job.process_memory import training_bytes
 from pipelines.job.ray_session import MEMORY, affordable_memory, alive_nodes, amounts_line, held_by, memory_warning
 from pipelines.job.worker_process import CUDA_GRAPHS, KEEP_FREED_MEMORY, wants_cuda_graphs
+from pipelines.run.dataset import Counts
 from pipelines.run.recipe import Recipe
 from pipelines.training.validation_plan import EVERY_EPOCH, ValidationPlan
 
@@ -210,6 +211,13 @@ def check_that_one_fits(recipe: Recipe, resources: Resources) -> None:
         f"a replica reserves {workers}, each worker on one node; the cluster has {has} in total: "
         "reserve less, add nodes, or set --parallel-replicas if the cluster grows on demand"
     )
+
+
+def on_cluster(recipe: Recipe, resources: Resources, counts: Counts, cpus_per_worker: float | None) -> Resources:
+    """Return resources for the connected cluster: with the memory of a worker, and its CPUs if none are given."""
+    if cpus_per_worker is None:
+        resources = replace(resources, cpus_per_worker=cpus_beside_gpus(resources.gpus_per_worker))
+    return reserving_memory(recipe, resources, counts.classes, counts.train)
 
 
 def needed_replicas(recipe: Recipe, least: int | None, *, at_limit: bool = False) -> int:

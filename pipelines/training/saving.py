@@ -31,7 +31,9 @@ class Saving:
             OSError: the checkpoint cannot be written.
         """
         is_due = time.monotonic() - self._saved >= self._task.checkpoint_seconds and report.has_counted_all
-        reason = self._notice.reason() if report.has_counted_all else ""
+        # After the very last step, the replica is finished as soon as by ending.
+        is_last = ends_epoch and report.epoch == self._task.recipe.epochs - 1
+        reason = self._notice.reason() if report.has_counted_all and not is_last else ""
         if reason:
             report.note_interruption(reason)
         if ends_epoch or is_due or reason:

@@ -19,7 +19,7 @@ from googlenet.network.arithmetic import Arithmetic
 from pipelines.errors import UserError
 from pipelines.job.nodes import any_lost, draining_nodes
 from pipelines.job.progress import TrainingDisplay
-from pipelines.job.ray_session import STATE_TRACKING
+from pipelines.job.ray_session import TRAIN_SETTINGS
 from pipelines.run.directory import ReplicaFiles, check_run_directory, finished_replicas
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
@@ -104,7 +104,8 @@ class _Schedule:
         # With the address given, Ray Train's helpers do not look for a cluster. They would take the address that a
         # killed cluster left in Ray's folder, and each replica would wait twelve seconds for its answer at the end.
         variables = {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
-        variables |= {name: os.environ[name] for name in (STATE_TRACKING,) if name in os.environ}
+        # On a cluster that was there before, Ray Train's processes do not have the environment of this one.
+        variables |= {name: os.environ[name] for name in TRAIN_SETTINGS if name in os.environ}
         self._fit = fit_replica.options(scheduling_strategy=here(), runtime_env={"env_vars": variables})
 
     @property
@@ -124,17 +125,19 @@ class _Schedule:
 
     def fill(self, board: Any) -> None:
         """Start replicas while the cluster, with its current nodes, holds more."""
-        while len(self.running) < self._window() and (replica := self._take_ready()) is not None:
+        while len(self.running) < self._window() and (replica := self._take_ready(board)) is not None:
             ref = self._fit.remote(self._run, self._recipe, replica, self._resources, self._arithmetic, board)
             self.running[ref] = replica
 
     def hand_over(self, board: Any, asking: Sequence[int]) -> None:
         """Give each worker that has trained a replica and asks for another one that is ready, or none."""
+        leaving = draining_nodes() if asking else set()
         for finished in asking:
             following = None
             # The fit may have ended since.
             for ref in [ref for ref, replica in self.running.items() if replica == finished]:
-                following = self._take_ready() if len(self.running) <= self._window() else None
+                may_go_on = len(self.running) <= self._window() and not leaving & set(self._places.get(finished, ()))
+                following = self._take_ready(board) if may_go_on else None
                 if following is not None:
                     self._end(finished)
                     self.running[ref] = following
@@ -144,13 +147,16 @@ class _Schedule:
         # At least one: a cluster that has lost its nodes may get new ones, and Ray Train waits for them.
         return max(1, replicas_at_once(self._recipe, self._resources))
 
-    def _take_ready(self) -> int | None:
+    def _take_ready(self, board: Any) -> int | None:
         """Return the first waiting replica that is not paused, which is about to start; None if there is none."""
         now = time.monotonic()
         for replica in () if self.stopping else self.waiting:
             if self._paused_until.get(replica, now) <= now:
                 self.waiting.remove(replica)
                 self.phases[replica] = "starting"
+                # A failure before its workers are placed has nothing to do with the nodes of an earlier attempt.
+                self._places.pop(replica, None)
+                board.forget_place.remote(replica)
                 return replica
         return None
 

@@ -2,9 +2,12 @@
 
 import time
 
+from googlenet.images.records import Records
 from googlenet.training.loader import Batch, Request
 from googlenet.training.loop import LoopSettings, TrainState, class_probabilities
-from pipelines.run.dataset import Split, open_records
+from pipelines.errors import UserError
+from pipelines.job.progress import warn
+from pipelines.run.dataset import Split
 from pipelines.run.sheet import SheetAnswers, has_sheet, read_sheets, sheet_records, write_sheets
 from pipelines.training.task import ReplicaTask
 from pipelines.training.validation import CROPS, CentreCrops
@@ -13,9 +16,9 @@ from pipelines.training.validation import CROPS, CentreCrops
 class SheetWriter:
     """Writes the sheets of one replica, in its first worker; those of the first ``epochs`` epochs are kept."""
 
-    def __init__(self, task: ReplicaTask, split: Split, epochs: int) -> None:
-        self._task, self._split = task, split
-        self._sheets = [sheet for sheet in read_sheets(task.run, task.replica) if sheet.epoch <= epochs]
+    def __init__(self, task: ReplicaTask, split: Split, val: Records, epochs: int) -> None:
+        self._task, self._split, self._val = task, split, val
+        self._sheets = [sheet for sheet in self._kept() if sheet.epoch <= epochs]
         self._records: tuple[int, ...] = ()
         self._batch: Batch | None = None
 
@@ -31,8 +34,16 @@ class SheetWriter:
         self._sheets.append(sheet)
         write_sheets(task.run, task.replica, self._sheets)
 
+    def _kept(self) -> list[SheetAnswers]:
+        """Return the sheets of earlier attempts; a damaged file is told and begun again."""
+        task = self._task
+        try:
+            return read_sheets(task.run, task.replica) if task.leads else []
+        except UserError as error:
+            warn(task.board, task.replica, f"its sheets are begun again: {error}")
+            return []
+
     def _load(self) -> Batch:
-        run, crop_px = self._task.run, self._task.recipe.crop_px
-        self._records = sheet_records(run, self._split)
-        crops = CentreCrops(open_records(run, self._split), crop_px)
+        self._records = sheet_records(self._task.run, self._split)
+        crops = CentreCrops(self._val, self._task.recipe.crop_px)
         return crops.load(Request(CROPS, self._records, len(self._records)))

@@ -37,7 +37,12 @@ def train_run(
     on_poll: Callable[[dict[int, str]], None],
     why_stop: Callable[[], str],
 ) -> "list[ReplicaFailure]":
-    """Choose the arithmetic, and train the replicas that are not finished; return those that failed."""
+    """Choose the arithmetic, and train the replicas that are not finished; return those that failed.
+
+    Nothing is trained, or tried, if ``why_stop`` has a reason already.
+    """
+    if why_stop():
+        return []
     from pipelines.training.scheduler import train_replicas
     from pipelines.training.trial import training_arithmetic, training_line
 

@@ -23,7 +23,7 @@ class ReplicaTask:
         checkpoint_seconds: time between two checkpoints within an epoch; every epoch also ends with one.
         arithmetic: precision of the training, and whether it is compiled.
         loader_processes: processes that load samples during training; with 0, they are loaded between steps.
-        board: handle of a ProgressBoard, or None.
+        board: handle of a TrainingBoard, or None.
         device: PyTorch's name of the device to train on.
         share: this worker's share of the replica's batches.
         shard_cache_bytes: disk space of the node for copies of remote shards; None to leave a fifth of the disk free.

@@ -61,7 +61,9 @@ def test_training_stops_at_a_limit_and_early_enough_for_the_evaluation(limits: L
     cluster.seconds = (hours - 0.5) * HOUR
     assert meter.why_stop() == f"the run has reached {name}"
     message = meter.how_to_go_on(finished=2, replicas=7)
-    assert message.startswith(f"stopped at {name}: the jobs of this run have used {hours - 1}:30:00, ")
+    assert message.startswith(
+        f"stopped at {name}, less 30:00 for the evaluation: the jobs of this run have used {hours - 1}:30:00, "
+    )
     assert "2 of 7 replicas finished, the others keep their checkpoints." in message
     assert message.endswith(f"run the same command with a larger {name.split(maxsplit=1)[0]}.")
 

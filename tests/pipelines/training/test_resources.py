@@ -7,6 +7,7 @@ import ray
 import torch  # noqa: F401  # its import starts a process, which the tests that need it may not
 
 from pipelines.errors import UserError
+from pipelines.job.ray_session import alive_nodes
 from pipelines.run.named_recipes import demo, finetune
 from pipelines.training.resources import (
     Resources,
@@ -24,11 +25,12 @@ CPU_NODE = {"CPU": 6.0}
 @pytest.fixture
 def nodes(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
     found: list[dict[str, object]] = [
-        {"Alive": True, "Resources": GPU_NODE},
-        {"Alive": True, "Resources": CPU_NODE},
-        {"Alive": False, "Resources": GPU_NODE},
+        {"NodeID": "", "Alive": True, "Resources": GPU_NODE},
+        {"NodeID": "", "Alive": True, "Resources": CPU_NODE},
+        {"NodeID": "", "Alive": False, "Resources": GPU_NODE},
     ]
     monkeypatch.setattr(ray, "nodes", lambda: found)
+    monkeypatch.setattr("pipelines.job.ray_session.draining_nodes", set)
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 22.0, "GPU": 4.0})
     return found
 
@@ -144,9 +146,9 @@ def test_a_worker_beside_a_gpu_gets_its_part_of_the_node(nodes: list[dict[str, o
     assert cpus_beside_gpus(1) == 4
     assert cpus_beside_gpus(0.5) == 2
     assert cpus_beside_gpus(2) == 8
-    nodes.append({"Alive": True, "Resources": {"CPU": 2.0, "GPU": 4.0}})
+    nodes.append({"NodeID": "", "Alive": True, "Resources": {"CPU": 2.0, "GPU": 4.0}})
     assert cpus_beside_gpus(1) == 1
-    nodes[:] = [{"Alive": True, "Resources": CPU_NODE}]
+    nodes[:] = [{"NodeID": "", "Alive": True, "Resources": CPU_NODE}]
     assert cpus_beside_gpus(1) == 1  # no node with a GPU has joined yet
     assert unused_gpus_line(demo(), Resources()) == ""
 
@@ -164,7 +166,7 @@ def test_no_more_workers_are_started_than_the_memory_of_a_node_holds(
     nodes: list[dict[str, object]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Seven replicas that are fine-tuned at 224 px in batches of 32 would need 30 GB."""
-    nodes[:] = [{"Alive": True, "Resources": LAPTOP}]
+    nodes[:] = [{"NodeID": "", "Alive": True, "Resources": LAPTOP}]
     recipe = finetune()
     resources = reserving_memory(recipe, Resources(), classes=10)
     assert 3.5e9 < resources.memory_bytes < 5e9
@@ -179,7 +181,7 @@ def test_no_more_workers_are_started_than_the_memory_of_a_node_holds(
 def test_one_worker_is_started_however_little_memory_there_is_and_the_danger_is_told(
     nodes: list[dict[str, object]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    nodes[:] = [{"Alive": True, "Resources": {"CPU": 8.0, "memory": 2e9}}]
+    nodes[:] = [{"NodeID": "", "Alive": True, "Resources": {"CPU": 8.0, "memory": 2e9}}]
     resources = reserving_memory(finetune(), Resources(), classes=10)
     assert replicas_at_once(finetune(), resources) == 1
     warning = " ".join(capsys.readouterr().out.split())
@@ -191,7 +193,7 @@ def test_one_worker_is_started_however_little_memory_there_is_and_the_danger_is_
 def test_all_workers_of_one_replica_are_started_however_little_memory_there_is(
     nodes: list[dict[str, object]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    nodes[:] = [{"Alive": True, "Resources": {"CPU": 8.0, "memory": memory}} for memory in (3e9, 2e9)]
+    nodes[:] = [{"NodeID": "", "Alive": True, "Resources": {"CPU": 8.0, "memory": memory}} for memory in (3e9, 2e9)]
     recipe = replace(finetune(), workers_per_replica=3)
     resources = reserving_memory(recipe, Resources(), classes=10)
     assert resources.memory_bytes == 1_500_000_000  # two on the larger node
@@ -200,5 +202,13 @@ def test_all_workers_of_one_replica_are_started_however_little_memory_there_is(
 
 
 def test_what_nodes_will_have_that_join_on_demand_is_not_guessed(nodes: list[dict[str, object]]) -> None:
-    nodes[:] = [{"Alive": True, "Resources": {"memory": 4e9}}]  # a head without CPUs
+    nodes[:] = [{"NodeID": "", "Alive": True, "Resources": {"memory": 4e9}}]  # a head without CPUs
     assert reserving_memory(finetune(), Resources(), classes=10) == Resources()
+
+
+def test_a_node_that_is_about_to_be_taken_away_takes_no_work(
+    nodes: list[dict[str, object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes[0]["NodeID"] = "drained"
+    monkeypatch.setattr("pipelines.job.ray_session.draining_nodes", lambda: {"drained"})
+    assert alive_nodes() == [CPU_NODE]
