@@ -87,7 +87,12 @@ def estimate(
     """Return what the rest of the job takes, from a short trial on the connected cluster.
 
     ``num_predictors`` predictors share the evaluation. ``encoded`` are some of the images, to time their loading.
+
+    Raises:
+        UserError: the cluster can never hold a replica, so that the trial would wait for ever.
     """
+    if _waiting(run, recipe):
+        check_that_one_fits(recipe, resources)
     trial = run_trial(recipe, resources, counts.classes, None, encoded)
     passes_per_second = trial.passes_per_second * num_predictors
     targets = _targets_passes(run, recipe, counts) / passes_per_second
