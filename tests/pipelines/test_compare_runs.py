@@ -72,10 +72,10 @@ def test_calibrated_scores_are_compared_image_by_image(
 ) -> None:
     name = "negative_log_likelihood/2x144/calibrated"
     write_scores(runs[0], ["a", "b", "c"], {name: np.array([1.0, 2.0, 9.0])})
-    assert "scores on" not in compared(runs, monkeypatch, capsys)  # the other run is of an earlier version
+    assert "both runs kept" not in compared(runs, monkeypatch, capsys)  # the other run is of an earlier version
     write_scores(runs[1], ["b", "a"], {name: np.array([1.5, 0.5])})
     text = compared(runs, monkeypatch, capsys)
-    assert "scores on 2 images that both runs kept" in text
+    assert "on 2 images that both runs kept" in text
     [line] = [line for line in text.splitlines() if "2x144/calibrated" in line]
     assert line.split() == [
         "2x144/calibrated", "negative", "log", "likelihood", "1.5000", "1.0000", "-0.5000", "-0.5000", "to", "-0.5000",
