@@ -139,11 +139,18 @@ def read_targets(run: Storage, manifest: Manifest) -> npt.NDArray[np.float32]:
     """
     fix = "delete it, and train_ensemble.py makes it again"
     try:
-        table = pq.read_table(run.path(TARGETS), columns=["probabilities"], filesystem=run.filesystem)
-        about = json.loads(table.schema.metadata[METADATA_KEY])
+        with pq.ParquetFile(run.path(TARGETS), filesystem=run.filesystem) as file:
+            about, rows = json.loads(file.schema_arrow.metadata[METADATA_KEY]), file.metadata.num_rows
+            if about["dataset_digest"] != manifest.digest or rows != manifest.splits["train"].images:
+                raise UserError(f"{run.below(TARGETS)} is of other images; {fix}")
+            # In parts: of many images and classes, this is most of the worker's memory.
+            targets, first = np.empty((rows, len(manifest.classes)), np.float32), 0
+            for batch in file.iter_batches(columns=["probabilities"]):
+                part = batch.column(0).flatten().to_numpy().reshape(len(batch), -1)
+                targets[first : first + len(batch)] = part
+                first += len(batch)
+    except UserError:  # which is a ValueError
+        raise
     except (pa.ArrowInvalid, KeyError, ValueError) as error:
         raise UserError(f"{run.below(TARGETS)} is damaged ({error}); {fix}") from error
-    if about["dataset_digest"] != manifest.digest or len(table) != manifest.splits["train"].images:
-        raise UserError(f"{run.below(TARGETS)} is of other images; {fix}")
-    flat: npt.NDArray[np.float32] = table.column("probabilities").combine_chunks().flatten().to_numpy()
-    return flat.reshape(len(table), -1).copy()  # Arrow's memory is read-only
+    return targets
