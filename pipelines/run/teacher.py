@@ -141,16 +141,19 @@ def read_targets(run: Storage, manifest: Manifest) -> npt.NDArray[np.float32]:
     try:
         with pq.ParquetFile(run.path(TARGETS), filesystem=run.filesystem) as file:
             about, rows = json.loads(file.schema_arrow.metadata[METADATA_KEY]), file.metadata.num_rows
-            if about["dataset_digest"] != manifest.digest or rows != manifest.splits["train"].images:
-                raise UserError(f"{run.below(TARGETS)} is of other images; {fix}")
-            # In parts: of many images and classes, this is most of the worker's memory.
-            targets, first = np.empty((rows, len(manifest.classes)), np.float32), 0
-            for batch in file.iter_batches(columns=["probabilities"]):
-                part = batch.column(0).flatten().to_numpy().reshape(len(batch), -1)
-                targets[first : first + len(batch)] = part
-                first += len(batch)
-    except UserError:  # which is a ValueError
-        raise
+            is_same = about["dataset_digest"] == manifest.digest and rows == manifest.splits["train"].images
+            targets = _read_in_parts(file, len(manifest.classes)) if is_same else None
     except (pa.ArrowInvalid, KeyError, ValueError) as error:
         raise UserError(f"{run.below(TARGETS)} is damaged ({error}); {fix}") from error
+    if targets is None:
+        raise UserError(f"{run.below(TARGETS)} is of other images; {fix}")
+    return targets
+
+
+def _read_in_parts(file: pq.ParquetFile, classes: int) -> npt.NDArray[np.float32]:
+    """Return all rows; of many images and classes they are most of a worker's memory, so there is one copy of them."""
+    targets, first = np.empty((file.metadata.num_rows, classes), np.float32), 0
+    for batch in file.iter_batches(columns=["probabilities"]):
+        targets[first : first + len(batch)] = batch.column(0).flatten().to_numpy().reshape(len(batch), -1)
+        first += len(batch)
     return targets
