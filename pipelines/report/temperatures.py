@@ -106,7 +106,8 @@ def calibrate(
         members = some_ensembles(replicas, models)
         averaged = np.stack([probabilities[:, of_one, place].mean(axis=1, dtype=np.float64) for of_one in members])
         given = known.temperature(models, policy) if known else None
-        if known and given is None:  # a calibration of an earlier version lacks sizes between one and all
+        # A calibration of an earlier version lacks sizes between one and all: they are not judged in another way.
+        if known and given is None and 1 < models < replicas:
             continue
         temperature, judged = _judge(averaged, labels, folds, given)
         row: dict[str, Any] = {"models": models, "crops": num_views(policy), "policy": str(policy)}

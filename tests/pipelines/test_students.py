@@ -22,7 +22,7 @@ def test_a_student_is_trained_on_its_teachers_answers_and_reported_beside_it(
     words += ["--run-dir", str(tmp_path / "student"), "--epochs", "1", "--models", "none"]
     planned = run_script(*words, "--dry-run", RAY_ADDRESS=ray_cluster)
     assert planned.code == 0, planned.stderr
-    assert "targets: 720 forward passes of the teacher's networks, about " in planned.stdout
+    assert "targets: 720 forward passes of the teacher, about " in planned.stdout
     assert not (tmp_path / "student").exists()
 
     ended = run_script(*words, RAY_ADDRESS=ray_cluster)

@@ -59,7 +59,7 @@ def test_the_uniform_soup_has_the_mean_of_the_replicas_weights_and_statistics_of
     run, ensemble = evaluated
     soups = soups_of(run, ensemble)
     replicas = [load_weights(run / f"replicas/{k}/weights.safetensors").model.state_dict() for k in range(3)]
-    soup = load_weights(run / f"soup/replicas/{soups.number((0, 1, 2))}/weights.safetensors").model.state_dict()
+    soup = load_weights(run / f"soup/replicas/{soups.networks.index((0, 1, 2))}/weights.safetensors").model.state_dict()
     for name in ("classifier.weight", "conv1.bn.weight"):
         torch.testing.assert_close(soup[name], torch.stack([weights[name] for weights in replicas]).mean(dim=0))
     means = [weights["conv1.bn.running_var"] for weights in replicas]
@@ -76,12 +76,12 @@ def test_the_report_judges_each_image_with_the_soup_that_other_folds_chose(
     report = json.loads((run / "report/report.json").read_text())
     rows = {row["soup"]: row for row in report["soups"]}
     assert set(rows) == {"uniform", "greedy"}
-    uniform = Ensemble.load([run / f"soup/replicas/{soups.number((0, 1, 2))}/weights.safetensors"])
+    uniform = Ensemble.load([run / f"soup/replicas/{soups.networks.index((0, 1, 2))}/weights.safetensors"])
     ids = image_ids(storage, read_manifest(storage).splits["val"])
     wrong = {}
     for members in {soups.uniform, *soups.greedy_by_fold}:
         is_single = len(members) == 1
-        number = members[0] if is_single else soups.number(members)
+        number = members[0] if is_single else soups.networks.index(members)
         network = Ensemble.load([run / ("" if is_single else "soup") / f"replicas/{number}/weights.safetensors"])
         wrong[members] = [
             network.probabilities(photo_folder / name, 1)[0].argmax() != int(name.split("class_")[1][0]) for name in ids

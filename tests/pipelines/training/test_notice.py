@@ -27,6 +27,7 @@ STEPS = 6  # 24 images in batches of 8, two epochs
 def sigterm_is_notice(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Heed SIGTERM as a worker does; return what it sets."""
     before, heard = signal.getsignal(signal.SIGTERM), threading.Event()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as in a new process; commands that tests called have another
     monkeypatch.setattr(pipelines.training.notice, "_terminated", heard)
     take_sigterm_as_notice()
     yield heard
