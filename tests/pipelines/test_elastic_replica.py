@@ -20,7 +20,7 @@ from pipelines.training.replica import train_replica
 from pipelines.training.task import ReplicaTask
 from tests.commands import run_python
 
-pytestmark = [pytest.mark.apart, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.apart, pytest.mark.processes, pytest.mark.timeout(600)]
 
 
 class Ended(Exception):  # noqa: N818
