@@ -17,9 +17,10 @@ the seeds.
 import itertools
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +41,7 @@ LONG_REPLICAS = 2
 LEAST_SEEDS = 3
 
 Floats = npt.NDArray[np.float64]
+T = TypeVar("T")
 Interval = Callable[[Sequence[Floats]], tuple[Floats, Floats]]
 
 
@@ -181,12 +183,14 @@ def print_errors(by_seed: dict[int, dict[str, Answers]]) -> None:
             print(f"| {seed} | {name} | {cells} |")
 
 
-def print_differences(by_seed: dict[int, dict[str, Answers]], over: str, interval: Interval) -> None:
+def print_rows(
+    by_seed: Mapping[int, T], questions: Mapping[str, Callable[[T], Floats]], over: str, interval: Interval
+) -> None:
     """Print the answer to each question by crop policy, with intervals over images or over seeds."""
     print(f"\nDifferences in percentage points, mean (95 % interval over {over})\n")
     print("| | " + " | ".join(f"{policy} crops" for policy in CROP_POLICIES) + " |")
     print("| --- |" + " ---: |" * len(CROP_POLICIES))
-    for question, ask in QUESTIONS.items():
+    for question, ask in questions.items():
         by_image = [ask(runs) for runs in by_seed.values()]
         low, high = interval(by_image)
         mean = np.concatenate(by_image).mean(axis=0)
@@ -212,9 +216,10 @@ def main(arguments: Arguments) -> None:
         names = options_of(arguments, seed)
         by_seed[seed] = {name: read_answers(Storage.at(str(_run_dir(arguments, name, seed)))) for name in names}
     print_errors(by_seed)
-    print_differences(by_seed, f"the {sum(len(runs['paper'].labels) for runs in by_seed.values())} images", over_images)
+    images = sum(len(runs["paper"].labels) for runs in by_seed.values())
+    print_rows(by_seed, QUESTIONS, f"the {images} images", over_images)
     if len(by_seed) >= LEAST_SEEDS:
-        print_differences(by_seed, f"the {len(by_seed)} seeds", over_seeds)
+        print_rows(by_seed, QUESTIONS, f"the {len(by_seed)} seeds", over_seeds)
     print_circumstances(len(by_seed))
 
 

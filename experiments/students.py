@@ -25,7 +25,7 @@ import numpy as np
 import tyro
 
 from benchmarks.measure import print_circumstances
-from experiments.ensembles import LEAST_SEEDS, ROOT, Answers, Floats, over_images, over_seeds, read_answers
+from experiments.ensembles import LEAST_SEEDS, ROOT, Answers, Floats, over_images, over_seeds, print_rows, read_answers
 from googlenet.evaluation.crops import CROP_POLICIES, num_views
 from pipelines.run.directory import OUTCOMES, REPORT_JSON
 from pipelines.run.named_recipes import load_recipe
@@ -161,15 +161,7 @@ def print_differences(by_seed: dict[int, Seed]) -> None:
     if len(by_seed) >= LEAST_SEEDS:
         intervals[f"the {len(by_seed)} seeds"] = over_seeds
     for over, interval in intervals.items():
-        print(f"\nDifferences in percentage points, mean (95 % interval over {over})\n")
-        print("| | " + " | ".join(f"{policy} crops" for policy in CROP_POLICIES) + " |")
-        print("| --- |" + " ---: |" * len(CROP_POLICIES))
-        for question, ask in QUESTIONS.items():
-            by_image = [ask(seed) for seed in by_seed.values()]
-            low, high = interval(by_image)
-            mean = np.concatenate(by_image).mean(axis=0)
-            cells = [f"{m:+.1f} ({a:+.1f} to {b:+.1f})" for m, a, b in zip(mean, low, high, strict=True)]
-            print(f"| {question} | " + " | ".join(cells) + " |")
+        print_rows(by_seed, QUESTIONS, over, interval)
 
 
 def main(arguments: Arguments) -> None:

@@ -24,7 +24,7 @@ from pipelines.run.dataset import image_ids, open_records, read_manifest
 from pipelines.run.directory import CANDIDATES, ReplicaFiles, replica_number
 from pipelines.run.predictions import EvaluatedEnsemble
 from pipelines.run.recipe import Recipe
-from pipelines.run.soups import Soups, folder_of_soups, read_soups, write_soups
+from pipelines.run.soups import Soups, check_soup, folder_of_soups, read_soups, write_soups
 from pipelines.run.storage import Storage
 from pipelines.run.weights import read_replica
 
@@ -45,6 +45,7 @@ def evaluate_soups(
     Raises:
         UserError: the replicas have no average.
     """
+    check_soup(recipe, soup=True)
     if len(ensemble.replicas) < 2:
         say("no soup: it takes two replicas or more")
         return None
