@@ -4,7 +4,7 @@ import os
 import select
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from pipelines.job.console import complain
@@ -16,15 +16,17 @@ DONE = b"\0"
 
 
 @contextmanager
-def limited_to(seconds: float, refusal: str, exit_code: int) -> Iterator[None]:
+def limited_to(
+    seconds: float, refusal: str, exit_code: int, clean_up: Callable[[], None] = lambda: None
+) -> Iterator[None]:
     """End the process if the block takes longer than ``seconds``, with ``refusal`` on standard error.
 
     Ctrl-C and SIGTERM raise an exception in the block as usual; if it is deaf to that, they end the process after
-    ``GRACE_SECONDS``. The process ends without cleaning up, so the block must hold nothing that outlives it.
+    ``GRACE_SECONDS``. Before the process ends there, only ``clean_up`` runs, in another thread.
     """
     news, wake = os.pipe()
     os.set_blocking(wake, False)
-    watch = threading.Thread(target=_watch, args=(news, seconds, refusal, exit_code), name="connection", daemon=True)
+    watch = threading.Thread(target=_watch, args=(news, seconds, refusal, exit_code, clean_up), daemon=True)
     in_main = threading.current_thread() is threading.main_thread()
     # Python writes the number of a signal there as soon as it arrives, also while the main thread is in C++.
     before = signal.set_wakeup_fd(wake, warn_on_full_buffer=False) if in_main else -1
@@ -40,16 +42,18 @@ def limited_to(seconds: float, refusal: str, exit_code: int) -> Iterator[None]:
         os.close(wake)
 
 
-def _watch(news: int, seconds: float, refusal: str, exit_code: int) -> None:
+def _watch(news: int, seconds: float, refusal: str, exit_code: int, clean_up: Callable[[], None]) -> None:
     first = _next(news, seconds)
     if first == DONE:
         return
     if not first:
         complain(f"error: {refusal}")
+        clean_up()
         os._exit(exit_code)
     if _next(news, GRACE_SECONDS) == DONE:
         return
     tell_interruption()
+    clean_up()
     os._exit(INTERRUPTED_EXIT_CODE)
 
 

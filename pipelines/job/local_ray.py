@@ -4,7 +4,11 @@ import os
 import resource
 import secrets
 import tempfile
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 from pipelines.errors import UserError
 from pipelines.job.console import say
@@ -57,6 +61,22 @@ def start_failure(error: Exception) -> UserError:
     else:
         cure = f"run the same command again; {START_LOGS}"
     return UserError(f"Ray did not start ({reason}): {cure}")
+
+
+def ending_of_new_processes() -> Callable[[], None]:
+    """Return a function that kills the processes that were started below this one after this call.
+
+    Ray's agents outlive their cluster for a minute if it dies while it starts.
+    """
+    others = set(psutil.Process().children(recursive=True))
+
+    def end() -> None:
+        for process in psutil.Process().children(recursive=True):  # parents first: they would start more
+            if process not in others:
+                with suppress(psutil.Error):
+                    process.kill()
+
+    return end
 
 
 def _home_holds_token() -> bool:

@@ -12,7 +12,7 @@ from pipelines.errors import UserError
 from pipelines.job.connection_limit import limited_to
 from pipelines.job.console import say, size
 from pipelines.job.interruption import interrupt_on_signals, processes_ignore_closed_terminal
-from pipelines.job.local_ray import folder_for_ray, start_failure, token_for_ray
+from pipelines.job.local_ray import ending_of_new_processes, folder_for_ray, start_failure, token_for_ray
 from pipelines.job.node_limits import NodeLimits, node_limits
 from pipelines.job.nodes import draining_nodes
 from pipelines.job.ray_address import check_address
@@ -111,16 +111,21 @@ def _start(resources: dict[str, int]) -> None:
 
     folder = folder_for_ray()
     os.environ.update(token_for_ray())
+    end_processes = ending_of_new_processes()
+    late = str(start_failure(TimeoutError("no answer")))
     try:
-        # Ray's processes end with this one, whichever way it ends.
-        with limited_to(START_SECONDS, str(start_failure(TimeoutError("no answer"))), UserError.exit_code):
-            ray.init(
-                address="local",
-                _temp_dir=folder,
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-                **resources,
-            )
+        with limited_to(START_SECONDS, late, UserError.exit_code, end_processes):
+            try:
+                ray.init(
+                    address="local",
+                    _temp_dir=folder,
+                    logging_level=logging.ERROR,
+                    log_to_driver=False,
+                    **resources,
+                )
+            except BaseException:
+                end_processes()
+                raise
     except SystemExit as error:  # Ray's own answer to SIGTERM while it starts
         raise KeyboardInterrupt from error
     except Exception as error:
