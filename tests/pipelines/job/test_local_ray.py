@@ -1,9 +1,11 @@
-"""A folder whose sockets would have too long paths, a home folder that cannot be written, and few processes."""
+"""A folder whose sockets would have too long paths, a home folder that cannot be written, few processes, and ends."""
 
 import os
 import resource
+import subprocess
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pipelines.errors import UserError
@@ -12,6 +14,7 @@ from pipelines.job.local_ray import (
     LONGEST_SOCKET,
     SHORT_FOLDER,
     SOCKET_PATH_BYTES,
+    ending_of_new_processes,
     folder_for_ray,
     start_failure,
     token_for_ray,
@@ -84,3 +87,16 @@ def test_a_cluster_that_does_not_start_names_the_limit_on_processes_if_that_is_l
     for limit in (4096, resource.RLIM_INFINITY):
         monkeypatch.setattr(resource, "getrlimit", lambda _limit, limit=limit: (limit, limit))
         assert "(Failed to start GCS): run the same command again; if that" in str(start_failure(error))
+
+
+@pytest.mark.processes
+def test_a_start_that_failed_ends_what_it_started_with_children_and_nothing_else() -> None:
+    with subprocess.Popen(["sleep", "60"]) as other:
+        end = ending_of_new_processes()
+        with subprocess.Popen(["sh", "-c", "sleep 60 & wait"]) as started:
+            while not (children := psutil.Process(started.pid).children()):
+                assert started.poll() is None
+            end()
+        assert not psutil.wait_procs(children, timeout=10)[1]
+        assert other.poll() is None
+        other.kill()
