@@ -119,13 +119,14 @@ def _start(resources: dict[str, int]) -> None:
                 ray.init(
                     address="local",
                     _temp_dir=folder,
-                    logging_level=logging.ERROR,
+                    logging_level=logging.CRITICAL,  # it prints the dashboard's log before its exception
                     log_to_driver=False,
                     **resources,
                 )
             except BaseException:
                 end_processes()
                 raise
+        logging.getLogger("ray").setLevel(logging.ERROR)
     except SystemExit as error:  # Ray's own answer to SIGTERM while it starts
         raise KeyboardInterrupt from error
     except Exception as error:
