@@ -26,7 +26,7 @@ class Ended:
 def run_script(*words: str, **variables: str) -> Ended:
     """Run a script as ``python SCRIPT ...`` does, but in this process, which has imported Ray and PyTorch already."""
     output, errors = io.StringIO(), io.StringIO()
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)}
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(output), redirect_stderr(errors):
         patch.chdir(ROOT)
         patch.setattr(sys, "argv", list(words))

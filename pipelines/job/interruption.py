@@ -5,31 +5,49 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 INTERRUPTED_EXIT_CODE = 130
+# A repeated Ctrl-C does nothing for so long: ending the processes of a cluster takes a few seconds.
+END_SECONDS = 10.0
 MESSAGE = "interrupted; run the same command again to resume"
 
 
 def interrupt_on_signals() -> None:
     """Treat SIGTERM, which stops jobs, and SIGHUP, of a terminal that is closed, like Ctrl-C.
 
-    A SIGHUP that is ignored, as under nohup, stays ignored. Ray sets its own handler of SIGTERM when it connects.
+    What is ignored, as SIGHUP under nohup and Ctrl-C in the background, stays ignored. Ray sets its own handler of
+    SIGTERM when it connects.
     """
 
     def interrupt(_signal: int, _frame: object) -> None:
+        # Shutdown has begun; a second signal would abort it and leave processes.
         for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)  # shutdown has begun; a second signal would abort it
+            signal.signal(number, signal.SIG_IGN)
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, _patiently(time.monotonic() + END_SECONDS))
         _leave_closed_terminal()
         # At once: a stopped job is killed after three seconds, and disconnecting from its cluster may take that long.
-        print(f"\n{MESSAGE}", file=sys.stderr, flush=True)
+        _print_message()
         raise KeyboardInterrupt
 
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, interrupt)
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-            signal.signal(signal.SIGHUP, interrupt)
+        for number in (signal.SIGHUP, signal.SIGINT):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, interrupt)
+
+
+def _patiently(deadline: float) -> Callable[[int, object], None]:
+    """Return a handler that does nothing before ``deadline``, and after it interrupts what has not ended."""
+
+    def interrupt(_signal: int, _frame: object) -> None:
+        if time.monotonic() > deadline:
+            raise KeyboardInterrupt
+
+    return interrupt
 
 
 @contextmanager
@@ -46,10 +64,18 @@ def processes_ignore_closed_terminal() -> Iterator[None]:
 
 
 def tell_interruption() -> None:
-    """Print how to resume, unless the handler of SIGTERM and SIGHUP has already done so."""
+    """Print how to resume, unless the handler of the signals has already done so."""
     # Read off the handler, since Ray turns exceptions in its calls into a KeyboardInterrupt without a message.
     if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:
-        print(f"\n{MESSAGE}", file=sys.stderr)
+        _print_message()
+
+
+def _print_message() -> None:
+    """Print the message past Python's buffer: a signal may arrive while the buffer is written."""
+    try:
+        os.write(sys.stderr.fileno(), f"\n{MESSAGE}\n".encode())
+    except (OSError, ValueError):  # not a file
+        print(f"\n{MESSAGE}", file=sys.stderr, flush=True)
 
 
 def _leave_closed_terminal() -> None:

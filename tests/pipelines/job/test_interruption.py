@@ -102,6 +102,28 @@ run_command(main)
     assert ended.stderr == "\ninterrupted; run the same command again to resume\n"
 
 
+@pytest.mark.parametrize("first", ["SIGTERM", "SIGINT"])
+@pytest.mark.processes
+def test_a_second_and_a_third_ctrl_c_let_what_is_ending_end(first: str) -> None:
+    program = f"""
+import signal
+from pipelines.job.command_line import run_command
+signal.signal(signal.SIGINT, signal.default_int_handler)
+def main():
+    try:
+        signal.raise_signal(signal.{first})
+    finally:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        print("processes ended")
+run_command(main)
+"""
+    command = [sys.executable, "-c", program]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout) == (130, "processes ended\n")
+    assert ended.stderr == "\ninterrupted; run the same command again to resume\n"
+
+
 WORK_ON_A_TERMINAL = """
 import signal, subprocess, sys, time
 from pathlib import Path

@@ -46,7 +46,7 @@ def test_a_current_folder_that_has_been_removed_is_told_in_a_line(
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)}
     with pytest.raises(SystemExit) as ended:
         run_command(lambda: 0)
     for number, handler in handlers.items():

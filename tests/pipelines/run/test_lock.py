@@ -127,3 +127,4 @@ def test_a_job_that_was_taken_for_dead_ends_itself(monkeypatch: pytest.MonkeyPat
     assert run.read_json(LOCK)["id"] == "another"
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
