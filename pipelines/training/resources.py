@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from pipelines.errors import UserError
 from pipelines.job.console import count, say
+from pipelines.job.nodes import NodesLeaveError, draining_nodes
 from pipelines.job.process_memory import training_bytes
 from pipelines.job.ray_session import MEMORY, affordable_memory, alive_nodes, amounts_line, held_by, memory_warning
 from pipelines.job.worker_process import CUDA_GRAPHS, KEEP_FREED_MEMORY, wants_cuda_graphs
@@ -117,19 +118,14 @@ def cpus_beside_gpus(gpus_per_worker: float) -> float:
 
     The node with the fewest CPUs for each GPU decides. A cluster that has no GPU yet gives one.
     """
-    import ray
-
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU")]
+    nodes = [node for node in alive_nodes() if node.get("GPU")]
     parts = [int(node.get("CPU", 0) * gpus_per_worker / node["GPU"]) for node in nodes]
     return float(max(1, min(parts, default=1)))
 
 
 def unused_gpus_line(recipe: Recipe, resources: Resources) -> str:
     """Return how many GPUs the training leaves unused, and what would use them; empty if none are."""
-    import ray
-
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    total = sum(node.get("GPU", 0.0) for node in nodes)
+    total = sum(node.get("GPU", 0.0) for node in alive_nodes())
     held_at_once = min(recipe.replicas, replicas_held(recipe, resources))
     unused = int(total - held_at_once * recipe.workers_per_replica * resources.gpus_per_worker)
     if unused < 1:
@@ -198,16 +194,18 @@ def check_that_one_fits(recipe: Recipe, resources: Resources) -> None:
 
     Raises:
         UserError: no set of nodes holds the workers of one replica.
+        NodesLeaveError: the same, and nodes are about to be taken away.
     """
     may_grow = "RAY_ADDRESS" in os.environ  # a cluster that this command started does not
     if replicas_held(recipe, resources) >= 1 or (resources.parallel_replicas and may_grow):
         return
-    import ray
-
-    total = ray.cluster_resources()
-    has = amounts_line({name: total.get(name, 0.0) for name in resources.per_worker})
+    nodes, leaving = alive_nodes(), len(draining_nodes())
+    has = amounts_line({name: sum(node.get(name, 0.0) for node in nodes) for name in resources.per_worker})
+    if leaving:
+        has += f", without {count(leaving, 'node')} about to be taken away,"
     workers = f"{recipe.least_workers} workers of {resources}" if recipe.least_workers > 1 else f"{resources}"
-    raise UserError(
+    error = NodesLeaveError if leaving else UserError
+    raise error(
         f"a replica reserves {workers}, each worker on one node; the cluster has {has} in total: "
         "reserve less, add nodes, or set --parallel-replicas if the cluster grows on demand"
     )
