@@ -16,6 +16,7 @@ if __name__ == "__main__":  # by a Python that may lack packages, or an installe
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -173,14 +174,14 @@ def _estimate(
     arguments: Arguments, run: Storage, recipe: Recipe, resources: Resources, images: Images | None
 ) -> "Estimate":
     """Return what the rest of the job takes."""
-    from pipelines.training.network import ensemble_bytes
     from pipelines.training.plan import estimate
 
-    counts = count_images(run, images)
-    options = _predictor_options(arguments, recipe, resources)
-    num_predictors = Predictors.that_fit(options, ensemble_bytes(recipe, counts.classes)).at_work(counts.val)
+    def num_predictors(memory_bytes: Mapping[str, int], of_images: int) -> int:
+        options = _predictor_options(arguments, recipe, resources)
+        return Predictors.that_fit(options, memory_bytes).at_work(of_images)
+
     encoded = images_to_time(run, recipe, images)
-    return estimate(run, recipe, resources, counts, num_predictors, encoded)
+    return estimate(run, recipe, resources, count_images(run, images), num_predictors, encoded)
 
 
 def _carry_out(
@@ -193,14 +194,13 @@ def _carry_out(
 ) -> int:
     """Run the stages one after the other; return the exit code. Needs a connection to a Ray cluster."""
     from pipelines.training.failure import tell_failures
-    from pipelines.training.network import ensemble_bytes
     from pipelines.training.plan import placement_lines
 
     resources = on_cluster(recipe, resources, count_images(run, images), arguments.cpus_per_worker)
     options = _predictor_options(arguments, recipe, resources)
     say("\n".join(placement_lines(run, recipe, resources)))
-    # Refused now rather than after days of training.
-    Predictors.that_fit(options, ensemble_bytes(recipe, count_images(run, images).classes))
+    # Refused now rather than after days of training; a lack of memory refuses nothing.
+    Predictors.that_fit(options, {"cpu": 0, "gpu": 0})
     meter = Meter(arguments.limits, read_jobs(run))
     if arguments.limits.are_given and not meter.why_stop():
         expected = _estimate(arguments, run, recipe, resources, images)
