@@ -181,7 +181,7 @@ def _estimate(
         return Predictors.that_fit(options, memory_bytes).at_work(of_images)
 
     encoded = images_to_time(run, recipe, images)
-    return estimate(run, recipe, resources, count_images(run, images), num_predictors, encoded)
+    return estimate(run, recipe, resources, count_images(run, images), num_predictors, encoded, soup=arguments.soup)
 
 
 def _carry_out(

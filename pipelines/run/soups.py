@@ -12,6 +12,8 @@ from pipelines.run.predictions import EvaluatedEnsemble
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 
+# The uniform soup, the greedy one, and one for each fold of the images.
+MOST_SOUPS = 7
 # Numbers of the replicas that are averaged.
 Members = tuple[int, ...]
 
@@ -80,6 +82,11 @@ def read_soups(run: Storage, ensemble: EvaluatedEnsemble) -> Soups | None:
         return Soups.from_dict(values)
     # Members in files of earlier versions are places in this list.
     return Soups.from_dict({**values, "replicas": numbers_of(ensemble)}).with_numbers()
+
+
+def soups_are_predicted(run: Storage) -> bool:
+    """Return whether a run keeps soups, of whichever replicas, with complete predictions."""
+    return run.exists(SOUPS_JSON) and bool(run.read_json(SOUPS_JSON).get("are_predicted"))
 
 
 def write_soups(run: Storage, soups: Soups) -> None:

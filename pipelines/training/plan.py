@@ -13,6 +13,7 @@ from pipelines.run.dataset import Counts
 from pipelines.run.directory import PREDICTIONS, ReplicaFiles, finished_replicas
 from pipelines.run.predictions import BYTES_PER_NUMBER, IMAGES_PER_SHARD, bytes_per_image, sorted_policies
 from pipelines.run.recipe import Recipe
+from pipelines.run.soups import MOST_SOUPS, soups_are_predicted
 from pipelines.run.storage import Storage
 from pipelines.training.checkpoints import CHECKPOINTS_KEPT, newest_step
 from pipelines.training.network import ensemble_bytes
@@ -39,6 +40,7 @@ class Estimate:
         targets_seconds: their time.
         training_seconds: time until all replicas are trained.
         evaluation_seconds: time of the evaluation.
+        soup_seconds: least time of its soups.
         nodes: nodes that the job uses.
     """
 
@@ -49,12 +51,13 @@ class Estimate:
     targets_seconds: float
     training_seconds: float
     evaluation_seconds: float
+    soup_seconds: float
     nodes: int
 
     @property
     def seconds(self) -> float:
-        """Time of targets, training and evaluation, without preparation and start-up."""
-        return self.targets_seconds + self.training_seconds + self.evaluation_seconds
+        """Time of targets, training, evaluation and soups, without preparation and start-up."""
+        return self.targets_seconds + self.training_seconds + self.evaluation_seconds + self.soup_seconds
 
 
 def placement_lines(run: Storage, recipe: Recipe, resources: Resources) -> list[str]:
@@ -87,8 +90,10 @@ def estimate(
     counts: Counts,
     num_predictors: Callable[[Mapping[str, int], int], int],
     encoded: Sequence[bytes],
+    *,
+    soup: bool,
 ) -> Estimate:
-    """Return what the rest of the job takes, from a short trial on the connected cluster.
+    """Return what the rest of the job takes, with ``soup`` also soups, from a short trial on the connected cluster.
 
     ``num_predictors`` returns how many predictors share the work, from the memory of one and the number of images.
     ``encoded`` are some of the images, to time their loading.
@@ -102,6 +107,8 @@ def estimate(
     predictors = num_predictors(ensemble_bytes(recipe, counts.classes), counts.val)
     trial = run_trial(recipe, resources, counts.classes, None, encoded)
     evaluation = _passes(recipe, counts) / (trial.passes_per_second * predictors)
+    # The uniform soup is one network. How many more the greedy ones are is known when they are chosen.
+    soups = evaluation / recipe.replicas if soup and recipe.replicas > 1 and not soups_are_predicted(run) else 0.0
     if not _waiting(run, recipe):
         done = len(run.files(PREDICTIONS)) / math.ceil(counts.val / IMAGES_PER_SHARD)
         evaluation *= max(0.0, 1 - done)
@@ -111,7 +118,7 @@ def estimate(
         targets_passes, targets = left.passes, left.passes_of(recipe, counts.classes) / rate
     training = _training_seconds(run, recipe, resources, counts, trial)
     nodes = nodes_used(recipe, resources)
-    return Estimate(counts, predictors, trial, targets_passes, targets, training, evaluation, nodes)
+    return Estimate(counts, predictors, trial, targets_passes, targets, training, evaluation, soups, nodes)
 
 
 def plan_lines(run: Storage, recipe: Recipe, resources: Resources, estimated: Estimate) -> list[str]:
@@ -137,6 +144,7 @@ def plan_lines(run: Storage, recipe: Recipe, resources: Resources, estimated: Es
         _validation_line(recipe, resources, counts, trial),
         f"memory: {size(resources.memory_bytes)} reserved for a worker, {size(trial.memory_bytes)} taken by the trial",
         f"evaluation: {forward} in fp32 with {count(estimated.num_predictors, 'predictor')}",
+        *_soup_line(estimated),
         f"storage: {written}, plus a copy of the images",
     ]
 
@@ -149,6 +157,14 @@ def _targets_line(recipe: Recipe, estimated: Estimate) -> list[str]:
         return ["targets: finished"]
     answers = count(estimated.targets_passes, "forward pass", "forward passes")
     return [f"targets: {answers} of the teacher, about {duration(estimated.targets_seconds)}"]
+
+
+def _soup_line(estimated: Estimate) -> list[str]:
+    """Return what soups cost; nothing without any that are left."""
+    if not estimated.soup_seconds:
+        return []
+    least, most = duration(estimated.soup_seconds), duration(MOST_SOUPS * estimated.soup_seconds)
+    return [f"soups: about {least} for the uniform one, up to {most} if each greedy one is a network of its own"]
 
 
 def _training_line(run: Storage, recipe: Recipe, resources: Resources, counts: Counts, trial: Trial) -> str:
