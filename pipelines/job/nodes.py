@@ -10,8 +10,8 @@ from pipelines.job.console import count
 CONNECTION_SECONDS = 2.0
 
 
-class NodesLeaveError(UserError):
-    """The nodes are about to be taken away; the same command works once others have joined."""
+class NodesMissingError(UserError):
+    """Nodes have not joined yet, or are about to be taken away; the same command works once others have joined."""
 
     exit_code = 75
 
@@ -28,13 +28,13 @@ def check_that_a_node_stays() -> None:
     """Refuse to start on a connected cluster whose nodes are all drained.
 
     Raises:
-        NodesLeaveError: they are.
+        NodesMissingError: they are.
     """
     import ray
 
     alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
     if alive <= draining_nodes():
-        raise NodesLeaveError(
+        raise NodesMissingError(
             f"every node of the cluster is about to be taken away ({count(len(alive), 'node')}, drained), so that "
             "nothing starts there: run the same command again once others have joined"
         )

@@ -57,7 +57,7 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
 
     Raises:
         UserError: there is no usable cluster at the address in RAY_ADDRESS.
-        NodesLeaveError: all its nodes are about to be taken away.
+        NodesMissingError: all its nodes are about to be taken away.
     """
     address = os.environ.get("RAY_ADDRESS", "")
     if _is_connected():

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from pipelines.errors import UserError
 from pipelines.job.console import count, say
-from pipelines.job.nodes import NodesLeaveError, draining_nodes
+from pipelines.job.nodes import NodesMissingError, draining_nodes
 from pipelines.job.process_memory import training_bytes
 from pipelines.job.ray_session import MEMORY, affordable_memory, alive_nodes, amounts_line, held_by, memory_warning
 from pipelines.job.worker_process import CUDA_GRAPHS, KEEP_FREED_MEMORY, wants_cuda_graphs
@@ -194,7 +194,7 @@ def check_that_one_fits(recipe: Recipe, resources: Resources) -> None:
 
     Raises:
         UserError: no set of nodes holds the workers of one replica.
-        NodesLeaveError: the same, and nodes are about to be taken away.
+        NodesMissingError: the same, and nodes are about to be taken away.
     """
     may_grow = "RAY_ADDRESS" in os.environ  # a cluster that this command started does not
     if replicas_held(recipe, resources) >= 1 or (resources.parallel_replicas and may_grow):
@@ -204,7 +204,7 @@ def check_that_one_fits(recipe: Recipe, resources: Resources) -> None:
     if leaving:
         has += f", without {count(leaving, 'node')} about to be taken away,"
     workers = f"{recipe.least_workers} workers of {resources}" if recipe.least_workers > 1 else f"{resources}"
-    error = NodesLeaveError if leaving else UserError
+    error = NodesMissingError if leaving else UserError
     raise error(
         f"a replica reserves {workers}, each worker on one node; the cluster has {has} in total: "
         "reserve less, add nodes, or set --parallel-replicas if the cluster grows on demand"

@@ -29,9 +29,9 @@ from pipelines.training.failure import ReplicaFailure
 from pipelines.training.resources import Resources, check_that_one_fits, replicas_at_once, replicas_held
 from pipelines.training.restarts import Tries
 from pipelines.training.trainer import fit_replica
+from pipelines.training.unplaced import Unplaced
 
 POLL_SECONDS = 1.0
-UNPLACED_SECONDS = 60.0
 # Time for the replicas to write checkpoints and end when the job is to stop.
 STOPPING_SECONDS = 120.0
 
@@ -100,7 +100,7 @@ class _Schedule:
         self._places: dict[int, list[str]] = {}
         self._tries, self._tries_if_not_finite = Tries(resources.max_failures), Tries(min(1, resources.max_failures))
         self._paused_until: dict[int, float] = {}
-        self._held_at, self._told_unplaced = time.monotonic(), False
+        self._unplaced = Unplaced()
         # With the address given, Ray Train's helpers do not look for a cluster. They would take the address that a
         # killed cluster left in Ray's folder, and each replica would wait twelve seconds for its answer at the end.
         variables = {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
@@ -207,14 +207,9 @@ class _Schedule:
         return tries.pause_seconds(replica) if tries.has_another(replica, _step_reached(self._run, replica)) else None
 
     def unplaced(self) -> list[str]:
-        """Return a warning, once, if the cluster has been unable to hold a replica for ``UNPLACED_SECONDS``."""
-        now = time.monotonic()
-        if replicas_held(self._recipe, self._resources):
-            self._held_at, self._told_unplaced = now, False
+        """Return a warning, once, if the cluster has been unable to hold a replica for a while."""
+        if not self._unplaced.is_to_be_told(is_held=replicas_held(self._recipe, self._resources) > 0):
             return []
-        if self._told_unplaced or now - self._held_at < UNPLACED_SECONDS:
-            return []
-        self._told_unplaced = True
         return [f"warning: the cluster cannot hold a replica (workers of {self._resources}); waiting until it can"]
 
     def take(self, state: BoardState) -> None:

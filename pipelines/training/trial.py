@@ -28,6 +28,7 @@ from pipelines.run.directory import TRAINING
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.training.resources import Resources
+from pipelines.training.unplaced import Unplaced, wait_for_place
 
 # Timed steps, after a first one.
 STEPS = 3
@@ -80,6 +81,9 @@ def run_trial(
     ``encoded`` are images whose loading is timed as well.
     With ``precisions`` None, only uncompiled fp32 is tried. Otherwise those of ``precisions`` that are fast on the
     worker's hardware, or the only one, are tried uncompiled and, if the worker has a compiler, compiled.
+
+    Raises:
+        NodesMissingError: no node that can hold the worker has joined in time.
     """
     import ray
 
@@ -92,7 +96,9 @@ def run_trial(
         runtime_env={"env_vars": resources.environment},
     )(_try)
     device = "cuda" if resources.gpus_per_worker else "cpu"
-    trial: Trial = ray.get(task.remote(recipe, classes, precisions, device, encoded))
+    ref = task.remote(recipe, classes, precisions, device, encoded)
+    wait_for_place(lambda seconds: bool(ray.wait([ref], timeout=seconds)[0]), resources.per_worker, Unplaced())
+    trial: Trial = ray.get(ref)
     return trial
 
 

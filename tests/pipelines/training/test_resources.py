@@ -7,7 +7,7 @@ import ray
 import torch  # noqa: F401  # its import starts a process, which the tests that need it may not
 
 from pipelines.errors import UserError
-from pipelines.job.nodes import NodesLeaveError, check_that_a_node_stays
+from pipelines.job.nodes import NodesMissingError, check_that_a_node_stays
 from pipelines.job.ray_session import alive_nodes
 from pipelines.run.named_recipes import demo, finetune
 from pipelines.training.resources import (
@@ -160,13 +160,13 @@ def test_a_cluster_whose_nodes_are_all_about_to_go_is_refused_in_one_line_for_an
     check_that_a_node_stays()
     nodes[:] = [{"NodeID": name, "Alive": True, "Resources": GPU_NODE} for name in ("a", "b")]
     monkeypatch.setattr(DRAINING, lambda: {"a", "b"})
-    with pytest.raises(NodesLeaveError, match=r"\(2 nodes, drained\).*run the same command again") as refused:
+    with pytest.raises(NodesMissingError, match=r"\(2 nodes, drained\).*run the same command again") as refused:
         check_that_a_node_stays()
     assert refused.value.exit_code == 75  # submit.py tries again
     # Nothing is counted on them, if they are drained a moment later.
     assert (cpus_beside_gpus(1), unused_gpus_line(demo(), Resources())) == (1, "")
     with pytest.raises(
-        NodesLeaveError, match="the cluster has 0 CPU, without 2 nodes about to be taken away, in total"
+        NodesMissingError, match="the cluster has 0 CPU, without 2 nodes about to be taken away, in total"
     ):
         check_that_one_fits(demo(), Resources())
     monkeypatch.setattr(DRAINING, lambda: {"a"})
