@@ -227,7 +227,7 @@ def _carry_out(
         elif enough and not at_limit:
             published = publish(run, recipe, manifest, publishing)
             say(published.line)
-        tell_failures(failures, finished + len(failures))
+        tell_failures(failures, finished, recipe.replicas, at_limit=at_limit)
         if enough:
             say(f"report: {run.below(REPORT_PAGE)} ({duration(meter.used().seconds)})")
             say(how_to_use(run, publishing.tracking_uri, tracker.page, published.model), wrap=False)

@@ -62,10 +62,10 @@ def train_replicas(
     board = new_board()
     with display.showing():
         while schedule.goes_on:
-            schedule.stop_if(why_stop())
+            ended = schedule.stop_if(why_stop())
             schedule.fill(board)
             board.tell.remote(draining_nodes(), schedule.stopping)
-            messages = schedule.collect() + schedule.unplaced()
+            messages = ended + schedule.collect() + schedule.unplaced()
             state, board = read_board(board)
             schedule.hand_over(board, state.asking)
             for message in state.warnings + messages:
@@ -113,15 +113,25 @@ class _Schedule:
         """Whether there is something to start or to wait for."""
         return bool(self.running or (self.waiting and not self.stopping))
 
-    def stop_if(self, reason: str) -> None:
-        """Start nothing more if there is a ``reason``; end what has not ended by itself ``STOPPING_SECONDS`` later."""
+    def stop_if(self, reason: str) -> list[str]:
+        """Start nothing more if there is a ``reason``; return messages about what had to be ended.
+
+        That is what has not ended by itself within ``STOPPING_SECONDS``.
+        """
         if reason and not self.stopping:
             self.stopping, self._stop_by = reason, time.monotonic() + STOPPING_SECONDS
-        if time.monotonic() > self._stop_by:
-            for ref, replica in self.running.items():
-                ray.cancel(ref, force=True)  # its workers never got a place, or do not answer
-                self._wait_again(replica)
-            self.running.clear()
+        if time.monotonic() <= self._stop_by:
+            return []
+        messages = []
+        for ref, replica in self.running.items():
+            ray.cancel(ref, force=True)  # its workers never got a place, or do not answer
+            self._wait_again(replica)
+            step = _step_reached(self._run, replica)
+            kept = f"its checkpoint of step {step} is kept, from which it goes on" if step else "it has no checkpoint"
+            late = f"it did not end by itself within {STOPPING_SECONDS:.0f} s"
+            messages.append(f"warning: replica {replica} was ended, since {self.stopping} and {late}; {kept}")
+        self.running.clear()
+        return messages
 
     def fill(self, board: Any) -> None:
         """Start replicas while the cluster, with its current nodes, holds more."""
@@ -183,7 +193,10 @@ class _Schedule:
             if failure and failure.may_pass and (pause_seconds := self._pause_before_restart(replica, failure)):
                 self._wait_again(replica)
                 self._paused_until[replica] = time.monotonic() + pause_seconds
-                messages.append(f"warning: replica {replica}: {failure.reason}; restarting it in {pause_seconds:.0f} s")
+                again = f"restarting it in {pause_seconds:.0f} s"
+                if self.stopping:
+                    again = f"it is not restarted, since {self.stopping}"
+                messages.append(f"warning: replica {replica}: {failure.reason}; {again}")
                 continue
             self._end(replica, failure)
             if failure:

@@ -32,7 +32,7 @@ class Unplaced:
     def is_to_be_told(self, *, is_held: bool) -> bool:
         """Return whether it is time to report it, which is once."""
         seconds = self.seconds(is_held=is_held)
-        if self._told or seconds < TOLD_AFTER_SECONDS:
+        if is_held or self._told or seconds < TOLD_AFTER_SECONDS:
             return False
         self._told = True
         return True

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,6 +54,24 @@ def test_weights_that_are_not_finite_are_tried_once_more_and_a_paused_replica_is
     schedule._paused_until[0] = float("inf")
     schedule.fill(board=None)
     assert (schedule.waiting, schedule.running, schedule.collect()) == ([0], {}, [])
+
+
+def test_what_does_not_end_at_a_limit_is_ended_with_a_line_on_what_is_kept(
+    ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, limit = Storage.at(str(tmp_path)), "the run has reached --max-hours 1"
+    schedule = _Schedule(run, replace(tiny_recipe, replicas=3), Resources(), FP32, [])
+    sleep = ray.remote(num_cpus=0)(time.sleep)
+    schedule.running, schedule.waiting = {sleep.remote(1000): 0, sleep.remote(1000): 1}, [2]
+    run.write(f"replicas/1/checkpoints/0000000005.{16 * '0'}.safetensors", b"")
+    assert schedule.stop_if(limit) == []
+    monkeypatch.setattr(schedule, "_stop_by", 0.0)
+    ended = "was ended, since the run has reached --max-hours 1 and it did not end by itself within 120 s; "
+    assert schedule.stop_if(limit) == [
+        f"warning: replica 0 {ended}it has no checkpoint",
+        f"warning: replica 1 {ended}its checkpoint of step 5 is kept, from which it goes on",
+    ]
+    assert (sorted(schedule.waiting), schedule.running, schedule.goes_on) == ([0, 1, 2], {}, False)
 
 
 def test_a_worker_that_has_trained_a_replica_gets_the_next_one_that_is_ready_while_the_cluster_holds_its_fit(
