@@ -103,6 +103,8 @@ class Arguments:
     """Disk space of each node for copies of shards in an object store; the default leaves a fifth of the disk free."""
     gpu_augmentation: bool = False
     """Decode JPEGs and make samples on the GPU; the same distribution as on CPUs, but not the same bits."""
+    cuda_graphs: bool = False
+    """Take training steps on a GPU as CUDA graphs, which queue small kernels sooner; never run on a GPU yet."""
     validate_every_epochs: int = 1
     """Epochs of the training between two validations; the last epoch always has one."""
     validation_images: int | None = None
@@ -140,6 +142,7 @@ def run_job(arguments: Arguments) -> int:
         arguments.shard_cache_gb,
         validation=ValidationPlan(arguments.validate_every_epochs, arguments.validation_images),
         gpu_augmentation=arguments.gpu_augmentation,
+        cuda_graphs=arguments.cuda_graphs,
     )
     resources.check(recipe)
     chosen = arguments.models, arguments.champion, arguments.champion_metric
@@ -151,7 +154,7 @@ def run_job(arguments: Arguments) -> int:
     try_initial_weights(run, recipe, count_images(run, images).classes)
     if arguments.dry_run:
         with connected():
-            _print_plan(arguments, run, recipe, resources, images)
+            _tell_plan(arguments, run, recipe, resources, images)
         return 0
     with only_job_on(run):
         claim(run, "recipe", recipe.to_dict())
@@ -159,9 +162,7 @@ def run_job(arguments: Arguments) -> int:
             return _carry_out(arguments, run, recipe, resources, images, publishing)
 
 
-def _print_plan(
-    arguments: Arguments, run: Storage, recipe: Recipe, resources: Resources, images: Images | None
-) -> None:
+def _tell_plan(arguments: Arguments, run: Storage, recipe: Recipe, resources: Resources, images: Images | None) -> None:
     from pipelines.training.plan import plan_lines
 
     resources = on_cluster(recipe, resources, count_images(run, images), arguments.cpus_per_worker)
@@ -173,7 +174,6 @@ def _print_plan(
 def _estimate(
     arguments: Arguments, run: Storage, recipe: Recipe, resources: Resources, images: Images | None
 ) -> "Estimate":
-    """Return what the rest of the job takes."""
     from pipelines.training.plan import estimate
 
     def num_predictors(memory_bytes: Mapping[str, int], of_images: int) -> int:

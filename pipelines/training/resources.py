@@ -9,7 +9,7 @@ from pipelines.job.console import count, say
 from pipelines.job.nodes import NodesMissingError, draining_nodes
 from pipelines.job.process_memory import training_bytes
 from pipelines.job.ray_session import MEMORY, affordable_memory, alive_nodes, amounts_line, held_by, memory_warning
-from pipelines.job.worker_process import CUDA_GRAPHS, KEEP_FREED_MEMORY, wants_cuda_graphs
+from pipelines.job.worker_process import KEEP_FREED_MEMORY
 from pipelines.run.dataset import Counts
 from pipelines.run.recipe import Recipe
 from pipelines.training.validation_plan import EVERY_EPOCH, ValidationPlan
@@ -33,6 +33,7 @@ class Resources:
         shard_cache_gb: disk space of each node for copies of remote shards; None to leave a fifth of the disk free.
         validation: when a replica is validated, and on how many images.
         gpu_augmentation: decode JPEGs and make samples on the GPU.
+        cuda_graphs: take training steps as CUDA graphs.
         memory_bytes: memory that a worker reserves; 0 for none.
     """
 
@@ -45,6 +46,7 @@ class Resources:
     shard_cache_gb: float | None = None
     validation: ValidationPlan = EVERY_EPOCH
     gpu_augmentation: bool = False
+    cuda_graphs: bool = False
     memory_bytes: int = 0
 
     def __post_init__(self) -> None:
@@ -75,11 +77,17 @@ class Resources:
         """Refuse a recipe that cannot be trained with these workers.
 
         Raises:
-            UserError: batch normalisation over several workers without GPUs, several workers on one GPU, or samples
-                that are to be made on a GPU without one.
+            UserError: batch normalisation over several workers without GPUs, several workers on one GPU, samples that
+                are to be made on a GPU without one, or CUDA graphs without one or over several workers.
         """
         if self.gpu_augmentation and not self.gpus_per_worker:
             raise UserError("--gpu-augmentation makes samples on GPUs: add --gpus-per-worker 1, or leave it out")
+        if self.cuda_graphs and not self.gpus_per_worker:
+            raise UserError("--cuda-graphs takes training steps on GPUs: add --gpus-per-worker 1, or leave it out")
+        if self.cuda_graphs and recipe.workers_per_replica > 1:
+            raise UserError(
+                "--cuda-graphs is for replicas of one worker: leave it out, or train with --workers-per-replica 1"
+            )
         if recipe.workers_per_replica > 1 and recipe.variant == "bn" and not self.gpus_per_worker:
             raise UserError(
                 "batch normalisation over several workers needs GPUs: "
@@ -106,8 +114,7 @@ class Resources:
     @property
     def environment(self) -> dict[str, str]:
         """Environment variables of a worker: as many threads as CPUs, regardless of the environment of the job."""
-        graphs = {CUDA_GRAPHS: "1"} if wants_cuda_graphs() else {}
-        return {**KEEP_FREED_MEMORY, **graphs, "OMP_NUM_THREADS": str(max(1, int(self.cpus_per_worker)))}
+        return {**KEEP_FREED_MEMORY, "OMP_NUM_THREADS": str(max(1, int(self.cpus_per_worker)))}
 
     def __str__(self) -> str:
         return amounts_line(self.per_worker)

@@ -116,6 +116,8 @@ def test_impossible_resources_are_named(arguments: dict[str, object], message: s
         ({"workers_per_replica": 2}, Resources(), "batch normalisation over several workers needs GPUs"),
         ({"workers_per_replica": 2}, Resources(1, 0.5), "cannot share a GPU"),
         ({}, Resources(gpu_augmentation=True), "--gpu-augmentation makes samples on GPUs: add --gpus-per-worker 1"),
+        ({}, Resources(cuda_graphs=True), "--cuda-graphs takes training steps on GPUs: add --gpus-per-worker 1"),
+        ({"workers_per_replica": 2}, Resources(1, 1, cuda_graphs=True), "--cuda-graphs is for replicas of one worker"),
     ],
 )
 def test_workers_that_cannot_train_together_are_refused(

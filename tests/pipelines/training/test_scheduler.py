@@ -61,8 +61,12 @@ def test_what_does_not_end_at_a_limit_is_ended_with_a_line_on_what_is_kept(
 ) -> None:
     run, limit = Storage.at(str(tmp_path)), "the run has reached --max-hours 1"
     schedule = _Schedule(run, replace(tiny_recipe, replicas=3), Resources(), FP32, [])
-    sleep = ray.remote(num_cpus=0)(time.sleep)
-    schedule.running, schedule.waiting = {sleep.remote(1000): 0, sleep.remote(1000): 1}, [2]
+
+    @ray.remote(num_cpus=0)
+    def fit() -> None:
+        time.sleep(1000)
+
+    schedule.running, schedule.waiting = {fit.remote(): 0, fit.remote(): 1}, [2]
     run.write(f"replicas/1/checkpoints/0000000005.{16 * '0'}.safetensors", b"")
     assert schedule.stop_if(limit) == []
     monkeypatch.setattr(schedule, "_stop_by", 0.0)
