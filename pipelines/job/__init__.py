@@ -5,7 +5,7 @@ process, ``ray_session.connected`` for Ray.
 
 In reading order:
 
-- ``interpreter``: a Python that lacks packages is told before they are imported
+- ``interpreter``: a Python that lacks packages, or cannot start threads, is told before they are imported
 - ``command_line``: what every command does first and last; errors in one line
 - ``options``: options from the fields of dataclasses, and ``--help``
 - ``option_groups``: groups of options in ``--help``
