@@ -33,7 +33,7 @@ def check_that_a_node_stays() -> None:
     import ray
 
     alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-    if alive <= draining_nodes():
+    if alive and alive <= draining_nodes():
         raise NodesMissingError(
             f"every node of the cluster is about to be taken away ({count(len(alive), 'node')}, drained), so that "
             "nothing starts there: run the same command again once others have joined"
