@@ -39,8 +39,8 @@ class Limits:
     """Price of a node, and limits on the time and the money of a run."""
 
     price_per_node_hour: float | None = None
-    """Price of an hour of a node, in any currency; with it, the plan and the job say what they cost. No
-    prices are built in."""
+    """Price of an hour of a node, in any currency; with it, the plan and the job say what they cost. No prices
+    are built in."""
     max_hours: float | None = None
     """Limit on the hours of all jobs of the run: then replicas write checkpoints, and finished ones are evaluated."""
     max_cost: float | None = None

@@ -53,12 +53,13 @@ class Soups:
 
     def with_numbers(self) -> "Soups":
         """Return these soups, whose members are places in the list of the replicas, with the replicas' numbers."""
-        members = {name: at(self.replicas, getattr(self, name)) for name in ("uniform", "greedy")}
-        several = {
-            name: tuple(at(self.replicas, places) for places in getattr(self, name))
-            for name in ("networks", "greedy_by_fold")
-        }
-        return replace(self, **members, **several)
+        return replace(
+            self,
+            networks=tuple(at(self.replicas, places) for places in self.networks),
+            uniform=at(self.replicas, self.uniform),
+            greedy=at(self.replicas, self.greedy),
+            greedy_by_fold=tuple(at(self.replicas, places) for places in self.greedy_by_fold),
+        )
 
 
 def check_soup(recipe: Recipe, *, soup: bool) -> None:
