@@ -20,6 +20,7 @@ from pipelines.errors import UserError
 from pipelines.evaluation.evaluate import Settings, evaluate
 from pipelines.evaluation.predictors import AS_MANY_AS_FIT, PredictorOptions, Predictors
 from pipelines.job.console import count, say
+from pipelines.job.unplaced import once_placed
 from pipelines.run.dataset import image_ids, open_records, read_manifest
 from pipelines.run.directory import CANDIDATES, ReplicaFiles, replica_number
 from pipelines.run.predictions import EvaluatedEnsemble
@@ -53,10 +54,10 @@ def evaluate_soups(
     if not soups or not all(folder.exists(ReplicaFiles(number).weights) for number in range(len(soups.networks))):
         import ray
 
-        num_gpus = Predictors.that_fit(predictors, {"cpu": 0, "gpu": 0}).num_gpus
-        choose = ray.remote(num_cpus=1, num_gpus=num_gpus, max_calls=1)(_chosen)
+        one = Predictors.that_fit(predictors, {"cpu": 0, "gpu": 0})
+        choose = ray.remote(num_cpus=1, num_gpus=one.num_gpus, max_calls=1)(_chosen)
         try:
-            soups = ray.get(choose.remote(SoupChoice(run, recipe, ensemble)))
+            soups = once_placed(choose.remote(SoupChoice(run, recipe, ensemble)), "the choice of soups", one.needs)
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, UserError):  # the task's own would print a traceback
                 raise error.cause from None

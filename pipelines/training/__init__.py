@@ -27,7 +27,6 @@ In reading order:
 - ``network``: the network that a recipe describes, and its initial weights
 - ``scaled_weights``: initial weights that are scaled on training images
 - ``resources``: resources reserved per worker, and how many replicas fit
-- ``unplaced``: a cluster whose nodes cannot hold a worker yet: reported, and for a trial given up
 - ``trial``: a few timed steps, and the choice of precision and compilation
 - ``targets_plan``: what is left of a student's targets, and the teacher's networks that answer
 - ``plan``: replicas, steps, time and storage before a job starts

@@ -99,7 +99,8 @@ def estimate(
     ``encoded`` are some of the images, to time their loading.
 
     Raises:
-        UserError: the cluster can never hold a replica, so that the trial would wait for ever.
+        UserError: the cluster can never hold a replica, so that the trial would wait in vain.
+        NodesMissingError: no node for the trial has joined in time.
     """
     if _waiting(run, recipe):
         check_that_one_fits(recipe, resources)

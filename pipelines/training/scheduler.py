@@ -20,6 +20,7 @@ from pipelines.errors import UserError
 from pipelines.job.nodes import any_lost, draining_nodes
 from pipelines.job.progress import TrainingDisplay
 from pipelines.job.ray_session import TRAIN_SETTINGS
+from pipelines.job.unplaced import Unplaced
 from pipelines.run.directory import ReplicaFiles, check_run_directory, finished_replicas
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
@@ -29,7 +30,6 @@ from pipelines.training.failure import ReplicaFailure
 from pipelines.training.resources import Resources, check_that_one_fits, replicas_at_once, replicas_held
 from pipelines.training.restarts import Tries
 from pipelines.training.trainer import fit_replica
-from pipelines.training.unplaced import Unplaced
 
 POLL_SECONDS = 1.0
 # Time for the replicas to write checkpoints and end when the job is to stop.

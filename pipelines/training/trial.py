@@ -23,15 +23,17 @@ from googlenet.network.arithmetic import (
 )
 from pipelines.errors import UserError
 from pipelines.job.console import duration
+from pipelines.job.unplaced import once_placed
 from pipelines.job.worker_process import use_own_cpus
 from pipelines.run.directory import TRAINING
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.training.resources import Resources
-from pipelines.training.unplaced import Unplaced, wait_for_place
 
 # Timed steps, after a first one.
 STEPS = 3
+# New nodes take minutes; half an hour without one is a quota, or a kind of node that the cluster does not add.
+LONGEST_WAIT_SECONDS = 1800.0
 # Settings of a trial that do not affect the time of a step.
 STEPS_PER_EPOCH, POLYAK_HORIZON_STEPS, SEED = 1000, 10, 0
 
@@ -97,8 +99,7 @@ def run_trial(
     )(_try)
     device = "cuda" if resources.gpus_per_worker else "cpu"
     ref = task.remote(recipe, classes, precisions, device, encoded)
-    wait_for_place(lambda seconds: bool(ray.wait([ref], timeout=seconds)[0]), resources.per_worker, Unplaced())
-    trial: Trial = ray.get(ref)
+    trial: Trial = once_placed(ref, "the trial", resources.per_worker, longest_wait_seconds=LONGEST_WAIT_SECONDS)
     return trial
 
 

@@ -11,7 +11,7 @@ import ray
 import safetensors.torch
 import torch
 
-import pipelines.training.unplaced
+import pipelines.job.unplaced
 from googlenet.network.arithmetic import FP32, Arithmetic
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
@@ -115,7 +115,7 @@ def test_a_cluster_that_holds_nothing_for_a_while_is_told_of_once(
     run = Storage.at(str(tmp_path))
     grows = _Schedule(run, tiny_recipe, Resources(64, parallel_replicas=2), FP32, [])
     assert grows.unplaced() == []  # not yet
-    monkeypatch.setattr(pipelines.training.unplaced, "TOLD_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr(pipelines.job.unplaced, "TOLD_AFTER_SECONDS", 0.0)
     assert grows.unplaced() == ["warning: the cluster cannot hold a replica (workers of 64 CPU); waiting until it can"]
     assert grows.unplaced() == []
     assert _Schedule(run, tiny_recipe, Resources(), FP32, []).unplaced() == []

@@ -1,15 +1,15 @@
 """Watch on a cluster whose nodes cannot hold what waits for them, as before nodes join that are added on demand."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from pipelines.job.console import duration, say
 from pipelines.job.nodes import NodesMissingError
 from pipelines.job.ray_session import alive_nodes, amounts_line, held_by
 
 TOLD_AFTER_SECONDS = 60.0
-# New nodes take minutes; half an hour without one is a quota, or a kind of node that the cluster does not add.
-LONGEST_WAIT_SECONDS = 1800.0
 POLL_SECONDS = 1.0
 
 
@@ -38,22 +38,32 @@ class Unplaced:
         return True
 
 
-def wait_for_place(is_done: Callable[[float], bool], per_worker: Mapping[str, float], unplaced: Unplaced) -> None:
-    """Wait until ``is_done``, which is called with the seconds that it may take, returns True.
+def once_placed(
+    ref: Any,
+    work: str,
+    needs: Mapping[str, float],
+    *,
+    longest_wait_seconds: float = math.inf,
+    unplaced: Unplaced | None = None,
+) -> Any:
+    """Return the result of the Ray task ``ref``; say after a minute what it waits for if no node can hold it.
+
+    ``work`` is what the task does, with an article; ``needs`` is what it reserves.
 
     Raises:
-        NodesMissingError: no node has been able to hold a worker for ``LONGEST_WAIT_SECONDS``.
+        NodesMissingError: no node has been able to hold it for ``longest_wait_seconds``.
     """
-    while not is_done(POLL_SECONDS):
-        is_held = any(held_by(node, per_worker) for node in alive_nodes())
-        needed = amounts_line(per_worker)
+    import ray
+
+    unplaced, needed = unplaced or Unplaced(), amounts_line(needs)
+    most = f", for {duration(longest_wait_seconds)} at most" if longest_wait_seconds < math.inf else ""
+    while not ray.wait([ref], timeout=POLL_SECONDS)[0]:
+        is_held = any(held_by(node, needs) for node in alive_nodes())
         if unplaced.is_to_be_told(is_held=is_held):
-            say(
-                f"the trial waits for a node with {needed}, for {duration(LONGEST_WAIT_SECONDS)} at most; "
-                "`ray status` shows what the cluster adds"
-            )
-        if unplaced.seconds(is_held=is_held) >= LONGEST_WAIT_SECONDS:
+            say(f"{work} waits for a node with {needed}{most}; `ray status` shows what the cluster adds")
+        if unplaced.seconds(is_held=is_held) >= longest_wait_seconds:
             raise NodesMissingError(
-                f"no node with {needed} has joined within {duration(LONGEST_WAIT_SECONDS)}, and the trial needs one: "
+                f"no node with {needed} has joined within {duration(longest_wait_seconds)}, and {work} needs one: "
                 "see in `ray status` why the cluster does not grow, or reserve less"
             )
+    return ray.get(ref)
