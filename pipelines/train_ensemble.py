@@ -16,6 +16,7 @@ if __name__ == "__main__":  # by a Python that may lack packages, or an installe
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -102,6 +103,8 @@ class Arguments:
     """Disk space of each node for copies of shards in an object store; the default leaves a fifth of the disk free."""
     gpu_augmentation: bool = False
     """Decode JPEGs and make samples on the GPU; the same distribution as on CPUs, but not the same bits."""
+    cuda_graphs: bool = False
+    """Take training steps on a GPU as CUDA graphs, which queue small kernels sooner; never run on a GPU yet."""
     validate_every_epochs: int = 1
     """Epochs of the training between two validations; the last epoch always has one."""
     validation_images: int | None = None
@@ -139,6 +142,7 @@ def run_job(arguments: Arguments) -> int:
         arguments.shard_cache_gb,
         validation=ValidationPlan(arguments.validate_every_epochs, arguments.validation_images),
         gpu_augmentation=arguments.gpu_augmentation,
+        cuda_graphs=arguments.cuda_graphs,
     )
     resources.check(recipe)
     chosen = arguments.models, arguments.champion, arguments.champion_metric
@@ -150,7 +154,7 @@ def run_job(arguments: Arguments) -> int:
     try_initial_weights(run, recipe, count_images(run, images).classes)
     if arguments.dry_run:
         with connected():
-            _print_plan(arguments, run, recipe, resources, images)
+            _tell_plan(arguments, run, recipe, resources, images)
         return 0
     with only_job_on(run):
         claim(run, "recipe", recipe.to_dict())
@@ -158,9 +162,7 @@ def run_job(arguments: Arguments) -> int:
             return _carry_out(arguments, run, recipe, resources, images, publishing)
 
 
-def _print_plan(
-    arguments: Arguments, run: Storage, recipe: Recipe, resources: Resources, images: Images | None
-) -> None:
+def _tell_plan(arguments: Arguments, run: Storage, recipe: Recipe, resources: Resources, images: Images | None) -> None:
     from pipelines.training.plan import plan_lines
 
     resources = on_cluster(recipe, resources, count_images(run, images), arguments.cpus_per_worker)
@@ -172,15 +174,14 @@ def _print_plan(
 def _estimate(
     arguments: Arguments, run: Storage, recipe: Recipe, resources: Resources, images: Images | None
 ) -> "Estimate":
-    """Return what the rest of the job takes."""
-    from pipelines.training.network import ensemble_bytes
     from pipelines.training.plan import estimate
 
-    counts = count_images(run, images)
-    options = _predictor_options(arguments, recipe, resources)
-    num_predictors = Predictors.that_fit(options, ensemble_bytes(recipe, counts.classes)).at_work(counts.val)
+    def num_predictors(memory_bytes: Mapping[str, int], of_images: int) -> int:
+        options = _predictor_options(arguments, recipe, resources)
+        return Predictors.that_fit(options, memory_bytes).at_work(of_images)
+
     encoded = images_to_time(run, recipe, images)
-    return estimate(run, recipe, resources, counts, num_predictors, encoded)
+    return estimate(run, recipe, resources, count_images(run, images), num_predictors, encoded, soup=arguments.soup)
 
 
 def _carry_out(
@@ -193,14 +194,13 @@ def _carry_out(
 ) -> int:
     """Run the stages one after the other; return the exit code. Needs a connection to a Ray cluster."""
     from pipelines.training.failure import tell_failures
-    from pipelines.training.network import ensemble_bytes
     from pipelines.training.plan import placement_lines
 
     resources = on_cluster(recipe, resources, count_images(run, images), arguments.cpus_per_worker)
     options = _predictor_options(arguments, recipe, resources)
     say("\n".join(placement_lines(run, recipe, resources)))
-    # Refused now rather than after days of training.
-    Predictors.that_fit(options, ensemble_bytes(recipe, count_images(run, images).classes))
+    # Refused now rather than after days of training; a lack of memory refuses nothing.
+    Predictors.that_fit(options, {"cpu": 0, "gpu": 0})
     meter = Meter(arguments.limits, read_jobs(run))
     if arguments.limits.are_given and not meter.why_stop():
         expected = _estimate(arguments, run, recipe, resources, images)
@@ -227,7 +227,7 @@ def _carry_out(
         elif enough and not at_limit:
             published = publish(run, recipe, manifest, publishing)
             say(published.line)
-        tell_failures(failures, finished + len(failures))
+        tell_failures(failures, finished, recipe.replicas, at_limit=at_limit)
         if enough:
             say(f"report: {run.below(REPORT_PAGE)} ({duration(meter.used().seconds)})")
             say(how_to_use(run, publishing.tracking_uri, tracker.page, published.model), wrap=False)

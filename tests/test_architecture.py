@@ -172,6 +172,14 @@ def test_tracking_imports_mlflow_only_in_functions(path: Path) -> None:
     assert not [name for name in imports(top_level) if name.startswith("mlflow")] or path.name == "ensemble_model.py"
 
 
+def test_the_name_of_a_tag_in_mlflow_has_one_meaning() -> None:
+    sources = [path.read_text() for path in sorted((ROOT / "pipelines/tracking").glob("*.py"))]
+    defined = [line for source in sources for line in re.findall(r"^[A-Z_, ]*_TAG\b[A-Z_, ]* = ", source, re.MULTILINE)]
+    names = [name for line in defined for name in re.findall(r"\w+_TAG\b", line)]
+    assert len(names) > 10
+    assert len(names) == len(set(names))
+
+
 @pytest.mark.parametrize("path", MODULES, ids=module_of)
 def test_a_module_only_defines(path: Path) -> None:
     tree = ast.parse(path.read_text())

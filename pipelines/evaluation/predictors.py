@@ -75,6 +75,12 @@ class Predictors:
     remark: str = ""
 
     @property
+    def needs(self) -> dict[str, float]:
+        """Resources of a task that does the work of one of them, by Ray's names."""
+        gpus = {"GPU": self.num_gpus} if self.num_gpus else {}
+        return {"CPU": 1.0, **gpus, **({MEMORY: self.memory_bytes} if self.memory_bytes else {})}
+
+    @property
     def feeders(self) -> int:
         """Number of concurrent tasks that read, decode and scale images for them."""
         return self.number * FEEDERS_PER_PREDICTOR["gpu" if self.num_gpus else "cpu"]

@@ -18,6 +18,7 @@ from googlenet.network.arithmetic import FP32, Arithmetic, can_compile, compiler
 from pipelines.evaluation.predictors import Predictors
 from pipelines.evaluation.sharded_prediction import PredictionTask, load_replicas, missing_shards
 from pipelines.job.console import count, duration, say, size
+from pipelines.job.unplaced import once_placed
 from pipelines.job.worker_process import KEEP_FREED_MEMORY
 from pipelines.run.directory import PREFLIGHT
 from pipelines.run.predictions import EvaluatedEnsemble, bytes_per_image
@@ -125,7 +126,8 @@ def _decide_on_cluster(task: PredictionTask, asked: PrecisionChoice, predictors:
         max_calls=1,
         runtime_env=environment,
     )(_decide_with_one_thread)
-    chosen: Preflight = ray.get(decide_remotely.remote(task, asked, at_work))
+    ref = decide_remotely.remote(task, asked, at_work)
+    chosen: Preflight = once_placed(ref, "the preflight", predictors.needs)
     return chosen
 
 

@@ -20,11 +20,12 @@ from pipelines.errors import UserError
 from pipelines.evaluation.evaluate import Settings, evaluate
 from pipelines.evaluation.predictors import AS_MANY_AS_FIT, PredictorOptions, Predictors
 from pipelines.job.console import count, say
+from pipelines.job.unplaced import once_placed
 from pipelines.run.dataset import image_ids, open_records, read_manifest
 from pipelines.run.directory import CANDIDATES, ReplicaFiles, replica_number
 from pipelines.run.predictions import EvaluatedEnsemble
 from pipelines.run.recipe import Recipe
-from pipelines.run.soups import Soups, check_soup, folder_of_soups, read_soups, write_soups
+from pipelines.run.soups import Soups, at, check_soup, folder_of_soups, numbers_of, read_soups, write_soups
 from pipelines.run.storage import Storage
 from pipelines.run.weights import read_replica
 
@@ -49,14 +50,14 @@ def evaluate_soups(
     if len(ensemble.replicas) < 2:
         say("no soup: it takes two replicas or more")
         return None
-    soups, folder = read_soups(run, ensemble.weights_digests), folder_of_soups(run)
+    soups, folder = read_soups(run, ensemble), folder_of_soups(run)
     if not soups or not all(folder.exists(ReplicaFiles(number).weights) for number in range(len(soups.networks))):
         import ray
 
-        num_gpus = Predictors.that_fit(predictors, {"cpu": 0, "gpu": 0}).num_gpus
-        choose = ray.remote(num_cpus=1, num_gpus=num_gpus, max_calls=1)(_chosen)
+        one = Predictors.that_fit(predictors, {"cpu": 0, "gpu": 0})
+        choose = ray.remote(num_cpus=1, num_gpus=one.num_gpus, max_calls=1)(_chosen)
         try:
-            soups = ray.get(choose.remote(SoupChoice(run, recipe, ensemble)))
+            soups = once_placed(choose.remote(SoupChoice(run, recipe, ensemble)), "the choice of soups", one.needs)
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, UserError):  # the task's own would print a traceback
                 raise error.cause from None
@@ -86,7 +87,7 @@ def statistics_images(images: int) -> int:
 
 @dataclass(frozen=True)
 class SoupChoice:
-    """Choice of the soups of a run.
+    """Choice of the soups of a run; here, members are places in the list of the ensemble's replicas.
 
     Attributes:
         run: the run directory.
@@ -119,7 +120,8 @@ class SoupChoice:
             self._write(number, self.soup_of(members, stored), members)
         statistics = statistics_images(read_manifest(self.run).splits["train"].images)
         used = statistics if self.recipe.variant == "bn" else 0
-        return Soups(self.ensemble.weights_digests, networks, uniform, greedy, tuple(by_fold), used, len(ids))
+        numbers, digests = numbers_of(self.ensemble), self.ensemble.weights_digests
+        return Soups(numbers, digests, networks, uniform, greedy, tuple(by_fold), used, len(ids)).with_numbers()
 
     def _stored(self) -> list[StoredNetwork]:
         names = [ReplicaFiles(replica_number(name)).weights for name in self.ensemble.replicas]
@@ -203,6 +205,7 @@ class SoupChoice:
 
     def _write(self, number: int, soup: Replica, members: Members) -> None:
         manifest = read_manifest(self.run)
-        extra = {"classes": list(manifest.classes), "soup": list(members), "crop_px": self.ensemble.crop_px}
+        soup_of = at(numbers_of(self.ensemble), members)
+        extra = {"classes": list(manifest.classes), "soup": list(soup_of), "crop_px": self.ensemble.crop_px}
         weights = to_safetensors(soup.model, soup.model.state_dict(), soup.preprocessing, **extra)
         folder_of_soups(self.run).write(ReplicaFiles(number).weights, weights)

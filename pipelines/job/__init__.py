@@ -5,7 +5,7 @@ process, ``ray_session.connected`` for Ray.
 
 In reading order:
 
-- ``interpreter``: a Python that lacks packages is told before they are imported
+- ``interpreter``: a Python that lacks packages, or cannot start threads, is told before they are imported
 - ``command_line``: what every command does first and last; errors in one line
 - ``options``: options from the fields of dataclasses, and ``--help``
 - ``option_groups``: groups of options in ``--help``
@@ -18,7 +18,8 @@ In reading order:
 - ``connection_limit``: a deadline while Ray connects, and Ctrl-C in time
 - ``local_ray``: folder and token of a cluster on this machine, and why it did not start
 - ``ray_session``: the connection to a cluster, and how much a node holds
-- ``nodes``: nodes that are drained, and nodes that are lost
+- ``nodes``: nodes that are drained, nodes that are lost, and a cluster that is drained as a whole
+- ``unplaced``: work that no node can hold yet: reported, and given up where that is better than waiting
 - ``worker_process``: allocator settings and thread counts of processes that run networks
 - ``process_memory``: estimated memory of a worker and of a predictor
 - ``log``: one file for each start, with seconds by stage and the outcome

@@ -1,14 +1,18 @@
-"""The Python that runs a command: its version, and the packages that it lacks.
+"""The Python that runs a command: its version, the packages that it lacks, and whether it can start threads.
 
-Commands check this before their other imports, which would end with a traceback about the first missing package. Older
-Pythons, which are refused, can run this module too.
+Commands check this before their other imports, which would end with a traceback about the first missing package, or
+about an interruption, which is how NumPy reports that it cannot start threads. Older Pythons, which are refused, can
+run this module too.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import resource
 import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,6 +26,8 @@ PACKAGES = (
 # Modules that are not called like their package.
 MODULES = {"grpcio": "grpc", "opencv-python-headless": "cv2", "pillow": "PIL", "scikit-learn": "sklearn"}
 MOST_NAMED = 4
+# Libraries start about two threads for each CPU when they are imported, up to this number of CPUs, and a command some.
+MOST_CPUS, THREADS_PER_CPU, OTHER_THREADS = 64, 2, 4
 # That of a UserError: another attempt would end the same way.
 EXIT_CODE = 2
 # Ray sets this variable for a submitted job.
@@ -33,7 +39,7 @@ OTHER_CURE_IN_JOB = "submit the job with --runtime-env cluster/runtime_env.yaml"
 
 def check_interpreter() -> None:
     """Exit with one line if this Python cannot run the commands; let its child processes find the project."""
-    problem = problem_of_interpreter()
+    problem = problem_of_interpreter() or problem_of_threads()
     if problem:
         sys.stderr.write(f"error: {problem}\n")
         sys.exit(EXIT_CODE)
@@ -54,6 +60,29 @@ def problem_of_interpreter() -> str:
     if not missing:
         return ""
     return f"{python} lacks {_listed(missing)}: {cure}{f', or {OTHER_CURE_IN_JOB}' if in_job else ''}"
+
+
+def problem_of_threads() -> str:
+    """Return that this user cannot start the threads of a command, and how to fix it; empty if that is possible."""
+    wanted = THREADS_PER_CPU * min(MOST_CPUS, os.cpu_count() or 1) + OTHER_THREADS
+    ended = threading.Event()
+    threads = [threading.Thread(target=ended.wait, daemon=True) for _ in range(wanted)]
+    started = 0
+    with suppress(RuntimeError):
+        for thread in threads:
+            thread.start()
+            started += 1
+    ended.set()
+    for thread in threads[:started]:
+        thread.join()
+    if started == wanted:
+        return ""
+    most, _ = resource.getrlimit(resource.RLIMIT_NPROC)
+    limit = "" if most == resource.RLIM_INFINITY else f" (this user may have {most} processes and threads)"
+    return (
+        f"only {started} of {wanted} threads could be started{limit}: raise the limit with ulimit -u, or that of the "
+        "container"
+    )
 
 
 def _is_installed(module: str) -> bool:

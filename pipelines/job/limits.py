@@ -39,7 +39,8 @@ class Limits:
     """Price of a node, and limits on the time and the money of a run."""
 
     price_per_node_hour: float | None = None
-    """Price of an hour of a node, in any currency; with it, the plan and the job say what they cost."""
+    """Price of an hour of a node, in any currency; with it, the plan and the job say what they cost. No prices
+    are built in."""
     max_hours: float | None = None
     """Limit on the hours of all jobs of the run: then replicas write checkpoints, and finished ones are evaluated."""
     max_cost: float | None = None
@@ -84,9 +85,11 @@ class Limits:
 
     def line(self, estimate: Usage) -> str:
         """Return what the rest of the job takes and costs, in a line of the plan."""
-        price = self.price_per_node_hour
-        at = f", at {price:g} per node-hour" if price else "; --price-per-node-hour PRICE says what they cost"
-        return f"cost: about {estimate}{at}"
+        if price := self.price_per_node_hour:
+            return f"cost: about {estimate}, at {price:g} per node-hour"
+        # Who limits the hours alone has not asked for the cost.
+        unknown = "" if self.are_given else "; price unknown: add --price-per-node-hour PRICE"
+        return f"cost: about {estimate}{unknown}"
 
 
 def comparison(estimate: Usage, used: Usage) -> str:

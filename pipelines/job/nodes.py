@@ -4,7 +4,16 @@ import socket
 from collections.abc import Iterable
 from typing import Any
 
+from pipelines.errors import UserError
+from pipelines.job.console import count
+
 CONNECTION_SECONDS = 2.0
+
+
+class NodesMissingError(UserError):
+    """Nodes have not joined yet, or are about to be taken away; the same command works once others have joined."""
+
+    exit_code = 75
 
 
 def draining_nodes() -> set[str]:
@@ -13,6 +22,22 @@ def draining_nodes() -> set[str]:
     from ray._private.state import state
 
     return set(state.get_draining_nodes())
+
+
+def check_that_a_node_stays() -> None:
+    """Refuse to start on a connected cluster whose nodes are all drained.
+
+    Raises:
+        NodesMissingError: they are.
+    """
+    import ray
+
+    alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+    if alive and alive <= draining_nodes():
+        raise NodesMissingError(
+            f"every node of the cluster is about to be taken away ({count(len(alive), 'node')}, drained), so that "
+            "nothing starts there: run the same command again once others have joined"
+        )
 
 
 def any_lost(nodes: Iterable[str]) -> bool:

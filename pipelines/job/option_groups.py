@@ -4,7 +4,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "job": (
         "run_dir", "recipe", "name", "from_scratch", "dry_run", "print_recipe", "min_replicas", "max_failures",
         "checkpoint_minutes", "cpus_per_worker", "gpus_per_worker", "worker_resources", "gpus_per_predictor",
-        "predictors", "parallel_replicas", "shard_cache_gb", "gpu_augmentation", "validate_every_epochs",
+        "predictors", "parallel_replicas", "shard_cache_gb", "gpu_augmentation", "cuda_graphs", "validate_every_epochs",
         "validation_images", "price_per_node_hour", "max_hours", "max_cost", "output", "format", "replica",
     ),
     "data": (

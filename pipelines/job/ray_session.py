@@ -14,7 +14,7 @@ from pipelines.job.console import say, size
 from pipelines.job.interruption import interrupt_on_signals, processes_ignore_closed_terminal
 from pipelines.job.local_ray import ending_of_new_processes, folder_for_ray, start_failure, token_for_ray
 from pipelines.job.node_limits import NodeLimits, node_limits
-from pipelines.job.nodes import draining_nodes
+from pipelines.job.nodes import check_that_a_node_stays, draining_nodes
 from pipelines.job.ray_address import check_address
 from pipelines.run.directory import LOGS, NATIVE_STDERR
 from pipelines.run.storage import Storage
@@ -57,6 +57,7 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
 
     Raises:
         UserError: there is no usable cluster at the address in RAY_ADDRESS.
+        NodesMissingError: all its nodes are about to be taken away.
     """
     address = os.environ.get("RAY_ADDRESS", "")
     if _is_connected():
@@ -79,6 +80,8 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
     interrupt_on_signals()
     _quieten_ray_data()
     try:
+        if address:
+            check_that_a_node_stays()
         yield
     finally:
         import ray

@@ -11,13 +11,6 @@ KEEP_FREED_MEMORY = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(2**62),
 }
-# Set to 1, takes training steps on a GPU as CUDA graphs. Not an option of the commands before it has run on a GPU.
-CUDA_GRAPHS = "GOOGLENET_CUDA_GRAPHS"
-
-
-def wants_cuda_graphs() -> bool:
-    """Return whether the environment asks for CUDA graphs."""
-    return os.environ.get(CUDA_GRAPHS) == "1"
 
 
 def use_own_cpus() -> None:

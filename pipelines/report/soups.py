@@ -13,9 +13,9 @@ from googlenet.evaluation.temperature import folds_of
 from pipelines.report.outcomes import TOP, soup_cell
 from pipelines.report.schema_of_spending import SoupRow
 from pipelines.report.tally import checked_predictions
-from pipelines.run.directory import PREDICTIONS
+from pipelines.run.directory import PREDICTIONS, replica_name
 from pipelines.run.predictions import EvaluatedEnsemble, file_name, read_ensemble
-from pipelines.run.soups import Members, Soups, folder_of_soups, names_of, read_soups
+from pipelines.run.soups import Members, Soups, folder_of_soups, read_soups
 from pipelines.run.storage import Storage
 
 Wrong = npt.NDArray[np.bool_]
@@ -40,19 +40,20 @@ def judge_soups(run: Storage, ensemble: EvaluatedEnsemble, ids: list[str]) -> Ju
     Raises:
         UserError: predictions of the soups are missing or duplicated.
     """
-    soups, folder = read_soups(run, ensemble.weights_digests), folder_of_soups(run)
+    soups, folder = read_soups(run, ensemble), folder_of_soups(run)
     if not soups or not soups.are_predicted:
         return None
     averaged = read_ensemble(folder.below(PREDICTIONS), file_name(0))
     if averaged is None or averaged.policies != ensemble.policies:
         return None
-    wrong: dict[Members, Wrong] = {(place,): errors for place, errors in enumerate(_wrong(run, run, ensemble, ids))}
+    of_replicas = zip(soups.replicas, _wrong(run, run, ensemble, ids), strict=True)
+    wrong: dict[Members, Wrong] = {(replica,): errors for replica, errors in of_replicas}
     wrong |= dict(zip(soups.networks, _wrong(folder, run, averaged, ids), strict=True))
     greedy = _by_fold(soups, wrong, ids)
-    single = np.mean([wrong[place,] for place in range(len(ensemble.replicas))], axis=0)
+    single = np.mean([wrong[replica,] for replica in soups.replicas], axis=0)
     rows, outcomes = [], {}
     for name, members, errors in (("uniform", soups.uniform, wrong[soups.uniform]), ("greedy", soups.greedy, greedy)):
-        about = {"soup": name, "members": names_of(members, ensemble)}
+        about = {"soup": name, "members": [replica_name(member) for member in members]}
         about |= {"judged_on": "other_folds"} if name == "greedy" else {}
         for place, policy in enumerate(ensemble.policies):
             cell = {"crops": num_views(policy), "policy": str(policy)}

@@ -28,7 +28,7 @@
     initial_weights.*                 weights that training started from, if they came from a file
     initial_weights/*.safetensors     weights that training started from, if they were scaled on training images
     evaluations/<name>/               evaluations on other images, each with its dataset, predictions, report
-    soup/soups.json                   which replicas the averaged networks are made of
+    soup/soups.json                   numbers of the replicas that each averaged network is made of
     soup/replicas/<n>/weights.safetensors  averaged network n
     soup/candidates/*.json            images that a candidate of the greedy soup answers wrongly
     soup/predictions/*.parquet        predictions of the averaged networks, like those of replicas

@@ -3,16 +3,18 @@
 The folder ``soup/`` is laid out like a run: soup number n is its replica n.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pipelines.errors import UserError
-from pipelines.run.directory import SOUP, SOUPS_JSON
+from pipelines.run.directory import SOUP, SOUPS_JSON, replica_number
 from pipelines.run.predictions import EvaluatedEnsemble
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 
-# Places of the replicas that are averaged, as googlenet.evaluation.soup has them, which imports PyTorch.
+# The uniform soup, the greedy one, and one for each fold of the images.
+MOST_SOUPS = 7
+# Numbers of the replicas that are averaged.
 Members = tuple[int, ...]
 
 
@@ -21,9 +23,10 @@ class Soups:
     """The soups of a run.
 
     Attributes:
-        weights_digests: SHA-256 of the weights of each replica.
+        replicas: numbers of the run's replicas that could be averaged.
+        weights_digests: SHA-256 of the weights of each of them.
         networks: members of each averaged network, which have several.
-        uniform: members of the uniform soup, all replicas.
+        uniform: members of the uniform soup, all of them.
         greedy: members of the greedy soup, chosen on all images; a single one is that replica itself.
         greedy_by_fold: members of the greedy soup for the images of each fold, chosen on the other folds.
         statistics_images: training images on which statistics of batch normalisation were estimated.
@@ -31,6 +34,7 @@ class Soups:
         are_predicted: whether the predictions of all networks are complete.
     """
 
+    replicas: tuple[int, ...]
     weights_digests: tuple[str, ...]
     networks: tuple[Members, ...]
     uniform: Members
@@ -44,8 +48,18 @@ class Soups:
     def from_dict(cls, values: dict[str, Any]) -> "Soups":
         """Inverse of ``asdict``, from JSON."""
         members = {name: tuple(map(tuple, values[name])) for name in ("networks", "greedy_by_fold")}
-        members |= {name: tuple(values[name]) for name in ("weights_digests", "uniform", "greedy")}
+        members |= {name: tuple(values[name]) for name in ("replicas", "weights_digests", "uniform", "greedy")}
         return cls(**{**values, **members})
+
+    def with_numbers(self) -> "Soups":
+        """Return these soups, whose members are places in the list of the replicas, with the replicas' numbers."""
+        return replace(
+            self,
+            networks=tuple(at(self.replicas, places) for places in self.networks),
+            uniform=at(self.replicas, self.uniform),
+            greedy=at(self.replicas, self.greedy),
+            greedy_by_fold=tuple(at(self.replicas, places) for places in self.greedy_by_fold),
+        )
 
 
 def check_soup(recipe: Recipe, *, soup: bool) -> None:
@@ -58,12 +72,22 @@ def check_soup(recipe: Recipe, *, soup: bool) -> None:
         raise UserError("--soup averages weights, and a wider replica has others: leave out one of the two")
 
 
-def read_soups(run: Storage, weights_digests: tuple[str, ...]) -> Soups | None:
-    """Return the soups that a run keeps of exactly these replicas; None if it keeps none."""
+def read_soups(run: Storage, ensemble: EvaluatedEnsemble) -> Soups | None:
+    """Return the soups that a run keeps of exactly the replicas of ``ensemble``; None if it keeps none."""
     if not run.exists(SOUPS_JSON):
         return None
-    soups = Soups.from_dict(run.read_json(SOUPS_JSON))
-    return soups if soups.weights_digests == weights_digests else None
+    values = run.read_json(SOUPS_JSON)
+    if tuple(values["weights_digests"]) != ensemble.weights_digests:
+        return None
+    if "replicas" in values:
+        return Soups.from_dict(values)
+    # Members in files of earlier versions are places in this list.
+    return Soups.from_dict({**values, "replicas": numbers_of(ensemble)}).with_numbers()
+
+
+def soups_are_predicted(run: Storage) -> bool:
+    """Return whether a run keeps soups, of whichever replicas, with complete predictions."""
+    return run.exists(SOUPS_JSON) and bool(run.read_json(SOUPS_JSON).get("are_predicted"))
 
 
 def write_soups(run: Storage, soups: Soups) -> None:
@@ -76,6 +100,11 @@ def folder_of_soups(run: Storage) -> Storage:
     return run.below(SOUP)
 
 
-def names_of(members: Members, ensemble: EvaluatedEnsemble) -> list[str]:
-    """Return the names of the replicas at these places of an ensemble."""
-    return [ensemble.replicas[place] for place in members]
+def numbers_of(ensemble: EvaluatedEnsemble) -> tuple[int, ...]:
+    """Return the numbers of an ensemble's replicas, which differ from their places where a replica failed."""
+    return tuple(map(replica_number, ensemble.replicas))
+
+
+def at(replicas: tuple[int, ...], places: tuple[int, ...]) -> Members:
+    """Return the numbers of the replicas at these places of a list."""
+    return tuple(replicas[place] for place in places)

@@ -99,8 +99,8 @@ def check_same_images(run: Storage, recipe: Recipe, manifest: Manifest) -> None:
     theirs = read_manifest(_run_of(recipe.teacher))
     if theirs.digest != manifest.digest:
         raise UserError(
-            f"the teacher {recipe.teacher} has another data set: {theirs.summary()}, here {manifest.summary()}; "
-            f"{SAME_DATA}"
+            f"the teacher {recipe.teacher} has another data set than {run}: {theirs.summary()} there, "
+            f"{manifest.summary()} here; {SAME_DATA}"
         )
 
 

@@ -17,7 +17,7 @@ from pipelines.tracking.store import DIRECTORY_TAG, ROLE_TAG, find_parent, page_
 ROLE = "evaluation"
 # Evaluations lack the tag by which the runs of a run directory are found.
 EVALUATION_TAG = "googlenet_evaluation_id"
-EVALUATED_TAG = "evaluated_run"
+EVALUATED_RUN_TAG = "evaluated_run"
 ARITHMETIC_TAG = "arithmetic"
 SOURCE = {"mlflow.source.name": "pipelines/evaluate_ensemble.py", "mlflow.source.type": "JOB"}
 
@@ -51,7 +51,7 @@ def _send(run: Storage, trained: Storage, manifest: Manifest, runs: Experiment) 
     runs.set_tags(mlflow_run, {ARITHMETIC_TAG: str(ensemble["arithmetic"])})
     whose = f"Weights evaluated in `{run}`." if trained == run else f"The replicas of `{trained}` on other images."
     if origin is not None:
-        runs.set_tags(mlflow_run, {EVALUATED_TAG: origin.info.run_id})
+        runs.set_tags(mlflow_run, {EVALUATED_RUN_TAG: origin.info.run_id})
         page = page_of_run(runs.experiment, origin.info.run_id)
         whose = f"The replicas of the run [{origin.info.run_name}]({page}) on other images than its own."
     send_report(runs, mlflow_run, run)

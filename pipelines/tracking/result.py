@@ -26,7 +26,7 @@ from pipelines.tracking.dataset import CLASSES_TAG, DATASET_TAG, IMAGES_TAG
 from pipelines.tracking.notes import child_note, errors_that_count, parent_note
 from pipelines.tracking.runs import NOTE, Experiment, MlflowRuns
 
-FAILURE_TAG, EVALUATED_TAG = "failure", "evaluated_replicas"
+FAILURE_TAG, EVALUATED_REPLICAS_TAG = "failure", "evaluated_replicas"
 RECIPE_JSON = "recipe.json"
 # Decimals in MLflow; the report has the exact figures.
 PERCENT_DECIMALS, SCORE_DECIMALS, SECONDS_DECIMALS = 3, 4, 1
@@ -70,7 +70,7 @@ def send_result(runs: MlflowRuns, run: Storage, recipe: Recipe, manifest: Manife
         runs.client.log_artifacts(runs.parent, folder)
     send_report(runs, runs.parent, run, (REPORT, JOBS))
     evaluated = len(run.read_json(REPORT_JSON)["ensemble"]["replicas"])
-    runs.set_tags(runs.parent, {EVALUATED_TAG: f"{evaluated} of {recipe.replicas}"})
+    runs.set_tags(runs.parent, {EVALUATED_REPLICAS_TAG: f"{evaluated} of {recipe.replicas}"})
     send_note(runs, run, manifest)
 
 

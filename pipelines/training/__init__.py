@@ -28,6 +28,7 @@ In reading order:
 - ``scaled_weights``: initial weights that are scaled on training images
 - ``resources``: resources reserved per worker, and how many replicas fit
 - ``trial``: a few timed steps, and the choice of precision and compilation
+- ``targets_plan``: what is left of a student's targets, and the teacher's networks that answer
 - ``plan``: replicas, steps, time and storage before a job starts
 - ``shard_cache``: copies of remote shards on a node's disk
 """

@@ -11,7 +11,6 @@ from googlenet.training.data_parallel import parallel_network
 from googlenet.training.graphs import CudaRecorder, StepGraph
 from googlenet.training.loop import TrainState
 from pipelines.job.progress import warn
-from pipelines.job.worker_process import CUDA_GRAPHS, wants_cuda_graphs
 from pipelines.training.task import ReplicaTask
 
 T = TypeVar("T")
@@ -79,15 +78,8 @@ class TrainedNetwork:
 
 
 def step_graph(state: TrainState, task: ReplicaTask) -> StepGraph | None:
-    """Return what takes the steps of ``task`` as CUDA graphs; None if the environment does not ask for that.
-
-    A warning says so where it asks for graphs that this worker cannot have.
-    """
-    if not wants_cuda_graphs():
-        return None
-    if not task.device.startswith("cuda") or task.share.workers > 1:
-        reason = "several workers share a batch" if task.device.startswith("cuda") else "there is no GPU"
-        warn(task.board, task.replica, f"{CUDA_GRAPHS}=1 has no effect: {reason}")
+    """Return what takes the steps of ``task`` as CUDA graphs; None if it does not ask for that."""
+    if not task.cuda_graphs:
         return None
 
     def on_failure(reason: str) -> None:

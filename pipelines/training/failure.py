@@ -27,20 +27,26 @@ class ReplicaFailure:
     noticed: bool = False
 
 
-def summary_of_failures(failures: Sequence[ReplicaFailure], replicas: int) -> str:
-    """Return in one line which of ``replicas`` replicas failed, what became of the others, and what to do."""
-    finished = replicas - len(failures)
+def summary_of_failures(
+    failures: Sequence[ReplicaFailure], finished: int, replicas: int, *, at_limit: bool = False
+) -> str:
+    """Return in one line which of ``replicas`` replicas failed, and how many are finished.
+
+    It says what to do, unless the job ends at a limit: the same command would end there again.
+    """
     others = "the other one is" if finished == 1 else f"the other {finished} are"
+    if finished < replicas - len(failures):
+        others = f"{finished} {'is' if finished == 1 else 'are'}"
     kept = f"; {others} finished and kept" if finished else ""
-    again = f"Run the same command again to retry {'it' if len(failures) == 1 else 'them'}."
     failed = ", ".join(str(failure.replica) for failure in failures)
-    return f"{len(failures)} of {count(replicas, 'replica')} failed ({failed}){kept}. {again}"
+    again = "" if at_limit else f" Run the same command again to retry {'it' if len(failures) == 1 else 'them'}."
+    return f"{len(failures)} of {count(replicas, 'replica')} failed ({failed}){kept}.{again}"
 
 
-def tell_failures(failures: Sequence[ReplicaFailure], replicas: int) -> None:
-    """Print each failure, and what to do about all of them."""
+def tell_failures(failures: Sequence[ReplicaFailure], finished: int, replicas: int, *, at_limit: bool = False) -> None:
+    """Print each failure, and their summary; see :func:`summary_of_failures`."""
     for failure in failures:
         say(f"\nreplica {failure.replica} failed: {failure.reason}")
         say(failure.traceback.rstrip(), wrap=False)
     if failures:
-        say(f"\n{summary_of_failures(failures, replicas)}")
+        say(f"\n{summary_of_failures(failures, finished, replicas, at_limit=at_limit)}")

@@ -3,6 +3,8 @@
 The file is copied into the run directory, so that every worker finds it.
 """
 
+from collections.abc import Sequence
+
 from googlenet.network.initialisation import initialise
 from googlenet.network.model import GoogLeNet
 from googlenet.network.preprocessing import CAFFE_PREPROCESSING, SCRATCH_PREPROCESSING, Preprocessing
@@ -33,11 +35,20 @@ def network_of(recipe: Recipe, classes: int, replica: int = 0) -> GoogLeNet:
     return model
 
 
-def ensemble_bytes(recipe: Recipe, classes: int) -> dict[str, int]:
-    """Return the memory of a predictor of all replicas, on a CPU ("cpu") and on the node of its GPU ("gpu")."""
-    widths = [recipe.replica_width(replica) for replica in range(recipe.replicas)]
-    networks = {width: network_of(recipe, classes, widths.index(width)) for width in set(widths)}
-    return prediction_bytes([networks[width] for width in widths], recipe.crop_px)
+def ensemble_bytes(recipe: Recipe, classes: int, replicas: Sequence[int] | None = None) -> dict[str, int]:
+    """Return the memory of a predictor of ``replicas``, on a CPU ("cpu") and on the node of its GPU ("gpu").
+
+    By default these are all replicas of the recipe.
+    """
+    networks = networks_of(recipe, classes, range(recipe.replicas) if replicas is None else replicas)
+    return prediction_bytes(networks, recipe.crop_px)
+
+
+def networks_of(recipe: Recipe, classes: int, replicas: Sequence[int]) -> list[GoogLeNet]:
+    """Return networks like those of ``replicas``; those of one width are the same object, and save memory and time."""
+    widths = [recipe.replica_width(replica) for replica in replicas]
+    networks = {width: network_of(recipe, classes, replica) for width, replica in zip(widths, replicas, strict=True)}
+    return [networks[width] for width in widths]
 
 
 def check_initial_weights(run: Storage, recipe: Recipe, num_classes: int) -> list[str]:

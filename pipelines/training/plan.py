@@ -4,18 +4,21 @@ python pipelines/train_ensemble.py --recipe demo --run-dir runs/demo --dry-run
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from googlenet.evaluation.crops import num_views, view_groups, views_of_all
+from googlenet.evaluation.crops import view_groups, views_of_all
 from pipelines.job.console import count, duration, size
 from pipelines.run.dataset import Counts
-from pipelines.run.directory import PREDICTIONS, TARGETS, ReplicaFiles, finished_replicas, read_recipe
+from pipelines.run.directory import PREDICTIONS, ReplicaFiles, finished_replicas
 from pipelines.run.predictions import BYTES_PER_NUMBER, IMAGES_PER_SHARD, bytes_per_image, sorted_policies
 from pipelines.run.recipe import Recipe
+from pipelines.run.soups import MOST_SOUPS, soups_are_predicted
 from pipelines.run.storage import Storage
 from pipelines.training.checkpoints import CHECKPOINTS_KEPT, newest_step
+from pipelines.training.network import ensemble_bytes
 from pipelines.training.resources import Resources, check_that_one_fits, nodes_used, replicas_at_once, unused_gpus_line
+from pipelines.training.targets_plan import targets_left
 from pipelines.training.trial import Trial, is_little_work, run_trial
 
 # The weights, their average and the momentum.
@@ -33,24 +36,28 @@ class Estimate:
         counts: numbers of images.
         num_predictors: predictors that share the evaluation.
         trial: a short trial, in fp32.
-        targets_seconds: time until a student's targets are there.
+        targets_passes: forward passes of a teacher's networks until a student's targets are there.
+        targets_seconds: their time.
         training_seconds: time until all replicas are trained.
         evaluation_seconds: time of the evaluation.
+        soup_seconds: least time of its soups.
         nodes: nodes that the job uses.
     """
 
     counts: Counts
     num_predictors: int
     trial: Trial
+    targets_passes: int
     targets_seconds: float
     training_seconds: float
     evaluation_seconds: float
+    soup_seconds: float
     nodes: int
 
     @property
     def seconds(self) -> float:
-        """Time of targets, training and evaluation, without preparation and start-up."""
-        return self.targets_seconds + self.training_seconds + self.evaluation_seconds
+        """Time of targets, training, evaluation and soups, without preparation and start-up."""
+        return self.targets_seconds + self.training_seconds + self.evaluation_seconds + self.soup_seconds
 
 
 def placement_lines(run: Storage, recipe: Recipe, resources: Resources) -> list[str]:
@@ -81,27 +88,38 @@ def estimate(
     recipe: Recipe,
     resources: Resources,
     counts: Counts,
-    num_predictors: int,
+    num_predictors: Callable[[Mapping[str, int], int], int],
     encoded: Sequence[bytes],
+    *,
+    soup: bool,
 ) -> Estimate:
-    """Return what the rest of the job takes, from a short trial on the connected cluster.
+    """Return what the rest of the job takes, with ``soup`` also soups, from a short trial on the connected cluster.
 
-    ``num_predictors`` predictors share the evaluation. ``encoded`` are some of the images, to time their loading.
+    ``num_predictors`` returns how many predictors share the work, from the memory of one and the number of images.
+    ``encoded`` are some of the images, to time their loading.
 
     Raises:
-        UserError: the cluster can never hold a replica, so that the trial would wait for ever.
+        UserError: the cluster can never hold a replica, so that the trial would wait in vain.
+        NodesMissingError: no node for the trial has joined in time.
     """
     if _waiting(run, recipe):
         check_that_one_fits(recipe, resources)
+    # Before the trial, since it may refuse.
+    predictors = num_predictors(ensemble_bytes(recipe, counts.classes), counts.val)
     trial = run_trial(recipe, resources, counts.classes, None, encoded)
-    passes_per_second = trial.passes_per_second * num_predictors
-    targets = _targets_passes(run, recipe, counts) / passes_per_second
-    evaluation = _passes(recipe, counts) / passes_per_second
+    evaluation = _passes(recipe, counts) / (trial.passes_per_second * predictors)
+    # The uniform soup is one network. How many more the greedy ones are is known when they are chosen.
+    soups = evaluation / recipe.replicas if soup and recipe.replicas > 1 and not soups_are_predicted(run) else 0.0
     if not _waiting(run, recipe):
         done = len(run.files(PREDICTIONS)) / math.ceil(counts.val / IMAGES_PER_SHARD)
         evaluation *= max(0.0, 1 - done)
+    targets_passes, targets = 0, 0.0
+    if (left := targets_left(run, recipe, counts.train)) and left.passes:
+        rate = trial.passes_per_second * num_predictors(left.memory_bytes(counts.classes), left.images)
+        targets_passes, targets = left.passes, left.passes_of(recipe, counts.classes) / rate
     training = _training_seconds(run, recipe, resources, counts, trial)
-    return Estimate(counts, num_predictors, trial, targets, training, evaluation, nodes_used(recipe, resources))
+    nodes = nodes_used(recipe, resources)
+    return Estimate(counts, predictors, trial, targets_passes, targets, training, evaluation, soups, nodes)
 
 
 def plan_lines(run: Storage, recipe: Recipe, resources: Resources, estimated: Estimate) -> list[str]:
@@ -122,33 +140,32 @@ def plan_lines(run: Storage, recipe: Recipe, resources: Resources, estimated: Es
     return [
         *lines,
         f"data: {images}, {count(shards, 'shard')}",
-        *_targets_line(run, recipe, estimated),
+        *_targets_line(recipe, estimated),
         _training_line(run, recipe, resources, counts, trial),
         _validation_line(recipe, resources, counts, trial),
         f"memory: {size(resources.memory_bytes)} reserved for a worker, {size(trial.memory_bytes)} taken by the trial",
         f"evaluation: {forward} in fp32 with {count(estimated.num_predictors, 'predictor')}",
+        *_soup_line(estimated),
         f"storage: {written}, plus a copy of the images",
     ]
 
 
-def _targets_line(run: Storage, recipe: Recipe, estimated: Estimate) -> list[str]:
-    """Return what a teacher's answers cost, as if its networks were as large as the student's; nothing without one."""
+def _targets_line(recipe: Recipe, estimated: Estimate) -> list[str]:
+    """Return what is left of a teacher's answers; nothing without one."""
     if not recipe.teacher:
         return []
-    passes, about = _targets_passes(run, recipe, estimated.counts), duration(estimated.targets_seconds)
-    if not passes:
+    if not estimated.targets_passes:
         return ["targets: finished"]
-    answers = count(passes, "forward pass", "forward passes")
-    return [f"targets: {answers} of the teacher, about {about} if it is as fast as the student"]
+    answers = count(estimated.targets_passes, "forward pass", "forward passes")
+    return [f"targets: {answers} of the teacher, about {duration(estimated.targets_seconds)}"]
 
 
-def _targets_passes(run: Storage, recipe: Recipe, counts: Counts) -> int:
-    """Return the forward passes of the teacher's networks that are left."""
-    if not recipe.teacher or run.exists(TARGETS):
-        return 0
-    teacher = Storage.at(recipe.teacher)
-    replicas = len(finished_replicas(teacher, read_recipe(teacher).replicas))
-    return counts.train * num_views(recipe.teacher_policy) * replicas
+def _soup_line(estimated: Estimate) -> list[str]:
+    """Return what soups cost; nothing without any that are left."""
+    if not estimated.soup_seconds:
+        return []
+    least, most = duration(estimated.soup_seconds), duration(MOST_SOUPS * estimated.soup_seconds)
+    return [f"soups: about {least} for the uniform one, up to {most} if each greedy one is a network of its own"]
 
 
 def _training_line(run: Storage, recipe: Recipe, resources: Resources, counts: Counts, trial: Trial) -> str:

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field, replace
 
 from pipelines.errors import UserError
 from pipelines.job.console import count, say
+from pipelines.job.nodes import NodesMissingError, draining_nodes
 from pipelines.job.process_memory import training_bytes
 from pipelines.job.ray_session import MEMORY, affordable_memory, alive_nodes, amounts_line, held_by, memory_warning
-from pipelines.job.worker_process import CUDA_GRAPHS, KEEP_FREED_MEMORY, wants_cuda_graphs
+from pipelines.job.worker_process import KEEP_FREED_MEMORY
 from pipelines.run.dataset import Counts
 from pipelines.run.recipe import Recipe
 from pipelines.training.validation_plan import EVERY_EPOCH, ValidationPlan
@@ -32,6 +33,7 @@ class Resources:
         shard_cache_gb: disk space of each node for copies of remote shards; None to leave a fifth of the disk free.
         validation: when a replica is validated, and on how many images.
         gpu_augmentation: decode JPEGs and make samples on the GPU.
+        cuda_graphs: take training steps as CUDA graphs.
         memory_bytes: memory that a worker reserves; 0 for none.
     """
 
@@ -44,6 +46,7 @@ class Resources:
     shard_cache_gb: float | None = None
     validation: ValidationPlan = EVERY_EPOCH
     gpu_augmentation: bool = False
+    cuda_graphs: bool = False
     memory_bytes: int = 0
 
     def __post_init__(self) -> None:
@@ -74,11 +77,17 @@ class Resources:
         """Refuse a recipe that cannot be trained with these workers.
 
         Raises:
-            UserError: batch normalisation over several workers without GPUs, several workers on one GPU, or samples
-                that are to be made on a GPU without one.
+            UserError: batch normalisation over several workers without GPUs, several workers on one GPU, samples that
+                are to be made on a GPU without one, or CUDA graphs without one or over several workers.
         """
         if self.gpu_augmentation and not self.gpus_per_worker:
             raise UserError("--gpu-augmentation makes samples on GPUs: add --gpus-per-worker 1, or leave it out")
+        if self.cuda_graphs and not self.gpus_per_worker:
+            raise UserError("--cuda-graphs takes training steps on GPUs: add --gpus-per-worker 1, or leave it out")
+        if self.cuda_graphs and recipe.workers_per_replica > 1:
+            raise UserError(
+                "--cuda-graphs is for replicas of one worker: leave it out, or train with --workers-per-replica 1"
+            )
         if recipe.workers_per_replica > 1 and recipe.variant == "bn" and not self.gpus_per_worker:
             raise UserError(
                 "batch normalisation over several workers needs GPUs: "
@@ -105,8 +114,7 @@ class Resources:
     @property
     def environment(self) -> dict[str, str]:
         """Environment variables of a worker: as many threads as CPUs, regardless of the environment of the job."""
-        graphs = {CUDA_GRAPHS: "1"} if wants_cuda_graphs() else {}
-        return {**KEEP_FREED_MEMORY, **graphs, "OMP_NUM_THREADS": str(max(1, int(self.cpus_per_worker)))}
+        return {**KEEP_FREED_MEMORY, "OMP_NUM_THREADS": str(max(1, int(self.cpus_per_worker)))}
 
     def __str__(self) -> str:
         return amounts_line(self.per_worker)
@@ -117,19 +125,14 @@ def cpus_beside_gpus(gpus_per_worker: float) -> float:
 
     The node with the fewest CPUs for each GPU decides. A cluster that has no GPU yet gives one.
     """
-    import ray
-
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU")]
+    nodes = [node for node in alive_nodes() if node.get("GPU")]
     parts = [int(node.get("CPU", 0) * gpus_per_worker / node["GPU"]) for node in nodes]
     return float(max(1, min(parts, default=1)))
 
 
 def unused_gpus_line(recipe: Recipe, resources: Resources) -> str:
     """Return how many GPUs the training leaves unused, and what would use them; empty if none are."""
-    import ray
-
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    total = sum(node.get("GPU", 0.0) for node in nodes)
+    total = sum(node.get("GPU", 0.0) for node in alive_nodes())
     held_at_once = min(recipe.replicas, replicas_held(recipe, resources))
     unused = int(total - held_at_once * recipe.workers_per_replica * resources.gpus_per_worker)
     if unused < 1:
@@ -198,16 +201,18 @@ def check_that_one_fits(recipe: Recipe, resources: Resources) -> None:
 
     Raises:
         UserError: no set of nodes holds the workers of one replica.
+        NodesMissingError: the same, and nodes are about to be taken away.
     """
     may_grow = "RAY_ADDRESS" in os.environ  # a cluster that this command started does not
     if replicas_held(recipe, resources) >= 1 or (resources.parallel_replicas and may_grow):
         return
-    import ray
-
-    total = ray.cluster_resources()
-    has = amounts_line({name: total.get(name, 0.0) for name in resources.per_worker})
+    nodes, leaving = alive_nodes(), len(draining_nodes())
+    has = amounts_line({name: sum(node.get(name, 0.0) for node in nodes) for name in resources.per_worker})
+    if leaving:
+        has += f", without {count(leaving, 'node')} about to be taken away,"
     workers = f"{recipe.least_workers} workers of {resources}" if recipe.least_workers > 1 else f"{resources}"
-    raise UserError(
+    error = NodesMissingError if leaving else UserError
+    raise error(
         f"a replica reserves {workers}, each worker on one node; the cluster has {has} in total: "
         "reserve less, add nodes, or set --parallel-replicas if the cluster grows on demand"
     )

@@ -20,6 +20,7 @@ from pipelines.errors import UserError
 from pipelines.job.nodes import any_lost, draining_nodes
 from pipelines.job.progress import TrainingDisplay
 from pipelines.job.ray_session import TRAIN_SETTINGS
+from pipelines.job.unplaced import Unplaced
 from pipelines.run.directory import ReplicaFiles, check_run_directory, finished_replicas
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
@@ -31,7 +32,6 @@ from pipelines.training.restarts import Tries
 from pipelines.training.trainer import fit_replica
 
 POLL_SECONDS = 1.0
-UNPLACED_SECONDS = 60.0
 # Time for the replicas to write checkpoints and end when the job is to stop.
 STOPPING_SECONDS = 120.0
 
@@ -62,10 +62,10 @@ def train_replicas(
     board = new_board()
     with display.showing():
         while schedule.goes_on:
-            schedule.stop_if(why_stop())
+            ended = schedule.stop_if(why_stop())
             schedule.fill(board)
             board.tell.remote(draining_nodes(), schedule.stopping)
-            messages = schedule.collect() + schedule.unplaced()
+            messages = ended + schedule.collect() + schedule.unplaced()
             state, board = read_board(board)
             schedule.hand_over(board, state.asking)
             for message in state.warnings + messages:
@@ -100,7 +100,7 @@ class _Schedule:
         self._places: dict[int, list[str]] = {}
         self._tries, self._tries_if_not_finite = Tries(resources.max_failures), Tries(min(1, resources.max_failures))
         self._paused_until: dict[int, float] = {}
-        self._held_at, self._told_unplaced = time.monotonic(), False
+        self._unplaced = Unplaced()
         # With the address given, Ray Train's helpers do not look for a cluster. They would take the address that a
         # killed cluster left in Ray's folder, and each replica would wait twelve seconds for its answer at the end.
         variables = {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
@@ -113,15 +113,25 @@ class _Schedule:
         """Whether there is something to start or to wait for."""
         return bool(self.running or (self.waiting and not self.stopping))
 
-    def stop_if(self, reason: str) -> None:
-        """Start nothing more if there is a ``reason``; end what has not ended by itself ``STOPPING_SECONDS`` later."""
+    def stop_if(self, reason: str) -> list[str]:
+        """Start nothing more if there is a ``reason``; return messages about what had to be ended.
+
+        That is what has not ended by itself within ``STOPPING_SECONDS``.
+        """
         if reason and not self.stopping:
             self.stopping, self._stop_by = reason, time.monotonic() + STOPPING_SECONDS
-        if time.monotonic() > self._stop_by:
-            for ref, replica in self.running.items():
-                ray.cancel(ref, force=True)  # its workers never got a place, or do not answer
-                self._wait_again(replica)
-            self.running.clear()
+        if time.monotonic() <= self._stop_by:
+            return []
+        messages = []
+        for ref, replica in self.running.items():
+            ray.cancel(ref, force=True)  # its workers never got a place, or do not answer
+            self._wait_again(replica)
+            step = _step_reached(self._run, replica)
+            kept = f"its checkpoint of step {step} is kept, from which it goes on" if step else "it has no checkpoint"
+            late = f"it did not end by itself within {STOPPING_SECONDS:.0f} s"
+            messages.append(f"warning: replica {replica} was ended, since {self.stopping} and {late}; {kept}")
+        self.running.clear()
+        return messages
 
     def fill(self, board: Any) -> None:
         """Start replicas while the cluster, with its current nodes, holds more."""
@@ -183,7 +193,10 @@ class _Schedule:
             if failure and failure.may_pass and (pause_seconds := self._pause_before_restart(replica, failure)):
                 self._wait_again(replica)
                 self._paused_until[replica] = time.monotonic() + pause_seconds
-                messages.append(f"warning: replica {replica}: {failure.reason}; restarting it in {pause_seconds:.0f} s")
+                again = f"restarting it in {pause_seconds:.0f} s"
+                if self.stopping:
+                    again = f"it is not restarted, since {self.stopping}"
+                messages.append(f"warning: replica {replica}: {failure.reason}; {again}")
                 continue
             self._end(replica, failure)
             if failure:
@@ -207,14 +220,9 @@ class _Schedule:
         return tries.pause_seconds(replica) if tries.has_another(replica, _step_reached(self._run, replica)) else None
 
     def unplaced(self) -> list[str]:
-        """Return a warning, once, if the cluster has been unable to hold a replica for ``UNPLACED_SECONDS``."""
-        now = time.monotonic()
-        if replicas_held(self._recipe, self._resources):
-            self._held_at, self._told_unplaced = now, False
+        """Return a warning, once, if the cluster has been unable to hold a replica for a while."""
+        if not self._unplaced.is_to_be_told(is_held=replicas_held(self._recipe, self._resources) > 0):
             return []
-        if self._told_unplaced or now - self._held_at < UNPLACED_SECONDS:
-            return []
-        self._told_unplaced = True
         return [f"warning: the cluster cannot hold a replica (workers of {self._resources}); waiting until it can"]
 
     def take(self, state: BoardState) -> None:

@@ -29,6 +29,7 @@ class ReplicaTask:
         shard_cache_bytes: disk space of the node for copies of remote shards; None to leave a fifth of the disk free.
         validation: when to validate, and on how many images.
         gpu_augmentation: whether samples are made on the device, from encoded images.
+        cuda_graphs: whether steps are taken as CUDA graphs, on a GPU by one worker.
     """
 
     run: Storage
@@ -43,6 +44,7 @@ class ReplicaTask:
     shard_cache_bytes: int | None = None
     validation: ValidationPlan = EVERY_EPOCH
     gpu_augmentation: bool = False
+    cuda_graphs: bool = False
 
     @property
     def leads(self) -> bool:

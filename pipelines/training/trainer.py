@@ -48,6 +48,7 @@ def fit_replica(
         "loader_processes": resources.loader_processes,
         "validation": resources.validation,
         "gpu_augmentation": resources.gpu_augmentation,
+        "cuda_graphs": resources.cuda_graphs,
         "board": board,
     }
     loop = _train_in_turn if trains_in_turn(recipe, resources, arithmetic) else _train_one

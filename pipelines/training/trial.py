@@ -23,6 +23,7 @@ from googlenet.network.arithmetic import (
 )
 from pipelines.errors import UserError
 from pipelines.job.console import duration
+from pipelines.job.unplaced import once_placed
 from pipelines.job.worker_process import use_own_cpus
 from pipelines.run.directory import TRAINING
 from pipelines.run.recipe import Recipe
@@ -31,6 +32,8 @@ from pipelines.training.resources import Resources
 
 # Timed steps, after a first one.
 STEPS = 3
+# New nodes take minutes; half an hour without one is a quota, or a kind of node that the cluster does not add.
+LONGEST_WAIT_SECONDS = 1800.0
 # Settings of a trial that do not affect the time of a step.
 STEPS_PER_EPOCH, POLYAK_HORIZON_STEPS, SEED = 1000, 10, 0
 
@@ -80,6 +83,9 @@ def run_trial(
     ``encoded`` are images whose loading is timed as well.
     With ``precisions`` None, only uncompiled fp32 is tried. Otherwise those of ``precisions`` that are fast on the
     worker's hardware, or the only one, are tried uncompiled and, if the worker has a compiler, compiled.
+
+    Raises:
+        NodesMissingError: no node that can hold the worker has joined in time.
     """
     import ray
 
@@ -92,7 +98,8 @@ def run_trial(
         runtime_env={"env_vars": resources.environment},
     )(_try)
     device = "cuda" if resources.gpus_per_worker else "cpu"
-    trial: Trial = ray.get(task.remote(recipe, classes, precisions, device, encoded))
+    ref = task.remote(recipe, classes, precisions, device, encoded)
+    trial: Trial = once_placed(ref, "the trial", resources.per_worker, longest_wait_seconds=LONGEST_WAIT_SECONDS)
     return trial
 
 

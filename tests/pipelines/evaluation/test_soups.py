@@ -12,6 +12,7 @@ import torch
 
 from googlenet import Ensemble, load_weights
 from googlenet.evaluation.temperature import FOLDS, folds_of
+from googlenet.network.arithmetic import FP32
 from pipelines.errors import UserError
 from pipelines.evaluation.evaluate import Settings, evaluate, evaluate_run
 from pipelines.evaluation.soups import SoupChoice, statistics_images
@@ -48,7 +49,7 @@ def evaluated(
 
 
 def soups_of(run: Path, ensemble: EvaluatedEnsemble) -> Soups:
-    soups = read_soups(Storage.at(str(run)), ensemble.weights_digests)
+    soups = read_soups(Storage.at(str(run)), ensemble)
     assert soups is not None
     return soups
 
@@ -141,6 +142,22 @@ def test_a_killed_choice_computes_no_candidate_again_and_ends_the_same(
     assert computed == [1]
     assert candidates[-1].read_bytes() == lost
     assert (killed / "soup/replicas/0/weights.safetensors").read_bytes() == weights
+
+
+def test_members_are_numbers_of_replicas_also_in_files_that_hold_their_places(tmp_path: Path) -> None:
+    run = Storage.at(str(tmp_path))
+    # Replica 1 has failed.
+    ensemble = EvaluatedEnsemble(("replica_0", "replica_2", "replica_3"), ("a", "b", "c"), (1,), 64, ("x",), "", FP32)
+    places = {"networks": [[0, 1, 2], [0, 2]], "uniform": [0, 1, 2], "greedy": [1], "greedy_by_fold": [[0, 2], [2]]}
+    rest = {"weights_digests": ["a", "b", "c"], "statistics_images": 1, "chosen_on_images": 1, "are_predicted": True}
+    run.write_json("soup/soups.json", {**places, **rest})
+    soups = read_soups(run, ensemble)
+    assert soups is not None
+    assert (soups.uniform, soups.greedy) == ((0, 2, 3), (2,))
+    assert (soups.networks, soups.greedy_by_fold) == (((0, 2, 3), (0, 3)), ((0, 3), (3,)))
+    write_soups(run, soups)
+    assert run.read_json("soup/soups.json")["greedy"] == [2]
+    assert read_soups(run, ensemble) == soups
 
 
 def test_soups_of_other_weights_are_not_shown(evaluated: tuple[Path, EvaluatedEnsemble]) -> None:

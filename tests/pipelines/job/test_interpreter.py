@@ -3,16 +3,24 @@
 import ast
 import os
 import re
+import resource
 import subprocess
 import sys
 import sysconfig
+import threading
 import tomllib
 import venv
 from pathlib import Path
 
 import pytest
 
-from pipelines.job.interpreter import PACKAGES, SUBMITTED_JOB, problem_of_interpreter
+from pipelines.job.interpreter import (
+    PACKAGES,
+    SUBMITTED_JOB,
+    check_interpreter,
+    problem_of_interpreter,
+    problem_of_threads,
+)
 from tests.project import ROOT
 
 COMMANDS = sorted(
@@ -79,6 +87,33 @@ def test_the_packages_that_are_looked_for_are_those_of_the_project() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert list(PACKAGES) == [re.split(r"[\[<>=]", need)[0] for need in project["dependencies"]]
     assert problem_of_interpreter() == ""
+
+
+def test_a_user_who_may_start_three_processes_is_told_the_limit_before_a_library_fails_at_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The limit is not for root, who may run the tests: here the third thread is the last one."""
+    before = threading.active_count()
+    assert problem_of_threads() == ""
+    start = threading.Thread.start
+
+    def limited(thread: threading.Thread) -> None:
+        if threading.active_count() >= before + 3:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    monkeypatch.setattr(resource, "getrlimit", lambda _limit: (3, 3))
+    with pytest.raises(SystemExit) as ended:
+        check_interpreter()
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert re.match(
+        r"error: only 3 of \d+ threads could be started \(this user may have 3 processes and threads\): ", told
+    )
+    assert told.count("\n") == 1
+    assert "ulimit -u" in told
+    assert threading.active_count() == before
 
 
 @pytest.mark.parametrize("name", [*COMMANDS, "job/interpreter.py"])

@@ -107,8 +107,9 @@ def test_an_estimate_may_also_be_too_high_or_right() -> None:
 
 def test_the_plan_names_the_option_if_no_price_is_known() -> None:
     assert Limits().line(Usage(HOUR, 7 * HOUR)) == (
-        "cost: about 1:00:00, 7.0 node-hours; --price-per-node-hour PRICE says what they cost"
+        "cost: about 1:00:00, 7.0 node-hours; price unknown: add --price-per-node-hour PRICE"
     )
+    assert Limits(max_hours=9).line(Usage(HOUR, 7 * HOUR)) == "cost: about 1:00:00, 7.0 node-hours"
     limits = Limits(price_per_node_hour=0.4)
     assert limits.line(limits.usage(HOUR, 7)) == "cost: about 1:00:00, 7.0 node-hours, cost 2.80, at 0.4 per node-hour"
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines.training.failure import ReplicaFailure, summary_of_failures
+from pipelines.training.failure import ReplicaFailure, summary_of_failures, tell_failures
 
 
 @pytest.mark.parametrize(
@@ -16,4 +16,15 @@ from pipelines.training.failure import ReplicaFailure, summary_of_failures
 )
 def test_the_rest_is_finished_only_if_there_is_a_rest(failed: list[int], replicas: int, summary: str) -> None:
     failures = [ReplicaFailure(replica, reason="", traceback="") for replica in failed]
-    assert summary_of_failures(failures, replicas).startswith(summary)
+    assert summary_of_failures(failures, replicas - len(failures), replicas).startswith(summary)
+
+
+def test_a_job_that_ends_at_a_limit_names_what_failed_and_does_not_advise_to_run_into_it_again(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tell_failures([], finished=2, replicas=7, at_limit=True)
+    assert capsys.readouterr().out == ""
+    tell_failures([ReplicaFailure(3, "the loss is not finite", "")], finished=2, replicas=7, at_limit=True)
+    told = capsys.readouterr().out
+    assert "replica 3 failed: the loss is not finite" in told
+    assert told.splitlines()[-1] == "1 of 7 replicas failed (3); 2 are finished and kept."

@@ -7,6 +7,7 @@ import ray
 import torch  # noqa: F401  # its import starts a process, which the tests that need it may not
 
 from pipelines.errors import UserError
+from pipelines.job.nodes import NodesMissingError, check_that_a_node_stays
 from pipelines.job.ray_session import alive_nodes
 from pipelines.run.named_recipes import demo, finetune
 from pipelines.training.resources import (
@@ -20,6 +21,7 @@ from pipelines.training.resources import (
 
 GPU_NODE = {"CPU": 16.0, "GPU": 4.0, "accelerator_type:A100": 1.0}
 CPU_NODE = {"CPU": 6.0}
+DRAINING = "ray._private.state.state.get_draining_nodes"
 
 
 @pytest.fixture
@@ -30,8 +32,7 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
         {"NodeID": "", "Alive": False, "Resources": GPU_NODE},
     ]
     monkeypatch.setattr(ray, "nodes", lambda: found)
-    monkeypatch.setattr("pipelines.job.ray_session.draining_nodes", set)
-    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 22.0, "GPU": 4.0})
+    monkeypatch.setattr(DRAINING, dict)
     return found
 
 
@@ -115,6 +116,8 @@ def test_impossible_resources_are_named(arguments: dict[str, object], message: s
         ({"workers_per_replica": 2}, Resources(), "batch normalisation over several workers needs GPUs"),
         ({"workers_per_replica": 2}, Resources(1, 0.5), "cannot share a GPU"),
         ({}, Resources(gpu_augmentation=True), "--gpu-augmentation makes samples on GPUs: add --gpus-per-worker 1"),
+        ({}, Resources(cuda_graphs=True), "--cuda-graphs takes training steps on GPUs: add --gpus-per-worker 1"),
+        ({"workers_per_replica": 2}, Resources(1, 1, cuda_graphs=True), "--cuda-graphs is for replicas of one worker"),
     ],
 )
 def test_workers_that_cannot_train_together_are_refused(
@@ -151,6 +154,26 @@ def test_a_worker_beside_a_gpu_gets_its_part_of_the_node(nodes: list[dict[str, o
     nodes[:] = [{"NodeID": "", "Alive": True, "Resources": CPU_NODE}]
     assert cpus_beside_gpus(1) == 1  # no node with a GPU has joined yet
     assert unused_gpus_line(demo(), Resources()) == ""
+
+
+def test_a_cluster_whose_nodes_are_all_about_to_go_is_refused_in_one_line_for_another_try(
+    nodes: list[dict[str, object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_that_a_node_stays()
+    nodes[:] = [{"NodeID": name, "Alive": True, "Resources": GPU_NODE} for name in ("a", "b")]
+    monkeypatch.setattr(DRAINING, lambda: {"a", "b"})
+    with pytest.raises(NodesMissingError, match=r"\(2 nodes, drained\).*run the same command again") as refused:
+        check_that_a_node_stays()
+    assert refused.value.exit_code == 75  # submit.py tries again
+    # Nothing is counted on them, if they are drained a moment later.
+    assert (cpus_beside_gpus(1), unused_gpus_line(demo(), Resources())) == (1, "")
+    with pytest.raises(
+        NodesMissingError, match="the cluster has 0 CPU, without 2 nodes about to be taken away, in total"
+    ):
+        check_that_one_fits(demo(), Resources())
+    monkeypatch.setattr(DRAINING, lambda: {"a"})
+    check_that_a_node_stays()
+    check_that_one_fits(demo(), Resources())
 
 
 def test_loader_processes_run_beside_gpus_only() -> None:
@@ -210,5 +233,5 @@ def test_a_node_that_is_about_to_be_taken_away_takes_no_work(
     nodes: list[dict[str, object]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nodes[0]["NodeID"] = "drained"
-    monkeypatch.setattr("pipelines.job.ray_session.draining_nodes", lambda: {"drained"})
+    monkeypatch.setattr(DRAINING, lambda: {"drained"})
     assert alive_nodes() == [CPU_NODE]

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import ray
 import safetensors.torch
 import torch
 
-import pipelines.training.scheduler
+import pipelines.job.unplaced
 from googlenet.network.arithmetic import FP32, Arithmetic
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
@@ -55,6 +56,28 @@ def test_weights_that_are_not_finite_are_tried_once_more_and_a_paused_replica_is
     assert (schedule.waiting, schedule.running, schedule.collect()) == ([0], {}, [])
 
 
+def test_what_does_not_end_at_a_limit_is_ended_with_a_line_on_what_is_kept(
+    ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, limit = Storage.at(str(tmp_path)), "the run has reached --max-hours 1"
+    schedule = _Schedule(run, replace(tiny_recipe, replicas=3), Resources(), FP32, [])
+
+    @ray.remote(num_cpus=0)
+    def fit() -> None:
+        time.sleep(1000)
+
+    schedule.running, schedule.waiting = {fit.remote(): 0, fit.remote(): 1}, [2]
+    run.write(f"replicas/1/checkpoints/0000000005.{16 * '0'}.safetensors", b"")
+    assert schedule.stop_if(limit) == []
+    monkeypatch.setattr(schedule, "_stop_by", 0.0)
+    ended = "was ended, since the run has reached --max-hours 1 and it did not end by itself within 120 s; "
+    assert schedule.stop_if(limit) == [
+        f"warning: replica 0 {ended}it has no checkpoint",
+        f"warning: replica 1 {ended}its checkpoint of step 5 is kept, from which it goes on",
+    ]
+    assert (sorted(schedule.waiting), schedule.running, schedule.goes_on) == ([0, 1, 2], {}, False)
+
+
 def test_a_worker_that_has_trained_a_replica_gets_the_next_one_that_is_ready_while_the_cluster_holds_its_fit(
     ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path
 ) -> None:
@@ -92,7 +115,7 @@ def test_a_cluster_that_holds_nothing_for_a_while_is_told_of_once(
     run = Storage.at(str(tmp_path))
     grows = _Schedule(run, tiny_recipe, Resources(64, parallel_replicas=2), FP32, [])
     assert grows.unplaced() == []  # not yet
-    monkeypatch.setattr(pipelines.training.scheduler, "UNPLACED_SECONDS", 0.0)
+    monkeypatch.setattr(pipelines.job.unplaced, "TOLD_AFTER_SECONDS", 0.0)
     assert grows.unplaced() == ["warning: the cluster cannot hold a replica (workers of 64 CPU); waiting until it can"]
     assert grows.unplaced() == []
     assert _Schedule(run, tiny_recipe, Resources(), FP32, []).unplaced() == []

@@ -1,39 +1,46 @@
-"""Tests of the switch for CUDA graphs: passed to workers, and reported where it has no effect."""
+"""Tests of --cuda-graphs: refused without GPUs before anything starts, and taken over by the worker that is asked."""
 
 from dataclasses import replace
-from types import SimpleNamespace
+from pathlib import Path
 
 import pytest
 
 from googlenet.network.model import GoogLeNet
-from googlenet.training.data_parallel import Share
+from googlenet.training.graphs import StepFigures, StepGraph, Work
 from googlenet.training.loop import TrainState
 from googlenet.training.optim import PolyakAverage, build_sgd
+from pipelines.errors import UserError
 from pipelines.run.named_recipes import demo
 from pipelines.run.storage import Storage
+from pipelines.train_ensemble import Arguments, run_job
 from pipelines.training.compilation import step_graph
-from pipelines.training.resources import Resources
 from pipelines.training.task import ReplicaTask
 
 
-def test_workers_get_the_switch_from_the_command_and_say_where_it_has_no_effect(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    warnings: list[str] = []
-    board = SimpleNamespace(warn=SimpleNamespace(remote=warnings.append))
+def test_the_option_is_refused_without_gpus_before_the_run_begins(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--cuda-graphs takes training steps on GPUs: add --gpus-per-worker 1"):
+        run_job(Arguments(fields=demo(), run_dir=str(tmp_path / "run"), cuda_graphs=True))
+    assert not (tmp_path / "run").exists()
+
+
+class NoRecorder:
+    """A recorder that repeats nothing."""
+
+    def warm_up(self, work: Work) -> StepFigures:
+        return work()
+
+    def capture(self, work: Work) -> StepFigures:
+        return work()
+
+    def replay(self) -> None:
+        """Do nothing."""
+
+
+def test_a_worker_records_its_steps_only_if_it_is_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.training.compilation.CudaRecorder", NoRecorder)  # the other one needs a GPU
     model = GoogLeNet(3, width=0.125)
     optimizer = build_sgd(model, momentum=0.9, weight_decay=0.0, decay_biases=True)
     state = TrainState(model, optimizer, PolyakAverage(model, 5))
-    on_cpu = ReplicaTask(Storage.at("anywhere"), demo(), 1, board=board)
-    monkeypatch.delenv("GOOGLENET_CUDA_GRAPHS", raising=False)
-    assert "GOOGLENET_CUDA_GRAPHS" not in Resources().environment
-    assert step_graph(state, on_cpu) is None
-    assert not warnings
-    monkeypatch.setenv("GOOGLENET_CUDA_GRAPHS", "1")
-    assert Resources().environment["GOOGLENET_CUDA_GRAPHS"] == "1"
-    assert step_graph(state, on_cpu) is None
-    assert step_graph(state, replace(on_cpu, device="cuda:0", share=Share(0, 2))) is None
-    assert warnings == [
-        "warning: replica 1: GOOGLENET_CUDA_GRAPHS=1 has no effect: there is no GPU",
-        "warning: replica 1: GOOGLENET_CUDA_GRAPHS=1 has no effect: several workers share a batch",
-    ]
+    task = ReplicaTask(Storage.at("anywhere"), demo(), 1)
+    assert step_graph(state, task) is None
+    assert isinstance(step_graph(state, replace(task, cuda_graphs=True)), StepGraph)

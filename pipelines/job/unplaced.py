@@ -1,0 +1,69 @@
+"""Watch on a cluster whose nodes cannot hold what waits for them, as before nodes join that are added on demand."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pipelines.job.console import duration, say
+from pipelines.job.nodes import NodesMissingError
+from pipelines.job.ray_session import alive_nodes, amounts_line, held_by
+
+TOLD_AFTER_SECONDS = 60.0
+POLL_SECONDS = 1.0
+
+
+class Unplaced:
+    """How long a cluster has been unable to hold something.
+
+    Args:
+        clock: returns the time in seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._held_at, self._told = clock, clock(), False
+
+    def seconds(self, *, is_held: bool) -> float:
+        """Return how long that has been so; ``is_held`` says whether the cluster holds it at present."""
+        if is_held:
+            self._held_at, self._told = self._clock(), False
+        return self._clock() - self._held_at
+
+    def is_to_be_told(self, *, is_held: bool) -> bool:
+        """Return whether it is time to report it, which is once."""
+        seconds = self.seconds(is_held=is_held)
+        if is_held or self._told or seconds < TOLD_AFTER_SECONDS:
+            return False
+        self._told = True
+        return True
+
+
+def once_placed(
+    ref: Any,
+    work: str,
+    needs: Mapping[str, float],
+    *,
+    longest_wait_seconds: float = math.inf,
+    unplaced: Unplaced | None = None,
+) -> Any:
+    """Return the result of the Ray task ``ref``; say after a minute what it waits for if no node can hold it.
+
+    ``work`` is what the task does, with an article; ``needs`` is what it reserves.
+
+    Raises:
+        NodesMissingError: no node has been able to hold it for ``longest_wait_seconds``.
+    """
+    import ray
+
+    unplaced, needed = unplaced or Unplaced(), amounts_line(needs)
+    most = f", for {duration(longest_wait_seconds)} at most" if longest_wait_seconds < math.inf else ""
+    while not ray.wait([ref], timeout=POLL_SECONDS)[0]:
+        is_held = any(held_by(node, needs) for node in alive_nodes())
+        if unplaced.is_to_be_told(is_held=is_held):
+            say(f"{work} waits for a node with {needed}{most}; `ray status` shows what the cluster adds")
+        if unplaced.seconds(is_held=is_held) >= longest_wait_seconds:
+            raise NodesMissingError(
+                f"no node with {needed} has joined within {duration(longest_wait_seconds)}, and {work} needs one: "
+                "see in `ray status` why the cluster does not grow, or reserve less"
+            )
+    return ray.get(ref)

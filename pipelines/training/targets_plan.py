@@ -1,0 +1,52 @@
+"""Plan of a student's targets: the teacher's replicas that answer, and what is left of their work."""
+
+from dataclasses import dataclass
+
+from googlenet.evaluation.crops import num_views
+from googlenet.network.complexity import forward_flops
+from pipelines.run.directory import PREDICTIONS, TARGETS, TEACHER, finished_replicas, read_recipe
+from pipelines.run.predictions import IMAGES_PER_SHARD, file_name
+from pipelines.run.recipe import Recipe
+from pipelines.run.storage import Storage
+from pipelines.training.network import ensemble_bytes, network_of, networks_of
+
+
+@dataclass(frozen=True)
+class TargetsLeft:
+    """What is left of a student's targets.
+
+    Attributes:
+        taught: recipe of the teacher.
+        replicas: numbers of its replicas that answer.
+        images: training images without an answer.
+        passes: forward passes for these.
+    """
+
+    taught: Recipe
+    replicas: tuple[int, ...]
+    images: int
+    passes: int
+
+    def memory_bytes(self, classes: int) -> dict[str, int]:
+        """Return the memory of a predictor of the teacher, on a CPU ("cpu") and on the node of its GPU ("gpu")."""
+        return ensemble_bytes(self.taught, classes, self.replicas)
+
+    def passes_of(self, student: Recipe, classes: int) -> float:
+        """Return how many forward passes of the student take as many operations as those that are left."""
+        networks = networks_of(self.taught, classes, self.replicas)
+        flops = sum(forward_flops(network, self.taught.crop_px) for network in networks)
+        own_flops = len(networks) * forward_flops(network_of(student, classes), student.crop_px)
+        return self.passes * flops / own_flops
+
+
+def targets_left(run: Storage, recipe: Recipe, images: int) -> TargetsLeft | None:
+    """Return what is left of the targets of ``images`` training images; None without a teacher, or if all are there."""
+    if not recipe.teacher or run.exists(TARGETS):
+        return None
+    teacher = Storage.at(recipe.teacher)
+    taught = read_recipe(teacher)
+    replicas = tuple(finished_replicas(teacher, taught.replicas))
+    present = set(run.below(TEACHER).below(PREDICTIONS).files(""))
+    firsts = enumerate(range(0, images, IMAGES_PER_SHARD))
+    left = sum(min(IMAGES_PER_SHARD, images - first) for shard, first in firsts if file_name(shard) not in present)
+    return TargetsLeft(taught, replicas, left, left * num_views(recipe.teacher_policy) * len(replicas))
