@@ -17,6 +17,7 @@ class ReplicaFailure:
         may_pass: whether another attempt may succeed.
         not_finite: whether a loss or the gradient was not finite; of such failures only one in a row is retried.
         noticed: whether it ended on a notice, after writing a checkpoint; this never counts as a failure.
+        is_explained: whether the reason says all that a user needs, as for a full disk.
     """
 
     replica: int
@@ -25,6 +26,7 @@ class ReplicaFailure:
     may_pass: bool = False
     not_finite: bool = False
     noticed: bool = False
+    is_explained: bool = False
 
 
 def summary_of_failures(
@@ -47,6 +49,7 @@ def tell_failures(failures: Sequence[ReplicaFailure], finished: int, replicas: i
     """Print each failure, and their summary; see :func:`summary_of_failures`."""
     for failure in failures:
         say(f"\nreplica {failure.replica} failed: {failure.reason}")
-        say(failure.traceback.rstrip(), wrap=False)
+        if not failure.is_explained:
+            say(failure.traceback.rstrip(), wrap=False)
     if failures:
         say(f"\n{summary_of_failures(failures, finished, replicas, at_limit=at_limit)}")

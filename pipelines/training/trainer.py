@@ -19,6 +19,7 @@ from pipelines.errors import UserError
 from pipelines.run.directory import ReplicaFiles, check_run_directory
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
+from pipelines.run.storage_failures import storage_failure
 from pipelines.training.failure import ReplicaFailure
 from pipelines.training.handover import next_replica, trains_in_turn
 from pipelines.training.resources import Resources
@@ -59,9 +60,12 @@ def fit_replica(
         run.delete(files.ray_snapshot)
         ended: int | ReplicaFailure = _trainer(loop, run, recipe, files, resources, config).fit().return_value
     except UserError as error:
-        return ReplicaFailure(replica, str(error), traceback.format_exc())
+        return ReplicaFailure(replica, str(error), traceback.format_exc(), is_explained=True)
     except Exception as error:  # noqa: BLE001  # the other replicas continue after any error
-        return ReplicaFailure(replica, _root_cause(error), traceback.format_exc(), may_pass=True)
+        is_explained = all(storage_failure(cause) for cause in _causes(error))
+        return ReplicaFailure(
+            replica, _root_cause(error), traceback.format_exc(), may_pass=True, is_explained=is_explained
+        )
     return ended
 
 
@@ -180,7 +184,7 @@ def _train(task: "ReplicaTask", reports: "RayReports") -> ReplicaFailure | None:
         # On a CPU the same steps would end the same.
         may_pass = not_finite and task.device.startswith("cuda")
         reason = str(error).strip().splitlines()[-1]
-        return ReplicaFailure(task.replica, reason, traceback.format_exc(), may_pass, not_finite)
+        return ReplicaFailure(task.replica, reason, traceback.format_exc(), may_pass, not_finite, is_explained=True)
     return None
 
 
@@ -189,11 +193,13 @@ def _root_cause(error: Exception) -> str:
 
     The replica's other workers may only report that they lost it.
     """
-    failures = sorted(
-        getattr(error, "worker_failures", {}).values(), key=lambda inner: not isinstance(inner, ray.exceptions.RayError)
-    )
-    reasons = dict.fromkeys(_one_line(inner) for inner in failures)
-    return "; ".join(reasons) or _one_line(error)
+    causes = sorted(_causes(error), key=lambda cause: not isinstance(cause, ray.exceptions.RayError))
+    return "; ".join(dict.fromkeys(map(_one_line, causes)))
+
+
+def _causes(error: Exception) -> list[Exception]:
+    """Return what the workers raised; the error itself if none of them did."""
+    return list(getattr(error, "worker_failures", {}).values()) or [error]
 
 
 def _one_line(error: BaseException) -> str:

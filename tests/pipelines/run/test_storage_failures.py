@@ -47,6 +47,7 @@ def test_a_full_disk_is_named_and_once_there_is_room_the_replica_is_completed(
     alone = replace(tiny_recipe, replicas=1)
     [failure] = train_replicas(Storage.at(str(run)), alone, Resources(max_failures=0), FP32, lambda _: None)
     assert failure.reason.startswith(f"OSError: [Errno 28] No space left on device: '{run}/replicas/0/")
+    assert failure.is_explained  # the terminal shows no traceback
     ballast.unlink()
     train_replica(ReplicaTask(Storage.at(str(run)), alone, 0))
     ours, reference = (r / "replicas/0/weights.safetensors" for r in (run, finished_run))

@@ -28,3 +28,12 @@ def test_a_job_that_ends_at_a_limit_names_what_failed_and_does_not_advise_to_run
     told = capsys.readouterr().out
     assert "replica 3 failed: the loss is not finite" in told
     assert told.splitlines()[-1] == "1 of 7 replicas failed (3); 2 are finished and kept."
+
+
+def test_a_failure_that_its_line_explains_has_no_traceback_on_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    line = "OSError: [Errno 28] No space left on device: '/run/replicas/0/checkpoints/1'"
+    for is_explained in (True, False):
+        tell_failures([ReplicaFailure(0, line, "Traceback of a bug", is_explained=is_explained)], 0, 1)
+        told = capsys.readouterr().out
+        assert "No space left on device" in told
+        assert ("Traceback of a bug" in told) is not is_explained
