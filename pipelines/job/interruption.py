@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 INTERRUPTED_EXIT_CODE = 130
 # A repeated Ctrl-C does nothing for so long: ending the processes of a cluster takes a few seconds.
 END_SECONDS = 10.0
+# After so long, an interrupt that was lost is raised again.
+AGAIN_SECONDS = 0.1
 MESSAGE = "interrupted; run the same command again to resume"
 
 
@@ -38,6 +40,21 @@ def interrupt_on_signals() -> None:
         for number in (signal.SIGHUP, signal.SIGINT):
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, interrupt)
+        _raise_lost_interrupts()
+
+
+def _raise_lost_interrupts() -> None:
+    """Raise an interrupt again that Python discards since it came in a destructor: Ray Data shuts down in one."""
+    before = sys.unraisablehook
+
+    def raise_again(lost: "sys.UnraisableHookArgs") -> None:
+        if lost.exc_type is KeyboardInterrupt and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGALRM, signal.default_int_handler)
+            signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
+        else:
+            before(lost)
+
+    sys.unraisablehook = raise_again
 
 
 def _patiently(deadline: float) -> Callable[[int, object], None]:

@@ -102,6 +102,25 @@ run_command(main)
     assert ended.stderr == "\ninterrupted; run the same command again to resume\n"
 
 
+@pytest.mark.processes
+def test_an_interrupt_that_python_discards_in_a_destructor_ends_the_command_too() -> None:
+    program = """
+import signal, time
+from pipelines.job.command_line import run_command
+class Executor:
+    def __del__(self):
+        signal.raise_signal(signal.SIGTERM)
+        time.sleep(0)  # the handler runs here
+def main():
+    Executor()
+    time.sleep(20)
+run_command(main)
+"""
+    command = [sys.executable, "-c", program]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stderr) == (130, "\ninterrupted; run the same command again to resume\n")
+
+
 @pytest.mark.parametrize("first", ["SIGTERM", "SIGINT"])
 @pytest.mark.processes
 def test_a_second_and_a_third_ctrl_c_let_what_is_ending_end(first: str) -> None:
