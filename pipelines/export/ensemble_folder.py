@@ -134,5 +134,6 @@ def _write(run: Storage, folder: Storage, name: str, license_fields: Mapping[str
     for kept in (CALIBRATION, BUDGET):
         if run.exists(kept):
             folder.write_json(kept, run.read_json(kept))
-    folder.write_json(DESCRIPTION, description(files, ensemble["classes"], ensemble["crop_px"]))
+    about = description(files, ensemble["classes"], ensemble["crop_px"], ensemble["weights_digests"])
+    folder.write_json(DESCRIPTION, about)
     return f"{count(len(files), 'replica')}, {count(report['classes'], 'class', 'classes')}, {size(num_bytes)}"

@@ -13,6 +13,7 @@ from huggingface_hub import ModelCard
 from PIL import Image
 
 from googlenet import Ensemble
+from googlenet.network.weights import WeightsError
 from pipelines.errors import UserError
 from pipelines.export.ensemble_folder import export_ensemble
 from pipelines.run.directory import read_recipe
@@ -58,6 +59,36 @@ def test_two_lines_answer_like_the_run_for_every_kind_of_image(tmp_path: Path, p
     for image in (photo, str(photo), photo.read_bytes(), Image.open(photo), np.ascontiguousarray(upright)):
         np.testing.assert_array_equal(ensemble.probabilities(image, 10), expected)
     assert ensemble.classes == ("class_0", "class_1")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("classes", ["cat", "dog"]), ("crop_px", 224), ("weights_digests", ["0" * 64, "0" * 64])]
+)
+def test_a_description_that_was_changed_is_noticed(tmp_path: Path, key: str, value: object) -> None:
+    export_ensemble(RUN, str(tmp_path / "exported"))
+    file = tmp_path / "exported/config.json"
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps({**content, key: value}))
+    with pytest.raises(WeightsError, match=r"config.json was changed|is not the file that was exported"):
+        Ensemble.from_pretrained(tmp_path / "exported")
+    del content["weights_digests"]  # as earlier versions exported it
+    file.write_text(json.dumps(content))
+    assert Ensemble.from_pretrained(tmp_path / "exported").classes == ("class_0", "class_1")
+
+
+def test_a_byte_that_changed_on_its_way_is_noticed(tmp_path: Path) -> None:
+    export_ensemble(RUN, str(tmp_path / "exported"))
+    file = tmp_path / "exported/replica_1.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(
+        WeightsError, match=r"replica_1.safetensors is not the file that was exported.*download it again"
+    ):
+        Ensemble.from_pretrained(tmp_path / "exported")
+
+
+def test_a_budget_that_there_is_not_is_named() -> None:
+    with pytest.raises(ValueError, match=r"^there is no budget 'quick': the budgets are fast, balanced, best$"):
+        of_the_run().answers(np.zeros((9, 9, 3), np.uint8), budget="quick")
 
 
 def test_the_folder_holds_weights_recipe_report_and_card(tmp_path: Path) -> None:
