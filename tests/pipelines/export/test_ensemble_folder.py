@@ -172,7 +172,15 @@ def test_without_a_token_nothing_is_uploaded(hub: Path, monkeypatch: pytest.Monk
     [
         ("{}/full", "full exists; choose another --output, or remove it"),
         ("{}/full/file", "file exists; choose another"),
+        ("{}/full/file/below", r"below cannot be written \(Not a directory\): choose another --output"),
+        ("{}/" + "n" * 300, r"cannot be written \(File name too long\)"),
+        ("/dev/null", "null exists; choose another"),
+        ("/proc/exported", "/proc/exported cannot be written"),
+        (".", "must be a new folder, not the current one"),
+        ("", "must be a new folder, not the current one"),
         ("s3://bucket/x", "must be a folder on this machine, or hf://OWNER/REPO"),
+        ("hf:/me/net", "must be a folder on this machine, or hf://OWNER/REPO"),
+        ("https://huggingface.co/me/net", "must be a folder on this machine, or hf://me/net"),
         ("hf://datasets/me/net", "must be a repository of a model"),
         ("hf://me/net/part", "must be a repository of a model"),
         ("hf://net", "Expected hf://OWNER/REPO"),
@@ -184,6 +192,40 @@ def test_an_output_that_cannot_be_used_is_named(tmp_path: Path, output: str, pro
     with pytest.raises(UserError, match=problem):
         export_ensemble(RUN, output.format(tmp_path))
     assert (tmp_path / "full/file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("target", ["empty", "nothing"])
+def test_a_link_leads_to_the_folder(tmp_path: Path, target: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / target)
+    export_ensemble(RUN, str(tmp_path / "link"))
+    assert (tmp_path / "link").is_symlink()
+    assert sorted(path.name for path in (tmp_path / target).iterdir()) == NAMES
+
+
+def test_an_incomplete_report_is_not_exported(tmp_path: Path) -> None:
+    run = Path(shutil.copytree(OLD, tmp_path / "run"))
+    (run / "report/report.json").write_text("{}")
+    with pytest.raises(UserError, match=r"is incomplete; repeat the evaluation: python"):
+        export_ensemble(Storage.at(str(run)), str(tmp_path / "exported"))
+    assert list(tmp_path.iterdir()) == [run]
+
+
+@pytest.mark.parametrize("name", ["report/cost.json", "dataset/manifest.json"])
+def test_a_run_that_lost_a_file_is_not_blamed_on_the_output(tmp_path: Path, name: str) -> None:
+    run = Path(shutil.copytree(OLD, tmp_path / "run"))
+    (run / name).unlink()
+    with pytest.raises(UserError, match=f"run lacks {name}: restore it, or run train_ensemble.py"):
+        export_ensemble(Storage.at(str(run)), str(tmp_path / "exported"))
+
+
+def test_a_token_that_may_not_write_is_not_told_to_try_later(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_another")
+    with pytest.raises(
+        UserError, match=r"does not permit it \(status 401\): with a token that may, log in with"
+    ) as error:
+        export_ensemble(RUN, "hf://me/net")
+    assert "try later" not in str(error.value)
 
 
 @pytest.mark.parametrize("missing", ["report/report.json", "replicas/1/weights.safetensors"])
