@@ -15,7 +15,7 @@ TIMEOUT_SECONDS = 30.0
 CHUNK_BYTES = 1 << 18
 SHA256_DIGITS = 64
 PARTIAL_SUFFIX = ".partial"
-OTHER_FOLDER = "set TORCH_HOME to another folder"
+UNUSABLE = "{} cannot be read or written ({}): set TORCH_HOME to another folder"
 PARTIAL_CONTENT, RANGE_NOT_SATISFIABLE = 206, 416
 
 
@@ -67,9 +67,10 @@ def fetch(file: PublishedFile, folder: Path) -> Path:
         with _alone(folder / f"{file.name}{PARTIAL_SUFFIX}") as partial:
             if not path.exists():  # else another process has fetched it meanwhile
                 _fetch(file, partial, path)
-    except (OSError, _DiskError) as error:
-        place, reason = getattr(error, "filename", None) or folder, getattr(error, "strerror", error)
-        raise DownloadError(f"{place} cannot be read or written ({reason}): {OTHER_FOLDER}") from error
+    except _DiskError as error:
+        raise DownloadError(UNUSABLE.format(folder, error)) from error
+    except OSError as error:
+        raise DownloadError(UNUSABLE.format(error.filename or folder, error.strerror)) from error
     return path
 
 
