@@ -31,8 +31,8 @@ class EnsembleModel(PythonModel):  # type: ignore[misc]
 
     Each row fills one of these columns: ``image``, the bytes of an image file (base64 in JSON, also as a ``data:``
     address); ``path``, a file on the machine where the model is loaded (refused by a server, which must not expose its
-    files); ``pixels``, integers of shape (height, width, 3). A row that cannot be answered has the reason in the column ``error``, and nothing else.
-    Inference is in fp32. Parameters:
+    files); ``pixels``, integers of shape (height, width, 3). A row that cannot be answered has the reason in the column
+    ``error``, and nothing else. Inference is in fp32. Parameters:
 
     - ``crop_policy``, a number or text: 1, 10, 144, one that the run was evaluated with, or ``best:24``, the 24 views
       that help most on its validation images.
