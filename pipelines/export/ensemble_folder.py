@@ -59,6 +59,8 @@ def export_ensemble(run: Storage, output: str) -> str:
     if "://" in output or output.startswith(("hf:", "HF:")):
         raise UserError(f"--output must be a folder on this machine, or hf://OWNER/REPO, got {output}")
     folder = Path(os.path.expanduser(output))  # noqa: PTH111 - which leaves ~nobody as it is
+    if str(folder).startswith("~"):
+        raise UserError(f"--output {output}: there is no home folder of {folder.parts[0][1:]}")
     if not output or folder.resolve() == Path.cwd():
         raise UserError("--output must be a new folder, not the current one")
     try:

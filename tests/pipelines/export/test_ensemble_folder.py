@@ -178,6 +178,7 @@ def test_without_a_token_nothing_is_uploaded(hub: Path, monkeypatch: pytest.Monk
         ("/proc/exported", "/proc/exported cannot be written"),
         (".", "must be a new folder, not the current one"),
         ("", "must be a new folder, not the current one"),
+        ("~no-such-user/x", "there is no home folder of no-such-user"),
         ("s3://bucket/x", "must be a folder on this machine, or hf://OWNER/REPO"),
         ("hf:/me/net", "must be a folder on this machine, or hf://OWNER/REPO"),
         ("https://huggingface.co/me/net", "must be a folder on this machine, or hf://me/net"),
