@@ -14,8 +14,9 @@ class FileServer:
     """The served bytes, and the requests so far: path, and first byte asked for.
 
     Below ``/whole`` the file is served in ranges, below ``/cut`` likewise but at most 1,000 bytes at once, below
-    ``/from-the-start`` without ranges, below ``/wrong`` with another byte; below ``/page`` there is something else,
-    below ``/empty`` nothing.
+    ``/from-the-start`` without ranges, below ``/all-as-a-part`` whole in answer to any range, below ``/no-length`` its
+    first 100 bytes with a length that is no number, below ``/wrong`` with another byte; below ``/page`` there is
+    something else, below ``/empty`` nothing, and ``/loop`` leads to itself.
     """
 
     data: bytes
@@ -33,8 +34,16 @@ class _Answers(BaseHTTPRequestHandler):
         first = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
         self.files.asked.append((self.path, first))
         kind = self.path.split("/")[1]
-        if kind == "from-the-start":
+        if kind == "loop":
+            self.send_response(302)
+            self.send_header("Location", self.path)
+            self.end_headers()
+            return
+        if kind in ("from-the-start", "no-length"):
             first = 0
+        elif kind == "all-as-a-part":
+            self._send_part(data)
+            return
         elif kind == "wrong":
             data = bytes([data[0] ^ 1]) + data[1:]
         elif kind == "page":
@@ -48,9 +57,17 @@ class _Answers(BaseHTTPRequestHandler):
             self.send_error(416)
             return
         self.send_response(206 if first else 200)
-        self.send_header("Content-Length", str(len(data) - first))
+        self.send_header("Content-Length", "many" if kind == "no-length" else str(len(data) - first))
         self.end_headers()
-        self.wfile.write(data[first : first + 1000] if kind == "cut" else data[first:])
+        most = {"cut": 1000, "no-length": 100}.get(kind, len(data))
+        self.wfile.write(data[first : first + most])
+
+    def _send_part(self, data: bytes) -> None:
+        self.send_response(206)
+        self.send_header("Content-Length", str(len(data)))
+        self.send_header("Content-Range", f"bytes 0-{len(data) - 1}/{len(data)}")
+        self.end_headers()
+        self.wfile.write(data)
 
     def log_message(self, *_: Any) -> None:
         """Keep the terminal of the tests clean."""

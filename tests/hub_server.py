@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-REVISIONS = ("main", "v1", COMMIT)
+REVISIONS = ("main", "v1", "feature/x", "refs/convert/parquet", COMMIT)
 GATED = "gated"
 # Whoever sends it may write.
 TOKEN = "hf_of_the_tests"  # noqa: S105
@@ -34,7 +34,7 @@ class _Answers(BaseHTTPRequestHandler):
         if self.failures:
             self._refuse(self.failures.pop(0), "")
             return
-        words = unquote(urlsplit(self.path).path).strip("/").split("/")
+        words = self._words()
         if words == ["api", "agent-harnesses"]:  # asked by huggingface_hub once a day
             self._refuse(404, "")
         elif words[0] == "api":
@@ -45,13 +45,17 @@ class _Answers(BaseHTTPRequestHandler):
             owner, name, _, revision, *path = words
             self._file(self.root / kind / owner / name, revision, "/".join(path))
 
+    def _words(self) -> list[str]:
+        """Return the parts of the path; a / in the name of a revision comes as %2F, and is part of one."""
+        return [unquote(word) for word in urlsplit(self.path).path.strip("/").split("/")]
+
     def do_HEAD(self) -> None:
         self.do_GET()
 
     def do_POST(self) -> None:
         self.asked.append(f"{self.command} {self.path}")
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        words = unquote(urlsplit(self.path).path).strip("/").split("/")
+        words = self._words()
         if words[1] == "validate-yaml":
             self._send(b'{"errors": [], "warnings": []}')
         elif words[-1] == "create":

@@ -101,15 +101,18 @@ class Ensemble:
         Raises:
             HubError: the repository cannot be had.
             FileNotFoundError: the folder holds no exported ensemble, or lacks a file of it.
-            WeightsError: a file cannot be used.
+            WeightsError: a file cannot be used, or is not the one that was exported.
         """
-        return cls.load(pretrained.weight_files(pretrained.local_folder(place)), device)
+        described = pretrained.described(pretrained.local_folder(place))
+        ensemble = cls.load(described.files, device)
+        described.check(ensemble.classes, ensemble.crop_px)
+        return ensemble
 
     def probabilities(self, image: GivenImage, policy: Policy = CROP_POLICIES[-1]) -> Float32[np.ndarray, "k c"]:
         """Return (K, C) float32: each replica's softmax outputs, averaged over the views of ``policy``.
 
         Args:
-            image: the path or the bytes of an image file, a PIL image, or (H, W, 3) or (H, W) uint8.
+            image: the path or the bytes of an image file, the open file, a PIL image, or (H, W, 3) or (H, W) uint8.
             policy: 1, 10, 144, scales in pixels such as ``"256+320"``, or ``"best:24"``, the 24 views that help most.
 
         Raises:
@@ -175,6 +178,8 @@ class Ensemble:
     def _early_answers(
         self, image: GivenImage, budget: str, calibrated: bool, coverage: float | None
     ) -> dict[str, Any]:
+        if budget not in BUDGETS:
+            raise ValueError(f"there is no budget {budget!r}: the budgets are {', '.join(BUDGETS)}")
         if self.budget is None or coverage is not None:
             reason = "needs a cascade that a run keeps" if self.budget is None else "has no sets of classes"
             raise ValueError(f"the budget {budget} {reason}")

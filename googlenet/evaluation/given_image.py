@@ -1,8 +1,10 @@
-"""Pixels of an image in any form that a program may have it in: a path, the bytes of a file, a PIL image, an array."""
+"""Pixels of an image in any form that a program may have it in: a path, a file or its bytes, a PIL image, an array."""
 
+import errno
 import io
+import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -11,9 +13,21 @@ from PIL import Image
 from googlenet.images.decoding import ImageDecodeError, Pixels, check_number_of_bytes, check_size
 from googlenet.images.inspection import decode_whole
 
-# A path (text or Path), the bytes of an image file, a PIL image, or pixels: (H, W, 3) or (H, W), whole numbers.
-GivenImage = str | Path | bytes | Image.Image | npt.NDArray[Any]
+
+@runtime_checkable
+class OpenFile(Protocol):
+    """A file that was opened to read bytes, or what behaves like one."""
+
+    def read(self) -> bytes:
+        """Return its bytes."""
+
+
+# A path (text or Path), the bytes of an image file, the open file, a PIL image, or pixels: (H, W, 3), (H, W, 1) or
+# (H, W), whole numbers.
+GivenImage = str | Path | bytes | bytearray | memoryview | OpenFile | Image.Image | npt.NDArray[Any]
+EXPECTED = "an image is a path, the bytes of a file, an open file, a PIL image or an array of pixels"
 LARGEST = 255
+NO_NUMBERS = "OUSV"
 # Modes that PNG does not hold. The others are written as PNG, which keeps transparent colours.
 TIFF_MODES = ("I", "F", "CMYK", "YCbCr")
 # Modes that neither format holds, and one that does not lose what is needed of them.
@@ -29,12 +43,20 @@ def pixels_of(image: GivenImage) -> Pixels:
         ValueError: an array has another shape or other values; the limits are those of files.
     """
     if isinstance(image, str | Path):
-        path = Path(image)
-        check_number_of_bytes(path.stat().st_size)
-        return decode_whole(path.read_bytes())
+        return decode_whole(_bytes_at(Path(image).expanduser()))
     if isinstance(image, Image.Image):
         return decode_whole(_encoded(image))
-    return decode_whole(image) if isinstance(image, bytes) else _rgb(image)
+    if isinstance(image, bytes | bytearray | memoryview):
+        return decode_whole(bytes(image))
+    return decode_whole(image.read()) if isinstance(image, OpenFile) else _rgb(image)
+
+
+def _bytes_at(path: Path) -> bytes:
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # a named pipe would be waited for
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    check_number_of_bytes(status.st_size)
+    return path.read_bytes()
 
 
 def _encoded(image: Image.Image) -> bytes:
@@ -55,15 +77,32 @@ def _encoded(image: Image.Image) -> bytes:
 
 def _rgb(pixels: npt.ArrayLike) -> Pixels:
     """Convert pixels to (H, W, 3) uint8, from which views are cut."""
-    array = np.asarray(pixels)
+    try:
+        array = np.asarray(pixels)
+    except ValueError as error:  # lists of different lengths
+        raise ValueError(f"{EXPECTED}, got {type(pixels).__name__}: {error}") from error
+    if array.ndim == 0 or array.dtype.kind in NO_NUMBERS:
+        raise ValueError(f"{EXPECTED}, got {type(pixels).__name__}")
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
     if array.ndim == 2:
         array = np.repeat(array[:, :, None], 3, axis=2)
     if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
-        raise ValueError(f"pixels must be of shape (height, width, 3) or (height, width), got {array.shape}")
+        shape = f"(height, width, 3) or (height, width), got {array.shape}"
+        raise ValueError(f"pixels must be of shape {shape}{_advice_on_shape(array.shape)}")
     check_size(array.shape[1], array.shape[0])
     if array.dtype != np.uint8:
         # Numbers from JSON arrive as int64.
         if not np.issubdtype(array.dtype, np.integer) or array.min() < 0 or array.max() > LARGEST:
-            raise ValueError(f"pixels must be whole numbers from 0 to {LARGEST}, got {array.dtype}")
+            got = f"{array.dtype} from {array.min()} to {array.max()}"
+            raise ValueError(f"pixels must be whole numbers from 0 to {LARGEST}, got {got}")
         array = array.astype(np.uint8)
     return np.ascontiguousarray(array)
+
+
+def _advice_on_shape(shape: tuple[int, ...]) -> str:
+    if len(shape) != 3 or 0 in shape:
+        return ""
+    if shape[2] == 4:
+        return ": of pixels with transparency, give PIL.Image.fromarray(pixels)"
+    return ": the channels come last" if shape[0] in (1, 3, 4) else ""

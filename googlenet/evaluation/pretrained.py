@@ -1,7 +1,9 @@
 """Exported ensembles: a folder with a description and one file of weights for each replica."""
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -9,7 +11,7 @@ from googlenet.evaluation.kept_budget import NAME as BUDGET
 from googlenet.evaluation.kept_budget import KeptBudget
 from googlenet.evaluation.kept_calibration import NAME as CALIBRATION
 from googlenet.evaluation.kept_calibration import KeptCalibration
-from googlenet.network.hub import fetch_snapshot, is_hub_name, parse_hub_name
+from googlenet.network.hub import fetch_snapshot, is_hub_name, name_of_page, parse_hub_name
 from googlenet.network.weights import WeightsError
 
 # The name by which Hugging Face counts downloads.
@@ -18,9 +20,54 @@ FORMAT = "googlenet-ensemble-1"
 T = TypeVar("T", KeptBudget, KeptCalibration)
 
 
-def description(replicas: Sequence[str], classes: Sequence[str], crop_px: int) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Described:
+    """What the description of an exported ensemble says.
+
+    Attributes:
+        file: the description.
+        files: the replicas' files, in order.
+        classes: class names by label.
+        crop_px: side of the networks' input.
+        weights_digests: SHA-256 of each file; empty in exports of earlier versions.
+    """
+
+    file: Path
+    files: tuple[Path, ...]
+    classes: tuple[str, ...]
+    crop_px: int
+    weights_digests: tuple[str, ...] = ()
+
+    def check(self, classes: Sequence[str], crop_px: int) -> None:
+        """Check that the files are those that were exported; ``classes`` and ``crop_px`` are theirs.
+
+        Raises:
+            WeightsError: they are not, or the description was changed.
+        """
+        if (self.classes, self.crop_px) != (tuple(classes), crop_px):
+            raise WeightsError(
+                f"{self.file} was changed: its classes or its crop size are not those of the weights, which decide; "
+                f"export the run again, or restore the file"
+            )
+        for path, digest in zip(self.files, self.weights_digests, strict=False):
+            if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+                raise WeightsError(
+                    f"{path} is not the file that was exported: its SHA-256 is not that in {DESCRIPTION}; "
+                    f"copy or download it again"
+                )
+
+
+def description(
+    replicas: Sequence[str], classes: Sequence[str], crop_px: int, weights_digests: Sequence[str]
+) -> dict[str, Any]:
     """Return the content of the file :data:`DESCRIPTION`; ``replicas`` are names of files beside it, in order."""
-    return {"format": FORMAT, "replicas": list(replicas), "classes": list(classes), "crop_px": crop_px}
+    return {
+        "format": FORMAT,
+        "replicas": list(replicas),
+        "classes": list(classes),
+        "crop_px": crop_px,
+        "weights_digests": list(weights_digests),
+    }
 
 
 def local_folder(place: str | Path) -> Path:
@@ -28,9 +75,11 @@ def local_folder(place: str | Path) -> Path:
 
     Raises:
         HubError: the repository cannot be had.
-        WeightsError: ``place`` names a file of a repository.
+        WeightsError: ``place`` names a file of a repository, or a page of Hugging Face.
     """
     name = str(place)
+    if page := name_of_page(name):
+        raise WeightsError(f"{name} is a page of Hugging Face; give the repository by its name: {page}")
     if not is_hub_name(name):
         return Path(place).expanduser()
     if parse_hub_name(name).path_in_repo:
@@ -38,31 +87,35 @@ def local_folder(place: str | Path) -> Path:
     return fetch_snapshot(name, [DESCRIPTION, CALIBRATION, BUDGET, "*.safetensors"])
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """Return the replicas' files of an exported ensemble, in order.
+def described(folder: Path) -> Described:
+    """Return what the description in the folder of an exported ensemble says.
 
     Raises:
         FileNotFoundError: the folder does not exist, or holds no exported ensemble.
         WeightsError: its description cannot be used.
     """
     file = folder / DESCRIPTION
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}; a repository on Hugging Face is named hf://OWNER/REPO")
     if not file.is_file():
         raise FileNotFoundError(
             f"no exported ensemble in {folder}: {DESCRIPTION} is missing; export_ensemble.py makes one from a run"
         )
     try:
-        described = json.loads(file.read_text(encoding="utf-8"))
-        if described["format"] != FORMAT:
-            raise WeightsError(f"{file}: unknown format {described['format']!r}, expected {FORMAT}")
-        names = [str(name) for name in described["replicas"]]
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
+        kind, names = content["format"], content["replicas"]
+        classes, crop_px = tuple(content.get("classes", ())), int(content.get("crop_px", 0))
+        digests = tuple(content.get("weights_digests", ()))
+    except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{file} does not describe an exported ensemble: {error!r}") from error
-    if not names:
+    if kind != FORMAT:
+        raise WeightsError(f"{file}: unknown format {kind!r}, expected {FORMAT}")
+    if not isinstance(names, list) or not names:
         raise WeightsError(f"{file} names no replicas")
     # The description may come from somebody else, and must not make us read other files.
-    if strangers := [name for name in names if Path(name).name != name]:
+    if strangers := [name for name in names if not isinstance(name, str) or Path(name).name != name]:
         raise WeightsError(f"{file}: {strangers[0]!r} is not a file beside it")
-    return [folder / name for name in names]
+    return Described(file, tuple(folder / name for name in names), classes, crop_px, digests)
 
 
 def calibration_of(files: Sequence[Path], digests: Sequence[str]) -> KeptCalibration | None:

@@ -1,6 +1,7 @@
 """Reasons why bytes cannot be decoded as an image, in the user's words: what they are instead, or what is missing."""
 
 import re
+from collections.abc import Iterable
 
 from PIL import Image
 
@@ -21,11 +22,15 @@ from googlenet.images.tiff import (
 HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 HEIC = "HEIC, the format of iPhones: pip install pillow-heif on every node, or convert it to JPEG"
 CONVERT = "convert it to JPEG or PNG"
+# What texts in place of a file of any kind begin with, after white space.
+PLACEHOLDERS = (
+    (rb"version https://git-lfs\.github\.com/spec", "a Git-LFS pointer instead of the file: run `git lfs pull`"),
+    (rb"/annex/objects/", "a git-annex pointer instead of the file: run `git annex get`"),
+    (rb"<!doctype html|<html", "a web page (HTML) instead of the file: download it again"),
+)
 # What files that are no images begin with, after white space.
 TEXT_STARTS = (
-    (rb"version https://git-lfs\.github\.com/spec", "a Git-LFS pointer instead of the image: run `git lfs pull`"),
-    (rb"/annex/objects/", "a git-annex pointer instead of the image: run `git annex get`"),
-    (rb"<!doctype html|<html", "a web page (HTML) instead of an image: download the image again"),
+    *PLACEHOLDERS,
     (
         rb"(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?(<!doctype svg[^>]*>\s*)?<svg",
         f"an SVG drawing, which has no pixels: {CONVERT}",
@@ -79,16 +84,24 @@ def reason_for_refusal(data: bytes, error: Exception) -> str:
 def _other_content(data: bytes) -> str | None:
     """Return what the bytes are, if they begin like something that is not decoded."""
     if not data.strip(b"\0"):
-        return f"{len(data):,} zeros instead of an image: copy or download it again"
+        return f"{len(data):,} zeros instead of the file: copy or download it again"
     if data[4:8] == b"ftyp":
         return _iso_media(data)
     if words := next((words for start, words in BINARY_STARTS.items() if data.startswith(start)), None):
         return words
+    return _words_of(TEXT_STARTS, data)
+
+
+def placeholder(data: bytes) -> str | None:
+    """Return what the bytes are in place of a file of any kind, if they begin like a pointer or a web page."""
+    return _words_of(PLACEHOLDERS, data)
+
+
+def _words_of(starts: Iterable[tuple[bytes, str]], data: bytes) -> str | None:
     start = data[:LOOKED_AT_BYTES].removeprefix(b"\xef\xbb\xbf").lstrip()
     if CONTROL_CHARACTERS.search(start):
         return None
-    flags = re.IGNORECASE | re.DOTALL
-    return next((words for pattern, words in TEXT_STARTS if re.match(pattern, start, flags)), None)
+    return next((words for pattern, words in starts if re.match(pattern, start, re.IGNORECASE | re.DOTALL)), None)
 
 
 def _iso_media(data: bytes) -> str | None:

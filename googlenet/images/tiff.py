@@ -132,7 +132,7 @@ def begins_with_preview(data: bytes) -> bool:
 
 
 def exif_orientation(block: bytes) -> int | None:
-    """Return the orientation of an Exif block, 1 to 8; None if it has none. Reads no other tag.
+    """Return the orientation of an Exif block, 1 to 8; None if it has none, or 0 for unknown. Reads no other tag.
 
     Raises:
         DamagedBlockError: the block or the tag cannot be read.
@@ -142,9 +142,9 @@ def exif_orientation(block: bytes) -> int | None:
     orientation = directory.number(block, ORIENTATION)
     if orientation is None and not directory.is_whole:
         raise DamagedBlockError("its directory is cut off")
-    if orientation is not None and not 1 <= orientation <= 8:
+    if orientation is not None and not 0 <= orientation <= 8:
         raise DamagedBlockError(f"its orientation is {orientation}")
-    return orientation
+    return orientation or None  # some cameras write 0
 
 
 def xmp_orientation(xmp: bytes) -> int | None:

@@ -8,6 +8,7 @@ import io
 import math
 import zipfile
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,8 @@ BRANCHES = {
     "pool_proj": "pool_proj",
 }
 PARAMETERS = ("weight", "bias")
+REAL_NUMBERS = "fiu"
+AGAIN = "copy or download it again"
 
 # caffe.proto: the fields of NetParameter with its layers, and in these the fields of the name and the blobs.
 V2_LAYERS, V1_LAYERS = (100, 1, 7), (2, 4, 6)
@@ -55,10 +58,10 @@ def read_npz(data: bytes) -> StoredNetwork:
     """
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            named = {name: arrays[name] for name in arrays.files}
+            stored = {name: arrays[name] for name in arrays.files}
     except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise WeightsError(f"not a complete .npz file: {error}") from error
-    return _network(named)
+        raise WeightsError(f"not a complete .npz file: {error}; {AGAIN}") from error
+    return _network({name: _numbers(value, name) for name, value in stored.items()})
 
 
 def read_caffemodel(data: bytes) -> StoredNetwork:
@@ -77,7 +80,7 @@ def read_caffemodel(data: bytes) -> StoredNetwork:
                     parameter = PARAMETERS[number] if number < len(PARAMETERS) else f"blob_{number}"
                     named[f"{name}/{parameter}"] = _blob(blob, f"{name}/{parameter}")
     except ProtobufError as error:
-        raise WeightsError(f"not a complete .caffemodel file: {error}") from error
+        raise WeightsError(f"not a complete .caffemodel file: {error}; {AGAIN}") from error
     return _network(named)
 
 
@@ -91,7 +94,7 @@ def read_onnx(data: bytes) -> StoredNetwork:
     try:
         graphs = Message(data).messages(MODEL_GRAPH)
         if len(graphs) != 1:
-            raise WeightsError("not a complete .onnx file: it has no graph")
+            raise WeightsError(f"not a complete .onnx file: it has no graph; {AGAIN}")
         transposed = _transposed_weights(graphs[0])
         for tensor in graphs[0].messages(GRAPH_INITIALIZER):
             name, array = tensor.text(TENSOR_NAME), _onnx_array(tensor)
@@ -103,8 +106,15 @@ def read_onnx(data: bytes) -> StoredNetwork:
             elif array.size > 1:  # the dropout rate of newer files is a single number
                 named[name] = array
     except ProtobufError as error:
-        raise WeightsError(f"not a complete .onnx file: {error}") from error
+        raise WeightsError(f"not a complete .onnx file: {error}; {AGAIN}") from error
     return _network(named)
+
+
+def _numbers(value: Any, name: str) -> Array:
+    # Of a file in a .npz that is no array, NumPy returns the bytes.
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in REAL_NUMBERS:
+        raise WeightsError(f"layer {name} holds no numbers")
+    return value.astype(np.float32)
 
 
 def _blob(blob: Message, name: str) -> Array:
@@ -155,10 +165,7 @@ def _network(arrays: dict[str, Array]) -> StoredNetwork:
     for name, array in arrays.items():
         layer, _, parameter = name.rpartition("/")
         dimensions = _dimensions(layers[layer], parameter) if layer in layers else array.ndim
-        try:
-            tensors[name] = torch.from_numpy(np.array(_without_leading_ones(array, dimensions), np.float32, order="C"))
-        except ValueError as error:
-            raise WeightsError(f"layer {name} holds no numbers") from error
+        tensors[name] = torch.from_numpy(np.array(_without_leading_ones(array, dimensions), np.float32, order="C"))
     return StoredNetwork(renamed(tensors, layers, separator="/"), "paper", 1.0, "caffe", CAFFE_PREPROCESSING)
 
 

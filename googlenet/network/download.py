@@ -2,23 +2,29 @@
 
 import hashlib
 import http.client
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 TIMEOUT_SECONDS = 30.0
 CHUNK_BYTES = 1 << 18
 SHA256_DIGITS = 64
 PARTIAL_SUFFIX = ".partial"
+UNUSABLE = "{} cannot be read or written ({}): set TORCH_HOME to another folder"
 PARTIAL_CONTENT, RANGE_NOT_SATISFIABLE = 206, 416
 
 
 class DownloadError(ValueError):
     """A published file cannot be had; the message is one line with the causes and a fix."""
+
+
+class _DiskError(Exception):
+    """What has arrived cannot be written; the network is not at fault."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +67,10 @@ def fetch(file: PublishedFile, folder: Path) -> Path:
         with _alone(folder / f"{file.name}{PARTIAL_SUFFIX}") as partial:
             if not path.exists():  # else another process has fetched it meanwhile
                 _fetch(file, partial, path)
+    except _DiskError as error:
+        raise DownloadError(UNUSABLE.format(folder, error)) from error
     except OSError as error:
-        raise DownloadError(
-            f"{folder} cannot be written ({error.strerror}): set TORCH_HOME to another folder"
-        ) from error
+        raise DownloadError(UNUSABLE.format(error.filename or folder, error.strerror)) from error
     return path
 
 
@@ -81,19 +87,37 @@ def _alone(partial: Path) -> Iterator[BinaryIO]:
 def _fetch(file: PublishedFile, partial: BinaryIO, path: Path) -> None:
     failed: dict[str, list[str]] = {}
     for address in file.addresses:
-        reason = _download(address, file, partial)
-        if not reason and (reason := _wrong(Path(partial.name), file)):
-            partial.truncate(0)
+        reason = _complete(address, file, partial)
         if not reason:
             Path(partial.name).replace(path)
             return
-        failed.setdefault(reason, []).append(address)
+        failed.setdefault(" ".join(reason.split()), []).append(address)
     kept = "; the same command continues with what has arrived" if partial.seek(0, 2) else ""
     reasons = "; ".join(f"{', '.join(addresses)}: {reason}" for reason, addresses in failed.items())
     raise DownloadError(
-        f"{file.name} cannot be downloaded ({reasons}{kept}): check the network, or fetch "
+        f"{file.name} cannot be downloaded ({reasons}{kept}): check {_network()}, or fetch "
         f"{file.description} by other means and put it at {path}"
     )
+
+
+def _network() -> str:
+    """Return what a download goes through; a proxy's address is not shown, since it may hold a password."""
+    proxies = [f"{scheme}_proxy" for scheme in ("http", "https") if scheme in urllib.request.getproxies()]
+    return f"the network and the proxy in {' and '.join(proxies)}" if proxies else "the network"
+
+
+def _complete(address: str, file: PublishedFile, partial: BinaryIO) -> str:
+    """Download what is missing from one address; return why the file is not there, empty if it is.
+
+    If what was left of an earlier download turns out to belong to another file, it begins anew.
+    """
+    is_resumed = partial.seek(0, 2) > 0
+    if reason := _download(address, file, partial):
+        return reason
+    if not (reason := _wrong(Path(partial.name), file)):
+        return ""
+    partial.truncate(0)
+    return _complete(address, file, partial) if is_resumed else reason
 
 
 def _download(address: str, file: PublishedFile, partial: BinaryIO) -> str:
@@ -110,7 +134,8 @@ def _download(address: str, file: PublishedFile, partial: BinaryIO) -> str:
         except (OSError, http.client.HTTPException) as error:
             cause = getattr(error, "reason", error)
             reason = getattr(cause, "strerror", None) or str(cause) or type(error).__name__
-        partial.flush()  # raises if the disk, not the network, is at fault
+        with _disk():
+            partial.flush()
         if not reason or partial.tell() <= before:
             return reason
 
@@ -121,9 +146,11 @@ def _append(address: str, file: PublishedFile, partial: BinaryIO) -> str:
     arrived = partial.tell()
     request = urllib.request.Request(address, headers={"Range": f"bytes={arrived}-"} if arrived else {})  # noqa: S310
     with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:  # noqa: S310 - addresses of a registry
-        start = arrived if response.status == PARTIAL_CONTENT else 0  # not every server can start in the middle
-        length = response.headers.get("Content-Length")
-        total = start + int(length) if length else file.size_bytes
+        start = _first_byte(response, arrived)
+        if start > arrived:
+            return f"a part from byte {start:,} on, asked for byte {arrived:,}"
+        length = response.headers.get("Content-Length", "")
+        total = start + int(length) if length.isdecimal() else file.size_bytes
         if file.size_bytes and total != file.size_bytes:
             return f"a file of {total:,} bytes, expected {file.size_bytes:,}"
         partial.truncate(start)
@@ -131,10 +158,27 @@ def _append(address: str, file: PublishedFile, partial: BinaryIO) -> str:
         bar = tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=file.name, disable=None)
         with bar:  # shown on a terminal only
             while chunk := response.read(CHUNK_BYTES):
-                partial.write(chunk)
+                with _disk():
+                    partial.write(chunk)
                 bar.update(len(chunk))
     arrived = partial.tell()
     return "" if total in (None, arrived) else f"the connection ended after {arrived:,} of {total:,} bytes"
+
+
+def _first_byte(response: Any, asked: int) -> int:
+    """Return where the part of the file in ``response`` begins; not every server can start where it was asked to."""
+    if response.status != PARTIAL_CONTENT:
+        return 0
+    sent = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+    return int(sent[1]) if sent else asked
+
+
+@contextmanager
+def _disk() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _DiskError(error.strerror) from error
 
 
 def _wrong(path: Path, file: PublishedFile) -> str:

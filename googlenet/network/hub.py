@@ -7,6 +7,7 @@ library apply: HF_ENDPOINT (read at each call), HF_TOKEN, HF_HUB_CACHE and HF_HU
 import glob
 import logging
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,13 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi, HfFileSystem, HfUri
 
 HUB_PREFIX = "hf://"
-LOGIN = "for a private one log in with `hf auth login`, or set HF_TOKEN"
+LOGIN = "log in with `hf auth login`, or set HF_TOKEN"
+NOT_PERMITTED = (401, 403)
+# Pages of the Hub in a browser. Addresses with /resolve/ are those of files.
+_PAGE = re.compile(
+    r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/(?P<repository>(?:datasets/)?[^/?#]+/[^/?#]+)"
+    r"(?:/(?:tree|blob|raw)/(?P<revision>[^/?#]+)(?P<path>/[^?#]*)?)?/?(?:[?#].*)?"
+)
 
 
 class HubError(ValueError):
@@ -26,6 +33,14 @@ class HubError(ValueError):
 def is_hub_name(name: str) -> bool:
     """Tell whether ``name`` is that of a repository or file on the Hub."""
     return name.startswith(HUB_PREFIX)
+
+
+def name_of_page(address: str) -> str:
+    """Return the name of what a page of the Hub shows in a browser; empty for any other address."""
+    if not (page := _PAGE.fullmatch(address)):
+        return ""
+    revision = f"@{page['revision']}" if page["revision"] not in (None, "main") else ""
+    return f"{HUB_PREFIX}{page['repository']}{revision}{(page['path'] or '').rstrip('/')}"
 
 
 def parse_hub_name(name: str) -> "HfUri":
@@ -142,20 +157,23 @@ def _refuse(name: str, error: Exception) -> NoReturn:
         page = f"{hub}/{uri.id}" if uri.type == "model" else f"{hub}/{uri.type}s/{uri.id}"
         reason = f"{uri.id} asks for consent: accept its terms at {page}, then log in with `hf auth login`"
     elif isinstance(cause, errors.RepositoryNotFoundError):
-        reason = f"no repository {uri.id} at {hub} ({uri.type}): check the name; {LOGIN}"
+        reason = f"no repository {uri.id} at {hub} ({uri.type}): check the name; for a private one {LOGIN}"
     elif isinstance(cause, errors.RevisionNotFoundError):
-        reason = f"{uri.id} has no revision {uri.revision}: give a branch, tag or commit of it"
+        slash = " (a / in its name is written %2F)" if uri.path_in_repo else ""
+        reason = f"{uri.id} has no revision {uri.revision}: give a branch, tag or commit of it{slash}"
     elif isinstance(cause, errors.OfflineModeIsEnabled):
         reason = "it is not in the cache, and HF_HUB_OFFLINE forbids to fetch it: unset HF_HUB_OFFLINE"
     elif isinstance(cause, errors.RemoteEntryNotFoundError):
         reason = f"{uri.id} has no such file{_at(uri)}"
+    elif isinstance(cause, errors.HfHubHTTPError) and cause.response.status_code in NOT_PERMITTED:
+        reason = f"{hub} does not permit it (status {cause.response.status_code}): with a token that may, {LOGIN}"
     elif isinstance(cause, errors.HfHubHTTPError):
-        reason = f"{hub} answered with status {cause.response.status_code}: try later; {LOGIN}"
+        reason = f"{hub} answered with status {cause.response.status_code}: try later"
     else:
-        reason = (
-            f"{hub} cannot be reached ({_first_line(cause)}), and the cache does not have it: check the network, or "
-            "fetch it by other means and give its path"
-        )
+        is_cached, by_hand = "", ""
+        if isinstance(error, errors.LocalEntryNotFoundError):
+            is_cached, by_hand = ", and the cache does not have it", ", or fetch it by other means and give its path"
+        reason = f"{hub} cannot be reached ({_first_line(cause)}){is_cached}: check the network{by_hand}"
     raise HubError(f"{name}: {reason}") from error
 
 

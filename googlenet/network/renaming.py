@@ -1,6 +1,6 @@
 """Layers of other frameworks under this project's names; another network is refused by what it lacks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from torch import Tensor
 
@@ -25,7 +25,7 @@ def renamed(tensors: Mapping[str, Tensor], names: Mapping[str, str], separator: 
     missing = [layer for layer in needed if layer not in layers]
     others = [layer for layer in layers if layer not in names]
     if missing:
-        instead = f", and has {_some(others)} instead" if others else ""
+        instead = f", and has {_some(others)} instead" if others else _perhaps_cut_off(layers)
         raise WeightsError(
             f"not this GoogLeNet: it lacks {len(missing)} of {len(needed)} layers ({_some(missing)}){instead}"
         )
@@ -33,6 +33,10 @@ def renamed(tensors: Mapping[str, Tensor], names: Mapping[str, str], separator: 
         unknown = next(name for name in tensors if (name.rpartition(separator)[0] or name) in others)
         raise WeightsError(f"layer {unknown} is not part of GoogLeNet")
     return {_renamed(name, names, separator): tensor for name, tensor in tensors.items()}
+
+
+def _perhaps_cut_off(layers: Collection[str]) -> str:
+    return ": perhaps its end is missing, compare it with the source" if layers else ""
 
 
 def _renamed(name: str, names: Mapping[str, str], separator: str) -> str:

@@ -3,9 +3,12 @@
 Layers of other frameworks get this project's names, and the preprocessing that they were trained with.
 """
 
+import argparse
+import codecs
 import io
 import pickle
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,8 @@ from googlenet.network.weights import Replica, StoredNetwork, WeightsError, read
 
 # Where programs keep the state dict in a checkpoint.
 CHECKPOINT_KEYS = ("model", "state_dict", "model_state_dict")
+FIRST_PARAMETER = "conv1.conv.weight"
+LOOKED_AT_BYTES = 1024
 TORCHVISION_BRANCHES = {
     "branch1": "conv_1x1",
     "branch2.0": "conv_3x3_reduce",
@@ -38,8 +43,12 @@ def read_torchvision_pth(data: bytes) -> StoredNetwork:
     Raises:
         WeightsError: not such a file, or its layers are not those of this network.
     """
+    if _is_torchscript(data):
+        raise WeightsError("a TorchScript program, not plain weights: save torch.jit.load(FILE).state_dict() instead")
     try:
-        state: Any = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        # torchvision's own training keeps its options beside the weights, which are data.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            state: Any = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # torch passes on any exception of its unpickler and its reader of archives
         if isinstance(error, pickle.UnpicklingError) and "Unsupported" in str(error):
             raise WeightsError(
@@ -50,11 +59,26 @@ def read_torchvision_pth(data: bytes) -> StoredNetwork:
     for wrapper in CHECKPOINT_KEYS:
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise WeightsError(f"no state dict: expected tensors by name, alone or under {', '.join(CHECKPOINT_KEYS)}")
-    tensors = {name.removeprefix("_orig_mod.").removeprefix("module."): value for name, value in state.items()}
+    prefix = _prefix(state)
+    tensors = {name.removeprefix(prefix): value for name, value in state.items()}
     tensors = renamed(tensors, dict(_torchvision_names()), separator=".")
     return StoredNetwork(tensors, "bn", 1.0, "caffe", TORCHVISION_PREPROCESSING)
+
+
+def _is_torchscript(data: bytes) -> bool:
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except zipfile.BadZipFile:
+        return False
+
+
+def _prefix(names: Iterable[str]) -> str:
+    """Return what stands before each name where the network was part of another one: ``module.``, ``_orig_mod.``."""
+    first = (name for name in names if f".{name}".endswith(f".{FIRST_PARAMETER}"))
+    return next(first, "").removesuffix(FIRST_PARAMETER)
 
 
 def _torchvision_names() -> Iterator[tuple[str, str]]:
@@ -82,11 +106,19 @@ READERS = {
     ".onnx": read_onnx,
     **dict.fromkeys(PYTORCH_SUFFIXES, read_torchvision_pth),
 }
+ZIPPED = (".npz", *PYTORCH_SUFFIXES)
 # Beginnings of what is often saved in place of a file.
 NOT_THE_FILE = {
     b"version https://git-lfs": "a pointer of Git LFS, not the file itself: run `git lfs pull` in its repository",
+    b"/annex/objects/": "a pointer of git-annex, not the file itself: run `git annex get` in its repository",
     b"<!doctype html": "a web page, not the file itself: download it again",
     b"<html": "a web page, not the file itself: download it again",
+    b"<!--": "a web page, not the file itself: download it again",
+    b"<?xml": "the answer of a server (XML), not the file itself: download it again",
+    b'{"': "the answer of a server (JSON), not the file itself: download it again",
+    b'name: "': "a text, such as the description of a network (.prototxt), not its weights",
+    b"\x1f\x8b": "compressed by gzip: unpack it",
+    b"\x28\xb5\x2f\xfd": "compressed by Zstandard: unpack it",
 }
 
 
@@ -119,9 +151,18 @@ def read_weights(data: bytes, name: str) -> StoredNetwork:
     reader = READERS.get(Path(name).suffix)
     if reader is None:
         raise WeightsError(f"unknown kind of weights file: expected one of {', '.join(READERS)}")
-    if not data:
-        raise WeightsError("the file is empty")
-    for beginning, reason in NOT_THE_FILE.items():
-        if data.lstrip()[: len(beginning)].lower() == beginning:
-            raise WeightsError(reason)
+    if reason := _not_the_file(data, Path(name).suffix):
+        raise WeightsError(reason)
     return reader(data)
+
+
+def _not_the_file(data: bytes, suffix: str) -> str | None:
+    """Return what was saved in place of the file; None if it may be the file."""
+    if not data:
+        return "the file is empty"
+    if not data.strip(b"\0"):
+        return f"{len(data):,} zeros in place of the file: copy or download it again"
+    if data.startswith(b"PK\3\4") and suffix not in ZIPPED:
+        return "a ZIP archive: unpack it"
+    start = data[:LOOKED_AT_BYTES].removeprefix(codecs.BOM_UTF8).lstrip().lower()
+    return next((reason for beginning, reason in NOT_THE_FILE.items() if start.startswith(beginning)), None)

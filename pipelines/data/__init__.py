@@ -12,6 +12,7 @@ In reading order:
 - ``class_folders``: recognition of folders of images
 - ``packed_files``: recognition of Parquet files and archives
 - ``split_names``: names of folders and files that stand for training, validation or test
+- ``names_of_no_class``: names of folders that are parts of a data set, or kinds of files
 - ``folder_tree``: all names below a folder, without litter
 - ``file_names``: names that are not UTF-8, as readable text
 - ``file_endings``: which files are pictures, and which lie beside them

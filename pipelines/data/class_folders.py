@@ -12,6 +12,7 @@ from pipelines.data.advice import advice_on_labels
 from pipelines.data.file_endings import is_picture
 from pipelines.data.imagenet import FLAT_VALIDATION
 from pipelines.data.layout import Kind, Layout
+from pipelines.data.names_of_no_class import refuse_names_of_no_classes
 from pipelines.data.split_names import PURPOSES, TEST, TRAIN, UNSPLIT, VAL, split_of_folder
 from pipelines.errors import UserError
 from pipelines.job.console import count, some
@@ -92,14 +93,16 @@ def recognise_class_folders(survey: Survey, files: Sequence[str], root: Storage)
     _refuse_splits_beside_classes(survey, root)
     if not whole:
         classes = tuple(survey.others)
-        hint = _hint(classes[0], survey.others[classes[0]], files, root) if len(classes) == 1 else ""
+        refuse_names_of_no_classes(classes, root)
+        hint = _hint(classes[0], files, root) if len(classes) == 1 else ""
         return Layout(Kind.CLASS_FOLDERS, {UNSPLIT: classes}, f"class folders: {some(classes)}", hint=hint)
     parts: dict[str, tuple[str, ...]] = {}
     for split in PURPOSES:
         if folders := [name for name in whole if whole[name] == split]:
             parts[split] = tuple(path for name in folders for path in _classes(name, survey.splits[name]))
     names = sorted({path.partition("/")[2] for paths in parts.values() for path in paths} - {""})
-    return Layout(Kind.CLASS_FOLDERS, parts, f"class folders in {listed(whole)}: {some(names)}")
+    hint = _hint_in_split(parts.get(TRAIN, ()), files)
+    return Layout(Kind.CLASS_FOLDERS, parts, f"class folders in {listed(whole)}: {some(names)}", hint=hint)
 
 
 def _classes(folder: str, contents: Contents) -> list[str]:
@@ -147,11 +150,33 @@ def _fix(split_folder: str) -> str:
     )
 
 
-def _hint(name: str, contents: Contents, files: Sequence[str], root: Storage) -> str:
+def _hint(name: str, files: Sequence[str], root: Storage) -> str:
     """Return what to try if the only class folder holds the classes, or labels are elsewhere."""
-    if len(contents.below) < 2:
+    folder, inside = _first_with_several(name, files)
+    if len(inside) < 2:
         return advice_on_labels(files)
-    return f"if {some(sorted(contents.below), 3)} are the classes, specify {root.below(name)}"
+    return f"if {some(inside, 3)} are the classes, specify {root.below(folder)}"
+
+
+def _hint_in_split(classes: Sequence[str], files: Sequence[str]) -> str:
+    """Return what to try if the only class folder of a split holds the classes."""
+    if len(classes) != 1:
+        return ""
+    folder, inside = _first_with_several(classes[0], files)
+    split = classes[0].partition("/")[0]
+    return f"if {some(inside, 3)} are the classes, move them from {folder}/ into {split}/" if len(inside) > 1 else ""
+
+
+def _first_with_several(folder: str, files: Sequence[str]) -> tuple[str, list[str]]:
+    """Return the first folder below ``folder``, or itself, with several folders of pictures, and their names."""
+    while True:
+        below = [
+            name.removeprefix(f"{folder}/") for name in files if name.startswith(f"{folder}/") and is_picture(name)
+        ]
+        inside = sorted({name.partition("/")[0] for name in below if "/" in name})
+        if len(inside) != 1 or any("/" not in name for name in below):
+            return folder, inside
+        folder = f"{folder}/{inside[0]}"
 
 
 def listed(folders: Iterable[str]) -> str:

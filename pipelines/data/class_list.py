@@ -29,9 +29,11 @@ def classes_by_label(data: bytes, file: str) -> tuple[str, ...]:
     """Return the class names in the content of ``file``; line n is the class of label n - 1.
 
     Raises:
-        UserError: the file is no text, has an empty line or names a class twice.
+        UserError: the file is no text, is empty, has an empty line or names a class twice.
     """
     names = [line.strip() for line in decode_text(data, file).rstrip().splitlines()]
+    if not names:
+        raise UserError(f"{file} lists no classes; remove it, and the classes are named by their numbers")
     if "" in names or len(set(names)) < len(names):
         raise UserError(f"{file} has an empty line or names a class twice; line n is the class of label n - 1")
     return tuple(names)

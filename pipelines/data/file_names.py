@@ -1,7 +1,8 @@
 r"""Names of files as text. On Linux a name is bytes; bytes that are not UTF-8 are written as ``\xe9``, reversibly.
 
-Python keeps such bytes as surrogates, which no file, table or terminal accepts. Listings call :func:`readable` on each
-name, and whatever opens a file calls :func:`original`; everything between them handles plain text.
+So are line breaks and other control characters. Python keeps bytes that are not UTF-8 as surrogates, which no file,
+table or terminal accepts. Listings call :func:`readable` on each name, and whatever opens a file calls
+:func:`original`; everything between them handles plain text.
 """
 
 import re
@@ -9,12 +10,15 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 
-_TO_ESCAPE = re.compile(r"[\udc80-\udcff]|\\(?=x[0-9a-f]{2})")
+_TO_ESCAPE = re.compile(r"[\x00-\x1f\x7f\udc80-\udcff]|\\(?=x[0-9a-f]{2})")
 _ESCAPED = re.compile(r"\\x([0-9a-f]{2})")
 
 
 def readable(name: str) -> str:
-    r"""Return a name from the operating system as plain text; UTF-8 names without a literal ``\xe9`` are unchanged."""
+    r"""Return a name from the operating system as plain text in one line.
+
+    UTF-8 names without control characters and without a literal ``\xe9`` are unchanged.
+    """
     return _TO_ESCAPE.sub(lambda match: f"\\x{ord(match[0]) & 0xFF:02x}", name)
 
 

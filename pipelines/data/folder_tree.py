@@ -86,6 +86,8 @@ def tree_at(root: Storage) -> Tree:
     """
     if not root.exists(""):
         raise UserError(f"there is no folder {root}")
+    if root.is_local and not os.path.isdir(root.path()):  # noqa: PTH112 - names are bytes
+        raise UserError(f"{root} is neither a folder nor a regular file")
     if root.is_local:
         return _Walk(root.path()).tree()
     infos = root.filesystem.get_file_info(pafs.FileSelector(root.path(), recursive=True, allow_not_found=True))

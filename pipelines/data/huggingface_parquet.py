@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from googlenet.images.decoding import ImageDecodeError
+from googlenet.images.refusals import LOOKED_AT_BYTES, placeholder
 from pipelines.data.file_names import original
 from pipelines.data.listing import Entry, Found, ImageFile
 from pipelines.errors import UserError
@@ -87,7 +88,9 @@ def _entries(root: Storage, file: str) -> tuple[list[Entry], tuple[str, ...]]:
                     cls = _class_name(label, class_names, f"{name}, row group {group}, row {row}")
                     found.append(Entry(f"{file}/{group:05d}/{row:06d}", cls, f"{file}#{group}:{row}"))
     except pa.ArrowInvalid as error:
-        raise UserError(f"{name} is not a complete Parquet file: {error}") from error
+        with root.open(original(file)) as stream:
+            words = placeholder(stream.read(LOOKED_AT_BYTES))
+        raise UserError(f"{name} is {words or f'not a complete Parquet file: {error}'}") from error
     return found, class_names
 
 

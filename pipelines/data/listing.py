@@ -173,6 +173,8 @@ def _divide(entries: Sequence[Entry], val_percent: float) -> dict[str, Sequence[
 def _classes_to_train(data: str, found: Found, entries: Mapping[str, Sequence[Entry]]) -> tuple[str, ...]:
     """Return the class names in order, if the images can be used for training and evaluation."""
     train, val = ({entry.class_name for entry in entries.get(split, ())} for split in (TRAIN, VAL))
+    if found.entries and not any(found.entries.values()):
+        raise UserError(f"no labelled images to train on in {data}")
     if not train:
         raise UserError(f"{data} has no training images (train/, or an archive with train in its name)")
     _refuse_twins(data, train | val)

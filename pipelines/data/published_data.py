@@ -1,6 +1,8 @@
 """Data sets on Hugging Face and on web servers, by the names that ``--data`` takes."""
 
-from googlenet.network.hub import HUB_PREFIX, HubError, hub_api, is_hub_name, parse_hub_name
+from googlenet.network.hub import HUB_PREFIX, HubError, hub_api, is_hub_name, name_of_page, parse_hub_name
+from pipelines.data.advice import advice_on_file
+from pipelines.data.file_endings import is_compressed
 from pipelines.data.listing import ImageReader
 from pipelines.data.packed_files import is_packed
 from pipelines.errors import UserError
@@ -20,11 +22,14 @@ def storage_of(data: str) -> Storage:
     """
     if is_hub_name(data):
         return _at_commit(data)
+    if page := name_of_page(data):
+        raise UserError(f"{data} is a page of Hugging Face; specify what it shows by its name: {page}")
     storage, address = Storage.at(data), data.partition("?")[0]
     if not is_published(data):
         return storage
     if not is_packed(address):
-        raise UserError(f"{address}: of a web server, specify one .tar or .parquet file")
+        advice = f"; {advice_on_file(address)}" if is_compressed(address) else ""
+        raise UserError(f"{address}: of a web server, specify one .tar or .parquet file{advice}")
     if not storage.is_file:
         raise UserError(f"there is no file {data}")
     return storage

@@ -18,7 +18,7 @@ SPLIT_WORDS = {
 # An evaluation uses the first of these that there are.
 EVALUATED_FIRST = (VAL, TEST, UNSPLIT, TRAIN)
 PURPOSES = {TRAIN: "training", VAL: "validation", TEST: "test"}
-_SPLIT_OF_WORD = {word: split for split, words in SPLIT_WORDS.items() for word in words}
+SPLIT_OF_WORD = {word: split for split, words in SPLIT_WORDS.items() for word in words}
 # The end of -00000-of-00002-ab12cd, which Hugging Face's and WebDataset's writers add.
 _NUMBERING = re.compile(r"-\d+-of-\d+.*")
 # Words beside a split's that leave the folder a split folder: train_images, test-set, val2017.
@@ -27,8 +27,8 @@ _NEUTRAL = ("set", "sets", "data", "dataset", "image", "images", "img", "imgs", 
 
 def split_of_folder(name: str) -> str:
     """Return the split that a folder's whole name stands for, such as Train, test1, val_images; else ``UNSPLIT``."""
-    words = [word for word in _words(name) if word not in _NEUTRAL]
-    return _SPLIT_OF_WORD.get(words[0], UNSPLIT) if len(words) == 1 else UNSPLIT
+    words = [word for word in words_in(name) if word not in _NEUTRAL]
+    return SPLIT_OF_WORD.get(words[0], UNSPLIT) if len(words) == 1 else UNSPLIT
 
 
 def split_in_name(name: str, file: str) -> str:
@@ -41,14 +41,15 @@ def split_in_name(name: str, file: str) -> str:
     Raises:
         UserError: words for different splits are at both ends, or at neither.
     """
-    words = _words(_NUMBERING.sub("", name))
-    splits = {_SPLIT_OF_WORD[word] for word in words if word in _SPLIT_OF_WORD}
+    words = words_in(_NUMBERING.sub("", name))
+    splits = {SPLIT_OF_WORD[word] for word in words if word in SPLIT_OF_WORD}
     if len(splits) > 1:
-        splits = {_SPLIT_OF_WORD[word] for word in (words[0], words[-1]) if word in _SPLIT_OF_WORD}
+        splits = {SPLIT_OF_WORD[word] for word in (words[0], words[-1]) if word in SPLIT_OF_WORD}
         if len(splits) != 1:
             raise UserError(f"{file} names more than one split: keep one of train, val and test in its name")
     return splits.pop() if splits else UNSPLIT
 
 
-def _words(name: str) -> list[str]:
+def words_in(name: str) -> list[str]:
+    """Return the words in a name, in lower case; digits and other signs divide them."""
     return re.findall(r"[a-z]+", name.lower())

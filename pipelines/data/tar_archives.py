@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from googlenet.images.decoding import check_number_of_bytes
+from googlenet.images.refusals import LOOKED_AT_BYTES, placeholder
 from pipelines.data.file_names import original, readable
 from pipelines.data.folder_tree import litter_in
 from pipelines.data.listing import ImageFile
@@ -109,6 +110,8 @@ def read_index(root: Storage, archive: str, within: Member | None = None) -> Ind
         try:
             return _index(headers, name, end)
         except tarfile.TarError as error:
+            if words := placeholder(stream.read_at(LOOKED_AT_BYTES, first)):
+                raise UserError(f"{name} is {words}") from error
             raise UserError(
                 f"{name} is cut off, not a tar archive, or compressed ({error}): download it again, or unpack it"
             ) from error

@@ -16,6 +16,7 @@ from pipelines.data.tar_archives import Index, Member, TarImages, place_of, read
 from pipelines.data.text_files import decode_text
 from pipelines.data.webdataset_samples import Sample, samples
 from pipelines.errors import UserError
+from pipelines.job.console import count
 from pipelines.run.storage import Storage
 
 CLASS_NAMES = "classes.txt"
@@ -110,5 +111,7 @@ def _name_of(class_names: tuple[str, ...], label: int, image: str) -> str:
     if not class_names:
         return str(label)
     if label >= len(class_names):
-        raise UserError(f"{image} has label {label}, but {CLASS_NAMES} names {len(class_names)} classes")
+        raise UserError(
+            f"{image} has label {label}, but {CLASS_NAMES} names {count(len(class_names), 'class', 'classes')}"
+        )
     return class_names[label]

@@ -4,6 +4,7 @@
 """
 
 import hashlib
+import os
 import shutil
 import tempfile
 import uuid
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from googlenet.network.hub import HubError, hub_api, hub_endpoint, hub_errors, is_hub_name, parse_hub_name
+from googlenet.network.hub import HubError, hub_api, hub_endpoint, hub_errors, is_hub_name, name_of_page, parse_hub_name
 from pipelines.errors import UserError
 from pipelines.job.console import count, size
 from pipelines.report.schema import Report
@@ -21,6 +22,7 @@ from pipelines.run.directory import (
     BUDGET,
     CALIBRATION,
     COST_JSON,
+    MANIFEST,
     REPORT_JSON,
     ReplicaFiles,
     read_recipe,
@@ -52,13 +54,24 @@ def export_ensemble(run: Storage, output: str) -> str:
             return _export_to_hub(run, output)
         except HubError as error:
             raise UserError(str(error)) from error
-    folder = Path(output).expanduser()
-    if "://" in output:
+    if page := name_of_page(output):
+        raise UserError(f"--output must be a folder on this machine, or {page}, got {output}")
+    if "://" in output or output.startswith(("hf:", "HF:")):
         raise UserError(f"--output must be a folder on this machine, or hf://OWNER/REPO, got {output}")
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        raise UserError(f"{folder} exists; choose another --output, or remove it")
-    with _renamed_when_complete(folder) as partial:
-        exported = _write(run, Storage.at(str(partial)), str(folder), {})
+    folder = Path(os.path.expanduser(output))  # noqa: PTH111 - which leaves ~nobody as it is
+    if str(folder).startswith("~"):
+        raise UserError(f"--output {output}: there is no home folder of {folder.parts[0][1:]}")
+    if not output or folder.resolve() == Path.cwd():
+        raise UserError("--output must be a new folder, not the current one")
+    try:
+        if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+            raise UserError(f"{folder} exists; choose another --output, or remove it")
+        with _renamed_when_complete(folder.resolve()) as partial:
+            exported = _write(run, Storage.at(str(partial)), str(folder), {})
+    except OSError as error:
+        if str(folder.resolve()) not in str(error):  # it is the run that cannot be read
+            raise
+        raise UserError(f"{folder} cannot be written ({error.strerror}): choose another --output") from error
     return f"{folder}: {exported}"
 
 
@@ -116,15 +129,16 @@ def _write(run: Storage, folder: Storage, name: str, license_fields: Mapping[str
     if not run.exists(REPORT_JSON):
         raise UserError(f"{run} has no report; run train_ensemble.py on it again")
     report: Report = run.read_json(REPORT_JSON)
+    if "ensemble" not in report:
+        raise UserError(f"the report of {run} is incomplete; {_repeat(run)}")
+    if missing := [name for name in (COST_JSON, MANIFEST) if not run.exists(name)]:
+        raise UserError(f"{run} lacks {missing[0]}: restore it, or run train_ensemble.py on it again")
     ensemble = report["ensemble"]
     num_bytes, files = 0, [f"{replica}{WEIGHTS_SUFFIX}" for replica in ensemble["replicas"]]
     for replica, digest, file in zip(ensemble["replicas"], ensemble["weights_digests"], files, strict=True):
         data, _ = read_replica(run, ReplicaFiles(replica_number(replica)).weights)
         if hashlib.sha256(data).hexdigest() != digest:
-            raise UserError(
-                f"the report of {run} is not of the weights of {replica} there; repeat the evaluation: "
-                f"python pipelines/evaluate_ensemble.py --run-dir {run}"
-            )
+            raise UserError(f"the report of {run} is not of the weights of {replica} there; {_repeat(run)}")
         folder.write(file, data)
         num_bytes += len(data)
     card = model_card(name, report, run.read_json(COST_JSON), recipe, read_manifest(run), license_fields)
@@ -134,5 +148,10 @@ def _write(run: Storage, folder: Storage, name: str, license_fields: Mapping[str
     for kept in (CALIBRATION, BUDGET):
         if run.exists(kept):
             folder.write_json(kept, run.read_json(kept))
-    folder.write_json(DESCRIPTION, description(files, ensemble["classes"], ensemble["crop_px"]))
+    about = description(files, ensemble["classes"], ensemble["crop_px"], ensemble["weights_digests"])
+    folder.write_json(DESCRIPTION, about)
     return f"{count(len(files), 'replica')}, {count(report['classes'], 'class', 'classes')}, {size(num_bytes)}"
+
+
+def _repeat(run: Storage) -> str:
+    return f"repeat the evaluation: python pipelines/evaluate_ensemble.py --run-dir {run}"

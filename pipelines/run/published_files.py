@@ -95,8 +95,8 @@ def open_published(uri: str) -> tuple[pafs.FileSystem, str]:
     """
     if is_hub_name(uri):
         return pafs.PyFileSystem(_HubFiles(hub_filesystem())), uri.removeprefix(HUB_PREFIX)
-    address, _, query = uri.partition("?")
-    if query:  # a signature or a key, often
+    address, mark, _ = uri.partition("?")
+    if mark:  # a signature or a key, often
         raise UserError(f"{address}?...: leave out what follows the ?, often a secret, since it would be kept in files")
     import aiohttp
     import fsspec

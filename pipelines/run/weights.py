@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from googlenet.network.choices import WEIGHT_SUFFIXES
 from googlenet.network.download import DownloadError
+from googlenet.network.hub import name_of_page
 from googlenet.network.published import (
     BVLC,
     HINT,
@@ -83,12 +84,16 @@ def check_file(weights: str) -> None:
         with _refusals():
             check_weights_name(weights)
         return
+    if page := name_of_page(weights):
+        raise UserError(f"{weights} is a page of Hugging Face; give what it shows by its name: {page}")
     folder, name = Storage.of_file(weights)
+    if folder.is_local and Path(folder.path(name)).is_dir():
+        raise UserError(f"{folder.below(name)} is a folder, not a file of weights; give a file in it")
     _check_suffix(folder, name)
     if not folder.exists(name):
         raise UserError(f"no weights at {folder.below(name)}; {HINT}")
     if not folder.below(name).is_file:
-        raise UserError(f"{folder.below(name)} is a folder, not a file of weights")
+        raise UserError(f"{folder.below(name)} is a folder, not a file of weights; give a file in it")
 
 
 def read_file(weights: str) -> "tuple[bytes, StoredNetwork]":
@@ -98,10 +103,11 @@ def read_file(weights: str) -> "tuple[bytes, StoredNetwork]":
         UserError: the file does not exist, cannot be downloaded or cannot be used.
     """
     check_file(weights)
-    if is_weights_name(weights):
-        with _refusals():
-            weights = str(fetch_weights(weights))
-    return read_network(*Storage.of_file(weights))
+    if not is_weights_name(weights):
+        return read_network(*Storage.of_file(weights))
+    with _refusals():
+        file = str(fetch_weights(weights))
+    return read_network(*Storage.of_file(file), f"this is {weights} in a cache")
 
 
 def read_network(folder: Storage, name: str, fix: str = "") -> "tuple[bytes, StoredNetwork]":

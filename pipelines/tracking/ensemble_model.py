@@ -29,10 +29,10 @@ SERVER = "mlflow.pyfunc.scoring_server.app"
 class EnsembleModel(PythonModel):  # type: ignore[misc]
     """Classifies images, one per row: the five likeliest classes, their probabilities, and the replicas' agreement.
 
-    Each row fills one of these columns: ``image``, the bytes of an image file (base64 in JSON); ``path``, a file on the
-    machine where the model is loaded (refused by a server, which must not expose its files); ``pixels``, integers of
-    shape (height, width, 3). A row that cannot be answered has the reason in the column ``error``, and nothing else.
-    Inference is in fp32. Parameters:
+    Each row fills one of these columns: ``image``, the bytes of an image file (base64 in JSON, also as a ``data:``
+    address); ``path``, a file on the machine where the model is loaded (refused by a server, which must not expose its
+    files); ``pixels``, integers of shape (height, width, 3). A row that cannot be answered has the reason in the column
+    ``error``, and nothing else. Inference is in fp32. Parameters:
 
     - ``crop_policy``, a number or text: 1, 10, 144, one that the run was evaluated with, or ``best:24``, the 24 views
       that help most on its validation images.
@@ -167,17 +167,19 @@ class EnsembleModel(PythonModel):  # type: ignore[misc]
 
 
 def _image(kind: str, value: Any) -> Any:
-    """Return the input of ``Ensemble.answers``: bytes, or an array."""
+    """Return the input of ``Ensemble.answers``: bytes, an array, or a path."""
     if kind == "image":
         return _from_base64(value) if isinstance(value, str) else bytes(value)
     if kind == "pixels":
         return np.array([[list(pixel) if np.ndim(pixel) else pixel for pixel in line] for line in value])
     if SERVER in sys.modules:
         raise ValueError("a server does not read paths; send the image's bytes")
-    return Path(value).read_bytes()
+    return Path(value)
 
 
 def _from_base64(text: str) -> bytes:
+    if text.startswith("data:"):  # as browsers give files to programs: data:image/jpeg;base64,...
+        text = text.partition(",")[2]
     try:
         return base64.b64decode("".join(text.split()), validate=True)
     except ValueError as error:

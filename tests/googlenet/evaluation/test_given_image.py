@@ -1,6 +1,7 @@
 """An image is the same pixels in every form, and the pixels of a PIL image are those of its file in every mode."""
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -73,8 +74,42 @@ def test_an_image_that_was_turned_upright_is_not_turned_again() -> None:
 def test_a_path_bytes_and_an_array_are_the_same_image(tmp_path: Path) -> None:
     data = files()["RGBA"]
     (tmp_path / "a.png").write_bytes(data)
-    for image in (tmp_path / "a.png", str(tmp_path / "a.png"), data, decode_rgb(data), Image.open(tmp_path / "a.png")):
+    images = [tmp_path / "a.png", str(tmp_path / "a.png"), data, bytearray(data), memoryview(data), io.BytesIO(data)]
+    for image in (*images, decode_rgb(data), Image.open(tmp_path / "a.png")):
         np.testing.assert_array_equal(pixels_of(image), decode_rgb(data))
+    with (tmp_path / "a.png").open("rb") as file:
+        np.testing.assert_array_equal(pixels_of(file), decode_rgb(data))
+
+
+def test_grey_pixels_may_have_a_channel() -> None:
+    np.testing.assert_array_equal(pixels_of(GRADIENT[:, :, :1]), pixels_of(GRADIENT[:, :, 0]))
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        (GRADIENT / 255, r"whole numbers from 0 to 255, got float64 from 0.0 to 0.9"),
+        (GRADIENT.astype(int) - 1, r"got int64 from -1 to 2"),
+        (
+            np.dstack([GRADIENT, GRADIENT[:, :, 0]]),
+            r"got \(48, 64, 4\): of pixels with transparency, give PIL.Image.from",
+        ),
+        (GRADIENT.transpose(2, 0, 1), r"got \(3, 48, 64\): the channels come last"),
+        (GRADIENT[None], r"got \(1, 48, 64, 3\)$"),
+        (np.zeros((0, 0, 3), np.uint8), r"got \(0, 0, 3\)$"),
+        (np.array(None), "^an image is a path, the bytes of a file, an open file, a PIL image or an array"),
+        (np.array(["a.jpg"]), "^an image is a path"),
+    ],
+)
+def test_an_array_that_is_no_image_is_refused_by_what_it_is(image: np.ndarray, reason: str) -> None:  # type: ignore[type-arg]
+    with pytest.raises(ValueError, match=reason):
+        pixels_of(image)
+
+
+def test_a_named_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(OSError, match=r"not a regular file: '.*pipe.jpg'"):
+        pixels_of(tmp_path / "pipe.jpg")
 
 
 def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:

@@ -19,12 +19,12 @@ PHOTO = photograph(160, 120)
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
 OTHERS = {
     b"": "the file is empty",
-    bytes(3000): "3,000 zeros instead of an image",
-    b"<!DOCTYPE html>\n<html><head><title>404</title>": "a web page (HTML) instead of an image",
+    bytes(3000): "3,000 zeros instead of the file",
+    b"<!DOCTYPE html>\n<html><head><title>404</title>": "a web page (HTML) instead of the file",
     b"\xef\xbb\xbf\r\n <HTML lang=en>": "a web page (HTML)",
     json.dumps({"error": "not found"}, indent=2).encode(): "JSON text, not an image",
-    LFS: "a Git-LFS pointer instead of the image: run `git lfs pull`",
-    b"/annex/objects/SHA256E-s1234--4d7a2146.jpg\n": "a git-annex pointer instead of the image: run `git annex get`",
+    LFS: "a Git-LFS pointer instead of the file: run `git lfs pull`",
+    b"/annex/objects/SHA256E-s1234--4d7a2146.jpg\n": "a git-annex pointer instead of the file: run `git annex get`",
     b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>': "an SVG drawing, which has no pixels",
     b'<?xml version="1.0"?><Error><Code>AccessDenied</Code>': "an XML document",
     b"Just a note about this class\n": "text, not an image",

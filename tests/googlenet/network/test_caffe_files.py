@@ -1,5 +1,6 @@
 """Caffe's GoogLeNet as .caffemodel and .onnx gives the outputs of the .npz; other networks and files are refused."""
 
+import gzip
 from collections.abc import Callable
 
 import numpy as np
@@ -106,6 +107,13 @@ def test_a_classifier_of_another_name_is_named() -> None:
         read_weights(caffemodel_v2(arrays), "x.caffemodel")
 
 
+def test_a_file_that_was_cut_between_two_layers_may_have_been_cut() -> None:
+    arrays = caffe_arrays()
+    first = dict(list(arrays.items())[:40])
+    with pytest.raises(WeightsError, match=r"lacks \d+ of 58 layers .*: perhaps its end is missing, compare it"):
+        read_weights(caffemodel_v2(first), "x.caffemodel")
+
+
 def test_a_quantised_model_is_refused() -> None:
     arrays: Arrays = caffe_arrays() | {"conv1/7x7_s2/weight": np.zeros((64, 3, 7, 7), np.int8)}  # type: ignore[dict-item]
     with pytest.raises(WeightsError, match="conv1/7x7_s2_w_0 is quantised: take the model's file without -int8"):
@@ -126,9 +134,19 @@ def test_a_file_that_was_cut_is_refused(kind: str) -> None:
     [
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:57\nsize 28020232\n", "run `git lfs pull`"),
         (b"\n<!DOCTYPE html><html>not here</html>", "a web page"),
-        (chunk(1, b"no layers"), "lacks 58 of 58"),
-        (b"\xff" * 100, "not a complete .caffemodel file: an integer goes on beyond the end"),
-        (b"\0" * 100, "not a complete .caffemodel file"),
+        (b"\xef\xbb\xbf<!-- saved from a browser --><html>", "a web page"),
+        (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", r"the answer of a server \(XML\)"),
+        (b'{"error": "Repository not found"}', r"the answer of a server \(JSON\)"),
+        (b'name: "GoogleNet"\nlayers {', r"description of a network \(.prototxt\), not its weights"),
+        (b"/annex/objects/MD5E-s53533754--ab.caffemodel\n", "run `git annex get`"),
+        (gzip.compress(b"weights"), "compressed by gzip: unpack it"),
+        (b"PK\3\4 and so on", "a ZIP archive: unpack it"),
+        (chunk(1, b"no layers"), r"lacks 58 of 58 layers \(.* and 53 more\)$"),
+        (
+            b"\xff" * 100,
+            "not a complete .caffemodel file: an integer goes on beyond the end; copy or download it again",
+        ),
+        (b"\0" * 100, "100 zeros in place of the file"),
     ],
 )
 def test_what_is_no_file_of_weights_is_refused_by_what_it_is(data: bytes, reason: str) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import resource
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -59,8 +60,8 @@ def test_the_next_command_goes_on_where_the_last_one_was_killed(server: FileServ
     assert server.asked == [("/whole/net.bin", 700)]
 
 
-@pytest.mark.parametrize("beginning", [DATA[:700], DATA, DATA + b"of another file"])
-@pytest.mark.parametrize("kind", ["whole", "from-the-start"])
+@pytest.mark.parametrize("beginning", [DATA[:700], DATA, DATA + b"of another file", b"of another file"])
+@pytest.mark.parametrize("kind", ["whole", "from-the-start", "all-as-a-part"])
 def test_whatever_was_left_the_file_is_right_in_the_end(
     server: FileServer, tmp_path: Path, kind: str, beginning: bytes
 ) -> None:
@@ -80,6 +81,8 @@ def test_the_next_address_is_tried(server: FileServer, tmp_path: Path, first: st
         ("none", "status 404 Not Found"),
         ("wrong", f"SHA-256 [0-9a-f]{{64}}, expected {DIGEST}"),
         ("page", "a file of 43 bytes, expected 2,311"),
+        ("loop", "status 302 .* infinite loop. The last"),
+        ("no-length", "the connection ended after 100 of 2,311 bytes; the same"),
     ],
 )
 def test_where_no_address_has_the_file_one_line_says_why_and_where_to_put_it(
@@ -91,7 +94,7 @@ def test_where_no_address_has_the_file_one_line_says_why_and_where_to_put_it(
         error.value
     )
     assert "\n" not in str(error.value)
-    assert kept(tmp_path) == b""
+    assert kept(tmp_path) == (DATA[:100] if kind == "no-length" else b"")
 
 
 def test_a_wrong_file_of_unknown_size_is_refused_by_the_first_digits_of_its_digest(
@@ -129,8 +132,29 @@ def test_another_file_in_its_place_is_named(tmp_path: Path, content: bytes) -> N
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(DownloadError, match=rf"{tmp_path}/file/cache cannot be written .*: set TORCH_HOME"):
+    with pytest.raises(DownloadError, match=rf"{tmp_path}/file/cache cannot be read or written .*: set TORCH_HOME"):
         fetch(published(NOBODY), tmp_path / "file" / "cache")
+
+
+def test_a_full_disk_is_not_blamed_on_the_network(server: FileServer, tmp_path: Path) -> None:
+    """As with a quota: for a moment this process may not write beyond byte 1,000 of a file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(DownloadError) as error:
+            fetch(published(f"{server.address}/whole"), tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (
+        str(error.value) == f"{tmp_path} cannot be read or written (File too large): set TORCH_HOME to another folder"
+    )
+
+
+def test_a_proxy_is_named_without_its_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "http://me:secret@127.0.0.1:9")
+    with pytest.raises(DownloadError, match="check the network and the proxy in https_proxy, or fetch") as error:
+        fetch(published(NOBODY), tmp_path)
+    assert "secret" not in str(error.value)
 
 
 def test_two_at_once_download_one_file(server: FileServer, tmp_path: Path) -> None:

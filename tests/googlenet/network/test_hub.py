@@ -6,7 +6,15 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 
-from googlenet.network.hub import HubError, fetch_file, fetch_snapshot, hub_api, hub_errors, hub_filesystem
+from googlenet.network.hub import (
+    HubError,
+    fetch_file,
+    fetch_snapshot,
+    hub_api,
+    hub_errors,
+    hub_filesystem,
+    name_of_page,
+)
 from tests.hub_server import hub_of
 
 
@@ -27,7 +35,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]
         yield requests
 
 
-@pytest.mark.parametrize("name", ["hf://me/net/weights.npz", "hf://me/net@v1/weights.npz"])
+@pytest.mark.parametrize("name", ["hf://me/net/weights.npz", "hf://me/net@feature%2Fx/weights.npz"])
 def test_a_file_is_fetched_once(asked: list[str], name: str, capfd: pytest.CaptureFixture[str]) -> None:
     first, downloads = fetch_file(name), sum(line.startswith("GET /me/net/resolve") for line in asked)
     assert first.read_text() == "models/me/net/weights.npz"
@@ -59,7 +67,8 @@ def test_what_was_fetched_once_needs_no_network(asked: list[str], monkeypatch: p
     ("name", "reason"),
     [
         ("hf://me/net/nothing.npz", "me/net has no file nothing.npz"),
-        ("hf://me/net@v9/weights.npz", "no revision v9: give a branch, tag or commit"),
+        ("hf://me/net@v9", "name a file in it"),
+        ("hf://me/net@new/x/weights.npz", r"no revision new: give a branch, .* \(a / in its name is written %2F\)$"),
         ("hf://me/none/weights.npz", "no repository me/none .* check the name; for a private one log in"),
         ("hf://me/gated/x", "accept its terms at http://127.0.0.1:.*/me/gated, then log in"),
         ("hf://datasets/me/gated/x", "accept its terms at http://127.0.0.1:.*/datasets/me/gated, then log in"),
@@ -72,6 +81,22 @@ def test_what_is_not_there_is_refused_in_one_line(asked: list[str], name: str, r
         fetch_file(name)
     assert str(error.value).startswith(f"{name}: ")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        ("https://huggingface.co/me/net", "hf://me/net"),
+        ("https://hf.co/datasets/me/pets/", "hf://datasets/me/pets"),
+        ("https://huggingface.co/me/net/blob/main/more/b.onnx?x=1", "hf://me/net/more/b.onnx"),
+        ("https://huggingface.co/me/net/tree/v1", "hf://me/net@v1"),
+        ("https://huggingface.co/me/net/resolve/main/b.onnx", ""),  # a file, which can be read as any other
+        ("https://example.com/me/net", ""),
+        ("hf://me/net", ""),
+    ],
+)
+def test_a_page_in_a_browser_has_a_name(address: str, name: str) -> None:
+    assert name_of_page(address) == name
 
 
 def test_without_a_network_the_hub_that_cannot_be_reached_is_named(

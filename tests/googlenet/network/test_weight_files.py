@@ -1,6 +1,8 @@
 """Published weights: torchvision's model and a second Caffe GoogLeNet written here give the same outputs."""
 
+import argparse
 import io
+import zipfile
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -201,6 +203,9 @@ def test_a_wrong_file_is_refused_with_the_first_layer_that_does_not_fit(change, 
         ("x.bin", lambda state: {"state_dict": state, "epoch": 3}),
         ("x.pth", lambda state: {"model_state_dict": {f"module.{name}": value for name, value in state.items()}}),
         ("x.pth", lambda state: {f"_orig_mod.{name}": value for name, value in state.items()}),
+        ("x.pth", lambda state: {f"module._orig_mod.{name}": value for name, value in state.items()}),
+        ("x.pth", lambda state: {"state_dict": {f"model.{name}": value for name, value in state.items()}}),
+        ("x.pth", lambda state: {"model": state, "args": argparse.Namespace(lr=0.1)}),
     ],
 )
 def test_a_checkpoint_of_pytorch_is_read_however_it_was_saved(name: str, wrap) -> None:  # type: ignore[no-untyped-def]
@@ -209,6 +214,45 @@ def test_a_checkpoint_of_pytorch_is_read_however_it_was_saved(name: str, wrap) -
     stored = read_weights(buffer.getvalue(), name)
     assert torch.equal(stored.tensors["classifier.weight"], reference.fc.weight)
     assert variant_of_weights(name) == "bn"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [({0: torch.zeros(3)}, "no state dict"), ([torch.zeros(3)], "no state dict"), ({}, "lacks 115 of 115 layers")],
+)
+def test_other_content_of_a_checkpoint_is_named(content: object, reason: str) -> None:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    with pytest.raises(WeightsError, match=reason):
+        read_weights(buffer.getvalue(), "x.pth")
+
+
+def test_torchscript_is_not_taken_for_a_damaged_file() -> None:
+    """Made of the parts by which PyTorch tells it; compiling one takes seconds."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name in ("net/constants.pkl", "net/data.pkl", "net/version"):
+            archive.writestr(name, b"")
+    with pytest.raises(
+        WeightsError, match=r"a TorchScript program.*save torch.jit.load\(FILE\).state_dict\(\) instead"
+    ):
+        read_weights(buffer.getvalue(), "x.pt")
+
+
+@pytest.mark.parametrize(
+    "array", [np.array(["a"]), np.zeros(3, [("a", "f4")]), np.zeros((64, 3, 7, 7), complex), np.zeros(3, bool)]
+)
+def test_an_array_without_numbers_is_named(array: np.ndarray) -> None:  # type: ignore[type-arg]
+    with pytest.raises(WeightsError, match=r"^layer conv1/7x7_s2/weight holds no numbers$"):
+        read_weights(npz(caffe_arrays() | {"conv1/7x7_s2/weight": array}), "x.npz")
+
+
+def test_a_zip_archive_of_another_file_is_no_npz() -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("bvlc_googlenet.caffemodel", b"data")
+    with pytest.raises(WeightsError, match=r"bvlc_googlenet\.caffemodel holds no numbers"):
+        read_weights(buffer.getvalue(), "x.npz")
 
 
 @pytest.mark.parametrize("data", [b"", b"rubbish" * 100])

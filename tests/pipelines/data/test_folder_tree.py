@@ -168,3 +168,9 @@ def test_lines_about_many_names_stay_short(tmp_path: Path, capsys: pytest.Captur
     told = capsys.readouterr().out.splitlines()
     assert len(told) == 5
     assert max(map(len, told)) < 600
+
+
+def test_a_named_pipe_is_no_data_set(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.tar")
+    with pytest.raises(UserError, match=r"x\.tar is neither a folder nor a regular file"):
+        tree_at(Storage.at(str(tmp_path / "x.tar")))

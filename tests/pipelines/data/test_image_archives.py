@@ -220,3 +220,17 @@ def test_a_webdataset_without_split_is_divided_and_one_without_labels_refused(tm
     (tmp_path / "classes.txt").write_text("crane\nfox\ncrane\n")
     with pytest.raises(UserError, match=r"classes.txt has an empty line or names a class twice"):
         images_to_train_on(str(tmp_path), 10, 0)
+
+
+@pytest.mark.parametrize("name", ["train.tar", "train.parquet"])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 99\n", "a Git-LFS pointer.*`git lfs pull`$"),
+        (b"<!DOCTYPE html><html>Log in</html>", r"a web page \(HTML\) instead of the file: download it again$"),
+    ],
+)
+def test_what_was_downloaded_in_place_of_a_file_is_named(tmp_path: Path, name: str, content: bytes, words: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=f"{name} is {words}"):
+        images_to_train_on(str(tmp_path), 10, 0)

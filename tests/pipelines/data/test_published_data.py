@@ -100,6 +100,12 @@ def _halves(out: str) -> tuple[str, str]:
     return before, after
 
 
+@pytest.mark.parametrize("revision", ["feature%2Fx", "refs/convert/parquet"])
+def test_a_branch_may_have_a_slash_in_its_name(hub: Hub, revision: str) -> None:
+    write_pictures(hub.folder)
+    assert images_to_train_on(f"{NAME}@{revision}/train", 50, 0).listing.classes == ("cat", "dog & puppy")
+
+
 def test_all_of_it_is_read_at_the_commit_that_the_revision_had(hub: Hub) -> None:
     write_tars(hub.folder)
     content(images_to_train_on(f"{NAME}@v1", 10, 0))
@@ -205,6 +211,14 @@ def test_a_server_that_fails_for_long_is_named_in_one_line_and_no_image_is_blame
         ("{}/none.tar", r"there is no file http://127.0.0.1:\d+/.*/none.tar"),
         ("{}/train", "of a web server, specify one .tar or .parquet file"),
         ("{}/README.md", "of a web server, specify one .tar or .parquet file"),
+        ("{}/train.tar.gz", "specify one .tar or .parquet file; unpack it, and specify the folder with its content"),
+        ("hf://datasets/me/pets@new/x", r"no revision new: give a branch, .* \(a / in its name is written %2F\)"),
+        ("https://huggingface.co/datasets/me/pets", "specify what it shows by its name: hf://datasets/me/pets$"),
+        (
+            "https://huggingface.co/datasets/me/pets/tree/refs%2Fconvert%2Fparquet/default?x#y",
+            "by its name: hf://datasets/me/pets@refs%2Fconvert%2Fparquet/default$",
+        ),
+        ("{}/train.tar?", r"train.tar\?\.\.\.: leave out what follows the \?"),
         ("{}/train.tar?key=secret", r"train.tar\?\.\.\.: leave out what follows the \?"),
     ],
 )

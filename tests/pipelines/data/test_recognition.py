@@ -136,6 +136,36 @@ def test_a_folder_around_the_data_set_is_entered_where_that_is_certain() -> None
     assert layout.hint == "if Cat, Dog are the classes, specify /data/PetImages"
 
 
+@pytest.mark.parametrize(
+    "names",
+    ["bullet_train/1.jpg test_tube/1.jpg", "part/1.jpg whole/1.jpg", "batch_1/1.jpg other/1.jpg", "mask/1 no/1"],
+)
+def test_classes_with_such_words_in_their_names_are_classes(names: str) -> None:
+    folders = sorted(name.partition("/")[0] for name in names.split())
+    assert recognised(names).parts == {"": tuple(folders)}
+
+
+def test_parts_that_are_classes_may_be_said_to_be() -> None:
+    assert recognised("train/fold1/1.jpg train/fold2/1.jpg").parts == {"train": ("train/fold1", "train/fold2")}
+
+
+@pytest.mark.parametrize(
+    ("names", "hint"),
+    [
+        ("food-101/images/pie/1.jpg food-101/images/ribs/1.jpg", "if pie, ribs are the classes, specify /data/food"),
+        ("a/a/glass/1.jpg a/a/paper/1.jpg", "if glass, paper are the classes, specify /data/a/a"),
+        ("training_set/training_set/cats/1.jpg training_set/training_set/dogs/1.jpg test_set/test_set/cats/1.jpg",
+         "if cats, dogs are the classes, move them from training_set/training_set/ into training_set/"),
+        ("train/a/1.jpg train/a/x/1.jpg train/a/y/1.jpg val/a/1.jpg", "if x, y are the classes, move them from train"),
+        ("train/images/1.jpg val/images/1.jpg", ""),
+    ],
+)  # fmt: skip
+def test_the_only_class_folder_may_hold_the_classes_at_any_depth(names: str, hint: str) -> None:
+    found = recognised(names).hint
+    assert found.startswith(hint)
+    assert bool(found) == bool(hint)
+
+
 def test_a_folder_of_pictures_beside_a_table_is_no_class_folder() -> None:
     assert "labels in a table are not read" in recognised("images/1.jpg images/2.jpg labels.csv").hint
 
@@ -185,6 +215,19 @@ def test_numbers_of_a_camera_are_not_taken_for_classes_in_names() -> None:
         (
             "00000/1.jpg 00000.parquet 00001/2.jpg 00001.parquet",
             "as img2dataset writes them: such folders .* are parts",
+        ),
+        # Data sets as they are downloaded: splits with a name before them, numbered parts, kinds of files.
+        (
+            "seg_train/seg_train/sea/1.jpg seg_test/seg_test/sea/1.jpg seg_pred/seg_pred/1.jpg",
+            "has seg_test/, seg_train/, by their names parts for training and test: rename them to train/, val/ and",
+        ),
+        ("asl_alphabet_train/x/A/1.jpg asl_alphabet_test/x/A_test.jpg", "has asl_alphabet_test/, asl_alphabet_train/"),
+        ("pets-train/a/1.jpg pets-val/a/1.jpg", "has pets-train/, pets-val/, by their names parts"),
+        ("HAM10000_images_part_1/1.jpg HAM10000_images_part_2/1.jpg m.csv", "parts of a data set: put their pictures"),
+        ("fold1/a/1.jpg fold1/b/1.jpg fold2/a/1.jpg", "has fold1/, fold2/, by their names parts of a data set"),
+        (
+            "Images/a/1.jpg Images/b/1.jpg masks/a/1.png",
+            r"kinds of files: if .* specify it, such as /data/Images; if they",
         ),
     ],
 )

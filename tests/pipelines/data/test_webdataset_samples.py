@@ -163,3 +163,12 @@ def test_archives_in_split_folders_share_the_class_list_above_them(tmp_path: Pat
     assert listing.classes == ("a", "b")
     assert {split: len(files) for split, files in listing.splits.items()} == {"train": 4, "val": 4}
     assert listing.ignored == ()
+
+
+def test_an_archive_without_members_and_an_empty_class_list_are_named(tmp_path: Path) -> None:
+    (tmp_path / "train.tar").write_bytes(tar({}))
+    with pytest.raises(UserError, match=r"^no labelled images to train on in"):
+        images_to_train_on(str(tmp_path), 10, 0)
+    (tmp_path / "classes.txt").write_text("\n")
+    with pytest.raises(UserError, match=r"classes\.txt lists no classes; remove it"):
+        images_to_train_on(str(tmp_path), 10, 0)

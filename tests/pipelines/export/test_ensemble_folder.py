@@ -13,6 +13,7 @@ from huggingface_hub import ModelCard
 from PIL import Image
 
 from googlenet import Ensemble
+from googlenet.network.weights import WeightsError
 from pipelines.errors import UserError
 from pipelines.export.ensemble_folder import export_ensemble
 from pipelines.run.directory import read_recipe
@@ -58,6 +59,36 @@ def test_two_lines_answer_like_the_run_for_every_kind_of_image(tmp_path: Path, p
     for image in (photo, str(photo), photo.read_bytes(), Image.open(photo), np.ascontiguousarray(upright)):
         np.testing.assert_array_equal(ensemble.probabilities(image, 10), expected)
     assert ensemble.classes == ("class_0", "class_1")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("classes", ["cat", "dog"]), ("crop_px", 224), ("weights_digests", ["0" * 64, "0" * 64])]
+)
+def test_a_description_that_was_changed_is_noticed(tmp_path: Path, key: str, value: object) -> None:
+    export_ensemble(RUN, str(tmp_path / "exported"))
+    file = tmp_path / "exported/config.json"
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps({**content, key: value}))
+    with pytest.raises(WeightsError, match=r"config.json was changed|is not the file that was exported"):
+        Ensemble.from_pretrained(tmp_path / "exported")
+    del content["weights_digests"]  # as earlier versions exported it
+    file.write_text(json.dumps(content))
+    assert Ensemble.from_pretrained(tmp_path / "exported").classes == ("class_0", "class_1")
+
+
+def test_a_byte_that_changed_on_its_way_is_noticed(tmp_path: Path) -> None:
+    export_ensemble(RUN, str(tmp_path / "exported"))
+    file = tmp_path / "exported/replica_1.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(
+        WeightsError, match=r"replica_1.safetensors is not the file that was exported.*download it again"
+    ):
+        Ensemble.from_pretrained(tmp_path / "exported")
+
+
+def test_a_budget_that_there_is_not_is_named() -> None:
+    with pytest.raises(ValueError, match=r"^there is no budget 'quick': the budgets are fast, balanced, best$"):
+        of_the_run().answers(np.zeros((9, 9, 3), np.uint8), budget="quick")
 
 
 def test_the_folder_holds_weights_recipe_report_and_card(tmp_path: Path) -> None:
@@ -141,7 +172,16 @@ def test_without_a_token_nothing_is_uploaded(hub: Path, monkeypatch: pytest.Monk
     [
         ("{}/full", "full exists; choose another --output, or remove it"),
         ("{}/full/file", "file exists; choose another"),
+        ("{}/full/file/below", r"below cannot be written \(Not a directory\): choose another --output"),
+        ("{}/" + "n" * 300, r"cannot be written \(File name too long\)"),
+        ("/dev/null", "null exists; choose another"),
+        ("/proc/exported", "/proc/exported cannot be written"),
+        (".", "must be a new folder, not the current one"),
+        ("", "must be a new folder, not the current one"),
+        ("~no-such-user/x", "there is no home folder of no-such-user"),
         ("s3://bucket/x", "must be a folder on this machine, or hf://OWNER/REPO"),
+        ("hf:/me/net", "must be a folder on this machine, or hf://OWNER/REPO"),
+        ("https://huggingface.co/me/net", "must be a folder on this machine, or hf://me/net"),
         ("hf://datasets/me/net", "must be a repository of a model"),
         ("hf://me/net/part", "must be a repository of a model"),
         ("hf://net", "Expected hf://OWNER/REPO"),
@@ -153,6 +193,40 @@ def test_an_output_that_cannot_be_used_is_named(tmp_path: Path, output: str, pro
     with pytest.raises(UserError, match=problem):
         export_ensemble(RUN, output.format(tmp_path))
     assert (tmp_path / "full/file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("target", ["empty", "nothing"])
+def test_a_link_leads_to_the_folder(tmp_path: Path, target: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / target)
+    export_ensemble(RUN, str(tmp_path / "link"))
+    assert (tmp_path / "link").is_symlink()
+    assert sorted(path.name for path in (tmp_path / target).iterdir()) == NAMES
+
+
+def test_an_incomplete_report_is_not_exported(tmp_path: Path) -> None:
+    run = Path(shutil.copytree(OLD, tmp_path / "run"))
+    (run / "report/report.json").write_text("{}")
+    with pytest.raises(UserError, match=r"is incomplete; repeat the evaluation: python"):
+        export_ensemble(Storage.at(str(run)), str(tmp_path / "exported"))
+    assert list(tmp_path.iterdir()) == [run]
+
+
+@pytest.mark.parametrize("name", ["report/cost.json", "dataset/manifest.json"])
+def test_a_run_that_lost_a_file_is_not_blamed_on_the_output(tmp_path: Path, name: str) -> None:
+    run = Path(shutil.copytree(OLD, tmp_path / "run"))
+    (run / name).unlink()
+    with pytest.raises(UserError, match=f"run lacks {name}: restore it, or run train_ensemble.py"):
+        export_ensemble(Storage.at(str(run)), str(tmp_path / "exported"))
+
+
+def test_a_token_that_may_not_write_is_not_told_to_try_later(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_another")
+    with pytest.raises(
+        UserError, match=r"does not permit it \(status 401\): with a token that may, log in with"
+    ) as error:
+        export_ensemble(RUN, "hf://me/net")
+    assert "try later" not in str(error.value)
 
 
 @pytest.mark.parametrize("missing", ["report/report.json", "replicas/1/weights.safetensors"])

@@ -61,7 +61,7 @@ def post(server: str, body: dict[str, Any]) -> tuple[int, Any]:
 
 def test_served_it_answers_a_request_with_a_jpeg_in_it(server: str, finished_run: Path) -> None:
     image_id, data = photographs(finished_run, 1)[0]
-    record = {"image": base64.b64encode(data).decode()}
+    record = {"image": f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"}  # as browsers have it
     status, answer = post(server, {"dataframe_records": [record], "params": {"crop_policy": "10"}})
     assert status == 200, answer
     [row] = answer["predictions"]

@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import huggingface_hub.constants
 import pytest
 
 from googlenet.network.published import BVLC, FILES
@@ -15,6 +16,7 @@ from pipelines.run.weights import absolute_weights, read_file
 from pipelines.training.network import apply_initial_weights, check_initial_weights, keep_initial_weights, network_of
 from tests.googlenet.network.published_files import caffemodel_v1, with_heads
 from tests.googlenet.network.test_weight_files import caffe_arrays, npz
+from tests.hub_server import hub_of
 
 
 def test_a_run_keeps_the_weights_that_a_name_leads_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,3 +56,30 @@ def test_a_link_to_a_file_without_a_suffix_is_read_by_its_own_name(tmp_path: Pat
     weights = absolute_weights(f"{tmp_path}/linked/net.npz")
     assert weights == str(tmp_path / "net.npz")
     assert read_file(weights)[1].num_classes == 5
+
+
+@pytest.mark.parametrize(
+    ("weights", "reason"),
+    [
+        ("{}/folder", "folder is a folder, not a file of weights; give a file in it"),
+        ("{}/folder.npz", r"folder\.npz is a folder, not a file of weights; give a file in it"),
+        ("https://huggingface.co/me/net/blob/v1/a.onnx", "give what it shows by its name: hf://me/net@v1/a.onnx"),
+    ],
+)
+def test_a_folder_and_a_page_are_no_files(tmp_path: Path, weights: str, reason: str) -> None:
+    for name in ("folder", "folder.npz"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(UserError, match=reason):
+        read_file(weights.format(tmp_path))
+
+
+def test_a_wrong_file_of_the_hub_is_named_as_it_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "models/me/net").mkdir(parents=True)
+    (tmp_path / "models/me/net/a.onnx").write_text("<html>")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    with (
+        hub_of(tmp_path) as (address, _),
+        pytest.raises(UserError, match=r"a web page.*; this is hf://me/net/a\.onnx in"),
+    ):
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        read_file("hf://me/net/a.onnx")

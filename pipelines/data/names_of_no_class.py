@@ -1,0 +1,63 @@
+"""Names of folders that no classes have: parts of a data set, and kinds of files.
+
+``seg_train`` beside ``seg_test``, ``fold1`` beside ``fold2``, ``images`` beside ``masks``.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+
+from pipelines.data.split_names import SPLIT_OF_WORD, TRAIN, words_in
+from pipelines.errors import UserError
+from pipelines.job.console import some
+from pipelines.run.storage import Storage
+
+PARTS = {"part", "batch", "chunk", "fold", "shard", "subset"}
+KINDS_OF_FILES = {"image", "img", "mask", "label", "annotation", "segmentation", "thumbnail", "thumb"}
+IF_CLASSES = "if they are classes, move all class folders into a new folder train/"
+
+
+def refuse_names_of_no_classes(folders: Sequence[str], root: Storage) -> None:
+    """Refuse folders with pictures that would be classes, if their names say that they are something else.
+
+    Raises:
+        UserError: some are splits with a name before them, or all are numbered parts or kinds of files.
+    """
+    if splits := _named_splits(folders):
+        fix = "rename them to train/, val/ and test/, with a folder for each class directly in each"
+        raise UserError(
+            f"{root} has {_listed(splits)}, by their names parts for training and test: {fix}; {IF_CLASSES}"
+        )
+    if len(folders) < 2:
+        return
+    if all(_is_part(name) for name in folders):
+        fix = "put their pictures into one folder for each class"
+        raise UserError(f"{root} has {_listed(folders)}, by their names parts of a data set: {fix}; {IF_CLASSES}")
+    if all(_is_kind_of_files(name) for name in folders):
+        fix = f"if the folders in one of them are the classes, specify it, such as {root.below(folders[0])}"
+        raise UserError(f"{root} has {_listed(folders)}, by their names kinds of files: {fix}; {IF_CLASSES}")
+
+
+def _named_splits(folders: Sequence[str]) -> list[str]:
+    """Return folders whose names differ only in the split, one of them training: pets_train and pets_test."""
+    by_other_words: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
+    for name in folders:
+        words = words_in(name)
+        splits = {SPLIT_OF_WORD[word] for word in words if word in SPLIT_OF_WORD}
+        if len(splits) == 1:
+            by_other_words[tuple(word for word in words if word not in SPLIT_OF_WORD)][splits.pop()] = name
+    found = (by_split for by_split in by_other_words.values() if TRAIN in by_split and len(by_split) > 1)
+    return sorted(next(found, {}).values())
+
+
+def _is_part(name: str) -> bool:
+    return bool(re.search(r"\d", name)) and not PARTS.isdisjoint(words_in(name))
+
+
+def _is_kind_of_files(name: str) -> bool:
+    words = words_in(name)
+    return bool(words) and all(word.removesuffix("s") in KINDS_OF_FILES for word in words)
+
+
+def _listed(folders: Sequence[str]) -> str:
+    return some([f"{name}/" for name in folders])
