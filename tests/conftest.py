@@ -108,7 +108,7 @@ def prepared_run(tiny_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture
 def predictions_here() -> Iterator[None]:
-    """Predict in this process, for claims about the command around it: starting predictors takes ten times as long."""
+    """Predict in this process, for claims about the command around it: to start predictors takes much longer."""
     with predicting_here():
         yield
 
