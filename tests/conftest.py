@@ -16,7 +16,7 @@ from pipelines.run.named_recipes import demo
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from tests.made_once import made_once
-from tests.prepared import prepare_here, train_here
+from tests.prepared import predicting_here, prepare_here, train_here
 from tests.servers import s3_server
 
 CLUSTER_CPUS = 2
@@ -104,6 +104,13 @@ def prepared_run(tiny_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) 
     run = tmp_path_factory.mktemp("runs") / "prepared"
     prepare_here(Storage.at(str(run)), tiny_recipe)
     return run
+
+
+@pytest.fixture
+def predictions_here() -> Iterator[None]:
+    """Predict in this process, for claims about the command around it: to start predictors takes much longer."""
+    with predicting_here():
+        yield
 
 
 @pytest.fixture(scope="session")

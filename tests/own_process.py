@@ -19,13 +19,17 @@ STARTS = (SPAWN, "subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", 
 # processes, the tests of `make quick` took 358 s instead of 92 s on two cores.
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 # A job of the suite computes for two seconds; nine tenths of its processor time are starts of Ray's processes. Idle
-# ones are kept for the next test, and the one that watches for preempted nodes is not started. Ray's workers would give
-# way to all that the other pytest process does (nice 15): the longest group of tests would take longer still.
+# ones are kept for the next test; none is started before there is work for it, nor the one that watches for preempted
+# nodes. Ray's workers would give way to all that the other pytest process does (nice 15): the longest group of tests
+# would take longer still. Nobody looks at the dashboard, whose figures are collected once a minute.
 LEAN_RAY = {
     "RAY_AUTH_MODE": "disabled",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_metrics_report_interval_ms": "60000",
+    "REPORTER_UPDATE_INTERVAL_MS": "60000",
     "RAY_idle_worker_killing_time_threshold_ms": "60000",
     "RAY_num_workers_soft_limit": "8",
+    "RAY_prestart_worker_first_driver": "0",
     "RAY_worker_niceness": "0",
 }
 # `make test` would pass its own options on to the commands of make that tests run.

@@ -29,7 +29,7 @@ class Prediction:
     num_views: Int32[np.ndarray, "k p"]
     view_top1: Int32[np.ndarray, "k+1 v"]
     group_top1: Int32[np.ndarray, "k+1 g"]
-    by_view: Float16[np.ndarray, "k v c"] | None = None
+    by_view: Float16[np.ndarray, "k 144 c"] | None = None
 
 
 @dataclass(frozen=True, eq=False)

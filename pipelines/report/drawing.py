@@ -52,9 +52,12 @@ def png(figure: Figure) -> bytes:
     """Return the picture as a PNG file, on white, and keep its layout for :func:`svg`."""
     buffer = io.BytesIO()
     FigureCanvasAgg(figure)
+    figure.set_dpi(DOTS_PER_INCH)
+    if engine := figure.get_layout_engine():  # savefig would draw the picture once more for it, without result
+        engine.execute(figure)
+    figure.set_layout_engine(None)  # a second layout would take longer than drawing
     # Without matplotlib's metadata, equal reports have equal pictures.
     figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
-    figure.set_layout_engine(None)  # a second layout would take longer than drawing
     return buffer.getvalue()
 
 

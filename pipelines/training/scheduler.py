@@ -1,6 +1,6 @@
 """Scheduler that trains the replicas of a run on the cluster, as many at a time as fit.
 
-The number started at once is bounded: on a small machine, seven replicas would each start six processes and wait for
+The number started at once is bounded: on a small machine, seven replicas would each start five processes and wait for
 the others.
 """
 

@@ -82,7 +82,7 @@ def _trainer(
     least, most = recipe.least_workers, recipe.workers_per_replica
     # Ray Train's own files go into the replica's folder.
     parent, _, name = files.folder.rpartition("/")
-    trainer_class = _trainer_class(one_worker=least == most == 1, gpu=resources.gpus_per_worker > 0)
+    trainer_class = _without_datasets(_trainer_class(one_worker=least == most == 1, gpu=resources.gpus_per_worker > 0))
     return trainer_class(
         loop,
         train_loop_config=config,
@@ -115,6 +115,22 @@ def _trainer_class(*, one_worker: bool, gpu: bool) -> Any:
     from ray.train.torch import TorchTrainer
 
     return TorchTrainer
+
+
+def _without_datasets(trainer_class: Any) -> Any:
+    """Return a trainer of the class that starts no manager of Ray Data's data sets, since the workers read shards.
+
+    The manager would be a process of its own, with two seconds of processor time, for each start of the workers.
+    """
+
+    class Trainer(trainer_class):  # type: ignore[misc]
+        """A trainer whose workers get no data sets."""
+
+        def _create_default_callbacks(self) -> list[Any]:
+            callbacks = super()._create_default_callbacks()
+            return [callback for callback in callbacks if type(callback).__name__ != "DatasetsCallback"]
+
+    return Trainer
 
 
 def _train_in_turn(config: dict[str, Any]) -> int | ReplicaFailure:

@@ -66,7 +66,7 @@ def test_a_run_without_a_finished_replica_is_refused_before_images_are_prepared(
 
 
 def test_a_model_of_more_classes_is_evaluated_on_a_folder_that_holds_some(
-    ray_cluster: str, photo_folder: Path, weights: Path, tmp_path: Path
+    ray_cluster: str, predictions_here: None, photo_folder: Path, weights: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "classes.txt").write_text("\n".join(CLASSES) + "\n")
     run = tmp_path / "run"
@@ -112,7 +112,7 @@ def test_images_without_labels_need_names_for_the_models_outputs(
 
 
 def test_weights_of_this_project_bring_their_crop_size_and_disagreement_is_refused(
-    ray_cluster: str, photo_folder: Path, finished_run: Path, tmp_path: Path
+    ray_cluster: str, predictions_here: None, photo_folder: Path, finished_run: Path, tmp_path: Path
 ) -> None:
     files = tuple(str(finished_run / f"replicas/{k}/weights.safetensors") for k in range(2))
     arguments = Arguments(str(tmp_path / "run"), str(photo_folder), files, policies=(1,), mlflow=False)
@@ -169,7 +169,7 @@ def test_weights_that_cannot_be_read_are_named(tmp_path: Path, content: bytes | 
 
 
 def test_a_run_is_evaluated_on_images_that_it_never_saw_and_with_the_users_own_scales(
-    ray_cluster: str, finished_run: Path, tiny_recipe: Recipe, tmp_path: Path
+    ray_cluster: str, predictions_here: None, finished_run: Path, tiny_recipe: Recipe, tmp_path: Path
 ) -> None:
     folder = tmp_path / "other" / "class_2"
     folder.mkdir(parents=True)
@@ -249,7 +249,7 @@ def test_a_runs_own_images_are_not_something_else() -> None:
 
 
 def test_the_command_adds_photographs_of_something_else_to_the_runs_report(
-    ray_cluster: str, finished_run: Path, tmp_path: Path
+    ray_cluster: str, predictions_here: None, finished_run: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(finished_run, tmp_path / "run", ignore=shutil.ignore_patterns("evaluations"))
     generator = np.random.default_rng(0)

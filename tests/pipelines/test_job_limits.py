@@ -25,8 +25,9 @@ EPOCHS, STEPS_PER_EPOCH = 40, 3
 
 
 def test_at_a_limit_replicas_write_checkpoints_finished_ones_are_evaluated_and_without_it_the_run_is_completed(
-    ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path, prepared_run: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+    ray_cluster: str, predictions_here: None, tiny_recipe: Recipe, tmp_path: Path, prepared_run: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     folder = Path(shutil.copytree(prepared_run, tmp_path / "run"))
     run, recipe = Storage.at(str(folder)), replace(tiny_recipe, replicas=2, epochs=EPOCHS, policies=(1,))
     claim(run, "recipe", recipe.to_dict())

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.timeout(300)
 
 
 def test_a_student_is_trained_on_its_teachers_answers_and_reported_beside_it(
-    finished_run: Path, ray_cluster: str, tmp_path: Path
+    finished_run: Path, ray_cluster: str, predictions_here: None, tmp_path: Path
 ) -> None:
     words = ["pipelines/train_ensemble.py", "--recipe", "distil", "--teacher", str(finished_run)]
     words += ["--run-dir", str(tmp_path / "student"), "--epochs", "1", "--models", "none"]

@@ -34,7 +34,7 @@ KINDS: dict[str, tuple[str, Callable[[Arrays], bytes]]] = {
 
 def outputs(data: bytes, suffix: str) -> Tensor:
     network = read_weights(data, f"x{suffix}").build()
-    images = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images = torch.randint(0, 256, (2, 3, 112, 112), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         logits: Tensor = network.model(network.preprocessing(images)).logits
     return logits.softmax(dim=1)

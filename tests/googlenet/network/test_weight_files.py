@@ -50,7 +50,7 @@ def test_bn_with_torchvisions_weights_is_torchvisions_model(tmp_path: Path) -> N
     reference = torchvision_model().eval()
     (tmp_path / "googlenet.pth").write_bytes(pth(reference))
     ours = googlenet.load_weights(tmp_path / "googlenet.pth").model
-    images = torch.randn(2, 3, 224, 224)
+    images = torch.randn(2, 3, 112, 112)
     with torch.no_grad():
         torch.testing.assert_close(ours(images).logits, reference(images), rtol=1e-5, atol=1e-5)
 

@@ -64,8 +64,9 @@ def test_interpolations_and_mirror_are_drawn_equally_often(monkeypatch: pytest.M
     resize, flip, flips = augment.cv2.resize, augment.cv2.flip, []
     monkeypatch.setattr(augment.cv2, "resize", lambda *a, interpolation: (calls.append(interpolation), resize(*a))[1])
     monkeypatch.setattr(augment.cv2, "flip", lambda *a: (flips.append(1), flip(*a))[1])
+    image = photograph()
     for generator in generators(2000):
-        draw_sample(photograph(), 21, PLAIN, generator)
+        draw_sample(image, 21, PLAIN, generator)
     shares = [calls.count(code) / len(calls) for code in INTERPOLATIONS.values()]
     assert np.allclose(shares, 0.25, atol=0.04)
     assert abs(len(flips) / len(calls) - 0.5) < 0.04

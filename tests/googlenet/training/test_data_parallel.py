@@ -58,8 +58,9 @@ def work(rank: int, workers: int, folder: str) -> None:
 @pytest.mark.processes
 @pytest.mark.parametrize("workers", [2, 3])
 def test_several_workers_take_the_steps_of_one(workers: int, tmp_path: Path) -> None:
-    spawn = multiprocessing.get_context("spawn")
-    processes = [spawn.Process(target=work, args=(rank, workers, str(tmp_path))) for rank in range(workers)]
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload([__name__])  # PyTorch is imported once, not by each worker
+    processes = [server.Process(target=work, args=(rank, workers, str(tmp_path))) for rank in range(workers)]
     for process in processes:
         process.start()
     alone = train(Share())

@@ -1,4 +1,7 @@
-"""Ctrl-C, SIGTERM, a closed terminal: a job ends within seconds, leaves no process, and resumes as if uninterrupted."""
+"""Ctrl-C, SIGTERM, a closed terminal: a job ends within seconds, leaves no process, and resumes as if uninterrupted.
+
+So it does after SIGKILL.
+"""
 
 import fcntl
 import json
@@ -9,7 +12,8 @@ import subprocess
 import sys
 import termios
 import time
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -17,9 +21,12 @@ import pytest
 
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
+from pipelines.train_ensemble import run_job
 from pipelines.training.replica import train_replica
 from pipelines.training.task import ReplicaTask
 from tests.commands import ray_environment
+from tests.pipelines.jobs import arguments, report_of
+from tests.prepared import predicting_here
 from tests.project import ROOT
 from tests.servers import ray_processes
 
@@ -30,56 +37,104 @@ def family(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     return psutil.Process(process.pid).children(recursive=True)
 
 
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("kind", [pytest.param("Ctrl-C", marks=pytest.mark.apart), "SIGTERM"])
-def test_an_interrupted_job_ends_at_once_and_its_replica_goes_on_where_it_was(
-    request: pytest.FixtureRequest, prepared_run: Path, finished_run: Path, tiny_recipe: Recipe, tmp_path: Path,
-    kind: str,
-) -> None:  # fmt: skip
-    """How whole jobs are resumed is tested in test_job_failures.py, with those that were killed."""
-    run = Path(shutil.copytree(prepared_run, tmp_path / "run"))
-    log, recipe = tmp_path / "log", tmp_path / "recipe.json"
-    alone = replace(tiny_recipe, replicas=1, policies=(1,))
-    recipe.write_text(json.dumps(alone.to_dict()))
-    command = [sys.executable, "pipelines/train_ensemble.py", "--recipe", str(recipe), "--run-dir", str(run)]
-    # Ctrl-C as on a laptop, with a local cluster.
-    address = "" if kind == "Ctrl-C" else str(request.getfixturevalue("ray_cluster"))
-    with log.open("wb") as output:
-        job = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env=ray_environment(address),
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            # Tests that run in the background ignore Ctrl-C, and their child processes would too.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
-        )
-    while not list(run.glob("replicas/*/metrics.jsonl")):
-        assert job.poll() is None, log.read_text()
-        time.sleep(0.05)
-    children = family(job)
+@dataclass
+class Job:
+    """A command that trains and evaluates in ``run``, on the cluster at ``address`` or on one of its own."""
+
+    run: Path
+    recipe: Recipe
+    address: str = ""
+
+    @property
+    def log(self) -> Path:
+        return self.run.with_name("log")
+
+    def start_until(self, pattern: str) -> subprocess.Popen[bytes]:
+        """Start the command and wait until there are files of that pattern."""
+        file = self.run.with_name("recipe.json")
+        file.write_text(json.dumps(self.recipe.to_dict()))
+        with self.log.open("ab") as output:
+            job = subprocess.Popen(
+                [sys.executable, "pipelines/train_ensemble.py", "--recipe", str(file), "--run-dir", str(self.run)],
+                cwd=ROOT,
+                env=ray_environment(self.address),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                # Tests that run in the background ignore Ctrl-C, and their child processes would too.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+            )
+        while not list(self.run.glob(pattern)):
+            assert job.poll() is None, self.log.read_text()
+            time.sleep(0.02)
+        return job
+
+
+def interrupt(job: Job, process: subprocess.Popen[bytes], by: Callable[[], None]) -> None:
+    """Interrupt a job in training; it has to end within seconds with all its processes, and say how to resume."""
+    children = family(process)
     interrupted = time.monotonic()
-    if kind == "Ctrl-C":
-        os.killpg(job.pid, signal.SIGINT)  # a terminal sends it to all processes in the foreground
-    else:
-        job.terminate()
-    assert job.wait(timeout=60) == 130, log.read_text()
+    by()
+    assert process.wait(timeout=60) == 130, job.log.read_text()
     assert time.monotonic() - interrupted < LONGEST_SECONDS
-    assert log.read_text().rstrip().endswith("interrupted; run the same command again to resume")
-    assert "Traceback" not in log.read_text()
+    assert job.log.read_text().rstrip().endswith("interrupted; run the same command again to resume")
+    assert "Traceback" not in job.log.read_text()
     _, alive = psutil.wait_procs(children, timeout=20)
     assert not alive
-    while address and list(ray_processes(address, "ray::RayTrainWorker")):  # of a job that did not start the cluster
+    while job.address and list(ray_processes(job.address, "ray::RayTrainWorker")):  # it did not start the cluster
         assert time.monotonic() - interrupted < 60
         time.sleep(0.1)
-    assert not (run / "report").exists()
-    steps_before = (run / "replicas/0/steps/00000.jsonl").read_bytes()
-    train_replica(ReplicaTask(Storage.at(str(run)), alone, 0))
-    steps = (run / "replicas/0/steps/00000.jsonl").read_bytes()
-    assert steps == steps_before  # the first epoch's steps were not taken again
+    assert not (job.run / "report").exists()
+
+
+def same_weights(run: Path, finished_run: Path) -> bool:
     ours, reference = (r / "replicas/0/weights.safetensors" for r in (run, finished_run))
-    assert ours.read_bytes() == reference.read_bytes()
+    return ours.read_bytes() == reference.read_bytes()
+
+
+@pytest.mark.apart
+@pytest.mark.timeout(300)
+def test_a_job_that_is_interrupted_by_ctrl_c_ends_at_once_and_its_replica_goes_on_where_it_was(
+    prepared_run: Path, finished_run: Path, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    """As on a laptop, with a cluster of its own."""
+    run = Path(shutil.copytree(prepared_run, tmp_path / "run"))
+    job = Job(run, replace(tiny_recipe, replicas=1, policies=(1,)))
+    process = job.start_until("replicas/*/metrics.jsonl")
+    # A terminal sends it to all processes in the foreground.
+    interrupt(job, process, lambda: os.killpg(process.pid, signal.SIGINT))
+    steps_before = (run / "replicas/0/steps/00000.jsonl").read_bytes()
+    train_replica(ReplicaTask(Storage.at(str(run)), job.recipe, 0))
+    # The first epoch's steps were not taken again.
+    assert (run / "replicas/0/steps/00000.jsonl").read_bytes() == steps_before
+    assert same_weights(run, finished_run)
+
+
+@pytest.mark.timeout(300)
+def test_a_job_told_to_end_in_training_and_killed_in_evaluation_is_completed_with_the_same_result(
+    ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path, prepared_run: Path, finished_run: Path
+) -> None:
+    run = Path(shutil.copytree(prepared_run, tmp_path / "run"))
+    job = Job(run, replace(tiny_recipe, replicas=1), ray_cluster)
+    process = job.start_until("replicas/*/metrics.jsonl")
+    interrupt(job, process, process.terminate)
+    steps_before = (run / "replicas/0/steps/00000.jsonl").read_bytes()
+    process = job.start_until("predictions/??????.parquet")
+    process.kill()
+    assert process.wait() == -signal.SIGKILL  # it had not ended by itself
+    assert (run / "replicas/0/steps/00000.jsonl").read_bytes() == steps_before
+    assert same_weights(run, finished_run)
+    assert not (run / "report").exists()
+    time.sleep(2)  # until its actors have died with it
+    done = {path.name: path.stat().st_mtime_ns for path in run.glob("predictions/??????.parquet")}
+    assert 0 < len(done) < 3
+    with predicting_here():
+        assert run_job(arguments(run, job.recipe, models="none")) == 0
+    after = {path.name: path.stat().st_mtime_ns for path in run.glob("predictions/*")}
+    assert len(after) == 3
+    assert done.items() <= after.items()  # finished shards were not repeated
+    [ours_alone], (same_alone, *_) = report_of(run)["replicas"], report_of(finished_run)["replicas"]
+    assert ours_alone["rows"] == same_alone["rows"]
 
 
 @pytest.mark.parametrize("by", ["SIGTERM", "SIGHUP", "SIGINT"])

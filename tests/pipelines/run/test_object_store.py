@@ -87,7 +87,7 @@ def test_the_whole_job_on_a_store_gives_what_it_gives_on_a_disk(
 def test_a_replica_on_a_store_that_dies_goes_on_from_there(
     bucket: str, prepared_run: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Here in this process; jobs killed with all their processes are in test_job_failures.py, locks in test_lock.py."""
+    """Here in this process; a killed job is in test_interruption.py, locks in test_lock.py."""
     monkeypatch.setattr("pipelines.training.replica.use_own_cpus", lambda: None)
     torch.set_num_threads(1)
     alone = replace(tiny_recipe, replicas=1)

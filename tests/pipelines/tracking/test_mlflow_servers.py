@@ -230,7 +230,9 @@ def test_jobs_that_start_at_once_create_a_store_together_and_write_to_it(tmp_pat
         runs.append(made_run(tmp_path / str(number)))
         write_steps(runs[-1], 0, 300)
         write_epochs(runs[-1], 1, 5)
-    with ProcessPoolExecutor(JOBS, get_context("spawn")) as processes:
+    server = get_context("forkserver")
+    server.set_forkserver_preload([__name__])  # MLflow is imported once, not by each job
+    with ProcessPoolExecutor(JOBS, server) as processes:
         list(processes.map(follow_in_a_process, [run.root for run in runs], [uri] * JOBS))
     client = MlflowClient(uri)
     experiments = [found for found in client.search_experiments() if found.name == "googlenet-ensemble"]

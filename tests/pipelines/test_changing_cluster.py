@@ -1,11 +1,15 @@
-"""A replica of several workers on nodes that join and leave: no step twice, and each the step of one worker."""
+"""A cluster whose nodes join, are drained and die: a replica of several workers grows and shrinks on it, and nodes that
+die in training and in evaluation are not missed.
+"""
 
 import json
 import shutil
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from torch import Tensor
@@ -19,8 +23,9 @@ from pipelines.training.checkpoints import Checkpoint, Checkpoints
 from pipelines.training.replica import train_replica
 from pipelines.training.task import ReplicaTask
 from tests.commands import run_python
+from tests.pipelines.jobs import report_of
 
-pytestmark = [pytest.mark.apart, pytest.mark.processes, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.apart, pytest.mark.timeout(600)]
 
 
 class Ended(Exception):  # noqa: N818
@@ -29,7 +34,7 @@ class Ended(Exception):  # noqa: N818
 
 @dataclass(frozen=True)
 class Trained:
-    """What was seen of the training on the changing cluster.
+    """What was seen of the replica that grew and shrank.
 
     Attributes:
         run: the run directory.
@@ -46,20 +51,46 @@ class Trained:
     printed: str
 
 
+@dataclass(frozen=True)
+class Survived:
+    """A run directory that was trained and evaluated on nodes that died, and what was seen of that."""
+
+    run: Path
+    seen: dict[str, Any]
+
+
 @pytest.fixture(scope="module")
-def trained(prepared_run: Path, tiny_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    folder = tmp_path_factory.mktemp("elastic")
-    run, kept = Path(shutil.copytree(prepared_run, folder / "run")), folder / "kept"
+def both(
+    prepared_run: Path, finished_run: Path, tiny_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Trained, Survived]:
+    folder = tmp_path_factory.mktemp("changing")
+    elastic, kept = Path(shutil.copytree(prepared_run, folder / "elastic")), folder / "kept"
     kept.mkdir()
     several = {"workers_per_replica": 3, "min_workers_per_replica": 1}
     # An epoch is a step, and there are more of them than the test waits for.
     recipe = replace(tiny_recipe, replicas=1, variant="paper", batch_size=24, epochs=100_000, **several)
-    claim(Storage.at(str(run)), "recipe", recipe.to_dict())
-    ended = run_python("-m", "tests.pipelines.elastic_cluster", str(run), str(kept), seconds=550)
+    claim(Storage.at(str(elastic)), "recipe", recipe.to_dict())
+    lost = folder / "lost"
+    shutil.copytree(finished_run / "dataset", lost / "dataset")
+    shutil.copy(finished_run / "run.json", lost / "run.json")
+    shutil.copytree(finished_run / "replicas/2", lost / "replicas/2")  # two replicas suffice for two nodes
+    ended = run_python("-m", "tests.pipelines.changing_cluster", str(elastic), str(kept), str(lost), seconds=550)
     assert ended.code == 0, ended.stderr
     seen = json.loads(ended.stdout.strip().splitlines()[-1])
-    assert seen["failures"] == []
-    return Trained(run, kept, recipe, [(step, workers) for step, workers in seen["steps"]], ended.stdout)
+    assert seen["elastic"]["failures"] == []
+    assert not seen["lost"]["still_running"], ended.stderr
+    steps = [(step, workers) for step, workers in seen["elastic"]["steps"]]
+    return Trained(elastic, kept, recipe, steps, ended.stdout), Survived(lost, seen["lost"])
+
+
+@pytest.fixture(scope="module")
+def trained(both: tuple[Trained, Survived]) -> Trained:
+    return both[0]
+
+
+@pytest.fixture(scope="module")
+def survived(both: tuple[Trained, Survived]) -> Survived:
+    return both[1]
 
 
 def test_a_replica_grows_and_shrinks_without_doing_a_step_twice(trained: Trained) -> None:
@@ -84,6 +115,33 @@ def test_each_step_is_that_of_one_worker_within_rounding(
         largest = max(largest, float((after.tensors[name] - expected).abs().max()))
     if workers == 1:
         assert largest == 0
+
+
+def test_the_window_follows_the_cluster_and_a_node_that_dies_in_training_costs_nothing(
+    survived: Survived, finished_run: Path
+) -> None:
+    assert survived.seen["failures"] == []
+    # One replica at once with one accelerator, two with two.
+    assert survived.seen["at_once"]["one"] == 1
+    assert survived.seen["at_once"]["both"] == 2
+    for replica in range(2):
+        ours, reference = (r / f"replicas/{replica}/weights.safetensors" for r in (survived.run, finished_run))
+        assert ours.read_bytes() == reference.read_bytes()
+
+
+def test_a_node_that_dies_in_evaluation_costs_its_shards_and_nothing_else(
+    survived: Survived, finished_run: Path
+) -> None:
+    """Both nodes are busy; the result is bit-identical to that of a single node."""
+    assert survived.seen["evaluated"]
+    assert survived.seen["shards_at_second_death"] < 3
+    files = sorted(path.name for path in (finished_run / "predictions").iterdir())
+    assert sorted(path.name for path in (survived.run / "predictions").iterdir()) == files
+    for name in files:
+        ours, reference = (pq.read_table(r / "predictions" / name).to_pydict() for r in (survived.run, finished_run))
+        assert ours == reference
+    ours, reference = report_of(survived.run), report_of(finished_run)
+    assert {key for key in reference if ours[key] != reference[key]} <= {"run", "learning_curves"}
 
 
 def pairs_of_checkpoints(kept: Path) -> list[tuple[Checkpoint, Checkpoint]]:
