@@ -3,6 +3,8 @@
 import errno
 import io
 import stat
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -43,15 +45,26 @@ def pixels_of(image: GivenImage) -> Pixels:
         ValueError: an array has another shape or other values; the limits are those of files.
     """
     if isinstance(image, str | Path):
-        return decode_whole(_bytes_at(Path(image).expanduser()))
+        return decode_whole(_bytes_at(Path(image)))
     if isinstance(image, Image.Image):
         return decode_whole(_encoded(image))
     if isinstance(image, bytes | bytearray | memoryview):
         return decode_whole(bytes(image))
-    return decode_whole(image.read()) if isinstance(image, OpenFile) else _rgb(image)
+    # Files of a template or a web server hand their methods on, which isinstance does not see from Python 3.12 on.
+    read = getattr(image, "read", None)
+    return decode_whole(_read_by(read)) if callable(read) else _rgb(image)
+
+
+def _read_by(read: Callable[[], object]) -> bytes:
+    data = read()
+    if not isinstance(data, bytes):
+        raise ValueError(f"{EXPECTED}, got a file open for text; open it with mode rb")  # noqa: TRY004 - as of others
+    return data
 
 
 def _bytes_at(path: Path) -> bytes:
+    with suppress(RuntimeError):  # ~name without such a user is the name of a file
+        path = path.expanduser()
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):  # a named pipe would be waited for
         raise OSError(errno.EINVAL, "not a regular file", str(path))
@@ -75,7 +88,7 @@ def _encoded(image: Image.Image) -> bytes:
     return file.getvalue()
 
 
-def _rgb(pixels: npt.ArrayLike) -> Pixels:
+def _rgb(pixels: Any) -> Pixels:
     """Convert pixels to (H, W, 3) uint8, from which views are cut."""
     try:
         array = np.asarray(pixels)

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,14 +29,14 @@ class Described:
         files: the replicas' files, in order.
         classes: class names by label.
         crop_px: side of the networks' input.
-        weights_digests: SHA-256 of each file; empty in exports of earlier versions.
+        weights_digests: SHA-256 of the files by name; empty in exports of earlier versions.
     """
 
     file: Path
     files: tuple[Path, ...]
     classes: tuple[str, ...]
     crop_px: int
-    weights_digests: tuple[str, ...] = ()
+    weights_digests: Mapping[str, str]
 
     def check(self, classes: Sequence[str], crop_px: int) -> None:
         """Check that the files are those that were exported; ``classes`` and ``crop_px`` are theirs.
@@ -49,8 +49,8 @@ class Described:
                 f"{self.file} was changed: its classes or its crop size are not those of the weights, which decide; "
                 f"export the run again, or restore the file"
             )
-        for path, digest in zip(self.files, self.weights_digests, strict=False):
-            if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+        for path in self.files if self.weights_digests else ():
+            if hashlib.sha256(path.read_bytes()).hexdigest() != self.weights_digests.get(path.name):
                 raise WeightsError(
                     f"{path} is not the file that was exported: its SHA-256 is not that in {DESCRIPTION}; "
                     f"copy or download it again"
@@ -66,7 +66,7 @@ def description(
         "replicas": list(replicas),
         "classes": list(classes),
         "crop_px": crop_px,
-        "weights_digests": list(weights_digests),
+        "weights_digests": dict(zip(replicas, weights_digests, strict=True)),
     }
 
 
@@ -105,7 +105,7 @@ def described(folder: Path) -> Described:
         content = json.loads(file.read_text(encoding="utf-8-sig"))
         kind, names = content["format"], content["replicas"]
         classes, crop_px = tuple(content.get("classes", ())), int(content.get("crop_px", 0))
-        digests = tuple(content.get("weights_digests", ()))
+        digests = dict(content.get("weights_digests", {}))
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{file} does not describe an exported ensemble: {error!r}") from error
     if kind != FORMAT:

@@ -166,7 +166,8 @@ def _refuse(name: str, error: Exception) -> NoReturn:
     elif isinstance(cause, errors.RemoteEntryNotFoundError):
         reason = f"{uri.id} has no such file{_at(uri)}"
     elif isinstance(cause, errors.HfHubHTTPError) and cause.response.status_code in NOT_PERMITTED:
-        reason = f"{hub} does not permit it (status {cause.response.status_code}): with a token that may, {LOGIN}"
+        status = cause.response.status_code
+        reason = f"{hub} does not permit it (status {status}); use a token that has the permission: {LOGIN}"
     elif isinstance(cause, errors.HfHubHTTPError):
         reason = f"{hub} answered with status {cause.response.status_code}: try later"
     else:

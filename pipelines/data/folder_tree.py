@@ -16,7 +16,7 @@ from pipelines.data.split_names import split_of_folder
 from pipelines.errors import UserError
 from pipelines.run.storage import Storage
 
-LITTER_FILES = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}
+LITTER_FILES = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "icon\\x0d"}
 # Thumbnails and bins of network drives, bins of Windows, what a Mac adds to an archive, the top of a Linux disk.
 LITTER_FOLDERS = {
     *("@eadir", "@recycle", "@recently-snapshot", "@tmp", "#recycle", "#snapshot"),

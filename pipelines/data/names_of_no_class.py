@@ -30,11 +30,12 @@ def refuse_names_of_no_classes(folders: Sequence[str], root: Storage) -> None:
         )
     if len(folders) < 2:
         return
-    if all(_is_part(name) for name in folders):
+    if _are_parts(folders):
         fix = "put their pictures into one folder for each class"
         raise UserError(f"{root} has {_listed(folders)}, by their names parts of a data set: {fix}; {IF_CLASSES}")
     if all(_is_kind_of_files(name) for name in folders):
-        fix = f"if the folders in one of them are the classes, specify it, such as {root.below(folders[0])}"
+        likely = min(folders, key=lambda name: not words_in(name)[0].startswith("im"))
+        fix = f"if the folders in one of them are the classes, specify it, such as {root.below(likely)}"
         raise UserError(f"{root} has {_listed(folders)}, by their names kinds of files: {fix}; {IF_CLASSES}")
 
 
@@ -50,8 +51,15 @@ def _named_splits(folders: Sequence[str]) -> list[str]:
     return sorted(next(found, {}).values())
 
 
-def _is_part(name: str) -> bool:
-    return bool(re.search(r"\d", name)) and not PARTS.isdisjoint(words_in(name))
+def _are_parts(folders: Sequence[str]) -> bool:
+    """Return whether the names differ only in their last numbers, which count parts: fold1, fold2."""
+    divided = [re.fullmatch(r"(.*?)(\d+)\D*", name) for name in folders]
+    found = [match for match in divided if match]
+    if len(found) < len(folders) or len({match[1].lower() for match in found}) > 1:
+        return False
+    numbers = sorted(int(match[2]) for match in found)
+    counts = numbers in (list(range(len(numbers))), list(range(1, len(numbers) + 1)))
+    return counts and not PARTS.isdisjoint(words_in(found[0][1]))
 
 
 def _is_kind_of_files(name: str) -> bool:

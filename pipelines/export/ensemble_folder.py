@@ -69,10 +69,15 @@ def export_ensemble(run: Storage, output: str) -> str:
         with _renamed_when_complete(folder.resolve()) as partial:
             exported = _write(run, Storage.at(str(partial)), str(folder), {})
     except OSError as error:
-        if str(folder.resolve()) not in str(error):  # it is the run that cannot be read
+        if not _is_of_output(error, folder.resolve()):  # it is the run that cannot be read
             raise
         raise UserError(f"{folder} cannot be written ({error.strerror}): choose another --output") from error
     return f"{folder}: {exported}"
+
+
+def _is_of_output(error: OSError, folder: Path) -> bool:
+    name = str(error.filename or error)
+    return name == str(folder) or f"{folder}{PARTIAL}" in name or f"{folder}/" in name
 
 
 def _export_to_hub(run: Storage, name: str) -> str:

@@ -48,13 +48,18 @@ def _watch(news: int, seconds: float, refusal: str, exit_code: int, clean_up: Ca
         return
     if not first:
         complain(f"error: {refusal}")
-        clean_up()
-        os._exit(exit_code)
+        _end(exit_code, clean_up)
     if _next(news, GRACE_SECONDS) == DONE:
         return
     tell_interruption()
-    clean_up()
-    os._exit(INTERRUPTED_EXIT_CODE)
+    _end(INTERRUPTED_EXIT_CODE, clean_up)
+
+
+def _end(exit_code: int, clean_up: Callable[[], None]) -> None:
+    try:
+        clean_up()
+    finally:
+        os._exit(exit_code)
 
 
 def _next(news: int, seconds: float) -> bytes:

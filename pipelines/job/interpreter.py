@@ -64,7 +64,7 @@ def problem_of_interpreter() -> str:
 
 def problem_of_threads() -> str:
     """Return that this user cannot start the threads of a command, and how to fix it; empty if that is possible."""
-    wanted = THREADS_PER_CPU * min(MOST_CPUS, os.cpu_count() or 1) + OTHER_THREADS
+    wanted = THREADS_PER_CPU * min(MOST_CPUS, len(os.sched_getaffinity(0))) + OTHER_THREADS
     ended = threading.Event()
     threads = [threading.Thread(target=ended.wait, daemon=True) for _ in range(wanted)]
     started = 0

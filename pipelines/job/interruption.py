@@ -2,15 +2,18 @@
 
 import errno
 import os
+import select
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
 INTERRUPTED_EXIT_CODE = 130
-# A repeated Ctrl-C does nothing for so long: ending the processes of a cluster takes a few seconds.
+SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+# A second signal does nothing for so long: ending the processes of a cluster takes a few seconds.
 END_SECONDS = 10.0
 # After so long, an interrupt that was lost is raised again.
 AGAIN_SECONDS = 0.1
@@ -18,27 +21,26 @@ MESSAGE = "interrupted; run the same command again to resume"
 
 
 def interrupt_on_signals() -> None:
-    """Treat SIGTERM, which stops jobs, and SIGHUP, of a terminal that is closed, like Ctrl-C.
+    """Let Ctrl-C, SIGTERM, which stops jobs, and SIGHUP, of a terminal that is closed, end a command once.
 
-    What is ignored, as SIGHUP under nohup and Ctrl-C in the background, stays ignored. Ray sets its own handler of
-    SIGTERM when it connects.
+    Later signals do not disturb its end for ``END_SECONDS``. What is ignored, as SIGHUP under nohup and Ctrl-C in the
+    background, stays ignored. Ray sets its own handler of SIGTERM when it connects.
     """
 
-    def interrupt(_signal: int, _frame: object) -> None:
+    def interrupt(number: int, _frame: object) -> None:
         # Shutdown has begun; a second signal would abort it and leave processes.
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
-        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-            signal.signal(signal.SIGINT, _patiently(time.monotonic() + END_SECONDS))
-        _leave_closed_terminal()
+        ending = _Ending(time.monotonic() + END_SECONDS)
+        for other in SIGNALS:
+            if signal.getsignal(other) is not signal.SIG_IGN:
+                signal.signal(other, ending)
         # At once: a stopped job is killed after three seconds, and disconnecting from its cluster may take that long.
         _print_message()
+        _leave_lost_outputs(is_closing=number == signal.SIGHUP)
         raise KeyboardInterrupt
 
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, interrupt)
-        for number in (signal.SIGHUP, signal.SIGINT):
-            if signal.getsignal(number) is not signal.SIG_IGN:
+        for number in SIGNALS:
+            if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, interrupt)
         _raise_lost_interrupts()
 
@@ -57,14 +59,15 @@ def _raise_lost_interrupts() -> None:
     sys.unraisablehook = raise_again
 
 
-def _patiently(deadline: float) -> Callable[[int, object], None]:
-    """Return a handler that does nothing before ``deadline``, and after it interrupts what has not ended."""
+@dataclass(frozen=True)
+class _Ending:
+    """Handler of further signals: it does nothing before a deadline, and after it interrupts what has not ended."""
 
-    def interrupt(_signal: int, _frame: object) -> None:
-        if time.monotonic() > deadline:
+    deadline: float
+
+    def __call__(self, _signal: int, _frame: object) -> None:
+        if time.monotonic() > self.deadline:
             raise KeyboardInterrupt
-
-    return interrupt
 
 
 @contextmanager
@@ -83,20 +86,26 @@ def processes_ignore_closed_terminal() -> Iterator[None]:
 def tell_interruption() -> None:
     """Print how to resume, unless the handler of the signals has already done so."""
     # Read off the handler, since Ray turns exceptions in its calls into a KeyboardInterrupt without a message.
-    if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:
+    if not isinstance(signal.getsignal(signal.SIGTERM), _Ending):
         _print_message()
 
 
 def _print_message() -> None:
     """Print the message past Python's buffer: a signal may arrive while the buffer is written."""
     try:
-        os.write(sys.stderr.fileno(), f"\n{MESSAGE}\n".encode())
+        descriptor = sys.stderr.fileno()
     except (OSError, ValueError):  # not a file
         print(f"\n{MESSAGE}", file=sys.stderr, flush=True)
+        return
+    with suppress(OSError):  # a terminal or a reader that is gone
+        os.write(descriptor, f"\n{MESSAGE}\n".encode())
 
 
-def _leave_closed_terminal() -> None:
-    """Discard what is written to a terminal that is gone: the errors would hide the interruption."""
+def _leave_lost_outputs(*, is_closing: bool) -> None:
+    """Discard what is written to a terminal that is gone, or about to go, and to a pipe without a reader.
+
+    The errors would hide the interruption. Ctrl-C ends the reader of a pipe, such as tee, too.
+    """
     descriptors = {1, 2}
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):  # not a file
@@ -104,6 +113,14 @@ def _leave_closed_terminal() -> None:
     for descriptor in descriptors:
         try:
             os.get_terminal_size(descriptor)
+            is_lost = is_closing
         except OSError as error:
-            if error.errno == errno.EIO:
-                os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+            is_lost = error.errno == errno.EIO or _is_without_reader(descriptor)
+        if is_lost:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+
+
+def _is_without_reader(descriptor: int) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))

@@ -32,7 +32,8 @@ def check_that_a_node_stays() -> None:
     """
     import ray
 
-    alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+    # A head without CPUs stays, and starts nothing.
+    alive = {node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")}
     if alive and alive <= draining_nodes():
         raise NodesMissingError(
             f"every node of the cluster is about to be taken away ({count(len(alive), 'node')}, drained), so that "

@@ -4,6 +4,7 @@ import os
 import re
 import socket
 from importlib.metadata import version
+from pathlib import Path
 
 from pipelines.errors import UserError
 
@@ -25,22 +26,36 @@ WITHOUT_PROXY = [("grpc.enable_http_proxy", 0)]
 def check_address(address: str) -> None:
     """Refuse an address at which no usable cluster answers, within ``CONNECT_SECONDS`` plus ``ANSWER_SECONDS``.
 
-    ``auto`` and ``local``, which Ray resolves by itself, are not checked.
+    ``local`` is not checked, and ``auto`` only if the last cluster that ``ray start`` made here answers.
 
     Raises:
         UserError: the address is of another kind, nothing answers there, what answers is not the head of a Ray
             cluster, or the cluster has another version of Ray.
     """
-    if address in FOUND_BY_RAY:
-        return
+    is_found_by_ray = address in FOUND_BY_RAY
+    if is_found_by_ray:
+        address = _last_started() if address == "auto" else ""
+        if not address:
+            return
     host, port = _host_and_port(address)
     try:
         socket.create_connection((host, port), CONNECT_SECONDS).close()
     except OSError as error:
+        if is_found_by_ray:  # Ray looks for others
+            return
         reason = error.strerror or str(error)
         raise UserError(f"no Ray cluster answers at {address} ({reason}): {CURES}") from error
     if not _uses_tls():
         _check_version(address, _ray_version(f"[{host}]:{port}" if ":" in host else f"{host}:{port}", address))
+
+
+def _last_started() -> str:
+    """Return the address that ``ray start`` left on this machine, where Ray looks for it; empty if there is none."""
+    folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"  # noqa: S108
+    try:
+        return (Path(folder) / "ray/ray_current_cluster").read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def _host_and_port(address: str) -> tuple[str, int]:

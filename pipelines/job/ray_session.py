@@ -186,11 +186,11 @@ def _quieten_ray_data() -> None:
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
 
 
-def alive_nodes() -> list[dict[str, float]]:
+def alive_nodes(*, with_leaving: bool = False) -> list[dict[str, float]]:
     """Return the resources of each live node of the connected cluster that takes work: drained ones do not."""
     import ray
 
-    leaving = draining_nodes()
+    leaving = set() if with_leaving else draining_nodes()
     return [node["Resources"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in leaving]
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from googlenet.network.choices import WEIGHT_SUFFIXES
@@ -87,13 +87,11 @@ def check_file(weights: str) -> None:
     if page := name_of_page(weights):
         raise UserError(f"{weights} is a page of Hugging Face; give what it shows by its name: {page}")
     folder, name = Storage.of_file(weights)
-    if folder.is_local and Path(folder.path(name)).is_dir():
+    if folder.exists(name) and not folder.below(name).is_file:
         raise UserError(f"{folder.below(name)} is a folder, not a file of weights; give a file in it")
     _check_suffix(folder, name)
     if not folder.exists(name):
         raise UserError(f"no weights at {folder.below(name)}; {HINT}")
-    if not folder.below(name).is_file:
-        raise UserError(f"{folder.below(name)} is a folder, not a file of weights; give a file in it")
 
 
 def read_file(weights: str) -> "tuple[bytes, StoredNetwork]":

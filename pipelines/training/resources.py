@@ -201,7 +201,7 @@ def check_that_one_fits(recipe: Recipe, resources: Resources) -> None:
 
     Raises:
         UserError: no set of nodes holds the workers of one replica.
-        NodesMissingError: the same, and nodes are about to be taken away.
+        NodesMissingError: nodes that are about to be taken away could.
     """
     may_grow = "RAY_ADDRESS" in os.environ  # a cluster that this command started does not
     if replicas_held(recipe, resources) >= 1 or (resources.parallel_replicas and may_grow):
@@ -211,7 +211,8 @@ def check_that_one_fits(recipe: Recipe, resources: Resources) -> None:
     if leaving:
         has += f", without {count(leaving, 'node')} about to be taken away,"
     workers = f"{recipe.least_workers} workers of {resources}" if recipe.least_workers > 1 else f"{resources}"
-    error = NodesMissingError if leaving else UserError
+    once_held = sum(held_by(node, resources.per_worker) for node in alive_nodes(with_leaving=True))
+    error = NodesMissingError if once_held >= recipe.least_workers else UserError
     raise error(
         f"a replica reserves {workers}, each worker on one node; the cluster has {has} in total: "
         "reserve less, add nodes, or set --parallel-replicas if the cluster grows on demand"

@@ -260,7 +260,10 @@ def _keep(run: Storage, replica: int, failure: ReplicaFailure | None) -> None:
         run.write(_failure_file(replica), failure.traceback.encode())
     except (OSError, UserError):
         # If the folder itself has failed, the traceback is only on the terminal.
-        print(failure.traceback if failure else f"warning: {_failure_file(replica)} cannot be deleted", flush=True)
+        if failure is None:
+            print(f"warning: {_failure_file(replica)} cannot be deleted", flush=True)
+        elif not failure.is_explained:
+            print(failure.traceback, flush=True)
 
 
 def _failure_file(replica: int) -> str:

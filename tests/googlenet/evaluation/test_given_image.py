@@ -2,6 +2,7 @@
 
 import io
 import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,21 @@ def test_a_path_bytes_and_an_array_are_the_same_image(tmp_path: Path) -> None:
         np.testing.assert_array_equal(pixels_of(image), decode_rgb(data))
     with (tmp_path / "a.png").open("rb") as file:
         np.testing.assert_array_equal(pixels_of(file), decode_rgb(data))
+
+
+def test_what_behaves_like_an_open_file_and_a_name_that_begins_with_a_tilde_are_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = files()["RGBA"]
+    with tempfile.NamedTemporaryFile() as file:  # it hands on its methods by __getattr__
+        file.write(data)
+        file.seek(0)
+        np.testing.assert_array_equal(pixels_of(file), decode_rgb(data))
+    monkeypatch.chdir(tmp_path)
+    Path("~cat.png").write_bytes(data)
+    np.testing.assert_array_equal(pixels_of("~cat.png"), decode_rgb(data))
+    with pytest.raises(ValueError, match="a file open for text; open it with mode rb"):
+        pixels_of(io.StringIO("text"))  # type: ignore[arg-type]
 
 
 def test_grey_pixels_may_have_a_channel() -> None:

@@ -46,6 +46,7 @@ def test_folders_of_pictures_are_classes(names: str, parts: dict[str, tuple[str,
     ".DS_Store", "Thumbs.db", "desktop.ini", "._1.jpg", "@eaDir/1.jpg/SYNOPHOTO_THUMB_M.jpg", ".git/objects/1.jpg",
     "__MACOSX/cat/._1.jpg", "lost+found/1.jpg", ".ipynb_checkpoints/1.jpg", "$RECYCLE.BIN/1.jpg", "#recycle/1.jpg",
     "System Volume Information/1.jpg", ".hidden/1.jpg", "__pycache__/1.pyc", ".thumbnails/1.png", "@Recycle/1.jpg",
+    "Icon\\x0d",
 ])  # fmt: skip
 def test_litter_is_neither_a_class_nor_an_image(litter: str) -> None:
     names = ["cat/1.jpg", "dog/1.jpg", litter, f"cat/{litter}"]
@@ -138,7 +139,15 @@ def test_a_folder_around_the_data_set_is_entered_where_that_is_certain() -> None
 
 @pytest.mark.parametrize(
     "names",
-    ["bullet_train/1.jpg test_tube/1.jpg", "part/1.jpg whole/1.jpg", "batch_1/1.jpg other/1.jpg", "mask/1 no/1"],
+    [
+        "bullet_train/1.jpg test_tube/1.jpg",
+        "part/1.jpg whole/1.jpg",
+        "batch_1/1.jpg other/1.jpg",
+        "mask/1 no/1",
+        "batch1_ok/1.jpg batch1_defect/1.jpg",
+        "part_1001/1.jpg part_1002/1.jpg",
+        "part1/1.jpg part3/1.jpg",
+    ],
 )
 def test_classes_with_such_words_in_their_names_are_classes(names: str) -> None:
     folders = sorted(name.partition("/")[0] for name in names.split())
@@ -226,7 +235,7 @@ def test_numbers_of_a_camera_are_not_taken_for_classes_in_names() -> None:
         ("HAM10000_images_part_1/1.jpg HAM10000_images_part_2/1.jpg m.csv", "parts of a data set: put their pictures"),
         ("fold1/a/1.jpg fold1/b/1.jpg fold2/a/1.jpg", "has fold1/, fold2/, by their names parts of a data set"),
         (
-            "Images/a/1.jpg Images/b/1.jpg masks/a/1.png",
+            "Images/a/1.jpg Images/b/1.jpg masks/a/1.png annotations/a/1.png",
             r"kinds of files: if .* specify it, such as /data/Images; if they",
         ),
     ],

@@ -62,7 +62,8 @@ def test_two_lines_answer_like_the_run_for_every_kind_of_image(tmp_path: Path, p
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("classes", ["cat", "dog"]), ("crop_px", 224), ("weights_digests", ["0" * 64, "0" * 64])]
+    ("key", "value"),
+    [("classes", ["cat", "dog"]), ("crop_px", 224), ("weights_digests", {"replica_0.safetensors": "0" * 64})],
 )
 def test_a_description_that_was_changed_is_noticed(tmp_path: Path, key: str, value: object) -> None:
     export_ensemble(RUN, str(tmp_path / "exported"))
@@ -223,7 +224,7 @@ def test_a_run_that_lost_a_file_is_not_blamed_on_the_output(tmp_path: Path, name
 def test_a_token_that_may_not_write_is_not_told_to_try_later(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_another")
     with pytest.raises(
-        UserError, match=r"does not permit it \(status 401\): with a token that may, log in with"
+        UserError, match=r"does not permit it \(status 401\); use a token that has the permission: log in with"
     ) as error:
         export_ensemble(RUN, "hf://me/net")
     assert "try later" not in str(error.value)

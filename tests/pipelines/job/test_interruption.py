@@ -198,6 +198,33 @@ run_command(main)
     assert ended.stderr == "\ninterrupted; run the same command again to resume\n"
 
 
+@pytest.mark.processes
+def test_ctrl_c_that_ends_the_reader_of_the_output_too_is_an_interruption() -> None:
+    program = """
+import signal, sys, time
+from pipelines.job.command_line import run_command
+signal.signal(signal.SIGINT, signal.default_int_handler)
+def main():
+    print("working", flush=True)
+    try:
+        sys.stdin.readline()
+        signal.raise_signal(signal.SIGINT)
+    finally:
+        print("ending", flush=True)
+run_command(main)
+"""
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as job:
+        assert job.stdin is not None
+        assert job.stdout is not None
+        assert job.stdout.readline() == b"working\n"
+        job.stdout.close()  # as that of tee
+        job.stdin.close()
+        assert job.wait(timeout=40) == 130
+
+
 WORK_ON_A_TERMINAL = """
 import signal, subprocess, sys, time
 from pathlib import Path
@@ -243,10 +270,17 @@ def on_a_terminal(program: str, *words: str) -> tuple[subprocess.Popen[bytes], i
 
 
 @pytest.mark.processes
-def test_a_closed_terminal_interrupts_a_command_and_spares_its_helpers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("signal_first", [False, True])
+def test_a_closed_terminal_interrupts_a_command_and_spares_its_helpers(tmp_path: Path, signal_first: bool) -> None:
     process, terminal = on_a_terminal(WORK_ON_A_TERMINAL, str(tmp_path / "outcome"))
-    os.close(terminal)
+    if not signal_first:
+        os.close(terminal)
     os.killpg(process.pid, signal.SIGHUP)  # as shells do with all processes of their jobs
+    if signal_first:  # as when a whole session is ended
+        shown = b""
+        while b"interrupted;" not in shown:
+            shown += os.read(terminal, 100)
+        os.close(terminal)
     assert process.wait(timeout=40) == 130
     assert (tmp_path / "outcome").read_text() == "interrupted, helper runs"
 

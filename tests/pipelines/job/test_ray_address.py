@@ -73,6 +73,12 @@ def hanging_head(ray_version: str, status: grpc.StatusCode = grpc.StatusCode.OK)
         server.stop(None).wait()
 
 
+def leave_address(folder: Path, address: str) -> None:
+    """Write the file that ``ray start`` writes."""
+    (folder / "ray").mkdir()
+    (folder / "ray/ray_current_cluster").write_text(f"{address}\n")
+
+
 def refusal(address: str) -> str:
     with pytest.raises(UserError) as refused:
         check_address(address)
@@ -113,6 +119,16 @@ def test_another_version_of_ray_is_told_with_both() -> None:
     assert f"has Ray 2.55.1, this environment has Ray {version('ray')}: install the same version" in text
 
 
+def test_another_version_of_ray_is_told_also_where_ray_finds_the_cluster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    with hanging_head("2.40.0") as address:
+        leave_address(tmp_path, address)
+        with pytest.raises(UserError, match=f"the cluster at {address} has Ray 2.40.0"):
+            check_address("auto")
+
+
 def test_a_usable_cluster_passes_also_one_that_asks_for_a_token_or_beside_a_proxy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -138,7 +154,10 @@ def test_an_address_of_another_kind_is_told_with_the_right_one(address: str, exp
 
 
 @pytest.mark.parametrize("address", ["auto", "local"])
-def test_what_ray_finds_by_itself_is_not_checked(address: str) -> None:
+def test_what_ray_finds_by_itself_is_not_checked(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    check_address(address)
+    leave_address(tmp_path, "127.0.0.1:1")  # of a cluster that was killed
     check_address(address)
 
 

@@ -161,6 +161,7 @@ def test_a_cluster_whose_nodes_are_all_about_to_go_is_refused_in_one_line_for_an
 ) -> None:
     check_that_a_node_stays()
     nodes[:] = [{"NodeID": name, "Alive": True, "Resources": GPU_NODE} for name in ("a", "b")]
+    nodes.append({"NodeID": "head", "Alive": True, "Resources": {"CPU": 0.0, "memory": 1e9}})
     monkeypatch.setattr(DRAINING, lambda: {"a", "b"})
     with pytest.raises(NodesMissingError, match=r"\(2 nodes, drained\).*run the same command again") as refused:
         check_that_a_node_stays()
