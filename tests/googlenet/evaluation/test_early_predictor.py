@@ -105,7 +105,7 @@ def test_the_best_views_are_the_first_of_the_order() -> None:
     early = ensemble.answers(pixels, budget="fast")
     assert early["passes"] == 1
     assert early["probability_1"] == pytest.approx(views[0, ORDER[0]].max(), abs=1e-6)
-    with pytest.raises(ValueError, match="budget must be one of fast, balanced, best, got 'cheap'"):
+    with pytest.raises(ValueError, match="there is no budget 'cheap': the budgets are fast, balanced, best"):
         ensemble.answers(pixels, budget="cheap")
     with pytest.raises(ValueError, match="the crop policy best:145 must have 1 to 144 views"):
         ensemble.probabilities(pixels, "best:145")
