@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 INTERRUPTED_EXIT_CODE = 130
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
@@ -106,16 +107,18 @@ def _leave_lost_outputs(*, is_closing: bool) -> None:
 
     The errors would hide the interruption. Ctrl-C ends the reader of a pipe, such as tee, too.
     """
-    descriptors = {1, 2}
+    outputs = {1, 2}
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):  # not a file
-            descriptors.add(stream.fileno())
-    for descriptor in descriptors:
+            outputs.add(stream.fileno())
+    # While standard error goes to a file, the terminal is kept under another descriptor.
+    all_open = {int(path.name) for path in Path("/dev/fd").iterdir()}
+    for descriptor in (outputs | all_open) - {0}:
         try:
             os.get_terminal_size(descriptor)
             is_lost = is_closing
         except OSError as error:
-            is_lost = error.errno == errno.EIO or _is_without_reader(descriptor)
+            is_lost = error.errno == errno.EIO or (descriptor in outputs and _is_without_reader(descriptor))
         if is_lost:
             os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 

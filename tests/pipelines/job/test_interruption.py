@@ -226,11 +226,19 @@ run_command(main)
 
 
 WORK_ON_A_TERMINAL = """
-import signal, subprocess, sys, time
+import os, signal, subprocess, sys, time
 from pathlib import Path
 from pipelines.job.command_line import run_command
 from pipelines.job.interruption import processes_ignore_closed_terminal
+from pipelines.job.ray_session import native_stderr_to_log
+from pipelines.run.storage import Storage
 def main():
+    try:
+        with native_stderr_to_log(Storage.at(sys.argv[1] + ".run")):
+            work()
+    finally:
+        os.write(2, b"ended")  # as libraries do
+def work():
     with processes_ignore_closed_terminal():
         helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
@@ -288,9 +296,8 @@ def test_a_closed_terminal_interrupts_a_command_and_spares_its_helpers(tmp_path:
 @pytest.mark.processes
 def test_under_nohup_a_closed_terminal_changes_nothing(tmp_path: Path) -> None:
     program = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"  # as nohup does
-    process, terminal = on_a_terminal(
-        program + WORK_ON_A_TERMINAL.replace("sleep(50)", "sleep(3)"), str(tmp_path / "o")
-    )
+    work = WORK_ON_A_TERMINAL.replace("sleep(50)", "sleep(3)").replace('os.write(2, b"ended")', "pass")
+    process, terminal = on_a_terminal(program + work, str(tmp_path / "o"))
     os.close(terminal)
     assert process.wait(timeout=40) == 0
     assert (tmp_path / "o").read_text() == "not interrupted"
