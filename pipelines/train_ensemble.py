@@ -249,7 +249,8 @@ def _prepare(arguments: Arguments, run: Storage, recipe: Recipe, images: Images 
     from pipelines.training.scaled_weights import keep_scaled_weights
 
     manifest = prepare(run, recipe, arguments.bad_images, images)
-    say(f"data: {manifest.summary()}")
+    earlier = "" if images else "; prepared earlier, for other images choose another --run-dir"
+    say(f"data: {manifest.summary()}{earlier}")
     check_same_images(run, recipe, manifest)
     keep_initial_weights(run, recipe, len(manifest.classes))
     keep_scaled_weights(run, recipe, manifest)

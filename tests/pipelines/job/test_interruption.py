@@ -112,8 +112,9 @@ def test_a_job_that_is_interrupted_by_ctrl_c_ends_at_once_and_its_replica_goes_o
 
 @pytest.mark.timeout(300)
 def test_a_job_told_to_end_in_training_and_killed_in_evaluation_is_completed_with_the_same_result(
-    ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path, prepared_run: Path, finished_run: Path
-) -> None:
+    ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path, prepared_run: Path, finished_run: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     run = Path(shutil.copytree(prepared_run, tmp_path / "run"))
     job = Job(run, replace(tiny_recipe, replicas=1), ray_cluster)
     process = job.start_until("replicas/*/metrics.jsonl")
@@ -130,6 +131,7 @@ def test_a_job_told_to_end_in_training_and_killed_in_evaluation_is_completed_wit
     assert 0 < len(done) < 3
     with predicting_here():
         assert run_job(arguments(run, job.recipe, models="none")) == 0
+    assert "; prepared earlier, for other images choose another --run-dir\n" in capsys.readouterr().out
     after = {path.name: path.stat().st_mtime_ns for path in run.glob("predictions/*")}
     assert len(after) == 3
     assert done.items() <= after.items()  # finished shards were not repeated
