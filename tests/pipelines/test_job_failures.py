@@ -56,7 +56,7 @@ def test_a_worker_that_is_told_to_end_and_one_that_is_killed_are_replaced_and_ch
     ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path, prepared_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, undisturbed = (Path(shutil.copytree(prepared_run, tmp_path / name)) for name in ("run", "undisturbed"))
-    recipe = replace(tiny_recipe, replicas=3, epochs=4)  # enough to be killed in
+    recipe = replace(tiny_recipe, replicas=3, epochs=10)  # long enough to be killed in on a busy machine
     for replica in range(3):
         train_replica(ReplicaTask(Storage.at(str(undisturbed)), recipe, replica))
     ended: list[int] = []
