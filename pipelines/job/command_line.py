@@ -2,7 +2,6 @@
 
 import io
 import os
-import select
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, TypeVar
 
 from pipelines.errors import UserError
 from pipelines.job.console import complain
-from pipelines.job.interruption import INTERRUPTED_EXIT_CODE, interrupt_on_signals, tell_interruption
+from pipelines.job.interruption import INTERRUPTED_EXIT_CODE, has_reader, interrupt_on_signals, tell_interruption
 from pipelines.job.options import parse_options
 from pipelines.run.storage_failures import storage_failure
 
@@ -42,7 +41,7 @@ def run_command(main: Callable[[], int | None]) -> None:
         complain(f"error: {error}")
         sys.exit(error.exit_code)
     except Exception as error:
-        if isinstance(error, BrokenPipeError) and not _has_reader():
+        if isinstance(error, BrokenPipeError) and not has_reader(sys.stdout.fileno()):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's flush at exit
             sys.exit(NO_READER_EXIT_CODE)
         failure = storage_failure(error)
@@ -83,10 +82,3 @@ def _check_encoding() -> None:
     encoding = sys.getfilesystemencoding()
     if encoding != "utf-8":
         raise UserError(f"the names of files are read as {encoding} here; set PYTHONUTF8=1 to read them as UTF-8")
-
-
-def _has_reader() -> bool:
-    """Return whether standard output still has a reader; `head` and pagers exit once they have seen enough."""
-    poll = select.poll()
-    poll.register(sys.stdout.fileno(), 0)
-    return not any(event & select.POLLERR for _, event in poll.poll(0))

@@ -118,12 +118,13 @@ def _leave_lost_outputs(*, is_closing: bool) -> None:
             os.get_terminal_size(descriptor)
             is_lost = is_closing
         except OSError as error:
-            is_lost = error.errno == errno.EIO or (descriptor in outputs and _is_without_reader(descriptor))
+            is_lost = error.errno == errno.EIO or (descriptor in outputs and not has_reader(descriptor))
         if is_lost:
             os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
-def _is_without_reader(descriptor: int) -> bool:
+def has_reader(descriptor: int) -> bool:
+    """Return whether an output still has a reader; `head` and pagers exit once they have seen enough."""
     poll = select.poll()
     poll.register(descriptor, 0)
-    return any(event & select.POLLERR for _, event in poll.poll(0))
+    return not any(event & select.POLLERR for _, event in poll.poll(0))
