@@ -64,7 +64,9 @@ def problem_of_interpreter() -> str:
 
 def problem_of_threads() -> str:
     """Return that this user cannot start the threads of a command, and how to fix it; empty if that is possible."""
-    wanted = THREADS_PER_CPU * min(MOST_CPUS, len(os.sched_getaffinity(0))) + OTHER_THREADS
+    # macOS binds no process to CPUs.
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    wanted = THREADS_PER_CPU * min(MOST_CPUS, cpus) + OTHER_THREADS
     ended = threading.Event()
     threads = [threading.Thread(target=ended.wait, daemon=True) for _ in range(wanted)]
     started = 0

@@ -187,7 +187,7 @@ def _quieten_ray_data() -> None:
 
 
 def alive_nodes(*, with_leaving: bool = False) -> list[dict[str, float]]:
-    """Return the resources of each live node of the connected cluster that takes work: drained ones do not."""
+    """Return the resources of each live node of the connected cluster; of drained ones only ``with_leaving``."""
     import ray
 
     leaving = set() if with_leaving else draining_nodes()

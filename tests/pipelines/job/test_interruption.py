@@ -24,7 +24,7 @@ from pipelines.run.storage import Storage
 from pipelines.train_ensemble import run_job
 from pipelines.training.replica import train_replica
 from pipelines.training.task import ReplicaTask
-from tests.commands import ray_environment
+from tests.commands import ray_environment, run_python
 from tests.pipelines.jobs import arguments, report_of
 from tests.prepared import predicting_here
 from tests.project import ROOT
@@ -153,9 +153,8 @@ def main():
         raise KeyboardInterrupt from None  # as Ray does in its own calls
 run_command(main)
 """
-    command = [sys.executable, "-c", program]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-    assert ended.returncode == 130
+    ended = run_python("-c", program, seconds=60)
+    assert ended.code == 130
     assert ended.stderr == "\ninterrupted; run the same command again to resume\n"
 
 
@@ -173,9 +172,8 @@ def main():
     time.sleep(20)
 run_command(main)
 """
-    command = [sys.executable, "-c", program]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-    assert (ended.returncode, ended.stderr) == (130, "\ninterrupted; run the same command again to resume\n")
+    ended = run_python("-c", program, seconds=60)
+    assert (ended.code, ended.stderr) == (130, "\ninterrupted; run the same command again to resume\n")
 
 
 @pytest.mark.parametrize("first", ["SIGTERM", "SIGINT"])
@@ -194,9 +192,8 @@ def main():
         print("processes ended")
 run_command(main)
 """
-    command = [sys.executable, "-c", program]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-    assert (ended.returncode, ended.stdout) == (130, "processes ended\n")
+    ended = run_python("-c", program, seconds=60)
+    assert (ended.code, ended.stdout) == (130, "processes ended\n")
     assert ended.stderr == "\ninterrupted; run the same command again to resume\n"
 
 
