@@ -120,6 +120,8 @@ def _predict_shards(
         .map(
             read_images,
             num_cpus=FEEDER_CPUS,
+            # Else Ray Data reserves the size of their output: where predictors reserve all memory, none would start.
+            memory=0,
             compute=ray.data.TaskPoolStrategy(size=min(predictors.feeders, len(shards))),
         )
         .map(

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import ray
 
 import pipelines.evaluation.preflight
 from googlenet.network.arithmetic import FP32, Arithmetic
@@ -72,6 +73,13 @@ def test_one_predictor_even_if_it_is_killed_gives_the_same_bits_as_two(ray_clust
     predict(task, range(3), 42, Predictors(1, 0.0))
     killer.join(10)
     assert killed
+    assert tables(evaluated) == before
+
+
+def test_predictors_that_reserve_all_memory_are_fed(ray_cluster: str, evaluated: Path) -> None:
+    before, task = tables(evaluated), task_of(evaluated)
+    shutil.rmtree(evaluated / "predictions")
+    predict(task, range(3), 42, Predictors(1, 0.0, memory_bytes=int(ray.cluster_resources()["memory"])))
     assert tables(evaluated) == before
 
 
