@@ -12,6 +12,7 @@ In reading order:
 - ``option_values``: from words to numbers, choices and tuples
 - ``console``: lines, durations, sizes and names as people read them
 - ``interruption``: Ctrl-C, SIGTERM and a closed terminal end a command the same way
+- ``time_left``: until all replicas are trained
 - ``progress``: the live display, and the board that workers post to
 - ``ray_address``: a dead or wrong address of a cluster is told before Ray tries it for minutes
 - ``node_limits``: CPUs and memory that this process may use

@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines.job.console import count, duration, fitted
+from pipelines.job.time_left import TrainingTimeLeft
 
 PLAIN_LINE_SECONDS = 20.0
 PADDING, BAR_COLUMNS, LEAST_BAR_COLUMNS, EVALUATION_BAR_COLUMNS, UNLIMITED_COLUMNS = 1, 24, 8, 40, 1000
@@ -109,7 +110,7 @@ class TrainingDisplay(_Display):
     def __init__(self, replicas: int, epochs: int, console: Console | None = None) -> None:
         super().__init__(console)
         self._statuses = {replica: ReplicaStatus(epochs=epochs) for replica in range(replicas)}
-        self._clock = _Clock()
+        self._time_left = TrainingTimeLeft()
         self._alarmed: set[tuple[int, str]] = set()
 
     def update(self, posted: dict[int, ReplicaStatus], phases: dict[int, str]) -> None:
@@ -121,8 +122,10 @@ class TrainingDisplay(_Display):
                 news = replace(news, epoch=float(news.epochs or status.epochs), epochs=news.epochs or status.epochs)
             self._statuses[replica] = replace(news, phase=phase)
             self._print_new_alarm(replica, news)
-        share = sum(status.share_done for status in self._statuses.values()) / len(self._statuses)
-        self._clock.tick(share)
+        self._time_left.update(
+            {replica: status.phase for replica, status in self._statuses.items()},
+            {replica: status.share_done for replica, status in self._statuses.items()},
+        )
         self._refresh()
 
     def _print_new_alarm(self, replica: int, status: ReplicaStatus) -> None:
@@ -136,6 +139,10 @@ class TrainingDisplay(_Display):
         """Print a permanent line."""
         self._print(text)
 
+    def _left(self) -> str:
+        seconds = self._time_left.seconds
+        return "?" if seconds is None else duration(seconds)
+
     def line(self) -> str:
         """Return the state in one line."""
         statuses = self._statuses.values()
@@ -145,7 +152,7 @@ class TrainingDisplay(_Display):
             for replica, status in self._statuses.items()
             if status.phase == "training"
         ]
-        text = f"training: {done}/{count(len(self._statuses), 'replica')} done, {self._clock.left()} left"
+        text = f"training: {done}/{count(len(self._statuses), 'replica')} done, {self._left()} left"
         return " | ".join([text, *running])
 
     def _picture(self) -> Group:
@@ -158,7 +165,7 @@ class TrainingDisplay(_Display):
         else:
             free = min(BAR_COLUMNS, columns - needed - 2 * PADDING)
             table = _table(self._statuses, free) if free >= LEAST_BAR_COLUMNS else wide
-        return Group(Text(f"training, {self._clock.left()} left"), table)
+        return Group(Text(f"training, {self._left()} left"), table)
 
 
 def _table(statuses: Mapping[int, ReplicaStatus], bar_columns: int) -> Table:
@@ -216,25 +223,6 @@ class EvaluationDisplay(_Display):
             return Group(Text(fitted(line, columns)))
         bar = ProgressBar(total=max(self._total, 1), completed=self._done, width=min(EVALUATION_BAR_COLUMNS, columns))
         return Group(Text(line), bar)
-
-
-class _Clock:
-    """Time left, estimated from the share of the work done since the first update; unknown until 1 % is done."""
-
-    def __init__(self) -> None:
-        self._first: tuple[float, float] | None = None
-        self._left: float | None = None
-
-    def tick(self, share: float) -> None:
-        now = time.monotonic()
-        if self._first is None:
-            self._first = now, share
-        started, first_share = self._first
-        if share - first_share >= 0.01:
-            self._left = (now - started) / (share - first_share) * (1 - share)
-
-    def left(self) -> str:
-        return "?" if self._left is None else duration(self._left)
 
 
 def _facts(status: ReplicaStatus) -> str:

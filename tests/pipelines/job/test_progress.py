@@ -17,24 +17,30 @@ def console(terminal: bool, width: int = 120) -> tuple[Console, io.StringIO]:
     return Console(file=stream, force_terminal=terminal, width=width, highlight=False), stream
 
 
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds that have passed, in a list of one."""
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    return now
+
+
 TRAINING = ReplicaStatus("training", 1.5, 4, loss=1.25, images_per_second=200, error=30.0)
 
 
-def test_plain_lines_hold_epoch_loss_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plain_lines_hold_epoch_loss_rate_and_time_left(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "PLAIN_LINE_SECONDS", 0.0)
-    now = [0.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     plain, stream = console(terminal=False)
     display = TrainingDisplay(2, 4, plain)
     with display.showing():
-        display.update({}, {0: "starting", 1: "waiting"})
-        now[0] = 30.0
+        display.update({}, {0: "starting", 1: "done"})
+        display.update({0: replace(TRAINING, epoch=0.5)}, {0: "training", 1: "done"})
+        clock[0] = 30.0
         display.update({0: TRAINING}, {0: "training", 1: "done"})
     line = stream.getvalue().splitlines()[-1]
     assert "1/2 replicas done" in line
     assert "[0] epoch 1.5/4 loss 1.250, 200 images/s, val error 30.0 %" in line
-    # 5.5 of 8 epochs in 30 s leave 2.5 epochs: 14 s.
-    assert "0:14 left" in line
+    assert "1:15 left" in line  # one epoch in 30 s, and 2.5 are left
     assert "\x1b" not in stream.getvalue()
 
 
