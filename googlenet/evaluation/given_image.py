@@ -25,8 +25,8 @@ class OpenFile(Protocol):
 
 
 # A path (text or Path), the bytes of an image file, the open file, a PIL image, or pixels: (H, W, 3), (H, W, 1) or
-# (H, W), whole numbers.
-GivenImage = str | Path | bytes | bytearray | memoryview | OpenFile | Image.Image | npt.NDArray[Any]
+# (H, W), whole numbers, in an array or in nested lists.
+GivenImage = str | Path | bytes | bytearray | memoryview | OpenFile | Image.Image | npt.NDArray[Any] | list[Any]
 EXPECTED = "an image is a path, the bytes of a file, an open file, a PIL image or an array of pixels"
 LARGEST = 255
 NO_NUMBERS = "OUSV"
@@ -92,8 +92,8 @@ def _rgb(pixels: Any) -> Pixels:
     """Convert pixels to (H, W, 3) uint8, from which views are cut."""
     try:
         array = np.asarray(pixels)
-    except ValueError as error:  # lists of different lengths
-        raise ValueError(f"{EXPECTED}, got {type(pixels).__name__}: {error}") from error
+    except ValueError as error:  # NumPy's words for lists of different lengths
+        raise ValueError("pixels must be in rows of one length, with the same number of channels each") from error
     if array.ndim == 0 or array.dtype.kind in NO_NUMBERS:
         raise ValueError(f"{EXPECTED}, got {type(pixels).__name__}")
     if array.ndim == 3 and array.shape[2] == 1:

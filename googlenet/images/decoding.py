@@ -122,8 +122,8 @@ def _orientation(image: Image.Image, file: PixelFile) -> Orientation:
 
 
 def _to_rgb(image: Image.Image, file: PixelFile) -> Image.Image:
-    if _is_deep_grey(image):
-        rgb = _deep_grey_to_8_bit(image, file).convert("RGB")
+    if file.is_signed or _is_deep_grey(image):
+        rgb = _grey_to_8_bit(image, file).convert("RGB")
     else:
         rgb = _on_background(image.convert("RGB") if _alpha_is_unused(image, file) else image)
     if not file.transparent:
@@ -137,9 +137,12 @@ def _is_deep_grey(image: Image.Image) -> bool:
     return image.mode in ("I", "F") or image.mode.startswith("I;16")
 
 
-def _deep_grey_to_8_bit(image: Image.Image, file: PixelFile) -> Image.Image:
+def _grey_to_8_bit(image: Image.Image, file: PixelFile) -> Image.Image:
     values = np.asarray(image)
-    if image.mode.startswith("I;16"):
+    if file.is_signed:
+        values = values.view(np.int8) if file.bits == 8 else values
+        white = 2.0 ** (file.bits - 1) - 1
+    elif image.mode.startswith("I;16"):
         white = 2.0**12 - 1 if file.bits == 12 else 2.0**16 - 1
     elif image.mode == "I" and image.format == "PPM":
         white = 2.0**16 - 1  # Pillow scales by the white that the file names

@@ -1,9 +1,9 @@
 """Grey values of more than 8 bits to 8 bits, by a stated rule for what white is.
 
-Values of 12 and 16 bits: white is the largest number of that many bits. Values of 32 bits and floating-point values
-have no agreed white: it is the one of :data:`WHITES` that the brightest values reach. Pictures whose brightest values
-lie far from all of them are refused. Values that are not finite never count: NaN and minus infinity are black, infinity
-is white.
+Values of 12 and 16 bits, and signed ones of 8: white is the largest number of that type. Values of 32 bits and
+floating-point values have no agreed white: it is the one of :data:`WHITES` that the brightest values reach. Pictures
+whose brightest values lie far from all of them are refused. Values that are not finite never count: NaN and minus
+infinity are black, infinity is white.
 """
 
 from typing import Any

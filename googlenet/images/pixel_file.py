@@ -26,6 +26,7 @@ class PixelFile:
         transparent: the transparent colour of a PNG without alpha channel, empty if it has none.
         is_white_zero: deep grey values are to be inverted.
         is_unsigned: grey values of 32 bits are unsigned.
+        is_signed: grey values of 8 or 16 bits are signed.
     """
 
     data: bytes
@@ -35,6 +36,7 @@ class PixelFile:
     transparent: tuple[int, ...] = ()
     is_white_zero: bool = False
     is_unsigned: bool = False
+    is_signed: bool = False
 
 
 def pixel_file(data: bytes) -> PixelFile:
@@ -54,7 +56,7 @@ def pixel_file(data: bytes) -> PixelFile:
             tiff = pixel_tiff(data)
         except DamagedBlockError:  # the decoder says what is wrong
             return PixelFile(data)
-        return PixelFile(tiff.data, data, tiff.xmp, tiff.bits, (), tiff.is_white_zero, tiff.is_unsigned)
+        return PixelFile(tiff.data, data, tiff.xmp, tiff.bits, (), tiff.is_white_zero, tiff.is_unsigned, tiff.is_signed)
     if data[4:12] == b"ftypavif":
         return PixelFile(AVIF_EXIF_ITEM.sub(rb"\1skip", data))
     return PixelFile(data)

@@ -163,6 +163,7 @@ class PixelTiff:
         bits: bits per sample.
         is_white_zero: the values are to be inverted.
         is_unsigned: values of 32 bits are unsigned.
+        is_signed: values of 8 or 16 bits are signed.
     """
 
     data: bytes
@@ -170,6 +171,7 @@ class PixelTiff:
     bits: int
     is_white_zero: bool
     is_unsigned: bool
+    is_signed: bool
 
 
 def pixel_tiff(data: bytes) -> PixelTiff:
@@ -180,9 +182,11 @@ def pixel_tiff(data: bytes) -> PixelTiff:
     """
     directory = read_directory(data)
     bits = directory.number(data, BITS_PER_SAMPLE) or 1
-    is_deep = bits > 8
-    is_white_zero = is_deep and directory.number(data, PHOTOMETRIC) == WHITE_IS_ZERO
-    is_unsigned = bits == 32 and (directory.number(data, SAMPLE_FORMAT) or UNSIGNED) == UNSIGNED
+    sample_format = directory.number(data, SAMPLE_FORMAT) or UNSIGNED
+    is_signed = bits <= 16 and sample_format == SIGNED
+    # Pillow inverts values of 8 bits itself, if they are unsigned.
+    is_white_zero = (bits > 8 or is_signed) and directory.number(data, PHOTOMETRIC) == WHITE_IS_ZERO
+    is_unsigned = bits == 32 and sample_format == UNSIGNED
     changed = bytearray(data)
     for entry in directory.entries:
         if entry.tag == PHOTOMETRIC and is_white_zero:
@@ -193,7 +197,7 @@ def pixel_tiff(data: bytes) -> PixelTiff:
             # Pillow would turn the picture as well; 0 is a tag that nobody knows.
             struct.pack_into(directory.byte_order + "H", changed, entry.at, 0)
     xmp = next((data[e.value_at : e.value_at + e.count] for e in directory.entries if e.tag == XMP), b"")
-    return PixelTiff(_without_descriptions(changed, directory), xmp, bits, is_white_zero, is_unsigned)
+    return PixelTiff(_without_descriptions(changed, directory), xmp, bits, is_white_zero, is_unsigned, is_signed)
 
 
 def _write_number(data: bytearray, directory: Directory, entry: Entry, value: int) -> None:

@@ -3,17 +3,19 @@
 ImageNet's ``val`` without class folders is labelled from the files that ImageNet ships with it.
 """
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import cast
 
 from googlenet.images.decoding import check_number_of_bytes
-from pipelines.data.file_endings import lies_beside_pictures
+from pipelines.data.file_endings import is_picture, lies_beside_pictures
 from pipelines.data.file_names import original
 from pipelines.data.imagenet import FLAT_VALIDATION, LABEL_FILES, validation_labels
-from pipelines.data.left_out import remarks_on_other_files
+from pipelines.data.left_out import remarks_on_other_files, remarks_on_thumbnails
 from pipelines.data.listing import Entry, Found, ImageFile
+from pipelines.data.names_of_no_class import folder_of_thumbnails
 from pipelines.data.split_names import VAL
 from pipelines.errors import UserError
 from pipelines.run.storage import Storage
@@ -45,15 +47,20 @@ def find_in_folders(files: Sequence[str], parts: Mapping[str, Collection[str]], 
     entries: dict[str, list[Entry]] = {split: [] for split in parts}
     ignored: list[str] = []
     beside_pictures: list[str] = []
+    thumbnails: Counter[str] = Counter()
+    folders_with_pictures = {name.rpartition("/")[0] for name in files if is_picture(name)}
     for name in files:
         split, class_name = _split_and_class(name, split_of, labels)
         if class_name is None:
             ignored.append(name)
         elif lies_beside_pictures(name):
             beside_pictures.append(name)
+        elif folder := folder_of_thumbnails(name, folders_with_pictures, 1 if name.split("/")[0] in split_of else 2):
+            thumbnails[folder] += 1
         else:
             entries[split].append(Entry(name, class_name))
-    return Found({**entries}, ignored=tuple(ignored), notes=remarks_on_other_files(beside_pictures))
+    notes = (*remarks_on_other_files(beside_pictures), *remarks_on_thumbnails(thumbnails))
+    return Found({**entries}, ignored=tuple(ignored), notes=notes)
 
 
 def _validation_labels(

@@ -1,7 +1,7 @@
 """Lines for the user about what is left out of a data set, and about names that mislead."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from pipelines.data.file_endings import ending
 from pipelines.data.file_names import normalisation_twins
@@ -39,6 +39,13 @@ def remarks_on_other_files(names: Sequence[str]) -> tuple[str, ...]:
     kinds = Counter(ending(name) for name in names)
     shown = [f"{number:,} {kind}" for kind, number in sorted(kinds.items())]
     return (f"left out beside the pictures, by their endings: {some(shown)}",) if shown else ()
+
+
+def remarks_on_thumbnails(numbers: Mapping[str, int]) -> tuple[str, ...]:
+    """Return a line about folders in which copies of pictures lie, given with the number of copies in each."""
+    shown = [f"{number:,} in {folder}" for folder, number in sorted(numbers.items())]
+    advice = "rename the folders if they hold pictures of their own"
+    return (f"left out as thumbnails of the pictures above them: {some(shown)}; {advice}",) if shown else ()
 
 
 def remarks_on_ids(image_ids: Iterable[str]) -> Iterator[str]:

@@ -1,11 +1,11 @@
 """Names of folders that no classes have: parts of a data set, and kinds of files.
 
-``seg_train`` beside ``seg_test``, ``fold1`` beside ``fold2``, ``images`` beside ``masks``.
+``seg_train`` beside ``seg_test``, ``fold1`` beside ``fold2``, ``images`` beside ``masks``, ``thumbs`` below a class.
 """
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from pipelines.data.split_names import SPLIT_OF_WORD, TRAIN, words_in
 from pipelines.errors import UserError
@@ -13,7 +13,8 @@ from pipelines.job.console import some
 from pipelines.run.storage import Storage
 
 PARTS = {"part", "batch", "chunk", "fold", "shard", "subset"}
-KINDS_OF_FILES = {"image", "img", "mask", "label", "annotation", "segmentation", "thumbnail", "thumb"}
+THUMBNAILS = {"thumbnail", "thumb"}
+KINDS_OF_FILES = {"image", "img", "mask", "label", "annotation", "segmentation", *THUMBNAILS}
 IF_CLASSES = "if they are classes, move all class folders into a new folder train/"
 
 
@@ -65,6 +66,23 @@ def _are_parts(folders: Sequence[str]) -> bool:
 def _is_kind_of_files(name: str) -> bool:
     words = words_in(name)
     return bool(words) and all(word.removesuffix("s") in KINDS_OF_FILES for word in words)
+
+
+def folder_of_thumbnails(name: str, folders_with_pictures: Collection[str], depth: int) -> str:
+    """Return the folder in which a picture is a copy of one above it, by the folder's name; empty if there is none.
+
+    Args:
+        name: path of the picture.
+        folders_with_pictures: folders that hold pictures directly.
+        depth: number of folders that lead to the class; only folders below it may hold thumbnails.
+    """
+    folders = name.split("/")[:-1]
+    for place in range(depth, len(folders)):
+        words = [word.removesuffix("s") for word in words_in(folders[place])]
+        above = "/".join(folders[:place])
+        if words and THUMBNAILS.issuperset(words) and above in folders_with_pictures:
+            return f"{above}/{folders[place]}/"
+    return ""
 
 
 def _listed(folders: Sequence[str]) -> str:

@@ -171,10 +171,18 @@ def _image(kind: str, value: Any) -> Any:
     if kind == "image":
         return _from_base64(value) if isinstance(value, str) else bytes(value)
     if kind == "pixels":
-        return np.array([[list(pixel) if np.ndim(pixel) else pixel for pixel in line] for line in value])
+        return _nested_lists(value)
     if SERVER in sys.modules:
         raise ValueError("a server does not read paths; send the image's bytes")
     return Path(value)
+
+
+def _nested_lists(value: Any) -> Any:
+    """Return pixels with lists in place of the arrays of arrays that MLflow makes of them."""
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        return value
+    holds_more = len(value) and isinstance(value[0], list | np.ndarray)
+    return [_nested_lists(inner) for inner in value] if holds_more else value
 
 
 def _from_base64(text: str) -> bytes:

@@ -4,6 +4,7 @@ import io
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -115,9 +116,11 @@ def test_grey_pixels_may_have_a_channel() -> None:
         (np.zeros((0, 0, 3), np.uint8), r"got \(0, 0, 3\)$"),
         (np.array(None), "^an image is a path, the bytes of a file, an open file, a PIL image or an array"),
         (np.array(["a.jpg"]), "^an image is a path"),
+        ([[[0, 0, 0], [0, 0, 0]], [[0, 0, 0]]], "^pixels must be in rows of one length"),
+        ([[[0, 0, 0], [0, 0]]], "^pixels must be in rows of one length, with the same number of channels each$"),
     ],
 )
-def test_an_array_that_is_no_image_is_refused_by_what_it_is(image: np.ndarray, reason: str) -> None:  # type: ignore[type-arg]
+def test_an_array_that_is_no_image_is_refused_by_what_it_is(image: Any, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         pixels_of(image)
 

@@ -93,6 +93,20 @@ def test_32_bit_values_keep_their_levels(byte_order: str, dtype: type, white: in
     assert np.abs(decode_rgb(data)[:, :, 0].astype(int) - EIGHT_BIT_RAMP).max() <= 1
 
 
+@pytest.mark.parametrize("byte_order", ["<", ">"])
+@pytest.mark.parametrize("dtype", [np.int8, np.int16])
+@pytest.mark.parametrize("white_is_zero", [False, True])
+def test_white_of_signed_values_is_the_largest_number_of_their_type(
+    byte_order: str, dtype: type, white_is_zero: bool
+) -> None:
+    values = (RAMP * np.iinfo(dtype).max).round().astype(dtype)
+    expected = EIGHT_BIT_RAMP.copy()
+    values[0, 0], expected[0, 0] = -5, 0  # a value below black
+    expected = 255 - expected if white_is_zero else expected
+    decoded = decode_rgb(tiff(values, white_is_zero, byte_order))[:, :, 0].astype(int)
+    assert np.abs(decoded - expected).max() <= 1
+
+
 @pytest.mark.parametrize("brightest", [7.0, 1000.0, 1e6, 1e30])
 def test_values_without_a_clear_white_are_refused_with_the_fix(brightest: float) -> None:
     with pytest.raises(ImageDecodeError, match=r"not clear which value is white; rescale .* white is 1, 255 or 65535"):

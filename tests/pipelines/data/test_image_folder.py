@@ -130,6 +130,27 @@ def test_what_operating_systems_leave_is_not_an_image(tmp_path: Path) -> None:
     assert listing.ignored == ()
 
 
+def test_thumbnails_below_the_pictures_of_a_class_are_left_out_with_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = ["train/a/1.jpg", "train/a/2.jpg", "train/b/1.jpg", "val/a/1.jpg", "val/a/june/1.jpg"]
+    copies = ["train/a/thumbs/1.jpg", "train/a/thumbs/2.jpg", "val/a/june/Thumbnails/1.jpg"]
+    listing = listed(make(tmp_path / "both", *pictures, *copies))
+    assert [*ids(listing, "train"), *ids(listing, "val")] == pictures
+    line = (
+        "left out as thumbnails of the pictures above them: 2 in train/a/thumbs/, 1 in val/a/june/Thumbnails/; rename"
+    )
+    assert line in capsys.readouterr().out
+    # A class of that name, and one whose pictures all lie so.
+    alone = ["train/thumbs/1.jpg", "train/b/thumbs/1.jpg", "val/b/1.jpg"]
+    listing = listed(make(tmp_path / "alone", *alone))
+    assert [*ids(listing, "train"), *ids(listing, "val")] == [
+        "train/b/thumbs/1.jpg",
+        "train/thumbs/1.jpg",
+        "val/b/1.jpg",
+    ]
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [

@@ -126,6 +126,8 @@ def test_one_bad_image_answers_for_itself_alone(server: str, finished_run: Path)
         ({"path": "/etc/hostname"}, "a server does not read paths"),
         ({"pixels": [[[300, 0, 0]]]}, "whole numbers from 0 to 255"),
         ({"pixels": [[[0, 0, 0]] * 101]}, "is a strip"),
+        ({"pixels": [[[0, 0, 0]] * 8, [[0, 0, 0]] * 7]}, "rows of one length"),
+        ({"pixels": [[[0, 0, 0], [0, 0]]] * 2}, "the same number of channels"),
         ({"imgae": "x"}, "a row must fill one of the columns image, path, pixels, got 0"),
     ]
     records = [good, *(record for record, _ in bad), good]
