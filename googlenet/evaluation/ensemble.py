@@ -103,9 +103,9 @@ class Ensemble:
             FileNotFoundError: the folder holds no exported ensemble, or lacks a file of it.
             WeightsError: a file cannot be used, or is not the one that was exported.
         """
-        described = pretrained.described(pretrained.local_folder(place))
-        ensemble = cls.load(described.files, device)
-        described.check(ensemble.classes, ensemble.crop_px)
+        exported = pretrained.read_description(pretrained.local_folder(place))
+        ensemble = cls.load(exported.files, device)
+        exported.check(ensemble.classes, ensemble.crop_px)
         return ensemble
 
     def probabilities(self, image: GivenImage, policy: Policy = CROP_POLICIES[-1]) -> Float32[np.ndarray, "k c"]:

@@ -21,7 +21,7 @@ T = TypeVar("T", KeptBudget, KeptCalibration)
 
 
 @dataclass(frozen=True)
-class Described:
+class ExportedEnsemble:
     """What the description of an exported ensemble says.
 
     Attributes:
@@ -87,7 +87,7 @@ def local_folder(place: str | Path) -> Path:
     return fetch_snapshot(name, [DESCRIPTION, CALIBRATION, BUDGET, "*.safetensors"])
 
 
-def described(folder: Path) -> Described:
+def read_description(folder: Path) -> ExportedEnsemble:
     """Return what the description in the folder of an exported ensemble says.
 
     Raises:
@@ -115,7 +115,7 @@ def described(folder: Path) -> Described:
     # The description may come from somebody else, and must not make us read other files.
     if strangers := [name for name in names if not isinstance(name, str) or Path(name).name != name]:
         raise WeightsError(f"{file}: {strangers[0]!r} is not a file beside it")
-    return Described(file, tuple(folder / name for name in names), classes, crop_px, digests)
+    return ExportedEnsemble(file, tuple(folder / name for name in names), classes, crop_px, digests)
 
 
 def calibration_of(files: Sequence[Path], digests: Sequence[str]) -> KeptCalibration | None:

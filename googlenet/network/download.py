@@ -64,7 +64,7 @@ def fetch(file: PublishedFile, folder: Path) -> Path:
                 raise DownloadError(f"{path} is another file ({reason}): delete it to download {file.name} again")
             return path
         folder.mkdir(parents=True, exist_ok=True)
-        with _alone(folder / f"{file.name}{PARTIAL_SUFFIX}") as partial:
+        with _exclusively_open(folder / f"{file.name}{PARTIAL_SUFFIX}") as partial:
             if not path.exists():  # else another process has fetched it meanwhile
                 _fetch(file, partial, path)
     except _DiskError as error:
@@ -75,7 +75,7 @@ def fetch(file: PublishedFile, folder: Path) -> Path:
 
 
 @contextmanager
-def _alone(partial: Path) -> Iterator[BinaryIO]:
+def _exclusively_open(partial: Path) -> Iterator[BinaryIO]:
     """Open the incomplete file; a second process waits here until the first is done."""
     import fcntl
 
@@ -134,7 +134,7 @@ def _download(address: str, file: PublishedFile, partial: BinaryIO) -> str:
         except (OSError, http.client.HTTPException) as error:
             cause = getattr(error, "reason", error)
             reason = getattr(cause, "strerror", None) or str(cause) or type(error).__name__
-        with _disk():
+        with _disk_errors():
             partial.flush()
         if not reason or partial.tell() <= before:
             return reason
@@ -158,7 +158,7 @@ def _append(address: str, file: PublishedFile, partial: BinaryIO) -> str:
         bar = tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=file.name, disable=None)
         with bar:  # shown on a terminal only
             while chunk := response.read(CHUNK_BYTES):
-                with _disk():
+                with _disk_errors():
                     partial.write(chunk)
                 bar.update(len(chunk))
     arrived = partial.tell()
@@ -174,7 +174,7 @@ def _first_byte(response: Any, asked: int) -> int:
 
 
 @contextmanager
-def _disk() -> Iterator[None]:
+def _disk_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:

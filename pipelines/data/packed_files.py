@@ -42,7 +42,7 @@ def recognise_packed_files(names: Sequence[str], root: Storage) -> Layout:
         UserError: it is doubtful which of them are the data set.
     """
     kind, chosen = _one_kind(names, root)
-    files = _one_configuration([_described(name) for name in chosen], root)
+    files = _one_configuration([_file_of(name) for name in chosen], root)
     if any(file.split for file in files):
         files = [file for file in files if file.split]
     parts = {
@@ -64,7 +64,7 @@ def _one_kind(names: Sequence[str], root: Storage) -> tuple[Kind, list[str]]:
     stems = {PurePosixPath(name).with_suffix("") for name in archives}
     if all((stem := PurePosixPath(name).with_suffix("")) in stems and stem.name.isdecimal() for name in tables):
         return Kind.WEBDATASET, archives  # img2dataset writes a table of addresses beside each archive
-    have_splits = [kind for kind, group in by_kind.items() if any(_described(name).split for name in group)]
+    have_splits = [kind for kind, group in by_kind.items() if any(_file_of(name).split for name in group)]
     if len(have_splits) == 1:
         return have_splits[0], by_kind[have_splits[0]]
     raise UserError(
@@ -73,7 +73,7 @@ def _one_kind(names: Sequence[str], root: Storage) -> tuple[Kind, list[str]]:
     )
 
 
-def _described(name: str) -> _File:
+def _file_of(name: str) -> _File:
     path = PurePosixPath(name)
     folders = list(path.parent.parts)
     split, split_folder = split_in_name(path.stem, name), ""
