@@ -203,19 +203,26 @@ class EvaluationDisplay(_Display):
 
     def __init__(self, total: int, done: int, console: Console | None = None) -> None:
         super().__init__(console)
-        self._total, self._done, self._first = total, done, done
-        self._started = time.monotonic()
+        self._total, self._done = total, done
+        self._reached = [(time.monotonic(), done)]
 
     def advance(self, images: int) -> None:
         """Add ``images`` to the images done."""
         self._done += images
+        self._reached.append((time.monotonic(), self._done))
         self._refresh(at_once=self._done == self._total)
 
     def line(self) -> str:
         """Return the state in one line."""
-        rate = (self._done - self._first) / max(time.monotonic() - self._started, 1e-9)
+        rate = self._images_per_second()
         left = duration((self._total - self._done) / rate) if rate else "?"
         return f"evaluation: {self._done}/{count(self._total, 'image')}, {rate:.1f} images/s, {left} left"
+
+    def _images_per_second(self) -> float:
+        """Return the rate in the second half of the time so far: loading and compiling come before the first image."""
+        now, started = time.monotonic(), self._reached[0][0]
+        since, done = max(reached for reached in self._reached if reached[0] <= (started + now) / 2)
+        return (self._done - done) / max(now - since, 1e-9)
 
     def _picture(self) -> Group:
         line, columns = self.line(), self._console.width

@@ -112,6 +112,19 @@ def test_messages_break_between_words_on_a_terminal_and_stay_whole_in_a_file() -
         assert " ".join(line.strip() for line in lines) == text.strip()
 
 
+def test_the_time_of_an_evaluation_that_is_left_leaves_out_what_comes_before_its_first_image(
+    clock: list[float],
+) -> None:
+    plain, _ = console(terminal=False)
+    display = EvaluationDisplay(total=1640, done=40, console=plain)
+    clock[0] = 100.0  # to load the networks and to compile them
+    while clock[0] < 260.0:
+        clock[0] += 8.0
+        display.advance(16)
+    # 1,280 images are left, 16 in 8 s.
+    assert display.line() == "evaluation: 360/1,640 images, 2.0 images/s, 10:40 left"
+
+
 def test_a_finished_evaluation_says_so() -> None:
     plain, stream = console(terminal=False)
     display = EvaluationDisplay(total=40, done=10, console=plain)
