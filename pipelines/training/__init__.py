@@ -27,7 +27,8 @@ In reading order:
 - ``network``: the network that a recipe describes, and its initial weights
 - ``scaled_weights``: initial weights that are scaled on training images
 - ``resources``: resources reserved per worker, and how many replicas fit
-- ``trial``: a few timed steps, and the choice of precision and compilation
+- ``trial``: a few timed steps
+- ``arithmetic_choice``: precision and compilation of a run, from a trial
 - ``targets_plan``: what is left of a student's targets, and the teacher's networks that answer
 - ``plan``: replicas, steps, time and storage before a job starts
 - ``shard_cache``: copies of remote shards on a node's disk

@@ -6,8 +6,10 @@ python pipelines/train_ensemble.py --recipe demo --run-dir runs/demo --dry-run
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import mean
 
-from googlenet.evaluation.crops import view_groups, views_of_all
+from googlenet.evaluation.crops import distinct_views, view_groups, views_of_all
+from googlenet.images.decoding import read_size
 from pipelines.job.console import count, duration, size
 from pipelines.run.dataset import Counts
 from pipelines.run.directory import PREDICTIONS, ReplicaFiles, finished_replicas
@@ -15,11 +17,12 @@ from pipelines.run.predictions import BYTES_PER_NUMBER, IMAGES_PER_SHARD, bytes_
 from pipelines.run.recipe import Recipe
 from pipelines.run.soups import MOST_SOUPS, soups_are_predicted
 from pipelines.run.storage import Storage
+from pipelines.training.arithmetic_choice import is_little_work
 from pipelines.training.checkpoints import CHECKPOINTS_KEPT, newest_step
 from pipelines.training.network import ensemble_bytes
 from pipelines.training.resources import Resources, check_that_one_fits, nodes_used, replicas_at_once, unused_gpus_line
 from pipelines.training.targets_plan import targets_left
-from pipelines.training.trial import Trial, is_little_work, run_trial
+from pipelines.training.trial import Trial, run_trial
 
 # The weights, their average and the momentum.
 COPIES_IN_CHECKPOINT = 3
@@ -36,6 +39,7 @@ class Estimate:
         counts: numbers of images.
         num_predictors: predictors that share the evaluation.
         trial: a short trial, in fp32.
+        views_per_image: distinct views of an image, on average.
         targets_passes: forward passes of a teacher's networks until a student's targets are there.
         targets_seconds: their time.
         training_seconds: time until all replicas are trained.
@@ -47,6 +51,7 @@ class Estimate:
     counts: Counts
     num_predictors: int
     trial: Trial
+    views_per_image: float
     targets_passes: int
     targets_seconds: float
     training_seconds: float
@@ -96,7 +101,7 @@ def estimate(
     """Return what the rest of the job takes, with ``soup`` also soups, from a short trial on the connected cluster.
 
     ``num_predictors`` returns how many predictors share the work, from the memory of one and the number of images.
-    ``encoded`` are some of the images, to time their loading.
+    ``encoded`` are some of the images, to time their loading and to see how many of their views are distinct.
 
     Raises:
         UserError: the cluster can never hold a replica, so that the trial would wait in vain.
@@ -106,8 +111,12 @@ def estimate(
         check_that_one_fits(recipe, resources)
     # Before the trial, since it may refuse.
     predictors = num_predictors(ensemble_bytes(recipe, counts.classes), counts.val)
-    trial = run_trial(recipe, resources, counts.classes, None, encoded)
-    evaluation = _passes(recipe, counts) / (trial.passes_per_second * predictors)
+    nodes = nodes_used(recipe, resources)
+    waiting = _waiting(run, recipe)
+    processes = _at_once(waiting, recipe, resources) * recipe.workers_per_replica if waiting else predictors
+    trial = run_trial(recipe, resources, counts.classes, None, encoded, math.ceil(processes / nodes))
+    views = _distinct_views_per_image(recipe, encoded)
+    evaluation = counts.val * views * recipe.replicas / (trial.passes_per_second * predictors)
     # The uniform soup is one network. How many more the greedy ones are is known when they are chosen.
     soups = evaluation / recipe.replicas if soup and recipe.replicas > 1 and not soups_are_predicted(run) else 0.0
     if not _waiting(run, recipe):
@@ -118,8 +127,7 @@ def estimate(
         rate = trial.passes_per_second * num_predictors(left.memory_bytes(counts.classes), left.images)
         targets_passes, targets = left.passes, left.passes_of(recipe, counts.classes) / rate
     training = _training_seconds(run, recipe, resources, counts, trial)
-    nodes = nodes_used(recipe, resources)
-    return Estimate(counts, predictors, trial, targets_passes, targets, training, evaluation, soups, nodes)
+    return Estimate(counts, predictors, trial, views, targets_passes, targets, training, evaluation, soups, nodes)
 
 
 def plan_lines(run: Storage, recipe: Recipe, resources: Resources, estimated: Estimate) -> list[str]:
@@ -130,7 +138,8 @@ def plan_lines(run: Storage, recipe: Recipe, resources: Resources, estimated: Es
     """
     lines, trial, counts = placement_lines(run, recipe, resources), estimated.trial, estimated.counts
     shards = math.ceil(counts.train / recipe.images_per_shard) + math.ceil(counts.val / recipe.images_per_shard)
-    views, passes = views_of_all(sorted_policies(recipe.policies), recipe.crop_px), _passes(recipe, counts)
+    views = views_of_all(sorted_policies(recipe.policies), recipe.crop_px)
+    passes = round(counts.val * estimated.views_per_image * recipe.replicas)
     predictions = counts.val * bytes_per_image(
         recipe.replicas, len(recipe.policies), counts.classes, len(views), len(view_groups(views))
     )
@@ -218,8 +227,13 @@ def _steps(recipe: Recipe, counts: Counts) -> int:
     return math.ceil(counts.train / recipe.batch_size) * recipe.epochs
 
 
-def _passes(recipe: Recipe, counts: Counts) -> int:
-    return counts.val * len(views_of_all(sorted_policies(recipe.policies), recipe.crop_px)) * recipe.replicas
+def _distinct_views_per_image(recipe: Recipe, encoded: Sequence[bytes]) -> float:
+    """Return the mean number of views to compute of these images; of images that nobody has seen, of all views."""
+    policies = sorted_policies(recipe.policies)
+    if not encoded:
+        return len(views_of_all(policies, recipe.crop_px))
+    sizes = [read_size(data)[:2] for data in encoded]
+    return mean(len(distinct_views(*size, recipe.crop_px, policies).boxes) for size in sizes)
 
 
 def _validation_line(recipe: Recipe, resources: Resources, counts: Counts, trial: Trial) -> str:

@@ -43,8 +43,8 @@ def train_run(
     """
     if why_stop():
         return []
+    from pipelines.training.arithmetic_choice import training_arithmetic, training_line
     from pipelines.training.scheduler import train_replicas
-    from pipelines.training.trial import training_arithmetic, training_line
 
     images = manifest.splits["train"].images
     arithmetic = training_arithmetic(run, recipe, resources, images, len(manifest.classes))

@@ -1,13 +1,9 @@
-"""Trial of a few timed steps on random pixels, and the choice of a run's precision and compilation.
+"""Trial of a few timed steps on random pixels, in Ray actors of its own, each with the resources of one worker."""
 
-A trial runs in a Ray task of its own, with the resources of one worker. The choice is made once and kept in the run
-directory.
-"""
-
-import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import mean
 from typing import Any
 
 import psutil
@@ -21,27 +17,21 @@ from googlenet.network.arithmetic import (
     first_line,
     profits_from,
 )
-from pipelines.errors import UserError
-from pipelines.job.console import duration
 from pipelines.job.unplaced import once_placed
 from pipelines.job.worker_process import use_own_cpus
-from pipelines.run.directory import TRAINING
 from pipelines.run.recipe import Recipe
-from pipelines.run.storage import Storage
 from pipelines.training.resources import Resources
 
 # Timed steps, after a first one.
 STEPS = 3
 # New nodes take minutes; half an hour without one is a quota, or a kind of node that the cluster does not add.
 LONGEST_WAIT_SECONDS = 1800.0
+# Workers that are timed at once on a node; more tell little more.
+MOST_AT_ONCE = 8
+# A second worker of a trial whose process has not started by then runs beside other jobs later, and is left out.
+START_SECONDS = 30.0
 # Settings of a trial that do not affect the time of a step.
 STEPS_PER_EPOCH, POLYAK_HORIZON_STEPS, SEED = 1000, 10, 0
-
-# Training of one replica below which a trial does not pay: about an hour of a CPU core, a minute of a GPU.
-SMALL_TRAINING_FLOPS = {"cpu": 3e14, "cuda": 1e15}
-# Cost of both passes, in forward passes.
-BACKWARD_AND_FORWARD = 3
-PRECISIONS: tuple[Precision, ...] = ("fp32", "tf32", "bf16")
 
 
 @dataclass(frozen=True)
@@ -77,10 +67,12 @@ def run_trial(
     classes: int,
     precisions: Sequence[Precision] | None,
     encoded: Sequence[bytes] = (),
+    at_once: int = 1,
 ) -> Trial:
     """Time training and evaluation on the connected cluster, with the resources of one worker.
 
-    ``encoded`` are images whose loading is timed as well.
+    ``encoded`` are images whose loading is timed as well. On CPUs, ``at_once`` workers are timed together, since what
+    runs on other cores of a processor slows them down; the times are their means.
     With ``precisions`` None, only uncompiled fp32 is tried. Otherwise those of ``precisions`` that are fast on the
     worker's hardware, or the only one, are tried uncompiled and, if the worker has a compiler, compiled.
 
@@ -89,18 +81,54 @@ def run_trial(
     """
     import ray
 
-    task = ray.remote(
+    worker = ray.remote(
         num_cpus=resources.cpus_per_worker,
         num_gpus=resources.gpus_per_worker,
         memory=resources.memory_bytes or None,
         resources=dict(resources.custom),
-        max_calls=1,
         runtime_env={"env_vars": resources.environment},
-    )(_try)
+    )(_TrialWorker)
     device = "cuda" if resources.gpus_per_worker else "cpu"
-    ref = task.remote(recipe, classes, precisions, device, encoded)
-    trial: Trial = once_placed(ref, "the trial", resources.per_worker, longest_wait_seconds=LONGEST_WAIT_SECONDS)
-    return trial
+    number = min(at_once, MOST_AT_ONCE) if device == "cpu" else 1
+    workers = [worker.remote() for _ in range(number)]
+    started = [each.start.remote() for each in workers]
+    try:
+        once_placed(started[0], "the trial", resources.per_worker, longest_wait_seconds=LONGEST_WAIT_SECONDS)
+        in_time = ray.wait(started, num_returns=number, timeout=START_SECONDS)[0]
+        chosen = [each for each, ref in zip(workers, started, strict=True) if ref in in_time]
+        return _means(ray.get([each.run.remote(recipe, classes, precisions, device, encoded) for each in chosen]))
+    finally:
+        for each in workers:
+            ray.kill(each)
+
+
+class _TrialWorker:
+    """Actor with the resources of a worker; those of one trial run at the same time once all have started."""
+
+    def start(self) -> None:
+        """Import what a trial needs."""
+        from googlenet.training import loop  # noqa: F401
+
+    def run(self, *of_trial: Any) -> Trial:
+        """Return the measurements of this process."""
+        return _try(*of_trial)
+
+
+def _means(trials: Sequence[Trial]) -> Trial:
+    """Return one trial with the mean times of several of the same arithmetics."""
+
+    def mean_of(times: Callable[[Trial], Sequence[float]]) -> tuple[float, ...]:
+        return tuple(mean(column) for column in zip(*map(times, trials), strict=True))
+
+    return replace(
+        trials[0],
+        seconds_per_step=mean_of(lambda trial: trial.seconds_per_step),
+        setup_seconds=mean_of(lambda trial: trial.setup_seconds),
+        passes_per_second=mean(trial.passes_per_second for trial in trials),
+        seconds_per_sample=mean(trial.seconds_per_sample for trial in trials),
+        seconds_per_crop=mean(trial.seconds_per_crop for trial in trials),
+        memory_bytes=max(trial.memory_bytes for trial in trials),
+    )
 
 
 def candidates(precisions: Sequence[Precision], device: str) -> list[Arithmetic]:
@@ -229,58 +257,3 @@ def _seconds(work: Callable[[], object]) -> float:
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
-
-
-def training_arithmetic(run: Storage, recipe: Recipe, resources: Resources, images: int, classes: int) -> Arithmetic:
-    """Return the arithmetic chosen for ``run``; if there is none, choose it on the connected cluster and keep it.
-
-    Raises:
-        UserError: the run was begun with samples made elsewhere, on GPUs or on CPUs.
-    """
-    if run.exists(TRAINING):
-        kept = run.read_json(TRAINING)
-        if kept.get("gpu_augmentation", False) != resources.gpu_augmentation:
-            begun, change = ("without", "leave it out") if resources.gpu_augmentation else ("with", "add it")
-            raise UserError(f"{run} was begun {begun} --gpu-augmentation: {change}, or choose another --run-dir")
-        return Arithmetic.from_dict(kept["arithmetic"])
-    arithmetic, reason = _decide(recipe, resources, images, classes)
-    if resources.gpu_augmentation:
-        reason = f"{reason}; samples made on the GPU, with the distribution of a CPU's but not their bits"
-    kept = {"arithmetic": arithmetic.to_dict(), "reason": reason, "gpu_augmentation": resources.gpu_augmentation}
-    run.write_json(TRAINING, kept)
-    return arithmetic
-
-
-def training_line(run: Storage) -> str:
-    """Return the choice and its reason in one line."""
-    kept = run.read_json(TRAINING)
-    return f"training arithmetic: {Arithmetic.from_dict(kept['arithmetic'])} ({kept['reason']})"
-
-
-def _decide(recipe: Recipe, resources: Resources, images: int, classes: int) -> tuple[Arithmetic, str]:
-    asked = recipe.training_precision
-    if is_little_work(recipe, resources, images, classes):
-        return (FP32, "little work") if asked == "auto" else (Arithmetic(asked), "as requested; little work")
-    trial = run_trial(recipe, resources, classes, PRECISIONS if asked == "auto" else (asked,))
-    steps = recipe.epochs * math.ceil(images / recipe.batch_size)
-    totals = [
-        setup + steps * seconds for setup, seconds in zip(trial.setup_seconds, trial.seconds_per_step, strict=True)
-    ]
-    best = min(range(len(totals)), key=totals.__getitem__)
-    tried = ", ".join(f"{a} {duration(total)}" for a, total in zip(trial.arithmetics, totals, strict=True))
-    requested = "" if asked == "auto" else "as requested; "
-    broken = f"; not compiled because the compiler failed: {trial.uncompiled}" if trial.uncompiled else ""
-    return trial.arithmetics[best], f"{requested}time of a replica's steps, from a trial: {tried}{broken}"
-
-
-def is_little_work(recipe: Recipe, resources: Resources, images: int, classes: int) -> bool:
-    """Return whether the training is too short for a trial of other arithmetics to pay."""
-    device = "cuda" if resources.gpus_per_worker else "cpu"
-    return _flops(recipe, images, classes) < SMALL_TRAINING_FLOPS[device]
-
-
-def _flops(recipe: Recipe, images: int, classes: int) -> float:
-    from googlenet.network.complexity import forward_flops
-    from pipelines.training.network import network_of
-
-    return BACKWARD_AND_FORWARD * forward_flops(network_of(recipe, classes), recipe.crop_px) * images * recipe.epochs

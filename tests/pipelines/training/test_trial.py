@@ -15,10 +15,11 @@ from pipelines.run.dataset import Counts
 from pipelines.run.named_recipes import demo, finetune, paper
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
-from pipelines.training import plan
+from pipelines.training import arithmetic_choice, plan
 from pipelines.training import trial as trial_module
+from pipelines.training.arithmetic_choice import training_arithmetic, training_line
 from pipelines.training.resources import Resources
-from pipelines.training.trial import Trial, candidates, training_arithmetic, training_line
+from pipelines.training.trial import Trial, candidates
 from pipelines.training.validation_plan import ValidationPlan
 from tests.commands import run_python
 
@@ -47,10 +48,10 @@ def test_a_run_keeps_to_the_device_that_makes_its_samples(tmp_path: Path) -> Non
 def test_long_runs_are_told_from_short_ones_by_their_multiply_adds() -> None:
     # Table 1's multiply-adds: twice as many operations, three times for the forward and backward passes.
     model = GoogLeNet(1000, aux_heads=False)
-    imagenet = trial_module._flops(replace(paper(), aux_heads=False), 1_281_167, 1000)
+    imagenet = arithmetic_choice._flops(replace(paper(), aux_heads=False), 1_281_167, 1000)
     assert imagenet == pytest.approx(3 * forward_flops(model, 224) * 1_281_167 * 250, rel=0.01)
-    assert imagenet > trial_module.SMALL_TRAINING_FLOPS["cuda"]
-    assert trial_module._flops(finetune(), 1_100, 10) < trial_module.SMALL_TRAINING_FLOPS["cpu"]
+    assert imagenet > arithmetic_choice.SMALL_TRAINING_FLOPS["cuda"]
+    assert arithmetic_choice._flops(finetune(), 1_100, 10) < arithmetic_choice.SMALL_TRAINING_FLOPS["cpu"]
 
 
 @pytest.mark.processes
@@ -58,8 +59,10 @@ def test_a_long_run_takes_what_is_done_first_and_stays_with_it(
     tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The trial runs here; test_train_ensemble.py has one on a cluster."""
-    monkeypatch.setitem(trial_module.SMALL_TRAINING_FLOPS, "cpu", 0.0)
-    monkeypatch.setattr(trial_module, "run_trial", lambda recipe, _, *which: trial_module._try(recipe, *which, "cpu"))
+    monkeypatch.setitem(arithmetic_choice.SMALL_TRAINING_FLOPS, "cpu", 0.0)
+    monkeypatch.setattr(
+        arithmetic_choice, "run_trial", lambda recipe, _, *which: trial_module._try(recipe, *which, "cpu")
+    )
     torch._dynamo.reset()  # what an earlier test has compiled in this process would take no time
     run = Storage.at(str(tmp_path))
     # Compiling for two precisions, or batch normalisation, takes twice as long.
@@ -70,7 +73,7 @@ def test_a_long_run_takes_what_is_done_first_and_stays_with_it(
     assert line.startswith(f"training arithmetic: {chosen} (as requested; time of a replica's steps, from a trial: ")
     assert all(name in line for name in tried)
     assert not chosen.compiled  # six steps do not pay for a compilation
-    monkeypatch.setattr(trial_module, "run_trial", lambda *_: pytest.fail("tried again"))
+    monkeypatch.setattr(arithmetic_choice, "run_trial", lambda *_: pytest.fail("tried again"))
     assert training_arithmetic(run, recipe, Resources(), 24, 3) == chosen
 
 

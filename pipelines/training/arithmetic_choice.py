@@ -1,0 +1,73 @@
+"""Choice of a run's precision and compilation for training, made once and kept in the run directory."""
+
+import math
+
+from googlenet.network.arithmetic import FP32, Arithmetic, Precision
+from pipelines.errors import UserError
+from pipelines.job.console import duration
+from pipelines.run.directory import TRAINING
+from pipelines.run.recipe import Recipe
+from pipelines.run.storage import Storage
+from pipelines.training.resources import Resources
+from pipelines.training.trial import run_trial
+
+# Training of one replica below which a trial does not pay: about an hour of a CPU core, a minute of a GPU.
+SMALL_TRAINING_FLOPS = {"cpu": 3e14, "cuda": 1e15}
+# Cost of both passes, in forward passes.
+BACKWARD_AND_FORWARD = 3
+PRECISIONS: tuple[Precision, ...] = ("fp32", "tf32", "bf16")
+
+
+def training_arithmetic(run: Storage, recipe: Recipe, resources: Resources, images: int, classes: int) -> Arithmetic:
+    """Return the arithmetic chosen for ``run``; if there is none, choose it on the connected cluster and keep it.
+
+    Raises:
+        UserError: the run was begun with samples made elsewhere, on GPUs or on CPUs.
+    """
+    if run.exists(TRAINING):
+        kept = run.read_json(TRAINING)
+        if kept.get("gpu_augmentation", False) != resources.gpu_augmentation:
+            begun, change = ("without", "leave it out") if resources.gpu_augmentation else ("with", "add it")
+            raise UserError(f"{run} was begun {begun} --gpu-augmentation: {change}, or choose another --run-dir")
+        return Arithmetic.from_dict(kept["arithmetic"])
+    arithmetic, reason = _decide(recipe, resources, images, classes)
+    if resources.gpu_augmentation:
+        reason = f"{reason}; samples made on the GPU, with the distribution of a CPU's but not their bits"
+    kept = {"arithmetic": arithmetic.to_dict(), "reason": reason, "gpu_augmentation": resources.gpu_augmentation}
+    run.write_json(TRAINING, kept)
+    return arithmetic
+
+
+def training_line(run: Storage) -> str:
+    """Return the choice and its reason in one line."""
+    kept = run.read_json(TRAINING)
+    return f"training arithmetic: {Arithmetic.from_dict(kept['arithmetic'])} ({kept['reason']})"
+
+
+def _decide(recipe: Recipe, resources: Resources, images: int, classes: int) -> tuple[Arithmetic, str]:
+    asked = recipe.training_precision
+    if is_little_work(recipe, resources, images, classes):
+        return (FP32, "little work") if asked == "auto" else (Arithmetic(asked), "as requested; little work")
+    trial = run_trial(recipe, resources, classes, PRECISIONS if asked == "auto" else (asked,))
+    steps = recipe.epochs * math.ceil(images / recipe.batch_size)
+    totals = [
+        setup + steps * seconds for setup, seconds in zip(trial.setup_seconds, trial.seconds_per_step, strict=True)
+    ]
+    best = min(range(len(totals)), key=totals.__getitem__)
+    tried = ", ".join(f"{a} {duration(total)}" for a, total in zip(trial.arithmetics, totals, strict=True))
+    requested = "" if asked == "auto" else "as requested; "
+    broken = f"; not compiled because the compiler failed: {trial.uncompiled}" if trial.uncompiled else ""
+    return trial.arithmetics[best], f"{requested}time of a replica's steps, from a trial: {tried}{broken}"
+
+
+def is_little_work(recipe: Recipe, resources: Resources, images: int, classes: int) -> bool:
+    """Return whether the training is too short for a trial of other arithmetics to pay."""
+    device = "cuda" if resources.gpus_per_worker else "cpu"
+    return _flops(recipe, images, classes) < SMALL_TRAINING_FLOPS[device]
+
+
+def _flops(recipe: Recipe, images: int, classes: int) -> float:
+    from googlenet.network.complexity import forward_flops
+    from pipelines.training.network import network_of
+
+    return BACKWARD_AND_FORWARD * forward_flops(network_of(recipe, classes), recipe.crop_px) * images * recipe.epochs
