@@ -113,12 +113,13 @@ def evaluate_weights(arguments: Arguments) -> str:
         raise UserError("--weights needs --data: the labelled images to evaluate them on")
     for given in arguments.weights:
         check_file(given)
+    listed = list(read_class_list(arguments.classes)) if arguments.classes else None  # before a download
     arguments = replace(arguments, weights=tuple(file for given in arguments.weights for file in each_file(given)))
     files = [read_file(file) for file in arguments.weights]
     networks = [stored for _, stored in files]
     crop_px = agreed("crop_px", arguments.crop_px, networks) or DEFAULT_CROP_PX
     check_policies(arguments.policies, crop_px)
-    named = agreed("classes", list(read_class_list(arguments.classes)) if arguments.classes else None, networks) or ()
+    named = agreed("classes", listed, networks) or ()
     if named:
         check_outputs(arguments.weights, networks, len(named), arguments.data, arguments.classes)
     images = _find_images(data, tuple(named), arguments)

@@ -143,7 +143,7 @@ def _main() -> None:
     except Exception as error:
         raise UserError(f"MLflow at {uri}: {reason_of(error)}") from error
     address = f"http://127.0.0.1:{arguments.port}"
-    say(f"MLflow: {address}/{page}   (Ctrl-C to stop)")
+    say(f"MLflow: {address}/{page}   (in a few seconds; Ctrl-C to stop)")
     command = ["mlflow", "ui", "--workers", "1", "--host", "127.0.0.1", "--port", str(arguments.port)]
     os.execve(  # noqa: S606  # MLflow replaces this process, and gets its Ctrl-C
         sys.executable,

@@ -22,7 +22,7 @@ BadImages = Literal["stop", "quarantine"]
 # Recipe fields that decide the prepared data set.
 RECIPE_FIELDS = ("data", "data_seed", "val_percent", "images_per_shard", "stored_short_side_px")
 EVALUATION_IMAGES_PER_SHARD = 256
-NAMES_IN_MESSAGE = 10
+NAMES_IN_MESSAGE, NAMES_OF_A_REASON = 10, 3
 IMAGES_TO_TIME = 16
 
 
@@ -156,9 +156,17 @@ def _list_images(recipe: Recipe) -> Images:
 
 
 def _names_of_bad(bad: Sequence[dict[str, Any]], problem: str, fix: str) -> str:
-    shown = [f"  {one['image_id']}: {one['reason']}" for one in bad[:NAMES_IN_MESSAGE]]
+    """Return all of a few names, of many the first ones for each reason, so that one reason hides no other."""
+    named = {one["image_id"]: [one["image_id"]] for one in bad}
     if len(bad) > NAMES_IN_MESSAGE:
-        shown.append(f"  and {len(bad) - NAMES_IN_MESSAGE} more")
+        named = defaultdict(list)
+        for one in bad:
+            named[one["reason"]].append(one["image_id"])
+    reasons = {one["image_id"]: one["reason"] for one in bad}
+    shown = [f"  {some(names, NAMES_OF_A_REASON)}: {reasons[names[0]]}" for names in named.values()]
+    if len(shown) > NAMES_IN_MESSAGE:
+        others = sum(map(len, list(named.values())[NAMES_IN_MESSAGE:]))
+        shown[NAMES_IN_MESSAGE:] = [f"  and {count(others, 'file')} for other reasons"]
     return "\n".join([f"{count(len(bad), 'file')} {problem}:", *shown, fix])
 
 

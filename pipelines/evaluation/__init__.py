@@ -8,7 +8,8 @@ In reading order:
 - ``evaluate``: preflight and predictions of an ensemble
 - ``answer_options``: options of answers for images without labels, and of a run's own images
 - ``external_weights``: what weights from other sources must agree on
-- ``preflight``: choice of precision and compilation, and the cost of the evaluation
+- ``preflight``: choice of precision and compilation
+- ``cost``: time and storage of the evaluation, in words
 - ``predictors``: how many predictors the cluster holds, and what each reserves
 - ``sharded_prediction``: shards of images to files of predictions (Ray Data)
 - ``soups``: averages of the replicas' weights, chosen, written and predicted

@@ -8,8 +8,9 @@ from googlenet.evaluation.crops import Policy
 from googlenet.evaluation.kept_budget import EarlyStop
 from googlenet.network.arithmetic import FP32
 from pipelines.errors import UserError
+from pipelines.evaluation.cost import cost_line
 from pipelines.evaluation.predictors import AS_MANY_AS_FIT, PredictorOptions, Predictors
-from pipelines.evaluation.preflight import PrecisionChoice, cost_line, preflight
+from pipelines.evaluation.preflight import PrecisionChoice, preflight
 from pipelines.evaluation.sharded_prediction import PredictionTask, images_of, missing_shards, predict
 from pipelines.job.console import say
 from pipelines.job.process_memory import prediction_bytes

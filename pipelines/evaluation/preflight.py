@@ -1,4 +1,4 @@
-"""Choice of an evaluation's precision and compilation, and its cost in time and storage.
+"""Choice of an evaluation's precision and compilation.
 
 The choice is made once for an ensemble and kept in the run directory: a resumed job continues in the same arithmetic.
 """
@@ -8,20 +8,22 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from statistics import mean
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from googlenet.evaluation.crops import num_views, policy_scales_px
+from googlenet.evaluation.crops import distinct_views, num_views, policy_scales_px
+from googlenet.images.decoding import read_size
 from googlenet.network.arithmetic import FP32, Arithmetic, can_compile, compiler_name, profits_from_bf16
 from pipelines.evaluation.predictors import Predictors
 from pipelines.evaluation.sharded_prediction import PredictionTask, load_replicas, missing_shards
-from pipelines.job.console import count, duration, say, size
+from pipelines.job.console import say
 from pipelines.job.unplaced import once_placed
 from pipelines.job.worker_process import KEEP_FREED_MEMORY
 from pipelines.run.directory import PREFLIGHT
-from pipelines.run.predictions import EvaluatedEnsemble, bytes_per_image
+from pipelines.run.predictions import EvaluatedEnsemble
 
 T = TypeVar("T")
 
@@ -57,6 +59,7 @@ class Preflight:
         largest_difference: largest difference of a probability from fp32; None if nothing was compared.
         compared: number of averaged predictions that were compared.
         top5_agreement_percent: percentage of sets of five answers as in fp32; None if nothing was compared.
+        views_per_image: distinct views of an image, on average over some; None if that was not looked at.
     """
 
     arithmetic: Arithmetic
@@ -66,6 +69,7 @@ class Preflight:
     largest_difference: float | None = None
     compared: int = 0
     top5_agreement_percent: float | None = None
+    views_per_image: float | None = None
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Preflight":
@@ -84,6 +88,7 @@ def preflight(task: PredictionTask, asked: PrecisionChoice, predictors: Predicto
     at_work = predictors.at_work(task.split.images)
     chosen = None if predictors.num_gpus else _little_work_here(task, asked, at_work)
     chosen = chosen or _decide_on_cluster(task, asked, predictors, at_work)
+    chosen = replace(chosen, views_per_image=_distinct_views_per_image(task))
     task.run.write_json(PREFLIGHT, {"key": key, "format": FORMAT, "preflight": asdict(chosen)})
     return chosen
 
@@ -145,6 +150,14 @@ def _with_one_thread(work: Callable[[], T]) -> T:
         return work()
     finally:
         torch.set_num_threads(threads)
+
+
+def _distinct_views_per_image(task: PredictionTask) -> float:
+    """Return the mean number of views to compute of some images; the squares of a square image coincide."""
+    records, ensemble, images = task.open_records(), task.ensemble, task.split.images
+    places = np.linspace(0, images - 1, min(images, SAMPLE_IMAGES[0])).round().astype(int).tolist()
+    sizes = [read_size(records[place].image)[:2] for place in places]
+    return mean(len(distinct_views(*size, ensemble.crop_px, ensemble.policies).boxes) for size in sizes)
 
 
 def _key(ensemble: EvaluatedEnsemble, asked: PrecisionChoice) -> str:
@@ -265,21 +278,3 @@ def agreement_percent(exact: npt.NDArray[np.float32], other: npt.NDArray[np.floa
     """
     sets = [np.sort(np.argsort(-p, axis=-1, kind="stable")[..., :answers], axis=-1) for p in (exact, other)]
     return 100 * float((sets[0] == sets[1]).all(axis=-1).mean())
-
-
-def cost_line(preflight: Preflight, ensemble: EvaluatedEnsemble, images: int, done: int, num_predictors: int) -> str:
-    """Return the cost of the evaluation for display: forward passes, time, and size of the output."""
-    per_image = len(ensemble.views) * len(ensemble.replicas)
-    written = images * bytes_per_image(
-        len(ensemble.replicas), len(ensemble.policies), len(ensemble.classes), len(ensemble.views), len(ensemble.groups)
-    )
-    seconds = (images - done) * per_image / (preflight.passes_per_second * num_predictors)
-    resumed = f", {done} already done" if done else ""
-    rate = f"{preflight.passes_per_second:.{0 if preflight.passes_per_second >= 10 else 1}f} passes/s"
-    return (
-        f"cost: {count(images * per_image, 'forward pass', 'forward passes')} ({count(images, 'image')}{resumed}, "
-        f"{count(len(ensemble.views), 'view')}, {count(len(ensemble.replicas), 'replica')}), "
-        f"about {duration(seconds)} at {rate} x {count(num_predictors, 'predictor')}, "
-        f"at most {size(written)} of predictions\n"
-        f"arithmetic: {preflight.arithmetic} ({preflight.reason})"
-    )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import resource
+import signal
 import sys
 import threading
 from contextlib import suppress
@@ -32,13 +33,20 @@ MOST_CPUS, THREADS_PER_CPU, OTHER_THREADS = 64, 2, 4
 EXIT_CODE = 2
 # Ray sets this variable for a submitted job.
 SUBMITTED_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+# As of every command that is interrupted.
+INTERRUPTED_EXIT_CODE = 130
 CURE = f"run `make setup` and `. .venv/bin/activate` in {ROOT}"
 CURE_IN_JOB = "start Ray in the environment that cluster/node_setup.sh installs on every node"
 OTHER_CURE_IN_JOB = "submit the job with --runtime-env cluster/runtime_env.yaml"
 
 
 def check_interpreter() -> None:
-    """Exit with one line if this Python cannot run the commands; let its child processes find the project."""
+    """Exit with one line if this Python cannot run the commands; let its child processes find the project.
+
+    Until the command has its own handler, Ctrl-C ends it without a traceback.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _end)
     problem = problem_of_interpreter() or problem_of_threads()
     if problem:
         sys.stderr.write(f"error: {problem}\n")
@@ -46,6 +54,10 @@ def check_interpreter() -> None:
     folders = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     if str(ROOT) not in folders:
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), *folders]))
+
+
+def _end(_signal: int, _frame: object) -> None:
+    os._exit(INTERRUPTED_EXIT_CODE)  # an exception would end as a failure of the import that it meets
 
 
 def problem_of_interpreter() -> str:

@@ -111,6 +111,7 @@ def _start(resources: dict[str, int]) -> None:
         UserError: its processes did not start.
     """
     import ray
+    from ray.exceptions import RayError
 
     folder = folder_for_ray()
     os.environ.update(token_for_ray())
@@ -133,8 +134,8 @@ def _start(resources: dict[str, int]) -> None:
     except SystemExit as error:  # Ray's own answer to SIGTERM while it starts
         raise KeyboardInterrupt from error
     except Exception as error:
-        # Ray gives its processes half a minute, and has no class for this failure. Others name a file.
-        if type(error) not in (Exception, RuntimeError):
+        # Ray gives its processes half a minute, and has no class for most of these failures. Others name a file.
+        if type(error) not in (Exception, RuntimeError) and not isinstance(error, RayError):
             raise
         raise start_failure(error) from error
 

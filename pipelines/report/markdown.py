@@ -20,7 +20,7 @@ from pipelines.report.columns import (
 from pipelines.report.markdown_of_spending import spending_section
 from pipelines.report.markdown_tables import markdown_table
 from pipelines.report.page import CAPTIONS
-from pipelines.report.remarks import headline, notes
+from pipelines.report.remarks import about_mistakes, headline, notes
 from pipelines.report.schema import Report
 
 CLASSES_SHOWN = 20
@@ -209,5 +209,6 @@ def _mistakes_section(report: Report) -> list[str]:
     ]
     return [
         "## Most confident mistakes",
+        *filter(None, [about_mistakes(report, len(mistakes))]),
         markdown_table(("image", "label", "answer", "probability", "of the label"), mistakes),
     ]

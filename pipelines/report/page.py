@@ -27,7 +27,7 @@ from pipelines.report.markdown_of_spending import (
     efficient_cells,
     soup_cells,
 )
-from pipelines.report.remarks import cost_of_predictions, headline, notes
+from pipelines.report.remarks import about_mistakes, cost_of_predictions, headline, notes
 from pipelines.report.schema import Report, TableRow
 
 TEMPLATE = "page.html.jinja"
@@ -95,6 +95,7 @@ def report_page(
         certainty=certainty_tables(report),
         spending=_spending(report, cost),
         examples=examples,
+        about_mistakes=about_mistakes(report, len(examples["mistakes"])),
         notes=[*notes(report), cost_of_predictions(cost)],
     )
 

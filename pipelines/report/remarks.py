@@ -165,6 +165,12 @@ def cost_of_predictions(cost: dict[str, Any]) -> str:
     )
 
 
+def about_mistakes(report: Report, shown: int) -> str:
+    """Return how many of the mistakes are shown, in a sentence; empty if all are."""
+    wrong = round(sum(row["images"] * row["top1_error"] / 100 for row in report["class_errors"] if row["top1_error"]))
+    return f"The {shown} most confident of {wrong:,} mistakes." if wrong > shown else ""
+
+
 def provenance(recipe: dict[str, Any], cost: dict[str, Any], job: dict[str, Any]) -> dict[str, str]:
     """Return date, recipe, command, processor, arithmetic and commit, as far as they are known.
 

@@ -39,6 +39,7 @@ from pipelines.run.directory import (
     CONFUSION,
     COST_JSON,
     PREDICTIONS,
+    QUARANTINE,
     REPORT,
     REPORT_JSON,
     REPORT_MARKDOWN,
@@ -121,7 +122,15 @@ def _provenance(run: Storage, trained: Storage | None, cost: dict[str, Any]) -> 
     jobs, kept = read_jobs(source), read_run(source) if source.exists(RUN) else {}
     facts = provenance(kept.get("recipe", {}), cost, jobs[-1] if jobs else {})
     of_job = ("date", "command", "processor", "commit")
-    return {f"training {name}" if trained and name in of_job else name: value for name, value in facts.items()}
+    named = {f"training {name}" if trained and name in of_job else name: value for name, value in facts.items()}
+    return {"images": _images(run), **named}
+
+
+def _images(run: Storage) -> str:
+    """Return how many images there are, and how many files were left out."""
+    manifest = read_manifest(run)
+    listed = f"; {QUARANTINE} lists those that were left out" if manifest.quarantined else ""
+    return f"{manifest.summary()}{listed}"
 
 
 def _pictures(run: Storage, report: Report, tally: Tally, cost: dict[str, Any]) -> dict[str, Figure]:

@@ -70,7 +70,7 @@ def check_that_weights_are_given(run: Storage, recipe: "Recipe") -> None:
     if recipe.needs_init_weights and not goes_on:
         raise UserError(
             f"the recipe {recipe.name} is meant for given weights: add --init-weights FILE, or --init-weights {BVLC} "
-            f"({MEANING_OF_BVLC}); to train from random weights, choose --recipe modern, or add --from-scratch"
+            f"({MEANING_OF_BVLC}); to train from random weights, choose --recipe imagenette, or add --from-scratch"
         )
 
 

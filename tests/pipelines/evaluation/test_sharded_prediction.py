@@ -17,9 +17,10 @@ import pipelines.evaluation.preflight
 from googlenet.network.arithmetic import FP32, Arithmetic
 from pipelines.errors import UserError
 from pipelines.evaluate_ensemble import Arguments, evaluate_elsewhere
+from pipelines.evaluation.cost import cost_line
 from pipelines.evaluation.evaluate import Settings, evaluate
 from pipelines.evaluation.predictors import AS_MANY_AS_FIT, Predictors
-from pipelines.evaluation.preflight import Preflight, _little_work_here, cost_line, decide, is_little
+from pipelines.evaluation.preflight import Preflight, _little_work_here, decide, is_little
 from pipelines.evaluation.sharded_prediction import PredictionTask, missing_shards, predict
 from pipelines.report.write import write_report
 from pipelines.run.dataset import read_manifest
@@ -179,6 +180,13 @@ def test_the_cost_line_counts_what_is_left(finished_run: Path) -> None:
         "cost: 432,000 forward passes (1,000 images, 250 already done, 144 views, 3 replicas), about 13:30 at" in line
     )
     assert "arithmetic: fp32, not compiled (little work)" in line
+    # On square images, 48 of the 144 views are distinct.
+    square = Preflight(FP32, "little work", 100.0, views_per_image=48.0)
+    line = cost_line(square, ensemble, images=1000, done=250, num_predictors=4)
+    assert (
+        "cost: 144,000 forward passes (1,000 images, 250 already done, 144 views, 48 of them distinct, 3 replicas), "
+        "about 4:30 at" in line
+    )
 
 
 def test_the_cost_line_does_not_promise_less_than_is_written(finished_run: Path) -> None:

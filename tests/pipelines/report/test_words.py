@@ -241,10 +241,13 @@ def test_the_page_and_the_tables_say_where_they_come_from(tmp_path: Path) -> Non
         "nodes": [node, node],
     }
     run.write_json("jobs/1.json", job)
+    run.write_json("dataset/manifest.json", {**run.read_json("dataset/manifest.json"), "quarantined": 3})
     predict(run, list(range(6)))
     write_report(run, ENSEMBLE)
     page, markdown = pages_of(run)
     for expected in (
+        ", 3 quarantined (digest ",
+        "; dataset/quarantine.jsonl lists those that were left out",
         "2026-11-25 22:35:34 UTC",
         "demo",
         "python pipelines/train_ensemble.py --recipe demo",
