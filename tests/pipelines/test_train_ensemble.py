@@ -147,7 +147,8 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(
     assert "(with validation, without reading from storage and start-up)\n" in printed
     assert "validation: 2 times on 42 images, " in printed
     assert re.search(r"memory: 1\.\d\d GB reserved for a worker, \S+ [MG]B taken by the trial\n", printed)
-    assert "evaluation: 18,144 forward passes" in printed  # 42 images x 144 views x 3 replicas
+    # 42 images x 3 replicas x 120 views: a quarter of the 16 images that were looked at is square, with 48 views.
+    assert "evaluation: 15,120 forward passes" in printed
     assert not (tmp_path / "run").exists()
 
 
