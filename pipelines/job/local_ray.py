@@ -19,6 +19,9 @@ SOCKET_PATH_BYTES = 107
 LONGEST_SOCKET = "/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/dash_MetricsHead"
 FOLDER_BYTES = SOCKET_PATH_BYTES - len(LONGEST_SOCKET)
 SHORT_FOLDER = Path("/tmp/ray")  # noqa: S108  # Ray's own choice where no variable names another
+RAYLET = "raylet"
+# All processes of a cluster end within about a second, but for those that hang in Ray's own clean-up.
+EXIT_SECONDS = 3.0
 # Threads of a cluster with two workers; the system counts threads as processes.
 CLUSTER_THREADS = 1000
 START_LOGS = "if that does not help, its logs are in ray/session_latest/logs below RAY_TMPDIR, TMPDIR or /tmp"
@@ -77,6 +80,21 @@ def ending_of_new_processes() -> Callable[[], None]:
                     process.kill()
 
     return end
+
+
+def leave_cluster() -> None:
+    """Disconnect, which ends a cluster of this command, and kill those of its processes that hang in their exit."""
+    import ray
+
+    started: list[psutil.Process] = []
+    for process in psutil.Process().children():
+        with suppress(psutil.Error):
+            if process.name() == RAYLET:
+                started += process.children(recursive=True)
+    ray.shutdown()
+    for process in psutil.wait_procs(started, timeout=EXIT_SECONDS)[1]:
+        with suppress(psutil.Error):
+            process.kill()
 
 
 def _home_holds_token() -> bool:

@@ -12,7 +12,13 @@ from pipelines.errors import UserError
 from pipelines.job.connection_limit import limited_to
 from pipelines.job.console import say, size
 from pipelines.job.interruption import interrupt_on_signals, processes_ignore_closed_terminal
-from pipelines.job.local_ray import ending_of_new_processes, folder_for_ray, start_failure, token_for_ray
+from pipelines.job.local_ray import (
+    ending_of_new_processes,
+    folder_for_ray,
+    leave_cluster,
+    start_failure,
+    token_for_ray,
+)
 from pipelines.job.node_limits import NodeLimits, node_limits
 from pipelines.job.nodes import check_that_a_node_stays, draining_nodes
 from pipelines.job.ray_address import check_address
@@ -84,9 +90,7 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
             check_that_a_node_stays()
         yield
     finally:
-        import ray
-
-        ray.shutdown()
+        leave_cluster()
 
 
 def local_resources(limits: NodeLimits, num_cpus: int | None = None) -> dict[str, int]:

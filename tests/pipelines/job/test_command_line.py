@@ -196,7 +196,13 @@ def test_a_recipe_for_given_weights_does_not_begin_from_random_ones(run: Command
     words = ("--recipe", "finetune", "--data", str(tmp_path / "none"), "--run-dir", str(tmp_path / "run"))
     ended = run(train_ensemble._main, *words)
     assert (ended.code, ended.stderr.count("\n"), ended.stdout) == (2, 1, "")
-    for fix in ("--init-weights FILE", "--init-weights bvlc", "unrestricted use", "--recipe imagenette", "--from-scratch"):
+    for fix in (
+        "--init-weights FILE",
+        "--init-weights bvlc",
+        "unrestricted use",
+        "--recipe imagenette",
+        "--from-scratch",
+    ):
         assert fix in ended.stderr
     assert "there is no folder" in run(train_ensemble._main, *words, "--from-scratch").stderr
     # A run that an earlier version began is resumed.

@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from pipelines.errors import UserError
+from pipelines.job import local_ray
 from pipelines.job.local_ray import (
     FOLDER_BYTES,
     LONGEST_SOCKET,
@@ -16,6 +17,7 @@ from pipelines.job.local_ray import (
     SOCKET_PATH_BYTES,
     ending_of_new_processes,
     folder_for_ray,
+    leave_cluster,
     start_failure,
     token_for_ray,
 )
@@ -98,5 +100,24 @@ def test_a_start_that_failed_ends_what_it_started_with_children_and_nothing_else
                 assert started.poll() is None
             end()
         assert not psutil.wait_procs(children, timeout=10)[1]
+        assert other.poll() is None
+        other.kill()
+
+
+@pytest.mark.processes
+def test_a_process_that_outlives_its_cluster_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local_ray, "EXIT_SECONDS", 0.2)
+    # Ray's processes hang in their exit too rarely to wait for it: a program of the same name, with a child.
+    raylet = tmp_path / local_ray.RAYLET
+    raylet.write_text("#!/bin/sh\nsleep 300 &\necho $!\nwait\n")
+    raylet.chmod(0o755)
+    with (
+        subprocess.Popen([raylet], stdout=subprocess.PIPE, text=True) as parent,
+        subprocess.Popen(["sleep", "300"]) as other,
+    ):
+        child = psutil.Process(int(parent.stdout.readline()))  # type: ignore[union-attr]
+        leave_cluster()
+        assert not psutil.wait_procs([child], timeout=10)[1]
+        assert parent.wait(10) == 0  # it ends by itself once its child has
         assert other.poll() is None
         other.kill()
