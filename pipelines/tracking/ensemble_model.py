@@ -171,7 +171,9 @@ def _image(kind: str, value: Any) -> Any:
     if kind == "image":
         return _from_base64(value) if isinstance(value, str) else bytes(value)
     if kind == "pixels":
-        return _nested_lists(value)
+        if not isinstance(value, list | tuple | np.ndarray):  # a text would be taken for a path
+            raise ValueError(f"pixels must be an array, got {type(value).__name__}")
+        return _nested_lists(list(value) if isinstance(value, tuple) else value)
     if SERVER in sys.modules:
         raise ValueError("a server does not read paths; send the image's bytes")
     return Path(value)
