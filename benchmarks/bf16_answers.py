@@ -17,7 +17,7 @@ from googlenet.evaluation.predictor import Predictor
 from googlenet.images.scaled_image import ScaledImage
 from googlenet.network.arithmetic import FP32, Arithmetic
 from googlenet.network.weight_files import load_weights
-from pipelines.evaluation.preflight import agreement_percent
+from pipelines.evaluation.arithmetic_trial import agreement_percent
 
 CROP_PX = 224
 POLICIES = (1, 10)

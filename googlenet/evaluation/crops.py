@@ -12,6 +12,7 @@ policy of chosen views, "best:24:" and a mask in hexadecimal digits, names those
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from statistics import mean
 from typing import NamedTuple
 
 import numpy as np
@@ -223,6 +224,15 @@ def distinct_views(
         ]
     )
     return DistinctViews(tuple(index), weights, counts, positions)
+
+
+def mean_distinct_views(
+    sizes_px: Sequence[tuple[int, int]], crop_px: int, policies: tuple[Policy, ...] = CROP_POLICIES
+) -> float:
+    """Return the mean number of windows to compute of images with these widths and heights; of none, of all views."""
+    if not sizes_px:
+        return float(len(views_of_all(policies, crop_px)))
+    return mean(len(distinct_views(*size, crop_px, policies).boxes) for size in sizes_px)
 
 
 @lru_cache(maxsize=16)

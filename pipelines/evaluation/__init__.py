@@ -9,6 +9,7 @@ In reading order:
 - ``answer_options``: options of answers for images without labels, and of a run's own images
 - ``external_weights``: what weights from other sources must agree on
 - ``preflight``: choice of precision and compilation
+- ``arithmetic_trial``: speed and answers of an arithmetic on some of the images
 - ``cost``: time and storage of the evaluation, in words
 - ``predictors``: how many predictors the cluster holds, and what each reserves
 - ``sharded_prediction``: shards of images to files of predictions (Ray Data)

@@ -1,5 +1,6 @@
 """Cost of an evaluation in time and storage."""
 
+from pipelines.evaluation.arithmetic_trial import speed
 from pipelines.evaluation.preflight import Preflight
 from pipelines.job.console import count, duration, size
 from pipelines.run.predictions import EvaluatedEnsemble, bytes_per_image
@@ -15,13 +16,12 @@ def cost_line(preflight: Preflight, ensemble: EvaluatedEnsemble, images: int, do
     )
     seconds = (images - done) * per_image / (preflight.passes_per_second * num_predictors)
     resumed = f", {done} already done" if done else ""
-    rate = f"{preflight.passes_per_second:.{0 if preflight.passes_per_second >= 10 else 1}f} passes/s"
     coinciding = f", {distinct:.0f} of them distinct" if round(distinct) < views else ""
     return (
         f"cost: {count(round(images * per_image), 'forward pass', 'forward passes')} "
         f"({count(images, 'image')}{resumed}, {count(views, 'view')}{coinciding}, "
         f"{count(len(ensemble.replicas), 'replica')}), "
-        f"about {duration(seconds)} at {rate} x {count(num_predictors, 'predictor')}, "
+        f"about {duration(seconds)} at {speed(preflight.passes_per_second)} x {count(num_predictors, 'predictor')}, "
         f"at most {size(written)} of predictions\n"
         f"arithmetic: {preflight.arithmetic} ({preflight.reason})"
     )

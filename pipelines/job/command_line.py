@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 from pipelines.errors import UserError
 from pipelines.job.console import complain
-from pipelines.job.interruption import INTERRUPTED_EXIT_CODE, has_reader, interrupt_on_signals, tell_interruption
+from pipelines.job.interpreter import INTERRUPTED_EXIT_CODE
+from pipelines.job.interruption import has_reader, interrupt_on_signals, tell_interruption
 from pipelines.job.options import parse_options
 from pipelines.run.storage_failures import storage_failure
 

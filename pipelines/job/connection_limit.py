@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from pipelines.job.console import complain
-from pipelines.job.interruption import INTERRUPTED_EXIT_CODE, tell_interruption
+from pipelines.job.interpreter import INTERRUPTED_EXIT_CODE
+from pipelines.job.interruption import tell_interruption
 
 # A stopped job is killed after three seconds.
 GRACE_SECONDS = 2.0

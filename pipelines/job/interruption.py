@@ -12,7 +12,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-INTERRUPTED_EXIT_CODE = 130
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 # A second signal does nothing for so long: ending the processes of a cluster takes a few seconds.
 END_SECONDS = 10.0

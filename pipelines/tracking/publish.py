@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pipelines.errors import UserError
-from pipelines.job.interruption import INTERRUPTED_EXIT_CODE
+from pipelines.job.interpreter import INTERRUPTED_EXIT_CODE
 from pipelines.run.dataset import Manifest
 from pipelines.run.directory import REPORT_JSON, replica_number
 from pipelines.run.predictions import EvaluatedEnsemble

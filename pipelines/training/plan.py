@@ -6,9 +6,8 @@ python pipelines/train_ensemble.py --recipe demo --run-dir runs/demo --dry-run
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import mean
 
-from googlenet.evaluation.crops import distinct_views, view_groups, views_of_all
+from googlenet.evaluation.crops import mean_distinct_views, view_groups, views_of_all
 from googlenet.images.decoding import read_size
 from pipelines.job.console import count, duration, size
 from pipelines.run.dataset import Counts
@@ -115,7 +114,8 @@ def estimate(
     waiting = _waiting(run, recipe)
     processes = _at_once(waiting, recipe, resources) * recipe.workers_per_replica if waiting else predictors
     trial = run_trial(recipe, resources, counts.classes, None, encoded, math.ceil(processes / nodes))
-    views = _distinct_views_per_image(recipe, encoded)
+    sizes = [read_size(data)[:2] for data in encoded]
+    views = mean_distinct_views(sizes, recipe.crop_px, sorted_policies(recipe.policies))
     evaluation = counts.val * views * recipe.replicas / (trial.passes_per_second * predictors)
     # The uniform soup is one network. How many more the greedy ones are is known when they are chosen.
     soups = evaluation / recipe.replicas if soup and recipe.replicas > 1 and not soups_are_predicted(run) else 0.0
@@ -225,15 +225,6 @@ def _at_once(waiting: Sequence[int], recipe: Recipe, resources: Resources) -> in
 
 def _steps(recipe: Recipe, counts: Counts) -> int:
     return math.ceil(counts.train / recipe.batch_size) * recipe.epochs
-
-
-def _distinct_views_per_image(recipe: Recipe, encoded: Sequence[bytes]) -> float:
-    """Return the mean number of views to compute of these images; of images that nobody has seen, of all views."""
-    policies = sorted_policies(recipe.policies)
-    if not encoded:
-        return len(views_of_all(policies, recipe.crop_px))
-    sizes = [read_size(data)[:2] for data in encoded]
-    return mean(len(distinct_views(*size, recipe.crop_px, policies).boxes) for size in sizes)
 
 
 def _validation_line(recipe: Recipe, resources: Resources, counts: Counts, trial: Trial) -> str:

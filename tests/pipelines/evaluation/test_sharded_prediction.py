@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import threading
 import time
@@ -13,14 +14,15 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 
+import pipelines.evaluation.arithmetic_trial
 import pipelines.evaluation.preflight
-from googlenet.network.arithmetic import FP32, Arithmetic
+from googlenet.network.arithmetic import FP32
 from pipelines.errors import UserError
 from pipelines.evaluate_ensemble import Arguments, evaluate_elsewhere
 from pipelines.evaluation.cost import cost_line
 from pipelines.evaluation.evaluate import Settings, evaluate
 from pipelines.evaluation.predictors import AS_MANY_AS_FIT, Predictors
-from pipelines.evaluation.preflight import Preflight, _little_work_here, decide, is_little
+from pipelines.evaluation.preflight import Preflight, Work, _little_work_here, decide, is_little
 from pipelines.evaluation.sharded_prediction import PredictionTask, missing_shards, predict
 from pipelines.report.write import write_report
 from pipelines.run.dataset import read_manifest
@@ -46,6 +48,10 @@ def task_of(run: Path) -> PredictionTask:
     assert ensemble is not None
     weights = tuple(f"replicas/{k}/weights.safetensors" for k in range(len(ensemble.replicas)))
     return PredictionTask(storage, storage, weights, ensemble, read_manifest(storage).splits["val"])
+
+
+def work_of(task: PredictionTask) -> Work:
+    return Work(task, "auto", task.split.images * len(task.ensemble.views) * len(task.weights), at_work=2)
 
 
 def tables(run: Path) -> list[dict[str, list[object]]]:
@@ -107,12 +113,12 @@ def test_little_work_is_told_by_its_time_not_by_its_operations(
     assert is_little(240 * 144 * 7, passes_per_second=2 * 1569)
     assert is_little(240 * 144 * 7, passes_per_second=2 * 1000)
     assert not is_little(14_400, passes_per_second=2 * 12)
-    task = task_of(evaluated)
-    here = _little_work_here(task, "auto", at_work=2)
+    work = work_of(task_of(evaluated))
+    here = _little_work_here(work)
     assert here is not None
     assert (here.arithmetic, here.reason) == (FP32, "little work")
     monkeypatch.setattr(pipelines.evaluation.preflight, "LITTLE_WORK_SECONDS", 0.0)
-    assert _little_work_here(task, "auto", at_work=2) is None  # as few operations, but too slow
+    assert _little_work_here(work) is None  # as few operations, but too slow
 
 
 @pytest.fixture
@@ -123,26 +129,30 @@ def long_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipelines.evaluation.preflight, "can_compile", lambda _device: False)
 
 
-def test_bf16_that_answers_like_fp32_is_taken_with_its_measure(
+def test_bf16_is_compared_and_timed_against_fp32(
     evaluated: Path, long_work: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Networks this narrow and hardly trained need not be within the bounds that users get.
-    monkeypatch.setattr(pipelines.evaluation.preflight, "LARGEST_DIFFERENCE", 0.5)
-    monkeypatch.setattr(pipelines.evaluation.preflight, "LEAST_AGREEMENT_PERCENT", 80.0)
-    found = decide(task_of(evaluated), "auto", at_work=2)
-    assert found.arithmetic == Arithmetic("bf16")
+    monkeypatch.setattr(pipelines.evaluation.arithmetic_trial, "LARGEST_DIFFERENCE", 0.5)
+    monkeypatch.setattr(pipelines.evaluation.arithmetic_trial, "LEAST_AGREEMENT_PERCENT", 80.0)
+    monkeypatch.setattr(pipelines.evaluation.arithmetic_trial, "LEAST_TOP5_AGREEMENT_PERCENT", 0.0)
+    found = decide(work_of(task_of(evaluated)))
     assert found.compared == 16 * 3
     assert found.largest_difference is not None
     assert 0 < found.largest_difference < 0.5
     assert "not compiled: no C++ compiler" in found.reason
+    speeds = {p: float(v) for p, v in re.findall(r"(fp32|bf16), not compiled ([\d.]+) passes/s", found.reason)}
+    assert speeds.keys() == {"fp32", "bf16"}
+    assert speeds[found.arithmetic.precision] == max(speeds.values())
+    assert found.passes_per_second == pytest.approx(max(speeds.values()), rel=0.1)
 
 
 @pytest.mark.parametrize(("bound", "value"), [("LARGEST_DIFFERENCE", 0.0), ("LEAST_AGREEMENT_PERCENT", 100.1)])
 def test_bf16_that_differs_is_refused_with_its_measure(
     evaluated: Path, long_work: None, monkeypatch: pytest.MonkeyPatch, bound: str, value: float
 ) -> None:
-    monkeypatch.setattr(pipelines.evaluation.preflight, bound, value)
-    found = decide(task_of(evaluated), "auto", at_work=2)
+    monkeypatch.setattr(pipelines.evaluation.arithmetic_trial, bound, value)
+    found = decide(work_of(task_of(evaluated)))
     assert found.arithmetic == FP32
     assert "bf16 refused: " in found.reason
     assert "of 48 answers as in fp32" in found.reason
@@ -152,7 +162,7 @@ def test_a_processor_without_bf16_stays_with_fp32(
     evaluated: Path, long_work: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipelines.evaluation.preflight, "profits_from_bf16", lambda _device: False)
-    found = decide(task_of(evaluated), "auto", at_work=2)
+    found = decide(work_of(task_of(evaluated)))
     assert (found.arithmetic, found.reason) == (
         FP32,
         "no bfloat16 in hardware; not compiled: no C++ compiler",
