@@ -8,23 +8,29 @@ CPU in about a minute, to prove the benchmark and not to measure.
 """
 
 import argparse
+import json
 import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import cv2
 import torch
 
-from benchmarks.gpu_contenders import Contender, Size, predicting, training
+from benchmarks.gpu_contenders import Contender, Size, predicting, training, training_with_processes
 from benchmarks.measure import commit, versions
 from googlenet.network.arithmetic import first_line
 
 ROUNDS = 5
-# Of the time, before the prediction begins.
-TRAINING_SHARE = 0.65
+# Of the time, before the next comparison begins. Processes start last: on some machines that takes minutes.
+SHARES = (0.4, 0.65, 1.0)
+# Names in a trace for what a GPU does.
+GPU_EVENTS = ("kernel", "gpu_memcpy", "gpu_memset")
 
 
 @dataclass(frozen=True)
@@ -55,13 +61,15 @@ def measure(contenders: list[Contender], device: str, rounds: int, is_late: Call
         if is_late():
             print(f"left out, as the time is up: {contender.name}", flush=True)
             continue
+        started = time.monotonic()
         try:
             ready[contender.name] = contender.set_up()
+            print(f"set up in {time.monotonic() - started:.0f} s: {contender.name}", flush=True)
         except Exception as error:  # noqa: BLE001  # a compiler and its tools may raise anything
             print(f"failed: {contender.name}: {first_line(error)}", flush=True)
     rates: dict[str, list[float]] = {name: [] for name in ready}
     names = list(ready)
-    for number in range(rounds):
+    for number in range(rounds if names else 0):
         if number and is_late():
             print(f"{number} of {rounds} rounds, as the time is up", flush=True)
             break
@@ -85,7 +93,6 @@ def busy_share(work: Callable[[], int], device: str) -> float | None:
     """
     if device != "cuda":
         return None
-    from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity, profile
 
     torch.cuda.synchronize()
@@ -94,9 +101,18 @@ def busy_share(work: Callable[[], int], device: str) -> float | None:
         work()
         torch.cuda.synchronize()
         seconds = time.perf_counter() - started
-    events = [event for event in profiler.events() or [] if event.device_type == DeviceType.CUDA]
-    spans = [(event.time_range.start, event.time_range.end) for event in events]
+    # The profiler's own list of events takes it many seconds to make.
+    with TemporaryDirectory() as folder:
+        trace = Path(folder) / "trace.json"
+        profiler.export_chrome_trace(str(trace))
+        spans = spans_on_gpu(json.loads(trace.read_bytes())["traceEvents"])
     return union_length(spans) / 1e6 / seconds if spans else None
+
+
+def spans_on_gpu(events: list[dict[str, Any]]) -> list[tuple[float, float]]:
+    """Return beginnings and ends, in microseconds, of the events of a trace that are kernels or copies of a GPU."""
+    of_gpu = [event for event in events if event.get("cat") in GPU_EVENTS]
+    return [(event["ts"], event["ts"] + event["dur"]) for event in of_gpu]
 
 
 def union_length(spans: list[tuple[float, float]]) -> float:
@@ -151,18 +167,26 @@ def main() -> int:
     rounds = 1 if options.quick else options.rounds
     began = time.monotonic()
 
-    def is_late(share: float = 1.0) -> bool:
-        return time.monotonic() - began > share * 60 * options.minutes
-
-    print(f"## Training, batches of {size.batch_size} at {size.crop_px} px\n", flush=True)
     if find_spec("simplejpeg") is None:
         print("simplejpeg is not installed: OpenCV decodes whole images\n")
-    outcomes = measure(training(size, options.device), options.device, rounds, lambda: is_late(TRAINING_SHARE))
-    print("\n".join(table(outcomes, "images/s", ["plain PyTorch, TF32", "torchvision's loop, TF32"])), flush=True)
-    print(f"\n## Prediction, 144 crops of {size.crop_px} px by one replica\n", flush=True)
-    outcomes = measure(predicting(size, options.device), options.device, rounds, is_late)
-    print("\n".join(table(outcomes, "crops/s", ["plain PyTorch, TF32"])))
-    print(f"\nn = {rounds} rounds, in turn; {circumstances(options.device)}; {time.monotonic() - began:.0f} s")
+    crop_px, device = size.crop_px, options.device
+    training_title = f"Training, batches of {size.batch_size} at {crop_px} px"
+    comparisons = (
+        (training_title, "images/s", training, ["plain PyTorch, TF32", "torchvision's loop, TF32"]),
+        (f"Prediction, 144 crops of {crop_px} px by one replica", "crops/s", predicting, ["plain PyTorch, TF32"]),
+        (
+            f"{training_title}, with other processes",
+            "images/s",
+            training_with_processes,
+            ["torchvision's loop, TF32, loading"],
+        ),
+    )
+    for (title, unit, contenders, against), share in zip(comparisons, SHARES, strict=True):
+        end = began + share * 60 * options.minutes
+        print(f"## {title}\n", flush=True)
+        outcomes = measure(contenders(size, device), device, rounds, lambda end=end: time.monotonic() > end)
+        print("\n" + "\n".join(table(outcomes, unit, against)) + "\n", flush=True)
+    print(f"n = {rounds} rounds, in turn; {circumstances(options.device)}; {time.monotonic() - began:.0f} s")
     return 0
 
 

@@ -78,16 +78,14 @@ class Contender:
 
 
 def training(size: Size, device: str) -> list[Contender]:
-    """Return the contenders of training: steps on a batch in memory, then with loading."""
+    """Return the contenders of training on a batch in memory."""
     on_gpu = device == "cuda"
     compiles = can_compile(device) and on_gpu
     ours = [Arithmetic("fp32"), *([Arithmetic("tf32")] if on_gpu else []), Arithmetic("bf16")]
     contenders = [Contender("plain PyTorch, TF32", partial(_plain_training, size, device))]
     if find_spec("torchvision"):
-        contenders += [
-            Contender("torchvision's loop, TF32", partial(_torchvision_training, size, device, loads=False)),
-            Contender("torchvision's loop, TF32, loading", partial(_torchvision_training, size, device, loads=True)),
-        ]
+        make = partial(_torchvision_training, size, device, loads=False)
+        contenders.append(Contender("torchvision's loop, TF32", make))
     contenders += [Contender(f"step, {a}", partial(_step, size, device, a)) for a in ours]
     if on_gpu:
         contenders.append(Contender("step, bf16, CUDA graph", partial(_step, size, device, ours[-1], graph=True)))
@@ -96,13 +94,21 @@ def training(size: Size, device: str) -> list[Contender]:
         contenders += [
             Contender(f"step, {fast}", partial(_step, size, device, fast)),
             Contender(f"step, {fast}, CUDA graph", partial(_step, size, device, fast, graph=True)),
-            Contender(f"ours, {fast}, loading", partial(_step, size, device, fast, loads=True)),
         ]
-    return [
-        *contenders,
-        Contender(f"ours, {ours[-1]}, loading", partial(_step, size, device, ours[-1], loads=True)),
-        Contender("two replicas at once, bf16", partial(_two_replicas, size, device)),
-    ]
+    return contenders
+
+
+def training_with_processes(size: Size, device: str) -> list[Contender]:
+    """Return the contenders of training that start processes: with loading, and two replicas at once."""
+    contenders = []
+    if find_spec("torchvision"):
+        make = partial(_torchvision_training, size, device, loads=True)
+        contenders.append(Contender("torchvision's loop, TF32, loading", make))
+    arithmetics = [Arithmetic("bf16")]
+    if can_compile(device) and device == "cuda":
+        arithmetics.append(Arithmetic("bf16", compiled=True))
+    contenders += [Contender(f"ours, {a}, loading", partial(_step, size, device, a, loads=True)) for a in arithmetics]
+    return [*contenders, Contender("two replicas at once, bf16", partial(_two_replicas, size, device))]
 
 
 def predicting(size: Size, device: str) -> list[Contender]:

@@ -3,16 +3,16 @@
 import os
 import runpy
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks import other_runtimes
+from benchmarks import gpu, gpu_contenders, other_runtimes
 from benchmarks.evaluation_run import untrained_replica
-from benchmarks.gpu import union_length
 from benchmarks.measure import Contender, Round, print_rates, race
 from tests.commands import run_python
 
@@ -105,8 +105,26 @@ def test_the_benchmark_of_a_gpu_runs_through_on_a_cpu() -> None:
 
 
 def test_the_share_of_the_time_that_a_gpu_is_busy_counts_kernels_at_the_same_time_once() -> None:
-    assert union_length([(0, 4), (10, 12), (2, 5), (3, 4), (12, 13)]) == 5 + 3
-    assert union_length([]) == 0
+    assert gpu.union_length([(0, 4), (10, 12), (2, 5), (3, 4), (12, 13)]) == 5 + 3
+    assert gpu.union_length([]) == 0
+
+
+def test_launches_and_notes_in_a_trace_are_not_work_of_the_gpu() -> None:
+    trace: list[dict[str, Any]] = [
+        {"cat": "kernel", "name": "sgemm", "ts": 10.0, "dur": 2.5},
+        {"cat": "cuda_runtime", "name": "cudaLaunchKernel", "ts": 1.0, "dur": 5.0},
+        {"cat": "gpu_memcpy", "name": "Memcpy HtoD", "ts": 20.0, "dur": 1.0},
+        {"name": "process_name", "ph": "M"},
+    ]
+    assert gpu.spans_on_gpu(trace) == [(10.0, 12.5), (20.0, 21.0)]
+
+
+def test_a_comparison_for_which_no_time_is_left_is_an_empty_table(capsys: pytest.CaptureFixture[str]) -> None:
+    def refuse() -> Callable[[], int]:
+        raise AssertionError("no time is left")
+
+    assert gpu.measure([gpu_contenders.Contender("ours", refuse)], "cpu", 3, lambda: True) == {}
+    assert "left out, as the time is up: ours" in capsys.readouterr().out
 
 
 @pytest.mark.processes

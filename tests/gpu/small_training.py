@@ -1,14 +1,18 @@
-"""A training small enough for a CPU, and a comparison of states after a few steps."""
+"""A training small enough for a CPU, and a comparison of states after a few steps.
 
-from collections.abc import Sequence
+Networks are compared in double precision. In single precision, devices round differently by 1e-6 or so. Where that
+changes the sign before a rectifier, or the larger of two values in a pooling window, a gradient jumps by percents.
+"""
+
+from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from googlenet.network.arithmetic import FP32
 from googlenet.network.choices import Variant
 from googlenet.network.initialisation import initialise
-from googlenet.network.model import GoogLeNet
+from googlenet.network.model import GoogLeNet, Outputs
 from googlenet.network.preprocessing import SCRATCH_PREPROCESSING
 from googlenet.randomness import torch_generator
 from googlenet.training.data_parallel import ALONE, Share
@@ -20,18 +24,29 @@ from googlenet.training.optim import PolyakAverage, build_sgd
 CLASSES, CROP_PX, BATCH_SIZE = 5, 64, 8
 
 
-def network(variant: Variant, device: str, seed: int = 0) -> GoogLeNet:
+def network(variant: Variant, device: str, seed: int = 0, dtype: torch.dtype = torch.float32) -> GoogLeNet:
     """Return the network that this seed gives on every device; without dropout, whose masks a device draws itself."""
     model = GoogLeNet(CLASSES, variant, width=0.25, dropout=(0.0, 0.0))
     initialise(model, "he", torch_generator(seed, "initial_weights"))
-    return model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return model.to(device, dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def state_on(device: str, variant: Variant, seed: int = 0) -> TrainState:
+def in_double(model: nn.Module) -> Callable[[int], Callable[..., Outputs]]:
+    """Return for ``TrainState.network_for`` what gives ``model``, whose weights are float64, its images as float64."""
+
+    def forward(images: Tensor, masks: object) -> Outputs:
+        outputs: Outputs = model(images.double(), masks)
+        return outputs
+
+    return lambda _: forward
+
+
+def state_on(device: str, variant: Variant, seed: int = 0, dtype: torch.dtype = torch.float64) -> TrainState:
     """Return the state before the first step."""
-    model = network(variant, device, seed)
+    model = network(variant, device, seed, dtype)
     optimizer = build_sgd(model, momentum=0.9, weight_decay=1e-3, decay_biases=False)
-    return TrainState(model, optimizer, PolyakAverage(model, 5))
+    network_for = in_double(model) if dtype == torch.float64 else None
+    return TrainState(model, optimizer, PolyakAverage(model, 5), network_for=network_for)
 
 
 def settings_on(device: str, share: Share = ALONE) -> LoopSettings:
