@@ -31,7 +31,7 @@ from pipelines.data.sources import Images, absolute_data, images_to_evaluate, un
 from pipelines.errors import UserError
 from pipelines.evaluation import answer_options
 from pipelines.evaluation.evaluate import Settings, evaluate, evaluate_run, replicas_to_evaluate
-from pipelines.evaluation.external_weights import agreed, check_outputs, own_format
+from pipelines.evaluation.external_weights import agreed, check_outputs, check_published, own_format
 from pipelines.evaluation.predictors import PredictorOptions
 from pipelines.evaluation.preflight import PrecisionChoice
 from pipelines.job.command_line import parse, run_command
@@ -114,17 +114,19 @@ def evaluate_weights(arguments: Arguments) -> str:
     for given in arguments.weights:
         check_file(given)
     listed = list(read_class_list(arguments.classes)) if arguments.classes else None  # before a download
+    check_published(arguments.weights, lambda: listed or _find_images(data, (), arguments).listing.classes, arguments)
     arguments = replace(arguments, weights=tuple(file for given in arguments.weights for file in each_file(given)))
     files = [read_file(file) for file in arguments.weights]
     networks = [stored for _, stored in files]
     crop_px = agreed("crop_px", arguments.crop_px, networks) or DEFAULT_CROP_PX
     check_policies(arguments.policies, crop_px)
     named = agreed("classes", listed, networks) or ()
+    outputs = [stored.num_classes for stored in networks]
     if named:
-        check_outputs(arguments.weights, networks, len(named), arguments.data, arguments.classes)
+        check_outputs(arguments.weights, outputs, len(named), arguments)
     images = _find_images(data, tuple(named), arguments)
     classes = images.listing.classes
-    check_outputs(arguments.weights, networks, len(classes), arguments.data, arguments.classes)
+    check_outputs(arguments.weights, outputs, len(classes), arguments)
     settings = {
         "data": data,
         "weights": [hashlib.sha256(content).hexdigest() for content, _ in files],

@@ -13,6 +13,7 @@ from googlenet.network.hub import HubError, fetch_file, fetch_snapshot, is_hub_n
 
 BVLC = "bvlc"
 TORCHVISION_PREFIX, TORCHVISION = "torchvision:", "torchvision:googlenet"
+IMAGENET_CLASSES = 1000
 # The addresses after the first are mirrors of DeepDetect and of NVIDIA's jetson-inference; the digest decides.
 FILES = {
     BVLC: PublishedFile(
@@ -65,6 +66,11 @@ def suffix_of_name(name: str) -> str:
 def variant_of_weights(weights: str) -> Variant | None:
     """Return the variant that ``weights`` belong to, a name or a path; None if only the file itself can tell."""
     return "bn" if weights.startswith(TORCHVISION_PREFIX) or weights.endswith(PYTORCH_SUFFIXES) else None
+
+
+def outputs_of_weights(weights: str) -> int | None:
+    """Return the number of outputs of ``weights``, a name or a path; None if only the file itself can tell."""
+    return IMAGENET_CLASSES if weights in (BVLC, TORCHVISION) else None
 
 
 def names_of_files(name: str) -> list[str]:

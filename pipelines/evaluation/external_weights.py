@@ -1,9 +1,10 @@
 """Checks of weights from other sources: what they must agree on, and their copies in this project's format."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from googlenet.network.published import outputs_of_weights
 from pipelines.errors import UserError
 from pipelines.job.console import count
 from pipelines.run.directory import shortened
@@ -13,27 +14,48 @@ if TYPE_CHECKING:
     from googlenet.network.weights import StoredNetwork
 
 
-def check_outputs(
-    paths: Sequence[str], networks: "Sequence[StoredNetwork]", num_classes: int, data: str, class_list: str
-) -> None:
-    """Refuse weights that have another number of outputs than there are classes.
+class Asked(Protocol):
+    """Options of an evaluation that messages name."""
 
-    ``data`` are the images, and ``class_list`` the file of --classes, if there is one.
+    @property
+    def data(self) -> str:
+        """The images."""
+
+    @property
+    def classes(self) -> str:
+        """File with the classes' names; empty if there is none."""
+
+
+def check_published(weights: Sequence[str], classes: Callable[[], Sequence[str]], asked: Asked) -> None:
+    """Refuse published weights that cannot have as many outputs as there are classes, before they are downloaded.
+
+    ``classes`` are looked up only if there are such weights.
+
+    Raises:
+        UserError: one has another number of outputs.
+    """
+    outputs = [outputs_of_weights(name) for name in weights]
+    if any(outputs):
+        check_outputs(weights, outputs, len(classes()), asked)
+
+
+def check_outputs(paths: Sequence[str], outputs: Sequence[int | None], num_classes: int, asked: Asked) -> None:
+    """Refuse weights that have another number of outputs than there are classes; None is one that is not known.
 
     Raises:
         UserError: one has.
     """
-    for path, stored in zip(paths, networks, strict=True):
-        if stored.num_classes == num_classes:
+    for path, number in zip(paths, outputs, strict=True):
+        if number in (None, num_classes):
             continue
-        outputs = count(stored.num_classes, "output")
-        if class_list:
+        has = f"{path} has {count(number or 0, 'output')}"
+        if asked.classes:
             raise UserError(
-                f"{path} has {outputs}, --classes {class_list} names {num_classes}: "
+                f"{has}, --classes {asked.classes} names {num_classes}: "
                 "the file needs one line for each output, in their order"
             )
         raise UserError(
-            f"{path} has {outputs}, {data} has {count(num_classes, 'class', 'classes')}: "
+            f"{has}, {asked.data} has {count(num_classes, 'class', 'classes')}: "
             "list the classes of its outputs, in their order, with --classes FILE"
         )
 

@@ -103,6 +103,20 @@ def test_weights_without_class_names_ask_for_them(
         evaluate_weights(arguments)
 
 
+@pytest.mark.parametrize("listed", [0, 5])
+@pytest.mark.parametrize("name", ["bvlc", "torchvision:googlenet"])
+def test_published_weights_for_other_classes_are_refused_before_their_download(
+    photo_folder: Path, tmp_path: Path, name: str, listed: int
+) -> None:
+    (tmp_path / "five.txt").write_text("".join(f"class_{number}\n" for number in range(5)))
+    classes = str(tmp_path / "five.txt") if listed else ""
+    arguments = Arguments(str(tmp_path / "run"), str(photo_folder / "val"), (name,), classes)
+    expected = f"--classes {classes} names 5" if listed else f"{photo_folder}/val has 3 classes"
+    with pytest.raises(UserError, match=f"^{name} has 1,000 outputs, {expected}: "):
+        evaluate_weights(arguments)
+    assert not (tmp_path / "run").exists()
+
+
 def test_images_without_labels_need_names_for_the_models_outputs(
     photo_folder: Path, weights: Path, tmp_path: Path
 ) -> None:
