@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, TypeVar, get_args
+from typing import Any, ForwardRef, TypeVar, get_args
 
 import jaxtyping
 from beartype import BeartypeConf, beartype
@@ -19,8 +19,10 @@ _jaxtyped = jaxtyping.jaxtyped
 
 def _may_have_axes(annotation: object) -> bool:
     """Whether a type holds arrays with axes, or names a type that does not exist yet."""
-    if isinstance(annotation, str | TypeVar) or "ForwardRef" in repr(annotation):
+    if isinstance(annotation, str | ForwardRef):
         return True
+    if isinstance(annotation, TypeVar):
+        return any(map(_may_have_axes, (*annotation.__constraints__, annotation.__bound__)))
     if isinstance(annotation, list):  # the parameters of a Callable
         return any(map(_may_have_axes, annotation))
     is_array = inspect.isclass(annotation) and issubclass(annotation, jaxtyping.AbstractArray)
