@@ -1,7 +1,7 @@
 """Checks of shapes and types in googlenet/ under pytest: beartype, which accepts int for float, behind jaxtyping.
 
-In each call, jaxtyping binds the arguments to the names of axes, which takes a third of the time of a small network's
-forward pass. A function whose annotations have no axes is checked by beartype alone, as strictly.
+In each call of a function, jaxtyping keeps the sizes of the axes that its annotations name. Most functions name none:
+beartype alone checks these, as strictly and in a fraction of the time.
 """
 
 import dataclasses
