@@ -100,10 +100,11 @@ def tiny_recipe(photo_folder: Path) -> Recipe:
 
 @pytest.fixture(scope="session")
 def prepared_run(tiny_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run directory with the prepared data set and nothing else, made without a cluster."""
-    run = tmp_path_factory.mktemp("runs") / "prepared"
-    prepare_here(Storage.at(str(run)), tiny_recipe)
-    return run
+    """A run directory with the prepared data set and nothing else, made without a cluster; to read and to copy."""
+    with made_once(tmp_path_factory, "prepared_runs") as (folder, is_new):
+        if is_new:
+            prepare_here(Storage.at(str(folder / "prepared")), tiny_recipe)
+    return folder / "prepared"
 
 
 @pytest.fixture
@@ -115,10 +116,12 @@ def predictions_here() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def trained_run(prepared_run: Path, tiny_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with three trained replicas and nothing after that, made without a cluster."""
-    run = Path(shutil.copytree(prepared_run, tmp_path_factory.mktemp("trained") / "run"))
-    train_here(Storage.at(str(run)), tiny_recipe)
-    return run
+    """A run with three trained replicas and nothing after that, made without a cluster; to read and to copy."""
+    with made_once(tmp_path_factory, "trained_runs") as (folder, is_new):
+        if is_new:
+            shutil.copytree(prepared_run, folder / "run")
+            train_here(Storage.at(str(folder / "run")), tiny_recipe)
+    return folder / "run"
 
 
 @pytest.fixture(scope="session")

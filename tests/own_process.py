@@ -50,10 +50,14 @@ def _audit(event: str, arguments: tuple[object, ...]) -> None:
         _Watch.started.append(f"{event}{arguments[:2]}")
 
 
+def pytest_load_initial_conftests() -> None:
+    os.environ.update(ONE_THREAD)  # before conftest.py imports PyTorch, which reads it once
+
+
 def pytest_configure(config: pytest.Config) -> None:
     gc.disable()  # imports create a million objects that stay: searching them for garbage takes seconds
     config.option.loadscopereorder = False  # pytest-xdist hands groups out in the order below
-    os.environ.update(LEAN_RAY | ONE_THREAD)
+    os.environ.update(LEAN_RAY)
     for name in OF_MAKE:
         os.environ.pop(name, None)
     sys.addaudithook(_audit)

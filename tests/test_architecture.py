@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -63,12 +64,18 @@ def breaches(module: str, source: str) -> list[str]:
     if own == "pipelines":
         allowed -= {own}  # a command imports no other command
     broken = []
-    for name in imports(ast.parse(source)):
+    for name in imports(parsed(source)):
         package = name.partition(".")[0]
         known = package in ("googlenet", "pipelines", "cluster", "tests")
         if (known and room(name) not in allowed) or (package in PACKAGES and own not in PACKAGES[package]):
             broken.append(f"{module} imports {name}")
     return broken
+
+
+@cache
+def parsed(source: str) -> ast.Module:
+    """The syntax tree, made once: most modules are looked at by four tests."""
+    return ast.parse(source)
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
@@ -84,6 +91,7 @@ def imports(tree: ast.AST) -> Iterator[str]:
             )
 
 
+@cache
 def is_module(name: str) -> bool:
     return (ROOT / name.replace(".", "/")).with_suffix(".py").exists()
 
@@ -123,7 +131,7 @@ def test_an_import_against_the_law_is_found(module: str, statement: str) -> None
 
 
 def test_no_module_imports_itself_through_others() -> None:
-    graph = {module_of(path): set(imports(ast.parse(path.read_text()))) for path in MODULES}
+    graph = {module_of(path): set(imports(parsed(path.read_text()))) for path in MODULES}
     graphlib.TopologicalSorter({name: imported & graph.keys() for name, imported in graph.items()}).prepare()
 
 
@@ -143,7 +151,7 @@ def test_the_science_needs_few_packages(path: Path) -> None:
         "torch",
         "torchvision",
     }
-    needed = {name.partition(".")[0] for name in imports(ast.parse(path.read_text()))}
+    needed = {name.partition(".")[0] for name in imports(parsed(path.read_text()))}
     assert needed <= own | set(sys.stdlib_module_names)
 
 
@@ -160,14 +168,14 @@ def test_training_and_prediction_need_pytorch_numpy_opencv_and_pillow_alone() ->
 
 
 def test_annotations_are_of_jaxtyping_in_one_module_alone() -> None:
-    assert [module_of(path) for path in SCIENCE if "jaxtyping" in imports(ast.parse(path.read_text()))] == [
+    assert [module_of(path) for path in SCIENCE if "jaxtyping" in imports(parsed(path.read_text()))] == [
         "googlenet.shapes"
     ]
 
 
 @pytest.mark.parametrize("path", [p for p in MODULES if p.parent.name == "tracking"], ids=module_of)
 def test_tracking_imports_mlflow_only_in_functions(path: Path) -> None:
-    top_level = ast.Module([node for node in ast.parse(path.read_text()).body if not hasattr(node, "body")], [])
+    top_level = ast.Module([node for node in parsed(path.read_text()).body if not hasattr(node, "body")], [])
     # Importing MLflow takes seconds, in every worker; the model's own code is run by MLflow.
     assert not [name for name in imports(top_level) if name.startswith("mlflow")] or path.name == "ensemble_model.py"
 
@@ -182,7 +190,7 @@ def test_the_name_of_a_tag_in_mlflow_has_one_meaning() -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=module_of)
 def test_a_module_only_defines(path: Path) -> None:
-    tree = ast.parse(path.read_text())
+    tree = parsed(path.read_text())
     assert ast.get_docstring(tree), f"{path} has no docstring"
     for node in tree.body:
         if path.name == "ensemble_model.py" and ast.unparse(node) == "mlflow.models.set_model(EnsembleModel())":
@@ -226,7 +234,7 @@ def test_the_readme_stays_short() -> None:
 
 @pytest.mark.parametrize("wing", WINGS, ids=lambda wing: wing.name)
 def test_a_wings_docstring_names_each_of_its_modules_and_nothing_else(wing: Path) -> None:
-    plan = ast.get_docstring(ast.parse((wing / "__init__.py").read_text())) or ""
+    plan = ast.get_docstring(parsed((wing / "__init__.py").read_text())) or ""
     named = re.findall(r"^- ``(\w+)``: \w", plan, re.MULTILINE)
     assert sorted(named) == sorted(path.stem for path in wing.glob("*.py") if path.stem != "__init__")
 
@@ -252,7 +260,7 @@ def test_the_kept_models_requirements_are_what_its_code_imports() -> None:
 
     code = "import sys, googlenet.evaluation.ensemble, googlenet.network.weight_files; print(*sorted(sys.modules))"
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    own = {name.partition(".")[0] for path in SCIENCE for name in imports(ast.parse(path.read_text()))}
+    own = {name.partition(".")[0] for path in SCIENCE for name in imports(parsed(path.read_text()))}
     loaded = {name.partition(".")[0] for name in ended.stdout.split()} & own
     distributions = {"PIL": "pillow", "cv2": "opencv-python-headless"}
     needed = {distributions.get(name, name) for name in loaded - set(sys.stdlib_module_names) - {"googlenet"}}

@@ -4,10 +4,12 @@ import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
 
+from googlenet.network.layers import Conv
 from googlenet.network.model import GoogLeNet
 from googlenet.network.table1 import INCEPTION_CHANNELS
 
@@ -134,20 +136,30 @@ class _Layer:
 
 def forward_flops(model: GoogLeNet, crop_px: int) -> int:
     """Return the floating-point operations of one image's forward pass: two for each multiply-add of the layers."""
-    return 2 * sum(layer.multiply_adds for layer in _measure(copy.deepcopy(model).to("meta"), crop_px))
+    return 2 * sum(layer.multiply_adds for layer in _measure(_on_meta(model), crop_px))
 
 
 def output_bytes(model: GoogLeNet, crop_px: int) -> list[int]:
     """Return the fp32 bytes of the output of each convolution and linear layer, for one image."""
-    return [4 * math.prod(layer.output) for layer in _measure(copy.deepcopy(model).to("meta"), crop_px)]
+    return [4 * math.prod(layer.output) for layer in _measure(_on_meta(model), crop_px)]
+
+
+def _on_meta(model: GoogLeNet) -> GoogLeNet:
+    """Return a copy of a model on the meta device, without copying its weights first."""
+    weights = {id(weight): nn.Parameter(weight.detach().to("meta")) for weight in model.parameters()}
+    return copy.deepcopy(model, weights).to("meta")
 
 
 def _measure(model: GoogLeNet, crop_px: int) -> list[_Layer]:
     """Record every convolution and linear layer of a model on the meta device for one image; computes nothing."""
     layers: list[_Layer] = []
+    # Normalisation changes no shape; on the meta device it takes longer than all convolutions.
+    model.lrn = nn.Identity()
+    for conv in [module for module in model.modules() if isinstance(module, Conv)]:
+        conv.bn = nn.Identity()
     for name, module in model.eval().named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
-            module.register_forward_hook(_recorder(name, layers))
+            module.register_forward_hook(partial(_record, name, layers))
     model(torch.empty(1, 3, crop_px, crop_px, device="meta"))
     return layers
 
@@ -157,13 +169,12 @@ def _paper_network() -> GoogLeNet:
         return GoogLeNet(aux_heads=False)
 
 
-def _recorder(name: str, layers: list[_Layer]):  # type: ignore[no-untyped-def]  # torch's hook type is private
-    def record(module: nn.Conv2d | nn.Linear, _inputs: object, output: torch.Tensor) -> None:
-        weights = module.weight.numel()
-        positions = output[0, 0].numel() if output.ndim == 4 else 1
-        layers.append(_Layer(name, tuple(output.shape[1:]), weights, weights * positions))
-
-    return record
+def _record(
+    name: str, layers: list[_Layer], module: nn.Conv2d | nn.Linear, _inputs: object, output: torch.Tensor
+) -> None:
+    weights = module.weight.numel()
+    positions = math.prod(output.shape[2:])
+    layers.append(_Layer(name, tuple(output.shape[1:]), weights, weights * positions))
 
 
 def _row_of(layer: str) -> str:

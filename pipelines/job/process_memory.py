@@ -42,7 +42,9 @@ def prediction_bytes(models: "Sequence[GoogLeNet]", crop_px: int) -> dict[str, i
     from googlenet.network.complexity import output_bytes
 
     weights = PREDICTING_COPIES * sum(_weights_bytes(model) for model in models)
-    per_view = max(INFERENCE_OUTPUTS[model.variant] * max(output_bytes(model, crop_px)) for model in models)
+    # Replicas of one width have the same outputs.
+    distinct = {(model.variant, model.width, model.num_classes): model for model in models}.values()
+    per_view = max(INFERENCE_OUTPUTS[model.variant] * max(output_bytes(model, crop_px)) for model in distinct)
     return {
         "cpu": PROCESS_BYTES + weights + int(largest_batch(crop_px) * per_view),
         "gpu": GPU_PROCESS_BYTES + weights,

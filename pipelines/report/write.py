@@ -56,7 +56,12 @@ from pipelines.run.view_probabilities import read_views
 
 
 def write_report(
-    run: Storage, ensemble: EvaluatedEnsemble, trained: Storage | None = None, set_rule: SetRule = UNPENALISED
+    run: Storage,
+    ensemble: EvaluatedEnsemble,
+    trained: Storage | None = None,
+    set_rule: SetRule = UNPENALISED,
+    *,
+    with_pictures: bool = True,
 ) -> str:
     """Write everything below ``report/``; return the table as text for the terminal.
 
@@ -67,6 +72,7 @@ def write_report(
         ensemble: the evaluated ensemble.
         trained: the training run of the replicas, if their validation images are not those of ``run``.
         set_rule: penalty on the ranks of the classes of sets.
+        with_pictures: whether to draw the pictures, which takes most of the time if there are few images.
 
     Raises:
         UserError: predictions are missing, duplicated, of images not in the data set, or of another ensemble.
@@ -96,7 +102,7 @@ def write_report(
     write_outcomes(run, list(tally.seen), tally.averaged.by_image(), ensemble.policies, beside)
     run.write_json(COST_JSON, cost)
     facts = _provenance(run, trained, cost)
-    drawn = _pictures(run, report, tally, cost)
+    drawn = _pictures(run, report, tally, cost) if with_pictures else {}
     for name, picture in drawn.items():
         run.write(f"{REPORT}/{name}.png", png(picture))
     run.write(REPORT_PAGE, _page(run, ensemble, report, cost, facts, drawn).encode())

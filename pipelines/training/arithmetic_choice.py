@@ -68,6 +68,7 @@ def is_little_work(recipe: Recipe, resources: Resources, images: int, classes: i
 
 def _flops(recipe: Recipe, images: int, classes: int) -> float:
     from googlenet.network.complexity import forward_flops
-    from pipelines.training.network import network_of
+    from pipelines.training.network import network_without_weights
 
-    return BACKWARD_AND_FORWARD * forward_flops(network_of(recipe, classes), recipe.crop_px) * images * recipe.epochs
+    flops = forward_flops(network_without_weights(recipe, classes), recipe.crop_px)
+    return BACKWARD_AND_FORWARD * flops * images * recipe.epochs

@@ -5,6 +5,8 @@ The file is copied into the run directory, so that every worker finds it.
 
 from collections.abc import Sequence
 
+import torch
+
 from googlenet.network.initialisation import initialise
 from googlenet.network.model import GoogLeNet
 from googlenet.network.preprocessing import CAFFE_PREPROCESSING, SCRATCH_PREPROCESSING, Preprocessing
@@ -22,7 +24,20 @@ PREPROCESSING: dict[str, Preprocessing] = {"caffe": CAFFE_PREPROCESSING, "scratc
 
 def network_of(recipe: Recipe, classes: int, replica: int = 0) -> GoogLeNet:
     """Return the network of replica ``replica`` with ``classes`` outputs and random initial weights."""
-    model = GoogLeNet(
+    model = _built(recipe, classes, replica)
+    generator = torch_generator(recipe.replica_weights_seed(replica), "initial_weights")
+    initialise(model, recipe.initialisation, generator)
+    return model
+
+
+def network_without_weights(recipe: Recipe, classes: int, replica: int = 0) -> GoogLeNet:
+    """Return a network with the layers of replica ``replica``, to count its memory and operations, on no device."""
+    with torch.device("meta"):
+        return _built(recipe, classes, replica)
+
+
+def _built(recipe: Recipe, classes: int, replica: int) -> GoogLeNet:
+    return GoogLeNet(
         classes,
         recipe.variant,
         recipe.aux_heads,
@@ -30,9 +45,6 @@ def network_of(recipe: Recipe, classes: int, replica: int = 0) -> GoogLeNet:
         lrn=recipe.lrn,
         dropout=(recipe.dropout, recipe.aux_dropout),
     )
-    generator = torch_generator(recipe.replica_weights_seed(replica), "initial_weights")
-    initialise(model, recipe.initialisation, generator)
-    return model
 
 
 def ensemble_bytes(recipe: Recipe, classes: int, replicas: Sequence[int] | None = None) -> dict[str, int]:
@@ -40,15 +52,16 @@ def ensemble_bytes(recipe: Recipe, classes: int, replicas: Sequence[int] | None 
 
     By default these are all replicas of the recipe.
     """
-    networks = networks_of(recipe, classes, range(recipe.replicas) if replicas is None else replicas)
+    numbers = range(recipe.replicas) if replicas is None else replicas
+    networks = networks_without_weights(recipe, classes, numbers)
     return prediction_bytes(networks, recipe.crop_px)
 
 
-def networks_of(recipe: Recipe, classes: int, replicas: Sequence[int]) -> list[GoogLeNet]:
-    """Return networks like those of ``replicas``; those of one width are the same object, and save memory and time."""
-    widths = [recipe.replica_width(replica) for replica in replicas]
-    networks = {width: network_of(recipe, classes, replica) for width, replica in zip(widths, replicas, strict=True)}
-    return [networks[width] for width in widths]
+def networks_without_weights(recipe: Recipe, classes: int, replicas: Sequence[int]) -> list[GoogLeNet]:
+    """Return networks with the layers of ``replicas``; those of one width are the same object, to save time."""
+    replica_of = {recipe.replica_width(replica): replica for replica in replicas}
+    networks = {width: network_without_weights(recipe, classes, replica) for width, replica in replica_of.items()}
+    return [networks[recipe.replica_width(replica)] for replica in replicas]
 
 
 def check_initial_weights(run: Storage, recipe: Recipe, num_classes: int) -> list[str]:

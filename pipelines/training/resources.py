@@ -179,10 +179,10 @@ def reserving_memory(recipe: Recipe, resources: Resources, classes: int, images:
 
     Only a student needs to know the number of training ``images``: it holds the targets of all of them.
     """
-    from pipelines.training.network import network_of
+    from pipelines.training.network import network_without_weights
 
     needed = training_bytes(
-        network_of(recipe, classes),
+        network_without_weights(recipe, classes),
         -(-recipe.batch_size // recipe.workers_per_replica),
         recipe.crop_px,
         on_gpu=resources.gpus_per_worker > 0,

@@ -8,7 +8,7 @@ from pipelines.run.directory import PREDICTIONS, TARGETS, TEACHER, finished_repl
 from pipelines.run.predictions import IMAGES_PER_SHARD, file_name
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
-from pipelines.training.network import ensemble_bytes, network_of, networks_of
+from pipelines.training.network import ensemble_bytes, network_without_weights, networks_without_weights
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class TargetsLeft:
 
     def passes_of(self, student: Recipe, classes: int) -> float:
         """Return how many forward passes of the student take as many operations as those that are left."""
-        networks = networks_of(self.taught, classes, self.replicas)
+        networks = networks_without_weights(self.taught, classes, self.replicas)
         flops = sum(forward_flops(network, self.taught.crop_px) for network in networks)
-        own_flops = len(networks) * forward_flops(network_of(student, classes), student.crop_px)
+        own_flops = len(networks) * forward_flops(network_without_weights(student, classes), student.crop_px)
         return self.passes * flops / own_flops
 
 

@@ -34,7 +34,7 @@ IMAGES, SHARDS, CROP_PX = 42, 3, 35
 
 @pytest.fixture(scope="module")
 def task(prepared_run: Path, tmp_path_factory: pytest.TempPathFactory) -> PredictionTask:
-    """A run with the predictions and the report of two networks that were not trained."""
+    """A run with the predictions and the report, without pictures, of two networks that were not trained."""
     folder = tmp_path_factory.mktemp("views") / "run"
     shutil.copytree(prepared_run, folder)
     run, manifest = Storage.at(str(folder)), read_manifest(Storage.at(str(folder)))
@@ -51,7 +51,7 @@ def task(prepared_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Predic
     predictor = ShardPredictor(made)
     for shard in range(SHARDS):
         predictor(load_shard(made, shard, IMAGES))
-    write_report(run, ensemble)
+    write_report(run, ensemble, with_pictures=False)
     return made
 
 
@@ -112,8 +112,11 @@ def test_a_predictor_within_a_budget_answers_like_the_ensemble_and_counts_fewer_
     replicas.budget = kept
     records = open_records(run, task.split)
     answers = pq.read_table(f"{run.root}/answers/top5.parquet").to_pylist()
-    for row, record in zip(answers, (records[index] for index in range(IMAGES)), strict=True):
-        expected = replicas.answers(record.image, budget="fast")
+    assert len(answers) == IMAGES
+    some = range(0, IMAGES, 4)  # of every shard
+    assert len({answers[index]["passes"] for index in some}) > 1
+    for index in some:
+        row, expected = answers[index], replicas.answers(records[index].image, budget="fast")
         assert (row["answer_1"], row["passes"]) == (expected["answer_1"], expected["passes"])
         assert row["probability_1"] == pytest.approx(expected["probability_1"], abs=1e-5)
     assert {row["passes"] for row in answers} >= {1}

@@ -58,5 +58,8 @@ def test_the_estimate_follows_batch_crop_and_number_of_networks() -> None:
     assert worker(64, 224) - worker(32, 224) == pytest.approx(32 * 90e6, rel=0.1)
     assert worker(32, 224) > worker(32, 112)
     assert prediction_bytes([model] * 7, 224)["cpu"] > prediction_bytes([model], 224)["cpu"]
+    narrow, wide = (GoogLeNet(10, "bn", False, width) for width in (0.125, 0.25))
+    both = [prediction_bytes(models, 112)["cpu"] for models in ([narrow, wide], [wide, narrow])]
+    assert both[0] == both[1] > prediction_bytes([wide], 112)["cpu"]  # the widest has the largest outputs
     on_gpu = [training_bytes(model, 256, 224, on_gpu=True, loader_processes=count) for count in (1, 7)]
     assert on_gpu[0] < on_gpu[1] < worker(256, 224)  # the images are in the memory of the GPU

@@ -64,6 +64,15 @@ def objects(value: Any, place: Place = ()) -> Iterator[Place]:
         yield from objects(value[0], (*place, 0))
 
 
+def shortened(value: Any) -> Any:
+    """The same with one item of each list of objects: every object of :func:`objects` at its place."""
+    if isinstance(value, dict):
+        return {name: shortened(item) for name, item in value.items()}
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return [shortened(value[0])]
+    return value
+
+
 def at(value: Any, place: Place) -> Any:
     for step in place:
         value = value[step]
@@ -109,15 +118,17 @@ def test_a_report_of_an_earlier_version_is_valid() -> None:
 
 
 def test_a_missing_or_an_additional_key_is_refused_everywhere(report: dict[str, Any]) -> None:
-    places = list(objects(report))
+    short, places = shortened(report), list(objects(report))
+    assert refusals(short) == (False, False)
+    assert list(objects(short)) == places
     assert len(places) > 15
     for place in places:
-        for name in at(report, place) if place not in OPEN else ():
-            changed = copy.deepcopy(report)
+        for name in at(short, place) if place not in OPEN else ():
+            changed = copy.deepcopy(short)
             del at(changed, place)[name]
             refused = (*place, name) not in OPTIONAL
             assert refusals(changed) == (refused, refused), f"{(*place, name)} missing"
-        changed = copy.deepcopy(report)
+        changed = copy.deepcopy(short)
         at(changed, place)["new"] = 1
         refused = place not in OPEN
         assert refusals(changed) == (refused, refused), f"{place} with an additional key"

@@ -17,7 +17,7 @@ from googlenet.network.arithmetic import FP32
 from pipelines.report import spending
 from pipelines.report.answers import write_answers
 from pipelines.report.figure_of_spending import spending as picture_of_spending
-from pipelines.report.spending import spend, spending_rows
+from pipelines.report.spending import Spent, spend, spending_rows
 from pipelines.report.write import write_report
 from pipelines.run import view_probabilities
 from pipelines.run.budget import read_budget, write_budget
@@ -39,6 +39,14 @@ def some_views(images: int = 100, classes: int = 4) -> ViewProbabilities:
     probabilities[:, :, 0] = np.float16(0.06 / (classes - 1))
     probabilities[np.arange(images), :, 0, answers] = 0.94
     return ViewProbabilities([f"val/{n:03}.jpg" for n in range(images)], labels, probabilities)
+
+
+@pytest.fixture(scope="module")
+def spent() -> Spent:
+    """What some views are worth; to find it takes two seconds."""
+    spent = spend(some_views(), TWO, None)
+    assert spent is not None
+    return spent
 
 
 def test_a_run_keeps_views_of_all_its_images_or_of_a_share_of_them(
@@ -63,10 +71,8 @@ def test_a_run_keeps_views_of_all_its_images_or_of_a_share_of_them(
     assert keeps_views(TWO, 50, ids).all()
 
 
-def test_good_views_are_chosen_and_the_cascade_saves_passes_on_images_it_was_not_fitted_on() -> None:
+def test_good_views_are_chosen_and_the_cascade_saves_passes_on_images_it_was_not_fitted_on(spent: Spent) -> None:
     views = some_views()
-    spent = spend(views, TWO, None)
-    assert spent is not None
     assert spent.kept.view_order[0] != 0
     assert spent.kept.images == 100
     chosen = {row["crops"]: row["top1_error"] for row in spent.points if row["way"] == "chosen_views"}
@@ -87,12 +93,11 @@ def test_good_views_are_chosen_and_the_cascade_saves_passes_on_images_it_was_not
     assert {row["judged_on"] for row in again.budgets} == {"other_images"}
 
 
-def test_nothing_is_chosen_on_too_few_images_but_what_is_known_is_judged_on_them() -> None:
-    few, ours = some_views(39), spend(some_views(), TWO, None)
-    assert ours is not None
+def test_nothing_is_chosen_on_too_few_images_but_what_is_known_is_judged_on_them(spent: Spent) -> None:
+    few = some_views(39)
     assert spend(few, TWO, None) is None
     assert spend(None, TWO, None) is None
-    assert spend(few, TWO, ours.kept) is not None
+    assert spend(few, TWO, spent.kept) is not None
 
 
 def cell(models: int, crops: int, error: float) -> Any:
@@ -142,7 +147,7 @@ def test_the_report_shows_the_cost_and_other_images_use_what_the_run_keeps(
     assert "The best answer for the cost" in page
     assert "balanced" in page
     assert "## Error against cost" in run.read("report/report.md").decode()
-    write_report(other, ENSEMBLE, run)
+    write_report(other, ENSEMBLE, run, with_pictures=False)
     assert not other.exists("budget.json")
     assert {row["judged_on"] for row in other.read_json("report/report.json")["budgets"]} == {"other_images"}
     assert "budgets" not in without_views.read_json("report/report.json")

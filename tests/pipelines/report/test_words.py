@@ -43,14 +43,14 @@ COST = {
 
 
 def written(folder: Path, *choices: list[int], classes: int = 7, trained: Storage | None = None) -> tuple[Storage, str]:
-    """A run whose replicas answered ``choices``, with its report, and the text for the terminal."""
+    """A run whose replicas answered ``choices``, with its report without pictures, and the text for the terminal."""
     run, ensemble = made_run(folder), ensemble_of(len(choices), classes)
     predict_as(run, answers(*choices, classes=classes), ensemble)
-    return run, write_report(run, ensemble, trained)
+    return run, write_report(run, ensemble, trained, with_pictures=False)
 
 
 def composed(folder: Path, *choices: list[int], classes: int = 7) -> tuple[Report, str, str, str]:
-    """The same without pictures, which take a second: the report, and its text for the terminal and for both pages."""
+    """The same without any file: the report, and its text for the terminal and for both pages."""
     run, ensemble = made_run(folder), ensemble_of(len(choices), classes)
     predict_as(run, answers(*choices, classes=classes), ensemble)
     report = contents(tally_predictions(run, ensemble), ensemble)
@@ -243,7 +243,7 @@ def test_the_page_and_the_tables_say_where_they_come_from(tmp_path: Path) -> Non
     run.write_json("jobs/1.json", job)
     run.write_json("dataset/manifest.json", {**run.read_json("dataset/manifest.json"), "quarantined": 3})
     predict(run, list(range(6)))
-    write_report(run, ENSEMBLE)
+    write_report(run, ENSEMBLE, with_pictures=False)
     page, markdown = pages_of(run)
     for expected in (
         ", 3 quarantined (digest ",
@@ -260,7 +260,7 @@ def test_the_page_and_the_tables_say_where_they_come_from(tmp_path: Path) -> Non
     (tmp_path / "other").mkdir()
     elsewhere = made_run(tmp_path / "other")
     predict(elsewhere, list(range(6)))
-    write_report(elsewhere, ENSEMBLE, run)
+    write_report(elsewhere, ENSEMBLE, run, with_pictures=False)
     assert "- training command: `python pipelines/train_ensemble.py --recipe demo`" in pages_of(elsewhere)[1]
 
 

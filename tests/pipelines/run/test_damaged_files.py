@@ -29,6 +29,12 @@ def run(reported_run: Path, tmp_path: Path) -> Storage:
     return run
 
 
+@pytest.fixture
+def store(empty_store: Path, tmp_path: Path) -> str:
+    """A new MLflow store."""
+    return f"sqlite:///{shutil.copy(empty_store, tmp_path)}"
+
+
 READERS = {
     "run.json": [read_recipe, run_id, lambda run: claim(run, "recipe", Recipe().to_dict())],
     "dataset/manifest.json": [read_manifest],
@@ -57,16 +63,16 @@ def test_run_json_is_the_one_that_nothing_makes_again(run: Storage) -> None:
         read_recipe(run)
 
 
-def test_a_replay_names_the_damaged_file_and_not_mlflow(run: Storage, tmp_path: Path) -> None:
+def test_a_replay_names_the_damaged_file_and_not_mlflow(run: Storage, store: str) -> None:
     run.write("report/report.json", b"")
     with pytest.raises(UserError, match=r"report\.json is damaged") as refused:
-        replay(run, PublishSettings(f"sqlite:///{tmp_path}/mlflow.db", "none"))
+        replay(run, PublishSettings(store, "none"))
     assert "MLflow" not in str(refused.value)
 
 
-def test_a_replay_without_the_models_that_were_asked_for_has_failed(run: Storage, tmp_path: Path) -> None:
+def test_a_replay_without_the_models_that_were_asked_for_has_failed(run: Storage, store: str) -> None:
     run.write("replicas/0/weights.safetensors", b"half")
     run.write("replicas/1/weights.safetensors", b"half")
     with pytest.raises(UserError, match=r"models not logged .*replicas/0/weights\.safetensors: .*delete it") as refused:
-        replay(run, PublishSettings(f"sqlite:///{tmp_path}/mlflow.db", "all"))
+        replay(run, PublishSettings(store, "all"))
     assert "warning" not in str(refused.value)

@@ -46,3 +46,11 @@ def test_a_resumed_stage_is_counted_by_the_shards_that_are_left(student: tuple[S
     assert (left.images, left.passes) == (16, 2 * 10 * 16)
     run.write("teacher/targets.parquet", b"")
     assert targets_left(run, recipe, IMAGES) is None
+
+
+def test_a_wide_replica_counts_with_its_own_width(tiny_recipe: Recipe) -> None:
+    alike, one_wide, both_wide = (
+        ensemble_bytes(replace(tiny_recipe, replicas=2, width=width, wide_replica_width=wide), CLASSES)["cpu"]
+        for width, wide in ((0.125, None), (0.125, 0.5), (0.5, None))
+    )
+    assert alike < one_wide < both_wide
