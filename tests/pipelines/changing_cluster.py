@@ -18,7 +18,8 @@ from pipelines.job.ray_session import connected
 from tests.pipelines.growing_and_shrinking import grow_and_shrink
 from tests.pipelines.losing_nodes import lose_nodes
 
-HEAD = {"num_cpus": 1, "object_store_memory": 200_000_000, "include_dashboard": False}
+# Ray Train asks the dashboard whether its controller lives: without one, each training would end ten seconds later.
+HEAD = {"num_cpus": 1, "object_store_memory": 200_000_000, "include_dashboard": True}
 NODE = {"num_cpus": 1, "resources": {"accelerator": 1}, "object_store_memory": 200_000_000}
 # Ray declares a node dead after five checks without an answer: by default 15 seconds, for each of the nodes.
 HEALTH_CHECKS = {"RAY_health_check_period_ms": "500"}
