@@ -50,7 +50,8 @@ def test_at_a_limit_replicas_write_checkpoints_finished_ones_are_evaluated_and_w
     assert [row["models"] for row in report_of(folder)["table"]] == [1]
     assert "Only 1 of 2 replicas were evaluated" in (folder / "report/report.md").read_text()
 
-    assert run_job(arguments(folder, recipe, limits=Limits(0.5, max_cost=1000.0), validate_every_epochs=EPOCHS)) == 0
+    more = Limits(0.5, max_cost=1000.0)
+    assert run_job(arguments(folder, recipe, limits=more, validate_every_epochs=EPOCHS, models="none")) == 0
     printed = capsys.readouterr().out
     assert " node-hours, cost " in printed.splitlines()[-1]
     assert "; the estimate was " in printed.splitlines()[-1]

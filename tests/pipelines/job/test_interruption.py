@@ -12,7 +12,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from tests.project import ROOT
 from tests.servers import ray_processes
 
 LONGEST_SECONDS = 15
+SHARDS = "predictions/??????.parquet"  # three of 42 images
 
 
 def family(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
@@ -44,6 +45,7 @@ class Job:
     run: Path
     recipe: Recipe
     address: str = ""
+    options: tuple[str, ...] = ()
 
     @property
     def log(self) -> Path:
@@ -53,9 +55,10 @@ class Job:
         """Start the command and wait until there are files of that pattern."""
         file = self.run.with_name("recipe.json")
         file.write_text(json.dumps(self.recipe.to_dict()))
+        words = ["--recipe", str(file), "--run-dir", str(self.run), *self.options]
         with self.log.open("ab") as output:
             job = subprocess.Popen(
-                [sys.executable, "pipelines/train_ensemble.py", "--recipe", str(file), "--run-dir", str(self.run)],
+                [sys.executable, "pipelines/train_ensemble.py", *words],
                 cwd=ROOT,
                 env=ray_environment(self.address),
                 stdout=output,
@@ -68,6 +71,29 @@ class Job:
             assert job.poll() is None, self.log.read_text()
             time.sleep(0.02)
         return job
+
+    def kill_at_its_first_shard(self) -> None:
+        """Start the command; kill it, with its only predictor, as soon as there are predictions of a shard.
+
+        The predictor is found while it starts, and stopped at the first file: it cannot finish the other shards.
+        """
+        others = set(self._predictors())
+        job = self.start_until("preflight.json")
+        found: list[psutil.Process] = []
+        while not found:
+            assert job.poll() is None, self.log.read_text()
+            found = [process for process in self._predictors() if process not in others]
+        while not list(self.run.glob(SHARDS)):
+            assert job.poll() is None, self.log.read_text()
+            time.sleep(0.001)
+        found[0].suspend()
+        job.kill()
+        assert job.wait() == -signal.SIGKILL  # it had not ended by itself
+        found[0].kill()  # Ray would ask it to end, and wait for its answer
+        psutil.wait_procs(found, timeout=20)
+
+    def _predictors(self) -> Iterator[psutil.Process]:
+        return ray_processes(self.address, "MapWorker")
 
 
 def interrupt(job: Job, process: subprocess.Popen[bytes], by: Callable[[], None]) -> None:
@@ -116,18 +142,16 @@ def test_a_job_told_to_end_in_training_and_killed_in_evaluation_is_completed_wit
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     run = Path(shutil.copytree(prepared_run, tmp_path / "run"))
-    job = Job(run, replace(tiny_recipe, replicas=1), ray_cluster)
+    job = Job(run, replace(tiny_recipe, replicas=1), ray_cluster, ("--predictors", "1"))
     process = job.start_until("replicas/*/metrics.jsonl")
     interrupt(job, process, process.terminate)
     steps_before = (run / "replicas/0/steps/00000.jsonl").read_bytes()
-    process = job.start_until("predictions/??????.parquet")
-    process.kill()
-    assert process.wait() == -signal.SIGKILL  # it had not ended by itself
+    train_replica(ReplicaTask(Storage.at(str(run)), job.recipe, 0))  # as a job goes on with it in test_jobs.py
+    job.kill_at_its_first_shard()
     assert (run / "replicas/0/steps/00000.jsonl").read_bytes() == steps_before
     assert same_weights(run, finished_run)
     assert not (run / "report").exists()
-    time.sleep(2)  # until its actors have died with it
-    done = {path.name: path.stat().st_mtime_ns for path in run.glob("predictions/??????.parquet")}
+    done = {path.name: path.stat().st_mtime_ns for path in run.glob(SHARDS)}
     assert 0 < len(done) < 3
     with predicting_here():
         assert run_job(arguments(run, job.recipe, models="none")) == 0
