@@ -58,7 +58,7 @@ def grow_and_shrink(cluster: Cluster, node: Mapping[str, Any], root: Path, kept:
 
     wait_for_steps_of(1)
     leaving, staying = (cluster.add_node(wait=False, **node) for _ in range(2))
-    cluster.wait_for_nodes()
+    cluster.wait_for_nodes(timeout=120)
     next(ray_processes(cluster.address, "ray::RayTrainWorker")).terminate()
     wait_for_steps_of(3)
     _drain(cluster.address, leaving.node_id)
