@@ -72,10 +72,10 @@ def fit_replica(
 
 
 def _make_ray_count_nodes() -> None:
-    """Make Ray Train see the nodes that are there now: on its own it looks for them every 20 seconds.
+    """Make Ray Train see the nodes that are there now; by itself it looks for them every 20 seconds.
 
-    It would start as many workers as fitted on the earlier nodes. If more of them fit now, it would add those after a
-    minute, without a checkpoint before; if fewer do, it would wait a minute for a place and count that as a failure.
+    With the nodes of up to 20 seconds ago, it would add workers that fit on newer ones a minute later, without a
+    checkpoint before, and wait a minute for places on nodes that are gone.
     """
     from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import (
         get_or_create_autoscaling_coordinator,
