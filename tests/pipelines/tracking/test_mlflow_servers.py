@@ -57,7 +57,8 @@ def start_server(store: Path, port: int, largest_file_bytes: int | None = None) 
     def limit() -> None:
         if largest_file_bytes is not None:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file_bytes, resource.RLIM_INFINITY))
+            _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file_bytes, hard))
 
     server = subprocess.Popen(
         [sys.executable, "-m", "mlflow", "server", *options.split(), *backend],
@@ -80,10 +81,10 @@ def wait_until(ready: Callable[[], bool], server: subprocess.Popen[bytes] | None
 
 
 def make_room(server: subprocess.Popen[bytes]) -> None:
-    """Take the limit of a server's files away."""
+    """Let a server's files become as large as those of this process."""
     first = psutil.Process(server.pid)
     for process in [first, *first.children(recursive=True)]:
-        process.rlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        process.rlimit(resource.RLIMIT_FSIZE, resource.getrlimit(resource.RLIMIT_FSIZE))
 
 
 def stop_server(server: subprocess.Popen[bytes]) -> None:
