@@ -42,7 +42,7 @@ RUN_DIR = "googlenet_run_dir"
 COMMIT_VARIABLE = "GOOGLENET_COMMIT"
 GIT_SECONDS = 10.0
 REQUEST_SECONDS = 30.0
-# So late a head that is ready, and the end of a job, are noticed; whoever follows a job waits for both.
+# The end of a job, and a head that can start it, are noticed this much later at most; its user waits for both.
 POLL_SECONDS = 2.0
 LAST_LINES_SECONDS = 5.0
 # A head that does not answer for this long counts as lost; its cluster may come back under the same address.
