@@ -42,7 +42,8 @@ RUN_DIR = "googlenet_run_dir"
 COMMIT_VARIABLE = "GOOGLENET_COMMIT"
 GIT_SECONDS = 10.0
 REQUEST_SECONDS = 30.0
-POLL_SECONDS = 5.0
+# The end of a job, and a head that can start it, are noticed this much later at most; its user waits for both.
+POLL_SECONDS = 2.0
 LAST_LINES_SECONDS = 5.0
 # A head that does not answer for this long counts as lost; its cluster may come back under the same address.
 LOST_SECONDS = 60.0

@@ -166,5 +166,7 @@ def finished_run(request: pytest.FixtureRequest, tiny_recipe: Recipe, tmp_path_f
     with made_once(tmp_path_factory, "finished_runs") as (folder, is_new):
         if is_new:
             request.getfixturevalue("ray_cluster")
-            assert run_job(Arguments(fields=tiny_recipe, run_dir=str(folder / "finished"))) == 0
+            # One worker trains all replicas in turn: two at once, each with five processes, take as long.
+            arguments = Arguments(tiny_recipe, str(folder / "finished"), parallel_replicas=1, predictors=2)
+            assert run_job(arguments) == 0
     return folder / "finished"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,8 @@ from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.training.replica import train_replica
 from pipelines.training.task import ReplicaTask
+from pipelines.training.trial import Trial
+from pipelines.training.trial import _try as trial_here
 
 
 def prepare_here(run: Storage, recipe: Recipe) -> None:
@@ -39,6 +42,19 @@ def predicting_here() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipelines.evaluation.evaluate.predict", predict)
         patch.setattr(Predictors, "that_fit", lambda _options, _memory_bytes: Predictors(1, 0.0))
+        yield
+
+
+@contextmanager
+def trying_here() -> Iterator[None]:
+    """Take a trial's steps in the process of the tests, without a cluster; test_train_ensemble.py has one on it."""
+
+    def run_trial(recipe: Recipe, _resources: object, classes: int, *what: Any) -> Trial:
+        precisions, encoded, _at_once = what
+        return trial_here(recipe, classes, precisions, "cpu", encoded)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipelines.training.plan.run_trial", run_trial)
         yield
 
 

@@ -2,6 +2,7 @@
 
 import os
 import selectors
+import shutil
 import socket
 import subprocess
 import sys
@@ -38,8 +39,8 @@ def with_tools(variables: Mapping[str, str]) -> dict[str, str]:
 
 def wait_for(url: str, server: subprocess.Popen[bytes]) -> bytes:
     """Wait for the page at ``url`` and return it; empty if it requires a password."""
-    for _ in range(300):  # two test processes share the cores: a server may take a minute to start
-        time.sleep(0.5)
+    for _ in range(1500):  # two test processes share the cores: a server may take a minute to start
+        time.sleep(0.1)
         assert server.poll() is None
         try:
             with urllib.request.urlopen(url, timeout=5) as page:
@@ -123,15 +124,20 @@ def s3_server(variables: Mapping[str, str] | None = None, address: str = "127.0.
 
 
 @contextmanager
-def mlflow_with_password(folder: Path) -> Iterator[tuple[str, str]]:
-    """Start the clusters' MLflow server with home ``folder``; yield its address and password."""
+def mlflow_with_password(folder: Path, store: Path) -> Iterator[tuple[str, str]]:
+    """Start the clusters' MLflow server with home ``folder`` and a copy of the database ``store``.
+
+    Yield its address and password.
+    """
     port = free_port()
     command = ["bash", str(CLUSTER / "mlflow_server.sh"), "127.0.0.1", str(port), str(folder / "mlflow")]
+    (folder / "mlflow").mkdir()
+    shutil.copy(store, folder / "mlflow/mlflow.db")
     subprocess.run(command, env=with_tools({"HOME": str(folder)}), check=True, timeout=60)
     server = psutil.Process(int((folder / "mlflow/pid").read_text()))
     try:
-        for _ in range(120):
-            time.sleep(0.5)
+        for _ in range(600):
+            time.sleep(0.1)
             with suppress(OSError):
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
                 break

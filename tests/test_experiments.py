@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from experiments.ensembles import (
 )
 from pipelines.run.named_recipes import demo
 from pipelines.run.recipe import Recipe
+from tests.commands import run_script
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -86,15 +88,21 @@ def test_a_run_without_probabilities_of_views_is_refused_with_the_way_out(tmp_pa
         experiments.views.main(experiments.views.Arguments(str(tmp_path)))
 
 
+def here(command: list[str], **_: object) -> None:
+    """Run a job in this process, which has imported all it needs: as a command it would take ten seconds to start."""
+    ended = run_script(*command[1:])
+    assert ended.code == 0, ended.stderr
+
+
 def test_the_missing_ensemble_is_trained_and_all_are_compared(
-    finished_run: Path, tiny_recipe: Recipe, tmp_path: Path, ray_cluster: str, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    finished_run: Path, tiny_recipe: Recipe, tmp_path: Path, ray_cluster: str, predictions_here: None,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     for name in ("paper", "initialisations", "long"):  # are finished, so they are not trained again
         shutil.copytree(finished_run, tmp_path / f"runs/{name}0")
     recipe = tmp_path / "recipe.json"
     recipe.write_text(json.dumps(replace(tiny_recipe, epochs=1).to_dict()))
-    monkeypatch.setenv("RAY_ADDRESS", ray_cluster)  # for the job, which is a command
+    monkeypatch.setattr("experiments.ensembles.subprocess", SimpleNamespace(run=here))
     main(Arguments(tmp_path / "runs", seeds=(0,), recipe=str(recipe), replicas=2))
     out = capsys.readouterr().out
     assert [line.split("|")[2].strip() for line in out.splitlines() if line.startswith("| 0 | ")] == [

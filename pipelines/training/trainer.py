@@ -58,6 +58,8 @@ def fit_replica(
         check_run_directory(run)  # Ray Train would create a new one
         # Ray Train's record is for readers only, since the replica keeps its own; a truncated one would be refused.
         run.delete(files.ray_snapshot)
+        if recipe.least_workers < recipe.workers_per_replica:
+            _make_ray_count_nodes()
         ended: int | ReplicaFailure = _trainer(loop, run, recipe, files, resources, config).fit().return_value
     except UserError as error:
         return ReplicaFailure(replica, str(error), traceback.format_exc(), is_explained=True)
@@ -67,6 +69,19 @@ def fit_replica(
             replica, _root_cause(error), traceback.format_exc(), may_pass=True, is_explained=is_explained
         )
     return ended
+
+
+def _make_ray_count_nodes() -> None:
+    """Make Ray Train see the nodes that are there now; by itself it looks for them every 20 seconds.
+
+    With the nodes of up to 20 seconds ago, it would add workers that fit on newer ones a minute later, without a
+    checkpoint before, and wait a minute for places on nodes that are gone.
+    """
+    from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import (
+        get_or_create_autoscaling_coordinator,
+    )
+
+    ray.get(get_or_create_autoscaling_coordinator().get_reserved_resources.remote("", recompute=True))
 
 
 def _trainer(

@@ -2,6 +2,7 @@
 
 import base64
 import os
+import shutil
 import subprocess
 import urllib.error
 import urllib.request
@@ -60,8 +61,12 @@ def _status(url: str, **headers: str) -> int:
 
 
 @pytest.mark.timeout(240)
-def test_mlflow_asks_for_its_password_and_refuses_other_hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mlflow_asks_for_its_password_and_refuses_other_hosts(
+    tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     port, folder = free_port(), tmp_path / "mlflow"
+    folder.mkdir()
+    shutil.copy(empty_store, folder / "mlflow.db")  # to create one takes the server seconds
     environment = with_tools({"HOME": str(tmp_path)})
     command = ["bash", str(CLUSTER / "mlflow_server.sh"), "127.0.0.1", str(port), str(folder)]
     subprocess.run(command, env=environment, check=True, timeout=60)

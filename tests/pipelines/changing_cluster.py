@@ -17,8 +17,10 @@ from ray.cluster_utils import Cluster
 from pipelines.job.ray_session import connected
 from tests.pipelines.growing_and_shrinking import grow_and_shrink
 from tests.pipelines.losing_nodes import lose_nodes
+from tests.servers import free_port
 
-HEAD = {"num_cpus": 1, "object_store_memory": 200_000_000, "include_dashboard": False}
+# Ray Train asks the dashboard whether its controller lives: without one, each training would end ten seconds later.
+HEAD = {"num_cpus": 1, "object_store_memory": 200_000_000, "include_dashboard": True}
 NODE = {"num_cpus": 1, "resources": {"accelerator": 1}, "object_store_memory": 200_000_000}
 # Ray declares a node dead after five checks without an answer: by default 15 seconds, for each of the nodes.
 HEALTH_CHECKS = {"RAY_health_check_period_ms": "500"}
@@ -27,7 +29,8 @@ HEALTH_CHECKS = {"RAY_health_check_period_ms": "500"}
 def main(elastic_run: str, kept: str, run: str) -> None:
     os.environ.update(HEALTH_CHECKS)
     # Nodes are added and removed by the main thread only: Ray sets signal handlers there.
-    cluster = Cluster(initialize_head=True, head_node_args=HEAD)
+    # The usual port of a dashboard is that of the suite's shared cluster.
+    cluster = Cluster(initialize_head=True, head_node_args={**HEAD, "dashboard_port": free_port()})
     first = cluster.add_node(**NODE)
     os.environ["RAY_ADDRESS"] = cluster.address
     with connected():

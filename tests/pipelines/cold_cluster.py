@@ -2,7 +2,7 @@
 
 python -m tests.pipelines.cold_cluster RUN
 
-The head has no CPUs. A node with three CPUs and four GPUs, which are pretended, joins when the evaluation has started.
+The head has no CPUs. A node with two CPUs and three GPUs, which are pretended, joins when the evaluation has started.
 Its memory holds one training worker.
 """
 
@@ -23,8 +23,8 @@ from pipelines.run.storage import Storage
 from pipelines.training.resources import Resources, replicas_at_once, reserving_memory
 
 HEAD = {"num_cpus": 0, "object_store_memory": 200_000_000, "include_dashboard": False}
-# Less memory than three training workers need, and more than one does.
-NODE = {"num_cpus": 3, "num_gpus": 4, "memory": 2_000_000_000, "object_store_memory": 200_000_000}
+# Less memory than two training workers need, and more than one does.
+NODE = {"num_cpus": 2, "num_gpus": 3, "memory": 2_000_000_000, "object_store_memory": 200_000_000}
 PATIENCE_SECONDS = 200
 SECONDS_ALONE = 5
 
@@ -36,7 +36,7 @@ def main(root: str) -> None:
     seen: dict[str, int] = {}
 
     def work() -> None:
-        run, options = Storage.at(root), PredictorOptions(number=4, gpus=1.0)
+        run, options = Storage.at(root), PredictorOptions(number=3, gpus=1.0)
         with connected():
             print(Predictors.that_fit(options, {"cpu": 0, "gpu": 0}).remark, flush=True)
             started.set()

@@ -54,10 +54,11 @@ def grow_and_shrink(cluster: Cluster, node: Mapping[str, Any], root: Path, kept:
             return sum(line["step/workers"] == workers for line in read_steps(run, 0, 0))
 
         while thread.is_alive() and taken() < STEPS_EACH:
-            time.sleep(0.2)
+            time.sleep(0.02)
 
     wait_for_steps_of(1)
-    leaving, staying = cluster.add_node(**node), cluster.add_node(**node)
+    leaving, staying = (cluster.add_node(wait=False, **node) for _ in range(2))
+    cluster.wait_for_nodes(timeout=120)
     next(ray_processes(cluster.address, "ray::RayTrainWorker")).terminate()
     wait_for_steps_of(3)
     _drain(cluster.address, leaving.node_id)

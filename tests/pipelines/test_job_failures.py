@@ -56,8 +56,8 @@ def test_a_worker_that_is_told_to_end_and_one_that_is_killed_are_replaced_and_ch
     ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path, prepared_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, undisturbed = (Path(shutil.copytree(prepared_run, tmp_path / name)) for name in ("run", "undisturbed"))
-    recipe = replace(tiny_recipe, replicas=3, epochs=10)  # long enough to be killed in on a busy machine
-    for replica in range(3):
+    recipe = replace(tiny_recipe, replicas=2, epochs=10)  # long enough to be killed in on a busy machine
+    for replica in range(2):
         train_replica(ReplicaTask(Storage.at(str(undisturbed)), recipe, replica))
     ended: list[int] = []
     together: list[int] = []
@@ -89,12 +89,12 @@ def test_a_worker_that_is_told_to_end_and_one_that_is_killed_are_replaced_and_ch
     killer.join(timeout=1)
     assert max(together) == 1
     assert not of_data_sets  # a process that Ray Train would start for each of the workers
-    # That of the first replica, the one that took its place until the second, and the one that trained the third.
+    # That of the first replica, the one that took its place until it was killed in the second, and the last one.
     assert len(workers - of_earlier_tests) == 3
     assert set(ended) < workers
     printed = capsys.readouterr().out
     assert "replica 0: its worker received SIGTERM; checkpoint of step" in printed
     assert printed.count("restarting it in") == 1  # that of the other one counts as a failure
-    for replica in range(3):
+    for replica in range(2):
         ours, reference = (r / f"replicas/{replica}/weights.safetensors" for r in (run, undisturbed))
         assert ours.read_bytes() == reference.read_bytes()

@@ -4,7 +4,6 @@ So it does after SIGKILL.
 """
 
 import fcntl
-import json
 import os
 import shutil
 import signal
@@ -12,8 +11,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -25,66 +23,10 @@ from pipelines.train_ensemble import run_job
 from pipelines.training.replica import train_replica
 from pipelines.training.task import ReplicaTask
 from tests.commands import ray_environment, run_python
+from tests.pipelines.job.ended_jobs import LONGEST_SECONDS, SHARDS, Job, family, interrupt
 from tests.pipelines.jobs import arguments, report_of
 from tests.prepared import predicting_here
 from tests.project import ROOT
-from tests.servers import ray_processes
-
-LONGEST_SECONDS = 15
-
-
-def family(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    return psutil.Process(process.pid).children(recursive=True)
-
-
-@dataclass
-class Job:
-    """A command that trains and evaluates in ``run``, on the cluster at ``address`` or on one of its own."""
-
-    run: Path
-    recipe: Recipe
-    address: str = ""
-
-    @property
-    def log(self) -> Path:
-        return self.run.with_name("log")
-
-    def start_until(self, pattern: str) -> subprocess.Popen[bytes]:
-        """Start the command and wait until there are files of that pattern."""
-        file = self.run.with_name("recipe.json")
-        file.write_text(json.dumps(self.recipe.to_dict()))
-        with self.log.open("ab") as output:
-            job = subprocess.Popen(
-                [sys.executable, "pipelines/train_ensemble.py", "--recipe", str(file), "--run-dir", str(self.run)],
-                cwd=ROOT,
-                env=ray_environment(self.address),
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                # Tests that run in the background ignore Ctrl-C, and their child processes would too.
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
-            )
-        while not list(self.run.glob(pattern)):
-            assert job.poll() is None, self.log.read_text()
-            time.sleep(0.02)
-        return job
-
-
-def interrupt(job: Job, process: subprocess.Popen[bytes], by: Callable[[], None]) -> None:
-    """Interrupt a job in training; it has to end within seconds with all its processes, and say how to resume."""
-    children = family(process)
-    interrupted = time.monotonic()
-    by()
-    assert process.wait(timeout=60) == 130, job.log.read_text()
-    assert time.monotonic() - interrupted < LONGEST_SECONDS
-    assert job.log.read_text().rstrip().endswith("interrupted; run the same command again to resume")
-    assert "Traceback" not in job.log.read_text()
-    _, alive = psutil.wait_procs(children, timeout=20)
-    assert not alive
-    while job.address and list(ray_processes(job.address, "ray::RayTrainWorker")):  # it did not start the cluster
-        assert time.monotonic() - interrupted < 60
-        time.sleep(0.1)
-    assert not (job.run / "report").exists()
 
 
 def same_weights(run: Path, finished_run: Path) -> bool:
@@ -116,18 +58,16 @@ def test_a_job_told_to_end_in_training_and_killed_in_evaluation_is_completed_wit
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     run = Path(shutil.copytree(prepared_run, tmp_path / "run"))
-    job = Job(run, replace(tiny_recipe, replicas=1), ray_cluster)
+    job = Job(run, replace(tiny_recipe, replicas=1), ray_cluster, ("--predictors", "1"))
     process = job.start_until("replicas/*/metrics.jsonl")
     interrupt(job, process, process.terminate)
     steps_before = (run / "replicas/0/steps/00000.jsonl").read_bytes()
-    process = job.start_until("predictions/??????.parquet")
-    process.kill()
-    assert process.wait() == -signal.SIGKILL  # it had not ended by itself
+    train_replica(ReplicaTask(Storage.at(str(run)), job.recipe, 0))  # as a job goes on with it in test_jobs.py
+    job.kill_at_its_first_shard()
     assert (run / "replicas/0/steps/00000.jsonl").read_bytes() == steps_before
     assert same_weights(run, finished_run)
     assert not (run / "report").exists()
-    time.sleep(2)  # until its actors have died with it
-    done = {path.name: path.stat().st_mtime_ns for path in run.glob("predictions/??????.parquet")}
+    done = {path.name: path.stat().st_mtime_ns for path in run.glob(SHARDS)}
     assert 0 < len(done) < 3
     with predicting_here():
         assert run_job(arguments(run, job.recipe, models="none")) == 0

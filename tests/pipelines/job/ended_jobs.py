@@ -1,0 +1,99 @@
+"""Jobs in processes of their own that tests interrupt and kill."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from pipelines.run.recipe import Recipe
+from tests.commands import ray_environment
+from tests.project import ROOT
+from tests.servers import ray_processes
+
+LONGEST_SECONDS = 15
+SHARDS = "predictions/??????.parquet"  # three of 42 images
+
+
+def family(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+@dataclass
+class Job:
+    """A command that trains and evaluates in ``run``, on the cluster at ``address`` or on one of its own."""
+
+    run: Path
+    recipe: Recipe
+    address: str = ""
+    options: tuple[str, ...] = ()
+
+    @property
+    def log(self) -> Path:
+        return self.run.with_name("log")
+
+    def start_until(self, pattern: str) -> subprocess.Popen[bytes]:
+        """Start the command and wait until there are files of that pattern."""
+        file = self.run.with_name("recipe.json")
+        file.write_text(json.dumps(self.recipe.to_dict()))
+        words = ["--recipe", str(file), "--run-dir", str(self.run), *self.options]
+        with self.log.open("ab") as output:
+            job = subprocess.Popen(
+                [sys.executable, "pipelines/train_ensemble.py", *words],
+                cwd=ROOT,
+                env=ray_environment(self.address),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                # Tests that run in the background ignore Ctrl-C, and their child processes would too.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+            )
+        while not list(self.run.glob(pattern)):
+            assert job.poll() is None, self.log.read_text()
+            time.sleep(0.02)
+        return job
+
+    def kill_at_its_first_shard(self) -> None:
+        """Start the command; kill it, with its only predictor, as soon as there are predictions of a shard.
+
+        The predictor is found while it starts, and stopped at the first file: it cannot finish the other shards.
+        """
+        others = set(self._predictors())
+        job = self.start_until("preflight.json")
+        found: list[psutil.Process] = []
+        while not found:
+            assert job.poll() is None, self.log.read_text()
+            found = [process for process in self._predictors() if process not in others]
+        while not list(self.run.glob(SHARDS)):
+            assert job.poll() is None, self.log.read_text()
+            time.sleep(0.001)
+        found[0].suspend()
+        job.kill()
+        assert job.wait() == -signal.SIGKILL  # it had not ended by itself
+        found[0].kill()  # Ray would ask it to end, and wait for its answer
+        psutil.wait_procs(found, timeout=20)
+
+    def _predictors(self) -> Iterator[psutil.Process]:
+        return ray_processes(self.address, "MapWorker")
+
+
+def interrupt(job: Job, process: subprocess.Popen[bytes], by: Callable[[], None]) -> None:
+    """Interrupt a job in training; it has to end within seconds with all its processes, and say how to resume."""
+    children = family(process)
+    interrupted = time.monotonic()
+    by()
+    assert process.wait(timeout=60) == 130, job.log.read_text()
+    assert time.monotonic() - interrupted < LONGEST_SECONDS
+    assert job.log.read_text().rstrip().endswith("interrupted; run the same command again to resume")
+    assert "Traceback" not in job.log.read_text()
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert not alive
+    while job.address and list(ray_processes(job.address, "ray::RayTrainWorker")):  # it did not start the cluster
+        assert time.monotonic() - interrupted < 60
+        time.sleep(0.1)
+    assert not (job.run / "report").exists()
