@@ -7,12 +7,13 @@ with further replicas where that saves the start of another one.
 import gc
 import traceback
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import ray
+from ray.exceptions import RayError
 
 from googlenet.network.arithmetic import Arithmetic
 from pipelines.errors import UserError
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from pipelines.training.task import ReplicaTask
 
 SECONDS_PER_MINUTE = 60.0
+LONGEST_COUNT_SECONDS = 10.0
 
 
 @ray.remote(num_cpus=0, max_retries=0)  # type: ignore[untyped-decorator]
@@ -75,13 +77,16 @@ def _make_ray_count_nodes() -> None:
     """Make Ray Train see the nodes that are there now; by itself it looks for them every 20 seconds.
 
     With the nodes of up to 20 seconds ago, it would add workers that fit on newer ones a minute later, without a
-    checkpoint before, and wait a minute for places on nodes that are gone.
+    checkpoint before, and wait a minute for places on nodes that are gone. There is no public way: without this one,
+    which is that of Ray 2.60, a replica waits, and nothing else changes.
     """
-    from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import (
-        get_or_create_autoscaling_coordinator,
-    )
+    with suppress(ImportError, AttributeError, TypeError, RayError):
+        from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import (
+            get_or_create_autoscaling_coordinator,
+        )
 
-    ray.get(get_or_create_autoscaling_coordinator().get_reserved_resources.remote("", recompute=True))
+        coordinator = get_or_create_autoscaling_coordinator()
+        ray.get(coordinator.get_reserved_resources.remote("", recompute=True), timeout=LONGEST_COUNT_SECONDS)
 
 
 def _trainer(
