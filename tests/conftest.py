@@ -1,10 +1,15 @@
-"""Fixtures of the session: a small Ray cluster, small photographs, and the smallest realistic recipe."""
+"""Fixtures of the session: a small Ray cluster, small photographs, and the smallest realistic recipe.
+
+The project is imported by the fixtures that use it: pytest-xdist's own process, which uses none, would import PyTorch
+before it starts those that do the tests.
+"""
 
 import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jaxtyping
 import numpy as np
@@ -12,12 +17,11 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
-from pipelines.run.named_recipes import demo
-from pipelines.run.recipe import Recipe
-from pipelines.run.storage import Storage
 from tests.made_once import made_once
-from tests.prepared import predicting_here, prepare_here, train_here
 from tests.servers import s3_server
+
+if TYPE_CHECKING:
+    from pipelines.run.recipe import Recipe
 
 CLUSTER_CPUS = 2
 # The same examples each time, and no deadline on a busy machine.
@@ -81,7 +85,9 @@ def write_photos(root: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def tiny_recipe(photo_folder: Path) -> Recipe:
+def tiny_recipe(photo_folder: Path) -> "Recipe":
+    from pipelines.run.named_recipes import demo
+
     return replace(
         demo(),
         name="tiny",
@@ -99,8 +105,11 @@ def tiny_recipe(photo_folder: Path) -> Recipe:
 
 
 @pytest.fixture(scope="session")
-def prepared_run(tiny_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def prepared_run(tiny_recipe: "Recipe", tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run directory with the prepared data set and nothing else, made without a cluster; to read and to copy."""
+    from pipelines.run.storage import Storage
+    from tests.prepared import prepare_here
+
     with made_once(tmp_path_factory, "prepared_runs") as (folder, is_new):
         if is_new:
             prepare_here(Storage.at(str(folder / "prepared")), tiny_recipe)
@@ -110,13 +119,18 @@ def prepared_run(tiny_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture
 def predictions_here() -> Iterator[None]:
     """Predict in this process, for claims about the command around it: to start predictors takes much longer."""
+    from tests.prepared import predicting_here
+
     with predicting_here():
         yield
 
 
 @pytest.fixture(scope="session")
-def trained_run(prepared_run: Path, tiny_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained_run(prepared_run: Path, tiny_recipe: "Recipe", tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with three trained replicas and nothing after that, made without a cluster; to read and to copy."""
+    from pipelines.run.storage import Storage
+    from tests.prepared import train_here
+
     with made_once(tmp_path_factory, "trained_runs") as (folder, is_new):
         if is_new:
             shutil.copytree(prepared_run, folder / "run")
@@ -159,7 +173,9 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def finished_run(request: pytest.FixtureRequest, tiny_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished_run(
+    request: pytest.FixtureRequest, tiny_recipe: "Recipe", tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """The run directory of a finished job on the shared cluster, for tests to read and to copy."""
     from pipelines.train_ensemble import Arguments, run_job
 

@@ -5,16 +5,27 @@ shared cluster stay together in one group, and all others by their file, whose f
 The marker ``apart`` is for tests that read the finished run and do not use that cluster: they stay with their file.
 """
 
+import functools
 import gc
 import multiprocessing.util
 import os
-import sys
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
-SPAWN = "multiprocessing.spawn"
-STARTS = (SPAWN, "subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system")
+# All that starts a process. Python's audit events name them too, but a hook for these is called a million times: for
+# each ``id()``, of which copies of networks are made.
+STARTS: tuple[tuple[Any, str], ...] = (
+    (subprocess.Popen, "_execute_child"),
+    (os, "fork"),
+    (os, "forkpty"),
+    (os, "posix_spawn"),
+    (os, "posix_spawnp"),
+    (os, "system"),
+    (multiprocessing.util, "spawnv_passfds"),
+)
 # All that tests start inherits these. OpenMP's threads wait by spinning: with two threads in each of two pytest
 # processes, the tests of `make quick` took 358 s instead of 92 s on two cores.
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
@@ -44,10 +55,15 @@ class _Watch:
     started: list[str] | None = None
 
 
-def _audit(event: str, arguments: tuple[object, ...]) -> None:
-    # The first import of torchvision in a process asks ldconfig for CUDA's libraries: no test can leave that out.
-    if event in STARTS and _Watch.started is not None and "ldconfig" not in str(arguments[0]):
-        _Watch.started.append(f"{event}{arguments[:2]}")
+def _watched(name: str, start: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(start)
+    def watched(*arguments: Any, **options: Any) -> Any:
+        # The first import of torchvision in a process asks ldconfig for CUDA's libraries: no test can leave that out.
+        if _Watch.started is not None and "ldconfig" not in str(arguments):
+            _Watch.started.append(f"{name}{arguments[:3]}")
+        return start(*arguments, **options)
+
+    return watched
 
 
 def pytest_load_initial_conftests() -> None:
@@ -60,15 +76,8 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.update(LEAN_RAY)
     for name in OF_MAKE:
         os.environ.pop(name, None)
-    sys.addaudithook(_audit)
-    start = multiprocessing.util.spawnv_passfds
-
-    def spawn(path: object, arguments: object, passfds: object) -> int:
-        """Start a process for multiprocessing's spawn and forkserver, of which Python reports no audit event."""
-        sys.audit(SPAWN, path, arguments)
-        return int(start(path, arguments, passfds))
-
-    multiprocessing.util.spawnv_passfds = spawn
+    for owner, name in STARTS:
+        setattr(owner, name, _watched(name, getattr(owner, name)))
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
