@@ -1,14 +1,15 @@
 """Parameters and multiply-adds, counted on the network itself, next to those printed in Table 1."""
 
-import copy
+import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import nn
 
+from googlenet.network.choices import Variant
 from googlenet.network.layers import Conv
 from googlenet.network.model import GoogLeNet
 from googlenet.network.table1 import INCEPTION_CHANNELS
@@ -84,7 +85,7 @@ ALEXNET = (
 
 def table_rows(crop_px: int = 224) -> list[Row]:
     """Return the rows of Table 1 that have parameters, computed at ``crop_px`` (the printed figures are for 224)."""
-    measured = _measure(_paper_network(), crop_px)
+    measured = _layers("paper", 1.0, 1000, crop_px)
     rows = []
     for name, (printed_weights, printed_ops) in PRINTED.items():
         layers = [layer for layer in measured if _row_of(layer.name) == name]
@@ -136,37 +137,39 @@ class _Layer:
 
 def forward_flops(model: GoogLeNet, crop_px: int) -> int:
     """Return the floating-point operations of one image's forward pass: two for each multiply-add of the layers."""
-    return 2 * sum(layer.multiply_adds for layer in _measure(_on_meta(model), crop_px))
+    return 2 * sum(layer.multiply_adds for layer in _measure(model, crop_px))
 
 
 def output_bytes(model: GoogLeNet, crop_px: int) -> list[int]:
     """Return the fp32 bytes of the output of each convolution and linear layer, for one image."""
-    return [4 * math.prod(layer.output) for layer in _measure(_on_meta(model), crop_px)]
+    return [4 * math.prod(layer.output) for layer in _measure(model, crop_px)]
 
 
-def _on_meta(model: GoogLeNet) -> GoogLeNet:
-    """Return a copy of a model on the meta device, without copying its weights first."""
-    weights = {id(weight): nn.Parameter(weight.detach().to("meta")) for weight in model.parameters()}
-    return copy.deepcopy(model, weights).to("meta")
+def _measure(model: GoogLeNet, crop_px: int) -> tuple[_Layer, ...]:
+    return _layers(model.variant, model.width, model.num_classes, crop_px)
 
 
-def _measure(model: GoogLeNet, crop_px: int) -> list[_Layer]:
-    """Record every convolution and linear layer of a model on the meta device for one image; computes nothing."""
-    layers: list[_Layer] = []
-    # Normalisation changes no shape; on the meta device it takes longer than all convolutions.
+@functools.cache
+def _layers(variant: Variant, width: float, num_classes: int, crop_px: int) -> tuple[_Layer, ...]:
+    """Record every convolution and linear layer of a network for one image, which is computed with weights of zero.
+
+    PyTorch's meta device computes nothing, but imports PyTorch's compiler, which takes ten times as long.
+    """
+    with torch.device("meta"):
+        model = GoogLeNet(num_classes, variant, aux_heads=False, width=width)
+    # Normalisation changes no shape.
     model.lrn = nn.Identity()
     for conv in [module for module in model.modules() if isinstance(module, Conv)]:
         conv.bn = nn.Identity()
-    for name, module in model.eval().named_modules():
+    for weight in model.eval().to_empty(device="cpu").parameters():
+        nn.init.zeros_(weight)
+    layers: list[_Layer] = []
+    for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             module.register_forward_hook(partial(_record, name, layers))
-    model(torch.empty(1, 3, crop_px, crop_px, device="meta"))
-    return layers
-
-
-def _paper_network() -> GoogLeNet:
-    with torch.device("meta"):
-        return GoogLeNet(aux_heads=False)
+    with torch.inference_mode():
+        model(torch.zeros(1, 3, crop_px, crop_px))
+    return tuple(layers)
 
 
 def _record(
@@ -184,7 +187,7 @@ def _row_of(layer: str) -> str:
     )
 
 
-def measured_output(layers: list[_Layer], name: str) -> tuple[int, ...]:
+def measured_output(layers: Sequence[_Layer], name: str) -> tuple[int, ...]:
     """Return (channels, height, width) of a row: of its last layer, or of the four concatenated branches."""
     last = layers[-1].output
     if name not in INCEPTION_CHANNELS:

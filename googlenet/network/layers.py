@@ -130,7 +130,7 @@ class Classifier(nn.Linear):
     def forward(self, features: Tensor) -> Tensor:
         features = features.to(self.weight.dtype)
         device = features.device.type
-        if device == "meta" or not torch.is_autocast_enabled(device):
+        if not torch.is_autocast_enabled(device):
             return super().forward(features)
         with torch.autocast(device, enabled=False):
             return super().forward(features)
