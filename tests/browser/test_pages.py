@@ -54,16 +54,18 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def mlflow(finished_run: Path) -> Iterator[str]:
+def mlflow(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of all runs, on the server that `make ui` starts for the finished run and its page."""
-    port = free_port()
+    port, errors = free_port(), tmp_path_factory.mktemp("ui") / "errors.log"
     command = ["make", "-o", ".venv/stamp", "ui", f"BIN={BIN}", f"RUN_DIR={finished_run}", f"PORT={port}"]
-    server = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
-    )
+    with errors.open("w") as log:
+        server = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
+        )
     assert server.stdout is not None
     try:
-        shown = next(line for line in server.stdout if line.startswith("MLflow: http"))
+        shown = next((line for line in server.stdout if line.startswith("MLflow: http")), "")
+        assert shown, errors.read_text()
         wait_for(f"http://127.0.0.1:{port}/", server)  # type: ignore[arg-type]
         assert run_of(finished_run, "ensemble") in shown
         store = tracking_uri_for(Storage.at(str(finished_run)))

@@ -17,11 +17,10 @@ from pipelines.training.replica import train_replica
 from tests.commands import run_python
 from tests.pipelines.training.interrupted import Killed, interrupt_after, task
 
-pytestmark = pytest.mark.timeout(200)
+pytestmark = pytest.mark.timeout(500)
 
 
 @pytest.mark.processes
-@pytest.mark.timeout(300)
 @pytest.mark.skipif(not can_compile("cpu"), reason="there is no C++ compiler")
 def test_a_compiled_replica_learns_what_another_does_and_is_resumed_exactly(
     dataset: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch, threads: None

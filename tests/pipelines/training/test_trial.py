@@ -23,7 +23,7 @@ from pipelines.training.trial import Trial, candidates
 from pipelines.training.validation_plan import ValidationPlan
 from tests.commands import run_python
 
-pytestmark = pytest.mark.timeout(200)
+pytestmark = pytest.mark.timeout(500)
 
 
 def test_a_short_run_is_trained_as_it_comes_without_a_trial(tmp_path: Path) -> None:
