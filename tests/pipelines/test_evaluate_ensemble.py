@@ -5,7 +5,6 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import huggingface_hub.constants
 import numpy as np
@@ -19,8 +18,7 @@ from googlenet.network.preprocessing import SCRATCH_PREPROCESSING
 from googlenet.network.weights import to_safetensors
 from pipelines.data.sources import images_to_evaluate
 from pipelines.errors import UserError
-from pipelines.evaluate_ensemble import Arguments, _check, evaluate_elsewhere, evaluate_weights
-from pipelines.evaluation.answer_options import check_ood, check_sets
+from pipelines.evaluate_ensemble import Arguments, evaluate_elsewhere, evaluate_weights
 from pipelines.evaluation.evaluate import evaluate_run
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
@@ -244,24 +242,6 @@ def test_damaged_weights_of_a_replica_are_named_with_what_to_do(
         evaluate_run(Storage.at(str(run)), tiny_recipe)
 
 
-def test_sets_for_crops_that_the_run_has_not_fitted_are_refused_before_anything_is_evaluated(tmp_path: Path) -> None:
-    run = Storage.at(str(tmp_path))
-    run.write_json("calibration.json", {"label_mass": {"1": [], "144": []}})
-    check_sets(run, (144, 1, 10), 0.9)
-    check_sets(run, (10,), None)
-    for policies, named in (((1, 10), "10"), ((chosen_policy(range(3)), 1), "best:3")):
-        with pytest.raises(UserError, match=rf"^--coverage 0\.9 needs sets for {named} crops.* be one of 1, 144$"):
-            check_sets(run, policies, 0.9)
-
-
-def test_a_runs_own_images_are_not_something_else() -> None:
-    for data in ("/photos", "/photos/val", "/"):
-        with pytest.raises(UserError, match=f"^--ood {data} has the run's own images"):
-            check_ood(data, "/photos")
-    for data, own in (("/photos_of_flowers", "/photos"), ("/photos", "embedded"), ("/photos", "")):
-        check_ood(data, own)
-
-
 def test_the_command_adds_photographs_of_something_else_to_the_runs_report(
     ray_cluster: str, predictions_here: None, finished_run: Path, tmp_path: Path
 ) -> None:
@@ -278,27 +258,3 @@ def test_the_command_adds_photographs_of_something_else_to_the_runs_report(
     assert [(row["data"], row["images"]) for row in report["out_of_distribution"]] == [("noise", 4)] * 3
     assert report["table"] == json.loads((finished_run / "report/report.json").read_text())["table"]
     assert "Photographs of something else" in (tmp_path / "run/report/index.html").read_text()
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ({"set_penalty": 0.1, "unlabelled": True}, r"--set-penalty 0\.1 shortens sets .* it needs --coverage"),
-        ({"set_penalty": -1.0}, "--set-penalty must not be negative"),
-        ({"budget": "fast"}, "--budget fast is for the answers of a training run: it needs --unlabelled"),
-        ({"budget": "fast", "unlabelled": True, "policies": (1,)}, "leave out --policies"),
-        ({"budget": "fast", "unlabelled": True, "coverage": 0.9}, "cannot be combined with --coverage"),
-        ({"coverage": 95.0, "unlabelled": True}, r"between 0 and 1, such as 0\.95, got 95"),
-        ({"coverage": 0.9}, "needs --unlabelled and no --weights"),
-        ({"coverage": 0.9, "unlabelled": True, "calibrated": False}, "leave out --no-calibrated"),
-        (
-            {"coverage": 0.9, "unlabelled": True},
-            r"calibration\.json, which a run of 40 validation images or more keeps",
-        ),
-    ],
-)
-def test_a_coverage_that_cannot_be_kept_is_refused_before_anything_is_evaluated(
-    tmp_path: Path, given: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(UserError, match=message):
-        _check(Arguments(str(tmp_path), "photos", **given))

@@ -266,12 +266,6 @@ def test_shards_of_an_earlier_commit_are_written_again(
     assert not set(first) & set(later)
 
 
-def test_nothing_is_written_to_it() -> None:
-    for root in (NAME, "https://example.org/runs"):
-        with pytest.raises(UserError, match="cannot be written: data sets that others publish are read only"):
-            Storage.at(root).write("run.json", b"{}")
-
-
 def test_threads_of_arrow_never_run_python(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     # One that still does when Python ends aborts the process.
     write_parquet(hub.folder)

@@ -282,24 +282,3 @@ def test_without_a_network_weights_by_name_end_in_one_line_before_a_cluster_star
     assert (ended.code, ended.stderr.count("\n"), "Ray" in ended.stdout) == (2, 1, False)
     assert f"put it at {tmp_path}/torch/hub/checkpoints/bvlc_googlenet.caffemodel" in ended.stderr
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.processes
-@pytest.mark.parametrize(
-    "name",
-    [
-        "train_ensemble",
-        "prepare_dataset",
-        "evaluate_ensemble",
-        "compare_runs",
-        "export_ensemble",
-        "export_onnx",
-        "replay_to_mlflow",
-        "review",
-    ],
-)
-def test_help_and_errors_wait_for_no_heavy_package(name: str) -> None:
-    heavy = ("torch", "ray", "mlflow", "matplotlib", "jinja2")
-    program = f"import sys, pipelines.{name}; print([name for name in {heavy} if name in sys.modules])"
-    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert ended.stdout == "[]\n"

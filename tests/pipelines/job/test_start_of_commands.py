@@ -1,4 +1,4 @@
-"""What a command finds when it starts: standard streams that are closed or full, a current folder that is gone."""
+"""What a command finds when it starts: closed streams, a folder that is gone; and what it does not wait for."""
 
 import signal
 import subprocess
@@ -70,3 +70,24 @@ def test_names_in_another_encoding_than_utf_8_are_refused_with_the_variable_to_s
 def test_a_name_that_the_terminal_cannot_show_ends_no_job() -> None:
     shown = shell(f"PYTHONIOENCODING=ascii '{sys.executable}'", "say('K' + chr(228) + 'tzchen') or 7")
     assert (shown.returncode, shown.stdout, shown.stderr) == (7, "K\\xe4tzchen\n", "")
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    "name",
+    [
+        "train_ensemble",
+        "prepare_dataset",
+        "evaluate_ensemble",
+        "compare_runs",
+        "export_ensemble",
+        "export_onnx",
+        "replay_to_mlflow",
+        "review",
+    ],
+)
+def test_help_and_errors_wait_for_no_heavy_package(name: str) -> None:
+    heavy = ("torch", "ray", "mlflow", "matplotlib", "jinja2")
+    program = f"import sys, pipelines.{name}; print([name for name in {heavy} if name in sys.modules])"
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ended.stdout == "[]\n"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.errors import UserError
 from pipelines.run.storage import Storage, short_name
 
 
@@ -70,3 +71,9 @@ def test_file_uris_are_paths_and_options_stay_behind_the_names(tmp_path: Path) -
 )
 def test_data_is_called_by_the_last_part_of_where_it_is(uri: str) -> None:
     assert short_name(uri) == "photos"
+
+
+def test_nothing_is_written_to_what_others_publish() -> None:
+    for root in ("hf://datasets/me/pets", "https://example.org/runs"):
+        with pytest.raises(UserError, match="cannot be written: data sets that others publish are read only"):
+            Storage.at(root).write("run.json", b"{}")
