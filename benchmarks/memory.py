@@ -25,6 +25,7 @@ from googlenet.network.weights import Replica
 from googlenet.training.learning_rate import LearningRate
 from googlenet.training.loader import Batch
 from googlenet.training.loop import LoopSettings, TrainState, train_step
+from googlenet.training.micro_batch import micro_batch_images
 from googlenet.training.optim import PolyakAverage, build_sgd
 from pipelines.job.worker_process import KEEP_FREED_MEMORY
 
@@ -45,6 +46,8 @@ class Arguments:
     """Steps, or batches of views."""
     width: float = 1.0
     """Width of the network."""
+    in_parts: bool = True
+    """Take training steps in parts, as a worker does where it can."""
     kinds: tuple[Kind, ...] = ("predictor", "training")
     """What to measure."""
     variants: tuple[Variant, ...] = ("bn", "paper")
@@ -61,7 +64,9 @@ def _training(variant: Variant, arguments: Arguments) -> Callable[[], object]:
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = build_sgd(model, momentum=0.9, weight_decay=2e-4, decay_biases=True)
     state = TrainState(model, optimizer, PolyakAverage(model, 1000))
-    settings = LoopSettings(LearningRate(0.001, "paper", 0, 1), 1000, SCRATCH_PREPROCESSING, 0)
+    micro_batch = micro_batch_images(model, arguments.crop_px, 1, on_gpu=False) if arguments.in_parts else None
+    rate = LearningRate(0.001, "paper", 0, 1)
+    settings = LoopSettings(rate, 1000, SCRATCH_PREPROCESSING, 0, micro_batch=micro_batch)
     pixels = torch.zeros(arguments.batch_size, 3, arguments.crop_px, arguments.crop_px, dtype=torch.uint8)
     labels = torch.zeros(arguments.batch_size, dtype=torch.int64)
     batch = Batch.whole(pixels.contiguous(memory_format=torch.channels_last), labels)

@@ -33,6 +33,7 @@ from googlenet.training.batches import TrainingSamples, training_batches
 from googlenet.training.learning_rate import LearningRate
 from googlenet.training.loader import Batch
 from googlenet.training.loop import LoopSettings, TrainState, train_step
+from googlenet.training.micro_batch import micro_batch_images
 from googlenet.training.optim import PolyakAverage, build_sgd
 from pipelines.job.node_limits import node_limits
 from pipelines.job.worker_process import KEEP_FREED_MEMORY
@@ -76,7 +77,12 @@ def _ours(folder: str, arguments: Arguments, arithmetic: Arithmetic, in_memory: 
     network = compile_network(model) if arithmetic.compiled else model
     state = TrainState(model, optimizer, PolyakAverage(model, 1000), network_for=lambda _: network)
     settings = LoopSettings(
-        LearningRate(0.001, "paper", 0, 1), 10**9, SCRATCH_PREPROCESSING, 0, precision=arithmetic.precision
+        LearningRate(0.001, "paper", 0, 1),
+        10**9,
+        SCRATCH_PREPROCESSING,
+        0,
+        precision=arithmetic.precision,
+        micro_batch=micro_batch_images(model, arguments.crop_px, 1, on_gpu=False),
     )
     batches = _batches(folder, arguments)
     kept = next(batches)

@@ -14,6 +14,7 @@ In reading order:
 - ``optim``: SGD and Polyak averaging
 - ``graphs``: the training step as a CUDA graph
 - ``distillation``: the loss against a teacher's answers
+- ``micro_batch``: the parts of a batch whose gradients are computed one after the other
 - ``loop``: the training step: state in, state out
 - ``health``: the alarm about heads that do not learn
 """

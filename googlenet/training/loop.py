@@ -16,6 +16,7 @@ from googlenet.training.distillation import Distillation
 from googlenet.training.graphs import StepFigures, StepGraph, StepInputs
 from googlenet.training.learning_rate import LearningRate
 from googlenet.training.loader import Batch
+from googlenet.training.micro_batch import parts_of
 from googlenet.training.optim import MomentumSGD, PolyakAverage, set_learning_rate
 
 AUX_LOSS_WEIGHT = 0.3  # section 5
@@ -35,6 +36,8 @@ class LoopSettings:
         precision: of the network's arithmetic; weights, gradients, losses and updates are always fp32.
         share: this worker's part of every batch.
         distillation: how the batches' targets enter the loss; None for labels alone.
+        micro_batch: images whose gradients are computed together; None for all of the batch, as batch normalisation
+            needs it.
     """
 
     learning_rate: LearningRate
@@ -46,6 +49,7 @@ class LoopSettings:
     precision: Precision = "fp32"
     share: Share = ALONE
     distillation: Distillation | None = None
+    micro_batch: int | None = None
 
 
 @dataclass
@@ -198,15 +202,22 @@ def _computed(state: TrainState, inputs: StepInputs, num_images: int, settings: 
     A CUDA graph repeats these operations: what differs between steps is in ``inputs`` and in the optimiser's rate.
     """
     state.optimizer.zero_grad()
-    losses = _losses(state, inputs, num_images, settings)
-    # The workers' gradients are averaged, but their shares of the loss have to be added.
-    mixed = settings.distillation.mixed(losses) if settings.distillation else losses
-    (settings.share.workers * total_loss(mixed)).backward()  # type: ignore[no-untyped-call]
+    parts = [_backward(state, part, num_images, settings) for part in parts_of(inputs, settings.micro_batch)]
     norm = torch.nn.utils.get_total_norm([p.grad for p in state.model.parameters() if p.grad is not None])
     if settings.max_gradient_norm:
         torch.nn.utils.clip_grads_with_norm_(state.model.parameters(), settings.max_gradient_norm, norm)
     state.optimizer.step()
-    return StepFigures(tuple(losses), torch.stack([loss.detach() for loss in losses.values()]), norm)
+    losses = torch.stack([torch.stack(list(losses.values())) for losses in parts])
+    return StepFigures(tuple(parts[0]), losses.sum(dim=0), norm)
+
+
+def _backward(state: TrainState, inputs: StepInputs, num_images: int, settings: LoopSettings) -> dict[str, Tensor]:
+    """Add the gradients of ``inputs`` to those that are there; return their summands of the losses."""
+    losses = _losses(state, inputs, num_images, settings)
+    # The workers' gradients are averaged, but their shares of the loss have to be added.
+    mixed = settings.distillation.mixed(losses) if settings.distillation else losses
+    (settings.share.workers * total_loss(mixed)).backward()  # type: ignore[no-untyped-call]
+    return {name: loss.detach() for name, loss in losses.items()}
 
 
 def _losses(state: TrainState, inputs: StepInputs, num_images: int, settings: LoopSettings) -> dict[str, Tensor]:

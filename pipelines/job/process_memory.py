@@ -19,21 +19,23 @@ LOADER_BYTES = 400_000_000
 TRAINED_COPIES = 7
 # The loaded weights, and those folded for inference.
 PREDICTING_COPIES = 2
-# Memory of one image in training, in units of the outputs of all layers, and of one view in inference, in units of the
-# largest output: by variant, since local response normalisation has large intermediate results.
-TRAINING_OUTPUTS = 7.0
+# Memory of one view in inference, in units of the largest output: by variant, since local response normalisation has
+# large intermediate results.
 INFERENCE_OUTPUTS = {"bn": 3.5, "paper": 8.5}
 
 
-def training_bytes(model: "GoogLeNet", images: int, crop_px: int, *, on_gpu: bool, loader_processes: int) -> int:
-    """Return the memory, of its node and not its GPU, of a worker that trains with ``images`` images at a time."""
-    from googlenet.network.complexity import output_bytes
+def training_bytes(
+    model: "GoogLeNet", batch_size: int, crop_px: int, *, workers: int = 1, on_gpu: bool, loader_processes: int
+) -> int:
+    """Return the memory, of its node and not its GPU, of each of the workers that train with batches of that size."""
+    from googlenet.training.micro_batch import bytes_per_image, micro_batch_images
 
     fixed = TRAINED_COPIES * _weights_bytes(model) + 2 * DEFAULT_CACHE_BYTES  # training and validation images
     if on_gpu:
         return GPU_PROCESS_BYTES + fixed + loader_processes * LOADER_BYTES
-    per_image = TRAINING_OUTPUTS * sum(output_bytes(model, crop_px))
-    return PROCESS_BYTES + fixed + int(images * per_image)
+    images = -(-batch_size // workers)
+    at_once = min(images, micro_batch_images(model, crop_px, workers, on_gpu=False) or images)
+    return PROCESS_BYTES + fixed + int(at_once * bytes_per_image(model, crop_px))
 
 
 def prediction_bytes(models: "Sequence[GoogLeNet]", crop_px: int) -> dict[str, int]:

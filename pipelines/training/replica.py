@@ -25,6 +25,7 @@ from googlenet.training.epoch_order import EpochOrder
 from googlenet.training.health import HeadMonitor, patience_steps
 from googlenet.training.loader import Batch, Request, load_batches
 from googlenet.training.loop import LoopSettings, TrainState, train_step
+from googlenet.training.micro_batch import micro_batch_images
 from googlenet.training.optim import PolyakAverage, build_sgd
 from pipelines.job.progress import warn
 from pipelines.job.worker_process import use_own_cpus
@@ -69,7 +70,7 @@ def _train(task: ReplicaTask, on_epoch: OnEpoch | None) -> None:
     shards = open_shards_of(task.run, manifest, task.shard_cache_bytes)
     train, val = (open_records(task.run, manifest.splits[split], shards) for split in ("train", "val"))
     model, preprocessing = _initial_network(task, len(manifest.classes))
-    settings = _settings(task, len(train), preprocessing)
+    settings = _settings(task, len(train), model, preprocessing)
     validation = Validation(task.validation, len(val), recipe.epochs, task.share)
     state = _initial_state(task, model, settings)
     monitor = _monitor(recipe, len(manifest.classes), settings.steps_per_epoch)
@@ -168,7 +169,7 @@ def _write_metrics(task: ReplicaTask, history: list[dict[str, Any]]) -> None:
         task.run.write_json_lines(task.files.metrics, history)
 
 
-def _settings(task: ReplicaTask, num_images: int, preprocessing: Preprocessing) -> LoopSettings:
+def _settings(task: ReplicaTask, num_images: int, model: GoogLeNet, preprocessing: Preprocessing) -> LoopSettings:
     recipe = task.recipe
     return LoopSettings(
         learning_rate=recipe.rate(),
@@ -180,6 +181,9 @@ def _settings(task: ReplicaTask, num_images: int, preprocessing: Preprocessing) 
         precision=task.arithmetic.precision,
         share=task.share,
         distillation=Distillation(recipe.teacher_temperature, recipe.label_weight) if recipe.teacher else None,
+        micro_batch=micro_batch_images(
+            model, recipe.crop_px, task.share.workers, on_gpu=task.device.startswith("cuda")
+        ),
     )
 
 

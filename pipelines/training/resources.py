@@ -183,8 +183,9 @@ def reserving_memory(recipe: Recipe, resources: Resources, classes: int, images:
 
     needed = training_bytes(
         network_without_weights(recipe, classes),
-        -(-recipe.batch_size // recipe.workers_per_replica),
+        recipe.batch_size,
         recipe.crop_px,
+        workers=recipe.workers_per_replica,
         on_gpu=resources.gpus_per_worker > 0,
         loader_processes=resources.loader_processes,
     )

@@ -207,6 +207,7 @@ def _step(recipe: Recipe, classes: int, device: str, arithmetic: Arithmetic) -> 
     from googlenet.network.preprocessing import SCRATCH_PREPROCESSING
     from googlenet.training.loader import Batch
     from googlenet.training.loop import LoopSettings, TrainState, train_step
+    from googlenet.training.micro_batch import micro_batch_images
     from googlenet.training.optim import PolyakAverage, build_sgd
 
     model = _model(recipe, classes, device)
@@ -216,7 +217,14 @@ def _step(recipe: Recipe, classes: int, device: str, arithmetic: Arithmetic) -> 
     network = compile_network(model) if arithmetic.compiled else model
     state = TrainState(model, optimizer, PolyakAverage(model, POLYAK_HORIZON_STEPS), network_for=lambda _: network)
     preprocessing = SCRATCH_PREPROCESSING.on(torch.device(device))
-    settings = LoopSettings(recipe.rate(), STEPS_PER_EPOCH, preprocessing, SEED, precision=arithmetic.precision)
+    settings = LoopSettings(
+        recipe.rate(),
+        STEPS_PER_EPOCH,
+        preprocessing,
+        SEED,
+        precision=arithmetic.precision,
+        micro_batch=micro_batch_images(model, recipe.crop_px, recipe.workers_per_replica, on_gpu=device == "cuda"),
+    )
     images = -(-recipe.batch_size // recipe.workers_per_replica)
     batch = Batch.whole(_pixels(images, recipe.crop_px), torch.zeros(images, dtype=torch.int64))
 
