@@ -59,9 +59,9 @@ def on(laptop: Submitter, **variables: str) -> dict[str, str]:
     return {**others, "HOME": str(laptop.home), "PATH": f"{laptop.python.parent}:{os.environ['PATH']}", **variables}
 
 
-def ray_job(laptop: Submitter, node: Head, command: str, cwd: Path = ROOT, **variables: str) -> tuple[int, str]:
+def ray_job(laptop: Submitter, command: str, cwd: Path = ROOT, **variables: str) -> tuple[int, str]:
     """Return the exit code and the output of ``ray job`` as the documentation says how to use it."""
-    environment = on(laptop, RAY_AUTH_MODE="token", RAY_API_SERVER_ADDRESS=node.address, **variables)
+    environment = on(laptop, RAY_AUTH_MODE="token", **variables)
     ended = subprocess.run(
         shlex.split(command), cwd=cwd, env=environment, capture_output=True, text=True, timeout=240, check=False
     )
@@ -69,13 +69,13 @@ def ray_job(laptop: Submitter, node: Head, command: str, cwd: Path = ROOT, **var
 
 
 def follow(
-    laptop: Submitter, clone: Path, ports: dict[str, int], run: Path, options: str, log: Path
+    laptop: Submitter, clone: Path, address: str, run: Path, options: str, log: Path, **variables: str
 ) -> subprocess.Popen[bytes]:
     """Start ``cluster/submit.py``, with its output in ``log``."""
     command = ["python", str(clone / "cluster/submit.py"), "--run-dir", str(run), "--pause-seconds", "1"]
-    command += ["--address", f"http://127.0.0.1:{ports['dashboard-port']}", "--", *options.split()]
+    command += ["--address", address, "--", *options.split()]
     with log.open("wb") as output:
-        return subprocess.Popen(command, env=on(laptop), stdout=output, stderr=output)
+        return subprocess.Popen(command, env=on(laptop, **variables), stdout=output, stderr=output)
 
 
 def wait_while(alive: Callable[[], bool], ready: Callable[[], bool]) -> None:
@@ -87,6 +87,10 @@ def wait_while(alive: Callable[[], bool], ready: Callable[[], bool]) -> None:
 @pytest.fixture(scope="module")
 def ports() -> dict[str, int]:
     return {kind: free_port() for kind in HEAD_PORTS}
+
+
+def dashboard(ports: dict[str, int]) -> str:
+    return f"http://127.0.0.1:{ports['dashboard-port']}"
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,7 @@ def mistaken(
     laptop: Submitter, clone: Path, ports: dict[str, int], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Mistaken]:
     folder, log = tmp_path_factory.mktemp("mistaken"), tmp_path_factory.mktemp("log") / "submit.log"
-    process = follow(laptop, clone, ports, folder / "run", f"--recipe demo --data {folder / 'nowhere'}", log)
+    process = follow(laptop, clone, dashboard(ports), folder / "run", f"--recipe demo --data {folder / 'nowhere'}", log)
     wait_while(lambda: process.poll() is None, lambda: "waiting for the cluster" in log.read_text())
     yield Mistaken(process, folder, log)
     process.kill()
@@ -129,17 +133,27 @@ def test_a_submission_waits_for_its_cluster_and_a_mistake_of_the_users_is_not_tr
 
 def test_a_strangers_token_is_refused(laptop: Submitter, clone: Path, node: Head) -> None:
     token = "another-token-of-the-same-length-01234567"  # noqa: S105
-    code, told = ray_job(laptop, node, readme_command("--help", "run"), clone, RAY_AUTH_TOKEN=token)
+    code, told = ray_job(laptop, readme_command(node, "--help", "run"), clone, RAY_AUTH_TOKEN=token)
     assert code != 0
     assert "uthenticat" in told
 
 
-def readme_command(options: str, run: str) -> str:
-    """Return the README's command for a job, with these options instead of the demo's."""
+def test_a_machine_without_the_token_is_told_in_one_line_where_to_put_it(
+    laptop: Submitter, clone: Path, node: Head, tmp_path: Path
+) -> None:
+    process = follow(laptop, clone, node.address, tmp_path / "run", "--help", tmp_path / "log", HOME=str(tmp_path))
+    assert process.wait(timeout=60) == 1
+    said = f"error: {node.address}: Authentication required: Unauthorized: Missing authentication token"
+    assert (tmp_path / "log").read_text() == f"{said}: copy the head's token to {tmp_path}/.ray/auth_token\n"
+
+
+def readme_command(node: Head, options: str, run: str) -> str:
+    """Return the README's command for a job, with this address and these options instead of the demo's."""
     [command] = re.findall(r"^ray job submit .*", (ROOT / "README.md").read_text(), re.MULTILINE)
-    assert "--recipe demo" in command
-    assert "SHARED" in command
-    return command.replace("--recipe demo", options).replace("SHARED", run)
+    for written, meant in {"http://127.0.0.1:8265": node.address, "--recipe demo": options, "SHARED": run}.items():
+        assert written in command
+        command = command.replace(written, meant)
+    return command
 
 
 @dataclass(frozen=True)
@@ -156,13 +170,13 @@ def stopped(
     laptop: Submitter, clone: Path, node: Head, photo_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Stopped:
     run, logs = tmp_path_factory.mktemp("stopped") / "run", []
-    command = readme_command(f"{SHORT} --data {photo_folder}", str(run)).replace(
+    command = readme_command(node, f"{SHORT} --data {photo_folder}", str(run)).replace(
         "submit", "submit --submission-id stopped", 1
     )
-    thread = threading.Thread(target=lambda: logs.append(ray_job(laptop, node, command, clone)[1]))
+    thread = threading.Thread(target=lambda: logs.append(ray_job(laptop, command, clone)[1]))
     thread.start()
     wait_while(thread.is_alive, (run / "replicas/0/metrics.jsonl").exists)
-    _, told = ray_job(laptop, node, "ray job stop stopped")
+    _, told = ray_job(laptop, f"ray job stop --address {node.address} stopped")
     thread.join()
     return Stopped(run, logs[0], told)
 
@@ -187,7 +201,7 @@ def test_a_stopped_job_goes_on_when_submitted_again_and_again_when_its_head_dies
 ) -> None:
     log, jobs = tmp_path / "submit.log", stopped.run / "jobs"
     first = (stopped.run / "replicas/0/metrics.jsonl").read_text().splitlines()[0]
-    follower = follow(laptop, clone, ports, stopped.run, f"{SHORT} --data {photo_folder}", log)
+    follower = follow(laptop, clone, dashboard(ports), stopped.run, f"{SHORT} --data {photo_folder}", log)
     wait_while(lambda: follower.poll() is None, lambda: len(list(jobs.glob("*.json"))) == 2)
     node.kill()
     with head(TOKEN, ports):
