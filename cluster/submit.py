@@ -20,7 +20,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-if __name__ == "__main__" and (Path.home() / ".ray/auth_token").exists():
+TOKEN = Path.home() / ".ray/auth_token"
+if __name__ == "__main__" and (TOKEN.exists() or {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ)):
     # A head that finds a token asks for it. Ray's client sends one in this mode alone, which it reads when imported.
     os.environ.setdefault("RAY_AUTH_MODE", "token")
 try:
@@ -124,7 +125,8 @@ def _connect(arguments: Arguments, say: Callable[[str], None]) -> Client | None:
         try:
             return Client(arguments.address)
         except AuthenticationError as error:
-            raise SystemExit(f"error: {arguments.address}: {error}") from error
+            answer = str(error).partition("\n")[0]
+            raise SystemExit(f"error: {arguments.address}: {answer}: copy the head's token to {TOKEN}") from error
         except (ConnectionError, OSError, RuntimeError) as error:
             if time.monotonic() > give_up:
                 say(f"error: no answer from {arguments.address} for {arguments.wait_seconds:.0f} s: {error}")

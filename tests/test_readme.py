@@ -236,7 +236,7 @@ def _cluster_checks(places: dict[str, str]) -> dict[str, Callable[[str], None]]:
         "chmod 600 ~/.ray/auth_token": hide_token,
         "export RAY_AUTH_MODE=token": lambda _command: None,
         # tests/cluster/test_jobs.py, with a token and from a clean clone
-        "ray job submit --working-dir . -- python pipelines/train_ensemble.py --recipe": lambda _command: None,
+        "ray job submit --address http://127.0.0.1:8265 --working-dir . -- python": lambda _command: None,
         "python cluster/submit.py --run-dir": lambda _command: None,
     }
 

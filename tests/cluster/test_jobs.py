@@ -1,8 +1,12 @@
-"""Jobs submitted to a real head on loopback, with token authentication, from a clean copy of the project."""
+"""Jobs submitted to a real head on loopback, with token authentication, from a clean copy of the project.
 
+The machine that submits has Ray alone; the head has the project's environment.
+"""
+
+import os
 import re
+import shlex
 import subprocess
-import sys
 import threading
 import time
 import zlib
@@ -13,8 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster.ray_alone import Submitter, submitter
 from tests.project import ROOT
-from tests.servers import BIN, HEAD_PORTS, Head, free_port, head, with_tools
+from tests.servers import HEAD_PORTS, Head, free_port, head
 
 TOKEN = "a-token-of-at-least-some-length-0123456789"  # noqa: S105
 # One replica of many epochs on few images: long enough to be stopped in, and little work.
@@ -39,29 +44,38 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def as_client(token: str = TOKEN) -> dict[str, str]:
-    environment = with_tools({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token})
-    return {name: value for name, value in environment.items() if name not in ("RAY_ADDRESS", "PYTHONPATH")}
+@pytest.fixture(scope="module")
+def laptop(tmp_path_factory: pytest.TempPathFactory) -> Submitter:
+    """A machine that submits: it has Ray alone, and the token where the launcher's guide puts it."""
+    made = submitter(tmp_path_factory.mktemp("laptop"))
+    (made.home / ".ray").mkdir()
+    (made.home / ".ray/auth_token").write_text(TOKEN)
+    return made
 
 
-def ray_job(verb: str, address: str, *words: str, token: str = TOKEN, cwd: Path = ROOT) -> tuple[int, str]:
-    """Return the exit code and the output of ``ray job VERB``."""
-    command = [BIN / "ray", "job", verb, "--address", address, *words]
+def on(laptop: Submitter, **variables: str) -> dict[str, str]:
+    """Return the variables of a terminal there, in which the environment with Ray is active."""
+    others = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "PYTHON"))}
+    return {**others, "HOME": str(laptop.home), "PATH": f"{laptop.python.parent}:{os.environ['PATH']}", **variables}
+
+
+def ray_job(laptop: Submitter, command: str, cwd: Path = ROOT, **variables: str) -> tuple[int, str]:
+    """Return the exit code and the output of ``ray job`` as the documentation says how to use it."""
+    environment = on(laptop, RAY_AUTH_MODE="token", **variables)
     ended = subprocess.run(
-        command, cwd=cwd, env=as_client(token), capture_output=True, text=True, timeout=240, check=False
+        shlex.split(command), cwd=cwd, env=environment, capture_output=True, text=True, timeout=240, check=False
     )
     return ended.returncode, ended.stdout + ended.stderr
 
 
-def follow(clone: Path, ports: dict[str, int], run: Path, options: str, log: Path) -> subprocess.Popen[bytes]:
-    """Start ``cluster/submit.py``, with its output in ``log`` and the token in the home folder alone."""
-    (log.parent / ".ray").mkdir()
-    (log.parent / ".ray/auth_token").write_text(TOKEN)
-    environment = {name: value for name, value in as_client().items() if not name.startswith("RAY_AUTH_")}
-    command = [sys.executable, str(clone / "cluster/submit.py"), "--run-dir", str(run), "--pause-seconds", "1"]
-    command += ["--address", f"http://127.0.0.1:{ports['dashboard-port']}", "--", *options.split()]
+def follow(
+    laptop: Submitter, clone: Path, address: str, run: Path, options: str, log: Path, **variables: str
+) -> subprocess.Popen[bytes]:
+    """Start ``cluster/submit.py``, with its output in ``log``."""
+    command = ["python", str(clone / "cluster/submit.py"), "--run-dir", str(run), "--pause-seconds", "1"]
+    command += ["--address", address, "--", *options.split()]
     with log.open("wb") as output:
-        return subprocess.Popen(command, env={**environment, "HOME": str(log.parent)}, stdout=output, stderr=output)
+        return subprocess.Popen(command, env=on(laptop, **variables), stdout=output, stderr=output)
 
 
 def wait_while(alive: Callable[[], bool], ready: Callable[[], bool]) -> None:
@@ -75,6 +89,10 @@ def ports() -> dict[str, int]:
     return {kind: free_port() for kind in HEAD_PORTS}
 
 
+def dashboard(ports: dict[str, int]) -> str:
+    return f"http://127.0.0.1:{ports['dashboard-port']}"
+
+
 @dataclass(frozen=True)
 class Mistaken:
     """A submission that waited for its cluster, of a job whose images do not exist."""
@@ -85,9 +103,11 @@ class Mistaken:
 
 
 @pytest.fixture(scope="module")
-def mistaken(clone: Path, ports: dict[str, int], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mistaken]:
+def mistaken(
+    laptop: Submitter, clone: Path, ports: dict[str, int], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Mistaken]:
     folder, log = tmp_path_factory.mktemp("mistaken"), tmp_path_factory.mktemp("log") / "submit.log"
-    process = follow(clone, ports, folder / "run", f"--recipe demo --data {folder / 'nowhere'}", log)
+    process = follow(laptop, clone, dashboard(ports), folder / "run", f"--recipe demo --data {folder / 'nowhere'}", log)
     wait_while(lambda: process.poll() is None, lambda: "waiting for the cluster" in log.read_text())
     yield Mistaken(process, folder, log)
     process.kill()
@@ -111,11 +131,29 @@ def test_a_submission_waits_for_its_cluster_and_a_mistake_of_the_users_is_not_tr
     assert list(mistaken.folder.iterdir()) == []
 
 
-def test_a_strangers_token_is_refused(clone: Path, node: Head) -> None:
-    words = ("--working-dir", ".", "--", "python", "pipelines/train_ensemble.py", "--help")
-    code, told = ray_job("submit", node.address, *words, token="another-token-of-the-same-length-01234567", cwd=clone)  # noqa: S106
+def test_a_strangers_token_is_refused(laptop: Submitter, clone: Path, node: Head) -> None:
+    token = "another-token-of-the-same-length-01234567"  # noqa: S105
+    code, told = ray_job(laptop, readme_command(node, "--help", "run"), clone, RAY_AUTH_TOKEN=token)
     assert code != 0
     assert "uthenticat" in told
+
+
+def test_a_machine_without_the_token_is_told_in_one_line_where_to_put_it(
+    laptop: Submitter, clone: Path, node: Head, tmp_path: Path
+) -> None:
+    process = follow(laptop, clone, node.address, tmp_path / "run", "--help", tmp_path / "log", HOME=str(tmp_path))
+    assert process.wait(timeout=60) == 1
+    said = f"error: {node.address}: Authentication required: Unauthorized: Missing authentication token"
+    assert (tmp_path / "log").read_text() == f"{said}: copy the head's token to {tmp_path}/.ray/auth_token\n"
+
+
+def readme_command(node: Head, options: str, run: str) -> str:
+    """Return the README's command for a job, with this address and these options instead of the demo's."""
+    [command] = re.findall(r"^ray job submit .*", (ROOT / "README.md").read_text(), re.MULTILINE)
+    for written, meant in {"http://127.0.0.1:8265": node.address, "--recipe demo": options, "SHARED": run}.items():
+        assert written in command
+        command = command.replace(written, meant)
+    return command
 
 
 @dataclass(frozen=True)
@@ -128,14 +166,17 @@ class Stopped:
 
 
 @pytest.fixture(scope="module")
-def stopped(clone: Path, node: Head, photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Stopped:
+def stopped(
+    laptop: Submitter, clone: Path, node: Head, photo_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Stopped:
     run, logs = tmp_path_factory.mktemp("stopped") / "run", []
-    command = f"python pipelines/train_ensemble.py {SHORT} --data {photo_folder} --run-dir {run}"
-    words = ("--submission-id", "stopped", "--working-dir", ".", "--", *command.split())
-    thread = threading.Thread(target=lambda: logs.append(ray_job("submit", node.address, *words, cwd=clone)[1]))
+    command = readme_command(node, f"{SHORT} --data {photo_folder}", str(run)).replace(
+        "submit", "submit --submission-id stopped", 1
+    )
+    thread = threading.Thread(target=lambda: logs.append(ray_job(laptop, command, clone)[1]))
     thread.start()
     wait_while(thread.is_alive, (run / "replicas/0/metrics.jsonl").exists)
-    _, told = ray_job("stop", node.address, "stopped")
+    _, told = ray_job(laptop, f"ray job stop --address {node.address} stopped")
     thread.join()
     return Stopped(run, logs[0], told)
 
@@ -150,11 +191,17 @@ def test_a_job_that_is_stopped_ends_cleanly(stopped: Stopped) -> None:
 
 
 def test_a_stopped_job_goes_on_when_submitted_again_and_again_when_its_head_dies(
-    clone: Path, node: Head, ports: dict[str, int], stopped: Stopped, photo_folder: Path, tmp_path: Path
+    laptop: Submitter,
+    clone: Path,
+    node: Head,
+    ports: dict[str, int],
+    stopped: Stopped,
+    photo_folder: Path,
+    tmp_path: Path,
 ) -> None:
     log, jobs = tmp_path / "submit.log", stopped.run / "jobs"
     first = (stopped.run / "replicas/0/metrics.jsonl").read_text().splitlines()[0]
-    follower = follow(clone, ports, stopped.run, f"{SHORT} --data {photo_folder}", log)
+    follower = follow(laptop, clone, dashboard(ports), stopped.run, f"{SHORT} --data {photo_folder}", log)
     wait_while(lambda: follower.poll() is None, lambda: len(list(jobs.glob("*.json"))) == 2)
     node.kill()
     with head(TOKEN, ports):
