@@ -132,7 +132,7 @@ def _check_complete(seen: Counter[str], wanted: Sequence[str]) -> None:
     known = set(wanted)
     problems = {
         "not predicted": [name for name in wanted if name not in seen],
-        "predicted more than once": [name for name, count in seen.items() if count > 1],
+        "predicted more than once": [name for name, times in seen.items() if times > 1],
         "not in the data set": sorted(seen.keys() - known),
     }
     complaints = [

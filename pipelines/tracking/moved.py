@@ -33,7 +33,7 @@ def correct_artifact_places(database: Path) -> None:
     What is only in the old folder, since the database was copied without its artifacts, stays there.
     """
     here, is_writable = artifacts_beside(database), os.access(database, os.W_OK)
-    with closing(sqlite3.connect(database, LOCK_SECONDS)) as store, store:
+    with closing(sqlite3.connect(database, timeout=LOCK_SECONDS)) as store, store:
         for table, column in COLUMNS:
             for (old,) in store.execute(f"SELECT DISTINCT {column} FROM {table}").fetchall():  # noqa: S608
                 new = _moved(old, here)
