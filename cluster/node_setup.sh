@@ -6,6 +6,7 @@ set -euo pipefail
 constraints=$1
 folder=${2:-}
 venv=$HOME/googlenet-venv
+command -v sudo >/dev/null || sudo() { "$@"; }  # root's own machine may lack it
 
 install_venv() {  # Debian and Ubuntu package it separately; a fresh machine may still be updating itself
   sudo apt-get -o DPkg::Lock::Timeout=300 update

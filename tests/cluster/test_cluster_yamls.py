@@ -100,6 +100,15 @@ def test_disks_that_hold_copies_of_shards_have_room_for_imagenet_and_keep_up_wit
     assert disk["initializeParams"]["diskType"].endswith("/pd-ssd")  # the default reads 30 MB/s at this size
 
 
+@pytest.mark.parametrize("workers", [["a"], ["a", "b", "c"]])
+def test_all_machines_that_are_named_join(workers: list[str]) -> None:
+    config = load("on_prem.yaml")
+    config["provider"]["worker_ips"] = workers
+    prepared = prepare_config(config)
+    [node] = prepared["available_node_types"].values()
+    assert node["min_workers"] == node["max_workers"] == prepared["max_workers"] == len(workers)
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_no_secret_no_open_port_and_a_token_everywhere(name: str) -> None:
     text = (ROOT / "cluster" / name).read_text()

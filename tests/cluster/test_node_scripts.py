@@ -4,6 +4,7 @@ import base64
 import os
 import shutil
 import subprocess
+import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -50,6 +51,28 @@ def test_a_node_is_set_up_once_and_again_when_the_pins_change(tmp_path: Path) ->
     pins.write_text("# nothing else\n")
     assert set_up() != first
     assert (tmp_path / "googlenet-venv/bin/python").exists()
+
+
+def test_a_node_without_sudo_is_set_up_by_root(tmp_path: Path) -> None:
+    pins, tools = tmp_path / "constraints.txt", tmp_path / "bin"
+    pins.write_text("# nothing\n")
+    (tmp_path / "googlenet-venv").mkdir()
+    shutil.copy(pins, tmp_path / "googlenet-venv/installed.txt")  # nothing to install
+    tools.mkdir()
+    for name in ("bash", "cmp", "grep", "id"):
+        (tools / name).symlink_to(str(shutil.which(name)))
+    scripts = {
+        "python3": f'exec {sys.executable} "$@"',
+        "mountpoint": '[ "$2" = /opt/dlami/nvme ]',
+        "install": f'echo "$@" >{tmp_path}/asked',
+    }
+    for name, line in scripts.items():
+        (tools / name).write_text(f"#!/bin/sh\n{line}\n")
+        (tools / name).chmod(0o755)
+    environment = {"HOME": str(tmp_path), "PATH": str(tools)}
+    subprocess.run(["bash", CLUSTER / "node_setup.sh", pins], env=environment, check=True, timeout=60)
+    assert "/opt/dlami/nvme/tmp" in (tmp_path / "asked").read_text()
+    assert "export TMPDIR=/opt/dlami/nvme/tmp\n" in (tmp_path / ".bashrc").read_text()
 
 
 def _status(url: str, **headers: str) -> int:
