@@ -21,7 +21,9 @@ from pathlib import Path
 from typing import Any
 
 TOKEN = Path.home() / ".ray/auth_token"
-if __name__ == "__main__" and (TOKEN.exists() or {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ)):
+# Either comes before that file.
+TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+if __name__ == "__main__" and (TOKEN.exists() or set(TOKEN_VARIABLES) & set(os.environ)):
     # A head that finds a token asks for it. Ray's client sends one in this mode alone, which it reads when imported.
     os.environ.setdefault("RAY_AUTH_MODE", "token")
 try:
@@ -126,7 +128,9 @@ def _connect(arguments: Arguments, say: Callable[[str], None]) -> Client | None:
             return Client(arguments.address)
         except AuthenticationError as error:
             answer = str(error).partition("\n")[0]
-            raise SystemExit(f"error: {arguments.address}: {answer}: copy the head's token to {TOKEN}") from error
+            variable = next((name for name in TOKEN_VARIABLES if name in os.environ), "")
+            fix = f"{variable} has another token than the head" if variable else f"copy the head's token to {TOKEN}"
+            raise SystemExit(f"error: {arguments.address}: {answer}: {fix}") from error
         except (ConnectionError, OSError, RuntimeError) as error:
             if time.monotonic() > give_up:
                 say(f"error: no answer from {arguments.address} for {arguments.wait_seconds:.0f} s: {error}")

@@ -153,7 +153,7 @@ def _measure(model: GoogLeNet, crop_px: int) -> tuple[_Layer, ...]:
 def _layers(variant: Variant, width: float, num_classes: int, crop_px: int) -> tuple[_Layer, ...]:
     """Record every convolution and linear layer of a network for one image, which is computed with weights of zero.
 
-    PyTorch's meta device computes nothing, but imports PyTorch's compiler, which takes ten times as long.
+    PyTorch's meta device computes nothing, but imports PyTorch's compiler, which takes longer.
     """
     with torch.device("meta"):
         model = GoogLeNet(num_classes, variant, aux_heads=False, width=width)

@@ -22,6 +22,7 @@ from tests.project import ROOT
 from tests.servers import HEAD_PORTS, Head, free_port, head
 
 TOKEN = "a-token-of-at-least-some-length-0123456789"  # noqa: S105
+ANOTHER_TOKEN = "another-token-of-the-same-length-01234567"  # noqa: S105
 # One replica of many epochs on few images: long enough to be stopped in, and little work.
 SHORT = "--recipe demo --replicas 1 --epochs 60 --policies 1 --crop-px 35 --width 0.125 --models none"
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
@@ -132,19 +133,31 @@ def test_a_submission_waits_for_its_cluster_and_a_mistake_of_the_users_is_not_tr
 
 
 def test_a_strangers_token_is_refused(laptop: Submitter, clone: Path, node: Head) -> None:
-    token = "another-token-of-the-same-length-01234567"  # noqa: S105
-    code, told = ray_job(laptop, readme_command(node, "--help", "run"), clone, RAY_AUTH_TOKEN=token)
+    code, told = ray_job(laptop, readme_command(node, "--help", "run"), clone, RAY_AUTH_TOKEN=ANOTHER_TOKEN)
     assert code != 0
     assert "uthenticat" in told
 
 
-def test_a_machine_without_the_token_is_told_in_one_line_where_to_put_it(
-    laptop: Submitter, clone: Path, node: Head, tmp_path: Path
+@pytest.mark.parametrize(
+    ("variables", "fix"),
+    [
+        ({}, "Missing authentication token: copy the head's token to HOME/.ray/auth_token"),
+        (
+            {"RAY_AUTH_TOKEN": "another-token-of-the-same-length-01234567"},
+            "RAY_AUTH_TOKEN has another token than the head",
+        ),
+    ],
+)
+def test_a_machine_without_the_heads_token_is_told_in_one_line_where_it_belongs(
+    laptop: Submitter, clone: Path, node: Head, tmp_path: Path, variables: dict[str, str], fix: str
 ) -> None:
-    process = follow(laptop, clone, node.address, tmp_path / "run", "--help", tmp_path / "log", HOME=str(tmp_path))
+    environment = {"HOME": str(tmp_path), **variables}
+    process = follow(laptop, clone, node.address, tmp_path / "run", "--help", tmp_path / "log", **environment)
     assert process.wait(timeout=60) == 1
-    said = f"error: {node.address}: Authentication required: Unauthorized: Missing authentication token"
-    assert (tmp_path / "log").read_text() == f"{said}: copy the head's token to {tmp_path}/.ray/auth_token\n"
+    said = (tmp_path / "log").read_text()
+    assert said.startswith(f"error: {node.address}: ")
+    assert said.endswith(f": {fix}\n".replace("HOME", str(tmp_path)))
+    assert said.count("\n") == 1
 
 
 def readme_command(node: Head, options: str, run: str) -> str:

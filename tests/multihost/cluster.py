@@ -28,7 +28,7 @@ from tests.project import ROOT
 from tests.servers import BIN, free_port, s3_server, with_tools
 
 ASKED_FOR = os.environ.get("GOOGLENET_MULTIHOST") == "1"
-WHY_NOT = missing() if ASKED_FOR else "takes a quarter of an hour: make multihost"
+WHY_NOT = missing() if ASKED_FOR else "takes up to three quarters of an hour: make multihost"
 MARKS = [pytest.mark.processes, pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT), pytest.mark.timeout(2400)]
 
 SIZE = "--crop-px 35 --width 0.125 --images-per-shard 64 --dead-head-epochs 0"
