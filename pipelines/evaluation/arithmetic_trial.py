@@ -3,7 +3,10 @@
 import math
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass
+from statistics import mean
 from typing import Any, Protocol
 
 import numpy as np
@@ -62,7 +65,7 @@ class Timing:
 
     Attributes:
         arithmetic: precision, and whether it is compiled.
-        passes_per_second: forward passes per second.
+        passes_per_second: forward passes per second of one, beside the others that are timed at once.
         set_up_seconds: time to set up one replica, with its compilation.
         failure: why it could not be compiled, in one line; then it has no speed.
     """
@@ -98,9 +101,13 @@ class Trial(Protocol):
 
 
 class ArithmeticTrial:
-    """Predictions of a sample of an evaluation's images, on one device, in this process."""
+    """Predictions of a sample of an evaluation's images, on one device, in this process.
 
-    def __init__(self, task: PredictionTask, replicas: Sequence[Any], device: str) -> None:
+    ``at_once`` threads predict the same images while an arithmetic is timed, like as many predictors of a node: what
+    runs on other cores of a processor slows each of them down.
+    """
+
+    def __init__(self, task: PredictionTask, replicas: Sequence[Any], device: str, at_once: int = 1) -> None:
         least, most = SAMPLE_IMAGES
         images = task.split.images
         sample = min(images, most, max(least, round(images * SAMPLE_SHARE)))
@@ -111,10 +118,11 @@ class ArithmeticTrial:
         # Averages of few views differ more than those of many: 10 views are a conservative stand-in for 144.
         self._few_views = tuple(few[-1:]) or (SAMPLE_VIEWS,)
         self._replicas, self._crop_px, self._device = replicas, task.ensemble.crop_px, device
+        self._at_once = at_once
         self._timings: dict[Arithmetic, Timing] = {}
 
     def timing(self, arithmetic: Arithmetic) -> Timing:
-        """Return the speed of one replica on all views, measured once."""
+        """Return the speed of one replica on all views beside as many as are timed at once, measured once."""
         if arithmetic not in self._timings:
             self._timings[arithmetic] = self._measured(arithmetic)
         return self._timings[arithmetic]
@@ -153,11 +161,19 @@ class ArithmeticTrial:
         return Timing(arithmetic, passes_per_second, set_up_seconds)
 
     def _timed(self, predictor: Any, indices: Sequence[int]) -> tuple[float, float]:
-        """Return the seconds that some images take, and their passes per second."""
+        """Return the seconds that some images take, and the passes per second of each predictor, on average."""
         images = self._images(indices, {view.scale_px for view in self._views})
-        before, started = predictor.forward_passes, time.monotonic()
-        list(predictor.predict_each(images))
-        seconds = time.monotonic() - started
+
+        def predict(each: Any) -> float:
+            started = time.monotonic()
+            list(each.predict_each(images))
+            return time.monotonic() - started
+
+        before = predictor.forward_passes
+        # They share the network, and each counts its own passes.
+        predictors = [predictor, *(copy(predictor) for _ in range(self._at_once - 1))]
+        with ThreadPoolExecutor(self._at_once) as threads:
+            seconds = mean(threads.map(predict, predictors))
         return seconds, (predictor.forward_passes - before) / seconds
 
     def _predictor(self, replicas: Sequence[Any], policies: tuple[Policy, ...], arithmetic: Arithmetic) -> Any:

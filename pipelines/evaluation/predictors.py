@@ -64,6 +64,7 @@ class Predictors:
         number: predictors to start.
         num_gpus: GPUs, or share of one, that each reserves.
         memory_bytes: memory that each reserves; 0 for none.
+        per_node: most of them that one of today's nodes holds, at least 1.
         grows: whether more start on nodes that join.
         remark: one line about a shortage; empty if there is none.
     """
@@ -71,14 +72,19 @@ class Predictors:
     number: int
     num_gpus: float
     memory_bytes: int = 0
+    per_node: int = 1
     grows: bool = False
     remark: str = ""
 
     @property
     def needs(self) -> dict[str, float]:
         """Resources of a task that does the work of one of them, by Ray's names."""
-        gpus = {"GPU": self.num_gpus} if self.num_gpus else {}
-        return {"CPU": 1.0, **gpus, **({MEMORY: self.memory_bytes} if self.memory_bytes else {})}
+        return self.needs_of(1)
+
+    def needs_of(self, number: int) -> dict[str, float]:
+        """Return the resources of a task that does the work of ``number`` of them, by Ray's names."""
+        each = {"CPU": 1.0, "GPU": self.num_gpus, MEMORY: self.memory_bytes}
+        return {name: number * amount for name, amount in each.items() if amount}
 
     @property
     def feeders(self) -> int:
@@ -123,7 +129,8 @@ def predictors_on(
     needed = memory_bytes["gpu" if num_gpus else "cpu"]
     if memory := affordable_memory(needed, needs, nodes):
         needs[MEMORY] = memory
-    now = sum(held_by(node, needs) for node in nodes)
+    by_node = [held_by(node, needs) for node in nodes]
+    now = sum(by_node)
     wanted = options.number or max(now, options.expected)
     wanted = wanted if may_grow else min(wanted, now)
     if not wanted:
@@ -133,7 +140,8 @@ def predictors_on(
         )
     grows = may_grow and options.number is None
     remarks = (_remark(nodes, needs, now, options.number), memory_warning("a predictor", needed, memory))
-    return Predictors(wanted, num_gpus, memory, grows, "; ".join(filter(None, remarks)))
+    per_node = max(1, min(wanted, max(by_node, default=1)))
+    return Predictors(wanted, num_gpus, memory, per_node, grows, "; ".join(filter(None, remarks)))
 
 
 def _remark(nodes: Sequence[Mapping[str, float]], needs: Mapping[str, float], now: int, asked: int | None) -> str:

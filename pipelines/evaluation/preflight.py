@@ -26,6 +26,7 @@ from pipelines.evaluation.arithmetic_trial import (
 from pipelines.evaluation.predictors import Predictors
 from pipelines.evaluation.sharded_prediction import PredictionTask, load_replicas, missing_shards
 from pipelines.job.console import say
+from pipelines.job.ray_session import MEMORY
 from pipelines.job.unplaced import once_placed
 from pipelines.job.worker_process import KEEP_FREED_MEMORY
 from pipelines.run.directory import PREFLIGHT
@@ -40,6 +41,8 @@ FORMAT = 2
 PrecisionChoice = Literal["auto", "fp32", "tf32", "bf16"]
 # Compiling and comparing cost one to two minutes. At half the time a pass, they pay for work that takes twice as long.
 LITTLE_WORK_SECONDS = 240.0
+# Predictors that are timed together; more tell little more.
+MOST_AT_ONCE = 8
 # Work that may be little on a CPU: it is timed in this process first, which is sooner done than in a new one.
 PERHAPS_LITTLE_FLOPS = 1e14
 
@@ -51,7 +54,7 @@ class Preflight:
     Attributes:
         arithmetic: precision, and whether it is compiled.
         reason: reason of the choice, for display.
-        passes_per_second: forward passes per second of one predictor in this arithmetic, with nothing beside it.
+        passes_per_second: forward passes per second of one predictor in this arithmetic, beside those of its node.
         agreement_percent: percentage of top-1 answers as in fp32; None if nothing was compared.
         largest_difference: largest difference of a probability from fp32; None if nothing was compared.
         compared: number of averaged predictions that were compared.
@@ -83,12 +86,14 @@ class Work:
         asked: precision that is asked for, or ``auto``.
         passes: forward passes of the complete evaluation, each distinct view once.
         at_work: predictors that share them.
+        timed_at_once: predictors that are timed together on a CPU, those of one node.
     """
 
     task: PredictionTask
     asked: PrecisionChoice
     passes: int
     at_work: int
+    timed_at_once: int = 1
 
     @property
     def plain(self) -> Arithmetic:
@@ -106,7 +111,9 @@ def preflight(task: PredictionTask, asked: PrecisionChoice, predictors: Predicto
         return kept
     views_per_image = _distinct_views_per_image(task)
     passes = round(task.split.images * views_per_image * len(task.weights))
-    work = Work(task, asked, passes, predictors.at_work(task.split.images))
+    at_work = predictors.at_work(task.split.images)
+    timed = 1 if predictors.num_gpus else min(at_work, predictors.per_node, MOST_AT_ONCE)
+    work = Work(task, asked, passes, at_work, timed)
     chosen = None if predictors.num_gpus else _little_work_here(work)
     chosen = replace(chosen or _decide_on_cluster(work, predictors), views_per_image=views_per_image)
     task.run.write_json(PREFLIGHT, {"key": key, "format": FORMAT, "preflight": asdict(chosen)})
@@ -137,21 +144,22 @@ def _little_work_here(work: Work) -> Preflight | None:
     replicas = load_replicas(work.task.trained, work.task.weights)
     if _flops(work, replicas) >= PERHAPS_LITTLE_FLOPS:
         return None
-    return _with_one_thread(lambda: little_work(ArithmeticTrial(work.task, replicas, "cpu"), work))
+    return _with_one_thread(lambda: little_work(_trial(work, replicas, "cpu"), work))
 
 
 def _decide_on_cluster(work: Work, predictors: Predictors) -> Preflight:
     import ray
 
     environment = {"env_vars": KEEP_FREED_MEMORY}
+    needs = predictors.needs_of(work.timed_at_once)
     decide_remotely = ray.remote(
-        num_cpus=1,
+        num_cpus=needs["CPU"],
         num_gpus=predictors.num_gpus,
-        memory=predictors.memory_bytes or None,
+        memory=needs.get(MEMORY),
         max_calls=1,
         runtime_env=environment,
     )(_decide_with_one_thread)
-    chosen: Preflight = once_placed(decide_remotely.remote(work), "the preflight", predictors.needs)
+    chosen: Preflight = once_placed(decide_remotely.remote(work), "the preflight", needs)
     return chosen
 
 
@@ -189,8 +197,12 @@ def decide(work: Work) -> Preflight:
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    trial = ArithmeticTrial(work.task, load_replicas(work.task.trained, work.task.weights), device)
+    trial = _trial(work, load_replicas(work.task.trained, work.task.weights), device)
     return little_work(trial, work) or choose(trial, device, work)
+
+
+def _trial(work: Work, replicas: Sequence[Any], device: str) -> ArithmeticTrial:
+    return ArithmeticTrial(work.task, replicas, device, work.timed_at_once)
 
 
 def little_work(trial: Trial, work: Work) -> Preflight | None:

@@ -1,5 +1,7 @@
 """Tests of the number of predictors, counted by hand on nodes as Ray describes them."""
 
+from dataclasses import replace
+
 import pytest
 
 from pipelines.errors import UserError
@@ -55,6 +57,18 @@ def test_a_cluster_that_grows_is_asked_for_what_is_expected(
 ) -> None:
     found = predictors_on(nodes, options, NO_MEMORY, may_grow=True)
     assert (found.number, found.grows, found.num_gpus) == (number, options.number is None, num_gpus)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "number", "per_node"),
+    [([{"CPU": 2.0}, CPU_NODE, HEAD], None, 6), ([CPU_NODE], 4, 4), ([HEAD], 8, 1)],
+)
+def test_as_many_are_timed_together_as_the_largest_node_holds(
+    nodes: list[dict[str, float]], number: int | None, per_node: int
+) -> None:
+    found = predictors_on(nodes, PredictorOptions(number), {"cpu": 2 << 30, "gpu": 0}, may_grow=True)
+    assert found.per_node == per_node
+    assert replace(found, memory_bytes=7).needs_of(per_node) == {"CPU": per_node, "memory": 7 * per_node}
 
 
 def test_nodes_that_join_for_the_training_are_expected_for_the_evaluation_too() -> None:

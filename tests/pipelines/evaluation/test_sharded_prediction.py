@@ -16,6 +16,9 @@ import ray
 
 import pipelines.evaluation.arithmetic_trial
 import pipelines.evaluation.preflight
+from googlenet.evaluation.averages import Prediction
+from googlenet.evaluation.predictor import Predictor
+from googlenet.images.scaled_image import ScaledImage
 from googlenet.network.arithmetic import FP32
 from pipelines.errors import UserError
 from pipelines.evaluate_ensemble import Arguments, evaluate_elsewhere
@@ -145,6 +148,29 @@ def test_bf16_is_compared_and_timed_against_fp32(
     assert speeds.keys() == {"fp32", "bf16"}
     assert speeds[found.arithmetic.precision] == max(speeds.values())
     assert found.passes_per_second == pytest.approx(max(speeds.values()), rel=0.1)
+
+
+def test_an_arithmetic_is_timed_by_as_many_predictors_at_once_as_share_a_node(
+    evaluated: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Nobody gets past the barrier unless three threads predict at the same time.
+    together, predict_each = threading.Barrier(3, timeout=60), Predictor.predict_each
+    passes: list[int] = []
+
+    def predict_together(predictor: Predictor, images: list[ScaledImage]) -> list[Prediction]:
+        together.wait()
+        before = predictor.forward_passes
+        found = list(predict_each(predictor, images))
+        passes.append(predictor.forward_passes - before)
+        return found
+
+    monkeypatch.setattr(Predictor, "predict_each", predict_together)
+    task = task_of(evaluated)
+    assert decide(replace(work_of(task), timed_at_once=3)).reason == "little work"
+    assert len(passes) >= 3
+    assert len(passes) % 3 == 0
+    # Each counts its own passes, all 144 views of an image by one replica.
+    assert {count % 144 for count in passes} == {0}
 
 
 @pytest.mark.parametrize(("bound", "value"), [("LARGEST_DIFFERENCE", 0.0), ("LEAST_AGREEMENT_PERCENT", 100.1)])
