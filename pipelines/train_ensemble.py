@@ -202,11 +202,12 @@ def _carry_out(
     # Refused now rather than after days of training; a lack of memory refuses nothing.
     Predictors.that_fit(options, {"cpu": 0, "gpu": 0})
     meter = Meter(arguments.limits, read_jobs(run))
-    if arguments.limits.are_given and not meter.why_stop():
-        expected = _estimate(arguments, run, recipe, resources, images)
-        say(meter.expect(expected.seconds, expected.evaluation_seconds, expected.nodes))
     log = JobLog(run)
+    # The trial of the estimate counts, too: it may wait for a node for half an hour, in each of several tries.
     with log.whole_job(), system_log(run, SYSTEM), meter.kept_in(log):
+        if arguments.limits.are_given and not meter.why_stop():
+            expected = _estimate(arguments, run, recipe, resources, images)
+            say(meter.expect(expected.seconds, expected.evaluation_seconds, expected.nodes))
         with log.stage("prepare"):
             manifest = _prepare(arguments, run, recipe, images)
         if recipe.teacher and not meter.why_stop():

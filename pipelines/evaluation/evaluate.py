@@ -96,10 +96,10 @@ def evaluate(
     predictors = Predictors.that_fit(settings.predictors, memory_bytes)
     if predictors.remark:
         say(f"predictors: {predictors.remark}")
+    if stop := settings.early_stop:
+        task = replace(task, ensemble=replace(ensemble, budget=stop.key), early_stop=stop)
     checked = preflight(task, settings.precision, predictors)
-    task = replace(task, ensemble=replace(ensemble, arithmetic=checked.arithmetic))
-    if settings.early_stop:
-        task = _stopping_early(task, settings.early_stop)
+    task = replace(task, ensemble=replace(task.ensemble, arithmetic=checked.arithmetic))
     images = split.images
     missing = missing_shards(task, images)
     if missing:
@@ -109,14 +109,6 @@ def evaluate(
             say("this is what all passes would cost; answers that stop early need fewer")
     predict(task, missing, images, predictors)
     return task.ensemble
-
-
-def _stopping_early(task: PredictionTask, early_stop: EarlyStop) -> PredictionTask:
-    """Return a task that stops early: not compiled, since a compiled network takes full batches only."""
-    plain = replace(task.ensemble.arithmetic, compiled=False)
-    return replace(
-        task, ensemble=replace(task.ensemble, arithmetic=plain, budget=early_stop.key), early_stop=early_stop
-    )
 
 
 def _digests_and_memory(

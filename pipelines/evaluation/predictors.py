@@ -1,6 +1,5 @@
 """Number of predictors that a cluster holds, by the CPUs, GPUs and memory of its nodes."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -13,6 +12,7 @@ from pipelines.job.ray_session import (
     amounts_line,
     held,
     held_by,
+    is_shared,
     memory_warning,
 )
 from pipelines.run.predictions import IMAGES_PER_SHARD
@@ -43,14 +43,16 @@ class PredictorOptions:
 
     def __post_init__(self) -> None:
         if self.gpus is not None and self.gpus <= 0:
-            raise UserError(f"gpus_per_predictor must be positive, got {self.gpus:g}")
+            raise UserError(f"--gpus-per-predictor must be positive, got {self.gpus:g}")
         if self.number is not None and self.number < 1:
-            raise UserError(f"predictors must be at least 1, got {self.number}")
+            raise UserError(f"--predictors must be at least 1, got {self.number}")
 
     def after(self, workers: int, cpus_per_worker: float, gpus_per_worker: float) -> "PredictorOptions":
         """Return the same options on a cluster that grows for so many training workers: nodes for them will join."""
         gpus = gpus_per_worker / (self.gpus or 1.0)
-        return replace(self, expected=int(workers * (gpus or cpus_per_worker)), expects_gpus=workers > 0 and gpus > 0)
+        expected = int(workers * (gpus or cpus_per_worker))
+        # A node has whole CPUs and GPUs, also for a single worker that reserves a part of one.
+        return replace(self, expected=max(expected, min(workers, 1)), expects_gpus=workers > 0 and gpus > 0)
 
 
 AS_MANY_AS_FIT = PredictorOptions()
@@ -79,12 +81,8 @@ class Predictors:
     @property
     def needs(self) -> dict[str, float]:
         """Resources of a task that does the work of one of them, by Ray's names."""
-        return self.needs_of(1)
-
-    def needs_of(self, number: int) -> dict[str, float]:
-        """Return the resources of a task that does the work of ``number`` of them, by Ray's names."""
-        each = {"CPU": 1.0, "GPU": self.num_gpus, MEMORY: self.memory_bytes}
-        return {name: number * amount for name, amount in each.items() if amount}
+        gpus = {"GPU": self.num_gpus} if self.num_gpus else {}
+        return {"CPU": 1.0, **gpus, **({MEMORY: self.memory_bytes} if self.memory_bytes else {})}
 
     @property
     def feeders(self) -> int:
@@ -106,7 +104,7 @@ class Predictors:
 
         See :func:`predictors_on`.
         """
-        return predictors_on(alive_nodes(), options, memory_bytes, may_grow="RAY_ADDRESS" in os.environ)
+        return predictors_on(alive_nodes(), options, memory_bytes, may_grow=is_shared())
 
 
 def predictors_on(

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, TypeVar
 
 import numpy as np
+import psutil
 
 from googlenet.evaluation.crops import mean_distinct_views
 from googlenet.images.decoding import read_size
@@ -26,7 +27,7 @@ from pipelines.evaluation.arithmetic_trial import (
 from pipelines.evaluation.predictors import Predictors
 from pipelines.evaluation.sharded_prediction import PredictionTask, load_replicas, missing_shards
 from pipelines.job.console import say
-from pipelines.job.ray_session import MEMORY
+from pipelines.job.node_limits import node_limits
 from pipelines.job.unplaced import once_placed
 from pipelines.job.worker_process import KEEP_FREED_MEMORY
 from pipelines.run.directory import PREFLIGHT
@@ -86,14 +87,18 @@ class Work:
         asked: precision that is asked for, or ``auto``.
         passes: forward passes of the complete evaluation, each distinct view once.
         at_work: predictors that share them.
-        timed_at_once: predictors that are timed together on a CPU, those of one node.
+        per_node: predictors that a node holds.
+        memory_bytes: memory that each reserves; 0 for none.
+        stops_early: whether answers stop as soon as they are sure enough.
     """
 
     task: PredictionTask
     asked: PrecisionChoice
     passes: int
     at_work: int
-    timed_at_once: int = 1
+    per_node: int = 1
+    memory_bytes: int = 0
+    stops_early: bool = False
 
     @property
     def plain(self) -> Arithmetic:
@@ -111,9 +116,15 @@ def preflight(task: PredictionTask, asked: PrecisionChoice, predictors: Predicto
         return kept
     views_per_image = _distinct_views_per_image(task)
     passes = round(task.split.images * views_per_image * len(task.weights))
-    at_work = predictors.at_work(task.split.images)
-    timed = 1 if predictors.num_gpus else min(at_work, predictors.per_node, MOST_AT_ONCE)
-    work = Work(task, asked, passes, at_work, timed)
+    work = Work(
+        task,
+        asked,
+        passes,
+        predictors.at_work(task.split.images),
+        predictors.per_node,
+        predictors.memory_bytes,
+        stops_early=task.early_stop is not None,
+    )
     chosen = None if predictors.num_gpus else _little_work_here(work)
     chosen = replace(chosen or _decide_on_cluster(work, predictors), views_per_image=views_per_image)
     task.run.write_json(PREFLIGHT, {"key": key, "format": FORMAT, "preflight": asdict(chosen)})
@@ -151,15 +162,14 @@ def _decide_on_cluster(work: Work, predictors: Predictors) -> Preflight:
     import ray
 
     environment = {"env_vars": KEEP_FREED_MEMORY}
-    needs = predictors.needs_of(work.timed_at_once)
     decide_remotely = ray.remote(
-        num_cpus=needs["CPU"],
+        num_cpus=1,
         num_gpus=predictors.num_gpus,
-        memory=needs.get(MEMORY),
+        memory=predictors.memory_bytes or None,
         max_calls=1,
         runtime_env=environment,
     )(_decide_with_one_thread)
-    chosen: Preflight = once_placed(decide_remotely.remote(work), "the preflight", needs)
+    chosen: Preflight = once_placed(decide_remotely.remote(work), "the preflight", predictors.needs)
     return chosen
 
 
@@ -202,7 +212,20 @@ def decide(work: Work) -> Preflight:
 
 
 def _trial(work: Work, replicas: Sequence[Any], device: str) -> ArithmeticTrial:
-    return ArithmeticTrial(work.task, replicas, device, work.timed_at_once)
+    return ArithmeticTrial(work.task, replicas, device, timed_at_once(work, device))
+
+
+def timed_at_once(work: Work, device: str) -> int:
+    """Return how many predictors to time together here: as many as a node will hold, on a CPU.
+
+    They reserve no more than one, since the rest of a shared cluster may be busy for days; so they take no more CPUs
+    than this machine has, and no more memory than is free.
+    """
+    limits = node_limits()
+    free_bytes = min(psutil.virtual_memory().available, limits.memory_bytes)
+    with_memory = free_bytes // work.memory_bytes if work.memory_bytes else MOST_AT_ONCE
+    most = min(work.at_work, work.per_node, limits.cpus, with_memory, MOST_AT_ONCE)
+    return max(1, most) if device == "cpu" else 1
 
 
 def little_work(trial: Trial, work: Work) -> Preflight | None:
@@ -225,7 +248,9 @@ def choose(trial: Trial, device: str, work: Work) -> Preflight:
         reason = [_judged(agreement)]
         plain += [BF16] if agreement.is_close else []
     timings = [trial.timing(arithmetic) for arithmetic in plain]
-    if can_compile(device):
+    if work.stops_early:
+        reason.append("not compiled: it takes full batches only, and answers that stop early have few views left")
+    elif can_compile(device):
         # Compilation takes long: only the faster precision is tried.
         faster = max(timings, key=lambda timing: timing.passes_per_second)
         timings.append(trial.timing(replace(faster.arithmetic, compiled=True)))

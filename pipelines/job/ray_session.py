@@ -65,7 +65,7 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
         UserError: there is no usable cluster at the address in RAY_ADDRESS.
         NodesMissingError: all its nodes are about to be taken away.
     """
-    address = os.environ.get("RAY_ADDRESS", "")
+    address = _address()
     if _is_connected():
         yield
         return
@@ -79,10 +79,13 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
     for name, value in {**QUIET, **(SHARED if address else {})}.items():
         os.environ.setdefault(name, value)
     with processes_ignore_closed_terminal():
-        if address:
-            _join(address)
-        else:
-            _start(local_resources(limits, num_cpus))
+        try:
+            if address:
+                _join(address)
+            else:
+                _start(local_resources(limits, num_cpus))
+        except SystemExit as error:  # Ray's own answer to SIGTERM until it is connected
+            raise KeyboardInterrupt from error
     interrupt_on_signals()
     _quieten_ray_data()
     try:
@@ -102,6 +105,15 @@ def local_resources(limits: NodeLimits, num_cpus: int | None = None) -> dict[str
     # Without a limit, Ray takes what other programs leave of the memory.
     memory = {"_memory": limits.memory_bytes - store} if limits.memory_is_limited else {}
     return {"num_cpus": num_cpus or limits.cpus, "object_store_memory": store, **memory}
+
+
+def is_shared() -> bool:
+    """Return whether commands use the cluster in RAY_ADDRESS, which may grow, and not one that they start."""
+    return bool(_address())
+
+
+def _address() -> str:
+    return os.environ.get("RAY_ADDRESS", "")
 
 
 def _is_connected() -> bool:
@@ -135,8 +147,6 @@ def _start(resources: dict[str, int]) -> None:
                 end_processes()
                 raise
         logging.getLogger("ray").setLevel(logging.ERROR)
-    except SystemExit as error:  # Ray's own answer to SIGTERM while it starts
-        raise KeyboardInterrupt from error
     except Exception as error:
         # Ray gives its processes half a minute, and has no class for most of these failures. Others name a file.
         if type(error) not in (Exception, RuntimeError) and not isinstance(error, RayError):

@@ -3,6 +3,7 @@
 The folder ``soup/`` is laid out like a run: soup number n is its replica n.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -85,9 +86,14 @@ def read_soups(run: Storage, ensemble: EvaluatedEnsemble) -> Soups | None:
     return Soups.from_dict({**values, "replicas": numbers_of(ensemble)}).with_numbers()
 
 
-def soups_are_predicted(run: Storage) -> bool:
-    """Return whether a run keeps soups, of whichever replicas, with complete predictions."""
-    return run.exists(SOUPS_JSON) and bool(run.read_json(SOUPS_JSON).get("are_predicted"))
+def soups_are_predicted(run: Storage, replicas: Sequence[int]) -> bool:
+    """Return whether a run keeps soups of exactly these replicas with complete predictions."""
+    if not run.exists(SOUPS_JSON):
+        return False
+    values = run.read_json(SOUPS_JSON)
+    # Files of earlier versions have no numbers.
+    are_same = values.get("replicas", list(replicas)) == list(replicas)
+    return bool(values.get("are_predicted")) and are_same and len(values["weights_digests"]) == len(replicas)
 
 
 def write_soups(run: Storage, soups: Soups) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
+from googlenet.network.complexity import forward_flops
 from googlenet.network.initialisation import initialise
 from googlenet.network.model import GoogLeNet
 from googlenet.network.preprocessing import CAFFE_PREPROCESSING, SCRATCH_PREPROCESSING, Preprocessing
@@ -62,6 +63,15 @@ def networks_without_weights(recipe: Recipe, classes: int, replicas: Sequence[in
     replica_of = {recipe.replica_width(replica): replica for replica in replicas}
     networks = {width: network_without_weights(recipe, classes, replica) for width, replica in replica_of.items()}
     return [networks[recipe.replica_width(replica)] for replica in replicas]
+
+
+def relative_operations(recipe: Recipe, classes: int) -> list[float]:
+    """Return the operations of a forward pass of each replica, relative to the first one's: a wider one has more."""
+    if recipe.wide_replica_width is None:
+        return [1.0] * recipe.replicas
+    networks = networks_without_weights(recipe, classes, range(recipe.replicas))
+    operations = [forward_flops(network, recipe.crop_px) for network in networks]
+    return [each / operations[0] for each in operations]
 
 
 def check_initial_weights(run: Storage, recipe: Recipe, num_classes: int) -> list[str]:

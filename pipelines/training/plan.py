@@ -11,14 +11,20 @@ from googlenet.evaluation.crops import mean_distinct_views, view_groups, views_o
 from googlenet.images.decoding import read_size
 from pipelines.job.console import count, duration, size
 from pipelines.run.dataset import Counts
-from pipelines.run.directory import PREDICTIONS, ReplicaFiles, finished_replicas
-from pipelines.run.predictions import BYTES_PER_NUMBER, IMAGES_PER_SHARD, bytes_per_image, sorted_policies
+from pipelines.run.directory import PREDICTIONS, ReplicaFiles, finished_replicas, replica_name
+from pipelines.run.predictions import (
+    BYTES_PER_NUMBER,
+    IMAGES_PER_SHARD,
+    bytes_per_image,
+    read_ensemble,
+    sorted_policies,
+)
 from pipelines.run.recipe import Recipe
 from pipelines.run.soups import MOST_SOUPS, soups_are_predicted
 from pipelines.run.storage import Storage
 from pipelines.training.arithmetic_choice import is_little_work
 from pipelines.training.checkpoints import CHECKPOINTS_KEPT, newest_step
-from pipelines.training.network import ensemble_bytes
+from pipelines.training.network import ensemble_bytes, relative_operations
 from pipelines.training.resources import Resources, check_that_one_fits, nodes_used, replicas_at_once, unused_gpus_line
 from pipelines.training.targets_plan import targets_left
 from pipelines.training.trial import Trial, run_trial
@@ -83,7 +89,7 @@ def placement_lines(run: Storage, recipe: Recipe, resources: Resources) -> list[
         numbers = {f"at once{limited}": at_once, "waiting": waiting - at_once, "finished": recipe.replicas - waiting}
         placed = ", ".join(f"{number} {name}" for name, number in numbers.items() if number)
         line = f"plan: {recipe.replicas} replicas of {workers}{resources} each, {placed}"
-    unused = unused_gpus_line(recipe, resources) if waiting else ""
+    unused = unused_gpus_line(recipe, resources, waiting) if waiting else ""
     return [line, unused] if unused else [line]
 
 
@@ -112,22 +118,41 @@ def estimate(
     predictors = num_predictors(ensemble_bytes(recipe, counts.classes), counts.val)
     nodes = nodes_used(recipe, resources)
     waiting = _waiting(run, recipe)
-    processes = _at_once(waiting, recipe, resources) * recipe.workers_per_replica if waiting else predictors
+    processes = recipe.workers_per_replica * _at_once(waiting or range(recipe.replicas), recipe, resources)
     trial = run_trial(recipe, resources, counts.classes, None, encoded, math.ceil(processes / nodes))
     sizes = [read_size(data)[:2] for data in encoded]
     views = mean_distinct_views(sizes, recipe.crop_px, sorted_policies(recipe.policies))
-    evaluation = counts.val * views * recipe.replicas / (trial.passes_per_second * predictors)
+    one_network = counts.val * views / (_predictor_speed(trial, resources) * predictors)
+    evaluation = one_network * sum(relative_operations(recipe, counts.classes))
+    if not waiting:
+        evaluation *= max(0.0, 1 - _predicted_shards(run, recipe) / math.ceil(counts.val / IMAGES_PER_SHARD))
     # The uniform soup is one network. How many more the greedy ones are is known when they are chosen.
-    soups = evaluation / recipe.replicas if soup and recipe.replicas > 1 and not soups_are_predicted(run) else 0.0
-    if not _waiting(run, recipe):
-        done = len(run.files(PREDICTIONS)) / math.ceil(counts.val / IMAGES_PER_SHARD)
-        evaluation *= max(0.0, 1 - done)
+    are_left = soup and recipe.replicas > 1 and (waiting or not soups_are_predicted(run, range(recipe.replicas)))
+    soups = one_network if are_left else 0.0
     targets_passes, targets = 0, 0.0
     if (left := targets_left(run, recipe, counts.train)) and left.passes:
-        rate = trial.passes_per_second * num_predictors(left.memory_bytes(counts.classes), left.images)
+        rate = _predictor_speed(trial, resources) * num_predictors(left.memory_bytes(counts.classes), left.images)
         targets_passes, targets = left.passes, left.passes_of(recipe, counts.classes) / rate
     training = _training_seconds(run, recipe, resources, counts, trial)
     return Estimate(counts, predictors, trial, views, targets_passes, targets, training, evaluation, soups, nodes)
+
+
+def _predictor_speed(trial: Trial, resources: Resources) -> float:
+    """Return the passes per second of a predictor, which has one thread, or the whole GPU.
+
+    On a CPU, the trial has as many threads as a worker.
+    """
+    threads = 1 if resources.gpus_per_worker else max(1, int(resources.cpus_per_worker))
+    return trial.passes_per_second / threads
+
+
+def _predicted_shards(run: Storage, recipe: Recipe) -> int:
+    """Return how many shards are predicted by all replicas; an earlier evaluation may have had fewer of them."""
+    predictions = run.below(PREDICTIONS)
+    if not (names := predictions.files("")):
+        return 0
+    ensemble = read_ensemble(predictions, names[0])
+    return len(names) if ensemble and ensemble.replicas == tuple(map(replica_name, range(recipe.replicas))) else 0
 
 
 def plan_lines(run: Storage, recipe: Recipe, resources: Resources, estimated: Estimate) -> list[str]:
@@ -207,10 +232,11 @@ def _training_seconds(run: Storage, recipe: Recipe, resources: Resources, counts
     loading = _loading_seconds(recipe.batch_size, recipe, resources, trial)
     validation = resources.validation.times(recipe.epochs) * _validation_seconds(recipe, resources, counts, trial)
     whole = steps * _together(trial.seconds_per_step[0], loading, resources) + validation
+    relative = relative_operations(recipe, counts.classes)
     slots = [0.0] * _at_once(waiting, recipe, resources)
     for replica in waiting:  # as the scheduler does: the next one where a place is free first
         done = newest_step(run.below(ReplicaFiles(replica).checkpoints)) / steps
-        slots[slots.index(min(slots))] += whole * (1 - done)
+        slots[slots.index(min(slots))] += whole * relative[replica] * (1 - done)
     return max(slots)
 
 

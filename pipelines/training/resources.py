@@ -1,6 +1,5 @@
 """Resources reserved per training worker, and how many replicas the connected cluster holds at once."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -8,7 +7,15 @@ from pipelines.errors import UserError
 from pipelines.job.console import count, say
 from pipelines.job.nodes import NodesMissingError, draining_nodes
 from pipelines.job.process_memory import training_bytes
-from pipelines.job.ray_session import MEMORY, affordable_memory, alive_nodes, amounts_line, held_by, memory_warning
+from pipelines.job.ray_session import (
+    MEMORY,
+    affordable_memory,
+    alive_nodes,
+    amounts_line,
+    held_by,
+    is_shared,
+    memory_warning,
+)
 from pipelines.job.worker_process import KEEP_FREED_MEMORY
 from pipelines.run.dataset import Counts
 from pipelines.run.recipe import Recipe
@@ -51,20 +58,20 @@ class Resources:
 
     def __post_init__(self) -> None:
         if self.cpus_per_worker <= 0:
-            raise UserError(f"cpus_per_worker must be positive, got {self.cpus_per_worker:g}")
+            raise UserError(f"--cpus-per-worker must be positive, got {self.cpus_per_worker:g}")
         for name in ("gpus_per_worker", "max_failures", "shard_cache_gb"):
             if (value := getattr(self, name)) is not None and value < 0:
-                raise UserError(f"{name} must not be negative, got {value:g}")
+                raise UserError(f"--{name.replace('_', '-')} must not be negative, got {value:g}")
         if self.parallel_replicas is not None and self.parallel_replicas < 1:
-            raise UserError(f"parallel_replicas must be at least 1, got {self.parallel_replicas}")
+            raise UserError(f"--parallel-replicas must be at least 1, got {self.parallel_replicas}")
         if self.checkpoint_minutes <= 0:
-            raise UserError(f"checkpoint_minutes must be positive, got {self.checkpoint_minutes}")
+            raise UserError(f"--checkpoint-minutes must be positive, got {self.checkpoint_minutes}")
         if self.gpus_per_worker > 1 and self.gpus_per_worker % 1:
-            raise UserError(f"gpus_per_worker must be whole, or a fraction of one GPU, got {self.gpus_per_worker:g}")
+            raise UserError(f"--gpus-per-worker must be whole, or a fraction of one GPU, got {self.gpus_per_worker:g}")
         for name, amount in self.custom.items():
             if name in ("CPU", "GPU", MEMORY) or amount <= 0:
                 raise UserError(
-                    "worker resources must be positive, and not CPU or GPU, which have options, or memory, which is "
+                    "--worker-resources must be positive, and not CPU or GPU, which have options, or memory, which is "
                     f"estimated; got {name}={amount:g}"
                 )
 
@@ -91,12 +98,12 @@ class Resources:
         if recipe.workers_per_replica > 1 and recipe.variant == "bn" and not self.gpus_per_worker:
             raise UserError(
                 "batch normalisation over several workers needs GPUs: "
-                "set gpus_per_worker, train with --workers-per-replica 1, or choose --variant paper"
+                "add --gpus-per-worker 1, train with --workers-per-replica 1, or choose --variant paper"
             )
         if recipe.workers_per_replica > 1 and 0 < self.gpus_per_worker < 1:
             raise UserError(
                 "two workers of a replica cannot share a GPU (NCCL refuses): "
-                f"gpus_per_worker must be whole with several workers, got {self.gpus_per_worker:g}"
+                f"--gpus-per-worker must be whole with several workers, got {self.gpus_per_worker:g}"
             )
 
     @property
@@ -130,27 +137,32 @@ def cpus_beside_gpus(gpus_per_worker: float) -> float:
     return float(max(1, min(parts, default=1)))
 
 
-def unused_gpus_line(recipe: Recipe, resources: Resources) -> str:
-    """Return how many GPUs the training leaves unused, and what would use them; empty if none are."""
+def unused_gpus_line(recipe: Recipe, resources: Resources, waiting: int) -> str:
+    """Return how many GPUs ``waiting`` replicas leave unused, and what would use them; empty if none are."""
     total = sum(node.get("GPU", 0.0) for node in alive_nodes())
-    held_at_once = min(recipe.replicas, replicas_held(recipe, resources))
-    unused = int(total - held_at_once * recipe.workers_per_replica * resources.gpus_per_worker)
+    at_once = min(waiting, replicas_at_once(recipe, resources))
+    unused = int(total - at_once * recipe.workers_per_replica * resources.gpus_per_worker)
     if unused < 1:
         return ""
-    remedy = _remedy_for_unused_gpus(recipe, resources, total, held_at_once)
-    return f"{count(unused, 'GPU')} unused: {remedy}"
+    return f"{count(unused, 'GPU')} unused: {_remedy_for_unused_gpus(recipe, resources, total, waiting)}"
 
 
-def _remedy_for_unused_gpus(recipe: Recipe, resources: Resources, total: float, held_at_once: int) -> str:
+def _remedy_for_unused_gpus(recipe: Recipe, resources: Resources, total: float, waiting: int) -> str:
     if not resources.gpus_per_worker:
         return "add --gpus-per-worker 1 to train on them"
+    held_at_once = min(waiting, replicas_held(recipe, resources))
+    if resources.parallel_replicas and resources.parallel_replicas < held_at_once:
+        return f"add --parallel-replicas {held_at_once}, so that as many train at once as the nodes hold"
     fitting = cpus_beside_gpus(resources.gpus_per_worker)
-    if held_at_once < recipe.replicas and resources.cpus_per_worker > fitting:
+    if held_at_once < waiting and resources.cpus_per_worker > fitting:
         return f"add --cpus-per-worker {fitting:g}, so that each of them gets a worker"
-    workers = int(total // (recipe.replicas * resources.gpus_per_worker))
-    if workers > recipe.workers_per_replica:
-        return f"add --workers-per-replica {workers}, so that several train a replica together"
-    return f"{count(recipe.replicas, 'replica')} of {resources} cannot use more of these nodes"
+    # Several workers of a replica have whole GPUs and no CUDA graphs; a run that has begun keeps its number of them.
+    gpus = max(1.0, resources.gpus_per_worker)
+    workers = int(total // (waiting * gpus))
+    if workers > recipe.workers_per_replica and waiting == recipe.replicas and not resources.cuda_graphs:
+        whole = "" if resources.gpus_per_worker >= 1 else "--gpus-per-worker 1 "
+        return f"add {whole}--workers-per-replica {workers}, so that several train a replica together"
+    return f"{count(waiting, 'replica')} of {resources} cannot use more of these nodes"
 
 
 def replicas_at_once(recipe: Recipe, resources: Resources) -> int:
@@ -167,11 +179,14 @@ def replicas_held(recipe: Recipe, resources: Resources) -> int:
 
 
 def nodes_used(recipe: Recipe, resources: Resources) -> int:
-    """Return how many nodes with CPUs a job uses: those there are, or more if ``parallel_replicas`` asks for them."""
+    """Return how many nodes with CPUs a job uses: those there are, or more if ``parallel_replicas`` asks for them.
+
+    It uses at least one: where there is none, one has to join.
+    """
     nodes = [node for node in alive_nodes() if node.get("CPU")]
     on_one = max((held_by(node, resources.per_worker) for node in nodes), default=0)
     workers = (resources.parallel_replicas or 0) * recipe.workers_per_replica
-    return max(len(nodes), -(-workers // max(1, on_one)))
+    return max(1, len(nodes), -(-workers // max(1, on_one)))
 
 
 def reserving_memory(recipe: Recipe, resources: Resources, classes: int, images: int = 0) -> Resources:
@@ -179,15 +194,21 @@ def reserving_memory(recipe: Recipe, resources: Resources, classes: int, images:
 
     Only a student needs to know the number of training ``images``: it holds the targets of all of them.
     """
-    from pipelines.training.network import network_without_weights
+    from pipelines.training.network import networks_without_weights
 
-    needed = training_bytes(
-        network_without_weights(recipe, classes),
-        recipe.batch_size,
-        recipe.crop_px,
-        workers=recipe.workers_per_replica,
-        on_gpu=resources.gpus_per_worker > 0,
-        loader_processes=resources.loader_processes,
+    # The last replica may be a wider network, and an elastic one has fewer workers for the same batch at times.
+    networks = networks_without_weights(recipe, classes, sorted({0, recipe.replicas - 1}))
+    needed = max(
+        training_bytes(
+            network,
+            recipe.batch_size,
+            recipe.crop_px,
+            workers=workers,
+            on_gpu=resources.gpus_per_worker > 0,
+            loader_processes=resources.loader_processes,
+        )
+        for network in networks
+        for workers in range(recipe.least_workers, recipe.workers_per_replica + 1)
     )
     if recipe.teacher:
         needed += TARGET_COPIES * images * classes * BYTES_PER_PROBABILITY
@@ -204,8 +225,7 @@ def check_that_one_fits(recipe: Recipe, resources: Resources) -> None:
         UserError: no set of nodes holds the workers of one replica.
         NodesMissingError: nodes that are about to be taken away could.
     """
-    may_grow = "RAY_ADDRESS" in os.environ  # a cluster that this command started does not
-    if replicas_held(recipe, resources) >= 1 or (resources.parallel_replicas and may_grow):
+    if replicas_held(recipe, resources) >= 1 or (resources.parallel_replicas and is_shared()):
         return
     nodes, leaving = alive_nodes(), len(draining_nodes())
     has = amounts_line({name: sum(node.get(name, 0.0) for node in nodes) for name in resources.per_worker})

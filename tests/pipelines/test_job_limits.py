@@ -9,6 +9,7 @@ import pytest
 
 from googlenet.network.arithmetic import FP32
 from pipelines.job.limits import Limits
+from pipelines.job.nodes import NodesMissingError
 from pipelines.run.claims import claim
 from pipelines.run.directory import finished_replicas
 from pipelines.run.recipe import Recipe
@@ -53,6 +54,16 @@ def test_at_a_limit_replicas_write_checkpoints_finished_ones_are_evaluated_and_w
     assert "Only 1 of 2 replicas were evaluated" in (folder / "report/report.md").read_text()
 
     more = Limits(0.5, max_cost=1000.0)
+
+    def no_node_joins(*_: object) -> None:
+        raise NodesMissingError("no node with 1 CPU has joined within 30:00")
+
+    with monkeypatch.context() as patched, pytest.raises(NodesMissingError):
+        patched.setattr("pipelines.train_ensemble._estimate", no_node_joins)
+        run_job(arguments(folder, recipe, limits=more, models="none"))
+    newest = json.loads(max((folder / "jobs").iterdir(), key=lambda path: path.stat().st_mtime).read_text())
+    assert newest["outcome"].startswith("NodesMissingError: no node")
+    assert newest["usage"]["node_seconds"] >= newest["usage"]["seconds"] >= 0  # the time of such tries counts, too
     with trying_here():
         assert run_job(arguments(folder, recipe, limits=more, validate_every_epochs=EPOCHS, models="none")) == 0
     printed = capsys.readouterr().out

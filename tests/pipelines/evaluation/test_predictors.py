@@ -1,7 +1,5 @@
 """Tests of the number of predictors, counted by hand on nodes as Ray describes them."""
 
-from dataclasses import replace
-
 import pytest
 
 from pipelines.errors import UserError
@@ -68,13 +66,15 @@ def test_as_many_are_timed_together_as_the_largest_node_holds(
 ) -> None:
     found = predictors_on(nodes, PredictorOptions(number), {"cpu": 2 << 30, "gpu": 0}, may_grow=True)
     assert found.per_node == per_node
-    assert replace(found, memory_bytes=7).needs_of(per_node) == {"CPU": per_node, "memory": 7 * per_node}
 
 
 def test_nodes_that_join_for_the_training_are_expected_for_the_evaluation_too() -> None:
     assert AS_MANY_AS_FIT.after(7, 7.0, 1.0) == PredictorOptions(expected=7, expects_gpus=True)
     assert PredictorOptions(gpus=0.5).after(4, 1.0, 0.5) == PredictorOptions(gpus=0.5, expected=4, expects_gpus=True)
     assert AS_MANY_AS_FIT.after(3, 2.0, 0.0) == PredictorOptions(expected=6)
+    # A node has a whole GPU, or CPU, also for a single worker that reserves a part of one.
+    assert AS_MANY_AS_FIT.after(1, 1.0, 0.5) == PredictorOptions(expected=1, expects_gpus=True)
+    assert AS_MANY_AS_FIT.after(1, 0.5, 0.0) == PredictorOptions(expected=1)
     assert AS_MANY_AS_FIT.after(0, 1.0, 1.0) == AS_MANY_AS_FIT  # nothing is said to join
 
 
@@ -118,7 +118,10 @@ def test_what_no_node_holds_is_refused_with_what_to_do(
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"gpus": 0.0}, "gpus_per_predictor must be positive, got 0"), ({"number": 0}, "predictors must be at least 1")],
+    [
+        ({"gpus": 0.0}, "--gpus-per-predictor must be positive, got 0"),
+        ({"number": 0}, "--predictors must be at least 1"),
+    ],
 )
 def test_impossible_predictors_are_named(options: dict[str, int], message: str) -> None:
     with pytest.raises(UserError, match=message):

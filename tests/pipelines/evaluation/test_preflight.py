@@ -5,6 +5,7 @@ Which one is fastest depends on the processor, so speeds are given here. What is
 
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,17 @@ import pytest
 
 from googlenet.network.arithmetic import FP32, Arithmetic
 from pipelines.evaluation.arithmetic_trial import Agreement, Timing, agreement_percent
-from pipelines.evaluation.preflight import FORMAT, PrecisionChoice, Preflight, Work, choose, kept_preflight
+from pipelines.evaluation.preflight import (
+    FORMAT,
+    PrecisionChoice,
+    Preflight,
+    Work,
+    choose,
+    kept_preflight,
+    timed_at_once,
+)
 from pipelines.evaluation.sharded_prediction import PredictionTask
+from pipelines.job.node_limits import NodeLimits
 from pipelines.run.dataset import Shard, Split
 from pipelines.run.predictions import EvaluatedEnsemble, file_name
 from pipelines.run.storage import Storage
@@ -86,12 +96,17 @@ class GivenSpeeds:
 
 
 def chosen(
-    monkeypatch: pytest.MonkeyPatch, trial: GivenSpeeds, asked: PrecisionChoice = "auto", passes: int = LONG
+    monkeypatch: pytest.MonkeyPatch,
+    trial: GivenSpeeds,
+    asked: PrecisionChoice = "auto",
+    passes: int = LONG,
+    *,
+    stops_early: bool = False,
 ) -> Preflight:
     monkeypatch.setattr("pipelines.evaluation.preflight.profits_from_bf16", lambda _device: True)
     monkeypatch.setattr("pipelines.evaluation.preflight.can_compile", lambda _device: True)
     task: Any = None
-    return choose(trial, "cpu", Work(task, asked, passes, at_work=2))
+    return choose(trial, "cpu", Work(task, asked, passes, at_work=2, stops_early=stops_early))
 
 
 def test_the_fastest_arithmetic_that_answers_like_fp32_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,6 +139,29 @@ def test_compilation_has_to_save_more_than_it_takes(monkeypatch: pytest.MonkeyPa
 def test_the_precision_that_is_asked_for_is_compiled_where_that_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     assert chosen(monkeypatch, GivenSpeeds({EAGER32: 724, COMPILED32: 302}), "fp32").arithmetic == EAGER32
     assert chosen(monkeypatch, GivenSpeeds({EAGER16: 72, COMPILED16: 100}), "bf16").arithmetic == COMPILED16
+
+
+def test_an_evaluation_whose_answers_stop_early_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    trial = GivenSpeeds({EAGER32: 18, EAGER16: 72, COMPILED16: 100})
+    found = chosen(monkeypatch, trial, stops_early=True)
+    assert (found.arithmetic, found.passes_per_second) == (EAGER16, 72)
+    assert COMPILED16 not in trial.timed
+    assert "not compiled: it takes full batches only" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("cpus", "free_gb", "device", "number"),
+    [(16, 64.0, "cpu", 6), (4, 64.0, "cpu", 4), (16, 5.0, "cpu", 3), (16, 0.1, "cpu", 1), (16, 64.0, "cuda", 1)],
+)
+def test_no_more_predictors_are_timed_together_than_this_machine_can_hold(
+    monkeypatch: pytest.MonkeyPatch, cpus: int, free_gb: float, device: str, number: int
+) -> None:
+    memory = SimpleNamespace(available=int(free_gb * 1e9))
+    monkeypatch.setattr("pipelines.evaluation.preflight.psutil.virtual_memory", lambda: memory)
+    monkeypatch.setattr("pipelines.evaluation.preflight.node_limits", lambda: NodeLimits(cpus, 10**12, cpus, 10**12))
+    task: Any = None
+    work = Work(task, "auto", LONG, at_work=12, per_node=6, memory_bytes=1_500_000_000)
+    assert timed_at_once(work, device) == number
 
 
 def test_a_compiler_that_fails_is_named_and_costs_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:

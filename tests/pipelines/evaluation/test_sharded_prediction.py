@@ -165,8 +165,8 @@ def test_an_arithmetic_is_timed_by_as_many_predictors_at_once_as_share_a_node(
         return found
 
     monkeypatch.setattr(Predictor, "predict_each", predict_together)
-    task = task_of(evaluated)
-    assert decide(replace(work_of(task), timed_at_once=3)).reason == "little work"
+    monkeypatch.setattr(pipelines.evaluation.preflight, "timed_at_once", lambda *_: 3)
+    assert decide(work_of(task_of(evaluated))).reason == "little work"
     assert len(passes) >= 3
     assert len(passes) % 3 == 0
     # Each counts its own passes, all 144 views of an image by one replica.

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -10,10 +11,12 @@ from googlenet.evaluation.temperature import FOLDS
 from googlenet.network.arithmetic import FP32
 from pipelines.run.dataset import Counts
 from pipelines.run.directory import ReplicaFiles
+from pipelines.run.predictions import EvaluatedEnsemble, file_name
 from pipelines.run.recipe import Recipe
 from pipelines.run.soups import MOST_SOUPS
 from pipelines.run.storage import Storage
 from pipelines.training import plan, trial
+from pipelines.training.network import relative_operations
 from pipelines.training.plan import Estimate, estimate, placement_lines
 from pipelines.training.resources import Resources
 from pipelines.training.trial import Trial
@@ -37,6 +40,7 @@ def test_soups_count_in_the_time_and_the_cost_until_they_are_there(
     run, measured = Storage.at(str(tmp_path)), Trial((FP32,), (0.5,), (0.0,), passes_per_second=100.0, parameters=1)
     monkeypatch.setattr(plan, "run_trial", lambda *_: measured)
     monkeypatch.setattr(plan, "nodes_used", lambda *_: 1)
+    monkeypatch.setattr(plan, "replicas_at_once", lambda *_: 1)
     for replica in range(tiny_recipe.replicas):
         run.write(ReplicaFiles(replica).weights, b"")
 
@@ -51,8 +55,11 @@ def test_soups_count_in_the_time_and_the_cost_until_they_are_there(
     assert plan._soup_line(without) == []
     assert MOST_SOUPS == 2 + FOLDS
     assert estimated(replace(tiny_recipe, replicas=1), soup=True).soup_seconds == 0
-    run.write_json("soup/soups.json", {"are_predicted": True})
+    kept = {"are_predicted": True, "replicas": [0, 1, 2], "weights_digests": ["a", "b", "c"]}
+    run.write_json("soup/soups.json", kept)
     assert estimated(tiny_recipe, soup=True).soup_seconds == 0
+    run.write_json("soup/soups.json", {**kept, "replicas": [0, 2], "weights_digests": ["a", "c"]})
+    assert estimated(tiny_recipe, soup=True).soup_seconds == with_soup.soup_seconds  # one has been trained since
 
 
 def test_views_of_square_images_that_coincide_are_counted_once(
@@ -74,6 +81,51 @@ def test_views_of_square_images_that_coincide_are_counted_once(
     assert found.views_per_image == (48 + 144) / 2
     assert found.evaluation_seconds == pytest.approx(42 * 96 * recipe.replicas / 100)
     assert asked == [2]  # of the three replicas that run at once, on two nodes
+
+
+@pytest.mark.parametrize(("resources", "threads"), [(Resources(8.0), 8), (Resources(8.0, 1.0), 1), (Resources(0.5), 1)])
+def test_a_predictor_has_one_thread_however_many_a_worker_has(
+    tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resources: Resources, threads: int
+) -> None:
+    found = estimated_evaluation(tmp_path, tiny_recipe, monkeypatch, resources)
+    assert found == pytest.approx(42 * 144 * tiny_recipe.replicas / (100 / threads))
+
+
+def test_a_wider_replica_counts_by_its_operations(
+    tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    even = estimated_evaluation(tmp_path, tiny_recipe, monkeypatch, Resources())
+    wide = replace(tiny_recipe, wide_replica_width=4 * tiny_recipe.width)
+    one, *others, last = relative_operations(wide, 3)
+    assert (one, others) == (1.0, [1.0])
+    assert 8 < last < 16  # 16 times as many in most layers, 4 times in the first one
+    assert estimated_evaluation(tmp_path, wide, monkeypatch, Resources()) == pytest.approx(even * (2 + last) / 3)
+
+
+def test_predictions_of_fewer_replicas_are_still_to_be_made(
+    tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Storage.at(str(tmp_path))
+    left = {}
+    for replicas in (2, 3):
+        names = tuple(f"replica_{number}" for number in range(replicas))
+        ensemble = EvaluatedEnsemble(names, ("digest",) * replicas, (1,), 35, ("a", "b"), "data", FP32)
+        for shard in range(3):
+            with run.writing(f"predictions/{file_name(shard)}") as stream:
+                pq.write_table(ensemble.schema().empty_table(), stream)
+        left[replicas] = estimated_evaluation(tmp_path, tiny_recipe, monkeypatch, Resources())
+    assert left == {2: pytest.approx(42 * 144 * 3 / 100), 3: 0.0}
+
+
+def estimated_evaluation(folder: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch, resources: Resources) -> float:
+    """Seconds of the evaluation of a run whose replicas are finished, at 100 passes a second in the trial."""
+    run, measured = Storage.at(str(folder)), Trial((FP32,), (0.5,), (0.0,), passes_per_second=100.0, parameters=1)
+    monkeypatch.setattr(plan, "run_trial", lambda *_: measured)
+    monkeypatch.setattr(plan, "nodes_used", lambda *_: 1)
+    monkeypatch.setattr(plan, "replicas_at_once", lambda *_: 1)
+    for replica in range(recipe.replicas):
+        run.write(ReplicaFiles(replica).weights, b"")
+    return estimate(run, recipe, resources, Counts(24, 42, 3), lambda *_: 1, (), soup=False).evaluation_seconds
 
 
 def test_workers_of_one_trial_count_by_their_means() -> None:

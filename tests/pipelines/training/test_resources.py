@@ -14,6 +14,7 @@ from pipelines.training.resources import (
     Resources,
     check_that_one_fits,
     cpus_beside_gpus,
+    nodes_used,
     replicas_at_once,
     reserving_memory,
     unused_gpus_line,
@@ -88,7 +89,7 @@ def test_what_can_never_be_placed_is_refused(
 def test_a_cluster_of_the_commands_own_is_not_waited_for_to_grow(
     nodes: list[dict[str, object]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_ADDRESS", "")  # as compose files have it; it names no cluster
     with pytest.raises(UserError, match="reserves 64 CPU"):
         check_that_one_fits(demo(), Resources(64, parallel_replicas=7))
 
@@ -96,13 +97,13 @@ def test_a_cluster_of_the_commands_own_is_not_waited_for_to_grow(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"cpus_per_worker": 0}, "cpus_per_worker must be positive, got 0"),
-        ({"max_failures": -1}, "max_failures must not be negative, got -1"),
+        ({"cpus_per_worker": 0}, "--cpus-per-worker must be positive, got 0"),
+        ({"max_failures": -1}, "--max-failures must not be negative, got -1"),
         ({"gpus_per_worker": 1.5}, "whole, or a fraction of one GPU, got 1.5"),
         ({"custom": {"GPU": 1}}, "not CPU or GPU"),
         ({"custom": {"lightning": 0}}, "lightning=0"),
-        ({"checkpoint_minutes": 0}, "checkpoint_minutes"),
-        ({"parallel_replicas": 0}, "parallel_replicas"),
+        ({"checkpoint_minutes": 0}, "--checkpoint-minutes"),
+        ({"parallel_replicas": 0}, "--parallel-replicas"),
     ],
 )
 def test_impossible_resources_are_named(arguments: dict[str, object], message: str) -> None:
@@ -135,14 +136,24 @@ def test_workers_that_cannot_train_together_are_refused(
         (Resources(8, 1), {}, "2 GPUs unused: add --cpus-per-worker 4, so that each of them gets a worker"),
         (Resources(4, 1), {"replicas": 2}, "2 GPUs unused: add --workers-per-replica 2, so that several train"),
         (Resources(4, 1), {"replicas": 3}, "1 GPU unused: 3 replicas of 4 CPU, 1 GPU cannot use more"),
+        (Resources(4, 1, parallel_replicas=2), {"replicas": 7}, "2 GPUs unused: add --parallel-replicas 4, so that"),
+        # Workers of one replica cannot share GPUs, and graphs are for replicas of one worker.
+        (Resources(1, 0.5), {"replicas": 1}, "3 GPUs unused: add --gpus-per-worker 1 --workers-per-replica 4, so that"),
+        (Resources(4, 1, cuda_graphs=True), {"replicas": 1}, "3 GPUs unused: 1 replica of 4 CPU, 1 GPU cannot use"),
     ],
 )
 def test_gpus_that_stay_unused_are_told_with_what_uses_them(
     nodes: list[dict[str, object]], resources: Resources, changes: dict[str, int], line: str
 ) -> None:
-    told = unused_gpus_line(replace(demo(), **changes), resources)
+    recipe = replace(demo(), **changes)
+    told = unused_gpus_line(recipe, resources, recipe.replicas)
     assert told.startswith(line)
     assert bool(told) == bool(line)
+
+
+def test_gpus_that_the_last_replicas_of_a_run_leave_unused_are_told(nodes: list[dict[str, object]]) -> None:
+    last = unused_gpus_line(demo(), Resources(4, 1), waiting=1)
+    assert last == "3 GPUs unused: 1 replica of 4 CPU, 1 GPU cannot use more of these nodes"
 
 
 def test_a_worker_beside_a_gpu_gets_its_part_of_the_node(nodes: list[dict[str, object]]) -> None:
@@ -153,7 +164,7 @@ def test_a_worker_beside_a_gpu_gets_its_part_of_the_node(nodes: list[dict[str, o
     assert cpus_beside_gpus(1) == 1
     nodes[:] = [{"NodeID": "", "Alive": True, "Resources": CPU_NODE}]
     assert cpus_beside_gpus(1) == 1  # no node with a GPU has joined yet
-    assert unused_gpus_line(demo(), Resources()) == ""
+    assert unused_gpus_line(demo(), Resources(), 7) == ""
 
 
 def test_a_cluster_whose_nodes_are_all_about_to_go_is_refused_in_one_line_for_another_try(
@@ -167,7 +178,7 @@ def test_a_cluster_whose_nodes_are_all_about_to_go_is_refused_in_one_line_for_an
         check_that_a_node_stays()
     assert refused.value.exit_code == 75  # submit.py tries again
     # Nothing is counted on them, if they are drained a moment later.
-    assert (cpus_beside_gpus(1), unused_gpus_line(demo(), Resources())) == (1, "")
+    assert (cpus_beside_gpus(1), unused_gpus_line(demo(), Resources(), 7)) == (1, "")
     with pytest.raises(
         NodesMissingError, match="the cluster has 0 CPU, without 2 nodes about to be taken away, in total"
     ):
@@ -201,6 +212,28 @@ def test_no_more_workers_are_started_than_the_memory_of_a_node_holds(
     half = reserving_memory(replace(recipe, workers_per_replica=2), Resources(), classes=10)
     assert half.memory_bytes < resources.memory_bytes  # each worker has half of a batch
     assert reserving_memory(finetune(), Resources(), classes=10).memory_bytes < 2.4e9  # in parts of a batch
+
+
+def test_memory_is_that_of_the_wider_replica_and_of_the_fewest_workers_of_an_elastic_one(
+    nodes: list[dict[str, object]],
+) -> None:
+    nodes[:] = [{"NodeID": "", "Alive": True, "Resources": {"CPU": 64.0, "memory": 400e9}}]
+
+    def reserved(**changes: object) -> int:
+        recipe = replace(finetune(), batch_size=256, **changes)  # type: ignore[arg-type]
+        return reserving_memory(recipe, Resources(), classes=10).memory_bytes
+
+    fixed = {workers: reserved(workers_per_replica=workers) for workers in (2, 8)}
+    assert reserved(workers_per_replica=8, min_workers_per_replica=2) == fixed[2] > 2 * fixed[8]
+    # One worker computes its batch in parts, so that two need most.
+    assert reserved(workers_per_replica=8, min_workers_per_replica=1) == fixed[2]
+    narrow, wide = (reserved(variant="bn", width=width) for width in (1.0, 2.0))
+    assert reserved(variant="bn", wide_replica_width=2.0) == wide > narrow
+
+
+def test_a_job_uses_at_least_one_node_also_where_none_has_joined_yet(nodes: list[dict[str, object]]) -> None:
+    nodes[:] = [{"NodeID": "", "Alive": True, "Resources": {"memory": 4e9}}]  # a head without CPUs
+    assert nodes_used(demo(), Resources()) == 1
 
 
 def test_one_worker_is_started_however_little_memory_there_is_and_the_danger_is_told(
