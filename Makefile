@@ -1,4 +1,5 @@
-# make setup | demo | quick | test | gpu-check | mutants | coverage | multihost | lint | ui | clean. Each makes .venv first when it is missing or older than the pins.
+# make setup | demo | quick | test | gpu-check | mutants | coverage | multihost | lint | ui | clean. All but gpu-check and clean
+# make .venv first when it is missing or older than the pins.
 PYTHON ?= python3
 RUN_DIR ?= runs/demo
 PORT ?= 5000

@@ -88,18 +88,21 @@ class Arguments:
     """Added to a class's score for each rank after the first, such as 0.01, to shorten long sets of classes: those of
     --coverage, or those of the report."""
     budget: Literal["fast", "balanced", "best"] = "best"
-    """With --unlabelled: stop adding views and replicas once sure enough, so that of the answers that all passes have
-    right those of at most 1 % (fast) or 0.2 % (balanced) of the images are lost; best makes all passes."""
+    """With --unlabelled: stop adding views and replicas once the answer is sure enough. Answers that all passes would
+    have right are lost on at most 1 % (fast) or 0.2 % (balanced) of the images, on more if the run has fewer than 99
+    or 499 validation images; best makes all passes."""
     soup: bool = False
     """Evaluate averages of the replicas' weights as well, on the run's validation images."""
     ood: str = ""
-    """Folder of photographs of something else: how well unsure answers tell them from the run's validation images."""
+    """Folder of photographs that show none of the classes; the report says how well the ensemble's uncertainty
+    separates them from the run's validation images."""
     output_dir: str = ""
     """Run directory for the evaluation of --data; the default is a folder in --run-dir, which is then written."""
     mlflow: bool = True
-    """Send the report to MLflow, as a run of its own beside the training run."""
+    """With --data or --weights: send the report to MLflow, as a run of its own beside the training run."""
     tracking_uri: str = ""
-    """MLflow store or server; the default is MLFLOW_TRACKING_URI, else an SQLite store beside the directory written."""
+    """MLflow store or server; the default is MLFLOW_TRACKING_URI, else an SQLite store beside the directory written, or
+    in ~/.googlenet-ensemble if that is in an object store."""
 
 
 def evaluate_weights(arguments: Arguments) -> str:

@@ -3,8 +3,9 @@
     python pipelines/export_ensemble.py --run-dir RUN --output FOLDER
     python pipelines/export_ensemble.py --run-dir RUN --output hf://OWNER/REPO
 
-The folder, or the repository on Hugging Face, holds the weights of all replicas, the recipe, report.json and a model
-card; ``googlenet.Ensemble.from_pretrained`` loads it. ``--format onnx`` and ``--format pt2`` write one graph instead.
+The folder, or the repository on Hugging Face, holds the weights of all replicas, the recipe, report.json, a model card
+and, if the run has them, calibration.json and budget.json; ``googlenet.Ensemble.from_pretrained`` loads it. ``--format
+onnx`` and ``--format pt2`` write one graph instead.
 """
 
 if __name__ == "__main__":  # by a Python that may lack packages, or an installed project

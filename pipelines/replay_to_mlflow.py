@@ -30,7 +30,8 @@ class Arguments:
     run_dir: str
     """Run directory: a path, or a URI of an object store."""
     tracking_uri: str = ""
-    """MLflow store or server; the default is MLFLOW_TRACKING_URI, else an SQLite store beside the run directory."""
+    """MLflow store or server; the default is MLFLOW_TRACKING_URI, else an SQLite store beside the run directory, or in
+    ~/.googlenet-ensemble if that is in an object store."""
     models: ModelsToLog = "all"
     """Models to log in MLflow: the ensemble and each replica, the ensemble alone, or none."""
     champion: ChampionRule = "better"

@@ -61,7 +61,7 @@ class Arguments:
     runs: str = "runs"
     """Folder of run directories."""
     tracking_uri: str = ""
-    """MLflow store to open instead of the one beside the run directory."""
+    """MLflow store to open instead of the run's own, which is beside the run directory."""
     port: int = 5000
     """Port on 127.0.0.1."""
 
@@ -84,7 +84,7 @@ def bring_up_to_date(tracking_uri: str, database: Path) -> None:
         try:
             run = find_directory(database, directory, wanted)
             if run is None:
-                say(f"warning: MLflow keeps showing {directory} as running: it is gone")
+                say(f"warning: {directory} no longer exists, so MLflow keeps showing its run as running")
             else:
                 replay(run, PublishSettings(tracking_uri, models="none"))
         except RunInUseError:

@@ -74,7 +74,8 @@ class Arguments:
     recipe: str = "paper"
     """Recipe: paper, demo, modern, finetune, imagenette, distil, a JSON file, or runs:/ID of a run in MLflow."""
     tracking_uri: str = ""
-    """MLflow store or server; the default is MLFLOW_TRACKING_URI, else an SQLite store beside the run directory."""
+    """MLflow store or server; the default is MLFLOW_TRACKING_URI, else an SQLite store beside the run directory, or in
+    ~/.googlenet-ensemble if that is in an object store."""
     models: ModelsToLog = "all"
     """Models to log in MLflow: the ensemble and each replica, the ensemble alone, or none."""
     champion: ChampionRule = "better"
@@ -104,7 +105,8 @@ class Arguments:
     gpu_augmentation: bool = False
     """Decode JPEGs and make samples on the GPU; the same distribution as on CPUs, but not the same bits."""
     cuda_graphs: bool = False
-    """Take training steps on a GPU as CUDA graphs, which queue small kernels sooner; never run on a GPU yet."""
+    """Take training steps on a GPU as CUDA graphs, which queue small kernels sooner; checked on an H100 with the
+    variant paper, but no whole training has used them yet."""
     validate_every_epochs: int = 1
     """Epochs of the training between two validations; the last epoch always has one."""
     validation_images: int | None = None
@@ -250,7 +252,7 @@ def _prepare(arguments: Arguments, run: Storage, recipe: Recipe, images: Images 
     from pipelines.training.scaled_weights import keep_scaled_weights
 
     manifest = prepare(run, recipe, arguments.bad_images, images)
-    earlier = "" if images else "; prepared earlier, for other images choose another --run-dir"
+    earlier = "" if images else "; prepared by an earlier start: to use other images, choose another --run-dir"
     say(f"data: {manifest.summary()}{earlier}")
     check_same_images(run, recipe, manifest)
     keep_initial_weights(run, recipe, len(manifest.classes))

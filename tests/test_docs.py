@@ -8,6 +8,7 @@ import pytest
 
 import googlenet.evaluation.ensemble  # noqa: F401  # before the tests: importing PyTorch starts a process
 from pipelines.data.sources import images_to_train_on
+from pipelines.run.directory import ANSWERS_CSV, evaluation_folder
 from tests.project import ROOT
 
 TOP = ("README.md", "RESULTS.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "cluster/README.md")
@@ -56,6 +57,14 @@ def test_every_claim_links_to_a_page_of_results() -> None:
 def test_every_page_of_results_can_be_reached() -> None:
     linked = {link.partition("#")[0] for link in LINK.findall((ROOT / "RESULTS.md").read_text())}
     assert linked >= {str(page.relative_to(ROOT)) for page in (ROOT / "docs/results").glob("*.md")}
+
+
+def test_the_pages_name_the_place_of_answers_for_images_without_labels() -> None:
+    place = re.sub("-[0-9a-f]{8}/", "-xxxxxxxx/", f"{evaluation_folder('/somewhere/NAME', [])}/{ANSWERS_CSV}")
+    for name in ("own_images", "evaluation"):
+        named = re.findall(r"`([^`\s]*top5\.csv)`", (ROOT / f"docs/{name}.md").read_text())
+        assert named, name
+        assert set(named) == {place}
 
 
 def test_the_python_of_data_sorts_pictures_into_class_folders(

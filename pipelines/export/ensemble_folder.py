@@ -1,4 +1,4 @@
-"""A finished run as a folder for others: weights, recipe, report and model card.
+"""A finished run as a folder for others: weights, recipe, report, model card, and what the run keeps for answers.
 
 ``googlenet.Ensemble.from_pretrained`` loads it from a disk or from Hugging Face.
 """
@@ -44,7 +44,8 @@ def export_ensemble(run: Storage, output: str) -> str:
 
     Args:
         run: a finished run of train_ensemble.py.
-        output: a folder that does not exist yet, or ``hf://OWNER/REPO``, to which everything is uploaded as one commit.
+        output: a folder that does not exist yet or is empty, or ``hf://OWNER/REPO``, to which everything is uploaded as
+            one commit.
 
     Raises:
         UserError: the run is not finished, its report is of other weights, or ``output`` cannot be written.

@@ -14,7 +14,7 @@ In reading order:
 - ``tally``: sums over all images in bounded memory
 - ``abstention``: sets of classes, and answers left to people
 - ``out_of_distribution``: how well unsure answers tell photographs of something else apart
-- ``temperatures``: probabilities that mean what they say: fitted, judged and kept
+- ``temperatures``: calibrated probabilities: their temperatures fitted, judged and kept
 - ``spending``: error against forward passes, for every way to spend them; what the run keeps about it
 - ``soups``: errors of averages of the replicas' weights
 - ``columns``: the table's columns and cells as text

@@ -15,7 +15,8 @@
     replicas/<k>/system/<host>/*.jsonl  load of the nodes that train it, one line every ten seconds
     replicas/<k>/failure.txt          the traceback of a failed replica
     system/<host>/*.jsonl             load of the node on which the job was started
-    jobs/*.json                       one file per start: command, commit, versions, nodes, seconds, usage, outcome
+    jobs/*.json                       one file per start of train_ensemble.py: command, commit, versions, nodes,
+                                      seconds, usage, outcome
     training.json                     arithmetic of the training, and the reason for it
     preflight.json                    arithmetic of the predictions, and the measurements behind the choice
     predictions/*.parquet             one row per image: probabilities of every replica and crop policy
@@ -24,10 +25,10 @@
     budget.json                       order of the views and cascade, fitted on the images with view probabilities
     out_of_distribution.json          how unsure the ensemble is about images of something else
     report/                           report.json, report.md, cost.json, confusion.csv, pictures
-    answers/                          answers for images without labels: top5.csv, top5.parquet
     initial_weights.*                 weights that training started from, if they came from a file
     initial_weights/*.safetensors     weights that training started from, if they were scaled on training images
-    evaluations/<name>/               evaluations on other images, each with its dataset, predictions, report
+    evaluations/<name>/               evaluations on other images, each with its dataset, predictions and report, or
+    evaluations/<name>/answers/       answers for images without labels: top5.csv, top5.parquet
     soup/soups.json                   numbers of the replicas that each averaged network is made of
     soup/replicas/<n>/weights.safetensors  averaged network n
     soup/candidates/*.json            images that a candidate of the greedy soup answers wrongly
@@ -37,6 +38,8 @@
     teacher/predictions/*.parquet     its answers by replica, until the targets are written
     run.lock                          the job that holds the run
     logs/                             standard error of Ray and other libraries
+
+An evaluation in a directory of its own (``--weights``, ``--output-dir``) has the files of an evaluation at its top.
 """
 
 import hashlib

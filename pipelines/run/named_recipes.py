@@ -120,8 +120,10 @@ def imagenette() -> Recipe:
 
     Source: none; tuned on a fifth of Imagenette's training photographs, which were held out (docs/log.md).
     Command: train_ensemble.py --recipe imagenette --data torchvision:Imagenette --run-dir RUN
-    Cost: seven replicas are not measured yet.
-    Expected: 20.8 % top-1 error of one model with one crop on that fifth, after training on the others (one replica).
+    Cost: at most 80 minutes to train seven replicas on its 9,469 training photographs and two cores, and at most 60 to
+    evaluate the 3,925 others (docs/results/photographs.md).
+    Expected: 20.8 % top-1 error of one model with one crop on that fifth, after training on the others (one replica);
+    18.9 % on the 3,925 validation photographs, after training on all others (mean of seven).
     """
     return Recipe(
         name="imagenette",

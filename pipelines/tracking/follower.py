@@ -188,7 +188,7 @@ def reason_of(error: Exception) -> str:
         return f"it does not answer ({system[1].strip()})"
     if unknown := UNKNOWN_ENDPOINT.search(first_line):
         way_out = ", or choose --models none" if "logged-models" in unknown[1] else ""
-        return f"it does not know {unknown[1]}: it is too old, or no MLflow server; update it{way_out}"
+        return f"it does not know {unknown[1]}: the server is too old or is not an MLflow server; update it{way_out}"
     if code in (401, 403):
         return f"it refuses the credentials ({first_line}); set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
     return f"it cannot be used: {first_line}"

@@ -18,7 +18,7 @@ class ValidationPlan:
     images: int | None = None
 
     def __post_init__(self) -> None:
-        for name, value in (("validate_every_epochs", self.every_epochs), ("validation_images", self.images)):
+        for name, value in (("--validate-every-epochs", self.every_epochs), ("--validation-images", self.images)):
             if value is not None and value < 1:
                 raise UserError(f"{name} must be at least 1, got {value}")
 

@@ -71,7 +71,7 @@ def test_a_job_told_to_end_in_training_and_killed_in_evaluation_is_completed_wit
     assert 0 < len(done) < 3
     with predicting_here():
         assert run_job(arguments(run, job.recipe, models="none")) == 0
-    assert "; prepared earlier, for other images choose another --run-dir\n" in capsys.readouterr().out
+    assert "; prepared by an earlier start: to use other images, choose another --run-dir\n" in capsys.readouterr().out
     after = {path.name: path.stat().st_mtime_ns for path in run.glob("predictions/*")}
     assert len(after) == 3
     assert done.items() <= after.items()  # finished shards were not repeated

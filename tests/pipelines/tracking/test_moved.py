@@ -167,7 +167,7 @@ def test_a_killed_job_is_told_to_mlflow_after_its_run_was_moved_and_renamed(
     connect(uri).update_run(parent.info.run_id, status="RUNNING")
     shutil.rmtree(moved / "b")
     bring_up_to_date(uri, database)
-    assert f"keeps showing {moved}/b as running: it is gone" in capsys.readouterr().out
+    assert f"{moved}/b no longer exists, so MLflow keeps showing its run as running\n" in capsys.readouterr().out
 
 
 def client_status(uri: str, run_id: str) -> str:

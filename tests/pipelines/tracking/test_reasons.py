@@ -66,4 +66,4 @@ def test_a_server_that_is_too_old_for_models_is_told_with_the_way_out(server_wit
     assert reason(server_without_models).endswith("update it, or choose --models none")
     experiments = reason(server_without_models, lambda client: client.get_experiment("1"))
     assert experiments.startswith("it does not know /api/2.0/mlflow/experiments/get")
-    assert experiments.endswith("update it")
+    assert experiments.endswith(": the server is too old or is not an MLflow server; update it")

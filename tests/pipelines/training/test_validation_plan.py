@@ -20,7 +20,10 @@ def test_a_subset_is_spread_evenly_over_all_images() -> None:
 
 @pytest.mark.parametrize(
     ("plan", "message"),
-    [({"every_epochs": 0}, "validate_every_epochs must be at least 1"), ({"images": 0}, "validation_images must be")],
+    [
+        ({"every_epochs": 0}, "^--validate-every-epochs must be at least 1"),
+        ({"images": 0}, "^--validation-images must be at least 1"),
+    ],
 )
 def test_an_impossible_plan_is_named(plan: dict[str, int], message: str) -> None:
     with pytest.raises(UserError, match=message):
