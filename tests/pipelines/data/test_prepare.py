@@ -165,11 +165,20 @@ def test_finished_shards_are_not_written_again(ray_cluster: str, photos: Path, t
     assert run.read("dataset/manifest.json") == whole
 
 
-def test_a_class_that_quarantine_would_empty_is_refused(ray_cluster: str, photos: Path, tmp_path: Path) -> None:
-    for path in (photos / "train/class_1").iterdir():
+def test_a_class_that_quarantine_would_empty_is_refused_and_leaves_no_list(photos: Path, tmp_path: Path) -> None:
+    run, recipe, broken = Storage.at(str(tmp_path / "run")), Recipe(data=str(photos)), photos / "train/class_1"
+    whole = {path: path.read_bytes() for path in broken.iterdir()}
+    for path in whole:
         path.write_bytes(b"broken")
     with pytest.raises(UserError, match="class_1"):
-        prepare(Storage.at(str(tmp_path / "run")), Recipe(data=str(photos)), "quarantine")
+        prepare_here(run, recipe, "quarantine")
+    assert not run.exists("dataset/quarantine.jsonl")
+    run.write("dataset/quarantine.jsonl", b"{}\n")  # of a preparation by an earlier version
+    for path, content in whole.items():
+        path.write_bytes(content)
+    prepare_here(run, recipe, "quarantine")
+    assert read_manifest(run).quarantined == 0
+    assert not run.exists("dataset/quarantine.jsonl")
 
 
 def test_a_run_directory_prepared_otherwise_is_refused(photos: Path, tmp_path: Path) -> None:
