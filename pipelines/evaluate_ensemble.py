@@ -177,7 +177,7 @@ def _write_results(
 
     if not arguments.unlabelled:
         return write_report(run, ensemble, trained, SetRule(arguments.set_penalty))
-    known = read_calibration(trained, ensemble) if trained and arguments.calibrated else None
+    known = read_calibration(trained, ensemble.weights_digests) if trained and arguments.calibrated else None
     kept = read_budget(trained, ensemble.weights_digests) if trained and arguments.calibrated else None
     return write_answers(run, ensemble, known, arguments.coverage, kept, SetRule(arguments.set_penalty))
 
@@ -196,7 +196,10 @@ def evaluate_elsewhere(trained: Storage, recipe: Recipe, arguments: Arguments) -
     early_stop = early_stop_of(trained, replicas, arguments.budget)
     policies = CROP_POLICIES[-1:] if early_stop else with_chosen_views(trained, replicas, arguments.policies)
     check_policies(policies, recipe.crop_px)
-    answer_options.check_sets(trained, policies, arguments.coverage)
+    answer_options.check_sets(trained, replicas, policies, arguments.coverage)
+    has_temperature = arguments.unlabelled and arguments.calibrated and not early_stop
+    if has_temperature and (line := answer_options.about_no_temperature(trained, replicas, policies)):
+        say(line)
     arguments = replace(arguments, policies=policies)
     images = _find_images(data, read_manifest(trained).classes, arguments, recipe.data_seed)
     settings = {

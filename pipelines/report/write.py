@@ -78,7 +78,7 @@ def write_report(
         UserError: predictions are missing, duplicated, of images not in the data set, or of another ensemble.
     """
     tally = tally_predictions(run, ensemble)
-    known = read_calibration(trained, ensemble) if trained else None
+    known = read_calibration(trained, ensemble.weights_digests) if trained else None
     calibrated = calibrate(tally.kept, ensemble, known, set_rule)
     errors = _validation_errors(trained, ensemble.replicas) if trained else None
     known_budget = read_budget(trained, ensemble.weights_digests) if trained else None

@@ -73,8 +73,10 @@ def test_a_split_folder_is_known_by_its_name(words: tuple[str, ...], split: str)
             recognised(f"ok/1.jpg nok/1.jpg {word}/1.jpg")
 
 
-@pytest.mark.parametrize("name", ["trainer", "retrained", "contest", "valley", "devices", "train_station", "latest",
-                                  "TrainStation", "setting", "testsetting", "valued", "TEST_TUBE", "TestTube"])  # fmt: skip
+@pytest.mark.parametrize("name", [
+    "trainer", "retrained", "contest", "valley", "devices", "train_station", "latest", "TrainStation", "setting",
+    "testsetting", "valued", "TEST_TUBE", "TestTube",
+])  # fmt: skip
 def test_a_class_whose_name_merely_begins_like_a_split_is_a_class(name: str) -> None:
     assert recognised(f"{name}/1.jpg bus/2.jpg").parts == {"": tuple(sorted(["bus", name]))}
 

@@ -1,4 +1,4 @@
-"""Claims: pixels arrive in any nesting that MLflow makes of them, and never as the path of a file; policies are checked."""
+"""Claims: pixels arrive in any nesting that MLflow makes of them, never as the path of a file; policies are checked."""
 
 import json
 from pathlib import Path
@@ -57,7 +57,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EnsembleModel:
 
 @pytest.mark.parametrize("policy", ["best:24", chosen_policy(range(24)), "best:200:ff", "best:0:0", "best:x:ff", "12"])
 def test_a_policy_that_the_model_lacks_is_a_bad_request_also_with_its_views(model: EnsembleModel, policy: str) -> None:
-    with pytest.raises(MlflowException, match="crop.policy") as refused:
+    with pytest.raises(MlflowException, match=r"crop.policy") as refused:
         model.checked({"crop_policy": policy})
     assert refused.value.get_http_status_code() == 400
     assert model.checked({"crop_policy": 10})["crop_policy"] == "10"
