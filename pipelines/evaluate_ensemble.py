@@ -214,7 +214,7 @@ def evaluate_elsewhere(trained: Storage, recipe: Recipe, arguments: Arguments) -
         run = Storage.at(arguments.output_dir)
         claim(run, "evaluation", {"run": run_id(trained), **settings})
     else:
-        run = trained.below(evaluation_folder(data, list(settings.values())))
+        run = trained.below(evaluation_folder(data, [*settings.values(), images.listing.versions]))
     with connected():
         manifest = prepare_for_evaluation(run, data, images, arguments.bad_images)
         say(f"data: {manifest.summary()}")
@@ -234,7 +234,7 @@ def judge_apart(trained: Storage, recipe: Recipe, arguments: Arguments) -> str:
     data, options, known = absolute_data(arguments.ood), _predictor_options(arguments), read_manifest(trained)
     answer_options.check_ood(data, str(known.prepared_from.get("data", "")))
     images = unlabelled_images(data, known.classes)
-    run = trained.below(evaluation_folder(data, [images.listing.digest, "ood"]))
+    run = trained.below(evaluation_folder(data, [images.listing.digest, images.listing.versions, "ood"]))
     with connected():
         inside = evaluate_run(trained, recipe, options)
         manifest = prepare_for_evaluation(run, data, images, arguments.bad_images)

@@ -5,9 +5,11 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Literal
 
 from googlenet.images.decoding import ImageDecodeError
+from pipelines.data.file_versions import FileVersions
 from pipelines.data.published_data import commit_read_by
 from pipelines.data.shards import ShardPlan, as_stored, plan_shards, write_shards
 from pipelines.data.sources import Images, images_to_train_on
@@ -105,8 +107,17 @@ def prepare_for_evaluation(run: Storage, data: str, images: Images, bad_images: 
         "listing": images.listing.digest,
         "classes": list(images.listing.classes),
         "images_per_shard": EVALUATION_IMAGES_PER_SHARD,
+        "versions": images.listing.versions,
     }
     if run.exists(MANIFEST):
+        before = read_manifest(run).prepared_from
+        if "versions" not in before:  # of an earlier version
+            del prepared_from["versions"]
+        elif {name for name in before if before[name] != prepared_from.get(name)} == {"versions"}:
+            raise UserError(
+                f"images in {data} were replaced under their names since {run} was made (sizes or times of their files "
+                "differ): choose another directory for their evaluation"
+            )
         return _read_matching_manifest(run, prepared_from)
     manifest, bad = _prepare(run, images, prepared_from, bad_images)
     _keep(run, manifest, bad)
@@ -134,6 +145,10 @@ def _prepare(
     plans = [
         plan for split in SPLITS for plan in plan_shards(split, listing.splits[split], size, settings, short_side_px)
     ]
+    if "versions" not in prepared_from:
+        # Each shard has those of its own images: if one of them is replaced before all are written, only it is again.
+        versions = FileVersions(reader)
+        plans = [replace(plan, versions=versions.digest(plan.images)) for plan in plans]
     for split in SPLITS:
         run.remove_partial_files(f"{DATASET}/{split}")
     results = list(write_shards(run, reader, plans))
