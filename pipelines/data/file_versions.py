@@ -50,7 +50,7 @@ class FileVersions:
                     lambda name: _version(root.filesystem.get_file_info(root.path(original(name)))), names
                 )
             else:
-                found = map(self._listed.get, names)
+                found = (self._listed.get(name, "") for name in names)
             lines = [f"{name}\0{version}\n" for name, version in zip(names, found, strict=True)]
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 

@@ -26,7 +26,7 @@ from pipelines.data.listing import (
 from pipelines.data.packed_files import is_packed
 from pipelines.data.published_data import storage_of
 from pipelines.data.recognition import recognise
-from pipelines.data.split_names import EVALUATED_FIRST, PURPOSES, TEST, TRAIN
+from pipelines.data.split_names import EVALUATED_FIRST, PURPOSES, TEST, TRAIN, UNSPLIT
 from pipelines.data.tar_archives import TarImages
 from pipelines.data.torchvision_sets import PREFIX as TORCHVISION
 from pipelines.data.torchvision_sets import find_in_torchvision
@@ -70,6 +70,8 @@ def images_to_evaluate(data: str, classes: tuple[str, ...], data_seed: int = 0) 
         raise UserError(f"{error.found}; --unlabelled is for them, or put each into a folder of its class") from error
     if (split := _split_to_evaluate(found.entries)) in (TEST, TRAIN):
         say(f"data: there are no validation images; the {PURPOSES[split]} images are evaluated")
+    elif split == UNSPLIT:
+        say("data: there are no folders or files for training and validation; all images are evaluated")
     return _with_versions(_told(Images(reader, list_for_evaluation(data, found, classes))))
 
 

@@ -59,7 +59,7 @@ def check_sets(run: Storage, replicas: Sequence[int], policies: Sequence[Policy]
 
 
 def about_no_temperature(run: Storage, replicas: Sequence[int], policies: Sequence[Policy]) -> str:
-    """Return that answers will have probabilities as averaged, in a line, and why; empty if they get a temperature.
+    """Return that answers will have probabilities as averaged, and why, in a line; empty if they get a temperature.
 
     ``policies`` name their views.
     """
