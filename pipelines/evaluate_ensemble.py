@@ -26,6 +26,7 @@ from typing import Literal
 from googlenet.evaluation.conformal import SetRule
 from googlenet.evaluation.crops import CROP_POLICIES, scales_px
 from pipelines.data.class_list import read_class_list
+from pipelines.data.own_images import has_validation_images
 from pipelines.data.prepare import BadImages, prepare_for_evaluation
 from pipelines.data.sources import Images, absolute_data, images_to_evaluate, unlabelled_images
 from pipelines.errors import UserError
@@ -172,15 +173,21 @@ def _predictor_options(arguments: Arguments) -> PredictorOptions:
 
 
 def _write_results(
-    run: Storage, ensemble: EvaluatedEnsemble, arguments: Arguments, trained: Storage | None = None
+    run: Storage,
+    ensemble: EvaluatedEnsemble,
+    arguments: Arguments,
+    trained: Storage | None = None,
+    *,
+    has_fitted_images: bool = False,
 ) -> str:
     """Write answers for unlabelled images, otherwise the report; return the first answers, or the table, as text."""
     from pipelines.report.answers import write_answers
     from pipelines.report.write import write_report
 
     if not arguments.unlabelled:
-        return write_report(run, ensemble, trained, SetRule(arguments.set_penalty))
-    known = read_calibration(trained, ensemble) if trained and arguments.calibrated else None
+        rule = SetRule(arguments.set_penalty)
+        return write_report(run, ensemble, trained, rule, has_fitted_images=has_fitted_images)
+    known = read_calibration(trained, ensemble.weights_digests) if trained and arguments.calibrated else None
     kept = read_budget(trained, ensemble.weights_digests) if trained and arguments.calibrated else None
     return write_answers(run, ensemble, known, arguments.coverage, kept, SetRule(arguments.set_penalty))
 
@@ -199,9 +206,13 @@ def evaluate_elsewhere(trained: Storage, recipe: Recipe, arguments: Arguments) -
     early_stop = early_stop_of(trained, replicas, arguments.budget)
     policies = CROP_POLICIES[-1:] if early_stop else with_chosen_views(trained, replicas, arguments.policies)
     check_policies(policies, recipe.crop_px)
-    answer_options.check_sets(trained, policies, arguments.coverage)
+    answer_options.check_sets(trained, replicas, policies, arguments.coverage)
+    has_temperature = arguments.unlabelled and arguments.calibrated and not early_stop
+    if has_temperature and (line := answer_options.about_no_temperature(trained, replicas, policies)):
+        say(line)
     arguments = replace(arguments, policies=policies)
     images = _find_images(data, read_manifest(trained).classes, arguments, recipe.data_seed)
+    has_fitted_images = has_validation_images(trained, data, images, is_labelled=not arguments.unlabelled)
     settings = {
         "data": data,
         "listing": images.listing.digest,
@@ -214,13 +225,13 @@ def evaluate_elsewhere(trained: Storage, recipe: Recipe, arguments: Arguments) -
         run = Storage.at(arguments.output_dir)
         claim(run, "evaluation", {"run": run_id(trained), **settings})
     else:
-        run = trained.below(evaluation_folder(data, list(settings.values())))
+        run = trained.below(evaluation_folder(data, [*settings.values(), images.listing.versions]))
     with connected():
         manifest = prepare_for_evaluation(run, data, images, arguments.bad_images)
         say(f"data: {manifest.summary()}")
         chosen = replace(_settings(arguments, recipe.crop_px), early_stop=early_stop)
         ensemble = evaluate(run, trained, replicas, manifest, chosen)
-        text = _write_results(run, ensemble, arguments, trained)
+        text = _write_results(run, ensemble, arguments, trained, has_fitted_images=has_fitted_images)
     if not arguments.unlabelled:
         text += f"\nreport: {run.below(REPORT_PAGE)}"
     return f"{text}\n{_to_mlflow(run, trained, manifest, arguments)}"
@@ -234,7 +245,7 @@ def judge_apart(trained: Storage, recipe: Recipe, arguments: Arguments) -> str:
     data, options, known = absolute_data(arguments.ood), _predictor_options(arguments), read_manifest(trained)
     answer_options.check_ood(data, str(known.prepared_from.get("data", "")))
     images = unlabelled_images(data, known.classes)
-    run = trained.below(evaluation_folder(data, [images.listing.digest, "ood"]))
+    run = trained.below(evaluation_folder(data, [images.listing.digest, images.listing.versions, "ood"]))
     with connected():
         inside = evaluate_run(trained, recipe, options)
         manifest = prepare_for_evaluation(run, data, images, arguments.bad_images)

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from pipelines.data.prepare import prepare
-from pipelines.data.shards import write_shard
+from pipelines.data.prepare import BadImages, prepare
+from pipelines.data.shards import _finished_shard, write_shard
 from pipelines.evaluation.predictors import Predictors
 from pipelines.evaluation.sharded_prediction import PredictionTask, ShardPredictor, load_shard
 from pipelines.run.claims import claim
@@ -20,14 +20,14 @@ from pipelines.training.trial import Trial
 from pipelines.training.trial import _try as trial_here
 
 
-def prepare_here(run: Storage, recipe: Recipe) -> None:
+def prepare_here(run: Storage, recipe: Recipe, bad_images: BadImages = "stop") -> None:
     """Prepare the data set of a run without a cluster."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             "pipelines.data.prepare.write_shards",
-            lambda run, reader, plans: [write_shard(run, reader, plan) for plan in plans],
+            lambda run, reader, plans: [_finished_shard(run, plan) or write_shard(run, reader, plan) for plan in plans],
         )
-        prepare(run, recipe)
+        prepare(run, recipe, bad_images)
 
 
 @contextmanager

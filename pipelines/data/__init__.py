@@ -6,6 +6,8 @@ In reading order:
 
 - ``prepare``: from a listing of images to shards and their manifest
 - ``sources``: a reader and a listing for whatever ``--data`` names
+- ``own_images``: images of an evaluation that a run was trained or fitted on
+- ``file_versions``: sizes and times of files, which tell that one was replaced under its name
 - ``published_data``: data sets on Hugging Face and on web servers, by name
 - ``recognition``: what the names below ``--data`` are taken for, and why; or a refusal
 - ``layout``: the result of a recognition

@@ -12,7 +12,11 @@ from pipelines.data.advice import advice_on_labels
 from pipelines.data.file_endings import is_picture
 from pipelines.data.imagenet import FLAT_VALIDATION
 from pipelines.data.layout import Kind, Layout
-from pipelines.data.names_of_no_class import refuse_names_of_no_classes
+from pipelines.data.names_of_no_class import (
+    refuse_classes_in_classes,
+    refuse_kinds_of_files_in_splits,
+    refuse_names_of_no_classes,
+)
 from pipelines.data.split_names import PURPOSES, TEST, TRAIN, UNSPLIT, VAL, split_of_folder
 from pipelines.errors import UserError
 from pipelines.job.console import count, some
@@ -94,6 +98,7 @@ def recognise_class_folders(survey: Survey, files: Sequence[str], root: Storage)
     if not whole:
         classes = tuple(survey.others)
         refuse_names_of_no_classes(classes, root)
+        refuse_classes_in_classes({name: contents.below for name, contents in survey.others.items()}, root)
         hint = _hint(classes[0], files, root) if len(classes) == 1 else ""
         return Layout(Kind.CLASS_FOLDERS, {UNSPLIT: classes}, f"class folders: {some(classes)}", hint=hint)
     parts: dict[str, tuple[str, ...]] = {}
@@ -101,6 +106,7 @@ def recognise_class_folders(survey: Survey, files: Sequence[str], root: Storage)
         if folders := [name for name in whole if whole[name] == split]:
             parts[split] = tuple(path for name in folders for path in _classes(name, survey.splits[name]))
     names = sorted({path.partition("/")[2] for paths in parts.values() for path in paths} - {""})
+    refuse_kinds_of_files_in_splits(names, list(whole), root)
     hint = _hint_in_split(parts.get(TRAIN, ()), files)
     return Layout(Kind.CLASS_FOLDERS, parts, f"class folders in {listed(whole)}: {some(names)}", hint=hint)
 

@@ -1,10 +1,12 @@
 """Files that name the classes, one in each line."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines.data.text_files import decode_text
 from pipelines.errors import UserError
+from pipelines.job.console import count
 
 
 def read_class_list(path: str) -> tuple[str, ...]:
@@ -20,9 +22,29 @@ def read_class_list(path: str) -> tuple[str, ...]:
     classes = tuple(line.strip() for line in decode_text(data, path).splitlines() if line.strip())
     if not classes:
         raise UserError(f"{path} lists no classes")
-    if doubled := [name for name, count in Counter(classes).items() if count > 1]:
-        raise UserError(f"{path} lists class {doubled[0]} more than once")
+    if repeated := _repeated(classes):
+        raise UserError(f"{path} lists class {repeated} more than once")
     return classes
+
+
+def refuse_repeated(classes: Sequence[str], source: str) -> None:
+    """Refuse two labels with one name in the metadata of ``source``: their classes would become one.
+
+    Raises:
+        UserError: two have one.
+    """
+    if repeated := _repeated(classes):
+        labels = [str(label) for label, name in enumerate(classes) if name == repeated]
+        raise UserError(
+            f"{source} names {count(len(labels), 'class', 'classes')} {repeated} (labels {', '.join(labels)}): each "
+            "needs a name of its own"
+        )
+
+
+def _repeated(names: Sequence[str]) -> str:
+    """Return the first name that occurs more than once; empty if none does."""
+    numbers = Counter(names)
+    return next((name for name in names if numbers[name] > 1), "")
 
 
 def classes_by_label(data: bytes, file: str) -> tuple[str, ...]:

@@ -16,6 +16,8 @@ FROM_CAMERAS = {
 CONTAINERS = {
     *("tar", "parquet", "arrow", "tfrecord", "npz", "gz", "tgz", "zip", "xz", "bz2", "zst", "7z", "rar", "part"),
 }
+# Pictures that need a package beside Pillow, or are refused.
+OTHER_PICTURES = {"heic", "heif", "dng", "nef", "cr2", "cr3", "arw", "orf", "raf", "rw2", "svg"}
 COMPRESSED = (".tar.gz", ".tgz", ".zip", ".tar.xz", ".tar.bz2", ".tar.zst", ".7z", ".rar")
 TABLES = ("csv", "tsv", "json", "jsonl", "xlsx", "xls")
 
@@ -33,6 +35,15 @@ def is_picture(name: str) -> bool:
 def lies_beside_pictures(name: str) -> bool:
     """Return whether a file is neither a picture nor holds any, by its ending."""
     return ending(name) in DOCUMENTS or ending(name) in FROM_CAMERAS
+
+
+def has_known_ending(name: str) -> bool:
+    """Return whether a name has the ending of some kind of file; ``St. Bernard`` has a dot, but none."""
+    from PIL import Image
+
+    kind = ending(name)
+    known = kind in DOCUMENTS or kind in FROM_CAMERAS or kind in CONTAINERS or kind in OTHER_PICTURES
+    return "." in name and (known or f".{kind}" in Image.registered_extensions())
 
 
 def is_compressed(name: str) -> bool:

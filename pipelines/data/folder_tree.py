@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import pyarrow.fs as pafs
 
+from pipelines.data.file_endings import has_known_ending
 from pipelines.data.file_names import readable
 from pipelines.data.split_names import split_of_folder
 from pipelines.errors import UserError
@@ -180,5 +181,6 @@ def _kind(entry: "os.DirEntry[str]", folder: str) -> str:
         return "" if entry.is_file() else SPECIAL.get(stat.S_IFMT(entry.stat().st_mode), "")
     except OSError:  # a link to nothing, to itself, or to where nobody may look
         # Where class folders are, one of them on a disk that is away; else a file that will be found unreadable.
-        is_folder = "." not in entry.name and (not folder or split_of_folder(folder))
+        holds_classes = not folder or split_of_folder(folder.rpartition("/")[2])
+        is_folder = holds_classes and not has_known_ending(entry.name)
         return LINK_TO_NOTHING if is_folder else ""

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from googlenet.images.decoding import ImageDecodeError
 from googlenet.images.refusals import LOOKED_AT_BYTES, placeholder
+from pipelines.data.class_list import refuse_repeated
 from pipelines.data.file_names import original
 from pipelines.data.listing import Entry, Found, ImageFile
 from pipelines.errors import UserError
@@ -55,7 +56,7 @@ def find_in_parquet(root: Storage, files: Mapping[str, Sequence[str]]) -> Found:
     """Return the images of ``files``, which are given by split, relative to ``root``.
 
     Raises:
-        UserError: a file is damaged or lacks the columns, or an image has no label.
+        UserError: a file is damaged, lacks the columns or names a class twice, or an image has no label.
     """
     splits = {name: split for split, names in files.items() for name in names}
     entries: dict[str, list[Entry]] = {split: [] for split in files}
@@ -81,6 +82,7 @@ def _entries(root: Storage, file: str) -> tuple[list[Entry], tuple[str, ...]]:
             _one_of(IMAGE_COLUMNS, schema, name)
             column = _one_of(LABEL_COLUMNS, schema, name)
             class_names = _class_names(schema.metadata or {}, column)
+            refuse_repeated(class_names, name)
             found = []
             for group in range(stored.num_row_groups):
                 labels = _column(stored, group, column).to_pylist()

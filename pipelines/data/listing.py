@@ -75,12 +75,14 @@ class Found:
 class Listing:
     """Classes by label, and the images of each split in order of their ids.
 
-    ``ignored`` are files that belong to no class, shown to the user.
+    ``ignored`` are files that belong to no class, shown to the user. ``versions`` is a digest that tells of images to
+    evaluate whether one was replaced under its name (:mod:`pipelines.data.file_versions`); empty if that is unknown.
     """
 
     classes: tuple[str, ...]
     splits: dict[str, tuple[ImageFile, ...]]
     ignored: tuple[str, ...] = ()
+    versions: str = ""
 
     @property
     def digest(self) -> str:

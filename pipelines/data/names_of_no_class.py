@@ -5,9 +5,9 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
-from pipelines.data.split_names import SPLIT_OF_WORD, TRAIN, words_in
+from pipelines.data.split_names import SPLIT_OF_WORD, TRAIN, may_name_a_split, split_of_folder, words_in
 from pipelines.errors import UserError
 from pipelines.job.console import some
 from pipelines.run.storage import Storage
@@ -38,6 +38,41 @@ def refuse_names_of_no_classes(folders: Sequence[str], root: Storage) -> None:
         likely = min(folders, key=lambda name: not words_in(name)[0].startswith("im"))
         fix = f"if the folders in one of them are the classes, specify it, such as {root.below(likely)}"
         raise UserError(f"{root} has {_listed(folders)}, by their names kinds of files: {fix}; {IF_CLASSES}")
+
+
+def refuse_classes_in_classes(folders: Mapping[str, Collection[str]], root: Storage) -> None:
+    """Refuse two folders with the same folders of pictures in them, if the name of one is like that of a split.
+
+    Raises:
+        UserError: there are two.
+    """
+    by_inside: dict[frozenset[str], list[str]] = defaultdict(list)
+    for name, inside in folders.items():
+        by_inside[frozenset(inside)].append(name)
+    for inside, names in by_inside.items():
+        if len(inside) > 1 and len(names) > 1 and any(map(may_name_a_split, names)):
+            fix = "rename them to train/, val/ and test/"
+            raise UserError(
+                f"{root} has {_listed(names)}, each with the folders {some(sorted(inside), 3)}, so they seem to be "
+                f"parts for training and test: {fix}; {IF_CLASSES}"
+            )
+
+
+def refuse_kinds_of_files_in_splits(classes: Sequence[str], splits: Sequence[str], root: Storage) -> None:
+    """Refuse several splits whose classes would be kinds of files: train/images, train/masks, val/images, val/masks.
+
+    In one split alone, they are taken for classes.
+
+    Raises:
+        UserError: they are.
+    """
+    if len(splits) > 1 and len(classes) > 1 and all(map(_is_kind_of_files, classes)):
+        kept = next((name for name in splits if split_of_folder(name) == TRAIN), splits[0])
+        others = [name for name in splits if name != kept]
+        raise UserError(
+            f"{root} has {_listed(classes)} in {_listed(splits)}, by their names kinds of files, not classes: put the "
+            f"pictures of each class into a folder of its own; if they are classes, move {_listed(others)} elsewhere"
+        )
 
 
 def _named_splits(folders: Sequence[str]) -> list[str]:

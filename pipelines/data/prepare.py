@@ -5,9 +5,11 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Literal
 
 from googlenet.images.decoding import ImageDecodeError
+from pipelines.data.file_versions import FileVersions
 from pipelines.data.published_data import commit_read_by
 from pipelines.data.shards import ShardPlan, as_stored, plan_shards, write_shards
 from pipelines.data.sources import Images, images_to_train_on
@@ -84,11 +86,11 @@ def prepare(run: Storage, recipe: Recipe, bad_images: BadImages = "stop", images
     prepared_from = {name: recipe.to_dict()[name] for name in RECIPE_FIELDS}
     if run.exists(MANIFEST):
         return _read_matching_manifest(run, prepared_from)
-    manifest = _prepare(run, images or _list_images(recipe), prepared_from, bad_images)
+    manifest, bad = _prepare(run, images or _list_images(recipe), prepared_from, bad_images)
     if gone := [name for name, count in manifest.splits["train"].counts.items() if count == 0]:
         # Quarantine may empty a class, and training on a class without images would go unnoticed.
         raise UserError(f"no training image of class {some(gone)} can be decoded; fix its files or remove it")
-    run.write_json(MANIFEST, manifest.to_dict())
+    _keep(run, manifest, bad)
     return manifest
 
 
@@ -105,15 +107,36 @@ def prepare_for_evaluation(run: Storage, data: str, images: Images, bad_images: 
         "listing": images.listing.digest,
         "classes": list(images.listing.classes),
         "images_per_shard": EVALUATION_IMAGES_PER_SHARD,
+        "versions": images.listing.versions,
     }
     if run.exists(MANIFEST):
+        before = read_manifest(run).prepared_from
+        if "versions" not in before:  # of an earlier version
+            del prepared_from["versions"]
+        elif {name for name in before if before[name] != prepared_from.get(name)} == {"versions"}:
+            raise UserError(
+                f"images in {data} were replaced under their names since {run} was made (sizes or times of their files "
+                "differ): choose another directory for their evaluation"
+            )
         return _read_matching_manifest(run, prepared_from)
-    manifest = _prepare(run, images, prepared_from, bad_images)
-    run.write_json(MANIFEST, manifest.to_dict())
+    manifest, bad = _prepare(run, images, prepared_from, bad_images)
+    _keep(run, manifest, bad)
     return manifest
 
 
-def _prepare(run: Storage, images: Images, prepared_from: dict[str, Any], bad_images: BadImages) -> Manifest:
+def _keep(run: Storage, manifest: Manifest, bad: Sequence[dict[str, Any]]) -> None:
+    """Write the manifest, and the list of what is left out, in place of that of an earlier attempt."""
+    if bad:
+        run.write_json_lines(QUARANTINE, bad)
+    else:
+        run.delete(QUARANTINE)
+    run.write_json(MANIFEST, manifest.to_dict())
+
+
+def _prepare(
+    run: Storage, images: Images, prepared_from: dict[str, Any], bad_images: BadImages
+) -> tuple[Manifest, list[dict[str, Any]]]:
+    """Write the shards; return the manifest, and the images that are left out."""
     reader, listing = images
     size, short_side_px = prepared_from["images_per_shard"], prepared_from.get("stored_short_side_px")
     # A shard from an earlier commit of a published data set is not one of this one.
@@ -122,6 +145,10 @@ def _prepare(run: Storage, images: Images, prepared_from: dict[str, Any], bad_im
     plans = [
         plan for split in SPLITS for plan in plan_shards(split, listing.splits[split], size, settings, short_side_px)
     ]
+    if "versions" not in prepared_from:
+        # Each shard has those of its own images: if one of them is replaced before all are written, only it is again.
+        versions = FileVersions(reader)
+        plans = [replace(plan, versions=versions.digest(plan.images)) for plan in plans]
     for split in SPLITS:
         run.remove_partial_files(f"{DATASET}/{split}")
     results = list(write_shards(run, reader, plans))
@@ -136,11 +163,9 @@ def _prepare(run: Storage, images: Images, prepared_from: dict[str, Any], bad_im
     manifest = _manifest(prepared_from, listing.classes, plans, results, len(bad))
     if not manifest.splits["val"].images:
         raise UserError("no validation image can be decoded; fix the files or add others")
-    if bad:
-        run.write_json_lines(QUARANTINE, bad)
     for note, image_ids in manifest.notes.items():
         say(f"{count(len(image_ids), 'image')} used although {note}: see notes in {run}/{MANIFEST}")
-    return manifest
+    return manifest, bad
 
 
 def _read_matching_manifest(run: Storage, prepared_from: dict[str, Any]) -> Manifest:

@@ -36,12 +36,14 @@ class ShardPlan:
         images: in order.
         settings: everything else that decides its content, as JSON.
         short_side_px: larger images are shrunk to this shorter side; None keeps the original bytes.
+        versions: digest of the versions of the files that hold the images, before these are read.
     """
 
     file: str
     images: tuple[ImageFile, ...]
     settings: str = ""
     short_side_px: int | None = None
+    versions: str = ""
 
     @property
     def note(self) -> str:
@@ -50,8 +52,8 @@ class ShardPlan:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the settings and images of the shard."""
-        return hashlib.sha256(f"{self.settings}\n{_images_to_json(self)}".encode()).hexdigest()
+        """SHA-256 over the settings, images and versions of the shard."""
+        return hashlib.sha256(f"{self.settings}\n{_images_to_json(self)}\n{self.versions}".encode()).hexdigest()
 
 
 def plan_shards(

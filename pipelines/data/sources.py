@@ -8,6 +8,7 @@ from pipelines.data import embedded_dataset
 from pipelines.data.advice import advice_on_file
 from pipelines.data.class_folders import FlatFolderError
 from pipelines.data.file_endings import is_picture, lies_beside_pictures
+from pipelines.data.file_versions import FileVersions
 from pipelines.data.folder_tree import Tree, tree_at
 from pipelines.data.huggingface_parquet import ParquetImages, find_in_parquet
 from pipelines.data.image_folder import FolderImages, find_in_folders
@@ -25,7 +26,7 @@ from pipelines.data.listing import (
 from pipelines.data.packed_files import is_packed
 from pipelines.data.published_data import storage_of
 from pipelines.data.recognition import recognise
-from pipelines.data.split_names import EVALUATED_FIRST, PURPOSES, TEST, TRAIN
+from pipelines.data.split_names import EVALUATED_FIRST, PURPOSES, TEST, TRAIN, UNSPLIT
 from pipelines.data.tar_archives import TarImages
 from pipelines.data.torchvision_sets import PREFIX as TORCHVISION
 from pipelines.data.torchvision_sets import find_in_torchvision
@@ -69,7 +70,9 @@ def images_to_evaluate(data: str, classes: tuple[str, ...], data_seed: int = 0) 
         raise UserError(f"{error.found}; --unlabelled is for them, or put each into a folder of its class") from error
     if (split := _split_to_evaluate(found.entries)) in (TEST, TRAIN):
         say(f"data: there are no validation images; the {PURPOSES[split]} images are evaluated")
-    return _told(Images(reader, list_for_evaluation(data, found, classes)))
+    elif split == UNSPLIT:
+        say("data: there are no folders or files for training and validation; all images are evaluated")
+    return _with_versions(_told(Images(reader, list_for_evaluation(data, found, classes))))
 
 
 def unlabelled_images(data: str, classes: tuple[str, ...]) -> Images:
@@ -83,7 +86,7 @@ def unlabelled_images(data: str, classes: tuple[str, ...]) -> Images:
     root, tree = _pictures_at(storage_of(data))
     pictures = [name for name in tree.files if not lies_beside_pictures(name)]
     _tell((*remarks(tree), *remarks_on_other_files(sorted({*tree.files} - {*pictures}))))
-    return _told(Images(FolderImages(root), list_unlabelled(data, pictures, classes)))
+    return _with_versions(_told(Images(FolderImages(root), list_unlabelled(data, pictures, classes))))
 
 
 def _pictures_at(root: Storage) -> tuple[Storage, Tree]:
@@ -112,6 +115,11 @@ def _told(images: Images) -> Images:
         say(f"data: ignored: {ignored}")
     _tell(remarks_on_ids(image.image_id for files in images.listing.splits.values() for image in files))
     return images
+
+
+def _with_versions(images: Images) -> Images:
+    versions = FileVersions(images.reader).digest(images.listing.splits["val"])
+    return images._replace(listing=replace(images.listing, versions=versions))
 
 
 def _splits_to_train_on(splits: Collection[str]) -> tuple[str, ...]:

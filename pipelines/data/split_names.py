@@ -19,6 +19,8 @@ SPLIT_WORDS = {
 EVALUATED_FIRST = (VAL, TEST, UNSPLIT, TRAIN)
 PURPOSES = {TRAIN: "training", VAL: "validation", TEST: "test"}
 SPLIT_OF_WORD = {word: split for split, words in SPLIT_WORDS.items() for word in words}
+# Shorter words of splits, val and dev, begin too many others: valley, device.
+SHORT = 3
 # The end of -00000-of-00002-ab12cd, which Hugging Face's and WebDataset's writers add.
 _NUMBERING = re.compile(r"-\d+-of-\d+.*")
 # Words beside a split's that leave the folder a split folder: train_images, test-set, val2017.
@@ -26,7 +28,7 @@ _NEUTRAL = ("set", "sets", "data", "dataset", "image", "images", "img", "imgs", 
 
 
 def split_of_folder(name: str) -> str:
-    """Return the split that a folder's whole name stands for, such as Train, test1, val_images; else ``UNSPLIT``."""
+    """Return the split that a folder's whole name stands for, such as Train, test1, valImages; else ``UNSPLIT``."""
     words = [word for word in words_in(name) if word not in _NEUTRAL]
     return SPLIT_OF_WORD.get(words[0], UNSPLIT) if len(words) == 1 else UNSPLIT
 
@@ -51,5 +53,21 @@ def split_in_name(name: str, file: str) -> str:
 
 
 def words_in(name: str) -> list[str]:
-    """Return the words in a name, in lower case; digits and other signs divide them."""
-    return re.findall(r"[a-z]+", name.lower())
+    """Return the words in a name, in lower case; digits, other signs and a capital after a small letter divide them.
+
+    A word of a split and a neutral one need nothing between them: trainset, TestImages.
+    """
+    words = [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)]
+    return [part for word in words for part in _divided(word)]
+
+
+def _divided(word: str) -> tuple[str, ...]:
+    """Return the two words in a word such as trainset; others whole."""
+    neutral = next((end for end in _NEUTRAL if word.removesuffix(end) in SPLIT_OF_WORD and word.endswith(end)), "")
+    return (word.removesuffix(neutral), neutral) if neutral else (word,)
+
+
+def may_name_a_split(name: str) -> bool:
+    """Return whether a word in a name begins or ends like a split's, such as mytrain or testing2b."""
+    affixes = tuple(word for word in SPLIT_OF_WORD if len(word) > SHORT)
+    return any(word.startswith(affixes) or word.endswith(affixes) or word in SPLIT_OF_WORD for word in words_in(name))

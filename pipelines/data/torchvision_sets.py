@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
+from pipelines.data.class_list import refuse_repeated
 from pipelines.data.file_names import readable
 from pipelines.data.listing import Entry, Found
 from pipelines.errors import UserError
@@ -25,7 +26,7 @@ def find_in_torchvision(data: str) -> tuple[Storage, Found]:
     """Download the data set if necessary; return the folder with its images, and their listing.
 
     Raises:
-        UserError: there is no such data set, or it cannot be downloaded.
+        UserError: there is no such data set, it cannot be downloaded, or it names a class twice.
     """
     name, _, query = data.removeprefix(PREFIX).partition("?")
     options = dict(parse_qsl(query))
@@ -42,11 +43,12 @@ def find_in_torchvision(data: str) -> tuple[Storage, Found]:
         images = None if split in entries else _open(data, make, folder, {**options, **chosen})
         if images is not None:
             classes = _class_names(images)
+            refuse_repeated(classes, data)
             part = f"{name}-{hashlib.sha256(json.dumps(options).encode()).hexdigest()[:8]}/{split}"
             entries[split] = list(_entries(images, folder, part, classes))
     if not entries:
         raise UserError(f"{data}: it has none of the splits {', '.join(sum(SPLITS.values(), ()))} in torchvision")
-    return Storage.at(str(folder)), Found({**entries}, tuple(dict.fromkeys(classes)))
+    return Storage.at(str(folder)), Found({**entries}, classes)
 
 
 def _set_named(name: str) -> Callable[..., Any]:

@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 
 from googlenet.evaluation.cascade import BUDGETS
-from googlenet.evaluation.crops import CROP_POLICIES, Policy, short_name
+from googlenet.evaluation.crops import CROP_POLICIES, Policy, is_chosen, short_name
 from pipelines.errors import UserError
+from pipelines.run.calibration import read_calibration
 from pipelines.run.directory import CALIBRATION
 from pipelines.run.predictions import sorted_policies
 from pipelines.run.storage import Storage
+from pipelines.run.weights import weights_digests
 
 
 def check_coverage(coverage: float | None, run_dir: str, is_answering: bool, calibrated: bool) -> None:
@@ -33,19 +35,54 @@ def check_coverage(coverage: float | None, run_dir: str, is_answering: bool, cal
         )
 
 
-def check_sets(run: Storage, policies: Sequence[Policy], coverage: float | None) -> None:
-    """Refuse sets for a crop policy that the run's calibration does not know; ``policies`` name their views.
+def check_sets(run: Storage, replicas: Sequence[int], policies: Sequence[Policy], coverage: float | None) -> None:
+    """Refuse sets that the run has not fitted for these of its replicas, or for a crop policy.
+
+    ``policies`` name their views.
 
     Raises:
-        UserError: it does not.
+        UserError: it has not.
     """
-    largest = sorted_policies(policies)[-1]
-    known = {} if coverage is None else run.read_json(CALIBRATION)["label_mass"]
-    if coverage is not None and str(largest) not in known:
+    if coverage is None:
+        return
+    largest, kept = sorted_policies(policies)[-1], read_calibration(run, weights_digests(run, replicas))
+    if kept is None:
+        raise UserError(
+            f"--coverage {coverage:g} needs the calibration of {_these(replicas)}, and that in {run}/{CALIBRATION} is "
+            f"of others; evaluate the run first: {_evaluation_of(run)}"
+        )
+    if str(largest) not in kept.label_mass:
         raise UserError(
             f"--coverage {coverage:g} needs sets for {short_name(largest)} crops, which the run has not fitted; let "
-            f"the largest of --policies be one of {', '.join(map(short_name, known))}"
+            f"the largest of --policies be one of {', '.join(map(short_name, kept.label_mass))}"
         )
+
+
+def about_no_temperature(run: Storage, replicas: Sequence[int], policies: Sequence[Policy]) -> str:
+    """Return that answers will have probabilities as averaged, and why, in a line; empty if they get a temperature.
+
+    ``policies`` name their views.
+    """
+    largest = sorted_policies(policies)[-1]
+    if is_chosen(largest):  # its temperature is kept with the order of the views
+        return ""
+    kept = read_calibration(run, weights_digests(run, replicas))
+    if kept and kept.temperature(len(replicas), largest):
+        return ""
+    missing = f"none for {short_name(largest)} crops"
+    if kept is None and run.exists(CALIBRATION):
+        missing = f"none for {_these(replicas)}: evaluate it first, {_evaluation_of(run)}"
+    elif kept is None:
+        missing = f"none; it does when it is evaluated on 40 validation images or more, {_evaluation_of(run)}"
+    return f"the probabilities will be those as averaged, without a temperature: the run keeps {missing}"
+
+
+def _these(replicas: Sequence[int]) -> str:
+    return "this replica" if len(replicas) == 1 else f"these {len(replicas)} replicas together"
+
+
+def _evaluation_of(run: Storage) -> str:
+    return f"python pipelines/evaluate_ensemble.py --run-dir {run}"
 
 
 def check_set_penalty(penalty: float, coverage: float | None, unlabelled: bool) -> None:

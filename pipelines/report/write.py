@@ -62,6 +62,7 @@ def write_report(
     set_rule: SetRule = UNPENALISED,
     *,
     with_pictures: bool = True,
+    has_fitted_images: bool = False,
 ) -> str:
     """Write everything below ``report/``; return the table as text for the terminal.
 
@@ -73,15 +74,18 @@ def write_report(
         trained: the training run of the replicas, if their validation images are not those of ``run``.
         set_rule: penalty on the ranks of the classes of sets.
         with_pictures: whether to draw the pictures, which takes most of the time if there are few images.
+        has_fitted_images: whether some images are validation images of ``trained`` all the same: then nothing that was
+            fitted or chosen on those is judged as if the images were others.
 
     Raises:
         UserError: predictions are missing, duplicated, of images not in the data set, or of another ensemble.
     """
     tally = tally_predictions(run, ensemble)
-    known = read_calibration(trained, ensemble) if trained else None
+    fitted = None if has_fitted_images else trained
+    known = read_calibration(fitted, ensemble.weights_digests) if fitted else None
     calibrated = calibrate(tally.kept, ensemble, known, set_rule)
-    errors = _validation_errors(trained, ensemble.replicas) if trained else None
-    known_budget = read_budget(trained, ensemble.weights_digests) if trained else None
+    errors = _validation_errors(fitted, ensemble.replicas) if fitted else None
+    known_budget = read_budget(fitted, ensemble.weights_digests) if fitted else None
     spent = spend(read_views(run, ensemble), ensemble, known_budget)
     soups = None if trained else judge_soups(run, ensemble, list(tally.seen))
     taught = run.read_json(TEACHER_JSON)["spending"] if run.exists(TEACHER_JSON) else None

@@ -1,22 +1,22 @@
 """The order of the views and the cascade that a run keeps for its ensemble in budget.json."""
 
-import hashlib
 from collections.abc import Sequence
 
 from googlenet.evaluation.cascade import BUDGETS
 from googlenet.evaluation.crops import Policy, is_chosen
 from googlenet.evaluation.kept_budget import EarlyStop, KeptBudget, named_policy
 from pipelines.errors import UserError
-from pipelines.run.directory import BUDGET, PREDICTIONS, ReplicaFiles
+from pipelines.run.directory import BUDGET, PREDICTIONS
 from pipelines.run.storage import Storage
+from pipelines.run.weights import weights_digests
 
 
-def read_budget(run: Storage, weights_digests: tuple[str, ...]) -> KeptBudget | None:
-    """Return what a run keeps for the ensemble of these very weights; None if it keeps nothing."""
+def read_budget(run: Storage, digests: tuple[str, ...]) -> KeptBudget | None:
+    """Return what a run keeps for the weights with these SHA-256; None if it keeps nothing."""
     if not run.exists(BUDGET):
         return None
     kept = KeptBudget.from_dict(run.read_json(BUDGET))
-    return kept if kept.weights_digests == weights_digests else None
+    return kept if kept.weights_digests == digests else None
 
 
 def write_budget(run: Storage, budget: KeptBudget) -> None:
@@ -30,8 +30,7 @@ def budget_in_use(run: Storage, replicas: Sequence[int], option: str) -> KeptBud
     Raises:
         UserError: it keeps nothing for them.
     """
-    digests = (hashlib.sha256(run.read(ReplicaFiles(replica).weights)).hexdigest() for replica in replicas)
-    if kept := read_budget(run, tuple(digests)):
+    if kept := read_budget(run, weights_digests(run, replicas)):
         return kept
     raise UserError(
         f"{option} needs {run}/{BUDGET}, which a run keeps that is evaluated with 144 crops on 40 validation images or "

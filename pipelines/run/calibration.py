@@ -2,16 +2,15 @@
 
 from googlenet.evaluation.kept_calibration import KeptCalibration
 from pipelines.run.directory import CALIBRATION
-from pipelines.run.predictions import EvaluatedEnsemble
 from pipelines.run.storage import Storage
 
 
-def read_calibration(run: Storage, ensemble: EvaluatedEnsemble) -> KeptCalibration | None:
-    """Return the calibration that a run keeps for this very ensemble; None if it keeps none."""
+def read_calibration(run: Storage, digests: tuple[str, ...]) -> KeptCalibration | None:
+    """Return the calibration that a run keeps for the weights with these SHA-256; None if it keeps none."""
     if not run.exists(CALIBRATION):
         return None
     kept = KeptCalibration.from_dict(run.read_json(CALIBRATION))
-    return kept if kept.weights_digests == ensemble.weights_digests else None
+    return kept if kept.weights_digests == digests else None
 
 
 def write_calibration(run: Storage, calibration: KeptCalibration) -> None:

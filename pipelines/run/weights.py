@@ -1,6 +1,7 @@
 """Files of weights: in storage, or published ones by name; read, or refused by name."""
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ from googlenet.network.published import (
     suffix_of_name,
 )
 from pipelines.errors import UserError
-from pipelines.run.directory import RUN
+from pipelines.run.directory import RUN, ReplicaFiles
 from pipelines.run.storage import Storage
 
 if TYPE_CHECKING:
@@ -136,6 +137,11 @@ def read_replica(run: Storage, name: str) -> "tuple[bytes, StoredNetwork]":
         UserError: the file does not exist or is damaged.
     """
     return read_network(run, name, "delete it, and train_ensemble.py rewrites it from the newest checkpoint")
+
+
+def weights_digests(run: Storage, replicas: Sequence[int]) -> tuple[str, ...]:
+    """Return the SHA-256 of the weights of each of these finished replicas."""
+    return tuple(hashlib.sha256(run.read(ReplicaFiles(replica).weights)).hexdigest() for replica in replicas)
 
 
 def _check_suffix(folder: Storage, name: str) -> None:

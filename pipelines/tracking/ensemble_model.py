@@ -88,9 +88,10 @@ class EnsembleModel(PythonModel):  # type: ignore[misc]
             return asked
         try:
             policy = self._named_policy(asked, self._ensemble.budget)
+            is_known = policy != asked or self._is_resolved(asked)
         except ValueError as error:
             raise _bad_request(str(error)) from error
-        if policy == asked and not self._is_resolved(asked):
+        if not is_known:
             raise _bad_request(f"{CROP_POLICY} must be one of {', '.join(self._policies)} or best:24, got {asked!r}")
         return str(policy)
 

@@ -10,7 +10,7 @@ from pipelines.tracking.follower import reason_of
 from pipelines.tracking.model_metrics import rows_of_ensemble, send_model_metrics
 from pipelines.tracking.models import digest_of, logged_model
 from pipelines.tracking.notes import evaluation_note
-from pipelines.tracking.result import send_report
+from pipelines.tracking.result import EVALUATED_REPLICAS_TAG, send_report
 from pipelines.tracking.runs import NOTE, Experiment, name_of
 from pipelines.tracking.store import DIRECTORY_TAG, ROLE_TAG, find_parent, page_of_run
 
@@ -47,8 +47,10 @@ def _send(run: Storage, trained: Storage, manifest: Manifest, runs: Experiment) 
     report = run.read_json(REPORT_JSON)
     ensemble = report["ensemble"]
     settings = {name: ensemble[name] for name in ("crop_px", "policies")}
-    runs.log_params(mlflow_run, {**settings, "data": data_of(manifest), "replicas": len(ensemble["replicas"])})
-    runs.set_tags(mlflow_run, {ARITHMETIC_TAG: str(ensemble["arithmetic"])})
+    runs.log_params(mlflow_run, {**settings, "data": data_of(manifest)})
+    # No parameter, which could not change: more replicas may be finished when the evaluation is sent again.
+    replicas = {EVALUATED_REPLICAS_TAG: str(len(ensemble["replicas"]))}
+    runs.set_tags(mlflow_run, {**replicas, ARITHMETIC_TAG: str(ensemble["arithmetic"])})
     whose = f"Weights evaluated in `{run}`." if trained == run else f"The replicas of `{trained}` on other images."
     if origin is not None:
         runs.set_tags(mlflow_run, {EVALUATED_RUN_TAG: origin.info.run_id})

@@ -140,7 +140,7 @@ def _files(run: Storage, ensemble: EvaluatedEnsemble, folder: Path) -> dict[str,
         "crop_px": ensemble.crop_px,
         "policies": list(ensemble.policies),
     }
-    if known := read_calibration(run, ensemble):
+    if known := read_calibration(run, ensemble.weights_digests):
         about["calibration"] = known.to_dict()
     if kept := read_budget(run, ensemble.weights_digests):
         about["budget"] = kept.to_dict()

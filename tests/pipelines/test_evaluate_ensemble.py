@@ -63,6 +63,20 @@ def test_a_run_without_a_finished_replica_is_refused_before_images_are_prepared(
         evaluate_elsewhere(Storage.at(str(finished_run)), tiny_recipe, Arguments(run.root, "embedded", unlabelled=True))
 
 
+def test_images_that_the_run_was_trained_with_are_refused_before_anything_starts(
+    prepared_run: Path, tiny_recipe: Recipe, photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Storage.at(str(shutil.copytree(prepared_run, tmp_path / "run")))
+    run.write("replicas/0/weights.safetensors", b"finished")
+    arguments = Arguments(run.root, str(photo_folder / "train"))
+    with pytest.raises(UserError, match=r"^24 of the 24 images in .*/train are training images of .*/run"):
+        evaluate_elsewhere(run, tiny_recipe, arguments)
+    with pytest.raises(UserError, match="must be in a folder"):
+        evaluate_elsewhere(run, tiny_recipe, replace(arguments, data="embedded", unlabelled=True))
+    assert "without a temperature: the run keeps none" in capsys.readouterr().out
+    assert not run.exists("evaluations")
+
+
 def test_a_model_of_more_classes_is_evaluated_on_a_folder_that_holds_some(
     ray_cluster: str, predictions_here: None, photo_folder: Path, weights: Path, tmp_path: Path
 ) -> None:

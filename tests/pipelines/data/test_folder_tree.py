@@ -63,6 +63,20 @@ def test_a_validation_folder_that_links_to_the_training_folder_is_used_and_told(
     assert "so the same images: train/a and val/a, train/b and val/b" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("above", ["", "train/", "PHOTOS/train/"])
+@pytest.mark.parametrize("name", ["dog", "St. Bernard", "r"])
+def test_a_class_folder_on_a_disk_that_is_away_is_named_wherever_the_data_set_lies(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], above: str, name: str
+) -> None:
+    make(tmp_path, *(f"{above}{cls}/{number}.jpg" for cls in ("cat", "fox") for number in range(2)))
+    for link in (name, "cat/3.jpg", "cat/4.JP2", "cat/no ending"):
+        (tmp_path / above / link).symlink_to(tmp_path / "away" / link)
+    listing = listed(tmp_path)
+    assert f"since they are not regular files: {above}{name} (link to nothing)\n" in capsys.readouterr().out
+    broken = {"3.jpg", "4.JP2", "no ending"}  # the preparation will name these
+    assert broken < {image_id.rpartition("/")[2] for image_id in ids(listing)}
+
+
 @pytest.mark.parametrize("target", ["..", "../..", "."])
 def test_a_link_to_a_folder_above_itself_is_an_error(tmp_path: Path, target: str) -> None:
     make(tmp_path, "a/1.jpg", "b/1.jpg")

@@ -175,6 +175,9 @@ def test_parquet_of_another_kind_is_refused_by_its_columns(tmp_path: Path) -> No
     hugging_face(tmp_path / "train.parquet", [b"", b""], [0, 3], ["a", "b"])
     with pytest.raises(UserError, match=r"row group 0, row 1: 3 is not a valid class label"):
         images_to_train_on(str(tmp_path), 10, 0)
+    hugging_face(tmp_path / "train.parquet", [b"", b""], [0, 1], ["crane", "dog", "crane"])
+    with pytest.raises(UserError, match=r"train.parquet names 2 classes crane \(labels 0, 2\): each needs a name of"):
+        images_to_train_on(str(tmp_path), 10, 0)
 
 
 def test_webdataset_is_read_by_its_neighbours(tmp_path: Path) -> None:

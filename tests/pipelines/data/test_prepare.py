@@ -165,11 +165,34 @@ def test_finished_shards_are_not_written_again(ray_cluster: str, photos: Path, t
     assert run.read("dataset/manifest.json") == whole
 
 
-def test_a_class_that_quarantine_would_empty_is_refused(ray_cluster: str, photos: Path, tmp_path: Path) -> None:
-    for path in (photos / "train/class_1").iterdir():
+def test_a_shard_of_images_that_were_replaced_since_is_written_again_and_no_other(photos: Path, tmp_path: Path) -> None:
+    run = prepared_here(tmp_path / "run", photos)
+    run.delete("dataset/manifest.json")  # killed just before the end
+    before = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "run/dataset/train").glob("*.parquet")}
+    replaced = photos / "train/class_1/3.jpg"
+    replaced.write_bytes((photos / "train/class_1/4.jpg").read_bytes())
+    prepared_here(tmp_path / "run", photos)
+    after = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "run/dataset/train").glob("*.parquet")}
+    assert [name for name in before if before[name] != after[name]] == ["00001.parquet"]
+    records = open_records(run, read_manifest(run).splits["train"])
+    stored = {record.image_id: record.image for record in (records[i] for i in range(len(records)))}
+    assert stored["train/class_1/3.jpg"] == replaced.read_bytes()
+
+
+def test_a_class_that_quarantine_would_empty_is_refused_and_leaves_no_list(photos: Path, tmp_path: Path) -> None:
+    run, recipe, broken = Storage.at(str(tmp_path / "run")), Recipe(data=str(photos)), photos / "train/class_1"
+    whole = {path: path.read_bytes() for path in broken.iterdir()}
+    for path in whole:
         path.write_bytes(b"broken")
     with pytest.raises(UserError, match="class_1"):
-        prepare(Storage.at(str(tmp_path / "run")), Recipe(data=str(photos)), "quarantine")
+        prepare_here(run, recipe, "quarantine")
+    assert not run.exists("dataset/quarantine.jsonl")
+    run.write("dataset/quarantine.jsonl", b"{}\n")  # of a preparation by an earlier version
+    for path, content in whole.items():
+        path.write_bytes(content)
+    prepare_here(run, recipe, "quarantine")
+    assert read_manifest(run).quarantined == 0
+    assert not run.exists("dataset/quarantine.jsonl")
 
 
 def test_a_run_directory_prepared_otherwise_is_refused(photos: Path, tmp_path: Path) -> None:

@@ -60,8 +60,10 @@ def test_litter_is_neither_a_class_nor_an_image(litter: str) -> None:
     ("words", "split"),
     [
         (("train", "training", "Train", "TRAIN", "train_images", "training-set", "train2017"), "train"),
+        (("trainset", "TrainImages", "TrainingSet", "trainData", "TRAINSET", "train_dataset", "trainimgs"), "train"),
         (("val", "valid", "validation", "dev", "Val", "val2017", "validation_set"), "val"),
-        (("test", "test1", "testing", "test_images", "Test"), "test"),
+        (("test", "test1", "testing", "test_images", "Test", "testset", "TestSet", "evalset"), "test"),
+        (("valset", "ValidationImages", "devset"), "val"),
     ],
 )
 def test_a_split_folder_is_known_by_its_name(words: tuple[str, ...], split: str) -> None:
@@ -71,7 +73,10 @@ def test_a_split_folder_is_known_by_its_name(words: tuple[str, ...], split: str)
             recognised(f"ok/1.jpg nok/1.jpg {word}/1.jpg")
 
 
-@pytest.mark.parametrize("name", ["trainer", "retrained", "contest", "valley", "devices", "train_station", "latest"])
+@pytest.mark.parametrize("name", [
+    "trainer", "retrained", "contest", "valley", "devices", "train_station", "latest", "TrainStation", "setting",
+    "testsetting", "valued", "TEST_TUBE", "TestTube",
+])  # fmt: skip
 def test_a_class_whose_name_merely_begins_like_a_split_is_a_class(name: str) -> None:
     assert recognised(f"{name}/1.jpg bus/2.jpg").parts == {"": tuple(sorted(["bus", name]))}
 
@@ -154,7 +159,14 @@ def test_classes_with_such_words_in_their_names_are_classes(names: str) -> None:
     assert recognised(names).parts == {"": tuple(folders)}
 
 
+def test_folders_with_the_same_folders_in_them_are_classes_unless_a_name_is_like_that_of_a_split() -> None:
+    names = "apple/red/1.jpg apple/green/1.jpg pear/red/1.jpg pear/green/1.jpg valley/a/1.jpg valley/b/1.jpg"
+    assert recognised(names).parts == {"": ("apple", "pear", "valley")}
+
+
 def test_parts_that_are_classes_may_be_said_to_be() -> None:
+    masks = recognised("train/images/1.jpg train/masks/1.jpg")
+    assert masks.parts == {"train": ("train/images", "train/masks")}
     assert recognised("train/fold1/1.jpg train/fold2/1.jpg").parts == {"train": ("train/fold1", "train/fold2")}
 
 
@@ -234,6 +246,16 @@ def test_numbers_of_a_camera_are_not_taken_for_classes_in_names() -> None:
         ("pets-train/a/1.jpg pets-val/a/1.jpg", "has pets-train/, pets-val/, by their names parts"),
         ("HAM10000_images_part_1/1.jpg HAM10000_images_part_2/1.jpg m.csv", "parts of a data set: put their pictures"),
         ("fold1/a/1.jpg fold1/b/1.jpg fold2/a/1.jpg", "has fold1/, fold2/, by their names parts of a data set"),
+        ("SegTrain/sea/1.jpg SegTest/sea/1.jpg", "has SegTest/, SegTrain/, by their names parts for training and test"),
+        # By what is in them, whatever the names.
+        (
+            "mytrain/cat/1.jpg mytrain/dog/1.jpg mytest/cat/1.jpg mytest/dog/1.jpg",
+            "has mytest/, mytrain/, each with the folders cat, dog, so they seem to be parts .*: rename them to train/",
+        ),
+        (
+            "train/images/1.jpg train/masks/1.png val/images/1.jpg val/masks/1.png",
+            "has images/, masks/ in train/, val/, by their names kinds of files, .* if they are classes, move val/ els",
+        ),
         (
             "Images/a/1.jpg Images/b/1.jpg masks/a/1.png annotations/a/1.png",
             r"kinds of files: if .* specify it, such as /data/Images; if they",

@@ -62,3 +62,15 @@ def test_a_set_of_pixels_is_kept_without_loss(tmp_path: Path) -> None:
 def test_what_cannot_be_meant_is_refused(name: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         images_to_train_on(f"torchvision:{name}", 10, 0)
+
+
+def test_a_set_that_names_two_classes_alike_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cranes = {"n02012849": ("crane",), "n03126707": ("crane",)}  # the bird and the machine, as in lists of ImageNet
+    monkeypatch.setattr("torchvision.datasets.imagenette.Imagenette._WNID_TO_CLASS", cranes)
+    for split in ("train", "val"):
+        for wordnet_id in cranes:
+            folder = tmp_path / "imagenette2" / split / wordnet_id
+            folder.mkdir(parents=True)
+            (folder / "1.JPEG").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"names 2 classes crane \(labels 0, 1\): each needs a name of its own"):
+        images_to_train_on(f"torchvision:Imagenette?root={tmp_path}", 10, 0)

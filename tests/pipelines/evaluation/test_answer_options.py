@@ -6,20 +6,48 @@ from typing import Any
 import pytest
 
 from googlenet.evaluation.crops import chosen_policy
+from googlenet.evaluation.kept_calibration import KeptCalibration
 from pipelines.errors import UserError
 from pipelines.evaluate_ensemble import Arguments, _check
-from pipelines.evaluation.answer_options import check_ood, check_sets
+from pipelines.evaluation.answer_options import about_no_temperature, check_ood, check_sets
+from pipelines.run.calibration import write_calibration
 from pipelines.run.storage import Storage
+from pipelines.run.weights import weights_digests
 
 
 def test_sets_for_crops_that_the_run_has_not_fitted_are_refused_before_anything_is_evaluated(tmp_path: Path) -> None:
     run = Storage.at(str(tmp_path))
-    run.write_json("calibration.json", {"label_mass": {"1": [], "144": []}})
-    check_sets(run, (144, 1, 10), 0.9)
-    check_sets(run, (10,), None)
+    keep_calibration(run, 2)
+    check_sets(run, range(2), (144, 1, 10), 0.9)
+    check_sets(run, range(2), (10,), None)
     for policies, named in (((1, 10), "10"), ((chosen_policy(range(3)), 1), "best:3")):
         with pytest.raises(UserError, match=rf"^--coverage 0\.9 needs sets for {named} crops.* be one of 1, 144$"):
-            check_sets(run, policies, 0.9)
+            check_sets(run, range(2), policies, 0.9)
+
+
+def test_a_calibration_of_other_replicas_is_told_before_anything_is_evaluated(tmp_path: Path) -> None:
+    run = Storage.at(str(tmp_path))
+    keep_calibration(run, 2)
+    assert about_no_temperature(run, range(2), (1, 144)) == ""
+    assert about_no_temperature(run, range(2), (1, 10)).endswith("the run keeps none for 10 crops")
+    run.write("replicas/2/weights.safetensors", b"2")  # one more is finished
+    first = f"python pipelines/evaluate_ensemble.py --run-dir {run}"
+    told = about_no_temperature(run, range(3), (1, 144))
+    assert told.endswith(f"none for these 3 replicas together: evaluate it first, {first}")
+    with pytest.raises(UserError, match=rf"^--coverage 0\.9 needs .* these 3 replicas together, .* first: {first}$"):
+        check_sets(run, range(3), (1, 144), 0.9)
+    run.delete("calibration.json")
+    assert "without a temperature: the run keeps none; it does when" in about_no_temperature(run, range(3), (1, 144))
+    assert about_no_temperature(run, range(3), (chosen_policy(range(3)),)) == ""
+
+
+def keep_calibration(run: Storage, replicas: int) -> None:
+    """Write the weights of replicas, and a calibration of them for 1 and 144 crops."""
+    for replica in range(replicas):
+        run.write(f"replicas/{replica}/weights.safetensors", str(replica).encode())
+    temperatures, masses = {"1": 0.9, "144": 0.8}, {"1": [0.5], "144": [0.5]}
+    digests = weights_digests(run, range(replicas))
+    write_calibration(run, KeptCalibration(digests, "digest", 1, temperatures, temperatures, masses))
 
 
 def test_a_runs_own_images_are_not_something_else() -> None:

@@ -174,10 +174,10 @@ def test_a_run_keeps_them_and_an_evaluation_of_other_images_uses_them(
     for one in (run, other):
         predict(one, list(range(6)))
     write_report(run, ENSEMBLE, with_pictures=False)
-    kept = read_calibration(run, ENSEMBLE)
+    kept = read_calibration(run, ENSEMBLE.weights_digests)
     assert kept is not None
     assert set(kept.all_models) == {"1", "10", "144"}
-    assert read_calibration(run, replace(ENSEMBLE, weights_digests=("x", "other"))) is None
+    assert read_calibration(run, ("x", "other")) is None
     write_report(other, ENSEMBLE, run, with_pictures=False)
     assert not other.exists("calibration.json")
     report: dict[str, Any] = other.read_json("report/report.json")
@@ -186,6 +186,11 @@ def test_a_run_keeps_them_and_an_evaluation_of_other_images_uses_them(
     assert of_two == list(kept.all_models.values())
     assert "given a temperature" in other.read("report/report.md").decode()
     assert json.loads(run.read("calibration.json"))["images"] == 6
+    # If they are the run's validation images all the same, they are judged as in the run's own report.
+    write_report(other, ENSEMBLE, run, with_pictures=False, has_fitted_images=True)
+    again, own = (one.read_json("report/report.json") for one in (other, run))
+    assert again["temperatures"] == own["temperatures"]
+    assert "other images" not in other.read("report/report.md").decode()
 
 
 def test_answers_without_labels_are_as_sure_as_the_temperature_says(tmp_path: Path) -> None:

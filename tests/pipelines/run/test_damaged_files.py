@@ -39,7 +39,7 @@ READERS = {
     "run.json": [read_recipe, run_id, lambda run: claim(run, "recipe", Recipe().to_dict())],
     "dataset/manifest.json": [read_manifest],
     "jobs/1.json": [read_jobs],
-    "calibration.json": [lambda run: read_calibration(run, ENSEMBLE)],
+    "calibration.json": [lambda run: read_calibration(run, ENSEMBLE.weights_digests)],
     "report/report.json": [lambda run: read_finished(run, "mine")],
     "report/outcomes.parquet": [lambda run: read_finished(run, "mine")],
 }

@@ -68,6 +68,24 @@ def test_the_trained_ensemble_gets_its_errors_on_other_images_which_its_model_is
     assert len(measured) == len(set(measured))
 
 
+@pytest.mark.parametrize("is_old", [False, True])
+def test_an_evaluation_is_sent_again_when_one_more_replica_was_finished(
+    run: Storage, reported_run: Path, is_old: bool
+) -> None:
+    copy_result(reported_run, run)
+    evaluation = other_images(run, reported_run)
+    report = evaluation.read_json("report/report.json")
+    for replicas in (1, 2):
+        fewer = {name: report["ensemble"][name][:replicas] for name in ("replicas", "weights_digests")}
+        evaluation.write_json("report/report.json", {**report, "ensemble": {**report["ensemble"], **fewer}})
+        said = send_evaluation(evaluation, run, read_manifest(evaluation), store_of(run))
+        assert "the evaluation is in MLflow at" in said
+        sent = runs_of(store_of(run))["evaluation"]
+        assert sent.data.tags["evaluated_replicas"] == str(replicas)  # type: ignore[attr-defined]
+        if is_old:  # earlier versions had a parameter, which keeps its value
+            MlflowClient(store_of(run)).log_param(sent.info.run_id, "replicas", 1)  # type: ignore[attr-defined]
+
+
 def other_images(run: Storage, reported_run: Path) -> Storage:
     """An evaluation of the replicas of ``run``, made by hand."""
     folder = Path(run.root) / "evaluations/other-12345678"

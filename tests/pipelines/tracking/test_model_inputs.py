@@ -1,11 +1,21 @@
-"""Claims: pixels arrive in any nesting that MLflow makes of them, and never as the path of a file."""
+"""Claims: pixels arrive in any nesting that MLflow makes of them, never as the path of a file; policies are checked."""
 
+import json
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from mlflow.exceptions import MlflowException
+from mlflow.pyfunc import PyFuncModel
 
-from pipelines.tracking.ensemble_model import _image
+from googlenet import GoogLeNet
+from googlenet.evaluation.crops import chosen_policy
+from googlenet.network.preprocessing import SCRATCH_PREPROCESSING
+from googlenet.network.weights import to_safetensors
+from pipelines.tracking.ensemble_model import EnsembleModel, _image
 
 PIXELS = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
 
@@ -28,3 +38,26 @@ def test_pixels_are_the_same_in_every_nesting(given: Any) -> None:
 def test_a_text_in_place_of_pixels_is_not_read_as_a_path() -> None:
     with pytest.raises(ValueError, match="pixels must be an array, got str"):
         _image("pixels", "/etc/hostname")
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EnsembleModel:
+    """The model of one replica, of a run that keeps no order of views."""
+    monkeypatch.setattr(PyFuncModel, "predict", PyFuncModel.predict)  # loading the model replaces it
+    torch.manual_seed(0)
+    network = GoogLeNet(2, "bn", False, 0.125)
+    (tmp_path / "a.safetensors").write_bytes(to_safetensors(network, network.state_dict(), SCRATCH_PREPROCESSING))
+    about = {"replicas": ["a"], "classes": ["cat", "dog"], "crop_px": 35, "policies": [1, 10]}
+    (tmp_path / "about.json").write_text(json.dumps(about))
+    made = EnsembleModel()
+    files = {"a": str(tmp_path / "a.safetensors"), "ensemble": str(tmp_path / "about.json")}
+    made.load_context(SimpleNamespace(artifacts=files))
+    return made
+
+
+@pytest.mark.parametrize("policy", ["best:24", chosen_policy(range(24)), "best:200:ff", "best:0:0", "best:x:ff", "12"])
+def test_a_policy_that_the_model_lacks_is_a_bad_request_also_with_its_views(model: EnsembleModel, policy: str) -> None:
+    with pytest.raises(MlflowException, match=r"crop.policy") as refused:
+        model.checked({"crop_policy": policy})
+    assert refused.value.get_http_status_code() == 400
+    assert model.checked({"crop_policy": 10})["crop_policy"] == "10"

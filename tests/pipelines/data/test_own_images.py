@@ -1,0 +1,90 @@
+"""Images that a run was trained with are not evaluated as if they were others, wherever the evaluation names them."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipelines.data.own_images import count_own_images, has_validation_images
+from pipelines.data.sources import Images, images_to_evaluate, unlabelled_images
+from pipelines.errors import UserError
+from pipelines.run.recipe import Recipe
+from pipelines.run.storage import Storage
+from tests.prepared import prepare_here
+
+CLASSES = ("class_0", "class_1", "class_2")
+OTHERS = {"train": 0, "val": 0}
+
+
+def count(run: Storage, data: Path) -> dict[str, int]:
+    return count_own_images(run, str(data), unlabelled_images(str(data), CLASSES))
+
+
+@pytest.fixture
+def unsplit(photo_folder: Path, tmp_path: Path) -> tuple[Storage, Path]:
+    """A run trained with a folder of class folders, a tenth of which is held out."""
+    photos = Path(shutil.copytree(photo_folder / "val", tmp_path / "photos"))
+    run = Storage.at(str(tmp_path / "run"))
+    prepare_here(run, Recipe(data=str(photos)))
+    return run, photos
+
+
+def test_own_images_are_known_in_any_folder_of_the_training_data(prepared_run: Path, photo_folder: Path) -> None:
+    run = Storage.at(str(prepared_run))
+    assert count(run, photo_folder) == {"train": 24, "val": 42}
+    assert count(run, photo_folder.parent) == {"train": 24, "val": 42}
+    assert count(run, photo_folder / "train/class_1") == {"train": 8, "val": 0}
+    assert count(run, photo_folder / "val/class_1/3.jpg") == {"train": 0, "val": 1}
+    labelled = images_to_evaluate(str(photo_folder), CLASSES)
+    assert count_own_images(run, str(photo_folder), labelled) == {"train": 0, "val": 42}
+
+
+def test_images_elsewhere_are_others_though_they_have_the_same_names(
+    prepared_run: Path, photo_folder: Path, tmp_path: Path, unsplit: tuple[Storage, Path]
+) -> None:
+    copied = Path(shutil.copytree(photo_folder, tmp_path / "copied"))
+    assert count(Storage.at(str(prepared_run)), copied) == OTHERS
+    run, photos = unsplit
+    shutil.copytree(photos, photos / "new")  # in the folder of the training data, but not of them
+    assert count(run, photos / "new") == OTHERS
+    embedded = images_to_evaluate("embedded", (), 0)
+    assert count_own_images(run, "embedded", embedded) == OTHERS
+
+
+def test_a_data_set_one_folder_down_is_known(photo_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(photo_folder, tmp_path / "download/photos")
+    run = Storage.at(str(tmp_path / "run"))
+    prepare_here(run, Recipe(data=str(tmp_path / "download")))
+    assert count(run, tmp_path / "download") == {"train": 24, "val": 42}
+    assert count(run, tmp_path / "download/photos/train") == {"train": 24, "val": 0}
+
+
+def test_the_embedded_images_are_those_of_a_run_trained_with_them(prepared_run: Path, tmp_path: Path) -> None:
+    run = Storage.at(str(tmp_path / "run"))
+    shutil.copytree(prepared_run, tmp_path / "run")
+    embedded = images_to_evaluate("embedded", (), 0)
+    listed = embedded.listing.splits["val"]
+    manifest = run.read_json("dataset/manifest.json")
+    run.write_json("dataset/manifest.json", {**manifest, "prepared_from": {"data": "embedded"}})
+    some = tuple(replace(image, image_id=f"val/class_0/{number}.jpg") for number, image in enumerate(listed[:3]))
+    images = Images(embedded.reader, replace(embedded.listing, splits={"train": (), "val": some}))
+    assert count_own_images(run, "embedded", images) == {"train": 0, "val": 3}
+
+
+def test_errors_on_training_images_are_refused_and_answers_told(
+    unsplit: tuple[Storage, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, photos = unsplit
+    labelled = images_to_evaluate(str(photos), CLASSES)
+    assert "data: there are no folders or files for training and validation; all images" in capsys.readouterr().out
+    with pytest.raises(UserError, match=rf"^36 of the 42 images in {photos} are training images .*leave out --data"):
+        has_validation_images(run, str(photos), labelled, is_labelled=True)
+    assert has_validation_images(run, str(photos), labelled, is_labelled=False)
+    assert "data: 36 of these images were trained with: answers are surer" in capsys.readouterr().out
+
+
+def test_validation_images_are_told(prepared_run: Path, photo_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labelled = images_to_evaluate(str(photo_folder / "val"), CLASSES)
+    assert has_validation_images(Storage.at(str(prepared_run)), str(photo_folder / "val"), labelled, is_labelled=True)
+    assert "data: 42 of these images are validation images of the run" in capsys.readouterr().out
