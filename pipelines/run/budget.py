@@ -33,9 +33,9 @@ def budget_in_use(run: Storage, replicas: Sequence[int], option: str) -> KeptBud
     if kept := read_budget(run, weights_digests(run, replicas)):
         return kept
     raise UserError(
-        f"{option} needs {run}/{BUDGET}, which a run keeps that is evaluated with 144 crops on 40 validation images or "
-        f"more; for a run of an earlier version, delete {run}/{PREDICTIONS} and repeat the evaluation: "
-        f"python pipelines/evaluate_ensemble.py --run-dir {run}"
+        f"{option} needs {run}/{BUDGET} for the finished replicas, which a run keeps that is evaluated with 144 crops "
+        "on 40 validation images or more: repeat the evaluation with python pipelines/evaluate_ensemble.py --run-dir "
+        f"{run} (for a run of an earlier version, delete {run}/{PREDICTIONS} first)"
     )
 
 
