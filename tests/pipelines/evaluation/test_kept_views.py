@@ -83,7 +83,8 @@ def test_a_run_that_keeps_no_order_says_how_to_get_one(task: PredictionTask, tmp
     assert str(best).startswith("best:5:")
     assert one == 1
     shutil.copytree(task.run.root, tmp_path / "old", ignore=shutil.ignore_patterns("budget.json"))
-    with pytest.raises(UserError, match=r"--policies best:5 needs .*budget\.json .* repeat the evaluation .* delete .*predictions first"):
+    needs = r"--policies best:5 needs .*budget\.json .* repeat the evaluation .* delete .*predictions first"
+    with pytest.raises(UserError, match=needs):
         with_chosen_views(Storage.at(str(tmp_path / "old")), range(2), ("best:5",))
     with pytest.raises(UserError, match="must have 1 to 144 views"):
         with_chosen_views(task.run, range(2), ("best:0",))
