@@ -44,10 +44,14 @@ class Meter:
         self._lock = threading.Lock()
 
     def expect(self, seconds: float, evaluation_seconds: float, nodes: int) -> str:
-        """Take over an estimate of this job; return it in one line. Training leaves enough for the evaluation."""
-        self._expected = self._limits.usage(seconds, nodes)
+        """Take over an estimate of the rest of this job; return it in one line.
+
+        Training leaves enough for the evaluation.
+        """
+        rest = self._limits.usage(seconds, nodes)
+        self._expected = self.used() + rest
         self._reserve = self._limits.usage(evaluation_seconds, nodes)
-        return self._limits.line(self._expected)
+        return self._limits.line(rest)
 
     def used(self) -> Usage:
         """Return what this job has used. Between two calls, the nodes are taken to be those of the second."""

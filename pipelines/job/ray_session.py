@@ -33,6 +33,8 @@ MEMORY = "memory"
 CONNECTION_SECONDS = 60.0
 # Ray itself gives up earlier, unless a process of its own hangs.
 START_SECONDS = 180.0
+# Ray's words if its processes need more than the 30 seconds that it gives them.
+TOO_LATE = "timed out during startup"
 WHERE_TO_RUN = (
     "run the command on a node of the cluster, which ray start makes of a machine, or submit it with ray job submit"
 )
@@ -132,20 +134,30 @@ def _start(resources: dict[str, int]) -> None:
     folder = folder_for_ray()
     os.environ.update(token_for_ray())
     end_processes = ending_of_new_processes()
+
+    def init() -> None:
+        try:
+            ray.init(
+                address="local",
+                _temp_dir=folder,
+                logging_level=logging.CRITICAL,  # it prints the dashboard's log before its exception
+                log_to_driver=False,
+                **resources,
+            )
+        except BaseException:
+            end_processes()
+            raise
+
     late = str(start_failure(TimeoutError("no answer")))
     try:
         with limited_to(START_SECONDS, late, UserError.exit_code, end_processes):
             try:
-                ray.init(
-                    address="local",
-                    _temp_dir=folder,
-                    logging_level=logging.CRITICAL,  # it prints the dashboard's log before its exception
-                    log_to_driver=False,
-                    **resources,
-                )
-            except BaseException:
-                end_processes()
-                raise
+                init()
+            except Exception as error:
+                if TOO_LATE not in str(error):
+                    raise
+                say("Ray did not start within half a minute, which happens on a busy machine: trying once more ...")
+                init()
         logging.getLogger("ray").setLevel(logging.ERROR)
     except Exception as error:
         # Ray gives its processes half a minute, and has no class for most of these failures. Others name a file.

@@ -31,6 +31,8 @@ from pipelines.training.trial import Trial, run_trial
 
 # The weights, their average and the momentum.
 COPIES_IN_CHECKPOINT = 3
+# Processes that start one after the other: a trainer's controller and its workers, a preflight and the predictors.
+STARTS_IN_A_ROW = 2
 # The averaged weights and the raw ones.
 WEIGHTS_VALIDATED = 2
 SAMPLES_ON_GPU = "the time to make its samples on the GPU, which is not tried"
@@ -66,7 +68,7 @@ class Estimate:
 
     @property
     def seconds(self) -> float:
-        """Time of targets, training, evaluation and soups, without preparation and start-up."""
+        """Time of targets, training, evaluation and soups, with the start of their processes; without preparation."""
         return self.targets_seconds + self.training_seconds + self.evaluation_seconds + self.soup_seconds
 
 
@@ -126,13 +128,15 @@ def estimate(
     evaluation = one_network * sum(relative_operations(recipe, counts.classes))
     if not waiting:
         evaluation *= max(0.0, 1 - _predicted_shards(run, recipe) / math.ceil(counts.val / IMAGES_PER_SHARD))
+    starts = STARTS_IN_A_ROW * trial.start_seconds
+    evaluation += starts if evaluation else 0.0
     # The uniform soup is one network. How many more the greedy ones are is known when they are chosen.
     are_left = soup and recipe.replicas > 1 and (waiting or not soups_are_predicted(run, range(recipe.replicas)))
-    soups = one_network if are_left else 0.0
+    soups = one_network + starts if are_left else 0.0
     targets_passes, targets = 0, 0.0
     if (left := targets_left(run, recipe, counts.train)) and left.passes:
         rate = _predictor_speed(trial, resources) * num_predictors(left.memory_bytes(counts.classes), left.images)
-        targets_passes, targets = left.passes, left.passes_of(recipe, counts.classes) / rate
+        targets_passes, targets = left.passes, left.passes_of(recipe, counts.classes) / rate + starts
     training = _training_seconds(run, recipe, resources, counts, trial)
     return Estimate(counts, predictors, trial, views, targets_passes, targets, training, evaluation, soups, nodes)
 
@@ -220,7 +224,7 @@ def _training_line(run: Storage, recipe: Recipe, resources: Resources, counts: C
     starves = "; the GPU waits for them: add --cpus-per-worker" if processes and loading > seconds_per_step else ""
     return (
         f"training: {work}, {seconds_per_step:.3f} s per step in fp32 and {load}, about {duration(seconds)} in "
-        f"{count(rounds, 'round')} (with validation, without reading from storage and start-up{faster}{starves})"
+        f"{count(rounds, 'round')} (with validation, without reading from storage{faster}{starves})"
     )
 
 
@@ -232,11 +236,11 @@ def _training_seconds(run: Storage, recipe: Recipe, resources: Resources, counts
     loading = _loading_seconds(recipe.batch_size, recipe, resources, trial)
     validation = resources.validation.times(recipe.epochs) * _validation_seconds(recipe, resources, counts, trial)
     whole = steps * _together(trial.seconds_per_step[0], loading, resources) + validation
-    relative = relative_operations(recipe, counts.classes)
+    relative, starts = relative_operations(recipe, counts.classes), STARTS_IN_A_ROW * trial.start_seconds
     slots = [0.0] * _at_once(waiting, recipe, resources)
     for replica in waiting:  # as the scheduler does: the next one where a place is free first
         done = newest_step(run.below(ReplicaFiles(replica).checkpoints)) / steps
-        slots[slots.index(min(slots))] += whole * relative[replica] * (1 - done)
+        slots[slots.index(min(slots))] += starts + whole * relative[replica] * (1 - done)
     return max(slots)
 
 

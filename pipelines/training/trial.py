@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from statistics import mean
+from statistics import mean, median
 from typing import Any
 
 import psutil
@@ -22,8 +22,9 @@ from pipelines.job.worker_process import use_own_cpus
 from pipelines.run.recipe import Recipe
 from pipelines.training.resources import Resources
 
-# Timed steps, after a first one.
+# Timed steps, after a first one; for an estimate at least so many seconds, since other processes disturb single steps.
 STEPS = 3
+ESTIMATE_SECONDS = 5.0
 # New nodes take minutes; half an hour without one is a quota, or a kind of node that the cluster does not add.
 LONGEST_WAIT_SECONDS = 1800.0
 # Workers that are timed at once on a node; more tell little more.
@@ -48,6 +49,7 @@ class Trial:
         seconds_per_sample: time of one process to make a training sample of an encoded image; 0 if none was timed.
         seconds_per_crop: time of one process to make the crop of a validation image; 0 if none was timed.
         memory_bytes: memory of the trial's process after its steps; on a CPU, a worker needs this and its caches.
+        start_seconds: time from the start of the trial's process until it has imported what it needs.
     """
 
     arithmetics: tuple[Arithmetic, ...]
@@ -59,6 +61,7 @@ class Trial:
     seconds_per_sample: float = 0.0
     seconds_per_crop: float = 0.0
     memory_bytes: int = 0
+    start_seconds: float = 0.0
 
 
 def run_trial(
@@ -96,7 +99,9 @@ def run_trial(
         once_placed(started[0], "the trial", resources.per_worker, longest_wait_seconds=LONGEST_WAIT_SECONDS)
         in_time = ray.wait(started, num_returns=number, timeout=START_SECONDS)[0]
         chosen = [each for each, ref in zip(workers, started, strict=True) if ref in in_time]
-        return _means(ray.get([each.run.remote(recipe, classes, precisions, device, encoded) for each in chosen]))
+        start_seconds = mean(ray.get(in_time))
+        trials = ray.get([each.run.remote(recipe, classes, precisions, device, encoded) for each in chosen])
+        return replace(_means(trials), start_seconds=start_seconds)
     finally:
         for each in workers:
             ray.kill(each)
@@ -105,9 +110,12 @@ def run_trial(
 class _TrialWorker:
     """Actor with the resources of a worker; those of one trial run at the same time once all have started."""
 
-    def start(self) -> None:
-        """Import what a trial needs."""
+    def start(self) -> float:
+        """Import what a trial needs; return the seconds since the start of the process."""
         from googlenet.training import loop  # noqa: F401
+
+        started_at: float = psutil.Process().create_time()
+        return max(0.0, time.time() - started_at)
 
     def run(self, *of_trial: Any) -> Trial:
         """Return the measurements of this process."""
@@ -152,12 +160,13 @@ def _try(
 
     use_own_cpus()
     arithmetics = [FP32] if precisions is None else candidates(precisions, device)
-    times, uncompiled = _times_of_those_that_work(recipe, classes, device, arithmetics)
+    least_seconds = ESTIMATE_SECONDS if precisions is None else 0.0
+    times, uncompiled = _times_of_those_that_work(recipe, classes, device, arithmetics, least_seconds)
     memory_bytes = psutil.Process().memory_info().rss
     model = _model(recipe, classes, device).eval()
     views = SCRATCH_PREPROCESSING(_pixels(VIEWS_PER_BATCH, recipe.crop_px).to(device))
     with torch.inference_mode(), FP32.in_force(device):
-        _, forward = _times(lambda: model(views).logits.sum().item())
+        _, forward = _times(lambda: model(views).logits.sum().item(), least_seconds / 2)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     setup, typical = (tuple(column) for column in zip(*times.values(), strict=True))
     loading = _loading_times(recipe, encoded) if encoded else (0.0, 0.0)
@@ -186,13 +195,13 @@ def _loading_times(recipe: Recipe, encoded: Sequence[bytes]) -> tuple[float, flo
 
 
 def _times_of_those_that_work(
-    recipe: Recipe, classes: int, device: str, arithmetics: Sequence[Arithmetic]
+    recipe: Recipe, classes: int, device: str, arithmetics: Sequence[Arithmetic], least_seconds: float
 ) -> tuple[dict[Arithmetic, tuple[float, float]], str]:
     """Return setup and step times by arithmetic; if the compiler fails, those of uncompiled ones, and its error."""
     times: dict[Arithmetic, tuple[float, float]] = {}
     for arithmetic in arithmetics:
         try:
-            times[arithmetic] = _times(_step(recipe, classes, device, arithmetic))
+            times[arithmetic] = _times(_step(recipe, classes, device, arithmetic), least_seconds)
         except Exception as error:  # a compiler and its tools may raise anything
             if not arithmetic.compiled:
                 raise
@@ -254,10 +263,15 @@ def _pixels(images: int, crop_px: int) -> Any:
     return drawn.contiguous(memory_format=torch.channels_last)
 
 
-def _times(work: Callable[[], object]) -> tuple[float, float]:
-    """Return by how many seconds the first call exceeds the others, and the median of the others."""
-    first, *others = (_seconds(work) for _ in range(1 + STEPS))
-    typical = sorted(others)[len(others) // 2]
+def _times(work: Callable[[], object], least_seconds: float = 0.0) -> tuple[float, float]:
+    """Return by how many seconds the first call exceeds the others, and the median of the others.
+
+    If they take ``least_seconds`` together, it is their mean: what disturbs some of them disturbs a long training, too.
+    """
+    first, others = _seconds(work), [_seconds(work) for _ in range(STEPS)]
+    while sum(others) < least_seconds:
+        others.append(_seconds(work))
+    typical = mean(others) if least_seconds else median(others)
     return max(0.0, first - typical), typical
 
 

@@ -144,7 +144,7 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(
     assert re.search(
         r"training: 6 steps of 8 images for each replica, 0\.\d+ s per step in fp32 and 0\.\d+ s to ", printed
     )
-    assert "(with validation, without reading from storage and start-up)\n" in printed
+    assert "(with validation, without reading from storage)\n" in printed
     assert "validation: 2 times on 42 images, " in printed
     assert re.search(r"memory: 1\.\d\d GB reserved for a worker, \S+ [MG]B taken by the trial\n", printed)
     # 42 images x 3 replicas x 120 views: a quarter of the 16 images that were looked at is square, with 48 views.

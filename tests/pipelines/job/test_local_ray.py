@@ -3,6 +3,7 @@
 import os
 import resource
 import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -21,6 +22,8 @@ from pipelines.job.local_ray import (
     start_failure,
     token_for_ray,
 )
+from tests.commands import ray_environment
+from tests.project import ROOT
 
 LONG = "/" + "x" * FOLDER_BYTES
 
@@ -121,3 +124,47 @@ def test_a_process_that_outlives_its_cluster_is_killed(tmp_path: Path, monkeypat
         assert parent.wait(10) == 0  # it ends by itself once its child has
         assert other.poll() is None
         other.kill()
+
+
+# A cluster that does not know its node yet, by a clock on which Ray's half a minute has passed at the second look.
+BUSY = """
+import itertools, time, types
+import ray._private.node
+from pipelines.job.ray_session import connected
+
+fast = itertools.count(step=31)
+looks = types.SimpleNamespace(monotonic=lambda: next(fast), sleep=time.sleep, time=time.time)
+real_init, real_get_node, tries = ray.init, ray._private.services.get_node, []
+
+def init(**options):
+    tries.append(options)
+    ray._private.node.time = looks if len(tries) <= FAILURES else time
+    return real_init(**options)
+
+def get_node(*of_node):
+    if len(tries) <= FAILURES:
+        raise RuntimeError("the node is not there yet")
+    return real_get_node(*of_node)
+
+ray.init, ray._private.services.get_node = init, get_node
+with connected(num_cpus=1):
+    print("tries", len(tries), "CPUs", ray.cluster_resources()["CPU"])
+"""
+
+
+@pytest.mark.processes
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("failures", "code"), [(1, 0), (2, 2)])
+def test_ray_is_started_once_more_on_a_machine_that_is_too_busy_for_its_deadline(failures: int, code: int) -> None:
+    program = BUSY.replace("FAILURES", str(failures))
+    if code:
+        lines = "\n".join(f"    {line}" for line in program.splitlines())
+        program = f"from pipelines.job.command_line import run_command\ndef main():\n{lines}\nrun_command(main)"
+    command = [sys.executable, "-c", program]
+    ended = subprocess.run(command, cwd=ROOT, env=ray_environment(""), capture_output=True, text=True, check=False)
+    assert ended.returncode == code, ended.stderr
+    assert "trying once more ..." in " ".join(ended.stdout.split())
+    if code:
+        assert ended.stderr.startswith("error: Ray did not start (The current node timed out during startup")
+    else:
+        assert ended.stdout.splitlines()[-1] == "tries 2 CPUs 1.0"

@@ -97,7 +97,11 @@ def test_a_plan_tells_the_time_in_fp32_and_whether_faster_arithmetic_will_be_tri
     # a second for 42 images with two sets of weights, and 21 s to load them.
     assert line(tiny_recipe) == (
         "training: 6 steps of 8 images for each replica, 0.500 s per step in fp32 and 0.500 s to load its images, "
-        "about 1:40 in 2 rounds (with validation, without reading from storage and start-up)"
+        "about 1:40 in 2 rounds (with validation, without reading from storage)"
+    )
+    starting = replace(trial, start_seconds=5.0)  # of the controller and of the worker, in both rounds
+    assert (
+        plan._training_seconds(Storage.at(str(tmp_path)), tiny_recipe, Resources(), Counts(24, 42, 3), starting) == 120
     )
     once = Resources(validation=ValidationPlan(every_epochs=5, images=20))
     assert "about 0:33 in 2 rounds" in line(tiny_recipe, once)
@@ -105,7 +109,7 @@ def test_a_plan_tells_the_time_in_fp32_and_whether_faster_arithmetic_will_be_tri
         "validation: 1 time on 20 of 42 images, 0:10 of each replica's training"
     )
     long = line(replace(tiny_recipe, epochs=10**7))
-    assert long.endswith("and start-up; faster arithmetic is tried before long training)")
+    assert long.endswith("from storage; faster arithmetic is tried before long training)")
 
 
 def test_a_plan_for_gpus_overlaps_loading_and_computing_and_says_which_waits(
