@@ -7,7 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 
-from pipelines.data.split_names import SPLIT_OF_WORD, TRAIN, may_name_a_split, split_of_folder, words_in
+from pipelines.data.split_names import SPLIT_OF_WORD, TRAIN, split_of_folder, suggested_splits, words_in
 from pipelines.errors import UserError
 from pipelines.job.console import some
 from pipelines.run.storage import Storage
@@ -50,12 +50,18 @@ def refuse_classes_in_classes(folders: Mapping[str, Collection[str]], root: Stor
     for name, inside in folders.items():
         by_inside[frozenset(inside)].append(name)
     for inside, names in by_inside.items():
-        if len(inside) > 1 and len(names) > 1 and any(map(may_name_a_split, names)):
+        if len(inside) > 1 and len(names) > 1 and _suggest_splits(names):
             fix = "rename them to train/, val/ and test/"
             raise UserError(
                 f"{root} has {_listed(names)}, each with the folders {some(sorted(inside), 3)}, so they seem to be "
                 f"parts for training and test: {fix}; {IF_CLASSES}"
             )
+
+
+def _suggest_splits(names: Sequence[str]) -> bool:
+    """Return whether names are like those of two splits, one for training: not strain_A beside strain_B."""
+    suggested = [suggested_splits(name) for name in names]
+    return len(set().union(*suggested)) > 1 and any(TRAIN in splits for splits in suggested)
 
 
 def refuse_kinds_of_files_in_splits(classes: Sequence[str], splits: Sequence[str], root: Storage) -> None:

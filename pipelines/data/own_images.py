@@ -1,18 +1,21 @@
-"""Images of an evaluation that the models were trained or fitted on, known by where they lie."""
+"""Images of an evaluation that the models were trained or fitted on, known by where they lie and what they hold."""
 
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping
+from contextlib import suppress
 
-from pipelines.data.file_names import original
-from pipelines.data.image_folder import FolderImages
+from googlenet.images.decoding import ImageDecodeError
+from googlenet.network.hub import is_hub_name, parse_hub_name
+from pipelines.data.listing import ImageFile
 from pipelines.data.packed_files import is_packed
+from pipelines.data.shards import as_stored
 from pipelines.data.sources import Images, is_folder
 from pipelines.errors import UserError
 from pipelines.job.console import count, say
-from pipelines.run.dataset import SPLITS, image_ids, read_manifest
+from pipelines.run.dataset import SPLITS, Manifest, image_ids, open_records, read_manifest
 from pipelines.run.storage import Storage
 
-_REVISION = re.compile(r"^(hf://datasets/[^/@]+/[^/@]+)@[^/]*")
+# Images of equal names that are compared, about.
+MOST_COMPARED = 16
 
 
 def has_validation_images(trained: Storage, data: str, images: Images, *, is_labelled: bool) -> bool:
@@ -43,48 +46,83 @@ def has_validation_images(trained: Storage, data: str, images: Images, *, is_lab
 
 
 def count_own_images(trained: Storage, data: str, images: Images) -> dict[str, int]:
-    """Return how many of the images are in each split of a training run."""
+    """Return how many of the images are in each split of a training run: those of a name, if some have its content.
+
+    A run whose shards are gone is taken for one of other images; a line says so.
+    """
     manifest = read_manifest(trained)
     own = str(manifest.prepared_from.get("data", ""))
     names = _names_below(own, data, images)
     if not names:  # most evaluations, which are spared the names of all training images
         return dict.fromkeys(SPLITS, 0)
-    ids = {split: set(image_ids(trained, manifest.splits[split])) for split in SPLITS}
-    own_names = set().union(*ids.values())
-    if own_names.isdisjoint(names) and not _lies_at(own, next(iter(own_names), ""), images):
-        names = _below_a_folder(names, own_names)
-    return {split: sum(name in ids[split] for name in names) for split in SPLITS}
+    try:
+        numbers = {
+            split: {name: number for number, name in enumerate(image_ids(trained, manifest.splits[split]))}
+            for split in SPLITS
+        }
+    except FileNotFoundError:
+        say(f"data: the prepared images of {trained} are gone: whether it was trained with these is not known")
+        return dict.fromkeys(SPLITS, 0)
+    all_names = set().union(*numbers.values())
+    if all_names.isdisjoint(names.values()):
+        names = _below_a_folder(names, all_names)
+    counts = {}
+    for split in SPLITS:
+        found = {image: numbers[split][name] for image, name in names.items() if name in numbers[split]}
+        counts[split] = len(found) if _some_are_same(trained, manifest, split, images, found) else 0
+    return counts
 
 
-def _names_below(own: str, data: str, images: Images) -> list[str]:
+def _some_are_same(
+    trained: Storage, manifest: Manifest, split: str, images: Images, found: Mapping[ImageFile, int]
+) -> bool:
+    """Return whether one of a few of the images has the content of that of its number in the run's split.
+
+    Other images may have the names: new ones in the same folder, or archives that count from one.
+    """
+    short_side_px = manifest.prepared_from.get("stored_short_side_px")
+    prepared, files = open_records(trained, manifest.splits[split]), list(found)
+    few = files[:: max(1, len(files) // MOST_COMPARED)]
+
+    def is_same(image: ImageFile) -> bool:
+        with suppress(OSError, ImageDecodeError):
+            stored = as_stored(images.reader.read(image), short_side_px)
+            return bool(prepared[found[image]].image == stored)
+        return False
+
+    return any(map(is_same, few))
+
+
+def _names_below(own: str, data: str, images: Images) -> dict[ImageFile, str]:
     """Return the names of those images that lie in the training data ``own``, relative to it."""
-    names = [image.image_id for image in images.listing.splits["val"]]
+    files = images.listing.splits["val"]
     if not is_folder(own):
-        return names if data == own else []
+        return {image: image.image_id for image in files} if data == own else {}
     root = getattr(images.reader, "root", None)
     if not isinstance(root, Storage):
-        return []
+        return {}
     start, above = f"{_place(own)}/", _place(root.root)
-    return [place.removeprefix(start) for name in names if (place := f"{above}/{name}").startswith(start)]
+    places = {image: f"{above}/{image.image_id}" for image in files}
+    return {image: place.removeprefix(start) for image, place in places.items() if place.startswith(start)}
 
 
 def _place(data: str) -> str:
     """Return a folder, that of a single file, without revision and options."""
-    path = _REVISION.sub(r"\1", data.partition("?")[0]).rstrip("/")
+    if is_hub_name(data):
+        uri = parse_hub_name(data)
+        path = f"{uri.id}/{uri.path_in_repo}"
+    else:
+        path = data.partition("?")[0] if "://" in data else data  # a local folder may have one in its name
+    path = path.rstrip("/")
     return path.rpartition("/")[0] if is_packed(path) else path
 
 
-def _lies_at(own: str, name: str, images: Images) -> bool:
-    """Return whether an image of the run lies at its name in ``own``, not in a folder that holds the whole data set."""
-    return isinstance(images.reader, FolderImages) and is_folder(own) and Storage.at(own).has_file(original(name))
-
-
-def _below_a_folder(names: Sequence[str], own_names: set[str]) -> list[str]:
+def _below_a_folder(names: Mapping[ImageFile, str], own_names: set[str]) -> dict[ImageFile, str]:
     """Return the names below the folder that holds the whole data set, to which the run's names are relative."""
-    folders = names[0].split("/")[:-1]
+    folders = next(iter(names.values())).split("/")[:-1]
     for depth in range(1, len(folders) + 1):
         start = "/".join([*folders[:depth], ""])
-        below = [name.removeprefix(start) for name in names if name.startswith(start)]
-        if not own_names.isdisjoint(below):
+        below = {image: name.removeprefix(start) for image, name in names.items() if name.startswith(start)}
+        if not own_names.isdisjoint(below.values()):
             return below
-    return []
+    return {}

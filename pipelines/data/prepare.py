@@ -115,8 +115,9 @@ def prepare_for_evaluation(run: Storage, data: str, images: Images, bad_images: 
             del prepared_from["versions"]
         elif {name for name in before if before[name] != prepared_from.get(name)} == {"versions"}:
             raise UserError(
-                f"images in {data} were replaced under their names since {run} was made (sizes or times of their files "
-                "differ): choose another directory for their evaluation"
+                f"images in {data} may have been replaced under their names since {run} was made (sizes or times of "
+                "their files differ, or the commit on the Hub, which @COMMIT behind its name keeps): choose another "
+                "directory for their evaluation"
             )
         return _read_matching_manifest(run, prepared_from)
     manifest, bad = _prepare(run, images, prepared_from, bad_images)

@@ -67,7 +67,8 @@ def _divided(word: str) -> tuple[str, ...]:
     return (word.removesuffix(neutral), neutral) if neutral else (word,)
 
 
-def may_name_a_split(name: str) -> bool:
-    """Return whether a word in a name begins or ends like a split's, such as mytrain or testing2b."""
-    affixes = tuple(word for word in SPLIT_OF_WORD if len(word) > SHORT)
-    return any(word.startswith(affixes) or word.endswith(affixes) or word in SPLIT_OF_WORD for word in words_in(name))
+def suggested_splits(name: str) -> set[str]:
+    """Return the splits whose words a word in a name begins or ends with, such as mytrain or testing2b."""
+    splits = {word: split for word, split in SPLIT_OF_WORD.items() if len(word) > SHORT}
+    found = {splits[part] for word in words_in(name) for part in splits if word.startswith(part) or word.endswith(part)}
+    return found | {SPLIT_OF_WORD[word] for word in words_in(name) if word in SPLIT_OF_WORD}

@@ -153,8 +153,11 @@ def open_records(run: Storage, split: Split, files: OpensFiles | None = None) ->
 
 def image_ids(run: Storage, split: Split) -> list[str]:
     """Return the ids of all images of a split, in order, without reading the images."""
-    ids: list[str] = []
-    for shard in split.shards:
+
+    def ids_in(shard: Shard) -> list[str]:
         table = pq.read_table(run.path(f"{DATASET}/{shard.file}"), columns=["image_id"], filesystem=run.filesystem)
-        ids += table.column("image_id").to_pylist()
-    return ids
+        names: list[str] = table.column("image_id").to_pylist()
+        return names
+
+    with ThreadPoolExecutor(READERS) as readers:
+        return [name for names in readers.map(ids_in, split.shards) for name in names]

@@ -71,7 +71,7 @@ def test_a_finished_evaluation_is_not_taken_for_that_of_a_picture_with_the_same_
     picture.write_bytes((photo_folder / "val/class_1/0.jpg").read_bytes())
     other = unlabelled_images(str(picture), ("a", "b"))
     assert (other.listing.digest, other.listing.versions == found.listing.versions) == (found.listing.digest, False)
-    with pytest.raises(UserError, match=r"latest\.jpg were replaced under their names since .*/run was made"):
+    with pytest.raises(UserError, match=r"latest\.jpg may have been replaced under their names since .*/run was made"):
         prepare_for_evaluation(run, str(picture), other, "stop")
     # What an earlier version made says nothing of versions, and is used as it is.
     manifest = run.read_json("dataset/manifest.json")

@@ -1,13 +1,13 @@
 """Images that a run was trained with are not evaluated as if they were others, wherever the evaluation names them."""
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from pipelines.data.own_images import count_own_images, has_validation_images
-from pipelines.data.sources import Images, images_to_evaluate, unlabelled_images
+from pipelines.data.sources import images_to_evaluate, unlabelled_images
 from pipelines.errors import UserError
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
@@ -46,10 +46,44 @@ def test_images_elsewhere_are_others_though_they_have_the_same_names(
     copied = Path(shutil.copytree(photo_folder, tmp_path / "copied"))
     assert count(Storage.at(str(prepared_run)), copied) == OTHERS
     run, photos = unsplit
-    shutil.copytree(photos, photos / "new")  # in the folder of the training data, but not of them
+    shutil.copytree(photos, photos / "new")  # in the folder of the training data
+    assert count(run, photos / "new") == {"train": 36, "val": 6}  # copies of them
+    write_photos_again(photos / "new")
     assert count(run, photos / "new") == OTHERS
     embedded = images_to_evaluate("embedded", (), 0)
     assert count_own_images(run, "embedded", embedded) == OTHERS
+
+
+def test_new_images_in_the_place_and_with_the_names_of_old_ones_are_others(unsplit: tuple[Storage, Path]) -> None:
+    run, photos = unsplit
+    write_photos_again(photos)
+    assert count(run, photos) == OTHERS
+
+
+def test_a_question_mark_in_a_folders_name_is_a_part_of_it(photo_folder: Path, tmp_path: Path) -> None:
+    seen, new = (tmp_path / f"Which bird? {part}" for part in ("train", "test"))
+    shutil.copytree(photo_folder / "val", seen)
+    shutil.copytree(seen, new)
+    write_photos_again(new)
+    run = Storage.at(str(tmp_path / "run"))
+    prepare_here(run, Recipe(data=str(seen)))
+    assert count(run, new) == OTHERS
+    assert count(run, seen) == {"train": 36, "val": 6}
+
+
+def test_a_run_whose_prepared_images_are_gone_still_answers(
+    prepared_run: Path, photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(prepared_run, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run/dataset/train")
+    assert count(Storage.at(str(tmp_path / "run")), photo_folder) == OTHERS
+    assert "are gone: whether it was trained with these is not known" in " ".join(capsys.readouterr().out.split())
+
+
+def write_photos_again(folder: Path) -> None:
+    """Other pictures under the same names."""
+    for number, path in enumerate(sorted(folder.rglob("*.jpg"))):
+        Image.new("RGB", (60, 60), (number, 0, 0)).save(path)
 
 
 def test_a_data_set_one_folder_down_is_known(photo_folder: Path, tmp_path: Path) -> None:
@@ -60,16 +94,14 @@ def test_a_data_set_one_folder_down_is_known(photo_folder: Path, tmp_path: Path)
     assert count(run, tmp_path / "download/photos/train") == {"train": 24, "val": 0}
 
 
-def test_the_embedded_images_are_those_of_a_run_trained_with_them(prepared_run: Path, tmp_path: Path) -> None:
+def test_images_of_no_folder_are_those_of_a_run_that_names_the_same_source(
+    prepared_run: Path, photo_folder: Path, tmp_path: Path
+) -> None:
     run = Storage.at(str(tmp_path / "run"))
     shutil.copytree(prepared_run, tmp_path / "run")
-    embedded = images_to_evaluate("embedded", (), 0)
-    listed = embedded.listing.splits["val"]
     manifest = run.read_json("dataset/manifest.json")
     run.write_json("dataset/manifest.json", {**manifest, "prepared_from": {"data": "embedded"}})
-    some = tuple(replace(image, image_id=f"val/class_0/{number}.jpg") for number, image in enumerate(listed[:3]))
-    images = Images(embedded.reader, replace(embedded.listing, splits={"train": (), "val": some}))
-    assert count_own_images(run, "embedded", images) == {"train": 0, "val": 3}
+    assert count_own_images(run, "embedded", unlabelled_images(str(photo_folder), CLASSES)) == {"train": 24, "val": 42}
 
 
 def test_errors_on_training_images_are_refused_and_answers_told(

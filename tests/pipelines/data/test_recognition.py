@@ -162,6 +162,10 @@ def test_classes_with_such_words_in_their_names_are_classes(names: str) -> None:
 def test_folders_with_the_same_folders_in_them_are_classes_unless_a_name_is_like_that_of_a_split() -> None:
     names = "apple/red/1.jpg apple/green/1.jpg pear/red/1.jpg pear/green/1.jpg valley/a/1.jpg valley/b/1.jpg"
     assert recognised(names).parts == {"": ("apple", "pear", "valley")}
+    # Ends and beginnings of words say nothing unless they are of two splits, one of them for training.
+    for one, other in (("strain_A", "strain_B"), ("buses", "trains"), ("contest", "protest"), ("medieval", "modern")):
+        layout = recognised(f"{one}/a/1.jpg {one}/b/1.jpg {other}/a/1.jpg {other}/b/1.jpg")
+        assert layout.description == f"class folders: {one}, {other}"
 
 
 def test_parts_that_are_classes_may_be_said_to_be() -> None:
