@@ -1,6 +1,7 @@
 """Real servers on loopback: a Ray head, S3, MLflow, and a proxy whose connections can be cut."""
 
 import os
+import secrets
 import selectors
 import shutil
 import socket
@@ -27,9 +28,12 @@ HEAD_PORTS = ("port", "dashboard-port", "dashboard-agent-listen-port", "ray-clie
 
 
 def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+    """Return a free port that no outgoing connection gets from the system, also while its server starts again."""
+    while True:
+        port = 20_000 + secrets.randbelow(12_000)
+        with suppress(OSError), socket.socket() as free:
+            free.bind(("127.0.0.1", port))
+            return port
 
 
 def with_tools(variables: Mapping[str, str]) -> dict[str, str]:
