@@ -37,12 +37,7 @@ def test_nothing_waits_where_all_is_finished(tmp_path: Path, replicas: int, line
 def test_soups_count_in_the_time_and_the_cost_until_they_are_there(
     tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, measured = Storage.at(str(tmp_path)), Trial((FP32,), (0.5,), (0.0,), passes_per_second=100.0, parameters=1)
-    monkeypatch.setattr(plan, "run_trial", lambda *_: measured)
-    monkeypatch.setattr(plan, "nodes_used", lambda *_: 1)
-    monkeypatch.setattr(plan, "replicas_at_once", lambda *_: 1)
-    for replica in range(tiny_recipe.replicas):
-        run.write(ReplicaFiles(replica).weights, b"")
+    run = trained_run(tmp_path, tiny_recipe, monkeypatch)
 
     def estimated(recipe: Recipe, *, soup: bool) -> Estimate:
         return estimate(run, recipe, Resources(), Counts(24, 42, 3), lambda *_: 1, (), soup=soup)
@@ -117,14 +112,20 @@ def test_predictions_of_fewer_replicas_are_still_to_be_made(
     assert left == {2: pytest.approx(42 * 144 * 3 / 100), 3: 0.0}
 
 
-def estimated_evaluation(folder: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch, resources: Resources) -> float:
-    """Seconds of the evaluation of a run whose replicas are finished, at 100 passes a second in the trial."""
+def trained_run(folder: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> Storage:
+    """A run whose replicas are finished, and a trial of 100 passes a second on one node that holds one replica."""
     run, measured = Storage.at(str(folder)), Trial((FP32,), (0.5,), (0.0,), passes_per_second=100.0, parameters=1)
     monkeypatch.setattr(plan, "run_trial", lambda *_: measured)
     monkeypatch.setattr(plan, "nodes_used", lambda *_: 1)
     monkeypatch.setattr(plan, "replicas_at_once", lambda *_: 1)
     for replica in range(recipe.replicas):
         run.write(ReplicaFiles(replica).weights, b"")
+    return run
+
+
+def estimated_evaluation(folder: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch, resources: Resources) -> float:
+    """Seconds of the evaluation of a trained run."""
+    run = trained_run(folder, recipe, monkeypatch)
     return estimate(run, recipe, resources, Counts(24, 42, 3), lambda *_: 1, (), soup=False).evaluation_seconds
 
 
