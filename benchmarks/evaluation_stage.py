@@ -18,7 +18,7 @@ import torch
 import tyro
 
 from benchmarks.evaluation_run import make_task, predict_all, untrained_replica
-from benchmarks.measure import environment, print_circumstances
+from benchmarks.measure import environment, precisions_to_measure, print_circumstances
 from benchmarks.photographs import photographs
 from googlenet.evaluation.crops import distinct_views, scales_px
 from googlenet.evaluation.predictor import Predictor
@@ -76,7 +76,7 @@ def _bare() -> float:
 def main(arguments: Arguments) -> None:
     """Print forward passes per second of the stage and the bare predictors, in turn, and their ratio."""
     images = photographs(arguments.photos, arguments.images)
-    arithmetic = Arithmetic("bf16", can_compile("cpu"))
+    arithmetic = Arithmetic(precisions_to_measure()[-1], can_compile("cpu"))
     network = untrained_replica(arguments.width, 1000, "paper")
     bare_arguments = (images[: arguments.bare_images], arguments.crop_px, arguments.width, arithmetic)
     bare, stage, whole = [], [], []

@@ -17,7 +17,10 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from googlenet.network.arithmetic import Precision
 
 Round = Callable[[], float]
 _round: Round | None = None
@@ -99,6 +102,16 @@ def print_rates(rates: dict[str, list[float]], unit: str, against: Sequence[str]
         print(f"| {name} | {medians[name]:.1f} | {min(values):.1f} - {max(values):.1f} | {ratios} |")
 
 
+def precisions_to_measure() -> "list[Precision]":
+    """Return fp32, and bf16 where this processor computes in it: emulated, a batch would take minutes."""
+    from googlenet.network.arithmetic import profits_from_bf16
+
+    if profits_from_bf16("cpu"):
+        return ["fp32", "bf16"]
+    print("bf16 is left out: this processor has no instructions for it", flush=True)
+    return ["fp32"]
+
+
 def commit() -> str:
     """Return the commit of this working copy, marked if it has changes; unknown if there is none."""
     git = subprocess.run(
@@ -118,6 +131,10 @@ def versions(names: Sequence[str]) -> str:
 
 
 def print_circumstances(rounds: int) -> None:
-    """Print rounds, commit and versions, for docs/results."""
+    """Print rounds, commit, versions and processor, for docs/results."""
+    from pipelines.job.circumstances import processor
+    from pipelines.job.node_limits import node_limits
+
     software = versions(("torch", "torchvision", "ray", "pyarrow"))
     print(f"\nn = {rounds} rounds, in turn; commit {commit()}; Python {platform.python_version()}, {software}")
+    print(f"{node_limits().cpus} cores of {processor()}")

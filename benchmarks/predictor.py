@@ -22,14 +22,14 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from benchmarks import other_runtimes
-from benchmarks.measure import Contender, Round, print_circumstances, print_rates, race
+from benchmarks.measure import Contender, Round, precisions_to_measure, print_circumstances, print_rates, race
 from benchmarks.photographs import photographs
 from googlenet import GoogLeNet
 from googlenet.evaluation.crops import distinct_views, scales_px
 from googlenet.evaluation.predictor import Predictor, largest_batch
 from googlenet.evaluation.views import cut_views
 from googlenet.images.scaled_image import ScaledImage
-from googlenet.network.arithmetic import Arithmetic, Precision, can_compile, profits_from_bf16
+from googlenet.network.arithmetic import Arithmetic, can_compile
 from googlenet.network.complexity import forward_flops
 from googlenet.network.initialisation import initialise
 from googlenet.network.layers import LocalResponseNorm
@@ -138,9 +138,7 @@ def _contenders(arguments: Arguments, onnx: Path) -> list[Contender]:
     data = photographs(arguments.photos, 1)[0]
     network, shared = _network(arguments.width), (data, arguments.crop_px, arguments.width)
     other_runtimes.write_onnx(network, arguments.crop_px, onnx)
-    precisions: list[Precision] = ["fp32", "bf16"] if profits_from_bf16("cpu") else ["fp32"]
-    if "bf16" not in precisions:
-        print("bf16 is left out: this processor has no instructions for it", flush=True)
+    precisions = precisions_to_measure()
     ours = [Arithmetic(precision, compiled) for precision in precisions for compiled in (False, can_compile("cpu"))]
     limit = f"{precisions[-1]} matrix product"
     return [

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from benchmarks.evaluation_run import untrained_replica
-from benchmarks.measure import Contender, Round, print_circumstances, print_rates, race
+from benchmarks.measure import Contender, Round, precisions_to_measure, print_circumstances, print_rates, race
 from benchmarks.photographs import photographs
 from googlenet.evaluation.crops import scales_px
 from googlenet.evaluation.predictor import Predictor
@@ -134,8 +134,8 @@ def main(arguments: Arguments) -> None:
         Contender("ours, fp32", _round, (_ours, images, crop_px, Arithmetic()), KEEP_FREED_MEMORY),
     ]
     if can_compile("cpu"):
-        ours = (_ours, images, crop_px, Arithmetic("bf16", True))
-        contenders.append(Contender("ours, bf16, compiled", _round, ours, KEEP_FREED_MEMORY))
+        fastest = Arithmetic(precisions_to_measure()[-1], compiled=True)
+        contenders.append(Contender(f"ours, {fastest}", _round, (_ours, images, crop_px, fastest), KEEP_FREED_MEMORY))
     print_rates(race(contenders, arguments.rounds), "views/s of a core", ["ttach", "TenCrop"])
     differences = largest_difference(images, crop_px)
     print("\nlargest difference of a probability from ours in fp32: " + str(differences))

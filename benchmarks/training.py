@@ -20,7 +20,7 @@ import tyro
 from torch.utils.data import DataLoader
 
 from benchmarks.gpu_torchvision import PillowImages
-from benchmarks.measure import Contender, Round, print_circumstances, print_rates, race
+from benchmarks.measure import Contender, Round, precisions_to_measure, print_circumstances, print_rates, race
 from benchmarks.photographs import photographs_of_size
 from googlenet import GoogLeNet
 from googlenet.images.records import SCHEMA, Records, write_records
@@ -166,7 +166,8 @@ def main(arguments: Arguments) -> None:
 
 
 def _arithmetics(compiled: bool) -> list[Arithmetic]:
-    return [Arithmetic("fp32"), Arithmetic("bf16"), *([Arithmetic("bf16", compiled=True)] if compiled else [])]
+    precisions = precisions_to_measure()
+    return [*map(Arithmetic, precisions), *([Arithmetic(precisions[-1], compiled=True)] if compiled else [])]
 
 
 if __name__ == "__main__":
