@@ -50,7 +50,7 @@ def trying_here() -> Iterator[None]:
     """Take a trial's steps in the process of the tests, without a cluster; test_train_ensemble.py has one on it."""
 
     def run_trial(recipe: Recipe, _resources: object, classes: int, *what: Any) -> Trial:
-        precisions, encoded, _at_once = what
+        precisions, encoded, _at_once, _steps = what
         return trial_here(recipe, classes, precisions, "cpu", encoded)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -120,8 +120,10 @@ def estimate(
     predictors = num_predictors(ensemble_bytes(recipe, counts.classes), counts.val)
     nodes = nodes_used(recipe, resources)
     waiting = _waiting(run, recipe)
-    processes = recipe.workers_per_replica * _at_once(waiting or range(recipe.replicas), recipe, resources)
-    trial = run_trial(recipe, resources, counts.classes, None, encoded, math.ceil(processes / nodes))
+    at_once = _at_once(waiting or range(recipe.replicas), recipe, resources)
+    workers, steps = math.ceil(recipe.workers_per_replica * at_once / nodes), _steps(recipe, counts)
+    steps_of_a_place = steps * math.ceil(len(waiting) / at_once)
+    trial = run_trial(recipe, resources, counts.classes, None, encoded, workers, steps_of_a_place)
     sizes = [read_size(data)[:2] for data in encoded]
     views = mean_distinct_views(sizes, recipe.crop_px, sorted_policies(recipe.policies))
     one_network = counts.val * views / (_predictor_speed(trial, resources) * predictors)

@@ -22,9 +22,14 @@ from pipelines.job.worker_process import use_own_cpus
 from pipelines.run.recipe import Recipe
 from pipelines.training.resources import Resources
 
-# Timed steps, after a first one; for an estimate at least so many seconds, since other processes disturb single steps.
+# Timed steps, after a first one. For an estimate at least so many seconds, since other processes disturb single steps,
+# and the more the longer the training is: a fiftieth of it, at most 20 seconds. The speed of a processor that is shared
+# with other machines changes by a fifth within half a minute.
 STEPS = 3
-ESTIMATE_SECONDS = 5.0
+ESTIMATE_SECONDS, MOST_ESTIMATE_SECONDS, ESTIMATED_SHARE = 5.0, 20.0, 0.02
+# In a job, Ray's and the job's own processes take this part of each core that computes; a trial has fewer of them
+# beside it (docs/results/operator.md#estimates-against-jobs).
+TAKEN_OF_A_CORE = 0.1
 # New nodes take minutes; half an hour without one is a quota, or a kind of node that the cluster does not add.
 LONGEST_WAIT_SECONDS = 1800.0
 # Workers that are timed at once on a node; more tell little more.
@@ -71,13 +76,16 @@ def run_trial(
     precisions: Sequence[Precision] | None,
     encoded: Sequence[bytes] = (),
     at_once: int = 1,
+    steps: int = 0,
 ) -> Trial:
     """Time training and evaluation on the connected cluster, with the resources of one worker.
 
     ``encoded`` are images whose loading is timed as well. On CPUs, ``at_once`` workers are timed together, since what
     runs on other cores of a processor slows them down; the times are their means.
-    With ``precisions`` None, only uncompiled fp32 is tried. Otherwise those of ``precisions`` that are fast on the
-    worker's hardware, or the only one, are tried uncompiled and, if the worker has a compiler, compiled.
+    With ``precisions`` None, only uncompiled fp32 is tried, for an estimate of a job: the longer, the more ``steps`` a
+    place for a replica has to take, and the times are those beside a job's other processes. Otherwise those of
+    ``precisions`` that are fast on the worker's hardware, or the only one, are tried uncompiled and, if the worker has
+    a compiler, compiled.
 
     Raises:
         NodesMissingError: no node that can hold the worker has joined in time.
@@ -100,8 +108,9 @@ def run_trial(
         in_time = ray.wait(started, num_returns=number, timeout=START_SECONDS)[0]
         chosen = [each for each, ref in zip(workers, started, strict=True) if ref in in_time]
         start_seconds = mean(ray.get(in_time))
-        trials = ray.get([each.run.remote(recipe, classes, precisions, device, encoded) for each in chosen])
-        return replace(_means(trials), start_seconds=start_seconds)
+        trials = ray.get([each.run.remote(recipe, classes, precisions, device, encoded, steps) for each in chosen])
+        taken = TAKEN_OF_A_CORE / max(1.0, resources.cpus_per_worker) if precisions is None and device == "cpu" else 0.0
+        return replace(_means(trials, 1 + taken), start_seconds=start_seconds)
     finally:
         for each in workers:
             ray.kill(each)
@@ -122,19 +131,19 @@ class _TrialWorker:
         return _try(*of_trial)
 
 
-def _means(trials: Sequence[Trial]) -> Trial:
-    """Return one trial with the mean times of several of the same arithmetics."""
+def _means(trials: Sequence[Trial], slower: float = 1.0) -> Trial:
+    """Return one trial with the mean times of several of the same arithmetics, ``slower`` times as long."""
 
     def mean_of(times: Callable[[Trial], Sequence[float]]) -> tuple[float, ...]:
-        return tuple(mean(column) for column in zip(*map(times, trials), strict=True))
+        return tuple(slower * mean(column) for column in zip(*map(times, trials), strict=True))
 
     return replace(
         trials[0],
         seconds_per_step=mean_of(lambda trial: trial.seconds_per_step),
         setup_seconds=mean_of(lambda trial: trial.setup_seconds),
-        passes_per_second=mean(trial.passes_per_second for trial in trials),
-        seconds_per_sample=mean(trial.seconds_per_sample for trial in trials),
-        seconds_per_crop=mean(trial.seconds_per_crop for trial in trials),
+        passes_per_second=mean(trial.passes_per_second for trial in trials) / slower,
+        seconds_per_sample=slower * mean(trial.seconds_per_sample for trial in trials),
+        seconds_per_crop=slower * mean(trial.seconds_per_crop for trial in trials),
         memory_bytes=max(trial.memory_bytes for trial in trials),
     )
 
@@ -152,6 +161,7 @@ def _try(
     precisions: Sequence[Precision] | None,
     device: str,
     encoded: Sequence[bytes] = (),
+    steps: int = 0,
 ) -> Trial:
     import torch
 
@@ -161,12 +171,12 @@ def _try(
     use_own_cpus()
     arithmetics = [FP32] if precisions is None else candidates(precisions, device)
     least_seconds = ESTIMATE_SECONDS if precisions is None else 0.0
-    times, uncompiled = _times_of_those_that_work(recipe, classes, device, arithmetics, least_seconds)
+    times, uncompiled = _times_of_those_that_work(recipe, classes, device, arithmetics, least_seconds, steps)
     memory_bytes = psutil.Process().memory_info().rss
     model = _model(recipe, classes, device).eval()
     views = SCRATCH_PREPROCESSING(_pixels(VIEWS_PER_BATCH, recipe.crop_px).to(device))
     with torch.inference_mode(), FP32.in_force(device):
-        _, forward = _times(lambda: model(views).logits.sum().item(), least_seconds / 2)
+        _, forward = _times(lambda: model(views).logits.sum().item(), least_seconds / 2, steps)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     setup, typical = (tuple(column) for column in zip(*times.values(), strict=True))
     loading = _loading_times(recipe, encoded) if encoded else (0.0, 0.0)
@@ -195,13 +205,13 @@ def _loading_times(recipe: Recipe, encoded: Sequence[bytes]) -> tuple[float, flo
 
 
 def _times_of_those_that_work(
-    recipe: Recipe, classes: int, device: str, arithmetics: Sequence[Arithmetic], least_seconds: float
+    recipe: Recipe, classes: int, device: str, arithmetics: Sequence[Arithmetic], least_seconds: float, steps: int
 ) -> tuple[dict[Arithmetic, tuple[float, float]], str]:
     """Return setup and step times by arithmetic; if the compiler fails, those of uncompiled ones, and its error."""
     times: dict[Arithmetic, tuple[float, float]] = {}
     for arithmetic in arithmetics:
         try:
-            times[arithmetic] = _times(_step(recipe, classes, device, arithmetic), least_seconds)
+            times[arithmetic] = _times(_step(recipe, classes, device, arithmetic), least_seconds, steps)
         except Exception as error:  # a compiler and its tools may raise anything
             if not arithmetic.compiled:
                 raise
@@ -263,16 +273,22 @@ def _pixels(images: int, crop_px: int) -> Any:
     return drawn.contiguous(memory_format=torch.channels_last)
 
 
-def _times(work: Callable[[], object], least_seconds: float = 0.0) -> tuple[float, float]:
+def _times(work: Callable[[], object], least_seconds: float = 0.0, calls: int = 0) -> tuple[float, float]:
     """Return by how many seconds the first call exceeds the others, and the median of the others.
 
-    If they take ``least_seconds`` together, it is their mean: what disturbs some of them disturbs a long training, too.
+    If they take ``least_seconds`` together, or their share of so many ``calls``, it is their mean: what disturbs some
+    of them disturbs a long training, too.
     """
     first, others = _seconds(work), [_seconds(work) for _ in range(STEPS)]
-    while sum(others) < least_seconds:
+    while sum(others) < _enough_seconds(least_seconds, calls * mean(others)):
         others.append(_seconds(work))
     typical = mean(others) if least_seconds else median(others)
     return max(0.0, first - typical), typical
+
+
+def _enough_seconds(least_seconds: float, seconds_of_all: float) -> float:
+    """Return for how long calls are timed that take ``seconds_of_all`` together; 0 for three of them."""
+    return max(least_seconds, min(MOST_ESTIMATE_SECONDS, ESTIMATED_SHARE * seconds_of_all)) if least_seconds else 0.0
 
 
 def _seconds(work: Callable[[], object]) -> float:

@@ -63,7 +63,7 @@ def test_views_of_square_images_that_coincide_are_counted_once(
     run, asked = Storage.at(str(tmp_path)), []
 
     def run_trial(*of_trial: object) -> Trial:
-        asked.append(of_trial[-1])
+        asked.append(of_trial[-2:])
         return Trial((FP32,), (0.5,), (0.0,), passes_per_second=100.0, parameters=1)
 
     monkeypatch.setattr(plan, "run_trial", run_trial)
@@ -75,7 +75,7 @@ def test_views_of_square_images_that_coincide_are_counted_once(
     found = estimate(run, recipe, Resources(), Counts(24, 42, 3), lambda *_: 1, encoded, soup=False)
     assert found.views_per_image == (48 + 144) / 2
     assert found.evaluation_seconds == pytest.approx(42 * 96 * recipe.replicas / 100)
-    assert asked == [2]  # of the three replicas that run at once, on two nodes
+    assert asked == [(2, 6)]  # of the three replicas that run at once, on two nodes; two epochs of three steps
 
 
 @pytest.mark.parametrize(("resources", "threads"), [(Resources(8.0), 8), (Resources(8.0, 1.0), 1), (Resources(0.5), 1)])
@@ -135,3 +135,16 @@ def test_workers_of_one_trial_count_by_their_means() -> None:
     both = trial._means([one, other])
     assert both.seconds_per_step == (0.5,)
     assert (both.passes_per_second, both.seconds_per_sample, both.memory_bytes) == (100.0, pytest.approx(0.2), 6)
+    slower = trial._means([one, other], 1.25)
+    assert (slower.seconds_per_step, slower.passes_per_second) == ((0.625,), 80.0)
+    assert (slower.seconds_per_sample, slower.seconds_per_crop) == (pytest.approx(0.25), pytest.approx(0.25))
+
+
+@pytest.mark.parametrize(("calls", "timed"), [(0, 6), (100, 6), (300, 7), (1_000_000, 21)])
+def test_the_longer_a_training_the_longer_its_steps_are_timed(
+    monkeypatch: pytest.MonkeyPatch, calls: int, timed: int
+) -> None:
+    done: list[None] = []
+    monkeypatch.setattr(trial, "_seconds", lambda work: work() or 1.0)
+    trial._times(lambda: done.append(None), trial.ESTIMATE_SECONDS, calls)
+    assert len(done) == timed  # with the first one, which is left out: at least 5 s, a fiftieth, at most 20 s
