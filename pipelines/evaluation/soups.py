@@ -25,14 +25,21 @@ from pipelines.run.dataset import image_ids, open_records, read_manifest
 from pipelines.run.directory import CANDIDATES, ReplicaFiles, replica_number
 from pipelines.run.predictions import EvaluatedEnsemble
 from pipelines.run.recipe import Recipe
-from pipelines.run.soups import Soups, at, check_soup, folder_of_soups, numbers_of, read_soups, write_soups
+from pipelines.run.soups import (
+    MOST_CHOICE_IMAGES,
+    Soups,
+    at,
+    check_soup,
+    folder_of_soups,
+    numbers_of,
+    read_soups,
+    write_soups,
+)
 from pipelines.run.storage import Storage
 from pipelines.run.weights import read_replica
 
 # Training images, in batches, from which statistics of batch normalisation are estimated again.
 STATISTICS_IMAGES, STATISTICS_BATCH = 512, 64
-# Validation images on which greedy soups are chosen, by a hash of their ids: an error is known to within three points.
-MOST_IMAGES = 1_000
 ONE_CROP = 1
 
 
@@ -130,7 +137,7 @@ class SoupChoice:
     def _ids(self) -> list[str]:
         """Return the ids of the validation images on which soups are chosen, in the order of the images."""
         ids = image_ids(self.run, read_manifest(self.run).splits["val"])
-        kept = hash_shares(ids) < MOST_IMAGES / max(1, len(ids))
+        kept = hash_shares(ids) < MOST_CHOICE_IMAGES / max(1, len(ids))
         return [name for name, is_kept in zip(ids, kept, strict=True) if is_kept]
 
     def soup_of(self, members: Members, stored: Sequence[StoredNetwork]) -> Replica:

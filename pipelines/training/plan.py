@@ -20,7 +20,7 @@ from pipelines.run.predictions import (
     sorted_policies,
 )
 from pipelines.run.recipe import Recipe
-from pipelines.run.soups import MOST_SOUPS, soups_are_predicted
+from pipelines.run.soups import MOST_CHOICE_IMAGES, MOST_SOUPS, soups_are_predicted
 from pipelines.run.storage import Storage
 from pipelines.training.arithmetic_choice import is_little_work
 from pipelines.training.checkpoints import CHECKPOINTS_KEPT, newest_step
@@ -127,14 +127,18 @@ def estimate(
     sizes = [read_size(data)[:2] for data in encoded]
     views = mean_distinct_views(sizes, recipe.crop_px, sorted_policies(recipe.policies))
     one_network = counts.val * views / (_predictor_speed(trial, resources) * predictors)
-    evaluation = one_network * sum(relative_operations(recipe, counts.classes))
+    scaling = counts.val * trial.seconds_per_scaled_image / predictors
+    evaluation = one_network * sum(relative_operations(recipe, counts.classes)) + scaling
     if not waiting:
         evaluation *= max(0.0, 1 - _predicted_shards(run, recipe) / math.ceil(counts.val / IMAGES_PER_SHARD))
     starts = STARTS_IN_A_ROW * trial.start_seconds
     evaluation += starts if evaluation else 0.0
-    # The uniform soup is one network. How many more the greedy ones are is known when they are chosen.
+    # The uniform soup is one network. How many more the greedy ones are is known when they are chosen, which takes at
+    # least the replicas and one more of them after another, each with one crop and in one process.
     are_left = soup and recipe.replicas > 1 and (waiting or not soups_are_predicted(run, range(recipe.replicas)))
-    soups = one_network + starts if are_left else 0.0
+    chosen_on = min(counts.val, MOST_CHOICE_IMAGES) * (2 * recipe.replicas - 1)
+    choice = chosen_on * (1 / _predictor_speed(trial, resources) + trial.seconds_per_crop)
+    soups = one_network + scaling + choice + 2 * starts if are_left else 0.0
     targets_passes, targets = 0, 0.0
     if (left := targets_left(run, recipe, counts.train)) and left.passes:
         rate = _predictor_speed(trial, resources) * num_predictors(left.memory_bytes(counts.classes), left.images)

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from statistics import mean, median
+from statistics import mean
 from typing import Any
 
 import psutil
@@ -21,12 +21,9 @@ from pipelines.job.unplaced import once_placed
 from pipelines.job.worker_process import use_own_cpus
 from pipelines.run.recipe import Recipe
 from pipelines.training.resources import Resources
+from pipelines.training.timing import ESTIMATE_SECONDS, times
+from pipelines.training.trial_images import SEED, loading_times, prediction_times
 
-# Timed steps, after a first one. For an estimate at least so many seconds, since other processes disturb single steps,
-# and the more the longer the training is: a fiftieth of it, at most 20 seconds. The speed of a processor that is shared
-# with other machines changes by a fifth within half a minute.
-STEPS = 3
-ESTIMATE_SECONDS, MOST_ESTIMATE_SECONDS, ESTIMATED_SHARE = 5.0, 20.0, 0.02
 # In a job, Ray's and the job's own processes take this part of each core that computes; a trial has fewer of them
 # beside it (docs/results/operator.md#estimates-against-jobs).
 TAKEN_OF_A_CORE = 0.1
@@ -37,7 +34,7 @@ MOST_AT_ONCE = 8
 # A second worker of a trial whose process has not started by then runs beside other jobs later, and is left out.
 START_SECONDS = 30.0
 # Settings of a trial that do not affect the time of a step.
-STEPS_PER_EPOCH, POLYAK_HORIZON_STEPS, SEED = 1000, 10, 0
+STEPS_PER_EPOCH, POLYAK_HORIZON_STEPS = 1000, 10
 
 
 @dataclass(frozen=True)
@@ -48,13 +45,14 @@ class Trial:
         arithmetics: arithmetics that were tried.
         seconds_per_step: time of a training step in each, without reading images.
         setup_seconds: additional time of the first step in each, for compilation.
-        passes_per_second: forward passes of an evaluation in fp32, not compiled.
+        passes_per_second: forward passes of a predictor in fp32, not compiled; 0 if no images were given.
         parameters: number of parameters of one network.
         uncompiled: why compilation failed although there is a compiler; otherwise empty.
         seconds_per_sample: time of one process to make a training sample of an encoded image; 0 if none was timed.
         seconds_per_crop: time of one process to make the crop of a validation image; 0 if none was timed.
         memory_bytes: memory of the trial's process after its steps; on a CPU, a worker needs this and its caches.
         start_seconds: time from the start of the trial's process until it has imported what it needs.
+        seconds_per_scaled_image: time of one process to decode and scale an image for all its views; 0 without images.
     """
 
     arithmetics: tuple[Arithmetic, ...]
@@ -67,6 +65,7 @@ class Trial:
     seconds_per_crop: float = 0.0
     memory_bytes: int = 0
     start_seconds: float = 0.0
+    seconds_per_scaled_image: float = 0.0
 
 
 def run_trial(
@@ -144,6 +143,7 @@ def _means(trials: Sequence[Trial], slower: float = 1.0) -> Trial:
         passes_per_second=mean(trial.passes_per_second for trial in trials) / slower,
         seconds_per_sample=slower * mean(trial.seconds_per_sample for trial in trials),
         seconds_per_crop=slower * mean(trial.seconds_per_crop for trial in trials),
+        seconds_per_scaled_image=slower * mean(trial.seconds_per_scaled_image for trial in trials),
         memory_bytes=max(trial.memory_bytes for trial in trials),
     )
 
@@ -163,60 +163,35 @@ def _try(
     encoded: Sequence[bytes] = (),
     steps: int = 0,
 ) -> Trial:
-    import torch
-
-    from googlenet.evaluation.predictor import VIEWS_PER_BATCH
-    from googlenet.network.preprocessing import SCRATCH_PREPROCESSING
-
     use_own_cpus()
     arithmetics = [FP32] if precisions is None else candidates(precisions, device)
     least_seconds = ESTIMATE_SECONDS if precisions is None else 0.0
-    times, uncompiled = _times_of_those_that_work(recipe, classes, device, arithmetics, least_seconds, steps)
+    found, uncompiled = _times_of_those_that_work(recipe, classes, device, arithmetics, least_seconds, steps)
     memory_bytes = psutil.Process().memory_info().rss
     model = _model(recipe, classes, device).eval()
-    views = SCRATCH_PREPROCESSING(_pixels(VIEWS_PER_BATCH, recipe.crop_px).to(device))
-    with torch.inference_mode(), FP32.in_force(device):
-        _, forward = _times(lambda: model(views).logits.sum().item(), least_seconds / 2, steps)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    setup, typical = (tuple(column) for column in zip(*times.values(), strict=True))
-    loading = _loading_times(recipe, encoded) if encoded else (0.0, 0.0)
-    figures = tuple(times), typical, setup, VIEWS_PER_BATCH / forward, parameters, uncompiled
-    return Trial(*figures, *loading, memory_bytes)
-
-
-def _loading_times(recipe: Recipe, encoded: Sequence[bytes]) -> tuple[float, float]:
-    """Return the mean seconds of a training sample and of a validation crop, from bytes in memory."""
-    from googlenet.randomness import numpy_generator
-    from googlenet.training.augment import draw_sample_from
-    from pipelines.training.validation import centre_crop
-
-    sampling, crop_px = recipe.sampling(0), recipe.crop_px
-
-    def draw_samples() -> None:
-        for index, data in enumerate(encoded):
-            draw_sample_from(data, crop_px, sampling, numpy_generator(SEED, "sampling", 0, index))
-
-    def cut_crops() -> None:
-        for data in encoded:
-            centre_crop(data, crop_px)
-
-    (_, samples), (_, crops) = _times(draw_samples), _times(cut_crops)
-    return samples / len(encoded), crops / len(encoded)
+    setup, typical = (tuple(column) for column in zip(*found.values(), strict=True))
+    passes_per_second, scaling = 0.0, 0.0
+    if encoded:
+        passes_per_second, scaling = prediction_times(recipe, model, device, encoded, least_seconds)
+    loading = loading_times(recipe, encoded) if encoded else (0.0, 0.0)
+    figures = tuple(found), typical, setup, passes_per_second, parameters, uncompiled
+    return Trial(*figures, *loading, memory_bytes, seconds_per_scaled_image=scaling)
 
 
 def _times_of_those_that_work(
     recipe: Recipe, classes: int, device: str, arithmetics: Sequence[Arithmetic], least_seconds: float, steps: int
 ) -> tuple[dict[Arithmetic, tuple[float, float]], str]:
     """Return setup and step times by arithmetic; if the compiler fails, those of uncompiled ones, and its error."""
-    times: dict[Arithmetic, tuple[float, float]] = {}
+    found: dict[Arithmetic, tuple[float, float]] = {}
     for arithmetic in arithmetics:
         try:
-            times[arithmetic] = _times(_step(recipe, classes, device, arithmetic), least_seconds, steps)
+            found[arithmetic] = times(_step(recipe, classes, device, arithmetic), least_seconds, steps)
         except Exception as error:  # a compiler and its tools may raise anything
             if not arithmetic.compiled:
                 raise
-            return {a: t for a, t in times.items() if not a.compiled}, first_line(error)
-    return times, ""
+            return {a: t for a, t in found.items() if not a.compiled}, first_line(error)
+    return found, ""
 
 
 def _step(recipe: Recipe, classes: int, device: str, arithmetic: Arithmetic) -> Callable[[], object]:
@@ -271,27 +246,3 @@ def _pixels(images: int, crop_px: int) -> Any:
         0, 256, (images, 3, crop_px, crop_px), dtype=torch.uint8, generator=torch_generator(SEED, "sampling")
     )
     return drawn.contiguous(memory_format=torch.channels_last)
-
-
-def _times(work: Callable[[], object], least_seconds: float = 0.0, calls: int = 0) -> tuple[float, float]:
-    """Return by how many seconds the first call exceeds the others, and the median of the others.
-
-    If they take ``least_seconds`` together, or their share of so many ``calls``, it is their mean: what disturbs some
-    of them disturbs a long training, too.
-    """
-    first, others = _seconds(work), [_seconds(work) for _ in range(STEPS)]
-    while sum(others) < _enough_seconds(least_seconds, calls * mean(others)):
-        others.append(_seconds(work))
-    typical = mean(others) if least_seconds else median(others)
-    return max(0.0, first - typical), typical
-
-
-def _enough_seconds(least_seconds: float, seconds_of_all: float) -> float:
-    """Return for how long calls are timed that take ``seconds_of_all`` together; 0 for three of them."""
-    return max(least_seconds, min(MOST_ESTIMATE_SECONDS, ESTIMATED_SHARE * seconds_of_all)) if least_seconds else 0.0
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
