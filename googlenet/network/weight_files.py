@@ -9,6 +9,7 @@ import io
 import pickle
 import zipfile
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -133,13 +134,20 @@ def load_weights(path: str | Path) -> Replica:
         DownloadError: published weights cannot be fetched.
         FileNotFoundError: the file does not exist.
     """
-    file = fetch_weights(str(path)) if is_weights_name(str(path)) else Path(path)
+    file = fetch_weights(str(path)) if is_weights_name(str(path)) else local_path(path)
     try:
         return read_weights(file.read_bytes(), file.name).build()
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from error
     except FileNotFoundError as error:
         raise FileNotFoundError(f"no weights at {path}; {HINT}") from error
+
+
+def local_path(path: str | Path) -> Path:
+    """Return a path with the home folder in place of ``~``; of a user that does not exist, it is the name of a file."""
+    with suppress(RuntimeError):
+        return Path(path).expanduser()
+    return Path(path)
 
 
 def read_weights(data: bytes, name: str) -> StoredNetwork:
