@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from googlenet.network.caffe_files import read_caffemodel, read_npz, read_onnx
+from googlenet.network.caffe_files import DAMAGED_ARCHIVE, read_caffemodel, read_npz, read_onnx
 from googlenet.network.choices import PYTORCH_SUFFIXES
 from googlenet.network.preprocessing import TORCHVISION_PREPROCESSING
 from googlenet.network.published import HINT, fetch_weights, is_weights_name
@@ -27,6 +27,11 @@ from googlenet.network.weights import Replica, StoredNetwork, WeightsError, read
 # Where programs keep the state dict in a checkpoint.
 CHECKPOINT_KEYS = ("model", "state_dict", "model_state_dict")
 FIRST_PARAMETER = "conv1.conv.weight"
+# A state dict does not say how its network was fed.
+ASSUMED_PIXELS = (
+    "pixels are taken as torchvision's published weights need them, (x - 127.5) / 127.5; if the network was trained "
+    "with another normalisation, see docs/training.md#given-weights"
+)
 LOOKED_AT_BYTES = 1024
 TORCHVISION_BRANCHES = {
     "branch1": "conv_1x1",
@@ -65,14 +70,14 @@ def read_torchvision_pth(data: bytes) -> StoredNetwork:
     prefix = _prefix(state)
     tensors = {name.removeprefix(prefix): value for name, value in state.items()}
     tensors = renamed(tensors, dict(_torchvision_names()), separator=".")
-    return StoredNetwork(tensors, "bn", 1.0, "caffe", TORCHVISION_PREPROCESSING)
+    return StoredNetwork(tensors, "bn", 1.0, "caffe", TORCHVISION_PREPROCESSING, assumption=ASSUMED_PIXELS)
 
 
 def _is_torchscript(data: bytes) -> bool:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except zipfile.BadZipFile:
+    except DAMAGED_ARCHIVE:
         return False
 
 
@@ -125,6 +130,8 @@ NOT_THE_FILE = {
 
 def load_weights(path: str | Path) -> Replica:
     """Load a network ready for inference, with the preprocessing that belongs to it.
+
+    A state dict of PyTorch does not say its preprocessing; it gets that of torchvision's published weights.
 
     Args:
         path: a file, or the name of published weights: ``bvlc``, ``torchvision:googlenet`` or ``hf://OWNER/REPO/FILE``.

@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from googlenet.network.published import outputs_of_weights
+from googlenet.network.published import TORCHVISION, outputs_of_weights
 from pipelines.errors import UserError
-from pipelines.job.console import count
+from pipelines.job.console import count, say
 from pipelines.run.directory import shortened
 from pipelines.run.recipe import MOST_REPLICAS, ensembles_line
 
@@ -72,13 +72,15 @@ def check_outputs(paths: Sequence[str], outputs: Sequence[int | None], num_class
 
 
 def own_format(path: str, stored: "StoredNetwork") -> bytes:
-    """Return external weights in this project's format.
+    """Return external weights in this project's format; print what is assumed about them.
 
     Raises:
         UserError: they are not those of such a network.
     """
     from googlenet.network.weights import WeightsError, to_safetensors
 
+    if stored.assumption and path != TORCHVISION:  # published weights are what is assumed
+        say(f"{path}: {stored.assumption}")
     try:
         network = stored.build()
     except WeightsError as error:
