@@ -5,10 +5,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
-import googlenet.evaluation.ensemble  # noqa: F401  # before the tests: importing PyTorch starts a process
+import googlenet.evaluation.ensemble  # before the tests: importing PyTorch starts a process
 from pipelines.data.sources import images_to_train_on
 from pipelines.run.directory import ANSWERS_CSV, evaluation_folder
+from tests.googlenet.network.test_weight_files import pth, torchvision_model
 from tests.project import ROOT
 
 TOP = ("README.md", "RESULTS.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "cluster/README.md")
@@ -86,6 +88,19 @@ def test_the_python_of_data_sorts_pictures_into_class_folders(
         assert len(listing.splits["train"]) + len(listing.splits["val"]) == len(names)
         shutil.rmtree(tmp_path / "PHOTOS")
         shutil.rmtree(tmp_path / "SORTED")
+
+
+def test_the_python_of_training_keeps_weights_with_their_own_preprocessing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [code] = re.findall(r"```python\n(.*?)```", (ROOT / "docs/training.md").read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    Path("MINE.pth").write_bytes(pth(torchvision_model()))
+    exec(code, {})  # noqa: S102  # as a reader would
+    kept, given = (googlenet.load_weights(f"MINE.{suffix}") for suffix in ("safetensors", "pth"))
+    assert kept.preprocessing.mean == tuple(pytest.approx(255 * mean) for mean in (0.485, 0.456, 0.406))
+    assert kept.preprocessing.std == tuple(pytest.approx(255 * std) for std in (0.229, 0.224, 0.225))
+    assert all(map(torch.equal, kept.model.state_dict().values(), given.model.state_dict().values()))
 
 
 def test_the_python_of_own_images_answers_a_photograph(

@@ -90,10 +90,11 @@ class PendingPredictions:
 
     def __init__(self, of_images: Sequence[Mapping[str, Tensor]]) -> None:
         self._fields = [{name: _copied_home(tensor) for name, tensor in fields.items()} for fields in of_images]
-        is_on_gpu = any(tensor.is_cuda for fields in of_images for tensor in fields.values())
-        self._arrived = torch.cuda.Event() if is_on_gpu else None  # type: ignore[no-untyped-call]
+        gpu = next((tensor.device for fields in of_images for tensor in fields.values() if tensor.is_cuda), None)
+        self._arrived = torch.cuda.Event() if gpu else None  # type: ignore[no-untyped-call]
         if self._arrived:
-            self._arrived.record()
+            # The copies wait on their own GPU, which need not be the current one.
+            self._arrived.record(torch.cuda.current_stream(gpu))
 
     def wait(self) -> list[Prediction]:
         """Wait for the predictions, and return them."""

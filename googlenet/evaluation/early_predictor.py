@@ -46,9 +46,13 @@ class EarlyPredictor:
         all_passes: views that would have been computed without stopping, summed over the replicas.
     """
 
-    def __init__(self, predictor: Predictor, stop: EarlyStop) -> None:
-        """Use the networks of ``predictor``, whose images must have the scales of all 144 views."""
+    def __init__(self, predictor: Predictor, stop: EarlyStop, order: Sequence[int] | None = None) -> None:
+        """Use the networks of ``predictor``, whose images must have the scales of all 144 views.
+
+        ``order`` has the positions of its replicas as the cascade counts them, if they are not in that order.
+        """
         self._kept, self._stop = stop.kept, stop.stop
+        self._order = range(self._kept.stages[-1][0]) if order is None else order
         self._predictor, self.all_passes = predictor, 0
         views = views_of(CROP_POLICIES[-1], predictor.crop_px)
         self._views = [views[position] for position in self._kept.view_order]
@@ -69,9 +73,9 @@ class EarlyPredictor:
         found, replicas = self.stopped(image), self._kept.stages[-1][0]
         models, classes = found.probabilities.shape
         probabilities = np.zeros((replicas, 1, classes), np.float32)
-        probabilities[:models, 0] = found.probabilities
+        probabilities[list(self._order[:models]), 0] = found.probabilities
         views = np.zeros((replicas, 1), np.int32)
-        views[:models] = found.views
+        views[list(self._order[:models])] = found.views
         ensemble_views = views_of_all(self._predictor.policies, self._predictor.crop_px)
         nothing = np.zeros((replicas + 1, len(ensemble_views)), np.int32)
         no_groups = np.zeros((replicas + 1, len(view_groups(ensemble_views))), np.int32)
@@ -87,7 +91,7 @@ class EarlyPredictor:
         """Predict one image as far as is needed to be sure enough."""
         distinct = distinct_views(image.width, image.height, self._predictor.crop_px, CROP_POLICIES[-1:])
         self.all_passes += self._kept.stages[-1][0] * len(distinct.boxes)
-        passes = _Passes(self._predictor, image, self._views)
+        passes = _Passes(self._predictor, image, self._views, self._order)
         last = self._stop.last + 1
         for (models, views), temperature in zip(self._kept.stages[:last], self._kept.temperatures[:last], strict=True):
             average = passes.average(models, views)
@@ -99,8 +103,8 @@ class EarlyPredictor:
 class _Passes:
     """Passes of one image: its pixels go to the device once, and each replica sees each window once."""
 
-    def __init__(self, predictor: Predictor, image: ScaledImage, views: Sequence[View]) -> None:
-        self._predictor, self._pixels = predictor, predictor.on_device(image)
+    def __init__(self, predictor: Predictor, image: ScaledImage, views: Sequence[View], order: Sequence[int]) -> None:
+        self._predictor, self._pixels, self._order = predictor, predictor.on_device(image), order
         self._boxes = [box_of(view, image.width, image.height, predictor.crop_px) for view in views]
         # The outputs of the first replicas, equally many for each window.
         self._known: dict[Box, Float64[np.ndarray, "k c"]] = {}
@@ -118,5 +122,5 @@ class _Passes:
         return mean
 
     def _computed(self, replicas: range, boxes: Sequence[Box]) -> dict[Box, Float64[np.ndarray, "k c"]]:
-        found = self._predictor.predict_windows(self._pixels, replicas, boxes)
+        found = self._predictor.predict_windows(self._pixels, [self._order[number] for number in replicas], boxes)
         return dict(zip(boxes, found.swapaxes(0, 1), strict=True))

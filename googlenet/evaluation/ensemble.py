@@ -22,7 +22,7 @@ from googlenet.evaluation.predictor import Predictor
 from googlenet.evaluation.temperature import with_temperature
 from googlenet.images.scaled_image import ScaledImage, scale_image
 from googlenet.network.model import fold_batch_norm
-from googlenet.network.weight_files import read_weights
+from googlenet.network.weight_files import local_path, read_weights
 from googlenet.network.weights import Replica, WeightsError
 from googlenet.shapes import Float32, UInt8
 
@@ -48,20 +48,34 @@ class Ensemble:
         replicas: Sequence[Replica],
         classes: Sequence[str],
         crop_px: int,
-        device: str = "cpu",
+        device: str | torch.device = "cpu",
         calibration: KeptCalibration | None = None,
         budget: KeptBudget | None = None,
+        cascade_order: Sequence[int] | None = None,
     ) -> None:
+        """Make an ensemble of ``replicas``; ``cascade_order`` has their positions as the budget counts them.
+
+        Raises:
+            ValueError: there are no replicas, or one has another number of outputs than there are classes.
+        """
         if not replicas:
             raise ValueError("an ensemble needs at least one replica")
         self.classes, self.crop_px = tuple(classes), crop_px
+        for number, replica in enumerate(replicas):
+            if replica.model.num_classes != len(self.classes):
+                raise ValueError(
+                    f"replica {number} has {replica.model.num_classes} outputs, but there are {len(self.classes)} "
+                    "names of classes: one is needed for each output, in their order"
+                )
         self._replicas, self._device = tuple(replicas), device
         self.calibration, self.budget = calibration, budget
-        self._predictors: dict[Policy, Predictor] = {}
+        self._cascade_order = range(len(replicas)) if cascade_order is None else cascade_order
+        # The networks ready for use, once for all policies.
+        self._any_predictor: Predictor | None = None
 
     @classmethod
-    def load(cls, paths: Iterable[Path | str], device: str = "cpu") -> "Ensemble":
-        """Load the ensemble of ``paths``, weight files of the replicas of one run.
+    def load(cls, paths: Path | str | Iterable[Path | str], device: str | torch.device = "cpu") -> "Ensemble":
+        """Load the ensemble of ``paths``, weight files of the replicas of one run, in any order; or of one path.
 
         What the run or the exported folder keeps for exactly these weights is loaded as well: the calibration, and the
         order of the views with the cascade. For some of the replicas it is the temperatures of ensembles of that size.
@@ -71,7 +85,8 @@ class Ensemble:
             FileNotFoundError: a file does not exist.
             ValueError: there are no files.
         """
-        replicas, facts, digests, files = [], [], [], [Path(path) for path in paths]
+        given = [paths] if isinstance(paths, str | Path) else paths
+        replicas, facts, digests, files = [], [], [], [local_path(path) for path in given]
         for path in files:
             try:
                 data = path.read_bytes()
@@ -83,14 +98,17 @@ class Ensemble:
                 raise WeightsError(f"{path}: {error}") from error
             except KeyError as error:
                 raise WeightsError(f"{path}: it does not name its {error}; only files of a run do") from error
+            if (named := len(facts[-1][0])) != (outputs := replicas[-1].model.num_classes):
+                raise WeightsError(f"{path}: it names {named} classes, but has {outputs} outputs")
             if facts[-1] != facts[0]:
                 raise WeightsError(f"{path}: its classes or its crop size are not those of the first file")
         classes, crop_px = facts[0] if facts else ((), 0)
-        kept = pretrained.calibration_of(files, digests), pretrained.budget_of(files, digests)
-        return cls(replicas, classes, crop_px, device, *kept)
+        budget = pretrained.budget_of(files, digests)
+        order = budget.order_of(digests) if budget else None
+        return cls(replicas, classes, crop_px, device, pretrained.calibration_of(files, digests), budget, order)
 
     @classmethod
-    def from_pretrained(cls, place: str | Path, device: str = "cpu") -> "Ensemble":
+    def from_pretrained(cls, place: str | Path, device: str | torch.device = "cpu") -> "Ensemble":
         """Load an ensemble that export_ensemble.py has exported.
 
         Args:
@@ -130,9 +148,9 @@ class Ensemble:
         return ScaledImage(pixels.shape[1], pixels.shape[0], tuple(scale_image(pixels, scales)))
 
     def _predictor(self, policy: Policy) -> Predictor:
-        if policy not in self._predictors:
-            self._predictors[policy] = Predictor(self._replicas, self.crop_px, (policy,), self._device)
-        return self._predictors[policy]
+        if self._any_predictor is None:
+            self._any_predictor = Predictor(self._replicas, self.crop_px, (policy,), self._device)
+        return self._any_predictor.with_policies((policy,))
 
     def answers(
         self,
@@ -184,7 +202,7 @@ class Ensemble:
             reason = "needs a cascade that a run keeps" if self.budget is None else "has no sets of classes"
             raise ValueError(f"the budget {budget} {reason}")
         everything = CROP_POLICIES[-1]
-        early = EarlyPredictor(self._predictor(everything), EarlyStop(self.budget, budget))
+        early = EarlyPredictor(self._predictor(everything), EarlyStop(self.budget, budget), self._cascade_order)
         found = early.stopped(self._scaled(image, everything))
         answers = top_answers(found.probabilities, self.classes, found.temperature if calibrated else 1.0)
         return {**answers, PASSES: len(found.probabilities) * found.views}

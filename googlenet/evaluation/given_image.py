@@ -14,6 +14,9 @@ from PIL import Image
 
 from googlenet.images.decoding import ImageDecodeError, Pixels, check_number_of_bytes, check_size
 from googlenet.images.inspection import decode_whole
+from googlenet.images.pixel_file import UPRIGHT, orientation_of
+from googlenet.images.png import EXIF_KEYWORD, XMP_KEYWORD, exif_of_profile
+from googlenet.images.tiff import ORIENTATION
 
 
 @runtime_checkable
@@ -75,17 +78,32 @@ def _bytes_at(path: Path) -> bytes:
 def _encoded(image: Image.Image) -> bytes:
     """Return an image as the bytes of a file without loss, so that it is decoded by the rules of files."""
     check_size(*image.size)
-    exif = image.info.get("exif")  # for its orientation
+    exif = Image.Exif()
     try:
-        image.load()
+        image.load()  # what stands behind the pixels is in its information only now
+        # Also if it is upright: of a TIFF, Pillow would write the XMP as it was before it turned the picture.
+        exif[ORIENTATION] = _orientation(image)
         if image.mode in CONVERTED:
             image = image.convert(CONVERTED[image.mode])
         file = io.BytesIO()
         kind = "TIFF" if image.mode in TIFF_MODES else "PNG"
-        image.save(file, kind, icc_profile=None, compress_level=1, **({"exif": exif} if exif else {}))
+        image.save(file, kind, icc_profile=None, compress_level=1, exif=exif)
     except (OSError, SyntaxError, ValueError) as error:  # Pillow's, for what is truncated, damaged or unknown
         raise ImageDecodeError(f"the PIL image of mode {image.mode} cannot be read: {error}") from error
     return file.getvalue()
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return how to turn a loaded image upright: what its file says, unless it was turned since."""
+    if image.format == "TIFF":
+        return UPRIGHT  # Pillow has turned it
+    exif, profile = image.info.get("exif"), image.info.get(EXIF_KEYWORD.decode())
+    if isinstance(exif, Image.Exif):
+        exif = exif.tobytes()
+    elif exif is None and isinstance(profile, str):
+        exif = exif_of_profile(profile.encode())
+    xmp = image.info.get("xmp") or image.info.get(XMP_KEYWORD.decode()) or b""
+    return orientation_of(exif, xmp.encode() if isinstance(xmp, str) else xmp).number
 
 
 def _rgb(pixels: Any) -> Pixels:

@@ -2,14 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from googlenet.evaluation.cascade import BUDGETS, NEVER, Fitted, Stage, Stop
-from googlenet.evaluation.crops import CHOSEN, Policy, chosen_policy, chosen_positions, is_chosen
+from googlenet.evaluation.crops import CHOSEN, CROP_POLICIES, Policy, chosen_policy, chosen_positions, is_chosen
 
 NAME = "budget.json"
 
@@ -62,6 +62,12 @@ class KeptBudget:
         is_own = number and policy == chosen_policy(self.view_order[:number])
         return self.chosen_temperatures[number - 1] if is_own else None
 
+    def order_of(self, digests: Sequence[str]) -> list[int] | None:
+        """Return the positions of these weights in the order that the budget counts them; None if they are others."""
+        if sorted(digests) != sorted(self.weights_digests):
+            return None
+        return [digests.index(digest) for digest in self.weights_digests]
+
     def to_dict(self) -> dict[str, Any]:
         """Return the values as JSON would give them back."""
         values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
@@ -99,11 +105,15 @@ class EarlyStop:
 
 
 def named_policy(policy: Policy, kept: KeptBudget | None) -> Policy:
-    """Return a policy with its views: ``best:24`` gets the first 24 of the kept order, others stay as they are.
+    """Return a policy with its views: ``best:24`` gets the first 24 of the kept order; the text ``"144"`` is 144.
+
+    Others stay as they are.
 
     Raises:
         ValueError: the number of views is none, or no order is kept.
     """
+    if str(policy) in map(str, CROP_POLICIES):  # not a scale in pixels
+        return int(policy)
     text = str(policy).removeprefix(CHOSEN)
     if not is_chosen(policy) or ":" in text:
         return policy

@@ -47,9 +47,9 @@ class KeptCalibration:
         """Return the calibration of an ensemble of some of the replicas, without sets; None if others are among them.
 
         Args:
-            digests: SHA-256 of each replica's weights.
+            digests: SHA-256 of each replica's weights, in any order, on which no average depends.
         """
-        if tuple(digests) == self.weights_digests:
+        if sorted(digests) == sorted(self.weights_digests):
             return self
         if not set(digests) <= set(self.weights_digests) or len(set(digests)) < len(digests):
             return None

@@ -1,6 +1,7 @@
 """Prediction of images by K replicas on V views: probabilities averaged over the views of each crop policy."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from itertools import islice, repeat
 from typing import Any, TypeVar
@@ -63,11 +64,15 @@ class Predictor:
         replicas: the networks.
         crop_px: side of the views.
         policies: crop policies.
-        device: as PyTorch names it.
+        device: a CPU or a CUDA GPU, as PyTorch names it.
         arithmetic: precision, and whether it is compiled.
         at_once: images whose views share batches; by default as many as suit the device.
 
+    Raises:
+        ValueError: it cannot compute on such a device.
+
     Attributes:
+        device: the device by its name; that of a GPU has its number.
         forward_passes: views computed so far, summed over the replicas.
         shares_stem: whether the first layers are computed once for the crops of a square; on a CPU by default, where
             that was measured. Compiled networks, which take one shape only, never do.
@@ -78,20 +83,29 @@ class Predictor:
         replicas: Sequence[Replica],
         crop_px: int,
         policies: Sequence[Policy] = CROP_POLICIES,
-        device: str = "cpu",
+        device: str | torch.device = "cpu",
         arithmetic: Arithmetic = FP32,
         at_once: int | None = None,
     ) -> None:
-        self.crop_px, self.policies, self.device, self.arithmetic = crop_px, tuple(policies), device, arithmetic
-        self.forward_passes = 0
-        self.shares_stem = device == "cpu"
+        self.crop_px, self.device, self.arithmetic = crop_px, name_of_device(device), arithmetic
+        self.shares_stem = self.device == "cpu"
         self._networks = [(replica.preprocessing, self._for_inference(replica.model)) for replica in replicas]
-        on = torch.device(device)
+        on = torch.device(self.device)
         self._prepare = {replica.preprocessing: replica.preprocessing.on(on) for replica in replicas}
-        views = views_of_all(self.policies, crop_px)
+        self._set_policies(policies, at_once)
+
+    def _set_policies(self, policies: Sequence[Policy], at_once: int | None) -> None:
+        self.policies, self.forward_passes = tuple(policies), 0
+        views = views_of_all(self.policies, self.crop_px)
         self._groups = np.array([mask / mask.sum() for mask in view_groups(views).values()]).reshape(-1, len(views))
-        self._at_once = at_once or images_at_once(crop_px, len(views), device)
-        self._batch_size = min(largest_batch(crop_px, device), len(views) * self._at_once)
+        self._at_once = at_once or images_at_once(self.crop_px, len(views), self.device)
+        self._batch_size = min(largest_batch(self.crop_px, self.device), len(views) * self._at_once)
+
+    def with_policies(self, policies: Sequence[Policy]) -> "Predictor":
+        """Return a predictor for other crop policies that computes with the same networks, not with copies of them."""
+        other = copy(self)
+        other._set_policies(policies, None)
+        return other
 
     def warm_up(self) -> None:
         """Do the one-time work that would delay the first image, above all compilation."""
@@ -226,6 +240,20 @@ class Predictor:
 
 def _softmax(logits: Sequence[Tensor]) -> Float64[Tensor, "k d c"]:
     return torch.stack(list(logits)).double().softmax(dim=2)
+
+
+def name_of_device(device: str | torch.device) -> str:
+    """Return PyTorch's name of a device, that of a GPU with its number: each thread has a current GPU of its own.
+
+    Raises:
+        ValueError: it is neither a CPU nor a CUDA GPU; not all others compute in float64, as averages need.
+    """
+    found = torch.device(device)
+    if found.type not in ("cpu", "cuda"):
+        raise ValueError(f"device must be cpu or cuda, where averages are computed in float64, got {str(device)!r}")
+    if found.type == "cpu":
+        return "cpu"
+    return f"cuda:{torch.cuda.current_device() if found.index is None else found.index}"
 
 
 def largest_batch(crop_px: int, device: str = "cpu") -> int:

@@ -12,11 +12,13 @@ from googlenet.evaluation.kept_budget import KeptBudget
 from googlenet.evaluation.kept_calibration import NAME as CALIBRATION
 from googlenet.evaluation.kept_calibration import KeptCalibration
 from googlenet.network.hub import fetch_snapshot, is_hub_name, name_of_page, parse_hub_name
+from googlenet.network.weight_files import local_path
 from googlenet.network.weights import WeightsError
 
 # The name by which Hugging Face counts downloads.
 DESCRIPTION = "config.json"
 FORMAT = "googlenet-ensemble-1"
+DIGESTS = "weights_digests"
 T = TypeVar("T", KeptBudget, KeptCalibration)
 
 
@@ -66,7 +68,7 @@ def description(
         "replicas": list(replicas),
         "classes": list(classes),
         "crop_px": crop_px,
-        "weights_digests": dict(zip(replicas, weights_digests, strict=True)),
+        DIGESTS: dict(zip(replicas, weights_digests, strict=True)),
     }
 
 
@@ -81,7 +83,7 @@ def local_folder(place: str | Path) -> Path:
     if page := name_of_page(name):
         raise WeightsError(f"{name} is a page of Hugging Face; give the repository by its name: {page}")
     if not is_hub_name(name):
-        return Path(place).expanduser()
+        return local_path(place)
     if parse_hub_name(name).path_in_repo:
         raise WeightsError(f"{name}: an exported ensemble is a whole repository; leave the file out")
     return fetch_snapshot(name, [DESCRIPTION, CALIBRATION, BUDGET, "*.safetensors"])
@@ -105,7 +107,7 @@ def read_description(folder: Path) -> ExportedEnsemble:
         content = json.loads(file.read_text(encoding="utf-8-sig"))
         kind, names = content["format"], content["replicas"]
         classes, crop_px = tuple(content.get("classes", ())), int(content.get("crop_px", 0))
-        digests = dict(content.get("weights_digests", {}))
+        digests = dict(content.get(DIGESTS, {}))
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{file} does not describe an exported ensemble: {error!r}") from error
     if kind != FORMAT:
@@ -133,17 +135,26 @@ def calibration_of(files: Sequence[Path], digests: Sequence[str]) -> KeptCalibra
 def budget_of(files: Sequence[Path], digests: Sequence[str]) -> KeptBudget | None:
     """Return the order of the views and the cascade kept for exactly these weights, found as the calibration is."""
     kept = _kept(files, BUDGET, KeptBudget.from_dict, "there are no budgets")
-    return kept if kept and kept.weights_digests == tuple(digests) else None
+    return kept if kept and kept.order_of(digests) else None
 
 
 def _kept(files: Sequence[Path], name: str, read: Callable[[dict[str, Any]], T], without: str) -> T | None:
-    # replicas/<k>/weights.safetensors of a run; or all files in one folder.
-    for folder in files[0].absolute().parents[:3] if files else ():
+    for folder in _folders_of(files):
         file = folder / name
         if not file.is_file():
             continue
         try:
-            return read(json.loads(file.read_text(encoding="utf-8")))
+            content = json.loads(file.read_text(encoding="utf-8"))
+            if isinstance(content, dict) and DIGESTS in content:  # not another program's file of that name
+                return read(content)
         except (ValueError, TypeError, KeyError) as error:
             raise WeightsError(f"{file} is damaged: delete it, and {without} ({error})") from error
     return None
+
+
+def _folders_of(files: Sequence[Path]) -> list[Path]:
+    """Return the folder of the first file; and if that is replicas/<k> of a run, the run's."""
+    if not files:
+        return []
+    folder = files[0].absolute().parent
+    return [folder, folder.parent.parent] if folder.parent.name == "replicas" else [folder]

@@ -85,7 +85,7 @@ def pixel_png(data: bytes) -> PixelPng:
         elif chunk.kind in (b"tEXt", b"zTXt", b"iTXt"):
             keyword, text = _text(chunk)
             if keyword == EXIF_KEYWORD and exif is None:
-                exif = _from_hexadecimal(text)
+                exif = exif_of_profile(text)
             elif keyword == XMP_KEYWORD:
                 xmp = text
     return PixelPng(b"".join(kept), exif, xmp, bits, transparent)
@@ -120,8 +120,8 @@ def _inflate(compressed: bytes) -> bytes:
         return b""
 
 
-def _from_hexadecimal(profile: bytes) -> bytes:
-    """Return the block that ImageMagick writes as text: an empty line, its kind, its length, hexadecimal digits."""
+def exif_of_profile(profile: bytes) -> bytes:
+    """Return the Exif block of a text by ImageMagick: an empty line, its kind, its length, hexadecimal digits."""
     try:
         return bytes.fromhex("".join(profile.decode("ascii").split("\n")[3:]))
     except ValueError:

@@ -222,5 +222,5 @@ def _without_descriptions(data: bytearray, directory: Directory) -> bytes:
 def _unpack(form: str, block: bytes, at: int) -> tuple[int, ...]:
     try:
         return struct.unpack_from(form, block, at)
-    except struct.error as error:
+    except (struct.error, OverflowError) as error:  # the latter for offsets from 2^63 on, which a BigTIFF can state
         raise DamagedBlockError(f"it ends at byte {len(block)}, before byte {at}") from error

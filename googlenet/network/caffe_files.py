@@ -5,8 +5,11 @@ All of them name layers as Caffe's prototxt does, and need its preprocessing. Th
 """
 
 import io
+import lzma
 import math
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -33,6 +36,11 @@ BRANCHES = {
 PARAMETERS = ("weight", "bias")
 REAL_NUMBERS = "fiu"
 AGAIN = "copy or download it again"
+# What NumPy, zipfile and its decompressors raise for damaged archives: RuntimeError where a flag says encrypted, or as
+# NotImplementedError for an unknown compression.
+DAMAGED_ARCHIVE = (
+    ValueError, TypeError, OSError, EOFError, RuntimeError, struct.error, zlib.error, lzma.LZMAError, zipfile.BadZipFile
+)  # fmt: skip
 
 # caffe.proto: the fields of NetParameter with its layers, and in these the fields of the name and the blobs.
 V2_LAYERS, V1_LAYERS = (100, 1, 7), (2, 4, 6)
@@ -59,7 +67,7 @@ def read_npz(data: bytes) -> StoredNetwork:
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             stored = {name: arrays[name] for name in arrays.files}
-    except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except DAMAGED_ARCHIVE as error:
         raise WeightsError(f"not a complete .npz file: {error}; {AGAIN}") from error
     return _network({name: _numbers(value, name) for name, value in stored.items()})
 

@@ -184,6 +184,7 @@ class GoogLeNet(nn.Module):
         # Departure in `bn` only: torchvision's fourth pool is 2x2.
         x = max_pool(x, kernel=3 if self.variant == "paper" else 2)
         x = self.inception["5b"](self.inception["5a"](x))
+        # Departure: where Table 1 averages over 7x7, the mean is over the whole map, which crops of 224 px make 7x7.
         pooled = x.mean(dim=(2, 3), dtype=self.classifier.weight.dtype)
         x = self.dropout(pooled, masks.dropout)
         return Outputs(self.classifier(x), aux_4a, aux_4d)

@@ -9,13 +9,14 @@ import io
 import pickle
 import zipfile
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from googlenet.network.caffe_files import read_caffemodel, read_npz, read_onnx
+from googlenet.network.caffe_files import DAMAGED_ARCHIVE, read_caffemodel, read_npz, read_onnx
 from googlenet.network.choices import PYTORCH_SUFFIXES
 from googlenet.network.preprocessing import TORCHVISION_PREPROCESSING
 from googlenet.network.published import HINT, fetch_weights, is_weights_name
@@ -26,6 +27,11 @@ from googlenet.network.weights import Replica, StoredNetwork, WeightsError, read
 # Where programs keep the state dict in a checkpoint.
 CHECKPOINT_KEYS = ("model", "state_dict", "model_state_dict")
 FIRST_PARAMETER = "conv1.conv.weight"
+# A state dict does not say how its network was fed.
+ASSUMED_PIXELS = (
+    "pixels are taken as torchvision's published weights need them, (x - 127.5) / 127.5; if the network was trained "
+    "with another normalisation, see docs/training.md#given-weights"
+)
 LOOKED_AT_BYTES = 1024
 TORCHVISION_BRANCHES = {
     "branch1": "conv_1x1",
@@ -64,14 +70,14 @@ def read_torchvision_pth(data: bytes) -> StoredNetwork:
     prefix = _prefix(state)
     tensors = {name.removeprefix(prefix): value for name, value in state.items()}
     tensors = renamed(tensors, dict(_torchvision_names()), separator=".")
-    return StoredNetwork(tensors, "bn", 1.0, "caffe", TORCHVISION_PREPROCESSING)
+    return StoredNetwork(tensors, "bn", 1.0, "caffe", TORCHVISION_PREPROCESSING, assumption=ASSUMED_PIXELS)
 
 
 def _is_torchscript(data: bytes) -> bool:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except zipfile.BadZipFile:
+    except DAMAGED_ARCHIVE:
         return False
 
 
@@ -125,6 +131,8 @@ NOT_THE_FILE = {
 def load_weights(path: str | Path) -> Replica:
     """Load a network ready for inference, with the preprocessing that belongs to it.
 
+    A state dict of PyTorch does not say its preprocessing; it gets that of torchvision's published weights.
+
     Args:
         path: a file, or the name of published weights: ``bvlc``, ``torchvision:googlenet`` or ``hf://OWNER/REPO/FILE``.
 
@@ -133,13 +141,20 @@ def load_weights(path: str | Path) -> Replica:
         DownloadError: published weights cannot be fetched.
         FileNotFoundError: the file does not exist.
     """
-    file = fetch_weights(str(path)) if is_weights_name(str(path)) else Path(path)
+    file = fetch_weights(str(path)) if is_weights_name(str(path)) else local_path(path)
     try:
         return read_weights(file.read_bytes(), file.name).build()
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from error
     except FileNotFoundError as error:
         raise FileNotFoundError(f"no weights at {path}; {HINT}") from error
+
+
+def local_path(path: str | Path) -> Path:
+    """Return a path with the home folder in place of ``~``; of a user that does not exist, it is the name of a file."""
+    with suppress(RuntimeError):
+        return Path(path).expanduser()
+    return Path(path)
 
 
 def read_weights(data: bytes, name: str) -> StoredNetwork:

@@ -38,6 +38,7 @@ class StoredNetwork:
         lrn: constants of the local response normalisation.
         preprocessing: preprocessing that the weights were trained with.
         extra: other metadata of the file, such as its classes.
+        assumption: what the file does not say and is assumed, for messages; empty if it says all.
     """
 
     tensors: dict[str, Tensor]
@@ -46,6 +47,7 @@ class StoredNetwork:
     lrn: LRN
     preprocessing: Preprocessing
     extra: dict[str, Any] = field(default_factory=dict)
+    assumption: str = ""
 
     @property
     def num_classes(self) -> int:
@@ -58,9 +60,12 @@ class StoredNetwork:
         """Build the network for inference, without auxiliary heads.
 
         Raises:
-            WeightsError: a layer does not fit; the first one is named.
+            WeightsError: there is no such network, or a layer does not fit; the first one is named.
         """
-        model = GoogLeNet(self.num_classes, self.variant, False, self.width, lrn=self.lrn)
+        try:
+            model = GoogLeNet(self.num_classes, self.variant, False, self.width, lrn=self.lrn)
+        except (TypeError, ValueError) as error:  # of a description by another version or hand
+            raise WeightsError(str(error)) from error
         load_exactly(model, without_aux_heads(self.tensors))
         return Replica(model.eval(), self.preprocessing)
 
@@ -102,7 +107,10 @@ def read_safetensors(data: bytes) -> StoredNetwork:
         raise WeightsError(f"not a complete safetensors file: {error}") from error
     header_bytes = int.from_bytes(data[:8], "little")
     metadata = json.loads(data[8 : 8 + header_bytes]).get("__metadata__", {})
-    extra: dict[str, Any] = json.loads(metadata.get(METADATA_KEY, "{}"))
+    try:
+        extra: dict[str, Any] = dict(json.loads(metadata.get(METADATA_KEY, "{}")))
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"its metadata cannot be read: {error}") from error
     if extra.pop("format", None) != FORMAT:
         raise WeightsError(
             f"a safetensors file of another program (its metadata lacks {METADATA_KEY!r}): only those of this project "

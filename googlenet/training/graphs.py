@@ -53,6 +53,9 @@ class Recorder(Protocol):
     def replay(self) -> None:
         """Do the recorded work."""
 
+    def forget(self) -> None:
+        """Free what was recorded, so that other work can be."""
+
 
 class CudaRecorder:
     """Recorder of CUDA graphs, on the current device."""
@@ -84,9 +87,16 @@ class CudaRecorder:
         """Queue the recorded kernels."""
         self._graph.replay()
 
+    def forget(self) -> None:
+        """Free the recorded kernels and their memory, once they have run."""
+        torch.cuda.synchronize()
+        self._graph.reset()
+
 
 class StepGraph:
     """Steps for batches of one size: a few as they come, then one that is recorded, and from then on its replays.
+
+    Crops of another side begin anew: a recorded step has one shape.
 
     Args:
         optimizer: optimiser of the steps; its learning rates become tensors on ``device``.
@@ -117,6 +127,8 @@ class StepGraph:
         """Take a step with ``inputs``, as ``compute`` does; ``compute`` must be the same each time."""
         if self._has_failed or len(inputs.labels) != self._batch_size:
             return compute(inputs)
+        if self._inputs is not None and self._inputs.images.shape != inputs.images.shape:
+            self._begin_anew()
         fixed = self._fixed(inputs)
         if self._warmed_up < WARM_UP_STEPS:
             figures = _copied(self._recorder.warm_up(lambda: compute(fixed)))
@@ -127,6 +139,12 @@ class StepGraph:
         self._recorder.replay()
         assert self._figures is not None  # noqa: S101  # for mypy
         return _copied(self._figures)
+
+    def _begin_anew(self) -> None:
+        if self._figures is not None:
+            self._optimizer.zero_grad()  # the gradients lie in the memory of the recorded step
+            self._recorder.forget()
+        self._warmed_up, self._inputs, self._figures = 0, None, None
 
     def _capture(self, fixed: StepInputs, compute: Compute) -> bool:
         """Record a step; return whether that worked."""

@@ -1,5 +1,8 @@
 """Optimiser of section 6: SGD with momentum 0.9, and Polyak averaging.
 
+Departure: the paper's SGD is asynchronous, on many machines. Here it is synchronous: but for rounding, a step does not
+depend on the number of workers, and a repeated training has the same bits.
+
 The paper gives momentum, schedule and averaging; batch size, base rate and weight decay are Caffe's (32, 0.01 and
 2e-4 in the solver of its GoogLeNet), as the recipes say.
 """

@@ -4,10 +4,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from googlenet.network.published import outputs_of_weights
+from googlenet.network.published import TORCHVISION, outputs_of_weights
 from pipelines.errors import UserError
-from pipelines.job.console import count
+from pipelines.job.console import count, say
 from pipelines.run.directory import shortened
+from pipelines.run.recipe import MOST_REPLICAS, ensembles_line
 
 # Needs PyTorch, which a command that ends with an error does not wait for.
 if TYPE_CHECKING:
@@ -24,6 +25,10 @@ class Asked(Protocol):
     @property
     def classes(self) -> str:
         """File with the classes' names; empty if there is none."""
+
+    @property
+    def unlabelled(self) -> bool:
+        """Whether the images have no labels, and so no report."""
 
 
 def check_published(weights: Sequence[str], classes: Callable[[], Sequence[str]], asked: Asked) -> None:
@@ -42,9 +47,15 @@ def check_published(weights: Sequence[str], classes: Callable[[], Sequence[str]]
 def check_outputs(paths: Sequence[str], outputs: Sequence[int | None], num_classes: int, asked: Asked) -> None:
     """Refuse weights that have another number of outputs than there are classes; None is one that is not known.
 
+    Also refuses more weights than a report can judge.
+
     Raises:
-        UserError: one has.
+        UserError: one has, or there are too many.
     """
+    if len(paths) > MOST_REPLICAS and not asked.unlabelled:
+        raise UserError(
+            f"--weights must name at most {MOST_REPLICAS} networks, got {len(paths)}: {ensembles_line(len(paths))}"
+        )
     for path, number in zip(paths, outputs, strict=True):
         if number in (None, num_classes):
             continue
@@ -61,13 +72,15 @@ def check_outputs(paths: Sequence[str], outputs: Sequence[int | None], num_class
 
 
 def own_format(path: str, stored: "StoredNetwork") -> bytes:
-    """Return external weights in this project's format.
+    """Return external weights in this project's format; print what is assumed about them.
 
     Raises:
         UserError: they are not those of such a network.
     """
     from googlenet.network.weights import WeightsError, to_safetensors
 
+    if stored.assumption and path != TORCHVISION:  # published weights are what is assumed
+        say(f"{path}: {stored.assumption}")
     try:
         network = stored.build()
     except WeightsError as error:

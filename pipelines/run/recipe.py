@@ -20,6 +20,8 @@ from pipelines.errors import UserError
 
 # Five halvings must leave something.
 MIN_CROP_PX = 35
+# The report judges every ensemble that replicas form: 4,095 of twelve, and twice as many with each further one.
+MOST_REPLICAS = 12
 # Names of recipes whose rate and epochs suit trained weights; from random ones they would learn next to nothing.
 FOR_GIVEN_WEIGHTS = ("finetune",)
 # Name of the recipe that needs a teacher.
@@ -178,6 +180,10 @@ class Recipe:
         for name, least in at_least.items():
             if (value := getattr(self, name)) is not None and value < least:
                 raise UserError(f"{name} must be at least {least}, got {value}")
+        if self.replicas > MOST_REPLICAS:
+            raise UserError(
+                f"replicas must be at most {MOST_REPLICAS}, got {self.replicas}: {ensembles_line(self.replicas)}"
+            )
         self._check_shares()
         if not self.areas:
             raise UserError("areas must hold at least one range")
@@ -253,6 +259,11 @@ class Recipe:
         """Return the values as JSON would give them back: lists instead of tuples."""
         values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return values
+
+
+def ensembles_line(networks: int) -> str:
+    """Return why so many networks are too many, for messages."""
+    return f"the report judges every ensemble that they form, which would be {2**networks - 1:,}"
 
 
 def _with_floats(value: Any, kind: Any) -> Any:

@@ -11,6 +11,7 @@ from googlenet.network.complexity import forward_flops
 from googlenet.network.initialisation import initialise
 from googlenet.network.model import GoogLeNet
 from googlenet.network.preprocessing import CAFFE_PREPROCESSING, SCRATCH_PREPROCESSING, Preprocessing
+from googlenet.network.published import TORCHVISION
 from googlenet.network.weights import WeightsError, start_from
 from googlenet.randomness import torch_generator
 from pipelines.errors import UserError
@@ -75,7 +76,7 @@ def relative_operations(recipe: Recipe, classes: int) -> list[float]:
 
 
 def check_initial_weights(run: Storage, recipe: Recipe, num_classes: int) -> list[str]:
-    """Try the initial weights before anything else is done; return remarks on what the file does not cover.
+    """Try the initial weights before anything else is done; return remarks on what the file does not cover or say.
 
     Raises:
         UserError: the file does not exist or cannot be used.
@@ -94,12 +95,14 @@ def keep_initial_weights(run: Storage, recipe: Recipe, num_classes: int) -> None
 
 
 def _tried(run: Storage, recipe: Recipe, num_classes: int) -> tuple[bytes, list[str]]:
-    """Return the file's bytes, and remarks on what it does not cover."""
+    """Return the file's bytes, and remarks on what it does not cover or say."""
     name = _kept_name(recipe)
     # The original file may have moved since it was copied.
     data, stored = read_network(run, name) if run.exists(name) else read_file(recipe.init_weights)
+    # What torchvision publishes is what is assumed.
+    assumed = [stored.assumption] if stored.assumption and recipe.init_weights != TORCHVISION else []
     try:
-        return data, start_from(network_of(recipe, num_classes), stored)
+        return data, assumed + start_from(network_of(recipe, num_classes), stored)
     except WeightsError as error:
         network = "the options --variant, --width and --lrn define the network"
         raise UserError(f"{recipe.init_weights}: {error} ({network})") from error

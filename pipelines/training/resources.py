@@ -24,6 +24,8 @@ from pipelines.training.validation_plan import EVERY_EPOCH, ValidationPlan
 # A student's targets, and once more while they are read.
 TARGET_COPIES = 2
 BYTES_PER_PROBABILITY = 4
+# Up to this side, the last maps of the variant bn are one pixel.
+LARGEST_CROP_WITH_ONE_PIXEL_PX = 46
 
 
 @dataclass(frozen=True)
@@ -240,8 +242,35 @@ def check_that_one_fits(recipe: Recipe, resources: Resources) -> None:
     )
 
 
+def check_batches(recipe: Recipe, images: int) -> None:
+    """Refuse batches of one image from whose single pixels batch normalisation cannot compute a variance.
+
+    Raises:
+        UserError: the last batch of an epoch, or every one, is such a batch.
+    """
+    size, crop_px = recipe.batch_size, min(recipe.training_crops_px())
+    if recipe.variant != "bn" or crop_px > LARGEST_CROP_WITH_ONE_PIXEL_PX or not has_batch_of_one(images, size):
+        return
+    fitting = next((other for other in range(size + 1, 2 * size + 3) if not has_batch_of_one(images, other)), 2)
+    raise UserError(
+        f"batches of {size:,} of {images:,} training images leave a batch of one, in which batch normalisation fails "
+        f"at crops of {crop_px} px: choose --batch-size {fitting}, or crops of more than "
+        f"{LARGEST_CROP_WITH_ONE_PIXEL_PX} px"
+    )
+
+
+def has_batch_of_one(images: int, batch_size: int) -> bool:
+    """Return whether an epoch of ``images`` has a batch of one image."""
+    return batch_size == 1 or images % batch_size == 1
+
+
 def on_cluster(recipe: Recipe, resources: Resources, counts: Counts, cpus_per_worker: float | None) -> Resources:
-    """Return resources for the connected cluster: with the memory of a worker, and its CPUs if none are given."""
+    """Return resources for the connected cluster: with the memory of a worker, and its CPUs if none are given.
+
+    Raises:
+        UserError: the recipe cannot be trained on so many images.
+    """
+    check_batches(recipe, counts.train)
     if cpus_per_worker is None:
         resources = replace(resources, cpus_per_worker=cpus_beside_gpus(resources.gpus_per_worker))
     return reserving_memory(recipe, resources, counts.classes, counts.train)

@@ -64,6 +64,9 @@ class RecorderOfOperations:
                 if isinstance(own, Tensor) and own.data_ptr() != new.data_ptr():
                     own.copy_(new)
 
+    def forget(self) -> None:
+        self._calls.clear()
+
 
 def recorder_on(device: str, state: TrainState) -> Recorder:
     return CudaRecorder() if device == "cuda" else RecorderOfOperations(lambda: state.tensors().values())
@@ -74,7 +77,7 @@ class Refusing:
 
     def __init__(self, recorder: Recorder, device: str) -> None:
         self._recorder, self._device = recorder, device
-        self.warm_up, self.replay = recorder.warm_up, recorder.replay
+        self.warm_up, self.replay, self.forget = recorder.warm_up, recorder.replay, recorder.forget
 
     def capture(self, work: Work) -> StepFigures:
         def work_that_waits() -> StepFigures:
@@ -93,16 +96,20 @@ class SinglePrecisionRate(LearningRate):
         return float(torch.tensor(super().at(epoch), dtype=torch.float32))
 
 
-def batches(count: int) -> list[Batch]:
-    """Different batches of four images; every fifth is smaller, like the last of an epoch."""
+def batches(count: int, small: int = 0) -> list[Batch]:
+    """Different batches of four images; every fifth has fewer, like the last of an epoch; crops of the first are small.
+
+    ``small`` is how many these are.
+    """
     generator = torch.Generator().manual_seed(1)
     sizes = [3 if number % 5 == 4 else 4 for number in range(count)]
+    crops_px = [42 if small and number >= small else 35 for number in range(count)]
     return [
         Batch.whole(
-            torch.randint(0, 256, (size, 3, 35, 35), dtype=torch.uint8, generator=generator),
+            torch.randint(0, 256, (size, 3, crop_px, crop_px), dtype=torch.uint8, generator=generator),
             torch.randint(0, 4, (size,), generator=generator),
         )
-        for size in sizes
+        for size, crop_px in zip(sizes, crops_px, strict=True)
     ]
 
 
@@ -113,6 +120,7 @@ def trained(
     kind: str,
     distillation: Distillation | None = None,
     precision: Precision | None = None,
+    small: int = 0,
 ) -> tuple[TrainState, list[StepResult], list[str]]:
     """Return the state after ``count`` steps, the figures of each, and the failures of the capture.
 
@@ -130,7 +138,7 @@ def trained(
         state.graph = StepGraph(optimizer, 4, torch.device(device), recorder, failures.append)
     rate = SinglePrecisionRate(0.05, "cosine", 1, 3)
     settings = LoopSettings(rate, 4, SCRATCH_PREPROCESSING.on(torch.device(device)), 0, max_gradient_norm=5.0)
-    settings, given = replace(settings, distillation=distillation, precision=precision or "fp32"), batches(count)
+    settings, given = replace(settings, distillation=distillation, precision=precision or "fp32"), batches(count, small)
     if distillation:
         answers = torch.randn(count, 4, 4, generator=torch.Generator().manual_seed(2)).softmax(dim=2)
         given = [replace(batch, targets=own[: batch.num_images]) for batch, own in zip(given, answers, strict=True)]
@@ -155,6 +163,17 @@ def test_recorded_steps_are_those_taken_one_by_one(kind: str, variant: Variant, 
     assert_close(state.tensors(), expected.tensors(), 1e-5)
     # A replay overwrites the figures of the one before.
     assert len({result.gradient_norm for result in replayed}) == count
+
+
+@pytest.mark.parametrize("small", [2, WARM_UP_STEPS + 3, 5])  # before the capture, after it, at a smaller batch
+def test_steps_on_crops_that_grow_are_recorded_anew(small: int, device: str) -> None:
+    count = small + WARM_UP_STEPS + 4
+    expected, figures, _ = trained(device, "paper", count, "one by one", small=small)
+    state, replayed, failures = trained(device, "paper", count, "recorded", small=small)
+    assert failures == []
+    for one, other in zip(figures, replayed, strict=True):
+        assert one.losses == pytest.approx(other.losses, rel=1e-5)
+    assert_close(state.tensors(), expected.tensors(), 1e-5)
 
 
 @pytest.mark.parametrize(("variant", "precision"), [("paper", "fp32"), ("bn", "bf16")])
@@ -186,3 +205,6 @@ def test_steps_after_the_warm_up_are_replays(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(RecorderOfOperations, "replay", lambda self: (replays.append(1), replay(self)))
     trained("cpu", "paper", WARM_UP_STEPS + 3, "recorded")
     assert len(replays) == 2  # without the smaller batch
+    replays.clear()
+    trained("cpu", "paper", 2 * (WARM_UP_STEPS + 3), "recorded", small=WARM_UP_STEPS + 3)
+    assert len(replays) == 2 + 2

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from googlenet.evaluation.crops import CROP_POLICIES, scales_px
 from googlenet.evaluation.predictor import Predictor
@@ -27,6 +28,18 @@ def predictor(device: str, arithmetic: Arithmetic = FP32) -> Predictor:
         Replica(network("bn", "cpu", 2).eval(), SCRATCH_PREPROCESSING),
     ]
     return Predictor(replicas, CROP_PX, CROP_POLICIES, device, arithmetic)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="no second GPU here")
+@pytest.mark.parametrize(("name", "current"), [("cuda:1", 0), ("cuda", 1), ("cuda:0", 1)])
+def test_a_gpu_that_is_not_the_current_one_answers_like_a_cpu(name: str, current: int) -> None:
+    images = [picture(160 + 20 * number, 120) for number in range(6)]
+    with torch.cuda.device(current):
+        ours = predictor(name)
+        found = [prediction.probabilities for prediction in ours.predict_each(images)]
+    for image, probabilities in zip(images, found, strict=True):
+        np.testing.assert_allclose(probabilities, predictor("cpu").predict(image).probabilities, atol=1e-4)
 
 
 @pytest.mark.parametrize("size", [(160, 120), (100, 180), (120, 120)])

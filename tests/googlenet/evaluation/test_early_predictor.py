@@ -118,6 +118,31 @@ def test_the_best_views_are_the_first_of_the_order() -> None:
         without.answers(pixels, budget="fast")
 
 
+@pytest.mark.parametrize("fast", [0.0, NEVER])
+def test_replicas_in_another_order_join_in_the_order_of_the_cascade(fast: float) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=np.uint8)
+    members = [replica(0, "bn"), replica(1, "bn")]
+    expected = Ensemble(members, "abcde", CROP, budget=kept(fast))
+    turned = Ensemble(members[::-1], "abcde", CROP, budget=kept(fast), cascade_order=kept(fast).order_of(["y", "x"]))
+    assert turned.answers(pixels, budget="fast") == expected.answers(pixels, budget="fast")
+    assert kept(fast).order_of(["x", "z"]) is None
+
+
+def test_the_passes_of_replicas_in_another_order_are_counted_where_they_stand(image: ScaledImage) -> None:
+    members = [replica(0, "bn"), replica(1, "bn")]
+    found = EarlyPredictor(Predictor(members, CROP, (144,)), EarlyStop(kept(0.0), "fast"), [1, 0]).predict(image)
+    assert found.num_views.tolist() == [[0], [1]]
+    assert found.probabilities.any(axis=(1, 2)).tolist() == [False, True]
+
+
+@pytest.mark.parametrize("policy", [1, 10, 144])
+def test_a_policy_as_text_is_that_number_of_crops_not_a_scale(policy: int) -> None:
+    assert named_policy(str(policy), None) == policy
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=np.uint8)
+    ensemble = Ensemble([replica(0, "bn")], "abcde", CROP)
+    np.testing.assert_array_equal(ensemble.probabilities(pixels, str(policy)), ensemble.probabilities(pixels, policy))
+
+
 def test_a_policy_of_chosen_views_names_them_itself() -> None:
     policy = chosen_policy((3, 0, 143))
     assert chosen_positions(policy) == (0, 3, 143)

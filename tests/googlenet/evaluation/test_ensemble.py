@@ -1,11 +1,19 @@
 """Claims: an ensemble is loaded from the weight files of a run's replicas, and a file that does not belong is named."""
 
+import gc
+import hashlib
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from googlenet import Ensemble, GoogLeNet
+from googlenet import Ensemble, GoogLeNet, load_weights
+from googlenet.evaluation.cascade import Stop, stages_of
+from googlenet.evaluation.crops import chosen_policy
+from googlenet.evaluation.kept_budget import KeptBudget
+from googlenet.evaluation.kept_calibration import KeptCalibration
 from googlenet.images.decoding import ImageDecodeError
 from googlenet.network.initialisation import initialise
 from googlenet.network.preprocessing import SCRATCH_PREPROCESSING
@@ -65,6 +73,87 @@ def test_the_bytes_of_a_file_are_answered_like_its_pixels_unless_pixels_are_miss
     data = encode(photo)
     with pytest.raises(ImageDecodeError, match="missing"):
         ensemble.probabilities(data[: len(data) * 3 // 4] + b"\xff\xd9", 1)
+
+
+def run_with(folder: Path, seeds: tuple[int, ...]) -> list[Path]:
+    """Write a run's replicas, its calibration and its budget; return the files of weights."""
+    paths = []
+    for number, seed in enumerate(seeds):
+        (folder / f"replicas/{number}").mkdir(parents=True)
+        path = folder / f"replicas/{number}/weights.safetensors"
+        paths.append(write(path, network(seed), classes=CLASSES, crop_px=CROP_PX))
+    digests = tuple(hashlib.sha256(path.read_bytes()).hexdigest() for path in paths)
+    policies, stages = {"144": 2.0}, stages_of(len(seeds), 144)
+    calibration = KeptCalibration(digests, "data", 50, policies, policies, {"144": [0.1] * 50}, {"144": [0] * 50})
+    order, ones = tuple(range(144)), (1.0,) * len(stages)
+    budget = KeptBudget(digests, "data", 50, order, stages, ones, (1.0,) * 144, {"fast": Stop(0.0, 0)})
+    (folder / "calibration.json").write_text(json.dumps(calibration.to_dict()))
+    (folder / "budget.json").write_text(json.dumps(budget.to_dict()))
+    return paths
+
+
+def test_what_a_run_keeps_for_its_replicas_does_not_depend_on_the_order_of_the_files(tmp_path: Path) -> None:
+    paths, photo = run_with(tmp_path, (0, 1)), photograph(50, 44)
+    ensemble, turned = Ensemble.load(paths), Ensemble.load(paths[::-1])
+    assert turned.answers(photo, budget="fast") == ensemble.answers(photo, budget="fast")
+    assert turned.answers(photo, coverage=0.9)["set"] == ensemble.answers(photo, coverage=0.9)["set"]
+    np.testing.assert_array_equal(turned.probabilities(photo, 1), ensemble.probabilities(photo, 1)[::-1])
+    assert Ensemble.load(paths[:1]).budget is None
+
+
+@pytest.mark.parametrize("place", [".", "replicas/0", "..", "replicas"])
+def test_files_of_other_programs_around_the_weights_are_left_alone(tmp_path: Path, place: str) -> None:
+    [path] = run_with(tmp_path / "run", (0,))
+    for name in ("calibration.json", "budget.json"):
+        (tmp_path / "run" / name).unlink()
+        (tmp_path / "run" / place / name).write_text('{"rent": 700}')
+    ensemble = Ensemble.load([path])
+    assert (ensemble.calibration, ensemble.budget) == (None, None)
+
+
+def test_a_calibration_far_from_the_weights_is_of_something_else(tmp_path: Path) -> None:
+    run_with(tmp_path, (0,))
+    (tmp_path / "a/b").mkdir(parents=True)
+    alone = shutil.copy(tmp_path / "replicas/0/weights.safetensors", tmp_path / "a/b/weights.safetensors")
+    assert Ensemble.load([alone]).calibration is None
+    (tmp_path / "a/b/calibration.json").write_text('{"weights_digests": ')
+    with pytest.raises(WeightsError, match=r"a/b/calibration.json is damaged: delete it"):
+        Ensemble.load([alone])
+
+
+def test_one_path_is_an_ensemble_of_one_also_in_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "x.safetensors", network(0), classes=CLASSES, crop_px=CROP_PX)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    photo = photograph(50, 44)
+    expected = Ensemble.load([path]).probabilities(photo, 1)
+    for one in (path, str(path), "~/x.safetensors", ["~/x.safetensors"]):
+        np.testing.assert_array_equal(Ensemble.load(one).probabilities(photo, 1), expected)
+    assert load_weights("~/x.safetensors").model.num_classes == len(CLASSES)
+
+
+@pytest.mark.parametrize("names", [("apple", "pear"), ("background", *CLASSES)])
+def test_another_number_of_names_than_outputs_is_refused(tmp_path: Path, names: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match=f"has 3 outputs, but there are {len(names)} names of classes"):
+        Ensemble([Replica(network(0), SCRATCH_PREPROCESSING)], names, CROP_PX)
+    path = write(tmp_path / "x.safetensors", network(0), classes=names, crop_px=CROP_PX)
+    with pytest.raises(WeightsError, match=rf"x.safetensors: it names {len(names)} classes, but has 3 outputs"):
+        Ensemble.load([path])
+
+
+def test_all_policies_share_the_networks_in_memory() -> None:
+    ensemble, photo = Ensemble([Replica(network(0), SCRATCH_PREPROCESSING)], CLASSES, CROP_PX), photograph(50, 44)
+
+    def networks() -> int:
+        gc.collect()
+        return sum(isinstance(thing, GoogLeNet) for thing in gc.get_objects())
+
+    ensemble.probabilities(photo, 1)
+    before = networks()
+    for policy in (10, "40", "40+45", chosen_policy([3, 5])):
+        ensemble.probabilities(photo, policy)
+    assert networks() == before
 
 
 def test_no_files_are_refused() -> None:

@@ -3,6 +3,7 @@
 import io
 import os
 import tempfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from PIL import Image, ImageOps
 
 from googlenet.evaluation.given_image import pixels_of
 from googlenet.images.decoding import ImageDecodeError, decode_rgb
+from tests.picture_files import TIFF_SHORT, exif_block, exif_entry, png_chunk, with_chunks
 
 GRADIENT = np.stack(np.broadcast_arrays(*np.ogrid[0:240:5, 0:256:4], np.arange(64) * 3), -1).astype(np.uint8)
 
@@ -68,9 +70,41 @@ def test_modes_without_a_file_format_are_read_too(mode: str) -> None:
     np.testing.assert_array_equal(pixels_of(image), expected)
 
 
-def test_an_image_that_was_turned_upright_is_not_turned_again() -> None:
-    image = ImageOps.exif_transpose(Image.open(io.BytesIO(files()["RGB, turned"])))
-    np.testing.assert_array_equal(pixels_of(image), np.asarray(image))
+def turned_files() -> dict[str, bytes]:
+    """Files that say in different places that they lie on their side."""
+    rgb, block = Image.fromarray(GRADIENT), exif_block(exif_entry(0x0112, TIFF_SHORT, 1, 6))
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf tiff:Orientation="6"/></x:xmpmeta>'
+    png = saved(rgb, "PNG")
+    profile = zlib.compress(b"\nexif\n%8d\n%s\n" % (len(block), block.hex().encode()))
+    end = png_chunk(b"IEND", b"")
+    return {
+        "JPEG, Exif": files()["RGB, turned"],
+        "JPEG, XMP": saved(rgb, "JPEG", xmp=xmp),
+        "JPEG, Exif without it and XMP": saved(rgb, "JPEG", xmp=xmp, exif=exif_block()),
+        "WebP, XMP": saved(rgb, "WEBP", lossless=True, xmp=xmp),
+        "PNG, XMP": with_chunks(png, png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp)),
+        "PNG, XMP as plain text": with_chunks(png, png_chunk(b"tEXt", b"XML:com.adobe.xmp\0" + xmp)),
+        "PNG, ImageMagick's text": with_chunks(png, png_chunk(b"zTXt", b"Raw profile type exif\0\0" + profile)),
+        "PNG, behind the pixels": png.removesuffix(end) + png_chunk(b"eXIf", block[6:]) + end,
+        "TIFF, XMP": saved(rgb, "TIFF", tiffinfo={700: xmp}),
+        "TIFF of numbers, XMP": saved(
+            Image.fromarray(GRADIENT[:, :, 0] / np.float32(255)), "TIFF", tiffinfo={700: xmp}
+        ),
+        "TIFF, Exif against XMP": saved(rgb, "TIFF", tiffinfo={700: xmp, 0x0112: 3}),
+    }
+
+
+@pytest.mark.parametrize("name", turned_files())
+def test_a_pil_image_is_turned_by_whatever_turns_its_file_and_once_only(name: str) -> None:
+    data = turned_files()[name]
+    expected, size = decode_rgb(data), GRADIENT.shape[1::-1]
+    assert expected.shape[:2] == (size if "against" not in name else size[::-1])
+    np.testing.assert_array_equal(pixels_of(Image.open(io.BytesIO(data))), expected)
+    loaded = Image.open(io.BytesIO(data))
+    loaded.load()
+    np.testing.assert_array_equal(pixels_of(loaded), expected)
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    np.testing.assert_array_equal(pixels_of(upright), expected)
 
 
 def test_a_path_bytes_and_an_array_are_the_same_image(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from googlenet import GoogLeNet
 from googlenet.evaluation.crops import box_of, distinct_views, scales_px, view_groups, views_of
-from googlenet.evaluation.predictor import Predictor, images_at_once, largest_batch
+from googlenet.evaluation.predictor import Predictor, images_at_once, largest_batch, name_of_device
 from googlenet.evaluation.stem_sharing import SharedViews
 from googlenet.evaluation.views import cut_views
 from googlenet.images.scaled_image import ScaledImage, scale_image
@@ -159,6 +159,29 @@ def test_batches_follow_the_device() -> None:
     on_gpu = {views: images_at_once(224, views, "cuda") for views in (1, 10, 144)}
     assert on_gpu == {1: 16, 10: 16, 144: 1}
     assert largest_batch(224, "cuda") >= 144
+
+
+def test_a_device_has_one_name_and_a_gpu_its_number_in_every_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert {name_of_device(device) for device in ("cpu", "cpu:0", torch.device("cpu"))} == {"cpu"}
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)  # there is no second GPU here
+    named = [name_of_device(device) for device in ("cuda", torch.device("cuda"), "cuda:0", torch.device("cuda:2"))]
+    assert named == ["cuda:1", "cuda:1", "cuda:0", "cuda:2"]
+    with pytest.raises(ValueError, match=r"^device must be cpu or cuda, .*, got 'mps'$"):
+        Predictor([replica(0, "bn")], CROP, device="mps")
+
+
+def test_a_device_may_be_an_object_of_pytorch() -> None:
+    member, image = replica(0, "bn"), decode(picture(60, 45))
+    found = Predictor([member], CROP, device=torch.device("cpu")).predict(image)
+    assert np.array_equal(found.probabilities, Predictor([member], CROP).predict(image).probabilities)
+
+
+def test_a_predictor_for_other_policies_answers_like_one_of_its_own() -> None:
+    member, image = replica(0, "bn"), decode(picture(60, 45))
+    first = Predictor([member], CROP)
+    other, expected = first.with_policies((10,)), Predictor([member], CROP, (10,)).predict(image)
+    assert np.array_equal(other.predict(image).probabilities, expected.probabilities)
+    assert (first.policies, first.forward_passes, other.forward_passes) == ((1, 10, 144), 0, 10)
 
 
 def test_views_without_finite_outputs_are_not_counted() -> None:

@@ -38,6 +38,9 @@ UNREADABLE = {
     "nothing": b"Exif\0\0",
     "half a directory": b"Exif\0\0" + struct.pack(">2sHIH", b"MM", 42, 8, 40) + bytes(12),
     "text for the orientation": exif_block(exif_entry(ORIENTATION, ASCII, 2, b"6\0")),
+    "a BigTIFF whose directory lies at 2^64 - 1": b"Exif\0\0II+\0\x08\0\0\0" + b"\xff" * 8,
+    "a BigTIFF whose orientation lies at 2^63": b"Exif\0\0II+\0\x08\0\0\0"
+    + struct.pack("<QQHHQQ", 16, 1, ORIENTATION, TIFF_SHORT, 5, 1 << 63),
     "orientation 77": exif_block(exif_entry(ORIENTATION, TIFF_SHORT, 1, 77)),
     "orientation beyond the end": exif_block(exif_entry(ORIENTATION, TIFF_SHORT, 9, b"\0\1\0\0")),
 }
@@ -165,6 +168,11 @@ def test_a_tiff_with_a_damaged_description_is_used_and_turned(byte_order: str) -
     data = tiff(grey, byte_order=byte_order, extra=[*damaged, (ORIENTATION, ASCII, b"6\0")])
     assert np.array_equal(decode_rgb(data), opencv(sound))
     assert inspect(data).notes == (UNREADABLE_EXIF,)
+
+
+def test_a_bigtiff_whose_directory_lies_beyond_all_files_is_refused_like_any_damaged_one() -> None:
+    with pytest.raises(ImageDecodeError):
+        inspect(b"II+\0\x08\0\0\0" + b"\xff" * 8)
 
 
 def test_an_avif_with_rubbish_in_exif_is_used() -> None:

@@ -1,6 +1,7 @@
 """Caffe's GoogLeNet as .caffemodel and .onnx gives the outputs of the .npz; other networks and files are refused."""
 
 import gzip
+import io
 from collections.abc import Callable
 
 import numpy as np
@@ -75,6 +76,29 @@ def test_where_heads_are_missing_they_are_initialised_and_that_is_said(aux_heads
     stored = read_weights(zoo_onnx(caffe_arrays(classes=5)), "x.onnx")
     told = start_from(GoogLeNet(5, "paper", aux_heads), stored)
     assert told == ["auxiliary heads re-initialised, missing from the file: 4a, 4d"][:remarks]
+
+
+def damaged_archives() -> dict[str, bytes]:
+    """A compressed .npz with damage in its data, and with a method or a flag that is not its own."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **caffe_arrays(classes=5))
+    whole = buffer.getvalue()
+    data, directory = whole.index(b"\x2e\x6e\x70\x79") + 40, whole.index(b"PK\1\2")
+
+    def changed(at: int, value: bytes) -> bytes:
+        return whole[:at] + value + whole[at + len(value) :]
+
+    return {
+        "data": changed(data, bytes(range(200, 232))),
+        "compression": changed(directory + 10, b"\x63\0"),
+        "encrypted": changed(directory + 8, b"\1\0"),
+    }
+
+
+@pytest.mark.parametrize("kind", damaged_archives())
+def test_a_damaged_compressed_archive_is_refused(kind: str) -> None:
+    with pytest.raises(WeightsError, match=r"^not a complete \.npz file: .*; copy or download it again$"):
+        read_weights(damaged_archives()[kind], "x.npz")
 
 
 def alexnet() -> Arrays:

@@ -1,12 +1,14 @@
 """Weights in safetensors files."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
 
-from googlenet import GoogLeNet
+from googlenet import GoogLeNet, load_weights
 from googlenet.network.preprocessing import CAFFE_PREPROCESSING
 from googlenet.network.weights import FORMAT, METADATA_KEY, WeightsError, load_exactly, read_safetensors, to_safetensors
 
@@ -39,6 +41,36 @@ def test_a_file_of_another_origin_and_one_without_its_description_are_told_apart
         read_safetensors(safetensors.torch.save(tensors))
     with pytest.raises(WeightsError, match=r"metadata is incomplete.*variant"):
         read_safetensors(safetensors.torch.save(tensors, {METADATA_KEY: json.dumps({"format": FORMAT})}))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"variant": "v3"}, "variant must be 'paper' or 'bn', got 'v3'"),
+        ({"width": 1e9}, "width must be in"),
+        ({"width": "wide"}, "not supported between"),
+        ({"lrn": "none at all"}, "lrn must be one of"),
+    ],
+)
+def test_a_description_of_no_network_is_refused_with_the_name_of_the_file(
+    tmp_path: Path, change: dict[str, object], reason: str
+) -> None:
+    model = GoogLeNet(3, width=0.125)
+    described = json.loads(json.loads(saved(model)[8:].split(b"}}", 1)[0] + b"}}")["__metadata__"][METADATA_KEY])
+    content = safetensors.torch.save(model.state_dict(), {METADATA_KEY: json.dumps({**described, **change})})
+    (tmp_path / "x.safetensors").write_bytes(content)
+    with pytest.raises(WeightsError, match=f"x.safetensors: .*{reason}"):
+        load_weights(tmp_path / "x.safetensors")
+
+
+def test_a_network_of_one_output_and_metadata_that_are_no_description_are_refused() -> None:
+    stored = read_safetensors(saved(GoogLeNet(3, width=0.125)))
+    one = {name: tensor[:1] if name.startswith("classifier.") else tensor for name, tensor in stored.tensors.items()}
+    with pytest.raises(WeightsError, match="num_classes must be at least 2, got 1"):
+        replace(stored, tensors=one).build()
+    for metadata in ("{", "[1]", "7"):
+        with pytest.raises(WeightsError, match="its metadata cannot be read"):
+            read_safetensors(safetensors.torch.save(stored.tensors, {METADATA_KEY: metadata}))
 
 
 def test_the_first_layer_that_does_not_fit_is_named() -> None:

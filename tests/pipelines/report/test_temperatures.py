@@ -107,7 +107,7 @@ def test_each_replica_is_in_equally_many_of_the_ensembles_of_a_size(replicas: in
 
 def test_an_ensemble_of_some_of_the_replicas_has_the_temperature_of_its_size_and_no_sets() -> None:
     kept = fitted().calibration
-    assert kept.for_weights(("x", "y", "z")) is kept
+    assert kept.for_weights(("x", "y", "z")) is kept.for_weights(("z", "x", "y")) is kept
     for digests in (("x", "z"), ("y",)):
         some = kept.for_weights(digests)
         assert some is not None

@@ -10,12 +10,13 @@ import pytest
 
 from googlenet.network.published import BVLC, FILES
 from pipelines.errors import UserError
+from pipelines.evaluation.external_weights import own_format
 from pipelines.run.named_recipes import finetune
 from pipelines.run.storage import Storage
 from pipelines.run.weights import absolute_weights, read_file
 from pipelines.training.network import apply_initial_weights, check_initial_weights, keep_initial_weights, network_of
 from tests.googlenet.network.published_files import caffemodel_v1, with_heads
-from tests.googlenet.network.test_weight_files import caffe_arrays, npz
+from tests.googlenet.network.test_weight_files import caffe_arrays, npz, pth, torchvision_model
 from tests.hub_server import hub_of
 
 
@@ -40,6 +41,18 @@ def test_a_run_keeps_the_weights_that_a_name_leads_to(tmp_path: Path, monkeypatc
     assert float(model.classifier.bias[0].detach()) == float(caffe_arrays(classes=5)["loss3/classifier/bias"][0])
     with pytest.raises(UserError, match=r"bvlc_googlenet.caffemodel cannot be downloaded"):
         check_initial_weights(Storage.at(str(tmp_path / "another")), recipe, 5)
+
+
+def test_the_pixels_that_a_state_dict_of_pytorch_is_taken_to_need_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.pth").write_bytes(pth(torchvision_model(5)))
+    weights, said = str(tmp_path / "mine.pth"), "published weights need them, (x - 127.5) / 127.5; "
+    recipe = replace(finetune(), init_weights=weights, variant="bn", aux_heads=False)
+    [remark] = check_initial_weights(Storage.at(str(tmp_path / "run")), recipe, 5)
+    assert said in remark
+    own_format(weights, read_file(weights)[1])
+    assert said in " ".join(capsys.readouterr().out.split())
 
 
 def test_names_stay_as_they_are_and_paths_become_absolute() -> None:

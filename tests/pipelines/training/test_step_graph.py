@@ -35,6 +35,9 @@ class NoRecorder:
     def replay(self) -> None:
         """Do nothing."""
 
+    def forget(self) -> None:
+        """Do nothing."""
+
 
 def test_a_worker_records_its_steps_only_if_it_is_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.training.compilation.CudaRecorder", NoRecorder)  # the other one needs a GPU
