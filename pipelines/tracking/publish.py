@@ -159,11 +159,19 @@ class _Scores:
         return tuple(ERROR_NAMES[name] for name in errors_that_count(int(version.tags[CLASSES_TAG])))
 
     def of(self, version: Any, like: Any) -> tuple[float, ...] | None:
-        """Return the scores of a version, those that count for ``like``; None if its run lacks the metric."""
+        """Return the scores of a version, those that count for ``like``; None if it lacks one."""
         if not self.metric:
-            return tuple(float(version.tags[error]) for error in errors_that_count(int(like.tags[CLASSES_TAG])))
-        known = self.runs.client.get_run(version.run_id).data.metrics if version.run_id else {}
-        return (known[self.metric],) if self.metric in known else None
+            wanted = errors_that_count(int(like.tags[CLASSES_TAG]))
+            known = {name: version.tags[name] for name in wanted if name in version.tags}
+            return tuple(map(float, known.values())) if len(known) == len(wanted) else None
+        metrics = self.runs.client.get_run(version.run_id).data.metrics if version.run_id else {}
+        return (metrics[self.metric],) if self.metric in metrics else None
+
+    def lacks(self, version: Any) -> str:
+        """Return in words that a version has no scores; one that a user has registered need not have the tags."""
+        if self.metric:
+            return f"the run of version {version.version} has no metric {self.metric}"
+        return f"version {version.version} has no errors among its tags"
 
     def text(self, scores: tuple[float, ...]) -> str:
         """Return scores for people: errors in percent."""
@@ -183,8 +191,7 @@ def _verdict(new: Any, champion: Any, rule: ChampionRule, scores: _Scores) -> tu
         return True, f"{name}, the new champion after {old}"
     ours, theirs = (scores.of(version, new) for version in (new, champion))
     if ours is None or theirs is None:
-        without = name if ours is None else old
-        return False, f"{name}; {old} stays champion, since the run of {without} has no metric {scores.metric}"
+        return False, f"{name}; {old} stays champion, since {scores.lacks(new if ours is None else champion)}"
     errors = f"{' / '.join(scores.names(new))} {scores.text(ours)}, {old} {scores.text(theirs)}"
     if rule == "never" or ours >= theirs:
         return False, f"{name} ({errors}); {old} stays champion"

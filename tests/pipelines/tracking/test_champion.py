@@ -112,6 +112,17 @@ def test_another_metric_decides_if_both_runs_have_it(tmp_path: Path, empty_store
     assert registry.champion == likelier
 
 
+def test_a_champion_that_a_user_has_registered_without_errors_stays_and_the_line_says_why(
+    tmp_path: Path, empty_store: Path
+) -> None:
+    registry = Registry(tmp_path, empty_store)
+    theirs = registry.runs.client.create_model_version(MODEL, tmp_path.as_uri()).version
+    registry.runs.client.set_registered_model_alias(MODEL, "champion", theirs)
+    line = registry.choose(registry.version(1.0, 1.0))
+    assert "version 2; version 1 stays champion, since version 1 has no errors among its tags; to make" in line
+    assert registry.champion == "1"
+
+
 @pytest.mark.parametrize("name", ["nll", "top1_error", "top1_error/7x144/calibrated", "images"])
 def test_a_metric_that_no_run_has_is_refused_at_the_start(name: str) -> None:
     with pytest.raises(UserError, match=f"--champion-metric must be a score and a cell .*, got '{name}'"):
