@@ -7,8 +7,8 @@ from pipelines.run.storage import Storage
 from pipelines.tracking.commands import how_to_open, replay_command
 from pipelines.tracking.dataset import data_of, name_of_data, send_dataset
 from pipelines.tracking.follower import reason_of
+from pipelines.tracking.model_identity import digest_of, logged_model
 from pipelines.tracking.model_metrics import rows_of_ensemble, send_model_metrics
-from pipelines.tracking.models import digest_of, logged_model
 from pipelines.tracking.notes import evaluation_note
 from pipelines.tracking.result import EVALUATED_REPLICAS_TAG, send_report
 from pipelines.tracking.runs import NOTE, Experiment, name_of
