@@ -146,7 +146,7 @@ def spending_rows(
     These are the cells of the table, chosen views, cascades and soups. A student has a teacher, whose ways ``taught``
     were judged on the same images: its own cells stand beside them.
     """
-    rows = [_of_cell(row, table[0]["crops"], images) for row in table]
+    rows = [_of_cell(row, table[0]["policy"], images) for row in table]
     if taught is not None:
         for row in rows:
             row["way"] = "student"
@@ -187,9 +187,10 @@ def _of_budget(row: BudgetRow) -> SpendingRow:
     }
 
 
-def _of_cell(row: TableRow, fewest: int, images: int) -> SpendingRow:
+def _of_cell(row: TableRow, fewest: str, images: int) -> SpendingRow:
+    """Return a cell as a way; other policies of as few crops as ``fewest`` are no steps of the same way."""
     way: Way = "replicas_and_views"
-    if row["crops"] == fewest:
+    if row["policy"] == fewest:
         way = "replicas"
     elif row["models"] == 1:
         way = "views"

@@ -100,10 +100,11 @@ def test_nothing_is_chosen_on_too_few_images_but_what_is_known_is_judged_on_them
     assert spend(few, TWO, spent.kept) is not None
 
 
-def cell(models: int, crops: int, error: float) -> Any:
+def cell(models: int, crops: int, error: float, policy: str = "") -> Any:
     return {
         "models": models,
         "crops": crops,
+        "policy": policy or str(crops),
         "forward_passes": models * crops,
         "top1_error": error,
         "top1_ci95": [],
@@ -115,6 +116,13 @@ def test_a_way_is_efficient_if_every_way_as_cheap_has_a_higher_error() -> None:
     rows = spending_rows(table, 50, None)
     assert [row["way"] for row in rows] == ["replicas", "views", "replicas", "replicas_and_views"]
     assert [row["efficient"] for row in rows] == [True, False, True, False]
+
+
+def test_cells_of_other_scales_with_as_many_crops_are_no_more_replicas_of_the_first() -> None:
+    table = [cell(models, 36, 9.0, policy) for models in (1, 2) for policy in ("64", "72")]
+    assert [row["way"] for row in spending_rows(table, 50, None)] == [
+        "replicas", "views", "replicas", "replicas_and_views",
+    ]  # fmt: skip
 
 
 def test_a_students_errors_stand_beside_the_ways_of_its_teacher() -> None:
