@@ -186,7 +186,7 @@ def _write_results(
 
     if not arguments.unlabelled:
         rule = SetRule(arguments.set_penalty)
-        return write_report(run, ensemble, trained, rule, has_fitted_images=has_fitted_images)
+        return write_report(run, ensemble, trained, rule, has_fitted_images=has_fitted_images, is_of_newest_job=False)
     known = read_calibration(trained, ensemble.weights_digests) if trained and arguments.calibrated else None
     kept = read_budget(trained, ensemble.weights_digests) if trained and arguments.calibrated else None
     return write_answers(run, ensemble, known, arguments.coverage, kept, SetRule(arguments.set_penalty))
@@ -253,7 +253,7 @@ def judge_apart(trained: Storage, recipe: Recipe, arguments: Arguments) -> str:
         settings = Settings(policies, recipe.crop_px, precision, options, keep_views=False)
         outside = evaluate(run, trained, replicas_to_evaluate(trained, recipe), manifest, settings)
         keep_apart(trained, inside, run, outside, Path(data).name)
-        return write_report(trained, inside, set_rule=SetRule(arguments.set_penalty))
+        return write_report(trained, inside, set_rule=SetRule(arguments.set_penalty), is_of_newest_job=False)
 
 
 def _main() -> None:
