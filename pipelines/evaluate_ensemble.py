@@ -20,7 +20,6 @@ if __name__ == "__main__":  # by a Python that may lack packages, or an installe
 
 import hashlib
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 from googlenet.evaluation.conformal import SetRule
@@ -252,7 +251,7 @@ def judge_apart(trained: Storage, recipe: Recipe, arguments: Arguments) -> str:
         policies, precision = inside.policies[-1:], inside.arithmetic.precision
         settings = Settings(policies, recipe.crop_px, precision, options, keep_views=False)
         outside = evaluate(run, trained, replicas_to_evaluate(trained, recipe), manifest, settings)
-        keep_apart(trained, inside, run, outside, Path(data).name)
+        keep_apart(trained, inside, run, outside, data)
         return write_report(trained, inside, set_rule=SetRule(arguments.set_penalty), is_of_newest_job=False)
 
 
