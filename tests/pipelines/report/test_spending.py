@@ -11,11 +11,14 @@ import pytest
 from matplotlib.text import Text
 
 from googlenet.evaluation.cascade import Stop
+from googlenet.evaluation.conformal import UNPENALISED
+from googlenet.evaluation.crops import chosen_policy
 from googlenet.evaluation.kept_budget import KeptBudget
+from googlenet.evaluation.kept_calibration import KeptCalibration
 from googlenet.evaluation.temperature import folds_of
 from googlenet.network.arithmetic import FP32
 from pipelines.report import spending
-from pipelines.report.answers import write_answers
+from pipelines.report.answers import _rule, write_answers
 from pipelines.report.figure_of_spending import spending as picture_of_spending
 from pipelines.report.spending import Spent, spend, spending_rows
 from pipelines.report.write import write_report
@@ -204,6 +207,9 @@ def test_answers_that_stop_early_count_their_passes_and_say_what_they_saved(tmp_
     assert "it loses at most 2 % of the answers on average, on images like the 50 validation images of the run" in text
     of_an_earlier_version = write_answers(run, early, budget=replace(kept, promised_points={}))
     assert "its threshold is of an earlier version, and promises nothing" in of_an_earlier_version
+    chosen, all_images = replace(ENSEMBLE, policies=(chosen_policy([0]),)), KeptCalibration(("x", "y"), "d", 90, {}, {})
+    rule = _rule(chosen, all_images, None, replace(kept, chosen_temperatures=(0.9,) * 144), UNPENALISED)
+    assert (rule.temperature, rule.images) == (0.9, 50)  # those with kept views, on which it was fitted
     lines = run.read("answers/top5.csv").decode().splitlines()
     assert [line.split(",")[-1] for line in lines] == ["passes", "1", "6", "6", "6", "6", "6"]
     sharper = 0.4**2 / (0.4**2 + 6 * 0.1**2)
