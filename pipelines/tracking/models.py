@@ -28,9 +28,9 @@ from pipelines.tracking.model_identity import (
     logged_model,
     registered_version,
 )
-from pipelines.tracking.notes import MODEL_TEXT, Origin, model_note, version_note
+from pipelines.tracking.notes import MODEL_TEXT, MORE, REQUEST_TEXT, Origin, model_note, version_note
 from pipelines.tracking.result import PERCENT_DECIMALS
-from pipelines.tracking.runs import NOTE, MlflowRuns, name_of
+from pipelines.tracking.runs import NOTE, NOTE_DIGEST_TAG, MlflowRuns, digest_of_note, is_ours, name_of
 
 MODEL = "googlenet-ensemble"
 VAL_DIGEST_TAG = "val_digest"
@@ -84,9 +84,17 @@ def describe_model(runs: MlflowRuns, name: str, number: str, origin: Origin) -> 
     """Describe a registered model by its champion, if that is version ``number``; what users wrote there stays."""
     model = runs.client.get_registered_model(name)
     is_champion = str(model.aliases.get(CHAMPION)) == number
-    written = model.description or ""
-    if not written or (is_champion and written.startswith(MODEL_TEXT)):
-        runs.client.update_registered_model(name, model_note(origin, name, number if is_champion else ""))
+    written, digest = model.description or "", model.tags.get(NOTE_DIGEST_TAG)
+    if written and not (is_champion and (digest or _is_generated(written)) and is_ours(written, digest)):
+        return
+    note = model_note(origin, name, number if is_champion else "")
+    runs.client.update_registered_model(name, note)
+    runs.client.set_registered_model_tag(name, NOTE_DIGEST_TAG, digest_of_note(note))
+
+
+def _is_generated(text: str) -> bool:
+    """Return whether a description looks as earlier versions wrote them, without a word of a user after it."""
+    return text.startswith(MODEL_TEXT) and text.endswith((REQUEST_TEXT, MORE))
 
 
 def registered_name(manifest: Manifest) -> str:
