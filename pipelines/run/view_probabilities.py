@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from googlenet.evaluation.crops import CROP_POLICIES
-from googlenet.evaluation.temperature import hash_shares
+from googlenet.evaluation.temperature import FEWEST_IMAGES, hash_shares
 from pipelines.errors import UserError
 from pipelines.run.directory import PREDICTIONS, VIEW_PROBABILITIES
 from pipelines.run.predictions import METADATA_KEY, EvaluatedEnsemble
@@ -46,6 +46,11 @@ def kept_images(ensemble: EvaluatedEnsemble, images: int) -> int:
     """Return of how many of ``images`` images about the views are kept: none if the policies lack 144 crops."""
     bytes_per_image = BYTES_PER_NUMBER * len(ensemble.replicas) * ALL_VIEWS * len(ensemble.classes)
     return min(images, MOST_IMAGES, MOST_BYTES // bytes_per_image) if ALL_VIEWS in ensemble.policies else 0
+
+
+def most_classes(replicas: int) -> int:
+    """Return with how many classes the views of the fewest images that anything is chosen on still fit."""
+    return MOST_BYTES // (BYTES_PER_NUMBER * replicas * ALL_VIEWS * FEWEST_IMAGES)
 
 
 def keeps_views(ensemble: EvaluatedEnsemble, images: int, image_ids: Sequence[str]) -> npt.NDArray[np.bool_]:

@@ -17,16 +17,25 @@ from googlenet.evaluation.kept_budget import KeptBudget
 from googlenet.evaluation.kept_calibration import KeptCalibration
 from googlenet.evaluation.temperature import folds_of
 from googlenet.network.arithmetic import FP32
+from pipelines.errors import UserError
 from pipelines.report import spending
 from pipelines.report.answers import _rule, write_answers
 from pipelines.report.figure_of_spending import spending as picture_of_spending
+from pipelines.report.markdown_of_spending import about_spending
 from pipelines.report.spending import Spent, spend, spending_rows
 from pipelines.report.write import write_report
 from pipelines.run import view_probabilities
-from pipelines.run.budget import read_budget, write_budget
+from pipelines.run.budget import budget_in_use, read_budget, write_budget
 from pipelines.run.predictions import Cost, EvaluatedEnsemble, Predicted, file_name, write_predictions
 from pipelines.run.storage import Storage
-from pipelines.run.view_probabilities import ViewProbabilities, keeps_views, kept_images, read_views, write_views
+from pipelines.run.view_probabilities import (
+    ViewProbabilities,
+    keeps_views,
+    kept_images,
+    most_classes,
+    read_views,
+    write_views,
+)
 from tests.pipelines.report.made_runs import ENSEMBLE, IDS, LABELS, made_run, predict
 
 TWO = EvaluatedEnsemble(("r0", "r1"), ("x", "y"), (1, 144), 84, tuple("abcd"), "digest", FP32)
@@ -162,7 +171,39 @@ def test_the_report_shows_the_cost_and_other_images_use_what_the_run_keeps(
     assert not other.exists("budget.json")
     assert {row["judged_on"] for row in other.read_json("report/report.json")["budgets"]} == {"other_images"}
     assert "budgets" not in without_views.read_json("report/report.json")
-    assert "which this run does not keep" in without_views.read("report/report.md").decode()
+    text = "views of 40 images or more, which this run does not keep: it has 6 images."
+    assert text in without_views.read("report/report.md").decode()
+    assert "Star and cross" in page
+    assert "Star and cross" not in without_views.read("report/index.html").decode()
+
+
+@pytest.mark.parametrize(
+    ("images", "classes", "policies", "reason"),
+    [
+        (39, 4, (1, 144), ": it has 39 images."),
+        (500, 4, (1, 10), ": an evaluation with 144 crops keeps them."),
+        (500, 50_000, (1, 144), ": those of so many classes fill the space for them with 37 images."),
+        (500, 4, (1, 144), "."),  # evaluated by an earlier version
+    ],
+)
+def test_a_report_without_chosen_views_says_why(
+    letters_run: Path, images: int, classes: int, policies: tuple[int, ...], reason: str
+) -> None:
+    report = json.loads((letters_run / "report/report.json").read_text())
+    ensemble = replace(TWO, policies=policies, classes=("x",) * classes).to_dict()
+    report |= {"images": images, "ensemble": ensemble}
+    assert about_spending(report, {"forward_passes": 0}).endswith(f"which this run does not keep{reason}")
+
+
+def test_the_classes_of_which_enough_views_fit_are_those_that_are_named(tmp_path: Path) -> None:
+    seven, most = replace(TWO, weights_digests=("x",) * 7, replicas=("r",) * 7), most_classes(7)
+    enough = [kept_images(replace(seven, classes=("x",) * (most + more)), 500) >= 40 for more in (0, 1)]
+    assert enough == [True, False]
+    run = Storage.at(str(tmp_path))
+    for replica in range(7):
+        run.write(f"replicas/{replica}/weights.safetensors", b"x")
+    with pytest.raises(UserError, match="40 validation images or more, of at most 13,315 classes: repeat"):
+        budget_in_use(run, range(7), "--budget fast")
 
 
 @pytest.mark.parametrize("second", [(2.0, 8.0), (2.1, 8.02), (280.0, 8.0)])
