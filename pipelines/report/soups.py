@@ -13,6 +13,7 @@ from googlenet.evaluation.metrics import bootstrap_interval, top_k_errors
 from googlenet.evaluation.temperature import folds_of
 from pipelines.errors import UserError
 from pipelines.job.console import complain
+from pipelines.report.intervals import with_exact_bounds
 from pipelines.report.outcomes import TOP, soup_cell
 from pipelines.report.schema_of_spending import SoupRow
 from pipelines.report.tally import checked_predictions
@@ -102,6 +103,7 @@ def _scores(wrong: Wrong, single: npt.NDArray[np.float64]) -> dict[str, Any]:
     top1 = 100.0 * wrong[:, 0]
     columns = np.stack([top1, top1 - 100 * single], axis=1)
     low, high = bootstrap_interval(columns)
+    low[:1], high[:1] = with_exact_bounds(columns[:, :1], low[:1], high[:1])
     return {
         "images": len(wrong),
         "top1_error": float(top1.mean()),
