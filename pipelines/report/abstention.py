@@ -62,7 +62,8 @@ def _cross_fitted_sets(
 
 def _about_sets(sets: npt.NDArray[np.bool_], labels: Labels, classes: tuple[str, ...]) -> dict[str, object]:
     holds, sizes = sets[np.arange(len(labels)), labels], sets.sum(axis=1)
-    low, high = with_exact_bounds(100.0 * holds[:, None], *bootstrap_interval(100.0 * holds[:, None]))
+    percent = 100.0 * holds[:, None].astype(np.float64)
+    low, high = with_exact_bounds(percent, *bootstrap_interval(percent))
     seen = np.bincount(labels, minlength=len(classes))
     held = np.bincount(labels, holds, minlength=len(classes))
     return {
