@@ -20,7 +20,6 @@ if __name__ == "__main__":  # by a Python that may lack packages, or an installe
 
 import hashlib
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 from googlenet.evaluation.conformal import SetRule
@@ -186,7 +185,7 @@ def _write_results(
 
     if not arguments.unlabelled:
         rule = SetRule(arguments.set_penalty)
-        return write_report(run, ensemble, trained, rule, has_fitted_images=has_fitted_images)
+        return write_report(run, ensemble, trained, rule, has_fitted_images=has_fitted_images, is_of_newest_job=False)
     known = read_calibration(trained, ensemble.weights_digests) if trained and arguments.calibrated else None
     kept = read_budget(trained, ensemble.weights_digests) if trained and arguments.calibrated else None
     return write_answers(run, ensemble, known, arguments.coverage, kept, SetRule(arguments.set_penalty))
@@ -252,8 +251,8 @@ def judge_apart(trained: Storage, recipe: Recipe, arguments: Arguments) -> str:
         policies, precision = inside.policies[-1:], inside.arithmetic.precision
         settings = Settings(policies, recipe.crop_px, precision, options, keep_views=False)
         outside = evaluate(run, trained, replicas_to_evaluate(trained, recipe), manifest, settings)
-        keep_apart(trained, inside, run, outside, Path(data).name)
-        return write_report(trained, inside, set_rule=SetRule(arguments.set_penalty))
+        keep_apart(trained, inside, run, outside, data)
+        return write_report(trained, inside, set_rule=SetRule(arguments.set_penalty), is_of_newest_job=False)
 
 
 def _main() -> None:

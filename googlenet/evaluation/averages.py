@@ -55,7 +55,8 @@ class Shares:
         """Return the shares of an image's windows; ``groups`` has the share of each view in each group of views."""
         of_window = np.zeros((len(groups), len(distinct.boxes)))
         np.add.at(of_window.T, distinct.positions, groups.T)
-        members = distinct.weights[int(np.argmax(distinct.counts))].nonzero()[0]
+        last = len(distinct.counts) - 1 - int(np.argmax(distinct.counts[::-1]))  # of equally many views
+        members = distinct.weights[last].nonzero()[0]
         counts = np.array(distinct.counts, dtype=np.float64)
         arrays = distinct.weights, of_window, members, counts, distinct.positions
         return cls(*(_copied_to(device, torch.from_numpy(array)) for array in arrays))

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from googlenet.images.decoding import ImageDecodeError
 from googlenet.images.refusals import LOOKED_AT_BYTES, placeholder
 from pipelines.data.class_list import refuse_repeated
-from pipelines.data.file_names import original
+from pipelines.data.file_names import original, readable
 from pipelines.data.listing import Entry, Found, ImageFile
 from pipelines.errors import UserError
 from pipelines.job.console import some
@@ -118,14 +118,14 @@ def _one_of(known: Sequence[str], schema: pa.Schema, name: str) -> str:
 def _class_names(metadata: dict[bytes, bytes], column: str) -> tuple[str, ...]:
     try:
         features = json.loads(metadata[b"huggingface"])["info"]["features"]
-        return tuple(str(name) for name in features[column]["names"])
+        return tuple(readable(str(name)) for name in features[column]["names"])
     except (KeyError, ValueError, TypeError):
         return ()
 
 
 def _class_name(label: Any, class_names: tuple[str, ...], place: str) -> str:
     if isinstance(label, str) and label:
-        return label
+        return readable(label)
     if label is None or label == -1:
         raise UserError(f"{place} has no label ({label}), as in test sets whose answers are not published")
     if not isinstance(label, int) or label < 0 or (class_names and label >= len(class_names)):

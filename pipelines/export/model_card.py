@@ -11,6 +11,7 @@ from googlenet.network.hub import is_hub_name, parse_hub_name
 from pipelines.job.console import count, some
 from pipelines.report.columns import crops_text, tops_shown
 from pipelines.report.markdown import cost_remark, markdown_columns
+from pipelines.report.markdown_tables import plain
 from pipelines.report.remarks import headline, notes
 from pipelines.report.schema import Report, TableRow
 from pipelines.run.dataset import Manifest
@@ -72,7 +73,7 @@ def model_card(
         "## Training",
         _training(recipe, manifest),
         "## Classes",
-        some(report["ensemble"]["classes"], CLASSES_SHOWN),
+        some([plain(name) for name in report["ensemble"]["classes"]], CLASSES_SHOWN),
     ]
     return "\n\n".join(sections) + "\n"
 

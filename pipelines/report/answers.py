@@ -71,8 +71,8 @@ def write_answers(
         lines.append(f"and {seen.total() - len(shown)} more")
     if ensemble.budget:
         lines += [*about_saving(run, ensemble.budget, seen.total()), *_about_promise(ensemble.budget, budget)]
-    if calibration and rule.temperature != 1.0:
-        fitted_on = count(calibration.images, "validation image")
+    if rule.temperature != 1.0:
+        fitted_on = count(rule.images, "validation image")
         lines.append(f"probabilities have the temperature {rule.temperature:.3f}, fitted on {fitted_on} of the run")
     return "\n".join([*lines, f"answers: {run.below(ANSWERS_CSV)}, {run.below(ANSWERS_PARQUET)}"])
 
@@ -81,6 +81,7 @@ def write_answers(
 class _Rule:
     """Temperature of the probabilities, and the threshold of the sets of classes; None for no sets.
 
+    ``images`` is the number of images that the temperature was fitted on.
     Where predictions stop early, each stage (numbers of replicas and views) has a temperature.
     """
 
@@ -88,6 +89,7 @@ class _Rule:
     limit: float | None = None
     set_rule: SetRule = UNPENALISED
     by_stage: Mapping[Stage, float] = field(default_factory=dict)
+    images: int = 0
 
 
 def _rule(
@@ -101,7 +103,7 @@ def _rule(
         return _Rule(by_stage=dict(zip(budget.stages, budget.temperatures, strict=True)) if budget else {})
     policy = str(ensemble.largest)
     if budget and coverage is None and (temperature := budget.temperature(policy)):
-        return _Rule(temperature)
+        return _Rule(temperature, images=budget.images)
     known = calibration.temperature(len(ensemble.replicas), policy) if calibration else None
     limit = calibration.threshold(policy, coverage, set_rule) if calibration and coverage is not None else None
     if coverage is not None and limit is None:
@@ -109,7 +111,7 @@ def _rule(
             f"--coverage {coverage:g} needs the calibration of the run for {short_name(policy)} crops, and the run has "
             "none: a run keeps it in calibration.json when it is evaluated on 40 validation images or more"
         )
-    return _Rule(known or 1.0, limit, set_rule)
+    return _Rule(known or 1.0, limit, set_rule, images=calibration.images if calibration else 0)
 
 
 def _schema(ensemble: EvaluatedEnsemble, rule: _Rule) -> pa.Schema:

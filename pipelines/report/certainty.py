@@ -119,7 +119,6 @@ def abstention_tables(report: Report) -> list[Table]:
         for row in report["selective"]
     ]
     penalty = report["prediction_sets"][0].get("penalty", 0.0)
-    best = _measure(min(report["selective"], key=lambda row: row["area"])["measure"])
     return [
         Table(
             "Sets that hold the label",
@@ -130,8 +129,7 @@ def abstention_tables(report: Report) -> list[Table]:
         ),
         Table(
             "Leaving the least sure images to people",
-            "Top-1 error among the images that are answered; the area is its mean over all shares. Of the three "
-            f"measures, the one that sorts best here is the {best}.",
+            f"Top-1 error among the images that are answered; the area is its mean over all shares.{_best(report)}",
             ("measure", "area %", "95 % interval", *(f"{percent:g} % answered" for percent in SHOWN_PERCENT)),
             selective,
         ),
@@ -169,6 +167,16 @@ def certainty_tables(report: Report) -> list[Table]:
 
 def _measure(name: str) -> str:
     return name.replace("_", " ")
+
+
+def _best(report: Report) -> str:
+    """Return which measures sort best, in a sentence; empty where all are alike, such as without a mistake."""
+    least = min(row["area"] for row in report["selective"])
+    best = [_measure(row["measure"]) for row in report["selective"] if row["area"] == least]
+    if len(best) == len(report["selective"]):
+        return ""
+    which = "the one that sorts best here is the" if len(best) == 1 else "those that sort best here are"
+    return f" Of the three measures, {which} {' and '.join(best)}."
 
 
 def _least_covered(row: SetRow) -> str:

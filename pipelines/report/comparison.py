@@ -1,11 +1,13 @@
 """Comparison of two finished runs: their settings, and their errors paired by image."""
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from googlenet.evaluation.metrics import bootstrap_interval
+from googlenet.network.arithmetic import Arithmetic
 from pipelines.errors import UserError
 from pipelines.job.console import count
 from pipelines.job.log import read_jobs
@@ -19,9 +21,8 @@ from pipelines.run.storage import Storage
 CHANGE = "{name}: first {old!r}, second {new!r}"
 COLUMNS = ("models x crops", "error", "first %", "second %", "difference", "95 % interval")
 SCORE_COLUMNS = ("models x crops", "score", "first", "second", "difference", "95 % interval")
-
-
 ANSWER_COLUMNS = ("number", "first", "second")
+SHORT = 12
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,19 @@ class Finished:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The recipe, or the settings of an evaluation, and the digest of the images."""
+        """The recipe, or the settings of an evaluation, what was evaluated, and the digest of the images."""
         kept = self.report.get("run", {})
         settings: dict[str, Any] = kept.get("recipe") or kept.get("evaluation") or {}
-        return {**settings, "dataset_digest": self.report["ensemble"]["dataset_digest"]}
+        ensemble = self.report["ensemble"]
+        evaluated = {
+            "evaluated_replicas": ensemble["replicas"],
+            # One short name for all, since the digests of every replica differ between any two trainings.
+            "evaluated_weights": hashlib.sha256("".join(ensemble["weights_digests"]).encode()).hexdigest()[:SHORT],
+            "policies": ensemble["policies"],
+            "crop_px": ensemble["crop_px"],
+            "arithmetic": str(Arithmetic(**ensemble["arithmetic"])),
+        }
+        return {**settings, **evaluated, "dataset_digest": ensemble["dataset_digest"]}
 
 
 def read_finished(run: Storage, name: str) -> Finished:

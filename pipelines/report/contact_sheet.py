@@ -55,7 +55,8 @@ def contact_sheet(tiles: Sequence[Tile]) -> Image.Image:
 
 
 def _fitting(draw: ImageDraw.ImageDraw, text: str, end: str) -> str:
-    """Return a text that is cut where the tile ends, with ``end`` after it."""
+    """Return a text in one line that is cut where the tile ends, with ``end`` after it."""
+    text = " ".join(text.splitlines())
     if draw.textlength(text + end, _font()) <= TILE_PX:
         return text + end
     while text and draw.textlength(f"{text}...{end}", _font()) > TILE_PX:

@@ -11,6 +11,7 @@ from googlenet.evaluation.diversity import gains
 from googlenet.evaluation.metrics import bootstrap_interval
 from googlenet.evaluation.two_way import FEWEST_REPLICAS, two_way_intervals
 from pipelines.report.fields import CropPolicy
+from pipelines.report.intervals import with_exact_bounds
 from pipelines.report.outcomes import TOP
 from pipelines.report.schema import (
     ClassErrors,
@@ -119,8 +120,12 @@ def _table(tally: Tally, ensemble: EvaluatedEnsemble) -> list[TableRow]:
     # Differences to one model with the fewest crops are resampled together with the cells.
     differences = (shares - shares[:, :1, :1]).reshape(flat.shape)
     bounds = np.stack(bootstrap_interval(np.concatenate([flat, differences], axis=1)), axis=1)
+    bounds[: flat.shape[1]] = np.stack(with_exact_bounds(flat, *bounds[: flat.shape[1]].T), axis=1)
     ci95, difference_ci95 = bounds.reshape(2, sizes, policies, len(TOP), 2)
     wider = _over_images_and_replicas(tally, ensemble)
+    if wider:  # of replicas that err alike on every image, it has nothing to draw from either
+        low, high = with_exact_bounds(flat, *wider["ci95"].reshape(-1, 2).T)
+        wider["ci95"] = np.stack([low, high], axis=1).reshape(ci95.shape)
     means = shares.mean(axis=0)
     rows = []
     for size, policy in np.ndindex(sizes, policies):
@@ -207,7 +212,8 @@ def _view_groups(tally: Tally, ensemble: EvaluatedEnsemble) -> list[ViewGroupErr
     if not ensemble.groups:
         return []
     wrong = 100 * tally.wrong_by_group()
-    low, high = bootstrap_interval(wrong.reshape(len(wrong), -1))
+    flat = wrong.reshape(len(wrong), -1)
+    low, high = with_exact_bounds(flat, *bootstrap_interval(flat))
     means, bounds = wrong.mean(axis=0), np.stack([low, high], axis=1).reshape(*wrong.shape[1:], 2)
     return [
         {

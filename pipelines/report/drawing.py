@@ -2,7 +2,9 @@
 
 import io
 import re
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import matplotlib as mpl
@@ -48,6 +50,15 @@ def matrix(axes: Axes, values: npt.NDArray[Any], rows: Sequence[str], columns: S
             axes.text(column, row, number.format(value), ha="center", va="center", fontsize=7, color=ink)
 
 
+@contextmanager
+def _without_words_on_glyphs() -> Iterator[None]:
+    """Draw names in letters that the font lacks as boxes, without a warning for each: the page has them as text."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from")
+        yield
+
+
+@_without_words_on_glyphs()
 def png(figure: Figure) -> bytes:
     """Return the picture as a PNG file, on white, and keep its layout for :func:`svg`."""
     buffer = io.BytesIO()
@@ -61,6 +72,7 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
+@_without_words_on_glyphs()
 def svg(figure: Figure, title: str) -> str:
     """Return the picture as an HTML element: black becomes the page's text colour, white its background."""
     buffer = io.StringIO()

@@ -3,11 +3,14 @@
 from collections.abc import Iterator
 from typing import Any
 
+from googlenet.evaluation.temperature import FEWEST_IMAGES
 from pipelines.job.console import count
 from pipelines.report.columns import crops_text, interval, signed_interval
 from pipelines.report.markdown_tables import markdown_table
 from pipelines.report.schema import Report
 from pipelines.report.schema_of_spending import BudgetRow, SpendingRow
+from pipelines.run.predictions import EvaluatedEnsemble
+from pipelines.run.view_probabilities import ALL_VIEWS, kept_images
 
 WAYS = {
     "replicas": "more replicas",
@@ -54,10 +57,24 @@ def about_spending(report: Report, cost: dict[str, Any]) -> str:
         text += f" Equal views of an image are computed once, so all passes took only {share:.0f} % of their number."
     judged = {row["images"] for row in report["spending"] if row["way"] in ("chosen_views", "cascade")}
     if not judged:
-        return f"{text} Chosen views and the cascade need probabilities of single views, which this run does not keep."
+        return f"{text} {_about_missing_views(report)}"
     if judged != {report["images"]}:
         text += f" Chosen views and the cascade were judged on {count(min(judged), 'image')} with kept views."
     return text
+
+
+def _about_missing_views(report: Report) -> str:
+    """Return why nothing was chosen: no views are kept, or those of too few images."""
+    ensemble = EvaluatedEnsemble.from_dict(dict(report["ensemble"]))
+    kept, reason = kept_images(ensemble, report["images"]), ""
+    if ALL_VIEWS not in ensemble.policies:
+        reason = f": an evaluation with {ALL_VIEWS} crops keeps them"
+    elif report["images"] < FEWEST_IMAGES:
+        reason = f": it has {count(report['images'], 'image')}"
+    elif kept < FEWEST_IMAGES:
+        reason = f": those of so many classes fill the space for them with {count(kept, 'image')}"
+    need = f"need probabilities of single views of {FEWEST_IMAGES} images or more, which this run does not keep"
+    return f"Chosen views and the cascade {need}{reason}."
 
 
 def about_budgets(report: Report) -> str:

@@ -1,6 +1,8 @@
 """Numbers of a report by stable names, as MLflow has them: temperatures, sets, answers left to people, budgets."""
 
+import hashlib
 import re
+from collections.abc import Iterable
 
 from pipelines.report.outcomes import cell_name
 from pipelines.report.schema import Report
@@ -8,6 +10,22 @@ from pipelines.report.schema import Report
 # MLflow allows few characters in the name of a metric.
 NOT_IN_NAMES = r"[^A-Za-z0-9_.-]+"
 DECIMALS = 3
+DIGEST_CHARACTERS = 8
+
+
+def names_in_metrics(folders: Iterable[str]) -> dict[str, str]:
+    """Return the name of each folder in names of metrics, with a digest where letters are lost or two would be one."""
+    names: dict[str, str] = {}
+    for folder in dict.fromkeys(folders):
+        name = re.sub(NOT_IN_NAMES, "_", folder)
+        has_lost_letters = any(letter.isalnum() and not letter.isascii() for letter in folder)
+        names[folder] = f"{name}-{digest_of_name(folder)}" if has_lost_letters or name in names.values() else name
+    return names
+
+
+def digest_of_name(name: str) -> str:
+    """Return a short digest that tells names apart."""
+    return hashlib.sha256(name.encode()).hexdigest()[:DIGEST_CHARACTERS]
 
 
 def numbers_about_answers(report: Report) -> dict[str, float]:
@@ -20,8 +38,9 @@ def numbers_about_answers(report: Report) -> dict[str, float]:
         numbers[f"set_size/{sets['coverage']:g}"] = sets["mean_size"]
     for left in report.get("selective", []):
         numbers[f"area_under_risk/{left['measure']}"] = left["area"]
+    names = names_in_metrics(row["data"] for row in report.get("out_of_distribution", []))
     for apart in report.get("out_of_distribution", []):
-        where = f"{re.sub(NOT_IN_NAMES, '_', apart['data'])}/{apart['measure']}"
+        where = f"{names[apart['data']]}/{apart['measure']}"
         numbers[f"ood_area_under_roc/{where}"] = apart["area_under_roc"]
         numbers[f"ood_false_positives/{where}"] = apart["false_positives"]
     for budget in report.get("budgets", []):

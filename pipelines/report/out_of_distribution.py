@@ -1,6 +1,8 @@
 """Photographs of something else: how well each measure of being unsure tells them from images of the classes."""
 
 from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -8,22 +10,34 @@ import numpy.typing as npt
 
 from googlenet.evaluation.out_of_distribution import area_under_roc, false_positive_interval, false_positive_rate
 from googlenet.evaluation.selective import MEASURES, uncertainties
+from pipelines.report.numbers import digest_of_name
 from pipelines.report.schema_of_certainty import ApartRow
 from pipelines.report.tally import checked_predictions
 from pipelines.run.directory import APART
 from pipelines.run.predictions import EvaluatedEnsemble
-from pipelines.run.storage import Storage
+from pipelines.run.storage import Storage, short_name
 
 
-def keep_apart(run: Storage, inside: EvaluatedEnsemble, other: Storage, outside: EvaluatedEnsemble, name: str) -> None:
+def keep_apart(run: Storage, inside: EvaluatedEnsemble, other: Storage, outside: EvaluatedEnsemble, data: str) -> None:
     """Judge the predictions of ``other``, images of something else, against those of ``run``; keep it for reports.
 
-    ``name`` is that of the folder of ``other``; a folder of the same name that was judged before is replaced.
+    ``data`` is the path or URI of these images; those of the same path that were judged before are replaced.
     """
     ours, theirs = _all_uncertainties(run, inside), _all_uncertainties(other, outside)
-    rows = [row for row in read_apart(run, inside) if row["data"] != name]
+    known = read_apart(run, inside)
+    # By name; files of earlier versions have none.
+    folders: dict[str, str] = run.read_json(APART).get("folders", {}) if known else {}
+    name = _name_of(data, folders)
+    rows = [row for row in known if row["data"] != name]
     rows += [_row(name, measure, ours[measure], theirs[measure]) for measure in MEASURES]
-    run.write_json(APART, {"weights_digests": list(inside.weights_digests), "rows": rows})
+    kept = {"weights_digests": list(inside.weights_digests), "folders": {**folders, name: data}, "rows": rows}
+    run.write_json(APART, kept)
+
+
+def _name_of(data: str, folders: Mapping[str, str]) -> str:
+    """Return the name under which a folder is judged, with a digest if ``folders`` has another one of its name."""
+    name = short_name(data) or data if "://" in data else Path(data).name
+    return name if folders.get(name, data) == data else f"{name}-{digest_of_name(data)}"
 
 
 def read_apart(run: Storage, ensemble: EvaluatedEnsemble) -> list[ApartRow]:

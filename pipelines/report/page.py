@@ -37,7 +37,7 @@ CAPTIONS = {
     "error_by_models": ("Error by the number of models", "Mean over all ensembles of a size."),
     "spending": (
         "Error against cost",
-        "The dotted line joins the efficient ways to spend forward passes; star and cross are budgets of the cascade.",
+        "The dotted line joins the efficient ways to spend forward passes.",
     ),
     "learning_curves": ("Learning curves", "One centre crop of each validation image, after each epoch."),
     "views": ("Which views help", "Averaged over these views only."),
@@ -88,7 +88,7 @@ def report_page(
         legend=_legend(report),
         heat_maps=[heat_map(report, top) for top in tops_shown(report)],
         figures=[
-            {"name": name, "title": title, "text": text, "svg": pictures[name]}
+            {"name": name, "title": title, "text": f"{text}{_about_marks(report, name)}", "svg": pictures[name]}
             for name, (title, text) in CAPTIONS.items()
             if name in pictures
         ],
@@ -119,6 +119,11 @@ def _spending(report: Report, cost: dict[str, Any]) -> dict[str, Any]:
         "soup_headings": SOUP_HEADINGS,
         "soups": list(soup_cells(report)) if soups else [],
     }
+
+
+def _about_marks(report: Report, picture: str) -> str:
+    has_marks = picture == "spending" and report.get("budgets")
+    return " Star and cross are budgets of the cascade." if has_marks else ""
 
 
 def _legend(report: Report) -> str:

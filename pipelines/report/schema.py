@@ -237,7 +237,7 @@ class Report(TypedDict):
     temperatures: NotRequired[
         Annotated[
             list[TemperatureRow],
-            Field(description="By number of models (one, then all) and crop policy; absent with fewer than 40 images."),
+            Field(description="By number of models (one to all) and crop policy; absent with fewer than 40 images."),
         ]
     ]
     reliability_calibrated: NotRequired[

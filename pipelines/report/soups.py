@@ -1,6 +1,7 @@
 """Errors of soups, each image judged with a soup that was chosen on other images."""
 
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -10,6 +11,9 @@ import numpy.typing as npt
 from googlenet.evaluation.crops import num_views
 from googlenet.evaluation.metrics import bootstrap_interval, top_k_errors
 from googlenet.evaluation.temperature import folds_of
+from pipelines.errors import UserError
+from pipelines.job.console import complain
+from pipelines.report.intervals import with_exact_bounds
 from pipelines.report.outcomes import TOP, soup_cell
 from pipelines.report.schema_of_spending import SoupRow
 from pipelines.report.tally import checked_predictions
@@ -37,18 +41,17 @@ class JudgedSoups:
 def judge_soups(run: Storage, ensemble: EvaluatedEnsemble, ids: list[str]) -> JudgedSoups | None:
     """Return the errors of the soups on the images ``ids``; None if the run has none that are predicted.
 
-    Raises:
-        UserError: predictions of the soups are missing or duplicated.
+    A warning says so where their predictions were deleted or damaged: a report without soups is complete.
     """
     soups, folder = read_soups(run, ensemble), folder_of_soups(run)
     if not soups or not soups.are_predicted:
         return None
-    averaged = read_ensemble(folder.below(PREDICTIONS), file_name(0))
-    if averaged is None or averaged.policies != ensemble.policies:
+    of_networks = _wrong_of_networks(folder, run, ensemble, ids)
+    if of_networks is None:
         return None
     of_replicas = zip(soups.replicas, _wrong(run, run, ensemble, ids), strict=True)
     wrong: dict[Members, Wrong] = {(replica,): errors for replica, errors in of_replicas}
-    wrong |= dict(zip(soups.networks, _wrong(folder, run, averaged, ids), strict=True))
+    wrong |= dict(zip(soups.networks, of_networks, strict=True))
     greedy = _by_fold(soups, wrong, ids)
     single = np.mean([wrong[replica,] for replica in soups.replicas], axis=0)
     rows, outcomes = [], {}
@@ -71,6 +74,19 @@ def _by_fold(soups: Soups, wrong: dict[Members, Wrong], ids: list[str]) -> Wrong
     return errors
 
 
+def _wrong_of_networks(folder: Storage, run: Storage, ensemble: EvaluatedEnsemble, ids: list[str]) -> Wrong | None:
+    """Return the errors of the averaged networks as :func:`_wrong`; None if they lack predictions."""
+    storage, name = folder.below(PREDICTIONS), file_name(0)
+    averaged = read_ensemble(storage, name) if storage.exists(name) else None
+    if averaged and averaged.policies != ensemble.policies:
+        return None
+    with suppress(UserError):
+        if averaged:
+            return _wrong(folder, run, averaged, ids)
+    complain(f"warning: no soups in the report: predictions in {storage} are missing or damaged; add --soup for them")
+    return None
+
+
 def _wrong(folder: Storage, run: Storage, ensemble: EvaluatedEnsemble, ids: list[str]) -> npt.NDArray[np.bool_]:
     """Return (K, N, P, 2): which images each network of an ensemble answers wrongly, by policy, top 1 and top 5."""
     at = {image_id: place for place, image_id in enumerate(ids)}
@@ -87,6 +103,7 @@ def _scores(wrong: Wrong, single: npt.NDArray[np.float64]) -> dict[str, Any]:
     top1 = 100.0 * wrong[:, 0]
     columns = np.stack([top1, top1 - 100 * single], axis=1)
     low, high = bootstrap_interval(columns)
+    low[:1], high[:1] = with_exact_bounds(columns[:, :1], low[:1], high[:1])
     return {
         "images": len(wrong),
         "top1_error": float(top1.mean()),

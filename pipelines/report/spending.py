@@ -21,6 +21,7 @@ from googlenet.evaluation.kept_budget import KeptBudget
 from googlenet.evaluation.metrics import bootstrap_interval
 from googlenet.evaluation.stop_rule import cheapest_stop, promised_points, spent_by_folds, stops_by_folds
 from googlenet.evaluation.temperature import FEWEST_IMAGES, folds_of
+from pipelines.report.intervals import with_exact_bounds
 from pipelines.report.schema import TableRow
 from pipelines.report.schema_of_spending import BudgetRow, SoupRow, SpendingRow, Way
 from pipelines.run.predictions import EvaluatedEnsemble
@@ -103,7 +104,7 @@ def _points(judged: Judged, replicas: int) -> list[SpendingRow]:
             rows.append({"way": "cascade", "threshold": threshold, "passes": mean})
             wrong.append(of_threshold)
     errors = 100 * np.stack(wrong, axis=1).astype(np.float64)
-    bounds = np.stack(bootstrap_interval(errors), axis=1)
+    bounds = np.stack(with_exact_bounds(errors, *bootstrap_interval(errors)), axis=1)
     for row, error, interval in zip(rows, errors.mean(axis=0), bounds, strict=True):
         row |= {"top1_error": float(error), "top1_ci95": interval.tolist(), "images": len(errors)}
     return cast("list[SpendingRow]", rows)
@@ -121,6 +122,7 @@ def _budgets(
     for name, (passes, wrong) in spent.items():
         errors = 100.0 * np.stack([wrong, wrong.astype(float) - judged.all_wrong], axis=1)
         low, high = bootstrap_interval(errors)
+        low[:1], high[:1] = with_exact_bounds(errors[:, :1], low[:1], high[:1])
         mean = float(passes.mean())
         row = {"budget": name, "within_points": WITHIN_POINTS[name], "judged_on": judged_on, "images": len(wrong)}
         if name in promised:
@@ -146,7 +148,7 @@ def spending_rows(
     These are the cells of the table, chosen views, cascades and soups. A student has a teacher, whose ways ``taught``
     were judged on the same images: its own cells stand beside them.
     """
-    rows = [_of_cell(row, table[0]["crops"], images) for row in table]
+    rows = [_of_cell(row, table[0]["policy"], images) for row in table]
     if taught is not None:
         for row in rows:
             row["way"] = "student"
@@ -187,9 +189,10 @@ def _of_budget(row: BudgetRow) -> SpendingRow:
     }
 
 
-def _of_cell(row: TableRow, fewest: int, images: int) -> SpendingRow:
+def _of_cell(row: TableRow, fewest: str, images: int) -> SpendingRow:
+    """Return a cell as a way; other policies of as few crops as ``fewest`` are no steps of the same way."""
     way: Way = "replicas_and_views"
-    if row["crops"] == fewest:
+    if row["policy"] == fewest:
         way = "replicas"
     elif row["models"] == 1:
         way = "views"

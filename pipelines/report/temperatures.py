@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from googlenet.evaluation.conformal import UNPENALISED, SetRule, label_mass
 from googlenet.evaluation.crops import num_views
+from googlenet.evaluation.kept_budget import KeptBudget
 from googlenet.evaluation.kept_calibration import KeptCalibration
 from googlenet.evaluation.temperature import (
     FEWEST_IMAGES,
@@ -89,12 +90,17 @@ class Calibrated:
 
 
 def calibrate(
-    kept: KeptProbabilities, ensemble: EvaluatedEnsemble, known: KeptCalibration | None, rule: SetRule = UNPENALISED
+    kept: KeptProbabilities,
+    ensemble: EvaluatedEnsemble,
+    known: KeptCalibration | None,
+    rule: SetRule = UNPENALISED,
+    known_budget: KeptBudget | None = None,
 ) -> Calibrated | None:
     """Return the ensemble's calibration and what it is worth; None with too few images.
 
-    A ``known`` one was fitted on other images and is judged as it is. Without it, each fold of the images is judged
-    with what was fitted on the other folds, and what is returned is fitted on all. Sets are made by ``rule``.
+    A ``known`` one was fitted on other images and is judged as it is, and so are the temperatures of chosen views in a
+    ``known_budget``. Without it, each fold of the images is judged with what was fitted on the other folds, and what is
+    returned is fitted on all. Sets are made by ``rule``.
     """
     if kept.images < FEWEST_IMAGES:
         return None
@@ -106,6 +112,8 @@ def calibrate(
         members = some_ensembles(replicas, models)
         averaged = np.stack([probabilities[:, of_one, place].mean(axis=1, dtype=np.float64) for of_one in members])
         given = known.temperature(models, policy) if known else None
+        if given is None and known_budget and models == replicas:
+            given = known_budget.temperature(policy)
         # A calibration of an earlier version lacks sizes between one and all: they are not judged in another way.
         if known and given is None and 1 < models < replicas:
             continue

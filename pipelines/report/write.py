@@ -63,6 +63,7 @@ def write_report(
     *,
     with_pictures: bool = True,
     has_fitted_images: bool = False,
+    is_of_newest_job: bool = True,
 ) -> str:
     """Write everything below ``report/``; return the table as text for the terminal.
 
@@ -76,6 +77,8 @@ def write_report(
         with_pictures: whether to draw the pictures, which takes most of the time if there are few images.
         has_fitted_images: whether some images are validation images of ``trained`` all the same: then nothing that was
             fitted or chosen on those is judged as if the images were others.
+        is_of_newest_job: whether the newest job of the run has evaluated it; otherwise what its log says is called that
+            of the training.
 
     Raises:
         UserError: predictions are missing, duplicated, of images not in the data set, or of another ensemble.
@@ -83,9 +86,9 @@ def write_report(
     tally = tally_predictions(run, ensemble)
     fitted = None if has_fitted_images else trained
     known = read_calibration(fitted, ensemble.weights_digests) if fitted else None
-    calibrated = calibrate(tally.kept, ensemble, known, set_rule)
-    errors = _validation_errors(fitted, ensemble.replicas) if fitted else None
     known_budget = read_budget(fitted, ensemble.weights_digests) if fitted else None
+    calibrated = calibrate(tally.kept, ensemble, known, set_rule, known_budget)
+    errors = _validation_errors(fitted, ensemble.replicas) if fitted else None
     spent = spend(read_views(run, ensemble), ensemble, known_budget)
     soups = None if trained else judge_soups(run, ensemble, list(tally.seen))
     taught = run.read_json(TEACHER_JSON)["spending"] if run.exists(TEACHER_JSON) else None
@@ -99,13 +102,14 @@ def write_report(
         write_calibration(run, calibrated.calibration)
     if spent and not known_budget:
         write_budget(run, spent.kept)
+    run.delete(REPORT_JSON)  # whoever reads while the other files are replaced must not take them for one report
     run.write(CONFUSION, _confusion_csv(tally.confusion(), ensemble.classes).encode())
     if calibrated:
         write_scores(run, calibrated.image_ids, calibrated.scores)
     beside = soups.outcomes if soups else {}
     write_outcomes(run, list(tally.seen), tally.averaged.by_image(), ensemble.policies, beside)
     run.write_json(COST_JSON, cost)
-    facts = _provenance(run, trained, cost)
+    facts = _provenance(run, trained, cost, is_of_newest_job=is_of_newest_job)
     drawn = _pictures(run, report, tally, cost) if with_pictures else {}
     for name, picture in drawn.items():
         run.write(f"{REPORT}/{name}.png", png(picture))
@@ -126,13 +130,16 @@ def _validation_errors(trained: Storage, replicas: Sequence[str]) -> dict[str, f
     return errors
 
 
-def _provenance(run: Storage, trained: Storage | None, cost: dict[str, Any]) -> dict[str, str]:
-    """Return where the report comes from; an evaluation of other images keeps no log of its own, its training does."""
+def _provenance(
+    run: Storage, trained: Storage | None, cost: dict[str, Any], *, is_of_newest_job: bool
+) -> dict[str, str]:
+    """Return where the report comes from; evaluations after the training keep no log of their own."""
     source = trained or run
     jobs, kept = read_jobs(source), read_run(source) if source.exists(RUN) else {}
     facts = provenance(kept.get("recipe", {}), cost, jobs[-1] if jobs else {})
     of_job = ("date", "command", "processor", "commit")
-    named = {f"training {name}" if trained and name in of_job else name: value for name, value in facts.items()}
+    is_later = trained is not None or not is_of_newest_job
+    named = {f"training {name}" if is_later and name in of_job else name: value for name, value in facts.items()}
     return {"images": _images(run), **named}
 
 

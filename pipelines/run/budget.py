@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from googlenet.evaluation.cascade import BUDGETS
 from googlenet.evaluation.crops import Policy, is_chosen
 from googlenet.evaluation.kept_budget import EarlyStop, KeptBudget, named_policy
+from googlenet.evaluation.temperature import FEWEST_IMAGES
 from pipelines.errors import UserError
 from pipelines.run.directory import BUDGET, PREDICTIONS
 from pipelines.run.storage import Storage
+from pipelines.run.view_probabilities import most_classes
 from pipelines.run.weights import weights_digests
 
 
@@ -34,8 +36,9 @@ def budget_in_use(run: Storage, replicas: Sequence[int], option: str) -> KeptBud
         return kept
     raise UserError(
         f"{option} needs {run}/{BUDGET} for the finished replicas, which a run keeps that is evaluated with 144 crops "
-        "on 40 validation images or more: repeat the evaluation with python pipelines/evaluate_ensemble.py --run-dir "
-        f"{run} (for a run of an earlier version, delete {run}/{PREDICTIONS} first)"
+        f"on {FEWEST_IMAGES} validation images or more, of at most {most_classes(len(replicas)):,} classes: repeat the "
+        f"evaluation with python pipelines/evaluate_ensemble.py --run-dir {run} "
+        f"(for a run of an earlier version, delete {run}/{PREDICTIONS} first)"
     )
 
 

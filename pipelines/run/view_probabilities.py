@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from googlenet.evaluation.crops import CROP_POLICIES
-from googlenet.evaluation.temperature import hash_shares
-from pipelines.run.directory import VIEW_PROBABILITIES
+from googlenet.evaluation.temperature import FEWEST_IMAGES, hash_shares
+from pipelines.errors import UserError
+from pipelines.run.directory import PREDICTIONS, VIEW_PROBABILITIES
 from pipelines.run.predictions import METADATA_KEY, EvaluatedEnsemble
 from pipelines.run.storage import Storage
 
@@ -47,6 +48,11 @@ def kept_images(ensemble: EvaluatedEnsemble, images: int) -> int:
     return min(images, MOST_IMAGES, MOST_BYTES // bytes_per_image) if ALL_VIEWS in ensemble.policies else 0
 
 
+def most_classes(replicas: int) -> int:
+    """Return with how many classes the views of the fewest images that anything is chosen on still fit."""
+    return MOST_BYTES // (BYTES_PER_NUMBER * replicas * ALL_VIEWS * FEWEST_IMAGES)
+
+
 def keeps_views(ensemble: EvaluatedEnsemble, images: int, image_ids: Sequence[str]) -> npt.NDArray[np.bool_]:
     """Return whether the views of each of these images are kept, as a hash of its id decides."""
     is_kept: npt.NDArray[np.bool_] = hash_shares(image_ids) < kept_images(ensemble, images) / max(1, images)
@@ -70,9 +76,11 @@ def read_views(run: Storage, ensemble: EvaluatedEnsemble) -> ViewProbabilities |
     """Return all views that a run keeps of this very ensemble, in the order of the images' ids; None if it keeps none.
 
     Runs of earlier versions keep none; neither do evaluations without 144 crops.
+
+    Raises:
+        UserError: a file is damaged.
     """
-    tables = [pq.read_table(run.path(f"{VIEW_PROBABILITIES}/{name}"), filesystem=run.filesystem)
-              for name in run.files(VIEW_PROBABILITIES)]  # fmt: skip
+    tables = [_read_table(run, name) for name in run.files(VIEW_PROBABILITIES)]
     tables = [table for table in tables if json.loads(table.schema.metadata[METADATA_KEY]) == ensemble.to_dict()]
     if not tables:
         return None
@@ -82,3 +90,17 @@ def read_views(run: Storage, ensemble: EvaluatedEnsemble) -> ViewProbabilities |
     flat = [table.column("probabilities").combine_chunks().flatten().to_numpy().reshape(shape) for table in tables]
     labels = np.concatenate([table.column("label").to_numpy() for table in tables])
     return ViewProbabilities([ids[place] for place in order], labels[order], np.concatenate(flat)[order])
+
+
+def _read_table(run: Storage, name: str) -> pa.Table:
+    file = f"{VIEW_PROBABILITIES}/{name}"
+    try:
+        table = pq.read_table(run.path(file), filesystem=run.filesystem)
+    except pa.ArrowInvalid:
+        table = None
+    if table is None or METADATA_KEY not in (table.schema.metadata or {}):
+        raise UserError(
+            f"{run.below(file)} is damaged; restore it, or delete it and {run.below(f'{PREDICTIONS}/{name}')}, and "
+            "evaluate again"
+        )
+    return table

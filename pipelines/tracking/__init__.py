@@ -16,6 +16,7 @@ In reading order:
 - ``result``: provenance, cells of the table, artifacts
 - ``notes``: descriptions of runs and models
 - ``publish``: models and champion of a finished run
+- ``model_identity``: which models of a run are logged and registered already
 - ``models``: the ensemble and its replicas as models
 - ``model_metrics``: errors of models on the models' pages
 - ``graph_flavor``: a replica as a PyTorch graph, without pickle

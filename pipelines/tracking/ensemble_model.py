@@ -170,6 +170,8 @@ class EnsembleModel(PythonModel):  # type: ignore[misc]
 def _image(kind: str, value: Any) -> Any:
     """Return the input of ``Ensemble.answers``: bytes, an array, or a path."""
     if kind == "image":
+        if not isinstance(value, str | bytes | bytearray | memoryview | list | tuple | np.ndarray):  # bytes of a number
+            raise ValueError(f"image must be the bytes of a file, or base64, got {type(value).__name__}")
         return _from_base64(value) if isinstance(value, str) else bytes(value)
     if kind == "pixels":
         if not isinstance(value, list | tuple | np.ndarray):  # a text would be taken for a path

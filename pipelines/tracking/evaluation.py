@@ -7,11 +7,11 @@ from pipelines.run.storage import Storage
 from pipelines.tracking.commands import how_to_open, replay_command
 from pipelines.tracking.dataset import data_of, name_of_data, send_dataset
 from pipelines.tracking.follower import reason_of
+from pipelines.tracking.model_identity import digest_of, logged_model
 from pipelines.tracking.model_metrics import rows_of_ensemble, send_model_metrics
-from pipelines.tracking.models import digest_of, logged_model
 from pipelines.tracking.notes import evaluation_note
 from pipelines.tracking.result import EVALUATED_REPLICAS_TAG, send_report
-from pipelines.tracking.runs import NOTE, Experiment, name_of
+from pipelines.tracking.runs import Experiment, name_of
 from pipelines.tracking.store import DIRECTORY_TAG, ROLE_TAG, find_parent, page_of_run
 
 ROLE = "evaluation"
@@ -58,7 +58,7 @@ def _send(run: Storage, trained: Storage, manifest: Manifest, runs: Experiment) 
         whose = f"The replicas of the run [{origin.info.run_name}]({page}) on other images than its own."
     send_report(runs, mlflow_run, run)
     note = evaluation_note(report, manifest, mlflow_run, set(run.files(REPORT)), whose)
-    runs.set_tags(mlflow_run, {NOTE: note})
+    runs.set_note(mlflow_run, note)
     # Of the ensemble alone: in one MLflow run, the metrics of its replicas would have the same names.
     weights = digest_of(EvaluatedEnsemble.from_dict(ensemble))
     if origin is not None and (model_id := logged_model(runs, origin.info.run_id, weights)):

@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.report.schema import Report
-from pipelines.run.budget import read_budget
-from pipelines.run.calibration import read_calibration
 from pipelines.run.dataset import Manifest, open_records
 from pipelines.run.directory import REPORT_JSON, ReplicaFiles, replica_name, replica_number
 from pipelines.run.predictions import EvaluatedEnsemble
@@ -22,12 +20,19 @@ from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.run.weights import read_replica
 from pipelines.tracking.dataset import dataset_tags, name_of_data
-from pipelines.tracking.notes import MODEL_TEXT, Origin, model_note, version_note
+from pipelines.tracking.model_identity import (
+    WEIGHTS_TAG,
+    description_of,
+    digest_tags,
+    logged_ensemble,
+    logged_model,
+    registered_version,
+)
+from pipelines.tracking.notes import MODEL_TEXT, MORE, REQUEST_TEXT, Origin, model_note, version_note
 from pipelines.tracking.result import PERCENT_DECIMALS
-from pipelines.tracking.runs import NOTE, Experiment, MlflowRuns, name_of
+from pipelines.tracking.runs import NOTE, NOTE_DIGEST_TAG, MlflowRuns, digest_of_note, is_ours, name_of
 
 MODEL = "googlenet-ensemble"
-WEIGHTS_TAG = "weights_digest"
 VAL_DIGEST_TAG = "val_digest"
 CHAMPION = "champion"
 VERSIONS_TAG = "mlflow.modelVersions"
@@ -47,25 +52,26 @@ MODEL_CODE = Path(__file__).parent / "ensemble_model.py"
 
 
 def log_ensemble(runs: MlflowRuns, run: Storage, recipe: Recipe, manifest: Manifest) -> tuple[str, str]:
-    """Log the ensemble as a generic model and register it, unless already done; return model name and version."""
+    """Log the ensemble as a generic model and register it, unless already done; return model name and version.
+
+    A run that was evaluated again, with another calibration or budget, gets a new version.
+    """
     report = run.read_json(REPORT_JSON)
     ensemble = EvaluatedEnsemble.from_dict(report["ensemble"])
-    name, digest = registered_name(manifest), digest_of(ensemble)
-    versions = runs.client.search_model_versions(f"name = '{name}' and tags.{WEIGHTS_TAG} = '{digest}'")
-    mine = [str(known.version) for known in versions if known.run_id == runs.parent]
-    if mine:
-        return name, mine[0]
-    note = version_note(origin_of(runs, run, recipe, manifest))
+    name, digests = registered_name(manifest), digest_tags(run, ensemble)
+    note, errors = version_note(origin_of(runs, run, recipe, manifest)), _errors(report)
+    model_id = logged_ensemble(runs, run, ensemble)
+    if known := registered_version(runs, name, digests):
+        number = str(known.version)
+        for tag in errors.items() - known.tags.items():
+            runs.client.set_model_version_tag(name, number, *tag)
+        if model_id:
+            _name_on_its_page(runs, model_id, name, number, note)
+        return name, number
     with _speaking_to(runs):
-        model_id = logged_model(runs, runs.parent, digest) or _log(runs, run, manifest, ensemble)
-        tags = {**_errors(report), **dataset_tags(manifest), WEIGHTS_TAG: digest}
-        tags[VAL_DIGEST_TAG] = manifest.splits["val"].digest
+        model_id = model_id or _log(runs, run, manifest, ensemble)
+        tags = {**errors, **dataset_tags(manifest), **digests, VAL_DIGEST_TAG: manifest.splits["val"].digest}
         return name, _register(runs, name, model_id, tags, note)
-
-
-def logged_ensemble(runs: MlflowRuns, ensemble: EvaluatedEnsemble) -> str | None:
-    """Return the id of an ensemble's model, if it is logged; a version in the registry does not keep it."""
-    return logged_model(runs, runs.parent, digest_of(ensemble))
 
 
 def origin_of(runs: MlflowRuns, run: Storage, recipe: Recipe, manifest: Manifest) -> Origin:
@@ -78,9 +84,17 @@ def describe_model(runs: MlflowRuns, name: str, number: str, origin: Origin) -> 
     """Describe a registered model by its champion, if that is version ``number``; what users wrote there stays."""
     model = runs.client.get_registered_model(name)
     is_champion = str(model.aliases.get(CHAMPION)) == number
-    written = model.description or ""
-    if not written or (is_champion and written.startswith(MODEL_TEXT)):
-        runs.client.update_registered_model(name, model_note(origin, name, number if is_champion else ""))
+    written, digest = model.description or "", model.tags.get(NOTE_DIGEST_TAG)
+    if written and not (is_champion and (digest or _is_generated(written)) and is_ours(written, digest)):
+        return
+    note = model_note(origin, name, number if is_champion else "")
+    runs.client.update_registered_model(name, note)
+    runs.client.set_registered_model_tag(name, NOTE_DIGEST_TAG, digest_of_note(note))
+
+
+def _is_generated(text: str) -> bool:
+    """Return whether a description looks as earlier versions wrote them, without a word of a user after it."""
+    return text.startswith(MODEL_TEXT) and text.endswith((REQUEST_TEXT, MORE))
 
 
 def registered_name(manifest: Manifest) -> str:
@@ -90,15 +104,6 @@ def registered_name(manifest: Manifest) -> str:
     """
     readable = re.sub(r"[^\w.-]+", "_", name_of_data(manifest), flags=re.ASCII)
     return f"{MODEL}-{readable}-{manifest.splits['val'].digest[:DIGEST_CHARACTERS]}"
-
-
-def logged_model(runs: Experiment, mlflow_run: str, digest: str) -> str | None:
-    """Return the id of an MLflow run's complete model of these weights; interrupted uploads do not count."""
-    for output in runs.client.get_run(mlflow_run).outputs.model_outputs:
-        model = runs.client.get_logged_model(output.model_id)
-        if model.tags.get(WEIGHTS_TAG) == digest and str(model.status) == "READY":
-            return str(model.model_id)
-    return None
 
 
 def _log(runs: MlflowRuns, run: Storage, manifest: Manifest, ensemble: EvaluatedEnsemble) -> str:
@@ -111,7 +116,7 @@ def _log(runs: MlflowRuns, run: Storage, manifest: Manifest, ensemble: Evaluated
             flavor=pyfunc,
             name=MODEL,
             run_id=runs.parent,
-            tags={WEIGHTS_TAG: digest_of(ensemble)},
+            tags=digest_tags(run, ensemble),
             python_model=str(MODEL_CODE),
             artifacts=_files(run, ensemble, Path(folder)),
             code_paths=[str(CODE)],
@@ -122,11 +127,6 @@ def _log(runs: MlflowRuns, run: Storage, manifest: Manifest, ensemble: Evaluated
     return str(info.model_id)
 
 
-def digest_of(ensemble: EvaluatedEnsemble) -> str:
-    """Return a digest of all weights of an ensemble."""
-    return hashlib.sha256("".join(ensemble.weights_digests).encode()).hexdigest()
-
-
 def _files(run: Storage, ensemble: EvaluatedEnsemble, folder: Path) -> dict[str, str]:
     """Write and return the files of a model: each replica's weights, and a description of the ensemble."""
     files = {}
@@ -134,18 +134,9 @@ def _files(run: Storage, ensemble: EvaluatedEnsemble, folder: Path) -> dict[str,
         files[name] = str(folder / f"{name}.safetensors")
         content, _ = read_replica(run, ReplicaFiles(replica_number(name)).weights)
         Path(files[name]).write_bytes(content)
-    about = {
-        "replicas": list(ensemble.replicas),
-        "classes": list(ensemble.classes),
-        "crop_px": ensemble.crop_px,
-        "policies": list(ensemble.policies),
-    }
-    if known := read_calibration(run, ensemble.weights_digests):
-        about["calibration"] = known.to_dict()
-    if kept := read_budget(run, ensemble.weights_digests):
-        about["budget"] = kept.to_dict()
     files["ensemble"] = str(folder / DESCRIPTION_JSON)
-    Path(files["ensemble"]).write_text(json.dumps(about, indent=2, ensure_ascii=False), encoding="utf-8")
+    about = json.dumps(description_of(run, ensemble), indent=2, ensure_ascii=False)
+    Path(files["ensemble"]).write_text(about, encoding="utf-8")
     return files
 
 
@@ -209,11 +200,17 @@ def _register(runs: MlflowRuns, name: str, model_id: str, tags: dict[str, str], 
     made = runs.client.create_model_version(
         name, f"models:/{model_id}", run_id=runs.parent, tags=tags, description=note, model_id=model_id
     )
-    # The model's own page calls it "Not registered" without this tag, which only MLflow's fluent functions set.
-    known = json.loads(runs.client.get_logged_model(model_id).tags.get(VERSIONS_TAG, "[]"))
-    versions = [*known, {"name": name, "version": made.version}]
-    runs.client.set_logged_model_tags(model_id, {VERSIONS_TAG: json.dumps(versions), NOTE: note})
+    _name_on_its_page(runs, model_id, name, made.version, note)
     return str(made.version)
+
+
+def _name_on_its_page(runs: MlflowRuns, model_id: str, name: str, number: Any, note: str) -> None:
+    """Name a version on the page of the model that it is made of, unless a job that was killed has come so far."""
+    # That page calls it "Not registered" without this tag, which only MLflow's fluent functions set.
+    known = json.loads(runs.client.get_logged_model(model_id).tags.get(VERSIONS_TAG, "[]"))
+    if not any((named["name"], str(named["version"])) == (name, str(number)) for named in known):
+        versions = [*known, {"name": name, "version": number}]
+        runs.client.set_logged_model_tags(model_id, {VERSIONS_TAG: json.dumps(versions), NOTE: note})
 
 
 def log_replica(runs: MlflowRuns, run: Storage, replica: int) -> str:

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.job.console import some
-from pipelines.report.columns import MOST_CLASSES_WITHOUT_TOP5
+from pipelines.job.console import count, some
+from pipelines.report.columns import MOST_CLASSES_WITHOUT_TOP5, crops_text
+from pipelines.report.fields import CropPolicy
+from pipelines.report.markdown_tables import plain
 from pipelines.report.remarks import about_missing_replicas, headline
 from pipelines.report.schema import Report
 from pipelines.run.dataset import Manifest
@@ -49,8 +51,8 @@ def error_tables(report: Report) -> list[str]:
 def _error_table(table: Sequence[Any], error: str) -> str:
     """Return the errors of one model and of all models, in percent, with intervals."""
     policies = list(dict.fromkeys(row["policy"] for row in table))
-    crops = {row["policy"]: row["crops"] for row in table}
-    rows = [[ERROR_NAMES[error], *(_crops(crops[policy], policy) for policy in policies)]]
+    by_policy = {row["policy"]: row for row in table}
+    rows = [[ERROR_NAMES[error], *(_crops(by_policy[policy]) for policy in policies)]]
     for models in dict.fromkeys((1, table[-1]["models"])):
         cells = {row["policy"]: row for row in table if row["models"] == models}
         name = "1 model" if models == 1 else f"{models} models"
@@ -63,9 +65,10 @@ def _cell(row: Any, error: str) -> str:
     return f"{row[error]:.1f} % ({low:.1f} to {high:.1f})"
 
 
-def _crops(crops: int, policy: str) -> str:
-    number = "1 crop" if crops == 1 else f"{crops} crops"
-    return number if policy == str(crops) else f"{number} ({policy} px)"
+def _crops(row: CropPolicy) -> str:
+    """Return the number of crops, with what crops_text says of them."""
+    _, _, kind = crops_text(row).partition(" ")
+    return f"{count(row['crops'], 'crop')} {kind}".rstrip()
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
@@ -81,7 +84,7 @@ def data_line(manifest: Manifest) -> str:
         for split, kind in ((manifest.splits["train"], "training"), (manifest.splits["val"], "validation"))
         if split.images
     )
-    classes = some(manifest.classes, CLASSES_SHOWN)
+    classes = some([plain(name) for name in manifest.classes], CLASSES_SHOWN)
     where = data_of(manifest)
     return f"Data set **{name_of_data(manifest)}** (`{where}`): {sizes} of {len(manifest.classes)} classes: {classes}."
 

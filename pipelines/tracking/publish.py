@@ -18,13 +18,13 @@ from pipelines.run.storage import Storage
 from pipelines.tracking.commands import replay_command
 from pipelines.tracking.dataset import CLASSES_TAG
 from pipelines.tracking.follower import reason_of
+from pipelines.tracking.model_identity import WEIGHTS_TAG, logged_ensemble
 from pipelines.tracking.model_metrics import rows_of_ensemble, rows_of_replica, send_model_metrics
 from pipelines.tracking.models import (
     CHAMPION,
     describe_model,
     log_ensemble,
     log_replica,
-    logged_ensemble,
     origin_of,
 )
 from pipelines.tracking.notes import ERROR_NAMES, errors_that_count
@@ -119,7 +119,7 @@ def _publish(run: Storage, recipe: Recipe, manifest: Manifest, publishing: Publi
             send_model_metrics(runs, runs.child(replica), model_id, rows_of_replica(report, name), report, manifest)
     name, number = log_ensemble(runs, run, recipe, manifest)
     # An earlier version of this program, or of MLflow, may have registered it otherwise.
-    if known := logged_ensemble(runs, ensemble):
+    if known := logged_ensemble(runs, run, ensemble):
         send_model_metrics(runs, runs.parent, known, rows_of_ensemble(report), report, manifest)
     send_note(runs, run, manifest)
     line = choose_champion(runs, name, number, publishing.champion, publishing.champion_metric)
@@ -159,11 +159,19 @@ class _Scores:
         return tuple(ERROR_NAMES[name] for name in errors_that_count(int(version.tags[CLASSES_TAG])))
 
     def of(self, version: Any, like: Any) -> tuple[float, ...] | None:
-        """Return the scores of a version, those that count for ``like``; None if its run lacks the metric."""
+        """Return the scores of a version, those that count for ``like``; None if it lacks one."""
         if not self.metric:
-            return tuple(float(version.tags[error]) for error in errors_that_count(int(like.tags[CLASSES_TAG])))
-        known = self.runs.client.get_run(version.run_id).data.metrics if version.run_id else {}
-        return (known[self.metric],) if self.metric in known else None
+            wanted = errors_that_count(int(like.tags[CLASSES_TAG]))
+            known = {name: version.tags[name] for name in wanted if name in version.tags}
+            return tuple(map(float, known.values())) if len(known) == len(wanted) else None
+        metrics = self.runs.client.get_run(version.run_id).data.metrics if version.run_id else {}
+        return (metrics[self.metric],) if self.metric in metrics else None
+
+    def lacks(self, version: Any) -> str:
+        """Return in words that a version has no scores; one that a user has registered need not have the tags."""
+        if self.metric:
+            return f"the run of version {version.version} has no metric {self.metric}"
+        return f"version {version.version} has no errors among its tags"
 
     def text(self, scores: tuple[float, ...]) -> str:
         """Return scores for people: errors in percent."""
@@ -179,16 +187,24 @@ def _verdict(new: Any, champion: Any, rule: ChampionRule, scores: _Scores) -> tu
     old = f"version {champion.version}"
     if champion.version == new.version:
         return False, f"{name}, the champion"
-    if rule == "always":
-        return True, f"{name}, the new champion after {old}"
+    is_evaluated_again = rule == "better" and _is_evaluated_again(new, champion)
+    if rule == "always" or is_evaluated_again:
+        why = ", an earlier evaluation of the same replicas" if is_evaluated_again else ""
+        return True, f"{name}, the new champion after {old}{why}"
     ours, theirs = (scores.of(version, new) for version in (new, champion))
     if ours is None or theirs is None:
-        without = name if ours is None else old
-        return False, f"{name}; {old} stays champion, since the run of {without} has no metric {scores.metric}"
+        return False, f"{name}; {old} stays champion, since {scores.lacks(new if ours is None else champion)}"
     errors = f"{' / '.join(scores.names(new))} {scores.text(ours)}, {old} {scores.text(theirs)}"
     if rule == "never" or ours >= theirs:
         return False, f"{name} ({errors}); {old} stays champion"
     return True, f"{name}, the new champion ({errors})"
+
+
+def _is_evaluated_again(new: Any, champion: Any) -> bool:
+    """Return whether two versions have the same weights, and differ in what was fitted on the validation images."""
+    is_of_same_run = bool(champion.run_id) and champion.run_id == new.run_id
+    weights = [version.tags.get(WEIGHTS_TAG) for version in (new, champion)]
+    return is_of_same_run and None not in weights and weights[0] == weights[1]
 
 
 def _percent(errors: tuple[float, ...]) -> str:

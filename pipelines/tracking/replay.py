@@ -4,7 +4,16 @@ from pipelines.errors import UserError
 from pipelines.job.console import say
 from pipelines.job.log import ENDED, INTERRUPTED, RUNNING, read_jobs
 from pipelines.run.dataset import read_manifest
-from pipelines.run.directory import MANIFEST, REPORT_JSON, RUN, ReplicaFiles, finished_replicas, read_recipe, read_run
+from pipelines.run.directory import (
+    MANIFEST,
+    REPORT_JSON,
+    RUN,
+    ReplicaFiles,
+    finished_replicas,
+    read_recipe,
+    read_run,
+    replica_name,
+)
 from pipelines.run.lock import reading
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
@@ -50,10 +59,15 @@ def outcome_of(run: Storage, phases: dict[int, str]) -> str:
     """Return how the newest job on ``run`` ended, as a status of MLflow; no job may be working on it."""
     jobs = read_jobs(run)
     outcome = jobs[-1]["outcome"] if jobs else RUNNING
-    complete = run.exists(REPORT_JSON) and (outcome == ENDED or set(phases.values()) == {"done"})
-    if complete:
+    if run.exists(REPORT_JSON) and (outcome == ENDED or _has_reported_all(run, phases)):
         return "FINISHED"
     return "KILLED" if outcome in (RUNNING, INTERRUPTED) else "FAILED"
+
+
+def _has_reported_all(run: Storage, phases: dict[int, str]) -> bool:
+    """Return whether all replicas are finished and in the report, which may be of an earlier job that had fewer."""
+    reported = run.read_json(REPORT_JSON).get("ensemble", {}).get("replicas", [])
+    return set(phases.values()) == {"done"} and set(reported) == set(map(replica_name, phases))
 
 
 def phases_of(run: Storage, recipe: Recipe) -> dict[int, str]:

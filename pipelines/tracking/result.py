@@ -24,7 +24,7 @@ from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.tracking.dataset import CLASSES_TAG, DATASET_TAG, IMAGES_TAG
 from pipelines.tracking.notes import child_note, errors_that_count, parent_note
-from pipelines.tracking.runs import NOTE, Experiment, MlflowRuns
+from pipelines.tracking.runs import Experiment, MlflowRuns
 
 FAILURE_TAG, EVALUATED_REPLICAS_TAG = "failure", "evaluated_replicas"
 RECIPE_JSON = "recipe.json"
@@ -80,7 +80,7 @@ def send_note(runs: MlflowRuns, run: Storage, manifest: Manifest) -> None:
     models = sorted((version.name, str(version.version)) for version in versions)
     report, pictures = run.read_json(REPORT_JSON), set(run.files(REPORT))
     note = parent_note(report, manifest, read_jobs(run), runs.parent, pictures, models)
-    runs.set_tags(runs.parent, {NOTE: note})
+    runs.set_note(runs.parent, note)
 
 
 def send_report(runs: Experiment, mlflow_run: str, run: Storage, folders: Sequence[str] = (REPORT,)) -> None:
@@ -129,7 +129,7 @@ def send_child_note(runs: MlflowRuns, run: Storage, recipe: Recipe, replica: int
     else:
         runs.delete_tag(runs.child(replica), FAILURE_TAG)
     note = child_note(replica, recipe.replica_sampling_seed(replica), read_metrics(run, replica), failure)
-    runs.set_tags(runs.child(replica), {NOTE: note})
+    runs.set_note(runs.child(replica), note)
 
 
 def result_metrics(report: Report, cost: dict[str, Any]) -> dict[str, float]:

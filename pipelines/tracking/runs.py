@@ -1,6 +1,7 @@
 """Runs in an MLflow store: what is logged to them, each value once, and the runs of a run directory."""
 
 import ast
+import hashlib
 import json
 import time
 from functools import cached_property
@@ -23,12 +24,14 @@ from pipelines.tracking.store import (
     page_of_run,
 )
 
-NOTE = "mlflow.note.content"
+NOTE, NOTE_DIGEST_TAG = "mlflow.note.content", "googlenet_note_digest"
+DIGEST_CHARACTERS = 16
 EXPERIMENT_TAGS = {
     "mlflow.experimentKind": "custom_model_development",
     NOTE: "Each run is an ensemble, or its evaluation on other images; the plus sign in front of its name opens its "
     "replicas.",
 }
+PARENT_TAG = "mlflow.parentRunId"
 SOURCE = {"mlflow.source.name": "pipelines/train_ensemble.py", "mlflow.source.type": "JOB"}
 ENDED = ("FINISHED", "FAILED", "KILLED")
 
@@ -77,6 +80,14 @@ class Experiment:
         if news := {name: value for name, value in values.items() if known.get(name) != value}:
             self.client.log_batch(mlflow_run, tags=[RunTag(name, value) for name, value in news.items()])
             known.update(news)
+
+    def set_note(self, mlflow_run: str, note: str) -> None:
+        """Set the note on a run, unless a user has changed it since this program wrote it."""
+        self._tags.pop(mlflow_run, None)  # users write while a job runs
+        self.set_tags(mlflow_run, {})
+        known = self._tags[mlflow_run]
+        if is_ours(known.get(NOTE, ""), known.get(NOTE_DIGEST_TAG)):
+            self.set_tags(mlflow_run, {NOTE: note, NOTE_DIGEST_TAG: digest_of_note(note)})
 
     def delete_tag(self, mlflow_run: str, name: str) -> None:
         """Delete a tag, if it exists."""
@@ -147,9 +158,11 @@ class MlflowRuns(Experiment):
         if PARENT not in ids:
             ids[PARENT] = self._create(PARENT, {})
         for replica in range(self._recipe.replicas):
-            name = replica_name(replica)
-            if name not in ids:
-                ids[name] = self._create(name, {"mlflow.parentRunId": ids[PARENT]})
+            name, parent = replica_name(replica), {PARENT_TAG: ids[PARENT]}
+            if name in ids:
+                self.set_tags(ids[name], parent)  # a user may have deleted the parent, and not its replicas
+            else:
+                ids[name] = self._create(name, parent)
             self.log_params(ids[name], self._of_replica(replica))
         # The recipe's name may change between jobs; a parameter may not.
         recipe = {name: value for name, value in self._recipe.to_dict().items() if name != "name"}
@@ -188,6 +201,16 @@ class MlflowRuns(Experiment):
         # A store shows the runs of many directories side by side.
         name = name_of(self.run) if role == PARENT else role
         return str(self.client.create_run(self.experiment, run_name=name, tags={**own, **tags}).info.run_id)
+
+
+def digest_of_note(note: str) -> str:
+    """Return the digest by which a note is known again."""
+    return hashlib.sha256(note.encode()).hexdigest()[:DIGEST_CHARACTERS]
+
+
+def is_ours(written: str, digest: str | None) -> bool:
+    """Return whether a note is as this program wrote it; stores of earlier versions have no digests."""
+    return not written or digest is None or digest == digest_of_note(written)
 
 
 def name_of(run: Storage) -> str:

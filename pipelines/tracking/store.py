@@ -23,6 +23,8 @@ ROLE_TAG = "googlenet_role"
 DIRECTORY_TAG = "run_directory"
 PARENT = "ensemble"
 SQLITE = "sqlite:///"
+# Names by which MLflow knows the servers of its environment.
+WITHOUT_SCHEME = ("databricks", "databricks-uc")
 LOCK_SECONDS = 60.0
 # A call to an unreachable server must fail soon; callers retry. The client itself sends no request twice, since it
 # cannot know whether the first one arrived.
@@ -81,8 +83,15 @@ def checked(tracking_uri: str) -> str:
     """Return the URI with an absolute path: MLflow resolves a relative one in each process's current folder.
 
     Raises:
-        UserError: the URI contains a password, which would be written into logs, or an unquoted question mark.
+        UserError: the URI contains a password, which would be written into logs, or an unquoted question mark; or it is
+            a path.
     """
+    if not urlsplit(tracking_uri).scheme and tracking_uri not in WITHOUT_SCHEME:
+        store = Path(tracking_uri).absolute()
+        raise UserError(
+            f"the MLflow URI {tracking_uri} has no scheme; for the SQLite store at this path, write "
+            f"{uri_of(store if store.suffix else store / 'mlflow.db')}"
+        )
     if urlsplit(tracking_uri).password:
         raise UserError(
             f"the MLflow URI for {urlsplit(tracking_uri).hostname} contains a password; remove it, and set "

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from googlenet import GoogLeNet
+from googlenet.evaluation.averages import Shares
 from googlenet.evaluation.crops import box_of, distinct_views, scales_px, view_groups, views_of
 from googlenet.evaluation.predictor import Predictor, images_at_once, largest_batch, name_of_device
 from googlenet.evaluation.stem_sharing import SharedViews
@@ -226,3 +227,10 @@ def test_compiled_networks_answer_like_eager_ones_and_share_one_compilation() ->
         difference = compiled.predict(image).probabilities - eager.predict(image).probabilities
         assert np.abs(difference).max() < 1e-6
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
+def test_of_policies_with_equally_many_views_the_last_is_pooled() -> None:
+    distinct = distinct_views(61, 47, CROP, ("40", "45"))
+    assert distinct.counts == (36, 36)
+    pooled = Shares.of(distinct, np.zeros((0, 72)), "cpu").largest.tolist()
+    assert pooled == distinct.weights[1].nonzero()[0].tolist() != distinct.weights[0].nonzero()[0].tolist()

@@ -3,6 +3,7 @@
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -115,7 +116,7 @@ def test_what_is_missing_or_damaged_of_imagenet_is_named(imagenet: tuple[Path, d
         images_to_train_on(str(folder), 10, 0)
 
 
-def hugging_face(path: Path, images: list[bytes], labels: list[int], names: list[str]) -> None:
+def hugging_face(path: Path, images: list[bytes], labels: list[Any], names: list[str]) -> None:
     table = pa.table({"image": [{"bytes": data, "path": None} for data in images], "label": labels})
     features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": names}}
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
@@ -139,6 +140,14 @@ def test_hugging_faces_parquet_is_read_by_its_names_and_labels(tmp_path: Path) -
         *zip(images[5:7], [0, 2], strict=True)
     ]
     assert listing.ignored_summary() == "1 file in data/"
+
+
+@pytest.mark.parametrize("labels", [[0, 1], ["two\nlines", "b"]])
+def test_names_of_classes_are_text_in_one_line(tmp_path: Path, labels: list[Any]) -> None:
+    names = ["two\nlines", "b"] if labels[0] == 0 else []
+    for seed, part in enumerate(("train", "validation")):
+        hugging_face(tmp_path / f"data/{part}-0.parquet", [picture(seed), picture(seed + 2)], labels, names)
+    assert set(images_to_train_on(str(tmp_path), 10, 0).listing.classes) == {r"two\x0alines", "b"}
 
 
 def test_a_set_with_train_and_test_alone_is_evaluated_on_test(

@@ -177,6 +177,24 @@ def test_a_report_does_not_wait_for_soups_that_are_not_predicted(
     assert judge_soups(killed, ensemble, []) is None
 
 
+@pytest.mark.parametrize(("shard", "content"), [(0, None), (1, None), (0, b""), (1, b"PAR1")])
+def test_a_report_without_the_predictions_of_its_soups_says_which_option_makes_them(
+    evaluated: tuple[Path, EvaluatedEnsemble],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    shard: int,
+    content: bytes | None,
+) -> None:
+    run, ensemble = evaluated
+    cleaned = Storage.at(str(shutil.copytree(run, tmp_path / "cleaned")))
+    cleaned.delete(f"soup/predictions/00000{shard}.parquet")
+    if content is not None:
+        cleaned.write(f"soup/predictions/00000{shard}.parquet", content)
+    write_report(cleaned, ensemble, with_pictures=False)
+    assert "soups" not in cleaned.read_json("report/report.json")
+    assert "soup/predictions are missing or damaged; add --soup for them" in capsys.readouterr().err
+
+
 def test_replicas_of_two_widths_are_refused_in_one_line(
     evaluated: tuple[Path, EvaluatedEnsemble], tiny_recipe: Recipe
 ) -> None:

@@ -1,11 +1,14 @@
 """Photographs of something else in the report of a run."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from googlenet.evaluation.selective import MEASURES
+from pipelines.report.numbers import digest_of_name, names_in_metrics, numbers_about_answers
 from pipelines.report.out_of_distribution import keep_apart, read_apart
 from pipelines.report.write import write_report
 from pipelines.tracking.result import result_metrics
@@ -17,7 +20,7 @@ def test_a_run_reports_how_well_unsure_answers_tell_something_else_apart(tmp_pat
     predict(run, list(range(6)))
     predict_as(other, np.full((6, 2, 3, 7), 1 / 7, np.float32))  # replicas that agree to know nothing
     for _ in range(2):  # judged again, it is replaced
-        keep_apart(run, ENSEMBLE, other, ENSEMBLE, "flowers")
+        keep_apart(run, ENSEMBLE, other, ENSEMBLE, "/my/flowers")
     rows = {row["measure"]: row for row in read_apart(run, ENSEMBLE)}
     assert tuple(rows) == MEASURES
     assert rows["maximum_probability"]["area_under_roc"] == 1.0
@@ -36,3 +39,21 @@ def test_a_run_reports_how_well_unsure_answers_tell_something_else_apart(tmp_pat
     assert sent["ood_area_under_roc/wild_flowers_more/maximum_probability"] == 1.0
     assert sent["ood_false_positives/flowers/mutual_information"] == 100.0
     assert read_apart(run, replace(ENSEMBLE, weights_digests=("x", "other"))) == []
+
+
+def test_folders_of_one_name_and_names_without_latin_letters_are_kept_apart(tmp_path: Path) -> None:
+    run, other = made_run(tmp_path / "run"), made_run(tmp_path / "flowers")
+    predict(run, list(range(6)))
+    predict(other, list(range(6)))
+    places = ["/a/flowers", "/b/flowers", "s3://b/textures?endpoint_override=127.0.0.1:9", "/c/猫", "/c/犬"]
+    for data in (*places, places[1]):  # the last one is replaced
+        keep_apart(run, ENSEMBLE, other, ENSEMBLE, data)
+    names = list(dict.fromkeys(row["data"] for row in read_apart(run, ENSEMBLE)))
+    assert [re.sub("-[0-9a-f]{8}$", "-digest", name) for name in names] == [
+        "flowers", "textures", "猫", "犬", "flowers-digest",
+    ]  # fmt: skip
+    report: Any = {"out_of_distribution": read_apart(run, ENSEMBLE)}
+    metrics = [name for name in numbers_about_answers(report) if name.startswith("ood_area_under_roc/")]
+    assert len(metrics) == len(places) * len(MEASURES)
+    assert all(name.isascii() for name in metrics)
+    assert set(names_in_metrics(["a b", "a_b"]).values()) == {"a_b", f"a_b-{digest_of_name('a_b')}"}

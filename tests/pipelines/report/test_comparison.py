@@ -3,7 +3,9 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,6 +76,18 @@ def test_what_differs_is_named_and_what_does_not_is_not(runs: tuple[Storage, Sto
     assert differing == ["  learning_rate: first 0.01, second 0.5", "  commit: first 'abc', second 'def'"]
     same = read_finished(runs[0], "same")
     assert "what differs:\n  nothing" in comparison(same, same)
+
+
+def test_evaluations_without_a_recipe_differ_in_what_was_evaluated(runs: tuple[Storage, Storage]) -> None:
+    first = read_finished(runs[0], "first")
+    report: Any = {name: value for name, value in first.report.items() if name != "run"}
+    other = {"policies": [1, 10], "crop_px": 224, "arithmetic": {"precision": "bf16", "compiled": True}}
+    other |= {"replicas": ["replica_0"], "weights_digests": ["z"]}
+    one, two = (replace(first, report={**report, "ensemble": {**report["ensemble"], **new}}) for new in ({}, other))
+    differing = comparison(one, two).partition("what differs:\n")[2].partition("\n\n")[0]
+    names = ("evaluated_replicas", "evaluated_weights", "policies", "crop_px", "arithmetic")
+    assert tuple(line.split(":")[0].strip() for line in differing.splitlines()) == names
+    assert "arithmetic: first 'fp32, not compiled', second 'bf16, compiled'" in differing
 
 
 def test_images_that_only_one_run_has_are_left_out_and_told(tmp_path: Path, runs: tuple[Storage, Storage]) -> None:

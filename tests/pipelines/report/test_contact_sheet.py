@@ -19,6 +19,11 @@ def test_wrong_answers_have_another_colour_than_right_ones() -> None:
     assert {right, wrong} <= colours([Tile(PICTURE, "cat", "cat", 0.9), Tile(PICTURE, "cat", "dog", 0.4)])
 
 
+def test_a_name_with_a_line_break_is_written_in_one_line() -> None:
+    broken, plain = (contact_sheet([Tile(PICTURE, f"tabby{gap}cat", "cat", 0.5)]) for gap in ("\n", " "))
+    assert (np.asarray(broken) == np.asarray(plain)).all()
+
+
 def test_a_long_name_ends_within_its_tile() -> None:
     sheet = np.asarray(contact_sheet([Tile(PICTURE, "a very long name of a class " * 3, "cat", 0.5)]))
     assert (sheet[:, -GAP_PX:] == 255).all()

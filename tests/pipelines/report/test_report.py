@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+import warnings
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -226,10 +227,13 @@ def test_the_page_needs_nothing_else_and_holds_the_table_the_views_and_the_mista
 
 
 def test_names_on_the_page_are_text_whatever_they_hold(run: Storage) -> None:
-    names = ("<script>alert(1)</script>", "cost $#$", "#ffffff", r"$\\foo$")
-    ensemble = replace(ENSEMBLE, classes=(*names, *CLASSES[4:]))
+    names = ("<script>alert(1)</script>", "cost $#$", "#ffffff", r"$\\foo$", "\N{CJK UNIFIED IDEOGRAPH-732B}")
+    ensemble = replace(ENSEMBLE, classes=(*names, *CLASSES[5:]))
     predict(run, list(range(6)), ensemble=ensemble)
-    write_report(run, ensemble)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of letters that the font of the pictures lacks
+        write_report(run, ensemble)
+    assert "&lt;script>" in run.read("report/report.md").decode()
     page = run.read("report/index.html").decode()
     assert "<script" not in page
     for name in names[1:]:

@@ -11,19 +11,31 @@ import pytest
 from matplotlib.text import Text
 
 from googlenet.evaluation.cascade import Stop
+from googlenet.evaluation.conformal import UNPENALISED
+from googlenet.evaluation.crops import chosen_policy
 from googlenet.evaluation.kept_budget import KeptBudget
+from googlenet.evaluation.kept_calibration import KeptCalibration
 from googlenet.evaluation.temperature import folds_of
 from googlenet.network.arithmetic import FP32
+from pipelines.errors import UserError
 from pipelines.report import spending
-from pipelines.report.answers import write_answers
+from pipelines.report.answers import _rule, write_answers
 from pipelines.report.figure_of_spending import spending as picture_of_spending
+from pipelines.report.markdown_of_spending import about_spending
 from pipelines.report.spending import Spent, spend, spending_rows
 from pipelines.report.write import write_report
 from pipelines.run import view_probabilities
-from pipelines.run.budget import read_budget, write_budget
+from pipelines.run.budget import budget_in_use, read_budget, write_budget
 from pipelines.run.predictions import Cost, EvaluatedEnsemble, Predicted, file_name, write_predictions
 from pipelines.run.storage import Storage
-from pipelines.run.view_probabilities import ViewProbabilities, keeps_views, kept_images, read_views, write_views
+from pipelines.run.view_probabilities import (
+    ViewProbabilities,
+    keeps_views,
+    kept_images,
+    most_classes,
+    read_views,
+    write_views,
+)
 from tests.pipelines.report.made_runs import ENSEMBLE, IDS, LABELS, made_run, predict
 
 TWO = EvaluatedEnsemble(("r0", "r1"), ("x", "y"), (1, 144), 84, tuple("abcd"), "digest", FP32)
@@ -100,10 +112,11 @@ def test_nothing_is_chosen_on_too_few_images_but_what_is_known_is_judged_on_them
     assert spend(few, TWO, spent.kept) is not None
 
 
-def cell(models: int, crops: int, error: float) -> Any:
+def cell(models: int, crops: int, error: float, policy: str = "") -> Any:
     return {
         "models": models,
         "crops": crops,
+        "policy": policy or str(crops),
         "forward_passes": models * crops,
         "top1_error": error,
         "top1_ci95": [],
@@ -115,6 +128,13 @@ def test_a_way_is_efficient_if_every_way_as_cheap_has_a_higher_error() -> None:
     rows = spending_rows(table, 50, None)
     assert [row["way"] for row in rows] == ["replicas", "views", "replicas", "replicas_and_views"]
     assert [row["efficient"] for row in rows] == [True, False, True, False]
+
+
+def test_cells_of_other_scales_with_as_many_crops_are_no_more_replicas_of_the_first() -> None:
+    table = [cell(models, 36, 9.0, policy) for models in (1, 2) for policy in ("64", "72")]
+    assert [row["way"] for row in spending_rows(table, 50, None)] == [
+        "replicas", "views", "replicas", "replicas_and_views",
+    ]  # fmt: skip
 
 
 def test_a_students_errors_stand_beside_the_ways_of_its_teacher() -> None:
@@ -151,7 +171,39 @@ def test_the_report_shows_the_cost_and_other_images_use_what_the_run_keeps(
     assert not other.exists("budget.json")
     assert {row["judged_on"] for row in other.read_json("report/report.json")["budgets"]} == {"other_images"}
     assert "budgets" not in without_views.read_json("report/report.json")
-    assert "which this run does not keep" in without_views.read("report/report.md").decode()
+    text = "views of 40 images or more, which this run does not keep: it has 6 images."
+    assert text in without_views.read("report/report.md").decode()
+    assert "Star and cross" in page
+    assert "Star and cross" not in without_views.read("report/index.html").decode()
+
+
+@pytest.mark.parametrize(
+    ("images", "classes", "policies", "reason"),
+    [
+        (39, 4, (1, 144), ": it has 39 images."),
+        (500, 4, (1, 10), ": an evaluation with 144 crops keeps them."),
+        (500, 50_000, (1, 144), ": those of so many classes fill the space for them with 37 images."),
+        (500, 4, (1, 144), "."),  # evaluated by an earlier version
+    ],
+)
+def test_a_report_without_chosen_views_says_why(
+    letters_run: Path, images: int, classes: int, policies: tuple[int, ...], reason: str
+) -> None:
+    report = json.loads((letters_run / "report/report.json").read_text())
+    ensemble = replace(TWO, policies=policies, classes=("x",) * classes).to_dict()
+    report |= {"images": images, "ensemble": ensemble}
+    assert about_spending(report, {"forward_passes": 0}).endswith(f"which this run does not keep{reason}")
+
+
+def test_the_classes_of_which_enough_views_fit_are_those_that_are_named(tmp_path: Path) -> None:
+    seven, most = replace(TWO, weights_digests=("x",) * 7, replicas=("r",) * 7), most_classes(7)
+    enough = [kept_images(replace(seven, classes=("x",) * (most + more)), 500) >= 40 for more in (0, 1)]
+    assert enough == [True, False]
+    run = Storage.at(str(tmp_path))
+    for replica in range(7):
+        run.write(f"replicas/{replica}/weights.safetensors", b"x")
+    with pytest.raises(UserError, match="40 validation images or more, of at most 13,315 classes: repeat"):
+        budget_in_use(run, range(7), "--budget fast")
 
 
 @pytest.mark.parametrize("second", [(2.0, 8.0), (2.1, 8.02), (280.0, 8.0)])
@@ -196,6 +248,9 @@ def test_answers_that_stop_early_count_their_passes_and_say_what_they_saved(tmp_
     assert "it loses at most 2 % of the answers on average, on images like the 50 validation images of the run" in text
     of_an_earlier_version = write_answers(run, early, budget=replace(kept, promised_points={}))
     assert "its threshold is of an earlier version, and promises nothing" in of_an_earlier_version
+    chosen, all_images = replace(ENSEMBLE, policies=(chosen_policy([0]),)), KeptCalibration(("x", "y"), "d", 90, {}, {})
+    rule = _rule(chosen, all_images, None, replace(kept, chosen_temperatures=(0.9,) * 144), UNPENALISED)
+    assert (rule.temperature, rule.images) == (0.9, 50)  # those with kept views, on which it was fitted
     lines = run.read("answers/top5.csv").decode().splitlines()
     assert [line.split(",")[-1] for line in lines] == ["passes", "1", "6", "6", "6", "6", "6"]
     sharper = 0.4**2 / (0.4**2 + 6 * 0.1**2)

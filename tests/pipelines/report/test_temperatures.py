@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from googlenet.evaluation.conformal import SetRule
+from googlenet.evaluation.crops import chosen_policy
+from googlenet.evaluation.kept_budget import KeptBudget
 from googlenet.evaluation.kept_calibration import KeptCalibration
 from googlenet.evaluation.metrics import subsets
 from googlenet.evaluation.selective import MEASURES
@@ -22,6 +24,8 @@ from pipelines.errors import UserError
 from pipelines.report import temperatures
 from pipelines.report.abstention import set_rows
 from pipelines.report.answers import write_answers
+from pipelines.report.certainty import abstention_tables
+from pipelines.report.remarks import about_temperatures
 from pipelines.report.temperatures import Calibrated, KeptProbabilities, calibrate, some_ensembles
 from pipelines.report.write import write_report
 from pipelines.run.calibration import read_calibration
@@ -150,6 +154,21 @@ def test_temperatures_of_the_training_run_are_judged_as_they_are() -> None:
     assert by_cell[3, "1"]["judged_on"] == "other_folds"  # not fitted for this policy
 
 
+def test_chosen_views_have_the_temperature_kept_with_their_order_and_the_words_name_what_the_run_lacks() -> None:
+    chosen, order = chosen_policy([5]), (5, *(place for place in range(144) if place != 5))
+    budget = KeptBudget(("x", "y", "z"), "d", 50, order, ((1, 1),), (1.0,), (0.7,) * 144, {})
+    kept, ensemble = kept_of(part(cautious_rows(), slice(0, 60)), images=60), replace(THREE, policies=(chosen, 144))
+    found = calibrate(kept, ensemble, fitted().calibration, known_budget=budget)
+    assert found is not None
+    by_cell = {(row["models"], row["policy"]): row for row in found.rows}
+    assert (by_cell[3, chosen]["temperature"], by_cell[3, chosen]["judged_on"]) == (0.7, "other_images")
+    assert by_cell[1, chosen]["judged_on"] == "other_folds"
+    report: Any = {"temperatures": found.rows}
+    assert "the run keeps none for one model with one crop (best): there, each of 5 folds" in about_temperatures(report)
+    report = {"temperatures": [row for row in found.rows if row["judged_on"] == "other_images"]}
+    assert "(fitted on the validation images of the training run, which are other images;" in about_temperatures(report)
+
+
 def test_too_few_images_have_no_temperature() -> None:
     assert calibrate(kept_of(part(cautious_rows(), slice(0, 39))), THREE, None) is None
 
@@ -256,6 +275,16 @@ def test_sets_hold_the_label_as_often_as_promised_and_the_surest_answers_err_lea
         errors = dict(map(tuple, row["remaining_errors"]))
         assert errors[50.0] < errors[100.0]
         assert row["area_ci95"][0] <= row["area"] <= row["area_ci95"][1]
+
+
+def test_the_best_measure_is_named_where_one_is_better_than_others() -> None:
+    def text(*areas: float) -> str:
+        rows: Any = [{**row, "area": area} for row, area in zip(fitted().selective, areas, strict=True)]
+        return abstention_tables({"prediction_sets": fitted().sets, "selective": rows})[1].text  # type: ignore[typeddict-item]
+
+    assert text(2.0, 1.0, 3.0).endswith("the one that sorts best here is the entropy.")
+    assert text(1.0, 1.0, 3.0).endswith("those that sort best here are maximum probability and entropy.")
+    assert text(0.0, 0.0, 0.0).endswith("the area is its mean over all shares.")
 
 
 def test_sets_of_other_images_use_the_labels_of_the_training_run() -> None:

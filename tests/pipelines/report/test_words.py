@@ -262,6 +262,10 @@ def test_the_page_and_the_tables_say_where_they_come_from(tmp_path: Path) -> Non
     predict(elsewhere, list(range(6)))
     write_report(elsewhere, ENSEMBLE, run, with_pictures=False)
     assert "- training command: `python pipelines/train_ensemble.py --recipe demo`" in pages_of(elsewhere)[1]
+    write_report(run, ENSEMBLE, with_pictures=False, is_of_newest_job=False)  # evaluated again, after the job
+    again = pages_of(run)[1]
+    assert "- training date: 2026-11-25 22:35:34 UTC" in again
+    assert not re.search(r"^- (date|command|processor|commit):", again, re.MULTILINE)
 
 
 def test_report_md_shows_every_picture_beside_it(letters: tuple[Storage, str]) -> None:

@@ -14,6 +14,7 @@ from pipelines.run.dataset import read_manifest
 from pipelines.run.directory import read_recipe, run_id
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
+from pipelines.run.view_probabilities import read_views
 from pipelines.tracking.publish import PublishSettings
 from pipelines.tracking.replay import replay
 from tests.pipelines.report.made_runs import ENSEMBLE
@@ -42,6 +43,7 @@ READERS = {
     "calibration.json": [lambda run: read_calibration(run, ENSEMBLE.weights_digests)],
     "report/report.json": [lambda run: read_finished(run, "mine")],
     "report/outcomes.parquet": [lambda run: read_finished(run, "mine")],
+    "view_probabilities/000000.parquet": [lambda run: read_views(run, ENSEMBLE)],
 }
 
 

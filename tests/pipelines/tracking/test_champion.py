@@ -12,6 +12,7 @@ from mlflow.exceptions import MlflowException
 from pipelines.errors import UserError
 from pipelines.run.dataset import Manifest, Shard, Split
 from pipelines.run.storage import Storage
+from pipelines.tracking.model_identity import WEIGHTS_TAG
 from pipelines.tracking.models import MODEL, registered_name
 from pipelines.tracking.publish import ChampionRule, PublishSettings, choose_champion
 from pipelines.tracking.runs import MlflowRuns
@@ -110,6 +111,30 @@ def test_another_metric_decides_if_both_runs_have_it(tmp_path: Path, empty_store
     line = registry.choose(registry.version(0.0, 0.0), metric=metric)
     assert f"version 2 stays champion, since the run of version 4 has no metric {metric}" in line
     assert registry.champion == likelier
+
+
+def test_a_champion_that_a_user_has_registered_without_errors_stays_and_the_line_says_why(
+    tmp_path: Path, empty_store: Path
+) -> None:
+    registry = Registry(tmp_path, empty_store)
+    theirs = registry.runs.client.create_model_version(MODEL, tmp_path.as_uri()).version
+    registry.runs.client.set_registered_model_alias(MODEL, "champion", theirs)
+    line = registry.choose(registry.version(1.0, 1.0))
+    assert "version 2; version 1 stays champion, since version 1 has no errors among its tags; to make" in line
+    assert registry.champion == "1"
+
+
+def test_the_same_weights_with_a_newer_calibration_take_over_and_those_of_another_run_do_not(
+    tmp_path: Path, empty_store: Path
+) -> None:
+    registry = Registry(tmp_path, empty_store)
+    client, tags = registry.runs.client, {"top1_error": "1.0", "classes": "10", WEIGHTS_TAG: "x"}
+    own = client.create_run(registry.runs.experiment).info.run_id
+    for run_id, tag, champion in ((own, "x", "1"), (own, "x", "2"), (own, "y", "2"), (None, "x", "2")):
+        made = client.create_model_version(MODEL, tmp_path.as_uri(), run_id=run_id, tags={**tags, WEIGHTS_TAG: tag})
+        registry.choose(str(made.version))
+        assert registry.champion == champion
+    assert "stays champion" in registry.choose("1", "never")
 
 
 @pytest.mark.parametrize("name", ["nll", "top1_error", "top1_error/7x144/calibrated", "images"])

@@ -11,7 +11,7 @@ from pipelines.run.dataset import Shard, Split, read_manifest
 from pipelines.run.storage import Storage
 from pipelines.tracking.dataset import validation_images
 from pipelines.tracking.evaluation import send_evaluation
-from pipelines.tracking.models import WEIGHTS_TAG, digest_of
+from pipelines.tracking.model_identity import WEIGHTS_TAG, digest_of
 from tests.pipelines.report.made_runs import ENSEMBLE, made_run
 from tests.pipelines.tracking.followed_runs import copy_result, follow, runs_of, store_of
 

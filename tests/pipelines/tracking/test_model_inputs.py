@@ -1,15 +1,18 @@
 """Claims: pixels arrive in any nesting that MLflow makes of them, never as the path of a file; policies are checked."""
 
+import io
 import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PyFuncModel
+from PIL import Image
 
 from googlenet import GoogLeNet
 from googlenet.evaluation.crops import chosen_policy
@@ -53,6 +56,15 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EnsembleModel:
     files = {"a": str(tmp_path / "a.safetensors"), "ensemble": str(tmp_path / "about.json")}
     made.load_context(SimpleNamespace(artifacts=files))
     return made
+
+
+def test_a_number_in_place_of_an_image_fails_its_row_and_no_other(model: EnsembleModel) -> None:
+    file = io.BytesIO()
+    Image.fromarray(np.full((40, 40, 3), 99, np.uint8)).save(file, "PNG")
+    given = [1234567890123, 3.5, True, np.int64(3), file.getvalue(), list(file.getvalue())]
+    answers = model.predict(pd.DataFrame({"image": pd.Series(given, dtype=object)}), {"crop_policy": 1})
+    assert answers["error"].str.contains("^image must be the bytes of a file, or base64, got ")[:4].all()
+    assert answers["answer_1"].notna().tolist() == [False] * 4 + [True] * 2
 
 
 @pytest.mark.parametrize("policy", ["best:24", chosen_policy(range(24)), "best:200:ff", "best:0:0", "best:x:ff", "12"])

@@ -17,7 +17,7 @@ from pipelines.run.claims import claim
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.tracking.publish import PublishSettings
-from pipelines.tracking.replay import replay
+from pipelines.tracking.replay import outcome_of, replay
 from pipelines.tracking.store import connect, tracking_uri_for
 from tests.others_files import unchanged
 from tests.pipelines.report.made_runs import made_run
@@ -145,6 +145,17 @@ def test_what_mlflow_is_told_is_how_the_newest_job_ended(
         "replica_2": "KILLED",
     }
     assert found["ensemble"].data.metrics["stage_seconds/train"] == 5.0
+
+
+@pytest.mark.parametrize(("reported", "status"), [(2, "KILLED"), (3, "FINISHED")])
+def test_the_report_of_an_earlier_job_does_not_finish_one_that_trained_more_replicas(
+    tmp_path: Path, reported: int, status: str
+) -> None:
+    run = Storage.at(str(tmp_path))
+    run.write_json("jobs/1.json", JOB_LOG)
+    names = [f"replica_{replica}" for replica in range(reported)]
+    run.write_json("report/report.json", {"ensemble": {"replicas": names}})
+    assert outcome_of(run, dict.fromkeys(range(3), "done")) == status
 
 
 def _status(uri: str, run: Path, role: str) -> str:

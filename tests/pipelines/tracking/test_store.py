@@ -64,6 +64,24 @@ def test_a_question_mark_in_a_path_has_to_be_quoted(tmp_path: Path) -> None:
     assert checked(quoted) == quoted
 
 
+@pytest.mark.parametrize("path", ["runs/mlflow.db", "/runs/my store.db", "runs", "mlflow.db"])
+def test_a_path_is_refused_with_the_uri_of_the_store_there(path: str) -> None:
+    with pytest.raises(UserError, match="has no scheme") as refused:
+        tracking_uri_for(Storage.at("runs/any"), path)
+    uri = str(refused.value).partition("write ")[2]
+    database = Path(path).absolute()
+    assert database_of(checked(uri)) == (database if database.suffix else database / "mlflow.db")
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["http://server:5000", "https://server/mlflow", "databricks", "databricks-uc", "databricks://profile",
+     "postgresql://server/mlflow", "file:///runs/mlruns", "uc:https://server", "arn:aws:sagemaker:eu:1:server/x"],
+)  # fmt: skip
+def test_every_uri_that_mlflow_knows_is_accepted_as_it_is(uri: str) -> None:
+    assert checked(uri) == uri
+
+
 def test_a_store_that_cannot_be_written_is_refused_before_anything_is_sent(empty_store: Path) -> None:
     check_that_it_can_be_written(f"sqlite:///{empty_store}")
     check_that_it_can_be_written(f"sqlite:///{empty_store}_not_yet_made")

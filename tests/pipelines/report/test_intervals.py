@@ -1,0 +1,39 @@
+"""Claim: no mistake, or nothing but mistakes, among few images has an interval that says how little they show."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from pipelines.report.contents import contents
+from pipelines.report.intervals import with_exact_bounds
+from pipelines.report.remarks import headline, notes
+from pipelines.report.tally import tally_predictions
+from tests.pipelines.report.made_runs import LABELS, answers, ensemble_of, made_run, predict_as
+
+
+@pytest.mark.parametrize(
+    ("answer", "mistakes", "words"), [(LABELS.tolist(), 0, "(0.0 to 45.9)"), ([6] * 6, 6, "(54.1 to 100.0)")]
+)
+def test_the_bounds_of_a_report_are_those_of_a_binomial_test(
+    tmp_path: Path, answer: list[int], mistakes: int, words: str
+) -> None:
+    run, ensemble = made_run(tmp_path), ensemble_of(3)
+    predict_as(run, answers(*[answer] * 3), ensemble)
+    report = contents(tally_predictions(run, ensemble), ensemble)
+    exact = binomtest(mistakes, len(LABELS)).proportion_ci()
+    expected = pytest.approx([100 * exact.low, 100 * exact.high])
+    for row in report["table"]:
+        assert row["top1_ci95"] == row["top1_ci95_images_and_replicas"] == expected
+        assert row["top1_difference_ci95"] == [0, 0]
+    assert report["view_groups"][0]["top1_ci95"] == report["view_groups"][0]["top1_ci95_all_models"] == expected
+    assert words in headline(report)
+    assert "is 0.00 to 0.00 %" not in " ".join(notes(report))
+
+
+def test_all_other_bounds_stay_as_they_are() -> None:
+    errors = np.array([[0.0, 50.0, 0.0, 0.0], [0.0, 50.0, 100.0, 1e-9]])
+    low, high = with_exact_bounds(errors, np.full(4, 1.0), np.full(4, 2.0))
+    assert low.tolist() == [1.0] * 4
+    assert high.tolist() == [pytest.approx(100 * binomtest(0, 2).proportion_ci().high), 2.0, 2.0, 2.0]

@@ -1,0 +1,86 @@
+"""Claims: notes in MLflow show names as they are; what users write into them stays."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.export.model_card import model_card
+from pipelines.report.markdown_tables import markdown_table
+from pipelines.run.dataset import Manifest, Split, read_manifest
+from pipelines.run.recipe import Recipe
+from pipelines.run.storage import Storage
+from pipelines.tracking.models import describe_model, origin_of
+from pipelines.tracking.notes import MODEL_TEXT, REQUEST_TEXT, data_line, error_tables
+from pipelines.tracking.runs import NOTE, MlflowRuns
+from tests.pipelines.tracking.followed_runs import RECIPE, copy_result, store_of
+
+pytestmark = pytest.mark.timeout(120)
+NAME = "model"
+
+
+def test_chosen_views_have_a_heading_for_people() -> None:
+    def row(policy: str, crops: int) -> dict[str, Any]:
+        return {"models": 1, "policy": policy, "crops": crops, "top1_error": 1.0, "top1_ci95": [0.0, 2.0]}
+
+    policies = [("1", 1), ("best:24:00ff", 24), ("96+120", 72), ("144", 144)]
+    report: Any = {"classes": 2, "table": [row(*policy) for policy in policies]}
+    [head, *_] = error_tables(report)[0].replace("&emsp;", "").splitlines()
+    assert head == "| top-1 error | 1 crop | 24 crops (best) | 72 crops (96+120 px) | 144 crops |"
+
+
+def test_names_of_classes_are_text_in_markdown(reported_run: Path) -> None:
+    names, shown = ("<unk>", "R&D", "a|b", "two\nlines"), ("&lt;unk>", "R&amp;D", "a\\|b", "two lines")
+    empty = Split((), {})
+    manifest = Manifest({"data": "x"}, names, {"train": empty, "val": empty}, "", 0)
+    run = Storage.at(str(reported_run))
+    report = run.read_json("report/report.json")
+    report["ensemble"]["classes"] = list(names)
+    card = model_card("mine", report, run.read_json("report/cost.json"), Recipe(), manifest, {})
+    assert data_line(manifest).endswith(f"of 4 classes: {', '.join(shown)}.")
+    assert card.rstrip().endswith(f"## Classes\n\n{', '.join(shown)}")
+    assert markdown_table(["class"], [[name] for name in names]).splitlines()[2:] == [f"| {name} |" for name in shown]
+
+
+@pytest.fixture
+def runs(run: Storage, reported_run: Path) -> MlflowRuns:
+    copy_result(reported_run, run)
+    return MlflowRuns(store_of(run), run, RECIPE)
+
+
+def test_a_note_that_a_user_has_changed_stays(runs: MlflowRuns) -> None:
+    def note() -> str:
+        return str(runs.client.get_run(runs.parent).data.tags[NOTE])
+
+    for text in ("first", "second"):
+        runs.set_note(runs.parent, text)
+        assert note() == text
+    runs.client.set_tag(runs.parent, NOTE, "second\n\nDo not delete: used in the paper.")
+    runs.set_note(runs.parent, "third")
+    assert note().endswith("used in the paper.")
+
+
+@pytest.mark.parametrize("is_of_an_earlier_version", [False, True])
+def test_the_description_of_a_model_follows_its_champion_until_a_user_writes_into_it(
+    runs: MlflowRuns, is_of_an_earlier_version: bool
+) -> None:
+    def described() -> str:
+        describe_model(runs, NAME, "1", origin_of(runs, runs.run, RECIPE, read_manifest(runs.run)))
+        return str(runs.client.get_registered_model(NAME).description)
+
+    old = f"{MODEL_TEXT}\n\nThe champion is another.\n\n{REQUEST_TEXT}"
+    runs.client.create_registered_model(NAME, description=old if is_of_an_earlier_version else None)
+    runs.client.create_model_version(NAME, Path(runs.run.root).as_uri())
+    runs.client.set_registered_model_alias(NAME, "champion", "1")
+    for _ in range(2):
+        assert "The champion is [version 1]" in described()
+    runs.client.update_registered_model(NAME, f"{MODEL_TEXT} Mine.\n\n{REQUEST_TEXT}")
+    assert "Mine." in described()
+
+
+def test_replicas_whose_parent_a_user_deleted_belong_to_the_new_one(runs: MlflowRuns) -> None:
+    runs.client.delete_run(runs.parent)
+    again = MlflowRuns(runs.tracking_uri, runs.run, RECIPE)
+    assert again.parent != runs.parent
+    assert again.child(1) == runs.child(1)
+    assert runs.client.get_run(again.child(1)).data.tags["mlflow.parentRunId"] == again.parent
