@@ -39,20 +39,27 @@ def with_temperature(probabilities: Float[np.ndarray, "*n c"], temperature: floa
 def fit_temperature(probabilities: Float[np.ndarray, "k n c"], labels: Labels) -> float:
     """Return the temperature that makes the labels of N images likeliest, shared by K classifiers.
 
-    The negative log-likelihood is convex in 1/T: Newton's method, kept between two bounds of the minimum.
+    The negative log-likelihood is convex in 1/T: Newton's method, kept between two bounds of the minimum. A step past
+    the lowest or the highest temperature tries that one itself: the minimum may lie beyond it.
     """
     logarithms = _logarithms(probabilities)
     own = np.take_along_axis(logarithms, np.broadcast_to(labels[:, None], (*logarithms.shape[:2], 1)), axis=2)
     wanted = float(own.mean())
     low, high, inverse = 1 / HIGHEST, 1 / LOWEST, 1.0
+    untried = {low, high}
     for _ in range(STEPS):
         shares = _softmax(inverse * logarithms)
         means = (shares * logarithms).sum(axis=2)
         slope = float(means.mean()) - wanted
         low, high = (low, inverse) if slope > 0 else (inverse, high)
+        if low == high:  # at a bound, and the minimum lies beyond it
+            break
         curvature = float((shares * np.square(logarithms)).sum(axis=2).mean() - np.square(means).mean())
         step = inverse - slope / curvature if curvature > 0 else np.inf
-        following = float(step) if low < step < high else (low * high) ** 0.5
+        bound = low if step <= low else high
+        outside = bound if bound in untried else (low * high) ** 0.5
+        following = float(step) if low < step < high else outside
+        untried.discard(following)
         if abs(following - inverse) <= PRECISION * inverse:
             break
         inverse = following
