@@ -47,7 +47,7 @@ def test_the_temperature_is_the_one_that_scipys_optimiser_finds(too_cautious_by:
 def test_where_all_answers_are_right_or_wrong_it_ends_at_a_bound(
     labels: list[int], bound: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For useless answers at once: of a thousand classes a step takes half a second, and a report fits a hundred times."""
+    """For useless answers at once: with a thousand classes a step takes half a second, and a report has 100 fits."""
     softmax, steps = temperature_module._softmax, []
     monkeypatch.setattr(temperature_module, "_softmax", lambda logits: steps.append(1) or softmax(logits))
     probabilities = np.tile(0.7 * np.eye(3, dtype=np.float32) + 0.1, (30, 1))[None]
