@@ -43,6 +43,7 @@ def test_a_file_of_another_origin_and_one_without_its_description_are_told_apart
         read_safetensors(safetensors.torch.save(tensors, {METADATA_KEY: json.dumps({"format": FORMAT})}))
 
 
+@pytest.mark.usefixtures("unchecked_types")
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
