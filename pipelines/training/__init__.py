@@ -28,6 +28,7 @@ In reading order:
 - ``scaled_weights``: initial weights that are scaled on training images
 - ``resources``: resources reserved per worker, and how many replicas fit
 - ``trial``: a few timed steps
+- ``trial_workers``: the end of its actors, and what ended them early
 - ``arithmetic_choice``: precision and compilation of a run, from a trial
 - ``targets_plan``: what is left of a student's targets, and the teacher's networks that answer
 - ``plan``: replicas, steps, time and storage before a job starts

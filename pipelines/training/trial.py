@@ -21,6 +21,7 @@ from pipelines.job.unplaced import once_placed
 from pipelines.job.worker_process import use_own_cpus
 from pipelines.run.recipe import Recipe
 from pipelines.training.resources import Resources
+from pipelines.training.trial_workers import trial_workers
 
 # Timed steps, after a first one. For an estimate at least so many seconds, since other processes disturb single steps,
 # and the more the longer the training is: a fiftieth of it, at most 20 seconds. The speed of a processor that is shared
@@ -88,7 +89,8 @@ def run_trial(
     a compiler, compiled.
 
     Raises:
-        NodesMissingError: no node that can hold the worker has joined in time.
+        NodesMissingError: no node that can hold the worker has joined in time, or it was lost.
+        UserError: a step does not fit in memory.
     """
     import ray
 
@@ -103,7 +105,7 @@ def run_trial(
     number = min(at_once, MOST_AT_ONCE) if device == "cpu" else 1
     workers = [worker.remote() for _ in range(number)]
     started = [each.start.remote() for each in workers]
-    try:
+    with trial_workers(workers):
         once_placed(started[0], "the trial", resources.per_worker, longest_wait_seconds=LONGEST_WAIT_SECONDS)
         in_time = ray.wait(started, num_returns=number, timeout=START_SECONDS)[0]
         chosen = [each for each, ref in zip(workers, started, strict=True) if ref in in_time]
@@ -111,9 +113,6 @@ def run_trial(
         trials = ray.get([each.run.remote(recipe, classes, precisions, device, encoded, steps) for each in chosen])
         taken = TAKEN_OF_A_CORE / max(1.0, resources.cpus_per_worker) if precisions is None and device == "cpu" else 0.0
         return replace(_means(trials, 1 + taken), start_seconds=start_seconds)
-    finally:
-        for each in workers:
-            ray.kill(each)
 
 
 class _TrialWorker:

@@ -44,8 +44,8 @@ class _Answers(BaseHTTPRequestHandler):
             self._send(200, {"ray_version": "2.60.0"})
         elif self.path == "/api/jobs/":
             self._send(200, list(self.dashboard.jobs.values()))
-        elif self.path.startswith("/api/packages/"):
-            self._send(404, "no such package")
+        elif self.path.startswith("/api/packages/") or name == "tail":  # of a job's output
+            self._send(404, "there is none")
         elif self.dashboard.failures:
             self._send(*self.dashboard.failures.pop(0))
         elif name in self.dashboard.jobs:
