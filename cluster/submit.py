@@ -26,13 +26,16 @@ TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 if __name__ == "__main__" and (TOKEN.exists() or set(TOKEN_VARIABLES) & set(os.environ)):
     # A head that finds a token asks for it. Ray's client sends one in this mode alone, which it reads when imported.
     os.environ.setdefault("RAY_AUTH_MODE", "token")
+if __name__ == "__main__":  # Python finds modules beside a script by itself, but not from the folder above
+    sys.path.append(str(Path(__file__).parents[1]))
 try:
-    import aiohttp
     from ray.dashboard.modules.dashboard_sdk import parse_runtime_env_args
     from ray.dashboard.modules.job.common import JobStatus
     from ray.dashboard.modules.job.pydantic_models import JobDetails
-    from ray.dashboard.modules.job.sdk import JobSubmissionClient
     from ray.exceptions import AuthenticationError
+    from ray.runtime_env import RuntimeEnv
+
+    from cluster.following import LOST_SECONDS, POLL_SECONDS, REQUEST_FAILURES, Client, Log, UnknownJobError, follow
 except ImportError as error:  # on a machine of its own, it needs nothing but Ray
     raise SystemExit(
         f"error: {sys.executable} lacks {error.name}: run pip install -c constraints.txt 'ray[default]' with it"
@@ -44,19 +47,15 @@ ADDRESS = "http://127.0.0.1:8265"
 RUN_DIR = "googlenet_run_dir"
 COMMIT_VARIABLE = "GOOGLENET_COMMIT"
 GIT_SECONDS = 10.0
-REQUEST_SECONDS = 30.0
-# The end of a job, and a head that can start it, are noticed this much later at most; its user waits for both.
-POLL_SECONDS = 2.0
-LAST_LINES_SECONDS = 5.0
-# A head that does not answer for this long counts as lost; its cluster may come back under the same address.
-LOST_SECONDS = 60.0
 LONGEST_PAUSE_SECONDS = 300.0
 # Ray's answer while a new head, which already takes uploads, cannot start jobs yet.
 NOT_READY = "No available agent"
-LOST_EXIT_CODE = 75
+# What Ray and its dashboard say of a working directory that is too large to upload.
+TOO_LARGE = ("exceeds the maximum size", "Maximum request body size")
+USER_ERROR_EXIT_CODE, LOST_EXIT_CODE, STOPPED_EXIT_CODE = 2, 75, 130
 # Outcomes that another attempt would not change: success, an error of the user, a limit on time or money, stopped on
 # purpose.
-FINAL_EXIT_CODES = (0, 2, 3, 130)
+FINAL_EXIT_CODES = (0, USER_ERROR_EXIT_CODE, 3, STOPPED_EXIT_CODE)
 
 
 class Arguments(argparse.Namespace):
@@ -88,44 +87,110 @@ def parse(words: Sequence[str]) -> Arguments:
     add("--pause-seconds", type=float, default=15.0, help="pause before the second attempt, doubled up to 5 minutes")
     add("--wait-seconds", type=float, default=1800.0, help="time to wait for a cluster that does not answer")
     arguments = parser.parse_args(words, namespace=Arguments())
-    if arguments.runtime_env and not arguments.runtime_env.is_file():
-        parser.error(f"--runtime-env {arguments.runtime_env} is no file")
+    if not (arguments.working_dir / JOB).is_file():
+        parser.error(f"--working-dir {arguments.working_dir} has no {JOB}: name the folder of the project")
+    if "://" not in arguments.run_dir and not Path(arguments.run_dir).is_absolute():
+        # In the job it would lie in Ray's own copy of the project, which Ray removes.
+        parser.error(f"--run-dir {arguments.run_dir} must be a URI, or a path from / that all nodes share")
+    try:
+        _runtime_env(arguments)
+    except Exception as error:  # noqa: BLE001  # of the file, its YAML, or what Ray requires of it
+        parser.error(f"--runtime-env {arguments.runtime_env} cannot be used: {error}")
     return arguments
 
 
-class Client(JobSubmissionClient):  # type: ignore[misc]  # Ray has no types here
-    """Ray's client with a timeout on every request."""
-
-    def _do_request(self, *args: Any, **kwargs: Any) -> Any:
-        return super()._do_request(*args, **{"timeout": REQUEST_SECONDS, **kwargs})
+class NoAnswerError(Exception):
+    """The cluster has not answered for ``wait_seconds``."""
 
 
 def main(arguments: Arguments, say: Callable[[str], None]) -> int:
-    """Return the job's exit code, or 75 if the last attempt was lost."""
+    """Return the job's exit code; 75 if the last attempt was lost, 130 after Ctrl-C."""
     logging.getLogger("ray").setLevel(logging.ERROR)  # otherwise it logs every excluded file, twice
-    pause_seconds = arguments.pause_seconds
-    for attempt in range(1, arguments.attempts + 1):
-        client = _connect(arguments, say)
-        if client is None:
-            return LOST_EXIT_CODE
-        code = _one_try(client, arguments, say)
-        if code in FINAL_EXIT_CODES:
-            return code
-        if attempt < arguments.attempts:
-            say(f"submit: attempt {attempt} of {arguments.attempts} ended with {code}; retry in {pause_seconds:.0f} s")
+    submission = Submission(arguments, say)
+    try:
+        return submission.run()
+    except NoAnswerError as error:
+        say(f"error: {error}")
+        return LOST_EXIT_CODE
+    except KeyboardInterrupt:
+        followed = f"{submission.job} continues; run the same command again to follow it"
+        say(f"\nsubmit: {followed if submission.job else 'interrupted; no job is known to run'}")
+        return STOPPED_EXIT_CODE
+
+
+class Submission:
+    """Submits the job, follows it, and submits it again.
+
+    Attributes:
+        job: id of the job that is followed; empty while there is none.
+    """
+
+    def __init__(self, arguments: Arguments, say: Callable[[str], None]) -> None:
+        self.job = ""
+        self._arguments, self._say = arguments, say
+        self._log = Log()
+
+    def run(self) -> int:
+        """Return the exit code of the last job."""
+        attempt, pause_seconds, attempts = 1, self._arguments.pause_seconds, self._arguments.attempts
+        while (code := self._try()) not in FINAL_EXIT_CODES and attempt < attempts:
+            self._say(f"submit: attempt {attempt} of {attempts} ended with {code}; retry in {pause_seconds:.0f} s")
             time.sleep(pause_seconds)
-            pause_seconds = min(2 * pause_seconds, LONGEST_PAUSE_SECONDS)
-    return code
+            attempt, pause_seconds = attempt + 1, min(2 * pause_seconds, LONGEST_PAUSE_SECONDS)
+        return code
+
+    def _try(self) -> int:
+        """Submit the job, or find it running, and follow it to its end, however often it is lost from view."""
+        while True:
+            client, running = _connect(self._arguments, self._say)
+            if not self.job:
+                self.job, self._log = running, Log()
+            try:
+                self.job = self.job or _submit_once_ready(client, self._arguments, self._say)
+            except REQUEST_FAILURES as error:
+                too_large = [line for line in str(error).splitlines() if any(words in line for words in TOO_LARGE)]
+                self._say(f"error: {too_large[0]}" if too_large else f"submit: {error}")
+                return USER_ERROR_EXIT_CODE if too_large else LOST_EXIT_CODE
+            stop = f"ray job stop --address {self._arguments.address} {self.job}"
+            self._say(f"submit: following {self.job}; to stop it: {stop}")
+            try:
+                details = asyncio.run(follow(client, self.job, self._log))
+            except UnknownJobError:
+                self._say(f"submit: {self._arguments.address} does not know {self.job} any more")
+                self.job = ""
+                return LOST_EXIT_CODE
+            if details:
+                self.job = ""
+                return _exit_code(details, self._say)
+            self._say(f"submit: the cluster has not answered for {LOST_SECONDS:.0f} s")
 
 
-def _connect(arguments: Arguments, say: Callable[[str], None]) -> Client | None:
-    """Return a client once the cluster answers, or None after ``wait_seconds``."""
+def _exit_code(details: JobDetails, say: Callable[[str], None]) -> int:
+    """Return the exit code of a job that has ended."""
+    if details.status == JobStatus.STOPPED:
+        return STOPPED_EXIT_CODE
+    if details.status == JobStatus.SUCCEEDED:
+        return 0
+    if details.driver_exit_code is None:
+        say(f"submit: {details.message}")
+        return LOST_EXIT_CODE
+    # Interrupted, but not by ray job stop: as its machine is shut down or restarted.
+    return LOST_EXIT_CODE if details.driver_exit_code == STOPPED_EXIT_CODE else int(details.driver_exit_code)
+
+
+def _connect(arguments: Arguments, say: Callable[[str], None]) -> tuple[Client, str]:
+    """Return a client once the cluster answers, and the id of the job that already runs there, or an empty one.
+
+    Raises:
+        NoAnswerError: it has not answered for ``wait_seconds``.
+    """
     give_up, told = time.monotonic() + arguments.wait_seconds, ""
     for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
         os.environ.pop(name, None)  # they would override the address passed to Ray's client
     while True:
         try:
-            return Client(arguments.address)
+            client = Client(arguments.address)
+            return client, _running_job(client, arguments.run_dir)
         except AuthenticationError as error:
             answer = str(error).partition("\n")[0]
             variable = next((name for name in TOKEN_VARIABLES if name in os.environ), "")
@@ -133,44 +198,21 @@ def _connect(arguments: Arguments, say: Callable[[str], None]) -> Client | None:
             raise SystemExit(f"error: {arguments.address}: {answer}: {fix}") from error
         except (ConnectionError, OSError, RuntimeError) as error:
             if time.monotonic() > give_up:
-                say(f"error: no answer from {arguments.address} for {arguments.wait_seconds:.0f} s: {error}")
-                return None
+                waited = f"for {arguments.wait_seconds:.0f} s"
+                raise NoAnswerError(f"no answer from {arguments.address} {waited}: {error}") from error
             if str(error) != told:
                 told = str(error)
                 say(f"submit: waiting for the cluster at {arguments.address} ({told.partition(chr(10))[0]})")
             time.sleep(POLL_SECONDS)
 
 
-def _one_try(client: Client, arguments: Arguments, say: Callable[[str], None]) -> int:
-    """Submit the job, or find it running, and follow it to its end; return its exit code."""
-    try:
-        job = _running_job(client, arguments.run_dir) or _submit_once_ready(client, arguments, say)
-        say(f"submit: following {job}; to stop it: ray job stop --address {arguments.address} {job}")
-        details = asyncio.run(_follow(client, job))
-    except (ConnectionError, OSError, RuntimeError, AuthenticationError) as error:
-        say(f"submit: {error}")
-        return LOST_EXIT_CODE
-    except KeyboardInterrupt:
-        say("\nsubmit: the job continues; run the same command again to follow it")
-        return FINAL_EXIT_CODES[-1]
-    if details is None:
-        say(f"submit: the cluster has not answered for {LOST_SECONDS:.0f} s")
-        return LOST_EXIT_CODE
-    if details.status == JobStatus.STOPPED:
-        return FINAL_EXIT_CODES[-1]
-    if details.status == JobStatus.SUCCEEDED:
-        return 0
-    if details.driver_exit_code is None:
-        say(f"submit: {details.message}")
-    return LOST_EXIT_CODE if details.driver_exit_code is None else int(details.driver_exit_code)
-
-
-def _running_job(client: Client, run_dir: str) -> str | None:
+def _running_job(client: Client, run_dir: str) -> str:
+    """Return the id of the job on this run directory that waits or runs; empty if there is none."""
     for details in client.list_jobs():
         is_ours = (details.metadata or {}).get(RUN_DIR) == run_dir
         if is_ours and details.status in (JobStatus.PENDING, JobStatus.RUNNING) and details.submission_id:
             return str(details.submission_id)
-    return None
+    return ""
 
 
 def _submit_once_ready(client: Client, arguments: Arguments, say: Callable[[str], None]) -> str:
@@ -190,8 +232,7 @@ def _submit_once_ready(client: Client, arguments: Arguments, say: Callable[[str]
 
 def _submit(client: Client, arguments: Arguments) -> str:
     command = ["python", JOB, *arguments.options, "--run-dir", arguments.run_dir]
-    given = str(arguments.runtime_env.absolute()) if arguments.runtime_env else None
-    runtime_env = parse_runtime_env_args(given, working_dir=str(arguments.working_dir.absolute()))
+    runtime_env = {**_runtime_env(arguments), "working_dir": str(arguments.working_dir.absolute())}
     variables = {**runtime_env.get("env_vars", {}), **_commit(arguments.working_dir)}
     with chdir(arguments.working_dir):  # files that the runtime environment names are relative to it
         job = client.submit_job(
@@ -202,6 +243,16 @@ def _submit(client: Client, arguments: Arguments) -> str:
     return str(job)
 
 
+def _runtime_env(arguments: Arguments) -> dict[str, Any]:
+    """Return the runtime environment in the file that was given, after Ray's own check."""
+    if arguments.runtime_env is None:
+        return {}
+    given: dict[str, Any] = parse_runtime_env_args(str(arguments.runtime_env.absolute()))
+    with chdir(arguments.working_dir):
+        RuntimeEnv(**{name: value for name, value in given.items() if name != "working_dir"})
+    return given
+
+
 def _commit(project: Path) -> dict[str, str]:
     """Return the commit as a variable for the job, which runs without the repository."""
     command = ["git", "-C", str(project), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
@@ -210,46 +261,6 @@ def _commit(project: Path) -> dict[str, str]:
     except (OSError, subprocess.TimeoutExpired):
         return {}
     return {COMMIT_VARIABLE: git.stdout.strip()} if git.returncode == 0 else {}
-
-
-async def _follow(client: Client, job: str) -> JobDetails | None:
-    """Return the job's details at its end, or None if the cluster stops answering."""
-    printing = asyncio.create_task(_print_logs(client, job))
-    answered = time.monotonic()
-    try:
-        while time.monotonic() - answered < LOST_SECONDS:
-            try:
-                details = await asyncio.to_thread(client.get_job_info, job)
-            except (ConnectionError, OSError, AuthenticationError):
-                details = None
-            if details is not None:
-                answered = time.monotonic()
-                if details.status.is_terminal():
-                    await asyncio.wait([printing], timeout=LAST_LINES_SECONDS)
-                    return details
-            await asyncio.sleep(POLL_SECONDS)
-        return None
-    finally:
-        printing.cancel()
-
-
-async def _print_logs(client: Client, job: str) -> None:
-    """Stream the job's output; after a lost connection, continue where it stopped."""
-    printed = 0
-    while True:
-        sent = 0
-        try:
-            async for text in client.tail_job_logs(job):
-                new = text[max(0, printed - sent) :]
-                sent += len(text)
-                if new:
-                    printed = max(printed, sent)
-                    sys.stdout.write(new)
-                    sys.stdout.flush()
-        except (OSError, RuntimeError, aiohttp.ClientError):
-            await asyncio.sleep(POLL_SECONDS)
-        else:
-            return
 
 
 if __name__ == "__main__":

@@ -32,9 +32,12 @@ def find_images(run: Storage, recipe: Recipe) -> Images | None:
     """Return the images to prepare, listed but not read; None if they are already prepared. Needs no cluster.
 
     Raises:
-        UserError: the images cannot be used.
+        UserError: the images cannot be used, or others are prepared, as by prepare_dataset.py with other options.
     """
-    return None if run.exists(MANIFEST) else _list_images(recipe)
+    if run.exists(MANIFEST):
+        _check_same(run, read_manifest(run), _prepared_from(recipe))
+        return None
+    return _list_images(recipe)
 
 
 def count_images(run: Storage, images: Images | None) -> Counts:
@@ -83,7 +86,7 @@ def prepare(run: Storage, recipe: Recipe, bad_images: BadImages = "stop", images
     Raises:
         UserError: the images cannot be used; nothing is lost, fix them and call again.
     """
-    prepared_from = {name: recipe.to_dict()[name] for name in RECIPE_FIELDS}
+    prepared_from = _prepared_from(recipe)
     if run.exists(MANIFEST):
         return _read_matching_manifest(run, prepared_from)
     manifest, bad = _prepare(run, images or _list_images(recipe), prepared_from, bad_images)
@@ -169,12 +172,30 @@ def _prepare(
     return manifest, bad
 
 
+def _prepared_from(recipe: Recipe) -> dict[str, Any]:
+    values = recipe.to_dict()
+    return {name: values[name] for name in RECIPE_FIELDS}
+
+
 def _read_matching_manifest(run: Storage, prepared_from: dict[str, Any]) -> Manifest:
     manifest = read_manifest(run)
-    if changed := differences(manifest.prepared_from, prepared_from):
-        raise UserError(f"the data set in {run} was prepared with other settings:\n  " + "\n  ".join(changed))
+    _check_same(run, manifest, prepared_from)
     check_shards(run, manifest)
     return manifest
+
+
+def _check_same(run: Storage, manifest: Manifest, prepared_from: dict[str, Any]) -> None:
+    if changed := differences(_by_option(manifest.prepared_from), _by_option(prepared_from)):
+        raise UserError(
+            f"the data set in {run} was prepared from other data, or with other options:\n  "
+            + "\n  ".join(changed)
+            + "\nGive the same --data and options as before, or choose another directory."
+        )
+
+
+def _by_option(values: dict[str, Any]) -> dict[str, Any]:
+    """Return values by the names that users know: those of options, if they are set by options."""
+    return {f"--{name.replace('_', '-')}" if name in RECIPE_FIELDS else name: values[name] for name in values}
 
 
 def _list_images(recipe: Recipe) -> Images:

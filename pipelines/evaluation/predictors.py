@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from pipelines.errors import UserError
 from pipelines.job.console import count
+from pipelines.job.nodes import NodesMissingError
 from pipelines.job.ray_session import (
     MEMORY,
     affordable_memory,
@@ -119,10 +120,18 @@ def predictors_on(
     ``memory_bytes`` is the memory that a predictor needs on a CPU ("cpu"), and with a GPU ("gpu"); 0 if unknown.
 
     Raises:
-        UserError: no node holds a predictor, and the cluster cannot grow or is not expected to.
+        UserError: no node holds a predictor, and the cluster cannot grow or is not expected to; or GPUs are asked for
+            on nodes without any.
+        NodesMissingError: no node but the head has joined the cluster yet.
     """
     joins = may_grow and (options.expects_gpus or (options.number is not None and options.gpus is not None))
     num_gpus = (options.gpus or 1.0) if joins or any(node.get("GPU") for node in nodes) else 0.0
+    only_head = may_grow and not any(node.get("CPU") for node in nodes)
+    if options.gpus is not None and not num_gpus and not only_head:
+        raise UserError(
+            f"--gpus-per-predictor {options.gpus:g}: no node has a GPU; leave it out, or set --predictors if the "
+            "cluster grows on demand"
+        )
     needs = {**({"GPU": num_gpus} if num_gpus else {}), "CPU": 1.0}
     needed = memory_bytes["gpu" if num_gpus else "cpu"]
     if memory := affordable_memory(needed, needs, nodes):
@@ -132,9 +141,11 @@ def predictors_on(
     wanted = options.number or max(now, options.expected)
     wanted = wanted if may_grow else min(wanted, now)
     if not wanted:
-        raise UserError(
+        error = NodesMissingError if only_head else UserError
+        again = "run the same command again once nodes have joined" if only_head else "add nodes"
+        raise error(
             f"no node holds a predictor, which reserves {amounts_line(needs)}; {_has(nodes, needs)}: reserve less with "
-            "--gpus-per-predictor, add nodes, or set --predictors if the cluster grows on demand"
+            f"--gpus-per-predictor, {again}, or set --predictors if the cluster grows on demand"
         )
     grows = may_grow and options.number is None
     remarks = (_remark(nodes, needs, now, options.number), memory_warning("a predictor", needed, memory))

@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipelines.run.lock import taken_over
+
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 # A second signal does nothing for so long: ending the processes of a cluster takes a few seconds.
 END_SECONDS = 10.0
@@ -91,7 +93,12 @@ def tell_interruption() -> None:
 
 
 def _print_message() -> None:
-    """Print the message past Python's buffer: a signal may arrive while the buffer is written."""
+    """Print the message past Python's buffer: a signal may arrive while the buffer is written.
+
+    A job whose run another one has taken over has said so, and is not to be run again.
+    """
+    if taken_over.is_set():
+        return
     try:
         descriptor = sys.stderr.fileno()
     except (OSError, ValueError):  # not a file

@@ -21,6 +21,23 @@ VERSION_REQUEST = b"\n\x10CLUSTER_METADATA\x12\x07cluster"
 RAY_VERSION = re.compile(rb'"ray_version": "([^"]+)"')
 # A proxy of the environment is for the web; Ray does not use it either.
 WITHOUT_PROXY = [("grpc.enable_http_proxy", 0)]
+# Ray sets it for jobs that are submitted to a cluster; it holds their runtime environment.
+SUBMITTED_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+
+
+class ClusterAwayError(UserError):
+    """The cluster to which this job was submitted does not answer; the same command works once it does."""
+
+    exit_code = 75
+
+
+def no_answer_error() -> type[UserError]:
+    """Return the error for a cluster that does not answer.
+
+    That of a submitted job has just started it, so its head is busy or has restarted: another try may help. Elsewhere
+    the address is wrong more often.
+    """
+    return ClusterAwayError if SUBMITTED_JOB in os.environ else UserError
 
 
 def check_address(address: str) -> None:
@@ -31,6 +48,7 @@ def check_address(address: str) -> None:
     Raises:
         UserError: the address is of another kind, nothing answers there, what answers is not the head of a Ray
             cluster, or the cluster has another version of Ray.
+        ClusterAwayError: nothing answers in a submitted job.
     """
     is_found_by_ray = address in FOUND_BY_RAY
     if is_found_by_ray:
@@ -44,7 +62,7 @@ def check_address(address: str) -> None:
         if is_found_by_ray:  # Ray looks for others
             return
         reason = error.strerror or str(error)
-        raise UserError(f"no Ray cluster answers at {address} ({reason}): {CURES}") from error
+        raise no_answer_error()(f"no Ray cluster answers at {address} ({reason}): {CURES}") from error
     if not _uses_tls():
         _check_version(address, _ray_version(f"[{host}]:{port}" if ":" in host else f"{host}:{port}", address))
 
@@ -91,11 +109,11 @@ def _ray_version(target: str, address: str) -> str:
             if error.code() in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
                 return ""
             if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
-                raise UserError(
+                raise no_answer_error()(
                     f"what listens at {address} did not answer within {ANSWER_SECONDS:.0f} seconds: a Ray cluster "
                     f"that hangs, or something else; {CURES}"
                 ) from error
-            raise UserError(
+            raise no_answer_error()(
                 f"what answers at {address} is not the head of a Ray cluster (its port is {GCS_PORT} by default): "
                 f"{CURES}"
             ) from error

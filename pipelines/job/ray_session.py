@@ -21,7 +21,7 @@ from pipelines.job.local_ray import (
 )
 from pipelines.job.node_limits import NodeLimits, node_limits
 from pipelines.job.nodes import check_that_a_node_stays, draining_nodes
-from pipelines.job.ray_address import check_address
+from pipelines.job.ray_address import check_address, no_answer_error
 from pipelines.run.directory import LOGS, NATIVE_STDERR
 from pipelines.run.storage import Storage
 
@@ -33,6 +33,8 @@ MEMORY = "memory"
 CONNECTION_SECONDS = 60.0
 # Ray itself gives up earlier, unless a process of its own hangs.
 START_SECONDS = 180.0
+# Ray's words if the cluster has another version of Python, which does not change.
+OTHER_VERSION = "Version mismatch"
 # Ray's words if its processes need more than the 30 seconds that it gives them.
 TOO_LATE = "timed out during startup"
 WHERE_TO_RUN = (
@@ -65,6 +67,7 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
 
     Raises:
         UserError: there is no usable cluster at the address in RAY_ADDRESS.
+        ClusterAwayError: the cluster of this submitted job does not answer.
         NodesMissingError: all its nodes are about to be taken away.
     """
     address = _address()
@@ -173,13 +176,14 @@ def _join(address: str) -> None:
 
     late = f"no connection to the Ray cluster at {address} within {CONNECTION_SECONDS:.0f} seconds: {WHERE_TO_RUN}"
     try:
-        with limited_to(CONNECTION_SECONDS, late, UserError.exit_code):
+        with limited_to(CONNECTION_SECONDS, late, no_answer_error().exit_code):
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
     except (ConnectionError, RuntimeError, RayError) as error:
         # Another version of Python, a missing token, no node of the cluster on this machine: Ray says which, in
         # several lines, or only in the error behind this one.
         reason = " ".join(f"{error} {error.__cause__ or ''}".split())
-        raise UserError(f"cannot use the Ray cluster at {address}: {reason}; {WHERE_TO_RUN}") from error
+        failure = UserError if OTHER_VERSION in reason else no_answer_error()
+        raise failure(f"cannot use the Ray cluster at {address}: {reason}; {WHERE_TO_RUN}") from error
 
 
 @contextmanager
@@ -221,6 +225,11 @@ def alive_nodes(*, with_leaving: bool = False) -> list[dict[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in leaving]
 
 
+def no_worker_has_joined() -> bool:
+    """Return whether the connected cluster has only a head without CPUs, as one that has just started."""
+    return not any(node.get("CPU") for node in alive_nodes(with_leaving=True))
+
+
 def amounts_line(amounts: Mapping[str, float]) -> str:
     """Return amounts of resources for display: 1 CPU, 2.10 GB memory."""
     return ", ".join(f"{size(amount) if name == MEMORY else f'{amount:g}'} {name}" for name, amount in amounts.items())
@@ -234,7 +243,10 @@ def affordable_memory(
     Otherwise it is 0: what a node will have that joins on demand is unknown.
     """
     shares = {
-        node.get(MEMORY, 0.0) / share for node in nodes if held_by(node, needs) for share in range(1, workers + 1)
+        float(int(node.get(MEMORY, 0.0) / share))
+        for node in nodes
+        if held_by(node, needs)
+        for share in range(1, workers + 1)
     }
     for memory in sorted((m for m in {float(need_bytes), *shares} if 0 < m <= need_bytes), reverse=True):
         if sum(held_by(node, {**needs, MEMORY: memory}) for node in nodes) >= workers:
@@ -259,6 +271,8 @@ def held_by(node: Mapping[str, float], needs: Mapping[str, float]) -> int:
 
 def held(name: str, amount: float, need: float) -> int:
     """Return how many workers that each reserve ``need`` of a resource fit on a node with ``amount`` of it."""
+    if name == MEMORY:  # in bytes, of which Ray misses not one
+        return int(amount / need)
     # Adding a thousandth compensates for rounding of fractions.
     if name == "GPU" and need < 1:  # a share is of one GPU; the remainders of two do not add up
         return int(amount) * int(1 / need + 1e-3)

@@ -33,8 +33,9 @@ def check_claim(run: Storage, kind: Kind, settings: dict[str, Any]) -> None:
     Raises:
         UserError: they differ.
     """
-    changed = differences(_claimed(run, kind), settings) if run.exists(RUN) else []
-    if not changed or not _has_results(run):
+    claimed = _claimed(run, kind) if run.exists(RUN) else {}
+    changed = differences(claimed, settings) if run.exists(RUN) else []
+    if not changed or not _has_results(run, claimed):
         return
     moved = kind == "recipe" and any(line.startswith(("data:", "init_weights:", "teacher:")) for line in changed)
     kept = " (the run has its own copy: the old path need not exist)" if moved and run.exists(MANIFEST) else ""
@@ -45,10 +46,16 @@ def check_claim(run: Storage, kind: Kind, settings: dict[str, Any]) -> None:
     )
 
 
-def _has_results(run: Storage) -> bool:
-    """Return whether a run is more than an attempt: shards of images count once all of them are prepared."""
+def _has_results(run: Storage, claimed: dict[str, Any]) -> bool:
+    """Return whether a run is more than an attempt: images count once all of them are prepared, as ``claimed``."""
     attempt = {RUN, *OWN_NAMES} - {REPLICAS}
-    return run.exists(MANIFEST) or not attempt.issuperset(run.names(""))
+    if not attempt.issuperset(run.names("")):
+        return True
+    if not run.exists(MANIFEST):
+        return False
+    # Of other images, prepare_dataset.py prepared them by itself: with these settings, nothing was ever computed.
+    prepared_from: dict[str, Any] = run.read_json(MANIFEST).get("prepared_from", {})
+    return all(claimed[name] == value for name, value in prepared_from.items() if name in claimed)
 
 
 def _claimed(run: Storage, kind: Kind) -> dict[str, Any]:

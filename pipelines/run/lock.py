@@ -26,6 +26,10 @@ RENEW_SECONDS = 10.0
 STALE_SECONDS = 45.0
 # Time that two jobs started at once may need to see each other's claim.
 SETTLE_SECONDS = 2.0
+# Ray's copy of a project that came with a job; it is removed when it is not needed any more.
+FOLDER_OF_COPIES = "working_dir_files"
+# Set when another job has taken over the run: this one is then interrupted, and not to be run again.
+taken_over = threading.Event()
 
 
 class RunInUseError(UserError):
@@ -40,9 +44,14 @@ def only_job_on(run: Storage) -> Iterator[None]:
 
     Raises:
         RunInUseError: another job holds it.
-        UserError: a file is in the place of its folder.
+        UserError: a file is in the place of its folder, or it is relative in a job that was submitted.
     """
     check_folder(run)
+    if run.is_local and FOLDER_OF_COPIES in Path(run.root).parts:
+        raise UserError(
+            f"{run} lies in Ray's copy of the project, which Ray removes: give --run-dir as a URI, or as a path from / "
+            "that all nodes share"
+        )
     with _local_lock(Path(run.root)) if run.is_local else _lease(run):
         yield
 
@@ -141,6 +150,7 @@ def _holder(file: BinaryIO) -> dict[str, Any]:
 
 @contextmanager
 def _lease(run: Storage) -> Iterator[None]:
+    taken_over.clear()
     mine = {**_about_this_job(), "id": uuid.uuid4().hex}
     _wait_until_free(run)
     run.write_json(LOCK, {**mine, "renewals": 0})
@@ -185,6 +195,7 @@ def _renew(run: Storage, mine: dict[str, Any], ended: threading.Event) -> None:
         with suppress(*STORE_FAILURES):
             if (other := _lease_of(run)).get("id", mine["id"]) != mine["id"]:
                 print(f"error: {_refused(run, other)}; that job assumed this one to be dead", file=sys.stderr)
+                taken_over.set()
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
             renewals += 1

@@ -29,6 +29,7 @@ In reading order:
 - ``resources``: resources reserved per worker, and how many replicas fit
 - ``trial``: a few timed steps
 - ``trial_images``: times of images in a trial
+- ``trial_workers``: end of a trial's actors, and what ended them early
 - ``timing``: how long calls are timed
 - ``arithmetic_choice``: precision and compilation of a run, from a trial
 - ``targets_plan``: what is left of a student's targets, and the teacher's networks that answer

@@ -15,6 +15,7 @@ from pipelines.job.ray_session import (
     held_by,
     is_shared,
     memory_warning,
+    no_worker_has_joined,
 )
 from pipelines.job.worker_process import KEEP_FREED_MEMORY
 from pipelines.run.dataset import Counts
@@ -225,7 +226,7 @@ def check_that_one_fits(recipe: Recipe, resources: Resources) -> None:
 
     Raises:
         UserError: no set of nodes holds the workers of one replica.
-        NodesMissingError: nodes that are about to be taken away could.
+        NodesMissingError: nodes that are about to be taken away could, or the cluster has only its head yet.
     """
     if replicas_held(recipe, resources) >= 1 or (resources.parallel_replicas and is_shared()):
         return
@@ -235,10 +236,12 @@ def check_that_one_fits(recipe: Recipe, resources: Resources) -> None:
         has += f", without {count(leaving, 'node')} about to be taken away,"
     workers = f"{recipe.least_workers} workers of {resources}" if recipe.least_workers > 1 else f"{resources}"
     once_held = sum(held_by(node, resources.per_worker) for node in alive_nodes(with_leaving=True))
-    error = NodesMissingError if once_held >= recipe.least_workers else UserError
+    may_join = is_shared() and no_worker_has_joined()
+    error = NodesMissingError if may_join or once_held >= recipe.least_workers else UserError
+    again = "run the same command again once nodes have joined" if may_join else "reserve less, add nodes"
     raise error(
         f"a replica reserves {workers}, each worker on one node; the cluster has {has} in total: "
-        "reserve less, add nodes, or set --parallel-replicas if the cluster grows on demand"
+        f"{again}, or set --parallel-replicas if the cluster grows on demand"
     )
 
 

@@ -23,6 +23,7 @@ from pipelines.run.recipe import Recipe
 from pipelines.training.resources import Resources
 from pipelines.training.timing import ESTIMATE_SECONDS, times
 from pipelines.training.trial_images import SEED, loading_times, prediction_times
+from pipelines.training.trial_workers import trial_workers
 
 # In a job, Ray's and the job's own processes take this part of each core that computes; a trial has fewer of them
 # beside it (docs/results/operator.md#estimates-against-jobs).
@@ -87,7 +88,8 @@ def run_trial(
     a compiler, compiled.
 
     Raises:
-        NodesMissingError: no node that can hold the worker has joined in time.
+        NodesMissingError: no node that can hold the worker has joined in time, or it was lost.
+        UserError: a step does not fit in memory.
     """
     import ray
 
@@ -102,7 +104,7 @@ def run_trial(
     number = min(at_once, MOST_AT_ONCE) if device == "cpu" else 1
     workers = [worker.remote() for _ in range(number)]
     started = [each.start.remote() for each in workers]
-    try:
+    with trial_workers(workers):
         once_placed(started[0], "the trial", resources.per_worker, longest_wait_seconds=LONGEST_WAIT_SECONDS)
         in_time = ray.wait(started, num_returns=number, timeout=START_SECONDS)[0]
         chosen = [each for each, ref in zip(workers, started, strict=True) if ref in in_time]
@@ -110,9 +112,6 @@ def run_trial(
         trials = ray.get([each.run.remote(recipe, classes, precisions, device, encoded, steps) for each in chosen])
         taken = TAKEN_OF_A_CORE / max(1.0, resources.cpus_per_worker) if precisions is None and device == "cpu" else 0.0
         return replace(_means(trials, 1 + taken), start_seconds=start_seconds)
-    finally:
-        for each in workers:
-            ray.kill(each)
 
 
 class _TrialWorker:

@@ -11,8 +11,11 @@ import pytest
 import ray.autoscaler
 import yaml
 from jsonschema import ValidationError
+from ray._private.ray_constants import DEFAULT_OBJECT_STORE_MEMORY_PROPORTION
+from ray.autoscaler._private.resource_demand_scheduler import _fits
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+from pipelines.training.resources import Resources
 from pipelines.training.shard_cache import FREE_SHARE
 from tests.project import ROOT
 
@@ -86,6 +89,18 @@ def test_workers_are_spot_instances_with_gpus_and_the_head_does_not_train(name: 
     assert config["max_workers"] == worker["max_workers"] == 7
     assert re.search("spot", json.dumps(worker["node_config"]), re.IGNORECASE)
     assert config["provider"]["use_internal_ips"] is True
+
+
+@pytest.mark.parametrize(
+    ("name", "instance", "gib"), [("gcp.yaml", "g2-standard-8", 32), ("azure.yaml", "Standard_NC8as_T4_v3", 56)]
+)
+def test_the_autoscaler_knows_the_memory_of_nodes_that_it_could_add(name: str, instance: str, gib: int) -> None:
+    """On AWS Ray asks EC2 for it (70 % of the instance's), on Kubernetes the pods' limits have it."""
+    worker = load(name)["available_node_types"]["worker"]
+    assert instance in json.dumps(worker["node_config"])
+    offered = worker["resources"]
+    assert _fits(offered, Resources(7, 1, memory_bytes=16 * 10**9).per_worker)  # as the autoscaler compares them
+    assert 0.6 * gib < offered["memory"] / 2**30 < (1 - DEFAULT_OBJECT_STORE_MEMORY_PROPORTION) * gib
 
 
 def test_disks_that_hold_copies_of_shards_have_room_for_imagenet_and_keep_up_with_an_l4() -> None:

@@ -18,8 +18,10 @@ from googlenet.images.scaled_image import scale_image
 from googlenet.network.weight_files import load_weights
 from pipelines.errors import UserError
 from pipelines.run.recipe import Recipe
+from pipelines.run.storage import Storage
 from pipelines.train_ensemble import run_job
 from tests.pipelines.jobs import arguments, report_of
+from tests.prepared import prepare_here
 
 
 def single_process_probabilities(run: Path, photos: Path, crop: int) -> dict[str, np.ndarray]:
@@ -100,6 +102,18 @@ def test_a_wrong_folder_does_not_claim_the_run_directory(tiny_recipe: Recipe, tm
     with pytest.raises(UserError, match="nowhere"):
         run_job(arguments(tmp_path / "run", replace(tiny_recipe, data=str(tmp_path / "nowhere"))))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.timeout(300)
+def test_images_prepared_with_other_options_are_told_before_the_run_is_bound(
+    tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    run = Storage.at(str(tmp_path))
+    prepare_here(run, replace(tiny_recipe, stored_short_side_px=20))
+    for dry_run in (False, True):
+        with pytest.raises(UserError, match="--stored-short-side-px: was 20, is now None\nGive the same"):
+            run_job(arguments(tmp_path, tiny_recipe, dry_run=dry_run))
+    assert not (tmp_path / "run.json").exists()
 
 
 def snapshot(run: Path) -> dict[str, int]:

@@ -197,7 +197,7 @@ def test_a_class_that_quarantine_would_empty_is_refused_and_leaves_no_list(photo
 
 def test_a_run_directory_prepared_otherwise_is_refused(photos: Path, tmp_path: Path) -> None:
     prepared_here(tmp_path / "run", photos)
-    with pytest.raises(UserError, match="images_per_shard: was 9, is now 10"):
+    with pytest.raises(UserError, match=r"--images-per-shard: was 9, is now 10\n.*same --data and options as before"):
         prepared_here(tmp_path / "run", photos, images_per_shard=10)
 
 

@@ -30,7 +30,6 @@ HEAD = {"node:__internal_head__": 1.0}
         ([FEW_CPUS, FEW_CPUS], AS_MANY_AS_FIT, 6, 1.0),
         ([GPU_NODE], PredictorOptions(number=2), 2, 1.0),
         ([GPU_NODE], PredictorOptions(number=7), 4, 1.0),
-        ([CPU_NODE], PredictorOptions(gpus=1.0), 6, 0.0),  # there is none to reserve
     ],
 )
 def test_a_cluster_that_does_not_grow_gets_as_many_as_fit(
@@ -99,21 +98,29 @@ def test_what_limits_their_number_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("nodes", "options", "may_grow"),
+    ("nodes", "options", "may_grow", "code"),
     [
-        ([HEAD], AS_MANY_AS_FIT, True),
-        ([HEAD], PredictorOptions(number=3), False),
-        ([GPU_NODE, GPU_NODE], PredictorOptions(gpus=8.0), True),
-        ([{"GPU": 1.0}, CPU_NODE], AS_MANY_AS_FIT, False),  # a GPU without a CPU
+        ([HEAD], AS_MANY_AS_FIT, True, 75),  # the workers have not joined yet: submit.py tries again
+        ([{**HEAD, "CPU": 0.0}], PredictorOptions(gpus=1.0), True, 75),
+        ([HEAD], PredictorOptions(number=3), False, 2),
+        ([GPU_NODE, GPU_NODE], PredictorOptions(gpus=8.0), True, 2),
+        ([{"GPU": 1.0}, CPU_NODE], AS_MANY_AS_FIT, False, 2),  # a GPU without a CPU
     ],
 )
 def test_what_no_node_holds_is_refused_with_what_to_do(
-    nodes: list[dict[str, float]], options: PredictorOptions, may_grow: bool
+    nodes: list[dict[str, float]], options: PredictorOptions, may_grow: bool, code: int
 ) -> None:
     with pytest.raises(
         UserError, match=r"^no node holds a predictor, which reserves .*--predictors if the cluster grows"
-    ):
+    ) as refused:
         predictors_on(nodes, options, NO_MEMORY, may_grow=may_grow)
+    assert refused.value.exit_code == code
+
+
+@pytest.mark.parametrize("may_grow", [False, True])
+def test_gpus_that_are_asked_for_where_no_node_has_one_are_refused(may_grow: bool) -> None:
+    with pytest.raises(UserError, match=r"--gpus-per-predictor 0\.5: no node has a GPU; leave it out"):
+        predictors_on([CPU_NODE], PredictorOptions(gpus=0.5), NO_MEMORY, may_grow=may_grow)
 
 
 @pytest.mark.parametrize(

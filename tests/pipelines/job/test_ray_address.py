@@ -18,7 +18,7 @@ import pytest
 
 from pipelines.errors import UserError
 from pipelines.job import ray_address
-from pipelines.job.ray_address import VERSION_CALL, check_address
+from pipelines.job.ray_address import SUBMITTED_JOB, VERSION_CALL, check_address
 from tests.commands import ray_environment
 from tests.project import ROOT
 
@@ -79,9 +79,10 @@ def leave_address(folder: Path, address: str) -> None:
     (folder / "ray/ray_current_cluster").write_text(f"{address}\n")
 
 
-def refusal(address: str) -> str:
+def refusal(address: str, code: int = 2) -> str:
     with pytest.raises(UserError) as refused:
         check_address(address)
+    assert refused.value.exit_code == code
     text = str(refused.value)
     assert "\n" not in text
     assert address in text
@@ -94,6 +95,19 @@ def test_a_port_where_nothing_listens_is_told() -> None:
     text = refusal(address)
     assert "no Ray cluster answers" in text
     assert "unset RAY_ADDRESS" in text
+
+
+def test_a_submitted_job_whose_head_is_busy_or_restarts_ends_for_another_try(
+    listener: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SUBMITTED_JOB, "{}")
+    monkeypatch.setattr(ray_address, "ANSWER_SECONDS", 1.0)
+    assert "did not answer within 1 seconds" in refusal(listener, code=75)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    assert "no Ray cluster answers" in refusal(address, code=75)
+    with hanging_head("2.55.1") as another:  # not even after a restart
+        assert "has Ray 2.55.1" in refusal(another, code=2)
 
 
 def test_a_host_that_does_not_exist_is_told() -> None:
@@ -165,7 +179,7 @@ def test_what_ray_finds_by_itself_is_not_checked(address: str, tmp_path: Path, m
 @pytest.mark.parametrize(
     ("name", "seconds", "code"),
     # While Ray is imported, and while it waits.
-    [("SIGINT", 4, 130), ("SIGTERM", 1, 130), ("SIGTERM", 4, 130), ("", 4, 2)],
+    [("SIGINT", 4, 130), ("SIGTERM", 1, 130), ("SIGTERM", 4, 130), ("", 4, 2), ("", 4, 75)],
 )
 def test_a_head_that_hangs_while_ray_connects_holds_nobody(tmp_path: Path, name: str, seconds: int, code: int) -> None:
     limit = "" if name else "ray_session.CONNECTION_SECONDS = 5.0; "
@@ -176,7 +190,7 @@ def test_a_head_that_hangs_while_ray_connects_holds_nobody(tmp_path: Path, name:
         job = subprocess.Popen(
             [sys.executable, "-c", program, *words],
             cwd=ROOT,
-            env=ray_environment(address),
+            env=ray_environment(address) | ({SUBMITTED_JOB: "{}"} if code == 75 else {}),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

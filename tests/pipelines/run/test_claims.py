@@ -39,6 +39,17 @@ def test_a_run_with_results_keeps_its_recipe(tmp_path: Path, result: str) -> Non
         claim(run, "recipe", {"data": "/photos", "epochs": 4})
 
 
+def test_a_recipe_that_was_refused_on_images_prepared_otherwise_does_not_bind_the_run(tmp_path: Path) -> None:
+    run, prepared = attempt(tmp_path), {"data": "/photos", "stored_short_side_px": 480}
+    settings = {"data": "/photos", "stored_short_side_px": None, "epochs": 3}
+    claim(run, "recipe", settings)
+    run.write_json("dataset/manifest.json", {"prepared_from": prepared})
+    claim(run, "recipe", {**settings, **prepared})
+    assert run.read_json("run.json")["recipe"] == {**settings, **prepared}
+    with pytest.raises(UserError, match="epochs: was 3, is now 4"):
+        claim(run, "recipe", {**settings, **prepared, "epochs": 4})
+
+
 def test_a_folder_of_something_else_is_never_bound(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(UserError, match=r"not a run directory \(thesis\.tex"):

@@ -76,6 +76,16 @@ def test_a_run_that_may_only_be_read_is_read(tmp_path: Path) -> None:
             pass
 
 
+def test_a_run_directory_in_rays_copy_of_the_project_is_refused(tmp_path: Path) -> None:
+    package = tmp_path / "runtime_resources/working_dir_files/_ray_pkg_0123/runs/demo"
+    with (
+        pytest.raises(UserError, match="Ray's copy of the project, which Ray removes: give --run-dir as a URI"),
+        only_job_on(Storage.at(str(package))),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_filesystem_without_locks_is_told_as_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
@@ -116,7 +126,9 @@ def test_on_an_object_store_a_claim_is_released_or_forgotten_when_it_is_not_rene
             assert time.monotonic() - started > 0.3
 
 
-def test_a_job_that_was_taken_for_dead_ends_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_was_taken_for_dead_ends_itself(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(pipelines.run.lock, "RENEW_SECONDS", 0.2)
     monkeypatch.setattr(pipelines.run.lock, "SETTLE_SECONDS", 0.1)
     interrupt_on_signals()
@@ -125,6 +137,10 @@ def test_a_job_that_was_taken_for_dead_ends_itself(monkeypatch: pytest.MonkeyPat
         run.write_json(LOCK, {"id": "another", "renewals": 0})
         time.sleep(5)
     assert run.read_json(LOCK)["id"] == "another"
+    told = capfd.readouterr().err.strip()
+    assert told.endswith("that job assumed this one to be dead")  # and not that the same command resumes it
+    assert "\n" not in told
+    pipelines.run.lock.taken_over.clear()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,8 +1,14 @@
 """Tests of what is said about failed replicas."""
 
 import pytest
+import ray
+import torch
+from ray.exceptions import ActorDiedError, NodeDiedError, OutOfMemoryError, RayTaskError, RuntimeEnvSetupError
 
+from pipelines.errors import UserError
+from pipelines.job.nodes import NodesMissingError
 from pipelines.training.failure import ReplicaFailure, summary_of_failures, tell_failures
+from pipelines.training.trial_workers import trial_workers
 
 
 @pytest.mark.parametrize(
@@ -37,3 +43,49 @@ def test_a_failure_that_its_line_explains_has_no_traceback_on_the_terminal(capsy
         told = capsys.readouterr().out
         assert "No space left on device" in told
         assert ("Traceback of a bug" in told) is not is_explained
+
+
+def of_task(cause: Exception) -> Exception:
+    """Return an exception as ``ray.get`` raises it."""
+    raised: Exception = RayTaskError("_try", "Traceback", cause).as_instanceof_cause()
+    return raised
+
+
+@pytest.mark.parametrize(
+    ("error", "expected", "told"),
+    [
+        (
+            ActorDiedError(),
+            NodesMissingError,
+            "the trial's process is gone: its node was lost, or the system killed it",
+        ),
+        (NodeDiedError("gone"), NodesMissingError, "its node was lost"),
+        (
+            OutOfMemoryError("the node is full"),
+            UserError,
+            r"does not fit in memory \(the node is full\): choose a smaller",
+        ),
+        (
+            of_task(torch.OutOfMemoryError("CUDA out of memory. Tried")),
+            UserError,
+            "a smaller --batch-size or --crop-px",
+        ),
+        (of_task(MemoryError("no memory")), UserError, "a smaller --batch-size or --crop-px"),
+        (
+            of_task(RuntimeError("DefaultCPUAllocator: can't allocate")),
+            UserError,
+            "a smaller --batch-size or --crop-px",
+        ),
+        (of_task(KeyError("a bug")), KeyError, "a bug"),
+        (RuntimeEnvSetupError("no index"), RuntimeEnvSetupError, "no index"),
+    ],
+)
+def test_what_ended_a_trial_is_told_in_one_line_with_what_to_do(
+    error: Exception, expected: type[Exception], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed: list[str] = []
+    monkeypatch.setattr(ray, "kill", killed.append)
+    with pytest.raises(expected, match=told) as raised, trial_workers(["one", "other"]):
+        raise error
+    assert getattr(raised.value, "exit_code", 0) == {NodesMissingError: 75, UserError: 2}.get(expected, 0)
+    assert killed == ["one", "other"]

@@ -10,7 +10,7 @@ import torch  # its import starts a process, which the tests that need it may no
 from googlenet import GoogLeNet
 from pipelines.errors import UserError
 from pipelines.job.nodes import NodesMissingError, check_that_a_node_stays
-from pipelines.job.ray_session import alive_nodes
+from pipelines.job.ray_session import affordable_memory, alive_nodes, held_by
 from pipelines.run.named_recipes import demo, finetune
 from pipelines.training.resources import (
     Resources,
@@ -88,6 +88,18 @@ def test_what_can_never_be_placed_is_refused(
 ) -> None:
     with pytest.raises(UserError, match=message):
         check_that_one_fits(replace(demo(), workers_per_replica=workers), resources)
+
+
+def test_a_cluster_that_only_its_head_has_joined_is_refused_for_another_try(
+    nodes: list[dict[str, object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "somewhere:6379")
+    with pytest.raises(UserError, match="reserve less, add nodes") as refused:
+        check_that_one_fits(demo(), Resources(17))
+    assert refused.value.exit_code == 2
+    nodes[:] = [{"NodeID": "", "Alive": True, "Resources": {"CPU": 0.0, "memory": 4e9}}]
+    with pytest.raises(NodesMissingError, match="has 0 CPU in total: run the same command again once nodes have joi"):
+        check_that_one_fits(demo(), Resources())
 
 
 def test_a_cluster_of_the_commands_own_is_not_waited_for_to_grow(
@@ -255,6 +267,15 @@ def test_memory_is_that_of_the_wider_replica_and_of_the_fewest_workers_of_an_ela
 def test_a_job_uses_at_least_one_node_also_where_none_has_joined_yet(nodes: list[dict[str, object]]) -> None:
     nodes[:] = [{"NodeID": "", "Alive": True, "Resources": {"memory": 4e9}}]  # a head without CPUs
     assert nodes_used(demo(), Resources()) == 1
+
+
+@pytest.mark.parametrize(("memory", "workers"), [(9.995e9, 1), (10e9 + 1, 3), (13_333_333_333.0, 7)])
+def test_no_more_memory_is_reserved_than_a_node_has_to_the_byte(memory: float, workers: int) -> None:
+    node = {"CPU": 8.0, "memory": memory}
+    reserved = affordable_memory(10**10, {"CPU": 1.0}, [node], workers)
+    assert reserved == memory // workers
+    assert held_by(node, {"CPU": 1.0, "memory": reserved}) == workers
+    assert held_by(node, {"CPU": 1.0, "memory": reserved + 1}) == workers - 1  # Ray would never place the last one
 
 
 def test_one_worker_is_started_however_little_memory_there_is_and_the_danger_is_told(

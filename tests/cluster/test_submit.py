@@ -1,0 +1,165 @@
+"""Attempts of ``submit.py``: what uses one, what ends it at once, and what it says of Ctrl-C.
+
+Ray's client asks a dashboard on loopback that answers as told; test_jobs.py has a real head.
+"""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster import following, submit
+from cluster.submit import JOB, main, parse
+from tests.cluster.dashboard import Dashboard, dashboard
+
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(60)]  # git tells the commit
+SUCCEEDED = {"status": "SUCCEEDED", "driver_exit_code": 0}
+RUNNING = {"status": "RUNNING"}
+UNREACHABLE = (500, "Traceback (most recent call last): the agent is busy")
+
+
+def failed(code: int | None) -> dict[str, object]:
+    return {"status": "FAILED", "driver_exit_code": code, "message": "the job's end"}
+
+
+@pytest.fixture
+def head(monkeypatch: pytest.MonkeyPatch) -> Iterator[Dashboard]:
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    for module in (following, submit):
+        monkeypatch.setattr(module, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(following, "LOST_SECONDS", 0.2)
+    monkeypatch.setattr(following, "LAST_LINES_SECONDS", 0.01)
+    with dashboard() as state:
+        yield state
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / JOB).parent.mkdir()
+    (tmp_path / JOB).touch()
+    return tmp_path
+
+
+def words(project: Path, head: Dashboard, *others: str) -> list[str]:
+    given = ["--run-dir", "s3://bucket/run", "--working-dir", str(project), "--address", head.address]
+    return [*given, "--pause-seconds", "0", "--attempts", "3", *others]
+
+
+def outcome(project: Path, head: Dashboard) -> tuple[int, str]:
+    said: list[str] = []
+    code = main(parse(words(project, head)), said.append)
+    return code, "\n".join(said)
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "code"),
+    [
+        ([SUCCEEDED], 0),
+        ([failed(1), failed(75), SUCCEEDED], 0),
+        ([failed(1)] * 3, 1),
+        ([failed(2)], 2),
+        ([failed(3)], 3),
+        ([{"status": "STOPPED"}], 130),
+        # SIGTERM to the job alone, as of a head that is shut down: nobody has stopped the job.
+        ([failed(130), SUCCEEDED], 0),
+        ([failed(None), SUCCEEDED], 0),
+    ],
+)
+def test_the_job_is_submitted_again_as_long_as_another_attempt_may_help(
+    project: Path, head: Dashboard, outcomes: list[dict[str, object]], code: int
+) -> None:
+    head.outcomes = list(outcomes)
+    assert outcome(project, head)[0] == code
+    assert head.submitted == len(outcomes)
+
+
+def test_a_job_that_is_lost_from_view_uses_no_attempt(project: Path, head: Dashboard) -> None:
+    head.outcomes = [RUNNING]
+    head.failures = [UNREACHABLE] * 60  # more than LOST_SECONDS twice
+    head.failures.append((200, '{"type": "SUBMISSION", "entrypoint": "", "status": "SUCCEEDED"}'))
+    code, said = outcome(project, head)
+    assert (code, head.submitted) == (0, 1)
+    assert said.count("the cluster has not answered for") >= 2
+    assert "attempt" not in said
+
+
+def test_a_job_that_ended_out_of_view_is_not_submitted_again(project: Path, head: Dashboard) -> None:
+    head.outcomes, head.failures = [failed(3)], [UNREACHABLE] * 40
+    assert outcome(project, head)[0] == 3
+    assert head.submitted == 1
+
+
+def test_a_job_that_its_cluster_does_not_know_any_more_is_submitted_again(project: Path, head: Dashboard) -> None:
+    head.outcomes = [RUNNING, SUCCEEDED]
+    submit_job = head.submit
+
+    def on_a_head_that_dies(metadata: dict[str, str]) -> str:
+        job = submit_job(metadata)
+        if head.submitted == 1:
+            head.jobs.clear()
+        return job
+
+    head.submit = on_a_head_that_dies  # type: ignore[method-assign]
+    code, said = outcome(project, head)
+    assert (code, head.submitted) == (0, 2)
+    assert "attempt 1 of 3 ended with 75; retry in 0 s" in said
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Traceback\nValueError: Package size (600.00MiB) exceeds the maximum size of 512.00MiB. To exclude large files",
+        "Traceback\nHTTPRequestEntityTooLarge: Maximum request body size 104857600 exceeded, actual body size 2",
+    ],
+)
+def test_a_project_that_is_too_large_to_upload_is_refused_at_once_in_one_line(
+    project: Path, head: Dashboard, answer: str
+) -> None:
+    head.refusal = (500, answer)
+    code, said = outcome(project, head)
+    assert code == 2
+    assert said == f"error: {answer.splitlines()[1]}."
+
+
+@pytest.mark.parametrize(
+    ("others", "message"),
+    [
+        (["--run-dir", "runs/paper"], "--run-dir runs/paper must be a URI, or a path from / that all nodes share"),
+        (["--working-dir", "/nowhere"], "--working-dir /nowhere has no pipelines/train_ensemble.py"),
+        (["--runtime-env", "/nowhere.yaml"], "--runtime-env /nowhere.yaml cannot be used: "),
+        (["--runtime-env", "FOLDER/wrong.yaml"], "cannot be used: "),
+    ],
+)
+def test_a_mistake_in_the_options_is_told_before_the_cluster_is_asked(
+    project: Path, others: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "wrong.yaml").write_text("pip: {packages: absent.txt}\n")
+    given = [word.replace("FOLDER", str(project)) for word in others]
+    with pytest.raises(SystemExit) as ended:
+        parse(words(project, Dashboard(), *given))
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "told"),
+    [
+        ([failed(1)], "interrupted; no job is known to run"),  # in the pause after a failure
+        ([RUNNING], "job_1 continues; run the same command again to follow it"),
+    ],
+)
+def test_ctrl_c_ends_it_in_one_line_that_says_whether_a_job_continues(
+    project: Path, head: Dashboard, outcomes: list[dict[str, object]], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    head.outcomes = list(outcomes)
+    monkeypatch.setattr(time, "sleep", interrupt)
+    if outcomes == [RUNNING]:
+        monkeypatch.setattr(submit, "follow", interrupt)
+    code, said = outcome(project, head)
+    assert code == 130
+    assert said.splitlines()[-1] == f"submit: {told}"
