@@ -254,3 +254,12 @@ def test_the_outcomes_are_the_errors_of_each_image(reported: Storage) -> None:
     # Replica 0 is wrong on the last image, replica 1 on the last three, their average on the last one.
     assert outcomes["top1_wrong/1x144"] == [0, 0, 0, 0.5, 0.5, 1]
     assert outcomes["top1_wrong/2x144"] == [0, 0, 0, 0, 0, 1]
+
+
+def test_a_report_that_is_only_half_replaced_is_none(reported: Storage, tmp_path: Path) -> None:
+    run = Storage.at(str(shutil.copytree(reported.root, tmp_path / "run")))
+    run.delete("report/outcomes.parquet")
+    Path(run.path("report/outcomes.parquet")).mkdir()  # so that it cannot be written
+    with pytest.raises(IsADirectoryError):
+        write_report(run, ENSEMBLE, with_pictures=False)
+    assert not run.exists("report/report.json")
