@@ -181,9 +181,8 @@ class Recipe:
             if (value := getattr(self, name)) is not None and value < least:
                 raise UserError(f"{name} must be at least {least}, got {value}")
         if self.replicas > MOST_REPLICAS:
-            raise UserError(
-                f"replicas must be at most {MOST_REPLICAS}, got {self.replicas}: {ensembles_line(self.replicas)}"
-            )
+            why = ensembles_line(self.replicas)
+            raise UserError(f"replicas must be at most {MOST_REPLICAS}, got {self.replicas}: {why}")
         self._check_shares()
         if not self.areas:
             raise UserError("areas must hold at least one range")
