@@ -60,7 +60,7 @@ def test_the_submission_says_in_one_line_that_it_needs_ray_alone(bare_python: Pa
     ended = run(bare_python, str(ROOT / "cluster/submit.py"), "--help")
     assert (ended.returncode, ended.stdout) == (1, "")
     cure = "run pip install -c constraints.txt 'ray[default]' with it"
-    assert ended.stderr == f"error: {bare_python} lacks aiohttp: {cure}\n"
+    assert ended.stderr == f"error: {bare_python} lacks ray: {cure}\n"
 
 
 @pytest.mark.processes
