@@ -39,10 +39,10 @@ def _explained(error: Exception) -> UserError | None:
     """Return an error that says what a user can do; None if there is nothing to do about ``error``."""
     from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayTaskError
 
-    told, cause = str(error), getattr(error, "cause", None)
+    cause = getattr(error, "cause", None) or error
     lacks_memory = isinstance(error, OutOfMemoryError) or type(cause).__name__ in MEMORY_ERRORS
-    if lacks_memory or any(words in told for words in OUT_OF_MEMORY):
-        reason = str(cause or error).strip().partition("\n")[0]
+    if lacks_memory or any(words in str(cause) for words in OUT_OF_MEMORY):
+        reason = str(cause).strip().partition("\n")[0]
         return UserError(f"a training step of the trial does not fit in memory ({reason}): choose {SMALLER}")
     if isinstance(error, RayActorError | NodeDiedError) and not isinstance(error, RayTaskError):
         return NodesMissingError(

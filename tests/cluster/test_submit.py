@@ -3,7 +3,6 @@
 Ray's client asks a dashboard on loopback that answers as told; test_jobs.py has a real head.
 """
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -153,13 +152,18 @@ def test_a_mistake_in_the_options_is_told_before_the_cluster_is_asked(
 def test_ctrl_c_ends_it_in_one_line_that_says_whether_a_job_continues(
     project: Path, head: Dashboard, outcomes: list[dict[str, object]], told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    said: list[str] = []
+
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
+    def say(line: str) -> None:
+        said.append(line)
+        if "retry in" in line:
+            raise KeyboardInterrupt
+
     head.outcomes = list(outcomes)
-    monkeypatch.setattr(time, "sleep", interrupt)
     if outcomes == [RUNNING]:
         monkeypatch.setattr(submit, "follow", interrupt)
-    code, said = outcome(project, head)
-    assert code == 130
-    assert said.splitlines()[-1] == f"submit: {told}"
+    assert main(parse(words(project, head)), say) == 130
+    assert said[-1] == f"\nsubmit: {told}"

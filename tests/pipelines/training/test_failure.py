@@ -76,7 +76,7 @@ def of_task(cause: Exception) -> Exception:
             UserError,
             "a smaller --batch-size or --crop-px",
         ),
-        (of_task(KeyError("a bug")), KeyError, "a bug"),
+        (of_task(KeyError("a bug")), KeyError, "Traceback"),
         (RuntimeEnvSetupError("no index"), RuntimeEnvSetupError, "no index"),
     ],
 )
