@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,12 @@ from tests.prepared import trying_here
 
 pytestmark = pytest.mark.timeout(300)
 EPOCHS, STEPS_PER_EPOCH = 24, 3
+
+
+def jobs_of(folder: Path) -> list[dict[str, Any]]:
+    """The records of a run's jobs, the newest last; their names have whole seconds, in which two jobs may begin."""
+    files = sorted((folder / "jobs").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    return [json.loads(path.read_text()) for path in files]
 
 
 def test_at_a_limit_replicas_write_checkpoints_finished_ones_are_evaluated_and_without_it_the_run_is_completed(
@@ -61,7 +68,7 @@ def test_at_a_limit_replicas_write_checkpoints_finished_ones_are_evaluated_and_w
     with monkeypatch.context() as patched, pytest.raises(NodesMissingError):
         patched.setattr("pipelines.train_ensemble._estimate", no_node_joins)
         run_job(arguments(folder, recipe, limits=more, models="none"))
-    newest = json.loads(max((folder / "jobs").iterdir(), key=lambda path: path.stat().st_mtime).read_text())
+    newest = jobs_of(folder)[-1]
     assert newest["outcome"].startswith("NodesMissingError: no node")
     assert newest["usage"]["node_seconds"] >= newest["usage"]["seconds"] >= 0  # the time of such tries counts, too
     with trying_here():
@@ -70,5 +77,5 @@ def test_at_a_limit_replicas_write_checkpoints_finished_ones_are_evaluated_and_w
     assert " node-hours, cost " in printed.splitlines()[-1]
     assert "; the estimate was " in printed.splitlines()[-1]
     assert [row["models"] for row in report_of(folder)["table"]] == [1, 2]
-    jobs = [json.loads(path.read_text()) for path in sorted((folder / "jobs").iterdir())]
+    jobs = jobs_of(folder)
     assert jobs[-1]["usage"]["cost"] > 0 == jobs[0]["usage"]["cost"]
