@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from pipelines.errors import UserError
+from pipelines.job.interpreter import SUBMITTED_JOB
 
 CONNECT_SECONDS = 10.0
 # A head answers at once even under load; after 20 seconds gRPC would give up a silent port by itself, without a reason.
@@ -21,8 +22,6 @@ VERSION_REQUEST = b"\n\x10CLUSTER_METADATA\x12\x07cluster"
 RAY_VERSION = re.compile(rb'"ray_version": "([^"]+)"')
 # A proxy of the environment is for the web; Ray does not use it either.
 WITHOUT_PROXY = [("grpc.enable_http_proxy", 0)]
-# Ray sets it for jobs that are submitted to a cluster; it holds their runtime environment.
-SUBMITTED_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 
 class ClusterAwayError(UserError):

@@ -1,6 +1,5 @@
 """Comparison of two finished runs: their settings, and their errors paired by image."""
 
-import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +15,7 @@ from pipelines.report.numbers import numbers_about_answers
 from pipelines.report.outcomes import read_outcomes, read_scores
 from pipelines.report.schema import Report
 from pipelines.run.directory import OUTCOMES, REPORT_JSON, differences
+from pipelines.run.predictions import digest_of_all
 from pipelines.run.storage import Storage
 
 CHANGE = "{name}: first {old!r}, second {new!r}"
@@ -52,7 +52,7 @@ class Finished:
         evaluated = {
             "evaluated_replicas": ensemble["replicas"],
             # One short name for all, since the digests of every replica differ between any two trainings.
-            "evaluated_weights": hashlib.sha256("".join(ensemble["weights_digests"]).encode()).hexdigest()[:SHORT],
+            "evaluated_weights": digest_of_all(ensemble["weights_digests"])[:SHORT],
             "policies": ensemble["policies"],
             "crop_px": ensemble["crop_px"],
             "arithmetic": str(Arithmetic(**ensemble["arithmetic"])),

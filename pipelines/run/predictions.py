@@ -3,6 +3,7 @@
 The files are the ledger of the evaluation: a shard is done if its file exists, is complete, and is of this ensemble.
 """
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -21,10 +22,15 @@ from pipelines.run.storage import Storage
 
 METADATA_KEY = b"googlenet_ensemble"
 COST_KEY = b"googlenet_cost"
-# float32 probabilities, int32 classes.
 # A shard is the unit of transfer, and of the work that a crash can cost: at 224 px about 1.5 MB per image.
 IMAGES_PER_SHARD = 16
+# float32 probabilities, int32 classes.
 BYTES_PER_NUMBER = 4
+
+
+def digest_of_all(weights_digests: Sequence[str]) -> str:
+    """Return one digest of the weights of several replicas."""
+    return hashlib.sha256("".join(weights_digests).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 from pipelines.run.budget import read_budget
 from pipelines.run.calibration import read_calibration
-from pipelines.run.predictions import EvaluatedEnsemble
+from pipelines.run.predictions import EvaluatedEnsemble, digest_of_all
 from pipelines.run.storage import Storage
 from pipelines.tracking.runs import Experiment, MlflowRuns
 
@@ -20,7 +20,7 @@ NOT_THERE = "RESOURCE_DOES_NOT_EXIST"
 
 def digest_of(ensemble: EvaluatedEnsemble) -> str:
     """Return a digest of all weights of an ensemble."""
-    return hashlib.sha256("".join(ensemble.weights_digests).encode()).hexdigest()
+    return digest_of_all(ensemble.weights_digests)
 
 
 def digest_tags(run: Storage, ensemble: EvaluatedEnsemble) -> dict[str, str]:

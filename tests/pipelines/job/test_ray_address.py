@@ -18,7 +18,8 @@ import pytest
 
 from pipelines.errors import UserError
 from pipelines.job import ray_address
-from pipelines.job.ray_address import SUBMITTED_JOB, VERSION_CALL, check_address
+from pipelines.job.interpreter import SUBMITTED_JOB
+from pipelines.job.ray_address import VERSION_CALL, check_address
 from tests.commands import ray_environment
 from tests.project import ROOT
 
