@@ -5,6 +5,7 @@ In reading order:
 - ``table1``: Table 1 as data
 - ``choices``: names of the variants, without PyTorch
 - ``layers``: convolution, normalisation and dropout as the network uses them
+- ``lean``: operations that keep little for their backward pass
 - ``model``: GoogLeNet, variants ``paper`` and ``bn``, and batch normalisation folded away for inference
 - ``shared_stem``: the first layers of a square's five crops, computed once where they overlap
 - ``initialisation``: initial weights from a generator

@@ -137,7 +137,10 @@ class Classifier(nn.Linear):
 
 
 class Conv(nn.Module):
-    """Convolution, batch normalisation if the variant has it, ReLU: (N, in, H, W) to (N, out, H', W')."""
+    """Convolution, batch normalisation if the variant has it, ReLU: (N, in, H, W) to (N, out, H', W').
+
+    ``relu=False`` leaves ReLU to the caller.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, *, variant: Variant, stride: int = 1) -> None:
         super().__init__()
@@ -145,6 +148,7 @@ class Conv(nn.Module):
         self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=not has_bn)
         self.bn = nn.BatchNorm2d(out_channels, eps=1e-3) if has_bn else nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *, relu: bool = True) -> Tensor:
+        x = self.bn(self.conv(x))
         # In place: nothing needs the values before it, in training either.
-        return functional.relu(self.bn(self.conv(x)), inplace=True)
+        return functional.relu(x, inplace=True) if relu else x

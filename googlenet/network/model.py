@@ -27,6 +27,7 @@ from googlenet.network.layers import (
     DropoutMasks,
     LocalResponseNorm,
 )
+from googlenet.network.lean import is_lean, joined_relu, max_pool
 from googlenet.network.table1 import (
     AUX_CONV_CHANNELS,
     AUX_GRID,
@@ -66,13 +67,15 @@ class Inception(nn.Module):
         self.pool_proj = conv(in_channels, channels.pool_proj, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        # ReLU's result is kept for the backward pass, and so are the joined maps: here they are the same.
+        relu = not is_lean(x)
         branches = [
-            self.conv_1x1(x),
-            self.conv_3x3(self.conv_3x3_reduce(x)),
-            self.conv_5x5(self.conv_5x5_reduce(x)),
-            self.pool_proj(functional.max_pool2d(x, 3, stride=1, padding=1)),
+            self.conv_1x1(x, relu=relu),
+            self.conv_3x3(self.conv_3x3_reduce(x), relu=relu),
+            self.conv_5x5(self.conv_5x5_reduce(x), relu=relu),
+            self.pool_proj(max_pool(x, stride=1, padding=1), relu=relu),
         ]
-        return torch.cat(branches, dim=1)
+        return torch.cat(branches, dim=1) if relu else joined_relu(branches)
 
 
 class AuxHead(nn.Module):
@@ -193,21 +196,20 @@ class GoogLeNet(nn.Module):
         """Return the input of the first inception module: (N, C, H / 8, W / 8)."""
         if min(images.shape[-2:]) < 32:
             raise ValueError(f"images of {tuple(images.shape[-2:])} px are too small: GoogLeNet halves them five times")
-        x = self.lrn(max_pool(self.conv1(images)))
-        x = self.lrn(self.conv2(self.conv2_reduce(x)))
-        return max_pool(x)
+        x = self.conv2_reduce(self.lrn(self._pooled(self.conv1, images)))
+        return self._pooled(self.conv2, x) if isinstance(self.lrn, nn.Identity) else max_pool(self.lrn(self.conv2(x)))
+
+    def _pooled(self, conv: nn.Module, x: Tensor) -> Tensor:
+        if not is_lean(x):
+            return max_pool(conv(x))
+        # The same, and only the pooled maps are kept for the backward pass.
+        return functional.relu(max_pool(conv(x, relu=False)), inplace=True)
 
     def _aux(self, name: str, x: Tensor, mask: Tensor | None) -> Tensor | None:
         if not self.training or name not in self.aux:
             return None
         logits: Tensor = self.aux[name](x, mask)
         return logits
-
-
-def max_pool(x: Tensor, kernel: int = 3) -> Tensor:
-    """Pool with stride 2."""
-    # Table 1's sizes (112, 56, 28, 14, 7) need rounding up, as in Caffe.
-    return functional.max_pool2d(x, kernel, stride=2, ceil_mode=True)
 
 
 def _check_arguments(num_classes: int, variant: str, width: float, lrn: str) -> None:

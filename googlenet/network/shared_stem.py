@@ -8,7 +8,8 @@ again from strips of each crop, with its own padding.
 import torch
 from torch import Tensor
 
-from googlenet.network.model import GoogLeNet, max_pool
+from googlenet.network.lean import max_pool
+from googlenet.network.model import GoogLeNet
 from googlenet.shapes import Float
 
 # Pixels of an image for each step of the maps after the first pooling, and after the second.
