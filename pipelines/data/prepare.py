@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Literal
@@ -78,10 +78,17 @@ def _spread(number: int) -> list[int]:
     return [place * number // chosen for place in range(chosen)]
 
 
-def prepare(run: Storage, recipe: Recipe, bad_images: BadImages = "stop", images: Images | None = None) -> Manifest:
+def prepare(
+    run: Storage,
+    recipe: Recipe,
+    bad_images: BadImages = "stop",
+    images: Images | None = None,
+    check: Callable[[int], None] = lambda _: None,
+) -> Manifest:
     """Prepare ``recipe.data`` in ``run`` for training; does nothing if that is already done.
 
-    Needs a connection to a Ray cluster. ``images`` is the result of :func:`find_images`, if it was called.
+    Needs a connection to a Ray cluster. ``images`` is the result of :func:`find_images`, if it was called. ``check``
+    may refuse the number of training images that are left, before the run is bound to its recipe by having images.
 
     Raises:
         UserError: the images cannot be used; nothing is lost, fix them and call again.
@@ -93,6 +100,7 @@ def prepare(run: Storage, recipe: Recipe, bad_images: BadImages = "stop", images
     if gone := [name for name, count in manifest.splits["train"].counts.items() if count == 0]:
         # Quarantine may empty a class, and training on a class without images would go unnoticed.
         raise UserError(f"no training image of class {some(gone)} can be decoded; fix its files or remove it")
+    check(manifest.splits["train"].images)
     _keep(run, manifest, bad)
     return manifest
 

@@ -268,12 +268,7 @@ def has_batch_of_one(images: int, batch_size: int) -> bool:
 
 
 def on_cluster(recipe: Recipe, resources: Resources, counts: Counts, cpus_per_worker: float | None) -> Resources:
-    """Return resources for the connected cluster: with the memory of a worker, and its CPUs if none are given.
-
-    Raises:
-        UserError: the recipe cannot be trained on so many images.
-    """
-    check_batches(recipe, counts.train)
+    """Return resources for the connected cluster: with the memory of a worker, and its CPUs if none are given."""
     if cpus_per_worker is None:
         resources = replace(resources, cpus_per_worker=cpus_beside_gpus(resources.gpus_per_worker))
     return reserving_memory(recipe, resources, counts.classes, counts.train)
