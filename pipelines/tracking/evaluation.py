@@ -11,7 +11,7 @@ from pipelines.tracking.model_identity import digest_of, logged_model
 from pipelines.tracking.model_metrics import rows_of_ensemble, send_model_metrics
 from pipelines.tracking.notes import evaluation_note
 from pipelines.tracking.result import EVALUATED_REPLICAS_TAG, send_report
-from pipelines.tracking.runs import Experiment, name_of
+from pipelines.tracking.runs import WITHOUT_NOTE, Experiment, name_of
 from pipelines.tracking.store import DIRECTORY_TAG, ROLE_TAG, find_parent, page_of_run
 
 ROLE = "evaluation"
@@ -75,6 +75,6 @@ def _find_or_create(run: Storage, trained: Storage, manifest: Manifest, runs: Ex
     known = runs.client.search_runs([runs.experiment], f"tags.{EVALUATION_TAG} {is_own}")
     if known:
         return str(known[0].info.run_id)
-    tags = {EVALUATION_TAG: own, ROLE_TAG: ROLE, **SOURCE}
+    tags = {EVALUATION_TAG: own, ROLE_TAG: ROLE, **WITHOUT_NOTE, **SOURCE}
     name = f"{name_of(trained)} on {name_of_data(manifest)}"
     return str(runs.client.create_run(runs.experiment, run_name=name, tags=tags).info.run_id)

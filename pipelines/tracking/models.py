@@ -207,10 +207,14 @@ def _register(runs: MlflowRuns, name: str, model_id: str, tags: dict[str, str], 
 def _name_on_its_page(runs: MlflowRuns, model_id: str, name: str, number: Any, note: str) -> None:
     """Name a version on the page of the model that it is made of, unless a job that was killed has come so far."""
     # That page calls it "Not registered" without this tag, which only MLflow's fluent functions set.
-    known = json.loads(runs.client.get_logged_model(model_id).tags.get(VERSIONS_TAG, "[]"))
-    if not any((named["name"], str(named["version"])) == (name, str(number)) for named in known):
-        versions = [*known, {"name": name, "version": number}]
-        runs.client.set_logged_model_tags(model_id, {VERSIONS_TAG: json.dumps(versions), NOTE: note})
+    tags = runs.client.get_logged_model(model_id).tags
+    known = json.loads(tags.get(VERSIONS_TAG, "[]"))
+    if any((named["name"], str(named["version"])) == (name, str(number)) for named in known):
+        return
+    news = {VERSIONS_TAG: json.dumps([*known, {"name": name, "version": number}])}
+    if is_ours(tags.get(NOTE, ""), tags.get(NOTE_DIGEST_TAG)):
+        news |= {NOTE: note, NOTE_DIGEST_TAG: digest_of_note(note)}
+    runs.client.set_logged_model_tags(model_id, news)
 
 
 def log_replica(runs: MlflowRuns, run: Storage, replica: int) -> str:

@@ -36,6 +36,15 @@ SOURCE = {"mlflow.source.name": "pipelines/train_ensemble.py", "mlflow.source.ty
 ENDED = ("FINISHED", "FAILED", "KILLED")
 
 
+def digest_of_note(note: str) -> str:
+    """Return the digest by which a note is known again."""
+    return hashlib.sha256(note.encode()).hexdigest()[:DIGEST_CHARACTERS]
+
+
+# Of a new run: what is in its note before this program has written one is a user's.
+WITHOUT_NOTE = {NOTE_DIGEST_TAG: digest_of_note("")}
+
+
 class Experiment:
     """The experiment of a store, created if missing, and access to its runs.
 
@@ -196,16 +205,12 @@ class MlflowRuns(Experiment):
             ROLE_TAG: role,
             DIRECTORY_TAG: self.run.root,
             "recipe": self._recipe.name,
+            **WITHOUT_NOTE,
             **SOURCE,
         }
         # A store shows the runs of many directories side by side.
         name = name_of(self.run) if role == PARENT else role
         return str(self.client.create_run(self.experiment, run_name=name, tags={**own, **tags}).info.run_id)
-
-
-def digest_of_note(note: str) -> str:
-    """Return the digest by which a note is known again."""
-    return hashlib.sha256(note.encode()).hexdigest()[:DIGEST_CHARACTERS]
 
 
 def is_ours(written: str, digest: str | None) -> bool:
