@@ -24,6 +24,7 @@ from pipelines.tracking.model_identity import (
     WEIGHTS_TAG,
     description_of,
     digest_tags,
+    keep_digests,
     logged_ensemble,
     logged_model,
     registered_version,
@@ -61,7 +62,9 @@ def log_ensemble(runs: MlflowRuns, run: Storage, recipe: Recipe, manifest: Manif
     name, digests = registered_name(manifest), digest_tags(run, ensemble)
     note, errors = version_note(origin_of(runs, run, recipe, manifest)), _errors(report)
     model_id = logged_ensemble(runs, run, ensemble)
-    if known := registered_version(runs, name, digests):
+    known = registered_version(runs, name, digests)
+    keep_digests(runs, digests, known, model_id)
+    if known:
         number = str(known.version)
         for tag in errors.items() - known.tags.items():
             runs.client.set_model_version_tag(name, number, *tag)

@@ -88,6 +88,12 @@ def test_a_version_of_an_earlier_release_is_not_uploaded_again(runs: MlflowRuns)
     assert logged_ensemble(runs, runs.run, ENSEMBLE) == model
     digests = digest_tags(runs.run, ENSEMBLE)
     assert registered_version(runs, version.name, digests).version == version.version
+    log_ensemble(runs, runs.run, RECIPE, read_manifest(runs.run))
+    assert logged_ensemble(runs, runs.run, ENSEMBLE) == model
+    # From then on it is that of these answers alone.
+    keep_calibration(runs.run, 0.8)
+    assert logged_ensemble(runs, runs.run, ENSEMBLE) is None
+    assert registered_version(runs, version.name, digest_tags(runs.run, ENSEMBLE)) is None
 
 
 def test_what_a_killed_job_left_undone_on_the_pages_of_its_model_is_done_by_the_next(runs: MlflowRuns) -> None:
