@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -61,14 +60,22 @@ def images_to_time(run: Storage, recipe: Recipe, images: Images | None) -> list[
     """Return a few training images as they are or will be stored, to time their loading.
 
     ``images`` is the result of :func:`find_images`. Those that cannot be used are left out: the preparation names them.
+
+    Raises:
+        UserError: none of those that were tried can be used.
     """
     if images is None:
         records = open_records(run, read_manifest(run).splits["train"])
         return [records[index].image for index in _spread(len(records))]
-    files, found = images.listing.splits["train"], []
+    files, found, bad = images.listing.splits["train"], [], []
     for index in _spread(len(files)):
-        with suppress(OSError, ImageDecodeError):
+        try:
             found.append(as_stored(images.reader.read(files[index]), recipe.stored_short_side_px))
+        except (OSError, ImageDecodeError) as error:
+            bad.append(f"{files[index].image_id}: {error}")
+    if bad and not found:
+        tried = "the training image" if len(bad) == 1 else f"{len(bad)} training images"
+        raise UserError(f"no time can be estimated, since none of {tried} that were tried can be used, as {bad[0]}")
     return found
 
 
