@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import binomtest
 
 from pipelines.report.contents import contents
-from pipelines.report.intervals import with_exact_bounds
+from pipelines.report.intervals import error_interval, with_exact_bounds
 from pipelines.report.remarks import headline, notes
 from pipelines.report.tally import tally_predictions
 from tests.pipelines.report.made_runs import LABELS, answers, ensemble_of, made_run, predict_as
@@ -30,6 +30,14 @@ def test_the_bounds_of_a_report_are_those_of_a_binomial_test(
     assert report["view_groups"][0]["top1_ci95"] == report["view_groups"][0]["top1_ci95_all_models"] == expected
     assert words in headline(report)
     assert "is 0.00 to 0.00 %" not in " ".join(notes(report))
+
+
+def test_only_errors_have_exact_bounds_and_not_the_differences_beside_them() -> None:
+    columns = np.zeros((6, 3))
+    low, high = error_interval(columns, errors=2)
+    exact = pytest.approx(100 * binomtest(0, 6).proportion_ci().high)
+    assert (low.tolist(), high.tolist()) == ([0, 0, 0], [exact, exact, 0])
+    assert error_interval(columns)[1].tolist() == [exact] * 3
 
 
 def test_all_other_bounds_stay_as_they_are() -> None:
