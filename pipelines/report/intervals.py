@@ -24,9 +24,12 @@ def with_exact_bounds(errors: Floats, low: Floats, high: Floats) -> tuple[Floats
     """Return bootstrap bounds (M,) of the means of (N, M) errors in percent, exact where all N are 0, or all 100.
 
     These are the bounds of Clopper and Pearson: with no error among N images, the highest rate that has none with a
-    probability of 2.5 %. All other bounds stay as they are.
+    probability of 2.5 %. They make an interval wider, never narrower. All other bounds stay as they are.
     """
     tail = (100 - CONFIDENCE_PERCENT) / 200
     margin = 100 * (1 - tail ** (1 / max(1, len(errors))))
     is_right, is_wrong = (errors == 0).all(axis=0), (errors == 100).all(axis=0)
-    return np.where(is_wrong, 100 - margin, low), np.where(is_right, margin, high)
+    return (
+        np.where(is_wrong, np.minimum(low, 100 - margin), low),
+        np.where(is_right, np.maximum(high, margin), high),
+    )

@@ -8,8 +8,9 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
-from googlenet.evaluation.out_of_distribution import area_under_roc, false_positive_interval, false_positive_rate
+from googlenet.evaluation.out_of_distribution import area_under_roc, false_positive_interval, false_positives
 from googlenet.evaluation.selective import MEASURES, uncertainties
+from pipelines.report.intervals import with_exact_bounds
 from pipelines.report.numbers import digest_of_name
 from pipelines.report.schema_of_certainty import ApartRow
 from pipelines.report.tally import checked_predictions
@@ -57,13 +58,16 @@ def _all_uncertainties(run: Storage, ensemble: EvaluatedEnsemble) -> dict[str, n
 
 def _row(name: str, measure: str, inside: npt.NDArray[np.float64], outside: npt.NDArray[np.float64]) -> ApartRow:
     area, interval = area_under_roc(inside, outside)
+    passing = 100.0 * false_positives(inside, outside)[:, None]
+    low, high = (np.array([100 * bound]) for bound in false_positive_interval(inside, outside))
+    bounds = with_exact_bounds(passing, low, high)
     row = {
         "data": name,
         "images": len(outside),
         "measure": measure,
         "area_under_roc": area,
         "area_under_roc_ci95": list(interval),
-        "false_positives": 100 * false_positive_rate(inside, outside),
-        "false_positives_ci95": [100 * bound for bound in false_positive_interval(inside, outside)],
+        "false_positives": float(passing.mean()),
+        "false_positives_ci95": [float(bound[0]) for bound in bounds],
     }
     return cast("ApartRow", row)

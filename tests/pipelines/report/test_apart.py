@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+from scipy.stats import binomtest
 
 from googlenet.evaluation.selective import MEASURES
 from pipelines.report.numbers import digest_of_name, names_in_metrics, numbers_about_answers
@@ -28,11 +30,14 @@ def test_a_run_reports_how_well_unsure_answers_tell_something_else_apart(tmp_pat
     # No disagreement: by this measure, they are surer than all others.
     assert rows["mutual_information"]["area_under_roc"] < 0.5
     assert rows["mutual_information"]["false_positives"] == 100.0
+    for measure, mistakes in (("maximum_probability", 0), ("mutual_information", 6)):
+        exact = binomtest(mistakes, 6).proportion_ci()
+        assert rows[measure]["false_positives_ci95"] == pytest.approx([100 * exact.low, 100 * exact.high])
     write_report(run, ENSEMBLE, with_pictures=False)
     assert run.read_json("report/report.json")["out_of_distribution"] == list(rows.values())
-    assert "| flowers | 6 | entropy | 1.000 |" in run.read("report/report.md").decode()
+    assert "| flowers | 6 | entropy | 1.000 | - | 0.0 | 0.00 - 45.93 |" in run.read("report/report.md").decode()
     page = run.read("report/index.html").decode()
-    assert '<th scope="row">flowers</th><td>6</td><td>entropy</td><td>1.000</td>' in page
+    assert '<th scope="row">flowers</th><td>6</td><td>entropy</td><td>1.000</td><td>-</td>' in page
     report, cost = run.read_json("report/report.json"), run.read_json("report/cost.json")
     rows["maximum_probability"]["data"] = "wild flowers & more"
     sent = result_metrics({**report, "out_of_distribution": list(rows.values())}, cost)
