@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -29,15 +28,17 @@ def keep_apart(run: Storage, inside: EvaluatedEnsemble, other: Storage, outside:
     # By name; files of earlier versions have none.
     folders: dict[str, str] = run.read_json(APART).get("folders", {}) if known else {}
     name = _name_of(data, folders)
-    rows = [row for row in known if row["data"] != name]
-    rows += [_row(name, measure, ours[measure], theirs[measure]) for measure in MEASURES]
+    judged = [_row(name, measure, ours[measure], theirs[measure]) for measure in MEASURES]
+    # In their old place: metrics of two folders are told apart in the order of the rows.
+    place = next((number for number, row in enumerate(known) if row["data"] == name), len(known))
+    rows = [*known[:place], *judged, *(row for row in known[place:] if row["data"] != name)]
     kept = {"weights_digests": list(inside.weights_digests), "folders": {**folders, name: data}, "rows": rows}
     run.write_json(APART, kept)
 
 
 def _name_of(data: str, folders: Mapping[str, str]) -> str:
     """Return the name under which a folder is judged, with a digest if ``folders`` has another one of its name."""
-    name = short_name(data) or data if "://" in data else Path(data).name
+    name = short_name(data) or data
     return name if folders.get(name, data) == data else f"{name}-{digest_of_name(data)}"
 
 

@@ -17,7 +17,7 @@ from pipelines.run.dataset import Manifest, open_records
 from pipelines.run.directory import REPORT_JSON, ReplicaFiles, replica_name, replica_number
 from pipelines.run.predictions import EvaluatedEnsemble
 from pipelines.run.recipe import Recipe
-from pipelines.run.storage import Storage
+from pipelines.run.storage import Storage, short_name
 from pipelines.run.weights import read_replica
 from pipelines.tracking.dataset import dataset_tags, name_of_data
 from pipelines.tracking.model_identity import (
@@ -31,7 +31,7 @@ from pipelines.tracking.model_identity import (
 )
 from pipelines.tracking.notes import MODEL_TEXT, MORE, REQUEST_TEXT, Origin, model_note, version_note
 from pipelines.tracking.result import PERCENT_DECIMALS
-from pipelines.tracking.runs import NOTE, NOTE_DIGEST_TAG, MlflowRuns, digest_of_note, is_ours, name_of
+from pipelines.tracking.runs import NOTE, NOTE_DIGEST_TAG, MlflowRuns, digest_of_note, is_ours
 
 MODEL = "googlenet-ensemble"
 VAL_DIGEST_TAG = "val_digest"
@@ -80,7 +80,7 @@ def log_ensemble(runs: MlflowRuns, run: Storage, recipe: Recipe, manifest: Manif
 def origin_of(runs: MlflowRuns, run: Storage, recipe: Recipe, manifest: Manifest) -> Origin:
     """Return what the pages of a run's model say."""
     report = run.read_json(REPORT_JSON)
-    return Origin(report, manifest, recipe.to_dict(), runs.experiment, runs.parent, name_of(run))
+    return Origin(report, manifest, recipe.to_dict(), runs.experiment, runs.parent, short_name(run.root))
 
 
 def describe_model(runs: MlflowRuns, name: str, number: str, origin: Origin) -> None:

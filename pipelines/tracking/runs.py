@@ -5,7 +5,6 @@ import hashlib
 import json
 import time
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from pipelines.run.directory import replica_name, run_id
@@ -209,18 +208,13 @@ class MlflowRuns(Experiment):
             **SOURCE,
         }
         # A store shows the runs of many directories side by side.
-        name = name_of(self.run) if role == PARENT else role
+        name = short_name(self.run.root) if role == PARENT else role
         return str(self.client.create_run(self.experiment, run_name=name, tags={**own, **tags}).info.run_id)
 
 
 def is_ours(written: str, digest: str | None) -> bool:
     """Return whether a note is as this program wrote it; stores of earlier versions have no digests."""
     return not written or digest is None or digest == digest_of_note(written)
-
-
-def name_of(run: Storage) -> str:
-    """Return the name of a run directory; only in a URI does a question mark begin options."""
-    return Path(run.root).name if run.is_local else short_name(run.root)
 
 
 def _is_same(logged: str | None, now: str) -> bool:
