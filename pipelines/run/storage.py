@@ -8,6 +8,7 @@ import errno
 import io
 import json
 import os
+import re
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -31,15 +32,20 @@ R = TypeVar("R")
 PARTIAL = ".partial-"
 # Write errors that do not name the file.
 WITHOUT_A_NAME = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 # What a user can do about a damaged file.
 MADE_AGAIN = "delete it and run the command that wrote it again"
 # A request to an object store takes tens of milliseconds, however small the file.
 REQUESTS_AT_ONCE = 16
 
 
-def short_name(uri: str) -> str:
-    """Return the short name of a path or a URI: its last part, without options."""
-    return uri.partition("?")[0].rstrip("/").rpartition("/")[2]
+def short_name(place: str) -> str:
+    """Return the short name of a path, a URI or a built-in data set: its last part, without options.
+
+    Only behind a scheme, as in s3://BUCKET/photos?region=x, does a question mark begin options.
+    """
+    location = place.partition("?")[0] if SCHEME.match(place) else place
+    return location.rstrip("/").rpartition("/")[2]
 
 
 def may_write(path: Path) -> bool:
