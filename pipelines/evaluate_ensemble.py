@@ -201,7 +201,8 @@ def _find_images(data: str, classes: tuple[str, ...], arguments: Arguments, data
 
 def evaluate_elsewhere(trained: Storage, recipe: Recipe, arguments: Arguments) -> str:
     """Evaluate a training run's replicas on other images than its own; return the table, or the answers, as text."""
-    data, replicas = absolute_data(arguments.data), replicas_to_evaluate(trained, recipe)
+    data = absolute_data(arguments.data)
+    replicas = replicas_to_evaluate(trained, recipe, are_judged=not arguments.unlabelled)
     early_stop = early_stop_of(trained, replicas, arguments.budget)
     policies = CROP_POLICIES[-1:] if early_stop else with_chosen_views(trained, replicas, arguments.policies)
     check_policies(policies, recipe.crop_px)

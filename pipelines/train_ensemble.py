@@ -48,8 +48,8 @@ from pipelines.tracking.follower import Tracker
 from pipelines.tracking.publish import ChampionRule, ModelsToLog, Published, PublishSettings, publish
 from pipelines.tracking.recipe_option import recipe_of_options
 from pipelines.tracking.store import tracking_uri_for, tracking_uri_of_runs
-from pipelines.training.resources import Resources, needed_replicas, on_cluster
-from pipelines.training.stage import train_run, try_initial_weights
+from pipelines.training.resources import Resources, check_batches, needed_replicas, on_cluster
+from pipelines.training.stage import check_before_start, train_run
 from pipelines.training.validation_plan import ValidationPlan
 
 # What needs PyTorch or draws is imported where it is used: help and errors do not wait for it.
@@ -153,7 +153,7 @@ def run_job(arguments: Arguments) -> int:
     check_claim(run, "recipe", recipe.to_dict())
     images = find_images(run, recipe)
     check_teacher(run, recipe, *classes_and_images(run, images))
-    try_initial_weights(run, recipe, count_images(run, images).classes)
+    check_before_start(run, recipe, count_images(run, images))
     if arguments.dry_run:
         with connected():
             _tell_plan(arguments, run, recipe, resources, images)
@@ -251,7 +251,7 @@ def _prepare(arguments: Arguments, run: Storage, recipe: Recipe, images: Images 
     from pipelines.training.network import keep_initial_weights
     from pipelines.training.scaled_weights import keep_scaled_weights
 
-    manifest = prepare(run, recipe, arguments.bad_images, images)
+    manifest = prepare(run, recipe, arguments.bad_images, images, lambda left: check_batches(recipe, left))
     earlier = "" if images else "; prepared by an earlier start: to use other images, choose another --run-dir"
     say(f"data: {manifest.summary()}{earlier}")
     check_same_images(run, recipe, manifest)

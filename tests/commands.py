@@ -6,11 +6,13 @@ import runpy
 import signal
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 
 import pytest
 
+from pipelines.run.lock import taken_over
 from tests.project import ROOT
 
 
@@ -23,11 +25,29 @@ class Ended:
     stderr: str
 
 
+@contextmanager
+def interrupts_as_before() -> Iterator[None]:
+    """Undo after the block what a command does in its process: its answers to signals, and what those leave."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)}
+    hook = sys.unraisablehook
+    try:
+        yield
+    finally:
+        taken_over.clear()
+        sys.unraisablehook = hook
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
 def run_script(*words: str, **variables: str) -> Ended:
     """Run a script as ``python SCRIPT ...`` does, but in this process, which has imported Ray and PyTorch already."""
     output, errors = io.StringIO(), io.StringIO()
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)}
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(output), redirect_stderr(errors):
+    with (
+        interrupts_as_before(),
+        pytest.MonkeyPatch.context() as patch,
+        redirect_stdout(output),
+        redirect_stderr(errors),
+    ):
         patch.chdir(ROOT)
         patch.setattr(sys, "argv", list(words))
         patch.setattr(sys, "path", list(sys.path))  # commands append to it
@@ -36,8 +56,6 @@ def run_script(*words: str, **variables: str) -> Ended:
             patch.setenv(name, value)
         with pytest.raises(SystemExit) as ended:
             runpy.run_path(words[0], run_name="__main__")
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
     return Ended(int(ended.value.code or 0), output.getvalue(), errors.getvalue())
 
 

@@ -22,12 +22,19 @@ from pipelines.training.trial import _try as trial_here
 
 def prepare_here(run: Storage, recipe: Recipe, bad_images: BadImages = "stop") -> None:
     """Prepare the data set of a run without a cluster."""
+    with preparing_here():
+        prepare(run, recipe, bad_images)
+
+
+@contextmanager
+def preparing_here() -> Iterator[None]:
+    """Write shards in the process of the tests, one after the other, without a cluster."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             "pipelines.data.prepare.write_shards",
             lambda run, reader, plans: [_finished_shard(run, plan) or write_shard(run, reader, plan) for plan in plans],
         )
-        prepare(run, recipe, bad_images)
+        yield
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import numpy as np
 
 from googlenet.evaluation.metrics import RESAMPLES, percentile_bounds
 from googlenet.randomness import numpy_generator
-from googlenet.shapes import Float64
+from googlenet.shapes import Bool, Float64
 
 ACCEPTED = 0.95
 STANDARD_ERRORS = 1.959964
@@ -41,19 +41,19 @@ def _shares_below(values: Float64[np.ndarray, " n"], others: Float64[np.ndarray,
     return shares
 
 
-def false_positive_rate(inside: Float64[np.ndarray, " n"], outside: Float64[np.ndarray, " m"]) -> float:
-    """Return the share of ``outside`` that is as sure as the surest 95 % of ``inside`` are, at least."""
-    limit = np.sort(inside)[math.ceil(round(ACCEPTED * len(inside), 9)) - 1]
-    return float((outside <= limit).mean())
+def false_positives(inside: Float64[np.ndarray, " n"], outside: Float64[np.ndarray, " m"]) -> Bool[np.ndarray, " m"]:
+    """Return which of ``outside`` are as sure as the surest 95 % of ``inside`` are, at least."""
+    passes: Bool[np.ndarray, " m"] = outside <= np.sort(inside)[math.ceil(round(ACCEPTED * len(inside), 9)) - 1]
+    return passes
 
 
 def false_positive_interval(
     inside: Float64[np.ndarray, " n"], outside: Float64[np.ndarray, " m"], seed: int = 0, resamples: int = RESAMPLES
 ) -> tuple[float, float]:
-    """Return the 95 % bootstrap interval of the rate, over the images of both kinds."""
+    """Return the 95 % bootstrap interval of the share of false positives, over the images of both kinds."""
     generator = numpy_generator(seed, "bootstrap")
     rates = [
-        false_positive_rate(generator.choice(inside, len(inside)), generator.choice(outside, len(outside)))
+        false_positives(generator.choice(inside, len(inside)), generator.choice(outside, len(outside))).mean()
         for _ in range(resamples)
     ]
     low, high = percentile_bounds(np.array(rates))

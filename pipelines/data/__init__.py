@@ -31,5 +31,6 @@ In reading order:
 - ``webdataset_tars``: WebDataset archives
 - ``webdataset_samples``: which members of an archive are an image and its label
 - ``torchvision_sets``: torchvision's data sets by name
+- ``torchvision_downloads``: the mark of a download that has not ended
 - ``embedded_dataset``: digits on photographs, generated
 """

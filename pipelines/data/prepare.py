@@ -3,8 +3,7 @@
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -61,14 +60,22 @@ def images_to_time(run: Storage, recipe: Recipe, images: Images | None) -> list[
     """Return a few training images as they are or will be stored, to time their loading.
 
     ``images`` is the result of :func:`find_images`. Those that cannot be used are left out: the preparation names them.
+
+    Raises:
+        UserError: none of those that were tried can be used.
     """
     if images is None:
         records = open_records(run, read_manifest(run).splits["train"])
         return [records[index].image for index in _spread(len(records))]
-    files, found = images.listing.splits["train"], []
+    files, found, bad = images.listing.splits["train"], [], []
     for index in _spread(len(files)):
-        with suppress(OSError, ImageDecodeError):
+        try:
             found.append(as_stored(images.reader.read(files[index]), recipe.stored_short_side_px))
+        except (OSError, ImageDecodeError) as error:
+            bad.append(f"{files[index].image_id}: {error}")
+    if bad and not found:
+        tried = "the training image" if len(bad) == 1 else f"{len(bad)} training images"
+        raise UserError(f"no time can be estimated, since none of {tried} that were tried can be used, as {bad[0]}")
     return found
 
 
@@ -78,10 +85,17 @@ def _spread(number: int) -> list[int]:
     return [place * number // chosen for place in range(chosen)]
 
 
-def prepare(run: Storage, recipe: Recipe, bad_images: BadImages = "stop", images: Images | None = None) -> Manifest:
+def prepare(
+    run: Storage,
+    recipe: Recipe,
+    bad_images: BadImages = "stop",
+    images: Images | None = None,
+    check: Callable[[int], None] = lambda _: None,
+) -> Manifest:
     """Prepare ``recipe.data`` in ``run`` for training; does nothing if that is already done.
 
-    Needs a connection to a Ray cluster. ``images`` is the result of :func:`find_images`, if it was called.
+    Needs a connection to a Ray cluster. ``images`` is the result of :func:`find_images`, if it was called. ``check``
+    may refuse the number of training images that are left, before the run is bound to its recipe by having images.
 
     Raises:
         UserError: the images cannot be used; nothing is lost, fix them and call again.
@@ -93,6 +107,7 @@ def prepare(run: Storage, recipe: Recipe, bad_images: BadImages = "stop", images
     if gone := [name for name, count in manifest.splits["train"].counts.items() if count == 0]:
         # Quarantine may empty a class, and training on a class without images would go unnoticed.
         raise UserError(f"no training image of class {some(gone)} can be decoded; fix its files or remove it")
+    check(manifest.splits["train"].images)
     _keep(run, manifest, bad)
     return manifest
 

@@ -1,12 +1,14 @@
 """torchvision's downloadable data sets by name: ``torchvision:Imagenette``, ``torchvision:Imagenette?size=160px``.
 
 Options after the question mark are passed to the data set; ``root`` is the download folder, which all nodes of a
-cluster must see. The validation split of the data set is used for validation, or its test split if it has none.
+cluster must see, by default a folder of the data set's own in ``~/.cache``. The validation split of the data set is
+used for validation, or its test split if it has none.
 """
 
 import hashlib
 import inspect
 import json
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,14 @@ from urllib.parse import parse_qsl
 from pipelines.data.class_list import refuse_repeated
 from pipelines.data.file_names import readable
 from pipelines.data.listing import Entry, Found
+from pipelines.data.torchvision_downloads import marked_until_complete
 from pipelines.errors import UserError
-from pipelines.run.storage import Storage
+from pipelines.run.storage import PARTIAL, Storage
 
 PREFIX = "torchvision:"
+# Pictures of data sets that hold pixels are kept in a folder with a digest of the options.
+DIGEST_DIGITS = 8
+DIGEST_PATTERN = "[0-9a-f]" * DIGEST_DIGITS
 SPLITS = {"train": ("train", "trainval", "train-standard"), "val": ("val", "valid", "test")}
 
 
@@ -26,26 +32,32 @@ def find_in_torchvision(data: str) -> tuple[Storage, Found]:
     """Download the data set if necessary; return the folder with its images, and their listing.
 
     Raises:
-        UserError: there is no such data set, it cannot be downloaded, or it names a class twice.
+        UserError: there is no such data set, it cannot be downloaded, an earlier download to the folder that ``root``
+            names was interrupted, or it names a class twice.
     """
     name, _, query = data.removeprefix(PREFIX).partition("?")
     options = dict(parse_qsl(query))
-    folder = Path(options.pop("root", Path.home() / ".cache" / "googlenet-ensemble" / name)).expanduser()
+    given = options.pop("root", "")
+    folder = Path(given or Path.home() / ".cache" / "googlenet-ensemble" / name).expanduser()
     if not folder.is_absolute():
         raise UserError(f"{data}: root={folder} must be an absolute path")
     if "split" in options:
         raise UserError(f"{data}: split cannot be set; train and val (or test) are used")
     make = _set_named(name)
     folder.mkdir(parents=True, exist_ok=True)
+    opened: dict[str, Any] = {}
+    with marked_until_complete(folder, f"{name}-{DIGEST_PATTERN}", is_own=not given):
+        for split, chosen in _splits(make):
+            images = None if split in opened else _open(data, make, folder, {**options, **chosen})
+            if images is not None:
+                opened[split] = images
     entries: dict[str, list[Entry]] = {}
     classes: tuple[str, ...] = ()
-    for split, chosen in _splits(make):
-        images = None if split in entries else _open(data, make, folder, {**options, **chosen})
-        if images is not None:
-            classes = _class_names(images)
-            refuse_repeated(classes, data)
-            part = f"{name}-{hashlib.sha256(json.dumps(options).encode()).hexdigest()[:8]}/{split}"
-            entries[split] = list(_entries(images, folder, part, classes))
+    for split, images in opened.items():
+        classes = _class_names(images)
+        refuse_repeated(classes, data)
+        digest = hashlib.sha256(json.dumps(options).encode()).hexdigest()[:DIGEST_DIGITS]
+        entries[split] = list(_entries(images, folder, f"{name}-{digest}/{split}", classes))
     if not entries:
         raise UserError(f"{data}: it has none of the splits {', '.join(sum(SPLITS.values(), ()))} in torchvision")
     return Storage.at(str(folder)), Found({**entries}, classes)
@@ -103,7 +115,7 @@ def _kept(image: Any, path: Path) -> Path:
     """Return the path of an image that its data set holds as pixels, written losslessly."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
+        partial = path.with_name(f"{path.name}{PARTIAL}{uuid.uuid4().hex[:8]}")  # two commands may write it at once
         image.save(partial, "PNG")
         partial.replace(path)
     return path

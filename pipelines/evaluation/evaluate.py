@@ -17,7 +17,7 @@ from pipelines.job.process_memory import prediction_bytes
 from pipelines.run.dataset import Manifest, check_shards, read_manifest
 from pipelines.run.directory import ReplicaFiles, finished_replicas, replica_name
 from pipelines.run.predictions import EvaluatedEnsemble, sorted_policies
-from pipelines.run.recipe import Recipe
+from pipelines.run.recipe import MOST_REPLICAS, Recipe, ensembles_line
 from pipelines.run.storage import Storage
 from pipelines.run.weights import read_replica
 
@@ -57,14 +57,19 @@ def evaluate_run(run: Storage, recipe: Recipe, predictors: PredictorOptions = AS
     return evaluate(run, run, replicas_to_evaluate(run, recipe), read_manifest(run), settings)
 
 
-def replicas_to_evaluate(trained: Storage, recipe: Recipe) -> list[int]:
-    """Return the finished replicas of a training run.
+def replicas_to_evaluate(trained: Storage, recipe: Recipe, *, are_judged: bool = True) -> list[int]:
+    """Return the finished replicas of a training run, which are judged unless they only have to answer.
 
     Raises:
-        UserError: no replica is finished.
+        UserError: no replica is finished, or more are than a report can judge.
     """
     if not (replicas := finished_replicas(trained, recipe.replicas)):
         raise UserError(f"no replica of {trained} is finished; run train_ensemble.py on it again")
+    if are_judged and len(replicas) > MOST_REPLICAS:
+        raise UserError(
+            f"{trained} has {len(replicas)} finished replicas, too many for a report: {ensembles_line(len(replicas))}; "
+            "they still answer for images without labels (--data FOLDER --unlabelled)"
+        )
     return replicas
 
 

@@ -16,14 +16,13 @@ from pipelines.job.ray_session import (
     is_shared,
     memory_warning,
 )
+from pipelines.job.worker_process import FEEDERS_PER_PREDICTOR
 from pipelines.run.predictions import IMAGES_PER_SHARD
 
 # A predictor has a CPU, of which the two tasks that feed it reserve the rest: they spend much of their time waiting for
 # Ray. A node with more GPUs than CPUs cannot hold so many predictors that nothing feeds them, also after others died.
 PREDICTOR_CPUS = 0.99
 FEEDER_CPUS = 0.005
-# A GPU is fed by more, if there are CPUs for them.
-FEEDERS_PER_PREDICTOR = {"cpu": 2, "gpu": 6}
 
 
 @dataclass(frozen=True)

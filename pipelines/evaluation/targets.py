@@ -45,7 +45,7 @@ def predict_training_images(run: Storage, recipe: Recipe, predictors: PredictorO
     """Predict those training images of ``run`` that have no predictions of the teacher yet."""
     teacher = Storage.at(recipe.teacher)
     taught, manifest = read_recipe(teacher), read_manifest(run)
-    replicas = replicas_to_evaluate(teacher, taught)
+    replicas = replicas_to_evaluate(teacher, taught, are_judged=False)
     images = count(manifest.splits[TRAINING_IMAGES].images, "training image")
     say(f"teacher: {count(len(replicas), 'replica')} of {teacher} answer {images}")
     settings = Settings((recipe.teacher_policy,), taught.crop_px, taught.precision, predictors, keep_views=False)

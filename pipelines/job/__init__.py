@@ -21,7 +21,7 @@ In reading order:
 - ``ray_session``: the connection to a cluster, and how much a node holds
 - ``nodes``: nodes that are drained, nodes that are lost, and a cluster that is drained as a whole
 - ``unplaced``: work that no node can hold yet: reported, and given up where that is better than waiting
-- ``worker_process``: allocator settings and thread counts of processes that run networks
+- ``worker_process``: allocator settings and thread counts of processes that run networks, and what feeds them
 - ``process_memory``: estimated memory of a worker and of a predictor
 - ``log``: one file for each start, with seconds by stage and the outcome
 - ``limits``: time and money of a run, and limits on both

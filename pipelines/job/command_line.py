@@ -9,8 +9,7 @@ from typing import Any, TypeVar
 
 from pipelines.errors import UserError
 from pipelines.job.console import complain
-from pipelines.job.interpreter import INTERRUPTED_EXIT_CODE
-from pipelines.job.interruption import has_reader, interrupt_on_signals, tell_interruption
+from pipelines.job.interruption import has_reader, interrupt_on_signals, interruption_exit_code, tell_interruption
 from pipelines.job.options import parse_options
 from pipelines.run.storage_failures import storage_failure
 
@@ -52,7 +51,7 @@ def run_command(main: Callable[[], int | None]) -> None:
         sys.exit(STORAGE_EXIT_CODE)
     except KeyboardInterrupt:
         tell_interruption()
-        sys.exit(INTERRUPTED_EXIT_CODE)
+        sys.exit(interruption_exit_code())
 
 
 def _open_standard_streams() -> None:

@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from pipelines.job.console import complain
-from pipelines.job.interpreter import INTERRUPTED_EXIT_CODE
-from pipelines.job.interruption import tell_interruption
+from pipelines.job.interruption import interruption_exit_code, tell_interruption
 
 # A stopped job is killed after three seconds.
 GRACE_SECONDS = 2.0
@@ -53,7 +52,7 @@ def _watch(news: int, seconds: float, refusal: str, exit_code: int, clean_up: Ca
     if _next(news, GRACE_SECONDS) == DONE:
         return
     tell_interruption()
-    _end(INTERRUPTED_EXIT_CODE, clean_up)
+    _end(interruption_exit_code(), clean_up)
 
 
 def _end(exit_code: int, clean_up: Callable[[], None]) -> None:

@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipelines.errors import UserError
+from pipelines.job.interpreter import INTERRUPTED_EXIT_CODE
 from pipelines.run.lock import taken_over
 
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
@@ -90,6 +92,14 @@ def tell_interruption() -> None:
     # Read off the handler, since Ray turns exceptions in its calls into a KeyboardInterrupt without a message.
     if not isinstance(signal.getsignal(signal.SIGTERM), _Ending):
         _print_message()
+
+
+def interruption_exit_code() -> int:
+    """Return the exit code of a command that is interrupted.
+
+    A job whose run another one has taken over must not be submitted again, as one whose machine is shut down is.
+    """
+    return UserError.exit_code if taken_over.is_set() else INTERRUPTED_EXIT_CODE
 
 
 def _print_message() -> None:

@@ -1,4 +1,4 @@
-"""Allocator settings and thread counts of processes that run networks."""
+"""Allocator settings and thread counts of processes that run networks, and how many others feed them."""
 
 import os
 
@@ -11,6 +11,8 @@ KEEP_FREED_MEMORY = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(2**62),
 }
+# Tasks that read, decode and scale images for a predictor: for a GPU more, if there are CPUs for them.
+FEEDERS_PER_PREDICTOR = {"cpu": 2, "gpu": 6}
 
 
 def use_own_cpus() -> None:

@@ -11,7 +11,7 @@ In reading order:
 - ``schema_of_certainty``: its fields about how sure the answers are
 - ``schema_of_spending``: its fields about what an error costs
 - ``fields``: types of single fields that several tables share
-- ``intervals``: intervals of errors where all images are right, or all wrong
+- ``intervals``: intervals of errors, also where all images are right, or all wrong
 - ``tally``: sums over all images in bounded memory
 - ``abstention``: sets of classes, and answers left to people
 - ``out_of_distribution``: how well unsure answers tell photographs of something else apart

@@ -7,10 +7,9 @@ import numpy.typing as npt
 
 from googlenet.evaluation.conformal import UNPENALISED, SetRule, label_scores, prediction_sets, threshold
 from googlenet.evaluation.kept_calibration import KeptCalibration
-from googlenet.evaluation.metrics import bootstrap_interval
 from googlenet.evaluation.selective import MEASURES, area_interval, area_under_risk, remaining_errors, uncertainties
 from googlenet.evaluation.temperature import fit_temperature, with_temperature
-from pipelines.report.intervals import with_exact_bounds
+from pipelines.report.intervals import error_interval
 from pipelines.report.schema_of_certainty import SelectiveRow, SetRow
 from pipelines.run.predictions import EvaluatedEnsemble
 
@@ -63,7 +62,7 @@ def _cross_fitted_sets(
 def _about_sets(sets: npt.NDArray[np.bool_], labels: Labels, classes: tuple[str, ...]) -> dict[str, object]:
     holds, sizes = sets[np.arange(len(labels)), labels], sets.sum(axis=1)
     percent = 100.0 * holds[:, None].astype(np.float64)
-    low, high = with_exact_bounds(percent, *bootstrap_interval(percent))
+    low, high = error_interval(percent)
     seen = np.bincount(labels, minlength=len(classes))
     held = np.bincount(labels, holds, minlength=len(classes))
     return {

@@ -108,7 +108,7 @@ def abstention_tables(report: Report) -> list[Table]:
         (
             _measure(row["measure"]),
             f"{row['area']:.2f}",
-            interval(row["area_ci95"]),
+            _of_area(row["area_ci95"], interval(row["area_ci95"])),
             *(
                 f"{error:.2f}"
                 for percent in SHOWN_PERCENT
@@ -146,7 +146,7 @@ def apart_tables(report: Report) -> list[Table]:
             str(row["images"]),
             _measure(row["measure"]),
             f"{row['area_under_roc']:.3f}",
-            "{:.3f} - {:.3f}".format(*row["area_under_roc_ci95"]),
+            _of_area(row["area_under_roc_ci95"], "{:.3f} - {:.3f}".format(*row["area_under_roc_ci95"])),
             f"{row['false_positives']:.1f}",
             interval(row["false_positives_ci95"]),
         )
@@ -163,6 +163,12 @@ def apart_tables(report: Report) -> list[Table]:
 def certainty_tables(report: Report) -> list[Table]:
     """Return all tables for the page, which draws the calibration without a temperature."""
     return [*temperature_tables(report), *abstention_tables(report), *apart_tables(report)]
+
+
+def _of_area(bounds: Sequence[float], text: str) -> str:
+    """Return ``text`` for an interval of an area; a dash for one without width, which does not show what is unknown."""
+    low, high = bounds
+    return text if low < high else "-"
 
 
 def _measure(name: str) -> str:

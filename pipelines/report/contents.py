@@ -11,7 +11,7 @@ from googlenet.evaluation.diversity import gains
 from googlenet.evaluation.metrics import bootstrap_interval
 from googlenet.evaluation.two_way import FEWEST_REPLICAS, two_way_intervals
 from pipelines.report.fields import CropPolicy
-from pipelines.report.intervals import with_exact_bounds
+from pipelines.report.intervals import error_interval, with_exact_bounds
 from pipelines.report.outcomes import TOP
 from pipelines.report.schema import (
     ClassErrors,
@@ -119,8 +119,7 @@ def _table(tally: Tally, ensemble: EvaluatedEnsemble) -> list[TableRow]:
     flat = shares.reshape(len(shares), -1)
     # Differences to one model with the fewest crops are resampled together with the cells.
     differences = (shares - shares[:, :1, :1]).reshape(flat.shape)
-    bounds = np.stack(bootstrap_interval(np.concatenate([flat, differences], axis=1)), axis=1)
-    bounds[: flat.shape[1]] = np.stack(with_exact_bounds(flat, *bounds[: flat.shape[1]].T), axis=1)
+    bounds = np.stack(error_interval(np.concatenate([flat, differences], axis=1), flat.shape[1]), axis=1)
     ci95, difference_ci95 = bounds.reshape(2, sizes, policies, len(TOP), 2)
     wider = _over_images_and_replicas(tally, ensemble)
     if wider:  # of replicas that err alike on every image, it has nothing to draw from either
@@ -213,7 +212,7 @@ def _view_groups(tally: Tally, ensemble: EvaluatedEnsemble) -> list[ViewGroupErr
         return []
     wrong = 100 * tally.wrong_by_group()
     flat = wrong.reshape(len(wrong), -1)
-    low, high = with_exact_bounds(flat, *bootstrap_interval(flat))
+    low, high = error_interval(flat)
     means, bounds = wrong.mean(axis=0), np.stack([low, high], axis=1).reshape(*wrong.shape[1:], 2)
     return [
         {

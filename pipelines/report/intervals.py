@@ -1,20 +1,35 @@
-"""Intervals of errors where all images are right, or all wrong: a bootstrap would have nothing to draw from."""
+"""Intervals of errors: by bootstrap, and exact where all images are right, or all wrong, so that it draws the same."""
 
 import numpy as np
 import numpy.typing as npt
 
-from googlenet.evaluation.metrics import CONFIDENCE_PERCENT
+from googlenet.evaluation.metrics import CONFIDENCE_PERCENT, bootstrap_interval
 
 Floats = npt.NDArray[np.float64]
+
+
+def error_interval(columns: Floats, errors: int | None = None) -> tuple[Floats, Floats]:
+    """Return the 95 % bounds (M,) of the means of (N, M), errors in percent, by bootstrap over images or exact.
+
+    If ``errors`` is given, only so many columns are errors. The others are differences, which are resampled together
+    with them, and have no exact bounds.
+    """
+    errors = columns.shape[1] if errors is None else errors
+    low, high = bootstrap_interval(columns)
+    exact_low, exact_high = with_exact_bounds(columns[:, :errors], low[:errors], high[:errors])
+    return np.concatenate([exact_low, low[errors:]]), np.concatenate([exact_high, high[errors:]])
 
 
 def with_exact_bounds(errors: Floats, low: Floats, high: Floats) -> tuple[Floats, Floats]:
     """Return bootstrap bounds (M,) of the means of (N, M) errors in percent, exact where all N are 0, or all 100.
 
     These are the bounds of Clopper and Pearson: with no error among N images, the highest rate that has none with a
-    probability of 2.5 %. All other bounds stay as they are.
+    probability of 2.5 %. They make an interval wider, never narrower. All other bounds stay as they are.
     """
     tail = (100 - CONFIDENCE_PERCENT) / 200
     margin = 100 * (1 - tail ** (1 / max(1, len(errors))))
     is_right, is_wrong = (errors == 0).all(axis=0), (errors == 100).all(axis=0)
-    return np.where(is_wrong, 100 - margin, low), np.where(is_right, margin, high)
+    return (
+        np.where(is_wrong, np.minimum(low, 100 - margin), low),
+        np.where(is_right, np.maximum(high, margin), high),
+    )

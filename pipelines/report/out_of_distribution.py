@@ -2,14 +2,14 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
-from googlenet.evaluation.out_of_distribution import area_under_roc, false_positive_interval, false_positive_rate
+from googlenet.evaluation.out_of_distribution import area_under_roc, false_positive_interval, false_positives
 from googlenet.evaluation.selective import MEASURES, uncertainties
+from pipelines.report.intervals import with_exact_bounds
 from pipelines.report.numbers import digest_of_name
 from pipelines.report.schema_of_certainty import ApartRow
 from pipelines.report.tally import checked_predictions
@@ -28,15 +28,17 @@ def keep_apart(run: Storage, inside: EvaluatedEnsemble, other: Storage, outside:
     # By name; files of earlier versions have none.
     folders: dict[str, str] = run.read_json(APART).get("folders", {}) if known else {}
     name = _name_of(data, folders)
-    rows = [row for row in known if row["data"] != name]
-    rows += [_row(name, measure, ours[measure], theirs[measure]) for measure in MEASURES]
+    judged = [_row(name, measure, ours[measure], theirs[measure]) for measure in MEASURES]
+    # In their old place: metrics of two folders are told apart in the order of the rows.
+    place = next((number for number, row in enumerate(known) if row["data"] == name), len(known))
+    rows = [*known[:place], *judged, *(row for row in known[place:] if row["data"] != name)]
     kept = {"weights_digests": list(inside.weights_digests), "folders": {**folders, name: data}, "rows": rows}
     run.write_json(APART, kept)
 
 
 def _name_of(data: str, folders: Mapping[str, str]) -> str:
     """Return the name under which a folder is judged, with a digest if ``folders`` has another one of its name."""
-    name = short_name(data) or data if "://" in data else Path(data).name
+    name = short_name(data) or data
     return name if folders.get(name, data) == data else f"{name}-{digest_of_name(data)}"
 
 
@@ -57,13 +59,16 @@ def _all_uncertainties(run: Storage, ensemble: EvaluatedEnsemble) -> dict[str, n
 
 def _row(name: str, measure: str, inside: npt.NDArray[np.float64], outside: npt.NDArray[np.float64]) -> ApartRow:
     area, interval = area_under_roc(inside, outside)
+    passing = 100.0 * false_positives(inside, outside)[:, None]
+    low, high = (np.array([100 * bound]) for bound in false_positive_interval(inside, outside))
+    bounds = with_exact_bounds(passing, low, high)
     row = {
         "data": name,
         "images": len(outside),
         "measure": measure,
         "area_under_roc": area,
         "area_under_roc_ci95": list(interval),
-        "false_positives": 100 * false_positive_rate(inside, outside),
-        "false_positives_ci95": [100 * bound for bound in false_positive_interval(inside, outside)],
+        "false_positives": float(passing.mean()),
+        "false_positives_ci95": [float(bound[0]) for bound in bounds],
     }
     return cast("ApartRow", row)

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from googlenet.evaluation.crops import num_views
-from googlenet.evaluation.metrics import bootstrap_interval, top_k_errors
+from googlenet.evaluation.metrics import top_k_errors
 from googlenet.evaluation.temperature import folds_of
 from pipelines.errors import UserError
 from pipelines.job.console import complain
-from pipelines.report.intervals import with_exact_bounds
+from pipelines.report.intervals import error_interval
 from pipelines.report.outcomes import TOP, soup_cell
 from pipelines.report.schema_of_spending import SoupRow
 from pipelines.report.tally import checked_predictions
@@ -102,8 +102,7 @@ def _scores(wrong: Wrong, single: npt.NDArray[np.float64]) -> dict[str, Any]:
     """Return the errors of a soup from (N, 2), and the difference from the mean of one replica's."""
     top1 = 100.0 * wrong[:, 0]
     columns = np.stack([top1, top1 - 100 * single], axis=1)
-    low, high = bootstrap_interval(columns)
-    low[:1], high[:1] = with_exact_bounds(columns[:, :1], low[:1], high[:1])
+    low, high = error_interval(columns, errors=1)
     return {
         "images": len(wrong),
         "top1_error": float(top1.mean()),

@@ -18,10 +18,9 @@ from googlenet.evaluation.cascade import (
     judge_by_folds,
 )
 from googlenet.evaluation.kept_budget import KeptBudget
-from googlenet.evaluation.metrics import bootstrap_interval
 from googlenet.evaluation.stop_rule import cheapest_stop, promised_points, spent_by_folds, stops_by_folds
 from googlenet.evaluation.temperature import FEWEST_IMAGES, folds_of
-from pipelines.report.intervals import with_exact_bounds
+from pipelines.report.intervals import error_interval
 from pipelines.report.schema import TableRow
 from pipelines.report.schema_of_spending import BudgetRow, SoupRow, SpendingRow, Way
 from pipelines.run.predictions import EvaluatedEnsemble
@@ -104,7 +103,7 @@ def _points(judged: Judged, replicas: int) -> list[SpendingRow]:
             rows.append({"way": "cascade", "threshold": threshold, "passes": mean})
             wrong.append(of_threshold)
     errors = 100 * np.stack(wrong, axis=1).astype(np.float64)
-    bounds = np.stack(with_exact_bounds(errors, *bootstrap_interval(errors)), axis=1)
+    bounds = np.stack(error_interval(errors), axis=1)
     for row, error, interval in zip(rows, errors.mean(axis=0), bounds, strict=True):
         row |= {"top1_error": float(error), "top1_ci95": interval.tolist(), "images": len(errors)}
     return cast("list[SpendingRow]", rows)
@@ -121,8 +120,7 @@ def _budgets(
     rows = []
     for name, (passes, wrong) in spent.items():
         errors = 100.0 * np.stack([wrong, wrong.astype(float) - judged.all_wrong], axis=1)
-        low, high = bootstrap_interval(errors)
-        low[:1], high[:1] = with_exact_bounds(errors[:, :1], low[:1], high[:1])
+        low, high = error_interval(errors, errors=1)
         mean = float(passes.mean())
         row = {"budget": name, "within_points": WITHIN_POINTS[name], "judged_on": judged_on, "images": len(wrong)}
         if name in promised:

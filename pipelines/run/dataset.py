@@ -1,23 +1,22 @@
 """The prepared data set: its manifest, and access to the shards in it."""
 
 import hashlib
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from googlenet.images.open_shards import OpensFiles
 from googlenet.images.records import Records
 from pipelines.errors import UserError
 from pipelines.run.directory import DATASET, MANIFEST
-from pipelines.run.storage import Storage
+from pipelines.run.storage import Storage, concurrently
+from pipelines.run.tables import CONTENT_ERRORS, is_damage
 
 # A shard stores its own digest, so that a replaced shard is detected by its footer alone.
 SHARD_DIGEST = b"googlenet_shard_digest"
-READERS = 16
 SPLITS = ("train", "val")
+RESTORED = "restore the prepared file, or prepare in a new --run-dir"
 
 
 @dataclass(frozen=True)
@@ -122,13 +121,12 @@ def check_shards(run: Storage, manifest: Manifest) -> None:
         UserError: a shard is missing, damaged or replaced; the message names it.
     """
     shards = [shard for split in manifest.splits.values() for shard in split.shards]
-    with ThreadPoolExecutor(READERS) as readers:
-        problems = [problem for problem in readers.map(lambda shard: _problem(run, shard), shards) if problem]
+    problems = [problem for problem in concurrently(lambda shard: _problem(run, shard), shards) if problem]
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         file, _, problem = problems[0].partition(" ")
         where = run.below(f"{DATASET}/{file}")
-        raise UserError(f"{where} {problem}{more}; restore the prepared file, or prepare in a new --run-dir")
+        raise UserError(f"{where} {problem}{more}; {RESTORED}")
 
 
 def _problem(run: Storage, shard: Shard) -> str | None:
@@ -138,9 +136,11 @@ def _problem(run: Storage, shard: Shard) -> str | None:
         return f"{shard.file} is missing"
     try:
         metadata = pq.read_schema(run.path(name), filesystem=run.filesystem).metadata or {}
-    except (OSError, pa.ArrowInvalid):
+    except CONTENT_ERRORS as error:
+        if not is_damage(error):
+            raise
         return f"{shard.file} is damaged"
-    if metadata.get(SHARD_DIGEST, b"").decode() != shard.digest:
+    if metadata.get(SHARD_DIGEST, b"") != shard.digest.encode():
         return f"{shard.file} has changed since it was prepared"
     return None
 
@@ -153,11 +153,22 @@ def open_records(run: Storage, split: Split, files: OpensFiles | None = None) ->
 
 def image_ids(run: Storage, split: Split) -> list[str]:
     """Return the ids of all images of a split, in order, without reading the images."""
+    return [name for names in concurrently(lambda shard: ids_of_shard(run, shard), split.shards) for name in names]
 
-    def ids_in(shard: Shard) -> list[str]:
-        table = pq.read_table(run.path(f"{DATASET}/{shard.file}"), columns=["image_id"], filesystem=run.filesystem)
-        names: list[str] = table.column("image_id").to_pylist()
-        return names
 
-    with ThreadPoolExecutor(READERS) as readers:
-        return [name for names in readers.map(ids_in, split.shards) for name in names]
+def ids_of_shard(run: Storage, shard: Shard) -> list[str]:
+    """Return the ids of the images of a shard, in order.
+
+    Raises:
+        UserError: the shard is damaged.
+    """
+    name = f"{DATASET}/{shard.file}"
+    options: dict[str, Any] = {"columns": ["image_id"], "page_checksum_verification": True}
+    try:
+        table = pq.read_table(run.path(name), filesystem=run.filesystem, **options)
+        ids: list[str] = table.column("image_id").to_pylist()
+    except (*CONTENT_ERRORS, KeyError) as error:
+        if not is_damage(error):
+            raise
+        raise UserError(f"{run.below(name)} is damaged; {RESTORED}") from error
+    return ids

@@ -52,7 +52,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from googlenet.evaluation.kept_budget import NAME as KEPT_BUDGET
 from googlenet.evaluation.kept_calibration import NAME as KEPT_CALIBRATION
 from pipelines.errors import UserError
-from pipelines.run.storage import Storage
+from pipelines.run.storage import Storage, short_name
 
 if TYPE_CHECKING:
     from pipelines.run.recipe import Recipe  # imports PyTorch, which code that only looks up a file does not need
@@ -210,7 +210,7 @@ def evaluation_folder(data: str, settings: list[Any]) -> str:
 
     So evaluations of two folders of that name, or of one folder with other images or crops, coexist.
     """
-    readable = re.sub(r"[^\w.-]+", "_", Path(data.partition("?")[0]).name)
+    readable = re.sub(r"[^\w.-]+", "_", short_name(data))
     return f"{EVALUATIONS}/{readable}-{hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]}"
 
 

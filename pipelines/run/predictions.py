@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from googlenet.evaluation.crops import CROP_POLICIES, Policy, View, is_chosen, num_views, view_groups, views_of_all
 from googlenet.network.arithmetic import Arithmetic
 from pipelines.errors import UserError
-from pipelines.run.storage import Storage
+from pipelines.run.storage import MADE_AGAIN, Storage
+from pipelines.run.tables import read_schema, read_table, write_table
 
 METADATA_KEY = b"googlenet_ensemble"
 COST_KEY = b"googlenet_cost"
@@ -184,29 +184,35 @@ def write_predictions(storage: Storage, name: str, ensemble: EvaluatedEnsemble, 
         columns.append(pa.FixedSizeListArray.from_arrays(flat, len(ensemble.classes)))
     schema = ensemble.schema()
     schema = schema.with_metadata({**schema.metadata, COST_KEY: json.dumps(asdict(cost)).encode()})
-    with storage.writing(name) as stream:
-        pq.write_table(pa.Table.from_arrays(columns, schema=schema), stream, compression="zstd")
+    write_table(storage, name, pa.Table.from_arrays(columns, schema=schema))
 
 
 def read_ensemble(storage: Storage, name: str) -> EvaluatedEnsemble | None:
     """Return the ensemble whose predictions a file holds; None if it cannot be read as a prediction file."""
-    try:
-        return _ensemble_in(pq.read_schema(storage.path(name), filesystem=storage.filesystem))
-    except pa.ArrowInvalid:
-        return None
+    return _ensemble_in(read_schema(storage, name))
 
 
-def _ensemble_in(schema: pa.Schema) -> EvaluatedEnsemble | None:
+def _ensemble_in(schema: pa.Schema | None) -> EvaluatedEnsemble | None:
     try:
-        return EvaluatedEnsemble.from_dict(json.loads(schema.metadata[METADATA_KEY]))
+        return EvaluatedEnsemble.from_dict(json.loads(_metadata_of(schema)[METADATA_KEY]))
     except (KeyError, TypeError, ValueError):
         return None
 
 
+def _metadata_of(schema: pa.Schema | None) -> dict[bytes, bytes]:
+    return {} if schema is None else schema.metadata or {}
+
+
 def read_cost(storage: Storage, name: str) -> Cost:
-    """Return the cost of the predictions in a file."""
-    metadata = pq.read_schema(storage.path(name), filesystem=storage.filesystem).metadata
-    return Cost(**json.loads(metadata[COST_KEY]))
+    """Return the cost of the predictions in a file.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        return Cost(**json.loads(_metadata_of(read_schema(storage, name))[COST_KEY]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{storage}/{name} is damaged; {MADE_AGAIN}") from error
 
 
 def read_predictions(storage: Storage, names: Sequence[str], ensemble: EvaluatedEnsemble) -> Iterator[Predicted]:
@@ -215,31 +221,39 @@ def read_predictions(storage: Storage, names: Sequence[str], ensemble: Evaluated
     Raises:
         UserError: a file is damaged, or of another ensemble.
     """
-    replicas, classes = len(ensemble.replicas), len(ensemble.classes)
     for name in names:
-        table = _read_table(storage, name)
-        if table is None or _ensemble_in(table.schema) != ensemble:
-            raise UserError(f"{storage}/{name} is damaged or of another ensemble; evaluate again to replace it")
-        vectors = [
-            [_vectors(table.column(ensemble.column(k, policy)), classes) for policy in ensemble.policies]
-            for k in range(replicas)
-        ]
-        yield Predicted(
-            table.column("image_id").to_pylist(),
-            table.column("label").to_numpy(),
-            _integers(table.column("views"), (replicas, len(ensemble.policies))),
-            np.stack([np.stack(by_policy, axis=1) for by_policy in vectors], axis=1),
-            np.stack([_vectors(table.column(ensemble.max_column(k)), classes) for k in range(replicas)], axis=1),
-            _integers(table.column("view_top1"), (replicas + 1, len(ensemble.views))),
-            _integers(table.column("group_top1"), (replicas + 1, len(ensemble.groups))),
-        )
+        if (rows := _read_rows(storage, name, ensemble)) is None:
+            raise UserError(f"{storage}/{name} is damaged or of another ensemble; {MADE_AGAIN}")
+        yield rows
 
 
-def _read_table(storage: Storage, name: str) -> pa.Table | None:
-    try:
-        return pq.read_table(storage.path(name), filesystem=storage.filesystem)
-    except pa.ArrowInvalid:
+def _read_rows(storage: Storage, name: str, ensemble: EvaluatedEnsemble) -> Predicted | None:
+    table = read_table(storage, name)
+    if table is None or _ensemble_in(table.schema) != ensemble:
         return None
+    if not table.schema.equals(ensemble.schema()):  # the footer has no checksum
+        return None
+    try:
+        return _rows_in(table, ensemble)
+    except ValueError:  # too few values
+        return None
+
+
+def _rows_in(table: pa.Table, ensemble: EvaluatedEnsemble) -> Predicted:
+    replicas, classes = len(ensemble.replicas), len(ensemble.classes)
+    vectors = [
+        [_vectors(table.column(ensemble.column(k, policy)), classes) for policy in ensemble.policies]
+        for k in range(replicas)
+    ]
+    return Predicted(
+        table.column("image_id").to_pylist(),
+        table.column("label").to_numpy(),
+        _integers(table.column("views"), (replicas, len(ensemble.policies))),
+        np.stack([np.stack(by_policy, axis=1) for by_policy in vectors], axis=1),
+        np.stack([_vectors(table.column(ensemble.max_column(k)), classes) for k in range(replicas)], axis=1),
+        _integers(table.column("view_top1"), (replicas + 1, len(ensemble.views))),
+        _integers(table.column("group_top1"), (replicas + 1, len(ensemble.groups))),
+    )
 
 
 def _vectors(column: pa.ChunkedArray, classes: int) -> npt.NDArray[np.float32]:

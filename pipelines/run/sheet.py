@@ -3,11 +3,10 @@
 from dataclasses import asdict, dataclass
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from googlenet.evaluation.temperature import hash_shares
-from pipelines.run.dataset import Split
-from pipelines.run.directory import DATASET, ReplicaFiles, json_lines
+from pipelines.run.dataset import Split, ids_of_shard
+from pipelines.run.directory import ReplicaFiles, json_lines
 from pipelines.run.storage import Storage
 
 MOST_IMAGES = 12
@@ -47,8 +46,7 @@ def sheet_records(run: Storage, split: Split) -> tuple[int, ...]:
     numbers: list[int] = []
     ids: list[str] = []
     for number in chosen:
-        path = run.path(f"{DATASET}/{split.shards[number].file}")
-        ids += pq.read_table(path, columns=["image_id"], filesystem=run.filesystem).column("image_id").to_pylist()
+        ids += ids_of_shard(run, split.shards[number])
         numbers += range(first[number], first[number + 1])
     order = np.argsort(hash_shares(ids), kind="stable")[:MOST_IMAGES]
     return tuple(int(numbers[place]) for place in order)

@@ -8,13 +8,16 @@ import errno
 import io
 import json
 import os
+import re
 import uuid
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -22,22 +25,48 @@ import pyarrow.fs as pafs
 from pipelines.errors import UserError
 from pipelines.run.object_store import FEW_S3_ATTEMPTS, open_filesystem
 
+T = TypeVar("T")
+R = TypeVar("R")
+
 # Mark in the name of every unfinished file, so that listings can leave it out.
 PARTIAL = ".partial-"
 # Write errors that do not name the file.
 WITHOUT_A_NAME = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 # What a user can do about a damaged file.
 MADE_AGAIN = "delete it and run the command that wrote it again"
+# A request to an object store takes tens of milliseconds, however small the file.
+REQUESTS_AT_ONCE = 16
 
 
-def short_name(uri: str) -> str:
-    """Return the short name of a path or a URI: its last part, without options."""
-    return uri.partition("?")[0].rstrip("/").rpartition("/")[2]
+def short_name(place: str) -> str:
+    """Return the short name of a path, a URI or a built-in data set: its last part, without options.
+
+    Only behind a scheme, as in s3://BUCKET/photos?region=x, does a question mark begin options.
+    """
+    location = place.partition("?")[0] if SCHEME.match(place) else place
+    return location.rstrip("/").rpartition("/")[2]
 
 
 def may_write(path: Path) -> bool:
     """Return whether this user may write an existing file, or make files in an existing folder."""
     return os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
+
+
+def concurrently(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """Yield what ``work`` returns for each item, in order; threads are a few items ahead, so that memory is bounded."""
+    with ThreadPoolExecutor(REQUESTS_AT_ONCE) as threads:
+        ahead: deque[Future[R]] = deque()
+        try:
+            for item in items:
+                ahead.append(threads.submit(work, item))
+                if len(ahead) == REQUESTS_AT_ONCE:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            for future in ahead:
+                future.cancel()
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from pipelines.run.directory import REPORT_JSON, RUN, TARGETS, finished_replicas
 from pipelines.run.named_recipes import distil
 from pipelines.run.recipe import DISTIL, Recipe
 from pipelines.run.storage import Storage
+from pipelines.run.tables import CONTENT_ERRORS, is_damage, write_table
 
 METADATA_KEY = b"googlenet_targets"
 GIVE_ONE = "give the directory of a finished run of train_ensemble.py with --teacher"
@@ -127,8 +128,7 @@ def write_targets(
         "probabilities": pa.FixedSizeListArray.from_arrays(flat, probabilities.shape[1]),
     }
     table = pa.table(columns).replace_schema_metadata({METADATA_KEY: json.dumps(about)})
-    with run.writing(TARGETS) as stream:
-        pq.write_table(table, stream, compression="zstd")
+    write_table(run, TARGETS, table)
 
 
 def read_targets(run: Storage, manifest: Manifest) -> npt.NDArray[np.float32]:
@@ -139,12 +139,16 @@ def read_targets(run: Storage, manifest: Manifest) -> npt.NDArray[np.float32]:
     """
     fix = "delete it, and train_ensemble.py makes it again"
     try:
-        with pq.ParquetFile(run.path(TARGETS), filesystem=run.filesystem) as file:
+        path, filesystem = run.path(TARGETS), run.filesystem
+        with pq.ParquetFile(path, filesystem=filesystem, page_checksum_verification=True) as file:
             about, rows = json.loads(file.schema_arrow.metadata[METADATA_KEY]), file.metadata.num_rows
             is_same = about["dataset_digest"] == manifest.digest and rows == manifest.splits["train"].images
             targets = _read_in_parts(file, len(manifest.classes)) if is_same else None
-    except (pa.ArrowInvalid, KeyError, ValueError) as error:
-        raise UserError(f"{run.below(TARGETS)} is damaged ({error}); {fix}") from error
+    except (*CONTENT_ERRORS, KeyError, TypeError) as error:
+        if not is_damage(error):
+            raise
+        reason = " ".join(str(error).split())
+        raise UserError(f"{run.below(TARGETS)} is damaged ({reason}); {fix}") from error
     if targets is None:
         raise UserError(f"{run.below(TARGETS)} is of other images; {fix}")
     return targets
@@ -152,8 +156,12 @@ def read_targets(run: Storage, manifest: Manifest) -> npt.NDArray[np.float32]:
 
 def _read_in_parts(file: pq.ParquetFile, classes: int) -> npt.NDArray[np.float32]:
     """Return all rows; of many images and classes they are most of a worker's memory, so there is one copy of them."""
+    if file.schema_arrow.field("probabilities").type != pa.list_(pa.float32(), classes):
+        raise ValueError(f"it has no vectors of {classes} classes")
     targets, first = np.empty((file.metadata.num_rows, classes), np.float32), 0
     for batch in file.iter_batches(columns=["probabilities"]):
-        targets[first : first + len(batch)] = batch.column(0).flatten().to_numpy().reshape(len(batch), -1)
+        targets[first : first + len(batch)] = batch.column(0).flatten().to_numpy().reshape(len(batch), classes)
         first += len(batch)
+    if first != len(targets):
+        raise ValueError(f"it has {first} rows instead of {len(targets)}")
     return targets

@@ -7,11 +7,11 @@ ten classes, 2 MB with a thousand classes, so the share is bounded by images and
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from googlenet.evaluation.crops import CROP_POLICIES
 from googlenet.evaluation.temperature import FEWEST_IMAGES, hash_shares
@@ -19,12 +19,14 @@ from pipelines.errors import UserError
 from pipelines.run.directory import PREDICTIONS, VIEW_PROBABILITIES
 from pipelines.run.predictions import METADATA_KEY, EvaluatedEnsemble
 from pipelines.run.storage import Storage
+from pipelines.run.tables import read_table, write_table
 
 ALL_VIEWS = CROP_POLICIES[-1]
 # A greedy choice among 144 views takes half a minute for so many images; their error is known to within a point.
 MOST_IMAGES = 4_000
 MOST_BYTES = 2**30
 BYTES_PER_NUMBER = 2
+COLUMNS = ("image_id", "label", "probabilities")
 
 
 @dataclass(frozen=True)
@@ -62,14 +64,13 @@ def keeps_views(ensemble: EvaluatedEnsemble, images: int, image_ids: Sequence[st
 def write_views(run: Storage, name: str, ensemble: EvaluatedEnsemble, rows: ViewProbabilities) -> None:
     """Write the views of the images of a shard that are kept as one complete file."""
     values = pa.array(rows.probabilities.reshape(-1), pa.float16())
-    columns = {
-        "image_id": pa.array(rows.image_ids, pa.string()),
-        "label": pa.array(rows.labels, pa.int32()),
-        "probabilities": pa.FixedSizeListArray.from_arrays(values, rows.probabilities[0].size),
-    }
-    table = pa.table(columns).replace_schema_metadata({METADATA_KEY: json.dumps(ensemble.to_dict())})
-    with run.writing(f"{VIEW_PROBABILITIES}/{name}") as stream:
-        pq.write_table(table, stream, compression="zstd")
+    columns = [
+        pa.array(rows.image_ids, pa.string()),
+        pa.array(rows.labels, pa.int32()),
+        pa.FixedSizeListArray.from_arrays(values, rows.probabilities[0].size),
+    ]
+    table = pa.table(columns, COLUMNS).replace_schema_metadata({METADATA_KEY: json.dumps(ensemble.to_dict())})
+    write_table(run, f"{VIEW_PROBABILITIES}/{name}", table)
 
 
 def read_views(run: Storage, ensemble: EvaluatedEnsemble) -> ViewProbabilities | None:
@@ -81,7 +82,7 @@ def read_views(run: Storage, ensemble: EvaluatedEnsemble) -> ViewProbabilities |
         UserError: a file is damaged.
     """
     tables = [_read_table(run, name) for name in run.files(VIEW_PROBABILITIES)]
-    tables = [table for table in tables if json.loads(table.schema.metadata[METADATA_KEY]) == ensemble.to_dict()]
+    tables = [table for table in tables if _about(table) == ensemble.to_dict()]
     if not tables:
         return None
     shape = -1, len(ensemble.replicas), ALL_VIEWS, len(ensemble.classes)
@@ -94,13 +95,19 @@ def read_views(run: Storage, ensemble: EvaluatedEnsemble) -> ViewProbabilities |
 
 def _read_table(run: Storage, name: str) -> pa.Table:
     file = f"{VIEW_PROBABILITIES}/{name}"
-    try:
-        table = pq.read_table(run.path(file), filesystem=run.filesystem)
-    except pa.ArrowInvalid:
-        table = None
-    if table is None or METADATA_KEY not in (table.schema.metadata or {}):
+    table = read_table(run, file)
+    if table is None or _about(table) is None or table.column_names != list(COLUMNS):
         raise UserError(
             f"{run.below(file)} is damaged; restore it, or delete it and {run.below(f'{PREDICTIONS}/{name}')}, and "
             "evaluate again"
         )
     return table
+
+
+def _about(table: pa.Table) -> dict[str, Any] | None:
+    """Return the ensemble that a table is about, as a dict; None if the table does not say."""
+    try:
+        about: dict[str, Any] = json.loads((table.schema.metadata or {})[METADATA_KEY])
+    except (KeyError, ValueError):
+        return None
+    return about

@@ -1,7 +1,6 @@
 """The data set of a run in MLflow: its name, MLflow's inputs, and tags for the list of runs."""
 
 import json
-from pathlib import Path
 
 from pipelines.run.dataset import SPLITS, Manifest
 from pipelines.run.storage import short_name
@@ -19,8 +18,7 @@ def data_of(manifest: Manifest) -> str:
 
 def name_of_data(manifest: Manifest) -> str:
     """Return the data set's short name: its folder's, or that of a built-in one."""
-    data = data_of(manifest)
-    return Path(data).name if data.startswith("/") else short_name(data) or data
+    return short_name(data_of(manifest)) or data_of(manifest)
 
 
 def dataset_tags(manifest: Manifest) -> dict[str, str]:

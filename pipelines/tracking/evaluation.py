@@ -3,7 +3,7 @@
 from pipelines.run.dataset import Manifest
 from pipelines.run.directory import REPORT, REPORT_JSON, RUN, run_id
 from pipelines.run.predictions import EvaluatedEnsemble
-from pipelines.run.storage import Storage
+from pipelines.run.storage import Storage, short_name
 from pipelines.tracking.commands import how_to_open, replay_command
 from pipelines.tracking.dataset import data_of, name_of_data, send_dataset
 from pipelines.tracking.follower import reason_of
@@ -11,7 +11,7 @@ from pipelines.tracking.model_identity import digest_of, logged_model
 from pipelines.tracking.model_metrics import rows_of_ensemble, send_model_metrics
 from pipelines.tracking.notes import evaluation_note
 from pipelines.tracking.result import EVALUATED_REPLICAS_TAG, send_report
-from pipelines.tracking.runs import Experiment, name_of
+from pipelines.tracking.runs import WITHOUT_NOTE, Experiment
 from pipelines.tracking.store import DIRECTORY_TAG, ROLE_TAG, find_parent, page_of_run
 
 ROLE = "evaluation"
@@ -69,12 +69,12 @@ def _send(run: Storage, trained: Storage, manifest: Manifest, runs: Experiment) 
 
 def _find_or_create(run: Storage, trained: Storage, manifest: Manifest, runs: Experiment) -> str:
     """Return the id of the MLflow run of this evaluation: the same one for the same command again."""
-    own = run_id(run) if trained != run and run.exists(RUN) else f"{run_id(trained)}/{name_of(run)}"
+    own = run_id(run) if trained != run and run.exists(RUN) else f"{run_id(trained)}/{short_name(run.root)}"
     # A run directory of weights from other sources has one evaluation, whatever it was called before.
     is_own = f"LIKE '{run_id(trained)}/%'" if trained == run else f"= '{own}'"
     known = runs.client.search_runs([runs.experiment], f"tags.{EVALUATION_TAG} {is_own}")
     if known:
         return str(known[0].info.run_id)
-    tags = {EVALUATION_TAG: own, ROLE_TAG: ROLE, **SOURCE}
-    name = f"{name_of(trained)} on {name_of_data(manifest)}"
+    tags = {EVALUATION_TAG: own, ROLE_TAG: ROLE, **WITHOUT_NOTE, **SOURCE}
+    name = f"{short_name(trained.root)} on {name_of_data(manifest)}"
     return str(runs.client.create_run(runs.experiment, run_name=name, tags=tags).info.run_id)

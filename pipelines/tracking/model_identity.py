@@ -89,5 +89,16 @@ def _existing_model(runs: Experiment, model_id: str) -> Any:
         return None
 
 
+def keep_digests(runs: MlflowRuns, digests: dict[str, str], known: Any, model_id: str | None) -> None:
+    """Give a version and a logged model of an earlier release the digest of their answers.
+
+    Without it they would be taken for every later evaluation with the same weights.
+    """
+    if known and ANSWERS_TAG not in known.tags:
+        runs.client.set_model_version_tag(known.name, str(known.version), ANSWERS_TAG, digests[ANSWERS_TAG])
+    if model_id and ANSWERS_TAG not in runs.client.get_logged_model(model_id).tags:
+        runs.client.set_logged_model_tags(model_id, {ANSWERS_TAG: digests[ANSWERS_TAG]})
+
+
 def _has_same_answers(tags: dict[str, str], answers: str) -> bool:
     return not answers or tags.get(ANSWERS_TAG, answers) == answers

@@ -17,20 +17,21 @@ from pipelines.run.dataset import Manifest, open_records
 from pipelines.run.directory import REPORT_JSON, ReplicaFiles, replica_name, replica_number
 from pipelines.run.predictions import EvaluatedEnsemble
 from pipelines.run.recipe import Recipe
-from pipelines.run.storage import Storage
+from pipelines.run.storage import Storage, short_name
 from pipelines.run.weights import read_replica
 from pipelines.tracking.dataset import dataset_tags, name_of_data
 from pipelines.tracking.model_identity import (
     WEIGHTS_TAG,
     description_of,
     digest_tags,
+    keep_digests,
     logged_ensemble,
     logged_model,
     registered_version,
 )
 from pipelines.tracking.notes import MODEL_TEXT, MORE, REQUEST_TEXT, Origin, model_note, version_note
 from pipelines.tracking.result import PERCENT_DECIMALS
-from pipelines.tracking.runs import NOTE, NOTE_DIGEST_TAG, MlflowRuns, digest_of_note, is_ours, name_of
+from pipelines.tracking.runs import NOTE, NOTE_DIGEST_TAG, MlflowRuns, digest_of_note, is_ours
 
 MODEL = "googlenet-ensemble"
 VAL_DIGEST_TAG = "val_digest"
@@ -61,7 +62,9 @@ def log_ensemble(runs: MlflowRuns, run: Storage, recipe: Recipe, manifest: Manif
     name, digests = registered_name(manifest), digest_tags(run, ensemble)
     note, errors = version_note(origin_of(runs, run, recipe, manifest)), _errors(report)
     model_id = logged_ensemble(runs, run, ensemble)
-    if known := registered_version(runs, name, digests):
+    known = registered_version(runs, name, digests)
+    keep_digests(runs, digests, known, model_id)
+    if known:
         number = str(known.version)
         for tag in errors.items() - known.tags.items():
             runs.client.set_model_version_tag(name, number, *tag)
@@ -77,7 +80,7 @@ def log_ensemble(runs: MlflowRuns, run: Storage, recipe: Recipe, manifest: Manif
 def origin_of(runs: MlflowRuns, run: Storage, recipe: Recipe, manifest: Manifest) -> Origin:
     """Return what the pages of a run's model say."""
     report = run.read_json(REPORT_JSON)
-    return Origin(report, manifest, recipe.to_dict(), runs.experiment, runs.parent, name_of(run))
+    return Origin(report, manifest, recipe.to_dict(), runs.experiment, runs.parent, short_name(run.root))
 
 
 def describe_model(runs: MlflowRuns, name: str, number: str, origin: Origin) -> None:
@@ -207,10 +210,14 @@ def _register(runs: MlflowRuns, name: str, model_id: str, tags: dict[str, str], 
 def _name_on_its_page(runs: MlflowRuns, model_id: str, name: str, number: Any, note: str) -> None:
     """Name a version on the page of the model that it is made of, unless a job that was killed has come so far."""
     # That page calls it "Not registered" without this tag, which only MLflow's fluent functions set.
-    known = json.loads(runs.client.get_logged_model(model_id).tags.get(VERSIONS_TAG, "[]"))
-    if not any((named["name"], str(named["version"])) == (name, str(number)) for named in known):
-        versions = [*known, {"name": name, "version": number}]
-        runs.client.set_logged_model_tags(model_id, {VERSIONS_TAG: json.dumps(versions), NOTE: note})
+    tags = runs.client.get_logged_model(model_id).tags
+    known = json.loads(tags.get(VERSIONS_TAG, "[]"))
+    if any((named["name"], str(named["version"])) == (name, str(number)) for named in known):
+        return
+    news = {VERSIONS_TAG: json.dumps([*known, {"name": name, "version": number}])}
+    if is_ours(tags.get(NOTE, ""), tags.get(NOTE_DIGEST_TAG)):
+        news |= {NOTE: note, NOTE_DIGEST_TAG: digest_of_note(note)}
+    runs.client.set_logged_model_tags(model_id, news)
 
 
 def log_replica(runs: MlflowRuns, run: Storage, replica: int) -> str:

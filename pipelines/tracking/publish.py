@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pipelines.errors import UserError
-from pipelines.job.interpreter import INTERRUPTED_EXIT_CODE
+from pipelines.job.interruption import interruption_exit_code
 from pipelines.run.dataset import Manifest
 from pipelines.run.directory import REPORT_JSON, replica_number
 from pipelines.run.predictions import EvaluatedEnsemble
@@ -96,7 +96,7 @@ def publish(run: Storage, recipe: Recipe, manifest: Manifest, publishing: Publis
         in_time = wait([done], PUBLISH_SECONDS).done
     except KeyboardInterrupt:
         # Python's own end would abort the process, with another exit code, while the thread is in PyTorch.
-        atexit.register(os._exit, INTERRUPTED_EXIT_CODE)
+        atexit.register(os._exit, interruption_exit_code())
         raise
     if not in_time:
         again = replay_command(run, publishing.tracking_uri)

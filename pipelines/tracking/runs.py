@@ -5,7 +5,6 @@ import hashlib
 import json
 import time
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from pipelines.run.directory import replica_name, run_id
@@ -34,6 +33,15 @@ EXPERIMENT_TAGS = {
 PARENT_TAG = "mlflow.parentRunId"
 SOURCE = {"mlflow.source.name": "pipelines/train_ensemble.py", "mlflow.source.type": "JOB"}
 ENDED = ("FINISHED", "FAILED", "KILLED")
+
+
+def digest_of_note(note: str) -> str:
+    """Return the digest by which a note is known again."""
+    return hashlib.sha256(note.encode()).hexdigest()[:DIGEST_CHARACTERS]
+
+
+# Of a new run: what is in its note before this program has written one is a user's.
+WITHOUT_NOTE = {NOTE_DIGEST_TAG: digest_of_note("")}
 
 
 class Experiment:
@@ -196,26 +204,17 @@ class MlflowRuns(Experiment):
             ROLE_TAG: role,
             DIRECTORY_TAG: self.run.root,
             "recipe": self._recipe.name,
+            **WITHOUT_NOTE,
             **SOURCE,
         }
         # A store shows the runs of many directories side by side.
-        name = name_of(self.run) if role == PARENT else role
+        name = short_name(self.run.root) if role == PARENT else role
         return str(self.client.create_run(self.experiment, run_name=name, tags={**own, **tags}).info.run_id)
-
-
-def digest_of_note(note: str) -> str:
-    """Return the digest by which a note is known again."""
-    return hashlib.sha256(note.encode()).hexdigest()[:DIGEST_CHARACTERS]
 
 
 def is_ours(written: str, digest: str | None) -> bool:
     """Return whether a note is as this program wrote it; stores of earlier versions have no digests."""
     return not written or digest is None or digest == digest_of_note(written)
-
-
-def name_of(run: Storage) -> str:
-    """Return the name of a run directory; only in a URI does a question mark begin options."""
-    return Path(run.root).name if run.is_local else short_name(run.root)
 
 
 def _is_same(logged: str | None, now: str) -> bool:

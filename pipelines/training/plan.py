@@ -11,28 +11,27 @@ from googlenet.evaluation.crops import mean_distinct_views, view_groups, views_o
 from googlenet.images.decoding import read_size
 from pipelines.job.console import count, duration, size
 from pipelines.run.dataset import Counts
-from pipelines.run.directory import PREDICTIONS, ReplicaFiles, finished_replicas, replica_name
-from pipelines.run.predictions import (
-    BYTES_PER_NUMBER,
-    IMAGES_PER_SHARD,
-    bytes_per_image,
-    read_ensemble,
-    sorted_policies,
-)
+from pipelines.run.directory import ReplicaFiles, finished_replicas
+from pipelines.run.predictions import BYTES_PER_NUMBER, bytes_per_image, sorted_policies
 from pipelines.run.recipe import Recipe
-from pipelines.run.soups import MOST_CHOICE_IMAGES, MOST_SOUPS, soups_are_predicted
+from pipelines.run.soups import soups_are_predicted
 from pipelines.run.storage import Storage
 from pipelines.training.arithmetic_choice import is_little_work
 from pipelines.training.checkpoints import CHECKPOINTS_KEPT, newest_step
 from pipelines.training.network import ensemble_bytes, relative_operations
+from pipelines.training.prediction_plan import (
+    STARTS_IN_A_ROW,
+    evaluation_seconds,
+    prediction_times,
+    predictor_speed,
+    soup_seconds,
+)
 from pipelines.training.resources import Resources, check_that_one_fits, nodes_used, replicas_at_once, unused_gpus_line
 from pipelines.training.targets_plan import targets_left
 from pipelines.training.trial import Trial, run_trial
 
 # The weights, their average and the momentum.
 COPIES_IN_CHECKPOINT = 3
-# Processes that start one after the other: a trainer's controller and its workers, a preflight and the predictors.
-STARTS_IN_A_ROW = 2
 # The averaged weights and the raw ones.
 WEIGHTS_VALIDATED = 2
 SAMPLES_ON_GPU = "the time to make its samples on the GPU, which is not tried"
@@ -52,6 +51,7 @@ class Estimate:
         training_seconds: time until all replicas are trained.
         evaluation_seconds: time of the evaluation.
         soup_seconds: least time of its soups.
+        most_soup_seconds: their time if each greedy one is a network of its own.
         nodes: nodes that the job uses.
     """
 
@@ -64,6 +64,7 @@ class Estimate:
     training_seconds: float
     evaluation_seconds: float
     soup_seconds: float
+    most_soup_seconds: float
     nodes: int
 
     @property
@@ -126,43 +127,16 @@ def estimate(
     trial = run_trial(recipe, resources, counts.classes, None, encoded, workers, steps_of_a_place)
     sizes = [read_size(data)[:2] for data in encoded]
     views = mean_distinct_views(sizes, recipe.crop_px, sorted_policies(recipe.policies))
-    one_network = counts.val * views / (_predictor_speed(trial, resources) * predictors)
-    scaling = counts.val * trial.seconds_per_scaled_image / predictors
-    evaluation = one_network * sum(relative_operations(recipe, counts.classes)) + scaling
-    if not waiting:
-        evaluation *= max(0.0, 1 - _predicted_shards(run, recipe) / math.ceil(counts.val / IMAGES_PER_SHARD))
-    starts = STARTS_IN_A_ROW * trial.start_seconds
-    evaluation += starts if evaluation else 0.0
-    # The uniform soup is one network. How many more the greedy ones are is known when they are chosen, which takes at
-    # least the replicas and one more of them after another, each with one crop and in one process.
+    times = prediction_times(trial, resources, counts.val, views, predictors)
+    evaluation = evaluation_seconds(run, recipe, times, counts, are_trained=not waiting)
     are_left = soup and recipe.replicas > 1 and (waiting or not soups_are_predicted(run, range(recipe.replicas)))
-    chosen_on = min(counts.val, MOST_CHOICE_IMAGES) * (2 * recipe.replicas - 1)
-    choice = chosen_on * (1 / _predictor_speed(trial, resources) + trial.seconds_per_crop)
-    soups = one_network + scaling + choice + 2 * starts if are_left else 0.0
+    soups = soup_seconds(recipe, times, trial, resources, counts.val) if are_left else (0.0, 0.0)
     targets_passes, targets = 0, 0.0
     if (left := targets_left(run, recipe, counts.train)) and left.passes:
-        rate = _predictor_speed(trial, resources) * num_predictors(left.memory_bytes(counts.classes), left.images)
-        targets_passes, targets = left.passes, left.passes_of(recipe, counts.classes) / rate + starts
+        rate = predictor_speed(trial, resources) * num_predictors(left.memory_bytes(counts.classes), left.images)
+        targets_passes, targets = left.passes, left.passes_of(recipe, counts.classes) / rate + times.starts
     training = _training_seconds(run, recipe, resources, counts, trial)
-    return Estimate(counts, predictors, trial, views, targets_passes, targets, training, evaluation, soups, nodes)
-
-
-def _predictor_speed(trial: Trial, resources: Resources) -> float:
-    """Return the passes per second of a predictor, which has one thread, or the whole GPU.
-
-    On a CPU, the trial has as many threads as a worker.
-    """
-    threads = 1 if resources.gpus_per_worker else max(1, int(resources.cpus_per_worker))
-    return trial.passes_per_second / threads
-
-
-def _predicted_shards(run: Storage, recipe: Recipe) -> int:
-    """Return how many shards are predicted by all replicas; an earlier evaluation may have had fewer of them."""
-    predictions = run.below(PREDICTIONS)
-    if not (names := predictions.files("")):
-        return 0
-    ensemble = read_ensemble(predictions, names[0])
-    return len(names) if ensemble and ensemble.replicas == tuple(map(replica_name, range(recipe.replicas))) else 0
+    return Estimate(counts, predictors, trial, views, targets_passes, targets, training, evaluation, *soups, nodes)
 
 
 def plan_lines(run: Storage, recipe: Recipe, resources: Resources, estimated: Estimate) -> list[str]:
@@ -208,8 +182,9 @@ def _soup_line(estimated: Estimate) -> list[str]:
     """Return what soups cost; nothing without any that are left."""
     if not estimated.soup_seconds:
         return []
-    least, most = duration(estimated.soup_seconds), duration(MOST_SOUPS * estimated.soup_seconds)
-    return [f"soups: about {least} for the uniform one, up to {most} if each greedy one is a network of its own"]
+    least, most = duration(estimated.soup_seconds), duration(estimated.most_soup_seconds)
+    several = "if each greedy one is a network of its own"
+    return [f"soups: about {least} for the choice and the uniform one, up to {most} {several}"]
 
 
 def _training_line(run: Storage, recipe: Recipe, resources: Resources, counts: Counts, trial: Trial) -> str:

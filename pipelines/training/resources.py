@@ -19,7 +19,7 @@ from pipelines.job.ray_session import (
 )
 from pipelines.job.worker_process import KEEP_FREED_MEMORY
 from pipelines.run.dataset import Counts
-from pipelines.run.recipe import Recipe
+from pipelines.run.recipe import MOST_REPLICAS, Recipe, ensembles_line
 from pipelines.training.validation_plan import EVERY_EPOCH, ValidationPlan
 
 # A student's targets, and once more while they are read.
@@ -268,19 +268,21 @@ def has_batch_of_one(images: int, batch_size: int) -> bool:
 
 
 def on_cluster(recipe: Recipe, resources: Resources, counts: Counts, cpus_per_worker: float | None) -> Resources:
-    """Return resources for the connected cluster: with the memory of a worker, and its CPUs if none are given.
-
-    Raises:
-        UserError: the recipe cannot be trained on so many images.
-    """
-    check_batches(recipe, counts.train)
+    """Return resources for the connected cluster: with the memory of a worker, and its CPUs if none are given."""
     if cpus_per_worker is None:
         resources = replace(resources, cpus_per_worker=cpus_beside_gpus(resources.gpus_per_worker))
     return reserving_memory(recipe, resources, counts.classes, counts.train)
 
 
 def needed_replicas(recipe: Recipe, least: int | None, *, at_limit: bool = False) -> int:
-    """Return how many finished replicas the evaluation needs; one if the run has reached a limit."""
+    """Return how many finished replicas the evaluation needs; one if the run has reached a limit.
+
+    Raises:
+        UserError: the recipe has fewer, or more than a report can judge.
+    """
+    if recipe.replicas > MOST_REPLICAS:
+        why = ensembles_line(recipe.replicas)
+        raise UserError(f"--replicas must be at most {MOST_REPLICAS}, got {recipe.replicas}: {why}")
     all_needed = 1 if at_limit else recipe.replicas
     needed = all_needed if least is None else least
     if not 1 <= needed <= recipe.replicas:

@@ -1,23 +1,30 @@
-"""Training stage as the job calls it: a look at the given weights before anything starts, then all replicas."""
+"""Training stage as the job calls it: a look at what is given before anything starts, then all replicas."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pipelines.job.console import say
-from pipelines.run.dataset import Manifest
+from pipelines.run.dataset import Counts, Manifest
 from pipelines.run.directory import RUN
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.run.weights import check_file
-from pipelines.training.resources import Resources
+from pipelines.training.resources import Resources, check_batches
 
 # What needs PyTorch is imported where it is used: help and errors do not wait for it.
 if TYPE_CHECKING:
     from pipelines.training.failure import ReplicaFailure
 
 
-def try_initial_weights(run: Storage, recipe: Recipe, classes: int) -> None:
-    """Refuse initial weights that do not fit, and print what they do not cover."""
+def check_before_start(run: Storage, recipe: Recipe, counts: Counts) -> None:
+    """Refuse batches and initial weights with which training would fail, and print what the weights do not cover.
+
+    ``counts`` are the listed images. The preparation may leave fewer, and has to ask :func:`check_batches` again.
+
+    Raises:
+        UserError: the recipe cannot be trained on so many images, or its weights do not fit.
+    """
+    check_batches(recipe, counts.train)
     if not recipe.init_weights:
         return
     if not run.exists(RUN):  # a run has a copy
@@ -25,7 +32,7 @@ def try_initial_weights(run: Storage, recipe: Recipe, classes: int) -> None:
     say(f"reading the initial weights {recipe.init_weights} ...")
     from pipelines.training.network import check_initial_weights
 
-    for remark in check_initial_weights(run, recipe, classes):
+    for remark in check_initial_weights(run, recipe, counts.classes):
         say(f"initial weights: {remark}")
 
 

@@ -80,8 +80,9 @@ def run_trial(
 ) -> Trial:
     """Time training and evaluation on the connected cluster, with the resources of one worker.
 
-    ``encoded`` are images whose loading is timed as well. On CPUs, ``at_once`` workers are timed together, since what
-    runs on other cores of a processor slows them down; the times are their means.
+    ``encoded`` are images whose loading and prediction are timed as well; without any, neither is. On CPUs, ``at_once``
+    workers are timed together, since what runs on other cores of a processor slows them down; the times are their
+    means.
     With ``precisions`` None, only uncompiled fp32 is tried, for an estimate of a job: the longer, the more ``steps`` a
     place for a replica has to take, and the times are those beside a job's other processes. Otherwise those of
     ``precisions`` that are fast on the worker's hardware, or the only one, are tried uncompiled and, if the worker has

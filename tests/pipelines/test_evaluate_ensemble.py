@@ -20,7 +20,6 @@ from pipelines.data.sources import images_to_evaluate
 from pipelines.errors import UserError
 from pipelines.evaluate_ensemble import Arguments, evaluate_elsewhere, evaluate_weights
 from pipelines.evaluation.evaluate import evaluate_run
-from pipelines.evaluation.external_weights import check_outputs
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from tests.commands import run_script
@@ -128,14 +127,6 @@ def test_published_weights_for_other_classes_are_refused_before_their_download(
     with pytest.raises(UserError, match=f"^{name} has 1,000 outputs, {expected}: "):
         evaluate_weights(arguments)
     assert not (tmp_path / "run").exists()
-
-
-def test_more_networks_than_a_report_can_judge_are_refused_if_there_is_a_report() -> None:
-    paths, arguments = [f"{number}.npz" for number in range(13)], Arguments("run", "photos")
-    with pytest.raises(UserError, match=r"^--weights must name at most 12 networks, got 13: .* would be 8,191$"):
-        check_outputs(paths, [3] * 13, 3, arguments)
-    check_outputs(paths[1:], [3] * 12, 3, arguments)
-    check_outputs(paths, [3] * 13, 3, replace(arguments, unlabelled=True))
 
 
 def test_images_without_labels_need_names_for_the_models_outputs(

@@ -53,6 +53,17 @@ def test_the_images_that_a_dry_run_times_are_those_that_training_will_read(
     assert images_to_time(done, tiny_recipe, find_images(done, tiny_recipe)) == before
 
 
+def test_a_dry_run_of_images_none_of_which_can_be_used_names_one_with_its_reason(photos: Path, tmp_path: Path) -> None:
+    run, recipe = Storage.at(str(tmp_path / "run")), Recipe(data=str(photos))
+    [first, *others] = sorted((photos / "train").rglob("*.jpg"))
+    for path in others:
+        path.write_bytes(b"broken")
+    assert images_to_time(run, recipe, find_images(run, recipe)) == [first.read_bytes()]
+    first.write_bytes(b"")
+    with pytest.raises(UserError, match=r"none of 16 training images .* as train/class_0/0\.jpg: the file is empty"):
+        images_to_time(run, recipe, find_images(run, recipe))
+
+
 def test_shards_hold_the_original_bytes_of_every_image(ray_cluster: str, photos: Path, tmp_path: Path) -> None:
     run = prepared(ray_cluster, tmp_path / "run", photos)
     manifest = read_manifest(run)

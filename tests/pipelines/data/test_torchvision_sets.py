@@ -1,16 +1,25 @@
 """torchvision's data sets by name; they count as downloaded, since the machine may have no internet access."""
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from pipelines.data.listing import Listing
 from pipelines.data.sources import images_to_train_on
+from pipelines.data.torchvision_sets import _kept
 from pipelines.errors import UserError
+from tests.others_files import somebody_elses
 
 WORDNET_IDS = ("n01440764", "n02102040")
+EXTRACT = "torchvision.datasets.imagenette.download_and_extract_archive"
+# As they lie in the archive.
+FILES = [
+    f"imagenette2/{split}/{cls}/{number}.JPEG" for split in ("train", "val") for cls in WORDNET_IDS for number in "12"
+]
 
 
 def test_a_set_of_files_keeps_its_bytes(tmp_path: Path) -> None:
@@ -74,3 +83,98 @@ def test_a_set_that_names_two_classes_alike_is_refused(tmp_path: Path, monkeypat
             (folder / "1.JPEG").write_bytes(b"x")
     with pytest.raises(UserError, match=r"names 2 classes crane \(labels 0, 1\): each needs a name of its own"):
         images_to_train_on(f"torchvision:Imagenette?root={tmp_path}", 10, 0)
+
+
+def unpack(folder: str, files: list[str]) -> None:
+    for name in files:
+        path = Path(folder) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+
+
+def extracting(most: int) -> Callable[..., None]:
+    """Return torchvision's extraction, killed after ``most`` files."""
+
+    def extract(_url: str, folder: str, **_: object) -> None:
+        (Path(folder) / "imagenette2.tgz").write_bytes(b"the archive")
+        unpack(folder, FILES[:most])
+        if most < len(FILES):
+            raise KeyboardInterrupt
+
+    return extract
+
+
+def listed(data: str) -> Listing:
+    return images_to_train_on(data, 10, 0).listing
+
+
+def ids(listing: Listing) -> list[str]:
+    return sorted(file.image_id for files in listing.splits.values() for file in files)
+
+
+@pytest.mark.parametrize("most", [3, 6])  # without a validation split, and within it
+def test_a_download_that_was_killed_while_it_was_unpacked_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], most: int
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(EXTRACT, extracting(most))
+    with pytest.raises(KeyboardInterrupt):
+        listed("torchvision:Imagenette")
+    monkeypatch.setattr(EXTRACT, extracting(len(FILES)))
+    assert ids(listed("torchvision:Imagenette")) == FILES
+    assert "was interrupted and begins anew" in capsys.readouterr().out
+    monkeypatch.setattr(EXTRACT, extracting(0))
+    assert ids(listed("torchvision:Imagenette")) == FILES
+    assert "interrupted" not in capsys.readouterr().out
+
+
+def test_what_a_killed_download_left_in_a_folder_of_the_users_is_named_and_not_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "photos").mkdir()
+    data = f"torchvision:Imagenette?root={tmp_path}"
+    monkeypatch.setattr(EXTRACT, extracting(6))
+    with pytest.raises(KeyboardInterrupt):
+        listed(data)
+    monkeypatch.setattr(EXTRACT, extracting(len(FILES)))
+    with pytest.raises(UserError, match=r"was interrupted.*: delete imagenette2, imagenette2\.tgz there and run"):
+        listed(data)
+    for path in sorted((tmp_path / "imagenette2").rglob("*"), reverse=True):
+        path.unlink() if path.is_file() else path.rmdir()
+    (tmp_path / "imagenette2").rmdir()
+    (tmp_path / "imagenette2.tgz").unlink()
+    assert ids(listed(data)) == FILES
+    assert (tmp_path / "photos").is_dir()
+
+
+def test_a_set_that_was_there_before_an_interruption_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unpack(str(tmp_path), FILES)
+    data = f"torchvision:Imagenette?root={tmp_path}"
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("pipelines.data.torchvision_sets._open", interrupted)
+        listed(data)
+    assert ids(listed(data)) == FILES
+
+
+def test_a_set_that_may_only_be_read_is_used(tmp_path: Path) -> None:
+    unpack(str(tmp_path / "sets"), FILES)
+    listed(f"torchvision:Imagenette?root={tmp_path / 'sets'}")  # imports torchvision
+    (tmp_path / "sets/.googlenet_download").unlink()
+    with somebody_elses(tmp_path / "sets") as folder:
+        assert ids(listed(f"torchvision:Imagenette?root={folder}")) == FILES
+
+
+def test_two_commands_may_keep_one_picture_at_once(tmp_path: Path) -> None:
+    class SavedMeanwhile:
+        """A picture that another command keeps while it is saved here."""
+
+        def save(self, path: Path, encoding: str) -> None:
+            Image.new("L", (2, 2)).save(path, encoding)
+            _kept(Image.new("L", (2, 2)), tmp_path / "0.png")
+
+    assert Image.open(_kept(SavedMeanwhile(), tmp_path / "0.png")).size == (2, 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["0.png"]

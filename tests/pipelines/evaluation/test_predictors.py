@@ -6,11 +6,11 @@ from pipelines.errors import UserError
 from pipelines.evaluation.predictors import (
     AS_MANY_AS_FIT,
     FEEDER_CPUS,
-    FEEDERS_PER_PREDICTOR,
     PREDICTOR_CPUS,
     PredictorOptions,
     predictors_on,
 )
+from pipelines.job.worker_process import FEEDERS_PER_PREDICTOR
 
 GPU_NODE = {"CPU": 16.0, "GPU": 4.0}
 CPU_NODE = {"CPU": 6.0}

@@ -1,7 +1,6 @@
 """Commands as users type them: help, wrong options, wrong values."""
 
 import json
-import signal
 import socket
 import subprocess
 import sys
@@ -32,6 +31,7 @@ from pipelines.run.named_recipes import finetune
 from pipelines.run.recipe import Recipe
 from pipelines.run.recipe_json import recipe_from_dict
 from pipelines.run.storage import Storage
+from tests.commands import interrupts_as_before
 from tests.others_files import somebody_elses
 from tests.project import ROOT
 
@@ -59,10 +59,8 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
             run_command(main)
         return Ended(int(ended.value.code or 0), *capsys.readouterr())
 
-    yield command
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with interrupts_as_before():
+        yield command
 
 
 def test_help_lists_every_field_of_the_recipe(run: Command) -> None:

@@ -1,6 +1,5 @@
 """What a command finds when it starts: closed streams, a folder that is gone; and what it does not wait for."""
 
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ import pytest
 
 from pipelines.job.command_line import run_command
 from pipelines.job.console import say
+from tests.commands import interrupts_as_before
 from tests.project import ROOT
 
 START = "from pipelines.job.command_line import run_command; from pipelines.job.console import say; import os; "
@@ -46,11 +46,8 @@ def test_a_current_folder_that_has_been_removed_is_told_in_a_line(
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)}
-    with pytest.raises(SystemExit) as ended:
+    with interrupts_as_before(), pytest.raises(SystemExit) as ended:
         run_command(lambda: 0)
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
     assert ended.value.code == 2
     assert capsys.readouterr().err.startswith("error: the current folder has been removed; ")
 

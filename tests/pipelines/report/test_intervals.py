@@ -1,13 +1,17 @@
 """Claim: no mistake, or nothing but mistakes, among few images has an interval that says how little they show."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from googlenet.evaluation.selective import MEASURES
+from pipelines.report.abstention import selective_rows
+from pipelines.report.certainty import abstention_tables
 from pipelines.report.contents import contents
-from pipelines.report.intervals import with_exact_bounds
+from pipelines.report.intervals import error_interval, with_exact_bounds
 from pipelines.report.remarks import headline, notes
 from pipelines.report.tally import tally_predictions
 from tests.pipelines.report.made_runs import LABELS, answers, ensemble_of, made_run, predict_as
@@ -30,6 +34,30 @@ def test_the_bounds_of_a_report_are_those_of_a_binomial_test(
     assert report["view_groups"][0]["top1_ci95"] == report["view_groups"][0]["top1_ci95_all_models"] == expected
     assert words in headline(report)
     assert "is 0.00 to 0.00 %" not in " ".join(notes(report))
+
+
+def test_only_errors_have_exact_bounds_and_not_the_differences_beside_them() -> None:
+    columns = np.zeros((6, 3))
+    low, high = error_interval(columns, errors=2)
+    exact = pytest.approx(100 * binomtest(0, 6).proportion_ci().high)
+    assert (low.tolist(), high.tolist()) == ([0, 0, 0], [exact, exact, 0])
+    assert error_interval(columns)[1].tolist() == [exact] * 3
+
+
+def test_an_area_without_a_mistake_is_shown_without_an_interval() -> None:
+    right = np.eye(3, dtype=np.float32)[[0, 1, 2, 0]]
+    sets = {
+        "coverage": 0.9, "empirical_coverage": 100.0, "empirical_coverage_ci95": [39.8, 100.0], "mean_size": 1.0,
+        "single_answers": 100.0, "classes": [{"class": "a", "images": 4, "empirical_coverage": 100.0}],
+    }  # fmt: skip
+
+    def shown(labels: list[int]) -> list[str]:
+        rows = selective_rows(np.stack([right, right], axis=1), np.array(labels, np.int32))
+        report: Any = {"prediction_sets": [sets], "selective": rows}
+        return [cells[2] for cells in abstention_tables(report)[1].rows]
+
+    assert shown([0, 1, 2, 0]) == ["-"] * len(MEASURES)
+    assert "-" not in shown([0, 1, 2, 1])
 
 
 def test_all_other_bounds_stay_as_they_are() -> None:

@@ -13,9 +13,10 @@ import pytest
 
 import pipelines.run.lock
 from pipelines.errors import UserError
-from pipelines.job.interruption import interrupt_on_signals
+from pipelines.job.command_line import run_command
 from pipelines.run.lock import LOCK, RunInUseError, only_job_on, reading
 from pipelines.run.storage import Storage
+from tests.commands import interrupts_as_before
 from tests.others_files import somebody_elses, unchanged
 from tests.project import ROOT
 
@@ -131,16 +132,19 @@ def test_a_job_that_was_taken_for_dead_ends_itself(
 ) -> None:
     monkeypatch.setattr(pipelines.run.lock, "RENEW_SECONDS", 0.2)
     monkeypatch.setattr(pipelines.run.lock, "SETTLE_SECONDS", 0.1)
-    interrupt_on_signals()
     run = Storage.at("memory://bucket/taken")
-    with pytest.raises(KeyboardInterrupt), only_job_on(run):
-        run.write_json(LOCK, {"id": "another", "renewals": 0})
-        time.sleep(5)
+
+    def job() -> int:
+        with only_job_on(run):
+            run.write_json(LOCK, {"id": "another", "renewals": 0})
+            time.sleep(5)
+        return 0
+
+    with interrupts_as_before(), pytest.raises(SystemExit) as ended:
+        run_command(job)
+    # Not that of an interruption, after which cluster/submit.py would submit the job beside the other one.
+    assert ended.value.code == UserError.exit_code
     assert run.read_json(LOCK)["id"] == "another"
     told = capfd.readouterr().err.strip()
     assert told.endswith("that job assumed this one to be dead")  # and not that the same command resumes it
     assert "\n" not in told
-    pipelines.run.lock.taken_over.clear()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)

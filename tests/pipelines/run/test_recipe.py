@@ -68,7 +68,6 @@ def test_an_unknown_field_is_refused_by_name() -> None:
     [
         ("epochs", "many"),
         ("epochs", 0),
-        ("replicas", 13),
         ("crop_px", 100),
         ("crop_px", 28),
         ("variant", "v3"),

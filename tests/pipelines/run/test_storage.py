@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import UserError
+from pipelines.run.directory import evaluation_folder
 from pipelines.run.storage import Storage, short_name
 
 
@@ -71,6 +72,13 @@ def test_file_uris_are_paths_and_options_stay_behind_the_names(tmp_path: Path) -
 )
 def test_data_is_called_by_the_last_part_of_where_it_is(uri: str) -> None:
     assert short_name(uri) == "photos"
+
+
+def test_only_behind_a_scheme_does_a_question_mark_begin_options() -> None:
+    assert short_name("/data/cats?") == "cats?"
+    assert short_name("/data/a:b?c/") == "a:b?c"
+    assert short_name("torchvision:EMNIST?split=letters") == "torchvision:EMNIST"
+    assert evaluation_folder("/data/cat or dog?", []).startswith("evaluations/cat_or_dog_-")
 
 
 def test_nothing_is_written_to_what_others_publish() -> None:

@@ -10,8 +10,9 @@ from mlflow.entities import LoggedModelOutput
 from pipelines.run.dataset import Shard, Split, read_manifest
 from pipelines.run.storage import Storage
 from pipelines.tracking.dataset import validation_images
-from pipelines.tracking.evaluation import send_evaluation
+from pipelines.tracking.evaluation import _find_or_create, send_evaluation
 from pipelines.tracking.model_identity import WEIGHTS_TAG, digest_of
+from pipelines.tracking.runs import NOTE, Experiment
 from tests.pipelines.report.made_runs import ENSEMBLE, made_run
 from tests.pipelines.tracking.followed_runs import copy_result, follow, runs_of, store_of
 
@@ -84,6 +85,19 @@ def test_an_evaluation_is_sent_again_when_one_more_replica_was_finished(
         assert sent.data.tags["evaluated_replicas"] == str(replicas)  # type: ignore[attr-defined]
         if is_old:  # earlier versions had a parameter, which keeps its value
             MlflowClient(store_of(run)).log_param(sent.info.run_id, "replicas", 1)  # type: ignore[attr-defined]
+
+
+def test_a_note_that_a_user_writes_into_an_evaluation_that_was_not_sent_to_its_end_stays(
+    run: Storage, reported_run: Path
+) -> None:
+    copy_result(reported_run, run)
+    evaluation = other_images(run, reported_run)
+    manifest = read_manifest(evaluation)
+    begun = _find_or_create(evaluation, run, manifest, Experiment(store_of(run)))
+    MlflowClient(store_of(run)).set_tag(begun, NOTE, "Photographs from the second camera.")
+    assert "the evaluation is in MLflow at" in send_evaluation(evaluation, run, manifest, store_of(run))
+    sent = runs_of(store_of(run))["evaluation"]
+    assert sent.data.tags[NOTE] == "Photographs from the second camera."  # type: ignore[attr-defined]
 
 
 def other_images(run: Storage, reported_run: Path) -> Storage:

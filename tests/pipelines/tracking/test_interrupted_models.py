@@ -25,9 +25,17 @@ run_command(lambda: publish.publish(None, None, None, publish.PublishSettings(""
 
 
 @pytest.mark.processes
-def test_an_interruption_has_its_own_exit_code_and_no_abort() -> None:
+@pytest.mark.parametrize(
+    ("first", "code", "message"),
+    [
+        ("", 130, "\ninterrupted; run the same command again to resume\n"),
+        # As the lock of a run does, which has said so.
+        ("from pipelines.run.lock import taken_over\ntaken_over.set()\n", 2, ""),
+    ],
+)
+def test_an_interruption_has_its_own_exit_code_and_no_abort(first: str, code: int, message: str) -> None:
     ended = subprocess.run(
-        [sys.executable, "-c", PROGRAM], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", first + PROGRAM], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
     )
-    assert ended.stderr == "\ninterrupted; run the same command again to resume\n"
-    assert ended.returncode == 130
+    assert ended.stderr == message
+    assert ended.returncode == code

@@ -21,8 +21,8 @@ from pipelines.tracking.model_identity import (
     logged_model,
     registered_version,
 )
-from pipelines.tracking.models import VERSIONS_TAG, log_ensemble, registered_name
-from pipelines.tracking.runs import MlflowRuns
+from pipelines.tracking.models import VERSIONS_TAG, _name_on_its_page, log_ensemble, registered_name
+from pipelines.tracking.runs import NOTE, MlflowRuns
 from tests.pipelines.report.made_runs import ENSEMBLE
 from tests.pipelines.tracking.followed_runs import RECIPE, copy_result, store_of
 
@@ -88,6 +88,12 @@ def test_a_version_of_an_earlier_release_is_not_uploaded_again(runs: MlflowRuns)
     assert logged_ensemble(runs, runs.run, ENSEMBLE) == model
     digests = digest_tags(runs.run, ENSEMBLE)
     assert registered_version(runs, version.name, digests).version == version.version
+    log_ensemble(runs, runs.run, RECIPE, read_manifest(runs.run))
+    assert logged_ensemble(runs, runs.run, ENSEMBLE) == model
+    # From then on it is that of these answers alone.
+    keep_calibration(runs.run, 0.8)
+    assert logged_ensemble(runs, runs.run, ENSEMBLE) is None
+    assert registered_version(runs, version.name, digest_tags(runs.run, ENSEMBLE)) is None
 
 
 def test_what_a_killed_job_left_undone_on_the_pages_of_its_model_is_done_by_the_next(runs: MlflowRuns) -> None:
@@ -98,3 +104,17 @@ def test_what_a_killed_job_left_undone_on_the_pages_of_its_model_is_done_by_the_
     [named] = json.loads(runs.client.get_logged_model(model).tags[VERSIONS_TAG])
     assert (named["name"], str(named["version"])) == (version.name, str(version.version))
     assert runs.client.get_model_version(version.name, version.version).tags["top1_error"] == "16.667"
+
+
+def test_the_page_of_a_model_describes_its_newest_version_until_a_user_writes_there(runs: MlflowRuns) -> None:
+    model = add_model(runs, digest_tags(runs.run, ENSEMBLE))
+
+    def note_of(name: str) -> str:
+        _name_on_its_page(runs, model, name, "1", f"{name} described")
+        return str(runs.client.get_logged_model(model).tags[NOTE])
+
+    assert [note_of(name) for name in ("first", "second")] == ["first described", "second described"]
+    runs.client.set_logged_model_tags(model, {NOTE: "second described; used in the paper"})
+    assert note_of("third") == "second described; used in the paper"
+    named = json.loads(runs.client.get_logged_model(model).tags[VERSIONS_TAG])
+    assert [version["name"] for version in named] == ["first", "second", "third"]

@@ -60,6 +60,15 @@ def test_a_note_that_a_user_has_changed_stays(runs: MlflowRuns) -> None:
     assert note().endswith("used in the paper.")
 
 
+def test_a_note_that_a_user_writes_before_this_program_has_written_one_stays(runs: MlflowRuns) -> None:
+    for mlflow_run in (runs.parent, runs.child(0)):
+        runs.client.set_tag(mlflow_run, NOTE, "With the new lamp.")
+        runs.set_note(mlflow_run, "result")
+        assert runs.client.get_run(mlflow_run).data.tags[NOTE] == "With the new lamp."
+    runs.set_note(runs.child(1), "result")
+    assert runs.client.get_run(runs.child(1)).data.tags[NOTE] == "result"
+
+
 @pytest.mark.parametrize("is_of_an_earlier_version", [False, True])
 def test_the_description_of_a_model_follows_its_champion_until_a_user_writes_into_it(
     runs: MlflowRuns, is_of_an_earlier_version: bool

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -47,9 +48,9 @@ def test_soups_count_in_the_time_and_the_cost_until_they_are_there(
     assert with_soup.seconds - without.seconds == pytest.approx(
         without.evaluation_seconds / tiny_recipe.replicas + 5 * 42 / 100
     )
-    # 42 images in 144 views, of which the other policies are a part, at 100 passes per second.
+    # 42 images in 144 views, of which the other policies are a part, at 100 passes per second: a minute for a network.
     [line] = plan._soup_line(with_soup)
-    assert line.startswith("soups: about 1:03 for the uniform one, up to 7:18 if")
+    assert line.startswith("soups: about 1:03 for the choice and the uniform one, up to 7:05 if")
     assert plan._soup_line(without) == []
     assert MOST_SOUPS == 2 + FOLDS
     assert estimated(replace(tiny_recipe, replicas=1), soup=True).soup_seconds == 0
@@ -89,6 +90,39 @@ def test_a_predictor_has_one_thread_however_many_a_worker_has(
     assert found == pytest.approx(42 * 144 * tiny_recipe.replicas / (100 / threads))
 
 
+@pytest.mark.parametrize(
+    ("resources", "seconds_per_scaled_image", "expected"),
+    [
+        (Resources(), 2.0, 3 * 42 * 144 / 100 + 42 * 2),  # a predictor and what feeds it share a core
+        (Resources(8, 1), 2.0, 3 * 42 * 144 / 100),  # while the GPU computes
+        (Resources(8, 1), 60.0, 42 * 60 / 6),  # the GPU waits for six tasks
+        (Resources(2, 1), 60.0, 42 * 60 / 2),  # which have two CPUs
+    ],
+)
+def test_beside_a_gpu_images_are_scaled_while_it_computes(
+    tiny_recipe: Recipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    resources: Resources,
+    seconds_per_scaled_image: float,
+    expected: float,
+) -> None:
+    run = trained_run(tmp_path, tiny_recipe, monkeypatch, seconds_per_scaled_image=seconds_per_scaled_image)
+    found = estimate(run, tiny_recipe, resources, Counts(24, 42, 3), lambda *_: 1, (), soup=False)
+    assert found.evaluation_seconds == pytest.approx(expected)
+
+
+def test_the_images_of_soups_are_chosen_on_and_scaled_once_for_all_of_them(
+    tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = {"seconds_per_scaled_image": 1.0, "seconds_per_crop": 0.5, "start_seconds": 3.0}
+    run = trained_run(tmp_path, tiny_recipe, monkeypatch, **times)
+    found = estimate(run, tiny_recipe, Resources(), Counts(24, 42, 3), lambda *_: 1, (), soup=True)
+    one_network, once = 42 * 144 / 100, 42 + 5 * 42 * (1 / 100 + 0.5) + 4 * 3
+    assert found.soup_seconds == pytest.approx(one_network + once)
+    assert found.most_soup_seconds == pytest.approx(MOST_SOUPS * one_network + once)
+
+
 def test_a_wider_replica_counts_by_its_operations(
     tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,9 +149,10 @@ def test_predictions_of_fewer_replicas_are_still_to_be_made(
     assert left == {2: pytest.approx(42 * 144 * 3 / 100), 3: 0.0}
 
 
-def trained_run(folder: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> Storage:
+def trained_run(folder: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch, **times: Any) -> Storage:
     """A run whose replicas are finished, and a trial of 100 passes a second on one node that holds one replica."""
-    run, measured = Storage.at(str(folder)), Trial((FP32,), (0.5,), (0.0,), passes_per_second=100.0, parameters=1)
+    run = Storage.at(str(folder))
+    measured = replace(Trial((FP32,), (0.5,), (0.0,), passes_per_second=100.0, parameters=1), **times)
     monkeypatch.setattr(plan, "run_trial", lambda *_: measured)
     monkeypatch.setattr(plan, "nodes_used", lambda *_: 1)
     monkeypatch.setattr(plan, "replicas_at_once", lambda *_: 1)

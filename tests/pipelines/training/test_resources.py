@@ -1,23 +1,19 @@
 """Tests of resources: how many replicas a cluster holds, counted by hand on nodes as Ray describes them."""
 
-from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
 import ray
-import torch  # its import starts a process, which the tests that need it may not
+import torch  # noqa: F401  # its import starts a process, which the tests that need it may not
 
-from googlenet import GoogLeNet
 from pipelines.errors import UserError
 from pipelines.job.nodes import NodesMissingError, check_that_a_node_stays
 from pipelines.job.ray_session import affordable_memory, alive_nodes, held_by
 from pipelines.run.named_recipes import demo, finetune
 from pipelines.training.resources import (
     Resources,
-    check_batches,
     check_that_one_fits,
     cpus_beside_gpus,
-    has_batch_of_one,
     nodes_used,
     replicas_at_once,
     reserving_memory,
@@ -125,23 +121,6 @@ def test_a_cluster_of_the_commands_own_is_not_waited_for_to_grow(
 def test_impossible_resources_are_named(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         Resources(**arguments)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(("crop_px", "fails"), [(35, True), (46, True), (47, False)])
-def test_crops_at_which_a_batch_of_one_cannot_be_normalised_are_refused_with_a_batch_size_that_can(
-    crop_px: int, fails: bool
-) -> None:
-    model = GoogLeNet(3, "bn", width=0.125, dropout=(0.0, 0.0)).train()
-    with pytest.raises(ValueError, match="more than 1 value") if fails else nullcontext():
-        model(torch.zeros(1, 3, crop_px, crop_px))
-    recipe = replace(demo(), crop_px=56, first_crop_px=crop_px, batch_size=32)
-    named = r"^batches of 32 of 65 training images leave a batch of one, .* at crops of .* choose --batch-size 33, or"
-    with pytest.raises(UserError, match=named) if fails else nullcontext():
-        check_batches(recipe, 65)
-    for harmless in (replace(recipe, batch_size=33), replace(recipe, variant="paper", first_crop_px=None)):
-        check_batches(harmless, 65)
-    check_batches(recipe, 64)
-    assert has_batch_of_one(7, 1)
 
 
 @pytest.mark.parametrize(
