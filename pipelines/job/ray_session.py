@@ -225,11 +225,6 @@ def alive_nodes(*, with_leaving: bool = False) -> list[dict[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in leaving]
 
 
-def no_worker_has_joined() -> bool:
-    """Return whether the connected cluster has only a head without CPUs, as one that has just started."""
-    return not any(node.get("CPU") for node in alive_nodes(with_leaving=True))
-
-
 def amounts_line(amounts: Mapping[str, float]) -> str:
     """Return amounts of resources for display: 1 CPU, 2.10 GB memory."""
     return ", ".join(f"{size(amount) if name == MEMORY else f'{amount:g}'} {name}" for name, amount in amounts.items())

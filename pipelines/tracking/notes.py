@@ -7,7 +7,7 @@ from typing import Any
 from pipelines.job.console import count, some
 from pipelines.report.columns import MOST_CLASSES_WITHOUT_TOP5, crops_text
 from pipelines.report.fields import CropPolicy
-from pipelines.report.markdown_tables import plain
+from pipelines.report.markdown_tables import code, plain
 from pipelines.report.remarks import about_missing_replicas, headline
 from pipelines.report.schema import Report
 from pipelines.run.dataset import Manifest
@@ -85,8 +85,8 @@ def data_line(manifest: Manifest) -> str:
         if split.images
     )
     classes = some([plain(name) for name in manifest.classes], CLASSES_SHOWN)
-    where = data_of(manifest)
-    return f"Data set **{name_of_data(manifest)}** (`{where}`): {sizes} of {len(manifest.classes)} classes: {classes}."
+    name, where = plain(name_of_data(manifest)), code(data_of(manifest))
+    return f"Data set **{name}** ({where}): {sizes} of {len(manifest.classes)} classes: {classes}."
 
 
 def parent_note(
@@ -154,8 +154,9 @@ class Origin:
     def sections(self) -> list[str]:
         """Return what the pages of its model say: errors, data set, parameters, and a link to the run."""
         rows = [["parameter", "value"], ["replicas", f"{len(self.report['ensemble']['replicas'])}"]]
-        rows += [[key, f"`{self.recipe[key]}`"] for key in SHOWN_PARAMETERS if self.recipe.get(key) not in (None, "")]
-        link = f"[{self.name}]({page_of_run(self.experiment, self.mlflow_run)})"
+        shown = [key for key in SHOWN_PARAMETERS if self.recipe.get(key) not in (None, "")]
+        rows += [[key, code(str(self.recipe[key])).replace("|", "\\|")] for key in shown]
+        link = f"[{plain(self.name)}]({page_of_run(self.experiment, self.mlflow_run)})"
         where = f"Trained and evaluated by the run {link}, which has all parameters and the report."
         result = [headline(self.report), *about_missing_replicas(self.report), *error_tables(self.report)]
         return [*result, data_line(self.manifest), where, _table(rows)]
