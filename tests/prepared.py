@@ -19,6 +19,9 @@ from pipelines.training.task import ReplicaTask
 from pipelines.training.trial import Trial
 from pipelines.training.trial import _try as trial_here
 
+# A user's estimate takes five seconds of steps and as many of predictions; here its lines count, not its precision.
+ESTIMATE_SECONDS = 0.2
+
 
 def prepare_here(run: Storage, recipe: Recipe, bad_images: BadImages = "stop") -> None:
     """Prepare the data set of a run without a cluster."""
@@ -51,7 +54,7 @@ def trying_here() -> Iterator[None]:
 
     def run_trial(recipe: Recipe, _resources: object, classes: int, *what: Any) -> Trial:
         precisions, encoded, _at_once, _steps = what
-        return trial_here(recipe, classes, precisions, "cpu", encoded)
+        return trial_here(recipe, classes, precisions, "cpu", encoded, least_seconds=ESTIMATE_SECONDS)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipelines.training.plan.run_trial", run_trial)
