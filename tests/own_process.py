@@ -86,10 +86,11 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.add_marker("processes")
     if fixtures & {CLUSTER, FINISHED}:
         item.add_marker("cluster")
-    item.add_marker(pytest.mark.xdist_group(CLUSTER if _is_on_cluster(item) else item.nodeid.partition("::")[0]))
+    item.add_marker(pytest.mark.xdist_group(CLUSTER if is_on_cluster(item) else item.nodeid.partition("::")[0]))
 
 
-def _is_on_cluster(item: pytest.Item) -> bool:
+def is_on_cluster(item: pytest.Item) -> bool:
+    """Return whether a test belongs to the group that uses the shared cluster."""
     return bool(item.get_closest_marker("cluster") and not item.get_closest_marker("apart"))
 
 
@@ -100,7 +101,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     def place(item: pytest.Item) -> int:
         if not item.get_closest_marker("processes"):
             return 3
-        return 0 if _is_on_cluster(item) else 2 if item.get_closest_marker("apart") else 1
+        return 0 if is_on_cluster(item) else 2 if item.get_closest_marker("apart") else 1
 
     items.sort(key=place)
 
