@@ -25,6 +25,7 @@ from experiments.ensembles import (
 from pipelines.run.named_recipes import demo
 from pipelines.run.recipe import Recipe
 from tests.commands import run_script
+from tests.prepared import training_here
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -103,7 +104,8 @@ def test_the_missing_ensemble_is_trained_and_all_are_compared(
     recipe = tmp_path / "recipe.json"
     recipe.write_text(json.dumps(replace(tiny_recipe, epochs=1).to_dict()))
     monkeypatch.setattr("experiments.ensembles.subprocess", SimpleNamespace(run=here))
-    main(Arguments(tmp_path / "runs", seeds=(0,), recipe=str(recipe), replicas=2))
+    with training_here():
+        main(Arguments(tmp_path / "runs", seeds=(0,), recipe=str(recipe), replicas=2))
     out = capsys.readouterr().out
     assert [line.split("|")[2].strip() for line in out.splitlines() if line.startswith("| 0 | ")] == [
         "paper", "initialisations", "wide", "long",
