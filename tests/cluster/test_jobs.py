@@ -24,7 +24,7 @@ from tests.servers import HEAD_PORTS, Head, free_port, head, ray_processes
 TOKEN = "a-token-of-at-least-some-length-0123456789"  # noqa: S105
 ANOTHER_TOKEN = "another-token-of-the-same-length-01234567"  # noqa: S105
 # One replica of many epochs on few images: long enough to be stopped in, and little work.
-SHORT = "--recipe demo --replicas 1 --epochs 60 --policies 1 --crop-px 35 --width 0.125 --models none"
+SHORT = "--recipe demo --replicas 1 --epochs 60 --policies 1 --crop-px 35 --width 0.125 --models none --predictors 1"
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
 
 
