@@ -32,7 +32,8 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 # A job of the suite computes for two seconds; nine tenths of its processor time are starts of Ray's processes. Idle
 # ones are kept for the next test; none is started before there is work for it, nor the one that watches for preempted
 # nodes. Ray's workers would give way to all that the other pytest process does (nice 15): the longest group of tests
-# would take longer still. Nobody looks at the dashboard, whose figures are collected once a minute.
+# would take longer still. Nobody looks at the dashboard, whose figures are collected once a minute. A replica's five
+# small processes start at once, as on a cluster that a command starts, also on those that tests start themselves.
 LEAN_RAY = {
     "RAY_AUTH_MODE": "disabled",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
@@ -42,6 +43,7 @@ LEAN_RAY = {
     "RAY_num_workers_soft_limit": "8",
     "RAY_prestart_worker_first_driver": "0",
     "RAY_worker_niceness": "0",
+    "RAY_worker_maximum_startup_concurrency": "8",
 }
 # `make test` would pass its own options on to the commands of make that tests run.
 OF_MAKE = ("MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS")
