@@ -35,7 +35,7 @@ from tests.pipelines.tracking.followed_runs import (
     write_epochs,
     write_steps,
 )
-from tests.servers import free_port, mlflow_with_password, wait_for
+from tests.servers import free_port, wait_for
 
 pytestmark = pytest.mark.timeout(120)
 JOBS = 3
@@ -250,22 +250,3 @@ def test_jobs_that_start_at_once_create_a_store_together_and_write_to_it(tmp_pat
         }[role]
         steps = [metric.step for metric in client.get_metric_history(child.info.run_id, metric)]
         assert steps == list(range(1, expected + 1))
-
-
-@pytest.mark.processes
-def test_refused_credentials_are_told_with_what_to_do(
-    run: Storage, tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with mlflow_with_password(tmp_path, empty_store) as (uri, password):
-        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
-        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "not the password")
-        write_epochs(run, 0, 2)
-        assert not follow(run, uri, {0: "done", 1: "done"}, succeeded=False).in_step
-        told = capsys.readouterr().out
-        # Once, however often it was tried; a slow answer of the new server may have been told before.
-        assert told.count("refuses the credentials") == 1
-        assert "MLFLOW_TRACKING_PASSWORD" in told
-        assert password not in told
-        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password)
-        assert follow(run, uri, {0: "done", 1: "done"}, succeeded=False).in_step
-        assert errors(uri, 0) == [(1, 49.0), (2, 48.0)]
