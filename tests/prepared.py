@@ -48,6 +48,7 @@ def predicting_here() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipelines.evaluation.evaluate.predict", predict)
+        patch.setattr("pipelines.evaluation.arithmetic_trial.TIMED_SECONDS", 0.1)
         patch.setattr(Predictors, "that_fit", lambda _options, _memory_bytes: Predictors(1, 0.0))
         yield
 
