@@ -71,8 +71,7 @@ def hanging_head(
 ) -> Iterator[str]:
     """Yield the address; ``hangs`` is set once somebody waits for an answer."""
     ended = threading.Event()
-    handler = Hanging(ray_version, status, hangs or threading.Event(), ended)
-    server = grpc.server(ThreadPoolExecutor(4), [handler])
+    server = grpc.server(ThreadPoolExecutor(4), [Hanging(ray_version, status, hangs or threading.Event(), ended)])
     port = server.add_insecure_port("0.0.0.0:0")  # Ray replaces 127.0.0.1 by this machine's address
     server.start()
     try:
