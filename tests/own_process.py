@@ -47,6 +47,8 @@ LEAN_RAY = {
 }
 # `make test` would pass its own options on to the commands of make that tests run.
 OF_MAKE = ("MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS")
+# The file of those marked as ``apart`` that takes longest.
+LONGEST_APART = "test_changing_cluster"
 # The fixtures that start the shared cluster and the S3 server, and the one that trains a run on the cluster.
 CLUSTER, STORE, FINISHED = "ray_cluster", "object_store", "finished_run"
 
@@ -102,8 +104,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     def place(item: pytest.Item) -> int:
         if not item.get_closest_marker("processes"):
-            return 3
-        return 0 if is_on_cluster(item) else 2 if item.get_closest_marker("apart") else 1
+            return 4
+        if item.get_closest_marker("apart"):
+            return 2 if item.path.stem == LONGEST_APART else 3
+        return 0 if is_on_cluster(item) else 1
 
     items.sort(key=place)
 
