@@ -45,6 +45,8 @@ LEAN_RAY = {
     "RAY_worker_niceness": "0",
     "RAY_worker_maximum_startup_concurrency": "8",
 }
+# PyTorch's compiler would start processes that import PyTorch, in case there are kernels for a GPU to compile.
+LEAN_COMPILER = {"TORCH_WARM_POOL": "0"}
 # `make test` would pass its own options on to the commands of make that tests run.
 OF_MAKE = ("MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS")
 # The file of those marked as ``apart`` that takes longest.
@@ -77,7 +79,7 @@ def pytest_load_initial_conftests() -> None:
 def pytest_configure(config: pytest.Config) -> None:
     gc.disable()  # imports create a million objects that stay: searching them for garbage takes seconds
     config.option.loadscopereorder = False  # pytest-xdist hands groups out in the order below
-    os.environ.update(LEAN_RAY)
+    os.environ.update(LEAN_RAY | LEAN_COMPILER)
     for name in OF_MAKE:
         os.environ.pop(name, None)
     for owner, name in STARTS:
