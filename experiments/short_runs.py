@@ -24,8 +24,9 @@ from typing import Any
 import tyro
 
 from benchmarks.measure import print_circumstances
+from pipelines.run.claims import claim
 from pipelines.run.dataset import read_manifest
-from pipelines.run.directory import DATASET, read_metrics, read_steps
+from pipelines.run.directory import DATASET, ReplicaFiles, read_metrics, read_steps
 from pipelines.run.named_recipes import load_recipe
 from pipelines.run.recipe import Recipe
 from pipelines.run.recipe_json import recipe_from_dict
@@ -83,26 +84,18 @@ def trials_of(arguments: Arguments) -> list[Trial]:
 
 
 def train(trial: Trial, prepared: Path) -> None:
-    """Train a trial to its end, from its newest checkpoint.
-
-    Raises:
-        UserError: the folder holds a trial with other settings.
-    """
+    """Train a trial to its end, from its newest checkpoint."""
     import torch
 
-    from pipelines.run.claims import claim
     from pipelines.training.replica import train_replica
     from pipelines.training.scaled_weights import keep_scaled_weights
     from pipelines.training.task import ReplicaTask
 
     torch.set_num_threads(1)
-    claim(trial.run, "recipe", trial.recipe.to_dict())
     dataset = trial.folder / DATASET
     if not dataset.exists():
         dataset.symlink_to((prepared / DATASET).resolve(), target_is_directory=True)
     task = ReplicaTask(trial.run, trial.recipe, 0, CHECKPOINT_SECONDS)
-    if trial.run.exists(task.files.weights):
-        return
     keep_scaled_weights(trial.run, trial.recipe, read_manifest(trial.run))
     train_replica(task)
 
@@ -135,10 +128,19 @@ def row(label: str, trials: list[Trial]) -> str:
 
 
 def main(arguments: Arguments) -> None:
-    """Train the unfinished trials and print the table of all."""
+    """Train the unfinished trials and print the table of all.
+
+    Raises:
+        UserError: a folder holds a trial with other settings.
+    """
     trials = trials_of(arguments)
-    with ProcessPoolExecutor(arguments.processes, mp_context=get_context("spawn")) as pool:
-        for trial, future in [(trial, pool.submit(train, trial, arguments.prepared)) for trial in trials]:
+    for trial in trials:
+        claim(trial.run, "recipe", trial.recipe.to_dict())
+    unfinished = [trial for trial in trials if not trial.run.exists(ReplicaFiles(0).weights)]
+    server = get_context("forkserver")
+    server.set_forkserver_preload(["pipelines.training.replica"])  # imported once, not by each process
+    with ProcessPoolExecutor(arguments.processes, mp_context=server) as pool:
+        for trial, future in [(trial, pool.submit(train, trial, arguments.prepared)) for trial in unfinished]:
             try:
                 future.result()
             except ArithmeticError as error:  # diverged, which is a result

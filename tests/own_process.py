@@ -32,7 +32,8 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 # A job of the suite computes for two seconds; nine tenths of its processor time are starts of Ray's processes. Idle
 # ones are kept for the next test; none is started before there is work for it, nor the one that watches for preempted
 # nodes. Ray's workers would give way to all that the other pytest process does (nice 15): the longest group of tests
-# would take longer still. Nobody looks at the dashboard, whose figures are collected once a minute.
+# would take longer still. Nobody looks at the dashboard, whose figures are collected once a minute. A replica's five
+# small processes start at once, as on a cluster that a command starts, also on those that tests start themselves.
 LEAN_RAY = {
     "RAY_AUTH_MODE": "disabled",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
@@ -42,9 +43,14 @@ LEAN_RAY = {
     "RAY_num_workers_soft_limit": "8",
     "RAY_prestart_worker_first_driver": "0",
     "RAY_worker_niceness": "0",
+    "RAY_worker_maximum_startup_concurrency": "8",
 }
+# PyTorch's compiler would start processes that import PyTorch, in case there are kernels for a GPU to compile.
+LEAN_COMPILER = {"TORCH_WARM_POOL": "0"}
 # `make test` would pass its own options on to the commands of make that tests run.
 OF_MAKE = ("MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS")
+# The file of those marked as ``apart`` that takes longest.
+LONGEST_APART = "test_changing_cluster"
 # The fixtures that start the shared cluster and the S3 server, and the one that trains a run on the cluster.
 CLUSTER, STORE, FINISHED = "ray_cluster", "object_store", "finished_run"
 
@@ -73,7 +79,7 @@ def pytest_load_initial_conftests() -> None:
 def pytest_configure(config: pytest.Config) -> None:
     gc.disable()  # imports create a million objects that stay: searching them for garbage takes seconds
     config.option.loadscopereorder = False  # pytest-xdist hands groups out in the order below
-    os.environ.update(LEAN_RAY)
+    os.environ.update(LEAN_RAY | LEAN_COMPILER)
     for name in OF_MAKE:
         os.environ.pop(name, None)
     for owner, name in STARTS:
@@ -86,10 +92,11 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.add_marker("processes")
     if fixtures & {CLUSTER, FINISHED}:
         item.add_marker("cluster")
-    item.add_marker(pytest.mark.xdist_group(CLUSTER if _is_on_cluster(item) else item.nodeid.partition("::")[0]))
+    item.add_marker(pytest.mark.xdist_group(CLUSTER if is_on_cluster(item) else item.nodeid.partition("::")[0]))
 
 
-def _is_on_cluster(item: pytest.Item) -> bool:
+def is_on_cluster(item: pytest.Item) -> bool:
+    """Return whether a test belongs to the group that uses the shared cluster."""
     return bool(item.get_closest_marker("cluster") and not item.get_closest_marker("apart"))
 
 
@@ -99,8 +106,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     def place(item: pytest.Item) -> int:
         if not item.get_closest_marker("processes"):
-            return 3
-        return 0 if _is_on_cluster(item) else 2 if item.get_closest_marker("apart") else 1
+            return 4
+        if item.get_closest_marker("apart"):
+            return 2 if item.path.stem == LONGEST_APART else 3
+        return 0 if is_on_cluster(item) else 1
 
     items.sort(key=place)
 

@@ -1,23 +1,30 @@
 """Stages of a run in the process of the tests, without a cluster."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
 
+from googlenet.network.arithmetic import FP32, Arithmetic
 from pipelines.data.prepare import BadImages, prepare
 from pipelines.data.shards import _finished_shard, write_shard
 from pipelines.evaluation.predictors import Predictors
 from pipelines.evaluation.sharded_prediction import PredictionTask, ShardPredictor, load_shard
 from pipelines.run.claims import claim
+from pipelines.run.directory import finished_replicas
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
+from pipelines.training.failure import ReplicaFailure
 from pipelines.training.replica import train_replica
+from pipelines.training.resources import Resources
 from pipelines.training.task import ReplicaTask
 from pipelines.training.trial import Trial
 from pipelines.training.trial import _try as trial_here
+
+# A user's estimate takes five seconds of steps and as many of predictions; here its lines count, not its precision.
+ESTIMATE_SECONDS = 0.2
 
 
 def prepare_here(run: Storage, recipe: Recipe, bad_images: BadImages = "stop") -> None:
@@ -48,6 +55,7 @@ def predicting_here() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipelines.evaluation.evaluate.predict", predict)
+        patch.setattr("pipelines.evaluation.arithmetic_trial.TIMED_SECONDS", 0.1)
         patch.setattr(Predictors, "that_fit", lambda _options, _memory_bytes: Predictors(1, 0.0))
         yield
 
@@ -58,7 +66,7 @@ def trying_here() -> Iterator[None]:
 
     def run_trial(recipe: Recipe, _resources: object, classes: int, *what: Any) -> Trial:
         precisions, encoded, _at_once, _steps = what
-        return trial_here(recipe, classes, precisions, "cpu", encoded)
+        return trial_here(recipe, classes, precisions, "cpu", encoded, least_seconds=ESTIMATE_SECONDS)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipelines.training.plan.run_trial", run_trial)
@@ -66,10 +74,31 @@ def trying_here() -> Iterator[None]:
 
 
 def train_here(run: Storage, recipe: Recipe) -> None:
-    """Train all replicas of a prepared run without a cluster, with one thread, as a worker of one CPU does."""
+    """Train all replicas of a prepared run without a cluster."""
     claim(run, "recipe", recipe.to_dict())
+    _train(run, recipe, Resources(), FP32, lambda _: None)
+
+
+@contextmanager
+def training_here() -> Iterator[None]:
+    """Train in the process of the tests, one replica after the other, without a cluster."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipelines.training.scheduler.train_replicas", _train)
+        yield
+
+
+def _train(
+    run: Storage, recipe: Recipe, resources: Resources, arithmetic: Arithmetic,
+    on_poll: Callable[[dict[int, str]], None], _why_stop: Callable[[], str] = str,
+) -> list[ReplicaFailure]:  # fmt: skip
+    """Train the replicas that are not finished, with one thread, as a worker of one CPU does."""
     torch.set_num_threads(1)
+    phases = dict.fromkeys(range(recipe.replicas), "waiting")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipelines.training.replica.use_own_cpus", lambda: None)
-        for replica in range(recipe.replicas):
-            train_replica(ReplicaTask(run, recipe, replica))
+        for replica in phases:
+            if replica not in finished_replicas(run, recipe.replicas):
+                train_replica(ReplicaTask(run, recipe, replica, arithmetic=arithmetic, validation=resources.validation))
+            phases[replica] = "done"
+            on_poll(dict(phases))
+    return []

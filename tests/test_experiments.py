@@ -25,6 +25,7 @@ from experiments.ensembles import (
 from pipelines.run.named_recipes import demo
 from pipelines.run.recipe import Recipe
 from tests.commands import run_script
+from tests.prepared import training_here
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -103,13 +104,14 @@ def test_the_missing_ensemble_is_trained_and_all_are_compared(
     recipe = tmp_path / "recipe.json"
     recipe.write_text(json.dumps(replace(tiny_recipe, epochs=1).to_dict()))
     monkeypatch.setattr("experiments.ensembles.subprocess", SimpleNamespace(run=here))
-    main(Arguments(tmp_path / "runs", seeds=(0,), recipe=str(recipe), replicas=2))
+    with training_here():
+        main(Arguments(tmp_path / "runs", seeds=(0,), recipe=str(recipe), replicas=2, wide_replica_width=0.25))
     out = capsys.readouterr().out
     assert [line.split("|")[2].strip() for line in out.splitlines() if line.startswith("| 0 | ")] == [
         "paper", "initialisations", "wide", "long",
     ]  # fmt: skip
     wide = json.loads((tmp_path / "runs/wide0/run.json").read_text())["recipe"]
-    assert (wide["sampling_seed"], wide["wide_replica_width"], wide["epochs"]) == (1, 0.375, 1)
+    assert (wide["sampling_seed"], wide["wide_replica_width"], wide["epochs"]) == (1, 0.25, 1)
 
 
 TINY_TRIAL = {"width": 0.03, "crop_px": 35, "epochs": 1, "batch_size": 8, "warmup_epochs": 0, "aux_heads": False}

@@ -6,6 +6,8 @@ batch what to load.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from multiprocessing.context import ForkServerContext
 from typing import Any, Protocol, runtime_checkable
 
 import cv2
@@ -114,12 +116,20 @@ def load_batches(
         batch_size=None,  # a request is a batch
         sampler=requests,
         num_workers=loader_processes,
-        # A fork of a process that runs threads (Ray's, Arrow's) can hang.
-        multiprocessing_context="forkserver" if loader_processes else None,
+        multiprocessing_context=forkserver() if loader_processes else None,
         worker_init_fn=_settle if loader_processes else None,
         pin_memory=pin_memory,
     )
     return iter(loader)
+
+
+def forkserver() -> ForkServerContext:
+    """Return what forks processes off a server; a fork of this process can hang, since it may run Ray's threads."""
+    server = get_context("forkserver")
+    # The server imports these once, which takes each process seconds. The first is Python's default; this project is
+    # not always on the server's path.
+    server.set_forkserver_preload(["__main__", "cv2", "torch"])
+    return server
 
 
 def _settle(_: int) -> None:

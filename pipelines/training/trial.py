@@ -110,7 +110,9 @@ def run_trial(
         in_time = ray.wait(started, num_returns=number, timeout=START_SECONDS)[0]
         chosen = [each for each, ref in zip(workers, started, strict=True) if ref in in_time]
         start_seconds = mean(ray.get(in_time))
-        trials = ray.get([each.run.remote(recipe, classes, precisions, device, encoded, steps) for each in chosen])
+        least_seconds = ESTIMATE_SECONDS if precisions is None else 0.0
+        what = recipe, classes, precisions, device, encoded, steps, least_seconds
+        trials = ray.get([each.run.remote(*what) for each in chosen])
         taken = TAKEN_OF_A_CORE / max(1.0, resources.cpus_per_worker) if precisions is None and device == "cpu" else 0.0
         return replace(_means(trials, 1 + taken), start_seconds=start_seconds)
 
@@ -162,10 +164,10 @@ def _try(
     device: str,
     encoded: Sequence[bytes] = (),
     steps: int = 0,
+    least_seconds: float = 0.0,
 ) -> Trial:
     use_own_cpus()
     arithmetics = [FP32] if precisions is None else candidates(precisions, device)
-    least_seconds = ESTIMATE_SECONDS if precisions is None else 0.0
     found, uncompiled = _times_of_those_that_work(recipe, classes, device, arithmetics, least_seconds, steps)
     memory_bytes = psutil.Process().memory_info().rss
     model = _model(recipe, classes, device).eval()

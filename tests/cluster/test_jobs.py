@@ -19,12 +19,12 @@ import pytest
 
 from tests.cluster.ray_alone import Submitter, submitter
 from tests.project import ROOT
-from tests.servers import HEAD_PORTS, Head, free_port, head
+from tests.servers import HEAD_PORTS, Head, free_port, head, ray_processes
 
 TOKEN = "a-token-of-at-least-some-length-0123456789"  # noqa: S105
 ANOTHER_TOKEN = "another-token-of-the-same-length-01234567"  # noqa: S105
 # One replica of many epochs on few images: long enough to be stopped in, and little work.
-SHORT = "--recipe demo --replicas 1 --epochs 60 --policies 1 --crop-px 35 --width 0.125 --models none"
+SHORT = "--recipe demo --replicas 1 --epochs 60 --policies 1 --crop-px 35 --width 0.125 --models none --predictors 1"
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
 
 
@@ -194,12 +194,17 @@ def stopped(
     return Stopped(run, logs[0], told)
 
 
-def test_a_job_that_is_stopped_ends_cleanly(stopped: Stopped) -> None:
+def test_a_job_that_is_stopped_ends_cleanly(stopped: Stopped, ports: dict[str, int]) -> None:
     # From the request to the job's end, without the start-up of the command itself.
     times = [datetime.fromisoformat(time) for time in re.findall(r"^(\S+ \S+),\d+", stopped.told, re.MULTILINE)]
     assert "Job 'stopped' was stopped" in stopped.told
     assert (times[-1] - times[0]).total_seconds() < 10
     assert stopped.log.count("interrupted; run the same command again to resume") == 1
+    assert "Traceback" not in stopped.log
+    deadline = time.monotonic() + 60
+    while list(ray_processes(f"127.0.0.1:{ports['port']}", "ray::RayTrainWorker")):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
     assert not (stopped.run / "report").exists()
 
 

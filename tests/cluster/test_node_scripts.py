@@ -1,20 +1,14 @@
-"""The scripts that the cluster YAMLs run on nodes: environment set-up, and MLflow behind a password."""
+"""The script with which the cluster YAMLs set up the environment of a node."""
 
-import base64
 import os
 import shutil
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from pathlib import Path
 
-import mlflow
-import psutil
 import pytest
 
 from tests.project import ROOT
-from tests.servers import free_port, wait_for, with_tools
 
 pytestmark = pytest.mark.processes
 
@@ -73,52 +67,3 @@ def test_a_node_without_sudo_is_set_up_by_root(tmp_path: Path) -> None:
     subprocess.run(["bash", CLUSTER / "node_setup.sh", pins], env=environment, check=True, timeout=60)
     assert "/opt/dlami/nvme/tmp" in (tmp_path / "asked").read_text()
     assert "export TMPDIR=/opt/dlami/nvme/tmp\n" in (tmp_path / ".bashrc").read_text()
-
-
-def _status(url: str, **headers: str) -> int:
-    try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=30) as page:
-            return int(page.status)
-    except urllib.error.HTTPError as error:
-        return error.code
-
-
-@pytest.mark.timeout(240)
-def test_mlflow_asks_for_its_password_and_refuses_other_hosts(
-    tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    port, folder = free_port(), tmp_path / "mlflow"
-    folder.mkdir()
-    shutil.copy(empty_store, folder / "mlflow.db")  # to create one takes the server seconds
-    environment = with_tools({"HOME": str(tmp_path)})
-    command = ["bash", str(CLUSTER / "mlflow_server.sh"), "127.0.0.1", str(port), str(folder)]
-    subprocess.run(command, env=environment, check=True, timeout=60)
-    server = int((folder / "pid").read_text())
-    try:
-        url = f"http://127.0.0.1:{port}"
-        waiting = subprocess.Popen(["sleep", "200"])
-        wait_for(f"{url}/health", waiting)
-        waiting.kill()
-        password = (folder / "password").read_text().strip()
-        assert oct((folder / "password").stat().st_mode & 0o777) == "0o600"
-        assert _status(f"{url}/api/2.0/mlflow/experiments/get?experiment_id=0") == 401
-        known = {"Authorization": "Basic " + base64.b64encode(f"admin:{password}".encode()).decode()}
-        assert _status(f"{url}/api/2.0/mlflow/experiments/get?experiment_id=0", **known) == 200
-        assert _status(f"{url}/api/2.0/mlflow/experiments/get?experiment_id=0", Host="evil.example", **known) == 403
-        subprocess.run(command, env=environment, check=True, timeout=60)
-        assert int((folder / "pid").read_text()) == server  # it was still running
-        assert not any(
-            password in " ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])
-        )
-        other = tmp_path / "other"
-        (other / ".mlflow").mkdir(parents=True)
-        (other / ".mlflow/credentials").write_text("[mlflow]\nmlflow_tracking_username = me\n")
-        subprocess.run(command, env={**environment, "HOME": str(other)}, check=True, timeout=60)
-        assert "username = me" in (other / ".mlflow/credentials").read_text()
-        # As for a job on the head: through the credentials file alone.
-        monkeypatch.setenv("HOME", str(tmp_path))
-        assert mlflow.MlflowClient(url).get_experiment("0").name == "Default"
-    finally:
-        family = psutil.Process(server).children(recursive=True)
-        for process in [psutil.Process(server), *family]:
-            process.kill()

@@ -1,6 +1,5 @@
 """Training on each device against a CPU: steps, samples, replicas that share a device, data-parallel workers."""
 
-import multiprocessing
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from googlenet.randomness import numpy_generator
 from googlenet.training.augment import Sampling, draw, draw_sample
 from googlenet.training.augment_tensors import EncodedBatch, render
 from googlenet.training.data_parallel import ALONE, Share, parallel_network, synchronised_model
+from googlenet.training.loader import forkserver
 from tests.gpu.small_training import assert_close, in_double, state_on, train
 from tests.picture_files import encode, photograph
 
@@ -82,8 +82,8 @@ def replica_beside_another(number: int, device: str, folder: str) -> None:
 @pytest.mark.processes
 @pytest.mark.timeout(280)
 def test_two_replicas_on_one_device_train_as_each_does_alone(device: str, tmp_path: Path) -> None:
-    spawn = multiprocessing.get_context("spawn")
-    both = [spawn.Process(target=replica_beside_another, args=(n, device, str(tmp_path))) for n in (0, 1)]
+    server = forkserver()
+    both = [server.Process(target=replica_beside_another, args=(n, device, str(tmp_path))) for n in (0, 1)]
     for process in both:
         process.start()
     for process in both:
@@ -120,8 +120,8 @@ def test_two_data_parallel_workers_take_the_steps_of_one(variant: Variant, devic
         pytest.skip(f"data parallelism needs two GPUs; there is {torch.cuda.device_count()}")
     if device == "cpu" and variant == "bn":
         pytest.skip("batch normalisation over several workers needs GPUs")
-    spawn = multiprocessing.get_context("spawn")
-    workers = [spawn.Process(target=worker, args=(rank, device, variant, str(tmp_path))) for rank in (0, 1)]
+    server = forkserver()
+    workers = [server.Process(target=worker, args=(rank, device, variant, str(tmp_path))) for rank in (0, 1)]
     for process in workers:
         process.start()
     for process in workers:

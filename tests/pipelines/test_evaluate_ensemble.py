@@ -232,7 +232,7 @@ def test_a_run_of_somebody_else_is_evaluated_into_a_directory_of_ones_own(
     theirs, own = tmp_path / "theirs", tmp_path / "own/evaluation"
     shutil.copytree(finished_run, theirs / "run")
     run = Storage.at(str(theirs / "run"))
-    arguments = Arguments(run.root, str(photo_folder / "val"), policies=(1,), output_dir=str(own))
+    arguments = Arguments(run.root, str(photo_folder / "val"), policies=(1,), output_dir=str(own), predictors=1)
     with unchanged(theirs):
         text = evaluate_elsewhere(run, tiny_recipe, arguments)
     ours, original = (json.loads((path / "report/report.json").read_text()) for path in (own, finished_run))

@@ -21,7 +21,7 @@ from pipelines.training.resources import Resources
 from pipelines.training.scheduler import train_replicas
 from pipelines.training.validation_plan import ValidationPlan
 from tests.pipelines.jobs import arguments, report_of
-from tests.prepared import trying_here
+from tests.prepared import training_here, trying_here
 
 pytestmark = pytest.mark.timeout(300)
 EPOCHS, STEPS_PER_EPOCH = 24, 3
@@ -71,7 +71,7 @@ def test_at_a_limit_replicas_write_checkpoints_finished_ones_are_evaluated_and_w
     newest = jobs_of(folder)[-1]
     assert newest["outcome"].startswith("NodesMissingError: no node")
     assert newest["usage"]["node_seconds"] >= newest["usage"]["seconds"] >= 0  # the time of such tries counts, too
-    with trying_here():
+    with trying_here(), training_here():
         assert run_job(arguments(folder, recipe, limits=more, validate_every_epochs=EPOCHS, models="none")) == 0
     printed = capsys.readouterr().out
     assert " node-hours, cost " in printed.splitlines()[-1]

@@ -51,7 +51,7 @@ def test_soups_are_evaluated_on_the_cluster_and_not_twice(
     finished_run: Path, ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path
 ) -> None:
     run = Path(shutil.copytree(finished_run, tmp_path / "run"))
-    words = ("pipelines/evaluate_ensemble.py", "--run-dir", str(run), "--soup")
+    words = ("pipelines/evaluate_ensemble.py", "--run-dir", str(run), "--soup", "--predictors", "1")
     ended = run_script(*words, RAY_ADDRESS=ray_cluster)
     assert ended.code == 0, ended.stderr
     soups = report_of(run)["soups"]

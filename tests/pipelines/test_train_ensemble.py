@@ -21,7 +21,7 @@ from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.train_ensemble import run_job
 from tests.pipelines.jobs import arguments, report_of
-from tests.prepared import prepare_here
+from tests.prepared import ESTIMATE_SECONDS, prepare_here
 
 
 def single_process_probabilities(run: Path, photos: Path, crop: int) -> dict[str, np.ndarray]:
@@ -149,8 +149,10 @@ def test_a_folder_that_holds_something_else_is_not_made_a_run_directory(tiny_rec
 
 @pytest.mark.timeout(300)
 def test_a_dry_run_tells_the_plan_and_writes_nothing(
-    ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+    ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("pipelines.training.trial.ESTIMATE_SECONDS", ESTIMATE_SECONDS)
     assert run_job(arguments(tmp_path / "run", tiny_recipe, dry_run=True)) == 0
     printed = capsys.readouterr().out
     assert re.search(r"plan: 3 replicas of 1 CPU, 1\.\d\d GB memory each, 2 at once, 1 waiting\n", printed)

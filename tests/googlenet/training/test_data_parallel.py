@@ -1,6 +1,5 @@
 """Equality of several workers with one: gradients, losses and updates, for any size of the last batch."""
 
-import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from googlenet.network.preprocessing import SCRATCH_PREPROCESSING
 from googlenet.randomness import torch_generator
 from googlenet.training.data_parallel import Share, parallel_network, synchronised_model
 from googlenet.training.learning_rate import LearningRate
-from googlenet.training.loader import Batch
+from googlenet.training.loader import Batch, forkserver
 from googlenet.training.loop import LoopSettings, TrainState, train_step
 from googlenet.training.optim import PolyakAverage, build_sgd
 
@@ -58,8 +57,7 @@ def work(rank: int, workers: int, folder: str) -> None:
 @pytest.mark.processes
 @pytest.mark.parametrize("workers", [2, 3])
 def test_several_workers_take_the_steps_of_one(workers: int, tmp_path: Path) -> None:
-    server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload([__name__])  # PyTorch is imported once, not by each worker
+    server = forkserver()
     processes = [server.Process(target=work, args=(rank, workers, str(tmp_path))) for rank in range(workers)]
     for process in processes:
         process.start()

@@ -61,9 +61,10 @@ def test_a_batch_that_fits_is_computed_at_once_to_the_last_bit() -> None:
 
 
 def test_batch_normalisation_gpus_and_several_workers_need_the_whole_batch() -> None:
-    paper, bn = (GoogLeNet(1000, variant, width=1.0) for variant in ("paper", "bn"))
+    with torch.device("meta"):
+        paper, bn = (GoogLeNet(1000, variant, width=1.0) for variant in ("paper", "bn"))
     assert micro_batch_images(paper, 224, 1, on_gpu=False) == 8
-    assert micro_batch_images(paper, 2000, 1, on_gpu=False) == 1
+    assert micro_batch_images(paper, 700, 1, on_gpu=False) == 1  # more than a part may hold
     assert micro_batch_images(bn, 224, 1, on_gpu=False) is None
     assert micro_batch_images(paper, 224, 1, on_gpu=True) is None
     assert micro_batch_images(paper, 224, 2, on_gpu=False) is None

@@ -14,6 +14,7 @@ from googlenet.images.records import RecordsError
 from googlenet.network.arithmetic import FP32
 from pipelines.errors import UserError
 from pipelines.evaluation.evaluate import evaluate_run
+from pipelines.evaluation.predictors import PredictorOptions
 from pipelines.job.command_line import run_command
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
@@ -84,7 +85,7 @@ def test_a_shard_that_breaks_during_the_evaluation_is_named(
     shard.write_bytes(data)
 
     def evaluate() -> int:
-        evaluate_run(Storage.at(str(run)), tiny_recipe)
+        evaluate_run(Storage.at(str(run)), tiny_recipe, PredictorOptions(number=1))
         return 0
 
     with pytest.raises(SystemExit) as ended:

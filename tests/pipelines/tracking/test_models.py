@@ -6,10 +6,12 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from mlflow import MlflowClient
 
@@ -22,11 +24,71 @@ from tests.pipelines.tracking.followed_runs import photographs, reported
 pytestmark = [pytest.mark.processes, pytest.mark.apart, pytest.mark.timeout(300)]
 
 
-def in_a_fresh_process(program: str, store: str, folder: Path) -> Any:
-    """What a program prints as JSON; it has MLflow and the store, but not this project."""
+# Prints what models that MLflow loads answer, as JSON: that of a replica, then the ensemble's in all its ways.
+ASK = """
+import json, sys, mlflow, numpy as np, pandas as pd
+from PIL import Image
+replica, ensemble, *paths = sys.argv[1:]
+blocked = {name: None for name in ("googlenet", "pipelines")}  # importing them fails
+sys.modules.update(blocked)
+model = mlflow.pytorch.load_model(replica)
+import torch
+with torch.inference_mode():
+    of_crops = model(torch.from_numpy(np.load("crops.npy"))).tolist()
+for name in blocked:
+    del sys.modules[name]
+model = mlflow.pyfunc.load_model(ensemble)
+asked = {
+    "path": pd.DataFrame({"path": paths}),
+    "image": pd.DataFrame({"image": [open(path, "rb").read() for path in paths]}),
+    "pixels": pd.DataFrame({"pixels": [np.asarray(Image.open(path)) for path in paths]}),
+}
+plain = {"calibrated": False}
+answers = {name: model.predict(table, params=plain).to_dict("records") for name, table in asked.items()}
+answers |= {
+    policy: model.predict(asked["image"], params={"crop_policy": policy, **plain}).to_dict("records")
+    for policy in ("1", "10", "144")
+}
+print(json.dumps([of_crops, answers, sys.modules["googlenet"].__file__]))
+"""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Answers of models that were loaded in a process that has MLflow and the store, but not this project.
+
+    Attributes:
+        of_crops: those of replica 1 to ``crops``.
+        of_photographs: those of the ensemble to the first three validation images, by the way to ask.
+        code: the file of the package that the ensemble was computed with.
+        graph: the file of replica 1.
+        crops: random pixels.
+    """
+
+    of_crops: list[list[float]]
+    of_photographs: dict[str, list[dict[str, Any]]]
+    code: str
+    graph: Path
+    crops: npt.NDArray[np.uint8]
+
+
+@pytest.fixture(scope="module")
+def loaded(finished_run: Path, store: str, champion: str, tmp_path_factory: pytest.TempPathFactory) -> Loaded:
+    folder = tmp_path_factory.mktemp("loaded")
+    paths = [folder / name.replace("/", "_") for name, _ in photographs(finished_run, 3)]
+    for path, (_, data) in zip(paths, photographs(finished_run, 3), strict=True):
+        path.write_bytes(data)
+    crops = np.random.default_rng(0).integers(0, 256, (5, 3, 35, 35), dtype=np.uint8)
+    np.save(folder / "crops.npy", crops)
+    client = MlflowClient(store)
+    experiment = client.get_experiment_by_name("googlenet-ensemble")
+    children = client.search_runs([experiment.experiment_id], "tags.googlenet_role = 'replica_1'")
+    [child] = [run for run in children if run.data.tags["run_directory"] == str(finished_run)]
+    [output] = child.outputs.model_outputs
+    graph = Path(client.get_logged_model(output.model_id).artifact_location.removeprefix("file://")) / "data/model.pt2"
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     ended = subprocess.run(
-        [sys.executable, "-c", program],
+        [sys.executable, "-c", ASK, f"models:/{output.model_id}", champion, *map(str, paths)],
         cwd=folder,
         env={**environment, "MLFLOW_TRACKING_URI": store},
         capture_output=True,
@@ -35,40 +97,16 @@ def in_a_fresh_process(program: str, store: str, folder: Path) -> Any:
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
-    return json.loads(ended.stdout.splitlines()[-1])
+    return Loaded(*json.loads(ended.stdout.splitlines()[-1]), graph, crops)
 
 
-def test_loaded_in_a_fresh_process_it_gives_the_reports_very_probabilities(
-    finished_run: Path, store: str, champion: str, tmp_path: Path
-) -> None:
-    images = photographs(finished_run, 3)
-    for name, data in images:
-        (tmp_path / name.replace("/", "_")).write_bytes(data)
-    paths = [str(tmp_path / name.replace("/", "_")) for name, _ in images]
-    program = f"""
-import json, sys, mlflow, numpy as np, pandas as pd
-from PIL import Image
-model = mlflow.pyfunc.load_model({champion!r})
-paths = {paths!r}
-asked = {{
-    "path": pd.DataFrame({{"path": paths}}),
-    "image": pd.DataFrame({{"image": [open(path, "rb").read() for path in paths]}}),
-    "pixels": pd.DataFrame({{"pixels": [np.asarray(Image.open(path)) for path in paths]}}),
-}}
-plain = {{"calibrated": False}}
-answers = {{name: model.predict(table, params=plain).to_dict("records") for name, table in asked.items()}}
-answers |= {{
-    policy: model.predict(asked["image"], params={{"crop_policy": policy, **plain}}).to_dict("records")
-    for policy in ("1", "10", "144")
-}}
-print(json.dumps([answers, sys.modules["googlenet"].__file__]))
-"""
-    answers, code = in_a_fresh_process(program, store, tmp_path)
-    assert "mlartifacts" in code  # the code stored with the model, not the installed one
+def test_loaded_in_a_fresh_process_it_gives_the_reports_very_probabilities(finished_run: Path, loaded: Loaded) -> None:
+    assert "mlartifacts" in loaded.code  # the code stored with the model, not the installed one
+    answers = loaded.of_photographs
     assert answers["path"] == answers["image"] == answers["pixels"] == answers["144"]
     classes = json.loads((finished_run / "dataset/manifest.json").read_text())["classes"]
     for policy, exactly in (("144", 0.0), ("10", 1e-6), ("1", 1e-6)):
-        for (image_id, _), answer in zip(images, answers[policy], strict=True):
+        for (image_id, _), answer in zip(photographs(finished_run, 3), answers[policy], strict=True):
             expected = reported(finished_run, image_id, policy)
             order = np.argsort(-expected)
             assert [answer[f"answer_{place}"] for place in (1, 2, 3)] == [classes[label] for label in order]
@@ -95,38 +133,21 @@ def test_logging_models_leaves_no_store_behind_for_what_this_process_does_next(s
 
 
 def test_each_replica_is_a_model_of_its_child_run_that_needs_no_code_of_ours(
-    finished_run: Path, store: str, tmp_path: Path
+    finished_run: Path, loaded: Loaded
 ) -> None:
-    client = MlflowClient(store)
-    experiment = client.get_experiment_by_name("googlenet-ensemble")
-    children = client.search_runs([experiment.experiment_id], "tags.googlenet_role = 'replica_1'")
-    [child] = [run for run in children if run.data.tags["run_directory"] == str(finished_run)]
-    [output] = child.outputs.model_outputs
-    graph = Path(client.get_logged_model(output.model_id).artifact_location.removeprefix("file://")) / "data/model.pt2"
-    with zipfile.ZipFile(graph) as archive:
+    with zipfile.ZipFile(loaded.graph) as archive:
         kept = {name: archive.read(name) for name in archive.namelist()}
     # A pickle starts with its protocol; torch.save would wrap it in another archive.
     assert kept
     assert not [name for name, data in kept.items() if data.startswith((b"\x80\x02", b"PK"))]
-    crops = np.random.default_rng(0).integers(0, 256, (5, 3, 35, 35), dtype=np.uint8)
-    np.save(tmp_path / "crops.npy", crops)
-    program = f"""
-import json, sys, mlflow, numpy as np
-sys.modules["googlenet"] = sys.modules["pipelines"] = None  # importing them fails
-model = mlflow.pytorch.load_model("models:/{output.model_id}")
-import torch
-with torch.inference_mode():
-    print(json.dumps(model(torch.from_numpy(np.load("crops.npy"))).tolist()))
-"""
     import torch
 
     from googlenet import load_weights
 
     replica = load_weights(finished_run / "replicas/1/weights.safetensors")
     with torch.inference_mode():
-        logits = replica.model(replica.preprocessing(torch.from_numpy(crops))).logits
-    expected = logits.softmax(dim=1).numpy()
-    np.testing.assert_allclose(in_a_fresh_process(program, store, tmp_path), expected, atol=1e-4)
+        logits = replica.model(replica.preprocessing(torch.from_numpy(loaded.crops))).logits
+    np.testing.assert_allclose(loaded.of_crops, logits.softmax(dim=1).numpy(), atol=1e-4)
 
 
 def test_mlflow_ranks_replicas_and_ensemble_by_their_errors_on_the_validation_images(
