@@ -230,6 +230,11 @@ def no_worker_has_joined() -> bool:
     return not any(node.get("CPU") for node in alive_nodes(with_leaving=True))
 
 
+def usable_gpus(node: Mapping[str, float]) -> float:
+    """Return the GPUs of a node with these resources, none without a CPU for the worker or predictor of a GPU."""
+    return node.get("GPU", 0.0) if node.get("CPU", 0.0) >= 1 else 0.0
+
+
 def amounts_line(amounts: Mapping[str, float]) -> str:
     """Return amounts of resources for display: 1 CPU, 2.10 GB memory."""
     return ", ".join(f"{size(amount) if name == MEMORY else f'{amount:g}'} {name}" for name, amount in amounts.items())

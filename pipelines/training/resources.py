@@ -16,6 +16,7 @@ from pipelines.job.ray_session import (
     is_shared,
     memory_warning,
     no_worker_has_joined,
+    usable_gpus,
 )
 from pipelines.job.worker_process import KEEP_FREED_MEMORY
 from pipelines.run.dataset import Counts
@@ -135,14 +136,14 @@ def cpus_beside_gpus(gpus_per_worker: float) -> float:
 
     The node with the fewest CPUs for each GPU decides. A cluster that has no GPU yet gives one.
     """
-    nodes = [node for node in alive_nodes() if node.get("GPU")]
+    nodes = [node for node in alive_nodes() if usable_gpus(node)]
     parts = [int(node.get("CPU", 0) * gpus_per_worker / node["GPU"]) for node in nodes]
     return float(max(1, min(parts, default=1)))
 
 
 def unused_gpus_line(recipe: Recipe, resources: Resources, waiting: int) -> str:
     """Return how many GPUs ``waiting`` replicas leave unused, and what would use them; empty if none are."""
-    total = sum(node.get("GPU", 0.0) for node in alive_nodes())
+    total = sum(map(usable_gpus, alive_nodes()))
     at_once = min(waiting, replicas_at_once(recipe, resources))
     unused = int(total - at_once * recipe.workers_per_replica * resources.gpus_per_worker)
     if unused < 1:
