@@ -172,14 +172,22 @@ def _remedy_for_unused_gpus(recipe: Recipe, resources: Resources, total: float, 
 def replicas_at_once(recipe: Recipe, resources: Resources) -> int:
     """Return how many replicas to run at once: ``parallel_replicas``, or as many as the cluster's nodes hold.
 
-    A worker runs on one node, a replica may run on several.
+    A worker runs on one node, a replica may run on several. Only a cluster that may grow is asked for more.
     """
-    return resources.parallel_replicas or replicas_held(recipe, resources)
+    held_now = replicas_held(recipe, resources)
+    if resources.parallel_replicas is None:
+        return held_now
+    return resources.parallel_replicas if is_shared() else min(resources.parallel_replicas, held_now)
 
 
 def replicas_held(recipe: Recipe, resources: Resources) -> int:
-    """Return how many replicas the current nodes hold at once."""
-    return sum(held_by(node, resources.per_worker) for node in alive_nodes()) // recipe.least_workers
+    """Return how many replicas the current nodes hold at once.
+
+    An elastic one takes all the workers that it may have; only the last one is left with fewer.
+    """
+    workers = sum(held_by(node, resources.per_worker) for node in alive_nodes())
+    complete, left = divmod(workers, recipe.workers_per_replica)
+    return complete + (left >= recipe.least_workers)
 
 
 def nodes_used(recipe: Recipe, resources: Resources) -> int:
@@ -189,8 +197,8 @@ def nodes_used(recipe: Recipe, resources: Resources) -> int:
     """
     nodes = [node for node in alive_nodes() if node.get("CPU")]
     on_one = max((held_by(node, resources.per_worker) for node in nodes), default=0)
-    workers = (resources.parallel_replicas or 0) * recipe.workers_per_replica
-    return max(1, len(nodes), -(-workers // max(1, on_one)))
+    at_once = replicas_at_once(recipe, resources) if resources.parallel_replicas else 0
+    return max(1, len(nodes), -(-at_once * recipe.workers_per_replica // max(1, on_one)))
 
 
 def reserving_memory(recipe: Recipe, resources: Resources, classes: int, images: int = 0) -> Resources:
