@@ -71,7 +71,8 @@ class Arguments:
     precision: PrecisionChoice = "auto"
     """'auto' uses bf16 for long work if it is fast and agrees with fp32; without --data the recipe decides."""
     gpus_per_predictor: float | None = None
-    """GPUs that each predictor reserves; fractions share one. The default is 1 if the cluster has any."""
+    """GPUs that each predictor reserves; fractions share one, and 0 predicts on CPUs. The default is 1 if the cluster
+    has any."""
     predictors: int | None = None
     """Predictors to start, also on nodes that join on demand; the default is as many as the nodes hold."""
     crop_px: int | None = None

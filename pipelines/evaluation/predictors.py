@@ -15,6 +15,7 @@ from pipelines.job.ray_session import (
     held_by,
     is_shared,
     memory_warning,
+    usable_gpus,
 )
 from pipelines.job.worker_process import FEEDERS_PER_PREDICTOR
 from pipelines.run.predictions import IMAGES_PER_SHARD
@@ -31,7 +32,7 @@ class PredictorOptions:
 
     Attributes:
         number: predictors to start; None for as many as the nodes hold.
-        gpus: GPUs, or share of one, that each reserves; None for 1 if the cluster has any.
+        gpus: GPUs, or share of one, that each reserves; 0 to predict on CPUs, None for 1 if the cluster has any.
         expected: predictors that nodes will hold which join on demand, if ``number`` is None.
         expects_gpus: whether nodes with GPUs will join on demand.
     """
@@ -42,20 +43,32 @@ class PredictorOptions:
     expects_gpus: bool = False
 
     def __post_init__(self) -> None:
-        if self.gpus is not None and self.gpus <= 0:
-            raise UserError(f"--gpus-per-predictor must be positive, got {self.gpus:g}")
+        if self.gpus is not None and self.gpus < 0:
+            raise UserError(f"--gpus-per-predictor must not be negative, got {self.gpus:g}")
+        if self.gpus and self.gpus > 1 and self.gpus % 1:
+            raise UserError(f"--gpus-per-predictor must be whole, or a fraction of one GPU, got {self.gpus:g}")
         if self.number is not None and self.number < 1:
             raise UserError(f"--predictors must be at least 1, got {self.number}")
 
     def after(self, workers: int, cpus_per_worker: float, gpus_per_worker: float) -> "PredictorOptions":
         """Return the same options on a cluster that grows for so many training workers: nodes for them will join."""
-        gpus = gpus_per_worker / (self.gpus or 1.0)
+        gpus = 0.0 if self.gpus == 0 else gpus_per_worker / (self.gpus or 1.0)
         expected = int(workers * (gpus or cpus_per_worker))
         # A node has whole CPUs and GPUs, also for a single worker that reserves a part of one.
         return replace(self, expected=max(expected, min(workers, 1)), expects_gpus=workers > 0 and gpus > 0)
 
 
 AS_MANY_AS_FIT = PredictorOptions()
+
+
+def device_of(num_gpus: float) -> str:
+    """Return the device of a process that reserves so many GPUs; Ray shows those of others to one that reserves none.
+
+    GPUs that a cluster only claims to have, as to try the placement, are none of PyTorch's.
+    """
+    import torch
+
+    return "cuda" if num_gpus and torch.cuda.is_available() else "cpu"
 
 
 @dataclass(frozen=True)
@@ -124,12 +137,13 @@ def predictors_on(
         NodesMissingError: no node but the head has joined the cluster yet.
     """
     joins = may_grow and (options.expects_gpus or (options.number is not None and options.gpus is not None))
-    num_gpus = (options.gpus or 1.0) if joins or any(node.get("GPU") for node in nodes) else 0.0
+    asked_gpus = 1.0 if options.gpus is None else options.gpus
+    num_gpus = asked_gpus if joins or any(map(usable_gpus, nodes)) else 0.0
     only_head = may_grow and has_only_its_head(nodes)
-    if options.gpus is not None and not num_gpus and not only_head:
+    if options.gpus and not num_gpus and not only_head:
         raise UserError(
-            f"--gpus-per-predictor {options.gpus:g}: no node has a GPU; leave it out, or set --predictors if the "
-            "cluster grows on demand"
+            f"--gpus-per-predictor {options.gpus:g}: no node has a GPU and a CPU beside it; leave it out, or set "
+            "--predictors if the cluster grows on demand"
         )
     needs = {**({"GPU": num_gpus} if num_gpus else {}), "CPU": 1.0}
     needed = memory_bytes["gpu" if num_gpus else "cpu"]
@@ -155,10 +169,10 @@ def predictors_on(
 def _remark(nodes: Sequence[Mapping[str, float]], needs: Mapping[str, float], now: int, asked: int | None) -> str:
     """Return which resource limits the predictors below what was asked for or what the first of ``needs`` holds."""
     usual = next(iter(needs))
-    wanted = asked or sum(held(usual, node.get(usual, 0.0), needs[usual]) for node in nodes)
+    able = [node for node in nodes if node.get("CPU", 0.0) >= 1 and held(usual, node.get(usual, 0.0), needs[usual])]
+    wanted = asked or sum(held(usual, node[usual], needs[usual]) for node in able)
     if now >= wanted:
         return ""
-    able = [node for node in nodes if held(usual, node.get(usual, 0.0), needs[usual])]
     by = {name: sum(held(name, node.get(name, 0.0), need) for node in able) for name, need in needs.items()}
     scarce = min(by, key=by.__getitem__)
     return (

@@ -24,7 +24,7 @@ from pipelines.evaluation.arithmetic_trial import (
     ArithmeticTrial,
     Trial,
 )
-from pipelines.evaluation.predictors import Predictors
+from pipelines.evaluation.predictors import Predictors, device_of
 from pipelines.evaluation.sharded_prediction import PredictionTask, load_replicas, missing_shards
 from pipelines.job.console import say
 from pipelines.job.node_limits import node_limits
@@ -90,6 +90,7 @@ class Work:
         per_node: predictors that a node holds.
         memory_bytes: memory that each reserves; 0 for none.
         stops_early: whether answers stop as soon as they are sure enough.
+        num_gpus: GPUs that each predictor reserves.
     """
 
     task: PredictionTask
@@ -99,6 +100,7 @@ class Work:
     per_node: int = 1
     memory_bytes: int = 0
     stops_early: bool = False
+    num_gpus: float = 0.0
 
     @property
     def plain(self) -> Arithmetic:
@@ -124,6 +126,7 @@ def preflight(task: PredictionTask, asked: PrecisionChoice, predictors: Predicto
         predictors.per_node,
         predictors.memory_bytes,
         stops_early=task.early_stop is not None,
+        num_gpus=predictors.num_gpus,
     )
     chosen = None if predictors.num_gpus else _little_work_here(work)
     chosen = replace(chosen or _decide_on_cluster(work, predictors), views_per_image=views_per_image)
@@ -204,9 +207,7 @@ def _key(ensemble: EvaluatedEnsemble, asked: PrecisionChoice) -> str:
 
 def decide(work: Work) -> Preflight:
     """Choose the arithmetic of an evaluation by trying it on some of its images, in this process."""
-    import torch
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device_of(work.num_gpus)
     trial = _trial(work, load_replicas(work.task.trained, work.task.weights), device)
     return little_work(trial, work) or choose(trial, device, work)
 

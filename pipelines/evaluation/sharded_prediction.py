@@ -16,7 +16,7 @@ import numpy as np
 
 from googlenet.evaluation.kept_budget import EarlyStop
 from googlenet.network.arithmetic import can_compile, first_line
-from pipelines.evaluation.predictors import FEEDER_CPUS, PREDICTOR_CPUS, Predictors
+from pipelines.evaluation.predictors import FEEDER_CPUS, PREDICTOR_CPUS, Predictors, device_of
 from pipelines.job.progress import EvaluationDisplay
 from pipelines.job.worker_process import KEEP_FREED_MEMORY
 from pipelines.run.dataset import Split, open_records
@@ -126,7 +126,7 @@ def _predict_shards(
         )
         .map(
             ShardPredictor,
-            fn_constructor_args=(task,),
+            fn_constructor_args=(task, predictors.num_gpus),
             # Those that find no room yet make a cluster that grows on demand grow; without a shard left they end.
             compute=ray.data.ActorPoolStrategy(
                 min_size=least,
@@ -196,14 +196,18 @@ class ShardPredictor:
     """Actor that holds all replicas, predicts the shards it gets and writes their files.
 
     On a GPU, its calls come from several threads: one at a time predicts.
+
+    Args:
+        task: what it predicts.
+        num_gpus: GPUs that it reserves; it predicts on a CPU if it reserves none.
     """
 
-    def __init__(self, task: PredictionTask) -> None:
+    def __init__(self, task: PredictionTask, num_gpus: float = 0.0) -> None:
         import torch
 
         torch.set_num_threads(1)  # there is one predictor per CPU
         self._task = task
-        self._predictor = ready_predictor(task, "cuda" if torch.cuda.is_available() else "cpu")
+        self._predictor = ready_predictor(task, device_of(num_gpus))
         self._predicting = threading.Lock()
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from googlenet.evaluation.temperature import FOLDS, folds_of, hash_shares
 from googlenet.network.weights import Replica, StoredNetwork, to_safetensors
 from pipelines.errors import UserError
 from pipelines.evaluation.evaluate import Settings, evaluate
-from pipelines.evaluation.predictors import AS_MANY_AS_FIT, PredictorOptions, Predictors
+from pipelines.evaluation.predictors import AS_MANY_AS_FIT, PredictorOptions, Predictors, device_of
 from pipelines.job.console import count, say
 from pipelines.job.unplaced import once_placed
 from pipelines.run.dataset import image_ids, open_records, read_manifest
@@ -64,7 +64,8 @@ def evaluate_soups(
         one = Predictors.that_fit(predictors, {"cpu": 0, "gpu": 0})
         choose = ray.remote(num_cpus=1, num_gpus=one.num_gpus, max_calls=1)(_chosen)
         try:
-            soups = once_placed(choose.remote(SoupChoice(run, recipe, ensemble)), "the choice of soups", one.needs)
+            chosen = choose.remote(SoupChoice(run, recipe, ensemble), one.num_gpus)
+            soups = once_placed(chosen, "the choice of soups", one.needs)
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, UserError):  # the task's own would print a traceback
                 raise error.cause from None
@@ -80,11 +81,11 @@ def evaluate_soups(
     return soups
 
 
-def _chosen(choice: "SoupChoice") -> Soups:
+def _chosen(choice: "SoupChoice", num_gpus: float) -> Soups:
     import torch
 
     torch.set_num_threads(1)  # as predictors have
-    return replace(choice, device="cuda" if torch.cuda.is_available() else "cpu").make()
+    return replace(choice, device=device_of(num_gpus)).make()
 
 
 def statistics_images(images: int) -> int:

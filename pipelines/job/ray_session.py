@@ -225,6 +225,11 @@ def alive_nodes(*, with_leaving: bool = False) -> list[dict[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in leaving]
 
 
+def usable_gpus(node: Mapping[str, float]) -> float:
+    """Return the GPUs of a node with these resources, none without a CPU for the worker or predictor of a GPU."""
+    return node.get("GPU", 0.0) if node.get("CPU", 0.0) >= 1 else 0.0
+
+
 def amounts_line(amounts: Mapping[str, float]) -> str:
     """Return amounts of resources for display: 1 CPU, 2.10 GB memory."""
     return ", ".join(f"{size(amount) if name == MEMORY else f'{amount:g}'} {name}" for name, amount in amounts.items())

@@ -82,9 +82,9 @@ def placement_lines(run: Storage, recipe: Recipe, resources: Resources) -> list[
     waiting = recipe.replicas - len(finished_replicas(run, recipe.replicas))
     if waiting:
         check_that_one_fits(recipe, resources)
-    at_once = min(waiting, replicas_at_once(recipe, resources))
+    at_once = min(waiting, replicas_at_once(recipe, resources)) if waiting else 0
     workers = f"{recipe.workers_per_replica} workers, " if recipe.workers_per_replica > 1 else ""
-    without_memory = min(waiting, replicas_at_once(recipe, replace(resources, memory_bytes=0)))
+    without_memory = min(waiting, replicas_at_once(recipe, replace(resources, memory_bytes=0))) if waiting else 0
     limited = f" (the memory limits it, {without_memory} otherwise)" if at_once < without_memory else ""
     if recipe.replicas == 1:
         line = f"plan: 1 replica of {workers}{resources}{'' if waiting else ', finished'}"

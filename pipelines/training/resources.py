@@ -15,6 +15,7 @@ from pipelines.job.ray_session import (
     held_by,
     is_shared,
     memory_warning,
+    usable_gpus,
 )
 from pipelines.job.worker_process import KEEP_FREED_MEMORY
 from pipelines.run.dataset import Counts
@@ -134,14 +135,14 @@ def cpus_beside_gpus(gpus_per_worker: float) -> float:
 
     The node with the fewest CPUs for each GPU decides. A cluster that has no GPU yet gives one.
     """
-    nodes = [node for node in alive_nodes() if node.get("GPU")]
+    nodes = [node for node in alive_nodes() if usable_gpus(node)]
     parts = [int(node.get("CPU", 0) * gpus_per_worker / node["GPU"]) for node in nodes]
     return float(max(1, min(parts, default=1)))
 
 
 def unused_gpus_line(recipe: Recipe, resources: Resources, waiting: int) -> str:
     """Return how many GPUs ``waiting`` replicas leave unused, and what would use them; empty if none are."""
-    total = sum(node.get("GPU", 0.0) for node in alive_nodes())
+    total = sum(map(usable_gpus, alive_nodes()))
     at_once = min(waiting, replicas_at_once(recipe, resources))
     unused = int(total - at_once * recipe.workers_per_replica * resources.gpus_per_worker)
     if unused < 1:
@@ -170,14 +171,22 @@ def _remedy_for_unused_gpus(recipe: Recipe, resources: Resources, total: float, 
 def replicas_at_once(recipe: Recipe, resources: Resources) -> int:
     """Return how many replicas to run at once: ``parallel_replicas``, or as many as the cluster's nodes hold.
 
-    A worker runs on one node, a replica may run on several.
+    A worker runs on one node, a replica may run on several. Only a cluster that may grow is asked for more.
     """
-    return resources.parallel_replicas or replicas_held(recipe, resources)
+    held_now = replicas_held(recipe, resources)
+    if resources.parallel_replicas is None:
+        return held_now
+    return resources.parallel_replicas if is_shared() else min(resources.parallel_replicas, held_now)
 
 
 def replicas_held(recipe: Recipe, resources: Resources) -> int:
-    """Return how many replicas the current nodes hold at once."""
-    return sum(held_by(node, resources.per_worker) for node in alive_nodes()) // recipe.least_workers
+    """Return how many replicas the current nodes hold at once.
+
+    An elastic one takes all the workers that it may have; only the last one is left with fewer.
+    """
+    workers = sum(held_by(node, resources.per_worker) for node in alive_nodes())
+    complete, left = divmod(workers, recipe.workers_per_replica)
+    return complete + (left >= recipe.least_workers)
 
 
 def nodes_used(recipe: Recipe, resources: Resources) -> int:
@@ -187,8 +196,8 @@ def nodes_used(recipe: Recipe, resources: Resources) -> int:
     """
     nodes = [node for node in alive_nodes() if node.get("CPU")]
     on_one = max((held_by(node, resources.per_worker) for node in nodes), default=0)
-    workers = (resources.parallel_replicas or 0) * recipe.workers_per_replica
-    return max(1, len(nodes), -(-workers // max(1, on_one)))
+    at_once = replicas_at_once(recipe, resources) if resources.parallel_replicas else 0
+    return max(1, len(nodes), -(-at_once * recipe.workers_per_replica // max(1, on_one)))
 
 
 def reserving_memory(recipe: Recipe, resources: Resources, classes: int, images: int = 0) -> Resources:

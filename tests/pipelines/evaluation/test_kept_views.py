@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from googlenet import Ensemble, GoogLeNet
 from googlenet.evaluation.cascade import NEVER, Stop
@@ -74,6 +75,18 @@ def test_the_kept_views_average_to_the_predictions(task: PredictionTask) -> None
         "cascade",
     }
     assert [row["images"] for row in report["budgets"]] == [IMAGES, IMAGES]
+
+
+def test_a_predictor_without_a_gpu_of_its_own_predicts_on_the_cpu(
+    task: PredictionTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray shows the GPUs of a node to processes that reserve none; here there is none to be found."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    elsewhere = replace(task, run=Storage.at(str(tmp_path)), images=task.run)
+    ShardPredictor(elsewhere)(load_shard(elsewhere, 2, IMAGES))
+    [predicted] = read_predictions(elsewhere.predictions, [file_name(2)], task.ensemble)
+    [before] = read_predictions(task.predictions, [file_name(2)], task.ensemble)
+    np.testing.assert_array_equal(predicted.probabilities, before.probabilities)
 
 
 def test_a_run_that_keeps_no_order_says_how_to_get_one(task: PredictionTask, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Tests of the number of predictors, counted by hand on nodes as Ray describes them."""
 
 import pytest
+import torch
 
 from pipelines.errors import UserError
 from pipelines.evaluation.predictors import (
@@ -8,6 +9,7 @@ from pipelines.evaluation.predictors import (
     FEEDER_CPUS,
     PREDICTOR_CPUS,
     PredictorOptions,
+    device_of,
     predictors_on,
 )
 from pipelines.job.worker_process import FEEDERS_PER_PREDICTOR
@@ -30,6 +32,9 @@ HEAD = {"node:__internal_head__": 1.0}
         ([FEW_CPUS, FEW_CPUS], AS_MANY_AS_FIT, 6, 1.0),
         ([GPU_NODE], PredictorOptions(number=2), 2, 1.0),
         ([GPU_NODE], PredictorOptions(number=7), 4, 1.0),
+        ([GPU_NODE, CPU_NODE], PredictorOptions(gpus=0.0), 22, 0.0),  # the GPUs are for others
+        ([{"CPU": 0.0, "GPU": 1.0}, CPU_NODE], AS_MANY_AS_FIT, 6, 0.0),  # a head that is not to compute
+        ([{"GPU": 1.0}, GPU_NODE], AS_MANY_AS_FIT, 4, 1.0),
     ],
 )
 def test_a_cluster_that_does_not_grow_gets_as_many_as_fit(
@@ -46,6 +51,7 @@ def test_a_cluster_that_does_not_grow_gets_as_many_as_fit(
         ([HEAD], PredictorOptions(number=8), 8, 0.0),
         ([HEAD], PredictorOptions(number=8, gpus=1.0), 8, 1.0),
         ([HEAD], PredictorOptions(expected=7, expects_gpus=True), 7, 1.0),
+        ([HEAD], PredictorOptions(gpus=0.0).after(3, 2.0, 1.0), 6, 0.0),
         ([HEAD, GPU_NODE, GPU_NODE], PredictorOptions(expected=7, expects_gpus=True), 8, 1.0),
     ],
 )
@@ -93,6 +99,8 @@ def test_what_limits_their_number_is_told() -> None:
     )
     beside_cpus = predictors_on([FEW_CPUS, CPU_NODE], AS_MANY_AS_FIT, NO_MEMORY, may_grow=False)
     assert beside_cpus.remark.startswith("the nodes hold 3 of 4 predictors, limited by CPU")
+    beside_a_head = predictors_on([{"GPU": 1.0}, GPU_NODE], AS_MANY_AS_FIT, NO_MEMORY, may_grow=False)
+    assert beside_a_head.remark == ""
     asked = predictors_on([HEAD, CPU_NODE], PredictorOptions(number=8), NO_MEMORY, may_grow=True)
     assert asked.remark.startswith("the nodes hold 6 of 8 predictors, limited by CPU")
 
@@ -104,7 +112,7 @@ def test_what_limits_their_number_is_told() -> None:
         ([{**HEAD, "CPU": 0.0}], PredictorOptions(gpus=1.0), True, 75),
         ([HEAD], PredictorOptions(number=3), False, 2),
         ([GPU_NODE, GPU_NODE], PredictorOptions(gpus=8.0), True, 2),
-        ([{"GPU": 1.0}, CPU_NODE], AS_MANY_AS_FIT, False, 2),  # a GPU without a CPU
+        ([{"GPU": 1.0}], AS_MANY_AS_FIT, False, 2),
     ],
 )
 def test_what_no_node_holds_is_refused_with_what_to_do(
@@ -116,20 +124,30 @@ def test_what_no_node_holds_is_refused_with_what_to_do(
     assert refused.value.exit_code == code
 
 
+def test_a_process_that_reserves_no_gpu_computes_on_the_cpu_though_pytorch_sees_the_gpus_of_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert [device_of(num_gpus) for num_gpus in (0.0, 0.25, 1.0)] == ["cpu", "cuda", "cuda"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert device_of(1.0) == "cpu"
+
+
 @pytest.mark.parametrize("may_grow", [False, True])
 def test_gpus_that_are_asked_for_where_no_node_has_one_are_refused(may_grow: bool) -> None:
-    with pytest.raises(UserError, match=r"--gpus-per-predictor 0\.5: no node has a GPU; leave it out"):
-        predictors_on([CPU_NODE], PredictorOptions(gpus=0.5), NO_MEMORY, may_grow=may_grow)
+    with pytest.raises(UserError, match=r"--gpus-per-predictor 0\.5: no node has a GPU and a CPU beside it; leave"):
+        predictors_on([CPU_NODE, {"GPU": 1.0}], PredictorOptions(gpus=0.5), NO_MEMORY, may_grow=may_grow)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"gpus": 0.0}, "--gpus-per-predictor must be positive, got 0"),
+        ({"gpus": -1.0}, "--gpus-per-predictor must not be negative, got -1"),
+        ({"gpus": 1.5}, r"--gpus-per-predictor must be whole, or a fraction of one GPU, got 1\.5"),
         ({"number": 0}, "--predictors must be at least 1"),
     ],
 )
-def test_impossible_predictors_are_named(options: dict[str, int], message: str) -> None:
+def test_impossible_predictors_are_named(options: dict[str, float], message: str) -> None:
     with pytest.raises(UserError, match=message):
         PredictorOptions(**options)  # type: ignore[arg-type]
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import ray
 from PIL import Image
 
 from googlenet.evaluation.temperature import FOLDS
@@ -33,6 +34,25 @@ def test_nothing_waits_where_all_is_finished(tmp_path: Path, replicas: int, line
     for replica in range(replicas):
         run.write(ReplicaFiles(replica).weights, b"")
     assert placement_lines(run, Recipe(replicas=replicas), Resources(parallel_replicas=2)) == [line]
+
+
+def test_an_elastic_replica_takes_all_the_workers_that_it_may_have_and_the_others_wait(
+    tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "nodes", lambda: [{"NodeID": "", "Alive": True, "Resources": {"CPU": 4.0}}])
+    monkeypatch.setattr("ray._private.state.state.get_draining_nodes", dict)
+    run, counts = Storage.at(str(tmp_path)), Counts(24, 42, 3)
+    recipe = replace(tiny_recipe, replicas=7, variant="paper", workers_per_replica=4, min_workers_per_replica=1)
+    measured = Trial((FP32,), (0.5,), (0.0,), passes_per_second=100.0, parameters=1)
+    assert placement_lines(run, recipe, Resources()) == [
+        "plan: 7 replicas of 4 workers, 1 CPU each, 1 at once, 6 waiting"
+    ]
+    assert " in 7 rounds (" in plan._training_line(run, recipe, Resources(), counts, measured)
+    one, seven = (
+        plan._training_seconds(run, replace(recipe, replicas=replicas), Resources(), counts, measured)
+        for replicas in (1, 7)
+    )
+    assert seven == pytest.approx(7 * one)
 
 
 def test_soups_count_in_the_time_and_the_cost_until_they_are_there(

@@ -51,7 +51,10 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
         (Resources(0.1), 1, None, 220),
         (Resources(2, 1), 2, None, 2),
         (Resources(2, 1), 3, None, 1),
-        (Resources(2, 1), 4, 1, 4),
+        (Resources(2, 1), 4, 1, 1),  # an elastic one takes all workers that it may have
+        (Resources(2, 1), 3, 1, 2),  # and the last one those that are left
+        (Resources(2, 1), 3, 2, 1),
+        (Resources(2, 1), 5, 2, 1),
         (Resources(1, 0, {"accelerator_type:A100": 0.25}), 1, None, 4),
         (Resources(64, parallel_replicas=7), 1, None, 7),  # for nodes that an autoscaler will add
     ],
@@ -65,9 +68,19 @@ def test_replicas_at_once(
     expected: int,
 ) -> None:
     recipe = replace(demo(), workers_per_replica=workers, min_workers_per_replica=least)
-    assert replicas_at_once(recipe, resources) == expected
     monkeypatch.setenv("RAY_ADDRESS", "somewhere:6379")
+    assert replicas_at_once(recipe, resources) == expected
     check_that_one_fits(recipe, resources)
+
+
+def test_a_cluster_that_cannot_grow_is_not_asked_for_more_replicas_than_it_holds(
+    nodes: list[dict[str, object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seven, two = Resources(8, parallel_replicas=7), Resources(1, parallel_replicas=2)
+    for address, at_once, used in (("", 2, 2), ("somewhere:6379", 7, 4)):  # two on the larger node
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        assert [replicas_at_once(demo(), resources) for resources in (seven, two)] == [at_once, 2]
+        assert nodes_used(demo(), seven) == used
 
 
 @pytest.mark.parametrize(
