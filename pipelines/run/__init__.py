@@ -15,6 +15,7 @@ In reading order:
 - ``object_store``: filesystems behind URIs, with retries and readable errors
 - ``published_files``: data sets on Hugging Face and on web servers, as read-only filesystems
 - ``storage_failures``: failures of disks, servers and shards, found behind wrapped exceptions
+- ``tables``: Parquet files that may be damaged
 - ``lock``: one job at a time on a run directory
 - ``dataset``: the manifest of the prepared data set, and its shards
 - ``sheet``: a few fixed validation images, and answers for them during training

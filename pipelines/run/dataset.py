@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from googlenet.images.open_shards import OpensFiles
@@ -13,6 +12,7 @@ from googlenet.images.records import Records
 from pipelines.errors import UserError
 from pipelines.run.directory import DATASET, MANIFEST
 from pipelines.run.storage import Storage
+from pipelines.run.tables import read_schema
 
 # A shard stores its own digest, so that a replaced shard is detected by its footer alone.
 SHARD_DIGEST = b"googlenet_shard_digest"
@@ -136,11 +136,9 @@ def _problem(run: Storage, shard: Shard) -> str | None:
     name = f"{DATASET}/{shard.file}"
     if not run.exists(name):
         return f"{shard.file} is missing"
-    try:
-        metadata = pq.read_schema(run.path(name), filesystem=run.filesystem).metadata or {}
-    except (OSError, pa.ArrowInvalid):
+    if (schema := read_schema(run, name)) is None:
         return f"{shard.file} is damaged"
-    if metadata.get(SHARD_DIGEST, b"").decode() != shard.digest:
+    if (schema.metadata or {}).get(SHARD_DIGEST, b"").decode() != shard.digest:
         return f"{shard.file} has changed since it was prepared"
     return None
 

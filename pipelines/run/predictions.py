@@ -19,6 +19,7 @@ from googlenet.evaluation.crops import CROP_POLICIES, Policy, View, is_chosen, n
 from googlenet.network.arithmetic import Arithmetic
 from pipelines.errors import UserError
 from pipelines.run.storage import Storage
+from pipelines.run.tables import read_schema, read_table
 
 METADATA_KEY = b"googlenet_ensemble"
 COST_KEY = b"googlenet_cost"
@@ -189,11 +190,13 @@ def write_predictions(storage: Storage, name: str, ensemble: EvaluatedEnsemble, 
 
 
 def read_ensemble(storage: Storage, name: str) -> EvaluatedEnsemble | None:
-    """Return the ensemble whose predictions a file holds; None if it cannot be read as a prediction file."""
-    try:
-        return _ensemble_in(pq.read_schema(storage.path(name), filesystem=storage.filesystem))
-    except pa.ArrowInvalid:
-        return None
+    """Return the ensemble whose predictions a file holds; None if it is damaged, or no prediction file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    schema = read_schema(storage, name)
+    return None if schema is None else _ensemble_in(schema)
 
 
 def _ensemble_in(schema: pa.Schema) -> EvaluatedEnsemble | None:
@@ -217,9 +220,9 @@ def read_predictions(storage: Storage, names: Sequence[str], ensemble: Evaluated
     """
     replicas, classes = len(ensemble.replicas), len(ensemble.classes)
     for name in names:
-        table = _read_table(storage, name)
+        table = read_table(storage, name)
         if table is None or _ensemble_in(table.schema) != ensemble:
-            raise UserError(f"{storage}/{name} is damaged or of another ensemble; evaluate again to replace it")
+            raise UserError(f"{storage.below(name)} is damaged or of another ensemble; delete it and evaluate again")
         vectors = [
             [_vectors(table.column(ensemble.column(k, policy)), classes) for policy in ensemble.policies]
             for k in range(replicas)
@@ -233,13 +236,6 @@ def read_predictions(storage: Storage, names: Sequence[str], ensemble: Evaluated
             _integers(table.column("view_top1"), (replicas + 1, len(ensemble.views))),
             _integers(table.column("group_top1"), (replicas + 1, len(ensemble.groups))),
         )
-
-
-def _read_table(storage: Storage, name: str) -> pa.Table | None:
-    try:
-        return pq.read_table(storage.path(name), filesystem=storage.filesystem)
-    except pa.ArrowInvalid:
-        return None
 
 
 def _vectors(column: pa.ChunkedArray, classes: int) -> npt.NDArray[np.float32]:

@@ -17,6 +17,7 @@ from pipelines.run.directory import REPORT_JSON, RUN, TARGETS, finished_replicas
 from pipelines.run.named_recipes import distil
 from pipelines.run.recipe import DISTIL, Recipe
 from pipelines.run.storage import Storage
+from pipelines.run.tables import is_damage
 
 METADATA_KEY = b"googlenet_targets"
 GIVE_ONE = "give the directory of a finished run of train_ensemble.py with --teacher"
@@ -140,10 +141,12 @@ def read_targets(run: Storage, manifest: Manifest) -> npt.NDArray[np.float32]:
     fix = "delete it, and train_ensemble.py makes it again"
     try:
         with pq.ParquetFile(run.path(TARGETS), filesystem=run.filesystem) as file:
-            about, rows = json.loads(file.schema_arrow.metadata[METADATA_KEY]), file.metadata.num_rows
+            about, rows = json.loads((file.schema_arrow.metadata or {})[METADATA_KEY]), file.metadata.num_rows
             is_same = about["dataset_digest"] == manifest.digest and rows == manifest.splits["train"].images
             targets = _read_in_parts(file, len(manifest.classes)) if is_same else None
-    except (pa.ArrowInvalid, KeyError, ValueError) as error:
+    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+        if isinstance(error, OSError) and not is_damage(error):
+            raise
         raise UserError(f"{run.below(TARGETS)} is damaged ({error}); {fix}") from error
     if targets is None:
         raise UserError(f"{run.below(TARGETS)} is of other images; {fix}")

@@ -19,6 +19,7 @@ from pipelines.errors import UserError
 from pipelines.run.directory import PREDICTIONS, VIEW_PROBABILITIES
 from pipelines.run.predictions import METADATA_KEY, EvaluatedEnsemble
 from pipelines.run.storage import Storage
+from pipelines.run.tables import read_table
 
 ALL_VIEWS = CROP_POLICIES[-1]
 # A greedy choice among 144 views takes half a minute for so many images; their error is known to within a point.
@@ -94,10 +95,7 @@ def read_views(run: Storage, ensemble: EvaluatedEnsemble) -> ViewProbabilities |
 
 def _read_table(run: Storage, name: str) -> pa.Table:
     file = f"{VIEW_PROBABILITIES}/{name}"
-    try:
-        table = pq.read_table(run.path(file), filesystem=run.filesystem)
-    except pa.ArrowInvalid:
-        table = None
+    table = read_table(run, file)
     if table is None or METADATA_KEY not in (table.schema.metadata or {}):
         raise UserError(
             f"{run.below(file)} is damaged; restore it, or delete it and {run.below(f'{PREDICTIONS}/{name}')}, and "
