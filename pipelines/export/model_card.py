@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from googlenet.network.hub import is_hub_name, parse_hub_name
 from pipelines.job.console import count, some
-from pipelines.report.columns import crops_text, tops_shown
+from pipelines.report.columns import crops_in_words, tops_shown
 from pipelines.report.markdown import cost_remark, markdown_columns
 from pipelines.report.markdown_tables import code, plain
 from pipelines.report.remarks import headline, notes
-from pipelines.report.schema import Report, TableRow
+from pipelines.report.schema import Report
 from pipelines.run.dataset import Manifest
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import short_name
@@ -112,17 +112,13 @@ def _results(report: Report, data: str) -> "Iterator[EvalResult]":
                 dataset_split="validation",
                 dataset_revision=revision or None,
                 metric_type="accuracy",
-                metric_name=f"top-{top[-1]} accuracy, {count(row['models'], 'model')} x {_crops(row)}",
+                metric_name=f"top-{top[-1]} accuracy, {count(row['models'], 'model')} x {crops_in_words(row)}",
                 metric_value=_accuracy(row["top1_error"] if top == "top1" else row["top5_error"]),
             )
 
 
 def _accuracy(error_percent: float) -> float:
     return round(1 - error_percent / 100, ACCURACY_DIGITS)
-
-
-def _crops(row: TableRow) -> str:
-    return f"{crops_text(row)} {'crop' if row['crops'] == 1 else 'crops'}"
 
 
 def _hugging_face_dataset(data: str) -> tuple[str, str]:

@@ -12,6 +12,7 @@ from googlenet.evaluation.crops import CROP_POLICIES, Policy, is_chosen, short_n
 from pipelines.errors import UserError
 from pipelines.run.directory import OUTCOMES, SCORES
 from pipelines.run.storage import MADE_AGAIN, Storage
+from pipelines.run.tables import read_table
 
 TOP = ("top1", "top5")
 Floats = npt.NDArray[np.float64]
@@ -85,10 +86,9 @@ def read_outcomes(run: Storage) -> dict[str, Any]:
 
 
 def _columns(run: Storage, file: str) -> dict[str, Any]:
-    try:
-        table = pq.read_table(run.path(file), filesystem=run.filesystem)
-    except pa.ArrowInvalid as error:
-        raise UserError(f"{run.below(file)} is damaged; restore it, or {MADE_AGAIN}") from error
+    table = read_table(run, file)
+    if table is None:
+        raise UserError(f"{run.below(file)} is damaged; restore it, or {MADE_AGAIN}")
     ids = table.column("image_id").to_pylist()
     cells = {name: table.column(name).to_numpy() for name in table.column_names if name != "image_id"}
     return {"image_id": ids, **cells}
