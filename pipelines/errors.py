@@ -9,3 +9,9 @@ class UserError(ValueError):
     """
 
     exit_code = 2
+
+
+class TryAgainError(UserError):
+    """A state that ends without the user; the same command works once it has, and cluster/submit.py tries it again."""
+
+    exit_code = 75

@@ -11,7 +11,7 @@ if __name__ == "__main__":  # by a Python that may lack packages, or an installe
     import sys
     from pathlib import Path
 
-    sys.path.append(str(Path(__file__).parents[1]))
+    sys.path.insert(0, str(Path(__file__).parents[1]))
     from pipelines.job.interpreter import check_interpreter
 
     check_interpreter()

@@ -50,7 +50,7 @@ def run_script(*words: str, **variables: str) -> Ended:
     ):
         patch.chdir(ROOT)
         patch.setattr(sys, "argv", list(words))
-        patch.setattr(sys, "path", list(sys.path))  # commands append to it
+        patch.setattr(sys, "path", list(sys.path))  # commands insert their project
         patch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))  # and set this
         for name, value in variables.items():
             patch.setenv(name, value)

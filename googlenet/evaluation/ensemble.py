@@ -93,11 +93,9 @@ class Ensemble:
                 digests.append(hashlib.sha256(data).hexdigest())
                 stored = read_weights(data, path.name)
                 replicas.append(stored.build())
-                facts.append((tuple(stored.extra["classes"]), int(stored.extra["crop_px"])))
+                facts.append(_classes_and_crop(stored.extra))
             except WeightsError as error:
                 raise WeightsError(f"{path}: {error}") from error
-            except KeyError as error:
-                raise WeightsError(f"{path}: it does not name its {error}; only files of a run do") from error
             if (named := len(facts[-1][0])) != (outputs := replicas[-1].model.num_classes):
                 raise WeightsError(f"{path}: it names {named} classes, but has {outputs} outputs")
             if facts[-1] != facts[0]:
@@ -284,3 +282,17 @@ class CalibratedClassifier(nn.Module):
         probabilities = self.classifier(images)
         logarithms = probabilities.clamp_min(LEAST_PROBABILITY).log()
         return probabilities, (logarithms / self._temperature).softmax(dim=1)
+
+
+def _classes_and_crop(extra: dict[str, Any]) -> tuple[tuple[str, ...], int]:
+    """Return the names of the classes and the side of the crops in the metadata of a file of weights.
+
+    Raises:
+        WeightsError: it lacks one, or has something else.
+    """
+    try:
+        return tuple(extra["classes"]), int(extra["crop_px"])
+    except KeyError as error:
+        raise WeightsError(f"it does not name its {error}; only files of a run do") from error
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"its classes or its crop size cannot be used ({error})") from error

@@ -4,7 +4,6 @@ import errno
 import io
 import stat
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -17,6 +16,7 @@ from googlenet.images.inspection import decode_whole
 from googlenet.images.pixel_file import UPRIGHT, orientation_of
 from googlenet.images.png import EXIF_KEYWORD, XMP_KEYWORD, exif_of_profile
 from googlenet.images.tiff import ORIENTATION
+from googlenet.network.weight_files import local_path
 
 
 @runtime_checkable
@@ -48,7 +48,7 @@ def pixels_of(image: GivenImage) -> Pixels:
         ValueError: an array has another shape or other values; the limits are those of files.
     """
     if isinstance(image, str | Path):
-        return decode_whole(_bytes_at(Path(image)))
+        return decode_whole(_bytes_at(local_path(image)))
     if isinstance(image, Image.Image):
         return decode_whole(_encoded(image))
     if isinstance(image, bytes | bytearray | memoryview):
@@ -66,8 +66,6 @@ def _read_by(read: Callable[[], object]) -> bytes:
 
 
 def _bytes_at(path: Path) -> bytes:
-    with suppress(RuntimeError):  # ~name without such a user is the name of a file
-        path = path.expanduser()
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):  # a named pipe would be waited for
         raise OSError(errno.EINVAL, "not a regular file", str(path))

@@ -21,6 +21,7 @@ from pipelines.data.listing import Entry, Found, ImageFile
 from pipelines.errors import UserError
 from pipelines.job.console import some
 from pipelines.run.storage import Storage
+from pipelines.run.tables import is_damage
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "fine_label")
@@ -89,7 +90,9 @@ def _entries(root: Storage, file: str) -> tuple[list[Entry], tuple[str, ...]]:
                 for row, label in enumerate(labels):
                     cls = _class_name(label, class_names, f"{name}, row group {group}, row {row}")
                     found.append(Entry(f"{file}/{group:05d}/{row:06d}", cls, f"{file}#{group}:{row}"))
-    except pa.ArrowInvalid as error:
+    except (OSError, pa.ArrowException) as error:
+        if not is_damage(error):
+            raise
         with root.open(original(file)) as stream:
             words = placeholder(stream.read(LOOKED_AT_BYTES))
         raise UserError(f"{name} is {words or f'not a complete Parquet file: {error}'}") from error

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from pipelines.errors import UserError
 from pipelines.job.console import count
-from pipelines.job.nodes import NodesMissingError
+from pipelines.job.nodes import NodesMissingError, has_only_its_head, until_nodes_join
 from pipelines.job.ray_session import (
     MEMORY,
     affordable_memory,
@@ -139,7 +139,7 @@ def predictors_on(
     joins = may_grow and (options.expects_gpus or (options.number is not None and options.gpus is not None))
     asked_gpus = 1.0 if options.gpus is None else options.gpus
     num_gpus = asked_gpus if joins or any(map(usable_gpus, nodes)) else 0.0
-    only_head = may_grow and not any(node.get("CPU") for node in nodes)
+    only_head = may_grow and has_only_its_head(nodes)
     if options.gpus and not num_gpus and not only_head:
         raise UserError(
             f"--gpus-per-predictor {options.gpus:g}: no node has a GPU and a CPU beside it; leave it out, or set "
@@ -155,10 +155,10 @@ def predictors_on(
     wanted = wanted if may_grow else min(wanted, now)
     if not wanted:
         error = NodesMissingError if only_head else UserError
-        again = "run the same command again once nodes have joined" if only_head else "add nodes"
+        fix = "reserve less with --gpus-per-predictor, add nodes, or set --predictors if the cluster grows on demand"
         raise error(
-            f"no node holds a predictor, which reserves {amounts_line(needs)}; {_has(nodes, needs)}: reserve less with "
-            f"--gpus-per-predictor, {again}, or set --predictors if the cluster grows on demand"
+            f"no node holds a predictor, which reserves {amounts_line(needs)}; {_has(nodes, needs)}: "
+            f"{until_nodes_join('--predictors') if only_head else fix}"
         )
     grows = may_grow and options.number is None
     remarks = (_remark(nodes, needs, now, options.number), memory_warning("a predictor", needed, memory))

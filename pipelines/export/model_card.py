@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from googlenet.network.hub import is_hub_name, parse_hub_name
 from pipelines.job.console import count, some
-from pipelines.report.columns import crops_text, tops_shown
+from pipelines.report.columns import crops_in_words, tops_shown
 from pipelines.report.markdown import cost_remark, markdown_columns
-from pipelines.report.markdown_tables import plain
+from pipelines.report.markdown_tables import code, plain
 from pipelines.report.remarks import headline, notes
-from pipelines.report.schema import Report, TableRow
+from pipelines.report.schema import Report
 from pipelines.run.dataset import Manifest
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import short_name
@@ -61,14 +61,14 @@ def model_card(
     classes = count(report["classes"], "class", "classes")
     sections = [
         _front_matter(name, report, recipe, license_fields),
-        f"# {short_name(name)}",
+        f"# {plain(short_name(name))}",
         f"An ensemble of {replicas} for {classes}, trained and evaluated with {METHOD}.",
         headline(report),
         "## Use",
         USE.format(name),
         "## Evaluation",
         markdown_columns(report, cost, {1, report["table"][-1]["models"]}),
-        "\n".join(f"- {note}" for note in notes(report)),
+        "\n".join(f"- {plain(note)}" for note in notes(report)),
         f"{cost_remark(cost)} `report.json` has all figures.",
         "## Training",
         _training(recipe, manifest),
@@ -112,17 +112,13 @@ def _results(report: Report, data: str) -> "Iterator[EvalResult]":
                 dataset_split="validation",
                 dataset_revision=revision or None,
                 metric_type="accuracy",
-                metric_name=f"top-{top[-1]} accuracy, {count(row['models'], 'model')} x {_crops(row)}",
+                metric_name=f"top-{top[-1]} accuracy, {count(row['models'], 'model')} x {crops_in_words(row)}",
                 metric_value=_accuracy(row["top1_error"] if top == "top1" else row["top5_error"]),
             )
 
 
 def _accuracy(error_percent: float) -> float:
     return round(1 - error_percent / 100, ACCURACY_DIGITS)
-
-
-def _crops(row: TableRow) -> str:
-    return f"{crops_text(row)} {'crop' if row['crops'] == 1 else 'crops'}"
 
 
 def _hugging_face_dataset(data: str) -> tuple[str, str]:
@@ -137,9 +133,9 @@ def _training(recipe: Recipe, manifest: Manifest) -> str:
     train, val = (count(manifest.splits[split].images, "image") for split in ("train", "val"))
     data = _hugging_face_dataset(recipe.data)[0] or short_name(recipe.data)
     given = recipe.init_weights
-    start = f", starting from `{given if is_hub_name(given) else short_name(given)}`" if given else ""
+    start = f", starting from {code(given if is_hub_name(given) else short_name(given))}" if given else ""
     return (
-        f"Recipe `{recipe.name}` (variant `{recipe.variant}`, width {recipe.width:g}, {recipe.crop_px} px, "
-        f"{count(recipe.epochs, 'epoch')}){start}, on {train} of the data set {data}; evaluated on {val} of it. "
+        f"Recipe {code(recipe.name)} (variant `{recipe.variant}`, width {recipe.width:g}, {recipe.crop_px} px, "
+        f"{count(recipe.epochs, 'epoch')}){start}, on {train} of the data set {plain(data)}; evaluated on {val} of it. "
         "`recipe.json` has every setting; `train_ensemble.py --recipe recipe.json` repeats the training."
     )

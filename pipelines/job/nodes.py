@@ -1,19 +1,30 @@
 """Nodes of the connected cluster: those that are about to leave it, and those that are lost."""
 
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pipelines.errors import UserError
+from pipelines.errors import TryAgainError
 from pipelines.job.console import count
 
 CONNECTION_SECONDS = 2.0
 
 
-class NodesMissingError(UserError):
+class NodesMissingError(TryAgainError):
     """Nodes have not joined yet, or are about to be taken away; the same command works once others have joined."""
 
-    exit_code = 75
+
+def has_only_its_head(nodes: Iterable[Mapping[str, float]]) -> bool:
+    """Return whether a cluster of nodes with these resources has only a head without CPUs, as one that just started."""
+    return not any(node.get("CPU") for node in nodes)
+
+
+def until_nodes_join(option: str) -> str:
+    """Return what to do where only the head has joined; ``option`` makes a cluster grow that grows on demand."""
+    return (
+        f"set {option} if nodes join on demand, since none does without it; otherwise run the same command again once "
+        "nodes have joined"
+    )
 
 
 def draining_nodes() -> set[str]:

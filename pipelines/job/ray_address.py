@@ -6,7 +6,7 @@ import socket
 from importlib.metadata import version
 from pathlib import Path
 
-from pipelines.errors import UserError
+from pipelines.errors import TryAgainError, UserError
 from pipelines.job.interpreter import SUBMITTED_JOB
 
 CONNECT_SECONDS = 10.0
@@ -24,10 +24,8 @@ RAY_VERSION = re.compile(rb'"ray_version": "([^"]+)"')
 WITHOUT_PROXY = [("grpc.enable_http_proxy", 0)]
 
 
-class ClusterAwayError(UserError):
+class ClusterAwayError(TryAgainError):
     """The cluster to which this job was submitted does not answer; the same command works once it does."""
-
-    exit_code = 75
 
 
 def no_answer_error() -> type[UserError]:

@@ -225,11 +225,6 @@ def alive_nodes(*, with_leaving: bool = False) -> list[dict[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in leaving]
 
 
-def no_worker_has_joined() -> bool:
-    """Return whether the connected cluster has only a head without CPUs, as one that has just started."""
-    return not any(node.get("CPU") for node in alive_nodes(with_leaving=True))
-
-
 def usable_gpus(node: Mapping[str, float]) -> float:
     """Return the GPUs of a node with these resources, none without a CPU for the worker or predictor of a GPU."""
     return node.get("GPU", 0.0) if node.get("CPU", 0.0) >= 1 else 0.0

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from googlenet.evaluation.crops import is_chosen
+from pipelines.job.console import count
 from pipelines.report.fields import CropPolicy
 from pipelines.report.schema import Report, TableRow
 
@@ -47,6 +48,13 @@ def crops_text(row: CropPolicy) -> str:
     if is_chosen(row["policy"]):
         return f"{row['crops']} (best)"
     return str(row["crops"]) if row["policy"] == str(row["crops"]) else f"{row['crops']} ({row['policy']} px)"
+
+
+def crops_in_words(row: CropPolicy, one: str = "1") -> str:
+    """Return the number of crops with their noun, and what crops_text says of them: 72 crops (96+120 px)."""
+    _, _, kind = crops_text(row).partition(" ")
+    number = f"{one} crop" if row["crops"] == 1 else count(row["crops"], "crop")
+    return f"{number} {kind}".rstrip()
 
 
 def decimals(report: Report) -> int:

@@ -18,7 +18,7 @@ from pipelines.report.columns import (
     tops_shown,
 )
 from pipelines.report.markdown_of_spending import spending_section
-from pipelines.report.markdown_tables import markdown_table
+from pipelines.report.markdown_tables import code, markdown_table, plain
 from pipelines.report.page import CAPTIONS
 from pipelines.report.remarks import about_mistakes, headline, notes
 from pipelines.report.schema import Report
@@ -39,12 +39,12 @@ def markdown(report: Report, cost: dict[str, Any], facts: dict[str, str], pictur
     sections = [
         f"# {headline(report)}",
         _list(
-            f"{name}: {_code(value) if name.split()[-1] in ('command', 'commit') else value}"
+            f"{name}: {code(value) if name.split()[-1] in ('command', 'commit') else plain(value)}"
             for name, value in facts.items()
         ),
         "## Models x crops",
         markdown_columns(report, cost),
-        _list(notes(report)),
+        _list(map(plain, notes(report))),
         cost_remark(cost),
         _pictures(pictures, "error_by_models", "learning_curves"),
         *spending_section(report, cost),
@@ -82,10 +82,6 @@ def markdown_columns(report: Report, cost: dict[str, Any], sizes: Collection[int
 
 def _list(lines: Iterable[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
-
-
-def _code(text: str) -> str:
-    return f"`{text}`"
 
 
 def _pictures(drawn: Collection[str], *names: str) -> str:

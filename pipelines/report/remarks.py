@@ -8,7 +8,7 @@ from googlenet.evaluation.two_way import FEWEST_REPLICAS
 from pipelines.job.console import count
 from pipelines.report.columns import (
     CLASSES_OF_IMAGENET,
-    crops_text,
+    crops_in_words,
     decimals,
     has_papers_classes,
     notable_over_replicas,
@@ -43,9 +43,7 @@ def _number_of(number: int, noun: str) -> str:
 
 
 def _crops(row: CropPolicy) -> str:
-    """Return the number of crops in words, with what crops_text says of them."""
-    _, _, kind = crops_text(row).partition(" ")
-    return f"{_number_of(row['crops'], 'crop')} {kind}".rstrip()
+    return crops_in_words(row, one="one")
 
 
 def notes(report: Report) -> list[str]:

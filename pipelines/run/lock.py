@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 import psutil
 
-from pipelines.errors import UserError
+from pipelines.errors import TryAgainError, UserError
 from pipelines.run.directory import LOCK, check_folder
 from pipelines.run.storage import Storage
 from pipelines.run.storage_failures import STORE_FAILURES
@@ -32,10 +32,8 @@ FOLDER_OF_COPIES = "working_dir_files"
 taken_over = threading.Event()
 
 
-class RunInUseError(UserError):
+class RunInUseError(TryAgainError):
     """Another job holds the run directory; the same command works once that job has ended."""
-
-    exit_code = 75
 
 
 @contextmanager

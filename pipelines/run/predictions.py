@@ -212,7 +212,7 @@ def read_cost(storage: Storage, name: str) -> Cost:
     try:
         return Cost(**json.loads(_metadata_of(read_schema(storage, name))[COST_KEY]))
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{storage}/{name} is damaged; {MADE_AGAIN}") from error
+        raise UserError(f"{storage.below(name)} is damaged; {MADE_AGAIN}") from error
 
 
 def read_predictions(storage: Storage, names: Sequence[str], ensemble: EvaluatedEnsemble) -> Iterator[Predicted]:
@@ -223,7 +223,7 @@ def read_predictions(storage: Storage, names: Sequence[str], ensemble: Evaluated
     """
     for name in names:
         if (rows := _read_rows(storage, name, ensemble)) is None:
-            raise UserError(f"{storage}/{name} is damaged or of another ensemble; {MADE_AGAIN}")
+            raise UserError(f"{storage.below(name)} is damaged or of another ensemble; {MADE_AGAIN}")
         yield rows
 
 

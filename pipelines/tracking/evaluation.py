@@ -1,5 +1,6 @@
 """Evaluations of other images in MLflow: runs of their own, beside the training run whose replicas they evaluate."""
 
+from pipelines.report.markdown_tables import code, plain
 from pipelines.run.dataset import Manifest
 from pipelines.run.directory import REPORT, REPORT_JSON, RUN, run_id
 from pipelines.run.predictions import EvaluatedEnsemble
@@ -51,11 +52,12 @@ def _send(run: Storage, trained: Storage, manifest: Manifest, runs: Experiment) 
     # No parameter, which could not change: more replicas may be finished when the evaluation is sent again.
     replicas = {EVALUATED_REPLICAS_TAG: str(len(ensemble["replicas"]))}
     runs.set_tags(mlflow_run, {**replicas, ARITHMETIC_TAG: str(ensemble["arithmetic"])})
-    whose = f"Weights evaluated in `{run}`." if trained == run else f"The replicas of `{trained}` on other images."
+    place = code(str(trained))
+    whose = f"Weights evaluated in {place}." if trained == run else f"The replicas of {place} on other images."
     if origin is not None:
         runs.set_tags(mlflow_run, {EVALUATED_RUN_TAG: origin.info.run_id})
         page = page_of_run(runs.experiment, origin.info.run_id)
-        whose = f"The replicas of the run [{origin.info.run_name}]({page}) on other images than its own."
+        whose = f"The replicas of the run [{plain(origin.info.run_name)}]({page}) on other images than its own."
     send_report(runs, mlflow_run, run)
     note = evaluation_note(report, manifest, mlflow_run, set(run.files(REPORT)), whose)
     runs.set_note(mlflow_run, note)

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.job.console import count, some
-from pipelines.report.columns import MOST_CLASSES_WITHOUT_TOP5, crops_text
-from pipelines.report.fields import CropPolicy
-from pipelines.report.markdown_tables import plain
+from pipelines.job.console import some
+from pipelines.report.columns import MOST_CLASSES_WITHOUT_TOP5, crops_in_words
+from pipelines.report.markdown_tables import code, plain
 from pipelines.report.remarks import about_missing_replicas, headline
 from pipelines.report.schema import Report
 from pipelines.run.dataset import Manifest
@@ -52,7 +51,7 @@ def _error_table(table: Sequence[Any], error: str) -> str:
     """Return the errors of one model and of all models, in percent, with intervals."""
     policies = list(dict.fromkeys(row["policy"] for row in table))
     by_policy = {row["policy"]: row for row in table}
-    rows = [[ERROR_NAMES[error], *(_crops(by_policy[policy]) for policy in policies)]]
+    rows = [[ERROR_NAMES[error], *(crops_in_words(by_policy[policy]) for policy in policies)]]
     for models in dict.fromkeys((1, table[-1]["models"])):
         cells = {row["policy"]: row for row in table if row["models"] == models}
         name = "1 model" if models == 1 else f"{models} models"
@@ -63,12 +62,6 @@ def _error_table(table: Sequence[Any], error: str) -> str:
 def _cell(row: Any, error: str) -> str:
     low, high = row[f"{error.removesuffix('_error')}_ci95"]
     return f"{row[error]:.1f} % ({low:.1f} to {high:.1f})"
-
-
-def _crops(row: CropPolicy) -> str:
-    """Return the number of crops, with what crops_text says of them."""
-    _, _, kind = crops_text(row).partition(" ")
-    return f"{count(row['crops'], 'crop')} {kind}".rstrip()
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
@@ -85,8 +78,8 @@ def data_line(manifest: Manifest) -> str:
         if split.images
     )
     classes = some([plain(name) for name in manifest.classes], CLASSES_SHOWN)
-    where = data_of(manifest)
-    return f"Data set **{name_of_data(manifest)}** (`{where}`): {sizes} of {len(manifest.classes)} classes: {classes}."
+    name, where = plain(name_of_data(manifest)), code(data_of(manifest))
+    return f"Data set **{name}** ({where}): {sizes} of {len(manifest.classes)} classes: {classes}."
 
 
 def parent_note(
@@ -154,8 +147,9 @@ class Origin:
     def sections(self) -> list[str]:
         """Return what the pages of its model say: errors, data set, parameters, and a link to the run."""
         rows = [["parameter", "value"], ["replicas", f"{len(self.report['ensemble']['replicas'])}"]]
-        rows += [[key, f"`{self.recipe[key]}`"] for key in SHOWN_PARAMETERS if self.recipe.get(key) not in (None, "")]
-        link = f"[{self.name}]({page_of_run(self.experiment, self.mlflow_run)})"
+        shown = [key for key in SHOWN_PARAMETERS if self.recipe.get(key) not in (None, "")]
+        rows += [[key, code(str(self.recipe[key])).replace("|", "\\|")] for key in shown]
+        link = f"[{plain(self.name)}]({page_of_run(self.experiment, self.mlflow_run)})"
         where = f"Trained and evaluated by the run {link}, which has all parameters and the report."
         result = [headline(self.report), *about_missing_replicas(self.report), *error_tables(self.report)]
         return [*result, data_line(self.manifest), where, _table(rows)]

@@ -189,7 +189,7 @@ def _verdict(new: Any, champion: Any, rule: ChampionRule, scores: _Scores) -> tu
         return False, f"{name}, the champion"
     is_evaluated_again = rule == "better" and _is_evaluated_again(new, champion)
     if rule == "always" or is_evaluated_again:
-        why = ", an earlier evaluation of the same replicas" if is_evaluated_again else ""
+        why = ", another evaluation of the same replicas" if is_evaluated_again else ""
         return True, f"{name}, the new champion after {old}{why}"
     ours, theirs = (scores.of(version, new) for version in (new, champion))
     if ours is None or theirs is None:

@@ -1,6 +1,7 @@
 """MLflow stores and servers: their URIs, connections, and the pages of a run in them."""
 
 import os
+import re
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ PARENT = "ensemble"
 SQLITE = "sqlite:///"
 # Names by which MLflow knows the servers of its environment.
 WITHOUT_SCHEME = ("databricks", "databricks-uc")
+# HOST:PORT, whose host would count as a scheme.
+SERVER_ALONE = re.compile(r"[\w.-]+:\d+(/|$)")
 LOCK_SECONDS = 60.0
 # A call to an unreachable server must fail soon; callers retry. The client itself sends no request twice, since it
 # cannot know whether the first one arrived.
@@ -84,8 +87,12 @@ def checked(tracking_uri: str) -> str:
 
     Raises:
         UserError: the URI contains a password, which would be written into logs, or an unquoted question mark; or it is
-            a path.
+            a path, or a server without http://.
     """
+    if SERVER_ALONE.match(tracking_uri):
+        raise UserError(
+            f"the MLflow URI {tracking_uri} has no scheme; for the server there, write http://{tracking_uri}"
+        )
     if not urlsplit(tracking_uri).scheme and tracking_uri not in WITHOUT_SCHEME:
         store = Path(tracking_uri).absolute()
         raise UserError(

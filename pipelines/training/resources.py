@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from pipelines.errors import UserError
 from pipelines.job.console import count, say
-from pipelines.job.nodes import NodesMissingError, draining_nodes
+from pipelines.job.nodes import NodesMissingError, draining_nodes, has_only_its_head, until_nodes_join
 from pipelines.job.process_memory import training_bytes
 from pipelines.job.ray_session import (
     MEMORY,
@@ -15,7 +15,6 @@ from pipelines.job.ray_session import (
     held_by,
     is_shared,
     memory_warning,
-    no_worker_has_joined,
     usable_gpus,
 )
 from pipelines.job.worker_process import KEEP_FREED_MEMORY
@@ -244,13 +243,14 @@ def check_that_one_fits(recipe: Recipe, resources: Resources) -> None:
     if leaving:
         has += f", without {count(leaving, 'node')} about to be taken away,"
     workers = f"{recipe.least_workers} workers of {resources}" if recipe.least_workers > 1 else f"{resources}"
-    once_held = sum(held_by(node, resources.per_worker) for node in alive_nodes(with_leaving=True))
-    may_join = is_shared() and no_worker_has_joined()
+    with_leaving = alive_nodes(with_leaving=True)
+    once_held = sum(held_by(node, resources.per_worker) for node in with_leaving)
+    may_join = is_shared() and has_only_its_head(with_leaving)
     error = NodesMissingError if may_join or once_held >= recipe.least_workers else UserError
-    again = "run the same command again once nodes have joined" if may_join else "reserve less, add nodes"
+    fix = "reserve less, add nodes, or set --parallel-replicas if the cluster grows on demand"
     raise error(
         f"a replica reserves {workers}, each worker on one node; the cluster has {has} in total: "
-        f"{again}, or set --parallel-replicas if the cluster grows on demand"
+        f"{until_nodes_join('--parallel-replicas') if may_join else fix}"
     )
 
 

@@ -55,6 +55,9 @@ def test_an_ensemble_is_loaded_from_the_files_of_its_replicas(tmp_path: Path) ->
         ({}, "it does not name its 'classes'"),
         ({"classes": ("plum", "pear", "apple"), "crop_px": CROP_PX}, "not those of the first file"),
         ({"classes": CLASSES, "crop_px": 42}, "not those of the first file"),
+        ({"classes": CLASSES, "crop_px": "large"}, r"its classes or its crop size cannot be used \(.*'large'"),
+        ({"classes": CLASSES, "crop_px": None}, "its classes or its crop size cannot be used"),
+        ({"classes": 3, "crop_px": CROP_PX}, "its classes or its crop size cannot be used"),
     ],
 )
 def test_a_file_that_does_not_belong_is_named(tmp_path: Path, extra: dict[str, object], problem: str) -> None:

@@ -189,6 +189,19 @@ def test_parquet_of_another_kind_is_refused_by_its_columns(tmp_path: Path) -> No
         images_to_train_on(str(tmp_path), 10, 0)
 
 
+def test_parquet_with_damaged_labels_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "train.parquet"
+    hugging_face(file, [b"", b""], [0, 1], ["a", "b"])
+    group = pq.read_metadata(file).row_group(0)
+    [labels] = [column for n in range(group.num_columns) if (column := group.column(n)).path_in_schema == "label"]
+    content = bytearray(file.read_bytes())
+    start = labels.dictionary_page_offset or labels.data_page_offset
+    content[start : start + 20] = bytes(20)
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=r"train\.parquet is not a complete Parquet file: "):
+        images_to_train_on(str(tmp_path), 10, 0)
+
+
 def test_webdataset_is_read_by_its_neighbours(tmp_path: Path) -> None:
     images = [picture(seed) for seed in range(6)]
     shards: dict[str, dict[str, bytes]] = {"imagenet1k-train-0000.tar": {}, "imagenet1k-validation-00.tar": {}}

@@ -83,6 +83,16 @@ def test_a_python_with_the_packages_needs_no_installed_project() -> None:
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
+@pytest.mark.processes
+@pytest.mark.parametrize("script", ["cluster/submit.py", "pipelines/compare_runs.py"])
+def test_an_installed_package_of_the_same_name_hides_no_module_of_the_project(script: str, tmp_path: Path) -> None:
+    for name in ("cluster", "googlenet", "pipelines"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").touch()
+    ended = run(Path(sys.executable), str(ROOT / script), "--help", PYTHONPATH=str(tmp_path))
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
 def test_the_packages_that_are_looked_for_are_those_of_the_project() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert list(PACKAGES) == [re.split(r"[\[<>=]", need)[0] for need in project["dependencies"]]

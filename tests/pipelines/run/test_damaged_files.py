@@ -1,8 +1,13 @@
 """Damaged files of a run directory: one line with the file's name and what to do, from whatever reads them."""
 
+import io
+import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipelines.errors import UserError
@@ -11,9 +16,12 @@ from pipelines.report.comparison import read_finished
 from pipelines.run.calibration import read_calibration
 from pipelines.run.claims import claim
 from pipelines.run.dataset import read_manifest
-from pipelines.run.directory import read_recipe, run_id
+from pipelines.run.directory import TARGETS, read_recipe, run_id
+from pipelines.run.predictions import read_predictions
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
+from pipelines.run.tables import read_schema, read_table
+from pipelines.run.teacher import METADATA_KEY, read_targets
 from pipelines.run.view_probabilities import read_views
 from pipelines.tracking.publish import PublishSettings
 from pipelines.tracking.replay import replay
@@ -57,6 +65,45 @@ def test_a_damaged_file_is_named_with_what_to_do(run: Storage, file: str, conten
         assert str(refused.value).startswith(f"{run.below(file)} is damaged")
         assert "restore it, or " in str(refused.value)
         assert "\n" not in str(refused.value)
+
+
+def with_a_damaged_page(table: pa.Table) -> bytes:
+    """A Parquet file whose schema can be read, and whose content cannot."""
+    stream = io.BytesIO()
+    pq.write_table(table, stream, compression="zstd")
+    content = bytearray(stream.getvalue())
+    content[4:40] = bytes(36)
+    with pytest.raises(OSError, match="thrift"):  # as Arrow says of it
+        pq.read_table(pa.BufferReader(bytes(content)))
+    return bytes(content)
+
+
+TABLE_READERS: dict[str, Callable[[Storage], object]] = {
+    "report/outcomes.parquet": lambda run: read_finished(run, "mine"),
+    "view_probabilities/000000.parquet": lambda run: read_views(run, ENSEMBLE),
+    "predictions/000000.parquet": lambda run: list(
+        read_predictions(run.below("predictions"), ["000000.parquet"], ENSEMBLE)
+    ),
+    TARGETS: lambda run: read_targets(run, read_manifest(run)),
+}
+
+
+@pytest.mark.parametrize("file", TABLE_READERS)
+def test_a_table_with_a_damaged_page_is_named_too(run: Storage, file: str) -> None:
+    kept = {METADATA_KEY: json.dumps({"dataset_digest": "digest"})}
+    probabilities = pa.FixedSizeListArray.from_arrays(pa.array([0.125] * 42, pa.float32()), 7)
+    table = pa.table({"probabilities": probabilities}).replace_schema_metadata(kept)
+    run.write(file, with_a_damaged_page(table))
+    with pytest.raises(UserError, match=f"^{run.below(file)} is damaged"):
+        TABLE_READERS[file](run)
+
+
+@pytest.mark.parametrize("name", ["folder", "gone"])
+def test_a_table_that_cannot_be_read_is_not_called_damaged(tmp_path: Path, name: str) -> None:
+    (tmp_path / "folder").mkdir()
+    for read in (read_table, read_schema):
+        with pytest.raises((OSError, pa.ArrowException)):
+            read(Storage.at(str(tmp_path)), name)
 
 
 def test_run_json_is_the_one_that_nothing_makes_again(run: Storage) -> None:

@@ -135,6 +135,9 @@ def test_the_same_weights_with_a_newer_calibration_take_over_and_those_of_anothe
         registry.choose(str(made.version))
         assert registry.champion == champion
     assert "stays champion" in registry.choose("1", "never")
+    # Its calibration was restored, say: what is champion is not always the earlier of the two.
+    line = registry.choose("1")
+    assert line.endswith("version 1, the new champion after version 2, another evaluation of the same replicas")
 
 
 @pytest.mark.parametrize("name", ["nll", "top1_error", "top1_error/7x144/calibrated", "images"])

@@ -4,14 +4,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.markdown import Markdown
 
 from pipelines.export.model_card import model_card
+from pipelines.report.markdown import markdown
 from pipelines.report.markdown_tables import markdown_table
 from pipelines.run.dataset import Manifest, Split, read_manifest
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.tracking.models import describe_model, origin_of
-from pipelines.tracking.notes import MODEL_TEXT, REQUEST_TEXT, data_line, error_tables
+from pipelines.tracking.notes import MODEL_TEXT, REQUEST_TEXT, Origin, data_line, error_tables
 from pipelines.tracking.runs import NOTE, MlflowRuns
 from tests.pipelines.tracking.followed_runs import RECIPE, copy_result, store_of
 
@@ -29,17 +31,55 @@ def test_chosen_views_have_a_heading_for_people() -> None:
     assert head == "| top-1 error | 1 crop | 24 crops (best) | 72 crops (96+120 px) | 144 crops |"
 
 
+def texts(markdown: str) -> list[str]:
+    """The paragraphs and cells of Markdown as the parser of rich reads them, without their markup."""
+    read = [token.children or [] for token in Markdown(markdown).parsed if token.type == "inline"]
+    return ["".join(part.content if part.content else "" for part in parts) for parts in read]
+
+
 def test_names_of_classes_are_text_in_markdown(reported_run: Path) -> None:
-    names, shown = ("<unk>", "R&D", "a|b", "two\nlines"), ("&lt;unk>", "R&amp;D", "a\\|b", "two lines")
+    names = (
+        "<unk>",
+        "R&D",
+        "a|b",
+        "_x_",
+        "__init__",
+        "snake_case",
+        "*b*",
+        "`c`",
+        "[d](e)",
+        "f\\g",
+        "~~h~~",
+        "two\nlines",
+    )
+    listed = ", ".join(name.replace("\n", " ") for name in names)
     empty = Split((), {})
     manifest = Manifest({"data": "x"}, names, {"train": empty, "val": empty}, "", 0)
     run = Storage.at(str(reported_run))
     report = run.read_json("report/report.json")
     report["ensemble"]["classes"] = list(names)
     card = model_card("mine", report, run.read_json("report/cost.json"), Recipe(), manifest, {})
-    assert data_line(manifest).endswith(f"of 4 classes: {', '.join(shown)}.")
-    assert card.rstrip().endswith(f"## Classes\n\n{', '.join(shown)}")
-    assert markdown_table(["class"], [[name] for name in names]).splitlines()[2:] == [f"| {name} |" for name in shown]
+    assert texts(data_line(manifest))[0].endswith(f"of 12 classes: {listed}.")
+    assert texts(card)[-1] == listed
+    assert texts(markdown_table(["class"], [[name] for name in names]))[1:] == listed.split(", ")
+    assert "snake_case" in card  # a name is not made hard to read for nothing
+
+
+def test_names_of_folders_and_commands_are_text_in_markdown(reported_run: Path) -> None:
+    run = Storage.at(str(reported_run))
+    report, cost = run.read_json("report/report.json"), run.read_json("report/cost.json")
+    facts = {"recipe": "_my_ <recipe>", "command": "python x.py --data 'a`b_c_'"}
+    listed = texts(markdown(report, cost, facts, ()))
+    assert "recipe: _my_ <recipe>" in listed
+    assert "command: python x.py --data 'a`b_c_'" in listed
+    empty = Split((), {})
+    manifest = Manifest({"data": "/d/*cats*"}, ("a",), {"train": empty, "val": empty}, "", 0)
+    assert texts(data_line(manifest))[0].startswith("Data set *cats* (/d/*cats*): ")
+    recipe = {"name": "a|b", "data": "`"}
+    origin = Origin(report, manifest, recipe, "1", "run", "[mine](x)")
+    shown = texts("\n\n".join(origin.sections()))
+    assert "Trained and evaluated by the run [mine](x), which has all parameters and the report." in shown
+    assert [shown[shown.index(name) + 1].strip() for name in ("name\u2003", "data\u2003")] == ["a|b", "`"]
 
 
 @pytest.fixture

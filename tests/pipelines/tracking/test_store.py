@@ -82,6 +82,13 @@ def test_every_uri_that_mlflow_knows_is_accepted_as_it_is(uri: str) -> None:
     assert checked(uri) == uri
 
 
+@pytest.mark.parametrize("server", ["10.0.0.3:5000", "head:5000", "my-head.example.org:80/mlflow", "localhost:5000/"])
+def test_a_server_without_a_scheme_is_told_with_one(server: str) -> None:
+    with pytest.raises(UserError, match=f"has no scheme; for the server there, write http://{server}$"):
+        checked(server)
+    assert checked(f"http://{server}") == f"http://{server}"
+
+
 def test_a_store_that_cannot_be_written_is_refused_before_anything_is_sent(empty_store: Path) -> None:
     check_that_it_can_be_written(f"sqlite:///{empty_store}")
     check_that_it_can_be_written(f"sqlite:///{empty_store}_not_yet_made")

@@ -107,7 +107,7 @@ def test_a_cluster_that_only_its_head_has_joined_is_refused_for_another_try(
         check_that_one_fits(demo(), Resources(17))
     assert refused.value.exit_code == 2
     nodes[:] = [{"NodeID": "", "Alive": True, "Resources": {"CPU": 0.0, "memory": 4e9}}]
-    with pytest.raises(NodesMissingError, match="has 0 CPU in total: run the same command again once nodes have joi"):
+    with pytest.raises(NodesMissingError, match="has 0 CPU in total: set --parallel-replicas if nodes join on demand"):
         check_that_one_fits(demo(), Resources())
 
 
