@@ -18,6 +18,7 @@ from googlenet.evaluation.kept_budget import EarlyStop
 from googlenet.network.arithmetic import can_compile, first_line
 from pipelines.evaluation.predictors import FEEDER_CPUS, PREDICTOR_CPUS, Predictors, device_of
 from pipelines.job.progress import EvaluationDisplay
+from pipelines.job.unplaced import told_while_unplaced
 from pipelines.job.worker_process import KEEP_FREED_MEMORY
 from pipelines.run.dataset import Split, open_records
 from pipelines.run.directory import PREDICTIONS, VIEW_PROBABILITIES
@@ -144,8 +145,9 @@ def _predict_shards(
         )
     )
     done.set_name("evaluation")
-    for row in done.iter_rows():
-        display.advance(row["images"])
+    with told_while_unplaced("the evaluation", predictors.needs, display.message):
+        for row in done.iter_rows():
+            display.advance(row["images"])
 
 
 def load_shard(task: PredictionTask, shard: int, images: int) -> dict[str, Any]:
