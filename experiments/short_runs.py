@@ -14,6 +14,7 @@ started to learn, after how many steps, and its loss at the end.
 
 import json
 import math
+import os
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
@@ -24,6 +25,7 @@ from typing import Any
 import tyro
 
 from benchmarks.measure import print_circumstances
+from pipelines.errors import UserError
 from pipelines.run.dataset import read_manifest
 from pipelines.run.directory import DATASET, read_metrics, read_steps
 from pipelines.run.named_recipes import load_recipe
@@ -86,7 +88,7 @@ def train(trial: Trial, prepared: Path) -> None:
     """Train a trial to its end, from its newest checkpoint.
 
     Raises:
-        UserError: the folder holds a trial with other settings.
+        UserError: the folder holds a trial with other settings, or of other images.
     """
     import torch
 
@@ -95,11 +97,15 @@ def train(trial: Trial, prepared: Path) -> None:
     from pipelines.training.scaled_weights import keep_scaled_weights
     from pipelines.training.task import ReplicaTask
 
+    # The training takes as many threads as this says.
+    os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
     claim(trial.run, "recipe", trial.recipe.to_dict())
-    dataset = trial.folder / DATASET
-    if not dataset.exists():
-        dataset.symlink_to((prepared / DATASET).resolve(), target_is_directory=True)
+    dataset, images = trial.folder / DATASET, (prepared / DATASET).resolve()
+    if not (dataset.is_symlink() or dataset.exists()):
+        dataset.symlink_to(images, target_is_directory=True)
+    elif dataset.resolve() != images:
+        raise UserError(f"{trial.folder} was trained on {dataset.resolve()}; choose another --work, or that --prepared")
     task = ReplicaTask(trial.run, trial.recipe, 0, CHECKPOINT_SECONDS)
     if trial.run.exists(task.files.weights):
         return

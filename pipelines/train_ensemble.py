@@ -129,7 +129,7 @@ def run_job(arguments: Arguments) -> int:
     """Run the job; return its exit code."""
     run = Storage.at(arguments.run_dir)
     check_folder(run)
-    recipe = _with_absolute_paths(arguments.fields)
+    recipe = with_absolute_paths(arguments.fields)
     needed_replicas(recipe, arguments.min_replicas)
     check_soup(recipe, soup=arguments.soup)
     check_that_a_teacher_is_given(recipe)
@@ -283,7 +283,7 @@ def _evaluate(run: Storage, recipe: Recipe, options: PredictorOptions, log: JobL
         say(write_report(run, ensemble))
 
 
-def _with_absolute_paths(recipe: Recipe) -> Recipe:
+def with_absolute_paths(recipe: Recipe) -> Recipe:
     """Return the recipe with absolute paths, independent of the working directory."""
     return replace(
         recipe,
