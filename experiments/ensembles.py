@@ -9,15 +9,16 @@ Each seed (of the images, the initial weights and the sampling) has four runs of
 - ``wide``: one replica, wider, with the sampling seed of the paper's seventh;
 - ``long``: two replicas with the first two sampling seeds, trained seven times as long.
 
-Finished runs are not repeated. Differences are paired by image and seed. Intervals are bootstrap intervals over the
-images of all seeds, which apply to the trained networks only; with three or more seeds, also Student's t intervals over
-the seeds.
+Finished runs are not repeated, and those of other options are refused. Differences are paired by image and seed.
+Intervals are bootstrap intervals over the images of all seeds, which apply to the trained networks only; with three or
+more seeds, also Student's t intervals over the seeds.
 """
 
 import itertools
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -30,10 +31,17 @@ from scipy import stats
 from benchmarks.measure import print_circumstances
 from googlenet.evaluation.crops import CROP_POLICIES
 from googlenet.evaluation.metrics import CONFIDENCE_PERCENT, bootstrap_interval
+from pipelines.job.limits import Limits
+from pipelines.job.options import parse_options
+from pipelines.run.claims import check_claim
 from pipelines.run.directory import PREDICTIONS, REPORT_JSON
 from pipelines.run.named_recipes import load_recipe
 from pipelines.run.predictions import file_name, read_ensemble, read_predictions
+from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
+from pipelines.tracking.recipe_option import recipe_of_options
+from pipelines.train_ensemble import Arguments as MainJob
+from pipelines.train_ensemble import with_absolute_paths
 
 ROOT = Path(__file__).parents[1]
 LONG_REPLICAS = 2
@@ -108,12 +116,29 @@ def options_of(arguments: Arguments, seed: int) -> dict[str, list[str]]:
 def train(arguments: Arguments, seed: int) -> None:
     """Run the unfinished runs of ``seed``."""
     for name, options in options_of(arguments, seed).items():
-        run_dir = _run_dir(arguments, name, seed)
-        if Storage.at(str(run_dir)).exists(REPORT_JSON):
-            continue
-        print(f"{run_dir}: {' '.join(options)}", flush=True)
-        command = [sys.executable, "pipelines/train_ensemble.py", "--recipe", arguments.recipe, *options]
-        subprocess.run([*command, "--run-dir", str(run_dir), "--models", "none"], check=True, cwd=ROOT)  # noqa: S603
+        train_once(_run_dir(arguments, name, seed), ["--recipe", arguments.recipe, *options])
+
+
+def train_once(run_dir: Path, options: Sequence[str]) -> None:
+    """Run the main job in ``run_dir``, unless it is finished there.
+
+    Raises:
+        UserError: the finished run is of other options, to which its answers are none.
+    """
+    run = Storage.at(str(run_dir))
+    if run.exists(REPORT_JSON):
+        check_claim(run, "recipe", recipe_of(options).to_dict())
+        return
+    print(f"{run_dir}: {' '.join(options)}", flush=True)
+    command = [sys.executable, "pipelines/train_ensemble.py", *options, "--run-dir", str(run_dir)]
+    subprocess.run([*command, "--models", "none"], check=True, cwd=ROOT)  # noqa: S603
+
+
+def recipe_of(options: Sequence[str]) -> Recipe:
+    """Return the recipe that the main job takes from these options."""
+    with chdir(ROOT):  # where the job runs
+        given = {"fields": recipe_of_options(options, MainJob.recipe), "limits": Limits()}
+        return with_absolute_paths(parse_options(MainJob, [*options, "--run-dir", "any"], **given).fields)
 
 
 def _run_dir(arguments: Arguments, name: str, seed: int) -> Path:

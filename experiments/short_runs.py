@@ -14,6 +14,7 @@ started to learn, after how many steps, and its loss at the end.
 
 import json
 import math
+import os
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
@@ -24,6 +25,7 @@ from typing import Any
 import tyro
 
 from benchmarks.measure import print_circumstances
+from pipelines.errors import UserError
 from pipelines.run.claims import claim
 from pipelines.run.dataset import read_manifest
 from pipelines.run.directory import DATASET, ReplicaFiles, read_metrics, read_steps
@@ -83,7 +85,21 @@ def trials_of(arguments: Arguments) -> list[Trial]:
     return found
 
 
-def train(trial: Trial, prepared: Path) -> None:
+def claim_folder(trial: Trial, prepared: Path) -> None:
+    """Take a trial's folder for its settings and for the prepared images.
+
+    Raises:
+        UserError: the folder holds a trial with other settings, or of other images.
+    """
+    claim(trial.run, "recipe", trial.recipe.to_dict())
+    dataset, images = trial.folder / DATASET, (prepared / DATASET).resolve()
+    if not (dataset.is_symlink() or dataset.exists()):
+        dataset.symlink_to(images, target_is_directory=True)
+    elif dataset.resolve() != images:
+        raise UserError(f"{trial.folder} was trained on {dataset.resolve()}; choose another --work, or that --prepared")
+
+
+def train(trial: Trial) -> None:
     """Train a trial to its end, from its newest checkpoint."""
     import torch
 
@@ -91,10 +107,9 @@ def train(trial: Trial, prepared: Path) -> None:
     from pipelines.training.scaled_weights import keep_scaled_weights
     from pipelines.training.task import ReplicaTask
 
+    # The training takes as many threads as this says.
+    os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
-    dataset = trial.folder / DATASET
-    if not dataset.exists():
-        dataset.symlink_to((prepared / DATASET).resolve(), target_is_directory=True)
     task = ReplicaTask(trial.run, trial.recipe, 0, CHECKPOINT_SECONDS)
     keep_scaled_weights(trial.run, trial.recipe, read_manifest(trial.run))
     train_replica(task)
@@ -131,16 +146,16 @@ def main(arguments: Arguments) -> None:
     """Train the unfinished trials and print the table of all.
 
     Raises:
-        UserError: a folder holds a trial with other settings.
+        UserError: a folder holds a trial with other settings, or of other images.
     """
     trials = trials_of(arguments)
     for trial in trials:
-        claim(trial.run, "recipe", trial.recipe.to_dict())
+        claim_folder(trial, arguments.prepared)
     unfinished = [trial for trial in trials if not trial.run.exists(ReplicaFiles(0).weights)]
     server = get_context("forkserver")
     server.set_forkserver_preload(["pipelines.training.replica"])  # imported once, not by each process
     with ProcessPoolExecutor(arguments.processes, mp_context=server) as pool:
-        for trial, future in [(trial, pool.submit(train, trial, arguments.prepared)) for trial in unfinished]:
+        for trial, future in [(trial, pool.submit(train, trial)) for trial in unfinished]:
             try:
                 future.result()
             except ArithmeticError as error:  # diverged, which is a result

@@ -11,12 +11,11 @@ Each seed (of the embedded images, the initial weights and the sampling) has thr
   cost: an epoch is three forward passes of each training image, an answer one for each replica and view.
 
 The teacher's single replicas are the networks that are trained from labels for as many epochs as the student. Finished
-runs are not repeated, and interrupted ones resume. Differences are paired by image and seed, as in ``ensembles``.
+runs are not repeated, those of other options are refused, and interrupted ones resume. Differences are paired by image
+and seed, as in ``ensembles``.
 """
 
 import math
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +24,18 @@ import numpy as np
 import tyro
 
 from benchmarks.measure import print_circumstances
-from experiments.ensembles import LEAST_SEEDS, ROOT, Answers, Floats, over_images, over_seeds, print_rows, read_answers
+from experiments.ensembles import (
+    LEAST_SEEDS,
+    Answers,
+    Floats,
+    over_images,
+    over_seeds,
+    print_rows,
+    read_answers,
+    train_once,
+)
 from googlenet.evaluation.crops import CROP_POLICIES, num_views
-from pipelines.run.directory import OUTCOMES, REPORT_JSON
+from pipelines.run.directory import OUTCOMES
 from pipelines.run.named_recipes import load_recipe
 from pipelines.run.storage import Storage
 
@@ -86,12 +94,7 @@ def run_dir(arguments: Arguments, name: str, seed: int) -> Path:
 def train(arguments: Arguments, seed: int) -> None:
     """Run the unfinished runs of ``seed``, the teacher first."""
     for name, options in options_of(arguments, seed).items():
-        folder = run_dir(arguments, name, seed)
-        if Storage.at(str(folder)).exists(REPORT_JSON):
-            continue
-        print(f"{folder}: {' '.join(options)}", flush=True)
-        command = [sys.executable, "pipelines/train_ensemble.py", *options, "--run-dir", str(folder)]
-        subprocess.run([*command, "--models", "none"], check=True, cwd=ROOT)  # noqa: S603
+        train_once(run_dir(arguments, name, seed), options)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from typing import Literal
 
 from pipelines.errors import UserError
 from pipelines.export.ensemble_folder import export_ensemble
-from pipelines.export.graphs import export_graph
+from pipelines.export.graphs import export_graph, graph_file
 from pipelines.job.command_line import parse, run_command
 from pipelines.job.console import say
 from pipelines.run.storage import Storage
@@ -47,10 +47,11 @@ class Arguments:
 
 def _main() -> None:
     arguments = parse(Arguments)
-    run, output = Storage.at(arguments.run_dir), Path(arguments.output)
+    run = Storage.at(arguments.run_dir)
     if arguments.format != "safetensors":
-        say(export_graph(run, output, arguments.format, arguments.replica))
+        say(export_graph(run, graph_file(arguments.output), arguments.format, arguments.replica))
         return
+    output = Path(arguments.output)
     if output.suffix in GRAPH_SUFFIXES:
         raise UserError(f"--output {output}: add --format {output.suffix[1:]}, or name a folder")
     if arguments.replica is not None:

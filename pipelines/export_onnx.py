@@ -15,9 +15,8 @@ if __name__ == "__main__":  # by a Python that may lack packages, or an installe
     check_interpreter()
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from pipelines.export.graphs import export_graph
+from pipelines.export.graphs import export_graph, graph_file
 from pipelines.job.command_line import parse, run_command
 from pipelines.job.console import say
 from pipelines.run.storage import Storage
@@ -37,7 +36,7 @@ class Arguments:
 
 def _main() -> None:
     arguments = parse(Arguments)
-    say(export_graph(Storage.at(arguments.run_dir), Path(arguments.output), "onnx", arguments.replica))
+    say(export_graph(Storage.at(arguments.run_dir), graph_file(arguments.output), "onnx", arguments.replica))
 
 
 if __name__ == "__main__":

@@ -129,7 +129,7 @@ def run_job(arguments: Arguments) -> int:
     """Run the job; return its exit code."""
     run = Storage.at(arguments.run_dir)
     check_folder(run)
-    recipe = _with_absolute_paths(arguments.fields)
+    recipe = with_absolute_paths(arguments.fields)
     needed_replicas(recipe, arguments.min_replicas)
     check_soup(recipe, soup=arguments.soup)
     check_that_a_teacher_is_given(recipe)
@@ -178,13 +178,16 @@ def _estimate(
     arguments: Arguments, run: Storage, recipe: Recipe, resources: Resources, images: Images | None
 ) -> "Estimate":
     from pipelines.training.plan import estimate
+    from pipelines.training.prediction_plan import PlannedPredictors
+
+    options = _predictor_options(arguments, recipe, resources)
 
     def num_predictors(memory_bytes: Mapping[str, int], of_images: int) -> int:
-        options = _predictor_options(arguments, recipe, resources)
         return Predictors.that_fit(options, memory_bytes).at_work(of_images)
 
-    encoded = images_to_time(run, recipe, images)
-    return estimate(run, recipe, resources, count_images(run, images), num_predictors, encoded, soup=arguments.soup)
+    counts, encoded = count_images(run, images), images_to_time(run, recipe, images)
+    predictors = PlannedPredictors(Predictors.that_fit(options, {"cpu": 0, "gpu": 0}).num_gpus, num_predictors)
+    return estimate(run, recipe, resources, counts, predictors, encoded, soup=arguments.soup)
 
 
 def _carry_out(
@@ -211,6 +214,8 @@ def _carry_out(
         if arguments.limits.are_given and not meter.why_stop():
             expected = _estimate(arguments, run, recipe, resources, images)
             say(meter.expect(expected.seconds, expected.evaluation_seconds, expected.nodes))
+            if expected.untried:
+                say(f"nothing is kept back for the evaluation, since predictors are {expected.untried}")
         with log.stage("prepare"):
             manifest = _prepare(arguments, run, recipe, images)
         if recipe.teacher and not meter.why_stop():
@@ -278,7 +283,7 @@ def _evaluate(run: Storage, recipe: Recipe, options: PredictorOptions, log: JobL
         say(write_report(run, ensemble))
 
 
-def _with_absolute_paths(recipe: Recipe) -> Recipe:
+def with_absolute_paths(recipe: Recipe) -> Recipe:
     """Return the recipe with absolute paths, independent of the working directory."""
     return replace(
         recipe,

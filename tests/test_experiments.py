@@ -8,9 +8,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
+import experiments.ensembles
 import experiments.short_runs
+import experiments.students
 import experiments.views
 from experiments.ensembles import (
     QUESTIONS,
@@ -20,8 +23,11 @@ from experiments.ensembles import (
     options_of,
     over_images,
     over_seeds,
+    recipe_of,
     student_interval,
 )
+from pipelines.errors import UserError
+from pipelines.job.worker_process import use_own_cpus
 from pipelines.run.named_recipes import demo
 from pipelines.run.recipe import Recipe
 from tests.commands import run_script
@@ -99,19 +105,38 @@ def test_the_missing_ensemble_is_trained_and_all_are_compared(
     finished_run: Path, tiny_recipe: Recipe, tmp_path: Path, ray_cluster: str, predictions_here: None,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    for name in ("paper", "initialisations", "long"):  # are finished, so they are not trained again
-        shutil.copytree(finished_run, tmp_path / f"runs/{name}0")
     recipe = tmp_path / "recipe.json"
     recipe.write_text(json.dumps(replace(tiny_recipe, epochs=1).to_dict()))
+    arguments = Arguments(tmp_path / "runs", seeds=(0,), recipe=str(recipe), replicas=2, wide_replica_width=0.25)
+    for name, options in options_of(arguments, 0).items():
+        if name != "wide":  # the others are finished, so they are not trained again
+            about = Path(shutil.copytree(finished_run, tmp_path / f"runs/{name}0")) / "run.json"
+            asked = recipe_of(["--recipe", str(recipe), *options]).to_dict()
+            about.write_text(json.dumps({**json.loads(about.read_text()), "recipe": asked}))
     monkeypatch.setattr("experiments.ensembles.subprocess", SimpleNamespace(run=here))
     with training_here():
-        main(Arguments(tmp_path / "runs", seeds=(0,), recipe=str(recipe), replicas=2, wide_replica_width=0.25))
+        main(arguments)
     out = capsys.readouterr().out
     assert [line.split("|")[2].strip() for line in out.splitlines() if line.startswith("| 0 | ")] == [
         "paper", "initialisations", "wide", "long",
     ]  # fmt: skip
     wide = json.loads((tmp_path / "runs/wide0/run.json").read_text())["recipe"]
     assert (wide["sampling_seed"], wide["wide_replica_width"], wide["epochs"]) == (1, 0.25, 1)
+
+
+@pytest.mark.parametrize("script", ["ensembles", "students"])
+def test_a_finished_run_of_other_options_is_no_answer_to_these(
+    reported_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str
+) -> None:
+    name, module = {"ensembles": ("paper", experiments.ensembles), "students": ("teacher", experiments.students)}[
+        script
+    ]
+    shutil.copytree(reported_run, tmp_path / f"runs/{name}0")
+    monkeypatch.setattr(
+        "experiments.ensembles.subprocess", SimpleNamespace(run=lambda *_, **__: pytest.fail("trained"))
+    )
+    with pytest.raises(UserError, match=rf"/{name}0 holds a different recipe:(.|\n)*replicas: was 2, is now 7"):
+        module.train(module.Arguments(tmp_path / "runs"), 0)
 
 
 TINY_TRIAL = {"width": 0.03, "crop_px": 35, "epochs": 1, "batch_size": 8, "warmup_epochs": 0, "aux_heads": False}
@@ -135,6 +160,28 @@ def test_a_classifier_has_started_where_its_loss_stays_below_that_of_guessing() 
     # Ten lines have a median of 2.1, below 0.95 ln(10) = 2.19, once five are at 1.9, not by one low line.
     assert experiments.short_runs.started_step(steps, "loss", 10) == 360
     assert experiments.short_runs.started_step(steps[:41], "loss", 10) is None
+
+
+def test_a_trial_of_other_images_is_not_taken_for_one_of_these(
+    prepared_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("first", "second"):
+        shutil.copytree(prepared_run, tmp_path / name)
+    [trial, *_] = experiments.short_runs.trials_of(short_run_arguments(prepared_run, tmp_path, {"a": TINY_TRIAL}))
+    threads: list[int] = []
+    monkeypatch.setattr("pipelines.training.replica.train_replica", lambda _: threads.append(used_threads()))
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    experiments.short_runs.claim_folder(trial, tmp_path / "first")
+    experiments.short_runs.train(trial)
+    assert threads == [1]
+    with pytest.raises(UserError, match=rf"/a_3 was trained on {tmp_path}/first/dataset; choose another --work"):
+        experiments.short_runs.claim_folder(trial, tmp_path / "second")
+
+
+def used_threads() -> int:
+    """The threads of PyTorch once a replica has begun."""
+    use_own_cpus()
+    return torch.get_num_threads()
 
 
 @pytest.mark.processes

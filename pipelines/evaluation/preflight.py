@@ -145,8 +145,7 @@ def kept_preflight(task: PredictionTask, key: str) -> Preflight | None:
     if not missing_shards(replace(task, ensemble=ensemble), task.split.images):
         return kept
     say("predictions in bf16 by an earlier version are computed again: its classifier was bf16, this one is fp32")
-    for name in task.predictions.files(""):
-        task.predictions.delete(name)
+    task.predictions.delete_all(task.predictions.files(""))
     return None
 
 

@@ -18,9 +18,10 @@ from googlenet.evaluation.kept_budget import EarlyStop
 from googlenet.network.arithmetic import can_compile, first_line
 from pipelines.evaluation.predictors import FEEDER_CPUS, PREDICTOR_CPUS, Predictors, device_of
 from pipelines.job.progress import EvaluationDisplay
+from pipelines.job.unplaced import told_while_unplaced
 from pipelines.job.worker_process import KEEP_FREED_MEMORY
 from pipelines.run.dataset import Split, open_records
-from pipelines.run.directory import PREDICTIONS
+from pipelines.run.directory import PREDICTIONS, VIEW_PROBABILITIES
 from pipelines.run.predictions import (
     IMAGES_PER_SHARD,
     Cost,
@@ -30,7 +31,7 @@ from pipelines.run.predictions import (
     read_ensemble,
     write_predictions,
 )
-from pipelines.run.storage import Storage
+from pipelines.run.storage import Storage, concurrently
 from pipelines.run.view_probabilities import ViewProbabilities, keeps_views, write_views
 
 # A GPU computes one, while another is received or its file is written. A CPU would have to do both itself.
@@ -73,16 +74,19 @@ class PredictionTask:
 
 def missing_shards(task: PredictionTask, images: int) -> list[int]:
     """Return the numbers of the shards to predict; files of another ensemble or division into shards are deleted."""
-    task.run.remove_partial_files(PREDICTIONS)
+    for folder in (PREDICTIONS, VIEW_PROBABILITIES):
+        task.run.remove_partial_files(folder)
     shards = range(-(-images // IMAGES_PER_SHARD))
     wanted = {file_name(shard): shard for shard in shards}
-    present = set()
-    for name in task.predictions.files(""):
+
+    def present(name: str) -> int | None:
         if name in wanted and read_ensemble(task.predictions, name) == task.ensemble:
-            present.add(wanted[name])
-        else:
-            task.predictions.delete(name)
-    return [shard for shard in shards if shard not in present]
+            return wanted[name]
+        task.predictions.delete(name)
+        return None
+
+    done = set(concurrently(present, task.predictions.files("")))
+    return [shard for shard in shards if shard not in done]
 
 
 def images_of(shards: Sequence[int], images: int) -> int:
@@ -141,8 +145,9 @@ def _predict_shards(
         )
     )
     done.set_name("evaluation")
-    for row in done.iter_rows():
-        display.advance(row["images"])
+    with told_while_unplaced("the evaluation", predictors.needs, display.message):
+        for row in done.iter_rows():
+            display.advance(row["images"])
 
 
 def load_shard(task: PredictionTask, shard: int, images: int) -> dict[str, Any]:

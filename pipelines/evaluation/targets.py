@@ -30,6 +30,7 @@ def make_targets(run: Storage, recipe: Recipe, predictors: PredictorOptions = AS
     """
     if not recipe.teacher:
         return
+    run.remove_partial_files(TEACHER)
     if not run.exists(TARGETS):
         teacher = Storage.at(recipe.teacher)
         manifest = read_manifest(run)
@@ -37,8 +38,7 @@ def make_targets(run: Storage, recipe: Recipe, predictors: PredictorOptions = AS
         keep_teacher(run, teacher, ensemble)
         average(run, manifest, ensemble)
     predictions = run.below(TEACHER).below(PREDICTIONS)
-    for name in predictions.files(""):
-        predictions.delete(name)
+    predictions.delete_all(predictions.files(""))
 
 
 def predict_training_images(run: Storage, recipe: Recipe, predictors: PredictorOptions) -> EvaluatedEnsemble:

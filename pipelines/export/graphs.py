@@ -37,6 +37,17 @@ OPSET = 18
 NEEDED_FOR_ONNX = ("onnx", "onnxscript")
 
 
+def graph_file(output: str) -> Path:
+    """Return the file at ``output``, a path as a user gives it.
+
+    Raises:
+        UserError: it is a URI, of which a path would be a folder called s3: on this machine.
+    """
+    if "://" in output.removeprefix("file://") or output.startswith(("hf:", "HF:")):
+        raise UserError(f"--output of a graph must be a file on this machine, got {output}: copy it from here")
+    return Path(output.removeprefix("file://"))
+
+
 def export_graph(run: Storage, output: Path, kind: GraphFormat, replica: int | None = None) -> str:
     """Write ``output``; return its description in one line.
 

@@ -54,6 +54,10 @@ class ProgressBoard:
         """Replace the status of ``replica``."""
         self._statuses[replica] = status
 
+    def forget(self, replica: int) -> None:
+        """Drop the status of ``replica``, which is about to start anew."""
+        self._statuses.pop(replica, None)
+
     def warn(self, text: str) -> None:
         """Add a warning, to be shown once."""
         self._warnings.append(text)
@@ -98,6 +102,10 @@ class _Display(ABC):
             self._last_line = time.monotonic()
             self._print(self.line())
 
+    def message(self, text: str) -> None:
+        """Print a permanent line."""
+        self._print(text)
+
     def _print(self, text: str) -> None:
         """Print a line; on a terminal, a long one breaks between words."""
         shown = fitted(text, self._console.width) if self._console.is_terminal else text
@@ -134,10 +142,6 @@ class TrainingDisplay(_Display):
         if heads - self._alarmed:
             self._alarmed |= heads
             self.message(f"warning: replica {replica}: {status.alarm}")
-
-    def message(self, text: str) -> None:
-        """Print a permanent line."""
-        self._print(text)
 
     def _left(self) -> str:
         seconds = self._time_left.seconds

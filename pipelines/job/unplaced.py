@@ -1,8 +1,10 @@
 """Watch on a cluster whose nodes cannot hold what waits for them, as before nodes join that are added on demand."""
 
 import math
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from pipelines.job.console import duration, say
@@ -58,12 +60,40 @@ def once_placed(
     unplaced, needed = unplaced or Unplaced(), amounts_line(needs)
     most = f", for {duration(longest_wait_seconds)} at most" if longest_wait_seconds < math.inf else ""
     while not ray.wait([ref], timeout=POLL_SECONDS)[0]:
-        is_held = any(held_by(node, needs) for node in alive_nodes())
+        is_held = _is_held(needs)
         if unplaced.is_to_be_told(is_held=is_held):
-            say(f"{work} waits for a node with {needed}{most}; `ray status` shows what the cluster adds")
+            say(_waiting_line(work, needs, most))
         if unplaced.seconds(is_held=is_held) >= longest_wait_seconds:
             raise NodesMissingError(
                 f"no node with {needed} has joined within {duration(longest_wait_seconds)}, and {work} needs one: "
                 "see in `ray status` why the cluster does not grow, or reserve less"
             )
     return ray.get(ref)
+
+
+@contextmanager
+def told_while_unplaced(work: str, needs: Mapping[str, float], tell: Callable[[str], None]) -> Iterator[None]:
+    """Tell during the block, after a minute, what ``work`` waits for if no node can hold a process that needs that."""
+    unplaced, ended = Unplaced(), threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(POLL_SECONDS):
+            with suppress(Exception):  # a cluster that does not answer is for the work to notice
+                if unplaced.is_to_be_told(is_held=_is_held(needs)):
+                    tell(_waiting_line(work, needs))
+
+    thread = threading.Thread(target=watch, name="unplaced", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _is_held(needs: Mapping[str, float]) -> bool:
+    return any(held_by(node, needs) for node in alive_nodes())
+
+
+def _waiting_line(work: str, needs: Mapping[str, float], most: str = "") -> str:
+    return f"{work} waits for a node with {amounts_line(needs)}{most}; `ray status` shows what the cluster adds"

@@ -21,7 +21,7 @@ from pipelines.errors import UserError
 from pipelines.job.console import count
 from pipelines.report.tally import checked_predictions
 from pipelines.run.directory import ANSWERS_CSV, ANSWERS_PARQUET, BUDGET, PREDICTIONS, PREFLIGHT
-from pipelines.run.predictions import EvaluatedEnsemble, Predicted, read_cost
+from pipelines.run.predictions import EvaluatedEnsemble, Predicted, read_costs
 from pipelines.run.storage import Storage
 
 ROWS_SHOWN = 10
@@ -147,8 +147,7 @@ def _early_row(predicted: Predicted, place: int, ensemble: EvaluatedEnsemble, ru
 
 def about_saving(run: Storage, budget: str, images: int) -> list[str]:
     """Return what stopping early has saved, in passes and in seconds of a predictor as the preflight timed it."""
-    storage = run.below(PREDICTIONS)
-    costs = [read_cost(storage, name) for name in storage.files("")]
+    costs = read_costs(run.below(PREDICTIONS))
     passes, every = sum(cost.forward_passes for cost in costs), sum(cost.all_passes for cost in costs)
     seconds = sum(cost.seconds for cost in costs)
     full = every / run.read_json(PREFLIGHT)["preflight"]["passes_per_second"]

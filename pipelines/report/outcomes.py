@@ -6,13 +6,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from googlenet.evaluation.crops import CROP_POLICIES, Policy, is_chosen, short_name
 from pipelines.errors import UserError
 from pipelines.run.directory import OUTCOMES, SCORES
 from pipelines.run.storage import MADE_AGAIN, Storage
-from pipelines.run.tables import read_table
+from pipelines.run.tables import read_table, write_table
 
 TOP = ("top1", "top5")
 Floats = npt.NDArray[np.float64]
@@ -59,16 +58,14 @@ def write_outcomes(
     for size, policy, top in np.ndindex(shares.shape[1:]):
         columns[f"{TOP[top]}_wrong/{cell_name(size + 1, policies[policy])}"] = pa.array(shares[:, size, policy, top])
     columns |= {name: pa.array(wrong.astype(np.float64)) for name, wrong in others.items()}
-    with run.writing(OUTCOMES) as stream:
-        pq.write_table(pa.table(columns), stream, compression="zstd")
+    write_table(run, OUTCOMES, pa.table(columns))
 
 
 def write_scores(run: Storage, image_ids: Sequence[str], scores: Mapping[str, Floats]) -> None:
     """Write scores of images, with and without a temperature; of very many images, those it was judged on."""
     columns: dict[str, Any] = {"image_id": pa.array(image_ids, pa.string())}
     columns |= {name: pa.array(values) for name, values in scores.items()}
-    with run.writing(SCORES) as stream:
-        pq.write_table(pa.table(columns), stream, compression="zstd")
+    write_table(run, SCORES, pa.table(columns))
 
 
 def read_scores(run: Storage) -> dict[str, Any]:

@@ -50,7 +50,7 @@ from pipelines.run.directory import (
     read_run,
     replica_number,
 )
-from pipelines.run.predictions import EvaluatedEnsemble, read_cost
+from pipelines.run.predictions import EvaluatedEnsemble, read_costs
 from pipelines.run.storage import Storage, short_name
 from pipelines.run.view_probabilities import read_views
 
@@ -189,8 +189,7 @@ def _confusion_csv(confusion: npt.NDArray[np.int64], classes: tuple[str, ...]) -
 
 def _cost(run: Storage, ensemble: EvaluatedEnsemble) -> dict[str, Any]:
     """Return the cost of the predictions, as measured by the predictors."""
-    storage = run.below(PREDICTIONS)
-    costs = [read_cost(storage, name) for name in storage.files("")]
+    costs = read_costs(run.below(PREDICTIONS))
     seconds, passes = sum(cost.seconds for cost in costs), sum(cost.forward_passes for cost in costs)
     per_pass = seconds / max(passes, 1)
     return {

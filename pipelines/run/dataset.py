@@ -11,7 +11,7 @@ from googlenet.images.records import Records
 from pipelines.errors import UserError
 from pipelines.run.directory import DATASET, MANIFEST
 from pipelines.run.storage import Storage, concurrently
-from pipelines.run.tables import CONTENT_ERRORS, is_damage
+from pipelines.run.tables import CONTENT_ERRORS, is_damage, read_schema
 
 # A shard stores its own digest, so that a replaced shard is detected by its footer alone.
 SHARD_DIGEST = b"googlenet_shard_digest"
@@ -134,13 +134,9 @@ def _problem(run: Storage, shard: Shard) -> str | None:
     name = f"{DATASET}/{shard.file}"
     if not run.exists(name):
         return f"{shard.file} is missing"
-    try:
-        metadata = pq.read_schema(run.path(name), filesystem=run.filesystem).metadata or {}
-    except CONTENT_ERRORS as error:
-        if not is_damage(error):
-            raise
+    if (schema := read_schema(run, name)) is None:
         return f"{shard.file} is damaged"
-    if metadata.get(SHARD_DIGEST, b"") != shard.digest.encode():
+    if (schema.metadata or {}).get(SHARD_DIGEST, b"") != shard.digest.encode():
         return f"{shard.file} has changed since it was prepared"
     return None
 

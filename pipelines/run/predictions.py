@@ -17,7 +17,7 @@ import pyarrow as pa
 from googlenet.evaluation.crops import CROP_POLICIES, Policy, View, is_chosen, num_views, view_groups, views_of_all
 from googlenet.network.arithmetic import Arithmetic
 from pipelines.errors import UserError
-from pipelines.run.storage import MADE_AGAIN, Storage
+from pipelines.run.storage import MADE_AGAIN, Storage, concurrently
 from pipelines.run.tables import read_schema, read_table, write_table
 
 METADATA_KEY = b"googlenet_ensemble"
@@ -212,18 +212,28 @@ def read_cost(storage: Storage, name: str) -> Cost:
     try:
         return Cost(**json.loads(_metadata_of(read_schema(storage, name))[COST_KEY]))
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{storage}/{name} is damaged; {MADE_AGAIN}") from error
+        raise UserError(f"{storage.below(name)} is damaged; {MADE_AGAIN}") from error
+
+
+def read_costs(storage: Storage) -> list[Cost]:
+    """Return the costs of the predictions in all files of a folder.
+
+    Raises:
+        UserError: a file is damaged.
+    """
+    return list(concurrently(lambda name: read_cost(storage, name), storage.files("")))
 
 
 def read_predictions(storage: Storage, names: Sequence[str], ensemble: EvaluatedEnsemble) -> Iterator[Predicted]:
-    """Yield the rows of prediction files, one file at a time, so that memory does not grow with their number.
+    """Yield the rows of prediction files, a few of which are read ahead: memory does not grow with their number.
 
     Raises:
         UserError: a file is damaged, or of another ensemble.
     """
-    for name in names:
-        if (rows := _read_rows(storage, name, ensemble)) is None:
-            raise UserError(f"{storage}/{name} is damaged or of another ensemble; {MADE_AGAIN}")
+    files = concurrently(lambda name: _read_rows(storage, name, ensemble), names)
+    for name, rows in zip(names, files, strict=True):
+        if rows is None:
+            raise UserError(f"{storage.below(name)} is damaged or of another ensemble; {MADE_AGAIN}")
         yield rows
 
 

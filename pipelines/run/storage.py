@@ -252,6 +252,11 @@ class Storage:
             with suppress(FileNotFoundError):  # another process was faster
                 self.filesystem.delete_file(self.path(name))
 
+    def delete_all(self, names: Iterable[str]) -> None:
+        """Delete files if they exist, several at a time."""
+        for _ in concurrently(self.delete, names):
+            pass
+
     def rename(self, name: str, new_name: str) -> None:
         """Rename a file; one that has the new name is replaced."""
         self.filesystem.move(self.path(name), self.path(new_name))

@@ -18,7 +18,7 @@ from googlenet.evaluation.temperature import FEWEST_IMAGES, hash_shares
 from pipelines.errors import UserError
 from pipelines.run.directory import PREDICTIONS, VIEW_PROBABILITIES
 from pipelines.run.predictions import METADATA_KEY, EvaluatedEnsemble
-from pipelines.run.storage import Storage
+from pipelines.run.storage import Storage, concurrently
 from pipelines.run.tables import read_table, write_table
 
 ALL_VIEWS = CROP_POLICIES[-1]
@@ -81,8 +81,8 @@ def read_views(run: Storage, ensemble: EvaluatedEnsemble) -> ViewProbabilities |
     Raises:
         UserError: a file is damaged.
     """
-    tables = [_read_table(run, name) for name in run.files(VIEW_PROBABILITIES)]
-    tables = [table for table in tables if _about(table) == ensemble.to_dict()]
+    files = concurrently(lambda name: _read_table(run, name), run.files(VIEW_PROBABILITIES))
+    tables = [table for table in files if _about(table) == ensemble.to_dict()]
     if not tables:
         return None
     shape = -1, len(ensemble.replicas), ALL_VIEWS, len(ensemble.classes)

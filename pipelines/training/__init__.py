@@ -33,7 +33,8 @@ In reading order:
 - ``timing``: how long calls are timed
 - ``arithmetic_choice``: precision and compilation of a run, from a trial
 - ``targets_plan``: what is left of a student's targets, and the teacher's networks that answer
-- ``prediction_plan``: time of the evaluation and of soups
+- ``prediction_plan``: time of a teacher's answers, of the evaluation and of soups
+- ``storage_plan``: what a run writes
 - ``plan``: replicas, steps, time and storage before a job starts
 - ``shard_cache``: copies of remote shards on a node's disk
 """

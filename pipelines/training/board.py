@@ -78,8 +78,9 @@ class TrainingBoard(ProgressBoard):
         others = {other: at for other, at in self._nodes.get(replica, {}).items() if other < workers}
         self._nodes[replica] = {**others, rank: node}
 
-    def forget_place(self, replica: int) -> None:
-        """Forget where ``replica`` ran, as it is about to start."""
+    def forget(self, replica: int) -> None:
+        """Forget where ``replica`` ran and what it did, as it is about to start; until its worker does, it waits."""
+        super().forget(replica)
         self._nodes.pop(replica, None)
 
     def tell(self, leaving: Collection[str], stop: str) -> None:

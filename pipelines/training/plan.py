@@ -4,34 +4,36 @@ python pipelines/train_ensemble.py --recipe demo --run-dir runs/demo --dry-run
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from googlenet.evaluation.crops import mean_distinct_views, view_groups, views_of_all
+from googlenet.evaluation.crops import mean_distinct_views
 from googlenet.images.decoding import read_size
 from pipelines.job.console import count, duration, size
 from pipelines.run.dataset import Counts
 from pipelines.run.directory import ReplicaFiles, finished_replicas
-from pipelines.run.predictions import BYTES_PER_NUMBER, bytes_per_image, sorted_policies
+from pipelines.run.predictions import sorted_policies
 from pipelines.run.recipe import Recipe
 from pipelines.run.soups import soups_are_predicted
 from pipelines.run.storage import Storage
 from pipelines.training.arithmetic_choice import is_little_work
-from pipelines.training.checkpoints import CHECKPOINTS_KEPT, newest_step
+from pipelines.training.checkpoints import newest_step
 from pipelines.training.network import ensemble_bytes, relative_operations
 from pipelines.training.prediction_plan import (
     STARTS_IN_A_ROW,
+    PlannedPredictors,
+    TriedPredictor,
     evaluation_seconds,
-    prediction_times,
-    predictor_speed,
+    resources_of_a_predictor,
+    share_to_predict,
     soup_seconds,
+    targets_seconds,
 )
 from pipelines.training.resources import Resources, check_that_one_fits, nodes_used, replicas_at_once, unused_gpus_line
-from pipelines.training.targets_plan import targets_left
+from pipelines.training.storage_plan import storage_line
+from pipelines.training.targets_plan import TargetsLeft, targets_left
 from pipelines.training.trial import Trial, run_trial
 
-# The weights, their average and the momentum.
-COPIES_IN_CHECKPOINT = 3
 # The averaged weights and the raw ones.
 WEIGHTS_VALIDATED = 2
 SAMPLES_ON_GPU = "the time to make its samples on the GPU, which is not tried"
@@ -44,28 +46,31 @@ class Estimate:
     Attributes:
         counts: numbers of images.
         num_predictors: predictors that share the evaluation.
-        trial: a short trial, in fp32.
+        trial: a short trial, in fp32; None if there is nothing left to do.
         views_per_image: distinct views of an image, on average.
-        targets_passes: forward passes of a teacher's networks until a student's targets are there.
+        targets: what is left of a student's targets; None without a teacher, or if they are there.
         targets_seconds: their time.
         training_seconds: time until all replicas are trained.
         evaluation_seconds: time of the evaluation.
         soup_seconds: least time of its soups.
         most_soup_seconds: their time if each greedy one is a network of its own.
         nodes: nodes that the job uses.
+        untried: on which processors predictors compute, if the trial had others; the times of targets, evaluation and
+            soups are 0 then.
     """
 
     counts: Counts
     num_predictors: int
-    trial: Trial
+    trial: Trial | None
     views_per_image: float
-    targets_passes: int
+    targets: TargetsLeft | None
     targets_seconds: float
     training_seconds: float
     evaluation_seconds: float
     soup_seconds: float
     most_soup_seconds: float
     nodes: int
+    untried: str = ""
 
     @property
     def seconds(self) -> float:
@@ -101,42 +106,48 @@ def estimate(
     recipe: Recipe,
     resources: Resources,
     counts: Counts,
-    num_predictors: Callable[[Mapping[str, int], int], int],
+    planned: PlannedPredictors,
     encoded: Sequence[bytes],
     *,
     soup: bool,
 ) -> Estimate:
     """Return what the rest of the job takes, with ``soup`` also soups, from a short trial on the connected cluster.
 
-    ``num_predictors`` returns how many predictors share the work, from the memory of one and the number of images.
     ``encoded`` are some of the images, to time their loading and to see how many of their views are distinct.
 
     Raises:
         UserError: the cluster can never hold a replica, so that the trial would wait in vain.
         NodesMissingError: no node for the trial has joined in time.
     """
-    if _waiting(run, recipe):
+    waiting, left = _waiting(run, recipe), targets_left(run, recipe, counts.train)
+    if waiting:
         check_that_one_fits(recipe, resources)
     # Before the trial, since it may refuse.
-    predictors = num_predictors(ensemble_bytes(recipe, counts.classes), counts.val)
+    predictors = planned.number(ensemble_bytes(recipe, counts.classes), counts.val)
     nodes = nodes_used(recipe, resources)
-    waiting = _waiting(run, recipe)
-    at_once = _at_once(waiting or range(recipe.replicas), recipe, resources)
-    workers, steps = math.ceil(recipe.workers_per_replica * at_once / nodes), _steps(recipe, counts)
-    steps_of_a_place = steps * math.ceil(len(waiting) / at_once)
-    trial = run_trial(recipe, resources, counts.classes, None, encoded, workers, steps_of_a_place)
+    with_soups = soup and recipe.replicas > 1 and (waiting or not soups_are_predicted(run, range(recipe.replicas)))
+    if not (waiting or left or with_soups or share_to_predict(run, recipe, counts.val)):
+        return Estimate(counts, predictors, None, 0.0, left, 0.0, 0.0, 0.0, 0.0, 0.0, nodes)
+    # Once nothing is left to train, the nodes for training may have gone.
+    tried = resources if waiting else resources_of_a_predictor(planned.gpus)
+    at_once = _at_once(waiting, recipe, resources) if waiting else 1
+    workers = math.ceil((recipe.workers_per_replica * at_once if waiting else predictors) / nodes)
+    steps_of_a_place = _steps(recipe, counts) * math.ceil(len(waiting) / at_once)
+    trial = run_trial(recipe, tried, counts.classes, None, encoded, workers, steps_of_a_place)
     sizes = [read_size(data)[:2] for data in encoded]
     views = mean_distinct_views(sizes, recipe.crop_px, sorted_policies(recipe.policies))
-    times = prediction_times(trial, resources, counts.val, views, predictors)
-    evaluation = evaluation_seconds(run, recipe, times, counts, are_trained=not waiting)
-    are_left = soup and recipe.replicas > 1 and (waiting or not soups_are_predicted(run, range(recipe.replicas)))
-    soups = soup_seconds(recipe, times, trial, resources, counts.val) if are_left else (0.0, 0.0)
-    targets_passes, targets = 0, 0.0
-    if (left := targets_left(run, recipe, counts.train)) and left.passes:
-        rate = predictor_speed(trial, resources) * num_predictors(left.memory_bytes(counts.classes), left.images)
-        targets_passes, targets = left.passes, left.passes_of(recipe, counts.classes) / rate + times.starts
+    predictor = TriedPredictor(trial, tried, planned.gpus)
+    targets, evaluation, soups = 0.0, 0.0, (0.0, 0.0)
+    if predictor.is_timed:
+        times = predictor.times(counts.val, views, predictors)
+        evaluation = evaluation_seconds(run, recipe, times, counts, are_trained=not waiting)
+        soups = soup_seconds(recipe, times, predictor, counts.val) if with_soups else soups
+        if left and left.passes:
+            of_teacher = planned.number(left.memory_bytes(counts.classes), left.images)
+            targets = targets_seconds(left, recipe, counts.classes, predictor, of_teacher)
     training = _training_seconds(run, recipe, resources, counts, trial)
-    return Estimate(counts, predictors, trial, views, targets_passes, targets, training, evaluation, *soups, nodes)
+    untried = "" if predictor.is_timed else f"on {'GPUs' if planned.gpus else 'CPUs'}, which were not tried"
+    return Estimate(counts, predictors, trial, views, left, targets, training, evaluation, *soups, nodes, untried)
 
 
 def plan_lines(run: Storage, recipe: Recipe, resources: Resources, estimated: Estimate) -> list[str]:
@@ -145,26 +156,19 @@ def plan_lines(run: Storage, recipe: Recipe, resources: Resources, estimated: Es
     Raises:
         UserError: the cluster can never hold a replica.
     """
-    lines, trial, counts = placement_lines(run, recipe, resources), estimated.trial, estimated.counts
+    counts, trial = estimated.counts, estimated.trial
     shards = math.ceil(counts.train / recipe.images_per_shard) + math.ceil(counts.val / recipe.images_per_shard)
-    views = views_of_all(sorted_policies(recipe.policies), recipe.crop_px)
-    passes = round(counts.val * estimated.views_per_image * recipe.replicas)
-    predictions = counts.val * bytes_per_image(
-        recipe.replicas, len(recipe.policies), counts.classes, len(views), len(view_groups(views))
-    )
-    written = f"{size(_checkpoint_bytes(recipe, trial))} of checkpoints and weights, {size(predictions)} of predictions"
     images = f"{counts.train:,} train, {counts.val:,} val images of {count(counts.classes, 'class', 'classes')}"
-    forward = f"{count(passes, 'forward pass', 'forward passes')}, about {duration(estimated.evaluation_seconds)}"
+    lines = [*placement_lines(run, recipe, resources), f"data: {images}, {count(shards, 'shard')}"]
+    lines += _targets_line(recipe, estimated)
+    if not trial:
+        return [*lines, "training: finished", "evaluation: finished"]
     return [
         *lines,
-        f"data: {images}, {count(shards, 'shard')}",
-        *_targets_line(recipe, estimated),
-        _training_line(run, recipe, resources, counts, trial),
-        _validation_line(recipe, resources, counts, trial),
-        f"memory: {size(resources.memory_bytes)} reserved for a worker, {size(trial.memory_bytes)} taken by the trial",
-        f"evaluation: {forward} in fp32 with {count(estimated.num_predictors, 'predictor')}",
+        *_training_lines(run, recipe, resources, counts, trial),
+        _evaluation_line(recipe, estimated),
         *_soup_line(estimated),
-        f"storage: {written}, plus a copy of the images",
+        storage_line(recipe, counts, trial.parameters, estimated.targets),
     ]
 
 
@@ -172,10 +176,19 @@ def _targets_line(recipe: Recipe, estimated: Estimate) -> list[str]:
     """Return what is left of a teacher's answers; nothing without one."""
     if not recipe.teacher:
         return []
-    if not estimated.targets_passes:
+    if not (estimated.targets and estimated.targets.passes):
         return ["targets: finished"]
-    answers = count(estimated.targets_passes, "forward pass", "forward passes")
-    return [f"targets: {answers} of the teacher, about {duration(estimated.targets_seconds)}"]
+    answers = count(estimated.targets.passes, "forward pass", "forward passes")
+    time = estimated.untried or f"about {duration(estimated.targets_seconds)}"
+    return [f"targets: {answers} of the teacher, {time}"]
+
+
+def _evaluation_line(recipe: Recipe, estimated: Estimate) -> str:
+    passes = round(estimated.counts.val * estimated.views_per_image * recipe.replicas)
+    forward, by = count(passes, "forward pass", "forward passes"), count(estimated.num_predictors, "predictor")
+    if estimated.untried:
+        return f"evaluation: {forward} with {by} {estimated.untried}: no time is estimated for what predictors do"
+    return f"evaluation: {forward}, about {duration(estimated.evaluation_seconds)} in fp32 with {by}"
 
 
 def _soup_line(estimated: Estimate) -> list[str]:
@@ -187,12 +200,20 @@ def _soup_line(estimated: Estimate) -> list[str]:
     return [f"soups: about {least} for the choice and the uniform one, up to {most} {several}"]
 
 
+def _training_lines(run: Storage, recipe: Recipe, resources: Resources, counts: Counts, trial: Trial) -> list[str]:
+    if not _waiting(run, recipe):
+        return ["training: finished"]
+    reserved, taken = size(resources.memory_bytes), size(trial.memory_bytes)
+    return [
+        _training_line(run, recipe, resources, counts, trial),
+        _validation_line(recipe, resources, counts, trial),
+        f"memory: {reserved} reserved for a worker, {taken} taken by the trial",
+    ]
+
+
 def _training_line(run: Storage, recipe: Recipe, resources: Resources, counts: Counts, trial: Trial) -> str:
     seconds_per_step, loading = trial.seconds_per_step[0], _loading_seconds(recipe.batch_size, recipe, resources, trial)
-    waiting = _waiting(run, recipe)
-    if not waiting:
-        return "training: finished"
-    steps = _steps(recipe, counts)
+    waiting, steps = _waiting(run, recipe), _steps(recipe, counts)
     rounds = math.ceil(len(waiting) / _at_once(waiting, recipe, resources))
     seconds = _training_seconds(run, recipe, resources, counts, trial)
     # Compiling faster candidates takes minutes, too long for a plan.
@@ -264,8 +285,3 @@ def _loading_seconds(images: int, recipe: Recipe, resources: Resources, trial: T
 def _together(computing: float, loading: float, resources: Resources) -> float:
     """Return the time of computing and loading: at the same time if there are processes that load."""
     return max(computing, loading) if resources.loader_processes else computing + loading
-
-
-def _checkpoint_bytes(recipe: Recipe, trial: Trial) -> int:
-    copies = CHECKPOINTS_KEPT * COPIES_IN_CHECKPOINT + 1
-    return recipe.replicas * trial.parameters * BYTES_PER_NUMBER * copies

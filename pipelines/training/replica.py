@@ -75,6 +75,8 @@ def _train(task: ReplicaTask, on_epoch: OnEpoch | None) -> None:
     state = _initial_state(task, model, settings)
     monitor = _monitor(recipe, len(manifest.classes), settings.steps_per_epoch)
     folder = task.run.below(task.files.checkpoints)
+    for own in (task.files.folder, task.files.step_log) if task.leads else ():  # left by a worker that was killed
+        task.run.remove_partial_files(own)
     with Checkpoints(folder, CHECKPOINTS_KEPT, writes=task.leads) as checkpoints:
         history, begun = _restore(checkpoints, state, monitor, task)
         network = TrainedNetwork(state, task)

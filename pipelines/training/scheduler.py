@@ -166,7 +166,7 @@ class _Schedule:
                 self.phases[replica] = "starting"
                 # A failure before its workers are placed has nothing to do with the nodes of an earlier attempt.
                 self._places.pop(replica, None)
-                board.forget_place.remote(replica)
+                board.forget.remote(replica)
                 return replica
         return None
 

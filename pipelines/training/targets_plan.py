@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from googlenet.evaluation.crops import num_views
+from googlenet.evaluation.crops import num_views, view_groups, views_of_all
 from googlenet.network.complexity import forward_flops
 from pipelines.run.directory import PREDICTIONS, TARGETS, TEACHER, finished_replicas, read_recipe
-from pipelines.run.predictions import IMAGES_PER_SHARD, file_name
+from pipelines.run.predictions import IMAGES_PER_SHARD, bytes_per_image, file_name
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.training.network import ensemble_bytes, network_without_weights, networks_without_weights
@@ -30,6 +30,11 @@ class TargetsLeft:
     def memory_bytes(self, classes: int) -> dict[str, int]:
         """Return the memory of a predictor of the teacher, on a CPU ("cpu") and on the node of its GPU ("gpu")."""
         return ensemble_bytes(self.taught, classes, self.replicas)
+
+    def bytes_per_image(self, student: Recipe, classes: int) -> int:
+        """Return the bytes of the answers for an image, which are kept by replica until the targets are written."""
+        views = views_of_all((student.teacher_policy,), self.taught.crop_px)
+        return bytes_per_image(len(self.replicas), 1, classes, len(views), len(view_groups(views)))
 
     def passes_of(self, student: Recipe, classes: int) -> float:
         """Return how many forward passes of the student take as many operations as those that are left."""

@@ -17,6 +17,7 @@ from googlenet.network.arithmetic import (
     first_line,
     profits_from,
 )
+from pipelines.job.ray_session import held
 from pipelines.job.unplaced import once_placed
 from pipelines.job.worker_process import use_own_cpus
 from pipelines.run.recipe import Recipe
@@ -81,8 +82,8 @@ def run_trial(
     """Time training and evaluation on the connected cluster, with the resources of one worker.
 
     ``encoded`` are images whose loading and prediction are timed as well; without any, neither is. On CPUs, ``at_once``
-    workers are timed together, since what runs on other cores of a processor slows them down; the times are their
-    means.
+    workers are timed together, since what runs on other cores of a processor slows them down, and so are those that
+    share a GPU; the times are their means.
     With ``precisions`` None, only uncompiled fp32 is tried, for an estimate of a job: the longer, the more ``steps`` a
     place for a replica has to take, and the times are those beside a job's other processes. Otherwise those of
     ``precisions`` that are fast on the worker's hardware, or the only one, are tried uncompiled and, if the worker has
@@ -102,7 +103,7 @@ def run_trial(
         runtime_env={"env_vars": resources.environment},
     )(_TrialWorker)
     device = "cuda" if resources.gpus_per_worker else "cpu"
-    number = min(at_once, MOST_AT_ONCE) if device == "cpu" else 1
+    number = timed_together(resources, at_once)
     workers = [worker.remote() for _ in range(number)]
     started = [each.start.remote() for each in workers]
     with trial_workers(workers):
@@ -115,6 +116,14 @@ def run_trial(
         trials = ray.get([each.run.remote(*what) for each in chosen])
         taken = TAKEN_OF_A_CORE / max(1.0, resources.cpus_per_worker) if precisions is None and device == "cpu" else 0.0
         return replace(_means(trials, 1 + taken), start_seconds=start_seconds)
+
+
+def timed_together(resources: Resources, at_once: int) -> int:
+    """Return how many of ``at_once`` workers of a node to time together: those that slow each other down."""
+    if 0 < resources.gpus_per_worker < 1:
+        on_one_gpu = held("GPU", 1.0, resources.gpus_per_worker)
+        return min(at_once, on_one_gpu, MOST_AT_ONCE)
+    return 1 if resources.gpus_per_worker else min(at_once, MOST_AT_ONCE)
 
 
 class _TrialWorker:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ray.cluster_utils import Cluster
 
+import pipelines.job.unplaced
 from pipelines.evaluation.evaluate import evaluate_run
 from pipelines.evaluation.predictors import PredictorOptions, Predictors
 from pipelines.job.ray_session import connected
@@ -30,6 +31,7 @@ SECONDS_ALONE = 5
 
 
 def main(root: str) -> None:
+    pipelines.job.unplaced.TOLD_AFTER_SECONDS = 1.0
     cluster = Cluster(initialize_head=True, head_node_args=HEAD)
     os.environ["RAY_ADDRESS"] = cluster.address
     started = threading.Event()

@@ -2,16 +2,21 @@
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from googlenet.network.arithmetic import FP32
 from googlenet.network.preprocessing import SCRATCH_PREPROCESSING
 from googlenet.network.weights import to_safetensors
+from pipelines.evaluation.evaluate import _digests_and_memory
+from pipelines.evaluation.preflight import FORMAT, Preflight, _key
 from pipelines.run.claims import claim
-from pipelines.run.directory import ReplicaFiles
+from pipelines.run.dataset import read_manifest
+from pipelines.run.directory import PREFLIGHT, ReplicaFiles, read_recipe
+from pipelines.run.predictions import EvaluatedEnsemble
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.training.network import network_of
@@ -32,12 +37,29 @@ def untrained(prepared_run: Path, tiny_recipe: Recipe, tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
+def keep_a_preflight(run: Storage, recipe: Recipe) -> None:
+    """Choose the arithmetic, as an earlier start of the evaluation did."""
+    [name], manifest = [ReplicaFiles(0).weights], read_manifest(run)
+    digests, _ = _digests_and_memory(run, [name], recipe.crop_px)
+    ensemble = EvaluatedEnsemble(
+        ("replica_0",), digests, recipe.policies, recipe.crop_px, manifest.classes, manifest.digest, FP32
+    )
+    chosen = asdict(Preflight(FP32, "little work", 100.0))
+    run.write_json(PREFLIGHT, {"key": _key(ensemble, recipe.precision), "format": FORMAT, "preflight": chosen})
+
+
 @pytest.mark.processes
 @pytest.mark.timeout(300)
-def test_predictors_wait_for_gpus_and_leave_cpus_to_those_that_feed_them(untrained: Path) -> None:
+@pytest.mark.parametrize(("is_chosen", "waits"), [(False, "the preflight"), (True, "the evaluation")])
+def test_predictors_wait_for_gpus_and_leave_cpus_to_those_that_feed_them(
+    untrained: Path, is_chosen: bool, waits: str
+) -> None:
+    if is_chosen:
+        keep_a_preflight(Storage.at(str(untrained)), read_recipe(Storage.at(str(untrained))))
     ended = run_python("-m", "tests.pipelines.cold_cluster", str(untrained))
     assert ended.code == 0, ended.stderr
     assert "the nodes hold 0 of 3 predictors, limited by GPU" in ended.stdout
+    assert f"{waits} waits for a node with 1 CPU, 1 GPU" in " ".join(ended.stdout.split())
     assert json.loads(ended.stdout.strip().splitlines()[-1]) == {
         "shards_before_a_node_joined": 0,
         "is_running": False,

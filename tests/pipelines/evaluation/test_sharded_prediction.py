@@ -93,9 +93,12 @@ def test_only_missing_shards_are_done_again(evaluated: Path) -> None:
     task = task_of(evaluated)
     (evaluated / "predictions" / FILES[1]).unlink()
     (evaluated / "predictions" / FILES[2]).write_bytes(b"torn")
+    for folder in ("predictions", "view_probabilities"):
+        Storage.at(str(evaluated)).write(f"{folder}/{FILES[1]}.partial-0123", b"half")
     untouched = (evaluated / "predictions" / FILES[0]).stat().st_mtime_ns
     assert missing_shards(task, 42) == [1, 2]
     assert (evaluated / "predictions" / FILES[0]).stat().st_mtime_ns == untouched
+    assert list(evaluated.rglob("*.partial-*")) == []
 
 
 def test_little_work_is_done_in_fp32_without_a_trial(ray_cluster: str, finished_run: Path) -> None:

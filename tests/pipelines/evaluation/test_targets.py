@@ -58,8 +58,10 @@ def test_targets_are_the_teachers_answers_in_the_order_of_the_images_whatever_is
 
     # Killed while a shard was written, and once more between the file and the end of the stage.
     (killed / "teacher/predictions/000001.parquet").rename(killed / "teacher/predictions/000001.parquet.partial-1")
+    (killed / "teacher/targets.parquet.partial-1").write_bytes(b"half")
     with predicting_here():
         make_targets(Storage.at(str(killed)), recipe)
+    assert list(killed.rglob("*.partial-*")) == []
     files = [folder / "teacher/targets.parquet" for folder in (student, killed)]
     assert files[0].read_bytes() == files[1].read_bytes()
     written = files[1].stat().st_mtime_ns

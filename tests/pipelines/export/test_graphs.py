@@ -13,8 +13,9 @@ import pytest
 
 from googlenet import Ensemble, load_weights
 from pipelines.errors import UserError
-from pipelines.export.graphs import export_graph
+from pipelines.export.graphs import export_graph, graph_file
 from pipelines.run.storage import Storage
+from tests.commands import run_script
 from tests.pipelines.test_old_run import OLD
 from tests.project import ROOT
 
@@ -131,3 +132,17 @@ def test_a_graph_of_pytorch_gives_the_same_probabilities_without_this_project(tm
 def test_a_file_of_another_kind_than_the_format_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"--output must end with .pt2, got .*/x.onnx"):
         export_graph(Storage.at(str(OLD)), tmp_path / "x.onnx", "pt2")
+
+
+@pytest.mark.parametrize("output", ["s3://bucket/e.onnx", "hf://owner/repo/e.onnx", "gs://bucket/e.onnx"])
+@pytest.mark.parametrize("command", [("export_ensemble.py", "--format", "onnx"), ("export_onnx.py",)])
+def test_a_graph_is_not_written_to_a_folder_that_is_called_like_a_store(command: tuple[str, ...], output: str) -> None:
+    script, *options = command
+    ended = run_script(f"pipelines/{script}", "--run-dir", str(OLD), "--output", output, *options)
+    assert (ended.code, ended.stderr.count("\n")) == (2, 1)
+    assert f"--output of a graph must be a file on this machine, got {output}" in ended.stderr
+    assert not (ROOT / output.partition("//")[0]).exists()  # the command's current folder
+
+
+def test_a_file_uri_is_a_file_on_this_machine() -> None:
+    assert graph_file("file:///tmp/e.onnx") == graph_file("/tmp/e.onnx") == Path("/tmp/e.onnx")  # noqa: S108

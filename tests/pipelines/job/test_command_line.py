@@ -204,7 +204,7 @@ def test_a_recipe_for_given_weights_does_not_begin_from_random_ones(run: Command
         assert fix in ended.stderr
     assert "there is no folder" in run(train_ensemble._main, *words, "--from-scratch").stderr
     # A run that an earlier version began is resumed.
-    recipe = train_ensemble._with_absolute_paths(replace(finetune(), data=words[3]))
+    recipe = train_ensemble.with_absolute_paths(replace(finetune(), data=words[3]))
     claim(Storage.at(words[5]), "recipe", recipe.to_dict())
     assert "there is no folder" in run(train_ensemble._main, *words).stderr
     # One that was refused before it prepared anything does not lose its weights without a word.

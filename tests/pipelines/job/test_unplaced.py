@@ -1,10 +1,13 @@
 """Claims: waiting for nodes is reported once, ends with an error that names what is missing, and only without them."""
 
+import threading
+
 import pytest
 import ray
 
+import pipelines.job.unplaced
 from pipelines.job.nodes import NodesMissingError
-from pipelines.job.unplaced import TOLD_AFTER_SECONDS, Unplaced, once_placed
+from pipelines.job.unplaced import TOLD_AFTER_SECONDS, Unplaced, once_placed, told_while_unplaced
 
 LIMIT_SECONDS = 1800.0
 NEEDS = {"CPU": 4.0, "GPU": 1.0}
@@ -74,3 +77,26 @@ def test_the_wait_begins_anew_when_a_node_that_had_joined_is_lost(monkeypatch: p
     assert not unplaced.is_to_be_told(is_held=False)
     clock.seconds += TOLD_AFTER_SECONDS
     assert unplaced.is_to_be_told(is_held=False)
+
+
+def test_work_in_many_tasks_says_what_it_waits_for_too_and_nothing_where_it_is_held(
+    nodes: list[dict[str, object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipelines.job.unplaced, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(pipelines.job.unplaced, "TOLD_AFTER_SECONDS", 0.05)
+    told: list[str] = []
+    is_told = threading.Event()
+
+    def tell(text: str) -> None:
+        told.append(text)
+        is_told.set()
+
+    with told_while_unplaced("the evaluation", NEEDS, tell):
+        assert is_told.wait(60)
+    line = "the evaluation waits for a node with 4 CPU, 1 GPU; `ray status` shows what the cluster adds"
+    assert told == [line]
+    nodes.append({"NodeID": "b", "Alive": True, "Resources": LARGE})
+    is_told.clear()
+    with told_while_unplaced("the evaluation", NEEDS, tell):
+        assert not is_told.wait(0.5)
+    assert told == [line]

@@ -9,8 +9,12 @@ import pytest
 import ray
 from PIL import Image
 
+from googlenet.evaluation.crops import view_groups, views_of_all
 from googlenet.evaluation.temperature import FOLDS
 from googlenet.network.arithmetic import FP32
+from pipelines.job.console import size
+from pipelines.job.limits import Limits
+from pipelines.job.meter import Meter
 from pipelines.run.dataset import Counts
 from pipelines.run.directory import ReplicaFiles
 from pipelines.run.predictions import EvaluatedEnsemble, file_name
@@ -20,9 +24,13 @@ from pipelines.run.storage import Storage
 from pipelines.training import plan, timing, trial
 from pipelines.training.network import relative_operations
 from pipelines.training.plan import Estimate, estimate, placement_lines
+from pipelines.training.prediction_plan import PlannedPredictors
 from pipelines.training.resources import Resources
+from pipelines.training.storage_plan import storage_line
 from pipelines.training.trial import Trial
 from tests.picture_files import encode
+
+ONE = PlannedPredictors(0.0, lambda *_: 1)
 
 
 @pytest.mark.parametrize(
@@ -60,10 +68,10 @@ def test_soups_count_in_the_time_and_the_cost_until_they_are_there(
 ) -> None:
     run = trained_run(tmp_path, tiny_recipe, monkeypatch)
 
-    def estimated(recipe: Recipe, *, soup: bool) -> Estimate:
-        return estimate(run, recipe, Resources(), Counts(24, 42, 3), lambda *_: 1, (), soup=soup)
+    def with_recipe(recipe: Recipe, *, soup: bool) -> Estimate:
+        return estimated(run, recipe, Resources(), soup=soup)
 
-    with_soup, without = (estimated(tiny_recipe, soup=soup) for soup in (True, False))
+    with_soup, without = (with_recipe(tiny_recipe, soup=soup) for soup in (True, False))
     # One network, and five centre crops of each image for the choice: of the three replicas, and of two with one more.
     assert with_soup.seconds - without.seconds == pytest.approx(
         without.evaluation_seconds / tiny_recipe.replicas + 5 * 42 / 100
@@ -73,12 +81,12 @@ def test_soups_count_in_the_time_and_the_cost_until_they_are_there(
     assert line.startswith("soups: about 1:03 for the choice and the uniform one, up to 7:05 if")
     assert plan._soup_line(without) == []
     assert MOST_SOUPS == 2 + FOLDS
-    assert estimated(replace(tiny_recipe, replicas=1), soup=True).soup_seconds == 0
+    assert with_recipe(replace(tiny_recipe, replicas=1), soup=True).soup_seconds == 0
     kept = {"are_predicted": True, "replicas": [0, 1, 2], "weights_digests": ["a", "b", "c"]}
     run.write_json("soup/soups.json", kept)
-    assert estimated(tiny_recipe, soup=True).soup_seconds == 0
+    assert with_recipe(tiny_recipe, soup=True).soup_seconds == 0
     run.write_json("soup/soups.json", {**kept, "replicas": [0, 2], "weights_digests": ["a", "c"]})
-    assert estimated(tiny_recipe, soup=True).soup_seconds == with_soup.soup_seconds  # one has been trained since
+    assert with_recipe(tiny_recipe, soup=True).soup_seconds == with_soup.soup_seconds  # one has been trained since
 
 
 def test_views_of_square_images_that_coincide_are_counted_once(
@@ -96,7 +104,7 @@ def test_views_of_square_images_that_coincide_are_counted_once(
     monkeypatch.setattr(plan, "check_that_one_fits", lambda *_: None)
     encoded = [encode(Image.new("RGB", size), "PNG") for size in ((100, 100), (150, 100))]
     recipe = replace(tiny_recipe, policies=(1, 10, 144))
-    found = estimate(run, recipe, Resources(), Counts(24, 42, 3), lambda *_: 1, encoded, soup=False)
+    found = estimate(run, recipe, Resources(), Counts(24, 42, 3), ONE, encoded, soup=False)
     assert found.views_per_image == (48 + 144) / 2
     assert found.evaluation_seconds == pytest.approx(42 * 96 * recipe.replicas / 100)
     assert asked == [(2, 6)]  # of the three replicas that run at once, on two nodes; two epochs of three steps
@@ -106,8 +114,105 @@ def test_views_of_square_images_that_coincide_are_counted_once(
 def test_a_predictor_has_one_thread_however_many_a_worker_has(
     tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resources: Resources, threads: int
 ) -> None:
-    found = estimated_evaluation(tmp_path, tiny_recipe, monkeypatch, resources)
-    assert found == pytest.approx(42 * 144 * tiny_recipe.replicas / (100 / threads))
+    measure(monkeypatch)
+    found = estimated(Storage.at(str(tmp_path)), tiny_recipe, resources)
+    assert found.evaluation_seconds == pytest.approx(42 * 144 * tiny_recipe.replicas / (100 / threads))
+
+
+@pytest.mark.parametrize(("gpus_per_worker", "gpus", "speed"), [(1, 1, 100), (1, 0.25, 25), (0.25, 0.25, 100)])
+def test_predictors_that_share_a_gpu_share_its_speed(
+    tiny_recipe: Recipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    gpus_per_worker: float,
+    gpus: float,
+    speed: float,
+) -> None:
+    measure(monkeypatch)
+    found = estimated(Storage.at(str(tmp_path)), tiny_recipe, Resources(8, gpus_per_worker), gpus)
+    assert found.evaluation_seconds == pytest.approx(42 * 144 * tiny_recipe.replicas / speed)
+
+
+@pytest.mark.parametrize(
+    ("resources", "gpus", "where"), [(Resources(), 1.0, "GPUs"), (Resources(8.0, 1.0), 0.0, "CPUs")]
+)
+def test_a_limit_keeps_nothing_back_for_predictors_that_a_trial_cannot_time(
+    tiny_recipe: Recipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    resources: Resources,
+    gpus: float,
+    where: str,
+) -> None:
+    """By default predictors reserve GPUs and workers do not: the job would have stopped before its first step."""
+    measure(monkeypatch)
+    run = Storage.at(str(tmp_path))
+    found = estimated(run, tiny_recipe, resources, gpus, Counts(24, 10**6, 3), soup=True)
+    meter = Meter(Limits(max_hours=10.0), [], nodes=lambda: 1)
+    meter.expect(found.seconds, found.evaluation_seconds, found.nodes)
+    assert meter.why_stop() == ""
+    assert found.seconds == found.training_seconds > 0
+    assert plan._evaluation_line(tiny_recipe, found) == (
+        f"evaluation: 432,000,000 forward passes with 1 predictor on {where}, which were not tried: "
+        "no time is estimated for what predictors do"
+    )
+    assert plan._soup_line(found) == []
+
+
+def test_once_all_replicas_are_trained_the_trial_has_a_predictors_resources_and_later_there_is_none(
+    tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The nodes that held the workers may be gone: the trial would wait for them for half an hour."""
+    run, asked = trained_run(tmp_path, tiny_recipe, monkeypatch), []
+
+    def run_trial(*of_trial: Any) -> Trial:
+        asked.append((of_trial[1], *of_trial[-2:]))
+        return Trial((FP32,), (0.5,), (0.0,), passes_per_second=100.0, parameters=1)
+
+    monkeypatch.setattr(plan, "run_trial", run_trial)
+    on_gpus = Resources(8.0, 2.0, {"large": 1.0}, memory_bytes=10**10)
+    planned = PlannedPredictors(0.0, lambda *_: 3)
+    found = estimate(run, tiny_recipe, on_gpus, Counts(24, 42, 3), planned, (), soup=False)
+    assert asked == [(Resources(), 3, 0)]
+    assert found.evaluation_seconds == pytest.approx(42 * 144 * 3 / 100 / 3)
+    told = plan.plan_lines(run, tiny_recipe, on_gpus, found)
+    assert [line.partition(":")[0] for line in told] == ["plan", "data", "training", "evaluation", "storage"]
+
+    names = tuple(f"replica_{number}" for number in range(3))
+    ensemble = EvaluatedEnsemble(names, ("digest",) * 3, (1,), 35, ("a", "b"), "data", FP32)
+    for shard in range(3):
+        with run.writing(f"predictions/{file_name(shard)}") as stream:
+            pq.write_table(ensemble.schema().empty_table(), stream)
+    found = estimate(run, tiny_recipe, on_gpus, Counts(24, 42, 3), planned, (), soup=False)
+    assert len(asked) == 1
+    assert found.seconds == 0
+    finished = ["training: finished", "evaluation: finished"]
+    assert plan.plan_lines(run, tiny_recipe, on_gpus, found)[-2:] == finished
+
+
+def test_a_students_plan_counts_the_storage_and_the_time_of_its_teachers_answers(
+    tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher = Storage.at(str(tmp_path / "teacher"))
+    teacher.write_json("run.json", {"id": "1", "recipe": tiny_recipe.to_dict()})
+    for replica in range(3):
+        teacher.write(ReplicaFiles(replica).weights, b"")
+    student = replace(tiny_recipe, replicas=1, teacher=teacher.root, teacher_policy=10)
+    measure(monkeypatch, seconds_per_scaled_image=0.5, start_seconds=3.0)
+    run, counts = Storage.at(str(tmp_path / "student")), Counts(10**6, 42, 3)
+    found = estimated(run, student, Resources(), counts=counts)
+    # Three networks, ten crops; an image is scaled once.
+    assert found.targets_seconds == pytest.approx(10**6 * (3 * 10 / 100 + 0.5) + 2 * 3)
+    line = storage_line(student, counts, 1, found.targets)
+    views = 10
+    groups = len(view_groups(views_of_all((10,), 35)))
+    # 3 replicas x (1 policy + 1 maximum) x 3 classes, and the likeliest class of each view and group by 3 + 1.
+    answers = 10**6 * 4 * (3 * 2 * 3 + 4 * (views + groups))
+    assert f", {size(10**6 * 3 * 4)} of targets, {size(answers)} of the teacher's answers until the targets" in line
+    run.write("teacher/targets.parquet", b"")
+    done = storage_line(student, counts, 1, estimated(run, student, Resources(), counts=counts).targets)
+    assert " of targets" in done
+    assert "answers" not in done
 
 
 @pytest.mark.parametrize(
@@ -127,8 +232,8 @@ def test_beside_a_gpu_images_are_scaled_while_it_computes(
     seconds_per_scaled_image: float,
     expected: float,
 ) -> None:
-    run = trained_run(tmp_path, tiny_recipe, monkeypatch, seconds_per_scaled_image=seconds_per_scaled_image)
-    found = estimate(run, tiny_recipe, resources, Counts(24, 42, 3), lambda *_: 1, (), soup=False)
+    measure(monkeypatch, seconds_per_scaled_image=seconds_per_scaled_image)
+    found = estimated(Storage.at(str(tmp_path)), tiny_recipe, resources)
     assert found.evaluation_seconds == pytest.approx(expected)
 
 
@@ -137,7 +242,7 @@ def test_the_images_of_soups_are_chosen_on_and_scaled_once_for_all_of_them(
 ) -> None:
     times = {"seconds_per_scaled_image": 1.0, "seconds_per_crop": 0.5, "start_seconds": 3.0}
     run = trained_run(tmp_path, tiny_recipe, monkeypatch, **times)
-    found = estimate(run, tiny_recipe, Resources(), Counts(24, 42, 3), lambda *_: 1, (), soup=True)
+    found = estimate(run, tiny_recipe, Resources(), Counts(24, 42, 3), ONE, (), soup=True)
     one_network, once = 42 * 144 / 100, 42 + 5 * 42 * (1 / 100 + 0.5) + 4 * 3
     assert found.soup_seconds == pytest.approx(one_network + once)
     assert found.most_soup_seconds == pytest.approx(MOST_SOUPS * one_network + once)
@@ -169,22 +274,41 @@ def test_predictions_of_fewer_replicas_are_still_to_be_made(
     assert left == {2: pytest.approx(42 * 144 * 3 / 100), 3: 0.0}
 
 
-def trained_run(folder: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch, **times: Any) -> Storage:
-    """A run whose replicas are finished, and a trial of 100 passes a second on one node that holds one replica."""
-    run = Storage.at(str(folder))
+def measure(monkeypatch: pytest.MonkeyPatch, **times: Any) -> None:
+    """A trial of 100 passes a second on one node that holds one replica."""
     measured = replace(Trial((FP32,), (0.5,), (0.0,), passes_per_second=100.0, parameters=1), **times)
     monkeypatch.setattr(plan, "run_trial", lambda *_: measured)
     monkeypatch.setattr(plan, "nodes_used", lambda *_: 1)
     monkeypatch.setattr(plan, "replicas_at_once", lambda *_: 1)
+    monkeypatch.setattr(plan, "check_that_one_fits", lambda *_: None)
+
+
+def trained_run(folder: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch, **times: Any) -> Storage:
+    """A run whose replicas are finished, and the trial of :func:`measure`."""
+    run = Storage.at(str(folder))
+    measure(monkeypatch, **times)
     for replica in range(recipe.replicas):
         run.write(ReplicaFiles(replica).weights, b"")
     return run
 
 
+def estimated(
+    run: Storage,
+    recipe: Recipe,
+    resources: Resources,
+    gpus: float | None = None,
+    counts: Counts = Counts(24, 42, 3),  # noqa: B008
+    *,
+    soup: bool = False,
+) -> Estimate:
+    """The estimate of a job with one predictor, by default with as many GPUs as a worker has."""
+    planned = PlannedPredictors(resources.gpus_per_worker if gpus is None else gpus, lambda *_: 1)
+    return estimate(run, recipe, resources, counts, planned, (), soup=soup)
+
+
 def estimated_evaluation(folder: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch, resources: Resources) -> float:
     """Seconds of the evaluation of a trained run."""
-    run = trained_run(folder, recipe, monkeypatch)
-    return estimate(run, recipe, resources, Counts(24, 42, 3), lambda *_: 1, (), soup=False).evaluation_seconds
+    return estimated(trained_run(folder, recipe, monkeypatch), recipe, resources).evaluation_seconds
 
 
 def test_workers_of_one_trial_count_by_their_means() -> None:

@@ -59,9 +59,14 @@ def test_interrupted_after_every_step_it_ends_with_the_same_bits(
     assert steps == list(range(1, STEPS + 1))
 
 
-def test_no_two_checkpoints_are_of_one_step(dataset: Path, tiny_recipe: Recipe, threads: None) -> None:
+def test_no_two_checkpoints_are_of_one_step_and_nothing_is_left_of_killed_writers(
+    dataset: Path, tiny_recipe: Recipe, threads: None
+) -> None:
     """Data-parallel workers agree on a step, and have to find the same state for it."""
+    for name in ("weights.safetensors", "checkpoints/0000000001.safetensors", "steps/00000.jsonl"):
+        Storage.at(str(dataset)).write(f"replicas/1/{name}.partial-0123", b"half")
     train_replica(task(dataset, tiny_recipe, 0.0))
+    assert list(dataset.rglob("*.partial-*")) == []
     kept = sorted(path.name.partition(".")[0] for path in (dataset / "replicas/1/checkpoints").iterdir())
     assert kept == [f"{step:010d}" for step in (STEPS - 1, STEPS)]
 

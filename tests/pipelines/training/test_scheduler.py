@@ -13,9 +13,10 @@ import torch
 
 import pipelines.job.unplaced
 from googlenet.network.arithmetic import FP32, Arithmetic
+from pipelines.job.progress import ReplicaStatus
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
-from pipelines.training.board import Answer, new_board
+from pipelines.training.board import Answer, new_board, read_board
 from pipelines.training.failure import ReplicaFailure
 from pipelines.training.handover import next_replica, trains_in_turn
 from pipelines.training.replica import train_replica
@@ -100,6 +101,24 @@ def test_a_worker_that_has_trained_a_replica_gets_the_next_one_that_is_ready_whi
     assert schedule.waiting == [2, 4]
     ray.kill(board)
     assert next_replica(board, 3) is None
+
+
+def test_a_replica_that_is_started_again_is_not_shown_as_training_before_its_worker_has_a_place(
+    ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    board = new_board()
+    board.post.remote(0, ReplicaStatus("training", 1.5, 2))
+    board.place.remote(0, 0, 1, "a node that is lost")
+    schedule = _Schedule(Storage.at(str(tmp_path)), replace(tiny_recipe, replicas=1), Resources(), FP32, [])
+    assert schedule._take_ready(board) == 0
+    schedule.running = {"second fit": 0}
+    state, _ = read_board(board)
+    schedule.take(state)
+    assert (schedule.phases, state.places) == ({0: "starting"}, {})
+    board.post.remote(0, ReplicaStatus("training", 1.5, 2))
+    schedule.take(read_board(board)[0])
+    assert schedule.phases == {0: "training"}
+    ray.kill(board)
 
 
 def test_workers_together_on_gpus_or_with_a_compiled_network_train_one_replica_each(tiny_recipe: Recipe) -> None:

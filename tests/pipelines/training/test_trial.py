@@ -45,6 +45,17 @@ def test_a_run_keeps_to_the_device_that_makes_its_samples(tmp_path: Path) -> Non
         training_arithmetic(run, demo(), Resources(1, 1), 2000, 10)
 
 
+@pytest.mark.parametrize(
+    ("gpus_per_worker", "at_once", "together"),
+    [(0.0, 3, 3), (0.0, 96, 8), (1.0, 4, 1), (2.0, 2, 1), (0.25, 16, 4), (0.25, 2, 2), (0.3, 16, 3), (0.05, 40, 8)],
+)
+def test_workers_that_slow_each_other_down_are_timed_together(
+    gpus_per_worker: float, at_once: int, together: int
+) -> None:
+    """Four replicas on one GPU take up to four times as long as one alone."""
+    assert trial_module.timed_together(Resources(1, gpus_per_worker), at_once) == together
+
+
 def test_long_runs_are_told_from_short_ones_by_their_multiply_adds() -> None:
     # Table 1's multiply-adds: twice as many operations, three times for the forward and backward passes.
     model = GoogLeNet(1000, aux_heads=False)
