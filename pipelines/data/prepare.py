@@ -18,6 +18,7 @@ from pipelines.run.dataset import SPLITS, Counts, Manifest, Shard, Split, check_
 from pipelines.run.directory import DATASET, MANIFEST, QUARANTINE, differences
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
+from pipelines.run.storage_failures import is_outage
 
 BadImages = Literal["stop", "quarantine"]
 # Recipe fields that decide the prepared data set.
@@ -72,6 +73,8 @@ def images_to_time(run: Storage, recipe: Recipe, images: Images | None) -> list[
         try:
             found.append(as_stored(images.reader.read(files[index]), recipe.stored_short_side_px))
         except (OSError, ImageDecodeError) as error:
+            if is_outage(error):
+                raise
             bad.append(f"{files[index].image_id}: {error}")
     if bad and not found:
         tried = "the training image" if len(bad) == 1 else f"{len(bad)} training images"

@@ -23,6 +23,7 @@ from pipelines.errors import UserError
 from pipelines.run.dataset import SHARD_DIGEST
 from pipelines.run.directory import DATASET
 from pipelines.run.storage import Storage
+from pipelines.run.storage_failures import is_outage
 
 STORED_JPEG_QUALITY = 95
 
@@ -108,6 +109,9 @@ def write_shard(run: Storage, reader: ImageReader, plan: ShardPlan) -> dict[str,
         ``images`` (number stored), ``counts`` (by label), ``digest``, ``bad_images`` (for each
         ``image_id``, ``reason``, and ``unreadable``: it could not be read, so it may be intact), ``notes`` (ids of
         stored images by what is peculiar about them).
+
+    Raises:
+        OSError: the store or the network has failed.
     """
     columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
     digest, bad_images, notes = hashlib.sha256(), [], defaultdict(list)
@@ -117,6 +121,8 @@ def write_shard(run: Storage, reader: ImageReader, plan: ShardPlan) -> dict[str,
             inspection = inspect(original)
             data, width, height = _to_store(original, inspection, plan.short_side_px)
         except (ImageDecodeError, OSError) as error:
+            if is_outage(error):  # would make a bad image of every one, each after long retries
+                raise
             unreadable = isinstance(error, OSError)
             bad_images.append({"image_id": file.image_id, "reason": str(error), "unreadable": unreadable})
             continue

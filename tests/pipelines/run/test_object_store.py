@@ -18,12 +18,16 @@ import pytest
 import torch
 
 import pipelines.training.replica
+from pipelines.data.image_folder import FolderImages
+from pipelines.data.shards import ShardPlan, write_shard
+from pipelines.data.sources import images_to_train_on
 from pipelines.errors import UserError
 from pipelines.run.dataset import read_manifest
 from pipelines.run.lock import LOCK, only_job_on
 from pipelines.run.object_store import store_failure
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
+from pipelines.run.storage_failures import storage_failure
 from pipelines.train_ensemble import Arguments, run_job
 from pipelines.training.replica import train_replica
 from pipelines.training.shard_cache import folder
@@ -149,6 +153,19 @@ def test_an_upload_that_breaks_off_leaves_the_old_object_and_nothing_of_the_new(
     direct = Storage.at(f"{bucket}/broken")
     assert direct.files("") == ["old"]
     assert direct.read("old") == b"whole"
+
+
+def test_a_store_that_is_away_makes_no_image_a_bad_one(bucket: str, door: Door, photo_folder: Path) -> None:
+    upload(photo_folder, f"{bucket}/photos")
+    files = images_to_train_on(f"{bucket}/photos", 10, 0).listing.splits["train"]
+    reader = FolderImages(through(door, f"{bucket}/photos").impatient())
+    run, plan = Storage.at(f"{bucket}/run"), ShardPlan("train/00000.parquet", files)
+    assert write_shard(run, reader, plan)["images"] == len(files)
+    door.shut()
+    with pytest.raises(OSError, match="AWS Error NETWORK_CONNECTION") as error:
+        write_shard(run, reader, plan)
+    # As Ray Data passes it on: text only.
+    assert "check the address" in (storage_failure(RuntimeError(f"task failed\nOSError: {error.value}\nmore")) or "")
 
 
 def prepare(port: int, photos: Path, variables: dict[str, str]) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,48 @@
+"""Images that cannot be read while a shard is made."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from pipelines.data.listing import ImageFile, Listing
+from pipelines.data.prepare import images_to_time
+from pipelines.data.shards import ShardPlan, write_shard
+from pipelines.data.sources import Images
+from pipelines.run.recipe import Recipe
+from pipelines.run.storage import Storage
+
+
+def plan_of(images: int) -> ShardPlan:
+    return ShardPlan("train/00000.parquet", tuple(ImageFile(f"{number}.png", 0) for number in range(images)))
+
+
+class Failing:
+    """A reader of which every read fails; it counts them."""
+
+    def __init__(self, error: OSError) -> None:
+        self.error, self.reads = error, 0
+
+    def read(self, _image: ImageFile) -> bytes:
+        self.reads += 1
+        raise self.error
+
+
+def test_a_store_that_does_not_answer_ends_the_stage_at_its_first_image(tmp_path: Path) -> None:
+    """Each read takes a minute and a half to fail, and what the store does not deliver is no bad image."""
+    reader = Failing(OSError("When reading information for key '0.jpg': AWS Error NETWORK_CONNECTION during GetObject"))
+    run, files = Storage.at(str(tmp_path)), tuple(ImageFile(f"{number}.jpg", 0) for number in range(20))
+    with pytest.raises(OSError, match="NETWORK_CONNECTION"):
+        write_shard(run, reader, ShardPlan("train/00000.parquet", files))
+    images = Images(reader, Listing(("a",), {"train": files, "val": ()}))
+    with pytest.raises(OSError, match="NETWORK_CONNECTION"):
+        images_to_time(run, Recipe(), images)
+    assert reader.reads == 2
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ENOENT])
+def test_a_file_that_cannot_be_read_is_one_of_all_that_are_named(tmp_path: Path, number: int) -> None:
+    reader = Failing(OSError(number, os.strerror(number), "0.jpg"))
+    plan = plan_of(20)
+    assert len(write_shard(Storage.at(str(tmp_path)), reader, plan)["bad_images"]) == 20
