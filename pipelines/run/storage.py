@@ -180,9 +180,10 @@ class Storage:
         return sorted(name for name in names if PARTIAL not in name)
 
     def names(self, folder: str) -> list[str]:
-        """Return the sorted names of all files and folders directly in ``folder``; empty if it does not exist."""
+        """Return the sorted names of the folders and complete files in ``folder``; empty if it does not exist."""
         selector = pafs.FileSelector(self.path(folder), allow_not_found=True)
-        return sorted(info.base_name for info in self.filesystem.get_file_info(selector))
+        names = (info.base_name for info in self.filesystem.get_file_info(selector))
+        return sorted(name for name in names if PARTIAL not in name)
 
     def read(self, name: str) -> bytes:
         """Return the content of a file.
