@@ -24,6 +24,8 @@ import pyarrow.fs as pafs
 
 from pipelines.errors import UserError
 from pipelines.run.object_store import FEW_S3_ATTEMPTS, open_filesystem
+from pipelines.run.published_files import is_published
+from pipelines.run.uploads import put, put_by_renaming
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -140,6 +142,11 @@ class Storage:
         """Whether the root is a folder on this machine."""
         return isinstance(self.filesystem, pafs.LocalFileSystem)
 
+    @property
+    def _has_objects(self) -> bool:
+        """Whether what is written appears once it is complete, if at all: on object stores, not on all of fsspec's."""
+        return is_published(self.root) or not isinstance(self.filesystem, pafs.PyFileSystem)
+
     def path(self, name: str = "") -> str:
         """Return ``name`` as a path for :attr:`filesystem`."""
         return f"{self._resolved[1]}/{name}" if name else self._resolved[1]
@@ -201,13 +208,14 @@ class Storage:
         target = self.path(name)
         if not self.is_local:
             buffer = io.BytesIO()
-            yield buffer
-            # An object appears once its upload is complete; the upload starts only once the content is.
-            with self.filesystem.open_output_stream(target, compression=None) as stream:
-                stream.write(buffer.getbuffer())
+            yield buffer  # the upload starts only once the content is complete
+            if self._has_objects:
+                put(self.filesystem, target, buffer.getbuffer())
+            else:
+                put_by_renaming(self.filesystem, target, _partial(target), buffer.getbuffer())
             return
         Path(target).parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(f"{target}{PARTIAL}{uuid.uuid4().hex[:8]}")
+        partial = Path(_partial(target))
         try:
             with partial.open("wb") as stream:
                 yield stream
@@ -265,3 +273,7 @@ class Storage:
 
     def __str__(self) -> str:
         return self.root
+
+
+def _partial(target: str) -> str:
+    return f"{target}{PARTIAL}{uuid.uuid4().hex[:8]}"
