@@ -16,6 +16,7 @@ from googlenet.images.decoding import decode_rgb
 from pipelines.data.imagenet import DEVKIT, META, TRAIN, TRUTH, VAL
 from pipelines.data.sources import images_to_evaluate, images_to_train_on
 from pipelines.errors import UserError
+from pipelines.run.storage import Storage
 from tests.pipelines.data.archives import tar
 
 CLASSES = ("n01440764", "n01443537", "n02105855")
@@ -99,12 +100,19 @@ def test_the_validation_archive_alone_can_be_evaluated(imagenet: tuple[Path, dic
         images_to_train_on(str(folder), 10, 0)
 
 
+def store_that_is_away(_root: Storage, name: str) -> bytes:
+    raise OSError(f"When reading information for key '{name}': AWS Error NETWORK_CONNECTION during HeadObject")
+
+
 def test_what_is_missing_or_damaged_of_imagenet_is_named(imagenet: tuple[Path, dict[str, bytes]]) -> None:
     folder, _ = imagenet
     kit = folder / f"{DEVKIT}.tar.gz"
     whole = kit.read_bytes()
     kit.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match=r"ILSVRC2012_devkit_t12.tar.gz is not ImageNet's development kit"):
+        images_to_train_on(str(folder), 10, 0)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(OSError, match="NETWORK_CONNECTION"):
+        patch.setattr(Storage, "read", store_that_is_away)
         images_to_train_on(str(folder), 10, 0)
     kit.unlink()
     with pytest.raises(UserError, match=r"put ILSVRC2012_devkit_t12.tar.gz or LOC_val_solution.csv into"):
@@ -208,7 +216,10 @@ def test_webdataset_is_read_by_its_neighbours(tmp_path: Path) -> None:
     ]
     assert [reader.read(file) for file in listing.splits["val"]] == images[4:]
     (tmp_path / "classes.txt").write_text("".join(f"class {number}\n" for number in range(11)))
-    assert images_to_train_on(str(tmp_path), 10, 0)[1].classes == ("class 0", "class 1", "class 2", "class 10")
+    classes = ("class 0", "class 1", "class 2", "class 10")
+    assert images_to_train_on(str(tmp_path), 10, 0).listing.classes == classes
+    alone = images_to_train_on(str(tmp_path / "imagenet1k-train-0000.tar"), 25, 0).listing
+    assert (alone.classes, alone.ignored) == (classes, ())
 
 
 def test_a_webdataset_without_split_is_divided_and_one_without_labels_refused(tmp_path: Path) -> None:
