@@ -197,6 +197,26 @@ def test_parquet_of_another_kind_is_refused_by_its_columns(tmp_path: Path) -> No
         images_to_train_on(str(tmp_path), 10, 0)
 
 
+@pytest.mark.parametrize("label", [0, "cat"])
+def test_parquet_files_with_and_without_names_of_classes_are_refused_by_name(tmp_path: Path, label: object) -> None:
+    hugging_face(tmp_path / "train-0.parquet", [b"", b""], [0, 1], ["a", "b"])
+    pq.write_table(pa.table({"image": [b""], "label": [label]}), tmp_path / "train-1.parquet")
+    with pytest.raises(UserError, match=rf"train-0\.parquet names its classes, and .*train-1\.parquet .*'{label}'"):
+        images_to_train_on(str(tmp_path), 10, 0)
+
+
+def test_a_parquet_file_with_a_damaged_footer_is_named(tmp_path: Path) -> None:
+    hugging_face(tmp_path / "train.parquet", [picture(0), picture(1)], [0, 1], ["a", "b"])
+    whole = (tmp_path / "train.parquet").read_bytes()
+    footer = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    for at in range(footer, len(whole) - 4, 17):
+        (tmp_path / "train.parquet").write_bytes(whole[:at] + b"\xff\xff\xff\xff" + whole[at + 4 :])
+        try:
+            images_to_train_on(str(tmp_path), 10, 0)
+        except UserError as error:
+            assert f"{tmp_path}/train.parquet" in str(error)
+
+
 def test_webdataset_is_read_by_its_neighbours(tmp_path: Path) -> None:
     images = [picture(seed) for seed in range(6)]
     shards: dict[str, dict[str, bytes]] = {"imagenet1k-train-0000.tar": {}, "imagenet1k-validation-00.tar": {}}
