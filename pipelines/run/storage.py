@@ -18,6 +18,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
+from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -83,10 +84,9 @@ class Storage:
         """Return the storage at ``uri``; a local path is made absolute, since Ray's workers run in other folders.
 
         Raises:
-            UserError: the path is not UTF-8, so that no recipe or report could hold it.
+            UserError: the path is not UTF-8, so that no recipe or report could hold it, or leads nowhere.
         """
-        uri = uri.removeprefix("file://")
-        root = uri.rstrip("/") if "://" in uri else str(Path(uri).expanduser().resolve())
+        root = _root_of(_without_file_scheme(uri))
         try:
             root.encode()
         except UnicodeEncodeError as error:
@@ -97,8 +97,9 @@ class Storage:
     @classmethod
     def of_file(cls, uri: str) -> tuple["Storage", str]:
         """Return the folder of a file, and the file's name in it; a link keeps its own name, not that of its target."""
-        if "://" not in uri.removeprefix("file://"):
-            path = Path(uri.removeprefix("file://")).expanduser()
+        uri = _without_file_scheme(uri)
+        if "://" not in uri:
+            path = Path(uri).expanduser()
             return cls.at(str(path.parent)), path.name
         file = cls.at(uri)
         location, mark, options = file._parts
@@ -273,6 +274,22 @@ class Storage:
 
     def __str__(self) -> str:
         return self.root
+
+
+def _without_file_scheme(uri: str) -> str:
+    """Return the path that a URI of a file stands for; any other URI or path as it is."""
+    return unquote(uri.removeprefix("file://")) if uri.startswith("file://") else uri
+
+
+def _root_of(uri: str) -> str:
+    try:
+        if "://" not in uri:
+            return str(Path(uri).expanduser().resolve())
+        urlsplit(uri)
+    except (ValueError, RuntimeError) as error:  # a bracket without its other one; a link that leads to itself
+        shown = uri.partition("?")[0].rpartition("@")[2] if "://" in uri else uri
+        raise UserError(f"{shown} cannot be used: {error}") from error
+    return uri.rstrip("/")
 
 
 def _partial(target: str) -> str:
