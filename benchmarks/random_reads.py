@@ -87,7 +87,7 @@ def _by_row_group(path: Path, encoded: Sequence[bytes]) -> None:
 
 def _one_by_one(path: Path, encoded: Sequence[bytes]) -> None:
     with path.open("wb") as stream:
-        write_records(stream, shard_columns(encoded), {})
+        write_records(stream, zip(*shard_columns(encoded).values(), strict=True), {})
 
 
 WRITERS = {"by row group": _by_row_group, "one by one": _one_by_one}

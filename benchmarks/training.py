@@ -143,7 +143,7 @@ def shard_columns(encoded: Sequence[bytes]) -> dict[str, list[Any]]:
 def write_shard(folder: str, encoded: Sequence[bytes]) -> None:
     """Write a Parquet shard in the project's format."""
     with (Path(folder) / "shard.parquet").open("wb") as stream:
-        write_records(stream, shard_columns(encoded), {})
+        write_records(stream, zip(*shard_columns(encoded).values(), strict=True), {})
 
 
 def main(arguments: Arguments) -> None:

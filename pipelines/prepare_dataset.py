@@ -3,8 +3,9 @@
     python pipelines/prepare_dataset.py --data FOLDER --run-dir RUN
 
 Every file is checked once; the original bytes are stored, unless the recipe asks for smaller images. A file that cannot
-be decoded, or a JPEG with missing pixel data, stops the command with a list of all such files, or, with ``--bad-images
-quarantine``, is listed in ``dataset/quarantine.jsonl`` and left out of the data set.
+be decoded, or a JPEG with missing pixel data, stops the command with a list of all such files (if they are many, in
+``dataset/bad_images.jsonl``), or, with ``--bad-images quarantine``, is listed in ``dataset/quarantine.jsonl`` and left
+out of the data set.
 """
 
 if __name__ == "__main__":  # by a Python that may lack packages, or an installed project

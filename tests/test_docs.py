@@ -1,7 +1,7 @@
 """The links of the documentation, and a page for every claim in RESULTS.md."""
 
 import re
-import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -69,25 +69,38 @@ def test_the_pages_name_the_place_of_answers_for_images_without_labels() -> None
         assert set(named) == {place}
 
 
-def test_the_python_of_data_sorts_pictures_into_class_folders(
-    photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def sorted_by(code: str, files: Mapping[str, bytes], labels: Mapping[str, str]) -> dict[str, set[bytes]]:
+    """The contents by class, after the Python of a page has sorted ``files`` in the current folder."""
+    for name, content in files.items():
+        Path("PHOTOS", name).parent.mkdir(parents=True, exist_ok=True)
+        Path("PHOTOS", name).write_bytes(content)
+    Path("LABELS.csv").write_text("filename,label\n" + "".join(f"{name},{label}\n" for name, label in labels.items()))
+    exec(code, {})  # noqa: S102  # as a reader would
+    reader, listing = images_to_train_on("SORTED", 10, 0)
+    found: dict[str, set[bytes]] = {name: set() for name in listing.classes}
+    for image in (image for images in listing.splits.values() for image in images):
+        found[listing.classes[image.label]].add(reader.read(image))
+    return found
+
+
+def test_the_python_of_data_sorts_pictures_into_class_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     by_name, by_table = re.findall(r"```python\n(.*?)```", (ROOT / "docs/data.md").read_text(), re.DOTALL)
-    pictures = sorted((photo_folder / "train").rglob("*.jpg"))[:4]
-    monkeypatch.chdir(tmp_path)
-    names = ("cat.0.jpg", "cat.1.jpg", "great_pyrenees_1.jpg", "great_pyrenees_2.jpg")
-    for code, expected in ((by_name, ("cat", "great_pyrenees")), (by_table, ("big dog", "Katze"))):
-        (tmp_path / "PHOTOS").mkdir()
-        for picture, name in zip(pictures, names, strict=True):
-            shutil.copy(picture, tmp_path / "PHOTOS" / name)
-        labels = zip(names, ("big dog", "Katze") * 2, strict=True)
-        (tmp_path / "LABELS.csv").write_text("filename,label\n" + "".join(f"{n},{label}\n" for n, label in labels))
-        exec(code, {})  # noqa: S102  # as a reader would
-        listing = images_to_train_on(str(tmp_path / "SORTED"), 10, 0).listing
-        assert set(listing.classes) == set(expected)
-        assert len(listing.splits["train"]) + len(listing.splits["val"]) == len(names)
-        shutil.rmtree(tmp_path / "PHOTOS")
-        shutil.rmtree(tmp_path / "SORTED")
+    names = ("cat.0.jpg", "cat.1.JPG", "great_pyrenees_1.png", "great_pyrenees_2.jpeg", "cat.JPEG")
+    (tmp_path / "names").mkdir()
+    monkeypatch.chdir(tmp_path / "names")
+    Path("pool").write_bytes(b"linked")
+    Path("PHOTOS").mkdir()
+    Path("PHOTOS/cat_7.jpg").symlink_to(tmp_path / "names/pool")  # the link has the name with the class
+    found = sorted_by(by_name, {name: name.encode() for name in (*names, "notes.txt")}, {})
+    assert found == {
+        "cat": {b"cat.0.jpg", b"cat.1.JPG", b"cat.JPEG", b"linked"},
+        "great_pyrenees": {b"great_pyrenees_1.png", b"great_pyrenees_2.jpeg"},
+    }
+    (tmp_path / "table").mkdir()
+    monkeypatch.chdir(tmp_path / "table")
+    labels = {"a.JPG": "big dog", "b.png": "Katze", "x/1.jpg": "big dog", "y/1.jpg": "big dog", "z/1.jpg": "Katze"}
+    found = sorted_by(by_table, {name: name.encode() for name in labels}, labels)
+    assert found == {"big dog": {b"a.JPG", b"x/1.jpg", b"y/1.jpg"}, "Katze": {b"b.png", b"z/1.jpg"}}
 
 
 def test_the_python_of_training_keeps_weights_with_their_own_preprocessing(

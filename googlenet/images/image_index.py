@@ -22,30 +22,35 @@ PREFIX_BYTES = 64
 Index = NDArray[Any]
 
 
-def encode_index(file: bytes, images: Sequence[bytes], labels: Sequence[int]) -> bytes:
-    """Return the index of ``images``, which ``file`` stores one after the other, as a value for the footer.
+def index_images(content: bytes, start: int, images: Sequence[bytes], labels: Sequence[int]) -> Index:
+    """Return the index of ``images``, which ``content`` stores one after the other; it begins at ``start`` in the file.
 
     Raises:
-        ValueError: an image is not in the file in one piece.
+        ValueError: an image is not in the content in one piece.
     """
     index = np.zeros(len(images), ENTRY)
     position = 0
     for row, (image, label) in enumerate(zip(images, labels, strict=True)):
-        offset = _find(file, image, position)
+        offset = _find(content, image, position)
         if offset < 0:
             raise ValueError(f"image {row} is not stored in one piece")
         position = offset + len(image)
-        index[row] = offset, len(image), label, zlib.crc32(image)
+        index[row] = start + offset, len(image), label, zlib.crc32(image)
+    return index
+
+
+def encode_index(index: Index) -> bytes:
+    """Return an index as a value for the footer."""
     entries = index.tobytes()
     return base64.b64encode(zlib.crc32(entries).to_bytes(CRC_BYTES, "little") + entries)
 
 
-def _find(file: bytes, image: bytes, position: int) -> int:
+def _find(content: bytes, image: bytes, position: int) -> int:
     """Return the offset of an image from ``position`` on; -1 if it isn't there."""
     prefix = image[:PREFIX_BYTES]
-    offset = file.find(prefix, position)
-    while offset >= 0 and not file.startswith(image, offset):
-        offset = file.find(prefix, offset + 1)
+    offset = content.find(prefix, position)
+    while offset >= 0 and not content.startswith(image, offset):
+        offset = content.find(prefix, offset + 1)
     return offset
 
 

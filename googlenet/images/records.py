@@ -3,15 +3,16 @@
 import io
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from itertools import accumulate
-from typing import Any, BinaryIO, Protocol, TypeVar, runtime_checkable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import accumulate, islice
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from googlenet.images.image_index import INDEX, Index, check_image, decode_index, encode_index
+from googlenet.images.image_index import ENTRY, INDEX, Index, check_image, decode_index, encode_index, index_images
 from googlenet.images.open_shards import OpensFiles, OpenShards
 from googlenet.images.record import Record
 
@@ -63,21 +64,45 @@ class ShardDamagedError(RecordsError):
     """A shard differs from what was written; another attempt does not help."""
 
 
-def write_records(stream: BinaryIO, columns: Mapping[str, Sequence[Any]], metadata: Mapping[bytes, bytes]) -> None:
-    """Write a shard with an index of its images.
+@runtime_checkable
+class Sink(Protocol):
+    """A stream that takes bytes."""
+
+    def write(self, data: bytes, /) -> int:
+        """Write all of ``data``."""
+
+
+def write_records(stream: Sink, rows: Iterable[Sequence[Any]], metadata: Mapping[bytes, bytes]) -> None:
+    """Write a shard with an index of its images, one row group after the other, so that little is held at once.
 
     Args:
         stream: where to write.
-        columns: values by the names of :data:`SCHEMA`.
+        rows: values in the order of :data:`SCHEMA`.
         metadata: added to the footer.
     """
-    table = pa.table(dict(columns), SCHEMA.with_metadata(dict(metadata)))
+    schema = SCHEMA.with_metadata(dict(metadata))
     options = {name: value for name, value in WRITE_OPTIONS.items() if name != "row_group_size"}
-    file = io.BytesIO()
-    with pq.ParquetWriter(file, table.schema, **options) as writer:
-        writer.write_table(table, ROW_GROUP_IMAGES)
-        writer.add_key_value_metadata({INDEX: encode_index(file.getvalue(), columns["image"], columns["label"])})
-    stream.write(file.getbuffer())
+    written, position, indexes, rows = io.BytesIO(), 0, [np.zeros(0, ENTRY)], iter(rows)
+    with pq.ParquetWriter(written, schema, **options) as writer:
+        while group := list(islice(rows, ROW_GROUP_IMAGES)):
+            columns = dict(zip(SCHEMA.names, map(list, zip(*group, strict=True)), strict=True))
+            writer.write_table(pa.table(columns, schema), ROW_GROUP_IMAGES)
+            content = _taken(written)
+            indexes.append(index_images(content, position, columns["image"], columns["label"]))
+            stream.write(content)
+            position += len(content)
+        if not position:  # readers expect a row group
+            writer.write_table(schema.empty_table())
+        writer.add_key_value_metadata({INDEX: encode_index(np.concatenate(indexes))})
+    stream.write(_taken(written))
+
+
+def _taken(buffer: io.BytesIO) -> bytes:
+    """Return what is in a buffer, and empty it; Arrow counts by itself how much it has written."""
+    content = buffer.getvalue()
+    buffer.seek(0)
+    buffer.truncate()
+    return content
 
 
 class Records(Sequence[Record]):

@@ -1,10 +1,12 @@
 """From ``--data`` to shards in the run directory.
 
-Writes: dataset/{train,val}/*.parquet, dataset/manifest.json, dataset/quarantine.jsonl. Door: ``prepare.prepare``.
+Writes: dataset/{train,val}/*.parquet, dataset/manifest.json, dataset/quarantine.jsonl, dataset/bad_images.jsonl.
+Door: ``prepare.prepare``.
 
 In reading order:
 
 - ``prepare``: from a listing of images to shards and their manifest
+- ``bad_images``: what is said about images that stop a preparation, and the list of all of them
 - ``sources``: a reader and a listing for whatever ``--data`` names
 - ``own_images``: images of an evaluation that a run was trained or fitted on
 - ``file_versions``: sizes and times of files, which tell that one was replaced under its name

@@ -54,6 +54,13 @@ class FileVersions:
             lines = [f"{name}\0{version}\n" for name, version in zip(names, found, strict=True)]
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
+    def is_here(self, image: ImageFile) -> bool:
+        """Return whether the file that holds an image is on a disk that this process sees."""
+        root = getattr(self.reader, "root", None)
+        if not isinstance(root, Storage) or not root.is_local:
+            return False
+        return bool(_local_version(root, _file_of(self.reader, image)))
+
     @cached_property
     def _listed(self) -> dict[str, str]:
         root: Storage = self.reader.root  # type: ignore[attr-defined]

@@ -18,6 +18,8 @@ from pipelines.errors import UserError
 from pipelines.run.storage import Storage
 
 LITTER_FILES = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "icon\\x0d"}
+# Behind the name of a file from the web, if it is copied from Windows to where a name may have a colon.
+ZONE_MARK = ":Zone.Identifier"
 # Thumbnails and bins of network drives, bins of Windows, what a Mac adds to an archive, the top of a Linux disk.
 LITTER_FOLDERS = {
     *("@eadir", "@recycle", "@recently-snapshot", "@tmp", "#recycle", "#snapshot"),
@@ -104,7 +106,8 @@ def litter_in(name: str) -> str:
     for depth, folder in enumerate(folders, start=1):
         if folder.startswith(".") or folder.lower() in LITTER_FOLDERS:
             return "/".join([*folders[:depth], ""])
-    return name if file.startswith(".") or file.lower() in LITTER_FILES else ""
+    is_litter = file.startswith(".") or file.lower() in LITTER_FILES or file.lower().endswith(ZONE_MARK.lower())
+    return name if is_litter else ""
 
 
 def _folders_above(name: str, known: set[str]) -> list[str]:

@@ -40,9 +40,12 @@ class ParquetImages:
         group, _, row = image.place.rpartition(":")
         if group not in self._kept:
             file, _, number = group.rpartition("#")
-            with _opened(self.root, file) as stored:
-                column = _one_of(IMAGE_COLUMNS, stored.schema_arrow, f"{self.root}/{file}")
-                self._kept = {group: _column(stored, int(number), column)}
+            try:
+                with _opened(self.root, file) as stored:
+                    column = _one_of(IMAGE_COLUMNS, stored.schema_arrow, f"{self.root}/{file}")
+                    self._kept = {group: _column(stored, int(number), column)}
+            except (pa.ArrowException, UnicodeDecodeError) as error:
+                raise OSError(f"row group {number} of {self.root}/{file} cannot be decoded: {error}") from error
         cell = self._kept[group][int(row)].as_py()
         data = cell.get("bytes") if isinstance(cell, dict) else cell
         if not isinstance(data, bytes):
@@ -57,17 +60,31 @@ def find_in_parquet(root: Storage, files: Mapping[str, Sequence[str]]) -> Found:
     """Return the images of ``files``, which are given by split, relative to ``root``.
 
     Raises:
-        UserError: a file is damaged, lacks the columns or names a class twice, or an image has no label.
+        UserError: a file is damaged, lacks the columns or names a class twice, or an image has no label, or one that
+            other files do not name.
     """
     splits = {name: split for split, names in files.items() for name in names}
     entries: dict[str, list[Entry]] = {split: [] for split in files}
-    class_names: dict[str, None] = {}
+    class_names: dict[str, str] = {}
     with ThreadPoolExecutor(READERS) as readers:
         read = readers.map(lambda file: _entries(root, file), splits)
-        for split, (found, names_here) in zip(splits.values(), read, strict=True):
+        for (file, split), (found, names_here) in zip(splits.items(), read, strict=True):
             entries[split] += found
-            class_names.update(dict.fromkeys(names_here))
+            class_names.update(dict.fromkeys(names_here, file))
+    if class_names:
+        _refuse_unnamed(root, entries, class_names)
     return Found({**entries}, tuple(class_names) or _in_order(entries))
+
+
+def _refuse_unnamed(root: Storage, entries: Mapping[str, Sequence[Entry]], class_names: Mapping[str, str]) -> None:
+    """Refuse a label that no file names; ``class_names`` has a file for each name."""
+    for entry in (entry for found in entries.values() for entry in found):
+        if entry.class_name not in class_names:
+            file, named = entry.place.rpartition("#")[0], next(iter(class_names.values()))
+            raise UserError(
+                f"{root}/{named} names its classes, and {root}/{file} has a label that is none of them, "
+                f"{entry.class_name!r}: write all files with the same features, or specify one of them"
+            )
 
 
 def _in_order(entries: dict[str, list[Entry]]) -> tuple[str, ...]:
@@ -90,7 +107,7 @@ def _entries(root: Storage, file: str) -> tuple[list[Entry], tuple[str, ...]]:
                 for row, label in enumerate(labels):
                     cls = _class_name(label, class_names, f"{name}, row group {group}, row {row}")
                     found.append(Entry(f"{file}/{group:05d}/{row:06d}", cls, f"{file}#{group}:{row}"))
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         if not is_damage(error):
             raise
         with root.open(original(file)) as stream:

@@ -100,8 +100,9 @@ def validation_labels(root: Storage) -> dict[str, str]:
 
 
 def _unpack(root: Storage, archive: str) -> tuple[bytes, bytes]:
+    content = root.read(archive)
     try:
-        with tarfile.open(fileobj=io.BytesIO(root.read(archive)), mode="r:gz") as kit:
+        with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as kit:
             return _member(kit, TRUTH), _member(kit, META)
     except (tarfile.TarError, OSError, EOFError, KeyError) as error:
         raise UserError(f"{root}/{archive} is not ImageNet's development kit: {error}") from error

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from pipelines.data.file_endings import ending
 from pipelines.data.file_names import normalisation_twins
-from pipelines.data.folder_tree import Tree
+from pipelines.data.folder_tree import ZONE_MARK, Tree
 from pipelines.data.layout import Layout
 from pipelines.data.split_names import UNSPLIT
 from pipelines.job.console import some
@@ -63,4 +63,6 @@ def _may_be_a_class(folder: str, layout: Layout) -> bool:
 
 
 def _own_name(name: str) -> str:
+    if name.lower().endswith(ZONE_MARK.lower()):
+        return f"*{ZONE_MARK}"
     return name.rstrip("/").rpartition("/")[2] + ("/" if name.endswith("/") else "")

@@ -1,7 +1,6 @@
 """Images of an evaluation that the models were trained or fitted on, known by where they lie and what they hold."""
 
 from collections.abc import Mapping
-from contextlib import suppress
 
 from googlenet.images.decoding import ImageDecodeError
 from googlenet.network.hub import is_hub_name, parse_hub_name
@@ -13,6 +12,7 @@ from pipelines.errors import UserError
 from pipelines.job.console import count, say
 from pipelines.run.dataset import SPLITS, Manifest, image_ids, open_records, read_manifest
 from pipelines.run.storage import Storage
+from pipelines.run.storage_failures import is_outage
 
 # Images of equal names that are compared, about.
 MOST_COMPARED = 16
@@ -79,16 +79,22 @@ def _some_are_same(
     """Return whether one of a few of the images has the content of that of its number in the run's split.
 
     Other images may have the names: new ones in the same folder, or archives that count from one.
+
+    Raises:
+        OSError: the store or the network has failed, or a shard of the run: nothing is known then.
     """
     short_side_px = manifest.prepared_from.get("stored_short_side_px")
     prepared, files = open_records(trained, manifest.splits[split]), list(found)
     few = files[:: max(1, len(files) // MOST_COMPARED)]
 
     def is_same(image: ImageFile) -> bool:
-        with suppress(OSError, ImageDecodeError):
+        try:
             stored = as_stored(images.reader.read(image), short_side_px)
-            return bool(prepared[found[image]].image == stored)
-        return False
+        except (OSError, ImageDecodeError) as error:
+            if is_outage(error):
+                raise
+            return False
+        return bool(prepared[found[image]].image == stored)
 
     return any(map(is_same, few))
 

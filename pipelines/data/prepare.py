@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from googlenet.images.decoding import ImageDecodeError
+from pipelines.data.bad_images import error_about, refuse_unseen
 from pipelines.data.file_versions import FileVersions
 from pipelines.data.published_data import commit_read_by
 from pipelines.data.shards import ShardPlan, as_stored, plan_shards, write_shards
@@ -15,15 +16,15 @@ from pipelines.data.sources import Images, images_to_train_on
 from pipelines.errors import UserError
 from pipelines.job.console import count, say, some
 from pipelines.run.dataset import SPLITS, Counts, Manifest, Shard, Split, check_shards, open_records, read_manifest
-from pipelines.run.directory import DATASET, MANIFEST, QUARANTINE, differences
+from pipelines.run.directory import BAD_IMAGES, DATASET, MANIFEST, QUARANTINE, differences
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
+from pipelines.run.storage_failures import is_outage
 
 BadImages = Literal["stop", "quarantine"]
 # Recipe fields that decide the prepared data set.
 RECIPE_FIELDS = ("data", "data_seed", "val_percent", "images_per_shard", "stored_short_side_px")
 EVALUATION_IMAGES_PER_SHARD = 256
-NAMES_IN_MESSAGE, NAMES_OF_A_REASON = 10, 3
 IMAGES_TO_TIME = 16
 
 
@@ -72,6 +73,8 @@ def images_to_time(run: Storage, recipe: Recipe, images: Images | None) -> list[
         try:
             found.append(as_stored(images.reader.read(files[index]), recipe.stored_short_side_px))
         except (OSError, ImageDecodeError) as error:
+            if is_outage(error):
+                raise
             bad.append(f"{files[index].image_id}: {error}")
     if bad and not found:
         tried = "the training image" if len(bad) == 1 else f"{len(bad)} training images"
@@ -149,6 +152,7 @@ def _keep(run: Storage, manifest: Manifest, bad: Sequence[dict[str, Any]]) -> No
         run.write_json_lines(QUARANTINE, bad)
     else:
         run.delete(QUARANTINE)
+    run.delete(BAD_IMAGES)
     run.write_json(MANIFEST, manifest.to_dict())
 
 
@@ -172,13 +176,14 @@ def _prepare(
         run.remove_partial_files(f"{DATASET}/{split}")
     results = list(write_shards(run, reader, plans))
     bad = sorted((one for result in results for one in result["bad_images"]), key=lambda one: str(one["image_id"]))
+    refuse_unseen(bad, prepared_from["data"], images)
     unreadable = [one for one in bad if one["unreadable"]]
     if bad_images == "quarantine" and unreadable:  # a file that cannot be read now may be intact
         fix = "They may be intact: make them readable, or remove them, and run the same command again."
-        raise UserError(_names_of_bad(unreadable, f"in {prepared_from['data']} cannot be read", fix))
+        raise error_about(unreadable, run, f"in {prepared_from['data']} cannot be read", fix)
     if bad_images == "stop" and bad:
         fix = "Fix or remove them, or skip those that cannot be decoded with --bad-images quarantine"
-        raise UserError(_names_of_bad(bad, f"in {prepared_from['data']} cannot be decoded or read", fix))
+        raise error_about(bad, run, f"in {prepared_from['data']} cannot be decoded or read", fix)
     manifest = _manifest(prepared_from, listing.classes, plans, results, len(bad))
     if not manifest.splits["val"].images:
         raise UserError("no validation image can be decoded; fix the files or add others")
@@ -215,21 +220,6 @@ def _by_option(values: dict[str, Any]) -> dict[str, Any]:
 
 def _list_images(recipe: Recipe) -> Images:
     return images_to_train_on(recipe.data, recipe.val_percent, recipe.data_seed)
-
-
-def _names_of_bad(bad: Sequence[dict[str, Any]], problem: str, fix: str) -> str:
-    """Return all of a few names, of many the first ones for each reason, so that one reason hides no other."""
-    named = {one["image_id"]: [one["image_id"]] for one in bad}
-    if len(bad) > NAMES_IN_MESSAGE:
-        named = defaultdict(list)
-        for one in bad:
-            named[one["reason"]].append(one["image_id"])
-    reasons = {one["image_id"]: one["reason"] for one in bad}
-    shown = [f"  {some(names, NAMES_OF_A_REASON)}: {reasons[names[0]]}" for names in named.values()]
-    if len(shown) > NAMES_IN_MESSAGE:
-        others = sum(map(len, list(named.values())[NAMES_IN_MESSAGE:]))
-        shown[NAMES_IN_MESSAGE:] = [f"  and {count(others, 'file')} for other reasons"]
-    return "\n".join([f"{count(len(bad), 'file')} {problem}:", *shown, fix])
 
 
 def _manifest(

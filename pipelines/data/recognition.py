@@ -16,6 +16,7 @@ from pipelines.data.class_folders import (
     recognise_class_folders,
 )
 from pipelines.data.file_endings import is_compressed, is_picture
+from pipelines.data.file_names import original
 from pipelines.data.folder_tree import Tree
 from pipelines.data.imagenet import ARCHIVES
 from pipelines.data.layout import Kind, Layout
@@ -52,6 +53,15 @@ def recognise(tree: Tree, root: Storage) -> Layout:
 
 
 def _within(tree: Tree, folder: str, root: Storage) -> Layout:
+    """Return the layout of the data set in ``folder``, with that as its base.
+
+    Raises:
+        UserError: it has none, or the folder's name is no text, so that no recipe or report could hold its path.
+    """
+    if original(folder) != folder:
+        raise UserError(
+            f"the name of the folder {root.below(folder)} is not UTF-8 or has control characters: rename it"
+        )
     layout = recognise(tree.below(folder), root.below(folder))
     base = f"{folder}/{layout.base}" if layout.base else folder
     return replace(layout, base=base, description=f"{layout.description}; in {folder}/")

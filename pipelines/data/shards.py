@@ -6,7 +6,7 @@ Next to each shard is a note of its content. A shard whose note lists no bad ima
 import hashlib
 import io
 import json
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import astuple, dataclass, replace
@@ -16,13 +16,14 @@ from PIL import Image
 
 from googlenet.images.decoding import ImageDecodeError, decode_rgb
 from googlenet.images.inspection import Inspection, inspect
-from googlenet.images.records import SCHEMA, write_records
+from googlenet.images.records import write_records
 from googlenet.images.scaled_image import scaled_size
 from pipelines.data.listing import ImageFile, ImageReader
 from pipelines.errors import UserError
 from pipelines.run.dataset import SHARD_DIGEST
 from pipelines.run.directory import DATASET
 from pipelines.run.storage import Storage
+from pipelines.run.storage_failures import is_outage
 
 STORED_JPEG_QUALITY = 95
 
@@ -108,30 +109,35 @@ def write_shard(run: Storage, reader: ImageReader, plan: ShardPlan) -> dict[str,
         ``images`` (number stored), ``counts`` (by label), ``digest``, ``bad_images`` (for each
         ``image_id``, ``reason``, and ``unreadable``: it could not be read, so it may be intact), ``notes`` (ids of
         stored images by what is peculiar about them).
+
+    Raises:
+        OSError: the store or the network has failed.
     """
-    columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
-    digest, bad_images, notes = hashlib.sha256(), [], defaultdict(list)
+    rows: deque[tuple[Any, ...]] = deque()
+    digest, counts, bad_images, notes = hashlib.sha256(), Counter[str](), [], defaultdict(list)
     for file in plan.images:
         try:
             original = reader.read(file)
             inspection = inspect(original)
             data, width, height = _to_store(original, inspection, plan.short_side_px)
         except (ImageDecodeError, OSError) as error:
+            if is_outage(error):  # would make a bad image of every one, each after long retries
+                raise
             unreadable = isinstance(error, OSError)
             bad_images.append({"image_id": file.image_id, "reason": str(error), "unreadable": unreadable})
             continue
         for note in inspection.notes:
             notes[note].append(file.image_id)
         digest.update(f"{file.image_id}\0{file.label}\0{hashlib.sha256(data).hexdigest()}\n".encode())
-        row = (file.image_id, data, file.label, width, height)
-        for name, value in zip(SCHEMA.names, row, strict=True):
-            columns[name].append(value)
+        counts[str(file.label)] += 1
+        rows.append((file.image_id, data, file.label, width, height))
     with run.writing(f"{DATASET}/{plan.file}") as stream:
-        write_records(stream, columns, {SHARD_DIGEST: digest.hexdigest().encode()})
-    counts = {str(label): count for label, count in Counter(columns["label"]).items()}
+        # An image that is written is dropped. The digest, which the file holds in its schema, needs all of them first.
+        dropped = (rows.popleft() for _ in range(len(rows)))
+        write_records(stream, dropped, {SHARD_DIGEST: digest.hexdigest().encode()})
     result = {
-        "images": len(columns["label"]),
-        "counts": counts,
+        "images": counts.total(),
+        "counts": dict(counts),
         "digest": digest.hexdigest(),
         "bad_images": bad_images,
         "notes": notes,

@@ -30,7 +30,7 @@ from pipelines.data.split_names import EVALUATED_FIRST, PURPOSES, TEST, TRAIN, U
 from pipelines.data.tar_archives import TarImages
 from pipelines.data.torchvision_sets import PREFIX as TORCHVISION
 from pipelines.data.torchvision_sets import find_in_torchvision
-from pipelines.data.webdataset_tars import class_list_beside, find_in_webdataset
+from pipelines.data.webdataset_tars import class_list_beside, class_list_of, find_in_webdataset
 from pipelines.errors import UserError
 from pipelines.job.console import say
 from pipelines.run.storage import Storage
@@ -142,7 +142,7 @@ def _find(data: str, data_seed: int, choose: Choice) -> tuple[ImageReader, Found
     folder, name = Storage.of_file(root.root)
     if not is_packed(name):
         raise UserError(f"{root} is a file; {advice_on_file(name)}")
-    return _find_in(folder, Tree.of_names([name]), choose)
+    return _find_in(folder, Tree.of_names([name, *class_list_of(folder, name)]), choose)
 
 
 def _find_in(root: Storage, tree: Tree, choose: Choice) -> tuple[ImageReader, Found]:

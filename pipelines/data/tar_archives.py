@@ -26,6 +26,8 @@ MAX_HEADER_BYTES = 1 << 20
 # The longest path of Linux.
 MAX_NAME_CHARACTERS = 4096
 READ_AHEAD_BYTES = 1024
+# tar fills the last record, of 10,240 bytes unless it is told otherwise, with zeros.
+PADDING_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,9 @@ def _checked(info: tarfile.TarInfo, name: str, end: int) -> Member | None:
     if len(own) > MAX_NAME_CHARACTERS:
         raise UserError(f"{name} is refused: the name {own[:40]!r}... has {len(own):,} characters")
     path = PurePosixPath(own)
-    if path.is_absolute() or ".." in path.parts or "\\" in info.name or "\0" in info.name:
+    if "\\" in info.name:
+        raise UserError(f"{name} is refused: the name {own!r} has a backslash; pack it with / between folders")
+    if path.is_absolute() or ".." in path.parts or "\0" in info.name:
         raise UserError(f"{name} is refused: the name {own!r} points outside the archive")
     if info.isdir():
         return None
@@ -151,12 +155,18 @@ def _checked(info: tarfile.TarInfo, name: str, end: int) -> Member | None:
 
 
 def _is_ended(headers: "_Headers", offset: int, name: str, end: int) -> bool:
-    """Return whether a block of zeros follows the last file; tarfile takes a damaged header for the end."""
-    headers.seek(offset)
-    block = headers.read(tarfile.BLOCKSIZE) if offset < end else b""
-    if block.strip(b"\0"):
-        raise UserError(f"{name} is damaged after byte {offset}; download it again")
-    return bool(block)
+    """Return whether zeros follow the last file; tarfile takes a damaged header for the end, and reads no further."""
+    start = offset
+    while data := headers.stream.read_at(min(PADDING_BYTES, end - offset), offset) if offset < end else b"":
+        if offset == start and data[: tarfile.BLOCKSIZE].strip(b"\0"):
+            raise UserError(f"{name} is damaged after byte {offset}; download it again")
+        if data.strip(b"\0"):
+            raise UserError(
+                f"{name} has data after its end mark, as archives have that were joined: unpack it with "
+                "tar --ignore-zeros, and pack it anew"
+            )
+        offset += len(data)
+    return offset > start
 
 
 @dataclass

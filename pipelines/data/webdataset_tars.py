@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from urllib.parse import urlsplit
 
 from pipelines.data.class_list import classes_by_label
 from pipelines.data.file_names import original
@@ -17,8 +18,10 @@ from pipelines.data.text_files import decode_text
 from pipelines.data.webdataset_samples import Sample, samples
 from pipelines.errors import UserError
 from pipelines.job.console import count
+from pipelines.run.published_files import WEB_SCHEMES
 from pipelines.run.storage import Storage
 
+TAR = ".tar"
 CLASS_NAMES = "classes.txt"
 NEEDED = "add one, or add KEY.cls with a number for each KEY.jpg"
 READERS = 16
@@ -65,6 +68,21 @@ def class_list_beside(archives: Mapping[str, Sequence[str]], files: Sequence[str
         if (name := "/".join([*shared[:depth], CLASS_NAMES])) in known:
             return name
     return ""
+
+
+def class_list_of(folder: Storage, archive: str) -> list[str]:
+    """Return the name of the file of class names in the folder of a single archive, in a list; empty if there is none.
+
+    On a web server, where a missing file may be answered by a page, it is not looked for.
+    """
+    if not archive.lower().endswith(TAR) or urlsplit(folder.root).scheme in WEB_SCHEMES:
+        return []
+    try:
+        return [CLASS_NAMES] if folder.has_file(CLASS_NAMES) else []
+    except OSError as error:
+        if "ACCESS_DENIED" not in str(error):
+            raise
+        return []  # a store tells only those who may list it that an object is missing
 
 
 def _labelled_images(root: Storage, archive: str) -> tuple[Index, list[tuple[Member, int]]]:

@@ -12,6 +12,7 @@ In reading order:
 - ``recipe_json``: recipes from JSON, also of earlier versions
 - ``named_recipes``: the recipes ``paper``, ``demo``, ``modern``, ``finetune``, ``imagenette`` and ``distil``
 - ``storage``: files on any filesystem, written atomically
+- ``uploads``: files that are written to other filesystems than local ones, whole or not at all
 - ``object_store``: filesystems behind URIs, with retries and readable errors
 - ``published_files``: data sets on Hugging Face and on web servers, as read-only filesystems
 - ``storage_failures``: failures of disks, servers and shards, found behind wrapped exceptions

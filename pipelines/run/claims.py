@@ -17,6 +17,7 @@ def claim(run: Storage, kind: Kind, settings: dict[str, Any]) -> None:
     Raises:
         UserError: it is bound to other settings, or holds files that do not belong to a run.
     """
+    run.remove_partial_files("")  # such as that of a job that was killed while it wrote run.json
     if run.exists(RUN):
         check_claim(run, kind, settings)
         if not differences(_claimed(run, kind), settings):

@@ -5,7 +5,7 @@
     run.json                          recipe and data of the run; a different one is refused
     dataset/manifest.json             classes, counts, shards, digest
     dataset/{train,val}/*.parquet     encoded images
-    dataset/quarantine.jsonl          files that were left out, each with its reason
+    dataset/{quarantine,bad_images}.jsonl  files that were left out, or stopped the preparation, each with its reason
     replicas/<k>/weights.safetensors  the averaged weights of a finished replica
     replicas/<k>/metrics.jsonl        one line per epoch
     replicas/<k>/sheets.jsonl         after some epochs, its answers for a few fixed validation images
@@ -62,7 +62,7 @@ RUN = "run.json"
 LOCK = "run.lock"
 DATASET = "dataset"
 MANIFEST = f"{DATASET}/manifest.json"
-QUARANTINE = f"{DATASET}/quarantine.jsonl"
+QUARANTINE, BAD_IMAGES = f"{DATASET}/quarantine.jsonl", f"{DATASET}/bad_images.jsonl"
 REPLICAS = "replicas"
 TRAINING = "training.json"
 PREFLIGHT = "preflight.json"

@@ -151,21 +151,30 @@ def _lease(run: Storage) -> Iterator[None]:
     taken_over.clear()
     mine = {**_about_this_job(), "id": uuid.uuid4().hex}
     _wait_until_free(run)
-    run.write_json(LOCK, {**mine, "renewals": 0})
-    time.sleep(SETTLE_SECONDS)
-    if (holder := _lease_of(run)).get("id") != mine["id"]:  # two jobs started at once; the later claim wins
-        raise _refused(run, holder)
+    try:
+        run.write_json(LOCK, {**mine, "renewals": 0})
+        time.sleep(SETTLE_SECONDS)
+        if (holder := _lease_of(run)).get("id") != mine["id"]:  # two jobs started at once; the later claim wins
+            raise _refused(run, holder)
+        with _renewed(run.impatient(), mine):
+            yield
+    finally:
+        with suppress(*STORE_FAILURES):  # the claim goes stale by itself, and an earlier failure is reported
+            if _lease_of(run.impatient()).get("id") == mine["id"]:
+                run.impatient().delete(LOCK)
+
+
+@contextmanager
+def _renewed(run: Storage, mine: dict[str, Any]) -> Iterator[None]:
+    """Renew a claim during the block."""
     ended = threading.Event()
-    thread = threading.Thread(target=_renew, args=(run.impatient(), mine, ended), name="run_lock", daemon=True)
+    thread = threading.Thread(target=_renew, args=(run, mine, ended), name="run_lock", daemon=True)
     thread.start()
     try:
         yield
     finally:
         ended.set()
         thread.join(SETTLE_SECONDS)
-        with suppress(*STORE_FAILURES):  # the claim goes stale by itself, and an earlier failure is reported
-            if _lease_of(run.impatient()).get("id") == mine["id"]:
-                run.impatient().delete(LOCK)
 
 
 def _wait_until_free(run: Storage) -> None:

@@ -7,8 +7,9 @@ import os
 import re
 from collections.abc import Mapping
 from typing import Any, cast
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
+import pyarrow as pa
 import pyarrow.fs as pafs
 
 from pipelines.errors import UserError
@@ -22,7 +23,7 @@ FEW_S3_ATTEMPTS = 4
 OPTIONS = {
     "s3": ("region", "endpoint_override", "scheme"),
     "gs": ("scheme", "endpoint_override", "retry_limit_seconds"),
-    "abfs": ("enable_tls", "endpoint", "blob_storage_authority", "dfs_storage_authority", "tenant_id", "client_id"),
+    "abfs": ("enable_tls", "blob_storage_authority", "dfs_storage_authority", "client_id"),
 }
 # Beginnings of the error messages of the stores' libraries, which give no error numbers.
 STORE_ERROR = re.compile(r"AWS Error|google::cloud|Azure::|Azure Error|Bucket '[^']*' not found")
@@ -57,9 +58,14 @@ def open_filesystem(uri: str, s3_attempts: int = S3_ATTEMPTS) -> tuple[pafs.File
         raise UserError(f"{place}: unknown option {', '.join(unknown)}; the options are {', '.join(OPTIONS[scheme])}")
     if scheme == "s3":
         return _open_s3(place, parts.netloc, parts.path, given, s3_attempts)
-    if scheme == "gs" and "retry_limit_seconds" not in given:
-        uri = f"{uri}{'&' if parts.query else '?'}retry_limit_seconds={GCS_RETRY_SECONDS}"
-    return cast(tuple[pafs.FileSystem, str], pafs.FileSystem.from_uri(uri))
+    if scheme == "gs":
+        given = {"retry_limit_seconds": GCS_RETRY_SECONDS, **given}
+    # Arrow decodes the path, which is meant as it is, as on S3: names may have spaces, brackets and percent signs.
+    address = f"{parts.scheme}://{parts.netloc}{quote(parts.path)}?{urlencode(given)}"
+    try:
+        return cast(tuple[pafs.FileSystem, str], pafs.FileSystem.from_uri(address))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise UserError(f"{place} cannot be used: {error}") from error
 
 
 def _open_s3(

@@ -18,12 +18,15 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
+from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
 from pipelines.errors import UserError
 from pipelines.run.object_store import FEW_S3_ATTEMPTS, open_filesystem
+from pipelines.run.published_files import is_published
+from pipelines.run.uploads import put, put_by_renaming
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -81,10 +84,9 @@ class Storage:
         """Return the storage at ``uri``; a local path is made absolute, since Ray's workers run in other folders.
 
         Raises:
-            UserError: the path is not UTF-8, so that no recipe or report could hold it.
+            UserError: the path is not UTF-8, so that no recipe or report could hold it, or leads nowhere.
         """
-        uri = uri.removeprefix("file://")
-        root = uri.rstrip("/") if "://" in uri else str(Path(uri).expanduser().resolve())
+        root = _root_of(_without_file_scheme(uri))
         try:
             root.encode()
         except UnicodeEncodeError as error:
@@ -95,8 +97,9 @@ class Storage:
     @classmethod
     def of_file(cls, uri: str) -> tuple["Storage", str]:
         """Return the folder of a file, and the file's name in it; a link keeps its own name, not that of its target."""
-        if "://" not in uri.removeprefix("file://"):
-            path = Path(uri.removeprefix("file://")).expanduser()
+        uri = _without_file_scheme(uri)
+        if "://" not in uri:
+            path = Path(uri).expanduser()
             return cls.at(str(path.parent)), path.name
         file = cls.at(uri)
         location, mark, options = file._parts
@@ -140,6 +143,11 @@ class Storage:
         """Whether the root is a folder on this machine."""
         return isinstance(self.filesystem, pafs.LocalFileSystem)
 
+    @property
+    def _has_objects(self) -> bool:
+        """Whether what is written appears once it is complete, if at all: on object stores, not on all of fsspec's."""
+        return is_published(self.root) or not isinstance(self.filesystem, pafs.PyFileSystem)
+
     def path(self, name: str = "") -> str:
         """Return ``name`` as a path for :attr:`filesystem`."""
         return f"{self._resolved[1]}/{name}" if name else self._resolved[1]
@@ -180,9 +188,10 @@ class Storage:
         return sorted(name for name in names if PARTIAL not in name)
 
     def names(self, folder: str) -> list[str]:
-        """Return the sorted names of all files and folders directly in ``folder``; empty if it does not exist."""
+        """Return the sorted names of the folders and complete files in ``folder``; empty if it does not exist."""
         selector = pafs.FileSelector(self.path(folder), allow_not_found=True)
-        return sorted(info.base_name for info in self.filesystem.get_file_info(selector))
+        names = (info.base_name for info in self.filesystem.get_file_info(selector))
+        return sorted(name for name in names if PARTIAL not in name)
 
     def read(self, name: str) -> bytes:
         """Return the content of a file.
@@ -200,13 +209,14 @@ class Storage:
         target = self.path(name)
         if not self.is_local:
             buffer = io.BytesIO()
-            yield buffer
-            # An object appears once its upload is complete; the upload starts only once the content is.
-            with self.filesystem.open_output_stream(target, compression=None) as stream:
-                stream.write(buffer.getbuffer())
+            yield buffer  # the upload starts only once the content is complete
+            if self._has_objects:
+                put(self.filesystem, target, buffer.getbuffer())
+            else:
+                put_by_renaming(self.filesystem, target, _partial(target), buffer.getbuffer())
             return
         Path(target).parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(f"{target}{PARTIAL}{uuid.uuid4().hex[:8]}")
+        partial = Path(_partial(target))
         try:
             with partial.open("wb") as stream:
                 yield stream
@@ -269,3 +279,23 @@ class Storage:
 
     def __str__(self) -> str:
         return self.root
+
+
+def _without_file_scheme(uri: str) -> str:
+    """Return the path that a URI of a file stands for; any other URI or path as it is."""
+    return unquote(uri.removeprefix("file://")) if uri.startswith("file://") else uri
+
+
+def _root_of(uri: str) -> str:
+    try:
+        if "://" not in uri:
+            return str(Path(uri).expanduser().resolve())
+        urlsplit(uri)
+    except (ValueError, RuntimeError) as error:  # a bracket without its other one; a link that leads to itself
+        shown = uri.partition("?")[0].rpartition("@")[2] if "://" in uri else uri
+        raise UserError(f"{shown} cannot be used: {error}") from error
+    return uri.rstrip("/")
+
+
+def _partial(target: str) -> str:
+    return f"{target}{PARTIAL}{uuid.uuid4().hex[:8]}"

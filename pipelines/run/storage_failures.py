@@ -11,10 +11,14 @@ from pipelines.run.published_files import PublishedFilesError
 
 WRAPPED = re.compile(r"^(?:\w+\.)*(\w+Error): ((?:\[Errno (\d+)\])?.*)$", re.MULTILINE)
 KNOWN_BY_NAME = ("RecordsError", "ShardDamagedError", "PublishedFilesError")
+# Errors of a network, or of a server or disk that is away.
+OUTAGE_ERRNOS = {
+    errno.ECONNREFUSED, errno.ECONNRESET, errno.ETIMEDOUT, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN,
+    errno.EHOSTUNREACH, errno.ENOTCONN, errno.ENODEV, errno.ESTALE,
+}  # fmt: skip
 # Errors of a failing disk or server, and of paths as users name them; any other may be a bug in this program.
-STORAGE_ERRNOS = {
-    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EACCES,
-    errno.ECONNREFUSED, errno.ETIMEDOUT, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENOTCONN, errno.ENODEV,
+STORAGE_ERRNOS = OUTAGE_ERRNOS | {
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES,
     errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR,
 }  # fmt: skip
 
@@ -45,3 +49,10 @@ def storage_failure(error: BaseException) -> str | None:
         if kind == "OSError" and (answer := store_failure(text)):
             return answer
     return None
+
+
+def is_outage(error: BaseException) -> bool:
+    """Return whether a store, a server or the network has failed; other errors of reading are those of one file."""
+    if isinstance(error, ConnectionError | TimeoutError):
+        return True
+    return isinstance(error, OSError) and (error.errno in OUTAGE_ERRNOS or store_failure(str(error)) is not None)

@@ -53,5 +53,6 @@ def _of_content(storage: Storage, name: str, look: Callable[[pq.ParquetFile], T]
 
 def is_damage(error: Exception) -> bool:
     """Return whether an error while a table was read is about its content, as far as the error tells."""
-    has_number = isinstance(error, OSError) and error.errno is not None
+    # pyarrow.parquet raises a FileNotFoundError without a number.
+    has_number = isinstance(error, FileNotFoundError) or (isinstance(error, OSError) and error.errno is not None)
     return not has_number and storage_failure(error) is None

@@ -14,7 +14,14 @@ import pytest
 from googlenet.images import open_shards
 from googlenet.images.image_index import INDEX
 from googlenet.images.open_shards import READS_OF_AN_OBJECT
-from googlenet.images.records import SCHEMA, WRITE_OPTIONS, Records, ShardDamagedError, write_records
+from googlenet.images.records import (
+    ROW_GROUP_IMAGES,
+    SCHEMA,
+    WRITE_OPTIONS,
+    Records,
+    ShardDamagedError,
+    write_records,
+)
 
 SIZES = (40, 1, 23)
 IMAGE_BYTES = 50_000
@@ -33,7 +40,7 @@ def columns(encoded: Sequence[bytes], first: int = 0) -> dict[str, list[Any]]:
 
 def write(path: Path, encoded: Sequence[bytes], first: int = 0) -> None:
     with path.open("wb") as stream:
-        write_records(stream, columns(encoded, first), {b"made by": b"a test"})
+        write_records(stream, zip(*columns(encoded, first).values(), strict=True), {b"made by": b"a test"})
 
 
 @pytest.fixture
@@ -111,6 +118,18 @@ def test_a_shard_with_an_index_is_plain_parquet(folder: Path) -> None:
     assert table.schema.metadata[b"made by"] == b"a test"
     # The index takes little of the file, even where images are as small as these.
     assert len(pq.read_metadata(folder / "2.parquet").metadata[INDEX]) < 0.001 * (folder / "2.parquet").stat().st_size
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, None])
+def test_the_bytes_of_a_shard_are_those_of_a_table_that_is_written_at_once(tmp_path: Path, number: int | None) -> None:
+    encoded = [] if number is None else images(number)
+    write(tmp_path / "ours", encoded)
+    table = pa.table(columns(encoded), SCHEMA.with_metadata({b"made by": b"a test"}))
+    options = {name: value for name, value in WRITE_OPTIONS.items() if name != "row_group_size"}
+    with pq.ParquetWriter(tmp_path / "arrows", table.schema, **options) as writer:
+        writer.write_table(table, ROW_GROUP_IMAGES)
+        writer.add_key_value_metadata({INDEX: pq.read_metadata(tmp_path / "ours").metadata[INDEX]})
+    assert (tmp_path / "ours").read_bytes() == (tmp_path / "arrows").read_bytes()
 
 
 def test_images_that_repeat_or_contain_each_other_and_large_ones_are_found(tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def test_weights_are_bit_identical_whether_images_are_read_by_row_group_or_one_b
     table = pa.table(columns, SCHEMA)
     pq.write_table(table, tmp_path / "by_row_group.parquet", **WRITE_OPTIONS)
     with (tmp_path / "one_by_one.parquet").open("wb") as stream:
-        write_records(stream, columns, {})
+        write_records(stream, zip(*columns.values(), strict=True), {})
     trained = []
     for name in ("by_row_group", "one_by_one"):
         records = Records(pafs.LocalFileSystem(), [str(tmp_path / f"{name}.parquet")], [19])

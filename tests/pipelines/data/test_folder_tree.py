@@ -131,6 +131,13 @@ def test_a_path_that_is_not_utf8_is_refused_in_a_line(tmp_path: Path) -> None:
         Storage.at(str(tmp_path / LATIN_1))
 
 
+@pytest.mark.parametrize("folder", [LATIN_1, "two\nlines"])
+def test_a_data_set_in_a_folder_whose_name_is_no_text_is_refused_by_name(tmp_path: Path, folder: str) -> None:
+    make(tmp_path, *(f"{folder}/train/{cls}/{number}.jpg" for cls in "ab" for number in range(2)))
+    with pytest.raises(UserError, match=r"the name of the folder .*/(caf\\xe9|two\\x0alines) is not UTF-8 or has"):
+        listed(tmp_path)
+
+
 def test_names_that_differ_only_by_normalisation_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     composed, decomposed = "caf\u00e9", "cafe\u0301"
     make(tmp_path, f"a/{composed}.jpg", f"a/{decomposed}.jpg", "b/1.jpg", "b/2.jpg")
@@ -155,6 +162,15 @@ def test_an_empty_class_folder_is_told(tmp_path: Path, capsys: pytest.CaptureFix
     assert "data: class folders: a, b\n" in told
     assert "data: empty folders, not classes: c, d\n" in told
     assert "data: left out (hidden, or left by an operating system or a tool): 1 .DS_Store\n" in told
+
+
+def test_marks_that_windows_keeps_for_files_of_the_web_are_litter(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = [f"{cls}/{number}.jpg" for cls in "ab" for number in range(2)]
+    make(tmp_path, *pictures, "a/0.jpg:Zone.Identifier", "b/1.jpg:zone.identifier")  # copied by WSL
+    assert ids(listed(tmp_path)) == pictures
+    assert "by an operating system or a tool): 2 *:Zone.Identifier\n" in capsys.readouterr().out
 
 
 def test_a_store_is_walked_like_a_folder() -> None:

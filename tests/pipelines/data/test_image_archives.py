@@ -16,6 +16,7 @@ from googlenet.images.decoding import decode_rgb
 from pipelines.data.imagenet import DEVKIT, META, TRAIN, TRUTH, VAL
 from pipelines.data.sources import images_to_evaluate, images_to_train_on
 from pipelines.errors import UserError
+from pipelines.run.storage import Storage
 from tests.pipelines.data.archives import tar
 
 CLASSES = ("n01440764", "n01443537", "n02105855")
@@ -99,12 +100,19 @@ def test_the_validation_archive_alone_can_be_evaluated(imagenet: tuple[Path, dic
         images_to_train_on(str(folder), 10, 0)
 
 
+def store_that_is_away(_root: Storage, name: str) -> bytes:
+    raise OSError(f"When reading information for key '{name}': AWS Error NETWORK_CONNECTION during HeadObject")
+
+
 def test_what_is_missing_or_damaged_of_imagenet_is_named(imagenet: tuple[Path, dict[str, bytes]]) -> None:
     folder, _ = imagenet
     kit = folder / f"{DEVKIT}.tar.gz"
     whole = kit.read_bytes()
     kit.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match=r"ILSVRC2012_devkit_t12.tar.gz is not ImageNet's development kit"):
+        images_to_train_on(str(folder), 10, 0)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(OSError, match="NETWORK_CONNECTION"):
+        patch.setattr(Storage, "read", store_that_is_away)
         images_to_train_on(str(folder), 10, 0)
     kit.unlink()
     with pytest.raises(UserError, match=r"put ILSVRC2012_devkit_t12.tar.gz or LOC_val_solution.csv into"):
@@ -202,6 +210,26 @@ def test_parquet_with_damaged_labels_is_named(tmp_path: Path) -> None:
         images_to_train_on(str(tmp_path), 10, 0)
 
 
+@pytest.mark.parametrize("label", [0, "cat"])
+def test_parquet_files_with_and_without_names_of_classes_are_refused_by_name(tmp_path: Path, label: object) -> None:
+    hugging_face(tmp_path / "train-0.parquet", [b"", b""], [0, 1], ["a", "b"])
+    pq.write_table(pa.table({"image": [b""], "label": [label]}), tmp_path / "train-1.parquet")
+    with pytest.raises(UserError, match=rf"train-0\.parquet names its classes, and .*train-1\.parquet .*'{label}'"):
+        images_to_train_on(str(tmp_path), 10, 0)
+
+
+def test_a_parquet_file_with_a_damaged_footer_is_named(tmp_path: Path) -> None:
+    hugging_face(tmp_path / "train.parquet", [picture(0), picture(1)], [0, 1], ["a", "b"])
+    whole = (tmp_path / "train.parquet").read_bytes()
+    footer = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    for at in range(footer, len(whole) - 4, 17):
+        (tmp_path / "train.parquet").write_bytes(whole[:at] + b"\xff\xff\xff\xff" + whole[at + 4 :])
+        try:
+            images_to_train_on(str(tmp_path), 10, 0)
+        except UserError as error:
+            assert f"{tmp_path}/train.parquet" in str(error)
+
+
 def test_webdataset_is_read_by_its_neighbours(tmp_path: Path) -> None:
     images = [picture(seed) for seed in range(6)]
     shards: dict[str, dict[str, bytes]] = {"imagenet1k-train-0000.tar": {}, "imagenet1k-validation-00.tar": {}}
@@ -221,7 +249,10 @@ def test_webdataset_is_read_by_its_neighbours(tmp_path: Path) -> None:
     ]
     assert [reader.read(file) for file in listing.splits["val"]] == images[4:]
     (tmp_path / "classes.txt").write_text("".join(f"class {number}\n" for number in range(11)))
-    assert images_to_train_on(str(tmp_path), 10, 0)[1].classes == ("class 0", "class 1", "class 2", "class 10")
+    classes = ("class 0", "class 1", "class 2", "class 10")
+    assert images_to_train_on(str(tmp_path), 10, 0).listing.classes == classes
+    alone = images_to_train_on(str(tmp_path / "imagenet1k-train-0000.tar"), 25, 0).listing
+    assert (alone.classes, alone.ignored) == (classes, ())
 
 
 def test_a_webdataset_without_split_is_divided_and_one_without_labels_refused(tmp_path: Path) -> None:

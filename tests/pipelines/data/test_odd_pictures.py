@@ -8,9 +8,9 @@ import pytest
 from googlenet.images.decoding import decode_rgb
 from googlenet.images.inspection import UNREADABLE_EXIF
 from googlenet.images.jpeg_damage import SURPLUS
+from pipelines.data.bad_images import names_of_bad
 from pipelines.data.image_folder import FolderImages
 from pipelines.data.listing import ImageFile
-from pipelines.data.prepare import _names_of_bad
 from pipelines.data.shards import ShardPlan, write_shard
 from pipelines.run.dataset import Manifest, Shard, Split, open_records
 from pipelines.run.storage import Storage
@@ -60,16 +60,16 @@ def test_sound_pictures_are_stored_and_noted_and_the_others_listed_with_their_re
 def test_the_refusal_of_many_files_names_some_for_each_reason() -> None:
     bad = [{"image_id": f"{number:02}.heic", "reason": "HEIC: convert it"} for number in range(24)]
     bad.insert(13, {"image_id": "cut.jpg", "reason": "truncated"})
-    assert _names_of_bad(bad, "cannot be decoded", "Fix them") == (
+    assert names_of_bad(bad, "cannot be decoded", "Fix them") == (
         "25 files cannot be decoded:\n"
         "  00.heic, 01.heic, 02.heic and 21 more: HEIC: convert it\n"
         "  cut.jpg: truncated\n"
         "Fix them"
     )
-    few = _names_of_bad(bad[:10], "cannot be decoded", "Fix them").splitlines()
+    few = names_of_bad(bad[:10], "cannot be decoded", "Fix them").splitlines()
     assert few[1:-1] == [f"  {number:02}.heic: HEIC: convert it" for number in range(10)]
     all_different = [{"image_id": f"{number}.jpg", "reason": f"reason {number}"} for number in range(13)]
-    assert _names_of_bad(all_different, "cannot be decoded", "Fix them").splitlines()[-2:] == [
+    assert names_of_bad(all_different, "cannot be decoded", "Fix them").splitlines()[-2:] == [
         "  and 3 files for other reasons",
         "Fix them",
     ]

@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from googlenet.images.records import RecordsError
+from pipelines.data.image_folder import FolderImages
+from pipelines.data.listing import ImageFile
 from pipelines.data.own_images import count_own_images, has_validation_images
 from pipelines.data.sources import images_to_evaluate, unlabelled_images
 from pipelines.errors import UserError
@@ -120,3 +123,34 @@ def test_validation_images_are_told(prepared_run: Path, photo_folder: Path, caps
     labelled = images_to_evaluate(str(photo_folder / "val"), CLASSES)
     assert has_validation_images(Storage.at(str(prepared_run)), str(photo_folder / "val"), labelled, is_labelled=True)
     assert "data: 42 of these images are validation images of the run" in capsys.readouterr().out
+
+
+class Away:
+    """A reader in place of another, whose store does not answer."""
+
+    def __init__(self, reader: FolderImages) -> None:
+        self.root = reader.root
+
+    def read(self, image: ImageFile) -> bytes:
+        raise OSError(f"When reading information for key '{image.image_id}': AWS Error NETWORK_CONNECTION")
+
+
+def test_while_a_store_is_away_images_are_not_taken_for_others(prepared_run: Path, photo_folder: Path) -> None:
+    images = unlabelled_images(str(photo_folder), CLASSES)
+    assert isinstance(images.reader, FolderImages)
+    away = images._replace(reader=Away(images.reader))
+    with pytest.raises(OSError, match="NETWORK_CONNECTION"):
+        count_own_images(Storage.at(str(prepared_run)), str(photo_folder), away)
+
+
+def test_a_damaged_shard_of_the_run_is_not_taken_for_other_images(
+    prepared_run: Path, photo_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(prepared_run, tmp_path / "run")
+    for shard in (tmp_path / "run/dataset/train").glob("*.parquet"):
+        content = bytearray(shard.read_bytes())
+        at = content.index(b"\xff\xd8") + 200  # within the first image
+        content[at] ^= 255
+        shard.write_bytes(content)
+    with pytest.raises(RecordsError, match=r"00000\.parquet is damaged"):
+        count(Storage.at(str(tmp_path / "run")), photo_folder)

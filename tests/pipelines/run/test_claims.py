@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import UserError
-from pipelines.run.claims import claim
+from pipelines.run.claims import check_claim, claim
 from pipelines.run.directory import run_id
 from pipelines.run.storage import Storage
 
@@ -54,3 +54,16 @@ def test_a_folder_of_something_else_is_never_bound(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(UserError, match=r"not a run directory \(thesis\.tex"):
         claim(Storage.at(str(tmp_path)), "recipe", {})
+
+
+def test_a_job_that_was_killed_while_it_bound_the_run_does_not_block_it(tmp_path: Path) -> None:
+    (tmp_path / "run.json.partial-01234567").write_bytes(b"half")
+    run = Storage.at(str(tmp_path))
+    check_claim(run, "recipe", {"epochs": 3})
+    claim(run, "recipe", {"epochs": 3})
+    assert run.read_json("run.json")["recipe"] == {"epochs": 3}
+    (tmp_path / "run.json.partial-89abcdef").write_bytes(b"half")  # of a corrected recipe, for the same attempt
+    check_claim(run, "recipe", {"epochs": 4})
+    claim(run, "recipe", {"epochs": 5})
+    assert run.read_json("run.json")["recipe"] == {"epochs": 5}
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]

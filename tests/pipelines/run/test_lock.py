@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -125,6 +126,20 @@ def test_on_an_object_store_a_claim_is_released_or_forgotten_when_it_is_not_rene
         started = time.monotonic()
         with only_job_on(run):
             assert time.monotonic() - started > 0.3
+
+
+def test_a_job_that_is_interrupted_while_it_claims_a_run_takes_its_claim_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Storage.at("memory://bucket/interrupted")
+
+    def interrupt(_seconds: float) -> None:
+        assert run.exists(LOCK)
+        raise KeyboardInterrupt
+
+    clock = SimpleNamespace(sleep=interrupt, monotonic=time.monotonic, strftime=time.strftime)
+    monkeypatch.setattr(pipelines.run.lock, "time", clock)
+    with pytest.raises(KeyboardInterrupt), only_job_on(run):
+        pass
+    assert not run.exists(LOCK)
 
 
 def test_a_job_that_was_taken_for_dead_ends_itself(

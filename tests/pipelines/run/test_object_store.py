@@ -14,16 +14,21 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import pyarrow.fs as pafs
 import pytest
 import torch
 
 import pipelines.training.replica
+from pipelines.data.image_folder import FolderImages
+from pipelines.data.shards import ShardPlan, write_shard
+from pipelines.data.sources import images_to_train_on
 from pipelines.errors import UserError
 from pipelines.run.dataset import read_manifest
 from pipelines.run.lock import LOCK, only_job_on
-from pipelines.run.object_store import store_failure
+from pipelines.run.object_store import OPTIONS, open_filesystem, store_failure
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
+from pipelines.run.storage_failures import storage_failure
 from pipelines.train_ensemble import Arguments, run_job
 from pipelines.training.replica import train_replica
 from pipelines.training.shard_cache import folder
@@ -152,6 +157,19 @@ def test_an_upload_that_breaks_off_leaves_the_old_object_and_nothing_of_the_new(
     assert direct.read("old") == b"whole"
 
 
+def test_a_store_that_is_away_makes_no_image_a_bad_one(bucket: str, door: Door, photo_folder: Path) -> None:
+    upload(photo_folder, f"{bucket}/photos")
+    files = images_to_train_on(f"{bucket}/photos", 10, 0).listing.splits["train"]
+    reader = FolderImages(through(door, f"{bucket}/photos").impatient())
+    run, plan = Storage.at(f"{bucket}/run"), ShardPlan("train/00000.parquet", files)
+    assert write_shard(run, reader, plan)["images"] == len(files)
+    door.shut()
+    with pytest.raises(OSError, match="AWS Error NETWORK_CONNECTION") as error:
+        write_shard(run, reader, plan)
+    # As Ray Data passes it on: text only.
+    assert "check the address" in (storage_failure(RuntimeError(f"task failed\nOSError: {error.value}\nmore")) or "")
+
+
 def prepare(port: int, photos: Path, variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "pipelines/prepare_dataset.py", "--data", str(photos), "--run-dir", "s3://runs/a"]
     address = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_EC2_METADATA_DISABLED": "true"}
@@ -207,6 +225,7 @@ def test_a_bucket_that_is_not_there_is_named(object_store: str) -> None:
         ("s3://bucket/run?regoin=x", "unknown option regoin"),
         ("s3:///run", "names no bucket"),
         ("ftq://bucket/run", "ftq"),
+        ("gs://a b/run", "gs://a b/run cannot be used: Cannot parse URI"),
     ],
 )
 def test_a_uri_that_cannot_be_meant_is_refused(uri: str, message: str) -> None:
@@ -214,6 +233,30 @@ def test_a_uri_that_cannot_be_meant_is_refused(uri: str, message: str) -> None:
         Storage.at(uri).exists("a")
     assert "secret@" not in str(error.value)
     assert "=secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("store", ["gs://anonymous@b", "abfs://b@account.dfs.core.windows.net", "s3://b"])
+def test_names_are_those_that_the_uri_shows_on_every_store(store: str) -> None:
+    name = "my photos/Фото[1] 100%20"
+    options = "?region=x" if store == "s3://b" else ""
+    assert Storage.at(f"{store}/{name}{options}")._resolved[1] == f"b/{name}"
+
+
+VALUES = {
+    "region": "eu-west-1", "scheme": "http", "endpoint_override": "localhost:1", "retry_limit_seconds": "5",
+    "enable_tls": "false", "blob_storage_authority": ".blob.local", "dfs_storage_authority": ".dfs.local",
+    "client_id": "0123",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("scheme", "option"), [(scheme, name) for scheme, names in OPTIONS.items() for name in names])
+def test_every_option_that_is_offered_opens_the_store(scheme: str, option: str) -> None:
+    region = "&region=x" if scheme == "s3" and option != "region" else ""
+    account = VALUES[option] if option.endswith("_authority") else ".dfs.core.windows.net"
+    host = f"bucket@account{account}" if scheme == "abfs" else "bucket"
+    opened, path = open_filesystem(f"{scheme}://{host}/run?{option}={VALUES[option]}{region}")
+    assert isinstance(opened, {"s3": pafs.S3FileSystem, "gs": pafs.GcsFileSystem, "abfs": pafs.AzureFileSystem}[scheme])
+    assert path.endswith("run")
 
 
 def test_of_two_jobs_that_begin_at_once_on_a_store_one_is_refused(bucket: str) -> None:

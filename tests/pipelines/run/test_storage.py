@@ -1,6 +1,7 @@
 """Storage: complete files or none."""
 
 import pickle
+import sys
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,24 @@ def test_bytes_are_what_was_written_whatever_the_name_says(root: str, tmp_path: 
     storage = Storage.at(root or str(tmp_path))
     storage.write("a.gz", b"not packed at all")
     assert storage.read("a.gz") == b"not packed at all"
+
+
+def test_what_leads_nowhere_is_named_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "again").symlink_to("again")
+    with pytest.raises(UserError, match=r"\[bucket/run cannot be used: Invalid IPv6 URL"):
+        Storage.at("s3://[bucket/run")
+    if sys.version_info < (3, 13):  # later, the link is followed as far as it leads, and there is no folder
+        with pytest.raises(UserError, match="again cannot be used: Symlink loop"):
+            Storage.at(str(tmp_path / "again"))
+
+
+def test_file_uris_are_decoded(tmp_path: Path) -> None:
+    (tmp_path / "my photos").mkdir()
+    uri = (tmp_path / "my photos").as_uri()
+    assert "%20" in uri
+    assert Storage.at(uri).root == str(tmp_path / "my photos")
+    assert Storage.of_file(f"{uri}/a%20b.jpg") == (Storage.at(str(tmp_path / "my photos")), "a b.jpg")
+    assert Storage.at(str(tmp_path / "a%20b")).root == str(tmp_path / "a%20b")
 
 
 def test_file_uris_are_paths_and_options_stay_behind_the_names(tmp_path: Path) -> None:

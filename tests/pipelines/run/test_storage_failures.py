@@ -18,7 +18,7 @@ from pipelines.evaluation.predictors import PredictorOptions
 from pipelines.job.command_line import run_command
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
-from pipelines.run.storage_failures import storage_failure
+from pipelines.run.storage_failures import is_outage, storage_failure
 from pipelines.training.replica import train_replica
 from pipelines.training.resources import Resources
 from pipelines.training.scheduler import train_replicas
@@ -107,3 +107,21 @@ def test_other_errors_keep_their_traceback() -> None:
     refused = RuntimeError("task failed\nPermissionError: [Errno 13] Permission denied: '/photos/a.jpg'\nmore")
     assert storage_failure(refused) == "[Errno 13] Permission denied: '/photos/a.jpg'"
     assert storage_failure(RuntimeError("FileNotFoundError: [Errno 2] a bug of ours, perhaps")) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (OSError("When reading information for key 'a.jpg': AWS Error NETWORK_CONNECTION during GetObject"), True),
+        (OSError(errno.ETIMEDOUT, "Connection timed out", "/nfs/a.jpg"), True),
+        (OSError(errno.ENOTCONN, "Transport endpoint is not connected", "/mounted/a.jpg"), True),
+        (TimeoutError("timed out"), True),
+        (OSError(errno.EACCES, "Permission denied", "/photos/a.jpg"), False),
+        (OSError(errno.EIO, "Input/output error", "/photos/a.jpg"), False),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "/photos/a.jpg"), False),
+        (OSError("x.tar ends within this image"), False),
+        (ValueError("AWS Error, says a bug"), False),
+    ],
+)
+def test_an_outage_is_told_from_the_error_of_one_file(error: Exception, expected: bool) -> None:
+    assert is_outage(error) is expected

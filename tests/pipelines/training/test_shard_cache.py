@@ -174,7 +174,7 @@ def test_a_copy_that_has_rotted_is_fetched_again_and_a_rotten_shard_is_named(tmp
     rows = {"image_id": ["0", "1"], "image": [b"first", b"second"], "label": [0, 1], "width": [1, 1], "height": [1, 1]}
     if indexed:
         with shard.open("wb") as stream:
-            write_records(stream, rows, {})
+            write_records(stream, zip(*rows.values(), strict=True), {})
     else:
         pq.write_table(pa.table(rows, SCHEMA), shard, **WRITE_OPTIONS)
     whole = shard.read_bytes()
