@@ -9,7 +9,7 @@ from pipelines.run.directory import RUN
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.run.weights import check_file
-from pipelines.training.resources import Resources, check_batches
+from pipelines.training.resources import Resources, check_batches, reserving_memory
 
 # What needs PyTorch is imported where it is used: help and errors do not wait for it.
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def train_run(
 ) -> "list[ReplicaFailure]":
     """Choose the arithmetic, and train the replicas that are not finished; return those that failed.
 
+    Where no node could hold a worker when the job began, its memory was unknown, and is reserved if it is known now.
     Nothing is trained, or tried, if ``why_stop`` has a reason already.
     """
     if why_stop():
@@ -53,7 +54,9 @@ def train_run(
     from pipelines.training.arithmetic_choice import training_arithmetic, training_line
     from pipelines.training.scheduler import train_replicas
 
-    images = manifest.splits["train"].images
-    arithmetic = training_arithmetic(run, recipe, resources, images, len(manifest.classes))
+    images, classes = manifest.splits["train"].images, len(manifest.classes)
+    arithmetic = training_arithmetic(run, recipe, resources, images, classes)
     say(training_line(run))
+    if not resources.memory_bytes:
+        resources = reserving_memory(recipe, resources, classes, images)
     return train_replicas(run, recipe, resources, arithmetic, on_poll, why_stop)

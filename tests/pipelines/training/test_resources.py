@@ -1,6 +1,7 @@
 """Tests of resources: how many replicas a cluster holds, counted by hand on nodes as Ray describes them."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import ray
@@ -9,7 +10,10 @@ import torch  # noqa: F401  # its import starts a process, which the tests that 
 from pipelines.errors import UserError
 from pipelines.job.nodes import NodesMissingError, check_that_a_node_stays
 from pipelines.job.ray_session import affordable_memory, alive_nodes, held_by
+from pipelines.run.dataset import read_manifest
 from pipelines.run.named_recipes import demo, finetune
+from pipelines.run.recipe import Recipe
+from pipelines.run.storage import Storage
 from pipelines.training.resources import (
     Resources,
     check_that_one_fits,
@@ -19,6 +23,7 @@ from pipelines.training.resources import (
     reserving_memory,
     unused_gpus_line,
 )
+from pipelines.training.stage import train_run
 
 GPU_NODE = {"CPU": 16.0, "GPU": 4.0, "accelerator_type:A100": 1.0}
 CPU_NODE = {"CPU": 6.0}
@@ -296,6 +301,25 @@ def test_all_workers_of_one_replica_are_started_however_little_memory_there_is(
 def test_what_nodes_will_have_that_join_on_demand_is_not_guessed(nodes: list[dict[str, object]]) -> None:
     nodes[:] = [{"NodeID": "", "Alive": True, "Resources": {"memory": 4e9}}]  # a head without CPUs
     assert reserving_memory(finetune(), Resources(), classes=10) == Resources()
+
+
+def test_memory_is_reserved_once_nodes_have_joined_of_a_cluster_that_was_empty(
+    nodes: list[dict[str, object]],
+    prepared_run: Path,
+    tiny_recipe: Recipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    used: list[Resources] = []
+    monkeypatch.setattr("pipelines.training.scheduler.train_replicas", lambda *of_run: used.append(of_run[2]) or [])
+    manifest = read_manifest(Storage.at(str(prepared_run)))
+    for resources in (Resources(), Resources(memory_bytes=10**9)):  # from an empty cluster, and from one with nodes
+        train_run(Storage.at(str(tmp_path)), tiny_recipe, resources, manifest, lambda _: None, str)
+    nodes[:] = [{"NodeID": "", "Alive": True, "Resources": {"CPU": 8.0, "memory": 64e9}}]
+    train_run(Storage.at(str(tmp_path)), tiny_recipe, Resources(), manifest, lambda _: None, str)
+    needed = reserving_memory(tiny_recipe, Resources(), len(manifest.classes)).memory_bytes
+    assert [resources.memory_bytes for resources in used] == [0, 10**9, needed]
+    assert needed > 0
 
 
 def test_a_node_that_is_about_to_be_taken_away_takes_no_work(
