@@ -1,19 +1,17 @@
 """Tests of the estimated memory of processes: close to what one takes, and growing with what it is given."""
 
+import json
+
 import pytest
 
-from googlenet.network.choices import Variant
 from googlenet.network.model import GoogLeNet
 from pipelines.job.process_memory import DEFAULT_CACHE_BYTES, prediction_bytes, training_bytes
 from pipelines.job.worker_process import KEEP_FREED_MEMORY
 from tests.commands import run_python
 
-CROP_PX = 140
-CASES: tuple[tuple[Variant, int], ...] = (("paper", 0), ("bn", 16), ("paper", 40))
-# A training step, or a batch of views, in a process like Ray's; prints the highest memory of each process, in bytes.
-# They are forks of one that has imported what they need, which takes seconds, and has done nothing else.
+# A training step, or a batch of views, in a process like Ray's; prints the highest memory of the process, in bytes.
 MEASURE = """
-import os, sys
+import sys
 import ray.data, torch
 torch.set_num_threads(1)
 from googlenet.evaluation.predictor import Predictor, largest_batch
@@ -25,54 +23,38 @@ from googlenet.training.loader import Batch
 from googlenet.training.loop import LoopSettings, TrainState, train_step
 from googlenet.training.micro_batch import micro_batch_images
 from googlenet.training.optim import PolyakAverage, build_sgd
-def work(variant, crop_px, images):
-    model = GoogLeNet(10, variant, aux_heads=False).to(memory_format=torch.channels_last)
-    if images:
-        optimizer = build_sgd(model, momentum=0.9, weight_decay=2e-4, decay_biases=True)
-        part = micro_batch_images(model, crop_px, 1, on_gpu=False)
-        settings = LoopSettings(LearningRate(0.001, "paper", 0, 1), 1, SCRATCH_PREPROCESSING, 0, micro_batch=part)
-        pixels = torch.zeros(images, 3, crop_px, crop_px, dtype=torch.uint8)
-        batch = Batch.whole(pixels, torch.zeros(images, dtype=torch.int64))
-        train_step(TrainState(model, optimizer, PolyakAverage(model, 1000)), batch, settings)
-    else:
-        Predictor([Replica(model.eval(), SCRATCH_PREPROCESSING)], crop_px).warm_up()
-    # Not ru_maxrss, which begins with that of the process that started this one.
-    [peak] = [line for line in open("/proc/self/status") if line.startswith("VmHWM")]
-    print(1024 * int(peak.split()[1]), flush=True)
-for case in sys.argv[2:]:
-    if not os.fork():
-        variant, images = case.split(",")
-        work(variant, int(sys.argv[1]), int(images))
-        os._exit(0)
-    assert os.wait()[1] == 0, case
+variant, crop_px, images = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+model = GoogLeNet(10, variant, aux_heads=False).to(memory_format=torch.channels_last)
+if images:
+    optimizer = build_sgd(model, momentum=0.9, weight_decay=2e-4, decay_biases=True)
+    part = micro_batch_images(model, crop_px, 1, on_gpu=False)
+    settings = LoopSettings(LearningRate(0.001, "paper", 0, 1), 1, SCRATCH_PREPROCESSING, 0, micro_batch=part)
+    pixels = torch.zeros(images, 3, crop_px, crop_px, dtype=torch.uint8)
+    batch = Batch.whole(pixels, torch.zeros(images, dtype=torch.int64))
+    train_step(TrainState(model, optimizer, PolyakAverage(model, 1000)), batch, settings)
+else:
+    Predictor([Replica(model.eval(), SCRATCH_PREPROCESSING)], crop_px).warm_up()
+# Not ru_maxrss, which begins with that of the process that started this one.
+[peak] = [line for line in open("/proc/self/status") if line.startswith("VmHWM")]
+print(1024 * int(peak.split()[1]))
 """
-
-
-@pytest.fixture(scope="module")
-def peaks() -> dict[tuple[Variant, int], int]:
-    """The highest memory of a process in each of the cases."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in KEEP_FREED_MEMORY.items():
-            patch.setenv(name, value)
-        ended = run_python("-c", MEASURE, str(CROP_PX), *(f"{variant},{images}" for variant, images in CASES))
-    assert ended.code == 0, ended.stderr
-    return dict(zip(CASES, map(int, ended.stdout.split()), strict=True))
 
 
 @pytest.mark.processes
 @pytest.mark.timeout(200)
-@pytest.mark.parametrize("case", CASES)
-def test_a_process_takes_what_is_estimated_or_less(
-    case: tuple[Variant, int], peaks: dict[tuple[Variant, int], int]
-) -> None:
-    variant, images = case
-    model = GoogLeNet(10, variant, aux_heads=False)
+@pytest.mark.parametrize(("variant", "images"), [("paper", 0), ("bn", 16), ("paper", 40)])
+def test_a_process_takes_what_is_estimated_or_less(variant: str, images: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in KEEP_FREED_MEMORY.items():
+        monkeypatch.setenv(name, value)
+    model, crop_px = GoogLeNet(10, variant, aux_heads=False), 140
+    ended = run_python("-c", MEASURE, variant, str(crop_px), str(images))
+    assert ended.code == 0, ended.stderr
     estimated = (
-        training_bytes(model, images, CROP_PX, on_gpu=False, loader_processes=0) - 2 * DEFAULT_CACHE_BYTES
+        training_bytes(model, images, crop_px, on_gpu=False, loader_processes=0) - 2 * DEFAULT_CACHE_BYTES
         if images
-        else prediction_bytes([model], CROP_PX)["cpu"]
+        else prediction_bytes([model], crop_px)["cpu"]
     )
-    assert 0.7 * estimated <= peaks[case] <= estimated
+    assert 0.7 * estimated <= json.loads(ended.stdout) <= estimated
 
 
 def test_the_estimate_follows_batch_crop_and_number_of_networks() -> None:
