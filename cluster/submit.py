@@ -27,7 +27,7 @@ if __name__ == "__main__" and (TOKEN.exists() or set(TOKEN_VARIABLES) & set(os.e
     # A head that finds a token asks for it. Ray's client sends one in this mode alone, which it reads when imported.
     os.environ.setdefault("RAY_AUTH_MODE", "token")
 if __name__ == "__main__":  # Python finds modules beside a script by itself, but not from the folder above
-    # First: an installed package may be called cluster, too.
+    # First: an installed package may be called cluster, too. Only a folder with __init__.py comes before such a one.
     sys.path.insert(0, str(Path(__file__).parents[1]))
 try:
     from ray.dashboard.modules.dashboard_sdk import parse_runtime_env_args
