@@ -90,7 +90,7 @@ class Arguments:
     worker_resources: dict[str, float] = field(default_factory=dict)
     """Other resources that each worker reserves, by their names in the cluster: NAME AMOUNT NAME AMOUNT ..."""
     gpus_per_predictor: float | None = None
-    """GPUs that each predictor reserves; fractions share one, and 0 predicts on CPUs. The default is 1 if there are any."""
+    """GPUs that each predictor reserves; fractions share one, 0 predicts on CPUs. The default is 1 if there are any."""
     predictors: int | None = None
     """Predictors of the evaluation; the default is as many as the nodes hold, or --parallel-replicas asks for."""
     max_failures: int = 2

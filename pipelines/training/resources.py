@@ -168,7 +168,7 @@ def _remedy_for_unused_gpus(recipe: Recipe, resources: Resources, total: float, 
 
 
 def replicas_at_once(recipe: Recipe, resources: Resources) -> int:
-    """Return how many replicas to run at once: as many as the nodes hold, or ``parallel_replicas`` on those that join."""
+    """Return how many replicas run at once: as many as the nodes hold, or ``parallel_replicas`` if nodes may join."""
     asked, held_now = resources.parallel_replicas, replicas_held(recipe, resources)
     if asked is None:
         return held_now
