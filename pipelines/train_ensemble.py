@@ -16,7 +16,6 @@ if __name__ == "__main__":  # by a Python that may lack packages, or an installe
 
 import json
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -91,8 +90,7 @@ class Arguments:
     worker_resources: dict[str, float] = field(default_factory=dict)
     """Other resources that each worker reserves, by their names in the cluster: NAME AMOUNT NAME AMOUNT ..."""
     gpus_per_predictor: float | None = None
-    """GPUs that each predictor of the evaluation reserves; fractions share one, and 0 predicts on CPUs. The default is
-    1 if there are any."""
+    """GPUs that each predictor reserves; fractions share one, 0 predicts on CPUs. The default is 1 if there are any."""
     predictors: int | None = None
     """Predictors of the evaluation; the default is as many as the nodes hold, or --parallel-replicas asks for."""
     max_failures: int = 2
@@ -181,12 +179,11 @@ def _estimate(
     from pipelines.training.prediction_plan import PlannedPredictors
 
     options = _predictor_options(arguments, recipe, resources)
-
-    def num_predictors(memory_bytes: Mapping[str, int], of_images: int) -> int:
-        return Predictors.that_fit(options, memory_bytes).at_work(of_images)
-
     counts, encoded = count_images(run, images), images_to_time(run, recipe, images)
-    predictors = PlannedPredictors(Predictors.that_fit(options, {"cpu": 0, "gpu": 0}).num_gpus, num_predictors)
+    predictors = PlannedPredictors(
+        Predictors.that_fit(options, {"cpu": 0, "gpu": 0}).num_gpus,
+        lambda memory_bytes, of_images: Predictors.that_fit(options, memory_bytes).at_work(of_images),
+    )
     return estimate(run, recipe, resources, counts, predictors, encoded, soup=arguments.soup)
 
 

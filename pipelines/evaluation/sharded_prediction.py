@@ -79,14 +79,14 @@ def missing_shards(task: PredictionTask, images: int) -> list[int]:
     shards = range(-(-images // IMAGES_PER_SHARD))
     wanted = {file_name(shard): shard for shard in shards}
 
-    def present(name: str) -> int | None:
+    def number_if_present(name: str) -> int | None:
         if name in wanted and read_ensemble(task.predictions, name) == task.ensemble:
             return wanted[name]
         task.predictions.delete(name)
         return None
 
-    done = set(concurrently(present, task.predictions.files("")))
-    return [shard for shard in shards if shard not in done]
+    present = set(concurrently(number_if_present, task.predictions.files("")))
+    return [shard for shard in shards if shard not in present]
 
 
 def images_of(shards: Sequence[int], images: int) -> int:

@@ -135,8 +135,7 @@ def cpus_beside_gpus(gpus_per_worker: float) -> float:
 
     The node with the fewest CPUs for each GPU decides. A cluster that has no GPU yet gives one.
     """
-    nodes = [node for node in alive_nodes() if usable_gpus(node)]
-    parts = [int(node.get("CPU", 0) * gpus_per_worker / node["GPU"]) for node in nodes]
+    parts = [int(node["CPU"] * gpus_per_worker / node["GPU"]) for node in alive_nodes() if usable_gpus(node)]
     return float(max(1, min(parts, default=1)))
 
 
@@ -169,14 +168,11 @@ def _remedy_for_unused_gpus(recipe: Recipe, resources: Resources, total: float, 
 
 
 def replicas_at_once(recipe: Recipe, resources: Resources) -> int:
-    """Return how many replicas to run at once: ``parallel_replicas``, or as many as the cluster's nodes hold.
-
-    A worker runs on one node, a replica may run on several. Only a cluster that may grow is asked for more.
-    """
-    held_now = replicas_held(recipe, resources)
-    if resources.parallel_replicas is None:
+    """Return how many replicas run at once: as many as the nodes hold, or ``parallel_replicas`` if nodes may join."""
+    asked, held_now = resources.parallel_replicas, replicas_held(recipe, resources)
+    if asked is None:
         return held_now
-    return resources.parallel_replicas if is_shared() else min(resources.parallel_replicas, held_now)
+    return asked if is_shared() else min(asked, held_now)
 
 
 def replicas_held(recipe: Recipe, resources: Resources) -> int:
@@ -186,7 +182,7 @@ def replicas_held(recipe: Recipe, resources: Resources) -> int:
     """
     workers = sum(held_by(node, resources.per_worker) for node in alive_nodes())
     complete, left = divmod(workers, recipe.workers_per_replica)
-    return complete + (left >= recipe.least_workers)
+    return complete + int(left >= recipe.least_workers)
 
 
 def nodes_used(recipe: Recipe, resources: Resources) -> int:
