@@ -45,7 +45,7 @@ class _MaxPool(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
         ctx.window = [kernel, kernel], [stride, stride], [padding, padding], [1, 1], stride > 1
-        ctx.shape, ctx.first = x.shape, (stride, padding)
+        ctx.shape, ctx.strides, ctx.first = x.shape, x.stride(), (stride, padding)
         pooled, positions = torch.ops.aten.max_pool2d_with_indices(x, *ctx.window)
         width = x.shape[-1]
         largest = (kernel - 1) * (width + 1)
@@ -58,10 +58,8 @@ class _MaxPool(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         (offsets,) = ctx.saved_tensors
         positions = offsets.long().add_(_window_starts(gradient, ctx.shape[-1], *ctx.first))
-        # Only the shape and the layout of the input are read.
-        is_channels_last = offsets.is_contiguous(memory_format=torch.channels_last)
-        layout = torch.channels_last if is_channels_last else torch.contiguous_format
-        shaped = torch.empty(ctx.shape, dtype=gradient.dtype, memory_format=layout)
+        # Only the shape and the strides of the input are read.
+        shaped = torch.empty_strided(ctx.shape, ctx.strides, dtype=gradient.dtype)
         found = torch.ops.aten.max_pool2d_with_indices_backward(gradient, shaped, *ctx.window, positions)
         return found, None, None, None
 

@@ -18,7 +18,7 @@ LAYOUTS = {"channels last": torch.channels_last, "channels first": torch.contigu
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 2, 0), (2, 2, 0), (3, 1, 1)])
-@pytest.mark.parametrize("height_width", [(14, 14), (15, 9), (7, 30)])
+@pytest.mark.parametrize("height_width", [(14, 14), (15, 9), (7, 30), (2, 2)])
 def test_pooling_and_its_gradient_equal_pytorchs(
     kernel: int,
     stride: int,
@@ -72,12 +72,12 @@ def _plain_inception(module: Inception, x: Tensor) -> Tensor:
     return torch.cat(branches, 1)
 
 
-def _trained(network: type[GoogLeNet], variant: Variant) -> tuple[dict[str, Tensor], int]:
+def _trained(network: type[GoogLeNet], variant: Variant, crop_px: int) -> tuple[dict[str, Tensor], int]:
     """Return gradients and running statistics after one backward pass, and the bytes that were kept for it."""
     torch.manual_seed(1)
     model = network(5, variant, width=0.25).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     generator = torch.Generator().manual_seed(2)
-    images = torch.randn(2, 3, 112, 112, generator=generator).contiguous(memory_format=torch.channels_last)
+    images = torch.randn(2, 3, crop_px, crop_px, generator=generator).contiguous(memory_format=torch.channels_last)
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -92,14 +92,16 @@ def _trained(network: type[GoogLeNet], variant: Variant) -> tuple[dict[str, Tens
     return {**gradients, **dict(model.named_buffers())}, sum(kept.values()) - weights
 
 
-@pytest.mark.parametrize(("variant", "most"), [("bn", 0.7), ("paper", 0.7)])
+@pytest.mark.parametrize("variant", ["bn", "paper"])
+# The last maps of 35 px have one position, whose layout is ambiguous.
+@pytest.mark.parametrize(("crop_px", "most"), [(112, 0.7), (35, 0.8)])
 def test_training_keeps_less_than_the_plain_network_and_finds_its_gradients(
-    variant: Variant, most: float, monkeypatch: pytest.MonkeyPatch
+    variant: Variant, crop_px: int, most: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found, kept = _trained(GoogLeNet, variant)
+    found, kept = _trained(GoogLeNet, variant, crop_px)
     with monkeypatch.context() as plain:
         plain.setattr(Inception, "forward", _plain_inception)
-        expected, kept_by_plain = _trained(Plain, variant)
+        expected, kept_by_plain = _trained(Plain, variant, crop_px)
     assert found.keys() == expected.keys()
     different = [name for name in found if not torch.equal(found[name], expected[name])]
     assert different == []

@@ -3,6 +3,7 @@
 import io
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,15 @@ class InterruptedStore(pafs.FSSpecHandler):  # type: ignore[misc]  # pyarrow has
         return pa.PythonFile(upload, mode="w")
 
 
-def test_ctrl_c_during_an_upload_leaves_no_object_that_is_not_whole() -> None:
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C interrupts this process also where it was started in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_during_an_upload_leaves_no_object_that_is_not_whole(interruptible: None) -> None:
     store = InterruptedStore()
     with pytest.raises(KeyboardInterrupt):
         put(pafs.PyFileSystem(store), "run.json", memoryview(CONTENT))
