@@ -27,7 +27,7 @@ def test_pooling_and_its_gradient_equal_pytorchs(
     dtype: torch.dtype,
     layout: torch.memory_format,
 ) -> None:
-    values = torch.randn(2, 8, *height_width, generator=torch.Generator().manual_seed(3)).to(dtype)
+    values = torch.randn(9, 8, *height_width, generator=torch.Generator().manual_seed(3)).to(dtype)
     values = (4 * values).round().to(memory_format=layout)  # many ties
     found, expected = (values.clone().requires_grad_() for _ in range(2))
     pooled = max_pool(found, kernel, stride, padding)
@@ -42,11 +42,20 @@ def test_pooling_and_its_gradient_equal_pytorchs(
 
 
 def test_maps_of_more_than_sixteen_bits_are_pooled_too() -> None:
-    values = torch.randn(1, 1, 3, 40_000, generator=torch.Generator().manual_seed(0))
+    values = torch.randn(9, 1, 3, 40_000, generator=torch.Generator().manual_seed(0))
     found, expected = (values.clone().requires_grad_() for _ in range(2))
     max_pool(found).sum().backward()
     functional.max_pool2d(expected, 3, 2, ceil_mode=True).sum().backward()
     assert torch.equal(found.grad, expected.grad)
+
+
+def test_maps_that_repeat_or_are_parts_of_others_are_pooled_too() -> None:
+    whole = torch.randn(9, 8, 6, 6, generator=torch.Generator().manual_seed(0))
+    for part in (lambda x: x[:, ::2], lambda x: x[:, :, 1:, 1:], lambda x: x[:1].expand(12, 8, 6, 6), lambda x: x[:0]):
+        found, expected = (whole.clone().requires_grad_() for _ in range(2))
+        max_pool(part(found)).square().sum().backward()
+        functional.max_pool2d(part(expected), 3, 2, ceil_mode=True).square().sum().backward()
+        assert torch.equal(found.grad, expected.grad)
 
 
 class Plain(GoogLeNet):
@@ -77,7 +86,7 @@ def _trained(network: type[GoogLeNet], variant: Variant, crop_px: int) -> tuple[
     torch.manual_seed(1)
     model = network(5, variant, width=0.25).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     generator = torch.Generator().manual_seed(2)
-    images = torch.randn(2, 3, crop_px, crop_px, generator=generator).contiguous(memory_format=torch.channels_last)
+    images = torch.randn(9, 3, crop_px, crop_px, generator=generator).contiguous(memory_format=torch.channels_last)
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -85,7 +94,7 @@ def _trained(network: type[GoogLeNet], variant: Variant, crop_px: int) -> tuple[
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        outputs = model.train()(images, model.draw_masks(2, generator))
+        outputs = model.train()(images, model.draw_masks(9, generator))
     weights = sum(parameter.nbytes for parameter in model.parameters())
     sum(logits.square().sum() for logits in outputs).backward()
     gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
@@ -119,4 +128,4 @@ def test_what_needs_no_gradient_is_computed_by_pytorch(
         monkeypatch.setattr(f"googlenet.network.lean.{name}.apply", refuse)
     model = evaluate(GoogLeNet(5, "bn", aux_heads=False, width=0.25, dropout=(0.0, 0.0)))
     with torch.no_grad():
-        assert model(torch.zeros(2, 3, 64, 64)).logits.shape == (2, 5)
+        assert model(torch.zeros(9, 3, 64, 64)).logits.shape == (9, 5)

@@ -238,7 +238,7 @@ def test_no_more_workers_are_started_than_the_memory_of_a_node_holds(
     assert capsys.readouterr().out == ""
     assert replicas_at_once(recipe, Resources()) == 8
     assert replicas_at_once(recipe, resources) == 13e9 // resources.memory_bytes
-    assert replicas_at_once(replace(recipe, workers_per_replica=2), resources) == 2
+    assert replicas_at_once(replace(recipe, workers_per_replica=2), resources) == 1
     half = reserving_memory(replace(recipe, workers_per_replica=2), Resources(), classes=10)
     assert half.memory_bytes < resources.memory_bytes  # each worker has half of a batch
     assert reserving_memory(finetune(), Resources(), classes=10).memory_bytes < 2.4e9  # in parts of a batch
