@@ -18,7 +18,9 @@ FEW_IMAGES = 8
 
 def is_lean(x: Tensor) -> bool:
     """Return whether operations on ``x`` are to keep little for a backward pass."""
-    return x.is_cpu and len(x) > FEW_IMAGES and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    # The number of images comes last: a graph for any number of them, as the compiler makes it, must not ask for it.
+    is_kept = x.is_cpu and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    return is_kept and len(x) > FEW_IMAGES
 
 
 def max_pool(x: Tensor, kernel: int = 3, stride: int = 2, padding: int = 0) -> Tensor:
