@@ -20,6 +20,7 @@ In reading order:
 - ``local_ray``: folder and token of a cluster on this machine, and why it did not start
 - ``ray_session``: the connection to a cluster, and how much a node holds
 - ``nodes``: nodes that are drained, nodes that are lost, and clusters that have only their head or are drained
+- ``repeating``: work that is repeated beside a block
 - ``unplaced``: work that no node can hold yet: reported, and given up where that is better than waiting
 - ``worker_process``: allocator settings and thread counts of processes that run networks, and what feeds them
 - ``process_memory``: estimated memory of a worker and of a predictor

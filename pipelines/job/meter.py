@@ -9,6 +9,7 @@ from typing import Any
 from pipelines.job.console import count, duration, say
 from pipelines.job.limits import Limits, Usage, comparison
 from pipelines.job.log import JobLog
+from pipelines.job.repeating import repeating
 
 KEEP_SECONDS = 60.0
 
@@ -89,20 +90,15 @@ class Meter:
     @contextmanager
     def kept_in(self, log: JobLog) -> Iterator[None]:
         """Write to the log what the job has used, about once a minute; say at the end how the estimate did."""
-        ended = threading.Event()
 
         def keep() -> None:
-            while not ended.wait(KEEP_SECONDS):
-                log.keep("usage", self.used().to_dict())
-
-        thread = threading.Thread(target=keep, name="meter", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
             log.keep("usage", self.used().to_dict())
+
+        try:
+            with repeating(keep, KEEP_SECONDS, "meter"):
+                yield
+        finally:
+            keep()
         if self._expected.seconds and not self._stop:  # a part of the work says nothing of the estimate
             log.keep("estimate", self._expected.to_dict())
             say(comparison(self._expected, self._used))

@@ -1,7 +1,6 @@
 """Watch on a cluster whose nodes cannot hold what waits for them, as before nodes join that are added on demand."""
 
 import math
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -10,6 +9,7 @@ from typing import Any
 from pipelines.job.console import duration, say
 from pipelines.job.nodes import NodesMissingError
 from pipelines.job.ray_session import alive_nodes, amounts_line, held_by
+from pipelines.job.repeating import repeating
 
 TOLD_AFTER_SECONDS = 60.0
 POLL_SECONDS = 1.0
@@ -74,21 +74,15 @@ def once_placed(
 @contextmanager
 def told_while_unplaced(work: str, needs: Mapping[str, float], tell: Callable[[str], None]) -> Iterator[None]:
     """Tell during the block, after a minute, what ``work`` waits for if no node can hold a process that needs that."""
-    unplaced, ended = Unplaced(), threading.Event()
+    unplaced = Unplaced()
 
-    def watch() -> None:
-        while not ended.wait(POLL_SECONDS):
-            with suppress(Exception):  # a cluster that does not answer is for the work to notice
-                if unplaced.is_to_be_told(is_held=_is_held(needs)):
-                    tell(_waiting_line(work, needs))
+    def look() -> None:
+        with suppress(Exception):  # a cluster that does not answer is for the work to notice
+            if unplaced.is_to_be_told(is_held=_is_held(needs)):
+                tell(_waiting_line(work, needs))
 
-    thread = threading.Thread(target=watch, name="unplaced", daemon=True)
-    thread.start()
-    try:
+    with repeating(look, POLL_SECONDS, "unplaced"):
         yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def _is_held(needs: Mapping[str, float]) -> bool:
