@@ -19,7 +19,7 @@ MARK = ".googlenet_download"
 
 @contextmanager
 def marked_until_complete(folder: Path, besides: str, *, is_own: bool) -> Iterator[None]:
-    """Mark ``folder`` during the block; the mark stays unless the block ends without an error.
+    """Mark ``folder`` during the block; the mark stays if the block leaves something and does not end without an error.
 
     What an earlier block has left that did not end is removed if nobody else uses the folder (``is_own``). What matches
     the pattern ``besides`` is written by other means, and complete.
@@ -38,15 +38,21 @@ def marked_until_complete(folder: Path, besides: str, *, is_own: bool) -> Iterat
             if not (is_own and is_alone):
                 raise UserError(
                     f"an earlier download to {folder} was interrupted, so part of its data may be missing: delete "
-                    f"{some(left)} there and run the same command again"
+                    f"{some(left)} there, or {MARK} if they are complete, and run the same command again"
                 )
-            say(f"data: the download to {folder} was interrupted and begins anew")
+            say(f"data: the download to {folder} was interrupted and begins anew, without {some(left)}")
             for name in left:
                 _remove(folder / name)
         mark.truncate(0)
-        mark.write(json.dumps(sorted(_names_in(folder, besides))))
+        before = _names_in(folder, besides)
+        mark.write(json.dumps(sorted(before)))
         mark.flush()
-        yield
+        try:
+            yield
+        except Exception:
+            if _names_in(folder, besides) == before:  # nothing has come, so what comes later is the user's own
+                mark.truncate(0)
+            raise
         mark.truncate(0)  # not removed: another command may wait for its lock
 
 
@@ -79,7 +85,13 @@ def _names_in(folder: Path, besides: str) -> set[str]:
     """Return the names in a folder, and those of the folders in its folders: some data sets share the upper one."""
     names = {path.name for path in folder.iterdir() if not path.match(besides)} - {MARK}
     below = [path for name in names if (path := folder / name).is_dir() and not path.is_symlink()]
-    return names | {f"{path.name}/{inner.name}" for path in below for inner in path.iterdir() if inner.is_dir()}
+    return names | {f"{path.name}/{inner.name}" for path in below for inner in _inside(path) if inner.is_dir()}
+
+
+def _inside(folder: Path) -> list[Path]:
+    with suppress(PermissionError):  # somebody else's, such as lost+found, and so not of a download
+        return list(folder.iterdir())
+    return []
 
 
 def _remove(path: Path) -> None:

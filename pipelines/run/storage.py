@@ -18,7 +18,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -99,7 +99,7 @@ class Storage:
         """Return the folder of a file, and the file's name in it; a link keeps its own name, not that of its target."""
         uri = _without_file_scheme(uri)
         if "://" not in uri:
-            path = Path(uri).expanduser()
+            path = Path(uri)
             return cls.at(str(path.parent)), path.name
         file = cls.at(uri)
         location, mark, options = file._parts
@@ -283,7 +283,10 @@ class Storage:
 
 def _without_file_scheme(uri: str) -> str:
     """Return the path that a URI of a file stands for; any other URI or path as it is."""
-    return unquote(uri.removeprefix("file://")) if uri.startswith("file://") else uri
+    if not uri.startswith("file://"):
+        return uri
+    path = uri.removeprefix("file://")
+    return os.fsdecode(unquote_to_bytes(path.removeprefix("localhost") if path.startswith("localhost/") else path))
 
 
 def _root_of(uri: str) -> str:

@@ -22,7 +22,8 @@ def put_by_renaming(filesystem: pafs.PyFileSystem, path: str, partial: str, data
         filesystem.create_dir(folder)
     try:
         put(filesystem, partial, data)
-        _rename(filesystem.handler.fs, partial, path)
+        with ThreadPoolExecutor(1, "rename") as thread:
+            thread.submit(_rename, filesystem.handler.fs, partial, path).result()
     except BaseException:
         with suppress(OSError):  # that it was not written is what is reported
             filesystem.delete_file(partial)
@@ -33,9 +34,18 @@ def _rename(files: Any, name: str, new_name: str) -> None:
     """Rename a file by fsspec itself: not all of its filesystems take the option that Arrow gives."""
     try:
         files.mv(name, new_name)
-    except OSError:  # some do not replace a file
-        files.rm(new_name)
-        files.mv(name, new_name)
+    except OSError:
+        if not files.exists(new_name):
+            raise
+        # Some do not replace a file. Any other reason meets the next request too, before the old file is gone.
+        aside = f"{name}.old"
+        files.mv(new_name, aside)
+        try:
+            files.mv(name, new_name)
+        except OSError:
+            files.mv(aside, new_name)
+            raise
+        files.rm(aside)
 
 
 def _write(filesystem: pafs.FileSystem, path: str, data: memoryview) -> None:

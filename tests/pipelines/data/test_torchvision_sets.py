@@ -10,6 +10,7 @@ from PIL import Image
 
 from pipelines.data.listing import Listing
 from pipelines.data.sources import images_to_train_on
+from pipelines.data.torchvision_downloads import marked_until_complete
 from pipelines.data.torchvision_sets import _kept
 from pipelines.errors import UserError
 from tests.others_files import somebody_elses
@@ -137,7 +138,9 @@ def test_what_a_killed_download_left_in_a_folder_of_the_users_is_named_and_not_r
     with pytest.raises(KeyboardInterrupt):
         listed(data)
     monkeypatch.setattr(EXTRACT, extracting(len(FILES)))
-    with pytest.raises(UserError, match=r"was interrupted.*: delete imagenette2, imagenette2\.tgz there and run"):
+    with pytest.raises(
+        UserError, match=r"was interrupted.*: delete imagenette2, imagenette2\.tgz there, or \.googlenet_download if"
+    ):
         listed(data)
     for path in sorted((tmp_path / "imagenette2").rglob("*"), reverse=True):
         path.unlink() if path.is_file() else path.rmdir()
@@ -178,3 +181,12 @@ def test_two_commands_may_keep_one_picture_at_once(tmp_path: Path) -> None:
 
     assert Image.open(_kept(SavedMeanwhile(), tmp_path / "0.png")).size == (2, 2)
     assert [path.name for path in tmp_path.iterdir()] == ["0.png"]
+
+
+def test_what_a_user_adds_after_a_download_that_left_nothing_is_the_users(tmp_path: Path) -> None:
+    with pytest.raises(ConnectionError), marked_until_complete(tmp_path, "x", is_own=True):
+        raise ConnectionError
+    (tmp_path / "imagenette2.tgz").write_bytes(b"mine")
+    with marked_until_complete(tmp_path, "x", is_own=True):
+        pass
+    assert (tmp_path / "imagenette2.tgz").read_bytes() == b"mine"

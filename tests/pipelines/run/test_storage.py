@@ -82,6 +82,11 @@ def test_file_uris_are_decoded(tmp_path: Path) -> None:
 
 def test_file_uris_are_paths_and_options_stay_behind_the_names(tmp_path: Path) -> None:
     assert Storage.at(f"file://{tmp_path}").root == str(tmp_path)
+    assert Storage.at(f"file://localhost{tmp_path}").root == str(tmp_path)
+    with pytest.raises(UserError, match="UTF-8"):
+        Storage.at("file:///data/%FF")
+    with pytest.raises(UserError, match="~nobody-of-this-name"):
+        Storage.of_file("~nobody-of-this-name/x.jpg")
     below = Storage.at("s3://bucket/run?endpoint_override=localhost").below("predictions")
     assert below.root == "s3://bucket/run/predictions?endpoint_override=localhost"
 

@@ -18,6 +18,7 @@ from pipelines.run.storage import Storage
 from pipelines.run.uploads import put
 
 CONTENT = b"whole" * 100
+AWAY = "the server does not answer"
 
 
 class Upload(io.BytesIO):
@@ -98,6 +99,25 @@ def test_a_file_of_fsspec_appears_whole_and_replaces_another(disk: Storage, tmp_
         disk.write("a/b/1.txt", content)
         assert (tmp_path / "run/a/b/1.txt").read_bytes() == content
         assert [path.name for path in (tmp_path / "run/a/b").iterdir()] == ["1.txt"]
+
+
+class Unreachable(Disk):
+    """A server that is away when a file is renamed."""
+
+    def mv(self, old: str, new: str) -> None:
+        raise TimeoutError(f"{AWAY}: {old}, {new}")
+
+
+def test_the_old_file_stays_where_the_new_one_cannot_be_renamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(_registry, "local", Unreachable)
+    (tmp_path / "old.txt").write_bytes(b"old")
+    for name in ("old.txt", "new.txt"):
+        with pytest.raises(TimeoutError, match=AWAY):
+            Storage.at(f"local://{tmp_path}").write(name, CONTENT)
+    assert [path.name for path in tmp_path.iterdir()] == ["old.txt"]
+    assert (tmp_path / "old.txt").read_bytes() == b"old"
 
 
 def test_a_file_of_fsspec_that_cannot_be_written_does_not_appear(
