@@ -1,8 +1,9 @@
 """Comparison of ensembles: what replicas differ in, a wider replica, and one replica trained longer.
 
     python -m experiments.ensembles --runs-dir RUNS --seeds 0 100 200 300 400
+    python -m experiments.ensembles --runs-dir RUNS --recipe experiments/imagenette_short.json --data IMAGENETTE
 
-Each seed (of the images, the initial weights and the sampling) has four runs of the main job on the embedded data set:
+Each seed (of the embedded images, the initial weights and the sampling) has four runs of the main job:
 
 - ``paper``: seven sampling seeds, the same initial weights;
 - ``initialisations``: seven sampling seeds, seven initial weights;
@@ -45,6 +46,7 @@ from pipelines.train_ensemble import with_absolute_paths
 
 ROOT = Path(__file__).parents[1]
 LONG_REPLICAS = 2
+MANY_EPOCHS = 10_000
 # Two values say almost nothing about the spread.
 LEAST_SEEDS = 3
 
@@ -60,9 +62,11 @@ class Arguments:
     runs_dir: Path
     """Folder for the run directories, four for each seed."""
     seeds: tuple[int, ...] = (0, 100, 200, 300, 400)
-    """Seeds of the images, the initial weights and the first replica's sampling."""
+    """Seeds of the embedded images, the initial weights and the first replica's sampling."""
     recipe: str = "demo"
     """Name of a recipe, or its JSON file."""
+    data: str = ""
+    """Images, as --data of the main job; the default is the recipe's."""
     replicas: int = 7
     """Replicas of an ensemble."""
     wide_replica_width: float = 0.375
@@ -115,8 +119,9 @@ def options_of(arguments: Arguments, seed: int) -> dict[str, list[str]]:
 
 def train(arguments: Arguments, seed: int) -> None:
     """Run the unfinished runs of ``seed``."""
+    of_all = ["--recipe", arguments.recipe, *(["--data", arguments.data] if arguments.data else [])]
     for name, options in options_of(arguments, seed).items():
-        train_once(_run_dir(arguments, name, seed), ["--recipe", arguments.recipe, *options])
+        train_once(_run_dir(arguments, name, seed), [*of_all, *options])
 
 
 def train_once(run_dir: Path, options: Sequence[str]) -> None:
@@ -131,7 +136,9 @@ def train_once(run_dir: Path, options: Sequence[str]) -> None:
         return
     print(f"{run_dir}: {' '.join(options)}", flush=True)
     command = [sys.executable, "pipelines/train_ensemble.py", *options, "--run-dir", str(run_dir)]
-    subprocess.run([*command, "--models", "none"], check=True, cwd=ROOT)  # noqa: S603
+    # The experiments read the predictions of the trained networks; what an epoch's validation says is not used.
+    unused = ["--models", "none", "--validate-every-epochs", str(MANY_EPOCHS)]
+    subprocess.run([*command, *unused], check=True, cwd=ROOT)  # noqa: S603
 
 
 def recipe_of(options: Sequence[str]) -> Recipe:
