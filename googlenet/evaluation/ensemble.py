@@ -183,8 +183,9 @@ class Ensemble:
             raise ValueError(
                 f"sets of classes need a calibration for {short_name(policy)} crops, and probabilities that use it"
             )
-        probabilities = self.probabilities(image, policy)
-        return top_answers(probabilities, self.classes, temperature if calibrated else 1.0, limit)
+        if kept and coverage is not None and (missing := kept.images_missing_for(coverage)):
+            raise ValueError(f"a coverage of {coverage:g} {missing}")
+        return top_answers(self.probabilities(image, policy), self.classes, temperature if calibrated else 1.0, limit)
 
     def _temperature(self, policy: Policy) -> float:
         """Return the temperature of a policy; 1 if none was fitted."""
