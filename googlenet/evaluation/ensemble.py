@@ -168,7 +168,7 @@ class Ensemble:
             coverage: with it, ``set`` holds the true class with this probability, and ``abstain`` says whether it has
                 more than one class.
             budget: ``"fast"`` or ``"balanced"`` stop adding views and replicas once the answer is sure enough, instead
-                of a policy; ``passes`` is how many were needed.
+                of a policy; ``passes`` is how many were computed, equal views of the image once.
 
         Raises:
             ValueError: sets of classes were not fitted for this policy, the budget is unknown or cannot be combined
@@ -204,7 +204,7 @@ class Ensemble:
         early = EarlyPredictor(self._predictor(everything), EarlyStop(self.budget, budget), self._cascade_order)
         found = early.stopped(self._scaled(image, everything))
         answers = top_answers(found.probabilities, self.classes, found.temperature if calibrated else 1.0)
-        return {**answers, PASSES: len(found.probabilities) * found.views}
+        return {**answers, PASSES: found.passes}
 
 
 def answer_columns(classes: int) -> list[str]:
