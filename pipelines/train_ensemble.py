@@ -236,7 +236,7 @@ def _carry_out(
         tell_failures(failures, finished, recipe.replicas, at_limit=at_limit)
         if enough:
             say(f"report: {run.below(REPORT_PAGE)} ({duration(meter.used().seconds)})")
-            say(how_to_use(run, publishing.tracking_uri, tracker.page, published.model), wrap=False)
+            say(how_to_use(run, publishing.tracking_uri, tracker.page, published.model))
         if at_limit:
             say(meter.how_to_go_on(finished, recipe.replicas))
             return LIMIT_EXIT_CODE
