@@ -7,20 +7,23 @@ Each seed (of the embedded images, the initial weights and the sampling) has fou
 
 - ``paper``: seven sampling seeds, the same initial weights;
 - ``initialisations``: seven sampling seeds, seven initial weights;
-- ``wide``: one replica, wider, with the sampling seed of the paper's seventh;
+- ``wide``: one replica, half as wide again by default, with the sampling seed of the paper's seventh;
 - ``long``: two replicas with the first two sampling seeds, trained seven times as long.
 
 Finished runs are not repeated, and those of other options are refused. Differences are paired by image and seed.
-Intervals are bootstrap intervals over the images of all seeds, which apply to the trained networks only; with three or
-more seeds, also Student's t intervals over the seeds.
+Intervals are bootstrap intervals over the images, which apply to the trained networks only: over those of all seeds if
+each seed has its own, as the embedded ones, else over the means of the seeds. With three or more seeds, there are also
+Student's t intervals over the seeds.
 """
 
 import itertools
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import chdir
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,8 +33,9 @@ import tyro
 from scipy import stats
 
 from benchmarks.measure import print_circumstances
-from googlenet.evaluation.crops import CROP_POLICIES
+from googlenet.evaluation.crops import Policy
 from googlenet.evaluation.metrics import CONFIDENCE_PERCENT, bootstrap_interval
+from pipelines.errors import UserError
 from pipelines.job.limits import Limits
 from pipelines.job.options import parse_options
 from pipelines.run.claims import check_claim
@@ -49,6 +53,8 @@ LONG_REPLICAS = 2
 MANY_EPOCHS = 10_000
 # Two values say almost nothing about the spread.
 LEAST_SEEDS = 3
+# The width of the wide replica over that of the others.
+WIDER = 1.5
 
 Floats = npt.NDArray[np.float64]
 T = TypeVar("T")
@@ -69,16 +75,18 @@ class Arguments:
     """Images, as --data of the main job; the default is the recipe's."""
     replicas: int = 7
     """Replicas of an ensemble."""
-    wide_replica_width: float = 0.375
-    """Width of the wide replica."""
+    wide_replica_width: float | None = None
+    """Width of the wide replica; the default is 1.5 times the recipe's."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """Probabilities of a run's replicas by crop policy (N, K, P, C), and labels (N,)."""
+    """Probabilities of a run's replicas by crop policy (N, K, P, C), labels (N,), and what both are of."""
 
     probabilities: npt.NDArray[np.float32]
     labels: npt.NDArray[np.int32]
+    policies: tuple[Policy, ...]
+    dataset_digest: str
 
     def errors(self, members: Sequence[int]) -> Floats:
         """Return (N, P): 100 where the ensemble of ``members`` is wrong about an image, else 0."""
@@ -105,16 +113,30 @@ class Answers:
 
 def options_of(arguments: Arguments, seed: int) -> dict[str, list[str]]:
     """Return the options of the main job for each run of a seed."""
-    epochs = arguments.replicas * load_recipe(arguments.recipe).epochs
+    recipe = load_recipe(arguments.recipe)
+    epochs, width = arguments.replicas * recipe.epochs, wide_width(arguments, recipe)
     own = ["--data-seed", str(seed), "--weights-seed", str(seed)]
     first, last = ["--sampling-seed", str(seed)], ["--sampling-seed", str(seed + arguments.replicas - 1)]
     all_of_them = ["--replicas", str(arguments.replicas)]
     return {
         "paper": [*own, *first, *all_of_them],
         "initialisations": [*own, *first, *all_of_them, "--no-shared-initial-weights"],
-        "wide": [*own, *last, "--replicas", "1", "--wide-replica-width", str(arguments.wide_replica_width)],
+        "wide": [*own, *last, "--replicas", "1", "--wide-replica-width", str(width)],
         "long": [*own, *first, "--replicas", str(LONG_REPLICAS), "--epochs", str(epochs)],
     }
+
+
+def wide_width(arguments: Arguments, recipe: Recipe) -> float:
+    """Return the width of the wide replica.
+
+    Raises:
+        UserError: the one that was asked for is no wider than the others.
+    """
+    if arguments.wide_replica_width is None:
+        return WIDER * recipe.width
+    if arguments.wide_replica_width <= recipe.width:
+        raise UserError(f"--wide-replica-width must be more than {recipe.width:g}, the width of the recipe")
+    return arguments.wide_replica_width
 
 
 def train(arguments: Arguments, seed: int) -> None:
@@ -159,7 +181,8 @@ def read_answers(run: Storage) -> Answers:
     if ensemble is None:
         raise ValueError(f"{run} has no predictions")
     rows = list(read_predictions(predictions, sorted(predictions.files("")), ensemble))
-    return Answers(np.concatenate([r.probabilities for r in rows]), np.concatenate([r.labels for r in rows]))
+    probabilities, labels = (np.concatenate([getattr(r, name) for r in rows]) for name in ("probabilities", "labels"))
+    return Answers(probabilities, labels, ensemble.policies, ensemble.dataset_digest)
 
 
 QUESTIONS: dict[str, Callable[[dict[str, Answers]], Floats]] = {
@@ -205,8 +228,9 @@ def student_interval(values: Floats) -> tuple[Floats, Floats]:
 
 def print_errors(by_seed: dict[int, dict[str, Answers]]) -> None:
     """Print the errors of each run in percent: the mean of single replicas, and all together."""
-    print("\n| seed | run | " + " | ".join(f"alone, {p} | all, {p}" for p in CROP_POLICIES) + " |")
-    print("| ---: | --- |" + " ---: |" * 2 * len(CROP_POLICIES))
+    policies = next(iter(by_seed.values()))["paper"].policies
+    print("\n| seed | run | " + " | ".join(f"alone, {p} | all, {p}" for p in policies) + " |")
+    print("| ---: | --- |" + " ---: |" * 2 * len(policies))
     for seed, runs in by_seed.items():
         for name, answers in runs.items():
             together = answers.errors(range(answers.probabilities.shape[1])).mean(axis=0)
@@ -215,24 +239,41 @@ def print_errors(by_seed: dict[int, dict[str, Answers]]) -> None:
             print(f"| {seed} | {name} | {cells} |")
 
 
-def print_rows(
-    by_seed: Mapping[int, T], questions: Mapping[str, Callable[[T], Floats]], over: str, interval: Interval
+def print_differences(
+    by_seed: Mapping[int, T], questions: Mapping[str, Callable[[T], Floats]], answers_of: Callable[[T], Answers]
 ) -> None:
-    """Print the answer to each question by crop policy, with intervals over images or over seeds."""
-    print(f"\nDifferences in percentage points, mean (95 % interval over {over})\n")
-    print("| | " + " | ".join(f"{policy} crops" for policy in CROP_POLICIES) + " |")
-    print("| --- |" + " ---: |" * len(CROP_POLICIES))
-    for question, ask in questions.items():
-        by_image = [ask(runs) for runs in by_seed.values()]
-        low, high = interval(by_image)
-        mean = np.concatenate(by_image).mean(axis=0)
-        cells = [f"{m:+.1f} ({a:+.1f} to {b:+.1f})" for m, a, b in zip(mean, low, high, strict=True)]
-        print(f"| {question} | " + " | ".join(cells) + " |")
+    """Print the answer to each question by crop policy, with intervals over images, and over three or more seeds.
+
+    ``answers_of`` returns those of one run of a seed, all of whose runs have the same images and policies.
+    """
+    answers = [answers_of(runs) for runs in by_seed.values()]
+    digests = [of_seed.dataset_digest for of_seed in answers]
+    images = sum({of_seed.dataset_digest: len(of_seed.labels) for of_seed in answers}.values())
+    intervals: dict[str, Interval] = {f"the {images} images": partial(over_images, digests=digests)}
+    if len(by_seed) >= LEAST_SEEDS:
+        intervals[f"the {len(by_seed)} seeds"] = over_seeds
+    for over, interval in intervals.items():
+        print(f"\nDifferences in percentage points, mean (95 % interval over {over})\n")
+        print("| | " + " | ".join(f"{policy} crops" for policy in answers[0].policies) + " |")
+        print("| --- |" + " ---: |" * len(answers[0].policies))
+        for question, ask in questions.items():
+            by_image = [ask(runs) for runs in by_seed.values()]
+            low, high = interval(by_image)
+            mean = np.concatenate(by_image).mean(axis=0)
+            cells = [f"{m:+.1f} ({a:+.1f} to {b:+.1f})" for m, a, b in zip(mean, low, high, strict=True)]
+            print(f"| {question} | " + " | ".join(cells) + " |")
 
 
-def over_images(by_image: Sequence[Floats]) -> tuple[Floats, Floats]:
-    """Return bounds for values (N, P) of each seed, by resampling the images of all seeds."""
-    return bootstrap_interval(np.concatenate(by_image))
+def over_images(by_image: Sequence[Floats], digests: Sequence[str]) -> tuple[Floats, Floats]:
+    """Return bounds for values (N, P) of each seed, by resampling images.
+
+    Seeds whose data sets have the same digest answered the same images. Each of these counts once, with the mean of its
+    values: counted once for each seed, they would make the interval too narrow.
+    """
+    by_data_set: dict[str, list[Floats]] = defaultdict(list)
+    for digest, values in zip(digests, by_image, strict=True):
+        by_data_set[digest].append(values)
+    return bootstrap_interval(np.concatenate([np.mean(values, axis=0) for values in by_data_set.values()]))
 
 
 def over_seeds(by_image: Sequence[Floats]) -> tuple[Floats, Floats]:
@@ -248,10 +289,7 @@ def main(arguments: Arguments) -> None:
         names = options_of(arguments, seed)
         by_seed[seed] = {name: read_answers(Storage.at(str(_run_dir(arguments, name, seed)))) for name in names}
     print_errors(by_seed)
-    images = sum(len(runs["paper"].labels) for runs in by_seed.values())
-    print_rows(by_seed, QUESTIONS, f"the {images} images", over_images)
-    if len(by_seed) >= LEAST_SEEDS:
-        print_rows(by_seed, QUESTIONS, f"the {len(by_seed)} seeds", over_seeds)
+    print_differences(by_seed, QUESTIONS, lambda runs: runs["paper"])
     print_circumstances(len(by_seed))
 
 

@@ -16,7 +16,7 @@ and seed, as in ``ensembles``.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,17 +24,9 @@ import numpy as np
 import tyro
 
 from benchmarks.measure import print_circumstances
-from experiments.ensembles import (
-    LEAST_SEEDS,
-    Answers,
-    Floats,
-    over_images,
-    over_seeds,
-    print_rows,
-    read_answers,
-    train_once,
-)
-from googlenet.evaluation.crops import CROP_POLICIES, num_views
+from experiments.ensembles import Answers, Floats, print_differences, read_answers, train_once
+from googlenet.evaluation.crops import Policy, num_views
+from pipelines.report.outcomes import soup_cell
 from pipelines.run.directory import OUTCOMES
 from pipelines.run.named_recipes import load_recipe
 from pipelines.run.storage import Storage
@@ -110,18 +102,19 @@ class Seed:
 def read_seed(arguments: Arguments, seed: int) -> Seed:
     """Return the answers of the finished runs of ``seed``."""
     runs = {name: Storage.at(str(run_dir(arguments, name, seed))) for name in RUNS}
-    return Seed(**{name: read_answers(run) for name, run in runs.items()}, soups=_soups(runs["teacher"]))
+    answers = {name: read_answers(run) for name, run in runs.items()}
+    return Seed(**answers, soups=_soups(runs["teacher"], answers["teacher"].policies))
 
 
-def _soups(run: Storage) -> dict[str, Floats]:
+def _soups(run: Storage, policies: Sequence[Policy]) -> dict[str, Floats]:
     """Return the errors (N, P) of the soups, in the order of the predictions, as the report keeps them by image."""
     import pyarrow.parquet as pq
 
     outcomes = pq.read_table(run.path(OUTCOMES), filesystem=run.filesystem)
-    names = [[f"top1_wrong/{kind}_soup_1x{policy}" for policy in CROP_POLICIES] for kind in ("uniform", "greedy")]
+    cells = {kind: [soup_cell(kind, str(policy)) for policy in policies] for kind in ("uniform", "greedy")}
     return {
-        kind: np.stack([100.0 * outcomes.column(name).to_numpy() for name in columns], axis=1)
-        for kind, columns in zip(("uniform", "greedy"), names, strict=True)
+        kind: np.stack([100.0 * outcomes.column(f"top1_wrong/{cell}").to_numpy() for cell in of_kind], axis=1)
+        for kind, of_kind in cells.items()
     }
 
 
@@ -148,23 +141,14 @@ def _all(seed: Seed) -> range:
 
 def print_errors(by_seed: dict[int, Seed]) -> None:
     """Print the top-1 error of each network, in percent: the mean over the seeds, and that of each seed."""
-    print("\n| top-1 error, % | " + " | ".join(f"{policy} crops" for policy in CROP_POLICIES) + " |")
-    print("| --- |" + " ---: |" * len(CROP_POLICIES))
+    policies = next(iter(by_seed.values())).teacher.policies
+    print("\n| top-1 error, % | " + " | ".join(f"{policy} crops" for policy in policies) + " |")
+    print("| --- |" + " ---: |" * len(policies))
     for name, errors in ERRORS.items():
         means = np.array([errors(seed).mean(axis=0) for seed in by_seed.values()])
         each = [", ".join(f"{value:.1f}" for value in column) for column in means.T]
         cells = [f"{mean:.1f} ({column})" for mean, column in zip(means.mean(axis=0), each, strict=True)]
         print(f"| {name} | " + " | ".join(cells) + " |")
-
-
-def print_differences(by_seed: dict[int, Seed]) -> None:
-    """Print the answer to each question, with intervals over the images of all seeds and over the seeds."""
-    images = sum(len(seed.teacher.labels) for seed in by_seed.values())
-    intervals = {f"the {images} images": over_images}
-    if len(by_seed) >= LEAST_SEEDS:
-        intervals[f"the {len(by_seed)} seeds"] = over_seeds
-    for over, interval in intervals.items():
-        print_rows(by_seed, QUESTIONS, over, interval)
 
 
 def main(arguments: Arguments) -> None:
@@ -174,7 +158,7 @@ def main(arguments: Arguments) -> None:
         train(arguments, seed)
         by_seed[seed] = read_seed(arguments, seed)
     print_errors(by_seed)
-    print_differences(by_seed)
+    print_differences(by_seed, QUESTIONS, lambda seed: seed.teacher)
     print_circumstances(len(by_seed))
 
 

@@ -280,7 +280,7 @@ def _main() -> None:
                 say(judge_apart(run, recipe, arguments))
             else:
                 say(_evaluate_own_images(run, recipe, arguments))
-            say(not_sent(run, tracking_uri_for(run, arguments.tracking_uri)), wrap=False)
+            say(not_sent(run, tracking_uri_for(run, arguments.tracking_uri)))
 
 
 def _evaluate_own_images(run: Storage, recipe: Recipe, arguments: Arguments) -> str:

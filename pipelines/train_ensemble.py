@@ -117,7 +117,7 @@ class Arguments:
     from_scratch: bool = False
     """Train a recipe that is meant for given weights, such as finetune, from random ones."""
     dry_run: bool = False
-    """Print the plan, with times from a short trial, and exit; nothing is written."""
+    """Print the plan, with times from a short trial, and exit; downloads what is named, writes nothing to the run."""
     print_recipe: bool = False
     """Print the recipe as JSON, for a file to use with --recipe, and exit."""
     limits: Limits = field(default_factory=Limits)
@@ -236,7 +236,7 @@ def _carry_out(
         tell_failures(failures, finished, recipe.replicas, at_limit=at_limit)
         if enough:
             say(f"report: {run.below(REPORT_PAGE)} ({duration(meter.used().seconds)})")
-            say(how_to_use(run, publishing.tracking_uri, tracker.page, published.model), wrap=False)
+            say(how_to_use(run, publishing.tracking_uri, tracker.page, published.model))
         if at_limit:
             say(meter.how_to_go_on(finished, recipe.replicas))
             return LIMIT_EXIT_CODE

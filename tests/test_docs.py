@@ -8,8 +8,14 @@ import pytest
 import torch
 
 import googlenet.evaluation.ensemble  # before the tests: importing PyTorch starts a process
+from googlenet.training.micro_batch import MICRO_BATCH_BYTES
 from pipelines.data.sources import images_to_train_on
-from pipelines.run.directory import ANSWERS_CSV, evaluation_folder
+from pipelines.errors import TryAgainError, UserError
+from pipelines.job.command_line import NO_READER_EXIT_CODE, STORAGE_EXIT_CODE
+from pipelines.job.interpreter import INTERRUPTED_EXIT_CODE
+from pipelines.run import directory
+from pipelines.run.directory import ANSWERS_CSV, ReplicaFiles, evaluation_folder
+from pipelines.train_ensemble import INCOMPLETE_EXIT_CODE, LIMIT_EXIT_CODE
 from tests.googlenet.network.test_weight_files import pth, torchvision_model
 from tests.project import ROOT
 
@@ -67,6 +73,33 @@ def test_the_pages_name_the_place_of_answers_for_images_without_labels() -> None
         named = re.findall(r"`([^`\s]*top5\.csv)`", (ROOT / f"docs/{name}.md").read_text())
         assert named, name
         assert set(named) == {place}
+
+
+def first_cells(page: str, heading: str) -> set[str]:
+    """The code in the first cells of the table with this heading."""
+    [table] = re.findall(rf"^\| {re.escape(heading)} \|.*\n(?:\|.*\n)+", (ROOT / page).read_text(), re.MULTILINE)
+    return set(re.findall(r"^\| `?(.+?)`? \|", table, re.MULTILINE)[2:])
+
+
+def test_the_tables_of_files_name_those_of_a_run() -> None:
+    replica = {getattr(ReplicaFiles(0), name) for name, of in vars(ReplicaFiles).items() if isinstance(of, property)}
+    known = {value for value in vars(directory).values() if isinstance(value, str)} | replica
+    in_run = first_cells("docs/own_images.md", "in the run directory")
+    in_report = first_cells("docs/evaluation.md", "file in `report/`")
+    named = {name.removeprefix("evaluations/NAME-xxxxxxxx/") for name in in_run} | {f"report/{n}" for n in in_report}
+    assert len(named) > 12
+    assert {name.rstrip("/") for name in named} - {""} <= known
+
+
+def test_the_exit_codes_of_training_are_those_of_the_commands() -> None:
+    known = {0, STORAGE_EXIT_CODE, UserError.exit_code, TryAgainError.exit_code, INTERRUPTED_EXIT_CODE}
+    known |= {INCOMPLETE_EXIT_CODE, LIMIT_EXIT_CODE, NO_READER_EXIT_CODE}
+    assert set(map(int, first_cells("docs/training.md", "exit code"))) == known
+
+
+def test_the_activations_of_a_part_of_a_batch_are_those_that_memory_names() -> None:
+    [megabytes] = re.findall(r"(\d+) MB of activations", (ROOT / "docs/results/memory.md").read_text())
+    assert int(megabytes) == MICRO_BATCH_BYTES / 1e6
 
 
 def sorted_by(code: str, files: Mapping[str, bytes], labels: Mapping[str, str]) -> dict[str, set[bytes]]:

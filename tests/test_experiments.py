@@ -23,6 +23,7 @@ from experiments.ensembles import (
     options_of,
     over_images,
     over_seeds,
+    print_errors,
     recipe_of,
     student_interval,
 )
@@ -49,7 +50,8 @@ def test_the_questions_compare_what_they_say() -> None:
     right, half, none = ([[0.9, 0.1], [0.1, 0.9]], [[0.9, 0.1], [0.6, 0.4]], [[0.4, 0.6], [0.6, 0.4]])
 
     def answers(*replicas: list[list[float]]) -> Answers:
-        return Answers(np.array(replicas, np.float32).transpose(1, 0, 2)[:, :, None], np.array([0, 1], np.int32))
+        probabilities = np.array(replicas, np.float32).transpose(1, 0, 2)[:, :, None]
+        return Answers(probabilities, np.array([0, 1], np.int32), (1,), "digest")
 
     runs = {
         "paper": answers(right, none),  # together right about both
@@ -75,10 +77,36 @@ def test_the_long_replicas_train_as_long_as_all_of_the_ensemble_together(tmp_pat
 
 def test_intervals_are_over_the_images_of_all_seeds_or_over_the_seeds() -> None:
     by_seed = [np.full((40, 1), value) for value in (-10.0, 0.0, 10.0)]
-    low, high = over_images(by_seed)
+    low, high = over_images(by_seed, ["a", "b", "c"])
     assert (low[0], high[0]) == pytest.approx((-1.5, 1.5), abs=0.3)  # 1.96 standard errors of 120 values
     low, high = over_seeds(by_seed)
     assert (low[0], high[0]) == pytest.approx((-24.8, 24.8), abs=0.1)  # 4.30 standard errors of three
+
+
+def test_columns_are_those_of_the_runs_own_policies(capsys: pytest.CaptureFixture[str]) -> None:
+    answers = Answers(np.zeros((2, 1, 2, 2), np.float32), np.array([0, 1], np.int32), (1, 144), "digest")
+    print_errors({0: {"paper": answers}})
+    heading, _, row = capsys.readouterr().out.split("\n")[1:4]
+    assert heading == "| seed | run | alone, 1 | all, 1 | alone, 144 | all, 144 |"
+    assert row == "| 0 | paper | 50.0 | 50.0 | 50.0 | 50.0 |"
+
+
+def test_an_image_that_several_seeds_answer_counts_once() -> None:
+    values = 100.0 * (np.arange(120) % 3 == 0)[:, None]
+    [one_seed, same_images] = [over_images([values] * seeds, ["same"] * seeds) for seeds in (1, 5)]
+    assert np.array_equal(same_images, one_seed)
+    assert (one_seed[1] - one_seed[0])[0] == pytest.approx(16.9, abs=0.6)  # 3.92 standard errors of 120 values
+    # Two seeds of one data set, and one of another with as many images.
+    low, high = over_images([values, values, values], ["same", "same", "other"])
+    assert (high - low)[0] == pytest.approx(16.9 / 2**0.5, abs=0.6)
+
+
+@pytest.mark.parametrize(("recipe", "wider"), {"demo": 0.375, "imagenette": 0.75}.items())
+def test_the_wide_replica_is_wider_than_the_others(tmp_path: Path, recipe: str, wider: float) -> None:
+    wide = recipe_of(["--recipe", recipe, *options_of(Arguments(tmp_path, recipe=recipe), 0)["wide"]])
+    assert (wide.width, wide.replica_width(0)) == (pytest.approx(wider / 1.5), wider)
+    with pytest.raises(UserError, match=f"--wide-replica-width must be more than {wide.width:g}"):
+        options_of(Arguments(tmp_path, recipe=recipe, wide_replica_width=wide.width), 0)
 
 
 @pytest.mark.apart

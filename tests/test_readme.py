@@ -57,6 +57,7 @@ def places(tmp_path_factory: pytest.TempPathFactory, photo_folder: Path) -> dict
         if int(path.stem) >= 5:
             path.unlink()  # one predictor suffices for the rest
     return {
+        "NEW_PHOTOS": str(photos),
         "PHOTOS": str(photos),
         "IMAGENET": str(folder / "imagenet"),
         "CLASSES": str(folder / "classes"),

@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.ensembles import Answers
-from experiments.students import ERRORS, QUESTIONS, Arguments, Seed, epochs_of_labels, options_of, print_differences
+from experiments.ensembles import Answers, print_differences
+from experiments.students import ERRORS, QUESTIONS, Arguments, Seed, _soups, epochs_of_labels, options_of
+from pipelines.report.outcomes import soup_cell, write_outcomes
 from pipelines.run.named_recipes import demo
+from pipelines.run.storage import Storage
 
 
 def test_a_network_from_labels_gets_the_time_of_the_teachers_answers_as_well(tmp_path: Path) -> None:
@@ -34,12 +36,12 @@ def test_the_student_takes_everything_but_its_loss_from_the_teacher_of_its_seed(
 RIGHT, HALF, NONE = ([[0.9, 0.1], [0.1, 0.9]], [[0.9, 0.1], [0.6, 0.4]], [[0.4, 0.6], [0.6, 0.4]])
 
 
-def a_seed() -> Seed:
-    """Two images of two classes and one policy; a teacher of two replicas that errs on neither image, one on both."""
+def a_seed(dataset_digest: str = "") -> Seed:
+    """Two images of two classes, alike for each policy; a teacher of two replicas that errs on neither, one on both."""
 
     def answers(*replicas: list[list[float]]) -> Answers:
         probabilities = np.array(replicas, np.float32).transpose(1, 0, 2)[:, :, None].repeat(3, axis=2)
-        return Answers(probabilities, np.array([0, 1], np.int32))
+        return Answers(probabilities, np.array([0, 1], np.int32), (1, 144, "96+120"), dataset_digest)
 
     soups = {"uniform": np.full((2, 3), 100.0), "greedy": np.zeros((2, 3))}
     return Seed(answers(RIGHT, NONE), answers(RIGHT), answers(HALF), soups)
@@ -52,8 +54,20 @@ def test_the_questions_compare_what_they_say() -> None:
 
 
 def test_differences_are_told_over_images_and_over_three_seeds(capsys: pytest.CaptureFixture[str]) -> None:
-    print_differences({seed: a_seed() for seed in (0, 100, 200)})
+    print_differences({seed: a_seed(str(seed)) for seed in (0, 100, 200)}, QUESTIONS, lambda seed: seed.teacher)
     out = capsys.readouterr().out
+    assert out.count("| | 1 crops | 144 crops | 96+120 crops |") == 2
     assert out.count("| student against its teacher | +0.0 (+0.0 to +0.0) |") == 2
     assert "(95 % interval over the 6 images)" in out
     assert "(95 % interval over the 3 seeds)" in out
+
+
+def test_the_errors_of_soups_are_those_of_the_runs_own_policies(tmp_path: Path) -> None:
+    """Another recipe's policies are neither so many, nor named like the usual ones."""
+    run, wrong = Storage.at(str(tmp_path)), np.array([True, False])
+    soups = {"uniform": (wrong, ~wrong), "greedy": (wrong & ~wrong, wrong | ~wrong)}
+    cells = {kind: [soup_cell(kind, policy) for policy in ("1", "96+120")] for kind in soups}
+    columns = {f"top1_wrong/{cell}": w for kind in soups for cell, w in zip(cells[kind], soups[kind], strict=True)}
+    write_outcomes(run, ["a", "b"], np.zeros((2, 1, 2, 2)), (1, "96+120"), columns)
+    found = {kind: errors.tolist() for kind, errors in _soups(run, (1, "96+120")).items()}
+    assert found == {"uniform": [[100.0, 0.0], [0.0, 100.0]], "greedy": [[0.0, 100.0], [0.0, 100.0]]}

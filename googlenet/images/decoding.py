@@ -1,18 +1,21 @@
 """Decoding of image bytes to pixels, for every format and colour mode found in image folders."""
 
 import io
+import itertools
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
+from googlenet.images import png
 from googlenet.images.grey_levels import FLOAT, SIGNED, UNSIGNED, to_8_bit, white_of
 from googlenet.images.limits import MAX_ASPECT_RATIO, MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
 from googlenet.images.pixel_file import Orientation, PixelFile, orientation_of, pixel_file
 from googlenet.images.refusals import reason_for_refusal
+from googlenet.images.tiff import MASK, REDUCED, SUBFILE_TYPE
 from googlenet.shapes import UInt8
 
 # Any height, any width: one call may take images of several sizes.
@@ -20,6 +23,8 @@ Pixels = UInt8[np.ndarray, "_ _ 3"]
 
 # Pillow passes these to an external program.
 REFUSED_FORMATS = {"EPS", "WMF"}
+# A file may hold several pictures, and Pillow says so. Behind the first one of a JPEG lie previews and maps of it.
+FORMATS_OF_SEVERAL = {"AVIF", "GIF", "HEIF", "TIFF", "WEBP"}
 # The colour behind transparent pixels.
 BACKGROUND_RGB = (255, 255, 255)
 TURNS = {
@@ -65,15 +70,17 @@ def decode_rgb(data: bytes) -> Pixels:
         return np.asarray(rgb if turn is None else rgb.transpose(turn))
 
 
-def read_size(data: bytes) -> tuple[int, int, Orientation]:
-    """Return the width and height in pixels of the upright image, and its orientation tag, without decoding it.
+def read_size(data: bytes) -> tuple[int, int, Orientation, bool]:
+    """Return the width and height in pixels of the upright image, its orientation tag, and whether more images follow.
+
+    Nothing is decoded.
 
     Raises:
         ImageDecodeError: as :func:`decode_rgb`, as far as the header tells.
     """
     with _opened(data) as (image, _, orientation):
-        width, height = image.size
-        return (width, height, orientation) if orientation.number < 5 else (height, width, orientation)
+        width, height = image.size if orientation.number < 5 else reversed(image.size)
+        return width, height, orientation, _has_more(image, data)
 
 
 @contextmanager
@@ -114,6 +121,22 @@ def _formats() -> tuple[str, ...]:
     except ImportError:  # HEIC is refused, with the advice to install it
         pass
     return tuple(name for name in Image.ID if name not in REFUSED_FORMATS)
+
+
+def _has_more(image: Image.Image, data: bytes) -> bool:
+    """Return whether other frames or pages follow in a file; smaller copies and masks of the picture are none."""
+    if image.format == "PNG":
+        return png.is_animated(data)
+    with suppress(Exception):  # EOFError behind the last page, and others where what follows is damaged
+        if image.format not in FORMATS_OF_SEVERAL or not getattr(image, "is_animated", False):
+            return False
+        if not isinstance(image, TiffImagePlugin.TiffImageFile):
+            return True
+        for page in itertools.count(1):
+            image.seek(page)
+            if not image.tag_v2.get(SUBFILE_TYPE, 0) & (REDUCED | MASK):
+                return True
+    return False
 
 
 def _orientation(image: Image.Image, file: PixelFile) -> Orientation:

@@ -10,6 +10,7 @@ from googlenet.images.refusals import CONVERT
 from googlenet.images.tiff import begins_with_preview
 
 UNREADABLE_EXIF = "the Exif block cannot be read (taken as upright)"
+SEVERAL_PICTURES = "the file holds several pictures (only the first is used)"
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,12 @@ def inspect(data: bytes) -> Inspection:
         ImageDecodeError: it cannot be decoded, is a JPEG with damaged pixel data, or a camera's raw file.
     """
     _refuse_preview(data)
-    width, height, orientation = read_size(data)
-    notes = (UNREADABLE_EXIF,) if orientation.is_unreadable else ()
+    width, height, orientation, has_more = read_size(data)
     finding = _check_jpeg(data)
-    if finding.condition is Condition.WHOLE and read_header(data) is not None:
-        return Inspection(width, height, notes)
-    return Inspection(width, height, (*notes, finding.text) if finding.text else notes, decode_rgb(data))
+    about = {UNREADABLE_EXIF: orientation.is_unreadable, SEVERAL_PICTURES: has_more, finding.text: bool(finding.text)}
+    notes = tuple(note for note, is_so in about.items() if is_so)
+    is_known_whole = finding.condition is Condition.WHOLE and read_header(data) is not None
+    return Inspection(width, height, notes, None if is_known_whole else decode_rgb(data))
 
 
 def decode_whole(data: bytes) -> Pixels:

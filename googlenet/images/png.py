@@ -1,5 +1,6 @@
 """PNG: the chunks that pixels need, the transparent colour, and the orientation."""
 
+import itertools
 import struct
 import zlib
 from collections.abc import Iterator
@@ -89,6 +90,11 @@ def pixel_png(data: bytes) -> PixelPng:
             elif keyword == XMP_KEYWORD:
                 xmp = text
     return PixelPng(b"".join(kept), exif, xmp, bits, transparent)
+
+
+def is_animated(data: bytes) -> bool:
+    """Return whether a file has more pictures than the first one."""
+    return b"acTL" in itertools.takewhile(lambda kind: kind != b"IDAT", (chunk.kind for chunk in chunks(data)))
 
 
 def _transparent_colour(chunk: Chunk, colour_type: int) -> tuple[int, ...]:

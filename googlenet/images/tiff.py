@@ -8,8 +8,8 @@ from dataclasses import dataclass
 ORIENTATION, XMP = 274, 700
 BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLES_PER_PIXEL, SAMPLE_FORMAT = 258, 262, 277, 339
 SUBFILE_TYPE, DNG_VERSION = 254, 50706
-# Bit of SUBFILE_TYPE: the picture is a smaller copy of another one in the file.
-REDUCED = 1
+# Bits of SUBFILE_TYPE: the picture is a smaller copy of another one in the file, or says where that is transparent.
+REDUCED, MASK = 1, 4
 WHITE_IS_ZERO, BLACK_IS_ZERO = 0, 1
 UNSIGNED, SIGNED = 1, 2
 # Offsets and lengths of the strips, and of the tiles.

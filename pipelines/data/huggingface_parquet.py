@@ -24,7 +24,7 @@ from pipelines.run.storage import Storage
 from pipelines.run.tables import is_damage
 
 IMAGE_COLUMNS = ("image", "img")
-LABEL_COLUMNS = ("label", "labels", "fine_label")
+LABEL_COLUMNS = (LABEL := "label", "labels", "fine_label")
 READERS = 16
 
 
@@ -66,14 +66,18 @@ def find_in_parquet(root: Storage, files: Mapping[str, Sequence[str]]) -> Found:
     splits = {name: split for split, names in files.items() for name in names}
     entries: dict[str, list[Entry]] = {split: [] for split in files}
     class_names: dict[str, str] = {}
+    columns = set()
     with ThreadPoolExecutor(READERS) as readers:
         read = readers.map(lambda file: _entries(root, file), splits)
-        for (file, split), (found, names_here) in zip(splits.items(), read, strict=True):
+        for (file, split), (found, column, names_here) in zip(splits.items(), read, strict=True):
             entries[split] += found
+            columns.add(column)
             class_names.update(dict.fromkeys(names_here, file))
     if class_names:
         _refuse_unnamed(root, entries, class_names)
-    return Found({**entries}, tuple(class_names) or _in_order(entries))
+    # Others may lie beside them, such as the coarse labels of CIFAR-100.
+    notes = () if columns <= {LABEL} else (f"labels: column {' or '.join(sorted(columns))}",)
+    return Found({**entries}, tuple(class_names) or _in_order(entries), notes=notes)
 
 
 def _refuse_unnamed(root: Storage, entries: Mapping[str, Sequence[Entry]], class_names: Mapping[str, str]) -> None:
@@ -92,7 +96,8 @@ def _in_order(entries: dict[str, list[Entry]]) -> tuple[str, ...]:
     return tuple(sorted(names, key=int)) if all(name.isdecimal() for name in names) else ()
 
 
-def _entries(root: Storage, file: str) -> tuple[list[Entry], tuple[str, ...]]:
+def _entries(root: Storage, file: str) -> tuple[list[Entry], str, tuple[str, ...]]:
+    """Return the images of a file, the column of their labels, and the names of the classes, if it has them."""
     name = f"{root}/{file}"
     try:
         with _opened(root, file) as stored:
@@ -113,7 +118,7 @@ def _entries(root: Storage, file: str) -> tuple[list[Entry], tuple[str, ...]]:
         with root.open(original(file)) as stream:
             words = placeholder(stream.read(LOOKED_AT_BYTES))
         raise UserError(f"{name} is {words or f'not a complete Parquet file: {error}'}") from error
-    return found, class_names
+    return found, column, class_names
 
 
 @contextmanager

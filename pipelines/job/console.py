@@ -1,16 +1,22 @@
 """Terminal output for people: lines, durations, sizes, numbers, names."""
 
+import re
 import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
 from typing import TextIO
 
+# Commands in a line, to its end. People copy them, and a terminal copies a broken one as two.
+COMMANDS = re.compile(r"(?:\bpython pipelines/|MLFLOW_TRACKING_URI=|base64 < |\bpip install |\bgit config ).*")
+# In place of the spaces of a command while its line is broken; no text for a terminal has it.
+UNBROKEN_SPACE = "\0"
+
 
 def say(text: str, *, wrap: bool = True) -> None:
     """Print lines on standard output without buffering; on a terminal, long ones break between words.
 
-    ``wrap`` is False for lines that people copy, such as commands and JSON.
+    Commands stay whole. ``wrap`` is False for what people copy besides, such as JSON, and for tables.
     """
     shown = _fitted(text, sys.stdout) if wrap else text
     try:
@@ -38,7 +44,8 @@ def _fitted(text: str, stream: TextIO) -> str:
 def fitted(text: str, columns: int, hanging: str = "  ") -> str:
     """Return ``text`` with the lines that are longer than ``columns`` broken between words.
 
-    A word that is longer, such as a path, stays whole. What follows a break is indented by ``hanging`` more.
+    A word that is longer, such as a path, stays whole, and so does a command, with what follows it in its line. What
+    follows a break is indented by ``hanging`` more.
     """
     return "\n".join(line if len(line) <= columns else _broken(line, columns, hanging) for line in text.split("\n"))
 
@@ -47,7 +54,8 @@ def _broken(line: str, columns: int, hanging: str) -> str:
     indent = line[: len(line) - len(line.lstrip())] + hanging
     words = textwrap.TextWrapper(columns, break_long_words=False, break_on_hyphens=False, replace_whitespace=False)
     words.subsequent_indent = indent
-    return words.fill(line)
+    whole = COMMANDS.sub(lambda command: command[0].replace(" ", UNBROKEN_SPACE), line)
+    return words.fill(whole).replace(UNBROKEN_SPACE, " ")
 
 
 def duration(seconds: float) -> str:

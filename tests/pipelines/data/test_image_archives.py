@@ -124,9 +124,11 @@ def test_what_is_missing_or_damaged_of_imagenet_is_named(imagenet: tuple[Path, d
         images_to_train_on(str(folder), 10, 0)
 
 
-def hugging_face(path: Path, images: list[bytes], labels: list[Any], names: list[str]) -> None:
-    table = pa.table({"image": [{"bytes": data, "path": None} for data in images], "label": labels})
-    features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": names}}
+def hugging_face(
+    path: Path, images: list[bytes], labels: list[Any], names: list[str], column: str = "label", **others: list[Any]
+) -> None:
+    table = pa.table({"image": [{"bytes": data, "path": None} for data in images], column: labels, **others})
+    features = {"image": {"_type": "Image"}, column: {"_type": "ClassLabel", "names": names}}
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table.replace_schema_metadata(metadata), path, row_group_size=2)
@@ -148,6 +150,18 @@ def test_hugging_faces_parquet_is_read_by_its_names_and_labels(tmp_path: Path) -
         *zip(images[5:7], [0, 2], strict=True)
     ]
     assert listing.ignored_summary() == "1 file in data/"
+
+
+@pytest.mark.parametrize(("column", "is_told"), [("label", False), ("fine_label", True)])
+def test_a_column_of_labels_of_another_name_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], column: str, is_told: bool
+) -> None:
+    """CIFAR-100 has fine labels and coarse ones."""
+    images = [picture(seed) for seed in range(2)]
+    for part in ("train", "test"):
+        hugging_face(tmp_path / f"{part}-0.parquet", images, [0, 1], ["a", "b"], column, coarse_label=[0, 0])
+    assert images_to_evaluate(str(tmp_path), ("a", "b")).listing.classes == ("a", "b")
+    assert ("data: labels: column fine_label\n" in capsys.readouterr().out) is is_told
 
 
 @pytest.mark.parametrize("labels", [[0, 1], ["two\nlines", "b"]])

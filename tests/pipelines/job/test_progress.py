@@ -3,6 +3,7 @@
 import io
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -10,6 +11,8 @@ from rich.console import Console
 from pipelines.job import progress
 from pipelines.job.console import count, duration, fitted, size
 from pipelines.job.progress import EvaluationDisplay, ReplicaStatus, TrainingDisplay
+from pipelines.run.storage import Storage
+from pipelines.tracking.commands import how_to_use, replay_command
 
 
 def console(terminal: bool, width: int = 120) -> tuple[Console, io.StringIO]:
@@ -154,3 +157,14 @@ def test_one_of_a_thing_is_singular() -> None:
 def test_a_long_line_breaks_between_words_and_a_path_stays_whole() -> None:
     path = "/a/very/long/path-with-hyphens/that/does/not/fit/into/the/line"
     assert fitted(f"error: {path} holds no run\nshort", 40) == f"error:\n  {path}\n  holds no run\nshort"
+
+
+def test_a_command_is_printed_in_one_line_so_that_it_can_be_copied(tmp_path: Path) -> None:
+    run, uri = Storage.at(str(tmp_path / "two  spaces")), f"sqlite:///{tmp_path}/other.db"
+    commands = [replay_command(run, uri, "--champion", "always")]
+    commands += [line.partition(" ")[2].strip() for line in how_to_use(run, uri, "", "models:/a/1").splitlines()]
+    assert len(commands) == 4
+    for command in commands:
+        lines = fitted(f"version 2 is no better than the first one; to make it champion: {command}", 60).splitlines()
+        assert lines[-1].strip() == command
+        assert max(map(len, lines[:-1])) <= 60
