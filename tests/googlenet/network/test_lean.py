@@ -1,6 +1,8 @@
 """Operations that keep little: the numbers of the plain definitions, from less memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,10 +13,23 @@ from googlenet.network.choices import Variant
 from googlenet.network.layers import Conv
 from googlenet.network.lean import max_pool
 from googlenet.network.model import GoogLeNet, Inception
+from googlenet.network.own_operations import own_operations
+from googlenet.training.loader import Batch
+from googlenet.training.loop import train_step
+from tests.googlenet.training.test_loop import SETTINGS, new_state
 
+IMAGES = 9
 LAYOUTS = {"channels last": torch.channels_last, "channels first": torch.contiguous_format}
 
 
+@pytest.fixture
+def switched_on() -> Iterator[None]:
+    """As in the training loop."""
+    with own_operations():
+        yield
+
+
+@pytest.mark.usefixtures("switched_on")
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 2, 0), (2, 2, 0), (3, 1, 1)])
@@ -41,6 +56,7 @@ def test_pooling_and_its_gradient_equal_pytorchs(
     assert found.grad.stride() == expected.grad.stride()
 
 
+@pytest.mark.usefixtures("switched_on")
 def test_maps_of_more_than_sixteen_bits_are_pooled_too() -> None:
     values = torch.randn(9, 1, 3, 40_000, generator=torch.Generator().manual_seed(0))
     found, expected = (values.clone().requires_grad_() for _ in range(2))
@@ -49,6 +65,7 @@ def test_maps_of_more_than_sixteen_bits_are_pooled_too() -> None:
     assert torch.equal(found.grad, expected.grad)
 
 
+@pytest.mark.usefixtures("switched_on")
 def test_maps_that_repeat_or_are_parts_of_others_are_pooled_too() -> None:
     whole = torch.randn(9, 8, 6, 6, generator=torch.Generator().manual_seed(0))
     for part in (lambda x: x[:, ::2], lambda x: x[:, :, 1:, 1:], lambda x: x[:1].expand(12, 8, 6, 6), lambda x: x[:0]):
@@ -81,12 +98,9 @@ def _plain_inception(module: Inception, x: Tensor) -> Tensor:
     return torch.cat(branches, 1)
 
 
-def _trained(network: type[GoogLeNet], variant: Variant, crop_px: int) -> tuple[dict[str, Tensor], int]:
-    """Return gradients and running statistics after one backward pass, and the bytes that were kept for it."""
-    torch.manual_seed(1)
-    model = network(5, variant, width=0.25).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    generator = torch.Generator().manual_seed(2)
-    images = torch.randn(9, 3, crop_px, crop_px, generator=generator).contiguous(memory_format=torch.channels_last)
+@contextmanager
+def keeping() -> Iterator[dict[int, int]]:
+    """Collect the bytes that are kept for backward passes, by where they lie."""
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -94,6 +108,16 @@ def _trained(network: type[GoogLeNet], variant: Variant, crop_px: int) -> tuple[
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        yield kept
+
+
+def _trained(network: type[GoogLeNet], variant: Variant, crop_px: int) -> tuple[dict[str, Tensor], int]:
+    """Return gradients and running statistics after one backward pass, and the bytes that were kept for it."""
+    torch.manual_seed(1)
+    model = network(5, variant, width=0.25).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    generator = torch.Generator().manual_seed(2)
+    images = torch.randn(9, 3, crop_px, crop_px, generator=generator).contiguous(memory_format=torch.channels_last)
+    with keeping() as kept:
         outputs = model.train()(images, model.draw_masks(9, generator))
     weights = sum(parameter.nbytes for parameter in model.parameters())
     sum(logits.square().sum() for logits in outputs).backward()
@@ -101,6 +125,7 @@ def _trained(network: type[GoogLeNet], variant: Variant, crop_px: int) -> tuple[
     return {**gradients, **dict(model.named_buffers())}, sum(kept.values()) - weights
 
 
+@pytest.mark.usefixtures("switched_on")
 @pytest.mark.parametrize("variant", ["bn", "paper"])
 # The last maps of 35 px have one position, whose layout is ambiguous.
 @pytest.mark.parametrize(("crop_px", "most"), [(112, 0.7), (35, 0.8)])
@@ -117,6 +142,7 @@ def test_training_keeps_less_than_the_plain_network_and_finds_its_gradients(
     assert kept < most * kept_by_plain, f"{kept / kept_by_plain:.3f}"
 
 
+@pytest.mark.usefixtures("switched_on")
 @pytest.mark.parametrize("evaluate", [GoogLeNet.eval, GoogLeNet.train], ids=["evaluation", "training"])
 def test_what_needs_no_gradient_is_computed_by_pytorch(
     evaluate: Callable[[GoogLeNet], GoogLeNet], monkeypatch: pytest.MonkeyPatch
@@ -129,3 +155,16 @@ def test_what_needs_no_gradient_is_computed_by_pytorch(
     model = evaluate(GoogLeNet(5, "bn", aux_heads=False, width=0.25, dropout=(0.0, 0.0)))
     with torch.no_grad():
         assert model(torch.zeros(9, 3, 64, 64)).logits.shape == (9, 5)
+
+
+@pytest.mark.parametrize("micro_batch", [None, IMAGES])
+def test_the_training_loop_switches_them_on_and_only_for_itself(micro_batch: int | None) -> None:
+    """They leave ReLU until maps are joined: a hook sees what comes before it."""
+    pixels = torch.randint(0, 256, (2 * IMAGES, 3, 35, 35), dtype=torch.uint8)
+    state, least = new_state("paper"), []
+    state.model.inception["4a"].conv_1x1.register_forward_hook(lambda _m, _i, out: least.append(out.min().item()))
+    train_step(state, Batch.whole(pixels, torch.arange(len(pixels)) % 4), replace(SETTINGS, micro_batch=micro_batch))
+    assert len(least) == (1 if micro_batch is None else 2)
+    assert max(least) < 0
+    state.model.eval()(SETTINGS.preprocessing(pixels))
+    assert least[-1] == 0
