@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from googlenet.evaluation.ensemble import Ensemble
     from googlenet.network.model import GoogLeNet
-    from googlenet.network.weight_files import load_weights
+    from googlenet.network.weight_files import load_weights, save_weights
 
-__all__ = ["Ensemble", "GoogLeNet", "load_weights"]
+__all__ = ["Ensemble", "GoogLeNet", "load_weights", "save_weights"]
 
 
 def __getattr__(name: str) -> Any:
@@ -24,5 +24,6 @@ def __getattr__(name: str) -> Any:
         "Ensemble": "googlenet.evaluation.ensemble",
         "GoogLeNet": "googlenet.network.model",
         "load_weights": "googlenet.network.weight_files",
+        "save_weights": "googlenet.network.weight_files",
     }
     return getattr(import_module(places[name]), name)

@@ -1,7 +1,8 @@
 """Shapes and types of arrays in annotations, from jaxtyping; the array's type alone where that is not installed.
 
-Annotations are checked by the tests only, and a machine with PyTorch, NumPy, OpenCV and Pillow is enough to run the
-network, its training and its evaluation.
+Annotations are checked by the tests only. A machine with PyTorch, NumPy, OpenCV and Pillow is enough to train and to
+evaluate on pixels in memory. JPEGs need simplejpeg as well, this project's files of weights safetensors, and shards
+pyarrow.
 """
 
 from typing import TYPE_CHECKING, Any

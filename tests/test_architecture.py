@@ -155,15 +155,31 @@ def test_the_science_needs_few_packages(path: Path) -> None:
     assert needed <= own | set(sys.stdlib_module_names)
 
 
+# Weights from a file answer a JPEG.
+FILES = """
+import io, torch
+from PIL import Image
+from googlenet import GoogLeNet, load_weights, save_weights
+from googlenet.images.decoding import decode_rgb
+from googlenet.network.preprocessing import SCRATCH_PREPROCESSING
+save_weights(sys.argv[1], GoogLeNet(5, width=0.125), SCRATCH_PREPROCESSING)
+replica, stream = load_weights(sys.argv[1]), io.BytesIO()
+Image.new("RGB", (64, 64)).save(stream, "JPEG")
+pixels = torch.tensor(decode_rgb(stream.getvalue())).permute(2, 0, 1)
+assert replica.model(replica.preprocessing(pixels[None])).logits.shape == (1, 5)
+"""
+
+
 @pytest.mark.processes
-def test_training_and_prediction_need_pytorch_numpy_opencv_and_pillow_alone() -> None:
-    """Whoever has a GPU runs the checks for it without installing the rest."""
+def test_training_and_prediction_need_pytorch_numpy_opencv_and_pillow_alone(tmp_path: Path) -> None:
+    """Whoever has a GPU runs the checks for it without installing the rest; files need one or two packages more."""
     absent = ["jaxtyping", "huggingface_hub", "mlflow", "pyarrow", "ray", "safetensors", "simplejpeg", "torchvision"]
     needed = ["training.loop", "training.batches", "training.augment_tensors", "training.data_parallel"]
     modules = [f"googlenet.{name}" for name in (*needed, "evaluation.predictor", "network.initialisation")]
     code = f"sys.modules.update(dict.fromkeys({absent}))\nfor m in {modules}: importlib.import_module(m)"
-    code = f"import sys, importlib\n{code}"
-    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    code = f"import sys, importlib\n{code}\nfor name in ('safetensors', 'simplejpeg'): del sys.modules[name]\n{FILES}"
+    command = [sys.executable, "-c", code, str(tmp_path / "x.safetensors")]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert not ended.returncode, ended.stderr
 
 

@@ -4,6 +4,7 @@ In reading order:
 
 - ``table1``: Table 1 as data
 - ``choices``: names of the variants, without PyTorch
+- ``own_operations``: switch to operations of this project's own, for its training loop
 - ``layers``: convolution, normalisation and dropout as the network uses them
 - ``lean``: operations that keep little for their backward pass
 - ``model``: GoogLeNet, variants ``paper`` and ``bn``, and batch normalisation folded away for inference
@@ -20,5 +21,5 @@ In reading order:
 - ``download``: a published file, resumed and checked by its digest
 - ``hub``: files of the Hugging Face Hub by name, without PyTorch
 - ``published``: published weights by name
-- ``weight_files``: weights from files of every kind by suffix, and by name
+- ``weight_files``: weights from files of every kind by suffix, and by name; and into a file
 """

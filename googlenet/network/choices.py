@@ -6,6 +6,6 @@ Variant = Literal["paper", "bn"]
 LRN = Literal["caffe", "google", "none"]
 Initialisation = Literal["xavier", "he", "gaussian", "lsuv"]
 MAX_WIDTH = 16
-# Kinds of weight files. PyTorch's have three names for one kind.
-PYTORCH_SUFFIXES = (".pth", ".pt", ".bin")
+# Kinds of weight files. PyTorch's have five names for one kind: Lightning writes .ckpt, PyTorch's examples .pth.tar.
+PYTORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
 WEIGHT_SUFFIXES = (".safetensors", ".npz", ".caffemodel", ".onnx", *PYTORCH_SUFFIXES)

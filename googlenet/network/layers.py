@@ -3,15 +3,19 @@
 import warnings
 from collections.abc import Callable
 from functools import cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils import _pytree as pytree
 
 from googlenet.network.arithmetic import can_compile
 from googlenet.network.choices import Variant
+from googlenet.network.own_operations import are_own
 from googlenet.shapes import Float
+
+N = TypeVar("N", bound=type)
 
 
 class LRNConstants(NamedTuple):
@@ -34,30 +38,33 @@ LRN_CONSTANTS = {
 class LocalResponseNorm(nn.Module):
     """Across-channel local response normalisation, (N, C, H, W) to the same shape.
 
-    A sum of shifted squares: equal to ``torch.nn.LocalResponseNorm``, faster on a CPU, and defined for bfloat16. On a
-    GPU it is compiled to one kernel even if the network is not: its dozen operations would each read and write the
-    largest maps of the network.
+    A sum of shifted squares: equal to ``torch.nn.LocalResponseNorm``, faster on a CPU, and defined for bfloat16 and
+    float16.
+
+    Attributes:
+        constants: constants of the normalisation.
+        fused: compile it to one kernel on a GPU even if the network is not compiled: its dozen operations would each
+            read and write the largest maps of the network. Compiled code can be differentiated once, and not by
+            ``torch.func``; this project's training loop uses it in any case.
     """
 
     def __init__(self, constants: LRNConstants) -> None:
         super().__init__()
-        self.constants = constants
+        self.constants, self.fused = constants, False
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.is_cuda and not torch.compiler.is_compiling():
-            return _fused_normalisation()(x, self.constants)
+        if not torch.compiler.is_compiling() and x.is_cuda and (self.fused or are_own()):
+            return _fused_normalisation(x.device)(x, self.constants)
         return _normalised(x, self.constants)
 
 
 def _normalised(x: Tensor, constants: LRNConstants) -> Tensor:
+    if x.dtype == torch.float16:  # whose largest number is 65,504: the squares of common activations are larger
+        return _normalised(x.float(), constants).half()
     size, alpha, beta, k = constants
-    batch, channels, *area = x.shape
-    before = size // 2
-    is_channels_last = x.is_contiguous(memory_format=torch.channels_last)
-    layout = torch.channels_last if is_channels_last else torch.contiguous_format
+    channels, before = x.shape[1], size // 2
     # Concatenated, not padded: a compiler would fold padding into the neighbouring pools and repeat it many times.
-    zeros = [x.new_zeros(batch, n, *area).contiguous(memory_format=layout) for n in (before, size - 1 - before)]
-    squares = torch.cat([zeros[0], x.square(), zeros[1]], dim=1)
+    squares = torch.cat([_zeros(x, before), x.square(), _zeros(x, size - 1 - before)], dim=1)
     total = squares.narrow(1, 0, channels) + squares.narrow(1, 1, channels)
     # In place, since these are the largest maps of the network: a backward pass does not need the sums.
     for offset in range(2, size):
@@ -69,20 +76,35 @@ def _normalised(x: Tensor, constants: LRNConstants) -> Tensor:
     return x * divisor.pow(-beta)
 
 
+def _zeros(x: Tensor, channels: int) -> Tensor:
+    """Return channels of zeros beside those of ``x``, in its layout."""
+    batch, _, height, width = x.shape
+    if x.stride(1) < x.stride(3):  # channels last; ``torch.vmap`` refuses to be asked for the memory format
+        return x.new_zeros(batch, height, width, channels).permute(0, 3, 1, 2)
+    return x.new_zeros(batch, channels, height, width)
+
+
 @cache
-def _fused_normalisation() -> Callable[[Tensor, LRNConstants], Tensor]:
-    """Return the normalisation for a GPU: compiled, if a first trial shows that the compiler works."""
+def _fused_normalisation(device: torch.device) -> Callable[[Tensor, LRNConstants], Tensor]:
+    """Return the normalisation for a GPU: compiled, if a first trial on it shows that the compiler works."""
     if not can_compile("cuda"):
         return _normalised
     fused: Callable[[Tensor, LRNConstants], Tensor] = torch.compile(_normalised)
     try:
-        fused(torch.ones(1, 8, 2, 2, device="cuda"), LRN_CONSTANTS["caffe"])
+        fused(torch.ones(1, 8, 2, 2, device=device), LRN_CONSTANTS["caffe"])
     except Exception as error:  # noqa: BLE001  # a compiler and its tools may raise anything
         warnings.warn(f"local response normalisation is not fused because the compiler failed: {error}", stacklevel=2)
         return _normalised
     return fused
 
 
+def exportable(cls: N) -> N:
+    """Let ``torch.export.save`` write networks that take or return this class of named tuples."""
+    pytree._register_namedtuple(cls, serialized_type_name=f"{cls.__module__}.{cls.__qualname__}")
+    return cls
+
+
+@exportable
 class DropoutMasks(NamedTuple):
     """Multipliers of the three dropouts, each (N, features): 0, or the inverse of the share kept. None: no dropout."""
 
@@ -117,7 +139,10 @@ class Dropout(nn.Module):
         if not self.training or self.p == 0:
             return x
         if mask is None:
-            raise ValueError("training with dropout needs masks: pass model.draw_masks(images, generator)")
+            raise ValueError(
+                "training with dropout needs masks: pass model.draw_masks(len(images), generator), with a "
+                "torch.Generator on the images' device"
+            )
         return x * mask
 
 
@@ -130,7 +155,8 @@ class Classifier(nn.Linear):
     def forward(self, features: Tensor) -> Tensor:
         features = features.to(self.weight.dtype)
         device = features.device.type
-        if not torch.is_autocast_enabled(device):
+        # On the device meta, which has shapes alone, PyTorch refuses the question.
+        if device == "meta" or not torch.is_autocast_enabled(device):
             return super().forward(features)
         with torch.autocast(device, enabled=False):
             return super().forward(features)

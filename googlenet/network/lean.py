@@ -1,8 +1,9 @@
 """Operations that keep little for their backward pass on a CPU: max pooling, and ReLU of joined maps.
 
-A GPU would spend time on more kernels, and compilers know ways of their own: there they are PyTorch's. So they are for
-few images and for small maps, which keep little anyhow, and where the calls for each image would take more time than
-the pooling: with inputs of 56 px and a quarter of the width, a step of training would take 1.5 times as long.
+Only this project's training loop uses them, since they can be differentiated once, and not by ``torch.func``. A GPU
+would spend time on more kernels, and compilers know ways of their own: there they are PyTorch's. So they are for few
+images and for small maps, which keep little anyhow, and where the calls for each image would take more time than the
+pooling: with inputs of 56 px and a quarter of the width, a step of training would take 1.5 times as long.
 """
 
 import math
@@ -14,6 +15,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from googlenet.network.own_operations import are_own
+
 # Such as the parts of a batch of the paper's network.
 FEW_IMAGES = 8
 # Numbers in the maps of an image: at full width and 224 px, all but the last two modules' have more.
@@ -22,8 +25,8 @@ SMALL_MAPS = 2**16
 
 def is_lean(x: Tensor) -> bool:
     """Return whether operations on ``x`` are to keep little for a backward pass."""
-    # The sizes come last: a graph for any number of images, as the compiler makes it, must not ask for them.
-    is_kept = x.is_cpu and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    # A compiler asks first, and for nothing else: its graph depends neither on the switch nor on the number of images.
+    is_kept = not torch.compiler.is_compiling() and are_own() and x.is_cpu and torch.is_grad_enabled()
     return is_kept and len(x) > FEW_IMAGES and math.prod(x.shape[1:]) > SMALL_MAPS
 
 
@@ -33,12 +36,15 @@ def max_pool(x: Tensor, kernel: int = 3, stride: int = 2, padding: int = 0) -> T
     Equal to ``torch.nn.functional.max_pool2d``, bit for bit, backward too. That function keeps its input, and a 64-bit
     position for each output; here 16 bits are kept.
     """
-    is_dense = x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)
-    if not (is_lean(x) and is_dense):
+    if not (is_lean(x) and _is_dense(x)):
         # Table 1's sizes (112, 56, 28, 14, 7) need rounding up, as in Caffe.
         return functional.max_pool2d(x, kernel, stride, padding, ceil_mode=stride > 1)
     pooled: Tensor = _MaxPool.apply(x, kernel, stride, padding)
     return pooled
+
+
+def _is_dense(x: Tensor) -> bool:
+    return x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)
 
 
 def joined_relu(maps: Sequence[Tensor]) -> Tensor:

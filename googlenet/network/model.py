@@ -26,6 +26,7 @@ from googlenet.network.layers import (
     Dropout,
     DropoutMasks,
     LocalResponseNorm,
+    exportable,
 )
 from googlenet.network.lean import is_lean, joined_relu, max_pool
 from googlenet.network.table1 import (
@@ -40,6 +41,7 @@ from googlenet.network.table1 import (
 from googlenet.shapes import Float
 
 
+@exportable
 class Outputs(NamedTuple):
     """Logits of the three classifiers, each (N, C); the auxiliary ones are None outside training."""
 
@@ -113,6 +115,9 @@ def scaled_channels(channels: int, width: float) -> int:
 class GoogLeNet(nn.Module):
     """The network of Table 1: images (N, 3, H, W), already mean-subtracted, to :class:`Outputs`.
 
+    Its weights are PyTorch's defaults, from which the variant ``paper`` does not learn: to train it, call
+    :func:`googlenet.network.initialisation.initialise` first.
+
     Args:
         num_classes: outputs of each classifier.
         variant: ``paper`` or ``bn``, see the module's docstring.
@@ -122,7 +127,7 @@ class GoogLeNet(nn.Module):
         dropout: main and auxiliary rates; None means 0.4 and 0.7 (paper) or 0.2 and 0.7 (torchvision).
 
     Raises:
-        ValueError: an argument is out of range, or images are too small for the five halvings of Table 1.
+        ValueError: an argument is out of range; or images are no batch, or too small for the five halvings of Table 1.
     """
 
     def __init__(
@@ -188,12 +193,19 @@ class GoogLeNet(nn.Module):
         x = max_pool(x, kernel=3 if self.variant == "paper" else 2)
         x = self.inception["5b"](self.inception["5a"](x))
         # Departure: where Table 1 averages over 7x7, the mean is over the whole map, which crops of 224 px make 7x7.
-        pooled = x.mean(dim=(2, 3), dtype=self.classifier.weight.dtype)
+        pooled = x.mean(dim=(2, 3), dtype=self._features_dtype(x))
         x = self.dropout(pooled, masks.dropout)
         return Outputs(self.classifier(x), aux_4a, aux_4d)
 
+    def _features_dtype(self, x: Tensor) -> torch.dtype:
+        """Return the dtype of the classifier's weights; that of ``x`` if it was replaced by a module without any."""
+        weights = list(self.classifier.parameters())
+        return weights[0].dtype if weights else x.dtype
+
     def stem(self, images: Tensor) -> Tensor:
         """Return the input of the first inception module: (N, C, H / 8, W / 8)."""
+        if images.ndim != 4:
+            raise ValueError(f"images must be (N, 3, H, W), got {tuple(images.shape)}: of one image, pass image[None]")
         if min(images.shape[-2:]) < 32:
             raise ValueError(f"images of {tuple(images.shape[-2:])} px are too small: GoogLeNet halves them five times")
         x = self.conv2_reduce(self.lrn(self._pooled(self.conv1, images)))
@@ -224,10 +236,15 @@ def _check_arguments(num_classes: int, variant: str, width: float, lrn: str) -> 
 
 
 def fold_batch_norm(model: GoogLeNet) -> GoogLeNet:
-    """Return a copy of ``model``, in evaluation mode, that computes the same with fewer operations."""
+    """Return a copy of ``model``, in evaluation mode, that computes the same with fewer operations.
+
+    Local response normalisation is fused as well, on a GPU.
+    """
     folded = copy.deepcopy(model).eval()
     for module in folded.modules():
         if isinstance(module, Conv) and isinstance(module.bn, nn.BatchNorm2d):
             module.conv = fuse_conv_bn_eval(module.conv, module.bn)
             module.bn = nn.Identity()
+        if isinstance(module, LocalResponseNorm):
+            module.fused = True
     return folded

@@ -52,6 +52,11 @@ class PreprocessingOnDevice:
 
     def __call__(self, images: UInt8[Tensor, "n 3 h w"]) -> Float32[Tensor, "n 3 h w"]:
         """Convert (N, 3, H, W) uint8 RGB to float32 of the same shape and memory format."""
+        if images.dtype != torch.uint8:  # values from 0 to 1 would give almost the same input for every image
+            raise TypeError(
+                f"pixels must be uint8 from 0 to 255, got {images.dtype}: of values from 0 to 1, pass "
+                "(255 * images).round().to(torch.uint8)"
+            )
         if self.channels == "BGR":
             images = images.flip(1)
         return (images.float() - self.mean) / self.std

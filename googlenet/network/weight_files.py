@@ -1,4 +1,4 @@
-"""Weights from files of every kind, chosen by suffix, and from published files by name.
+"""Weights from files of every kind, chosen by suffix, and from published files by name; and into a file.
 
 Layers of other frameworks get this project's names, and the preprocessing that they were trained with.
 """
@@ -18,21 +18,25 @@ from torch import Tensor
 
 from googlenet.network.caffe_files import DAMAGED_ARCHIVE, read_caffemodel, read_npz, read_onnx
 from googlenet.network.choices import PYTORCH_SUFFIXES
-from googlenet.network.preprocessing import TORCHVISION_PREPROCESSING
-from googlenet.network.published import HINT, fetch_weights, is_weights_name
+from googlenet.network.model import GoogLeNet
+from googlenet.network.preprocessing import TORCHVISION_PREPROCESSING, Preprocessing
+from googlenet.network.published import HINT, OWN_SUFFIX, fetch_weights, is_weights_name
 from googlenet.network.renaming import renamed
 from googlenet.network.table1 import AUX_POSITIONS, INCEPTION_CHANNELS
-from googlenet.network.weights import Replica, StoredNetwork, WeightsError, read_safetensors
+from googlenet.network.weights import Replica, StoredNetwork, WeightsError, read_safetensors, to_safetensors
 
 # Where programs keep the state dict in a checkpoint.
 CHECKPOINT_KEYS = ("model", "state_dict", "model_state_dict")
 FIRST_PARAMETER = "conv1.conv.weight"
+# A layer by this project's name, which torchvision's network lacks.
+OWN_PARAMETER = "conv2_reduce.conv.weight"
 # A state dict does not say how its network was fed.
 ASSUMED_PIXELS = (
     "pixels are taken as torchvision's published weights need them, (x - 127.5) / 127.5; if the network was trained "
     "with another normalisation, see docs/training.md#given-weights"
 )
 LOOKED_AT_BYTES = 1024
+TAR_MAGIC, TAR_MAGIC_AT = b"ustar", 257
 TORCHVISION_BRANCHES = {
     "branch1": "conv_1x1",
     "branch2.0": "conv_3x3_reduce",
@@ -69,6 +73,11 @@ def read_torchvision_pth(data: bytes) -> StoredNetwork:
         raise WeightsError(f"no state dict: expected tensors by name, alone or under {', '.join(CHECKPOINT_KEYS)}")
     prefix = _prefix(state)
     tensors = {name.removeprefix(prefix): value for name, value in state.items()}
+    if OWN_PARAMETER in tensors:
+        raise WeightsError(
+            "a state dict of this project's own GoogLeNet, which does not say how the network was fed: load it into a "
+            "GoogLeNet, then googlenet.save_weights keeps it with its preprocessing, see docs/training.md#given-weights"
+        )
     tensors = renamed(tensors, dict(_torchvision_names()), separator=".")
     return StoredNetwork(tensors, "bn", 1.0, "caffe", TORCHVISION_PREPROCESSING, assumption=ASSUMED_PIXELS)
 
@@ -150,6 +159,28 @@ def load_weights(path: str | Path) -> Replica:
         raise FileNotFoundError(f"no weights at {path}; {HINT}") from error
 
 
+def save_weights(path: str | Path, model: GoogLeNet, preprocessing: Preprocessing, **extra: Any) -> None:
+    """Save a network for :func:`load_weights`, without its auxiliary heads, which inference discards.
+
+    Args:
+        path: a file to write, ``.safetensors``.
+        model: the network.
+        preprocessing: preprocessing that its weights were trained with.
+        extra: what else the file is to tell, such as ``classes``; JSON.
+
+    Raises:
+        ValueError: ``path`` has another suffix.
+        WeightsError: the network could not be loaded again, since a layer was replaced or holds values that are not
+            finite.
+    """
+    file = local_path(path)
+    if file.suffix != OWN_SUFFIX:
+        raise ValueError(f"{path}: weights are saved as {OWN_SUFFIX}")
+    data = to_safetensors(model, model.state_dict(), preprocessing, **extra)
+    read_safetensors(data).build()
+    file.write_bytes(data)
+
+
 def local_path(path: str | Path) -> Path:
     """Return a path with the home folder in place of ``~``; of a user that does not exist, it is the name of a file."""
     with suppress(RuntimeError):
@@ -179,5 +210,7 @@ def _not_the_file(data: bytes, suffix: str) -> str | None:
         return f"{len(data):,} zeros in place of the file: copy or download it again"
     if data.startswith(b"PK\3\4") and suffix not in ZIPPED:
         return "a ZIP archive: unpack it"
+    if data.startswith(TAR_MAGIC, TAR_MAGIC_AT):
+        return "a TAR archive: unpack it"
     start = data[:LOOKED_AT_BYTES].removeprefix(codecs.BOM_UTF8).lstrip().lower()
     return next((reason for beginning, reason in NOT_THE_FILE.items() if start.startswith(beginning)), None)

@@ -1,6 +1,7 @@
 """Training steps of one replica on batches from any source: state in, state out, no global state."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,7 @@ from torch.nn import functional
 
 from googlenet.network.arithmetic import Arithmetic, Precision
 from googlenet.network.model import GoogLeNet, Outputs
+from googlenet.network.own_operations import own_operations
 from googlenet.randomness import torch_generator
 from googlenet.shapes import Float, Float32, Int64, UInt8
 from googlenet.training.data_parallel import ALONE, Share
@@ -189,7 +191,7 @@ def _inputs(state: TrainState, batch: Batch, settings: LoopSettings) -> StepInpu
     """Return this worker's share of a batch and of its masks, on the model's device."""
     device = next(state.model.parameters()).device
     # Masks are keyed by the step, so a repeated step draws the same ones; they are drawn for the whole batch.
-    dropout = torch_generator(settings.seed, "dropout", state.step, device=device.type)
+    dropout = torch_generator(settings.seed, "dropout", state.step, device=str(device))
     masks = settings.share.of_masks(state.model.draw_masks(batch.num_images, dropout))
     images, labels = (tensor.to(device, non_blocking=True) for tensor in (batch.images, batch.labels))
     targets = None if batch.targets is None else batch.targets.to(device, non_blocking=True)
@@ -226,7 +228,7 @@ def _losses(state: TrainState, inputs: StepInputs, num_images: int, settings: Lo
     network = state.model if state.network_for is None else state.network_for(num_images)
     # With autocast on, a worker without images would send statistics of the wrong dtype to the others.
     precision: Precision = settings.precision if num_images >= settings.share.workers else "fp32"
-    with _autocast(images.device, precision):
+    with _operations(images.device, precision):
         outputs = network(images, inputs.masks)
     losses = head_losses(outputs, inputs.labels, settings.label_smoothing, num_images)
     if not settings.distillation:
@@ -252,7 +254,7 @@ def count_errors(
         images = settings.preprocessing(batch.images.to(device, non_blocking=True))
         labels = batch.labels.to(device, non_blocking=True)
         for number, weights in enumerate(candidates):
-            with _autocast(device, settings.precision):
+            with _operations(device, settings.precision):
                 outputs = torch.func.functional_call(model, weights, (images,))
             counts[number] += (outputs.logits.argmax(dim=1) != labels).sum()
         counts[-1] += len(labels)
@@ -265,14 +267,17 @@ def class_probabilities(
     """Return the probabilities that ``model`` answers for a batch with ``weights`` in place of its own."""
     model.eval()
     device = next(model.parameters()).device
-    with torch.no_grad(), _autocast(device, settings.precision):
+    with torch.no_grad(), _operations(device, settings.precision):
         outputs = torch.func.functional_call(model, weights, (settings.preprocessing(batch.images.to(device)),))
     probabilities: Tensor = outputs.logits.float().softmax(dim=1)
     return probabilities
 
 
-def _autocast(device: torch.device, precision: Precision) -> torch.autocast:
-    return torch.autocast(device.type, Arithmetic(precision).dtype, enabled=precision == "bf16")
+@contextmanager
+def _operations(device: torch.device, precision: Precision) -> Iterator[None]:
+    """Let networks use this project's own operations during the block, in this precision."""
+    with own_operations(), torch.autocast(device.type, Arithmetic(precision).dtype, enabled=precision == "bf16"):
+        yield
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

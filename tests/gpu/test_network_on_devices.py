@@ -10,6 +10,7 @@ from googlenet.network.arithmetic import FP32, Arithmetic, can_compile, compile_
 from googlenet.network.choices import Variant
 from googlenet.network.layers import LRN_CONSTANTS, LocalResponseNorm, LRNConstants
 from googlenet.network.model import Inception, fold_batch_norm
+from googlenet.network.own_operations import own_operations
 from googlenet.network.table1 import InceptionChannels
 from googlenet.training.loop import head_losses, total_loss
 from tests.gpu.small_training import CLASSES, CROP_PX, assert_close, network
@@ -28,7 +29,7 @@ def outputs_and_gradients(
     if not channels_last:
         model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     labels = torch.arange(8, device=device) % CLASSES
-    with FP32.in_force(device):
+    with FP32.in_force(device), own_operations():
         outputs = model.train()(images(device, channels_last=channels_last).to(dtype))
         total_loss(head_losses(outputs, labels)).backward()  # type: ignore[no-untyped-call]
     assert all(parameter.grad is not None for parameter in model.parameters())
@@ -72,14 +73,21 @@ def normalised_by_formula(x: Tensor, constants: LRNConstants) -> Tensor:
 
 
 @pytest.mark.parametrize("lrn", LRN_CONSTANTS)
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize(
+    ("dtype", "scale", "tolerance"),
+    # Squares of the last are beyond the largest number of its dtype.
+    [(torch.float32, 20, 1e-5), (torch.bfloat16, 20, 2e-2), (torch.float16, 300, 2e-3)],
+)
 def test_local_response_normalisation_is_its_formula(
-    lrn: str, dtype: torch.dtype, tolerance: float, device: str
+    lrn: str, dtype: torch.dtype, scale: int, tolerance: float, fused: bool, device: str
 ) -> None:
-    """On a GPU it is compiled, also for a network that is not."""
-    x = (20 * torch.randn(2, 24, 7, 7, generator=torch.Generator().manual_seed(0))).to(device, dtype)
-    found = LocalResponseNorm(LRN_CONSTANTS[lrn])(x.contiguous(memory_format=torch.channels_last))
-    assert found.dtype == dtype
+    """On a GPU it can be compiled by itself."""
+    x = (scale * torch.randn(2, 24, 7, 7, generator=torch.Generator().manual_seed(0))).to(device, dtype)
+    layer = LocalResponseNorm(LRN_CONSTANTS[lrn])
+    layer.fused = fused
+    found = layer(x.contiguous(memory_format=torch.channels_last))
+    assert (found.dtype, found.stride()) == (dtype, x.contiguous(memory_format=torch.channels_last).stride())
     expected = normalised_by_formula(x, LRN_CONSTANTS[lrn])
     torch.testing.assert_close(found.double().cpu(), expected, rtol=tolerance, atol=tolerance)
 

@@ -29,6 +29,15 @@ def test_steps_are_those_of_a_cpu(variant: Variant, device: str) -> None:
     assert_close(found.tensors(), expected.tensors(), 1e-5)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_the_network_need_not_be_on_the_current_gpu() -> None:
+    used, state = torch.cuda.memory_reserved(0), state_on("cuda:1", "paper")
+    state.model.dropout.p = 0.4
+    assert train(state, "cuda:1", SIZES[:1])[0] > 0
+    assert torch.cuda.memory_reserved(0) == used
+
+
 @pytest.mark.parametrize("variant", ["paper", "bn"])
 def test_losses_in_single_precision_are_those_of_a_cpu(variant: Variant, device: str) -> None:
     found, expected = state_on(device, variant, dtype=torch.float32), state_on("cpu", variant)

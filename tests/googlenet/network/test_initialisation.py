@@ -51,6 +51,22 @@ def test_biases_are_caffes() -> None:
     assert (weights["aux.4d.classifier.bias"] == 0).all()
 
 
+def test_without_it_the_answers_hardly_depend_on_the_image() -> None:
+    """What the network's docstring warns of."""
+    images = torch.randn(8, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    model = GoogLeNet(10, aux_heads=False, width=0.25).eval()
+    shares = []
+    for scheme in (None, "he"):
+        if scheme:
+            initialise(model, scheme, torch_generator(0, "initial_weights"))  # type: ignore[arg-type]
+        with torch.no_grad():
+            logits = model(images).logits
+        shares.append((logits.std(dim=0).mean() / logits.abs().mean()).item())
+    assert shares[0] < 1e-4
+    assert shares[1] > 1e-2
+
+
 def test_an_unknown_scheme_is_refused(unchecked_types: None) -> None:
     with pytest.raises(ValueError, match="orthogonal"):
         drawn("orthogonal")

@@ -1,6 +1,8 @@
 """Operations that keep little: the numbers of the plain definitions, from less memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +14,12 @@ from googlenet.network.choices import Variant
 from googlenet.network.layers import Conv
 from googlenet.network.lean import max_pool
 from googlenet.network.model import GoogLeNet, Inception
+from googlenet.network.own_operations import own_operations
+from googlenet.training.loader import Batch
+from googlenet.training.loop import train_step
+from tests.googlenet.training.test_loop import SETTINGS, new_state
+
+IMAGES = 9
 
 
 @pytest.fixture(autouse=True)
@@ -22,6 +30,14 @@ def _small_maps_too(monkeypatch: pytest.MonkeyPatch) -> None:
 LAYOUTS = {"channels last": torch.channels_last, "channels first": torch.contiguous_format}
 
 
+@pytest.fixture
+def switched_on() -> Iterator[None]:
+    """As in the training loop."""
+    with own_operations():
+        yield
+
+
+@pytest.mark.usefixtures("switched_on")
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 2, 0), (2, 2, 0), (3, 1, 1)])
@@ -48,6 +64,7 @@ def test_pooling_and_its_gradient_equal_pytorchs(
     assert found.grad.stride() == expected.grad.stride()
 
 
+@pytest.mark.usefixtures("switched_on")
 def test_maps_of_more_than_sixteen_bits_are_pooled_too() -> None:
     values = torch.randn(9, 1, 3, 40_000, generator=torch.Generator().manual_seed(0))
     found, expected = (values.clone().requires_grad_() for _ in range(2))
@@ -56,6 +73,7 @@ def test_maps_of_more_than_sixteen_bits_are_pooled_too() -> None:
     assert torch.equal(found.grad, expected.grad)
 
 
+@pytest.mark.usefixtures("switched_on")
 def test_maps_that_repeat_or_are_parts_of_others_are_pooled_too() -> None:
     whole = torch.randn(9, 8, 6, 6, generator=torch.Generator().manual_seed(0))
     for part in (lambda x: x[:, ::2], lambda x: x[:, :, 1:, 1:], lambda x: x[:1].expand(12, 8, 6, 6), lambda x: x[:0]):
@@ -88,12 +106,9 @@ def _plain_inception(module: Inception, x: Tensor) -> Tensor:
     return torch.cat(branches, 1)
 
 
-def _trained(network: type[GoogLeNet], variant: Variant, crop_px: int) -> tuple[dict[str, Tensor], int]:
-    """Return gradients and running statistics after one backward pass, and the bytes that were kept for it."""
-    torch.manual_seed(1)
-    model = network(5, variant, width=0.25).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    generator = torch.Generator().manual_seed(2)
-    images = torch.randn(9, 3, crop_px, crop_px, generator=generator).contiguous(memory_format=torch.channels_last)
+@contextmanager
+def keeping() -> Iterator[dict[int, int]]:
+    """Collect the bytes that are kept for backward passes, by where they lie."""
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -101,6 +116,16 @@ def _trained(network: type[GoogLeNet], variant: Variant, crop_px: int) -> tuple[
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        yield kept
+
+
+def _trained(network: type[GoogLeNet], variant: Variant, crop_px: int) -> tuple[dict[str, Tensor], int]:
+    """Return gradients and running statistics after one backward pass, and the bytes that were kept for it."""
+    torch.manual_seed(1)
+    model = network(5, variant, width=0.25).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    generator = torch.Generator().manual_seed(2)
+    images = torch.randn(9, 3, crop_px, crop_px, generator=generator).contiguous(memory_format=torch.channels_last)
+    with keeping() as kept:
         outputs = model.train()(images, model.draw_masks(9, generator))
     weights = sum(parameter.nbytes for parameter in model.parameters())
     sum(logits.square().sum() for logits in outputs).backward()
@@ -108,6 +133,7 @@ def _trained(network: type[GoogLeNet], variant: Variant, crop_px: int) -> tuple[
     return {**gradients, **dict(model.named_buffers())}, sum(kept.values()) - weights
 
 
+@pytest.mark.usefixtures("switched_on")
 @pytest.mark.parametrize("variant", ["bn", "paper"])
 # The last maps of 35 px have one position, whose layout is ambiguous.
 @pytest.mark.parametrize(("crop_px", "most"), [(112, 0.7), (35, 0.8)])
@@ -124,6 +150,7 @@ def test_training_keeps_less_than_the_plain_network_and_finds_its_gradients(
     assert kept < most * kept_by_plain, f"{kept / kept_by_plain:.3f}"
 
 
+@pytest.mark.usefixtures("switched_on")
 @pytest.mark.parametrize("evaluate", [GoogLeNet.eval, GoogLeNet.train], ids=["evaluation", "training"])
 def test_what_needs_no_gradient_is_computed_by_pytorch(
     evaluate: Callable[[GoogLeNet], GoogLeNet], monkeypatch: pytest.MonkeyPatch
@@ -147,8 +174,22 @@ def test_nearly_all_maps_of_full_size_count_and_none_of_a_quarter(monkeypatch: p
     monkeypatch.undo()
 
     def is_lean(channels: int, side: int) -> bool:
-        return lean.is_lean(torch.empty(32, channels, side, side, requires_grad=True))
+        with own_operations():
+            return lean.is_lean(torch.empty(32, channels, side, side, requires_grad=True))
 
     numbers = {size: size[0] * size[1] ** 2 for size in POOLED}
     assert sum(numbers[size] for size in POOLED if is_lean(*size)) > 0.95 * sum(numbers[size] for size in POOLED)
     assert not any(is_lean(channels // 4, side // 4) for channels, side in POOLED)
+
+
+@pytest.mark.parametrize("micro_batch", [None, IMAGES])
+def test_the_training_loop_switches_them_on_and_only_for_itself(micro_batch: int | None) -> None:
+    """They leave ReLU until maps are joined: a hook sees what comes before it."""
+    pixels = torch.randint(0, 256, (2 * IMAGES, 3, 35, 35), dtype=torch.uint8)
+    state, least = new_state("paper"), []
+    state.model.inception["4a"].conv_1x1.register_forward_hook(lambda _m, _i, out: least.append(out.min().item()))
+    train_step(state, Batch.whole(pixels, torch.arange(len(pixels)) % 4), replace(SETTINGS, micro_batch=micro_batch))
+    assert len(least) == (1 if micro_batch is None else 2)
+    assert max(least) < 0
+    state.model.eval()(SETTINGS.preprocessing(pixels))
+    assert least[-1] == 0

@@ -125,7 +125,7 @@ def test_dropout_is_a_function_of_its_generator_and_keeps_the_mean() -> None:
     assert abs((first == 0).float().mean().item() - 0.7) < 0.01
     assert abs(first.mean().item() - 1) < 0.02
     assert torch.equal(layer.eval()(ones), ones)
-    with pytest.raises(ValueError, match="draw_masks"):
+    with pytest.raises(ValueError, match=r"draw_masks\(len\(images\), generator\)"):
         layer.train()(ones)
 
 
@@ -146,3 +146,8 @@ def test_wrong_arguments_are_named(unchecked_types: None, arguments: dict[str, o
 def test_too_small_images_are_refused() -> None:
     with pytest.raises(ValueError, match="too small"):
         GoogLeNet(num_classes=2, width=0.25)(torch.zeros(1, 3, 28, 28))
+
+
+def test_an_image_without_a_batch_is_refused(unchecked_types: None) -> None:
+    with pytest.raises(ValueError, match=r"got \(3, 64, 64\): of one image, pass image\[None\]"):
+        GoogLeNet(num_classes=2, width=0.25)(torch.zeros(3, 64, 64))

@@ -8,7 +8,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from googlenet import GoogLeNet, load_weights
+from googlenet import GoogLeNet, load_weights, save_weights
 from googlenet.network.preprocessing import CAFFE_PREPROCESSING
 from googlenet.network.weights import FORMAT, METADATA_KEY, WeightsError, load_exactly, read_safetensors, to_safetensors
 
@@ -26,6 +26,25 @@ def test_a_network_comes_back_with_its_preprocessing_and_without_its_heads() -> 
     assert loaded.preprocessing == CAFFE_PREPROCESSING
     assert not loaded.model.aux
     assert read_safetensors(data).extra["classes"] == ["a", "b", "c"]
+
+
+def test_what_is_saved_is_loaded_again(tmp_path: Path) -> None:
+    model, path = GoogLeNet(3, "bn", width=0.125).eval(), tmp_path / "mine.safetensors"
+    save_weights(path, model, CAFFE_PREPROCESSING, classes=["a", "b", "c"])
+    loaded, images = load_weights(path), torch.randn(2, 3, 64, 64)
+    assert loaded.preprocessing == CAFFE_PREPROCESSING
+    assert torch.equal(loaded.model(images).logits, model(images).logits)
+    assert read_safetensors(path.read_bytes()).extra["classes"] == ["a", "b", "c"]
+
+
+def test_what_could_not_be_loaded_again_is_not_saved(tmp_path: Path) -> None:
+    model = GoogLeNet(3, width=0.125)
+    with pytest.raises(ValueError, match=r"mine\.pth: weights are saved as \.safetensors"):
+        save_weights(tmp_path / "mine.pth", model, CAFFE_PREPROCESSING)
+    model.classifier = torch.nn.Sequential(torch.nn.Dropout(), model.classifier)
+    with pytest.raises(WeightsError, match=r"layer classifier\.bias is missing"):
+        save_weights(tmp_path / "mine.safetensors", model, CAFFE_PREPROCESSING)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_truncated_file_is_refused() -> None:

@@ -219,3 +219,8 @@ def test_preprocessing_is_caffes() -> None:
     red = torch.zeros(1, 3, 2, 2, dtype=torch.uint8)
     red[:, 0] = 255
     assert CAFFE_PREPROCESSING(red)[0, :, 0, 0].tolist() == [0 - 104, 0 - 117, 255 - 123]
+
+
+def test_pixels_on_another_scale_are_refused(unchecked_types: None) -> None:
+    with pytest.raises(TypeError, match=r"must be uint8 from 0 to 255, got torch\.float32"):
+        CAFFE_PREPROCESSING(torch.rand(1, 3, 2, 2))
