@@ -68,8 +68,7 @@ def test_a_start_on_nodes_that_other_jobs_use_is_told_once_and_waits_for_them(
 ) -> None:
     nodes.append({"NodeID": "b", "Alive": True, "Resources": LARGE})
     clock = Clock(monkeypatch, seconds)
-    limited = {"longest_wait_seconds": LIMIT_SECONDS}
-    assert once_placed("ref", "the trial", NEEDS, **limited, is_start=True, clock=clock) == "result of ref"
+    once_placed("ref", "the trial", NEEDS, longest_wait_seconds=LIMIT_SECONDS, is_start=True, clock=clock)
     told = " ".join(capsys.readouterr().out.split())
     assert told.count("the trial has not started yet: other jobs use the 4 CPU, 1 GPU that it needs, or") == lines
     assert bool(told) == bool(lines)
