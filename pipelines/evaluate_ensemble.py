@@ -189,8 +189,9 @@ def _write_results(
         rule = SetRule(arguments.set_penalty)
         return write_report(run, ensemble, trained, rule, has_fitted_images=has_fitted_images, is_of_newest_job=False)
     known = read_calibration(trained, ensemble.weights_digests) if trained and arguments.calibrated else None
-    kept = read_budget(trained, ensemble.weights_digests) if trained and arguments.calibrated else None
-    return write_answers(run, ensemble, known, arguments.coverage, kept, SetRule(arguments.set_penalty))
+    kept = read_budget(trained, ensemble.weights_digests) if trained else None
+    rule = SetRule(arguments.set_penalty)
+    return write_answers(run, ensemble, known, arguments.coverage, kept, rule, calibrated=arguments.calibrated)
 
 
 def _find_images(data: str, classes: tuple[str, ...], arguments: Arguments, data_seed: int = 0) -> Images:

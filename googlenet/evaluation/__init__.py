@@ -18,7 +18,7 @@ In reading order:
 - ``calibration``: likelihood, Brier score and calibration error
 - ``temperature``: probabilities that mean what they say, fitted on some images and judged on others
 - ``conformal``: sets of classes that hold the label with a chosen probability
-- ``view_order``: the order in which views help most
+- ``view_order``: the order in which views help most, and how many windows its first views need
 - ``cascade``: adding replicas and views until the answer is sure enough, judged on other images
 - ``stop_rule``: the threshold at which a cascade loses hardly any answer, chosen on some images for others
 - ``kept_budget``: the order of the views and the cascade of a run, for use on other images

@@ -7,13 +7,14 @@ own, and one threshold on the calibrated probability of the answer serves all of
 Probabilities are arrays (N, K, V, C): N images, K replicas, V views, C classes.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from googlenet.evaluation.temperature import fit_temperature, with_temperature
-from googlenet.evaluation.view_order import errors_along, greedy_order
+from googlenet.evaluation.view_order import NUMBERS_AT_ONCE, errors_along, greedy_order
 from googlenet.shapes import Bool, Float, Float64, Int64, Integer
 
 # Share of images, in percentage points, on which all passes are right and a budget may be wrong; "best" is all passes.
@@ -24,7 +25,6 @@ IMAGES_TO_ORDER = 1_000
 # Nothing is surer than 1: all passes are made.
 NEVER = 1.0
 THRESHOLDS = (*(1 - 2 ** (-step / 2) for step in range(31)), NEVER)
-IMAGES_AT_ONCE = 64
 
 Labels = Integer[np.ndarray, " n"]
 # Numbers of replicas and of views.
@@ -55,10 +55,12 @@ def running_averages(
 ) -> Float[np.ndarray, "n s c"]:
     """Return the average over the replicas and views of each stage, (N, S, C) float32."""
     averages = np.empty((len(probabilities), len(stages), probabilities.shape[3]), np.float32)
-    for first in range(0, len(probabilities), IMAGES_AT_ONCE):
-        block = probabilities[first : first + IMAGES_AT_ONCE].astype(np.float64)
+    # By numbers, not by images: of thousands of classes, a few images fill the memory that a block may take.
+    at_once = max(1, NUMBERS_AT_ONCE // math.prod(probabilities.shape[1:]))
+    for first in range(0, len(probabilities), at_once):
+        block = probabilities[first : first + at_once].astype(np.float64)
         for place, (models, views) in enumerate(stages):
-            averages[first : first + IMAGES_AT_ONCE, place] = block[:, :models, order[:views]].mean(axis=(1, 2))
+            averages[first : first + at_once, place] = block[:, :models, order[:views]].mean(axis=(1, 2))
     return averages
 
 

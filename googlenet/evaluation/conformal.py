@@ -79,6 +79,16 @@ def threshold(scores: Float64[np.ndarray, " n"], coverage: float) -> float:
     return math.inf if place > len(scores) else float(np.sort(scores)[place - 1])
 
 
+def fewest_scores(coverage: float) -> int:
+    """Return from how many labels' scores on the threshold for ``coverage`` is finite."""
+    return math.ceil(round(coverage / (1 - coverage), 9))
+
+
+def highest_coverage(scores: int) -> float:
+    """Return the highest coverage with a finite threshold, rounded down to four decimals."""
+    return math.floor(10_000 * scores / (scores + 1)) / 10_000
+
+
 def prediction_sets(
     probabilities: Float[np.ndarray, "n c"], limit: float, rule: SetRule = UNPENALISED
 ) -> Bool[np.ndarray, "n c"]:

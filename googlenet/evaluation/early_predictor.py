@@ -30,12 +30,14 @@ class EarlyPrediction:
 
     Attributes:
         probabilities: (k, C) float32, of the first k replicas, averaged over ``views`` views.
-        views: number of views of each of them.
+        views: number of views of each of them, equal ones counted each time.
+        passes: forward passes computed, summed over the replicas: equal views are computed once.
         temperature: temperature of the average.
     """
 
     probabilities: Float32[np.ndarray, "k c"]
     views: int
+    passes: int
     temperature: float
 
 
@@ -97,7 +99,7 @@ class EarlyPredictor:
             average = passes.average(models, views)
             if with_temperature(average.mean(axis=0), temperature).max() > self._stop.threshold:
                 break
-        return EarlyPrediction(average.astype(np.float32), views, temperature)
+        return EarlyPrediction(average.astype(np.float32), views, passes.computed, temperature)
 
 
 class _Passes:
@@ -108,6 +110,11 @@ class _Passes:
         self._boxes = [box_of(view, image.width, image.height, predictor.crop_px) for view in views]
         # The outputs of the first replicas, equally many for each window.
         self._known: dict[Box, Float64[np.ndarray, "k c"]] = {}
+
+    @property
+    def computed(self) -> int:
+        """Number of passes so far."""
+        return sum(map(len, self._known.values()))
 
     def average(self, models: int, views: int) -> Float64[np.ndarray, "k c"]:
         """Return the outputs of the first replicas, averaged over the first views; neither number ever falls."""

@@ -168,7 +168,7 @@ class Ensemble:
             coverage: with it, ``set`` holds the true class with this probability, and ``abstain`` says whether it has
                 more than one class.
             budget: ``"fast"`` or ``"balanced"`` stop adding views and replicas once the answer is sure enough, instead
-                of a policy; ``passes`` is how many were needed.
+                of a policy; ``passes`` is how many were computed, equal views of the image once.
 
         Raises:
             ValueError: sets of classes were not fitted for this policy, the budget is unknown or cannot be combined
@@ -183,8 +183,9 @@ class Ensemble:
             raise ValueError(
                 f"sets of classes need a calibration for {short_name(policy)} crops, and probabilities that use it"
             )
-        probabilities = self.probabilities(image, policy)
-        return top_answers(probabilities, self.classes, temperature if calibrated else 1.0, limit)
+        if kept and coverage is not None and (missing := kept.images_missing_for(coverage)):
+            raise ValueError(f"a coverage of {coverage:g} {missing}")
+        return top_answers(self.probabilities(image, policy), self.classes, temperature if calibrated else 1.0, limit)
 
     def _temperature(self, policy: Policy) -> float:
         """Return the temperature of a policy; 1 if none was fitted."""
@@ -203,7 +204,7 @@ class Ensemble:
         early = EarlyPredictor(self._predictor(everything), EarlyStop(self.budget, budget), self._cascade_order)
         found = early.stopped(self._scaled(image, everything))
         answers = top_answers(found.probabilities, self.classes, found.temperature if calibrated else 1.0)
-        return {**answers, PASSES: len(found.probabilities) * found.views}
+        return {**answers, PASSES: found.passes}
 
 
 def answer_columns(classes: int) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from googlenet.evaluation.conformal import UNPENALISED, SetRule, threshold
+from googlenet.evaluation.conformal import UNPENALISED, SetRule, fewest_scores, highest_coverage, threshold
 from googlenet.evaluation.crops import Policy
 
 NAME = "calibration.json"
@@ -65,6 +65,17 @@ class KeptCalibration:
             return None
         scores = np.array(self.label_mass[name]) + rule.of_ranks(np.array(self.label_ranks[name], np.int64))
         return threshold(scores, coverage)
+
+    def images_missing_for(self, coverage: float) -> str:
+        """Return why sets cannot hold the label with probability ``coverage``, without a subject; empty if they can.
+
+        Of too few images, the threshold is infinite, and every set holds all classes.
+        """
+        if (fewest := fewest_scores(coverage)) <= self.images:
+            return ""
+        highest = highest_coverage(self.images)
+        has = f"the calibration has {self.images}: at most {highest:g} can be promised"
+        return f"needs {fewest:,} validation images or more, and {has}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the values as JSON would give them back."""

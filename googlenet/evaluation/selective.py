@@ -15,14 +15,16 @@ MEASURES = ("maximum_probability", "entropy", "mutual_information")
 
 
 def uncertainties(probabilities: Float[np.ndarray, "n k c"]) -> dict[str, Float64[np.ndarray, " n"]]:
-    """Return how unsure K replicas are together about each of N images, by the name of the measure."""
+    """Return how unsure K replicas are together about each of N images, by the name of the measure.
+
+    One replica cannot disagree: its mutual information would be 0 for all images, and is left out.
+    """
     mean = probabilities.mean(axis=1, dtype=np.float64)
     entropy = _entropy(mean)
-    return {
-        "maximum_probability": 1 - mean.max(axis=1),
-        "entropy": entropy,
-        "mutual_information": entropy - _entropy(probabilities.astype(np.float64)).mean(axis=1),
-    }
+    measures = {"maximum_probability": 1 - mean.max(axis=1), "entropy": entropy}
+    if probabilities.shape[1] > 1:
+        measures["mutual_information"] = entropy - _entropy(probabilities.astype(np.float64)).mean(axis=1)
+    return measures
 
 
 def _entropy(probabilities: Float64[np.ndarray, "*n c"]) -> Float64[np.ndarray, "*n"]:

@@ -3,9 +3,13 @@
 Probabilities are arrays (N, R, V, C): N images, R classifiers that answer on their own, V views, C classes.
 """
 
+from collections.abc import Sequence
+from functools import lru_cache
+
 import numpy as np
 
 from googlenet.evaluation.calibration import LEAST_PROBABILITY
+from googlenet.evaluation.crops import CROP_POLICIES, distinct_views
 from googlenet.shapes import Float, Float64, Int64, Integer
 
 # 32 MB of sums.
@@ -64,3 +68,22 @@ def held_out_errors(
         order = greedy_order(probabilities[~inside], labels[~inside])
         errors[inside] = errors_along(probabilities[inside], labels[inside], order)
     return errors
+
+
+@lru_cache(maxsize=1024)
+def windows_along(width: int, height: int, crop_px: int, order: tuple[int, ...]) -> Int64[np.ndarray, " o"]:
+    """Return how many windows are computed for the first 1, 2, ... views of an order of the 144, equal ones once."""
+    positions = distinct_views(width, height, crop_px, CROP_POLICIES[-1:]).positions[list(order)]
+    is_new = np.zeros(len(order), np.int64)
+    is_new[np.unique(positions, return_index=True)[1]] = 1
+    return np.cumsum(is_new)
+
+
+def mean_windows_along(
+    sizes_px: Sequence[tuple[int, int]], crop_px: int, order: tuple[int, ...]
+) -> Float64[np.ndarray, " o"]:
+    """Return the mean of :func:`windows_along` over images of these widths and heights; of none, the views."""
+    if not sizes_px:
+        return np.arange(1.0, len(order) + 1)
+    means: Float64[np.ndarray, " o"] = np.mean([windows_along(*size, crop_px, order) for size in sizes_px], axis=0)
+    return means

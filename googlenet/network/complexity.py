@@ -137,7 +137,12 @@ class _Layer:
 
 def forward_flops(model: GoogLeNet, crop_px: int) -> int:
     """Return the floating-point operations of one image's forward pass: two for each multiply-add of the layers."""
-    return 2 * sum(layer.multiply_adds for layer in _measure(model, crop_px))
+    return 2 * multiply_adds(model.variant, model.width, model.num_classes, crop_px)
+
+
+def multiply_adds(variant: Variant, width: float, num_classes: int, crop_px: int) -> int:
+    """Return the multiply-adds of the layers of a network for one image."""
+    return sum(layer.multiply_adds for layer in _layers(variant, width, num_classes, crop_px))
 
 
 def output_bytes(model: GoogLeNet, crop_px: int) -> list[int]:

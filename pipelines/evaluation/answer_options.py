@@ -56,6 +56,8 @@ def check_sets(run: Storage, replicas: Sequence[int], policies: Sequence[Policy]
             f"--coverage {coverage:g} needs sets for {short_name(largest)} crops, which the run has not fitted; let "
             f"the largest of --policies be one of {', '.join(map(short_name, kept.label_mass))}"
         )
+    if missing := kept.images_missing_for(coverage):
+        raise UserError(f"--coverage {coverage:g} {missing}")
 
 
 def about_no_temperature(run: Storage, replicas: Sequence[int], policies: Sequence[Policy]) -> str:

@@ -3,7 +3,10 @@
 Shards of predictions are kept until the one file is written, so that a killed stage loses those in flight only.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
+from statistics import mean
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +14,16 @@ from pipelines.evaluation.evaluate import Settings, evaluate, replicas_to_evalua
 from pipelines.evaluation.predictors import AS_MANY_AS_FIT, PredictorOptions
 from pipelines.job.console import count, say
 from pipelines.run.dataset import Manifest, image_ids, read_manifest
-from pipelines.run.directory import PREDICTIONS, REPORT_JSON, TARGETS, TEACHER, TEACHER_JSON, read_recipe, run_id
+from pipelines.run.directory import (
+    PREDICTIONS,
+    REPORT_JSON,
+    TARGETS,
+    TEACHER,
+    TEACHER_JSON,
+    read_recipe,
+    replica_number,
+    run_id,
+)
 from pipelines.run.predictions import EvaluatedEnsemble, read_predictions
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
@@ -35,7 +47,7 @@ def make_targets(run: Storage, recipe: Recipe, predictors: PredictorOptions = AS
         teacher = Storage.at(recipe.teacher)
         manifest = read_manifest(run)
         ensemble = predict_training_images(run, recipe, predictors)
-        keep_teacher(run, teacher, ensemble)
+        keep_teacher(run, recipe, teacher, ensemble)
         average(run, manifest, ensemble)
     predictions = run.below(TEACHER).below(PREDICTIONS)
     predictions.delete_all(predictions.files(""))
@@ -67,8 +79,22 @@ def average(run: Storage, manifest: Manifest, ensemble: EvaluatedEnsemble) -> No
     write_targets(run, ids, np.concatenate(averages), ensemble.to_dict())
 
 
-def keep_teacher(run: Storage, teacher: Storage, ensemble: EvaluatedEnsemble) -> None:
-    """Keep who taught ``run``, and the errors by cost of the teacher, for the report of the student."""
+def keep_teacher(run: Storage, recipe: Recipe, teacher: Storage, ensemble: EvaluatedEnsemble) -> None:
+    """Keep who taught ``run``, and the errors by cost of the teacher, for the report of the student.
+
+    ``pass_cost`` is what a pass of the teacher costs in passes of the student, which may be smaller.
+    """
     report = teacher.read_json(REPORT_JSON) if teacher.exists(REPORT_JSON) else {}
-    about = {"run_dir": str(teacher), "id": run_id(teacher), "ensemble": ensemble.to_dict()}
+    about: dict[str, Any] = {"run_dir": str(teacher), "id": run_id(teacher), "ensemble": ensemble.to_dict()}
+    classes, numbers = len(ensemble.classes), [replica_number(name) for name in ensemble.replicas]
+    theirs = _multiply_adds(read_recipe(teacher), numbers, classes)
+    about["pass_cost"] = theirs / _multiply_adds(recipe, range(recipe.replicas), classes)
     run.write_json(TEACHER_JSON, {**about, "spending": report.get("spending", [])})
+
+
+def _multiply_adds(recipe: Recipe, replicas: Sequence[int], classes: int) -> float:
+    """Return the mean multiply-adds of a pass of some replicas, of which one may be wider."""
+    from googlenet.network.complexity import multiply_adds
+
+    widths = [recipe.replica_width(replica) for replica in replicas]
+    return mean(multiply_adds(recipe.variant, width, classes, recipe.crop_px) for width in widths)

@@ -69,7 +69,7 @@ def model_card(
         "## Evaluation",
         markdown_columns(report, cost, {1, report["table"][-1]["models"]}),
         "\n".join(f"- {plain(note)}" for note in notes(report)),
-        f"{cost_remark(cost)} `report.json` has all figures.",
+        f"{cost_remark(report, cost)} `report.json` has all figures.",
         "## Training",
         _training(recipe, manifest),
         "## Classes",

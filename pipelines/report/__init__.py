@@ -22,8 +22,8 @@ In reading order:
 - ``remarks``: the headline, remarks on the table, provenance
 - ``text``: the table for the terminal, and the summary for MLflow
 - ``certainty``: tables on how sure the answers are, for report.md and the page
+- ``tables_of_spending``: tables on what an error costs, for both
 - ``markdown``: report.md
-- ``markdown_of_spending``: its section on what an error costs
 - ``markdown_tables``: tables in Markdown
 - ``page``: index.html, from page.html.jinja
 - ``figures``: pictures of the ensemble, its classes and its training

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from googlenet.evaluation.conformal import UNPENALISED, SetRule, label_scores, prediction_sets, threshold
 from googlenet.evaluation.kept_calibration import KeptCalibration
-from googlenet.evaluation.selective import MEASURES, area_interval, area_under_risk, remaining_errors, uncertainties
+from googlenet.evaluation.selective import area_interval, area_under_risk, remaining_errors, uncertainties
 from googlenet.evaluation.temperature import fit_temperature, with_temperature
 from pipelines.report.intervals import error_interval
 from pipelines.report.schema_of_certainty import SelectiveRow, SetRow
@@ -82,13 +82,12 @@ def _about_sets(sets: npt.NDArray[np.bool_], labels: Labels, classes: tuple[str,
 def selective_rows(probabilities: npt.NDArray[np.float32], labels: Labels) -> list[SelectiveRow]:
     """Return the error that remains among the surest images, by each measure of how unsure the replicas are."""
     wrong = probabilities.mean(axis=1, dtype=np.float64).argmax(axis=1) != labels
-    by_measure = uncertainties(probabilities)
     rows = []
-    for measure in MEASURES:
-        errors = 100 * remaining_errors(by_measure[measure], wrong)
+    for measure, unsure in uncertainties(probabilities).items():
+        errors = 100 * remaining_errors(unsure, wrong)
         last = [max(1, round(len(labels) * percent / 100)) - 1 for percent in ANSWERED_PERCENT]
         curve = [[float(percent), float(errors[place])] for percent, place in zip(ANSWERED_PERCENT, last, strict=True)]
-        row = {"measure": measure, "area": 100 * area_under_risk(by_measure[measure], wrong)}
-        bounds = [100 * bound for bound in area_interval(by_measure[measure], wrong)]
+        row = {"measure": measure, "images": len(labels), "area": 100 * area_under_risk(unsure, wrong)}
+        bounds = [100 * bound for bound in area_interval(unsure, wrong)]
         rows.append(cast("SelectiveRow", {**row, "area_ci95": bounds, "remaining_errors": curve}))
     return rows

@@ -17,9 +17,11 @@ from googlenet.evaluation.crops import short_name
 from googlenet.evaluation.ensemble import ABSTAIN, PASSES, SET, answer_columns, top_answers
 from googlenet.evaluation.kept_budget import KeptBudget
 from googlenet.evaluation.kept_calibration import KeptCalibration
+from googlenet.evaluation.view_order import windows_along
 from pipelines.errors import UserError
 from pipelines.job.console import count
 from pipelines.report.tally import checked_predictions
+from pipelines.run.dataset import image_sizes, read_manifest
 from pipelines.run.directory import ANSWERS_CSV, ANSWERS_PARQUET, BUDGET, PREDICTIONS, PREFLIGHT
 from pipelines.run.predictions import EvaluatedEnsemble, Predicted, read_costs
 from pipelines.run.storage import Storage
@@ -36,19 +38,23 @@ def write_answers(
     coverage: float | None = None,
     budget: KeptBudget | None = None,
     set_rule: SetRule = UNPENALISED,
+    *,
+    calibrated: bool = True,
 ) -> str:
     """Write the answers of all replicas with the most crops, in bounded memory; return the first ones as text.
 
     The column ``agreement`` is the share of replicas whose own top-1 answer is the ensemble's. Probabilities are those
     with the temperature, if there is one. With ``coverage``, the column ``set`` has the classes that hold the true one
     with that probability, the likeliest first, and ``abstain`` says whether they are more than one. For an ensemble
-    that stops early, ``passes`` is the number of views computed, summed over the replicas; ``budget`` has the
-    temperatures of its stages, and of chosen views.
+    that stops early, ``passes`` is the number of views computed, summed over the replicas, equal ones once. ``budget``
+    has the order of its views, and, unless probabilities are not to be ``calibrated``, the temperatures of its stages
+    and of chosen views.
 
     Raises:
         UserError: predictions are missing, duplicated, or of another ensemble; or there is no calibration for sets.
     """
-    rule = _rule(ensemble, calibration, coverage, budget, set_rule)
+    rule = _rule(ensemble, calibration, coverage, budget if calibrated else None, set_rule)
+    count_passes = _Passes(run, ensemble, budget) if ensemble.budget else None
     seen: Counter[str] = Counter()
     shown: list[dict[str, Any]] = []
     schema = _schema(ensemble, rule)
@@ -62,6 +68,8 @@ def write_answers(
         table.writeheader()
         for predicted in checked_predictions(run, ensemble, seen):
             rows = _rows(predicted, ensemble, rule)
+            if count_passes:
+                rows = [{**row, PASSES: passes} for row, passes in zip(rows, count_passes.of(predicted), strict=True)]
             writer.write_table(pa.Table.from_pylist(rows, schema))
             table.writerows([_as_text(row) for row in rows])
             shown += rows[: ROWS_SHOWN - len(shown)]
@@ -139,10 +147,31 @@ def _rows(predicted: Predicted, ensemble: EvaluatedEnsemble, rule: _Rule) -> lis
 def _early_row(predicted: Predicted, place: int, ensemble: EvaluatedEnsemble, rule: _Rule) -> dict[str, Any]:
     """Return the answers of those replicas that were asked."""
     views = predicted.views[place, :, 0]
-    models, passes = int(np.count_nonzero(views)), int(views.sum())
+    models = int(np.count_nonzero(views))
     probabilities = predicted.probabilities[place, :models, 0]
     answers = top_answers(probabilities, ensemble.classes, rule.by_stage.get((models, int(views[0])), 1.0))
-    return {"image_id": predicted.image_ids[place], **answers, PASSES: passes}
+    return {"image_id": predicted.image_ids[place], **answers}
+
+
+class _Passes:
+    """Counts the forward passes of answers that stopped early: of equal views of an image, one is computed."""
+
+    def __init__(self, run: Storage, ensemble: EvaluatedEnsemble, budget: KeptBudget | None) -> None:
+        self._sizes = image_sizes(run, read_manifest(run).splits["val"])
+        self._crop_px, self._order = ensemble.crop_px, budget.view_order if budget else ()
+
+    def of(self, predicted: Predicted) -> list[int]:
+        """Return the passes of each image; without an order of the views, equal ones are counted each time."""
+        views = predicted.views[:, :, 0]
+        if not self._order:
+            return [int(total) for total in views.sum(axis=1)]
+        return [
+            int(np.count_nonzero(of_one)) * self._windows(image_id, int(of_one.max()))
+            for image_id, of_one in zip(predicted.image_ids, views, strict=True)
+        ]
+
+    def _windows(self, image_id: str, views: int) -> int:
+        return int(windows_along(*self._sizes[image_id], self._crop_px, self._order)[views - 1])
 
 
 def about_saving(run: Storage, budget: str, images: int) -> list[str]:

@@ -123,17 +123,27 @@ def abstention_tables(report: Report) -> list[Table]:
         Table(
             "Sets that hold the label",
             "All models, most crops, with the temperature. A set holds the label as often as promised, on average."
-            + (f" Each rank after the first costs a class {penalty:g}." if penalty else ""),
+            + (f" Each rank after the first costs a class {penalty:g}." if penalty else "")
+            + about_share(report),
             ("promised %", "held %", "95 % interval", "mean classes", "single answers %", "least covered class"),
             sets,
         ),
         Table(
             "Leaving the least sure images to people",
-            f"Top-1 error among the images that are answered; the area is its mean over all shares.{_best(report)}",
+            f"Top-1 error among the images that are answered; the area is its mean over all shares."
+            f"{_best(report)}{about_share(report)}",
             ("measure", "area %", "95 % interval", *(f"{percent:g} % answered" for percent in SHOWN_PERCENT)),
             selective,
         ),
     ]
+
+
+def about_share(report: Report) -> str:
+    """Return of how many images the answers left to people, and the sets, are, in a sentence; empty if of all."""
+    judged = report["selective"][0].get("images", report["images"])
+    if judged == report["images"]:
+        return ""
+    return f" On {judged:,} of the {report['images']:,} images, chosen by a hash of their names."
 
 
 def apart_tables(report: Report) -> list[Table]:
@@ -181,8 +191,9 @@ def _best(report: Report) -> str:
     best = [_measure(row["measure"]) for row in report["selective"] if row["area"] == least]
     if len(best) == len(report["selective"]):
         return ""
+    number = {2: "two", 3: "three"}[len(report["selective"])]
     which = "the one that sorts best here is the" if len(best) == 1 else "those that sort best here are"
-    return f" Of the three measures, {which} {' and '.join(best)}."
+    return f" Of the {number} measures, {which} {' and '.join(best)}."
 
 
 def _least_covered(row: SetRow) -> str:

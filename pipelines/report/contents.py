@@ -1,15 +1,15 @@
 """Content of report.json: the paper's table, and an analysis of the predictions. Errors are in percent."""
 
-from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from googlenet.evaluation.crops import Policy, num_views
+from googlenet.evaluation.crops import Policy, mean_distinct_views, num_views
 from googlenet.evaluation.diversity import gains
 from googlenet.evaluation.metrics import bootstrap_interval
 from googlenet.evaluation.two_way import FEWEST_REPLICAS, two_way_intervals
+from pipelines.report.columns import has_given_weights
 from pipelines.report.fields import CropPolicy
 from pipelines.report.intervals import error_interval, with_exact_bounds
 from pipelines.report.outcomes import TOP
@@ -22,14 +22,14 @@ from pipelines.report.schema import (
     ReplicaPair,
     ReplicaRow,
     Report,
+    Run,
     SingleModel,
     TableRow,
     ViewErrors,
     ViewGroupErrors,
 )
 from pipelines.report.schema_of_certainty import CalibrationRow, ReliabilityBin
-from pipelines.report.schema_of_spending import SoupRow, SpendingRow
-from pipelines.report.spending import Spent, spending_rows
+from pipelines.report.spending import NO_OTHER_WAYS, Ways, spending_rows
 from pipelines.report.tally import Tally
 from pipelines.report.temperatures import Calibrated
 from pipelines.run.predictions import EvaluatedEnsemble
@@ -50,9 +50,8 @@ def contents(
     ensemble: EvaluatedEnsemble,
     validation_errors: dict[str, float] | None = None,
     calibrated: Calibrated | None = None,
-    spent: Spent | None = None,
-    soups: Sequence[SoupRow] = (),
-    taught: Sequence[SpendingRow] | None = None,
+    ways: Ways = NO_OTHER_WAYS,
+    run: Run | None = None,
 ) -> Report:
     """Return the report, ready for JSON: the same predictions give the same bits.
 
@@ -61,9 +60,8 @@ def contents(
         ensemble: the evaluated ensemble.
         validation_errors: of each replica at the end of its training, if it was validated on other images.
         calibrated: its calibration, if there are images enough.
-        spent: what chosen views and a cascade are worth, if there are probabilities of views.
-        soups: errors of its soups, if they were asked for.
-        taught: errors by cost of its teacher, if it is a student.
+        ways: other ways to spend forward passes.
+        run: content of run.json, if there is one.
     """
     disagreement = tally.disagreement.percent()
     last = len(ensemble.policies) - 1
@@ -75,7 +73,7 @@ def contents(
     report: Report = {
         "images": tally.seen.total(),
         "classes": len(ensemble.classes),
-        "table": _table(tally, ensemble),
+        "table": _table(tally, ensemble, is_of_one_recipe=not has_given_weights(run)),
         "single_model": _single_model(tally, ensemble, validation_errors),
         "replicas": [_of_replica(tally, ensemble, k) for k in range(len(ensemble.replicas))],
         "pooling": _pooling(tally, ensemble),
@@ -98,11 +96,13 @@ def contents(
     if calibrated:
         report["temperatures"], report["reliability_calibrated"] = calibrated.rows, calibrated.reliability
         report["prediction_sets"], report["selective"] = calibrated.sets, calibrated.selective
-    report["spending"] = spending_rows(report["table"], report["images"], spent, soups, taught)
-    if spent and taught is None:  # beside a teacher's, a student's own cascade would have the same name
-        report["budgets"] = spent.budgets
-    if soups:
-        report["soups"] = list(soups)
+    report["spending"] = spending_rows(report["table"], report["images"], ways)
+    if ways.budgets:
+        report["budgets"] = ways.budgets
+    if ways.soups:
+        report["soups"] = list(ways.soups)
+    if run is not None:
+        report["run"] = run
     return report
 
 
@@ -111,7 +111,7 @@ def _crop_policy(ensemble: EvaluatedEnsemble, policy: int) -> CropPolicy:
     return {"crops": num_views(chosen), "policy": str(chosen)}
 
 
-def _table(tally: Tally, ensemble: EvaluatedEnsemble) -> list[TableRow]:
+def _table(tally: Tally, ensemble: EvaluatedEnsemble, *, is_of_one_recipe: bool) -> list[TableRow]:
     """Return a row for every ensemble size and crop policy: mean and spread over all ensembles of that size."""
     shares = 100 * tally.averaged.by_image()
     _, sizes, policies, _ = shares.shape
@@ -121,11 +121,12 @@ def _table(tally: Tally, ensemble: EvaluatedEnsemble) -> list[TableRow]:
     differences = (shares - shares[:, :1, :1]).reshape(flat.shape)
     bounds = np.stack(error_interval(np.concatenate([flat, differences], axis=1), flat.shape[1]), axis=1)
     ci95, difference_ci95 = bounds.reshape(2, sizes, policies, len(TOP), 2)
-    wider = _over_images_and_replicas(tally, ensemble)
+    wider = _over_images_and_replicas(tally, ensemble) if is_of_one_recipe else {}
     if wider:  # of replicas that err alike on every image, it has nothing to draw from either
         low, high = with_exact_bounds(flat, *wider["ci95"].reshape(-1, 2).T)
         wider["ci95"] = np.stack([low, high], axis=1).reshape(ci95.shape)
     means = shares.mean(axis=0)
+    computed = [mean_distinct_views(tally.sizes_px, ensemble.crop_px, (policy,)) for policy in ensemble.policies]
     rows = []
     for size, policy in np.ndindex(sizes, policies):
         members = [n for n, chosen in enumerate(tally.averaged.ensembles) if len(chosen) == size + 1]
@@ -142,6 +143,7 @@ def _table(tally: Tally, ensemble: EvaluatedEnsemble) -> list[TableRow]:
             row |= {f"{top}_{name}_images_and_replicas": bounds[at].tolist() for name, bounds in wider.items()}
         row["ensembles"] = len(members)
         row["forward_passes"] = row["models"] * row["crops"]
+        row["computed_passes"] = row["models"] * computed[policy]
         row["paper_top5_error"] = PAPER_TOP5_ERROR.get((row["models"], ensemble.policies[policy]))
         rows.append(cast("TableRow", row))
     return rows

@@ -26,7 +26,18 @@ BaseDifferenceInterval = Annotated[
 ]
 # Not in reports of earlier versions.
 WiderInterval = Annotated[
-    Interval, Field(description="The same, with images and replicas resampled; absent with fewer than three replicas.")
+    Interval,
+    Field(
+        description="The same, with images and replicas resampled; absent with fewer than three replicas, or for "
+        "weights from other sources."
+    ),
+]
+ComputedPasses = Annotated[
+    float,
+    Field(
+        description="Mean number of them that are computed: equal views of an image, such as two thirds of the 144 of "
+        "a square one, are computed once. Absent in reports of earlier versions."
+    ),
 ]
 ScoreInterval = Annotated[Interval, Field(description="Its 95 % interval: low, high.")]
 JudgedOn = Annotated[

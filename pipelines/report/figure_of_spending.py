@@ -4,8 +4,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from pipelines.report.drawing import COLOURS, MARKERS, new_axes
-from pipelines.report.markdown_of_spending import WAYS
 from pipelines.report.schema import Report
+from pipelines.report.tables_of_spending import WAYS
 
 BUDGET_MARKERS = ("*", "X")
 

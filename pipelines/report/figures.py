@@ -12,6 +12,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from pipelines.job.console import count
 from pipelines.report.columns import crops_text
 from pipelines.report.drawing import COLOURS, MARKERS, matrix, new_axes
 from pipelines.report.schema import Report
@@ -68,7 +69,9 @@ def _reliability(report: Report) -> Figure:
     figure = Figure(figsize=(5, 0.8 + 3.2 * len(diagrams)), layout="constrained")
     for axes, (name, bins) in zip(figure.subplots(len(diagrams), squeeze=False)[:, 0], diagrams.items(), strict=True):
         _draw_reliability(axes, bins)
-        axes.set_title(f"{name}; images in each bin:", fontsize=9, loc="left", pad=20)
+        # Of many images, a temperature is judged on a share.
+        images = sum(b["images"] for b in bins)
+        axes.set_title(f"{name}, {count(images, 'image')}; in each bin:", fontsize=9, loc="left", pad=20)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, loc="outside upper center", ncols=1, fontsize=8)
     return figure
@@ -167,7 +170,7 @@ def _disagreement(report: Report) -> Figure:
     return figure
 
 
-def class_figures(report: Report, confusion: npt.NDArray[np.int64]) -> dict[str, Figure]:
+def class_figures(report: Report, confusion: npt.NDArray[np.int32]) -> dict[str, Figure]:
     """Return the pictures of the classes by name. Of many classes, those with the highest errors are shown."""
     seen = [number for number, row in enumerate(report["class_errors"]) if row["images"]]
     hardest = sorted(seen, key=lambda number: -(report["class_errors"][number]["top1_error"] or 0.0))[:CLASSES_SHOWN]
@@ -187,12 +190,18 @@ def _class_errors(report: Report, hardest: list[int], classes: int) -> Figure:
     return figure
 
 
-def _confusion(report: Report, confusion: npt.NDArray[np.int64], shown: list[int], classes: int) -> Figure:
-    names = [_short(report["class_errors"][number]["class"]) for number in shown]
-    counts = confusion[np.ix_(shown, shown)]
-    side = max(0.3 * len(shown) + 2, 4)
-    figure, axes = new_axes(side, side)
-    matrix(axes, counts, names, names, "{}")
+def _confusion(report: Report, confusion: npt.NDArray[np.int32], shown: list[int], classes: int) -> Figure:
+    names = [_short(row["class"]) for row in report["class_errors"]]
+    # Beside the classes shown, those of other answers: otherwise a mistake would be in no column.
+    answers = confusion[shown].sum(axis=0)
+    others = [int(label) for label in np.argsort(-answers, kind="stable") if answers[label] and label not in shown]
+    named = [*shown, *others[: max(0, CLASSES_SHOWN - len(shown))]]
+    counts, columns = confusion[np.ix_(shown, named)], [names[label] for label in named]
+    if rest := others[len(named) - len(shown) :]:
+        counts = np.column_stack([counts, confusion[np.ix_(shown, rest)].sum(axis=1)])
+        columns.append("(others)")
+    figure, axes = new_axes(max(0.3 * len(columns) + 2, 4), max(0.3 * len(shown) + 2, 4))
+    matrix(axes, counts, [names[label] for label in shown], columns, "{}")
     axes.set(xlabel="answer", ylabel="label", title=_title("images", len(shown), classes))
     return figure
 

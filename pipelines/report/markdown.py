@@ -17,11 +17,11 @@ from pipelines.report.columns import (
     table_columns,
     tops_shown,
 )
-from pipelines.report.markdown_of_spending import spending_section
 from pipelines.report.markdown_tables import code, markdown_table, plain
 from pipelines.report.page import CAPTIONS
 from pipelines.report.remarks import about_mistakes, headline, notes
 from pipelines.report.schema import Report
+from pipelines.report.tables_of_spending import spending_tables
 
 CLASSES_SHOWN = 20
 MISTAKES_SHOWN = 10
@@ -45,9 +45,9 @@ def markdown(report: Report, cost: dict[str, Any], facts: dict[str, str], pictur
         "## Models x crops",
         markdown_columns(report, cost),
         _list(map(plain, notes(report))),
-        cost_remark(cost),
+        cost_remark(report, cost),
         _pictures(pictures, "error_by_models", "learning_curves"),
-        *spending_section(report, cost),
+        *markdown_sections(spending_tables(report, cost)),
         _pictures(pictures, "spending"),
         "## Compared with one model and the fewest crops",
         "Paired differences of top-1 error in percentage points, and the spread over the ensembles of a size.",
@@ -88,31 +88,29 @@ def _pictures(drawn: Collection[str], *names: str) -> str:
     return "\n\n".join(f"![{CAPTIONS[name][0]}]({name}.png)" for name in names if name in drawn)
 
 
-def cost_remark(cost: dict[str, Any]) -> str:
+def cost_remark(report: Report, cost: dict[str, Any]) -> str:
     """Return what the columns of cost and seconds mean, in a sentence."""
+    once = ", which computes equal views once" if "computed_passes" in report["table"][0] else ""
     return (
-        "Cost is in forward passes per image, seconds are the time of one predictor per image "
+        f"Cost is in forward passes per image, seconds are the time of one predictor per image{once} "
         f"({cost['passes_per_second'] or 0:.0f} passes per second, {cost['arithmetic']})."
     )
 
 
 def _difference_table(report: Report) -> str:
-    headings = ["models", "crops", "difference", "95 % interval", "with other seeds", "ensembles", "lowest - highest %"]
-    rows = []
-    for row in report["table"]:
-        wide = row.get("top1_difference_ci95_images_and_replicas")
-        rows.append(
-            [
-                str(row["models"]),
-                crops_text(row),
-                f"{row['top1_difference']:+.2f}",
-                signed_interval(row["top1_difference_ci95"]),
-                signed_interval(wide) if wide else "",
-                str(row["ensembles"]),
-                interval(row["top1_range"]),
-            ]
-        )
-    return markdown_table(headings, rows)
+    rows = report["table"]
+    wide = [row.get("top1_difference_ci95_images_and_replicas") for row in rows]
+    columns = {
+        "models": [str(row["models"]) for row in rows],
+        "crops": [crops_text(row) for row in rows],
+        "difference": [f"{row['top1_difference']:+.2f}" for row in rows],
+        "95 % interval": [signed_interval(row["top1_difference_ci95"]) for row in rows],
+        "with other seeds": [signed_interval(bounds) for bounds in wide if bounds],
+        "ensembles": [str(row["ensembles"]) for row in rows],
+        "lowest - highest %": [interval(row["top1_range"]) for row in rows],
+    }
+    shown = {heading: cells for heading, cells in columns.items() if cells}
+    return markdown_table(list(shown), list(zip(*shown.values(), strict=True)))
 
 
 def _replicas(report: Report) -> list[tuple[str, ...]]:
@@ -166,8 +164,14 @@ def _diversity_sections(report: Report) -> list[str]:
     pairs = report["diversity"]["pairs"]
     if not pairs:
         return []
+    names = report["ensemble"]["replicas"]
     rows = [
-        ("{} and {}".format(*pair["replicas"]), f"{pair['disagreement']:.2f}", f"{pair['gain']:+.2f}") for pair in pairs
+        (
+            " and ".join(names[place] for place in pair["replicas"]),
+            f"{pair['disagreement']:.2f}",
+            f"{pair['gain']:+.2f}",
+        )
+        for pair in pairs
     ]
     return [
         "## Diversity",

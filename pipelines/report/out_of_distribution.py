@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from googlenet.evaluation.out_of_distribution import area_under_roc, false_positive_interval, false_positives
-from googlenet.evaluation.selective import MEASURES, uncertainties
+from googlenet.evaluation.selective import uncertainties
 from pipelines.report.intervals import with_exact_bounds
 from pipelines.report.numbers import digest_of_name
 from pipelines.report.schema_of_certainty import ApartRow
@@ -28,7 +28,7 @@ def keep_apart(run: Storage, inside: EvaluatedEnsemble, other: Storage, outside:
     # By name; files of earlier versions have none.
     folders: dict[str, str] = run.read_json(APART).get("folders", {}) if known else {}
     name = _name_of(data, folders)
-    judged = [_row(name, measure, ours[measure], theirs[measure]) for measure in MEASURES]
+    judged = [_row(name, measure, ours[measure], theirs[measure]) for measure in ours]
     # In their old place: metrics of two folders are told apart in the order of the rows.
     place = next((number for number, row in enumerate(known) if row["data"] == name), len(known))
     rows = [*known[:place], *judged, *(row for row in known[place:] if row["data"] != name)]
@@ -54,7 +54,7 @@ def _all_uncertainties(run: Storage, ensemble: EvaluatedEnsemble) -> dict[str, n
     """Return how unsure all models with the most crops are about each image, by measure."""
     seen: Counter[str] = Counter()
     parts = [uncertainties(rows.probabilities[:, :, -1]) for rows in checked_predictions(run, ensemble, seen)]
-    return {measure: np.concatenate([part[measure] for part in parts]) for measure in MEASURES}
+    return {measure: np.concatenate([part[measure] for part in parts]) for measure in parts[0]}
 
 
 def _row(name: str, measure: str, inside: npt.NDArray[np.float64], outside: npt.NDArray[np.float64]) -> ApartRow:

@@ -6,7 +6,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pipelines.report.certainty import certainty_tables
+from pipelines.report.certainty import about_share, certainty_tables
 from pipelines.report.columns import (
     Top,
     chosen_model_error,
@@ -16,19 +16,9 @@ from pipelines.report.columns import (
     notable_over_replicas,
     tops_shown,
 )
-from pipelines.report.markdown_of_spending import (
-    BUDGET_HEADINGS,
-    HEADINGS,
-    SOUP_HEADINGS,
-    about_budgets,
-    about_soups,
-    about_spending,
-    budget_cells,
-    efficient_cells,
-    soup_cells,
-)
 from pipelines.report.remarks import about_mistakes, cost_of_predictions, headline, notes
 from pipelines.report.schema import Report, TableRow
+from pipelines.report.tables_of_spending import spending_tables
 
 TEMPLATE = "page.html.jinja"
 # Colour of the highest error; text on it must be readable on light and on dark pages.
@@ -88,12 +78,12 @@ def report_page(
         legend=_legend(report),
         heat_maps=[heat_map(report, top) for top in tops_shown(report)],
         figures=[
-            {"name": name, "title": title, "text": f"{text}{_about_marks(report, name)}", "svg": pictures[name]}
+            {"name": name, "title": title, "text": f"{text}{_more_about(report, name)}", "svg": pictures[name]}
             for name, (title, text) in CAPTIONS.items()
             if name in pictures
         ],
         certainty=certainty_tables(report),
-        spending=_spending(report, cost),
+        spending=spending_tables(report, cost),
         examples=examples,
         about_mistakes=about_mistakes(report, len(examples["mistakes"])),
         notes=[*notes(report), cost_of_predictions(cost)],
@@ -105,23 +95,9 @@ def _title(report: Report, data: str) -> str:
     return f"{replicas} GoogLeNet{'s' if replicas > 1 else ''} on {data or 'images'}"
 
 
-def _spending(report: Report, cost: dict[str, Any]) -> dict[str, Any]:
-    """Return the tables on the error against cost."""
-    budgets, soups = report.get("budgets", []), report.get("soups", [])
-    return {
-        "text": about_spending(report, cost),
-        "headings": HEADINGS,
-        "rows": efficient_cells(report, cost),
-        "about_budgets": about_budgets(report) if budgets else "",
-        "budget_headings": BUDGET_HEADINGS,
-        "budgets": list(budget_cells(report, cost)) if budgets else [],
-        "about_soups": about_soups(report) if soups else "",
-        "soup_headings": SOUP_HEADINGS,
-        "soups": list(soup_cells(report)) if soups else [],
-    }
-
-
-def _about_marks(report: Report, picture: str) -> str:
+def _more_about(report: Report, picture: str) -> str:
+    if picture == "selective":
+        return about_share(report)
     has_marks = picture == "spending" and report.get("budgets")
     return " Star and cross are budgets of the cascade." if has_marks else ""
 

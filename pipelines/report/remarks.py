@@ -8,8 +8,10 @@ from googlenet.evaluation.two_way import FEWEST_REPLICAS
 from pipelines.job.console import count
 from pipelines.report.columns import (
     CLASSES_OF_IMAGENET,
+    classes_seen,
     crops_in_words,
     decimals,
+    has_given_weights,
     has_papers_classes,
     notable_over_replicas,
     over_replicas,
@@ -48,9 +50,10 @@ def _crops(row: CropPolicy) -> str:
 
 def notes(report: Report) -> list[str]:
     """Return the remarks on the table."""
-    classes = count(report["classes"], "class", "classes")
+    classes, seen = count(report["classes"], "class", "classes"), classes_seen(report)
+    absent = f", of which {seen:,} {'has' if seen == 1 else 'have'} images" if seen < report["classes"] else ""
     remarks = [
-        f"{count(report['images'], 'image')}, {classes}; each row is the mean over all ensembles of its size.",
+        f"{count(report['images'], 'image')}, {classes}{absent}; each row is the mean over all ensembles of its size.",
         _about_intervals(report),
     ]
     if len(report["replicas"]) > 1:
@@ -60,7 +63,7 @@ def notes(report: Report) -> list[str]:
         remarks.append(f"Top-5 errors are left out: they say little about {classes}. report.json has them.")
     if has_papers_classes(report):
         remarks.append(
-            "The paper's figures are top-5 errors on ImageNet (table 3), shown because this data set has "
+            "The paper's figures are top-5 errors on ImageNet (table 3), shown because these images are of "
             f"{CLASSES_OF_IMAGENET:,} classes too. Those for one model are of its best one: compare them with ours."
         )
     return remarks
@@ -76,6 +79,9 @@ def _about_intervals(report: Report) -> str:
             "The 95 % intervals are over images. Another training, with other seeds, has other replicas too: over "
             f"both, the interval of {models} is {wide[0]:.2f} to {wide[1]:.2f} %{much}. {guess}"
         )
+    if has_given_weights(report.get("run")):
+        text = "The 95 % intervals are over images alone"
+        return f"{text}." if len(report["replicas"]) == 1 else f"{text}: these networks are no sample of others."
     if len(report["replicas"]) >= FEWEST_REPLICAS:  # a report of an earlier version
         return "The 95 % intervals are over images alone."
     trained = _number_of(len(report["replicas"]), "replica")

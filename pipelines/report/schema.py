@@ -17,6 +17,7 @@ from pipelines.report.fields import (
     BaseDifferenceInterval,
     ChosenOn,
     ClassName,
+    ComputedPasses,
     CropPolicy,
     ErrorDeviation,
     ErrorRange,
@@ -65,6 +66,7 @@ class TableRow(CropPolicy):
     top5_difference_ci95_images_and_replicas: NotRequired[WiderInterval]
     ensembles: Annotated[int, Field(description="Number of ensembles of this size.")]
     forward_passes: Annotated[int, Field(description="Forward passes per image: models x crops.")]
+    computed_passes: NotRequired[ComputedPasses]
     paper_top5_error: Annotated[
         float | None, Field(description="The paper's top-5 error (ImageNet), in percent; null where it has none.")
     ]
@@ -241,7 +243,7 @@ class Report(TypedDict):
         ]
     ]
     reliability_calibrated: NotRequired[
-        Annotated[list[ReliabilityBin], Field(description="The same reliability diagram, with the temperature.")]
+        Annotated[list[ReliabilityBin], Field(description="With the temperature, of the images of temperatures.")]
     ]
     prediction_sets: NotRequired[
         Annotated[list[SetRow], Field(description="Sets of classes that hold the label as often as promised.")]

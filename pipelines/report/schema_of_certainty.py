@@ -9,7 +9,7 @@ from pipelines.report.fields import ClassName, CropPolicy, JudgedOn, Models, Sco
 
 Measure = Annotated[
     Literal["maximum_probability", "entropy", "mutual_information"],
-    Field(description="How sure: largest mean probability; entropy of the mean; disagreement of the replicas."),
+    Field(description="How sure: largest mean probability; entropy of the mean; disagreement of several replicas."),
 ]
 
 
@@ -118,6 +118,15 @@ class SelectiveRow(TypedDict):
     """Errors of all models with the most crops if the least sure images are left to people, by one measure."""
 
     measure: Measure
+    images: NotRequired[
+        Annotated[
+            int,
+            Field(
+                description="Images it was judged on; of many images, a share chosen by a hash. Absent in reports of "
+                "earlier versions."
+            ),
+        ]
+    ]
     area: Annotated[
         float, Field(description="Mean of the remaining error over all shares of answered images, in percent (AURC).")
     ]

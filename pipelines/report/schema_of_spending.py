@@ -7,6 +7,13 @@ from typing_extensions import TypedDict
 
 from pipelines.report.fields import CropPolicy, Interval, JudgedOn
 
+Passes = Annotated[
+    float,
+    Field(
+        description="Mean forward passes computed per image: equal views of an image once. Reports of earlier versions "
+        "count these each time."
+    ),
+]
 Way = Literal["replicas", "views", "replicas_and_views", "chosen_views", "cascade", "soup", "student"]
 SoupName = Annotated[
     Literal["uniform", "greedy"],
@@ -34,11 +41,26 @@ class SpendingRow(TypedDict):
     ]
     budget: NotRequired[Annotated[BudgetName, Field(description="Budget of a cascade, instead of a threshold.")]]
     soup: NotRequired[SoupName]
-    passes: Annotated[float, Field(description="Mean forward passes per image.")]
+    passes: Passes
+    pass_cost: NotRequired[
+        Annotated[
+            float,
+            Field(
+                description="Multiplications of a pass of the student's teacher, over those of a pass of the student. "
+                "Each pass of the teacher counts as so many; absent for 1."
+            ),
+        ]
+    ]
     top1_error: Annotated[float, Field(description="Top-1 error, in percent.")]
     top1_ci95: Top1Interval
     images: Annotated[int, Field(description="Images it was judged on.")]
-    efficient: Annotated[bool, Field(description="Whether every way with as few passes has a higher error.")]
+    efficient: Annotated[
+        bool,
+        Field(
+            description="Whether every way with as few passes has a higher error, as a difference from all passes on "
+            "the same images."
+        ),
+    ]
 
 
 class BudgetRow(TypedDict):
@@ -59,9 +81,9 @@ class BudgetRow(TypedDict):
     ]
     judged_on: JudgedOn
     images: Annotated[int, Field(description="Number of these images.")]
-    passes: Annotated[float, Field(description="Mean forward passes per image.")]
-    all_passes: Annotated[int, Field(description="Forward passes per image without stopping.")]
-    saving: Annotated[float, Field(description="Forward passes saved, in percent.")]
+    passes: Passes
+    all_passes: Annotated[float, Field(description="Mean forward passes computed per image without stopping.")]
+    saving: Annotated[float, Field(description="Forward passes saved of these, in percent.")]
     lost: NotRequired[
         Annotated[
             float,

@@ -16,15 +16,20 @@ from googlenet.evaluation.cascade import (
     fit_for_use,
     judge,
     judge_by_folds,
+    passes_of,
 )
 from googlenet.evaluation.kept_budget import KeptBudget
 from googlenet.evaluation.stop_rule import cheapest_stop, promised_points, spent_by_folds, stops_by_folds
 from googlenet.evaluation.temperature import FEWEST_IMAGES, folds_of
+from googlenet.evaluation.view_order import mean_windows_along
+from pipelines.report.columns import computed_passes
 from pipelines.report.intervals import error_interval
 from pipelines.report.schema import TableRow
 from pipelines.report.schema_of_spending import BudgetRow, SoupRow, SpendingRow, Way
+from pipelines.run.directory import TEACHER_JSON
 from pipelines.run.predictions import EvaluatedEnsemble
-from pipelines.run.view_probabilities import ViewProbabilities
+from pipelines.run.storage import Storage
+from pipelines.run.view_probabilities import ALL_VIEWS, ViewProbabilities
 
 SHOWN_VIEWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 144)
 
@@ -44,11 +49,17 @@ class Spent:
     budgets: list[BudgetRow]
 
 
-def spend(views: ViewProbabilities | None, ensemble: EvaluatedEnsemble, known: KeptBudget | None) -> Spent | None:
+def spend(
+    views: ViewProbabilities | None,
+    ensemble: EvaluatedEnsemble,
+    known: KeptBudget | None,
+    sizes_px: Sequence[tuple[int, int]] = (),
+) -> Spent | None:
     """Return what chosen views and a cascade are worth; None without probabilities of views, or with too few.
 
     A ``known`` order and cascade were fitted on other images and are judged as they are. Without them, each fold of the
-    images is judged with what was fitted on the other folds, and what is returned is fitted on all.
+    images is judged with what was fitted on the other folds, and what is returned is fitted on all. Passes are those
+    that are computed for images of these widths and heights, in the order of the views that is returned.
     """
     if views is None or (known is None and len(views.image_ids) < FEWEST_IMAGES):
         return None
@@ -56,8 +67,9 @@ def spend(views: ViewProbabilities | None, ensemble: EvaluatedEnsemble, known: K
     if known:
         judged = judge(views.probabilities, views.labels, known.fitted)
         spent = {name: judged.spent(known.stop(name)) for name in WITHIN_POINTS}
-        budgets = _budgets(judged, spent, known.promised_points, "other_images")
-        return Spent(known, _points(judged, len(ensemble.replicas)), budgets)
+        computed = _Computed.of(judged, known, sizes_px, ensemble)
+        budgets = _budgets(judged, computed, spent, known.promised_points, "other_images")
+        return Spent(known, _points(judged, computed), budgets)
     judged = judge_by_folds(views.probabilities, views.labels, folds)
     stops = stops_by_folds(views.probabilities, views.labels, folds, tuple(WITHIN_POINTS.values()))
     spent = {
@@ -68,7 +80,36 @@ def spend(views: ViewProbabilities | None, ensemble: EvaluatedEnsemble, known: K
     # Of the thresholds that are judged here: each was chosen on the images of the other folds.
     others = len(folds) - max(Counter(folds.tolist()).values())
     promised = {name: promised_points(points, others) for name, points in WITHIN_POINTS.items()}
-    return Spent(kept, _points(judged, len(ensemble.replicas)), _budgets(judged, spent, promised, "other_folds"))
+    computed = _Computed.of(judged, kept, sizes_px, ensemble)
+    return Spent(kept, _points(judged, computed), _budgets(judged, computed, spent, promised, "other_folds"))
+
+
+@dataclass(frozen=True)
+class _Computed:
+    """Mean forward passes that are computed, equal views of an image once.
+
+    Attributes:
+        by_views: of all replicas with the first 1, 2, ... chosen views.
+        by_stage: of the stages of the cascade.
+        counted: of the stages, with equal views counted each time.
+    """
+
+    by_views: npt.NDArray[np.float64]
+    by_stage: npt.NDArray[np.float64]
+    counted: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(
+        cls, judged: Judged, kept: KeptBudget, sizes_px: Sequence[tuple[int, int]], ensemble: EvaluatedEnsemble
+    ) -> "_Computed":
+        """Return the passes for images of these sizes in the order of the views that is kept."""
+        windows = mean_windows_along(sizes_px, ensemble.crop_px, kept.view_order)
+        by_stage = [models * windows[views - 1] for models, views in judged.stages]
+        return cls(len(ensemble.replicas) * windows, np.array(by_stage), passes_of(judged.stages))
+
+    def mean(self, counted: npt.NDArray[np.int64]) -> float:
+        """Return the mean over images that were stopped after so many passes, which tell the stage."""
+        return float(self.by_stage[np.searchsorted(self.counted, counted)].mean())
 
 
 def _kept(views: ViewProbabilities, ensemble: EvaluatedEnsemble, judged: Judged) -> KeptBudget:
@@ -87,20 +128,21 @@ def _kept(views: ViewProbabilities, ensemble: EvaluatedEnsemble, judged: Judged)
     )
 
 
-def _points(judged: Judged, replicas: int) -> list[SpendingRow]:
+def _points(judged: Judged, computed: _Computed) -> list[SpendingRow]:
     """Return the error of chosen views and of the cascade by passes."""
     shown = [number for number in SHOWN_VIEWS if number <= judged.chosen_wrong.shape[1]]
+    replicas = judged.stages[-1][0]
     rows: list[dict[str, Any]] = [
-        {"way": "chosen_views", "models": replicas, "crops": number, "passes": float(replicas * number)}
+        {"way": "chosen_views", "models": replicas, "crops": number, "passes": float(computed.by_views[number - 1])}
         for number in shown
     ]
     wrong = [judged.chosen_wrong[:, number - 1] for number in shown]
     seen = set()
     for threshold in THRESHOLDS:
         passes, of_threshold = judged.spent(Stop(threshold, len(judged.stages) - 1))
-        if (mean := float(passes.mean())) not in seen:
-            seen.add(mean)
-            rows.append({"way": "cascade", "threshold": threshold, "passes": mean})
+        if (counted := int(passes.sum())) not in seen:
+            seen.add(counted)
+            rows.append({"way": "cascade", "threshold": threshold, "passes": computed.mean(passes)})
             wrong.append(of_threshold)
     errors = 100 * np.stack(wrong, axis=1).astype(np.float64)
     bounds = np.stack(error_interval(errors), axis=1)
@@ -111,21 +153,22 @@ def _points(judged: Judged, replicas: int) -> list[SpendingRow]:
 
 def _budgets(
     judged: Judged,
+    computed: _Computed,
     spent: dict[str, tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]],
     promised: dict[str, float],
     judged_on: str,
 ) -> list[BudgetRow]:
     """Return the budgets, each against all passes on the same images."""
-    models, views = judged.stages[-1]
+    every = float(computed.by_stage[-1])
     rows = []
     for name, (passes, wrong) in spent.items():
         errors = 100.0 * np.stack([wrong, wrong.astype(float) - judged.all_wrong], axis=1)
         low, high = error_interval(errors, errors=1)
-        mean = float(passes.mean())
+        mean = computed.mean(passes)
         row = {"budget": name, "within_points": WITHIN_POINTS[name], "judged_on": judged_on, "images": len(wrong)}
         if name in promised:
             row["promised_points"] = promised[name]
-        row |= {"passes": mean, "all_passes": models * views, "saving": 100 * (1 - mean / (models * views))}
+        row |= {"passes": mean, "all_passes": every, "saving": 100 * (1 - mean / every)}
         row["lost"] = 100 * float((wrong & ~judged.all_wrong).mean())
         for column, key in enumerate(("top1_error", "top1_difference")):
             row[key] = float(errors[:, column].mean())
@@ -134,40 +177,83 @@ def _budgets(
     return rows
 
 
-def spending_rows(
-    table: Sequence[TableRow],
-    images: int,
-    spent: Spent | None,
-    soups: Sequence[SoupRow] = (),
-    taught: Sequence[SpendingRow] | None = None,
-) -> list[SpendingRow]:
+@dataclass(frozen=True)
+class Ways:
+    """Ways to spend passes beside the cells of the table.
+
+    Attributes:
+        spent: chosen views and a cascade, if there are probabilities of views.
+        soups: the soups, if they were asked for.
+        taught: of a student: the ways of its teacher, which were judged on the same images.
+    """
+
+    spent: Spent | None = None
+    soups: Sequence[SoupRow] = ()
+    taught: Sequence[SpendingRow] | None = None
+
+    @property
+    def budgets(self) -> list[BudgetRow]:
+        """The budgets of the run's own cascade; of a student none, since its teacher's have the same names."""
+        return self.spent.budgets if self.spent and self.taught is None else []
+
+
+NO_OTHER_WAYS = Ways()
+
+
+def spending_rows(table: Sequence[TableRow], images: int, ways: Ways) -> list[SpendingRow]:
     """Return every way to spend passes with its error, the efficient ones marked.
 
-    These are the cells of the table, chosen views, cascades and soups. A student has a teacher, whose ways ``taught``
-    were judged on the same images: its own cells stand beside them.
+    A student's own cells stand beside the ways of its teacher.
     """
     rows = [_of_cell(row, table[0]["policy"], images) for row in table]
-    if taught is not None:
+    if ways.taught is not None:
         for row in rows:
             row["way"] = "student"
-        rows += [{**row} for row in taught]
-    elif spent:
-        rows += [*spent.points, *map(_of_budget, spent.budgets)]
-    rows += map(_of_soup, soups)
-    lowest = float("inf")
-    for row in sorted(rows, key=lambda row: (row["passes"], row["top1_error"])):
-        row["efficient"] = row["top1_error"] < lowest
-        lowest = min(lowest, row["top1_error"])
+        rows += [{**row} for row in ways.taught]
+    elif ways.spent:
+        rows += [*ways.spent.points, *map(_of_budget, ways.budgets)]
+    of_one = {row["policy"]: computed_passes(row) for row in table if row["models"] == 1}
+    rows += [_of_soup(row, of_one[row["policy"]]) for row in ways.soups]
+    _mark_efficient(rows)
     return rows
 
 
-def _of_soup(row: SoupRow) -> SpendingRow:
+def _mark_efficient(rows: Sequence[SpendingRow]) -> None:
+    """Mark the rows of which every other with as few passes has a higher error.
+
+    Chosen views and cascades may be judged on a share of the images, and errors on other images do not compare: they
+    are taken as differences from all passes on the same images.
+    """
+    most = max(row.get("models", 0) for row in rows)
+    everything = [
+        row for row in rows if (row.get("models"), row.get("crops")) == (most, ALL_VIEWS) and row["way"] != "student"
+    ]
+    errors = {row["images"]: row["top1_error"] for row in everything}
+    added = {id(row): row["top1_error"] - errors.get(row["images"], 0.0) for row in rows}
+    lowest = float("inf")
+    for row in sorted(rows, key=lambda row: (row["passes"], added[id(row)])):
+        row["efficient"] = added[id(row)] < lowest
+        lowest = min(lowest, added[id(row)])
+
+
+def read_taught(run: Storage) -> list[SpendingRow] | None:
+    """Return the ways of the teacher of a student, in passes of the student; None if the run has no teacher."""
+    if not run.exists(TEACHER_JSON):
+        return None
+    kept = run.read_json(TEACHER_JSON)
+    rows: list[SpendingRow] = kept["spending"]
+    # Files of earlier versions do not say it.
+    cost = float(kept.get("pass_cost", 1.0))
+    return rows if cost == 1 else [{**row, "passes": row["passes"] * cost, "pass_cost": cost} for row in rows]
+
+
+def _of_soup(row: SoupRow, passes: float) -> SpendingRow:
     return {
         "way": "soup",
         "soup": row["soup"],
         "models": 1,
         "crops": row["crops"],
-        "passes": float(row["crops"]),
+        "passes": passes,
         "top1_error": row["top1_error"],
         "top1_ci95": row["top1_ci95"],
         "images": row["images"],
@@ -198,7 +284,7 @@ def _of_cell(row: TableRow, fewest: str, images: int) -> SpendingRow:
         "way": way,
         "models": row["models"],
         "crops": row["crops"],
-        "passes": float(row["forward_passes"]),
+        "passes": computed_passes(row),
         "top1_error": row["top1_error"],
         "top1_ci95": row["top1_ci95"],
         "images": images,

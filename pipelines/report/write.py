@@ -28,7 +28,7 @@ from pipelines.report.page import report_page
 from pipelines.report.remarks import provenance
 from pipelines.report.schema import Report
 from pipelines.report.soups import judge_soups
-from pipelines.report.spending import spend
+from pipelines.report.spending import Ways, read_taught, spend
 from pipelines.report.tally import Tally, tally_predictions
 from pipelines.report.temperatures import calibrate
 from pipelines.report.text import MOST_COLUMNS, table_text
@@ -45,7 +45,6 @@ from pipelines.run.directory import (
     REPORT_MARKDOWN,
     REPORT_PAGE,
     RUN,
-    TEACHER_JSON,
     read_metrics,
     read_run,
     replica_number,
@@ -89,15 +88,14 @@ def write_report(
     known_budget = read_budget(fitted, ensemble.weights_digests) if fitted else None
     calibrated = calibrate(tally.kept, ensemble, known, set_rule, known_budget)
     errors = _validation_errors(fitted, ensemble.replicas) if fitted else None
-    spent = spend(read_views(run, ensemble), ensemble, known_budget)
+    spent = spend(read_views(run, ensemble), ensemble, known_budget, tally.sizes_px)
     soups = None if trained else judge_soups(run, ensemble, list(tally.seen))
-    taught = run.read_json(TEACHER_JSON)["spending"] if run.exists(TEACHER_JSON) else None
-    report = contents(tally, ensemble, errors, calibrated, spent, soups.rows if soups else (), taught)
+    known_run = read_run(run) if run.exists(RUN) else None
+    ways = Ways(spent, soups.rows if soups else (), read_taught(run))
+    report = contents(tally, ensemble, errors, calibrated, ways, known_run)
     cost = _cost(run, ensemble)
     if apart := read_apart(run, ensemble):
         report["out_of_distribution"] = apart
-    if run.exists(RUN):
-        report["run"] = read_run(run)
     if calibrated and not known:
         write_calibration(run, calibrated.calibration)
     if spent and not known_budget:
@@ -177,7 +175,7 @@ def _page(
     return report_page(report, cost, data, facts, pictures, examples)
 
 
-def _confusion_csv(confusion: npt.NDArray[np.int64], classes: tuple[str, ...]) -> str:
+def _confusion_csv(confusion: npt.NDArray[np.int32], classes: tuple[str, ...]) -> str:
     """Return the images by label and answer as CSV, without zeros."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

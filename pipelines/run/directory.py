@@ -34,7 +34,7 @@
     soup/candidates/*.json            images that a candidate of the greedy soup answers wrongly
     soup/predictions/*.parquet        predictions of the averaged networks, like those of replicas
     teacher/targets.parquet           averaged answers of a student's teacher on the training images
-    teacher/teacher.json              who the teacher is, and its errors by cost
+    teacher/teacher.json              who the teacher is, its errors by cost, and the cost of one of its passes
     teacher/predictions/*.parquet     its answers by replica, until the targets are written
     run.lock                          the job that holds the run
     logs/                             standard error of Ray and other libraries

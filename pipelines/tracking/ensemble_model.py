@@ -128,6 +128,8 @@ class EnsembleModel(PythonModel):  # type: ignore[misc]
                 f"{COVERAGE} needs {CALIBRATED} probabilities and a calibration for {self._short_name(asked)} crops: "
                 "a run has one for the policies it was evaluated with, from 40 validation images on"
             )
+        if coverage and kept and (missing := kept.images_missing_for(coverage)):
+            raise _bad_request(f"{COVERAGE} {coverage:g} {missing}")
         return coverage
 
     def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:

@@ -1,8 +1,11 @@
 """The cascade against its definition in plain loops; what is judged on an image was not fitted on it."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
+from googlenet.evaluation import cascade
 from googlenet.evaluation.cascade import (
     NEVER,
     Judged,
@@ -47,6 +50,20 @@ def test_a_stage_averages_its_replicas_and_the_first_views_of_the_order() -> Non
         for image in range(5):
             passes = [probabilities[image, k, v].astype(float) for k in range(models) for v in order[:views]]
             assert averages[image, place] == pytest.approx(np.mean(passes, axis=0), abs=1e-6)
+
+
+def test_averages_take_bounded_memory_and_their_bits_do_not_depend_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    many_classes = np.zeros((24, 2, 144, 2000), np.float16)
+    tracemalloc.start()
+    running_averages(many_classes, np.arange(144), [(2, 144)])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 80e6  # all images at once would take twice 110 MB
+    probabilities, _ = made(20)
+    order, stages = np.array([3, 0, 4, 1, 2]), stages_of(REPLICAS, VIEWS)
+    at_once = running_averages(probabilities, order, stages)
+    monkeypatch.setattr(cascade, "NUMBERS_AT_ONCE", 1)
+    np.testing.assert_array_equal(running_averages(probabilities, order, stages), at_once)
 
 
 def test_an_image_stops_at_the_first_stage_that_is_sure_enough() -> None:

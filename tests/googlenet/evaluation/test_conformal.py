@@ -5,7 +5,14 @@ import math
 import numpy as np
 import pytest
 
-from googlenet.evaluation.conformal import SetRule, label_scores, prediction_sets, threshold
+from googlenet.evaluation.conformal import (
+    SetRule,
+    fewest_scores,
+    highest_coverage,
+    label_scores,
+    prediction_sets,
+    threshold,
+)
 
 
 def draw(images: int, seed: int = 0, classes: int = 6) -> tuple[np.ndarray, np.ndarray]:
@@ -69,6 +76,15 @@ def test_the_threshold_is_the_right_order_statistic() -> None:
 def test_too_few_images_for_a_coverage_give_all_classes() -> None:
     probabilities, labels = draw(5)
     assert prediction_sets(probabilities, threshold(label_scores(probabilities, labels), 0.95)).all()
+
+
+def test_the_fewest_images_for_a_coverage_are_those_with_a_finite_threshold() -> None:
+    for images in (1, 9, 19, 42, 49, 98, 99, 400):
+        for coverage in (0.5, 0.9, 0.95, 0.97, 0.98, 0.99, 0.9975):
+            is_finite = math.isfinite(threshold(np.zeros(images), coverage))
+            assert is_finite == (images >= fewest_scores(coverage)), (images, coverage)
+        assert math.isfinite(threshold(np.zeros(images), highest_coverage(images)))
+        assert math.isinf(threshold(np.zeros(images), highest_coverage(images) + 1e-4))
 
 
 def test_a_sure_and_accurate_classifier_gets_single_answers() -> None:

@@ -69,9 +69,9 @@ def test_pixels_go_to_the_device_once_and_no_window_is_computed_twice() -> None:
 
     predictor = Counting([replica(0, "bn"), replica(1, "bn")], CROP, (144,))
     early = EarlyPredictor(predictor, EarlyStop(kept(NEVER), "fast"))
-    early.stopped(decode(picture(50, 50)))  # a square image has 48 different views, spread over all stages
+    found = early.stopped(decode(picture(50, 50)))  # a square image has 48 different views, spread over all stages
     assert predictor.sent == 1
-    assert predictor.forward_passes == 2 * 48 == early.all_passes
+    assert found.passes == predictor.forward_passes == 2 * 48 == early.all_passes
 
 
 def test_its_prediction_counts_the_views_of_the_replicas_that_were_asked(

@@ -100,6 +100,8 @@ def test_what_a_run_keeps_for_its_replicas_does_not_depend_on_the_order_of_the_f
     ensemble, turned = Ensemble.load(paths), Ensemble.load(paths[::-1])
     assert turned.answers(photo, budget="fast") == ensemble.answers(photo, budget="fast")
     assert turned.answers(photo, coverage=0.9)["set"] == ensemble.answers(photo, coverage=0.9)["set"]
+    with pytest.raises(ValueError, match=r"a coverage of 0\.99 needs 99 validation images or more, .* has 50"):
+        ensemble.answers(photo, coverage=0.99)
     np.testing.assert_array_equal(turned.probabilities(photo, 1), ensemble.probabilities(photo, 1)[::-1])
     assert Ensemble.load(paths[:1]).budget is None
 

@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from googlenet.evaluation.view_order import errors_along, greedy_order, held_out_errors
+from googlenet.evaluation.crops import box_of, views_of
+from googlenet.evaluation.view_order import (
+    errors_along,
+    greedy_order,
+    held_out_errors,
+    mean_windows_along,
+    windows_along,
+)
 
 
 def some_probabilities(images: int, classifiers: int, views: int, classes: int = 3) -> tuple[np.ndarray, np.ndarray]:
@@ -52,3 +59,16 @@ def test_an_image_has_no_say_in_the_order_that_it_is_measured_in() -> None:
         order = greedy_order(probabilities[others], labels[others])
         alone = errors_along(probabilities[[image]], labels[[image]], order)
         assert held_out_errors(probabilities, labels, folds)[image] == pytest.approx(alone[0])
+
+
+def test_the_windows_of_the_first_views_are_counted_once() -> None:
+    order, views = tuple(np.random.default_rng(3).permutation(144).tolist()), views_of(144, 84)
+    expected = []
+    for width, height in ((100, 100), (101, 100), (100, 300)):
+        boxes = [box_of(views[place], width, height, 84) for place in order]
+        expected.append([len(set(boxes[:number])) for number in range(1, 145)])
+        assert windows_along(width, height, 84, order).tolist() == expected[-1]
+    assert [last[-1] for last in expected][::2] == [48, 144]
+    means = mean_windows_along([(100, 100), (101, 100), (100, 300)], 84, order)
+    np.testing.assert_allclose(means, np.mean(expected, axis=0))
+    assert mean_windows_along([], 84, order).tolist() == list(range(1, 145))

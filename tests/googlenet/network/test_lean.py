@@ -7,10 +7,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from googlenet.network import lean
 from googlenet.network.choices import Variant
 from googlenet.network.layers import Conv
 from googlenet.network.lean import max_pool
 from googlenet.network.model import GoogLeNet, Inception
+
+
+@pytest.fixture(autouse=True)
+def _small_maps_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lean, "SMALL_MAPS", 0)
+
 
 LAYOUTS = {"channels last": torch.channels_last, "channels first": torch.contiguous_format}
 
@@ -129,3 +136,19 @@ def test_what_needs_no_gradient_is_computed_by_pytorch(
     model = evaluate(GoogLeNet(5, "bn", aux_heads=False, width=0.25, dropout=(0.0, 0.0)))
     with torch.no_grad():
         assert model(torch.zeros(9, 3, 64, 64)).logits.shape == (9, 5)
+
+
+# Channels and side of what is pooled, from Table 1: after two convolutions, in nine modules, and between them.
+POOLED = [(64, 112), (192, 56), (192, 28), (256, 28), (480, 28), (480, 14), *3 * [(512, 14)], (528, 14), (832, 14)]
+POOLED += 2 * [(832, 7)]
+
+
+def test_nearly_all_maps_of_full_size_count_and_none_of_a_quarter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+
+    def is_lean(channels: int, side: int) -> bool:
+        return lean.is_lean(torch.empty(32, channels, side, side, requires_grad=True))
+
+    numbers = {size: size[0] * size[1] ** 2 for size in POOLED}
+    assert sum(numbers[size] for size in POOLED if is_lean(*size)) > 0.95 * sum(numbers[size] for size in POOLED)
+    assert not any(is_lean(channels // 4, side // 4) for channels, side in POOLED)

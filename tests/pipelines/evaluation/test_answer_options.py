@@ -25,6 +25,16 @@ def test_sets_for_crops_that_the_run_has_not_fitted_are_refused_before_anything_
             check_sets(run, range(2), policies, 0.9)
 
 
+def test_a_coverage_that_so_few_images_cannot_promise_is_refused_with_the_highest(tmp_path: Path) -> None:
+    run = Storage.at(str(tmp_path))
+    keep_calibration(run, 2)
+    check_sets(run, range(2), (144,), 0.97)
+    told = r"^--coverage 0\.98 needs 49 validation images or more, .* has 42: at most 0\.9767 can be promised$"
+    with pytest.raises(UserError, match=told):
+        check_sets(run, range(2), (144,), 0.98)
+    check_sets(run, range(2), (144,), 0.9767)
+
+
 def test_a_calibration_of_other_replicas_is_told_before_anything_is_evaluated(tmp_path: Path) -> None:
     run = Storage.at(str(tmp_path))
     keep_calibration(run, 2)
@@ -45,9 +55,9 @@ def keep_calibration(run: Storage, replicas: int) -> None:
     """Write the weights of replicas, and a calibration of them for 1 and 144 crops."""
     for replica in range(replicas):
         run.write(f"replicas/{replica}/weights.safetensors", str(replica).encode())
-    temperatures, masses = {"1": 0.9, "144": 0.8}, {"1": [0.5], "144": [0.5]}
+    temperatures, masses = {"1": 0.9, "144": 0.8}, {"1": [0.5] * 42, "144": [0.5] * 42}
     digests = weights_digests(run, range(replicas))
-    write_calibration(run, KeptCalibration(digests, "digest", 1, temperatures, temperatures, masses))
+    write_calibration(run, KeptCalibration(digests, "digest", 42, temperatures, temperatures, masses))
 
 
 def test_a_runs_own_images_are_not_something_else() -> None:

@@ -25,7 +25,7 @@ from pipelines.report.answers import write_answers
 from pipelines.report.write import write_report
 from pipelines.run.budget import budget_in_use, read_budget, with_chosen_views
 from pipelines.run.dataset import open_records, read_manifest
-from pipelines.run.predictions import EvaluatedEnsemble, file_name, read_predictions
+from pipelines.run.predictions import EvaluatedEnsemble, file_name, read_costs, read_predictions
 from pipelines.run.storage import Storage
 from pipelines.run.view_probabilities import read_views
 
@@ -133,6 +133,7 @@ def test_a_predictor_within_a_budget_answers_like_the_ensemble_and_counts_fewer_
         row, expected = answers[index], replicas.answers(records[index].image, budget="fast")
         assert (row["answer_1"], row["passes"]) == (expected["answer_1"], expected["passes"])
         assert row["probability_1"] == pytest.approx(expected["probability_1"], abs=1e-5)
+    assert sum(row["passes"] for row in answers) == sum(cost.forward_passes for cost in read_costs(limited.predictions))
     assert {row["passes"] for row in answers} >= {1}
     assert max(row["passes"] for row in answers) > 1
     assert stop.threshold < NEVER

@@ -8,12 +8,15 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from googlenet import Ensemble
+from googlenet import Ensemble, GoogLeNet
+from googlenet.network.arithmetic import FP32
+from googlenet.network.complexity import forward_flops
 from pipelines.errors import UserError
 from pipelines.evaluation.predictors import AS_MANY_AS_FIT
-from pipelines.evaluation.targets import make_targets, predict_training_images
+from pipelines.evaluation.targets import keep_teacher, make_targets, predict_training_images
 from pipelines.run.dataset import read_manifest
 from pipelines.run.named_recipes import demo, distil
+from pipelines.run.predictions import EvaluatedEnsemble
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.run.teacher import (
@@ -79,6 +82,25 @@ def a_teacher(folder: Path, prepared_run: Path, recipe: Recipe, finished: int) -
     for replica in range(finished):
         run.write(f"replicas/{replica}/weights.safetensors", b"")
     return folder
+
+
+def test_a_pass_of_the_teacher_is_weighed_by_its_multiplications(
+    prepared_run: Path, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    taught = replace(tiny_recipe, wide_replica_width=0.25)  # of three replicas, one is twice as wide
+    teacher = Storage.at(str(a_teacher(tmp_path / "teacher", prepared_run, taught, 3)))
+    names = ("replica_0", "replica_2")
+    ensemble = EvaluatedEnsemble(names, names, (1,), 35, CLASSES, "digest", FP32)
+
+    def cost(width: float) -> float:
+        run = Storage.at(str(tmp_path / "student"))
+        keep_teacher(run, replace(tiny_recipe, replicas=1, width=width), teacher, ensemble)
+        return float(run.read_json("teacher/teacher.json")["pass_cost"])
+
+    flops = {width: forward_flops(GoogLeNet(3, "bn", width=width), 35) for width in (0.125, 0.25)}
+    assert cost(0.125) == pytest.approx((flops[0.125] + flops[0.25]) / 2 / flops[0.125])
+    assert cost(0.25) == pytest.approx((flops[0.125] + flops[0.25]) / 2 / flops[0.25])
+    assert 2 < flops[0.25] / flops[0.125] < 4
 
 
 CLASSES = ("class_0", "class_1", "class_2")

@@ -27,23 +27,26 @@ LABELS = np.array([0, 1, 2, 3, 4, 5], np.int32)
 NOISY = [[0, 1, 2, 3, 4, 0], [0, 1, 2, 0, 0, 0], [0, 1, 0, 3, 0, 0]]  # one, three and three of six are wrong
 
 
-def photograph(number: int) -> bytes:
-    """A JPEG of noise, as a file."""
-    pixels = np.random.default_rng(number).integers(0, 256, (100, 130, 3), dtype=np.uint8)
+def photograph(number: int, width: int = 131) -> bytes:
+    """A JPEG of noise, as a file, 100 px high."""
+    pixels = np.random.default_rng(number).integers(0, 256, (100, width, 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG")
     return buffer.getvalue()
 
 
-def made_run(folder: Path) -> Storage:
-    """A run with a data set of six images of one class each, without predictions."""
+def made_run(folder: Path, width: int = 131) -> Storage:
+    """A run with a data set of six images of one class each, without predictions; images are 100 px high.
+
+    At the default width, no two of the 144 views are equal.
+    """
     storage = Storage.at(str(folder))
     columns = {
         "image_id": IDS,
-        "image": [photograph(n) for n in range(6)],
+        "image": [photograph(n, width) for n in range(6)],
         "label": LABELS,
-        "width": [1] * 6,
-        "height": [1] * 6,
+        "width": [width] * 6,
+        "height": [100] * 6,
     }
     with storage.writing("dataset/val/00000.parquet") as stream:
         pq.write_table(pa.table(columns, SCHEMA), stream)
@@ -72,12 +75,17 @@ def rows_of(ids: list[str], labels: np.ndarray, probabilities: np.ndarray, views
 
 
 def predict(
-    run: Storage, rows: list[int], shard: int = 0, ensemble: EvaluatedEnsemble = ENSEMBLE, views: int = 144
+    run: Storage,
+    rows: list[int],
+    shard: int = 0,
+    ensemble: EvaluatedEnsemble = ENSEMBLE,
+    views: int = 144,
+    passes: int = 288,
 ) -> None:
     """Predictions of some images: replica 0 is wrong on the last one, replica 1 on the last three."""
     probabilities = answers([0, 1, 2, 3, 4, 0], [0, 1, 2, 0, 0, 0])[rows]
     predicted = rows_of([IDS[row] for row in rows], LABELS[rows], probabilities, views)
-    cost = Cost(seconds=0.5 * len(rows), forward_passes=288 * len(rows))
+    cost = Cost(seconds=0.5 * len(rows), forward_passes=passes * len(rows))
     write_predictions(run.below("predictions"), file_name(shard), ensemble, predicted, cost)
 
 

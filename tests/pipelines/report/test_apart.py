@@ -14,7 +14,7 @@ from pipelines.report.numbers import digest_of_name, names_in_metrics, numbers_a
 from pipelines.report.out_of_distribution import keep_apart, read_apart
 from pipelines.report.write import write_report
 from pipelines.tracking.result import result_metrics
-from tests.pipelines.report.made_runs import ENSEMBLE, made_run, predict, predict_as
+from tests.pipelines.report.made_runs import ENSEMBLE, LABELS, answers, ensemble_of, made_run, predict, predict_as
 
 
 def test_a_run_reports_how_well_unsure_answers_tell_something_else_apart(tmp_path: Path) -> None:
@@ -44,6 +44,14 @@ def test_a_run_reports_how_well_unsure_answers_tell_something_else_apart(tmp_pat
     assert sent["ood_area_under_roc/wild_flowers_more/maximum_probability"] == 1.0
     assert sent["ood_false_positives/flowers/mutual_information"] == 100.0
     assert read_apart(run, replace(ENSEMBLE, weights_digests=("x", "other"))) == []
+
+
+def test_one_model_is_judged_by_the_two_measures_that_it_has(tmp_path: Path) -> None:
+    run, other, one = made_run(tmp_path / "run"), made_run(tmp_path / "flowers"), ensemble_of(1)
+    predict_as(run, answers(LABELS.tolist()), one)
+    predict_as(other, np.full((6, 1, 3, 7), 1 / 7, np.float32), one)
+    keep_apart(run, one, other, one, "/my/flowers")
+    assert [row["measure"] for row in read_apart(run, one)] == ["maximum_probability", "entropy"]
 
 
 def test_folders_of_one_name_and_names_without_latin_letters_are_kept_apart(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ OPTIONAL = {("run",), ("run", "recipe"), ("run", "evaluation"), ("single_model",
     for top in ("top1", "top5")
     for interval in ("ci95", "difference_ci95")
 }
-OPTIONAL |= {("spending",), ("spending", 0, "models"), ("spending", 0, "crops")}
+OPTIONAL |= {("table", 0, "computed_passes"), ("spending",), ("spending", 0, "models"), ("spending", 0, "crops")}
 OPEN = {("run", "recipe"), ("run", "evaluation")}
 Place = tuple[str | int, ...]
 

@@ -21,8 +21,8 @@ from pipelines.errors import UserError
 from pipelines.report import spending
 from pipelines.report.answers import _rule, write_answers
 from pipelines.report.figure_of_spending import spending as picture_of_spending
-from pipelines.report.markdown_of_spending import about_spending
-from pipelines.report.spending import Spent, spend, spending_rows
+from pipelines.report.spending import Spent, Ways, spend, spending_rows
+from pipelines.report.tables_of_spending import about_spending
 from pipelines.report.write import write_report
 from pipelines.run import view_probabilities
 from pipelines.run.budget import budget_in_use, read_budget, write_budget
@@ -125,24 +125,24 @@ def cell(models: int, crops: int, error: float, policy: str = "") -> Any:
 
 def test_a_way_is_efficient_if_every_way_as_cheap_has_a_higher_error() -> None:
     table = [cell(1, 1, 9.0), cell(1, 10, 8.0), cell(2, 1, 7.0), cell(2, 10, 7.0)]
-    rows = spending_rows(table, 50, None)
+    rows = spending_rows(table, 50, Ways())
     assert [row["way"] for row in rows] == ["replicas", "views", "replicas", "replicas_and_views"]
     assert [row["efficient"] for row in rows] == [True, False, True, False]
 
 
 def test_cells_of_other_scales_with_as_many_crops_are_no_more_replicas_of_the_first() -> None:
     table = [cell(models, 36, 9.0, policy) for models in (1, 2) for policy in ("64", "72")]
-    assert [row["way"] for row in spending_rows(table, 50, None)] == [
+    assert [row["way"] for row in spending_rows(table, 50, Ways())] == [
         "replicas", "views", "replicas", "replicas_and_views",
     ]  # fmt: skip
 
 
 def test_a_students_errors_stand_beside_the_ways_of_its_teacher() -> None:
     teachers: list[Any] = [
-        {"way": "replicas", "passes": 1.0, "top1_error": 9.0, "efficient": True},
-        {"way": "cascade", "passes": 2.0, "top1_error": 7.0, "efficient": False},
+        {"way": "replicas", "passes": 1.0, "top1_error": 9.0, "images": 50, "efficient": True},
+        {"way": "cascade", "passes": 2.0, "top1_error": 7.0, "images": 50, "efficient": False},
     ]
-    rows = spending_rows([cell(1, 1, 8.0), cell(1, 10, 7.5)], 50, None, taught=teachers)
+    rows = spending_rows([cell(1, 1, 8.0), cell(1, 10, 7.5)], 50, Ways(taught=teachers))
     assert [(row["way"], row["efficient"]) for row in rows] == [
         ("student", True), ("student", False), ("replicas", False), ("cascade", True),
     ]  # fmt: skip
@@ -166,7 +166,7 @@ def test_the_report_shows_the_cost_and_other_images_use_what_the_run_keeps(
     page = run.read("report/index.html").decode()
     assert "The best answer for the cost" in page
     assert "balanced" in page
-    assert "## Error against cost" in run.read("report/report.md").decode()
+    assert "## The best answer for the cost" in run.read("report/report.md").decode()
     write_report(other, ENSEMBLE, run, with_pictures=False)
     assert not other.exists("budget.json")
     assert {row["judged_on"] for row in other.read_json("report/report.json")["budgets"]} == {"other_images"}
@@ -192,7 +192,7 @@ def test_a_report_without_chosen_views_says_why(
     report = json.loads((letters_run / "report/report.json").read_text())
     ensemble = replace(TWO, policies=policies, classes=("x",) * classes).to_dict()
     report |= {"images": images, "ensemble": ensemble}
-    assert about_spending(report, {"forward_passes": 0}).endswith(f"which this run does not keep{reason}")
+    assert about_spending(report).endswith(f"which this run does not keep{reason}")
 
 
 def test_the_classes_of_which_enough_views_fit_are_those_that_are_named(tmp_path: Path) -> None:
@@ -256,3 +256,7 @@ def test_answers_that_stop_early_count_their_passes_and_say_what_they_saved(tmp_
     sharper = 0.4**2 / (0.4**2 + 6 * 0.1**2)
     assert float(lines[1].split(",")[2]) == pytest.approx(sharper, abs=1e-4)
     assert float(lines[2].split(",")[2]) == pytest.approx(0.4, abs=1e-4)
+    write_answers(run, early, budget=kept, calibrated=False)
+    as_averaged = run.read("answers/top5.csv").decode().splitlines()
+    assert [line.split(",")[-1] for line in as_averaged] == [line.split(",")[-1] for line in lines]
+    assert float(as_averaged[1].split(",")[2]) == pytest.approx(0.4)

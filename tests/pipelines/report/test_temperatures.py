@@ -24,7 +24,6 @@ from pipelines.errors import UserError
 from pipelines.report import temperatures
 from pipelines.report.abstention import set_rows
 from pipelines.report.answers import write_answers
-from pipelines.report.certainty import abstention_tables
 from pipelines.report.remarks import about_temperatures
 from pipelines.report.temperatures import Calibrated, KeptProbabilities, calibrate, some_ensembles
 from pipelines.report.write import write_report
@@ -275,16 +274,6 @@ def test_sets_hold_the_label_as_often_as_promised_and_the_surest_answers_err_lea
         errors = dict(map(tuple, row["remaining_errors"]))
         assert errors[50.0] < errors[100.0]
         assert row["area_ci95"][0] <= row["area"] <= row["area_ci95"][1]
-
-
-def test_the_best_measure_is_named_where_one_is_better_than_others() -> None:
-    def text(*areas: float) -> str:
-        rows: Any = [{**row, "area": area} for row, area in zip(fitted().selective, areas, strict=True)]
-        return abstention_tables({"prediction_sets": fitted().sets, "selective": rows})[1].text  # type: ignore[typeddict-item]
-
-    assert text(2.0, 1.0, 3.0).endswith("the one that sorts best here is the entropy.")
-    assert text(1.0, 1.0, 3.0).endswith("those that sort best here are maximum probability and entropy.")
-    assert text(0.0, 0.0, 0.0).endswith("the area is its mean over all shares.")
 
 
 def test_sets_of_other_images_use_the_labels_of_the_training_run() -> None:

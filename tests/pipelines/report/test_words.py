@@ -284,6 +284,7 @@ def test_pairs_are_drawn_from_three_replicas_on(letters: tuple[Storage, str], tm
 
 def test_the_counts_of_the_reliability_diagram_have_the_colour_of_the_text(letters: tuple[Storage, str]) -> None:
     figure = figures(report_in(letters[0]))["reliability"]
+    assert figure.axes[0].get_title(loc="left") == "as averaged, 6 images; in each bin:"
     counts = [text for text in figure.axes[0].texts if text.get_text().isdigit()]
     assert sum(int(text.get_text()) for text in counts) == 6
     assert {text.get_color() for text in counts} == {"black"}

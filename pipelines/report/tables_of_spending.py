@@ -1,12 +1,14 @@
-"""The section of report.md on what an error costs, and its words, which the page uses as well."""
+"""Tables on what an error costs, for report.md and the page."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
+from googlenet.evaluation.cascade import NEVER
 from googlenet.evaluation.temperature import FEWEST_IMAGES
 from pipelines.job.console import count
+from pipelines.report.certainty import Table
 from pipelines.report.columns import crops_text, interval, signed_interval
-from pipelines.report.markdown_tables import markdown_table
 from pipelines.report.schema import Report
 from pipelines.report.schema_of_spending import BudgetRow, SpendingRow
 from pipelines.run.predictions import EvaluatedEnsemble
@@ -26,41 +28,44 @@ HEADINGS = ("way", "passes", "seconds", "top-1 error %", "95 % interval")
 BUDGET_HEADINGS = ("budget", "passes", "seconds", "saved %", "lost %", "top-1 error %", "change", "95 % interval")
 
 
-def spending_section(report: Report, cost: dict[str, Any]) -> list[str]:
-    """Return the section; empty for a report of an earlier version."""
+def spending_tables(report: Report, cost: dict[str, Any]) -> list[Table]:
+    """Return the tables on the efficient ways, the budgets and the soups; none for a report of an earlier version."""
     if not report.get("spending"):
         return []
-    sections = [
-        "## Error against cost",
-        about_spending(report, cost),
-        markdown_table(HEADINGS, efficient_cells(report, cost)),
-    ]
+    tables = [Table("The best answer for the cost", about_spending(report), HEADINGS, efficient_cells(report, cost))]
     if report.get("budgets"):
-        sections += [about_budgets(report), markdown_table(BUDGET_HEADINGS, budget_cells(report, cost))]
+        tables.append(Table("", about_budgets(report), BUDGET_HEADINGS, list(budget_cells(report, cost))))
     if report.get("soups"):
-        sections += [about_soups(report), markdown_table(SOUP_HEADINGS, soup_cells(report))]
-    return sections
+        tables.append(Table("", about_soups(report), SOUP_HEADINGS, list(soup_cells(report))))
+    return tables
 
 
-def about_spending(report: Report, cost: dict[str, Any]) -> str:
+def about_spending(report: Report) -> str:
     """Return what the points are, and on which images they were judged."""
     text = (
-        "The efficient ways to spend forward passes: no other has as few passes and as low an error. Passes are means "
-        "per image; seconds are passes at the speed of full batches measured here, and a cascade's first stages take "
-        "longer per pass: its answers (--budget) say how long they took."
+        "The efficient ways to spend forward passes: no other has as few passes and as low an error. They were picked "
+        "on these very images, so their errors are somewhat too low. Passes are means per image, of which equal "
+        "views are computed once; seconds are passes at the speed of full batches measured here, and a cascade's first "
+        "stages take longer per pass: its answers (--budget) say how long they took."
     )
     if any(row["way"] == "student" for row in report["spending"]):
-        text += " Ways other than the student are those of its teacher, on the same images."
-    all_passes = len(report["replicas"]) * len(report["views"]) * report["images"]
-    if 0 < cost["forward_passes"] < all_passes:
-        share = 100 * cost["forward_passes"] / all_passes
-        text += f" Equal views of an image are computed once, so all passes took only {share:.0f} % of their number."
+        text += f" Ways other than the student are those of its teacher, on the same images.{_about_pass_cost(report)}"
     judged = {row["images"] for row in report["spending"] if row["way"] in ("chosen_views", "cascade")}
     if not judged:
         return f"{text} {_about_missing_views(report)}"
     if judged != {report["images"]}:
-        text += f" Chosen views and the cascade were judged on {count(min(judged), 'image')} with kept views."
+        text += (
+            f" Chosen views and the cascade were judged on {count(min(judged), 'image')} with kept views; the ways are "
+            "compared by their differences from all passes on the same images."
+        )
     return text
+
+
+def _about_pass_cost(report: Report) -> str:
+    for row in report["spending"]:
+        if cost := row.get("pass_cost"):
+            return f" A pass of the teacher counts as {cost:.2g} of the student, as its multiplications do."
+    return ""
 
 
 def _about_missing_views(report: Report) -> str:
@@ -155,8 +160,16 @@ def _what(row: SpendingRow) -> str:
     if "budget" in row:
         return f"cascade, {row['budget']}"
     if "threshold" in row:
-        return f"cascade until {100 * row['threshold']:.3g} % sure" if row["threshold"] else "cascade, first pass"
+        return f"cascade, {_until(row['threshold'])}"
     return f"{row['models']} x {row['crops']}" + (" chosen" if row["way"] == "chosen_views" else "")
+
+
+def _until(threshold: float) -> str:
+    """Return when a cascade stops, with two digits of what is missing to 100 %: thresholds lie close to it."""
+    if threshold in (0, NEVER):
+        return "all passes" if threshold else "first pass"
+    digits = max(0, 1 - math.floor(math.log10(100 * (1 - threshold))))
+    return f"until {100 * threshold:.{digits}f} % sure"
 
 
 def budget_cells(report: Report, cost: dict[str, Any]) -> Iterator[tuple[str, ...]]:
@@ -165,7 +178,7 @@ def budget_cells(report: Report, cost: dict[str, Any]) -> Iterator[tuple[str, ..
     for row in report["budgets"]:
         yield (
             row["budget"],
-            f"{row['passes']:.1f} of {row['all_passes']}",
+            f"{row['passes']:.1f} of {row['all_passes']:.0f}",
             _seconds(row["passes"], cost),
             f"{row['saving']:.1f}",
             f"{row['lost']:.2f}" if "lost" in row else "",
