@@ -5,6 +5,8 @@ RUN_DIR ?= runs/demo
 PORT ?= 5000
 ARGS ?=
 BIN := .venv/bin
+# Marks a .venv that this file may remove, also one whose installation was interrupted.
+MARK := .venv/made_by_make
 PYTEST = $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 # Another PYTHON on the command line than that of .venv makes .venv anew.
@@ -14,6 +16,9 @@ ifneq ($(shell $(PYTHON) $(PRINT_VERSION)),$(shell $(BIN)/python $(PRINT_VERSION
 .PHONY: .venv/stamp
 endif
 endif
+
+# In an activated environment, PYTHON is that of .venv itself, which is removed before it could make another one.
+PRINT_BASE := -c 'import sys; print(getattr(sys, "_base_executable", sys.executable))'
 
 # Compiling all tests takes each pytest process seconds, so Python keeps the result whatever the environment says.
 unexport PYTHONDONTWRITEBYTECODE
@@ -72,9 +77,10 @@ clean:
 
 .venv/stamp: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	@[ -z "$$(ls -A .venv 2>/dev/null)" ] || [ -e $@ ] || [ -e $(MARK) ] || { echo "error: .venv was not made by make:" \
+	"rename or remove it, and run make again" >&2; exit 1; }
 	@echo "Installing the pinned packages into .venv: about 7 GB on Linux (PyTorch brings CUDA), usually 4 to 10 minutes."
-	rm -rf .venv
-	$(PYTHON) -m venv .venv
+	@set -e; base=$$($(PYTHON) $(PRINT_BASE)); set -x; rm -rf .venv; "$$base" -m venv .venv; touch $(MARK)
 	@quiet=--quiet; if [ -t 1 ]; then quiet=; fi; set -x; \
 	$(BIN)/pip install $$quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@

@@ -2,19 +2,26 @@
 
 import asyncio
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 from ray.dashboard.modules.job.pydantic_models import JobDetails
 from ray.dashboard.modules.job.sdk import JobSubmissionClient
 from ray.exceptions import AuthenticationError
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 REQUEST_SECONDS = 30.0
 # The end of a job, and a head that can start it, are noticed this much later at most; its user waits for both.
 POLL_SECONDS = 2.0
+# Output that stops coming for this long after the job's end is complete, or out of reach.
 LAST_LINES_SECONDS = 5.0
+CANCEL_SECONDS = 1.0
 # A head that does not answer for this long counts as lost; its cluster may come back under the same address.
 LOST_SECONDS = 60.0
 # Ray's answer for a job that this head has never had, since the cluster is a new one.
@@ -24,10 +31,13 @@ REQUEST_FAILURES = (ConnectionError, OSError, RuntimeError, AuthenticationError)
 
 
 class Client(JobSubmissionClient):  # type: ignore[misc]  # Ray has no types here
-    """Ray's client with a timeout on every request."""
+    """Ray's client with a timeout on every request, and without the environment's proxy on loopback."""
 
     def _do_request(self, *args: Any, **kwargs: Any) -> Any:
-        return super()._do_request(*args, **{"timeout": REQUEST_SECONDS, **kwargs})
+        host = urlsplit(self._address).hostname
+        # requests makes no exception of loopback by itself: the proxy would get the token.
+        proxies = {"no_proxy": host} if host in LOOPBACK else None
+        return super()._do_request(*args, **{"timeout": REQUEST_SECONDS, "proxies": proxies, **kwargs})
 
 
 class UnknownJobError(Exception):
@@ -36,31 +46,31 @@ class UnknownJobError(Exception):
 
 @dataclass
 class Log:
-    """How many characters of a job's output have been printed."""
+    """How many characters of a job's output have been printed, and how many came, some of them more than once."""
 
     printed: int = 0
+    received: int = 0
 
 
-async def follow(client: Client, job: str, log: Log) -> JobDetails | None:
+def follow(client: Client, job: str, log: Log) -> JobDetails | None:
     """Return the job's details at its end, or None if the cluster stops answering.
+
+    Ctrl-C interrupts a request that hangs, since this thread makes it.
 
     Raises:
         UnknownJobError: the cluster answers that it has no such job.
     """
-    printing = asyncio.create_task(_print_logs(client, job, log))
-    answered = time.monotonic()
-    try:
+    with _printing(client, job, log) as printing:
+        answered = time.monotonic()
         while time.monotonic() - answered < LOST_SECONDS:
-            details = await asyncio.to_thread(_details, client, job)
+            details = _details(client, job)
             if details is not None:
                 answered = time.monotonic()
                 if details.status.is_terminal():
-                    await asyncio.wait([printing], timeout=LAST_LINES_SECONDS)
+                    _wait_for_last_lines(printing, log)
                     return details
-            await asyncio.sleep(POLL_SECONDS)
-        return None
-    finally:
-        printing.cancel()
+            time.sleep(POLL_SECONDS)
+    return None
 
 
 def _details(client: Client, job: str) -> JobDetails | None:
@@ -73,19 +83,55 @@ def _details(client: Client, job: str) -> JobDetails | None:
         return None
 
 
+@contextmanager
+def _printing(client: Client, job: str, log: Log) -> Iterator[threading.Thread]:
+    """Print the job's output during the block, in a thread."""
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(_print_logs(client, job, log))
+
+    def run() -> None:
+        try:
+            with suppress(asyncio.CancelledError, UnknownJobError):
+                loop.run_until_complete(task)
+        finally:
+            loop.close()
+
+    thread = threading.Thread(target=run, name="job_output", daemon=True)
+    thread.start()
+    try:
+        yield thread
+    finally:
+        with suppress(RuntimeError):  # all is printed, and the loop is closed
+            loop.call_soon_threadsafe(task.cancel)
+        thread.join(CANCEL_SECONDS)
+
+
+def _wait_for_last_lines(printing: threading.Thread, log: Log) -> None:
+    """Wait as long as output comes: after a lost connection it is sent again from its beginning."""
+    before = -1
+    while printing.is_alive() and log.received != before:
+        before = log.received
+        printing.join(LAST_LINES_SECONDS)
+
+
 async def _print_logs(client: Client, job: str, log: Log) -> None:
-    """Stream the job's output; after a lost connection, continue where it stopped."""
+    """Stream the job's output to its end; after a lost connection, continue where it stopped."""
     while True:
         sent = 0
         try:
             async for text in client.tail_job_logs(job):
                 new = text[max(0, log.printed - sent) :]
                 sent += len(text)
+                log.received += len(text)
                 if new:
                     log.printed = max(log.printed, sent)
                     sys.stdout.write(new)
                     sys.stdout.flush()
         except (OSError, RuntimeError, aiohttp.ClientError):
-            await asyncio.sleep(POLL_SECONDS)
+            pass
         else:
-            return
+            # The dashboard also ends a stream in good order when a process of its own is restarted.
+            details = _details(client, job)
+            if details is not None and details.status.is_terminal():
+                return
+        await asyncio.sleep(POLL_SECONDS)

@@ -3,7 +3,8 @@
 #
 # ADDRESS is an address of this machine on the private network (default: the first one). Requests for other hosts are
 # rejected. The user is admin; the password is created once and never leaves the machine: it is in FOLDER/password, and
-# in MLflow's own credentials file for jobs on this machine. If the server is already running, the script does nothing.
+# in MLflow's own credentials file for jobs on this machine. A server that already runs there is left as it is. The
+# script fails if that one has another address or port, or if the new one cannot start.
 set -euo pipefail
 address=${1:-$(hostname --all-ip-addresses | cut --delimiter=' ' --fields=1)}
 port=${2:-5000}
@@ -26,12 +27,33 @@ printf '[mlflow]\ndefault_permission = NO_PERMISSIONS\ndatabase_uri = sqlite:///
   "$folder" "$(<"$folder/password")" >"$folder/auth.ini"
 
 # After a reboot the process id may belong to another process.
-if [[ -s $folder/pid ]] && tr '\0' ' ' 2>/dev/null <"/proc/$(<"$folder/pid")/cmdline" | grep --quiet "mlflow.*server"; then
-  exit 0
+if [[ -s $folder/pid ]] && running=$(tr '\0' ' ' 2>/dev/null <"/proc/$(<"$folder/pid")/cmdline" | grep "mlflow.*server"); then
+  [[ $running == *" --host $address --port $port "* ]] && exit 0
+  echo "MLflow already runs with other options ($running); to change them, stop it first: kill $(<"$folder/pid")" >&2
+  exit 1
 fi
+# The server itself would find out only once it has started in the background.
+python -c 'import socket, sys
+address, port = sys.argv[1:]
+try:
+    socket.create_server((address, int(port)), family=socket.AF_INET6 if ":" in address else socket.AF_INET).close()
+except OSError as error:
+    reason = error.strerror.partition(" (")[0]
+    sys.exit(f"MLflow cannot listen at {address}:{port}: {reason}")' "$address" "$port"
 MLFLOW_AUTH_CONFIG_PATH=$folder/auth.ini MLFLOW_FLASK_SERVER_SECRET_KEY=$(<"$folder/secret_key") \
   nohup mlflow server --app-name basic-auth --workers 1 --host "$address" --port "$port" \
   --allowed-hosts "$address:$port,localhost:$port,127.0.0.1:$port" \
   --backend-store-uri "sqlite:///$folder/mlflow.db" --artifacts-destination "$folder/artifacts" \
   >>"$folder/server.log" 2>&1 </dev/null &
-echo $! >"$folder/pid"
+server=$!
+echo "$server" >"$folder/pid"
+for _ in {1..30}; do  # it imports for seconds
+  sleep 1
+  if ! kill -0 "$server" 2>/dev/null; then
+    tail --lines=3 "$folder/server.log" >&2
+    echo "MLflow did not start; see $folder/server.log" >&2
+    exit 1
+  fi
+  (: <>"/dev/tcp/$address/$port") 2>/dev/null && exit 0
+done
+echo "MLflow does not answer yet; see $folder/server.log"

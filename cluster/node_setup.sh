@@ -9,7 +9,11 @@ venv=$HOME/googlenet-venv
 command -v sudo >/dev/null || sudo() { "$@"; }  # root's own machine may lack it
 
 install_venv() {  # Debian and Ubuntu package it separately; a fresh machine may still be updating itself
-  sudo apt-get -o DPkg::Lock::Timeout=300 update
+  for try in {1..60}; do  # apt-get waits for the locks of dpkg by itself, but not for that of its lists
+    sudo apt-get update && break
+    [ "$try" -lt 60 ] || return 1
+    sleep 5
+  done
   sudo apt-get -o DPkg::Lock::Timeout=300 install --yes python3-venv
   "$python" -m venv "$venv"
 }

@@ -7,18 +7,22 @@ the job is still running, this command only follows it. Ctrl-C stops the followi
 """
 
 import argparse
-import asyncio
+import contextlib
 import logging
 import os
+import platform
 import shlex
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import chdir
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+OLDEST_PYTHON = (3, 11)
+if sys.version_info[:2] < OLDEST_PYTHON:  # Ray can be installed in older ones
+    raise SystemExit(f"error: Python {platform.python_version()} at {sys.executable} is too old, 3.11 is needed")
 
 TOKEN = Path.home() / ".ray/auth_token"
 # Either comes before that file.
@@ -88,11 +92,14 @@ def parse(words: Sequence[str]) -> Arguments:
     add("--pause-seconds", type=float, default=15.0, help="pause before the second attempt, doubled up to 5 minutes")
     add("--wait-seconds", type=float, default=1800.0, help="time to wait for a cluster that does not answer")
     arguments = parser.parse_args(words, namespace=Arguments())
+    if not arguments.address.startswith(("http://", "https://")):  # Ray would take it for another kind of address
+        parser.error(f"--address {arguments.address} must be that of the dashboard, with http://, such as {ADDRESS}")
     if not (arguments.working_dir / JOB).is_file():
         parser.error(f"--working-dir {arguments.working_dir} has no {JOB}: name the folder of the project")
     if "://" not in arguments.run_dir and not Path(arguments.run_dir).is_absolute():
         # In the job it would lie in Ray's own copy of the project, which Ray removes.
         parser.error(f"--run-dir {arguments.run_dir} must be a URI, or a path from / that all nodes share")
+    arguments.run_dir = arguments.run_dir.rstrip("/") or "/"  # it is compared with those of running jobs
     try:
         _runtime_env(arguments)
     except Exception as error:  # noqa: BLE001  # of the file, its YAML, or what Ray requires of it
@@ -145,7 +152,10 @@ class Submission:
         while True:
             client, running = _connect(self._arguments, self._say)
             if not self.job:
-                self.job, self._log = running, Log()
+                self.job, self._log = "", Log()
+                if running:
+                    self.job = str(running.submission_id)
+                    self._say(_about_running(running, self._arguments))
             try:
                 self.job = self.job or _submit_once_ready(client, self._arguments, self._say)
             except REQUEST_FAILURES as error:
@@ -155,7 +165,7 @@ class Submission:
             stop = f"ray job stop --address {self._arguments.address} {self.job}"
             self._say(f"submit: following {self.job}; to stop it: {stop}")
             try:
-                details = asyncio.run(follow(client, self.job, self._log))
+                details = follow(client, self.job, self._log)
             except UnknownJobError:
                 self._say(f"submit: {self._arguments.address} does not know {self.job} any more")
                 self.job = ""
@@ -179,8 +189,8 @@ def _exit_code(details: JobDetails, say: Callable[[str], None]) -> int:
     return LOST_EXIT_CODE if details.driver_exit_code == STOPPED_EXIT_CODE else int(details.driver_exit_code)
 
 
-def _connect(arguments: Arguments, say: Callable[[str], None]) -> tuple[Client, str]:
-    """Return a client once the cluster answers, and the id of the job that already runs there, or an empty one.
+def _connect(arguments: Arguments, say: Callable[[str], None]) -> tuple[Client, JobDetails | None]:
+    """Return a client once the cluster answers, and the job that already runs there, if there is one.
 
     Raises:
         NoAnswerError: it has not answered for ``wait_seconds``.
@@ -207,13 +217,25 @@ def _connect(arguments: Arguments, say: Callable[[str], None]) -> tuple[Client, 
             time.sleep(POLL_SECONDS)
 
 
-def _running_job(client: Client, run_dir: str) -> str:
-    """Return the id of the job on this run directory that waits or runs; empty if there is none."""
+def _running_job(client: Client, run_dir: str) -> JobDetails | None:
+    """Return the job on this run directory that waits or runs, if there is one."""
     for details in client.list_jobs():
-        is_ours = (details.metadata or {}).get(RUN_DIR) == run_dir
+        is_ours = (details.metadata or {}).get(RUN_DIR, "").rstrip("/") == run_dir.rstrip("/")
         if is_ours and details.status in (JobStatus.PENDING, JobStatus.RUNNING) and details.submission_id:
-            return str(details.submission_id)
-    return ""
+            return details
+    return None
+
+
+def _about_running(job: JobDetails, arguments: Arguments) -> str:
+    """Return that the job already runs, and whether with other options than those given."""
+    found = f"submit: {job.submission_id} already runs on this run directory"
+    if job.entrypoint == _entrypoint(arguments):
+        return found
+    return f"{found} with other options, which stay in force; stop it first to use the new ones: {job.entrypoint}"
+
+
+def _entrypoint(arguments: Arguments) -> str:
+    return shlex.join(["python", JOB, *arguments.options, "--run-dir", arguments.run_dir])
 
 
 def _submit_once_ready(client: Client, arguments: Arguments, say: Callable[[str], None]) -> str:
@@ -232,12 +254,11 @@ def _submit_once_ready(client: Client, arguments: Arguments, say: Callable[[str]
 
 
 def _submit(client: Client, arguments: Arguments) -> str:
-    command = ["python", JOB, *arguments.options, "--run-dir", arguments.run_dir]
     runtime_env = {**_runtime_env(arguments), "working_dir": str(arguments.working_dir.absolute())}
     variables = {**runtime_env.get("env_vars", {}), **_commit(arguments.working_dir)}
-    with chdir(arguments.working_dir):  # files that the runtime environment names are relative to it
+    with contextlib.chdir(arguments.working_dir):  # files that the runtime environment names are relative to it
         job = client.submit_job(
-            entrypoint=shlex.join(command),
+            entrypoint=_entrypoint(arguments),
             runtime_env={**runtime_env, "env_vars": variables},
             metadata={RUN_DIR: arguments.run_dir},
         )
@@ -249,19 +270,27 @@ def _runtime_env(arguments: Arguments) -> dict[str, Any]:
     if arguments.runtime_env is None:
         return {}
     given: dict[str, Any] = parse_runtime_env_args(str(arguments.runtime_env.absolute()))
-    with chdir(arguments.working_dir):
+    with contextlib.chdir(arguments.working_dir):
         RuntimeEnv(**{name: value for name, value in given.items() if name != "working_dir"})
     return given
 
 
 def _commit(project: Path) -> dict[str, str]:
     """Return the commit as a variable for the job, which runs without the repository."""
-    command = ["git", "-C", str(project), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    # An unpacked archive may lie in a repository of something else.
+    is_own = _git(project, "ls-files", "--", JOB)
+    commit = is_own and _git(project, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    return {COMMIT_VARIABLE: commit} if commit else {}
+
+
+def _git(project: Path, *words: str) -> str:
+    """Return what git prints about the project; empty if it fails."""
+    command = ["git", "-C", str(project), *words]
     try:
         git = subprocess.run(command, capture_output=True, text=True, check=False, timeout=GIT_SECONDS)  # noqa: S603
     except (OSError, subprocess.TimeoutExpired):
-        return {}
-    return {COMMIT_VARIABLE: git.stdout.strip()} if git.returncode == 0 else {}
+        return ""
+    return git.stdout.strip()
 
 
 if __name__ == "__main__":

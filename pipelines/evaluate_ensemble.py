@@ -32,14 +32,14 @@ from pipelines.errors import UserError
 from pipelines.evaluation import answer_options
 from pipelines.evaluation.evaluate import Settings, evaluate, evaluate_run, replicas_to_evaluate
 from pipelines.evaluation.external_weights import agreed, check_outputs, check_published, own_format
-from pipelines.evaluation.predictors import PredictorOptions
+from pipelines.evaluation.predictors import PredictorOptions, Predictors
 from pipelines.evaluation.preflight import PrecisionChoice
 from pipelines.job.command_line import parse, run_command
 from pipelines.job.console import say
 from pipelines.job.ray_session import connected, native_stderr_to_log
 from pipelines.run.budget import early_stop_of, read_budget, with_chosen_views
 from pipelines.run.calibration import read_calibration
-from pipelines.run.claims import claim
+from pipelines.run.claims import check_own, claim
 from pipelines.run.dataset import Manifest, read_manifest
 from pipelines.run.directory import REPORT_PAGE, ReplicaFiles, evaluation_folder, read_recipe, run_id
 from pipelines.run.lock import only_job_on
@@ -142,6 +142,7 @@ def evaluate_weights(arguments: Arguments) -> str:
     own = [own_format(path, stored) for path, stored in zip(arguments.weights, networks, strict=True)]
     claim(run, "evaluation", settings)
     with connected():
+        Predictors.that_fit(_predictor_options(arguments), {"cpu": 0, "gpu": 0})  # refused before the preparation
         manifest = prepare_for_evaluation(run, data, images, arguments.bad_images)
         say(f"data: {manifest.summary()}")
         for replica, weights in enumerate(own):
@@ -229,6 +230,7 @@ def evaluate_elsewhere(trained: Storage, recipe: Recipe, arguments: Arguments) -
     else:
         run = trained.below(evaluation_folder(data, [*settings.values(), images.listing.versions]))
     with connected():
+        Predictors.that_fit(_predictor_options(arguments), {"cpu": 0, "gpu": 0})  # refused before the preparation
         manifest = prepare_for_evaluation(run, data, images, arguments.bad_images)
         say(f"data: {manifest.summary()}")
         chosen = replace(_settings(arguments, recipe.crop_px), early_stop=early_stop)
@@ -267,6 +269,7 @@ def _main() -> None:
     data = "" if arguments.data else "--data FOLDER "
     own = f"to evaluate it into a directory of your own, add {data}--output-dir DIR"
     written.check_writable("choose another directory" if arguments.output_dir or arguments.weights else own)
+    check_own(written)
     with only_job_on(written), native_stderr_to_log(written):
         if recipe is None:
             say(evaluate_weights(arguments))
@@ -313,6 +316,7 @@ def _check(arguments: Arguments) -> None:
     answer_options.check_budget(arguments.budget, is_answering, arguments.policies, arguments.coverage)
     answer_options.check_coverage(arguments.coverage, arguments.run_dir, is_answering, arguments.calibrated)
     answer_options.check_set_penalty(arguments.set_penalty, arguments.coverage, arguments.unlabelled)
+    _predictor_options(arguments)
 
 
 if __name__ == "__main__":

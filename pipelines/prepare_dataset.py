@@ -24,6 +24,7 @@ from pipelines.data.sources import absolute_data
 from pipelines.job.command_line import parse, run_command
 from pipelines.job.console import say
 from pipelines.job.ray_session import connected, native_stderr_to_log
+from pipelines.run.claims import check_own
 from pipelines.run.lock import only_job_on
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
@@ -59,6 +60,7 @@ def _main() -> None:
         stored_short_side_px=arguments.stored_short_side_px,
     )
     run = Storage.at(arguments.run_dir)
+    check_own(run)  # the job would refuse it after the preparation
     images = find_images(run, recipe)
     with only_job_on(run), native_stderr_to_log(run), connected():
         manifest = prepare(run, recipe, arguments.bad_images, images)

@@ -6,7 +6,7 @@ import runpy
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 
@@ -23,6 +23,9 @@ class Ended:
     code: int
     stdout: str
     stderr: str
+
+
+Command = Callable[..., Ended]
 
 
 @contextmanager

@@ -137,7 +137,7 @@ def mlflow_with_password(folder: Path, store: Path) -> Iterator[tuple[str, str]]
     command = ["bash", str(CLUSTER / "mlflow_server.sh"), "127.0.0.1", str(port), str(folder / "mlflow")]
     (folder / "mlflow").mkdir()
     shutil.copy(store, folder / "mlflow/mlflow.db")
-    subprocess.run(command, env=with_tools({"HOME": str(folder)}), check=True, timeout=60)
+    subprocess.run(command, env=with_tools({"HOME": str(folder)}), check=True, timeout=120)  # it waits for the server
     server = psutil.Process(int((folder / "mlflow/pid").read_text()))
     try:
         for _ in range(600):

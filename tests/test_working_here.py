@@ -1,5 +1,6 @@
 """The tools that CONTRIBUTING.md speaks of work in a fresh clone."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -50,3 +51,63 @@ def test_make_with_another_python_makes_the_environment_anew(tmp_path: Path) -> 
     for unchanged in ([], [f"PYTHON={sys.executable}"]):
         assert "rm -rf .venv" not in run(tmp_path, "make", "-n", "setup", *unchanged).stdout
     assert "rm -rf .venv" in run(tmp_path, "make", "-n", "setup", f"PYTHON={other}").stdout
+
+
+def checkout(folder: Path) -> None:
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, folder)
+
+
+def python(path: Path, base: Path, made: Path) -> None:
+    """Make a Python that names ``base`` as the one behind it, and writes its own path to ``made`` if it makes .venv.
+
+    The pip there fails if a file ``offline`` exists.
+    """
+    path.parent.mkdir(parents=True)
+    pip = "#!/bin/sh\\n! [ -e offline ]\\n"
+    lines = [
+        "#!/bin/sh",
+        f'case "$*" in *base_exec*) echo {base};; esac',
+        '[ "$1" = -m ] || exit 0',
+        f"echo {path} >{made}; mkdir -p .venv/bin; printf '{pip}' >.venv/bin/pip; chmod +x .venv/bin/pip",
+    ]
+    path.write_text("\n".join(lines) + "\n")
+    path.chmod(0o755)
+
+
+def make(folder: Path, target: str) -> subprocess.CompletedProcess[str]:
+    """Run make as in a terminal where .venv is active, with other/python3 behind it on the path."""
+    path = f"{folder}/.venv/bin:{folder}/other:/usr/bin:/bin"
+    return run(folder, "env", "-i", f"PATH={path}", "make", target)  # without the variables of a make around the tests
+
+
+def test_make_in_an_active_environment_makes_it_anew_with_the_python_behind_it(tmp_path: Path) -> None:
+    checkout(tmp_path)
+    base, other, made = tmp_path / "base/python3", tmp_path / "other/python3", tmp_path / "made"
+    python(base, base, made)
+    python(other, other, made)
+    python(tmp_path / ".venv/bin/python3", base, made)
+    (tmp_path / ".venv/stamp").touch()
+    os.utime(tmp_path / ".venv/stamp", (0, 0))  # older than the pins
+    (tmp_path / "offline").touch()
+    assert make(tmp_path, "setup").returncode != 0
+    assert made.read_text() == f"{base}\n"
+    # An installation that was interrupted begins anew.
+    (tmp_path / "offline").unlink()
+    assert make(tmp_path, "setup").returncode == 0
+    assert (tmp_path / ".venv/stamp").exists()
+
+
+def test_make_leaves_an_environment_of_the_user_alone(tmp_path: Path) -> None:
+    checkout(tmp_path)
+    made = tmp_path / "made"
+    python(tmp_path / ".venv/bin/python3", tmp_path / ".venv/bin/python3", made)
+    ended = make(tmp_path, "lint")
+    assert ended.returncode != 0
+    assert ended.stderr.splitlines()[0] == "error: .venv was not made by make: rename or remove it, and run make again"
+    assert (tmp_path / ".venv/bin/python3").exists()
+    assert not made.exists()
+    shutil.rmtree(tmp_path / ".venv")
+    (tmp_path / ".venv").mkdir()  # empty, such as a place to mount one
+    python(tmp_path / "other/python3", tmp_path / "other/python3", made)
+    assert make(tmp_path, "setup").returncode == 0

@@ -7,7 +7,7 @@ import shlex
 import socket
 import subprocess
 import sys
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from pipelines.job.node_limits import node_limits
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("torch", "torchvision", "ray", "mlflow", "numpy", "pyarrow", "opencv-python-headless", "simplejpeg")
 CODE = ("googlenet", "pipelines")
+OWN_FILE = "pipelines/errors.py"
 # A submitted job has no repository; the submitter can pass its commit in this variable.
 COMMIT_VARIABLE = "GOOGLENET_COMMIT"
 GIT_SECONDS = 10
@@ -32,13 +33,21 @@ def circumstances() -> dict[str, Any]:
         "command": shlex.join(sys.argv),
         "commit": commit(),
         "code_digest": code_digest(),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "host": socket.gethostname(),
         "platform": platform.platform(),
         "processor": processor(),
         "cpus": limits.cpus,
         "memory_gib": round(limits.memory_bytes / 2**30, 1),
     }
+
+
+def _version(package: str) -> str:
+    """Return a package's version; "unknown" if its modules come from another one, as cv2 does from opencv-python."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
 
 
 def processor() -> str:
@@ -68,7 +77,16 @@ def why_no_commit() -> str:
 
 def _git_commit() -> tuple[str, str]:
     """Return the commit, and why there is none."""
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    # An unpacked archive may lie in a repository of something else, such as a home folder that is one.
+    tracked, reason = _git("ls-files", "--", OWN_FILE)
+    if not tracked:
+        return "", reason or f"the git repository around {ROOT} does not hold its files"
+    return _git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+
+
+def _git(*words: str) -> tuple[str, str]:
+    """Return what git prints about this project, and the first line of its errors."""
+    command = ["git", "-C", str(ROOT), *words]
     try:
         git = subprocess.run(command, capture_output=True, text=True, check=False, timeout=GIT_SECONDS)  # noqa: S603
     except FileNotFoundError:

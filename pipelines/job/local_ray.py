@@ -3,6 +3,7 @@
 import os
 import resource
 import secrets
+import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -27,13 +28,21 @@ CLUSTER_THREADS = 1000
 START_LOGS = "if that does not help, its logs are in ray/session_latest/logs below RAY_TMPDIR, TMPDIR or /tmp"
 
 
+def variable_of_folder() -> str:
+    """Return the variable that names the folder in which Ray makes its own; empty if that is `SHORT_FOLDER`."""
+    if "RAY_TMPDIR" in os.environ:
+        return "RAY_TMPDIR"
+    # Ray reads it on Linux alone: on macOS, where it is always set, it is too long.
+    return "TMPDIR" if sys.platform.startswith("linux") and "TMPDIR" in os.environ else ""
+
+
 def folder_for_ray() -> str | None:
     """Return the folder that a local cluster has to be given; None if Ray's own choice is short enough.
 
     Raises:
         UserError: RAY_TMPDIR is too long.
     """
-    variable = "RAY_TMPDIR" if "RAY_TMPDIR" in os.environ else "TMPDIR"
+    variable = variable_of_folder()
     length = len(os.fsencode(os.environ.get(variable, "")))
     if length <= FOLDER_BYTES:
         return None

@@ -1,5 +1,6 @@
 """Values of options from words: numbers, choices, tuples and dictionaries, by the annotation of the field."""
 
+import math
 import types
 from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
@@ -79,10 +80,14 @@ def _one(kind: Any, word: str) -> Any:
         return word
     if _is_union(kind):
         return words_of(kind)[1]([word])
+    wrong = f"expected {'a whole number' if kind is int else 'a number'}, got {word!r}"
     try:
-        return kind(word)
+        value = kind(word)
     except ValueError:
-        raise ValueError(f"expected {'a whole number' if kind is int else 'a number'}, got {word!r}") from None
+        raise ValueError(wrong) from None
+    if kind is float and math.isnan(value):  # no limit would hold: every comparison with it is false
+        raise ValueError(wrong)
+    return value
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_type_hints
 
@@ -73,7 +74,8 @@ def parse_options(arguments: type[T], argv: Sequence[str], first: Sequence[str] 
     """
     options = list(_options(arguments, given))
     parser = _parser(arguments, options, first)
-    values, unknown = parser.parse_known_args([_with_hyphens(word) for word in argv])
+    parser.words = [_with_hyphens(word) for word in argv]
+    values, unknown = parser.parse_known_args(parser.words)
     if unknown:
         raise UserError(_about_unknown(unknown, options))
     found = {option.name: vars(values)[option.name] for option in options if option.name in values}
@@ -118,17 +120,25 @@ def _field_docs(cls: type) -> dict[str, str]:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Parser whose errors are those of all commands: one line."""
+    """Parser of ``words``, whose errors are those of all commands: one line."""
+
+    words: Sequence[str] = ()
 
     def error(self, message: str) -> NoReturn:
         name, _, rest = message.removeprefix("argument ").partition(": ")
         option = name.partition("/")[0]
         if number := TOO_FEW.fullmatch(rest):
             needed = f"{number[1]} values" if number[1].isdigit() else "a value"
-            raise UserError(f"{option} needs {needed}; {HELP}")
+            raise UserError(f"{option} needs {needed}{self._about_dash(option)}; {HELP}")
         if rest.startswith("ignored explicit argument"):
             raise UserError(f"{option} takes no value; its opposite is --no-{option.removeprefix('--')}")
         raise UserError(f"{option}: {rest}" if rest else message)
+
+    def _about_dash(self, option: str) -> str:
+        """Return how to write a value that begins with a dash, which argparse takes for an option."""
+        behind = next((word for name, word in pairwise(self.words) if name == option), "")
+        is_value = behind.startswith("-") and behind not in self._option_string_actions
+        return f" (if {behind} is one, write {option}={behind})" if is_value else ""
 
 
 class _Take(argparse.Action):
@@ -140,6 +150,8 @@ class _Take(argparse.Action):
 
     def __call__(self, _parser: Any, namespace: Any, values: Any, _option: Any = None) -> None:
         words = values if isinstance(values, list) else [values]
+        if "" in words:
+            raise argparse.ArgumentError(self, "its value is empty, as of a shell variable that is not set")
         try:
             setattr(namespace, self.dest, self._convert(words))
         except ValueError as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipelines.errors import TryAgainError, UserError
 from pipelines.job.interpreter import SUBMITTED_JOB
+from pipelines.job.local_ray import SHORT_FOLDER, variable_of_folder
 
 CONNECT_SECONDS = 10.0
 # A head answers at once even under load; after 20 seconds gRPC would give up a silent port by itself, without a reason.
@@ -66,9 +67,10 @@ def check_address(address: str) -> None:
 
 def _last_started() -> str:
     """Return the address that ``ray start`` left on this machine, where Ray looks for it; empty if there is none."""
-    folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"  # noqa: S108
+    named = os.environ.get(variable_of_folder())
+    folder = Path(named) / "ray" if named else SHORT_FOLDER
     try:
-        return (Path(folder) / "ray/ray_current_cluster").read_text().strip()
+        return (folder / "ray_current_cluster").read_text().strip()
     except (OSError, UnicodeDecodeError):
         return ""
 

@@ -46,23 +46,30 @@ def once_placed(
     needs: Mapping[str, float],
     *,
     longest_wait_seconds: float = math.inf,
-    unplaced: Unplaced | None = None,
+    is_start: bool = False,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Any:
     """Return the result of the Ray task ``ref``; say after a minute what it waits for if no node can hold it.
 
-    ``work`` is what the task does, with an article; ``needs`` is what it reserves.
+    ``work`` is what the task does, with an article; ``needs`` is what it reserves. One that ``is_start`` answers as
+    soon as it runs, so that its wait on nodes that others use is told, too; that ends by itself, and has no limit.
 
     Raises:
         NodesMissingError: no node has been able to hold it for ``longest_wait_seconds``.
     """
     import ray
 
-    unplaced, needed = unplaced or Unplaced(), amounts_line(needs)
+    unplaced, unstarted, needed = Unplaced(clock), Unplaced(clock), amounts_line(needs)
     most = f", for {duration(longest_wait_seconds)} at most" if longest_wait_seconds < math.inf else ""
     while not ray.wait([ref], timeout=POLL_SECONDS)[0]:
         is_held = _is_held(needs)
         if unplaced.is_to_be_told(is_held=is_held):
             say(_waiting_line(work, needs, most))
+        if is_start and unstarted.is_to_be_told(is_held=not is_held):
+            say(
+                f"{work} has not started yet: other jobs use the {needed} that it needs, or its environment is still "
+                "being installed; `ray status` shows what is in use"
+            )
         if unplaced.seconds(is_held=is_held) >= longest_wait_seconds:
             raise NodesMissingError(
                 f"no node with {needed} has joined within {duration(longest_wait_seconds)}, and {work} needs one: "

@@ -4,7 +4,7 @@ import uuid
 from typing import Any
 
 from pipelines.errors import UserError
-from pipelines.run.directory import MANIFEST, OWN_NAMES, REPLICAS, RUN, Kind, differences, read_run
+from pipelines.run.directory import MANIFEST, OWN_NAMES, REPLICAS, RUN, Kind, check_folder, differences, read_run
 from pipelines.run.storage import Storage
 
 
@@ -17,25 +17,25 @@ def claim(run: Storage, kind: Kind, settings: dict[str, Any]) -> None:
     Raises:
         UserError: it is bound to other settings, or holds files that do not belong to a run.
     """
-    run.remove_partial_files("")  # such as that of a job that was killed while it wrote run.json
-    if run.exists(RUN):
-        check_claim(run, kind, settings)
-        if not differences(_claimed(run, kind), settings):
-            return
-    elif strangers := [name for name in run.names("") if name not in OWN_NAMES]:
-        raise UserError(f"{run} is not empty and not a run directory ({strangers[0]}, ...); choose another --run-dir")
+    check_claim(run, kind, settings)
+    run.remove_partial_files("", RUN)  # of a job that was killed while it wrote it
+    if run.exists(RUN) and not differences(_claimed(run, kind), settings):
+        return
     # The id distinguishes this run from an earlier one at the same path, in trackers that remember both.
     run.write_json(RUN, {"id": uuid.uuid4().hex, kind: settings})
 
 
 def check_claim(run: Storage, kind: Kind, settings: dict[str, Any]) -> None:
-    """Refuse ``settings`` that differ from those with which something in ``run`` was computed.
+    """Refuse ``settings`` that differ from those with which something in ``run`` was computed; writes nothing.
 
     Raises:
-        UserError: they differ.
+        UserError: they differ, or ``run`` holds files that do not belong to a run.
     """
-    claimed = _claimed(run, kind) if run.exists(RUN) else {}
-    changed = differences(claimed, settings) if run.exists(RUN) else []
+    check_own(run)
+    if not run.exists(RUN):
+        return
+    claimed = _claimed(run, kind)
+    changed = differences(claimed, settings)
     if not changed or not _has_results(run, claimed):
         return
     moved = kind == "recipe" and any(line.startswith(("data:", "init_weights:", "teacher:")) for line in changed)
@@ -45,6 +45,17 @@ def check_claim(run: Storage, kind: Kind, settings: dict[str, Any]) -> None:
         + "\n  ".join(changed)
         + f"\nUse the same options{kept}, or choose another --run-dir."
     )
+
+
+def check_own(run: Storage) -> None:
+    """Refuse a folder that is not a run and holds something else; writes nothing.
+
+    Raises:
+        UserError: it is one, or a file is in its place.
+    """
+    check_folder(run)
+    if not run.exists(RUN) and (strangers := [name for name in run.names("") if name not in OWN_NAMES]):
+        raise UserError(f"{run} is not empty and not a run directory ({strangers[0]}, ...); choose another --run-dir")
 
 
 def _has_results(run: Storage, claimed: dict[str, Any]) -> bool:

@@ -271,10 +271,10 @@ class Storage:
         """Rename a file; one that has the new name is replaced."""
         self.filesystem.move(self.path(name), self.path(new_name))
 
-    def remove_partial_files(self, folder: str) -> None:
-        """Delete the leftovers of killed writers in ``folder``; only safe while nobody writes there."""
+    def remove_partial_files(self, folder: str, of: str = "*") -> None:
+        """Delete leftovers of killed writers, of files called ``of`` alone; only safe while nobody writes there."""
         if self.is_local and (directory := Path(self.path(folder))).is_dir():
-            for leftover in directory.glob(f"*{PARTIAL}*"):
+            for leftover in directory.glob(f"{of}{PARTIAL}*"):
                 leftover.unlink(missing_ok=True)
 
     def __str__(self) -> str:

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from pipelines.errors import UserError
 from pipelines.run.directory import run_id
+from pipelines.run.lock import FOLDER_OF_COPIES
 from pipelines.run.storage import Storage, may_write
 from pipelines.tracking.moved import correct_artifact_places
 from pipelines.tracking.schema_version import bring_up_to_this_version
@@ -87,7 +88,7 @@ def checked(tracking_uri: str) -> str:
 
     Raises:
         UserError: the URI contains a password, which would be written into logs, or an unquoted question mark; or it is
-            a path, or a server without http://.
+            a path, a server without http://, or a store that would be lost with a submitted job.
     """
     if SERVER_ALONE.match(tracking_uri):
         raise UserError(
@@ -112,7 +113,13 @@ def checked(tracking_uri: str) -> str:
     url = make_url(tracking_uri)
     if "?" in tracking_uri and not url.query:
         raise UserError(f"the MLflow URI {tracking_uri} has a question mark in its path; write it as %3F")
-    return url.set(database=str(database.resolve())).render_as_string()
+    absolute = url.set(database=str(database.resolve())).render_as_string()
+    if FOLDER_OF_COPIES in database.resolve().parts:
+        raise UserError(
+            f"the MLflow store {absolute} lies in Ray's copy of the project, which Ray removes: name a server, or give "
+            "its path from / as sqlite:////PATH"
+        )
+    return absolute
 
 
 def page_of_experiment(tracking_uri: str) -> str:

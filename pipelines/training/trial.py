@@ -107,7 +107,8 @@ def run_trial(
     workers = [worker.remote() for _ in range(number)]
     started = [each.start.remote() for each in workers]
     with trial_workers(workers):
-        once_placed(started[0], "the trial", resources.per_worker, longest_wait_seconds=LONGEST_WAIT_SECONDS)
+        needs = resources.per_worker
+        once_placed(started[0], "the trial", needs, longest_wait_seconds=LONGEST_WAIT_SECONDS, is_start=True)
         in_time = ray.wait(started, num_returns=number, timeout=START_SECONDS)[0]
         chosen = [each for each, ref in zip(workers, started, strict=True) if ref in in_time]
         start_seconds = mean(ray.get(in_time))

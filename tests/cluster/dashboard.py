@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -9,12 +10,16 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+# Longer than the client waits for an answer.
+STALL_SECONDS = 60.0
+
 
 @dataclass
 class Dashboard:
     """Jobs by their ids, each with its status and exit code; the answers to requests are in ``failures`` first.
 
     ``failures`` holds status codes and texts for the next requests for a job, ``refusal`` those for every upload.
+    ``stalled``, if given, is set by the next request for a job, and no such request is answered from then on.
     """
 
     address: str = ""
@@ -22,6 +27,7 @@ class Dashboard:
     outcomes: list[dict[str, Any]] = field(default_factory=list)
     failures: list[tuple[int, str]] = field(default_factory=list)
     refusal: tuple[int, str] | None = None
+    stalled: threading.Event | None = None
     submitted: int = 0
 
     def submit(self, metadata: dict[str, str]) -> str:
@@ -46,6 +52,9 @@ class _Answers(BaseHTTPRequestHandler):
             self._send(200, list(self.dashboard.jobs.values()))
         elif self.path.startswith("/api/packages/") or name == "tail":  # of a job's output
             self._send(404, "there is none")
+        elif self.dashboard.stalled:
+            self.dashboard.stalled.set()
+            time.sleep(STALL_SECONDS)
         elif self.dashboard.failures:
             self._send(*self.dashboard.failures.pop(0))
         elif name in self.dashboard.jobs:

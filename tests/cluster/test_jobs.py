@@ -39,6 +39,9 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes((ROOT / name).read_bytes())
+    for name in (".git/x", ".venv/x", "runs/x"):  # what is there at home, and stays there
+        (folder / name).parent.mkdir()
+        (folder / name).touch()
     for module in ("training/replica", "evaluation/sharded_prediction", "data/shards"):
         with (folder / f"pipelines/{module}.py").open("a") as file:
             file.write(f"\nopen({str(folder / 'imported.txt')!r}, 'a').write(__file__ + '\\n')\n")

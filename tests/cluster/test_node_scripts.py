@@ -1,7 +1,8 @@
-"""The script with which the cluster YAMLs set up the environment of a node."""
+"""The scripts with which the cluster YAMLs set up a node, and MLflow on the head."""
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.project import ROOT
+from tests.servers import free_port, with_tools
 
 pytestmark = pytest.mark.processes
 
@@ -67,3 +69,52 @@ def test_a_node_without_sudo_is_set_up_by_root(tmp_path: Path) -> None:
     subprocess.run(["bash", CLUSTER / "node_setup.sh", pins], env=environment, check=True, timeout=60)
     assert "/opt/dlami/nvme/tmp" in (tmp_path / "asked").read_text()
     assert "export TMPDIR=/opt/dlami/nvme/tmp\n" in (tmp_path / ".bashrc").read_text()
+
+
+def tool(path: Path, script: str) -> None:
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+def test_a_fresh_machine_that_updates_its_lists_is_waited_for(tmp_path: Path) -> None:
+    pins = tmp_path / "constraints.txt"
+    pins.write_text("# nothing\n")
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    # Without the package python3-venv, which only the second try can install: the lists are locked during the first.
+    make_venv = f'[ -e {tmp_path}/installed ] || exit 1; mkdir -p "$3/bin"; ln -s /bin/true "$3/bin/pip"'
+    tool(tools / "python3", f'[ "$1 $2" = "-m venv" ] || exit 0\n{make_venv}')
+    tool(tools / "sudo", 'exec "$@"')
+    tool(
+        tools / "apt-get",
+        f"""case "$*" in
+        *update) echo >>{tmp_path}/tries; [ "$(wc -l <{tmp_path}/tries)" -ge 2 ] || exit 100;;
+        *python3-venv) touch {tmp_path}/installed;;
+        esac""",
+    )
+    for name in ("sleep", "mountpoint"):  # the latter finds no disk
+        tool(tools / name, f"[ {name} = sleep ]")
+    environment = {"HOME": str(tmp_path), "PATH": f"{tools}:/usr/bin:/bin"}
+    subprocess.run(["bash", CLUSTER / "node_setup.sh", pins, tmp_path], env=environment, check=True, timeout=60)
+    assert (tmp_path / "tries").read_text() == "\n\n"
+    assert (tmp_path / "googlenet-venv/installed.txt").exists()
+
+
+def test_an_mlflow_server_that_cannot_start_is_told(tmp_path: Path) -> None:
+    def error(port: int, **variables: str) -> str:
+        command = ["bash", CLUSTER / "mlflow_server.sh", "127.0.0.1", str(port), tmp_path / "mlflow"]
+        environment = with_tools({"HOME": str(tmp_path), **variables})
+        ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        assert ended.returncode == 1
+        return ended.stderr
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert error(port) == f"MLflow cannot listen at 127.0.0.1:{port}: Address already in use\n"
+    assert not (tmp_path / "mlflow/pid").exists()
+    # In the place of a store that cannot be opened, which the server itself takes many seconds to find out.
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    tool(tools / "mlflow", "echo the store is damaged; exit 1")
+    path = f"{tools}:{with_tools({})['PATH']}"
+    assert error(free_port(), PATH=path).startswith("the store is damaged\nMLflow did not start")

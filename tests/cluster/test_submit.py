@@ -3,18 +3,25 @@
 Ray's client asks a dashboard on loopback that answers as told; test_jobs.py has a real head.
 """
 
+import os
+import signal
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cluster import following, submit
-from cluster.submit import JOB, main, parse
+from cluster.submit import COMMIT_VARIABLE, JOB, RUN_DIR, main, parse
 from tests.cluster.dashboard import Dashboard, dashboard
+from tests.project import ROOT
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(60)]  # git tells the commit
 SUCCEEDED = {"status": "SUCCEEDED", "driver_exit_code": 0}
 RUNNING = {"status": "RUNNING"}
+ENDED = (200, '{"type": "SUBMISSION", "entrypoint": "", "status": "SUCCEEDED"}')
 UNREACHABLE = (500, "Traceback (most recent call last): the agent is busy")
 
 
@@ -46,9 +53,9 @@ def words(project: Path, head: Dashboard, *others: str) -> list[str]:
     return [*given, "--pause-seconds", "0", "--attempts", "3", *others]
 
 
-def outcome(project: Path, head: Dashboard) -> tuple[int, str]:
+def outcome(project: Path, head: Dashboard, *others: str) -> tuple[int, str]:
     said: list[str] = []
-    code = main(parse(words(project, head)), said.append)
+    code = main(parse(words(project, head, *others)), said.append)
     return code, "\n".join(said)
 
 
@@ -77,7 +84,7 @@ def test_the_job_is_submitted_again_as_long_as_another_attempt_may_help(
 def test_a_job_that_is_lost_from_view_uses_no_attempt(project: Path, head: Dashboard) -> None:
     head.outcomes = [RUNNING]
     head.failures = [UNREACHABLE] * 60  # more than LOST_SECONDS twice
-    head.failures.append((200, '{"type": "SUBMISSION", "entrypoint": "", "status": "SUCCEEDED"}'))
+    head.failures.append(ENDED)
     code, said = outcome(project, head)
     assert (code, head.submitted) == (0, 1)
     assert said.count("the cluster has not answered for") >= 2
@@ -129,6 +136,8 @@ def test_a_project_that_is_too_large_to_upload_is_refused_at_once_in_one_line(
         (["--working-dir", "/nowhere"], "--working-dir /nowhere has no pipelines/train_ensemble.py"),
         (["--runtime-env", "/nowhere.yaml"], "--runtime-env /nowhere.yaml cannot be used: "),
         (["--runtime-env", "FOLDER/wrong.yaml"], "cannot be used: "),
+        (["--address", "127.0.0.1:8265"], "--address 127.0.0.1:8265 must be that of the dashboard, with http://"),
+        (["--address", "ray://head:10001"], "--address ray://head:10001 must be that of the dashboard, with http://"),
     ],
 )
 def test_a_mistake_in_the_options_is_told_before_the_cluster_is_asked(
@@ -137,7 +146,7 @@ def test_a_mistake_in_the_options_is_told_before_the_cluster_is_asked(
     (project / "wrong.yaml").write_text("pip: {packages: absent.txt}\n")
     given = [word.replace("FOLDER", str(project)) for word in others]
     with pytest.raises(SystemExit) as ended:
-        parse(words(project, Dashboard(), *given))
+        parse(words(project, Dashboard(submit.ADDRESS), *given))
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
 
@@ -167,3 +176,60 @@ def test_ctrl_c_ends_it_in_one_line_that_says_whether_a_job_continues(
         monkeypatch.setattr(submit, "follow", interrupt)
     assert main(parse(words(project, head)), say) == 130
     assert said[-1] == f"\nsubmit: {told}"
+
+
+@pytest.mark.parametrize("others", [["--run-dir", "s3://bucket/run"], ["--run-dir", "s3://bucket/run/"]])
+@pytest.mark.parametrize("epochs", ["1", "2"])
+def test_a_job_that_already_runs_is_followed_and_other_options_are_told(
+    project: Path, head: Dashboard, epochs: str, others: list[str]
+) -> None:
+    entrypoint = f"python {JOB} --epochs 1 --run-dir s3://bucket/run"
+    about = {"type": "SUBMISSION", "submission_id": "job_0", "metadata": {RUN_DIR: "s3://bucket/run"}}
+    head.jobs["job_0"] = {**about, **RUNNING, "entrypoint": entrypoint}
+    head.failures = [ENDED]
+    code, said = outcome(project, head, *others, "--", "--epochs", epochs)
+    assert (code, head.submitted) == (0, 0)
+    first = said.splitlines()[0]
+    assert first.startswith("submit: job_0 already runs on this run directory")
+    assert ("with other options, which stay in force" in first) == (epochs != "1")
+    assert (entrypoint in first) == (epochs != "1")
+
+
+def test_a_proxy_of_the_environment_gets_no_request_to_this_machine(
+    project: Path, head: Dashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    head.outcomes = [SUCCEEDED]
+    assert outcome(project, head, "--wait-seconds", "0")[0] == 0
+
+
+def test_ctrl_c_ends_it_at_once_when_nothing_comes_through_the_tunnel(project: Path, head: Dashboard) -> None:
+    head.outcomes, head.stalled = [RUNNING], threading.Event()
+    with subprocess.Popen(
+        [sys.executable, str(ROOT / "cluster/submit.py"), *words(project, head)],
+        env={name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
+        stdout=subprocess.PIPE,
+        text=True,
+        # Tests that run in the background ignore Ctrl-C, and their child processes would too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+    ) as submission:
+        try:
+            assert head.stalled.wait(40)
+            submission.send_signal(signal.SIGINT)
+            said, _ = submission.communicate(timeout=following.REQUEST_SECONDS / 2)
+        finally:
+            submission.kill()
+    assert submission.returncode == 130
+    assert said.endswith("submit: job_1 continues; run the same command again to follow it\n")
+
+
+def test_the_commit_of_a_repository_around_an_unpacked_project_is_not_its_own(project: Path) -> None:
+    own = ["-c", "user.name=x", "-c", "user.email=x"]
+    for command in (["init", "-q"], [*own, "commit", "-q", "--allow-empty", "-m", "dotfiles"]):
+        subprocess.run(["git", "-C", str(project), *command], check=True)
+    assert submit._commit(project) == {}
+    for command in (["add", JOB], [*own, "commit", "-q", "-m", "project"]):
+        subprocess.run(["git", "-C", str(project), *command], check=True)
+    assert len(submit._commit(project)[COMMIT_VARIABLE]) == 40

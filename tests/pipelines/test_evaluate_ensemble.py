@@ -91,6 +91,9 @@ def test_a_model_of_more_classes_is_evaluated_on_a_folder_that_holds_some(
         crop_px=35,
         mlflow=False,
     )
+    with pytest.raises(UserError, match="--gpus-per-predictor 1: no node has a GPU"):
+        evaluate_weights(replace(arguments, gpus_per_predictor=1.0))
+    assert not (run / "dataset").exists()  # refused before the preparation
     assert evaluate_weights(arguments).endswith("MLflow: not sent (--no-mlflow)")
     network = load_weights(weights)
     wrong = []

@@ -1,6 +1,8 @@
 """Claims: a commit that cannot be recorded is told with its reason and what to do."""
 
 import shlex
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
@@ -44,3 +46,32 @@ def test_a_commit_that_the_submitter_names_is_recorded(monkeypatch: pytest.Monke
 def test_without_git_that_is_the_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert (commit(), why_no_commit()) == ("", "git is not installed; name it in GOOGLENET_COMMIT")
+
+
+def test_the_commit_of_a_repository_around_an_unpacked_project_is_not_recorded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for command in (
+        ["init", "-q"],
+        ["-c", "user.name=x", "-c", "user.email=x", "commit", "-q", "--allow-empty", "-mx"],
+    ):
+        subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
+    project = tmp_path / "project"
+    (project / "pipelines").mkdir(parents=True)
+    (project / "pipelines/errors.py").touch()
+    monkeypatch.setattr(circumstances, "ROOT", project)
+    assert commit() == ""
+    assert (
+        why_no_commit() == f"the git repository around {project} does not hold its files; name it in {COMMIT_VARIABLE}"
+    )
+
+
+def test_opencv_of_another_package_stops_no_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_opencv(package: str) -> str:
+        if package == "opencv-python-headless":
+            raise PackageNotFoundError(package)
+        return version(package)
+
+    monkeypatch.setattr(circumstances, "version", without_opencv)
+    found = circumstances.circumstances()["versions"]
+    assert (found["opencv-python-headless"], found["numpy"]) == ("unknown", version("numpy"))

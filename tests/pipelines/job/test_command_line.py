@@ -4,10 +4,8 @@ import json
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -17,50 +15,18 @@ from googlenet.network.preprocessing import SCRATCH_PREPROCESSING
 from googlenet.network.published import BVLC, FILES
 from googlenet.network.weights import to_safetensors
 from pipelines import (
-    compare_runs,
     evaluate_ensemble,
-    export_onnx,
-    prepare_dataset,
-    replay_to_mlflow,
     review,
     train_ensemble,
 )
-from pipelines.job.command_line import run_command
 from pipelines.run.claims import claim
 from pipelines.run.named_recipes import finetune
 from pipelines.run.recipe import Recipe
 from pipelines.run.recipe_json import recipe_from_dict
 from pipelines.run.storage import Storage
-from tests.commands import interrupts_as_before
+from tests.commands import Command
 from tests.others_files import somebody_elses
 from tests.project import ROOT
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended, and its output."""
-
-    code: int
-    stdout: str
-    stderr: str
-
-
-Command = Callable[..., Ended]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
-    """Run a command's main in this process, as its file does when it is a script."""
-
-    def command(main: Callable[[], int | None], *words: str) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["pipelines/command.py", *words])
-        monkeypatch.setenv("COLUMNS", "200")
-        with pytest.raises(SystemExit) as ended:
-            run_command(main)
-        return Ended(int(ended.value.code or 0), *capsys.readouterr())
-
-    with interrupts_as_before():
-        yield command
 
 
 def test_help_lists_every_field_of_the_recipe(run: Command) -> None:
@@ -153,33 +119,6 @@ def test_a_port_that_is_taken_ends_the_review(run: Command, tmp_path: Path) -> N
     assert (ended.code, ended.stderr.count("\n")) == (2, 1)
     assert ended.stderr == f"error: cannot listen on port {port} (Address already in use): choose another with --port\n"
     assert ended.stdout == ""
-
-
-@pytest.mark.parametrize("below", ["", "/run"])
-@pytest.mark.parametrize(
-    ("command", "words"),
-    [
-        (train_ensemble, "--recipe demo --run-dir FILE"),
-        (train_ensemble, "--recipe demo --run-dir FILE --dry-run"),
-        (prepare_dataset, "--data embedded --run-dir FILE"),
-        (evaluate_ensemble, "--run-dir FILE"),
-        (evaluate_ensemble, "--run-dir FILE --data DATA --weights a.npz"),
-        (export_onnx, "--run-dir FILE --output x.onnx"),
-        (export_onnx, "--run-dir x --output FILE/x.onnx"),
-        (replay_to_mlflow, "--run-dir FILE"),
-        (review, "--run-dir FILE"),
-        (review, "--runs FILE"),
-        (compare_runs, "FILE FILE"),
-    ],
-)
-def test_a_file_in_the_place_of_a_folder_is_told_in_a_line(
-    run: Command, tmp_path: Path, command: ModuleType, words: str, below: str
-) -> None:
-    (tmp_path / "file").write_bytes(b"")
-    ended = run(command._main, *words.replace("FILE", f"{tmp_path}/file{below}").split())
-    assert (ended.code, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
-    assert f"{tmp_path}/file" in ended.stderr
-    assert (tmp_path / "file").is_file()
 
 
 def test_a_folder_without_images_is_refused_by_the_job(run: Command, tmp_path: Path) -> None:

@@ -64,6 +64,17 @@ def test_the_submission_says_in_one_line_that_it_needs_ray_alone(bare_python: Pa
 
 
 @pytest.mark.processes
+def test_the_submission_refuses_a_python_that_is_too_old_in_one_line() -> None:
+    # Python 3.10 has no contextlib.chdir.
+    older = "import contextlib, runpy, sys; sys.version_info = (3, 10, 12); del contextlib.chdir; "
+    ended = run(
+        Path(sys.executable), "-c", f"{older}runpy.run_path({str(ROOT / 'cluster/submit.py')!r}, run_name='__main__')"
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (1, "", 1)
+    assert "is too old, 3.11 is needed" in ended.stderr
+
+
+@pytest.mark.processes
 def test_a_submitted_job_names_the_host_and_the_cures_on_a_cluster(bare_python: Path) -> None:
     # Ray puts the job's copy of the project into PYTHONPATH.
     ended = run(bare_python, str(ROOT / "pipelines/train_ensemble.py"), **{SUBMITTED_JOB: "{}"}, PYTHONPATH=str(ROOT))

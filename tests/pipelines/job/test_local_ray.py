@@ -52,6 +52,14 @@ def test_a_long_tmpdir_is_replaced_and_told(
     assert folder_for_ray() is None
 
 
+def test_the_long_tmpdir_of_macos_is_not_told_since_ray_does_not_read_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setenv("TMPDIR", LONG)
+    assert (folder_for_ray(), capsys.readouterr().out) == (None, "")
+
+
 def test_a_long_folder_that_was_chosen_for_ray_is_refused_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_TMPDIR", "/ä" + LONG)
     with pytest.raises(UserError, match=f"RAY_TMPDIR has {len(LONG) + 3} bytes.* at most {FOLDER_BYTES}"):

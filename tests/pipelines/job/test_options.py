@@ -95,6 +95,9 @@ def test_every_kind_of_value_is_read_and_the_rest_keeps_its_default() -> None:
         "here --run-dir x --kind lef": "--kind: expected one of left, right, got 'lef' (did you mean left?)",
         "here --run-dir x --limit 1.5": "--limit: expected a whole number, got '1.5'",
         "here --run-dir x --width wide": "--width: expected a number, got 'wide'",
+        "here --run-dir x --width nan": "--width: expected a number, got 'nan'",
+        "here --run-dir -x": "--run-dir needs a value (if -x is one, write --run-dir=-x); --help lists all options",
+        "here --run-dir --kind left": "--run-dir needs a value; --help lists all options",
         "here --run-dir x --pairs 1 2 3": "--pairs: expected values in groups of 2, got 1 2 3",
         "here --run-dir x --range 1": "--range: expected 2 values, got 1",
         "here --run-dir x --amounts TPU": "--amounts: expected values in groups of 2, got TPU",
@@ -108,6 +111,12 @@ def test_an_error_is_one_line_that_names_the_option(words: str, message: str) ->
     with pytest.raises(UserError) as error:
         parsed(words)
     assert str(error.value) == message
+
+
+@pytest.mark.parametrize("words", [["--kind", ""], ["--mixed", "a", ""], ["--run-dir="]])
+def test_an_unset_variable_of_the_shell_is_not_taken_for_the_default(words: list[str]) -> None:
+    with pytest.raises(UserError, match=r"^--[\w-]+: its value is empty, as of a shell variable that is not set$"):
+        parse_options(Options, ["here", "--run-dir", "x", *words], inner=Inner())
 
 
 def test_help_comes_in_groups_with_the_common_options_first(capsys: pytest.CaptureFixture[str]) -> None:

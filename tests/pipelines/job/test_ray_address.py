@@ -151,6 +151,17 @@ def test_another_version_of_ray_is_told_also_where_ray_finds_the_cluster(
             check_address("auto")
 
 
+def test_on_macos_it_is_looked_for_where_ray_leaves_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "folders/T"))
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(ray_address, "SHORT_FOLDER", tmp_path / "ray")
+    with hanging_head("2.40.0") as address:
+        leave_address(tmp_path, address)
+        with pytest.raises(UserError, match=f"the cluster at {address} has Ray 2.40.0"):
+            check_address("auto")
+
+
 def test_a_usable_cluster_passes_also_one_that_asks_for_a_token_or_beside_a_proxy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

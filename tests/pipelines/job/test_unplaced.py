@@ -43,7 +43,7 @@ def test_work_says_what_it_waits_for_and_gives_up_with_the_way_out(
 ) -> None:
     clock = Clock(monkeypatch, seconds_of_work=float("inf"))
     with pytest.raises(NodesMissingError, match=r"no node with 4 CPU, 1 GPU has joined within 30:00, and the trial"):
-        once_placed("ref", "the trial", NEEDS, longest_wait_seconds=LIMIT_SECONDS, unplaced=Unplaced(clock))
+        once_placed("ref", "the trial", NEEDS, longest_wait_seconds=LIMIT_SECONDS, clock=clock)
     assert clock.seconds == LIMIT_SECONDS
     told = " ".join(capsys.readouterr().out.split())
     assert told.count("the trial waits for a node with 4 CPU, 1 GPU, for 30:00 at most; `ray status`") == 1
@@ -53,16 +53,32 @@ def test_long_work_on_a_node_that_is_there_is_not_ended(
     nodes: list[dict[str, object]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     nodes.append({"NodeID": "b", "Alive": True, "Resources": LARGE})
-    unplaced = Unplaced(Clock(monkeypatch, seconds_of_work=2 * LIMIT_SECONDS))
-    result = once_placed("ref", "the trial", NEEDS, longest_wait_seconds=LIMIT_SECONDS, unplaced=unplaced)
+    clock = Clock(monkeypatch, seconds_of_work=2 * LIMIT_SECONDS)
+    result = once_placed("ref", "the trial", NEEDS, longest_wait_seconds=LIMIT_SECONDS, clock=clock)
     assert (result, capsys.readouterr().out) == ("result of ref", "")
+
+
+@pytest.mark.parametrize(("seconds", "lines"), [(TOLD_AFTER_SECONDS - 10, 0), (2 * LIMIT_SECONDS, 1)])
+def test_a_start_on_nodes_that_other_jobs_use_is_told_once_and_waits_for_them(
+    nodes: list[dict[str, object]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    seconds: float,
+    lines: int,
+) -> None:
+    nodes.append({"NodeID": "b", "Alive": True, "Resources": LARGE})
+    clock = Clock(monkeypatch, seconds)
+    once_placed("ref", "the trial", NEEDS, longest_wait_seconds=LIMIT_SECONDS, is_start=True, clock=clock)
+    told = " ".join(capsys.readouterr().out.split())
+    assert told.count("the trial has not started yet: other jobs use the 4 CPU, 1 GPU that it needs, or") == lines
+    assert bool(told) == bool(lines)
 
 
 def test_work_without_a_limit_waits_as_the_training_does(
     nodes: list[dict[str, object]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    unplaced = Unplaced(Clock(monkeypatch, seconds_of_work=2 * LIMIT_SECONDS))
-    assert once_placed("ref", "the choice", NEEDS, unplaced=unplaced) == "result of ref"
+    clock = Clock(monkeypatch, seconds_of_work=2 * LIMIT_SECONDS)
+    assert once_placed("ref", "the choice", NEEDS, clock=clock) == "result of ref"
     told = " ".join(capsys.readouterr().out.split())
     assert told == "the choice waits for a node with 4 CPU, 1 GPU; `ray status` shows what the cluster adds"
 

@@ -1,13 +1,16 @@
 """Run directories bound to a recipe: when another one may take its place."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipelines.errors import UserError
 from pipelines.run.claims import check_claim, claim
-from pipelines.run.directory import run_id
+from pipelines.run.directory import Kind, run_id
 from pipelines.run.storage import Storage
+from tests.others_files import unchanged
 
 # What a job leaves that was refused because of its images.
 LEFT_BY_AN_ATTEMPT = ("jobs/1.json", "logs/native_stderr.log", "run.lock", "dataset/train/00000.parquet")
@@ -50,10 +53,21 @@ def test_a_recipe_that_was_refused_on_images_prepared_otherwise_does_not_bind_th
         claim(run, "recipe", {**settings, **prepared, "epochs": 4})
 
 
-def test_a_folder_of_something_else_is_never_bound(tmp_path: Path) -> None:
-    (tmp_path / "thesis.tex").touch()
-    with pytest.raises(UserError, match=r"not a run directory \(thesis\.tex"):
-        claim(Storage.at(str(tmp_path)), "recipe", {})
+@pytest.mark.parametrize("bind", [claim, check_claim])
+def test_a_folder_of_something_else_is_never_bound_or_touched(
+    tmp_path: Path, bind: Callable[[Storage, Kind, dict[str, Any]], None]
+) -> None:
+    for name in ("thesis.tex", "film.mkv.partial-1"):
+        (tmp_path / name).touch()
+    with unchanged(tmp_path), pytest.raises(UserError, match=r"not a run directory \(thesis\.tex"):
+        bind(Storage.at(str(tmp_path)), "recipe", {})
+
+
+def test_unfinished_files_of_others_stay_in_a_folder_that_becomes_a_run(tmp_path: Path) -> None:
+    (tmp_path / "film.mkv.partial-1").touch()
+    (tmp_path / "backup.partial-old").mkdir()
+    claim(Storage.at(str(tmp_path)), "recipe", {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["backup.partial-old", "film.mkv.partial-1", "run.json"]
 
 
 def test_a_job_that_was_killed_while_it_bound_the_run_does_not_block_it(tmp_path: Path) -> None:

@@ -102,6 +102,9 @@ def test_other_errors_keep_their_traceback() -> None:
     wrapped = RuntimeError("wrapped")
     wrapped.__cause__ = OSError(errno.ENOSPC, "No space left on device", "/disk/file")
     assert storage_failure(wrapped) == "[Errno 28] No space left on device: '/disk/file'"
+    # As of folders that macOS keeps from a terminal, and of files that are made immutable.
+    forbidden = PermissionError(errno.EPERM, "Operation not permitted", "/Documents/run")
+    assert storage_failure(forbidden) == "[Errno 1] Operation not permitted: '/Documents/run'"
     assert storage_failure(RecordsError("a shard is damaged")) == "a shard is damaged"
     # As Ray Data passes it on: text only, and Python has its own class for the number.
     refused = RuntimeError("task failed\nPermissionError: [Errno 13] Permission denied: '/photos/a.jpg'\nmore")

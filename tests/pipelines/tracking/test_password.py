@@ -52,6 +52,16 @@ def test_mlflow_asks_for_its_password_and_refuses_other_hosts(
     command = ["bash", str(CLUSTER / "mlflow_server.sh"), "127.0.0.1", url.rpartition(":")[2], str(folder)]
     subprocess.run(command, env=with_tools({"HOME": str(home)}), check=True, timeout=60)
     assert (folder / "pid").read_text() == process  # it was still running
+    other = subprocess.run(
+        [*command[:3], "1", command[4]],
+        env=with_tools({"HOME": str(home)}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert other.returncode == 1
+    assert "MLflow already runs with other options" in other.stderr
+    assert f"kill {process}" in other.stderr
     assert not any(password in " ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"]))
     (tmp_path / ".mlflow").mkdir()
     (tmp_path / ".mlflow/credentials").write_text("[mlflow]\nmlflow_tracking_username = me\n")

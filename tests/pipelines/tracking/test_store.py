@@ -82,6 +82,17 @@ def test_every_uri_that_mlflow_knows_is_accepted_as_it_is(uri: str) -> None:
     assert checked(uri) == uri
 
 
+def test_a_store_that_ray_would_remove_with_a_submitted_project_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "working_dir_files/_ray_pkg_1"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    with pytest.raises(UserError, match=r"lies in Ray's copy of the project, .*name a server, or .* sqlite:////PATH"):
+        checked("sqlite:///runs/mlflow.db")
+    assert checked(f"sqlite:///{tmp_path}/mlflow.db") == f"sqlite:///{tmp_path}/mlflow.db"
+
+
 @pytest.mark.parametrize("server", ["10.0.0.3:5000", "head:5000", "my-head.example.org:80/mlflow", "localhost:5000/"])
 def test_a_server_without_a_scheme_is_told_with_one(server: str) -> None:
     with pytest.raises(UserError, match=f"has no scheme; for the server there, write http://{server}$"):

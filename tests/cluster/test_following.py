@@ -1,0 +1,56 @@
+"""Output of a job that is followed: all of it is printed once, whatever happens to its streams."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import pytest
+from ray.dashboard.modules.job.pydantic_models import JobDetails
+
+from cluster import following
+from cluster.following import Log, follow
+
+
+class Cluster:
+    """A cluster as Ray's client shows it: the job runs until its last stream has begun.
+
+    Each stream has the output from its beginning, and ends in good order.
+    """
+
+    def __init__(self, streams: Sequence[Sequence[str]], seconds_between: float) -> None:
+        self._streams, self._seconds = list(streams), seconds_between
+
+    def get_job_info(self, _job: str) -> JobDetails:
+        status = "RUNNING" if self._streams else "SUCCEEDED"
+        return JobDetails(type="SUBMISSION", entrypoint="", status=status)
+
+    async def tail_job_logs(self, _job: str) -> AsyncIterator[str]:
+        for text in self._streams.pop(0):
+            await asyncio.sleep(self._seconds)
+            yield text
+
+
+@pytest.fixture(autouse=True)
+def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(following, "LAST_LINES_SECONDS", 1.0)
+
+
+def printed(cluster: Any, log: Log, capsys: pytest.CaptureFixture[str]) -> str:
+    details = follow(cluster, "job", log)
+    assert details is not None
+    assert details.status == "SUCCEEDED"
+    return capsys.readouterr().out
+
+
+def test_the_end_of_a_long_output_is_printed_although_the_job_has_ended(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [f"line {number}\n" for number in range(15)]
+    # Some of it was printed before the connection was lost; all of it comes again, for longer than nothing may come.
+    log = Log(printed=len(lines[0]))
+    assert printed(Cluster([lines], seconds_between=0.1), log, capsys) == "".join(lines[1:])
+
+
+def test_a_stream_that_ends_before_the_job_is_opened_again(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = ["one\n", "two\n", "three\n"]
+    streams = [lines[:1], lines[:2], lines]
+    assert printed(Cluster(streams, seconds_between=0.0), Log(), capsys) == "".join(lines)
