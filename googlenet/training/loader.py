@@ -1,23 +1,29 @@
 """Loader of batches: one set of processes for a whole training, its epochs and its validations.
 
 A process takes seconds to start, and has to fill its cache of records again: it is started once, and told batch by
-batch what to load.
+batch what to load. Batches come back through shared memory, without a copy.
 """
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from multiprocessing.context import ForkServerContext
+from multiprocessing.reduction import ForkingPickler
 from typing import Any, Protocol, runtime_checkable
 
 import cv2
+import numpy as np
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import reduce_storage
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from googlenet.images.record import RecordsByIndex
 from googlenet.shapes import Float32, Int64, UInt8
 from googlenet.training.crop_sizes import CropPx, crop_px_in
+
+MORE_SHARED_MEMORY = "it goes through a pipe, which is slower; make /dev/shm larger, in Docker with --shm-size=2g"
 
 
 @dataclass(frozen=True)
@@ -133,8 +139,27 @@ def forkserver() -> ForkServerContext:
 
 
 def _settle(_: int) -> None:
-    """Limit a new loader process to one OpenCV thread and its part of the caches."""
+    """Limit a new loader process to one OpenCV thread and its part of the caches, and let it send in any case."""
     cv2.setNumThreads(0)
+    ForkingPickler.register(torch.UntypedStorage, _sent)
     info: Any = get_worker_info()
     for source in info.dataset.sources.values():
         source.records.share_cache(info.num_workers)
+
+
+def _sent(storage: torch.UntypedStorage) -> tuple[Any, ...]:
+    """Return how a tensor's numbers are sent: through shared memory, or with the message where there is no room.
+
+    PyTorch would drop the batch, and the training would wait for it for ever.
+    """
+    try:
+        shared: tuple[Any, ...] = reduce_storage(storage)  # type: ignore[no-untyped-call]
+    except RuntimeError as error:
+        reason = str(error).rpartition(": ")[2]  # without the block's name: each process is to warn once
+        warnings.warn(f"shared memory has no room for a batch ({reason}): {MORE_SHARED_MEMORY}", stacklevel=2)
+        return _storage_of, (torch.empty(0, dtype=torch.uint8).set_(storage).numpy(),)
+    return shared
+
+
+def _storage_of(data: UInt8[np.ndarray, " bytes"]) -> torch.UntypedStorage:
+    return torch.from_numpy(data).untyped_storage()

@@ -1,6 +1,8 @@
 """Batches: a pure function of (seed, epoch, index), for any number of processes and workers."""
 
 import os
+import resource
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import torch
 from googlenet.images.decoding import decode_rgb
 from googlenet.randomness import numpy_generator
 from googlenet.training.augment import Sampling, draw_sample
-from googlenet.training.batches import TrainingSamples, training_batches
+from googlenet.training.batches import SAMPLES, TrainingSamples, requests_of_epoch, training_batches
 from googlenet.training.data_parallel import Share
 from googlenet.training.epoch_order import EpochOrder
 from googlenet.training.loader import Batch, Request, load_batches
@@ -78,6 +80,30 @@ def test_one_set_of_processes_loads_all_that_a_training_needs(samples: TrainingS
     loaded = set(load_batches(sources, requests, loader_processes=2))
     assert len(loaded) == 2
     assert os.getpid() not in loaded
+
+
+class WithoutRoom:
+    """A source whose loader process can write no file as large as a batch, as if /dev/shm were full."""
+
+    def __init__(self, samples: TrainingSamples, warnings: Path) -> None:
+        self.records, self._samples, self._warnings = samples.records, samples, warnings
+
+    def load(self, request: Request) -> Batch:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+        sys.stderr = self._warnings.open("a", buffering=1)
+        return self._samples.load(request)
+
+
+@pytest.mark.processes
+@pytest.mark.timeout(120)
+def test_batches_for_which_shared_memory_has_no_room_arrive(samples: TrainingSamples, tmp_path: Path) -> None:
+    requests = list(requests_of_epoch(EpochOrder(IMAGES, SEED, EPOCH), BATCH, EPOCH))
+    source = WithoutRoom(samples, tmp_path / "warnings")
+    found = list(load_batches({SAMPLES: source}, requests, loader_processes=1))
+    assert same(batches(samples), found)
+    assert all(batch.images.is_contiguous(memory_format=torch.channels_last) for batch in found)
+    assert not any(batch.images.is_shared() for batch in found)
+    assert (tmp_path / "warnings").read_text().count("--shm-size") == 1
 
 
 @pytest.mark.parametrize("workers", [2, 3, 12])
