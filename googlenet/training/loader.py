@@ -153,11 +153,12 @@ def _sent(storage: torch.UntypedStorage) -> tuple[Any, ...]:
     PyTorch would drop the batch, and the training would wait for it for ever.
     """
     try:
-        return reduce_storage(storage)
+        shared: tuple[Any, ...] = reduce_storage(storage)  # type: ignore[no-untyped-call]
     except RuntimeError as error:
         reason = str(error).rpartition(": ")[2]  # without the block's name: each process is to warn once
         warnings.warn(f"shared memory has no room for a batch ({reason}): {MORE_SHARED_MEMORY}", stacklevel=2)
         return _storage_of, (torch.empty(0, dtype=torch.uint8).set_(storage).numpy(),)
+    return shared
 
 
 def _storage_of(data: UInt8[np.ndarray, " bytes"]) -> torch.UntypedStorage:
