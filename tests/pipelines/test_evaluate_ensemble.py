@@ -91,9 +91,6 @@ def test_a_model_of_more_classes_is_evaluated_on_a_folder_that_holds_some(
         crop_px=35,
         mlflow=False,
     )
-    with pytest.raises(UserError, match="--gpus-per-predictor 1: no node has a GPU"):
-        evaluate_weights(replace(arguments, gpus_per_predictor=1.0))
-    assert not (run / "dataset").exists()  # refused before the preparation
     assert evaluate_weights(arguments).endswith("MLflow: not sent (--no-mlflow)")
     network = load_weights(weights)
     wrong = []
@@ -108,6 +105,17 @@ def test_a_model_of_more_classes_is_evaluated_on_a_folder_that_holds_some(
     assert (report["images"], report["classes"]) == (42, 6)
     with pytest.raises(UserError, match="a different evaluation"):
         evaluate_weights(replace(arguments, policies=(1,)))
+
+
+def test_gpus_that_no_node_has_are_refused_before_the_images_are_prepared(
+    ray_cluster: str, photo_folder: Path, weights: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "classes.txt").write_text("\n".join(CLASSES) + "\n")
+    images, classes = str(photo_folder / "val"), str(tmp_path / "classes.txt")
+    arguments = Arguments(str(tmp_path / "run"), images, (str(weights),), classes, crop_px=35, gpus_per_predictor=1.0)
+    with pytest.raises(UserError, match="--gpus-per-predictor 1: no node has a GPU"):
+        evaluate_weights(arguments)
+    assert not (tmp_path / "run/dataset").exists()
 
 
 def test_weights_without_class_names_ask_for_them(
