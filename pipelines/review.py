@@ -27,7 +27,7 @@ from pipelines.run.directory import RUN
 from pipelines.run.lock import RunInUseError
 from pipelines.run.storage import Storage
 from pipelines.run.storage_failures import STORE_FAILURES
-from pipelines.tracking.follower import reason_of
+from pipelines.tracking.failures import reason_of
 from pipelines.tracking.moved import find_directory
 from pipelines.tracking.publish import PublishSettings
 from pipelines.tracking.replay import replay
