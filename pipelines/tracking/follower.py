@@ -145,9 +145,8 @@ class Tracker:
         connection, self._connection = None if final == FINISHED else self._connection, None
         if connection is None:
             connection = _Connection(self.run, self.recipe, self.manifest, self.publishing.tracking_uri)
-        self.page = connection.page
         connection.send(dict(self._phases), final)
-        self._connection = connection
+        self._connection, self.page = connection, connection.page
         return connection
 
     def _warn(self, reason: str) -> None:

@@ -41,7 +41,8 @@ def replay(run: Storage, publishing: PublishSettings) -> tuple[str, str]:
         except UserError:  # names its file, or the store
             raise
         except Exception as error:
-            raise UserError(f"MLflow at {publishing.tracking_uri}: {reason_of(error)}") from error
+            lacks = " lacks data of the models" if tracker.in_step else ""
+            raise UserError(f"MLflow at {publishing.tracking_uri}{lacks}: {reason_of(error)}") from error
     if tracker.outcome:
         say(tracker.outcome)
     return tracker.page, tracker.model
