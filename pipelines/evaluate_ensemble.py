@@ -264,7 +264,7 @@ def _main() -> None:
     arguments = parse(Arguments)
     _check(arguments)
     run = Storage.at(arguments.run_dir)
-    recipe = None if arguments.weights else read_recipe(run)
+    recipe = None if arguments.weights else read_recipe(run, "give one with --run-dir, or weights with --weights")
     written = Storage.at(arguments.output_dir) if arguments.output_dir else run
     data = "" if arguments.data else "--data FOLDER "
     own = f"to evaluate it into a directory of your own, add {data}--output-dir DIR"

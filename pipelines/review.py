@@ -27,7 +27,7 @@ from pipelines.run.directory import RUN
 from pipelines.run.lock import RunInUseError
 from pipelines.run.storage import Storage
 from pipelines.run.storage_failures import STORE_FAILURES
-from pipelines.tracking.follower import reason_of
+from pipelines.tracking.failures import reason_of
 from pipelines.tracking.moved import find_directory
 from pipelines.tracking.publish import PublishSettings
 from pipelines.tracking.replay import replay
@@ -37,6 +37,7 @@ from pipelines.tracking.store import (
     database_of,
     find_parent,
     is_read_only,
+    is_server,
     page_of_experiment,
     page_of_run,
     runs_at_work,
@@ -75,7 +76,15 @@ def newest_run(runs: Path) -> Path:
     directories = [path.parent for path in runs.glob(f"*/{RUN}")]
     if not directories:
         raise UserError(f"no run in {runs.resolve()}; choose one with --run-dir, or its folder with --runs")
-    return max(directories, key=lambda run: max(path.stat().st_mtime for path in (run, run / RUN, *run.glob("jobs/*"))))
+    return max(directories, key=lambda run: max(map(_changed, (run, run / RUN, *run.glob("jobs/*.json")))))
+
+
+def _changed(path: Path) -> float:
+    """Return when a file was written; 0 if a job or a user removes it right now."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def bring_up_to_date(tracking_uri: str, database: Path) -> None:
@@ -128,16 +137,16 @@ def _main() -> None:
         raise UserError(f"{arguments.run_dir} holds no run; choose another --run-dir")
     uri = _store(arguments)
     database = database_of(uri)
-    if database is None:
+    if is_server(uri):
         say(f"MLflow: {uri}")
         return
-    if not database.exists():
+    if database and not database.exists():
         raise UserError(f"MLflow store not found: {database}; fill one from a run directory with replay_to_mlflow.py")
     check_port(arguments.port)
     try:
-        if is_read_only(database):
+        if database and is_read_only(database):
             say(f"{database} is read-only: runs are shown as they are there")
-        else:
+        elif database:  # a database that several machines share has runs at work whose directories are on others
             bring_up_to_date(uri, database)
         page = page_to_open(uri, arguments.run_dir)
     except Exception as error:

@@ -41,12 +41,10 @@ from pipelines.run.storage import Storage
 from pipelines.run.teacher import absolute_teacher, check_same_images, check_teacher, check_that_a_teacher_is_given
 from pipelines.run.weights import absolute_weights, check_that_weights_are_given
 from pipelines.tracking.commands import how_to_use
-from pipelines.tracking.fetch import PREFIX as RUN_IN_MLFLOW
-from pipelines.tracking.fetch import differences_from
 from pipelines.tracking.follower import Tracker
-from pipelines.tracking.publish import ChampionRule, ModelsToLog, Published, PublishSettings, publish
-from pipelines.tracking.recipe_option import recipe_of_options
-from pipelines.tracking.store import tracking_uri_for, tracking_uri_of_runs
+from pipelines.tracking.publish import ChampionRule, ModelsToLog, PublishSettings
+from pipelines.tracking.recipe_option import recipe_of_options, tell_differences
+from pipelines.tracking.store import tracking_uri_for
 from pipelines.training.resources import Resources, check_batches, needed_replicas, on_cluster
 from pipelines.training.stage import check_before_start, train_run
 from pipelines.training.validation_plan import ValidationPlan
@@ -218,7 +216,7 @@ def _carry_out(
         if recipe.teacher and not meter.why_stop():
             with log.stage("targets"):
                 make_targets(run, recipe, options)
-        with Tracker(run, recipe, manifest, publishing.tracking_uri) as tracker:
+        with Tracker(run, recipe, manifest, publishing) as tracker:
             with log.stage("train"):
                 failures = train_run(run, recipe, resources, manifest, tracker.update, meter.why_stop)
             finished = len(finished_replicas(run, recipe.replicas))
@@ -226,17 +224,13 @@ def _carry_out(
             enough = finished >= needed_replicas(recipe, arguments.min_replicas, at_limit=at_limit)
             if enough:
                 _evaluate(run, recipe, options, log, soup=arguments.soup and not at_limit)
-            tracker.finish(succeeded=enough)
-        published = Published("")
-        if not tracker.in_step:
-            say(f"warning: MLflow at {publishing.tracking_uri} lacks data; run the same command again to send it")
-        elif enough and not at_limit:
-            published = publish(run, recipe, manifest, publishing)
-            say(published.line)
+            tracker.finish(succeeded=enough, with_models=not at_limit)
+        if tracker.outcome:
+            say(tracker.outcome)
         tell_failures(failures, finished, recipe.replicas, at_limit=at_limit)
         if enough:
             say(f"report: {run.below(REPORT_PAGE)} ({duration(meter.used().seconds)})")
-            say(how_to_use(run, publishing.tracking_uri, tracker.page, published.model))
+            say(how_to_use(run, publishing.tracking_uri, tracker.page, tracker.model))
         if at_limit:
             say(meter.how_to_go_on(finished, recipe.replicas))
             return LIMIT_EXIT_CODE
@@ -260,9 +254,7 @@ def _prepare(arguments: Arguments, run: Storage, recipe: Recipe, images: Images 
     check_same_images(run, recipe, manifest)
     keep_initial_weights(run, recipe, len(manifest.classes))
     keep_scaled_weights(run, recipe, manifest)
-    if arguments.recipe.startswith(RUN_IN_MLFLOW):
-        for line in differences_from(tracking_uri_of_runs(arguments.tracking_uri), arguments.recipe, manifest.digest):
-            say(f"differs from {arguments.recipe}: {line}")
+    tell_differences(arguments.recipe, arguments.tracking_uri, manifest)
     return manifest
 
 

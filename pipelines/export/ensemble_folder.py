@@ -5,17 +5,18 @@
 
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from googlenet.network.hub import HubError, hub_api, hub_endpoint, hub_errors, is_hub_name, name_of_page, parse_hub_name
 from pipelines.errors import UserError
-from pipelines.job.console import count, size
+from pipelines.job.console import count, size, some
 from pipelines.report.schema import Report
 from pipelines.run.dataset import read_manifest
 from pipelines.run.directory import (
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 CARD, RECIPE, REPORT = "README.md", "recipe.json", "report.json"
 WEIGHTS_SUFFIX = ".safetensors"
+OWN_WEIGHTS = re.compile(r"replica_\d+\.safetensors")
 LICENSE_FIELDS = ("license", "license_name", "license_link")
 
 
@@ -90,10 +92,11 @@ def _export_to_hub(run: Storage, name: str) -> str:
     api = hub_api()
     with tempfile.TemporaryDirectory() as folder, hub_errors(name):
         present = api.list_repo_files(uri.id) if api.repo_exists(uri.id) else None
+        _check_that_it_is_free(api, uri.id, present or ())
         license_fields = _license_of(api, uri.id) if CARD in (present or ()) else {}
         exported = _write(run, Storage.at(folder), name, license_fields)
         files = sorted(Path(folder).iterdir())
-        stale = {file for file in present or () if file.endswith(WEIGHTS_SUFFIX)} - {file.name for file in files}
+        stale = {file for file in present or () if OWN_WEIGHTS.fullmatch(file)} - {file.name for file in files}
         # Nothing is published by accident: making it public is one setting of the repository.
         api.create_repo(uri.id, private=True, exist_ok=True)
         changes = [
@@ -103,6 +106,22 @@ def _export_to_hub(run: Storage, name: str) -> str:
         api.create_commit(uri.id, changes, commit_message=f"Export of {exported}")
     note = "; the repository is new and private, its settings make it public" if present is None else ""
     return f"{hub_endpoint()}/{uri.id}: {exported}{note}"
+
+
+def _check_that_it_is_free(api: "HfApi", repository: str, files: Collection[str]) -> None:
+    """Refuse a repository of other models: their card and description would be replaced.
+
+    Raises:
+        UserError: it has other weights than an export, or another description.
+    """
+    from googlenet.evaluation.pretrained import DESCRIPTION, FORMAT
+
+    others = sorted(file for file in files if file.endswith(WEIGHTS_SUFFIX) and not OWN_WEIGHTS.fullmatch(file))
+    if not others and DESCRIPTION in files:
+        described = Path(api.hf_hub_download(repository, DESCRIPTION)).read_text(encoding="utf-8-sig")
+        others = [] if FORMAT in described else [DESCRIPTION]
+    if others:
+        raise UserError(f"hf://{repository} holds something else ({some(others)}): choose another repository")
 
 
 def _license_of(api: "HfApi", repository: str) -> dict[str, str]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from googlenet.evaluation.crops import scales_px
 from googlenet.evaluation.kept_calibration import KeptCalibration
 from pipelines.errors import UserError
-from pipelines.job.console import count
+from pipelines.job.console import count, size
 from pipelines.run.directory import CALIBRATION, ReplicaFiles, check_folder, finished_replicas, read_recipe
 from pipelines.run.storage import Storage
 from pipelines.run.weights import read_replica
@@ -34,6 +34,8 @@ INPUT_METADATA = {
 METADATA_FILE = "metadata.json"
 # Supported by runtimes since 2023; the network needs none of its antialiased resizing or group normalisation.
 OPSET = 18
+# Protobuf's limit, without what the operations and names take beside the weights.
+MOST_ONNX_BYTES = 2**31 - 2**24
 NEEDED_FOR_ONNX = ("onnx", "onnxscript")
 
 
@@ -62,7 +64,7 @@ def export_graph(run: Storage, output: Path, kind: GraphFormat, replica: int | N
         replica: export only this replica; the default is the mean of all finished replicas.
 
     Raises:
-        UserError: the suffix is another, packages or the replica are missing, or its weights are damaged.
+        UserError: the suffix is another, packages or the replica are missing, its weights are damaged, or too large.
     """
     if output.suffix != f".{kind}":
         raise UserError(f"--output must end with .{kind}, got {output}")
@@ -77,6 +79,12 @@ def export_graph(run: Storage, output: Path, kind: GraphFormat, replica: int | N
     names = [ReplicaFiles(number).weights for number in _chosen(run, replica)]
     files, stored = zip(*(read_replica(run, name) for name in names), strict=True)
     crop_px, classes = stored[0].extra["crop_px"], stored[0].extra["classes"]
+    num_bytes = sum(map(len, files))
+    if kind == "onnx" and num_bytes > MOST_ONNX_BYTES:
+        raise UserError(
+            f"the weights of {count(len(files), 'replica')} have {size(num_bytes)}, and an ONNX file holds at most "
+            "2 GiB: export single replicas with --replica, or choose --format pt2"
+        )
     network = PixelClassifier([one.build() for one in stored])
     # Two crops: a graph exported with one crop would accept only one.
     crops = torch.zeros(2, 3, crop_px, crop_px, dtype=torch.uint8)

@@ -177,8 +177,8 @@ def read_run(run: Storage) -> Any:
     return run.read_json(RUN, "start again in a new --run-dir")
 
 
-def read_recipe(run: Storage) -> "Recipe":
-    """Return the recipe of a training run.
+def read_recipe(run: Storage, way_out: str = "give one with --run-dir") -> "Recipe":
+    """Return the recipe of a training run; ``way_out`` says how to name another.
 
     Raises:
         UserError: ``run`` is not a training run.
@@ -186,7 +186,7 @@ def read_recipe(run: Storage) -> "Recipe":
     from pipelines.run.recipe_json import recipe_from_dict
 
     if not run.exists(RUN) or "recipe" not in read_run(run):
-        raise UserError(f"{run} holds no run of train_ensemble.py; give one with --run-dir, or weights with --weights")
+        raise UserError(f"{run} holds no run of train_ensemble.py; {way_out}")
     return recipe_from_dict(read_run(run)["recipe"])
 
 

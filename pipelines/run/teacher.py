@@ -34,7 +34,7 @@ def recipe_of_student(recipe: Recipe, teacher: str) -> Recipe:
     """
     if recipe.name != DISTIL:
         raise UserError(f"--teacher is for --recipe {DISTIL}, not for the recipe {recipe.name}")
-    return replace(distil(read_recipe(_run_of(teacher))), teacher=teacher)
+    return replace(distil(read_recipe(_run_of(teacher), "give one with --teacher")), teacher=teacher)
 
 
 def absolute_teacher(teacher: str) -> str:
@@ -65,7 +65,7 @@ def check_teacher(run: Storage, recipe: Recipe, classes: Sequence[str], images: 
     teacher = _run_of(recipe.teacher)
     if teacher.root == run.root:
         raise UserError(f"{run} cannot be its own teacher; choose another --run-dir")
-    taught = read_recipe(teacher)
+    taught = read_recipe(teacher, "give one with --teacher")
     if taught.teacher:
         raise UserError(f"the teacher {teacher} is itself a student; give the run that taught it, {taught.teacher}")
     finished = len(finished_replicas(teacher, taught.replicas))

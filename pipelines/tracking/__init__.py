@@ -6,6 +6,7 @@ wing that imports MLflow, and only inside functions, since importing it takes se
 In reading order:
 
 - ``follower``: a thread that sends what is new in the run directory
+- ``failures``: reasons of failures, and repetition of what may succeed later
 - ``store``: MLflow stores: URIs, connections, pages
 - ``schema_version``: the store of an older or newer MLflow
 - ``moved``: stores and run directories that were moved or copied

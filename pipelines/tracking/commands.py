@@ -6,6 +6,8 @@ from pipelines.run.storage import Storage
 from pipelines.tracking.store import tracking_uri_for
 
 PORT = 8080
+# MLflow's default of a minute for a request is a dozen images of seven models with 144 crops on two cores.
+SERVE_OPTIONS = f"--env-manager local --port {PORT} --timeout 600"
 # A photograph in base64 is too long for an argument, so it goes through pipes.
 ASK = (
     r"""base64 < PHOTO | tr -d '\n' | sed 's/.*/{"dataframe_records": [{"image": "&"}]}/' | """
@@ -25,7 +27,7 @@ def how_to_use(run: Storage, tracking_uri: str, page: str, model: str) -> str:
     if not model:
         return f"{how_to_open(run, tracking_uri, page)}\nserve: log it first with {replay_command(run, tracking_uri)}"
     store, words = shlex.quote(tracking_uri), shlex.quote(model)
-    serve = f"MLFLOW_TRACKING_URI={store} mlflow models serve -m {words} --env-manager local --port {PORT}"
+    serve = f"MLFLOW_TRACKING_URI={store} mlflow models serve -m {words} {SERVE_OPTIONS}"
     return f"{how_to_open(run, tracking_uri, page)}\nserve:  {serve}\nask:    {ASK}"
 
 

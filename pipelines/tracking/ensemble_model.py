@@ -136,15 +136,15 @@ class EnsembleModel(PythonModel):  # type: ignore[misc]
         """Answer each row of ``model_input``.
 
         Raises:
-            mlflow.exceptions.MlflowException: there are no rows, or the parameters are refused; a server answers 400.
+            mlflow.exceptions.MlflowException: no row has an image, or the parameters are refused; a server answers 400.
         """
         asked = self.checked(params)
         more = [self._set, self._abstain] if asked[COVERAGE] else []
         more += [self._passes] if asked[BUDGET] != self._budgets[-1] else []
         columns = [*self._columns, *more, ERROR]
-        rows = pd.DataFrame(model_input).to_dict("records")
+        rows = pd.DataFrame(model_input).to_dict("records")  # MLflow drops columns that are not in the signature
         if not rows:
-            raise _bad_request(f"there are no rows; a row fills one of the columns {', '.join(INPUTS)}")
+            raise _bad_request(f"no row fills one of the columns {', '.join(INPUTS)}")
         answers = [{**dict.fromkeys(columns), **self._answer(row, asked)} for row in rows]
         # A float column would have NaN where a row is not answered; JSON has no NaN, but null for None.
         is_complete = all(answer[ERROR] is None for answer in answers)

@@ -1,5 +1,6 @@
 """Evaluations of other images in MLflow: runs of their own, beside the training run whose replicas they evaluate."""
 
+from pipelines.job.console import say
 from pipelines.report.markdown_tables import code, plain
 from pipelines.run.dataset import Manifest
 from pipelines.run.directory import REPORT, REPORT_JSON, RUN, run_id
@@ -7,7 +8,7 @@ from pipelines.run.predictions import EvaluatedEnsemble
 from pipelines.run.storage import Storage, short_name
 from pipelines.tracking.commands import how_to_open, replay_command
 from pipelines.tracking.dataset import data_of, name_of_data, send_dataset
-from pipelines.tracking.follower import reason_of
+from pipelines.tracking.failures import reason_of, repeatedly
 from pipelines.tracking.model_identity import digest_of, logged_model
 from pipelines.tracking.model_metrics import rows_of_ensemble, send_model_metrics
 from pipelines.tracking.notes import evaluation_note
@@ -28,8 +29,12 @@ def send_evaluation(run: Storage, trained: Storage, manifest: Manifest, tracking
 
     ``trained`` is ``run`` itself for weights from other sources. Failures of MLflow are not raised.
     """
+
+    def tell(reason: str) -> None:
+        say(f"warning: MLflow at {tracking_uri}: {reason}; will try again")
+
     try:
-        page = _send(run, trained, manifest, Experiment(tracking_uri))
+        page = repeatedly(lambda: _send(run, trained, manifest, Experiment(tracking_uri)), tell)
     except Exception as error:  # noqa: BLE001  # the report is complete, whatever happens to MLflow
         return f"warning: not in MLflow at {tracking_uri}: {reason_of(error)}; run the same command again to send it"
     return f"the evaluation is in MLflow at {tracking_uri}\n{how_to_open(trained, tracking_uri, page)}"

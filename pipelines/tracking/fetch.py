@@ -4,15 +4,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipelines.errors import UserError
+from pipelines.errors import TryAgainError, UserError
 from pipelines.job.circumstances import circumstances
 from pipelines.run.directory import JOBS, REPORT, differences
 from pipelines.tracking.dataset import DIGEST_TAG
-from pipelines.tracking.follower import reason_of
+from pipelines.tracking.failures import may_pass, reason_of
 from pipelines.tracking.result import RECIPE_JSON
 from pipelines.tracking.store import ID_TAG, connect, database_of
 
 PREFIX = "runs:/"
+WAY_OUT = "; name another store with --tracking-uri"
 
 
 def fetch_recipe(tracking_uri: str, run: str) -> dict[str, Any]:
@@ -20,18 +21,23 @@ def fetch_recipe(tracking_uri: str, run: str) -> dict[str, Any]:
 
     Raises:
         UserError: there is no such run, or it does not belong to this project.
+        TryAgainError: MLflow does not answer.
     """
     client, parent = _parent(tracking_uri, run)
     try:
         file = client.download_artifacts(parent.info.run_id, RECIPE_JSON)
         recipe: dict[str, Any] = json.loads(Path(file).read_text())
     except Exception as error:
-        raise UserError(f"MLflow run {run} has no {RECIPE_JSON}: {reason_of(error)}") from error
+        raise _failed(f"MLflow run {run} has no {RECIPE_JSON}", error) from error
     return recipe
 
 
 def differences_from(tracking_uri: str, run: str, dataset_digest: str) -> list[str]:
-    """Return how images, code and versions here differ from those of an MLflow run."""
+    """Return how images, code and versions here differ from those of an MLflow run.
+
+    Raises:
+        UserError: as :func:`fetch_recipe`.
+    """
     _, parent = _parent(tracking_uri, run)
     now = circumstances()
     here = {"code_digest": now["code_digest"], **{f"version/{name}": text for name, text in now["versions"].items()}}
@@ -52,7 +58,7 @@ def fetch_run(tracking_uri: str, run: str, folder: Path) -> str:
         try:
             client.download_artifacts(parent.info.run_id, artifacts, str(folder))
         except Exception as error:
-            raise UserError(f"MLflow run {run} has no {artifacts}/: {reason_of(error)}") from error
+            raise _failed(f"MLflow run {run} has no {artifacts}/", error) from error
     return f"{parent.info.run_name} ({parent.info.run_id})"
 
 
@@ -60,14 +66,21 @@ def _parent(tracking_uri: str, run: str) -> tuple[Any, Any]:
     """Return a client and the parent run; ``run`` may be the parent or a replica's run."""
     database = database_of(tracking_uri)
     if database is not None and not database.exists():
-        raise UserError(f"no run {run}: there is no MLflow store {database}; name one with --tracking-uri")
+        raise UserError(f"no run {run}: there is no MLflow store {database}{WAY_OUT}")
     try:
         client = connect(tracking_uri)
         mlflow_run = client.get_run(run.removeprefix(PREFIX))
         if parent := mlflow_run.data.tags.get("mlflow.parentRunId"):
             mlflow_run = client.get_run(parent)
     except Exception as error:
-        raise UserError(f"no run {run} in MLflow at {tracking_uri}: {reason_of(error)}") from error
+        raise _failed(f"no run {run} in MLflow at {tracking_uri}", error, WAY_OUT) from error
     if ID_TAG not in mlflow_run.data.tags:
         raise UserError(f"MLflow run {run} was not created by train_ensemble.py")
     return client, mlflow_run
+
+
+def _failed(what: str, error: Exception, way_out: str = "") -> UserError:
+    """Return the error of a run that cannot be read: a submitted job is tried again if MLflow gave no answer."""
+    if may_pass(error):
+        return TryAgainError(f"{what}: {reason_of(error)}")
+    return UserError(f"{what}: {reason_of(error)}{way_out}")

@@ -4,54 +4,62 @@ Only the driver talks to MLflow, and it sends only what is in the run directory.
 rejects requests, the run continues, and the missing data is sent once, later.
 """
 
-import re
+import atexit
+import os
 import threading
 from dataclasses import dataclass
-from typing import Any
 
-from pipelines.errors import UserError
+from pipelines.job.interruption import interruption_exit_code
 from pipelines.run.dataset import Manifest
 from pipelines.run.directory import SYSTEM, finished_replicas
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
+from pipelines.tracking.commands import replay_command
+from pipelines.tracking.failures import reason_of, repeatedly
+from pipelines.tracking.publish import Published, PublishSettings, publish
 
 FOLLOW_SECONDS = 5.0
+# Limits of the end of a job: for all but the models, and then for the models.
 CLOSE_SECONDS = 60.0
+MODELS_SECONDS = 900.0
 # A stopped job is killed after three seconds.
 INTERRUPTED_SECONDS = 1.5
-# How SQLAlchemy begins the message of a database.
-DRIVER_ERROR = re.compile(r"^\(\w+\.\w+\) ")
-# How Python names the reason of a failed connection, such as "[Errno 111] Connection refused".
-SYSTEM_ERROR = re.compile(r"\[Errno -?\d+\] ([^'\")(]+)")
-# What the client says about an address that the server does not have; a run or a model that is not there is told
-# in other words.
-UNKNOWN_ENDPOINT = re.compile(r"endpoint (\S+) failed with error code 404")
-STATUSES = {"waiting": "SCHEDULED", "done": "FINISHED", "failed": "FAILED"}
+TOO_SLOW = "it is too slow"
+FINISHED = "FINISHED"
+STATUSES = {"waiting": "SCHEDULED", "done": FINISHED, "failed": "FAILED"}
 
 
 @dataclass
 class Tracker:
     """Keeps MLflow up to date with a run. Use as a context manager: within it, a thread follows the run directory.
 
+    After the block, in which the run has ended, MLflow has everything, or the time for it was over.
+
     Attributes:
         run: the run directory.
         recipe: the run's recipe.
         manifest: the run's data set.
-        tracking_uri: the MLflow store or server.
+        publishing: the MLflow store or server, and the models of a run that succeeds.
+        page: path of the run's page, relative to MLflow's address; empty until MLflow has answered.
+        in_step: whether MLflow has everything but the models, including the end of the run.
     """
 
     run: Storage
     recipe: Recipe
     manifest: Manifest
-    tracking_uri: str
+    publishing: PublishSettings
 
     def __post_init__(self) -> None:
+        self.page, self.in_step = "", False
         self._phases = dict.fromkeys(finished_replicas(self.run, self.recipe.replicas), "done")
         self._final: str | None = None
-        self._stop = threading.Event()
+        self._with_models = True
+        self._published: Published | None = None
+        self._reason = TOO_SLOW
         self._warned: set[str] = set()
-        self._has_all = False
         self._connection: _Connection | None = None
+        self._stop, self._given_up = threading.Event(), threading.Event()
+        # A daemon: a slow server must not hold a cluster for hours.
         self._thread = threading.Thread(target=self._follow, name="mlflow", daemon=True)
 
     def __enter__(self) -> "Tracker":
@@ -63,50 +71,90 @@ class Tracker:
         if exception_type is not None or self._final is None:
             self._final = "KILLED" if interrupted else "FAILED"
         self._stop.set()
-        self._thread.join(INTERRUPTED_SECONDS if interrupted else CLOSE_SECONDS)
+        try:
+            self._thread.join(INTERRUPTED_SECONDS if interrupted else CLOSE_SECONDS)
+            if self.in_step and not interrupted:
+                self._thread.join(MODELS_SECONDS)
+        except KeyboardInterrupt:
+            # Python's own end would abort the process, with another exit code, while the thread is in PyTorch.
+            atexit.register(os._exit, interruption_exit_code())
+            raise
+        finally:
+            self._given_up.set()
 
     def update(self, phases: dict[int, str]) -> None:
         """Set the phase of each replica, as the scheduler sees it."""
         self._phases = dict(phases)
 
-    def finish(self, succeeded: bool) -> None:
-        """Set whether the run succeeded."""
-        self._final = "FINISHED" if succeeded else "FAILED"
+    def finish(self, succeeded: bool, *, with_models: bool = True) -> None:
+        """Set whether the run succeeded, and whether its models are logged then."""
+        self._final, self._with_models = FINISHED if succeeded else "FAILED", with_models
+
+    def send_all(self, phases: dict[int, str], final: str) -> None:
+        """Send everything in the run directory from this thread, however long it takes; ``final`` is how it ended.
+
+        Raises:
+            Exception: MLflow's or of the connection, if the last attempt failed.
+        """
+        self._phases, self._final = phases, final
+        repeatedly(self._send_end, self._warn)
 
     @property
-    def in_step(self) -> bool:
-        """Whether MLflow has everything, including the end of the run; valid after the block."""
-        return self._has_all
+    def model(self) -> str:
+        """URI of the registered version; empty if there is none."""
+        return self._published.model if self._published else ""
 
     @property
-    def page(self) -> str:
-        """Path of the run's page, relative to MLflow's address; empty until MLflow has answered."""
-        return self._connection.page if self._connection else ""
+    def outcome(self) -> str:
+        """What MLflow lacks and why, or what became of the models, in one line; empty if there is nothing to say."""
+        store = f"MLflow at {self.publishing.tracking_uri}"
+        if not self.in_step:
+            return f"warning: {store} lacks data ({self._reason}); run the same command again to send it"
+        if not self._has_models:
+            return ""
+        if self._published is None:
+            again = replay_command(self.run, self.publishing.tracking_uri)
+            return f"warning: {store} lacks data of the models ({self._reason}); to send it: {again}"
+        return self._published.line
+
+    @property
+    def _has_models(self) -> bool:
+        return self._final == FINISHED and self._with_models
 
     def _follow(self) -> None:
         while not self._stop.wait(FOLLOW_SECONDS):
-            self._try_to_send()
-        self._try_to_send()
-
-    def _try_to_send(self) -> None:
+            try:
+                self._send(None)
+            except Exception as error:  # noqa: BLE001  # no failure of MLflow may reach the training
+                self._warn(reason_of(error))
         try:
-            # Dropped by a failure: the next connection asks the store again how far it got.
-            connection, self._connection = self._connection or self._connect(), None
-            final = self._final
-            connection.send(dict(self._phases), final)
-            self._connection, self._has_all = connection, final is not None
-        except Exception as error:  # noqa: BLE001  # no failure of MLflow may reach the training
-            self._warn(reason_of(error))
+            repeatedly(self._send_end, self._warn, self._given_up.wait)
+        except Exception as error:  # noqa: BLE001
+            self._reason = reason_of(error)
 
-    def _connect(self) -> "_Connection":
-        return _Connection(self.run, self.recipe, self.manifest, self.tracking_uri)
+    def _send_end(self) -> None:
+        connection = self._send(self._final)
+        self.in_step = True
+        if self._has_models:
+            self._published = publish(connection.runs, self.recipe, self.manifest, self.publishing)
+
+    def _send(self, final: str | None) -> "_Connection":
+        """Send what is new; ``final`` is the run's final status, once it has ended."""
+        # Dropped by a failure, and before a result is sent: the next connection asks the store again how far it got,
+        # and corrects the places of its artifacts, which a command may have changed that knows it by another path.
+        connection, self._connection = None if final == FINISHED else self._connection, None
+        if connection is None:
+            connection = _Connection(self.run, self.recipe, self.manifest, self.publishing.tracking_uri)
+        connection.send(dict(self._phases), final)
+        self._connection, self.page = connection, connection.page
+        return connection
 
     def _warn(self, reason: str) -> None:
         """Print a warning, once for each kind of failure."""
         kind = reason.partition(":")[0]
         if kind not in self._warned:
             self._warned.add(kind)
-            print(f"warning: MLflow at {self.tracking_uri}: {reason}; will try again", flush=True)
+            print(f"warning: MLflow at {self.publishing.tracking_uri}: {reason}; will try again", flush=True)
 
 
 class _Connection:
@@ -119,24 +167,24 @@ class _Connection:
         from pipelines.tracking.sheets import Sheets
 
         self._run, self._recipe, self._manifest = run, recipe, manifest
-        self._runs = MlflowRuns(tracking_uri, run, recipe)
-        self._curves = Curves(self._runs, run)
-        self._sheets = Sheets(self._runs, run, manifest)
-        send_dataset(self._runs, self._runs.parent, manifest)
+        self.runs = MlflowRuns(tracking_uri, run, recipe)
+        self._curves = Curves(self.runs, run)
+        self._sheets = Sheets(self.runs, run, manifest)
+        send_dataset(self.runs, self.runs.parent, manifest)
         self._told_circumstances = False
         # Replicas with nothing more to send before the end of the job.
         self._settled: set[int] = set()
 
     @property
     def page(self) -> str:
-        return self._runs.page
+        return self.runs.page
 
     def send(self, phases: dict[int, str], final: str | None) -> None:
         """Send everything new; ``final`` is the parent's final status, once the run has ended."""
         from pipelines.tracking.result import send_child_note, send_circumstances, send_result, send_stage_seconds
 
         if final or not self._told_circumstances:
-            send_circumstances(self._runs, self._run)
+            send_circumstances(self.runs, self._run)
             self._told_circumstances = True
         for replica in range(self._recipe.replicas):
             if replica in self._settled and not final:
@@ -145,50 +193,21 @@ class _Connection:
             phase = phases.get(replica, "waiting")
             has_ended = phase in ("done", "failed")
             if final or has_ended:
-                send_child_note(self._runs, self._run, self._recipe, replica, phase == "failed")
-            self._runs.set_status(self._runs.child(replica), _status(phase, final))
+                send_child_note(self.runs, self._run, self._recipe, replica, phase == "failed")
+            self.runs.set_status(self.runs.child(replica), _status(phase, final))
             self._sheets.send_replica(replica)
             if has_ended:
                 self._settled.add(replica)
-        if final == "FINISHED":
-            send_result(self._runs, self._run, self._recipe, self._manifest)
+        if final == FINISHED:
+            send_result(self.runs, self._run, self._recipe, self._manifest)
         if final:
             # MLflow's page that compares runs opens with the metric they had first, so this follows the result.
-            send_stage_seconds(self._runs, self._run)
-            self._curves.send_system(self._runs.parent, SYSTEM)
-        self._runs.set_status(self._runs.parent, final or "RUNNING")
-
-
-def send_once(
-    run: Storage, recipe: Recipe, manifest: Manifest, tracking_uri: str, phases: dict[int, str], final: str
-) -> str:
-    """Send everything in ``run``; return the path of its page. MLflow's exceptions are passed on to the caller."""
-    connection = _Connection(run, recipe, manifest, tracking_uri)
-    connection.send(phases, final)
-    return connection.page
+            send_stage_seconds(self.runs, self._run)
+            self._curves.send_system(self.runs.parent, SYSTEM)
+        self.runs.set_status(self.runs.parent, final or "RUNNING")
 
 
 def _status(phase: str, final: str | None) -> str:
     if final and phase not in ("done", "failed"):
         return "KILLED"  # no job works on it, and none will unless the command is run again
     return STATUSES.get(phase, "RUNNING")
-
-
-def reason_of(error: Exception) -> str:
-    """Return one line on why MLflow, or the connection to it, failed."""
-    if isinstance(error, UserError):
-        return str(error)
-    code: Any = getattr(error, "get_http_status_code", lambda: None)()
-    first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    first_line = DRIVER_ERROR.sub("", first_line)
-    # The client's text ends with the reason, after the library's names of it.
-    if "Caused by ProxyError" in first_line:
-        return "the proxy in the environment does not answer; correct it, or add the host of the server to NO_PROXY"
-    if "Caused by " in first_line and (system := SYSTEM_ERROR.search(first_line)):
-        return f"it does not answer ({system[1].strip()})"
-    if unknown := UNKNOWN_ENDPOINT.search(first_line):
-        way_out = ", or choose --models none" if "logged-models" in unknown[1] else ""
-        return f"it does not know {unknown[1]}: the server is too old or is not an MLflow server; update it{way_out}"
-    if code in (401, 403):
-        return f"it refuses the credentials ({first_line}); set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
-    return f"it cannot be used: {first_line}"

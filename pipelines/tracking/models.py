@@ -39,7 +39,9 @@ CHAMPION = "champion"
 VERSIONS_TAG = "mlflow.modelVersions"
 DIGEST_CHARACTERS = 8
 DESCRIPTION_JSON = "ensemble.json"
-SET_BY_MLFLOW = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID")
+# A server may have to store an uploaded file in a bucket before it answers: MLflow's default, not that of calls.
+TIMEOUT, UPLOAD_SECONDS = "MLFLOW_HTTP_REQUEST_TIMEOUT", 120
+CHANGED = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID", TIMEOUT)
 # Packages imported by the code that is kept with the model.
 PACKAGES = (
     "jaxtyping", "mlflow", "numpy", "opencv-python-headless", "pandas", "pillow", "safetensors", "simplejpeg", "torch",
@@ -262,13 +264,14 @@ def log_replica(runs: MlflowRuns, run: Storage, replica: int) -> str:
 
 @contextmanager
 def _speaking_to(runs: MlflowRuns) -> Iterator[None]:
-    """Set the store and the experiment of MLflow's model functions, which are global, and restore them afterwards."""
+    """Set store, experiment and time-out of MLflow's model functions, which are global; restore them afterwards."""
     import mlflow
 
     before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
-    environment = {name: os.environ.get(name) for name in SET_BY_MLFLOW}
+    environment = {name: os.environ.get(name) for name in CHANGED}
     mlflow.set_tracking_uri(runs.tracking_uri)
     mlflow.set_experiment(experiment_id=runs.experiment)
+    os.environ[TIMEOUT] = str(max(UPLOAD_SECONDS, int(os.environ.get(TIMEOUT, "0"))))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about MLflow's own use of its libraries

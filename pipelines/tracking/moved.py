@@ -2,8 +2,8 @@
 
 import os
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -12,9 +12,11 @@ from pipelines.run.storage import Storage
 
 ARTIFACTS = "mlartifacts"
 LOCK_SECONDS = 60.0
+# The table of the folders in which new runs keep their artifacts.
+EXPERIMENTS = "experiments"
 # Tables and columns in which MLflow keeps places of artifacts.
 COLUMNS = (
-    ("experiments", "artifact_location"),
+    (EXPERIMENTS, "artifact_location"),
     ("runs", "artifact_uri"),
     ("logged_models", "artifact_location"),
     ("model_versions", "storage_location"),
@@ -30,26 +32,48 @@ def artifacts_beside(database: Path) -> Path:
 def correct_artifact_places(database: Path) -> None:
     """Let a store that was moved or copied find its artifacts in the folder beside it.
 
-    What is only in the old folder, since the database was copied without its artifacts, stays there.
+    What is only in the old folder, since the database was copied without its artifacts, stays there, also while that
+    folder's disk is away.
     """
     here, is_writable = artifacts_beside(database), os.access(database, os.W_OK)
     with closing(sqlite3.connect(database, timeout=LOCK_SECONDS)) as store, store:
-        for table, column in COLUMNS:
-            for (old,) in store.execute(f"SELECT DISTINCT {column} FROM {table}").fetchall():  # noqa: S608
-                new = _moved(old, here)
-                if new and is_writable:  # without its artifacts, a store that can only be read still shows the numbers
-                    store.execute(f"UPDATE {table} SET {column} = ? WHERE {column} = ?", (new, old))  # noqa: S608
+        places = [
+            (table, column, place)
+            for table, column in COLUMNS
+            for (text,) in store.execute(f"SELECT DISTINCT {column} FROM {table}").fetchall()  # noqa: S608
+            if (place := _Place.of(text, here))
+        ]
+        is_empty = here.is_dir() and not any(here.iterdir())
+        moved = {place.old_folder for _, _, place in places if is_empty or (place.name and place.new(here).exists())}
+        for table, column, place in places:
+            new = place.new(here)
+            is_gone = not place.path.exists() and (place.old_folder in moved or table == EXPERIMENTS)
+            # Without its artifacts, a store that can only be read still shows the numbers.
+            if is_writable and (new.exists() or is_gone):
+                store.execute(f"UPDATE {table} SET {column} = ? WHERE {column} = ?", (new.as_uri(), place.text))  # noqa: S608
 
 
-def _moved(place: str | None, here: Path) -> str:
-    """Return where ``place`` is now; empty if it is where it was, or nowhere in a folder of artifacts."""
-    path = _local_path(place or "")
-    if path is None or ARTIFACTS not in path.parts or path.is_relative_to(here):
-        return ""
-    parts = path.parts
-    last = len(parts) - 1 - parts[::-1].index(ARTIFACTS)
-    new = here.joinpath(*parts[last + 1 :])
-    return "" if path.exists() and not new.exists() else new.as_uri()
+@dataclass(frozen=True)
+class _Place:
+    """A place of artifacts that is not in the folder beside the database, as text and as a path."""
+
+    text: str
+    path: Path
+    old_folder: Path
+    name: str
+
+    @classmethod
+    def of(cls, text: str | None, here: Path) -> "_Place | None":
+        """Return the place that ``text`` names; None if it is in ``here``, or nowhere in a folder of artifacts."""
+        path = _local_path(text or "")
+        if text is None or path is None or ARTIFACTS not in path.parts or path.is_relative_to(here):
+            return None
+        last = len(path.parts) - path.parts[::-1].index(ARTIFACTS)
+        return cls(text, path, Path(*path.parts[:last]), "/".join(path.parts[last:]))
+
+    def new(self, here: Path) -> Path:
+        """Return where it is if its folder is now ``here``."""
+        return here / self.name
 
 
 def _local_path(place: str) -> Path | None:
@@ -62,14 +86,13 @@ def _local_path(place: str) -> Path | None:
 def find_directory(database: Path, directory: str, wanted: str) -> Storage | None:
     """Return the run directory with the id ``wanted``, which was at ``directory``; None if it is gone.
 
-    A directory beside the database comes first: the old place may hold the original of a copy.
+    Directories beside the database come first, since the old place may hold the original of a copied store; of those,
+    the one at ``directory``, since the others may be copies of it.
     """
-    for place in (*_beside(database), directory):
+    beside = sorted(str(path.parent) for path in database.parent.glob(f"*/{RUN}"))
+    places = sorted([*beside, directory], key=lambda place: (place not in beside, place != directory))
+    for place in places:
         run = Storage.at(place).impatient()
         if run.exists(RUN) and wanted.encode() in run.read(RUN):
             return run
     return None
-
-
-def _beside(database: Path) -> Iterator[str]:
-    return (str(path.parent) for path in sorted(database.parent.glob(f"*/{RUN}")))

@@ -1,5 +1,6 @@
 """Descriptions of runs and models in MLflow, in Markdown: results, data set, where to look, how to repeat the run."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +12,10 @@ from pipelines.report.remarks import about_missing_replicas, headline
 from pipelines.report.schema import Report
 from pipelines.run.dataset import Manifest
 from pipelines.tracking.dataset import data_of, name_of_data
-from pipelines.tracking.store import page_of_run, page_of_version
+from pipelines.tracking.store import database_of, page_of_run, page_of_version
 
-# MLflow truncates longer tags.
-MAX_CHARACTERS = 8000
+# MLflow truncates longer tags, and its databases other than SQLite refuse longer descriptions of models.
+MAX_CHARACTERS, MAX_CHARACTERS_OF_MODEL = 8000, 5000
 CLASSES_SHOWN = 20
 SHOWN_PARAMETERS = ("name", "data", "variant", "width", "crop_px", "epochs", "batch_size", "learning_rate", "schedule")
 ERROR_NAMES = {"top1_error": "top-1 error", "top5_error": "top-5 error"}
@@ -88,6 +89,7 @@ def parent_note(
     jobs: list[dict[str, Any]],
     parent: str,
     pictures: set[str],
+    tracking_uri: str,
     models: Sequence[tuple[str, str]] = (),
 ) -> str:
     """Return the note on a finished run: the table, data set, models, pictures, and how to repeat the run.
@@ -103,11 +105,19 @@ def parent_note(
         data_line(manifest),
         " ".join(f"Registered as [{name} version {v}]({page_of_version(name, v)})." for name, v in models),
         "Everything else: `report/index.html` under Artifacts.",
-        f"To repeat this run: `python pipelines/train_ensemble.py --recipe runs:/{parent} --run-dir NEW`"
+        f"To repeat this run: {code(_repetition(parent, tracking_uri))}"
         + (f" at commit `{commit}`." if commit else "."),
         *picture_lines(parent, pictures),
     ]
     return _fitting(sections)
+
+
+def _repetition(parent: str, tracking_uri: str) -> str:
+    """Return the command that repeats a run; it looks for it in the folder ``runs`` if it names no store."""
+    database = database_of(tracking_uri)
+    is_found = database is not None and (database.parent.name, database.name) == ("runs", "mlflow.db")
+    words = ["python", "pipelines/train_ensemble.py", "--recipe", f"runs:/{parent}", "--run-dir", "NEW"]
+    return shlex.join(words if is_found else [*words, "--tracking-uri", tracking_uri])
 
 
 def picture_lines(mlflow_run: str, pictures: set[str]) -> list[str]:
@@ -157,23 +167,23 @@ class Origin:
 
 def version_note(origin: Origin) -> str:
     """Return the note on a version of a model."""
-    return _fitting([*origin.sections(), REQUEST_TEXT])
+    return _fitting([*origin.sections(), REQUEST_TEXT], MAX_CHARACTERS_OF_MODEL)
 
 
 def model_note(origin: Origin, model: str, champion: str) -> str:
     """Return the note on a registered model; ``origin`` is the run of its champion, if that is not empty."""
     if not champion:
-        return _fitting([MODEL_TEXT, data_line(origin.manifest), REQUEST_TEXT])
+        return _fitting([MODEL_TEXT, data_line(origin.manifest), REQUEST_TEXT], MAX_CHARACTERS_OF_MODEL)
     link = f"The champion is [version {champion}]({page_of_version(model, champion)})."
-    return _fitting([MODEL_TEXT, link, *origin.sections(), REQUEST_TEXT])
+    return _fitting([MODEL_TEXT, link, *origin.sections(), REQUEST_TEXT], MAX_CHARACTERS_OF_MODEL)
 
 
-def _fitting(sections: list[str]) -> str:
+def _fitting(sections: list[str], most_characters: int = MAX_CHARACTERS) -> str:
     """Join the sections that fit into a note; from the first that does not, the rest is left out, which it says."""
     text = ""
     for section in filter(None, sections):
         longer = f"{text}{section}\n\n"
-        if len(longer) > MAX_CHARACTERS - len(MORE):
+        if len(longer) > most_characters - len(MORE):
             return text + MORE
         text = longer
     return text.rstrip()

@@ -1,24 +1,17 @@
 """Publication of a finished run in MLflow: the models, their versions, the champion of a data set."""
 
-import atexit
-import os
 import re
-import threading
-from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from pipelines.errors import UserError
-from pipelines.job.interruption import interruption_exit_code
 from pipelines.run.dataset import Manifest
 from pipelines.run.directory import REPORT_JSON, replica_number
 from pipelines.run.predictions import EvaluatedEnsemble
 from pipelines.run.recipe import Recipe
-from pipelines.run.storage import Storage
 from pipelines.tracking.commands import replay_command
 from pipelines.tracking.dataset import CLASSES_TAG
-from pipelines.tracking.follower import reason_of
-from pipelines.tracking.model_identity import WEIGHTS_TAG, logged_ensemble
+from pipelines.tracking.model_identity import NOT_THERE, WEIGHTS_TAG, logged_ensemble
 from pipelines.tracking.model_metrics import rows_of_ensemble, rows_of_replica, send_model_metrics
 from pipelines.tracking.models import (
     CHAMPION,
@@ -32,7 +25,6 @@ from pipelines.tracking.result import send_note
 from pipelines.tracking.runs import MlflowRuns
 
 ChampionRule = Literal["better", "always", "never"]
-PUBLISH_SECONDS = 900.0
 # Metrics of the table's cells: result.result_metrics.
 LOWER_IS_BETTER = re.compile(
     r"(top[15]_error/\w+|(negative_log_likelihood|brier_score|expected_calibration_error)/\w+(/calibrated)?)"
@@ -66,51 +58,18 @@ class PublishSettings:
 
 @dataclass(frozen=True)
 class Published:
-    """The outcome in one line, the URI of the registered version, empty if there is none, and whether MLflow failed."""
+    """The outcome in one line, and the URI of the registered version, empty if there is none."""
 
-    outcome: str
+    line: str
     model: str = ""
-    failed: bool = False
-
-    @property
-    def line(self) -> str:
-        """The outcome for the terminal."""
-        return f"warning: {self.outcome}" if self.failed else self.outcome
 
 
-def publish(run: Storage, recipe: Recipe, manifest: Manifest, publishing: PublishSettings) -> Published:
-    """Log the models of a finished run; return the outcome. Failures of MLflow are not raised."""
+def publish(runs: MlflowRuns, recipe: Recipe, manifest: Manifest, publishing: PublishSettings) -> Published:
+    """Log the models of a finished run that are not logged yet; return the outcome."""
     if publishing.models == "none":
         return Published("model: not logged")
-    done: Future[Published] = Future()
-
-    def work() -> None:
-        try:
-            done.set_result(_publish(run, recipe, manifest, publishing))
-        except BaseException as error:  # noqa: BLE001  # also SystemExit, or the waiting would last to its end
-            done.set_exception(error)
-
-    # A daemon thread, which executors do not offer: a slow server must not hold a cluster for hours.
-    threading.Thread(target=work, name="models", daemon=True).start()
-    try:
-        in_time = wait([done], PUBLISH_SECONDS).done
-    except KeyboardInterrupt:
-        # Python's own end would abort the process, with another exit code, while the thread is in PyTorch.
-        atexit.register(os._exit, interruption_exit_code())
-        raise
-    if not in_time:
-        again = replay_command(run, publishing.tracking_uri)
-        slow = f"MLflow at {publishing.tracking_uri} is too slow; log the models with {again}"
-        return Published(slow, failed=True)
-    try:
-        return done.result()
-    except Exception as error:  # noqa: BLE001
-        failure = f"models not logged in MLflow at {publishing.tracking_uri}: {reason_of(error)}"
-        return Published(failure, failed=True)
-
-
-def _publish(run: Storage, recipe: Recipe, manifest: Manifest, publishing: PublishSettings) -> Published:
-    runs, report = MlflowRuns(publishing.tracking_uri, run, recipe), run.read_json(REPORT_JSON)
+    run = runs.run
+    report = run.read_json(REPORT_JSON)
     ensemble = EvaluatedEnsemble.from_dict(report["ensemble"])
     if publishing.models == "all":
         for name in ensemble.replicas:
@@ -164,8 +123,19 @@ class _Scores:
             wanted = errors_that_count(int(like.tags[CLASSES_TAG]))
             known = {name: version.tags[name] for name in wanted if name in version.tags}
             return tuple(map(float, known.values())) if len(known) == len(wanted) else None
-        metrics = self.runs.client.get_run(version.run_id).data.metrics if version.run_id else {}
+        metrics = self._metrics_of(version.run_id) if version.run_id else {}
         return (metrics[self.metric],) if self.metric in metrics else None
+
+    def _metrics_of(self, mlflow_run: str) -> dict[str, float]:
+        """Return the metrics of a run; none if a user has deleted it, which its versions still name."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return dict(self.runs.client.get_run(mlflow_run).data.metrics)
+        except MlflowException as error:
+            if error.error_code != NOT_THERE:
+                raise
+            return {}
 
     def lacks(self, version: Any) -> str:
         """Return in words that a version has no scores; one that a user has registered need not have the tags."""

@@ -7,18 +7,17 @@ from pipelines.run.dataset import read_manifest
 from pipelines.run.directory import (
     MANIFEST,
     REPORT_JSON,
-    RUN,
     ReplicaFiles,
     finished_replicas,
     read_recipe,
-    read_run,
     replica_name,
 )
 from pipelines.run.lock import reading
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
-from pipelines.tracking.follower import reason_of, send_once
-from pipelines.tracking.publish import PublishSettings, publish
+from pipelines.tracking.failures import reason_of
+from pipelines.tracking.follower import FINISHED, Tracker
+from pipelines.tracking.publish import PublishSettings
 from pipelines.tracking.store import check_that_it_can_be_written
 
 
@@ -29,30 +28,24 @@ def replay(run: Storage, publishing: PublishSettings) -> tuple[str, str]:
         UserError: there is no run, a job is working on it, or MLflow does not answer or cannot be written,
             or a file of the run is damaged.
     """
-    if not run.exists(RUN) or "recipe" not in read_run(run):
-        raise UserError(f"{run} holds no run of train_ensemble.py; give one with --run-dir")
     recipe = read_recipe(run)
     if not run.exists(MANIFEST):
         raise UserError(f"nothing has been prepared in {run} yet; there is nothing to send")
     check_that_it_can_be_written(publishing.tracking_uri)
     manifest = read_manifest(run)
+    tracker = Tracker(run, recipe, manifest, publishing)
     with reading(run):
         phases = phases_of(run, recipe)
-        final = outcome_of(run, phases)
         try:
-            page = send_once(run, recipe, manifest, publishing.tracking_uri, phases, final)
+            tracker.send_all(phases, outcome_of(run, phases))
         except UserError:  # names its file, or the store
             raise
         except Exception as error:
-            raise UserError(f"MLflow at {publishing.tracking_uri}: {reason_of(error)}") from error
-        model = ""
-        if final == "FINISHED":
-            published = publish(run, recipe, manifest, publishing)
-            if published.failed:
-                raise UserError(published.outcome)
-            say(published.line)
-            model = published.model
-    return page, model
+            lacks = " lacks data of the models" if tracker.in_step else ""
+            raise UserError(f"MLflow at {publishing.tracking_uri}{lacks}: {reason_of(error)}") from error
+    if tracker.outcome:
+        say(tracker.outcome)
+    return tracker.page, tracker.model
 
 
 def outcome_of(run: Storage, phases: dict[int, str]) -> str:
@@ -60,7 +53,7 @@ def outcome_of(run: Storage, phases: dict[int, str]) -> str:
     jobs = read_jobs(run)
     outcome = jobs[-1]["outcome"] if jobs else RUNNING
     if run.exists(REPORT_JSON) and (outcome == ENDED or _has_reported_all(run, phases)):
-        return "FINISHED"
+        return FINISHED
     return "KILLED" if outcome in (RUNNING, INTERRUPTED) else "FAILED"
 
 

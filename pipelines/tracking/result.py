@@ -79,7 +79,7 @@ def send_note(runs: MlflowRuns, run: Storage, manifest: Manifest) -> None:
     versions = runs.client.search_model_versions(f"run_id = '{runs.parent}'")
     models = sorted((version.name, str(version.version)) for version in versions)
     report, pictures = run.read_json(REPORT_JSON), set(run.files(REPORT))
-    note = parent_note(report, manifest, read_jobs(run), runs.parent, pictures, models)
+    note = parent_note(report, manifest, read_jobs(run), runs.parent, pictures, runs.tracking_uri, models)
     runs.set_note(runs.parent, note)
 
 

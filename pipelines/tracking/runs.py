@@ -140,7 +140,11 @@ class Experiment:
 
     def _artifacts(self) -> str | None:
         database = database_of(self.tracking_uri)
-        return None if database is None else artifacts_beside(database).as_uri()
+        if database is None:
+            return None
+        folder = artifacts_beside(database)
+        folder.mkdir(exist_ok=True)  # by which a store that is moved before it has artifacts is known
+        return folder.as_uri()
 
 
 class MlflowRuns(Experiment):

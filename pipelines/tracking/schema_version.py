@@ -17,12 +17,41 @@ def bring_up_to_this_version(database: Path, tracking_uri: str) -> None:
     Raises:
         UserError: the file is no database, or a newer MLflow has migrated it.
     """
+    older = _older_revision(database)
+    if not older:
+        return
+    from mlflow.db import upgrade
+
+    copy = database.with_name(f"{database.name}.{older}")
+    _copy(database, copy)
+    complain(f"the MLflow store {database} has the schema of an older MLflow; migrating it (copy: {copy})")
+    upgrade.callback(tracking_uri)
+
+
+def check_version(database: Path) -> None:
+    """Refuse a store that cannot be written, and would have to be migrated.
+
+    Raises:
+        UserError: the file is no database, or an older or newer MLflow has made it.
+    """
+    if _older_revision(database):
+        raise UserError(
+            f"the MLflow store {database} has the schema of an older MLflow, and you cannot write it: copy its folder, "
+            "with mlartifacts, to one of your own, and open the copy"
+        )
+
+
+def _older_revision(database: Path) -> str:
+    """Return the revision of a database if it has to be migrated; empty otherwise.
+
+    Raises:
+        UserError: the file is no database, or a newer MLflow has migrated it.
+    """
     found = _revision(database)
     if not found or found == _revisions().get_current_head():
-        return
+        return ""
     import mlflow
     from alembic.util import CommandError
-    from mlflow.db import upgrade
 
     try:
         _revisions().get_revision(found)
@@ -31,10 +60,7 @@ def bring_up_to_this_version(database: Path, tracking_uri: str) -> None:
             f"the MLflow store {database} was written by a newer MLflow than the {mlflow.__version__} here (schema "
             f"{found}): use that version, or name another store with --tracking-uri"
         ) from error
-    copy = database.with_name(f"{database.name}.{found}")
-    _copy(database, copy)
-    complain(f"the MLflow store {database} has the schema of an older MLflow; migrating it (copy: {copy})")
-    upgrade.callback(tracking_uri)
+    return found
 
 
 def _revision(database: Path) -> str:

@@ -12,7 +12,7 @@ from pipelines.run.directory import run_id
 from pipelines.run.lock import FOLDER_OF_COPIES
 from pipelines.run.storage import Storage, may_write
 from pipelines.tracking.moved import correct_artifact_places
-from pipelines.tracking.schema_version import bring_up_to_this_version
+from pipelines.tracking.schema_version import bring_up_to_this_version, check_version
 
 EXPERIMENT = "googlenet-ensemble"
 # Without this MLflow opens its pages about language models.
@@ -27,6 +27,10 @@ PARENT = "ensemble"
 SQLITE = "sqlite:///"
 # Names by which MLflow knows the servers of its environment.
 WITHOUT_SCHEME = ("databricks", "databricks-uc")
+SERVERS = ("http://", "https://", "databricks", "uc:", "arn:")
+PASSWORD_OF_SERVER = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"  # noqa: S105
+PASSWORD_OF_DATABASE = "give it to the database's driver, as in PGPASSWORD or ~/.pgpass for PostgreSQL"  # noqa: S105
+ALLOW_FOLDERS = "MLFLOW_ALLOW_FILE_STORE"
 # HOST:PORT, whose host would count as a scheme.
 SERVER_ALONE = re.compile(r"[\w.-]+:\d+(/|$)")
 LOCK_SECONDS = 60.0
@@ -75,7 +79,7 @@ def uri_of(database: Path) -> str:
 
 
 def database_of(tracking_uri: str) -> Path | None:
-    """Return the file of an SQLite store; None for a server."""
+    """Return the file of an SQLite store; None for a server or another database."""
     if not tracking_uri.startswith(SQLITE):
         return None
     from sqlalchemy import make_url
@@ -88,22 +92,30 @@ def checked(tracking_uri: str) -> str:
 
     Raises:
         UserError: the URI contains a password, which would be written into logs, or an unquoted question mark; or it is
-            a path, a server without http://, or a store that would be lost with a submitted job.
+            a path, a folder of MLflow's earlier stores, a server without http://, or a store that would be lost with a
+            submitted job.
     """
     if SERVER_ALONE.match(tracking_uri):
         raise UserError(
             f"the MLflow URI {tracking_uri} has no scheme; for the server there, write http://{tracking_uri}"
         )
-    if not urlsplit(tracking_uri).scheme and tracking_uri not in WITHOUT_SCHEME:
+    try:
+        parts = urlsplit(tracking_uri)
+    except ValueError as error:  # a bracket without its other one
+        raise UserError(f"the MLflow URI {tracking_uri.rpartition('@')[2]} cannot be used: {error}") from error
+    if not parts.scheme and tracking_uri not in WITHOUT_SCHEME:
         store = Path(tracking_uri).absolute()
         raise UserError(
             f"the MLflow URI {tracking_uri} has no scheme; for the SQLite store at this path, write "
             f"{uri_of(store if store.suffix else store / 'mlflow.db')}"
         )
-    if urlsplit(tracking_uri).password:
+    if parts.password:
+        way_out = PASSWORD_OF_SERVER if is_server(tracking_uri) else PASSWORD_OF_DATABASE
+        raise UserError(f"the MLflow URI for {parts.hostname} contains a password; remove it, and {way_out}")
+    if parts.scheme == "file" and os.environ.get(ALLOW_FOLDERS, "").lower() not in ("true", "1"):
         raise UserError(
-            f"the MLflow URI for {urlsplit(tracking_uri).hostname} contains a password; remove it, and set "
-            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+            f"MLflow no longer keeps runs in folders such as {tracking_uri}: write sqlite:///PATH/mlflow.db, or set "
+            f"{ALLOW_FOLDERS}=true"
         )
     database = database_of(tracking_uri)
     if database is None:
@@ -120,6 +132,11 @@ def checked(tracking_uri: str) -> str:
             "its path from / as sqlite:////PATH"
         )
     return absolute
+
+
+def is_server(tracking_uri: str) -> bool:
+    """Return whether an MLflow server is at a URI; the others are of databases that MLflow's page can be opened on."""
+    return tracking_uri.startswith(SERVERS)
 
 
 def page_of_experiment(tracking_uri: str) -> str:
@@ -173,6 +190,7 @@ def connect(tracking_uri: str) -> Any:
 
     database = database_of(tracking_uri)
     if database and is_read_only(database):  # shown as it is
+        check_version(database)
         return MlflowClient(tracking_uri)
     with _creation_lock(database):
         if database and database.exists():

@@ -16,6 +16,7 @@ from googlenet import Ensemble
 from googlenet.network.weights import WeightsError
 from pipelines.errors import UserError
 from pipelines.export.ensemble_folder import export_ensemble
+from pipelines.run.claims import claim
 from pipelines.run.directory import read_recipe
 from pipelines.run.named_recipes import load_recipe
 from pipelines.run.storage import Storage
@@ -154,11 +155,32 @@ def test_an_existing_repository_keeps_its_license_and_no_earlier_weights(hub: Pa
     (hub / "me/net/README.md").write_text("---\nlicense: mit\n---\n# Mine\n")
     for name in ("replica_6.safetensors", "notes.txt"):
         (hub / "me/net" / name).write_text("of an earlier export")
+    (hub / "me/net/config.json").write_text('{"format": "googlenet-ensemble-1"}')
     assert "private" not in export_ensemble(RUN, "hf://me/net")
     assert sorted(path.name for path in (hub / "me/net").iterdir()) == sorted([*NAMES, "notes.txt"])
     card = ModelCard.load(hub / "me/net/README.md")
     assert card.data.license == "mit"
     assert "# license:" not in (hub / "me/net/README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("adapter.safetensors", "x"), ("onnx/replica_0.safetensors", "x"), ("config.json", '{"model_type": "llama"}')],
+)
+def test_a_repository_of_another_model_is_left_as_it_is(hub: Path, name: str, content: str) -> None:
+    file = hub / "me/llm" / name
+    file.parent.mkdir(parents=True)
+    file.write_text(content)
+    with pytest.raises(UserError, match=rf"^hf://me/llm holds something else \({name}\): choose another repository$"):
+        export_ensemble(RUN, "hf://me/llm")
+    assert [path for path in (hub / "me/llm").rglob("*") if path.is_file()] == [file]
+    assert file.read_text() == content
+
+
+def test_an_evaluation_of_other_weights_is_refused_without_an_option_that_there_is_not(tmp_path: Path) -> None:
+    claim(Storage.at(str(tmp_path)), "weights", {})
+    with pytest.raises(UserError, match=r"holds no run of train_ensemble.py; give one with --run-dir$"):
+        export_ensemble(Storage.at(str(tmp_path)), str(tmp_path / "exported"))
 
 
 def test_without_a_token_nothing_is_uploaded(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:

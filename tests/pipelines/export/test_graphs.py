@@ -146,3 +146,11 @@ def test_a_graph_is_not_written_to_a_folder_that_is_called_like_a_store(command:
 
 def test_a_file_uri_is_a_file_on_this_machine() -> None:
     assert graph_file("file:///tmp/e.onnx") == graph_file("/tmp/e.onnx") == Path("/tmp/e.onnx")  # noqa: S108
+
+
+def test_weights_that_no_onnx_file_can_hold_are_refused_before_the_export(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.export.graphs.MOST_ONNX_BYTES", 1)
+    with pytest.raises(UserError, match=r"of 3 replicas have .* 2 GiB: export single replicas with --replica"):
+        export_graph(Storage.at(str(finished_run)), tmp_path / "ensemble.onnx", "onnx")

@@ -145,7 +145,7 @@ def test_a_run_that_is_not_there_is_told_in_a_line(tmp_path: Path, runs: tuple[S
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     for name, expected in (
         ("nowhere", "error: nowhere is neither a run directory nor the id of a run in MLflow\n"),
-        ("0" * 32, f"error: no run {'0' * 32}: there is no MLflow store {tmp_path}/mlflow.db; name one with"),
+        ("0" * 32, f"error: no run {'0' * 32}: there is no MLflow store {tmp_path}/mlflow.db; name another store"),
     ):
         ended = command("compare_runs", runs[0].root, name, "--tracking-uri", uri)
         *before, error = ended.stderr.splitlines(keepends=True)

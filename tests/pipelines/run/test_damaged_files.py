@@ -122,6 +122,6 @@ def test_a_replay_names_the_damaged_file_and_not_mlflow(run: Storage, store: str
 def test_a_replay_without_the_models_that_were_asked_for_has_failed(run: Storage, store: str) -> None:
     run.write("replicas/0/weights.safetensors", b"half")
     run.write("replicas/1/weights.safetensors", b"half")
-    with pytest.raises(UserError, match=r"models not logged .*replicas/0/weights\.safetensors: .*delete it") as refused:
+    with pytest.raises(UserError, match=r"replicas/0/weights\.safetensors: .*delete it") as refused:
         replay(run, PublishSettings(store, "all"))
     assert "warning" not in str(refused.value)

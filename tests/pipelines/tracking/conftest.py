@@ -20,6 +20,12 @@ def short_turns(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let what failed be tried again at once."""
+    monkeypatch.setattr("pipelines.tracking.failures.PAUSES_SECONDS", (0.1, 0.1, 0.1))
+
+
+@pytest.fixture
 def run(tmp_path: Path, empty_store: Path) -> Storage:
     (tmp_path / "run").mkdir()
     claim(Storage.at(str(tmp_path / "run")), "recipe", RECIPE.to_dict())

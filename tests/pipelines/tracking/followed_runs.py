@@ -12,6 +12,7 @@ from pipelines.run.dataset import read_manifest
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.tracking.follower import Tracker
+from pipelines.tracking.publish import PublishSettings
 
 # The log of a job that ended, as far as MLflow is told of it.
 JOB = {
@@ -77,8 +78,12 @@ def write_load(run: Storage, folder: str, host: str, samples: int) -> None:
     write_lines(run, f"{folder}/{host}/{SINCE_MS}.jsonl", lines)
 
 
+def tracker_of(run: Storage, uri: str) -> Tracker:
+    return Tracker(run, RECIPE, read_manifest(run), PublishSettings(uri, models="none"))
+
+
 def follow(run: Storage, uri: str, phases: dict[int, str], succeeded: bool | None = None) -> Tracker:
-    with Tracker(run, RECIPE, read_manifest(run), uri) as tracker:
+    with tracker_of(run, uri) as tracker:
         tracker.update(phases)
         if succeeded is not None:
             tracker.finish(succeeded)

@@ -111,6 +111,11 @@ def test_another_metric_decides_if_both_runs_have_it(tmp_path: Path, empty_store
     line = registry.choose(registry.version(0.0, 0.0), metric=metric)
     assert f"version 2 stays champion, since the run of version 4 has no metric {metric}" in line
     assert registry.champion == likelier
+    # `mlflow gc` has removed the run of the champion.
+    gone = registry.runs.client.get_model_version(MODEL, likelier).run_id
+    registry.runs.client._tracking_client.store._hard_delete_run(gone)
+    line = registry.choose(registry.version(0.0, 0.0, **{metric: 0.1}), metric=metric)
+    assert f"version 2 stays champion, since the run of version 2 has no metric {metric}" in line
 
 
 def test_a_champion_that_a_user_has_registered_without_errors_stays_and_the_line_says_why(

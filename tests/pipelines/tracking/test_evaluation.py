@@ -109,7 +109,9 @@ def other_images(run: Storage, reported_run: Path) -> Storage:
     return evaluation
 
 
-def test_a_server_that_is_away_is_told_and_costs_nothing_else(run: Storage, reported_run: Path) -> None:
+def test_a_server_that_is_away_is_told_and_costs_nothing_else(
+    run: Storage, reported_run: Path, short_pauses: None
+) -> None:
     copy_result(reported_run, run)
     said = send_evaluation(run, run, read_manifest(run), "http://127.0.0.1:9")
     assert said.startswith("warning: not in MLflow at http://127.0.0.1:9")

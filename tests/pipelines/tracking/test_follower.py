@@ -4,16 +4,23 @@ import dataclasses
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from threading import Semaphore
 from urllib.parse import parse_qsl
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from pipelines.errors import UserError
 from pipelines.run.recipe import Recipe
 from pipelines.run.sheet import SheetAnswers, write_sheets
 from pipelines.run.storage import Storage
+from pipelines.tracking.commands import replay_command
+from pipelines.tracking.follower import Tracker
+from pipelines.tracking.publish import Published
+from pipelines.tracking.result import send_report
 from pipelines.tracking.store import page_of_experiment, tracking_uri_for
 from tests.pipelines.tracking.followed_runs import (
     JOB,
@@ -24,6 +31,7 @@ from tests.pipelines.tracking.followed_runs import (
     history,
     runs_of,
     store_of,
+    tracker_of,
     write_epochs,
     write_load,
 )
@@ -125,13 +133,61 @@ def test_the_load_of_each_node_is_sent_once(run: Storage) -> None:
         ]
 
 
-def test_a_server_that_is_away_stops_nothing_and_is_told_once(run: Storage, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_server_that_is_away_stops_nothing_and_is_told_once(
+    run: Storage, short_pauses: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("pipelines.tracking.follower.FOLLOW_SECONDS", 0.1)
     write_epochs(run, 0, 3)
-    tracker = follow(run, "http://127.0.0.1:9", {0: "done", 1: "training"}, succeeded=False)
+    attempts, send = Semaphore(0), Tracker._send
+
+    def counted(tracker: Tracker, final: str | None) -> object:
+        attempts.release()
+        return send(tracker, final)
+
+    monkeypatch.setattr(Tracker, "_send", counted)
+    with tracker_of(run, "http://127.0.0.1:9") as tracker:
+        tracker.update({0: "done", 1: "training"})
+        for _ in range(3):
+            attempts.acquire()
     assert not tracker.in_step
-    assert capsys.readouterr().out.count("warning: MLflow at http://127.0.0.1:9") == 1
+    store = "warning: MLflow at http://127.0.0.1:9"
+    told = capsys.readouterr().out
+    assert told == f"{store}: it does not answer (Connection refused); will try again\n"
+    assert tracker.outcome == (
+        f"{store} lacks data (it does not answer (Connection refused)); run the same command again to send it"
+    )
     assert follow(run, store_of(run), {0: "done", 1: "training"}).in_step
     assert errors(store_of(run), 0) == [(1, 49.0), (2, 48.0), (3, 47.0)]
+
+
+@pytest.mark.parametrize("lost", [1, 9])
+def test_a_lost_request_at_the_end_loses_neither_the_end_of_the_run_nor_its_models(
+    run: Storage, reported_run: Path, short_pauses: None, monkeypatch: pytest.MonkeyPatch, lost: int
+) -> None:
+    """Requests are lost where a result is sent and where models are logged, once, or again and again."""
+    copy_result(reported_run, run)
+
+    def losing(function: Callable[..., object], times: int) -> Callable[..., object]:
+        failures = iter(range(times))
+
+        def called(*arguments: object) -> object:
+            if next(failures, None) is not None:
+                raise MlflowException("API request failed with error code 502")
+            return function(*arguments)
+
+        return called
+
+    monkeypatch.setattr("pipelines.tracking.result.send_report", losing(send_report, 1))
+    monkeypatch.setattr("pipelines.tracking.follower.publish", losing(lambda *_: Published("model: a", "b"), lost))
+    tracker = follow(run, store_of(run), {0: "done", 1: "done"}, succeeded=True)
+    assert tracker.in_step
+    assert runs_of(store_of(run))["ensemble"].info.status == "FINISHED"  # type: ignore[attr-defined]
+    if lost == 1:
+        assert (tracker.outcome, tracker.model) == ("model: a", "b")
+    else:  # more often than it is tried
+        assert tracker.model == ""
+        assert "lacks data of the models (it cannot be used: API request failed" in tracker.outcome
+        assert tracker.outcome.endswith(f"to send it: {replay_command(run, store_of(run))}")
 
 
 def test_a_failure_that_is_mended_is_not_told_any_more(run: Storage) -> None:

@@ -7,11 +7,22 @@ import pytest
 
 from tests.project import ROOT
 
-# Logging a model is replaced by what it does most of the time.
+# The connection does nothing, and logging a model is replaced by what it does most of the time.
 PROGRAM = """
 import os, signal, threading, torch
 from pipelines.job.command_line import run_command
-from pipelines.tracking import publish
+from pipelines.run.recipe import Recipe
+from pipelines.run.storage import Storage
+from pipelines.tracking import follower
+
+class Connection:
+    page, runs = "", None
+
+    def __init__(self, *_):
+        pass
+
+    def send(self, *_):
+        pass
 
 def work(*_):
     matrix = torch.ones(600, 600)
@@ -19,8 +30,13 @@ def work(*_):
     while True:
         matrix @ matrix
 
-publish._publish = work
-run_command(lambda: publish.publish(None, None, None, publish.PublishSettings("")))
+def main():
+    run = Storage.at("a/run/that/is/not/there")
+    with follower.Tracker(run, Recipe(replicas=1), None, follower.PublishSettings("")) as tracker:
+        tracker.finish(succeeded=True)
+
+follower._Connection, follower.publish = Connection, work
+run_command(main)
 """
 
 

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,9 +20,7 @@ import pytest
 from mlflow import MlflowClient
 
 from pipelines.run.claims import claim
-from pipelines.run.dataset import read_manifest
 from pipelines.run.storage import Storage
-from pipelines.tracking.follower import Tracker
 from tests.commands import run_python
 from tests.pipelines.report.made_runs import made_run
 from tests.pipelines.tracking.followed_runs import (
@@ -32,6 +31,7 @@ from tests.pipelines.tracking.followed_runs import (
     follow,
     history,
     runs_of,
+    tracker_of,
     write_epochs,
     write_steps,
 )
@@ -140,7 +140,7 @@ def test_a_server_that_dies_and_comes_back_gets_every_step_once(
     uri = f"http://127.0.0.1:{port}"
     server = start_server(server_store, port)
     try:
-        with Tracker(run, RECIPE, read_manifest(run), uri) as tracker:
+        with ThreadPoolExecutor() as pool, tracker_of(run, uri) as tracker:
             tracker.update({0: "training", 1: "waiting"})
             write_steps(run, 0, 20)
             wait_until(lambda: MlflowClient(uri).get_experiment_by_name("googlenet-ensemble") is not None)
@@ -149,10 +149,12 @@ def test_a_server_that_dies_and_comes_back_gets_every_step_once(
             write_steps(run, 0, 40)
             time.sleep(2 * TURN_SECONDS)
             write_steps(run, 0, 50)
-            server = start_server(server_store, port)
             copy_result(reported_run, run)
             tracker.update({0: "done", 1: "done"})
             tracker.finish(succeeded=True)
+            # It takes seconds to start, so it is still away at the first attempt to send the end.
+            back = pool.submit(start_server, server_store, port)
+        server = back.result()
         assert tracker.in_step
         assert steps_of(uri) == list(range(1, 51))
         assert runs_of(uri)["ensemble"].info.status == "FINISHED"  # type: ignore[attr-defined]
@@ -162,7 +164,7 @@ def test_a_server_that_dies_and_comes_back_gets_every_step_once(
 
 @pytest.mark.processes
 def test_a_server_whose_disk_is_full_gets_everything_once_there_is_room(
-    run: Storage, server_store: Path, capsys: pytest.CaptureFixture[str]
+    run: Storage, server_store: Path, capsys: pytest.CaptureFixture[str], short_pauses: None
 ) -> None:
     port = free_port()
     uri = f"http://127.0.0.1:{port}"
@@ -197,7 +199,7 @@ def test_what_a_slow_server_did_receive_is_not_sent_twice_and_one_too_slow_for_t
         assert follow(run, uri, {0: "training", 1: "waiting"}).in_step
         write_steps(run, 0, 30)
         write_epochs(run, 0, 3)
-        with Tracker(run, RECIPE, read_manifest(run), uri) as tracker:
+        with tracker_of(run, uri) as tracker:
             tracker.update({0: "training", 1: "waiting"})
             wait_until(lambda: tracker.page != "")
             wait_until(lambda: len(steps_of(f"http://127.0.0.1:{port}")) == 30)
@@ -213,7 +215,7 @@ def test_what_a_slow_server_did_receive_is_not_sent_twice_and_one_too_slow_for_t
         assert steps_of(uri) == list(range(1, 61))
         assert [epoch for epoch, _ in errors(uri, 0)] == [1, 2, 3]
         monkeypatch.setattr("pipelines.tracking.follower.CLOSE_SECONDS", 2.0)
-        with Tracker(run, RECIPE, read_manifest(run), uri) as tracker:
+        with tracker_of(run, uri) as tracker:
             tracker.update({0: "training", 1: "waiting"})
             wait_until(lambda: tracker.page != "")  # MLflow was up to date before
             door.seconds = 1.0

@@ -2,6 +2,7 @@
 
 import shutil
 import sqlite3
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import closing
@@ -14,13 +15,16 @@ from mlflow import MlflowClient
 from pipelines import compare_runs
 from pipelines.review import bring_up_to_date
 from pipelines.run.dataset import read_manifest
+from pipelines.run.lock import only_job_on
+from pipelines.run.sheet import SheetAnswers, write_sheets
 from pipelines.run.storage import Storage
 from pipelines.tracking.evaluation import send_evaluation
 from pipelines.tracking.moved import COLUMNS, correct_artifact_places
 from pipelines.tracking.publish import PublishSettings
 from pipelines.tracking.replay import replay
+from pipelines.tracking.runs import Experiment
 from pipelines.tracking.store import connect, find_parent, tracking_uri_for
-from tests.pipelines.tracking.followed_runs import JOB
+from tests.pipelines.tracking.followed_runs import JOB, copy_result, tracker_of
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -123,8 +127,49 @@ def test_a_database_that_was_copied_without_its_artifacts_still_finds_them(
     shutil.copy(runs / "mlflow.db", alone)
     parent = parent_of(Storage.at(str(runs / "a")))[1].info.run_id
     forget_places()
+    away = runs.rename(runs.parent / "on a disk that is away")
+    connect(f"sqlite:///{alone}/mlflow.db")
+    (alone / "mlartifacts/of a new run").mkdir(parents=True)
+    connect(f"sqlite:///{alone}/mlflow.db")
+    away.rename(runs)
     found = connect(f"sqlite:///{alone}/mlflow.db").download_artifacts(parent, "report/report.json")
     assert Path(found).read_bytes() == (runs / "a/report/report.json").read_bytes()
+
+
+def test_a_store_that_is_moved_before_it_has_artifacts_keeps_them_where_it_is_then(
+    tmp_path: Path, empty_store: Path, forget_places: Callable[[], None]
+) -> None:
+    (tmp_path / "old").mkdir()
+    shutil.copy(empty_store, tmp_path / "old/mlflow.db")
+    first = Experiment(f"sqlite:///{tmp_path}/old/mlflow.db")
+    run = first.client.create_run(first.experiment).info.run_id
+    (tmp_path / "old").rename(tmp_path / "new")
+    forget_places()
+    connect(f"sqlite:///{tmp_path}/new/mlflow.db").log_text(run, "new", "new.txt")
+    assert (tmp_path / "new/mlartifacts" / run / "artifacts/new.txt").read_text() == "new"
+    assert not (tmp_path / "old").exists()
+
+
+def test_a_store_that_another_machine_has_by_another_path_gets_the_result_where_it_is(
+    run: Storage, reported_run: Path, forget_places: Callable[[], None], tmp_path: Path, short_turns: None
+) -> None:
+    write_sheets(run, 0, [SheetAnswers(1, 1, (4, 1), (4, 0), (0.9, 0.3))])
+    uri, elsewhere = f"sqlite:///{run.root}/mlflow.db", f"file://{tmp_path}/mnt/mlartifacts"
+    with tracker_of(run, uri) as tracker:
+        tracker.update({0: "training"})
+        while not list(Path(run.root).glob("mlartifacts/*/artifacts/images/*")):
+            time.sleep(0.1)
+        # As `make ui` does on a machine where the folder of the run is mounted there.
+        with closing(sqlite3.connect(f"{run.root}/mlflow.db")) as store, store:
+            here = f"file://{run.root}/mlartifacts"
+            store.execute("UPDATE runs SET artifact_uri = replace(artifact_uri, ?, ?)", (here, elsewhere))
+        forget_places()
+        copy_result(reported_run, run)
+        tracker.update({0: "done", 1: "done"})
+        tracker.finish(succeeded=True)
+    assert tracker.in_step
+    assert len(list(Path(run.root).glob("mlartifacts/*/artifacts/report/report.json"))) == 1
+    assert not (tmp_path / "mnt").exists()
 
 
 @pytest.mark.parametrize(
@@ -143,6 +188,7 @@ def test_only_places_in_a_folder_of_artifacts_on_this_machine_are_corrected(
     tmp_path: Path, old: str | None, new: str | None
 ) -> None:
     database = tmp_path / "a b.db"
+    (tmp_path / "mlartifacts/1/artifacts").mkdir(parents=True)
     with closing(sqlite3.connect(database)) as store, store:
         for table in ("experiments", "runs", "logged_models", "model_versions"):
             store.execute(f"CREATE TABLE {table} (artifact_location, artifact_uri, storage_location, source)")
@@ -168,6 +214,20 @@ def test_a_killed_job_is_told_to_mlflow_after_its_run_was_moved_and_renamed(
     shutil.rmtree(moved / "b")
     bring_up_to_date(uri, database)
     assert f"{moved}/b no longer exists, so MLflow keeps showing its run as running\n" in capsys.readouterr().out
+
+
+def test_a_copy_of_the_directory_of_a_run_at_work_is_not_taken_for_it(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client, parent = parent_of(Storage.at(str(runs / "a")))
+    client.update_run(parent.info.run_id, status="RUNNING")
+    shutil.copytree(runs / "a", runs / "0 a backup")
+    uri = f"sqlite:///{runs}/mlflow.db"
+    with only_job_on(Storage.at(str(runs / "a"))):
+        bring_up_to_date(uri, runs / "mlflow.db")
+    assert f"{runs}/a is still running\n" in capsys.readouterr().out
+    assert client_status(uri, parent.info.run_id) == "RUNNING"
+    assert parent_of(Storage.at(str(runs / "a")))[1].data.tags["run_directory"] == f"{runs}/a"
 
 
 def client_status(uri: str, run_id: str) -> str:

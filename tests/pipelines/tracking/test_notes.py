@@ -13,7 +13,17 @@ from pipelines.run.dataset import Manifest, Split, read_manifest
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.tracking.models import describe_model, origin_of
-from pipelines.tracking.notes import MODEL_TEXT, REQUEST_TEXT, Origin, data_line, error_tables
+from pipelines.tracking.notes import (
+    MODEL_TEXT,
+    MORE,
+    REQUEST_TEXT,
+    Origin,
+    data_line,
+    error_tables,
+    model_note,
+    parent_note,
+    version_note,
+)
 from pipelines.tracking.runs import NOTE, MlflowRuns
 from tests.pipelines.tracking.followed_runs import RECIPE, copy_result, store_of
 
@@ -80,6 +90,34 @@ def test_names_of_folders_and_commands_are_text_in_markdown(reported_run: Path) 
     shown = texts("\n\n".join(origin.sections()))
     assert "Trained and evaluated by the run [mine](x), which has all parameters and the report." in shown
     assert [shown[shown.index(name) + 1].strip() for name in ("name\u2003", "data\u2003")] == ["a|b", "`"]
+
+
+def test_descriptions_of_models_fit_into_every_database_of_mlflow(reported_run: Path) -> None:
+    report, empty = Storage.at(str(reported_run)).read_json("report/report.json"), Split((), {})
+    classes = tuple(f"{number} {'x' * 300}" for number in range(20))
+    manifest = Manifest({"data": "x"}, classes, {"train": empty, "val": empty}, "", 0)
+    origin = Origin(report, manifest, {}, "1", "run", "mine")
+    for note in (version_note(origin), model_note(origin, NAME, "1"), model_note(origin, NAME, "")):
+        assert len(note) <= 5000  # characters of a column of PostgreSQL and MySQL
+        assert note.endswith(MORE)
+
+
+@pytest.mark.parametrize(
+    ("uri", "option"),
+    [
+        ("sqlite:////home/me/runs/mlflow.db", ""),  # where the command looks without the option
+        ("sqlite:////home/me/mlflow.db", " --tracking-uri sqlite:////home/me/mlflow.db"),
+        ("http://head:5000", " --tracking-uri http://head:5000"),
+    ],
+)
+def test_the_command_that_repeats_a_run_names_the_store_that_it_is_in(
+    reported_run: Path, uri: str, option: str
+) -> None:
+    report, empty = Storage.at(str(reported_run)).read_json("report/report.json"), Split((), {})
+    manifest = Manifest({"data": "x"}, ("a",), {"train": empty, "val": empty}, "", 0)
+    shown = texts(parent_note(report, manifest, [], "1f", set(), uri))
+    command = f"python pipelines/train_ensemble.py --recipe runs:/1f --run-dir NEW{option}"
+    assert f"To repeat this run: {command}." in shown
 
 
 @pytest.fixture

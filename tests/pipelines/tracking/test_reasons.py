@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException, RestException
+from requests import HTTPError, Response
 
-from pipelines.tracking.follower import reason_of
+from pipelines.errors import UserError
+from pipelines.tracking.failures import reason_of, repeatedly
 
 
 @pytest.fixture(autouse=True)
@@ -67,3 +70,50 @@ def test_a_server_that_is_too_old_for_models_is_told_with_the_way_out(server_wit
     experiments = reason(server_without_models, lambda client: client.get_experiment("1"))
     assert experiments.startswith("it does not know /api/2.0/mlflow/experiments/get")
     assert experiments.endswith(": the server is too old or is not an MLflow server; update it")
+
+
+def refused_upload(status: int) -> HTTPError:
+    response = Response()
+    response.status_code = status
+    return HTTPError(response=response)
+
+
+@pytest.mark.parametrize(
+    ("failure", "is_repeated"),
+    [
+        (MlflowException("502"), True),
+        (ConnectionResetError(), True),
+        (refused_upload(503), True),
+        (refused_upload(429), True),
+        (refused_upload(413), False),
+        (RestException({"error_code": "PERMISSION_DENIED", "message": "no"}), False),
+        (RestException({"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "no"}), False),
+        (UserError("damaged"), False),
+    ],
+)
+def test_what_may_pass_is_tried_again_and_what_is_refused_is_not(failure: Exception, is_repeated: bool) -> None:
+    failures, told, pauses = iter([failure] * 2), [], []
+
+    def attempt() -> str:
+        if error := next(failures, None):
+            raise error
+        return "done"
+
+    if is_repeated:
+        assert repeatedly(attempt, told.append, pauses.append) == "done"
+        assert len(told) == len(pauses) == 2
+        assert sorted(pauses) == pauses
+    else:
+        with pytest.raises(type(failure)):
+            repeatedly(attempt, told.append, pauses.append)
+        assert told == pauses == []
+
+
+def test_nothing_is_tried_again_once_there_is_no_time() -> None:
+    def fail() -> None:
+        raise ConnectionResetError
+
+    told: list[str] = []
+    with pytest.raises(ConnectionResetError):
+        repeatedly(fail, told.append, lambda _: True)
+    assert len(told) == 1

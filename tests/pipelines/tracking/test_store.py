@@ -1,5 +1,6 @@
 """URIs of stores in folders with any name, and parameters that keep their value but not their spelling."""
 
+import re
 import shlex
 import shutil
 from pathlib import Path
@@ -76,7 +77,7 @@ def test_a_path_is_refused_with_the_uri_of_the_store_there(path: str) -> None:
 @pytest.mark.parametrize(
     "uri",
     ["http://server:5000", "https://server/mlflow", "databricks", "databricks-uc", "databricks://profile",
-     "postgresql://server/mlflow", "file:///runs/mlruns", "uc:https://server", "arn:aws:sagemaker:eu:1:server/x"],
+     "postgresql://server/mlflow", "uc:https://server", "arn:aws:sagemaker:eu:1:server/x"],
 )  # fmt: skip
 def test_every_uri_that_mlflow_knows_is_accepted_as_it_is(uri: str) -> None:
     assert checked(uri) == uri
@@ -91,6 +92,26 @@ def test_a_store_that_ray_would_remove_with_a_submitted_project_is_refused(
     with pytest.raises(UserError, match=r"lies in Ray's copy of the project, .*name a server, or .* sqlite:////PATH"):
         checked("sqlite:///runs/mlflow.db")
     assert checked(f"sqlite:///{tmp_path}/mlflow.db") == f"sqlite:///{tmp_path}/mlflow.db"
+
+
+def test_a_folder_of_earlier_stores_is_refused_unless_mlflow_is_told_to_take_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(UserError, match=r"^MLflow no longer keeps runs in folders .* write sqlite:///"):
+        checked("file:///runs/mlruns")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    assert checked("file:///runs/mlruns") == "file:///runs/mlruns"
+
+
+def test_half_an_address_is_told_without_its_password() -> None:
+    with pytest.raises(UserError, match=r"^the MLflow URI \[::1:5000 cannot be used: Invalid IPv6 URL$"):
+        checked("http://me:secret@[::1:5000")
+
+
+def test_a_password_of_a_database_is_not_told_to_be_one_of_a_server() -> None:
+    with pytest.raises(UserError, match="PGPASSWORD") as refused:
+        checked("postgresql://me:secret@db/mlflow")
+    assert not re.search("secret|MLFLOW_TRACKING_PASSWORD", str(refused.value))
 
 
 @pytest.mark.parametrize("server", ["10.0.0.3:5000", "head:5000", "my-head.example.org:80/mlflow", "localhost:5000/"])
@@ -119,6 +140,7 @@ def test_printed_commands_are_quoted_for_the_shell(tmp_path: Path) -> None:
     assert shlex.split(opened)[-2:] == ["--run-dir", run.root]
     assert shlex.split(served)[1] == f"MLFLOW_TRACKING_URI={tracking_uri_for(run)}"
     assert shlex.split(served)[2:7] == ["mlflow", "models", "serve", "-m", "models:/a/1"]
+    assert shlex.split(served)[-2:] == ["--timeout", "600"]  # a request of many images takes more than MLflow's minute
     assert "curl" in asked
 
 

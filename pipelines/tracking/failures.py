@@ -1,0 +1,79 @@
+"""Failures of MLflow: their reason in one line, and repetition of what failed for a reason that may pass."""
+
+import re
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from pipelines.errors import UserError
+
+T = TypeVar("T")
+# Between attempts: a server that is restarted, or the proxy in front of it, is back within half a minute.
+PAUSES_SECONDS = (5.0, 10.0, 20.0)
+# Refusals that may pass: the request came too slowly, or there were too many of them.
+REQUEST_TIMEOUT, TOO_MANY_REQUESTS = 408, 429
+# How SQLAlchemy begins the message of a database.
+DRIVER_ERROR = re.compile(r"^\(\w+\.\w+\) ")
+# How Python names the reason of a failed connection, such as "[Errno 111] Connection refused".
+SYSTEM_ERROR = re.compile(r"\[Errno -?\d+\] ([^'\")(]+)")
+# What the client says about an address that the server does not have; a run or a model that is not there is told
+# in other words.
+UNKNOWN_ENDPOINT = re.compile(r"endpoint (\S+) failed with error code 404")
+
+
+def repeatedly(
+    attempt: Callable[[], T], tell: Callable[[str], None], wait: Callable[[float], bool | None] = time.sleep
+) -> T:
+    """Return what ``attempt`` returns; it is repeated a few times while it fails for a reason that may pass.
+
+    Args:
+        attempt: asks the store what it has already, so that a repetition sends nothing twice.
+        tell: gets the reason of a failure that is followed by another attempt.
+        wait: pauses for some seconds; returns whether there is no time for another attempt.
+
+    Raises:
+        Exception: that of the last attempt.
+    """
+    for pause_seconds in PAUSES_SECONDS:
+        try:
+            return attempt()
+        except Exception as error:
+            if not may_pass(error):
+                raise
+            tell(reason_of(error))
+            if wait(pause_seconds):
+                raise
+    return attempt()
+
+
+def may_pass(error: Exception) -> bool:
+    """Return whether an attempt may succeed later: the server did not answer, or failed, and refused nothing."""
+    status = _status_of(error)
+    is_refused = 400 <= status < 500 and status not in (REQUEST_TIMEOUT, TOO_MANY_REQUESTS)
+    return not (is_refused or isinstance(error, UserError))
+
+
+def reason_of(error: Exception) -> str:
+    """Return one line on why MLflow, or the connection to it, failed."""
+    if isinstance(error, UserError):
+        return str(error)
+    first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    first_line = DRIVER_ERROR.sub("", first_line)
+    # The client's text ends with the reason, after the library's names of it.
+    if "Caused by ProxyError" in first_line:
+        return "the proxy in the environment does not answer; correct it, or add the host of the server to NO_PROXY"
+    if "Caused by " in first_line and (system := SYSTEM_ERROR.search(first_line)):
+        return f"it does not answer ({system[1].strip()})"
+    if unknown := UNKNOWN_ENDPOINT.search(first_line):
+        way_out = ", or choose --models none" if "logged-models" in unknown[1] else ""
+        return f"it does not know {unknown[1]}: the server is too old or is not an MLflow server; update it{way_out}"
+    if _status_of(error) in (401, 403):
+        return f"it refuses the credentials ({first_line}); set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+    return f"it cannot be used: {first_line}"
+
+
+def _status_of(error: Exception) -> int:
+    """Return the HTTP status of a failed request; 0 if there is none."""
+    of_upload: int | None = getattr(getattr(error, "response", None), "status_code", None)
+    of_call: Any = getattr(error, "get_http_status_code", lambda: 0)
+    return of_upload or int(of_call())
