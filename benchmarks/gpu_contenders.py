@@ -52,7 +52,7 @@ class Size:
     @classmethod
     def quick(cls) -> "Size":
         """Return a size that a CPU finishes in seconds."""
-        return cls(35, 0.125, 10, 4, 2, 8, 1, 1)
+        return cls(35, 0.05, 10, 4, 2, 8, 1, 1)
 
 
 @dataclass(frozen=True)

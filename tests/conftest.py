@@ -166,13 +166,17 @@ def reported_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def two_reported_runs(tmp_path_factory: pytest.TempPathFactory, reported_run: Path) -> Path:
-    """A folder with ``reported_run`` as ``first``, and ``second`` with another learning rate and other answers."""
+    """A folder with ``reported_run`` as ``first``, and ``second`` with another learning rate and other answers.
+
+    The second has no pictures.
+    """
     from tests.pipelines.report.made_runs import report_on_made_run
 
     with made_once(tmp_path_factory, "two_reported_runs") as (folder, is_new):
         if is_new:
             shutil.copytree(reported_run, folder / "first")
-            report_on_made_run(folder / "second", [0, 1, 2, 3, 4, 5], [1, 1, 2, 3, 0, 0], learning_rate=0.5)
+            others = [0, 1, 2, 3, 4, 5], [1, 1, 2, 3, 0, 0]
+            report_on_made_run(folder / "second", *others, with_pictures=False, learning_rate=0.5)
     return folder
 
 

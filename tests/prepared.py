@@ -46,7 +46,10 @@ def preparing_here() -> Iterator[None]:
 
 @contextmanager
 def predicting_here() -> Iterator[None]:
-    """Predict in the process of the tests, one shard after the other, without a cluster."""
+    """Predict in the process of the tests, one shard after the other, without a cluster; reports have no pictures.
+
+    To draw those takes a second for each report. The finished run, and runs made by hand, have theirs.
+    """
 
     def predict(task: PredictionTask, shards: Sequence[int], images: int, predictors: Predictors) -> None:
         predictor = ShardPredictor(task)
@@ -57,6 +60,7 @@ def predicting_here() -> Iterator[None]:
         patch.setattr("pipelines.evaluation.evaluate.predict", predict)
         patch.setattr("pipelines.evaluation.arithmetic_trial.TIMED_SECONDS", 0.1)
         patch.setattr(Predictors, "that_fit", lambda _options, _memory_bytes: Predictors(1, 0.0))
+        patch.setattr("pipelines.report.write._pictures", lambda *_: {})
         yield
 
 

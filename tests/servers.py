@@ -100,8 +100,12 @@ def head(token: str = "", ports: Mapping[str, int] | None = None) -> Iterator[He
 
 def ray_processes(address: str, kind: str) -> Iterator[psutil.Process]:
     """Yield processes such as ``RayTrainWorker`` of the cluster at ``address`` only."""
-    for raylet in psutil.process_iter(["name", "cmdline"]):
-        if raylet.info["name"] != "raylet" or f"--gcs-address={address}" not in (raylet.info["cmdline"] or []):
+    for raylet in psutil.process_iter(["name"]):
+        words: list[str] = []
+        if raylet.info["name"] == "raylet":
+            with suppress(psutil.Error):
+                words = raylet.cmdline()
+        if f"--gcs-address={address}" not in words:
             continue
         for process in raylet.children(recursive=True):
             with suppress(psutil.NoSuchProcess):

@@ -100,9 +100,9 @@ def module_of(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-@pytest.mark.parametrize("path", MODULES, ids=module_of)
-def test_a_module_keeps_the_law_of_imports(path: Path) -> None:
-    assert not breaches(module_of(path), path.read_text())
+def test_every_module_keeps_the_law_of_imports() -> None:
+    found = [breach for path in MODULES for breach in breaches(module_of(path), path.read_text())]
+    assert not found, "\n".join(found)
 
 
 @pytest.mark.parametrize(
@@ -135,8 +135,7 @@ def test_no_module_imports_itself_through_others() -> None:
     graphlib.TopologicalSorter({name: imported & graph.keys() for name, imported in graph.items()}).prepare()
 
 
-@pytest.mark.parametrize("path", SCIENCE, ids=module_of)
-def test_the_science_needs_few_packages(path: Path) -> None:
+def test_the_science_needs_few_packages() -> None:
     own = {
         "googlenet",
         "cv2",
@@ -151,8 +150,14 @@ def test_the_science_needs_few_packages(path: Path) -> None:
         "torch",
         "torchvision",
     }
-    needed = {name.partition(".")[0] for name in imports(parsed(path.read_text()))}
-    assert needed <= own | set(sys.stdlib_module_names)
+    known = own | set(sys.stdlib_module_names)
+    found = [
+        f"{module_of(path)} imports {name}"
+        for path in SCIENCE
+        for name in imports(parsed(path.read_text()))
+        if name.partition(".")[0] not in known
+    ]
+    assert not found, "\n".join(found)
 
 
 # Weights from a file answer a JPEG.
@@ -189,11 +194,18 @@ def test_annotations_are_of_jaxtyping_in_one_module_alone() -> None:
     ]
 
 
-@pytest.mark.parametrize("path", [p for p in MODULES if p.parent.name == "tracking"], ids=module_of)
-def test_tracking_imports_mlflow_only_in_functions(path: Path) -> None:
-    top_level = ast.Module([node for node in parsed(path.read_text()).body if not hasattr(node, "body")], [])
+def test_tracking_imports_mlflow_only_in_functions() -> None:
     # Importing MLflow takes seconds, in every worker; the model's own code is run by MLflow.
-    assert not [name for name in imports(top_level) if name.startswith("mlflow")] or path.name == "ensemble_model.py"
+    tracking = [path for path in MODULES if path.parent.name == "tracking" and path.name != "ensemble_model.py"]
+    found = [
+        f"{module_of(path)} imports {name}"
+        for path in tracking
+        for node in parsed(path.read_text()).body
+        for name in ([] if hasattr(node, "body") else imports(node))
+        if name.startswith("mlflow")
+    ]
+    assert tracking
+    assert not found, "\n".join(found)
 
 
 def test_the_name_of_a_tag_in_mlflow_has_one_meaning() -> None:
@@ -204,18 +216,28 @@ def test_the_name_of_a_tag_in_mlflow_has_one_meaning() -> None:
     assert len(names) == len(set(names))
 
 
-@pytest.mark.parametrize("path", MODULES, ids=module_of)
-def test_a_module_only_defines(path: Path) -> None:
-    tree = parsed(path.read_text())
-    assert ast.get_docstring(tree), f"{path} has no docstring"
+def more_than_definitions(path: Path, source: str) -> list[str]:
+    """What a module lacks, or does when it is imported."""
+    tree = parsed(source)
+    found = [] if ast.get_docstring(tree) else [f"{path} has no docstring"]
     for node in tree.body:
         if path.name == "ensemble_model.py" and ast.unparse(node) == "mlflow.models.set_model(EnsembleModel())":
             continue  # MLflow runs this file to get its model
-        if isinstance(node, ast.Expr):
-            assert isinstance(node.value, ast.Constant), f"{path}:{node.lineno} has a side effect when imported"
-        if isinstance(node, ast.If):
-            known = ast.unparse(node.test) in ("__name__ == '__main__'", "TYPE_CHECKING")
-            assert known, f"{path}:{node.lineno} branches when imported"
+        if isinstance(node, ast.Expr) and not isinstance(node.value, ast.Constant):
+            found.append(f"{path}:{node.lineno} has a side effect when imported")
+        if isinstance(node, ast.If) and ast.unparse(node.test) not in ("__name__ == '__main__'", "TYPE_CHECKING"):
+            found.append(f"{path}:{node.lineno} branches when imported")
+    return found
+
+
+def test_every_module_only_defines() -> None:
+    found = [line for path in MODULES for line in more_than_definitions(path, path.read_text())]
+    assert not found, "\n".join(found)
+    assert more_than_definitions(Path("a.py"), "print()\nif x: y = 1") == [
+        "a.py has no docstring",
+        "a.py:1 has a side effect when imported",
+        "a.py:2 branches when imported",
+    ]
 
 
 def layout() -> dict[str, str]:

@@ -10,28 +10,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import tyro
 
-from benchmarks import gpu, gpu_contenders, other_runtimes
+from benchmarks import full_size_report, gpu, gpu_contenders, other_runtimes
 from benchmarks.evaluation_run import untrained_replica
-from benchmarks.measure import Contender, Round, print_rates, race
+from benchmarks.measure import Contender, print_rates, race
+from googlenet import GoogLeNet
 from tests.commands import run_python
+from tests.sleeper import sleeper
 
 pytestmark = pytest.mark.timeout(200)
 
 
-def _sleeper(seconds: float) -> Round:
-    import time
-
-    def one_round() -> float:
-        time.sleep(seconds)
-        return 10.0 if os.environ.get("BENCHMARK_TEST") else 5.0
-
-    return one_round
-
-
 @pytest.mark.processes
 def test_contenders_have_processes_and_environments_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
-    plain, other = Contender("plain", _sleeper, (0.05,)), Contender("other", _sleeper, (0.05,), {"BENCHMARK_TEST": "1"})
+    plain, other = Contender("plain", sleeper, (0.05,)), Contender("other", sleeper, (0.05,), {"BENCHMARK_TEST": "1"})
     rates = race([plain, other], rounds=3)
     assert "BENCHMARK_TEST" not in os.environ
     assert [len(values) for values in rates.values()] == [3, 3]
@@ -69,13 +62,20 @@ def test_a_benchmark_runs(
     assert expected in capsys.readouterr().out
 
 
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[GoogLeNet, Path]:
+    """A network and its file for other runtimes; to export it takes seconds."""
+    network, file = untrained_replica(0.125, 5, "bn").eval(), tmp_path_factory.mktemp("runtimes") / "network.onnx"
+    other_runtimes.write_onnx(network, 42, file)
+    return network, file
+
+
 @pytest.mark.parametrize("runtime", other_runtimes.PACKAGES)
 @pytest.mark.processes
-def test_other_runtimes_compute_our_network(runtime: str, tmp_path: Path) -> None:
+def test_other_runtimes_compute_our_network(runtime: str, request: pytest.FixtureRequest) -> None:
     pytest.importorskip(other_runtimes.PACKAGES[runtime], reason="pip install -c constraints.txt -e '.[bench]'")
-    network, crops = untrained_replica(0.125, 5, "bn").eval(), 50 * torch.rand(3, 3, 42, 42)
-    other_runtimes.write_onnx(network, 42, tmp_path / "network.onnx")
-    found = other_runtimes.load(runtime, tmp_path / "network.onnx")(crops.numpy())
+    (network, file), crops = request.getfixturevalue("exported"), 50 * torch.rand(3, 3, 42, 42)
+    found = other_runtimes.load(runtime, file)(crops.numpy())
     with torch.no_grad():
         expected = network(crops).logits.numpy()
     assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
@@ -128,8 +128,7 @@ def test_a_comparison_for_which_no_time_is_left_is_an_empty_table(capsys: pytest
 
 
 @pytest.mark.processes
-def test_the_benchmark_of_the_report_runs_in_processes_of_its_own() -> None:
+def test_the_benchmark_of_the_report_runs_in_processes_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
     options = "--images 40 --replicas 2 --classes 12 --rounds 1"
-    ended = run_python("-m", "benchmarks.full_size_report", *options.split())
-    assert ended.code == 0, ended.stderr
-    assert "| 40 | 0.00 |" in ended.stdout
+    full_size_report.main(tyro.cli(full_size_report.Arguments, args=options.split()))
+    assert "| 40 | 0.00 |" in capsys.readouterr().out

@@ -1,19 +1,17 @@
-"""The cluster YAMLs: Ray's own validation, the clouds' own fields, no secrets, no open ports."""
+"""The cluster YAMLs: Ray's own validation, the clouds' own fields, no secrets, no open ports.
+
+Ray's and Amazon's checks are imported where they are used: each pytest process imports this file, one runs it.
+"""
 
 import json
 import re
 from pathlib import Path
 from typing import Any
 
-import botocore.session
-import botocore.validate
 import pytest
-import ray.autoscaler
 import yaml
 from jsonschema import ValidationError
 from ray._private.ray_constants import DEFAULT_OBJECT_STORE_MEMORY_PROPORTION
-from ray.autoscaler._private.resource_demand_scheduler import _fits
-from ray.autoscaler._private.util import prepare_config, validate_config
 
 from pipelines.training.resources import Resources
 from pipelines.training.shard_cache import FREE_SHARE
@@ -39,12 +37,17 @@ def load(name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", FILES)
 def test_rays_own_check_passes_and_finds_a_mistake(name: str) -> None:
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
     validate_config(prepare_config(load(name)))
     with pytest.raises(ValidationError):
         validate_config(prepare_config({**load(name), "idle_timeout": 5}))
 
 
 def test_the_fields_of_aws_nodes_are_those_of_ec2() -> None:
+    import botocore.session
+    import botocore.validate
+
     shape = botocore.session.get_session().get_service_model("ec2").operation_model("RunInstances").input_shape
     for node in load("aws.yaml")["available_node_types"].values():
         # Ray picks one of the subnets.
@@ -57,6 +60,8 @@ def test_the_fields_of_aws_nodes_are_those_of_ec2() -> None:
 
 
 def test_the_fields_of_azure_nodes_are_those_of_rays_template() -> None:
+    import ray.autoscaler
+
     folder = Path(ray.autoscaler.__file__).parent / "_private/_azure"
     known = set(json.loads((folder / "azure-vm-template.json").read_text())["parameters"]) | {"availability_zone"}
     for node in load("azure.yaml")["available_node_types"].values():
@@ -96,6 +101,8 @@ def test_workers_are_spot_instances_with_gpus_and_the_head_does_not_train(name: 
 )
 def test_the_autoscaler_knows_the_memory_of_nodes_that_it_could_add(name: str, instance: str, gib: int) -> None:
     """On AWS Ray asks EC2 for it (70 % of the instance's), on Kubernetes the pods' limits have it."""
+    from ray.autoscaler._private.resource_demand_scheduler import _fits
+
     worker = load(name)["available_node_types"]["worker"]
     assert instance in json.dumps(worker["node_config"])
     offered = worker["resources"]
@@ -117,6 +124,8 @@ def test_disks_that_hold_copies_of_shards_have_room_for_imagenet_and_keep_up_wit
 
 @pytest.mark.parametrize("workers", [["a"], ["a", "b", "c"]])
 def test_all_machines_that_are_named_join(workers: list[str]) -> None:
+    from ray.autoscaler._private.util import prepare_config
+
     config = load("on_prem.yaml")
     config["provider"]["worker_ips"] = workers
     prepared = prepare_config(config)

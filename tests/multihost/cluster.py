@@ -18,7 +18,6 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 import yaml
 
@@ -161,6 +160,8 @@ def cluster_of_three() -> Iterator[Cluster]:
             "AWS_DEFAULT_REGION": "us-east-1",
         }
         os.environ.update(storage)
+        import boto3
+
         boto3.resource("s3").Bucket(BUCKET).create()
         environment = with_tools(
             {

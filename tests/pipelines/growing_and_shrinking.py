@@ -50,11 +50,11 @@ def grow_and_shrink(cluster: Cluster, node: Mapping[str, Any], root: Path, kept:
     keeper.start()
 
     def wait_for_steps_of(workers: int) -> None:
-        def taken() -> int:
-            return sum(line["step/workers"] == workers for line in read_steps(run, 0, 0))
-
-        while thread.is_alive() and taken() < STEPS_EACH:
-            time.sleep(0.02)
+        last = taken = 0
+        while thread.is_alive() and taken < STEPS_EACH:
+            for line in read_steps(run, 0, last):
+                last, taken = line["step"], taken + (line["step/workers"] == workers)
+            time.sleep(0.1)
 
     wait_for_steps_of(1)
     leaving, staying = (cluster.add_node(wait=False, **node) for _ in range(2))
@@ -78,7 +78,7 @@ def _keep_checkpoints(root: Path, kept: Path, training: threading.Thread) -> Non
         for path in root.glob("replicas/0/checkpoints/*.safetensors"):
             with suppress(FileExistsError, FileNotFoundError):
                 os.link(path, kept / path.name)
-        time.sleep(0.01)
+        time.sleep(0.03)  # the newest two are always there
 
 
 def _drain(address: str, node_id: str) -> None:

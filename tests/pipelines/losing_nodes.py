@@ -49,8 +49,11 @@ def lose_nodes(cluster: Cluster, node: Mapping[str, Any], first: Any, root: Path
         write_report(run, evaluate_run(run, recipe), with_pictures=False)
         found["evaluated"] = True
 
-    # Of the training before.
-    _wait_while(lambda: len(alive_nodes()) > HEAD_AND_ONE or any(ray_processes(cluster.address, "ray::RayTrainWorker")))
+    # Of the training before. To look for processes takes a while, on the cores on which these end.
+    _wait_while(
+        lambda: len(alive_nodes()) > HEAD_AND_ONE or any(ray_processes(cluster.address, "ray::RayTrainWorker")),
+        pause_seconds=0.1,
+    )
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
 
@@ -73,6 +76,6 @@ def lose_nodes(cluster: Cluster, node: Mapping[str, Any], first: Any, root: Path
     return {**found, "still_running": thread.is_alive()}
 
 
-def _wait_while(goes_on: Callable[[], bool]) -> None:
+def _wait_while(goes_on: Callable[[], bool], pause_seconds: float = 0.02) -> None:
     while goes_on():
-        time.sleep(0.02)
+        time.sleep(pause_seconds)

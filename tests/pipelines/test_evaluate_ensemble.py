@@ -20,6 +20,8 @@ from pipelines.data.sources import images_to_evaluate
 from pipelines.errors import UserError
 from pipelines.evaluate_ensemble import Arguments, evaluate_elsewhere, evaluate_weights
 from pipelines.evaluation.evaluate import evaluate_run
+from pipelines.report.drawing import svg
+from pipelines.report.figures import figures
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from tests.commands import run_script
@@ -226,6 +228,8 @@ def test_a_run_is_evaluated_on_images_that_it_never_saw_and_with_the_users_own_s
     assert [(row["models"], row["crops"], row["policy"]) for row in report["table"]] == [
         (models, crops, policy) for models in (1, 2, 3) for crops, policy in ((1, "1"), (3, best), (72, "40+50"))
     ]
+    picture = svg(figures(report)["error_by_models"], "error_by_models")
+    assert all(f">{label} crops</text>" in picture for label in ("3 (best)", "72 (40+50 px)"))
     assert "| 3 | 3 (best) | 9 |" in (folder_of_report / "report/report.md").read_text()
     assert "| 3 | 72 (40+50 px) | 216 |" in (folder_of_report / "report/report.md").read_text()
     assert str(folder_of_report) in table

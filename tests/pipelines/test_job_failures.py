@@ -4,9 +4,11 @@ import shutil
 import signal
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from googlenet.network.arithmetic import FP32
@@ -17,6 +19,7 @@ from pipelines.training.replica import train_replica
 from pipelines.training.resources import Resources
 from pipelines.training.scheduler import train_replicas
 from pipelines.training.task import ReplicaTask
+from pipelines.training.validation_plan import ValidationPlan
 from tests.pipelines.jobs import arguments, report_of
 from tests.servers import ray_processes
 
@@ -57,8 +60,9 @@ def test_a_worker_that_is_told_to_end_and_one_that_is_killed_are_replaced_and_ch
 ) -> None:
     run, undisturbed = (Path(shutil.copytree(prepared_run, tmp_path / name)) for name in ("run", "undisturbed"))
     recipe = replace(tiny_recipe, replicas=2, epochs=10)  # long enough to be killed in on a busy machine
+    rarely = ValidationPlan(every_epochs=10)  # validation changes no weight
     for replica in range(2):
-        train_replica(ReplicaTask(Storage.at(str(undisturbed)), recipe, replica))
+        train_replica(ReplicaTask(Storage.at(str(undisturbed)), recipe, replica, validation=rarely))
     ended: list[int] = []
     together: list[int] = []
     workers: set[int] = set()
@@ -79,8 +83,11 @@ def test_a_worker_that_is_told_to_end_and_one_that_is_killed_are_replaced_and_ch
 
     def on_poll(phases: dict[int, str]) -> None:
         together.append(sum(phase in ("starting", "training") for phase in phases.values()))
-        workers.update(process.pid for process in ray_processes(ray_cluster, "ray::RayTrainWorker"))
-        of_data_sets.extend(process.pid for process in ray_processes(ray_cluster, "DatasetManager"))
+        for process in ray_processes(ray_cluster, "ray::"):
+            with suppress(psutil.NoSuchProcess):
+                words = " ".join(process.cmdline())
+                workers.update([process.pid] if "ray::RayTrainWorker" in words else [])
+                of_data_sets.extend([process.pid] if "DatasetManager" in words else [])
 
     killer = threading.Thread(target=end_workers, daemon=True)
     killer.start()

@@ -8,6 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from googlenet.network.weight_files import load_weights
+from pipelines.report.drawing import svg
+from pipelines.report.figure_of_spending import spending as picture_of_spending
+from pipelines.report.tables_of_spending import WAYS
 from pipelines.run.recipe import Recipe
 from tests.commands import run_script
 from tests.pipelines.jobs import report_of
@@ -40,6 +43,7 @@ def test_a_student_is_trained_on_its_teachers_answers_and_reported_beside_it(
     # Of 14 validation images of a class, 4 are square, and have 48 different views.
     all_views = pytest.approx((10 * 144 + 4 * 48) / 14)
     assert [row["passes"] for row in spending if row["way"] == "student"] == [1.0, 10.0, all_views]  # type: ignore[comparison-overlap]
+    assert f">{WAYS['student']}</text>" in svg(picture_of_spending(report_of(run), 0.001), "spending")
     theirs = [{**row, "efficient": None} for row in report_of(finished_run)["spending"]]
     assert [{**row, "efficient": None} for row in spending if row["way"] != "student"] == theirs  # type: ignore[comparison-overlap]
 

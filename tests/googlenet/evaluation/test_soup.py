@@ -66,9 +66,9 @@ def test_statistics_are_those_of_pytorchs_own_estimate() -> None:
     torch.optim.swa_utils.update_bn([[batch] for batch in batches()], reference)
     before = copy.deepcopy(model.state_dict())
     estimate_statistics(model, batches())
-    changed = set()
+    changed, expected = set(), reference.state_dict()
     for name, value in model.state_dict().items():
-        torch.testing.assert_close(value, reference.state_dict()[name])
+        torch.testing.assert_close(value, expected[name])
         if not torch.equal(value, before[name]):
             changed.add(name.rpartition(".")[2])
     assert changed == {"running_mean", "running_var", "num_batches_tracked"}

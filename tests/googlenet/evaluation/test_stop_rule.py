@@ -68,12 +68,12 @@ def test_new_images_lose_no_more_than_was_promised() -> None:
     generator = np.random.default_rng(1)
     for points in (1.0, 5.0):
         shares = []
-        for _ in range(300):
+        for _ in range(100):
             stop = cheapest_stop(two_stages(generator, 150), points)
             new = two_stages(generator, 2000)
             shares.append(100 * (new.spent(stop)[1] & ~new.all_wrong).mean())
         promised = promised_points(points, 150)
-        assert promised / 3 < np.mean(shares) < promised + 2 * np.std(shares) / np.sqrt(300)
+        assert promised / 3 < np.mean(shares) < promised + 2 * np.std(shares) / np.sqrt(100)
 
 
 def test_images_have_no_say_in_the_threshold_of_their_fold() -> None:

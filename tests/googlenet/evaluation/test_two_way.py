@@ -74,7 +74,7 @@ def test_of_single_models_images_and_replicas_are_drawn_with_replacement() -> No
     wrong = (probabilities[:, :, 0, 0] < 0.5).astype(float)
     generator = np.random.default_rng(4)
     means = []
-    for _ in range(20_000):
+    for _ in range(8_000):
         rows = wrong[generator.integers(0, 200, 200)]
         means.append((rows.mean(), rows[:, generator.integers(0, REPLICAS, REPLICAS)].mean()))
     of_images, of_both = np.array(means).T

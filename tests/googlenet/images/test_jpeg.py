@@ -104,7 +104,8 @@ def test_a_sample_is_the_same_whether_drawn_from_the_file_or_from_its_pixels(kin
     if kind == "PNG":
         data = encode(image, "PNG")
     pixels = decode_rgb(data)
-    for index in range(60):
+    # Of the last two the whole image is decoded each time, in the same way.
+    for index in range(15 if kind in ("rotated", "PNG") else 60):
         generators = [numpy_generator(1, "sampling", 0, index) for _ in range(2)]
         from_file = draw_sample_from(data, 224, Sampling(), generators[0])
         assert np.array_equal(from_file, draw_sample(pixels, 224, Sampling(), generators[1]))

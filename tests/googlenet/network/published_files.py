@@ -5,7 +5,6 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
 from tests.googlenet.network.test_weight_files import BVLC, caffe_arrays
 
@@ -90,6 +89,8 @@ def zoo_onnx(arrays: Arrays, classifier: str = "Gemm transB", raw: bool = True) 
 
     Biases are lists of floats unless they are to be ``raw`` bytes.
     """
+    from onnx import TensorProto, helper, numpy_helper
+
     weights = {f"{name.rpartition('/')[0]}_{name.rpartition('/')[2][0]}_0": array for name, array in arrays.items()}
     if classifier != "Gemm transB":
         weights["loss3/classifier_w_0"] = np.ascontiguousarray(weights["loss3/classifier_w_0"].T)

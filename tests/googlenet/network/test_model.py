@@ -70,7 +70,7 @@ def test_trains_at_every_crop_size(variant: str, crop_px: int) -> None:
 
 
 def test_auxiliary_heads_hang_on_4a_and_4d_and_speak_only_in_training() -> None:
-    model = GoogLeNet(num_classes=5, width=0.25, dropout=(0.0, 0.0))
+    model = GoogLeNet(num_classes=5, width=0.125, dropout=(0.0, 0.0))
     images = torch.randn(2, 3, 84, 84)
     inputs: dict[str, torch.Tensor] = {}
     for name in ("4a", "4d"):

@@ -49,15 +49,17 @@ def test_parts_of_a_batch_take_the_step_of_the_whole(
         assert found.losses == pytest.approx(expected.losses, rel=1e-5)
         assert found.gradient_norm == pytest.approx(expected.gradient_norm, rel=1e-5)
     assert seen == 2 * parts_images
+    of_parts = parts.tensors()
     for name, value in whole.tensors().items():
-        torch.testing.assert_close(parts.tensors()[name], value, rtol=1e-5, atol=1e-8, msg=name)
+        torch.testing.assert_close(of_parts[name], value, rtol=1e-5, atol=1e-8, msg=name)
 
 
 def test_a_batch_that_fits_is_computed_at_once_to_the_last_bit() -> None:
     whole, same = new_state("bn"), new_state("bn")
     train_step(whole, batch(), SETTINGS)
     train_step(same, batch(), replace(SETTINGS, micro_batch=IMAGES))
-    assert all(torch.equal(value, same.tensors()[name]) for name, value in whole.tensors().items())
+    expected, found = whole.tensors(), same.tensors()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
 def test_batch_normalisation_gpus_and_several_workers_need_the_whole_batch() -> None:

@@ -109,7 +109,8 @@ def test_a_predictor_within_a_budget_answers_like_the_ensemble_and_counts_fewer_
     assert views is not None
     # A threshold that some images reach with their first pass, and others never.
     surest = views.probabilities[:, 0, kept.view_order[0]].max(axis=1)
-    stop = Stop(float(np.median(surest)), len(kept.stages) - 1)
+    # Those that never reach it make all passes, which takes long: let them be few.
+    stop = Stop(float(np.quantile(surest, 0.15)), len(kept.stages) - 1)
     kept = replace(kept, temperatures=(1.0,) * len(kept.stages), stops={"fast": stop})
     early = EarlyStop(kept, "fast")
     ensemble = replace(task.ensemble, policies=(144,), budget=early.key)
@@ -127,7 +128,8 @@ def test_a_predictor_within_a_budget_answers_like_the_ensemble_and_counts_fewer_
     records = open_records(run, task.split)
     answers = pq.read_table(f"{run.root}/answers/top5.parquet").to_pylist()
     assert len(answers) == IMAGES
-    some = range(0, IMAGES, 4)  # of every shard
+    longest = max(range(IMAGES), key=lambda index: answers[index]["passes"])
+    some = {*range(0, IMAGES, 6), longest}  # of every shard
     assert len({answers[index]["passes"] for index in some}) > 1
     for index in some:
         row, expected = answers[index], replicas.answers(records[index].image, budget="fast")

@@ -57,6 +57,12 @@ def work_of(task: PredictionTask) -> Work:
     return Work(task, "auto", task.split.images * len(task.ensemble.views) * len(task.weights), at_work=2)
 
 
+def work_with_few_views(run: Path) -> Work:
+    """Work whose arithmetics are timed on ten views of an image: bfloat16 that a CPU emulates takes long for 144."""
+    task = task_of(run)
+    return work_of(replace(task, ensemble=replace(task.ensemble, policies=(1, 10))))
+
+
 def tables(run: Path) -> list[dict[str, list[object]]]:
     return [pq.read_table(run / "predictions" / name).to_pydict() for name in FILES]
 
@@ -72,13 +78,11 @@ def test_one_predictor_with_all_memory_even_if_it_is_killed_gives_the_same_bits_
     killed: list[int] = []
 
     def kill_the_first_predictor() -> None:
-        while not killed:
-            for process in ray_processes(ray_cluster, "MapWorker"):
-                if list((evaluated / "predictions").glob("*")):
-                    process.kill()
-                    killed.append(process.pid)
-                    return
-            time.sleep(0.02)
+        while not list((evaluated / "predictions").glob("*")):
+            time.sleep(0.01)
+        process = next(ray_processes(ray_cluster, "MapWorker"))
+        process.kill()
+        killed.append(process.pid)
 
     killer = threading.Thread(target=kill_the_first_predictor, daemon=True)
     killer.start()
@@ -129,6 +133,7 @@ def long_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipelines.evaluation.preflight, "LITTLE_WORK_SECONDS", 0.0)
     monkeypatch.setattr(pipelines.evaluation.preflight, "profits_from_bf16", lambda _device: True)
     monkeypatch.setattr(pipelines.evaluation.preflight, "can_compile", lambda _device: False)
+    monkeypatch.setattr(pipelines.evaluation.arithmetic_trial, "TIMED_SECONDS", 0.1)
 
 
 def test_bf16_is_compared_and_timed_against_fp32(
@@ -138,7 +143,7 @@ def test_bf16_is_compared_and_timed_against_fp32(
     monkeypatch.setattr(pipelines.evaluation.arithmetic_trial, "LARGEST_DIFFERENCE", 0.5)
     monkeypatch.setattr(pipelines.evaluation.arithmetic_trial, "LEAST_AGREEMENT_PERCENT", 80.0)
     monkeypatch.setattr(pipelines.evaluation.arithmetic_trial, "LEAST_TOP5_AGREEMENT_PERCENT", 0.0)
-    found = decide(work_of(task_of(evaluated)))
+    found = decide(work_with_few_views(evaluated))
     assert found.compared == 16 * 3
     assert found.largest_difference is not None
     assert 0 < found.largest_difference < 0.5
@@ -178,7 +183,7 @@ def test_bf16_that_differs_is_refused_with_its_measure(
     evaluated: Path, long_work: None, monkeypatch: pytest.MonkeyPatch, bound: str, value: float
 ) -> None:
     monkeypatch.setattr(pipelines.evaluation.arithmetic_trial, bound, value)
-    found = decide(work_of(task_of(evaluated)))
+    found = decide(work_with_few_views(evaluated))
     assert found.arithmetic == FP32
     assert "bf16 refused: " in found.reason
     assert "of 48 answers as in fp32" in found.reason
@@ -200,10 +205,10 @@ def test_the_precision_that_is_asked_for_is_taken_and_kept_apart(
 ) -> None:
     run = Storage.at(str(evaluated))
     exact = json.loads((evaluated / "report/report.json").read_text())
-    write_report(run, evaluate(run, run, range(3), read_manifest(run), Settings((1, 10), 35, "bf16")))
+    write_report(run, evaluate(run, run, range(3), read_manifest(run), Settings((1,), 35, "bf16")))
     reduced = json.loads((evaluated / "report/report.json").read_text())
     assert reduced["ensemble"]["arithmetic"] == {"precision": "bf16", "compiled": False}
-    for found, wanted in zip(reduced["calibration"], (exact["calibration"][n] for n in (0, 1, 3, 4)), strict=True):
+    for found, wanted in zip(reduced["calibration"], (exact["calibration"][n] for n in (0, 3)), strict=True):
         assert found["brier_score"] == pytest.approx(wanted["brier_score"], abs=0.01)
     assert read_ensemble(run.below("predictions"), FILES[0]) != EvaluatedEnsemble.from_dict(exact["ensemble"])
 

@@ -25,6 +25,7 @@ from pipelines.run.recipe import Recipe
 from pipelines.run.soups import Soups, folder_of_soups, read_soups, write_soups
 from pipelines.run.storage import Storage
 from pipelines.tracking.result import result_metrics
+from pipelines.training.validation import centre_crop
 from tests.prepared import predicting_here
 
 pytestmark = pytest.mark.timeout(300)
@@ -79,14 +80,16 @@ def test_the_report_judges_each_image_with_the_soup_that_other_folds_chose(
     assert set(rows) == {"uniform", "greedy"}
     uniform = Ensemble.load([run / f"soup/replicas/{soups.networks.index((0, 1, 2))}/weights.safetensors"])
     ids = image_ids(storage, read_manifest(storage).splits["val"])
+    labels = np.array([int(name.split("class_")[1][0]) for name in ids])
+    crops = torch.stack([centre_crop((photo_folder / name).read_bytes(), ensemble.crop_px) for name in ids])
     wrong = {}
     for members in {soups.uniform, *soups.greedy_by_fold}:
         is_single = len(members) == 1
         number = members[0] if is_single else soups.networks.index(members)
-        network = Ensemble.load([run / ("" if is_single else "soup") / f"replicas/{number}/weights.safetensors"])
-        wrong[members] = [
-            network.probabilities(photo_folder / name, 1)[0].argmax() != int(name.split("class_")[1][0]) for name in ids
-        ]
+        network = load_weights(run / ("" if is_single else "soup") / f"replicas/{number}/weights.safetensors")
+        with torch.no_grad():
+            logits = network.model(network.preprocessing(crops.permute(0, 3, 1, 2))).logits
+        wrong[members] = logits.argmax(dim=1).numpy() != labels
     assert uniform.classes == ("class_0", "class_1", "class_2")
     assert rows["uniform"]["top1_error"] == pytest.approx(100 * np.mean(wrong[soups.uniform]))
     assert len(soups.greedy_by_fold) == FOLDS

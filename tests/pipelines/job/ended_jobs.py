@@ -69,10 +69,11 @@ class Job:
         found: list[psutil.Process] = []
         while not found:
             assert job.poll() is None, self.log.read_text()
+            time.sleep(0.05)  # it imports PyTorch for seconds after it appears
             found = [process for process in self._predictors() if process not in others]
         while not list(self.run.glob(SHARDS)):
             assert job.poll() is None, self.log.read_text()
-            time.sleep(0.001)
+            time.sleep(0.005)
         found[0].suspend()
         job.kill()
         assert job.wait() == -signal.SIGKILL  # it had not ended by itself

@@ -89,7 +89,7 @@ def predict(
     write_predictions(run.below("predictions"), file_name(shard), ensemble, predicted, cost)
 
 
-def report_on_made_run(folder: Path, *choices: list[int], **fields: Any) -> Storage:
+def report_on_made_run(folder: Path, *choices: list[int], with_pictures: bool = True, **fields: Any) -> Storage:
     """A run of two replicas that answered ``choices``, or as :func:`predict` has it, with its report."""
     folder.mkdir(parents=True)
     claim(Storage.at(str(folder)), "recipe", Recipe(replicas=2, **fields).to_dict())
@@ -98,7 +98,7 @@ def report_on_made_run(folder: Path, *choices: list[int], **fields: Any) -> Stor
         predict_as(run, answers(*choices))
     else:
         predict(run, list(range(6)))
-    write_report(run, ENSEMBLE)
+    write_report(run, ENSEMBLE, with_pictures=with_pictures)
     return run
 
 

@@ -16,10 +16,11 @@ from pipelines import review
 from pipelines.errors import UserError
 from pipelines.review import bring_up_to_date, newest_run
 from pipelines.run.claims import claim
+from pipelines.run.directory import read_recipe
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.tracking.publish import PublishSettings
-from pipelines.tracking.replay import outcome_of, replay
+from pipelines.tracking.replay import outcome_of, phases_of, replay
 from pipelines.tracking.runs import Experiment
 from pipelines.tracking.store import connect, tracking_uri_for
 from tests.others_files import unchanged
@@ -117,6 +118,19 @@ def test_a_killed_job_is_told_to_mlflow_by_who_opens_the_store(tmp_path: Path, e
     assert _status(uri, run, "ensemble") == "KILLED"
 
 
+def ended_run(folder: Path, outcome: str, reported: Path | None) -> Storage:
+    """A run of three replicas, of which one is finished and one failed, whose newest job ended in ``outcome``."""
+    folder.mkdir()
+    run = Storage.at(str(folder))
+    claim(run, "recipe", Recipe(replicas=3).to_dict())
+    run.write("replicas/0/weights.safetensors", b"")
+    run.write("replicas/1/failure.txt", b"ValueError: no")
+    run.write_json("jobs/1.json", {**JOB_LOG, "outcome": outcome})
+    if reported:
+        copy_result(reported, run)
+    return run
+
+
 @pytest.mark.parametrize(
     ("outcome", "with_report", "status"),
     [
@@ -129,19 +143,26 @@ def test_a_killed_job_is_told_to_mlflow_by_who_opens_the_store(tmp_path: Path, e
         ("running", True, "KILLED"),
     ],
 )
-def test_what_mlflow_is_told_is_how_the_newest_job_ended(
+def test_the_outcome_of_a_run_is_how_its_newest_job_ended(
+    tmp_path: Path, reported_run: Path, outcome: str, with_report: bool, status: str
+) -> None:
+    run = ended_run(tmp_path / "run", outcome, reported_run if with_report else None)
+    phases = phases_of(run, read_recipe(run))
+    assert phases == {0: "done", 1: "failed", 2: "stopped"}
+    assert outcome_of(run, phases) == status
+
+
+@pytest.mark.parametrize(
+    ("outcome", "with_report", "status"),
+    [("running", False, "KILLED"), ("ended", False, "FAILED"), ("ended", True, "FINISHED")],
+)
+def test_what_mlflow_is_told_is_that_outcome(
     tmp_path: Path, empty_store: Path, reported_run: Path, outcome: str, with_report: bool, status: str
 ) -> None:
-    (tmp_path / "run").mkdir()
-    shutil.copy(empty_store, tmp_path / "mlflow.db")
-    run, uri = Storage.at(str(tmp_path / "run")), f"sqlite:///{tmp_path}/mlflow.db"
-    claim(run, "recipe", Recipe(replicas=3).to_dict())
+    run = ended_run(tmp_path / "run", outcome, reported_run if with_report else None)
     made_run(tmp_path / "run")
-    run.write("replicas/0/weights.safetensors", b"")
-    run.write("replicas/1/failure.txt", b"ValueError: no")
-    run.write_json("jobs/1.json", {**JOB_LOG, "outcome": outcome})
-    if with_report:
-        copy_result(reported_run, run)
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
     with unchanged(tmp_path / "run"):
         replay(run, PublishSettings(uri, models="none"))
     found = runs_of(uri, tmp_path / "run")

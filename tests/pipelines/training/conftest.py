@@ -7,10 +7,6 @@ import pytest
 import torch
 
 import pipelines.training.replica
-from pipelines.run.recipe import Recipe
-from pipelines.run.storage import Storage
-from pipelines.training.replica import train_replica
-from pipelines.training.task import ReplicaTask
 
 
 @pytest.fixture
@@ -20,11 +16,9 @@ def dataset(prepared_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.fixture(scope="session")
-def undisturbed(prepared_run: Path, tiny_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Replica 1, trained in this process from its beginning to its end."""
-    run = Path(shutil.copytree(prepared_run, tmp_path_factory.mktemp("undisturbed") / "run"))
-    train_replica(ReplicaTask(Storage.at(str(run)), tiny_recipe, 1))
-    return run
+def undisturbed(trained_run: Path) -> Path:
+    """Replicas that were trained without a cluster, each from its beginning to its end; to read and to copy."""
+    return trained_run
 
 
 @pytest.fixture

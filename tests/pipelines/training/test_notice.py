@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import threading
 from collections.abc import Iterator
@@ -36,9 +35,9 @@ def sigterm_is_notice(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Eve
 
 @pytest.mark.parametrize("step", [1, 3, 5])
 def test_a_worker_that_receives_sigterm_writes_a_checkpoint_of_its_last_step_and_no_step_is_done_twice(
-    prepared_run: Path,
+    dataset: Path,
+    undisturbed: Path,
     tiny_recipe: Recipe,
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     sigterm_is_notice: threading.Event,
     step: int,
@@ -54,18 +53,15 @@ def test_a_worker_that_receives_sigterm_writes_a_checkpoint_of_its_last_step_and
         return result
 
     monkeypatch.setattr(pipelines.training.replica, "train_step", counted)
-    monkeypatch.setattr(pipelines.training.replica, "use_own_cpus", lambda: None)
-    runs = [Path(shutil.copytree(prepared_run, tmp_path / name)) for name in ("ended", "undisturbed")]
-    ended, undisturbed = (ReplicaTask(Storage.at(str(run)), tiny_recipe, 0) for run in runs)
+    ended = ReplicaTask(Storage.at(str(dataset)), tiny_recipe, 0)
     with pytest.raises(EndedByNoticeError, match=f"SIGTERM; checkpoint of step {step} written"):
         train_replica(ended)
     sigterm_is_notice.clear()  # another worker
     train_replica(ended)
     assert taken == list(range(1, STEPS + 1))
-    train_replica(undisturbed)
-    weights = [(run / "replicas/0/weights.safetensors").read_bytes() for run in runs]
+    weights = [(run / "replicas/0/weights.safetensors").read_bytes() for run in (dataset, undisturbed)]
     assert weights[0] == weights[1]
-    epochs = [json.loads(line) for line in (runs[0] / "replicas/0/metrics.jsonl").read_text().splitlines()]
+    epochs = [json.loads(line) for line in (dataset / "replicas/0/metrics.jsonl").read_text().splitlines()]
     interrupted = [line["interrupted_at"] for line in epochs if line.get("interruptions") == 1]
     assert interrupted == [f"step {step}: its worker received SIGTERM"]
 

@@ -2,11 +2,9 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from ray.train import Result, ScalingConfig
-from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 import pipelines.training.ray_reports
 from pipelines.run.recipe import Recipe
@@ -14,12 +12,17 @@ from pipelines.run.storage import Storage
 from pipelines.training.ray_reports import RayReports
 from pipelines.training.task import ReplicaTask
 
+if TYPE_CHECKING:  # importing it takes seconds, also in the pytest process that runs other files
+    from ray.train import Result
+
 EPOCHS = 3
 NEVER, AT_ONCE = float("inf"), 0.0
 
 
-def result_of(run: Path, epochs: range, replica: int = 0) -> Result:
+def result_of(run: Path, epochs: range, replica: int = 0) -> "Result":
     """What Ray Train has of a worker that was started for replica 0 and reports some epochs of ``replica``."""
+    from ray.train import ScalingConfig
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
     def work() -> None:
         task, reports = ReplicaTask(Storage.at(str(run)), Recipe(epochs=EPOCHS), replica), RayReports(0)
@@ -53,6 +56,8 @@ def test_only_the_replica_that_a_worker_was_started_for_has_a_record_which_names
 
 @pytest.mark.timeout(300)
 def test_ray_trains_record_of_a_finished_replica_has_the_metrics_of_its_last_epoch(finished_run: Path) -> None:
+    from ray.train import Result
+
     record = Result.from_path(str(finished_run / "replicas/0"))
     last = json.loads((finished_run / "replicas/0/metrics.jsonl").read_text().splitlines()[-1])
     assert record.metrics == {"replica": 0, **last}

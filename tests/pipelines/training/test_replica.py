@@ -1,5 +1,6 @@
 """Tests of one replica: interrupted at every step, it ends with bit-identical weights."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -154,12 +155,11 @@ def test_the_validation_error_is_that_of_the_centre_crop_of_the_finished_ensembl
 
 
 def test_a_finished_replica_is_not_trained_again(
-    dataset: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch, threads: None
+    dataset: Path, undisturbed: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch, threads: None
 ) -> None:
-    recipe = replace(tiny_recipe, epochs=1)
-    train_replica(task(dataset, recipe, 0.0))
+    shutil.copytree(undisturbed / "replicas/1", dataset / "replicas/1")
     interrupt_after(monkeypatch, 0)
-    train_replica(task(dataset, recipe, 0.0))
+    train_replica(task(dataset, tiny_recipe, 0.0))
 
 
 def test_a_replica_alone_ends_with_the_same_weights_as_among_others(
