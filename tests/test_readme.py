@@ -50,7 +50,7 @@ def places(tmp_path_factory: pytest.TempPathFactory, photo_folder: Path) -> dict
     """Values of the pages' placeholders and relative paths."""
     folder = tmp_path_factory.mktemp("readme")
     (folder / "bvlc_googlenet.npz").write_bytes(npz(caffe_arrays(classes=3)))
-    write_imagenet(folder / "imagenet")
+    write_imagenet(folder / "archives")
     (folder / "classes").write_text("class_0\nclass_1\nclass_2\n")
     photos = Path(shutil.copytree(photo_folder, folder / "photos"))
     for path in photos.glob("val/*/*"):
@@ -59,7 +59,7 @@ def places(tmp_path_factory: pytest.TempPathFactory, photo_folder: Path) -> dict
     return {
         "NEW_PHOTOS": str(photos),
         "PHOTOS": str(photos),
-        "IMAGENET": str(folder / "imagenet"),
+        "IMAGENET": str(folder / "archives"),
         "CLASSES": str(folder / "classes"),
         " bvlc ": f" {folder}/bvlc_googlenet.npz ",  # the tests have no network
         "runs/": f"{folder}/",

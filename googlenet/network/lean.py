@@ -19,8 +19,8 @@ from googlenet.network.own_operations import are_own
 
 # Such as the parts of a batch of the paper's network.
 FEW_IMAGES = 8
-# Numbers in the maps of an image: at full width and 224 px, all but the last two modules' have more.
-SMALL_MAPS = 2**16
+# Numbers in the maps of an image: at full width and 112 px, all but the last two modules' have more.
+SMALL_MAPS = 2**14
 
 
 def is_lean(x: Tensor) -> bool:
