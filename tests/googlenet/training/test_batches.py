@@ -104,7 +104,7 @@ class Limited:
         batch = self._samples.load(request)
         if not self._warnings.exists():
             for index in range(IMAGES):
-                self.records[index]  # kept, so that no file is opened any more
+                self.records.labelled_image(index)  # opens all files, which stay open
             sys.stderr = self._warnings.open("a", buffering=1)
             self._limit()
         return batch
