@@ -5,8 +5,10 @@ RUN_DIR ?= runs/demo
 PORT ?= 5000
 ARGS ?=
 BIN := .venv/bin
-# Marks a .venv that this file may remove, also one whose installation was interrupted.
+# Marks a .venv that this file may remove, also one whose making or installation was interrupted. Earlier versions made
+# only the stamp.
 MARK := .venv/made_by_make
+IS_OURS := [ -e .venv/stamp ] || [ -e $(MARK) ]
 PYTEST = $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 # Another PYTHON on the command line than that of .venv makes .venv anew.
@@ -78,14 +80,15 @@ ui: .venv/stamp
 	$(BIN)/python pipelines/review.py --port $(PORT) $(if $(filter command line,$(origin RUN_DIR)),--run-dir $(RUN_DIR)) $(ARGS)
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* *.egg-info
+	@if $(IS_OURS); then set -x; rm -rf .venv; fi
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* *.egg-info
 
 .venv/stamp: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
-	@[ -z "$$(ls -A .venv 2>/dev/null)" ] || [ -e $@ ] || [ -e $(MARK) ] || { echo "error: .venv was not made by make:" \
+	@[ -z "$$(ls -A .venv 2>/dev/null)" ] || $(IS_OURS) || { echo "error: .venv was not made by make:" \
 	"rename or remove it, and run make again" >&2; exit 1; }
 	@echo "Installing the pinned packages into .venv: about 7 GB on Linux (PyTorch brings CUDA), usually 4 to 10 minutes."
-	@set -e; base=$$($(PYTHON) $(PRINT_BASE)); set -x; rm -rf .venv; "$$base" -m venv .venv; touch $(MARK)
+	@set -e; base=$$($(PYTHON) $(PRINT_BASE)); set -x; rm -rf .venv; mkdir .venv; touch $(MARK); "$$base" -m venv .venv
 	@quiet=--quiet; if [ -t 1 ]; then quiet=; fi; set -x; \
 	$(BIN)/pip install $$quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@

@@ -4,7 +4,7 @@
 # ADDRESS is an address of this machine on the private network (default: the first one). Requests for other hosts are
 # rejected. The user is admin; the password is created once and never leaves the machine: it is in FOLDER/password, and
 # in MLflow's own credentials file for jobs on this machine. A server that already runs there is left as it is. The
-# script fails if that one has another address or port, or if the new one cannot start.
+# script fails if that one has another address or port than those given, or if the new one cannot start.
 set -euo pipefail
 address=${1:-$(hostname --all-ip-addresses | cut --delimiter=' ' --fields=1)}
 port=${2:-5000}
@@ -28,7 +28,8 @@ printf '[mlflow]\ndefault_permission = NO_PERMISSIONS\ndatabase_uri = sqlite:///
 
 # After a reboot the process id may belong to another process.
 if [[ -s $folder/pid ]] && running=$(tr '\0' ' ' 2>/dev/null <"/proc/$(<"$folder/pid")/cmdline" | grep "mlflow.*server"); then
-  [[ $running == *" --host $address --port $port "* ]] && exit 0
+  # Without arguments nobody asks for another address: the machine's first one may have changed since, as with a VPN.
+  [[ (-z ${1:-} || $running == *" --host $address "*) && (-z ${2:-} || $running == *" --port $port "*) ]] && exit 0
   echo "MLflow already runs with other options ($running); to change them, stop it first: kill $(<"$folder/pid")" >&2
   exit 1
 fi

@@ -102,6 +102,25 @@ def test_the_activations_of_a_part_of_a_batch_are_those_that_memory_names() -> N
     assert int(megabytes) == MICRO_BATCH_BYTES / 1e6
 
 
+def test_the_pages_tell_how_long_an_answer_takes_as_it_was_measured() -> None:
+    page = (ROOT / "docs/results/evaluation_speed.md").read_text()
+    [measured] = re.findall(r"^## The predictor$.*?^## ", page, re.MULTILINE | re.DOTALL)
+
+    def seconds(contender: str) -> list[int]:
+        """Of an answer of seven models with 144 crops on two cores, by the crops/s of one, on each processor."""
+        rates = re.findall(rf"^\| {re.escape(contender)} \| ([\d.]+) \|", measured, re.MULTILINE)
+        return [round(7 * 144 / (2 * float(rate))) for rate in rates]
+
+    told = set()
+    for name in ("mlflow", "evaluation", "own_images"):
+        text = " ".join((ROOT / f"docs/{name}.md").read_text().split())
+        [found] = re.findall(r"about (\d+) seconds on two cores with AVX-512, and (\d+) with AVX2", text)
+        told.add(tuple(map(int, found)))
+    assert told == {tuple(seconds("ours, fp32"))}
+    [in_bf16] = re.findall(r"and (\d+) in compiled bf16", (ROOT / "docs/evaluation.md").read_text())
+    assert [int(in_bf16)] == seconds("ours, bf16, compiled")
+
+
 def sorted_by(code: str, files: Mapping[str, bytes], labels: Mapping[str, str]) -> dict[str, set[bytes]]:
     """The contents by class, after the Python of a page has sorted ``files`` in the current folder."""
     for name, content in files.items():

@@ -61,15 +61,16 @@ def checkout(folder: Path) -> None:
 def python(path: Path, base: Path, made: Path) -> None:
     """Make a Python that names ``base`` as the one behind it, and writes its own path to ``made`` if it makes .venv.
 
-    The pip there fails if a file ``offline`` exists.
+    It fails half-way if a file ``without_ensurepip`` exists, and the pip there if a file ``without_network`` does.
     """
     path.parent.mkdir(parents=True)
-    pip = "#!/bin/sh\\n! [ -e offline ]\\n"
+    pip = "#!/bin/sh\\n! [ -e without_network ]\\n"
     lines = [
         "#!/bin/sh",
         f'case "$*" in *base_exec*) echo {base};; esac',
         '[ "$1" = -m ] || exit 0',
-        f"echo {path} >{made}; mkdir -p .venv/bin; printf '{pip}' >.venv/bin/pip; chmod +x .venv/bin/pip",
+        f"echo {path} >{made}; mkdir -p .venv/bin; ! [ -e without_ensurepip ] || exit 1",
+        f"printf '{pip}' >.venv/bin/pip; chmod +x .venv/bin/pip",
     ]
     path.write_text("\n".join(lines) + "\n")
     path.chmod(0o755)
@@ -81,7 +82,8 @@ def make(folder: Path, target: str) -> subprocess.CompletedProcess[str]:
     return run(folder, "env", "-i", f"PATH={path}", "make", target)  # without the variables of a make around the tests
 
 
-def test_make_in_an_active_environment_makes_it_anew_with_the_python_behind_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("missing", ["ensurepip", "network"])  # Debian has the first in a package, python3-venv
+def test_make_in_an_active_environment_makes_it_anew_with_the_python_behind_it(tmp_path: Path, missing: str) -> None:
     checkout(tmp_path)
     base, other, made = tmp_path / "base/python3", tmp_path / "other/python3", tmp_path / "made"
     python(base, base, made)
@@ -89,13 +91,15 @@ def test_make_in_an_active_environment_makes_it_anew_with_the_python_behind_it(t
     python(tmp_path / ".venv/bin/python3", base, made)
     (tmp_path / ".venv/stamp").touch()
     os.utime(tmp_path / ".venv/stamp", (0, 0))  # older than the pins
-    (tmp_path / "offline").touch()
+    (tmp_path / f"without_{missing}").touch()
     assert make(tmp_path, "setup").returncode != 0
     assert made.read_text() == f"{base}\n"
     # An installation that was interrupted begins anew.
-    (tmp_path / "offline").unlink()
+    (tmp_path / f"without_{missing}").unlink()
     assert make(tmp_path, "setup").returncode == 0
     assert (tmp_path / ".venv/stamp").exists()
+    assert make(tmp_path, "clean").returncode == 0
+    assert not (tmp_path / ".venv").exists()
 
 
 def test_make_leaves_an_environment_of_the_user_alone(tmp_path: Path) -> None:
@@ -105,6 +109,7 @@ def test_make_leaves_an_environment_of_the_user_alone(tmp_path: Path) -> None:
     ended = make(tmp_path, "lint")
     assert ended.returncode != 0
     assert ended.stderr.splitlines()[0] == "error: .venv was not made by make: rename or remove it, and run make again"
+    assert make(tmp_path, "clean").returncode == 0
     assert (tmp_path / ".venv/bin/python3").exists()
     assert not made.exists()
     shutil.rmtree(tmp_path / ".venv")

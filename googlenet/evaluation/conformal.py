@@ -74,14 +74,21 @@ def threshold(scores: Float64[np.ndarray, " n"], coverage: float) -> float:
     """
     if not 0 < coverage < 1:
         raise ValueError(f"coverage must be between 0 and 1, got {coverage}")
-    # Rounded against the last bit: 0.9 x 10 is 9, not 9.000000000000002.
-    place = math.ceil(round((len(scores) + 1) * coverage, 9))
+    place = _place(len(scores), coverage)
     return math.inf if place > len(scores) else float(np.sort(scores)[place - 1])
 
 
 def fewest_scores(coverage: float) -> int:
     """Return from how many labels' scores on the threshold for ``coverage`` is finite."""
-    return math.ceil(round(coverage / (1 - coverage), 9))
+    # The quotient has an error that is large near 1, so the threshold's own rule decides whether one fewer is enough.
+    fewer = max(0, math.ceil(coverage / (1 - coverage)) - 1)
+    return fewer if _place(fewer, coverage) <= fewer else fewer + 1
+
+
+def _place(scores: int, coverage: float) -> int:
+    """Return the place, from 1, of the threshold among so many sorted scores; it may lie behind the last."""
+    # Rounded against the last bit: 0.9 x 10 is 9, not 9.000000000000002.
+    return math.ceil(round((scores + 1) * coverage, 9))
 
 
 def highest_coverage(scores: int) -> float:

@@ -4,6 +4,8 @@ A process takes seconds to start, and has to fill its cache of records again: it
 batch what to load. Batches come back through shared memory, without a copy.
 """
 
+import errno
+import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +25,13 @@ from googlenet.images.record import RecordsByIndex
 from googlenet.shapes import Float32, Int64, UInt8
 from googlenet.training.crop_sizes import CropPx, crop_px_in
 
-MORE_SHARED_MEMORY = "it goes through a pipe, which is slower; make /dev/shm larger, in Docker with --shm-size=2g"
+MORE_SHARED_MEMORY = "; make /dev/shm larger, in Docker with --shm-size=2g"
+# By the error with which the system refuses shared memory.
+REMEDIES = {
+    errno.ENOSPC: MORE_SHARED_MEMORY,
+    errno.EFBIG: MORE_SHARED_MEMORY,
+    errno.EMFILE: "; allow a process more open files with ulimit -n",
+}
 
 
 @dataclass(frozen=True)
@@ -148,15 +156,17 @@ def _settle(_: int) -> None:
 
 
 def _sent(storage: torch.UntypedStorage) -> tuple[Any, ...]:
-    """Return how a tensor's numbers are sent: through shared memory, or with the message where there is no room.
+    """Return how a tensor's numbers are sent: through shared memory, or with the message where that is refused.
 
     PyTorch would drop the batch, and the training would wait for it for ever.
     """
     try:
         shared: tuple[Any, ...] = reduce_storage(storage)  # type: ignore[no-untyped-call]
-    except RuntimeError as error:
+    except (RuntimeError, OSError) as error:
         reason = str(error).rpartition(": ")[2]  # without the block's name: each process is to warn once
-        warnings.warn(f"shared memory has no room for a batch ({reason}): {MORE_SHARED_MEMORY}", stacklevel=2)
+        remedy = next((advice for code, advice in REMEDIES.items() if os.strerror(code) in reason), "")
+        refused = f"shared memory takes no batch ({reason})"
+        warnings.warn(f"{refused}: it goes through a pipe, which is slower{remedy}", stacklevel=2)
         return _storage_of, (torch.empty(0, dtype=torch.uint8).set_(storage).numpy(),)
     return shared
 

@@ -6,7 +6,7 @@ from pipelines.run.storage import Storage
 from pipelines.tracking.store import tracking_uri_for
 
 PORT = 8080
-# MLflow's default of a minute for a request is a dozen images of seven models with 144 crops on two cores.
+# MLflow's default of a minute for a request is six images of seven models with 144 crops on two cores with AVX-512.
 SERVE_OPTIONS = f"--env-manager local --port {PORT} --timeout 600"
 # A photograph in base64 is too long for an argument, so it goes through pipes.
 ASK = (

@@ -100,6 +100,25 @@ def test_a_fresh_machine_that_updates_its_lists_is_waited_for(tmp_path: Path) ->
     assert (tmp_path / "googlenet-venv/installed.txt").exists()
 
 
+def test_a_running_mlflow_server_is_left_unless_another_address_or_port_is_given(tmp_path: Path) -> None:
+    words = ["mlflow", "server", "--host", "192.0.2.1", "--port", "5000", "--workers", "1"]  # no address of a machine
+    with subprocess.Popen([sys.executable, "-c", "input()", *words], stdin=subprocess.PIPE) as running:
+        (tmp_path / "mlflow").mkdir()
+        (tmp_path / "mlflow/pid").write_text(f"{running.pid}\n")
+
+        def ended(*given: str) -> subprocess.CompletedProcess[str]:
+            command, environment = ["bash", CLUSTER / "mlflow_server.sh", *given], with_tools({"HOME": str(tmp_path)})
+            return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+        for same in ((), ("192.0.2.1",), ("192.0.2.1", "5000")):
+            assert ended(*same).returncode == 0, ended(*same).stderr
+        for other in (("192.0.2.2",), ("192.0.2.1", "5001"), ("192.0.2.1", "500")):
+            found = ended(*other)
+            assert found.returncode == 1
+            assert f"kill {running.pid}" in found.stderr
+        running.communicate(b"\n")
+
+
 def test_an_mlflow_server_that_cannot_start_is_told(tmp_path: Path) -> None:
     def error(port: int, **variables: str) -> str:
         command = ["bash", CLUSTER / "mlflow_server.sh", "127.0.0.1", str(port), tmp_path / "mlflow"]

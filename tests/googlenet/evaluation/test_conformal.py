@@ -79,12 +79,14 @@ def test_too_few_images_for_a_coverage_give_all_classes() -> None:
 
 
 def test_the_fewest_images_for_a_coverage_are_those_with_a_finite_threshold() -> None:
-    for images in (1, 9, 19, 42, 49, 98, 99, 400):
-        for coverage in (0.5, 0.9, 0.95, 0.97, 0.98, 0.99, 0.9975):
+    for images in (1, 9, 19, 42, 49, 98, 99, 400, 4998, 4999):
+        for coverage in (0.5, 0.9, 0.95, 0.97, 0.98, 0.99, 0.9975, 0.9998):
             is_finite = math.isfinite(threshold(np.zeros(images), coverage))
             assert is_finite == (images >= fewest_scores(coverage)), (images, coverage)
         assert math.isfinite(threshold(np.zeros(images), highest_coverage(images)))
         assert math.isinf(threshold(np.zeros(images), highest_coverage(images) + 1e-4))
+        assert fewest_scores(highest_coverage(images)) <= images
+    assert fewest_scores(0.9999) == 9999
 
 
 def test_a_sure_and_accurate_classifier_gets_single_answers() -> None:

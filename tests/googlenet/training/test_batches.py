@@ -3,7 +3,7 @@
 import os
 import resource
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -82,28 +82,52 @@ def test_one_set_of_processes_loads_all_that_a_training_needs(samples: TrainingS
     assert os.getpid() not in loaded
 
 
-class WithoutRoom:
-    """A source whose loader process can write no file as large as a batch, as if /dev/shm were full."""
+def without_room() -> None:
+    """Let this process write no file as large as a batch, as if /dev/shm were full."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
-    def __init__(self, samples: TrainingSamples, warnings: Path) -> None:
-        self.records, self._samples, self._warnings = samples.records, samples, warnings
+
+def without_descriptors() -> None:
+    """Let this process open no further file."""
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+
+
+class Limited:
+    """A source whose loader process reaches a limit when it has loaded the first batch."""
+
+    def __init__(self, samples: TrainingSamples, warnings: Path, limit: Callable[[], None]) -> None:
+        self.records, self._samples, self._warnings, self._limit = samples.records, samples, warnings, limit
 
     def load(self, request: Request) -> Batch:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
-        sys.stderr = self._warnings.open("a", buffering=1)
-        return self._samples.load(request)
+        batch = self._samples.load(request)
+        if not self._warnings.exists():
+            for index in range(IMAGES):
+                self.records.labelled_image(index)  # opens all files, which stay open
+            sys.stderr = self._warnings.open("a", buffering=1)
+            self._limit()
+        return batch
 
 
 @pytest.mark.processes
 @pytest.mark.timeout(120)
-def test_batches_for_which_shared_memory_has_no_room_arrive(samples: TrainingSamples, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("limit", "remedy", "other"),
+    [(without_room, "--shm-size", "ulimit"), (without_descriptors, "ulimit -n", "--shm-size")],
+)
+def test_batches_that_shared_memory_does_not_take_arrive(
+    samples: TrainingSamples, tmp_path: Path, limit: Callable[[], None], remedy: str, other: str
+) -> None:
     requests = list(requests_of_epoch(EpochOrder(IMAGES, SEED, EPOCH), BATCH, EPOCH))
-    source = WithoutRoom(samples, tmp_path / "warnings")
+    source = Limited(samples, tmp_path / "warnings", limit)
     found = list(load_batches({SAMPLES: source}, requests, loader_processes=1))
     assert same(batches(samples), found)
     assert all(batch.images.is_contiguous(memory_format=torch.channels_last) for batch in found)
     assert not any(batch.images.is_shared() for batch in found)
-    assert (tmp_path / "warnings").read_text().count("--shm-size") == 1
+    warnings = (tmp_path / "warnings").read_text()
+    assert warnings.count(remedy) == 1
+    assert other not in warnings
 
 
 @pytest.mark.parametrize("workers", [2, 3, 12])
