@@ -114,5 +114,5 @@ def test_a_run_without_a_recipe_is_refused_for_good(run: Storage, tmp_path: Path
 def test_a_database_without_its_driver_is_refused_for_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg2", None)  # importing it fails
     with pytest.raises(UserError, match=r"psycopg2.*; name another store with --tracking-uri$") as refused:
-        recipe_of_options(asked("postgresql://127.0.0.1:9/mlflow", tmp_path / "run"), "paper")
+        recipe_of_options(asked("postgresql+psycopg2://127.0.0.1:9/mlflow", tmp_path / "run"), "paper")
     assert not isinstance(refused.value, TryAgainError)
