@@ -269,7 +269,7 @@ def _main() -> None:
     data = "" if arguments.data else "--data FOLDER "
     own = f"to evaluate it into a directory of your own, add {data}--output-dir DIR"
     written.check_writable("choose another directory" if arguments.output_dir or arguments.weights else own)
-    check_own(written)
+    check_own(written, f"choose another {'--output-dir' if arguments.output_dir else '--run-dir'}")
     with only_job_on(written), native_stderr_to_log(written):
         if recipe is None:
             say(evaluate_weights(arguments))

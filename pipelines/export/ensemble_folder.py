@@ -37,6 +37,19 @@ if TYPE_CHECKING:
 
 CARD, RECIPE, REPORT = "README.md", "recipe.json", "report.json"
 WEIGHTS_SUFFIX = ".safetensors"
+# What an export, or Hugging Face for a new repository, puts there.
+OWN_FILES = {
+    CARD,
+    RECIPE,
+    REPORT,
+    CALIBRATION,
+    BUDGET,
+    ".gitattributes",
+    ".gitignore",
+    "LICENSE",
+    "LICENSE.md",
+    "LICENSE.txt",
+}
 OWN_WEIGHTS = re.compile(r"replica_\d+\.safetensors")
 LICENSE_FIELDS = ("license", "license_name", "license_link")
 
@@ -112,14 +125,16 @@ def _check_that_it_is_free(api: "HfApi", repository: str, files: Collection[str]
     """Refuse a repository of other models: their card and description would be replaced.
 
     Raises:
-        UserError: it has other weights than an export, or another description.
+        UserError: without the description of an export, it has files that no export has; or it has other weights.
     """
     from googlenet.evaluation.pretrained import DESCRIPTION, FORMAT
 
-    others = sorted(file for file in files if file.endswith(WEIGHTS_SUFFIX) and not OWN_WEIGHTS.fullmatch(file))
-    if not others and DESCRIPTION in files:
-        described = Path(api.hf_hub_download(repository, DESCRIPTION)).read_text(encoding="utf-8-sig")
-        others = [] if FORMAT in described else [DESCRIPTION]
+    is_export = DESCRIPTION in files and FORMAT in Path(api.hf_hub_download(repository, DESCRIPTION)).read_text(
+        encoding="utf-8-sig"
+    )
+    others = sorted(file for file in set(files) - OWN_FILES if not OWN_WEIGHTS.fullmatch(file))
+    if is_export:  # users may add files to it
+        others = [file for file in others if file.endswith(WEIGHTS_SUFFIX)]
     if others:
         raise UserError(f"hf://{repository} holds something else ({some(others)}): choose another repository")
 

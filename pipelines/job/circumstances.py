@@ -15,6 +15,7 @@ from pipelines.job.node_limits import node_limits
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("torch", "torchvision", "ray", "mlflow", "numpy", "pyarrow", "opencv-python-headless", "simplejpeg")
+UNKNOWN = "unknown"
 CODE = ("googlenet", "pipelines")
 OWN_FILE = "pipelines/errors.py"
 # A submitted job has no repository; the submitter can pass its commit in this variable.
@@ -33,7 +34,7 @@ def circumstances() -> dict[str, Any]:
         "command": shlex.join(sys.argv),
         "commit": commit(),
         "code_digest": code_digest(),
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "versions": {"python": platform.python_version(), **{name: package_version(name) for name in PACKAGES}},
         "host": socket.gethostname(),
         "platform": platform.platform(),
         "processor": processor(),
@@ -42,12 +43,12 @@ def circumstances() -> dict[str, Any]:
     }
 
 
-def _version(package: str) -> str:
-    """Return a package's version; "unknown" if its modules come from another one, as cv2 does from opencv-python."""
+def package_version(package: str) -> str:
+    """Return a package's version; UNKNOWN if its modules come from another one, as cv2 does from opencv-python."""
     try:
         return version(package)
     except PackageNotFoundError:
-        return "unknown"
+        return UNKNOWN
 
 
 def processor() -> str:

@@ -23,6 +23,8 @@ COLUMNS = ("models x crops", "error", "first %", "second %", "difference", "95 %
 SCORE_COLUMNS = ("models x crops", "score", "first", "second", "difference", "95 % interval")
 ANSWER_COLUMNS = ("number", "first", "second")
 SHORT = 12
+PASSES = "passes/"
+WITHOUT_PASSES = ", without passes, of which one report counts equal views each time"
 
 
 @dataclass(frozen=True)
@@ -136,10 +138,19 @@ def _scores(first: Finished, second: Finished) -> list[str]:
 def _about_answers(first: Finished, second: Finished) -> list[str]:
     """Return what both reports say of their answers: temperatures, sets, measures of doubt, budgets."""
     ours, theirs = (numbers_about_answers(run.report) for run in (first, second))
-    rows = [(name, f"{value:.4g}", f"{theirs[name]:.4g}") for name, value in ours.items() if name in theirs]
-    if not rows:
+    names, without = [name for name in ours if name in theirs], ""
+    if _count_passes_otherwise(first, second):
+        names, without = [name for name in names if not name.startswith(PASSES)], WITHOUT_PASSES
+    if not names:
         return []
-    return ["", "answers, each run on its own images (names as in MLflow):", *_aligned([ANSWER_COLUMNS, *rows])]
+    rows = [(name, f"{ours[name]:.4g}", f"{theirs[name]:.4g}") for name in names]
+    about = f"answers, each run on its own images (names as in MLflow){without}:"
+    return ["", about, *_aligned([ANSWER_COLUMNS, *rows])]
+
+
+def _count_passes_otherwise(first: Finished, second: Finished) -> bool:
+    """Return whether one report alone is of an earlier version, which counted equal views of an image each time."""
+    return len({"computed_passes" in run.report["table"][0] for run in (first, second)}) == 2
 
 
 def _models_in(score: str) -> str:

@@ -224,10 +224,10 @@ def _mark_efficient(rows: Sequence[SpendingRow]) -> None:
     Chosen views and cascades may be judged on a share of the images, and errors on other images do not compare: they
     are taken as differences from all passes on the same images.
     """
-    most = max(row.get("models", 0) for row in rows)
-    everything = [
-        row for row in rows if (row.get("models"), row.get("crops")) == (most, ALL_VIEWS) and row["way"] != "student"
-    ]
+    # Chosen views and cascades are of the teacher, if there is one.
+    others = [row for row in rows if row["way"] != "student"]
+    most = max((row.get("models", 0) for row in others), default=0)
+    everything = [row for row in others if (row.get("models"), row.get("crops")) == (most, ALL_VIEWS)]
     errors = {row["images"]: row["top1_error"] for row in everything}
     added = {id(row): row["top1_error"] - errors.get(row["images"], 0.0) for row in rows}
     lowest = float("inf")

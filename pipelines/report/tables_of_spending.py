@@ -50,6 +50,7 @@ def about_spending(report: Report) -> str:
     )
     if any(row["way"] == "student" for row in report["spending"]):
         text += f" Ways other than the student are those of its teacher, on the same images.{_about_pass_cost(report)}"
+        text += _about_older_passes(report)
     judged = {row["images"] for row in report["spending"] if row["way"] in ("chosen_views", "cascade")}
     if not judged:
         return f"{text} {_about_missing_views(report)}"
@@ -65,6 +66,19 @@ def _about_pass_cost(report: Report) -> str:
     for row in report["spending"]:
         if cost := row.get("pass_cost"):
             return f" A pass of the teacher counts as {cost:.2g} of the student, as its multiplications do."
+    return ""
+
+
+def _about_older_passes(report: Report) -> str:
+    """Say if passes of the teacher are of an earlier version: all are counted where the student has equal views."""
+    shares: dict[str, dict[int, float]] = {"student": {}, "teacher": {}}
+    for row in report["spending"]:
+        if row["way"] in ("student", "replicas", "views", "replicas_and_views"):
+            of = "student" if row["way"] == "student" else "teacher"
+            shares[of][row["crops"]] = row["passes"] / row.get("pass_cost", 1.0) / (row["models"] * row["crops"])
+    ours, theirs = shares["student"], shares["teacher"]
+    if any(ours[crops] < 1 and math.isclose(theirs[crops], 1) for crops in ours.keys() & theirs.keys()):
+        return " Those of the teacher are too many: an earlier version counted equal views each time."
     return ""
 
 

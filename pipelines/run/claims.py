@@ -4,8 +4,25 @@ import uuid
 from typing import Any
 
 from pipelines.errors import UserError
-from pipelines.run.directory import MANIFEST, OWN_NAMES, REPLICAS, RUN, Kind, check_folder, differences, read_run
+from pipelines.run.directory import (
+    APART,
+    BUDGET,
+    CALIBRATION,
+    MANIFEST,
+    OWN_NAMES,
+    PREFLIGHT,
+    REPLICAS,
+    RUN,
+    TRAINING,
+    Kind,
+    check_folder,
+    differences,
+    read_run,
+)
 from pipelines.run.storage import Storage
+
+# Files at the top of a run directory.
+WRITTEN = (RUN, TRAINING, PREFLIGHT, CALIBRATION, BUDGET, APART)
 
 
 def claim(run: Storage, kind: Kind, settings: dict[str, Any]) -> None:
@@ -18,7 +35,8 @@ def claim(run: Storage, kind: Kind, settings: dict[str, Any]) -> None:
         UserError: it is bound to other settings, or holds files that do not belong to a run.
     """
     check_claim(run, kind, settings)
-    run.remove_partial_files("", RUN)  # of a job that was killed while it wrote it
+    for name in WRITTEN:  # by a job that was killed meanwhile; files of others stay
+        run.remove_partial_files("", name)
     if run.exists(RUN) and not differences(_claimed(run, kind), settings):
         return
     # The id distinguishes this run from an earlier one at the same path, in trackers that remember both.
@@ -47,7 +65,7 @@ def check_claim(run: Storage, kind: Kind, settings: dict[str, Any]) -> None:
     )
 
 
-def check_own(run: Storage) -> None:
+def check_own(run: Storage, way_out: str = "choose another --run-dir") -> None:
     """Refuse a folder that is not a run and holds something else; writes nothing.
 
     Raises:
@@ -55,7 +73,7 @@ def check_own(run: Storage) -> None:
     """
     check_folder(run)
     if not run.exists(RUN) and (strangers := [name for name in run.names("") if name not in OWN_NAMES]):
-        raise UserError(f"{run} is not empty and not a run directory ({strangers[0]}, ...); choose another --run-dir")
+        raise UserError(f"{run} is not empty and not a run directory ({strangers[0]}, ...); {way_out}")
 
 
 def _has_results(run: Storage, claimed: dict[str, Any]) -> bool:

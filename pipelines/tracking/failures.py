@@ -12,6 +12,9 @@ T = TypeVar("T")
 PAUSES_SECONDS = (5.0, 10.0, 20.0)
 # Refusals that may pass: the request came too slowly, or there were too many of them.
 REQUEST_TIMEOUT, TOO_MANY_REQUESTS = 408, 429
+# Failures of this machine, such as a database's driver that is not installed. Those of requests, some of which are
+# also ValueErrors, are OSErrors.
+OF_THIS_MACHINE = (AttributeError, ImportError, LookupError, TypeError, ValueError)
 # How SQLAlchemy begins the message of a database.
 DRIVER_ERROR = re.compile(r"^\(\w+\.\w+\) ")
 # How Python names the reason of a failed connection, such as "[Errno 111] Connection refused".
@@ -48,9 +51,13 @@ def repeatedly(
 
 def may_pass(error: Exception) -> bool:
     """Return whether an attempt may succeed later: the server did not answer, or failed, and refused nothing."""
+    if isinstance(error, OSError):
+        is_lasting = isinstance(error, PermissionError)
+    else:
+        is_lasting = isinstance(error, (UserError, *OF_THIS_MACHINE))
     status = _status_of(error)
     is_refused = 400 <= status < 500 and status not in (REQUEST_TIMEOUT, TOO_MANY_REQUESTS)
-    return not (is_refused or isinstance(error, UserError))
+    return not (is_lasting or is_refused)
 
 
 def reason_of(error: Exception) -> str:

@@ -24,11 +24,11 @@ def fetch_recipe(tracking_uri: str, run: str) -> dict[str, Any]:
         TryAgainError: MLflow does not answer.
     """
     client, parent = _parent(tracking_uri, run)
+    file = _download(client, parent, run, RECIPE_JSON)
     try:
-        file = client.download_artifacts(parent.info.run_id, RECIPE_JSON)
         recipe: dict[str, Any] = json.loads(Path(file).read_text())
-    except Exception as error:
-        raise _failed(f"MLflow run {run} has no {RECIPE_JSON}", error) from error
+    except ValueError as error:
+        raise UserError(f"{RECIPE_JSON} of MLflow run {run} is damaged: {error}") from error
     return recipe
 
 
@@ -55,11 +55,22 @@ def fetch_run(tracking_uri: str, run: str, folder: Path) -> str:
     """
     client, parent = _parent(tracking_uri, run)
     for artifacts in (REPORT, JOBS):
-        try:
-            client.download_artifacts(parent.info.run_id, artifacts, str(folder))
-        except Exception as error:
-            raise _failed(f"MLflow run {run} has no {artifacts}/", error) from error
+        _download(client, parent, run, artifacts, str(folder))
     return f"{parent.info.run_name} ({parent.info.run_id})"
+
+
+def _download(client: Any, parent: Any, run: str, name: str, folder: str | None = None) -> str:
+    """Download a file or folder of a run; return where it is. A store that is away is told from one that lacks it."""
+    try:
+        is_there = name in {artifact.path for artifact in client.list_artifacts(parent.info.run_id)}
+    except Exception as error:
+        raise _failed(f"the files of MLflow run {run} cannot be listed", error) from error
+    if not is_there:
+        raise UserError(f"MLflow run {run} has no {name}")
+    try:
+        return str(client.download_artifacts(parent.info.run_id, name, folder))
+    except Exception as error:  # MLflow's own says of any failure that there is no such file
+        raise TryAgainError(f"MLflow run {run} has {name}, but does not send it: {reason_of(error)}") from error
 
 
 def _parent(tracking_uri: str, run: str) -> tuple[Any, Any]:

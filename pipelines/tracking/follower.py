@@ -128,14 +128,16 @@ class Tracker:
             except Exception as error:  # noqa: BLE001  # no failure of MLflow may reach the training
                 self._warn(reason_of(error))
         try:
-            repeatedly(self._send_end, self._warn, self._given_up.wait)
+            repeatedly(self._send_end, self._tell, self._given_up.wait)
         except Exception as error:  # noqa: BLE001
             self._reason = reason_of(error)
 
     def _send_end(self) -> None:
         connection = self._send(self._final)
-        self.in_step = True
-        if self._has_models:
+        if not self.in_step:
+            self.in_step, self._reason = True, TOO_SLOW
+        # A job that has given MLflow up ends now: models that are begun would end its process in the middle of PyTorch.
+        if self._has_models and not self._given_up.is_set():
             self._published = publish(connection.runs, self.recipe, self.manifest, self.publishing)
 
     def _send(self, final: str | None) -> "_Connection":
@@ -148,6 +150,11 @@ class Tracker:
         connection.send(dict(self._phases), final)
         self._connection, self.page = connection, connection.page
         return connection
+
+    def _tell(self, reason: str) -> None:
+        """Keep and print why the end of the run could not be sent: the time may be over before the next attempt is."""
+        self._reason = reason
+        self._warn(reason)
 
     def _warn(self, reason: str) -> None:
         """Print a warning, once for each kind of failure."""

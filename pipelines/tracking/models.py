@@ -8,10 +8,10 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pipelines.job.circumstances import UNKNOWN, package_version
 from pipelines.report.schema import Report
 from pipelines.run.dataset import Manifest, open_records
 from pipelines.run.directory import REPORT_JSON, ReplicaFiles, replica_name, replica_number
@@ -184,8 +184,10 @@ def _example(run: Storage, manifest: Manifest, ensemble: EvaluatedEnsemble) -> A
 
 
 def _requirements(*packages: str) -> list[str]:
-    # Without the build (+cpu): whoever installs the package chooses it.
-    return [f"{name}=={version(name).partition('+')[0]}" for name in packages]
+    versions = {name: package_version(name) for name in packages}
+    # Without the build (+cpu): whoever installs the package chooses it. One that is not installed here, since another
+    # has its modules, may have any version.
+    return [name if found == UNKNOWN else f"{name}=={found.partition('+')[0]}" for name, found in versions.items()]
 
 
 def _errors(report: Report) -> dict[str, str]:

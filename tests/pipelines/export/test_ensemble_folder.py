@@ -165,16 +165,32 @@ def test_an_existing_repository_keeps_its_license_and_no_earlier_weights(hub: Pa
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("adapter.safetensors", "x"), ("onnx/replica_0.safetensors", "x"), ("config.json", '{"model_type": "llama"}')],
+    [
+        ("adapter.safetensors", "x"),
+        ("onnx/replica_0.safetensors", "x"),
+        ("config.json", '{"model_type": "llama"}'),
+        ("model.pth", "x"),
+    ],
 )
 def test_a_repository_of_another_model_is_left_as_it_is(hub: Path, name: str, content: str) -> None:
     file = hub / "me/llm" / name
     file.parent.mkdir(parents=True)
     file.write_text(content)
+    card = hub / "me/llm/README.md"
+    card.write_text("# Mine")
     with pytest.raises(UserError, match=rf"^hf://me/llm holds something else \({name}\): choose another repository$"):
         export_ensemble(RUN, "hf://me/llm")
-    assert [path for path in (hub / "me/llm").rglob("*") if path.is_file()] == [file]
-    assert file.read_text() == content
+    assert {path for path in (hub / "me/llm").rglob("*") if path.is_file()} == {file, card}
+    assert (file.read_text(), card.read_text()) == (content, "# Mine")
+
+
+def test_a_new_repository_with_a_license_is_exported_to(hub: Path) -> None:
+    (hub / "me/net").mkdir(parents=True)
+    (hub / "me/net/README.md").write_text("---\nlicense: mit\n---\n")
+    for name in (".gitattributes", "LICENSE"):
+        (hub / "me/net" / name).write_text("mine")
+    export_ensemble(RUN, "hf://me/net")
+    assert {path.name for path in (hub / "me/net").iterdir()} == {*NAMES, ".gitattributes", "LICENSE"}
 
 
 def test_an_evaluation_of_other_weights_is_refused_without_an_option_that_there_is_not(tmp_path: Path) -> None:

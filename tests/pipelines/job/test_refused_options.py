@@ -69,7 +69,8 @@ def test_a_folder_of_something_else_is_refused_before_anything_starts_and_stays_
     with unchanged(tmp_path / "THESIS"):
         ended = run(command._main, *given)
     assert (ended.code, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
-    assert "is not empty and not a run directory (thesis.tex, ...)" in ended.stderr
+    way_out = "choose another --output-dir" if "--output-dir" in words else "choose another --run-dir"
+    assert ended.stderr.endswith(f"is not empty and not a run directory (thesis.tex, ...); {way_out}\n")
 
 
 @pytest.mark.parametrize(

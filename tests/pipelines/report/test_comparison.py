@@ -67,6 +67,19 @@ def test_what_both_reports_say_of_their_answers_stands_side_by_side(runs: tuple[
     assert not any("area_under_risk" in word for line in lines for word in line)  # the second report has none
 
 
+def test_passes_that_only_one_report_counts_with_equal_views_are_not_compared(runs: tuple[Storage, Storage]) -> None:
+    first, second = (read_finished(run, run.root) for run in runs)
+    for run, passes in ((first, 245.0), (second, 82.0)):
+        run.report["budgets"] = [{"budget": "balanced", "top1_error": 8.0, "passes": passes}]  # type: ignore[typeddict-item]
+    assert "passes/cascade_balanced" in comparison(first, second)
+    for row in first.report["table"]:
+        del row["computed_passes"]
+    text = comparison(first, second)
+    assert "passes/cascade_balanced" not in text
+    assert "without passes, of which one report counts equal views each time:" in text
+    assert "top1_error/cascade_balanced" in text
+
+
 def test_what_differs_is_named_and_what_does_not_is_not(runs: tuple[Storage, Storage]) -> None:
     for run, commit, torch in zip(runs, ("abc", "def"), ("1.0", "1.0"), strict=True):
         job = {"commit": commit, "code_digest": "same", "versions": {"torch": torch}, "host": run.root}

@@ -59,6 +59,35 @@ def test_errors_on_other_images_are_compared_by_their_difference_from_all_passes
     assert [row["efficient"] for row in rows] == [True, True, False, True, False]
 
 
+def test_a_student_of_more_replicas_than_its_teacher_changes_no_comparison_on_the_same_images() -> None:
+    taught: list[Any] = [
+        {"way": "replicas_and_views", "models": 2, "crops": 144, "passes": 288.0, "top1_error": 8.0, "images": 10_000},
+        {"way": "chosen_views", "models": 2, "crops": 24, "passes": 48.0, "top1_error": 7.5, "images": 4000},
+        {"way": "chosen_views", "models": 2, "crops": 144, "passes": 289.0, "top1_error": 7.0, "images": 4000},
+    ]
+    rows = spending_rows([cell(8, 1, 8.3)], 10_000, Ways(taught=taught))
+    # The views err on 0.5 points more than all passes on the same images, and the student on 0.3.
+    assert [(row["way"], row["efficient"]) for row in rows] == [
+        ("student", True),
+        ("replicas_and_views", True),
+        ("chosen_views", False),
+        ("chosen_views", False),
+    ]
+
+
+@pytest.mark.parametrize("of_teacher", [144.0, 48.0])
+def test_passes_of_a_teacher_that_an_earlier_version_counted_are_named(tmp_path: Path, of_teacher: float) -> None:
+    way = {"way": "replicas_and_views", "models": 7, "crops": 144, "passes": 7 * of_teacher}
+    Storage.at(str(tmp_path)).write_json(
+        "teacher/teacher.json", {"pass_cost": 4.0, "spending": [{**way, "top1_error": 7.0, "images": 50}]}
+    )
+    taught = read_taught(Storage.at(str(tmp_path)))
+    table = [cell(1, 1, 9.0), {**cell(1, 144, 8.0), "computed_passes": 48.0}]
+    report: Any = {"spending": spending_rows(table, 50, Ways(taught=taught)), "images": 50}
+    report["spending"].append({**way, "way": "chosen_views", "passes": 1.0, "images": 50, "efficient": False})
+    assert ("an earlier version counted equal views" in about_spending(report)) == (of_teacher == 144)
+
+
 def test_the_passes_of_square_images_are_those_computed() -> None:
     square = spend(some_views(), TWO, KEPT, [(84, 84)])
     assert square is not None

@@ -70,6 +70,14 @@ def test_unfinished_files_of_others_stay_in_a_folder_that_becomes_a_run(tmp_path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["backup.partial-old", "film.mkv.partial-1", "run.json"]
 
 
+def test_unfinished_files_of_a_killed_job_are_removed(tmp_path: Path) -> None:
+    run = attempt(tmp_path)
+    for name in ("calibration.json.partial-1", "training.json.partial-1", "film.mkv.partial-1"):
+        (tmp_path / name).touch()
+    claim(run, "recipe", {"data": "/photos", "epochs": 3})
+    assert [path.name for path in tmp_path.glob("*.partial-*")] == ["film.mkv.partial-1"]
+
+
 def test_a_job_that_was_killed_while_it_bound_the_run_does_not_block_it(tmp_path: Path) -> None:
     (tmp_path / "run.json.partial-01234567").write_bytes(b"half")
     run = Storage.at(str(tmp_path))

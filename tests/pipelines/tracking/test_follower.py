@@ -6,7 +6,8 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from threading import Semaphore
+from threading import Event, Semaphore
+from types import SimpleNamespace
 from urllib.parse import parse_qsl
 
 import pytest
@@ -188,6 +189,46 @@ def test_a_lost_request_at_the_end_loses_neither_the_end_of_the_run_nor_its_mode
         assert tracker.model == ""
         assert "lacks data of the models (it cannot be used: API request failed" in tracker.outcome
         assert tracker.outcome.endswith(f"to send it: {replay_command(run, store_of(run))}")
+
+
+def test_models_are_not_begun_once_the_job_has_given_mlflow_up(run: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.tracking.follower.CLOSE_SECONDS", 0.1)
+    answered = Event()
+    begun: list[object] = []
+
+    def send(*_: object) -> object:
+        answered.wait()
+        return SimpleNamespace(runs=None)
+
+    monkeypatch.setattr(Tracker, "_send", send)
+    monkeypatch.setattr("pipelines.tracking.follower.publish", lambda *models: begun.append(models))
+    with tracker_of(run, store_of(run)) as tracker:
+        tracker.finish(succeeded=True)
+    assert "lacks data (it is too slow)" in tracker.outcome
+    answered.set()
+    tracker._thread.join()
+    assert tracker.in_step
+    assert begun == []
+    assert "lacks data of the models" in tracker.outcome
+
+
+def test_the_reason_that_was_told_is_the_one_if_there_is_no_time_for_the_next_attempt(
+    run: Storage, short_pauses: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.tracking.follower.CLOSE_SECONDS", 0.5)
+    failures, ended = iter([ConnectionResetError("Connection reset by peer")]), Event()
+
+    def send(*_: object) -> None:
+        if error := next(failures, None):
+            raise error
+        ended.wait()
+
+    monkeypatch.setattr(Tracker, "_send", send)
+    with tracker_of(run, store_of(run)) as tracker:
+        tracker.finish(succeeded=True)
+    assert "lacks data (it cannot be used: Connection reset by peer)" in tracker.outcome
+    ended.set()
+    tracker._thread.join()
 
 
 def test_a_failure_that_is_mended_is_not_told_any_more(run: Storage) -> None:

@@ -4,6 +4,7 @@ The models are made by hand: no weights are uploaded.
 """
 
 import json
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from mlflow.entities import LoggedModelOutput
 
 from googlenet.evaluation.kept_calibration import KeptCalibration
+from pipelines.job import circumstances
 from pipelines.run.calibration import write_calibration
 from pipelines.run.dataset import read_manifest
 from pipelines.run.storage import Storage
@@ -21,7 +23,14 @@ from pipelines.tracking.model_identity import (
     logged_model,
     registered_version,
 )
-from pipelines.tracking.models import VERSIONS_TAG, _name_on_its_page, log_ensemble, registered_name
+from pipelines.tracking.models import (
+    PACKAGES,
+    VERSIONS_TAG,
+    _name_on_its_page,
+    _requirements,
+    log_ensemble,
+    registered_name,
+)
 from pipelines.tracking.runs import NOTE, MlflowRuns
 from tests.pipelines.report.made_runs import ENSEMBLE
 from tests.pipelines.tracking.followed_runs import RECIPE, copy_result, store_of
@@ -118,3 +127,15 @@ def test_the_page_of_a_model_describes_its_newest_version_until_a_user_writes_th
     assert note_of("third") == "second described; used in the paper"
     named = json.loads(runs.client.get_logged_model(model).tags[VERSIONS_TAG])
     assert [version["name"] for version in named] == ["first", "second", "third"]
+
+
+def test_opencv_of_another_package_stops_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_opencv(package: str) -> str:
+        if package == "opencv-python-headless":
+            raise PackageNotFoundError(package)
+        return version(package)
+
+    monkeypatch.setattr(circumstances, "version", without_opencv)
+    found = _requirements(*PACKAGES)
+    assert "opencv-python-headless" in found
+    assert f"numpy=={version('numpy')}" in found

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException, RestException
-from requests import HTTPError, Response
+from requests import HTTPError, JSONDecodeError, Response
 
 from pipelines.errors import UserError
 from pipelines.tracking.failures import reason_of, repeatedly
@@ -89,6 +89,11 @@ def refused_upload(status: int) -> HTTPError:
         (RestException({"error_code": "PERMISSION_DENIED", "message": "no"}), False),
         (RestException({"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "no"}), False),
         (UserError("damaged"), False),
+        (JSONDecodeError("a page of a proxy", "<html>", 0), True),
+        (OSError("the disk is full"), True),
+        (ModuleNotFoundError("psycopg2"), False),
+        (PermissionError(), False),
+        (KeyError("artifact_uri"), False),
     ],
 )
 def test_what_may_pass_is_tried_again_and_what_is_refused_is_not(failure: Exception, is_repeated: bool) -> None:

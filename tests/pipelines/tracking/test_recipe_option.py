@@ -1,6 +1,11 @@
 """The recipe of a run in MLflow, for a job that must go on without MLflow."""
 
+import json
 import shutil
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -11,9 +16,47 @@ from pipelines.run.dataset import read_manifest
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.tracking.recipe_option import recipe_of_options, tell_differences
+from tests.pipelines.tracking.followed_runs import follow, runs_of, store_of
 
 NOBODY = "http://127.0.0.1:9"
 ID = f"runs:/{'0' * 32}"
+
+
+@pytest.fixture(params=[True, False])
+def server_without_files(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A server that knows a run, but whose store of files is away; at once, or once it has listed them."""
+    info = {"run_id": ID.removeprefix("runs:/"), "experiment_id": "1", "artifact_uri": "mlflow-artifacts:/1/files"}
+    tags = [{"key": "googlenet_run_id", "value": "a"}]
+    answers: dict[str, object] = {"/api/2.0/mlflow/runs/get": {"run": {"info": info, "data": {"tags": tags}}}}
+    if request.param:
+        answers["/api/2.0/mlflow-artifacts/artifacts"] = {"files": [{"path": "recipe.json", "is_dir": False}]}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            answer = answers.get(self.path.partition("?")[0])
+            if answer is None:
+                self.send_error(502)
+            else:
+                self.reply(answer)
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.reply({})
+
+        def reply(self, answer: object) -> None:
+            content = json.dumps(answer).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            """Print nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 def asked(uri: str, run_dir: Path) -> list[str]:
@@ -49,3 +92,27 @@ def test_a_prepared_run_goes_on_if_what_differs_cannot_be_known(
 ) -> None:
     tell_differences(ID, NOBODY, read_manifest(run))
     assert capsys.readouterr().out.startswith(f"warning: what differs from {ID} is not known: no run {ID} in MLflow")
+
+
+def test_a_store_of_files_that_is_away_is_not_one_that_lacks_the_recipe(
+    tmp_path: Path, server_without_files: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(TryAgainError, match=r"cannot be listed: |has recipe.json, but does not send it: "):
+        recipe_of_options(asked(server_without_files, tmp_path / "run"), "paper")
+
+
+def test_a_run_without_a_recipe_is_refused_for_good(run: Storage, tmp_path: Path) -> None:
+    follow(run, store_of(run), {0: "training", 1: "waiting"})
+    given = asked(store_of(run), tmp_path / "new")
+    given[1] = f"runs:/{runs_of(store_of(run))['ensemble'].info.run_id}"  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match=r"has no recipe\.json$") as refused:
+        recipe_of_options(given, "paper")
+    assert not isinstance(refused.value, TryAgainError)
+
+
+def test_a_database_without_its_driver_is_refused_for_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg2", None)  # importing it fails
+    with pytest.raises(UserError, match=r"psycopg2.*; name another store with --tracking-uri$") as refused:
+        recipe_of_options(asked("postgresql+psycopg2://127.0.0.1:9/mlflow", tmp_path / "run"), "paper")
+    assert not isinstance(refused.value, TryAgainError)
