@@ -2,7 +2,7 @@
 
 import shlex
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -66,12 +66,7 @@ def test_the_commit_of_a_repository_around_an_unpacked_project_is_not_recorded(
     )
 
 
-def test_opencv_of_another_package_stops_no_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    def without_opencv(package: str) -> str:
-        if package == "opencv-python-headless":
-            raise PackageNotFoundError(package)
-        return version(package)
-
-    monkeypatch.setattr(circumstances, "version", without_opencv)
+@pytest.mark.usefixtures("opencv_of_another_package")
+def test_opencv_of_another_package_stops_no_job() -> None:
     found = circumstances.circumstances()["versions"]
     assert (found["opencv-python-headless"], found["numpy"]) == ("unknown", version("numpy"))

@@ -4,7 +4,7 @@ The models are made by hand: no weights are uploaded.
 """
 
 import json
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ import pytest
 from mlflow.entities import LoggedModelOutput
 
 from googlenet.evaluation.kept_calibration import KeptCalibration
-from pipelines.job import circumstances
 from pipelines.run.calibration import write_calibration
 from pipelines.run.dataset import read_manifest
 from pipelines.run.storage import Storage
@@ -129,13 +128,8 @@ def test_the_page_of_a_model_describes_its_newest_version_until_a_user_writes_th
     assert [version["name"] for version in named] == ["first", "second", "third"]
 
 
-def test_opencv_of_another_package_stops_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    def without_opencv(package: str) -> str:
-        if package == "opencv-python-headless":
-            raise PackageNotFoundError(package)
-        return version(package)
-
-    monkeypatch.setattr(circumstances, "version", without_opencv)
+@pytest.mark.usefixtures("opencv_of_another_package")
+def test_opencv_of_another_package_stops_no_model() -> None:
     found = _requirements(*PACKAGES)
     assert "opencv-python-headless" in found
     assert f"numpy=={version('numpy')}" in found
