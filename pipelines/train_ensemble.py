@@ -45,8 +45,8 @@ from pipelines.tracking.follower import Tracker
 from pipelines.tracking.publish import ChampionRule, ModelsToLog, PublishSettings
 from pipelines.tracking.recipe_option import recipe_of_options, tell_differences
 from pipelines.tracking.store import tracking_uri_for
-from pipelines.training.resources import Resources, check_batches, needed_replicas, on_cluster
-from pipelines.training.stage import check_before_start, train_run
+from pipelines.training.resources import Resources, check_batches, needed_replicas
+from pipelines.training.stage import check_before_start, on_cluster, placed_if_shared, train_run
 from pipelines.training.validation_plan import ValidationPlan
 
 # What needs PyTorch or draws is imported where it is used: help and errors do not wait for it.
@@ -72,7 +72,7 @@ class Arguments:
     """Recipe: paper, demo, modern, finetune, imagenette, distil, a JSON file, or runs:/ID of a run in MLflow."""
     tracking_uri: str = ""
     """MLflow store or server; the default is MLFLOW_TRACKING_URI, else an SQLite store beside the run directory, or in
-    ~/.googlenet-ensemble if that is in an object store."""
+    ~/.googlenet-ensemble if that is in an object store; for --recipe runs:/ID it is runs/mlflow.db."""
     models: ModelsToLog = "all"
     """Models to log in MLflow: the ensemble and each replica, the ensemble alone, or none."""
     champion: ChampionRule = "better"
@@ -146,8 +146,15 @@ def run_job(arguments: Arguments) -> int:
     resources.check(recipe)
     chosen = arguments.models, arguments.champion, arguments.champion_metric
     publishing = PublishSettings(tracking_uri_for(run, arguments.tracking_uri), *chosen)
-    # Bad input ends the job, and the dry run, before a cluster starts or the run is claimed.
+    # Bad input ends the job, and the dry run, before a cluster starts or the run is claimed. One that runs already is
+    # asked first whether it holds a replica: to list the images of a store may take many times as long.
     check_claim(run, "recipe", recipe.to_dict())
+    with placed_if_shared(run, recipe, resources, arguments.cpus_per_worker):
+        return _run(arguments, run, recipe, resources, publishing)
+
+
+def _run(arguments: Arguments, run: Storage, recipe: Recipe, resources: Resources, publishing: PublishSettings) -> int:
+    """Look at the images, then plan the job or carry it out; return its exit code."""
     images = find_images(run, recipe)
     check_teacher(run, recipe, *classes_and_images(run, images))
     check_before_start(run, recipe, count_images(run, images))

@@ -18,7 +18,6 @@ from pipelines.job.ray_session import (
     usable_gpus,
 )
 from pipelines.job.worker_process import KEEP_FREED_MEMORY
-from pipelines.run.dataset import Counts
 from pipelines.run.recipe import MOST_REPLICAS, Recipe, ensembles_line
 from pipelines.training.validation_plan import EVERY_EPOCH, ValidationPlan
 
@@ -270,13 +269,6 @@ def check_batches(recipe: Recipe, images: int) -> None:
 def has_batch_of_one(images: int, batch_size: int) -> bool:
     """Return whether an epoch of ``images`` has a batch of one image."""
     return batch_size == 1 or images % batch_size == 1
-
-
-def on_cluster(recipe: Recipe, resources: Resources, counts: Counts, cpus_per_worker: float | None) -> Resources:
-    """Return resources for the connected cluster: with the memory of a worker, and its CPUs if none are given."""
-    if cpus_per_worker is None:
-        resources = replace(resources, cpus_per_worker=cpus_beside_gpus(resources.gpus_per_worker))
-    return reserving_memory(recipe, resources, counts.classes, counts.train)
 
 
 def needed_replicas(recipe: Recipe, least: int | None, *, at_limit: bool = False) -> int:

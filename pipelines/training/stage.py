@@ -1,19 +1,57 @@
-"""Training stage as the job calls it: a look at what is given before anything starts, then all replicas."""
+"""Training stage as the job calls it: a look at cluster and images before anything starts, then all replicas."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipelines.job.console import say
+from pipelines.job.ray_session import connected, is_shared
 from pipelines.run.dataset import Counts, Manifest
-from pipelines.run.directory import RUN
+from pipelines.run.directory import RUN, finished_replicas
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.run.weights import check_file
-from pipelines.training.resources import Resources, check_batches, reserving_memory
+from pipelines.training.resources import (
+    Resources,
+    check_batches,
+    check_that_one_fits,
+    cpus_beside_gpus,
+    reserving_memory,
+)
 
 # What needs PyTorch is imported where it is used: help and errors do not wait for it.
 if TYPE_CHECKING:
     from pipelines.training.failure import ReplicaFailure
+
+
+@contextmanager
+def placed_if_shared(
+    run: Storage, recipe: Recipe, resources: Resources, cpus_per_worker: float | None
+) -> Iterator[None]:
+    """Connect to the cluster in RAY_ADDRESS for the block; without one, do nothing.
+
+    Raises:
+        UserError: the cluster is not usable, or can never hold one of the replicas that are left to train.
+        TryAgainError: it may be, or hold one, at another try.
+    """
+    if not is_shared():
+        yield
+        return
+    with connected():
+        if len(finished_replicas(run, recipe.replicas)) < recipe.replicas:
+            check_that_one_fits(recipe, _with_cpus(resources, cpus_per_worker))
+        yield
+
+
+def on_cluster(recipe: Recipe, resources: Resources, counts: Counts, cpus_per_worker: float | None) -> Resources:
+    """Return resources for the connected cluster: with the memory of a worker, and its CPUs if none are given."""
+    return reserving_memory(recipe, _with_cpus(resources, cpus_per_worker), counts.classes, counts.train)
+
+
+def _with_cpus(resources: Resources, cpus_per_worker: float | None) -> Resources:
+    given = cpus_beside_gpus(resources.gpus_per_worker) if cpus_per_worker is None else cpus_per_worker
+    return replace(resources, cpus_per_worker=given)
 
 
 def check_before_start(run: Storage, recipe: Recipe, counts: Counts) -> None:

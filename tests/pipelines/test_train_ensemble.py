@@ -17,6 +17,8 @@ from googlenet.evaluation.views import cut_views
 from googlenet.images.scaled_image import scale_image
 from googlenet.network.weight_files import load_weights
 from pipelines.errors import UserError
+from pipelines.run.claims import claim
+from pipelines.run.directory import ReplicaFiles
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.train_ensemble import run_job
@@ -166,6 +168,24 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(
     # 42 images x 3 replicas x 120 views: a quarter of the 16 images that were looked at is square, with 48 views.
     assert "evaluation: 15,120 forward passes" in printed
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.timeout(300)
+def test_a_cluster_that_runs_already_is_asked_for_its_nodes_before_the_images_are_listed(
+    ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = replace(tiny_recipe, data=str(tmp_path / "nowhere"))
+    for address, problem in (("", "nowhere"), (ray_cluster, r"reserves 64 CPU, .* the cluster has 2 CPU in total")):
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        for dry_run in (False, True):
+            with pytest.raises(UserError, match=problem):
+                run_job(arguments(tmp_path / "run", elsewhere, cpus_per_worker=64.0, dry_run=dry_run))
+    run = Storage.at(str(tmp_path / "run"))
+    for replica in range(3):  # nothing is left that needs a place
+        run.write(ReplicaFiles(replica).weights, b"")
+    claim(run, "recipe", elsewhere.to_dict())
+    with pytest.raises(UserError, match="nowhere"):
+        run_job(arguments(tmp_path / "run", elsewhere, cpus_per_worker=64.0))
 
 
 @pytest.mark.timeout(300)
