@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from googlenet.evaluation.crops import CROP_POLICIES
+from googlenet.evaluation.crops import CROP_POLICIES, Policy
 from googlenet.evaluation.temperature import FEWEST_IMAGES, hash_shares
 from pipelines.errors import UserError
 from pipelines.run.directory import PREDICTIONS, VIEW_PROBABILITIES
@@ -46,8 +46,22 @@ class ViewProbabilities:
 
 def kept_images(ensemble: EvaluatedEnsemble, images: int) -> int:
     """Return of how many of ``images`` images about the views are kept: none if the policies lack 144 crops."""
-    bytes_per_image = BYTES_PER_NUMBER * len(ensemble.replicas) * ALL_VIEWS * len(ensemble.classes)
-    return min(images, MOST_IMAGES, MOST_BYTES // bytes_per_image) if ALL_VIEWS in ensemble.policies else 0
+    return _kept_images(len(ensemble.replicas), ensemble.policies, len(ensemble.classes), images)
+
+
+def kept_bytes(replicas: int, policies: Sequence[Policy], classes: int, images: int) -> int:
+    """Return the uncompressed bytes of the views that are kept of about ``images`` images."""
+    return _kept_images(replicas, policies, classes, images) * _bytes_per_image(replicas, classes)
+
+
+def _kept_images(replicas: int, policies: Sequence[Policy], classes: int, images: int) -> int:
+    if ALL_VIEWS not in policies:
+        return 0
+    return min(images, MOST_IMAGES, MOST_BYTES // _bytes_per_image(replicas, classes))
+
+
+def _bytes_per_image(replicas: int, classes: int) -> int:
+    return BYTES_PER_NUMBER * replicas * ALL_VIEWS * classes
 
 
 def most_classes(replicas: int) -> int:

@@ -5,6 +5,7 @@ from pipelines.job.console import size
 from pipelines.run.dataset import Counts
 from pipelines.run.predictions import BYTES_PER_NUMBER, bytes_per_image, sorted_policies
 from pipelines.run.recipe import Recipe
+from pipelines.run.view_probabilities import kept_bytes
 from pipelines.training.checkpoints import CHECKPOINTS_KEPT
 from pipelines.training.targets_plan import TargetsLeft
 
@@ -24,6 +25,8 @@ def storage_line(recipe: Recipe, counts: Counts, parameters: int, targets: Targe
         recipe.replicas, len(recipe.policies), counts.classes, len(views), len(view_groups(views))
     )
     written = f"{size(checkpoints)} of checkpoints and weights, {size(predictions)} of predictions"
+    if kept := kept_bytes(recipe.replicas, recipe.policies, counts.classes, counts.val):
+        written += f", {size(kept)} of single views"
     if recipe.teacher:
         written += f", {size(counts.train * counts.classes * BYTES_PER_NUMBER)} of targets"
     if targets:

@@ -1,5 +1,6 @@
 """Claims: the plan counts only what there is."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -213,6 +214,21 @@ def test_a_students_plan_counts_the_storage_and_the_time_of_its_teachers_answers
     done = storage_line(student, counts, 1, estimated(run, student, Resources(), counts=counts).targets)
     assert " of targets" in done
     assert "answers" not in done
+
+
+@pytest.mark.parametrize(
+    ("policies", "classes", "images", "kept"),
+    [
+        ((1, 10, 144), 3, 42, "108.9 KB"),  # float16, 3 replicas x 144 views x 3 classes of each image
+        ((144,), 1000, 50_000, "1.07 GB"),  # as many images as 1 GiB holds
+        ((1, 10), 3, 42, ""),
+    ],
+)
+def test_the_storage_counts_the_single_views_that_are_kept(
+    tiny_recipe: Recipe, policies: tuple[int, ...], classes: int, images: int, kept: str
+) -> None:
+    line = storage_line(replace(tiny_recipe, policies=policies), Counts(24, images, classes), 1, None)
+    assert re.findall(r"of predictions(?:, (.*) of single views)?, plus a copy of the images$", line) == [kept]
 
 
 @pytest.mark.parametrize(
