@@ -1,26 +1,22 @@
 """The links of the documentation, and a page for every claim in RESULTS.md."""
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-import torch
 
-import googlenet.evaluation.ensemble  # before the tests: importing PyTorch starts a process
+from googlenet.evaluation.ensemble import ABSTAIN, PASSES, SET, answer_columns
 from googlenet.training.micro_batch import MICRO_BATCH_BYTES
-from pipelines.data.sources import images_to_train_on
 from pipelines.errors import TryAgainError, UserError
 from pipelines.job.command_line import NO_READER_EXIT_CODE, STORAGE_EXIT_CODE
 from pipelines.job.interpreter import INTERRUPTED_EXIT_CODE
 from pipelines.run import directory
 from pipelines.run.directory import ANSWERS_CSV, ReplicaFiles, evaluation_folder
+from pipelines.run.object_store import OPTIONS
 from pipelines.train_ensemble import INCOMPLETE_EXIT_CODE, LIMIT_EXIT_CODE
-from tests.googlenet.network.test_weight_files import pth, torchvision_model
+from tests.pages import PAGES, marked, section
 from tests.project import ROOT
 
-TOP = ("README.md", "RESULTS.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "cluster/README.md")
-PAGES = [*(ROOT / name for name in TOP), *sorted((ROOT / "docs").rglob("*.md"))]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
@@ -121,58 +117,18 @@ def test_the_pages_tell_how_long_an_answer_takes_as_it_was_measured() -> None:
     assert [int(in_bf16)] == seconds("ours, bf16, compiled")
 
 
-def sorted_by(code: str, files: Mapping[str, bytes], labels: Mapping[str, str]) -> dict[str, set[bytes]]:
-    """The contents by class, after the Python of a page has sorted ``files`` in the current folder."""
-    for name, content in files.items():
-        Path("PHOTOS", name).parent.mkdir(parents=True, exist_ok=True)
-        Path("PHOTOS", name).write_bytes(content)
-    Path("LABELS.csv").write_text("filename,label\n" + "".join(f"{name},{label}\n" for name, label in labels.items()))
-    exec(code, {})  # noqa: S102  # as a reader would
-    reader, listing = images_to_train_on("SORTED", 10, 0)
-    found: dict[str, set[bytes]] = {name: set() for name in listing.classes}
-    for image in (image for images in listing.splits.values() for image in images):
-        found[listing.classes[image.label]].add(reader.read(image))
-    return found
+def test_the_pages_name_every_key_of_an_answer() -> None:
+    named = set(marked(section("docs/evaluation.md", "Images without labels")))
+    first, last = answer_columns(5)[:2], answer_columns(5)[-3:]
+    assert {"image_id", *first, *last, SET, ABSTAIN, PASSES, "error"} <= named
 
 
-def test_the_python_of_data_sorts_pictures_into_class_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    by_name, by_table = re.findall(r"```python\n(.*?)```", (ROOT / "docs/data.md").read_text(), re.DOTALL)
-    names = ("cat.0.jpg", "cat.1.JPG", "great_pyrenees_1.png", "great_pyrenees_2.jpeg", "cat.JPEG")
-    (tmp_path / "names").mkdir()
-    monkeypatch.chdir(tmp_path / "names")
-    Path("pool").write_bytes(b"linked")
-    Path("PHOTOS").mkdir()
-    Path("PHOTOS/cat_7.jpg").symlink_to(tmp_path / "names/pool")  # the link has the name with the class
-    found = sorted_by(by_name, {name: name.encode() for name in (*names, "notes.txt")}, {})
-    assert found == {
-        "cat": {b"cat.0.jpg", b"cat.1.JPG", b"cat.JPEG", b"linked"},
-        "great_pyrenees": {b"great_pyrenees_1.png", b"great_pyrenees_2.jpeg"},
-    }
-    (tmp_path / "table").mkdir()
-    monkeypatch.chdir(tmp_path / "table")
-    labels = {"a.JPG": "big dog", "b.png": "Katze", "x/1.jpg": "big dog", "y/1.jpg": "big dog", "z/1.jpg": "Katze"}
-    found = sorted_by(by_table, {name: name.encode() for name in labels}, labels)
-    assert found == {"big dog": {b"a.JPG", b"x/1.jpg", b"y/1.jpg"}, "Katze": {b"b.png", b"z/1.jpg"}}
+def test_the_page_names_every_option_of_s3_and_who_reads_the_environment() -> None:
+    text = section("docs/data.md", "Object stores")
+    assert [name for name in OPTIONS["s3"] if f"{name}=" not in text] == []
+    assert "each process on each node" in text
 
 
-def test_the_python_of_training_keeps_weights_with_their_own_preprocessing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    [code] = re.findall(r"```python\n(.*?)```", (ROOT / "docs/training.md").read_text(), re.DOTALL)
-    monkeypatch.chdir(tmp_path)
-    Path("MINE.pth").write_bytes(pth(torchvision_model()))
-    exec(code, {})  # noqa: S102  # as a reader would
-    kept, given = (googlenet.load_weights(f"MINE.{suffix}") for suffix in ("safetensors", "pth"))
-    assert kept.preprocessing.mean == tuple(pytest.approx(255 * mean) for mean in (0.485, 0.456, 0.406))
-    assert kept.preprocessing.std == tuple(pytest.approx(255 * std) for std in (0.229, 0.224, 0.225))
-    assert all(map(torch.equal, kept.model.state_dict().values(), given.model.state_dict().values()))
-
-
-def test_the_python_of_own_images_answers_a_photograph(
-    photo_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    [code] = re.findall(r"```python\n(.*?)```", (ROOT / "docs/own_images.md").read_text(), re.DOTALL)
-    photograph = next(photo_folder.rglob("*.jpg"))
-    monkeypatch.chdir(ROOT / "tests/pipelines/old_run")
-    exec(code.replace("runs/fine/", "").replace("PHOTO", str(photograph)), {})  # noqa: S102  # as a reader would
-    assert "answer_1" in capsys.readouterr().out
+def test_the_store_of_a_deleted_run_is_named_for_python_and_the_shell_alike() -> None:
+    stores = re.findall(r"sqlite:///[^`\"]*", section("docs/own_images.md", "Questions"))
+    assert set(stores) == {"sqlite:///runs/mlflow.db"}

@@ -15,6 +15,7 @@ from mlflow import MlflowClient
 from googlenet.evaluation.cascade import Stop, stages_of
 from googlenet.evaluation.kept_budget import KeptBudget
 from googlenet.evaluation.kept_calibration import KeptCalibration
+from pipelines.data.class_list import read_class_list
 from pipelines.run.named_recipes import load_recipe
 from tests.commands import run_script
 from tests.googlenet.network.test_weight_files import caffe_arrays, npz
@@ -41,7 +42,8 @@ def readme_commands() -> list[str]:
     text = "".join(page.read_text() for page in PAGES)
     # An indented line continues the one before it.
     found = re.findall(r"^( *)```sh\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE)
-    blocks = [re.sub(f"^{indent}", "", block, flags=re.MULTILINE).replace("\n  ", " ") for indent, block in found]
+    unindented = [re.sub(f"^{indent}", "", block, flags=re.MULTILINE) for indent, block in found]
+    blocks = [re.sub(r"( \\)?\n  ", " ", block) for block in unindented]
     return list(dict.fromkeys(line.strip() for block in blocks for line in block.splitlines() if line.strip()))
 
 
@@ -175,6 +177,11 @@ def checks(places: dict[str, str], ray_cluster: str) -> dict[str, Callable[[str]
         weights = "replicas/0/weights.safetensors"
         assert (mine.parent / "again" / weights).read_bytes() == (mine / weights).read_bytes()
 
+    def make_class_list(command: str) -> None:
+        file = Path(places["runs/"]) / "made_classes"
+        in_bash(command.replace("CLASSES", str(file)))
+        assert len(read_class_list(str(file))) == 1000
+
     def only_planned(command: str) -> None:
         run(command.replace("make", "make -n"), {})
 
@@ -190,6 +197,7 @@ def checks(places: dict[str, str], ray_cluster: str) -> dict[str, Callable[[str]
         "make gpu-check": only_planned,  # tests/gpu, test_benchmarks.py
         "make ui": only_planned,  # tests/browser/test_pages.py
         ". .venv/bin/activate": lambda _command: None,
+        "python -c": make_class_list,
         "python -m googlenet": lambda _command: None,  # tests/googlenet/network/test_complexity.py
         "python pipelines/train_ensemble.py --recipe demo --help": prints("--sampling-seed"),
         "python pipelines/train_ensemble.py --recipe demo --data PHOTOS --run-dir runs/mine --dry-run": dry_run,
@@ -205,7 +213,6 @@ def checks(places: dict[str, str], ray_cluster: str) -> dict[str, Callable[[str]
         "python pipelines/compare_runs.py": prints("paired"),
         "python pipelines/export_ensemble.py": _exports(places),
         "pip install -c constraints.txt 'ray[default]'": lambda _command: None,  # so does `make setup`
-        "pip install -c constraints.txt -e '.[onnx]'": lambda _command: None,  # so does `make setup`
         # tests/pipelines/tracking/test_models.py, with a real request
         "export MLFLOW_TRACKING_URI": lambda _command: None,
         "mlflow models serve": lambda _command: None,

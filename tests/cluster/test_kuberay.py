@@ -1,6 +1,7 @@
 """Strict validation of the Kubernetes manifest against the published schema: unknown fields are errors."""
 
 import json
+import re
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.pages import section
 from tests.project import ROOT
 
 SCHEMA = json.loads((Path(__file__).parent / "rayjob_schema.json").read_text())
@@ -72,6 +74,14 @@ def test_the_cluster_is_of_the_ray_that_is_installed_and_asks_for_a_token(manife
     assert cluster["rayVersion"] == version("ray")
     assert cluster["authOptions"] == {"mode": "token"}
     assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+
+
+def test_the_page_names_every_value_that_the_manifest_leaves_to_its_user() -> None:
+    lines = (ROOT / "cluster/kuberay.yaml").read_text().splitlines()
+    left = set(re.findall(r"\b[A-Z_]{4,}\b", "\n".join(line.partition("#")[0] for line in lines)))
+    assert left >= {"BUCKET", "SERVICE_ACCOUNT"}
+    before, _, _ = section("cluster/README.md", "Kubernetes").partition("kubectl apply")
+    assert {name for name in left if f"`{name}`" not in before} == set()
 
 
 def test_the_image_holds_what_the_job_runs() -> None:

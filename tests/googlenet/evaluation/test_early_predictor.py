@@ -12,6 +12,7 @@ from googlenet.evaluation.kept_budget import EarlyStop, KeptBudget, named_policy
 from googlenet.evaluation.predictor import Predictor
 from googlenet.images.scaled_image import ScaledImage, scale_image
 from tests.googlenet.evaluation.test_predictor import CROP, decode, picture, replica
+from tests.pages import example
 
 ORDER = tuple(np.random.default_rng(1).permutation(144).tolist())
 STAGES = stages_of(2, 144)
@@ -107,6 +108,8 @@ def test_the_best_views_are_the_first_of_the_order() -> None:
     early = ensemble.answers(pixels, budget="fast")
     assert early["passes"] == 1
     assert early["probability_1"] == pytest.approx(views[0, ORDER[0]].max(), abs=1e-6)
+    asked = example("docs/evaluation.md", "Ensemble.answers(")
+    assert eval(asked, {"Ensemble": ensemble, "image": pixels}) == ensemble.answers(pixels, budget="balanced")  # noqa: S307
     with pytest.raises(ValueError, match="there is no budget 'cheap': the budgets are fast, balanced, best"):
         ensemble.answers(pixels, budget="cheap")
     with pytest.raises(ValueError, match="the crop policy best:145 must have 1 to 144 views"):

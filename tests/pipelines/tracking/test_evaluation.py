@@ -56,13 +56,17 @@ def test_the_trained_ensemble_gets_its_errors_on_other_images_which_its_model_is
     )
     client.finalize_logged_model(model.model_id, "READY")
     client.log_outputs(trained.info.run_id, [LoggedModelOutput(model.model_id, 0)])  # type: ignore[attr-defined]
+    # Newer, and without errors on these images: it comes last, but first where nothing ranks them.
+    unmeasured = client.create_logged_model(trained.info.experiment_id, "other")  # type: ignore[attr-defined]
+    client.finalize_logged_model(unmeasured.model_id, "READY")
     evaluation = other_images(run, reported_run)
     manifest = read_manifest(evaluation)
     other = replace(manifest, splits={**manifest.splits, "val": Split((Shard("val/00000.parquet", 6, "other"),), {})})
     for _ in range(2):
         send_evaluation(evaluation, run, other, store_of(run))
-    by = {"field_name": "metrics.`top1_error/144`", "dataset_name": validation_images(other)[0]}
-    [found] = client.search_logged_models([trained.info.experiment_id], order_by=[by])  # type: ignore[attr-defined]
+    by = {"field_name": "metrics.top1_error/144", "dataset_name": validation_images(other)[0]}
+    found, last = client.search_logged_models([trained.info.experiment_id], order_by=[by])  # type: ignore[attr-defined]
+    assert (found.model_id, last.model_id) == (model.model_id, unmeasured.model_id)
     measured = [(metric.key, metric.value, metric.dataset_digest) for metric in found.metrics]
     digest = validation_images(other)[1]
     assert ("top1_error/144", 16.667, digest) in measured

@@ -1,6 +1,7 @@
 """Reports of epochs to Ray Train: in its local mode, which needs no cluster, and in the record of a finished run."""
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.training.ray_reports import RayReports
 from pipelines.training.task import ReplicaTask
+from tests.pages import example
 
 if TYPE_CHECKING:  # importing it takes seconds, also in the pytest process that runs other files
     from ray.train import Result
@@ -55,10 +57,18 @@ def test_only_the_replica_that_a_worker_was_started_for_has_a_record_which_names
 
 
 @pytest.mark.timeout(300)
-def test_ray_trains_record_of_a_finished_replica_has_the_metrics_of_its_last_epoch(finished_run: Path) -> None:
+def test_ray_trains_record_of_a_finished_replica_has_the_metrics_of_its_last_epoch(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray.train
     from ray.train import Result
 
     record = Result.from_path(str(finished_run / "replicas/0"))
     last = json.loads((finished_run / "replicas/0/metrics.jsonl").read_text().splitlines()[-1])
     assert record.metrics == {"replica": 0, **last}
     assert record.checkpoint.path == str(finished_run / "replicas/0/checkpoints")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/mine").symlink_to(finished_run)
+    monkeypatch.chdir(tmp_path)
+    asked = example("docs/training.md", "ray.train.Result.from_path(")
+    assert eval(asked, {"ray": ray, "os": os}) == record.metrics  # noqa: S307
