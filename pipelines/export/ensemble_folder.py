@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from googlenet.network.hub import HubError, hub_api, hub_endpoint, hub_errors, is_hub_name, name_of_page, parse_hub_name
 from pipelines.errors import UserError
 from pipelines.job.console import count, size, some
+from pipelines.job.log import read_jobs
 from pipelines.report.schema import Report
 from pipelines.run.dataset import read_manifest
 from pipelines.run.directory import (
@@ -181,7 +182,8 @@ def _write(run: Storage, folder: Storage, name: str, license_fields: Mapping[str
             raise UserError(f"the report of {run} is not of the weights of {replica} there; {_repeat(run)}")
         folder.write(file, data)
         num_bytes += len(data)
-    card = model_card(name, report, run.read_json(COST_JSON), recipe, read_manifest(run), license_fields)
+    commit = next((job["commit"] for job in reversed(read_jobs(run)) if job.get("commit")), "")
+    card = model_card(name, report, run.read_json(COST_JSON), recipe, read_manifest(run), license_fields, commit)
     folder.write(CARD, card.encode())
     folder.write_json(RECIPE, recipe.to_dict())
     folder.write_json(REPORT, report)

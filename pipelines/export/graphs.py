@@ -54,8 +54,8 @@ def export_graph(run: Storage, output: Path, kind: GraphFormat, replica: int | N
     """Write ``output``; return its description in one line.
 
     The network takes (N, 3, crop_px, crop_px) uint8 RGB crops and returns (N, C) probabilities; the file's metadata
-    list the classes, and say how crops are made. ONNX has a second output: the probabilities with the temperature that
-    the run keeps for one crop.
+    list the classes, say how crops are made, and have the temperature that the run keeps for one crop. ONNX has a
+    second output: the probabilities with that temperature.
 
     Args:
         run: a run of train_ensemble.py.
@@ -88,10 +88,10 @@ def export_graph(run: Storage, output: Path, kind: GraphFormat, replica: int | N
     network = PixelClassifier([one.build() for one in stored])
     # Two crops: a graph exported with one crop would accept only one.
     crops = torch.zeros(2, 3, crop_px, crop_px, dtype=torch.uint8)
-    metadata = {"classes": json.dumps(classes), **_how_to_crop(crop_px), **INPUT_METADATA}
+    temperature = _temperature(run, files)
+    about = {"classes": json.dumps(classes), "temperature": str(temperature)}
+    metadata = {**about, **_how_to_crop(crop_px), **INPUT_METADATA}
     if kind == "onnx":
-        temperature = _temperature(run, files)
-        metadata["temperature"] = str(temperature)
         data = _onnx(CalibratedClassifier(network, temperature), crops, metadata)
     else:
         data = _pt2(network, crops, metadata)

@@ -30,8 +30,11 @@ USE = """\
 ```python
 from googlenet import Ensemble
 
-print(Ensemble.from_pretrained("{}").answers("photo.jpg"))
+print(Ensemble.from_pretrained("{name}").answers("photo.jpg"))
 ```
+
+`googlenet` is part of the package `googlenet-ensemble`, which needs Python 3.11 or newer: run `make setup` in a clone
+of its repository{at_commit}.
 
 `answers` takes the path or the bytes of an image file, a PIL image, or an array of pixels; its `policy` is the number
 of crops to average: 1, 10 or 144. Preprocessing is part of the weights' files."""
@@ -46,6 +49,7 @@ def model_card(
     recipe: Recipe,
     manifest: Manifest,
     license_fields: Mapping[str, str],
+    commit: str,
 ) -> str:
     """Return the text of README.md.
 
@@ -56,6 +60,7 @@ def model_card(
         recipe: recipe of the training.
         manifest: data set of the run.
         license_fields: fields of the front matter that name a license; empty if none is chosen.
+        commit: that of the code that made the run; empty if it is unknown.
     """
     replicas = count(len(report["ensemble"]["replicas"]), "GoogLeNet")
     classes = count(report["classes"], "class", "classes")
@@ -65,7 +70,7 @@ def model_card(
         f"An ensemble of {replicas} for {classes}, trained and evaluated with {METHOD}.",
         headline(report),
         "## Use",
-        USE.format(name),
+        USE.format(name=name, at_commit=f" at commit {code(commit)}" if commit else ""),
         "## Evaluation",
         markdown_columns(report, cost, {1, report["table"][-1]["models"]}),
         "\n".join(f"- {plain(note)}" for note in notes(report)),

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from pipelines.run.directory import read_recipe
 from pipelines.run.named_recipes import load_recipe
 from pipelines.run.storage import Storage
 from tests.hub_server import TOKEN, hub_of
+from tests.pages import example
 from tests.pipelines.test_old_run import OLD
 from tests.project import ROOT
 
@@ -125,6 +127,22 @@ def test_the_cards_metrics_are_those_of_the_report(tmp_path: Path) -> None:
     assert "2 models with 10 crops err on 15.5 % (16.7 to 83.3) of 6 images" in card.text
     [code] = re.findall(r"```python\n(.*?)```", card.text, re.DOTALL)
     assert f'Ensemble.from_pretrained("{tmp_path}/exported")' in code
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_the_card_says_how_the_package_that_its_lines_import_is_installed(tmp_path: Path, is_known: bool) -> None:
+    run = Path(shutil.copytree(OLD, tmp_path / "run"))
+    [job] = (run / "jobs").iterdir()
+    (run / "jobs/20261126T000000Z-0.json").write_text("{}")  # as of code without a repository
+    if not is_known:
+        job.unlink()
+    export_ensemble(Storage.at(str(run)), str(tmp_path / "exported"))
+    text = " ".join((tmp_path / "exported/README.md").read_text().split())
+    at_commit = " at commit `06bc3048b029c14b95723b72dff6bc2a0e65e5aa`" if is_known else ""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert f"`googlenet` is part of the package `{project['name']}`" in text
+    assert f"Python {project['requires-python'].removeprefix('>=')} or newer" in text
+    assert f"`make setup` in a clone of its repository{at_commit}." in text
 
 
 def test_the_card_names_what_is_on_the_hub_by_its_name_there(tmp_path: Path) -> None:
@@ -286,6 +304,6 @@ def test_weights_that_the_report_is_not_about_are_refused(tmp_path: Path) -> Non
 
 def test_the_pages_lines_answer(tmp_path: Path, photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     export_ensemble(RUN, str(tmp_path / "exported"))
-    [code] = re.findall(r"```python\n(from googlenet .*?)```", (ROOT / "docs/export.md").read_text(), re.DOTALL)
+    code = example("docs/export.md", "from googlenet import Ensemble")
     exec(code.replace("runs/", f"{tmp_path}/").replace("PHOTO", str(photo)), {})  # noqa: S102  # as a reader would
     assert "answer_1" in capsys.readouterr().out

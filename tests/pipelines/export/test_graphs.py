@@ -1,5 +1,6 @@
 """Tests that an ensemble exported as a graph gives the same probabilities elsewhere as the networks in PyTorch."""
 
+import hashlib
 import io
 import json
 import re
@@ -10,18 +11,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image, ImageOps
 
 from googlenet import Ensemble, load_weights
+from googlenet.evaluation.kept_calibration import KeptCalibration
 from pipelines.errors import UserError
 from pipelines.export.graphs import export_graph, graph_file
 from pipelines.run.storage import Storage
 from tests.commands import run_script
+from tests.pages import example
 from tests.pipelines.test_old_run import OLD
 from tests.project import ROOT
 
 pytestmark = [pytest.mark.apart, pytest.mark.timeout(300)]
 PAGE = (ROOT / "docs/export.md").read_text()
 CLASSES = ["class_0", "class_1", "class_2"]
+
+
+def keys_of_the_page() -> set[str]:
+    """The keys of the metadata that the page explains."""
+    table = PAGE.partition("| key | meaning |\n")[2].partition("\n\n")[0]
+    return {key for row in table.splitlines() for key in re.findall(r"`(\w+)`", row.split("|")[1])}
 
 
 def by_torch(run: Path, replicas: list[int], crops: np.ndarray) -> np.ndarray:
@@ -79,7 +89,7 @@ def test_onnx_runtime_gives_the_same_probabilities_for_any_number_of_crops(
 def test_the_documented_lines_answer_like_the_ensemble_with_one_crop(
     finished_run: Path, of_all: Path, photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    [program] = re.findall(r"```python\n(import json, numpy, onnxruntime.*?)```", PAGE, re.DOTALL)
+    program = example("docs/export.md", "import json, numpy, onnxruntime")
     assert len(list(filter(None, program.splitlines()))) == 8
     shutil.copy(of_all, tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -103,7 +113,7 @@ def test_the_file_says_how_its_input_is_made(of_one: Path) -> None:
     assert (about["crop_px"], about["shorter_side_px"]) == ("35", "40")
     assert "shorter side to 40 px (bilinear with antialiasing), take the 35 x 35 px in the middle" in about["resize"]
     assert "in the model" in about["preprocessing"]
-    assert all(f"`{key}`" in PAGE for key in about)  # and the page says so too
+    assert set(about) == keys_of_the_page()
 
 
 def test_a_replica_that_is_not_there_is_named(finished_run: Path, tmp_path: Path) -> None:
@@ -121,12 +131,36 @@ def test_a_graph_of_pytorch_gives_the_same_probabilities_without_this_project(tm
     about = json.loads(metadata["metadata.json"])
     assert json.loads(about["classes"]) == ["class_0", "class_1"]
     assert about["crop_px"] == "35"
+    assert set(about) == keys_of_the_page()
     for number in (1, 2, 10):
         crops = np.random.default_rng(number).integers(0, 256, (number, 3, 35, 35), dtype=np.uint8)
         found = graph(torch.from_numpy(crops)).detach().numpy()
         np.testing.assert_allclose(found, by_torch(OLD, [1], crops), atol=1e-5, rtol=0)
     with zipfile.ZipFile(tmp_path / "replica.pt2") as file:
         assert not [name for name in file.namelist() if file.read(name).startswith((b"PK", b"\x80"))]  # no pickle
+
+
+def test_the_documented_lines_answer_with_a_graph_of_pytorch_by_calibrated_probabilities(
+    photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Path(shutil.copytree(OLD, tmp_path / "run"))
+    files = [run / f"replicas/{k}/weights.safetensors" for k in range(2)]
+    digests = tuple(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
+    fitted, scores, ranks = {"1": 2.5}, {"1": [0.0] * 50}, {"1": [0] * 50}
+    kept = KeptCalibration(digests, "", 50, fitted, fitted, scores, ranks)
+    (run / "calibration.json").write_text(json.dumps(kept.to_dict()))
+    export_graph(Storage.at(str(run)), tmp_path / "ensemble.pt2", "pt2")
+    shutil.copy(next(photo_folder.glob("val/*/2.jpg")), tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    exec(example("docs/export.md", "import json, numpy, torch"), {})  # noqa: S102  # what a reader of the page runs
+    answer, probability = capsys.readouterr().out.split()
+    photo = Image.open("photo.jpg")
+    crop = ImageOps.fit(photo, (35, 35), Image.Resampling.BILINEAR, bleed=1 / 16)
+    [averaged] = by_torch(run, [0, 1], np.asarray(crop).transpose(2, 0, 1)[None].copy())
+    powers = averaged ** (1 / 2.5)
+    assert answer == CLASSES[averaged.argmax()]
+    assert float(probability) == pytest.approx(powers.max() / powers.sum(), abs=1e-5)
+    assert averaged.max() - float(probability) > 0.01
 
 
 def test_a_file_of_another_kind_than_the_format_is_refused(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_names_of_classes_are_text_in_markdown(reported_run: Path) -> None:
     run = Storage.at(str(reported_run))
     report = run.read_json("report/report.json")
     report["ensemble"]["classes"] = list(names)
-    card = model_card("mine", report, run.read_json("report/cost.json"), Recipe(), manifest, {})
+    card = model_card("mine", report, run.read_json("report/cost.json"), Recipe(), manifest, {}, "")
     assert texts(data_line(manifest))[0].endswith(f"of 12 classes: {listed}.")
     assert texts(card)[-1] == listed
     assert texts(markdown_table(["class"], [[name] for name in names]))[1:] == listed.split(", ")
