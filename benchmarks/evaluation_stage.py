@@ -2,7 +2,7 @@
 
     python -m benchmarks.evaluation_stage --photos PHOTOS
 
-The bare predictors run in the same number of processes, on views of the same photographs already in memory.
+The bare predictors run in the same number of processes, on the same photographs, decoded and scaled in memory.
 """
 
 import statistics
@@ -20,9 +20,8 @@ import tyro
 from benchmarks.evaluation_run import make_task, predict_all, untrained_replica
 from benchmarks.measure import environment, precisions_to_measure, print_circumstances
 from benchmarks.photographs import photographs
-from googlenet.evaluation.crops import distinct_views, scales_px
+from googlenet.evaluation.crops import scales_px
 from googlenet.evaluation.predictor import Predictor
-from googlenet.evaluation.views import cut_views
 from googlenet.images.scaled_image import ScaledImage
 from googlenet.network.arithmetic import Arithmetic, can_compile
 from googlenet.network.preprocessing import CAFFE_PREPROCESSING
@@ -41,7 +40,7 @@ class Arguments:
     images: int = 224
     """Photographs in a round of the stage."""
     bare_images: int = 16
-    """Photographs whose views each bare predictor holds in memory."""
+    """Photographs that each bare predictor holds in memory."""
     rounds: int = 5
     """Rounds."""
     crop_px: int = 224
@@ -53,24 +52,23 @@ class Arguments:
 
 
 _predictor: Predictor
-_views: list[torch.Tensor]
+_images: list[ScaledImage]
 
 
 def _set_up(images: Sequence[bytes], crop_px: int, width: float, arithmetic: Arithmetic) -> None:
-    global _predictor, _views  # noqa: PLW0603  # one per process
+    global _predictor, _images  # noqa: PLW0603  # one per process
     torch.set_num_threads(1)
     replica = Replica(untrained_replica(width, 1000, "paper"), CAFFE_PREPROCESSING)
     _predictor = Predictor([replica], crop_px, arithmetic=arithmetic)
     _predictor.warm_up()
-    scaled = [ScaledImage.decode(data, scales_px(crop_px)) for data in images]
-    _views = [cut_views(s.scaled, distinct_views(s.width, s.height, crop_px).boxes, crop_px) for s in scaled]
+    _images = [ScaledImage.decode(data, scales_px(crop_px)) for data in images]
 
 
 def _bare() -> float:
-    started = time.perf_counter()
-    for views in _views:
-        _predictor._probabilities(views)
-    return sum(len(views) for views in _views) / (time.perf_counter() - started)
+    started, before = time.perf_counter(), _predictor.forward_passes
+    for image in _images:
+        _predictor.predict(image)
+    return (_predictor.forward_passes - before) / (time.perf_counter() - started)
 
 
 def main(arguments: Arguments) -> None:

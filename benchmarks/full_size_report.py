@@ -7,7 +7,6 @@ Predictions of 50,000 images x 7 replicas x 3 policies x 1,000 classes are writt
 """
 
 import io
-import resource
 import statistics
 import tempfile
 import time
@@ -22,7 +21,7 @@ import pyarrow.parquet as pq
 import tyro
 from PIL import Image
 
-from benchmarks.measure import print_circumstances
+from benchmarks.measure import peak_mb, print_circumstances
 from googlenet.images.records import ROW_GROUP_IMAGES, SCHEMA
 from googlenet.network.arithmetic import Arithmetic
 from pipelines.report.write import write_report
@@ -106,7 +105,7 @@ def _report(run: Storage, ensemble: EvaluatedEnsemble) -> tuple[float, float]:
     """Write the report; return seconds and peak resident memory in MB."""
     started = time.monotonic()
     write_report(run, ensemble)
-    return time.monotonic() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    return time.monotonic() - started, peak_mb()
 
 
 def main(arguments: Arguments) -> None:

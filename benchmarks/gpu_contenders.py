@@ -1,8 +1,6 @@
 """Contenders of `benchmarks.gpu`: this project's steps and predictors, a plain loop, and torchvision's."""
 
-import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from itertools import count, repeat
@@ -13,6 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.gpu_pictures import MemoryRecords, decoded, pictures, samples_of
+from benchmarks.gpu_turns import Contender, Size, Turn, Work, training_turn
 from googlenet.evaluation.crops import scales_px
 from googlenet.evaluation.predictor import Predictor
 from googlenet.images.scaled_image import ScaledImage, scale_image
@@ -32,49 +31,6 @@ from googlenet.training.optim import PolyakAverage, build_sgd
 
 VIEWS = 144
 AUX_LOSS_WEIGHT = 0.3
-OTHERS = ("plain", "torchvision")
-Work = Callable[[], int]
-
-
-@dataclass(frozen=True)
-class Size:
-    """How much each contender does."""
-
-    crop_px: int = 224
-    width: float = 1.0
-    classes: int = 1000
-    batch_size: int = 32
-    steps: int = 40
-    pictures: int = 512
-    predicted: int = 4
-    processes: int = max(1, min(12, (os.cpu_count() or 2) - 1))
-
-    @classmethod
-    def quick(cls) -> "Size":
-        """Return a size that a CPU finishes in seconds."""
-        return cls(35, 0.05, 10, 4, 2, 8, 1, 1)
-
-
-@dataclass(frozen=True)
-class Contender:
-    """A name for the table, and what makes a round, which returns how much it did."""
-
-    name: str
-    make: Callable[[], Work]
-
-    def set_up(self) -> Work:
-        """Set up, do a round to warm up, and return the round.
-
-        This project's processes let cuDNN choose its algorithms; a plain loop leaves it as it is.
-        """
-        work, is_ours = self.make(), not self.name.startswith(OTHERS)
-
-        def with_settings() -> int:
-            torch.backends.cudnn.benchmark = is_ours
-            return work()
-
-        with_settings()
-        return with_settings
 
 
 def training(size: Size, device: str) -> list[Contender]:
@@ -138,9 +94,7 @@ def _batch(size: Size, device: str) -> Batch:
     return Batch.whole(images.to(device), torch.arange(size.batch_size, device=device) % size.classes)
 
 
-def _step(
-    size: Size, device: str, arithmetic: Arithmetic, *, graph: bool = False, loads: bool = False
-) -> Callable[[], int]:
+def _step(size: Size, device: str, arithmetic: Arithmetic, *, graph: bool = False, loads: bool = False) -> Turn:
     """Steps of this project."""
     model = _network(size, device, "bn").to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = build_sgd(model, momentum=0.9, weight_decay=2e-4, decay_biases=False)
@@ -157,14 +111,11 @@ def _step(
     )
     batches = _loaded(size, device) if loads else repeat(_batch(size, device))
 
-    def one_round() -> int:
+    def take(batch: Batch) -> Callable[[], object]:
         with arithmetic.in_force(device):
-            for _ in range(size.steps):
-                taken = train_step(state, next(batches), settings)
-            taken.result()
-        return size.steps * size.batch_size
+            return train_step(state, batch, settings).result
 
-    return one_round
+    return training_turn(take, batches, size, loads=loads)
 
 
 def _refuse(reason: str) -> None:
@@ -183,7 +134,7 @@ def _loaded(size: Size, device: str) -> Iterator[Batch]:
     return load_batches({SAMPLES: samples}, requests, loader_processes=size.processes, pin_memory=device == "cuda")
 
 
-def _plain_training(size: Size, device: str) -> Work:
+def _plain_training(size: Size, device: str) -> Turn:
     """The network in a loop as tutorials write it: default layout, PyTorch's default precision, a batch in memory."""
     model = _network(size, device, "bn").train()
     generator = torch.Generator(device)
@@ -191,34 +142,32 @@ def _plain_training(size: Size, device: str) -> Work:
     def outputs_of(images: torch.Tensor) -> list[torch.Tensor]:
         return list(model(images, model.draw_masks(size.batch_size, generator)))
 
-    return _loop(size, model, outputs_of, _floats_without_end(size, device))
+    return training_turn(_loop(model, outputs_of), _floats_without_end(size, device), size, loads=False)
 
 
-def _torchvision_training(size: Size, device: str, *, loads: bool) -> Work:
+def _torchvision_training(size: Size, device: str, *, loads: bool) -> Turn:
     """Torchvision's GoogLeNet in a loop like that of its reference scripts."""
     import torchvision
 
     model = torchvision.models.googlenet(num_classes=size.classes, aux_logits=True, init_weights=False)
     model.to(device).train()
     batches = _loaded_by_torchvision(size, device) if loads else _floats_without_end(size, device)
-    return _loop(size, model, lambda images: list(model(images)), batches)
+    return training_turn(_loop(model, lambda images: list(model(images))), batches, size, loads=loads)
 
 
-def _loop(size: Size, model: nn.Module, outputs_of: Callable[..., list[torch.Tensor]], batches: Iterator[Any]) -> Work:
+def _loop(model: nn.Module, outputs_of: Callable[..., list[torch.Tensor]]) -> Callable[[Any], Callable[[], object]]:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.001, momentum=0.9, weight_decay=1e-4)
 
-    def one_round() -> int:
-        for _ in range(size.steps):
-            images, labels = next(batches)
-            main, *auxiliary = (functional.cross_entropy(logits, labels) for logits in outputs_of(images))
-            loss = main + AUX_LOSS_WEIGHT * sum(auxiliary)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        loss.item()
-        return size.steps * size.batch_size
+    def take(batch: tuple[torch.Tensor, torch.Tensor]) -> Callable[[], object]:
+        images, labels = batch
+        main, *auxiliary = (functional.cross_entropy(logits, labels) for logits in outputs_of(images))
+        loss = main + AUX_LOSS_WEIGHT * sum(auxiliary)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss.item
 
-    return one_round
+    return take
 
 
 def _floats_without_end(size: Size, device: str) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -232,12 +181,11 @@ def _loaded_by_torchvision(size: Size, device: str) -> Iterator[tuple[torch.Tens
     from benchmarks.gpu_torchvision import loader
 
     batches = loader(pictures(size.pictures), size.classes, size.crop_px, size.batch_size, size.processes)
-    while True:
-        for images, labels in batches:
-            yield images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+    for images, labels in batches:
+        yield images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
 
 
-def _two_replicas(size: Size, device: str) -> Work:
+def _two_replicas(size: Size, device: str) -> Turn:
     """Two replicas that share the device, each in a process of its own."""
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
@@ -248,7 +196,7 @@ def _two_replicas(size: Size, device: str) -> Work:
     def one_round() -> int:
         return sum(future.result() for future in [process.submit(_round_of_this_process) for process in both])
 
-    return one_round
+    return Turn(one_round, run_up=one_round)  # beside it, the loader processes of the contender before load ahead
 
 
 _of_this_process: list[Work] = []
@@ -257,14 +205,14 @@ _of_this_process: list[Work] = []
 def _become_replica(size: Size, device: str) -> None:
     torch.set_num_threads(1)
     torch.backends.cudnn.benchmark = True
-    _of_this_process[:] = [_step(size, device, Arithmetic("bf16"))]
+    _of_this_process[:] = [_step(size, device, Arithmetic("bf16")).work]
 
 
 def _round_of_this_process() -> int:
     return _of_this_process[0]()
 
 
-def _plain_prediction(size: Size, device: str) -> Work:
+def _plain_prediction(size: Size, device: str) -> Turn:
     """The network on all views in one batch: default layout, PyTorch's default precision, views in memory."""
     model = _network(size, device, "paper").eval()
     views = torch.randn(VIEWS, 3, size.crop_px, size.crop_px, device=device)
@@ -275,10 +223,10 @@ def _plain_prediction(size: Size, device: str) -> Work:
             model(views).logits.softmax(dim=1).mean(dim=0).cpu()
         return size.predicted * VIEWS
 
-    return one_round
+    return Turn(one_round)
 
 
-def _prediction(size: Size, device: str, arithmetic: Arithmetic, decodes: bool) -> Work:
+def _prediction(size: Size, device: str, arithmetic: Arithmetic, decodes: bool) -> Turn:
     replica = Replica(_network(size, "cpu", "paper").eval(), SCRATCH_PREPROCESSING)
     predictor = Predictor([replica], size.crop_px, (VIEWS,), device, arithmetic)
     encoded = pictures(size.predicted)
@@ -295,4 +243,4 @@ def _prediction(size: Size, device: str, arithmetic: Arithmetic, decodes: bool) 
             predictor.predict(scaled(data) if decodes else image)
         return predictor.forward_passes - before
 
-    return one_round
+    return Turn(one_round)

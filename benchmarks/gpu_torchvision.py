@@ -6,8 +6,10 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, RandomSampler
 from torchvision.transforms import v2
+
+from googlenet.training.loader import forkserver
 
 
 class PillowImages(Dataset[tuple[Any, int]]):
@@ -37,14 +39,13 @@ class PillowImages(Dataset[tuple[Any, int]]):
 def loader(
     encoded: Sequence[bytes], classes: int, crop_px: int, batch_size: int, processes: int
 ) -> DataLoader[tuple[Any, int]]:
-    """Return full batches of an epoch, loaded by processes that outlive it."""
+    """Return full batches, practically without end: at the end of an epoch its processes would have nothing to do."""
+    images = PillowImages(encoded, classes, crop_px)
     return DataLoader(
-        PillowImages(encoded, classes, crop_px),
+        images,
         batch_size,
-        shuffle=True,
+        sampler=RandomSampler(images, replacement=True, num_samples=10**9),
         num_workers=processes,
-        drop_last=True,
-        persistent_workers=True,
         pin_memory=torch.cuda.is_available(),
-        multiprocessing_context="forkserver",
+        multiprocessing_context=forkserver(),  # the process's only server, which this project's loader uses as well
     )

@@ -23,6 +23,7 @@ from googlenet.images.records import Records
 from googlenet.training.augment import Sampling
 from googlenet.training.batches import TrainingSamples, training_batches
 from googlenet.training.epoch_order import EpochOrder
+from googlenet.training.loader import forkserver
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,8 @@ def _grain(folder: str, arguments: Arguments, processes: int) -> Round:
 
 def _torchdata(folder: str, arguments: Arguments, processes: int) -> Round:
     from torchdata import nodes
+
+    forkserver()  # by its name, torchdata uses the same server, which is to import PyTorch once
 
     def epoch_of(epoch: int) -> Iterator[Any]:
         samples = _samples(folder, arguments)

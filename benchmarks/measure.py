@@ -6,8 +6,10 @@ because some change settings (threads, allocator) that must not affect the other
 
 import os
 import platform
+import resource
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from googlenet.network.arithmetic import Precision
 
 Round = Callable[[], float]
+GIT_SECONDS = 10
 _round: Round | None = None
 
 
@@ -113,15 +116,25 @@ def precisions_to_measure() -> "list[Precision]":
 
 
 def commit() -> str:
-    """Return the commit of this working copy, marked if it has changes; unknown if there is none."""
-    git = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],  # noqa: S607
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    """Return the commit of this working copy, marked if it has changes; unknown without git or a repository."""
+    try:
+        git = subprocess.run(
+            ["git", "describe", "--always", "--dirty"],  # noqa: S607
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=GIT_SECONDS,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
     return git.stdout.strip() or "unknown"
+
+
+def peak_mb() -> float:
+    """Return the highest memory of this process so far, in 10^6 bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6  # macOS counts bytes, Linux kibibytes
 
 
 def versions(names: Sequence[str]) -> str:

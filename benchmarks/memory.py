@@ -6,8 +6,6 @@ Each process has one thread and the allocator's settings of Ray's workers, witho
 170 MB, and without records.
 """
 
-import resource
-import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -17,7 +15,7 @@ from typing import Literal
 import torch
 import tyro
 
-from benchmarks.measure import environment, print_circumstances
+from benchmarks.measure import environment, peak_mb, print_circumstances
 from googlenet.evaluation.predictor import Predictor
 from googlenet.network.model import GoogLeNet
 from googlenet.network.preprocessing import SCRATCH_PREPROCESSING
@@ -82,8 +80,7 @@ def _megabytes(kind: Kind, variant: Variant, arguments: Arguments) -> list[float
     step, found = WORK[kind](variant, arguments), []
     for _ in range(arguments.steps):
         step()
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        found.append(peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6)
+        found.append(peak_mb())
     return found
 
 

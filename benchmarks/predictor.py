@@ -6,7 +6,8 @@ Compared with a plain torchvision implementation of the same network: Pillow res
 batches of 144, eager fp32, PyTorch's own local response normalisation; in the default and the channels-last layout.
 ONNX Runtime and OpenVINO get the views as our predictor cuts them, in batches of the same size; they are left out where
 they are not installed, and bf16 where the processor has no instructions for it, with a line that says so. The limit is
-a large matrix product, in bfloat16 or else in fp32, divided by the network's operations per crop.
+a large matrix product, in bfloat16 or else in fp32, divided by the network's operations per crop. It limits those who
+compute each crop by itself; our predictor, where it is not compiled, computes the first layers once for five crops.
 """
 
 import io

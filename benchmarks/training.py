@@ -17,7 +17,7 @@ import pyarrow.fs as pafs
 import torch
 import torchvision
 import tyro
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, RandomSampler
 
 from benchmarks.gpu_torchvision import PillowImages
 from benchmarks.measure import Contender, Round, precisions_to_measure, print_circumstances, print_rates, race
@@ -31,7 +31,7 @@ from googlenet.randomness import torch_generator
 from googlenet.training.augment import Sampling
 from googlenet.training.batches import TrainingSamples, training_batches
 from googlenet.training.learning_rate import LearningRate
-from googlenet.training.loader import Batch
+from googlenet.training.loader import Batch, forkserver
 from googlenet.training.loop import LoopSettings, TrainState, train_step
 from googlenet.training.micro_batch import micro_batch_images
 from googlenet.training.optim import PolyakAverage, build_sgd
@@ -108,28 +108,28 @@ def _reference(encoded: Sequence[bytes], arguments: Arguments) -> Round:
     model = torchvision.models.googlenet(num_classes=CLASSES, aux_logits=True, init_weights=False)
     model.train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.001, momentum=0.9, weight_decay=1e-4)
+    images_in_memory = PillowImages(encoded, CLASSES, arguments.crop_px)
+    # An epoch is a round: its processes load nothing before it, and nothing while the others are timed.
+    num_images = arguments.steps * arguments.batch_size
     loader = DataLoader(
-        PillowImages(encoded, CLASSES, arguments.crop_px),
+        images_in_memory,
         arguments.batch_size,
-        shuffle=True,
+        sampler=RandomSampler(images_in_memory, replacement=True, num_samples=num_images),
         num_workers=arguments.threads,
-        drop_last=True,
         persistent_workers=True,
-        multiprocessing_context="forkserver",
+        multiprocessing_context=forkserver(),
     )
-    batches = (batch for _ in count() for batch in loader)
     loss_of = torch.nn.CrossEntropyLoss()
 
     def one_round() -> float:
-        for _ in range(arguments.steps):
-            images, labels = next(batches)
+        for images, labels in loader:
             outputs = model(images)
             loss = loss_of(outputs.logits, labels)
             loss = loss + 0.3 * (loss_of(outputs.aux_logits1, labels) + loss_of(outputs.aux_logits2, labels))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        return arguments.steps * arguments.batch_size
+        return num_images
 
     return one_round
 

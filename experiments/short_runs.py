@@ -9,7 +9,8 @@ training images alone. ``TRIALS.json`` holds the fields of a recipe that each tr
 process with one thread. Finished trials are not repeated, and interrupted ones resume.
 
 The table has, by trial, the error on the images held out, and for every classifier in how many of the trainings it
-started to learn, after how many steps, and its loss at the end.
+started to learn, after how many steps, and its loss at the end. Errors and losses are those of the trainings that came
+to their end, and the row says how many did not; their classifiers do not count as started.
 """
 
 import json
@@ -124,8 +125,8 @@ def started_step(steps: list[dict[str, Any]], name: str, num_classes: int) -> in
     return None
 
 
-def row(label: str, trials: list[Trial]) -> str:
-    """Return the row of a label in the table."""
+def row(label: str, trials: list[Trial], seeds: int) -> str:
+    """Return the row of a label in the table: its finished trials, of as many as there are seeds."""
     errors, ends, cells = [], [], []
     logs = [read_steps(trial.run, 0, after=0) for trial in trials]
     for trial in trials:
@@ -137,9 +138,10 @@ def row(label: str, trials: list[Trial]) -> str:
         those = [step for step in started if step is not None]
         final = mean(end[name.replace("step/", "train_")] for end in ends)
         when = f" after {min(those)}-{max(those)}" if those else ""
-        cells.append(f"{name.removeprefix('step/loss_')}: {len(those)} of {len(started)}{when}, ends at {final:.2f}")
+        cells.append(f"{name.removeprefix('step/loss_')}: {len(those)} of {seeds}{when}, ends at {final:.2f}")
     spread = f" ({min(errors):.1f} - {max(errors):.1f})" if len(errors) > 1 else ""
-    return f"| {label} | {mean(errors):.1f}{spread} | " + " | ".join(cells) + " |"
+    unfinished = f", {seeds - len(errors)} of {seeds} unfinished" if len(errors) < seeds else ""
+    return f"| {label} | {mean(errors):.1f}{spread}{unfinished} | " + " | ".join(cells) + " |"
 
 
 def main(arguments: Arguments) -> None:
@@ -163,7 +165,8 @@ def main(arguments: Arguments) -> None:
     print("| trial | top-1 error, % | classifiers that started |\n| --- | ---: | --- |")
     for label in dict.fromkeys(trial.label for trial in trials):
         finished = [t for t in trials if t.label == label and len(read_metrics(t.run, 0)) == t.recipe.epochs]
-        print(row(label, finished) if finished else f"| {label} | none finished | |", flush=True)
+        told = row(label, finished, len(arguments.seeds)) if finished else f"| {label} | none finished | |"
+        print(told, flush=True)
     print_circumstances(len(arguments.seeds))
 
 

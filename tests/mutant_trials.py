@@ -1,4 +1,4 @@
-"""Trials of the mutants: each is put into a copy of the project, where its tests run."""
+"""Trials of the mutants: each is put into a copy of the project, where its tests run, which pass without it."""
 
 import os
 import queue
@@ -7,15 +7,19 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import tyro
 
 from tests.mutants import Mutant, mutants
 from tests.project import ROOT
 
+T = TypeVar("T")
 TESTS_FAILED = 1
 COPIED = ("benchmarks", "cluster", "experiments", "googlenet", "pipelines", "pyproject.toml", "tests")
 
@@ -39,8 +43,16 @@ def is_noticed(mutant: Mutant, project: Path, arguments: Arguments) -> bool:
     file = project / mutant.file
     original = file.read_text()
     file.write_text(original.replace(mutant.old, mutant.new))
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", f"tests/{mutant.tests}"]
-    if not mutant.needs_cluster:
+    try:
+        return status_of(mutant.tests, mutant.needs_cluster, project, arguments) in (TESTS_FAILED, None)
+    finally:
+        file.write_text(original)
+
+
+def status_of(tests: str, needs_cluster: bool, project: Path, arguments: Arguments) -> int | None:
+    """Return the status with which pytest ends on a test file of the copy in ``project``; None if it hangs."""
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", f"tests/{tests}"]
+    if not needs_cluster:
         command += ["-m", "not cluster"]
     environment = {**os.environ, "PYTHONPATH": str(project), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
     try:
@@ -48,35 +60,64 @@ def is_noticed(mutant: Mutant, project: Path, arguments: Arguments) -> bool:
             command, cwd=project, env=environment, capture_output=True, timeout=arguments.timeout_seconds, check=False
         )
     except subprocess.TimeoutExpired:
-        return True
-    else:
-        return ended.returncode == TESTS_FAILED
-    finally:
-        file.write_text(original)
+        return None
+    return ended.returncode
 
 
 def try_all() -> int:
-    """Try the mutants that the command line asks for: print the outcome of each; return 1 if any survives."""
+    """Try the mutants that the command line asks for: print the outcome of each; return 1 if any survives.
+
+    Return 1 as well if the tests of any do not pass without it: what they would say of it means nothing.
+    """
     arguments = tyro.cli(Arguments)
     chosen = [m for m in mutants() if arguments.only in m.claim and (arguments.cluster or not m.needs_cluster)]
-    copies: queue.Queue[Path] = queue.Queue()
 
-    def try_one(mutant: Mutant) -> bool:
-        project = copies.get()
+    def try_one(mutant: Mutant, project: Path) -> bool:
         started = time.monotonic()
         noticed = is_noticed(mutant, project, arguments)
-        copies.put(project)
         word = "noticed " if noticed else "SURVIVED"
         print(f"{word} {time.monotonic() - started:4.0f} s  {mutant.claim}  ({mutant.file})", flush=True)
         return noticed
 
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(arguments.processes) as pool:
-        for number in range(arguments.processes):
-            copies.put(copy_of_project(Path(folder) / str(number)))
-        survivors = list(pool.map(try_one, chosen)).count(False)
+    with copies_of_project(arguments.processes) as in_copies:
+        if red := red_without_mutants(chosen, in_copies, arguments):
+            print(f"tests that fail or hang without a mutant: {', '.join(red)}")
+            return 1
+        survivors = list(in_copies(try_one, chosen)).count(False)
     left_out = sum(mutant.needs_cluster for mutant in mutants()) if not arguments.cluster else 0
     print(f"{survivors} of {len(chosen)} mutants survived; {left_out} need a cluster (--cluster)")
     return int(survivors > 0)
+
+
+Work = Callable[[Callable[[T, Path], bool], Iterable[T]], Iterator[bool]]
+
+
+def red_without_mutants(chosen: Iterable[Mutant], in_copies: Work[tuple[str, bool]], arguments: Arguments) -> list[str]:
+    """Return the test files of mutants that fail or hang although nothing was changed."""
+    files = sorted({(mutant.tests, mutant.needs_cluster) for mutant in chosen})
+    passed = in_copies(lambda file, project: status_of(*file, project, arguments) == 0, files)
+    return [tests for (tests, _), has_passed in zip(files, passed, strict=True) if not has_passed]
+
+
+@contextmanager
+def copies_of_project(number: int) -> Iterator[Work[T]]:
+    """Give what calls a function for several things, ``number`` at once, each with a copy of the project to itself."""
+    copies: queue.Queue[Path] = queue.Queue()
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(number) as pool:
+        for name in range(number):
+            copies.put(copy_of_project(Path(folder) / str(name)))
+
+        def in_copies(call: Callable[[T, Path], bool], things: Iterable[T]) -> Iterator[bool]:
+            def call_in_copy(thing: T) -> bool:
+                project = copies.get()
+                try:
+                    return call(thing, project)
+                finally:
+                    copies.put(project)
+
+            return pool.map(call_in_copy, things)
+
+        yield in_copies
 
 
 def copy_of_project(folder: Path) -> Path:

@@ -8,7 +8,6 @@ from functools import lru_cache
 
 import cv2
 import numpy as np
-import pyvips
 from PIL import Image
 
 TIFF_SHORT, TIFF_LONG = 3, 4
@@ -118,6 +117,8 @@ def opencv(file: bytes) -> np.ndarray | None:
 
 def libvips(file: bytes) -> np.ndarray:
     """(height, width, 3) RGB of 8 bits on white by libvips, turned upright; raises pyvips.Error if it refuses."""
+    import pyvips  # the checks of a GPU use this module without it
+
     image = pyvips.Image.new_from_buffer(file, "").autorot().colourspace("srgb")
     if image.hasalpha():
         image = image.flatten(background=255)

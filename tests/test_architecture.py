@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import os
 import re
 import subprocess
 import sys
@@ -160,6 +161,11 @@ def test_the_science_needs_few_packages() -> None:
     assert not found, "\n".join(found)
 
 
+# What PyTorch, NumPy, OpenCV, Pillow and pytest do not bring.
+ABSENT = [
+    *("beartype", "huggingface_hub", "hypothesis", "jaxtyping", "matplotlib", "mlflow", "pandas", "pillow_heif"),
+    *("psutil", "pyarrow", "pyvips", "ray", "safetensors", "scipy", "simplejpeg", "sklearn", "torchvision", "tyro"),
+]
 # Weights from a file answer a JPEG.
 FILES = """
 import io, torch
@@ -178,14 +184,14 @@ assert replica.model(replica.preprocessing(pixels[None])).logits.shape == (1, 5)
 @pytest.mark.processes
 def test_training_and_prediction_need_pytorch_numpy_opencv_and_pillow_alone(tmp_path: Path) -> None:
     """Whoever has a GPU runs the checks for it without installing the rest; files need one or two packages more."""
-    absent = ["jaxtyping", "huggingface_hub", "mlflow", "pyarrow", "ray", "safetensors", "simplejpeg", "torchvision"]
-    needed = ["training.loop", "training.batches", "training.augment_tensors", "training.data_parallel"]
-    modules = [f"googlenet.{name}" for name in (*needed, "evaluation.predictor", "network.initialisation")]
-    code = f"sys.modules.update(dict.fromkeys({absent}))\nfor m in {modules}: importlib.import_module(m)"
-    code = f"import sys, importlib\n{code}\nfor name in ('safetensors', 'simplejpeg'): del sys.modules[name]\n{FILES}"
+    checks = "import pytest, benchmarks.gpu\nassert not pytest.main('tests/gpu -m gpu --collect-only -q'.split())"
+    code = f"import sys\nsys.modules.update(dict.fromkeys({ABSENT}))\n{checks}"
+    code += f"\nfor name in ('safetensors', 'simplejpeg'): del sys.modules[name]\n{FILES}"
     command = [sys.executable, "-c", code, str(tmp_path / "x.safetensors")]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert not ended.returncode, ended.stderr
+    alone = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": ""}
+    ended = subprocess.run(command, cwd=ROOT, env=alone, capture_output=True, text=True, check=False)
+    assert not ended.returncode, ended.stdout + ended.stderr
+    assert "test_steps_are_those_of_a_cpu[cuda-paper]" in ended.stdout
 
 
 def test_annotations_are_of_jaxtyping_in_one_module_alone() -> None:

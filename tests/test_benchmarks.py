@@ -1,10 +1,15 @@
 """The benchmarks' own arithmetic, and a minimal run of each."""
 
 import os
+import resource
 import runpy
 import sys
+import time
 from collections.abc import Callable, Sequence
+from itertools import repeat
+from multiprocessing import forkserver
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,12 +17,15 @@ import pytest
 import torch
 import tyro
 
-from benchmarks import full_size_report, gpu, gpu_contenders, other_runtimes
+from benchmarks import evaluation_stage, full_size_report, gpu, gpu_torchvision, gpu_turns, other_runtimes
 from benchmarks.evaluation_run import untrained_replica
-from benchmarks.measure import Contender, print_rates, race
+from benchmarks.measure import Contender, commit, peak_mb, print_rates, race
 from googlenet import GoogLeNet
+from googlenet.network.arithmetic import FP32
+from googlenet.training.loader import Request, load_batches
 from tests.commands import run_python
-from tests.sleeper import sleeper
+from tests.picture_files import encode, photograph
+from tests.sleeper import Times, sleeper
 
 pytestmark = pytest.mark.timeout(200)
 
@@ -120,11 +128,82 @@ def test_launches_and_notes_in_a_trace_are_not_work_of_the_gpu() -> None:
 
 
 def test_a_comparison_for_which_no_time_is_left_is_an_empty_table(capsys: pytest.CaptureFixture[str]) -> None:
-    def refuse() -> Callable[[], int]:
+    def refuse() -> gpu_turns.Turn:
         raise AssertionError("no time is left")
 
-    assert gpu.measure([gpu_contenders.Contender("ours", refuse)], "cpu", 3, lambda: True) == {}
+    assert gpu.measure([gpu_turns.Contender("ours", refuse)], "cpu", 3, lambda: True) == {}
     assert "left out, as the time is up: ours" in capsys.readouterr().out
+
+
+def test_nothing_is_profiled_for_which_no_time_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "busy_share", lambda *_: pytest.fail("profiled"))
+    asked = iter([False])  # before the set-up, the time is not yet up
+    [outcome] = gpu.measure(
+        [gpu_turns.Contender("ours", lambda: gpu_turns.Turn(lambda: 1))], "cpu", 3, lambda: next(asked, True)
+    ).values()
+    assert (len(outcome.rates), outcome.busy) == (1, None)
+
+
+@pytest.mark.processes
+def test_no_batch_that_was_loaded_before_a_round_counts_in_it() -> None:
+    size, taken = gpu_turns.Size(batch_size=1, steps=20, processes=2), []
+    batches = load_batches({"times": Times()}, repeat(Request("times", [], 1)), loader_processes=2)
+
+    def take(loaded_at: float) -> Callable[[], object]:
+        taken.append(loaded_at)
+        return lambda: None
+
+    turn = gpu_turns.training_turn(take, batches, size, loads=True)
+    next(batches)  # the processes have started
+    time.sleep(0.3)  # the turn of another contender
+    turn.run_up()
+    started = time.time()
+    assert turn.work() == 20
+    assert sum(loaded_at > started for loaded_at in taken[-20:]) >= 18  # each process may have just loaded one
+
+
+def test_torchvisions_loader_has_no_end_and_starts_from_the_server_that_has_imported_pytorch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(forkserver._forkserver, "_preload_modules", ["__main__"])
+    loader = gpu_torchvision.loader([b""] * 4, 10, 35, 2, processes=1)
+    assert "torch" in forkserver._forkserver._preload_modules
+    assert len(loader) > 10**6
+
+
+def test_the_bare_predictors_of_the_stage_share_stems_as_the_stage_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They do not in compiled arithmetic, and nowhere else would the two do the same work."""
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
+    for name in ("_predictor", "_images"):
+        monkeypatch.setattr(evaluation_stage, name, None, raising=False)
+    evaluation_stage._set_up([encode(photograph(100, 80))], 56, 0.03, FP32)
+    convolved: list[int] = []
+    [(_, network)] = evaluation_stage._predictor._networks
+    network.conv1.register_forward_hook(lambda _, inputs, __: convolved.append(inputs[0].numel()))
+    assert evaluation_stage._bare() > 0
+    bare, own = sum(convolved), evaluation_stage._predictor
+    convolved.clear()
+    own.predict(evaluation_stage._images[0])
+    shared = sum(convolved)
+    convolved.clear()
+    own.shares_stem = False
+    own.predict(evaluation_stage._images[0])
+    assert bare == shared < sum(convolved)
+
+
+@pytest.mark.processes
+def test_a_benchmark_ends_well_where_git_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert commit() == "unknown"
+
+
+@pytest.mark.parametrize(("platform", "highest"), [("linux", 2_000_000), ("darwin", 2_048_000_000)])
+def test_the_highest_memory_is_in_megabytes_on_each_system(
+    monkeypatch: pytest.MonkeyPatch, platform: str, highest: int
+) -> None:
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(resource, "getrusage", lambda _: SimpleNamespace(ru_maxrss=highest))
+    assert peak_mb() == 2048
 
 
 @pytest.mark.processes

@@ -231,6 +231,9 @@ def test_short_runs_are_trained_once_and_told_in_a_table(
     experiments.short_runs.main(arguments)
     assert [path.stat().st_mtime_ns for path in weights] == written
     assert capsys.readouterr().out.splitlines()[:4] == first.splitlines()[:4]
+    # If only the first of the two trainings had come to its end:
+    told = experiments.short_runs.row("plain", experiments.short_runs.trials_of(arguments)[:1], seeds=2)
+    assert ", 1 of 2 unfinished | logits: 0 of 2, ends at " in told
 
 
 def test_parts_of_a_class_look_alike_and_are_about_as_large() -> None:

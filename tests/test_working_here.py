@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.multihost.hosts import CommandError, command
 from tests.project import ROOT
 
 pytestmark = pytest.mark.processes
@@ -76,10 +77,10 @@ def python(path: Path, base: Path, made: Path) -> None:
     path.chmod(0o755)
 
 
-def make(folder: Path, target: str) -> subprocess.CompletedProcess[str]:
+def make(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Run make as in a terminal where .venv is active, with other/python3 behind it on the path."""
     path = f"{folder}/.venv/bin:{folder}/other:/usr/bin:/bin"
-    return run(folder, "env", "-i", f"PATH={path}", "make", target)  # without the variables of a make around the tests
+    return run(folder, "env", "-i", f"PATH={path}", "make", *words)  # without the variables of a make around the tests
 
 
 @pytest.mark.parametrize("missing", ["ensurepip", "network"])  # Debian has the first in a package, python3-venv
@@ -116,3 +117,48 @@ def test_make_leaves_an_environment_of_the_user_alone(tmp_path: Path) -> None:
     (tmp_path / ".venv").mkdir()  # empty, such as a place to mount one
     python(tmp_path / "other/python3", tmp_path / "other/python3", made)
     assert make(tmp_path, "setup").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("state", "words", "expected"),
+    [
+        ("stamp", [], ".venv/bin/python"),
+        ("made_by_make", [], "python3"),  # its installation was interrupted
+        ("of the user", [], ".venv/bin/python"),
+        ("stamp", ["PYTHON=other/python3"], "other/python3"),
+    ],
+)
+def test_the_check_of_a_gpu_runs_in_the_python_that_was_asked_for_and_gives_figures_even_if_tests_fail(
+    tmp_path: Path, state: str, words: list[str], expected: str
+) -> None:
+    checkout(tmp_path)
+    for path in (tmp_path / ".venv/bin/python", tmp_path / "other/python3"):
+        path.parent.mkdir(parents=True)
+        path.write_text('#!/bin/sh\n[ "$1" = -m ] || exit 0\necho "$0 $*" >>calls\n[ "$2" != pytest ]\n')
+        path.chmod(0o755)
+    (tmp_path / ".venv" / state).touch()
+    assert make(tmp_path, "gpu-check", *words).returncode != 0
+    checks, figures = (tmp_path / "calls").read_text().splitlines()
+    assert checks.endswith(f"{expected} -m pytest tests/gpu -m gpu")
+    assert figures.startswith(checks.partition(" ")[0] + " -m benchmarks.gpu --seconds ")
+    assert 400 < int(figures.rpartition(" ")[2]) < 600
+
+
+def test_a_run_directory_may_have_spaces(tmp_path: Path) -> None:
+    checkout(tmp_path)
+    for target, option in (("demo", "--recipe demo"), ("ui", "review.py")):
+        [line] = make(tmp_path, "-n", "-o", ".venv/stamp", target, "RUN_DIR=my runs/a").stdout.splitlines()
+        assert option in line
+        assert "--run-dir 'my runs/a'" in line
+
+
+def test_an_installed_package_called_tests_does_not_hide_these(tmp_path: Path) -> None:
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests/__init__.py").touch()
+    ended = run(ROOT, "env", f"PYTHONPATH={ROOT}:{tmp_path}", sys.executable, "-c", "import tests.project")
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_a_command_for_the_simulated_hosts_that_fails_says_why() -> None:
+    with pytest.raises(CommandError, match=r"exit 2'?: File exists"):
+        command("sh", "-c", "echo File exists >&2; exit 2")

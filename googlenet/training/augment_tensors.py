@@ -1,8 +1,9 @@
 """Training samples made on the device that trains: encoded images in, the same draws, tensor operations.
 
 What a sample shows is the same function of (seed, epoch, index) as in :mod:`googlenet.training.augment`, so its
-distribution is the same. Its pixels are not, bit for bit: decoders and interpolations of tensors round differently, and
-interpolation by area uses whole pixels.
+distribution is the same. Its pixels are not, bit for bit: decoders and interpolations of tensors round differently,
+interpolation by area uses whole pixels, and torchvision's decoder on a GPU repeats the colours of most JPEGs, which
+have half of the picture's resolution, where those on a CPU interpolate them.
 """
 
 from collections.abc import Sequence

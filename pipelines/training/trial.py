@@ -194,16 +194,20 @@ def _try(
 def _times_of_those_that_work(
     recipe: Recipe, classes: int, device: str, arithmetics: Sequence[Arithmetic], least_seconds: float, steps: int
 ) -> tuple[dict[Arithmetic, tuple[float, float]], str]:
-    """Return setup and step times by arithmetic; if the compiler fails, those of uncompiled ones, and its error."""
+    """Return setup and step times by arithmetic, and the compiler's first error if it fails for all of them.
+
+    It may fail for one precision alone: some versions of PyTorch cannot compile what is computed in TF32.
+    """
     found: dict[Arithmetic, tuple[float, float]] = {}
+    failure = ""
     for arithmetic in arithmetics:
         try:
             found[arithmetic] = times(_step(recipe, classes, device, arithmetic), least_seconds, steps)
         except Exception as error:  # a compiler and its tools may raise anything
             if not arithmetic.compiled:
                 raise
-            return {a: t for a, t in found.items() if not a.compiled}, first_line(error)
-    return found, ""
+            failure = failure or first_line(error)
+    return found, "" if any(arithmetic.compiled for arithmetic in found) else failure
 
 
 def _step(recipe: Recipe, classes: int, device: str, arithmetic: Arithmetic) -> Callable[[], object]:

@@ -7,7 +7,7 @@ import torch
 from googlenet.evaluation.crops import CROP_POLICIES, scales_px
 from googlenet.evaluation.predictor import Predictor
 from googlenet.images.scaled_image import ScaledImage, scale_image
-from googlenet.network.arithmetic import FP32, Arithmetic
+from googlenet.network.arithmetic import FP32, Arithmetic, profits_from
 from googlenet.network.preprocessing import CAFFE_PREPROCESSING, SCRATCH_PREPROCESSING
 from googlenet.network.weights import Replica
 from tests.gpu.small_training import network
@@ -72,7 +72,7 @@ def test_a_compiled_predictor_answers_like_another(device: str) -> None:
     if device == "cpu":
         pytest.skip("tests/googlenet/evaluation/test_predictor.py compiles one on a CPU")
     image = picture(160, 120)
-    for precision in ("fp32", "bf16"):
+    for precision in ("fp32", *(precision for precision in ("tf32", "bf16") if profits_from(precision, device))):
         eager, compiled = (predictor(device, Arithmetic(precision, is_compiled)) for is_compiled in (False, True))
         difference = np.abs(eager.predict(image).probabilities - compiled.predict(image).probabilities).max()
         assert difference <= (1e-3 if precision == "fp32" else 0.05)

@@ -1,5 +1,7 @@
 """Training on each device against a CPU: steps, samples, replicas that share a device, data-parallel workers."""
 
+import sys
+import time
 from functools import cache
 from pathlib import Path
 
@@ -7,16 +9,18 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from torch.nn import functional
 
 from googlenet.images.decoding import decode_rgb
 from googlenet.images.jpeg import read_header
 from googlenet.network.choices import Variant
 from googlenet.randomness import numpy_generator
-from googlenet.training.augment import Sampling, draw, draw_sample
+from googlenet.training.augment import Draw, Sampling, draw, draw_sample
 from googlenet.training.augment_tensors import EncodedBatch, render
 from googlenet.training.data_parallel import ALONE, Share, parallel_network, synchronised_model
 from googlenet.training.loader import forkserver
 from tests.gpu.small_training import assert_close, in_double, state_on, train
+from tests.gpu.together import exit_codes
 from tests.picture_files import encode, photograph
 
 SIZES = (8, 8, 5)
@@ -75,17 +79,46 @@ JPEGS: dict[str, dict[str, object]] = {
 }
 
 
+# Of 255. Where colours have half of the picture's resolution, a GPU repeats each, and a CPU interpolates: of areas of 8
+# by 8 pixels, that changes the mean by half a level.
+AREA_BOUND, AREA_PX = 2, 8
+
+
+def difference_of_areas(found: torch.Tensor, expected: torch.Tensor) -> float:
+    ours, theirs = (functional.avg_pool2d(image.float(), AREA_PX) for image in (found, expected))
+    return float((ours - theirs).abs().mean())
+
+
+def draw_of_all() -> Draw:
+    """The sample of a picture of 192 x 144 that shows all of it, undistorted."""
+    still = Sampling((1.0, 1.0), (4 / 3, 4 / 3), ("bilinear",), mirror=False, photometric=None, lighting_sigma=0.0)
+    return draw(192, 144, still, numpy_generator(0, "sampling", 0, 0))
+
+
+def rendered(pixels: np.ndarray, drawn: Draw) -> torch.Tensor:
+    return render(torch.from_numpy(pixels.copy()).permute(2, 0, 1), 64, drawn)
+
+
 @pytest.mark.parametrize("kind", JPEGS)
 def test_every_kind_of_jpeg_that_is_left_to_the_device_has_the_colours_of_a_cpu(kind: str, device: str) -> None:
     """Of each, googlenet.images.jpeg.read_header has a header."""
     picture = photograph(192, 144).convert("L" if kind == "grey" else "RGB")
-    data = encode(picture, quality=95, **JPEGS[kind])
+    if device == "cuda":
+        pytest.importorskip("torchvision", reason="a GPU decodes JPEGs by torchvision")
+    data, drawn = encode(picture, quality=95, **JPEGS[kind]), draw_of_all()
     assert read_header(data) is not None
-    still = Sampling((1.0, 1.0), (4 / 3, 4 / 3), ("bilinear",), mirror=False, photometric=None, lighting_sigma=0.0)
-    drawn = draw(192, 144, still, numpy_generator(0, "sampling", 0, 0))
     made = EncodedBatch([data], [drawn], torch.arange(1), 1, 64).on(torch.device(device)).images[0].cpu()
-    expected = render(torch.from_numpy(decode_rgb(data).copy()).permute(2, 0, 1), 64, drawn)
-    assert (made.float() - expected.float()).abs().mean() < 2  # of 255
+    assert difference_of_areas(made, rendered(decode_rgb(data), drawn)) < AREA_BOUND
+
+
+def test_the_bound_of_jpegs_leaves_room_for_replicated_colours_and_not_for_others() -> None:
+    simplejpeg = pytest.importorskip("simplejpeg")
+    data, drawn = encode(photograph(192, 144), quality=95), draw_of_all()
+    expected = rendered(decode_rgb(data), drawn)
+    replicated = rendered(simplejpeg.decode_jpeg(data, "RGB", fastupsample=True), drawn)
+    assert 0 < difference_of_areas(replicated, expected) < AREA_BOUND
+    for wrong in (replicated.flip(0), replicated.roll(1, dims=1)):  # channels; a row of 64
+        assert difference_of_areas(wrong, expected) > 3 * AREA_BOUND
 
 
 def replica_beside_another(number: int, device: str, folder: str) -> None:
@@ -101,11 +134,7 @@ def replica_beside_another(number: int, device: str, folder: str) -> None:
 def test_two_replicas_on_one_device_train_as_each_does_alone(device: str, tmp_path: Path) -> None:
     server = forkserver()
     both = [server.Process(target=replica_beside_another, args=(n, device, str(tmp_path))) for n in (0, 1)]
-    for process in both:
-        process.start()
-    for process in both:
-        process.join(240)
-        assert process.exitcode == 0
+    assert exit_codes(both) == [0, 0]
     for number in (0, 1):
         alone = state_on(device, "paper", number)
         train(alone, device, SIZES)
@@ -139,14 +168,18 @@ def test_two_data_parallel_workers_take_the_steps_of_one(variant: Variant, devic
         pytest.skip("batch normalisation over several workers needs GPUs")
     server = forkserver()
     workers = [server.Process(target=worker, args=(rank, device, variant, str(tmp_path))) for rank in (0, 1)]
-    for process in workers:
-        process.start()
-    for process in workers:
-        process.join(240)
-        assert process.exitcode == 0
+    assert exit_codes(workers) == [0, 0]
     alone = state_on(device, variant)
     expected = train(alone, device, SIZES, ALONE)
     for rank in (0, 1):
         losses, tensors = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         assert losses == pytest.approx(expected, rel=1e-6)
         assert_close(tensors, alone.tensors(), 1e-5)
+
+
+@pytest.mark.processes
+def test_a_worker_that_fails_leaves_no_other_waiting_for_it() -> None:
+    server = forkserver()
+    both = [server.Process(target=time.sleep, args=(600,)), server.Process(target=sys.exit, args=(3,))]
+    assert exit_codes(both) == [None, 3]
+    assert [process.is_alive() for process in both] == [False, False]

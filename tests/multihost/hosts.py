@@ -6,8 +6,10 @@ for the hosts outside those three.
 """
 
 import os
+import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -32,8 +34,16 @@ def missing() -> str:
     return f"{', '.join(absent)} not installed (Debian: iproute2 openssh-server openssh-client rsync)" if absent else ""
 
 
-def command(*words: str) -> None:
-    subprocess.run(words, check=True, capture_output=True, timeout=60)
+class CommandError(Exception):
+    """A command failed; the message has its errors."""
+
+
+def command(*words: str) -> str:
+    """Run a command and return its output."""
+    ended = subprocess.run(words, check=False, capture_output=True, text=True, timeout=60)
+    if ended.returncode:
+        raise CommandError(f"{shlex.join(words)}: {ended.stderr.strip()}")
+    return ended.stdout
 
 
 @dataclass
@@ -95,13 +105,17 @@ class Host:
         command("ip", "link", "set", self._link, "up")
 
     def kill(self) -> None:
-        """Kill the host with all its processes; its files remain."""
+        """Kill the host with all its processes, also one that a process before this one left; its files remain."""
         if self._init is not None:
             self._init.send_signal(signal.SIGKILL)
             self._init.wait()
             self._init = None
+        with suppress(CommandError):
+            for process in command("ip", "netns", "pids", self.name).split():
+                with suppress(ProcessLookupError):
+                    os.kill(int(process), signal.SIGKILL)
         for words in (["ip", "netns", "del", self.name], ["ip", "link", "del", self._link]):
-            with suppress(subprocess.CalledProcessError):
+            with suppress(CommandError):
                 command(*words)
 
     def _plug_in(self) -> None:
@@ -128,18 +142,30 @@ class Host:
 
 @contextmanager
 def hosts(names: Sequence[str], folder: Path) -> Iterator[list[Host]]:
-    """Start hosts that reach each other and this machine; remove them at the end, even after an error."""
+    """Start hosts that reach each other and this machine; remove them at the end, even after an error.
+
+    Those of a process that was killed before its end are removed first.
+    """
     key = folder / "key"
     command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key))
     made = [Host(name, number, folder / name, key) for number, name in enumerate(names, start=1)]
-    command("ip", "link", "add", BRIDGE, "type", "bridge")
-    try:
-        command("ip", "addr", "add", f"{OUTSIDE}/24", "dev", BRIDGE)
-        command("ip", "link", "set", BRIDGE, "up")
-        for host in made:
-            host.start()
-        yield made
-    finally:
-        for host in made:
-            host.kill()
+    with socket.socket(socket.AF_UNIX) as claim:
+        claim.bind(f"\0{BRIDGE}")  # "Address already in use" while another process has such hosts
+        if Path(f"/sys/class/net/{BRIDGE}").exists():
+            _remove(made)
+        try:
+            command("ip", "link", "add", BRIDGE, "type", "bridge")
+            command("ip", "addr", "add", f"{OUTSIDE}/24", "dev", BRIDGE)
+            command("ip", "link", "set", BRIDGE, "up")
+            for host in made:
+                host.start()
+            yield made
+        finally:
+            _remove(made)
+
+
+def _remove(made: Sequence[Host]) -> None:
+    for host in made:
+        host.kill()
+    with suppress(CommandError):
         command("ip", "link", "del", BRIDGE)

@@ -17,6 +17,7 @@ from googlenet.training.learning_rate import LearningRate
 from googlenet.training.loader import Batch, forkserver
 from googlenet.training.loop import LoopSettings, TrainState, train_step
 from googlenet.training.optim import PolyakAverage, build_sgd
+from tests.gpu.together import exit_codes
 
 pytestmark = pytest.mark.timeout(200)
 BATCH_SIZES = (8, 5, 1)  # full, uneven shares, fewer images than workers
@@ -59,12 +60,8 @@ def work(rank: int, workers: int, folder: str) -> None:
 def test_several_workers_take_the_steps_of_one(workers: int, tmp_path: Path) -> None:
     server = forkserver()
     processes = [server.Process(target=work, args=(rank, workers, str(tmp_path))) for rank in range(workers)]
-    for process in processes:
-        process.start()
+    assert exit_codes(processes, 180) == [0] * workers
     alone = train(Share())
-    for process in processes:
-        process.join(150)
-        assert process.exitcode == 0
     for rank in range(workers):
         found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         assert found.keys() == alone.keys()

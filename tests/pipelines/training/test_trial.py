@@ -1,6 +1,7 @@
 """Tests of the arithmetic that a run is trained in: chosen once, by a trial where that pays, and kept."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -170,6 +171,27 @@ def test_a_compiler_that_is_there_and_does_not_work_is_done_without(
     assert ended.code == 0, ended.stderr
     assert "arithmetics=(Arithmetic(precision='fp32', compiled=False),)" in ended.stdout
     assert "uncompiled=''" not in ended.stdout
+
+
+def test_a_precision_that_cannot_be_compiled_costs_no_other_its_compilation(
+    tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyTorch 2.9 compiles no TF32."""
+    broken = {Arithmetic("tf32", compiled=True)}
+
+    def step(recipe: Recipe, classes: int, device: str, arithmetic: Arithmetic) -> Callable[[], object]:
+        if arithmetic in broken:
+            raise RuntimeError(f"no {arithmetic}\nsecond line")
+        return lambda: None
+
+    monkeypatch.setattr(trial_module, "_step", step)
+    compiled = [Arithmetic(precision, compiled=True) for precision in ("fp32", "tf32", "bf16")]
+    tried = tiny_recipe, 3, "cpu", [FP32, *compiled], 0.0, 0
+    found, failure = trial_module._times_of_those_that_work(*tried)
+    assert (list(found), failure) == ([FP32, compiled[0], compiled[2]], "")
+    broken.update(compiled)
+    found, failure = trial_module._times_of_those_that_work(*tried)
+    assert (list(found), failure) == ([FP32], "no fp32, compiled")
 
 
 def test_a_gpu_needs_a_c_compiler_and_a_processor_one_of_cpp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
