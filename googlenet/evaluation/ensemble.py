@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from googlenet.evaluation import pretrained
-from googlenet.evaluation.calibration import LEAST_PROBABILITY
+from googlenet.evaluation.calibration import LEAST_KEPT, LEAST_PROBABILITY
 from googlenet.evaluation.cascade import BUDGETS
 from googlenet.evaluation.conformal import UNPENALISED, SetRule, prediction_sets
 from googlenet.evaluation.crops import CROP_POLICIES, Policy, policy_scales_px, short_name
@@ -177,7 +177,7 @@ class Ensemble:
         if budget != BUDGETS[-1]:
             return self._early_answers(image, budget, calibrated, coverage)
         policy = named_policy(policy, self.budget)
-        temperature, kept = self._temperature(policy), self.calibration
+        (temperature, least), kept = self._temperature(policy), self.calibration
         limit = kept.threshold(policy, coverage) if kept and coverage is not None else None
         if coverage is not None and (limit is None or not calibrated):
             raise ValueError(
@@ -185,12 +185,14 @@ class Ensemble:
             )
         if kept and coverage is not None and (missing := kept.images_missing_for(coverage)):
             raise ValueError(f"a coverage of {coverage:g} {missing}")
-        return top_answers(self.probabilities(image, policy), self.classes, temperature if calibrated else 1.0, limit)
+        found = self.probabilities(image, policy)
+        return top_answers(found, self.classes, temperature if calibrated else 1.0, limit, least=least)
 
-    def _temperature(self, policy: Policy) -> float:
-        """Return the temperature of a policy; 1 if none was fitted."""
-        fitted = self.calibration.temperature(len(self._replicas), policy) if self.calibration else None
-        return fitted or (self.budget.temperature(policy) if self.budget else None) or 1.0
+    def _temperature(self, policy: Policy) -> tuple[float, float]:
+        """Return the temperature of a policy, 1 if none was fitted, and the least probability that it knows."""
+        if self.calibration and (fitted := self.calibration.temperature(len(self._replicas), policy)):
+            return fitted, LEAST_PROBABILITY
+        return (self.budget.temperature(policy) if self.budget else None) or 1.0, LEAST_KEPT
 
     def _early_answers(
         self, image: GivenImage, budget: str, calibrated: bool, coverage: float | None
@@ -203,7 +205,8 @@ class Ensemble:
         everything = CROP_POLICIES[-1]
         early = EarlyPredictor(self._predictor(everything), EarlyStop(self.budget, budget), self._cascade_order)
         found = early.stopped(self._scaled(image, everything))
-        answers = top_answers(found.probabilities, self.classes, found.temperature if calibrated else 1.0)
+        temperature = found.temperature if calibrated else 1.0
+        answers = top_answers(found.probabilities, self.classes, temperature, least=LEAST_KEPT)
         return {**answers, PASSES: found.passes}
 
 
@@ -219,6 +222,7 @@ def top_answers(
     temperature: float = 1.0,
     limit: float | None = None,
     rule: SetRule = UNPENALISED,
+    least: float = LEAST_PROBABILITY,
 ) -> dict[str, Any]:
     """Return the five most likely classes of an image by the mean of K replicas.
 
@@ -228,6 +232,7 @@ def top_answers(
         temperature: of the mean; it changes no answer.
         limit: threshold of the set of classes that may be right, if it is asked for.
         rule: penalty on the ranks of the set's classes, with which the threshold was fitted.
+        least: probability that smaller ones count as with the temperature.
 
     Returns:
         ``answer_1``, ``probability_1`` and so on, float32 precision; and ``agreement``, the share of the replicas whose
@@ -236,7 +241,7 @@ def top_answers(
     """
     means = probabilities.mean(axis=0, dtype=np.float64)
     order = np.argsort(-means, kind="stable")
-    shown = means if temperature == 1 else with_temperature(means, temperature)
+    shown = means if temperature == 1 else with_temperature(means, temperature, least)
     agreement = (probabilities.argmax(axis=1) == order[0]).mean()
     values: list[Any] = []
     for label in order[:TOP]:

@@ -30,19 +30,26 @@ PRECISION = 1e-9
 Labels = Integer[np.ndarray, " n"]
 
 
-def with_temperature(probabilities: Float[np.ndarray, "*n c"], temperature: float) -> Float64[np.ndarray, "*n c"]:
-    """Return p^(1/T), scaled to add up to one over the last axis; with T = 1 nothing but rounding changes."""
-    logarithms = _logarithms(probabilities) / temperature
-    return _softmax(logarithms)
+def with_temperature(
+    probabilities: Float[np.ndarray, "*n c"], temperature: float, least: float = LEAST_PROBABILITY
+) -> Float64[np.ndarray, "*n c"]:
+    """Return p^(1/T), scaled to add up to one over the last axis; with T = 1 nothing but rounding changes.
+
+    Probabilities below ``least`` count as that: give the one with which the temperature was fitted.
+    """
+    return _softmax(_logarithms(probabilities, least) / temperature)
 
 
-def fit_temperature(probabilities: Float[np.ndarray, "k n c"], labels: Labels) -> float:
+def fit_temperature(
+    probabilities: Float[np.ndarray, "k n c"], labels: Labels, least: float = LEAST_PROBABILITY
+) -> float:
     """Return the temperature that makes the labels of N images likeliest, shared by K classifiers.
 
+    Probabilities below ``least`` count as that.
     The negative log-likelihood is convex in 1/T: Newton's method, kept between two bounds of the minimum. A step past
     the lowest or the highest temperature tries that one itself: the minimum may lie beyond it.
     """
-    logarithms = _logarithms(probabilities)
+    logarithms = _logarithms(probabilities, least)
     own = np.take_along_axis(logarithms, np.broadcast_to(labels[:, None], (*logarithms.shape[:2], 1)), axis=2)
     wanted = float(own.mean())
     low, high, inverse = 1 / HIGHEST, 1 / LOWEST, 1.0
@@ -183,8 +190,8 @@ def _error(sums: Float64[np.ndarray, "k *r b"], images: int) -> Any:
     return (np.abs(sums).sum(axis=-1) / images).mean(axis=0)
 
 
-def _logarithms(probabilities: Float[np.ndarray, "*n c"]) -> Float64[np.ndarray, "*n c"]:
-    return np.log(np.maximum(probabilities.astype(np.float64), LEAST_PROBABILITY))
+def _logarithms(probabilities: Float[np.ndarray, "*n c"], least: float) -> Float64[np.ndarray, "*n c"]:
+    return np.log(np.maximum(probabilities.astype(np.float64), least))
 
 
 def _softmax(logits: Float64[np.ndarray, "*n c"]) -> Float64[np.ndarray, "*n c"]:
