@@ -81,19 +81,21 @@ class Ensemble:
         order of the views with the cascade. For some of the replicas it is the temperatures of ensembles of that size.
 
         Raises:
-            WeightsError: a file cannot be used, or differs from the first one in its classes or its crop size.
+            WeightsError: a file cannot be used, or differs from the first one in its classes or its crop size; or it is
+                a folder.
             FileNotFoundError: a file does not exist.
             ValueError: there are no files.
         """
         given = [paths] if isinstance(paths, str | Path) else paths
         replicas, facts, digests, files = [], [], [], [local_path(path) for path in given]
         for path in files:
+            pretrained.refuse_folder(path)
             try:
                 data = path.read_bytes()
                 digests.append(hashlib.sha256(data).hexdigest())
                 stored = read_weights(data, path.name)
                 replicas.append(stored.build())
-                facts.append(_classes_and_crop(stored.extra))
+                facts.append(pretrained.classes_and_crop(stored.extra))
             except WeightsError as error:
                 raise WeightsError(f"{path}: {error}") from error
             if (named := len(facts[-1][0])) != (outputs := replicas[-1].model.num_classes):
@@ -288,17 +290,3 @@ class CalibratedClassifier(nn.Module):
         probabilities = self.classifier(images)
         logarithms = probabilities.clamp_min(LEAST_PROBABILITY).log()
         return probabilities, (logarithms / self._temperature).softmax(dim=1)
-
-
-def _classes_and_crop(extra: dict[str, Any]) -> tuple[tuple[str, ...], int]:
-    """Return the names of the classes and the side of the crops in the metadata of a file of weights.
-
-    Raises:
-        WeightsError: it lacks one, or has something else.
-    """
-    try:
-        return tuple(extra["classes"]), int(extra["crop_px"])
-    except KeyError as error:
-        raise WeightsError(f"it does not name its {error}; only files of a run do") from error
-    except (TypeError, ValueError) as error:
-        raise WeightsError(f"its classes or its crop size cannot be used ({error})") from error
