@@ -119,8 +119,7 @@ def _rule(
     limit = calibration.threshold(policy, coverage, set_rule) if calibration and coverage is not None else None
     if coverage is not None and limit is None:
         raise UserError(
-            f"--coverage {coverage:g} needs the calibration of the run for {short_name(policy)} crops, and the run has "
-            "none: a run keeps it in calibration.json when it is evaluated on 40 validation images or more"
+            f"--coverage {coverage:g} needs sets of classes: the run keeps none for {short_name(policy)} crops"
         )
     return _Rule(known or 1.0, limit, set_rule, images=calibration.images if calibration else 0)
 
