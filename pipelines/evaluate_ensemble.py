@@ -20,6 +20,7 @@ if __name__ == "__main__":  # by a Python that may lack packages, or an installe
 
 import hashlib
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Literal
 
 from googlenet.evaluation.conformal import SetRule
@@ -118,7 +119,9 @@ def evaluate_weights(arguments: Arguments) -> str:
     for given in arguments.weights:
         check_file(given)
     listed = list(read_class_list(arguments.classes)) if arguments.classes else None  # before a download
-    check_published(arguments.weights, lambda: listed or _find_images(data, (), arguments).listing.classes, arguments)
+    # Listing many images or large archives takes minutes.
+    find_images = cache(lambda classes: _find_images(data, classes, arguments))
+    check_published(arguments.weights, lambda: listed or find_images(()).listing.classes, arguments)
     arguments = replace(arguments, weights=tuple(file for given in arguments.weights for file in each_file(given)))
     files = [read_file(file) for file in arguments.weights]
     networks = [stored for _, stored in files]
@@ -128,7 +131,7 @@ def evaluate_weights(arguments: Arguments) -> str:
     outputs = [stored.num_classes for stored in networks]
     if named:
         check_outputs(arguments.weights, outputs, len(named), arguments)
-    images = _find_images(data, tuple(named), arguments)
+    images = find_images(tuple(named))
     classes = images.listing.classes
     check_outputs(arguments.weights, outputs, len(classes), arguments)
     settings = {
@@ -142,9 +145,7 @@ def evaluate_weights(arguments: Arguments) -> str:
     own = [own_format(path, stored) for path, stored in zip(arguments.weights, networks, strict=True)]
     claim(run, "evaluation", settings)
     with connected():
-        Predictors.that_fit(_predictor_options(arguments), {"cpu": 0, "gpu": 0})  # refused before the preparation
-        manifest = prepare_for_evaluation(run, data, images, arguments.bad_images)
-        say(f"data: {manifest.summary()}")
+        manifest = _prepared(run, data, images, arguments)
         for replica, weights in enumerate(own):
             run.write(ReplicaFiles(replica).weights, weights)
         ensemble = evaluate(run, run, range(len(networks)), manifest, _settings(arguments, crop_px))
@@ -202,6 +203,14 @@ def _find_images(data: str, classes: tuple[str, ...], arguments: Arguments, data
     return unlabelled_images(data, classes)
 
 
+def _prepared(run: Storage, data: str, images: Images, arguments: Arguments) -> Manifest:
+    """Prepare the images of ``data`` in ``run``, unless no node can hold a predictor."""
+    Predictors.that_fit(_predictor_options(arguments), {"cpu": 0, "gpu": 0})
+    manifest = prepare_for_evaluation(run, data, images, arguments.bad_images)
+    say(f"data: {manifest.summary()}")
+    return manifest
+
+
 def evaluate_elsewhere(trained: Storage, recipe: Recipe, arguments: Arguments) -> str:
     """Evaluate a training run's replicas on other images than its own; return the table, or the answers, as text."""
     data = absolute_data(arguments.data)
@@ -226,13 +235,11 @@ def evaluate_elsewhere(trained: Storage, recipe: Recipe, arguments: Arguments) -
     }
     if arguments.output_dir:
         run = Storage.at(arguments.output_dir)
-        claim(run, "evaluation", {"run": run_id(trained), **settings})
+        claim(run, "evaluation", {"run": run_id(trained), **settings}, "choose another --output-dir")
     else:
         run = trained.below(evaluation_folder(data, [*settings.values(), images.listing.versions]))
     with connected():
-        Predictors.that_fit(_predictor_options(arguments), {"cpu": 0, "gpu": 0})  # refused before the preparation
-        manifest = prepare_for_evaluation(run, data, images, arguments.bad_images)
-        say(f"data: {manifest.summary()}")
+        manifest = _prepared(run, data, images, arguments)
         chosen = replace(_settings(arguments, recipe.crop_px), early_stop=early_stop)
         ensemble = evaluate(run, trained, replicas, manifest, chosen)
         text = _write_results(run, ensemble, arguments, trained, has_fitted_images=has_fitted_images)
@@ -251,8 +258,8 @@ def judge_apart(trained: Storage, recipe: Recipe, arguments: Arguments) -> str:
     images = unlabelled_images(data, known.classes)
     run = trained.below(evaluation_folder(data, [images.listing.digest, images.listing.versions, "ood"]))
     with connected():
+        manifest = _prepared(run, data, images, arguments)
         inside = evaluate_run(trained, recipe, options)
-        manifest = prepare_for_evaluation(run, data, images, arguments.bad_images)
         policies, precision = inside.policies[-1:], inside.arithmetic.precision
         settings = Settings(policies, recipe.crop_px, precision, options, keep_views=False)
         outside = evaluate(run, trained, replicas_to_evaluate(trained, recipe), manifest, settings)
@@ -267,10 +274,12 @@ def _main() -> None:
     recipe = None if arguments.weights else read_recipe(run, "give one with --run-dir, or weights with --weights")
     written = Storage.at(arguments.output_dir) if arguments.output_dir else run
     data = "" if arguments.data else "--data FOLDER "
-    own = f"to evaluate it into a directory of your own, add {data}--output-dir DIR"
-    written.check_writable("choose another directory" if arguments.output_dir or arguments.weights else own)
-    check_own(written, f"choose another {'--output-dir' if arguments.output_dir else '--run-dir'}")
-    with only_job_on(written), native_stderr_to_log(written):
+    way_out = f"add {data}--output-dir DIR to evaluate it into a directory of your own"
+    if arguments.output_dir or arguments.weights:
+        way_out = f"choose another {'--output-dir' if arguments.output_dir else '--run-dir'}"
+    written.check_writable(way_out)
+    check_own(written, way_out)
+    with only_job_on(written, way_out), native_stderr_to_log(written):
         if recipe is None:
             say(evaluate_weights(arguments))
         elif arguments.data:
@@ -300,21 +309,23 @@ def _evaluate_own_images(run: Storage, recipe: Recipe, arguments: Arguments) -> 
 
 def _check(arguments: Arguments) -> None:
     try:
-        scales_px(arguments.crop_px or DEFAULT_CROP_PX)
+        scales_px(DEFAULT_CROP_PX if arguments.crop_px is None else arguments.crop_px)
     except ValueError as error:
         raise UserError(str(error)) from error
     tracking_uri_for(Storage.at(arguments.run_dir), arguments.tracking_uri)  # refused now rather than after hours
-    if (arguments.classes or arguments.crop_px) and not arguments.weights:
+    if (arguments.classes or arguments.crop_px is not None) and not arguments.weights:
         raise UserError("--classes and --crop-px need --weights; a training run has its own")
     if arguments.output_dir and (arguments.weights or not arguments.data):
         raise UserError("--output-dir needs --data FOLDER; an evaluation of --weights is written to --run-dir")
     for name, default in (("policies", CROP_POLICIES), ("precision", "auto"), ("unlabelled", False)):
         if getattr(arguments, name) != default and not arguments.data:
             raise UserError(f"--{name} needs --data FOLDER; for the run's own images its recipe decides")
+    if arguments.bad_images != "stop" and not (arguments.data or arguments.ood):
+        raise UserError("--bad-images needs --data FOLDER or --ood FOLDER; the run's own images are prepared already")
     answer_options.check_own_images(bool(arguments.ood), arguments.soup, bool(arguments.data or arguments.weights))
     is_answering = arguments.unlabelled and not arguments.weights
     answer_options.check_budget(arguments.budget, is_answering, arguments.policies, arguments.coverage)
-    answer_options.check_coverage(arguments.coverage, arguments.run_dir, is_answering, arguments.calibrated)
+    answer_options.check_calibration(arguments.calibrated, arguments.coverage, is_answering)
     answer_options.check_set_penalty(arguments.set_penalty, arguments.coverage, arguments.unlabelled)
     _predictor_options(arguments)
 

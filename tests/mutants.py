@@ -43,6 +43,8 @@ def mutants() -> list[Mutant]:
     predictor = ("googlenet/evaluation/predictor.py", "googlenet/evaluation/test_predictor.py")
     averages = ("googlenet/evaluation/averages.py", "googlenet/evaluation/test_predictor.py")
     stem = ("googlenet/network/shared_stem.py", "googlenet/network/test_shared_stem.py")
+    order = ("googlenet/evaluation/view_order.py", "googlenet/evaluation/test_view_order.py")
+    early = ("googlenet/evaluation/cascade.py", "googlenet/evaluation/test_early_predictor.py")
     soup = ("googlenet/evaluation/soup.py", "googlenet/evaluation/test_soup.py")
     distillation = ("googlenet/training/distillation.py", "googlenet/training/test_distillation.py")
     metrics = ("googlenet/evaluation/metrics.py", "googlenet/evaluation/test_metrics.py")
@@ -176,6 +178,14 @@ def mutants() -> list[Mutant]:
             "known[soups[number]].sum()",
         ),
         ("soup: statistics are a mean over all batches", soup, "layer.momentum = None", "layer.momentum = 0.1"),
+        ("views: of equal errors, the likelihood decides", order, "np.lexsort((losses", "np.lexsort((0 * losses"),
+        ("views: the higher likelihood is the better one", order, "losses = -np.log(", "losses = np.log("),
+        (
+            "cascade: answers in use are as sure as they were judged",
+            early,
+            "temperature, LEAST_KEPT).max",
+            "temperature).max",
+        ),
         ("soup: weights are averaged", soup, "mean(dim=0)", "sum(dim=0)"),
         ("training: each step has its own dropout", loop, '"dropout", state.step', '"dropout", 0'),
         (

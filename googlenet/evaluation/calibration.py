@@ -9,6 +9,8 @@ from googlenet.shapes import Float, Integer
 BINS = 15
 # A probability of exactly zero for the true class would make the likelihood infinite.
 LEAST_PROBABILITY = float(np.finfo(np.float32).tiny)
+# The smallest number of float16, in which probabilities of single views are kept: smaller ones may be 0 there.
+LEAST_KEPT = 2.0**-24
 
 
 class CalibrationTally:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from googlenet.evaluation.calibration import LEAST_KEPT
 from googlenet.evaluation.temperature import fit_temperature, with_temperature
 from googlenet.evaluation.view_order import NUMBERS_AT_ONCE, errors_along, greedy_order
 from googlenet.shapes import Bool, Float, Float64, Int64, Integer
@@ -62,6 +63,16 @@ def running_averages(
         for place, (models, views) in enumerate(stages):
             averages[first : first + at_once, place] = block[:, :models, order[:views]].mean(axis=(1, 2))
     return averages
+
+
+def confidence(averages: Float[np.ndarray, "n c"], temperature: float) -> Float64[np.ndarray, " n"]:
+    """Return the calibrated probability of the answer, by which an image stops.
+
+    Temperatures and thresholds are fitted on kept views, which are float16. What those cannot hold has no say in use
+    either: where probabilities have all their digits, the confidence would be another one.
+    """
+    sure: Float64[np.ndarray, " n"] = with_temperature(averages, temperature, LEAST_KEPT).max(axis=1)
+    return sure
 
 
 @dataclass(frozen=True)
@@ -133,7 +144,8 @@ def fit(probabilities: Float[np.ndarray, "n k v c"], labels: Labels) -> Fitted:
     some = np.linspace(0, len(labels) - 1, min(len(labels), IMAGES_TO_ORDER)).astype(np.int64)
     order = greedy_order(_everyone(probabilities[some]), labels[some])
     averages = running_averages(probabilities, order, stages_of(*probabilities.shape[1:3]))
-    return Fitted(order, [fit_temperature(averages[None, :, place], labels) for place in range(averages.shape[1])])
+    by_stage = averages.swapaxes(0, 1)
+    return Fitted(order, [fit_temperature(of_stage[None], labels, LEAST_KEPT) for of_stage in by_stage])
 
 
 def fit_for_use(probabilities: Float[np.ndarray, "n k v c"], labels: Labels) -> Fitted:
@@ -143,7 +155,7 @@ def fit_for_use(probabilities: Float[np.ndarray, "n k v c"], labels: Labels) -> 
     temperatures = []
     for number, view in enumerate(fitted.order, 1):
         sums += probabilities[:, :, view].mean(axis=1, dtype=np.float64)
-        temperatures.append(fit_temperature(sums[None] / number, labels))
+        temperatures.append(fit_temperature(sums[None] / number, labels, LEAST_KEPT))
     return replace(fitted, chosen_temperatures=temperatures)
 
 
@@ -151,7 +163,7 @@ def judge(probabilities: Float[np.ndarray, "n k v c"], labels: Labels, fitted: F
     """Return the answers of images with what was fitted on others."""
     stages = stages_of(*probabilities.shape[1:3])
     averages = running_averages(probabilities, fitted.order, stages)
-    sure = [with_temperature(averages[:, s], t).max(axis=1) for s, t in enumerate(fitted.temperatures)]
+    sure = [confidence(averages[:, stage], temperature) for stage, temperature in enumerate(fitted.temperatures)]
     wrong = averages.argmax(axis=2) != labels[:, None]
     return Judged(stages, np.stack(sure, axis=1), wrong, errors_along(_everyone(probabilities), labels, fitted.order))
 

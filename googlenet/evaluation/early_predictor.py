@@ -7,6 +7,7 @@ from itertools import repeat
 import numpy as np
 
 from googlenet.evaluation.averages import Prediction
+from googlenet.evaluation.cascade import confidence
 from googlenet.evaluation.crops import (
     CROP_POLICIES,
     Box,
@@ -19,7 +20,6 @@ from googlenet.evaluation.crops import (
 )
 from googlenet.evaluation.kept_budget import EarlyStop
 from googlenet.evaluation.predictor import Predictor
-from googlenet.evaluation.temperature import with_temperature
 from googlenet.images.scaled_image import ScaledImage
 from googlenet.shapes import Float32, Float64
 
@@ -97,7 +97,7 @@ class EarlyPredictor:
         last = self._stop.last + 1
         for (models, views), temperature in zip(self._kept.stages[:last], self._kept.temperatures[:last], strict=True):
             average = passes.average(models, views)
-            if with_temperature(average.mean(axis=0), temperature).max() > self._stop.threshold:
+            if confidence(average.mean(axis=0, keepdims=True), temperature)[0] > self._stop.threshold:
                 break
         return EarlyPrediction(average.astype(np.float32), views, passes.computed, temperature)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from googlenet.evaluation import pretrained
-from googlenet.evaluation.calibration import LEAST_PROBABILITY
+from googlenet.evaluation.calibration import LEAST_KEPT, LEAST_PROBABILITY
 from googlenet.evaluation.cascade import BUDGETS
 from googlenet.evaluation.conformal import UNPENALISED, SetRule, prediction_sets
 from googlenet.evaluation.crops import CROP_POLICIES, Policy, policy_scales_px, short_name
@@ -81,19 +81,21 @@ class Ensemble:
         order of the views with the cascade. For some of the replicas it is the temperatures of ensembles of that size.
 
         Raises:
-            WeightsError: a file cannot be used, or differs from the first one in its classes or its crop size.
+            WeightsError: a file cannot be used, or differs from the first one in its classes or its crop size; or it is
+                a folder.
             FileNotFoundError: a file does not exist.
             ValueError: there are no files.
         """
         given = [paths] if isinstance(paths, str | Path) else paths
         replicas, facts, digests, files = [], [], [], [local_path(path) for path in given]
         for path in files:
+            pretrained.refuse_folder(path)
             try:
                 data = path.read_bytes()
                 digests.append(hashlib.sha256(data).hexdigest())
                 stored = read_weights(data, path.name)
                 replicas.append(stored.build())
-                facts.append(_classes_and_crop(stored.extra))
+                facts.append(pretrained.classes_and_crop(stored.extra))
             except WeightsError as error:
                 raise WeightsError(f"{path}: {error}") from error
             if (named := len(facts[-1][0])) != (outputs := replicas[-1].model.num_classes):
@@ -177,7 +179,7 @@ class Ensemble:
         if budget != BUDGETS[-1]:
             return self._early_answers(image, budget, calibrated, coverage)
         policy = named_policy(policy, self.budget)
-        temperature, kept = self._temperature(policy), self.calibration
+        (temperature, least), kept = self._temperature(policy), self.calibration
         limit = kept.threshold(policy, coverage) if kept and coverage is not None else None
         if coverage is not None and (limit is None or not calibrated):
             raise ValueError(
@@ -185,12 +187,14 @@ class Ensemble:
             )
         if kept and coverage is not None and (missing := kept.images_missing_for(coverage)):
             raise ValueError(f"a coverage of {coverage:g} {missing}")
-        return top_answers(self.probabilities(image, policy), self.classes, temperature if calibrated else 1.0, limit)
+        found = self.probabilities(image, policy)
+        return top_answers(found, self.classes, temperature if calibrated else 1.0, limit, least=least)
 
-    def _temperature(self, policy: Policy) -> float:
-        """Return the temperature of a policy; 1 if none was fitted."""
-        fitted = self.calibration.temperature(len(self._replicas), policy) if self.calibration else None
-        return fitted or (self.budget.temperature(policy) if self.budget else None) or 1.0
+    def _temperature(self, policy: Policy) -> tuple[float, float]:
+        """Return the temperature of a policy, 1 if none was fitted, and the least probability that it knows."""
+        if self.calibration and (fitted := self.calibration.temperature(len(self._replicas), policy)):
+            return fitted, LEAST_PROBABILITY
+        return (self.budget.temperature(policy) if self.budget else None) or 1.0, LEAST_KEPT
 
     def _early_answers(
         self, image: GivenImage, budget: str, calibrated: bool, coverage: float | None
@@ -203,7 +207,8 @@ class Ensemble:
         everything = CROP_POLICIES[-1]
         early = EarlyPredictor(self._predictor(everything), EarlyStop(self.budget, budget), self._cascade_order)
         found = early.stopped(self._scaled(image, everything))
-        answers = top_answers(found.probabilities, self.classes, found.temperature if calibrated else 1.0)
+        temperature = found.temperature if calibrated else 1.0
+        answers = top_answers(found.probabilities, self.classes, temperature, least=LEAST_KEPT)
         return {**answers, PASSES: found.passes}
 
 
@@ -219,6 +224,7 @@ def top_answers(
     temperature: float = 1.0,
     limit: float | None = None,
     rule: SetRule = UNPENALISED,
+    least: float = LEAST_PROBABILITY,
 ) -> dict[str, Any]:
     """Return the five most likely classes of an image by the mean of K replicas.
 
@@ -228,6 +234,7 @@ def top_answers(
         temperature: of the mean; it changes no answer.
         limit: threshold of the set of classes that may be right, if it is asked for.
         rule: penalty on the ranks of the set's classes, with which the threshold was fitted.
+        least: probability that smaller ones count as with the temperature.
 
     Returns:
         ``answer_1``, ``probability_1`` and so on, float32 precision; and ``agreement``, the share of the replicas whose
@@ -236,7 +243,7 @@ def top_answers(
     """
     means = probabilities.mean(axis=0, dtype=np.float64)
     order = np.argsort(-means, kind="stable")
-    shown = means if temperature == 1 else with_temperature(means, temperature)
+    shown = means if temperature == 1 else with_temperature(means, temperature, least)
     agreement = (probabilities.argmax(axis=1) == order[0]).mean()
     values: list[Any] = []
     for label in order[:TOP]:
@@ -283,17 +290,3 @@ class CalibratedClassifier(nn.Module):
         probabilities = self.classifier(images)
         logarithms = probabilities.clamp_min(LEAST_PROBABILITY).log()
         return probabilities, (logarithms / self._temperature).softmax(dim=1)
-
-
-def _classes_and_crop(extra: dict[str, Any]) -> tuple[tuple[str, ...], int]:
-    """Return the names of the classes and the side of the crops in the metadata of a file of weights.
-
-    Raises:
-        WeightsError: it lacks one, or has something else.
-    """
-    try:
-        return tuple(extra["classes"]), int(extra["crop_px"])
-    except KeyError as error:
-        raise WeightsError(f"it does not name its {error}; only files of a run do") from error
-    except (TypeError, ValueError) as error:
-        raise WeightsError(f"its classes or its crop size cannot be used ({error})") from error

@@ -78,7 +78,7 @@ def _encoded(image: Image.Image) -> bytes:
     check_size(*image.size)
     exif = Image.Exif()
     try:
-        image.load()  # what stands behind the pixels is in its information only now
+        _load(image)  # what stands behind the pixels is in its information only now
         # Also if it is upright: of a TIFF, Pillow would write the XMP as it was before it turned the picture.
         exif[ORIENTATION] = _orientation(image)
         if image.mode in CONVERTED:
@@ -89,6 +89,20 @@ def _encoded(image: Image.Image) -> bytes:
     except (OSError, SyntaxError, ValueError) as error:  # Pillow's, for what is truncated, damaged or unknown
         raise ImageDecodeError(f"the PIL image of mode {image.mode} cannot be read: {error}") from error
     return file.getvalue()
+
+
+def _load(image: Image.Image) -> None:
+    """Read the pixels of an image that Pillow has opened.
+
+    Raises:
+        ValueError: its file was closed before; Pillow asserts that it was not, and otherwise has an error of its own.
+    """
+    try:
+        image.load()
+    except (AssertionError, AttributeError) as error:
+        raise ValueError(
+            "its file was closed before its pixels were read; use it inside the with block, or call its load() there"
+        ) from error
 
 
 def _orientation(image: Image.Image) -> int:

@@ -24,8 +24,8 @@ class KeptBudget:
         images: number of these images.
         view_order: positions of the 144 views, the most helpful first.
         stages: numbers of replicas and of views at each stage of the cascade.
-        temperatures: temperature of the average at each stage.
-        chosen_temperatures: temperature of the average of all replicas with the first 1, 2, ... views of the order.
+        temperatures: temperature of the average at each stage, for probabilities of ``LEAST_KEPT`` or more.
+        chosen_temperatures: that of the average of all replicas with the first 1, 2, ... views of the order.
         stops: by budget, when the cascade ends.
         promised_points: by budget, the share of answers that it promises to lose at most, in percentage points; empty
             for stops of earlier versions, which promise nothing.

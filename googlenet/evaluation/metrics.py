@@ -171,11 +171,18 @@ def bootstrap_interval(
 
     All columns are resampled together, so that a column of differences gives a paired interval.
     """
+    low, high = percentile_bounds(np.concatenate(list(resampled_means(values, seed, resamples))))
+    return low, high
+
+
+def resampled_means(
+    values: Float64[np.ndarray, "n ..."], seed: int = 0, resamples: int = RESAMPLES
+) -> Iterator[Float64[np.ndarray, "r ..."]]:
+    """Yield, some resamples at a time, the means of N rows in a bootstrap over images."""
     images = len(values)
     # Integers, which add up without rounding: a matrix product adds in an order that depends on the processor, the
     # threads and the memory layout, and the report must be bit-identical.
     unit = 2.0 ** np.floor(52 - np.log2(max(1.0, images * np.abs(values).max(initial=0.0))))
-    whole = np.rint(values * unit)
-    means = [counts @ whole / (images * unit) for counts in image_draws(images, seed, resamples)]
-    low, high = percentile_bounds(np.concatenate(means))
-    return low, high
+    whole = np.rint(values * unit).reshape(images, -1)
+    for counts in image_draws(images, seed, resamples):
+        yield (counts @ whole / (images * unit)).reshape(-1, *values.shape[1:])

@@ -120,6 +120,34 @@ def read_description(folder: Path) -> ExportedEnsemble:
     return ExportedEnsemble(file, tuple(folder / name for name in names), classes, crop_px, digests)
 
 
+def refuse_folder(path: Path) -> None:
+    """Refuse a folder in the place of a file of weights.
+
+    Raises:
+        WeightsError: it is one.
+    """
+    if path.is_dir():
+        raise WeightsError(
+            f"{path} is a folder: give the files of weights in it, such as "
+            f"sorted(Path('{path}').glob('replicas/*/weights.safetensors')), or load an exported ensemble with "
+            "Ensemble.from_pretrained"
+        )
+
+
+def classes_and_crop(extra: dict[str, Any]) -> tuple[tuple[str, ...], int]:
+    """Return the names of the classes and the side of the crops in the metadata of a file of weights.
+
+    Raises:
+        WeightsError: it lacks one, or has something else.
+    """
+    try:
+        return tuple(extra["classes"]), int(extra["crop_px"])
+    except KeyError as error:
+        raise WeightsError(f"it does not name its {error}; only files of a run do") from error
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"its classes or its crop size cannot be used ({error})") from error
+
+
 def calibration_of(files: Sequence[Path], digests: Sequence[str]) -> KeptCalibration | None:
     """Return the calibration kept for these weights, beside the first file or in its run directory.
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from googlenet.evaluation.calibration import BINS, LEAST_PROBABILITY, CalibrationTally
-from googlenet.evaluation.metrics import RESAMPLES, bootstrap_interval, image_draws, percentile_bounds
+from googlenet.evaluation.metrics import bootstrap_interval, percentile_bounds, resampled_means
 from googlenet.shapes import Float, Float64, Int64, Integer
 
 FOLDS = 5
@@ -30,19 +30,26 @@ PRECISION = 1e-9
 Labels = Integer[np.ndarray, " n"]
 
 
-def with_temperature(probabilities: Float[np.ndarray, "*n c"], temperature: float) -> Float64[np.ndarray, "*n c"]:
-    """Return p^(1/T), scaled to add up to one over the last axis; with T = 1 nothing but rounding changes."""
-    logarithms = _logarithms(probabilities) / temperature
-    return _softmax(logarithms)
+def with_temperature(
+    probabilities: Float[np.ndarray, "*n c"], temperature: float, least: float = LEAST_PROBABILITY
+) -> Float64[np.ndarray, "*n c"]:
+    """Return p^(1/T), scaled to add up to one over the last axis; with T = 1 nothing but rounding changes.
+
+    Probabilities below ``least`` count as that: give the one with which the temperature was fitted.
+    """
+    return _softmax(_logarithms(probabilities, least) / temperature)
 
 
-def fit_temperature(probabilities: Float[np.ndarray, "k n c"], labels: Labels) -> float:
+def fit_temperature(
+    probabilities: Float[np.ndarray, "k n c"], labels: Labels, least: float = LEAST_PROBABILITY
+) -> float:
     """Return the temperature that makes the labels of N images likeliest, shared by K classifiers.
 
+    Probabilities below ``least`` count as that.
     The negative log-likelihood is convex in 1/T: Newton's method, kept between two bounds of the minimum. A step past
     the lowest or the highest temperature tries that one itself: the minimum may lie beyond it.
     """
-    logarithms = _logarithms(probabilities)
+    logarithms = _logarithms(probabilities, least)
     own = np.take_along_axis(logarithms, np.broadcast_to(labels[:, None], (*logarithms.shape[:2], 1)), axis=2)
     wanted = float(own.mean())
     low, high, inverse = 1 / HIGHEST, 1 / LOWEST, 1.0
@@ -122,15 +129,9 @@ class Judged:
 
     def _calibration_errors(self) -> list[tuple[float, list[float]]]:
         """Return the calibration error before, after, and their difference, each with its interval."""
-        gaps = [_gaps(stage, self._labels) for stage in self._stages]  # each (K, N, BINS)
-        resampled = np.concatenate(
-            [
-                np.stack([_error(draws @ of_stage, draws.shape[1]) for of_stage in gaps])
-                for draws in image_draws(len(self._labels), self._seed, RESAMPLES)
-            ],
-            axis=1,
-        )
-        errors = [float(_error(of_stage.sum(axis=1), len(self._labels))) for of_stage in gaps]
+        gaps = [_gaps(stage, self._labels) for stage in self._stages]
+        resampled = [np.concatenate([_error(means) for means in resampled_means(one, self._seed)]) for one in gaps]
+        errors = [float(_error(of_stage.mean(axis=0))) for of_stage in gaps]
         values = [*errors, errors[1] - errors[0]]
         errors_drawn = np.stack([*resampled, resampled[1] - resampled[0]], axis=1)
         # Drawing adds noise to every bin, so that drawn errors are too large on average: their bounds are moved by it.
@@ -168,23 +169,23 @@ def _by_image(
     return -np.log(np.maximum(own, LEAST_PROBABILITY)).mean(axis=0), brier.mean(axis=0)
 
 
-def _gaps(probabilities: Float[np.ndarray, "k n c"], labels: Labels) -> Float64[np.ndarray, "k n b"]:
+def _gaps(probabilities: Float[np.ndarray, "k n c"], labels: Labels) -> Float64[np.ndarray, "n k b"]:
     """Return confidence minus correctness of each answer, in the column of its bin."""
     confidence = probabilities.max(axis=2).astype(np.float64)
     correct = probabilities.argmax(axis=2) == labels
     position = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
     gaps = np.zeros((*confidence.shape, BINS))
     np.put_along_axis(gaps, position[..., None], (confidence - correct)[..., None], axis=2)
-    return gaps
+    return gaps.swapaxes(0, 1)
 
 
-def _error(sums: Float64[np.ndarray, "k *r b"], images: int) -> Any:
-    """Return the calibration error, mean over the classifiers, from the sums of gaps by bin: of shape (*r)."""
-    return (np.abs(sums).sum(axis=-1) / images).mean(axis=0)
+def _error(gaps: Float64[np.ndarray, "*r k b"]) -> Any:
+    """Return the calibration error, mean over the classifiers, from the mean gaps by bin: of shape (*r)."""
+    return np.abs(gaps).sum(axis=-1).mean(axis=-1)
 
 
-def _logarithms(probabilities: Float[np.ndarray, "*n c"]) -> Float64[np.ndarray, "*n c"]:
-    return np.log(np.maximum(probabilities.astype(np.float64), LEAST_PROBABILITY))
+def _logarithms(probabilities: Float[np.ndarray, "*n c"], least: float) -> Float64[np.ndarray, "*n c"]:
+    return np.log(np.maximum(probabilities.astype(np.float64), least))
 
 
 def _softmax(logits: Float64[np.ndarray, "*n c"]) -> Float64[np.ndarray, "*n c"]:

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from googlenet.evaluation.calibration import LEAST_PROBABILITY
+from googlenet.evaluation.calibration import LEAST_KEPT
 from googlenet.evaluation.crops import CROP_POLICIES, distinct_views
 from googlenet.shapes import Float, Float64, Int64, Integer
 
@@ -53,7 +53,7 @@ def greedy_order(probabilities: Float[np.ndarray, "n r v c"], labels: Labels) ->
 def _errors_and_losses(sums: Float64[np.ndarray, "n r v c"], labels: Labels) -> Float64[np.ndarray, "2 v"]:
     """Return the share of wrong answers of each sum, and the mean negative logarithm of the labels' sums."""
     own = np.take_along_axis(sums, labels[:, None, None, None], axis=3)[..., 0]
-    losses = -np.log(np.maximum(own, LEAST_PROBABILITY)).mean(axis=(0, 1))
+    losses = -np.log(np.maximum(own, LEAST_KEPT)).mean(axis=(0, 1))
     errors = (sums.argmax(axis=3) != labels[:, None, None]).mean(axis=(0, 1))
     return np.stack([errors, losses])
 

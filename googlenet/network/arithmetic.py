@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -17,6 +18,9 @@ TF32_CAPABILITY = (8, 0)
 # Compilers that torch.compile looks for, after the one that a variable names: for a CPU, and for Triton.
 VARIABLES = {"cpu": "CXX", "gpu": "CC"}
 COMPILERS = {"cpu": ("g++", "clang++", "c++"), "gpu": ("gcc", "clang")}
+
+# The switches are those of the whole process: another thread must not turn them while a network is at work.
+_switched = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class Arithmetic:
     def in_force(self, device: str) -> Iterator[None]:
         """Let this process multiply fp32 numbers on a GPU in TF32, or exactly, during the block.
 
-        PyTorch's default is TF32 in convolutions. Without effect on a CPU.
+        PyTorch's default is TF32 in convolutions. Other threads wait until the block ends. Without effect on a CPU.
         """
         if device == "cpu":
             yield
@@ -55,14 +59,15 @@ class Arithmetic:
 
         cudnn: Any = torch.backends.cudnn  # whose types lack the switch of convolutions
         switches = torch.backends.cuda.matmul, cudnn.conv
-        before = [switch.fp32_precision for switch in switches]
-        try:
-            for switch in switches:
-                switch.fp32_precision = "tf32" if self.precision == "tf32" else "ieee"
-            yield
-        finally:
-            for switch, precision in zip(switches, before, strict=True):
-                switch.fp32_precision = precision
+        with _switched:
+            before = [switch.fp32_precision for switch in switches]
+            try:
+                for switch in switches:
+                    switch.fp32_precision = "tf32" if self.precision == "tf32" else "ieee"
+                yield
+            finally:
+                for switch, precision in zip(switches, before, strict=True):
+                    switch.fp32_precision = precision
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dict."""

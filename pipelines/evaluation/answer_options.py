@@ -1,5 +1,6 @@
 """Options of answers for images without labels, and of an evaluation of a run's own images."""
 
+import math
 from collections.abc import Sequence
 
 from googlenet.evaluation.cascade import BUDGETS
@@ -12,14 +13,16 @@ from pipelines.run.storage import Storage
 from pipelines.run.weights import weights_digests
 
 
-def check_coverage(coverage: float | None, run_dir: str, is_answering: bool, calibrated: bool) -> None:
-    """Refuse a coverage that cannot be kept.
+def check_calibration(calibrated: bool, coverage: float | None, is_answering: bool) -> None:
+    """Refuse a coverage that cannot be kept, and probabilities as averaged where they have no temperature anyway.
 
     ``is_answering`` says whether a training run is to answer images without labels.
 
     Raises:
-        UserError: it cannot.
+        UserError: it cannot, or they have none.
     """
+    if not (calibrated or is_answering):
+        raise UserError("--no-calibrated is for the answers of a training run: it needs --unlabelled and no --weights")
     if coverage is None:
         return
     if not 0 < coverage < 1:
@@ -28,11 +31,6 @@ def check_coverage(coverage: float | None, run_dir: str, is_answering: bool, cal
         raise UserError("--coverage is for the answers of a training run: it needs --unlabelled and no --weights")
     if not calibrated:
         raise UserError("--coverage needs the run's calibration: leave out --no-calibrated")
-    if not Storage.at(run_dir).exists(CALIBRATION):
-        raise UserError(
-            f"--coverage needs {run_dir}/{CALIBRATION}, which a run of 40 validation images or more keeps; "
-            f"for a run of an earlier version: python pipelines/evaluate_ensemble.py --run-dir {run_dir}"
-        )
 
 
 def check_sets(run: Storage, replicas: Sequence[int], policies: Sequence[Policy], coverage: float | None) -> None:
@@ -47,10 +45,7 @@ def check_sets(run: Storage, replicas: Sequence[int], policies: Sequence[Policy]
         return
     largest, kept = sorted_policies(policies)[-1], read_calibration(run, weights_digests(run, replicas))
     if kept is None:
-        raise UserError(
-            f"--coverage {coverage:g} needs the calibration of {_these(replicas)}, and that in {run}/{CALIBRATION} is "
-            f"of others; evaluate the run first: {_evaluation_of(run)}"
-        )
+        raise UserError(f"--coverage {coverage:g} needs sets of classes: the run keeps {_what_it_lacks(run, replicas)}")
     if str(largest) not in kept.label_mass:
         raise UserError(
             f"--coverage {coverage:g} needs sets for {short_name(largest)} crops, which the run has not fitted; let "
@@ -71,30 +66,27 @@ def about_no_temperature(run: Storage, replicas: Sequence[int], policies: Sequen
     kept = read_calibration(run, weights_digests(run, replicas))
     if kept and kept.temperature(len(replicas), largest):
         return ""
-    missing = f"none for {short_name(largest)} crops"
-    if kept is None and run.exists(CALIBRATION):
-        missing = f"none for {_these(replicas)}: evaluate it first, {_evaluation_of(run)}"
-    elif kept is None:
-        missing = f"none; it does when it is evaluated on 40 validation images or more, {_evaluation_of(run)}"
+    missing = f"none for {short_name(largest)} crops" if kept else _what_it_lacks(run, replicas)
     return f"the probabilities will be those as averaged, without a temperature: the run keeps {missing}"
 
 
-def _these(replicas: Sequence[int]) -> str:
-    return "this replica" if len(replicas) == 1 else f"these {len(replicas)} replicas together"
-
-
-def _evaluation_of(run: Storage) -> str:
-    return f"python pipelines/evaluate_ensemble.py --run-dir {run}"
+def _what_it_lacks(run: Storage, replicas: Sequence[int]) -> str:
+    """Return for which replicas a run has no calibration, and the command that makes it."""
+    command = f"python pipelines/evaluate_ensemble.py --run-dir {run}"
+    if not run.exists(CALIBRATION):
+        return f"none; it does when it is evaluated on 40 validation images or more, {command}"
+    these = "this replica" if len(replicas) == 1 else f"these {len(replicas)} replicas together"
+    return f"none for {these}: evaluate it first, {command}"
 
 
 def check_set_penalty(penalty: float, coverage: float | None, unlabelled: bool) -> None:
-    """Refuse a penalty on the ranks of sets that is negative, or for answers without sets.
+    """Refuse a penalty on the ranks of sets that is negative or infinite, or for answers without sets.
 
     Raises:
         UserError: it is.
     """
-    if penalty < 0:
-        raise UserError(f"--set-penalty must not be negative, got {penalty:g}")
+    if not 0 <= penalty < math.inf:
+        raise UserError(f"--set-penalty must not be negative or infinite, got {penalty:g}")
     if penalty and unlabelled and coverage is None:
         raise UserError(f"--set-penalty {penalty:g} shortens sets of classes: with --unlabelled it needs --coverage")
 
@@ -110,7 +102,7 @@ def check_ood(data: str, own: str) -> None:
 
 
 def check_budget(budget: str, is_answering: bool, policies: Sequence[Policy], coverage: float | None) -> None:
-    """Refuse a budget where nothing can stop early, as :func:`check_coverage`.
+    """Refuse a budget where nothing can stop early, as :func:`check_calibration`.
 
     Raises:
         UserError: nothing can.

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from googlenet.evaluation.calibration import LEAST_KEPT, LEAST_PROBABILITY
 from googlenet.evaluation.cascade import Stage
 from googlenet.evaluation.conformal import UNPENALISED, SetRule
 from googlenet.evaluation.crops import short_name
@@ -89,8 +90,8 @@ def write_answers(
 class _Rule:
     """Temperature of the probabilities, and the threshold of the sets of classes; None for no sets.
 
-    ``images`` is the number of images that the temperature was fitted on.
-    Where predictions stop early, each stage (numbers of replicas and views) has a temperature.
+    ``images`` is the number of images that the temperature was fitted on, ``least`` the probability that smaller ones
+    counted as. Where predictions stop early, each stage (numbers of replicas and views) has a temperature.
     """
 
     temperature: float = 1.0
@@ -98,6 +99,7 @@ class _Rule:
     set_rule: SetRule = UNPENALISED
     by_stage: Mapping[Stage, float] = field(default_factory=dict)
     images: int = 0
+    least: float = LEAST_PROBABILITY
 
 
 def _rule(
@@ -108,16 +110,16 @@ def _rule(
     set_rule: SetRule,
 ) -> _Rule:
     if ensemble.budget:
-        return _Rule(by_stage=dict(zip(budget.stages, budget.temperatures, strict=True)) if budget else {})
+        by_stage = dict(zip(budget.stages, budget.temperatures, strict=True)) if budget else {}
+        return _Rule(by_stage=by_stage, least=LEAST_KEPT)
     policy = str(ensemble.largest)
     if budget and coverage is None and (temperature := budget.temperature(policy)):
-        return _Rule(temperature, images=budget.images)
+        return _Rule(temperature, images=budget.images, least=LEAST_KEPT)
     known = calibration.temperature(len(ensemble.replicas), policy) if calibration else None
     limit = calibration.threshold(policy, coverage, set_rule) if calibration and coverage is not None else None
     if coverage is not None and limit is None:
         raise UserError(
-            f"--coverage {coverage:g} needs the calibration of the run for {short_name(policy)} crops, and the run has "
-            "none: a run keeps it in calibration.json when it is evaluated on 40 validation images or more"
+            f"--coverage {coverage:g} needs sets of classes: the run keeps none for {short_name(policy)} crops"
         )
     return _Rule(known or 1.0, limit, set_rule, images=calibration.images if calibration else 0)
 
@@ -138,7 +140,7 @@ def _rows(predicted: Predicted, ensemble: EvaluatedEnsemble, rule: _Rule) -> lis
     return [
         {
             "image_id": image_id,
-            **top_answers(probabilities, ensemble.classes, rule.temperature, rule.limit, rule.set_rule),
+            **top_answers(probabilities, ensemble.classes, rule.temperature, rule.limit, rule.set_rule, rule.least),
         }
         for image_id, probabilities in zip(predicted.image_ids, with_most_crops, strict=True)
     ]
@@ -149,7 +151,8 @@ def _early_row(predicted: Predicted, place: int, ensemble: EvaluatedEnsemble, ru
     views = predicted.views[place, :, 0]
     models = int(np.count_nonzero(views))
     probabilities = predicted.probabilities[place, :models, 0]
-    answers = top_answers(probabilities, ensemble.classes, rule.by_stage.get((models, int(views[0])), 1.0))
+    temperature = rule.by_stage.get((models, int(views[0])), 1.0)
+    answers = top_answers(probabilities, ensemble.classes, temperature, least=rule.least)
     return {"image_id": predicted.image_ids[place], **answers}
 
 

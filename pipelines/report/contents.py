@@ -53,7 +53,7 @@ def contents(
     ways: Ways = NO_OTHER_WAYS,
     run: Run | None = None,
 ) -> Report:
-    """Return the report, ready for JSON: the same predictions give the same bits.
+    """Return the report, ready for JSON: the same predictions give the same bits on processors of one kind.
 
     Args:
         tally: sums over the predictions.

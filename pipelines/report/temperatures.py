@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from googlenet.evaluation.calibration import LEAST_KEPT, LEAST_PROBABILITY
 from googlenet.evaluation.conformal import UNPENALISED, SetRule, label_mass
 from googlenet.evaluation.crops import num_views
 from googlenet.evaluation.kept_budget import KeptBudget
@@ -111,13 +112,15 @@ def calibrate(
     for models, (place, policy) in product(range(1, replicas + 1), enumerate(ensemble.policies)):
         members = some_ensembles(replicas, models)
         averaged = np.stack([probabilities[:, of_one, place].mean(axis=1, dtype=np.float64) for of_one in members])
-        given = known.temperature(models, policy) if known else None
+        given, least = known.temperature(models, policy) if known else None, LEAST_PROBABILITY
         if given is None and known_budget and models == replicas:
-            given = known_budget.temperature(policy)
+            given, least = known_budget.temperature(policy), LEAST_KEPT
         # A calibration of an earlier version lacks sizes between one and all: they are not judged in another way.
         if known and given is None and 1 < models < replicas:
             continue
-        temperature, judged = _judge(averaged, labels, folds, given)
+        temperature = given or fit_temperature(averaged, labels)
+        calibrated = with_temperature(averaged, given, least) if given else cross_fitted(averaged, labels, folds)
+        judged = Judged(averaged, calibrated, labels)
         row: dict[str, Any] = {"models": models, "crops": num_views(policy), "policy": str(policy)}
         row |= {"ensembles": len(members), "temperature": temperature, "images": len(ids), "folds": FOLDS}
         row["judged_on"] = "other_images" if given else "other_folds"
@@ -159,12 +162,3 @@ def _kept(
         mass[policy], ranks[policy] = of_labels.tolist(), places.tolist()
     digests = ensemble.weights_digests, ensemble.dataset_digest
     return KeptCalibration(*digests, len(labels), one_model, all_models, mass, ranks, between)
-
-
-def _judge(
-    averaged: npt.NDArray[Any], labels: npt.NDArray[np.int32], folds: npt.NDArray[np.int64], known: float | None
-) -> tuple[float, Judged]:
-    """Return the temperature, fitted on all images if none is known, and its scores on images that it never saw."""
-    if known:
-        return known, Judged(averaged, with_temperature(averaged, known), labels)
-    return fit_temperature(averaged, labels), Judged(averaged, cross_fitted(averaged, labels, folds), labels)

@@ -66,7 +66,8 @@ def write_report(
 ) -> str:
     """Write everything below ``report/``; return the table as text for the terminal.
 
-    report.json is bit-identical for the same predictions; measurements that depend on the machine are in cost.json.
+    report.json is bit-identical for the same predictions on processors of one kind; measurements that depend on the
+    machine are in cost.json.
 
     Args:
         run: where the images and the predictions are.

@@ -23,9 +23,10 @@ from pipelines.run.storage import Storage
 
 # Files at the top of a run directory.
 WRITTEN = (RUN, TRAINING, PREFLIGHT, CALIBRATION, BUDGET, APART)
+WAY_OUT = "choose another --run-dir"
 
 
-def claim(run: Storage, kind: Kind, settings: dict[str, Any]) -> None:
+def claim(run: Storage, kind: Kind, settings: dict[str, Any], way_out: str = WAY_OUT) -> None:
     """Bind ``run`` to ``settings``, or check that it is already bound to them.
 
     ``settings`` decide the result: the fields of a recipe, or those of an evaluation of external weights. A run whose
@@ -34,7 +35,7 @@ def claim(run: Storage, kind: Kind, settings: dict[str, Any]) -> None:
     Raises:
         UserError: it is bound to other settings, or holds files that do not belong to a run.
     """
-    check_claim(run, kind, settings)
+    check_claim(run, kind, settings, way_out)
     for name in WRITTEN:  # by a job that was killed meanwhile; files of others stay
         run.remove_partial_files("", name)
     if run.exists(RUN) and not differences(_claimed(run, kind), settings):
@@ -43,29 +44,29 @@ def claim(run: Storage, kind: Kind, settings: dict[str, Any]) -> None:
     run.write_json(RUN, {"id": uuid.uuid4().hex, kind: settings})
 
 
-def check_claim(run: Storage, kind: Kind, settings: dict[str, Any]) -> None:
+def check_claim(run: Storage, kind: Kind, settings: dict[str, Any], way_out: str = WAY_OUT) -> None:
     """Refuse ``settings`` that differ from those with which something in ``run`` was computed; writes nothing.
+
+    The error ends with ``way_out``.
 
     Raises:
         UserError: they differ, or ``run`` holds files that do not belong to a run.
     """
-    check_own(run)
+    check_own(run, way_out)
     if not run.exists(RUN):
         return
     claimed = _claimed(run, kind)
-    changed = differences(claimed, settings)
+    changed = _changed(claimed, settings)
     if not changed or not _has_results(run, claimed):
         return
     moved = kind == "recipe" and any(line.startswith(("data:", "init_weights:", "teacher:")) for line in changed)
     kept = " (the run has its own copy: the old path need not exist)" if moved and run.exists(MANIFEST) else ""
     raise UserError(
-        f"{run} holds a different {kind}:\n  "
-        + "\n  ".join(changed)
-        + f"\nUse the same options{kept}, or choose another --run-dir."
+        f"{run} holds a different {kind}:\n  " + "\n  ".join(changed) + f"\nUse the same options{kept}, or {way_out}."
     )
 
 
-def check_own(run: Storage, way_out: str = "choose another --run-dir") -> None:
+def check_own(run: Storage, way_out: str = WAY_OUT) -> None:
     """Refuse a folder that is not a run and holds something else; writes nothing.
 
     Raises:
@@ -74,6 +75,14 @@ def check_own(run: Storage, way_out: str = "choose another --run-dir") -> None:
     check_folder(run)
     if not run.exists(RUN) and (strangers := [name for name in run.names("") if name not in OWN_NAMES]):
         raise UserError(f"{run} is not empty and not a run directory ({strangers[0]}, ...); {way_out}")
+
+
+def _changed(claimed: dict[str, Any], settings: dict[str, Any]) -> list[str]:
+    """Return what differs, in lines: of images under the same name a sentence, not the digests of their listings."""
+    changed = [line for line in differences(claimed, settings) if not line.startswith("listing: ")]
+    if claimed.get("data") == settings.get("data") and claimed.get("listing") != settings.get("listing"):
+        changed.append(f"images of {settings['data']} were added, removed or renamed")
+    return changed
 
 
 def _has_results(run: Storage, claimed: dict[str, Any]) -> bool:

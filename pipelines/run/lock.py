@@ -28,6 +28,7 @@ STALE_SECONDS = 45.0
 SETTLE_SECONDS = 2.0
 # Ray's copy of a project that came with a job; it is removed when it is not needed any more.
 FOLDER_OF_COPIES = "working_dir_files"
+WAY_OUT = "choose another --run-dir"
 # Set when another job has taken over the run: this one is then interrupted, and not to be run again.
 taken_over = threading.Event()
 
@@ -37,8 +38,10 @@ class RunInUseError(TryAgainError):
 
 
 @contextmanager
-def only_job_on(run: Storage) -> Iterator[None]:
+def only_job_on(run: Storage, way_out: str = WAY_OUT) -> Iterator[None]:
     """Hold ``run`` during the block; a killed job releases it at once, on an object store within a minute.
+
+    ``way_out`` is what to do instead of waiting until another job ends.
 
     Raises:
         RunInUseError: another job holds it.
@@ -50,7 +53,7 @@ def only_job_on(run: Storage) -> Iterator[None]:
             f"{run} lies in Ray's copy of the project, which Ray removes: give --run-dir as a URI, or as a path from / "
             "that all nodes share"
         )
-    with _local_lock(Path(run.root)) if run.is_local else _lease(run):
+    with _local_lock(Path(run.root), way_out) if run.is_local else _lease(run, way_out):
         yield
 
 
@@ -79,13 +82,13 @@ def _who(holder: dict[str, Any]) -> str:
     return f"process {holder.get('pid', '?')} on {holder.get('host', '?')}, since {holder.get('since', '?')}"
 
 
-def _refused(run: object, holder: dict[str, Any]) -> RunInUseError:
+def _refused(run: object, holder: dict[str, Any], way_out: str = WAY_OUT) -> RunInUseError:
     other = f"another job ({_who(holder)})" if holder else "another command, such as replay_to_mlflow.py or review.py"
-    return RunInUseError(f"{run} is in use by {other}; wait until it ends, or choose another --run-dir")
+    return RunInUseError(f"{run} is in use by {other}; wait until it ends, or {way_out}")
 
 
 @contextmanager
-def _local_lock(folder: Path) -> Iterator[None]:
+def _local_lock(folder: Path, way_out: str) -> Iterator[None]:
     import fcntl
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -93,7 +96,7 @@ def _local_lock(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise _refused(folder, _holder(file)) from error
+            raise _refused(folder, _holder(file), way_out) from error
         except OSError as error:
             reason = f"{folder} cannot be locked ({error.strerror}), so two jobs on it would not notice each other"
             raise UserError(f"{reason}; choose a --run-dir on a filesystem with locks") from error
@@ -147,15 +150,15 @@ def _holder(file: BinaryIO) -> dict[str, Any]:
 
 
 @contextmanager
-def _lease(run: Storage) -> Iterator[None]:
+def _lease(run: Storage, way_out: str) -> Iterator[None]:
     taken_over.clear()
     mine = {**_about_this_job(), "id": uuid.uuid4().hex}
-    _wait_until_free(run)
+    _wait_until_free(run, way_out)
     try:
         run.write_json(LOCK, {**mine, "renewals": 0})
         time.sleep(SETTLE_SECONDS)
         if (holder := _lease_of(run)).get("id") != mine["id"]:  # two jobs started at once; the later claim wins
-            raise _refused(run, holder)
+            raise _refused(run, holder, way_out)
         with _renewed(run.impatient(), mine):
             yield
     finally:
@@ -177,7 +180,7 @@ def _renewed(run: Storage, mine: dict[str, Any]) -> Iterator[None]:
         thread.join(SETTLE_SECONDS)
 
 
-def _wait_until_free(run: Storage) -> None:
+def _wait_until_free(run: Storage, way_out: str = WAY_OUT) -> None:
     """Return at once if nobody holds ``run``, else once the claim is gone or unrenewed for ``STALE_SECONDS``.
 
     Time is measured by this machine's clock: the clocks of two machines may differ by more than that.
@@ -189,7 +192,7 @@ def _wait_until_free(run: Storage) -> None:
         time.sleep(min(1.0, STALE_SECONDS))
         now = _lease_of(run)
         if now and now != first:
-            raise _refused(run, now)
+            raise _refused(run, now, way_out)
         if not now:
             return
 

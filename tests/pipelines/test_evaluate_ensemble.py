@@ -16,9 +16,11 @@ from googlenet import GoogLeNet, load_weights
 from googlenet.evaluation.crops import chosen_policy
 from googlenet.network.preprocessing import SCRATCH_PREPROCESSING
 from googlenet.network.weights import to_safetensors
+from pipelines import evaluate_ensemble
 from pipelines.data.sources import images_to_evaluate
 from pipelines.errors import UserError
-from pipelines.evaluate_ensemble import Arguments, evaluate_elsewhere, evaluate_weights
+from pipelines.evaluate_ensemble import Arguments, evaluate_elsewhere, evaluate_weights, judge_apart
+from pipelines.evaluation import external_weights
 from pipelines.evaluation.evaluate import evaluate_run
 from pipelines.report.drawing import svg
 from pipelines.report.figures import figures
@@ -142,6 +144,31 @@ def test_published_weights_for_other_classes_are_refused_before_their_download(
     assert not (tmp_path / "run").exists()
 
 
+def test_images_are_listed_once_also_for_published_weights(
+    photo_folder: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = []
+    monkeypatch.setattr(external_weights, "outputs_of_weights", lambda _: 3)  # folders of 1,000 classes take long
+    monkeypatch.setattr(evaluate_ensemble, "each_file", lambda _: [str(weights)])
+    monkeypatch.setattr(
+        evaluate_ensemble, "images_to_evaluate", lambda *given: listed.append(given) or images_to_evaluate(*given)
+    )
+    with pytest.raises(UserError, match=r"foreign.safetensors has 6 outputs.*3 classes"):
+        evaluate_weights(Arguments(str(tmp_path / "run"), str(photo_folder / "val"), ("bvlc",), crop_px=35))
+    assert len(listed) == 1
+
+
+def test_broken_photographs_of_something_else_are_told_before_anything_is_evaluated(
+    ray_cluster: str, prepared_run: Path, tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Storage.at(str(shutil.copytree(prepared_run, tmp_path / "run")))
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others/torn.jpg").write_bytes(b"torn")
+    monkeypatch.setattr(evaluate_ensemble, "evaluate_run", lambda *_: pytest.fail("it is evaluated"))
+    with pytest.raises(UserError, match=r"in .*/others cannot be decoded or read"):
+        judge_apart(run, tiny_recipe, Arguments(run.root, ood=str(tmp_path / "others")))
+
+
 def test_images_without_labels_need_names_for_the_models_outputs(
     photo_folder: Path, weights: Path, tmp_path: Path
 ) -> None:
@@ -255,7 +282,9 @@ def test_a_run_of_somebody_else_is_evaluated_into_a_directory_of_ones_own(
         row["top1_error"] for row in original["table"] if row["crops"] == 1
     ]
     assert f"the evaluation is in MLflow at sqlite:///{tmp_path}/own/mlflow.db" in text
-    with pytest.raises(UserError, match=r"a different evaluation:\n  policies: was \[1\], is now \[10\]"):
+    with pytest.raises(
+        UserError, match=r"policies: was \[1\], is now \[10\]\nUse .*, or choose another --output-dir\.$"
+    ):
         evaluate_elsewhere(run, tiny_recipe, replace(arguments, policies=(10,)))
 
 

@@ -4,6 +4,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import scipy.special
 
 from googlenet.evaluation import cascade
 from googlenet.evaluation.cascade import (
@@ -77,6 +78,21 @@ def test_an_image_stops_at_the_first_stage_that_is_sure_enough() -> None:
     ):
         spent = judged.spent(stop)
         assert (spent[0].tolist(), spent[1].tolist()) == (passes, errors)
+
+
+def test_what_float16_cannot_hold_changes_no_temperature_and_no_confidence() -> None:
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 10, 300)
+    logits = generator.normal(0, 2, (300, 1, 2, 10))
+    logits[np.arange(300), :, :, labels] += 18
+    labels[:2] = (labels[:2] + 1) % 10  # answers that are wrong, and very sure
+    exact = scipy.special.softmax(logits, axis=3)
+    kept = exact.astype(np.float16)
+    fitted = fit(kept, labels)
+    assert fitted.temperatures == pytest.approx(fit(exact, labels).temperatures, rel=0.02)
+    of_kept, of_exact = (judge(probabilities, labels, fitted).confidence for probabilities in (kept, exact))
+    assert np.abs(of_kept - of_exact).max() < 0.01
+    assert abs((of_kept > 0.99).mean() - (of_exact > 0.99).mean()) < 0.02
 
 
 def test_the_label_of_an_image_has_no_say_in_its_own_answer_or_its_own_threshold() -> None:

@@ -1,11 +1,13 @@
 """A prediction that stops early is the average of the passes it made; chosen views are the first of an order."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from googlenet import Ensemble
-from googlenet.evaluation.cascade import NEVER, Stop, stages_of
+from googlenet.evaluation.cascade import NEVER, Fitted, Stop, judge, stages_of
 from googlenet.evaluation.crops import chosen_policy, chosen_positions, num_views, policy_scales_px, views_of
 from googlenet.evaluation.early_predictor import EarlyPredictor
 from googlenet.evaluation.kept_budget import EarlyStop, KeptBudget, named_policy
@@ -58,6 +60,29 @@ def test_it_stops_where_the_running_average_is_sure_and_has_made_no_other_pass(
     np.testing.assert_allclose(found.probabilities, predictor.predict(image).probabilities[:, 0], atol=1e-6)
     capped = EarlyPredictor(predictor, EarlyStop(kept(NEVER, last=2), "fast")).stopped(image)
     assert (len(capped.probabilities), capped.views) == STAGES[2]
+
+
+def test_very_sure_answers_are_as_sure_in_use_as_they_were_judged() -> None:
+    members = [replica(0, "bn"), replica(1, "bn")]
+    for member in members:
+        member.model.classifier.weight.data *= 60
+    pixels = np.random.default_rng(60).integers(0, 256, (50, 60, 3), dtype=np.uint8)
+    views = Predictor(members, CROP, (144,)).predict(decode(picture(60, 50)), keep_views=True).by_view
+    assert views is not None
+    assert (views[0, ORDER[0]] == 0).sum() == 4  # of five classes: float16 holds no probability of the others
+    fitted = Fitted(np.array(ORDER), (3.0,) * len(STAGES))
+    [sure] = judge(views[None], np.array([0]), fitted).confidence
+    budget = replace(kept(0.0), temperatures=fitted.temperatures, chosen_temperatures=(3.0,) * 144)
+
+    def answers(threshold: float) -> dict[str, object]:
+        stops = {"fast": Stop(threshold, LAST)}
+        return Ensemble(members, "abcde", CROP, budget=replace(budget, stops=stops)).answers(pixels, budget="fast")
+
+    assert max(sure) == sure[0]
+    assert (answers(sure[0] - 1e-5)["passes"], answers(sure[0] + 1e-5)["passes"]) == (1, 288)
+    assert answers(sure[0] - 1e-5)["probability_1"] == pytest.approx(sure[0], abs=1e-6)
+    both = Ensemble(members, "abcde", CROP, budget=budget).answers(pixels, "best:1")
+    assert both["probability_1"] == pytest.approx(sure[1], abs=1e-4)
 
 
 def test_pixels_go_to_the_device_once_and_no_window_is_computed_twice() -> None:
@@ -165,4 +190,5 @@ def test_what_is_kept_survives_json() -> None:
     assert KeptBudget.from_dict(budget.to_dict()) == budget
     assert budget.stop("fast") == Stop(0.5, LAST)
     assert budget.stop("best") == Stop(NEVER, LAST)
+    assert budget.promised_points == {}  # as in the files of earlier versions
     assert EarlyStop(budget, "fast").key != EarlyStop(kept(fast=0.6), "fast").key

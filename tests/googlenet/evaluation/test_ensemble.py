@@ -161,6 +161,15 @@ def test_all_policies_share_the_networks_in_memory() -> None:
     assert networks() == before
 
 
+def test_a_folder_is_refused_with_the_way_to_its_files(tmp_path: Path) -> None:
+    paths = run_with(tmp_path, (0,))
+    with pytest.raises(
+        WeightsError, match=r"is a folder: give the files of weights in it, .* Ensemble\.from_pretrained$"
+    ):
+        Ensemble.load(tmp_path)
+    assert sorted(tmp_path.glob("replicas/*/weights.safetensors")) == paths  # as the message says
+
+
 def test_no_files_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one replica"):
         Ensemble.load([])

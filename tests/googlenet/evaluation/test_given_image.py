@@ -173,5 +173,10 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
         pixels_of(half)
     with pytest.raises(ImageDecodeError, match="strip"):
         pixels_of(Image.new("RGB", (1000, 2)))
+    (tmp_path / "a.png").write_bytes(files()["RGBA"])
+    with Image.open(tmp_path / "a.png") as closed:
+        pass
+    with pytest.raises(ImageDecodeError, match="mode RGBA cannot be read: its file was closed before its pixels were"):
+        pixels_of(closed)
     with pytest.raises(FileNotFoundError, match="nothing"):
         pixels_of(tmp_path / "nothing.jpg")

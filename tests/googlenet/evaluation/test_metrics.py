@@ -16,6 +16,7 @@ from googlenet.evaluation.metrics import (
     ensemble_errors,
     image_draws,
     label_rank,
+    resampled_means,
     subsets,
     top_k_errors,
 )
@@ -131,6 +132,8 @@ def test_an_interval_is_the_same_to_the_last_bit_in_whatever_order_its_images_ar
     backwards = bootstrap_interval(np.asfortranarray(values)[:, ::-1], resamples=200)
     assert np.array_equal(backwards[0][::-1], low)
     assert np.array_equal(backwards[1][::-1], high)
+    each = np.concatenate(list(resampled_means(values[:, :, None], resamples=200)))
+    assert np.array_equal(np.percentile(each[:, :, 0], [2.5, 97.5], axis=0), [low, high])
 
 
 SOME = hnp.arrays(np.float64, (8, 3, 6), elements=st.floats(0, 1, width=16))

@@ -42,6 +42,12 @@ def test_each_view_of_the_greedy_order_is_the_best_next_one() -> None:
         assert error[order[taken]] == min(error.values())
 
 
+def test_of_views_with_equal_errors_the_one_with_the_likeliest_labels_is_next() -> None:
+    of_labels = np.array([0.6, 0.9, 0.7])
+    probabilities = np.broadcast_to(np.stack([of_labels, 1 - of_labels], axis=1), (4, 1, 3, 2))
+    assert greedy_order(probabilities, np.zeros(4, int)).tolist() == [1, 2, 0]
+
+
 def test_errors_along_an_order_are_those_of_its_first_views() -> None:
     probabilities, labels = some_probabilities(8, 3, 4)
     order = np.array([2, 0, 3, 1])

@@ -1,5 +1,6 @@
 """Tests of options for answers that cannot be kept: they are refused before anything is evaluated."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,11 @@ def test_a_calibration_of_other_replicas_is_told_before_anything_is_evaluated(tm
     first = f"python pipelines/evaluate_ensemble.py --run-dir {run}"
     told = about_no_temperature(run, range(3), (1, 144))
     assert told.endswith(f"none for these 3 replicas together: evaluate it first, {first}")
-    with pytest.raises(UserError, match=rf"^--coverage 0\.9 needs .* these 3 replicas together, .* first: {first}$"):
+    with pytest.raises(UserError, match=rf"^--coverage 0\.9 needs .* these 3 replicas together: .* first, {first}$"):
         check_sets(run, range(3), (1, 144), 0.9)
     run.delete("calibration.json")
+    with pytest.raises(UserError, match=rf"keeps none; it does when it .* 40 validation images or more, {first}$"):
+        check_sets(run, range(3), (1, 144), 0.9)
     assert "without a temperature: the run keeps none; it does when" in about_no_temperature(run, range(3), (1, 144))
     assert about_no_temperature(run, range(3), (chosen_policy(range(3)),)) == ""
 
@@ -79,14 +82,15 @@ def test_a_runs_own_images_are_not_something_else() -> None:
         ({"coverage": 95.0, "unlabelled": True}, r"between 0 and 1, such as 0\.95, got 95"),
         ({"coverage": 0.9}, "needs --unlabelled and no --weights"),
         ({"coverage": 0.9, "unlabelled": True, "calibrated": False}, "leave out --no-calibrated"),
-        (
-            {"coverage": 0.9, "unlabelled": True},
-            r"calibration\.json, which a run of 40 validation images or more keeps",
-        ),
+        ({"set_penalty": math.inf}, "--set-penalty must not be negative or infinite, got inf"),
+        ({"calibrated": False}, "--no-calibrated .* needs --unlabelled and no --weights"),
+        ({"calibrated": False, "unlabelled": True, "weights": ("x.npz",)}, "needs --unlabelled and no --weights"),
+        ({"bad_images": "quarantine", "data": ""}, "--bad-images needs --data FOLDER or --ood FOLDER"),
+        ({"crop_px": 0, "weights": ("x.npz",)}, "positive multiple of 7"),
     ],
 )
-def test_a_coverage_that_cannot_be_kept_is_refused_before_anything_is_evaluated(
+def test_options_that_cannot_be_kept_or_do_nothing_are_refused_before_anything_is_evaluated(
     tmp_path: Path, given: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
-        _check(Arguments(str(tmp_path), "photos", **given))
+        _check(Arguments(**{"run_dir": str(tmp_path), "data": "photos", **given}))

@@ -73,6 +73,13 @@ def test_a_folder_of_something_else_is_refused_before_anything_starts_and_stays_
     assert ended.stderr.endswith(f"is not empty and not a run directory (thesis.tex, ...); {way_out}\n")
 
 
+def test_a_misspelt_run_is_told_as_that_whatever_else_is_asked(run: Command, tmp_path: Path) -> None:
+    words = ("--run-dir", str(tmp_path / "mien"), "--data", str(tmp_path), "--unlabelled", "--coverage", "0.95")
+    ended = run(evaluate_ensemble._main, *words)
+    way_out = "give one with --run-dir, or weights with --weights"
+    assert (ended.code, ended.stderr) == (2, f"error: {tmp_path}/mien holds no run of train_ensemble.py; {way_out}\n")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -19,7 +19,7 @@ from googlenet.evaluation.temperature import folds_of
 from googlenet.network.arithmetic import FP32
 from pipelines.errors import UserError
 from pipelines.report import spending
-from pipelines.report.answers import _rule, write_answers
+from pipelines.report.answers import _rows, _rule, write_answers
 from pipelines.report.figure_of_spending import spending as picture_of_spending
 from pipelines.report.spending import Spent, Ways, spend, spending_rows
 from pipelines.report.tables_of_spending import about_spending
@@ -252,12 +252,21 @@ def test_answers_that_stop_early_count_their_passes_and_say_what_they_saved(tmp_
     assert "its threshold is of an earlier version, and promises nothing" in of_an_earlier_version
     chosen, all_images = replace(ENSEMBLE, policies=(chosen_policy([0]),)), KeptCalibration(("x", "y"), "d", 90, {}, {})
     rule = _rule(chosen, all_images, None, replace(kept, chosen_temperatures=(0.9,) * 144), UNPENALISED)
-    assert (rule.temperature, rule.images) == (0.9, 50)  # those with kept views, on which it was fitted
+    assert (rule.temperature, rule.images, rule.least) == (
+        0.9,
+        50,
+        2**-24,
+    )  # those with kept views, on which it was fitted
     lines = run.read("answers/top5.csv").decode().splitlines()
     assert [line.split(",")[-1] for line in lines] == ["passes", "1", "6", "6", "6", "6", "6"]
     sharper = 0.4**2 / (0.4**2 + 6 * 0.1**2)
     assert float(lines[1].split(",")[2]) == pytest.approx(sharper, abs=1e-4)
     assert float(lines[2].split(",")[2]) == pytest.approx(0.4, abs=1e-4)
+    certain, cautious = np.zeros_like(probabilities), replace(kept, temperatures=(3.0, 3.0))
+    certain[:, :, 0, 2] = 1.0
+    found = _rows(replace(rows, probabilities=certain), early, _rule(early, None, None, cautious, UNPENALISED))
+    # The cube root of the least number of float16, in which the views were kept, for each of the six other classes.
+    assert [row["probability_1"] for row in found] == pytest.approx([1 / (1 + 6 * 2**-8)] * 6)
     write_answers(run, early, budget=kept, calibrated=False)
     as_averaged = run.read("answers/top5.csv").decode().splitlines()
     assert [line.split(",")[-1] for line in as_averaged] == [line.split(",")[-1] for line in lines]

@@ -53,6 +53,20 @@ def test_a_recipe_that_was_refused_on_images_prepared_otherwise_does_not_bind_th
         claim(run, "recipe", {**settings, **prepared, "epochs": 4})
 
 
+def test_images_that_changed_are_told_in_words_and_the_way_out_is_the_callers(tmp_path: Path) -> None:
+    run, settings = Storage.at(str(tmp_path)), {"data": "/photos", "listing": "3f0c", "policies": [1]}
+    claim(run, "evaluation", settings)
+    run.write("report/report.json", b"{}")
+    told = (
+        r"different evaluation:\n  images of /photos were added, removed or renamed\n"
+        r"Use the same options, or choose another --output-dir\.$"
+    )
+    with pytest.raises(UserError, match=told):
+        claim(run, "evaluation", {**settings, "listing": "91ab"}, "choose another --output-dir")
+    with pytest.raises(UserError, match=r"evaluation:\n  data: was '/photos', is now '/others'\nUse"):
+        claim(run, "evaluation", {**settings, "data": "/others", "listing": "91ab"})
+
+
 @pytest.mark.parametrize("bind", [claim, check_claim])
 def test_a_folder_of_something_else_is_never_bound_or_touched(
     tmp_path: Path, bind: Callable[[Storage, Kind, dict[str, Any]], None]

@@ -61,6 +61,9 @@ def test_a_reader_writes_nothing_and_keeps_jobs_and_other_readers_away(tmp_path:
         for lock in (only_job_on, reading):
             with reading(run), pytest.raises(RunInUseError, match="in use by another command"), lock(run):
                 pass
+        told = "wait until it ends, or choose another --output-dir$"
+        with reading(run), pytest.raises(RunInUseError, match=told), only_job_on(run, "choose another --output-dir"):
+            pass
 
 
 def test_a_run_on_which_no_job_has_worked_is_read_as_it_is(tmp_path: Path) -> None:
@@ -111,7 +114,7 @@ def test_on_an_object_store_a_claim_is_released_or_forgotten_when_it_is_not_rene
     monkeypatch.setattr(pipelines.run.lock, "STALE_SECONDS", 1.0)
     run = Storage.at("memory://bucket/lease")
     assert not run.is_local
-    with only_job_on(run), pytest.raises(UserError, match="in use by another job"), only_job_on(run):
+    with only_job_on(run), pytest.raises(UserError, match=r"use by another job .* or go$"), only_job_on(run, "go"):
         pass
     with only_job_on(run), pytest.raises(UserError, match="in use by another job"), reading(run):
         pass
