@@ -5,6 +5,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from socket import gethostname
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -82,6 +83,17 @@ def test_shards_hold_the_original_bytes_of_every_image(ray_cluster: str, photos:
     table = pq.read_table(tmp_path / "run/dataset/train/00000.parquet")
     sizes = [Image.open(photos / row["image_id"]).size for row in table.to_pylist()]
     assert [(row["width"], row["height"]) for row in table.to_pylist()] == sizes
+
+
+def test_a_node_that_sees_another_folder_in_place_of_the_run_directory_is_named(
+    ray_cluster: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "driver").mkdir()
+    monkeypatch.chdir(tmp_path / "driver")
+    run = Storage(f"/proc/self/cwd/{tmp_path.name}")  # below the working directory of each process
+    with pytest.raises(UserError, match=rf"^{gethostname()} does not see the run directory {run} of this machine: "):
+        prepare(run, Recipe(data=str(photos)))
+    assert [path for path in tmp_path.glob("driver/*/dataset/**/*") if path.is_file()] == []
 
 
 def test_the_digest_follows_the_content_and_nothing_else(photos: Path, tmp_path: Path) -> None:
@@ -169,10 +181,14 @@ def test_finished_shards_are_not_written_again(ray_cluster: str, photos: Path, t
     run.delete("dataset/manifest.json")
     run.delete("dataset/train/00001.json")  # killed before its note was written
     run.write("dataset/train/00002.json", b"")  # cut off with the power
-    before = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "run/dataset/train").glob("*.parquet")}
+    run.delete("dataset/val/00000.parquet")  # removed, with its note kept
+    run.write("dataset/val/00001.parquet", run.read("dataset/val/00002.parquet"))
+    shards = [*(tmp_path / "run/dataset").rglob("*.parquet"), tmp_path / "run/dataset/val/00000.parquet"]
+    before = {path: path.stat().st_mtime_ns for path in shards if path.exists()}
     prepared(ray_cluster, tmp_path / "run", photos)
-    after = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "run/dataset/train").glob("*.parquet")}
-    assert [name for name in before if before[name] != after[name]] == ["00001.parquet", "00002.parquet"]
+    again = {f"{path.parent.name}/{path.stem}" for path in shards if before.get(path) != path.stat().st_mtime_ns}
+    assert again == {"train/00001", "train/00002", "val/00000", "val/00001"}
+    check_shards(run, read_manifest(run))
     assert run.read("dataset/manifest.json") == whole
 
 
