@@ -5,7 +5,6 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from socket import gethostname
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -83,17 +82,6 @@ def test_shards_hold_the_original_bytes_of_every_image(ray_cluster: str, photos:
     table = pq.read_table(tmp_path / "run/dataset/train/00000.parquet")
     sizes = [Image.open(photos / row["image_id"]).size for row in table.to_pylist()]
     assert [(row["width"], row["height"]) for row in table.to_pylist()] == sizes
-
-
-def test_a_node_that_sees_another_folder_in_place_of_the_run_directory_is_named(
-    ray_cluster: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "driver").mkdir()
-    monkeypatch.chdir(tmp_path / "driver")
-    run = Storage(f"/proc/self/cwd/{tmp_path.name}")  # below the working directory of each process
-    with pytest.raises(UserError, match=rf"^{gethostname()} does not see the run directory {run} of this machine: "):
-        prepare(run, Recipe(data=str(photos)))
-    assert [path for path in tmp_path.glob("driver/*/dataset/**/*") if path.is_file()] == []
 
 
 def test_the_digest_follows_the_content_and_nothing_else(photos: Path, tmp_path: Path) -> None:
