@@ -83,7 +83,8 @@ def sorted_by(code: str, files: Mapping[str, bytes], labels: Mapping[str, str]) 
     for name, content in files.items():
         Path("PHOTOS", name).parent.mkdir(parents=True, exist_ok=True)
         Path("PHOTOS", name).write_bytes(content)
-    Path("LABELS.csv").write_text("filename,label\n" + "".join(f"{name},{label}\n" for name, label in labels.items()))
+    rows = "".join(f"{name},{label}\n" for name, label in labels.items())
+    Path("LABELS.csv").write_text(f"filename,label\n{rows}", encoding="utf-8-sig")  # as Excel does
     exec(code, {})  # noqa: S102  # as a reader would
     reader, listing = images_to_train_on("SORTED", 10, 0)
     found: dict[str, set[bytes]] = {name: set() for name in listing.classes}
@@ -108,8 +109,13 @@ def test_the_python_of_data_sorts_pictures_into_class_folders(tmp_path: Path, mo
     (tmp_path / "table").mkdir()
     monkeypatch.chdir(tmp_path / "table")
     labels = {"a.JPG": "big dog", "b.png": "Katze", "x/1.jpg": "big dog", "y/1.jpg": "big dog", "z/1.jpg": "Katze"}
+    labels |= {"c.jpg": "Katze/rot", "d.jpg": "Katze/rot", "e.jpg": ""}
     found = sorted_by(by_table, {name: name.encode() for name in labels}, labels)
-    assert found == {"big dog": {b"a.JPG", b"x/1.jpg", b"y/1.jpg"}, "Katze": {b"b.png", b"z/1.jpg"}}
+    assert found == {
+        "big dog": {b"a.JPG", b"x/1.jpg", b"y/1.jpg"},
+        "Katze": {b"b.png", b"z/1.jpg"},
+        "Katze_rot": {b"c.jpg", b"d.jpg"},
+    }
 
 
 def test_the_python_of_training_keeps_weights_with_their_own_preprocessing(

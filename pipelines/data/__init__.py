@@ -17,7 +17,7 @@ In reading order:
 - ``packed_files``: recognition of Parquet files and archives
 - ``split_names``: names of folders and files that stand for training, validation or test
 - ``names_of_no_class``: names of folders that are parts of a data set, or kinds of files
-- ``folder_tree``: all names below a folder, without litter
+- ``folder_tree``: all names below a folder, without litter and run directories
 - ``file_names``: names that are not UTF-8, as readable text
 - ``file_endings``: which files are pictures, and which lie beside them
 - ``advice``: what to do about labels in names or tables, and about single files
@@ -26,6 +26,7 @@ In reading order:
 - ``text_files``: text in UTF-8 or UTF-16
 - ``listing``: which images there are, in which split, of which class
 - ``shards``: tasks that read, check and write shards (Ray Data)
+- ``copies``: pictures that are both training and validation images
 - ``image_folder``: folders of images
 - ``tar_archives``: untrusted tar archives, read without unpacking
 - ``imagenet``: ImageNet's archives, and the classes of its validation images

@@ -1,7 +1,7 @@
 """Recognition of class folders: ``<class>/*``, or ``train/<class>/*`` and ``val/<class>/*``.
 
 A folder is a class or a split by its name and by what lies in it. Refused with the fix: images directly in a split
-folder, and a split folder beside class folders.
+folder, a split folder beside class folders, and split folders in class folders.
 """
 
 from collections import Counter, defaultdict
@@ -13,6 +13,7 @@ from pipelines.data.file_endings import is_picture
 from pipelines.data.imagenet import FLAT_VALIDATION
 from pipelines.data.layout import Kind, Layout
 from pipelines.data.names_of_no_class import (
+    IF_CLASSES,
     refuse_classes_in_classes,
     refuse_kinds_of_files_in_splits,
     refuse_names_of_no_classes,
@@ -38,16 +39,32 @@ class FlatFolderError(UserError):
 
 @dataclass
 class Contents:
-    """Pictures in a folder at the top: the number directly in it, and the number below each of its folders."""
+    """Pictures in a folder at the top: the number directly in it, and the number below each of its folders.
+
+    ``with_folders`` are those of its folders that have pictures in folders of their own.
+    """
 
     direct: int = 0
     below: Counter[str] = field(default_factory=Counter)
+    with_folders: set[str] = field(default_factory=set)
     has_imagenets_validation: bool = False
 
     @property
     def is_split(self) -> bool:
         """Whether a folder with the name of a split is one, having class folders or ImageNet's validation images."""
         return bool(self.below) or self.has_imagenets_validation
+
+    @property
+    def inner_splits(self) -> list[str]:
+        """Folders in it with the names of splits, if they make it a data set or a class that is divided by itself.
+
+        Then one is for training, and another split or, if nothing else is there, class folders are with it. A class of
+        vehicles may have a folder train.
+        """
+        splits = {name: split for name in sorted(self.below) if (split := split_of_folder(name))}
+        kinds = set(splits.values())
+        are_alone = splits.keys() == self.below.keys() and self.with_folders.issuperset(splits)
+        return [*splits] if TRAIN in kinds and (len(kinds) > 1 or are_alone) else []
 
 
 @dataclass(frozen=True)
@@ -67,6 +84,8 @@ class Survey:
                 continue
             if len(rest) == 2:
                 folders[top].below[rest[0]] += 1
+                if "/" in rest[1]:
+                    folders[top].with_folders.add(rest[0])
             elif rest:
                 folders[top].direct += 1
                 folders[top].has_imagenets_validation |= rest[0].startswith(FLAT_VALIDATION)
@@ -98,6 +117,7 @@ def recognise_class_folders(survey: Survey, files: Sequence[str], root: Storage)
     if not whole:
         classes = tuple(survey.others)
         refuse_names_of_no_classes(classes, root)
+        _refuse_splits_in_classes(survey, root)
         refuse_classes_in_classes({name: contents.below for name, contents in survey.others.items()}, root)
         hint = _hint(classes[0], files, root) if len(classes) == 1 else ""
         return Layout(Kind.CLASS_FOLDERS, {UNSPLIT: classes}, f"class folders: {some(classes)}", hint=hint)
@@ -145,6 +165,18 @@ def _refuse_splits_beside_classes(survey: Survey, root: Storage) -> None:
     # One more folder may be what a split's folders link to, or pictures for the documentation.
     if (kinds == {TEST} and survey.others) or (len(kinds) == 1 and len(survey.others) > 1):
         raise UserError(f"{root} has {listed(whole)} beside {listed(survey.others)}; {_fix(next(iter(whole)))}")
+
+
+def _refuse_splits_in_classes(survey: Survey, root: Storage) -> None:
+    found = {name: splits for name, contents in survey.others.items() if (splits := contents.inner_splits)}
+    if not found:
+        return
+    name, splits = next(iter(found.items()))
+    raise UserError(
+        f"{root} has {listed(splits)} in {listed(found)}: if the data set is in one folder, specify it, such as "
+        f"{root.below(name)}; if each folder is a class, put the split first ({splits[0]}/{name}/ instead of "
+        f"{name}/{splits[0]}/); {IF_CLASSES}"
+    )
 
 
 def _fix(split_folder: str) -> str:

@@ -5,8 +5,9 @@ Linked folders are followed; only a link to a folder above itself is an error.
 
 import os
 import stat
-from collections import defaultdict
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow.fs as pafs
@@ -15,17 +16,10 @@ from pipelines.data.file_endings import has_known_ending
 from pipelines.data.file_names import readable
 from pipelines.data.split_names import split_of_folder
 from pipelines.errors import UserError
+from pipelines.run.directory import DATASET, LOCK, REPLICAS, RUN
+from pipelines.run.litter import litter_in
 from pipelines.run.storage import Storage
 
-LITTER_FILES = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "icon\\x0d"}
-# Behind the name of a file from the web, if it is copied from Windows to where a name may have a colon.
-ZONE_MARK = ":Zone.Identifier"
-# Thumbnails and bins of network drives, bins of Windows, what a Mac adds to an archive, the top of a Linux disk.
-LITTER_FOLDERS = {
-    *("@eadir", "@recycle", "@recently-snapshot", "@tmp", "#recycle", "#snapshot"),
-    *("$recycle.bin", "recycler", "system volume information", "network trash folder", "temporary items"),
-    *("__macosx", "__pycache__", "lost+found"),
-}
 FOLDER = "folder"
 LINK_TO_NOTHING = "link to nothing"
 SPECIAL = {
@@ -43,7 +37,7 @@ class Tree:
     Attributes:
         files: regular files, and links that lead nowhere, so that those are reported, not skipped.
         empty_folders: folders without any of these files below them.
-        litter: hidden files and folders, and those that operating systems leave; folders end in ``/``.
+        litter: hidden files and folders, those that operating systems leave, and run directories; folders end in ``/``.
         specials: named pipes, sockets and devices, and links that lead nowhere in place of class folders, with that
             word in parentheses.
         linked: groups of folders that are one folder, through links.
@@ -61,13 +55,19 @@ class Tree:
         kept: list[str] = []
         litter: set[str] = set()
         filled: set[str] = set()
-        for name in sorted(files):
-            if place := litter_in(name):
+        names = sorted(files)
+        runs = _run_directories(names)
+
+        def left_out(name: str) -> str:
+            return litter_in(name) or next((run for run in runs if name.startswith(run)), "")
+
+        for name in names:
+            if place := left_out(name):
                 litter.add(place)
             else:
                 kept.append(name)
                 filled.update(_folders_above(name, filled))
-        empty = [name for name in sorted(folders) if name not in filled and not litter_in(f"{name}/")]
+        empty = [name for name in sorted(folders) if name not in filled and not left_out(f"{name}/")]
         return cls(tuple(kept), tuple(empty), tuple(sorted(litter)))
 
     def below(self, folder: str) -> "Tree":
@@ -100,14 +100,17 @@ def tree_at(root: Storage) -> Tree:
     )
 
 
-def litter_in(name: str) -> str:
-    """Return the part of a name up to its first hidden or left-behind file or folder, the latter with a slash."""
-    *folders, file = name.split("/")
-    for depth, folder in enumerate(folders, start=1):
-        if folder.startswith(".") or folder.lower() in LITTER_FOLDERS:
-            return "/".join([*folders[:depth], ""])
-    is_litter = file.startswith(".") or file.lower() in LITTER_FILES or file.lower().endswith(ZONE_MARK.lower())
-    return name if is_litter else ""
+def _run_directories(names: Sequence[str]) -> list[str]:
+    """Return the folders among sorted names that are run directories, each with a slash behind it.
+
+    Their shards and the pictures of their reports are no images of a data set in which somebody keeps his runs.
+    """
+    marks = Counter(name.rpartition("/")[0] for name in names if name.endswith((f"/{RUN}", f"/{LOCK}")))
+    for folder in marks:
+        for part in (f"{folder}/{DATASET}/", f"{folder}/{REPLICAS}/"):
+            first = bisect_left(names, part)
+            marks[folder] += first < len(names) and names[first].startswith(part)
+    return [f"{folder}/" for folder, number in marks.items() if number > 1]
 
 
 def _folders_above(name: str, known: set[str]) -> list[str]:
@@ -133,7 +136,8 @@ class _Walk:
         """Walk, and return what was found under readable names."""
         self._enter("", (os.path.realpath(self.root),))
         found = Tree.of_names(map(readable, self.files), map(readable, self.folders))
-        litter, specials = (tuple(sorted(map(readable, names))) for names in (self.litter, self.specials))
+        litter = tuple(sorted({*map(readable, self.litter), *found.litter}))
+        specials = tuple(sorted(map(readable, self.specials)))
         linked = tuple(tuple(map(readable, group)) for group in self.by_real_path.values() if len(group) > 1)
         return Tree(found.files, found.empty_folders, litter, specials, linked)
 

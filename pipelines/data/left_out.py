@@ -5,10 +5,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from pipelines.data.file_endings import ending
 from pipelines.data.file_names import normalisation_twins
-from pipelines.data.folder_tree import ZONE_MARK, Tree
+from pipelines.data.folder_tree import Tree
 from pipelines.data.layout import Layout
 from pipelines.data.split_names import UNSPLIT
 from pipelines.job.console import some
+from pipelines.run.litter import ZONE_MARK
 
 
 def remarks(tree: Tree) -> Iterator[str]:

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from googlenet.images.records import NO_LABEL
 from pipelines.data.file_names import normalisation_twins
+from pipelines.data.names_of_no_class import is_kind_of_files
 from pipelines.data.split_names import EVALUATED_FIRST, TRAIN, VAL
 from pipelines.errors import UserError
 from pipelines.job.console import count, some
@@ -186,7 +187,13 @@ def _classes_to_train(data: str, found: Found, entries: Mapping[str, Sequence[En
             f"only one class in {data} ({next(iter(train))}): a classifier needs two, one folder each{hint}"
         )
     if unknown := sorted(val - train):
-        raise UserError(f"class {some(unknown)} has validation images but no training images in {data}")
+        fix = "add some, or leave the class out"
+        if all(map(is_kind_of_files, unknown)):
+            fix = (
+                "by its name it is no class: put each picture into a folder of its class (labels in tables are not "
+                "read), or remove the validation images, and a part of the training images is held out"
+            )
+        raise UserError(f"class {some(unknown)} has validation images but no training images in {data}: {fix}")
     if not val:
         raise UserError(f"no validation images in {data}: add images to each class, or a val/ folder")
     return tuple(name for name in found.classes or sorted(train) if name in train)

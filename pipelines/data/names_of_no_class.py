@@ -34,7 +34,7 @@ def refuse_names_of_no_classes(folders: Sequence[str], root: Storage) -> None:
     if _are_parts(folders):
         fix = "put their pictures into one folder for each class"
         raise UserError(f"{root} has {_listed(folders)}, by their names parts of a data set: {fix}; {IF_CLASSES}")
-    if all(_is_kind_of_files(name) for name in folders):
+    if all(is_kind_of_files(name) for name in folders):
         likely = min(folders, key=lambda name: not words_in(name)[0].startswith("im"))
         fix = f"if the folders in one of them are the classes, specify it, such as {root.below(likely)}"
         raise UserError(f"{root} has {_listed(folders)}, by their names kinds of files: {fix}; {IF_CLASSES}")
@@ -72,7 +72,7 @@ def refuse_kinds_of_files_in_splits(classes: Sequence[str], splits: Sequence[str
     Raises:
         UserError: they are.
     """
-    if len(splits) > 1 and len(classes) > 1 and all(map(_is_kind_of_files, classes)):
+    if len(splits) > 1 and len(classes) > 1 and all(map(is_kind_of_files, classes)):
         kept = next((name for name in splits if split_of_folder(name) == TRAIN), splits[0])
         others = [name for name in splits if name != kept]
         raise UserError(
@@ -104,7 +104,8 @@ def _are_parts(folders: Sequence[str]) -> bool:
     return counts and not PARTS.isdisjoint(words_in(found[0][1]))
 
 
-def _is_kind_of_files(name: str) -> bool:
+def is_kind_of_files(name: str) -> bool:
+    """Return whether a folder's name says that its files are of one kind: images, masks."""
     words = words_in(name)
     return bool(words) and all(word.removesuffix("s") in KINDS_OF_FILES for word in words)
 

@@ -9,12 +9,14 @@ from typing import Any, Literal
 
 from googlenet.images.decoding import ImageDecodeError
 from pipelines.data.bad_images import error_about, refuse_unseen
+from pipelines.data.copies import remarks_on_copies
 from pipelines.data.file_versions import FileVersions
 from pipelines.data.published_data import commit_read_by
 from pipelines.data.shards import ShardPlan, as_stored, plan_shards, write_shards
 from pipelines.data.sources import Images, images_to_train_on
 from pipelines.errors import UserError
 from pipelines.job.console import count, say, some
+from pipelines.run.claims import claim_images
 from pipelines.run.dataset import SPLITS, Counts, Manifest, Shard, Split, check_shards, open_records, read_manifest
 from pipelines.run.directory import BAD_IMAGES, DATASET, MANIFEST, QUARANTINE, differences
 from pipelines.run.recipe import Recipe
@@ -101,16 +103,20 @@ def prepare(
     may refuse the number of training images that are left, before the run is bound to its recipe by having images.
 
     Raises:
-        UserError: the images cannot be used; nothing is lost, fix them and call again.
+        UserError: the images cannot be used, or are not those that the run's replicas were trained on; nothing is lost,
+            fix them and call again.
     """
     prepared_from = _prepared_from(recipe)
     if run.exists(MANIFEST):
-        return _read_matching_manifest(run, prepared_from)
+        manifest = _read_matching_manifest(run, prepared_from)
+        claim_images(run, manifest.digest)
+        return manifest
     manifest, bad = _prepare(run, images or _list_images(recipe), prepared_from, bad_images)
     if gone := [name for name, count in manifest.splits["train"].counts.items() if count == 0]:
         # Quarantine may empty a class, and training on a class without images would go unnoticed.
         raise UserError(f"no training image of class {some(gone)} can be decoded; fix its files or remove it")
     check(manifest.splits["train"].images)
+    claim_images(run, manifest.digest)
     _keep(run, manifest, bad)
     return manifest
 
@@ -147,7 +153,14 @@ def prepare_for_evaluation(run: Storage, data: str, images: Images, bad_images: 
 
 
 def _keep(run: Storage, manifest: Manifest, bad: Sequence[dict[str, Any]]) -> None:
-    """Write the manifest, and the list of what is left out, in place of that of an earlier attempt."""
+    """Write the manifest, and the list of what is left out, in place of that of an earlier attempt.
+
+    Shards of that attempt, which may be of other images, are removed: programs may read all that are in the folder.
+    """
+    for split in SPLITS:
+        kept = {shard.file.rpartition("/")[2].removesuffix(".parquet") for shard in manifest.splits[split].shards}
+        names = run.files(f"{DATASET}/{split}")
+        run.delete_all(f"{DATASET}/{split}/{name}" for name in names if name.partition(".")[0] not in kept)
     if bad:
         run.write_json_lines(QUARANTINE, bad)
     else:
@@ -172,8 +185,8 @@ def _prepare(
         # Each shard has those of its own images: if one of them is replaced before all are written, only it is again.
         versions = FileVersions(reader)
         plans = [replace(plan, versions=versions.digest(plan.images)) for plan in plans]
-    for split in SPLITS:
-        run.remove_partial_files(f"{DATASET}/{split}")
+    for folder in (DATASET, *(f"{DATASET}/{split}" for split in SPLITS)):
+        run.remove_partial_files(folder)
     results = list(write_shards(run, reader, plans))
     bad = sorted((one for result in results for one in result["bad_images"]), key=lambda one: str(one["image_id"]))
     refuse_unseen(bad, prepared_from["data"], images)
@@ -189,6 +202,8 @@ def _prepare(
         raise UserError("no validation image can be decoded; fix the files or add others")
     for note, image_ids in manifest.notes.items():
         say(f"{count(len(image_ids), 'image')} used although {note}: see notes in {run}/{MANIFEST}")
+    for remark in remarks_on_copies(plans, results):
+        say(f"data: {remark}")
     return manifest, bad
 
 

@@ -6,10 +6,12 @@ Next to each shard is a note of its content. A shard whose note lists no bad ima
 import hashlib
 import io
 import json
+import uuid
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass, replace
+from socket import gethostname
 from typing import Any
 
 from PIL import Image
@@ -20,12 +22,16 @@ from googlenet.images.records import write_records
 from googlenet.images.scaled_image import scaled_size
 from pipelines.data.listing import ImageFile, ImageReader
 from pipelines.errors import UserError
-from pipelines.run.dataset import SHARD_DIGEST
+from pipelines.run.dataset import SHARD_DIGEST, Shard, problem_of
 from pipelines.run.directory import DATASET
-from pipelines.run.storage import Storage
+from pipelines.run.storage import PARTIAL, Storage
 from pipelines.run.storage_failures import is_outage
 
 STORED_JPEG_QUALITY = 95
+# Digits that are kept of the SHA-256 of an image: of 1.3 million, no two differ and have the same ones.
+CONTENT_DIGITS = 16
+# Key of a task's result, if its node has another folder in the place of the run directory: the name of the node.
+UNSEEN_FROM = "unseen_from"
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,11 @@ def plan_shards(
 
 
 def write_shards(run: Storage, reader: ImageReader, plans: Sequence[ShardPlan]) -> Iterator[dict[str, Any]]:
-    """Write the shards on the cluster, one task each, and yield the tasks' results in the order of ``plans``."""
+    """Write the shards on the cluster, one task each, and yield the tasks' results in the order of ``plans``.
+
+    Raises:
+        UserError: a node does not see the run directory of this machine.
+    """
     import ray.data
 
     # A row has its own plan, so that no task is sent the names of all images. The plan is JSON, since Ray Data would
@@ -75,18 +85,45 @@ def write_shards(run: Storage, reader: ImageReader, plans: Sequence[ShardPlan]) 
     rows = [{"plan": number, "images": _images_to_json(plan)} for number, plan in enumerate(plans)]
     without_images = [replace(plan, images=()) for plan in plans]
 
-    # Ray's dashboard shows the names of functions and of the data set.
-    def write_images(row: dict[str, Any]) -> dict[str, Any]:
-        images = tuple(ImageFile(*image) for image in json.loads(row["images"]))
-        plan = replace(without_images[row["plan"]], images=images)
-        result = _finished_shard(run, plan) or write_shard(run, reader, plan)
-        return {"plan": row["plan"], "result": json.dumps(result)}
+    by_plan: dict[int, dict[str, Any]] = {}
+    with _mark(run) as mark:
+        # Ray's dashboard shows the names of functions and of the data set.
+        def write_images(row: dict[str, Any]) -> dict[str, Any]:
+            if mark and not run.exists(mark):
+                return {"plan": row["plan"], "result": json.dumps({UNSEEN_FROM: gethostname()})}
+            images = tuple(ImageFile(*image) for image in json.loads(row["images"]))
+            plan = replace(without_images[row["plan"]], images=images)
+            result = _finished_shard(run, plan) or write_shard(run, reader, plan)
+            return {"plan": row["plan"], "result": json.dumps(result)}
 
-    written = ray.data.from_items(rows, override_num_blocks=len(rows)).map(write_images)
-    written.set_name("preparation")
-    by_plan = {row["plan"]: json.loads(row["result"]) for row in written.iter_rows()}
+        written = ray.data.from_items(rows, override_num_blocks=len(rows)).map(write_images)
+        written.set_name("preparation")
+        for row in written.iter_rows():
+            by_plan[row["plan"]] = result = json.loads(row["result"])
+            if UNSEEN_FROM in result:
+                raise UserError(
+                    f"{result[UNSEEN_FROM]} does not see the run directory {run} of this machine: choose a --run-dir "
+                    "that all nodes see under the same path, or an object store"
+                )
     for number in range(len(plans)):
         yield by_plan[number]
+
+
+@contextmanager
+def _mark(run: Storage) -> Iterator[str]:
+    """Write a file for the block, by which tasks know that they see the same folder; yield its name.
+
+    Nodes without a shared disk may have a folder of the same path, also with shards. A store needs no mark.
+    """
+    if not run.is_local:
+        yield ""
+        return
+    name = f"{DATASET}/seen_by_all{PARTIAL}{uuid.uuid4().hex[:8]}"
+    run.write(name, b"")
+    try:
+        yield name
+    finally:
+        run.delete(name)
 
 
 def _images_to_json(plan: ShardPlan) -> str:
@@ -99,7 +136,9 @@ def _finished_shard(run: Storage, plan: ShardPlan) -> dict[str, Any] | None:
     known: dict[str, Any] = {}
     with suppress(UserError):  # a damaged note is that of a shard to be written again
         known = run.read_json(note) if run.exists(note) else {}
-    return known if known.get("plan") == plan.digest and not known.get("bad_images", True) else None
+    if known.get("plan") != plan.digest or known.get("bad_images", True):
+        return None
+    return None if problem_of(run, Shard(plan.file, known["images"], known["digest"])) else known
 
 
 def write_shard(run: Storage, reader: ImageReader, plan: ShardPlan) -> dict[str, Any]:
@@ -108,13 +147,14 @@ def write_shard(run: Storage, reader: ImageReader, plan: ShardPlan) -> dict[str,
     Returns:
         ``images`` (number stored), ``counts`` (by label), ``digest``, ``bad_images`` (for each
         ``image_id``, ``reason``, and ``unreadable``: it could not be read, so it may be intact), ``notes`` (ids of
-        stored images by what is peculiar about them).
+        stored images by what is peculiar about them), ``contents`` (digits of the SHA-256 of each stored image).
 
     Raises:
         OSError: the store or the network has failed.
     """
     rows: deque[tuple[Any, ...]] = deque()
     digest, counts, bad_images, notes = hashlib.sha256(), Counter[str](), [], defaultdict(list)
+    contents: list[str] = []
     for file in plan.images:
         try:
             original = reader.read(file)
@@ -128,7 +168,9 @@ def write_shard(run: Storage, reader: ImageReader, plan: ShardPlan) -> dict[str,
             continue
         for note in inspection.notes:
             notes[note].append(file.image_id)
-        digest.update(f"{file.image_id}\0{file.label}\0{hashlib.sha256(data).hexdigest()}\n".encode())
+        content = hashlib.sha256(data).hexdigest()
+        contents.append(content[:CONTENT_DIGITS])
+        digest.update(f"{file.image_id}\0{file.label}\0{content}\n".encode())
         counts[str(file.label)] += 1
         rows.append((file.image_id, data, file.label, width, height))
     with run.writing(f"{DATASET}/{plan.file}") as stream:
@@ -141,6 +183,7 @@ def write_shard(run: Storage, reader: ImageReader, plan: ShardPlan) -> dict[str,
         "digest": digest.hexdigest(),
         "bad_images": bad_images,
         "notes": notes,
+        "contents": "".join(contents),
     }
     run.write_json(f"{DATASET}/{plan.note}", {"plan": plan.digest, **result})
     return result

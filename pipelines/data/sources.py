@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from pipelines.data import embedded_dataset
 from pipelines.data.advice import advice_on_file
-from pipelines.data.class_folders import FlatFolderError
+from pipelines.data.class_folders import FlatFolderError, listed
 from pipelines.data.file_endings import is_picture, lies_beside_pictures
 from pipelines.data.file_versions import FileVersions
 from pipelines.data.folder_tree import Tree, tree_at
@@ -26,17 +26,17 @@ from pipelines.data.listing import (
 from pipelines.data.packed_files import is_packed
 from pipelines.data.published_data import storage_of
 from pipelines.data.recognition import recognise
-from pipelines.data.split_names import EVALUATED_FIRST, PURPOSES, TEST, TRAIN, UNSPLIT
+from pipelines.data.split_names import EVALUATED_FIRST, PURPOSES, TEST, TRAIN, UNSPLIT, VAL, split_of_folder
 from pipelines.data.tar_archives import TarImages
 from pipelines.data.torchvision_sets import PREFIX as TORCHVISION
 from pipelines.data.torchvision_sets import find_in_torchvision
 from pipelines.data.webdataset_tars import class_list_beside, class_list_of, find_in_webdataset
 from pipelines.errors import UserError
-from pipelines.job.console import say
+from pipelines.job.console import say, some
 from pipelines.run.storage import Storage
 
-# Chooses the splits that are needed of those that there are.
-Choice = Callable[[Collection[str]], tuple[str, ...]]
+# Chooses the splits that are needed of those in a layout; the tree is that of its base.
+Choice = Callable[[Layout, Tree], tuple[str, ...]]
 
 
 class Images(NamedTuple):
@@ -55,7 +55,13 @@ def images_to_train_on(data: str, val_percent: float, data_seed: int) -> Images:
     if not data:
         raise UserError("no data: specify an image folder with --data, or --data embedded for the built-in digits")
     reader, found = _find(data, data_seed, _splits_to_train_on)
-    return _told(Images(reader, list_for_training(data, found, val_percent)))
+    listing = list_for_training(data, found, val_percent)
+    if VAL not in found.entries:
+        say(f"data: no validation images are given, so {val_percent:g} % of each class are held out")
+    judged = {image.label for image in listing.splits["val"]}
+    if without := [name for label, name in enumerate(listing.classes) if label not in judged]:
+        say(f"data: classes without validation images, so without an error of their own: {some(without)}")
+    return _told(Images(reader, listing))
 
 
 def images_to_evaluate(data: str, classes: tuple[str, ...], data_seed: int = 0) -> Images:
@@ -65,7 +71,7 @@ def images_to_evaluate(data: str, classes: tuple[str, ...], data_seed: int = 0) 
         UserError: there are none, or they cannot be used.
     """
     try:
-        reader, found = _find(data, data_seed, lambda splits: (_split_to_evaluate(splits),))
+        reader, found = _find(data, data_seed, lambda layout, _: (_split_to_evaluate(layout.parts),))
     except FlatFolderError as error:
         raise UserError(f"{error.found}; --unlabelled is for them, or put each into a folder of its class") from error
     if (split := _split_to_evaluate(found.entries)) in (TEST, TRAIN):
@@ -122,8 +128,20 @@ def _with_versions(images: Images) -> Images:
     return images._replace(listing=replace(images.listing, versions=versions))
 
 
-def _splits_to_train_on(splits: Collection[str]) -> tuple[str, ...]:
-    return tuple(split for split in splits if split != TEST)
+def _splits_to_train_on(layout: Layout, tree: Tree) -> tuple[str, ...]:
+    """Return all splits but that for tests.
+
+    Raises:
+        UserError: the folder of the validation images is there without them, so that others would be held out.
+    """
+    if TRAIN in layout.parts and VAL not in layout.parts:
+        top = {name.partition("/")[0] for name in tree.files if "/" in name} | {*tree.empty_folders}
+        if empty := sorted(name for name in top if "/" not in name and split_of_folder(name) == VAL):
+            raise UserError(
+                f"there are no images in {listed(empty)}: add the validation images, or remove the folder, and a part "
+                "of each class of the training images is held out"
+            )
+    return tuple(split for split in layout.parts if split != TEST)
 
 
 def _split_to_evaluate(splits: Collection[str]) -> str:
@@ -149,8 +167,8 @@ def _find_in(root: Storage, tree: Tree, choose: Choice) -> tuple[ImageReader, Fo
     """Return the images of the data set in ``tree``, all names below ``root``, and say what it is taken for."""
     layout = recognise(tree, root)
     inside = tree.below(layout.base) if layout.base else tree
-    splits = choose(layout.parts)
     _tell((layout.description, *remarks(tree), *remarks_on_classes(inside, layout)))
+    splits = choose(layout, inside)
     reader, found = _read(root, inside, layout, splits)
     _tell(found.notes)
     # Of the splits that are not needed, only the test split may be missed.

@@ -13,10 +13,10 @@ from typing import Any
 from googlenet.images.decoding import check_number_of_bytes
 from googlenet.images.refusals import LOOKED_AT_BYTES, placeholder
 from pipelines.data.file_names import original, readable
-from pipelines.data.folder_tree import litter_in
 from pipelines.data.listing import ImageFile
 from pipelines.errors import UserError
 from pipelines.job.console import count, some
+from pipelines.run.litter import litter_in
 from pipelines.run.storage import Storage
 
 # ImageNet's validation archive, the largest in common use, has 50,000.

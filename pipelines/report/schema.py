@@ -207,6 +207,7 @@ class Run(TypedDict):
     evaluation: NotRequired[
         Annotated[dict[str, Any], Field(description="Settings of an evaluation of weights from other sources.")]
     ]
+    images: NotRequired[Annotated[str, Field(description="Digest of the images that a training run has prepared.")]]
 
 
 @with_config(ConfigDict(extra="forbid", strict=True))

@@ -7,10 +7,13 @@ for theirs. Door: ``directory``, which defines what lies where.
 In reading order:
 
 - ``directory``: names of the files in a run directory
-- ``claims``: a run directory bound to the settings that decide its result
+- ``claims``: a run directory bound to the settings and images that decide its result
+- ``litter``: names that operating systems and tools leave in folders
 - ``recipe``: every setting that decides a result
+- ``field_values``: one spelling of each value of a recipe, and finite numbers only
 - ``recipe_json``: recipes from JSON, also of earlier versions
 - ``named_recipes``: the recipes ``paper``, ``demo``, ``modern``, ``finetune``, ``imagenette`` and ``distil``
+- ``places``: paths and URIs as users write them
 - ``storage``: files on any filesystem, written atomically
 - ``uploads``: files that are written to other filesystems than local ones, whole or not at all
 - ``object_store``: filesystems behind URIs, with retries and readable errors

@@ -1,4 +1,4 @@
-"""Claims: a run directory is bound to the settings that decide its result."""
+"""Claims: a run directory is bound to the settings and images that decide its result."""
 
 import uuid
 from typing import Any
@@ -8,6 +8,7 @@ from pipelines.run.directory import (
     APART,
     BUDGET,
     CALIBRATION,
+    DATASET,
     MANIFEST,
     OWN_NAMES,
     PREFLIGHT,
@@ -19,11 +20,14 @@ from pipelines.run.directory import (
     differences,
     read_run,
 )
+from pipelines.run.litter import litter_in
 from pipelines.run.storage import Storage
 
 # Files at the top of a run directory.
 WRITTEN = (RUN, TRAINING, PREFLIGHT, CALIBRATION, BUDGET, APART)
 WAY_OUT = "choose another --run-dir"
+# Key of the digest of the prepared images in run.json.
+IMAGES = "images"
 
 
 def claim(run: Storage, kind: Kind, settings: dict[str, Any], way_out: str = WAY_OUT) -> None:
@@ -73,7 +77,7 @@ def check_own(run: Storage, way_out: str = WAY_OUT) -> None:
         UserError: it is one, or a file is in its place.
     """
     check_folder(run)
-    if not run.exists(RUN) and (strangers := [name for name in run.names("") if name not in OWN_NAMES]):
+    if not run.exists(RUN) and (strangers := [name for name in _names(run) if name not in OWN_NAMES]):
         raise UserError(f"{run} is not empty and not a run directory ({strangers[0]}, ...); {way_out}")
 
 
@@ -85,10 +89,37 @@ def _changed(claimed: dict[str, Any], settings: dict[str, Any]) -> list[str]:
     return changed
 
 
+def claim_images(run: Storage, digest: str) -> None:
+    """Bind a run to its prepared images, or check that it is already bound to them; ``digest`` is that of all of them.
+
+    A run of an earlier version is bound to the images that it has. A directory without a recipe is bound to none.
+
+    Raises:
+        UserError: replicas were trained on other images.
+    """
+    if not run.exists(RUN):
+        return
+    claimed = read_run(run)
+    if claimed.get(IMAGES) == digest:
+        return
+    if IMAGES in claimed and run.names(REPLICAS):
+        raise UserError(
+            f"these images are not those that the replicas in {run} were trained on (digest {digest[:12]}, was "
+            f"{claimed[IMAGES][:12]}): {DATASET}/ was removed, and files were added, removed or replaced since. "
+            f"Restore the files or {DATASET}/, or choose another --run-dir."
+        )
+    run.write_json(RUN, {**claimed, IMAGES: digest})
+
+
+def _names(run: Storage) -> list[str]:
+    """Return the names at the top of a folder, without those that operating systems leave there."""
+    return [name for name in run.names("") if not litter_in(name) and not litter_in(f"{name}/")]
+
+
 def _has_results(run: Storage, claimed: dict[str, Any]) -> bool:
     """Return whether a run is more than an attempt: images count once all of them are prepared, as ``claimed``."""
     attempt = {RUN, *OWN_NAMES} - {REPLICAS}
-    if not attempt.issuperset(run.names("")):
+    if not attempt.issuperset(_names(run)):
         return True
     if not run.exists(MANIFEST):
         return False

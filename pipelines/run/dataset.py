@@ -109,9 +109,15 @@ def read_manifest(run: Storage) -> Manifest:
     """Read the manifest of a prepared run directory.
 
     Raises:
-        FileNotFoundError: nothing has been prepared.
+        UserError: nothing has been prepared, or the folder of the data set was removed.
     """
-    return Manifest.from_dict(run.read_json(MANIFEST))
+    try:
+        return Manifest.from_dict(run.read_json(MANIFEST))
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{run} has no {MANIFEST}: restore its folder {DATASET}/ (at least that file), or repeat the command that "
+            "made the run, which prepares the images again"
+        ) from error
 
 
 def check_shards(run: Storage, manifest: Manifest) -> None:
@@ -121,7 +127,7 @@ def check_shards(run: Storage, manifest: Manifest) -> None:
         UserError: a shard is missing, damaged or replaced; the message names it.
     """
     shards = [shard for split in manifest.splits.values() for shard in split.shards]
-    problems = [problem for problem in concurrently(lambda shard: _problem(run, shard), shards) if problem]
+    problems = [problem for problem in concurrently(lambda shard: problem_of(run, shard), shards) if problem]
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         file, _, problem = problems[0].partition(" ")
@@ -129,7 +135,7 @@ def check_shards(run: Storage, manifest: Manifest) -> None:
         raise UserError(f"{where} {problem}{more}; {RESTORED}")
 
 
-def _problem(run: Storage, shard: Shard) -> str | None:
+def problem_of(run: Storage, shard: Shard) -> str | None:
     """Return the name of a shard and its problem; None if it has none."""
     name = f"{DATASET}/{shard.file}"
     if not run.exists(name):

@@ -2,7 +2,7 @@
 
 ::
 
-    run.json                          recipe and data of the run; a different one is refused
+    run.json                          recipe of the run, and digest of its images; a different one is refused
     dataset/manifest.json             classes, counts, shards, digest
     dataset/{train,val}/*.parquet     encoded images
     dataset/{quarantine,bad_images}.jsonl  files that were left out, or stopped the preparation, each with its reason
@@ -47,6 +47,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from socket import gethostname
 from typing import TYPE_CHECKING, Any, Literal
 
 from googlenet.evaluation.kept_budget import NAME as KEPT_BUDGET
@@ -82,8 +83,7 @@ APART = "out_of_distribution.json"
 OUTCOMES = f"{REPORT}/outcomes.parquet"
 SCORES = f"{REPORT}/scores.parquet"
 ANSWERS = "answers"
-ANSWERS_CSV = f"{ANSWERS}/top5.csv"
-ANSWERS_PARQUET = f"{ANSWERS}/top5.parquet"
+ANSWERS_CSV, ANSWERS_PARQUET = f"{ANSWERS}/top5.csv", f"{ANSWERS}/top5.parquet"
 EVALUATIONS = "evaluations"
 SOUP = "soup"
 SOUPS_JSON = f"{SOUP}/soups.json"
@@ -260,9 +260,8 @@ def json_lines(run: Storage, name: str) -> list[dict[str, Any]]:
     try:
         return [json.loads(line) for line in run.read(name).decode().splitlines()]
     except ValueError as error:
-        raise UserError(
-            f"{run.below(name)} is damaged ({error}); restore it, or delete it and lose its metrics"
-        ) from error
+        fix = "restore it, or delete it and lose its metrics"
+        raise UserError(f"{run.below(name)} is damaged ({error}); {fix}") from error
 
 
 def finished_replicas(run: Storage, replicas: int) -> list[int]:
@@ -294,7 +293,8 @@ def check_run_directory(run: Storage) -> None:
     """Check that the run directory still exists: writing would create a new one in its place.
 
     Raises:
-        UserError: it does not exist.
+        UserError: it does not exist, or not on this node.
     """
     if not run.exists(MANIFEST):
-        raise UserError(f"the run directory {run} has vanished; restore it and run the same command again")
+        here = f", or {gethostname()} does not see the folder that other nodes see under this path" * run.is_local
+        raise UserError(f"the run directory {run} has vanished{here}; restore it and run the same command again")

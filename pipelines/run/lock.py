@@ -92,7 +92,8 @@ def _local_lock(folder: Path, way_out: str) -> Iterator[None]:
     import fcntl
 
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("a+b") as file:
+    # Without a buffer, which would be written again, and fail again, when the file is closed.
+    with (folder / LOCK).open("a+b", buffering=0) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -100,9 +101,11 @@ def _local_lock(folder: Path, way_out: str) -> Iterator[None]:
         except OSError as error:
             reason = f"{folder} cannot be locked ({error.strerror}), so two jobs on it would not notice each other"
             raise UserError(f"{reason}; choose a --run-dir on a filesystem with locks") from error
-        file.truncate(0)
-        file.write(json.dumps(_about_this_job()).encode())
-        file.flush()
+        try:
+            file.truncate(0)
+            file.write(json.dumps(_about_this_job()).encode())
+        except OSError as error:  # it names no file
+            raise OSError(error.errno, error.strerror, str(folder / LOCK)) from error
         try:
             yield
         finally:

@@ -177,7 +177,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 
 
 def load_recipe(name: str) -> Recipe:
-    """Return a recipe by name, or from a JSON file as ``--print-recipe`` prints it.
+    """Return a recipe by name, or from a JSON file as ``--print-recipe`` prints it, or a run's ``run.json``.
 
     Raises:
         UserError: there is no such recipe or file, a field is unknown, or a value is out of range.
@@ -188,6 +188,9 @@ def load_recipe(name: str) -> Recipe:
     if not path.is_file():
         raise UserError(f"unknown recipe {name!r}: choose {', '.join(RECIPES)}, or give a recipe's JSON file")
     try:
-        return recipe_from_dict(json.loads(path.read_bytes()))
+        values = json.loads(path.read_bytes())
+        return recipe_from_dict(values.get("recipe", values) if isinstance(values, dict) else values)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not JSON: {error}") from error
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error

@@ -7,8 +7,7 @@ between two starts of the same run.
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from types import UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from googlenet.evaluation.crops import CROP_POLICIES, Policy, policy_scales_px, scales_px
 from googlenet.network.choices import LRN, MAX_WIDTH, Initialisation, Variant
@@ -17,6 +16,7 @@ from googlenet.training.crop_sizes import growing_crops_px
 from googlenet.training.learning_rate import LearningRate, Schedule
 from googlenet.training.patches import AreaSampling
 from pipelines.errors import UserError
+from pipelines.run.field_values import is_finite, with_floats
 
 # Five halvings must leave something.
 MIN_CROP_PX = 35
@@ -156,7 +156,9 @@ class Recipe:
     def __post_init__(self) -> None:
         # One value has one spelling, wherever the recipe comes from: code says warmup_epochs=1, JSON 1.0.
         for name, kind in get_type_hints(type(self)).items():
-            object.__setattr__(self, name, _with_floats(getattr(self, name), kind))
+            object.__setattr__(self, name, with_floats(getattr(self, name), kind))
+            if not is_finite(getattr(self, name)):
+                raise UserError(f"{name} must be finite, got {getattr(self, name)}")
         self._check_ranges()
         if self.least_workers > self.workers_per_replica:
             raise UserError(
@@ -261,21 +263,6 @@ class Recipe:
 def ensembles_line(networks: int) -> str:
     """Return why so many networks are too many, for messages."""
     return f"the report judges every ensemble that they form, which would be {2**networks - 1:,}"
-
-
-def _with_floats(value: Any, kind: Any) -> Any:
-    """Return ``value`` with whole numbers as floats wherever its type ``kind`` has a float, in tuples as well."""
-    if kind is float:
-        return float(value) if type(value) is int else value
-    if get_origin(kind) is UnionType:
-        for option in get_args(kind):
-            value = _with_floats(value, option)
-    if get_origin(kind) is tuple and isinstance(value, tuple):
-        kinds = get_args(kind)
-        kinds = kinds[:1] * len(value) if kinds[-1] is Ellipsis else kinds
-        if len(kinds) == len(value):  # otherwise it is refused by whoever uses it
-            return tuple(_with_floats(part, of) for part, of in zip(value, kinds, strict=True))
-    return value
 
 
 def check_policies(policies: Sequence[Policy], crop_px: int) -> None:

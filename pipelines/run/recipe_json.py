@@ -1,12 +1,15 @@
 """Recipes from JSON: those of a run directory, of a file, and of earlier versions."""
 
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from pipelines.errors import UserError
 from pipelines.run.recipe import Recipe
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 # What recipes meant before these fields existed.
 VALUES_BEFORE = {
@@ -29,11 +32,19 @@ def recipe_from_dict(values: dict[str, Any]) -> Recipe:
     Raises:
         UserError: a field is unknown, or a value has the wrong type or is out of range.
     """
+    if not isinstance(values, dict):
+        raise UserError("a recipe is a JSON object, with a value for each field")
     known = {field.name for field in fields(Recipe)}
     if unknown := sorted(set(values) - known):
         raise UserError(f"unknown recipe field {', '.join(unknown)}; the fields are {', '.join(sorted(known))}")
     try:
         return TypeAdapter(Recipe).validate_python(with_new_fields(values))
     except ValidationError as error:
-        problems = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise UserError("; ".join(problems)) from error
+        raise UserError("; ".join(map(_problem, error.errors()))) from error
+
+
+def _problem(error: "ErrorDetails") -> str:
+    """Return the recipe's own refusal, or the field and what pydantic says of it."""
+    if isinstance(own := error.get("ctx", {}).get("error"), UserError):
+        return str(own)
+    return f"{'.'.join(map(str, error['loc']))}: {error['msg']}"

@@ -18,13 +18,13 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
-from urllib.parse import unquote_to_bytes, urlsplit
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
 from pipelines.errors import UserError
 from pipelines.run.object_store import FEW_S3_ATTEMPTS, open_filesystem
+from pipelines.run.places import root_of, without_file_scheme
 from pipelines.run.published_files import is_published
 from pipelines.run.uploads import put, put_by_renaming
 
@@ -83,10 +83,12 @@ class Storage:
     def at(cls, uri: str) -> "Storage":
         """Return the storage at ``uri``; a local path is made absolute, since Ray's workers run in other folders.
 
+        Links are resolved, but for one to a file without an ending, as in the caches of hubs: it keeps its own name.
+
         Raises:
             UserError: the path is not UTF-8, so that no recipe or report could hold it, or leads nowhere.
         """
-        root = _root_of(_without_file_scheme(uri))
+        root = root_of(without_file_scheme(uri))
         try:
             root.encode()
         except UnicodeEncodeError as error:
@@ -97,7 +99,7 @@ class Storage:
     @classmethod
     def of_file(cls, uri: str) -> tuple["Storage", str]:
         """Return the folder of a file, and the file's name in it; a link keeps its own name, not that of its target."""
-        uri = _without_file_scheme(uri)
+        uri = without_file_scheme(uri)
         if "://" not in uri:
             path = Path(uri)
             return cls.at(str(path.parent)), path.name
@@ -279,25 +281,6 @@ class Storage:
 
     def __str__(self) -> str:
         return self.root
-
-
-def _without_file_scheme(uri: str) -> str:
-    """Return the path that a URI of a file stands for; any other URI or path as it is."""
-    if not uri.startswith("file://"):
-        return uri
-    path = uri.removeprefix("file://")
-    return os.fsdecode(unquote_to_bytes(path.removeprefix("localhost") if path.startswith("localhost/") else path))
-
-
-def _root_of(uri: str) -> str:
-    try:
-        if "://" not in uri:
-            return str(Path(uri).expanduser().resolve())
-        urlsplit(uri)
-    except (ValueError, RuntimeError) as error:  # a bracket without its other one; a link that leads to itself
-        shown = uri.partition("?")[0].rpartition("@")[2] if "://" in uri else uri
-        raise UserError(f"{shown} cannot be used: {error}") from error
-    return uri.rstrip("/")
 
 
 def _partial(target: str) -> str:

@@ -31,13 +31,7 @@ if TYPE_CHECKING:
 
 def absolute_weights(weights: str) -> str:
     """Return a path that does not depend on the working directory; a name as it is."""
-    if not weights or is_weights_name(weights):
-        return weights
-    target = Storage.at(weights).root
-    if target.endswith(WEIGHT_SUFFIXES):
-        return target
-    folder, name = Storage.of_file(weights)  # the caches of hubs link to files without a suffix
-    return folder.below(name).root
+    return weights if not weights or is_weights_name(weights) else Storage.at(weights).root
 
 
 def suffix_of_weights(weights: str) -> str:

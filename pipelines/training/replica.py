@@ -66,6 +66,7 @@ def train_replica(task: ReplicaTask, on_epoch: OnEpoch | None = None) -> None:
 
 
 def _train(task: ReplicaTask, on_epoch: OnEpoch | None) -> None:
+    check_run_directory(task.run)  # this node may see another folder under its path
     recipe, manifest = task.recipe, read_manifest(task.run)
     shards = open_shards_of(task.run, manifest, task.shard_cache_bytes)
     train, val = (open_records(task.run, manifest.splits[split], shards) for split in ("train", "val"))

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from googlenet.evaluation.crops import policy_scales_px
 from pipelines.job.console import say
 from pipelines.job.ray_session import connected, is_shared
 from pipelines.run.dataset import Counts, Manifest
@@ -57,12 +58,20 @@ def _with_cpus(resources: Resources, cpus_per_worker: float | None) -> Resources
 def check_before_start(run: Storage, recipe: Recipe, counts: Counts) -> None:
     """Refuse batches and initial weights with which training would fail, and print what the weights do not cover.
 
+    A line also says if images are stored smaller than they are needed.
+
     ``counts`` are the listed images. The preparation may leave fewer, and has to ask :func:`check_batches` again.
 
     Raises:
         UserError: the recipe cannot be trained on so many images, or its weights do not fit.
     """
     check_batches(recipe, counts.train)
+    largest_px = max(side for policy in recipe.policies for side in policy_scales_px(policy, recipe.crop_px))
+    if recipe.stored_short_side_px is not None and recipe.stored_short_side_px < largest_px:
+        say(
+            f"data: shorter sides are stored with at most {recipe.stored_short_side_px} px, and the evaluation scales "
+            f"them to up to {largest_px} px, which costs accuracy: --stored-short-side-px"
+        )
     if not recipe.init_weights:
         return
     if not run.exists(RUN):  # a run has a copy

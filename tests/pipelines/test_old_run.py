@@ -48,7 +48,9 @@ def test_a_finished_run_is_left_as_it_is(ray_cluster: str, old_run: Path) -> Non
         computed = now.pop("computed_passes")
         assert computed <= now["forward_passes"] if now["crops"] == 144 else computed == now["forward_passes"]
         assert now == then
-    assert report["run"] == before["run"]
+    # From now on the run is bound to its images.
+    images = json.loads((OLD / "dataset/manifest.json").read_text())["digest"]
+    assert report["run"] == {**before["run"], "images": images}
 
 
 def test_a_replica_goes_on_from_its_old_checkpoint(old_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Walks through folders: links, loops, named pipes, names that are not UTF-8, and what is said about them."""
 
 import os
+import shutil
 import socket
 from pathlib import Path
 
@@ -26,6 +27,10 @@ def make(root: Path, *names: str) -> Path:
 
 def listed(root: Path) -> Listing:
     return images_to_train_on(str(root), 10, 0).listing
+
+
+def ids_in(root: Path) -> list[str]:
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*.jpg"))
 
 
 def ids(listing: Listing) -> list[str]:
@@ -164,6 +169,38 @@ def test_an_empty_class_folder_is_told(tmp_path: Path, capsys: pytest.CaptureFix
     assert "data: left out (hidden, or left by an operating system or a tool): 1 .DS_Store\n" in told
 
 
+def test_a_validation_folder_without_pictures_is_not_replaced_by_training_images(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(tmp_path, "train/a/1.jpg", "train/a/2.jpg", "train/b/1.jpg", "train/b/2.jpg")
+    (tmp_path / "Val/a").mkdir(parents=True)
+    (tmp_path / "train/valid").mkdir()  # a class
+    with pytest.raises(UserError, match="there are no images in Val/: add the validation images, or remove the folder"):
+        listed(tmp_path)
+    assert [image.image_id for image in images_to_evaluate(str(tmp_path), ()).listing.splits["val"]] == ids_in(tmp_path)
+    shutil.rmtree(tmp_path / "Val")
+    capsys.readouterr()
+    assert len(listed(tmp_path).splits["val"]) == 2
+    assert "data: no validation images are given, so 10 % of each class are held out\n" in capsys.readouterr().out
+    make(tmp_path / "packed", "train/0.tar", "val/0.csv")
+    with pytest.raises(UserError, match="there are no images in val/: "):
+        listed(tmp_path / "packed")
+
+
+def test_runs_kept_beside_the_pictures_are_no_class(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pictures = [f"{cls}/{number}.jpg" for cls in ("cat", "dog") for number in range(2)]
+    killed = ["run.json", "run.lock", "dataset/train/00000.parquet", "dataset/train/1.parquet.partial-0", "jobs/1.json"]
+    prepared = ["run.lock", "dataset/manifest.json", "dataset/train/00000.parquet"]
+    without_data = ["run.json", "run.lock", "report/a.png"]
+    for run, names in (("killed", killed), ("cat/prepared", prepared), ("cleaned", without_data)):
+        make(tmp_path, *(f"{run}/{name}" for name in names))
+    make(tmp_path, *pictures, "mlartifacts/1/report/a.png", "mlruns/0/meta.yaml")
+    listing = listed(tmp_path)
+    assert (listing.classes, ids(listing), listing.ignored) == (("cat", "dog"), pictures, ())
+    told = "1 cleaned/, 1 killed/, 1 mlartifacts/, 1 mlruns/, 1 prepared/\n"
+    assert f"data: left out (hidden, or left by an operating system or a tool): {told}" in capsys.readouterr().out
+
+
 def test_marks_that_windows_keeps_for_files_of_the_web_are_litter(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -196,7 +233,7 @@ def test_lines_about_many_names_stay_short(tmp_path: Path, capsys: pytest.Captur
         os.mkfifo(tmp_path / f"pipe {number:03d}")
     listed(tmp_path)
     told = capsys.readouterr().out.splitlines()
-    assert len(told) == 5
+    assert len(told) == 6
     assert max(map(len, told)) < 600
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from pipelines.data.listing import Listing
-from pipelines.data.sources import images_to_evaluate, images_to_train_on, unlabelled_images
+from pipelines.data.sources import absolute_data, images_to_evaluate, images_to_train_on, unlabelled_images
 from pipelines.errors import UserError
 from pipelines.run.storage import Storage
+from tests.pipelines.data.archives import tar
 
 
 def make(root: Path, *names: str) -> Storage:
@@ -67,6 +68,19 @@ def test_a_single_picture_without_a_label_is_taken(tmp_path: Path) -> None:
         unlabelled_images(str(tmp_path / "a b/3.zip"), ())
 
 
+def test_a_file_of_a_hubs_cache_is_known_by_the_name_of_its_link(tmp_path: Path) -> None:
+    names = [f"{number}.{end}" for number in range(4) for end in ("jpg", "cls")]
+    archive = tar({name: str(int(name[0]) % 2).encode() for name in names})
+    make(tmp_path, "blobs/2c3d").write("blobs/0a1b", archive)
+    make(tmp_path, "snapshot/README.md").write("snapshot/classes.txt", b"cat\ndog\n")
+    (tmp_path / "snapshot/train-0.tar").symlink_to("../blobs/0a1b")
+    (tmp_path / "snapshot/photo.jpg").symlink_to("../blobs/2c3d")
+    listing = images_to_train_on(absolute_data(str(tmp_path / "snapshot/train-0.tar")), 10, 0).listing
+    assert (listing.classes, len(ids(listing, "train"))) == (("cat", "dog"), 2)
+    photo = absolute_data(str(tmp_path / "snapshot/photo.jpg"))
+    assert ids(unlabelled_images(photo, ()).listing, "val") == ["photo.jpg"]
+
+
 def test_a_class_folder_that_is_a_link_to_nothing_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = make(tmp_path, "a/1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg")
     (tmp_path / "bird").symlink_to("/disk/that/is/away")
@@ -117,6 +131,16 @@ def test_archives_beside_unpacked_folders_are_left_alone_and_half_unpacked_image
         listed(root)
 
 
+def test_classes_that_no_validation_image_judges_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    listed(make(tmp_path / "split", "train/a/1.jpg", "train/b/1.jpg", "train/c/1.jpg", "val/a/2.jpg"))
+    line = "data: classes without validation images, so without an error of their own: "
+    assert f"{line}b, c\n" in capsys.readouterr().out
+    listed(make(tmp_path / "unsplit", "a/1.jpg", "a/2.jpg", "b/1.jpg"))
+    assert f"{line}b\n" in capsys.readouterr().out
+    listed(make(tmp_path / "whole", "train/a/1.jpg", "train/b/1.jpg", "val/a/2.jpg", "val/b/2.jpg"))
+    assert line not in capsys.readouterr().out
+
+
 def test_a_link_to_nothing_is_listed_and_not_passed_over(tmp_path: Path) -> None:
     root = make(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg")
     (tmp_path / "train/b/2.jpg").symlink_to(tmp_path / "gone.jpg")
@@ -163,7 +187,14 @@ def test_thumbnails_below_the_pictures_of_a_class_are_left_out_with_a_line(
             "4 images lie directly in train/ and val/; expected",
         ),
         (["a/1.jpg", "a/2.jpg"], "only one class"),
-        (["train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg", "val/c/1.jpg"], "class c has validation images but no"),
+        (
+            ["train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg", "val/c/1.jpg"],
+            "class c has .* no training .*: add some, or",
+        ),
+        (
+            ["train/n1/images/1.jpg", "train/n2/images/1.jpg", "val/images/1.jpg", "test/images/1.jpg"],
+            "class images has validation images but .* by its name it is no class: put each picture into a folder of",
+        ),
         (["a/1.jpg", "b/1.jpg"], "no validation images"),
         (["val/a/1.jpg", "val/b/1.jpg"], "no training images"),
         (["photos.tar.gz"], r"unpack photos\.tar\.gz first"),

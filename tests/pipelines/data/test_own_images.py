@@ -83,6 +83,17 @@ def test_a_run_whose_prepared_images_are_gone_still_answers(
     assert "are gone: whether it was trained with these is not known" in " ".join(capsys.readouterr().out.split())
 
 
+def test_a_run_whose_dataset_was_removed_asks_for_its_manifest(
+    prepared_run: Path, photo_folder: Path, tmp_path: Path
+) -> None:
+    run = Storage.at(str(shutil.copytree(prepared_run, tmp_path / "run")))
+    shutil.rmtree(tmp_path / "run/dataset")
+    with pytest.raises(
+        UserError, match=r"^.*/run has no dataset/manifest\.json: restore its folder dataset/ \(at least"
+    ):
+        count(run, photo_folder)
+
+
 def write_photos_again(folder: Path) -> None:
     """Other pictures under the same names."""
     for number, path in enumerate(sorted(folder.rglob("*.jpg"))):

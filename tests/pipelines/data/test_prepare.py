@@ -169,10 +169,14 @@ def test_finished_shards_are_not_written_again(ray_cluster: str, photos: Path, t
     run.delete("dataset/manifest.json")
     run.delete("dataset/train/00001.json")  # killed before its note was written
     run.write("dataset/train/00002.json", b"")  # cut off with the power
-    before = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "run/dataset/train").glob("*.parquet")}
+    run.delete("dataset/val/00000.parquet")  # removed, with its note kept
+    run.write("dataset/val/00001.parquet", run.read("dataset/val/00002.parquet"))
+    shards = [*(tmp_path / "run/dataset").rglob("*.parquet"), tmp_path / "run/dataset/val/00000.parquet"]
+    before = {path: path.stat().st_mtime_ns for path in shards if path.exists()}
     prepared(ray_cluster, tmp_path / "run", photos)
-    after = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "run/dataset/train").glob("*.parquet")}
-    assert [name for name in before if before[name] != after[name]] == ["00001.parquet", "00002.parquet"]
+    again = {f"{path.parent.name}/{path.stem}" for path in shards if before.get(path) != path.stat().st_mtime_ns}
+    assert again == {"train/00001", "train/00002", "val/00000", "val/00001"}
+    check_shards(run, read_manifest(run))
     assert run.read("dataset/manifest.json") == whole
 
 

@@ -160,6 +160,9 @@ def test_classes_with_such_words_in_their_names_are_classes(names: str) -> None:
 
 
 def test_folders_with_the_same_folders_in_them_are_classes_unless_a_name_is_like_that_of_a_split() -> None:
+    # A class may have a folder train, without other splits; and other splits, without train.
+    assert recognised("toys/train/a/1.jpg toys/bus/1.jpg cat/train/1.jpg").parts == {"": ("cat", "toys")}
+    assert recognised("blood/test/1.jpg blood/val/1.jpg urine/test/1.jpg").parts == {"": ("blood", "urine")}
     names = "apple/red/1.jpg apple/green/1.jpg pear/red/1.jpg pear/green/1.jpg valley/a/1.jpg valley/b/1.jpg"
     assert recognised(names).parts == {"": ("apple", "pear", "valley")}
     # Ends and beginnings of words say nothing unless they are of two splits, one of them for training.
@@ -216,6 +219,15 @@ def test_numbers_of_a_camera_are_not_taken_for_classes_in_names() -> None:
         ("cat/1.jpg test/cat/1.jpg", "has test/ beside cat/; if test/ is the test split"),
         ("train/1.jpg bus/1.jpg", "directly in train/, beside bus/; if train/ is the training split"),
         ("train/steam/1.jpg train/diesel/1.jpg bus/1.jpg car/1.jpg", "has train/ beside bus/ and car/"),
+        (
+            "cat/train/1.jpg cat/test/1.jpg dog/train/1.jpg dog/test/1.jpg",
+            r"has test/ and train/ in cat/ and dog/: .* put the split first \(test/cat/ instead of cat/test/\)",
+        ),
+        (
+            "data/train/a/1.jpg data/train/b/1.jpg data/val/a/1.jpg figures/x.png",
+            "has train/ and val/ in data/: if the data set is in one folder, specify it, such as /data/data;",
+        ),
+        ("data/train/a/1.jpg data/train/b/1.jpg figures/x.png", "has train/ in data/: .* such as /data/data;"),
         ("train/a/1.jpg val/a/1.jpg validation/a/1.jpg", "val/ and validation/, both for validation"),
         ("a/train-0.parquet b/train-0.parquet", "several data sets, in a/, b/: specify one of them, such as /data/a"),
         ("a.parquet b.tar", r"1 tar archive \(b.tar\) and 1 Parquet file \(a.parquet\): move those elsewhere"),

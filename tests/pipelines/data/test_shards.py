@@ -1,10 +1,11 @@
-"""Shards that are written in bounded memory, and images that cannot be read while a shard is made."""
+"""Shards: written in bounded memory and where all nodes see them; images that cannot be read meanwhile."""
 
 import errno
 import io
 import os
 import tracemalloc
 from pathlib import Path
+from socket import gethostname
 
 import numpy as np
 import pyarrow as pa
@@ -12,9 +13,10 @@ import pytest
 from PIL import Image
 
 from pipelines.data.listing import ImageFile, Listing
-from pipelines.data.prepare import images_to_time
+from pipelines.data.prepare import images_to_time, prepare
 from pipelines.data.shards import ShardPlan, write_shard
 from pipelines.data.sources import Images
+from pipelines.errors import UserError
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 
@@ -81,3 +83,14 @@ def test_a_shard_takes_little_more_memory_than_its_images(tmp_path: Path) -> Non
         pa.set_memory_pool(before)
     assert result["images"] == IMAGES
     assert peak + pool.max_memory() < 1.5 * IMAGES * len(reader.picture)
+
+
+def test_a_node_that_sees_another_folder_in_place_of_the_run_directory_is_named(
+    ray_cluster: str, photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "driver").mkdir()
+    monkeypatch.chdir(tmp_path / "driver")
+    run = Storage(f"/proc/self/cwd/{tmp_path.name}")  # below the working directory of each process
+    with pytest.raises(UserError, match=rf"^{gethostname()} does not see the run directory {run} of this machine: "):
+        prepare(run, Recipe(data=str(photo_folder)))
+    assert [path for path in tmp_path.glob("driver/*/dataset/**/*") if path.is_file()] == []

@@ -22,7 +22,7 @@ from tests.project import ROOT
 PUBLISHED = ROOT / "docs/report.schema.json"
 OLD_REPORT = ROOT / "tests/pipelines/old_run/report/report.json"
 # Keys that may be absent, and objects whose content the schema leaves open.
-OPTIONAL = {("run",), ("run", "recipe"), ("run", "evaluation"), ("single_model", "chosen_on")} | {
+OPTIONAL = {("run",), *(("run", key) for key in ("recipe", "evaluation", "images")), ("single_model", "chosen_on")} | {
     ("table", 0, f"{top}_{interval}_images_and_replicas")
     for top in ("top1", "top5")
     for interval in ("ci95", "difference_ci95")

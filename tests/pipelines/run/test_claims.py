@@ -12,6 +12,7 @@ from pipelines.run.directory import Kind, run_id
 from pipelines.run.storage import Storage
 from tests.others_files import unchanged
 
+LEFT_BY_SYSTEMS = (".DS_Store", "@eaDir/x", "Thumbs.db", ".nfs0000000000000001")
 # What a job leaves that was refused because of its images.
 LEFT_BY_AN_ATTEMPT = ("jobs/1.json", "logs/native_stderr.log", "run.lock", "dataset/train/00000.parquet")
 
@@ -19,7 +20,7 @@ LEFT_BY_AN_ATTEMPT = ("jobs/1.json", "logs/native_stderr.log", "run.lock", "data
 def attempt(folder: Path) -> Storage:
     run = Storage.at(str(folder))
     claim(run, "recipe", {"data": "/photos", "epochs": 3})
-    for name in LEFT_BY_AN_ATTEMPT:
+    for name in (*LEFT_BY_AN_ATTEMPT, *LEFT_BY_SYSTEMS):
         run.write(name, b"{}")
     return run
 
@@ -65,6 +66,15 @@ def test_images_that_changed_are_told_in_words_and_the_way_out_is_the_callers(tm
         claim(run, "evaluation", {**settings, "listing": "91ab"}, "choose another --output-dir")
     with pytest.raises(UserError, match=r"evaluation:\n  data: was '/photos', is now '/others'\nUse"):
         claim(run, "evaluation", {**settings, "data": "/others", "listing": "91ab"})
+
+
+@pytest.mark.parametrize("own", ["dataset/manifest.json", "lost+found/x"])
+def test_what_operating_systems_leave_does_not_make_a_folder_that_of_something_else(tmp_path: Path, own: str) -> None:
+    run = Storage.at(str(tmp_path))
+    for name in (own, *LEFT_BY_SYSTEMS):
+        run.write(name, b"{}")
+    claim(run, "recipe", {})
+    assert run.read_json("run.json")["recipe"] == {}
 
 
 @pytest.mark.parametrize("bind", [claim, check_claim])

@@ -3,6 +3,8 @@
 import errno
 import fcntl
 import os
+import re
+import resource
 import signal
 import subprocess
 import sys
@@ -64,6 +66,16 @@ def test_a_reader_writes_nothing_and_keeps_jobs_and_other_readers_away(tmp_path:
         told = "wait until it ends, or choose another --output-dir$"
         with reading(run), pytest.raises(RunInUseError, match=told), only_job_on(run, "choose another --output-dir"):
             pass
+
+
+def test_a_disk_on_which_the_lock_cannot_be_written_is_named(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))  # no file may grow, as on a full disk
+    try:
+        with pytest.raises(OSError, match=re.escape(str(tmp_path / LOCK))), only_job_on(Storage.at(str(tmp_path))):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_run_on_which_no_job_has_worked_is_read_as_it_is(tmp_path: Path) -> None:

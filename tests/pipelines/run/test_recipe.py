@@ -104,6 +104,30 @@ def test_unit_variance_is_refused_where_batch_normalisation_rescales() -> None:
         Recipe(initialisation="lsuv", variant="bn")
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"batch_size": 0}', "batch_size must be at least 1, got 0$"),
+        ('{"epochs": "many"}', "epochs: "),
+        ('{"weight_decay": NaN}', "weight_decay must be finite, got nan$"),
+        ('{"areas": [[0.1, 1e999]]}', "areas must be finite, got "),
+        ("[{}]", "a recipe is a JSON object, with a value for each field$"),
+        ("7", "a recipe is a JSON object, with a value for each field$"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_named_with_the_reason(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "recipe.json"
+    path.write_text(content)
+    with pytest.raises(UserError, match=f"^{path}: {message}"):
+        load_recipe(str(path))
+
+
+def test_the_recipe_of_a_run_is_read_from_its_run_json(tmp_path: Path) -> None:
+    recipe = load_recipe("demo")
+    claim(Storage.at(str(tmp_path)), "recipe", recipe.to_dict())
+    assert load_recipe(str(tmp_path / "run.json")) == recipe
+
+
 def test_a_name_that_is_no_recipe_lists_those_that_are() -> None:
     with pytest.raises(UserError, match="demo"):
         load_recipe("dmeo")

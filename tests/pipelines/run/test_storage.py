@@ -91,6 +91,23 @@ def test_file_uris_are_paths_and_options_stay_behind_the_names(tmp_path: Path) -
     assert below.root == "s3://bucket/run/predictions?endpoint_override=localhost"
 
 
+@pytest.mark.parametrize("uri", ["s3:/bucket/run", "file:/data/x", "hf:/datasets/me/pets", "file://data/x"])
+def test_a_uri_with_a_slash_too_few_is_no_folder_of_this_machine(uri: str) -> None:
+    for place in (Storage.at, Storage.of_file):
+        with pytest.raises(UserError, match=f"^{uri.rpartition('/')[0]}"):
+            place(uri)
+
+
+def test_a_link_keeps_its_name_if_only_that_has_an_ending(tmp_path: Path) -> None:
+    for target, link in (("0a1b", "x.npz"), ("y.npz", "newest"), ("z.npz", "other.npz")):
+        (tmp_path / target).touch()
+        (tmp_path / link).symlink_to(target)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "run.1").symlink_to("folder")
+    roots = [Storage.at(str(tmp_path / name)).root for name in ("x.npz", "newest", "other.npz", "run.1")]
+    assert roots == [str(tmp_path / name) for name in ("x.npz", "y.npz", "z.npz", "folder")]
+
+
 @pytest.mark.parametrize(
     "uri", ["photos", "/data/photos", "/data/photos/", "s3://bucket/photos", "s3://bucket/photos/?region=x/y"]
 )

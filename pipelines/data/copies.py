@@ -1,0 +1,50 @@
+"""Pictures that are both training and validation images, byte for byte.
+
+Each shard's result has the first digits of the SHA-256 of its images. The driver keeps 8 bytes of each, so that those
+of ImageNet take 10 MB.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipelines.data.shards import CONTENT_DIGITS, ShardPlan
+
+NAMES_IN_MESSAGE = 3
+
+
+def remarks_on_copies(plans: Sequence[ShardPlan], results: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Yield a line if validation images are also training images; of shards of earlier versions that is not known."""
+    written = [*zip(plans, results, strict=True)]
+    train, val = ([one for one in written if one[0].file.startswith(f"{split}/")] for split in ("train", "val"))
+    learnt, judged = _contents(train), _contents(val)
+    places = np.flatnonzero(np.isin(judged, learnt))
+    if len(places):
+        pairs = [
+            f"{_name(val, place)} is {_name(train, int(np.flatnonzero(learnt == judged[place])[0]))}"
+            for place in places[:NAMES_IN_MESSAGE].tolist()
+        ]
+        more = f" and {len(places) - len(pairs):,} more" if len(places) > len(pairs) else ""
+        yield (
+            f"validation images that are also training images, byte for byte: {len(places):,} ({', '.join(pairs)}"
+            f"{more}); their errors say nothing about other images"
+        )
+
+
+def _contents(written: Sequence[tuple[ShardPlan, dict[str, Any]]]) -> npt.NDArray[np.uint64]:
+    """Return a number for the content of each image, in the order of the shards."""
+    digits = "".join(result.get("contents", "") for _, result in written)
+    return np.frombuffer(bytes.fromhex(digits), np.uint64)
+
+
+def _name(written: Sequence[tuple[ShardPlan, dict[str, Any]]], place: int) -> str:
+    """Return the id of the image at a place among the contents."""
+    for plan, result in written:
+        images = len(result.get("contents", "")) // CONTENT_DIGITS
+        if place < images:
+            left_out = {bad["image_id"] for bad in result["bad_images"]}
+            return [image.image_id for image in plan.images if image.image_id not in left_out][place]
+        place -= images
+    raise IndexError(place)

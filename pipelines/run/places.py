@@ -1,0 +1,48 @@
+"""Places of files as users write them: paths and URIs."""
+
+import os
+import re
+from pathlib import Path
+from urllib.parse import unquote_to_bytes, urlsplit
+
+from pipelines.errors import UserError
+
+WITH_ONE_SLASH = re.compile(r"(file|https?|hf|s3|gs|gcs|abfss?|hdfs|memory):/(?!/)")
+
+
+def without_file_scheme(uri: str) -> str:
+    """Return the path that a URI of a file stands for; any other URI or path as it is.
+
+    Raises:
+        UserError: it names another machine.
+    """
+    if not uri.startswith("file://"):
+        return uri
+    path = uri.removeprefix("file://")
+    if not path.startswith(("/", "localhost/")):
+        raise UserError(f"{uri} names the machine {path.partition('/')[0]}; a file of this one is file:///PATH")
+    return os.fsdecode(unquote_to_bytes(path.removeprefix("localhost") if path.startswith("localhost/") else path))
+
+
+def root_of(uri: str) -> str:
+    """Return an absolute path without links, or a URI, without a slash at its end.
+
+    A link to a file without an ending, as in the caches of hubs, keeps its own name.
+
+    Raises:
+        UserError: it leads nowhere.
+    """
+    if scheme := WITH_ONE_SLASH.match(uri):
+        raise UserError(f"{uri.partition('?')[0]} has one slash behind {scheme[1]}:, as pathlib writes it: write two")
+    try:
+        if "://" not in uri:
+            path = Path(uri).expanduser()
+            target = path.resolve()
+            if path.suffix and not target.suffix and os.path.isfile(target):  # noqa: PTH113 - it raises no errors
+                return str(path.parent.resolve() / path.name)
+            return str(target)
+        urlsplit(uri)
+    except (ValueError, RuntimeError) as error:  # a bracket without its other one; a link that leads to itself
+        shown = uri.partition("?")[0].rpartition("@")[2] if "://" in uri else uri
+        raise UserError(f"{shown} cannot be used: {error}") from error
+    return uri.rstrip("/")
