@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def check_before_start(run: Storage, recipe: Recipe, counts: Counts) -> None:
-    """Refuse batches and initial weights with which training would fail, and print what the weights do not cover.
+    """Refuse batches and initial weights with which training would fail; warn of what it will not do.
 
     ``counts`` are the listed images. The preparation may leave fewer, and has to ask :func:`check_batches` again.
 
@@ -25,6 +25,11 @@ def check_before_start(run: Storage, recipe: Recipe, counts: Counts) -> None:
         UserError: the recipe cannot be trained on so many images, or its weights do not fit.
     """
     check_batches(recipe, counts.train)
+    if recipe.warmup_epochs >= recipe.epochs and not run.exists(RUN):  # a run that has begun keeps its recipe
+        say(
+            f"warning: --warmup-epochs {recipe.warmup_epochs:g} takes all of --epochs {recipe.epochs}: the learning "
+            f"rate never falls, and no classifier is watched; use --warmup-epochs {recipe.epochs / 4:g}"
+        )
     if not recipe.init_weights:
         return
     if not run.exists(RUN):  # a run has a copy
