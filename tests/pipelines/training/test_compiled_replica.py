@@ -11,6 +11,7 @@ import safetensors.torch
 import torch
 
 import pipelines.training.compilation
+import pipelines.training.notice
 from googlenet.network.arithmetic import Arithmetic, can_compile, compile_network
 from pipelines.run.recipe import Recipe
 from pipelines.training.replica import train_replica
@@ -59,11 +60,23 @@ class Board:
         self.warnings: list[str] = []
         self.warn = SimpleNamespace(remote=self.warnings.append)
         self.post = SimpleNamespace(remote=lambda *_: None)
-        self.notice = SimpleNamespace(remote=lambda _: None)
+
+
+@pytest.fixture
+def board(monkeypatch: pytest.MonkeyPatch) -> Board:
+    """A board without Ray, which nobody asks for notices."""
+    monkeypatch.setattr(pipelines.training.notice, "ASK_SECONDS", 3600.0)
+    monkeypatch.setattr(pipelines.training.compilation, "can_compile", lambda _device: True)
+    return Board()
 
 
 def test_a_first_step_whose_compilation_fails_is_taken_again_uncompiled(
-    dataset: Path, undisturbed: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch, threads: None
+    dataset: Path,
+    undisturbed: Path,
+    tiny_recipe: Recipe,
+    monkeypatch: pytest.MonkeyPatch,
+    board: Board,
+    threads: None,
 ) -> None:
     """The backward pass is compiled when the forward pass has changed the statistics of batch normalisation."""
     assert tiny_recipe.variant == "bn"
@@ -77,8 +90,6 @@ def test_a_first_step_whose_compilation_fails_is_taken_again_uncompiled(
         return forward
 
     monkeypatch.setattr(pipelines.training.compilation, "compile_network", compile_what_fails)
-    monkeypatch.setattr(pipelines.training.compilation, "can_compile", lambda _device: True)
-    board = Board()
     compiled = replace(task(dataset, tiny_recipe, float("inf")), arithmetic=Arithmetic(compiled=True), board=board)
     train_replica(compiled)
     assert len(calls) == 1
