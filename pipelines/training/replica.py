@@ -117,7 +117,8 @@ def _train_epoch(
             saving.end_if_noticed(state, report)
             raise
         waited_seconds = time.monotonic() - started
-        taken = network.step(batch.num_images, partial(train_step, state, batch, settings))
+        crop_px = batch.images.shape[-1]
+        taken = network.step(batch.num_images, crop_px, partial(train_step, state, batch, settings))
         report.on_step(taken, waited_seconds)
         saving.after_step(state, report, ends_epoch=state.step == end)
     report.flush()
