@@ -7,7 +7,7 @@ import struct
 from dataclasses import dataclass
 
 from googlenet.images.decoding import Pixels
-from googlenet.images.jpeg_segments import APP1, END_OF_IMAGE, EXIF, SOS, Segment, segments
+from googlenet.images.jpeg_segments import APP1, APP14, END_OF_IMAGE, EXIF, SOS, Segment, segments
 from googlenet.images.pixel_file import UPRIGHT, orientation_of
 
 SOF_MARKERS = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive; all with Huffman codes
@@ -68,6 +68,21 @@ def read_header(data: bytes) -> JpegHeader | None:
                 return None
             has_exif |= is_exif
     return None
+
+
+def may_store_rgb(data: bytes) -> bool:
+    """Return whether a JPEG may store red, green and blue in place of luminance and colour.
+
+    Software from outside libjpeg, such as a GPU's decoder, may not look for that.
+    """
+    frame, adobe = b"", b""
+    for segment in segments(data):
+        if segment.marker in SOF_MARKERS:
+            frame = segment.body
+        elif segment.marker == APP14 and segment.body.startswith(b"Adobe"):
+            adobe = segment.body
+    is_colour, names, transform = frame[5:6] == b"\3", frame[6:15:3], adobe[11:12]
+    return is_colour and (names == b"RGB" or transform == b"\0")
 
 
 def _frame(segment: Segment) -> JpegHeader | None:

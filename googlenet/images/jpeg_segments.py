@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 START = b"\xff\xd8"
 END_OF_IMAGE = b"\xff\xd9"
-SOS, APP1, COMMENT = 0xDA, 0xE1, 0xFE
+SOS, APP1, APP14, COMMENT = 0xDA, 0xE1, 0xEE, 0xFE
 APPLICATION_MARKERS = range(0xE0, 0xF0)
 # Kept: APP0 (JFIF) and APP14 (Adobe), which say what the channels mean.
 DESCRIPTIONS = (*range(0xE1, 0xEE), 0xEF, COMMENT)

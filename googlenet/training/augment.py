@@ -4,6 +4,7 @@ A patch of 8-100 % of the image's area and of aspect 3/4 to 4/3 is resized to th
 mirrored half the time, and distorted photometrically after Howard (arXiv 1312.5402).
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -64,12 +65,12 @@ class Sampling:
             raise ValueError(f"interpolations must be among {list(INTERPOLATIONS)}, got {list(self.interpolations)}")
         if not 0 < self.area[0] <= self.area[1] <= 1:
             raise ValueError(f"area must rise within (0, 1], got {self.area}")
-        if not 0 < self.aspect[0] <= self.aspect[1]:
-            raise ValueError(f"aspect must rise above 0, got {self.aspect}")
-        if self.photometric and not 0 <= self.photometric[0] <= self.photometric[1]:
-            raise ValueError(f"photometric factors must rise from 0, got {self.photometric}")
-        if self.lighting_sigma < 0:
-            raise ValueError(f"lighting_sigma must not be negative, got {self.lighting_sigma}")
+        if not 0 < self.aspect[0] <= self.aspect[1] < math.inf:
+            raise ValueError(f"aspect must rise above 0 and be finite, got {self.aspect}")
+        if self.photometric and not 0 <= self.photometric[0] <= self.photometric[1] < math.inf:
+            raise ValueError(f"photometric factors must rise from 0 and be finite, got {self.photometric}")
+        if not 0 <= self.lighting_sigma < math.inf:
+            raise ValueError(f"lighting_sigma must not be negative or infinite, got {self.lighting_sigma}")
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,16 @@
-"""Training samples made on the device that trains: encoded images in, the same draws, tensor operations.
+"""Training samples made on the device that trains: JPEGs in, the same draws, tensor operations.
 
 What a sample shows is the same function of (seed, epoch, index) as in :mod:`googlenet.training.augment`, so its
 distribution is the same. Its pixels are not, bit for bit: decoders and interpolations of tensors round differently,
 interpolation by area uses whole pixels, and torchvision's decoder on a GPU repeats the colours of most JPEGs, which
 have half of the picture's resolution, where those on a CPU interpolate them.
+
+Images that a GPU cannot decode become samples where they are loaded: a sample is much smaller than a photograph, and
+has to reach the process that trains.
 """
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,24 +19,26 @@ from torch import Tensor
 from torch.nn import functional
 
 from googlenet.images.decoding import Pixels, decode_rgb
-from googlenet.images.jpeg import read_header
+from googlenet.images.jpeg import JpegHeader, may_store_rgb, read_header
 from googlenet.images.record import RecordsByIndex
+from googlenet.network.arithmetic import first_line
 from googlenet.randomness import numpy_generator
 from googlenet.shapes import Float32, Int64, UInt8
-from googlenet.training.augment import LUMINANCE, Draw, Sampling, alternating_mirror, draw
+from googlenet.training.augment import LUMINANCE, Draw, Sampling, alternating_mirror, draw, draw_sample_from
 from googlenet.training.crop_sizes import CropPx
 from googlenet.training.loader import Batch, Request, crop_px_of
 
 MODES = {"bilinear": "bilinear", "nearest": "nearest", "cubic": "bicubic", "area": "area"}
+Decode = Callable[[Sequence[bytes]], Sequence[UInt8[Tensor, "3 _ _"]]]
 
 
 @dataclass(frozen=True)
 class EncodedBatch:
-    """Images that are still encoded, and what was drawn for their samples.
+    """JPEGs, what was drawn for their samples, and the samples of other images.
 
     Attributes:
-        images: the bytes of each JPEG that a GPU can decode, and the pixels of all other images.
-        draws: the draw of each sample.
+        images: the bytes of each JPEG that is left to the device, and the samples of all other images.
+        draws: the draw of each JPEG's sample.
         labels: (N,) int64.
         num_images: images in the whole batch, over all data-parallel workers.
         crop_px: side of the samples.
@@ -56,8 +62,11 @@ class EncodedBatch:
             device=device,
             memory_format=torch.channels_last,
         )
-        for row, (image, drawn) in enumerate(zip(_decoded(self.images, device), self.draws, strict=True)):
-            samples[row] = render(image, self.crop_px, drawn)
+        jpegs = [image for image in self.images if isinstance(image, bytes)]
+        decoded = zip(decoded_by(_decoder_of(device), jpegs), self.draws, strict=True)
+        rendered = (render(pixels, self.crop_px, drawn) for pixels, drawn in decoded)
+        for row, image in enumerate(self.images):
+            samples[row] = next(rendered) if isinstance(image, bytes) else _to_tensor(image)
         return Batch(samples, self.labels.to(device, non_blocking=True), self.num_images)
 
 
@@ -78,27 +87,54 @@ class EncodedSamples:
         crop_px = crop_px_of(request, self._crop_px)
         for epoch, index in request.keys:
             data, label = self.records.labelled_image(index)
-            header = read_header(data)
-            image: bytes | Pixels = data if header else decode_rgb(data)
-            width, height = (header.width, header.height) if header else (image.shape[1], image.shape[0])  # type: ignore[union-attr]
             generator = numpy_generator(self.seed, "sampling", epoch, index)
             mirrored = alternating_mirror(self._sampling, self.seed, epoch, index)
-            draws.append(draw(width, height, self._sampling, generator, mirrored))
-            images.append(image)
+            if header := header_for_device(data):
+                images.append(data)
+                draws.append(draw(header.width, header.height, self._sampling, generator, mirrored))
+            else:
+                images.append(draw_sample_from(data, crop_px, self._sampling, generator, mirrored))
             labels.append(label)
         return EncodedBatch(images, draws, torch.tensor(labels, dtype=torch.int64), request.num_images, crop_px)
 
 
-def _decoded(images: Sequence[bytes | Pixels], device: torch.device) -> list[UInt8[Tensor, "3 _ _"]]:
-    """Return the pixels of each image on ``device``; a GPU decodes all JPEGs of the batch together."""
+def header_for_device(data: bytes) -> JpegHeader | None:
+    """Return the header of a JPEG that is left to the device; None for any other image."""
+    header = read_header(data)
+    return None if header and may_store_rgb(data) else header
+
+
+def decoded_by(decode: Decode, jpegs: Sequence[bytes]) -> list[UInt8[Tensor, "3 _ _"]]:
+    """Return the pixels of each JPEG by ``decode``, or by Pillow where it fails.
+
+    A GPU's decoder refuses some of what is a JPEG, and with it all that it was to decode together.
+    """
+    if not jpegs:
+        return []
+    try:
+        return list(decode(jpegs))
+    except RuntimeError as error:
+        if len(jpegs) > 1:
+            return [pixels for jpeg in jpegs for pixels in decoded_by(decode, [jpeg])]
+        refused = f"the GPU's decoder refuses a JPEG ({first_line(error)})"
+        warnings.warn(f"{refused}: Pillow decodes it, which is slower", stacklevel=2)
+        return _decoded_on_cpu(jpegs)
+
+
+def _decoder_of(device: torch.device) -> Decode:
     if device.type != "cuda":
-        arrays = [decode_rgb(image) if isinstance(image, bytes) else image for image in images]
-        return [_to_tensor(array) for array in arrays]
+        return _decoded_on_cpu
     from torchvision.io import ImageReadMode, decode_jpeg
 
-    encoded = [torch.frombuffer(bytearray(image), dtype=torch.uint8) for image in images if isinstance(image, bytes)]
-    jpegs = iter(decode_jpeg(encoded, mode=ImageReadMode.RGB, device=device) if encoded else [])
-    return [next(jpegs) if isinstance(image, bytes) else _to_tensor(image).to(device) for image in images]
+    def decode(jpegs: Sequence[bytes]) -> list[Tensor]:
+        encoded = [torch.frombuffer(bytearray(jpeg), dtype=torch.uint8) for jpeg in jpegs]
+        return list(decode_jpeg(encoded, mode=ImageReadMode.RGB, device=device))
+
+    return decode
+
+
+def _decoded_on_cpu(jpegs: Sequence[bytes]) -> list[UInt8[Tensor, "3 _ _"]]:
+    return [_to_tensor(decode_rgb(jpeg)) for jpeg in jpegs]
 
 
 def _to_tensor(pixels: Pixels) -> UInt8[Tensor, "3 _ _"]:

@@ -5,7 +5,9 @@ batch what to load. Batches come back through shared memory, without a copy.
 """
 
 import errno
+import multiprocessing.util
 import os
+import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -32,6 +34,10 @@ REMEDIES = {
     errno.EFBIG: MORE_SHARED_MEMORY,
     errno.EMFILE: "; allow a process more open files with ulimit -n",
 }
+
+# Of a socket's path, and what multiprocessing appends to the temporary folder: /pymp-12345678/listener-12345678.
+LONGEST_SOCKET_BYTES, SOCKET_NAME_BYTES = 107, 32
+SHORT_FOLDER = "/tmp"  # noqa: S108
 
 
 @dataclass(frozen=True)
@@ -139,11 +145,23 @@ def load_batches(
 
 def forkserver() -> ForkServerContext:
     """Return what forks processes off a server; a fork of this process can hang, since it may run Ray's threads."""
+    _shorten_socket_paths()
     server = get_context("forkserver")
     # The server imports these once, which takes each process seconds. The first is Python's default; this project is
     # not always on the server's path.
     server.set_forkserver_preload(["__main__", "cv2", "torch"])
     return server
+
+
+def _shorten_socket_paths() -> None:
+    """Let the sockets of this process, and of those that it starts, lie in /tmp if their folder has too long a name."""
+    if len(os.fsencode(tempfile.gettempdir())) + SOCKET_NAME_BYTES <= LONGEST_SOCKET_BYTES:
+        return
+    usual, tempfile.tempdir = tempfile.tempdir, SHORT_FOLDER
+    try:
+        multiprocessing.util.get_temp_dir()  # chosen once, when it is first asked for
+    finally:
+        tempfile.tempdir = usual
 
 
 def _settle(_: int) -> None:

@@ -5,6 +5,7 @@ between two starts of the same run.
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_type_hints
@@ -133,7 +134,7 @@ class Recipe:
     polyak_epochs: float = 8.0
     """Horizon of the weight average, in epochs."""
     dead_head_epochs: float = 1.0
-    """Raise an alarm if a classifier still only guesses this many epochs, but at least 100 steps, after the warm-up."""
+    """Alarm if a classifier still only guesses this many epochs, at least 100 steps, after the warm-up; 0 for none."""
     on_dead_head: Literal["warn", "stop"] = "warn"
     """Reaction to the alarm: a warning, or the end of that replica."""
 
@@ -174,15 +175,16 @@ class Recipe:
 
     def _check_ranges(self) -> None:
         at_least = {
-            "workers_per_replica": 1, "min_workers_per_replica": 1,
-            "replicas": 1, "epochs": 1, "batch_size": 1, "images_per_shard": 1, "width": 1e-3, "data_seed": 0,
-            "weights_seed": 0, "sampling_seed": 0, "warmup_epochs": 0, "weight_decay": 0, "polyak_epochs": 0,
-            "dead_head_epochs": 0,
-            "stored_short_side_px": 1,
+            "workers_per_replica": 1, "min_workers_per_replica": 1, "replicas": 1, "epochs": 1, "batch_size": 1,
+            "images_per_shard": 1, "stored_short_side_px": 1, "width": 1e-3, "data_seed": 0, "weights_seed": 0,
+            "sampling_seed": 0, "warmup_epochs": 0, "weight_decay": 0, "polyak_epochs": 0, "dead_head_epochs": 0,
         }  # fmt: skip
         for name, least in at_least.items():
             if (value := getattr(self, name)) is not None and value < least:
                 raise UserError(f"{name} must be at least {least}, got {value}")
+        for name in ("learning_rate", "warmup_epochs", "weight_decay", "dead_head_epochs", "teacher_temperature"):
+            if math.isinf(value := getattr(self, name)):
+                raise UserError(f"{name} must be finite, got {value}")
         self._check_shares()
         if not self.areas:
             raise UserError("areas must hold at least one range")

@@ -27,6 +27,7 @@ In reading order:
 - ``network``: the network that a recipe describes, and its initial weights
 - ``scaled_weights``: initial weights that are scaled on training images
 - ``resources``: resources reserved per worker, and how many replicas fit
+- ``unused_gpus``: GPUs that replicas leave unused, and the options that would use them
 - ``trial``: a few timed steps
 - ``trial_images``: times of images in a trial
 - ``trial_workers``: end of a trial's actors, and what ended them early

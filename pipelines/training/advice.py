@@ -28,8 +28,9 @@ def _other_network(recipe: Recipe) -> list[str]:
     if recipe.init_weights or recipe.variant == "bn":
         return []
     he = [] if recipe.initialisation == "he" else ["--initialisation he"]
-    # Several workers without GPUs refuse batch normalisation.
-    return he if recipe.workers_per_replica > 1 else [*he, "--variant bn"]
+    # Batch normalisation refuses this initialisation, and several workers without GPUs.
+    other_start = " --initialisation he" if recipe.initialisation == "lsuv" else ""
+    return he if recipe.workers_per_replica > 1 else [*he, f"--variant bn{other_start}"]
 
 
 def _try(options: list[str]) -> str:

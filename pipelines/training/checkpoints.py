@@ -6,6 +6,7 @@ under another name, never deleted: the storage may have returned wrong bytes.
 
 import hashlib
 import json
+import re
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +24,8 @@ from pipelines.run.storage import Storage
 CHECKPOINTS_KEPT = 2
 DIGEST_CHARACTERS = 16
 SUFFIX = ".safetensors"
+# All other files are somebody else's: a copy of a checkpoint, or what tar adds to it on a Mac.
+NAME = re.compile(rf"\d{{10}}\.[0-9a-f]{{{DIGEST_CHARACTERS}}}{re.escape(SUFFIX)}")
 DAMAGED = ".damaged"
 # A file that looks damaged is read so many times: a storage under load may return a part of it.
 READS = 3
@@ -169,7 +172,7 @@ def newest_step(folder: Storage) -> int:
 
 
 def _names_in(folder: Storage) -> list[str]:
-    return [name for name in folder.files("") if name.endswith(SUFFIX)]
+    return [name for name in folder.files("") if NAME.fullmatch(name)]
 
 
 def _step_of(name: str) -> int:

@@ -30,20 +30,21 @@ class TrainedNetwork:
         self._network: Callable[..., Outputs] = parallel_network(state.model, task.share)
         # The same network, if it is not compiled.
         self._compiled = compile_network(self._network) if task.arithmetic.compiled and self._works() else self._network
-        self._is_tried = False
+        # Sides of crops with which the compiled network has taken a step: each is compiled anew.
+        self._tried_px: set[int] = set()
 
     def for_batch(self, images: int) -> Callable[..., Outputs]:
         """Return the network for a batch of ``images`` images, those of all workers together."""
         # A smaller batch at the end of an epoch is one step among many, not worth another compilation.
         return self._compiled if images == self._task.recipe.batch_size else self._network
 
-    def step(self, images: int, take: Callable[[], T]) -> T:
-        """Call ``take``, which takes a step with ``images`` images; take it again, uncompiled, if the compiler fails.
+    def step(self, images: int, crop_px: int, take: Callable[[], T]) -> T:
+        """Call ``take``, which takes a step with ``images`` crops; take it again, uncompiled, if the compiler fails.
 
-        The compiler works during the first forward and backward pass, before anything but the statistics of batch
-        normalisation has changed.
+        The compiler works during the first forward and backward pass with crops of this side, before anything but the
+        statistics of batch normalisation has changed.
         """
-        is_first = not self._is_tried and self.for_batch(images) is not self._network
+        is_first = crop_px not in self._tried_px and self.for_batch(images) is not self._network
         # Workers that have exchanged gradients cannot take a step again one by one.
         if not is_first or self._task.share.workers > 1:
             return take()
@@ -59,7 +60,7 @@ class TrainedNetwork:
             self._compiled = self._network
             self._warn(f"the compiler failed ({first_line(error)})")
             return take()
-        self._is_tried = True
+        self._tried_px.add(crop_px)
         return result
 
     def _works(self) -> bool:

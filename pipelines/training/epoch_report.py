@@ -16,7 +16,6 @@ POST_SECONDS = 1.0
 FLUSH_SECONDS = 20.0
 LINES_PER_EPOCH = 100
 # Reading the figures of a step waits for the GPU, which then waits for the next step: those of many are read at once.
-# Data-parallel workers read after the same steps, and so end alike where a loss is not finite.
 STEPS_READ_AT_ONCE = 50
 NOTHING: dict[str, Any] = {
     "images": 0, "seconds": 0.0, "waiting_seconds": 0.0, "learning_rate": 0.0, "losses": {}, "lines": [],
@@ -58,7 +57,7 @@ class EpochReport:
         self._posted, self._flushed, self._last_line = 0.0, time.monotonic(), self._amounts()
 
     def state(self) -> dict[str, Any]:
-        """Return everything that a resumed epoch needs to end with the same figures, if all steps are counted."""
+        """Return everything that a resumed epoch needs to end with the same figures, once they are read."""
         return {
             "images": self._images,
             "seconds": self._seconds(),
@@ -73,7 +72,7 @@ class EpochReport:
     def on_step(self, step: TakenStep, waited_seconds: float = 0.0) -> None:
         """Add a step, for whose batch the training waited ``waited_seconds``.
 
-        On a GPU, the step is counted with those after it, at the latest at the end of the epoch.
+        On a GPU, its figures are read with those of steps after it, at the latest at the end of the epoch.
 
         Raises:
             TrainingError: a loss or gradient is not finite, or a head learns nothing and the recipe says to stop then.
@@ -81,9 +80,7 @@ class EpochReport:
         self._waiting_seconds += waited_seconds
         self._unread.append(step)
         if self._task.device == "cpu" or any(step.step % steps == 0 for steps in self._read_every):
-            unread, self._unread = self._unread, []
-            for result in results_of(unread):
-                self._count(result)
+            self.read()
         if not self._task.leads:
             return
         now = time.monotonic()
@@ -94,12 +91,26 @@ class EpochReport:
             self.flush()
 
     @property
-    def has_counted_all(self) -> bool:
-        """Whether all steps are counted, so that their losses are known to be finite."""
-        return not self._unread
+    def may_be_read(self) -> bool:
+        """Whether :meth:`read` may be called now.
+
+        Data-parallel workers read after the same steps only, and so end alike where a loss is not finite.
+        """
+        return not self._unread or self._task.share.workers == 1
+
+    def read(self) -> None:
+        """Read the figures of all steps so far, and count them.
+
+        Raises:
+            TrainingError: as :meth:`on_step`.
+        """
+        unread, self._unread = self._unread, []
+        for result in results_of(unread):
+            self._count(result)
 
     def note_interruption(self, reason: str) -> None:
         """Add to the epoch's metrics that its training ends here for now, and why."""
+        self.read()
         self._interruptions.append(f"step {self._step}: {reason}")
 
     def _count(self, result: StepResult) -> None:

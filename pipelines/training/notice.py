@@ -7,16 +7,19 @@ Train's own notice comes later, waits for all workers, and needs a process besid
 import os
 import signal
 import threading
-import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
+from pipelines.job.repeating import repeating
 from pipelines.training.task import ReplicaTask
 
 SIGTERM_RECEIVED = "its worker received SIGTERM"
 ANOTHER_WORKER = "another of its workers has to end"
 ASK_SECONDS = 1.0
+# The end of a replica waits for an answer, but not for a board that gives none.
+LONGEST_ANSWER_SECONDS = 10.0
 
 _terminated = threading.Event()
 
@@ -26,29 +29,34 @@ class EndedByNoticeError(Exception):
 
 
 class Notice:
-    """Notice to one replica; its first worker asks the board, about once a second, and never waits for the answer."""
+    """Notice to the replica of ``task``, as one of its workers hears it."""
 
     def __init__(self, task: ReplicaTask) -> None:
-        self._board, self._replica, self._share = task.board if task.leads else None, task.replica, task.share
-        self._asked, self._reply, self._reason = 0.0, None, ""
+        self._task, self._told = task, ""
 
     def reason(self) -> str:
         """Return why the replica has to end now; empty while it may go on. All its workers call this together."""
-        own = SIGTERM_RECEIVED if _terminated.is_set() else self._from_board()
-        return (own or ANOTHER_WORKER) if self._share.any_has(bool(own)) else ""
+        own = SIGTERM_RECEIVED if _terminated.is_set() else self._told
+        return (own or ANOTHER_WORKER) if self._task.share.any_has(bool(own)) else ""
 
-    def _from_board(self) -> str:
-        if self._board is None:
-            return ""
+    def ask(self) -> None:
+        """Ask the board, and wait for its answer."""
         import ray
 
-        if self._reply is not None and ray.wait([self._reply], timeout=0)[0]:
-            with suppress(ray.exceptions.RayError):  # the board died with its node
-                self._reason = ray.get(self._reply)
-            self._reply = None
-        if self._reply is None and time.monotonic() - self._asked >= ASK_SECONDS:
-            self._asked, self._reply = time.monotonic(), self._board.notice.remote(self._replica)
-        return self._reason
+        with suppress(ray.exceptions.RayError):  # the board died with its node, or is busy
+            reply = self._task.board.notice.remote(self._task.replica)
+            self._told = ray.get(reply, timeout=LONGEST_ANSWER_SECONDS)
+
+
+@contextmanager
+def notice_to(task: ReplicaTask) -> Iterator[Notice]:
+    """Hear notices during the block: the replica's first worker asks the board once a second, beside the steps."""
+    notice = Notice(task)
+    if task.board is None or not task.leads:
+        yield notice
+        return
+    with repeating(notice.ask, ASK_SECONDS, "notice"):
+        yield notice
 
 
 def take_sigterm_as_notice(_worker: Any = None) -> None:

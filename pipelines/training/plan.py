@@ -29,10 +29,11 @@ from pipelines.training.prediction_plan import (
     soup_seconds,
     targets_seconds,
 )
-from pipelines.training.resources import Resources, check_that_one_fits, nodes_used, replicas_at_once, unused_gpus_line
+from pipelines.training.resources import Resources, check_that_one_fits, nodes_used, replicas_at_once
 from pipelines.training.storage_plan import storage_line
 from pipelines.training.targets_plan import TargetsLeft, targets_left
 from pipelines.training.trial import Trial, run_trial
+from pipelines.training.unused_gpus import unused_gpus_line
 
 # The averaged weights and the raw ones.
 WEIGHTS_VALIDATED = 2
@@ -119,7 +120,8 @@ def estimate(
         UserError: the cluster can never hold a replica, so that the trial would wait in vain.
         NodesMissingError: no node for the trial has joined in time.
     """
-    waiting, left = _waiting(run, recipe), targets_left(run, recipe, counts.train)
+    sizes_px = [read_size(data)[:2] for data in encoded]
+    waiting, left = _waiting(run, recipe), targets_left(run, recipe, counts.train, sizes_px)
     if waiting:
         check_that_one_fits(recipe, resources)
     # Before the trial, since it may refuse.
@@ -134,8 +136,7 @@ def estimate(
     workers = math.ceil((recipe.workers_per_replica * at_once if waiting else predictors) / nodes)
     steps_of_a_place = _steps(recipe, counts) * math.ceil(len(waiting) / at_once)
     trial = run_trial(recipe, tried, counts.classes, None, encoded, workers, steps_of_a_place)
-    sizes = [read_size(data)[:2] for data in encoded]
-    views = mean_distinct_views(sizes, recipe.crop_px, sorted_policies(recipe.policies))
+    views = mean_distinct_views(sizes_px, recipe.crop_px, sorted_policies(recipe.policies))
     predictor = TriedPredictor(trial, tried, planned.gpus)
     targets, evaluation, soups = 0.0, 0.0, (0.0, 0.0)
     if predictor.is_timed:

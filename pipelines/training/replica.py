@@ -38,6 +38,7 @@ from pipelines.training.checkpoints import CHECKPOINTS_KEPT, Checkpoints
 from pipelines.training.compilation import TrainedNetwork, step_graph
 from pipelines.training.epoch_report import EpochReport
 from pipelines.training.network import PREPROCESSING, apply_initial_weights, network_of
+from pipelines.training.notice import notice_to
 from pipelines.training.saving import Saving
 from pipelines.training.scaled_weights import apply_scaled_weights, are_scaled
 from pipelines.training.shard_cache import open_shards_of
@@ -78,14 +79,14 @@ def _train(task: ReplicaTask, on_epoch: OnEpoch | None) -> None:
     folder = task.run.below(task.files.checkpoints)
     for own in (task.files.folder, task.files.step_log) if task.leads else ():  # left by a worker that was killed
         task.run.remove_partial_files(own)
-    with Checkpoints(folder, CHECKPOINTS_KEPT, writes=task.leads) as checkpoints:
+    with Checkpoints(folder, CHECKPOINTS_KEPT, writes=task.leads) as checkpoints, notice_to(task) as notice:
         history, begun = _restore(checkpoints, state, monitor, task)
         network = TrainedNetwork(state, task)
         state.network_for, state.graph = network.for_batch, step_graph(state, task)
         targets = torch.from_numpy(read_targets(task.run, manifest)) if recipe.teacher else None
         sheet = SheetWriter(task, manifest.splits["val"], val, len(history))
         batches = _batches(task, state.step, len(history), (train, val), validation, targets)
-        saving = Saving(task, checkpoints, history)
+        saving = Saving(task, checkpoints, history, notice)
         for epoch in range(len(history), recipe.epochs):
             report = EpochReport(task, epoch, settings.steps_per_epoch, _last_error(history), monitor, begun)
             _train_epoch(network, batches, settings, report, saving)
@@ -111,9 +112,14 @@ def _train_epoch(
     state, end = network.state, (report.epoch + 1) * settings.steps_per_epoch
     while state.step < end:
         started = time.monotonic()
-        batch = next(batches)
+        try:
+            batch = next(batches)
+        except Exception:  # a loader process is gone, and with it what it had sent
+            saving.end_if_noticed(state, report)
+            raise
         waited_seconds = time.monotonic() - started
-        taken = network.step(batch.num_images, partial(train_step, state, batch, settings))
+        crop_px = batch.images.shape[-1]
+        taken = network.step(batch.num_images, crop_px, partial(train_step, state, batch, settings))
         report.on_step(taken, waited_seconds)
         saving.after_step(state, report, ends_epoch=state.step == end)
     report.flush()

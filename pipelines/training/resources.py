@@ -1,5 +1,6 @@
 """Resources reserved per training worker, and how many replicas the connected cluster holds at once."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -61,9 +62,10 @@ class Resources:
     def __post_init__(self) -> None:
         if self.cpus_per_worker <= 0:
             raise UserError(f"--cpus-per-worker must be positive, got {self.cpus_per_worker:g}")
-        for name in ("gpus_per_worker", "max_failures", "shard_cache_gb"):
-            if (value := getattr(self, name)) is not None and value < 0:
-                raise UserError(f"--{name.replace('_', '-')} must not be negative, got {value:g}")
+        for name in ("cpus_per_worker", "gpus_per_worker", "max_failures", "shard_cache_gb"):
+            if (value := getattr(self, name)) is not None and not 0 <= value < math.inf:
+                refused = "negative" if value < 0 else "infinite"
+                raise UserError(f"--{name.replace('_', '-')} must not be {refused}, got {value:g}")
         if self.parallel_replicas is not None and self.parallel_replicas < 1:
             raise UserError(f"--parallel-replicas must be at least 1, got {self.parallel_replicas}")
         if self.checkpoint_minutes <= 0:
@@ -71,10 +73,10 @@ class Resources:
         if self.gpus_per_worker > 1 and self.gpus_per_worker % 1:
             raise UserError(f"--gpus-per-worker must be whole, or a fraction of one GPU, got {self.gpus_per_worker:g}")
         for name, amount in self.custom.items():
-            if name in ("CPU", "GPU", MEMORY) or amount <= 0:
+            if name in ("CPU", "GPU", MEMORY) or not 0 < amount < math.inf:
                 raise UserError(
-                    "--worker-resources must be positive, and not CPU or GPU, which have options, or memory, which is "
-                    f"estimated; got {name}={amount:g}"
+                    "--worker-resources must be positive and finite, and not CPU or GPU, which have options, or "
+                    f"memory, which is estimated; got {name}={amount:g}"
                 )
 
     @property
@@ -136,34 +138,6 @@ def cpus_beside_gpus(gpus_per_worker: float) -> float:
     """
     parts = [int(node["CPU"] * gpus_per_worker / node["GPU"]) for node in alive_nodes() if usable_gpus(node)]
     return float(max(1, min(parts, default=1)))
-
-
-def unused_gpus_line(recipe: Recipe, resources: Resources, waiting: int) -> str:
-    """Return how many GPUs ``waiting`` replicas leave unused, and what would use them; empty if none are."""
-    total = sum(map(usable_gpus, alive_nodes()))
-    at_once = min(waiting, replicas_at_once(recipe, resources))
-    unused = int(total - at_once * recipe.workers_per_replica * resources.gpus_per_worker)
-    if unused < 1:
-        return ""
-    return f"{count(unused, 'GPU')} unused: {_remedy_for_unused_gpus(recipe, resources, total, waiting)}"
-
-
-def _remedy_for_unused_gpus(recipe: Recipe, resources: Resources, total: float, waiting: int) -> str:
-    if not resources.gpus_per_worker:
-        return "add --gpus-per-worker 1 to train on them"
-    held_at_once = min(waiting, replicas_held(recipe, resources))
-    if resources.parallel_replicas and resources.parallel_replicas < held_at_once:
-        return f"add --parallel-replicas {held_at_once}, so that as many train at once as the nodes hold"
-    fitting = cpus_beside_gpus(resources.gpus_per_worker)
-    if held_at_once < waiting and resources.cpus_per_worker > fitting:
-        return f"add --cpus-per-worker {fitting:g}, so that each of them gets a worker"
-    # Several workers of a replica have whole GPUs and no CUDA graphs; a run that has begun keeps its number of them.
-    gpus = max(1.0, resources.gpus_per_worker)
-    workers = int(total // (waiting * gpus))
-    if workers > recipe.workers_per_replica and waiting == recipe.replicas and not resources.cuda_graphs:
-        whole = "" if resources.gpus_per_worker >= 1 else "--gpus-per-worker 1 "
-        return f"add {whole}--workers-per-replica {workers}, so that several train a replica together"
-    return f"{count(waiting, 'replica')} of {resources} cannot use more of these nodes"
 
 
 def replicas_at_once(recipe: Recipe, resources: Resources) -> int:

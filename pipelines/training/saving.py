@@ -18,38 +18,53 @@ class Saving:
     ``history`` are the metrics of validated epochs, to which the training adds.
     """
 
-    def __init__(self, task: ReplicaTask, checkpoints: Checkpoints, history: list[dict[str, Any]]) -> None:
-        self._task, self._checkpoints, self._history = task, checkpoints, history
-        self._notice, self._saved = Notice(task), time.monotonic()
+    def __init__(
+        self, task: ReplicaTask, checkpoints: Checkpoints, history: list[dict[str, Any]], notice: Notice
+    ) -> None:
+        self._task, self._checkpoints, self._history, self._notice = task, checkpoints, history, notice
+        self._saved = time.monotonic()
 
     def after_step(self, state: TrainState, report: EpochReport, *, ends_epoch: bool) -> None:
         """Write a checkpoint if one is due.
 
         Raises:
             EndedByNoticeError: there was a notice; the checkpoint of this step is complete.
+            TrainingError: a loss or gradient since the last reading of figures is not finite.
             UserError: the run directory has vanished.
             OSError: the checkpoint cannot be written.
         """
-        is_due = time.monotonic() - self._saved >= self._task.checkpoint_seconds and report.has_counted_all
+        if not report.may_be_read:
+            return
         # After the very last step, the replica is finished as soon as by ending.
         is_last = ends_epoch and report.epoch == self._task.recipe.epochs - 1
-        reason = self._notice.reason() if report.has_counted_all and not is_last else ""
-        if reason:
-            report.note_interruption(reason)
-        if ends_epoch or is_due or reason:
-            self._saved = time.monotonic()
-            check_run_directory(self._task.run)
-            self._checkpoints.save(self._checkpoint(state, report))
-        if reason:
-            self._end(state.step, reason, report)
+        if not is_last and (reason := self._notice.reason()):
+            self._end(state, report, reason)
+        if ends_epoch or time.monotonic() - self._saved >= self._task.checkpoint_seconds:
+            self._save(state, report)
 
-    def _checkpoint(self, state: TrainState, report: EpochReport) -> Checkpoint:
+    def end_if_noticed(self, state: TrainState, report: EpochReport) -> None:
+        """Write the last checkpoint if no batch comes after a notice: loader processes may have received SIGTERM, too.
+
+        Several workers cannot agree about that: the others wait for this one in the next step.
+
+        Raises:
+            EndedByNoticeError: there was a notice; the checkpoint is complete.
+        """
+        if self._task.share.workers == 1 and (reason := self._notice.reason()):
+            self._end(state, report, reason)
+
+    def _save(self, state: TrainState, report: EpochReport) -> None:
+        report.read()
+        self._saved = time.monotonic()
+        check_run_directory(self._task.run)
         progress = {"history": list(self._history), "monitor": report.monitor.state(), "epoch": report.state()}
-        return Checkpoint(state.step, state.tensors(), progress)
+        self._checkpoints.save(Checkpoint(state.step, state.tensors(), progress))
 
-    def _end(self, step: int, reason: str, report: EpochReport) -> None:
+    def _end(self, state: TrainState, report: EpochReport, reason: str) -> None:
+        report.note_interruption(reason)
+        self._save(state, report)
         self._checkpoints.wait()
-        done = f"{reason}; checkpoint of step {step} written, from which it goes on"
+        done = f"{reason}; checkpoint of step {state.step} written, from which it goes on"
         if self._task.leads:
             warn(self._task.board, self._task.replica, done)
         report.flush()

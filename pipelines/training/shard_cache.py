@@ -30,9 +30,27 @@ FORGOTTEN_SECONDS = 86400.0
 DOWNLOAD_BYTES = 8 << 20
 
 
+# Folders for temporary files that may be large; some systems keep those of the usual one in memory.
+LARGE_FOLDER = Path("/var/tmp")  # noqa: S108
+MOUNTS = Path("/proc/mounts")
+IN_MEMORY = ("tmpfs", "ramfs")
+
+
 def folder() -> Path:
-    """Return the folder of this user's copies on this node."""
-    return Path(tempfile.gettempdir()) / f"googlenet-shards-{os.getuid()}"
+    """Return the folder of this user's copies on this node: on a disk, if it has one for temporary files."""
+    usual = Path(tempfile.gettempdir())
+    is_better = _is_in_memory(usual) and not _is_in_memory(LARGE_FOLDER) and os.access(LARGE_FOLDER, os.W_OK)
+    return (LARGE_FOLDER if is_better else usual) / f"googlenet-shards-{os.getuid()}"
+
+
+def _is_in_memory(place: Path) -> bool:
+    """Return whether files in ``place`` take memory; False where the system does not say."""
+    with suppress(OSError, ValueError):
+        mounts = [line.split(" ")[1:3] for line in MOUNTS.read_text().splitlines()]
+        holding = [(len(Path(at).parts), kind) for at, kind in mounts if place.resolve().is_relative_to(at)]
+        # Of two at the same place, the later one covers the other.
+        return max(reversed(holding), key=lambda mount: mount[0], default=(0, ""))[1] in IN_MEMORY
+    return False
 
 
 @dataclass(frozen=True)

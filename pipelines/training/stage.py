@@ -56,7 +56,7 @@ def _with_cpus(resources: Resources, cpus_per_worker: float | None) -> Resources
 
 
 def check_before_start(run: Storage, recipe: Recipe, counts: Counts) -> None:
-    """Refuse batches and initial weights with which training would fail, and print what the weights do not cover.
+    """Refuse batches and initial weights with which training would fail; warn of what it will not do.
 
     A line also says if images are stored smaller than they are needed.
 
@@ -66,11 +66,11 @@ def check_before_start(run: Storage, recipe: Recipe, counts: Counts) -> None:
         UserError: the recipe cannot be trained on so many images, or its weights do not fit.
     """
     check_batches(recipe, counts.train)
-    largest_px = max(side for policy in recipe.policies for side in policy_scales_px(policy, recipe.crop_px))
-    if recipe.stored_short_side_px is not None and recipe.stored_short_side_px < largest_px:
+    _warn_of_small_images(recipe)
+    if recipe.warmup_epochs >= recipe.epochs and not run.exists(RUN):  # a run that has begun keeps its recipe
         say(
-            f"data: shorter sides are stored with at most {recipe.stored_short_side_px} px, and the evaluation scales "
-            f"them to up to {largest_px} px, which costs accuracy: --stored-short-side-px"
+            f"warning: --warmup-epochs {recipe.warmup_epochs:g} takes all of --epochs {recipe.epochs}: the learning "
+            f"rate never falls, and no classifier is watched; use --warmup-epochs {recipe.epochs / 4:g}"
         )
     if not recipe.init_weights:
         return
@@ -81,6 +81,15 @@ def check_before_start(run: Storage, recipe: Recipe, counts: Counts) -> None:
 
     for remark in check_initial_weights(run, recipe, counts.classes):
         say(f"initial weights: {remark}")
+
+
+def _warn_of_small_images(recipe: Recipe) -> None:
+    largest_px = max(side for policy in recipe.policies for side in policy_scales_px(policy, recipe.crop_px))
+    if recipe.stored_short_side_px is not None and recipe.stored_short_side_px < largest_px:
+        say(
+            f"data: shorter sides are stored with at most {recipe.stored_short_side_px} px, and the evaluation scales "
+            f"them to up to {largest_px} px, which costs accuracy: --stored-short-side-px"
+        )
 
 
 def train_run(

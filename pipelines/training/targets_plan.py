@@ -1,8 +1,9 @@
 """Plan of a student's targets: the teacher's replicas that answer, and what is left of their work."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from googlenet.evaluation.crops import num_views, view_groups, views_of_all
+from googlenet.evaluation.crops import mean_distinct_views, view_groups, views_of_all
 from googlenet.network.complexity import forward_flops
 from pipelines.run.directory import PREDICTIONS, TARGETS, TEACHER, finished_replicas, read_recipe
 from pipelines.run.predictions import IMAGES_PER_SHARD, bytes_per_image, file_name
@@ -44,8 +45,11 @@ class TargetsLeft:
         return self.passes * flops / own_flops
 
 
-def targets_left(run: Storage, recipe: Recipe, images: int) -> TargetsLeft | None:
-    """Return what is left of the targets of ``images`` training images; None without a teacher, or if all are there."""
+def targets_left(run: Storage, recipe: Recipe, images: int, sizes_px: Sequence[tuple[int, int]]) -> TargetsLeft | None:
+    """Return what is left of the targets of ``images`` training images; None without a teacher, or if all are there.
+
+    ``sizes_px`` are the widths and heights of some of them, which tell how many of their views are distinct.
+    """
     if not recipe.teacher or run.exists(TARGETS):
         return None
     teacher = Storage.at(recipe.teacher)
@@ -54,4 +58,5 @@ def targets_left(run: Storage, recipe: Recipe, images: int) -> TargetsLeft | Non
     present = set(run.below(TEACHER).below(PREDICTIONS).files(""))
     firsts = enumerate(range(0, images, IMAGES_PER_SHARD))
     left = sum(min(IMAGES_PER_SHARD, images - first) for shard, first in firsts if file_name(shard) not in present)
-    return TargetsLeft(taught, replicas, left, left * num_views(recipe.teacher_policy) * len(replicas))
+    views = mean_distinct_views(sizes_px, taught.crop_px, (recipe.teacher_policy,))
+    return TargetsLeft(taught, replicas, left, round(left * views * len(replicas)))

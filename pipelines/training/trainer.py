@@ -6,7 +6,7 @@ with further replicas where that saves the start of another one.
 
 import gc
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import partial
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray.exceptions import RayError
 
+from googlenet.images.records import ShardDamagedError
 from googlenet.network.arithmetic import Arithmetic
 from pipelines.errors import UserError
 from pipelines.run.directory import ReplicaFiles, check_run_directory
@@ -63,14 +64,18 @@ def fit_replica(
         if recipe.least_workers < recipe.workers_per_replica:
             _make_ray_count_nodes()
         ended: int | ReplicaFailure = _trainer(loop, run, recipe, files, resources, config).fit().return_value
-    except UserError as error:
-        return ReplicaFailure(replica, str(error), traceback.format_exc(), is_explained=True)
     except Exception as error:  # noqa: BLE001  # the other replicas continue after any error
-        is_explained = all(storage_failure(cause) for cause in _causes(error))
-        return ReplicaFailure(
-            replica, _root_cause(error), traceback.format_exc(), may_pass=True, is_explained=is_explained
-        )
+        return _failure(replica, error)
     return ended
+
+
+def _failure(replica: int, error: Exception) -> ReplicaFailure:
+    """Return the failure of a fit that ended with ``error``, which is being handled."""
+    causes, told = _causes(error), traceback.format_exc()
+    for final in (cause for cause in causes if isinstance(cause, UserError | ShardDamagedError)):
+        return ReplicaFailure(replica, _line(final), told, is_explained=True)
+    is_explained = all(storage_failure(cause) for cause in causes)
+    return ReplicaFailure(replica, _root_cause(causes), told, may_pass=True, is_explained=is_explained)
 
 
 def _make_ray_count_nodes() -> None:
@@ -195,7 +200,7 @@ def _train(task: "ReplicaTask", reports: "RayReports") -> ReplicaFailure | None:
     """Train as one of the replica's workers. A raised error may be retried, a returned one is final."""
     import ray.train
 
-    from googlenet.images.records import RecordsError, ShardDamagedError
+    from googlenet.images.records import RecordsError
     from googlenet.training.health import NotFiniteError, TrainingError
     from pipelines.job.system_log import system_log
     from pipelines.training.notice import EndedByNoticeError
@@ -219,18 +224,18 @@ def _train(task: "ReplicaTask", reports: "RayReports") -> ReplicaFailure | None:
         not_finite = isinstance(error, NotFiniteError)
         # On a CPU the same steps would end the same.
         may_pass = not_finite and task.device.startswith("cuda")
-        reason = str(error).strip().splitlines()[-1]
-        return ReplicaFailure(task.replica, reason, traceback.format_exc(), may_pass, not_finite, is_explained=True)
+        told = traceback.format_exc()
+        return ReplicaFailure(task.replica, _line(error), told, may_pass, not_finite, is_explained=True)
     return None
 
 
-def _root_cause(error: Exception) -> str:
+def _root_cause(causes: Sequence[Exception]) -> str:
     """Return in one line what the workers raised, without Ray's wrapping, and the death of a worker first.
 
     The replica's other workers may only report that they lost it.
     """
-    causes = sorted(_causes(error), key=lambda cause: not isinstance(cause, ray.exceptions.RayError))
-    return "; ".join(dict.fromkeys(map(_one_line, causes)))
+    deaths_first = sorted(causes, key=lambda cause: not isinstance(cause, ray.exceptions.RayError))
+    return "; ".join(dict.fromkeys(map(_one_line, deaths_first)))
 
 
 def _causes(error: Exception) -> list[Exception]:
@@ -239,6 +244,10 @@ def _causes(error: Exception) -> list[Exception]:
 
 
 def _one_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    name = type(error).__name__
-    return name if not lines else lines[-1] if lines[-1].startswith(name) else f"{name}: {lines[-1]}"
+    line, name = _line(error), type(error).__name__
+    return name if not line else line if line.startswith(name) else f"{name}: {line}"
+
+
+def _line(error: BaseException) -> str:
+    """Return the last line of an error's message; Ray's own ends with the cause."""
+    return next(reversed(str(error).strip().splitlines()), "")

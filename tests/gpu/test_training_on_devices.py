@@ -12,11 +12,10 @@ import torch.distributed as dist
 from torch.nn import functional
 
 from googlenet.images.decoding import decode_rgb
-from googlenet.images.jpeg import read_header
 from googlenet.network.choices import Variant
 from googlenet.randomness import numpy_generator
 from googlenet.training.augment import Draw, Sampling, draw, draw_sample
-from googlenet.training.augment_tensors import EncodedBatch, render
+from googlenet.training.augment_tensors import EncodedBatch, header_for_device, render
 from googlenet.training.data_parallel import ALONE, Share, parallel_network, synchronised_model
 from googlenet.training.loader import forkserver
 from tests.gpu.small_training import assert_close, in_double, state_on, train
@@ -62,9 +61,10 @@ def test_samples_made_on_a_device_look_like_those_made_by_opencv(device: str) ->
     image = image.repeat(16, axis=0).repeat(16, axis=1)
     sampling = Sampling(interpolations=("bilinear",), area=(0.3, 1.0))
     draws = [draw(192, 144, sampling, numpy_generator(0, "sampling", 0, index)) for index in range(6)]
-    batch = EncodedBatch([image] * 6, draws, torch.arange(6), 6, 64).on(torch.device(device))
-    assert (batch.images.device.type, batch.labels.device.type) == (device, device)
-    for index, made in enumerate(batch.images):
+    pixels = torch.from_numpy(image).permute(2, 0, 1).to(device)
+    for index, drawn in enumerate(draws):
+        made = render(pixels, 64, drawn)
+        assert made.device.type == device
         expected = draw_sample(image, 64, sampling, numpy_generator(0, "sampling", 0, index))
         difference = np.abs(made.permute(1, 2, 0).cpu().numpy().astype(int) - expected)
         assert np.percentile(difference, 95) <= 3  # edges of the image's squares are placed a little differently
@@ -74,7 +74,6 @@ JPEGS: dict[str, dict[str, object]] = {
     "baseline": {},
     "progressive": {"progressive": True},
     "without subsampling": {"subsampling": 0},
-    "RGB in place of YCbCr": {"keep_rgb": True},
     "grey": {},
 }
 
@@ -101,12 +100,12 @@ def rendered(pixels: np.ndarray, drawn: Draw) -> torch.Tensor:
 
 @pytest.mark.parametrize("kind", JPEGS)
 def test_every_kind_of_jpeg_that_is_left_to_the_device_has_the_colours_of_a_cpu(kind: str, device: str) -> None:
-    """Of each, googlenet.images.jpeg.read_header has a header."""
+    """Of each, header_for_device has a header."""
     picture = photograph(192, 144).convert("L" if kind == "grey" else "RGB")
     if device == "cuda":
         pytest.importorskip("torchvision", reason="a GPU decodes JPEGs by torchvision")
     data, drawn = encode(picture, quality=95, **JPEGS[kind]), draw_of_all()
-    assert read_header(data) is not None
+    assert header_for_device(data) is not None
     made = EncodedBatch([data], [drawn], torch.arange(1), 1, 64).on(torch.device(device)).images[0].cpu()
     assert difference_of_areas(made, rendered(decode_rgb(data), drawn)) < AREA_BOUND
 

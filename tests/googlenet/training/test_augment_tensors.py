@@ -1,15 +1,22 @@
 """Samples made by tensor operations, against those of the usual path for the same key."""
 
 import io
+import pickle
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from googlenet.images.decoding import decode_rgb
+from googlenet.images.record import Record
 from googlenet.randomness import numpy_generator
-from googlenet.training.augment import INTERPOLATIONS, Sampling, draw, draw_sample_from
-from googlenet.training.augment_tensors import EncodedBatch, render
+from googlenet.training.augment import INTERPOLATIONS, Sampling, draw, draw_sample, draw_sample_from
+from googlenet.training.augment_tensors import EncodedBatch, EncodedSamples, decoded_by, render
+from googlenet.training.batches import SAMPLES
+from googlenet.training.loader import Request
+from tests.picture_files import encode as picture_file
 
 CROP = 64
 
@@ -59,14 +66,85 @@ def test_the_distribution_is_the_same() -> None:
         assert np.corrcoef(ours, usual)[0, 1] > 0.995
 
 
+STILL = Sampling((1.0, 1.0), (4 / 3, 4 / 3), ("bilinear",), mirror=False, photometric=None, lighting_sigma=0.0)
+
+
 def test_a_batch_is_decoded_and_rendered_on_its_device_in_the_order_of_its_images() -> None:
-    images = [encode(photograph(0), "JPEG"), photograph(1), encode(photograph(2), "JPEG")]
-    still = Sampling((1.0, 1.0), (4 / 3, 4 / 3), ("bilinear",), mirror=False, photometric=None, lighting_sigma=0.0)
-    draws = [draw(320, 240, still, numpy_generator(0, "sampling", 0, index)) for index in range(3)]
+    made = draw_sample(photograph(1), CROP, STILL, numpy_generator(0, "sampling", 0, 1))
+    images = [encode(photograph(0), "JPEG"), made, encode(photograph(2), "JPEG")]
+    draws = [draw(320, 240, STILL, numpy_generator(0, "sampling", 0, index)) for index in (0, 2)]
     batch = EncodedBatch(images, draws, torch.tensor([4, 5, 6]), 7, CROP).on(torch.device("cpu"))
     assert (batch.num_images, batch.labels.tolist()) == (7, [4, 5, 6])
     assert batch.images.is_contiguous(memory_format=torch.channels_last)
     for row in range(3):
         expected = torch.from_numpy(photograph(row).copy()).permute(2, 0, 1)
-        difference = batch.images[row].float() - render(expected, CROP, draws[row]).float()
+        difference = batch.images[row].float() - render(expected, CROP, draws[0]).float()
         assert difference.abs().mean() < 3, row  # of 255; compression
+
+
+class Listed:
+    """Records in memory."""
+
+    def __init__(self, images: list[bytes]) -> None:
+        self._images = images
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> Record:
+        return Record(str(index), self._images[index], index)
+
+    def labelled_image(self, index: int) -> tuple[bytes, int]:
+        return self._images[index], index
+
+    def share_cache(self, processes: int) -> None:
+        pass
+
+
+def test_what_a_gpu_cannot_decode_is_the_usual_sample_bit_for_bit_and_as_small() -> None:
+    large = Image.fromarray(photograph(0)).resize((1200, 900))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    others = [
+        picture_file(large, "PNG", compress_level=0),
+        picture_file(large, exif=turned),
+        picture_file(large, keep_rgb=True),
+        picture_file(large.convert("CMYK")),
+    ]
+    request = Request(SAMPLES, [(3, index) for index in range(4)], 4)
+    batch = EncodedSamples(Listed(others), CROP, Sampling(), 1).load(request)
+    assert len(pickle.dumps(batch)) < 100_000  # a photograph has 3 MB
+    made = batch.on(torch.device("cpu")).images
+    for index, data in enumerate(others):
+        usual = draw_sample_from(data, CROP, Sampling(), numpy_generator(1, "sampling", 3, index))
+        assert np.array_equal(made[index].permute(1, 2, 0).numpy(), usual), index
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"adobe": True}])
+def test_every_upright_jpeg_of_luminance_and_colour_is_left_to_the_gpu(options: dict[str, bool | int]) -> None:
+    adobe = b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\1" if options.pop("adobe", False) else b""
+    for mode in ("RGB", "L"):
+        data = picture_file(Image.fromarray(photograph(0)).convert(mode), **options)
+        data = data[:2] + adobe + data[2:]
+        batch = EncodedSamples(Listed([data]), CROP, Sampling(), 1).load(Request(SAMPLES, [(0, 0)], 1))
+        assert batch.images == [data]
+
+
+def test_one_jpeg_that_the_gpus_decoder_refuses_costs_no_other() -> None:
+    jpegs = [encode(photograph(index), "JPEG") for index in range(3)]
+    expected = [torch.from_numpy(decode_rgb(jpeg).copy()).permute(2, 0, 1) for jpeg in jpegs]
+    of_gpu = {jpegs[0]: expected[0], jpegs[2]: expected[2]}
+
+    def decode(together: Sequence[bytes]) -> list[torch.Tensor]:
+        if jpegs[1] in together:
+            raise RuntimeError("Error while decoding JPEG images: Unknown chroma subsampling\nException raised from")
+        return [of_gpu[jpeg] for jpeg in together]
+
+    refused = (
+        r"^the GPU's decoder refuses a JPEG \(Error while decoding JPEG images: Unknown chroma subsampling\): Pillow"
+    )
+    with pytest.warns(UserWarning, match=refused):
+        found = decoded_by(decode, jpegs)
+    assert found[0] is expected[0]
+    assert found[2] is expected[2]
+    assert torch.equal(found[1], expected[1])

@@ -17,6 +17,7 @@ from googlenet.training.batches import SAMPLES, TrainingSamples, requests_of_epo
 from googlenet.training.data_parallel import Share
 from googlenet.training.epoch_order import EpochOrder
 from googlenet.training.loader import Batch, Request, load_batches
+from tests.commands import run_python
 from tests.googlenet.images.test_records import jpeg, open_all, write_shards
 
 SEED, EPOCH, IMAGES, BATCH = 3, 2, 104, 16
@@ -61,6 +62,32 @@ def test_they_are_the_same_for_any_number_of_loader_processes_and_any_start(samp
     assert same(alone[6:], batches(samples, first_step=6, loader_processes=1))
     following = batches(samples, (EPOCH, EPOCH + 1), first_step=5, loader_processes=2)
     assert same(following, alone[5:] + batches(samples, (EPOCH + 1,)))
+
+
+LOAD = """
+import sys
+from googlenet.images.record import Record
+from googlenet.training.batches import SAMPLES, TrainingSamples
+from googlenet.training.augment import Sampling
+from googlenet.training.loader import Request, load_batches
+from tests.googlenet.training.test_batches import open_all
+if __name__ == "__main__":
+    samples = TrainingSamples(open_all((sys.argv[2:], [70, 1, 33])), 35, Sampling(), 0)
+    requests = [Request(SAMPLES, [(0, 0), (0, 1)], 2)] * 3
+    print([len(batch.labels) for batch in load_batches({SAMPLES: samples}, requests, loader_processes=1)])
+"""
+
+
+@pytest.mark.processes
+def test_processes_load_also_where_the_temporary_folder_has_a_long_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a batch scheduler makes them: a socket's path has at most 107 bytes."""
+    long = tmp_path / ("job-" + "1" * 90)
+    long.mkdir()
+    monkeypatch.setenv("TMPDIR", str(long))
+    ended = run_python("-c", LOAD, "x", *write_shards(tmp_path)[0])
+    assert ended.stdout == "[2, 2, 2]\n", ended.stderr
 
 
 class ProcessIds:

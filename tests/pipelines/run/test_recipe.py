@@ -1,6 +1,7 @@
 """Recipes: printed and read back, with invalid values refused."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -87,6 +88,14 @@ def test_an_unknown_field_is_refused_by_name() -> None:
         ("area_sampling", "uneven"),
         ("first_crop_px", 300),
         ("first_crop_px", 20),
+        ("learning_rate", math.inf),
+        ("warmup_epochs", math.inf),
+        ("weight_decay", math.inf),
+        ("dead_head_epochs", math.inf),
+        ("teacher_temperature", math.inf),
+        ("lighting_sigma", math.inf),
+        ("aspect", [1.0, math.inf]),
+        ("photometric", [1.0, math.inf]),
     ],
 )
 def test_a_value_out_of_range_is_refused_with_its_field(field: str, value: object) -> None:

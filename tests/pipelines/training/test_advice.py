@@ -1,5 +1,6 @@
 """Advice for replicas that do not learn: nothing that the recipe already does, nothing that its weights rule out."""
 
+import re
 from dataclasses import replace
 
 from pipelines.run.named_recipes import demo, finetune, modern, paper
@@ -32,3 +33,13 @@ def test_what_a_recipe_does_already_is_not_advised() -> None:
     done = replace(demo(), max_gradient_norm=1.0, training_precision="fp32")
     assert advice_for(done).dead == "try a lower or a higher --learning-rate (now 0.1)"
     assert advice_for(done).not_finite == "try a lower --learning-rate (now 0.1)"
+
+
+def test_a_recipe_with_advised_options_is_no_refused_one() -> None:
+    recipe = replace(paper(), initialisation="lsuv")
+    advised = re.split(", | or ", advice_for(recipe).dead)[2:]  # after a lower, or a higher, rate
+    assert advised[-2:] == ["--initialisation he", "--variant bn --initialisation he"]
+    for options in advised:
+        named = re.findall(r"--(\S+) (\S+)", options)
+        values = {name.replace("-", "_"): float(value) if value.isdigit() else value for name, value in named}
+        replace(recipe, **values)

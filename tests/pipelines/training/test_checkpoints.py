@@ -10,7 +10,7 @@ import torch
 import pipelines.training.checkpoints
 from pipelines.errors import UserError
 from pipelines.run.storage import Storage
-from pipelines.training.checkpoints import Checkpoint, Checkpoints
+from pipelines.training.checkpoints import Checkpoint, Checkpoints, newest_step
 
 
 @pytest.fixture(autouse=True)
@@ -151,6 +151,21 @@ def test_what_a_killed_writer_left_is_no_checkpoint(tmp_path: Path) -> None:
     assert checkpoint is not None
     assert (checkpoint.step, passed_over) == (1, [])
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_other_files_beside_the_checkpoints_are_nobodys_business(tmp_path: Path) -> None:
+    save(tmp_path, 1, 2)
+    last = sorted(tmp_path.iterdir())[-1]
+    others = [tmp_path / name for name in ("best.safetensors", f"._{last.name}", f"Copy of {last.name}")]
+    for other in others:  # a user's copy, and what tar adds on a Mac
+        other.write_bytes(last.read_bytes())
+    assert newest_step(Storage.at(str(tmp_path))) == 2
+    checkpoint, passed_over = newest(tmp_path)
+    assert checkpoint is not None
+    assert (checkpoint.step, passed_over) == (2, [])
+    save(tmp_path, 3, 4)
+    assert all(other.exists() for other in others)
+    assert len(list(tmp_path.iterdir())) == 2 + len(others)
 
 
 def test_training_may_go_on_while_it_is_written(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import safetensors.torch
 import torch
 
 import pipelines.training.compilation
+import pipelines.training.notice
 from googlenet.network.arithmetic import Arithmetic, can_compile, compile_network
 from pipelines.run.recipe import Recipe
 from pipelines.training.replica import train_replica
@@ -59,11 +60,23 @@ class Board:
         self.warnings: list[str] = []
         self.warn = SimpleNamespace(remote=self.warnings.append)
         self.post = SimpleNamespace(remote=lambda *_: None)
-        self.notice = SimpleNamespace(remote=lambda _: None)
+
+
+@pytest.fixture
+def board(monkeypatch: pytest.MonkeyPatch) -> Board:
+    """A board without Ray, which nobody asks for notices."""
+    monkeypatch.setattr(pipelines.training.notice, "ASK_SECONDS", 3600.0)
+    monkeypatch.setattr(pipelines.training.compilation, "can_compile", lambda _device: True)
+    return Board()
 
 
 def test_a_first_step_whose_compilation_fails_is_taken_again_uncompiled(
-    dataset: Path, undisturbed: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch, threads: None
+    dataset: Path,
+    undisturbed: Path,
+    tiny_recipe: Recipe,
+    monkeypatch: pytest.MonkeyPatch,
+    board: Board,
+    threads: None,
 ) -> None:
     """The backward pass is compiled when the forward pass has changed the statistics of batch normalisation."""
     assert tiny_recipe.variant == "bn"
@@ -77,8 +90,6 @@ def test_a_first_step_whose_compilation_fails_is_taken_again_uncompiled(
         return forward
 
     monkeypatch.setattr(pipelines.training.compilation, "compile_network", compile_what_fails)
-    monkeypatch.setattr(pipelines.training.compilation, "can_compile", lambda _device: True)
-    board = Board()
     compiled = replace(task(dataset, tiny_recipe, float("inf")), arithmetic=Arithmetic(compiled=True), board=board)
     train_replica(compiled)
     assert len(calls) == 1
@@ -87,6 +98,36 @@ def test_a_first_step_whose_compilation_fails_is_taken_again_uncompiled(
     ]
     files = [run / "replicas/1/weights.safetensors" for run in (dataset, undisturbed)]
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_compiler_that_fails_when_crops_have_grown_costs_no_attempt_and_changes_no_bit(
+    dataset: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch, board: Board, threads: None
+) -> None:
+    growing = replace(tiny_recipe, first_crop_px=35, crop_px=42)
+    weights = dataset / "replicas/1/weights.safetensors"
+    train_replica(task(dataset, growing, float("inf")))
+    plain = weights.read_bytes()
+    shutil.rmtree(dataset / "replicas")
+    sides: list[int] = []
+
+    def compile_small_crops(network: torch.nn.Module) -> Any:
+        def forward(images: torch.Tensor, *arguments: Any) -> Any:
+            sides.append(images.shape[-1])
+            answered = network(images, *arguments)
+            if images.shape[-1] > 35:
+                raise RuntimeError("no space left on device")
+            return answered
+
+        return forward
+
+    monkeypatch.setattr(pipelines.training.compilation, "compile_network", compile_small_crops)
+    fast = replace(task(dataset, growing, float("inf")), arithmetic=Arithmetic(compiled=True), board=board)
+    train_replica(fast)
+    assert sides == [35, 35, 35, 42]
+    assert board.warnings == [
+        "warning: replica 1: not compiled: the compiler failed (no space left on device); training goes on uncompiled"
+    ]
+    assert weights.read_bytes() == plain
 
 
 # Steps of a network that is small enough to be compiled in seconds; prints the warning, whether the state is that of
@@ -113,7 +154,7 @@ recipe = SimpleNamespace(batch_size=4)
 network = TrainedNetwork(compiled, ReplicaTask(None, recipe, 1, arithmetic=Arithmetic(compiled=True), board=board))
 for _ in range(2):
     step(plain, lambda _: plain.model, inputs)
-    network.step(4, partial(step, compiled, network.for_batch, inputs))
+    network.step(4, 35, partial(step, compiled, network.for_batch, inputs))
 expected = plain.model.state_dict()
 print(compiled.step, all(torch.equal(value, expected[name]) for name, value in model.state_dict().items()))
 print(compiler_failure("cpu"))

@@ -1,13 +1,24 @@
 """Tests of what is said about failed replicas."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 import ray
 import torch
 from ray.exceptions import ActorDiedError, NodeDiedError, OutOfMemoryError, RayTaskError, RuntimeEnvSetupError
+from ray.train import WorkerGroupError
 
+import pipelines.training.trainer
+from googlenet.images.records import RecordsError, ShardDamagedError
+from googlenet.network.arithmetic import FP32
 from pipelines.errors import UserError
 from pipelines.job.nodes import NodesMissingError
+from pipelines.run.directory import MANIFEST
+from pipelines.run.named_recipes import demo
+from pipelines.run.storage import Storage
 from pipelines.training.failure import ReplicaFailure, summary_of_failures, tell_failures
+from pipelines.training.resources import Resources
 from pipelines.training.trial_workers import trial_workers
 
 
@@ -43,6 +54,31 @@ def test_a_failure_that_its_line_explains_has_no_traceback_on_the_terminal(capsy
         told = capsys.readouterr().out
         assert "No space left on device" in told
         assert ("Traceback of a bug" in told) is not is_explained
+
+
+@pytest.mark.parametrize(
+    ("error", "is_final"),
+    [
+        (UserError("no checkpoint in runs/1 is complete: check the storage"), True),
+        (ShardDamagedError("shard 3 is damaged: prepare the run again"), True),
+        (RecordsError("shard 3 cannot be reached"), False),
+    ],
+)
+def test_what_another_attempt_cannot_help_is_final_whichever_of_several_workers_raised_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, is_final: bool
+) -> None:
+    run = Storage.at(str(tmp_path))
+    run.write_json(MANIFEST, {})
+
+    def fit() -> None:
+        raise WorkerGroupError("two workers", {0: RuntimeError("Connection closed by peer"), 1: error})
+
+    monkeypatch.setattr(pipelines.training.trainer, "_trainer", lambda *_: SimpleNamespace(fit=fit))
+    ended = pipelines.training.trainer.fit_replica._function(run, demo(), 0, Resources(), FP32, None)
+    assert isinstance(ended, ReplicaFailure)
+    assert (ended.may_pass, ended.is_explained) == (not is_final, is_final)
+    assert str(error) in ended.reason
+    assert (ended.reason == str(error)) is is_final
 
 
 def of_task(cause: Exception) -> Exception:

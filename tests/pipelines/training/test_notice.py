@@ -4,22 +4,28 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import ray
 
+import pipelines.training.epoch_report
 import pipelines.training.notice
 import pipelines.training.replica
+from googlenet.training.loader import Batch
 from googlenet.training.loop import TakenStep
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
-from pipelines.training.board import DRAINED, TrainingBoard
-from pipelines.training.notice import EndedByNoticeError, take_sigterm_as_notice
+from pipelines.training.board import DRAINED, TrainingBoard, new_board
+from pipelines.training.notice import EndedByNoticeError, notice_to, take_sigterm_as_notice
 from pipelines.training.replica import train_replica
 from pipelines.training.task import ReplicaTask
 
 STEPS = 6  # 24 images in batches of 8, two epochs
+FIGURES_ARE_READ_LATER = "cpu:0"  # as on a GPU: of any device that is not called cpu
 
 
 @pytest.fixture
@@ -33,7 +39,7 @@ def sigterm_is_notice(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Eve
     signal.signal(signal.SIGTERM, before)
 
 
-@pytest.mark.parametrize("step", [1, 3, 5])
+@pytest.mark.parametrize(("step", "device"), [(1, "cpu"), (3, "cpu"), (5, FIGURES_ARE_READ_LATER)])
 def test_a_worker_that_receives_sigterm_writes_a_checkpoint_of_its_last_step_and_no_step_is_done_twice(
     dataset: Path,
     undisturbed: Path,
@@ -41,7 +47,9 @@ def test_a_worker_that_receives_sigterm_writes_a_checkpoint_of_its_last_step_and
     monkeypatch: pytest.MonkeyPatch,
     sigterm_is_notice: threading.Event,
     step: int,
+    device: str,
 ) -> None:
+    monkeypatch.setattr(pipelines.training.epoch_report, "LINES_PER_EPOCH", 1)
     taken: list[int] = []
     take = pipelines.training.replica.train_step
 
@@ -53,7 +61,7 @@ def test_a_worker_that_receives_sigterm_writes_a_checkpoint_of_its_last_step_and
         return result
 
     monkeypatch.setattr(pipelines.training.replica, "train_step", counted)
-    ended = ReplicaTask(Storage.at(str(dataset)), tiny_recipe, 0)
+    ended = ReplicaTask(Storage.at(str(dataset)), tiny_recipe, 0, device=device)
     with pytest.raises(EndedByNoticeError, match=f"SIGTERM; checkpoint of step {step} written"):
         train_replica(ended)
     sigterm_is_notice.clear()  # another worker
@@ -64,6 +72,44 @@ def test_a_worker_that_receives_sigterm_writes_a_checkpoint_of_its_last_step_and
     epochs = [json.loads(line) for line in (dataset / "replicas/0/metrics.jsonl").read_text().splitlines()]
     interrupted = [line["interrupted_at"] for line in epochs if line.get("interruptions") == 1]
     assert interrupted == [f"step {step}: its worker received SIGTERM"]
+
+
+def test_a_worker_whose_loader_processes_received_sigterm_as_well_writes_a_checkpoint(
+    dataset: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch, sigterm_is_notice: threading.Event
+) -> None:
+    """A machine that shuts down sends it to all processes; the training may wait for a batch at that moment."""
+    load = pipelines.training.replica._batches
+
+    def loaded(*arguments: Any) -> Iterator[Batch]:
+        for number, batch in enumerate(load(*arguments)):
+            if number == 2:
+                if is_shut_down:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                raise RuntimeError("DataLoader worker (pid(s) 71, 72) exited unexpectedly")
+            yield batch
+
+    monkeypatch.setattr(pipelines.training.replica, "_batches", loaded)
+    task = ReplicaTask(Storage.at(str(dataset)), tiny_recipe, 0)
+    is_shut_down = True
+    with pytest.raises(EndedByNoticeError, match="SIGTERM; checkpoint of step 2 written"):
+        train_replica(task)
+    assert [path.name[:10] for path in (dataset / "replicas/0/checkpoints").iterdir()] == ["0000000002"]
+    sigterm_is_notice.clear()
+    is_shut_down = False
+    with pytest.raises(RuntimeError, match="exited unexpectedly"):
+        train_replica(task)
+
+
+def test_a_notice_on_the_board_is_known_after_the_very_next_step(ray_cluster: str, tiny_recipe: Recipe) -> None:
+    """A step may take a minute, and a spot node have two."""
+    board = new_board()
+    with notice_to(ReplicaTask(Storage.at("/run"), tiny_recipe, 0, board=board)) as notice:
+        assert notice.reason() == ""
+        ray.get(board.tell.remote(set(), "limit"))
+        time.sleep(2.5)  # a step
+        assert notice.reason() == "limit"
+        ray.kill(board)
+    assert notice.reason() == "limit"
 
 
 def test_the_second_sigterm_ends_a_worker(sigterm_is_notice: threading.Event) -> None:

@@ -1,5 +1,6 @@
 """Tests of resources: how many replicas a cluster holds, counted by hand on nodes as Ray describes them."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import torch  # noqa: F401  # its import starts a process, which the tests that 
 from pipelines.errors import UserError
 from pipelines.job.nodes import NodesMissingError, check_that_a_node_stays
 from pipelines.job.ray_session import affordable_memory, alive_nodes, held_by
-from pipelines.run.dataset import read_manifest
-from pipelines.run.named_recipes import demo, finetune
+from pipelines.run.dataset import Counts, read_manifest
+from pipelines.run.directory import RUN
+from pipelines.run.named_recipes import demo, finetune, modern
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.training.resources import (
@@ -21,9 +23,9 @@ from pipelines.training.resources import (
     nodes_used,
     replicas_at_once,
     reserving_memory,
-    unused_gpus_line,
 )
-from pipelines.training.stage import train_run
+from pipelines.training.stage import check_before_start, train_run
+from pipelines.training.unused_gpus import unused_gpus_line
 
 GPU_NODE = {"CPU": 16.0, "GPU": 4.0, "accelerator_type:A100": 1.0}
 CPU_NODE = {"CPU": 6.0}
@@ -133,6 +135,10 @@ def test_a_cluster_of_the_commands_own_is_not_waited_for_to_grow(
         ({"custom": {"GPU": 1}}, "not CPU or GPU"),
         ({"custom": {"lightning": 0}}, "lightning=0"),
         ({"checkpoint_minutes": 0}, "--checkpoint-minutes"),
+        ({"shard_cache_gb": math.inf}, "--shard-cache-gb must not be infinite, got inf"),
+        ({"cpus_per_worker": math.inf}, "--cpus-per-worker must not be infinite"),
+        ({"gpus_per_worker": math.inf}, "--gpus-per-worker must not be infinite"),
+        ({"custom": {"lightning": math.inf}}, "lightning=inf"),
         ({"parallel_replicas": 0}, "--parallel-replicas"),
     ],
 )
@@ -167,6 +173,13 @@ def test_workers_that_cannot_train_together_are_refused(
         (Resources(4, 1), {"replicas": 2}, "2 GPUs unused: add --workers-per-replica 2, so that several train"),
         (Resources(4, 1), {"replicas": 3}, "1 GPU unused: 3 replicas of 4 CPU, 1 GPU cannot use more"),
         (Resources(4, 1, parallel_replicas=2), {"replicas": 7}, "2 GPUs unused: add --parallel-replicas 4, so that"),
+        # A worker computes on the first of its GPUs.
+        (
+            Resources(4, 2),
+            {"replicas": 1},
+            "3 GPUs unused: a worker computes on one GPU: use --gpus-per-worker 1 --workers-per-replica 4",
+        ),
+        (Resources(4, 2), {}, "2 GPUs unused: a worker computes on one GPU: use --gpus-per-worker 1"),
         # Workers of one replica cannot share GPUs, and graphs are for replicas of one worker.
         (Resources(1, 0.5), {"replicas": 1}, "3 GPUs unused: add --gpus-per-worker 1 --workers-per-replica 4, so that"),
         (Resources(4, 1, cuda_graphs=True), {"replicas": 1}, "3 GPUs unused: 1 replica of 4 CPU, 1 GPU cannot use"),
@@ -216,6 +229,20 @@ def test_a_cluster_whose_nodes_are_all_about_to_go_is_refused_in_one_line_for_an
     monkeypatch.setattr(DRAINING, lambda: {"a"})
     check_that_a_node_stays()
     check_that_one_fits(demo(), Resources())
+
+
+@pytest.mark.parametrize(("epochs", "told"), [(1, "use --warmup-epochs 0.25"), (2, "use --warmup-epochs 0.5"), (3, "")])
+def test_a_warm_up_that_is_all_of_the_training_is_told_when_a_run_begins(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], epochs: int, told: str
+) -> None:
+    recipe, run, counts = replace(modern(), epochs=epochs), Storage.at(str(tmp_path)), Counts(320, 10, 3)
+    check_before_start(run, recipe, counts)
+    line = " ".join(capsys.readouterr().out.split())
+    assert line.endswith(told)
+    assert bool(line) == bool(told)
+    run.write_json(RUN, {})  # and it cannot be changed any more
+    check_before_start(run, recipe, counts)
+    assert capsys.readouterr().out == ""
 
 
 def test_loader_processes_run_beside_gpus_only() -> None:

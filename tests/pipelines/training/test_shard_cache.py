@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,27 @@ def test_a_shard_is_fetched_once_for_all_processes_of_a_node(store: Counting, tm
     assert store.opened == ["a"]
     assert content(cache(store, tmp_path, version="2").open_input_file("a")) == b"a" * SIZE
     assert store.opened == ["a"] * 2  # another digest is another shard
+
+
+@pytest.mark.parametrize(
+    ("mounts", "moves"),
+    [
+        ("/dev/sda1 / ext4 rw 0 0\ntmpfs /tmp tmpfs rw 0 0\n", True),
+        ("/dev/sda1 / ext4 rw 0 0\ntmpfs /run tmpfs rw 0 0\n", False),
+        ("tmpfs /tmp tmpfs rw 0 0\n/dev/sda1 / ext4 rw 0 0\n/dev/sdb1 /tmp ext4 rw 0 0\n", False),  # over it
+        ("tmpfs / tmpfs rw 0 0\n", False),  # a live system: there is no disk
+        ("", False),
+    ],
+)
+def test_copies_lie_on_a_disk_where_temporary_files_lie_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mounts: str, moves: bool
+) -> None:
+    (tmp_path / "mounts").write_text(mounts)
+    monkeypatch.setattr(pipelines.training.shard_cache, "MOUNTS", tmp_path / "mounts")
+    usual = Path("/tmp")  # noqa: S108
+    monkeypatch.setattr(tempfile, "tempdir", str(usual))
+    expected = pipelines.training.shard_cache.LARGE_FOLDER if moves else usual
+    assert pipelines.training.shard_cache.folder().parent == expected
 
 
 def test_what_has_no_room_is_read_from_the_store(store: Counting, tmp_path: Path) -> None:

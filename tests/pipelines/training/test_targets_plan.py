@@ -27,7 +27,7 @@ def student(tiny_recipe: Recipe, tmp_path: Path) -> tuple[Storage, Recipe]:
 
 def test_the_teachers_finished_replicas_are_counted_with_their_own_size(student: tuple[Storage, Recipe]) -> None:
     run, recipe = student
-    left = targets_left(run, recipe, IMAGES)
+    left = targets_left(run, recipe, IMAGES, ())
     assert left is not None
     assert (left.replicas, left.passes) == ((0, 2), 2 * 10 * IMAGES)
     assert left.passes_of(replace(recipe, width=0.5), CLASSES) == pytest.approx(left.passes)
@@ -41,11 +41,18 @@ def test_a_resumed_stage_is_counted_by_the_shards_that_are_left(student: tuple[S
     run, recipe = student
     run.write("teacher/predictions/000000.parquet", b"")
     run.write("teacher/predictions/000002.parquet", b"")  # the last one, of 8 images
-    left = targets_left(run, recipe, IMAGES)
+    left = targets_left(run, recipe, IMAGES, ())
     assert left is not None
     assert (left.images, left.passes) == (16, 2 * 10 * 16)
     run.write("teacher/targets.parquet", b"")
-    assert targets_left(run, recipe, IMAGES) is None
+    assert targets_left(run, recipe, IMAGES, ()) is None
+
+
+def test_views_of_square_images_that_coincide_are_answered_once(student: tuple[Storage, Recipe]) -> None:
+    run, recipe = student
+    left = targets_left(run, replace(recipe, teacher_policy=144), IMAGES, [(100, 100), (150, 100)])
+    assert left is not None
+    assert left.passes == 2 * (48 + 144) / 2 * IMAGES
 
 
 def test_a_wide_replica_counts_with_its_own_width(tiny_recipe: Recipe) -> None:
