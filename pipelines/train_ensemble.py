@@ -156,7 +156,7 @@ def run_job(arguments: Arguments) -> int:
             _tell_plan(arguments, run, recipe, resources, images)
         return 0
     with only_job_on(run):
-        claim(run, "recipe", recipe.to_dict())
+        claim(run, "recipe", recipe.to_dict(), given_recipe=arguments.recipe)
         with native_stderr_to_log(run), connected():
             return _carry_out(arguments, run, recipe, resources, images, publishing)
 
