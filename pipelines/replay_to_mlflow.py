@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pipelines.job.command_line import parse, run_command
 from pipelines.job.console import say
 from pipelines.run.storage import Storage
-from pipelines.tracking.commands import how_to_use
+from pipelines.tracking.commands import how_to_open, how_to_use
 from pipelines.tracking.publish import ChampionRule, ModelsToLog, PublishSettings
 from pipelines.tracking.replay import replay
 from pipelines.tracking.store import tracking_uri_for
@@ -45,9 +45,10 @@ def _main() -> None:
     run = Storage.at(arguments.run_dir)
     chosen = arguments.models, arguments.champion, arguments.champion_metric
     publishing = PublishSettings(tracking_uri_for(run, arguments.tracking_uri), *chosen)
-    page, model = replay(run, publishing)
+    sent = replay(run, publishing)
     say(f"{run} is in MLflow at {publishing.tracking_uri}")
-    say(how_to_use(run, publishing.tracking_uri, page, model))
+    how_to = (run, publishing.tracking_uri, sent.page)
+    say(how_to_use(*how_to, sent.model) if sent.is_finished else how_to_open(*how_to))
 
 
 if __name__ == "__main__":

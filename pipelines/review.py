@@ -23,10 +23,11 @@ from pathlib import Path
 from pipelines.errors import UserError
 from pipelines.job.command_line import parse, run_command
 from pipelines.job.console import say
-from pipelines.run.directory import RUN
+from pipelines.run.directory import RUN, read_run
 from pipelines.run.lock import RunInUseError
 from pipelines.run.storage import Storage
 from pipelines.run.storage_failures import STORE_FAILURES
+from pipelines.tracking.commands import replay_command
 from pipelines.tracking.failures import reason_of
 from pipelines.tracking.moved import find_directory
 from pipelines.tracking.publish import PublishSettings
@@ -112,8 +113,12 @@ def _store(arguments: Arguments) -> str:
 
 def page_to_open(tracking_uri: str, run_dir: str) -> str:
     """Return the page of the run in ``run_dir``, or that of all runs, relative to MLflow's address."""
-    found = find_parent(connect(tracking_uri), Storage.at(run_dir)) if run_dir else None
-    return page_of_run(found.info.experiment_id, found.info.run_id) if found else page_of_experiment(tracking_uri)
+    run = Storage.at(run_dir) if run_dir else None
+    if run and (found := find_parent(connect(tracking_uri), run)):
+        return page_of_run(found.info.experiment_id, found.info.run_id)
+    if run and "recipe" in read_run(run):  # an evaluation of other weights is listed under the name of its images
+        say(f"warning: {run} is not in this MLflow store; to send it: {replay_command(run, tracking_uri)}")
+    return page_of_experiment(tracking_uri)
 
 
 def check_port(port: int) -> None:

@@ -163,7 +163,7 @@ def _run(arguments: Arguments, run: Storage, recipe: Recipe, resources: Resource
             _tell_plan(arguments, run, recipe, resources, images)
         return 0
     with only_job_on(run):
-        claim(run, "recipe", recipe.to_dict())
+        claim(run, "recipe", recipe.to_dict(), given_recipe=arguments.recipe)
         with native_stderr_to_log(run), connected():
             return _carry_out(arguments, run, recipe, resources, images, publishing)
 

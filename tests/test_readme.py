@@ -174,6 +174,7 @@ def checks(places: dict[str, str], ray_cluster: str) -> dict[str, Callable[[str]
         # Exactly as it was: without a word about differences, and with the same weights in the end.
         out = run(command.replace("ID", found), places, f"--tracking-uri {store} --models none")
         assert "differs from runs:/" not in out
+        assert json.loads((mine.parent / "again/run.json").read_text())["given_recipe"] == f"runs:/{found}"
         weights = "replicas/0/weights.safetensors"
         assert (mine.parent / "again" / weights).read_bytes() == (mine / weights).read_bytes()
 

@@ -170,15 +170,15 @@ class Ensemble:
             coverage: with it, ``set`` holds the true class with this probability, and ``abstain`` says whether it has
                 more than one class.
             budget: ``"fast"`` or ``"balanced"`` stop adding views and replicas once the answer is sure enough, instead
-                of a policy; ``passes`` is how many were computed, equal views of the image once.
+                of another policy; ``passes`` is how many were computed, equal views of the image once.
 
         Raises:
             ValueError: sets of classes were not fitted for this policy, the budget is unknown or cannot be combined
-                with ``coverage``; or as :meth:`probabilities`.
+                with ``coverage`` or this policy; or as :meth:`probabilities`.
         """
-        if budget != BUDGETS[-1]:
-            return self._early_answers(image, budget, calibrated, coverage)
         policy = named_policy(policy, self.budget)
+        if budget != BUDGETS[-1]:
+            return self._early_answers(image, policy, budget, calibrated, coverage)
         (temperature, least), kept = self._temperature(policy), self.calibration
         limit = kept.threshold(policy, coverage) if kept and coverage is not None else None
         if coverage is not None and (limit is None or not calibrated):
@@ -197,16 +197,17 @@ class Ensemble:
         return (self.budget.temperature(policy) if self.budget else None) or 1.0, LEAST_KEPT
 
     def _early_answers(
-        self, image: GivenImage, budget: str, calibrated: bool, coverage: float | None
+        self, image: GivenImage, policy: Policy, budget: str, calibrated: bool, coverage: float | None
     ) -> dict[str, Any]:
         if budget not in BUDGETS:
             raise ValueError(f"there is no budget {budget!r}: the budgets are {', '.join(BUDGETS)}")
         if self.budget is None or coverage is not None:
             reason = "needs a cascade that a run keeps" if self.budget is None else "has no sets of classes"
             raise ValueError(f"the budget {budget} {reason}")
-        everything = CROP_POLICIES[-1]
-        early = EarlyPredictor(self._predictor(everything), EarlyStop(self.budget, budget), self._cascade_order)
-        found = early.stopped(self._scaled(image, everything))
+        if policy != CROP_POLICIES[-1]:
+            raise ValueError(f"the budget {budget} decides how many of the 144 views are computed: leave out policy")
+        early = EarlyPredictor(self._predictor(policy), EarlyStop(self.budget, budget), self._cascade_order)
+        found = early.stopped(self._scaled(image, policy))
         temperature = found.temperature if calibrated else 1.0
         answers = top_answers(found.probabilities, self.classes, temperature, least=LEAST_KEPT)
         return {**answers, PASSES: found.passes}

@@ -1,8 +1,10 @@
 """Command lines from dataclasses: one option per field, unknown options refused, errors in one message."""
 
+import atexit
 import io
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,29 +31,41 @@ def parse(arguments: type[T], first: Sequence[str] = (), **given: Any) -> T:
     return parse_options(arguments, sys.argv[1:], first, **given)
 
 
+class LeftAtWork(threading.Thread):
+    """A thread that a command does not wait for, and that may be in PyTorch when the command ends."""
+
+
 def run_command(main: Callable[[], int | None]) -> None:
     """Run ``main`` and exit with its code; report a :class:`UserError` or a storage failure without a traceback."""
     _open_standard_streams()
     interrupt_on_signals()
+    code = _exit_code_of(main)
+    if any(isinstance(thread, LeftAtWork) for thread in threading.enumerate()):
+        # Python's own end would abort the process, with another exit code.
+        atexit.register(os._exit, code)
+    sys.exit(code)
+
+
+def _exit_code_of(main: Callable[[], int | None]) -> int:
     try:
         _check_current_folder()
         _check_encoding()
-        sys.exit(main() or 0)
+        return main() or 0
     except UserError as error:
         complain(f"error: {error}")
-        sys.exit(error.exit_code)
+        return error.exit_code
     except Exception as error:
         if isinstance(error, BrokenPipeError) and not has_reader(sys.stdout.fileno()):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's flush at exit
-            sys.exit(NO_READER_EXIT_CODE)
+            return NO_READER_EXIT_CODE
         failure = storage_failure(error)
         if failure is None:
             raise
         complain(f"error: {failure}\nfix that and run the same command again to resume")
-        sys.exit(STORAGE_EXIT_CODE)
+        return STORAGE_EXIT_CODE
     except KeyboardInterrupt:
         tell_interruption()
-        sys.exit(interruption_exit_code())
+        return interruption_exit_code()
 
 
 def _open_standard_streams() -> None:

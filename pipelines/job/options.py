@@ -75,7 +75,7 @@ def parse_options(arguments: type[T], argv: Sequence[str], first: Sequence[str] 
     options = list(_options(arguments, given))
     parser = _parser(arguments, options, first)
     parser.words = [_with_hyphens(word) for word in argv]
-    values, unknown = parser.parse_known_args(parser.words)
+    values, unknown = parser.parse_known_intermixed_args(parser.words)
     if unknown:
         raise UserError(_about_unknown(unknown, options))
     found = {option.name: vars(values)[option.name] for option in options if option.name in values}

@@ -204,6 +204,9 @@ class Run(TypedDict):
 
     id: Annotated[str, Field(description="Identity of the run directory.")]
     recipe: NotRequired[Annotated[dict[str, Any], Field(description="Recipe of a training run.")]]
+    given_recipe: NotRequired[
+        Annotated[str, Field(description="What --recipe named; absent for runs of earlier versions.")]
+    ]
     evaluation: NotRequired[
         Annotated[dict[str, Any], Field(description="Settings of an evaluation of weights from other sources.")]
     ]

@@ -201,11 +201,10 @@ NO_OTHER_WAYS = Ways()
 
 
 def spending_rows(table: Sequence[TableRow], images: int, ways: Ways) -> list[SpendingRow]:
-    """Return every way to spend passes with its error, the efficient ones marked.
-
-    A student's own cells stand beside the ways of its teacher.
-    """
+    """Return every way to spend passes with its error, the efficient ones marked; of a student its teacher's, too."""
     rows = [_of_cell(row, table[0]["policy"], images) for row in table]
+    # Four other scales have as many views as all crops, and other errors.
+    not_all = {id(row) for row, cell in zip(rows, table, strict=True) if cell["policy"] != str(ALL_VIEWS)}
     if ways.taught is not None:
         for row in rows:
             row["way"] = "student"
@@ -214,21 +213,22 @@ def spending_rows(table: Sequence[TableRow], images: int, ways: Ways) -> list[Sp
         rows += [*ways.spent.points, *map(_of_budget, ways.budgets)]
     of_one = {row["policy"]: computed_passes(row) for row in table if row["models"] == 1}
     rows += [_of_soup(row, of_one[row["policy"]]) for row in ways.soups]
-    _mark_efficient(rows)
+    _mark_efficient(rows, not_all)
     return rows
 
 
-def _mark_efficient(rows: Sequence[SpendingRow]) -> None:
+def _mark_efficient(rows: Sequence[SpendingRow], not_all: set[int]) -> None:
     """Mark the rows of which every other with as few passes has a higher error.
 
     Chosen views and cascades may be judged on a share of the images, and errors on other images do not compare: they
-    are taken as differences from all passes on the same images.
+    are taken as differences from all passes on the same images, which the rows with an id in ``not_all`` are not.
     """
     # Chosen views and cascades are of the teacher, if there is one.
-    others = [row for row in rows if row["way"] != "student"]
+    others = [row for row in rows if row["way"] != "student" and id(row) not in not_all]
     most = max((row.get("models", 0) for row in others), default=0)
     everything = [row for row in others if (row.get("models"), row.get("crops")) == (most, ALL_VIEWS)]
-    errors = {row["images"]: row["top1_error"] for row in everything}
+    # The ways of a teacher do not tell four other scales from all crops, but all crops come first.
+    errors = {row["images"]: row["top1_error"] for row in reversed(everything)}
     added = {id(row): row["top1_error"] - errors.get(row["images"], 0.0) for row in rows}
     lowest = float("inf")
     for row in sorted(rows, key=lambda row: (row["passes"], added[id(row)])):

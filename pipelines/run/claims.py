@@ -30,11 +30,12 @@ WAY_OUT = "choose another --run-dir"
 IMAGES = "images"
 
 
-def claim(run: Storage, kind: Kind, settings: dict[str, Any], way_out: str = WAY_OUT) -> None:
+def claim(run: Storage, kind: Kind, settings: dict[str, Any], way_out: str = WAY_OUT, **origin: str) -> None:
     """Bind ``run`` to ``settings``, or check that it is already bound to them.
 
     ``settings`` decide the result: the fields of a recipe, or those of an evaluation of external weights. A run whose
-    job was refused before it computed anything is bound anew, so only the job that holds the run may call this.
+    job was refused before it computed anything is bound anew, so only the job that holds the run may call this. What
+    the settings come from is kept beside them.
 
     Raises:
         UserError: it is bound to other settings, or holds files that do not belong to a run.
@@ -45,7 +46,7 @@ def claim(run: Storage, kind: Kind, settings: dict[str, Any], way_out: str = WAY
     if run.exists(RUN) and not differences(_claimed(run, kind), settings):
         return
     # The id distinguishes this run from an earlier one at the same path, in trackers that remember both.
-    run.write_json(RUN, {"id": uuid.uuid4().hex, kind: settings})
+    run.write_json(RUN, {"id": uuid.uuid4().hex, kind: settings, **origin})
 
 
 def check_claim(run: Storage, kind: Kind, settings: dict[str, Any], way_out: str = WAY_OUT) -> None:

@@ -1,9 +1,10 @@
 """Commands to open, serve and ask a run in MLflow, and to send it again, quoted for the shell."""
 
+import os
 import shlex
 
 from pipelines.run.storage import Storage
-from pipelines.tracking.store import tracking_uri_for
+from pipelines.tracking.store import STORE_VARIABLE, tracking_uri_for
 
 PORT = 8080
 # MLflow's default of a minute for a request is six images of seven models with 144 crops on two cores with AVX-512.
@@ -27,7 +28,7 @@ def how_to_use(run: Storage, tracking_uri: str, page: str, model: str) -> str:
     if not model:
         return f"{how_to_open(run, tracking_uri, page)}\nserve: log it first with {replay_command(run, tracking_uri)}"
     store, words = shlex.quote(tracking_uri), shlex.quote(model)
-    serve = f"MLFLOW_TRACKING_URI={store} mlflow models serve -m {words} {SERVE_OPTIONS}"
+    serve = f"{STORE_VARIABLE}={store} mlflow models serve -m {words} {SERVE_OPTIONS}"
     return f"{how_to_open(run, tracking_uri, page)}\nserve:  {serve}\nask:    {ASK}"
 
 
@@ -38,6 +39,7 @@ def replay_command(run: Storage, tracking_uri: str, *options: str) -> str:
 
 def _command(name: str, run: Storage, tracking_uri: str, *options: str) -> str:
     words = ["python", f"pipelines/{name}.py", "--run-dir", run.root]
-    if tracking_uri != tracking_uri_for(run):
+    # A shell into which the command is copied need not have the variable.
+    if os.environ.get(STORE_VARIABLE) or tracking_uri != tracking_uri_for(run):
         words += ["--tracking-uri", tracking_uri]
     return shlex.join([*words, *options])

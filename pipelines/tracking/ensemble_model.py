@@ -18,6 +18,8 @@ from mlflow.pyfunc import PyFuncModel, PythonModel
 DESCRIPTION = "ensemble"
 CROP_POLICY, CALIBRATED, COVERAGE, BUDGET = "crop_policy", "calibrated", "coverage", "budget"
 PARAMETERS = (CROP_POLICY, CALIBRATED, COVERAGE, BUDGET)
+# The crop policy whose views a budget computes one after the other.
+ALL_VIEWS = "144"
 # Between the classes of a set, as in answers/top5.csv.
 SEPARATOR = " | "
 TRUTHS = {"true": True, "false": False}
@@ -70,7 +72,8 @@ class EnsembleModel(PythonModel):  # type: ignore[misc]
         """Return the parameters as the signature wants them.
 
         Raises:
-            mlflow.exceptions.MlflowException: one is unknown, or the crop policy is; a server answers 400.
+            mlflow.exceptions.MlflowException: one is unknown, or cannot be used, or not with another; a server
+                answers 400.
         """
         given = params or {}
         if unknown := [str(name) for name in given if name not in PARAMETERS]:
@@ -80,7 +83,15 @@ class EnsembleModel(PythonModel):  # type: ignore[misc]
         if calibrated is None:
             raise _bad_request(f"{CALIBRATED} must be true or false, got {given[CALIBRATED]!r}")
         coverage = self._coverage(given, asked, calibrated)
-        return {CROP_POLICY: asked, CALIBRATED: calibrated, COVERAGE: coverage, BUDGET: self._budget(given, coverage)}
+        budget = self._budget(given, coverage)
+        if budget != self._budgets[-1]:
+            # The default is allowed: MLflow fills it in before the model checks the parameters once more.
+            if asked not in (self._default, ALL_VIEWS):
+                raise _bad_request(
+                    f"{BUDGET} {budget} decides how many of the {ALL_VIEWS} views are computed: leave out {CROP_POLICY}"
+                )
+            asked = ALL_VIEWS
+        return {CROP_POLICY: asked, CALIBRATED: calibrated, COVERAGE: coverage, BUDGET: budget}
 
     def _policy(self, asked: str) -> str:
         """Return the crop policy as text, that of chosen views with its views."""

@@ -12,9 +12,11 @@ T = TypeVar("T")
 PAUSES_SECONDS = (5.0, 10.0, 20.0)
 # Refusals that may pass: the request came too slowly, or there were too many of them.
 REQUEST_TIMEOUT, TOO_MANY_REQUESTS = 408, 429
-# Failures of this machine, such as a database's driver that is not installed. Those of requests, some of which are
-# also ValueErrors, are OSErrors.
-OF_THIS_MACHINE = (AttributeError, ImportError, LookupError, TypeError, ValueError)
+SERVER_ERROR = 500
+# What SQLite says while another process writes.
+LOCKED = "database is locked"
+# How MLflow's server begins its refusal of a request for a host name that is not one of its own.
+OTHER_HOST = "Invalid Host header"
 # How SQLAlchemy begins the message of a database.
 DRIVER_ERROR = re.compile(r"^\(\w+\.\w+\) ")
 # How Python names the reason of a failed connection, such as "[Errno 111] Connection refused".
@@ -50,14 +52,14 @@ def repeatedly(
 
 
 def may_pass(error: Exception) -> bool:
-    """Return whether an attempt may succeed later: the server did not answer, or failed, and refused nothing."""
-    if isinstance(error, OSError):
-        is_lasting = isinstance(error, PermissionError)
-    else:
-        is_lasting = isinstance(error, (UserError, *OF_THIS_MACHINE))
-    status = _status_of(error)
-    is_refused = 400 <= status < 500 and status not in (REQUEST_TIMEOUT, TOO_MANY_REQUESTS)
-    return not (is_lasting or is_refused)
+    """Return whether an attempt may succeed later: a server failed or did not answer, or a database is locked.
+
+    Everything else is of this machine or of the run directory, or has been tried for long enough: MLflow itself asks a
+    database that refuses its connection ten times.
+    """
+    if status := _status_of(error):
+        return status >= SERVER_ERROR or status in (REQUEST_TIMEOUT, TOO_MANY_REQUESTS)
+    return _is_of_connection(error) or LOCKED in str(error)
 
 
 def reason_of(error: Exception) -> str:
@@ -66,17 +68,37 @@ def reason_of(error: Exception) -> str:
         return str(error)
     first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     first_line = DRIVER_ERROR.sub("", first_line)
-    # The client's text ends with the reason, after the library's names of it.
-    if "Caused by ProxyError" in first_line:
-        return "the proxy in the environment does not answer; correct it, or add the host of the server to NO_PROXY"
-    if "Caused by " in first_line and (system := SYSTEM_ERROR.search(first_line)):
-        return f"it does not answer ({system[1].strip()})"
-    if unknown := UNKNOWN_ENDPOINT.search(first_line):
-        way_out = ", or choose --models none" if "logged-models" in unknown[1] else ""
-        return f"it does not know {unknown[1]}: the server is too old or is not an MLflow server; update it{way_out}"
+    if known := _meaning_of(first_line):
+        return known
     if _status_of(error) in (401, 403):
         return f"it refuses the credentials ({first_line}); set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+    if isinstance(error, OSError) and not _is_of_connection(error):
+        return f"a file cannot be read or written: {first_line}"
     return f"it cannot be used: {first_line}"
+
+
+def _meaning_of(line: str) -> str:
+    """Return what a message of MLflow's client means for a user; empty for one that is not known."""
+    # The client's text ends with the reason, after the library's names of it.
+    if "Caused by ProxyError" in line:
+        return "the proxy in the environment does not answer; correct it, or add the host of the server to NO_PROXY"
+    if "Caused by " in line and (system := SYSTEM_ERROR.search(line)):
+        return f"it does not answer ({system[1].strip()})"
+    if unknown := UNKNOWN_ENDPOINT.search(line):
+        way_out = ", or choose --models none" if "logged-models" in unknown[1] else ""
+        return f"it does not know {unknown[1]}: the server is too old or is not an MLflow server; update it{way_out}"
+    if OTHER_HOST in line:
+        return (
+            "it answers only under other host names: use one of its --allowed-hosts in the address, or start it with "
+            "this one among them; that of cluster/mlflow_server.sh has the head's address"
+        )
+    return ""
+
+
+def _is_of_connection(error: Exception) -> bool:
+    from requests import RequestException
+
+    return isinstance(error, ConnectionError | TimeoutError | RequestException)
 
 
 def _status_of(error: Exception) -> int:

@@ -4,12 +4,10 @@ Only the driver talks to MLflow, and it sends only what is in the run directory.
 rejects requests, the run continues, and the missing data is sent once, later.
 """
 
-import atexit
-import os
 import threading
 from dataclasses import dataclass
 
-from pipelines.job.interruption import interruption_exit_code
+from pipelines.job.command_line import LeftAtWork
 from pipelines.run.dataset import Manifest
 from pipelines.run.directory import SYSTEM, finished_replicas
 from pipelines.run.recipe import Recipe
@@ -59,8 +57,8 @@ class Tracker:
         self._warned: set[str] = set()
         self._connection: _Connection | None = None
         self._stop, self._given_up = threading.Event(), threading.Event()
-        # A daemon: a slow server must not hold a cluster for hours.
-        self._thread = threading.Thread(target=self._follow, name="mlflow", daemon=True)
+        # Not waited for longer than promised: a slow server must not hold a cluster for hours.
+        self._thread = LeftAtWork(target=self._follow, name="mlflow", daemon=True)
 
     def __enter__(self) -> "Tracker":
         self._thread.start()
@@ -75,10 +73,6 @@ class Tracker:
             self._thread.join(INTERRUPTED_SECONDS if interrupted else CLOSE_SECONDS)
             if self.in_step and not interrupted:
                 self._thread.join(MODELS_SECONDS)
-        except KeyboardInterrupt:
-            # Python's own end would abort the process, with another exit code, while the thread is in PyTorch.
-            atexit.register(os._exit, interruption_exit_code())
-            raise
         finally:
             self._given_up.set()
 
@@ -97,7 +91,7 @@ class Tracker:
             Exception: MLflow's or of the connection, if the last attempt failed.
         """
         self._phases, self._final = phases, final
-        repeatedly(self._send_end, self._warn)
+        repeatedly(self._send_end, self._tell)
 
     @property
     def model(self) -> str:
@@ -118,46 +112,45 @@ class Tracker:
         return self._published.line
 
     @property
+    def is_finished(self) -> bool:
+        """Whether the run has ended, and succeeded."""
+        return self._final == FINISHED
+
+    @property
     def _has_models(self) -> bool:
-        return self._final == FINISHED and self._with_models
+        return self.is_finished and self._with_models
 
     def _follow(self) -> None:
         while not self._stop.wait(FOLLOW_SECONDS):
             try:
                 self._send(None)
             except Exception as error:  # noqa: BLE001  # no failure of MLflow may reach the training
-                self._warn(reason_of(error))
+                self._tell(reason_of(error))
         try:
             repeatedly(self._send_end, self._tell, self._given_up.wait)
         except Exception as error:  # noqa: BLE001
             self._reason = reason_of(error)
 
     def _send_end(self) -> None:
-        connection = self._send(self._final)
         if not self.in_step:
-            self.in_step, self._reason = True, TOO_SLOW
-        # A job that has given MLflow up ends now: models that are begun would end its process in the middle of PyTorch.
-        if self._has_models and not self._given_up.is_set():
-            self._published = publish(connection.runs, self.recipe, self.manifest, self.publishing)
+            self._send(self._final)
+            self.in_step = True
+        # A job that has given MLflow up ends now, and begins no models.
+        if self._has_models and not self._given_up.is_set() and self._connection:
+            self._published = publish(self._connection.runs, self.recipe, self.manifest, self.publishing)
 
-    def _send(self, final: str | None) -> "_Connection":
+    def _send(self, final: str | None) -> None:
         """Send what is new; ``final`` is the run's final status, once it has ended."""
-        # Dropped by a failure, and before a result is sent: the next connection asks the store again how far it got,
-        # and corrects the places of its artifacts, which a command may have changed that knows it by another path.
-        connection, self._connection = None if final == FINISHED else self._connection, None
+        # Dropped by a failure: the next connection asks the store again how far it got.
+        connection, self._connection = self._connection, None
         if connection is None:
             connection = _Connection(self.run, self.recipe, self.manifest, self.publishing.tracking_uri)
         connection.send(dict(self._phases), final)
-        self._connection, self.page = connection, connection.page
-        return connection
+        self._connection, self.page, self._reason = connection, connection.page, TOO_SLOW
 
     def _tell(self, reason: str) -> None:
-        """Keep and print why the end of the run could not be sent: the time may be over before the next attempt is."""
+        """Keep why MLflow lacks data, since the time may be over before the next attempt is; print each kind once."""
         self._reason = reason
-        self._warn(reason)
-
-    def _warn(self, reason: str) -> None:
-        """Print a warning, once for each kind of failure."""
         kind = reason.partition(":")[0]
         if kind not in self._warned:
             self._warned.add(kind)

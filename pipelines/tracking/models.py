@@ -1,6 +1,7 @@
 """The ensemble and its replicas as models in MLflow."""
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -11,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from pipelines.job.circumstances import UNKNOWN, package_version
 from pipelines.report.schema import Report
 from pipelines.run.dataset import Manifest, open_records
@@ -18,6 +21,7 @@ from pipelines.run.directory import REPORT_JSON, ReplicaFiles, replica_name, rep
 from pipelines.run.predictions import EvaluatedEnsemble
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage, short_name
+from pipelines.run.storage_failures import STORE_FAILURES
 from pipelines.run.weights import read_replica
 from pipelines.tracking.dataset import dataset_tags, name_of_data
 from pipelines.tracking.model_identity import (
@@ -32,6 +36,7 @@ from pipelines.tracking.model_identity import (
 from pipelines.tracking.notes import MODEL_TEXT, MORE, REQUEST_TEXT, Origin, model_note, version_note
 from pipelines.tracking.result import PERCENT_DECIMALS
 from pipelines.tracking.runs import NOTE, NOTE_DIGEST_TAG, MlflowRuns, digest_of_note, is_ours
+from pipelines.tracking.store import STORE_VARIABLE
 
 MODEL = "googlenet-ensemble"
 VAL_DIGEST_TAG = "val_digest"
@@ -41,7 +46,7 @@ DIGEST_CHARACTERS = 8
 DESCRIPTION_JSON = "ensemble.json"
 # A server may have to store an uploaded file in a bucket before it answers: MLflow's default, not that of calls.
 TIMEOUT, UPLOAD_SECONDS = "MLFLOW_HTTP_REQUEST_TIMEOUT", 120
-CHANGED = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID", TIMEOUT)
+CHANGED = (STORE_VARIABLE, "MLFLOW_EXPERIMENT_ID", TIMEOUT)
 # Packages imported by the code that is kept with the model.
 PACKAGES = (
     "jaxtyping", "mlflow", "numpy", "opencv-python-headless", "pandas", "pillow", "safetensors", "simplejpeg", "torch",
@@ -176,10 +181,18 @@ def _signature(ensemble: EvaluatedEnsemble) -> Any:
 
 
 def _example(run: Storage, manifest: Manifest, ensemble: EvaluatedEnsemble) -> Any:
-    """Return a validation image, with the fewest crops: MLflow runs the example before it stores the model."""
+    """Return a validation image, with the fewest crops: MLflow runs the example before it stores the model.
+
+    The images of a run may have been deleted, or left behind where it was copied from: any other image will do.
+    """
     import pandas as pd
 
-    image = open_records(run, manifest.splits["val"])[0].image
+    try:
+        image = open_records(run, manifest.splits["val"])[0].image
+    except STORE_FAILURES:
+        file = io.BytesIO()
+        Image.new("RGB", (ensemble.crop_px, ensemble.crop_px), "grey").save(file, "PNG")
+        image = file.getvalue()
     return pd.DataFrame({"image": [image]}), {"crop_policy": str(ensemble.policies[0])}
 
 

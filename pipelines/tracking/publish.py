@@ -58,16 +58,16 @@ class PublishSettings:
 
 @dataclass(frozen=True)
 class Published:
-    """The outcome in one line, and the URI of the registered version, empty if there is none."""
+    """The outcome in one line, and the URI of the registered version; both are empty without models."""
 
-    line: str
+    line: str = ""
     model: str = ""
 
 
 def publish(runs: MlflowRuns, recipe: Recipe, manifest: Manifest, publishing: PublishSettings) -> Published:
     """Log the models of a finished run that are not logged yet; return the outcome."""
     if publishing.models == "none":
-        return Published("model: not logged")
+        return Published()
     run = runs.run
     report = run.read_json(REPORT_JSON)
     ensemble = EvaluatedEnsemble.from_dict(report["ensemble"])

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from googlenet.network.published import variant_of_weights
-from pipelines.errors import UserError
+from pipelines.errors import TryAgainError, UserError
 from pipelines.job.console import complain, say
 from pipelines.run.dataset import Manifest
-from pipelines.run.directory import RUN, read_recipe
+from pipelines.run.directory import RUN, read_recipe, read_run
 from pipelines.run.named_recipes import load_recipe
 from pipelines.run.recipe import Recipe
 from pipelines.run.recipe_json import recipe_from_dict
@@ -47,12 +47,22 @@ def _recipe_called(name: str, tracking_uri: str, run_dir: str) -> Recipe:
     try:
         return recipe_from_dict(fetch_recipe(tracking_uri_of_runs(tracking_uri), name))
     except UserError as error:
-        # A run goes on without MLflow, also if what it repeats is gone from there.
         run = Storage.at(run_dir) if run_dir else None
-        if run is None or not run.exists(RUN):
+        if run is None or not _goes_on_without_mlflow(run, name, error):
             raise
         complain(f"warning: {error}; resuming with the recipe of {run}")
         return read_recipe(run)
+
+
+def _goes_on_without_mlflow(run: Storage, name: str, error: UserError) -> bool:
+    """Return whether ``run`` was begun with the recipe called ``name``, also if that is gone from MLflow.
+
+    Of a run of an earlier version, that is not known: its recipe serves while MLflow is away.
+    """
+    if not run.exists(RUN):
+        return False
+    given = read_run(run).get("given_recipe")
+    return given == name or (given is None and isinstance(error, TryAgainError))
 
 
 def tell_differences(name: str, tracking_uri: str, manifest: Manifest) -> None:

@@ -21,15 +21,17 @@ from pipelines.tracking.publish import PublishSettings
 from pipelines.tracking.store import check_that_it_can_be_written
 
 
-def replay(run: Storage, publishing: PublishSettings) -> tuple[str, str]:
-    """Send everything in ``run``; return the path of its page relative to MLflow's address, and its model's URI.
+def replay(run: Storage, publishing: PublishSettings) -> Tracker:
+    """Send everything in ``run``; return what sent it, which knows its page and its model.
 
     Raises:
         UserError: there is no run, a job is working on it, or MLflow does not answer or cannot be written,
-            or a file of the run is damaged.
+            or a file of the run is missing or damaged.
     """
     recipe = read_recipe(run)
     if not run.exists(MANIFEST):
+        if run.exists(REPORT_JSON) or finished_replicas(run, recipe.replicas):
+            raise UserError(f"{run} lacks {MANIFEST}: copy it from where the run was made; the images are not needed")
         raise UserError(f"nothing has been prepared in {run} yet; there is nothing to send")
     check_that_it_can_be_written(publishing.tracking_uri)
     manifest = read_manifest(run)
@@ -45,7 +47,7 @@ def replay(run: Storage, publishing: PublishSettings) -> tuple[str, str]:
             raise UserError(f"MLflow at {publishing.tracking_uri}{lacks}: {reason_of(error)}") from error
     if tracker.outcome:
         say(tracker.outcome)
-    return tracker.page, tracker.model
+    return tracker
 
 
 def outcome_of(run: Storage, phases: dict[int, str]) -> str:

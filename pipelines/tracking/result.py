@@ -23,8 +23,10 @@ from pipelines.run.directory import (
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.tracking.dataset import CLASSES_TAG, DATASET_TAG, IMAGES_TAG
+from pipelines.tracking.moved import correct_artifact_places
 from pipelines.tracking.notes import child_note, errors_that_count, parent_note
 from pipelines.tracking.runs import Experiment, MlflowRuns
+from pipelines.tracking.store import database_of
 
 FAILURE_TAG, EVALUATED_REPLICAS_TAG = "failure", "evaluated_replicas"
 RECIPE_JSON = "recipe.json"
@@ -65,6 +67,9 @@ def send_stage_seconds(runs: MlflowRuns, run: Storage) -> None:
 
 def send_result(runs: MlflowRuns, run: Storage, recipe: Recipe, manifest: Manifest) -> None:
     """Log the result of a finished run."""
+    # A command that knows the store by another path, such as on another machine, may have changed its places.
+    if database := database_of(runs.tracking_uri):
+        correct_artifact_places(database)
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / RECIPE_JSON).write_text(json.dumps(recipe.to_dict(), indent=2))
         runs.client.log_artifacts(runs.parent, folder)

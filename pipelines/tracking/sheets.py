@@ -41,7 +41,7 @@ class Sheets:
                 if (drawn := self._draw(sheet)) is None:
                     return
                 place = {"key": KEY, "step": sheet.epoch, "timestamp": sheet.time_ms}
-                self._runs.client.log_image(child, drawn, **place, synchronous=True)
+                self._runs.client.log_image(child, drawn, **place)
                 self._sent[replica].add(sheet.epoch)
 
     def _draw(self, sheet: SheetAnswers) -> Image | None:

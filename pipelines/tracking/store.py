@@ -15,6 +15,7 @@ from pipelines.tracking.moved import correct_artifact_places
 from pipelines.tracking.schema_version import bring_up_to_this_version, check_version
 
 EXPERIMENT = "googlenet-ensemble"
+STORE_VARIABLE = "MLFLOW_TRACKING_URI"
 # Without this MLflow opens its pages about language models.
 TRAINING_PAGES = "workflowType=machine_learning"
 # MLflow's page of all runs shows the columns that this tag of the experiment holds, if its address names the key.
@@ -46,6 +47,8 @@ QUIET = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
+# Sites set it for their trainings. What MLflow sends in the background counts as sent, and its failures reach nobody.
+ASYNCHRONOUS = "MLFLOW_ENABLE_ASYNC_LOGGING"
 
 
 def tracking_uri_for(run: Storage, named: str = "") -> str:
@@ -56,7 +59,7 @@ def tracking_uri_for(run: Storage, named: str = "") -> str:
     Raises:
         UserError: the URI contains a password.
     """
-    if named := named or os.environ.get("MLFLOW_TRACKING_URI", ""):
+    if named := named or os.environ.get(STORE_VARIABLE, ""):
         return checked(named)
     folder = Path(run.root).parent if run.is_local else Path.home() / ".googlenet-ensemble"
     return uri_of(folder / "mlflow.db")
@@ -186,6 +189,7 @@ def connect(tracking_uri: str) -> Any:
     """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    os.environ[ASYNCHRONOUS] = "false"
     from mlflow import MlflowClient
 
     database = database_of(tracking_uri)

@@ -139,3 +139,5 @@ def test_a_predictor_within_a_budget_answers_like_the_ensemble_and_counts_fewer_
     assert {row["passes"] for row in answers} >= {1}
     assert max(row["passes"] for row in answers) > 1
     assert stop.threshold < NEVER
+    with pytest.raises(ValueError, match=r"^the budget fast decides how many of the 144 views are computed"):
+        replicas.answers(records[0].image, 10, budget="fast")

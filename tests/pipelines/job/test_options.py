@@ -85,6 +85,39 @@ def test_every_kind_of_value_is_read_and_the_rest_keeps_its_default() -> None:
     assert parsed("here --run-dir x --dry --no-dry --range 1 2 --limit None").inner == Inner(range=(1.0, 2.0))
 
 
+@dataclass(frozen=True)
+class Two:
+    """Two words by their places."""
+
+    POSITIONAL: ClassVar[tuple[str, ...]] = ("first", "second")
+
+    first: str
+    """The first."""
+    second: str
+    """The second."""
+    kind: str = ""
+    """A kind."""
+
+
+@pytest.mark.parametrize("words", ["A B --kind x", "A --kind x B", "--kind x A B", "A --kind=x B"])
+def test_words_by_their_places_stand_anywhere_among_the_options(words: str) -> None:
+    assert parse_options(Two, words.split()) == Two("A", "B", "x")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    {
+        "A --kind x": "SECOND is missing; --help lists all options",
+        "A --kind x B C": "unexpected word 'C'; values follow the name of their option, --help lists all options",
+        "A --knid x B": "unknown option --knid (did you mean --kind?); --help lists all options",
+    }.items(),
+)
+def test_a_word_too_few_or_too_many_is_told(words: str, message: str) -> None:
+    with pytest.raises(UserError) as error:
+        parse_options(Two, words.split())
+    assert str(error.value) == message
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     {

@@ -59,6 +59,22 @@ def test_errors_on_other_images_are_compared_by_their_difference_from_all_passes
     assert [row["efficient"] for row in rows] == [True, True, False, True, False]
 
 
+def test_four_other_scales_are_not_what_chosen_views_are_compared_with() -> None:
+    """They have as many crops as all passes and a lower error, and stand before or behind them in the table."""
+    all_passes = [cell(7, 10, 8.1), cell(7, 144, 8.0)]
+    points: list[Any] = [
+        {"way": "chosen_views", "models": 7, "crops": crops, "passes": 7.0 * crops, "top1_error": error, "images": 4000}
+        for crops, error in ((24, 7.2), (144, 7.0))
+    ]
+    marks = [row["efficient"] for row in spending_rows(all_passes, 10_000, Ways(Spent(KEPT, points, [])))]
+    for place, policy in ((1, "128+144+160+176"), (2, "240+256+288+320")):
+        table = [*all_passes]
+        table.insert(place, cell(7, 144, 7.8, policy))
+        rows = spending_rows(table, 10_000, Ways(Spent(KEPT, points, [])))
+        assert rows.pop(place)["efficient"]
+        assert [row["efficient"] for row in rows if row["crops"] != 144] == [marks[0], marks[2]]
+
+
 def test_a_student_of_more_replicas_than_its_teacher_changes_no_comparison_on_the_same_images() -> None:
     taught: list[Any] = [
         {"way": "replicas_and_views", "models": 2, "crops": 144, "passes": 288.0, "top1_error": 8.0, "images": 10_000},

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from threading import Event, Semaphore
 from types import SimpleNamespace
+from typing import Any
 from urllib.parse import parse_qsl
 
 import pytest
@@ -19,7 +20,7 @@ from pipelines.run.recipe import Recipe
 from pipelines.run.sheet import SheetAnswers, write_sheets
 from pipelines.run.storage import Storage
 from pipelines.tracking.commands import replay_command
-from pipelines.tracking.follower import Tracker
+from pipelines.tracking.follower import Tracker, _Connection
 from pipelines.tracking.publish import Published
 from pipelines.tracking.result import send_report
 from pipelines.tracking.store import page_of_experiment, tracking_uri_for
@@ -191,14 +192,72 @@ def test_a_lost_request_at_the_end_loses_neither_the_end_of_the_run_nor_its_mode
         assert tracker.outcome.endswith(f"to send it: {replay_command(run, store_of(run))}")
 
 
+def test_a_run_is_followed_over_one_connection_and_its_result_is_sent_once(
+    run: Storage, reported_run: Path, short_pauses: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new connection downloads all histories; a model that is lost on its way sends no report again."""
+    turns, made, reports = Semaphore(0), [], []
+    lost = iter([ConnectionResetError("Connection reset by peer")])
+
+    class Counted(_Connection):
+        def __init__(self, *arguments: Any) -> None:
+            made.append(self)
+            super().__init__(*arguments)
+
+        def send(self, *arguments: Any) -> None:
+            super().send(*arguments)
+            turns.release()
+
+    def counted_report(*arguments: Any) -> None:
+        reports.append(arguments)
+        send_report(*arguments)
+
+    def publish(*_: object) -> Published:
+        if error := next(lost, None):
+            raise error
+        return Published("model: a", "b")
+
+    monkeypatch.setattr("pipelines.tracking.follower.FOLLOW_SECONDS", 0.1)
+    monkeypatch.setattr("pipelines.tracking.follower._Connection", Counted)
+    monkeypatch.setattr("pipelines.tracking.follower.publish", publish)
+    monkeypatch.setattr("pipelines.tracking.result.send_report", counted_report)
+    copy_result(reported_run, run)
+    with tracker_of(run, store_of(run)) as tracker:
+        for _ in range(2):
+            turns.acquire()
+        tracker.finish(succeeded=True)
+    assert tracker.model == "b"
+    assert (len(made), len(reports)) == (1, 1)
+
+
+def test_a_failed_request_is_noticed_where_a_site_lets_mlflow_send_in_the_background(
+    run: Storage, short_pauses: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_ENABLE_ASYNC_LOGGING", "true")
+    follow(run, store_of(run), {0: "training", 1: "waiting"})
+    write_epochs(run, 0, 3)
+
+    def full(*_: object, **__: object) -> None:
+        raise MlflowException("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mlflow.store.tracking.sqlalchemy_store.SqlAlchemyStore.log_batch", full)
+        patch.setenv("MLFLOW_ENABLE_ASYNC_LOGGING", "true")
+        tracker = follow(run, store_of(run), {0: "training", 1: "waiting"})
+    assert not tracker.in_step
+    assert "the disk is full" in tracker.outcome
+    assert follow(run, store_of(run), {0: "training", 1: "waiting"}).in_step
+    assert errors(store_of(run), 0) == [(1, 49.0), (2, 48.0), (3, 47.0)]
+
+
 def test_models_are_not_begun_once_the_job_has_given_mlflow_up(run: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.tracking.follower.CLOSE_SECONDS", 0.1)
     answered = Event()
     begun: list[object] = []
 
-    def send(*_: object) -> object:
+    def send(tracker: Tracker, _: object) -> None:
         answered.wait()
-        return SimpleNamespace(runs=None)
+        tracker._connection = SimpleNamespace(runs=None)  # type: ignore[assignment]
 
     monkeypatch.setattr(Tracker, "_send", send)
     monkeypatch.setattr("pipelines.tracking.follower.publish", lambda *models: begun.append(models))
@@ -225,6 +284,29 @@ def test_the_reason_that_was_told_is_the_one_if_there_is_no_time_for_the_next_at
 
     monkeypatch.setattr(Tracker, "_send", send)
     with tracker_of(run, store_of(run)) as tracker:
+        tracker.finish(succeeded=True)
+    assert "lacks data (it cannot be used: Connection reset by peer)" in tracker.outcome
+    ended.set()
+    tracker._thread.join()
+
+
+def test_the_reason_that_was_told_while_the_run_went_on_is_the_one_if_the_end_waits_for_it_too(
+    run: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a database that refuses the password, which MLflow asks for minutes each time."""
+    monkeypatch.setattr("pipelines.tracking.follower.FOLLOW_SECONDS", 0.01)
+    monkeypatch.setattr("pipelines.tracking.follower.CLOSE_SECONDS", 0.2)
+    failures, waits, ended = iter([ConnectionResetError("Connection reset by peer")]), Event(), Event()
+
+    def send(*_: object) -> None:
+        if error := next(failures, None):
+            raise error
+        waits.set()
+        ended.wait()
+
+    monkeypatch.setattr(Tracker, "_send", send)
+    with tracker_of(run, store_of(run)) as tracker:
+        waits.wait()
         tracker.finish(succeeded=True)
     assert "lacks data (it cannot be used: Connection reset by peer)" in tracker.outcome
     ended.set()

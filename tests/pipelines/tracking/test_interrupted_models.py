@@ -1,4 +1,4 @@
-"""An interruption while models are logged, by a thread that cannot be stopped."""
+"""A job that ends while models are logged by a thread that cannot be stopped: interrupted, or with no time left."""
 
 import subprocess
 import sys
@@ -26,7 +26,8 @@ class Connection:
 
 def work(*_):
     matrix = torch.ones(600, 600)
-    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    if INTERRUPTED:
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
     while True:
         matrix @ matrix
 
@@ -34,10 +35,17 @@ def main():
     run = Storage.at("a/run/that/is/not/there")
     with follower.Tracker(run, Recipe(replicas=1), None, follower.PublishSettings("")) as tracker:
         tracker.finish(succeeded=True)
+    return 3
 
 follower._Connection, follower.publish = Connection, work
 run_command(main)
 """
+
+
+def ended(first: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", first + PROGRAM], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 @pytest.mark.processes
@@ -50,8 +58,13 @@ run_command(main)
     ],
 )
 def test_an_interruption_has_its_own_exit_code_and_no_abort(first: str, code: int, message: str) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-c", first + PROGRAM], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert ended.stderr == message
-    assert ended.returncode == code
+    interrupted = ended(f"INTERRUPTED = True\n{first}")
+    assert interrupted.stderr == message
+    assert interrupted.returncode == code
+
+
+@pytest.mark.processes
+def test_a_job_that_waits_no_longer_for_its_models_keeps_its_exit_code() -> None:
+    limits = "from pipelines.tracking import follower\nfollower.CLOSE_SECONDS = follower.MODELS_SECONDS = 0.5\n"
+    limited = ended(f"INTERRUPTED = False\n{limits}")
+    assert (limited.returncode, limited.stderr) == (3, "")

@@ -10,8 +10,10 @@ from pathlib import Path
 import mlflow
 import psutil
 import pytest
+from mlflow.exceptions import MlflowException
 
 from pipelines.run.storage import Storage
+from pipelines.tracking.failures import reason_of
 from tests.pipelines.tracking.followed_runs import errors, follow, write_epochs
 from tests.servers import CLUSTER, mlflow_with_password, with_tools
 
@@ -48,6 +50,9 @@ def test_mlflow_asks_for_its_password_and_refuses_other_hosts(
     known = {"Authorization": "Basic " + base64.b64encode(f"admin:{password}".encode()).decode()}
     assert _status(f"{url}/api/2.0/mlflow/experiments/get?experiment_id=0", **known) == 200
     assert _status(f"{url}/api/2.0/mlflow/experiments/get?experiment_id=0", Host="evil.example", **known) == 403
+    with pytest.raises(MlflowException) as refused:  # the same address in another spelling
+        mlflow.MlflowClient(url.replace("127.0.0.1", "127.1")).get_experiment("0")
+    assert "--allowed-hosts" in reason_of(refused.value)
     process = (folder / "pid").read_text()
     command = ["bash", str(CLUSTER / "mlflow_server.sh"), "127.0.0.1", url.rpartition(":")[2], str(folder)]
     subprocess.run(command, env=with_tools({"HOME": str(home)}), check=True, timeout=60)

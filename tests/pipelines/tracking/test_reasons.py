@@ -1,8 +1,10 @@
 """Reasons for a failed connection to MLflow, in one line that a user can act on."""
 
 import socket
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException, RestException
 from requests import HTTPError, JSONDecodeError, Response
+from sqlalchemy.exc import OperationalError
 
 from pipelines.errors import UserError
 from pipelines.tracking.failures import reason_of, repeatedly
@@ -30,13 +33,16 @@ def dead_address() -> str:
         return f"http://127.0.0.1:{probe.getsockname()[1]}"
 
 
-@pytest.fixture
-def server_without_models() -> Iterator[str]:
-    """A server that knows no address, like one of MLflow 2 if it is asked for a logged model."""
+@contextmanager
+def server_answering(status: int, text: str) -> Iterator[str]:
+    """The address of a server whose every answer is this status and this text."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_error(404)
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text.encode())
 
         def log_message(self, *_: Any) -> None:
             """Print nothing."""
@@ -65,11 +71,28 @@ def test_a_dead_proxy_is_told_as_that(dead_address: str, monkeypatch: pytest.Mon
     )
 
 
-def test_a_server_that_is_too_old_for_models_is_told_with_the_way_out(server_without_models: str) -> None:
-    assert reason(server_without_models).endswith("update it, or choose --models none")
-    experiments = reason(server_without_models, lambda client: client.get_experiment("1"))
+def test_a_server_that_is_too_old_for_models_is_told_with_the_way_out() -> None:
+    """It knows no address, like one of MLflow 2 if it is asked for a logged model."""
+    with server_answering(404, "Not Found") as server:
+        assert reason(server).endswith("update it, or choose --models none")
+        experiments = reason(server, lambda client: client.get_experiment("1"))
     assert experiments.startswith("it does not know /api/2.0/mlflow/experiments/get")
     assert experiments.endswith(": the server is too old or is not an MLflow server; update it")
+
+
+def test_a_server_that_refuses_the_name_of_its_host_is_not_told_to_refuse_credentials() -> None:
+    """As MLflow's server answers under a name that is not among its --allowed-hosts."""
+    with server_answering(403, "Invalid Host header - possible DNS rebinding attack detected") as server:
+        told = reason(server)
+    assert told.startswith("it answers only under other host names")
+    assert "--allowed-hosts" in told
+    with server_answering(403, "Permission denied") as server:
+        assert reason(server).startswith("it refuses the credentials")
+
+
+def test_a_file_that_is_missing_here_is_not_told_as_a_fault_of_mlflow() -> None:
+    missing = FileNotFoundError(2, "No such file or directory", "report/cost.json")
+    assert reason_of(missing) == f"a file cannot be read or written: {missing}"
 
 
 def refused_upload(status: int) -> HTTPError:
@@ -90,10 +113,18 @@ def refused_upload(status: int) -> HTTPError:
         (RestException({"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "no"}), False),
         (UserError("damaged"), False),
         (JSONDecodeError("a page of a proxy", "<html>", 0), True),
-        (OSError("the disk is full"), True),
+        (OSError("the disk is full"), False),
+        (FileNotFoundError(2, "No such file", "report/cost.json"), False),
         (ModuleNotFoundError("psycopg2"), False),
         (PermissionError(), False),
         (KeyError("artifact_uri"), False),
+        (RuntimeError("of torch.export"), False),
+        (MemoryError(), False),
+        # MLflow asks a database ten times before it raises this.
+        (OperationalError("", {}, Exception("FATAL: password authentication failed")), False),
+        (OperationalError("", {}, sqlite3.OperationalError("database is locked")), True),
+        (sqlite3.OperationalError("database is locked"), True),
+        (TimeoutError("the file lock could not be acquired"), True),
     ],
 )
 def test_what_may_pass_is_tried_again_and_what_is_refused_is_not(failure: Exception, is_repeated: bool) -> None:

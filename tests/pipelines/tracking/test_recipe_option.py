@@ -67,13 +67,36 @@ def test_a_run_goes_on_with_its_own_recipe_if_mlflow_is_away_or_lacks_it(
     tmp_path: Path, empty_store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = Recipe(replicas=2, epochs=3)
-    claim(Storage.at(str(tmp_path / "run")), "recipe", recipe.to_dict())
+    claim(Storage.at(str(tmp_path / "run")), "recipe", recipe.to_dict(), given_recipe=ID)
     shutil.copy(empty_store, tmp_path / "mlflow.db")
     for uri in (NOBODY, f"sqlite:///{tmp_path}/mlflow.db"):
         assert recipe_of_options(asked(uri, tmp_path / "run"), "paper") == recipe
         warning = capsys.readouterr().err.splitlines()[-1]
         assert warning.startswith(f"warning: no run {ID} in MLflow at {uri}: ")
         assert warning.endswith(f"; resuming with the recipe of {tmp_path}/run")
+
+
+@pytest.mark.parametrize(
+    ("origin", "away", "lacking"),
+    [
+        ({"given_recipe": f"runs:/{'1' * 32}"}, TryAgainError, UserError),
+        ({"given_recipe": "paper"}, TryAgainError, UserError),
+        ({}, None, UserError),  # claimed by an earlier version
+    ],
+)
+def test_the_recipe_of_a_run_is_not_taken_for_that_of_a_wrong_id(
+    tmp_path: Path, empty_store: Path, origin: dict[str, str], away: type[UserError] | None, lacking: type[UserError]
+) -> None:
+    run, recipe = Storage.at(str(tmp_path / "run")), Recipe(replicas=2, epochs=3)
+    claim(run, "recipe", recipe.to_dict(), **origin)
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    for uri, refusal in ((NOBODY, away), (f"sqlite:///{tmp_path}/mlflow.db", lacking)):
+        if refusal is None:
+            assert recipe_of_options(asked(uri, tmp_path / "run"), "paper") == recipe
+        else:
+            with pytest.raises(UserError, match=f"^no run {ID}") as refused:
+                recipe_of_options(asked(uri, tmp_path / "run"), "paper")
+            assert type(refused.value) is refusal
 
 
 def test_a_new_run_is_refused_for_good_only_if_mlflow_says_that_there_is_no_such_recipe(

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from pipelines import review
+from pipelines import replay_to_mlflow, review
 from pipelines.errors import UserError
-from pipelines.review import bring_up_to_date, newest_run
+from pipelines.review import bring_up_to_date, newest_run, page_to_open
 from pipelines.run.claims import claim
 from pipelines.run.directory import read_recipe
 from pipelines.run.recipe import Recipe
@@ -25,7 +25,7 @@ from pipelines.tracking.runs import Experiment
 from pipelines.tracking.store import connect, tracking_uri_for
 from tests.others_files import unchanged
 from tests.pipelines.report.made_runs import made_run
-from tests.pipelines.tracking.followed_runs import JOB, copy_result
+from tests.pipelines.tracking.followed_runs import JOB, copy_result, store_of
 from tests.project import ROOT
 from tests.servers import free_port
 
@@ -173,6 +173,47 @@ def test_what_mlflow_is_told_is_that_outcome(
         "replica_2": "KILLED",
     }
     assert found["ensemble"].data.metrics["stage_seconds/train"] == 5.0
+
+
+def test_a_run_that_is_not_finished_is_not_told_to_log_its_model(
+    run: Storage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run.write_json("jobs/1.json", JOB_LOG)
+    words = ["replay_to_mlflow.py", "--run-dir", run.root, "--tracking-uri", store_of(run)]
+    monkeypatch.setattr("sys.argv", words)
+    replay_to_mlflow._main()
+    [sent, how_to_open] = capsys.readouterr().out.splitlines()
+    assert sent == f"{run} is in MLflow at {store_of(run)}"
+    assert how_to_open.startswith("MLflow: python pipelines/review.py")
+
+
+@pytest.mark.processes  # git, for MLflow
+def test_a_finished_run_without_its_images_is_sent_with_its_model(tmp_path: Path, empty_store: Path) -> None:
+    """Only the manifest of its images is left."""
+    run = Storage.at(str(shutil.copytree(ROOT / "tests/pipelines/old_run", tmp_path / "run")))
+    for split in ("train", "val"):
+        shutil.rmtree(tmp_path / "run/dataset" / split)
+    uri = f"sqlite:///{shutil.copy(empty_store, tmp_path)}"
+    sent = replay(run, PublishSettings(uri, models="ensemble"))
+    assert [version.run_id for version in MlflowClient(uri).search_model_versions()] == [
+        runs_of(uri, tmp_path / "run")["ensemble"].info.run_id
+    ]
+    assert sent.model.endswith("/1")
+    (tmp_path / "run/dataset/manifest.json").unlink()
+    with pytest.raises(UserError, match=r"/run lacks dataset/manifest\.json: .*the images are not needed"):
+        replay(run, PublishSettings(uri))
+
+
+def test_a_run_that_the_store_lacks_is_told_beside_the_list_of_runs(
+    run: Storage, reported_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = Storage.at(str(reported_run))
+    replay(other, PublishSettings(store_of(run), models="none"))
+    assert "/runs/" in page_to_open(store_of(run), other.root)
+    assert "warning" not in capsys.readouterr().out
+    assert page_to_open(store_of(run), run.root) == page_to_open(store_of(run), "")
+    told = capsys.readouterr().out
+    assert told.startswith(f"warning: {run} is not in this MLflow store; to send it: python pipelines/replay_to")
 
 
 @pytest.mark.parametrize(("reported", "status"), [(2, "KILLED"), (3, "FINISHED")])

@@ -155,6 +155,10 @@ def test_one_bad_image_answers_for_itself_alone(server: str, finished_run: Path)
             {"budget": "fast", "coverage": 0.9},
             "budget fast cannot be combined with coverage: sets were fitted on all views",
         ),
+        (
+            {"budget": "fast", "crop_policy": 1},
+            "budget fast decides how many of the 144 views are computed: leave out crop_policy",
+        ),
         ({"coverage": 95}, "coverage must be a number between 0 and 1, such as 0.95, got 95"),
         (
             {"coverage": 0.9, "calibrated": False},

@@ -16,7 +16,7 @@ from pipelines.run.named_recipes import RECIPES
 from pipelines.run.recipe import Recipe
 from pipelines.run.recipe_json import recipe_from_dict
 from pipelines.run.storage import Storage
-from pipelines.tracking.commands import how_to_use, replay_command
+from pipelines.tracking.commands import how_to_open, how_to_use, replay_command
 from pipelines.tracking.fetch import differences_from
 from pipelines.tracking.runs import Experiment, MlflowRuns
 from pipelines.tracking.store import (
@@ -142,6 +142,15 @@ def test_printed_commands_are_quoted_for_the_shell(tmp_path: Path) -> None:
     assert shlex.split(served)[2:7] == ["mlflow", "models", "serve", "-m", "models:/a/1"]
     assert shlex.split(served)[-2:] == ["--timeout", "600"]  # a request of many images takes more than MLflow's minute
     assert "curl" in asked
+
+
+def test_printed_commands_name_the_store_of_a_variable_that_another_shell_need_not_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, store = Storage.at(str(tmp_path / "run")), f"sqlite:///{tmp_path}/elsewhere.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    assert shlex.split(replay_command(run, tracking_uri_for(run)))[-2:] == ["--tracking-uri", store]
+    assert shlex.split(how_to_open(run, tracking_uri_for(run)))[-2:] == ["--tracking-uri", store]
 
 
 @pytest.mark.parametrize("name", RECIPES)
