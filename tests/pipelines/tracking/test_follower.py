@@ -6,7 +6,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from threading import Event, Semaphore
+from threading import Event, Semaphore, Thread
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qsl
@@ -274,20 +274,22 @@ def test_models_are_not_begun_once_the_job_has_given_mlflow_up(run: Storage, mon
 def test_the_reason_that_was_told_is_the_one_if_there_is_no_time_for_the_next_attempt(
     run: Storage, short_pauses: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.tracking.follower.CLOSE_SECONDS", 0.5)
-    failures, ended = iter([ConnectionResetError("Connection reset by peer")]), Event()
+    failures, begun, ended = iter([ConnectionResetError("Connection reset by peer")]), Event(), Event()
 
     def send(*_: object) -> None:
         if error := next(failures, None):
             raise error
+        begun.set()
         ended.wait()
 
     monkeypatch.setattr(Tracker, "_send", send)
     with tracker_of(run, store_of(run)) as tracker:
         tracker.finish(succeeded=True)
+        # The time is over in the second attempt, however slow the machine is.
+        monkeypatch.setattr(tracker._thread, "join", begun.wait)
     assert "lacks data (it cannot be used: Connection reset by peer)" in tracker.outcome
     ended.set()
-    tracker._thread.join()
+    Thread.join(tracker._thread)
 
 
 def test_the_reason_that_was_told_while_the_run_went_on_is_the_one_if_the_end_waits_for_it_too(
