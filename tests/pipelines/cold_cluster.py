@@ -27,6 +27,8 @@ from pipelines.training.resources import Resources, replicas_at_once, reserving_
 HEAD = {"num_cpus": 0, "object_store_memory": 200_000_000, "include_dashboard": False}
 # Less memory than two training workers need, and more than one does.
 NODE = {"num_cpus": 2, "num_gpus": 3, "memory": 2_000_000_000, "object_store_memory": 200_000_000}
+# Ray starts no node with more GPUs than are visible. No machine has these, so that PyTorch finds none.
+PRETENDED_GPUS = "97,98,99"
 PATIENCE_SECONDS = 120
 
 
@@ -34,6 +36,7 @@ def main(*roots: str) -> None:
     unplaced.TOLD_AFTER_SECONDS = 1.0
     cluster = Cluster(initialize_head=True, head_node_args=HEAD)
     os.environ["RAY_ADDRESS"] = cluster.address
+    os.environ["CUDA_VISIBLE_DEVICES"] = PRETENDED_GPUS
     with connected():
         for root in roots:
             print(json.dumps(on_an_empty_cluster(cluster, root)), flush=True)
