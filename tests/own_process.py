@@ -1,4 +1,4 @@
-"""The marker ``processes``: tests that start a process have it, and tests without it cannot start one.
+"""The suite's environment and files, and the marker ``processes``, without which a test cannot start a process.
 
 ``make quick`` runs the tests without the marker, so it has to be right. With several pytest processes, the tests on the
 shared cluster stay together in one group, and all others by their file, whose fixtures they share.
@@ -9,8 +9,10 @@ import functools
 import gc
 import multiprocessing.util
 import os
+import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -47,6 +49,18 @@ LEAN_RAY = {
 }
 # PyTorch's compiler would start processes that import PyTorch, in case there are kernels for a GPU to compile.
 LEAN_COMPILER = {"TORCH_WARM_POOL": "0"}
+# Ray counts GPUs wherever it starts, and the suite's expectations are those of CPUs: `make gpu-check` is for GPUs.
+NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
+# Signatures, hooks, folders that are allowed, a token: of the user and the machine, read from their files.
+NO_SETTINGS_IN_FILES = {
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_CONFIG_SYSTEM": os.devnull,
+    "HF_TOKEN_PATH": os.devnull,
+}
+# What a shell has exported for the user's own work: servers that tests would write to, clusters that they would use,
+# tokens, proxies that no server on loopback is behind, the repository whose hook runs the tests.
+OF_THE_USER = ("AWS_", "GIT_", "GOOGLENET_COMMIT", "HF_", "MLFLOW_", "RAY_")
+OF_PROXIES = "_proxy"
 # `make test` would pass its own options on to the commands of make that tests run.
 OF_MAKE = ("MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS")
 # The file of those marked as ``apart`` that takes longest.
@@ -72,16 +86,25 @@ def _watched(name: str, start: Callable[..., Any]) -> Callable[..., Any]:
     return watched
 
 
+def own_environment(given: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of the whole suite and of all that it starts, on whatever machine and from any shell."""
+    kept = {
+        name: value
+        for name, value in given.items()
+        if not name.startswith((*OF_THE_USER, *OF_MAKE)) and not name.lower().endswith(OF_PROXIES)
+    }
+    return kept | ONE_THREAD | LEAN_RAY | LEAN_COMPILER | NO_GPU | NO_SETTINGS_IN_FILES
+
+
 def pytest_load_initial_conftests() -> None:
-    os.environ.update(ONE_THREAD)  # before conftest.py imports PyTorch, which reads it once
+    own = own_environment(os.environ)  # before conftest.py imports PyTorch, which reads its variables once
+    os.environ.clear()
+    os.environ.update(own)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     gc.disable()  # imports create a million objects that stay: searching them for garbage takes seconds
     config.option.loadscopereorder = False  # pytest-xdist hands groups out in the order below
-    os.environ.update(LEAN_RAY | LEAN_COMPILER)
-    for name in OF_MAKE:
-        os.environ.pop(name, None)
     for owner, name in STARTS:
         setattr(owner, name, _watched(name, getattr(owner, name)))
 
@@ -92,6 +115,8 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.add_marker("processes")
     if fixtures & {CLUSTER, FINISHED}:
         item.add_marker("cluster")
+    if item.get_closest_marker("linux") and sys.platform != "linux":
+        item.add_marker(pytest.mark.skip(reason="needs Linux"))
     item.add_marker(pytest.mark.xdist_group(CLUSTER if is_on_cluster(item) else item.nodeid.partition("::")[0]))
 
 
@@ -123,14 +148,29 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         )
 
 
-@pytest.fixture(autouse=True)
-def own_process(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Fail a test that starts a process without having the marker."""
-    if request.node.get_closest_marker("processes"):
-        yield
-        return
-    _Watch.started = []
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    """Watch a test without the marker, with all fixtures that are made for it, those of its file among them."""
+    _Watch.started = None if item.get_closest_marker("processes") else []
+    yield
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown() -> Iterator[None]:
+    """Fail a test that has started a process without having the marker."""
     yield
     started, _Watch.started = _Watch.started, None
     if started:
         pytest.fail(f"mark this test with pytest.mark.processes, since it starts {started[0]}")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Remove the files of a run without failures, two gigabytes.
+
+    pytest's own policy "failed" also removes each test's folder at its end, and gives the next test a folder of the
+    same name, by which MLflow keeps its connections to a database.
+    """
+    config = session.config
+    if exitstatus == 0 and config.option.basetemp is None and not hasattr(config, "workerinput"):
+        shutil.rmtree(config._tmp_path_factory.getbasetemp(), ignore_errors=True)  # type: ignore[attr-defined]

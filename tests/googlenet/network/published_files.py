@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tests.googlenet.network.test_weight_files import BVLC, caffe_arrays
+from tests.googlenet.network.test_weight_files import BVLC, NO_BVLC, caffe_arrays
 
 Arrays = dict[str, npt.NDArray[np.float32]]
 
@@ -16,7 +16,7 @@ def arrays_of(source: str) -> Arrays:
     if source == "random":
         return caffe_arrays()
     if not BVLC.exists():
-        pytest.skip("the BVLC weights are not available")
+        pytest.skip(NO_BVLC)
     with np.load(BVLC) as published:
         return dict(published)
 

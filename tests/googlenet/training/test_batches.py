@@ -116,6 +116,7 @@ class Limited:
     ("limit", "remedy", "other"),
     [(without_room, "--shm-size", "ulimit"), (without_descriptors, "ulimit -n", "--shm-size")],
 )
+@pytest.mark.linux
 def test_batches_that_shared_memory_does_not_take_arrive(
     samples: TrainingSamples, tmp_path: Path, limit: Callable[[], None], remedy: str, other: str
 ) -> None:

@@ -40,6 +40,7 @@ def test_a_file_of_a_store_that_is_replaced_has_another_version(number: int) -> 
     ("make", "place"),
     [(FolderImages, ""), (ParquetImages, "caf\\xe9.jpg#0:1"), (TarImages, "caf\\xe9.jpg@0+1")],
 )
+@pytest.mark.linux
 def test_a_file_of_the_same_size_that_is_newer_has_another_version(
     tmp_path: Path, make: type[ImageReader], place: str
 ) -> None:

@@ -100,13 +100,16 @@ def test_a_link_to_itself_is_reported_as_a_file_that_cannot_be_read(tmp_path: Pa
 
 
 @pytest.mark.timeout(20)  # opening a named pipe would wait for ever
-def test_what_is_no_regular_file_is_named_and_never_opened(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_no_regular_file_is_named_and_never_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     make(tmp_path, "a/1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg")
     for name in ("a/3.jpg", "classes.txt", "LOC_val_solution.csv", "x.tar", "x.parquet"):
         os.mkfifo(tmp_path / name)
     (tmp_path / "b/3.jpg").symlink_to("/dev/zero")
     with socket.socket(socket.AF_UNIX) as server:
-        server.bind(str(tmp_path / "s"))
+        monkeypatch.chdir(tmp_path)  # the path of a socket is short
+        server.bind("s")
         reader, listing = images_to_train_on(str(tmp_path), 10, 0)
         assert [reader.read(file) for files in listing.splits.values() for file in files]
         assert ids(listing) == ["a/1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg"]
@@ -116,6 +119,7 @@ def test_what_is_no_regular_file_is_named_and_never_opened(tmp_path: Path, capsy
     assert len(unlabelled_images(str(tmp_path), ("a", "b")).listing.splits["val"]) == 4
 
 
+@pytest.mark.linux
 def test_names_that_are_not_utf8_are_read_and_shown(tmp_path: Path) -> None:
     names = [f"{LATIN_1}/1.jpg", f"{LATIN_1}/{LATIN_1}.jpg", "b/1.jpg", "b/2.jpg", f"{LATIN_1}.txt"]
     reader, listing = images_to_train_on(str(make(tmp_path, *names)), 10, 0)
@@ -131,13 +135,14 @@ def test_a_path_that_is_not_utf8_is_refused_in_a_line(tmp_path: Path) -> None:
         Storage.at(str(tmp_path / LATIN_1))
 
 
-@pytest.mark.parametrize("folder", [LATIN_1, "two\nlines"])
+@pytest.mark.parametrize("folder", [pytest.param(LATIN_1, marks=pytest.mark.linux), "two\nlines"])
 def test_a_data_set_in_a_folder_whose_name_is_no_text_is_refused_by_name(tmp_path: Path, folder: str) -> None:
     make(tmp_path, *(f"{folder}/train/{cls}/{number}.jpg" for cls in "ab" for number in range(2)))
     with pytest.raises(UserError, match=r"the name of the folder .*/(caf\\xe9|two\\x0alines) is not UTF-8 or has"):
         listed(tmp_path)
 
 
+@pytest.mark.linux
 def test_names_that_differ_only_by_normalisation_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     composed, decomposed = "caf\u00e9", "cafe\u0301"
     make(tmp_path, f"a/{composed}.jpg", f"a/{decomposed}.jpg", "b/1.jpg", "b/2.jpg")

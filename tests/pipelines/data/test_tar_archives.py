@@ -94,6 +94,7 @@ def test_every_cut_between_two_blocks_is_refused_or_told(tmp_path: Path) -> None
             assert "x.tar" in str(error)
 
 
+@pytest.mark.linux
 def test_a_name_that_is_not_utf8_is_read_and_shown(tmp_path: Path) -> None:
     for form in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
         with tarfile.open(tmp_path / os.fsdecode(b"\xe9.tar"), "w", format=form, encoding="latin-1") as file:

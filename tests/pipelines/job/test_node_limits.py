@@ -16,7 +16,7 @@ from tests.project import ROOT
 GIB = 1 << 30
 MACHINE_CPUS, MACHINE_MEMORY = os.cpu_count() or 1, psutil.virtual_memory().total
 # The suite itself may run under taskset or in a container.
-OWN_CPUS = len(os.sched_getaffinity(0))
+OWN_CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else MACHINE_CPUS
 SLICE, JOB = "user.slice", "user.slice/job_7"
 NO_LIMIT_V1 = "9223372036854771712"
 
@@ -143,6 +143,7 @@ several_cpus = pytest.mark.skipif(MACHINE_CPUS == 1, reason="this machine has on
 
 
 @several_cpus
+@pytest.mark.linux
 @pytest.mark.usefixtures("one_cpu")
 def test_the_affinity_limits_the_cpus_below_a_larger_quota(version_2: Cgroups) -> None:
     version_2.write({f"{JOB}/cpu.max": f"{quota_of(1.5)} 100000"})
@@ -150,6 +151,7 @@ def test_the_affinity_limits_the_cpus_below_a_larger_quota(version_2: Cgroups) -
 
 
 @several_cpus
+@pytest.mark.linux
 @pytest.mark.processes
 def test_taskset_limits_the_cpus() -> None:
     cpu = str(min(os.sched_getaffinity(0)))

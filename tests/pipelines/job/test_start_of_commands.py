@@ -30,6 +30,7 @@ def test_a_command_whose_standard_streams_are_closed_keeps_its_files_clean(tmp_p
     assert file.read_bytes() == b""
 
 
+@pytest.mark.linux
 def test_a_full_disk_behind_standard_output_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with Path("/dev/full").open("w", encoding="utf-8") as full:
         monkeypatch.setattr(sys, "stdout", full)

@@ -125,6 +125,7 @@ def bad_block(folder: Path, step: int) -> Path:
     return path
 
 
+@pytest.mark.linux
 def test_one_that_cannot_be_read_is_named_kept_and_the_one_before_it_taken(tmp_path: Path) -> None:
     save(tmp_path, 1, 2)
     unreadable = bad_block(tmp_path, 9)
@@ -138,6 +139,7 @@ def test_one_that_cannot_be_read_is_named_kept_and_the_one_before_it_taken(tmp_p
     assert [path.name[:10] for path in sorted(tmp_path.iterdir())] == ["0000000004", "0000000005", "0000000009"]
 
 
+@pytest.mark.linux
 def test_where_none_can_be_read_nothing_is_begun_anew(tmp_path: Path) -> None:
     bad_block(tmp_path, 9)
     with pytest.raises(OSError, match="Input/output error"):
