@@ -88,8 +88,11 @@ def _git_commit() -> tuple[str, str]:
 def _git(*words: str) -> tuple[str, str]:
     """Return what git prints about this project, and the first line of its errors."""
     command = ["git", "-C", str(ROOT), *words]
+    english = {**os.environ, "LC_ALL": "C"}  # its errors are compared with DUBIOUS_OWNERSHIP
     try:
-        git = subprocess.run(command, capture_output=True, text=True, check=False, timeout=GIT_SECONDS)  # noqa: S603
+        git = subprocess.run(  # noqa: S603
+            command, env=english, capture_output=True, text=True, check=False, timeout=GIT_SECONDS
+        )
     except FileNotFoundError:
         return "", "git is not installed"
     except (OSError, subprocess.TimeoutExpired) as error:

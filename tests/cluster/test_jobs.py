@@ -28,14 +28,20 @@ SHORT = "--recipe demo --replicas 1 --epochs 60 --policies 1 --crop-px 35 --widt
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
 
 
+def files_of_project() -> list[str]:
+    """Return the paths of what a clone contains; git lists none in an unpacked archive or another user's checkout."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.splitlines()
+    packages = ("googlenet", "pipelines", "cluster", "tests", "benchmarks", "docs")
+    parts = [ROOT.glob("*"), *((ROOT / package).rglob("*") for package in packages)]
+    return listed or [str(path.relative_to(ROOT)) for part in parts for path in part if "__pycache__" not in path.parts]
+
+
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clean clone, in which modules that run on the workers record where they were imported from."""
     folder = tmp_path_factory.mktemp("clone")
-    files = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True
-    )
-    for name in files.stdout.decode().splitlines():
+    for name in files_of_project():
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes((ROOT / name).read_bytes())

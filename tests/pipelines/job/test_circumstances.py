@@ -13,20 +13,29 @@ from pipelines.job.circumstances import COMMIT_VARIABLE, commit, why_no_commit
 pytestmark = pytest.mark.processes
 
 
-@pytest.fixture(autouse=True)
-def own_git_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hide the settings of the user and the machine, which may allow every folder."""
-    for name in ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"):
-        monkeypatch.setenv(name, "/dev/null")
-    monkeypatch.delenv(COMMIT_VARIABLE, raising=False)
-
-
-def test_a_checkout_of_another_user_is_told_with_the_command_that_allows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkout_of_another_user_is_told_with_the_command_that_allows_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    monkeypatch.setattr(circumstances, "ROOT", tmp_path)
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
     assert commit() == ""
     reason, _, fix = why_no_commit().partition("; allow it with ")
     assert reason == "git refuses a checkout that another user owns"
-    assert shlex.split(fix) == ["git", "config", "--global", "--add", "safe.directory", str(circumstances.ROOT)]
+    assert shlex.split(fix) == ["git", "config", "--global", "--add", "safe.directory", str(tmp_path)]
+
+
+def test_git_is_asked_in_english_whatever_language_the_user_has(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "git").write_text("""#!/bin/sh
+[ "$LC_ALL" = C ] && echo "fatal: dubious ownership" >&2 || echo "Schwerwiegend: zweifelhafte Besitzrechte" >&2
+exit 128
+""")
+    (tmp_path / "git").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
+    assert why_no_commit().startswith("git refuses a checkout that another user owns")
 
 
 def test_a_folder_without_a_repository_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
