@@ -13,7 +13,7 @@ from PIL import Image
 from googlenet.images import decoding
 from googlenet.images.decoding import ImageDecodeError, decode_rgb
 from googlenet.images.inspection import decode_whole, inspect
-from tests.picture_files import TIFF_SHORT, encode, exif_block, exif_entry, opencv, photograph, tiff
+from tests.picture_files import TIFF_SHORT, encode, exif_block, exif_entry, heic, opencv, photograph, tiff
 
 PHOTO = photograph(160, 120)
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
@@ -46,11 +46,6 @@ def test_what_is_no_picture_is_named(data: bytes) -> None:
     assert "\n" not in str(refused.value)
 
 
-def heic(**options: object) -> bytes:
-    pillow_heif.register_heif_opener()
-    return encode(PHOTO, "HEIF", quality=90, **options)
-
-
 @pytest.fixture
 def without_pillow_heif(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The library as it is where the optional package is not installed."""
@@ -64,12 +59,14 @@ def without_pillow_heif(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.parametrize(("orientation", "turns"), [(1, 0), (6, -1), (8, 1)])
 def test_heic_is_decoded_and_turned_upright_with_pillow_heif(orientation: int, turns: int) -> None:
-    data = heic(exif=exif_block(exif_entry(274, TIFF_SHORT, 1, orientation)))
-    upright = np.asarray(pillow_heif.open_heif(heic()).to_pillow())
+    data = heic(PHOTO, exif=exif_block(exif_entry(274, TIFF_SHORT, 1, orientation)))
+    upright = np.asarray(pillow_heif.open_heif(heic(PHOTO)).to_pillow())
     assert np.array_equal(decode_rgb(data), np.rot90(upright, turns))
 
 
-@pytest.mark.parametrize("data", [heic(), b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(50)], ids=["whole", "header"])
+@pytest.mark.parametrize(
+    "data", [heic(PHOTO), b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(50)], ids=["whole", "header"]
+)
 def test_heic_is_named_where_pillow_heif_is_missing(data: bytes, without_pillow_heif: None) -> None:
     with pytest.raises(
         ImageDecodeError, match=r"HEIC, the format of iPhones: pip install pillow-heif .* or convert it"
@@ -102,7 +99,7 @@ TRUNCATED = {
     "TIFF": tiff(np.asarray(PHOTO.convert("L"))),
     "TIFF by Pillow": encode(PHOTO, "TIFF"),
     "AVIF": encode(PHOTO, "AVIF", quality=90),
-    "HEIC": heic(),
+    "HEIC": heic(PHOTO),
 }
 
 

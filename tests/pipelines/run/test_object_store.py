@@ -76,14 +76,27 @@ def digests(run: Storage, replicas: int) -> list[bytes]:
     return [run.read(f"replicas/{k}/weights.safetensors") for k in range(replicas)]
 
 
+@pytest.fixture
+def cached(prepared_run: Path) -> Iterator[list[Path]]:
+    """Paths of the training shards' copies in this user's cache, which has none before and after the test."""
+    shards = read_manifest(Storage.at(str(prepared_run))).splits["train"].shards
+    paths = [folder() / f"{shard.digest}.parquet" for shard in shards]
+    for path in paths:
+        path.unlink(missing_ok=True)
+    yield paths
+    for path in paths:
+        path.unlink(missing_ok=True)
+
+
 def test_the_whole_job_on_a_store_gives_what_it_gives_on_a_disk(
-    bucket: str, ray_cluster: str, tiny_recipe: Recipe, photo_folder: Path, finished_run: Path, tmp_path: Path
-) -> None:
+    bucket: str, ray_cluster: str, tiny_recipe: Recipe, photo_folder: Path, finished_run: Path, tmp_path: Path,
+    cached: list[Path],
+) -> None:  # fmt: skip
     upload(photo_folder, f"{bucket}/photos")
     recipe = replace(tiny_recipe, data=f"{bucket}/photos", replicas=1, policies=(1,))
     tracking_uri = f"sqlite:///{tmp_path}/mlflow.db"
-    # The cache has its room however full the disk is.
-    options = {"tracking_uri": tracking_uri, "models": "none", "predictors": 1, "shard_cache_gb": 1.0}
+    # The cache has its room however full the disk is, and evicts nothing of the user's.
+    options = {"tracking_uri": tracking_uri, "models": "none", "predictors": 1, "shard_cache_gb": 1e6}
     assert run_job(Arguments(recipe, f"{bucket}/a/run", **options)) == 0  # type: ignore[arg-type]
     run, local = Storage.at(f"{bucket}/a/run"), Storage.at(str(finished_run))
     assert digests(run, recipe.replicas) == digests(local, recipe.replicas)
@@ -92,7 +105,7 @@ def test_the_whole_job_on_a_store_gives_what_it_gives_on_a_disk(
         assert replica["rows"] == on_disk["rows"][:1]  # one crop; the run on the disk has ten and 144 too
     assert {"report.json", "report.md", "index.html", "confusion.csv"} <= set(run.files("report"))
     assert not run.exists(LOCK)
-    assert all((folder() / f"{shard.digest}.parquet").exists() for shard in read_manifest(run).splits["train"].shards)
+    assert all(path.exists() for path in cached)
 
 
 def test_a_replica_on_a_store_that_dies_goes_on_from_there(
@@ -191,7 +204,7 @@ def prepare(port: int, photos: Path, variables: dict[str, str]) -> subprocess.Co
     command = [sys.executable, "pipelines/prepare_dataset.py", "--data", str(photos), "--run-dir", "s3://runs/a"]
     address = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_EC2_METADATA_DISABLED": "true"}
     environment = with_tools({**address, **variables})
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200, check=False)
 
 
 def test_credentials_that_the_store_does_not_know_are_told_in_one_line(photo_folder: Path, object_store: str) -> None:
@@ -219,8 +232,11 @@ def test_missing_credentials_are_told_in_one_line(photo_folder: Path) -> None:
     server = ThreadingHTTPServer(("127.0.0.1", 0), RefusesTheUnsigned)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     nothing = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "")
-    ended = prepare(server.server_port, photo_folder, {**nothing, "HOME": "/nonexistent"})
-    server.shutdown()
+    try:
+        ended = prepare(server.server_port, photo_folder, {**nothing, "HOME": "/nonexistent"})
+    finally:
+        server.shutdown()
+        server.server_close()
     assert ended.returncode == 1
     assert "ACCESS_DENIED" in ended.stderr
     assert "check the credentials" in ended.stderr
@@ -276,14 +292,15 @@ def test_every_option_that_is_offered_opens_the_store(scheme: str, option: str) 
     assert path.endswith("run")
 
 
-def test_of_two_jobs_that_begin_at_once_on_a_store_one_is_refused(bucket: str) -> None:
+def test_of_two_jobs_that_begin_at_once_on_a_store_one_is_refused(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.run.lock.SETTLE_SECONDS", 1.0)
     run, outcomes = Storage.at(f"{bucket}/both"), []
 
     def job() -> None:
         try:
             with only_job_on(run):
                 outcomes.append("held")
-                time.sleep(3)
+                time.sleep(0.5)
         except UserError:
             outcomes.append("refused")
 

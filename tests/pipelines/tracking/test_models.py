@@ -125,13 +125,6 @@ def test_it_is_kept_as_code_and_safetensors_without_pickle(store: str, name: str
     assert {"ensemble_model.py", "code/googlenet/network/model.py", "input_example.json"} <= set(files)
 
 
-def test_logging_models_leaves_no_store_behind_for_what_this_process_does_next(store: str) -> None:
-    import mlflow
-
-    assert not {"MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID"} & os.environ.keys()
-    assert not mlflow.is_tracking_uri_set()
-
-
 def test_each_replica_is_a_model_of_its_child_run_that_needs_no_code_of_ours(
     finished_run: Path, loaded: Loaded
 ) -> None:

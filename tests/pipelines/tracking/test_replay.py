@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
 from mlflow import MlflowClient
 
@@ -71,6 +72,9 @@ def test_a_new_store_gets_all_that_the_first_one_has_and_a_second_time_nothing(
             >= {name: value for name, value in first["ensemble"].data.metrics.items() if "error/" in name}.items()
         )
         assert len(MlflowClient(uri).search_model_versions()) == 1
+    # Logging models leaves no store behind for what this process does next.
+    assert not {"MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID"} & os.environ.keys()
+    assert not mlflow.is_tracking_uri_set()
 
 
 JOB_LOG = {**JOB, "outcome": "running", "stage_seconds": {"train": 5.0}}
