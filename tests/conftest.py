@@ -59,12 +59,12 @@ def ray_cluster(object_store: str, pytestconfig: pytest.Config) -> Iterator[str]
     """The address of a running cluster, used by in-process calls and by commands that get it as RAY_ADDRESS."""
     from pipelines.job.ray_session import connected
 
-    os.environ.pop("RAY_ADDRESS", None)
     with ExitStack() as running:
         running.enter_context(connected(num_cpus=CLUSTER_CPUS))
         pytestconfig.stash[RUNNING_CLUSTER] = running
         import ray
 
+        assert "GPU" not in ray.cluster_resources()
         yield ray.get_runtime_context().gcs_address
 
 
@@ -194,7 +194,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def finished_run(
     request: pytest.FixtureRequest, tiny_recipe: "Recipe", tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+) -> Iterator[Path]:
     """The run directory of a finished job on the shared cluster, for tests to read and to copy."""
     from pipelines.train_ensemble import Arguments, run_job
 
@@ -204,4 +204,10 @@ def finished_run(
             # One worker trains all replicas in turn: two at once, each with five processes, take as long.
             arguments = Arguments(tiny_recipe, str(folder / "finished"), parallel_replicas=1, predictors=2)
             assert run_job(arguments) == 0
-    return folder / "finished"
+    before = times_of_files(folder / "finished")
+    yield folder / "finished"
+    assert times_of_files(folder / "finished") == before, "a test has written to a run that others read"
+
+
+def times_of_files(folder: Path) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}

@@ -210,6 +210,7 @@ def test_weights_that_cannot_be_read_are_named(tmp_path: Path, content: bytes | 
 def test_a_run_is_evaluated_on_images_that_it_never_saw_and_with_the_users_own_scales(
     ray_cluster: str, predictions_here: None, finished_run: Path, tiny_recipe: Recipe, tmp_path: Path
 ) -> None:
+    run = Path(shutil.copytree(finished_run, tmp_path / "run"))
     folder = tmp_path / "other" / "class_2"
     folder.mkdir(parents=True)
     buffer = io.BytesIO()
@@ -217,14 +218,12 @@ def test_a_run_is_evaluated_on_images_that_it_never_saw_and_with_the_users_own_s
     for number in range(3):
         (folder / f"{number}.jpg").write_bytes(buffer.getvalue())
     store = f"sqlite:///{tmp_path}/mlflow.db"
-    arguments = Arguments(
-        str(finished_run), str(tmp_path / "other"), policies=(1, "best:3", "40+50"), tracking_uri=store
-    )
-    table = evaluate_elsewhere(Storage.at(str(finished_run)), tiny_recipe, arguments)
-    (folder_of_report,) = (finished_run / "evaluations").glob("other-*")
+    arguments = Arguments(str(run), str(tmp_path / "other"), policies=(1, "best:3", "40+50"), tracking_uri=store)
+    table = evaluate_elsewhere(Storage.at(str(run)), tiny_recipe, arguments)
+    (folder_of_report,) = (run / "evaluations").glob("other-*")
     report = json.loads((folder_of_report / "report/report.json").read_text())
     assert (report["images"], report["classes"]) == (3, 3)
-    best = chosen_policy(json.loads((finished_run / "budget.json").read_text())["view_order"][:3])
+    best = chosen_policy(json.loads((run / "budget.json").read_text())["view_order"][:3])
     assert [(row["models"], row["crops"], row["policy"]) for row in report["table"]] == [
         (models, crops, policy) for models in (1, 2, 3) for crops, policy in ((1, "1"), (3, best), (72, "40+50"))
     ]
@@ -236,14 +235,15 @@ def test_a_run_is_evaluated_on_images_that_it_never_saw_and_with_the_users_own_s
     assert f"the evaluation is in MLflow at {store}" in table
     # The folder has more images now: they are evaluated, too.
     (folder / "3.jpg").write_bytes(buffer.getvalue())
-    evaluate_elsewhere(Storage.at(str(finished_run)), tiny_recipe, arguments)
-    reports = [json.loads(path.read_text()) for path in finished_run.glob("evaluations/other-*/report/report.json")]
+    evaluate_elsewhere(Storage.at(str(run)), tiny_recipe, arguments)
+    reports = [json.loads(path.read_text()) for path in run.glob("evaluations/other-*/report/report.json")]
     assert sorted(report["images"] for report in reports) == [3, 4]
 
 
 def test_a_run_of_somebody_else_is_evaluated_into_a_directory_of_ones_own(
-    ray_cluster: str, finished_run: Path, tiny_recipe: Recipe, photo_folder: Path, tmp_path: Path
-) -> None:
+    ray_cluster: str, predictions_here: None, finished_run: Path, tiny_recipe: Recipe, photo_folder: Path,
+    tmp_path: Path,
+) -> None:  # fmt: skip
     theirs, own = tmp_path / "theirs", tmp_path / "own/evaluation"
     shutil.copytree(finished_run, theirs / "run")
     run = Storage.at(str(theirs / "run"))
@@ -274,7 +274,7 @@ def test_damaged_weights_of_a_replica_are_named_with_what_to_do(
 def test_the_command_adds_photographs_of_something_else_to_the_runs_report(
     ray_cluster: str, predictions_here: None, finished_run: Path, tmp_path: Path
 ) -> None:
-    shutil.copytree(finished_run, tmp_path / "run", ignore=shutil.ignore_patterns("evaluations"))
+    shutil.copytree(finished_run, tmp_path / "run")
     generator = np.random.default_rng(0)
     (tmp_path / "noise").mkdir()
     for number in range(4):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -122,11 +123,13 @@ def snapshot(run: Path) -> dict[str, int]:
 
 
 @pytest.mark.timeout(300)
-def test_the_same_command_again_does_nothing_again(finished_run: Path, tiny_recipe: Recipe) -> None:
-    before = snapshot(finished_run)
-    assert run_job(arguments(finished_run, tiny_recipe)) == 0
-    assert snapshot(finished_run) == before
-    client = MlflowClient(f"sqlite:///{finished_run.parent}/mlflow.db")
+def test_the_same_command_again_does_nothing_again(finished_run: Path, tiny_recipe: Recipe, tmp_path: Path) -> None:
+    folder = shutil.copytree(finished_run.parent, tmp_path / "copy")  # with its store; the other process reads the run
+    run = folder / finished_run.name
+    before = snapshot(run)
+    assert run_job(arguments(run, tiny_recipe)) == 0
+    assert snapshot(run) == before
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
     runs = client.search_runs([client.get_experiment_by_name("googlenet-ensemble").experiment_id])
     assert [run.info.status for run in runs] == ["FINISHED"] * 4
 

@@ -240,15 +240,14 @@ def test_the_cost_line_does_not_promise_less_than_is_written(finished_run: Path)
 
 
 def test_images_without_labels_get_the_ensembles_answers(
-    ray_cluster: str, predictions_here: None, finished_run: Path, tiny_recipe: Recipe, photo_folder: Path,
-    tmp_path: Path,
-) -> None:  # fmt: skip
+    ray_cluster: str, predictions_here: None, evaluated: Path, tiny_recipe: Recipe, photo_folder: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "holiday"
     shutil.copytree(photo_folder / "val", folder / "any" / "names")
     (folder / 'one, with a "comma".jpg').write_bytes((photo_folder / "val/class_0/0.jpg").read_bytes())
-    arguments = Arguments(str(finished_run), str(folder), unlabelled=True)
-    text = evaluate_elsewhere(Storage.at(str(finished_run)), tiny_recipe, arguments)
-    (answers,) = (finished_run / "evaluations").glob("holiday-*/answers")
+    arguments = Arguments(str(evaluated), str(folder), unlabelled=True)
+    text = evaluate_elsewhere(Storage.at(str(evaluated)), tiny_recipe, arguments)
+    (answers,) = (evaluated / "evaluations").glob("holiday-*/answers")
     assert f"answers: {answers}/top5.csv" in text
     assert "and 33 more" in text
     table = pq.read_table(answers / "top5.parquet").to_pylist()
@@ -258,9 +257,9 @@ def test_images_without_labels_get_the_ensembles_answers(
     assert len(rows) == 43
     assert rows[-1]["image_id"] == 'one, with a "comma".jpg'
     # The images are those of the run's own validation, and so are the probabilities, with the run's temperature.
-    temperature = json.loads((finished_run / "calibration.json").read_text())["all_models"]["144"]
+    temperature = json.loads((evaluated / "calibration.json").read_text())["all_models"]["144"]
     own = {}
-    for predicted in tables(finished_run):
+    for predicted in tables(evaluated):
         for number, image_id in enumerate(predicted["image_id"]):
             vectors = [predicted[f"replica_{k}/144_crops"][number] for k in range(3)]
             own[image_id] = np.array(vectors)
