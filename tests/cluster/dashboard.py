@@ -88,6 +88,8 @@ def dashboard() -> Iterator[Dashboard]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Answers, state))
     state.address = f"http://127.0.0.1:{server.server_port}"
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield state
-    server.shutdown()
-    server.server_close()
+    try:
+        yield state
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -43,9 +43,11 @@ def package_index(folder: Path) -> Iterator[str]:
     """Serve a folder of wheels; yield its address."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Silent, directory=str(folder)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
-    server.server_close()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/"
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def write_wheel(folder: Path, name: str) -> None:
@@ -85,6 +87,7 @@ def test_a_job_gets_the_pins_that_its_nodes_lack(python_of_node: Path, project: 
             cwd=project,
             env={**others, "PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": index},
             check=True,
+            timeout=120,
         )
     imports = ["-c", "import pinned_by_project, ray"]
     subprocess.run([tmp_path / "job/virtualenv/bin/python", *imports], env=others, check=True)

@@ -25,10 +25,12 @@ from tests.servers import ray_processes
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.usefixtures("predictions_here")
 def test_a_replica_that_always_fails_leaves_the_others_whole(
-    ray_cluster: str, predictions_here: None, tiny_recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str],
-    finished_run: Path, prepared_run: Path,
+    ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str], finished_run: Path,
+    prepared_run: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
+    monkeypatch.setattr("pipelines.training.scheduler.POLL_SECONDS", 0.1)
     run = Path(shutil.copytree(prepared_run, tmp_path / "run"))
     recipe = replace(tiny_recipe, replicas=2, policies=(1,))
     (run / "replicas").mkdir()
@@ -70,12 +72,15 @@ def test_a_worker_that_is_told_to_end_and_one_that_is_killed_are_replaced_and_ch
     of_earlier_tests = {process.pid for process in ray_processes(ray_cluster, "ray::RayTrainWorker")}
 
     def end_a_worker(replica: int, number: int) -> None:
+        others = {*of_earlier_tests, *ended}
+        found: list[psutil.Process] = []
+        while not found:  # before an epoch is done: to look at all processes of a machine may take a second
+            time.sleep(0.1)
+            found = [one for one in ray_processes(ray_cluster, "ray::RayTrainWorker") if one.pid not in others]
         while not (run / f"replicas/{replica}/metrics.jsonl").exists():  # until an epoch is done
             time.sleep(0.02)
-        processes = ray_processes(ray_cluster, "ray::RayTrainWorker")
-        worker = next(process for process in processes if process.pid not in {*of_earlier_tests, *ended})
-        worker.send_signal(number)
-        ended.append(worker.pid)
+        found[0].send_signal(number)
+        ended.append(found[0].pid)
 
     def end_workers() -> None:
         end_a_worker(0, signal.SIGTERM)

@@ -58,7 +58,10 @@ def work(rank: int, workers: int, folder: str) -> None:
 @pytest.mark.parametrize("workers", [2, 3])
 def test_several_workers_take_the_steps_of_one(workers: int, tmp_path: Path) -> None:
     server = forkserver()
-    processes = [server.Process(target=work, args=(rank, workers, str(tmp_path))) for rank in range(workers)]
+    # Daemons: where one fails, pytest does not wait for the others, which wait for it.
+    processes = [
+        server.Process(target=work, args=(rank, workers, str(tmp_path)), daemon=True) for rank in range(workers)
+    ]
     for process in processes:
         process.start()
     alone = train(Share())

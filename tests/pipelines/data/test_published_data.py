@@ -6,10 +6,10 @@ import re
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -44,7 +44,8 @@ class Hub:
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     pauses: list[float] = []
-    monkeypatch.setattr(time, "sleep", pauses.append)
+    for module in ("pipelines.run.published_files", "huggingface_hub.utils._http"):
+        monkeypatch.setattr(f"{module}.time", SimpleNamespace(sleep=pauses.append))
     monkeypatch.setattr("pipelines.run.published_files.monotonic", lambda: sum(pauses))
     folder, failures = tmp_path / "datasets/me/pets", list[int]()
     folder.mkdir(parents=True)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,24 @@ SHARDS = "predictions/??????.parquet"  # three of 42 images
 
 def family(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     return psutil.Process(process.pid).children(recursive=True)
+
+
+def end_all(processes: list[psutil.Process]) -> None:
+    """Kill processes that a failed test would leave, some of them stopped: nobody else ends those."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+@contextmanager
+def ended_on_failure(job: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Kill a command and all that it has started if the block fails."""
+    try:
+        yield
+    except BaseException:
+        with suppress(psutil.NoSuchProcess):
+            end_all([*family(job), psutil.Process(job.pid)])
+        raise
 
 
 @dataclass
@@ -54,9 +73,10 @@ class Job:
                 # Tests that run in the background ignore Ctrl-C, and their child processes would too.
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
             )
-        while not list(self.run.glob(pattern)):
-            assert job.poll() is None, self.log.read_text()
-            time.sleep(0.02)
+        with ended_on_failure(job):
+            while not list(self.run.glob(pattern)):
+                assert job.poll() is None, self.log.read_text()
+                time.sleep(0.02)
         return job
 
     def kill_at_its_first_shard(self) -> None:
@@ -67,18 +87,21 @@ class Job:
         others = set(self._predictors())
         job = self.start_until("preflight.json")
         found: list[psutil.Process] = []
-        while not found:
-            assert job.poll() is None, self.log.read_text()
-            time.sleep(0.05)  # it imports PyTorch for seconds after it appears
-            found = [process for process in self._predictors() if process not in others]
-        while not list(self.run.glob(SHARDS)):
-            assert job.poll() is None, self.log.read_text()
-            time.sleep(0.005)
-        found[0].suspend()
-        job.kill()
-        assert job.wait() == -signal.SIGKILL  # it had not ended by itself
-        found[0].kill()  # Ray would ask it to end, and wait for its answer
-        psutil.wait_procs(found, timeout=20)
+        try:
+            with ended_on_failure(job):
+                while not found:
+                    assert job.poll() is None, self.log.read_text()
+                    time.sleep(0.05)  # it imports PyTorch for seconds after it appears
+                    found = [process for process in self._predictors() if process not in others]
+                while not list(self.run.glob(SHARDS)):
+                    assert job.poll() is None, self.log.read_text()
+                    time.sleep(0.005)
+                found[0].suspend()
+                job.kill()
+                assert job.wait() == -signal.SIGKILL  # it had not ended by itself
+        finally:
+            end_all(found)  # Ray would ask it to end, and wait for its answer
+            psutil.wait_procs(found, timeout=20)
 
     def _predictors(self) -> Iterator[psutil.Process]:
         return ray_processes(self.address, "MapWorker")
@@ -87,12 +110,16 @@ class Job:
 def interrupt(job: Job, process: subprocess.Popen[bytes]) -> None:
     """Press Ctrl-C in training; the job has to end within seconds with all its processes, and say how to resume."""
     children = family(process)
-    interrupted = time.monotonic()
-    os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to all processes in the foreground
-    assert process.wait(timeout=60) == 130, job.log.read_text()
-    assert time.monotonic() - interrupted < LONGEST_SECONDS
-    assert job.log.read_text().rstrip().endswith("interrupted; run the same command again to resume")
-    assert "Traceback" not in job.log.read_text()
-    _, alive = psutil.wait_procs(children, timeout=20)
-    assert not alive
+    try:
+        interrupted = time.monotonic()
+        os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to all processes in the foreground
+        assert process.wait(timeout=60) == 130, job.log.read_text()
+        assert time.monotonic() - interrupted < LONGEST_SECONDS
+        assert job.log.read_text().rstrip().endswith("interrupted; run the same command again to resume")
+        assert "Traceback" not in job.log.read_text()
+        _, alive = psutil.wait_procs(children, timeout=20)
+        assert not alive
+    finally:
+        process.kill()
+        end_all(children)
     assert not (job.run / "report").exists()

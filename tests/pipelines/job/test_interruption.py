@@ -23,7 +23,7 @@ from pipelines.train_ensemble import run_job
 from pipelines.training.replica import train_replica
 from pipelines.training.task import ReplicaTask
 from tests.commands import ray_environment, run_python
-from tests.pipelines.job.ended_jobs import LONGEST_SECONDS, SHARDS, Job, family, interrupt
+from tests.pipelines.job.ended_jobs import LONGEST_SECONDS, SHARDS, Job, end_all, family, interrupt
 from tests.pipelines.jobs import arguments, report_of
 from tests.prepared import predicting_here
 from tests.project import ROOT
@@ -231,7 +231,7 @@ def test_a_closed_terminal_interrupts_a_command_and_spares_its_helpers(tmp_path:
 @pytest.mark.processes
 def test_under_nohup_a_closed_terminal_changes_nothing(tmp_path: Path) -> None:
     program = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"  # as nohup does
-    work = WORK_ON_A_TERMINAL.replace("sleep(50)", "sleep(3)").replace('os.write(2, b"ended")', "pass")
+    work = WORK_ON_A_TERMINAL.replace("sleep(50)", "sleep(1)").replace('os.write(2, b"ended")', "pass")
     process, terminal = on_a_terminal(program + work, str(tmp_path / "o"))
     os.close(terminal)
     assert process.wait(timeout=40) == 0
@@ -249,16 +249,22 @@ def test_a_local_cluster_that_hangs_while_it_starts_holds_nobody(tmp_path: Path)
         start_new_session=True,
     )
     raylets: list[psutil.Process] = []
-    while not raylets:
-        assert job.poll() is None
-        time.sleep(0.05)
-        raylets = [process for process in family(job) if process.name() == "raylet"]
-    raylets[0].suspend()
-    time.sleep(3)  # the command waits for its answer
-    children = family(job)
-    interrupted = time.monotonic()
-    os.kill(job.pid, signal.SIGTERM)
-    _, errors = job.communicate(timeout=60)
-    assert time.monotonic() - interrupted < LONGEST_SECONDS
-    assert (job.returncode, errors.count(b"interrupted; run the same command again to resume")) == (130, 1)
-    assert not psutil.wait_procs(children, timeout=LONGEST_SECONDS)[1]
+    children: list[psutil.Process] = []
+    try:
+        while not raylets:
+            assert job.poll() is None
+            time.sleep(0.05)
+            children = family(job)
+            raylets = [process for process in children if process.name() == "raylet"]
+        raylets[0].suspend()
+        time.sleep(3)  # the command waits for its answer
+        children = family(job)
+        interrupted = time.monotonic()
+        os.kill(job.pid, signal.SIGTERM)
+        _, errors = job.communicate(timeout=60)
+        assert time.monotonic() - interrupted < LONGEST_SECONDS
+        assert (job.returncode, errors.count(b"interrupted; run the same command again to resume")) == (130, 1)
+        assert not psutil.wait_procs(children, timeout=LONGEST_SECONDS)[1]
+    finally:
+        job.kill()
+        end_all(children)

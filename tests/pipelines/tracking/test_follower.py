@@ -6,7 +6,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from threading import Event, Semaphore
+from threading import Event, Semaphore, Thread
 from types import SimpleNamespace
 from urllib.parse import parse_qsl
 
@@ -215,20 +215,22 @@ def test_models_are_not_begun_once_the_job_has_given_mlflow_up(run: Storage, mon
 def test_the_reason_that_was_told_is_the_one_if_there_is_no_time_for_the_next_attempt(
     run: Storage, short_pauses: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.tracking.follower.CLOSE_SECONDS", 0.5)
-    failures, ended = iter([ConnectionResetError("Connection reset by peer")]), Event()
+    failures, begun, ended = iter([ConnectionResetError("Connection reset by peer")]), Event(), Event()
 
     def send(*_: object) -> None:
         if error := next(failures, None):
             raise error
+        begun.set()
         ended.wait()
 
     monkeypatch.setattr(Tracker, "_send", send)
     with tracker_of(run, store_of(run)) as tracker:
         tracker.finish(succeeded=True)
+        # The time is over in the second attempt, however slow the machine is.
+        monkeypatch.setattr(tracker._thread, "join", begun.wait)
     assert "lacks data (it cannot be used: Connection reset by peer)" in tracker.outcome
     ended.set()
-    tracker._thread.join()
+    Thread.join(tracker._thread)
 
 
 def test_a_failure_that_is_mended_is_not_told_any_more(run: Storage) -> None:
