@@ -72,10 +72,11 @@ def run(command: str, places: dict[str, str], options: str = "") -> str:
         command = command.replace(placeholder, value)
     words = shlex.split(f"{command} {options}", comments=True)
     if words[0] == "python" and words[1].startswith("pipelines/"):
-        # A training and an evaluation of external weights use the cluster; the others train and predict in this
-        # process, where all trials are, too: to start workers and predictors takes several times as long.
+        # The demo and an evaluation of external weights predict on the cluster, the others in this process, where all
+        # trials and trainings are, too: to start workers and predictors takes several times as long. test_jobs.py
+        # trains by the README's command on a cluster.
         is_on_cluster = bool({"demo", "--weights"} & set(words))
-        stages = (trying_here,) if is_on_cluster else (trying_here, training_here, predicting_here)
+        stages = (trying_here, training_here) if is_on_cluster else (trying_here, training_here, predicting_here)
         with ExitStack() as here:
             for stage in stages:
                 here.enter_context(stage())

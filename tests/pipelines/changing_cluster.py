@@ -22,8 +22,9 @@ from tests.servers import free_port
 # Ray Train asks the dashboard whether its controller lives: without one, each training would end ten seconds later.
 HEAD = {"num_cpus": 1, "object_store_memory": 200_000_000, "include_dashboard": True}
 NODE = {"num_cpus": 1, "resources": {"accelerator": 1}, "object_store_memory": 200_000_000}
-# Ray declares a node dead after five checks without an answer: by default 15 seconds, for each of the nodes.
-HEALTH_CHECKS = {"RAY_health_check_period_ms": "500"}
+# Ray declares a node dead after five checks that fail: by default after 15 seconds, for each of the nodes. A check of a
+# node that is only slow fails after ten seconds.
+HEALTH_CHECKS = {"RAY_health_check_period_ms": "500", "RAY_health_check_failure_threshold": "3"}
 
 
 def main(elastic_run: str, kept: str, run: str) -> None:

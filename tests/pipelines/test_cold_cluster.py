@@ -1,8 +1,9 @@
 """An evaluation on a cluster that is empty at first, and whose GPUs outnumber its CPUs: it waits, and ends in time."""
 
 import json
+import re
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -25,16 +26,15 @@ from tests.commands import run_python
 SHARDS = 3  # of 42 images
 
 
-@pytest.fixture
-def untrained(prepared_run: Path, tiny_recipe: Recipe, tmp_path: Path) -> Path:
-    """Return a run directory with a replica that has learnt nothing, and more shards than two predictors take."""
+def untrained(prepared_run: Path, tiny_recipe: Recipe, folder: Path) -> Path:
+    """Make a run directory with a replica that has learnt nothing, and more shards than two predictors take."""
     recipe = replace(tiny_recipe, replicas=1, policies=(1,))
-    shutil.copytree(prepared_run, tmp_path / "run")
-    run = Storage.at(str(tmp_path / "run"))
+    shutil.copytree(prepared_run, folder)
+    run = Storage.at(str(folder))
     claim(run, "recipe", recipe.to_dict())
     model = network_of(recipe, classes=3)
     run.write(ReplicaFiles(0).weights, to_safetensors(model, model.state_dict(), SCRATCH_PREPROCESSING))
-    return tmp_path / "run"
+    return folder
 
 
 def keep_a_preflight(run: Storage, recipe: Recipe) -> None:
@@ -48,22 +48,48 @@ def keep_a_preflight(run: Storage, recipe: Recipe) -> None:
     run.write_json(PREFLIGHT, {"key": _key(ensemble, recipe.precision), "format": FORMAT, "preflight": chosen})
 
 
+@dataclass(frozen=True)
+class Evaluated:
+    """A run, what its evaluation printed, and what the script saw."""
+
+    run: Path
+    printed: str
+    seen: dict[str, int]
+
+
+@pytest.fixture(scope="module")
+def evaluated(
+    prepared_run: Path, tiny_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Evaluated]:
+    """Two runs by what they wait for first; one process, which imports PyTorch and Ray once, evaluates both."""
+    folder = tmp_path_factory.mktemp("cold")
+    runs = {name: untrained(prepared_run, tiny_recipe, folder / name) for name in ("preflight", "evaluation")}
+    chosen = Storage.at(str(runs["evaluation"]))
+    keep_a_preflight(chosen, read_recipe(chosen))
+    ended = run_python("-m", "tests.pipelines.cold_cluster", *map(str, runs.values()))
+    assert ended.code == 0, ended.stderr
+    parts = re.split(r"^({.*})$", ended.stdout, flags=re.MULTILINE)
+    return {
+        name: Evaluated(run, *of_run)
+        for (name, run), of_run in zip(
+            runs.items(), zip(parts[::2], map(json.loads, parts[1::2]), strict=False), strict=True
+        )
+    }
+
+
 @pytest.mark.processes
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("is_chosen", "waits"), [(False, "the preflight"), (True, "the evaluation")])
+@pytest.mark.parametrize("waits", ["preflight", "evaluation"])
 def test_predictors_wait_for_gpus_and_leave_cpus_to_those_that_feed_them(
-    untrained: Path, is_chosen: bool, waits: str
+    evaluated: dict[str, Evaluated], waits: str
 ) -> None:
-    if is_chosen:
-        keep_a_preflight(Storage.at(str(untrained)), read_recipe(Storage.at(str(untrained))))
-    ended = run_python("-m", "tests.pipelines.cold_cluster", str(untrained))
-    assert ended.code == 0, ended.stderr
-    assert "the nodes hold 0 of 3 predictors, limited by GPU" in ended.stdout
-    assert f"{waits} waits for a node with 1 CPU, 1 GPU" in " ".join(ended.stdout.split())
-    assert json.loads(ended.stdout.strip().splitlines()[-1]) == {
+    found = evaluated[waits]
+    assert "the nodes hold 0 of 3 predictors, limited by GPU" in found.printed
+    assert f"the {waits} waits for a node with 1 CPU, 1 GPU" in " ".join(found.printed.split())
+    assert found.seen == {
         "shards_before_a_node_joined": 0,
         "is_running": False,
         "replicas_at_once": 1,  # on two CPUs
     }
-    shards = [pq.read_metadata(path).num_rows for path in untrained.glob("predictions/*.parquet")]
+    shards = [pq.read_metadata(path).num_rows for path in found.run.glob("predictions/*.parquet")]
     assert (len(shards), sum(shards)) == (SHARDS, 42)

@@ -14,7 +14,7 @@ from pipelines.report.tables_of_spending import WAYS
 from pipelines.run.recipe import Recipe
 from tests.commands import run_script
 from tests.pipelines.jobs import report_of
-from tests.prepared import trying_here
+from tests.prepared import training_here, trying_here
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -30,7 +30,8 @@ def test_a_student_is_trained_on_its_teachers_answers_and_reported_beside_it(
     assert "targets: 720 forward passes of the teacher, about " in planned.stdout
     assert not (tmp_path / "student").exists()
 
-    ended = run_script(*words, RAY_ADDRESS=ray_cluster)
+    with training_here():
+        ended = run_script(*words, RAY_ADDRESS=ray_cluster)
     assert ended.code == 0, ended.stderr
     run = tmp_path / "student"
     recipe, teachers = (json.loads((folder / "run.json").read_text())["recipe"] for folder in (run, finished_run))

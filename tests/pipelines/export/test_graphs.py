@@ -46,34 +46,47 @@ def of_all(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return file
 
 
-@pytest.fixture(scope="module")
-def of_one(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file of replica 1."""
-    file = tmp_path_factory.mktemp("graph") / "replica.onnx"
-    export_graph(Storage.at(str(finished_run)), file, "onnx", 1)
-    return file
-
-
-@pytest.mark.parametrize("replica", [None, 1], ids=["the ensemble", "one replica"])
-def test_onnx_runtime_gives_the_same_probabilities_for_any_number_of_crops(
-    finished_run: Path, of_all: Path, of_one: Path, replica: int | None
-) -> None:
+def test_onnx_runtime_gives_the_same_probabilities_for_any_number_of_crops(finished_run: Path, of_all: Path) -> None:
     import onnxruntime
 
-    file = of_all if replica is None else of_one
-    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(of_all, providers=["CPUExecutionProvider"])
     assert json.loads(session.get_modelmeta().custom_metadata_map["classes"]) == CLASSES
-    kept = json.loads((finished_run / "calibration.json").read_text())
-    temperature = kept["all_models" if replica is None else "one_model"]["1"]
+    temperature = json.loads((finished_run / "calibration.json").read_text())["all_models"]["1"]
     assert session.get_modelmeta().custom_metadata_map["temperature"] == str(temperature)
     for number in (1, 2, 10):
         crops = np.random.default_rng(number).integers(0, 256, (number, 3, 35, 35), dtype=np.uint8)
         found, calibrated = session.run(None, {"crops": crops})
         powers = found.astype(float) ** (1 / temperature)
         np.testing.assert_allclose(calibrated, powers / powers.sum(axis=1, keepdims=True), atol=1e-5)
-        expected = by_torch(finished_run, [0, 1, 2] if replica is None else [replica], crops)
-        np.testing.assert_allclose(found, expected, atol=1e-4, rtol=0)
-    assert list(file.parent.iterdir()) == [file]
+        np.testing.assert_allclose(found, by_torch(finished_run, [0, 1, 2], crops), atol=1e-4, rtol=0)
+    assert list(of_all.parent.iterdir()) == [of_all]
+
+
+def test_of_one_replica_its_network_and_the_temperature_of_one_model_become_the_graph(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How a network becomes a graph, which takes ten seconds, is the test above."""
+    import torch
+
+    given: list[tuple[torch.nn.Module, dict[str, str]]] = []
+
+    def keep(network: torch.nn.Module, _crops: torch.Tensor, metadata: dict[str, str]) -> bytes:
+        given.append((network, metadata))
+        return b"graph"
+
+    monkeypatch.setattr("pipelines.export.graphs._onnx", keep)
+    file = tmp_path / "replica.onnx"
+    said = export_graph(Storage.at(str(finished_run)), file, "onnx", 1)
+    assert (said, file.read_bytes()) == (f"{file}: 1 replica, 3 classes, crops of 35 px", b"graph")
+    [(network, metadata)] = given
+    temperature = json.loads((finished_run / "calibration.json").read_text())["one_model"]["1"]
+    assert metadata["temperature"] == str(temperature)
+    crops = np.random.default_rng(0).integers(0, 256, (2, 3, 35, 35), dtype=np.uint8)
+    with torch.inference_mode():
+        found, calibrated = (output.double().numpy() for output in network(torch.from_numpy(crops)))
+    np.testing.assert_allclose(found, by_torch(finished_run, [1], crops), atol=1e-5, rtol=0)
+    powers = found ** (1 / temperature)
+    np.testing.assert_allclose(calibrated, powers / powers.sum(axis=1, keepdims=True), atol=1e-5)
 
 
 def test_the_documented_lines_answer_like_the_ensemble_with_one_crop(
@@ -95,10 +108,10 @@ def test_the_documented_lines_answer_like_the_ensemble_with_one_crop(
         assert float(probability) == pytest.approx(expected["probability_1"], abs=0.05)
 
 
-def test_the_file_says_how_its_input_is_made(of_one: Path) -> None:
+def test_the_file_says_how_its_input_is_made(of_all: Path) -> None:
     import onnxruntime
 
-    about = onnxruntime.InferenceSession(of_one).get_modelmeta().custom_metadata_map
+    about = onnxruntime.InferenceSession(of_all).get_modelmeta().custom_metadata_map
     assert (about["input_layout"], about["input_channels"], about["input_values"]) == ("NCHW", "RGB", "uint8, 0 to 255")
     assert (about["crop_px"], about["shorter_side_px"]) == ("35", "40")
     assert "shorter side to 40 px (bilinear with antialiasing), take the 35 x 35 px in the middle" in about["resize"]

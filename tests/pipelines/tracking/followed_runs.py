@@ -28,7 +28,7 @@ JOB = {
 }
 
 RECIPE = Recipe(replicas=2)
-TURN_SECONDS = 1.0
+TURN_SECONDS = 0.5
 SINCE_MS = 1_700_000_000_000
 
 

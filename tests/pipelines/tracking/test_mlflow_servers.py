@@ -10,9 +10,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -49,15 +50,9 @@ def server_store(tmp_path: Path, empty_store: Path) -> Path:
     return tmp_path / "store"
 
 
-def start_server(store: Path, port: int, largest_file_bytes: int | None = None) -> subprocess.Popen[bytes]:
+def start_server(store: Path, port: int) -> subprocess.Popen[bytes]:
     options = f"--workers 1 --host 127.0.0.1 --port {port} --artifacts-destination {store}/artifacts"
     backend = ["--backend-store-uri", f"sqlite:///{store}/mlflow.db"]
-
-    def limit() -> None:
-        if largest_file_bytes is not None:
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file_bytes, hard))
 
     server = subprocess.Popen(
         [sys.executable, "-m", "mlflow", "server", *options.split(), *backend],
@@ -65,10 +60,51 @@ def start_server(store: Path, port: int, largest_file_bytes: int | None = None) 
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
-        preexec_fn=limit,  # noqa: PLW1509
     )
-    wait_for(f"http://127.0.0.1:{port}/health", server)
+    try:
+        wait_for(f"http://127.0.0.1:{port}/health", server)
+    except BaseException:
+        stop_server(server)
+        raise
     return server
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that outlives a test."""
+
+    port: int
+    database: Path
+    process: subprocess.Popen[bytes]
+
+    @property
+    def uri(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def limit_files(self, soft_bytes: int) -> None:
+        """Let the server write no longer files than that: Python ignores the signal, and gets an error."""
+        first = psutil.Process(self.process.pid)
+        for process in [first, *first.children(recursive=True)]:
+            process.rlimit(resource.RLIMIT_FSIZE, (soft_bytes, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
+@pytest.fixture(scope="module")
+def lasting_server(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Server]:
+    store, port = tmp_path_factory.mktemp("store"), free_port()
+    shutil.copy(empty_store, store)
+    process = start_server(store, port)
+    yield Server(port, store / "mlflow.db", process)
+    stop_server(process)
+
+
+@pytest.fixture
+def server(lasting_server: Server) -> Iterator[Server]:
+    """A server without runs; to start one takes longer than what a test does with it."""
+    yield lasting_server
+    lasting_server.limit_files(resource.getrlimit(resource.RLIMIT_FSIZE)[0])
+    client = MlflowClient(lasting_server.uri)
+    for run in runs_of(lasting_server.uri).values():
+        client.delete_run(run.info.run_id)  # type: ignore[attr-defined]
 
 
 def wait_until(ready: Callable[[], bool], server: subprocess.Popen[bytes] | None = None, seconds: float = 60) -> None:
@@ -77,13 +113,6 @@ def wait_until(ready: Callable[[], bool], server: subprocess.Popen[bytes] | None
         assert server is None or server.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.2)
-
-
-def make_room(server: subprocess.Popen[bytes]) -> None:
-    """Let a server's files become as large as those of this process."""
-    first = psutil.Process(server.pid)
-    for process in [first, *first.children(recursive=True)]:
-        process.rlimit(resource.RLIMIT_FSIZE, resource.getrlimit(resource.RLIMIT_FSIZE))
 
 
 def stop_server(server: subprocess.Popen[bytes]) -> None:
@@ -103,9 +132,17 @@ class SlowDoor:
         self.port, self.seconds, self._to = self._listener.getsockname()[1], seconds, to_port
         threading.Thread(target=self._serve, daemon=True).start()
 
+    def close(self) -> None:
+        """Accept no further connection; those that there are end with the server's or the client's end of them."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
     def _serve(self) -> None:
         while True:
-            client, _ = self._listener.accept()
+            try:
+                client, _ = self._listener.accept()
+            except OSError:  # closed
+                return
             server = socket.create_connection(("127.0.0.1", self._to))
             threading.Thread(target=self._copy, args=(client, server, False), daemon=True).start()
             threading.Thread(target=self._copy, args=(server, client, True), daemon=True).start()
@@ -164,37 +201,30 @@ def test_a_server_that_dies_and_comes_back_gets_every_step_once(
 
 @pytest.mark.processes
 def test_a_server_whose_disk_is_full_gets_everything_once_there_is_room(
-    run: Storage, server_store: Path, capsys: pytest.CaptureFixture[str], short_pauses: None
+    run: Storage, server: Server, capsys: pytest.CaptureFixture[str], short_pauses: None
 ) -> None:
-    port = free_port()
-    uri = f"http://127.0.0.1:{port}"
+    uri = server.uri
     # Creating the runs has enough room; what follows does not.
-    follow(run, f"sqlite:///{server_store}/mlflow.db", {0: "training", 1: "waiting"})
-    server = start_server(server_store, port, largest_file_bytes=(server_store / "mlflow.db").stat().st_size)
-    try:
-        write_steps(run, 0, 2000)
-        assert not follow(run, uri, {0: "training", 1: "waiting"}).in_step
-        # Once for each kind of failure: a slow answer of the server may be told beside its full disk.
-        kinds = re.findall(rf"^warning: MLflow at {uri}: ([^:;]*)", capsys.readouterr().out, re.MULTILINE)
-        assert kinds
-        assert len(kinds) == len(set(kinds))
-        make_room(server)
-        assert follow(run, uri, {0: "done", 1: "done"}, succeeded=False).in_step
-        assert steps_of(uri) == list(range(1, 2001))
-    finally:
-        stop_server(server)
+    assert follow(run, uri, {0: "training", 1: "waiting"}).in_step
+    server.limit_files(server.database.stat().st_size)
+    write_steps(run, 0, 2000)
+    assert not follow(run, uri, {0: "training", 1: "waiting"}).in_step
+    # Once for each kind of failure: a slow answer of the server may be told beside its full disk.
+    kinds = re.findall(rf"^warning: MLflow at {uri}: ([^:;]*)", capsys.readouterr().out, re.MULTILINE)
+    assert kinds
+    assert len(kinds) == len(set(kinds))
+    server.limit_files(resource.getrlimit(resource.RLIMIT_FSIZE)[0])
+    assert follow(run, uri, {0: "done", 1: "done"}, succeeded=False).in_step
+    assert steps_of(uri) == list(range(1, 2001))
 
 
 @pytest.mark.processes
 def test_what_a_slow_server_did_receive_is_not_sent_twice_and_one_too_slow_for_the_end_of_a_run_is_told(
-    run: Storage, server_store: Path, monkeypatch: pytest.MonkeyPatch, short_turns: None,
+    run: Storage, server: Server, monkeypatch: pytest.MonkeyPatch, short_turns: None,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
-    port = free_port()
-    server = start_server(server_store, port)
-    try:
-        door = SlowDoor(port, seconds=0.0)
+    with closing(SlowDoor(server.port, seconds=0.0)) as door:
         uri = f"http://127.0.0.1:{door.port}"
         assert follow(run, uri, {0: "training", 1: "waiting"}).in_step
         write_steps(run, 0, 30)
@@ -202,11 +232,11 @@ def test_what_a_slow_server_did_receive_is_not_sent_twice_and_one_too_slow_for_t
         with tracker_of(run, uri) as tracker:
             tracker.update({0: "training", 1: "waiting"})
             wait_until(lambda: tracker.page != "")
-            wait_until(lambda: len(steps_of(f"http://127.0.0.1:{port}")) == 30)
+            wait_until(lambda: len(steps_of(server.uri)) == 30)
             write_steps(run, 0, 60)
             door.seconds = 3.0
             # They arrive, although the follower gets a time-out.
-            wait_until(lambda: len(steps_of(f"http://127.0.0.1:{port}")) == 60)
+            wait_until(lambda: len(steps_of(server.uri)) == 60)
             wait_until(lambda: "; will try again" in capsys.readouterr().out)
             time.sleep(TURN_SECONDS)  # the next turn has begun
             door.seconds = 0.0
@@ -221,8 +251,6 @@ def test_what_a_slow_server_did_receive_is_not_sent_twice_and_one_too_slow_for_t
             door.seconds = 1.0
             tracker.finish(succeeded=False)
         assert not tracker.in_step
-    finally:
-        stop_server(server)
 
 
 @pytest.mark.timeout(300)

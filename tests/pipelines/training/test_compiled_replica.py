@@ -1,5 +1,6 @@
 """Tests of a compiled replica: the weights of an uncompiled one, resumed exactly, and training without a compiler."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -120,13 +121,45 @@ print(compiler_failure("cpu"))
 """
 
 
-@pytest.mark.processes
-def test_a_broken_compiler_is_done_without_and_changes_no_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CXX", "/bin/false")
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
-    ended = run_python("-c", STEP)
+# A trial whose network is small enough to be compiled in seconds; prints what the trial found.
+TRIAL = """
+import sys
+import torch
+from googlenet.network.arithmetic import compile_network
+from pipelines.run.named_recipes import load_recipe
+from pipelines.training import trial
+def step_of(recipe, classes, device, arithmetic):
+    network = torch.nn.Linear(3, 3)
+    used = compile_network(network) if arithmetic.compiled else network
+    return lambda: used(torch.ones(1, 3)).sum().item()
+trial._step = step_of
+print(trial._try(load_recipe(sys.argv[1]), 3, ("fp32",), "cpu"))
+"""
+
+
+@pytest.fixture(scope="module")
+def without_a_compiler(tiny_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The lines of both programs, one after the other in a process whose compiler is broken."""
+    folder = tmp_path_factory.mktemp("broken_compiler")
+    (folder / "recipe.json").write_text(json.dumps(tiny_recipe.to_dict()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CXX", "/bin/false")
+        patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder / "compiled"))
+        ended = run_python("-c", TRIAL + STEP, str(folder / "recipe.json"))
     assert ended.code == 0, ended.stderr
-    warning, outcome, failure = ended.stdout.splitlines()
+    return ended.stdout.splitlines()
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(not can_compile("cpu"), reason="there is no C++ compiler")
+def test_a_trial_does_without_a_compiler_that_is_there_and_does_not_work(without_a_compiler: list[str]) -> None:
+    assert "arithmetics=(Arithmetic(precision='fp32', compiled=False),)" in without_a_compiler[0]
+    assert "uncompiled=''" not in without_a_compiler[0]
+
+
+@pytest.mark.processes
+def test_a_broken_compiler_is_done_without_and_changes_no_bit(without_a_compiler: list[str]) -> None:
+    _, warning, outcome, failure = without_a_compiler
     assert warning == f"warning: replica 1: not compiled: the compiler failed ({failure}); training goes on uncompiled"
     assert "/bin/false" in failure
     assert outcome == "2 True"

@@ -1,6 +1,5 @@
 """Tests of the arithmetic that a run is trained in: chosen once, by a trial where that pays, and kept."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +20,6 @@ from pipelines.training.arithmetic_choice import training_arithmetic, training_l
 from pipelines.training.resources import Resources
 from pipelines.training.trial import Trial, candidates
 from pipelines.training.validation_plan import ValidationPlan
-from tests.commands import run_python
 
 pytestmark = pytest.mark.timeout(500)
 
@@ -139,37 +137,6 @@ def test_a_plan_for_gpus_overlaps_loading_and_computing_and_says_which_waits(
     # Eight processes load faster than the GPU computes.
     assert "0.250 s to load its images in 8 processes, about 0:05 in 1 round" in line(9)
     assert "waits" not in line(9)
-
-
-# A trial whose network is small enough to be compiled in seconds.
-TRIAL = """
-import sys
-import torch
-from googlenet.network.arithmetic import compile_network
-from pipelines.run.named_recipes import load_recipe
-from pipelines.training import trial
-def step(recipe, classes, device, arithmetic):
-    network = torch.nn.Linear(3, 3)
-    used = compile_network(network) if arithmetic.compiled else network
-    return lambda: used(torch.ones(1, 3)).sum().item()
-trial._step = step
-print(trial._try(load_recipe(sys.argv[1]), 3, ("fp32",), "cpu"))
-"""
-
-
-@pytest.mark.processes
-@pytest.mark.skipif(not can_compile("cpu"), reason="there is no C++ compiler")
-def test_a_compiler_that_is_there_and_does_not_work_is_done_without(
-    tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    recipe = tmp_path / "recipe.json"
-    recipe.write_text(json.dumps(tiny_recipe.to_dict()))
-    monkeypatch.setenv("CXX", "false")
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
-    ended = run_python("-c", TRIAL, str(recipe))
-    assert ended.code == 0, ended.stderr
-    assert "arithmetics=(Arithmetic(precision='fp32', compiled=False),)" in ended.stdout
-    assert "uncompiled=''" not in ended.stdout
 
 
 def test_a_gpu_needs_a_c_compiler_and_a_processor_one_of_cpp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
