@@ -221,7 +221,8 @@ def test_a_head_that_hangs_while_ray_connects_holds_nobody(
         )
         try:
             assert job.stdout is not None
-            assert job.stdout.readline() == f"connecting to the Ray cluster at {address} ...\n"
+            connecting = job.stdout.readline()
+            assert connecting == f"connecting to the Ray cluster at {address} ...\n", job.communicate(timeout=20)
             if not is_imported:
                 time.sleep(1)
             elif name:
