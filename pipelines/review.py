@@ -23,8 +23,8 @@ from pathlib import Path
 from pipelines.errors import UserError
 from pipelines.job.command_line import parse, run_command
 from pipelines.job.console import say
-from pipelines.run.directory import RUN, read_run
-from pipelines.run.lock import RunInUseError
+from pipelines.run.directory import MANIFEST, RUN, read_run
+from pipelines.run.lock import RunInUseError, reading
 from pipelines.run.storage import Storage
 from pipelines.run.storage_failures import STORE_FAILURES
 from pipelines.tracking.commands import replay_command
@@ -117,8 +117,23 @@ def page_to_open(tracking_uri: str, run_dir: str) -> str:
     if run and (found := find_parent(connect(tracking_uri), run)):
         return page_of_run(found.info.experiment_id, found.info.run_id)
     if run and "recipe" in read_run(run):  # an evaluation of other weights is listed under the name of its images
-        say(f"warning: {run} is not in this MLflow store; to send it: {replay_command(run, tracking_uri)}")
+        say(f"warning: {run} is not in this MLflow store{_way_out(run, tracking_uri)}")
     return page_of_experiment(tracking_uri)
+
+
+def _way_out(run: Storage, tracking_uri: str) -> str:
+    """Return the end of a line on a run that the store lacks: the command that sends it, or why none can now."""
+    database = database_of(tracking_uri)
+    if database and is_read_only(database):
+        return ", which is read-only"
+    try:
+        with reading(run):
+            is_prepared = run.exists(MANIFEST)
+    except RunInUseError:
+        return "; it is in use by another command now"
+    if not is_prepared:
+        return f"; without its {MANIFEST}, it cannot be sent"
+    return f"; to send it: {replay_command(run, tracking_uri)}"
 
 
 def check_port(port: int) -> None:

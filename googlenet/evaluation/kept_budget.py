@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from googlenet.evaluation.calibration import LEAST_KEPT
 from googlenet.evaluation.cascade import BUDGETS, NEVER, Fitted, Stage, Stop
 from googlenet.evaluation.crops import CHOSEN, CROP_POLICIES, Policy, chosen_policy, chosen_positions, is_chosen
 
@@ -100,7 +101,7 @@ class EarlyStop:
     @property
     def key(self) -> str:
         """The budget, and a digest of all that decides where it stops."""
-        content = json.dumps(self.kept.to_dict(), sort_keys=True)
+        content = json.dumps([self.kept.to_dict(), LEAST_KEPT], sort_keys=True)
         return f"{self.budget}:{hashlib.sha256(content.encode()).hexdigest()[:16]}"
 
 

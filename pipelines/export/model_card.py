@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from googlenet.network.hub import is_hub_name, parse_hub_name
+from pipelines.job.circumstances import DIRTY
 from pipelines.job.console import count, some
 from pipelines.report.columns import crops_in_words, tops_shown
 from pipelines.report.markdown import cost_remark, markdown_columns
@@ -38,6 +39,7 @@ of its repository{at_commit}.
 
 `answers` takes the path or the bytes of an image file, a PIL image, or an array of pixels; its `policy` is the number
 of crops to average: 1, 10 or 144. Preprocessing is part of the weights' files."""
+UNCOMMITTED = " (the run's code had changes that were not committed)"
 CLASSES_SHOWN = 50
 ACCURACY_DIGITS = 6
 
@@ -60,7 +62,7 @@ def model_card(
         recipe: recipe of the training.
         manifest: data set of the run.
         license_fields: fields of the front matter that name a license; empty if none is chosen.
-        commit: that of the code that made the run; empty if it is unknown.
+        commit: that of the run's newest job, as the job recorded it; empty if it is unknown.
     """
     replicas = count(len(report["ensemble"]["replicas"]), "GoogLeNet")
     classes = count(report["classes"], "class", "classes")
@@ -70,7 +72,7 @@ def model_card(
         f"An ensemble of {replicas} for {classes}, trained and evaluated with {METHOD}.",
         headline(report),
         "## Use",
-        USE.format(name=name, at_commit=f" at commit {code(commit)}" if commit else ""),
+        USE.format(name=name, at_commit=_at(commit)),
         "## Evaluation",
         markdown_columns(report, cost, {1, report["table"][-1]["models"]}),
         "\n".join(f"- {plain(note)}" for note in notes(report)),
@@ -81,6 +83,13 @@ def model_card(
         some([plain(name) for name in report["ensemble"]["classes"]], CLASSES_SHOWN),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _at(commit: str) -> str:
+    if not commit:
+        return ""
+    clean = commit.removesuffix(DIRTY)  # a name that git knows
+    return f" at commit {code(clean)}{UNCOMMITTED * (clean != commit)}"
 
 
 def _front_matter(name: str, report: Report, recipe: Recipe, license_fields: Mapping[str, str]) -> str:

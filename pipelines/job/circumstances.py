@@ -20,6 +20,8 @@ CODE = ("googlenet", "pipelines")
 OWN_FILE = "pipelines/errors.py"
 # A submitted job has no repository; the submitter can pass its commit in this variable.
 COMMIT_VARIABLE = "GOOGLENET_COMMIT"
+# End of a commit with files that differ from it.
+DIRTY = "-dirty"
 GIT_SECONDS = 10
 DUBIOUS_OWNERSHIP = "dubious ownership"
 
@@ -61,7 +63,7 @@ def processor() -> str:
 
 
 def commit() -> str:
-    """Return the repository's commit, with ``-dirty`` if files differ from it; empty if it is unknown."""
+    """Return the repository's commit, with :data:`DIRTY` at its end if files differ from it; empty if it is unknown."""
     return _git_commit()[0] or os.environ.get(COMMIT_VARIABLE, "")
 
 
@@ -82,7 +84,7 @@ def _git_commit() -> tuple[str, str]:
     tracked, reason = _git("ls-files", "--", OWN_FILE)
     if not tracked:
         return "", reason or f"the git repository around {ROOT} does not hold its files"
-    return _git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    return _git("describe", "--always", f"--dirty={DIRTY}", "--abbrev=40", "--exclude=*")
 
 
 def _git(*words: str) -> tuple[str, str]:

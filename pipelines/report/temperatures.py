@@ -150,14 +150,21 @@ def _kept(
     everyone: npt.NDArray[np.float64],
     labels: npt.NDArray[np.int32],
 ) -> KeptCalibration:
-    """Return what the run keeps: the temperatures, and the labels' scores under those of all models."""
+    """Return what the run keeps: the temperatures, and the labels' scores under those of all models.
+
+    A temperature that is kept with a budget stays there only: it is of probabilities with another floor.
+    """
     sizes: dict[int, dict[str, float]] = {}
     for row in rows:
-        sizes.setdefault(row["models"], {})[row["policy"]] = row["temperature"]
+        of_size = sizes.setdefault(row["models"], {})
+        if row["judged_on"] == "other_folds":
+            of_size[row["policy"]] = row["temperature"]
     one_model, all_models = sizes[1], sizes[len(ensemble.replicas)]
     between = {str(models): of_size for models, of_size in sizes.items() if 1 < models < len(ensemble.replicas)}
     mass, ranks = {}, {}
     for place, policy in enumerate(map(str, ensemble.policies)):
+        if policy not in all_models:
+            continue
         of_labels, places = label_mass(with_temperature(everyone[:, place], all_models[policy]), labels)
         mass[policy], ranks[policy] = of_labels.tolist(), places.tolist()
     digests = ensemble.weights_digests, ensemble.dataset_digest

@@ -1,6 +1,7 @@
 """Failures of MLflow: their reason in one line, and repetition of what failed for a reason that may pass."""
 
 import re
+import sqlite3
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -13,6 +14,10 @@ PAUSES_SECONDS = (5.0, 10.0, 20.0)
 # Refusals that may pass: the request came too slowly, or there were too many of them.
 REQUEST_TIMEOUT, TOO_MANY_REQUESTS = 408, 429
 SERVER_ERROR = 500
+# Libraries by which MLflow's client itself reaches a store of files; their errors are none of Python's for connections.
+NETWORK_LIBRARIES = ("azure", "boto3", "botocore", "google", "s3transfer", "urllib3")
+# In what a database says of a user or a database that it does not admit.
+NOT_ADMITTED = ("authentication", "Access denied", "does not exist")
 # What SQLite says while another process writes.
 LOCKED = "database is locked"
 # How MLflow's server begins its refusal of a request for a host name that is not one of its own.
@@ -62,6 +67,15 @@ def may_pass(error: Exception) -> bool:
     return _is_of_connection(error) or LOCKED in str(error)
 
 
+def is_away(error: Exception) -> bool:
+    """Return whether MLflow answers again without the user's help, however often it was asked just now."""
+    from sqlalchemy.exc import OperationalError
+
+    if not isinstance(error, OperationalError) or isinstance(error.orig, sqlite3.Error):
+        return may_pass(error)
+    return not any(text in str(error.orig) for text in NOT_ADMITTED)
+
+
 def reason_of(error: Exception) -> str:
     """Return one line on why MLflow, or the connection to it, failed."""
     if isinstance(error, UserError):
@@ -98,11 +112,16 @@ def _meaning_of(line: str) -> str:
 def _is_of_connection(error: Exception) -> bool:
     from requests import RequestException
 
-    return isinstance(error, ConnectionError | TimeoutError | RequestException)
+    if isinstance(error, ConnectionError | TimeoutError | RequestException):
+        return True
+    return type(error).__module__.partition(".")[0] in NETWORK_LIBRARIES
 
 
 def _status_of(error: Exception) -> int:
     """Return the HTTP status of a failed request; 0 if there is none."""
-    of_upload: int | None = getattr(getattr(error, "response", None), "status_code", None)
+    response: Any = getattr(error, "response", None)
+    if isinstance(response, dict):  # botocore's
+        return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    of_upload: int | None = getattr(response, "status_code", None)
     of_call: Any = getattr(error, "get_http_status_code", lambda: 0)
     return of_upload or int(of_call())

@@ -8,7 +8,7 @@ from pipelines.errors import TryAgainError, UserError
 from pipelines.job.circumstances import circumstances
 from pipelines.run.directory import JOBS, REPORT, differences
 from pipelines.tracking.dataset import DIGEST_TAG
-from pipelines.tracking.failures import may_pass, reason_of
+from pipelines.tracking.failures import is_away, reason_of
 from pipelines.tracking.result import RECIPE_JSON
 from pipelines.tracking.store import ID_TAG, connect, database_of
 
@@ -92,6 +92,6 @@ def _parent(tracking_uri: str, run: str) -> tuple[Any, Any]:
 
 def _failed(what: str, error: Exception, way_out: str = "") -> UserError:
     """Return the error of a run that cannot be read: a submitted job is tried again if MLflow gave no answer."""
-    if may_pass(error):
+    if is_away(error):
         return TryAgainError(f"{what}: {reason_of(error)}")
     return UserError(f"{what}: {reason_of(error)}{way_out}")

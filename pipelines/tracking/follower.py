@@ -143,7 +143,8 @@ class Tracker:
         """Send what is new; ``final`` is the run's final status, once it has ended."""
         # Dropped by a failure: the next connection asks the store again how far it got.
         connection, self._connection = self._connection, None
-        if connection is None:
+        # A user may have deleted runs since something new was last sent; a new connection makes them again.
+        if connection is None or (final and not connection.runs.are_there()):
             connection = _Connection(self.run, self.recipe, self.manifest, self.publishing.tracking_uri)
         connection.send(dict(self._phases), final)
         self._connection, self.page, self._reason = connection, connection.page, TOO_SLOW

@@ -162,7 +162,7 @@ class MlflowRuns(Experiment):
     def ids(self) -> dict[str, str]:
         """MLflow's run ids by :data:`PARENT` and the replicas' names."""
         # The store is asked, so that runs created by a killed driver are not created again.
-        mine = self.client.search_runs([self.experiment], f"tags.{ID_TAG} = '{run_id(self.run)}'", max_results=1000)
+        mine = self._in_store()
         ids = {known.data.tags[ROLE_TAG]: known.info.run_id for known in mine}
         for known in mine:
             if known.data.tags.get(DIRECTORY_TAG) != self.run.root:  # it was moved or copied
@@ -194,6 +194,13 @@ class MlflowRuns(Experiment):
     def child(self, replica: int) -> str:
         """Return the id of a replica's run."""
         return self.ids[replica_name(replica)]
+
+    def are_there(self) -> bool:
+        """Return whether the store, asked again, still has all of these runs."""
+        return {known.info.run_id for known in self._in_store()} >= set(self.ids.values())
+
+    def _in_store(self) -> Any:
+        return self.client.search_runs([self.experiment], f"tags.{ID_TAG} = '{run_id(self.run)}'", max_results=1000)
 
     def _of_replica(self, replica: int) -> dict[str, Any]:
         return {

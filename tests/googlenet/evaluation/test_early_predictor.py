@@ -185,10 +185,13 @@ def test_a_policy_of_chosen_views_names_them_itself() -> None:
             num_views(wrong)
 
 
-def test_what_is_kept_survives_json() -> None:
+def test_what_is_kept_survives_json(monkeypatch: pytest.MonkeyPatch) -> None:
     budget = kept(fast=0.5)
     assert KeptBudget.from_dict(budget.to_dict()) == budget
     assert budget.stop("fast") == Stop(0.5, LAST)
     assert budget.stop("best") == Stop(NEVER, LAST)
     assert budget.promised_points == {}  # as in the files of earlier versions
     assert EarlyStop(budget, "fast").key != EarlyStop(kept(fast=0.6), "fast").key
+    before = EarlyStop(budget, "fast").key
+    monkeypatch.setattr("googlenet.evaluation.kept_budget.LEAST_KEPT", 1e-7)  # which decides where it stops, too
+    assert EarlyStop(budget, "fast").key != before

@@ -28,6 +28,7 @@ from tests.project import ROOT
 
 NAMES = ["README.md", "config.json", "recipe.json", "replica_0.safetensors", "replica_1.safetensors", "report.json"]
 RUN = Storage.at(str(OLD))
+COMMIT = "06bc3048b029c14b95723b72dff6bc2a0e65e5aa"
 
 
 @pytest.fixture
@@ -129,20 +130,27 @@ def test_the_cards_metrics_are_those_of_the_report(tmp_path: Path) -> None:
     assert f'Ensemble.from_pretrained("{tmp_path}/exported")' in code
 
 
-@pytest.mark.parametrize("is_known", [True, False])
-def test_the_card_says_how_the_package_that_its_lines_import_is_installed(tmp_path: Path, is_known: bool) -> None:
+@pytest.mark.parametrize(
+    ("recorded", "told"),
+    [
+        (COMMIT, f" at commit `{COMMIT}`"),
+        (f"{COMMIT}-dirty", f" at commit `{COMMIT}` (the run's code had changes that were not committed)"),
+        ("", ""),
+    ],
+)
+def test_the_card_says_how_the_package_that_its_lines_import_is_installed(
+    tmp_path: Path, recorded: str, told: str
+) -> None:
     run = Path(shutil.copytree(OLD, tmp_path / "run"))
     [job] = (run / "jobs").iterdir()
     (run / "jobs/20261126T000000Z-0.json").write_text("{}")  # as of code without a repository
-    if not is_known:
-        job.unlink()
+    job.write_text(json.dumps(json.loads(job.read_text()) | {"commit": recorded}))
     export_ensemble(Storage.at(str(run)), str(tmp_path / "exported"))
     text = " ".join((tmp_path / "exported/README.md").read_text().split())
-    at_commit = " at commit `06bc3048b029c14b95723b72dff6bc2a0e65e5aa`" if is_known else ""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert f"`googlenet` is part of the package `{project['name']}`" in text
     assert f"Python {project['requires-python'].removeprefix('>=')} or newer" in text
-    assert f"`make setup` in a clone of its repository{at_commit}." in text
+    assert f"`make setup` in a clone of its repository{told}." in text
 
 
 def test_the_card_names_what_is_on_the_hub_by_its_name_there(tmp_path: Path) -> None:

@@ -168,6 +168,18 @@ def test_chosen_views_have_the_temperature_kept_with_their_order_and_the_words_n
     assert "(fitted on the validation images of the training run, which are other images;" in about_temperatures(report)
 
 
+def test_a_run_without_a_calibration_keeps_none_of_probabilities_with_the_floor_of_its_budget() -> None:
+    chosen, order = chosen_policy([5]), (5, *(place for place in range(144) if place != 5))
+    budget = KeptBudget(("x", "y", "z"), "d", 50, order, ((1, 1),), (1.0,), (0.7,) * 144, {})
+    kept, ensemble = kept_of(part(cautious_rows(), slice(0, 60)), images=60), replace(THREE, policies=(chosen, 144))
+    found = calibrate(kept, ensemble, None, known_budget=budget)
+    assert found is not None
+    assert (3, chosen, 0.7) in {(row["models"], row["policy"], row["temperature"]) for row in found.rows}
+    assert found.calibration.temperature(3, chosen) is None
+    assert found.calibration.temperature(1, chosen) is not None
+    assert found.calibration.label_mass.keys() == {"144"}
+
+
 def test_too_few_images_have_no_temperature() -> None:
     assert calibrate(kept_of(part(cautious_rows(), slice(0, 39))), THREE, None) is None
 

@@ -230,6 +230,32 @@ def test_a_run_is_followed_over_one_connection_and_its_result_is_sent_once(
     assert (len(made), len(reports)) == (1, 1)
 
 
+@pytest.mark.parametrize("deleted", ["ensemble", "replica_0"])
+def test_what_a_user_deletes_while_nothing_new_is_sent_is_there_again_at_the_end(
+    run: Storage, reported_run: Path, monkeypatch: pytest.MonkeyPatch, deleted: str
+) -> None:
+    uri, turns, send = store_of(run), Semaphore(0), Tracker._send
+
+    def counted(tracker: Tracker, final: str | None) -> None:
+        send(tracker, final)
+        turns.release()
+
+    monkeypatch.setattr("pipelines.tracking.follower.FOLLOW_SECONDS", 0.1)
+    monkeypatch.setattr(Tracker, "_send", counted)
+    copy_result(reported_run, run)
+    write_epochs(run, 0, 3)
+    with tracker_of(run, uri) as tracker:
+        tracker.update({0: "done", 1: "done"})
+        for _ in range(2):
+            turns.acquire()
+        MlflowClient(uri).delete_run(runs_of(uri)[deleted].info.run_id)  # type: ignore[attr-defined]
+        tracker.finish(succeeded=True)
+    assert tracker.in_step
+    statuses = {role: found.info.status for role, found in runs_of(uri).items()}  # type: ignore[attr-defined]
+    assert statuses == dict.fromkeys(("ensemble", "replica_0", "replica_1"), "FINISHED")
+    assert errors(uri, 0) == [(1, 49.0), (2, 48.0), (3, 47.0)]
+
+
 def test_a_failed_request_is_noticed_where_a_site_lets_mlflow_send_in_the_background(
     run: Storage, short_pauses: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from boto3.exceptions import S3UploadFailedError
+from botocore.exceptions import ClientError, EndpointConnectionError
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException, RestException
 from requests import HTTPError, JSONDecodeError, Response
@@ -107,6 +109,10 @@ def refused_upload(status: int) -> HTTPError:
         (refused_upload(503), True),
         (refused_upload(429), True),
         (refused_upload(413), False),
+        (EndpointConnectionError(endpoint_url="https://s3.example"), True),
+        (S3UploadFailedError("Failed to upload report.json to a/b"), True),
+        (ClientError({"ResponseMetadata": {"HTTPStatusCode": 503}}, "PutObject"), True),
+        (ClientError({"ResponseMetadata": {"HTTPStatusCode": 403}}, "PutObject"), False),
         (RestException({"error_code": "PERMISSION_DENIED", "message": "no"}), False),
         (RestException({"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "no"}), False),
         (UserError("damaged"), False),

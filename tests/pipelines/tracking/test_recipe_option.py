@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from pipelines.errors import TryAgainError, UserError
 from pipelines.run.claims import claim
@@ -132,6 +133,26 @@ def test_a_run_without_a_recipe_is_refused_for_good(run: Storage, tmp_path: Path
     with pytest.raises(UserError, match=r"has no recipe\.json$") as refused:
         recipe_of_options(given, "paper")
     assert not isinstance(refused.value, TryAgainError)
+
+
+@pytest.mark.parametrize(
+    ("said", "refusal"),
+    [
+        ("connection to server at 127.0.0.1, port 9 failed: Connection refused", TryAgainError),
+        ("FATAL: password authentication failed for user me", UserError),
+        ('FATAL: database "mlflow" does not exist', UserError),
+    ],
+)
+def test_a_database_that_is_down_is_not_one_that_refuses_the_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, refusal: type[UserError]
+) -> None:
+    def connect(_: str) -> None:  # as with the driver of a database, which is not among the packages
+        raise OperationalError("", {}, Exception(said))
+
+    monkeypatch.setattr("pipelines.tracking.fetch.connect", connect)
+    with pytest.raises(UserError, match=said) as refused:
+        recipe_of_options(asked("postgresql://127.0.0.1:9/mlflow", tmp_path / "run"), "paper")
+    assert type(refused.value) is refusal
 
 
 def test_a_database_without_its_driver_is_refused_for_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,13 +18,14 @@ from pipelines.errors import UserError
 from pipelines.review import bring_up_to_date, newest_run, page_to_open
 from pipelines.run.claims import claim
 from pipelines.run.directory import read_recipe
+from pipelines.run.lock import only_job_on
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.tracking.publish import PublishSettings
 from pipelines.tracking.replay import outcome_of, phases_of, replay
 from pipelines.tracking.runs import Experiment
 from pipelines.tracking.store import connect, tracking_uri_for
-from tests.others_files import unchanged
+from tests.others_files import somebody_elses, unchanged
 from tests.pipelines.report.made_runs import made_run
 from tests.pipelines.tracking.followed_runs import JOB, copy_result, store_of
 from tests.project import ROOT
@@ -218,6 +219,18 @@ def test_a_run_that_the_store_lacks_is_told_beside_the_list_of_runs(
     assert page_to_open(store_of(run), run.root) == page_to_open(store_of(run), "")
     told = capsys.readouterr().out
     assert told.startswith(f"warning: {run} is not in this MLflow store; to send it: python pipelines/replay_to")
+    with only_job_on(run):
+        page_to_open(store_of(run), run.root)
+    assert (
+        capsys.readouterr().out == f"warning: {run} is not in this MLflow store; it is in use by another command now\n"
+    )
+    with somebody_elses(Path(run.root)) as folder:
+        theirs = Storage.at(str(folder))
+        page_to_open(store_of(theirs), theirs.root)
+    assert capsys.readouterr().out == f"warning: {theirs} is not in this MLflow store, which is read-only\n"
+    run.delete("dataset/manifest.json")
+    page_to_open(store_of(run), run.root)
+    assert capsys.readouterr().out.endswith("; without its dataset/manifest.json, it cannot be sent\n")
 
 
 @pytest.mark.parametrize(("reported", "status"), [(2, "KILLED"), (3, "FINISHED")])
