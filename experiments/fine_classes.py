@@ -17,7 +17,9 @@ import numpy.typing as npt
 import tyro
 from PIL import Image
 
+from pipelines.data.file_endings import is_picture
 from pipelines.errors import UserError
+from pipelines.run.litter import litter_in
 
 THUMBNAIL_PX = 8
 
@@ -32,6 +34,11 @@ class Arguments:
     """Folder to make, with one folder for each part."""
     parts: int = 100
     """Parts of each class."""
+
+
+def is_photograph(path: Path) -> bool:
+    """Return whether a file of a class folder is a picture, by its name."""
+    return path.is_file() and is_picture(path.name) and not litter_in(path.name)
 
 
 def thumbnail(path: Path) -> npt.NDArray[np.float32]:
@@ -74,7 +81,7 @@ def main(arguments: Arguments) -> None:
         raise UserError(f"{arguments.data} has no class folders")
     if arguments.out.exists():
         raise UserError(f"{arguments.out} exists: choose another --out, or remove it")
-    members = {folder: sorted(path for path in folder.iterdir() if path.is_file()) for folder in classes}
+    members = {folder: sorted(path for path in folder.iterdir() if is_photograph(path)) for folder in classes}
     for folder, paths in members.items():
         if len(paths) < arguments.parts:
             raise UserError(f"{folder} has {len(paths)} photographs, fewer than --parts {arguments.parts}")

@@ -253,6 +253,8 @@ def test_a_folder_of_fine_classes_has_every_photograph_once(tmp_path: Path, caps
         (tmp_path / "in" / name).mkdir(parents=True)
         for number in range(6):
             Image.new("RGB", (16, 16), (shade, number * 30, 0)).save(tmp_path / "in" / name / f"{number}.png")
+        for name_of_none in (".DS_Store", "notes.txt"):
+            (tmp_path / "in" / name / name_of_none).write_bytes(b"no picture")
     experiments.fine_classes.main(experiments.fine_classes.Arguments(tmp_path / "in", tmp_path / "out", 3))
     of_part = {path: {photo.name for photo in path.iterdir()} for path in (tmp_path / "out").iterdir()}
     assert sorted(path.name for path in of_part) == [f"{name}_{part}" for name in ("cat", "dog") for part in range(3)]

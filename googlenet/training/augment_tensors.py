@@ -9,12 +9,14 @@ Images that a GPU cannot decode become samples where they are loaded: a sample i
 has to reach the process that trains.
 """
 
+import io
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
@@ -30,6 +32,10 @@ from googlenet.training.loader import Batch, Request, crop_px_of
 
 MODES = {"bilinear": "bilinear", "nearest": "nearest", "cubic": "bicubic", "area": "area"}
 Decode = Callable[[Sequence[bytes]], Sequence[UInt8[Tensor, "3 _ _"]]]
+
+
+class DecoderError(ValueError):
+    """The decoder of a device decodes no JPEG at all."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +60,8 @@ class EncodedBatch:
         """Return the batch as it is: what is decoded on the device needs no pinned memory."""
         return self
 
-    def on(self, device: torch.device) -> Batch:
-        """Decode and render the samples on ``device``."""
+    def on(self, device: torch.device, tell: Callable[[str], None] = warnings.warn) -> Batch:
+        """Decode and render the samples on ``device``; ``tell`` gets a line on each JPEG that its decoder refuses."""
         samples = torch.empty(
             (len(self.images), 3, self.crop_px, self.crop_px),
             dtype=torch.uint8,
@@ -63,7 +69,7 @@ class EncodedBatch:
             memory_format=torch.channels_last,
         )
         jpegs = [image for image in self.images if isinstance(image, bytes)]
-        decoded = zip(decoded_by(_decoder_of(device), jpegs), self.draws, strict=True)
+        decoded = zip(decoded_by(decoder_of(device), jpegs, tell), self.draws, strict=True)
         rendered = (render(pixels, self.crop_px, drawn) for pixels, drawn in decoded)
         for row, image in enumerate(self.images):
             samples[row] = next(rendered) if isinstance(image, bytes) else _to_tensor(image)
@@ -104,8 +110,26 @@ def header_for_device(data: bytes) -> JpegHeader | None:
     return None if header and may_store_rgb(data) else header
 
 
-def decoded_by(decode: Decode, jpegs: Sequence[bytes]) -> list[UInt8[Tensor, "3 _ _"]]:
-    """Return the pixels of each JPEG by ``decode``, or by Pillow where it fails.
+def check_decoder(decode: Decode) -> None:
+    """Decode a small JPEG: torchvision may be built for CPUs alone, and Pillow would decode all, one by one.
+
+    Raises:
+        DecoderError: it cannot be decoded.
+    """
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(buffer, "JPEG")
+    try:
+        decode([buffer.getvalue()])
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise DecoderError(
+            f"torchvision cannot decode JPEGs on this GPU ({first_line(error)}): leave --gpu-augmentation out"
+        ) from error
+
+
+def decoded_by(decode: Decode, jpegs: Sequence[bytes], tell: Callable[[str], None]) -> list[UInt8[Tensor, "3 _ _"]]:
+    """Return the pixels of each JPEG by ``decode``, or by Pillow where it fails, of which ``tell`` gets a line.
 
     A GPU's decoder refuses some of what is a JPEG, and with it all that it was to decode together.
     """
@@ -113,15 +137,17 @@ def decoded_by(decode: Decode, jpegs: Sequence[bytes]) -> list[UInt8[Tensor, "3 
         return []
     try:
         return list(decode(jpegs))
+    except torch.OutOfMemoryError:  # a RuntimeError as well, but no fault of a JPEG
+        raise
     except RuntimeError as error:
         if len(jpegs) > 1:
-            return [pixels for jpeg in jpegs for pixels in decoded_by(decode, [jpeg])]
-        refused = f"the GPU's decoder refuses a JPEG ({first_line(error)})"
-        warnings.warn(f"{refused}: Pillow decodes it, which is slower", stacklevel=2)
+            return [pixels for jpeg in jpegs for pixels in decoded_by(decode, [jpeg], tell)]
+        tell(f"the GPU's decoder refuses a JPEG ({first_line(error)}): Pillow decodes it, which is slower")
         return _decoded_on_cpu(jpegs)
 
 
-def _decoder_of(device: torch.device) -> Decode:
+def decoder_of(device: torch.device) -> Decode:
+    """Return what decodes JPEGs on a device."""
     if device.type != "cuda":
         return _decoded_on_cpu
     from torchvision.io import ImageReadMode, decode_jpeg

@@ -5,7 +5,7 @@ folder, a split folder beside class folders, and split folders in class folders.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pipelines.data.advice import advice_on_labels
@@ -20,7 +20,7 @@ from pipelines.data.names_of_no_class import (
 )
 from pipelines.data.split_names import PURPOSES, TEST, TRAIN, UNSPLIT, VAL, split_of_folder
 from pipelines.errors import UserError
-from pipelines.job.console import count, some
+from pipelines.job.console import count, say, some
 from pipelines.run.storage import Storage
 
 EXPECTED = "expected <class>/<image>, or train/<class>/<image> and val/<class>/<image>"
@@ -168,15 +168,27 @@ def _refuse_splits_beside_classes(survey: Survey, root: Storage) -> None:
 
 
 def _refuse_splits_in_classes(survey: Survey, root: Storage) -> None:
+    """Refuse split folders in classes, but in a few classes of many, of which a line is said."""
     found = {name: splits for name, contents in survey.others.items() if (splits := contents.inner_splits)}
     if not found:
         return
     name, splits = next(iter(found.items()))
+    others = {other: contents for other, contents in survey.others.items() if other not in found}
+    # Training and test may be kinds of pictures in a class of sports. A data set has splits in most of its classes, or
+    # lies in one folder beside fewer pictures.
+    if len(others) > 1 and len(others) >= len(found) and _pictures(others) > _pictures(survey.others) / 2:
+        say(f"data: {listed(splits)} in {listed(found)} are not taken for splits, since {some([*others])} have none")
+        return
+    first = next(folder for folder in splits if split_of_folder(folder) == TRAIN)
     raise UserError(
         f"{root} has {listed(splits)} in {listed(found)}: if the data set is in one folder, specify it, such as "
-        f"{root.below(name)}; if each folder is a class, put the split first ({splits[0]}/{name}/ instead of "
-        f"{name}/{splits[0]}/); {IF_CLASSES}"
+        f"{root.below(name)}; if each folder is a class, put the split first ({first}/{name}/ instead of "
+        f"{name}/{first}/); {IF_CLASSES}"
     )
+
+
+def _pictures(folders: Mapping[str, Contents]) -> int:
+    return sum(contents.direct + contents.below.total() for contents in folders.values())
 
 
 def _fix(split_folder: str) -> str:

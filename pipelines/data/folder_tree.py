@@ -5,7 +5,7 @@ Linked folders are followed; only a link to a folder above itself is an error.
 
 import os
 import stat
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -37,10 +37,11 @@ class Tree:
     Attributes:
         files: regular files, and links that lead nowhere, so that those are reported, not skipped.
         empty_folders: folders without any of these files below them.
-        litter: hidden files and folders, those that operating systems leave, and run directories; folders end in ``/``.
+        litter: hidden files and folders, and those that operating systems leave; folders end in ``/``.
         specials: named pipes, sockets and devices, and links that lead nowhere in place of class folders, with that
             word in parentheses.
         linked: groups of folders that are one folder, through links.
+        runs: run directories; they end in ``/``.
     """
 
     files: tuple[str, ...]
@@ -48,6 +49,7 @@ class Tree:
     litter: tuple[str, ...] = ()
     specials: tuple[str, ...] = ()
     linked: tuple[tuple[str, ...], ...] = ()
+    runs: tuple[str, ...] = ()
 
     @classmethod
     def of_names(cls, files: Iterable[str], folders: Iterable[str] = ()) -> "Tree":
@@ -58,17 +60,22 @@ class Tree:
         names = sorted(files)
         runs = _run_directories(names)
 
-        def left_out(name: str) -> str:
-            return litter_in(name) or next((run for run in runs if name.startswith(run)), "")
+        def is_in_a_run(name: str) -> bool:
+            place = bisect_right(runs, name) - 1  # none lies in another, so that only this one may hold the name
+            return place >= 0 and name.startswith(runs[place])
 
         for name in names:
-            if place := left_out(name):
+            if place := litter_in(name):
                 litter.add(place)
-            else:
+            elif not is_in_a_run(name):
                 kept.append(name)
                 filled.update(_folders_above(name, filled))
-        empty = [name for name in sorted(folders) if name not in filled and not left_out(f"{name}/")]
-        return cls(tuple(kept), tuple(empty), tuple(sorted(litter)))
+        empty = [
+            name
+            for name in sorted(folders)
+            if name not in filled and not litter_in(f"{name}/") and not is_in_a_run(f"{name}/")
+        ]
+        return cls(tuple(kept), tuple(empty), tuple(sorted(litter)), runs=tuple(runs))
 
     def below(self, folder: str) -> "Tree":
         """Return the part of the tree in ``folder``, with names relative to it."""
@@ -78,7 +85,14 @@ class Tree:
             return tuple(name.removeprefix(start) for name in names if name.startswith(start))
 
         groups = tuple(group for names in self.linked if len(group := inside(names)) > 1)
-        return Tree(inside(self.files), inside(self.empty_folders), inside(self.litter), inside(self.specials), groups)
+        return Tree(
+            inside(self.files),
+            inside(self.empty_folders),
+            inside(self.litter),
+            inside(self.specials),
+            groups,
+            inside(self.runs),
+        )
 
 
 def tree_at(root: Storage) -> Tree:
@@ -101,7 +115,7 @@ def tree_at(root: Storage) -> Tree:
 
 
 def _run_directories(names: Sequence[str]) -> list[str]:
-    """Return the folders among sorted names that are run directories, each with a slash behind it.
+    """Return the run directories among sorted names, sorted, each with a slash behind it; none lies in another.
 
     Their shards and the pictures of their reports are no images of a data set in which somebody keeps his runs.
     """
@@ -110,7 +124,11 @@ def _run_directories(names: Sequence[str]) -> list[str]:
         for part in (f"{folder}/{DATASET}/", f"{folder}/{REPLICAS}/"):
             first = bisect_left(names, part)
             marks[folder] += first < len(names) and names[first].startswith(part)
-    return [f"{folder}/" for folder, number in marks.items() if number > 1]
+    runs: list[str] = []
+    for run in sorted(f"{folder}/" for folder, number in marks.items() if number > 1):
+        if not runs or not run.startswith(runs[-1]):
+            runs.append(run)
+    return runs
 
 
 def _folders_above(name: str, known: set[str]) -> list[str]:
@@ -139,7 +157,7 @@ class _Walk:
         litter = tuple(sorted({*map(readable, self.litter), *found.litter}))
         specials = tuple(sorted(map(readable, self.specials)))
         linked = tuple(tuple(map(readable, group)) for group in self.by_real_path.values() if len(group) > 1)
-        return Tree(found.files, found.empty_folders, litter, specials, linked)
+        return Tree(found.files, found.empty_folders, litter, specials, linked, found.runs)
 
     def _enter(self, folder: str, branch: tuple[str, ...]) -> None:
         """Walk through ``folder``; ``branch`` has the real paths of the folders from the root to this one."""

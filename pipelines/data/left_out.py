@@ -16,6 +16,8 @@ def remarks(tree: Tree) -> Iterator[str]:
     """Yield a line for each kind of name in ``tree`` that is not opened."""
     if tree.specials:
         yield f"left out, since they are not regular files: {some(tree.specials)}"
+    if tree.runs:
+        yield f"left out, since they are run directories: {some(tree.runs)}"
     if tree.litter:
         kinds = Counter(_own_name(name) for name in tree.litter)
         shown = [f"{number:,} {name}" for name, number in sorted(kinds.items())]

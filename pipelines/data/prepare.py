@@ -16,7 +16,7 @@ from pipelines.data.shards import ShardPlan, as_stored, plan_shards, write_shard
 from pipelines.data.sources import Images, images_to_train_on
 from pipelines.errors import UserError
 from pipelines.job.console import count, say, some
-from pipelines.run.claims import claim_images
+from pipelines.run.claims import claim_images, replicas_need_their_images
 from pipelines.run.dataset import SPLITS, Counts, Manifest, Shard, Split, check_shards, open_records, read_manifest
 from pipelines.run.directory import BAD_IMAGES, DATASET, MANIFEST, QUARANTINE, differences
 from pipelines.run.recipe import Recipe
@@ -185,6 +185,8 @@ def _prepare(
         # Each shard has those of its own images: if one of them is replaced before all are written, only it is again.
         versions = FileVersions(reader)
         plans = [replace(plan, versions=versions.digest(plan.images)) for plan in plans]
+    if replicas_need_their_images(run):
+        plans = [replace(plan, keeps_others=True) for plan in plans]
     for folder in (DATASET, *(f"{DATASET}/{split}" for split in SPLITS)):
         run.remove_partial_files(folder)
     results = list(write_shards(run, reader, plans))

@@ -26,12 +26,17 @@ from pipelines.run.dataset import SHARD_DIGEST, Shard, problem_of
 from pipelines.run.directory import DATASET
 from pipelines.run.storage import PARTIAL, Storage
 from pipelines.run.storage_failures import is_outage
+from pipelines.run.tables import read_schema
 
 STORED_JPEG_QUALITY = 95
 # Digits that are kept of the SHA-256 of an image: of 1.3 million, no two differ and have the same ones.
 CONTENT_DIGITS = 16
-# Key of a task's result, if its node has another folder in the place of the run directory: the name of the node.
-UNSEEN_FROM = "unseen_from"
+# Key of a task's result, if it writes no shard: the message that says why.
+REFUSED = "refused"
+
+
+class OtherImagesError(UserError):
+    """A shard holds other images, which may not be replaced."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,7 @@ class ShardPlan:
         settings: everything else that decides its content, as JSON.
         short_side_px: larger images are shrunk to this shorter side; None keeps the original bytes.
         versions: digest of the versions of the files that hold the images, before these are read.
+        keeps_others: refuse to replace an intact shard of other images: replicas may have been trained on them.
     """
 
     file: str
@@ -51,6 +57,7 @@ class ShardPlan:
     settings: str = ""
     short_side_px: int | None = None
     versions: str = ""
+    keeps_others: bool = False
 
     @property
     def note(self) -> str:
@@ -76,7 +83,8 @@ def write_shards(run: Storage, reader: ImageReader, plans: Sequence[ShardPlan]) 
     """Write the shards on the cluster, one task each, and yield the tasks' results in the order of ``plans``.
 
     Raises:
-        UserError: a node does not see the run directory of this machine.
+        UserError: a node does not see the run directory of this machine, or a shard of other images may not be
+            replaced.
     """
     import ray.data
 
@@ -90,21 +98,25 @@ def write_shards(run: Storage, reader: ImageReader, plans: Sequence[ShardPlan]) 
         # Ray's dashboard shows the names of functions and of the data set.
         def write_images(row: dict[str, Any]) -> dict[str, Any]:
             if mark and not run.exists(mark):
-                return {"plan": row["plan"], "result": json.dumps({UNSEEN_FROM: gethostname()})}
+                refusal = (
+                    f"{gethostname()} does not see the run directory {run} of this machine: choose a --run-dir that "
+                    "all nodes see under the same path, or an object store"
+                )
+                return {"plan": row["plan"], "result": json.dumps({REFUSED: refusal})}
             images = tuple(ImageFile(*image) for image in json.loads(row["images"]))
             plan = replace(without_images[row["plan"]], images=images)
-            result = _finished_shard(run, plan) or write_shard(run, reader, plan)
+            try:
+                result = _finished_shard(run, plan) or write_shard(run, reader, plan)
+            except OtherImagesError as error:
+                result = {REFUSED: str(error)}
             return {"plan": row["plan"], "result": json.dumps(result)}
 
         written = ray.data.from_items(rows, override_num_blocks=len(rows)).map(write_images)
         written.set_name("preparation")
         for row in written.iter_rows():
             by_plan[row["plan"]] = result = json.loads(row["result"])
-            if UNSEEN_FROM in result:
-                raise UserError(
-                    f"{result[UNSEEN_FROM]} does not see the run directory {run} of this machine: choose a --run-dir "
-                    "that all nodes see under the same path, or an object store"
-                )
+            if REFUSED in result:
+                raise UserError(result[REFUSED])
     for number in range(len(plans)):
         yield by_plan[number]
 
@@ -151,6 +163,7 @@ def write_shard(run: Storage, reader: ImageReader, plan: ShardPlan) -> dict[str,
 
     Raises:
         OSError: the store or the network has failed.
+        OtherImagesError: the plan forbids to replace the shard of other images that is there.
     """
     rows: deque[tuple[Any, ...]] = deque()
     digest, counts, bad_images, notes = hashlib.sha256(), Counter[str](), [], defaultdict(list)
@@ -173,6 +186,8 @@ def write_shard(run: Storage, reader: ImageReader, plan: ShardPlan) -> dict[str,
         digest.update(f"{file.image_id}\0{file.label}\0{content}\n".encode())
         counts[str(file.label)] += 1
         rows.append((file.image_id, data, file.label, width, height))
+    if plan.keeps_others:
+        _refuse_to_replace(run, Shard(plan.file, counts.total(), digest.hexdigest()))
     with run.writing(f"{DATASET}/{plan.file}") as stream:
         # An image that is written is dropped. The digest, which the file holds in its schema, needs all of them first.
         dropped = (rows.popleft() for _ in range(len(rows)))
@@ -187,6 +202,18 @@ def write_shard(run: Storage, reader: ImageReader, plan: ShardPlan) -> dict[str,
     }
     run.write_json(f"{DATASET}/{plan.note}", {"plan": plan.digest, **result})
     return result
+
+
+def _refuse_to_replace(run: Storage, shard: Shard) -> None:
+    """Refuse to write a shard in the place of an intact one of other images."""
+    name = f"{DATASET}/{shard.file}"
+    if run.exists(name) and read_schema(run, name) is not None and problem_of(run, shard):
+        raise OtherImagesError(
+            f"{run.below(name)} is kept, since it holds other images than these, and replicas in {run} were trained on "
+            "images that were prepared: restore the files that were added, removed or replaced since, or choose "
+            f"another --run-dir. If the files are those of the training, remove {run.below(DATASET)}, and run the "
+            "same command again."
+        )
 
 
 def as_stored(data: bytes, short_side_px: int | None) -> bytes:

@@ -187,18 +187,24 @@ def _join(address: str) -> None:
 
 
 @contextmanager
-def native_stderr_to_log(run: Storage) -> Iterator[None]:
+def native_stderr_to_log(run: Storage | None) -> Iterator[None]:
     """Redirect the standard error of C and C++ libraries to a file in the run directory's ``logs``.
 
-    For a run in an object store, ``logs`` is in a temporary folder of the user.
+    For a run in an object store, or as long as nothing may be written to the run (None), ``logs`` is in a temporary
+    folder of the user. A block within another one has a log of its own.
 
     Ray's core writes harmless messages there. Python's own standard error stays on the terminal.
     """
-    folder = Path(run.root if run.is_local else Path(tempfile.gettempdir()) / f"googlenet-{os.getuid()}") / LOGS
+    of_user = Path(tempfile.gettempdir()) / f"googlenet-{os.getuid()}"
+    folder = (Path(run.root) if run and run.is_local else of_user) / LOGS
     folder.mkdir(parents=True, exist_ok=True)
     sys.stderr.flush()
     python_stderr, terminal = sys.stderr, os.dup(2)
-    with (folder / NATIVE_STDERR).open("ab") as log, os.fdopen(os.dup(terminal), "w", buffering=1) as stream:
+    try:
+        of_python = sys.stderr.fileno()  # in a block within another one, 2 is that one's log
+    except OSError:
+        of_python = 2
+    with (folder / NATIVE_STDERR).open("ab") as log, os.fdopen(os.dup(of_python), "w", buffering=1) as stream:
         os.dup2(log.fileno(), 2)
         sys.stderr = stream
         try:

@@ -103,13 +103,21 @@ def claim_images(run: Storage, digest: str) -> None:
     claimed = read_run(run)
     if claimed.get(IMAGES) == digest:
         return
-    if IMAGES in claimed and run.names(REPLICAS):
+    if replicas_need_their_images(run):
+        shrunk = claimed.get("recipe", {}).get("stored_short_side_px") is not None
+        pillow = ", or another version of Pillow has shrunk them" if shrunk else ""
         raise UserError(
             f"these images are not those that the replicas in {run} were trained on (digest {digest[:12]}, was "
-            f"{claimed[IMAGES][:12]}): {DATASET}/ was removed, and files were added, removed or replaced since. "
-            f"Restore the files or {DATASET}/, or choose another --run-dir."
+            f"{claimed[IMAGES][:12]}): {DATASET}/ was removed, and files were added, removed or replaced "
+            f"since{pillow}. Restore {'what has changed' if shrunk else 'the files'} or {DATASET}/, or choose another "
+            "--run-dir."
         )
     run.write_json(RUN, {**claimed, IMAGES: digest})
+
+
+def replicas_need_their_images(run: Storage) -> bool:
+    """Return whether replicas were trained on the images that a run is bound to, so that no others may replace them."""
+    return run.exists(RUN) and IMAGES in read_run(run) and bool(run.names(REPLICAS))
 
 
 def _names(run: Storage) -> list[str]:

@@ -19,6 +19,8 @@ from googlenet.training.patches import AreaSampling
 from pipelines.errors import UserError
 from pipelines.run.field_values import is_finite, with_floats
 
+# An average over all steps, and gradients that are never clipped.
+MAY_BE_INFINITE = ("polyak_epochs", "max_gradient_norm")
 # Five halvings must leave something.
 MIN_CROP_PX = 35
 # The report judges every ensemble that replicas form: 4,095 of twelve, and twice as many with each further one. Runs of
@@ -158,8 +160,9 @@ class Recipe:
         # One value has one spelling, wherever the recipe comes from: code says warmup_epochs=1, JSON 1.0.
         for name, kind in get_type_hints(type(self)).items():
             object.__setattr__(self, name, with_floats(getattr(self, name), kind))
-            if not is_finite(getattr(self, name)):
-                raise UserError(f"{name} must be finite, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if not is_finite(value) and not (name in MAY_BE_INFINITE and value == math.inf):
+                raise UserError(f"{name} must be finite, got {value}")
         self._check_ranges()
         if self.least_workers > self.workers_per_replica:
             raise UserError(
@@ -182,9 +185,6 @@ class Recipe:
         for name, least in at_least.items():
             if (value := getattr(self, name)) is not None and value < least:
                 raise UserError(f"{name} must be at least {least}, got {value}")
-        for name in ("learning_rate", "warmup_epochs", "weight_decay", "dead_head_epochs", "teacher_temperature"):
-            if math.isinf(value := getattr(self, name)):
-                raise UserError(f"{name} must be finite, got {value}")
         self._check_shares()
         if not self.areas:
             raise UserError("areas must hold at least one range")

@@ -30,8 +30,17 @@ if TYPE_CHECKING:
 
 
 def absolute_weights(weights: str) -> str:
-    """Return a path that does not depend on the working directory; a name as it is."""
-    return weights if not weights or is_weights_name(weights) else Storage.at(weights).root
+    """Return a path that does not depend on the working directory; a name as it is.
+
+    A link is resolved if it leads to a name with the ending of weights, and keeps its own name otherwise.
+    """
+    if not weights or is_weights_name(weights):
+        return weights
+    target = Storage.at(weights).root
+    if target.endswith(WEIGHT_SUFFIXES):
+        return target
+    folder, name = Storage.of_file(weights)
+    return folder.below(name).root
 
 
 def suffix_of_weights(weights: str) -> str:

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from googlenet.images.records import Records
 from googlenet.network.model import GoogLeNet
 from googlenet.network.preprocessing import Preprocessing
 from googlenet.network.weights import to_safetensors
-from googlenet.training.augment_tensors import EncodedBatch, EncodedSamples
+from googlenet.training.augment_tensors import DecoderError, EncodedBatch, EncodedSamples, check_decoder, decoder_of
 from googlenet.training.batches import SAMPLES, TrainingSamples, requests_of_epoch
 from googlenet.training.data_parallel import synchronised_model
 from googlenet.training.distillation import Distillation
@@ -27,6 +27,7 @@ from googlenet.training.loader import Batch, Request, load_batches
 from googlenet.training.loop import LoopSettings, TrainState, train_step
 from googlenet.training.micro_batch import micro_batch_images
 from googlenet.training.optim import PolyakAverage, build_sgd
+from pipelines.errors import UserError
 from pipelines.job.progress import warn
 from pipelines.job.worker_process import use_own_cpus
 from pipelines.run.dataset import open_records, read_manifest
@@ -138,6 +139,8 @@ def _batches(
     ``targets`` are the teacher's probabilities by the number of the training image.
     """
     recipe, (train, val) = task.recipe, records
+    if task.gpu_augmentation:
+        _check_decoder(task)
     kind = EncodedSamples if task.gpu_augmentation else TrainingSamples
     samples = kind(train, recipe.training_crops_px(), recipe.sampling(task.replica), task.sampling_seed)
     steps_per_epoch = -(-len(train) // recipe.batch_size)
@@ -155,9 +158,16 @@ def _batches(
         loader_processes=task.loader_processes,
         pin_memory=task.device.startswith("cuda"),
     )
-    device = torch.device(task.device)
-    batches = (batch.on(device) if isinstance(batch, EncodedBatch) else batch for batch in loaded)
+    device, tell = torch.device(task.device), cache(partial(warn, task.board, task.replica))
+    batches = (batch.on(device, tell) if isinstance(batch, EncodedBatch) else batch for batch in loaded)
     return batches if targets is None else _with_targets(batches, requests(), targets)
+
+
+def _check_decoder(task: ReplicaTask) -> None:
+    try:
+        check_decoder(decoder_of(torch.device(task.device)))
+    except DecoderError as error:
+        raise UserError(str(error)) from error
 
 
 def _with_targets(batches: Iterator[Batch], requests: Iterator[Request], targets: Tensor) -> Iterator[Batch]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from googlenet.evaluation.crops import policy_scales_px
 from pipelines.job.console import say
-from pipelines.job.ray_session import connected, is_shared
+from pipelines.job.ray_session import connected, is_shared, native_stderr_to_log
 from pipelines.run.dataset import Counts, Manifest
 from pipelines.run.directory import RUN, finished_replicas
 from pipelines.run.recipe import Recipe
@@ -39,7 +39,8 @@ def placed_if_shared(
     if not is_shared():
         yield
         return
-    with connected():
+    # What Ray's core writes when it connects, and ends, stays off the terminal; the run may yet be refused.
+    with native_stderr_to_log(None), connected():
         if len(finished_replicas(run, recipe.replicas)) < recipe.replicas:
             check_that_one_fits(recipe, _with_cpus(resources, cpus_per_worker))
         yield
@@ -66,15 +67,17 @@ def check_before_start(run: Storage, recipe: Recipe, counts: Counts) -> None:
         UserError: the recipe cannot be trained on so many images, or its weights do not fit.
     """
     check_batches(recipe, counts.train)
-    _warn_of_small_images(recipe)
-    if recipe.warmup_epochs >= recipe.epochs and not run.exists(RUN):  # a run that has begun keeps its recipe
+    is_new = not run.exists(RUN)  # a run that has begun keeps its recipe
+    if is_new:
+        _warn_of_small_images(recipe)
+    if recipe.warmup_epochs >= recipe.epochs and is_new:
         say(
             f"warning: --warmup-epochs {recipe.warmup_epochs:g} takes all of --epochs {recipe.epochs}: the learning "
             f"rate never falls, and no classifier is watched; use --warmup-epochs {recipe.epochs / 4:g}"
         )
     if not recipe.init_weights:
         return
-    if not run.exists(RUN):  # a run has a copy
+    if is_new:  # a run has a copy
         check_file(recipe.init_weights)
     say(f"reading the initial weights {recipe.init_weights} ...")
     from pipelines.training.network import check_initial_weights
@@ -88,7 +91,8 @@ def _warn_of_small_images(recipe: Recipe) -> None:
     if recipe.stored_short_side_px is not None and recipe.stored_short_side_px < largest_px:
         say(
             f"data: shorter sides are stored with at most {recipe.stored_short_side_px} px, and the evaluation scales "
-            f"them to up to {largest_px} px, which costs accuracy: --stored-short-side-px"
+            f"them to up to {largest_px} px, which costs accuracy: use --stored-short-side-px {largest_px}, or leave "
+            "it out"
         )
 
 

@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,7 +14,15 @@ from googlenet.images.decoding import decode_rgb
 from googlenet.images.record import Record
 from googlenet.randomness import numpy_generator
 from googlenet.training.augment import INTERPOLATIONS, Sampling, draw, draw_sample, draw_sample_from
-from googlenet.training.augment_tensors import EncodedBatch, EncodedSamples, decoded_by, render
+from googlenet.training.augment_tensors import (
+    DecoderError,
+    EncodedBatch,
+    EncodedSamples,
+    check_decoder,
+    decoded_by,
+    decoder_of,
+    render,
+)
 from googlenet.training.batches import SAMPLES
 from googlenet.training.loader import Request
 from tests.picture_files import encode as picture_file
@@ -143,8 +152,37 @@ def test_one_jpeg_that_the_gpus_decoder_refuses_costs_no_other() -> None:
     refused = (
         r"^the GPU's decoder refuses a JPEG \(Error while decoding JPEG images: Unknown chroma subsampling\): Pillow"
     )
-    with pytest.warns(UserWarning, match=refused):
-        found = decoded_by(decode, jpegs)
+    told: list[str] = []
+    found = decoded_by(decode, jpegs, told.append)
+    assert len(told) == 1
+    assert re.match(refused, told[0])
     assert found[0] is expected[0]
     assert found[2] is expected[2]
     assert torch.equal(found[1], expected[1])
+
+
+def test_a_lack_of_memory_is_no_fault_of_a_jpeg() -> None:
+    tries: list[Sequence[bytes]] = []
+
+    def decode(together: Sequence[bytes]) -> list[torch.Tensor]:
+        tries.append(together)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    told: list[str] = []
+    with pytest.raises(torch.OutOfMemoryError):
+        decoded_by(decode, [encode(photograph(0), "JPEG")] * 3, told.append)
+    with pytest.raises(torch.OutOfMemoryError):
+        check_decoder(decode)
+    assert (len(tries), told) == (2, [])
+
+
+def test_a_decoder_that_decodes_nothing_is_refused_before_the_training() -> None:
+    check_decoder(decoder_of(torch.device("cpu")))
+
+    def decode(_: Sequence[bytes]) -> list[torch.Tensor]:
+        raise NotImplementedError("Could not run 'image::decode_jpegs_cuda'\nmore")
+
+    with pytest.raises(
+        DecoderError, match=r"on this GPU \(Could not run 'image::decode_jpegs_cuda'\): leave --gpu-aug"
+    ):
+        check_decoder(decode)

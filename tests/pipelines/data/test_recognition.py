@@ -42,6 +42,13 @@ def test_folders_of_pictures_are_classes(names: str, parts: dict[str, tuple[str,
     assert (layout.kind, layout.parts, layout.description) == (Kind.CLASS_FOLDERS, parts, description)
 
 
+def test_one_class_may_have_folders_with_the_names_of_splits(capsys: pytest.CaptureFixture[str]) -> None:
+    layout = recognised("food/1.jpg food/2.jpg music/1.jpg sport/training/1.jpg sport/test/1.jpg")
+    assert layout.parts == {"": ("food", "music", "sport")}
+    told = "data: test/ and training/ in sport/ are not taken for splits, since food, music have none"
+    assert told in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("litter", [
     ".DS_Store", "Thumbs.db", "desktop.ini", "._1.jpg", "@eaDir/1.jpg/SYNOPHOTO_THUMB_M.jpg", ".git/objects/1.jpg",
     "__MACOSX/cat/._1.jpg", "lost+found/1.jpg", ".ipynb_checkpoints/1.jpg", "$RECYCLE.BIN/1.jpg", "#recycle/1.jpg",
@@ -221,12 +228,13 @@ def test_numbers_of_a_camera_are_not_taken_for_classes_in_names() -> None:
         ("train/steam/1.jpg train/diesel/1.jpg bus/1.jpg car/1.jpg", "has train/ beside bus/ and car/"),
         (
             "cat/train/1.jpg cat/test/1.jpg dog/train/1.jpg dog/test/1.jpg",
-            r"has test/ and train/ in cat/ and dog/: .* put the split first \(test/cat/ instead of cat/test/\)",
+            r"has test/ and train/ in cat/ and dog/: .* put the split first \(train/cat/ instead of cat/train/\)",
         ),
         (
             "data/train/a/1.jpg data/train/b/1.jpg data/val/a/1.jpg figures/x.png",
             "has train/ and val/ in data/: if the data set is in one folder, specify it, such as /data/data;",
         ),
+        ("data/train/a/1.jpg data/val/a/1.jpg docs/1.jpg figures/x.png", "has train/ and val/ in data/: "),
         ("data/train/a/1.jpg data/train/b/1.jpg figures/x.png", "has train/ in data/: .* such as /data/data;"),
         ("train/a/1.jpg val/a/1.jpg validation/a/1.jpg", "val/ and validation/, both for validation"),
         ("a/train-0.parquet b/train-0.parquet", "several data sets, in a/, b/: specify one of them, such as /data/a"),

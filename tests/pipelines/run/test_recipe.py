@@ -96,11 +96,21 @@ def test_an_unknown_field_is_refused_by_name() -> None:
         ("lighting_sigma", math.inf),
         ("aspect", [1.0, math.inf]),
         ("photometric", [1.0, math.inf]),
+        ("polyak_epochs", math.nan),
+        ("polyak_epochs", -math.inf),
+        ("max_gradient_norm", math.nan),
     ],
 )
 def test_a_value_out_of_range_is_refused_with_its_field(field: str, value: object) -> None:
     with pytest.raises(UserError, match=field):
         recipe_from_dict({field: value})
+
+
+@pytest.mark.parametrize("field", ["polyak_epochs", "max_gradient_norm"])
+def test_infinity_is_a_value_where_it_has_a_meaning(field: str) -> None:
+    recipe = recipe_from_dict({field: math.inf})
+    assert getattr(recipe, field) == math.inf
+    assert recipe_from_dict(recipe.to_dict()) == recipe
 
 
 def test_one_wide_replica_cannot_start_from_weights_of_one_width() -> None:

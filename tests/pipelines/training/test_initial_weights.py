@@ -61,10 +61,11 @@ def test_names_stay_as_they_are_and_paths_become_absolute() -> None:
     assert absolute_weights("a.npz") == str(Path("a.npz").absolute())
 
 
-def test_a_link_to_a_file_without_a_suffix_is_read_by_its_own_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", ["0123", "googlenet-v1.2", "net.npz.1"])
+def test_a_link_to_a_file_without_an_ending_of_weights_is_read_by_its_own_name(tmp_path: Path, target: str) -> None:
     (tmp_path / "blobs").mkdir()
-    (tmp_path / "blobs/0123").write_bytes(npz(caffe_arrays(classes=5)))
-    (tmp_path / "net.npz").symlink_to("blobs/0123")
+    (tmp_path / "blobs" / target).write_bytes(npz(caffe_arrays(classes=5)))
+    (tmp_path / "net.npz").symlink_to(f"blobs/{target}")
     (tmp_path / "linked").symlink_to(".")
     weights = absolute_weights(f"{tmp_path}/linked/net.npz")
     assert weights == str(tmp_path / "net.npz")

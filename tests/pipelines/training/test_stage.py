@@ -1,13 +1,21 @@
 """The look at a recipe before the training starts."""
 
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from pipelines.job.ray_session import native_stderr_to_log
+from pipelines.run.claims import claim
 from pipelines.run.dataset import Counts
+from pipelines.run.directory import ReplicaFiles
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
-from pipelines.training.stage import check_before_start
+from pipelines.training.resources import Resources
+from pipelines.training.stage import check_before_start, placed_if_shared
 
 
 @pytest.mark.parametrize(("stored", "policies", "told"), [
@@ -22,4 +30,39 @@ def test_images_that_are_stored_too_small_for_the_views_are_told(
     check_before_start(Storage.at(str(tmp_path)), recipe, Counts(100, 10, 2))
     largest = 352 if 144 in policies else 256
     line = f"data: shorter sides are stored with at most {stored} px, and the evaluation scales them to up to {largest}"
-    assert (line in capsys.readouterr().out) == told
+    printed = capsys.readouterr().out
+    assert (line in printed) == told
+    assert (f"use --stored-short-side-px {largest}, or leave it out" in printed) == told
+
+
+def test_a_run_that_has_begun_is_not_told_to_use_another_option(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, recipe = Storage.at(str(tmp_path)), Recipe(stored_short_side_px=224, epochs=1, warmup_epochs=1)
+    claim(run, "recipe", recipe.to_dict())
+    check_before_start(run, recipe, Counts(100, 10, 2))
+    assert capsys.readouterr().out == ""
+
+
+def test_what_rays_core_writes_stays_off_the_terminal_while_a_shared_cluster_is_connected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    @contextmanager
+    def connected() -> Iterator[None]:
+        os.write(2, b"connects ")
+        yield
+        os.write(2, b"leaves\n")
+
+    monkeypatch.setenv("RAY_ADDRESS", "somewhere:6379")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setattr("pipelines.training.stage.connected", connected)
+    run, recipe = Storage.at(str(tmp_path / "run")), Recipe(replicas=1)
+    run.write(ReplicaFiles(0).weights, b"")  # nothing is left that needs a place
+    with placed_if_shared(run, recipe, Resources(), None), native_stderr_to_log(run):
+        os.write(2, b"works\n")
+        print("for the user", file=sys.stderr)
+    assert capfd.readouterr().err == "for the user\n"
+    [outer] = tmp_path.glob("googlenet-*/logs/*")
+    [inner] = (tmp_path / "run/logs").iterdir()
+    assert (outer.read_text(), inner.read_text()) == ("connects leaves\n", "works\n")
