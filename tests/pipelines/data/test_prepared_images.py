@@ -48,7 +48,11 @@ def test_replicas_stay_with_the_images_that_they_were_trained_on(photos: Path, t
         prepare_here(run, recipe)
     assert not run.exists("dataset/manifest.json")
     picture.unlink()
+    with pytest.raises(UserError, match=r"If the files are those of the training, remove .*/run/dataset, and run"):
+        prepare_here(run, recipe)  # shards of the refused attempt are there
+    shutil.rmtree(tmp_path / "run/dataset")
     prepare_here(run, recipe)
+    assert run.exists("dataset/manifest.json")
 
 
 def test_a_run_of_an_earlier_version_is_bound_to_the_images_that_it_has(
