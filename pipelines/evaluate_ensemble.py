@@ -277,6 +277,8 @@ def _main() -> None:
     way_out = f"add {data}--output-dir DIR to evaluate it into a directory of your own"
     if arguments.output_dir or arguments.weights:
         way_out = f"choose another {'--output-dir' if arguments.output_dir else '--run-dir'}"
+    elif arguments.ood or arguments.soup:  # they belong to the run's own images
+        way_out = "copy the run, and give the copy with --run-dir"
     written.check_writable(way_out)
     check_own(written, way_out)
     with only_job_on(written, way_out), native_stderr_to_log(written):

@@ -7,6 +7,7 @@ from googlenet.evaluation.cascade import BUDGETS
 from googlenet.evaluation.crops import CROP_POLICIES, Policy, is_chosen, short_name
 from pipelines.errors import UserError
 from pipelines.run.calibration import read_calibration
+from pipelines.run.commands import command_of
 from pipelines.run.directory import CALIBRATION
 from pipelines.run.predictions import sorted_policies
 from pipelines.run.storage import Storage
@@ -72,7 +73,7 @@ def about_no_temperature(run: Storage, replicas: Sequence[int], policies: Sequen
 
 def _what_it_lacks(run: Storage, replicas: Sequence[int]) -> str:
     """Return for which replicas a run has no calibration, and the command that makes it."""
-    command = f"python pipelines/evaluate_ensemble.py --run-dir {run}"
+    command = command_of("evaluate_ensemble", run)
     if not run.exists(CALIBRATION):
         return f"none; it does when it is evaluated on 40 validation images or more, {command}"
     these = "this replica" if len(replicas) == 1 else f"these {len(replicas)} replicas together"

@@ -46,6 +46,10 @@ LITTLE_WORK_SECONDS = 240.0
 MOST_AT_ONCE = 8
 # Work that may be little on a CPU: it is timed in this process first, which is sooner done than in a new one.
 PERHAPS_LITTLE_FLOPS = 1e14
+UNUSABLE_GPU = (
+    "on a CPU, since PyTorch cannot use the reserved GPU, as with an old driver or a build without CUDA: "
+    "--gpus-per-predictor 0 uses all CPUs"
+)
 
 
 @dataclass(frozen=True)
@@ -208,7 +212,9 @@ def decide(work: Work) -> Preflight:
     """Choose the arithmetic of an evaluation by trying it on some of its images, in this process."""
     device = device_of(work.num_gpus)
     trial = _trial(work, load_replicas(work.task.trained, work.task.weights), device)
-    return little_work(trial, work) or choose(trial, device, work)
+    chosen = little_work(trial, work) or choose(trial, device, work)
+    has_unusable_gpu = work.num_gpus > 0 and device == "cpu"
+    return replace(chosen, reason=f"{chosen.reason}; {UNUSABLE_GPU}") if has_unusable_gpu else chosen
 
 
 def _trial(work: Work, replicas: Sequence[Any], device: str) -> ArithmeticTrial:

@@ -7,6 +7,7 @@ from googlenet.evaluation.crops import Policy, is_chosen
 from googlenet.evaluation.kept_budget import EarlyStop, KeptBudget, named_policy
 from googlenet.evaluation.temperature import FEWEST_IMAGES
 from pipelines.errors import UserError
+from pipelines.run.commands import command_of
 from pipelines.run.directory import BUDGET, PREDICTIONS
 from pipelines.run.storage import Storage
 from pipelines.run.view_probabilities import most_classes
@@ -37,8 +38,8 @@ def budget_in_use(run: Storage, replicas: Sequence[int], option: str) -> KeptBud
     raise UserError(
         f"{option} needs {run}/{BUDGET} for the finished replicas, which a run keeps that is evaluated with 144 crops "
         f"on {FEWEST_IMAGES} validation images or more, of at most {most_classes(len(replicas)):,} classes: repeat the "
-        f"evaluation with python pipelines/evaluate_ensemble.py --run-dir {run} "
-        f"(for a run of an earlier version, delete {run}/{PREDICTIONS} first)"
+        f"evaluation (for a run of an earlier version, delete {run}/{PREDICTIONS} first): "
+        f"{command_of('evaluate_ensemble', run)}"
     )
 
 
