@@ -24,7 +24,8 @@ import numpy as np
 import tyro
 
 from benchmarks.measure import print_circumstances
-from experiments.ensembles import Answers, Floats, print_differences, read_answers, train_once
+from experiments.ensembles import Answers, print_differences, read_answers, train_once
+from experiments.intervals import Floats
 from googlenet.evaluation.crops import Policy, num_views
 from pipelines.report.outcomes import soup_cell
 from pipelines.run.directory import OUTCOMES
