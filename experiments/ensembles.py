@@ -275,7 +275,7 @@ def _print_table(
 ) -> None:
     """Print the mean of the values (N, P) of each row, with bounds."""
     print(f"\nDifferences in percentage points, mean (95 % interval over {over})\n")
-    print("| | " + " | ".join(f"{policy} crops" for policy in policies) + " |")
+    print("| | " + " | ".join("1 crop" if policy == 1 else f"{policy} crops" for policy in policies) + " |")
     print("| --- |" + " ---: |" * len(policies))
     for question, (values, (low, high)) in rows.items():
         cells = [f"{m:+.1f} ({a:+.1f} to {b:+.1f})" for m, a, b in zip(values.mean(axis=0), low, high, strict=True)]

@@ -143,7 +143,11 @@ def _all(seed: Seed) -> range:
 def print_errors(by_seed: dict[int, Seed]) -> None:
     """Print the top-1 error of each network, in percent: the mean over the seeds, and that of each seed."""
     policies = next(iter(by_seed.values())).teacher.policies
-    print("\n| top-1 error, % | " + " | ".join(f"{policy} crops" for policy in policies) + " |")
+    print(
+        "\n| top-1 error, % | "
+        + " | ".join("1 crop" if policy == 1 else f"{policy} crops" for policy in policies)
+        + " |"
+    )
     print("| --- |" + " ---: |" * len(policies))
     for name, errors in ERRORS.items():
         means = np.array([errors(seed).mean(axis=0) for seed in by_seed.values()])
