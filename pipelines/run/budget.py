@@ -52,8 +52,10 @@ def early_stop_of(run: Storage, replicas: Sequence[int], budget: str) -> EarlySt
     return None if budget == BUDGETS[-1] else EarlyStop(budget_in_use(run, replicas, f"--budget {budget}"), budget)
 
 
-def with_chosen_views(run: Storage, replicas: Sequence[int], policies: Sequence[Policy]) -> tuple[Policy, ...]:
-    """Return the policies with the views that ``best:24`` stands for in this run.
+def with_chosen_views(
+    run: Storage, replicas: Sequence[int], policies: Sequence[Policy], option: str = "--policies"
+) -> tuple[Policy, ...]:
+    """Return the policies of ``option`` with the views that ``best:24`` stands for in this run.
 
     Raises:
         UserError: the run keeps no order of views, or the number of views is none.
@@ -61,8 +63,8 @@ def with_chosen_views(run: Storage, replicas: Sequence[int], policies: Sequence[
     asked = next((policy for policy in policies if is_chosen(policy)), None)
     if asked is None:
         return tuple(policies)
-    kept = budget_in_use(run, replicas, f"--policies {asked}")
+    kept = budget_in_use(run, replicas, f"{option} {asked}")
     try:
         return tuple(named_policy(policy, kept) for policy in policies)
     except ValueError as error:
-        raise UserError(f"--policies: {error}") from error
+        raise UserError(f"{option}: {error}") from error
