@@ -22,7 +22,6 @@ from pipelines.evaluation.arithmetic_trial import (
     SAMPLE_IMAGES,
     Agreement,
     ArithmeticTrial,
-    Trial,
 )
 from pipelines.evaluation.predictors import Predictors, device_of
 from pipelines.evaluation.sharded_prediction import PredictionTask, load_replicas, missing_shards
@@ -234,7 +233,7 @@ def timed_at_once(work: Work, device: str) -> int:
     return max(1, most) if device == "cpu" else 1
 
 
-def little_work(trial: Trial, work: Work) -> Preflight | None:
+def little_work(trial: ArithmeticTrial, work: Work) -> Preflight | None:
     """Return the plain arithmetic if with it the evaluation takes too little time to gain any; otherwise None."""
     speed = trial.timing(work.plain).passes_per_second
     if not is_little(work.passes, speed * work.at_work):
@@ -242,7 +241,7 @@ def little_work(trial: Trial, work: Work) -> Preflight | None:
     return Preflight(work.plain, "little work" if work.asked == "auto" else "as requested; little work", speed)
 
 
-def choose(trial: Trial, device: str, work: Work) -> Preflight:
+def choose(trial: ArithmeticTrial, device: str, work: Work) -> Preflight:
     """Return the arithmetic that takes least time, of those that are asked for or, by default, answer like fp32."""
     agreement, plain = None, [work.plain]
     if work.asked != "auto":
