@@ -22,7 +22,8 @@ from typing import Any, BinaryIO, TypeVar, cast
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from pipelines.errors import UserError
+from googlenet.images.rereading import read_again
+from pipelines.errors import DamagedFileError, UserError
 from pipelines.run.object_store import FEW_S3_ATTEMPTS, open_filesystem
 from pipelines.run.places import root_of, without_file_scheme
 from pipelines.run.published_files import is_published
@@ -33,6 +34,9 @@ R = TypeVar("R")
 
 # Mark in the name of every unfinished file, so that listings can leave it out.
 PARTIAL = ".partial-"
+# Ending of the name of a damaged file that was set aside; further ones are numbered.
+DAMAGED = ".damaged"
+LEFT_OUT = re.compile(rf"{re.escape(PARTIAL)}|{re.escape(DAMAGED)}(-\d+)?$")
 # Write errors that do not name the file.
 WITHOUT_A_NAME = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
@@ -184,10 +188,13 @@ class Storage:
         return os.fsencode(self.path(name)) if self.is_local else self.path(name)
 
     def files(self, folder: str) -> list[str]:
-        """Return the sorted names of the complete files directly in ``folder``; empty if the folder does not exist."""
+        """Return the sorted names of the complete files directly in ``folder``; empty if the folder does not exist.
+
+        Damaged files that were set aside are left out.
+        """
         selector = pafs.FileSelector(self.path(folder), allow_not_found=True)
         names = (info.base_name for info in self.filesystem.get_file_info(selector) if info.is_file)
-        return sorted(name for name in names if PARTIAL not in name)
+        return sorted(name for name in names if not LEFT_OUT.search(name))
 
     def names(self, folder: str) -> list[str]:
         """Return the sorted names of the folders and complete files in ``folder``; empty if it does not exist."""
@@ -242,13 +249,17 @@ class Storage:
         """Return the parsed content of a JSON file; ``fix`` is what a user can do if it is damaged.
 
         Raises:
-            UserError: the file is damaged.
+            DamagedFileError: the file is damaged.
         """
-        content = self.read(name)
-        try:
-            return json.loads(content)
-        except ValueError as error:
-            raise UserError(f"{self.below(name)} is damaged ({error}); restore it, or {fix}") from error
+
+        def parsed() -> Any:
+            content = self.read(name)
+            try:
+                return json.loads(content)
+            except ValueError as error:
+                raise DamagedFileError(f"{self.below(name)} is damaged ({error}); restore it, or {fix}") from error
+
+        return read_again(parsed, DamagedFileError)
 
     def write_json(self, name: str, value: Any) -> None:
         """Write an indented JSON file."""

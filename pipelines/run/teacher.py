@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from googlenet.evaluation.crops import policy_scales_px
-from pipelines.errors import UserError
+from googlenet.images.rereading import read_again
+from pipelines.errors import DamagedFileError, UserError
 from pipelines.run.dataset import Manifest, read_manifest
 from pipelines.run.directory import REPORT_JSON, RUN, TARGETS, finished_replicas, read_recipe, read_run
 from pipelines.run.named_recipes import distil
@@ -137,6 +138,10 @@ def read_targets(run: Storage, manifest: Manifest) -> npt.NDArray[np.float32]:
     Raises:
         UserError: the file is damaged, or of other images.
     """
+    return read_again(lambda: _read_targets_once(run, manifest), DamagedFileError)
+
+
+def _read_targets_once(run: Storage, manifest: Manifest) -> npt.NDArray[np.float32]:
     fix = "delete it, and train_ensemble.py makes it again"
     try:
         path, filesystem = run.path(TARGETS), run.filesystem
@@ -148,7 +153,7 @@ def read_targets(run: Storage, manifest: Manifest) -> npt.NDArray[np.float32]:
         if not is_damage(error):
             raise
         reason = " ".join(str(error).split())
-        raise UserError(f"{run.below(TARGETS)} is damaged ({reason}); {fix}") from error
+        raise DamagedFileError(f"{run.below(TARGETS)} is damaged ({reason}); {fix}") from error
     if targets is None:
         raise UserError(f"{run.below(TARGETS)} is of other images; {fix}")
     return targets
