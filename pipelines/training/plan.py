@@ -151,8 +151,8 @@ def estimate(
             targets = targets_seconds(left, recipe, counts.classes, predictor, of_teacher)
     training = _training_seconds(run, recipe, resources, counts, trial)
     untried = "" if predictor.is_timed else f"on {'GPUs' if planned.num_gpus else 'CPUs'}, which were not tried"
-    times = targets, training, evaluation, *soups
-    return Estimate(counts, predictors, trial, views, left, *times, nodes, untried, planned.remark)
+    seconds = targets, training, evaluation, *soups
+    return Estimate(counts, predictors, trial, views, left, *seconds, nodes, untried, planned.remark)
 
 
 def plan_lines(run: Storage, recipe: Recipe, resources: Resources, estimated: Estimate) -> list[str]:
