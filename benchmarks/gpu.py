@@ -22,7 +22,16 @@ from typing import Any
 import cv2
 import torch
 
-from benchmarks.gpu_contenders import predicting, training, training_with_processes
+from benchmarks.gpu_contenders import (
+    FASTER,
+    PLAIN,
+    TORCHVISION,
+    by_default,
+    fast_precisions,
+    predicting,
+    training,
+    training_with_processes,
+)
 from benchmarks.gpu_turns import Contender, Size, Turn
 from benchmarks.measure import commit, versions
 from googlenet.network.arithmetic import first_line
@@ -182,16 +191,19 @@ def main() -> int:
     print(f"n = {rounds} rounds, in turn; {circumstances(options.device)}\n", flush=True)
     if find_spec("simplejpeg") is None:
         print("simplejpeg is not installed: OpenCV decodes whole images\n")
+    if missing := [precision for precision in FASTER if precision not in fast_precisions(options.device)]:
+        print(f"not measured, as this device has no instructions for it: {', '.join(missing)}\n")
     crop_px, device = size.crop_px, options.device
+    plain, torchvision = (by_default(name, device) for name in (PLAIN, TORCHVISION))
     training_title = f"Training, batches of {size.batch_size} at {crop_px} px"
     comparisons = (
-        (training_title, "images/s", training, ["plain PyTorch, TF32", "torchvision's loop, TF32"]),
-        (f"Prediction, 144 crops of {crop_px} px by one replica", "crops/s", predicting, ["plain PyTorch, TF32"]),
+        (training_title, "images/s", training, [plain, torchvision]),
+        (f"Prediction, 144 crops of {crop_px} px by one replica", "crops/s", predicting, [plain]),
         (
             f"{training_title}, with other processes",
             "images/s",
             training_with_processes,
-            ["torchvision's loop, TF32, loading"],
+            [f"{torchvision}, loading"],
         ),
     )
     for (title, unit, contenders, against), share in zip(comparisons, SHARES, strict=True):

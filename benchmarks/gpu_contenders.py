@@ -1,6 +1,7 @@
 """Contenders of `benchmarks.gpu`: this project's steps and predictors, a plain loop, and torchvision's."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from itertools import count, repeat
@@ -15,7 +16,7 @@ from benchmarks.gpu_turns import Contender, Size, Turn, Work, training_turn
 from googlenet.evaluation.crops import scales_px
 from googlenet.evaluation.predictor import Predictor
 from googlenet.images.scaled_image import ScaledImage, scale_image
-from googlenet.network.arithmetic import Arithmetic, can_compile, compile_network
+from googlenet.network.arithmetic import Arithmetic, Precision, can_compile, compile_network, profits_from
 from googlenet.network.initialisation import initialise
 from googlenet.network.model import GoogLeNet
 from googlenet.network.preprocessing import SCRATCH_PREPROCESSING
@@ -31,22 +32,36 @@ from googlenet.training.optim import PolyakAverage, build_sgd
 
 VIEWS = 144
 AUX_LOSS_WEIGHT = 0.3
+FASTER: tuple[Precision, ...] = ("tf32", "bf16")
+PLAIN, TORCHVISION = "plain PyTorch", "torchvision's loop"
+
+
+def fast_precisions(device: str) -> list[Precision]:
+    """Return fp32, and those in which the device computes faster, the fastest last: what it emulates takes minutes."""
+    return ["fp32", *(precision for precision in FASTER if profits_from(precision, device))]
+
+
+def by_default(name: str, device: str) -> str:
+    """Return a name with the precision of PyTorch's convolutions by default: TF32 where the device has it."""
+    return f"{name}, {'TF32' if 'tf32' in fast_precisions(device) else 'fp32'}"
 
 
 def training(size: Size, device: str) -> list[Contender]:
     """Return the contenders of training on a batch in memory."""
     on_gpu = device == "cuda"
     compiles = can_compile(device) and on_gpu
-    ours = [Arithmetic("fp32"), *([Arithmetic("tf32")] if on_gpu else []), Arithmetic("bf16")]
-    contenders = [Contender("plain PyTorch, TF32", partial(_plain_training, size, device))]
+    ours = [Arithmetic(precision) for precision in fast_precisions(device)]
+    fastest = ours[-1]
+    contenders = [Contender(by_default(PLAIN, device), partial(_plain_training, size, device))]
     if find_spec("torchvision"):
         make = partial(_torchvision_training, size, device, loads=False)
-        contenders.append(Contender("torchvision's loop, TF32", make))
+        contenders.append(Contender(by_default(TORCHVISION, device), make))
     contenders += [Contender(f"step, {a}", partial(_step, size, device, a)) for a in ours]
     if on_gpu:
-        contenders.append(Contender("step, bf16, CUDA graph", partial(_step, size, device, ours[-1], graph=True)))
+        make = partial(_step, size, device, fastest, graph=True)
+        contenders.append(Contender(f"step, {fastest.precision}, CUDA graph", make))
     if compiles:
-        fast = Arithmetic("bf16", compiled=True)
+        fast = replace(fastest, compiled=True)
         contenders += [
             Contender(f"step, {fast}", partial(_step, size, device, fast)),
             Contender(f"step, {fast}, CUDA graph", partial(_step, size, device, fast, graph=True)),
@@ -59,21 +74,22 @@ def training_with_processes(size: Size, device: str) -> list[Contender]:
     contenders = []
     if find_spec("torchvision"):
         make = partial(_torchvision_training, size, device, loads=True)
-        contenders.append(Contender("torchvision's loop, TF32, loading", make))
-    arithmetics = [Arithmetic("bf16")]
+        contenders.append(Contender(f"{by_default(TORCHVISION, device)}, loading", make))
+    fastest = Arithmetic(fast_precisions(device)[-1])
+    arithmetics = [fastest]
     if can_compile(device) and device == "cuda":
-        arithmetics.append(Arithmetic("bf16", compiled=True))
+        arithmetics.append(replace(fastest, compiled=True))
     contenders += [Contender(f"ours, {a}, loading", partial(_step, size, device, a, loads=True)) for a in arithmetics]
-    return [*contenders, Contender("two replicas at once, bf16", partial(_two_replicas, size, device))]
+    make = partial(_two_replicas, size, device, fastest)
+    return [*contenders, Contender(f"two replicas at once, {fastest.precision}", make)]
 
 
 def predicting(size: Size, device: str) -> list[Contender]:
     """Return the contenders of prediction: the network alone, then from encoded images."""
-    on_gpu = device == "cuda"
-    arithmetics = [Arithmetic("fp32"), *([Arithmetic("tf32")] if on_gpu else []), Arithmetic("bf16")]
-    if can_compile(device) and on_gpu:
-        arithmetics.append(Arithmetic("bf16", compiled=True))
-    contenders = [Contender("plain PyTorch, TF32", partial(_plain_prediction, size, device))]
+    arithmetics = [Arithmetic(precision) for precision in fast_precisions(device)]
+    if can_compile(device) and device == "cuda":
+        arithmetics.append(replace(arithmetics[-1], compiled=True))
+    contenders = [Contender(by_default(PLAIN, device), partial(_plain_prediction, size, device))]
     for arithmetic in arithmetics:
         contenders += [
             Contender(f"scaled image to answer, {arithmetic}", partial(_prediction, size, device, arithmetic, False)),
@@ -185,13 +201,14 @@ def _loaded_by_torchvision(size: Size, device: str) -> Iterator[tuple[torch.Tens
         yield images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
 
 
-def _two_replicas(size: Size, device: str) -> Turn:
+def _two_replicas(size: Size, device: str, arithmetic: Arithmetic) -> Turn:
     """Two replicas that share the device, each in a process of its own."""
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
     spawn = get_context("spawn")
-    both = [ProcessPoolExecutor(1, spawn, initializer=_become_replica, initargs=(size, device)) for _ in range(2)]
+    start = partial(ProcessPoolExecutor, 1, spawn, _become_replica, (size, device, arithmetic))
+    both = [start() for _ in range(2)]
 
     def one_round() -> int:
         return sum(future.result() for future in [process.submit(_round_of_this_process) for process in both])
@@ -202,10 +219,10 @@ def _two_replicas(size: Size, device: str) -> Turn:
 _of_this_process: list[Work] = []
 
 
-def _become_replica(size: Size, device: str) -> None:
+def _become_replica(size: Size, device: str, arithmetic: Arithmetic) -> None:
     torch.set_num_threads(1)
     torch.backends.cudnn.benchmark = True
-    _of_this_process[:] = [_step(size, device, Arithmetic("bf16")).work]
+    _of_this_process[:] = [_step(size, device, arithmetic).work]
 
 
 def _round_of_this_process() -> int:

@@ -11,6 +11,10 @@ class UserError(ValueError):
     exit_code = 2
 
 
+class DamagedFileError(UserError):
+    """A file does not hold what was written to it."""
+
+
 class TryAgainError(UserError):
     """A state that ends without the user; the same command works once it has, and cluster/submit.py tries it again."""
 

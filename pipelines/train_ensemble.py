@@ -17,6 +17,7 @@ if __name__ == "__main__":  # by a Python that may lack packages, or an installe
 import json
 import sys
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pipelines.data.prepare import BadImages, classes_and_images, count_images, find_images, images_to_time, prepare
@@ -187,15 +188,10 @@ def _estimate(
     arguments: Arguments, run: Storage, recipe: Recipe, resources: Resources, images: Images | None
 ) -> "Estimate":
     from pipelines.training.plan import estimate
-    from pipelines.training.prediction_plan import PlannedPredictors
 
     options = _predictor_options(arguments, recipe, resources)
     counts, encoded = count_images(run, images), images_to_time(run, recipe, images)
-    predictors = PlannedPredictors(
-        Predictors.that_fit(options, {"cpu": 0, "gpu": 0}).num_gpus,
-        lambda memory_bytes, of_images: Predictors.that_fit(options, memory_bytes).at_work(of_images),
-    )
-    return estimate(run, recipe, resources, counts, predictors, encoded, soup=arguments.soup)
+    return estimate(run, recipe, resources, counts, partial(Predictors.that_fit, options), encoded, soup=arguments.soup)
 
 
 def _carry_out(
@@ -208,13 +204,15 @@ def _carry_out(
 ) -> int:
     """Run the stages one after the other; return the exit code. Needs a connection to a Ray cluster."""
     from pipelines.training.failure import tell_failures
+    from pipelines.training.network import ensemble_bytes
     from pipelines.training.plan import placement_lines
 
-    resources = on_cluster(recipe, resources, count_images(run, images), arguments.cpus_per_worker)
+    counts = count_images(run, images)
+    resources = on_cluster(recipe, resources, counts, arguments.cpus_per_worker)
     options = _predictor_options(arguments, recipe, resources)
     say("\n".join(placement_lines(run, recipe, resources)))
-    # Refused now rather than after days of training; a lack of memory refuses nothing.
-    Predictors.that_fit(options, {"cpu": 0, "gpu": 0})
+    # Refused, or told, now rather than after days of training.
+    Predictors.that_fit(options, ensemble_bytes(recipe, counts.classes)).tell_shortage()
     meter = Meter(arguments.limits, read_jobs(run))
     log = JobLog(run)
     # The trial of the estimate counts, too: it may wait for a node for half an hour, in each of several tries.
@@ -231,7 +229,9 @@ def _carry_out(
                 make_targets(run, recipe, options)
         with Tracker(run, recipe, manifest, publishing) as tracker:
             with log.stage("train"):
-                failures = train_run(run, recipe, resources, manifest, tracker.update, meter.why_stop)
+                failures = train_run(
+                    run, recipe, resources, arguments.cpus_per_worker, manifest, tracker.update, meter.why_stop
+                )
             finished = len(finished_replicas(run, recipe.replicas))
             at_limit = meter.has_stopped and finished < recipe.replicas
             enough = finished >= needed_replicas(recipe, arguments.min_replicas, at_limit=at_limit)

@@ -32,6 +32,14 @@ settings.register_profile("suite", derandomize=True, deadline=None)
 settings.load_profile("suite")
 
 
+@pytest.fixture(autouse=True)
+def no_pauses_between_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read what looks damaged again at once: the storage of tests does not recover with time."""
+    from googlenet.images import rereading
+
+    monkeypatch.setattr(rereading, "PAUSE_SECONDS", 0.0)
+
+
 @pytest.fixture
 def unchecked_types() -> Iterator[None]:
     """Disable type checks, to test the messages for arguments of wrong types."""

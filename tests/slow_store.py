@@ -18,6 +18,7 @@ class SlowStore(MemoryFileSystem):
 
     Attributes:
         failure: what an opened file fails with; empty for not at all.
+        torn: files of which half was read, the first time that they were opened; None for always whole.
         at_once: requests under way.
         most_at_once: the most there were at the same time.
     """
@@ -26,6 +27,7 @@ class SlowStore(MemoryFileSystem):
     store: dict[str, Any] = {}  # noqa: RUF012  # fsspec's own way
     pseudo_dirs = [""]  # noqa: RUF012
     failure = ""
+    torn: set[str] | None = None
     at_once = most_at_once = 0
     lock = threading.Lock()
 
@@ -39,7 +41,11 @@ class SlowStore(MemoryFileSystem):
         with self.request():
             if SlowStore.failure:
                 raise OSError(SlowStore.failure)
-            return io.BytesIO(super()._open(path, mode, **options).getvalue())
+            content = super()._open(path, mode, **options).getvalue()
+            if SlowStore.torn is not None and path not in SlowStore.torn:
+                SlowStore.torn.add(path)
+                content = content[: len(content) // 2]
+            return io.BytesIO(content)
 
     def rm_file(self, path: str) -> None:
         with self.request():
@@ -65,6 +71,6 @@ def slow_store() -> Iterator[type[SlowStore]]:
     fsspec.register_implementation("slow", SlowStore, clobber=True)
     SlowStore.store.clear()
     SlowStore.pseudo_dirs[:] = [""]
-    SlowStore.failure, SlowStore.most_at_once = "", 0
+    SlowStore.failure, SlowStore.torn, SlowStore.most_at_once = "", None, 0
     yield SlowStore
     SlowStore.store.clear()

@@ -1,6 +1,7 @@
 """The benchmarks' own arithmetic, and a minimal run of each."""
 
 import os
+import re
 import resource
 import runpy
 import sys
@@ -17,11 +18,19 @@ import pytest
 import torch
 import tyro
 
-from benchmarks import evaluation_stage, full_size_report, gpu, gpu_torchvision, gpu_turns, other_runtimes
+from benchmarks import (
+    evaluation_stage,
+    full_size_report,
+    gpu,
+    gpu_contenders,
+    gpu_torchvision,
+    gpu_turns,
+    other_runtimes,
+)
 from benchmarks.evaluation_run import untrained_replica
 from benchmarks.measure import Contender, commit, peak_mb, print_rates, race
 from googlenet import GoogLeNet
-from googlenet.network.arithmetic import FP32
+from googlenet.network.arithmetic import FP32, profits_from_bf16
 from googlenet.training.loader import Request, load_batches
 from tests.commands import run_python
 from tests.picture_files import encode, photograph
@@ -106,10 +115,36 @@ def test_the_benchmark_of_a_gpu_runs_through_on_a_cpu() -> None:
     assert ended.code == 0, ended.stdout + ended.stderr
     assert "failed:" not in ended.stdout
     assert "left out" not in ended.stdout
-    named = ["plain PyTorch, TF32", "torchvision's loop, TF32, loading", "ours, bf16, not compiled, loading"]
-    for name in (*named, "two replicas at once, bf16", "JPEG to answer, bf16, not compiled"):
+    fast = "bf16" if profits_from_bf16("cpu") else "fp32"
+    named = ["plain PyTorch, fp32", "torchvision's loop, fp32, loading", f"ours, {fast}, not compiled, loading"]
+    for name in (*named, f"two replicas at once, {fast}", f"JPEG to answer, {fast}, not compiled"):
         assert f"| {name} | " in ended.stdout
+    assert "not measured, as this device has no instructions for it: tf32" in ended.stdout
     assert "n = 1 rounds, in turn; no GPU" in ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("has", "named"),
+    [(("tf32", "bf16"), {"fp32", "tf32", "bf16", "TF32"}), (("tf32",), {"fp32", "tf32", "TF32"}), ((), {"fp32"})],
+)
+def test_a_gpu_is_measured_only_in_what_it_has_instructions_for(
+    monkeypatch: pytest.MonkeyPatch, has: tuple[str, ...], named: set[str]
+) -> None:
+    monkeypatch.setattr(gpu_contenders, "profits_from", lambda precision, _: precision in has)
+    monkeypatch.setattr(gpu_contenders, "can_compile", lambda _: True)
+    names = [
+        contender.name
+        for make in (gpu_contenders.training, gpu_contenders.training_with_processes, gpu_contenders.predicting)
+        for contender in make(gpu_turns.Size.quick(), "cuda")
+    ]
+    assert {word for name in names for word in re.findall(r"\b(?:fp32|tf32|bf16|TF32)\b", name)} == named
+    fastest = has[-1] if has else "fp32"
+    for name in (
+        f"step, {fastest}, CUDA graph",
+        f"two replicas at once, {fastest}",
+        f"ours, {fastest}, compiled, loading",
+    ):
+        assert name in names
 
 
 def test_the_share_of_the_time_that_a_gpu_is_busy_counts_kernels_at_the_same_time_once() -> None:

@@ -17,5 +17,6 @@ In reading order:
 - ``record``: one stored image, and the interface of many
 - ``image_index``: where in a shard each image lies
 - ``open_shards``: shards kept open for reads of single images
+- ``rereading``: files that look damaged are read again
 - ``records``: random access to images in Parquet shards
 """

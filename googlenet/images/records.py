@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from googlenet.images.image_index import ENTRY, INDEX, Index, check_image, decode_index, encode_index, index_images
 from googlenet.images.open_shards import OpensFiles, OpenShards
 from googlenet.images.record import Record
+from googlenet.images.rereading import read_again
 
 T = TypeVar("T")
 # The label of an unlabelled image.
@@ -43,7 +44,7 @@ WRITE_OPTIONS: dict[str, Any] = {
 # nodes keep copies of remote ones.
 DEFAULT_CACHE_BYTES = 1 << 28
 # Parts of messages, Arrow's and the one of _file, about a file that can be read but not decoded.
-DAMAGE = ("CRC", "deserialize", "Corrupt", "row groups have")
+DAMAGE = ("CRC", "deserialize", "Corrupt", "too short", "end of stream", "row groups have")
 # An open Parquet file takes memory for its footer, 150 KB for 256 images, and a file descriptor.
 OPEN_SHARDS = 256
 
@@ -52,8 +53,8 @@ OPEN_SHARDS = 256
 class KeepsCopies(Protocol):
     """A filesystem that opens copies of files stored elsewhere."""
 
-    def forget(self, path: str) -> bool:
-        """Drop the damaged copy of a file; return whether there was one."""
+    def forget(self, path: str) -> None:
+        """Drop the damaged copy of a file, if there is one."""
 
 
 class RecordsError(OSError):
@@ -61,7 +62,7 @@ class RecordsError(OSError):
 
 
 class ShardDamagedError(RecordsError):
-    """A shard differs from what was written; another attempt does not help."""
+    """A shard differs from what was written, as each of several reads shows; another attempt does not help."""
 
 
 @runtime_checkable
@@ -175,27 +176,26 @@ class Records(Sequence[Record]):
         """Divide the bound of the cache by the number of processes that read in parallel."""
         self._cache_bytes //= processes
 
-    def _reading(self, shard: int, read: Callable[[], T], is_fresh: bool = False) -> T:
-        """Return what ``read`` returns of a shard; a damaged copy is replaced once (``is_fresh``)."""
+    def _reading(self, shard: int, read: Callable[[], T]) -> T:
+        """Return what ``read`` returns of a shard; what looks damaged is read again, from a new copy if it was one."""
+        try:
+            return read_again(lambda: self._read_once(shard, read), ShardDamagedError)
+        except RecordsError:
+            # Not before: by the index, a shard that another one has replaced is noticed at each read.
+            self._indexes.pop(shard, None)
+            raise
+
+    def _read_once(self, shard: int, read: Callable[[], T]) -> T:
         try:
             return read()
         except (OSError, ValueError) as error:  # Arrow's errors about content are ValueErrors
-            is_damaged = isinstance(error, ValueError) or any(sign in str(error) for sign in DAMAGE)
-            self._forget_opened(shard)
-            if is_damaged and not is_fresh and self._forget(shard):
-                return self._reading(shard, read, is_fresh=True)
-            if is_damaged:
-                raise ShardDamagedError(f"{self._paths[shard]} is damaged: {error}") from error
-            raise RecordsError(f"{self._paths[shard]} cannot be reached: {error}") from error
-
-    def _forget_opened(self, shard: int) -> None:
-        self._files.pop(shard, None)
-        self._open.close(shard)
-        self._indexes.pop(shard, None)
-
-    def _forget(self, shard: int) -> bool:
-        """Drop the copy of a shard; return whether there was one."""
-        return isinstance(self._filesystem, KeepsCopies) and self._filesystem.forget(self._paths[shard])
+            self._files.pop(shard, None)
+            self._open.close(shard)
+            if not isinstance(error, ValueError) and not any(sign in str(error) for sign in DAMAGE):
+                raise RecordsError(f"{self._paths[shard]} cannot be reached: {error}") from error
+            if isinstance(self._filesystem, KeepsCopies):
+                self._filesystem.forget(self._paths[shard])
+            raise ShardDamagedError(f"{self._paths[shard]} is damaged: {error}") from error
 
     def _row_group(self, shard: int, group: int) -> pa.Table:
         key = shard, group

@@ -99,8 +99,7 @@ def evaluate(
     split = manifest.splits[settings.split]
     task = PredictionTask(run, trained, weights, ensemble, split, settings.keep_views, images=settings.images)
     predictors = Predictors.that_fit(settings.predictors, memory_bytes)
-    if predictors.remark:
-        say(f"predictors: {predictors.remark}")
+    predictors.tell_shortage()
     if stop := settings.early_stop:
         task = replace(task, ensemble=replace(ensemble, budget=stop.key), early_stop=stop)
     checked = preflight(task, settings.precision, predictors)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pipelines.errors import UserError
-from pipelines.job.console import count
+from pipelines.job.console import count, say
 from pipelines.job.nodes import NodesMissingError, has_only_its_head, until_nodes_join
 from pipelines.job.ray_session import (
     MEMORY,
@@ -105,6 +105,11 @@ class Predictors:
     def at_work(self, images: int) -> int:
         """Return the number of predictors that have work when ``images`` images are predicted."""
         return min(self.number, -(-images // IMAGES_PER_SHARD))
+
+    def tell_shortage(self) -> None:
+        """Print the remark, if there is one."""
+        if self.remark:
+            say(f"predictors: {self.remark}")
 
     def pool(self, shards: int) -> tuple[int, int]:
         """Return the least and the largest number at once that predict ``shards`` shards."""

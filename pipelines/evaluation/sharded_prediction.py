@@ -17,9 +17,11 @@ import numpy as np
 from googlenet.evaluation.kept_budget import EarlyStop
 from googlenet.network.arithmetic import can_compile, first_line
 from pipelines.evaluation.predictors import FEEDER_CPUS, PREDICTOR_CPUS, Predictors, device_of
+from pipelines.job.console import say, some
 from pipelines.job.progress import EvaluationDisplay
 from pipelines.job.unplaced import told_while_unplaced
 from pipelines.job.worker_process import KEEP_FREED_MEMORY
+from pipelines.run.damaged_files import set_aside
 from pipelines.run.dataset import Split, open_records
 from pipelines.run.directory import PREDICTIONS, VIEW_PROBABILITIES
 from pipelines.run.predictions import (
@@ -33,6 +35,7 @@ from pipelines.run.predictions import (
 )
 from pipelines.run.storage import Storage, concurrently
 from pipelines.run.view_probabilities import ViewProbabilities, keeps_views, write_views
+from pipelines.run.weights import read_replica
 
 # A GPU computes one, while another is received or its file is written. A CPU would have to do both itself.
 SHARDS_AT_ONCE = {"cpu": 1, "gpu": 2}
@@ -73,19 +76,30 @@ class PredictionTask:
 
 
 def missing_shards(task: PredictionTask, images: int) -> list[int]:
-    """Return the numbers of the shards to predict; files of another ensemble or division into shards are deleted."""
+    """Return the numbers of the shards to predict; files of another ensemble or division into shards are deleted.
+
+    Files that cannot be read are renamed instead, and a line says so: the storage may have returned wrong bytes.
+    """
     for folder in (PREDICTIONS, VIEW_PROBABILITIES):
         task.run.remove_partial_files(folder)
     shards = range(-(-images // IMAGES_PER_SHARD))
     wanted = {file_name(shard): shard for shard in shards}
+    damaged: list[str] = []
 
     def number_if_present(name: str) -> int | None:
-        if name in wanted and read_ensemble(task.predictions, name) == task.ensemble:
-            return wanted[name]
+        if name in wanted:
+            if (found := read_ensemble(task.predictions, name)) == task.ensemble:
+                return wanted[name]
+            if found is None:
+                damaged.append(set_aside(task.predictions, name))
+                return None
         task.predictions.delete(name)
         return None
 
     present = set(concurrently(number_if_present, task.predictions.files("")))
+    if damaged:
+        files = "damaged predictions are kept in files of other names, and made again"
+        say(f"{files}: {some(sorted(damaged))} in {task.predictions}")
     return [shard for shard in shards if shard not in present]
 
 
@@ -171,9 +185,7 @@ def load_shard(task: PredictionTask, shard: int, images: int) -> dict[str, Any]:
 
 def load_replicas(trained: Storage, weights: Sequence[str]) -> list[Any]:
     """Return the networks in files below ``trained``, ready for a :class:`googlenet.evaluation.predictor.Predictor`."""
-    from googlenet.network.weight_files import read_weights
-
-    return [read_weights(trained.read(name), name).build() for name in weights]
+    return [read_replica(trained, name)[1].build() for name in weights]
 
 
 def ready_predictor(task: PredictionTask, device: str) -> Any:

@@ -1,6 +1,7 @@
 """The prepared data set: its manifest, and access to the shards in it."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -8,7 +9,8 @@ import pyarrow.parquet as pq
 
 from googlenet.images.open_shards import OpensFiles
 from googlenet.images.records import Records
-from pipelines.errors import UserError
+from googlenet.images.rereading import read_again
+from pipelines.errors import DamagedFileError, UserError
 from pipelines.run.directory import DATASET, MANIFEST
 from pipelines.run.storage import Storage, concurrently
 from pipelines.run.tables import CONTENT_ERRORS, is_damage, read_schema
@@ -162,7 +164,7 @@ def ids_of_shard(run: Storage, shard: Shard) -> list[str]:
     """Return the ids of the images of a shard, in order.
 
     Raises:
-        UserError: the shard is damaged.
+        DamagedFileError: the shard is damaged.
     """
     [ids] = _columns_of_shard(run, shard, "image_id")
     return ids
@@ -175,7 +177,10 @@ def image_sizes(run: Storage, split: Split) -> dict[str, tuple[int, int]]:
 
 
 def _columns_of_shard(run: Storage, shard: Shard, *columns: str) -> list[list[Any]]:
-    name = f"{DATASET}/{shard.file}"
+    return read_again(lambda: _columns_of_file(run, f"{DATASET}/{shard.file}", columns), DamagedFileError)
+
+
+def _columns_of_file(run: Storage, name: str, columns: Sequence[str]) -> list[list[Any]]:
     options: dict[str, Any] = {"columns": list(columns), "page_checksum_verification": True}
     try:
         table = pq.read_table(run.path(name), filesystem=run.filesystem, **options)
@@ -183,4 +188,4 @@ def _columns_of_shard(run: Storage, shard: Shard, *columns: str) -> list[list[An
     except (*CONTENT_ERRORS, KeyError) as error:
         if not is_damage(error):
             raise
-        raise UserError(f"{run.below(name)} is damaged; {RESTORED}") from error
+        raise DamagedFileError(f"{run.below(name)} is damaged; {RESTORED}") from error

@@ -22,7 +22,8 @@ from typing import Any, BinaryIO, TypeVar, cast
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from pipelines.errors import UserError
+from googlenet.images.rereading import read_again
+from pipelines.errors import DamagedFileError, UserError
 from pipelines.run.litter import litter_in
 from pipelines.run.object_store import FEW_S3_ATTEMPTS, open_filesystem
 from pipelines.run.places import root_of, without_file_scheme
@@ -34,6 +35,9 @@ R = TypeVar("R")
 
 # Mark in the name of every unfinished file, so that listings can leave it out.
 PARTIAL = ".partial-"
+# Ending of the name of a damaged file that was set aside; further ones are numbered.
+DAMAGED = ".damaged"
+LEFT_OUT = re.compile(rf"{re.escape(PARTIAL)}|{re.escape(DAMAGED)}(-\d+)?$")
 # Write errors that do not name the file.
 WITHOUT_A_NAME = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
@@ -187,7 +191,7 @@ class Storage:
     def files(self, folder: str) -> list[str]:
         """Return the sorted names of the complete files directly in ``folder``; empty if the folder does not exist.
 
-        Those that operating systems leave there do not count.
+        Those that operating systems leave there do not count, nor damaged files that were set aside.
         """
         return self._listed(folder, with_folders=False)
 
@@ -198,7 +202,7 @@ class Storage:
     def _listed(self, folder: str, *, with_folders: bool) -> list[str]:
         infos = self.filesystem.get_file_info(pafs.FileSelector(self.path(folder), allow_not_found=True))
         named = ((info.base_name, "" if info.is_file else "/") for info in infos if info.is_file or with_folders)
-        return sorted(name for name, end in named if PARTIAL not in name and not litter_in(name + end))
+        return sorted(name for name, end in named if not LEFT_OUT.search(name) and not litter_in(name + end))
 
     def read(self, name: str) -> bytes:
         """Return the content of a file.
@@ -247,13 +251,17 @@ class Storage:
         """Return the parsed content of a JSON file; ``fix`` is what a user can do if it is damaged.
 
         Raises:
-            UserError: the file is damaged.
+            DamagedFileError: the file is damaged.
         """
-        content = self.read(name)
-        try:
-            return json.loads(content)
-        except ValueError as error:
-            raise UserError(f"{self.below(name)} is damaged ({error}); restore it, or {fix}") from error
+
+        def parsed() -> Any:
+            content = self.read(name)
+            try:
+                return json.loads(content)
+            except ValueError as error:
+                raise DamagedFileError(f"{self.below(name)} is damaged ({error}); restore it, or {fix}") from error
+
+        return read_again(parsed, DamagedFileError)
 
     def write_json(self, name: str, value: Any) -> None:
         """Write an indented JSON file."""

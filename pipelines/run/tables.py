@@ -6,6 +6,8 @@ from typing import TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from googlenet.images.rereading import read_again
+from pipelines.errors import DamagedFileError
 from pipelines.run.storage import Storage
 from pipelines.run.storage_failures import storage_failure
 
@@ -43,11 +45,18 @@ def read_schema(storage: Storage, name: str) -> pa.Schema | None:
 
 def _of_content(storage: Storage, name: str, look: Callable[[pq.ParquetFile], T]) -> T | None:
     """Return what ``look`` returns of a file that is in memory, where every error is about its content."""
-    content = storage.read(name)
+
+    def looked_at() -> T:
+        content = storage.read(name)
+        try:
+            with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as file:
+                return look(file)
+        except CONTENT_ERRORS as error:
+            raise DamagedFileError(f"{storage.below(name)} is damaged: {error}") from error
+
     try:
-        with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as file:
-            return look(file)
-    except CONTENT_ERRORS:
+        return read_again(looked_at, DamagedFileError)
+    except DamagedFileError:
         return None
 
 

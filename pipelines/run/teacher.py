@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from googlenet.evaluation.crops import is_chosen, policy_scales_px, short_name
-from pipelines.errors import UserError
+from googlenet.images.rereading import read_again
+from pipelines.errors import DamagedFileError, UserError
 from pipelines.run.budget import with_chosen_views
 from pipelines.run.dataset import Manifest, read_manifest
 from pipelines.run.directory import REPORT_JSON, RUN, TARGETS, finished_replicas, read_recipe, read_run
@@ -157,6 +158,10 @@ def read_targets(run: Storage, manifest: Manifest) -> npt.NDArray[np.float32]:
     Raises:
         UserError: the file is damaged, or of other images.
     """
+    return read_again(lambda: _read_targets_once(run, manifest), DamagedFileError)
+
+
+def _read_targets_once(run: Storage, manifest: Manifest) -> npt.NDArray[np.float32]:
     fix = "delete it, and train_ensemble.py makes it again"
     try:
         path, filesystem = run.path(TARGETS), run.filesystem
@@ -168,7 +173,7 @@ def read_targets(run: Storage, manifest: Manifest) -> npt.NDArray[np.float32]:
         if not is_damage(error):
             raise
         reason = " ".join(str(error).split())
-        raise UserError(f"{run.below(TARGETS)} is damaged ({reason}); {fix}") from error
+        raise DamagedFileError(f"{run.below(TARGETS)} is damaged ({reason}); {fix}") from error
     if targets is None:
         raise UserError(f"{run.below(TARGETS)} is of other images; {fix}")
     return targets

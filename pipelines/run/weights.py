@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from googlenet.images.rereading import read_again
 from googlenet.network.choices import WEIGHT_SUFFIXES
 from googlenet.network.download import DownloadError
 from googlenet.network.hub import name_of_page
@@ -20,7 +21,7 @@ from googlenet.network.published import (
     names_of_files,
     suffix_of_name,
 )
-from pipelines.errors import UserError
+from pipelines.errors import DamagedFileError, UserError
 from pipelines.run.directory import RUN, ReplicaFiles
 from pipelines.run.storage import Storage
 
@@ -116,7 +117,8 @@ def read_network(folder: Storage, name: str, fix: str = "") -> "tuple[bytes, Sto
     """Return the bytes of a file of weights, and the network in it. ``fix`` says what to do if it cannot be used.
 
     Raises:
-        UserError: the file does not exist or cannot be used.
+        UserError: the file does not exist.
+        DamagedFileError: it cannot be used.
     """
     _check_suffix(folder, name)
     try:
@@ -130,7 +132,18 @@ def read_network(folder: Storage, name: str, fix: str = "") -> "tuple[bytes, Sto
     try:
         return data, read_weights(data, name)
     except WeightsError as error:
-        raise UserError(f"{folder.below(name)}: {error}{fix and f'; {fix}'}") from error
+        raise DamagedFileError(f"{folder.below(name)}: {error}{fix and f'; {fix}'}") from error
+
+
+def read_kept(run: Storage, name: str, fix: str = "") -> "tuple[bytes, StoredNetwork]":
+    """Return what :func:`read_network` returns of a file that this project wrote, read again if it looks damaged.
+
+    Files that users give are read once: most of those that cannot be used are whole, but of another network.
+
+    Raises:
+        UserError: the file does not exist or is damaged.
+    """
+    return read_again(lambda: read_network(run, name, fix), DamagedFileError)
 
 
 def read_replica(run: Storage, name: str) -> "tuple[bytes, StoredNetwork]":
@@ -139,7 +152,7 @@ def read_replica(run: Storage, name: str) -> "tuple[bytes, StoredNetwork]":
     Raises:
         UserError: the file does not exist or is damaged.
     """
-    return read_network(run, name, "delete it, and train_ensemble.py rewrites it from the newest checkpoint")
+    return read_kept(run, name, "delete it, and train_ensemble.py rewrites it from the newest checkpoint")
 
 
 def weights_digests(run: Storage, replicas: Sequence[int]) -> tuple[str, ...]:

@@ -7,18 +7,18 @@ under another name, never deleted: the storage may have returned wrong bytes.
 import hashlib
 import json
 import re
-import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 from torch import Tensor
 
-from pipelines.errors import UserError
+from googlenet.images.rereading import read_again
+from pipelines.errors import DamagedFileError, UserError
+from pipelines.run.damaged_files import set_aside
 from pipelines.run.storage import Storage
 
 CHECKPOINTS_KEPT = 2
@@ -26,10 +26,6 @@ DIGEST_CHARACTERS = 16
 SUFFIX = ".safetensors"
 # All other files are somebody else's: a copy of a checkpoint, or what tar adds to it on a Mac.
 NAME = re.compile(rf"\d{{10}}\.[0-9a-f]{{{DIGEST_CHARACTERS}}}{re.escape(SUFFIX)}")
-DAMAGED = ".damaged"
-# A file that looks damaged is read so many times: a storage under load may return a part of it.
-READS = 3
-PAUSE_SECONDS = 1.0
 PROGRESS = "progress"
 
 
@@ -109,24 +105,14 @@ class Checkpoints:
         """Rename a file that is damaged, not ``unreadable``; return a message."""
         if unreadable:
             return f"{self._folder.below(name)} cannot be read ({unreadable})"
-        return f"{self._folder.below(name)} is damaged, now named {self._set_aside(name)}"
+        return f"{self._folder.below(name)} is damaged, now named {set_aside(self._folder, name)}"
 
     def _read(self, name: str) -> Checkpoint | None:
         """Return the checkpoint in the file ``name``; None if every read of it is damaged."""
-        for attempt in range(READS):
-            if attempt:
-                time.sleep(PAUSE_SECONDS)
-            if checkpoint := _parsed(name, self._folder.read(name)):
-                return checkpoint
-        return None
-
-    def _set_aside(self, name: str) -> str:
-        """Rename a damaged file, so that it does not count among those kept; return its new name."""
-        taken = self._folder.files("")
-        numbers = (f"-{number}" if number > 1 else "" for number in count(1))
-        aside = next(new for number in numbers if (new := f"{name}{DAMAGED}{number}") not in taken)
-        self._folder.rename(name, aside)
-        return aside
+        try:
+            return read_again(lambda: _parsed(name, self._folder.read(name)), DamagedFileError)
+        except DamagedFileError:
+            return None
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Start to write ``checkpoint``; its tensors are copied first, so that training can continue.
@@ -179,10 +165,10 @@ def _step_of(name: str) -> int:
     return int(name.partition(".")[0])
 
 
-def _parsed(name: str, data: bytes) -> Checkpoint | None:
+def _parsed(name: str, data: bytes) -> Checkpoint:
     step, _, rest = name.partition(".")
     if rest != f"{_digest(data)}{SUFFIX}":
-        return None
+        raise DamagedFileError(f"{name} is damaged: its SHA-256 differs from the one in its name")
     length = int.from_bytes(data[:8], "little")
     progress = json.loads(json.loads(data[8 : 8 + length])["__metadata__"][PROGRESS])
     return Checkpoint(int(step), safetensors.torch.load(data), progress)

@@ -19,7 +19,7 @@ from pipelines.job.process_memory import prediction_bytes
 from pipelines.run.directory import initial_weights_file
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
-from pipelines.run.weights import read_file, read_network, suffix_of_weights
+from pipelines.run.weights import read_file, read_kept, suffix_of_weights
 
 PREPROCESSING: dict[str, Preprocessing] = {"caffe": CAFFE_PREPROCESSING, "scratch": SCRATCH_PREPROCESSING}
 
@@ -98,7 +98,7 @@ def _tried(run: Storage, recipe: Recipe, num_classes: int) -> tuple[bytes, list[
     """Return the file's bytes, and remarks on what it does not cover or say."""
     name = _kept_name(recipe)
     # The original file may have moved since it was copied.
-    data, stored = read_network(run, name) if run.exists(name) else read_file(recipe.init_weights)
+    data, stored = read_kept(run, name) if run.exists(name) else read_file(recipe.init_weights)
     # What torchvision publishes is what is assumed.
     assumed = [stored.assumption] if stored.assumption and recipe.init_weights != TORCHVISION else []
     try:
@@ -111,7 +111,7 @@ def _tried(run: Storage, recipe: Recipe, num_classes: int) -> tuple[bytes, list[
 def apply_initial_weights(run: Storage, recipe: Recipe, model: GoogLeNet) -> Preprocessing:
     """Load the kept weights into ``model``; return the preprocessing that they need."""
     name = _kept_name(recipe)
-    _, stored = read_network(run, name)
+    _, stored = read_kept(run, name)
     start_from(model, stored)
     return stored.preprocessing
 

@@ -21,7 +21,7 @@ from pipelines.training.checkpoints import newest_step
 from pipelines.training.network import ensemble_bytes, relative_operations
 from pipelines.training.prediction_plan import (
     STARTS_IN_A_ROW,
-    PlannedPredictors,
+    PredictorsThatFit,
     TriedPredictor,
     evaluation_seconds,
     resources_of_a_predictor,
@@ -32,7 +32,7 @@ from pipelines.training.prediction_plan import (
 from pipelines.training.resources import Resources, check_that_one_fits, nodes_used, replicas_at_once
 from pipelines.training.storage_plan import storage_line
 from pipelines.training.targets_plan import TargetsLeft, targets_left
-from pipelines.training.trial import Trial, run_trial
+from pipelines.training.trial import Trial, needed_by_trial, run_trial
 from pipelines.training.unused_gpus import unused_gpus_line
 
 # The averaged weights and the raw ones.
@@ -58,6 +58,7 @@ class Estimate:
         nodes: nodes that the job uses.
         untried: on which processors predictors compute, if the trial had others; the times of targets, evaluation and
             soups are 0 then.
+        shortage: why fewer predictors than usual fit; empty if they do not.
     """
 
     counts: Counts
@@ -72,6 +73,7 @@ class Estimate:
     most_soup_seconds: float
     nodes: int
     untried: str = ""
+    shortage: str = ""
 
     @property
     def seconds(self) -> float:
@@ -107,7 +109,7 @@ def estimate(
     recipe: Recipe,
     resources: Resources,
     counts: Counts,
-    planned: PlannedPredictors,
+    that_fit: PredictorsThatFit,
     encoded: Sequence[bytes],
     *,
     soup: bool,
@@ -125,30 +127,32 @@ def estimate(
     if waiting:
         check_that_one_fits(recipe, resources)
     # Before the trial, since it may refuse.
-    predictors = planned.number(ensemble_bytes(recipe, counts.classes), counts.val)
+    planned = that_fit(ensemble_bytes(recipe, counts.classes))
+    predictors = planned.at_work(counts.val)
     nodes = nodes_used(recipe, resources)
     with_soups = soup and recipe.replicas > 1 and (waiting or not soups_are_predicted(run, range(recipe.replicas)))
     if not (waiting or left or with_soups or share_to_predict(run, recipe, counts.val)):
         return Estimate(counts, predictors, None, 0.0, left, 0.0, 0.0, 0.0, 0.0, 0.0, nodes)
     # Once nothing is left to train, the nodes for training may have gone.
-    tried = resources if waiting else resources_of_a_predictor(planned.gpus)
+    tried = resources if waiting else resources_of_a_predictor(planned.num_gpus)
     at_once = _at_once(waiting, recipe, resources) if waiting else 1
     workers = math.ceil((recipe.workers_per_replica * at_once if waiting else predictors) / nodes)
     steps_of_a_place = _steps(recipe, counts) * math.ceil(len(waiting) / at_once)
     trial = run_trial(recipe, tried, counts.classes, None, encoded, workers, steps_of_a_place)
     views = mean_distinct_views(sizes_px, recipe.crop_px, sorted_policies(recipe.policies))
-    predictor = TriedPredictor(trial, tried, planned.gpus)
+    predictor = TriedPredictor(trial, tried, planned.num_gpus)
     targets, evaluation, soups = 0.0, 0.0, (0.0, 0.0)
     if predictor.is_timed:
         times = predictor.times(counts.val, views, predictors)
         evaluation = evaluation_seconds(run, recipe, times, counts, are_trained=not waiting)
         soups = soup_seconds(recipe, times, predictor, counts.val) if with_soups else soups
         if left and left.passes:
-            of_teacher = planned.number(left.memory_bytes(counts.classes), left.images)
+            of_teacher = that_fit(left.memory_bytes(counts.classes)).at_work(left.images)
             targets = targets_seconds(left, recipe, counts.classes, predictor, of_teacher)
     training = _training_seconds(run, recipe, resources, counts, trial)
-    untried = "" if predictor.is_timed else f"on {'GPUs' if planned.gpus else 'CPUs'}, which were not tried"
-    return Estimate(counts, predictors, trial, views, left, targets, training, evaluation, *soups, nodes, untried)
+    untried = "" if predictor.is_timed else f"on {'GPUs' if planned.num_gpus else 'CPUs'}, which were not tried"
+    seconds = targets, training, evaluation, *soups
+    return Estimate(counts, predictors, trial, views, left, *seconds, nodes, untried, planned.remark)
 
 
 def plan_lines(run: Storage, recipe: Recipe, resources: Resources, estimated: Estimate) -> list[str]:
@@ -168,6 +172,7 @@ def plan_lines(run: Storage, recipe: Recipe, resources: Resources, estimated: Es
         *lines,
         *_training_lines(run, recipe, resources, counts, trial),
         _evaluation_line(recipe, estimated),
+        *([f"predictors: {estimated.shortage}"] if estimated.shortage else []),
         *_soup_line(estimated),
         storage_line(recipe, counts, trial.parameters, estimated.targets),
     ]
@@ -204,11 +209,13 @@ def _soup_line(estimated: Estimate) -> list[str]:
 def _training_lines(run: Storage, recipe: Recipe, resources: Resources, counts: Counts, trial: Trial) -> list[str]:
     if not _waiting(run, recipe):
         return ["training: finished"]
-    reserved, taken = size(resources.memory_bytes), size(trial.memory_bytes)
+    reserved, taken, needed = size(resources.memory_bytes), size(trial.memory_bytes), needed_by_trial(trial, resources)
+    lacks_memory = 0 < resources.memory_bytes < needed
+    fewer = f"; with its images it needs about {size(needed)}: train fewer at once with --parallel-replicas"
     return [
         _training_line(run, recipe, resources, counts, trial),
         _validation_line(recipe, resources, counts, trial),
-        f"memory: {reserved} reserved for a worker, {taken} taken by the trial",
+        f"memory: {reserved} reserved for a worker, {taken} taken by the trial{fewer if lacks_memory else ''}",
     ]
 
 

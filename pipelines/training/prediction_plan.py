@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from pipelines.job.worker_process import FEEDERS_PER_PREDICTOR
 from pipelines.run.dataset import Counts
@@ -20,17 +21,24 @@ from pipelines.training.trial import Trial
 STARTS_IN_A_ROW = 2
 
 
-@dataclass(frozen=True)
-class PlannedPredictors:
-    """Predictors as the job will start them.
+class PlannedPredictors(Protocol):
+    """Predictors as the job will start them."""
 
-    Attributes:
-        gpus: GPUs, or share of one, that each reserves.
-        number: returns how many share the work, from the memory of one and the number of images.
-    """
+    @property
+    def num_gpus(self) -> float:
+        """GPUs, or share of one, that each reserves."""
 
-    gpus: float
-    number: Callable[[Mapping[str, int], int], int]
+    @property
+    def remark(self) -> str:
+        """One line about a shortage; empty if there is none."""
+
+    def at_work(self, images: int) -> int:
+        """Return how many have work when so many images are predicted."""
+
+
+# Returns the predictors that fit on the cluster, from the memory that one needs on a CPU ("cpu") and beside its GPU
+# ("gpu").
+PredictorsThatFit = Callable[[Mapping[str, int]], PlannedPredictors]
 
 
 @dataclass(frozen=True)

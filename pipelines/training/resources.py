@@ -169,10 +169,13 @@ def nodes_used(recipe: Recipe, resources: Resources) -> int:
     return max(1, len(nodes), -(-at_once * recipe.workers_per_replica // max(1, on_one)))
 
 
-def reserving_memory(recipe: Recipe, resources: Resources, classes: int, images: int = 0) -> Resources:
+def reserving_memory(
+    recipe: Recipe, resources: Resources, classes: int, images: int = 0, measured_bytes: int = 0
+) -> Resources:
     """Return resources that include the memory of a worker; print a warning if the nodes do not have as much.
 
-    Only a student needs to know the number of training ``images``: it holds the targets of all of them.
+    The memory is estimated, or ``measured_bytes`` if that is more. Only a student needs to know the number of training
+    ``images``: it holds the targets of all of them.
     """
     from pipelines.training.network import networks_without_weights
 
@@ -190,6 +193,7 @@ def reserving_memory(recipe: Recipe, resources: Resources, classes: int, images:
         for network in networks
         for workers in range(recipe.least_workers, recipe.workers_per_replica + 1)
     )
+    needed = max(needed, measured_bytes)
     if recipe.teacher:
         needed += TARGET_COPIES * images * classes * BYTES_PER_PROBABILITY
     reserved = affordable_memory(needed, resources.per_worker, alive_nodes(), recipe.least_workers)

@@ -97,12 +97,9 @@ class ShardCache:
         shard.seek(0)
         return shard
 
-    def forget(self, path: str) -> bool:
-        """Delete the damaged copy of the shard at ``path``; return whether there was one."""
-        copy = self.folder / self.names[path]
-        had = copy.exists()
-        copy.unlink(missing_ok=True)
-        return had
+    def forget(self, path: str) -> None:
+        """Delete the damaged copy of the shard at ``path``, if there is one; the shard itself stays."""
+        (self.folder / self.names[path]).unlink(missing_ok=True)
 
     def _is_ours(self) -> bool:
         """Create the folder if necessary; return whether only this user could have written to it."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from googlenet.evaluation.crops import policy_scales_px
 from pipelines.job.console import say
-from pipelines.job.ray_session import connected, is_shared, native_stderr_to_log
+from pipelines.job.ray_session import alive_nodes, connected, is_shared, native_stderr_to_log, usable_gpus
 from pipelines.run.dataset import Counts, Manifest
 from pipelines.run.directory import RUN, finished_replicas
 from pipelines.run.recipe import Recipe
@@ -47,7 +47,20 @@ def placed_if_shared(
 
 
 def on_cluster(recipe: Recipe, resources: Resources, counts: Counts, cpus_per_worker: float | None) -> Resources:
-    """Return resources for the connected cluster: with the memory of a worker, and its CPUs if none are given."""
+    """Return resources for the connected cluster: with the memory of a worker, and its CPUs if none are given.
+
+    A line says so where their share of a node beside a GPU is not known yet.
+    """
+    if (
+        cpus_per_worker is None
+        and resources.gpus_per_worker
+        and is_shared()
+        and not any(map(usable_gpus, alive_nodes()))
+    ):
+        say(
+            "no node with a GPU has joined yet: a worker reserves 1 CPU, so that one process loads the images for its "
+            "GPU, unless nodes have joined by the time the training begins; use --cpus-per-worker for more"
+        )
     return reserving_memory(recipe, _with_cpus(resources, cpus_per_worker), counts.classes, counts.train)
 
 
@@ -100,23 +113,30 @@ def train_run(
     run: Storage,
     recipe: Recipe,
     resources: Resources,
+    cpus_per_worker: float | None,
     manifest: Manifest,
     on_poll: Callable[[dict[int, str]], None],
     why_stop: Callable[[], str],
 ) -> "list[ReplicaFailure]":
     """Choose the arithmetic, and train the replicas that are not finished; return those that failed.
 
-    Where no node could hold a worker when the job began, its memory was unknown, and is reserved if it is known now.
-    Nothing is trained, or tried, if ``why_stop`` has a reason already.
+    Where no node could hold a worker when the job began, its memory was unknown, and its CPUs if none are given: both
+    are reserved if they are known now. So is the memory that a trial has shown to be needed, if it is more. Nothing is
+    trained, or tried, if ``why_stop`` has a reason already.
     """
     if why_stop():
         return []
-    from pipelines.training.arithmetic_choice import training_arithmetic, training_line
+    from pipelines.training.arithmetic_choice import measured_bytes, training_arithmetic, training_line
     from pipelines.training.scheduler import train_replicas
 
     images, classes = manifest.splits["train"].images, len(manifest.classes)
     arithmetic = training_arithmetic(run, recipe, resources, images, classes)
     say(training_line(run))
-    if not resources.memory_bytes:
-        resources = reserving_memory(recipe, resources, classes, images)
+    measured, planned = measured_bytes(run), resources
+    if not planned.memory_bytes:
+        resources = _with_cpus(resources, cpus_per_worker)
+    if measured > planned.memory_bytes or not planned.memory_bytes:
+        resources = reserving_memory(recipe, resources, classes, images, measured)
+    if resources != planned:
+        say(f"each worker reserves {resources}, now that more is known than when the job began")
     return train_replicas(run, recipe, resources, arithmetic, on_poll, why_stop)

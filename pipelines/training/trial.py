@@ -8,6 +8,7 @@ from typing import Any
 
 import psutil
 
+from googlenet.images.records import DEFAULT_CACHE_BYTES
 from googlenet.network.arithmetic import (
     FP32,
     Arithmetic,
@@ -52,7 +53,7 @@ class Trial:
         uncompiled: why compilation failed although there is a compiler; otherwise empty.
         seconds_per_sample: time of one process to make a training sample of an encoded image; 0 if none was timed.
         seconds_per_crop: time of one process to make the crop of a validation image; 0 if none was timed.
-        memory_bytes: memory of the trial's process after its steps; on a CPU, a worker needs this and its caches.
+        memory_bytes: memory of the trial's process after its steps; see :func:`needed_by_trial`.
         start_seconds: time from the start of the trial's process until it has imported what it needs.
         seconds_per_scaled_image: time of one process to decode and scale an image for all its views; 0 without images.
     """
@@ -117,6 +118,12 @@ def run_trial(
         trials = ray.get([each.run.remote(*what) for each in chosen])
         taken = TAKEN_OF_A_CORE / max(1.0, resources.cpus_per_worker) if precisions is None and device == "cpu" else 0.0
         return replace(_means(trials, 1 + taken), start_seconds=start_seconds)
+
+
+def needed_by_trial(trial: Trial, resources: Resources) -> int:
+    """Return the memory of a worker by that of the trial, which keeps no images of shards; 0 on GPUs: it is unknown."""
+    is_measured = trial.memory_bytes and not resources.gpus_per_worker
+    return trial.memory_bytes + 2 * DEFAULT_CACHE_BYTES if is_measured else 0
 
 
 def timed_together(resources: Resources, at_once: int) -> int:

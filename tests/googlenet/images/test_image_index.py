@@ -175,6 +175,44 @@ def test_an_image_or_index_that_differs_from_what_was_written_is_an_error_that_n
         opened(folder).labelled_image(3)
 
 
+class TornStore(Store):
+    """A store that returns half of what is read, so many times."""
+
+    bad_reads = 0
+
+    def open_input_file(self, path: str) -> pa.NativeFile:
+        self.opened.append(Path(path).name)
+        return pa.PythonFile(TornFile(Path(path).read_bytes(), self), "r")
+
+
+class TornFile(io.BytesIO):
+    def __init__(self, content: bytes, store: TornStore) -> None:
+        super().__init__(content)
+        self._store = store
+
+    def read(self, size: int | None = -1) -> bytes:
+        data = super().read(size)
+        if not self._store.bad_reads:
+            return data
+        self._store.bad_reads -= 1
+        return data[: len(data) // 2]
+
+
+@pytest.mark.parametrize("read", [lambda records: records.labelled_image(3)[0], lambda records: records[3].image])
+def test_a_shard_of_which_a_part_was_read_is_read_again(folder: Path, read: Callable[[Records], bytes]) -> None:
+    for bad_reads in (1, 2):
+        store = TornStore()
+        records = opened(folder, store)
+        records.labelled_image(0)
+        records[20]  # the shard is open in both ways
+        store.bad_reads = bad_reads
+        assert read(records) == images(0)[3]
+        assert store.bad_reads == 0
+    store.bad_reads = 1_000
+    with pytest.raises(ShardDamagedError, match=r"0\.parquet is damaged: "):
+        read(opened(folder, store))
+
+
 def test_a_shard_with_fewer_images_than_the_data_set_says_is_an_error(folder: Path) -> None:
     write(folder / "0.parquet", images(0)[:30])
     with pytest.raises(ShardDamagedError, match=r"0\.parquet is damaged: it has 30 images instead of 40"):

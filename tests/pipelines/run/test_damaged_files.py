@@ -10,6 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from googlenet.evaluation.kept_calibration import KeptCalibration
+from googlenet.network.model import GoogLeNet
+from googlenet.network.preprocessing import SCRATCH_PREPROCESSING
+from googlenet.network.weight_files import save_weights
 from pipelines.errors import UserError
 from pipelines.job.log import read_jobs
 from pipelines.report.comparison import read_finished
@@ -23,9 +27,11 @@ from pipelines.run.storage import Storage
 from pipelines.run.tables import read_schema, read_table
 from pipelines.run.teacher import METADATA_KEY, read_targets
 from pipelines.run.view_probabilities import read_views
+from pipelines.run.weights import read_replica
 from pipelines.tracking.publish import PublishSettings
 from pipelines.tracking.replay import replay
 from tests.pipelines.report.made_runs import ENSEMBLE
+from tests.pipelines.torn_storage import TornOnce
 from tests.pipelines.tracking.followed_runs import JOB
 
 
@@ -65,6 +71,31 @@ def test_a_damaged_file_is_named_with_what_to_do(run: Storage, file: str, conten
         assert str(refused.value).startswith(f"{run.below(file)} is damaged")
         assert "restore it, or " in str(refused.value)
         assert "\n" not in str(refused.value)
+
+
+INTACT_READERS: dict[str, Callable[[Storage], object]] = {
+    "run.json": read_recipe,
+    "dataset/manifest.json": read_manifest,
+    "calibration.json": lambda run: read_calibration(run, ()),
+    "report/report.json": lambda run: read_finished(run, "mine"),
+    "report/outcomes.parquet": lambda run: read_finished(run, "mine"),
+}
+
+
+@pytest.mark.parametrize("file", INTACT_READERS)
+def test_a_file_of_which_a_part_was_read_is_read_again(run: Storage, file: str) -> None:
+    run.write_json("calibration.json", KeptCalibration((), "", 0, {}, {}).to_dict())
+    torn = TornOnce(run.root)
+    INTACT_READERS[file](torn)
+    assert file in torn.torn
+
+
+def test_weights_of_which_a_part_was_read_are_read_again(tmp_path: Path) -> None:
+    file = tmp_path / "weights.safetensors"
+    save_weights(file, GoogLeNet(3, width=0.125), SCRATCH_PREPROCESSING)
+    torn = TornOnce(str(tmp_path))
+    assert read_replica(torn, file.name)[0] == file.read_bytes()
+    assert file.name in torn.torn
 
 
 def with_a_damaged_page(table: pa.Table) -> bytes:

@@ -144,6 +144,46 @@ def test_predictions_that_cannot_be_read_for_the_moment_are_not_predicted_again(
     assert missing_shards(task, 6) == []
 
 
+TORN: dict[str, Callable[[Storage], object]] = {
+    f"{PREDICTIONS}/{SHARD}": lambda run: [
+        rows.probabilities for rows in read_predictions(run.below(PREDICTIONS), [SHARD], ENSEMBLE)
+    ],
+    f"{VIEW_PROBABILITIES}/{SHARD}": read_kept_views,
+    TARGETS: FILES[TARGETS],
+    "dataset/val/00000.parquet": lambda run: [np.array(image_ids(run, read_manifest(run).splits["val"]))],
+}
+
+
+@pytest.mark.parametrize("file", TORN)
+def test_a_file_of_which_a_part_was_read_is_read_again(run: Storage, store: type[SlowStore], file: str) -> None:
+    away = Storage.at("slow://runs/one")
+    for name in ("dataset/manifest.json", file):
+        away.write(name, run.read(name))
+    store.torn = set()
+    found, expected = TORN[file](away), TORN[file](run)
+    assert store.torn
+    assert all(map(np.array_equal, found, expected))  # type: ignore[call-overload]
+
+
+def test_predictions_that_cannot_be_read_are_set_aside_and_told(
+    run: Storage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predictions, whole = run.below(PREDICTIONS), run.read(f"{PREDICTIONS}/{SHARD}")
+    task = task_of(run)
+    assert missing_shards(task, 6) == []
+    assert capsys.readouterr().out == ""
+    for part, aside in ((100, f"{SHARD}.damaged"), (50, f"{SHARD}.damaged-2")):
+        predictions.write(SHARD, whole[:-part])
+        assert missing_shards(task, 6) == [0]
+        assert not predictions.exists(SHARD)
+        assert predictions.read(aside) == whole[:-part]
+        assert aside in " ".join(capsys.readouterr().out.split())
+    assert predictions.files("") == []
+    predictions.write(SHARD, whole)  # it is predicted again
+    assert missing_shards(task, 6) == []
+    assert len(read_costs(predictions)) == 1
+
+
 def test_files_in_an_object_store_are_read_and_deleted_several_at_a_time(
     store: type[SlowStore], tmp_path: Path
 ) -> None:

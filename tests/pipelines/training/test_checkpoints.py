@@ -1,21 +1,15 @@
 """Tests of checkpoints: the newest complete one is found, even if others are damaged or unreadable."""
 
 import shutil
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 import torch
 
-import pipelines.training.checkpoints
 from pipelines.errors import UserError
 from pipelines.run.storage import Storage
 from pipelines.training.checkpoints import Checkpoint, Checkpoints, newest_step
-
-
-@pytest.fixture(autouse=True)
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipelines.training.checkpoints, "PAUSE_SECONDS", 0.0)
+from tests.pipelines.torn_storage import TornOnce
 
 
 def save(folder: Path, *steps: int, keep: int = 2) -> None:
@@ -75,20 +69,6 @@ def test_a_checkpoint_that_is_damaged_twice_is_set_aside_twice(tmp_path: Path) -
         newest(tmp_path)
     aside = [Path(f"{last}{suffix}").read_bytes() for suffix in (".damaged", ".damaged-2")]
     assert aside == [b"first", b"second"]
-
-
-@dataclass(frozen=True)
-class TornOnce(Storage):
-    """A storage that returns half of a file the first time that it is read."""
-
-    torn: set[str] = field(default_factory=set)
-
-    def read(self, name: str) -> bytes:
-        data = super().read(name)
-        if name in self.torn:
-            return data
-        self.torn.add(name)
-        return data[: len(data) // 2]
 
 
 def test_a_bad_read_is_tried_again_and_changes_nothing(tmp_path: Path) -> None:

@@ -13,11 +13,13 @@ from PIL import Image
 from googlenet.evaluation.crops import view_groups, views_of_all
 from googlenet.evaluation.temperature import FOLDS
 from googlenet.network.arithmetic import FP32
+from pipelines.evaluation.predictors import PredictorOptions, Predictors, predictors_on
 from pipelines.job.console import size
 from pipelines.job.limits import Limits
 from pipelines.job.meter import Meter
 from pipelines.run.dataset import Counts
 from pipelines.run.directory import ReplicaFiles
+from pipelines.run.named_recipes import finetune
 from pipelines.run.predictions import EvaluatedEnsemble, file_name
 from pipelines.run.recipe import Recipe
 from pipelines.run.soups import MOST_SOUPS
@@ -25,13 +27,14 @@ from pipelines.run.storage import Storage
 from pipelines.training import plan, timing, trial
 from pipelines.training.network import relative_operations
 from pipelines.training.plan import Estimate, estimate, placement_lines
-from pipelines.training.prediction_plan import PlannedPredictors
 from pipelines.training.resources import Resources
 from pipelines.training.storage_plan import storage_line
 from pipelines.training.trial import Trial
 from tests.picture_files import encode
 
-ONE = PlannedPredictors(0.0, lambda *_: 1)
+
+def one_predictor(_memory_bytes: object) -> Predictors:
+    return Predictors(1, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +108,7 @@ def test_views_of_square_images_that_coincide_are_counted_once(
     monkeypatch.setattr(plan, "check_that_one_fits", lambda *_: None)
     encoded = [encode(Image.new("RGB", size), "PNG") for size in ((100, 100), (150, 100))]
     recipe = replace(tiny_recipe, policies=(1, 10, 144))
-    found = estimate(run, recipe, Resources(), Counts(24, 42, 3), ONE, encoded, soup=False)
+    found = estimate(run, recipe, Resources(), Counts(24, 42, 3), one_predictor, encoded, soup=False)
     assert found.views_per_image == (48 + 144) / 2
     assert found.evaluation_seconds == pytest.approx(42 * 96 * recipe.replicas / 100)
     assert asked == [(2, 6)]  # of the three replicas that run at once, on two nodes; two epochs of three steps
@@ -172,7 +175,10 @@ def test_once_all_replicas_are_trained_the_trial_has_a_predictors_resources_and_
 
     monkeypatch.setattr(plan, "run_trial", run_trial)
     on_gpus = Resources(8.0, 2.0, {"large": 1.0}, memory_bytes=10**10)
-    planned = PlannedPredictors(0.0, lambda *_: 3)
+
+    def planned(_memory_bytes: object) -> Predictors:
+        return Predictors(3, 0.0)
+
     found = estimate(run, tiny_recipe, on_gpus, Counts(24, 42, 3), planned, (), soup=False)
     assert asked == [(Resources(), 3, 0)]
     assert found.evaluation_seconds == pytest.approx(42 * 144 * 3 / 100 / 3)
@@ -258,7 +264,7 @@ def test_the_images_of_soups_are_chosen_on_and_scaled_once_for_all_of_them(
 ) -> None:
     times = {"seconds_per_scaled_image": 1.0, "seconds_per_crop": 0.5, "start_seconds": 3.0}
     run = trained_run(tmp_path, tiny_recipe, monkeypatch, **times)
-    found = estimate(run, tiny_recipe, Resources(), Counts(24, 42, 3), ONE, (), soup=True)
+    found = estimate(run, tiny_recipe, Resources(), Counts(24, 42, 3), one_predictor, (), soup=True)
     one_network, once = 42 * 144 / 100, 42 + 5 * 42 * (1 / 100 + 0.5) + 4 * 3
     assert found.soup_seconds == pytest.approx(one_network + once)
     assert found.most_soup_seconds == pytest.approx(MOST_SOUPS * one_network + once)
@@ -318,13 +324,48 @@ def estimated(
     soup: bool = False,
 ) -> Estimate:
     """The estimate of a job with one predictor, by default with as many GPUs as a worker has."""
-    planned = PlannedPredictors(resources.gpus_per_worker if gpus is None else gpus, lambda *_: 1)
-    return estimate(run, recipe, resources, counts, planned, (), soup=soup)
+    planned = Predictors(1, resources.gpus_per_worker if gpus is None else gpus)
+    return estimate(run, recipe, resources, counts, lambda _: planned, (), soup=soup)
 
 
 def estimated_evaluation(folder: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch, resources: Resources) -> float:
     """Seconds of the evaluation of a trained run."""
     return estimated(trained_run(folder, recipe, monkeypatch), recipe, resources).evaluation_seconds
+
+
+@pytest.mark.parametrize(("memory", "told"), [(3e9, True), (64e9, False)])
+def test_the_plan_tells_that_memory_limits_the_predictors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: float, told: bool
+) -> None:
+    """Seven replicas of full width need more than a gigabyte in each of the eight predictors."""
+    measure(monkeypatch)
+    monkeypatch.setattr(ray, "nodes", lambda: [{"NodeID": "", "Alive": True, "Resources": nodes[0]}])
+    monkeypatch.setattr("ray._private.state.state.get_draining_nodes", dict)
+    run, counts, nodes = Storage.at(str(tmp_path)), Counts(24, 420, 3), [{"CPU": 8.0, "memory": memory}]
+
+    def that_fit(memory_bytes: Any) -> Predictors:
+        return predictors_on(nodes, PredictorOptions(), memory_bytes, may_grow=False)
+
+    found = estimate(run, finetune(), Resources(), counts, that_fit, (), soup=False)
+    lines = [line for line in plan.plan_lines(run, finetune(), Resources(), found) if line.startswith("predictors: ")]
+    assert bool(lines) == told
+    assert all(re.search(r"the nodes hold [12] of 8 predictors, limited by memory: each reserves", x) for x in lines)
+
+
+@pytest.mark.parametrize(("resources", "told"), [
+    (Resources(memory_bytes=10**9), True), (Resources(memory_bytes=3 * 10**9), False), (Resources(), False),
+    (Resources(8, 1, memory_bytes=10**9), False),
+])  # fmt: skip
+def test_the_plan_tells_that_a_worker_needs_more_memory_than_was_estimated(
+    tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resources: Resources, told: bool
+) -> None:
+    measure(monkeypatch)
+    measured = Trial((FP32,), (0.5,), (0.0,), 100.0, parameters=1, memory_bytes=2 * 10**9)
+    run = Storage.at(str(tmp_path))
+    [line] = [
+        x for x in plan._training_lines(run, tiny_recipe, resources, Counts(24, 42, 3), measured) if "memory" in x
+    ]
+    assert ("with its images it needs about 2.54 GB: train fewer at once with --parallel-replicas" in line) == told
 
 
 def test_workers_of_one_trial_count_by_their_means() -> None:

@@ -8,6 +8,8 @@ import pytest
 import ray
 import torch  # noqa: F401  # its import starts a process, which the tests that need it may not
 
+from googlenet.images.records import DEFAULT_CACHE_BYTES
+from googlenet.network.arithmetic import FP32
 from pipelines.errors import UserError
 from pipelines.job.nodes import NodesMissingError, check_that_a_node_stays
 from pipelines.job.ray_session import affordable_memory, alive_nodes, held_by
@@ -16,6 +18,7 @@ from pipelines.run.directory import RUN
 from pipelines.run.named_recipes import demo, finetune, modern
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
+from pipelines.training import arithmetic_choice
 from pipelines.training.resources import (
     Resources,
     check_that_one_fits,
@@ -24,7 +27,8 @@ from pipelines.training.resources import (
     replicas_at_once,
     reserving_memory,
 )
-from pipelines.training.stage import check_before_start, train_run
+from pipelines.training.stage import check_before_start, on_cluster, train_run
+from pipelines.training.trial import Trial
 from pipelines.training.unused_gpus import unused_gpus_line
 
 GPU_NODE = {"CPU": 16.0, "GPU": 4.0, "accelerator_type:A100": 1.0}
@@ -341,12 +345,55 @@ def test_memory_is_reserved_once_nodes_have_joined_of_a_cluster_that_was_empty(
     monkeypatch.setattr("pipelines.training.scheduler.train_replicas", lambda *of_run: used.append(of_run[2]) or [])
     manifest = read_manifest(Storage.at(str(prepared_run)))
     for resources in (Resources(), Resources(memory_bytes=10**9)):  # from an empty cluster, and from one with nodes
-        train_run(Storage.at(str(tmp_path)), tiny_recipe, resources, manifest, lambda _: None, str)
+        train_run(Storage.at(str(tmp_path)), tiny_recipe, resources, None, manifest, lambda _: None, str)
     nodes[:] = [{"NodeID": "", "Alive": True, "Resources": {"CPU": 8.0, "memory": 64e9}}]
-    train_run(Storage.at(str(tmp_path)), tiny_recipe, Resources(), manifest, lambda _: None, str)
+    train_run(Storage.at(str(tmp_path)), tiny_recipe, Resources(), None, manifest, lambda _: None, str)
     needed = reserving_memory(tiny_recipe, Resources(), len(manifest.classes)).memory_bytes
     assert [resources.memory_bytes for resources in used] == [0, 10**9, needed]
     assert needed > 0
+
+
+def test_no_fewer_bytes_are_reserved_than_the_trial_has_taken(
+    nodes: list[dict[str, object]], prepared_run: Path, tiny_recipe: Recipe, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    used: list[Resources] = []
+    monkeypatch.setattr("pipelines.training.scheduler.train_replicas", lambda *of_run: used.append(of_run[2]) or [])
+    monkeypatch.setitem(arithmetic_choice.SMALL_TRAINING_FLOPS, "cpu", 0.0)
+    nodes[:] = [{"NodeID": "", "Alive": True, "Resources": LAPTOP}]
+    manifest = read_manifest(Storage.at(str(prepared_run)))
+    planned = reserving_memory(tiny_recipe, Resources(), len(manifest.classes))
+    caches = 2 * DEFAULT_CACHE_BYTES
+    for number, taken in enumerate((10**8, 4 * 10**9)):
+        trial = Trial((FP32,), (0.5,), (0.0,), 100.0, parameters=1, memory_bytes=taken)
+        monkeypatch.setattr(arithmetic_choice, "run_trial", lambda *_, trial=trial: trial)
+        for _ in range(2):  # a second start finds what the first has measured
+            run = Storage.at(str(tmp_path / f"{number}"))
+            train_run(run, tiny_recipe, planned, None, manifest, lambda _: None, str)
+    assert [resources.memory_bytes for resources in used] == [planned.memory_bytes] * 2 + [4 * 10**9 + caches] * 2
+    assert replicas_at_once(replace(tiny_recipe, replicas=7), used[-1]) == 2  # of 13 GB
+
+
+def test_on_a_cold_cluster_the_share_of_a_gpus_node_is_told_to_be_unknown_and_taken_once_nodes_have_joined(
+    nodes: list[dict[str, object]], prepared_run: Path, tiny_recipe: Recipe, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setenv("RAY_ADDRESS", "somewhere:6379")
+    used: list[Resources] = []
+    monkeypatch.setattr("pipelines.training.scheduler.train_replicas", lambda *of_run: used.append(of_run[2]) or [])
+    manifest, counts = read_manifest(Storage.at(str(prepared_run))), Counts(24, 42, 3)
+    head, joined = {"memory": 4e9}, {"CPU": 8.0, "GPU": 1.0, "memory": 64e9}
+    told = []
+    for cpus, at_start in ((None, head), (4.0, head), (None, joined)):
+        nodes[:] = [{"NodeID": "", "Alive": True, "Resources": at_start}]
+        given = Resources(gpus_per_worker=1.0, parallel_replicas=3)
+        resources = on_cluster(tiny_recipe, given, counts, cpus)
+        told.append("no node with a GPU has joined yet" in " ".join(capsys.readouterr().out.split()))
+        nodes[:] = [{"NodeID": "", "Alive": True, "Resources": joined}]
+        train_run(Storage.at(str(tmp_path)), tiny_recipe, resources, cpus, manifest, lambda _: None, str)
+    assert told == [True, False, False]
+    assert [resources.cpus_per_worker for resources in used] == [8.0, 4.0, 8.0]
+    assert [resources.loader_processes for resources in used] == [7, 3, 7]
 
 
 def test_a_node_that_is_about_to_be_taken_away_takes_no_work(
