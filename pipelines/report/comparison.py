@@ -71,8 +71,9 @@ def read_finished(run: Storage, name: str) -> Finished:
     if not (run.exists(REPORT_JSON) and run.exists(OUTCOMES)):
         raise UserError(f"{name} has no report to compare; finish it with the command that started it")
     jobs = read_jobs(run)
-    newest = jobs[-1] if jobs else {}
-    return Finished(name, run.read_json(REPORT_JSON), read_outcomes(run), newest, read_scores(run))
+    report = run.read_json(REPORT_JSON)
+    newest = jobs[-1] if jobs else report.get("evaluated_by", {})
+    return Finished(name, report, read_outcomes(run), newest, read_scores(run))
 
 
 def comparison(first: Finished, second: Finished) -> str:
@@ -96,7 +97,7 @@ def _cells(first: Finished, second: Finished) -> list[str]:
     names = [name for name in first.outcomes if name in second.outcomes and name.startswith(tops)]
     if not common:
         ours, theirs = (len(run.outcomes["image_id"]) for run in (first, second))
-        return [f"no pairs: other images ({count(ours, 'image')} in the first, {theirs} in the second, none in both)"]
+        return [f"no pairs: other images ({count(ours, 'image')} in the first, {theirs:,} in the second, none in both)"]
     if not names:
         return ["no pairs: other crops: the tables have no cell in common"]
     first_wrong = 100 * np.stack([first.outcomes[name][rows_first] for name in names], axis=1)
@@ -176,7 +177,7 @@ def _about_images(first: Finished, second: Finished, common: int) -> list[str]:
         "intervals are over these images, and say nothing of other seeds:",
     ]
     left_out = [
-        f"{len(run.outcomes['image_id']) - common} of {run.name}"
+        f"{len(run.outcomes['image_id']) - common:,} of {run.name}"
         for run in (first, second)
         if len(run.outcomes["image_id"]) > common
     ]
