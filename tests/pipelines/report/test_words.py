@@ -233,6 +233,7 @@ def test_one_of_something_is_singular(letters: tuple[Storage, str]) -> None:
         "view_groups": [],
         "class_errors": report["class_errors"][:1],
         "ensemble": ensemble,
+        "diversity": {"disagreement": [[0.0]], "pairs": []},
     }
     text = " ".join([headline(single), *notes(single)])
     assert "One model with one crop errs on" in text
@@ -253,7 +254,7 @@ def test_one_of_something_is_singular(letters: tuple[Storage, str]) -> None:
 
 def test_chosen_views_are_called_alike_on_the_page_and_in_the_pictures(letters: tuple[Storage, str]) -> None:
     report = report_in(letters[0])
-    for row in report["table"]:
+    for row in [*report["table"], *report["single_model"]["rows"]]:
         row.update({"policy": "best:24:00ff", "crops": 24} if row["crops"] == 10 else {})
     assert heat_map(report, "top1")["columns"] == ["1 crop", "24 crops (best)", "144 crops"]
     labels = [text.get_text() for text in figures(report)["error_by_models"].axes[0].get_legend().get_texts()]
