@@ -13,16 +13,16 @@ Each seed (of the embedded images, the initial weights and the sampling) has fou
 Finished runs are not repeated, and those of other options are refused. Differences are paired by image and seed.
 Intervals are bootstrap intervals over the images, which apply to the trained networks only: over those of all seeds if
 each seed has its own, as the embedded ones, else over the means of the seeds. With three or more seeds, there are also
-Student's t intervals over the seeds.
+Student's t intervals over the seeds; with one, intervals over images and the ensemble's replicas. In those, the long
+replicas are taken as they are: two say nothing of others. The wide one stands for the seventh and has no such interval.
 """
 
 import itertools
 import subprocess
 import sys
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import chdir
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -30,11 +30,11 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 import tyro
-from scipy import stats
 
 from benchmarks.measure import print_circumstances
+from experiments.intervals import Floats, Interval, over_images, over_images_and_replicas, over_seeds
 from googlenet.evaluation.crops import Policy
-from googlenet.evaluation.metrics import CONFIDENCE_PERCENT, bootstrap_interval
+from googlenet.evaluation.two_way import FEWEST_REPLICAS
 from pipelines.errors import UserError
 from pipelines.job.limits import Limits
 from pipelines.job.options import parse_options
@@ -56,9 +56,7 @@ LEAST_SEEDS = 3
 # The width of the wide replica over that of the others.
 WIDER = 1.5
 
-Floats = npt.NDArray[np.float64]
 T = TypeVar("T")
-Interval = Callable[[Sequence[Floats]], tuple[Floats, Floats]]
 
 
 @dataclass(frozen=True)
@@ -97,6 +95,10 @@ class Answers:
         answers = probabilities.mean(axis=1, dtype=np.float64).argmax(axis=2)
         errors: Floats = 100.0 * (answers != self.labels[:, None])
         return errors
+
+    def without(self, replica: int) -> "Answers":
+        """Return the answers of the other replicas."""
+        return replace(self, probabilities=np.delete(self.probabilities, replica, axis=1))
 
     def single_errors(self) -> Floats:
         """Return (N, P): the mean error of single replicas."""
@@ -211,19 +213,17 @@ QUESTIONS: dict[str, Callable[[dict[str, Answers]], Floats]] = {
 }
 
 
+# Runs whose replicas differ in their seeds: replica k of both has the same sampling seed.
+OF_REPLICAS = ("paper", "initialisations")
+OF_THE_WIDE = "a wider seventh replica"
+
+
 def _all(runs: dict[str, Answers]) -> range:
     return range(runs["paper"].probabilities.shape[1])
 
 
 def _last(runs: dict[str, Answers]) -> list[int]:
     return [_all(runs)[-1]]
-
-
-def student_interval(values: Floats) -> tuple[Floats, Floats]:
-    """Return the bounds of the 95 % interval of the mean over the rows of (n, M), by Student's t."""
-    tail = (1 + CONFIDENCE_PERCENT / 100) / 2
-    half: Floats = stats.t.ppf(tail, len(values) - 1) * values.std(axis=0, ddof=1) / np.sqrt(len(values))
-    return values.mean(axis=0) - half, values.mean(axis=0) + half
 
 
 def print_errors(by_seed: dict[int, dict[str, Answers]]) -> None:
@@ -237,6 +237,18 @@ def print_errors(by_seed: dict[int, dict[str, Answers]]) -> None:
             alone = answers.single_errors().mean(axis=0)
             cells = " | ".join(f"{a:.1f} | {b:.1f}" for a, b in zip(alone, together, strict=True))
             print(f"| {seed} | {name} | {cells} |")
+
+
+def print_over_replicas(runs: dict[str, Answers]) -> None:
+    """Print the answers of one seed with intervals over images and replicas."""
+    others = [{**runs, **{name: runs[name].without(k) for name in OF_REPLICAS}} for k in _all(runs)]
+    rows = {
+        question: (values := ask(runs), over_images_and_replicas(values, np.array([ask(one) for one in others])))
+        for question, ask in QUESTIONS.items()
+        if not question.startswith(OF_THE_WIDE)
+    }
+    over = f"the {len(runs['paper'].labels)} images and the {len(others)} replicas"
+    _print_table(rows, over, runs["paper"].policies)
 
 
 def print_differences(
@@ -253,32 +265,21 @@ def print_differences(
     if len(by_seed) >= LEAST_SEEDS:
         intervals[f"the {len(by_seed)} seeds"] = over_seeds
     for over, interval in intervals.items():
-        print(f"\nDifferences in percentage points, mean (95 % interval over {over})\n")
-        print("| | " + " | ".join(f"{policy} crops" for policy in answers[0].policies) + " |")
-        print("| --- |" + " ---: |" * len(answers[0].policies))
-        for question, ask in questions.items():
-            by_image = [ask(runs) for runs in by_seed.values()]
-            low, high = interval(by_image)
-            mean = np.concatenate(by_image).mean(axis=0)
-            cells = [f"{m:+.1f} ({a:+.1f} to {b:+.1f})" for m, a, b in zip(mean, low, high, strict=True)]
-            print(f"| {question} | " + " | ".join(cells) + " |")
+        by_question = {question: [ask(runs) for runs in by_seed.values()] for question, ask in questions.items()}
+        rows = {question: (np.concatenate(values), interval(values)) for question, values in by_question.items()}
+        _print_table(rows, over, answers[0].policies)
 
 
-def over_images(by_image: Sequence[Floats], digests: Sequence[str]) -> tuple[Floats, Floats]:
-    """Return bounds for values (N, P) of each seed, by resampling images.
-
-    Seeds whose data sets have the same digest answered the same images. Each of these counts once, with the mean of its
-    values: counted once for each seed, they would make the interval too narrow.
-    """
-    by_data_set: dict[str, list[Floats]] = defaultdict(list)
-    for digest, values in zip(digests, by_image, strict=True):
-        by_data_set[digest].append(values)
-    return bootstrap_interval(np.concatenate([np.mean(values, axis=0) for values in by_data_set.values()]))
-
-
-def over_seeds(by_image: Sequence[Floats]) -> tuple[Floats, Floats]:
-    """Return bounds for values (N, P) of each seed, from the spread of the seeds' means."""
-    return student_interval(np.array([values.mean(axis=0) for values in by_image]))
+def _print_table(
+    rows: Mapping[str, tuple[Floats, tuple[Floats, Floats]]], over: str, policies: Sequence[Policy]
+) -> None:
+    """Print the mean of the values (N, P) of each row, with bounds."""
+    print(f"\nDifferences in percentage points, mean (95 % interval over {over})\n")
+    print("| | " + " | ".join("1 crop" if policy == 1 else f"{policy} crops" for policy in policies) + " |")
+    print("| --- |" + " ---: |" * len(policies))
+    for question, (values, (low, high)) in rows.items():
+        cells = [f"{m:+.1f} ({a:+.1f} to {b:+.1f})" for m, a, b in zip(values.mean(axis=0), low, high, strict=True)]
+        print(f"| {question} | " + " | ".join(cells) + " |")
 
 
 def main(arguments: Arguments) -> None:
@@ -290,6 +291,8 @@ def main(arguments: Arguments) -> None:
         by_seed[seed] = {name: read_answers(Storage.at(str(_run_dir(arguments, name, seed)))) for name in names}
     print_errors(by_seed)
     print_differences(by_seed, QUESTIONS, lambda runs: runs["paper"])
+    if len(by_seed) == 1 and arguments.replicas >= FEWEST_REPLICAS:
+        print_over_replicas(*by_seed.values())
     print_circumstances(len(by_seed))
 
 

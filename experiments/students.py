@@ -24,7 +24,8 @@ import numpy as np
 import tyro
 
 from benchmarks.measure import print_circumstances
-from experiments.ensembles import Answers, Floats, print_differences, read_answers, train_once
+from experiments.ensembles import Answers, print_differences, read_answers, train_once
+from experiments.intervals import Floats
 from googlenet.evaluation.crops import Policy, num_views
 from pipelines.report.outcomes import soup_cell
 from pipelines.run.directory import OUTCOMES
@@ -142,7 +143,11 @@ def _all(seed: Seed) -> range:
 def print_errors(by_seed: dict[int, Seed]) -> None:
     """Print the top-1 error of each network, in percent: the mean over the seeds, and that of each seed."""
     policies = next(iter(by_seed.values())).teacher.policies
-    print("\n| top-1 error, % | " + " | ".join(f"{policy} crops" for policy in policies) + " |")
+    print(
+        "\n| top-1 error, % | "
+        + " | ".join("1 crop" if policy == 1 else f"{policy} crops" for policy in policies)
+        + " |"
+    )
     print("| --- |" + " ---: |" * len(policies))
     for name, errors in ERRORS.items():
         means = np.array([errors(seed).mean(axis=0) for seed in by_seed.values()])

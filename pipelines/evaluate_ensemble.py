@@ -25,6 +25,7 @@ from typing import Any, Literal
 
 from googlenet.evaluation.conformal import SetRule
 from googlenet.evaluation.crops import CROP_POLICIES, scales_px
+from googlenet.evaluation.kept_calibration import KeptCalibration
 from pipelines.data.class_list import read_class_list
 from pipelines.data.own_images import has_validation_images
 from pipelines.data.prepare import BadImages, prepare_for_evaluation
@@ -33,6 +34,7 @@ from pipelines.errors import UserError
 from pipelines.evaluation import answer_options
 from pipelines.evaluation.evaluate import Settings, evaluate, evaluate_run, replicas_to_evaluate
 from pipelines.evaluation.external_weights import agreed, check_outputs, check_published, own_format
+from pipelines.evaluation.kept_beside import calibration_beside
 from pipelines.evaluation.predictors import PredictorOptions, Predictors
 from pipelines.evaluation.preflight import PrecisionChoice
 from pipelines.job.circumstances import this_start
@@ -84,7 +86,8 @@ class Arguments:
     unlabelled: bool = False
     """The images of --data have no labels: write the ensemble's answers for each (answers/top5.csv, .parquet)."""
     calibrated: bool = True
-    """Give the probabilities of --unlabelled images the temperature that the run keeps; it changes no answer."""
+    """Give the probabilities of --unlabelled images the temperature that the run keeps, or that lies beside --weights;
+    it changes no answer."""
     coverage: float | None = None
     """With --unlabelled: list the classes that hold the true one with this probability, such as 0.95."""
     set_penalty: float = 0.0
@@ -135,9 +138,10 @@ def evaluate_weights(arguments: Arguments) -> str:
     images = find_images(tuple(named))
     classes = images.listing.classes
     check_outputs(arguments.weights, outputs, len(classes), arguments)
+    digests = [hashlib.sha256(content).hexdigest() for content, _ in files]
     settings = {
         "data": data,
-        "weights": [hashlib.sha256(content).hexdigest() for content, _ in files],
+        "weights": digests,
         "classes": list(classes),
         "policies": list(sorted_policies(arguments.policies)),
         "crop_px": crop_px,
@@ -145,13 +149,16 @@ def evaluate_weights(arguments: Arguments) -> str:
     }
     own = [own_format(path, stored) for path, stored in zip(arguments.weights, networks, strict=True)]
     claim(run, "evaluation", settings)
+    known = None
+    if arguments.unlabelled and arguments.calibrated:
+        known = calibration_beside(arguments.weights[0], digests, arguments.policies)
     with connected():
         start = this_start()
         manifest = _prepared(run, data, images, arguments)
         for replica, weights in enumerate(own):
             run.write(ReplicaFiles(replica).weights, weights)
         ensemble = evaluate(run, run, range(len(networks)), manifest, _settings(arguments, crop_px))
-        text = _write_results(run, ensemble, arguments, start)
+        text = _write_results(run, ensemble, arguments, start, known=known)
     return f"{text}\n{_to_mlflow(run, run, manifest, arguments)}"
 
 
@@ -184,8 +191,12 @@ def _write_results(
     trained: Storage | None = None,
     *,
     has_fitted_images: bool = False,
+    known: KeptCalibration | None = None,
 ) -> str:
-    """Write answers for unlabelled images, otherwise the report; return the first answers, or the table, as text."""
+    """Write answers for unlabelled images, otherwise the report; return the first answers, or the table, as text.
+
+    The answers have the temperatures of ``trained``, or those of ``known``.
+    """
     from pipelines.report.answers import write_answers
     from pipelines.report.provenance import evaluated_by
     from pipelines.report.write import write_report
@@ -193,7 +204,8 @@ def _write_results(
     if not arguments.unlabelled:
         by, rule = evaluated_by(start, list(arguments.weights)), SetRule(arguments.set_penalty)
         return write_report(run, ensemble, trained, rule, has_fitted_images=has_fitted_images, evaluation=by)
-    known = read_calibration(trained, ensemble.weights_digests) if trained and arguments.calibrated else None
+    if trained and arguments.calibrated:
+        known = read_calibration(trained, ensemble.weights_digests)
     kept = read_budget(trained, ensemble.weights_digests) if trained else None
     rule = SetRule(arguments.set_penalty)
     return write_answers(run, ensemble, known, arguments.coverage, kept, rule, calibrated=arguments.calibrated)
@@ -229,6 +241,8 @@ def evaluate_elsewhere(trained: Storage, recipe: Recipe, arguments: Arguments) -
     arguments = replace(arguments, policies=policies)
     images = _find_images(data, read_manifest(trained).classes, arguments, recipe.data_seed)
     has_fitted_images = has_validation_images(trained, data, images, is_labelled=not arguments.unlabelled)
+    if has_fitted_images and not arguments.unlabelled:
+        answer_options.check_views(trained, replicas, policies)
     settings = {
         "data": data,
         "listing": images.listing.digest,
@@ -284,6 +298,8 @@ def _main() -> None:
     way_out = f"add {data}--output-dir DIR to evaluate it into a directory of your own"
     if arguments.output_dir or arguments.weights:
         way_out = f"choose another {'--output-dir' if arguments.output_dir else '--run-dir'}"
+    elif arguments.ood or arguments.soup:  # they belong to the run's own images
+        way_out = "copy the run, and give the copy with --run-dir"
     written.check_writable(way_out)
     check_own(written, way_out)
     with only_job_on(written, way_out), native_stderr_to_log(written):
@@ -333,7 +349,8 @@ def _check(arguments: Arguments) -> None:
     answer_options.check_own_images(bool(arguments.ood), arguments.soup, bool(arguments.data or arguments.weights))
     is_answering = arguments.unlabelled and not arguments.weights
     answer_options.check_budget(arguments.budget, is_answering, arguments.policies, arguments.coverage)
-    answer_options.check_calibration(arguments.calibrated, arguments.coverage, is_answering)
+    answer_options.check_calibration(arguments.calibrated, arguments.unlabelled)
+    answer_options.check_coverage(arguments.coverage, is_answering, calibrated=arguments.calibrated)
     answer_options.check_set_penalty(arguments.set_penalty, arguments.coverage, arguments.unlabelled)
     _predictor_options(arguments)
 

@@ -25,6 +25,7 @@ from pipelines.job.command_line import parse, run_command
 from pipelines.job.console import say
 from pipelines.run.directory import MANIFEST, REPORT_JSON, RUN, read_run
 from pipelines.run.lock import RunInUseError, reading
+from pipelines.run.places import local_path
 from pipelines.run.storage import Storage
 from pipelines.run.storage_failures import STORE_FAILURES
 from pipelines.tracking.commands import replay_command
@@ -107,7 +108,7 @@ def bring_up_to_date(tracking_uri: str, database: Path) -> None:
 def _store(arguments: Arguments) -> str:
     if arguments.tracking_uri:
         return checked(arguments.tracking_uri)
-    run = Storage.at(arguments.run_dir or str(newest_run(Path(arguments.runs))))
+    run = Storage.at(arguments.run_dir or str(newest_run(local_path(arguments.runs))))
     say(f"run: {run}")
     return tracking_uri_for(run)
 

@@ -38,7 +38,13 @@ from pipelines.run.lock import only_job_on
 from pipelines.run.recipe import Recipe
 from pipelines.run.soups import check_soup
 from pipelines.run.storage import Storage
-from pipelines.run.teacher import absolute_teacher, check_same_images, check_teacher, check_that_a_teacher_is_given
+from pipelines.run.teacher import (
+    absolute_teacher,
+    check_same_images,
+    check_teacher,
+    check_that_a_teacher_is_given,
+    with_named_views,
+)
 from pipelines.run.weights import absolute_weights, check_that_weights_are_given
 from pipelines.tracking.commands import how_to_use
 from pipelines.tracking.follower import Tracker
@@ -125,7 +131,7 @@ def run_job(arguments: Arguments) -> int:
     """Run the job; return its exit code."""
     run = Storage.at(arguments.run_dir)
     check_folder(run)
-    recipe = with_absolute_paths(arguments.fields)
+    recipe = with_named_views(run, with_absolute_paths(arguments.fields))
     needed_replicas(recipe, arguments.min_replicas)
     check_soup(recipe, soup=arguments.soup)
     check_that_a_teacher_is_given(recipe)

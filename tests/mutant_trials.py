@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,24 +41,27 @@ class Arguments:
 def is_noticed(mutant: Mutant, project: Path, arguments: Arguments) -> bool:
     """Return whether a test fails on ``mutant``, applied to the copy in ``project`` and then reverted."""
     file = project / mutant.file
-    original = file.read_text()
+    original, before = file.read_text(), file.stat()
     file.write_text(original.replace(mutant.old, mutant.new))
     try:
-        return status_of(mutant.tests, mutant.needs_cluster, project, arguments) in (TESTS_FAILED, None)
+        return status_of([mutant.tests], mutant.needs_cluster, project, arguments) in (TESTS_FAILED, None)
     finally:
         file.write_text(original)
+        # Python tells the two files apart by their times and would run what it compiled of the other one.
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
-def status_of(tests: str, needs_cluster: bool, project: Path, arguments: Arguments) -> int | None:
-    """Return the status with which pytest ends on a test file of the copy in ``project``; None if it hangs."""
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", f"tests/{tests}"]
+def status_of(tests: Sequence[str], needs_cluster: bool, project: Path, arguments: Arguments) -> int | None:
+    """Return the status with which pytest ends on test files of the copy in ``project``; None if it hangs."""
+    command = [sys.executable, "-m", "pytest", "-qx", "-p", "no:cacheprovider", *(f"tests/{name}" for name in tests)]
     if not needs_cluster:
         command += ["-m", "not cluster"]
-    environment = {**os.environ, "PYTHONPATH": str(project), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(project), "OMP_NUM_THREADS": "1"}
+    # Python would compile the whole project anew in each trial.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    seconds = arguments.timeout_seconds * len(tests)
     try:
-        ended = subprocess.run(
-            command, cwd=project, env=environment, capture_output=True, timeout=arguments.timeout_seconds, check=False
-        )
+        ended = subprocess.run(command, cwd=project, env=environment, capture_output=True, timeout=seconds, check=False)
     except subprocess.TimeoutExpired:
         return None
     return ended.returncode
@@ -89,14 +92,27 @@ def try_all() -> int:
     return int(survivors > 0)
 
 
+Files = tuple[list[str], bool]  # of tests, and whether they need a cluster
 Work = Callable[[Callable[[T, Path], bool], Iterable[T]], Iterator[bool]]
 
 
-def red_without_mutants(chosen: Iterable[Mutant], in_copies: Work[tuple[str, bool]], arguments: Arguments) -> list[str]:
+def red_without_mutants(chosen: Sequence[Mutant], in_copies: Work[Files], arguments: Arguments) -> list[str]:
     """Return the test files of mutants that fail or hang although nothing was changed."""
-    files = sorted({(mutant.tests, mutant.needs_cluster) for mutant in chosen})
-    passed = in_copies(lambda file, project: status_of(*file, project, arguments) == 0, files)
-    return [tests for (tests, _), has_passed in zip(files, passed, strict=True) if not has_passed]
+    files = {
+        needs_cluster: sorted({m.tests for m in chosen if m.needs_cluster == needs_cluster})
+        for needs_cluster in (False, True)
+    }
+
+    def failing(groups: list[Files]) -> list[Files]:
+        passed = in_copies(lambda group, project: status_of(*group, project, arguments) == 0, groups)
+        return [group for group, has_passed in zip(groups, passed, strict=True) if not has_passed]
+
+    # Many files in one process need one import of PyTorch. If any of them fails, each is tried by itself.
+    shares = [
+        (files[kind][start :: arguments.processes], kind) for kind in files for start in range(arguments.processes)
+    ]
+    alone = [([name], kind) for names, kind in failing([share for share in shares if share[0]]) for name in names]
+    return [name for (name,), _ in failing(alone)]
 
 
 @contextmanager

@@ -132,3 +132,10 @@ def test_the_page_names_every_option_of_s3_and_who_reads_the_environment() -> No
 def test_the_store_of_a_deleted_run_is_named_for_python_and_the_shell_alike() -> None:
     stores = re.findall(r"sqlite:///[^`\"]*", section("docs/own_images.md", "Questions"))
     assert set(stores) == {"sqlite:///runs/mlflow.db"}
+
+
+def test_the_quick_start_says_what_the_installation_takes_and_own_images_are_for_finetune_alone() -> None:
+    installing = re.search(r"about (\d+ GB).*usually (\d+ to \d+ minutes)", (ROOT / "Makefile").read_text())
+    assert installing
+    assert all(words in section("README.md", "Quick start") for words in installing.groups())
+    assert "--recipe demo" not in section("README.md", "Your own images")

@@ -23,12 +23,13 @@ from experiments.ensembles import (
     Arguments,
     main,
     options_of,
-    over_images,
-    over_seeds,
     print_errors,
+    print_over_replicas,
     recipe_of,
-    student_interval,
 )
+from experiments.intervals import over_images, over_images_and_replicas, over_seeds, student_interval
+from googlenet.evaluation.metrics import EnsembleTally, bootstrap_interval
+from googlenet.evaluation.two_way import two_way_intervals
 from pipelines.errors import UserError
 from pipelines.job.worker_process import use_own_cpus
 from pipelines.run.named_recipes import demo
@@ -83,6 +84,29 @@ def test_intervals_are_over_the_images_of_all_seeds_or_over_the_seeds() -> None:
     assert (low[0], high[0]) == pytest.approx((-1.5, 1.5), abs=0.3)  # 1.96 standard errors of 120 values
     low, high = over_seeds(by_seed)
     assert (low[0], high[0]) == pytest.approx((-24.8, 24.8), abs=0.1)  # 4.30 standard errors of three
+
+
+def test_intervals_over_replicas_are_those_of_the_report(capsys: pytest.CaptureFixture[str]) -> None:
+    """Probabilities of 60 images, seven replicas that are right more or less often, one policy and three classes."""
+    shift = np.array([0.1, 0.4, 0.2, 0.9, 0.3, 0.0, 0.6])[:, None, None] * np.array([1.0, 0.0, 0.0])
+    scores = np.random.default_rng(0).random((60, 7, 1, 3)) + shift
+    answers = Answers((scores / scores.sum(axis=3, keepdims=True)).astype(np.float32), np.zeros(60, np.int32), (1,), "")
+    tally = EnsembleTally(7, 1)
+    tally.update(answers.probabilities, answers.labels)
+    (low, high), _ = two_way_intervals(tally)
+    values, left_out = answers.single_errors(), np.array([answers.without(k).single_errors() for k in range(7)])
+    found = over_images_and_replicas(values, left_out)
+    assert (found[0][0], found[1][0]) == pytest.approx((100 * low[0, 0, 0], 100 * high[0, 0, 0]))
+    alone = bootstrap_interval(values)
+    assert (found[1] - found[0])[0] > 1.2 * (alone[1] - alone[0])[0]
+    one = answers
+    for replica in range(6, 0, -1):
+        one = one.without(replica)
+    print_over_replicas({"paper": answers, "initialisations": answers, "wide": one, "long": one})
+    printed = capsys.readouterr().out
+    assert "(95 % interval over the 60 images and the 7 replicas)" in printed
+    assert "error of the seven | +0.0 (+0.0 to +0.0) |" in printed  # the same answers
+    assert "wider" not in printed
 
 
 def test_columns_are_those_of_the_runs_own_policies(capsys: pytest.CaptureFixture[str]) -> None:

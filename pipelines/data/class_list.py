@@ -1,12 +1,13 @@
 """Files that name the classes, one in each line."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 from pipelines.data.text_files import decode_text
 from pipelines.errors import UserError
 from pipelines.job.console import count
+from pipelines.run.places import local_path
 
 
 def read_class_list(path: str) -> tuple[str, ...]:
@@ -16,10 +17,10 @@ def read_class_list(path: str) -> tuple[str, ...]:
         UserError: the file cannot be read, is no text, is empty or names a class twice.
     """
     try:
-        data = Path(path).read_bytes()
+        data = local_path(path).read_bytes()
     except OSError as error:
         raise UserError(f"cannot read the classes in {path}: {error.strerror}") from error
-    classes = tuple(line.strip() for line in decode_text(data, path).splitlines() if line.strip())
+    classes = tuple(line.strip() for line in _lines(decode_text(data, path)) if line.strip())
     if not classes:
         raise UserError(f"{path} lists no classes")
     if repeated := _repeated(classes):
@@ -47,13 +48,18 @@ def _repeated(names: Sequence[str]) -> str:
     return next((name for name in names if numbers[name] > 1), "")
 
 
+def _lines(text: str) -> list[str]:
+    """Return the lines of ``text`` as editors show them: ``str.splitlines`` also divides names at rare characters."""
+    return re.split(r"\r\n|\r|\n", text) if text else []
+
+
 def classes_by_label(data: bytes, file: str) -> tuple[str, ...]:
     """Return the class names in the content of ``file``; line n is the class of label n - 1.
 
     Raises:
         UserError: the file is no text, is empty, has an empty line or names a class twice.
     """
-    names = [line.strip() for line in decode_text(data, file).rstrip().splitlines()]
+    names = [line.strip() for line in _lines(decode_text(data, file).rstrip())]
     if not names:
         raise UserError(f"{file} lists no classes; remove it, and the classes are named by their numbers")
     if "" in names or len(set(names)) < len(names):

@@ -111,12 +111,18 @@ def prepare(
         manifest = _read_matching_manifest(run, prepared_from)
         claim_images(run, manifest.digest)
         return manifest
+    found = _shard_files(run)
     manifest, bad = _prepare(run, images or _list_images(recipe), prepared_from, bad_images)
     if gone := [name for name, count in manifest.splits["train"].counts.items() if count == 0]:
         # Quarantine may empty a class, and training on a class without images would go unnoticed.
         raise UserError(f"no training image of class {some(gone)} can be decoded; fix its files or remove it")
     check(manifest.splits["train"].images)
-    claim_images(run, manifest.digest)
+    try:
+        claim_images(run, manifest.digest)
+    except UserError:
+        # Refused shards would be in the way of those of the right images.
+        run.delete_all(sorted(_shard_files(run) - found))
+        raise
     _keep(run, manifest, bad)
     return manifest
 
@@ -150,6 +156,10 @@ def prepare_for_evaluation(run: Storage, data: str, images: Images, bad_images: 
     manifest, bad = _prepare(run, images, prepared_from, bad_images)
     _keep(run, manifest, bad)
     return manifest
+
+
+def _shard_files(run: Storage) -> set[str]:
+    return {f"{DATASET}/{split}/{name}" for split in SPLITS for name in run.files(f"{DATASET}/{split}")}
 
 
 def _keep(run: Storage, manifest: Manifest, bad: Sequence[dict[str, Any]]) -> None:

@@ -36,7 +36,10 @@ def find_in_torchvision(data: str) -> tuple[Storage, Found]:
             names was interrupted, or it names a class twice.
     """
     name, _, query = data.removeprefix(PREFIX).partition("?")
-    options = dict(parse_qsl(query))
+    # A plus sign is one, since folders may have it in their names.
+    options = dict(parse_qsl(query.replace("+", "%2B"), keep_blank_values=True))
+    if empty := [option for option, value in options.items() if not value]:
+        raise UserError(f"{data}: {empty[0]} is empty, as of a shell variable that is not set")
     given = options.pop("root", "")
     folder = Path(given or Path.home() / ".cache" / "googlenet-ensemble" / name).expanduser()
     if not folder.is_absolute():

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+from pipelines.data.file_endings import ending
 from pipelines.data.tar_archives import Index, Member
 from pipelines.errors import UserError
 from pipelines.job.console import count, some
@@ -73,8 +74,8 @@ def _sample(archive: str, key: str, group: Sequence[Member]) -> Sample:
 
 def _label(group: Sequence[Member]) -> Member | None:
     """Return the member with the label: 1.cls, or the only one like 1.label.cls; the same for json."""
-    for ending in LABEL_ENDINGS:
-        found = [member for member in group if _ending(member.name) == ending]
+    for wanted in LABEL_ENDINGS:
+        found = [member for member in group if ending(member.name) == wanted]
         exact = [member for member in found if _before_first_dot(member.name) == _before_last_dot(member.name)]
         if len(chosen := exact or found) == 1:
             return chosen[0]
@@ -82,7 +83,7 @@ def _label(group: Sequence[Member]) -> Member | None:
 
 
 def _images(group: Sequence[Member]) -> list[Member]:
-    return [member for member in group if _ending(member.name) in IMAGE_ENDINGS]
+    return [member for member in group if ending(member.name) in IMAGE_ENDINGS]
 
 
 def _not_one_image(archive: str, key: str, group: Sequence[Member]) -> str:
@@ -113,7 +114,3 @@ def _before_first_dot(name: str) -> str:
 def _before_last_dot(name: str) -> str:
     folder, slash, file = name.rpartition("/")
     return f"{folder}{slash}{file.rpartition('.')[0]}"
-
-
-def _ending(name: str) -> str:
-    return name.rpartition("/")[2].rpartition(".")[2].lower()

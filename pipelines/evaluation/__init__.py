@@ -8,6 +8,7 @@ In reading order:
 - ``evaluate``: preflight and predictions of an ensemble
 - ``answer_options``: options of answers for images without labels, and of a run's own images
 - ``external_weights``: what weights from other sources must agree on
+- ``kept_beside``: the calibration that lies beside such weights
 - ``preflight``: choice of precision and compilation
 - ``arithmetic_trial``: speed and answers of an arithmetic on some of the images
 - ``cost``: time and storage of the evaluation, in words

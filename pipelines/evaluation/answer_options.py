@@ -6,23 +6,33 @@ from collections.abc import Sequence
 from googlenet.evaluation.cascade import BUDGETS
 from googlenet.evaluation.crops import CROP_POLICIES, Policy, is_chosen, short_name
 from pipelines.errors import UserError
+from pipelines.run.budget import read_budget
 from pipelines.run.calibration import read_calibration
+from pipelines.run.commands import command_of
 from pipelines.run.directory import CALIBRATION
 from pipelines.run.predictions import sorted_policies
 from pipelines.run.storage import Storage
 from pipelines.run.weights import weights_digests
 
 
-def check_calibration(calibrated: bool, coverage: float | None, is_answering: bool) -> None:
-    """Refuse a coverage that cannot be kept, and probabilities as averaged where they have no temperature anyway.
+def check_calibration(calibrated: bool, unlabelled: bool) -> None:
+    """Refuse probabilities as averaged for a report, which shows both kinds.
+
+    Raises:
+        UserError: they are for one.
+    """
+    if not (calibrated or unlabelled):
+        raise UserError("--no-calibrated is for answers: it needs --unlabelled")
+
+
+def check_coverage(coverage: float | None, is_answering: bool, *, calibrated: bool) -> None:
+    """Refuse a coverage that cannot be kept.
 
     ``is_answering`` says whether a training run is to answer images without labels.
 
     Raises:
-        UserError: it cannot, or they have none.
+        UserError: it cannot.
     """
-    if not (calibrated or is_answering):
-        raise UserError("--no-calibrated is for the answers of a training run: it needs --unlabelled and no --weights")
     if coverage is None:
         return
     if not 0 < coverage < 1:
@@ -70,9 +80,26 @@ def about_no_temperature(run: Storage, replicas: Sequence[int], policies: Sequen
     return f"the probabilities will be those as averaged, without a temperature: the run keeps {missing}"
 
 
+def check_views(run: Storage, replicas: Sequence[int], policies: Sequence[Policy]) -> None:
+    """Refuse the run's own chosen views for images of which some are those that the views were chosen on.
+
+    ``policies`` name their views.
+
+    Raises:
+        UserError: such views are among them.
+    """
+    kept = read_budget(run, weights_digests(run, replicas))
+    if kept and (own := next(filter(kept.temperature, policies), None)):
+        raise UserError(
+            f"--policies {short_name(own)}: these views were chosen on validation images of the run, so their error on "
+            f"the same images would be too low: leave {short_name(own)} out; the run's own report judges chosen views "
+            "in folds (The best answer for the cost)"
+        )
+
+
 def _what_it_lacks(run: Storage, replicas: Sequence[int]) -> str:
     """Return for which replicas a run has no calibration, and the command that makes it."""
-    command = f"python pipelines/evaluate_ensemble.py --run-dir {run}"
+    command = command_of("evaluate_ensemble", run)
     if not run.exists(CALIBRATION):
         return f"none; it does when it is evaluated on 40 validation images or more, {command}"
     these = "this replica" if len(replicas) == 1 else f"these {len(replicas)} replicas together"
@@ -102,7 +129,7 @@ def check_ood(data: str, own: str) -> None:
 
 
 def check_budget(budget: str, is_answering: bool, policies: Sequence[Policy], coverage: float | None) -> None:
-    """Refuse a budget where nothing can stop early, as :func:`check_calibration`.
+    """Refuse a budget where nothing can stop early, as :func:`check_coverage`.
 
     Raises:
         UserError: nothing can.

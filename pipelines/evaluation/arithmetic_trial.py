@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass
 from statistics import mean
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -88,16 +88,6 @@ class Timing:
 def speed(passes_per_second: float) -> str:
     """Return a speed for display."""
     return f"{passes_per_second:.{0 if passes_per_second >= 10 else 1}f} passes/s"
-
-
-class Trial(Protocol):
-    """What the choice of an arithmetic wants to know."""
-
-    def agreement(self, arithmetic: Arithmetic) -> Agreement:
-        """Return how the answers differ from those in fp32."""
-
-    def timing(self, arithmetic: Arithmetic) -> Timing:
-        """Return the speed."""
 
 
 class ArithmeticTrial:

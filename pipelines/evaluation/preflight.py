@@ -22,7 +22,6 @@ from pipelines.evaluation.arithmetic_trial import (
     SAMPLE_IMAGES,
     Agreement,
     ArithmeticTrial,
-    Trial,
 )
 from pipelines.evaluation.predictors import Predictors, device_of
 from pipelines.evaluation.sharded_prediction import PredictionTask, load_replicas, missing_shards
@@ -46,6 +45,10 @@ LITTLE_WORK_SECONDS = 240.0
 MOST_AT_ONCE = 8
 # Work that may be little on a CPU: it is timed in this process first, which is sooner done than in a new one.
 PERHAPS_LITTLE_FLOPS = 1e14
+UNUSABLE_GPU = (
+    "on a CPU, since PyTorch cannot use the reserved GPU, as with an old driver or a build without CUDA: "
+    "--gpus-per-predictor 0 uses all CPUs"
+)
 
 
 @dataclass(frozen=True)
@@ -208,7 +211,9 @@ def decide(work: Work) -> Preflight:
     """Choose the arithmetic of an evaluation by trying it on some of its images, in this process."""
     device = device_of(work.num_gpus)
     trial = _trial(work, load_replicas(work.task.trained, work.task.weights), device)
-    return little_work(trial, work) or choose(trial, device, work)
+    chosen = little_work(trial, work) or choose(trial, device, work)
+    has_unusable_gpu = work.num_gpus > 0 and device == "cpu"
+    return replace(chosen, reason=f"{chosen.reason}; {UNUSABLE_GPU}") if has_unusable_gpu else chosen
 
 
 def _trial(work: Work, replicas: Sequence[Any], device: str) -> ArithmeticTrial:
@@ -228,7 +233,7 @@ def timed_at_once(work: Work, device: str) -> int:
     return max(1, most) if device == "cpu" else 1
 
 
-def little_work(trial: Trial, work: Work) -> Preflight | None:
+def little_work(trial: ArithmeticTrial, work: Work) -> Preflight | None:
     """Return the plain arithmetic if with it the evaluation takes too little time to gain any; otherwise None."""
     speed = trial.timing(work.plain).passes_per_second
     if not is_little(work.passes, speed * work.at_work):
@@ -236,7 +241,7 @@ def little_work(trial: Trial, work: Work) -> Preflight | None:
     return Preflight(work.plain, "little work" if work.asked == "auto" else "as requested; little work", speed)
 
 
-def choose(trial: Trial, device: str, work: Work) -> Preflight:
+def choose(trial: ArithmeticTrial, device: str, work: Work) -> Preflight:
     """Return the arithmetic that takes least time, of those that are asked for or, by default, answer like fp32."""
     agreement, plain = None, [work.plain]
     if work.asked != "auto":

@@ -19,6 +19,7 @@ from pipelines.errors import UserError
 from pipelines.job.console import count, size, some
 from pipelines.job.log import read_jobs
 from pipelines.report.schema import Report
+from pipelines.run.commands import command_of
 from pipelines.run.dataset import read_manifest
 from pipelines.run.directory import (
     BUDGET,
@@ -196,4 +197,4 @@ def _write(run: Storage, folder: Storage, name: str, license_fields: Mapping[str
 
 
 def _repeat(run: Storage) -> str:
-    return f"repeat the evaluation: python pipelines/evaluate_ensemble.py --run-dir {run}"
+    return f"repeat the evaluation: {command_of('evaluate_ensemble', run)}"

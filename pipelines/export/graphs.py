@@ -16,6 +16,7 @@ from googlenet.evaluation.kept_calibration import KeptCalibration
 from pipelines.errors import UserError
 from pipelines.job.console import count, size
 from pipelines.run.directory import CALIBRATION, ReplicaFiles, check_folder, finished_replicas, read_recipe
+from pipelines.run.places import local_path, without_file_scheme
 from pipelines.run.storage import Storage
 from pipelines.run.weights import read_replica
 
@@ -45,9 +46,9 @@ def graph_file(output: str) -> Path:
     Raises:
         UserError: it is a URI, of which a path would be a folder called s3: on this machine.
     """
-    if "://" in output.removeprefix("file://") or output.startswith(("hf:", "HF:")):
+    if "://" in without_file_scheme(output) or output.startswith(("hf:", "HF:")):
         raise UserError(f"--output of a graph must be a file on this machine, got {output}: copy it from here")
-    return Path(output.removeprefix("file://"))
+    return local_path(output)
 
 
 def export_graph(run: Storage, output: Path, kind: GraphFormat, replica: int | None = None) -> str:

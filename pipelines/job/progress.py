@@ -4,6 +4,7 @@ Workers post their state to a board, an actor without CPUs; the driver reads it 
 waits, and a lost post only delays the display.
 """
 
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -72,7 +73,7 @@ class _Display(ABC):
     """A live display on a terminal, periodic plain lines elsewhere."""
 
     def __init__(self, console: Console | None) -> None:
-        self._console = console or Console(highlight=False)
+        self._console = console or Console(highlight=False, force_terminal=sys.stdout.isatty())
         self._live: Live | None = None
         self._last_line = time.monotonic()
 
@@ -87,7 +88,7 @@ class _Display(ABC):
     @contextmanager
     def showing(self) -> Iterator[None]:
         """Show the live display on the terminal during the block."""
-        if not self._console.is_terminal:
+        if not self._console.is_interactive:  # a dumb terminal cannot be drawn on
             yield
             return
         with Live(self._picture(), console=self._console, refresh_per_second=2) as self._live:
@@ -95,10 +96,10 @@ class _Display(ABC):
         self._live = None
 
     def _refresh(self, *, at_once: bool = False) -> None:
-        """Show the state: always on a terminal, elsewhere if a line is due or ``at_once`` is set."""
+        """Show the state: always on a terminal that can redraw, elsewhere if a line is due or ``at_once`` is set."""
         if self._live:
             self._live.update(self._picture())
-        elif not self._console.is_terminal and (at_once or time.monotonic() - self._last_line >= PLAIN_LINE_SECONDS):
+        elif not self._console.is_interactive and (at_once or time.monotonic() - self._last_line >= PLAIN_LINE_SECONDS):
             self._last_line = time.monotonic()
             self._print(self.line())
 

@@ -109,7 +109,9 @@ def local_resources(limits: NodeLimits, num_cpus: int | None = None) -> dict[str
     store = min(LOCAL_OBJECT_STORE_BYTES, int(LARGEST_OBJECT_STORE_SHARE * limits.memory_bytes))
     # Without a limit, Ray takes what other programs leave of the memory.
     memory = {"_memory": limits.memory_bytes - store} if limits.memory_is_limited else {}
-    return {"num_cpus": num_cpus or limits.cpus, "object_store_memory": store, **memory}
+    # This hides all GPUs from CUDA, and one less than there are in the list from Ray.
+    hidden = {"num_gpus": 0} if os.environ.get("CUDA_VISIBLE_DEVICES", "").strip().startswith("-1") else {}
+    return {"num_cpus": num_cpus or limits.cpus, "object_store_memory": store, **memory, **hidden}
 
 
 def is_shared() -> bool:

@@ -82,7 +82,9 @@ def write_answers(
         lines += [*about_saving(run, ensemble.budget, seen.total()), *_about_promise(ensemble.budget, budget)]
     if rule.temperature != 1.0:
         fitted_on = count(rule.images, "validation image")
-        lines.append(f"probabilities have the temperature {rule.temperature:.3f}, fitted on {fitted_on} of the run")
+        lines.append(
+            f"probabilities have the temperature {rule.temperature:.3f}, fitted on {fitted_on} of the training run"
+        )
     return "\n".join([*lines, f"answers: {run.below(ANSWERS_CSV)}, {run.below(ANSWERS_PARQUET)}"])
 
 

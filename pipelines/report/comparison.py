@@ -97,7 +97,7 @@ def _cells(first: Finished, second: Finished) -> list[str]:
     names = [name for name in first.outcomes if name in second.outcomes and name.startswith(tops)]
     if not common:
         ours, theirs = (len(run.outcomes["image_id"]) for run in (first, second))
-        return [f"no pairs: other images ({count(ours, 'image')} in the first, {theirs:,} in the second, none in both)"]
+        return [f"no pairs: other images ({count(ours, 'image')} in the first, {theirs} in the second, none in both)"]
     if not names:
         return ["no pairs: other crops: the tables have no cell in common"]
     first_wrong = 100 * np.stack([first.outcomes[name][rows_first] for name in names], axis=1)

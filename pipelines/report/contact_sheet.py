@@ -1,10 +1,13 @@
 """Contact sheet: small pictures in rows, each with the true class and the one that was answered."""
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 from PIL import Image, ImageDraw, ImageFont
 
 from googlenet.images.decoding import decode_rgb
@@ -56,7 +59,7 @@ def contact_sheet(tiles: Sequence[Tile]) -> Image.Image:
 
 def _fitting(draw: ImageDraw.ImageDraw, text: str, end: str) -> str:
     """Return a text in one line that is cut where the tile ends, with ``end`` after it."""
-    text = " ".join(text.splitlines())
+    text = unicodedata.normalize("NFC", " ".join(text.splitlines()))
     if draw.textlength(text + end, _font()) <= TILE_PX:
         return text + end
     while text and draw.textlength(f"{text}...{end}", _font()) > TILE_PX:
@@ -66,4 +69,5 @@ def _fitting(draw: ImageDraw.ImageDraw, text: str, end: str) -> str:
 
 @cache
 def _font() -> Any:
-    return ImageFont.load_default(FONT_PX)
+    # Pillow's own font has hardly more than ASCII. This one has Latin, Greek and Cyrillic letters.
+    return ImageFont.truetype(Path(mpl.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), FONT_PX)

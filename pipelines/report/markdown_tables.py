@@ -14,7 +14,6 @@ TEXT_COLUMNS = {
     "answer",
     "measure",
     "soup",
-    "least covered class",
 }
 # Of an underscore between letters or digits, as in replica_0, Markdown makes nothing.
 MARKUP = re.compile(r"[\\`*~\[\]|]|(?<![^\W_])_|_(?![^\W_])")

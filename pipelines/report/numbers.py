@@ -1,4 +1,4 @@
-"""Numbers of a report by stable names, as MLflow has them: temperatures, sets, answers left to people, budgets."""
+"""Numbers of a report by stable names, as MLflow has them: how sure answers are, and what fewer passes are worth."""
 
 import hashlib
 import re
@@ -9,6 +9,8 @@ from pipelines.report.schema import Report
 
 # MLflow allows few characters in the name of a metric.
 NOT_IN_NAMES = r"[^A-Za-z0-9_.-]+"
+# Numbers of chosen views whose errors MLflow has; the report has more.
+CHOSEN_VIEWS = (1, 3, 24, 48)
 DECIMALS = 3
 DIGEST_CHARACTERS = 8
 
@@ -29,7 +31,7 @@ def digest_of_name(name: str) -> str:
 
 
 def numbers_about_answers(report: Report) -> dict[str, float]:
-    """Return the numbers on temperatures, sets, answers left to people, something else, and budgets, rounded."""
+    """Return the numbers on temperatures, sets, answers left to people, something else, chosen views, and budgets."""
     numbers: dict[str, float] = {}
     for row in report.get("temperatures", []):
         numbers[f"temperature/{cell_name(row['models'], row['policy'])}"] = row["temperature"]
@@ -43,6 +45,11 @@ def numbers_about_answers(report: Report) -> dict[str, float]:
         where = f"{names[apart['data']]}/{apart['measure']}"
         numbers[f"ood_area_under_roc/{where}"] = apart["area_under_roc"]
         numbers[f"ood_false_positives/{where}"] = apart["false_positives"]
+    ways = report.get("spending", [])
+    if not any(way["way"] == "student" for way in ways):  # whose report has the chosen views of its teacher
+        for way in ways:
+            if way["way"] == "chosen_views" and way["crops"] in CHOSEN_VIEWS:
+                numbers[f"top1_error/chosen_{way['crops']}"] = way["top1_error"]
     for budget in report.get("budgets", []):
         numbers[f"top1_error/cascade_{budget['budget']}"] = budget["top1_error"]
         numbers[f"passes/cascade_{budget['budget']}"] = budget["passes"]

@@ -1,4 +1,4 @@
-"""The report as short text: the headline, the table and the remarks on it for the terminal."""
+"""The report as short text: the headline, the table and its remarks for the terminal."""
 
 from dataclasses import replace
 from typing import Any

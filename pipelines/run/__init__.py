@@ -26,6 +26,7 @@ In reading order:
 - ``predictions``: prediction files, one row an image
 - ``view_probabilities``: probabilities of each view alone, for a share of the images
 - ``calibration``: what was fitted on a run's validation images for its ensemble
+- ``commands``: commands for a run, quoted for the shell
 - ``budget``: the order of the views and the cascade, fitted on them
 - ``soups``: averages of a run's replicas
 - ``teacher``: the teacher of a student, and its answers in one file

@@ -7,6 +7,7 @@ from googlenet.evaluation.crops import Policy, is_chosen
 from googlenet.evaluation.kept_budget import EarlyStop, KeptBudget, named_policy
 from googlenet.evaluation.temperature import FEWEST_IMAGES
 from pipelines.errors import UserError
+from pipelines.run.commands import command_of
 from pipelines.run.directory import BUDGET, PREDICTIONS
 from pipelines.run.storage import Storage
 from pipelines.run.view_probabilities import most_classes
@@ -37,8 +38,8 @@ def budget_in_use(run: Storage, replicas: Sequence[int], option: str) -> KeptBud
     raise UserError(
         f"{option} needs {run}/{BUDGET} for the finished replicas, which a run keeps that is evaluated with 144 crops "
         f"on {FEWEST_IMAGES} validation images or more, of at most {most_classes(len(replicas)):,} classes: repeat the "
-        f"evaluation with python pipelines/evaluate_ensemble.py --run-dir {run} "
-        f"(for a run of an earlier version, delete {run}/{PREDICTIONS} first)"
+        f"evaluation (for a run of an earlier version, delete {run}/{PREDICTIONS} first): "
+        f"{command_of('evaluate_ensemble', run)}"
     )
 
 
@@ -51,8 +52,10 @@ def early_stop_of(run: Storage, replicas: Sequence[int], budget: str) -> EarlySt
     return None if budget == BUDGETS[-1] else EarlyStop(budget_in_use(run, replicas, f"--budget {budget}"), budget)
 
 
-def with_chosen_views(run: Storage, replicas: Sequence[int], policies: Sequence[Policy]) -> tuple[Policy, ...]:
-    """Return the policies with the views that ``best:24`` stands for in this run.
+def with_chosen_views(
+    run: Storage, replicas: Sequence[int], policies: Sequence[Policy], option: str = "--policies"
+) -> tuple[Policy, ...]:
+    """Return the policies of ``option`` with the views that ``best:24`` stands for in this run.
 
     Raises:
         UserError: the run keeps no order of views, or the number of views is none.
@@ -60,8 +63,8 @@ def with_chosen_views(run: Storage, replicas: Sequence[int], policies: Sequence[
     asked = next((policy for policy in policies if is_chosen(policy)), None)
     if asked is None:
         return tuple(policies)
-    kept = budget_in_use(run, replicas, f"--policies {asked}")
+    kept = budget_in_use(run, replicas, f"{option} {asked}")
     try:
         return tuple(named_policy(policy, kept) for policy in policies)
     except ValueError as error:
-        raise UserError(f"--policies: {error}") from error
+        raise UserError(f"{option}: {error}") from error

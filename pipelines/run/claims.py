@@ -20,7 +20,6 @@ from pipelines.run.directory import (
     differences,
     read_run,
 )
-from pipelines.run.litter import litter_in
 from pipelines.run.storage import Storage
 
 # Files at the top of a run directory.
@@ -78,7 +77,7 @@ def check_own(run: Storage, way_out: str = WAY_OUT) -> None:
         UserError: it is one, or a file is in its place.
     """
     check_folder(run)
-    if not run.exists(RUN) and (strangers := [name for name in _names(run) if name not in OWN_NAMES]):
+    if not run.exists(RUN) and (strangers := [name for name in run.names("") if name not in OWN_NAMES]):
         raise UserError(f"{run} is not empty and not a run directory ({strangers[0]}, ...); {way_out}")
 
 
@@ -120,15 +119,10 @@ def replicas_need_their_images(run: Storage) -> bool:
     return run.exists(RUN) and IMAGES in read_run(run) and bool(run.names(REPLICAS))
 
 
-def _names(run: Storage) -> list[str]:
-    """Return the names at the top of a folder, without those that operating systems leave there."""
-    return [name for name in run.names("") if not litter_in(name) and not litter_in(f"{name}/")]
-
-
 def _has_results(run: Storage, claimed: dict[str, Any]) -> bool:
     """Return whether a run is more than an attempt: images count once all of them are prepared, as ``claimed``."""
     attempt = {RUN, *OWN_NAMES} - {REPLICAS}
-    if not attempt.issuperset(_names(run)):
+    if not attempt.issuperset(run.names("")):
         return True
     if not run.exists(MANIFEST):
         return False

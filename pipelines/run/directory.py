@@ -258,7 +258,7 @@ def json_lines(run: Storage, name: str) -> list[dict[str, Any]]:
         UserError: it is damaged.
     """
     try:
-        return [json.loads(line) for line in run.read(name).decode().splitlines()]
+        return [json.loads(line) for line in run.read(name).splitlines()]
     except ValueError as error:
         fix = "restore it, or delete it and lose its metrics"
         raise UserError(f"{run.below(name)} is damaged ({error}); {fix}") from error

@@ -3,9 +3,9 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 from pipelines.errors import UserError
+from pipelines.run.places import local_path
 from pipelines.run.recipe import DISTIL, Recipe
 from pipelines.run.recipe_json import recipe_from_dict
 
@@ -184,7 +184,7 @@ def load_recipe(name: str) -> Recipe:
     """
     if name in RECIPES:
         return RECIPES[name]()
-    path = Path(name)
+    path = local_path(name)
     if not path.is_file():
         raise UserError(f"unknown recipe {name!r}: choose {', '.join(RECIPES)}, or give a recipe's JSON file")
     try:

@@ -53,9 +53,11 @@ def open_filesystem(uri: str, s3_attempts: int = S3_ATTEMPTS) -> tuple[pafs.File
         return open_published(uri)
     if scheme not in OPTIONS:
         return _open_by_fsspec(uri)
-    given = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+    given = {name: values[-1] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
     if unknown := sorted(set(given) - set(OPTIONS[scheme])):
         raise UserError(f"{place}: unknown option {', '.join(unknown)}; the options are {', '.join(OPTIONS[scheme])}")
+    if empty := [name for name, value in given.items() if not value]:
+        raise UserError(f"{place}: {empty[0]} is empty, as of a shell variable that is not set")
     if scheme == "s3":
         return _open_s3(place, parts.netloc, parts.path, given, s3_attempts)
     if scheme == "gs":

@@ -24,6 +24,15 @@ def without_file_scheme(uri: str) -> str:
     return os.fsdecode(unquote_to_bytes(path.removeprefix("localhost") if path.startswith("localhost/") else path))
 
 
+def local_path(path: str) -> Path:
+    """Return a path as a user gives it, with ``~`` or as ``file:///PATH``, in full.
+
+    Raises:
+        UserError: it leads nowhere.
+    """
+    return Path(root_of(without_file_scheme(path)))
+
+
 def root_of(uri: str) -> str:
     """Return an absolute path without links, or a URI, without a slash at its end.
 

@@ -144,7 +144,7 @@ class Recipe:
     teacher: str = ""
     """Run directory of a finished ensemble whose averaged answers on the training images are learnt (recipe distil)."""
     teacher_policy: int | str = 10
-    """Crop policy of the teacher's answers: 1, 10, 144, or scales in pixels."""
+    """Crop policy of the teacher's answers: 1, 10, 144, scales in pixels, or best:24, the views that help it most."""
     teacher_temperature: float = 2.0
     """Temperature that softens the teacher's answers and the student's in the loss."""
     label_weight: float = 0.5

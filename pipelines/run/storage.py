@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from pipelines.errors import UserError
+from pipelines.run.litter import litter_in
 from pipelines.run.object_store import FEW_S3_ATTEMPTS, open_filesystem
 from pipelines.run.places import root_of, without_file_scheme
 from pipelines.run.published_files import is_published
@@ -184,16 +185,20 @@ class Storage:
         return os.fsencode(self.path(name)) if self.is_local else self.path(name)
 
     def files(self, folder: str) -> list[str]:
-        """Return the sorted names of the complete files directly in ``folder``; empty if the folder does not exist."""
-        selector = pafs.FileSelector(self.path(folder), allow_not_found=True)
-        names = (info.base_name for info in self.filesystem.get_file_info(selector) if info.is_file)
-        return sorted(name for name in names if PARTIAL not in name)
+        """Return the sorted names of the complete files directly in ``folder``; empty if the folder does not exist.
+
+        Those that operating systems leave there do not count.
+        """
+        return self._listed(folder, with_folders=False)
 
     def names(self, folder: str) -> list[str]:
-        """Return the sorted names of the folders and complete files in ``folder``; empty if it does not exist."""
-        selector = pafs.FileSelector(self.path(folder), allow_not_found=True)
-        names = (info.base_name for info in self.filesystem.get_file_info(selector))
-        return sorted(name for name in names if PARTIAL not in name)
+        """Return what :meth:`files` does, and the names of folders."""
+        return self._listed(folder, with_folders=True)
+
+    def _listed(self, folder: str, *, with_folders: bool) -> list[str]:
+        infos = self.filesystem.get_file_info(pafs.FileSelector(self.path(folder), allow_not_found=True))
+        named = ((info.base_name, "" if info.is_file else "/") for info in infos if info.is_file or with_folders)
+        return sorted(name for name, end in named if PARTIAL not in name and not litter_in(name + end))
 
     def read(self, name: str) -> bytes:
         """Return the content of a file.

@@ -10,8 +10,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from googlenet.evaluation.crops import policy_scales_px
+from googlenet.evaluation.crops import is_chosen, policy_scales_px, short_name
 from pipelines.errors import UserError
+from pipelines.run.budget import with_chosen_views
 from pipelines.run.dataset import Manifest, read_manifest
 from pipelines.run.directory import REPORT_JSON, RUN, TARGETS, finished_replicas, read_recipe, read_run
 from pipelines.run.named_recipes import distil
@@ -40,6 +41,25 @@ def recipe_of_student(recipe: Recipe, teacher: str) -> Recipe:
 def absolute_teacher(teacher: str) -> str:
     """Return a path that does not depend on the working directory."""
     return Storage.at(teacher).root if teacher else ""
+
+
+def with_named_views(run: Storage, recipe: Recipe) -> Recipe:
+    """Return the recipe of ``run`` with the views that a policy such as ``best:24`` stands for in its teacher.
+
+    Once ``run`` has begun, they are those of its start, whatever the teacher keeps now.
+
+    Raises:
+        UserError: the teacher keeps no order of views, or the number of views is none.
+    """
+    asked = recipe.teacher_policy
+    if not recipe.teacher or not is_chosen(asked) or asked != short_name(asked):
+        return recipe
+    begun = read_run(run).get("recipe", {}).get("teacher_policy") if run.exists(RUN) else None
+    if begun and short_name(begun) == asked:
+        return replace(recipe, teacher_policy=begun)
+    teacher = _run_of(recipe.teacher)
+    replicas = finished_replicas(teacher, read_recipe(teacher).replicas)
+    return replace(recipe, teacher_policy=with_chosen_views(teacher, replicas, [asked], "--teacher-policy")[0])
 
 
 def check_that_a_teacher_is_given(recipe: Recipe) -> None:

@@ -3,6 +3,7 @@
 import os
 import shlex
 
+from pipelines.run.commands import command_of
 from pipelines.run.storage import Storage
 from pipelines.tracking.store import STORE_VARIABLE, tracking_uri_for
 
@@ -38,8 +39,6 @@ def replay_command(run: Storage, tracking_uri: str, *options: str) -> str:
 
 
 def _command(name: str, run: Storage, tracking_uri: str, *options: str) -> str:
-    words = ["python", f"pipelines/{name}.py", "--run-dir", run.root]
     # A shell into which the command is copied need not have the variable.
-    if os.environ.get(STORE_VARIABLE) or tracking_uri != tracking_uri_for(run):
-        words += ["--tracking-uri", tracking_uri]
-    return shlex.join([*words, *options])
+    is_other = os.environ.get(STORE_VARIABLE) or tracking_uri != tracking_uri_for(run)
+    return command_of(name, run, *(("--tracking-uri", tracking_uri) if is_other else ()), *options)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from pipelines.run.directory import RUN
+from pipelines.errors import UserError
+from pipelines.run.directory import RUN, read_run
 from pipelines.run.storage import Storage
 
 ARTIFACTS = "mlartifacts"
@@ -93,6 +94,15 @@ def find_directory(database: Path, directory: str, wanted: str) -> Storage | Non
     places = sorted([*beside, directory], key=lambda place: (place not in beside, place != directory))
     for place in places:
         run = Storage.at(place).impatient()
-        if run.exists(RUN) and wanted.encode() in run.read(RUN):
+        if run.exists(RUN) and _id_in(run) == wanted:
             return run
     return None
+
+
+def _id_in(run: Storage) -> object:
+    """Return the id of the run in a directory; None if its file is damaged or of something else."""
+    try:
+        values = read_run(run)
+    except UserError:
+        return None
+    return values.get("id") if isinstance(values, dict) else None

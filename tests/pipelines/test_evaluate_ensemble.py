@@ -1,5 +1,6 @@
 """Tests of evaluations of external weights, and of a run's replicas on other images."""
 
+import csv
 import io
 import json
 import shlex
@@ -13,8 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
-from googlenet import GoogLeNet, load_weights
+from googlenet import Ensemble, GoogLeNet, load_weights
 from googlenet.evaluation.crops import chosen_policy
+from googlenet.evaluation.kept_budget import KeptBudget
 from googlenet.network.preprocessing import SCRATCH_PREPROCESSING
 from googlenet.network.weights import to_safetensors
 from pipelines import evaluate_ensemble
@@ -25,8 +27,10 @@ from pipelines.evaluation import external_weights
 from pipelines.evaluation.evaluate import evaluate_run
 from pipelines.report.drawing import svg
 from pipelines.report.figures import figures
+from pipelines.run.budget import write_budget
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
+from pipelines.run.weights import weights_digests
 from tests.commands import run_script
 from tests.hub_server import hub_of
 from tests.others_files import unchanged
@@ -80,6 +84,40 @@ def test_images_that_the_run_was_trained_with_are_refused_before_anything_starts
         evaluate_elsewhere(run, tiny_recipe, replace(arguments, data="embedded", unlabelled=True))
     assert "without a temperature: the run keeps none" in capsys.readouterr().out
     assert not run.exists("evaluations")
+
+
+def test_views_are_not_judged_on_the_images_that_they_were_chosen_on(
+    prepared_run: Path, tiny_recipe: Recipe, photo_folder: Path, tmp_path: Path
+) -> None:
+    run = Storage.at(str(shutil.copytree(prepared_run, tmp_path / "run")))
+    run.write("replicas/0/weights.safetensors", b"finished")
+    ones = (1.0,) * 144
+    order = tuple(range(143, -1, -1))
+    write_budget(run, KeptBudget(weights_digests(run, [0]), "", 42, order, ((1, 1),), (1.0,), ones, {}))
+    for policy in ("best:3", chosen_policy([143, 142, 141])):
+        arguments = Arguments(run.root, str(photo_folder / "val"), policies=(1, policy))
+        with pytest.raises(UserError, match=r"^--policies best:3: these views were chosen on validation images"):
+            evaluate_elsewhere(run, tiny_recipe, arguments)
+    assert not run.exists("evaluations")
+
+
+def test_weights_with_a_calibration_beside_them_answer_as_the_ensemble_of_these_files(
+    ray_cluster: str, predictions_here: None, finished_run: Path, photo_folder: Path, tmp_path: Path
+) -> None:
+    files = sorted(finished_run.glob("replicas/*/weights.safetensors"))
+    photos = photo_folder / "val/class_0"
+    arguments = Arguments(
+        str(tmp_path / "run"), str(photos), tuple(map(str, files)), policies=(1,), unlabelled=True, mlflow=False
+    )
+    assert "probabilities have the temperature" in evaluate_weights(arguments)
+    rows = list(csv.DictReader((tmp_path / "run/answers/top5.csv").read_text().splitlines()))
+    ensemble = Ensemble.load(files)
+    found = [float(row["probability_1"]) for row in rows]
+    for calibrated, differs in ((True, False), (False, True)):
+        answers = [ensemble.answers(photos / row["image_id"], 1, calibrated=calibrated) for row in rows]
+        expected = [answer["probability_1"] for answer in answers]
+        assert (found != pytest.approx(expected, abs=1e-5)) == differs
+    assert "probabilities have" not in evaluate_weights(replace(arguments, calibrated=False))
 
 
 def test_a_model_of_more_classes_is_evaluated_on_a_folder_that_holds_some(

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from googlenet.evaluation.calibration import BINS, CalibrationTally
 
@@ -32,6 +33,26 @@ def test_scores_are_those_of_the_definitions() -> None:
     assert [row["images"] for row in diagram] == [len(b) for b in bins if b]
     weighted = sum(row["images"] * abs(row["mean_confidence"] - row["accuracy"]) for row in diagram) / 500
     assert weighted == pytest.approx(error)
+
+
+def test_scores_are_those_of_torchmetrics_and_scikit_learn() -> None:
+    # Imported here: other tests of this process do not wait for them.
+    from sklearn.metrics import brier_score_loss, log_loss
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
+    probabilities, labels = draw(500)
+    tally = CalibrationTally()
+    tally.update(probabilities, labels)
+    given = torch.from_numpy(probabilities), torch.from_numpy(labels)
+    error = multiclass_calibration_error(*given, num_classes=7, n_bins=BINS, norm="l1")
+    assert tally.scores() == pytest.approx(
+        {
+            "negative_log_likelihood": log_loss(labels, probabilities, labels=range(7)),
+            "brier_score": sum(brier_score_loss(labels == c, probabilities[:, c]) for c in range(7)),
+            "expected_calibration_error": error.item(),
+        },
+        abs=1e-6,
+    )
 
 
 def test_over_and_under_confidence_in_one_bin_cancel_even_at_the_very_top() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.data.class_list import read_class_list
+from pipelines.data.class_list import classes_by_label, read_class_list
 from pipelines.data.file_names import normalisation_twins, original, readable
 from pipelines.data.text_files import decode_text
 from pipelines.errors import UserError
@@ -75,3 +75,13 @@ def test_a_list_of_classes_that_cannot_be_used_is_named(tmp_path: Path) -> None:
             read_class_list(str(tmp_path / "names"))
     with pytest.raises(UserError, match=r"cannot read the classes in .*absent: No such file"):
         read_class_list(str(tmp_path / "absent"))
+
+
+def test_characters_that_are_no_line_breaks_to_an_editor_divide_no_name_of_a_class(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = "a\x85b\r\nc\u2028d\n".encode()
+    assert classes_by_label(content, "classes.txt") == ("a\x85b", "c\u2028d")
+    (tmp_path / "names").write_bytes(content)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert read_class_list("~/names") == ("a\x85b", "c\u2028d")

@@ -48,11 +48,15 @@ def test_replicas_stay_with_the_images_that_they_were_trained_on(photos: Path, t
         prepare_here(run, recipe)
     assert not run.exists("dataset/manifest.json")
     picture.unlink()
+    prepare_here(run, recipe)  # of the refused attempt, nothing is left
+    manifest = run.read("dataset/manifest.json")
+    run.delete("dataset/manifest.json")
+    picture.write_bytes(content)
     with pytest.raises(UserError, match=r"If the files are those of the training, remove .*/run/dataset, and run"):
-        prepare_here(run, recipe)  # shards of the refused attempt are there
-    shutil.rmtree(tmp_path / "run/dataset")
-    prepare_here(run, recipe)
-    assert run.exists("dataset/manifest.json")
+        prepare_here(run, recipe)
+    picture.unlink()
+    prepare_here(run, recipe)  # the shards are those of before
+    assert run.read("dataset/manifest.json") == manifest
 
 
 def test_a_run_of_an_earlier_version_is_bound_to_the_images_that_it_has(

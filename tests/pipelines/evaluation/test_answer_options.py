@@ -1,6 +1,7 @@
 """Tests of options for answers that cannot be kept: they are refused before anything is evaluated."""
 
 import math
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from googlenet.evaluation.kept_calibration import KeptCalibration
 from pipelines.errors import UserError
 from pipelines.evaluate_ensemble import Arguments, _check
 from pipelines.evaluation.answer_options import about_no_temperature, check_ood, check_sets
+from pipelines.run.budget import budget_in_use
 from pipelines.run.calibration import write_calibration
+from pipelines.run.directory import ReplicaFiles
 from pipelines.run.storage import Storage
 from pipelines.run.weights import weights_digests
 
@@ -85,8 +88,8 @@ def test_a_runs_own_images_are_not_something_else() -> None:
         ({"coverage": 0.9}, "needs --unlabelled and no --weights"),
         ({"coverage": 0.9, "unlabelled": True, "calibrated": False}, "leave out --no-calibrated"),
         ({"set_penalty": math.inf}, "--set-penalty must not be negative or infinite, got inf"),
-        ({"calibrated": False}, "--no-calibrated .* needs --unlabelled and no --weights"),
-        ({"calibrated": False, "unlabelled": True, "weights": ("x.npz",)}, "needs --unlabelled and no --weights"),
+        ({"calibrated": False}, "--no-calibrated is for answers: it needs --unlabelled"),
+        ({"coverage": 0.9, "unlabelled": True, "weights": ("x.npz",)}, "needs --unlabelled and no --weights"),
         ({"bad_images": "quarantine", "data": ""}, "--bad-images needs --data FOLDER or --ood FOLDER"),
         ({"crop_px": 0, "weights": ("x.npz",)}, "positive multiple of 7"),
     ],
@@ -96,3 +99,14 @@ def test_options_that_cannot_be_kept_or_do_nothing_are_refused_before_anything_i
 ) -> None:
     with pytest.raises(UserError, match=message):
         _check(Arguments(**{"run_dir": str(tmp_path), "data": "photos", **given}))
+
+
+def test_the_command_in_a_message_is_quoted_for_the_shell(tmp_path: Path) -> None:
+    run = Storage.at(str(tmp_path / "My Drive" / "fine"))
+    for replica in range(2):
+        run.write(ReplicaFiles(replica).weights, b"finished")
+    told = about_no_temperature(run, range(2), (144,))
+    assert shlex.split(told[told.index("python ") :])[-1] == run.root
+    with pytest.raises(UserError) as refused:
+        budget_in_use(run, range(2), "--budget fast")
+    assert shlex.split(str(refused.value)[str(refused.value).index("python ") :])[-1] == run.root

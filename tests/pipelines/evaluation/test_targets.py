@@ -9,11 +9,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from googlenet import Ensemble, GoogLeNet
+from googlenet.evaluation.crops import chosen_policy
+from googlenet.evaluation.kept_budget import KeptBudget
 from googlenet.network.arithmetic import FP32
 from googlenet.network.complexity import forward_flops
 from pipelines.errors import UserError
 from pipelines.evaluation.predictors import AS_MANY_AS_FIT
 from pipelines.evaluation.targets import keep_teacher, make_targets, predict_training_images
+from pipelines.run.budget import write_budget
 from pipelines.run.dataset import read_manifest
 from pipelines.run.named_recipes import demo, distil
 from pipelines.run.predictions import EvaluatedEnsemble
@@ -25,7 +28,9 @@ from pipelines.run.teacher import (
     check_that_a_teacher_is_given,
     read_targets,
     recipe_of_student,
+    with_named_views,
 )
+from pipelines.run.weights import weights_digests
 from tests.prepared import predicting_here
 
 pytestmark = pytest.mark.timeout(300)
@@ -44,7 +49,8 @@ def of(teacher: Path, recipe: Recipe) -> Recipe:
 def test_targets_are_the_teachers_answers_in_the_order_of_the_images_whatever_is_killed(
     trained_run: Path, student: Path, tiny_recipe: Recipe, photo_folder: Path
 ) -> None:
-    run, recipe = Storage.at(str(student)), of(trained_run, tiny_recipe)
+    policy = chosen_policy([0, 70, 143])
+    run, recipe = Storage.at(str(student)), replace(of(trained_run, tiny_recipe), teacher_policy=policy)
     with predicting_here():
         predict_training_images(run, recipe, AS_MANY_AS_FIT)
         killed = Path(shutil.copytree(student, student.parent / "killed"))
@@ -53,7 +59,7 @@ def test_targets_are_the_teachers_answers_in_the_order_of_the_images_whatever_is
     rows = pq.read_table(student / "teacher/targets.parquet").to_pylist()
     assert len(rows) == 24
     for row in rows[::5]:
-        expected = ensemble.probabilities(photo_folder / row["image_id"], 10).mean(axis=0)
+        expected = ensemble.probabilities(photo_folder / row["image_id"], policy).mean(axis=0)
         np.testing.assert_allclose(row["probabilities"], expected, atol=1e-5)
     found = read_targets(run, read_manifest(run))
     np.testing.assert_array_equal(found, np.array([row["probabilities"] for row in rows], np.float32))
@@ -149,6 +155,27 @@ def test_a_teacher_that_cannot_teach_is_refused_with_the_way_out(
     expected = rf"teacher has another data set than {run}: .*{differing}"
     with pytest.raises(UserError, match=expected):
         check_same_images(run, recipe, replace(manifest, digest="other"))
+
+
+def test_the_views_that_help_a_teacher_most_are_named_once_from_what_it_keeps(
+    prepared_run: Path, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    teacher = Storage.at(str(a_teacher(tmp_path / "teacher", prepared_run, tiny_recipe, 3)))
+    run, recipe = Storage.at(str(tmp_path / "run")), of(tmp_path / "teacher", tiny_recipe)
+    asked = replace(recipe, teacher_policy="best:3")
+    with pytest.raises(UserError, match=r"^--teacher-policy best:3 needs .*teacher/budget\.json"):
+        with_named_views(run, asked)
+    ones, order = (1.0,) * 144, tuple(range(143, -1, -1))
+    write_budget(teacher, KeptBudget(weights_digests(teacher, range(3)), "", 42, order, ((1, 1),), (1.0,), ones, {}))
+    named = with_named_views(run, asked)
+    assert named == replace(recipe, teacher_policy=chosen_policy([143, 142, 141]))
+    for other in (recipe, named, replace(asked, teacher="")):
+        assert with_named_views(run, other) == other
+    run.write_json("run.json", {"id": "1", "recipe": named.to_dict()})
+    teacher.delete("budget.json")  # the command is repeated, and the teacher was evaluated again
+    assert with_named_views(run, asked) == named
+    with pytest.raises(UserError, match="--teacher-policy best:4 needs"):
+        with_named_views(run, replace(recipe, teacher_policy="best:4"))
 
 
 def test_a_teacher_is_not_needed_once_its_answers_are_kept(tmp_path: Path, tiny_recipe: Recipe) -> None:

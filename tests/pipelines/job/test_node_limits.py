@@ -130,6 +130,13 @@ def test_a_cluster_on_a_limited_machine_gets_what_the_limits_leave() -> None:
     assert local_resources(NodeLimits(64, 256 * GIB, 64, 256 * GIB)) == {"num_cpus": 64, "object_store_memory": GIB}
 
 
+def test_gpus_that_the_shell_hides_from_cuda_are_none_of_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = NodeLimits(64, 256 * GIB, 64, 256 * GIB)
+    for hidden, expected in (("-1", 0), ("0,1", None)):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+        assert local_resources(limits).get("num_gpus") == expected
+
+
 @pytest.fixture
 def one_cpu() -> Iterator[None]:
     """Restrict this thread to one CPU."""

@@ -47,6 +47,22 @@ def test_plain_lines_hold_epoch_loss_rate_and_time_left(clock: list[float], monk
     assert "\x1b" not in stream.getvalue()
 
 
+def test_what_cannot_be_drawn_on_gets_plain_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "PLAIN_LINE_SECONDS", 0.0)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # a log file of a CI service
+    dumb = io.StringIO()
+    consoles = [None, Console(file=dumb, force_terminal=True, _environ={"TERM": "dumb"})]
+    for given in consoles:
+        display = TrainingDisplay(2, 4, given)
+        with display.showing():
+            display.update({0: TRAINING}, {0: "training", 1: "done"})
+            shown = dumb.getvalue() if given else capsys.readouterr().out
+            assert "1/2 replicas done" in shown
+    assert "\x1b" not in shown
+
+
 def test_a_terminal_shows_every_replica() -> None:
     terminal, stream = console(terminal=True)
     display = TrainingDisplay(7, 4, terminal)

@@ -29,3 +29,13 @@ def test_a_long_name_ends_within_its_tile() -> None:
     assert (sheet[:, -GAP_PX:] == 255).all()
     # The caption fills its tile: the name was cut, not left out.
     assert (sheet[GAP_PX + TILE_PX :, TILE_PX - 20 : GAP_PX + TILE_PX] < 128).any()
+
+
+def test_letters_beyond_ascii_are_written_and_not_boxes() -> None:
+    sheets = [
+        np.asarray(contact_sheet([Tile(PICTURE, name, "cat", 0.5)]))
+        for name in ("ää", "öö", "\u0434\u0434", "\u03b2\u03b2")
+    ]
+    assert len({sheet.tobytes() for sheet in sheets}) == 4
+    composed, decomposed = (contact_sheet([Tile(PICTURE, name, "cat", 0.5)]) for name in ("\u00e4", "a\u0308"))
+    assert (np.asarray(composed) == np.asarray(decomposed)).all()

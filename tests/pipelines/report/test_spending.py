@@ -21,6 +21,7 @@ from pipelines.errors import UserError
 from pipelines.report import spending
 from pipelines.report.answers import _rows, _rule, write_answers
 from pipelines.report.figure_of_spending import spending as picture_of_spending
+from pipelines.report.numbers import numbers_about_answers
 from pipelines.report.spending import Spent, Ways, spend, spending_rows
 from pipelines.report.tables_of_spending import about_spending
 from pipelines.report.write import write_report
@@ -147,6 +148,17 @@ def test_a_students_errors_stand_beside_the_ways_of_its_teacher() -> None:
         ("student", True), ("student", False), ("replicas", False), ("cascade", True),
     ]  # fmt: skip
     assert teachers[0]["efficient"], "the teacher's own rows stay"
+
+
+def test_chosen_views_have_a_number_in_mlflow_but_those_of_a_students_teacher_have_none(spent: Spent) -> None:
+    table = [cell(2, 1, 8.0), cell(2, 144, 7.5)]
+    for taught, expected in ((None, {1, 3, 24, 48}), (spent.points, set())):
+        report: Any = {"spending": spending_rows(table, 100, Ways(spent, taught=taught))}
+        numbers = numbers_about_answers(report)
+        assert set(numbers) == {f"top1_error/chosen_{views}" for views in expected}
+    wrong = {row.get("crops"): row["top1_error"] for row in spent.points if row["way"] == "chosen_views"}
+    report = {"spending": spending_rows(table, 100, Ways(spent))}
+    assert numbers_about_answers(report)["top1_error/chosen_24"] == pytest.approx(wrong[24], abs=1e-3)
 
 
 def test_the_report_shows_the_cost_and_other_images_use_what_the_run_keeps(

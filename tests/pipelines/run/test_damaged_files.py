@@ -16,7 +16,7 @@ from pipelines.report.comparison import read_finished
 from pipelines.run.calibration import read_calibration
 from pipelines.run.claims import claim
 from pipelines.run.dataset import read_manifest
-from pipelines.run.directory import TARGETS, read_recipe, run_id
+from pipelines.run.directory import TARGETS, read_recipe, read_steps, run_id
 from pipelines.run.predictions import read_predictions
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
@@ -125,3 +125,13 @@ def test_a_replay_without_the_models_that_were_asked_for_has_failed(run: Storage
     with pytest.raises(UserError, match=r"replicas/0/weights\.safetensors: .*delete it") as refused:
         replay(run, PublishSettings(store, "all"))
     assert "warning" not in str(refused.value)
+
+
+def test_what_macs_and_windows_leave_in_the_folders_of_a_run_is_not_read(run: Storage, store: str) -> None:
+    before = read_jobs(run), read_steps(run, 0, 0), read_views(run, ENSEMBLE)
+    for name in ("jobs/._1.json", "replicas/0/steps/._00000.jsonl", "view_probabilities/._000000.parquet"):
+        run.write(name, b"\0\5\x16\7" + bytes(100))
+    for name in ("system/.DS_Store", "system/localhost/Thumbs.db", "jobs/desktop.ini", "report/._index.html"):
+        run.write(name, b"\0\0\0\1Bud1")
+    assert (read_jobs(run), read_steps(run, 0, 0), read_views(run, ENSEMBLE)) == before
+    replay(run, PublishSettings(store, "none"))

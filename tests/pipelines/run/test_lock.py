@@ -168,6 +168,9 @@ def test_a_job_that_was_taken_for_dead_ends_itself(
 
     def job() -> int:
         with only_job_on(run):
+            while not run.read_json(LOCK)["renewals"]:
+                time.sleep(0.01)
+            # Right after a renewal: the next one would replace a claim made during it, and that job would be refused.
             run.write_json(LOCK, {"id": "another", "renewals": 0})
             time.sleep(5)
         return 0

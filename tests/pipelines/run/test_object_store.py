@@ -256,6 +256,8 @@ def test_a_bucket_that_is_not_there_is_named(object_store: str) -> None:
         ("abfs://container@account.dfs.core.windows.net/run?sig=secret", "unknown option sig"),
         ("s3://bucket/photos#2", "a name with # cannot be used"),
         ("s3://bucket/run?regoin=x", "unknown option regoin"),
+        ("s3://bucket/run?regoin=", "unknown option regoin"),
+        ("s3://bucket/run?endpoint_override=&scheme=http", "endpoint_override is empty, as of a shell variable"),
         ("s3:///run", "names no bucket"),
         ("ftq://bucket/run", "ftq"),
         ("gs://a b/run", "gs://a b/run cannot be used: Cannot parse URI"),

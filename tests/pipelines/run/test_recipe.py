@@ -16,6 +16,12 @@ from pipelines.run.recipe_json import VALUES_BEFORE, recipe_from_dict
 from pipelines.run.storage import Storage
 
 
+def test_a_recipe_in_the_home_folder_is_found_by_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.json").write_text(json.dumps(Recipe(epochs=3).to_dict()))
+    assert load_recipe("~/mine.json").epochs == 3
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_survives_json(name: str, tmp_path: Path) -> None:
     recipe = load_recipe(name)

@@ -1,5 +1,6 @@
 """Stores and run directories that were moved or copied find their artifacts, and write nothing to the old place."""
 
+import json
 import shutil
 import sqlite3
 import time
@@ -15,6 +16,7 @@ from mlflow import MlflowClient
 from pipelines import compare_runs
 from pipelines.review import bring_up_to_date
 from pipelines.run.dataset import read_manifest
+from pipelines.run.directory import run_id
 from pipelines.run.lock import only_job_on
 from pipelines.run.sheet import SheetAnswers, write_sheets
 from pipelines.run.storage import Storage
@@ -208,6 +210,10 @@ def test_a_killed_job_is_told_to_mlflow_after_its_run_was_moved_and_renamed(
     moved = runs.rename(runs.parent / "moved")
     (moved / "a").rename(moved / "b")
     database, uri = moved / "mlflow.db", f"sqlite:///{moved}/mlflow.db"
+    of_others = {"0": {"id": "x", "evaluation": {"run": run_id(Storage.at(str(moved / "b")))}}, "00": "{"}
+    for name, content in of_others.items():  # an evaluation of the run, and a damaged file
+        (moved / name).mkdir()
+        (moved / name / "run.json").write_text(json.dumps(content))
     bring_up_to_date(uri, database)
     assert client_status(uri, parent.info.run_id) == "FINISHED"
     connect(uri).update_run(parent.info.run_id, status="RUNNING")

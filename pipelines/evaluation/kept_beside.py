@@ -1,0 +1,67 @@
+"""The calibration that lies beside weights from other sources, such as those of an exported ensemble."""
+
+from collections.abc import Sequence
+
+from googlenet.evaluation.crops import Policy, short_name
+from googlenet.evaluation.kept_calibration import NAME as CALIBRATION
+from googlenet.evaluation.kept_calibration import KeptCalibration
+from googlenet.evaluation.pretrained import DIGESTS
+from googlenet.network.hub import HubError, fetch_snapshot, is_hub_name, parse_hub_name
+from googlenet.network.published import is_weights_name
+from pipelines.errors import UserError
+from pipelines.job.console import say
+from pipelines.run.directory import REPLICAS
+from pipelines.run.predictions import sorted_policies
+from pipelines.run.storage import Storage
+
+
+def calibration_beside(weights: str, digests: Sequence[str], policies: Sequence[Policy]) -> KeptCalibration | None:
+    """Return the calibration of these weights, from where ``Ensemble.load`` takes it; None if there is none.
+
+    A line says if the answers, which have the largest of ``policies``, get no temperature.
+
+    Args:
+        weights: path or name of the first file; the calibration is beside it, or in its run directory.
+        digests: SHA-256 of each file.
+        policies: crop policies of the evaluation.
+
+    Raises:
+        UserError: the file is damaged, or the repository cannot be had.
+    """
+    kept, largest = _kept_for(weights, digests), sorted_policies(policies)[-1]
+    if not (kept and kept.temperature(len(digests), largest)):
+        missing = f"has none for {short_name(largest)} crops" if kept else "for these weights does not lie beside them"
+        say(f"the probabilities will be those as averaged, without a temperature: {CALIBRATION} {missing}")
+    return kept
+
+
+def _kept_for(weights: str, digests: Sequence[str]) -> KeptCalibration | None:
+    for folder in _folders_of(weights):
+        if not folder.has_file(CALIBRATION):
+            continue
+        content = folder.read_json(CALIBRATION)
+        if not isinstance(content, dict) or DIGESTS not in content:  # another program's file of that name
+            continue
+        try:
+            return KeptCalibration.from_dict(content).for_weights(digests)
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f"{folder.below(CALIBRATION)} is damaged: delete it, and probabilities are as averaged ({error})"
+            ) from error
+    return None
+
+
+def _folders_of(weights: str) -> list[Storage]:
+    """Return the folder of a file; and if that is replicas/<k> of a run, the run's."""
+    if is_hub_name(weights):
+        try:
+            root = fetch_snapshot(weights, [f"*{CALIBRATION}"])
+        except HubError as error:
+            raise UserError(str(error)) from error
+        weights = str(root / parse_hub_name(weights).path_in_repo)
+    elif is_weights_name(weights):
+        return []
+    folder, _ = Storage.of_file(weights)
+    above, _ = Storage.of_file(folder.root)
+    run, name = Storage.of_file(above.root)
+    return [folder, run] if name == REPLICAS else [folder]
