@@ -270,8 +270,6 @@ def evaluate_elsewhere(trained: Storage, recipe: Recipe, arguments: Arguments) -
 def judge_apart(trained: Storage, recipe: Recipe, arguments: Arguments) -> str:
     """Evaluate the replicas on photographs of something else, and write the run's report again; return its table."""
     from pipelines.report.out_of_distribution import keep_apart
-    from pipelines.report.provenance import evaluated_by
-    from pipelines.report.write import write_report
 
     data, options, known = absolute_data(arguments.ood), _predictor_options(arguments), read_manifest(trained)
     answer_options.check_ood(data, str(known.prepared_from.get("data", "")))
@@ -285,7 +283,7 @@ def judge_apart(trained: Storage, recipe: Recipe, arguments: Arguments) -> str:
         settings = Settings(policies, recipe.crop_px, precision, options, keep_views=False)
         outside = evaluate(run, trained, replicas_to_evaluate(trained, recipe), manifest, settings)
         keep_apart(trained, inside, run, outside, data)
-        return write_report(trained, inside, set_rule=SetRule(arguments.set_penalty), evaluation=evaluated_by(start))
+        return _write_results(trained, inside, arguments, start)
 
 
 def _main() -> None:
