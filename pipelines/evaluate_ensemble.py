@@ -21,7 +21,7 @@ if __name__ == "__main__":  # by a Python that may lack packages, or an installe
 import hashlib
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 from googlenet.evaluation.conformal import SetRule
 from googlenet.evaluation.crops import CROP_POLICIES, scales_px
@@ -37,6 +37,7 @@ from pipelines.evaluation.external_weights import agreed, check_outputs, check_p
 from pipelines.evaluation.kept_beside import calibration_beside
 from pipelines.evaluation.predictors import PredictorOptions, Predictors
 from pipelines.evaluation.preflight import PrecisionChoice
+from pipelines.job.circumstances import this_start
 from pipelines.job.command_line import parse, run_command
 from pipelines.job.console import say
 from pipelines.job.ray_session import connected, native_stderr_to_log
@@ -152,11 +153,12 @@ def evaluate_weights(arguments: Arguments) -> str:
     if arguments.unlabelled and arguments.calibrated:
         known = calibration_beside(arguments.weights[0], digests, arguments.policies)
     with connected():
+        start = this_start()
         manifest = _prepared(run, data, images, arguments)
         for replica, weights in enumerate(own):
             run.write(ReplicaFiles(replica).weights, weights)
         ensemble = evaluate(run, run, range(len(networks)), manifest, _settings(arguments, crop_px))
-        text = _write_results(run, ensemble, arguments, known=known)
+        text = _write_results(run, ensemble, arguments, start, known=known)
     return f"{text}\n{_to_mlflow(run, run, manifest, arguments)}"
 
 
@@ -185,6 +187,7 @@ def _write_results(
     run: Storage,
     ensemble: EvaluatedEnsemble,
     arguments: Arguments,
+    start: dict[str, Any],
     trained: Storage | None = None,
     *,
     has_fitted_images: bool = False,
@@ -195,11 +198,12 @@ def _write_results(
     The answers have the temperatures of ``trained``, or those of ``known``.
     """
     from pipelines.report.answers import write_answers
+    from pipelines.report.provenance import evaluated_by
     from pipelines.report.write import write_report
 
     if not arguments.unlabelled:
-        rule = SetRule(arguments.set_penalty)
-        return write_report(run, ensemble, trained, rule, has_fitted_images=has_fitted_images, is_of_newest_job=False)
+        by, rule = evaluated_by(start, list(arguments.weights)), SetRule(arguments.set_penalty)
+        return write_report(run, ensemble, trained, rule, has_fitted_images=has_fitted_images, evaluation=by)
     if trained and arguments.calibrated:
         known = read_calibration(trained, ensemble.weights_digests)
     kept = read_budget(trained, ensemble.weights_digests) if trained else None
@@ -253,10 +257,11 @@ def evaluate_elsewhere(trained: Storage, recipe: Recipe, arguments: Arguments) -
     else:
         run = trained.below(evaluation_folder(data, [*settings.values(), images.listing.versions]))
     with connected():
+        start = this_start()
         manifest = _prepared(run, data, images, arguments)
         chosen = replace(_settings(arguments, recipe.crop_px), early_stop=early_stop)
         ensemble = evaluate(run, trained, replicas, manifest, chosen)
-        text = _write_results(run, ensemble, arguments, trained, has_fitted_images=has_fitted_images)
+        text = _write_results(run, ensemble, arguments, start, trained, has_fitted_images=has_fitted_images)
     if not arguments.unlabelled:
         text += f"\nreport: {run.below(REPORT_PAGE)}"
     return f"{text}\n{_to_mlflow(run, trained, manifest, arguments)}"
@@ -265,20 +270,20 @@ def evaluate_elsewhere(trained: Storage, recipe: Recipe, arguments: Arguments) -
 def judge_apart(trained: Storage, recipe: Recipe, arguments: Arguments) -> str:
     """Evaluate the replicas on photographs of something else, and write the run's report again; return its table."""
     from pipelines.report.out_of_distribution import keep_apart
-    from pipelines.report.write import write_report
 
     data, options, known = absolute_data(arguments.ood), _predictor_options(arguments), read_manifest(trained)
     answer_options.check_ood(data, str(known.prepared_from.get("data", "")))
     images = unlabelled_images(data, known.classes)
     run = trained.below(evaluation_folder(data, [images.listing.digest, images.listing.versions, "ood"]))
     with connected():
+        start = this_start()
         manifest = _prepared(run, data, images, arguments)
         inside = evaluate_run(trained, recipe, options)
         policies, precision = inside.policies[-1:], inside.arithmetic.precision
         settings = Settings(policies, recipe.crop_px, precision, options, keep_views=False)
         outside = evaluate(run, trained, replicas_to_evaluate(trained, recipe), manifest, settings)
         keep_apart(trained, inside, run, outside, data)
-        return write_report(trained, inside, set_rule=SetRule(arguments.set_penalty), is_of_newest_job=False)
+        return _write_results(trained, inside, arguments, start)
 
 
 def _main() -> None:
@@ -315,12 +320,13 @@ def _evaluate_own_images(run: Storage, recipe: Recipe, arguments: Arguments) -> 
     """Evaluate the replicas, and with --soup averages of them, on the run's validation images; return the table."""
     options = _predictor_options(arguments)
     with connected():
+        start = this_start()
         ensemble = evaluate_run(run, recipe, options)
         if arguments.soup:
             from pipelines.evaluation.soups import evaluate_soups
 
             evaluate_soups(run, recipe, ensemble, options)
-        return _write_results(run, ensemble, arguments)
+        return _write_results(run, ensemble, arguments, start)
 
 
 def _check(arguments: Arguments) -> None:

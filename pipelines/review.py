@@ -23,12 +23,13 @@ from pathlib import Path
 from pipelines.errors import UserError
 from pipelines.job.command_line import parse, run_command
 from pipelines.job.console import say
-from pipelines.run.directory import MANIFEST, RUN, read_run
+from pipelines.run.directory import MANIFEST, REPORT_JSON, RUN, read_run
 from pipelines.run.lock import RunInUseError, reading
 from pipelines.run.places import local_path
 from pipelines.run.storage import Storage
 from pipelines.run.storage_failures import STORE_FAILURES
 from pipelines.tracking.commands import replay_command
+from pipelines.tracking.evaluation import find_evaluation
 from pipelines.tracking.failures import reason_of
 from pipelines.tracking.moved import find_directory
 from pipelines.tracking.publish import PublishSettings
@@ -60,7 +61,7 @@ class Arguments:
     """Open runs in MLflow's user interface."""
 
     run_dir: str = ""
-    """Run directory to open; the default is the MLflow store of the newest in --runs."""
+    """Run directory, or folder of an evaluation, to open; the default is the MLflow store of the newest in --runs."""
     runs: str = "runs"
     """Folder of run directories."""
     tracking_uri: str = ""
@@ -114,11 +115,15 @@ def _store(arguments: Arguments) -> str:
 
 def page_to_open(tracking_uri: str, run_dir: str) -> str:
     """Return the page of the run in ``run_dir``, or that of all runs, relative to MLflow's address."""
-    run = Storage.at(run_dir) if run_dir else None
-    if run and (found := find_parent(connect(tracking_uri), run)):
+    if not run_dir:
+        return page_of_experiment(tracking_uri)
+    run, client = Storage.at(run_dir), connect(tracking_uri)
+    is_training = run.exists(RUN) and "recipe" in read_run(run)
+    found = find_parent(client, run) if is_training else find_evaluation(client, run)
+    if found is not None:
         return page_of_run(found.info.experiment_id, found.info.run_id)
-    if run and "recipe" in read_run(run):  # an evaluation of other weights is listed under the name of its images
-        say(f"warning: {run} is not in this MLflow store{_way_out(run, tracking_uri)}")
+    way_out = _way_out(run, tracking_uri) if is_training else "; run the same command again to send it"
+    say(f"warning: {run} is not in this MLflow store{way_out}")
     return page_of_experiment(tracking_uri)
 
 
@@ -154,7 +159,7 @@ def check_port(port: int) -> None:
 
 def _main() -> None:
     arguments = parse(Arguments)
-    if arguments.run_dir and not Storage.at(arguments.run_dir).exists(RUN):
+    if arguments.run_dir and not any(map(Storage.at(arguments.run_dir).exists, (RUN, REPORT_JSON))):
         raise UserError(f"{arguments.run_dir} holds no run; choose another --run-dir")
     uri = _store(arguments)
     database = database_of(uri)

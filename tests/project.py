@@ -1,4 +1,4 @@
-"""Where the project is that the tests test."""
+"""Folder of the project that the tests test."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What test_benchmarks.py has in other processes, which import this module, and with it no PyTorch."""
+"""Functions that test_benchmarks.py calls in other processes, which import this module, and with it no PyTorch."""
 
 import os
 import time

@@ -23,8 +23,8 @@ In reading order:
 - ``stop_rule``: the threshold at which a cascade loses hardly any answer, chosen on some images for others
 - ``kept_budget``: the order of the views and the cascade of a run, for use on other images
 - ``early_predictor``: prediction that stops early
-- ``kept_calibration``: what was fitted on validation images, for use on others
+- ``kept_calibration``: temperatures and scores fitted on validation images, for use on others
 - ``selective``: the error that remains if the least sure images are not answered
-- ``out_of_distribution``: how well unsure answers tell images of something else apart
+- ``out_of_distribution``: scores of measures that tell images of something else apart
 - ``diversity``: disagreement between replicas, and the gain from it
 """

@@ -64,7 +64,7 @@ class Ensemble:
         for number, replica in enumerate(replicas):
             if replica.model.num_classes != len(self.classes):
                 raise ValueError(
-                    f"replica {number} has {replica.model.num_classes} outputs, but there are {len(self.classes)} "
+                    f"replica {number} has {replica.model.num_classes:,} outputs, but there are {len(self.classes):,} "
                     "names of classes: one is needed for each output, in their order"
                 )
         self._replicas, self._device = tuple(replicas), device
@@ -99,7 +99,7 @@ class Ensemble:
             except WeightsError as error:
                 raise WeightsError(f"{path}: {error}") from error
             if (named := len(facts[-1][0])) != (outputs := replicas[-1].model.num_classes):
-                raise WeightsError(f"{path}: it names {named} classes, but has {outputs} outputs")
+                raise WeightsError(f"{path}: it names {named:,} classes, but has {outputs:,} outputs")
             if facts[-1] != facts[0]:
                 raise WeightsError(f"{path}: its classes or its crop size are not those of the first file")
         classes, crop_px = facts[0] if facts else ((), 0)
@@ -183,7 +183,7 @@ class Ensemble:
         limit = kept.threshold(policy, coverage) if kept and coverage is not None else None
         if coverage is not None and (limit is None or not calibrated):
             raise ValueError(
-                f"sets of classes need a calibration for {short_name(policy)} crops, and probabilities that use it"
+                f"sets of classes need a calibration for the policy {short_name(policy)}, and probabilities that use it"
             )
         if kept and coverage is not None and (missing := kept.images_missing_for(coverage)):
             raise ValueError(f"a coverage of {coverage:g} {missing}")

@@ -1,4 +1,4 @@
-"""What a run's validation images say about spending passes: the order of the views, and the cascade. budget.json."""
+"""Content of budget.json: the order of the views and the cascade, chosen on a run's validation images."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""What was fitted on a run's validation images for its ensemble, and is used on others: calibration.json."""
+"""Content of calibration.json: temperatures and scores, fitted on a run's validation images for use on others."""
 
 import json
 from collections.abc import Mapping, Sequence

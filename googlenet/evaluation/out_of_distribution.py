@@ -1,4 +1,4 @@
-"""How well a measure of being unsure tells images of something else apart from those of the classes.
+"""Scores of a measure of doubt that is to tell images of something else apart from those of the classes.
 
 Images of something else should be the less sure ones. The area under the ROC curve is the chance that a random image
 of something else is less sure than a random image of the classes. The false positive rate is the share of images of

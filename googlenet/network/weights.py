@@ -144,7 +144,9 @@ def start_from(model: GoogLeNet, stored: StoredNetwork) -> list[str]:
     if stored.num_classes != model.num_classes:
         classifiers = [name for name in own if "classifier." in name]
         kept.update({name: own[name] for name in classifiers})
-        remarks.append(f"classifier re-initialised: {stored.num_classes} classes in the file, {model.num_classes} here")
+        remarks.append(
+            f"classifier re-initialised: {stored.num_classes:,} classes in the file, {model.num_classes:,} here"
+        )
     fresh = [head for head in model.aux if not any(name.startswith(f"aux.{head}.") for name in tensors)]
     if fresh:
         kept.update({name: value for name, value in own.items() if name.startswith(tuple(f"aux.{h}." for h in fresh))})

@@ -6,7 +6,7 @@ Door: ``prepare.prepare``.
 In reading order:
 
 - ``prepare``: from a listing of images to shards and their manifest
-- ``bad_images``: what is said about images that stop a preparation, and the list of all of them
+- ``bad_images``: message about images that stop a preparation, and the list of all of them
 - ``sources``: a reader and a listing for whatever ``--data`` names
 - ``own_images``: images of an evaluation that a run was trained or fitted on
 - ``file_versions``: sizes and times of files, which tell that one was replaced under its name
@@ -20,7 +20,7 @@ In reading order:
 - ``folder_tree``: all names below a folder, without litter and run directories
 - ``file_names``: names that are not UTF-8, as readable text
 - ``file_endings``: which files are pictures, and which lie beside them
-- ``advice``: what to do about labels in names or tables, and about single files
+- ``advice``: advice on labels in names or tables, and about single files
 - ``left_out``: lines about what is not part of a data set
 - ``class_list``: files that name the classes
 - ``text_files``: text in UTF-8 or UTF-16

@@ -1,4 +1,4 @@
-"""What to do about data that have no class folders: labels in names or tables, single files, archives."""
+"""Advice on data without class folders: labels in names or tables, single files, archives."""
 
 import re
 from collections import Counter

@@ -1,4 +1,4 @@
-"""What is said about images that stop a preparation, and the list of all of them."""
+"""Message about images that stop a preparation, and the list of all of them."""
 
 import errno
 import os

@@ -79,7 +79,7 @@ def images_to_time(run: Storage, recipe: Recipe, images: Images | None) -> list[
                 raise
             bad.append(f"{files[index].image_id}: {error}")
     if bad and not found:
-        tried = "the training image" if len(bad) == 1 else f"{len(bad)} training images"
+        tried = "the training image" if len(bad) == 1 else count(len(bad), "training image")
         raise UserError(f"no time can be estimated, since none of {tried} that were tried can be used, as {bad[0]}")
     return found
 

@@ -58,8 +58,8 @@ def check_sets(run: Storage, replicas: Sequence[int], policies: Sequence[Policy]
         raise UserError(f"--coverage {coverage:g} needs sets of classes: the run keeps {_what_it_lacks(run, replicas)}")
     if str(largest) not in kept.label_mass:
         raise UserError(
-            f"--coverage {coverage:g} needs sets for {short_name(largest)} crops, which the run has not fitted; let "
-            f"the largest of --policies be one of {', '.join(map(short_name, kept.label_mass))}"
+            f"--coverage {coverage:g} needs sets for the crop policy {short_name(largest)}, which the run has not "
+            f"fitted; let the largest of --policies be one of {', '.join(map(short_name, kept.label_mass))}"
         )
     if missing := kept.images_missing_for(coverage):
         raise UserError(f"--coverage {coverage:g} {missing}")
@@ -76,7 +76,7 @@ def about_no_temperature(run: Storage, replicas: Sequence[int], policies: Sequen
     kept = read_calibration(run, weights_digests(run, replicas))
     if kept and kept.temperature(len(replicas), largest):
         return ""
-    missing = f"none for {short_name(largest)} crops" if kept else _what_it_lacks(run, replicas)
+    missing = f"none for the crop policy {short_name(largest)}" if kept else _what_it_lacks(run, replicas)
     return f"the probabilities will be those as averaged, without a temperature: the run keeps {missing}"
 
 

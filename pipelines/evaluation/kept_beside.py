@@ -30,7 +30,8 @@ def calibration_beside(weights: str, digests: Sequence[str], policies: Sequence[
     """
     kept, largest = _kept_for(weights, digests), sorted_policies(policies)[-1]
     if not (kept and kept.temperature(len(digests), largest)):
-        missing = f"has none for {short_name(largest)} crops" if kept else "for these weights does not lie beside them"
+        none = f"has none for the crop policy {short_name(largest)}"
+        missing = none if kept else "for these weights does not lie beside them"
         say(f"the probabilities will be those as averaged, without a temperature: {CALIBRATION} {missing}")
     return kept
 

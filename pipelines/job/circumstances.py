@@ -7,6 +7,7 @@ import shlex
 import socket
 import subprocess
 import sys
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,11 @@ COMMIT_VARIABLE = "GOOGLENET_COMMIT"
 DIRTY = "-dirty"
 GIT_SECONDS = 10
 DUBIOUS_OWNERSHIP = "dubious ownership"
+
+
+def this_start() -> dict[str, Any]:
+    """Return the time, the circumstances and the nodes of this start of a job. Needs a connection to a Ray cluster."""
+    return {"started": datetime.now(UTC).isoformat(timespec="seconds"), **circumstances(), "nodes": cluster_nodes()}
 
 
 def circumstances() -> dict[str, Any]:

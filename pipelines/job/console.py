@@ -81,4 +81,4 @@ def count(number: int, thing: str, things: str = "") -> str:
 
 def some(names: Sequence[str], most: int = 10) -> str:
     """Format the first ``most`` names: a, b, c and 7 more."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")

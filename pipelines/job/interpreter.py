@@ -92,7 +92,7 @@ def problem_of_threads() -> str:
     if started == wanted:
         return ""
     most, _ = resource.getrlimit(resource.RLIMIT_NPROC)
-    limit = "" if most == resource.RLIM_INFINITY else f" (this user may have {most} processes and threads)"
+    limit = "" if most == resource.RLIM_INFINITY else f" (this user may have {most:,} processes and threads)"
     return (
         f"only {started} of {wanted} threads could be started{limit}: raise the limit with ulimit -u, or that of the "
         "container"

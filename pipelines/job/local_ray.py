@@ -1,4 +1,4 @@
-"""What a local cluster needs from its machine: a folder for its sockets, a token, and enough processes."""
+"""Needs of a local cluster: a folder for its sockets, a token, and enough processes."""
 
 import os
 import resource
@@ -69,7 +69,7 @@ def start_failure(error: Exception) -> UserError:
     reason = str(error).partition("\n")[0].partition("  Last ")[0].rstrip(". ")
     most, _ = resource.getrlimit(resource.RLIMIT_NPROC)
     if 0 <= most < CLUSTER_THREADS and os.geteuid() != 0:  # the limit is not for root
-        cure = f"this user may have {most} processes and threads, too few for Ray: raise the limit with ulimit -u"
+        cure = f"this user may have {most:,} processes and threads, too few for Ray: raise the limit with ulimit -u"
     else:
         cure = f"run the same command again; {START_LOGS}"
     return UserError(f"Ray did not start ({reason}): {cure}")

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
-from pipelines.job.circumstances import circumstances, cluster_nodes, why_no_commit
+from pipelines.job.circumstances import this_start, why_no_commit
 from pipelines.job.console import complain
 from pipelines.run.directory import JOBS, RUN
 from pipelines.run.storage import Storage
@@ -25,9 +25,7 @@ class JobLog:
         self._writing = threading.Lock()
         self._run, self._name = run, f"{JOBS}/{now:%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}.json"
         self._entry: dict[str, Any] = {
-            "started": now.isoformat(timespec="seconds"),
-            **circumstances(),
-            "nodes": cluster_nodes(),
+            **this_start(),
             "stage_seconds": {},
             # Remains if the job is killed.
             "outcome": RUNNING,

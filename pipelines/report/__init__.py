@@ -10,17 +10,19 @@ In reading order:
 - ``schema``: the fields of report.json
 - ``schema_of_certainty``: its fields about how sure the answers are
 - ``schema_of_spending``: its fields about what an error costs
+- ``schema_of_provenance``: its fields about where it comes from
 - ``fields``: types of single fields that several tables share
 - ``intervals``: intervals of errors, also where all images are right, or all wrong
 - ``tally``: sums over all images in bounded memory
 - ``abstention``: sets of classes, and answers left to people
-- ``out_of_distribution``: how well unsure answers tell photographs of something else apart
+- ``out_of_distribution``: scores of measures that tell photographs of something else apart
 - ``temperatures``: calibrated probabilities: their temperatures fitted, judged and kept
 - ``spending``: error against forward passes, for every way to spend them; what the run keeps about it
 - ``soups``: errors of averages of the replicas' weights
 - ``columns``: the table's columns and cells as text
-- ``remarks``: the headline, remarks on the table, provenance
-- ``text``: the table for the terminal, and the summary for MLflow
+- ``remarks``: the headline, remarks on the table, the costs and the mistakes
+- ``provenance``: date, command, processor and commit of an evaluation and of its training
+- ``text``: the table for the terminal
 - ``certainty``: tables on how sure the answers are, for report.md and the page
 - ``tables_of_spending``: tables on what an error costs, for both
 - ``markdown``: report.md

@@ -120,9 +120,8 @@ def _rule(
     known = calibration.temperature(len(ensemble.replicas), policy) if calibration else None
     limit = calibration.threshold(policy, coverage, set_rule) if calibration and coverage is not None else None
     if coverage is not None and limit is None:
-        raise UserError(
-            f"--coverage {coverage:g} needs sets of classes: the run keeps none for {short_name(policy)} crops"
-        )
+        keeps = f"the run keeps none for the crop policy {short_name(policy)}"
+        raise UserError(f"--coverage {coverage:g} needs sets of classes: {keeps}")
     return _Rule(known or 1.0, limit, set_rule, images=calibration.images if calibration else 0)
 
 

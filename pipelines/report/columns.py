@@ -7,7 +7,8 @@ from typing import Any, Literal
 from googlenet.evaluation.crops import is_chosen
 from pipelines.job.console import count
 from pipelines.report.fields import CropPolicy
-from pipelines.report.schema import Report, Run, TableRow
+from pipelines.report.schema import Report, TableRow
+from pipelines.report.schema_of_provenance import Run
 
 # Of ten classes or fewer, five answers are at least half: a top-5 error says little.
 MOST_CLASSES_WITHOUT_TOP5 = 10

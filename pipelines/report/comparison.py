@@ -71,8 +71,9 @@ def read_finished(run: Storage, name: str) -> Finished:
     if not (run.exists(REPORT_JSON) and run.exists(OUTCOMES)):
         raise UserError(f"{name} has no report to compare; finish it with the command that started it")
     jobs = read_jobs(run)
-    newest = jobs[-1] if jobs else {}
-    return Finished(name, run.read_json(REPORT_JSON), read_outcomes(run), newest, read_scores(run))
+    report = run.read_json(REPORT_JSON)
+    newest = jobs[-1] if jobs else report.get("evaluated_by", {})
+    return Finished(name, report, read_outcomes(run), newest, read_scores(run))
 
 
 def comparison(first: Finished, second: Finished) -> str:
@@ -176,7 +177,7 @@ def _about_images(first: Finished, second: Finished, common: int) -> list[str]:
         "intervals are over these images, and say nothing of other seeds:",
     ]
     left_out = [
-        f"{len(run.outcomes['image_id']) - common} of {run.name}"
+        f"{len(run.outcomes['image_id']) - common:,} of {run.name}"
         for run in (first, second)
         if len(run.outcomes["image_id"]) > common
     ]

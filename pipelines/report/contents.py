@@ -22,13 +22,13 @@ from pipelines.report.schema import (
     ReplicaPair,
     ReplicaRow,
     Report,
-    Run,
     SingleModel,
     TableRow,
     ViewErrors,
     ViewGroupErrors,
 )
 from pipelines.report.schema_of_certainty import CalibrationRow, ReliabilityBin
+from pipelines.report.schema_of_provenance import Run
 from pipelines.report.spending import NO_OTHER_WAYS, Ways, spending_rows
 from pipelines.report.tally import Tally
 from pipelines.report.temperatures import Calibrated

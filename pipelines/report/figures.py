@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipelines.job.console import count
-from pipelines.report.columns import crops_text
+from pipelines.report.columns import crops_in_words
 from pipelines.report.drawing import COLOURS, MARKERS, matrix, new_axes
 from pipelines.report.schema import Report
 from pipelines.report.schema_of_certainty import ReliabilityBin
@@ -50,7 +50,7 @@ def _error_by_models(report: Report) -> Figure:
         rows = [row for row in report["table"] if row["policy"] == policy]
         models = [row["models"] for row in rows]
         colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-        label = f"{crops_text({'policy': policy, 'crops': crops})} crop{'s' if crops > 1 else ''}"
+        label = crops_in_words({"policy": policy, "crops": crops})
         axes.plot(models, [row["top1_error"] for row in rows], marker=marker, color=colour, label=label)
         low, high = zip(*(row["top1_ci95"] for row in rows), strict=True)
         axes.fill_between(models, low, high, color=colour, alpha=0.12, linewidth=0)
@@ -207,7 +207,7 @@ def _confusion(report: Report, confusion: npt.NDArray[np.int32], shown: list[int
 
 
 def _title(what: str, shown: int, classes: int) -> str:
-    return "" if shown == classes else f"{what}, the {shown} hardest of {classes} classes"
+    return "" if shown == classes else f"{what}, the {shown} hardest of {classes:,} classes"
 
 
 def _short(name: str) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable
 from typing import Any
 
+from pipelines.job.console import count
 from pipelines.report.certainty import (
     abstention_tables,
     apart_tables,
@@ -11,6 +12,7 @@ from pipelines.report.certainty import (
     temperature_tables,
 )
 from pipelines.report.columns import (
+    crops_in_words,
     crops_text,
     interval,
     signed_interval,
@@ -91,9 +93,10 @@ def _pictures(drawn: Collection[str], *names: str) -> str:
 def cost_remark(report: Report, cost: dict[str, Any]) -> str:
     """Return what the columns of cost and seconds mean, in a sentence."""
     once = ", which computes equal views once" if "computed_passes" in report["table"][0] else ""
+    rate = count(round(cost["passes_per_second"] or 0), "pass", "passes")
     return (
         f"Cost is in forward passes per image, seconds are the time of one predictor per image{once} "
-        f"({cost['passes_per_second'] or 0:.0f} passes per second, {cost['arithmetic']})."
+        f"({rate} per second, {cost['arithmetic']})."
     )
 
 
@@ -147,7 +150,7 @@ def _view_sections(report: Report) -> list[str]:
         for group in report["view_groups"]
     ]
     sections = [
-        f"## Averaging or maximum over {crops_text(report['pooling'][0])} crops",
+        f"## Averaging or maximum over {crops_in_words(report['pooling'][0])}",
         "Top-1 error; the maximum is taken over the views of each model, then models are averaged.",
         markdown_table(("models", "average %", "maximum %", "difference", "95 % interval"), pooling),
     ]
@@ -188,7 +191,7 @@ def _class_sections(report: Report) -> list[str]:
         (row["class"], str(row["images"]), f"{row['top1_error']:.2f}", row["most_often_taken_for"] or "")
         for row in worst[:CLASSES_SHOWN]
     ]
-    shown = f"The {CLASSES_SHOWN} worst of {len(worst)}" if len(worst) > CLASSES_SHOWN else "All"
+    shown = f"The {CLASSES_SHOWN} worst of {len(worst):,}" if len(worst) > CLASSES_SHOWN else "All"
     return [
         "## Classes",
         f"{shown} by top-1 error of all models with the most crops; confusion.csv has every count.",

@@ -6,11 +6,12 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from pipelines.job.console import count
 from pipelines.report.certainty import about_share, certainty_tables
 from pipelines.report.columns import (
     Top,
     chosen_model_error,
-    crops_text,
+    crops_in_words,
     decimals,
     has_papers_classes,
     notable_over_replicas,
@@ -72,6 +73,7 @@ def report_page(
         lstrip_blocks=True,
     )
     return environment.get_template(TEMPLATE).render(
+        count=count,
         title=_title(report, data),
         headline=headline(report),
         facts=facts,
@@ -91,8 +93,7 @@ def report_page(
 
 
 def _title(report: Report, data: str) -> str:
-    replicas = len(report["ensemble"]["replicas"])
-    return f"{replicas} GoogLeNet{'s' if replicas > 1 else ''} on {data or 'images'}"
+    return f"{count(len(report['ensemble']['replicas']), 'GoogLeNet')} on {data or 'images'}"
 
 
 def _more_about(report: Report, picture: str) -> str:
@@ -121,7 +122,7 @@ def heat_map(report: Report, top: Top) -> dict[str, Any]:
     rows = report["table"]
     errors = [row["top1_error"] if top == "top1" else row["top5_error"] for row in rows]
     least, span = min(errors), max(errors) - min(errors)
-    columns = {row["policy"]: f"{crops_text(row)} crop{'s' if row['crops'] > 1 else ''}" for row in rows}
+    columns = {row["policy"]: crops_in_words(row) for row in rows}
     cells = {
         (row["models"], row["policy"]): {
             "error": f"{error:.{decimals(report)}f}",

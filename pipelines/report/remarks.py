@@ -1,6 +1,5 @@
-"""What the report says in words: the headline, remarks on the table, and the provenance of the run."""
+"""Sentences of the report: the headline, and remarks on the table, the costs and the mistakes."""
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,8 +19,6 @@ from pipelines.report.columns import (
 from pipelines.report.fields import CropPolicy
 from pipelines.report.schema import Report
 from pipelines.report.schema_of_certainty import TemperatureRow
-
-COMMIT_CHARACTERS = 12
 
 
 def headline(report: Report) -> str:
@@ -54,7 +51,7 @@ def notes(report: Report) -> list[str]:
     absent = f", of which {seen:,} {'has' if seen == 1 else 'have'} images" if seen < report["classes"] else ""
     remarks = [
         f"{count(report['images'], 'image')}, {classes}{absent}; each row is the mean over all ensembles of its size.",
-        _about_intervals(report),
+        about_intervals(report),
     ]
     if len(report["replicas"]) > 1:
         remarks += [_about_the_chosen_model(report), *_about_a_better_replica(report)]
@@ -69,7 +66,8 @@ def notes(report: Report) -> list[str]:
     return remarks
 
 
-def _about_intervals(report: Report) -> str:
+def about_intervals(report: Report) -> str:
+    """Return over what the intervals of the table are, and how wide one with other seeds is."""
     last = report["table"][-1]
     models = f"{_number_of(last['models'], 'model')} with {_crops(last)}"
     if wide := over_replicas(last, "top1"):
@@ -193,37 +191,3 @@ def about_mistakes(report: Report, shown: int) -> str:
     """Return how many of the mistakes are shown, in a sentence; empty if all are."""
     wrong = round(sum(row["images"] * row["top1_error"] / 100 for row in report["class_errors"] if row["top1_error"]))
     return f"The {shown} most confident of {wrong:,} mistakes." if wrong > shown else ""
-
-
-def provenance(recipe: dict[str, Any], cost: dict[str, Any], job: dict[str, Any]) -> dict[str, str]:
-    """Return date, recipe, command, processor, arithmetic and commit, as far as they are known.
-
-    Args:
-        recipe: the recipe of the training; empty if there is none.
-        cost: content of cost.json.
-        job: log of the newest job; empty if there is none.
-    """
-    commit = str(job.get("commit", ""))
-    facts = {
-        "date": str(job.get("started", "")).replace("T", " ").replace("+00:00", " UTC"),
-        "recipe": str(recipe.get("name", "")),
-        "command": f"python {job['command']}" if job.get("command") else "",
-        "processor": _processor(job),
-        "arithmetic": f"{cost['arithmetic']} (evaluation)",
-        "commit": commit[:COMMIT_CHARACTERS] + ("-dirty" if commit.endswith("-dirty") else ""),
-    }
-    return {name: value for name, value in facts.items() if value}
-
-
-def _processor(job: dict[str, Any]) -> str:
-    """Return the processor's name where it is known, and the CPUs and GPUs of the nodes."""
-    nodes = Counter(_node(node) for node in job.get("nodes", []))
-    machines = [text if number == 1 else f"{number} nodes of {text}" for text, number in nodes.items()]
-    return ", ".join(filter(None, [str(job.get("processor", "")), *machines]))
-
-
-def _node(node: dict[str, Any]) -> str:
-    parts = [count(int(node["cpus"]), "CPU")]
-    if node["gpus"]:
-        parts.append(f"{count(int(node['gpus']), 'GPU')} {node['accelerator']}".rstrip())
-    return " and ".join(parts)

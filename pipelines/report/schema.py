@@ -39,6 +39,7 @@ from pipelines.report.schema_of_certainty import (
     SetRow,
     TemperatureRow,
 )
+from pipelines.report.schema_of_provenance import EvaluatedBy, Run
 from pipelines.report.schema_of_spending import BudgetRow, SoupRow, SpendingRow
 
 TITLE = "report.json of googlenet-ensemble"
@@ -199,27 +200,13 @@ class Ensemble(TypedDict):
     arithmetic: Annotated[Arithmetic, Field(description="Arithmetic of the predictions.")]
 
 
-class Run(TypedDict):
-    """Content of run.json."""
-
-    id: Annotated[str, Field(description="Identity of the run directory.")]
-    recipe: NotRequired[Annotated[dict[str, Any], Field(description="Recipe of a training run.")]]
-    given_recipe: NotRequired[
-        Annotated[str, Field(description="What --recipe named; absent for runs of earlier versions.")]
-    ]
-    evaluation: NotRequired[
-        Annotated[dict[str, Any], Field(description="Settings of an evaluation of weights from other sources.")]
-    ]
-    images: NotRequired[Annotated[str, Field(description="Digest of the images that a training run has prepared.")]]
-
-
 @with_config(ConfigDict(extra="forbid", strict=True))
 class Report(TypedDict):
     """Errors of an ensemble of GoogLeNets by ensemble size and crop policy, and an analysis of its predictions.
 
     Errors are in percent of the images, differences in percentage points. Intervals are 95 % bootstrap intervals over
     images; those over images and replicas also cover another training, with other seeds. "All models" is the average of
-    all replicas. The same predictions give the same report, bit for bit.
+    all replicas. The same predictions give the same report, bit for bit, apart from evaluated_by.
     """
 
     images: Annotated[int, Field(description="Number of evaluated images.")]
@@ -280,6 +267,14 @@ class Report(TypedDict):
     paper_top5_error: Annotated[list[PaperError], Field(description="The paper's table 3.")]
     ensemble: Annotated[Ensemble, Field(description="Everything that decides the predictions.")]
     run: NotRequired[Annotated[Run, Field(description="Content of run.json; absent where a run has none.")]]
+    evaluated_by: NotRequired[
+        Annotated[
+            EvaluatedBy,
+            Field(
+                description="Evaluation that wrote the report; absent where a training job did, or an earlier version."
+            ),
+        ]
+    ]
 
 
 class _Untitled(GenerateJsonSchema):

@@ -1,4 +1,4 @@
-"""What an error costs in forward passes, for every way to spend them; and what the run keeps about it."""
+"""Errors by their cost in forward passes, for every way to spend them; and what the run keeps about it."""
 
 from collections import Counter
 from collections.abc import Sequence

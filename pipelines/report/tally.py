@@ -128,8 +128,9 @@ def _check_views(predicted: Predicted, ensemble: EvaluatedEnsemble) -> None:
         return
     wanted = np.array([num_views(policy) for policy in ensemble.policies])
     for row, replica, position in np.argwhere(predicted.views != wanted):
+        views = count(int(wanted[position]), "view")
         raise UserError(
-            f"{predicted.image_ids[row]} has {predicted.views[row, replica, position]} of {wanted[position]} views "
+            f"{predicted.image_ids[row]} has {predicted.views[row, replica, position]} of {views} "
             f"from {ensemble.replicas[replica]}; its weights may be damaged: fix them, delete "
             f"{PREDICTIONS}/ and run the same command again"
         )

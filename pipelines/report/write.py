@@ -15,7 +15,6 @@ from matplotlib.figure import Figure
 
 from googlenet.evaluation.conformal import UNPENALISED, SetRule
 from pipelines.job.console import terminal_columns
-from pipelines.job.log import read_jobs
 from pipelines.report.contents import contents
 from pipelines.report.drawing import png, svg
 from pipelines.report.example_images import mistakes_with_pictures, view_strips
@@ -25,8 +24,9 @@ from pipelines.report.markdown import markdown
 from pipelines.report.out_of_distribution import read_apart
 from pipelines.report.outcomes import write_outcomes, write_scores
 from pipelines.report.page import report_page
-from pipelines.report.remarks import provenance
+from pipelines.report.provenance import provenance
 from pipelines.report.schema import Report
+from pipelines.report.schema_of_provenance import EvaluatedBy
 from pipelines.report.soups import judge_soups
 from pipelines.report.spending import Ways, read_taught, spend
 from pipelines.report.tally import Tally, tally_predictions
@@ -39,7 +39,6 @@ from pipelines.run.directory import (
     CONFUSION,
     COST_JSON,
     PREDICTIONS,
-    QUARANTINE,
     REPORT,
     REPORT_JSON,
     REPORT_MARKDOWN,
@@ -62,12 +61,12 @@ def write_report(
     *,
     with_pictures: bool = True,
     has_fitted_images: bool = False,
-    is_of_newest_job: bool = True,
+    evaluation: EvaluatedBy | None = None,
 ) -> str:
     """Write everything below ``report/``; return the table as text for the terminal.
 
-    report.json is bit-identical for the same predictions on processors of one kind; measurements that depend on the
-    machine are in cost.json.
+    report.json is bit-identical for the same predictions on processors of one kind, apart from ``evaluation``;
+    measurements that depend on the machine are in cost.json.
 
     Args:
         run: where the images and the predictions are.
@@ -77,8 +76,7 @@ def write_report(
         with_pictures: whether to draw the pictures, which takes most of the time if there are few images.
         has_fitted_images: whether some images are validation images of ``trained`` all the same: then nothing that was
             fitted or chosen on those is judged as if the images were others.
-        is_of_newest_job: whether the newest job of the run has evaluated it; otherwise what its log says is called that
-            of the training.
+        evaluation: the start of the evaluation, unless the newest job of ``run`` has evaluated it.
 
     Raises:
         UserError: predictions are missing, duplicated, of images not in the data set, or of another ensemble.
@@ -95,6 +93,8 @@ def write_report(
     ways = Ways(spent, soups.rows if soups else (), read_taught(run))
     report = contents(tally, ensemble, errors, calibrated, ways, known_run)
     cost = _cost(run, ensemble)
+    if evaluation:
+        report["evaluated_by"] = evaluation
     if apart := read_apart(run, ensemble):
         report["out_of_distribution"] = apart
     if calibrated and not known:
@@ -108,7 +108,7 @@ def write_report(
     beside = soups.outcomes if soups else {}
     write_outcomes(run, list(tally.seen), tally.averaged.by_image(), ensemble.policies, beside)
     run.write_json(COST_JSON, cost)
-    facts = _provenance(run, trained, cost, is_of_newest_job=is_of_newest_job)
+    facts = provenance(run, trained, cost["arithmetic"], evaluation)
     drawn = _pictures(run, report, tally, cost) if with_pictures else {}
     for name, picture in drawn.items():
         run.write(f"{REPORT}/{name}.png", png(picture))
@@ -127,26 +127,6 @@ def _validation_errors(trained: Storage, replicas: Sequence[str]) -> dict[str, f
             return None
         errors[name] = known[-1]["val_top1_error"]
     return errors
-
-
-def _provenance(
-    run: Storage, trained: Storage | None, cost: dict[str, Any], *, is_of_newest_job: bool
-) -> dict[str, str]:
-    """Return where the report comes from; evaluations after the training keep no log of their own."""
-    source = trained or run
-    jobs, kept = read_jobs(source), read_run(source) if source.exists(RUN) else {}
-    facts = provenance(kept.get("recipe", {}), cost, jobs[-1] if jobs else {})
-    of_job = ("date", "command", "processor", "commit")
-    is_later = trained is not None or not is_of_newest_job
-    named = {f"training {name}" if is_later and name in of_job else name: value for name, value in facts.items()}
-    return {"images": _images(run), **named}
-
-
-def _images(run: Storage) -> str:
-    """Return how many images there are, and how many files were left out."""
-    manifest = read_manifest(run)
-    listed = f"; {QUARANTINE} lists those that were left out" if manifest.quarantined else ""
-    return f"{manifest.summary()}{listed}"
 
 
 def _pictures(run: Storage, report: Report, tally: Tally, cost: dict[str, Any]) -> dict[str, Figure]:

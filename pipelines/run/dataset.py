@@ -89,9 +89,9 @@ class Manifest:
         # An evaluation has validation images only.
         splits = {name: split.images for name, split in self.splits.items() if split.images}
         sizes = ", ".join(f"{images:,}{f' {name}' if len(splits) > 1 else ''}" for name, images in splits.items())
-        images = "image" if list(splits.values()) == [1] else "images"
+        images = "image" if list(splits.values())[-1:] == [1] else "images"
         classes = "1 class" if len(self.classes) == 1 else f"{len(self.classes):,} classes"
-        left_out = f", {self.quarantined} quarantined" if self.quarantined else ""
+        left_out = f", {self.quarantined:,} quarantined" if self.quarantined else ""
         return f"{sizes} {images} of {classes}{left_out} (digest {self.digest[:12]})"
 
     @classmethod

@@ -286,7 +286,7 @@ def shortened(value: Any, most: int = 10) -> Any:
     """Return a value for a message: of a long list, such as the names of all classes, the first and their number."""
     if not isinstance(value, list | tuple) or len(value) <= most:
         return value
-    return [*value[:most], f"and {len(value) - most} more"]
+    return [*value[:most], f"and {len(value) - most:,} more"]
 
 
 def check_run_directory(run: Storage) -> None:

@@ -93,7 +93,7 @@ def check_teacher(run: Storage, recipe: Recipe, classes: Sequence[str], images: 
     # A run that ended with fewer replicas than planned has a report.
     if not finished or (finished < taught.replicas and not teacher.exists(REPORT_JSON)):
         raise UserError(
-            f"the teacher {teacher} is not finished ({finished} of {taught.replicas} replicas); "
+            f"the teacher {teacher} is not finished (replicas: {finished} of {taught.replicas}); "
             "run its command again until it is"
         )
     manifest = read_manifest(teacher)

@@ -136,8 +136,9 @@ class EnsembleModel(PythonModel):  # type: ignore[misc]
         kept = self._ensemble.calibration
         if coverage and not (calibrated and kept and kept.threshold(asked, coverage) is not None):
             raise _bad_request(
-                f"{COVERAGE} needs {CALIBRATED} probabilities and a calibration for {self._short_name(asked)} crops: "
-                "a run has one for the policies it was evaluated with, from 40 validation images on"
+                f"{COVERAGE} needs {CALIBRATED} probabilities and a calibration for {CROP_POLICY} "
+                f"{self._short_name(asked)}: a run has one for the policies it was evaluated with, from 40 validation "
+                "images on"
             )
         if coverage and kept and (missing := kept.images_missing_for(coverage)):
             raise _bad_request(f"{COVERAGE} {coverage:g} {missing}")

@@ -1,9 +1,13 @@
 """Evaluations of other images in MLflow: runs of their own, beside the training run whose replicas they evaluate."""
 
+from typing import Any
+
 from pipelines.job.console import say
 from pipelines.report.markdown_tables import code, plain
+from pipelines.report.provenance import processor_of
+from pipelines.report.schema import Report
 from pipelines.run.dataset import Manifest
-from pipelines.run.directory import REPORT, REPORT_JSON, RUN, run_id
+from pipelines.run.directory import EVALUATIONS, REPORT, REPORT_JSON, RUN, run_id
 from pipelines.run.predictions import EvaluatedEnsemble
 from pipelines.run.storage import Storage, short_name
 from pipelines.tracking.commands import how_to_open, replay_command
@@ -14,7 +18,7 @@ from pipelines.tracking.model_metrics import rows_of_ensemble, send_model_metric
 from pipelines.tracking.notes import evaluation_note
 from pipelines.tracking.result import EVALUATED_REPLICAS_TAG, send_report
 from pipelines.tracking.runs import WITHOUT_NOTE, Experiment
-from pipelines.tracking.store import DIRECTORY_TAG, ROLE_TAG, find_parent, page_of_run
+from pipelines.tracking.store import DIRECTORY_TAG, EXPERIMENT, ROLE_TAG, find_parent, page_of_run
 
 ROLE = "evaluation"
 # Evaluations lack the tag by which the runs of a run directory are found.
@@ -37,7 +41,7 @@ def send_evaluation(run: Storage, trained: Storage, manifest: Manifest, tracking
         page = repeatedly(lambda: _send(run, trained, manifest, Experiment(tracking_uri)), tell)
     except Exception as error:  # noqa: BLE001  # the report is complete, whatever happens to MLflow
         return f"warning: not in MLflow at {tracking_uri}: {reason_of(error)}; run the same command again to send it"
-    return f"the evaluation is in MLflow at {tracking_uri}\n{how_to_open(trained, tracking_uri, page)}"
+    return f"the evaluation is in MLflow at {tracking_uri}\n{how_to_open(run, tracking_uri, page)}"
 
 
 def not_sent(run: Storage, tracking_uri: str) -> str:
@@ -50,15 +54,17 @@ def _send(run: Storage, trained: Storage, manifest: Manifest, runs: Experiment) 
     mlflow_run = _find_or_create(run, trained, manifest, runs)
     runs.set_tags(mlflow_run, {DIRECTORY_TAG: run.root})  # also after a move
     send_dataset(runs, mlflow_run, manifest)
-    report = run.read_json(REPORT_JSON)
+    report: Report = run.read_json(REPORT_JSON)
     ensemble = report["ensemble"]
-    settings = {name: ensemble[name] for name in ("crop_px", "policies")}
-    runs.log_params(mlflow_run, {**settings, "data": data_of(manifest)})
+    settings = {"crop_px": ensemble["crop_px"], "policies": ensemble["policies"], "data": data_of(manifest)}
+    runs.log_params(mlflow_run, settings)
     # No parameter, which could not change: more replicas may be finished when the evaluation is sent again.
     replicas = {EVALUATED_REPLICAS_TAG: str(len(ensemble["replicas"]))}
-    runs.set_tags(mlflow_run, {**replicas, ARITHMETIC_TAG: str(ensemble["arithmetic"])})
-    place = code(str(trained))
-    whose = f"Weights evaluated in {place}." if trained == run else f"The replicas of {place} on other images."
+    runs.set_tags(mlflow_run, {**replicas, ARITHMETIC_TAG: str(ensemble["arithmetic"]), **_tags_of_start(report)})
+    place, given = code(str(trained)), ", ".join(map(code, report.get("evaluated_by", {}).get("weights", ())))
+    whose = f"The replicas of {place} on other images."
+    if trained == run:
+        whose = f"Weights evaluated in {place}{given and f': {given}'}."
     if origin is not None:
         runs.set_tags(mlflow_run, {EVALUATED_RUN_TAG: origin.info.run_id})
         page = page_of_run(runs.experiment, origin.info.run_id)
@@ -67,11 +73,41 @@ def _send(run: Storage, trained: Storage, manifest: Manifest, runs: Experiment) 
     note = evaluation_note(report, manifest, mlflow_run, set(run.files(REPORT)), whose)
     runs.set_note(mlflow_run, note)
     # Of the ensemble alone: in one MLflow run, the metrics of its replicas would have the same names.
-    weights = digest_of(EvaluatedEnsemble.from_dict(ensemble))
+    weights = digest_of(EvaluatedEnsemble.from_dict(dict(ensemble)))
     if origin is not None and (model_id := logged_model(runs, origin.info.run_id, weights)):
         send_model_metrics(runs, mlflow_run, model_id, rows_of_ensemble(report), report, manifest)
     runs.set_status(mlflow_run, "FINISHED")
     return page_of_run(runs.experiment, mlflow_run)
+
+
+def _tags_of_start(report: Report) -> dict[str, str]:
+    """Return how and by which code the report was made; nothing for a report of an earlier version."""
+    if "evaluated_by" not in report:
+        return {}
+    start = report["evaluated_by"]
+    tags = {
+        "mlflow.source.git.commit": start["commit"],
+        "code_digest": start["code_digest"],
+        "command": start["command"],
+        "hardware": processor_of(start),
+        "weights": ", ".join(start.get("weights", ())),
+        **{f"version/{name}": version for name, version in start["versions"].items()},
+    }
+    return {name: value for name, value in tags.items() if value}
+
+
+def find_evaluation(client: Any, run: Storage) -> Any:
+    """Return the MLflow run of the evaluation in ``run``; None if the store does not have it."""
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if run.exists(RUN):  # a directory of its own; that of weights has a longer id
+        own = f"LIKE '{run_id(run)}%'"
+    else:
+        trained, _, name = run.root.rpartition(f"/{EVALUATIONS}/")
+        if not trained or not Storage.at(trained).exists(RUN):
+            return None
+        own = f"= '{run_id(Storage.at(trained))}/{name}'"
+    found = client.search_runs([experiment.experiment_id], f"tags.{EVALUATION_TAG} {own}") if experiment else []
+    return next(iter(found), None)
 
 
 def _find_or_create(run: Storage, trained: Storage, manifest: Manifest, runs: Experiment) -> str:

@@ -33,10 +33,10 @@ from pipelines.tracking.model_identity import (
     logged_model,
     registered_version,
 )
-from pipelines.tracking.notes import MODEL_TEXT, MORE, REQUEST_TEXT, Origin, model_note, version_note
+from pipelines.tracking.notes import MODEL_TEXT, MORE, REQUEST_TEXT, Origin, model_note, replica_note, version_note
 from pipelines.tracking.result import PERCENT_DECIMALS
 from pipelines.tracking.runs import NOTE, NOTE_DIGEST_TAG, MlflowRuns, digest_of_note, is_ours
-from pipelines.tracking.store import STORE_VARIABLE
+from pipelines.tracking.store import STORE_VARIABLE, page_of_run
 
 MODEL = "googlenet-ensemble"
 VAL_DIGEST_TAG = "val_digest"
@@ -51,10 +51,6 @@ CHANGED = (STORE_VARIABLE, "MLFLOW_EXPERIMENT_ID", TIMEOUT)
 PACKAGES = (
     "jaxtyping", "mlflow", "numpy", "opencv-python-headless", "pandas", "pillow", "safetensors", "simplejpeg", "torch",
 )  # fmt: skip
-REPLICA_NOTE = (
-    "Replica {0} alone: uint8 RGB crops of shape (n, 3, {1}, {1}) in, probabilities of shape (n, classes) out. The "
-    "classes, errors and parameters are in the run of the ensemble."
-)
 CODE = Path(__file__).parents[2] / "googlenet"
 MODEL_CODE = Path(__file__).parent / "ensemble_model.py"
 
@@ -237,7 +233,7 @@ def _name_on_its_page(runs: MlflowRuns, model_id: str, name: str, number: Any, n
     runs.client.set_logged_model_tags(model_id, news)
 
 
-def log_replica(runs: MlflowRuns, run: Storage, replica: int) -> str:
+def log_replica(runs: MlflowRuns, run: Storage, replica: int, manifest: Manifest) -> str:
     """Log one replica as a PyTorch model of its child run, unless already done: crops in, probabilities out.
 
     Returns the model's id.
@@ -257,6 +253,7 @@ def log_replica(runs: MlflowRuns, run: Storage, replica: int) -> str:
     if known := logged_model(runs, child, digest):
         return known
     crop_px = stored.extra["crop_px"]
+    note = replica_note(replica, crop_px, manifest, page_of_run(runs.experiment, runs.parent))
     with _speaking_to(runs):
         info = Model.log(
             artifact_path=None,
@@ -264,7 +261,7 @@ def log_replica(runs: MlflowRuns, run: Storage, replica: int) -> str:
             flavor_name="mlflow.pytorch",
             name=replica_name(replica),
             run_id=child,
-            tags={WEIGHTS_TAG: digest, NOTE: REPLICA_NOTE.format(replica, crop_px)},
+            tags={WEIGHTS_TAG: digest, NOTE: note},
             pytorch_model=PixelClassifier([stored.build()]),
             signature=ModelSignature(
                 inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, 3, crop_px, crop_px))]),

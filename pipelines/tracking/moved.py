@@ -1,4 +1,4 @@
-"""What an SQLite store keeps as absolute paths, corrected after the store or a run directory was moved or copied."""
+"""Absolute paths in an SQLite store, corrected after the store or a run directory was moved or copied."""
 
 import os
 import sqlite3

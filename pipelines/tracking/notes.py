@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.job.console import some
+from pipelines.job.console import count, some
 from pipelines.report.columns import MOST_CLASSES_WITHOUT_TOP5, crops_in_words
 from pipelines.report.markdown_tables import code, plain
-from pipelines.report.remarks import about_missing_replicas, headline
+from pipelines.report.remarks import about_intervals, about_missing_replicas, headline
 from pipelines.report.schema import Report
 from pipelines.run.dataset import Manifest
 from pipelines.tracking.dataset import data_of, name_of_data
@@ -42,6 +42,11 @@ def errors_that_count(classes: int) -> tuple[str, ...]:
     return ("top1_error",) if classes <= MOST_CLASSES_WITHOUT_TOP5 else ("top5_error", "top1_error")
 
 
+def error_sections(report: Report) -> list[str]:
+    """Return the tables of errors, and over what their intervals are."""
+    return [*error_tables(report), plain(about_intervals(report))]
+
+
 def error_tables(report: Report) -> list[str]:
     """Return a table of models x crops for each error that says something."""
     wanted = sorted(errors_that_count(report["classes"]))  # top-1 first
@@ -55,8 +60,7 @@ def _error_table(table: Sequence[Any], error: str) -> str:
     rows = [[ERROR_NAMES[error], *(crops_in_words(by_policy[policy]) for policy in policies)]]
     for models in dict.fromkeys((1, table[-1]["models"])):
         cells = {row["policy"]: row for row in table if row["models"] == models}
-        name = "1 model" if models == 1 else f"{models} models"
-        rows.append([name, *(_cell(cells[policy], error) for policy in policies)])
+        rows.append([count(models, "model"), *(_cell(cells[policy], error) for policy in policies)])
     return _table(rows)
 
 
@@ -74,13 +78,14 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
 def data_line(manifest: Manifest) -> str:
     """Return the data set in a sentence: name, images, classes."""
     sizes = " and ".join(
-        f"{split.images} {kind} images"
+        count(split.images, f"{kind} image")
         for split, kind in ((manifest.splits["train"], "training"), (manifest.splits["val"], "validation"))
         if split.images
     )
     classes = some([plain(name) for name in manifest.classes], CLASSES_SHOWN)
+    number = count(len(manifest.classes), "class", "classes")
     name, where = plain(name_of_data(manifest)), code(data_of(manifest))
-    return f"Data set **{name}** ({where}): {sizes} of {len(manifest.classes)} classes: {classes}."
+    return f"Data set **{name}** ({where}): {sizes} of {number}: {classes}."
 
 
 def parent_note(
@@ -101,7 +106,7 @@ def parent_note(
     sections = [
         headline(report),
         *about_missing_replicas(report),
-        *error_tables(report),
+        *error_sections(report),
         data_line(manifest),
         " ".join(f"Registered as [{name} version {v}]({page_of_version(name, v)})." for name, v in models),
         "Everything else: `report/index.html` under Artifacts.",
@@ -134,7 +139,7 @@ def evaluation_note(report: Report, manifest: Manifest, mlflow_run: str, picture
     return _fitting(
         [
             headline(report),
-            *error_tables(report),
+            *error_sections(report),
             data_line(manifest),
             origin,
             "Everything else: `report/index.html` under Artifacts.",
@@ -161,8 +166,17 @@ class Origin:
         rows += [[key, code(str(self.recipe[key])).replace("|", "\\|")] for key in shown]
         link = f"[{plain(self.name)}]({page_of_run(self.experiment, self.mlflow_run)})"
         where = f"Trained and evaluated by the run {link}, which has all parameters and the report."
-        result = [headline(self.report), *about_missing_replicas(self.report), *error_tables(self.report)]
+        result = [headline(self.report), *about_missing_replicas(self.report), *error_sections(self.report)]
         return [*result, data_line(self.manifest), where, _table(rows)]
+
+
+def replica_note(replica: int, crop_px: int, manifest: Manifest, link: str) -> str:
+    """Return the note on the model of one replica; ``link`` is the page of the run of its ensemble."""
+    about = (
+        f"Replica {replica} alone: uint8 RGB crops of shape (n, 3, {crop_px}, {crop_px}) in, probabilities of shape "
+        f"(n, classes) out. Its errors and parameters are in [the run of the ensemble]({link})."
+    )
+    return _fitting([about, data_line(manifest)], MAX_CHARACTERS_OF_MODEL)
 
 
 def version_note(origin: Origin) -> str:
@@ -196,8 +210,9 @@ def child_note(replica: int, seed: int, metrics: list[dict[str, Any]], failure: 
         # An epoch need not end with a validation.
         if validated := [line for line in metrics if "val_top1_error" in line]:
             last = validated[-1]
+            epochs, error = count(last["epoch"], "epoch"), f"{last['val_top1_error']:.2f} %"
             lines.append(
-                f"After {last['epoch']} epochs its top-1 error with one centre crop is {last['val_top1_error']:.2f} % "
+                f"After {epochs} its top-1 error with one centre crop is {error} "
                 f"with the averaged weights, {last['val_top1_error_raw_weights']:.2f} % with the raw ones."
             )
         hosts = sorted({line["host"] for line in metrics})

@@ -74,7 +74,7 @@ def publish(runs: MlflowRuns, recipe: Recipe, manifest: Manifest, publishing: Pu
     if publishing.models == "all":
         for name in ensemble.replicas:
             replica = replica_number(name)
-            model_id = log_replica(runs, run, replica)
+            model_id = log_replica(runs, run, replica, manifest)
             send_model_metrics(runs, runs.child(replica), model_id, rows_of_replica(report, name), report, manifest)
     name, number = log_ensemble(runs, run, recipe, manifest)
     # An earlier version of this program, or of MLflow, may have registered it otherwise.

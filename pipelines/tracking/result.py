@@ -9,6 +9,7 @@ from typing import Any
 from pipelines.job.log import read_jobs, stage_seconds
 from pipelines.report.numbers import numbers_about_answers
 from pipelines.report.outcomes import cell_name, soup_cell
+from pipelines.report.provenance import node_text
 from pipelines.report.schema import Report
 from pipelines.run.dataset import Manifest
 from pipelines.run.directory import (
@@ -40,16 +41,13 @@ def send_circumstances(runs: MlflowRuns, run: Storage) -> None:
     if not jobs:
         return
     newest = jobs[-1]
-    nodes = [
-        f"{node['host']}: {node['cpus']:g} CPUs, {node['gpus']:g} GPUs {node['accelerator']}"
-        for node in newest["nodes"]
-    ]
+    nodes = [f"{node['host']}: {node_text(node)}" for node in newest["nodes"]]
     tags = {
         "mlflow.source.git.commit": newest["commit"],
         "code_digest": newest["code_digest"],
         "command": newest["command"],
         "starts": str(len(jobs)),
-        "hardware": "; ".join(text.rstrip() for text in nodes),
+        "hardware": "; ".join(nodes),
         "platform": f"{newest['platform']}, {newest['memory_gib']} GiB",
         **{f"version/{name}": value for name, value in newest["versions"].items()},
     }

@@ -16,7 +16,7 @@ In reading order:
 - ``compilation``: the network that steps call, compiled while that works, and CUDA graphs of steps
 - ``task``: parameters of a worker: which replica, from what, into where
 - ``failure``: outcome of a failed attempt
-- ``advice``: what to try when a replica does not learn
+- ``advice``: options to try when a replica does not learn
 - ``validation``: errors on validation images during training
 - ``validation_plan``: how often to validate, and on which images
 - ``sheet_writer``: answers for a few fixed validation images during training

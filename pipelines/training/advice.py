@@ -1,4 +1,4 @@
-"""What to try when a replica does not learn or diverges: options that its recipe does not use yet."""
+"""Advice for a replica that does not learn or diverges: options that its recipe does not use yet."""
 
 from googlenet.training.health import Advice
 from pipelines.run.recipe import Recipe

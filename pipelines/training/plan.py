@@ -163,7 +163,7 @@ def plan_lines(run: Storage, recipe: Recipe, resources: Resources, estimated: Es
     """
     counts, trial = estimated.counts, estimated.trial
     shards = math.ceil(counts.train / recipe.images_per_shard) + math.ceil(counts.val / recipe.images_per_shard)
-    images = f"{counts.train:,} train, {counts.val:,} val images of {count(counts.classes, 'class', 'classes')}"
+    images = f"{counts.train:,} train, {count(counts.val, 'val image')} of {count(counts.classes, 'class', 'classes')}"
     lines = [*placement_lines(run, recipe, resources), f"data: {images}, {count(shards, 'shard')}"]
     lines += _targets_line(recipe, estimated)
     if not trial:
@@ -270,11 +270,10 @@ def _steps(recipe: Recipe, counts: Counts) -> int:
 def _validation_line(recipe: Recipe, resources: Resources, counts: Counts, trial: Trial) -> str:
     plan = resources.validation
     images, times = plan.number_of(counts.val), plan.times(recipe.epochs)
-    some = f" of {counts.val:,}" if images < counts.val else ""
+    of_all = f"{images:,} of " if images < counts.val else ""
+    each = f"{of_all}{count(counts.val, 'image')}"
     seconds = times * _validation_seconds(recipe, resources, counts, trial)
-    return (
-        f"validation: {count(times, 'time')} on {images:,}{some} images, {duration(seconds)} of each replica's training"
-    )
+    return f"validation: {count(times, 'time')} on {each}, {duration(seconds)} of each replica's training"
 
 
 def _validation_seconds(recipe: Recipe, resources: Resources, counts: Counts, trial: Trial) -> float:

@@ -238,8 +238,8 @@ def check_batches(recipe: Recipe, images: int) -> None:
         return
     fitting = next((other for other in range(size + 1, 2 * size + 3) if not has_batch_of_one(images, other)), 2)
     raise UserError(
-        f"batches of {size:,} of {images:,} training images leave a batch of one, in which batch normalisation fails "
-        f"at crops of {crop_px} px: choose --batch-size {fitting}, or crops of more than "
+        f"batches of {size:,} of {count(images, 'training image')} leave a batch of one, in which batch normalisation "
+        f"fails at crops of {crop_px} px: choose --batch-size {fitting}, or crops of more than "
         f"{LARGEST_CROP_WITH_ONE_PIXEL_PX} px"
     )
 
@@ -262,6 +262,6 @@ def needed_replicas(recipe: Recipe, least: int | None, *, at_limit: bool = False
     needed = all_needed if least is None else least
     if not 1 <= needed <= recipe.replicas:
         raise UserError(
-            f"--min-replicas must be between 1 and the {recipe.replicas} replicas of the recipe, got {needed}"
+            f"--min-replicas must be between 1 and the {count(recipe.replicas, 'replica')} of the recipe, got {needed}"
         )
     return needed

@@ -1,4 +1,4 @@
-"""What people look at, in a real browser: MLflow on a finished run, and the report's page."""
+"""Pages in a real browser: MLflow on a finished run, and the report's page."""
 
 import os
 import signal

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -223,6 +224,9 @@ def test_weights_of_this_project_bring_their_crop_size_and_disagreement_is_refus
     with pytest.raises(UserError, match=r"crop_px.*84.*35"):
         evaluate_weights(replace(arguments, crop_px=84))
     evaluate_weights(arguments)
+    page = (tmp_path / "run/report/index.html").read_text()
+    assert f"<dt>weights</dt><dd>{', '.join(files)}</dd>" in page
+    assert all(f"<dt>{name}</dt>" in page for name in ("date", "command", "processor"))
     ours, theirs = (json.loads((run / "report/report.json").read_text()) for run in (tmp_path / "run", finished_run))
     assert ours["ensemble"]["crop_px"] == 35
     singles = [[r["rows"][0]["top1_error"] for r in report["replicas"][:2]] for report in (ours, theirs)]
@@ -293,7 +297,7 @@ def test_a_run_is_evaluated_on_images_that_it_never_saw_and_with_the_users_own_s
         (models, crops, policy) for models in (1, 2, 3) for crops, policy in ((1, "1"), (3, best), (72, "40+50"))
     ]
     picture = svg(figures(report)["error_by_models"], "error_by_models")
-    assert all(f">{label} crops</text>" in picture for label in ("3 (best)", "72 (40+50 px)"))
+    assert all(f">{label}</text>" in picture for label in ("3 crops (best)", "72 crops (40+50 px)"))
     assert "| 3 | 3 (best) | 9 |" in (folder_of_report / "report/report.md").read_text()
     assert "| 3 | 72 (40+50 px) | 216 |" in (folder_of_report / "report/report.md").read_text()
     assert str(folder_of_report) in table
@@ -353,4 +357,7 @@ def test_the_command_adds_photographs_of_something_else_to_the_runs_report(
     report = json.loads((tmp_path / "run/report/report.json").read_text())
     assert [(row["data"], row["images"]) for row in report["out_of_distribution"]] == [("noise", 4)] * 3
     assert report["table"] == json.loads((finished_run / "report/report.json").read_text())["table"]
-    assert "Photographs of something else" in (tmp_path / "run/report/index.html").read_text()
+    page = (tmp_path / "run/report/index.html").read_text()
+    assert "Photographs of something else" in page
+    assert page.index("<dt>command</dt>") < page.index("evaluate_ensemble.py</span>") < page.index("training command")
+    assert report["evaluated_by"]["command"] == shlex.join(words)

@@ -1,4 +1,4 @@
-"""What cannot be decoded is refused with the cause in the user's words."""
+"""Images that cannot be decoded are refused with the cause in the user's words."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""What a preparation says about images that stop it: all of their names, and data that the nodes do not see."""
+"""Messages about images that stop a preparation: all of their names, and data that the nodes do not see."""
 
 import errno
 import json

@@ -25,7 +25,9 @@ def test_sets_for_crops_that_the_run_has_not_fitted_are_refused_before_anything_
     check_sets(run, range(2), (144, 1, 10), 0.9)
     check_sets(run, range(2), (10,), None)
     for policies, named in (((1, 10), "10"), ((chosen_policy(range(3)), 1), "best:3")):
-        with pytest.raises(UserError, match=rf"^--coverage 0\.9 needs sets for {named} crops.* be one of 1, 144$"):
+        with pytest.raises(
+            UserError, match=rf"^--coverage 0\.9 needs sets for the crop policy {named}, .* be one of 1, 144$"
+        ):
             check_sets(run, range(2), policies, 0.9)
 
 
@@ -43,7 +45,7 @@ def test_a_calibration_of_other_replicas_is_told_before_anything_is_evaluated(tm
     run = Storage.at(str(tmp_path))
     keep_calibration(run, 2)
     assert about_no_temperature(run, range(2), (1, 144)) == ""
-    assert about_no_temperature(run, range(2), (1, 10)).endswith("the run keeps none for 10 crops")
+    assert about_no_temperature(run, range(2), (1, 10)).endswith("the run keeps none for the crop policy 10")
     run.write("replicas/2/weights.safetensors", b"2")  # one more is finished
     first = f"python pipelines/evaluate_ensemble.py --run-dir {run}"
     told = about_no_temperature(run, range(3), (1, 144))

@@ -37,7 +37,8 @@ def test_it_is_found_in_the_run_directory_for_all_files_and_for_one(
     assert of_one.temperature(1, 1) == 0.9
     assert capsys.readouterr().out == ""
     assert calibration_beside(first, DIGESTS, (1, 144)) == KEPT
-    assert "as averaged, without a temperature: calibration.json has none for 144 crops" in capsys.readouterr().out
+    none = "calibration.json has none for the crop policy 144"
+    assert f"as averaged, without a temperature: {none}" in capsys.readouterr().out
 
 
 def test_none_of_other_weights_or_of_another_program_is_taken(

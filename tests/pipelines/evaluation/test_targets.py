@@ -133,7 +133,7 @@ def test_a_teacher_that_cannot_teach_is_refused_with_the_way_out(
         check_that_a_teacher_is_given(distil())
     a_teacher(teacher, prepared_run, tiny_recipe, 2)
     recipe = of(teacher, tiny_recipe)
-    with pytest.raises(UserError, match=r"teacher is not finished \(2 of 3 replicas\); run its command again"):
+    with pytest.raises(UserError, match=r"teacher is not finished \(replicas: 2 of 3\); run its command again"):
         check_teacher(run, recipe, CLASSES, 66)
     Storage.at(str(teacher)).write_json("report/report.json", {})  # two were enough for its evaluation
     check_teacher(run, recipe, CLASSES, 66)

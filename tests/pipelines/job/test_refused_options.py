@@ -1,4 +1,4 @@
-"""What cannot be used is refused in a line before anything starts, and folders of other people stay as they are."""
+"""Options that cannot be used are refused in a line before anything starts; folders of others stay as they are."""
 
 from pathlib import Path
 from types import ModuleType

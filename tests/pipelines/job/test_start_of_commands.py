@@ -1,4 +1,4 @@
-"""What a command finds when it starts: closed streams, a folder that is gone; and what it does not wait for."""
+"""Start of a command: closed streams, a folder that is gone; and what it does not wait for."""
 
 import subprocess
 import sys

@@ -14,9 +14,11 @@ from jsonschema import Draft202012Validator
 from pydantic import TypeAdapter, ValidationError
 
 from pipelines.report.contents import contents
+from pipelines.report.provenance import evaluated_by
 from pipelines.report.schema import Report, json_schema
 from pipelines.report.tally import tally_predictions
 from tests.pipelines.report.made_runs import ENSEMBLE, made_run, predict
+from tests.pipelines.report.test_provenance import EVALUATION
 from tests.project import ROOT
 
 PUBLISHED = ROOT / "docs/report.schema.json"
@@ -28,14 +30,15 @@ OPTIONAL = {("run",), *(("run", key) for key in ("recipe", "evaluation", "images
     for interval in ("ci95", "difference_ci95")
 }
 OPTIONAL |= {("table", 0, "computed_passes"), ("spending",), ("spending", 0, "models"), ("spending", 0, "crops")}
-OPEN = {("run", "recipe"), ("run", "evaluation")}
+OPTIONAL |= {("evaluated_by",), ("evaluated_by", "weights")}
+OPEN = {("run", "recipe"), ("run", "evaluation"), ("evaluated_by", "versions")}
 Place = tuple[str | int, ...]
 
 
 @pytest.fixture(scope="module")
 def report(letters_run: Path) -> dict[str, Any]:
     report: dict[str, Any] = json.loads((letters_run / "report/report.json").read_text())
-    return report
+    return {**report, "evaluated_by": json.loads(json.dumps(evaluated_by(EVALUATION, ["bvlc"])))}
 
 
 TYPES = TypeAdapter(Report)
@@ -129,7 +132,7 @@ def test_a_missing_or_an_additional_key_is_refused_everywhere(report: dict[str, 
             refused = (*place, name) not in OPTIONAL
             assert refusals(changed) == (refused, refused), f"{(*place, name)} missing"
         changed = copy.deepcopy(short)
-        at(changed, place)["new"] = 1
+        at(changed, place)["new"] = "1"
         refused = place not in OPEN
         assert refusals(changed) == (refused, refused), f"{place} with an additional key"
 

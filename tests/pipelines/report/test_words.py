@@ -1,4 +1,4 @@
-"""What a report says in words and which of its columns are shown, on the terminal, on the page and in report.md."""
+"""Sentences of a report and its columns, on the terminal, on the page and in report.md."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ import pytest
 from pipelines.report.contents import contents
 from pipelines.report.figures import figures
 from pipelines.report.markdown import markdown
-from pipelines.report.page import report_page
+from pipelines.report.page import heat_map, report_page
 from pipelines.report.remarks import headline, notes
 from pipelines.report.schema import Report
 from pipelines.report.tally import tally_predictions
@@ -21,17 +21,16 @@ from pipelines.run.directory import COST_JSON
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from tests.pipelines.report.made_runs import (
-    ENSEMBLE,
     LABELS,
     NOISY,
     answers,
     ensemble_of,
     made_run,
-    predict,
     predict_as,
 )
 
 RIGHT = LABELS.tolist()
+NO_SINGULAR = re.compile(r"(?<!-)\b1 (\w+ )?(images|classes|models|crops|replicas|views|passes|seconds|GoogLeNets)\b")
 COST = {
     "predictor_seconds": 1.0,
     "forward_passes": 2,
@@ -222,50 +221,44 @@ def test_replicas_that_are_missing_are_not_called_failed(tmp_path: Path) -> None
 def test_one_of_something_is_singular(letters: tuple[Storage, str]) -> None:
     report = report_in(letters[0])
     row = {name: value for name, value in report["table"][0].items() if "_and_replicas" not in name}  # of one replica
-    single = {**report, "images": 1, "classes": 1, "table": [row], "replicas": report["replicas"][:1]}
+    one_view = {**report["pooling"][0], "crops": 1, "policy": "1"}
+    ensemble = {**report["ensemble"], "replicas": ["replica_0"]}
+    single = {
+        **report,
+        "images": 1,
+        "classes": 1,
+        "table": [row],
+        "replicas": report["replicas"][:1],
+        "pooling": [one_view],
+        "view_groups": [],
+        "class_errors": report["class_errors"][:1],
+        "ensemble": ensemble,
+        "diversity": {"disagreement": [[0.0]], "pairs": []},
+    }
     text = " ".join([headline(single), *notes(single)])
     assert "One model with one crop errs on" in text
     assert "of 1 image." in text
-    assert not re.search(r"\b1 (images|classes|models|crops|replicas)\b", text)
+    strip = {"title": "84 px", "source": "", "views": 1}
+    cost: Any = {**COST, "passes_per_second": 1.2, "predictor_seconds": 1.0, "forward_passes": 1}
+    page = report_page(single, cost, "", {}, {}, {"image_id": "a", "strips": [strip], "mistakes": []})
+    report_md = markdown(single, cost, {}, {})
+    for told in (text, page, report_md):
+        assert not re.search(
+            r"\b1 (\w+ )?(images|classes|models|crops|replicas|views|passes|seconds|GoogLeNets)\b", told
+        )
+    assert 'alt="1 view of a, 84 px"' in page
+    assert "<p>1 GoogLeNet on images</p>" in page
+    assert "## Averaging or maximum over 1 crop\n" in report_md
+    assert "(1 pass per second, fp32)" in report_md
 
 
-def test_the_page_and_the_tables_say_where_they_come_from(tmp_path: Path) -> None:
-    run = made_run(tmp_path)
-    claim(run, "recipe", Recipe(name="demo", replicas=2).to_dict())
-    node = {"host": "secret", "cpus": 16.0, "gpus": 1, "accelerator": "H100"}
-    job = {
-        "started": "2026-11-25T22:35:34+00:00",
-        "command": "pipelines/train_ensemble.py --recipe demo",
-        "commit": "0123456789abcdef0123456789abcdef01234567-dirty",
-        "host": "secret",
-        "nodes": [node, node],
-    }
-    run.write_json("jobs/1.json", job)
-    run.write_json("dataset/manifest.json", {**run.read_json("dataset/manifest.json"), "quarantined": 3})
-    predict(run, list(range(6)))
-    write_report(run, ENSEMBLE, with_pictures=False)
-    page, markdown = pages_of(run)
-    for expected in (
-        ", 3 quarantined (digest ",
-        "; dataset/quarantine.jsonl lists those that were left out",
-        "2026-11-25 22:35:34 UTC",
-        "demo",
-        "python pipelines/train_ensemble.py --recipe demo",
-        "2 nodes of 16 CPUs and 1 GPU H100",
-        "0123456789ab-dirty",
-    ):
-        assert expected in flat(re.sub("<[^>]+>", "", page))
-        assert expected in markdown
-    assert "secret" not in page + markdown
-    (tmp_path / "other").mkdir()
-    elsewhere = made_run(tmp_path / "other")
-    predict(elsewhere, list(range(6)))
-    write_report(elsewhere, ENSEMBLE, run, with_pictures=False)
-    assert "- training command: `python pipelines/train_ensemble.py --recipe demo`" in pages_of(elsewhere)[1]
-    write_report(run, ENSEMBLE, with_pictures=False, is_of_newest_job=False)  # evaluated again, after the job
-    again = pages_of(run)[1]
-    assert "- training date: 2026-11-25 22:35:34 UTC" in again
-    assert not re.search(r"^- (date|command|processor|commit):", again, re.MULTILINE)
+def test_chosen_views_are_called_alike_on_the_page_and_in_the_pictures(letters: tuple[Storage, str]) -> None:
+    report = report_in(letters[0])
+    for row in [*report["table"], *report["single_model"]["rows"]]:
+        row.update({"policy": "best:24:00ff", "crops": 24} if row["crops"] == 10 else {})
+    assert heat_map(report, "top1")["columns"] == ["1 crop", "24 crops (best)", "144 crops"]
+    labels = [text.get_text() for text in figures(report)["error_by_models"].axes[0].get_legend().get_texts()]
+    assert labels == ["1 crop", "24 crops (best)", "144 crops"]
 
 
 def test_report_md_shows_every_picture_beside_it(letters: tuple[Storage, str]) -> None:

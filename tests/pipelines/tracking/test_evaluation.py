@@ -1,5 +1,6 @@
 """Evaluations of other images in MLflow, beside the training run."""
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,6 +8,9 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput
 
+from pipelines.report.provenance import evaluated_by
+from pipelines.review import page_to_open
+from pipelines.run.claims import claim
 from pipelines.run.dataset import Shard, Split, read_manifest
 from pipelines.run.storage import Storage
 from pipelines.tracking.dataset import validation_images
@@ -14,6 +18,7 @@ from pipelines.tracking.evaluation import _find_or_create, send_evaluation
 from pipelines.tracking.model_identity import WEIGHTS_TAG, digest_of
 from pipelines.tracking.runs import NOTE, Experiment
 from tests.pipelines.report.made_runs import ENSEMBLE, made_run
+from tests.pipelines.report.test_provenance import EVALUATION
 from tests.pipelines.tracking.followed_runs import copy_result, follow, runs_of, store_of
 
 pytestmark = pytest.mark.timeout(120)
@@ -102,6 +107,41 @@ def test_a_note_that_a_user_writes_into_an_evaluation_that_was_not_sent_to_its_e
     assert "the evaluation is in MLflow at" in send_evaluation(evaluation, run, manifest, store_of(run))
     sent = runs_of(store_of(run))["evaluation"]
     assert sent.data.tags[NOTE] == "Photographs from the second camera."  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("kind", ["beside", "own", "weights"])
+def test_the_printed_command_opens_the_evaluation(
+    run: Storage, reported_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    """Evaluations within the training run, in a directory of their own, and of weights from other sources."""
+    if kind == "beside":
+        evaluation = other_images(run, reported_run)
+    else:
+        evaluation = made_run(tmp_path / "evaluated")
+        claim(evaluation, "evaluation", {"run": "1f"} if kind == "own" else {})
+        copy_result(reported_run, evaluation)
+    manifest, trained = read_manifest(evaluation), evaluation if kind == "weights" else run
+    words = ["review.py", "--run-dir", evaluation.root, "--tracking-uri", store_of(run)]
+    assert page_to_open(store_of(run), evaluation.root) == page_to_open(store_of(run), "")
+    assert capsys.readouterr().out.startswith(f"warning: {evaluation} is not in this MLflow store; run the same")
+    said = send_evaluation(evaluation, trained, manifest, store_of(run))
+    command = shlex.split(said.splitlines()[-1])
+    assert [command[2].rpartition("/")[2], *command[3:]] == words
+    sent = runs_of(store_of(run))["evaluation"]
+    assert f"/runs/{sent.info.run_id}?" in page_to_open(command[-1], command[4])  # type: ignore[attr-defined]
+    assert "warning" not in capsys.readouterr().out
+
+
+def test_an_evaluation_has_its_own_commit_command_and_weights(run: Storage, reported_run: Path) -> None:
+    copy_result(reported_run, run)
+    report = run.read_json("report/report.json")
+    run.write_json("report/report.json", {**report, "evaluated_by": evaluated_by(EVALUATION, ["bvlc"])})
+    send_evaluation(run, run, read_manifest(run), store_of(run))
+    tags = runs_of(store_of(run))["evaluation"].data.tags  # type: ignore[attr-defined]
+    assert tags["mlflow.source.git.commit"] == EVALUATION["commit"]
+    assert tags["command"] == EVALUATION["command"]
+    assert (tags["weights"], tags["hardware"], tags["version/python"]) == ("bvlc", "Sixty-four, 1 CPU", "3.12")
+    assert f"Weights evaluated in `{run}`: `bvlc`." in tags[NOTE]
 
 
 def other_images(run: Storage, reported_run: Path) -> Storage:

@@ -158,6 +158,7 @@ def test_replicas_and_ensemble_have_their_errors_on_the_validation_images_by_the
     run = client.get_run(parent)
     own = parent, *children(client, run)
     found = [m for m in client.search_logged_models([run.info.experiment_id]) if m.source_run_id in own]
+    assert all(f"/runs/{parent}?" in model.tags["mlflow.note.content"] for model in found)
     errors = [next(metric.value for metric in m.metrics if metric.key == "top1_error/144") for m in found]
     assert {m.name: e for m, e in zip(found, errors, strict=True)} == pytest.approx(expected, abs=1e-3)
     [validation] = [i.dataset for i in run.inputs.dataset_inputs if "(val)" in i.dataset.name]

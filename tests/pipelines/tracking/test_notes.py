@@ -9,7 +9,7 @@ from rich.markdown import Markdown
 from pipelines.export.model_card import model_card
 from pipelines.report.markdown import markdown
 from pipelines.report.markdown_tables import markdown_table
-from pipelines.run.dataset import Manifest, Split, read_manifest
+from pipelines.run.dataset import Manifest, Shard, Split, read_manifest
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.tracking.models import describe_model, origin_of
@@ -18,10 +18,13 @@ from pipelines.tracking.notes import (
     MORE,
     REQUEST_TEXT,
     Origin,
+    child_note,
     data_line,
     error_tables,
+    evaluation_note,
     model_note,
     parent_note,
+    replica_note,
     version_note,
 )
 from pipelines.tracking.runs import NOTE, MlflowRuns
@@ -45,6 +48,36 @@ def texts(markdown: str) -> list[str]:
     """The paragraphs and cells of Markdown as the parser of rich reads them, without their markup."""
     read = [token.children or [] for token in Markdown(markdown).parsed if token.type == "inline"]
     return ["".join(part.content if part.content else "" for part in parts) for parts in read]
+
+
+def test_one_of_something_is_singular_in_notes() -> None:
+    one = {"epoch": 1, "host": "here", "val_top1_error": 5.0, "val_top1_error_raw_weights": 6.0}
+    assert "After 1 epoch its top-1 error with one centre crop is 5.00 %" in child_note(0, 1, [one], None)
+    assert "After 2 epochs its" in child_note(0, 1, [{**one, "epoch": 2}], None)
+    train, val = (Split((Shard("", images, ""),), {}) for images in (1000, 1))
+    line = data_line(Manifest({"data": "x"}, ("a",), {"train": train, "val": val}, "", 0))
+    assert line.endswith(": 1,000 training images and 1 validation image of 1 class: a.")
+
+
+def test_every_note_says_over_what_its_intervals_are(reported_run: Path) -> None:
+    run = Storage.at(str(reported_run))
+    report, manifest = run.read_json("report/report.json"), read_manifest(run)
+    origin = Origin(report, manifest, {}, "1", "run", "mine")
+    notes = [parent_note(report, manifest, [], "1f", set(), "http://x"), version_note(origin)]
+    notes += [model_note(origin, NAME, "1"), evaluation_note(report, manifest, "1f", set(), "whose")]
+    for note in notes:
+        assert "The 95 % intervals are over images alone: 2 replicas say too little" in note
+    wide = {"top1_ci95_images_and_replicas": [10.0, 40.0]}
+    for_three = {**report, "table": [{**row, **wide} for row in report["table"]]}
+    assert "over both, the interval of 2 models with 144 crops is 10.00 to 40.00 %" in version_note(
+        Origin(for_three, manifest, {}, "1", "run", "mine")
+    )
+
+
+def test_the_page_of_a_replicas_model_leads_to_the_run_of_its_ensemble(reported_run: Path) -> None:
+    note = replica_note(1, 84, read_manifest(Storage.at(str(reported_run))), "#/experiments/1/runs/2f")
+    assert "[the run of the ensemble](#/experiments/1/runs/2f)" in note
+    assert "6 training images and 6 validation images of 7 classes: a, b, c" in note
 
 
 def test_names_of_classes_are_text_in_markdown(reported_run: Path) -> None:
