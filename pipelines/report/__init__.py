@@ -20,7 +20,7 @@ In reading order:
 - ``soups``: errors of averages of the replicas' weights
 - ``columns``: the table's columns and cells as text
 - ``remarks``: the headline, remarks on the table, provenance
-- ``text``: the table for the terminal, and the summary for MLflow
+- ``text``: the table for the terminal
 - ``certainty``: tables on how sure the answers are, for report.md and the page
 - ``tables_of_spending``: tables on what an error costs, for both
 - ``markdown``: report.md

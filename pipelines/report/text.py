@@ -1,4 +1,4 @@
-"""The report as short text: the table for the terminal, and the summary that MLflow shows."""
+"""The report as short text: the headline, the table and its remarks for the terminal."""
 
 from dataclasses import replace
 from typing import Any
