@@ -36,8 +36,9 @@ from pipelines.evaluation.external_weights import agreed, check_outputs, check_p
 from pipelines.evaluation.predictors import PredictorOptions, Predictors
 from pipelines.evaluation.preflight import PrecisionChoice
 from pipelines.job.command_line import parse, run_command
-from pipelines.job.console import say
+from pipelines.job.console import complain, say
 from pipelines.job.ray_session import connected, native_stderr_to_log
+from pipelines.job.run_option import run_at
 from pipelines.run.budget import early_stop_of, read_budget, with_chosen_views
 from pipelines.run.calibration import read_calibration
 from pipelines.run.claims import check_own, claim
@@ -122,6 +123,7 @@ def evaluate_weights(arguments: Arguments) -> str:
     # Listing many images or large archives takes minutes.
     find_images = cache(lambda classes: _find_images(data, classes, arguments))
     check_published(arguments.weights, lambda: listed or find_images(()).listing.classes, arguments)
+    say(f"reading the weights {', '.join(arguments.weights)} ...")
     arguments = replace(arguments, weights=tuple(file for given in arguments.weights for file in each_file(given)))
     files = [read_file(file) for file in arguments.weights]
     networks = [stored for _, stored in files]
@@ -188,7 +190,8 @@ def _write_results(
 
     if not arguments.unlabelled:
         rule = SetRule(arguments.set_penalty)
-        return write_report(run, ensemble, trained, rule, has_fitted_images=has_fitted_images, is_of_newest_job=False)
+        text = write_report(run, ensemble, trained, rule, has_fitted_images=has_fitted_images, is_of_newest_job=False)
+        return f"{text}\nreport: {run.below(REPORT_PAGE)}"
     known = read_calibration(trained, ensemble.weights_digests) if trained and arguments.calibrated else None
     kept = read_budget(trained, ensemble.weights_digests) if trained else None
     rule = SetRule(arguments.set_penalty)
@@ -243,15 +246,12 @@ def evaluate_elsewhere(trained: Storage, recipe: Recipe, arguments: Arguments) -
         chosen = replace(_settings(arguments, recipe.crop_px), early_stop=early_stop)
         ensemble = evaluate(run, trained, replicas, manifest, chosen)
         text = _write_results(run, ensemble, arguments, trained, has_fitted_images=has_fitted_images)
-    if not arguments.unlabelled:
-        text += f"\nreport: {run.below(REPORT_PAGE)}"
     return f"{text}\n{_to_mlflow(run, trained, manifest, arguments)}"
 
 
 def judge_apart(trained: Storage, recipe: Recipe, arguments: Arguments) -> str:
     """Evaluate the replicas on photographs of something else, and write the run's report again; return its table."""
     from pipelines.report.out_of_distribution import keep_apart
-    from pipelines.report.write import write_report
 
     data, options, known = absolute_data(arguments.ood), _predictor_options(arguments), read_manifest(trained)
     answer_options.check_ood(data, str(known.prepared_from.get("data", "")))
@@ -264,13 +264,13 @@ def judge_apart(trained: Storage, recipe: Recipe, arguments: Arguments) -> str:
         settings = Settings(policies, recipe.crop_px, precision, options, keep_views=False)
         outside = evaluate(run, trained, replicas_to_evaluate(trained, recipe), manifest, settings)
         keep_apart(trained, inside, run, outside, data)
-        return write_report(trained, inside, set_rule=SetRule(arguments.set_penalty), is_of_newest_job=False)
+        return _write_results(trained, inside, arguments)
 
 
 def _main() -> None:
     arguments = parse(Arguments)
     _check(arguments)
-    run = Storage.at(arguments.run_dir)
+    run = run_at(arguments.run_dir)
     recipe = None if arguments.weights else read_recipe(run, "give one with --run-dir, or weights with --weights")
     written = Storage.at(arguments.output_dir) if arguments.output_dir else run
     data = "" if arguments.data else "--data FOLDER "
@@ -279,7 +279,7 @@ def _main() -> None:
         way_out = f"choose another {'--output-dir' if arguments.output_dir else '--run-dir'}"
     written.check_writable(way_out)
     check_own(written, way_out)
-    with only_job_on(written, way_out), native_stderr_to_log(written):
+    with only_job_on(written, way_out, complain), native_stderr_to_log(written):
         if recipe is None:
             say(evaluate_weights(arguments))
         elif arguments.data:

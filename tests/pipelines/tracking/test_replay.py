@@ -187,7 +187,8 @@ def test_a_run_that_is_not_finished_is_not_told_to_log_its_model(
     words = ["replay_to_mlflow.py", "--run-dir", run.root, "--tracking-uri", store_of(run)]
     monkeypatch.setattr("sys.argv", words)
     replay_to_mlflow._main()
-    [sent, how_to_open] = capsys.readouterr().out.splitlines()
+    [sending, sent, how_to_open] = capsys.readouterr().out.splitlines()
+    assert sending == f"sending {run} to MLflow at {store_of(run)} ..."  # nothing is silent for seconds
     assert sent == f"{run} is in MLflow at {store_of(run)}"
     assert how_to_open.startswith("MLflow: python pipelines/review.py")
 
@@ -282,7 +283,7 @@ def test_a_database_other_than_a_file_of_sqlite_is_opened_with_mlflows_page(
     assert re.search(r"MLflow: http://127.0.0.1:\d+/#/experiments/\d+/runs", capsys.readouterr().out)
     monkeypatch.setattr("sys.argv", ["review.py", "--tracking-uri", "https://server"])
     review._main()
-    assert capsys.readouterr().out == "MLflow: https://server\n"
+    assert capsys.readouterr().out == "MLflow: https://server\n"  # nothing is opened here
 
 
 def test_nothing_to_send_is_said(tmp_path: Path) -> None:
