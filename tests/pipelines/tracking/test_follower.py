@@ -167,9 +167,8 @@ def test_a_server_that_is_away_stops_nothing_and_is_told_once(
 
 @pytest.mark.parametrize("lost", [1, 9])
 def test_a_lost_request_at_the_end_loses_neither_the_end_of_the_run_nor_its_models(
-    run: Storage, reported_run: Path, short_pauses: None, monkeypatch: pytest.MonkeyPatch, lost: int,
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+    run: Storage, reported_run: Path, short_pauses: None, monkeypatch: pytest.MonkeyPatch, lost: int
+) -> None:
     """Requests are lost where a result is sent and where models are logged, once, or again and again."""
     copy_result(reported_run, run)
 
@@ -188,7 +187,6 @@ def test_a_lost_request_at_the_end_loses_neither_the_end_of_the_run_nor_its_mode
     tracker = follow(run, store_of(run), {0: "done", 1: "done"}, succeeded=True)
     assert tracker.in_step
     assert runs_of(store_of(run))["ensemble"].info.status == "FINISHED"  # type: ignore[attr-defined]
-    assert "logging the models in MLflow ...\n" in capsys.readouterr().out  # which may take a quarter of an hour
     if lost == 1:
         assert (tracker.outcome, tracker.model) == ("model: a", "b")
     else:  # more often than it is tried

@@ -194,13 +194,18 @@ def test_a_run_that_is_not_finished_is_not_told_to_log_its_model(
 
 
 @pytest.mark.processes  # git, for MLflow
-def test_a_finished_run_without_its_images_is_sent_with_its_model(tmp_path: Path, empty_store: Path) -> None:
+def test_a_finished_run_without_its_images_is_sent_with_its_model(
+    tmp_path: Path, empty_store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Only the manifest of its images is left."""
     run = Storage.at(str(shutil.copytree(ROOT / "tests/pipelines/old_run", tmp_path / "run")))
     for split in ("train", "val"):
         shutil.rmtree(tmp_path / "run/dataset" / split)
     uri = f"sqlite:///{shutil.copy(empty_store, tmp_path)}"
     sent = replay(run, PublishSettings(uri, models="ensemble"))
+    sending, logging, model = capsys.readouterr().out.splitlines()
+    assert (sending, logging) == (f"sending {run} to MLflow at {uri} ...", "logging the models in MLflow ...")
+    assert model.startswith("model: ")
     assert [version.run_id for version in MlflowClient(uri).search_model_versions()] == [
         runs_of(uri, tmp_path / "run")["ensemble"].info.run_id
     ]
