@@ -40,7 +40,8 @@ try:
     socket.create_server((address, int(port)), family=socket.AF_INET6 if ":" in address else socket.AF_INET).close()
 except OSError as error:
     reason = error.strerror.partition(" (")[0]
-    sys.exit(f"MLflow cannot listen at {address}:{port}: {reason}")' "$address" "$port"
+    sys.exit(f"MLflow cannot listen at {address}:{port} ({reason}): give others with mlflow_server.sh ADDRESS PORT")' "$address" "$port"
+echo "starting MLflow at $address:$port ..."
 MLFLOW_AUTH_CONFIG_PATH=$folder/auth.ini MLFLOW_FLASK_SERVER_SECRET_KEY=$(<"$folder/secret_key") \
   nohup mlflow server --app-name basic-auth --workers 1 --host "$address" --port "$port" \
   --allowed-hosts "$address:$port,localhost:$port,127.0.0.1:$port" \

@@ -3,7 +3,7 @@
 # Does nothing if the pins have not changed. The project itself is uploaded with each job. Temporary files, of which the
 # copies of shards are most, go to FOLDER, by default on a disk of the machine's own (NVMe) where there is one.
 set -euo pipefail
-constraints=$1
+constraints=${1:?is missing: node_setup.sh CONSTRAINTS [FOLDER]}
 folder=${2:-}
 venv=$HOME/googlenet-venv
 command -v sudo >/dev/null || sudo() { "$@"; }  # root's own machine may lack it
@@ -22,6 +22,7 @@ python=$(for name in python3 python3.13 python3.12 python3.11; do
   "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v "$name" && break
 done) || { echo "Python 3.11 or newer is needed on every node" >&2; exit 1; }
 if ! cmp --silent "$constraints" "$venv/installed.txt"; then
+  echo "installing the packages of $constraints in $venv ..."
   "$python" -m venv "$venv" || install_venv
   "$venv/bin/pip" install --quiet --disable-pip-version-check --requirement "$constraints"
   cp "$constraints" "$venv/installed.txt"

@@ -6,7 +6,6 @@ A job dies with the head of its cluster, but its progress is in the run director
 the job is still running, this command only follows it. Ctrl-C stops the following, not the job.
 """
 
-import argparse
 import contextlib
 import logging
 import os
@@ -15,10 +14,8 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 OLDEST_PYTHON = (3, 11)
 if sys.version_info[:2] < OLDEST_PYTHON:  # Ray can be installed in older ones
@@ -34,21 +31,19 @@ if __name__ == "__main__":  # Python finds modules beside a script by itself, bu
     # First: an installed package may be called cluster, too. Only a folder with __init__.py comes before such a one.
     sys.path.insert(0, str(Path(__file__).parents[1]))
 try:
-    from ray.dashboard.modules.dashboard_sdk import parse_runtime_env_args
     from ray.dashboard.modules.job.common import JobStatus
     from ray.dashboard.modules.job.pydantic_models import JobDetails
     from ray.exceptions import AuthenticationError
-    from ray.runtime_env import RuntimeEnv
 
     from cluster.following import LOST_SECONDS, POLL_SECONDS, REQUEST_FAILURES, Client, Log, UnknownJobError, follow
+    from cluster.options import JOB, USER_ERROR_EXIT_CODE, Arguments, parse, runtime_env
+    from pipelines.job.console import complain
+    from pipelines.job.console import say as say_in_columns
 except ImportError as error:  # on a machine of its own, it needs nothing but Ray
     raise SystemExit(
         f"error: {sys.executable} lacks {error.name}: run pip install -c constraints.txt 'ray[default]' with it"
     ) from error
 
-PROJECT = Path(__file__).parents[1]
-JOB = "pipelines/train_ensemble.py"
-ADDRESS = "http://127.0.0.1:8265"
 RUN_DIR = "googlenet_run_dir"
 COMMIT_VARIABLE = "GOOGLENET_COMMIT"
 GIT_SECONDS = 10.0
@@ -57,54 +52,10 @@ LONGEST_PAUSE_SECONDS = 300.0
 NOT_READY = "No available agent"
 # What Ray and its dashboard say of a working directory that is too large to upload.
 TOO_LARGE = ("exceeds the maximum size", "Maximum request body size")
-USER_ERROR_EXIT_CODE, LOST_EXIT_CODE, STOPPED_EXIT_CODE = 2, 75, 130
+LOST_EXIT_CODE, STOPPED_EXIT_CODE = 75, 130
 # Outcomes that another attempt would not change: success, an error of the user, a limit on time or money, stopped on
 # purpose.
 FINAL_EXIT_CODES = (0, USER_ERROR_EXIT_CODE, 3, STOPPED_EXIT_CODE)
-
-
-class Arguments(argparse.Namespace):
-    """Options of this command; :func:`parse` describes them."""
-
-    run_dir: str
-    options: list[str]
-    address: str
-    working_dir: Path
-    runtime_env: Path | None
-    attempts: int
-    pause_seconds: float
-    wait_seconds: float
-
-
-def parse(words: Sequence[str]) -> Arguments:
-    """Return the options of the command line ``words``."""
-    parser = argparse.ArgumentParser(
-        description="Submit the main job, follow it, and submit it again if it is lost.",
-        allow_abbrev=False,
-    )
-    add = parser.add_argument
-    add("--run-dir", required=True, help="run directory that all nodes can access: a shared folder, or a URI")
-    add("options", nargs="*", help="options of train_ensemble.py, after --, except --run-dir")
-    add("--address", default=ADDRESS, help="the cluster's dashboard; that of ray dashboard (%(default)s) by default")
-    add("--working-dir", type=Path, default=PROJECT, help="folder of the project, which is uploaded with the job")
-    add("--runtime-env", type=Path, help="Ray's runtime environment of the job, such as cluster/runtime_env.yaml")
-    add("--attempts", type=int, default=5, help="maximum number of attempts (%(default)s)")
-    add("--pause-seconds", type=float, default=15.0, help="pause before the second attempt, doubled up to 5 minutes")
-    add("--wait-seconds", type=float, default=1800.0, help="time to wait for a cluster that does not answer")
-    arguments = parser.parse_args(words, namespace=Arguments())
-    if not arguments.address.startswith(("http://", "https://")):  # Ray would take it for another kind of address
-        parser.error(f"--address {arguments.address} must be that of the dashboard, with http://, such as {ADDRESS}")
-    if not (arguments.working_dir / JOB).is_file():
-        parser.error(f"--working-dir {arguments.working_dir} has no {JOB}: name the folder of the project")
-    if "://" not in arguments.run_dir and not Path(arguments.run_dir).is_absolute():
-        # In the job it would lie in Ray's own copy of the project, which Ray removes.
-        parser.error(f"--run-dir {arguments.run_dir} must be a URI, or a path from / that all nodes share")
-    arguments.run_dir = arguments.run_dir.rstrip("/") or "/"  # it is compared with those of running jobs
-    try:
-        _runtime_env(arguments)
-    except Exception as error:  # noqa: BLE001  # of the file, its YAML, or what Ray requires of it
-        parser.error(f"--runtime-env {arguments.runtime_env} cannot be used: {error}")
-    return arguments
 
 
 class NoAnswerError(Exception):
@@ -140,6 +91,7 @@ class Submission:
 
     def run(self) -> int:
         """Return the exit code of the last job."""
+        self._say(f"submit: connecting to the cluster at {self._arguments.address} ...")
         attempt, pause_seconds, attempts = 1, self._arguments.pause_seconds, self._arguments.attempts
         while (code := self._try()) not in FINAL_EXIT_CODES and attempt < attempts:
             self._say(f"submit: attempt {attempt} of {attempts} ended with {code}; retry in {pause_seconds:.0f} s")
@@ -160,7 +112,10 @@ class Submission:
                 self.job = self.job or _submit_once_ready(client, self._arguments, self._say)
             except REQUEST_FAILURES as error:
                 too_large = [line for line in str(error).splitlines() if any(words in line for words in TOO_LARGE)]
-                self._say(f"error: {too_large[0]}" if too_large else f"submit: {error}")
+                project = self._arguments.working_dir
+                fix = f"move large files out of {project}, or list them in {project / '.rayignore'}"
+                refusal = f"error: {too_large[0].rstrip(' .')}; {fix}" if too_large else ""
+                self._say(refusal or f"submit: {_in_one_line(error)}")
                 return USER_ERROR_EXIT_CODE if too_large else LOST_EXIT_CODE
             stop = f"ray job stop --address {self._arguments.address} {self.job}"
             self._say(f"submit: following {self.job}; to stop it: {stop}")
@@ -183,7 +138,7 @@ def _exit_code(details: JobDetails, say: Callable[[str], None]) -> int:
     if details.status == JobStatus.SUCCEEDED:
         return 0
     if details.driver_exit_code is None:
-        say(f"submit: {details.message}")
+        say(f"submit: {_in_one_line(details.message)}")
         return LOST_EXIT_CODE
     # Interrupted, but not by ray job stop: as its machine is shut down or restarted.
     return LOST_EXIT_CODE if details.driver_exit_code == STOPPED_EXIT_CODE else int(details.driver_exit_code)
@@ -203,18 +158,26 @@ def _connect(arguments: Arguments, say: Callable[[str], None]) -> tuple[Client, 
             client = Client(arguments.address)
             return client, _running_job(client, arguments.run_dir)
         except AuthenticationError as error:
-            answer = str(error).partition("\n")[0]
+            answer = _in_one_line(error)
             variable = next((name for name in TOKEN_VARIABLES if name in os.environ), "")
             fix = f"{variable} has another token than the head" if variable else f"copy the head's token to {TOKEN}"
-            raise SystemExit(f"error: {arguments.address}: {answer}: {fix}") from error
+            complain(f"error: {arguments.address}: {answer}: {fix}")
+            raise SystemExit(1) from error
         except (ConnectionError, OSError, RuntimeError) as error:
             if time.monotonic() > give_up:
                 waited = f"for {arguments.wait_seconds:.0f} s"
-                raise NoAnswerError(f"no answer from {arguments.address} {waited}: {error}") from error
+                reason = f"no answer from {arguments.address} {waited}: {_in_one_line(error)}"
+                raise NoAnswerError(f"{reason}; check --address, and the tunnel of ray dashboard") from error
             if str(error) != told:
                 told = str(error)
-                say(f"submit: waiting for the cluster at {arguments.address} ({told.partition(chr(10))[0]})")
+                say(f"submit: waiting for the cluster at {arguments.address} ({_in_one_line(error)})")
             time.sleep(POLL_SECONDS)
+
+
+def _in_one_line(message: object) -> str:
+    """Return the first line of a message, or the last one if it is a traceback of the head's."""
+    lines = str(message).rstrip(" .\n").splitlines() or [type(message).__name__]
+    return lines[-1].strip() if "Traceback (most recent call last)" in lines[0] else lines[0]
 
 
 def _running_job(client: Client, run_dir: str) -> JobDetails | None:
@@ -241,6 +204,7 @@ def _entrypoint(arguments: Arguments) -> str:
 def _submit_once_ready(client: Client, arguments: Arguments, say: Callable[[str], None]) -> str:
     """Submit the job as soon as the head can start it, within ``wait_seconds``."""
     give_up, told = time.monotonic() + arguments.wait_seconds, False
+    say(f"submit: uploading {arguments.working_dir} ...")
     while True:
         try:
             return _submit(client, arguments)
@@ -254,25 +218,15 @@ def _submit_once_ready(client: Client, arguments: Arguments, say: Callable[[str]
 
 
 def _submit(client: Client, arguments: Arguments) -> str:
-    runtime_env = {**_runtime_env(arguments), "working_dir": str(arguments.working_dir.absolute())}
-    variables = {**runtime_env.get("env_vars", {}), **_commit(arguments.working_dir)}
+    environment = {**runtime_env(arguments), "working_dir": str(arguments.working_dir.absolute())}
+    variables = {**environment.get("env_vars", {}), **_commit(arguments.working_dir)}
     with contextlib.chdir(arguments.working_dir):  # files that the runtime environment names are relative to it
         job = client.submit_job(
             entrypoint=_entrypoint(arguments),
-            runtime_env={**runtime_env, "env_vars": variables},
+            runtime_env={**environment, "env_vars": variables},
             metadata={RUN_DIR: arguments.run_dir},
         )
     return str(job)
-
-
-def _runtime_env(arguments: Arguments) -> dict[str, Any]:
-    """Return the runtime environment in the file that was given, after Ray's own check."""
-    if arguments.runtime_env is None:
-        return {}
-    given: dict[str, Any] = parse_runtime_env_args(str(arguments.runtime_env.absolute()))
-    with contextlib.chdir(arguments.working_dir):
-        RuntimeEnv(**{name: value for name, value in given.items() if name != "working_dir"})
-    return given
 
 
 def _commit(project: Path) -> dict[str, str]:
@@ -294,4 +248,4 @@ def _git(project: Path, *words: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(parse(sys.argv[1:]), partial(print, flush=True)))
+    sys.exit(main(parse(sys.argv[1:]), say_in_columns))

@@ -15,6 +15,7 @@ if __name__ == "__main__":  # by a Python that may lack packages, or an installe
     check_interpreter()
 
 import re
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,8 @@ from typing import ClassVar
 
 from pipelines.errors import UserError
 from pipelines.job.command_line import parse, run_command
-from pipelines.job.console import complain, say
+from pipelines.job.console import complain, say, terminal_columns
+from pipelines.job.run_option import run_at
 from pipelines.report.comparison import Finished, comparison, read_finished
 from pipelines.run.directory import REPORT_JSON, RUN
 from pipelines.run.storage import Storage
@@ -48,7 +50,7 @@ class Arguments:
 
 def _read(name: str, tracking_uri: str) -> Finished:
     if not name.startswith(PREFIX):
-        run = Storage.at(name)
+        run = run_at(name)
         if run.exists(RUN) or run.exists(REPORT_JSON):
             return read_finished(run, name)
         if not ID_IN_MLFLOW.fullmatch(name):
@@ -62,7 +64,8 @@ def _read(name: str, tracking_uri: str) -> Finished:
 def _main() -> None:
     arguments = parse(Arguments)
     first, second = (_read(name, arguments.tracking_uri) for name in (arguments.first, arguments.second))
-    say(comparison(first, second), wrap=False)
+    complain(f"comparing {first.name} with {second.name} ...")
+    say(comparison(first, second, terminal_columns(sys.maxsize)), wrap=False)
 
 
 if __name__ == "__main__":

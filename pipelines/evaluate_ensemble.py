@@ -39,8 +39,9 @@ from pipelines.evaluation.predictors import PredictorOptions, Predictors
 from pipelines.evaluation.preflight import PrecisionChoice
 from pipelines.job.circumstances import this_start
 from pipelines.job.command_line import parse, run_command
-from pipelines.job.console import say
+from pipelines.job.console import complain, say
 from pipelines.job.ray_session import connected, native_stderr_to_log
+from pipelines.job.run_option import run_at
 from pipelines.run.budget import early_stop_of, read_budget, with_chosen_views
 from pipelines.run.calibration import read_calibration
 from pipelines.run.claims import check_own, claim
@@ -126,6 +127,7 @@ def evaluate_weights(arguments: Arguments) -> str:
     # Listing many images or large archives takes minutes.
     find_images = cache(lambda classes: _find_images(data, classes, arguments))
     check_published(arguments.weights, lambda: listed or find_images(()).listing.classes, arguments)
+    say(f"reading the weights {', '.join(arguments.weights)} ...")
     arguments = replace(arguments, weights=tuple(file for given in arguments.weights for file in each_file(given)))
     files = [read_file(file) for file in arguments.weights]
     networks = [stored for _, stored in files]
@@ -203,7 +205,8 @@ def _write_results(
 
     if not arguments.unlabelled:
         by, rule = evaluated_by(start, list(arguments.weights)), SetRule(arguments.set_penalty)
-        return write_report(run, ensemble, trained, rule, has_fitted_images=has_fitted_images, evaluation=by)
+        text = write_report(run, ensemble, trained, rule, has_fitted_images=has_fitted_images, evaluation=by)
+        return f"{text}\nreport: {run.below(REPORT_PAGE)}"
     if trained and arguments.calibrated:
         known = read_calibration(trained, ensemble.weights_digests)
     kept = read_budget(trained, ensemble.weights_digests) if trained else None
@@ -262,8 +265,6 @@ def evaluate_elsewhere(trained: Storage, recipe: Recipe, arguments: Arguments) -
         chosen = replace(_settings(arguments, recipe.crop_px), early_stop=early_stop)
         ensemble = evaluate(run, trained, replicas, manifest, chosen)
         text = _write_results(run, ensemble, arguments, start, trained, has_fitted_images=has_fitted_images)
-    if not arguments.unlabelled:
-        text += f"\nreport: {run.below(REPORT_PAGE)}"
     return f"{text}\n{_to_mlflow(run, trained, manifest, arguments)}"
 
 
@@ -289,7 +290,7 @@ def judge_apart(trained: Storage, recipe: Recipe, arguments: Arguments) -> str:
 def _main() -> None:
     arguments = parse(Arguments)
     _check(arguments)
-    run = Storage.at(arguments.run_dir)
+    run = run_at(arguments.run_dir)
     recipe = None if arguments.weights else read_recipe(run, "give one with --run-dir, or weights with --weights")
     written = Storage.at(arguments.output_dir) if arguments.output_dir else run
     data = "" if arguments.data else "--data FOLDER "
@@ -300,7 +301,7 @@ def _main() -> None:
         way_out = "copy the run, and give the copy with --run-dir"
     written.check_writable(way_out)
     check_own(written, way_out)
-    with only_job_on(written, way_out), native_stderr_to_log(written):
+    with only_job_on(written, way_out, complain), native_stderr_to_log(written):
         if recipe is None:
             say(evaluate_weights(arguments))
         elif arguments.data:

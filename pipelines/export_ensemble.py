@@ -26,7 +26,7 @@ from pipelines.export.ensemble_folder import export_ensemble
 from pipelines.export.graphs import export_graph, graph_file
 from pipelines.job.command_line import parse, run_command
 from pipelines.job.console import say
-from pipelines.run.storage import Storage
+from pipelines.job.run_option import run_at
 
 GRAPH_SUFFIXES = (".onnx", ".pt2")
 
@@ -47,7 +47,7 @@ class Arguments:
 
 def _main() -> None:
     arguments = parse(Arguments)
-    run = Storage.at(arguments.run_dir)
+    run = run_at(arguments.run_dir)
     if arguments.format != "safetensors":
         say(export_graph(run, graph_file(arguments.output), arguments.format, arguments.replica))
         return

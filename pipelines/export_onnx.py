@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pipelines.export.graphs import export_graph, graph_file
 from pipelines.job.command_line import parse, run_command
 from pipelines.job.console import say
-from pipelines.run.storage import Storage
+from pipelines.job.run_option import run_at
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Arguments:
 
 def _main() -> None:
     arguments = parse(Arguments)
-    say(export_graph(Storage.at(arguments.run_dir), graph_file(arguments.output), "onnx", arguments.replica))
+    say(export_graph(run_at(arguments.run_dir), graph_file(arguments.output), "onnx", arguments.replica))
 
 
 if __name__ == "__main__":

@@ -22,12 +22,12 @@ from dataclasses import dataclass
 from pipelines.data.prepare import BadImages, find_images, prepare
 from pipelines.data.sources import absolute_data
 from pipelines.job.command_line import parse, run_command
-from pipelines.job.console import say
+from pipelines.job.console import complain, say
 from pipelines.job.ray_session import connected, native_stderr_to_log
+from pipelines.job.run_option import run_at
 from pipelines.run.claims import check_own
 from pipelines.run.lock import only_job_on
 from pipelines.run.recipe import Recipe
-from pipelines.run.storage import Storage
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,10 @@ def _main() -> None:
         images_per_shard=arguments.images_per_shard,
         stored_short_side_px=arguments.stored_short_side_px,
     )
-    run = Storage.at(arguments.run_dir)
+    run = run_at(arguments.run_dir)
     check_own(run)  # the job would refuse it after the preparation
     images = find_images(run, recipe)
-    with only_job_on(run), native_stderr_to_log(run), connected():
+    with only_job_on(run, tell=complain), native_stderr_to_log(run), connected():
         manifest = prepare(run, recipe, arguments.bad_images, images)
     say(manifest.summary())
 

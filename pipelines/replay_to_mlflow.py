@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from pipelines.job.command_line import parse, run_command
 from pipelines.job.console import say
-from pipelines.run.storage import Storage
+from pipelines.job.run_option import run_at
 from pipelines.tracking.commands import how_to_open, how_to_use
 from pipelines.tracking.publish import ChampionRule, ModelsToLog, PublishSettings
 from pipelines.tracking.replay import replay
@@ -42,7 +42,7 @@ class Arguments:
 
 def _main() -> None:
     arguments = parse(Arguments)
-    run = Storage.at(arguments.run_dir)
+    run = run_at(arguments.run_dir)
     chosen = arguments.models, arguments.champion, arguments.champion_metric
     publishing = PublishSettings(tracking_uri_for(run, arguments.tracking_uri), *chosen)
     sent = replay(run, publishing)

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from pipelines.errors import UserError
 from pipelines.job.command_line import parse, run_command
-from pipelines.job.console import say
+from pipelines.job.console import complain, say
 from pipelines.run.directory import MANIFEST, REPORT_JSON, RUN, read_run
 from pipelines.run.lock import RunInUseError, reading
 from pipelines.run.places import local_path
@@ -133,7 +133,7 @@ def _way_out(run: Storage, tracking_uri: str) -> str:
     if database and is_read_only(database):
         return ", which is read-only"
     try:
-        with reading(run):
+        with reading(run, complain):
             is_prepared = run.exists(MANIFEST)
     except RunInUseError:
         return "; it is in use by another command now"
@@ -170,6 +170,7 @@ def _main() -> None:
         raise UserError(f"MLflow store not found: {database}; fill one from a run directory with replay_to_mlflow.py")
     check_port(arguments.port)
     try:
+        say(f"opening the MLflow store {database or uri} ...")
         if database and is_read_only(database):
             say(f"{database} is read-only: runs are shown as they are there")
         elif database:  # a database that several machines share has runs at work whose directories are on others

@@ -26,11 +26,12 @@ from pipelines.evaluation.evaluate import evaluate_run
 from pipelines.evaluation.predictors import PredictorOptions, Predictors
 from pipelines.evaluation.targets import make_targets
 from pipelines.job.command_line import parse, run_command
-from pipelines.job.console import duration, say
+from pipelines.job.console import complain, duration, say
 from pipelines.job.limits import Limits
 from pipelines.job.log import JobLog, read_jobs
 from pipelines.job.meter import Meter
 from pipelines.job.ray_session import connected, native_stderr_to_log
+from pipelines.job.run_option import run_at
 from pipelines.job.system_log import system_log
 from pipelines.run.claims import check_claim, claim
 from pipelines.run.dataset import Manifest
@@ -63,7 +64,7 @@ if TYPE_CHECKING:
 INCOMPLETE_EXIT_CODE, LIMIT_EXIT_CODE = 1, 3
 # The options that --help lists first.
 FIRST = (
-    "run_dir", "recipe", "data", "init_weights", "teacher", "epochs", "batch_size", "learning_rate", "replicas",
+    "run_dir", "recipe", "data", "init_weights", "epochs", "batch_size", "learning_rate", "replicas",
     "bad_images", "tracking_uri", "dry_run", "print_recipe",
 )  # fmt: skip
 
@@ -130,7 +131,7 @@ class Arguments:
 
 def run_job(arguments: Arguments) -> int:
     """Run the job; return its exit code."""
-    run = Storage.at(arguments.run_dir)
+    run = run_at(arguments.run_dir)
     check_folder(run)
     recipe = with_named_views(run, with_absolute_paths(arguments.fields))
     needed_replicas(recipe, arguments.min_replicas)
@@ -169,7 +170,7 @@ def _run(arguments: Arguments, run: Storage, recipe: Recipe, resources: Resource
         with connected():
             _tell_plan(arguments, run, recipe, resources, images)
         return 0
-    with only_job_on(run):
+    with only_job_on(run, tell=complain):
         claim(run, "recipe", recipe.to_dict(), given_recipe=arguments.recipe)
         with native_stderr_to_log(run), connected():
             return _carry_out(arguments, run, recipe, resources, images, publishing)

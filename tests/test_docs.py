@@ -12,6 +12,7 @@ from pipelines.job.command_line import NO_READER_EXIT_CODE, STORAGE_EXIT_CODE
 from pipelines.job.interpreter import INTERRUPTED_EXIT_CODE
 from pipelines.run import directory
 from pipelines.run.directory import ANSWERS_CSV, ReplicaFiles, evaluation_folder
+from pipelines.run.named_recipes import RECIPES
 from pipelines.run.object_store import OPTIONS
 from pipelines.train_ensemble import INCOMPLETE_EXIT_CODE, LIMIT_EXIT_CODE
 from tests.pages import PAGES, marked, section
@@ -75,6 +76,10 @@ def first_cells(page: str, heading: str) -> set[str]:
     """The code in the first cells of the table with this heading."""
     [table] = re.findall(rf"^\| {re.escape(heading)} \|.*\n(?:\|.*\n)+", (ROOT / page).read_text(), re.MULTILINE)
     return set(re.findall(r"^\| `?(.+?)`? \|", table, re.MULTILINE)[2:])
+
+
+def test_the_table_of_recipes_has_all_of_them() -> None:
+    assert first_cells("docs/own_images.md", "recipe") == set(RECIPES)
 
 
 def test_the_tables_of_files_name_those_of_a_run() -> None:

@@ -55,6 +55,7 @@ def count_own_images(trained: Storage, data: str, images: Images) -> dict[str, i
     names = _names_below(own, data, images)
     if not names:  # most evaluations, which are spared the names of all training images
         return dict.fromkeys(SPLITS, 0)
+    say(f"data: comparing them with the images of {trained} ...")
     try:
         numbers = {
             split: {name: number for number, name in enumerate(image_ids(trained, manifest.splits[split]))}

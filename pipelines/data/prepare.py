@@ -199,6 +199,7 @@ def _prepare(
         plans = [replace(plan, keeps_others=True) for plan in plans]
     for folder in (DATASET, *(f"{DATASET}/{split}" for split in SPLITS)):
         run.remove_partial_files(folder)
+    say(f"preparing {count(sum(len(plan.images) for plan in plans), 'image')} in {run} ...")
     results = list(write_shards(run, reader, plans))
     bad = sorted((one for result in results for one in result["bad_images"]), key=lambda one: str(one["image_id"]))
     refuse_unseen(bad, prepared_from["data"], images)
@@ -227,6 +228,7 @@ def _prepared_from(recipe: Recipe) -> dict[str, Any]:
 def _read_matching_manifest(run: Storage, prepared_from: dict[str, Any]) -> Manifest:
     manifest = read_manifest(run)
     _check_same(run, manifest, prepared_from)
+    say(f"checking the prepared images in {run} ...")
     check_shards(run, manifest)
     return manifest
 

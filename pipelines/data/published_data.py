@@ -28,8 +28,8 @@ def storage_of(data: str) -> Storage:
     if not is_published(data):
         return storage
     if not is_packed(address):
-        advice = f"; {advice_on_file(address)}" if is_compressed(address) else ""
-        raise UserError(f"{address}: of a web server, specify one .tar or .parquet file{advice}")
+        advice = advice_on_file(address) if is_compressed(address) else "download pictures, and specify their folder"
+        raise UserError(f"{address}: of a web server, specify one .tar or .parquet file; {advice}")
     if not storage.is_file:
         raise UserError(f"there is no file {data}")
     return storage

@@ -73,7 +73,8 @@ def images_to_evaluate(data: str, classes: tuple[str, ...], data_seed: int = 0) 
     try:
         reader, found = _find(data, data_seed, lambda layout, _: (_split_to_evaluate(layout.parts),))
     except FlatFolderError as error:
-        raise UserError(f"{error.found}; --unlabelled is for them, or put each into a folder of its class") from error
+        fix = "--unlabelled is for images without labels, or put each into a folder of its class"
+        raise UserError(f"{error.found}; {fix}") from error
     if (split := _split_to_evaluate(found.entries)) in (TEST, TRAIN):
         say(f"data: there are no validation images; the {PURPOSES[split]} images are evaluated")
     elif split == UNSPLIT:
@@ -89,6 +90,7 @@ def unlabelled_images(data: str, classes: tuple[str, ...]) -> Images:
     """
     if not is_folder(data):
         raise UserError(f"images without labels must be in a folder, got {data}")
+    _tell_look(data)
     root, tree = _pictures_at(storage_of(data))
     pictures = [name for name in tree.files if not lies_beside_pictures(name)]
     _tell((*remarks(tree), *remarks_on_other_files(sorted({*tree.files} - {*pictures}))))
@@ -148,9 +150,14 @@ def _split_to_evaluate(splits: Collection[str]) -> str:
     return next(split for split in EVALUATED_FIRST if split in splits)
 
 
+def _tell_look(data: str) -> None:
+    say(f"data: looking for images in {data} ...")  # which downloads, waits for a store, or lists a million files
+
+
 def _find(data: str, data_seed: int, choose: Choice) -> tuple[ImageReader, Found]:
     if data == embedded_dataset.NAME:
         return embedded_dataset.EmbeddedImages(data_seed), embedded_dataset.find()
+    _tell_look(data)
     if data.startswith(TORCHVISION):
         folder, found = find_in_torchvision(data)
         return FolderImages(folder), found
@@ -158,6 +165,8 @@ def _find(data: str, data_seed: int, choose: Choice) -> tuple[ImageReader, Found
     if not root.is_file:
         return _find_in(root, tree_at(root), choose)
     folder, name = Storage.of_file(root.root)
+    if is_picture(name):  # its folder may hold others, of which nobody has asked
+        raise FlatFolderError(f"{root} is a single file, so its class is not known")
     if not is_packed(name):
         raise UserError(f"{root} is a file; {advice_on_file(name)}")
     return _find_in(folder, Tree.of_names([name, *class_list_of(folder, name)]), choose)
@@ -191,7 +200,7 @@ def _read(root: Storage, tree: Tree, layout: Layout, splits: tuple[str, ...]) ->
         reader: ImageReader = ParquetImages(base)
         found = find_in_parquet(base, parts)
     else:
-        say(f"data: reading the headers of the archives in {base}")  # ImageNet has 1.3 million, which takes minutes
+        say(f"data: reading the headers of the archives in {base} ...")  # ImageNet has 1.3 million, which takes minutes
         reader = TarImages(base)
         if layout.kind == Kind.IMAGENET:
             found = find_in_imagenet_archives(base, parts)

@@ -12,7 +12,7 @@ from pipelines.evaluation.cost import cost_line
 from pipelines.evaluation.predictors import AS_MANY_AS_FIT, PredictorOptions, Predictors
 from pipelines.evaluation.preflight import PrecisionChoice, preflight
 from pipelines.evaluation.sharded_prediction import PredictionTask, images_of, missing_shards, predict
-from pipelines.job.console import say
+from pipelines.job.console import count, say
 from pipelines.job.process_memory import prediction_bytes
 from pipelines.run.dataset import Manifest, check_shards, read_manifest
 from pipelines.run.directory import ReplicaFiles, finished_replicas, replica_name
@@ -84,6 +84,7 @@ def evaluate(
     Raises:
         UserError: a replica's weights are damaged, or a shard differs from what was prepared.
     """
+    say(f"checking the images, and reading the weights of {count(len(replicas), 'replica')} ...")
     check_shards(settings.images or run, manifest)
     weights = tuple(ReplicaFiles(replica).weights for replica in replicas)
     digests, memory_bytes = _digests_and_memory(trained, weights, settings.crop_px)

@@ -119,6 +119,7 @@ def preflight(task: PredictionTask, asked: PrecisionChoice, predictors: Predicto
     key = _key(task.ensemble, asked)
     if kept := kept_preflight(task, key):
         return kept
+    say("timing a few predictions ...")
     views_per_image = _distinct_views_per_image(task)
     passes = round(task.split.images * views_per_image * len(task.weights))
     work = Work(

@@ -61,6 +61,7 @@ def evaluate_soups(
     if not soups or not all(folder.exists(ReplicaFiles(number).weights) for number in range(len(soups.networks))):
         import ray
 
+        say("soup: choosing replicas ...")
         one = Predictors.that_fit(predictors, {"cpu": 0, "gpu": 0})
         choose = ray.remote(num_cpus=1, num_gpus=one.num_gpus, max_calls=1)(_chosen)
         try:

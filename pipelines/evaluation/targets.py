@@ -67,6 +67,7 @@ def predict_training_images(run: Storage, recipe: Recipe, predictors: PredictorO
 
 def average(run: Storage, manifest: Manifest, ensemble: EvaluatedEnsemble) -> None:
     """Write the averages of the predictions over the replicas, in the order of the training images."""
+    say("averaging the teacher's answers ...")
     predictions = run.below(TEACHER).below(PREDICTIONS)
     ids: list[str] = []
     averages = []

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from googlenet.network.hub import HubError, hub_api, hub_endpoint, hub_errors, is_hub_name, name_of_page, parse_hub_name
 from pipelines.errors import UserError
-from pipelines.job.console import count, size, some
+from pipelines.job.console import count, say, size, some
 from pipelines.job.log import read_jobs
 from pipelines.report.schema import Report
 from pipelines.run.commands import command_of
@@ -112,6 +112,7 @@ def _export_to_hub(run: Storage, name: str) -> str:
         exported = _write(run, Storage.at(folder), name, license_fields)
         files = sorted(Path(folder).iterdir())
         stale = {file for file in present or () if OWN_WEIGHTS.fullmatch(file)} - {file.name for file in files}
+        say(f"uploading to {name} ...")
         # Nothing is published by accident: making it public is one setting of the repository.
         api.create_repo(uri.id, private=True, exist_ok=True)
         changes = [
@@ -175,6 +176,7 @@ def _write(run: Storage, folder: Storage, name: str, license_fields: Mapping[str
         raise UserError(f"the report of {run} is incomplete; {_repeat(run)}")
     if missing := [name for name in (COST_JSON, MANIFEST) if not run.exists(name)]:
         raise UserError(f"{run} lacks {missing[0]}: restore it, or run train_ensemble.py on it again")
+    say(f"exporting {run} ...")
     ensemble = report["ensemble"]
     num_bytes, files = 0, [f"{replica}{WEIGHTS_SUFFIX}" for replica in ensemble["replicas"]]
     for replica, digest, file in zip(ensemble["replicas"], ensemble["weights_digests"], files, strict=True):

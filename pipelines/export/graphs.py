@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from googlenet.evaluation.crops import scales_px
 from googlenet.evaluation.kept_calibration import KeptCalibration
 from pipelines.errors import UserError
-from pipelines.job.console import count, size
+from pipelines.job.console import count, say, size
 from pipelines.run.directory import CALIBRATION, ReplicaFiles, check_folder, finished_replicas, read_recipe
 from pipelines.run.places import local_path, without_file_scheme
 from pipelines.run.storage import Storage
@@ -73,11 +73,12 @@ def export_graph(run: Storage, output: Path, kind: GraphFormat, replica: int | N
     missing = [name for name in NEEDED_FOR_ONNX if find_spec(name) is None]
     if kind == "onnx" and missing:
         raise UserError(f"missing packages: {', '.join(missing)}; run pip install -c constraints.txt -e '.[onnx]'")
+    names = [ReplicaFiles(number).weights for number in _chosen(run, replica)]
+    say(f"exporting {run} ...")
     import torch
 
     from googlenet.evaluation.ensemble import CalibratedClassifier, PixelClassifier
 
-    names = [ReplicaFiles(number).weights for number in _chosen(run, replica)]
     files, stored = zip(*(read_replica(run, name) for name in names), strict=True)
     crop_px, classes = stored[0].extra["crop_px"], stored[0].extra["classes"]
     num_bytes = sum(map(len, files))

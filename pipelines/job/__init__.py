@@ -11,6 +11,7 @@ In reading order:
 - ``option_groups``: groups of options in ``--help``
 - ``option_values``: from words to numbers, choices and tuples
 - ``console``: lines, durations, sizes and names as people read them
+- ``run_option``: the run directory that a command is given
 - ``interruption``: Ctrl-C, SIGTERM and a closed terminal end a command the same way
 - ``time_left``: until all replicas are trained
 - ``progress``: the live display, and the board that workers post to

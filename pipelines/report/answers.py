@@ -20,7 +20,7 @@ from googlenet.evaluation.kept_budget import KeptBudget
 from googlenet.evaluation.kept_calibration import KeptCalibration
 from googlenet.evaluation.view_order import windows_along
 from pipelines.errors import UserError
-from pipelines.job.console import count
+from pipelines.job.console import count, say
 from pipelines.report.tally import checked_predictions
 from pipelines.run.dataset import image_sizes, read_manifest
 from pipelines.run.directory import ANSWERS_CSV, ANSWERS_PARQUET, BUDGET, PREDICTIONS, PREFLIGHT
@@ -54,6 +54,7 @@ def write_answers(
     Raises:
         UserError: predictions are missing, duplicated, or of another ensemble; or there is no calibration for sets.
     """
+    say("writing the answers ...")
     rule = _rule(ensemble, calibration, coverage, budget if calibrated else None, set_rule)
     count_passes = _Passes(run, ensemble, budget) if ensemble.budget else None
     seen: Counter[str] = Counter()

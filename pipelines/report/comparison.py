@@ -1,5 +1,6 @@
 """Comparison of two finished runs: their settings, and their errors paired by image."""
 
+import sys
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 from googlenet.evaluation.metrics import bootstrap_interval
 from googlenet.network.arithmetic import Arithmetic
 from pipelines.errors import UserError
-from pipelines.job.console import count
+from pipelines.job.console import count, fitted
 from pipelines.job.log import read_jobs
 from pipelines.report.columns import tops_shown
 from pipelines.report.numbers import numbers_about_answers
@@ -22,7 +23,11 @@ CHANGE = "{name}: first {old!r}, second {new!r}"
 COLUMNS = ("models x crops", "error", "first %", "second %", "difference", "95 % interval")
 SCORE_COLUMNS = ("models x crops", "score", "first", "second", "difference", "95 % interval")
 ANSWER_COLUMNS = ("number", "first", "second")
+# The table has room for no more on a terminal of 80 columns.
+SHORT_SCORES = {"negative_log_likelihood": "NLL"}
 SHORT = 12
+# Lines of text, and those of the table below them.
+Part = tuple[list[str], list[str]]
 PASSES = "passes/"
 WITHOUT_PASSES = ", without passes, of which one report counts equal views each time"
 
@@ -76,13 +81,18 @@ def read_finished(run: Storage, name: str) -> Finished:
     return Finished(name, report, read_outcomes(run), newest, read_scores(run))
 
 
-def comparison(first: Finished, second: Finished) -> str:
-    """Return what differs, and the paired difference of every cell, or why nothing can be paired, as text."""
+def comparison(first: Finished, second: Finished, columns: int = sys.maxsize) -> str:
+    """Return what differs, and the paired difference of every cell, or why nothing can be paired, as text.
+
+    Lines longer than ``columns`` break between words; those of tables stay as they are.
+    """
     lines = [f"first:  {first.name}", f"second: {second.name}", "", "what differs:"]
     changed = differences(first.settings, second.settings, CHANGE)
     changed += differences(_what_ran(first.circumstances), _what_ran(second.circumstances), CHANGE)
     lines += [f"  {line}" for line in changed] or ["  nothing"]
-    return "\n".join([*lines, "", *_cells(first, second), *_scores(first, second), *_about_answers(first, second)])
+    parts = [(lines, []), _cells(first, second), _scores(first, second), _about_answers(first, second)]
+    shown = [[*(fitted(line, columns) for line in text), *table] for text, table in parts]
+    return "\n\n".join("\n".join(lines) for lines in shown if lines)
 
 
 def _what_ran(circumstances: dict[str, Any]) -> dict[str, Any]:
@@ -91,15 +101,16 @@ def _what_ran(circumstances: dict[str, Any]) -> dict[str, Any]:
     return {**named, **circumstances.get("versions", {})}
 
 
-def _cells(first: Finished, second: Finished) -> list[str]:
+def _cells(first: Finished, second: Finished) -> Part:
     common, rows_first, rows_second = _common_images(first.outcomes, second.outcomes)
     tops = tuple(tops_shown(first.report))
     names = [name for name in first.outcomes if name in second.outcomes and name.startswith(tops)]
     if not common:
         ours, theirs = (len(run.outcomes["image_id"]) for run in (first, second))
-        return [f"no pairs: other images ({count(ours, 'image')} in the first, {theirs} in the second, none in both)"]
+        what = f"{count(ours, 'image')} in the first, {theirs:,} in the second, none in both"
+        return [f"no pairs: other images ({what})"], []
     if not names:
-        return ["no pairs: other crops: the tables have no cell in common"]
+        return ["no pairs: other crops: the tables have no cell in common"], []
     first_wrong = 100 * np.stack([first.outcomes[name][rows_first] for name in names], axis=1)
     second_wrong = 100 * np.stack([second.outcomes[name][rows_second] for name in names], axis=1)
     low, high = bootstrap_interval(second_wrong - first_wrong)
@@ -109,16 +120,16 @@ def _cells(first: Finished, second: Finished) -> list[str]:
         means = first_wrong[:, at].mean(), second_wrong[:, at].mean()
         interval = f"{low[at]:+.2f} to {high[at]:+.2f}"
         rows.append((cell, kind, f"{means[0]:.2f}", f"{means[1]:.2f}", f"{means[1] - means[0]:+.2f}", interval))
-    return [*_about_images(first, second, len(common)), *_aligned(rows)]
+    return _about_images(first, second, len(common)), _aligned(rows)
 
 
-def _scores(first: Finished, second: Finished) -> list[str]:
+def _scores(first: Finished, second: Finished) -> Part:
     """Return the scores of both, as averaged and with the temperature of each run, paired by image."""
     common, rows_first, rows_second = _common_images(first.scores, second.scores)
     sizes = {"1", *(str(len(run.report["ensemble"]["replicas"])) for run in (first, second))}
     names = [name for name in first.scores if name in second.scores and _models_in(name) in sizes]
     if not common or not names:
-        return []
+        return [], []
     ours = np.stack([first.scores[name][rows_first] for name in names], axis=1)
     theirs = np.stack([second.scores[name][rows_second] for name in names], axis=1)
     low, high = bootstrap_interval(theirs - ours)
@@ -128,25 +139,25 @@ def _scores(first: Finished, second: Finished) -> list[str]:
         means = ours[:, at].mean(), theirs[:, at].mean()
         interval = f"{low[at]:+.4f} to {high[at]:+.4f}"
         numbers = (f"{means[0]:.4f}", f"{means[1]:.4f}", f"{means[1] - means[0]:+.4f}")
-        rows.append((cell, kind.replace("_", " "), *numbers, interval))
+        rows.append((cell, SHORT_SCORES.get(kind, kind.replace("_", " ")), *numbers, interval))
     about = (
         f"scores of one model and of all models on {count(len(common), 'image')} that both runs kept; calibrated with "
-        "the temperature of each run:"
+        "the temperature of each run; NLL is the negative log-likelihood:"
     )
-    return ["", about, *_aligned(rows)]
+    return [about], _aligned(rows)
 
 
-def _about_answers(first: Finished, second: Finished) -> list[str]:
+def _about_answers(first: Finished, second: Finished) -> Part:
     """Return what both reports say of their answers: temperatures, sets, measures of doubt, budgets."""
     ours, theirs = (numbers_about_answers(run.report) for run in (first, second))
     names, without = [name for name in ours if name in theirs], ""
     if _count_passes_otherwise(first, second):
         names, without = [name for name in names if not name.startswith(PASSES)], WITHOUT_PASSES
     if not names:
-        return []
+        return [], []
     rows = [(name, f"{ours[name]:.4g}", f"{theirs[name]:.4g}") for name in names]
     about = f"answers, each run on its own images (names as in MLflow){without}:"
-    return ["", about, *_aligned([ANSWER_COLUMNS, *rows])]
+    return [about], _aligned([ANSWER_COLUMNS, *rows])
 
 
 def _count_passes_otherwise(first: Finished, second: Finished) -> bool:

@@ -151,7 +151,8 @@ def _details(report: Report, row: TableRow, top: Top) -> list[str]:
     if best is not None:
         details.append(f"best {best:.{digits}f}")
     if top == "top5" and has_papers_classes(report) and row["paper_top5_error"] is not None:
-        details.append(f"paper {row['paper_top5_error']:.2f}")
+        which = "paper, best" if row["models"] == 1 else "paper"
+        details.append(f"{which} {row['paper_top5_error']:.2f}")
     return details
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from googlenet.evaluation.conformal import UNPENALISED, SetRule
-from pipelines.job.console import terminal_columns
+from pipelines.job.console import say, terminal_columns
 from pipelines.report.contents import contents
 from pipelines.report.drawing import png, svg
 from pipelines.report.example_images import mistakes_with_pictures, view_strips
@@ -81,6 +81,7 @@ def write_report(
     Raises:
         UserError: predictions are missing, duplicated, of images not in the data set, or of another ensemble.
     """
+    say("writing the report ...")
     tally = tally_predictions(run, ensemble)
     fitted = None if has_fitted_images else trained
     known = read_calibration(fitted, ensemble.weights_digests) if fitted else None

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -37,11 +37,15 @@ class RunInUseError(TryAgainError):
     """Another job holds the run directory; the same command works once that job has ended."""
 
 
+def _print(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
 @contextmanager
-def only_job_on(run: Storage, way_out: str = WAY_OUT) -> Iterator[None]:
+def only_job_on(run: Storage, way_out: str = WAY_OUT, tell: Callable[[str], None] = _print) -> Iterator[None]:
     """Hold ``run`` during the block; a killed job releases it at once, on an object store within a minute.
 
-    ``way_out`` is what to do instead of waiting until another job ends.
+    ``way_out`` is what to do instead of waiting until another job ends. ``tell`` prints a line on another job.
 
     Raises:
         RunInUseError: another job holds it.
@@ -53,21 +57,22 @@ def only_job_on(run: Storage, way_out: str = WAY_OUT) -> Iterator[None]:
             f"{run} lies in Ray's copy of the project, which Ray removes: give --run-dir as a URI, or as a path from / "
             "that all nodes share"
         )
-    with _local_lock(Path(run.root), way_out) if run.is_local else _lease(run, way_out):
+    with _local_lock(Path(run.root), way_out) if run.is_local else _lease(run, way_out, tell):
         yield
 
 
 @contextmanager
-def reading(run: Storage) -> Iterator[None]:
+def reading(run: Storage, tell: Callable[[str], None] = _print) -> Iterator[None]:
     """Keep jobs and other readers away from ``run`` during the block, without writing in it: it may be read-only.
 
-    On an object store, only a job that is at work when the block begins is noticed.
+    On an object store, only a job that is at work when the block begins is noticed. ``tell`` prints a line on one that
+    may be.
 
     Raises:
         RunInUseError: a job or another reader holds it.
     """
     if not run.is_local:
-        _wait_until_free(run)
+        _wait_until_free(run, WAY_OUT, tell)
         yield
         return
     with _local_lock_of_reader(Path(run.root)):
@@ -153,16 +158,16 @@ def _holder(file: BinaryIO) -> dict[str, Any]:
 
 
 @contextmanager
-def _lease(run: Storage, way_out: str) -> Iterator[None]:
+def _lease(run: Storage, way_out: str, tell: Callable[[str], None]) -> Iterator[None]:
     taken_over.clear()
     mine = {**_about_this_job(), "id": uuid.uuid4().hex}
-    _wait_until_free(run, way_out)
+    _wait_until_free(run, way_out, tell)
     try:
         run.write_json(LOCK, {**mine, "renewals": 0})
         time.sleep(SETTLE_SECONDS)
         if (holder := _lease_of(run)).get("id") != mine["id"]:  # two jobs started at once; the later claim wins
             raise _refused(run, holder, way_out)
-        with _renewed(run.impatient(), mine):
+        with _renewed(run.impatient(), mine, tell):
             yield
     finally:
         with suppress(*STORE_FAILURES):  # the claim goes stale by itself, and an earlier failure is reported
@@ -171,10 +176,10 @@ def _lease(run: Storage, way_out: str) -> Iterator[None]:
 
 
 @contextmanager
-def _renewed(run: Storage, mine: dict[str, Any]) -> Iterator[None]:
+def _renewed(run: Storage, mine: dict[str, Any], tell: Callable[[str], None]) -> Iterator[None]:
     """Renew a claim during the block."""
     ended = threading.Event()
-    thread = threading.Thread(target=_renew, args=(run, mine, ended), name="run_lock", daemon=True)
+    thread = threading.Thread(target=_renew, args=(run, mine, ended, tell), name="run_lock", daemon=True)
     thread.start()
     try:
         yield
@@ -183,14 +188,14 @@ def _renewed(run: Storage, mine: dict[str, Any]) -> Iterator[None]:
         thread.join(SETTLE_SECONDS)
 
 
-def _wait_until_free(run: Storage, way_out: str = WAY_OUT) -> None:
+def _wait_until_free(run: Storage, way_out: str, tell: Callable[[str], None]) -> None:
     """Return at once if nobody holds ``run``, else once the claim is gone or unrenewed for ``STALE_SECONDS``.
 
     Time is measured by this machine's clock: the clocks of two machines may differ by more than that.
     """
     first, watched = _lease_of(run), time.monotonic()
     if first:
-        print(f"{run} is, or was, in use by {_who(first)}; checking whether that job is still alive", flush=True)
+        tell(f"{run} is, or was, in use by {_who(first)}; checking whether that job is still alive ...")
     while first and time.monotonic() - watched < STALE_SECONDS:
         time.sleep(min(1.0, STALE_SECONDS))
         now = _lease_of(run)
@@ -200,14 +205,14 @@ def _wait_until_free(run: Storage, way_out: str = WAY_OUT) -> None:
             return
 
 
-def _renew(run: Storage, mine: dict[str, Any], ended: threading.Event) -> None:
+def _renew(run: Storage, mine: dict[str, Any], ended: threading.Event, tell: Callable[[str], None]) -> None:
     """Renew the claim until the job ends; end the job if another one assumed it to be dead."""
     renewals = 0
     while not ended.wait(RENEW_SECONDS):
         # While the store is unreachable, nobody else can claim the run; the claim found afterwards decides.
         with suppress(*STORE_FAILURES):
             if (other := _lease_of(run)).get("id", mine["id"]) != mine["id"]:
-                print(f"error: {_refused(run, other)}; that job assumed this one to be dead", file=sys.stderr)
+                tell(f"error: {_refused(run, other)}; that job assumed this one to be dead")
                 taken_over.set()
                 os.kill(os.getpid(), signal.SIGTERM)
                 return

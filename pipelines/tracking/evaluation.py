@@ -37,6 +37,7 @@ def send_evaluation(run: Storage, trained: Storage, manifest: Manifest, tracking
     def tell(reason: str) -> None:
         say(f"warning: MLflow at {tracking_uri}: {reason}; will try again")
 
+    say(f"sending the evaluation to MLflow at {tracking_uri} ...")
     try:
         page = repeatedly(lambda: _send(run, trained, manifest, Experiment(tracking_uri)), tell)
     except Exception as error:  # noqa: BLE001  # the report is complete, whatever happens to MLflow

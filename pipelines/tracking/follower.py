@@ -8,6 +8,7 @@ import threading
 from dataclasses import dataclass
 
 from pipelines.job.command_line import LeftAtWork
+from pipelines.job.console import say
 from pipelines.run.dataset import Manifest
 from pipelines.run.directory import SYSTEM, finished_replicas
 from pipelines.run.recipe import Recipe
@@ -70,6 +71,8 @@ class Tracker:
             self._final = "KILLED" if interrupted else "FAILED"
         self._stop.set()
         try:
+            if not interrupted:
+                say(f"sending the results to MLflow at {self.publishing.tracking_uri} ...")
             self._thread.join(INTERRUPTED_SECONDS if interrupted else CLOSE_SECONDS)
             if self.in_step and not interrupted:
                 self._thread.join(MODELS_SECONDS)
@@ -137,6 +140,8 @@ class Tracker:
             self.in_step = True
         # A job that has given MLflow up ends now, and begins no models.
         if self._has_models and not self._given_up.is_set() and self._connection:
+            if self.publishing.models != "none":
+                say("logging the models in MLflow ...")
             self._published = publish(self._connection.runs, self.recipe, self.manifest, self.publishing)
 
     def _send(self, final: str | None) -> None:
@@ -155,7 +160,7 @@ class Tracker:
         kind = reason.partition(":")[0]
         if kind not in self._warned:
             self._warned.add(kind)
-            print(f"warning: MLflow at {self.publishing.tracking_uri}: {reason}; will try again", flush=True)
+            say(f"warning: MLflow at {self.publishing.tracking_uri}: {reason}; will try again")
 
 
 class _Connection:

@@ -1,7 +1,7 @@
 """Replay of a run directory into any MLflow store."""
 
 from pipelines.errors import UserError
-from pipelines.job.console import say
+from pipelines.job.console import complain, say
 from pipelines.job.log import ENDED, INTERRUPTED, RUNNING, read_jobs
 from pipelines.run.dataset import read_manifest
 from pipelines.run.directory import (
@@ -33,10 +33,11 @@ def replay(run: Storage, publishing: PublishSettings) -> Tracker:
         if run.exists(REPORT_JSON) or finished_replicas(run, recipe.replicas):
             raise UserError(f"{run} lacks {MANIFEST}: copy it from where the run was made; the images are not needed")
         raise UserError(f"nothing has been prepared in {run} yet; there is nothing to send")
+    say(f"sending {run} to MLflow at {publishing.tracking_uri} ...")
     check_that_it_can_be_written(publishing.tracking_uri)
     manifest = read_manifest(run)
     tracker = Tracker(run, recipe, manifest, publishing)
-    with reading(run):
+    with reading(run, complain):
         phases = phases_of(run, recipe)
         try:
             tracker.send_all(phases, outcome_of(run, phases))

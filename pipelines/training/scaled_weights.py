@@ -8,6 +8,7 @@ from googlenet.network.unit_variance import scale_to_unit_variance
 from googlenet.randomness import torch_generator
 from googlenet.training.batches import TrainingSamples
 from googlenet.training.epoch_order import EpochOrder
+from pipelines.job.console import say
 from pipelines.run.dataset import Manifest, open_records
 from pipelines.run.directory import scaled_weights_file
 from pipelines.run.recipe import Recipe
@@ -30,8 +31,11 @@ def keep_scaled_weights(run: Storage, recipe: Recipe, manifest: Manifest) -> Non
     """
     if not are_scaled(recipe):
         return
-    for replica in range(recipe.replicas):
-        if not run.exists(name := _name(recipe, replica)):
+    missing = [replica for replica in range(recipe.replicas) if not run.exists(_name(recipe, replica))]
+    if missing:
+        say(f"scaling the initial weights on {IMAGES} training images ...")
+    for replica in missing:
+        if not run.exists(name := _name(recipe, replica)):  # replicas may share it
             model = _scaled_network(run, recipe, manifest, replica)
             run.write(name, safetensors.torch.save(model.state_dict()))
 

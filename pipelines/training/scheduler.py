@@ -17,6 +17,7 @@ import ray
 
 from googlenet.network.arithmetic import Arithmetic
 from pipelines.errors import UserError
+from pipelines.job.console import say
 from pipelines.job.nodes import any_lost, draining_nodes
 from pipelines.job.progress import TrainingDisplay
 from pipelines.job.ray_session import TRAIN_SETTINGS
@@ -261,9 +262,9 @@ def _keep(run: Storage, replica: int, failure: ReplicaFailure | None) -> None:
     except (OSError, UserError):
         # If the folder itself has failed, the traceback is only on the terminal.
         if failure is None:
-            print(f"warning: {_failure_file(replica)} cannot be deleted", flush=True)
+            say(f"warning: {_failure_file(replica)} cannot be deleted")
         elif not failure.is_explained:
-            print(failure.traceback, flush=True)
+            say(failure.traceback, wrap=False)
 
 
 def _failure_file(replica: int) -> str:

@@ -18,6 +18,7 @@ from googlenet.network.arithmetic import (
     first_line,
     profits_from,
 )
+from pipelines.job.console import say
 from pipelines.job.ray_session import held
 from pipelines.job.unplaced import once_placed
 from pipelines.job.worker_process import use_own_cpus
@@ -96,6 +97,7 @@ def run_trial(
     """
     import ray
 
+    say("timing a few steps of training ...")
     worker = ray.remote(
         num_cpus=resources.cpus_per_worker,
         num_gpus=resources.gpus_per_worker,

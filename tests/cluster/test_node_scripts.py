@@ -129,7 +129,10 @@ def test_an_mlflow_server_that_cannot_start_is_told(tmp_path: Path) -> None:
 
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        assert error(port) == f"MLflow cannot listen at 127.0.0.1:{port}: Address already in use\n"
+        assert error(port) == (
+            f"MLflow cannot listen at 127.0.0.1:{port} (Address already in use): give others with mlflow_server.sh "
+            "ADDRESS PORT\n"
+        )
     assert not (tmp_path / "mlflow/pid").exists()
     # In the place of a store that cannot be opened, which the server itself takes many seconds to find out.
     tools = tmp_path / "bin"

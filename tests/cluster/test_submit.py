@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from cluster import following, submit
-from cluster.submit import COMMIT_VARIABLE, JOB, RUN_DIR, main, parse
+from cluster.options import ADDRESS, JOB, parse
+from cluster.submit import COMMIT_VARIABLE, RUN_DIR, main
 from tests.cluster.dashboard import Dashboard, dashboard
 from tests.project import ROOT
 
@@ -125,7 +126,11 @@ def test_a_project_that_is_too_large_to_upload_is_refused_at_once_in_one_line(
     head.refusal = (500, answer)
     code, said = outcome(project, head)
     assert code == 2
-    assert said == f"error: {answer.splitlines()[1]}."
+    connecting, uploading, error = said.splitlines()
+    assert connecting == f"submit: connecting to the cluster at {head.address} ..."
+    assert uploading == f"submit: uploading {project} ..."
+    fix = f"move large files out of {project}, or list them in {project}/.rayignore"
+    assert error == f"error: {answer.splitlines()[1]}; {fix}"
 
 
 @pytest.mark.parametrize(
@@ -133,9 +138,14 @@ def test_a_project_that_is_too_large_to_upload_is_refused_at_once_in_one_line(
     [
         (["--run-dir", "runs/paper"], "--run-dir runs/paper must be a URI, or a path from / that all nodes share"),
         (["--working-dir", "/nowhere"], "--working-dir /nowhere has no pipelines/train_ensemble.py"),
-        (["--runtime-env", "/nowhere.yaml"], "--runtime-env /nowhere.yaml cannot be used: "),
-        (["--runtime-env", "FOLDER/wrong.yaml"], "cannot be used: "),
+        (["--runtime-env", "/nowhere.yaml"], "--runtime-env /nowhere.yaml cannot be used ("),
+        (["--runtime-env", "FOLDER/wrong.yaml"], "): it must be a file like cluster/runtime_env.yaml"),
         (["--address", "127.0.0.1:8265"], "--address 127.0.0.1:8265 must be that of the dashboard, with http://"),
+        (
+            ["--recipe", "demo"],
+            "unrecognized arguments: --recipe; options of the job follow --, as in: submit.py --run",
+        ),
+        (["--attempts", "x"], "argument --attempts: invalid int value: 'x'"),
         (["--address", "ray://head:10001"], "--address ray://head:10001 must be that of the dashboard, with http://"),
     ],
 )
@@ -145,9 +155,12 @@ def test_a_mistake_in_the_options_is_told_before_the_cluster_is_asked(
     (project / "wrong.yaml").write_text("pip: {packages: absent.txt}\n")
     given = [word.replace("FOLDER", str(project)) for word in others]
     with pytest.raises(SystemExit) as ended:
-        parse(words(project, Dashboard(submit.ADDRESS), *given))
+        parse(words(project, Dashboard(ADDRESS), *given))
     assert ended.value.code == 2
-    assert message in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert message in error
 
 
 @pytest.mark.parametrize(
@@ -188,10 +201,24 @@ def test_a_job_that_already_runs_is_followed_and_other_options_are_told(
     head.failures = [ENDED]
     code, said = outcome(project, head, *others, "--", "--epochs", epochs)
     assert (code, head.submitted) == (0, 0)
-    first = said.splitlines()[0]
+    first = said.splitlines()[1]
     assert first.startswith("submit: job_0 already runs on this run directory")
     assert ("with other options, which stay in force" in first) == (epochs != "1")
     assert (entrypoint in first) == (epochs != "1")
+
+
+def test_a_traceback_of_the_head_is_told_by_its_last_line(project: Path, head: Dashboard) -> None:
+    head.refusal = (500, "Traceback (most recent call last):\n  File x, line 1\nOSError: the disk is full\n")
+    code, said = outcome(project, head, "--attempts", "1")
+    assert (code, said.splitlines()[2:]) == (75, ["submit: OSError: the disk is full"])
+
+
+def test_a_head_that_does_not_answer_is_told_in_one_line_with_what_to_look_at(project: Path, head: Dashboard) -> None:
+    code, said = outcome(project, head, "--address", "http://127.0.0.1:9", "--wait-seconds", "-1")
+    error = said.splitlines()[-1]
+    assert (code, said.count("error: ")) == (75, 1)
+    assert error.startswith("error: no answer from http://127.0.0.1:9 for -1 s: ")
+    assert error.endswith("; check --address, and the tunnel of ray dashboard")
 
 
 def test_a_proxy_of_the_environment_gets_no_request_to_this_machine(

@@ -1,6 +1,8 @@
 """The command that compares two runs, where their errors cannot be paired."""
 
+import re
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from pipelines.report.outcomes import write_scores
 from pipelines.run.directory import OUTCOMES
 from pipelines.run.storage import Storage
 from tests.others_files import unchanged
+from tests.pipelines.report.made_runs import IDS
 
 
 @pytest.fixture
@@ -77,6 +80,25 @@ def test_calibrated_scores_are_compared_image_by_image(
     text = compared(runs, monkeypatch, capsys)
     assert "on 2 images that both runs kept" in text
     [line] = [line for line in text.splitlines() if "2x144/calibrated" in line]
-    assert line.split() == [
-        "2x144/calibrated", "negative", "log", "likelihood", "1.5000", "1.0000", "-0.5000", "-0.5000", "to", "-0.5000",
-    ]  # fmt: skip
+    assert line.split() == ["2x144/calibrated", "NLL", "1.5000", "1.0000", "-0.5000", "-0.5000", "to", "-0.5000"]
+
+
+def test_all_lines_fit_a_terminal_of_80_columns_and_break_between_words(
+    runs: list[Storage], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kinds = ("negative_log_likelihood", "brier_score")
+    scores = {f"{kind}/2x144{end}": np.array([0.25, 10.0, 0.5]) for kind in kinds for end in ("", "/calibrated")}
+    for run in runs:
+        write_scores(run, ["a", "b", "c"], scores)
+    renamed(runs[1], "image_id", [*IDS[:5], "other.jpg"])
+    in_a_file = compared(runs, monkeypatch, capsys)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    shown = compared(runs, monkeypatch, capsys)
+    # A path stays whole, however long; columns of tables keep their places.
+    assert not [line for line in shown.splitlines() if len(line) > 80 and len(line.split()) > 1]
+    assert shown.split() == in_a_file.split()
+    assert max(map(len, in_a_file.splitlines())) > 80
+    tables = [line for line in in_a_file.splitlines() if re.match(r" *\d+x\d+", line)]
+    assert len(tables) > 4
+    assert {*tables} <= {*shown.splitlines()}

@@ -134,7 +134,7 @@ def test_a_model_of_more_classes_is_evaluated_on_a_folder_that_holds_some(
         crop_px=35,
         mlflow=False,
     )
-    assert evaluate_weights(arguments).endswith("MLflow: not sent (--no-mlflow)")
+    assert evaluate_weights(arguments).endswith(f"report: {run}/report/index.html\nMLflow: not sent (--no-mlflow)")
     network = load_weights(weights)
     wrong = []
     for path in sorted((photo_folder / "val").rglob("*.jpg")):
@@ -267,13 +267,17 @@ def test_a_repository_on_the_hub_stands_for_each_of_its_replicas(
         (b"junk", "not a complete safetensors file"),
     ],
 )
-def test_weights_that_cannot_be_read_are_named(tmp_path: Path, content: bytes | None, message: str) -> None:
+def test_weights_that_cannot_be_read_are_named(
+    tmp_path: Path, content: bytes | None, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "bad.safetensors"
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(UserError, match=message) as error:
         evaluate_weights(Arguments(str(tmp_path / "run"), str(tmp_path), (str(path),)))
     assert str(path) in str(error.value)
+    # A download of 54 MB, and the import of PyTorch, are told before they begin.
+    assert (f"reading the weights {path} ...\n" in capsys.readouterr().out) == (content is not None)
 
 
 def test_a_run_is_evaluated_on_images_that_it_never_saw_and_with_the_users_own_scales(
@@ -353,6 +357,7 @@ def test_the_command_adds_photographs_of_something_else_to_the_runs_report(
     words = ("pipelines/evaluate_ensemble.py", "--run-dir", str(tmp_path / "run"), "--ood", str(tmp_path / "noise"))
     ended = run_script(*words)
     assert ended.code == 0, ended.stderr
+    assert f"report: {tmp_path}/run/report/index.html\n" in ended.stdout
     assert "to send it: python pipelines/replay_to_mlflow.py" in ended.stdout
     report = json.loads((tmp_path / "run/report/report.json").read_text())
     assert [(row["data"], row["images"]) for row in report["out_of_distribution"]] == [("noise", 4)] * 3

@@ -207,9 +207,18 @@ def test_unusable_folders_are_refused(tmp_path: Path, names: list[str], message:
 
 def test_an_evaluation_of_images_without_class_folders_points_to_unlabelled(tmp_path: Path) -> None:
     root = make(tmp_path, *(f"{number}.jpg" for number in range(24)))
-    with pytest.raises(UserError, match="24 images lie directly in it; --unlabelled is for them"):
+    with pytest.raises(UserError, match="24 images lie directly in it; --unlabelled is for images without labels"):
         images_to_evaluate(root.root, ("a", "b"))
     assert len(unlabelled_images(root.root, ("a", "b")).listing.splits["val"]) == 24
+
+
+def test_a_single_picture_is_never_answered_with_the_folder_around_it(tmp_path: Path) -> None:
+    make(tmp_path, "a/1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg")
+    picture = str(tmp_path / "a/1.jpg")
+    with pytest.raises(UserError, match=r"/a/1\.jpg is a single file, so its class is not known; --unlabelled is for"):
+        images_to_evaluate(picture, ("a", "b"))
+    with pytest.raises(UserError, match=r"/a/1\.jpg is a single file, .*; expected <class>/<image>, or train/"):
+        images_to_train_on(picture, 10, 0)
 
 
 def test_a_file_instead_of_its_folder_is_named(tmp_path: Path) -> None:

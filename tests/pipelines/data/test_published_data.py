@@ -211,6 +211,7 @@ def test_a_server_that_fails_for_long_is_named_in_one_line_and_no_image_is_blame
         ("hf://datasets/pets", r"Expected .*hf://datasets/OWNER/REPO"),
         ("{}/none.tar", r"there is no file http://127.0.0.1:\d+/.*/none.tar"),
         ("{}/train", "of a web server, specify one .tar or .parquet file"),
+        ("{}/cat.jpg", "specify one .tar or .parquet file; download pictures, and specify their folder"),
         ("{}/README.md", "of a web server, specify one .tar or .parquet file"),
         ("{}/train.tar.gz", "specify one .tar or .parquet file; unpack it, and specify the folder with its content"),
         ("hf://datasets/me/pets@new/x", r"no revision new: give a branch, .* \(a / in its name is written %2F\)"),

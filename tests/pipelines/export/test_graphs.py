@@ -163,6 +163,7 @@ def test_the_documented_lines_answer_with_a_graph_of_pytorch_by_calibrated_proba
     kept = KeptCalibration(digests, "", 50, fitted, fitted, scores, ranks)
     (run / "calibration.json").write_text(json.dumps(kept.to_dict()))
     export_graph(Storage.at(str(run)), tmp_path / "ensemble.pt2", "pt2")
+    assert capsys.readouterr().out == f"exporting {run} ...\n"  # before minutes of silence
     shutil.copy(next(photo_folder.glob("val/*/2.jpg")), tmp_path / "photo.jpg")
     monkeypatch.chdir(tmp_path)
     exec(example("docs/export.md", "import json, numpy, torch"), {})  # noqa: S102  # what a reader of the page runs

@@ -159,6 +159,7 @@ def test_help_comes_in_groups_with_the_common_options_first(capsys: pytest.Captu
     text = capsys.readouterr().out
     headings = [line for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")]
     assert headings == ["options:", "options that most runs need:", *(f"{group}:" for group in GROUPS)]
+    assert len(train_ensemble.FIRST) == 12  # about a page
     common = text.partition("most runs need:")[2].partition("\n\n")[0]
     assert [line.split()[0] for line in common.splitlines() if line.startswith("  --")] == [
         f"--{name.replace('_', '-')}" for name in train_ensemble.FIRST

@@ -105,8 +105,8 @@ def test_the_papers_figures_stand_beside_those_of_imagenets_classes(imagenet: tu
     of_one_model = [line.split()[-1] for line in terminal.splitlines() if line.startswith("     1")]
     assert of_one_model == ["10.07", "9.15", "7.89"]
     page, markdown = pages_of(run)
-    assert page.count("<small>paper ") == 3
-    assert "| paper, top-5 % |" in markdown
+    assert page.count("<small>paper, best ") == 3  # of one model, as the legend says
+    assert "| paper (one model: its best), top-5 % |" in markdown
     for text in (flat(terminal), page, markdown):
         assert "Those for one model are of its best one: compare them with ours." in text
 

@@ -187,19 +187,25 @@ def test_a_run_that_is_not_finished_is_not_told_to_log_its_model(
     words = ["replay_to_mlflow.py", "--run-dir", run.root, "--tracking-uri", store_of(run)]
     monkeypatch.setattr("sys.argv", words)
     replay_to_mlflow._main()
-    [sent, how_to_open] = capsys.readouterr().out.splitlines()
+    [sending, sent, how_to_open] = capsys.readouterr().out.splitlines()
+    assert sending == f"sending {run} to MLflow at {store_of(run)} ..."  # nothing is silent for seconds
     assert sent == f"{run} is in MLflow at {store_of(run)}"
     assert how_to_open.startswith("MLflow: python pipelines/review.py")
 
 
 @pytest.mark.processes  # git, for MLflow
-def test_a_finished_run_without_its_images_is_sent_with_its_model(tmp_path: Path, empty_store: Path) -> None:
+def test_a_finished_run_without_its_images_is_sent_with_its_model(
+    tmp_path: Path, empty_store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Only the manifest of its images is left."""
     run = Storage.at(str(shutil.copytree(ROOT / "tests/pipelines/old_run", tmp_path / "run")))
     for split in ("train", "val"):
         shutil.rmtree(tmp_path / "run/dataset" / split)
     uri = f"sqlite:///{shutil.copy(empty_store, tmp_path)}"
     sent = replay(run, PublishSettings(uri, models="ensemble"))
+    sending, logging, model = capsys.readouterr().out.splitlines()
+    assert (sending, logging) == (f"sending {run} to MLflow at {uri} ...", "logging the models in MLflow ...")
+    assert model.startswith("model: ")
     assert [version.run_id for version in MlflowClient(uri).search_model_versions()] == [
         runs_of(uri, tmp_path / "run")["ensemble"].info.run_id
     ]
@@ -282,7 +288,7 @@ def test_a_database_other_than_a_file_of_sqlite_is_opened_with_mlflows_page(
     assert re.search(r"MLflow: http://127.0.0.1:\d+/#/experiments/\d+/runs", capsys.readouterr().out)
     monkeypatch.setattr("sys.argv", ["review.py", "--tracking-uri", "https://server"])
     review._main()
-    assert capsys.readouterr().out == "MLflow: https://server\n"
+    assert capsys.readouterr().out == "MLflow: https://server\n"  # nothing is opened here
 
 
 def test_nothing_to_send_is_said(tmp_path: Path) -> None:
