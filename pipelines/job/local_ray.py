@@ -100,9 +100,6 @@ def leave_cluster() -> None:
         with suppress(psutil.Error):
             if process.name() == RAYLET:
                 started += process.children(recursive=True)
-    if started:
-        with suppress(OSError):  # the cluster ends also if nobody reads this
-            say("stopping Ray ...")
     ray.shutdown()
     for process in psutil.wait_procs(started, timeout=EXIT_SECONDS)[1]:
         with suppress(psutil.Error):

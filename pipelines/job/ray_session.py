@@ -97,6 +97,8 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
         if address:
             check_that_a_node_stays()
         yield
+        if not address:  # an interruption ends at once, and its line is the last one
+            say("stopping Ray ...")
     finally:
         leave_cluster()
 
