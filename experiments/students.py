@@ -26,7 +26,7 @@ import tyro
 from benchmarks.measure import print_circumstances
 from experiments.ensembles import Answers, print_differences, read_answers, train_once
 from experiments.intervals import Floats
-from googlenet.evaluation.crops import Policy, num_views
+from googlenet.evaluation.crops import Policy, is_chosen, num_views
 from pipelines.report.outcomes import soup_cell
 from pipelines.run.directory import OUTCOMES
 from pipelines.run.named_recipes import load_recipe
@@ -62,7 +62,8 @@ class Arguments:
 def epochs_of_labels(arguments: Arguments) -> int:
     """Return the epochs of the network that is trained from labels for the time of student and answers together."""
     policy = arguments.teacher_policy
-    views = num_views(int(policy) if policy.isdigit() else policy)
+    # The views that best:24 stands for are not known before the teacher is finished; their number is.
+    views = int(policy.split(":")[1]) if is_chosen(policy) else num_views(int(policy) if policy.isdigit() else policy)
     return load_recipe(arguments.recipe).epochs + math.ceil(arguments.replicas * views / PASSES_OF_A_STEP)
 
 

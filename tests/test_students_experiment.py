@@ -17,6 +17,7 @@ def test_a_network_from_labels_gets_the_time_of_the_teachers_answers_as_well(tmp
     arguments = Arguments(tmp_path)
     assert epochs_of_labels(arguments) == demo().epochs + 24
     assert epochs_of_labels(Arguments(tmp_path, teacher_policy="64+72")) == demo().epochs + 168
+    assert epochs_of_labels(Arguments(tmp_path, teacher_policy="best:3")) == demo().epochs + 7
     labels = options_of(arguments, 100)["labels"]
     assert labels[labels.index("--epochs") + 1] == str(demo().epochs + 24)
     assert labels[labels.index("--replicas") + 1] == "1"
@@ -56,7 +57,7 @@ def test_the_questions_compare_what_they_say() -> None:
 def test_differences_are_told_over_images_and_over_three_seeds(capsys: pytest.CaptureFixture[str]) -> None:
     print_differences({seed: a_seed(str(seed)) for seed in (0, 100, 200)}, QUESTIONS, lambda seed: seed.teacher)
     out = capsys.readouterr().out
-    assert out.count("| | 1 crops | 144 crops | 96+120 crops |") == 2
+    assert out.count("| | 1 crop | 144 crops | 96+120 crops |") == 2
     assert out.count("| student against its teacher | +0.0 (+0.0 to +0.0) |") == 2
     assert "(95 % interval over the 6 images)" in out
     assert "(95 % interval over the 3 seeds)" in out

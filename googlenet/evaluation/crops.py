@@ -99,7 +99,7 @@ def chosen_positions(policy: Policy) -> tuple[int, ...]:
     except ValueError:
         raise ValueError(
             f"{policy} does not name its views: they are chosen on the validation images of a finished run, and used "
-            "for other images by evaluate_ensemble.py --run-dir RUN --data, without --weights"
+            "for other images by evaluate_ensemble.py --run-dir RUN --data, without --weights, and for a student"
         ) from None
     positions = tuple(position for position in range(CROP_POLICIES[-1]) if named >> position & 1)
     if chosen_policy(positions) != policy or not positions:

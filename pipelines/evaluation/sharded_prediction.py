@@ -29,11 +29,12 @@ from pipelines.run.predictions import (
     Cost,
     EvaluatedEnsemble,
     Predicted,
+    ensemble_in,
     file_name,
-    read_ensemble,
     write_predictions,
 )
 from pipelines.run.storage import Storage, concurrently
+from pipelines.run.tables import read_schema
 from pipelines.run.view_probabilities import ViewProbabilities, keeps_views, write_views
 from pipelines.run.weights import read_replica
 
@@ -88,11 +89,12 @@ def missing_shards(task: PredictionTask, images: int) -> list[int]:
 
     def number_if_present(name: str) -> int | None:
         if name in wanted:
-            if (found := read_ensemble(task.predictions, name)) == task.ensemble:
-                return wanted[name]
-            if found is None:
+            schema = read_schema(task.predictions, name)
+            if schema is None:
                 damaged.append(set_aside(task.predictions, name))
                 return None
+            if ensemble_in(schema) == task.ensemble:
+                return wanted[name]
         task.predictions.delete(name)
         return None
 

@@ -189,10 +189,11 @@ def write_predictions(storage: Storage, name: str, ensemble: EvaluatedEnsemble, 
 
 def read_ensemble(storage: Storage, name: str) -> EvaluatedEnsemble | None:
     """Return the ensemble whose predictions a file holds; None if it cannot be read as a prediction file."""
-    return _ensemble_in(read_schema(storage, name))
+    return ensemble_in(read_schema(storage, name))
 
 
-def _ensemble_in(schema: pa.Schema | None) -> EvaluatedEnsemble | None:
+def ensemble_in(schema: pa.Schema | None) -> EvaluatedEnsemble | None:
+    """Return the ensemble that the schema of a file of predictions names; None if it names none."""
     try:
         return EvaluatedEnsemble.from_dict(json.loads(_metadata_of(schema)[METADATA_KEY]))
     except (KeyError, TypeError, ValueError):
@@ -239,7 +240,7 @@ def read_predictions(storage: Storage, names: Sequence[str], ensemble: Evaluated
 
 def _read_rows(storage: Storage, name: str, ensemble: EvaluatedEnsemble) -> Predicted | None:
     table = read_table(storage, name)
-    if table is None or _ensemble_in(table.schema) != ensemble:
+    if table is None or ensemble_in(table.schema) != ensemble:
         return None
     if not table.schema.equals(ensemble.schema()):  # the footer has no checksum
         return None

@@ -50,7 +50,7 @@ def with_named_views(run: Storage, recipe: Recipe) -> Recipe:
     Once ``run`` has begun, they are those of its start, whatever the teacher keeps now.
 
     Raises:
-        UserError: the teacher keeps no order of views, or the number of views is none.
+        UserError: the teacher is none, or not finished, or keeps no order of views, or the number of views is none.
     """
     asked = recipe.teacher_policy
     if not recipe.teacher or not is_chosen(asked) or asked != short_name(asked):
@@ -58,8 +58,7 @@ def with_named_views(run: Storage, recipe: Recipe) -> Recipe:
     begun = read_run(run).get("recipe", {}).get("teacher_policy") if run.exists(RUN) else None
     if begun and short_name(begun) == asked:
         return replace(recipe, teacher_policy=begun)
-    teacher = _run_of(recipe.teacher)
-    replicas = finished_replicas(teacher, read_recipe(teacher).replicas)
+    teacher, _, replicas = _finished(run, recipe)
     return replace(recipe, teacher_policy=with_chosen_views(teacher, replicas, [asked], "--teacher-policy")[0])
 
 
@@ -83,19 +82,7 @@ def check_teacher(run: Storage, recipe: Recipe, classes: Sequence[str], images: 
     """
     if not recipe.teacher or run.exists(TARGETS):
         return
-    teacher = _run_of(recipe.teacher)
-    if teacher.root == run.root:
-        raise UserError(f"{run} cannot be its own teacher; choose another --run-dir")
-    taught = read_recipe(teacher, "give one with --teacher")
-    if taught.teacher:
-        raise UserError(f"the teacher {teacher} is itself a student; give the run that taught it, {taught.teacher}")
-    finished = len(finished_replicas(teacher, taught.replicas))
-    # A run that ended with fewer replicas than planned has a report.
-    if not finished or (finished < taught.replicas and not teacher.exists(REPORT_JSON)):
-        raise UserError(
-            f"the teacher {teacher} is not finished (replicas: {finished} of {taught.replicas}); "
-            "run its command again until it is"
-        )
+    teacher, taught, _ = _finished(run, recipe)
     manifest = read_manifest(teacher)
     if tuple(classes) != manifest.classes:
         differing = _first_difference(manifest.classes, classes)
@@ -108,6 +95,28 @@ def check_teacher(run: Storage, recipe: Recipe, classes: Sequence[str], images: 
         policy_scales_px(recipe.teacher_policy, taught.crop_px)
     except ValueError as error:
         raise UserError(f"teacher_policy: {error}") from error
+
+
+def _finished(run: Storage, recipe: Recipe) -> tuple[Storage, Recipe, list[int]]:
+    """Return the teacher, its recipe and its finished replicas.
+
+    Raises:
+        UserError: it is ``run`` itself, is a student, or is not finished.
+    """
+    teacher = _run_of(recipe.teacher)
+    if teacher.root == run.root:
+        raise UserError(f"{run} cannot be its own teacher; choose another --run-dir")
+    taught = read_recipe(teacher, "give one with --teacher")
+    if taught.teacher:
+        raise UserError(f"the teacher {teacher} is itself a student; give the run that taught it, {taught.teacher}")
+    replicas = finished_replicas(teacher, taught.replicas)
+    # A run that ended with fewer replicas than planned has a report.
+    if not replicas or (len(replicas) < taught.replicas and not teacher.exists(REPORT_JSON)):
+        raise UserError(
+            f"the teacher {teacher} is not finished (replicas: {len(replicas)} of {taught.replicas}); "
+            "run its command again until it is"
+        )
+    return teacher, taught, replicas
 
 
 def check_same_images(run: Storage, recipe: Recipe, manifest: Manifest) -> None:

@@ -1,4 +1,4 @@
-"""What looks damaged is read again after a pause; what fails otherwise is not."""
+"""Reading again: after a pause where something looks damaged, and not after other failures."""
 
 import pytest
 

@@ -71,7 +71,7 @@ def test_an_archive_that_may_have_been_cut_off_is_named_as_the_cause(names: list
 def test_messages_stay_short_whatever_the_number_of_members() -> None:
     many = [f"IMG.{number:06d}.{ending}" for number in range(10_000) for ending in ("jpg", "cls")]
     assert len(found(many)) == 10_000
-    with pytest.raises(UserError, match=r"IMG has 10,000 images, expected one \(.* and 9990 more\)") as refused:
+    with pytest.raises(UserError, match=r"IMG has 10,000 images, expected one \(.* and 9,990 more\)") as refused:
         found([*(f"IMG.jpg.{number}.jpg" for number in range(9999)), "IMG.jpg"])
     assert len(str(refused.value)) < 400
 

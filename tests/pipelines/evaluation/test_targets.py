@@ -163,6 +163,9 @@ def test_the_views_that_help_a_teacher_most_are_named_once_from_what_it_keeps(
     teacher = Storage.at(str(a_teacher(tmp_path / "teacher", prepared_run, tiny_recipe, 3)))
     run, recipe = Storage.at(str(tmp_path / "run")), of(tmp_path / "teacher", tiny_recipe)
     asked = replace(recipe, teacher_policy="best:3")
+    a_teacher(tmp_path / "begun", prepared_run, tiny_recipe, 0)
+    with pytest.raises(UserError, match=r"begun is not finished \(replicas: 0 of 3\)"):
+        with_named_views(run, replace(asked, teacher=str(tmp_path / "begun")))
     with pytest.raises(UserError, match=r"^--teacher-policy best:3 needs .*teacher/budget\.json"):
         with_named_views(run, asked)
     ones, order = (1.0,) * 144, tuple(range(143, -1, -1))
