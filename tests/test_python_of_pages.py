@@ -5,10 +5,11 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+import mlflow
 import pytest
 import torch
 
-import googlenet.evaluation.ensemble  # before the tests: importing PyTorch starts a process
+import googlenet.evaluation.ensemble  # before the tests, as MLflow: importing them starts a process
 from pipelines.data.sources import images_to_train_on
 from tests.googlenet.network.test_weight_files import pth, torchvision_model
 from tests.pages import PAGES, example, python_of
@@ -54,8 +55,6 @@ def project(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 def test_the_python_of_mlflow_ranks_models_by_their_errors_on_a_data_set(
     project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import mlflow
-
     monkeypatch.chdir(project)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # which the code below sets, too
     code = example("docs/mlflow.md", "import mlflow")
@@ -69,7 +68,6 @@ def test_the_python_of_mlflow_ranks_models_by_their_errors_on_a_data_set(
 
 
 def test_the_python_of_own_images_deletes_a_model(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import mlflow
 
     client = mlflow.MlflowClient(f"sqlite:///{project}/runs/mlflow.db")
     model = client.create_logged_model(client.create_experiment("mine"), "ensemble")
