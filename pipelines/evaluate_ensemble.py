@@ -155,12 +155,12 @@ def evaluate_weights(arguments: Arguments) -> str:
     if arguments.unlabelled and arguments.calibrated:
         known = calibration_beside(arguments.weights[0], digests, arguments.policies)
     with connected():
-        start = this_start()
+        start = _start(arguments)
         manifest = _prepared(run, data, images, arguments)
         for replica, weights in enumerate(own):
             run.write(ReplicaFiles(replica).weights, weights)
-        ensemble = evaluate(run, run, range(len(networks)), manifest, _settings(arguments, crop_px))
-        text = _write_results(run, ensemble, arguments, start, known=known)
+        ensemble = evaluate(run, run, range(len(networks)), manifest, _settings(arguments, crop_px, start))
+        text = _write_results(run, ensemble, arguments, known=known)
     return f"{text}\n{_to_mlflow(run, run, manifest, arguments)}"
 
 
@@ -176,9 +176,15 @@ def _to_mlflow(run: Storage, trained: Storage, manifest: Manifest, arguments: Ar
     return send_evaluation(run, trained, manifest, uri)
 
 
-def _settings(arguments: Arguments, crop_px: int) -> Settings:
+def _settings(arguments: Arguments, crop_px: int, start: dict[str, Any]) -> Settings:
     policies, options, keep_views = arguments.policies, _predictor_options(arguments), not arguments.unlabelled
-    return Settings(policies, crop_px, arguments.precision, options, keep_views=keep_views)
+    return Settings(policies, crop_px, arguments.precision, options, keep_views=keep_views, start=start)
+
+
+def _start(arguments: Arguments) -> dict[str, Any]:
+    from pipelines.report.provenance import evaluated_by
+
+    return dict(evaluated_by(this_start(), list(arguments.weights)))
 
 
 def _predictor_options(arguments: Arguments) -> PredictorOptions:
@@ -189,7 +195,6 @@ def _write_results(
     run: Storage,
     ensemble: EvaluatedEnsemble,
     arguments: Arguments,
-    start: dict[str, Any],
     trained: Storage | None = None,
     *,
     has_fitted_images: bool = False,
@@ -200,12 +205,11 @@ def _write_results(
     The answers have the temperatures of ``trained``, or those of ``known``.
     """
     from pipelines.report.answers import write_answers
-    from pipelines.report.provenance import evaluated_by
     from pipelines.report.write import write_report
 
     if not arguments.unlabelled:
-        by, rule = evaluated_by(start, list(arguments.weights)), SetRule(arguments.set_penalty)
-        text = write_report(run, ensemble, trained, rule, has_fitted_images=has_fitted_images, evaluation=by)
+        rule = SetRule(arguments.set_penalty)
+        text = write_report(run, ensemble, trained, rule, has_fitted_images=has_fitted_images)
         return f"{text}\nreport: {run.below(REPORT_PAGE)}"
     if trained and arguments.calibrated:
         known = read_calibration(trained, ensemble.weights_digests)
@@ -260,11 +264,11 @@ def evaluate_elsewhere(trained: Storage, recipe: Recipe, arguments: Arguments) -
     else:
         run = trained.below(evaluation_folder(data, [*settings.values(), images.listing.versions]))
     with connected():
-        start = this_start()
+        start = _start(arguments)
         manifest = _prepared(run, data, images, arguments)
-        chosen = replace(_settings(arguments, recipe.crop_px), early_stop=early_stop)
+        chosen = replace(_settings(arguments, recipe.crop_px, start), early_stop=early_stop)
         ensemble = evaluate(run, trained, replicas, manifest, chosen)
-        text = _write_results(run, ensemble, arguments, start, trained, has_fitted_images=has_fitted_images)
+        text = _write_results(run, ensemble, arguments, trained, has_fitted_images=has_fitted_images)
     return f"{text}\n{_to_mlflow(run, trained, manifest, arguments)}"
 
 
@@ -277,14 +281,14 @@ def judge_apart(trained: Storage, recipe: Recipe, arguments: Arguments) -> str:
     images = unlabelled_images(data, known.classes)
     run = trained.below(evaluation_folder(data, [images.listing.digest, images.listing.versions, "ood"]))
     with connected():
-        start = this_start()
+        start = _start(arguments)
         manifest = _prepared(run, data, images, arguments)
-        inside = evaluate_run(trained, recipe, options)
+        inside = evaluate_run(trained, recipe, options, start)
         policies, precision = inside.policies[-1:], inside.arithmetic.precision
-        settings = Settings(policies, recipe.crop_px, precision, options, keep_views=False)
+        settings = Settings(policies, recipe.crop_px, precision, options, keep_views=False, start=start)
         outside = evaluate(run, trained, replicas_to_evaluate(trained, recipe), manifest, settings)
         keep_apart(trained, inside, run, outside, data)
-        return _write_results(trained, inside, arguments, start)
+        return _write_results(trained, inside, arguments)
 
 
 def _main() -> None:
@@ -321,13 +325,12 @@ def _evaluate_own_images(run: Storage, recipe: Recipe, arguments: Arguments) -> 
     """Evaluate the replicas, and with --soup averages of them, on the run's validation images; return the table."""
     options = _predictor_options(arguments)
     with connected():
-        start = this_start()
-        ensemble = evaluate_run(run, recipe, options)
+        ensemble = evaluate_run(run, recipe, options, _start(arguments))
         if arguments.soup:
             from pipelines.evaluation.soups import evaluate_soups
 
             evaluate_soups(run, recipe, ensemble, options)
-        return _write_results(run, ensemble, arguments, start)
+        return _write_results(run, ensemble, arguments)
 
 
 def _check(arguments: Arguments) -> None:

@@ -15,6 +15,7 @@ if __name__ == "__main__":  # by a Python that may lack packages, or an installe
     check_interpreter()
 
 import os
+import shlex
 import socket
 import sys
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from pathlib import Path
 from pipelines.errors import UserError
 from pipelines.job.command_line import parse, run_command
 from pipelines.job.console import complain, say
-from pipelines.run.directory import MANIFEST, REPORT_JSON, RUN, read_run
+from pipelines.run.directory import ANSWERS_CSV, MANIFEST, REPORT_JSON, RUN, read_run
 from pipelines.run.lock import RunInUseError, reading
 from pipelines.run.places import local_path
 from pipelines.run.storage import Storage
@@ -122,16 +123,17 @@ def page_to_open(tracking_uri: str, run_dir: str) -> str:
     found = find_parent(client, run) if is_training else find_evaluation(client, run)
     if found is not None:
         return page_of_run(found.info.experiment_id, found.info.run_id)
-    way_out = _way_out(run, tracking_uri) if is_training else "; run the same command again to send it"
+    database = database_of(tracking_uri)
+    if database and is_read_only(database):
+        way_out = ", which is read-only"
+    else:
+        way_out = _way_out(run, tracking_uri) if is_training else _way_out_of_evaluation(run, tracking_uri)
     say(f"warning: {run} is not in this MLflow store{way_out}")
     return page_of_experiment(tracking_uri)
 
 
 def _way_out(run: Storage, tracking_uri: str) -> str:
     """Return the end of a line on a run that the store lacks: the command that sends it, or why none can now."""
-    database = database_of(tracking_uri)
-    if database and is_read_only(database):
-        return ", which is read-only"
     try:
         with reading(run, complain):
             is_prepared = run.exists(MANIFEST)
@@ -140,6 +142,16 @@ def _way_out(run: Storage, tracking_uri: str) -> str:
     if not is_prepared:
         return f"; without its {MANIFEST}, it cannot be sent"
     return f"; to send it: {replay_command(run, tracking_uri)}"
+
+
+def _way_out_of_evaluation(run: Storage, tracking_uri: str) -> str:
+    """Return the end of a line on an evaluation that the store lacks; only its own command sends it."""
+    if run.exists(REPORT_JSON):
+        options = f"with --tracking-uri {shlex.quote(tracking_uri)} and without --no-mlflow"
+        return f"; to send it, run its command again {options}"
+    if run.exists(ANSWERS_CSV):
+        return "; its images have no labels, so it is never sent"
+    return "; it has no report yet: run its command again"
 
 
 def check_port(port: int) -> None:

@@ -1,8 +1,9 @@
 """Evaluation of an ensemble whose weights and images are in run directories: preflight, then predictions."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from googlenet.evaluation.crops import Policy
 from googlenet.evaluation.kept_budget import EarlyStop
@@ -16,6 +17,7 @@ from pipelines.job.console import count, say
 from pipelines.job.process_memory import prediction_bytes
 from pipelines.run.dataset import Manifest, check_shards, read_manifest
 from pipelines.run.directory import ReplicaFiles, finished_replicas, replica_name
+from pipelines.run.first_start import keep_start
 from pipelines.run.predictions import EvaluatedEnsemble, sorted_policies
 from pipelines.run.recipe import MOST_REPLICAS, Recipe, ensembles_line
 from pipelines.run.storage import Storage
@@ -35,6 +37,7 @@ class Settings:
         keep_views: whether to keep probabilities of single views, to choose views and thresholds on.
         images: run directory of the images; None for the one that is written.
         split: which of its images to predict.
+        start: that of the command, for the report; None in a training job, which has a log.
     """
 
     policies: Sequence[Policy]
@@ -45,15 +48,21 @@ class Settings:
     early_stop: EarlyStop | None = None
     images: Storage | None = None
     split: str = "val"
+    start: Mapping[str, Any] | None = None
 
 
-def evaluate_run(run: Storage, recipe: Recipe, predictors: PredictorOptions = AS_MANY_AS_FIT) -> EvaluatedEnsemble:
+def evaluate_run(
+    run: Storage,
+    recipe: Recipe,
+    predictors: PredictorOptions = AS_MANY_AS_FIT,
+    start: Mapping[str, Any] | None = None,
+) -> EvaluatedEnsemble:
     """Evaluate the finished replicas of a training run on its validation images.
 
     Raises:
         UserError: see :func:`replicas_to_evaluate` and :func:`evaluate`.
     """
-    settings = Settings(recipe.policies, recipe.crop_px, recipe.precision, predictors)
+    settings = Settings(recipe.policies, recipe.crop_px, recipe.precision, predictors, start=start)
     return evaluate(run, run, replicas_to_evaluate(run, recipe), read_manifest(run), settings)
 
 
@@ -112,6 +121,8 @@ def evaluate(
         say(cost_line(checked, task.ensemble, images, done, min(predictors.number, len(missing))))
         if settings.early_stop:
             say("this is what all passes would cost; answers that stop early need fewer")
+        if not done:
+            keep_start(run, settings.start)
     predict(task, missing, images, predictors)
     return task.ensemble
 

@@ -189,6 +189,7 @@ def _write(run: Storage, folder: Storage, name: str, license_fields: Mapping[str
     card = model_card(name, report, run.read_json(COST_JSON), recipe, read_manifest(run), license_fields, commit)
     folder.write(CARD, card.encode())
     folder.write_json(RECIPE, recipe.to_dict())
+    report.pop("evaluated_by", None)  # its command names folders and servers, which are nobody else's business
     folder.write_json(REPORT, report)
     for kept in (CALIBRATION, BUDGET):
         if run.exists(kept):

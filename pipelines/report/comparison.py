@@ -1,6 +1,7 @@
 """Comparison of two finished runs: their settings, and their errors paired by image."""
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,6 +42,7 @@ class Finished:
         report: content of report.json.
         outcomes: see :func:`pipelines.report.outcomes.read_outcomes`.
         circumstances: provenance of its newest job; empty if unknown.
+        evaluation: provenance of its evaluation, if evaluate_ensemble.py has evaluated it; empty otherwise.
         scores: see :func:`pipelines.report.outcomes.read_scores`.
     """
 
@@ -48,6 +50,7 @@ class Finished:
     report: Report
     outcomes: dict[str, Any]
     circumstances: dict[str, Any]
+    evaluation: Mapping[str, Any] = field(default_factory=dict)
     scores: dict[str, Any] = field(default_factory=lambda: {"image_id": []})
 
     @property
@@ -77,8 +80,8 @@ def read_finished(run: Storage, name: str) -> Finished:
         raise UserError(f"{name} has no report to compare; finish it with the command that started it")
     jobs = read_jobs(run)
     report = run.read_json(REPORT_JSON)
-    newest = jobs[-1] if jobs else report.get("evaluated_by", {})
-    return Finished(name, report, read_outcomes(run), newest, read_scores(run))
+    newest = jobs[-1] if jobs else {}
+    return Finished(name, report, read_outcomes(run), newest, report.get("evaluated_by", {}), read_scores(run))
 
 
 def comparison(first: Finished, second: Finished, columns: int = sys.maxsize) -> str:
@@ -88,17 +91,27 @@ def comparison(first: Finished, second: Finished, columns: int = sys.maxsize) ->
     """
     lines = [f"first:  {first.name}", f"second: {second.name}", "", "what differs:"]
     changed = differences(first.settings, second.settings, CHANGE)
-    changed += differences(_what_ran(first.circumstances), _what_ran(second.circumstances), CHANGE)
+    changed += _other_code(first.circumstances, second.circumstances, CHANGE)
+    if first.evaluation or second.evaluation:
+        ours, theirs = (run.evaluation or run.circumstances for run in (first, second))
+        changed += _other_code(ours, theirs, f"evaluation: {CHANGE}")
     lines += [f"  {line}" for line in changed] or ["  nothing"]
     parts = [(lines, []), _cells(first, second), _scores(first, second), _about_answers(first, second)]
     shown = [[*(fitted(line, columns) for line in text), *table] for text, table in parts]
     return "\n\n".join("\n".join(lines) for lines in shown if lines)
 
 
-def _what_ran(circumstances: dict[str, Any]) -> dict[str, Any]:
-    """Return the code and the versions; place and time of a job do not affect its results."""
-    named = {name: circumstances.get(name, "") for name in ("commit", "code_digest")}
-    return {**named, **circumstances.get("versions", {})}
+def _other_code(first: Mapping[str, Any], second: Mapping[str, Any], line: str) -> list[str]:
+    """Return a line for each difference in code or versions that both know; place and time change no result."""
+    ours, theirs = _what_ran(first), _what_ran(second)
+    both = [name for name in ours if name in theirs]
+    return differences({name: ours[name] for name in both}, {name: theirs[name] for name in both}, line)
+
+
+def _what_ran(start: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the code and the versions, as far as they are known."""
+    named = {name: start.get(name, "") for name in ("commit", "code_digest")}
+    return {name: value for name, value in {**named, **start.get("versions", {})}.items() if value}
 
 
 def _cells(first: Finished, second: Finished) -> Part:

@@ -41,7 +41,7 @@ def provenance(
         run: where the images and the predictions are.
         trained: the training run of the replicas, if that is another.
         arithmetic: that of the predictions.
-        evaluation: start of the evaluation; None if the newest job of ``run`` has evaluated it, or if it is unknown.
+        evaluation: start of the evaluation; None if a training job has made it, or if it is unknown.
     """
     source = trained or run
     jobs, recipe = read_jobs(source), read_run(source).get("recipe", {}) if source.exists(RUN) else {}

@@ -271,7 +271,7 @@ class Report(TypedDict):
         Annotated[
             EvaluatedBy,
             Field(
-                description="Evaluation that wrote the report; absent where a training job did, or an earlier version."
+                description="Evaluation that began the predictions; absent if a training job or an earlier version did."
             ),
         ]
     ]

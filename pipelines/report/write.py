@@ -26,7 +26,6 @@ from pipelines.report.outcomes import write_outcomes, write_scores
 from pipelines.report.page import report_page
 from pipelines.report.provenance import provenance
 from pipelines.report.schema import Report
-from pipelines.report.schema_of_provenance import EvaluatedBy
 from pipelines.report.soups import judge_soups
 from pipelines.report.spending import Ways, read_taught, spend
 from pipelines.report.tally import Tally, tally_predictions
@@ -48,6 +47,7 @@ from pipelines.run.directory import (
     read_run,
     replica_number,
 )
+from pipelines.run.first_start import read_start
 from pipelines.run.predictions import EvaluatedEnsemble, read_costs
 from pipelines.run.storage import Storage, short_name
 from pipelines.run.view_probabilities import read_views
@@ -61,11 +61,10 @@ def write_report(
     *,
     with_pictures: bool = True,
     has_fitted_images: bool = False,
-    evaluation: EvaluatedBy | None = None,
 ) -> str:
     """Write everything below ``report/``; return the table as text for the terminal.
 
-    report.json is bit-identical for the same predictions on processors of one kind, apart from ``evaluation``;
+    report.json is bit-identical for the same predictions on processors of one kind, apart from their first start;
     measurements that depend on the machine are in cost.json.
 
     Args:
@@ -76,7 +75,6 @@ def write_report(
         with_pictures: whether to draw the pictures, which takes most of the time if there are few images.
         has_fitted_images: whether some images are validation images of ``trained`` all the same: then nothing that was
             fitted or chosen on those is judged as if the images were others.
-        evaluation: the start of the evaluation, unless the newest job of ``run`` has evaluated it.
 
     Raises:
         UserError: predictions are missing, duplicated, of images not in the data set, or of another ensemble.
@@ -94,7 +92,7 @@ def write_report(
     ways = Ways(spent, soups.rows if soups else (), read_taught(run))
     report = contents(tally, ensemble, errors, calibrated, ways, known_run)
     cost = _cost(run, ensemble)
-    if evaluation:
+    if evaluation := read_start(run):
         report["evaluated_by"] = evaluation
     if apart := read_apart(run, ensemble):
         report["out_of_distribution"] = apart

@@ -25,6 +25,7 @@ In reading order:
 - ``dataset``: the manifest of the prepared data set, and its shards
 - ``sheet``: a few fixed validation images, and answers for them during training
 - ``predictions``: prediction files, one row an image
+- ``first_start``: the start of an evaluation that began the predictions
 - ``view_probabilities``: probabilities of each view alone, for a share of the images
 - ``calibration``: what was fitted on a run's validation images for its ensemble
 - ``commands``: commands for a run, quoted for the shell

@@ -18,7 +18,7 @@
     jobs/*.json                       one file per start of train_ensemble.py: command, commit, versions, nodes,
                                       seconds, usage, outcome
     training.json                     arithmetic of the training, and the reason for it
-    preflight.json                    arithmetic of the predictions, and the measurements behind the choice
+    preflight.json                    arithmetic of the predictions, measurements behind the choice, first start
     predictions/*.parquet             one row per image: probabilities of every replica and crop policy
     view_probabilities/*.parquet      of a share of the images, probabilities of every replica and view
     calibration.json                  temperatures, and scores of the labels, fitted on the validation images

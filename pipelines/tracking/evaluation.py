@@ -7,7 +7,7 @@ from pipelines.report.markdown_tables import code, plain
 from pipelines.report.provenance import processor_of
 from pipelines.report.schema import Report
 from pipelines.run.dataset import Manifest
-from pipelines.run.directory import EVALUATIONS, REPORT, REPORT_JSON, RUN, run_id
+from pipelines.run.directory import REPORT, REPORT_JSON, RUN, run_id
 from pipelines.run.predictions import EvaluatedEnsemble
 from pipelines.run.storage import Storage, short_name
 from pipelines.tracking.commands import how_to_open, replay_command
@@ -18,7 +18,7 @@ from pipelines.tracking.model_metrics import rows_of_ensemble, send_model_metric
 from pipelines.tracking.notes import evaluation_note
 from pipelines.tracking.result import EVALUATED_REPLICAS_TAG, send_report
 from pipelines.tracking.runs import WITHOUT_NOTE, Experiment
-from pipelines.tracking.store import DIRECTORY_TAG, EXPERIMENT, ROLE_TAG, find_parent, page_of_run
+from pipelines.tracking.store import DIRECTORY_TAG, EXPERIMENT, ROLE_TAG, find_parent, page_of_run, trained_run_of
 
 ROLE = "evaluation"
 # Evaluations lack the tag by which the runs of a run directory are found.
@@ -102,11 +102,10 @@ def find_evaluation(client: Any, run: Storage) -> Any:
     experiment = client.get_experiment_by_name(EXPERIMENT)
     if run.exists(RUN):  # a directory of its own; that of weights has a longer id
         own = f"LIKE '{run_id(run)}%'"
+    elif trained := trained_run_of(run):
+        own = f"= '{run_id(trained)}/{short_name(run.root)}'"
     else:
-        trained, _, name = run.root.rpartition(f"/{EVALUATIONS}/")
-        if not trained or not Storage.at(trained).exists(RUN):
-            return None
-        own = f"= '{run_id(Storage.at(trained))}/{name}'"
+        return None
     found = client.search_runs([experiment.experiment_id], f"tags.{EVALUATION_TAG} {own}") if experiment else []
     return next(iter(found), None)
 

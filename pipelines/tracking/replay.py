@@ -33,11 +33,11 @@ def replay(run: Storage, publishing: PublishSettings) -> Tracker:
         if run.exists(REPORT_JSON) or finished_replicas(run, recipe.replicas):
             raise UserError(f"{run} lacks {MANIFEST}: copy it from where the run was made; the images are not needed")
         raise UserError(f"nothing has been prepared in {run} yet; there is nothing to send")
-    say(f"sending {run} to MLflow at {publishing.tracking_uri} ...")
     check_that_it_can_be_written(publishing.tracking_uri)
     manifest = read_manifest(run)
     tracker = Tracker(run, recipe, manifest, publishing)
     with reading(run, complain):
+        say(f"sending {run} to MLflow at {publishing.tracking_uri} ...")
         phases = phases_of(run, recipe)
         try:
             tracker.send_all(phases, outcome_of(run, phases))

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pipelines.errors import UserError
-from pipelines.run.directory import run_id
+from pipelines.run.directory import EVALUATIONS, RUN, run_id
 from pipelines.run.lock import FOLDER_OF_COPIES
 from pipelines.run.storage import Storage, may_write
 from pipelines.tracking.moved import correct_artifact_places
@@ -54,15 +54,25 @@ ASYNCHRONOUS = "MLFLOW_ENABLE_ASYNC_LOGGING"
 def tracking_uri_for(run: Storage, named: str = "") -> str:
     """Return ``named``, or MLFLOW_TRACKING_URI, else an SQLite store beside the run directory.
 
-    Run directories in the same folder share that store. For one in an object store, it is in the home folder.
+    Run directories in the same folder, and the evaluations in them, share that store. For one in an object store, it is
+    in the home folder.
 
     Raises:
         UserError: the URI contains a password.
     """
     if named := named or os.environ.get(STORE_VARIABLE, ""):
         return checked(named)
-    folder = Path(run.root).parent if run.is_local else Path.home() / ".googlenet-ensemble"
+    owner = trained_run_of(run) or run
+    folder = Path(owner.root).parent if run.is_local else Path.home() / ".googlenet-ensemble"
     return uri_of(folder / "mlflow.db")
+
+
+def trained_run_of(evaluation: Storage) -> Storage | None:
+    """Return the training run in whose directory an evaluation is; None for a run directory or any other folder."""
+    root, _, _ = evaluation.root.rpartition(f"/{EVALUATIONS}/")
+    if not root or evaluation.exists(RUN) or not Storage.at(root).exists(RUN):
+        return None
+    return Storage.at(root)
 
 
 def tracking_uri_of_runs(named: str = "") -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from pipelines import compare_runs
 from pipelines.report.outcomes import write_scores
-from pipelines.run.directory import OUTCOMES
+from pipelines.run.directory import OUTCOMES, REPORT_JSON
 from pipelines.run.storage import Storage
 from tests.others_files import unchanged
 from tests.pipelines.report.made_runs import IDS
@@ -57,6 +57,26 @@ def test_runs_on_other_images_are_compared_without_pairs(
     assert "commit: first 'first', second 'second'" in unpaired
     assert "torch: first 'first', second 'second'" in unpaired
     assert unpaired.endswith("no pairs: other images (6 images in the first, 6 in the second, none in both)\n")
+
+
+def test_the_code_of_an_evaluation_is_compared_as_far_as_both_are_known(
+    runs: list[Storage], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = runs[1].read_json(REPORT_JSON)
+    by = {"commit": "later", "code_digest": "other", "versions": {"torch": "later", "ray": "2"}}
+    runs[1].write_json(REPORT_JSON, {**report, "evaluated_by": by})
+    of_jobs = ["  commit: first 'first', second 'second'", "  torch: first 'first', second 'second'"]
+    evaluated = [
+        "  evaluation: commit: first 'first', second 'later'",
+        "  evaluation: torch: first 'first', second 'later'",
+    ]
+    assert code_lines(compared(runs, monkeypatch, capsys)) == of_jobs + evaluated
+    runs[0].delete("jobs/1.json")  # an evaluation of other images, by a version that kept no start
+    assert code_lines(compared(runs, monkeypatch, capsys)) == []
+
+
+def code_lines(text: str) -> list[str]:
+    return [line for line in text.splitlines() if re.search(r"\b(commit|code_digest|torch|ray): first", line)]
 
 
 def test_runs_with_other_crops_are_compared_without_pairs(

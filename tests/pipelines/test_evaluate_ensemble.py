@@ -217,12 +217,14 @@ def test_images_without_labels_need_names_for_the_models_outputs(
 
 
 def test_weights_of_this_project_bring_their_crop_size_and_disagreement_is_refused(
-    ray_cluster: str, predictions_here: None, photo_folder: Path, finished_run: Path, tmp_path: Path
-) -> None:
+    ray_cluster: str, predictions_here: None, photo_folder: Path, finished_run: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     files = tuple(str(finished_run / f"replicas/{k}/weights.safetensors") for k in range(2))
     arguments = Arguments(str(tmp_path / "run"), str(photo_folder), files, policies=(1,), mlflow=False)
     with pytest.raises(UserError, match=r"crop_px.*84.*35"):
         evaluate_weights(replace(arguments, crop_px=84))
+    monkeypatch.setattr("sys.argv", ["first"])
     evaluate_weights(arguments)
     page = (tmp_path / "run/report/index.html").read_text()
     assert f"<dt>weights</dt><dd>{', '.join(files)}</dd>" in page
@@ -231,6 +233,13 @@ def test_weights_of_this_project_bring_their_crop_size_and_disagreement_is_refus
     assert ours["ensemble"]["crop_px"] == 35
     singles = [[r["rows"][0]["top1_error"] for r in report["replicas"][:2]] for report in (ours, theirs)]
     assert singles[0] == singles[1]
+    # Who finds the predictions has measured nothing; who makes them again has.
+    for predicting in ("first", "second"):
+        monkeypatch.setattr("sys.argv", ["second"])
+        evaluate_weights(replace(arguments, set_penalty=0.01))
+        report = json.loads((tmp_path / "run/report/report.json").read_text())
+        assert report["evaluated_by"]["command"] == predicting
+        shutil.rmtree(tmp_path / "run/predictions")
 
 
 def test_a_class_folder_that_the_model_lacks_is_named(photo_folder: Path) -> None:
@@ -364,5 +373,8 @@ def test_the_command_adds_photographs_of_something_else_to_the_runs_report(
     assert report["table"] == json.loads((finished_run / "report/report.json").read_text())["table"]
     page = (tmp_path / "run/report/index.html").read_text()
     assert "Photographs of something else" in page
-    assert page.index("<dt>command</dt>") < page.index("evaluate_ensemble.py</span>") < page.index("training command")
-    assert report["evaluated_by"]["command"] == shlex.join(words)
+    # The training job has predicted the run's images; this command has predicted the others alone.
+    assert "evaluated_by" not in report
+    assert "training command" not in page
+    [others] = (tmp_path / "run/evaluations").glob("*/preflight.json")
+    assert json.loads(others.read_text())["evaluated_by"]["command"] == shlex.join(words)

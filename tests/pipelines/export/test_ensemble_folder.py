@@ -105,6 +105,14 @@ def test_the_folder_holds_weights_recipe_report_and_card(tmp_path: Path) -> None
     assert (tmp_path / "exported/report.json").read_bytes() == (OLD / "report/report.json").read_bytes()
 
 
+def test_the_report_leaves_out_how_the_evaluation_was_started(tmp_path: Path) -> None:
+    run = Path(shutil.copytree(OLD, tmp_path / "run"))
+    report = json.loads((run / "report/report.json").read_text())
+    (run / "report/report.json").write_text(json.dumps(report | {"evaluated_by": {"command": "--data /mnt/secret"}}))
+    export_ensemble(Storage.at(str(run)), str(tmp_path / "exported"))
+    assert json.loads((tmp_path / "exported/report.json").read_text()) == report
+
+
 def test_the_cards_metrics_are_those_of_the_report(tmp_path: Path) -> None:
     run = Path(shutil.copytree(OLD, tmp_path / "run"))
     report = json.loads((run / "report/report.json").read_text())

@@ -1,6 +1,7 @@
 """Provenance of a report: of a training run, and of evaluations before and after this project recorded them."""
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from pipelines.report.comparison import read_finished
 from pipelines.report.provenance import evaluated_by, node_text
 from pipelines.report.write import write_report
 from pipelines.run.claims import claim
+from pipelines.run.first_start import keep_start
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from tests.pipelines.report.made_runs import ENSEMBLE, made_run, predict
@@ -59,6 +61,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Storage:
     return run
 
 
+def keep(run: Storage, start: Any) -> None:
+    """Keep a start beside the choice of the arithmetic."""
+    run.write_json("preflight.json", {"key": ""})
+    keep_start(run, start)
+
+
 def text_of(page: str) -> str:
     return flat(re.sub("<[^>]+>", "", page))
 
@@ -83,10 +91,12 @@ def test_the_page_and_the_tables_say_where_they_come_from(trained: Storage) -> N
 
 
 def test_an_evaluation_says_when_and_how_it_was_made_and_the_training_too(trained: Storage, tmp_path: Path) -> None:
-    elsewhere = made_run(tmp_path)
+    elsewhere = made_run(tmp_path / "elsewhere")
     predict(elsewhere, list(range(6)))
-    for run, of in ((elsewhere, trained), (trained, None)):  # on other images, and on its own after the training
-        write_report(run, ENSEMBLE, of, with_pictures=False, evaluation=evaluated_by(EVALUATION))
+    own = Storage.at(str(shutil.copytree(trained.root, tmp_path / "own")))
+    for run, of in ((elsewhere, trained), (own, None)):  # on other images, and on its own after the training
+        keep(run, evaluated_by(EVALUATION))
+        write_report(run, ENSEMBLE, of, with_pictures=False)
         page, markdown = pages_of(run)
         for line in (*EVALUATION_SHOWN, *TRAINING_SHOWN):
             assert line in markdown
@@ -95,7 +105,10 @@ def test_an_evaluation_says_when_and_how_it_was_made_and_the_training_too(traine
         expected = {name: value for name, value in EVALUATION.items() if name not in ("host", "platform", "nodes")}
         assert kept == {**expected, "nodes": [{"cpus": 1, "gpus": 0, "accelerator": ""}]}
         assert "secret" not in page + markdown + str(kept)
-    assert read_finished(elsewhere, "x").circumstances["commit"] == EVALUATION["commit"]
+        assert read_finished(run, "x").evaluation["commit"] == EVALUATION["commit"]
+    keep_start(own, None)  # a training job that began the predictions has a log of its own
+    write_report(own, ENSEMBLE, with_pictures=False)
+    assert "evaluated_by" not in own.read_json("report/report.json")
 
 
 def test_an_evaluation_of_an_earlier_version_shows_the_training_alone(trained: Storage, tmp_path: Path) -> None:
@@ -111,7 +124,8 @@ def test_the_weights_that_were_given_are_named(tmp_path: Path) -> None:
     run = made_run(tmp_path)
     predict(run, list(range(6)))
     given = ["bvlc", "/home/me/other.pth"]
-    write_report(run, ENSEMBLE, with_pictures=False, evaluation=evaluated_by(EVALUATION, given))
+    keep(run, evaluated_by(EVALUATION, given))
+    write_report(run, ENSEMBLE, with_pictures=False)
     page, markdown = pages_of(run)
     assert "<dt>weights</dt><dd>bvlc, /home/me/other.pth</dd>" in page
     assert "- weights: bvlc, /home/me/other.pth\n" in markdown

@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput
 
 from pipelines.report.provenance import evaluated_by
-from pipelines.review import page_to_open
+from pipelines.review import Arguments, _store, page_to_open
 from pipelines.run.claims import claim
 from pipelines.run.dataset import Shard, Split, read_manifest
 from pipelines.run.storage import Storage
@@ -17,6 +17,8 @@ from pipelines.tracking.dataset import validation_images
 from pipelines.tracking.evaluation import _find_or_create, send_evaluation
 from pipelines.tracking.model_identity import WEIGHTS_TAG, digest_of
 from pipelines.tracking.runs import NOTE, Experiment
+from pipelines.tracking.store import tracking_uri_for
+from tests.others_files import somebody_elses
 from tests.pipelines.report.made_runs import ENSEMBLE, made_run
 from tests.pipelines.report.test_provenance import EVALUATION
 from tests.pipelines.tracking.followed_runs import copy_result, follow, runs_of, store_of
@@ -123,13 +125,40 @@ def test_the_printed_command_opens_the_evaluation(
     manifest, trained = read_manifest(evaluation), evaluation if kind == "weights" else run
     words = ["review.py", "--run-dir", evaluation.root, "--tracking-uri", store_of(run)]
     assert page_to_open(store_of(run), evaluation.root) == page_to_open(store_of(run), "")
-    assert capsys.readouterr().out.startswith(f"warning: {evaluation} is not in this MLflow store; run the same")
+    told = capsys.readouterr().out
+    assert told.startswith(f"warning: {evaluation} is not in this MLflow store; to send it, run its command again with")
+    assert told.endswith(f"--tracking-uri {store_of(run)} and without --no-mlflow\n")
     said = send_evaluation(evaluation, trained, manifest, store_of(run))
     command = shlex.split(said.splitlines()[-1])
     assert [command[2].rpartition("/")[2], *command[3:]] == words
     sent = runs_of(store_of(run))["evaluation"]
     assert f"/runs/{sent.info.run_id}?" in page_to_open(command[-1], command[4])  # type: ignore[attr-defined]
     assert "warning" not in capsys.readouterr().out
+
+
+def test_an_evaluation_is_looked_up_in_the_store_that_it_is_sent_to(run: Storage, reported_run: Path) -> None:
+    evaluation = other_images(run, reported_run)
+    assert _store(Arguments(run_dir=evaluation.root)) == tracking_uri_for(run)
+    own = run.below("evaluations/own")
+    claim(own, "evaluation", {})  # a directory of its own, wherever it is
+    assert tracking_uri_for(own) == f"sqlite:///{run.root}/evaluations/mlflow.db"
+
+
+def test_what_cannot_send_an_evaluation_is_not_advised(run: Storage, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluation = run.below("evaluated")
+    claim(evaluation, "evaluation", {})
+    page_to_open(store_of(run), evaluation.root)
+    evaluation.write("answers/top5.csv", b"image_id")
+    page_to_open(store_of(run), evaluation.root)
+    beginning = f"warning: {evaluation} is not in this MLflow store"
+    assert capsys.readouterr().out.splitlines() == [
+        f"{beginning}; it has no report yet: run its command again",
+        f"{beginning}; its images have no labels, so it is never sent",
+    ]
+    with somebody_elses(Path(run.root)) as folder:
+        theirs = Storage.at(str(folder))
+        page_to_open(store_of(theirs), theirs.below("evaluated").root)
+    assert capsys.readouterr().out.endswith(" is not in this MLflow store, which is read-only\n")
 
 
 def test_an_evaluation_has_its_own_commit_command_and_weights(run: Storage, reported_run: Path) -> None:

@@ -18,7 +18,7 @@ from pipelines.errors import UserError
 from pipelines.review import bring_up_to_date, newest_run, page_to_open
 from pipelines.run.claims import claim
 from pipelines.run.directory import read_recipe
-from pipelines.run.lock import only_job_on
+from pipelines.run.lock import RunInUseError, only_job_on
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.tracking.publish import PublishSettings
@@ -230,6 +230,9 @@ def test_a_run_that_the_store_lacks_is_told_beside_the_list_of_runs(
     assert (
         capsys.readouterr().out == f"warning: {run} is not in this MLflow store; it is in use by another command now\n"
     )
+    with only_job_on(run), pytest.raises(RunInUseError):
+        replay(run, PublishSettings(store_of(run), models="none"))
+    assert capsys.readouterr().out == ""  # nothing is sent
     with somebody_elses(Path(run.root)) as folder:
         theirs = Storage.at(str(folder))
         page_to_open(store_of(theirs), theirs.root)
