@@ -154,10 +154,10 @@ def test_a_precision_that_cannot_be_compiled_costs_no_other_its_compilation(
     monkeypatch.setattr(trial_module, "_step", step)
     compiled = [Arithmetic(precision, compiled=True) for precision in ("fp32", "tf32", "bf16")]
     tried = tiny_recipe, 3, "cpu", [FP32, *compiled], 0.0, 0
-    found, failure = trial_module._times_of_those_that_work(*tried)
+    found, failure, _ = trial_module._times_of_those_that_work(*tried)
     assert (list(found), failure) == ([FP32, compiled[0], compiled[2]], "")
     broken.update(compiled)
-    found, failure = trial_module._times_of_those_that_work(*tried)
+    found, failure, _ = trial_module._times_of_those_that_work(*tried)
     assert (list(found), failure) == ([FP32], "no fp32, compiled")
 
 
