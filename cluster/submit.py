@@ -138,7 +138,7 @@ def _exit_code(details: JobDetails, say: Callable[[str], None]) -> int:
     if details.status == JobStatus.SUCCEEDED:
         return 0
     if details.driver_exit_code is None:
-        say(f"submit: {_in_one_line(details.message)}")
+        say(f"submit: {str(details.message).strip()}")  # the cause is not in its first line
         return LOST_EXIT_CODE
     # Interrupted, but not by ray job stop: as its machine is shut down or restarted.
     return LOST_EXIT_CODE if details.driver_exit_code == STOPPED_EXIT_CODE else int(details.driver_exit_code)

@@ -296,7 +296,7 @@ def _main() -> None:
     _check(arguments)
     run = run_at(arguments.run_dir)
     recipe = None if arguments.weights else read_recipe(run, "give one with --run-dir, or weights with --weights")
-    written = Storage.at(arguments.output_dir) if arguments.output_dir else run
+    written = run_at(arguments.output_dir) if arguments.output_dir else run
     data = "" if arguments.data else "--data FOLDER "
     way_out = f"add {data}--output-dir DIR to evaluate it into a directory of your own"
     if arguments.output_dir or arguments.weights:

@@ -32,6 +32,11 @@ def is_picture(name: str) -> bool:
     return not lies_beside_pictures(name) and ending(name) not in CONTAINERS
 
 
+def has_ending_of_picture(name: str) -> bool:
+    """Return whether a file has the ending of some kind of picture, or none."""
+    return is_picture(name) and ("." not in name or has_known_ending(name))
+
+
 def lies_beside_pictures(name: str) -> bool:
     """Return whether a file is neither a picture nor holds any, by its ending."""
     return ending(name) in DOCUMENTS or ending(name) in FROM_CAMERAS

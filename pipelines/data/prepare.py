@@ -16,7 +16,7 @@ from pipelines.data.shards import ShardPlan, as_stored, plan_shards, write_shard
 from pipelines.data.sources import Images, images_to_train_on
 from pipelines.errors import UserError
 from pipelines.job.console import count, say, some
-from pipelines.run.claims import claim_images, replicas_need_their_images
+from pipelines.run.claims import OtherImagesError, claim_images, replicas_need_their_images
 from pipelines.run.dataset import SPLITS, Counts, Manifest, Shard, Split, check_shards, open_records, read_manifest
 from pipelines.run.directory import BAD_IMAGES, DATASET, MANIFEST, QUARANTINE, differences
 from pipelines.run.recipe import Recipe
@@ -119,7 +119,7 @@ def prepare(
     check(manifest.splits["train"].images)
     try:
         claim_images(run, manifest.digest)
-    except UserError:
+    except OtherImagesError:
         # Refused shards would be in the way of those of the right images.
         run.delete_all(sorted(_shard_files(run) - found))
         raise

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from pipelines.data import embedded_dataset
 from pipelines.data.advice import advice_on_file
 from pipelines.data.class_folders import FlatFolderError, listed
-from pipelines.data.file_endings import is_picture, lies_beside_pictures
+from pipelines.data.file_endings import has_ending_of_picture, is_picture, lies_beside_pictures
 from pipelines.data.file_versions import FileVersions
 from pipelines.data.folder_tree import Tree, tree_at
 from pipelines.data.huggingface_parquet import ParquetImages, find_in_parquet
@@ -33,6 +33,7 @@ from pipelines.data.torchvision_sets import find_in_torchvision
 from pipelines.data.webdataset_tars import class_list_beside, class_list_of, find_in_webdataset
 from pipelines.errors import UserError
 from pipelines.job.console import say, some
+from pipelines.run.places import shown
 from pipelines.run.storage import Storage
 
 # Chooses the splits that are needed of those in a layout; the tree is that of its base.
@@ -151,7 +152,8 @@ def _split_to_evaluate(splits: Collection[str]) -> str:
 
 
 def _tell_look(data: str) -> None:
-    say(f"data: looking for images in {data} ...")  # which downloads, waits for a store, or lists a million files
+    # This downloads, waits for a store, or lists a million files.
+    say(f"data: looking for images in {shown(data)} ...")
 
 
 def _find(data: str, data_seed: int, choose: Choice) -> tuple[ImageReader, Found]:
@@ -165,7 +167,7 @@ def _find(data: str, data_seed: int, choose: Choice) -> tuple[ImageReader, Found
     if not root.is_file:
         return _find_in(root, tree_at(root), choose)
     folder, name = Storage.of_file(root.root)
-    if is_picture(name):  # its folder may hold others, of which nobody has asked
+    if has_ending_of_picture(name):  # its folder may hold others, of which nobody has asked
         raise FlatFolderError(f"{root} is a single file, so its class is not known")
     if not is_packed(name):
         raise UserError(f"{root} is a file; {advice_on_file(name)}")

@@ -1,6 +1,7 @@
 """The run directory that a command is given, with a line before an object store is asked about it."""
 
 from pipelines.job.console import complain
+from pipelines.run.places import shown
 from pipelines.run.storage import Storage
 
 
@@ -11,6 +12,11 @@ def run_at(uri: str) -> Storage:
         UserError: see :meth:`Storage.at`.
     """
     run = Storage.at(uri)
-    if "://" in run.root:  # a store that is away is asked for a minute and a half
-        complain(f"looking at {run} ...")  # beside standard output, which holds the result
+    tell_look(run.root)
     return run
+
+
+def tell_look(root: str) -> None:
+    """Say that an object store is about to be asked: one that is away is asked for a minute and a half."""
+    if "://" in root:
+        complain(f"looking at {shown(root)} ...")  # beside standard output, which holds the result

@@ -29,6 +29,10 @@ WAY_OUT = "choose another --run-dir"
 IMAGES = "images"
 
 
+class OtherImagesError(UserError):
+    """The images are not those that the replicas of a run were trained on."""
+
+
 def claim(run: Storage, kind: Kind, settings: dict[str, Any], way_out: str = WAY_OUT, **origin: str) -> None:
     """Bind ``run`` to ``settings``, or check that it is already bound to them.
 
@@ -95,7 +99,7 @@ def claim_images(run: Storage, digest: str) -> None:
     A run of an earlier version is bound to the images that it has. A directory without a recipe is bound to none.
 
     Raises:
-        UserError: replicas were trained on other images.
+        OtherImagesError: replicas were trained on other images.
     """
     if not run.exists(RUN):
         return
@@ -105,7 +109,7 @@ def claim_images(run: Storage, digest: str) -> None:
     if replicas_need_their_images(run):
         shrunk = claimed.get("recipe", {}).get("stored_short_side_px") is not None
         pillow = ", or another version of Pillow has shrunk them" if shrunk else ""
-        raise UserError(
+        raise OtherImagesError(
             f"these images are not those that the replicas in {run} were trained on (digest {digest[:12]}, was "
             f"{claimed[IMAGES][:12]}): {DATASET}/ was removed, and files were added, removed or replaced "
             f"since{pillow}. Restore {'what has changed' if shrunk else 'the files'} or {DATASET}/, or choose another "

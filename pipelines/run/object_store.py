@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from pipelines.errors import UserError
+from pipelines.run.places import shown
 from pipelines.run.published_files import is_published, open_published
 
 # Pauses between attempts double from 25 ms to 51 seconds: a server may be unreachable for a minute and a half.
@@ -44,7 +45,7 @@ def open_filesystem(uri: str, s3_attempts: int = S3_ATTEMPTS) -> tuple[pafs.File
     """
     parts = urlsplit(uri)
     scheme = {"gcs": "gs", "abfss": "abfs"}.get(parts.scheme, parts.scheme)
-    place = f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
+    place = shown(uri.partition("#")[0])
     if parts.password:
         raise UserError(f"{place} contains a secret, which would be written to files; set it in the environment")
     if parts.fragment:
@@ -52,7 +53,7 @@ def open_filesystem(uri: str, s3_attempts: int = S3_ATTEMPTS) -> tuple[pafs.File
     if is_published(uri):
         return open_published(uri)
     if scheme not in OPTIONS:
-        return _open_by_fsspec(uri)
+        return _open_by_fsspec(uri, place)
     given = {name: values[-1] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
     if unknown := sorted(set(given) - set(OPTIONS[scheme])):
         raise UserError(f"{place}: unknown option {', '.join(unknown)}; the options are {', '.join(OPTIONS[scheme])}")
@@ -96,13 +97,13 @@ class _PatientS3(pafs.S3FileSystem):  # type: ignore[misc]  # pyarrow has no typ
         return _PatientS3.connect, (super().__reduce__()[1][0],)
 
 
-def _open_by_fsspec(uri: str) -> tuple[pafs.FileSystem, str]:
+def _open_by_fsspec(uri: str, place: str) -> tuple[pafs.FileSystem, str]:
     import fsspec
 
     try:
         filesystem, path = fsspec.core.url_to_fs(uri)
     except (ValueError, ImportError) as error:
-        raise UserError(f"{uri}: {error}") from error
+        raise UserError(f"{place}: {error}") from error
     return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), path
 
 

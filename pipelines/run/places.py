@@ -27,10 +27,25 @@ def without_file_scheme(uri: str) -> str:
 def local_path(path: str) -> Path:
     """Return a path as a user gives it, with ``~`` or as ``file:///PATH``, in full.
 
+    Links stay: that of a pipe, as ``/dev/stdin``, leads to a name that cannot be opened.
+
     Raises:
-        UserError: it leads nowhere.
+        UserError: it is of a user that does not exist, or a URI with one slash.
     """
-    return Path(root_of(without_file_scheme(path)))
+    _refuse_one_slash(path)
+    try:
+        return Path(without_file_scheme(path)).expanduser().absolute()
+    except RuntimeError as error:
+        raise UserError(f"{path} cannot be used: {error}") from error
+
+
+def shown(place: str) -> str:
+    """Return a path or URI for a message: without a user, a password and options, which may be secrets."""
+    scheme, divided, rest = place.partition("://")
+    if not divided:
+        return place
+    host, slash, path = rest.partition("?")[0].partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
 
 
 def root_of(uri: str) -> str:
@@ -41,8 +56,7 @@ def root_of(uri: str) -> str:
     Raises:
         UserError: it leads nowhere.
     """
-    if scheme := WITH_ONE_SLASH.match(uri):
-        raise UserError(f"{uri.partition('?')[0]} has one slash behind {scheme[1]}:, as pathlib writes it: write two")
+    _refuse_one_slash(uri)
     try:
         if "://" not in uri:
             path = Path(uri).expanduser()
@@ -52,6 +66,10 @@ def root_of(uri: str) -> str:
             return str(target)
         urlsplit(uri)
     except (ValueError, RuntimeError) as error:  # a bracket without its other one; a link that leads to itself
-        shown = uri.partition("?")[0].rpartition("@")[2] if "://" in uri else uri
-        raise UserError(f"{shown} cannot be used: {error}") from error
+        raise UserError(f"{shown(uri)} cannot be used: {error}") from error
     return uri.rstrip("/")
+
+
+def _refuse_one_slash(uri: str) -> None:
+    if scheme := WITH_ONE_SLASH.match(uri):
+        raise UserError(f"{uri.partition('?')[0]} has one slash behind {scheme[1]}:, as pathlib writes it: write two")

@@ -4,12 +4,12 @@ import math
 
 from googlenet.network.arithmetic import FP32, Arithmetic, Precision
 from pipelines.errors import UserError
-from pipelines.job.console import duration
+from pipelines.job.console import duration, say, size
 from pipelines.run.directory import TRAINING
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
-from pipelines.training.resources import Resources
-from pipelines.training.trial import needed_by_trial, run_trial
+from pipelines.training.resources import Resources, target_bytes
+from pipelines.training.trial import advice_on_memory, run_trial
 
 # Training of one replica below which a trial does not pay: about an hour of a CPU core, a minute of a GPU.
 SMALL_TRAINING_FLOPS = {"cpu": 3e14, "cuda": 1e15}
@@ -30,12 +30,10 @@ def training_arithmetic(run: Storage, recipe: Recipe, resources: Resources, imag
             begun, change = ("without", "leave it out") if resources.gpu_augmentation else ("with", "add it")
             raise UserError(f"{run} was begun {begun} --gpu-augmentation: {change}, or choose another --run-dir")
         return Arithmetic.from_dict(kept["arithmetic"])
-    arithmetic, reason, needed_bytes = _decide(recipe, resources, images, classes)
+    arithmetic, reason = _decide(recipe, resources, images, classes)
     if resources.gpu_augmentation:
         reason = f"{reason}; samples made on the GPU, with the distribution of a CPU's but not their bits"
     kept = {"arithmetic": arithmetic.to_dict(), "reason": reason, "gpu_augmentation": resources.gpu_augmentation}
-    if needed_bytes:
-        kept["worker_memory_bytes"] = needed_bytes
     run.write_json(TRAINING, kept)
     return arithmetic
 
@@ -46,17 +44,15 @@ def training_line(run: Storage) -> str:
     return f"training arithmetic: {Arithmetic.from_dict(kept['arithmetic'])} ({kept['reason']})"
 
 
-def measured_bytes(run: Storage) -> int:
-    """Return the memory of a worker by the trial; 0 without one, on GPUs, and for a run of an earlier version."""
-    return int(run.read_json(TRAINING).get("worker_memory_bytes", 0))
-
-
-def _decide(recipe: Recipe, resources: Resources, images: int, classes: int) -> tuple[Arithmetic, str, int]:
-    """Return the arithmetic, the reason, and the memory that a worker needs by the trial, 0 if that is not known."""
+def _decide(recipe: Recipe, resources: Resources, images: int, classes: int) -> tuple[Arithmetic, str]:
+    """Return the arithmetic and the reason; warn if a worker needs more memory by the trial than it reserves."""
     asked = recipe.training_precision
     if is_little_work(recipe, resources, images, classes):
-        return (FP32, "little work", 0) if asked == "auto" else (Arithmetic(asked), "as requested; little work", 0)
+        return (FP32, "little work") if asked == "auto" else (Arithmetic(asked), "as requested; little work")
     trial = run_trial(recipe, resources, classes, PRECISIONS if asked == "auto" else (asked,))
+    if advice := advice_on_memory(trial, resources, target_bytes(recipe, classes, images)):
+        reserved, taken = size(resources.memory_bytes), size(trial.memory_bytes)
+        say(f"warning: a worker reserves {reserved} of memory, and the trial took {taken}; {advice}")
     steps = recipe.epochs * math.ceil(images / recipe.batch_size)
     totals = [
         setup + steps * seconds for setup, seconds in zip(trial.setup_seconds, trial.seconds_per_step, strict=True)
@@ -66,7 +62,7 @@ def _decide(recipe: Recipe, resources: Resources, images: int, classes: int) -> 
     requested = "" if asked == "auto" else "as requested; "
     broken = f"; not compiled because the compiler failed: {trial.uncompiled}" if trial.uncompiled else ""
     reason = f"{requested}time of a replica's steps, from a trial: {tried}{broken}"
-    return trial.arithmetics[best], reason, needed_by_trial(trial, resources)
+    return trial.arithmetics[best], reason
 
 
 def is_little_work(recipe: Recipe, resources: Resources, images: int, classes: int) -> bool:

@@ -29,10 +29,10 @@ from pipelines.training.prediction_plan import (
     soup_seconds,
     targets_seconds,
 )
-from pipelines.training.resources import Resources, check_that_one_fits, nodes_used, replicas_at_once
+from pipelines.training.resources import Resources, check_that_one_fits, nodes_used, replicas_at_once, target_bytes
 from pipelines.training.storage_plan import storage_line
 from pipelines.training.targets_plan import TargetsLeft, targets_left
-from pipelines.training.trial import Trial, needed_by_trial, run_trial
+from pipelines.training.trial import Trial, advice_on_memory, run_trial
 from pipelines.training.unused_gpus import unused_gpus_line
 
 # The averaged weights and the raw ones.
@@ -209,13 +209,12 @@ def _soup_line(estimated: Estimate) -> list[str]:
 def _training_lines(run: Storage, recipe: Recipe, resources: Resources, counts: Counts, trial: Trial) -> list[str]:
     if not _waiting(run, recipe):
         return ["training: finished"]
-    reserved, taken, needed = size(resources.memory_bytes), size(trial.memory_bytes), needed_by_trial(trial, resources)
-    lacks_memory = 0 < resources.memory_bytes < needed
-    fewer = f"; with its images it needs about {size(needed)}: train fewer at once with --parallel-replicas"
+    reserved, taken = size(resources.memory_bytes), size(trial.memory_bytes)
+    advice = advice_on_memory(trial, resources, target_bytes(recipe, counts.classes, counts.train))
     return [
         _training_line(run, recipe, resources, counts, trial),
         _validation_line(recipe, resources, counts, trial),
-        f"memory: {reserved} reserved for a worker, {taken} taken by the trial{fewer if lacks_memory else ''}",
+        f"memory: {reserved} reserved for a worker, {taken} taken by the trial{f'; {advice}' if advice else ''}",
     ]
 
 

@@ -169,13 +169,10 @@ def nodes_used(recipe: Recipe, resources: Resources) -> int:
     return max(1, len(nodes), -(-at_once * recipe.workers_per_replica // max(1, on_one)))
 
 
-def reserving_memory(
-    recipe: Recipe, resources: Resources, classes: int, images: int = 0, measured_bytes: int = 0
-) -> Resources:
+def reserving_memory(recipe: Recipe, resources: Resources, classes: int, images: int = 0) -> Resources:
     """Return resources that include the memory of a worker; print a warning if the nodes do not have as much.
 
-    The memory is estimated, or ``measured_bytes`` if that is more. Only a student needs to know the number of training
-    ``images``: it holds the targets of all of them.
+    Only a student needs to know the number of training ``images``: it holds the targets of all of them.
     """
     from pipelines.training.network import networks_without_weights
 
@@ -193,13 +190,16 @@ def reserving_memory(
         for network in networks
         for workers in range(recipe.least_workers, recipe.workers_per_replica + 1)
     )
-    needed = max(needed, measured_bytes)
-    if recipe.teacher:
-        needed += TARGET_COPIES * images * classes * BYTES_PER_PROBABILITY
+    needed += target_bytes(recipe, classes, images)
     reserved = affordable_memory(needed, resources.per_worker, alive_nodes(), recipe.least_workers)
     if warning := memory_warning("a worker", needed, reserved):
         say(f"warning: {warning}, or a smaller --batch-size")
     return replace(resources, memory_bytes=reserved)
+
+
+def target_bytes(recipe: Recipe, classes: int, images: int) -> int:
+    """Return the memory of a student's worker for the targets of all training images; 0 without a teacher."""
+    return TARGET_COPIES * images * classes * BYTES_PER_PROBABILITY if recipe.teacher else 0
 
 
 def check_that_one_fits(recipe: Recipe, resources: Resources) -> None:

@@ -121,22 +121,19 @@ def train_run(
     """Choose the arithmetic, and train the replicas that are not finished; return those that failed.
 
     Where no node could hold a worker when the job began, its memory was unknown, and its CPUs if none are given: both
-    are reserved if they are known now. So is the memory that a trial has shown to be needed, if it is more. Nothing is
-    trained, or tried, if ``why_stop`` has a reason already.
+    are reserved if they are known now. Nothing is trained, or tried, if ``why_stop`` has a reason already.
     """
     if why_stop():
         return []
-    from pipelines.training.arithmetic_choice import measured_bytes, training_arithmetic, training_line
+    from pipelines.training.arithmetic_choice import training_arithmetic, training_line
     from pipelines.training.scheduler import train_replicas
 
     images, classes = manifest.splits["train"].images, len(manifest.classes)
     arithmetic = training_arithmetic(run, recipe, resources, images, classes)
     say(training_line(run))
-    measured, planned = measured_bytes(run), resources
+    planned = resources
     if not planned.memory_bytes:
-        resources = _with_cpus(resources, cpus_per_worker)
-    if measured > planned.memory_bytes or not planned.memory_bytes:
-        resources = reserving_memory(recipe, resources, classes, images, measured)
+        resources = reserving_memory(recipe, _with_cpus(resources, cpus_per_worker), classes, images)
     if resources != planned:
         say(f"each worker reserves {resources}, now that more is known than when the job began")
     return train_replicas(run, recipe, resources, arithmetic, on_poll, why_stop)

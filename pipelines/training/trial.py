@@ -18,7 +18,7 @@ from googlenet.network.arithmetic import (
     first_line,
     profits_from,
 )
-from pipelines.job.console import say
+from pipelines.job.console import say, size
 from pipelines.job.ray_session import held
 from pipelines.job.unplaced import once_placed
 from pipelines.job.worker_process import use_own_cpus
@@ -54,7 +54,7 @@ class Trial:
         uncompiled: why compilation failed although there is a compiler; otherwise empty.
         seconds_per_sample: time of one process to make a training sample of an encoded image; 0 if none was timed.
         seconds_per_crop: time of one process to make the crop of a validation image; 0 if none was timed.
-        memory_bytes: memory of the trial's process after its steps; see :func:`needed_by_trial`.
+        memory_bytes: memory of the trial's process after the steps in the first arithmetic, which is not compiled.
         start_seconds: time from the start of the trial's process until it has imported what it needs.
         seconds_per_scaled_image: time of one process to decode and scale an image for all its views; 0 without images.
     """
@@ -122,10 +122,17 @@ def run_trial(
         return replace(_means(trials, 1 + taken), start_seconds=start_seconds)
 
 
-def needed_by_trial(trial: Trial, resources: Resources) -> int:
-    """Return the memory of a worker by that of the trial, which keeps no images of shards; 0 on GPUs: it is unknown."""
-    is_measured = trial.memory_bytes and not resources.gpus_per_worker
-    return trial.memory_bytes + 2 * DEFAULT_CACHE_BYTES if is_measured else 0
+def advice_on_memory(trial: Trial, resources: Resources, targets_bytes: int) -> str:
+    """Return what to do if a worker reserves less than it needs by the trial; empty otherwise.
+
+    A trial keeps no images of shards, and no targets of a student, which take ``targets_bytes``. Beside a GPU, its
+    memory says little: there, other processes load the images.
+    """
+    needed = trial.memory_bytes + 2 * DEFAULT_CACHE_BYTES + targets_bytes
+    is_known = trial.memory_bytes and resources.memory_bytes and not resources.gpus_per_worker
+    if not is_known or needed <= resources.memory_bytes:
+        return ""
+    return f"with its images it needs about {size(needed)}: train fewer at once with --parallel-replicas"
 
 
 def timed_together(resources: Resources, at_once: int) -> int:
@@ -187,8 +194,9 @@ def _try(
 ) -> Trial:
     use_own_cpus()
     arithmetics = [FP32] if precisions is None else candidates(precisions, device)
-    found, uncompiled = _times_of_those_that_work(recipe, classes, device, arithmetics, least_seconds, steps)
-    memory_bytes = psutil.Process().memory_info().rss
+    found, uncompiled, memory_bytes = _times_of_those_that_work(
+        recipe, classes, device, arithmetics, least_seconds, steps
+    )
     model = _model(recipe, classes, device).eval()
     parameters = sum(parameter.numel() for parameter in model.parameters())
     setup, typical = (tuple(column) for column in zip(*found.values(), strict=True))
@@ -202,13 +210,14 @@ def _try(
 
 def _times_of_those_that_work(
     recipe: Recipe, classes: int, device: str, arithmetics: Sequence[Arithmetic], least_seconds: float, steps: int
-) -> tuple[dict[Arithmetic, tuple[float, float]], str]:
-    """Return setup and step times by arithmetic, and the compiler's first error if it fails for all of them.
+) -> tuple[dict[Arithmetic, tuple[float, float]], str, int]:
+    """Return setup and step times by arithmetic, the compiler's first error if it fails for all of them, and memory.
 
-    It may fail for one precision alone: some versions of PyTorch cannot compile what is computed in TF32.
+    The memory is that of the process after the first arithmetic: it keeps what it frees, and a worker has only one.
+    The compiler may fail for one precision alone: some versions of PyTorch cannot compile what is computed in TF32.
     """
     found: dict[Arithmetic, tuple[float, float]] = {}
-    failure = ""
+    failure, memory_bytes = "", 0
     for arithmetic in arithmetics:
         try:
             found[arithmetic] = times(_step(recipe, classes, device, arithmetic), least_seconds, steps)
@@ -216,7 +225,8 @@ def _times_of_those_that_work(
             if not arithmetic.compiled:
                 raise
             failure = failure or first_line(error)
-    return found, "" if any(arithmetic.compiled for arithmetic in found) else failure
+        memory_bytes = memory_bytes or psutil.Process().memory_info().rss
+    return found, "" if any(arithmetic.compiled for arithmetic in found) else failure, memory_bytes
 
 
 def _step(recipe: Recipe, classes: int, device: str, arithmetic: Arithmetic) -> Callable[[], object]:

@@ -81,6 +81,12 @@ def test_the_job_is_submitted_again_as_long_as_another_attempt_may_help(
     assert head.submitted == len(outcomes)
 
 
+def test_why_a_job_could_not_start_is_told_in_full(project: Path, head: Dashboard) -> None:
+    message = "runtime_env setup failed: Failed to set up runtime environment.\nNo matching distribution for torch==9"
+    head.outcomes = [{**failed(None), "message": message}, SUCCEEDED]
+    assert f"submit: {message}" in outcome(project, head)[1]
+
+
 def test_a_job_that_is_lost_from_view_uses_no_attempt(project: Path, head: Dashboard) -> None:
     head.outcomes = [RUNNING]
     head.failures = [UNREACHABLE] * 60  # more than LOST_SECONDS twice

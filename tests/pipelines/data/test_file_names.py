@@ -77,6 +77,19 @@ def test_a_list_of_classes_that_cannot_be_used_is_named(tmp_path: Path) -> None:
         read_class_list(str(tmp_path / "absent"))
 
 
+def test_a_list_of_classes_is_read_from_a_pipe() -> None:
+    """As a shell gives it: ``--classes <(...)``."""
+    reading, writing = os.pipe()
+    os.write(writing, b"a\nb\n")
+    os.close(writing)
+    try:
+        assert read_class_list(f"/dev/fd/{reading}") == ("a", "b")
+    finally:
+        os.close(reading)
+    with pytest.raises(UserError, match=r"^~nobody-of-this-name/x cannot be used: "):
+        read_class_list("~nobody-of-this-name/x")
+
+
 def test_characters_that_are_no_line_breaks_to_an_editor_divide_no_name_of_a_class(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -221,6 +221,25 @@ def test_a_single_picture_is_never_answered_with_the_folder_around_it(tmp_path: 
         images_to_train_on(picture, 10, 0)
 
 
+@pytest.mark.parametrize("name", ["train.rec", "data.lmdb", "set.tar.lz4"])
+def test_a_file_of_an_unknown_kind_is_not_called_a_picture(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"")
+    for find in (
+        lambda: images_to_train_on(str(tmp_path / name), 10, 0),
+        lambda: images_to_evaluate(str(tmp_path / name), ()),
+    ):
+        with pytest.raises(UserError, match="is a file; specify the folder that contains it"):
+            find()
+
+
+def test_a_secret_in_an_address_of_images_is_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError, match="contains a secret"):
+        images_to_train_on("s3://user:topsecret@bucket/set.tar?signature=topsecret", 10, 0)
+    printed = capsys.readouterr()
+    assert "looking for images in s3://bucket/set.tar ..." in printed.out
+    assert "topsecret" not in printed.out + printed.err
+
+
 def test_a_file_instead_of_its_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.zip").write_bytes(b"")
     with pytest.raises(UserError, match=r"x\.zip is a file; unpack it, and specify the folder"):

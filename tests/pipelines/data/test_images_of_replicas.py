@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.errors import UserError
+from pipelines.data.prepare import prepare
+from pipelines.errors import DamagedFileError, UserError
 from pipelines.run.claims import claim
-from pipelines.run.directory import ReplicaFiles
+from pipelines.run.directory import RUN, ReplicaFiles
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
-from tests.prepared import prepare_here
+from tests.prepared import prepare_here, preparing_here
 
 
 @pytest.fixture
@@ -44,6 +45,14 @@ def test_shards_that_replicas_were_trained_on_are_not_replaced_by_those_of_other
     next(iter(shards)).write_bytes(b"damaged")
     prepare_here(run, recipe)
     assert {path: path.read_bytes() for path in shards} == shards
+
+
+def test_shards_stay_if_the_run_cannot_be_read_once_they_are_written(photos: Path, tmp_path: Path) -> None:
+    run, recipe = Storage.at(str(tmp_path / "run")), Recipe(images_per_shard=9, data=str(photos))
+    claim(run, "recipe", recipe.to_dict())
+    with preparing_here(), pytest.raises(DamagedFileError, match=r"run\.json"):
+        prepare(run, recipe, check=lambda _: run.write(RUN, b"{"))
+    assert list((tmp_path / "run/dataset").rglob("*.parquet"))
 
 
 def test_images_that_another_version_of_pillow_shrank_are_refused_with_that_reason(

@@ -368,6 +368,17 @@ def test_the_plan_tells_that_a_worker_needs_more_memory_than_was_estimated(
     assert ("with its images it needs about 2.54 GB: train fewer at once with --parallel-replicas" in line) == told
 
 
+def test_the_targets_of_a_student_count_as_memory_that_its_trial_has_not_taken(
+    tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure(monkeypatch)
+    measured = Trial((FP32,), (0.5,), (0.0,), 100.0, parameters=1, memory_bytes=2 * 10**9)
+    run, resources, counts = Storage.at(str(tmp_path)), Resources(memory_bytes=26 * 10**8), Counts(10**7, 42, 3)
+    for recipe, told in ((tiny_recipe, False), (replace(tiny_recipe, teacher="teacher"), True)):
+        lines = plan._training_lines(run, recipe, resources, counts, measured)
+        assert ("it needs about 2.78 GB: train fewer at once" in "\n".join(lines)) == told
+
+
 def test_workers_of_one_trial_count_by_their_means() -> None:
     one = Trial((FP32,), (0.4,), (1.0,), 90.0, 7, seconds_per_sample=0.1, seconds_per_crop=0.2, memory_bytes=5)
     other = replace(one, seconds_per_step=(0.6,), passes_per_second=110.0, seconds_per_sample=0.3, memory_bytes=6)

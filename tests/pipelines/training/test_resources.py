@@ -8,7 +8,6 @@ import pytest
 import ray
 import torch  # noqa: F401  # its import starts a process, which the tests that need it may not
 
-from googlenet.images.records import DEFAULT_CACHE_BYTES
 from googlenet.network.arithmetic import FP32
 from pipelines.errors import UserError
 from pipelines.job.nodes import NodesMissingError, check_that_a_node_stays
@@ -353,25 +352,26 @@ def test_memory_is_reserved_once_nodes_have_joined_of_a_cluster_that_was_empty(
     assert needed > 0
 
 
-def test_no_fewer_bytes_are_reserved_than_the_trial_has_taken(
+@pytest.mark.parametrize("taken", [10**8, 4 * 10**9])
+def test_a_worker_that_takes_more_memory_in_the_trial_than_it_reserves_is_told_once_and_reserves_no_more(
     nodes: list[dict[str, object]], prepared_run: Path, tiny_recipe: Recipe, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], taken: int,
 ) -> None:  # fmt: skip
     used: list[Resources] = []
     monkeypatch.setattr("pipelines.training.scheduler.train_replicas", lambda *of_run: used.append(of_run[2]) or [])
     monkeypatch.setitem(arithmetic_choice.SMALL_TRAINING_FLOPS, "cpu", 0.0)
+    trial = Trial((FP32,), (0.5,), (0.0,), 100.0, parameters=1, memory_bytes=taken)
+    monkeypatch.setattr(arithmetic_choice, "run_trial", lambda *_: trial)
     nodes[:] = [{"NodeID": "", "Alive": True, "Resources": LAPTOP}]
-    manifest = read_manifest(Storage.at(str(prepared_run)))
-    planned = reserving_memory(tiny_recipe, Resources(), len(manifest.classes))
-    caches = 2 * DEFAULT_CACHE_BYTES
-    for number, taken in enumerate((10**8, 4 * 10**9)):
-        trial = Trial((FP32,), (0.5,), (0.0,), 100.0, parameters=1, memory_bytes=taken)
-        monkeypatch.setattr(arithmetic_choice, "run_trial", lambda *_, trial=trial: trial)
-        for _ in range(2):  # a second start finds what the first has measured
-            run = Storage.at(str(tmp_path / f"{number}"))
-            train_run(run, tiny_recipe, planned, None, manifest, lambda _: None, str)
-    assert [resources.memory_bytes for resources in used] == [planned.memory_bytes] * 2 + [4 * 10**9 + caches] * 2
-    assert replicas_at_once(replace(tiny_recipe, replicas=7), used[-1]) == 2  # of 13 GB
+    manifest, planned = read_manifest(Storage.at(str(prepared_run))), Resources(memory_bytes=2 * 10**9)
+    for _ in range(2):  # the second start finds what the first has chosen
+        train_run(Storage.at(str(tmp_path)), tiny_recipe, planned, None, manifest, lambda _: None, str)
+    assert used == [planned, planned]
+    said = " ".join(capsys.readouterr().out.split())
+    told = (
+        "warning: a worker reserves 2.00 GB of memory, and the trial took 4.00 GB; with its images it needs about 4.5"
+    )
+    assert said.count(told) == said.count("warning") == int(taken > planned.memory_bytes)
 
 
 def test_on_a_cold_cluster_the_share_of_a_gpus_node_is_told_to_be_unknown_and_taken_once_nodes_have_joined(

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -154,11 +155,27 @@ def test_a_precision_that_cannot_be_compiled_costs_no_other_its_compilation(
     monkeypatch.setattr(trial_module, "_step", step)
     compiled = [Arithmetic(precision, compiled=True) for precision in ("fp32", "tf32", "bf16")]
     tried = tiny_recipe, 3, "cpu", [FP32, *compiled], 0.0, 0
-    found, failure = trial_module._times_of_those_that_work(*tried)
+    found, failure, _ = trial_module._times_of_those_that_work(*tried)
     assert (list(found), failure) == ([FP32, compiled[0], compiled[2]], "")
     broken.update(compiled)
-    found, failure = trial_module._times_of_those_that_work(*tried)
+    found, failure, _ = trial_module._times_of_those_that_work(*tried)
     assert (list(found), failure) == ([FP32], "no fp32, compiled")
+
+
+def test_the_memory_of_a_trial_is_not_that_of_all_arithmetics_together(
+    tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[bytes] = []
+
+    def step(recipe: Recipe, classes: int, device: str, arithmetic: Arithmetic) -> Callable[[], object]:
+        if arithmetic.compiled:
+            held.append(bytes(range(250)) * 10**6)  # what a compiler keeps
+        return lambda: None
+
+    monkeypatch.setattr(trial_module, "_step", step)
+    tried = [FP32, Arithmetic("fp32", compiled=True)]
+    *_, memory_bytes = trial_module._times_of_those_that_work(tiny_recipe, 3, "cpu", tried, 0.0, 0)
+    assert 0 < memory_bytes < psutil.Process().memory_info().rss - 200 * 10**6
 
 
 def test_a_gpu_needs_a_c_compiler_and_a_processor_one_of_cpp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
