@@ -163,10 +163,10 @@ def test_a_machine_without_the_heads_token_is_told_in_one_line_where_it_belongs(
     environment = {"HOME": str(tmp_path), **variables}
     process = follow(laptop, clone, node.address, tmp_path / "run", "--help", tmp_path / "log", **environment)
     assert process.wait(timeout=60) == 1
-    said = (tmp_path / "log").read_text()
-    assert said.startswith(f"error: {node.address}: ")
-    assert said.endswith(f": {fix}\n".replace("HOME", str(tmp_path)))
-    assert said.count("\n") == 1
+    connecting, refusal = (tmp_path / "log").read_text().splitlines()
+    assert connecting == f"submit: connecting to the cluster at {node.address} ..."
+    assert refusal.startswith(f"error: {node.address}: ")
+    assert refusal.endswith(f": {fix}".replace("HOME", str(tmp_path)))
 
 
 def readme_command(node: Head, options: str, run: str) -> str:
