@@ -11,6 +11,8 @@ from googlenet.evaluation.conformal import UNPENALISED, SetRule, fewest_scores, 
 from googlenet.evaluation.crops import Policy
 
 NAME = "calibration.json"
+# Key of the SHA-256 of the weights that something was fitted for.
+DIGESTS = "weights_digests"
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 from googlenet.evaluation.kept_budget import NAME as BUDGET
 from googlenet.evaluation.kept_budget import KeptBudget
+from googlenet.evaluation.kept_calibration import DIGESTS, KeptCalibration
 from googlenet.evaluation.kept_calibration import NAME as CALIBRATION
-from googlenet.evaluation.kept_calibration import KeptCalibration
 from googlenet.network.hub import fetch_snapshot, is_hub_name, name_of_page, parse_hub_name
 from googlenet.network.weight_files import local_path
 from googlenet.network.weights import WeightsError
@@ -18,7 +18,6 @@ from googlenet.network.weights import WeightsError
 # The name by which Hugging Face counts downloads.
 DESCRIPTION = "config.json"
 FORMAT = "googlenet-ensemble-1"
-DIGESTS = "weights_digests"
 T = TypeVar("T", KeptBudget, KeptCalibration)
 
 

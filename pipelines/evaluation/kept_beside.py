@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 
 from googlenet.evaluation.crops import Policy, short_name
+from googlenet.evaluation.kept_calibration import DIGESTS, KeptCalibration
 from googlenet.evaluation.kept_calibration import NAME as CALIBRATION
-from googlenet.evaluation.kept_calibration import KeptCalibration
-from googlenet.evaluation.pretrained import DIGESTS
 from googlenet.network.hub import HubError, fetch_snapshot, is_hub_name, parse_hub_name
 from googlenet.network.published import is_weights_name
 from pipelines.errors import UserError
