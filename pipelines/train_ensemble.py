@@ -31,11 +31,11 @@ from pipelines.job.limits import Limits
 from pipelines.job.log import JobLog, read_jobs
 from pipelines.job.meter import Meter
 from pipelines.job.ray_session import connected, native_stderr_to_log
-from pipelines.job.run_option import run_at, tell_look
+from pipelines.job.run_option import run_at
 from pipelines.job.system_log import system_log
 from pipelines.run.claims import check_claim, claim
 from pipelines.run.dataset import Manifest
-from pipelines.run.directory import REPORT_PAGE, SYSTEM, TARGETS, check_folder, finished_replicas
+from pipelines.run.directory import REPORT_PAGE, SYSTEM, check_folder, finished_replicas
 from pipelines.run.lock import only_job_on
 from pipelines.run.recipe import Recipe
 from pipelines.run.soups import check_soup
@@ -133,10 +133,7 @@ def run_job(arguments: Arguments) -> int:
     """Run the job; return its exit code."""
     run = run_at(arguments.run_dir)
     check_folder(run)
-    fields = with_absolute_paths(arguments.fields)
-    if not run.exists(TARGETS):  # otherwise the teacher is not asked
-        tell_look(fields.teacher)
-    recipe = with_named_views(run, fields)
+    recipe = with_named_views(run, with_absolute_paths(arguments.fields))
     needed_replicas(recipe, arguments.min_replicas)
     check_soup(recipe, soup=arguments.soup)
     check_that_a_teacher_is_given(recipe)

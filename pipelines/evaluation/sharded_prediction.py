@@ -79,7 +79,7 @@ class PredictionTask:
 def missing_shards(task: PredictionTask, images: int) -> list[int]:
     """Return the numbers of the shards to predict; files of another ensemble or division into shards are deleted.
 
-    Files that cannot be read are renamed instead, and a line says so: the storage may have returned wrong bytes.
+    Files that are no Parquet are renamed instead, and a line says so: the storage may have returned wrong bytes.
     """
     for folder in (PREDICTIONS, VIEW_PROBABILITIES):
         task.run.remove_partial_files(folder)

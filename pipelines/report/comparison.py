@@ -10,6 +10,7 @@ import numpy as np
 from googlenet.evaluation.metrics import bootstrap_interval
 from googlenet.network.arithmetic import Arithmetic
 from pipelines.errors import UserError
+from pipelines.job.circumstances import UNKNOWN
 from pipelines.job.console import count, fitted
 from pipelines.job.log import read_jobs
 from pipelines.report.columns import tops_shown
@@ -111,7 +112,7 @@ def _other_code(first: Mapping[str, Any], second: Mapping[str, Any], line: str) 
 def _what_ran(start: Mapping[str, Any]) -> dict[str, Any]:
     """Return the code and the versions, as far as they are known."""
     named = {name: start.get(name, "") for name in ("commit", "code_digest")}
-    return {name: value for name, value in {**named, **start.get("versions", {})}.items() if value}
+    return {name: value for name, value in {**named, **start.get("versions", {})}.items() if value not in ("", UNKNOWN)}
 
 
 def _cells(first: Finished, second: Finished) -> Part:

@@ -45,7 +45,7 @@ def open_filesystem(uri: str, s3_attempts: int = S3_ATTEMPTS) -> tuple[pafs.File
     """
     parts = urlsplit(uri)
     scheme = {"gcs": "gs", "abfss": "abfs"}.get(parts.scheme, parts.scheme)
-    place = shown(uri.partition("#")[0])
+    place = shown(uri).partition("#")[0]
     if parts.password:
         raise UserError(f"{place} contains a secret, which would be written to files; set it in the environment")
     if parts.fragment:

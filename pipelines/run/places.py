@@ -40,12 +40,20 @@ def local_path(path: str) -> Path:
 
 
 def shown(place: str) -> str:
-    """Return a path or URI for a message: without a user, a password and options, which may be secrets."""
+    """Return a path or URI for a message: without a user, a password and options, which may be secrets.
+
+    What stands before the machine of ``abfs`` is a container, and is shown.
+    """
     scheme, divided, rest = place.partition("://")
     if not divided:
         return place
+    host = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    if "@" in rest and "@" not in host and re.search(r":(?!\d*$)", host):  # a secret with a slash that is not quoted
+        rest = rest.rpartition("@")[2]
     host, slash, path = rest.partition("?")[0].partition("/")
-    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
+    user, at, machine = host.rpartition("@")
+    container = f"{user.partition(':')[0]}{at}" if scheme in ("abfs", "abfss") else ""
+    return f"{scheme}://{container}{machine}{slash}{path}"
 
 
 def root_of(uri: str) -> str:

@@ -7,13 +7,14 @@ from dataclasses import replace
 from googlenet.network.published import variant_of_weights
 from pipelines.errors import TryAgainError, UserError
 from pipelines.job.console import complain, say
+from pipelines.job.run_option import tell_look
 from pipelines.run.dataset import Manifest
 from pipelines.run.directory import RUN, read_recipe, read_run
 from pipelines.run.named_recipes import load_recipe
 from pipelines.run.recipe import Recipe
 from pipelines.run.recipe_json import recipe_from_dict
 from pipelines.run.storage import Storage
-from pipelines.run.teacher import recipe_of_student
+from pipelines.run.teacher import absolute_teacher, recipe_of_student
 from pipelines.tracking.fetch import PREFIX, differences_from, fetch_recipe
 from pipelines.tracking.store import tracking_uri_of_runs
 
@@ -34,6 +35,8 @@ def recipe_of_options(argv: Sequence[str], default: str) -> Recipe:
     options.add_argument("--teacher", nargs="?", const="", default="")
     given, _ = options.parse_known_args(argv)
     recipe = _recipe_called(given.recipe or default, given.tracking_uri, given.run_dir)
+    if teacher := given.teacher or recipe.teacher:
+        tell_look(absolute_teacher(teacher))
     if given.teacher and not recipe.teacher:  # a file has the recipe of its own teacher
         recipe = recipe_of_student(recipe, given.teacher)
     variant = variant_of_weights(given.init_weights or recipe.init_weights)

@@ -62,17 +62,19 @@ def tracking_uri_for(run: Storage, named: str = "") -> str:
     """
     if named := named or os.environ.get(STORE_VARIABLE, ""):
         return checked(named)
-    owner = trained_run_of(run) or run
-    folder = Path(owner.root).parent if run.is_local else Path.home() / ".googlenet-ensemble"
-    return uri_of(folder / "mlflow.db")
+    if not run.is_local:
+        return uri_of(Path.home() / ".googlenet-ensemble" / "mlflow.db")
+    return uri_of(Path((trained_run_of(run) or run).root).parent / "mlflow.db")
 
 
 def trained_run_of(evaluation: Storage) -> Storage | None:
     """Return the training run in whose directory an evaluation is; None for a run directory or any other folder."""
-    root, _, _ = evaluation.root.rpartition(f"/{EVALUATIONS}/")
-    if not root or evaluation.exists(RUN) or not Storage.at(root).exists(RUN):
+    location, mark, options = evaluation.root.partition("?") if not evaluation.is_local else (evaluation.root, "", "")
+    root, _, _ = location.rpartition(f"/{EVALUATIONS}/")
+    if not root or root.endswith(":/") or evaluation.exists(RUN):  # a bucket may have that name
         return None
-    return Storage.at(root)
+    trained = Storage.at(f"{root}{mark}{options}")
+    return trained if trained.exists(RUN) else None
 
 
 def tracking_uri_of_runs(named: str = "") -> str:

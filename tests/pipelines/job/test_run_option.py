@@ -1,14 +1,11 @@
 """The line before an object store is asked about a run directory."""
 
-from dataclasses import replace
-from pathlib import Path
-
 import pytest
 
 from pipelines.errors import UserError
 from pipelines.job.run_option import run_at
-from pipelines.run.named_recipes import demo
-from pipelines.train_ensemble import Arguments, run_job
+from pipelines.run.places import shown
+from pipelines.tracking.recipe_option import recipe_of_options
 
 
 @pytest.mark.parametrize("uri", ["s3://key:topsecret@bucket/run", "https://host/run?signature=topsecret"])
@@ -19,8 +16,18 @@ def test_a_secret_in_an_address_is_not_printed(uri: str, capsys: pytest.CaptureF
     assert printed.err in ("looking at s3://bucket/run ...\n", "looking at https://host/run ...\n")
 
 
-def test_a_teacher_on_a_store_is_named_before_it_is_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    student = replace(demo(), name="distil", teacher="memory://absent", teacher_policy="best:3")
+def test_a_secret_with_a_slash_is_not_printed_and_a_container_is() -> None:
+    assert shown("s3://key:top/secret@bucket/run") == "s3://bucket/run"
+    assert shown("https://u:p?w@host/run") == "https://host/run"
+    assert shown("s3://host:9000/run@2") == "s3://host:9000/run@2"
+    assert (
+        shown("abfss://photos@account.dfs.core.windows.net/run?sig=x")
+        == "abfss://photos@account.dfs.core.windows.net/run"
+    )
+    assert shown("hf://datasets/o/n@rev") == "hf://datasets/o/n@rev"
+
+
+def test_a_teacher_on_a_store_is_named_before_it_is_asked(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError, match="memory://absent"):
-        run_job(Arguments(student, str(tmp_path / "run")))
+        recipe_of_options(["--recipe", "distil", "--teacher", "memory://absent"], "demo")
     assert capsys.readouterr().err == "looking at memory://absent ...\n"

@@ -26,6 +26,7 @@ from pipelines.tracking.store import (
     database_of,
     find_parent,
     tracking_uri_for,
+    trained_run_of,
 )
 from tests.others_files import somebody_elses
 
@@ -194,3 +195,13 @@ def test_the_data_set_of_a_run_of_this_and_of_earlier_versions_is_compared(
     known.client.log_batch(old, **{kind: [digest]})
     same, other = (differences_from(uri, old, now) for now in ("x", "y"))
     assert set(other) - set(same) == {"dataset_digest: was 'x', is now 'y'"}
+
+
+def test_a_bucket_named_like_the_folder_of_evaluations_has_the_store_of_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    run = Storage.at("memory://evaluations/run1")
+    assert tracking_uri_for(run) == f"sqlite:///{tmp_path}/.googlenet-ensemble/mlflow.db"
+    assert trained_run_of(run) is None
