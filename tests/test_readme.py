@@ -20,7 +20,7 @@ from pipelines.run.named_recipes import load_recipe
 from tests.commands import run_script
 from tests.googlenet.network.test_weight_files import caffe_arrays, npz
 from tests.hub_server import TOKEN, hub_of
-from tests.pipelines.data.test_image_archives import write_imagenet
+from tests.pipelines.data.archives import write_imagenet
 from tests.prepared import predicting_here, training_here, trying_here
 from tests.project import ROOT
 from tests.servers import BIN, with_tools

@@ -1,4 +1,4 @@
-"""Messages about images that stop a preparation: all of their names, and data that the nodes do not see."""
+"""Messages about files that stop a preparation: all bad images, failed downloads, data that the nodes do not see."""
 
 import errno
 import json
@@ -10,6 +10,7 @@ import pytest
 
 from pipelines.data.image_folder import FolderImages
 from pipelines.data.listing import ImageFile
+from pipelines.data.sources import images_to_train_on
 from pipelines.errors import UserError
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
@@ -53,3 +54,17 @@ def test_data_that_the_nodes_do_not_see_are_told_from_bad_files(
         UserError, match=rf"^8 files of {photos} \(train/class_0/0.jpg, .*not from the nodes that prepare"
     ):
         prepare_here(Storage.at(str(tmp_path / "run")), Recipe(data=str(photos)))
+
+
+@pytest.mark.parametrize("name", ["train.tar", "train.parquet"])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 99\n", "a Git-LFS pointer.*`git lfs pull`$"),
+        (b"<!DOCTYPE html><html>Log in</html>", r"a web page \(HTML\) instead of the file: download it again$"),
+    ],
+)
+def test_what_was_downloaded_in_place_of_a_file_is_named(tmp_path: Path, name: str, content: bytes, words: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=f"{name} is {words}"):
+        images_to_train_on(str(tmp_path), 10, 0)

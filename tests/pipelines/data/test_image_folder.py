@@ -279,3 +279,9 @@ def test_kaggles_imagenet_is_found_where_kaggle_puts_it(tmp_path: Path) -> None:
 def test_validation_alone_can_be_evaluated(tmp_path: Path) -> None:
     listing = images_to_evaluate(make(tmp_path, "val/a/1.jpg", "val/b/1.jpg").root, ("b", "a"))[1]
     assert [file.label for file in listing.splits["val"]] == [1, 0]
+
+
+def test_class_folders_for_training_and_test_alone_are_evaluated_on_test(tmp_path: Path) -> None:
+    make(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "test/a/2.jpg", "test/b/2.jpg")
+    listing = images_to_evaluate(str(tmp_path), ("a", "b")).listing
+    assert [file.image_id for file in listing.splits["val"]] == ["test/a/2.jpg", "test/b/2.jpg"]

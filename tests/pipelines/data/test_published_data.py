@@ -24,7 +24,7 @@ from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.run.storage_failures import storage_failure
 from tests.hub_server import COMMIT, hub_of
-from tests.pipelines.data.test_image_archives import hugging_face, picture, tar
+from tests.pipelines.data.archives import hugging_face, picture, tar
 from tests.project import ROOT
 
 NAME = "hf://datasets/me/pets"

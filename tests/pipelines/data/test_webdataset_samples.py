@@ -11,7 +11,7 @@ from pipelines.data.sources import images_to_evaluate, images_to_train_on
 from pipelines.data.tar_archives import Index, Member
 from pipelines.data.webdataset_samples import samples
 from pipelines.errors import UserError
-from tests.pipelines.data.archives import tar
+from tests.pipelines.data.archives import picture, tar
 
 
 def found(names: Sequence[str], is_ended: bool = True) -> list[tuple[str, str]]:
@@ -171,4 +171,52 @@ def test_an_archive_without_members_and_an_empty_class_list_are_named(tmp_path: 
         images_to_train_on(str(tmp_path), 10, 0)
     (tmp_path / "classes.txt").write_text("\n")
     with pytest.raises(UserError, match=r"classes\.txt lists no classes; remove it"):
+        images_to_train_on(str(tmp_path), 10, 0)
+
+
+def test_webdataset_is_read_by_its_neighbours(tmp_path: Path) -> None:
+    images = [picture(seed) for seed in range(6)]
+    shards: dict[str, dict[str, bytes]] = {"imagenet1k-train-0000.tar": {}, "imagenet1k-validation-00.tar": {}}
+    for number, (data, label) in enumerate(zip(images[:4], [1, 0, 10, 2], strict=True)):
+        shards["imagenet1k-train-0000.tar"] |= {f"a/{number}.jpg": data, f"a/{number}.cls": b"%d\n" % label}
+    for number, (data, label) in enumerate(zip(images[4:], [2, 10], strict=True)):
+        name = f"{number}.v1"
+        shards["imagenet1k-validation-00.tar"] |= {
+            f"{number}.JPG": data, f"{number}.json": json.dumps({"label": label, "name": name}).encode()
+        }  # fmt: skip
+    for name, members in shards.items():
+        (tmp_path / name).write_bytes(tar(members))
+    reader, listing = images_to_train_on(str(tmp_path), 10, 0)
+    assert listing.classes == ("0", "1", "2", "10")  # sorted as numbers, not as text
+    assert [(reader.read(file), file.label) for file in listing.splits["train"]] == [
+        *zip(images[:4], [1, 0, 3, 2], strict=True)
+    ]
+    assert [reader.read(file) for file in listing.splits["val"]] == images[4:]
+    (tmp_path / "classes.txt").write_text("".join(f"class {number}\n" for number in range(11)))
+    classes = ("class 0", "class 1", "class 2", "class 10")
+    assert images_to_train_on(str(tmp_path), 10, 0).listing.classes == classes
+    alone = images_to_evaluate(str(tmp_path / "imagenet1k-train-0000.tar"), classes).listing
+    assert [alone.classes[file.label] for file in alone.splits["val"]] == ["class 1", "class 0", "class 10", "class 2"]
+
+
+def test_a_webdataset_without_split_is_divided_and_one_without_labels_refused(tmp_path: Path) -> None:
+    members = {f"{n}.{ending}": data for n in range(20) for ending, data in (("png", b"x"), ("cls", b"%d" % (n % 2)))}
+    for name in ("shard-000000.tar", "train-000000.tar"):
+        (tmp_path / name).write_bytes(tar(members))
+        listing = images_to_train_on(str(tmp_path), 10, 0)[1]
+        assert [len(listing.splits[split]) for split in ("train", "val")] == [18, 2]
+        (tmp_path / name).unlink()
+    del members["7.cls"]
+    (tmp_path / "shard-000000.tar").write_bytes(tar(members))
+    with pytest.raises(UserError, match=r"shard-000000.tar: 7 has no label; expected 7.cls"):
+        images_to_train_on(str(tmp_path), 10, 0)
+    del members["7.png"]
+    (tmp_path / "shard-000000.tar").write_bytes(tar({**members, "6.cls": b"-1"}))
+    with pytest.raises(UserError, match=r"has label -1"):
+        images_to_train_on(str(tmp_path), 10, 0)
+    (tmp_path / "shard-000000.tar").write_bytes(tar({"1.txt": b"x", "1.cls": b"1"}))
+    with pytest.raises(UserError, match=r"1 has 0 images, expected one \(1.txt, 1.cls\)"):
+        images_to_train_on(str(tmp_path), 10, 0)
+    (tmp_path / "classes.txt").write_text("crane\nfox\ncrane\n")
+    with pytest.raises(UserError, match=r"classes.txt has an empty line or names a class twice"):
         images_to_train_on(str(tmp_path), 10, 0)

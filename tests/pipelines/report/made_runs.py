@@ -118,3 +118,16 @@ def predict_as(run: Storage, probabilities: np.ndarray, ensemble: EvaluatedEnsem
     cost = Cost(seconds=1.0, forward_passes=1)
     predicted = rows_of(IDS, LABELS, probabilities)
     write_predictions(run.below("predictions"), file_name(0), ensemble, predicted, cost)
+
+
+def cautious_rows(images: int = 400) -> Predicted:
+    """Three replicas that are right on 90 % of the images and never surer than 55 %."""
+    generator = np.random.default_rng(5)
+    labels = generator.integers(0, 4, images).astype(np.int32)
+    probabilities = np.full((images, 3, 2, 4), 0.15, np.float32)
+    for replica in range(3):
+        answers = np.where(generator.random(images) < 0.9, labels, (labels + 1) % 4)
+        probabilities[np.arange(images), replica, :, answers] = 0.55
+    ids = [f"val/{number}.jpg" for number in range(images)]
+    nothing = np.zeros((images, 4, 0), np.int32)
+    return Predicted(ids, labels, nothing, probabilities, probabilities[:, :, 0], nothing, nothing)

@@ -4,7 +4,7 @@ from typing import Any
 
 from pipelines.report.abstention import selective_rows
 from pipelines.report.certainty import Table, abstention_tables
-from tests.pipelines.report.test_temperatures import cautious_rows
+from tests.pipelines.report.made_runs import cautious_rows
 
 SETS = {
     "coverage": 0.9, "empirical_coverage": 100.0, "empirical_coverage_ci95": [39.8, 100.0], "mean_size": 1.0,

@@ -1,7 +1,5 @@
-"""KeptCalibration in the report: judged on images that they never saw, kept with the run, used on other images."""
+"""Temperatures in the report: judged on images that they never saw, kept with the run, used on other images."""
 
-import csv
-import io
 import json
 from dataclasses import replace
 from functools import cache
@@ -9,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 
 from googlenet.evaluation.conformal import SetRule
@@ -20,32 +17,16 @@ from googlenet.evaluation.metrics import subsets
 from googlenet.evaluation.selective import MEASURES
 from googlenet.evaluation.temperature import fit_temperature
 from googlenet.network.arithmetic import FP32
-from pipelines.errors import UserError
 from pipelines.report import temperatures
 from pipelines.report.abstention import set_rows
-from pipelines.report.answers import write_answers
 from pipelines.report.remarks import about_temperatures
 from pipelines.report.temperatures import Calibrated, KeptProbabilities, calibrate, some_ensembles
 from pipelines.report.write import write_report
 from pipelines.run.calibration import read_calibration
 from pipelines.run.predictions import EvaluatedEnsemble, Predicted
-from pipelines.run.storage import Storage
-from tests.pipelines.report.made_runs import ENSEMBLE, made_run, predict
+from tests.pipelines.report.made_runs import ENSEMBLE, cautious_rows, made_run, predict
 
 THREE = EvaluatedEnsemble(("r0", "r1", "r2"), ("x", "y", "z"), (1, 144), 84, tuple("abcd"), "digest", FP32)
-
-
-def cautious_rows(images: int = 400) -> Predicted:
-    """Three replicas that are right on 90 % of the images and never surer than 55 %."""
-    generator = np.random.default_rng(5)
-    labels = generator.integers(0, 4, images).astype(np.int32)
-    probabilities = np.full((images, 3, 2, 4), 0.15, np.float32)
-    for replica in range(3):
-        answers = np.where(generator.random(images) < 0.9, labels, (labels + 1) % 4)
-        probabilities[np.arange(images), replica, :, answers] = 0.55
-    ids = [f"val/{number}.jpg" for number in range(images)]
-    nothing = np.zeros((images, 4, 0), np.int32)
-    return Predicted(ids, labels, nothing, probabilities, probabilities[:, :, 0], nothing, nothing)
 
 
 def part(rows: Predicted, places: slice) -> Predicted:
@@ -153,12 +134,18 @@ def test_temperatures_of_the_training_run_are_judged_as_they_are() -> None:
     assert by_cell[3, "1"]["judged_on"] == "other_folds"  # not fitted for this policy
 
 
-def test_chosen_views_have_the_temperature_kept_with_their_order_and_the_words_name_what_the_run_lacks() -> None:
+def with_chosen_views(known: KeptCalibration | None) -> tuple[str, Calibrated]:
+    """One chosen view, which has a temperature with its order, and the calibration of images that answer by it."""
     chosen, order = chosen_policy([5]), (5, *(place for place in range(144) if place != 5))
     budget = KeptBudget(("x", "y", "z"), "d", 50, order, ((1, 1),), (1.0,), (0.7,) * 144, {})
     kept, ensemble = kept_of(part(cautious_rows(), slice(0, 60)), images=60), replace(THREE, policies=(chosen, 144))
-    found = calibrate(kept, ensemble, fitted().calibration, known_budget=budget)
+    found = calibrate(kept, ensemble, known, known_budget=budget)
     assert found is not None
+    return chosen, found
+
+
+def test_chosen_views_have_the_temperature_kept_with_their_order_and_the_words_name_what_the_run_lacks() -> None:
+    chosen, found = with_chosen_views(fitted().calibration)
     by_cell = {(row["models"], row["policy"]): row for row in found.rows}
     assert (by_cell[3, chosen]["temperature"], by_cell[3, chosen]["judged_on"]) == (0.7, "other_images")
     assert by_cell[1, chosen]["judged_on"] == "other_folds"
@@ -169,11 +156,7 @@ def test_chosen_views_have_the_temperature_kept_with_their_order_and_the_words_n
 
 
 def test_a_run_without_a_calibration_keeps_none_of_probabilities_with_the_floor_of_its_budget() -> None:
-    chosen, order = chosen_policy([5]), (5, *(place for place in range(144) if place != 5))
-    budget = KeptBudget(("x", "y", "z"), "d", 50, order, ((1, 1),), (1.0,), (0.7,) * 144, {})
-    kept, ensemble = kept_of(part(cautious_rows(), slice(0, 60)), images=60), replace(THREE, policies=(chosen, 144))
-    found = calibrate(kept, ensemble, None, known_budget=budget)
-    assert found is not None
+    chosen, found = with_chosen_views(None)
     assert (3, chosen, 0.7) in {(row["models"], row["policy"], row["temperature"]) for row in found.rows}
     assert found.calibration.temperature(3, chosen) is None
     assert found.calibration.temperature(1, chosen) is not None
@@ -221,59 +204,6 @@ def test_a_run_keeps_them_and_an_evaluation_of_other_images_uses_them(
     again, own = (one.read_json("report/report.json") for one in (other, run))
     assert again["temperatures"] == own["temperatures"]
     assert "other images" not in other.read("report/report.md").decode()
-
-
-def test_answers_without_labels_are_as_sure_as_the_temperature_says(tmp_path: Path) -> None:
-    run = made_run(tmp_path)
-    predict(run, list(range(6)))
-    raw = rows_of_answers(run, None)
-    known = KeptCalibration(("x", "y"), "other", 300, {}, {"144": 0.5}, {}, {})
-    calibrated = rows_of_answers(run, known)
-    for before, after in zip(raw, calibrated, strict=True):
-        assert [before[f"answer_{place}"] for place in range(1, 6)] == [
-            after[f"answer_{place}"] for place in range(1, 6)
-        ]
-    # The mean of 0.6 and 0.55, and six others of 0.4 / 6; squared and scaled.
-    share = 0.575**2 / (0.575**2 + 6 * (0.4 / 6) ** 2)
-    assert float(raw[0]["probability_1"]) == pytest.approx(0.575)
-    assert float(calibrated[0]["probability_1"]) == pytest.approx(share)
-    other_policy = replace(known, all_models={"1": 0.5})
-    assert rows_of_answers(run, other_policy) == raw
-
-
-def test_a_set_names_the_classes_that_may_be_right_and_says_when_they_are_several(tmp_path: Path) -> None:
-    run = made_run(tmp_path)
-    predict(run, list(range(6)))
-    # The labels of 99 images: 90 likeliest, 9 second.
-    known = KeptCalibration(
-        ("x", "y"), "other", 99, {}, {"144": 1.0}, {"144": [0.5] * 90 + [0.9] * 9}, {"144": [0] * 90 + [1] * 9}
-    )
-    write_answers(run, ENSEMBLE, known, 0.9)
-    rows = list(csv.DictReader(io.StringIO(run.read("answers/top5.csv").decode())))
-    assert {row["set"] for row in rows[:3]} == {"a", "b", "c"}
-    assert {row["abstain"] for row in rows[:3]} == {"False"}
-    write_answers(run, ENSEMBLE, known, 0.95)
-    rows = list(csv.DictReader(io.StringIO(run.read("answers/top5.csv").decode())))
-    assert rows[5]["set"].startswith(f"{rows[5]['answer_1']} | ")
-    assert rows[5]["abstain"] == "True"
-    table = pq.read_table(io.BytesIO(run.read("answers/top5.parquet"))).to_pylist()
-    assert [" | ".join(row["set"]) for row in table] == [row["set"] for row in rows]
-    # Each rank after the first costs so much that only the threshold of the second rank lets one more in.
-    write_answers(run, ENSEMBLE, known, 0.95, set_rule=SetRule(1.0))
-    shorter = list(csv.DictReader(io.StringIO(run.read("answers/top5.csv").decode())))
-    assert max(row["set"].count(" | ") for row in shorter) == 1
-    assert max(row["set"].count(" | ") for row in rows) > 1
-    for nothing in (None, replace(known, label_mass={}, label_ranks={})):
-        with pytest.raises(
-            UserError, match=r"--coverage 0\.9 needs sets of classes: the run keeps none for the crop policy 144$"
-        ):
-            write_answers(run, ENSEMBLE, nothing, 0.9)
-
-
-def rows_of_answers(run: Storage, known: KeptCalibration | None) -> list[dict[str, str]]:
-    text = write_answers(run, ENSEMBLE, known)
-    assert ("temperature 0.500, fitted on 300 validation images" in text) == bool(known and "144" in known.all_models)
-    return list(csv.DictReader(io.StringIO(run.read("answers/top5.csv").decode())))
 
 
 def test_sets_hold_the_label_as_often_as_promised_and_the_surest_answers_err_least() -> None:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import pyarrow.fs as pafs
 import pytest
 import torch
 
@@ -27,7 +26,7 @@ from pipelines.data.sources import images_to_train_on
 from pipelines.errors import UserError
 from pipelines.run.dataset import read_manifest
 from pipelines.run.lock import LOCK, only_job_on
-from pipelines.run.object_store import OPTIONS, open_filesystem, store_failure
+from pipelines.run.object_store import store_failure
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.run.storage_failures import storage_failure
@@ -247,51 +246,6 @@ def test_a_bucket_that_is_not_there_is_named(object_store: str) -> None:
     with pytest.raises(OSError, match="NO_SUCH_BUCKET") as error:
         Storage.at("s3://absent/run").write("a", b"1")
     assert "create the bucket, or use another" in (store_failure(str(error.value)) or "")
-
-
-@pytest.mark.parametrize(
-    ("uri", "message"),
-    [
-        ("s3://key:secret@bucket/run", "contains a secret.*environment"),
-        ("abfs://container@account.dfs.core.windows.net/run?sig=secret", "unknown option sig"),
-        ("s3://bucket/photos#2", "a name with # cannot be used"),
-        ("s3://bucket/run?regoin=x", "unknown option regoin"),
-        ("s3://bucket/run?regoin=", "unknown option regoin"),
-        ("s3://bucket/run?endpoint_override=&scheme=http", "endpoint_override is empty, as of a shell variable"),
-        ("s3:///run", "names no bucket"),
-        ("ftq://bucket/run", "ftq"),
-        ("gs://a b/run", "gs://a b/run cannot be used: Cannot parse URI"),
-    ],
-)
-def test_a_uri_that_cannot_be_meant_is_refused(uri: str, message: str) -> None:
-    with pytest.raises(UserError, match=message) as error:
-        Storage.at(uri).exists("a")
-    assert "secret@" not in str(error.value)
-    assert "=secret" not in str(error.value)
-
-
-@pytest.mark.parametrize("store", ["gs://anonymous@b", "abfs://b@account.dfs.core.windows.net", "s3://b"])
-def test_names_are_those_that_the_uri_shows_on_every_store(store: str) -> None:
-    name = "my photos/Фото[1] 100%20"
-    options = "?region=x" if store == "s3://b" else ""
-    assert Storage.at(f"{store}/{name}{options}")._resolved[1] == f"b/{name}"
-
-
-VALUES = {
-    "region": "eu-west-1", "scheme": "http", "endpoint_override": "localhost:1", "retry_limit_seconds": "5",
-    "enable_tls": "false", "blob_storage_authority": ".blob.local", "dfs_storage_authority": ".dfs.local",
-    "client_id": "0123",
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("scheme", "option"), [(scheme, name) for scheme, names in OPTIONS.items() for name in names])
-def test_every_option_that_is_offered_opens_the_store(scheme: str, option: str) -> None:
-    region = "&region=x" if scheme == "s3" and option != "region" else ""
-    account = VALUES[option] if option.endswith("_authority") else ".dfs.core.windows.net"
-    host = f"bucket@account{account}" if scheme == "abfs" else "bucket"
-    opened, path = open_filesystem(f"{scheme}://{host}/run?{option}={VALUES[option]}{region}")
-    assert isinstance(opened, {"s3": pafs.S3FileSystem, "gs": pafs.GcsFileSystem, "abfs": pafs.AzureFileSystem}[scheme])
-    assert path.endswith("run")
 
 
 def test_of_two_jobs_that_begin_at_once_on_a_store_one_is_refused(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,14 @@
 
 import shutil
 from pathlib import Path
+from threading import Semaphore
 
 import pytest
 
 from pipelines.run.claims import claim
 from pipelines.run.dataset import read_manifest
 from pipelines.run.storage import Storage
+from pipelines.tracking.follower import Tracker
 from pipelines.tracking.models import registered_name
 from pipelines.tracking.store import tracking_uri_for
 from tests.pipelines.report.made_runs import made_run
@@ -23,6 +25,22 @@ def short_turns(monkeypatch: pytest.MonkeyPatch) -> None:
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let what failed be tried again at once."""
     monkeypatch.setattr("pipelines.tracking.failures.PAUSES_SECONDS", (0.1, 0.1, 0.1))
+
+
+@pytest.fixture
+def attempts(monkeypatch: pytest.MonkeyPatch) -> Semaphore:
+    """Count the attempts to send what is new, ten in a second: released at the end of each."""
+    ended, send = Semaphore(0), Tracker._send
+
+    def counted(tracker: Tracker, final: str | None) -> None:
+        try:
+            send(tracker, final)
+        finally:
+            ended.release()
+
+    monkeypatch.setattr("pipelines.tracking.follower.FOLLOW_SECONDS", 0.1)
+    monkeypatch.setattr(Tracker, "_send", counted)
+    return ended
 
 
 @pytest.fixture

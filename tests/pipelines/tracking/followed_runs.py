@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -26,6 +27,8 @@ JOB = {
     "nodes": [],
     "stage_seconds": {},
 }
+# The log of one that was killed, or that is at work.
+RUNNING_JOB = {**JOB, "outcome": "running", "stage_seconds": {"train": 5.0}}
 
 RECIPE = Recipe(replicas=2)
 TURN_SECONDS = 0.5
@@ -90,10 +93,12 @@ def follow(run: Storage, uri: str, phases: dict[int, str], succeeded: bool | Non
     return tracker
 
 
-def runs_of(uri: str) -> dict[str, object]:
+def runs_of(uri: str, directory: Path | None = None) -> dict[str, Any]:
+    """MLflow's runs by their role, of one run directory if it is named."""
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name("googlenet-ensemble")
-    found = client.search_runs([experiment.experiment_id])
+    of_one = f"tags.run_directory = '{directory}'" if directory else ""
+    found = client.search_runs([experiment.experiment_id], of_one)
     by_role = {run.data.tags["googlenet_role"]: run for run in found}
     assert len(found) == len(by_role)
     return by_role
@@ -101,13 +106,13 @@ def runs_of(uri: str) -> dict[str, object]:
 
 def errors(uri: str, replica: int) -> list[tuple[int, float]]:
     run = runs_of(uri)[f"replica_{replica}"]
-    history = MlflowClient(uri).get_metric_history(run.info.run_id, "val_top1_error")  # type: ignore[attr-defined]
+    history = MlflowClient(uri).get_metric_history(run.info.run_id, "val_top1_error")
     return [(metric.step, metric.value) for metric in history]
 
 
 def history(uri: str, role: str, metric: str) -> list[tuple[int, float, int]]:
     run = runs_of(uri)[role]
-    found = MlflowClient(uri).get_metric_history(run.info.run_id, metric)  # type: ignore[attr-defined]
+    found = MlflowClient(uri).get_metric_history(run.info.run_id, metric)
     return [(metric.step, metric.value, metric.timestamp) for metric in found]
 
 

@@ -29,24 +29,24 @@ pytestmark = pytest.mark.timeout(120)
 def test_an_evaluation_is_a_run_beside_the_training_run_and_is_sent_once(run: Storage, reported_run: Path) -> None:
     copy_result(reported_run, run)
     follow(run, store_of(run), {0: "done", 1: "done"}, succeeded=True)
-    trained = runs_of(store_of(run))["ensemble"].info.run_id  # type: ignore[attr-defined]
+    trained = runs_of(store_of(run))["ensemble"].info.run_id
     evaluation = other_images(run, reported_run)
     for _ in range(2):
         said = send_evaluation(evaluation, run, read_manifest(evaluation), store_of(run))
         assert "the evaluation is in MLflow at" in said
     found = runs_of(store_of(run))  # each role once
     sent = found["evaluation"]
-    assert sent.info.status == "FINISHED"  # type: ignore[attr-defined]
-    assert sent.data.tags["evaluated_run"] == trained  # type: ignore[attr-defined]
-    assert {"dataset", "val_images", "classes"} < sent.data.tags.keys()  # type: ignore[attr-defined]
-    assert "mlflow.parentRunId" not in sent.data.tags  # type: ignore[attr-defined]
-    assert sent.data.metrics["top1_error/2x144"] == 16.667  # type: ignore[attr-defined]
-    assert f"/runs/{trained}?" in sent.data.tags["mlflow.note.content"]  # type: ignore[attr-defined]
-    files = MlflowClient(store_of(run)).list_artifacts(sent.info.run_id, "report")  # type: ignore[attr-defined]
+    assert sent.info.status == "FINISHED"
+    assert sent.data.tags["evaluated_run"] == trained
+    assert {"dataset", "val_images", "classes"} < sent.data.tags.keys()
+    assert "mlflow.parentRunId" not in sent.data.tags
+    assert sent.data.metrics["top1_error/2x144"] == 16.667
+    assert f"/runs/{trained}?" in sent.data.tags["mlflow.note.content"]
+    files = MlflowClient(store_of(run)).list_artifacts(sent.info.run_id, "report")
     assert {file.path for file in files} == {f"report/{name}" for name in evaluation.files("report")}
     # The training run is found as before.
     follow(run, store_of(run), {0: "done", 1: "done"}, succeeded=True)
-    assert runs_of(store_of(run))["ensemble"].info.run_id == trained  # type: ignore[attr-defined]
+    assert runs_of(store_of(run))["ensemble"].info.run_id == trained
 
 
 def test_the_trained_ensemble_gets_its_errors_on_other_images_which_its_model_is_ranked_by(
@@ -56,15 +56,15 @@ def test_the_trained_ensemble_gets_its_errors_on_other_images_which_its_model_is
     follow(run, store_of(run), {0: "done", 1: "done"}, succeeded=True)
     client, trained = MlflowClient(store_of(run)), runs_of(store_of(run))["ensemble"]
     model = client.create_logged_model(
-        trained.info.experiment_id,  # type: ignore[attr-defined]
+        trained.info.experiment_id,
         "ensemble",
-        trained.info.run_id,  # type: ignore[attr-defined]
+        trained.info.run_id,
         tags={WEIGHTS_TAG: digest_of(ENSEMBLE)},
     )
     client.finalize_logged_model(model.model_id, "READY")
-    client.log_outputs(trained.info.run_id, [LoggedModelOutput(model.model_id, 0)])  # type: ignore[attr-defined]
+    client.log_outputs(trained.info.run_id, [LoggedModelOutput(model.model_id, 0)])
     # Newer, and without errors on these images: it comes last, but first where nothing ranks them.
-    unmeasured = client.create_logged_model(trained.info.experiment_id, "other")  # type: ignore[attr-defined]
+    unmeasured = client.create_logged_model(trained.info.experiment_id, "other")
     client.finalize_logged_model(unmeasured.model_id, "READY")
     evaluation = other_images(run, reported_run)
     manifest = read_manifest(evaluation)
@@ -72,7 +72,7 @@ def test_the_trained_ensemble_gets_its_errors_on_other_images_which_its_model_is
     for _ in range(2):
         send_evaluation(evaluation, run, other, store_of(run))
     by = {"field_name": "metrics.top1_error/144", "dataset_name": validation_images(other)[0]}
-    found, last = client.search_logged_models([trained.info.experiment_id], order_by=[by])  # type: ignore[attr-defined]
+    found, last = client.search_logged_models([trained.info.experiment_id], order_by=[by])
     assert (found.model_id, last.model_id) == (model.model_id, unmeasured.model_id)
     measured = [(metric.key, metric.value, metric.dataset_digest) for metric in found.metrics]
     digest = validation_images(other)[1]
@@ -93,9 +93,9 @@ def test_an_evaluation_is_sent_again_when_one_more_replica_was_finished(
         said = send_evaluation(evaluation, run, read_manifest(evaluation), store_of(run))
         assert "the evaluation is in MLflow at" in said
         sent = runs_of(store_of(run))["evaluation"]
-        assert sent.data.tags["evaluated_replicas"] == str(replicas)  # type: ignore[attr-defined]
+        assert sent.data.tags["evaluated_replicas"] == str(replicas)
         if is_old:  # earlier versions had a parameter, which keeps its value
-            MlflowClient(store_of(run)).log_param(sent.info.run_id, "replicas", 1)  # type: ignore[attr-defined]
+            MlflowClient(store_of(run)).log_param(sent.info.run_id, "replicas", 1)
 
 
 def test_a_note_that_a_user_writes_into_an_evaluation_that_was_not_sent_to_its_end_stays(
@@ -108,7 +108,7 @@ def test_a_note_that_a_user_writes_into_an_evaluation_that_was_not_sent_to_its_e
     MlflowClient(store_of(run)).set_tag(begun, NOTE, "Photographs from the second camera.")
     assert "the evaluation is in MLflow at" in send_evaluation(evaluation, run, manifest, store_of(run))
     sent = runs_of(store_of(run))["evaluation"]
-    assert sent.data.tags[NOTE] == "Photographs from the second camera."  # type: ignore[attr-defined]
+    assert sent.data.tags[NOTE] == "Photographs from the second camera."
 
 
 @pytest.mark.parametrize("kind", ["beside", "own", "weights"])
@@ -132,7 +132,7 @@ def test_the_printed_command_opens_the_evaluation(
     command = shlex.split(said.splitlines()[-1])
     assert [command[2].rpartition("/")[2], *command[3:]] == words
     sent = runs_of(store_of(run))["evaluation"]
-    assert f"/runs/{sent.info.run_id}?" in page_to_open(command[-1], command[4])  # type: ignore[attr-defined]
+    assert f"/runs/{sent.info.run_id}?" in page_to_open(command[-1], command[4])
     assert "warning" not in capsys.readouterr().out
 
 
@@ -166,7 +166,7 @@ def test_an_evaluation_has_its_own_commit_command_and_weights(run: Storage, repo
     report = run.read_json("report/report.json")
     run.write_json("report/report.json", {**report, "evaluated_by": evaluated_by(EVALUATION, ["bvlc"])})
     send_evaluation(run, run, read_manifest(run), store_of(run))
-    tags = runs_of(store_of(run))["evaluation"].data.tags  # type: ignore[attr-defined]
+    tags = runs_of(store_of(run))["evaluation"].data.tags
     assert tags["mlflow.source.git.commit"] == EVALUATION["commit"]
     assert tags["command"] == EVALUATION["command"]
     assert (tags["weights"], tags["hardware"], tags["version/python"]) == ("bvlc", "Sixty-four, 1 CPU", "3.12")

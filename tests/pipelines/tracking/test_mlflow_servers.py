@@ -104,7 +104,7 @@ def server(lasting_server: Server) -> Iterator[Server]:
     lasting_server.limit_files(resource.getrlimit(resource.RLIMIT_FSIZE)[0])
     client = MlflowClient(lasting_server.uri)
     for run in runs_of(lasting_server.uri).values():
-        client.delete_run(run.info.run_id)  # type: ignore[attr-defined]
+        client.delete_run(run.info.run_id)
 
 
 def wait_until(ready: Callable[[], bool], server: subprocess.Popen[bytes] | None = None, seconds: float = 60) -> None:
@@ -194,7 +194,7 @@ def test_a_server_that_dies_and_comes_back_gets_every_step_once(
         server = back.result()
         assert tracker.in_step
         assert steps_of(uri) == list(range(1, 51))
-        assert runs_of(uri)["ensemble"].info.status == "FINISHED"  # type: ignore[attr-defined]
+        assert runs_of(uri)["ensemble"].info.status == "FINISHED"
     finally:
         stop_server(server)
 

@@ -129,7 +129,7 @@ def test_a_store_of_files_that_is_away_is_not_one_that_lacks_the_recipe(
 def test_a_run_without_a_recipe_is_refused_for_good(run: Storage, tmp_path: Path) -> None:
     follow(run, store_of(run), {0: "training", 1: "waiting"})
     given = asked(store_of(run), tmp_path / "new")
-    given[1] = f"runs:/{runs_of(store_of(run))['ensemble'].info.run_id}"  # type: ignore[attr-defined]
+    given[1] = f"runs:/{runs_of(store_of(run))['ensemble'].info.run_id}"
     with pytest.raises(UserError, match=r"has no recipe\.json$") as refused:
         recipe_of_options(given, "paper")
     assert not isinstance(refused.value, TryAgainError)

@@ -1,11 +1,7 @@
-"""A run directory alone is enough to fill an MLflow store, and no killed job is shown as running."""
+"""A run directory alone is enough to fill an MLflow store, with how its newest job ended."""
 
 import os
-import re
 import shutil
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,33 +9,21 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
-from pipelines import replay_to_mlflow, review
+from pipelines import replay_to_mlflow
 from pipelines.errors import UserError
-from pipelines.review import bring_up_to_date, newest_run, page_to_open
 from pipelines.run.claims import claim
 from pipelines.run.directory import read_recipe
-from pipelines.run.lock import RunInUseError, only_job_on
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.tracking.publish import PublishSettings
 from pipelines.tracking.replay import outcome_of, phases_of, replay
-from pipelines.tracking.runs import Experiment
-from pipelines.tracking.store import connect, tracking_uri_for
-from tests.others_files import somebody_elses, unchanged
+from pipelines.tracking.store import tracking_uri_for
+from tests.others_files import unchanged
 from tests.pipelines.report.made_runs import made_run
-from tests.pipelines.tracking.followed_runs import JOB, copy_result, store_of
+from tests.pipelines.tracking.followed_runs import RUNNING_JOB, copy_result, runs_of, store_of
 from tests.project import ROOT
-from tests.servers import free_port
 
 pytestmark = pytest.mark.timeout(300)
-
-
-def runs_of(uri: str, directory: Path) -> dict[str, Any]:
-    client = connect(uri)  # a job may be creating the store right now
-    experiment = client.get_experiment_by_name("googlenet-ensemble").experiment_id
-    found = client.search_runs([experiment], f"tags.run_directory = '{directory}'")
-    assert len({run.data.tags["googlenet_role"] for run in found}) == len(found)
-    return {run.data.tags["googlenet_role"]: run for run in found}
 
 
 def curves(uri: str, runs: dict[str, Any]) -> dict[str, list[tuple[int, float, int]]]:
@@ -78,51 +62,6 @@ def test_a_new_store_gets_all_that_the_first_one_has_and_a_second_time_nothing(
     assert not mlflow.is_tracking_uri_set()
 
 
-JOB_LOG = {**JOB, "outcome": "running", "stage_seconds": {"train": 5.0}}
-# What a job does until its replicas train, as long as it is let.
-JOB = """
-import sys, time
-from pipelines.run.dataset import read_manifest
-from pipelines.run.directory import read_recipe
-from pipelines.run.lock import only_job_on
-from pipelines.run.storage import Storage
-from pipelines.tracking.follower import Tracker
-from pipelines.tracking.publish import PublishSettings
-run = Storage.at(sys.argv[1])
-with only_job_on(run), Tracker(
-    run, read_recipe(run), read_manifest(run), PublishSettings(sys.argv[2])
-) as tracker:
-    tracker.update({0: "training"})
-    time.sleep(300)
-"""
-
-
-@pytest.mark.processes
-def test_a_killed_job_is_told_to_mlflow_by_who_opens_the_store(tmp_path: Path, empty_store: Path) -> None:
-    run = tmp_path / "run"
-    run.mkdir()
-    shutil.copy(empty_store, tmp_path / "mlflow.db")
-    claim(Storage.at(str(run)), "recipe", Recipe(replicas=1).to_dict())
-    uri = tracking_uri_for(made_run(run))
-    Storage.at(str(run)).write_json("jobs/1.json", JOB_LOG)
-    job = subprocess.Popen([sys.executable, "-c", JOB, str(run), uri], cwd=ROOT)
-    try:
-        # Until MLflow shows replica 0 as running.
-        while _status(uri, run, "replica_0") != "RUNNING":
-            assert job.poll() is None
-            time.sleep(0.2)
-        bring_up_to_date(uri, tmp_path / "mlflow.db")
-        assert _status(uri, run, "replica_0") == "RUNNING"  # it is running, so it is left alone
-    finally:
-        job.kill()
-        job.wait()
-    assert _status(uri, run, "replica_0") == "RUNNING"
-    assert newest_run(tmp_path) == run
-    bring_up_to_date(uri, tmp_path / "mlflow.db")
-    assert _status(uri, run, "replica_0") == "KILLED"
-    assert _status(uri, run, "ensemble") == "KILLED"
-
-
 def ended_run(folder: Path, outcome: str, reported: Path | None) -> Storage:
     """A run of three replicas, of which one is finished and one failed, whose newest job ended in ``outcome``."""
     folder.mkdir()
@@ -130,7 +69,7 @@ def ended_run(folder: Path, outcome: str, reported: Path | None) -> Storage:
     claim(run, "recipe", Recipe(replicas=3).to_dict())
     run.write("replicas/0/weights.safetensors", b"")
     run.write("replicas/1/failure.txt", b"ValueError: no")
-    run.write_json("jobs/1.json", {**JOB_LOG, "outcome": outcome})
+    run.write_json("jobs/1.json", {**RUNNING_JOB, "outcome": outcome})
     if reported:
         copy_result(reported, run)
     return run
@@ -183,7 +122,7 @@ def test_what_mlflow_is_told_is_that_outcome(
 def test_a_run_that_is_not_finished_is_not_told_to_log_its_model(
     run: Storage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run.write_json("jobs/1.json", JOB_LOG)
+    run.write_json("jobs/1.json", RUNNING_JOB)
     words = ["replay_to_mlflow.py", "--run-dir", run.root, "--tracking-uri", store_of(run)]
     monkeypatch.setattr("sys.argv", words)
     replay_to_mlflow._main()
@@ -215,83 +154,15 @@ def test_a_finished_run_without_its_images_is_sent_with_its_model(
         replay(run, PublishSettings(uri))
 
 
-def test_a_run_that_the_store_lacks_is_told_beside_the_list_of_runs(
-    run: Storage, reported_run: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    other = Storage.at(str(reported_run))
-    replay(other, PublishSettings(store_of(run), models="none"))
-    assert "/runs/" in page_to_open(store_of(run), other.root)
-    assert "warning" not in capsys.readouterr().out
-    assert page_to_open(store_of(run), run.root) == page_to_open(store_of(run), "")
-    told = capsys.readouterr().out
-    assert told.startswith(f"warning: {run} is not in this MLflow store; to send it: python pipelines/replay_to")
-    with only_job_on(run):
-        page_to_open(store_of(run), run.root)
-    assert (
-        capsys.readouterr().out == f"warning: {run} is not in this MLflow store; it is in use by another command now\n"
-    )
-    with only_job_on(run), pytest.raises(RunInUseError):
-        replay(run, PublishSettings(store_of(run), models="none"))
-    assert capsys.readouterr().out == ""  # nothing is sent
-    with somebody_elses(Path(run.root)) as folder:
-        theirs = Storage.at(str(folder))
-        page_to_open(store_of(theirs), theirs.root)
-    assert capsys.readouterr().out == f"warning: {theirs} is not in this MLflow store, which is read-only\n"
-    run.delete("dataset/manifest.json")
-    page_to_open(store_of(run), run.root)
-    assert capsys.readouterr().out.endswith("; without its dataset/manifest.json, it cannot be sent\n")
-
-
 @pytest.mark.parametrize(("reported", "status"), [(2, "KILLED"), (3, "FINISHED")])
 def test_the_report_of_an_earlier_job_does_not_finish_one_that_trained_more_replicas(
     tmp_path: Path, reported: int, status: str
 ) -> None:
     run = Storage.at(str(tmp_path))
-    run.write_json("jobs/1.json", JOB_LOG)
+    run.write_json("jobs/1.json", RUNNING_JOB)
     names = [f"replica_{replica}" for replica in range(reported)]
     run.write_json("report/report.json", {"ensemble": {"replicas": names}})
     assert outcome_of(run, dict.fromkeys(range(3), "done")) == status
-
-
-def _status(uri: str, run: Path, role: str) -> str:
-    try:
-        return str(runs_of(uri, run)[role].info.status)
-    except (AttributeError, KeyError):  # not created yet
-        return ""
-
-
-def test_the_newest_run_is_the_one_that_was_worked_on_last(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no run in"):
-        newest_run(tmp_path)
-    for name in ("a", "b"):
-        claim(Storage.at(str(tmp_path / name)), "recipe", Recipe().to_dict())
-    for file, time_ in ((tmp_path / "a/run.json", 100), (tmp_path / "b/run.json", 200)):
-        os.utime(file, (time_, time_))
-    for name in ("a", "b"):
-        os.utime(tmp_path / name, (100, 100))
-    assert newest_run(tmp_path) == tmp_path / "b"
-    Storage.at(str(tmp_path / "a")).write_json("jobs/1.json", {})
-    (tmp_path / "a/jobs/2.json").symlink_to("removed")  # a file that is gone once it is looked at
-    (tmp_path / "a/jobs/1.json.partial-1").symlink_to("renamed")
-    assert newest_run(tmp_path) == tmp_path / "a"
-
-
-def test_a_database_other_than_a_file_of_sqlite_is_opened_with_mlflows_page(
-    tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shutil.copy(empty_store, tmp_path / "mlflow.db")
-    # As a PostgreSQL server's, its URI names no file to this project.
-    uri, executed = f"sqlite+pysqlite:///{tmp_path}/mlflow.db", []
-    Experiment(uri)
-    monkeypatch.setattr(os, "execve", lambda *command: executed.append(command))
-    monkeypatch.setattr("sys.argv", ["review.py", "--tracking-uri", uri, "--port", str(free_port())])
-    review._main()
-    [(_, words, _)] = executed
-    assert words[-2:] == ["--backend-store-uri", uri]
-    assert re.search(r"MLflow: http://127.0.0.1:\d+/#/experiments/\d+/runs", capsys.readouterr().out)
-    monkeypatch.setattr("sys.argv", ["review.py", "--tracking-uri", "https://server"])
-    review._main()
-    assert capsys.readouterr().out == "MLflow: https://server\n"  # nothing is opened here
 
 
 def test_nothing_to_send_is_said(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from pipelines.tracking.store import (
     trained_run_of,
 )
 from tests.others_files import somebody_elses
+from tests.pipelines.tracking.followed_runs import follow, runs_of
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -205,3 +206,19 @@ def test_a_bucket_named_like_the_folder_of_evaluations_has_the_store_of_the_home
     run = Storage.at("memory://evaluations/run1")
     assert tracking_uri_for(run) == f"sqlite:///{tmp_path}/.googlenet-ensemble/mlflow.db"
     assert trained_run_of(run) is None
+
+
+def test_uris_are_made_absolute_and_those_with_passwords_refused(
+    tmp_path: Path, run: Storage, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert tracking_uri_for(run, "sqlite:///other.db") == f"sqlite:///{tmp_path}/other.db"
+    assert tracking_uri_for(run) == f"sqlite:///{tmp_path}/mlflow.db"
+    shutil.copy(empty_store, tmp_path / "other.db")
+    assert follow(run, tracking_uri_for(run, "sqlite:///other.db"), {0: "done", 1: "done"}, succeeded=False).in_step
+    assert "ensemble" in runs_of(f"sqlite:///{tmp_path}/other.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server:5000")
+    assert tracking_uri_for(run) == "http://server:5000"
+    with pytest.raises(UserError, match="MLFLOW_TRACKING_PASSWORD") as refused:
+        tracking_uri_for(run, "https://me:secret@server")
+    assert "secret" not in str(refused.value)

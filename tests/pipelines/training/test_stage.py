@@ -4,17 +4,22 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch  # noqa: F401  # its import starts a process, which the tests that need it may not
 
 from pipelines.job.ray_session import native_stderr_to_log
 from pipelines.run.claims import claim
 from pipelines.run.dataset import Counts
-from pipelines.run.directory import ReplicaFiles
+from pipelines.run.directory import RUN, ReplicaFiles
+from pipelines.run.named_recipes import modern
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
-from pipelines.training.resources import Resources
+from pipelines.training.resources import (
+    Resources,
+)
 from pipelines.training.stage import check_before_start, placed_if_shared
 
 
@@ -66,3 +71,17 @@ def test_what_rays_core_writes_stays_off_the_terminal_while_a_shared_cluster_is_
     [outer] = tmp_path.glob("googlenet-*/logs/*")
     [inner] = (tmp_path / "run/logs").iterdir()
     assert (outer.read_text(), inner.read_text()) == ("connects leaves\n", "works\n")
+
+
+@pytest.mark.parametrize(("epochs", "told"), [(1, "use --warmup-epochs 0.25"), (2, "use --warmup-epochs 0.5"), (3, "")])
+def test_a_warm_up_that_is_all_of_the_training_is_told_when_a_run_begins(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], epochs: int, told: str
+) -> None:
+    recipe, run, counts = replace(modern(), epochs=epochs), Storage.at(str(tmp_path)), Counts(320, 10, 3)
+    check_before_start(run, recipe, counts)
+    line = " ".join(capsys.readouterr().out.split())
+    assert line.endswith(told)
+    assert bool(line) == bool(told)
+    run.write_json(RUN, {})  # and it cannot be changed any more
+    check_before_start(run, recipe, counts)
+    assert capsys.readouterr().out == ""

@@ -16,7 +16,7 @@ from pipelines.run.dataset import Counts
 from pipelines.run.named_recipes import demo, finetune, paper
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
-from pipelines.training import arithmetic_choice, plan
+from pipelines.training import arithmetic_choice, plan, timing
 from pipelines.training import trial as trial_module
 from pipelines.training.arithmetic_choice import training_arithmetic, training_line
 from pipelines.training.resources import Resources
@@ -195,3 +195,24 @@ def test_candidates_are_plain_first_and_only_what_was_asked_for() -> None:
     free = candidates(("fp32", "bf16"), "cpu")
     assert free[0] == FP32
     assert len(free) == (1 + profits_from_bf16("cpu")) * (1 + compiled)
+
+
+def test_workers_of_one_trial_count_by_their_means() -> None:
+    one = Trial((FP32,), (0.4,), (1.0,), 90.0, 7, seconds_per_sample=0.1, seconds_per_crop=0.2, memory_bytes=5)
+    other = replace(one, seconds_per_step=(0.6,), passes_per_second=110.0, seconds_per_sample=0.3, memory_bytes=6)
+    both = trial_module._means([one, other])
+    assert both.seconds_per_step == (0.5,)
+    assert (both.passes_per_second, both.seconds_per_sample, both.memory_bytes) == (100.0, pytest.approx(0.2), 6)
+    slower = trial_module._means([one, other], 1.25)
+    assert (slower.seconds_per_step, slower.passes_per_second) == ((0.625,), 80.0)
+    assert (slower.seconds_per_sample, slower.seconds_per_crop) == (pytest.approx(0.25), pytest.approx(0.25))
+
+
+@pytest.mark.parametrize(("calls", "timed"), [(0, 6), (100, 6), (300, 7), (1_000_000, 21)])
+def test_the_longer_a_training_the_longer_its_steps_are_timed(
+    monkeypatch: pytest.MonkeyPatch, calls: int, timed: int
+) -> None:
+    done: list[None] = []
+    monkeypatch.setattr(timing, "_seconds", lambda work: work() or 1.0)
+    timing.times(lambda: done.append(None), timing.ESTIMATE_SECONDS, calls)
+    assert len(done) == timed  # with the first one, which is left out: at least 5 s, a fiftieth, at most 20 s
