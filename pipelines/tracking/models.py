@@ -24,6 +24,7 @@ from pipelines.run.storage import Storage, short_name
 from pipelines.run.storage_failures import STORE_FAILURES
 from pipelines.run.weights import read_replica
 from pipelines.tracking.dataset import dataset_tags, name_of_data
+from pipelines.tracking.graph_flavor import GraphFlavor
 from pipelines.tracking.model_identity import (
     WEIGHTS_TAG,
     description_of,
@@ -233,31 +234,32 @@ def _name_on_its_page(runs: MlflowRuns, model_id: str, name: str, number: Any, n
     runs.client.set_logged_model_tags(model_id, news)
 
 
-def log_replica(runs: MlflowRuns, run: Storage, replica: int, manifest: Manifest) -> str:
+def log_replica(runs: MlflowRuns, replica: int, manifest: Manifest, flavor: GraphFlavor) -> str:
     """Log one replica as a PyTorch model of its child run, unless already done: crops in, probabilities out.
 
     Returns the model's id.
 
-    It is stored as a graph of operations (torch.export), which needs no code of this project and no pickle.
+    It is stored as a graph of operations (torch.export), which needs no code of this project and no pickle. A
+    ``flavor`` given for several replicas traces the first alone.
     """
     import numpy as np
     from mlflow.models import Model, ModelSignature
     from mlflow.types import Schema, TensorSpec
 
     from googlenet.evaluation.ensemble import PixelClassifier
-    from pipelines.tracking import graph_flavor
 
     child = runs.child(replica)
-    weights, stored = read_replica(run, ReplicaFiles(replica).weights)
+    weights, stored = read_replica(runs.run, ReplicaFiles(replica).weights)
     digest = hashlib.sha256(weights).hexdigest()
     if known := logged_model(runs, child, digest):
         return known
     crop_px = stored.extra["crop_px"]
+    architecture = (stored.variant, stored.width, stored.lrn, stored.num_classes, stored.preprocessing, crop_px)
     note = replica_note(replica, crop_px, manifest, page_of_run(runs.experiment, runs.parent))
     with _speaking_to(runs):
         info = Model.log(
             artifact_path=None,
-            flavor=graph_flavor,
+            flavor=flavor,
             flavor_name="mlflow.pytorch",
             name=replica_name(replica),
             run_id=child,
@@ -270,6 +272,8 @@ def log_replica(runs: MlflowRuns, run: Storage, replica: int, manifest: Manifest
             # Two crops: a graph exported with one crop would accept only one.
             input_example=np.zeros((2, 3, crop_px, crop_px), np.uint8),
             pip_requirements=_requirements("mlflow", "torch"),
+            architecture=architecture,
+            validate_serving_input=False,  # MLflow would read each graph back, and ask it once
         )
     return str(info.model_id)
 

@@ -11,6 +11,7 @@ from pipelines.run.predictions import EvaluatedEnsemble
 from pipelines.run.recipe import Recipe
 from pipelines.tracking.commands import replay_command
 from pipelines.tracking.dataset import CLASSES_TAG
+from pipelines.tracking.graph_flavor import GraphFlavor
 from pipelines.tracking.model_identity import NOT_THERE, WEIGHTS_TAG, logged_ensemble
 from pipelines.tracking.model_metrics import rows_of_ensemble, rows_of_replica, send_model_metrics
 from pipelines.tracking.models import (
@@ -72,9 +73,10 @@ def publish(runs: MlflowRuns, recipe: Recipe, manifest: Manifest, publishing: Pu
     report = run.read_json(REPORT_JSON)
     ensemble = EvaluatedEnsemble.from_dict(report["ensemble"])
     if publishing.models == "all":
+        flavor = GraphFlavor()
         for name in ensemble.replicas:
             replica = replica_number(name)
-            model_id = log_replica(runs, run, replica, manifest)
+            model_id = log_replica(runs, replica, manifest, flavor)
             send_model_metrics(runs, runs.child(replica), model_id, rows_of_replica(report, name), report, manifest)
     name, number = log_ensemble(runs, run, recipe, manifest)
     # An earlier version of this program, or of MLflow, may have registered it otherwise.
