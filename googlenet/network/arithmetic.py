@@ -129,6 +129,13 @@ def compiler_failure(device: str) -> str:
     return ""
 
 
+def is_of_compiler(error: Exception) -> bool:
+    """Return whether PyTorch's compiler, or a tool that it calls, raised ``error``."""
+    from torch._dynamo.exc import TorchDynamoException
+
+    return isinstance(error, TorchDynamoException)
+
+
 def first_line(error: Exception) -> str:
     """Return the first line of an error's message; its type if it has none."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -14,6 +14,7 @@
     replicas/<k>/checkpoint_manager_snapshot.json  Ray Train's record of the replica
     replicas/<k>/system/<host>/*.jsonl  load of the nodes that train it, one line every ten seconds
     replicas/<k>/failure.txt          the traceback of a failed replica
+    replicas/<k>/compiler_failure.txt why several workers do not compile
     system/<host>/*.jsonl             load of the node on which the job was started
     jobs/*.json                       one file per start of train_ensemble.py: command, commit, versions, nodes,
                                       seconds, usage, outcome
@@ -151,6 +152,11 @@ class ReplicaFiles:
     def failure(self) -> str:
         """Traceback of the last failure."""
         return f"{self.folder}/failure.txt"
+
+    @property
+    def compiler_failure(self) -> str:
+        """Error of a compiler that failed for several workers; while the file exists, they train uncompiled."""
+        return f"{self.folder}/compiler_failure.txt"
 
 
 def check_folder(folder: Storage) -> None:

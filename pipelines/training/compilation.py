@@ -5,7 +5,14 @@ from typing import TypeVar
 
 import torch
 
-from googlenet.network.arithmetic import can_compile, compile_network, compiler_failure, compiler_name, first_line
+from googlenet.network.arithmetic import (
+    can_compile,
+    compile_network,
+    compiler_failure,
+    compiler_name,
+    first_line,
+    is_of_compiler,
+)
 from googlenet.network.model import Outputs
 from googlenet.training.data_parallel import parallel_network
 from googlenet.training.graphs import CudaRecorder, StepGraph
@@ -44,9 +51,9 @@ class TrainedNetwork:
         The compiler works during the first forward and backward pass with crops of this side, before anything but the
         statistics of batch normalisation has changed.
         """
-        is_first = crop_px not in self._tried_px and self.for_batch(images) is not self._network
-        # Workers that have exchanged gradients cannot take a step again one by one.
-        if not is_first or self._task.share.workers > 1:
+        if self._task.share.workers > 1:
+            return self._step_with_others(take)
+        if crop_px in self._tried_px or self.for_batch(images) is self._network:
             return take()
         before = self.state.step
         statistics = {name: buffer.clone() for name, buffer in self.state.model.named_buffers()}
@@ -63,16 +70,40 @@ class TrainedNetwork:
         self._tried_px.add(crop_px)
         return result
 
+    def _step_with_others(self, take: Callable[[], T]) -> T:
+        """Take a step; if the compiler fails, leave word of it for the next attempt, which is then uncompiled.
+
+        Workers that have exchanged gradients cannot take a step again one by one.
+        """
+        try:
+            return take()
+        except Exception as error:
+            if self._compiled is not self._network and is_of_compiler(error):
+                self._task.run.write(self._task.files.compiler_failure, first_line(error).encode())
+            raise
+
     def _works(self) -> bool:
         """Return whether this node can compile; otherwise warn."""
         device = self._task.device
         if not can_compile(device):
             self._warn(f"this node has no {compiler_name(device)}, unlike the node of the trial")
             return False
-        if self._task.share.workers > 1 and (failure := compiler_failure(device)):
+        if self._task.share.workers == 1:
+            return True
+        if failed_before := self._failure_of_earlier_attempt():
+            if self._task.leads:
+                self._warn(failed_before)
+            return False
+        if failure := compiler_failure(device):
             self._warn(f"the compiler failed ({failure})")
             return False
         return True
+
+    def _failure_of_earlier_attempt(self) -> str:
+        run, name = self._task.run, self._task.files.compiler_failure
+        if not run.exists(name):
+            return ""
+        return f"the compiler failed ({run.read(name).decode()}); to compile again, remove {run.below(name).root}"
 
     def _warn(self, reason: str) -> None:
         warn(self._task.board, self._task.replica, f"not compiled: {reason}; training goes on uncompiled")

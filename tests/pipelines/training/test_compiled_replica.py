@@ -161,6 +161,35 @@ print(compiled.step, all(torch.equal(value, expected[name]) for name, value in m
 print(compiler_failure("cpu"))
 """
 
+# Two starts of a replica that has several workers, on a node whose compiler works for a small layer alone; prints
+# the error of the first start, its trace in the run, the second start's warning and the number of its steps.
+TOGETHER = """
+import torch.distributed
+import pipelines.training.compilation
+from googlenet.training.data_parallel import Share
+from pipelines.run.storage import Storage
+pipelines.training.compilation.compiler_failure = lambda device: ""
+torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+class Network(torch.nn.Module):  # inside that of several workers, layers of PyTorch alone would not be compiled
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(3, 3)
+    def forward(self, inputs):
+        return self.layer(inputs)
+arithmetic, run = Arithmetic(compiled=True), Storage.at(sys.argv[2])
+task = ReplicaTask(run, recipe, 1, arithmetic=arithmetic, board=board, share=Share(0, 2))
+def start():
+    state = state_of(Network())
+    network = TrainedNetwork(state, task)
+    network.step(4, 35, partial(step, state, network.for_batch, inputs))
+    return state.step
+try:
+    start()
+except RuntimeError:
+    print(run.read(task.files.compiler_failure).decode())
+print(start())
+"""
+
 
 # A trial whose network is small enough to be compiled in seconds; prints what the trial found.
 TRIAL = """
@@ -180,13 +209,13 @@ print(trial._try(load_recipe(sys.argv[1]), 3, ("fp32",), "cpu"))
 
 @pytest.fixture(scope="module")
 def without_a_compiler(tiny_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The lines of both programs, one after the other in a process whose compiler is broken."""
+    """The lines of the three programs, one after the other in a process whose compiler is broken."""
     folder = tmp_path_factory.mktemp("broken_compiler")
     (folder / "recipe.json").write_text(json.dumps(tiny_recipe.to_dict()))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CXX", "/bin/false")
         patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder / "compiled"))
-        ended = run_python("-c", TRIAL + STEP, str(folder / "recipe.json"))
+        ended = run_python("-c", TRIAL + STEP + TOGETHER, str(folder / "recipe.json"), str(folder / "run"))
     assert ended.code == 0, ended.stderr
     return ended.stdout.splitlines()
 
@@ -200,7 +229,18 @@ def test_a_trial_does_without_a_compiler_that_is_there_and_does_not_work(without
 
 @pytest.mark.processes
 def test_a_broken_compiler_is_done_without_and_changes_no_bit(without_a_compiler: list[str]) -> None:
-    _, warning, outcome, failure = without_a_compiler
+    _, warning, outcome, failure, *_ = without_a_compiler
     assert warning == f"warning: replica 1: not compiled: the compiler failed ({failure}); training goes on uncompiled"
     assert "/bin/false" in failure
     assert outcome == "2 True"
+
+
+@pytest.mark.processes
+def test_several_workers_go_on_uncompiled_after_one_restart_and_say_how_to_compile_again(
+    without_a_compiler: list[str],
+) -> None:
+    failure, warning, steps = without_a_compiler[-3:]
+    assert "/bin/false" in failure
+    assert warning.startswith(f"warning: replica 1: not compiled: the compiler failed ({failure}); to compile again, ")
+    assert warning.endswith("/run/replicas/1/compiler_failure.txt; training goes on uncompiled")
+    assert steps == "1"
