@@ -19,13 +19,14 @@ if __name__ == "__main__":  # by a Python that may lack packages, or an installe
 
 from dataclasses import dataclass
 
-from pipelines.data.prepare import BadImages, find_images, prepare
+from pipelines.data.prepare import find_images, prepare
 from pipelines.data.sources import absolute_data
 from pipelines.job.command_line import parse, run_command
 from pipelines.job.console import complain, say
 from pipelines.job.ray_session import connected, native_stderr_to_log
 from pipelines.job.run_option import run_at
 from pipelines.run.claims import check_own
+from pipelines.run.dataset import BadImages
 from pipelines.run.lock import only_job_on
 from pipelines.run.recipe import Recipe
 

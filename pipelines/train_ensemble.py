@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pipelines.data.prepare import BadImages, classes_and_images, count_images, find_images, images_to_time, prepare
+from pipelines.data.prepare import classes_and_images, count_images, find_images, images_to_time, prepare
 from pipelines.data.sources import Images, absolute_data
 from pipelines.evaluation.evaluate import evaluate_run
 from pipelines.evaluation.predictors import PredictorOptions, Predictors
@@ -34,7 +34,7 @@ from pipelines.job.ray_session import connected, native_stderr_to_log
 from pipelines.job.run_option import run_at
 from pipelines.job.system_log import system_log
 from pipelines.run.claims import check_claim, claim
-from pipelines.run.dataset import Manifest
+from pipelines.run.dataset import BadImages, Manifest
 from pipelines.run.directory import REPORT_PAGE, SYSTEM, check_folder, finished_replicas
 from pipelines.run.lock import only_job_on
 from pipelines.run.recipe import Recipe

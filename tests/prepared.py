@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from googlenet.network.arithmetic import FP32, Arithmetic
-from pipelines.data.prepare import BadImages, prepare
+from pipelines.data.prepare import prepare
 from pipelines.data.shards import _finished_shard, write_shard
 from pipelines.evaluation.predictors import Predictors
 from pipelines.evaluation.sharded_prediction import PredictionTask, ShardPredictor, load_shard
 from pipelines.run.claims import claim
+from pipelines.run.dataset import BadImages
 from pipelines.run.directory import finished_replicas
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage

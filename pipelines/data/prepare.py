@@ -5,7 +5,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 from googlenet.images.decoding import ImageDecodeError
 from pipelines.data.bad_images import error_about, refuse_unseen
@@ -17,13 +17,22 @@ from pipelines.data.sources import Images, images_to_train_on
 from pipelines.errors import UserError
 from pipelines.job.console import count, say, some
 from pipelines.run.claims import OtherImagesError, claim_images, replicas_need_their_images
-from pipelines.run.dataset import SPLITS, Counts, Manifest, Shard, Split, check_shards, open_records, read_manifest
+from pipelines.run.dataset import (
+    SPLITS,
+    BadImages,
+    Counts,
+    Manifest,
+    Shard,
+    Split,
+    check_shards,
+    open_records,
+    read_manifest,
+)
 from pipelines.run.directory import BAD_IMAGES, DATASET, MANIFEST, QUARANTINE, differences
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.run.storage_failures import is_outage
 
-BadImages = Literal["stop", "quarantine"]
 # Recipe fields that decide the prepared data set.
 RECIPE_FIELDS = ("data", "data_seed", "val_percent", "images_per_shard", "stored_short_side_px")
 EVALUATION_IMAGES_PER_SHARD = 256

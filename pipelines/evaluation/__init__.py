@@ -6,8 +6,10 @@ preflight.json, soup/, teacher/. Door: ``evaluate.evaluate_run``.
 In reading order:
 
 - ``evaluate``: preflight and predictions of an ensemble
-- ``answer_options``: options of answers for images without labels, and of a run's own images
-- ``external_weights``: what weights from other sources must agree on
+- ``options``: options of an evaluation, and which of them go together
+- ``answer_options``: what options need that a run may not have kept
+- ``other_images``: a run's replicas on other images: which answer with what, and where that is kept
+- ``external_weights``: weights from other sources, and what they must agree on
 - ``kept_beside``: the calibration that lies beside such weights
 - ``preflight``: choice of precision and compilation
 - ``arithmetic_trial``: speed and answers of an arithmetic on some of the images

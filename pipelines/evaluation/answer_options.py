@@ -1,10 +1,8 @@
-"""Options of answers for images without labels, and of an evaluation of a run's own images."""
+"""Refusals of options for which a run has not kept what they need, and lines about what it lacks."""
 
-import math
 from collections.abc import Sequence
 
-from googlenet.evaluation.cascade import BUDGETS
-from googlenet.evaluation.crops import CROP_POLICIES, Policy, is_chosen, short_name
+from googlenet.evaluation.crops import Policy, is_chosen, short_name
 from pipelines.errors import UserError
 from pipelines.run.budget import read_budget
 from pipelines.run.calibration import read_calibration
@@ -13,34 +11,6 @@ from pipelines.run.directory import CALIBRATION
 from pipelines.run.predictions import sorted_policies
 from pipelines.run.storage import Storage
 from pipelines.run.weights import weights_digests
-
-
-def check_calibration(calibrated: bool, unlabelled: bool) -> None:
-    """Refuse probabilities as averaged for a report, which shows both kinds.
-
-    Raises:
-        UserError: they are for one.
-    """
-    if not (calibrated or unlabelled):
-        raise UserError("--no-calibrated is for answers: it needs --unlabelled")
-
-
-def check_coverage(coverage: float | None, is_answering: bool, *, calibrated: bool) -> None:
-    """Refuse a coverage that cannot be kept.
-
-    ``is_answering`` says whether a training run is to answer images without labels.
-
-    Raises:
-        UserError: it cannot.
-    """
-    if coverage is None:
-        return
-    if not 0 < coverage < 1:
-        raise UserError(f"--coverage must be between 0 and 1, such as 0.95, got {coverage:g}")
-    if not is_answering:
-        raise UserError("--coverage is for the answers of a training run: it needs --unlabelled and no --weights")
-    if not calibrated:
-        raise UserError("--coverage needs the run's calibration: leave out --no-calibrated")
 
 
 def check_sets(run: Storage, replicas: Sequence[int], policies: Sequence[Policy], coverage: float | None) -> None:
@@ -106,18 +76,6 @@ def _what_it_lacks(run: Storage, replicas: Sequence[int]) -> str:
     return f"none for {these}: evaluate it first, {command}"
 
 
-def check_set_penalty(penalty: float, coverage: float | None, unlabelled: bool) -> None:
-    """Refuse a penalty on the ranks of sets that is negative or infinite, or for answers without sets.
-
-    Raises:
-        UserError: it is.
-    """
-    if not 0 <= penalty < math.inf:
-        raise UserError(f"--set-penalty must not be negative or infinite, got {penalty:g}")
-    if penalty and unlabelled and coverage is None:
-        raise UserError(f"--set-penalty {penalty:g} shortens sets of classes: with --unlabelled it needs --coverage")
-
-
 def check_ood(data: str, own: str) -> None:
     """Refuse photographs of something else that are the run's own images, given as absolute paths or URIs.
 
@@ -126,36 +84,6 @@ def check_ood(data: str, own: str) -> None:
     """
     if own and (_is_within(data, own) or _is_within(own, data)):
         raise UserError(f"--ood {data} has the run's own images (--data {own}); give photographs of something else")
-
-
-def check_budget(budget: str, is_answering: bool, policies: Sequence[Policy], coverage: float | None) -> None:
-    """Refuse a budget where nothing can stop early, as :func:`check_coverage`.
-
-    Raises:
-        UserError: nothing can.
-    """
-    if budget == BUDGETS[-1]:
-        return
-    given = f"--budget {budget}"
-    if not is_answering:
-        raise UserError(f"{given} is for the answers of a training run: it needs --unlabelled and no --weights")
-    if tuple(policies) != CROP_POLICIES:
-        raise UserError(f"{given} decides how many of the 144 views are computed: leave out --policies")
-    if coverage is not None:
-        raise UserError(f"{given} cannot be combined with --coverage: sets were fitted on all views")
-
-
-def check_own_images(ood: bool, soup: bool, elsewhere: bool) -> None:
-    """Refuse --ood and --soup together, or where the images or the weights are not a training run's own.
-
-    Raises:
-        UserError: they cannot be used.
-    """
-    given = "--ood" if ood else "--soup"
-    if (ood or soup) and elsewhere:
-        raise UserError(f"{given} is for a training run's own validation images: leave out --data and --weights")
-    if ood and soup:
-        raise UserError("--ood and --soup are two evaluations: give one after the other")
 
 
 def _is_within(path: str, folder: str) -> bool:

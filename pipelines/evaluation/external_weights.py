@@ -1,37 +1,90 @@
-"""Checks of weights from other sources: what they must agree on, and their copies in this project's format."""
+"""Weights from other sources: read, checked against each other, and in this project's format."""
 
+import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from googlenet.network.published import TORCHVISION, outputs_of_weights
 from pipelines.errors import UserError
+from pipelines.evaluation.options import DEFAULT_CROP_PX, Arguments
 from pipelines.job.console import count, say
 from pipelines.run.directory import shortened
-from pipelines.run.recipe import MOST_REPLICAS, ensembles_line
+from pipelines.run.predictions import sorted_policies
+from pipelines.run.recipe import MOST_REPLICAS, check_policies, ensembles_line
+from pipelines.run.weights import read_file
 
 # Needs PyTorch, which a command that ends with an error does not wait for.
 if TYPE_CHECKING:
     from googlenet.network.weights import StoredNetwork
 
 
-class Asked(Protocol):
-    """Options of an evaluation that messages name."""
+@dataclass(frozen=True)
+class ExternalWeights:
+    """Weights from other sources that were read, and agree on what they must.
 
-    @property
-    def data(self) -> str:
-        """The images."""
+    Attributes:
+        files: path or name of each file.
+        digests: SHA-256 of each.
+        networks: what is in each.
+        crop_px: side of the networks' input.
+        classes: names of their outputs; empty if nothing gives them.
+    """
 
-    @property
-    def classes(self) -> str:
-        """File with the classes' names; empty if there is none."""
+    files: tuple[str, ...]
+    digests: tuple[str, ...]
+    networks: "tuple[StoredNetwork, ...]"
+    crop_px: int
+    classes: tuple[str, ...]
 
-    @property
-    def unlabelled(self) -> bool:
-        """Whether the images have no labels, and so no report."""
+    def check(self, classes: Sequence[str], asked: Arguments) -> None:
+        """Refuse networks that have another number of outputs than there are ``classes``.
+
+        Raises:
+            UserError: one has.
+        """
+        check_outputs(self.files, [network.num_classes for network in self.networks], len(classes), asked)
+
+    def in_own_format(self) -> list[bytes]:
+        """Return each file's weights in this project's format; print what is assumed about them.
+
+        Raises:
+            UserError: one is not of such a network.
+        """
+        return [own_format(file, network) for file, network in zip(self.files, self.networks, strict=True)]
+
+    def settings(self, data: str, classes: Sequence[str], asked: Arguments) -> dict[str, Any]:
+        """Return what decides the predictions of the images of ``data``, which have these ``classes``."""
+        return {
+            "data": data,
+            "weights": list(self.digests),
+            "classes": list(classes),
+            "policies": list(sorted_policies(asked.policies)),
+            "crop_px": self.crop_px,
+            "precision": asked.precision,
+        }
 
 
-def check_published(weights: Sequence[str], classes: Callable[[], Sequence[str]], asked: Asked) -> None:
+def read_external(asked: Arguments, classes: Sequence[str] | None) -> ExternalWeights:
+    """Read the files of --weights; ``classes`` are those that --classes lists.
+
+    Raises:
+        UserError: a file cannot be used, or they do not agree with each other and with the options.
+    """
+    files = [read_file(file) for file in asked.weights]
+    networks = tuple(network for _, network in files)
+    crop_px = agreed("crop_px", asked.crop_px, networks) or DEFAULT_CROP_PX
+    check_policies(asked.policies, crop_px)
+    named = tuple(agreed("classes", classes, networks) or ())
+    digests = tuple(hashlib.sha256(content).hexdigest() for content, _ in files)
+    weights = ExternalWeights(asked.weights, digests, networks, crop_px, named)
+    if named:
+        weights.check(named, asked)
+    return weights
+
+
+def check_published(weights: Sequence[str], classes: Callable[[], Sequence[str]], asked: Arguments) -> None:
     """Refuse published weights that cannot have as many outputs as there are classes, before they are downloaded.
 
     ``classes`` are looked up only if there are such weights.
@@ -44,7 +97,7 @@ def check_published(weights: Sequence[str], classes: Callable[[], Sequence[str]]
         check_outputs(weights, outputs, len(classes()), asked)
 
 
-def check_outputs(paths: Sequence[str], outputs: Sequence[int | None], num_classes: int, asked: Asked) -> None:
+def check_outputs(paths: Sequence[str], outputs: Sequence[int | None], num_classes: int, asked: Arguments) -> None:
     """Refuse weights that have another number of outputs than there are classes; None is one that is not known.
 
     Also refuses more weights than a report can judge.

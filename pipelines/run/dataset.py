@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow.parquet as pq
 
@@ -18,6 +18,8 @@ from pipelines.run.tables import CONTENT_ERRORS, is_damage, read_schema
 # A shard stores its own digest, so that a replaced shard is detected by its footer alone.
 SHARD_DIGEST = b"googlenet_shard_digest"
 SPLITS = ("train", "val")
+# What to do about images that cannot be decoded.
+BadImages = Literal["stop", "quarantine"]
 RESTORED = "restore the prepared file, or prepare in a new --run-dir"
 
 

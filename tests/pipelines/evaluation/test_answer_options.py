@@ -10,8 +10,8 @@ import pytest
 from googlenet.evaluation.crops import chosen_policy
 from googlenet.evaluation.kept_calibration import KeptCalibration
 from pipelines.errors import UserError
-from pipelines.evaluate_ensemble import Arguments, _check
 from pipelines.evaluation.answer_options import about_no_temperature, check_ood, check_sets
+from pipelines.evaluation.options import Arguments, check_options
 from pipelines.run.budget import budget_in_use
 from pipelines.run.calibration import write_calibration
 from pipelines.run.directory import ReplicaFiles
@@ -98,7 +98,7 @@ def test_options_that_cannot_be_kept_or_do_nothing_are_refused_before_anything_i
     tmp_path: Path, given: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
-        _check(Arguments(**{"run_dir": str(tmp_path), "data": "photos", **given}))
+        check_options(Arguments(**{"run_dir": str(tmp_path), "data": "photos", **given}))
 
 
 def test_the_command_in_a_message_is_quoted_for_the_shell(tmp_path: Path) -> None:
