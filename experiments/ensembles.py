@@ -35,8 +35,8 @@ from benchmarks.measure import print_circumstances
 from experiments.intervals import Floats, Interval, over_images, over_images_and_replicas, over_seeds
 from googlenet.evaluation.crops import Policy
 from googlenet.evaluation.two_way import FEWEST_REPLICAS
+from pipelines.data.sources import with_absolute_paths
 from pipelines.errors import UserError
-from pipelines.job.limits import Limits
 from pipelines.job.options import parse_options
 from pipelines.run.claims import check_claim
 from pipelines.run.directory import PREDICTIONS, REPORT_JSON
@@ -46,7 +46,6 @@ from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.tracking.recipe_option import recipe_of_options
 from pipelines.train_ensemble import Arguments as MainJob
-from pipelines.train_ensemble import with_absolute_paths
 
 ROOT = Path(__file__).parents[1]
 LONG_REPLICAS = 2
@@ -168,8 +167,8 @@ def train_once(run_dir: Path, options: Sequence[str]) -> None:
 def recipe_of(options: Sequence[str]) -> Recipe:
     """Return the recipe that the main job takes from these options."""
     with chdir(ROOT):  # where the job runs
-        given = {"fields": recipe_of_options(options, MainJob.recipe), "limits": Limits()}
-        return with_absolute_paths(parse_options(MainJob, [*options, "--run-dir", "any"], **given).fields)
+        recipe = recipe_of_options(options, MainJob.recipe)
+        return with_absolute_paths(parse_options(MainJob, [*options, "--run-dir", "any"], fields=recipe).fields)
 
 
 def _run_dir(arguments: Arguments, name: str, seed: int) -> Path:

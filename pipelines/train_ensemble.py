@@ -21,7 +21,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pipelines.data.prepare import classes_and_images, count_images, find_images, images_to_time, prepare
-from pipelines.data.sources import Images, absolute_data
+from pipelines.data.sources import Images, with_absolute_paths
 from pipelines.evaluation.evaluate import evaluate_run
 from pipelines.evaluation.predictors import PredictorOptions, Predictors
 from pipelines.evaluation.targets import make_targets
@@ -34,28 +34,20 @@ from pipelines.job.ray_session import connected, native_stderr_to_log
 from pipelines.job.run_option import run_at
 from pipelines.job.system_log import system_log
 from pipelines.run.claims import check_claim, claim
-from pipelines.run.dataset import BadImages, Manifest
+from pipelines.run.dataset import BadImages, Counts, Manifest
 from pipelines.run.directory import REPORT_PAGE, SYSTEM, check_folder, finished_replicas
 from pipelines.run.lock import only_job_on
 from pipelines.run.recipe import Recipe
-from pipelines.run.soups import check_soup
 from pipelines.run.storage import Storage
-from pipelines.run.teacher import (
-    absolute_teacher,
-    check_same_images,
-    check_teacher,
-    check_that_a_teacher_is_given,
-    with_named_views,
-)
-from pipelines.run.weights import absolute_weights, check_that_weights_are_given
+from pipelines.run.teacher import check_same_images, check_teacher, with_named_views
 from pipelines.tracking.commands import how_to_use
 from pipelines.tracking.follower import Tracker
 from pipelines.tracking.publish import ChampionRule, ModelsToLog, PublishSettings
 from pipelines.tracking.recipe_option import recipe_of_options, tell_differences
 from pipelines.tracking.store import tracking_uri_for
+from pipelines.training import stage
+from pipelines.training.options import WorkerOptions
 from pipelines.training.resources import Resources, check_batches, needed_replicas
-from pipelines.training.stage import check_before_start, on_cluster, placed_if_shared, train_run
-from pipelines.training.validation_plan import ValidationPlan
 
 # What needs PyTorch or draws is imported where it is used: help and errors do not wait for it.
 if TYPE_CHECKING:
@@ -89,33 +81,10 @@ class Arguments:
     """Metric by which ensembles are better, such as negative_log_likelihood/7x144/calibrated; the default is errors."""
     bad_images: BadImages = "stop"
     """What to do about files that cannot be decoded, and JPEGs with missing pixel data."""
-    cpus_per_worker: float | None = None
-    """CPUs that each worker of a replica reserves; the default is 1, and beside a GPU its part of the node."""
-    gpus_per_worker: float = 0.0
-    """GPUs that each worker of a replica reserves; fractions share one."""
-    worker_resources: dict[str, float] = field(default_factory=dict)
-    """Other resources that each worker reserves, by their names in the cluster: NAME AMOUNT NAME AMOUNT ..."""
     gpus_per_predictor: float | None = None
     """GPUs that each predictor reserves; fractions share one, 0 predicts on CPUs. The default is 1 if there are any."""
     predictors: int | None = None
     """Predictors of the evaluation; the default is as many as the nodes hold, or --parallel-replicas asks for."""
-    max_failures: int = 2
-    """How often in a row a failed replica is restarted without a newer checkpoint; 0 disables restarts."""
-    checkpoint_minutes: float = 10.0
-    """Time between two checkpoints within an epoch; each epoch also ends with one."""
-    parallel_replicas: int | None = None
-    """Replicas to start at once on a cluster that grows on demand; the default is as many as its nodes hold."""
-    shard_cache_gb: float | None = None
-    """Disk space of each node for copies of shards in an object store; the default leaves a fifth of the disk free."""
-    gpu_augmentation: bool = False
-    """Decode JPEGs and make samples on the GPU; the same distribution as on CPUs, but not the same bits."""
-    cuda_graphs: bool = False
-    """Take training steps on a GPU as CUDA graphs, which queue small kernels sooner; checked on an H100 with the
-    variant paper, but no whole training has used them yet."""
-    validate_every_epochs: int = 1
-    """Epochs of the training between two validations; the last epoch always has one."""
-    validation_images: int | None = None
-    """Validate during training on this many images, spread evenly over all of them; the default is all."""
     min_replicas: int | None = None
     """Evaluate if at least this many replicas are finished, even if others failed; the default is all of them."""
     soup: bool = False
@@ -126,7 +95,35 @@ class Arguments:
     """Print the plan, with times from a short trial, and exit; downloads what is named, writes nothing to the run."""
     print_recipe: bool = False
     """Print the recipe as JSON, for a file to use with --recipe, and exit."""
+    workers: WorkerOptions = field(default_factory=WorkerOptions)
     limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job on a run directory, with the resources of a worker, and the listed images; None if they are prepared."""
+
+    options: Arguments
+    run: Storage
+    recipe: Recipe
+    resources: Resources
+    images: Images | None
+
+    @property
+    def counts(self) -> Counts:
+        """Numbers of images."""
+        return count_images(self.run, self.images)
+
+    def on_cluster(self) -> "Job":
+        """Return the same job with a worker's resources on the connected cluster."""
+        cpus = self.options.workers.cpus_per_worker
+        return replace(self, resources=stage.on_cluster(self.recipe, self.resources, self.counts, cpus))
+
+    def predictors(self) -> PredictorOptions:
+        """Return the predictors to ask for."""
+        asked = PredictorOptions(self.options.predictors, self.options.gpus_per_predictor)
+        workers = (self.options.workers.parallel_replicas or 0) * self.recipe.workers_per_replica
+        return asked.after(workers, self.resources.cpus_per_worker, self.resources.gpus_per_worker)
 
 
 def run_job(arguments: Arguments) -> int:
@@ -134,110 +131,61 @@ def run_job(arguments: Arguments) -> int:
     run = run_at(arguments.run_dir)
     check_folder(run)
     recipe = with_named_views(run, with_absolute_paths(arguments.fields))
-    needed_replicas(recipe, arguments.min_replicas)
-    check_soup(recipe, soup=arguments.soup)
-    check_that_a_teacher_is_given(recipe)
-    if not arguments.from_scratch:
-        check_that_weights_are_given(run, recipe)
-    resources = Resources(
-        1.0 if arguments.cpus_per_worker is None else arguments.cpus_per_worker,
-        arguments.gpus_per_worker,
-        arguments.worker_resources,
-        arguments.max_failures,
-        arguments.checkpoint_minutes,
-        arguments.parallel_replicas,
-        arguments.shard_cache_gb,
-        validation=ValidationPlan(arguments.validate_every_epochs, arguments.validation_images),
-        gpu_augmentation=arguments.gpu_augmentation,
-        cuda_graphs=arguments.cuda_graphs,
-    )
+    stage.check_recipe(run, recipe, arguments.min_replicas, soup=arguments.soup, from_scratch=arguments.from_scratch)
+    resources = arguments.workers.resources()
     resources.check(recipe)
     chosen = arguments.models, arguments.champion, arguments.champion_metric
     publishing = PublishSettings(tracking_uri_for(run, arguments.tracking_uri), *chosen)
     # Bad input ends the job, and the dry run, before a cluster starts or the run is claimed. One that runs already is
     # asked first whether it holds a replica: to list the images of a store may take many times as long.
     check_claim(run, "recipe", recipe.to_dict())
-    with placed_if_shared(run, recipe, resources, arguments.cpus_per_worker):
-        return _run(arguments, run, recipe, resources, publishing)
+    with stage.placed_if_shared(run, recipe, resources, arguments.workers.cpus_per_worker):
+        job = Job(arguments, run, recipe, resources, find_images(run, recipe))
+        check_teacher(run, recipe, *classes_and_images(run, job.images))
+        stage.check_before_start(run, recipe, job.counts)
+        if arguments.dry_run:
+            with connected():
+                job = job.on_cluster()
+                stage.tell_plan(run, recipe, job.resources, _estimate(job), arguments.limits)
+            return 0
+        with only_job_on(run, tell=complain):
+            claim(run, "recipe", recipe.to_dict(), given_recipe=arguments.recipe)
+            with native_stderr_to_log(run), connected():
+                return _carry_out(job.on_cluster(), publishing)
 
 
-def _run(arguments: Arguments, run: Storage, recipe: Recipe, resources: Resources, publishing: PublishSettings) -> int:
-    """Look at the images, then plan the job or carry it out; return its exit code."""
-    images = find_images(run, recipe)
-    check_teacher(run, recipe, *classes_and_images(run, images))
-    check_before_start(run, recipe, count_images(run, images))
-    if arguments.dry_run:
-        with connected():
-            _tell_plan(arguments, run, recipe, resources, images)
-        return 0
-    with only_job_on(run, tell=complain):
-        claim(run, "recipe", recipe.to_dict(), given_recipe=arguments.recipe)
-        with native_stderr_to_log(run), connected():
-            return _carry_out(arguments, run, recipe, resources, images, publishing)
-
-
-def _tell_plan(arguments: Arguments, run: Storage, recipe: Recipe, resources: Resources, images: Images | None) -> None:
-    from pipelines.training.plan import plan_lines
-
-    resources = on_cluster(recipe, resources, count_images(run, images), arguments.cpus_per_worker)
-    expected = _estimate(arguments, run, recipe, resources, images)
-    say("\n".join(plan_lines(run, recipe, resources, expected)))
-    say(arguments.limits.line(arguments.limits.usage(expected.seconds, expected.nodes)))
-
-
-def _estimate(
-    arguments: Arguments, run: Storage, recipe: Recipe, resources: Resources, images: Images | None
-) -> "Estimate":
+def _estimate(job: Job) -> "Estimate":
     from pipelines.training.plan import estimate
 
-    options = _predictor_options(arguments, recipe, resources)
-    counts, encoded = count_images(run, images), images_to_time(run, recipe, images)
-    return estimate(run, recipe, resources, counts, partial(Predictors.that_fit, options), encoded, soup=arguments.soup)
+    that_fit, encoded = partial(Predictors.that_fit, job.predictors()), images_to_time(job.run, job.recipe, job.images)
+    return estimate(job.run, job.recipe, job.resources, job.counts, that_fit, encoded, soup=job.options.soup)
 
 
-def _carry_out(
-    arguments: Arguments,
-    run: Storage,
-    recipe: Recipe,
-    resources: Resources,
-    images: Images | None,
-    publishing: PublishSettings,
-) -> int:
+def _carry_out(job: Job, publishing: PublishSettings) -> int:
     """Run the stages one after the other; return the exit code. Needs a connection to a Ray cluster."""
     from pipelines.training.failure import tell_failures
-    from pipelines.training.network import ensemble_bytes
-    from pipelines.training.plan import placement_lines
 
-    counts = count_images(run, images)
-    resources = on_cluster(recipe, resources, counts, arguments.cpus_per_worker)
-    options = _predictor_options(arguments, recipe, resources)
-    say("\n".join(placement_lines(run, recipe, resources)))
-    # Refused, or told, now rather than after days of training.
-    Predictors.that_fit(options, ensemble_bytes(recipe, counts.classes)).tell_shortage()
-    meter = Meter(arguments.limits, read_jobs(run))
-    log = JobLog(run)
+    options, run, recipe = job.options, job.run, job.recipe
+    _tell_placement(job)
+    meter, log = Meter(options.limits, read_jobs(run)), JobLog(run)
     # The trial of the estimate counts, too: it may wait for a node for half an hour, in each of several tries.
     with log.whole_job(), system_log(run, SYSTEM), meter.kept_in(log):
-        if arguments.limits.are_given and not meter.why_stop():
-            expected = _estimate(arguments, run, recipe, resources, images)
-            say(meter.expect(expected.seconds, expected.evaluation_seconds, expected.nodes))
-            if expected.untried:
-                say(f"nothing is kept back for the evaluation, since predictors are {expected.untried}")
+        if options.limits.are_given and not meter.why_stop():
+            stage.tell_cost(meter, _estimate(job))
         with log.stage("prepare"):
-            manifest = _prepare(arguments, run, recipe, images)
+            manifest = _prepare(options, run, recipe, job.images)
         if recipe.teacher and not meter.why_stop():
             with log.stage("targets"):
-                make_targets(run, recipe, options)
+                make_targets(run, recipe, job.predictors())
         with Tracker(run, recipe, manifest, publishing) as tracker:
             with log.stage("train"):
-                failures = train_run(
-                    run, recipe, resources, arguments.cpus_per_worker, manifest, tracker.update, meter.why_stop
-                )
+                cpus = options.workers.cpus_per_worker
+                failures = stage.train_run(run, recipe, job.resources, cpus, manifest, tracker.update, meter.why_stop)
             finished = len(finished_replicas(run, recipe.replicas))
             at_limit = meter.has_stopped and finished < recipe.replicas
-            enough = finished >= needed_replicas(recipe, arguments.min_replicas, at_limit=at_limit)
+            enough = finished >= needed_replicas(recipe, options.min_replicas, at_limit=at_limit)
             if enough:
-                _evaluate(run, recipe, options, log, soup=arguments.soup and not at_limit)
+                _evaluate(job, log, soup=options.soup and not at_limit)
             tracker.finish(succeeded=enough, with_models=not at_limit)
         if tracker.outcome:
             say(tracker.outcome)
@@ -251,53 +199,43 @@ def _carry_out(
     return 0 if enough else INCOMPLETE_EXIT_CODE
 
 
-def _predictor_options(arguments: Arguments, recipe: Recipe, resources: Resources) -> PredictorOptions:
-    options = PredictorOptions(arguments.predictors, arguments.gpus_per_predictor)
-    workers = (arguments.parallel_replicas or 0) * recipe.workers_per_replica
-    return options.after(workers, resources.cpus_per_worker, resources.gpus_per_worker)
+def _tell_placement(job: Job) -> None:
+    """Say how many replicas run at once, and what predictors lack: now rather than after days of training."""
+    from pipelines.training.network import ensemble_bytes
+    from pipelines.training.plan import placement_lines
+
+    predictors = job.predictors()
+    say("\n".join(placement_lines(job.run, job.recipe, job.resources)))
+    Predictors.that_fit(predictors, ensemble_bytes(job.recipe, job.counts.classes)).tell_shortage()
 
 
 def _prepare(arguments: Arguments, run: Storage, recipe: Recipe, images: Images | None) -> Manifest:
     """Prepare the images and the initial weights; print what may make a repeated run differ from the original."""
-    from pipelines.training.network import keep_initial_weights
-    from pipelines.training.scaled_weights import keep_scaled_weights
-
     manifest = prepare(run, recipe, arguments.bad_images, images, lambda left: check_batches(recipe, left))
     earlier = "" if images else "; prepared by an earlier start: to use other images, choose another --run-dir"
     say(f"data: {manifest.summary()}{earlier}")
     check_same_images(run, recipe, manifest)
-    keep_initial_weights(run, recipe, len(manifest.classes))
-    keep_scaled_weights(run, recipe, manifest)
+    stage.keep_weights_to_start_from(run, recipe, manifest)
     tell_differences(arguments.recipe, arguments.tracking_uri, manifest)
     return manifest
 
 
-def _evaluate(run: Storage, recipe: Recipe, options: PredictorOptions, log: JobLog, *, soup: bool) -> None:
+def _evaluate(job: Job, log: JobLog, *, soup: bool) -> None:
     """Evaluate the finished replicas and write the report."""
     from pipelines.evaluation.soups import evaluate_soups
     from pipelines.report.write import write_report
 
     with log.stage("evaluate"):
-        ensemble = evaluate_run(run, recipe, options)
+        ensemble = evaluate_run(job.run, job.recipe, job.predictors())
     if soup:
         with log.stage("soup"):
-            evaluate_soups(run, recipe, ensemble, options)
+            evaluate_soups(job.run, job.recipe, ensemble, job.predictors())
     with log.stage("report"):
-        say(write_report(run, ensemble))
-
-
-def with_absolute_paths(recipe: Recipe) -> Recipe:
-    """Return the recipe with absolute paths, independent of the working directory."""
-    return replace(
-        recipe,
-        data=absolute_data(recipe.data),
-        init_weights=absolute_weights(recipe.init_weights),
-        teacher=absolute_teacher(recipe.teacher),
-    )
+        say(write_report(job.run, ensemble))
 
 
 def _main() -> int:
-    arguments = parse(Arguments, FIRST, fields=recipe_of_options(sys.argv[1:], Arguments.recipe), limits=Limits())
+    arguments = parse(Arguments, FIRST, fields=recipe_of_options(sys.argv[1:], Arguments.recipe))
     if arguments.print_recipe:
         say(json.dumps(arguments.fields.to_dict(), indent=2), wrap=False)
         return 0

@@ -205,12 +205,14 @@ def finished_run(
 ) -> Iterator[Path]:
     """The run directory of a finished job on the shared cluster, for tests to read and to copy."""
     from pipelines.train_ensemble import Arguments, run_job
+    from pipelines.training.options import WorkerOptions
 
     with made_once(tmp_path_factory, "finished_runs") as (folder, is_new):
         if is_new:
             request.getfixturevalue("ray_cluster")
             # One worker trains all replicas in turn: two at once, each with five processes, take as long.
-            arguments = Arguments(tiny_recipe, str(folder / "finished"), parallel_replicas=1, predictors=2)
+            workers = WorkerOptions(parallel_replicas=1)
+            arguments = Arguments(tiny_recipe, str(folder / "finished"), predictors=2, workers=workers)
             assert run_job(arguments) == 0
     before = times_of_files(folder / "finished")
     yield folder / "finished"

@@ -34,7 +34,10 @@ from pipelines.data.webdataset_tars import class_list_beside, class_list_of, fin
 from pipelines.errors import UserError
 from pipelines.job.console import say, some
 from pipelines.run.places import shown
+from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
+from pipelines.run.teacher import absolute_teacher
+from pipelines.run.weights import absolute_weights
 
 # Chooses the splits that are needed of those in a layout; the tree is that of its base.
 Choice = Callable[[Layout, Tree], tuple[str, ...]]
@@ -116,6 +119,16 @@ def is_folder(data: str) -> bool:
 def absolute_data(data: str) -> str:
     """Return ``data`` as stored in a recipe, independent of the working directory."""
     return Storage.at(data).root if is_folder(data) else data
+
+
+def with_absolute_paths(recipe: Recipe) -> Recipe:
+    """Return the recipe with absolute paths, independent of the working directory."""
+    return replace(
+        recipe,
+        data=absolute_data(recipe.data),
+        init_weights=absolute_weights(recipe.init_weights),
+        teacher=absolute_teacher(recipe.teacher),
+    )
 
 
 def _told(images: Images) -> Images:

@@ -67,12 +67,14 @@ def parse_options(arguments: type[T], argv: Sequence[str], first: Sequence[str] 
         arguments: dataclass of the options. Its class attribute ``POSITIONAL`` may name fields given by their place.
         argv: words of the command line, without the name of the command.
         first: names of the fields that ``--help`` lists first.
-        given: an instance for each field whose type is a dataclass; its values are the defaults of its options.
+        given: an instance for a field whose type is a dataclass; its values are the defaults of its options. Without
+            one, that is the field's own default.
 
     Raises:
         UserError: a word is unknown or misplaced, a value is wrong, or a required option is missing.
     """
-    options = list(_options(arguments, given))
+    held = _held(arguments, given)
+    options = list(_options(arguments, held))
     parser = _parser(arguments, options, first)
     parser.words = [_with_hyphens(word) for word in argv]
     values, unknown = parser.parse_known_intermixed_args(parser.words)
@@ -82,18 +84,24 @@ def parse_options(arguments: type[T], argv: Sequence[str], first: Sequence[str] 
     if missing := [o.shown for o in options if o.default is MISSING and o.name not in found]:
         raise UserError(f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing; {HELP}")
     own = {option.name: found[option.name] for option in options if not option.holder and option.name in found}
-    for holder, instance in given.items():
+    for holder, instance in held.items():
         inner = {o.name: found[o.name] for o in options if o.holder == holder and o.name in found}
         own[holder] = replace(instance, **inner)
     return arguments(**own)
 
 
-def _options(arguments: type, given: dict[str, Any]) -> Iterator[Option]:
+def _held(arguments: type, given: dict[str, Any]) -> dict[str, Any]:
+    """Return an instance for each field whose type is a dataclass."""
+    hints = get_type_hints(arguments)
+    return {f.name: given.get(f.name, _default(f)) for f in fields(arguments) if is_dataclass(hints[f.name])}
+
+
+def _options(arguments: type, held: dict[str, Any]) -> Iterator[Option]:
     hints, docs = get_type_hints(arguments), _field_docs(arguments)
     positional = getattr(arguments, "POSITIONAL", ())
     for field in fields(arguments):
-        if is_dataclass(hints[field.name]):
-            instance = given[field.name]
+        if field.name in held:
+            instance = held[field.name]
             inner, inner_docs = get_type_hints(type(instance)), _field_docs(type(instance))
             for each in fields(instance):
                 default = getattr(instance, each.name)

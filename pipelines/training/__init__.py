@@ -26,6 +26,7 @@ In reading order:
 - ``notice``: notice that a replica has to end soon
 - ``network``: the network that a recipe describes, and its initial weights
 - ``scaled_weights``: initial weights that are scaled on training images
+- ``options``: options of the workers
 - ``resources``: resources reserved per worker, and how many replicas fit
 - ``unused_gpus``: GPUs that replicas leave unused, and the options that would use them
 - ``trial``: a few timed steps

@@ -7,23 +7,42 @@ from typing import TYPE_CHECKING
 
 from googlenet.evaluation.crops import policy_scales_px
 from pipelines.job.console import say
+from pipelines.job.limits import Limits
+from pipelines.job.meter import Meter
 from pipelines.job.ray_session import alive_nodes, connected, is_shared, native_stderr_to_log, usable_gpus
 from pipelines.run.dataset import Counts, Manifest
 from pipelines.run.directory import RUN, finished_replicas
 from pipelines.run.recipe import Recipe
+from pipelines.run.soups import check_soup
 from pipelines.run.storage import Storage
-from pipelines.run.weights import check_file
+from pipelines.run.teacher import check_that_a_teacher_is_given
+from pipelines.run.weights import check_file, check_that_weights_are_given
 from pipelines.training.resources import (
     Resources,
     check_batches,
     check_that_one_fits,
     cpus_beside_gpus,
+    needed_replicas,
     reserving_memory,
 )
 
 # What needs PyTorch is imported where it is used: help and errors do not wait for it.
 if TYPE_CHECKING:
     from pipelines.training.failure import ReplicaFailure
+    from pipelines.training.plan import Estimate
+
+
+def check_recipe(run: Storage, recipe: Recipe, least_replicas: int | None, *, soup: bool, from_scratch: bool) -> None:
+    """Refuse a recipe that lacks what it needs, or cannot be evaluated as asked, before anything is looked for.
+
+    Raises:
+        UserError: it is such a recipe.
+    """
+    needed_replicas(recipe, least_replicas)
+    check_soup(recipe, soup=soup)
+    check_that_a_teacher_is_given(recipe)
+    if not from_scratch:
+        check_that_weights_are_given(run, recipe)
 
 
 @contextmanager
@@ -99,6 +118,21 @@ def check_before_start(run: Storage, recipe: Recipe, counts: Counts) -> None:
         say(f"initial weights: {remark}")
 
 
+def tell_plan(run: Storage, recipe: Recipe, resources: Resources, expected: "Estimate", limits: Limits) -> None:
+    """Print the plan of a job, and what the rest of it costs."""
+    from pipelines.training.plan import plan_lines
+
+    say("\n".join(plan_lines(run, recipe, resources, expected)))
+    say(limits.line(limits.usage(expected.seconds, expected.nodes)))
+
+
+def tell_cost(meter: Meter, expected: "Estimate") -> None:
+    """Tell ``meter`` what the rest of the job will take; print what that costs."""
+    say(meter.expect(expected.seconds, expected.evaluation_seconds, expected.nodes))
+    if expected.untried:
+        say(f"nothing is kept back for the evaluation, since predictors are {expected.untried}")
+
+
 def _warn_of_small_images(recipe: Recipe) -> None:
     largest_px = max(side for policy in recipe.policies for side in policy_scales_px(policy, recipe.crop_px))
     if recipe.stored_short_side_px is not None and recipe.stored_short_side_px < largest_px:
@@ -107,6 +141,15 @@ def _warn_of_small_images(recipe: Recipe) -> None:
             f"them to up to {largest_px} px, which costs accuracy: use --stored-short-side-px {largest_px}, or leave "
             "it out"
         )
+
+
+def keep_weights_to_start_from(run: Storage, recipe: Recipe, manifest: Manifest) -> None:
+    """Copy the initial weights into the run, or scale random ones on its images, if the recipe asks for either."""
+    from pipelines.training.network import keep_initial_weights
+    from pipelines.training.scaled_weights import keep_scaled_weights
+
+    keep_initial_weights(run, recipe, len(manifest.classes))
+    keep_scaled_weights(run, recipe, manifest)
 
 
 def train_run(

@@ -20,6 +20,7 @@ from pipelines.job.limits import Limits
 from pipelines.job.option_groups import GROUPS, OTHER, group_of
 from pipelines.job.options import parse_options
 from pipelines.run.recipe import Recipe
+from pipelines.training.options import WorkerOptions
 
 COMMANDS = (
     compare_runs,
@@ -154,7 +155,7 @@ def test_an_unset_variable_of_the_shell_is_not_taken_for_the_default(words: list
 
 def test_help_comes_in_groups_with_the_common_options_first(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        parse_options(train_ensemble.Arguments, ["--help"], train_ensemble.FIRST, fields=Recipe(), limits=Limits())
+        parse_options(train_ensemble.Arguments, ["--help"], train_ensemble.FIRST, fields=Recipe())
     assert not ended.value.code
     text = capsys.readouterr().out
     headings = [line for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")]
@@ -168,8 +169,8 @@ def test_help_comes_in_groups_with_the_common_options_first(capsys: pytest.Captu
 
 def test_every_option_of_every_command_has_a_group_and_a_docstring(capsys: pytest.CaptureFixture[str]) -> None:
     names = {each.name for command in COMMANDS for each in fields(command.Arguments)}
-    names -= {"fields", "limits", "first", "second"}
-    names |= {each.name for holder in (Recipe, Limits) for each in fields(holder)}
+    names -= {"fields", "limits", "workers", "first", "second"}
+    names |= {each.name for holder in (Recipe, Limits, WorkerOptions) for each in fields(holder)}
     assert not [name for name in names if group_of(name) == OTHER]
     listed = [name for members in GROUPS.values() for name in members]
     assert sorted(listed) == sorted(names)

@@ -31,6 +31,7 @@ from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.run.storage_failures import storage_failure
 from pipelines.train_ensemble import Arguments, run_job
+from pipelines.training.options import WorkerOptions
 from pipelines.training.replica import train_replica
 from pipelines.training.shard_cache import folder
 from pipelines.training.task import ReplicaTask
@@ -95,7 +96,8 @@ def test_the_whole_job_on_a_store_gives_what_it_gives_on_a_disk(
     recipe = replace(tiny_recipe, data=f"{bucket}/photos", replicas=1, policies=(1,))
     tracking_uri = f"sqlite:///{tmp_path}/mlflow.db"
     # The cache has its room however full the disk is, and evicts nothing of the user's.
-    options = {"tracking_uri": tracking_uri, "models": "none", "predictors": 1, "shard_cache_gb": 1e6}
+    workers = WorkerOptions(shard_cache_gb=1e6)
+    options = {"tracking_uri": tracking_uri, "models": "none", "predictors": 1, "workers": workers}
     assert run_job(Arguments(recipe, f"{bucket}/a/run", **options)) == 0  # type: ignore[arg-type]
     run, local = Storage.at(f"{bucket}/a/run"), Storage.at(str(finished_run))
     assert digests(run, recipe.replicas) == digests(local, recipe.replicas)

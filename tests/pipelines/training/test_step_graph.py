@@ -14,12 +14,13 @@ from pipelines.run.named_recipes import demo
 from pipelines.run.storage import Storage
 from pipelines.train_ensemble import Arguments, run_job
 from pipelines.training.compilation import step_graph
+from pipelines.training.options import WorkerOptions
 from pipelines.training.task import ReplicaTask
 
 
 def test_the_option_is_refused_without_gpus_before_the_run_begins(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--cuda-graphs takes training steps on GPUs: add --gpus-per-worker 1"):
-        run_job(Arguments(fields=demo(), run_dir=str(tmp_path / "run"), cuda_graphs=True))
+        run_job(Arguments(fields=demo(), run_dir=str(tmp_path / "run"), workers=WorkerOptions(cuda_graphs=True)))
     assert not (tmp_path / "run").exists()
 
 
