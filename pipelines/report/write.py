@@ -7,6 +7,7 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from googlenet.evaluation.conformal import UNPENALISED, SetRule
+from googlenet.evaluation.kept_budget import KeptBudget
+from googlenet.evaluation.kept_calibration import KeptCalibration
 from pipelines.job.console import say, terminal_columns
 from pipelines.report.contents import contents
 from pipelines.report.drawing import png, svg
@@ -26,10 +29,10 @@ from pipelines.report.outcomes import write_outcomes, write_scores
 from pipelines.report.page import report_page
 from pipelines.report.provenance import provenance
 from pipelines.report.schema import Report
-from pipelines.report.soups import judge_soups
+from pipelines.report.soups import JudgedSoups, judge_soups
 from pipelines.report.spending import Ways, read_taught, spend
 from pipelines.report.tally import Tally, tally_predictions
-from pipelines.report.temperatures import calibrate
+from pipelines.report.temperatures import Calibrated, calibrate
 from pipelines.report.text import MOST_COLUMNS, table_text
 from pipelines.run.budget import read_budget, write_budget
 from pipelines.run.calibration import read_calibration, write_calibration
@@ -81,33 +84,21 @@ def write_report(
     """
     say("writing the report ...")
     tally = tally_predictions(run, ensemble)
-    fitted = None if has_fitted_images else trained
-    known = read_calibration(fitted, ensemble.weights_digests) if fitted else None
-    known_budget = read_budget(fitted, ensemble.weights_digests) if fitted else None
-    calibrated = calibrate(tally.kept, ensemble, known, set_rule, known_budget)
-    errors = _validation_errors(fitted, ensemble.replicas) if fitted else None
-    spent = spend(read_views(run, ensemble), ensemble, known_budget, tally.sizes_px)
     soups = None if trained else judge_soups(run, ensemble, list(tally.seen))
-    known_run = read_run(run) if run.exists(RUN) else None
-    ways = Ways(spent, soups.rows if soups else (), read_taught(run))
-    report = contents(tally, ensemble, errors, calibrated, ways, known_run)
-    cost = _cost(run, ensemble)
-    if evaluation := read_start(run):
-        report["evaluated_by"] = evaluation
-    if apart := read_apart(run, ensemble):
-        report["out_of_distribution"] = apart
-    if calibrated and not known:
-        write_calibration(run, calibrated.calibration)
-    if spent and not known_budget:
-        write_budget(run, spent.kept)
+    judged = _judge(run, ensemble, tally, None if has_fitted_images else trained, set_rule, soups)
+    report, cost = judged.report, _cost(run, ensemble)
+    if judged.fitted_calibration:
+        write_calibration(run, judged.fitted_calibration)
+    if judged.fitted_budget:
+        write_budget(run, judged.fitted_budget)
     run.delete(REPORT_JSON)  # whoever reads while the other files are replaced must not take them for one report
     run.write(CONFUSION, _confusion_csv(tally.confusion(), ensemble.classes).encode())
-    if calibrated:
-        write_scores(run, calibrated.image_ids, calibrated.scores)
+    if judged.calibrated:
+        write_scores(run, judged.calibrated.image_ids, judged.calibrated.scores)
     beside = soups.outcomes if soups else {}
     write_outcomes(run, list(tally.seen), tally.averaged.by_image(), ensemble.policies, beside)
     run.write_json(COST_JSON, cost)
-    facts = provenance(run, trained, cost["arithmetic"], evaluation)
+    facts = provenance(run, trained, cost["arithmetic"], report.get("evaluated_by"))
     drawn = _pictures(run, report, tally, cost) if with_pictures else {}
     for name, picture in drawn.items():
         run.write(f"{REPORT}/{name}.png", png(picture))
@@ -115,6 +106,51 @@ def write_report(
     run.write(REPORT_MARKDOWN, markdown(report, cost, facts, drawn).encode())
     run.write_json(REPORT_JSON, report)  # last: if it exists, the report is complete
     return table_text(report, cost, str(run.below(REPORT_MARKDOWN)), terminal_columns(MOST_COLUMNS))
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """Predictions as a report judges them.
+
+    Attributes:
+        report: content of report.json.
+        calibrated: calibration of the probabilities, if there are images enough.
+        fitted_calibration: that which was fitted on these images, for the run to keep.
+        fitted_budget: order of the views and cascade that were fitted on them.
+    """
+
+    report: Report
+    calibrated: Calibrated | None
+    fitted_calibration: KeptCalibration | None
+    fitted_budget: KeptBudget | None
+
+
+def _judge(
+    run: Storage,
+    ensemble: EvaluatedEnsemble,
+    tally: Tally,
+    fitted: Storage | None,
+    set_rule: SetRule,
+    soups: JudgedSoups | None,
+) -> _Judged:
+    """Judge predictions with what ``fitted`` keeps, a training run of other images; without it, by folds."""
+    known = read_calibration(fitted, ensemble.weights_digests) if fitted else None
+    known_budget = read_budget(fitted, ensemble.weights_digests) if fitted else None
+    calibrated = calibrate(tally.kept, ensemble, known, set_rule, known_budget)
+    errors = _validation_errors(fitted, ensemble.replicas) if fitted else None
+    spent = spend(read_views(run, ensemble), ensemble, known_budget, tally.sizes_px)
+    ways = Ways(spent, soups.rows if soups else (), read_taught(run))
+    report = contents(tally, ensemble, errors, calibrated, ways, read_run(run) if run.exists(RUN) else None)
+    if evaluation := read_start(run):
+        report["evaluated_by"] = evaluation
+    if apart := read_apart(run, ensemble):
+        report["out_of_distribution"] = apart
+    return _Judged(
+        report,
+        calibrated,
+        fitted_calibration=calibrated.calibration if calibrated and not known else None,
+        fitted_budget=spent.kept if spent and not known_budget else None,
+    )
 
 
 def _validation_errors(trained: Storage, replicas: Sequence[str]) -> dict[str, float] | None:
