@@ -15,6 +15,7 @@ from pipelines.report.intervals import error_interval, with_exact_bounds
 from pipelines.report.outcomes import TOP
 from pipelines.report.schema import (
     ClassErrors,
+    Diversity,
     Ensemble,
     Mistake,
     PoolingRow,
@@ -63,13 +64,6 @@ def contents(
         ways: other ways to spend forward passes.
         run: content of run.json, if there is one.
     """
-    disagreement = tally.disagreement.percent()
-    last = len(ensemble.policies) - 1
-    errors = {
-        members: 100 * int(tally.averaged.wrong[number, last, 0]) / tally.seen.total()
-        for number, members in enumerate(tally.averaged.ensembles)
-        if len(members) <= 2
-    }
     report: Report = {
         "images": tally.seen.total(),
         "classes": len(ensemble.classes),
@@ -81,10 +75,7 @@ def contents(
         "view_groups": _view_groups(tally, ensemble),
         "calibration": _calibration(tally, ensemble),
         "reliability": cast("list[ReliabilityBin]", tally.calibration[-1][-1].reliability()),
-        "diversity": {
-            "disagreement": disagreement.tolist(),
-            "pairs": cast("list[ReplicaPair]", gains(disagreement, errors)),
-        },
+        "diversity": _diversity(tally, ensemble),
         "class_errors": _class_errors(tally, ensemble),
         "mistakes": _mistakes(tally, ensemble),
         "paper_top5_error": [
@@ -104,6 +95,17 @@ def contents(
     if run is not None:
         report["run"] = run
     return report
+
+
+def _diversity(tally: Tally, ensemble: EvaluatedEnsemble) -> Diversity:
+    """Return how often two replicas disagree, and what they gain together, with the most crops."""
+    disagreement, last = tally.disagreement.percent(), len(ensemble.policies) - 1
+    errors = {
+        members: 100 * int(tally.averaged.wrong[number, last, 0]) / tally.seen.total()
+        for number, members in enumerate(tally.averaged.ensembles)
+        if len(members) <= 2
+    }
+    return {"disagreement": disagreement.tolist(), "pairs": cast("list[ReplicaPair]", gains(disagreement, errors))}
 
 
 def _crop_policy(ensemble: EvaluatedEnsemble, policy: int) -> CropPolicy:
