@@ -95,7 +95,11 @@ def abstention_tables(report: Report) -> list[Table]:
     """Return the tables on sets of classes and on answers left to people."""
     if not report.get("prediction_sets") or not report.get("selective"):
         return []
-    sets = [
+    return [_table_of_sets(report), _coverage_by_class(report["prediction_sets"]), _table_of_shares(report)]
+
+
+def _table_of_sets(report: Report) -> Table:
+    rows = [
         (
             f"{100 * row['coverage']:g}",
             f"{row['empirical_coverage']:.1f}",
@@ -105,7 +109,20 @@ def abstention_tables(report: Report) -> list[Table]:
         )
         for row in report["prediction_sets"]
     ]
-    selective = [
+    penalty = report["prediction_sets"][0].get("penalty", 0.0)
+    return Table(
+        "Sets that hold the label",
+        "All models, most crops, with the temperature. A set holds the label as often as promised, on average."
+        + (f" Each rank after the first costs a class {penalty:g}." if penalty else "")
+        + about_share(report),
+        ("promised %", "held %", "95 % interval", "mean classes", "single answers %"),
+        rows,
+    )
+
+
+def _table_of_shares(report: Report) -> Table:
+    """Return the errors that remain where the least sure share of the images is left to people."""
+    rows = [
         (
             _measure(row["measure"]),
             f"{row['area']:.2f}",
@@ -119,25 +136,13 @@ def abstention_tables(report: Report) -> list[Table]:
         )
         for row in report["selective"]
     ]
-    penalty = report["prediction_sets"][0].get("penalty", 0.0)
-    return [
-        Table(
-            "Sets that hold the label",
-            "All models, most crops, with the temperature. A set holds the label as often as promised, on average."
-            + (f" Each rank after the first costs a class {penalty:g}." if penalty else "")
-            + about_share(report),
-            ("promised %", "held %", "95 % interval", "mean classes", "single answers %"),
-            sets,
-        ),
-        _coverage_by_class(report["prediction_sets"]),
-        Table(
-            "Leaving the least sure images to people",
-            f"Top-1 error among the images that are answered; the area is its mean over all shares."
-            f"{_best(report)}{about_share(report)}",
-            ("measure", "area %", "95 % interval", *(f"{percent:g} % answered" for percent in SHOWN_PERCENT)),
-            selective,
-        ),
-    ]
+    return Table(
+        "Leaving the least sure images to people",
+        f"Top-1 error among the images that are answered; the area is its mean over all shares."
+        f"{_best(report)}{about_share(report)}",
+        ("measure", "area %", "95 % interval", *(f"{percent:g} % answered" for percent in SHOWN_PERCENT)),
+        rows,
+    )
 
 
 def about_share(report: Report) -> str:
