@@ -56,8 +56,25 @@ def write_answers(
     """
     say("writing the answers ...")
     rule = _rule(ensemble, calibration, coverage, budget if calibrated else None, set_rule)
-    count_passes = _Passes(run, ensemble, budget) if ensemble.budget else None
     seen: Counter[str] = Counter()
+    shown = _write_files(run, ensemble, rule, _Passes(run, ensemble, budget) if ensemble.budget else None, seen)
+    lines = [f"{row['image_id']}: {row['answer_1']} ({row['probability_1']:.3f})" for row in shown]
+    if seen.total() > len(shown):
+        lines.append(f"and {seen.total() - len(shown)} more")
+    if ensemble.budget:
+        lines += [*about_saving(run, ensemble.budget, seen.total()), *_about_promise(ensemble.budget, budget)]
+    if rule.temperature != 1.0:
+        fitted_on = count(rule.images, "validation image")
+        lines.append(
+            f"probabilities have the temperature {rule.temperature:.3f}, fitted on {fitted_on} of the training run"
+        )
+    return "\n".join([*lines, f"answers: {run.below(ANSWERS_CSV)}, {run.below(ANSWERS_PARQUET)}"])
+
+
+def _write_files(
+    run: Storage, ensemble: EvaluatedEnsemble, rule: "_Rule", passes: "_Passes | None", seen: Counter[str]
+) -> list[dict[str, Any]]:
+    """Write both files, and count the images that are ``seen``; return the first rows."""
     shown: list[dict[str, Any]] = []
     schema = _schema(ensemble, rule)
     with (
@@ -70,23 +87,13 @@ def write_answers(
         table.writeheader()
         for predicted in checked_predictions(run, ensemble, seen):
             rows = _rows(predicted, ensemble, rule)
-            if count_passes:
-                rows = [{**row, PASSES: passes} for row, passes in zip(rows, count_passes.of(predicted), strict=True)]
+            if passes:
+                rows = [{**row, PASSES: number} for row, number in zip(rows, passes.of(predicted), strict=True)]
             writer.write_table(pa.Table.from_pylist(rows, schema))
             table.writerows([_as_text(row) for row in rows])
             shown += rows[: ROWS_SHOWN - len(shown)]
         text.detach()
-    lines = [f"{row['image_id']}: {row['answer_1']} ({row['probability_1']:.3f})" for row in shown]
-    if seen.total() > len(shown):
-        lines.append(f"and {seen.total() - len(shown)} more")
-    if ensemble.budget:
-        lines += [*about_saving(run, ensemble.budget, seen.total()), *_about_promise(ensemble.budget, budget)]
-    if rule.temperature != 1.0:
-        fitted_on = count(rule.images, "validation image")
-        lines.append(
-            f"probabilities have the temperature {rule.temperature:.3f}, fitted on {fitted_on} of the training run"
-        )
-    return "\n".join([*lines, f"answers: {run.below(ANSWERS_CSV)}, {run.below(ANSWERS_PARQUET)}"])
+    return shown
 
 
 @dataclass(frozen=True)
