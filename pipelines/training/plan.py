@@ -47,6 +47,7 @@ class Estimate:
     Attributes:
         counts: numbers of images.
         num_predictors: predictors that share the evaluation.
+        nodes: nodes that the job uses.
         trial: a short trial, in fp32; None if there is nothing left to do.
         views_per_image: distinct views of an image, on average.
         targets: what is left of a student's targets; None without a teacher, or if they are there.
@@ -55,7 +56,6 @@ class Estimate:
         evaluation_seconds: time of the evaluation.
         soup_seconds: least time of its soups.
         most_soup_seconds: their time if each greedy one is a network of its own.
-        nodes: nodes that the job uses.
         untried: on which processors predictors compute, if the trial had others; the times of targets, evaluation and
             soups are 0 then.
         shortage: why fewer predictors than usual fit; empty if they do not.
@@ -63,15 +63,15 @@ class Estimate:
 
     counts: Counts
     num_predictors: int
-    trial: Trial | None
-    views_per_image: float
-    targets: TargetsLeft | None
-    targets_seconds: float
-    training_seconds: float
-    evaluation_seconds: float
-    soup_seconds: float
-    most_soup_seconds: float
     nodes: int
+    trial: Trial | None = None
+    views_per_image: float = 0.0
+    targets: TargetsLeft | None = None
+    targets_seconds: float = 0.0
+    training_seconds: float = 0.0
+    evaluation_seconds: float = 0.0
+    soup_seconds: float = 0.0
+    most_soup_seconds: float = 0.0
     untried: str = ""
     shortage: str = ""
 
@@ -129,30 +129,31 @@ def estimate(
     # Before the trial, since it may refuse.
     planned = that_fit(ensemble_bytes(recipe, counts.classes))
     predictors = planned.at_work(counts.val)
-    nodes = nodes_used(recipe, resources)
+    rest = Estimate(counts, predictors, nodes_used(recipe, resources), targets=left)
     with_soups = soup and recipe.replicas > 1 and (waiting or not soups_are_predicted(run, range(recipe.replicas)))
     if not (waiting or left or with_soups or share_to_predict(run, recipe, counts.val)):
-        return Estimate(counts, predictors, None, 0.0, left, 0.0, 0.0, 0.0, 0.0, 0.0, nodes)
+        return rest
     # Once nothing is left to train, the nodes for training may have gone.
     tried = resources if waiting else resources_of_a_predictor(planned.num_gpus)
     at_once = _at_once(waiting, recipe, resources) if waiting else 1
-    workers = math.ceil((recipe.workers_per_replica * at_once if waiting else predictors) / nodes)
+    workers = math.ceil((recipe.workers_per_replica * at_once if waiting else predictors) / rest.nodes)
     steps_of_a_place = _steps(recipe, counts) * math.ceil(len(waiting) / at_once)
     trial = run_trial(recipe, tried, counts.classes, None, encoded, workers, steps_of_a_place)
     views = mean_distinct_views(sizes_px, recipe.crop_px, sorted_policies(recipe.policies))
     predictor = TriedPredictor(trial, tried, planned.num_gpus)
-    targets, evaluation, soups = 0.0, 0.0, (0.0, 0.0)
-    if predictor.is_timed:
-        times = predictor.times(counts.val, views, predictors)
-        evaluation = evaluation_seconds(run, recipe, times, counts, are_trained=not waiting)
-        soups = soup_seconds(recipe, times, predictor, counts.val) if with_soups else soups
-        if left and left.passes:
-            of_teacher = that_fit(left.memory_bytes(counts.classes)).at_work(left.images)
-            targets = targets_seconds(left, recipe, counts.classes, predictor, of_teacher)
     training = _training_seconds(run, recipe, resources, counts, trial)
-    untried = "" if predictor.is_timed else f"on {'GPUs' if planned.num_gpus else 'CPUs'}, which were not tried"
-    seconds = targets, training, evaluation, *soups
-    return Estimate(counts, predictors, trial, views, left, *seconds, nodes, untried, planned.remark)
+    rest = replace(rest, trial=trial, views_per_image=views, training_seconds=training, shortage=planned.remark)
+    if not predictor.is_timed:
+        return replace(rest, untried=f"on {'GPUs' if planned.num_gpus else 'CPUs'}, which were not tried")
+    times = predictor.times(counts.val, views, predictors)
+    rest = replace(rest, evaluation_seconds=evaluation_seconds(run, recipe, times, counts, are_trained=not waiting))
+    if with_soups:
+        least, most = soup_seconds(recipe, times, predictor, counts.val)
+        rest = replace(rest, soup_seconds=least, most_soup_seconds=most)
+    if not (left and left.passes):
+        return rest
+    of_teacher = that_fit(left.memory_bytes(counts.classes)).at_work(left.images)
+    return replace(rest, targets_seconds=targets_seconds(left, recipe, counts.classes, predictor, of_teacher))
 
 
 def plan_lines(run: Storage, recipe: Recipe, resources: Resources, estimated: Estimate) -> list[str]:
