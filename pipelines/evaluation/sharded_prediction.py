@@ -119,13 +119,13 @@ def predict(task: PredictionTask, shards: Sequence[int], images: int, predictors
     if not shards:
         return
     display = EvaluationDisplay(images, images - images_of(shards, images))
-    with display.showing():
-        _predict_shards(task, shards, images, predictors, display)
+    with display.showing(), told_while_unplaced("the evaluation", predictors.needs, display.message):
+        for row in _predicted_shards(task, shards, images, predictors).iter_rows():
+            display.advance(row["images"])
 
 
-def _predict_shards(
-    task: PredictionTask, shards: Sequence[int], images: int, predictors: Predictors, display: EvaluationDisplay
-) -> None:
+def _predicted_shards(task: PredictionTask, shards: Sequence[int], images: int, predictors: Predictors) -> Any:
+    """Return a data set with a row for each shard that is predicted, computed while it is read."""
     import ray.data
 
     # Ray's dashboard shows the names of functions and of the data set.
@@ -161,9 +161,7 @@ def _predict_shards(
         )
     )
     done.set_name("evaluation")
-    with told_while_unplaced("the evaluation", predictors.needs, display.message):
-        for row in done.iter_rows():
-            display.advance(row["images"])
+    return done
 
 
 def load_shard(task: PredictionTask, shard: int, images: int) -> dict[str, Any]:
