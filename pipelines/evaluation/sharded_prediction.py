@@ -21,6 +21,7 @@ from pipelines.job.console import say, some
 from pipelines.job.progress import EvaluationDisplay
 from pipelines.job.unplaced import told_while_unplaced
 from pipelines.job.worker_process import KEEP_FREED_MEMORY
+from pipelines.run.concurrency import concurrently
 from pipelines.run.damaged_files import set_aside
 from pipelines.run.dataset import Split, open_records
 from pipelines.run.directory import PREDICTIONS, VIEW_PROBABILITIES
@@ -33,7 +34,7 @@ from pipelines.run.predictions import (
     file_name,
     write_predictions,
 )
-from pipelines.run.storage import Storage, concurrently
+from pipelines.run.storage import Storage
 from pipelines.run.tables import read_schema
 from pipelines.run.view_probabilities import ViewProbabilities, keeps_views, write_views
 from pipelines.run.weights import read_replica

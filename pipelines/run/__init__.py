@@ -15,6 +15,7 @@ In reading order:
 - ``named_recipes``: the recipes ``paper``, ``demo``, ``modern``, ``finetune``, ``imagenette`` and ``distil``
 - ``places``: paths and URIs as users write them
 - ``storage``: files on any filesystem, written atomically
+- ``concurrency``: work on many files, several at a time
 - ``damaged_files``: damaged files, kept under another name
 - ``uploads``: files that are written to other filesystems than local ones, whole or not at all
 - ``object_store``: filesystems behind URIs, with retries and readable errors

@@ -11,8 +11,9 @@ from googlenet.images.open_shards import OpensFiles
 from googlenet.images.records import Records
 from googlenet.images.rereading import read_again
 from pipelines.errors import DamagedFileError, UserError
+from pipelines.run.concurrency import concurrently
 from pipelines.run.directory import DATASET, MANIFEST
-from pipelines.run.storage import Storage, concurrently
+from pipelines.run.storage import Storage
 from pipelines.run.tables import CONTENT_ERRORS, is_damage, read_schema
 
 # A shard stores its own digest, so that a replaced shard is detected by its footer alone.

@@ -17,7 +17,8 @@ import pyarrow as pa
 from googlenet.evaluation.crops import CROP_POLICIES, Policy, View, is_chosen, num_views, view_groups, views_of_all
 from googlenet.network.arithmetic import Arithmetic
 from pipelines.errors import UserError
-from pipelines.run.storage import MADE_AGAIN, Storage, concurrently
+from pipelines.run.concurrency import concurrently
+from pipelines.run.storage import MADE_AGAIN, Storage
 from pipelines.run.tables import read_schema, read_table, write_table
 
 METADATA_KEY = b"googlenet_ensemble"

@@ -10,28 +10,24 @@ import json
 import os
 import re
 import uuid
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
 from googlenet.images.rereading import read_again
 from pipelines.errors import DamagedFileError, UserError
+from pipelines.run.concurrency import concurrently
 from pipelines.run.litter import litter_in
 from pipelines.run.object_store import FEW_S3_ATTEMPTS, open_filesystem
 from pipelines.run.places import root_of, without_file_scheme
 from pipelines.run.published_files import is_published
 from pipelines.run.uploads import put, put_by_renaming
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 # Mark in the name of every unfinished file, so that listings can leave it out.
 PARTIAL = ".partial-"
@@ -43,8 +39,6 @@ WITHOUT_A_NAME = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 # What a user can do about a damaged file.
 MADE_AGAIN = "delete it and run the command that wrote it again"
-# A request to an object store takes tens of milliseconds, however small the file.
-REQUESTS_AT_ONCE = 16
 
 
 def short_name(place: str) -> str:
@@ -59,22 +53,6 @@ def short_name(place: str) -> str:
 def may_write(path: Path) -> bool:
     """Return whether this user may write an existing file, or make files in an existing folder."""
     return os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
-
-
-def concurrently(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """Yield what ``work`` returns for each item, in order; threads are a few items ahead, so that memory is bounded."""
-    with ThreadPoolExecutor(REQUESTS_AT_ONCE) as threads:
-        ahead: deque[Future[R]] = deque()
-        try:
-            for item in items:
-                ahead.append(threads.submit(work, item))
-                if len(ahead) == REQUESTS_AT_ONCE:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-        finally:
-            for future in ahead:
-                future.cancel()
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,10 @@ import pyarrow as pa
 from googlenet.evaluation.crops import CROP_POLICIES, Policy
 from googlenet.evaluation.temperature import FEWEST_IMAGES, hash_shares
 from pipelines.errors import UserError
+from pipelines.run.concurrency import concurrently
 from pipelines.run.directory import PREDICTIONS, VIEW_PROBABILITIES
 from pipelines.run.predictions import METADATA_KEY, EvaluatedEnsemble
-from pipelines.run.storage import Storage, concurrently
+from pipelines.run.storage import Storage
 from pipelines.run.tables import read_table, write_table
 
 ALL_VIEWS = CROP_POLICIES[-1]

@@ -10,6 +10,7 @@ import pytest
 
 from pipelines.errors import UserError
 from pipelines.evaluation.sharded_prediction import PredictionTask, missing_shards
+from pipelines.run.concurrency import concurrently
 from pipelines.run.dataset import image_ids, read_manifest
 from pipelines.run.directory import PREDICTIONS, TARGETS, VIEW_PROBABILITIES
 from pipelines.run.predictions import (
@@ -20,7 +21,7 @@ from pipelines.run.predictions import (
     read_ensemble,
     read_predictions,
 )
-from pipelines.run.storage import Storage, concurrently
+from pipelines.run.storage import Storage
 from pipelines.run.teacher import read_targets, write_targets
 from pipelines.run.view_probabilities import ViewProbabilities, read_views, write_views
 from tests.pipelines.report.made_runs import ENSEMBLE, IDS, LABELS, made_run, predict
