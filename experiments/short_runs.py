@@ -29,7 +29,8 @@ from benchmarks.measure import print_circumstances
 from pipelines.errors import UserError
 from pipelines.run.claims import claim
 from pipelines.run.dataset import read_manifest
-from pipelines.run.directory import DATASET, ReplicaFiles, read_metrics, read_steps
+from pipelines.run.directory import DATASET, ReplicaFiles
+from pipelines.run.json_lines import read_metrics, read_steps
 from pipelines.run.named_recipes import load_recipe
 from pipelines.run.recipe import Recipe
 from pipelines.run.recipe_json import recipe_from_dict

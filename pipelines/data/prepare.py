@@ -28,7 +28,8 @@ from pipelines.run.dataset import (
     open_records,
     read_manifest,
 )
-from pipelines.run.directory import BAD_IMAGES, DATASET, MANIFEST, QUARANTINE, differences
+from pipelines.run.differences import differences
+from pipelines.run.directory import BAD_IMAGES, DATASET, MANIFEST, QUARANTINE
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.run.storage_failures import is_outage

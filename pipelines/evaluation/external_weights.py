@@ -10,7 +10,7 @@ from googlenet.network.published import TORCHVISION, outputs_of_weights
 from pipelines.errors import UserError
 from pipelines.evaluation.options import DEFAULT_CROP_PX, Arguments
 from pipelines.job.console import count, say
-from pipelines.run.directory import shortened
+from pipelines.run.differences import shortened
 from pipelines.run.predictions import sorted_policies
 from pipelines.run.recipe import MOST_REPLICAS, check_policies, ensembles_line
 from pipelines.run.weights import read_file

@@ -17,7 +17,8 @@ from pipelines.report.columns import tops_shown
 from pipelines.report.numbers import numbers_about_answers
 from pipelines.report.outcomes import read_outcomes, read_scores
 from pipelines.report.schema import Report
-from pipelines.run.directory import OUTCOMES, REPORT_JSON, differences
+from pipelines.run.differences import differences
+from pipelines.run.directory import OUTCOMES, REPORT_JSON
 from pipelines.run.predictions import digest_of_all
 from pipelines.run.storage import Storage
 

@@ -17,7 +17,8 @@ from pipelines.report.columns import crops_in_words
 from pipelines.report.drawing import COLOURS, MARKERS, matrix, new_axes
 from pipelines.report.schema import Report
 from pipelines.report.schema_of_certainty import ReliabilityBin
-from pipelines.run.directory import read_metrics, replica_number
+from pipelines.run.directory import replica_number
+from pipelines.run.json_lines import read_metrics
 from pipelines.run.storage import Storage
 
 CLASSES_SHOWN = 30

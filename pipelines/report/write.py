@@ -46,11 +46,11 @@ from pipelines.run.directory import (
     REPORT_MARKDOWN,
     REPORT_PAGE,
     RUN,
-    read_metrics,
     read_run,
     replica_number,
 )
 from pipelines.run.first_start import read_start
+from pipelines.run.json_lines import read_metrics
 from pipelines.run.predictions import EvaluatedEnsemble, read_costs
 from pipelines.run.storage import Storage, short_name
 from pipelines.run.view_probabilities import read_views

@@ -7,6 +7,8 @@ for theirs. Door: ``directory``, which defines what lies where.
 In reading order:
 
 - ``directory``: names of the files in a run directory
+- ``json_lines``: files with one JSON object per line
+- ``differences``: what differs between two settings, in lines
 - ``claims``: a run directory bound to the settings and images that decide its result
 - ``litter``: names that operating systems and tools leave in folders
 - ``recipe``: every setting that decides a result

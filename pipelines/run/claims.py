@@ -4,6 +4,7 @@ import uuid
 from typing import Any
 
 from pipelines.errors import UserError
+from pipelines.run.differences import differences
 from pipelines.run.directory import (
     APART,
     BUDGET,
@@ -17,7 +18,6 @@ from pipelines.run.directory import (
     TRAINING,
     Kind,
     check_folder,
-    differences,
     read_run,
 )
 from pipelines.run.storage import Storage

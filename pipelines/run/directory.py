@@ -230,69 +230,9 @@ def replica_number(name: str) -> int:
     return int(name.rpartition("_")[2])
 
 
-def read_metrics(run: Storage, replica: int) -> list[dict[str, Any]]:
-    """Return the metrics of a replica's finished epochs, oldest first."""
-    name = ReplicaFiles(replica).metrics
-    return json_lines(run, name) if run.exists(name) else []
-
-
-def read_steps(run: Storage, replica: int, after: int) -> list[dict[str, Any]]:
-    """Return the lines of a replica's step log for steps later than ``after``, oldest first."""
-    return lines_after(run, ReplicaFiles(replica).step_log, "step", after)
-
-
-def lines_after(run: Storage, folder: str, key: str, after: int) -> list[dict[str, Any]]:
-    """Return the lines of the files in ``folder`` whose ``key`` is greater than ``after``, oldest first.
-
-    File names and lines must be sorted by ``key``.
-    """
-    lines: list[dict[str, Any]] = []
-    # From the last file backwards, so that files read earlier are not read again.
-    for name in reversed(run.files(folder)):
-        found = json_lines(run, f"{folder}/{name}")
-        news = [line for line in found if line[key] > after]
-        lines = news + lines
-        if len(news) < len(found):
-            break
-    return lines
-
-
-def json_lines(run: Storage, name: str) -> list[dict[str, Any]]:
-    """Return the values of a file with one JSON object per line.
-
-    Raises:
-        UserError: it is damaged.
-    """
-    try:
-        return [json.loads(line) for line in run.read(name).splitlines()]
-    except ValueError as error:
-        fix = "restore it, or delete it and lose its metrics"
-        raise UserError(f"{run.below(name)} is damaged ({error}); {fix}") from error
-
-
 def finished_replicas(run: Storage, replicas: int) -> list[int]:
     """Return the replicas whose weights exist."""
     return [replica for replica in range(replicas) if run.exists(ReplicaFiles(replica).weights)]
-
-
-def differences(
-    old: dict[str, Any], new: dict[str, Any], line: str = "{name}: was {old!r}, is now {new!r}"
-) -> list[str]:
-    """Return one ``line`` per field that differs or exists on one side only; ignores ``name``, which is a label."""
-    absent = "(absent)"
-    names = dict.fromkeys([*old, *new])
-    return [
-        line.format(name=name, old=shortened(old.get(name, absent)), new=shortened(new.get(name, absent)))
-        for name in names
-        if name != "name" and old.get(name, absent) != new.get(name, absent)
-    ]
-
-
-def shortened(value: Any, most: int = 10) -> Any:
-    """Return a value for a message: of a long list, such as the names of all classes, the first and their number."""
-    if not isinstance(value, list | tuple) or len(value) <= most:
-        return value
-    return [*value[:most], f"and {len(value) - most:,} more"]
 
 
 def check_run_directory(run: Storage) -> None:

@@ -6,7 +6,8 @@ import numpy as np
 
 from googlenet.evaluation.temperature import hash_shares
 from pipelines.run.dataset import Split, ids_of_shard
-from pipelines.run.directory import ReplicaFiles, json_lines
+from pipelines.run.directory import ReplicaFiles
+from pipelines.run.json_lines import json_lines
 from pipelines.run.storage import Storage
 
 MOST_IMAGES = 12

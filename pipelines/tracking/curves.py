@@ -7,7 +7,8 @@ so a database recognises a value that arrived although its sender got no answer 
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from pipelines.run.directory import ReplicaFiles, lines_after, read_metrics, read_steps
+from pipelines.run.directory import ReplicaFiles
+from pipelines.run.json_lines import lines_after, read_metrics, read_steps
 from pipelines.run.storage import Storage
 from pipelines.tracking.runs import MlflowRuns
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from pipelines.errors import TryAgainError, UserError
 from pipelines.job.circumstances import circumstances
-from pipelines.run.directory import JOBS, REPORT, differences
+from pipelines.run.differences import differences
+from pipelines.run.directory import JOBS, REPORT
 from pipelines.tracking.dataset import DIGEST_TAG
 from pipelines.tracking.failures import is_away, reason_of
 from pipelines.tracking.result import RECIPE_JSON

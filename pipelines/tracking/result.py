@@ -12,15 +12,8 @@ from pipelines.report.outcomes import cell_name, soup_cell
 from pipelines.report.provenance import node_text
 from pipelines.report.schema import Report
 from pipelines.run.dataset import Manifest
-from pipelines.run.directory import (
-    COST_JSON,
-    JOBS,
-    REPORT,
-    REPORT_JSON,
-    REPORT_MARKDOWN,
-    ReplicaFiles,
-    read_metrics,
-)
+from pipelines.run.directory import COST_JSON, JOBS, REPORT, REPORT_JSON, REPORT_MARKDOWN, ReplicaFiles
+from pipelines.run.json_lines import read_metrics
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.tracking.dataset import CLASSES_TAG, DATASET_TAG, IMAGES_TAG

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pipelines.run.directory import read_steps
+from pipelines.run.json_lines import read_steps
 from pipelines.run.storage import Storage
 from tests.multihost.cluster import (
     BUCKET,

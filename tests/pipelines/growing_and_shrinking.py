@@ -17,7 +17,8 @@ from ray.cluster_utils import Cluster
 from ray.scripts.scripts import cli
 
 from googlenet.network.arithmetic import FP32
-from pipelines.run.directory import read_recipe, read_steps
+from pipelines.run.directory import read_recipe
+from pipelines.run.json_lines import read_steps
 from pipelines.run.storage import Storage
 from pipelines.training.resources import Resources
 from pipelines.training.scheduler import train_replicas

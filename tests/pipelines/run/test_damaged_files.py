@@ -20,7 +20,8 @@ from pipelines.report.comparison import read_finished
 from pipelines.run.calibration import read_calibration
 from pipelines.run.claims import claim
 from pipelines.run.dataset import read_manifest
-from pipelines.run.directory import TARGETS, read_recipe, read_steps, run_id
+from pipelines.run.directory import TARGETS, read_recipe, run_id
+from pipelines.run.json_lines import read_steps
 from pipelines.run.predictions import read_predictions
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage

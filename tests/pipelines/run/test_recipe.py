@@ -9,7 +9,7 @@ import pytest
 
 from pipelines.errors import UserError
 from pipelines.run.claims import claim
-from pipelines.run.directory import differences
+from pipelines.run.differences import differences
 from pipelines.run.named_recipes import RECIPES, load_recipe
 from pipelines.run.recipe import Recipe
 from pipelines.run.recipe_json import VALUES_BEFORE, recipe_from_dict

@@ -1,0 +1,48 @@
+"""Files with one JSON object per line: the metrics, the step log and the sheets of a replica."""
+
+import json
+from typing import Any
+
+from pipelines.errors import UserError
+from pipelines.run.directory import ReplicaFiles
+from pipelines.run.storage import Storage
+
+
+def read_metrics(run: Storage, replica: int) -> list[dict[str, Any]]:
+    """Return the metrics of a replica's finished epochs, oldest first."""
+    name = ReplicaFiles(replica).metrics
+    return json_lines(run, name) if run.exists(name) else []
+
+
+def read_steps(run: Storage, replica: int, after: int) -> list[dict[str, Any]]:
+    """Return the lines of a replica's step log for steps later than ``after``, oldest first."""
+    return lines_after(run, ReplicaFiles(replica).step_log, "step", after)
+
+
+def lines_after(run: Storage, folder: str, key: str, after: int) -> list[dict[str, Any]]:
+    """Return the lines of the files in ``folder`` whose ``key`` is greater than ``after``, oldest first.
+
+    File names and lines must be sorted by ``key``.
+    """
+    lines: list[dict[str, Any]] = []
+    # From the last file backwards, so that files read earlier are not read again.
+    for name in reversed(run.files(folder)):
+        found = json_lines(run, f"{folder}/{name}")
+        news = [line for line in found if line[key] > after]
+        lines = news + lines
+        if len(news) < len(found):
+            break
+    return lines
+
+
+def json_lines(run: Storage, name: str) -> list[dict[str, Any]]:
+    """Return the values of a file with one JSON object per line.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        return [json.loads(line) for line in run.read(name).splitlines()]
+    except ValueError as error:
+        fix = "restore it, or delete it and lose its metrics"
+        raise UserError(f"{run.below(name)} is damaged ({error}); {fix}") from error
