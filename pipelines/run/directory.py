@@ -49,15 +49,13 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from socket import gethostname
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from googlenet.evaluation.kept_budget import NAME as KEPT_BUDGET
 from googlenet.evaluation.kept_calibration import NAME as KEPT_CALIBRATION
 from pipelines.errors import UserError
+from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage, short_name
-
-if TYPE_CHECKING:
-    from pipelines.run.recipe import Recipe  # imports PyTorch, which code that only looks up a file does not need
 
 Kind = Literal["recipe", "evaluation"]
 RUN = "run.json"
@@ -183,7 +181,7 @@ def read_run(run: Storage) -> Any:
     return run.read_json(RUN, "start again in a new --run-dir")
 
 
-def read_recipe(run: Storage, way_out: str = "give one with --run-dir") -> "Recipe":
+def read_recipe(run: Storage, way_out: str = "give one with --run-dir") -> Recipe:
     """Return the recipe of a training run; ``way_out`` says how to name another.
 
     Raises:

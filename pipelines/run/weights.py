@@ -23,11 +23,11 @@ from googlenet.network.published import (
 )
 from pipelines.errors import DamagedFileError, UserError
 from pipelines.run.directory import RUN, ReplicaFiles
+from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 
 if TYPE_CHECKING:
     from googlenet.network.weights import StoredNetwork
-    from pipelines.run.recipe import Recipe
 
 
 def absolute_weights(weights: str) -> str:
@@ -65,7 +65,7 @@ def each_file(weights: str) -> list[str]:
         return names_of_files(weights) if is_weights_name(weights) else [absolute_weights(weights)]
 
 
-def check_that_weights_are_given(run: Storage, recipe: "Recipe") -> None:
+def check_that_weights_are_given(run: Storage, recipe: Recipe) -> None:
     """Refuse a recipe that is meant for given weights and has none; a run that was begun without them goes on.
 
     Raises:
