@@ -26,6 +26,7 @@ In reading order:
 - ``text_files``: text in UTF-8 or UTF-16
 - ``listing``: which images there are, in which split, of which class
 - ``shards``: tasks that read, check and write shards (Ray Data)
+- ``written_shards``: what is in a shard, and what was left out
 - ``copies``: pictures that are both training and validation images
 - ``image_folder``: folders of images
 - ``tar_archives``: untrusted tar archives, read without unpacking

@@ -4,10 +4,11 @@ import errno
 import os
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import asdict
 
 from pipelines.data.file_versions import FileVersions
 from pipelines.data.sources import Images
+from pipelines.data.written_shards import BadImage
 from pipelines.errors import UserError
 from pipelines.job.console import count, some
 from pipelines.run.directory import BAD_IMAGES
@@ -17,21 +18,21 @@ NAMES_IN_MESSAGE, NAMES_OF_A_REASON = 10, 3
 NOT_THERE = os.strerror(errno.ENOENT)
 
 
-def error_about(bad: Sequence[dict[str, Any]], run: Storage, problem: str, fix: str) -> UserError:
+def error_about(bad: Sequence[BadImage], run: Storage, problem: str, fix: str) -> UserError:
     """Return an error that names images; a file of ``run`` lists them all, each with its reason."""
-    run.write_json_lines(BAD_IMAGES, bad)
+    run.write_json_lines(BAD_IMAGES, map(asdict, bad))
     if len(bad) > NAMES_IN_MESSAGE:
         fix = f"{run.below(BAD_IMAGES)} lists all of them. {fix}"
     return UserError(names_of_bad(bad, problem, fix))
 
 
-def refuse_unseen(bad: Sequence[dict[str, Any]], data: str, images: Images) -> None:
+def refuse_unseen(bad: Sequence[BadImage], data: str, images: Images) -> None:
     """Refuse data that lie on the machine of the command, and not on the nodes that prepare them.
 
     Raises:
         UserError: some of the images are such.
     """
-    absent = {one["image_id"] for one in bad if one["unreadable"] and NOT_THERE in one["reason"]}
+    absent = {one.image_id for one in bad if one.unreadable and NOT_THERE in one.reason}
     listed = (image for files in images.listing.splits.values() for image in files if image.image_id in absent)
     versions = FileVersions(images.reader)
     if unseen := [image.image_id for image in listed if versions.is_here(image)]:
@@ -42,14 +43,14 @@ def refuse_unseen(bad: Sequence[dict[str, Any]], data: str, images: Images) -> N
         )
 
 
-def names_of_bad(bad: Sequence[dict[str, Any]], problem: str, fix: str) -> str:
+def names_of_bad(bad: Sequence[BadImage], problem: str, fix: str) -> str:
     """Return all of a few names, of many the first ones for each reason, so that one reason hides no other."""
-    named = {one["image_id"]: [one["image_id"]] for one in bad}
+    named = {one.image_id: [one.image_id] for one in bad}
     if len(bad) > NAMES_IN_MESSAGE:
         named = defaultdict(list)
         for one in bad:
-            named[one["reason"]].append(one["image_id"])
-    reasons = {one["image_id"]: one["reason"] for one in bad}
+            named[one.reason].append(one.image_id)
+    reasons = {one.image_id: one.reason for one in bad}
     shown = [f"  {some(names, NAMES_OF_A_REASON)}: {reasons[names[0]]}" for names in named.values()]
     if len(shown) > NAMES_IN_MESSAGE:
         others = sum(map(len, list(named.values())[NAMES_IN_MESSAGE:]))

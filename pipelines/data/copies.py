@@ -5,17 +5,17 @@ that those of ImageNet take 20 MB.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pipelines.data.shards import CONTENT_DIGITS, ShardPlan
+from pipelines.data.written_shards import WrittenShard
 
 NAMES_IN_MESSAGE = 3
 
 
-def remarks_on_copies(plans: Sequence[ShardPlan], results: Sequence[dict[str, Any]]) -> Iterator[str]:
+def remarks_on_copies(plans: Sequence[ShardPlan], results: Sequence[WrittenShard]) -> Iterator[str]:
     """Yield a line if validation images are also training images; of shards of earlier versions that is not known."""
     written = [*zip(plans, results, strict=True)]
     train, val = ([one for one in written if one[0].file.startswith(f"{split}/")] for split in ("train", "val"))
@@ -33,18 +33,18 @@ def remarks_on_copies(plans: Sequence[ShardPlan], results: Sequence[dict[str, An
         )
 
 
-def _contents(written: Sequence[tuple[ShardPlan, dict[str, Any]]]) -> npt.NDArray[np.uint64]:
+def _contents(written: Sequence[tuple[ShardPlan, WrittenShard]]) -> npt.NDArray[np.uint64]:
     """Return a number for the content of each image, in the order of the shards."""
-    digits = "".join(result.get("contents", "") for _, result in written)
+    digits = "".join(shard.contents for _, shard in written)
     return np.frombuffer(bytes.fromhex(digits), np.uint64)
 
 
-def _name(written: Sequence[tuple[ShardPlan, dict[str, Any]]], place: int) -> str:
+def _name(written: Sequence[tuple[ShardPlan, WrittenShard]], place: int) -> str:
     """Return the id of the image at a place among the contents."""
-    for plan, result in written:
-        images = len(result.get("contents", "")) // CONTENT_DIGITS
+    for plan, shard in written:
+        images = len(shard.contents) // CONTENT_DIGITS
         if place < images:
-            left_out = {bad["image_id"] for bad in result["bad_images"]}
+            left_out = {bad.image_id for bad in shard.bad_images}
             return [image.image_id for image in plan.images if image.image_id not in left_out][place]
         place -= images
     raise IndexError(place)

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from googlenet.images.decoding import ImageDecodeError
@@ -14,6 +14,7 @@ from pipelines.data.file_versions import FileVersions
 from pipelines.data.published_data import commit_read_by
 from pipelines.data.shards import ShardPlan, as_stored, plan_shards, write_shards
 from pipelines.data.sources import Images, images_to_train_on
+from pipelines.data.written_shards import BadImage, WrittenShard
 from pipelines.errors import UserError
 from pipelines.job.console import count, say, some
 from pipelines.run.claims import OtherImagesError, claim_images, replicas_need_their_images
@@ -172,7 +173,7 @@ def _shard_files(run: Storage) -> set[str]:
     return {f"{DATASET}/{split}/{name}" for split in SPLITS for name in run.files(f"{DATASET}/{split}")}
 
 
-def _keep(run: Storage, manifest: Manifest, bad: Sequence[dict[str, Any]]) -> None:
+def _keep(run: Storage, manifest: Manifest, bad: Sequence[BadImage]) -> None:
     """Write the manifest, and the list of what is left out, in place of that of an earlier attempt.
 
     Shards of that attempt, which may be of other images, are removed: programs may read all that are in the folder.
@@ -182,7 +183,7 @@ def _keep(run: Storage, manifest: Manifest, bad: Sequence[dict[str, Any]]) -> No
         names = run.files(f"{DATASET}/{split}")
         run.delete_all(f"{DATASET}/{split}/{name}" for name in names if name.partition(".")[0] not in kept)
     if bad:
-        run.write_json_lines(QUARANTINE, bad)
+        run.write_json_lines(QUARANTINE, map(asdict, bad))
     else:
         run.delete(QUARANTINE)
     run.delete(BAD_IMAGES)
@@ -191,7 +192,7 @@ def _keep(run: Storage, manifest: Manifest, bad: Sequence[dict[str, Any]]) -> No
 
 def _prepare(
     run: Storage, images: Images, prepared_from: dict[str, Any], bad_images: BadImages
-) -> tuple[Manifest, list[dict[str, Any]]]:
+) -> tuple[Manifest, list[BadImage]]:
     """Write the shards; return the manifest, and the images that are left out."""
     reader, listing = images
     size, short_side_px = prepared_from["images_per_shard"], prepared_from.get("stored_short_side_px")
@@ -211,9 +212,9 @@ def _prepare(
         run.remove_partial_files(folder)
     say(f"preparing {count(sum(len(plan.images) for plan in plans), 'image')} in {run} ...")
     results = list(write_shards(run, reader, plans))
-    bad = sorted((one for result in results for one in result["bad_images"]), key=lambda one: str(one["image_id"]))
+    bad = sorted((one for written in results for one in written.bad_images), key=lambda one: one.image_id)
     refuse_unseen(bad, prepared_from["data"], images)
-    unreadable = [one for one in bad if one["unreadable"]]
+    unreadable = [one for one in bad if one.unreadable]
     if bad_images == "quarantine" and unreadable:  # a file that cannot be read now may be intact
         fix = "They may be intact: make them readable, or remove them, and run the same command again."
         raise error_about(unreadable, run, f"in {prepared_from['data']} cannot be read", fix)
@@ -265,26 +266,26 @@ def _manifest(
     prepared_from: dict[str, Any],
     classes: tuple[str, ...],
     plans: Sequence[ShardPlan],
-    results: Sequence[dict[str, Any]],
+    results: Sequence[WrittenShard],
     quarantined: int,
 ) -> Manifest:
     splits = {}
     for split in SPLITS:
-        mine = [(p, r) for p, r in zip(plans, results, strict=True) if p.file.startswith(f"{split}/")]
+        mine = [(p, w) for p, w in zip(plans, results, strict=True) if p.file.startswith(f"{split}/")]
         counts: Counter[str] = Counter()
-        for _, result in mine:
-            counts.update(result["counts"])
-        shards = tuple(Shard(plan.file, r["images"], r["digest"]) for plan, r in mine)
+        for _, written in mine:
+            counts.update(written.counts)
+        shards = tuple(Shard(plan.file, written.images, written.digest) for plan, written in mine)
         splits[split] = Split(shards, {name: counts[str(label)] for label, name in enumerate(classes)})
     digests = [shard.digest for split in SPLITS for shard in splits[split].shards]
     digest = hashlib.sha256("\n".join([*classes, *digests]).encode()).hexdigest()
     return Manifest(prepared_from, classes, splits, digest, quarantined, _notes(results))
 
 
-def _notes(results: Sequence[dict[str, Any]]) -> dict[str, tuple[str, ...]]:
-    """Return the ids of images by what is peculiar about them; shards of earlier versions say nothing."""
+def _notes(results: Sequence[WrittenShard]) -> dict[str, tuple[str, ...]]:
+    """Return the ids of images by what is peculiar about them."""
     found: dict[str, list[str]] = defaultdict(list)
-    for result in results:
-        for note, image_ids in result.get("notes", {}).items():
+    for written in results:
+        for note, image_ids in written.notes.items():
             found[note] += image_ids
     return {note: tuple(sorted(image_ids)) for note, image_ids in sorted(found.items())}

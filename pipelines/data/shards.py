@@ -21,7 +21,9 @@ from googlenet.images.inspection import Inspection, inspect
 from googlenet.images.records import write_records
 from googlenet.images.scaled_image import scaled_size
 from pipelines.data.listing import ImageFile, ImageReader
+from pipelines.data.written_shards import BadImage, WrittenShard
 from pipelines.errors import UserError
+from pipelines.run.claims import OtherImagesError
 from pipelines.run.dataset import SHARD_DIGEST, Shard, problem_of
 from pipelines.run.directory import DATASET
 from pipelines.run.storage import PARTIAL, Storage
@@ -33,10 +35,6 @@ STORED_JPEG_QUALITY = 95
 CONTENT_DIGITS = 16
 # Key of a task's result, if it writes no shard: the message that says why.
 REFUSED = "refused"
-
-
-class OtherImagesError(UserError):
-    """A shard holds other images, which may not be replaced."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ def plan_shards(
         yield ShardPlan(f"{split}/{number:05d}.parquet", chosen, settings, short_side_px)
 
 
-def write_shards(run: Storage, reader: ImageReader, plans: Sequence[ShardPlan]) -> Iterator[dict[str, Any]]:
+def write_shards(run: Storage, reader: ImageReader, plans: Sequence[ShardPlan]) -> Iterator[WrittenShard]:
     """Write the shards on the cluster, one task each, and yield the tasks' results in the order of ``plans``.
 
     Raises:
@@ -93,7 +91,7 @@ def write_shards(run: Storage, reader: ImageReader, plans: Sequence[ShardPlan]) 
     rows = [{"plan": number, "images": _images_to_json(plan)} for number, plan in enumerate(plans)]
     without_images = [replace(plan, images=()) for plan in plans]
 
-    by_plan: dict[int, dict[str, Any]] = {}
+    by_plan: dict[int, WrittenShard] = {}
     with _mark(run) as mark:
         # Ray's dashboard shows the names of functions and of the data set.
         def write_images(row: dict[str, Any]) -> dict[str, Any]:
@@ -106,7 +104,7 @@ def write_shards(run: Storage, reader: ImageReader, plans: Sequence[ShardPlan]) 
             images = tuple(ImageFile(*image) for image in json.loads(row["images"]))
             plan = replace(without_images[row["plan"]], images=images)
             try:
-                result = _finished_shard(run, plan) or write_shard(run, reader, plan)
+                result = (_finished_shard(run, plan) or write_shard(run, reader, plan)).to_dict()
             except OtherImagesError as error:
                 result = {REFUSED: str(error)}
             return {"plan": row["plan"], "result": json.dumps(result)}
@@ -114,9 +112,10 @@ def write_shards(run: Storage, reader: ImageReader, plans: Sequence[ShardPlan]) 
         written = ray.data.from_items(rows, override_num_blocks=len(rows)).map(write_images)
         written.set_name("preparation")
         for row in written.iter_rows():
-            by_plan[row["plan"]] = result = json.loads(row["result"])
+            result = json.loads(row["result"])
             if REFUSED in result:
                 raise UserError(result[REFUSED])
+            by_plan[row["plan"]] = WrittenShard.from_dict(result)
     for number in range(len(plans)):
         yield by_plan[number]
 
@@ -142,24 +141,20 @@ def _images_to_json(plan: ShardPlan) -> str:
     return json.dumps([astuple(image) for image in plan.images])
 
 
-def _finished_shard(run: Storage, plan: ShardPlan) -> dict[str, Any] | None:
+def _finished_shard(run: Storage, plan: ShardPlan) -> WrittenShard | None:
     """Return the result of a shard written earlier; None if there is none, or some of its images were bad."""
     note = f"{DATASET}/{plan.note}"
     known: dict[str, Any] = {}
     with suppress(UserError):  # a damaged note is that of a shard to be written again
         known = run.read_json(note) if run.exists(note) else {}
-    if known.get("plan") != plan.digest or known.get("bad_images", True):
+    if known.pop("plan", None) != plan.digest or known.get("bad_images", True):
         return None
-    return None if problem_of(run, Shard(plan.file, known["images"], known["digest"])) else known
+    shard = WrittenShard.from_dict(known)
+    return None if problem_of(run, Shard(plan.file, shard.images, shard.digest)) else shard
 
 
-def write_shard(run: Storage, reader: ImageReader, plan: ShardPlan) -> dict[str, Any]:
+def write_shard(run: Storage, reader: ImageReader, plan: ShardPlan) -> WrittenShard:
     """Read, check and store the images of one shard.
-
-    Returns:
-        ``images`` (number stored), ``counts`` (by label), ``digest``, ``bad_images`` (for each
-        ``image_id``, ``reason``, and ``unreadable``: it could not be read, so it may be intact), ``notes`` (ids of
-        stored images by what is peculiar about them), ``contents`` (digits of the SHA-256 of each stored image).
 
     Raises:
         OSError: the store or the network has failed.
@@ -176,8 +171,7 @@ def write_shard(run: Storage, reader: ImageReader, plan: ShardPlan) -> dict[str,
         except (ImageDecodeError, OSError) as error:
             if is_outage(error):  # would make a bad image of every one, each after long retries
                 raise
-            unreadable = isinstance(error, OSError)
-            bad_images.append({"image_id": file.image_id, "reason": str(error), "unreadable": unreadable})
+            bad_images.append(BadImage(file.image_id, str(error), unreadable=isinstance(error, OSError)))
             continue
         for note in inspection.notes:
             notes[note].append(file.image_id)
@@ -192,16 +186,11 @@ def write_shard(run: Storage, reader: ImageReader, plan: ShardPlan) -> dict[str,
         # An image that is written is dropped. The digest, which the file holds in its schema, needs all of them first.
         dropped = (rows.popleft() for _ in range(len(rows)))
         write_records(stream, dropped, {SHARD_DIGEST: digest.hexdigest().encode()})
-    result = {
-        "images": counts.total(),
-        "counts": dict(counts),
-        "digest": digest.hexdigest(),
-        "bad_images": bad_images,
-        "notes": notes,
-        "contents": "".join(contents),
-    }
-    run.write_json(f"{DATASET}/{plan.note}", {"plan": plan.digest, **result})
-    return result
+    written = WrittenShard(
+        counts.total(), dict(counts), digest.hexdigest(), bad_images, dict(notes), contents="".join(contents)
+    )
+    run.write_json(f"{DATASET}/{plan.note}", {"plan": plan.digest, **written.to_dict()})
+    return written
 
 
 def _refuse_to_replace(run: Storage, shard: Shard) -> None:

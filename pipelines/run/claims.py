@@ -30,7 +30,7 @@ IMAGES = "images"
 
 
 class OtherImagesError(UserError):
-    """The images are not those that the replicas of a run were trained on."""
+    """The images are not those that the replicas of a run were trained on, or may have been."""
 
 
 def claim(run: Storage, kind: Kind, settings: dict[str, Any], way_out: str = WAY_OUT, **origin: str) -> None:

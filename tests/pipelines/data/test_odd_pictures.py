@@ -12,6 +12,7 @@ from pipelines.data.bad_images import names_of_bad
 from pipelines.data.image_folder import FolderImages
 from pipelines.data.listing import ImageFile
 from pipelines.data.shards import ShardPlan, write_shard
+from pipelines.data.written_shards import BadImage, WrittenShard
 from pipelines.run.dataset import Manifest, Shard, Split, open_records
 from pipelines.run.storage import Storage
 from tests.picture_files import encode, exif_block, exif_entry, photograph, tiff, with_segment
@@ -33,7 +34,7 @@ BAD = {
 }
 
 
-def write(folder: Path, short_side_px: int | None = None) -> tuple[Storage, dict]:
+def write(folder: Path, short_side_px: int | None = None) -> tuple[Storage, WrittenShard]:
     files = {**SOUND, **{name: data for name, (data, _) in BAD.items()}}
     (folder / "images").mkdir(parents=True)
     for name, data in files.items():
@@ -43,23 +44,23 @@ def write(folder: Path, short_side_px: int | None = None) -> tuple[Storage, dict
     return run, write_shard(run, FolderImages(Storage.at(str(folder / "images"))), plan)
 
 
-def stored(run: Storage, result: dict) -> dict[str, bytes]:
-    records = open_records(run, Split((Shard("train/0.parquet", result["images"], result["digest"]),), {}))
+def stored(run: Storage, result: WrittenShard) -> dict[str, bytes]:
+    records = open_records(run, Split((Shard("train/0.parquet", result.images, result.digest),), {}))
     return {record.image_id: record.image for record in (records[index] for index in range(len(records)))}
 
 
 def test_sound_pictures_are_stored_and_noted_and_the_others_listed_with_their_reasons(tmp_path: Path) -> None:
     run, result = write(tmp_path)
     assert stored(run, result) == SOUND
-    assert result["notes"] == {UNREADABLE_EXIF: ["exif.jpg"], SURPLUS: ["surplus.jpg"]}
-    assert [bad["image_id"] for bad in result["bad_images"]] == list(BAD)
-    assert all(BAD[bad["image_id"]][1] in bad["reason"] for bad in result["bad_images"])
-    assert not any(bad["unreadable"] for bad in result["bad_images"])
+    assert result.notes == {UNREADABLE_EXIF: ["exif.jpg"], SURPLUS: ["surplus.jpg"]}
+    assert [bad.image_id for bad in result.bad_images] == list(BAD)
+    assert all(BAD[bad.image_id][1] in bad.reason for bad in result.bad_images)
+    assert not any(bad.unreadable for bad in result.bad_images)
 
 
 def test_the_refusal_of_many_files_names_some_for_each_reason() -> None:
-    bad = [{"image_id": f"{number:02}.heic", "reason": "HEIC: convert it"} for number in range(24)]
-    bad.insert(13, {"image_id": "cut.jpg", "reason": "truncated"})
+    bad = [BadImage(f"{number:02}.heic", "HEIC: convert it") for number in range(24)]
+    bad.insert(13, BadImage("cut.jpg", "truncated"))
     assert names_of_bad(bad, "cannot be decoded", "Fix them") == (
         "25 files cannot be decoded:\n"
         "  00.heic, 01.heic, 02.heic and 21 more: HEIC: convert it\n"
@@ -68,7 +69,7 @@ def test_the_refusal_of_many_files_names_some_for_each_reason() -> None:
     )
     few = names_of_bad(bad[:10], "cannot be decoded", "Fix them").splitlines()
     assert few[1:-1] == [f"  {number:02}.heic: HEIC: convert it" for number in range(10)]
-    all_different = [{"image_id": f"{number}.jpg", "reason": f"reason {number}"} for number in range(13)]
+    all_different = [BadImage(f"{number}.jpg", f"reason {number}") for number in range(13)]
     assert names_of_bad(all_different, "cannot be decoded", "Fix them").splitlines()[-2:] == [
         "  and 3 files for other reasons",
         "Fix them",

@@ -54,7 +54,7 @@ def test_a_store_that_does_not_answer_ends_the_stage_at_its_first_image(tmp_path
 def test_a_file_that_cannot_be_read_is_one_of_all_that_are_named(tmp_path: Path, number: int) -> None:
     reader = Failing(OSError(number, os.strerror(number), "0.jpg"))
     plan = plan_of(20)
-    assert len(write_shard(Storage.at(str(tmp_path)), reader, plan)["bad_images"]) == 20
+    assert len(write_shard(Storage.at(str(tmp_path)), reader, plan).bad_images) == 20
 
 
 class Copies:
@@ -81,7 +81,7 @@ def test_a_shard_takes_little_more_memory_than_its_images(tmp_path: Path) -> Non
     finally:
         tracemalloc.stop()
         pa.set_memory_pool(before)
-    assert result["images"] == IMAGES
+    assert result.images == IMAGES
     assert peak + pool.max_memory() < 1.5 * IMAGES * len(reader.picture)
 
 

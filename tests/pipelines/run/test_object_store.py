@@ -193,7 +193,7 @@ def test_a_store_that_is_away_makes_no_image_a_bad_one(bucket: str, door: Door, 
     files = images_to_train_on(f"{bucket}/photos", 10, 0).listing.splits["train"]
     reader = FolderImages(through(door, f"{bucket}/photos").impatient())
     run, plan = Storage.at(f"{bucket}/run"), ShardPlan("train/00000.parquet", files)
-    assert write_shard(run, reader, plan)["images"] == len(files)
+    assert write_shard(run, reader, plan).images == len(files)
     door.shut()
     with pytest.raises(OSError, match="AWS Error NETWORK_CONNECTION") as error:
         write_shard(run, reader, plan)
