@@ -5,7 +5,7 @@ model and of all models with every crop policy.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from googlenet.network.hub import is_hub_name, parse_hub_name
 from pipelines.job.circumstances import DIRTY
@@ -15,6 +15,7 @@ from pipelines.report.markdown import cost_remark, markdown_columns
 from pipelines.report.markdown_tables import code, plain
 from pipelines.report.remarks import headline, notes
 from pipelines.report.schema import Report
+from pipelines.report.schema_of_spending import MeasuredCost
 from pipelines.run.dataset import Manifest
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import short_name
@@ -47,7 +48,7 @@ ACCURACY_DIGITS = 6
 def model_card(
     name: str,
     report: Report,
-    cost: dict[str, Any],
+    cost: MeasuredCost,
     recipe: Recipe,
     manifest: Manifest,
     license_fields: Mapping[str, str],

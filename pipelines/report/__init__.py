@@ -9,7 +9,7 @@ In reading order:
 - ``contents``: content of report.json
 - ``schema``: the fields of report.json
 - ``schema_of_certainty``: its fields about how sure the answers are
-- ``schema_of_spending``: its fields about what an error costs
+- ``schema_of_spending``: its fields about what an error costs, and those of cost.json
 - ``schema_of_provenance``: its fields about where it comes from
 - ``fields``: types of single fields that several tables share
 - ``intervals``: intervals of errors, also where all images are right, or all wrong

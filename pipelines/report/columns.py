@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from googlenet.evaluation.crops import is_chosen
 from pipelines.job.console import count
 from pipelines.report.fields import CropPolicy
 from pipelines.report.schema import Report, TableRow
 from pipelines.report.schema_of_provenance import Run
+from pipelines.report.schema_of_spending import MeasuredCost
 
 # Of ten classes or fewer, five answers are at least half: a top-5 error says little.
 MOST_CLASSES_WITHOUT_TOP5 = 10
@@ -116,7 +117,7 @@ def computed_passes(row: TableRow) -> float:
     return row.get("computed_passes", float(row["forward_passes"]))
 
 
-def table_columns(report: Report, cost: dict[str, Any]) -> list[Column]:
+def table_columns(report: Report, cost: MeasuredCost) -> list[Column]:
     """Return the columns of the table, with a cell for each of its rows."""
     rows = report["table"]
     columns = [

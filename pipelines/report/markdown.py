@@ -1,7 +1,6 @@
 """The complete report in Markdown; pictures are linked by file name."""
 
 from collections.abc import Collection, Iterable
-from typing import Any
 
 from pipelines.job.console import count
 from pipelines.report.certainty import (
@@ -23,13 +22,14 @@ from pipelines.report.markdown_tables import code, markdown_table, plain
 from pipelines.report.page import CAPTIONS
 from pipelines.report.remarks import about_mistakes, headline, notes
 from pipelines.report.schema import Report
+from pipelines.report.schema_of_spending import MeasuredCost
 from pipelines.report.tables_of_spending import spending_tables
 
 CLASSES_SHOWN = 20
 MISTAKES_SHOWN = 10
 
 
-def markdown(report: Report, cost: dict[str, Any], facts: dict[str, str], pictures: Collection[str]) -> str:
+def markdown(report: Report, cost: MeasuredCost, facts: dict[str, str], pictures: Collection[str]) -> str:
     """Return the complete report.
 
     Args:
@@ -74,7 +74,7 @@ def markdown(report: Report, cost: dict[str, Any], facts: dict[str, str], pictur
     return "\n\n".join(filter(None, sections)) + "\n"
 
 
-def markdown_columns(report: Report, cost: dict[str, Any], sizes: Collection[int] = ()) -> str:
+def markdown_columns(report: Report, cost: MeasuredCost, sizes: Collection[int] = ()) -> str:
     """Return the table with all columns; of the ensemble sizes in ``sizes``, if there are any."""
     columns = table_columns(report, cost)
     rows = zip(*(column.cells for column in columns), strict=True)
@@ -90,7 +90,7 @@ def _pictures(drawn: Collection[str], *names: str) -> str:
     return "\n\n".join(f"![{CAPTIONS[name][0]}]({name}.png)" for name in names if name in drawn)
 
 
-def cost_remark(report: Report, cost: dict[str, Any]) -> str:
+def cost_remark(report: Report, cost: MeasuredCost) -> str:
     """Return what the columns of cost and seconds mean, in a sentence."""
     once = ", which computes equal views once" if "computed_passes" in report["table"][0] else ""
     rate = count(round(cost["passes_per_second"] or 0), "pass", "passes")

@@ -19,6 +19,7 @@ from pipelines.report.columns import (
 )
 from pipelines.report.remarks import about_mistakes, cost_of_predictions, headline, notes
 from pipelines.report.schema import Report, TableRow
+from pipelines.report.schema_of_spending import MeasuredCost
 from pipelines.report.tables_of_spending import spending_tables
 
 TEMPLATE = "page.html.jinja"
@@ -49,7 +50,7 @@ CAPTIONS = {
 
 def report_page(
     report: Report,
-    cost: dict[str, Any],
+    cost: MeasuredCost,
     data: str,
     facts: dict[str, str],
     pictures: dict[str, str],

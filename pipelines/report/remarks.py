@@ -1,7 +1,6 @@
 """Sentences of the report: the headline, and remarks on the table, the costs and the mistakes."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from googlenet.evaluation.two_way import FEWEST_REPLICAS
 from pipelines.job.console import count
@@ -19,6 +18,7 @@ from pipelines.report.columns import (
 from pipelines.report.fields import CropPolicy
 from pipelines.report.schema import Report
 from pipelines.report.schema_of_certainty import TemperatureRow
+from pipelines.report.schema_of_spending import MeasuredCost
 
 
 def headline(report: Report) -> str:
@@ -178,7 +178,7 @@ def about_missing_replicas(report: Report) -> list[str]:
     return [f"Only {of_all} were evaluated ({', '.join(trained)}); {others} not finished."]
 
 
-def cost_of_predictions(cost: dict[str, Any]) -> str:
+def cost_of_predictions(cost: MeasuredCost) -> str:
     """Return what the predictions cost, in a sentence."""
     seconds, passes = round(cost["predictor_seconds"]), cost["forward_passes"]
     return (

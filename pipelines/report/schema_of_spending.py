@@ -1,4 +1,4 @@
-"""The fields of report.json about what an error costs in forward passes."""
+"""The fields of report.json about what an error costs in forward passes, and those of cost.json."""
 
 from typing import Annotated, Literal, NotRequired
 
@@ -119,3 +119,14 @@ class SoupRow(CropPolicy):
     top1_difference_ci95: Annotated[
         Interval, Field(description="95 % interval of that difference, paired by image: low, high.")
     ]
+
+
+class MeasuredCost(TypedDict):
+    """Content of cost.json: what the predictions took on the machines that made them."""
+
+    predictor_seconds: float
+    forward_passes: int
+    passes_per_second: float | None
+    seconds_per_pass: float
+    arithmetic: str
+    shards_by_host: dict[str, int]

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 from googlenet.evaluation.cascade import NEVER
 from googlenet.evaluation.temperature import FEWEST_IMAGES
@@ -10,7 +9,7 @@ from pipelines.job.console import count
 from pipelines.report.certainty import Table
 from pipelines.report.columns import crops_text, interval, signed_interval
 from pipelines.report.schema import Report
-from pipelines.report.schema_of_spending import BudgetRow, SpendingRow
+from pipelines.report.schema_of_spending import BudgetRow, MeasuredCost, SpendingRow
 from pipelines.run.predictions import EvaluatedEnsemble
 from pipelines.run.view_probabilities import ALL_VIEWS, kept_images
 
@@ -28,7 +27,7 @@ HEADINGS = ("way", "passes", "seconds", "top-1 error %", "95 % interval")
 BUDGET_HEADINGS = ("budget", "passes", "seconds", "saved %", "lost %", "top-1 error %", "change", "95 % interval")
 
 
-def spending_tables(report: Report, cost: dict[str, Any]) -> list[Table]:
+def spending_tables(report: Report, cost: MeasuredCost) -> list[Table]:
     """Return the tables on the efficient ways, the budgets and the soups; none for a report of an earlier version."""
     if not report.get("spending"):
         return []
@@ -151,7 +150,7 @@ def soup_cells(report: Report) -> Iterator[tuple[str, ...]]:
         )
 
 
-def efficient_cells(report: Report, cost: dict[str, Any]) -> list[tuple[str, ...]]:
+def efficient_cells(report: Report, cost: MeasuredCost) -> list[tuple[str, ...]]:
     """Return the cells of the efficient ways, the cheapest first."""
     rows = sorted((row for row in report["spending"] if row["efficient"]), key=lambda row: row["passes"])
     return [
@@ -186,7 +185,7 @@ def _until(threshold: float) -> str:
     return f"until {100 * threshold:.{digits}f} % sure"
 
 
-def budget_cells(report: Report, cost: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+def budget_cells(report: Report, cost: MeasuredCost) -> Iterator[tuple[str, ...]]:
     """Yield the cells of the budgets."""
     row: BudgetRow
     for row in report["budgets"]:
@@ -202,5 +201,5 @@ def budget_cells(report: Report, cost: dict[str, Any]) -> Iterator[tuple[str, ..
         )
 
 
-def _seconds(passes: float, cost: dict[str, Any]) -> str:
+def _seconds(passes: float, cost: MeasuredCost) -> str:
     return f"{passes * cost['seconds_per_pass']:.3g}"

@@ -1,18 +1,18 @@
 """The report as short text: the headline, the table and its remarks for the terminal."""
 
 from dataclasses import replace
-from typing import Any
 
 from pipelines.job.console import fitted
 from pipelines.report.columns import Column, table_columns, tops_shown
 from pipelines.report.remarks import headline, notes
 from pipelines.report.schema import Report
+from pipelines.report.schema_of_spending import MeasuredCost
 
 MOST_COLUMNS = 80
 GAP = "  "
 
 
-def table_text(report: Report, cost: dict[str, Any], whole: str, width: int = MOST_COLUMNS) -> str:
+def table_text(report: Report, cost: MeasuredCost, whole: str, width: int = MOST_COLUMNS) -> str:
     """Return the headline, the table and the remarks on it, in lines of at most ``width`` characters.
 
     Of the ensemble sizes, one model and all of them are shown, as in the paper; ``whole`` is where the rest stands.

@@ -8,7 +8,6 @@ import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +28,7 @@ from pipelines.report.outcomes import write_outcomes, write_scores
 from pipelines.report.page import report_page
 from pipelines.report.provenance import provenance
 from pipelines.report.schema import Report
+from pipelines.report.schema_of_spending import MeasuredCost
 from pipelines.report.soups import JudgedSoups, judge_soups
 from pipelines.report.spending import Ways, read_taught, spend
 from pipelines.report.tally import Tally, tally_predictions
@@ -164,7 +164,7 @@ def _validation_errors(trained: Storage, replicas: Sequence[str]) -> dict[str, f
     return errors
 
 
-def _pictures(run: Storage, report: Report, tally: Tally, cost: dict[str, Any]) -> dict[str, Figure]:
+def _pictures(run: Storage, report: Report, tally: Tally, cost: MeasuredCost) -> dict[str, Figure]:
     drawn = {**figures(report), "spending": spending(report, cost["seconds_per_pass"])}
     drawn |= class_figures(report, tally.confusion())
     # An evaluation of other images, or of weights from other sources, has no training.
@@ -176,7 +176,7 @@ def _page(
     run: Storage,
     ensemble: EvaluatedEnsemble,
     report: Report,
-    cost: dict[str, Any],
+    cost: MeasuredCost,
     facts: dict[str, str],
     drawn: dict[str, Figure],
 ) -> str:
@@ -201,7 +201,7 @@ def _confusion_csv(confusion: npt.NDArray[np.int32], classes: tuple[str, ...]) -
     return text.getvalue()
 
 
-def _cost(run: Storage, ensemble: EvaluatedEnsemble) -> dict[str, Any]:
+def _cost(run: Storage, ensemble: EvaluatedEnsemble) -> MeasuredCost:
     """Return the cost of the predictions, as measured by the predictors."""
     costs = read_costs(run.below(PREDICTIONS))
     seconds, passes = sum(cost.seconds for cost in costs), sum(cost.forward_passes for cost in costs)

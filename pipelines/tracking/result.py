@@ -4,13 +4,13 @@ import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pipelines.job.log import read_jobs, stage_seconds
 from pipelines.report.numbers import numbers_about_answers
 from pipelines.report.outcomes import cell_name, soup_cell
 from pipelines.report.provenance import node_text
 from pipelines.report.schema import Report
+from pipelines.report.schema_of_spending import MeasuredCost
 from pipelines.run.dataset import Manifest
 from pipelines.run.directory import COST_JSON, JOBS, REPORT, REPORT_JSON, REPORT_MARKDOWN, ReplicaFiles
 from pipelines.run.json_lines import read_metrics
@@ -128,7 +128,7 @@ def send_child_note(runs: MlflowRuns, run: Storage, recipe: Recipe, replica: int
     runs.set_note(runs.child(replica), note)
 
 
-def result_metrics(report: Report, cost: dict[str, Any]) -> dict[str, float]:
+def result_metrics(report: Report, cost: MeasuredCost) -> dict[str, float]:
     """Return the report's numbers, rounded, by stable names such as ``top5_error/7x144``.
 
     The first one is what MLflow's page that compares runs opens with: the error of all models with the most crops.
