@@ -10,7 +10,7 @@ import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from pipelines.job.node_limits import node_limits
 
@@ -27,16 +27,43 @@ GIT_SECONDS = 10
 DUBIOUS_OWNERSHIP = "dubious ownership"
 
 
-def this_start() -> dict[str, Any]:
+class Node(TypedDict):
+    """A live node of the cluster; the accelerator is empty if it is unknown."""
+
+    host: str
+    cpus: float
+    gpus: float
+    accelerator: str
+
+
+class Circumstances(TypedDict):
+    """Provenance of a process; CPUs and memory are those that it may use."""
+
+    command: str
+    commit: str
+    code_digest: str
+    versions: dict[str, str]
+    host: str
+    platform: str
+    processor: str
+    cpus: int
+    memory_gib: float
+
+
+class Start(Circumstances):
+    """A start of a job."""
+
+    started: str
+    nodes: list[Node]
+
+
+def this_start() -> Start:
     """Return the time, the circumstances and the nodes of this start of a job. Needs a connection to a Ray cluster."""
     return {"started": datetime.now(UTC).isoformat(timespec="seconds"), **circumstances(), "nodes": cluster_nodes()}
 
 
-def circumstances() -> dict[str, Any]:
-    """Return the provenance of this process: command, commit, code digest, Python and package versions, machine.
-
-    CPUs and memory are those that this process may use.
-    """
+def circumstances() -> Circumstances:
+    """Return the provenance of this process: command, commit, code digest, Python and package versions, machine."""
     limits = node_limits()
     return {
         "command": shlex.join(sys.argv),
@@ -117,7 +144,7 @@ def code_digest() -> str:
     return digest.hexdigest()
 
 
-def cluster_nodes() -> list[dict[str, Any]]:
+def cluster_nodes() -> list[Node]:
     """Return host, CPUs, GPUs and accelerator type of each live node. Needs a connection to a Ray cluster."""
     import ray
 

@@ -6,10 +6,10 @@ killed. So a job that is restarted again and again cannot exceed them.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from pipelines.errors import UserError
 from pipelines.job.console import duration
+from pipelines.job.log import LoggedJob
 
 SECONDS_PER_HOUR = 3600.0
 
@@ -64,11 +64,11 @@ class Limits:
         node_seconds = seconds * nodes
         return Usage(seconds, node_seconds, node_seconds / SECONDS_PER_HOUR * (self.price_per_node_hour or 0.0))
 
-    def usage_of(self, jobs: Iterable[dict[str, Any]]) -> Usage:
+    def usage_of(self, jobs: Iterable[LoggedJob]) -> Usage:
         """Return what jobs used, from their logs; those without a price cost the present one."""
         return sum((self._usage_of(job) for job in jobs), Usage())
 
-    def _usage_of(self, job: dict[str, Any]) -> Usage:
+    def _usage_of(self, job: LoggedJob) -> Usage:
         if "usage" not in job:  # of a version that kept no usage
             seconds = sum(job["stage_seconds"].values())
             return self.usage(seconds, sum(node["cpus"] > 0 for node in job["nodes"]))

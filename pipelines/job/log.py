@@ -6,15 +6,24 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NotRequired
 
-from pipelines.job.circumstances import this_start, why_no_commit
+from pipelines.job.circumstances import Start, this_start, why_no_commit
 from pipelines.job.console import complain
 from pipelines.run.directory import JOBS, RUN
 from pipelines.run.storage import Storage
 from pipelines.run.storage_failures import STORE_FAILURES
 
 RUNNING, ENDED, INTERRUPTED = "running", "ended", "interrupted"
+
+
+class LoggedJob(Start):
+    """Content of the log of one start; logs of earlier versions have no usage."""
+
+    stage_seconds: dict[str, float]
+    outcome: str
+    usage: NotRequired[dict[str, float]]
+    estimate: NotRequired[dict[str, float]]
 
 
 class JobLog:
@@ -74,12 +83,12 @@ class JobLog:
                 run.write_json(self._name, self._entry)
 
 
-def read_jobs(run: Storage) -> list[dict[str, Any]]:
+def read_jobs(run: Storage) -> list[LoggedJob]:
     """Return the logs of all starts on a run directory, oldest first."""
     return [run.read_json(f"{JOBS}/{name}") for name in run.files(JOBS)]
 
 
-def stage_seconds(jobs: list[dict[str, Any]]) -> dict[str, float]:
+def stage_seconds(jobs: list[LoggedJob]) -> dict[str, float]:
     """Return seconds by stage, summed over all starts."""
     names = dict.fromkeys(name for job in jobs for name in job["stage_seconds"])
     return {name: sum(job["stage_seconds"].get(name, 0.0) for job in jobs) for name in names}

@@ -4,11 +4,10 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
 
 from pipelines.job.console import count, duration, say
 from pipelines.job.limits import Limits, Usage, comparison
-from pipelines.job.log import JobLog
+from pipelines.job.log import JobLog, LoggedJob
 from pipelines.job.repeating import repeating
 
 KEEP_SECONDS = 60.0
@@ -34,7 +33,7 @@ class Meter:
     def __init__(
         self,
         limits: Limits,
-        jobs: Iterable[dict[str, Any]],
+        jobs: Iterable[LoggedJob],
         nodes: Callable[[], int] = nodes_that_cost,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

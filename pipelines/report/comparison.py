@@ -51,7 +51,7 @@ class Finished:
     name: str
     report: Report
     outcomes: dict[str, Any]
-    circumstances: dict[str, Any]
+    circumstances: Mapping[str, Any]
     evaluation: Mapping[str, Any] = field(default_factory=dict)
     scores: dict[str, Any] = field(default_factory=lambda: {"image_id": []})
 
@@ -82,7 +82,7 @@ def read_finished(run: Storage, name: str) -> Finished:
         raise UserError(f"{name} has no report to compare; finish it with the command that started it")
     jobs = read_jobs(run)
     report = run.read_json(REPORT_JSON)
-    newest = jobs[-1] if jobs else {}
+    newest: Mapping[str, Any] = jobs[-1] if jobs else {}
     return Finished(name, report, read_outcomes(run), newest, report.get("evaluated_by", {}), read_scores(run))
 
 

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from pipelines.job.circumstances import Start
 from pipelines.job.console import count
 from pipelines.job.log import read_jobs
 from pipelines.report.schema_of_provenance import EvaluatedBy
@@ -14,7 +15,7 @@ from pipelines.run.storage import Storage
 COMMIT_CHARACTERS = 12
 
 
-def evaluated_by(start: Mapping[str, Any], weights: list[str] | None = None) -> EvaluatedBy:
+def evaluated_by(start: Start, weights: list[str] | None = None) -> EvaluatedBy:
     """Return what report.json keeps of a start of the evaluation, and of the weights that were named to it."""
     kept: EvaluatedBy = {
         "started": start["started"],
@@ -45,7 +46,7 @@ def provenance(
     """
     source = trained or run
     jobs, recipe = read_jobs(source), read_run(source).get("recipe", {}) if source.exists(RUN) else {}
-    newest = jobs[-1] if jobs else {}
+    newest: Mapping[str, Any] = jobs[-1] if jobs else {}
     is_later = trained is not None or evaluation is not None
     own: Mapping[str, Any] = (evaluation or {}) if is_later else newest
     facts = {

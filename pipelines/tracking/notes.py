@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.job.console import count, some
+from pipelines.job.log import LoggedJob
 from pipelines.report.columns import MOST_CLASSES_WITHOUT_TOP5, crops_in_words
 from pipelines.report.markdown_tables import code, plain
 from pipelines.report.remarks import about_intervals, about_missing_replicas, headline
@@ -91,7 +92,7 @@ def data_line(manifest: Manifest) -> str:
 def parent_note(
     report: Report,
     manifest: Manifest,
-    jobs: list[dict[str, Any]],
+    jobs: list[LoggedJob],
     parent: str,
     pictures: set[str],
     tracking_uri: str,
@@ -101,8 +102,7 @@ def parent_note(
 
     Pictures are the run's own artifacts, under the URLs of MLflow's server.
     """
-    latest = jobs[-1] if jobs else {}
-    commit = latest.get("commit", "")
+    commit = jobs[-1].get("commit", "") if jobs else ""
     sections = [
         headline(report),
         *about_missing_replicas(report),
