@@ -116,8 +116,7 @@ class Job:
 
     def on_cluster(self) -> "Job":
         """Return the same job with a worker's resources on the connected cluster."""
-        cpus = self.options.workers.cpus_per_worker
-        return replace(self, resources=stage.on_cluster(self.recipe, self.resources, self.counts, cpus))
+        return replace(self, resources=stage.on_cluster(self.recipe, self.resources, self.counts))
 
     def predictors(self) -> PredictorOptions:
         """Return the predictors to ask for."""
@@ -139,7 +138,7 @@ def run_job(arguments: Arguments) -> int:
     # Bad input ends the job, and the dry run, before a cluster starts or the run is claimed. One that runs already is
     # asked first whether it holds a replica: to list the images of a store may take many times as long.
     check_claim(run, "recipe", recipe.to_dict())
-    with stage.placed_if_shared(run, recipe, resources, arguments.workers.cpus_per_worker):
+    with stage.placed_if_shared(run, recipe, resources):
         job = Job(arguments, run, recipe, resources, find_images(run, recipe))
         check_teacher(run, recipe, *classes_and_images(run, job.images))
         stage.check_before_start(run, recipe, job.counts)
@@ -179,8 +178,7 @@ def _carry_out(job: Job, publishing: PublishSettings) -> int:
                 make_targets(run, recipe, job.predictors())
         with Tracker(run, recipe, manifest, publishing) as tracker:
             with log.stage("train"):
-                cpus = options.workers.cpus_per_worker
-                failures = stage.train_run(run, recipe, job.resources, cpus, manifest, tracker.update, meter.why_stop)
+                failures = stage.train_run(run, recipe, job.resources, manifest, tracker.update, meter.why_stop)
             finished = len(finished_replicas(run, recipe.replicas))
             at_limit = meter.has_stopped and finished < recipe.replicas
             enough = finished >= needed_replicas(recipe, options.min_replicas, at_limit=at_limit)

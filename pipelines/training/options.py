@@ -51,4 +51,5 @@ class WorkerOptions:
             validation=ValidationPlan(self.validate_every_epochs, self.validation_images),
             gpu_augmentation=self.gpu_augmentation,
             cuda_graphs=self.cuda_graphs,
+            cpus_are_given=self.cpus_per_worker is not None,
         )

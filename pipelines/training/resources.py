@@ -45,6 +45,7 @@ class Resources:
         gpu_augmentation: decode JPEGs and make samples on the GPU.
         cuda_graphs: take training steps as CUDA graphs.
         memory_bytes: memory that a worker reserves; 0 for none.
+        cpus_are_given: whether ``cpus_per_worker`` was asked for; if not, it is a worker's share of a node with GPUs.
     """
 
     cpus_per_worker: float = 1.0
@@ -58,6 +59,7 @@ class Resources:
     gpu_augmentation: bool = False
     cuda_graphs: bool = False
     memory_bytes: int = 0
+    cpus_are_given: bool = True
 
     def __post_init__(self) -> None:
         if self.cpus_per_worker <= 0:

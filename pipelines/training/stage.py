@@ -46,9 +46,7 @@ def check_recipe(run: Storage, recipe: Recipe, least_replicas: int | None, *, so
 
 
 @contextmanager
-def placed_if_shared(
-    run: Storage, recipe: Recipe, resources: Resources, cpus_per_worker: float | None
-) -> Iterator[None]:
+def placed_if_shared(run: Storage, recipe: Recipe, resources: Resources) -> Iterator[None]:
     """Connect to the cluster in RAY_ADDRESS for the block; without one, do nothing.
 
     Raises:
@@ -61,17 +59,17 @@ def placed_if_shared(
     # What Ray's core writes when it connects, and ends, stays off the terminal; the run may yet be refused.
     with native_stderr_to_log(None), connected():
         if len(finished_replicas(run, recipe.replicas)) < recipe.replicas:
-            check_that_one_fits(recipe, _with_cpus(resources, cpus_per_worker))
+            check_that_one_fits(recipe, _with_cpus(resources))
         yield
 
 
-def on_cluster(recipe: Recipe, resources: Resources, counts: Counts, cpus_per_worker: float | None) -> Resources:
+def on_cluster(recipe: Recipe, resources: Resources, counts: Counts) -> Resources:
     """Return resources for the connected cluster: with the memory of a worker, and its CPUs if none are given.
 
     A line says so where their share of a node beside a GPU is not known yet.
     """
     if (
-        cpus_per_worker is None
+        not resources.cpus_are_given
         and resources.gpus_per_worker
         and is_shared()
         and not any(map(usable_gpus, alive_nodes()))
@@ -80,12 +78,13 @@ def on_cluster(recipe: Recipe, resources: Resources, counts: Counts, cpus_per_wo
             "no node with a GPU has joined yet: a worker reserves 1 CPU, so that one process loads the images for its "
             "GPU, unless nodes have joined by the time the training begins; use --cpus-per-worker for more"
         )
-    return reserving_memory(recipe, _with_cpus(resources, cpus_per_worker), counts.classes, counts.train)
+    return reserving_memory(recipe, _with_cpus(resources), counts.classes, counts.train)
 
 
-def _with_cpus(resources: Resources, cpus_per_worker: float | None) -> Resources:
-    given = cpus_beside_gpus(resources.gpus_per_worker) if cpus_per_worker is None else cpus_per_worker
-    return replace(resources, cpus_per_worker=given)
+def _with_cpus(resources: Resources) -> Resources:
+    if resources.cpus_are_given:
+        return resources
+    return replace(resources, cpus_per_worker=cpus_beside_gpus(resources.gpus_per_worker))
 
 
 def check_before_start(run: Storage, recipe: Recipe, counts: Counts) -> None:
@@ -156,7 +155,6 @@ def train_run(
     run: Storage,
     recipe: Recipe,
     resources: Resources,
-    cpus_per_worker: float | None,
     manifest: Manifest,
     on_poll: Callable[[dict[int, str]], None],
     why_stop: Callable[[], str],
@@ -176,7 +174,7 @@ def train_run(
     say(training_line(run))
     planned = resources
     if not planned.memory_bytes:
-        resources = reserving_memory(recipe, _with_cpus(resources, cpus_per_worker), classes, images)
+        resources = reserving_memory(recipe, _with_cpus(resources), classes, images)
     if resources != planned:
         say(f"each worker reserves {resources}, now that more is known than when the job began")
     return train_replicas(run, recipe, resources, arithmetic, on_poll, why_stop)

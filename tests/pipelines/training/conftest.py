@@ -47,14 +47,14 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
 @pytest.fixture
 def begin(
     prepared_run: Path, tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., Resources]:
+) -> Callable[[Resources], Resources]:
     """Begin the training stage, in which nothing is trained; return the resources that it would train with."""
     given: list[Resources] = []
     monkeypatch.setattr("pipelines.training.scheduler.train_replicas", lambda *of_run: given.append(of_run[2]) or [])
     run, manifest = Storage.at(str(tmp_path)), read_manifest(Storage.at(str(prepared_run)))
 
-    def begun(resources: Resources, cpus_per_worker: float | None = None) -> Resources:
-        train_run(run, tiny_recipe, resources, cpus_per_worker, manifest, lambda _: None, str)
+    def begun(resources: Resources) -> Resources:
+        train_run(run, tiny_recipe, resources, manifest, lambda _: None, str)
         return given.pop()
 
     return begun

@@ -8,6 +8,7 @@ import pytest
 from pipelines.run.dataset import Counts
 from pipelines.run.named_recipes import demo
 from pipelines.run.recipe import Recipe
+from pipelines.training.options import WorkerOptions
 from pipelines.training.resources import Resources, cpus_beside_gpus
 from pipelines.training.stage import on_cluster
 from pipelines.training.unused_gpus import unused_gpus_line
@@ -67,19 +68,19 @@ def test_loader_processes_run_beside_gpus_only() -> None:
 
 
 def test_on_a_cold_cluster_the_share_of_a_gpus_node_is_told_to_be_unknown_and_taken_once_nodes_have_joined(
-    nodes: list[dict[str, object]], begin: Callable[..., Resources], tiny_recipe: Recipe,
+    nodes: list[dict[str, object]], begin: Callable[[Resources], Resources], tiny_recipe: Recipe,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     monkeypatch.setenv("RAY_ADDRESS", "somewhere:6379")
     head, joined = {"memory": 4e9}, {"CPU": 8.0, "GPU": 1.0, "memory": 64e9}
     told, reserved = [], []
-    for cpus, at_start in ((None, head), (4.0, head), (None, joined)):
+    unknown = WorkerOptions(gpus_per_worker=1.0, parallel_replicas=3)
+    for asked, at_start in ((unknown, head), (replace(unknown, cpus_per_worker=4.0), head), (unknown, joined)):
         nodes[:] = [node(at_start)]
-        given = Resources(gpus_per_worker=1.0, parallel_replicas=3)
-        resources = on_cluster(tiny_recipe, given, Counts(24, 42, 3), cpus)
+        resources = on_cluster(tiny_recipe, asked.resources(), Counts(24, 42, 3))
         told.append("no node with a GPU has joined yet" in " ".join(capsys.readouterr().out.split()))
         nodes[:] = [node(joined)]
-        reserved.append(begin(resources, cpus))
+        reserved.append(begin(resources))
     assert told == [True, False, False]
     assert [resources.cpus_per_worker for resources in reserved] == [8.0, 4.0, 8.0]
     assert [resources.loader_processes for resources in reserved] == [7, 3, 7]

@@ -64,7 +64,7 @@ def test_what_rays_core_writes_stays_off_the_terminal_while_a_shared_cluster_is_
     monkeypatch.setattr("pipelines.training.stage.connected", connected)
     run, recipe = Storage.at(str(tmp_path / "run")), Recipe(replicas=1)
     run.write(ReplicaFiles(0).weights, b"")  # nothing is left that needs a place
-    with placed_if_shared(run, recipe, Resources(), None), native_stderr_to_log(run):
+    with placed_if_shared(run, recipe, Resources()), native_stderr_to_log(run):
         os.write(2, b"works\n")
         print("for the user", file=sys.stderr)
     assert capfd.readouterr().err == "for the user\n"
