@@ -51,7 +51,7 @@ from pipelines.training.resources import Resources, check_batches, needed_replic
 
 # What needs PyTorch or draws is imported where it is used: help and errors do not wait for it.
 if TYPE_CHECKING:
-    from pipelines.training.plan import Estimate
+    from pipelines.training.time_estimate import Estimate
 
 INCOMPLETE_EXIT_CODE, LIMIT_EXIT_CODE = 1, 3
 # The options that --help lists first.
@@ -154,7 +154,7 @@ def run_job(arguments: Arguments) -> int:
 
 
 def _estimate(job: Job) -> "Estimate":
-    from pipelines.training.plan import estimate
+    from pipelines.training.time_estimate import estimate
 
     that_fit, encoded = partial(Predictors.that_fit, job.predictors()), images_to_time(job.run, job.recipe, job.images)
     return estimate(job.run, job.recipe, job.resources, job.counts, that_fit, encoded, soup=job.options.soup)

@@ -74,7 +74,7 @@ def trying_here() -> Iterator[None]:
         return trial_here(recipe, classes, precisions, "cpu", encoded, least_seconds=ESTIMATE_SECONDS)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipelines.training.plan.run_trial", run_trial)
+        patch.setattr("pipelines.training.time_estimate.run_trial", run_trial)
         yield
 
 

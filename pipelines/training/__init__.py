@@ -37,6 +37,7 @@ In reading order:
 - ``targets_plan``: what is left of a student's targets, and the teacher's networks that answer
 - ``prediction_plan``: time of a teacher's answers, of the evaluation and of soups
 - ``storage_plan``: what a run writes
-- ``plan``: replicas, steps, time and storage before a job starts
+- ``time_estimate``: time of the rest of a job, from a trial
+- ``plan``: replicas, steps, time and storage in lines, before a job starts
 - ``shard_cache``: copies of remote shards on a node's disk
 """

@@ -29,7 +29,7 @@ from pipelines.training.resources import (
 # What needs PyTorch is imported where it is used: help and errors do not wait for it.
 if TYPE_CHECKING:
     from pipelines.training.failure import ReplicaFailure
-    from pipelines.training.plan import Estimate
+    from pipelines.training.time_estimate import Estimate
 
 
 def check_recipe(run: Storage, recipe: Recipe, least_replicas: int | None, *, soup: bool, from_scratch: bool) -> None:

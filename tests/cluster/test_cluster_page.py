@@ -6,7 +6,7 @@ from googlenet.evaluation.crops import CROP_POLICIES, view_groups, views_of_all
 from pipelines.job.console import size
 from pipelines.run.predictions import bytes_per_image
 from pipelines.run.view_probabilities import kept_bytes
-from pipelines.training.plan import WEIGHTS_VALIDATED
+from pipelines.training.time_estimate import WEIGHTS_VALIDATED
 from tests.pages import PAGES, section
 
 IMAGES, IMAGES_AN_EPOCH, NODES, HEAD = 50_000, 1.28e6, 7, 0.20

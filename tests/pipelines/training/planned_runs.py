@@ -15,9 +15,9 @@ from pipelines.run.directory import ReplicaFiles
 from pipelines.run.predictions import EvaluatedEnsemble, file_name
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
-from pipelines.training import plan
-from pipelines.training.plan import Estimate, estimate
+from pipelines.training import time_estimate
 from pipelines.training.resources import Resources
+from pipelines.training.time_estimate import Estimate, estimate
 from pipelines.training.trial import Trial
 
 COUNTS = Counts(24, 42, 3)
@@ -26,10 +26,10 @@ MEASURED = Trial((FP32,), (0.5,), (0.0,), passes_per_second=100.0, parameters=1)
 
 def measure(monkeypatch: pytest.MonkeyPatch, **times: Any) -> None:
     """A trial of 100 passes a second on one node that holds one replica."""
-    monkeypatch.setattr(plan, "run_trial", lambda *_: replace(MEASURED, **times))
-    monkeypatch.setattr(plan, "nodes_used", lambda *_: 1)
-    monkeypatch.setattr(plan, "replicas_at_once", lambda *_: 1)
-    monkeypatch.setattr(plan, "check_that_one_fits", lambda *_: None)
+    monkeypatch.setattr(time_estimate, "run_trial", lambda *_: replace(MEASURED, **times))
+    monkeypatch.setattr(time_estimate, "nodes_used", lambda *_: 1)
+    monkeypatch.setattr(time_estimate, "replicas_at_once", lambda *_: 1)
+    monkeypatch.setattr(time_estimate, "check_that_one_fits", lambda *_: None)
 
 
 def trained(folder: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch, **times: Any) -> Storage:

@@ -13,10 +13,10 @@ from pipelines.run.dataset import Counts
 from pipelines.run.recipe import Recipe
 from pipelines.run.soups import MOST_SOUPS
 from pipelines.run.storage import Storage
-from pipelines.training import plan
+from pipelines.training import plan, time_estimate
 from pipelines.training.network import relative_operations
-from pipelines.training.plan import Estimate
 from pipelines.training.resources import Resources
+from pipelines.training.time_estimate import Estimate
 from pipelines.training.trial import Trial
 from tests.picture_files import encode
 from tests.pipelines.training.planned_runs import (
@@ -64,10 +64,10 @@ def test_views_of_square_images_that_coincide_are_counted_once(
         asked.append(of_trial[-2:])
         return MEASURED
 
-    monkeypatch.setattr(plan, "run_trial", run_trial)
-    monkeypatch.setattr(plan, "nodes_used", lambda *_: 2)
-    monkeypatch.setattr(plan, "replicas_at_once", lambda *_: 3)
-    monkeypatch.setattr(plan, "check_that_one_fits", lambda *_: None)
+    monkeypatch.setattr(time_estimate, "run_trial", run_trial)
+    monkeypatch.setattr(time_estimate, "nodes_used", lambda *_: 2)
+    monkeypatch.setattr(time_estimate, "replicas_at_once", lambda *_: 3)
+    monkeypatch.setattr(time_estimate, "check_that_one_fits", lambda *_: None)
     encoded = [encode(Image.new("RGB", size), "PNG") for size in ((100, 100), (150, 100))]
     recipe = replace(tiny_recipe, policies=(1, 10, 144))
     found = estimated(run, recipe, Resources(), encoded=encoded)

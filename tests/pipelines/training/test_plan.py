@@ -15,10 +15,11 @@ from pipelines.run.directory import ReplicaFiles
 from pipelines.run.named_recipes import finetune
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
-from pipelines.training import plan
-from pipelines.training.plan import estimate, placement_lines
+from pipelines.training import plan, time_estimate
+from pipelines.training.plan import placement_lines
 from pipelines.training.resources import Resources
 from pipelines.training.storage_plan import storage_line
+from pipelines.training.time_estimate import estimate
 from pipelines.training.trial import Trial
 from tests.pipelines.training.planned_runs import COUNTS, MEASURED, estimated, measure, predict, trained
 from tests.pipelines.training.ray_nodes import node
@@ -46,7 +47,7 @@ def test_an_elastic_replica_takes_all_the_workers_that_it_may_have_and_the_other
     ]
     assert " in 7 rounds (" in plan._training_line(run, recipe, Resources(), COUNTS, MEASURED)
     one, seven = (
-        plan._training_seconds(run, replace(recipe, replicas=replicas), Resources(), COUNTS, MEASURED)
+        time_estimate.training_seconds(run, replace(recipe, replicas=replicas), Resources(), COUNTS, MEASURED)
         for replicas in (1, 7)
     )
     assert seven == pytest.approx(7 * one)
@@ -62,7 +63,7 @@ def test_once_all_replicas_are_trained_the_trial_has_a_predictors_resources_and_
         asked.append((of_trial[1], *of_trial[-2:]))
         return MEASURED
 
-    monkeypatch.setattr(plan, "run_trial", run_trial)
+    monkeypatch.setattr(time_estimate, "run_trial", run_trial)
     on_gpus = Resources(8.0, 2.0, {"large": 1.0}, memory_bytes=10**10)
 
     def planned(_memory_bytes: object) -> Predictors:

@@ -16,7 +16,7 @@ from pipelines.run.dataset import Counts
 from pipelines.run.named_recipes import demo, finetune, paper
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
-from pipelines.training import arithmetic_choice, plan, timing
+from pipelines.training import arithmetic_choice, plan, time_estimate, timing
 from pipelines.training import trial as trial_module
 from pipelines.training.arithmetic_choice import training_arithmetic, training_line
 from pipelines.training.resources import Resources
@@ -112,7 +112,8 @@ def test_a_plan_tells_the_time_in_fp32_and_whether_faster_arithmetic_will_be_tri
     )
     starting = replace(trial, start_seconds=5.0)  # of the controller and of the worker, in both rounds
     assert (
-        plan._training_seconds(Storage.at(str(tmp_path)), tiny_recipe, Resources(), Counts(24, 42, 3), starting) == 120
+        time_estimate.training_seconds(Storage.at(str(tmp_path)), tiny_recipe, Resources(), Counts(24, 42, 3), starting)
+        == 120
     )
     once = Resources(validation=ValidationPlan(every_epochs=5, images=20))
     assert "about 0:33 in 2 rounds" in line(tiny_recipe, once)
@@ -126,7 +127,7 @@ def test_a_plan_tells_the_time_in_fp32_and_whether_faster_arithmetic_will_be_tri
 def test_a_plan_for_gpus_overlaps_loading_and_computing_and_says_which_waits(
     monkeypatch: pytest.MonkeyPatch, tiny_recipe: Recipe, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(plan, "replicas_at_once", lambda *_: 3)
+    monkeypatch.setattr(time_estimate, "replicas_at_once", lambda *_: 3)
     trial = Trial((FP32,), (0.5,), (0.0,), 84.0, parameters=1000, seconds_per_sample=1 / 4, seconds_per_crop=0.1)
 
     def line(cpus: float) -> str:
