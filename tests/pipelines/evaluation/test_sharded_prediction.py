@@ -150,7 +150,8 @@ def test_bf16_is_compared_and_timed_against_fp32(
     assert "not compiled: no C++ compiler" in found.reason
     speeds = {p: float(v) for p, v in re.findall(r"(fp32|bf16), not compiled ([\d.]+) passes/s", found.reason)}
     assert speeds.keys() == {"fp32", "bf16"}
-    assert speeds[found.arithmetic.precision] == max(speeds.values())
+    # The set-up counts as well: of nearly equal ones, the slower may be done sooner.
+    assert speeds[found.arithmetic.precision] == pytest.approx(max(speeds.values()), rel=0.1)
     assert found.passes_per_second == pytest.approx(max(speeds.values()), rel=0.1)
 
 
