@@ -64,7 +64,8 @@ def _read(name: str, tracking_uri: str) -> Finished:
 def _main() -> None:
     arguments = parse(Arguments)
     first, second = (_read(name, arguments.tracking_uri) for name in (arguments.first, arguments.second))
-    complain(f"comparing {first.name} with {second.name} ...")
+    itself = " itself" if Storage.at(arguments.first).root == Storage.at(arguments.second).root else ""
+    complain(f"comparing {first.name} with{itself or f' {second.name}'} ...")
     say(comparison(first, second, terminal_columns(sys.maxsize)), wrap=False)
 
 

@@ -42,7 +42,7 @@ from pipelines.job.circumstances import this_start
 from pipelines.job.command_line import parse, run_command
 from pipelines.job.console import complain, say
 from pipelines.job.ray_session import connected, native_stderr_to_log
-from pipelines.job.run_option import run_at
+from pipelines.job.run_option import run_at, run_to_write_at
 from pipelines.run.budget import read_budget
 from pipelines.run.calibration import read_calibration
 from pipelines.run.claims import check_own, claim
@@ -162,7 +162,7 @@ def _prepared(run: Storage, data: str, images: Images, arguments: Arguments) -> 
     """Prepare the images of ``data`` in ``run``, unless no node can hold a predictor."""
     Predictors.that_fit(arguments.predictor_options(), {"cpu": 0, "gpu": 0})
     manifest = prepare_for_evaluation(run, data, images, arguments.bad_images)
-    say(f"data: {manifest.summary()}")
+    say(f"data: {manifest.summary(labelled=not arguments.unlabelled)}")
     return manifest
 
 
@@ -221,7 +221,7 @@ def _main() -> None:
     tracking_uri_for(Storage.at(arguments.run_dir), arguments.tracking_uri)  # refused now rather than after hours
     run = run_at(arguments.run_dir)
     recipe = None if arguments.weights else read_recipe(run, "give one with --run-dir, or weights with --weights")
-    written = run_at(arguments.output_dir) if arguments.output_dir else run
+    written = run_to_write_at(arguments.output_dir) if arguments.output_dir else run
     way_out = way_out_of(arguments)
     written.check_writable(way_out)
     check_own(written, way_out)

@@ -24,7 +24,7 @@ from pipelines.data.sources import absolute_data
 from pipelines.job.command_line import parse, run_command
 from pipelines.job.console import complain, say
 from pipelines.job.ray_session import connected, native_stderr_to_log
-from pipelines.job.run_option import run_at
+from pipelines.job.run_option import run_to_write_at
 from pipelines.run.claims import check_own
 from pipelines.run.dataset import BadImages
 from pipelines.run.lock import only_job_on
@@ -60,7 +60,7 @@ def _main() -> None:
         images_per_shard=arguments.images_per_shard,
         stored_short_side_px=arguments.stored_short_side_px,
     )
-    run = run_at(arguments.run_dir)
+    run = run_to_write_at(arguments.run_dir)
     check_own(run)  # the job would refuse it after the preparation
     images = find_images(run, recipe)
     with only_job_on(run, tell=complain), native_stderr_to_log(run), connected():

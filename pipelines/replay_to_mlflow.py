@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pipelines.job.command_line import parse, run_command
 from pipelines.job.console import say
 from pipelines.job.run_option import run_at
+from pipelines.run.directory import REPORT_JSON
 from pipelines.tracking.commands import how_to_open, how_to_use
 from pipelines.tracking.publish import ChampionRule, ModelsToLog, PublishSettings
 from pipelines.tracking.replay import replay
@@ -46,7 +47,8 @@ def _main() -> None:
     chosen = arguments.models, arguments.champion, arguments.champion_metric
     publishing = PublishSettings(tracking_uri_for(run, arguments.tracking_uri), *chosen)
     sent = replay(run, publishing)
-    say(f"{run} is in MLflow at {publishing.tracking_uri}")
+    so_far = "" if run.exists(REPORT_JSON) else " as far as it has come: to finish it, repeat the command that began it"
+    say(f"{run} is in MLflow at {publishing.tracking_uri}{so_far}")
     how_to = (run, publishing.tracking_uri, sent.page)
     say(how_to_use(*how_to, sent.model) if sent.is_finished else how_to_open(*how_to))
 

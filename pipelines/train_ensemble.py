@@ -31,7 +31,7 @@ from pipelines.job.limits import Limits
 from pipelines.job.log import JobLog, read_jobs
 from pipelines.job.meter import Meter
 from pipelines.job.ray_session import connected, native_stderr_to_log
-from pipelines.job.run_option import run_at
+from pipelines.job.run_option import run_to_write_at
 from pipelines.job.system_log import system_log
 from pipelines.run.claims import check_claim, claim
 from pipelines.run.dataset import BadImages, Counts, Manifest
@@ -127,7 +127,7 @@ class Job:
 
 def run_job(arguments: Arguments) -> int:
     """Run the job; return its exit code."""
-    run = run_at(arguments.run_dir)
+    run = run_to_write_at(arguments.run_dir)
     check_folder(run)
     recipe = with_named_views(run, with_absolute_paths(arguments.fields))
     stage.check_recipe(run, recipe, arguments.min_replicas, soup=arguments.soup, from_scratch=arguments.from_scratch)

@@ -87,15 +87,16 @@ class Manifest:
             values["splits"][name]["images"] = split.images
         return values
 
-    def summary(self) -> str:
-        """Return a summary in one line."""
+    def summary(self, *, labelled: bool = True) -> str:
+        """Return a summary in one line; images that are not ``labelled`` have classes for their answers alone."""
         # An evaluation has validation images only.
         splits = {name: split.images for name, split in self.splits.items() if split.images}
         sizes = ", ".join(f"{images:,}{f' {name}' if len(splits) > 1 else ''}" for name, images in splits.items())
         images = "image" if list(splits.values())[-1:] == [1] else "images"
         classes = "1 class" if len(self.classes) == 1 else f"{len(self.classes):,} classes"
+        of_classes = f"of {classes}" if labelled else "without labels"
         left_out = f", {self.quarantined:,} quarantined" if self.quarantined else ""
-        return f"{sizes} {images} of {classes}{left_out} (digest {self.digest[:12]})"
+        return f"{sizes} {images} {of_classes}{left_out} (digest {self.digest[:12]})"
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Manifest":

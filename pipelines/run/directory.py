@@ -54,6 +54,7 @@ from typing import Any, Literal
 from googlenet.evaluation.kept_budget import NAME as KEPT_BUDGET
 from googlenet.evaluation.kept_calibration import NAME as KEPT_CALIBRATION
 from pipelines.errors import UserError
+from pipelines.run.published_files import is_published
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage, short_name
 
@@ -92,6 +93,7 @@ TARGETS = f"{TEACHER}/targets.parquet"
 TEACHER_JSON = f"{TEACHER}/teacher.json"
 LOGS = "logs"
 NATIVE_STDERR = "native_stderr.log"
+PLACES_TO_WRITE = "a folder, or s3://, gs:// or abfs://"
 # Names that a run directory may hold before it is bound to a recipe; prepare_dataset.py, for example, creates some.
 OWN_NAMES = {DATASET, JOBS, LOGS, REPLICAS, LOCK, SYSTEM}
 
@@ -161,8 +163,10 @@ def check_folder(folder: Storage) -> None:
     """Check that files can be written below ``folder``, which need not exist: no part of its path may be a file.
 
     Raises:
-        UserError: one is.
+        UserError: one is, or it is on a web server or the Hub, where nothing can be written.
     """
+    if is_published(folder.root):
+        raise UserError(f"{folder}: nothing can be written on a web server or the Hub; choose {PLACES_TO_WRITE}")
     if not folder.is_local:
         return
     for part in (Path(folder.root), *Path(folder.root).parents):
@@ -191,7 +195,10 @@ def read_recipe(run: Storage, way_out: str = "give one with --run-dir") -> Recip
 
     if not run.exists(RUN) or "recipe" not in read_run(run):
         raise UserError(f"{run} holds no run of train_ensemble.py; {way_out}")
-    return recipe_from_dict(read_run(run)["recipe"])
+    try:
+        return recipe_from_dict(read_run(run)["recipe"])
+    except UserError as error:
+        raise UserError(f"{run.below(RUN)} cannot be used: {error}; restore it from a copy") from error
 
 
 def run_id(run: Storage) -> str:

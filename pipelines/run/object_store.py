@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Mapping
 from typing import Any, cast
-from urllib.parse import parse_qs, quote, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qs, quote, urlencode, urlsplit
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -25,6 +25,13 @@ OPTIONS = {
     "s3": ("region", "endpoint_override", "scheme"),
     "gs": ("scheme", "endpoint_override", "retry_limit_seconds"),
     "abfs": ("enable_tls", "blob_storage_authority", "dfs_storage_authority", "client_id"),
+}
+# Schemes of fsspec for files that no node of a cluster would find, or nobody has tried, with what to do instead.
+UNPACK = "unpack it, and specify the folder with its content"
+MOUNT = "mount it as a folder, or copy the files to one"
+INSTEAD = {
+    **dict.fromkeys(("7z", "libarchive", "rar", "tar", "zip"), UNPACK),
+    **dict.fromkeys(("ftp", "ftps", "scp", "sftp", "smb", "ssh", "webdav"), MOUNT),
 }
 # Beginnings of the error messages of the stores' libraries, which give no error numbers.
 STORE_ERROR = re.compile(r"AWS Error|google::cloud|Azure::|Azure Error|Bucket '[^']*' not found")
@@ -46,10 +53,7 @@ def open_filesystem(uri: str, s3_attempts: int = S3_ATTEMPTS) -> tuple[pafs.File
     parts = urlsplit(uri)
     scheme = {"gcs": "gs", "abfss": "abfs"}.get(parts.scheme, parts.scheme)
     place = shown(uri).partition("#")[0]
-    if parts.password:
-        raise UserError(f"{place} contains a secret, which would be written to files; set it in the environment")
-    if parts.fragment:
-        raise UserError(f"{place}#{parts.fragment}: a name with # cannot be used")
+    _refuse(parts, place)
     if is_published(uri):
         return open_published(uri)
     if scheme not in OPTIONS:
@@ -69,6 +73,20 @@ def open_filesystem(uri: str, s3_attempts: int = S3_ATTEMPTS) -> tuple[pafs.File
         return cast(tuple[pafs.FileSystem, str], pafs.FileSystem.from_uri(address))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise UserError(f"{place} cannot be used: {error}") from error
+
+
+def _refuse(parts: SplitResult, place: str) -> None:
+    """Refuse what cannot be meant, or not be used, whatever the options.
+
+    Raises:
+        UserError: it is that.
+    """
+    if parts.password:
+        raise UserError(f"{place} contains a secret, which would be written to files; set it in the environment")
+    if parts.fragment:
+        raise UserError(f"{place}#{parts.fragment}: a name with # cannot be used")
+    if instead := INSTEAD.get(parts.scheme):
+        raise UserError(f"{place}: {parts.scheme}:// cannot be used; {instead}")
 
 
 def _open_s3(
@@ -102,7 +120,7 @@ def _open_by_fsspec(uri: str, place: str) -> tuple[pafs.FileSystem, str]:
 
     try:
         filesystem, path = fsspec.core.url_to_fs(uri)
-    except (ValueError, ImportError) as error:
+    except (ValueError, ImportError, OSError) as error:
         raise UserError(f"{place}: {error}") from error
     return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), path
 

@@ -35,7 +35,7 @@ PARTIAL = ".partial-"
 DAMAGED = ".damaged"
 LEFT_OUT = re.compile(rf"{re.escape(PARTIAL)}|{re.escape(DAMAGED)}(-\d+)?$")
 # Write errors that do not name the file.
-WITHOUT_A_NAME = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+WITHOUT_A_NAME = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 # What a user can do about a damaged file.
 MADE_AGAIN = "delete it and run the command that wrote it again"

@@ -18,7 +18,7 @@ OUTAGE_ERRNOS = {
 }  # fmt: skip
 # Errors of a failing disk or server, and of paths as users name them; any other may be a bug in this program.
 STORAGE_ERRNOS = OUTAGE_ERRNOS | {
-    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM,
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM,
     errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR,
 }  # fmt: skip
 

@@ -3,7 +3,8 @@
 import pytest
 
 from pipelines.errors import UserError
-from pipelines.job.run_option import run_at
+from pipelines.job.run_option import run_at, run_to_write_at
+from pipelines.run.directory import check_folder
 from pipelines.run.places import shown
 from pipelines.tracking.recipe_option import recipe_of_options
 
@@ -25,6 +26,14 @@ def test_a_secret_with_a_slash_is_not_printed_and_a_container_is() -> None:
         == "abfss://photos@account.dfs.core.windows.net/run"
     )
     assert shown("hf://datasets/o/n@rev") == "hf://datasets/o/n@rev"
+
+
+def test_a_run_is_not_begun_where_other_processes_do_not_see_it_or_nothing_can_be_written() -> None:
+    with pytest.raises(UserError, match=r"^memory://run: no other process .*; choose a folder, or s3://"):
+        run_to_write_at("memory://run")
+    for uri in ("https://host/run", "hf://datasets/me/run"):
+        with pytest.raises(UserError, match=rf"^{uri}: nothing can be written .*; choose a folder, or s3://"):
+            check_folder(run_at(uri))
 
 
 def test_a_teacher_on_a_store_is_named_before_it_is_asked(capsys: pytest.CaptureFixture[str]) -> None:

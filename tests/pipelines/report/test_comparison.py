@@ -166,6 +166,9 @@ def test_a_run_that_is_not_there_is_told_in_a_line(tmp_path: Path, runs: tuple[S
         assert error.startswith(expected)
         assert before in ([], [f"reading the run {name} from MLflow ...\n"])
     assert not (tmp_path / "mlflow.db").exists()
+    assert (
+        f"comparing {runs[0].root} with itself ..." in command("compare_runs", runs[0].root, f"{runs[0].root}/").stderr
+    )
     unfinished = tmp_path / "unfinished"
     unfinished.mkdir()
     claim(Storage.at(str(unfinished)), "recipe", Recipe().to_dict())

@@ -1,14 +1,17 @@
 """Storage: complete files or none."""
 
+import errno
 import pickle
+import resource
 import sys
 from pathlib import Path
 
 import pytest
 
 from pipelines.errors import UserError
-from pipelines.run.directory import evaluation_folder
+from pipelines.run.directory import evaluation_folder, read_recipe
 from pipelines.run.storage import Storage, short_name
+from pipelines.run.storage_failures import storage_failure
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -21,6 +24,26 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         raise RuntimeError
     assert storage.read("a/b.txt") == b"old"
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["b.txt"]
+
+
+def test_a_file_that_may_not_grow_so_far_is_named_and_does_not_appear(tmp_path: Path) -> None:
+    """Batch systems set such limits, and FAT has one."""
+    storage, limits = Storage.at(str(tmp_path)), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as failed:
+            storage.write("weights", bytes(200_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert storage_failure(failed.value) == f"[Errno {errno.EFBIG}] File too large: '{tmp_path}/weights'"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_recipe_that_is_none_is_told_with_its_file(tmp_path: Path) -> None:
+    storage = Storage.at(str(tmp_path))
+    storage.write_json("run.json", {"recipe": 1})
+    with pytest.raises(UserError, match=rf"^{tmp_path}/run.json cannot be used: a recipe is a JSON object.*; restore"):
+        read_recipe(storage)
 
 
 def test_what_a_killed_writer_left_is_neither_listed_nor_kept(tmp_path: Path) -> None:

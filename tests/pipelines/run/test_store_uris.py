@@ -19,6 +19,10 @@ from pipelines.run.storage import Storage
         ("s3://bucket/run?endpoint_override=&scheme=http", "endpoint_override is empty, as of a shell variable"),
         ("s3:///run", "names no bucket"),
         ("ftq://bucket/run", "ftq"),
+        ("zip:///photos.zip", "zip:// cannot be used; unpack it"),
+        ("ssh://me@host/photos", "ssh:// cannot be used; mount it as a folder, or copy the files"),
+        ("ftp://host/photos", "ftp:// cannot be used; mount"),
+        ("hdfs://host/photos", "hdfs://host/photos: "),
         ("gs://a b/run", "gs://a b/run cannot be used: Cannot parse URI"),
     ],
 )
