@@ -7,7 +7,6 @@ own, and one threshold on the calibrated probability of the answer serves all of
 Probabilities are arrays (N, K, V, C): N images, K replicas, V views, C classes.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,13 +14,13 @@ import numpy as np
 
 from googlenet.evaluation.calibration import LEAST_KEPT
 from googlenet.evaluation.temperature import fit_temperature, with_temperature
-from googlenet.evaluation.view_order import NUMBERS_AT_ONCE, errors_along, greedy_order
-from googlenet.shapes import Bool, Float, Float64, Int64, Integer
+from googlenet.evaluation.view_order import errors_along, greedy_order
+from googlenet.shapes import Bool, Float, Float32, Float64, Int64, Integer
 
 # Share of images, in percentage points, on which all passes are right and a budget may be wrong; "best" is all passes.
 WITHIN_POINTS = {"fast": 1.0, "balanced": 0.2}
 BUDGETS = (*WITHIN_POINTS, "best")
-# A greedy choice among 144 views takes seconds for so many images, and more of them hardly change it.
+# More images hardly change a greedy choice among 144 views, which takes a second for so many.
 IMAGES_TO_ORDER = 1_000
 # Nothing is surer than 1: all passes are made.
 NEVER = 1.0
@@ -51,18 +50,65 @@ def passes_of(stages: Sequence[Stage]) -> Int64[np.ndarray, " s"]:
     return np.array([models * views for models, views in stages], np.int64)
 
 
-def running_averages(
-    probabilities: Float[np.ndarray, "n k v c"], order: Int64[np.ndarray, " v"], stages: Sequence[Stage]
-) -> Float[np.ndarray, "n s c"]:
-    """Return the average over the replicas and views of each stage, (N, S, C) float32."""
-    averages = np.empty((len(probabilities), len(stages), probabilities.shape[3]), np.float32)
-    # By numbers, not by images: of thousands of classes, a few images fill the memory that a block may take.
-    at_once = max(1, NUMBERS_AT_ONCE // math.prod(probabilities.shape[1:]))
-    for first in range(0, len(probabilities), at_once):
-        block = probabilities[first : first + at_once].astype(np.float64)
-        for place, (models, views) in enumerate(stages):
-            averages[first : first + at_once, place] = block[:, :models, order[:views]].mean(axis=(1, 2))
-    return averages
+@dataclass(frozen=True, eq=False)
+class ViewedImages:
+    """N of M images, whose probabilities by view are in memory once for all fits and judgements.
+
+    Kept probabilities are float16, whose sums are exact in float64 in any order.
+
+    Attributes:
+        probabilities: of all M.
+        sums: their sums over the replicas.
+        all_labels: of all M.
+        rows: which of the M these are.
+    """
+
+    probabilities: Float[np.ndarray, "m k v c"]
+    sums: Float64[np.ndarray, "m v c"]
+    all_labels: Integer[np.ndarray, " m"]
+    rows: Int64[np.ndarray, " n"]
+
+    @classmethod
+    def of(cls, probabilities: Float[np.ndarray, "n k v c"], labels: Labels) -> "ViewedImages":
+        """Return all images of these arrays."""
+        sums = np.zeros((len(labels), *probabilities.shape[2:]))
+        for replica in range(probabilities.shape[1]):
+            sums += probabilities[:, replica]
+        return cls(probabilities, sums, labels, np.arange(len(labels)))
+
+    def where(self, chosen: Bool[np.ndarray, " n"] | Int64[np.ndarray, " s"]) -> "ViewedImages":
+        """Return some of the images."""
+        return replace(self, rows=self.rows[chosen])
+
+    @property
+    def labels(self) -> Labels:
+        """True classes, (N,)."""
+        labels: Labels = self.all_labels[self.rows]
+        return labels
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages of all replicas and views."""
+        return stages_of(*self.probabilities.shape[1:3])
+
+    def by_view(self) -> Float64[np.ndarray, "n 1 v c"]:
+        """Return the sum of all replicas by view: one classifier."""
+        of_all: Float64[np.ndarray, "n 1 v c"] = self.sums[self.rows][:, None]
+        return of_all
+
+    def running_averages(self, order: Int64[np.ndarray, " v"]) -> Float32[np.ndarray, "n s c"]:
+        """Return the average over the replicas and views of each stage."""
+        averages = np.empty((len(self.rows), len(self.stages), self.sums.shape[2]), np.float32)
+        total = np.zeros((len(self.rows), self.sums.shape[2]))
+        replicas, views = 0, 1
+        for place, (more_replicas, more_views) in enumerate(self.stages):
+            for replica in range(replicas, more_replicas):
+                total += self.probabilities[self.rows, replica, order[0]]
+            for view in order[views:more_views]:
+                total += self.sums[self.rows, view]
+            replicas, views = more_replicas, more_views
+            averages[:, place] = total / (replicas * views)
+        return averages
 
 
 def confidence(averages: Float[np.ndarray, "n c"], temperature: float) -> Float64[np.ndarray, " n"]:
@@ -138,44 +184,43 @@ class Fitted:
     chosen_temperatures: Sequence[float] = ()
 
 
-def fit(probabilities: Float[np.ndarray, "n k v c"], labels: Labels) -> Fitted:
+def fit(images: ViewedImages) -> Fitted:
     """Return the order of the views for the average of all replicas, and the temperatures of the stages."""
     # Spread evenly: of images in an order by class, some of each.
-    some = np.linspace(0, len(labels) - 1, min(len(labels), IMAGES_TO_ORDER)).astype(np.int64)
-    order = greedy_order(_everyone(probabilities[some]), labels[some])
-    averages = running_averages(probabilities, order, stages_of(*probabilities.shape[1:3]))
-    by_stage = averages.swapaxes(0, 1)
-    return Fitted(order, [fit_temperature(of_stage[None], labels, LEAST_KEPT) for of_stage in by_stage])
+    number = len(images.rows)
+    some = images.where(np.linspace(0, number - 1, min(number, IMAGES_TO_ORDER)).astype(np.int64))
+    order = greedy_order(some.by_view(), some.labels)
+    by_stage = images.running_averages(order).swapaxes(0, 1)
+    return Fitted(order, [fit_temperature(of_stage[None], images.labels, LEAST_KEPT) for of_stage in by_stage])
 
 
-def fit_for_use(probabilities: Float[np.ndarray, "n k v c"], labels: Labels) -> Fitted:
+def fit_for_use(images: ViewedImages) -> Fitted:
     """Return as :func:`fit`, with the temperatures of all numbers of chosen views."""
-    fitted = fit(probabilities, labels)
-    sums = np.zeros((len(labels), probabilities.shape[3]))
+    fitted = fit(images)
+    total = np.zeros((len(images.rows), images.sums.shape[2]))
     temperatures = []
     for number, view in enumerate(fitted.order, 1):
-        sums += probabilities[:, :, view].mean(axis=1, dtype=np.float64)
-        temperatures.append(fit_temperature(sums[None] / number, labels, LEAST_KEPT))
+        total += images.sums[images.rows, view]
+        average = total / (number * images.probabilities.shape[1])
+        temperatures.append(fit_temperature(average[None], images.labels, LEAST_KEPT))
     return replace(fitted, chosen_temperatures=temperatures)
 
 
-def judge(probabilities: Float[np.ndarray, "n k v c"], labels: Labels, fitted: Fitted) -> Judged:
+def judge(images: ViewedImages, fitted: Fitted) -> Judged:
     """Return the answers of images with what was fitted on others."""
-    stages = stages_of(*probabilities.shape[1:3])
-    averages = running_averages(probabilities, fitted.order, stages)
+    averages = images.running_averages(fitted.order)
     sure = [confidence(averages[:, stage], temperature) for stage, temperature in enumerate(fitted.temperatures)]
-    wrong = averages.argmax(axis=2) != labels[:, None]
-    return Judged(stages, np.stack(sure, axis=1), wrong, errors_along(_everyone(probabilities), labels, fitted.order))
+    wrong = averages.argmax(axis=2) != images.labels[:, None]
+    chosen_wrong = errors_along(images.by_view(), images.labels, fitted.order)
+    return Judged(images.stages, np.stack(sure, axis=1), wrong, chosen_wrong)
 
 
-def judge_by_folds(
-    probabilities: Float[np.ndarray, "n k v c"], labels: Labels, folds: Int64[np.ndarray, " n"]
-) -> Judged:
+def judge_by_folds(images: ViewedImages, folds: Int64[np.ndarray, " n"]) -> Judged:
     """Return the answers of each fold's images with what was fitted on the images of the other folds."""
     parts, rows = [], []
     for fold in np.unique(folds):
         inside = folds == fold
-        parts.append(judge(probabilities[inside], labels[inside], fit(probabilities[~inside], labels[~inside])))
+        parts.append(judge(images.where(inside), fit(images.where(~inside))))
         rows.append(np.flatnonzero(inside))
     return joined(parts, np.argsort(np.concatenate(rows)))
 
@@ -185,9 +230,3 @@ def joined(parts: Sequence[Judged], rows: Int64[np.ndarray, " n"] | None = None)
     names = ("confidence", "wrong", "chosen_wrong")
     columns = [np.concatenate([getattr(part, name) for part in parts]) for name in names]
     return Judged(parts[0].stages, *(columns if rows is None else [column[rows] for column in columns]))
-
-
-def _everyone(probabilities: Float[np.ndarray, "n k v c"]) -> Float[np.ndarray, "n 1 v c"]:
-    """Return the average of all replicas by view, float32, without a copy of all probabilities in float32."""
-    everyone: Float[np.ndarray, "n 1 v c"] = probabilities.mean(axis=1, dtype=np.float32)[:, None]
-    return everyone

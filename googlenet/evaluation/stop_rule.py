@@ -15,8 +15,8 @@ from itertools import combinations
 
 import numpy as np
 
-from googlenet.evaluation.cascade import THRESHOLDS, Judged, Labels, Stop, fit, joined, judge
-from googlenet.shapes import Bool, Float, Int64
+from googlenet.evaluation.cascade import THRESHOLDS, Judged, Stop, ViewedImages, fit, joined, judge
+from googlenet.shapes import Bool, Int64
 
 Folds = Int64[np.ndarray, " n"]
 
@@ -49,20 +49,16 @@ def _stops(judged: Judged) -> list[Stop]:
     return [Stop(threshold, len(judged.stages) - 1) for threshold in THRESHOLDS]
 
 
-def stops_by_folds(
-    probabilities: Float[np.ndarray, "n k v c"], labels: Labels, folds: Folds, within_points: Sequence[float]
-) -> dict[int, list[Stop]]:
+def stops_by_folds(images: ViewedImages, folds: Folds, within_points: Sequence[float]) -> dict[int, list[Stop]]:
     """Return for each fold the stops that the images of the other folds choose, one for each of ``within_points``.
 
     No image of the fold has a say in them: for each other fold, order and temperatures are fitted on the rest.
     """
     parts: dict[int, list[Judged]] = {int(fold): [] for fold in np.unique(folds)}
     for pair in combinations(parts, 2):
-        rest = ~np.isin(folds, pair)
-        fitted = fit(probabilities[rest], labels[rest])
+        fitted = fit(images.where(~np.isin(folds, pair)))
         for fold, other in (pair, pair[::-1]):
-            inside = folds == other
-            parts[fold].append(judge(probabilities[inside], labels[inside], fitted))
+            parts[fold].append(judge(images.where(folds == other), fitted))
     return {
         fold: [cheapest_stop(joined(of_others), points) for points in within_points]
         for fold, of_others in parts.items()

@@ -4,6 +4,7 @@ Probabilities are arrays (N, R, V, C): N images, R classifiers that answer on th
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -35,14 +36,15 @@ def greedy_order(probabilities: Float[np.ndarray, "n r v c"], labels: Labels) ->
 
     Ties go to the view with the highest log-likelihood of the true classes.
     """
-    images, classifiers, views, classes = probabilities.shape
-    total = np.zeros((images, classifiers, classes))
+    lowest, highest = probabilities.min(axis=2), probabilities.max(axis=2)
+    total = np.zeros(lowest.shape)
     order: list[int] = []
-    left = list(range(views))
-    at_once = max(1, NUMBERS_AT_ONCE // total.size)
+    left = list(range(probabilities.shape[2]))
     while left:
+        rivals = _Rivals.of(total, lowest, highest, labels)
+        at_once = max(1, NUMBERS_AT_ONCE // len(rivals.classes))
         parts = [left[first : first + at_once] for first in range(0, len(left), at_once)]
-        scores = [_errors_and_losses(total[:, :, None] + probabilities[:, :, part], labels) for part in parts]
+        scores = [rivals.errors_and_losses(probabilities, total, part) for part in parts]
         errors, losses = np.concatenate(scores, axis=1)
         best = left.pop(int(np.lexsort((losses, errors))[0]))
         total += probabilities[:, :, best]
@@ -50,12 +52,56 @@ def greedy_order(probabilities: Float[np.ndarray, "n r v c"], labels: Labels) ->
     return np.array(order, np.int64)
 
 
-def _errors_and_losses(sums: Float64[np.ndarray, "n r v c"], labels: Labels) -> Float64[np.ndarray, "2 v"]:
-    """Return the share of wrong answers of each sum, and the mean negative logarithm of the labels' sums."""
-    own = np.take_along_axis(sums, labels[:, None, None, None], axis=3)[..., 0]
-    losses = -np.log(np.maximum(own, LEAST_KEPT)).mean(axis=(0, 1))
-    errors = (sums.argmax(axis=3) != labels[:, None, None]).mean(axis=(0, 1))
-    return np.stack([errors, losses])
+@dataclass(frozen=True)
+class _Rivals:
+    """The true class of each of N x R answers, and the classes that one more view can make the answer: M in all.
+
+    Of a thousand classes these are a few, and the others need no sums. None is missing that could win: adding numbers
+    in floating point keeps their order.
+
+    Attributes:
+        images, classifiers, classes: (M,) of what each is, sorted by them.
+        first: (N x R,) where those of an answer begin.
+        own: (N x R,) where its true class is.
+    """
+
+    images: Int64[np.ndarray, " m"]
+    classifiers: Int64[np.ndarray, " m"]
+    classes: Int64[np.ndarray, " m"]
+    first: Int64[np.ndarray, " nr"]
+    own: Int64[np.ndarray, " nr"]
+
+    @classmethod
+    def of(
+        cls,
+        total: Float64[np.ndarray, "n r c"],
+        lowest: Float[np.ndarray, "n r c"],
+        highest: Float[np.ndarray, "n r c"],
+        labels: Labels,
+    ) -> "_Rivals":
+        """Return the rivals if each view's probabilities lie between ``lowest`` and ``highest``."""
+        is_rival = total + highest >= (total + lowest).max(axis=2, keepdims=True)
+        np.put_along_axis(is_rival, labels[:, None, None], True, axis=2)
+        images, classifiers, classes = np.nonzero(is_rival)
+        numbers = is_rival.sum(axis=2).reshape(-1)
+        return cls(
+            images, classifiers, classes, np.cumsum(numbers) - numbers, np.flatnonzero(classes == labels[images])
+        )
+
+    def errors_and_losses(
+        self, probabilities: Float[np.ndarray, "n r v c"], total: Float64[np.ndarray, "n r c"], views: list[int]
+    ) -> Float64[np.ndarray, "2 s"]:
+        """Return the share of wrong answers with each of these views, and the mean of -log of the labels' sums."""
+        of_rivals = self.images[:, None], self.classifiers[:, None], np.array(views), self.classes[:, None]
+        sums = total[self.images, self.classifiers, self.classes][:, None] + probabilities[of_rivals]
+        own = sums[self.own]
+        numbers = np.diff(self.first, append=len(sums))
+        own_beside, own_class = np.repeat(own, numbers, axis=0), np.repeat(self.classes[self.own], numbers)
+        # Of equal sums, the answer is the lower class.
+        is_lower = (self.classes < own_class)[:, None]
+        beats = (sums > own_beside) | (is_lower & (sums == own_beside))
+        wrong = np.logical_or.reduceat(beats, self.first, axis=0)
+        return np.stack([wrong.mean(axis=0), -np.log(np.maximum(own, LEAST_KEPT)).mean(axis=0)])
 
 
 def held_out_errors(

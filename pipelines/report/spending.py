@@ -13,6 +13,7 @@ from googlenet.evaluation.cascade import (
     WITHIN_POINTS,
     Judged,
     Stop,
+    ViewedImages,
     fit_for_use,
     judge,
     judge_by_folds,
@@ -63,20 +64,20 @@ def spend(
     """
     if views is None or (known is None and len(views.image_ids) < FEWEST_IMAGES):
         return None
-    folds = folds_of(views.image_ids)
+    images, folds = ViewedImages.of(views.probabilities, views.labels), folds_of(views.image_ids)
     if known:
-        judged = judge(views.probabilities, views.labels, known.fitted)
+        judged = judge(images, known.fitted)
         spent = {name: judged.spent(known.stop(name)) for name in WITHIN_POINTS}
         computed = _Computed.of(judged, known, sizes_px, ensemble)
         budgets = _budgets(judged, computed, spent, known.promised_points, "other_images")
         return Spent(known, _points(judged, computed), budgets)
-    judged = judge_by_folds(views.probabilities, views.labels, folds)
-    stops = stops_by_folds(views.probabilities, views.labels, folds, tuple(WITHIN_POINTS.values()))
+    judged = judge_by_folds(images, folds)
+    stops = stops_by_folds(images, folds, tuple(WITHIN_POINTS.values()))
     spent = {
         name: spent_by_folds(judged, folds, {fold: of_fold[place] for fold, of_fold in stops.items()})
         for place, name in enumerate(WITHIN_POINTS)
     }
-    kept = _kept(views, ensemble, judged)
+    kept = _kept(images, ensemble, judged)
     # Of the thresholds that are judged here: each was chosen on the images of the other folds.
     others = len(folds) - max(Counter(folds.tolist()).values())
     promised = {name: promised_points(points, others) for name, points in WITHIN_POINTS.items()}
@@ -112,19 +113,19 @@ class _Computed:
         return float(self.by_stage[np.searchsorted(self.counted, counted)].mean())
 
 
-def _kept(views: ViewProbabilities, ensemble: EvaluatedEnsemble, judged: Judged) -> KeptBudget:
+def _kept(images: ViewedImages, ensemble: EvaluatedEnsemble, judged: Judged) -> KeptBudget:
     """Return what the run keeps: fitted on all images, with stops chosen on answers judged by folds."""
-    fitted = fit_for_use(views.probabilities, views.labels)
+    fitted = fit_for_use(images)
     return KeptBudget(
         weights_digests=ensemble.weights_digests,
         dataset_digest=ensemble.dataset_digest,
-        images=len(views.image_ids),
+        images=len(images.rows),
         view_order=tuple(fitted.order.tolist()),
         stages=judged.stages,
         temperatures=tuple(fitted.temperatures),
         chosen_temperatures=tuple(fitted.chosen_temperatures),
         stops={name: cheapest_stop(judged, points) for name, points in WITHIN_POINTS.items()},
-        promised_points={name: promised_points(points, len(views.labels)) for name, points in WITHIN_POINTS.items()},
+        promised_points={name: promised_points(points, len(images.rows)) for name, points in WITHIN_POINTS.items()},
     )
 
 

@@ -23,7 +23,7 @@ from pipelines.run.storage import Storage
 from pipelines.run.tables import read_table, write_table
 
 ALL_VIEWS = CROP_POLICIES[-1]
-# A greedy choice among 144 views takes half a minute for so many images; their error is known to within a point.
+# The error of so many images is known to within a point.
 MOST_IMAGES = 4_000
 MOST_BYTES = 2**30
 BYTES_PER_NUMBER = 2
@@ -96,16 +96,32 @@ def read_views(run: Storage, ensemble: EvaluatedEnsemble) -> ViewProbabilities |
     Raises:
         UserError: a file is damaged.
     """
-    files = concurrently(lambda name: _read_table(run, name), run.files(VIEW_PROBABILITIES))
-    tables = [table for table in files if _about(table) == ensemble.to_dict()]
+    read = concurrently(lambda name: _read_table(run, name), run.files(VIEW_PROBABILITIES))
+    tables = [table for table in read if _about(table) == ensemble.to_dict()]
     if not tables:
         return None
-    shape = -1, len(ensemble.replicas), ALL_VIEWS, len(ensemble.classes)
     ids = [name for table in tables for name in table.column("image_id").to_pylist()]
     order = np.argsort(np.array(ids, dtype=object), kind="stable")
-    flat = [table.column("probabilities").combine_chunks().flatten().to_numpy().reshape(shape) for table in tables]
     labels = np.concatenate([table.column("label").to_numpy() for table in tables])
-    return ViewProbabilities([ids[place] for place in order], labels[order], np.concatenate(flat)[order])
+    return ViewProbabilities([ids[row] for row in order], labels[order], _probabilities(tables, ensemble, order))
+
+
+def _probabilities(
+    tables: list[pa.Table], ensemble: EvaluatedEnsemble, order: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float16]:
+    """Return the rows of all tables in this order; each table's memory is free once it has been copied."""
+    places = np.empty_like(order)
+    places[order] = np.arange(len(order))
+    shape = len(ensemble.replicas), ALL_VIEWS, len(ensemble.classes)
+    rows = np.empty((len(order), *shape), np.float16)
+    first = 0
+    tables.reverse()
+    while tables:
+        table = tables.pop()
+        values = table.column("probabilities").combine_chunks().flatten().to_numpy().reshape(-1, *shape)
+        rows[places[first : first + len(values)]] = values
+        first += len(values)
+    return rows
 
 
 def _read_table(run: Storage, name: str) -> pa.Table:

@@ -6,17 +6,16 @@ import numpy as np
 import pytest
 import scipy.special
 
-from googlenet.evaluation import cascade
 from googlenet.evaluation.cascade import (
     NEVER,
     Judged,
     Stop,
+    ViewedImages,
     fit,
     fit_for_use,
     judge,
     judge_by_folds,
     passes_of,
-    running_averages,
     stages_of,
 )
 from googlenet.evaluation.temperature import fit_temperature, with_temperature
@@ -44,27 +43,24 @@ def test_stages_add_replicas_first_and_views_after() -> None:
 
 
 def test_a_stage_averages_its_replicas_and_the_first_views_of_the_order() -> None:
-    probabilities, _ = made(5)
+    probabilities, labels = made(7)
     order, stages = np.array([3, 0, 4, 1, 2]), stages_of(REPLICAS, VIEWS)
-    averages = running_averages(probabilities, order, stages)
+    averages = ViewedImages.of(probabilities, labels).where(np.arange(1, 6)).running_averages(order)
+    probabilities = probabilities[1:6]
     for place, (models, views) in enumerate(stages):
         for image in range(5):
             passes = [probabilities[image, k, v].astype(float) for k in range(models) for v in order[:views]]
             assert averages[image, place] == pytest.approx(np.mean(passes, axis=0), abs=1e-6)
 
 
-def test_averages_take_bounded_memory_and_their_bits_do_not_depend_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    many_classes = np.zeros((24, 2, 144, 2000), np.float16)
+def test_fits_and_judgements_take_little_memory_beside_the_kept_probabilities() -> None:
+    generator = np.random.default_rng(0)
+    many_classes = generator.random((60, 7, 12, 2000), np.float32).astype(np.float16)
     tracemalloc.start()
-    running_averages(many_classes, np.arange(144), [(2, 144)])
+    judge_by_folds(ViewedImages.of(many_classes, np.arange(60)), np.arange(60) % 5)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 80e6  # all images at once would take twice 110 MB
-    probabilities, _ = made(20)
-    order, stages = np.array([3, 0, 4, 1, 2]), stages_of(REPLICAS, VIEWS)
-    at_once = running_averages(probabilities, order, stages)
-    monkeypatch.setattr(cascade, "NUMBERS_AT_ONCE", 1)
-    np.testing.assert_array_equal(running_averages(probabilities, order, stages), at_once)
+    assert peak < 2.5 * many_classes.nbytes  # a copy in float64 would take four times as much
 
 
 def test_an_image_stops_at_the_first_stage_that_is_sure_enough() -> None:
@@ -88,9 +84,10 @@ def test_what_float16_cannot_hold_changes_no_temperature_and_no_confidence() -> 
     labels[:2] = (labels[:2] + 1) % 10  # answers that are wrong, and very sure
     exact = scipy.special.softmax(logits, axis=3)
     kept = exact.astype(np.float16)
-    fitted = fit(kept, labels)
-    assert fitted.temperatures == pytest.approx(fit(exact, labels).temperatures, rel=0.02)
-    of_kept, of_exact = (judge(probabilities, labels, fitted).confidence for probabilities in (kept, exact))
+    of_both = [ViewedImages.of(probabilities, labels) for probabilities in (kept, exact)]
+    fitted, of_exact = map(fit, of_both)
+    assert fitted.temperatures == pytest.approx(of_exact.temperatures, rel=0.02)
+    of_kept, of_exact = (judge(images, fitted).confidence for images in of_both)
     assert np.abs(of_kept - of_exact).max() < 0.01
     assert abs((of_kept > 0.99).mean() - (of_exact > 0.99).mean()) < 0.02
 
@@ -98,9 +95,9 @@ def test_what_float16_cannot_hold_changes_no_temperature_and_no_confidence() -> 
 def test_the_label_of_an_image_has_no_say_in_its_own_answer_or_its_own_threshold() -> None:
     probabilities, labels = made()
     folds = np.arange(60) % 5
-    before = judge_by_folds(probabilities, labels, folds)
+    before = judge_by_folds(ViewedImages.of(probabilities, labels), folds)
     changed = np.where(folds == 2, (labels + 1) % CLASSES, labels)
-    after = judge_by_folds(probabilities, changed, folds)
+    after = judge_by_folds(ViewedImages.of(probabilities, changed), folds)
     inside = folds == 2
     assert before.confidence[inside].tolist() == after.confidence[inside].tolist()
     assert before.confidence[~inside].tolist() != after.confidence[~inside].tolist()
@@ -108,13 +105,14 @@ def test_the_label_of_an_image_has_no_say_in_its_own_answer_or_its_own_threshold
 
 def test_what_is_fitted_is_the_greedy_order_and_the_temperature_of_each_average() -> None:
     probabilities, labels = made()
-    fitted = fit_for_use(probabilities, labels)
+    images = ViewedImages.of(probabilities, labels)
+    fitted = fit_for_use(images)
     everyone = probabilities.astype(np.float32).mean(axis=1)
     assert fitted.order.tolist() == greedy_order(everyone[:, None], labels).tolist()
     first_two = everyone[:, fitted.order[:2]].astype(np.float64).mean(axis=1)
     assert fitted.chosen_temperatures[1] == pytest.approx(fit_temperature(first_two[None], labels), rel=1e-4)
-    judged = judge(probabilities, labels, fitted)
+    judged = judge(images, fitted)
     one_pass = probabilities[:, 0, fitted.order[0]].astype(np.float64)
     expected = with_temperature(one_pass, fitted.temperatures[0]).max(axis=1)
     assert judged.confidence[:, 0] == pytest.approx(expected, abs=1e-6)
-    assert fit(probabilities, labels).temperatures == fitted.temperatures
+    assert fit(images).temperatures == fitted.temperatures

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from googlenet import Ensemble
-from googlenet.evaluation.cascade import NEVER, Fitted, Stop, judge, stages_of
+from googlenet.evaluation.cascade import NEVER, Fitted, Stop, ViewedImages, judge, stages_of
 from googlenet.evaluation.crops import chosen_policy, chosen_positions, num_views, policy_scales_px, views_of
 from googlenet.evaluation.early_predictor import EarlyPredictor
 from googlenet.evaluation.kept_budget import EarlyStop, KeptBudget, named_policy
@@ -71,7 +71,7 @@ def test_very_sure_answers_are_as_sure_in_use_as_they_were_judged() -> None:
     assert views is not None
     assert (views[0, ORDER[0]] == 0).sum() == 4  # of five classes: float16 holds no probability of the others
     fitted = Fitted(np.array(ORDER), (3.0,) * len(STAGES))
-    [sure] = judge(views[None], np.array([0]), fitted).confidence
+    [sure] = judge(ViewedImages.of(views[None], np.array([0])), fitted).confidence
     budget = replace(kept(0.0), temperatures=fitted.temperatures, chosen_temperatures=(3.0,) * 144)
 
     def answers(threshold: float) -> dict[str, object]:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from googlenet.evaluation.cascade import NEVER, THRESHOLDS, Judged, Stop, judge_by_folds, stages_of
+from googlenet.evaluation.cascade import NEVER, THRESHOLDS, Judged, Stop, ViewedImages, judge_by_folds, stages_of
 from googlenet.evaluation.stop_rule import (
     allowed_losses,
     cheapest_stop,
@@ -79,11 +79,11 @@ def test_new_images_lose_no_more_than_was_promised() -> None:
 def test_images_have_no_say_in_the_threshold_of_their_fold() -> None:
     probabilities, labels = made()
     folds = np.arange(60) % 5
-    before = stops_by_folds(probabilities, labels, folds, (1.0, 20.0))
+    before = stops_by_folds(ViewedImages.of(probabilities, labels), folds, (1.0, 20.0))
     assert sorted(before) == [0, 1, 2, 3, 4]
     assert all(strict.threshold >= loose.threshold for strict, loose in before.values())
     changed = np.where(folds == 2, (labels + 1) % CLASSES, labels)
-    after = stops_by_folds(probabilities, changed, folds, (1.0, 20.0))
+    after = stops_by_folds(ViewedImages.of(probabilities, changed), folds, (1.0, 20.0))
     assert after[2] == before[2]
     assert after != before
 
@@ -91,7 +91,7 @@ def test_images_have_no_say_in_the_threshold_of_their_fold() -> None:
 def test_each_fold_is_spent_by_its_own_stop() -> None:
     probabilities, labels = made()
     folds = np.arange(60) % 5
-    judged = judge_by_folds(probabilities, labels, folds)
+    judged = judge_by_folds(ViewedImages.of(probabilities, labels), folds)
     last = len(judged.stages) - 1
     stops = {fold: Stop(0.0 if fold == 3 else NEVER, last) for fold in range(5)}
     passes, wrong = spent_by_folds(judged, folds, stops)
