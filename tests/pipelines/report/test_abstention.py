@@ -1,10 +1,20 @@
 """The tables on sets of classes and answers left to people say on what, and by what, they were judged."""
 
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
-from pipelines.report.abstention import selective_rows
+import numpy as np
+import pytest
+
+from pipelines import evaluate_ensemble
+from pipelines.evaluate_ensemble import Arguments, evaluate_own_images
+from pipelines.report import temperatures
+from pipelines.report.abstention import ReportedSets, selective_rows, set_rows
 from pipelines.report.certainty import Table, abstention_tables
-from tests.pipelines.report.made_runs import cautious_rows
+from pipelines.report.numbers import numbers_about_answers
+from pipelines.run.recipe import Recipe
+from tests.pipelines.report.made_runs import ENSEMBLE, cautious_rows, ensemble_of, made_run, predict
 
 SETS = {
     "coverage": 0.9, "empirical_coverage": 100.0, "empirical_coverage_ci95": [39.8, 100.0], "mean_size": 1.0,
@@ -69,3 +79,38 @@ def test_one_replica_has_no_disagreement_to_sort_by() -> None:
     assert [row["measure"] for row in selective] == ["maximum_probability", "entropy"]
     selective[1]["area"] -= 0.1
     assert texts(selective)[-1].endswith("Of the two measures, the one that sorts best here is the entropy.")
+
+
+def test_evaluating_again_with_a_coverage_adds_its_sets_to_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = made_run(tmp_path / "run")
+    predict(run, list(range(6)))
+    monkeypatch.setattr(temperatures, "FEWEST_IMAGES", 6)
+    monkeypatch.setattr("pipelines.report.write._pictures", lambda *_: {})
+    monkeypatch.setattr(evaluate_ensemble, "connected", nullcontext)
+    monkeypatch.setattr(evaluate_ensemble, "_start", lambda _: {})
+    monkeypatch.setattr(evaluate_ensemble, "evaluate_run", lambda *_: ENSEMBLE)
+    for coverage, promised in ((None, ["0.9", "0.95"]), (0.99, ["0.9", "0.95", "0.99"]), (0.8, ["0.8", "0.9", "0.95"])):
+        evaluate_own_images(run, Recipe(replicas=2), Arguments(run.root, coverage=coverage))
+        sent = numbers_about_answers(run.read_json("report/report.json"))
+        assert [name for name in sent if name.startswith("set_coverage/")] == [f"set_coverage/{c}" for c in promised]
+        assert f"| {100 * float(promised[-1]):g} | " in run.read("report/report.md").decode()
+
+
+def test_a_coverage_that_too_few_images_can_promise_is_named_with_what_it_needs() -> None:
+    rows, asked = cautious_rows(), ReportedSets.asked_for(0.0, 0.99)
+    averaged = rows.probabilities[:, :, 1].mean(axis=1, dtype=np.float64)
+
+    def sets(images: int) -> list[Any]:
+        folds = np.arange(images) % 5
+        return list(set_rows(averaged[:images], rows.labels[:images], folds, ensemble_of(3, 4), None, asked))
+
+    *usual, few = sets(120)  # four folds of five have 96
+    assert (few["fitted_images"], few["empirical_coverage"], few["mean_size"]) == (96, 100.0, 4.0)
+    report: Any = {"images": 120, "prediction_sets": [*usual, few], "selective": judged()}
+    told = "A promise of 99 % needs 99 images: sets whose threshold was fitted on fewer (96) hold all classes."
+    assert told in abstention_tables(report)[0].text
+    report["prediction_sets"] = sets(400)
+    assert report["prediction_sets"][2]["mean_size"] < 4
+    assert "needs" not in abstention_tables(report)[0].text
