@@ -9,7 +9,7 @@ import pytest
 
 from pipelines import evaluate_ensemble
 from pipelines.evaluate_ensemble import Arguments, evaluate_own_images
-from pipelines.report import temperatures
+from pipelines.report import abstention, temperatures
 from pipelines.report.abstention import ReportedSets, selective_rows, set_rows
 from pipelines.report.certainty import Table, abstention_tables
 from pipelines.report.numbers import numbers_about_answers
@@ -114,3 +114,20 @@ def test_a_coverage_that_too_few_images_can_promise_is_named_with_what_it_needs(
     report["prediction_sets"] = sets(400)
     assert report["prediction_sets"][2]["mean_size"] < 4
     assert "needs" not in abstention_tables(report)[0].text
+
+
+def test_no_image_has_a_say_in_its_own_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[np.ndarray] = []
+    about = abstention._about_sets
+    monkeypatch.setattr(abstention, "_about_sets", lambda sets, *rest: seen.append(sets) or about(sets, *rest))
+    generator, folds = np.random.default_rng(3), np.arange(500) % 5
+    probabilities = generator.dirichlet(np.ones(4), 500)
+    labels = np.array([generator.choice(4, p=row) for row in probabilities], np.int32)
+    changed = labels.copy()
+    changed[folds == 2] = probabilities[folds == 2].argmin(axis=1)
+    for given in (labels, changed):
+        set_rows(probabilities, given, folds, ensemble_of(1, 4), None)
+    for before, after in zip(seen[:2], seen[2:], strict=True):
+        same = (before == after).all(axis=1)
+        assert same[folds == 2].all()
+        assert all(not same[folds == fold].all() for fold in (0, 1, 3, 4))
