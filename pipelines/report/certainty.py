@@ -11,7 +11,7 @@ from statistics import mean
 from googlenet.evaluation.conformal import fewest_scores
 from pipelines.report.columns import crops_text, interval
 from pipelines.report.markdown_tables import markdown_table
-from pipelines.report.remarks import about_temperatures
+from pipelines.report.remarks import about_sets, about_temperatures
 from pipelines.report.schema import Report
 from pipelines.report.schema_of_certainty import ScoreChange, SetRow, TemperatureRow
 
@@ -114,7 +114,8 @@ def _table_of_sets(report: Report) -> Table:
     penalty = report["prediction_sets"][0].get("penalty", 0.0)
     return Table(
         "Sets that hold the label",
-        "All models, most crops, with the temperature. A set holds the label as often as promised, on average."
+        "All models, most crops, with the temperature. A set holds the label as often as promised, on average. "
+        + about_sets(report)
         + (f" Each rank after the first costs a class {penalty:g}." if penalty else "")
         + _about_too_few_images(report["prediction_sets"])
         + about_share(report),

@@ -18,7 +18,8 @@ from tests.pipelines.report.made_runs import ENSEMBLE, cautious_rows, ensemble_o
 
 SETS = {
     "coverage": 0.9, "empirical_coverage": 100.0, "empirical_coverage_ci95": [39.8, 100.0], "mean_size": 1.0,
-    "single_answers": 100.0, "classes": [{"class": "a", "images": 4, "empirical_coverage": 100.0}],
+    "single_answers": 100.0, "judged_on": "other_folds",
+    "classes": [{"class": "a", "images": 4, "empirical_coverage": 100.0}],
 }  # fmt: skip
 
 
@@ -46,6 +47,20 @@ def test_tables_on_a_share_of_the_images_say_so() -> None:
     of_all, _by_class, answered = texts(judged(), images=50_000)
     for text in (of_all, answered):
         assert text.endswith(" On 400 of the 50,000 images, chosen by a hash of their names.")
+
+
+def test_the_table_of_sets_says_on_what_their_threshold_was_fitted() -> None:
+    def text(judged_on: str) -> str:
+        report: Any = {"images": 400, "prediction_sets": [{**SETS, "judged_on": judged_on}], "selective": judged()}
+        return abstention_tables(report)[0].text
+
+    assert text("other_folds").endswith(
+        " Each fold of the images is judged with the temperature and the threshold fitted on the others."
+    )
+    assert text("other_images").endswith(
+        " The temperature and the threshold of the sets were fitted on the validation images of the training run, "
+        "which are other images."
+    )
 
 
 def test_every_class_has_its_coverage_the_least_covered_first() -> None:
