@@ -257,7 +257,8 @@ def test_answers_that_stop_early_count_their_passes_and_say_what_they_saved(tmp_
     write_budget(run, kept)
     text = write_answers(run, early, budget=kept)
     assert (
-        "budget fast: 5.2 of 288 passes an image (1.8 %), 0.500 seconds of a predictor instead of about 28.800" in text
+        "budget fast: 5.2 of 288 passes an image (1.8 %), 0.500 seconds of a predictor instead of about 28.800 "
+        "at the speed of the preflight, not compiled\n" in text
     )
     assert "it loses at most 2 % of the answers on average, on images like the 50 validation images of the run" in text
     of_an_earlier_version = write_answers(run, early, budget=replace(kept, promised_points={}))
