@@ -26,7 +26,7 @@ from pipelines.job.command_line import parse, run_command
 from pipelines.job.console import complain, say
 from pipelines.run.directory import ANSWERS_CSV, MANIFEST, REPORT_JSON, RUN, read_run
 from pipelines.run.lock import RunInUseError, reading
-from pipelines.run.places import local_path
+from pipelines.run.places import local_path, without_file_scheme
 from pipelines.run.storage import Storage
 from pipelines.run.storage_failures import STORE_FAILURES
 from pipelines.tracking.commands import replay_command
@@ -109,6 +109,8 @@ def bring_up_to_date(tracking_uri: str, database: Path) -> None:
 def _store(arguments: Arguments) -> str:
     if arguments.tracking_uri:
         return checked(arguments.tracking_uri)
+    if "://" in without_file_scheme(arguments.runs) and not arguments.run_dir:
+        raise UserError(f"--runs {arguments.runs}: no local folder; name the run in that store with --run-dir")
     run = Storage.at(arguments.run_dir or str(newest_run(local_path(arguments.runs))))
     say(f"run: {run}")
     return tracking_uri_for(run)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from pipelines.data.file_endings import TABLES, ending, is_compressed, is_picture
 from pipelines.job.console import some
+from pipelines.run.places import UNPACK
 
 # Fewer words at the beginnings of names are not classes, more are not words.
 CLASSES_IN_NAMES = range(2, 1001)
@@ -15,7 +16,7 @@ TABLES_ARE_NOT_READ = "labels in a table are not read: docs/data.md has the line
 def advice_on_file(name: str) -> str:
     """Return what to do instead of giving the file ``name``, which is no archive that is read, as a data set."""
     if is_compressed(name):
-        return "unpack it, and specify the folder with its content"
+        return UNPACK
     if ending(name) in TABLES:
         return TABLES_ARE_NOT_READ
     return "specify the folder that contains it"

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from difflib import get_close_matches
 
 from pipelines.errors import UserError
 from pipelines.run.places import local_path
@@ -186,7 +187,9 @@ def load_recipe(name: str) -> Recipe:
         return RECIPES[name]()
     path = local_path(name)
     if not path.is_file():
-        raise UserError(f"unknown recipe {name!r}: choose {', '.join(RECIPES)}, or give a recipe's JSON file")
+        close = get_close_matches(name.lower(), RECIPES, n=1)
+        meant = f" (did you mean {close[0]}?)" if close else ""
+        raise UserError(f"unknown recipe {name!r}{meant}: choose {', '.join(RECIPES)}, or give a recipe's JSON file")
     try:
         values = json.loads(path.read_bytes())
         return recipe_from_dict(values.get("recipe", values) if isinstance(values, dict) else values)

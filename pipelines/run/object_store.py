@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from pipelines.errors import UserError
-from pipelines.run.places import shown
+from pipelines.run.places import UNPACK, shown
 from pipelines.run.published_files import is_published, open_published
 
 # Pauses between attempts double from 25 ms to 51 seconds: a server may be unreachable for a minute and a half.
@@ -27,7 +27,6 @@ OPTIONS = {
     "abfs": ("enable_tls", "blob_storage_authority", "dfs_storage_authority", "client_id"),
 }
 # Schemes of fsspec for files that no node of a cluster would find, or nobody has tried, with what to do instead.
-UNPACK = "unpack it, and specify the folder with its content"
 MOUNT = "mount it as a folder, or copy the files to one"
 INSTEAD = {
     **dict.fromkeys(("7z", "libarchive", "rar", "tar", "zip"), UNPACK),

@@ -7,6 +7,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 from pipelines.errors import UserError
 
+UNPACK = "unpack it, and specify the folder with its content"
 WITH_ONE_SLASH = re.compile(r"(file|https?|hf|s3|gs|gcs|abfss?|hdfs|memory):/(?!/)")
 
 

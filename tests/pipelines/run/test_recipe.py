@@ -22,6 +22,12 @@ def test_a_recipe_in_the_home_folder_is_found_by_a_tilde(tmp_path: Path, monkeyp
     assert load_recipe("~/mine.json").epochs == 3
 
 
+def test_a_misspelt_recipe_is_answered_with_the_closest_name() -> None:
+    for name in ("Demo", "demmo"):
+        with pytest.raises(UserError, match=rf"unknown recipe '{name}' \(did you mean demo\?\): choose paper, demo,"):
+            load_recipe(name)
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_survives_json(name: str, tmp_path: Path) -> None:
     recipe = load_recipe(name)

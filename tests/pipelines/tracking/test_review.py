@@ -12,7 +12,7 @@ import pytest
 
 from pipelines import review
 from pipelines.errors import UserError
-from pipelines.review import bring_up_to_date, newest_run, page_to_open
+from pipelines.review import Arguments, _store, bring_up_to_date, newest_run, page_to_open
 from pipelines.run.claims import claim
 from pipelines.run.lock import RunInUseError, only_job_on
 from pipelines.run.recipe import Recipe
@@ -106,6 +106,11 @@ def _status(uri: str, run: Path, role: str) -> str:
         return str(runs_of(uri, run)[role].info.status)
     except (AttributeError, KeyError):  # not created yet
         return ""
+
+
+def test_a_store_of_runs_is_refused_before_it_is_taken_for_a_local_folder() -> None:
+    with pytest.raises(UserError, match=r"--runs s3://bucket/runs: no local folder; .* with --run-dir"):
+        _store(Arguments(runs="s3://bucket/runs"))
 
 
 def test_the_newest_run_is_the_one_that_was_worked_on_last(tmp_path: Path) -> None:
