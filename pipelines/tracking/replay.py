@@ -1,6 +1,6 @@
 """Replay of a run directory into any MLflow store."""
 
-from pipelines.errors import UserError
+from pipelines.errors import TryAgainError, UserError
 from pipelines.job.console import complain, say
 from pipelines.job.log import ENDED, INTERRUPTED, RUNNING, read_jobs
 from pipelines.run.dataset import read_manifest
@@ -15,7 +15,7 @@ from pipelines.run.directory import (
 from pipelines.run.lock import reading
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
-from pipelines.tracking.failures import reason_of
+from pipelines.tracking.failures import is_away, reason_of
 from pipelines.tracking.follower import FINISHED, Tracker
 from pipelines.tracking.publish import PublishSettings
 from pipelines.tracking.store import check_that_it_can_be_written
@@ -25,8 +25,8 @@ def replay(run: Storage, publishing: PublishSettings) -> Tracker:
     """Send everything in ``run``; return what sent it, which knows its page and its model.
 
     Raises:
-        UserError: there is no run, a job is working on it, or MLflow does not answer or cannot be written,
-            or a file of the run is missing or damaged.
+        UserError: there is no run, MLflow cannot be written, or a file of the run is missing or damaged.
+        TryAgainError: a job is working on the run, or MLflow does not answer.
     """
     recipe = read_recipe(run)
     if not run.exists(MANIFEST):
@@ -45,7 +45,8 @@ def replay(run: Storage, publishing: PublishSettings) -> Tracker:
             raise
         except Exception as error:
             lacks = " lacks data of the models" if tracker.in_step else ""
-            raise UserError(f"MLflow at {publishing.tracking_uri}{lacks}: {reason_of(error)}") from error
+            kind = TryAgainError if is_away(error) else UserError
+            raise kind(f"MLflow at {publishing.tracking_uri}{lacks}: {reason_of(error)}") from error
     if tracker.outcome:
         say(tracker.outcome)
     return tracker

@@ -10,10 +10,12 @@ from threading import Event, Semaphore, Thread
 import pytest
 from mlflow.exceptions import MlflowException
 
+from pipelines.errors import TryAgainError
 from pipelines.run.storage import Storage
 from pipelines.tracking.commands import replay_command
 from pipelines.tracking.follower import Tracker
-from pipelines.tracking.publish import Published
+from pipelines.tracking.publish import Published, PublishSettings
+from pipelines.tracking.replay import replay
 from pipelines.tracking.result import send_report
 from tests.pipelines.tracking.followed_runs import (
     copy_result,
@@ -48,6 +50,11 @@ def test_a_server_that_is_away_stops_nothing_and_is_told_once(
     )
     assert follow(run, store_of(run), {0: "done", 1: "training"}).in_step
     assert errors(store_of(run), 0) == [(1, 49.0), (2, 48.0), (3, 47.0)]
+
+
+def test_a_replay_that_no_server_answers_may_be_tried_again_as_it_is(run: Storage, short_pauses: None) -> None:
+    with pytest.raises(TryAgainError, match=r"^MLflow at http://127.0.0.1:9: it does not answer"):
+        replay(run, PublishSettings("http://127.0.0.1:9", models="none"))
 
 
 @pytest.mark.parametrize("lost", [1, 9])
