@@ -190,16 +190,18 @@ def _write_results(
 
     The answers have the temperatures of ``trained``, or those of ``known``.
     """
+    from pipelines.report.abstention import ReportedSets
     from pipelines.report.answers import write_answers
     from pipelines.report.write import write_report
 
-    rule = SetRule(arguments.set_penalty)
     if not arguments.unlabelled:
-        text = write_report(run, ensemble, trained, rule, has_fitted_images=has_fitted_images)
+        sets = ReportedSets.asked_for(arguments.set_penalty, arguments.coverage)
+        text = write_report(run, ensemble, trained, sets, has_fitted_images=has_fitted_images)
         return f"{text}\nreport: {run.below(REPORT_PAGE)}"
     if trained and arguments.calibrated:
         known = read_calibration(trained, ensemble.weights_digests)
     kept = read_budget(trained, ensemble.weights_digests) if trained else None
+    rule = SetRule(arguments.set_penalty)
     return write_answers(run, ensemble, known, arguments.coverage, kept, rule, calibrated=arguments.calibrated)
 
 

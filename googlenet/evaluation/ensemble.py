@@ -24,7 +24,7 @@ from googlenet.images.scaled_image import ScaledImage, scale_image
 from googlenet.network.model import fold_batch_norm
 from googlenet.network.weight_files import local_path, read_weights
 from googlenet.network.weights import Replica, WeightsError
-from googlenet.shapes import Float32, UInt8
+from googlenet.shapes import Float32, Float64, UInt8
 
 TOP = 5
 # Columns of answers with sets of classes.
@@ -279,15 +279,19 @@ class PixelClassifier(nn.Module):
 
 
 class CalibratedClassifier(nn.Module):
-    """A classifier of crops with a second output: its probabilities with a temperature, as for one crop an image."""
+    """A classifier of crops with a second output: its probabilities with a temperature, as for one crop an image.
+
+    The second output is float64: in float32, the logarithms of two probabilities that nearly tie may be equal, and the
+    most likely class another one.
+    """
 
     def __init__(self, classifier: PixelClassifier, temperature: float) -> None:
         super().__init__()
         self.classifier, self._temperature = classifier, temperature
         self.eval()
 
-    def forward(self, images: UInt8[Tensor, "n 3 h w"]) -> tuple[Float32[Tensor, "n c"], Float32[Tensor, "n c"]]:
+    def forward(self, images: UInt8[Tensor, "n 3 h w"]) -> tuple[Float32[Tensor, "n c"], Float64[Tensor, "n c"]]:
         """(N, 3, crop_px, crop_px) to (N, C), as averaged and calibrated."""
         probabilities = self.classifier(images)
-        logarithms = probabilities.clamp_min(LEAST_PROBABILITY).log()
+        logarithms = probabilities.double().clamp_min(LEAST_PROBABILITY).log()
         return probabilities, (logarithms / self._temperature).softmax(dim=1)

@@ -46,7 +46,8 @@ class Arguments:
     """Give the probabilities of --unlabelled images the temperature that the run keeps, or that lies beside --weights;
     it changes no answer."""
     coverage: float | None = None
-    """With --unlabelled: list the classes that hold the true one with this probability, such as 0.95."""
+    """With --unlabelled: list the classes that hold the true one with this probability, such as 0.95. Otherwise the
+    report also judges such sets, beside those of 0.9 and 0.95."""
     set_penalty: float = 0.0
     """Added to a class's score for each rank after the first, such as 0.01, to shorten long sets of classes: those of
     --coverage, or those of the report."""
@@ -147,8 +148,8 @@ def _check_coverage(asked: Arguments) -> None:
         return
     if not 0 < asked.coverage < 1:
         raise UserError(f"--coverage must be between 0 and 1, such as 0.95, got {asked.coverage:g}")
-    if not asked.unlabelled or asked.weights:
-        raise UserError("--coverage is for the answers of a training run: it needs --unlabelled and no --weights")
+    if asked.unlabelled and asked.weights:
+        raise UserError("--coverage of images without labels needs a training run: leave out --weights")
     if not asked.calibrated:
         raise UserError("--coverage needs the run's calibration: leave out --no-calibrated")
 

@@ -43,7 +43,8 @@ def choose(trained: Storage, recipe: Recipe, asked: Arguments) -> Choice:
     early_stop = early_stop_of(trained, replicas, asked.budget)
     policies = CROP_POLICIES[-1:] if early_stop else with_chosen_views(trained, replicas, asked.policies)
     check_policies(policies, recipe.crop_px)
-    check_sets(trained, replicas, policies, asked.coverage)
+    if asked.unlabelled:  # a report fits the sets for which the run keeps nothing on the images at hand
+        check_sets(trained, replicas, policies, asked.coverage)
     has_temperature = asked.unlabelled and asked.calibrated and not early_stop
     if has_temperature and (line := about_no_temperature(trained, replicas, policies)):
         say(line)

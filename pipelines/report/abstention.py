@@ -1,5 +1,6 @@
 """Sets of classes and answers left to people: how often a set holds the label, and which error then remains."""
 
+from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
@@ -13,6 +14,7 @@ from pipelines.report.intervals import error_interval
 from pipelines.report.schema_of_certainty import SelectiveRow, SetRow
 from pipelines.run.predictions import EvaluatedEnsemble
 
+# Coverages of the sets in every report.
 COVERAGES = (0.9, 0.95)
 # Shares of answered images, in percent, at which the remaining error is reported.
 ANSWERED_PERCENT = tuple(range(5, 101, 5))
@@ -21,27 +23,46 @@ Probabilities = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int32]
 
 
+@dataclass(frozen=True)
+class ReportedSets:
+    """Sets that a report judges: their coverages, and the penalty on the ranks of their classes."""
+
+    rule: SetRule = UNPENALISED
+    coverages: tuple[float, ...] = COVERAGES
+
+    @classmethod
+    def asked_for(cls, penalty: float, coverage: float | None) -> "ReportedSets":
+        """Return the sets of every report and, if it is given, those of one more coverage."""
+        added = set() if coverage is None else {coverage}
+        return cls(SetRule(penalty), tuple(sorted({*COVERAGES, *added})))
+
+
+USUAL_SETS = ReportedSets()
+
+
 def set_rows(
     everyone: Probabilities,
     labels: Labels,
     folds: npt.NDArray[np.int64],
     ensemble: EvaluatedEnsemble,
     known: KeptCalibration | None,
-    rule: SetRule = UNPENALISED,
+    asked: ReportedSets = USUAL_SETS,
 ) -> list[SetRow]:
     """Return how prediction sets of all models do, (N, C) and (N,), on images that they were not fitted on."""
+    rule = asked.rule
     policy = str(ensemble.largest)
     temperature = known.temperature(len(ensemble.replicas), policy) if known else None
     rows = []
-    for coverage in COVERAGES:
+    for coverage in asked.coverages:
         limit = known.threshold(policy, coverage, rule) if known else None
         if temperature is not None and limit is not None:
             sets = prediction_sets(with_temperature(everyone, temperature), limit, rule)
+            about = {"judged_on": "other_images", "fitted_images": known.images if known else 0}
         else:
             sets = _cross_fitted_sets(everyone, labels, folds, coverage, rule)
-        row = _about_sets(sets, labels, ensemble.classes)
-        judged_on = "other_images" if limit is not None else "other_folds"
-        rows.append(cast("SetRow", {"coverage": coverage, "penalty": rule.penalty, "judged_on": judged_on, **row}))
+            about = {"judged_on": "other_folds", "fitted_images": len(labels) - int(np.bincount(folds).max())}
+        row = {"coverage": coverage, "penalty": rule.penalty, **about, **_about_sets(sets, labels, ensemble.classes)}
+        rows.append(cast("SetRow", row))
     return rows
 
 

@@ -187,14 +187,17 @@ class _Passes:
 
 
 def about_saving(run: Storage, budget: str, images: int) -> list[str]:
-    """Return what stopping early has saved, in passes and in seconds of a predictor as the preflight timed it."""
+    """Return what stopping early has saved, in passes and in seconds of a predictor as the preflight timed it.
+
+    With a budget, the preflight compiles nothing; an evaluation with all passes may be compiled, and faster.
+    """
     costs = read_costs(run.below(PREDICTIONS))
     passes, every = sum(cost.forward_passes for cost in costs), sum(cost.all_passes for cost in costs)
     seconds = sum(cost.seconds for cost in costs)
     full = every / run.read_json(PREFLIGHT)["preflight"]["passes_per_second"]
     share = f"{passes / images:.1f} of {every / images:.0f} passes an image ({100 * passes / every:.1f} %)"
     time = f"{seconds / images:.3f} seconds of a predictor instead of about {full / images:.3f}"
-    return [f"budget {budget.partition(':')[0]}: {share}, {time} at the speed of the preflight"]
+    return [f"budget {budget.partition(':')[0]}: {share}, {time} at the speed of the preflight, not compiled"]
 
 
 def _about_promise(key: str, kept: KeptBudget | None) -> list[str]:

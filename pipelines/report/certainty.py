@@ -3,13 +3,15 @@
 Calibration, sets of classes, answers left to people, and photographs of something else.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
+from googlenet.evaluation.conformal import fewest_scores
 from pipelines.report.columns import crops_text, interval
 from pipelines.report.markdown_tables import markdown_table
-from pipelines.report.remarks import about_temperatures
+from pipelines.report.remarks import about_sets, about_temperatures
 from pipelines.report.schema import Report
 from pipelines.report.schema_of_certainty import ScoreChange, SetRow, TemperatureRow
 
@@ -112,12 +114,28 @@ def _table_of_sets(report: Report) -> Table:
     penalty = report["prediction_sets"][0].get("penalty", 0.0)
     return Table(
         "Sets that hold the label",
-        "All models, most crops, with the temperature. A set holds the label as often as promised, on average."
+        "All models, most crops, with the temperature. A set holds the label as often as promised, on average. "
+        + about_sets(report)
         + (f" Each rank after the first costs a class {penalty:g}." if penalty else "")
+        + _about_too_few_images(report["prediction_sets"])
         + about_share(report),
         ("promised %", "held %", "95 % interval", "mean classes", "single answers %"),
         rows,
     )
+
+
+def _about_too_few_images(sets: Sequence[SetRow]) -> str:
+    """Return which coverages need more images than a threshold was fitted on, in a sentence; empty if none does."""
+    needed = [
+        f"{100 * row['coverage']:g} % needs {fewest_scores(row['coverage']):,} images"
+        for row in sets
+        if fewest_scores(row["coverage"]) > row.get("fitted_images", math.inf)
+    ]
+    if not needed:
+        return ""
+    fewest = min(row["fitted_images"] for row in sets)
+    rest = f"sets whose threshold was fitted on fewer ({fewest:,}) hold all classes"
+    return f" A promise of {' and one of '.join(needed)}: {rest}."
 
 
 def _table_of_shares(report: Report) -> Table:

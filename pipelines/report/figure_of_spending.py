@@ -25,9 +25,9 @@ def spending(report: Report, seconds_per_pass: float) -> Figure:
     best = sorted((row["passes"], row["top1_error"]) for row in report["spending"] if row["efficient"])
     axes.plot(*zip(*best, strict=True), color="black", linewidth=1, linestyle=":", label="efficient")
     # Named in the legend, since budgets may cost nearly the same: names beside the marks would overlap.
-    for marker, row in zip(BUDGET_MARKERS, report.get("budgets", []), strict=False):
-        [drawn] = axes.plot(row["passes"], row["top1_error"], linestyle="none", marker=marker, markersize=11)
-        drawn.set(color="black", markerfacecolor=COLOURS[1], label=f"{row['budget']}: {row['saving']:.1f} % saved")
+    for marker, (place, error, label) in zip(BUDGET_MARKERS, _budgets(report), strict=False):
+        [drawn] = axes.plot(place, error, linestyle="none", marker=marker, markersize=11)
+        drawn.set(color="black", markerfacecolor=COLOURS[1], label=label)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("forward passes per image, mean")
@@ -39,3 +39,11 @@ def spending(report: Report, seconds_per_pass: float) -> Figure:
         above.set_xlabel("seconds per image of one predictor, here", labelpad=8)
     figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=2)
     return figure
+
+
+def _budgets(report: Report) -> list[tuple[float, float, str]]:
+    """Return passes, error and label of each budget; of a student those of its teacher, where its line may go."""
+    if own := report.get("budgets"):
+        return [(row["passes"], row["top1_error"], f"{row['budget']}: {row['saving']:.1f} % saved") for row in own]
+    taught = (row for row in report["spending"] if "budget" in row)
+    return [(row["passes"], row["top1_error"], f"{row['budget']}, of the teacher") for row in taught]

@@ -20,6 +20,8 @@ from pipelines.report.schema import Report
 from pipelines.report.schema_of_certainty import TemperatureRow
 from pipelines.report.schema_of_spending import MeasuredCost
 
+FITTED_BEFORE = "fitted on the validation images of the training run, which are other images"
+
 
 def headline(report: Report) -> str:
     """Return the errors of the last and of the first cell of the table in a sentence."""
@@ -87,16 +89,22 @@ def about_intervals(report: Report) -> str:
     return f"The 95 % intervals are over images alone: {few}."
 
 
+def about_sets(report: Report) -> str:
+    """Return in words how the threshold of the report's sets was fitted; they are all fitted alike."""
+    if report["prediction_sets"][-1]["judged_on"] == "other_images":
+        return f"The temperature and the threshold of the sets were {FITTED_BEFORE}."
+    return "Each fold of the images is judged with the temperature and the threshold fitted on the others."
+
+
 def about_temperatures(report: Report) -> str:
     """Return in words how the temperatures of the report were fitted and judged."""
     row = report["temperatures"][-1]
-    fitted_before = "fitted on the validation images of the training run, which are other images"
     fitted_here = f"each of {row['folds']} folds of the images judged with the one fitted on the others"
     here = [kept for kept in report["temperatures"] if kept["judged_on"] == "other_folds"]
     if here and len(here) < len(report["temperatures"]):
-        judged = f"{fitted_before}; the run keeps none for {_cells(here)}: there, {fitted_here}"
+        judged = f"{FITTED_BEFORE}; the run keeps none for {_cells(here)}: there, {fitted_here}"
     else:
-        judged = fitted_here if here else fitted_before
+        judged = fitted_here if here else FITTED_BEFORE
     most = max(kept.get("ensembles", 1) for kept in report["temperatures"])
     ensembles = f" Of one size, {most} ensembles share a temperature, and scores are their means." if most > 1 else ""
     return (

@@ -90,6 +90,15 @@ class SetRow(TypedDict):
         ]
     ]
     judged_on: JudgedOn
+    fitted_images: NotRequired[
+        Annotated[
+            int,
+            Field(
+                description="Images that the threshold was fitted on, of the folds the fewest; absent in reports of "
+                "earlier versions."
+            ),
+        ]
+    ]
     images: Annotated[int, Field(description="Number of these images.")]
     empirical_coverage: Annotated[float, Field(description="Images whose set holds the label, in percent.")]
     empirical_coverage_ci95: ScoreInterval

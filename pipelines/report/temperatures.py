@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from googlenet.evaluation.calibration import LEAST_KEPT, LEAST_PROBABILITY
-from googlenet.evaluation.conformal import UNPENALISED, SetRule, label_mass
+from googlenet.evaluation.conformal import label_mass
 from googlenet.evaluation.crops import num_views
 from googlenet.evaluation.kept_budget import KeptBudget
 from googlenet.evaluation.kept_calibration import KeptCalibration
@@ -25,7 +25,7 @@ from googlenet.evaluation.temperature import (
     hash_shares,
     with_temperature,
 )
-from pipelines.report.abstention import selective_rows, set_rows
+from pipelines.report.abstention import USUAL_SETS, ReportedSets, selective_rows, set_rows
 from pipelines.report.outcomes import cell_name
 from pipelines.report.schema_of_certainty import ReliabilityBin, SelectiveRow, SetRow, TemperatureRow
 from pipelines.run.predictions import EvaluatedEnsemble, Predicted
@@ -94,14 +94,14 @@ def calibrate(
     kept: KeptProbabilities,
     ensemble: EvaluatedEnsemble,
     known: KeptCalibration | None,
-    rule: SetRule = UNPENALISED,
+    sets: ReportedSets = USUAL_SETS,
     known_budget: KeptBudget | None = None,
 ) -> Calibrated | None:
     """Return the ensemble's calibration and what it is worth; None with too few images.
 
     A ``known`` one was fitted on other images and is judged as it is, and so are the temperatures of chosen views in a
     ``known_budget``. Without it, each fold of the images is judged with what was fitted on the other folds, and what is
-    returned is fitted on all. Sets are made by ``rule``.
+    returned is fitted on all.
     """
     if kept.images < FEWEST_IMAGES:
         return None
@@ -130,9 +130,9 @@ def calibrate(
     reliability = cast("list[ReliabilityBin]", judged.reliability()[1])
     everyone = probabilities.mean(axis=1, dtype=np.float64)
     fitted = known or _kept(ensemble, rows, everyone, labels)
-    sets = set_rows(everyone[:, -1], labels, folds, ensemble, known, rule)
+    judged_sets = set_rows(everyone[:, -1], labels, folds, ensemble, known, sets)
     selective = selective_rows(probabilities[:, :, -1], labels)
-    return Calibrated(fitted, rows, reliability, sets, selective, ids, scores)
+    return Calibrated(fitted, rows, reliability, judged_sets, selective, ids, scores)
 
 
 def some_ensembles(replicas: int, models: int) -> list[list[int]]:

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from googlenet.evaluation.conformal import UNPENALISED, SetRule
 from googlenet.evaluation.kept_budget import KeptBudget
 from googlenet.evaluation.kept_calibration import KeptCalibration
 from pipelines.job.console import say, terminal_columns
+from pipelines.report.abstention import USUAL_SETS, ReportedSets
 from pipelines.report.contents import contents
 from pipelines.report.drawing import png, svg
 from pipelines.report.example_images import mistakes_with_pictures, view_strips
@@ -60,7 +60,7 @@ def write_report(
     run: Storage,
     ensemble: EvaluatedEnsemble,
     trained: Storage | None = None,
-    set_rule: SetRule = UNPENALISED,
+    sets: ReportedSets = USUAL_SETS,
     *,
     with_pictures: bool = True,
     has_fitted_images: bool = False,
@@ -74,7 +74,7 @@ def write_report(
         run: where the images and the predictions are.
         ensemble: the evaluated ensemble.
         trained: the training run of the replicas, if their validation images are not those of ``run``.
-        set_rule: penalty on the ranks of the classes of sets.
+        sets: coverages of the sets of classes, and the penalty on the ranks of these.
         with_pictures: whether to draw the pictures, which takes most of the time if there are few images.
         has_fitted_images: whether some images are validation images of ``trained`` all the same: then nothing that was
             fitted or chosen on those is judged as if the images were others.
@@ -85,7 +85,7 @@ def write_report(
     say("writing the report ...")
     tally = tally_predictions(run, ensemble)
     soups = None if trained else judge_soups(run, ensemble, list(tally.seen))
-    judged = _judge(run, ensemble, tally, None if has_fitted_images else trained, set_rule, soups)
+    judged = _judge(run, ensemble, tally, None if has_fitted_images else trained, sets, soups)
     report, cost = judged.report, _cost(run, ensemble)
     if judged.fitted_calibration:
         write_calibration(run, judged.fitted_calibration)
@@ -130,13 +130,13 @@ def _judge(
     ensemble: EvaluatedEnsemble,
     tally: Tally,
     fitted: Storage | None,
-    set_rule: SetRule,
+    sets: ReportedSets,
     soups: JudgedSoups | None,
 ) -> _Judged:
     """Judge predictions with what ``fitted`` keeps, a training run of other images; without it, by folds."""
     known = read_calibration(fitted, ensemble.weights_digests) if fitted else None
     known_budget = read_budget(fitted, ensemble.weights_digests) if fitted else None
-    calibrated = calibrate(tally.kept, ensemble, known, set_rule, known_budget)
+    calibrated = calibrate(tally.kept, ensemble, known, sets, known_budget)
     errors = _validation_errors(fitted, ensemble.replicas) if fitted else None
     spent = spend(read_views(run, ensemble), ensemble, known_budget, tally.sizes_px)
     ways = Ways(spent, soups.rows if soups else (), read_taught(run))

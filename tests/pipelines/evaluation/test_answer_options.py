@@ -2,6 +2,7 @@
 
 import math
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from googlenet.evaluation.kept_calibration import KeptCalibration
 from pipelines.errors import UserError
 from pipelines.evaluation.answer_options import about_no_temperature, check_ood, check_sets
 from pipelines.evaluation.options import Arguments, check_options
+from pipelines.evaluation.other_images import choose
 from pipelines.run.budget import budget_in_use
 from pipelines.run.calibration import write_calibration
 from pipelines.run.directory import ReplicaFiles
+from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.run.weights import weights_digests
 
@@ -59,6 +62,21 @@ def test_a_calibration_of_other_replicas_is_told_before_anything_is_evaluated(tm
     assert about_no_temperature(run, range(3), (chosen_policy(range(3)),)) == ""
 
 
+def test_the_report_of_labelled_images_takes_a_coverage_for_which_the_run_keeps_nothing(tmp_path: Path) -> None:
+    run, recipe = Storage.at(str(tmp_path)), Recipe(replicas=2, crop_px=35)
+    keep_calibration(run, 2)
+    asked = Arguments(run.root, "photos", policies=(10,), coverage=0.99)
+    for labelled in (
+        asked,
+        Arguments(run.root, coverage=0.99),
+        Arguments(run.root, "photos", ("x.npz",), coverage=0.99),
+    ):
+        check_options(labelled)
+    assert choose(run, recipe, asked).policies == (10,)
+    with pytest.raises(UserError, match=r"^--coverage 0\.99 needs sets for the crop policy 10"):
+        choose(run, recipe, replace(asked, unlabelled=True))
+
+
 def keep_calibration(run: Storage, replicas: int) -> None:
     """Write the weights of replicas, and a calibration of them for 1 and 144 crops."""
     for replica in range(replicas):
@@ -85,11 +103,10 @@ def test_a_runs_own_images_are_not_something_else() -> None:
         ({"budget": "fast", "unlabelled": True, "policies": (1,)}, "leave out --policies"),
         ({"budget": "fast", "unlabelled": True, "coverage": 0.9}, "cannot be combined with --coverage"),
         ({"coverage": 95.0, "unlabelled": True}, r"between 0 and 1, such as 0\.95, got 95"),
-        ({"coverage": 0.9}, "needs --unlabelled and no --weights"),
         ({"coverage": 0.9, "unlabelled": True, "calibrated": False}, "leave out --no-calibrated"),
         ({"set_penalty": math.inf}, "--set-penalty must not be negative or infinite, got inf"),
         ({"calibrated": False}, "--no-calibrated is for answers: it needs --unlabelled"),
-        ({"coverage": 0.9, "unlabelled": True, "weights": ("x.npz",)}, "needs --unlabelled and no --weights"),
+        ({"coverage": 0.9, "unlabelled": True, "weights": ("x.npz",)}, "needs a training run: leave out --weights"),
         ({"bad_images": "quarantine", "data": ""}, "--bad-images needs --data FOLDER or --ood FOLDER"),
         ({"crop_px": 0, "weights": ("x.npz",)}, "positive multiple of 7"),
     ],

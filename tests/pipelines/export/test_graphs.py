@@ -14,9 +14,10 @@ import pytest
 from PIL import Image, ImageOps
 
 from googlenet import Ensemble, load_weights
+from googlenet.evaluation.ensemble import CalibratedClassifier, PixelClassifier
 from googlenet.evaluation.kept_calibration import KeptCalibration
 from pipelines.errors import UserError
-from pipelines.export.graphs import export_graph, graph_file
+from pipelines.export.graphs import _onnx, export_graph, graph_file
 from pipelines.run.storage import Storage
 from tests.commands import run_script
 from tests.pages import example
@@ -70,6 +71,32 @@ def test_onnx_runtime_gives_the_same_probabilities_for_any_number_of_crops(finis
         np.testing.assert_allclose(calibrated, powers / powers.sum(axis=1, keepdims=True), atol=1e-5)
         np.testing.assert_allclose(found, by_torch(finished_run, [0, 1, 2], crops), atol=1e-4, rtol=0)
     assert list(of_all.parent.iterdir()) == [of_all]
+
+
+@pytest.mark.parametrize("temperature", [0.4, 1.5, 3.0])
+def test_no_temperature_changes_the_answer_of_a_graph_where_two_classes_nearly_tie(temperature: float) -> None:
+    import onnxruntime
+    import torch
+
+    highest = np.concatenate([[0.5], np.random.default_rng(1).uniform(0.34, 0.5, 255)]).astype(np.float32)
+    probabilities = np.stack([np.nextafter(highest, np.float32(0)), highest, 1 - 2 * highest], axis=1)
+
+    class Known(PixelClassifier):
+        """The probabilities of the row that the first pixel names."""
+
+        def __init__(self) -> None:
+            super().__init__([])
+            self.register_buffer("rows", torch.from_numpy(probabilities))
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.rows[images[:, 0, 0, 0].long()]
+
+    graph = _onnx(CalibratedClassifier(Known(), temperature), torch.zeros(2, 3, 1, 1, dtype=torch.uint8), {})
+    crops = np.tile(np.arange(256, dtype=np.uint8)[:, None, None, None], (1, 3, 1, 1))
+    found, calibrated = onnxruntime.InferenceSession(graph).run(None, {"crops": crops})
+    assert (found.dtype, calibrated.dtype) == (np.float32, np.float64)
+    np.testing.assert_array_equal(found, probabilities)
+    np.testing.assert_array_equal(calibrated.argmax(axis=1), found.argmax(axis=1))
 
 
 def test_of_one_replica_its_network_and_the_temperature_of_one_model_become_the_graph(

@@ -48,7 +48,8 @@ def test_an_area_without_a_mistake_is_shown_without_an_interval() -> None:
     right = np.eye(3, dtype=np.float32)[[0, 1, 2, 0]]
     sets = {
         "coverage": 0.9, "empirical_coverage": 100.0, "empirical_coverage_ci95": [39.8, 100.0], "mean_size": 1.0,
-        "single_answers": 100.0, "classes": [{"class": "a", "images": 4, "empirical_coverage": 100.0}],
+        "single_answers": 100.0, "judged_on": "other_folds",
+        "classes": [{"class": "a", "images": 4, "empirical_coverage": 100.0}],
     }  # fmt: skip
 
     def shown(labels: list[int]) -> list[str]:

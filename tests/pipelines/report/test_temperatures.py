@@ -18,7 +18,7 @@ from googlenet.evaluation.selective import MEASURES
 from googlenet.evaluation.temperature import fit_temperature
 from googlenet.network.arithmetic import FP32
 from pipelines.report import temperatures
-from pipelines.report.abstention import set_rows
+from pipelines.report.abstention import ReportedSets, set_rows
 from pipelines.report.remarks import about_temperatures
 from pipelines.report.temperatures import Calibrated, KeptProbabilities, calibrate, some_ensembles
 from pipelines.report.write import write_report
@@ -108,7 +108,7 @@ def test_a_penalty_on_ranks_shapes_the_sets_of_the_report_and_is_named() -> None
     easy = np.where(np.arange(10) == labels[:200, None], 0.91, 0.01)
     everyone, folds = np.concatenate([easy, hard]), np.arange(400) % 5
     [plain, _] = set_rows(everyone, labels, folds, ten, None)
-    [penalised, _] = set_rows(everyone, labels, folds, ten, None, SetRule(10.0))
+    [penalised, _] = set_rows(everyone, labels, folds, ten, None, ReportedSets(SetRule(10.0)))
     assert (plain["penalty"], penalised["penalty"]) == (0.0, 10.0)
     # Adaptive sets are short where the answer is sure; with a penalty that outweighs all, no longer.
     assert plain["single_answers"] > 40

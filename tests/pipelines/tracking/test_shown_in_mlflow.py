@@ -9,9 +9,12 @@ from urllib.parse import parse_qsl
 import pytest
 from mlflow import MlflowClient
 
+from pipelines.report import temperatures
+from pipelines.report.write import write_report
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.tracking.store import page_of_experiment
+from tests.pipelines.report.made_runs import NOISY, answers, ensemble_of, predict_as
 from tests.pipelines.tracking.followed_runs import (
     JOB,
     copy_result,
@@ -52,6 +55,31 @@ def test_the_parent_holds_the_tables_cells_the_report_and_a_note_that_fits(run: 
     pictures = re.findall(r"!\[[^]]*\]\(([^)]*)\)", page)
     assert f"http:get-artifact?path=report%2Fviews.png&run_uuid={parent.info.run_id}" in pictures
     assert all(picture.startswith("http:get-artifact?") for picture in pictures)
+
+
+def test_the_parent_holds_how_sure_the_answers_are_under_the_documented_names(
+    run: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ensemble = ensemble_of(3)
+    predict_as(run, answers(*NOISY), ensemble)
+    monkeypatch.setattr(temperatures, "FEWEST_IMAGES", 6)
+    write_report(run, ensemble, with_pictures=False)
+    report = run.read_json("report/report.json")
+    [row] = (row for row in report["temperatures"] if (row["models"], row["policy"]) == (3, "144"))
+    [sets] = (row for row in report["prediction_sets"] if row["coverage"] == 0.95)
+    [entropy] = (row for row in report["selective"] if row["measure"] == "entropy")
+    expected = {
+        "temperature/3x144": row["temperature"],
+        "set_coverage/0.95": sets["empirical_coverage"],
+        "set_size/0.95": sets["mean_size"],
+        "area_under_risk/entropy": entropy["area"],
+    }
+    for score in ("negative_log_likelihood", "brier_score", "expected_calibration_error"):
+        assert row[score]["before"] != pytest.approx(row[score]["after"], abs=1e-3)
+        expected |= {f"{score}/3x144": row[score]["before"], f"{score}/3x144/calibrated": row[score]["after"]}
+    follow(run, store_of(run), {0: "done", 1: "done"}, succeeded=True)
+    metrics = runs_of(store_of(run))["ensemble"].data.metrics
+    assert {name: metrics.get(name) for name in expected} == pytest.approx(expected, abs=1e-3)
 
 
 def test_the_list_of_runs_shows_errors_data_set_and_images(run: Storage, reported_run: Path) -> None:
