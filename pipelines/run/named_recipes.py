@@ -51,7 +51,7 @@ def demo() -> Recipe:
         photometric=None,
         lighting_sigma=0.0,
         batch_size=64,
-        epochs=12,
+        epochs=11,
         dead_head_epochs=5,
         learning_rate=0.15,
         schedule="cosine",
@@ -59,6 +59,7 @@ def demo() -> Recipe:
         weight_decay=1e-3,
         decay_biases=False,
         label_smoothing=0.05,
+        max_gradient_norm=2.0,
         polyak_epochs=2,
     )
 
