@@ -6,7 +6,9 @@
 The second command computes as processors without AVX-512 do: its sums end in other digits, and a training that is
 stopped on its steepest part ends elsewhere. A seed is that of the images, of the initial weights and of the first
 replica's sampling. Networks, samples and crops are those of the main job; each replica is trained in a process with one
-thread. Finished replicas are not trained again.
+thread. Finished replicas are not trained again; after a change of the data set, choose another folder.
+
+Replicas of neighbouring seeds share sampling seeds: they differ in their images and in their initial weights.
 
 The table has, by seed, the top-1 errors in percent of one model (the mean of all) and of all models with each crop
 policy, those of the replicas with the first policy, and how far the farthest one is from their mean, as a share of it.
@@ -145,7 +147,7 @@ def print_table(found: dict[int, Errors], recipe_name: str) -> None:
     print(f"\nreplicas within a third of their mean: {sum(e.farthest <= 100 / 3 for e in of_all)} of {number}")
     ordered = sum(errors.keeps_order for errors in of_all)
     print(f"more models help with every policy, and every further policy helps one model: {ordered} of {number}")
-    near = sum(e.above_lowest <= 0.5 for e in of_all)
+    near = sum(e.above_lowest <= 0.5 + 1e-9 for e in of_all)
     print(f"{models[-1]} has the lowest error of the table or is within 0.5 points of it: {near} of {number}")
 
 

@@ -180,6 +180,8 @@ def mutants() -> list[Mutant]:
         ("soup: statistics are a mean over all batches", soup, "layer.momentum = None", "layer.momentum = 0.1"),
         ("views: of equal errors, the likelihood decides", order, "np.lexsort((losses", "np.lexsort((0 * losses"),
         ("views: the higher likelihood is the better one", order, "losses = -np.log(", "losses = np.log("),
+        ("views: of equal sums, the lower class wins", order, "is_lower & (sums ==", "~is_lower & (sums =="),
+        ("views: a class that can only tie may win", order, "highest >= (total", "highest > (total"),
         (
             "cascade: answers in use are as sure as they were judged",
             early,

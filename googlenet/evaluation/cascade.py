@@ -14,13 +14,13 @@ import numpy as np
 
 from googlenet.evaluation.calibration import LEAST_KEPT
 from googlenet.evaluation.temperature import fit_temperature, with_temperature
-from googlenet.evaluation.view_order import errors_along, greedy_order
+from googlenet.evaluation.view_order import NUMBERS_AT_ONCE, errors_along, greedy_order
 from googlenet.shapes import Bool, Float, Float32, Float64, Int64, Integer
 
 # Share of images, in percentage points, on which all passes are right and a budget may be wrong; "best" is all passes.
 WITHIN_POINTS = {"fast": 1.0, "balanced": 0.2}
 BUDGETS = (*WITHIN_POINTS, "best")
-# More images hardly change a greedy choice among 144 views, which takes a second for so many.
+# More images hardly change a greedy choice among 144 views.
 IMAGES_TO_ORDER = 1_000
 # Nothing is surer than 1: all passes are made.
 NEVER = 1.0
@@ -58,23 +58,26 @@ class ViewedImages:
 
     Attributes:
         probabilities: of all M.
-        sums: their sums over the replicas.
+        sums: their sums over the replicas; of one replica, its own.
         all_labels: of all M.
         rows: which of the M these are.
     """
 
     probabilities: Float[np.ndarray, "m k v c"]
-    sums: Float64[np.ndarray, "m v c"]
+    sums: Float[np.ndarray, "m v c"]
     all_labels: Integer[np.ndarray, " m"]
     rows: Int64[np.ndarray, " n"]
 
     @classmethod
     def of(cls, probabilities: Float[np.ndarray, "n k v c"], labels: Labels) -> "ViewedImages":
         """Return all images of these arrays."""
+        everything = np.arange(len(labels))
+        if probabilities.shape[1] == 1:
+            return cls(probabilities, probabilities[:, 0], labels, everything)
         sums = np.zeros((len(labels), *probabilities.shape[2:]))
         for replica in range(probabilities.shape[1]):
             sums += probabilities[:, replica]
-        return cls(probabilities, sums, labels, np.arange(len(labels)))
+        return cls(probabilities, sums, labels, everything)
 
     def where(self, chosen: Bool[np.ndarray, " n"] | Int64[np.ndarray, " s"]) -> "ViewedImages":
         """Return some of the images."""
@@ -91,10 +94,17 @@ class ViewedImages:
         """The stages of all replicas and views."""
         return stages_of(*self.probabilities.shape[1:3])
 
-    def by_view(self) -> Float64[np.ndarray, "n 1 v c"]:
+    def by_view(self) -> Float[np.ndarray, "n 1 v c"]:
         """Return the sum of all replicas by view: one classifier."""
-        of_all: Float64[np.ndarray, "n 1 v c"] = self.sums[self.rows][:, None]
+        of_all: Float[np.ndarray, "n 1 v c"] = self.sums[self.rows][:, None]
         return of_all
+
+    def errors_along(self, order: Int64[np.ndarray, " v"]) -> Float64[np.ndarray, "n v"]:
+        """Return whether all replicas with the first 1, 2, ... views are wrong, a few images at a time."""
+        at_once = max(1, NUMBERS_AT_ONCE // self.sums[0].size)
+        firsts = range(0, len(self.rows), at_once)
+        blocks = [replace(self, rows=self.rows[first : first + at_once]) for first in firsts]
+        return np.concatenate([errors_along(block.by_view(), block.labels, order) for block in blocks])
 
     def running_averages(self, order: Int64[np.ndarray, " v"]) -> Float32[np.ndarray, "n s c"]:
         """Return the average over the replicas and views of each stage."""
@@ -211,8 +221,7 @@ def judge(images: ViewedImages, fitted: Fitted) -> Judged:
     averages = images.running_averages(fitted.order)
     sure = [confidence(averages[:, stage], temperature) for stage, temperature in enumerate(fitted.temperatures)]
     wrong = averages.argmax(axis=2) != images.labels[:, None]
-    chosen_wrong = errors_along(images.by_view(), images.labels, fitted.order)
-    return Judged(images.stages, np.stack(sure, axis=1), wrong, chosen_wrong)
+    return Judged(images.stages, np.stack(sure, axis=1), wrong, images.errors_along(fitted.order))
 
 
 def judge_by_folds(images: ViewedImages, folds: Int64[np.ndarray, " n"]) -> Judged:

@@ -101,7 +101,9 @@ class _Rivals:
         is_lower = (self.classes < own_class)[:, None]
         beats = (sums > own_beside) | (is_lower & (sums == own_beside))
         wrong = np.logical_or.reduceat(beats, self.first, axis=0)
-        return np.stack([wrong.mean(axis=0), -np.log(np.maximum(own, LEAST_KEPT)).mean(axis=0)])
+        losses = -np.log(np.maximum(own, LEAST_KEPT))
+        # Each view's losses lie side by side, so that their sum has the same bits whatever other views are beside it.
+        return np.stack([wrong.mean(axis=0), np.ascontiguousarray(losses.T).mean(axis=1)])
 
 
 def held_out_errors(

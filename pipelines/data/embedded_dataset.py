@@ -27,9 +27,9 @@ BACKGROUND_CONTRAST = 0.4
 """Contrast of the photograph around its mean; 1 is the original."""
 BACKGROUND_BRIGHTNESS = 0.3
 """Brightness of the photograph; 1 is the original."""
-DIGIT_SHARE = (0.55, 0.7)
+DIGIT_SHARE = (0.5, 0.65)
 """Range of a digit's side as a share of the image's shorter side."""
-OFF_CENTRE_SHARE = 0.05
+OFF_CENTRE_SHARE = 0.07
 """Largest distance of a digit's centre from the image's, as a share of each side."""
 HIDDEN_PROBABILITY = 0.1
 """Share of the digits that are partly hidden."""

@@ -148,6 +148,8 @@ def _check_coverage(asked: Arguments) -> None:
         return
     if not 0 < asked.coverage < 1:
         raise UserError(f"--coverage must be between 0 and 1, such as 0.95, got {asked.coverage:g}")
+    if float(f"{asked.coverage:g}") != asked.coverage:  # reports and metrics name it by these
+        raise UserError(f"--coverage may have six digits, such as 0.95, got {asked.coverage!r}")
     if asked.unlabelled and asked.weights:
         raise UserError("--coverage of images without labels needs a training run: leave out --weights")
     if not asked.calibrated:

@@ -55,9 +55,9 @@ def set_rows(
     rows = []
     for coverage in asked.coverages:
         limit = known.threshold(policy, coverage, rule) if known else None
-        if temperature is not None and limit is not None:
+        if known and temperature is not None and limit is not None:
             sets = prediction_sets(with_temperature(everyone, temperature), limit, rule)
-            about = {"judged_on": "other_images", "fitted_images": known.images if known else 0}
+            about = {"judged_on": "other_images", "fitted_images": known.images}
         else:
             sets = _cross_fitted_sets(everyone, labels, folds, coverage, rule)
             about = {"judged_on": "other_folds", "fitted_images": len(labels) - int(np.bincount(folds).max())}

@@ -25,8 +25,8 @@ def spending(report: Report, seconds_per_pass: float) -> Figure:
     best = sorted((row["passes"], row["top1_error"]) for row in report["spending"] if row["efficient"])
     axes.plot(*zip(*best, strict=True), color="black", linewidth=1, linestyle=":", label="efficient")
     # Named in the legend, since budgets may cost nearly the same: names beside the marks would overlap.
-    for marker, (place, error, label) in zip(BUDGET_MARKERS, _budgets(report), strict=False):
-        [drawn] = axes.plot(place, error, linestyle="none", marker=marker, markersize=11)
+    for marker, (budget_passes, error, label) in zip(BUDGET_MARKERS, _budgets(report), strict=False):
+        [drawn] = axes.plot(budget_passes, error, linestyle="none", marker=marker, markersize=11)
         drawn.set(color="black", markerfacecolor=COLOURS[1], label=label)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
@@ -42,7 +42,7 @@ def spending(report: Report, seconds_per_pass: float) -> Figure:
 
 
 def _budgets(report: Report) -> list[tuple[float, float, str]]:
-    """Return passes, error and label of each budget; of a student those of its teacher, where its line may go."""
+    """Return passes, error and label of each budget; a student has those of its teacher."""
     if own := report.get("budgets"):
         return [(row["passes"], row["top1_error"], f"{row['budget']}: {row['saving']:.1f} % saved") for row in own]
     taught = (row for row in report["spending"] if "budget" in row)

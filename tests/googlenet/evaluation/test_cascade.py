@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.special
 
+from googlenet.evaluation import cascade, view_order
 from googlenet.evaluation.cascade import (
     NEVER,
     Judged,
@@ -53,14 +54,27 @@ def test_a_stage_averages_its_replicas_and_the_first_views_of_the_order() -> Non
             assert averages[image, place] == pytest.approx(np.mean(passes, axis=0), abs=1e-6)
 
 
-def test_fits_and_judgements_take_little_memory_beside_the_kept_probabilities() -> None:
-    generator = np.random.default_rng(0)
-    many_classes = generator.random((60, 7, 12, 2000), np.float32).astype(np.float16)
+@pytest.mark.parametrize(("replicas", "most"), [(1, 4.0), (7, 3.2)])
+def test_fits_and_judgements_take_little_memory_beside_the_kept_probabilities(
+    monkeypatch: pytest.MonkeyPatch, replicas: int, most: float
+) -> None:
+    """In multiples of these: a copy in float64 would take four."""
+    for module in (cascade, view_order):
+        monkeypatch.setattr(module, "NUMBERS_AT_ONCE", 50_000)  # blocks of work are small beside so few images, too
+    many_classes = np.random.default_rng(0).random((60, replicas, 12, 2000), np.float32).astype(np.float16)
     tracemalloc.start()
-    judge_by_folds(ViewedImages.of(many_classes, np.arange(60)), np.arange(60) % 5)
+    images = ViewedImages.of(many_classes, np.arange(60))
+    judge_by_folds(images, np.arange(60) % 5)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 2.5 * many_classes.nbytes  # a copy in float64 would take four times as much
+    assert peak < most * many_classes.nbytes
+
+
+def test_images_that_are_judged_a_few_at_a_time_are_judged_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = ViewedImages.of(*made()).where(np.arange(0, 60, 2)).where(np.arange(30) > 3)
+    at_once = images.errors_along(np.array([3, 0, 4, 1, 2]))
+    monkeypatch.setattr(cascade, "NUMBERS_AT_ONCE", 1)
+    assert images.errors_along(np.array([3, 0, 4, 1, 2])).tolist() == at_once.tolist()
 
 
 def test_an_image_stops_at_the_first_stage_that_is_sure_enough() -> None:

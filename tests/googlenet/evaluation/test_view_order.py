@@ -1,8 +1,12 @@
 """The greedy order of views against brute force."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 
+from googlenet.evaluation import view_order
+from googlenet.evaluation.calibration import LEAST_KEPT
 from googlenet.evaluation.crops import box_of, views_of
 from googlenet.evaluation.view_order import (
     errors_along,
@@ -40,6 +44,42 @@ def test_each_view_of_the_greedy_order_is_the_best_next_one() -> None:
             for view in set(range(5)) - set(order[:taken])
         }
         assert error[order[taken]] == min(error.values())
+
+
+def full_greedy_order(probabilities: np.ndarray, labels: np.ndarray) -> list[int]:
+    """Return the order by its definition: all classes of all views are summed, one view after the other."""
+    total, order = np.zeros((*probabilities.shape[:2], probabilities.shape[3])), []
+    left = list(range(probabilities.shape[2]))
+    while left:
+        scores = []
+        for view in left:
+            sums = total + probabilities[:, :, view]
+            own = np.take_along_axis(sums, labels[:, None, None], axis=2)
+            scores.append(
+                ((sums.argmax(axis=2) != labels[:, None]).mean(), -np.log(np.maximum(own, LEAST_KEPT)).mean())
+            )
+        order.append(left.pop(min(range(len(left)), key=lambda place: scores[place])))
+        total += probabilities[:, :, order[-1]]
+    return order
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("classifiers", [1, 3])
+@pytest.mark.parametrize("numbers_at_once", [1, 7, view_order.NUMBERS_AT_ONCE])
+def test_leaving_out_classes_that_cannot_win_changes_no_order(
+    monkeypatch: pytest.MonkeyPatch, kind: type, classifiers: int, numbers_at_once: int
+) -> None:
+    """With sums that tie, zeros and equal views, which real probabilities have, too."""
+    monkeypatch.setattr(view_order, "NUMBERS_AT_ONCE", numbers_at_once)
+    generator = np.random.default_rng(0)
+    for classes, views in product((1, 2, 5), (1, 3, 8)):
+        drawn = generator.integers(0, 3, (9, classifiers, views, classes)) / 4
+        drawn[:, :, views // 2] = drawn[:, :, 0]
+        smooth = generator.dirichlet(np.ones(classes), (9, classifiers, views))
+        labels = generator.integers(0, classes, 9)
+        for probabilities in (drawn.astype(kind), smooth.astype(kind)):
+            found = greedy_order(probabilities, labels).tolist()
+            assert found == full_greedy_order(probabilities, labels)
 
 
 def test_of_views_with_equal_errors_the_one_with_the_likeliest_labels_is_next() -> None:

@@ -103,6 +103,7 @@ def test_a_runs_own_images_are_not_something_else() -> None:
         ({"budget": "fast", "unlabelled": True, "policies": (1,)}, "leave out --policies"),
         ({"budget": "fast", "unlabelled": True, "coverage": 0.9}, "cannot be combined with --coverage"),
         ({"coverage": 95.0, "unlabelled": True}, r"between 0 and 1, such as 0\.95, got 95"),
+        ({"coverage": 0.95000001}, r"six digits, such as 0\.95, got 0\.95000001"),
         ({"coverage": 0.9, "unlabelled": True, "calibrated": False}, "leave out --no-calibrated"),
         ({"set_penalty": math.inf}, "--set-penalty must not be negative or infinite, got inf"),
         ({"calibrated": False}, "--no-calibrated is for answers: it needs --unlabelled"),

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from googlenet.evaluation.temperature import FEWEST_IMAGES
 from pipelines import evaluate_ensemble
 from pipelines.evaluate_ensemble import Arguments, evaluate_own_images
 from pipelines.report import abstention, temperatures
@@ -111,6 +112,9 @@ def test_evaluating_again_with_a_coverage_adds_its_sets_to_the_report(
         sent = numbers_about_answers(run.read_json("report/report.json"))
         assert [name for name in sent if name.startswith("set_coverage/")] == [f"set_coverage/{c}" for c in promised]
         assert f"| {100 * float(promised[-1]):g} | " in run.read("report/report.md").decode()
+    monkeypatch.setattr(temperatures, "FEWEST_IMAGES", FEWEST_IMAGES)
+    told = evaluate_own_images(run, Recipe(replicas=2), Arguments(run.root, coverage=0.8))
+    assert "note: --coverage is not used: sets of classes need 40 labelled images or more" in told
 
 
 def test_a_coverage_that_too_few_images_can_promise_is_named_with_what_it_needs() -> None:

@@ -31,8 +31,8 @@ def test_what_a_recipe_does_already_is_not_advised() -> None:
     assert "--variant bn" in advice_for(modern()).dead
     assert "--variant bn" not in advice_for(replace(modern(), workers_per_replica=2)).dead
     done = replace(demo(), max_gradient_norm=1.0, training_precision="fp32")
-    assert advice_for(done).dead == "try a lower or a higher --learning-rate (now 0.15)"
-    assert advice_for(done).not_finite == "try a lower --learning-rate (now 0.15)"
+    assert advice_for(done).dead == "try a lower or a higher --learning-rate (now 0.1)"
+    assert advice_for(done).not_finite == "try a lower --learning-rate (now 0.1)"
 
 
 def test_a_recipe_with_advised_options_is_no_refused_one() -> None:
