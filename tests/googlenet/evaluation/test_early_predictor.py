@@ -1,10 +1,12 @@
 """A prediction that stops early is the average of the passes it made; chosen views are the first of an order."""
 
+import io
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from googlenet import Ensemble
 from googlenet.evaluation.cascade import NEVER, Fitted, Stop, ViewedImages, judge, stages_of
@@ -12,7 +14,7 @@ from googlenet.evaluation.crops import chosen_policy, chosen_positions, num_view
 from googlenet.evaluation.early_predictor import EarlyPredictor
 from googlenet.evaluation.kept_budget import EarlyStop, KeptBudget, named_policy
 from googlenet.evaluation.predictor import Predictor
-from googlenet.images.scaled_image import ScaledImage, scale_image
+from googlenet.images.scaled_image import ScaledImage
 from tests.googlenet.evaluation.test_predictor import CROP, decode, picture, replica
 from tests.pages import example
 
@@ -38,10 +40,15 @@ def image() -> ScaledImage:
     return decode(picture(60, 50))
 
 
+@pytest.fixture(scope="module")
+def views(predictor: Predictor, image: ScaledImage) -> np.ndarray:
+    """The probabilities of all views of the image by each replica, which take a second."""
+    return predictor.predict_views(image)
+
+
 def test_it_stops_where_the_running_average_is_sure_and_has_made_no_other_pass(
-    predictor: Predictor, image: ScaledImage
+    predictor: Predictor, image: ScaledImage, views: np.ndarray
 ) -> None:
-    views = predictor.predict_views(image)
     averages = [views[:models, list(ORDER[:number])].mean(axis=(0, 1)) for models, number in STAGES]
     sure = [average.max() for average in averages]
     for wanted in (0, 1, 3, len(STAGES) - 1):
@@ -111,20 +118,20 @@ def test_its_prediction_counts_the_views_of_the_replicas_that_were_asked(
         early.predict(image, keep_views=True)
 
 
-def test_single_views_are_kept_in_the_order_of_the_144(predictor: Predictor, image: ScaledImage) -> None:
+def test_single_views_are_kept_in_the_order_of_the_144(
+    predictor: Predictor, image: ScaledImage, views: np.ndarray
+) -> None:
     several = Predictor([replica(0, "bn")], CROP, (1, "45+50", 144))
     more = ScaledImage.decode(picture(60, 50), (40, 45, 50, 55))
     by_view = several.predict(more, keep_views=True).by_view
     assert by_view is not None
-    np.testing.assert_allclose(by_view[0], predictor.predict_views(image)[0], atol=1e-3)
+    np.testing.assert_allclose(by_view[0], views[0], atol=1e-3)
     assert predictor.predict(image).by_view is None
 
 
-def test_the_best_views_are_the_first_of_the_order() -> None:
+def test_the_best_views_are_the_first_of_the_order(views: np.ndarray) -> None:
     ensemble = Ensemble([replica(0, "bn"), replica(1, "bn")], "abcde", CROP, budget=kept(fast=0.0))
-    pixels = np.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=np.uint8)
-    scaled = ScaledImage(60, 50, tuple(scale_image(pixels, policy_scales_px(144, CROP))))
-    views = Predictor([replica(0, "bn"), replica(1, "bn")], CROP, (144,)).predict_views(scaled)
+    pixels = np.asarray(Image.open(io.BytesIO(picture(60, 50))))
     expected = views[:, list(ORDER[:24])].mean(axis=1)
     np.testing.assert_allclose(ensemble.probabilities(pixels, "best:24"), expected, atol=1e-6)
     answers = ensemble.answers(pixels, "best:24")

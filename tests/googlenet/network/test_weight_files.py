@@ -106,7 +106,7 @@ def caffe_arrays(classes: int = 11) -> dict[str, np.ndarray]:
     return dict(_caffe_arrays(classes))
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)
 def _caffe_arrays(classes: int) -> dict[str, np.ndarray]:
     from tests.googlenet.network.test_model import TABLE_1
 

@@ -27,7 +27,7 @@ from pipelines.run.view_probabilities import ViewProbabilities, read_views, writ
 from tests.pipelines.report.made_runs import ENSEMBLE, IDS, LABELS, made_run, predict
 from tests.slow_store import SlowStore, slow_store
 
-FLIPS = 200
+FLIPS = 100
 SHARD = "000000.parquet"
 
 
