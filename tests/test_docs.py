@@ -19,12 +19,18 @@ from tests.pages import PAGES, marked, section
 from tests.project import ROOT
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
+COMMAND = re.compile(r"^```sh$|`(make|python|ray) [^`]+`", re.MULTILINE)
+
+
+def fragment(title: str) -> str:
+    """The fragment that GitHub gives a heading."""
+    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
 
 
 def anchors(page: Path) -> set[str]:
     """The fragments that GitHub gives the headings of a page."""
     titles = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+    return {fragment(title) for title in titles}
 
 
 def broken(page: Path) -> list[str]:
@@ -51,12 +57,25 @@ def test_a_broken_link_is_found(tmp_path: Path) -> None:
     assert broken(page) == ["#no-heading", "missing.md"]
 
 
-def test_every_claim_links_to_a_page_of_results() -> None:
+def test_every_claim_links_to_a_page_of_results_with_a_command() -> None:
     rows = [line for line in (ROOT / "RESULTS.md").read_text().splitlines() if line.startswith("| ")]
     claims = rows[2:]  # below the header and its rule
     assert len(claims) > 20
     for claim in claims:
-        assert any(link.startswith("docs/results/") for link in LINK.findall(claim)), claim
+        [link] = [link for link in LINK.findall(claim) if link.startswith("docs/results/")]
+        assert COMMAND.search(linked_text(link)), f"{link} shows no command for: {claim}"
+
+
+def linked_text(link: str) -> str:
+    """Return all of a page, or, if the link names a heading, the page's introduction and what is below the heading."""
+    page, _, anchor = link.partition("#")
+    text = (ROOT / page).read_text()
+    if not anchor:
+        return text
+    [heading] = [line for line in re.findall(r"^#+ .*$", text, re.MULTILINE) if fragment(line.lstrip("# ")) == anchor]
+    next_heading = rf"^#{{1,{heading.index(' ')}}} "
+    below = re.split(next_heading, text.partition(f"{heading}\n")[2], maxsplit=1, flags=re.MULTILINE)
+    return text.partition("\n## ")[0] + below[0]
 
 
 def test_every_page_of_results_can_be_reached() -> None:

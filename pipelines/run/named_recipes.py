@@ -100,7 +100,8 @@ def finetune() -> Recipe:
     Command: train_ensemble.py --recipe finetune --init-weights bvlc --data PHOTOS --run-dir RUN
     Cost: 39 minutes to train seven replicas on 1,100 photographs and two cores, and about an hour to evaluate 341 in
     fp32, which --precision auto chose there; half an hour for 372 in bf16 (docs/results/photographs.md).
-    Expected: 84.9 to 88.4 % accuracy on 372 photographs of clothing, 10 classes, one crop (RESULTS.md).
+    Expected: 84.9 to 88.4 % accuracy on 372 photographs of clothing, 10 classes, one crop
+    (docs/results/photographs.md).
     """
     return Recipe(
         name="finetune",
@@ -120,11 +121,12 @@ def finetune() -> Recipe:
 def imagenette() -> Recipe:
     """A small network from scratch on some thousands of photographs: Imagenette, or your own.
 
-    Source: none; tuned on a fifth of Imagenette's training photographs, which were held out (docs/log.md).
+    Source: none; chosen by short runs on a fifth of Imagenette's training photographs, which were held out. Most of
+    them differ by no more than noise (docs/log.md).
     Command: train_ensemble.py --recipe imagenette --data torchvision:Imagenette --run-dir RUN
     Cost: at most 80 minutes to train seven replicas on its 9,469 training photographs and two cores, and 17 by the
-    estimate to evaluate the 3,925 others; it took 60 in an arithmetic that is no longer chosen
-    (docs/results/photographs.md).
+    estimate to evaluate the 3,925 others; it took 60 in an arithmetic that is no longer chosen. The photographs were
+    squared: others have up to three times as many views (docs/results/photographs.md).
     Expected: 20.8 % top-1 error of one model with one crop on that fifth, after training on the others (one replica);
     18.9 % on the 3,925 validation photographs, after training on all others (mean of seven).
     """
