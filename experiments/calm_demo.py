@@ -1,4 +1,4 @@
-"""Is a recipe calm? The embedded data set, trained and evaluated with several seeds of everything.
+"""Spread of a recipe's errors over seeds of everything, on the embedded data set.
 
     python -m experiments.calm_demo --work FOLDER --seeds 0 1 2 3 4
     ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 python -m experiments.calm_demo --work OTHER --seeds 0 1 2 3 4

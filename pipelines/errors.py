@@ -16,6 +16,6 @@ class DamagedFileError(UserError):
 
 
 class TryAgainError(UserError):
-    """A state that ends without the user; the same command works once it has, and cluster/submit.py tries it again."""
+    """A temporary condition: the same command succeeds once it has passed, and cluster/submit.py tries it again."""
 
     exit_code = 75

@@ -5,7 +5,7 @@ import re
 from tests.project import ROOT
 
 FOLDERS = ("googlenet", "pipelines", "cluster", "benchmarks", "experiments", "tests")
-QUESTION = re.compile(r'"""(What|Which|Who|Whose|Whom|How|Why|When|Where|Whether)\b')
+QUESTION = re.compile(r'"""(What|Which|Who|Whose|Whom|How|Why|When|Where|Whether|Is|Are|Does|Do|Can|Tests that)\b')
 
 
 def test_no_modules_docstring_begins_with_a_question() -> None:

@@ -46,4 +46,4 @@ def test_the_readme_stays_short() -> None:
 def test_a_wings_docstring_names_each_of_its_modules_and_nothing_else(wing: Path) -> None:
     plan = ast.get_docstring(parsed((wing / "__init__.py").read_text())) or ""
     named = re.findall(r"^- ``(\w+)``: \w", plan, re.MULTILINE)
-    assert sorted(named) == sorted(path.stem for path in wing.glob("*.py") if path.stem != "__init__")
+    assert sorted(named) == sorted(path.stem for path in wing.rglob("*.py") if path != wing / "__init__.py")

@@ -29,7 +29,7 @@ class KeptBudget:
         chosen_temperatures: that of the average of all replicas with the first 1, 2, ... views of the order.
         stops: by budget, when the cascade ends.
         promised_points: by budget, the share of answers that it promises to lose at most, in percentage points; empty
-            for stops of earlier versions, which promise nothing.
+            for stops of earlier versions, which have no guarantee.
     """
 
     weights_digests: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Files that look damaged are read again before that is believed: a storage under load may return a part of a file."""
+"""Repeated reads of files that look damaged: a storage under load may return a part of a file."""
 
 import time
 from collections.abc import Callable

@@ -26,7 +26,8 @@ def even_patch(width: int, height: int, areas: Range, aspects: Range, generator:
     """Draw a patch whose share of the area is "distributed evenly" (section 6), whatever the image's shape.
 
     A large area fits at few aspects: all of a 4:3 photograph at 4:3 only. The aspect is drawn from those at which the
-    area fits. Areas that fit at no aspect, such as all of a panorama, are not drawn.
+    area fits. Areas that fit at no aspect, such as all of a panorama, are not drawn; if none of the range fits,
+    the largest patch is taken.
 
     Args:
         width: width of the image in pixels.

@@ -36,7 +36,7 @@ def check_sets(run: Storage, replicas: Sequence[int], policies: Sequence[Policy]
 
 
 def about_no_temperature(run: Storage, replicas: Sequence[int], policies: Sequence[Policy]) -> str:
-    """Return that answers will have probabilities as averaged, and why, in a line; empty if they get a temperature.
+    """Return that probabilities will not be calibrated, and why, in a line; empty if they get a temperature.
 
     ``policies`` name their views.
     """
@@ -47,7 +47,7 @@ def about_no_temperature(run: Storage, replicas: Sequence[int], policies: Sequen
     if kept and kept.temperature(len(replicas), largest):
         return ""
     missing = f"none for the crop policy {short_name(largest)}" if kept else _what_it_lacks(run, replicas)
-    return f"the probabilities will be those as averaged, without a temperature: the run keeps {missing}"
+    return f"without a temperature, the probabilities will not be calibrated: the run keeps {missing}"
 
 
 def check_views(run: Storage, replicas: Sequence[int], policies: Sequence[Policy]) -> None:
@@ -63,7 +63,7 @@ def check_views(run: Storage, replicas: Sequence[int], policies: Sequence[Policy
         raise UserError(
             f"--policies {short_name(own)}: these views were chosen on validation images of the run, so their error on "
             f"the same images would be too low: leave {short_name(own)} out; the run's own report judges chosen views "
-            "in folds (The best answer for the cost)"
+            "by cross-validation (docs/evaluation.md, 'The best answer for the cost')"
         )
 
 

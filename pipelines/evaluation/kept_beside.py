@@ -31,7 +31,7 @@ def calibration_beside(weights: str, digests: Sequence[str], policies: Sequence[
     if not (kept and kept.temperature(len(digests), largest)):
         none = f"has none for the crop policy {short_name(largest)}"
         missing = none if kept else "for these weights does not lie beside them"
-        say(f"the probabilities will be those as averaged, without a temperature: {CALIBRATION} {missing}")
+        say(f"without a temperature, the probabilities will not be calibrated: {CALIBRATION} {missing}")
     return kept
 
 

@@ -5,7 +5,7 @@ process, ``ray_session.connected`` for Ray.
 
 In reading order:
 
-- ``interpreter``: a Python that lacks packages, or cannot start threads, is told before they are imported
+- ``interpreter``: check, before the packages are imported, that Python has them and can start threads
 - ``command_line``: what every command does first and last; errors in one line
 - ``options``: options from the fields of dataclasses, and ``--help``
 - ``option_groups``: groups of options in ``--help``
@@ -15,7 +15,7 @@ In reading order:
 - ``interruption``: Ctrl-C, SIGTERM and a closed terminal end a command the same way
 - ``time_left``: until all replicas are trained
 - ``progress``: the live display, and the board that workers post to
-- ``ray_address``: a dead or wrong address of a cluster is told before Ray tries it for minutes
+- ``ray_address``: check of a cluster's address, which Ray itself would retry for minutes
 - ``node_limits``: CPUs and memory that this process may use
 - ``connection_limit``: a deadline while Ray connects, and Ctrl-C in time
 - ``local_ray``: folder and token of a cluster on this machine, and why it did not start

@@ -269,8 +269,8 @@ def memory_warning(process: str, needed_bytes: int, reserved_bytes: int) -> str:
     if not 0 < reserved_bytes < needed_bytes:
         return ""
     return (
-        f"{process} needs about {size(needed_bytes)} of memory, and the nodes have {size(reserved_bytes)} for each: "
-        "the system may kill it; use a machine with more memory"
+        f"{process} needs about {size(needed_bytes)} of memory, but only {size(reserved_bytes)} is available for each: "
+        "the operating system may kill it; use a machine with more memory"
     )
 
 

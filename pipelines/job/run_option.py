@@ -30,6 +30,6 @@ def run_to_write_at(uri: str) -> Storage:
 
 
 def tell_look(root: str) -> None:
-    """Say that an object store is about to be asked: one that is away is asked for a minute and a half."""
+    """Print a line before an object store is read: one that does not answer is tried for a minute and a half."""
     if "://" in root:
         complain(f"looking at {shown(root)} ...")  # beside standard output, which holds the result

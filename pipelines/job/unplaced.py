@@ -32,7 +32,7 @@ class Unplaced:
         return self._clock() - self._held_at
 
     def is_to_be_told(self, *, is_held: bool) -> bool:
-        """Return whether it is time to report it, which is once."""
+        """Return True once: when the wait has become long enough to report."""
         seconds = self.seconds(is_held=is_held)
         if is_held or self._told or seconds < TOLD_AFTER_SECONDS:
             return False
@@ -52,7 +52,7 @@ def once_placed(
     """Return the result of the Ray task ``ref``; say after a minute what it waits for if no node can hold it.
 
     ``work`` is what the task does, with an article; ``needs`` is what it reserves. One that ``is_start`` answers as
-    soon as it runs, so that its wait on nodes that others use is told, too; that ends by itself, and has no limit.
+    soon as it runs, so that a wait for nodes that other jobs use is reported, too; such a wait has no limit.
 
     Raises:
         NodesMissingError: no node has been able to hold it for ``longest_wait_seconds``.
@@ -80,7 +80,7 @@ def once_placed(
 
 @contextmanager
 def told_while_unplaced(work: str, needs: Mapping[str, float], tell: Callable[[str], None]) -> Iterator[None]:
-    """Tell during the block, after a minute, what ``work`` waits for if no node can hold a process that needs that."""
+    """During the block, report after a minute what ``work`` waits for if no node can hold a process that needs that."""
     unplaced = Unplaced()
 
     def look() -> None:

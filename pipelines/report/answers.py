@@ -206,7 +206,7 @@ def _about_promise(key: str, kept: KeptBudget | None) -> list[str]:
         return []
     name = key.partition(":")[0]
     if name not in kept.promised_points:
-        return [f"its threshold is of an earlier version, and promises nothing: evaluate the run anew for {BUDGET}"]
+        return [f"its threshold is of an earlier version, without a guarantee: evaluate the run anew for {BUDGET}"]
     most = f"it loses at most {kept.promised_points[name]:.2g} % of the answers on average, on images like the"
     return [f"{most} {count(kept.images, 'validation image')} of the run"]
 

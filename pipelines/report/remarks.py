@@ -81,7 +81,8 @@ def about_intervals(report: Report) -> str:
         )
     if has_given_weights(report.get("run")):
         text = "The 95 % intervals are over images alone"
-        return f"{text}." if len(report["replicas"]) == 1 else f"{text}: these networks are no sample of others."
+        why = "" if len(report["replicas"]) == 1 else ": these networks are not a random sample of trainings"
+        return f"{text}{why}."
     if len(report["replicas"]) >= FEWEST_REPLICAS:  # a report of an earlier version
         return "The 95 % intervals are over images alone."
     trained = _number_of(len(report["replicas"]), "replica")

@@ -110,7 +110,7 @@ def about_budgets(report: Report) -> str:
         f"On at most {' and '.join(promises)} of the images, on average, it may be wrong where all passes are right"
         f"{_why_no_less(report)}."
         if promises
-        else "The thresholds are of an earlier version, and promise nothing."
+        else "The thresholds were fitted by an earlier version, without a guarantee."
     )
     return (
         "The cascade adds replicas, then views, until the calibrated probability of the answer exceeds a threshold. "

@@ -1,10 +1,12 @@
-"""Layout of the run directory, the only interface between the stages; defined here and nowhere else.
+"""Layout of the run directory, the only interface between the stages: its folders, and files of fixed names.
+
+The names of numbered files (shards, jobs, loads of nodes) are made where they are written.
 
 ::
 
     run.json                          recipe of the run, and digest of its images; a different one is refused
     dataset/manifest.json             classes, counts, shards, digest
-    dataset/{train,val}/*.parquet     encoded images
+    dataset/{train,val}/*.parquet     encoded images, each file with a .json on what is in it
     dataset/{quarantine,bad_images}.jsonl  files that were left out, or stopped the preparation, each with its reason
     replicas/<k>/weights.safetensors  the averaged weights of a finished replica
     replicas/<k>/metrics.jsonl        one line per epoch
@@ -25,7 +27,8 @@
     calibration.json                  temperatures, and scores of the labels, fitted on the validation images
     budget.json                       order of the views and cascade, fitted on the images with view probabilities
     out_of_distribution.json          how unsure the ensemble is about images of something else
-    report/                           report.json, report.md, cost.json, confusion.csv, pictures
+    report/                           index.html, report.json, report.md, cost.json, confusion.csv, outcomes.parquet,
+                                      scores.parquet, pictures
     initial_weights.*                 weights that training started from, if they came from a file
     initial_weights/*.safetensors     weights that training started from, if they were scaled on training images
     evaluations/<name>/               evaluations on other images, each with its dataset, predictions and report, or

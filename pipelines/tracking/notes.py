@@ -23,7 +23,7 @@ ERROR_NAMES = {"top1_error": "top-1 error", "top5_error": "top-5 error"}
 MORE = "(The rest is too long for MLflow.)"
 MODEL_TEXT = (
     "Ensembles of GoogLeNets. All versions were evaluated on the same images; the alias `champion` belongs to the one "
-    "that errs least."
+    "with the lowest error."
 )
 REQUEST_TEXT = (
     "A request has a row for each image, with its file in `image` (base64), or with `pixels`. The parameter "

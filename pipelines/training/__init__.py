@@ -1,7 +1,7 @@
 """From shards to the weights of each replica.
 
-Reads: dataset/train, dataset/val, initial_weights*. Writes: replicas/<k>/, training.json. Door:
-``scheduler.train_replicas``.
+Reads: dataset/, initial_weights*, teacher/targets.parquet. Writes: replicas/<k>/, training.json,
+initial_weights*. Door: ``scheduler.train_replicas``.
 
 In reading order:
 

@@ -1,4 +1,4 @@
-"""Tests that a run directory of an earlier version resumes: old_run/ was written by commit 06bc304, before the wings.
+"""A run directory of an earlier version resumes: old_run/ was written by commit 06bc304, before the wings.
 
 It holds two replicas of two epochs on images that no longer exist. Pictures, logs, and all checkpoints except that of
 replica 1 after its first epoch have been removed.

@@ -58,7 +58,7 @@ def test_a_calibration_of_other_replicas_is_told_before_anything_is_evaluated(tm
     run.delete("calibration.json")
     with pytest.raises(UserError, match=rf"keeps none; it does when it .* 40 validation images or more, {first}$"):
         check_sets(run, range(3), (1, 144), 0.9)
-    assert "without a temperature: the run keeps none; it does when" in about_no_temperature(run, range(3), (1, 144))
+    assert "will not be calibrated: the run keeps none; it does when" in about_no_temperature(run, range(3), (1, 144))
     assert about_no_temperature(run, range(3), (chosen_policy(range(3)),)) == ""
 
 

@@ -38,7 +38,7 @@ def test_it_is_found_in_the_run_directory_for_all_files_and_for_one(
     assert capsys.readouterr().out == ""
     assert calibration_beside(first, DIGESTS, (1, 144)) == KEPT
     none = "calibration.json has none for the crop policy 144"
-    assert f"as averaged, without a temperature: {none}" in capsys.readouterr().out
+    assert f"will not be calibrated: {none}" in capsys.readouterr().out
 
 
 def test_none_of_other_weights_or_of_another_program_is_taken(
@@ -46,7 +46,7 @@ def test_none_of_other_weights_or_of_another_program_is_taken(
 ) -> None:
     first, _ = (str(tmp_path / name) for name in a_run(tmp_path))
     assert calibration_beside(first, ("other", DIGESTS[1]), (1,)) is None
-    assert "as averaged, without a temperature: calibration.json for these weights" in capsys.readouterr().out
+    assert "will not be calibrated: calibration.json for these weights" in capsys.readouterr().out
     (tmp_path / "calibration.json").write_text('{"camera": 1}')
     assert calibration_beside(first, DIGESTS, (1,)) is None
     assert calibration_beside("bvlc", DIGESTS, (1,)) is None

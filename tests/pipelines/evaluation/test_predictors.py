@@ -172,6 +172,6 @@ def test_memory_limits_the_predictors_of_a_node_and_says_so() -> None:
     small = predictors_on([{"CPU": 8.0, "memory": 2e9}], AS_MANY_AS_FIT, {"cpu": 3 * 10**9, "gpu": 0}, may_grow=False)
     assert (small.number, small.memory_bytes) == (1, 2 * 10**9)
     assert (
-        "a predictor needs about 3.00 GB of memory, and the nodes have 2.00 GB for each: the system may kill it"
+        "needs about 3.00 GB of memory, but only 2.00 GB is available for each: the operating system may kill it"
         in small.remark
     )

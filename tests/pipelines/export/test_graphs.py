@@ -1,4 +1,4 @@
-"""Tests that an ensemble exported as a graph gives the same probabilities elsewhere as the networks in PyTorch."""
+"""An ensemble exported as a graph gives the same probabilities elsewhere as the networks in PyTorch."""
 
 import hashlib
 import io

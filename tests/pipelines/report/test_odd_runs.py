@@ -57,4 +57,4 @@ def test_networks_of_other_sources_are_no_sample_of_seeds(tmp_path: Path, settin
     have_seeds = "run" in settings  # those of a training run, evaluated into a directory of its own
     assert ("seeds" in text) == have_seeds
     assert any("_and_replicas" in name for name in report["table"][-1]) == have_seeds
-    assert ("are over images alone: these networks are no sample of others." in text) != have_seeds
+    assert ("are over images alone: these networks are not a random sample of trainings." in text) != have_seeds

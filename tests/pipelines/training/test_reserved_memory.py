@@ -68,7 +68,7 @@ def test_one_worker_is_started_however_little_memory_there_is_and_the_danger_is_
     assert replicas_at_once(finetune(), resources) == 1
     warning = " ".join(capsys.readouterr().out.split())
     assert warning.startswith("warning: a worker needs about 1.9")
-    assert "of memory, and the nodes have 1.50 GB for each: the system may kill it" in warning
+    assert "of memory, but only 1.50 GB is available for each: the operating system may kill it" in warning
     assert warning.endswith("; use a machine with more memory, or a smaller --batch-size")
 
 
@@ -80,7 +80,7 @@ def test_all_workers_of_one_replica_are_started_however_little_memory_there_is(
     resources = reserving_memory(recipe, Resources(), classes=10)
     assert resources.memory_bytes == 1_500_000_000  # two on the larger node
     assert replicas_at_once(recipe, resources) == 1
-    assert "and the nodes have 1.50 GB for each" in " ".join(capsys.readouterr().out.split())
+    assert "but only 1.50 GB is available for each" in " ".join(capsys.readouterr().out.split())
 
 
 def test_what_nodes_will_have_that_join_on_demand_is_not_guessed(nodes: list[dict[str, object]]) -> None:
