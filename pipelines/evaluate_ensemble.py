@@ -27,9 +27,10 @@ from googlenet.evaluation.conformal import SetRule
 from googlenet.evaluation.crops import Policy
 from googlenet.evaluation.kept_calibration import KeptCalibration
 from pipelines.data.class_list import read_class_list
+from pipelines.data.folder_tree import check_local_folder
 from pipelines.data.own_images import has_validation_images
 from pipelines.data.prepare import prepare_for_evaluation
-from pipelines.data.sources import Images, absolute_data, images_to_evaluate, unlabelled_images
+from pipelines.data.sources import Images, absolute_data, images_to_evaluate, is_folder, unlabelled_images
 from pipelines.errors import UserError
 from pipelines.evaluation.answer_options import check_ood, check_views
 from pipelines.evaluation.evaluate import Settings, evaluate, evaluate_run, replicas_to_evaluate
@@ -138,6 +139,8 @@ def _weights_and_images(data: str, arguments: Arguments) -> tuple[ExternalWeight
     """Return the external weights, and the images of their classes; what cannot be used is refused early."""
     for given in arguments.weights:
         check_file(given)
+    if is_folder(data):
+        check_local_folder(Storage.at(data))  # before PyTorch, which reading weights takes, is imported
     listed = list(read_class_list(arguments.classes)) if arguments.classes else None  # before a download
     # Listing many images or large archives takes minutes.
     find_images = cache(lambda classes: _find_images(data, classes, arguments))

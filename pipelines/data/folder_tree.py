@@ -95,14 +95,28 @@ class Tree:
         )
 
 
+def check_local_folder(root: Storage) -> None:
+    """Refuse a folder of this machine that does not exist; nothing is asked of other machines.
+
+    Raises:
+        UserError: it does not exist.
+    """
+    if root.is_local:
+        _check_exists(root)
+
+
+def _check_exists(root: Storage) -> None:
+    if not root.exists(""):
+        raise UserError(f"there is no folder {root}")
+
+
 def tree_at(root: Storage) -> Tree:
     """Return all names below ``root``.
 
     Raises:
         UserError: the folder does not exist or cannot be read, or a link leads to a folder above itself.
     """
-    if not root.exists(""):
-        raise UserError(f"there is no folder {root}")
+    _check_exists(root)
     if root.is_local and not os.path.isdir(root.path()):  # noqa: PTH112 - names are bytes
         raise UserError(f"{root} is neither a folder nor a regular file")
     if root.is_local:

@@ -164,10 +164,6 @@ def _renamed_when_complete(folder: Path) -> Iterator[Path]:
 
 def _write(run: Storage, folder: Storage, name: str, license_fields: Mapping[str, str]) -> str:
     """Write all files to ``folder``; return what they hold. ``name`` is where they will be loaded from."""
-    # Imported once they are needed: a command that ends before that does not wait for PyTorch and Matplotlib.
-    from googlenet.evaluation.pretrained import DESCRIPTION, description
-    from pipelines.export.model_card import model_card
-
     recipe = read_recipe(run)
     if not run.exists(REPORT_JSON):
         raise UserError(f"{run} has no report; run train_ensemble.py on it again")
@@ -177,6 +173,10 @@ def _write(run: Storage, folder: Storage, name: str, license_fields: Mapping[str
     if missing := [name for name in (COST_JSON, MANIFEST) if not run.exists(name)]:
         raise UserError(f"{run} lacks {missing[0]}: restore it, or run train_ensemble.py on it again")
     say(f"exporting {run} ...")
+    # Imported only here: a command that is refused does not wait for PyTorch and Matplotlib.
+    from googlenet.evaluation.pretrained import DESCRIPTION, description
+    from pipelines.export.model_card import model_card
+
     ensemble = report["ensemble"]
     num_bytes, files = 0, [f"{replica}{WEIGHTS_SUFFIX}" for replica in ensemble["replicas"]]
     for replica, digest, file in zip(ensemble["replicas"], ensemble["weights_digests"], files, strict=True):

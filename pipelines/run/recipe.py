@@ -26,8 +26,6 @@ MIN_CROP_PX = 35
 # The report judges every ensemble that replicas form: 4,095 of twelve, and twice as many with each further one. Runs of
 # earlier versions may have more, and are read.
 MOST_REPLICAS = 12
-# Names of recipes whose rate and epochs suit trained weights; from random ones they would learn next to nothing.
-FOR_GIVEN_WEIGHTS = ("finetune",)
 # Name of the recipe that needs a teacher.
 DISTIL = "distil"
 PreprocessingName = Literal["caffe", "scratch"]
@@ -232,11 +230,6 @@ class Recipe:
     def rate(self) -> LearningRate:
         """Return the learning rate by epoch."""
         return LearningRate(self.learning_rate, self.schedule, self.warmup_epochs, self.epochs)
-
-    @property
-    def needs_init_weights(self) -> bool:
-        """Whether the recipe is meant for given weights, and has none."""
-        return self.name in FOR_GIVEN_WEIGHTS and not self.init_weights
 
     @property
     def least_workers(self) -> int:

@@ -23,6 +23,7 @@ from googlenet.network.published import (
 )
 from pipelines.errors import DamagedFileError, UserError
 from pipelines.run.directory import RUN, ReplicaFiles
+from pipelines.run.named_recipes import finetune
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 
@@ -72,11 +73,19 @@ def check_that_weights_are_given(run: Storage, recipe: Recipe) -> None:
         UserError: it has none.
     """
     goes_on = run.exists(RUN) and not run.read_json(RUN).get("recipe", {}).get("init_weights")
-    if recipe.needs_init_weights and not goes_on:
+    if _is_for_given_weights(recipe) and not (recipe.init_weights or goes_on):
         raise UserError(
             f"the recipe {recipe.name} is meant for given weights: add --init-weights FILE, or --init-weights {BVLC} "
             f"({MEANING_OF_BVLC}); to train from random weights, choose --recipe imagenette, or add --from-scratch"
         )
+
+
+def _is_for_given_weights(recipe: Recipe) -> bool:
+    """Return whether a recipe is ``finetune``, or has its rate under another name, too low for random weights."""
+    known = finetune()
+    return recipe.name == known.name or all(
+        getattr(recipe, name) == getattr(known, name) for name in ("learning_rate", "schedule", "warmup_epochs")
+    )
 
 
 def check_file(weights: str) -> None:

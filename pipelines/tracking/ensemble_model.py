@@ -25,7 +25,10 @@ SEPARATOR = " | "
 TRUTHS = {"true": True, "false": False}
 INPUTS = ("image", "path", "pixels")
 ERROR = "error"
-SERVER = "mlflow.pyfunc.scoring_server.app"
+SERVING = "mlflow.pyfunc.scoring_server"
+SERVER = f"{SERVING}.app"
+# Keys of a request: one of the first for the rows, the last for the parameters.
+ROWS, PARAMS = ("dataframe_records", "dataframe_split", "instances", "inputs"), "params"
 
 
 class EnsembleModel(PythonModel):  # type: ignore[misc]
@@ -67,6 +70,7 @@ class EnsembleModel(PythonModel):  # type: ignore[misc]
         self._columns = answer_columns(len(about["classes"]))
         self._set, self._abstain = SET, ABSTAIN
         _check_parameters_first()
+        _check_requests_first()
 
     def checked(self, params: dict[str, Any] | None) -> dict[str, Any]:
         """Return the parameters as the signature wants them.
@@ -78,7 +82,7 @@ class EnsembleModel(PythonModel):  # type: ignore[misc]
         given = params or {}
         if unknown := [str(name) for name in given if name not in PARAMETERS]:
             raise _bad_request(f"unknown parameter {', '.join(unknown)}; there are {', '.join(PARAMETERS)}")
-        asked = self._policy(str(given.get(CROP_POLICY, self._default)))
+        asked = self._policy(_number_as_text(given.get(CROP_POLICY, self._default)))
         calibrated = TRUTHS.get(str(given.get(CALIBRATED, True)).lower())
         if calibrated is None:
             raise _bad_request(f"{CALIBRATED} must be true or false, got {given[CALIBRATED]!r}")
@@ -176,8 +180,8 @@ class EnsembleModel(PythonModel):  # type: ignore[misc]
                 coverage=asked[COVERAGE] or None,
                 budget=asked[BUDGET],
             )
-        except (ValueError, TypeError, OSError) as error:
-            return {ERROR: str(error)}
+        except (ValueError, TypeError, OSError, MemoryError, RecursionError) as error:
+            return {ERROR: str(error) or f"the image needs too much memory ({type(error).__name__})"}
         return {**answers, self._set: SEPARATOR.join(answers[self._set])} if self._set in answers else answers
 
 
@@ -213,6 +217,11 @@ def _from_base64(text: str) -> bytes:
         raise ValueError(f"image is not base64: {error}") from error
 
 
+def _number_as_text(value: Any) -> str:
+    """Return a crop policy as text; some programs write all numbers of JSON as 10.0."""
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value)
+
+
 def _is_missing(value: Any) -> bool:
     return value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value))
 
@@ -234,6 +243,46 @@ def _check_parameters_first() -> None:
 
     checking.checks_ensembles = True  # type: ignore[attr-defined]
     PyFuncModel.predict = checking
+
+
+def _check_requests_first() -> None:
+    """Let MLflow's server pass requests to :func:`_check_request`, once in a process: it would drop unknown keys."""
+    serving = sys.modules.get(SERVING)
+    if serving is None or hasattr(serving._decode_json_input, "checks_ensembles"):
+        return
+    decode = serving._decode_json_input
+
+    @functools.wraps(decode)
+    def checking(json_input: Any) -> Any:
+        request = decode(json_input)
+        _check_request(request)
+        return request
+
+    checking.checks_ensembles = True  # type: ignore[attr-defined]
+    serving._decode_json_input = checking  # type: ignore[attr-defined]
+
+
+def _check_request(request: dict[str, Any]) -> None:
+    """Refuse a request whose parameters are not where MLflow looks for them.
+
+    Raises:
+        mlflow.exceptions.MlflowException: it has another key, or a parameter as a column of its rows.
+    """
+    if unknown := [str(name) for name in request if name not in (*ROWS, PARAMS)]:
+        raise _bad_request(
+            f"unknown key {', '.join(unknown)}; a request has rows, as {' or '.join(ROWS)}, and {PARAMS} ("
+            f"{', '.join(PARAMETERS)})"
+        )
+    if misplaced := [name for name in PARAMETERS if name in _columns(request)]:
+        raise _bad_request(f"{', '.join(misplaced)} stands in the rows: give it once, in {PARAMS} beside them")
+
+
+def _columns(request: dict[str, Any]) -> set[str]:
+    """Return the names of the columns that any row of a request has, as far as it is well formed."""
+    [rows, *_] = [request[name] for name in ROWS if name in request] or [None]
+    if isinstance(rows, dict):
+        return set(rows.get("columns", rows))
+    return {name for row in rows or [] if isinstance(row, dict) for name in row}
 
 
 def _bad_request(message: str) -> Exception:

@@ -141,7 +141,9 @@ def test_a_recipe_for_given_weights_does_not_begin_from_random_ones(run: Command
         "--from-scratch",
     ):
         assert fix in ended.stderr
-    assert "there is no folder" in run(train_ensemble._main, *words, "--from-scratch").stderr
+    assert "the recipe mine is meant for given weights" in run(train_ensemble._main, *words, "--name", "mine").stderr
+    for own in (("--from-scratch",), ("--name", "mine", "--learning-rate", "0.01")):
+        assert "there is no folder" in run(train_ensemble._main, *words, *own).stderr
     # A run that an earlier version began is resumed.
     recipe = train_ensemble.with_absolute_paths(replace(finetune(), data=words[3]))
     claim(Storage.at(words[5]), "recipe", recipe.to_dict())

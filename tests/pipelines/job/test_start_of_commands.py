@@ -71,24 +71,35 @@ def test_a_name_that_the_terminal_cannot_show_ends_no_job() -> None:
 
 
 @pytest.mark.processes
-def test_help_and_errors_wait_for_no_heavy_package() -> None:
-    commands = (
-        "train_ensemble",
-        "prepare_dataset",
-        "evaluate_ensemble",
-        "compare_runs",
-        "export_ensemble",
-        "export_onnx",
-        "replay_to_mlflow",
-        "review",
-    )
+def test_help_and_errors_wait_for_no_heavy_package(tmp_path: Path) -> None:
+    nowhere, weights = str(tmp_path / "nowhere"), tmp_path / "weights.npz"
+    weights.write_bytes(b"weights")
+    refused = {
+        "train_ensemble": ["--recipe", "paper", "--data", nowhere, "--run-dir", f"{tmp_path}/new"],
+        "prepare_dataset": ["--data", nowhere, "--run-dir", f"{tmp_path}/new"],
+        "evaluate_ensemble": ["--weights", str(weights), "--data", nowhere, "--run-dir", f"{tmp_path}/new"],
+        "compare_runs": [nowhere, nowhere],
+        "export_ensemble": ["--run-dir", nowhere, "--output", f"{tmp_path}/out"],
+        "export_onnx": ["--run-dir", nowhere, "--output", f"{tmp_path}/out.onnx"],
+        "replay_to_mlflow": ["--run-dir", nowhere],
+        "review": ["--run-dir", nowhere],
+    }
     heavy = ("torch", "ray", "mlflow", "matplotlib", "jinja2")
     program = f"""
 import importlib, sys
-for command in {commands}:
-    importlib.import_module("pipelines." + command)
-    print(command, "imports", *[name for name in {heavy} if name in sys.modules])
+from pipelines.errors import UserError
+def imported(): return [name for name in {heavy} if name in sys.modules]
+for command, options in {refused}.items():
+    module = importlib.import_module("pipelines." + command)
+    print(command, "imports", *imported())
+    sys.argv[1:] = options
+    try:
+        module._main()
+    except UserError as error:
+        print(command, "refuses and imports", *imported())
+        assert {nowhere!r} in str(error), error
 """
     ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     # One process for all: the first line that names a package is that of the command which imports it.
-    assert ended.stdout.splitlines() == [f"{command} imports" for command in commands]
+    told = [line for line in ended.stdout.splitlines() if " imports" in line]
+    assert told == [f"{command} {what}imports" for command in refused for what in ("", "refuses and ")]

@@ -173,6 +173,34 @@ def test_a_request_that_cannot_be_answered_is_refused_with_the_reason_first(
     assert (status, answer["message"]) == (400, expected)
 
 
+@pytest.mark.parametrize(
+    ("request_", "expected"),
+    [
+        ({"dataframe_records": [{"image": "eA=="}], "parms": {"crop_policy": 10}}, "unknown key parms; a request has"),
+        ({"dataframe_records": [{"image": "eA=="}], "crop_policy": 10}, "unknown key crop_policy; a request has rows"),
+        ({"dataframe_records": [{"image": "eA==", "crop_policy": 10}]}, "crop_policy stands in the rows: give it once"),
+        ({"instances": [{"image": "eA=="}, {"image": "eA==", "budget": "fast"}]}, "budget stands in the rows"),
+        ({"inputs": {"image": ["eA=="], "coverage": [0.9]}}, "coverage stands in the rows"),
+        ({"dataframe_split": {"columns": ["image", "calibrated"], "data": [["eA==", 0]]}}, "calibrated stands in the"),
+    ],
+)
+def test_a_parameter_where_mlflow_does_not_look_is_refused(
+    server: str, request_: dict[str, Any], expected: str
+) -> None:
+    status, answer = post(server, request_)
+    assert (status, answer["message"][: len(expected)]) == (400, expected)
+
+
+@pytest.mark.parametrize("policy", [10, 10.0, "10"])
+def test_a_crop_policy_is_a_number_or_text(server: str, finished_run: Path, policy: object) -> None:
+    image_id, data = photographs(finished_run, 1)[0]
+    record = {"image": base64.b64encode(data).decode()}
+    status, answer = post(server, {"instances": [record], "params": {"crop_policy": policy}})
+    assert status == 200, answer
+    expected = calibrated(finished_run, image_id, "10").max()
+    assert answer["predictions"][0]["probability_1"] == pytest.approx(expected, abs=1e-6)
+
+
 def test_a_request_that_fills_only_other_columns_is_told_which_there_are(server: str) -> None:
     status, answer = post(server, {"dataframe_records": [{"imgae": "x"}]})
     assert (status, answer["message"]) == (400, "no row fills one of the columns image, path, pixels")
