@@ -31,7 +31,10 @@ CAPTIONS = {
         "Error against cost",
         "The dotted line joins the efficient ways to spend forward passes.",
     ),
-    "learning_curves": ("Learning curves", "One centre crop of each validation image, after each epoch."),
+    "learning_curves": (
+        "Learning curves",
+        "One centre crop of each validation image, after the epochs that were validated.",
+    ),
     "views": ("Which views help", "Averaged over these views only."),
     "reliability": (
         "Reliability",

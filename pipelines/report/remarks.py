@@ -62,8 +62,8 @@ def notes(report: Report) -> list[str]:
         remarks.append(f"Top-5 errors are left out: they say little about {classes}. report.json has them.")
     if has_papers_classes(report):
         remarks.append(
-            "The paper's figures are top-5 errors on ImageNet (table 3), shown because these images are of "
-            f"{CLASSES_OF_IMAGENET:,} classes too. Those for one model are of its best one: compare them with ours."
+            "The paper's figures are top-5 errors on ImageNet (table 3), shown because these images are of its "
+            f"{CLASSES_OF_IMAGENET:,} classes. Those for one model are of its best one: compare them with ours."
         )
     return remarks
 
@@ -142,22 +142,26 @@ def _about_the_chosen_model(report: Report) -> str:
     else:
         how = "It was chosen on these very images, so its errors are optimistic."
     return (
-        "The best one is the model that the paper would report as its single one, that with the lowest top-1 error on "
-        f"the validation images: here {single['replica']}, with {kind} {errors}. {how}"
+        "The best one is the model that the paper would report as its single one, that with the lowest top-1 error: "
+        f"here {single['replica']}, with {kind} {errors}. {how}"
     )
 
 
 def _about_a_better_replica(report: Report) -> list[str]:
-    """Say where a replica alone is better than all of them together."""
-    last = report["table"][-1]
-    best = min(report["replicas"], key=lambda replica: replica["rows"][-1]["top1_error"])
-    alone = best["rows"][-1]["top1_error"]
-    if alone >= last["top1_error"]:
+    """Say with which numbers of crops a replica alone is better than all of them together."""
+    most = report["table"][-1]["models"]
+    better = []
+    for policy, row in enumerate(row for row in report["table"] if row["models"] == most):
+        best = min(report["replicas"], key=lambda replica: replica["rows"][policy]["top1_error"])
+        alone = best["rows"][policy]["top1_error"]
+        if alone < row["top1_error"]:
+            together = f"all {most} models together on {row['top1_error']:.2f} %"
+            better.append(f"{best['replica']} errs on {alone:.2f} % with {_crops(row)}, {together}")
+    if not better:
         return []
     text = (
-        f"One replica alone beats the ensemble: {best['replica']} errs on {alone:.2f} % with {_crops(last)}, all "
-        f"{last['models']} models together on {last['top1_error']:.2f} %. Averaging helps most where replicas are "
-        "about equally good; and the best of several is partly luck."
+        f"One replica alone beats the ensemble: {'; '.join(better)}. Averaging helps most where replicas are about "
+        "equally good; and the best of several is partly luck."
     )
     return [text]
 

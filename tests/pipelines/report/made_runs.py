@@ -103,14 +103,11 @@ def report_on_made_run(folder: Path, *choices: list[int], with_pictures: bool = 
 
 
 def ensemble_of(replicas: int, classes: int = len(CLASSES)) -> EvaluatedEnsemble:
-    """The ensemble of so many replicas and classes."""
+    """The ensemble of so many replicas and classes, of which a thousand are called as ImageNet's are."""
     names = tuple(f"replica_{replica}" for replica in range(replicas))
-    return replace(
-        ENSEMBLE,
-        replicas=names,
-        weights_digests=names,
-        classes=CLASSES if classes == len(CLASSES) else tuple(f"class {label}" for label in range(classes)),
-    )
+    name = "n{:08}" if classes == 1000 else "class {}"
+    own = CLASSES if classes == len(CLASSES) else tuple(map(name.format, range(classes)))
+    return replace(ENSEMBLE, replicas=names, weights_digests=names, classes=own)
 
 
 def predict_as(run: Storage, probabilities: np.ndarray, ensemble: EvaluatedEnsemble = ENSEMBLE) -> None:

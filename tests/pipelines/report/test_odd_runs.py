@@ -37,6 +37,22 @@ def test_the_papers_figures_do_not_stand_beside_ten_of_a_thousand_classes(tmp_pa
         assert "ImageNet" not in text
 
 
+@pytest.mark.parametrize(
+    ("names", "are_imagenets"),
+    [
+        ([f"n{label:08} tench" for label in range(1000)], True),
+        (["tench, Tinca tinca", "Goldfish", "stinkhorn", "bolete", *map(str, range(996))], True),
+        ([f"product {label}" for label in range(1000)], False),
+    ],
+)
+def test_the_papers_figures_stand_beside_the_classes_of_imagenet_by_their_names(
+    tmp_path: Path, names: list[str], are_imagenets: bool
+) -> None:
+    report, *_ = composed(tmp_path, *NOISY, classes=1000)
+    report["ensemble"]["classes"] = names
+    assert ("10.07" in markdown(report, COST, {}, {})) == are_imagenets
+
+
 def test_pairs_of_replicas_are_named_where_one_is_missing(tmp_path: Path) -> None:
     names = ("replica_0", "replica_1", "replica_3")
     run, ensemble = made_run(tmp_path), replace(ensemble_of(3), replicas=names)
