@@ -58,6 +58,9 @@ from pipelines.tracking.store import tracking_uri_for
 
 # What needs PyTorch or MLflow or draws is imported where it is used: help and errors do not wait for it.
 
+# The options that --help lists first.
+FIRST = ("run_dir", "data", "unlabelled", "weights", "classes", "policies", "budget", "tracking_uri")
+
 
 def evaluate_own_images(run: Storage, recipe: Recipe, arguments: Arguments) -> str:
     """Evaluate the replicas, and with --soup averages of them, on the run's validation images; return the table."""
@@ -224,7 +227,7 @@ def _to_mlflow(run: Storage, trained: Storage, manifest: Manifest, arguments: Ar
 
 
 def _main() -> None:
-    arguments = parse(Arguments)
+    arguments = parse(Arguments, FIRST)
     check_options(arguments)
     tracking_uri_for(Storage.at(arguments.run_dir), arguments.tracking_uri)  # refused now rather than after hours
     run = run_at(arguments.run_dir)

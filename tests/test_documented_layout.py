@@ -40,6 +40,9 @@ def test_a_folders_readme_names_each_of_its_modules_and_nothing_else(folder: str
 
 def test_the_readme_stays_short() -> None:
     assert len(README.splitlines()) < 200
+    without_code = re.sub(r"^```.*?^```", "", README, flags=re.DOTALL | re.MULTILINE)
+    prose = [line for line in without_code.splitlines() if not line.startswith("|")]
+    assert [line for line in prose if len(line) > 120] == []
 
 
 @pytest.mark.parametrize("wing", WINGS, ids=lambda wing: wing.name)

@@ -20,8 +20,10 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
+from pipelines import review
 from pipelines.run.claims import claim
 from pipelines.run.storage import Storage
+from pipelines.tracking.runs import Experiment
 from tests.commands import run_python
 from tests.pipelines.report.made_runs import made_run
 from tests.pipelines.tracking.followed_runs import (
@@ -167,6 +169,17 @@ for root in roots:
         sys.exit(not follow(Storage.at(root), uri, {0: "done", 1: "done"}, succeeded=False).in_step)
 sys.exit(any([os.wait()[1] for _ in roots]))
 """
+
+
+@pytest.mark.processes
+def test_the_page_of_all_runs_on_a_server_has_the_columns_of_results(
+    server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Experiment(server.uri).show_columns(["metrics.`top1_error/7x144`"])
+    monkeypatch.setattr("sys.argv", ["review.py", "--tracking-uri", f"{server.uri}/"])
+    review._main()  # nothing is opened here
+    [line] = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(rf"MLflow: {server.uri}/#/experiments/\d+/runs\?.*&viewStateShareKey=results", line)
 
 
 @pytest.mark.processes

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipelines import review
-from pipelines.errors import UserError
+from pipelines.errors import TryAgainError, UserError
 from pipelines.review import Arguments, _store, bring_up_to_date, newest_run, page_to_open
 from pipelines.run.claims import claim
 from pipelines.run.lock import RunInUseError, only_job_on
@@ -142,6 +142,10 @@ def test_a_database_other_than_a_file_of_sqlite_is_opened_with_mlflows_page(
     [(_, words, _)] = executed
     assert words[-2:] == ["--backend-store-uri", uri]
     assert re.search(r"MLflow: http://127.0.0.1:\d+/#/experiments/\d+/runs", capsys.readouterr().out)
-    monkeypatch.setattr("sys.argv", ["review.py", "--tracking-uri", "https://server"])
-    review._main()
-    assert capsys.readouterr().out == "MLflow: https://server\n"  # nothing is opened here
+
+
+def test_a_server_that_does_not_answer_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = f"http://127.0.0.1:{free_port()}"
+    monkeypatch.setattr("sys.argv", ["review.py", "--tracking-uri", uri])
+    with pytest.raises(TryAgainError, match=rf"^MLflow at {uri}: "):
+        review._main()
