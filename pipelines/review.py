@@ -173,6 +173,16 @@ def check_port(port: int) -> None:
             raise UserError(f"cannot listen on port {port} ({reason}): choose another with --port") from error
 
 
+def _address_on_server(uri: str, run_dir: str) -> str:
+    """Return the address of the page on a server; of one that does not answer, the server's own, and warn."""
+    try:
+        page = page_to_open(uri, run_dir) if uri.startswith("http") else ""
+    except Exception as error:  # noqa: BLE001  # a browser may be let in where a program is not
+        complain(f"warning: MLflow at {uri}: {reason_of(error)}")
+        page = ""
+    return f"{uri.rstrip('/')}/{page}" if page else uri
+
+
 @contextmanager
 def reasons_told(uri: str) -> Iterator[None]:
     """Raise failures of MLflow in the block as one line.
@@ -195,9 +205,7 @@ def _main() -> None:
     uri = _store(arguments)
     database = database_of(uri)
     if is_server(uri):
-        with reasons_told(uri):
-            page = page_to_open(uri, arguments.run_dir) if uri.startswith("http") else ""
-        say(f"MLflow: {uri.rstrip('/')}/{page}" if page else f"MLflow: {uri}")
+        say(f"MLflow: {_address_on_server(uri, arguments.run_dir)}")
         return
     if database and not database.exists():
         raise UserError(f"MLflow store not found: {database}; fill one from a run directory with replay_to_mlflow.py")

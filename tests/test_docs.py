@@ -67,7 +67,7 @@ def test_every_claim_links_to_a_page_of_results_with_a_command() -> None:
 
 
 def linked_text(link: str) -> str:
-    """Return all of a page, or, if the link names a heading, the page's introduction and what is below the heading."""
+    """Return all of a page, or, if the link names a heading, what is below it."""
     page, _, anchor = link.partition("#")
     text = (ROOT / page).read_text()
     if not anchor:
@@ -75,7 +75,7 @@ def linked_text(link: str) -> str:
     [heading] = [line for line in re.findall(r"^#+ .*$", text, re.MULTILINE) if fragment(line.lstrip("# ")) == anchor]
     next_heading = rf"^#{{1,{heading.index(' ')}}} "
     below = re.split(next_heading, text.partition(f"{heading}\n")[2], maxsplit=1, flags=re.MULTILINE)
-    return text.partition("\n## ")[0] + below[0]
+    return below[0]
 
 
 def test_every_page_of_results_can_be_reached() -> None:

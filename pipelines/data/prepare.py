@@ -160,7 +160,7 @@ def prepare_for_evaluation(run: Storage, data: str, images: Images, bad_images: 
         elif {name for name in before if before[name] != prepared_from.get(name)} == {"versions"}:
             raise UserError(
                 f"images in {data} may have been replaced under their names since {run} was made (sizes or times of "
-                "their files differ, or the commit on the Hub, unless @COMMIT follows its name): choose another "
+                "their files differ, or the commit on the Hub; @COMMIT behind its name keeps one): choose another "
                 "directory for their evaluation"
             )
         return _read_matching_manifest(run, prepared_from)

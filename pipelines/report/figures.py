@@ -227,7 +227,7 @@ def learning_curves(curves: dict[str, list[dict[str, Any]]]) -> Figure:
     loss, averaged, raw = figure.subplots(3, 1, sharex=True)
     averaged.sharey(raw)
     for axes, key, title in (
-        (loss, "train_loss_logits", "training loss of the classifier"),
+        (loss, "train_loss_logits", "training loss of the upper classifier"),
         (averaged, "val_top1_error", "validation error, averaged weights, %"),
         (raw, "val_top1_error_raw_weights", "validation error, raw weights, %"),
     ):

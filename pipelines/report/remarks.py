@@ -160,7 +160,7 @@ def _about_a_better_replica(report: Report) -> list[str]:
     if not better:
         return []
     text = (
-        f"One replica alone beats the ensemble: {'; '.join(better)}. Averaging helps most where replicas are about "
+        f"A single replica beats the ensemble: {'; '.join(better)}. Averaging helps most where replicas are about "
         "equally good; and the best of several is partly luck."
     )
     return [text]

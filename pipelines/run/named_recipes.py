@@ -124,11 +124,11 @@ def imagenette() -> Recipe:
     """A small network from scratch on some thousands of photographs: Imagenette, or your own.
 
     Source: none; chosen by short runs on a fifth of Imagenette's training photographs, which were held out. Most of
-    them differ by no more than noise (docs/log.md).
+    the settings tried differ by no more than noise (docs/log.md).
     Command: train_ensemble.py --recipe imagenette --data torchvision:Imagenette --run-dir RUN
     Cost: at most 80 minutes to train seven replicas on its 9,469 training photographs and two cores, and 17 by the
     estimate to evaluate the 3,925 others; it took 60 in an arithmetic that is no longer chosen. The photographs were
-    squared: others have up to three times as many views (docs/results/photographs.md).
+    squared: others have up to three times as many different views (docs/results/photographs.md).
     Expected: 20.8 % top-1 error of one model with one crop on that fifth, after training on the others (one replica);
     18.9 % on the 3,925 validation photographs, after training on all others (mean of seven).
     """

@@ -30,6 +30,9 @@ from pipelines.run.storage import Storage
 if TYPE_CHECKING:
     from googlenet.network.weights import StoredNetwork
 
+# What makes the training of ``finetune`` too short for random weights.
+OF_FINETUNE = ("learning_rate", "schedule", "warmup_epochs", "epochs")
+
 
 def absolute_weights(weights: str) -> str:
     """Return a path that does not depend on the working directory; a name as it is.
@@ -75,17 +78,16 @@ def check_that_weights_are_given(run: Storage, recipe: Recipe) -> None:
     goes_on = run.exists(RUN) and not run.read_json(RUN).get("recipe", {}).get("init_weights")
     if _is_for_given_weights(recipe) and not (recipe.init_weights or goes_on):
         raise UserError(
-            f"the recipe {recipe.name} is meant for given weights: add --init-weights FILE, or --init-weights {BVLC} "
-            f"({MEANING_OF_BVLC}); to train from random weights, choose --recipe imagenette, or add --from-scratch"
+            f"the recipe {recipe.name} has the short training of finetune, meant for given weights: add --init-weights "
+            f"FILE, or --init-weights {BVLC} ({MEANING_OF_BVLC}); to train from random weights, choose --recipe "
+            "imagenette, or add --from-scratch"
         )
 
 
 def _is_for_given_weights(recipe: Recipe) -> bool:
-    """Return whether a recipe is ``finetune``, or has its rate under another name, too low for random weights."""
+    """Return whether a recipe is ``finetune``, or trains as it does under another name."""
     known = finetune()
-    return recipe.name == known.name or all(
-        getattr(recipe, name) == getattr(known, name) for name in ("learning_rate", "schedule", "warmup_epochs")
-    )
+    return recipe.name == known.name or all(getattr(recipe, name) == getattr(known, name) for name in OF_FINETUNE)
 
 
 def check_file(weights: str) -> None:

@@ -248,18 +248,19 @@ def _check_parameters_first() -> None:
 def _check_requests_first() -> None:
     """Let MLflow's server pass requests to :func:`_check_request`, once in a process: it would drop unknown keys."""
     serving = sys.modules.get(SERVING)
-    if serving is None or hasattr(serving._decode_json_input, "checks_ensembles"):
+    if serving is None or hasattr(serving._parse_json_data, "checks_ensembles"):
         return
-    decode = serving._decode_json_input
+    parse = serving._parse_json_data
 
-    @functools.wraps(decode)
-    def checking(json_input: Any) -> Any:
-        request = decode(json_input)
-        _check_request(request)
-        return request
+    @functools.wraps(parse)
+    def checking(data: Any, metadata: Any, input_schema: Any) -> Any:
+        request, schema = serving._decode_json_input(data), metadata.get_params_schema()
+        if schema and tuple(param.name for param in schema.params) == PARAMETERS:  # an ensemble's, not another model's
+            _check_request(request)
+        return parse(request, metadata, input_schema)
 
     checking.checks_ensembles = True  # type: ignore[attr-defined]
-    serving._decode_json_input = checking  # type: ignore[attr-defined]
+    serving._parse_json_data = checking  # type: ignore[attr-defined]
 
 
 def _check_request(request: dict[str, Any]) -> None:
@@ -274,15 +275,16 @@ def _check_request(request: dict[str, Any]) -> None:
             f"{', '.join(PARAMETERS)})"
         )
     if misplaced := [name for name in PARAMETERS if name in _columns(request)]:
-        raise _bad_request(f"{', '.join(misplaced)} stands in the rows: give it once, in {PARAMS} beside them")
+        raise _bad_request(f"in the rows: {', '.join(misplaced)}; give parameters once, in {PARAMS} beside the rows")
 
 
-def _columns(request: dict[str, Any]) -> set[str]:
+def _columns(request: dict[str, Any]) -> list[Any]:
     """Return the names of the columns that any row of a request has, as far as it is well formed."""
     [rows, *_] = [request[name] for name in ROWS if name in request] or [None]
     if isinstance(rows, dict):
-        return set(rows.get("columns", rows))
-    return {name for row in rows or [] if isinstance(row, dict) for name in row}
+        names = rows.get("columns", list(rows))
+        return names if isinstance(names, list) else []
+    return [name for row in rows if isinstance(row, dict) for name in row] if isinstance(rows, list) else []
 
 
 def _bad_request(message: str) -> Exception:

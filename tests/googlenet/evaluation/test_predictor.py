@@ -9,7 +9,7 @@ from PIL import Image
 
 from googlenet import GoogLeNet
 from googlenet.evaluation.averages import Shares
-from googlenet.evaluation.crops import box_of, distinct_views, scales_px, view_groups, views_of
+from googlenet.evaluation.crops import box_of, distinct_views, policy_scales_px, scales_px, view_groups, views_of
 from googlenet.evaluation.predictor import Predictor, images_at_once, largest_batch, name_of_device
 from googlenet.evaluation.stem_sharing import SharedViews
 from googlenet.evaluation.views import cut_views
@@ -137,8 +137,8 @@ def test_images_in_turn_are_predicted_as_each_alone() -> None:
 @pytest.mark.parametrize("policies", [(1,), (10,), (1, 10, 144)])
 def test_images_that_share_batches_have_their_own_answers(policies: tuple[int, ...]) -> None:
     members = [replica(0, "paper"), replica(1, "bn")]
-    images = [ScaledImage.decode(picture(*size), scales_px(CROP)) for size in [(60, 45), (50, 50), (45, 60), (60, 45)]]
-    alone, together = Predictor(members, CROP, policies), Predictor(members, CROP, policies, at_once=3)
+    images = [ScaledImage.decode(picture(*size), scales_px(CROP)) for size in [(60, 45), (60, 45), (50, 50), (45, 60)]]
+    alone, together = Predictor(members, CROP, policies), Predictor(members, CROP, policies, at_once=2)
     for image, found in zip(images, together.predict_each(images), strict=True):
         expected = alone.predict(image)
         assert np.abs(found.probabilities - expected.probabilities).max() < 1e-6
@@ -146,15 +146,17 @@ def test_images_that_share_batches_have_their_own_answers(policies: tuple[int, .
 
 
 def test_a_shared_stem_gives_the_same_answers() -> None:
-    # At 112 px the crops lie at whole steps of the stem, as at 224 px; two of the four scales.
-    members, crop_px, policies = [replica(0, "paper"), replica(1, "bn")], 112, ("128+144",)
-    sharing, alone = Predictor(members, crop_px, policies), Predictor(members, crop_px, policies)
-    alone.shares_stem = False
-    for size in [(150, 120), (120, 120)]:
-        image = ScaledImage.decode(picture(*size), (128, 144))
+    # At 112 px the crops lie at whole steps of the stem, as at 224 px.
+    members, crop_px = [replica(0, "paper"), replica(1, "bn")], 112
+    for size, policy in [((150, 120), "128+144"), ((120, 120), 144)]:
+        sharing, alone = (Predictor(members, crop_px, (policy,)) for _ in range(2))
+        alone.shares_stem = False
+        image = ScaledImage.decode(picture(*size), policy_scales_px(policy, crop_px))
         found, expected = sharing.predict_views(image), alone.predict_views(image)
         assert np.abs(found - expected).max() < 1e-5
         assert sharing.forward_passes == alone.forward_passes
+        boxes = distinct_views(*size, crop_px, (policy,)).boxes
+        assert SharedViews.cut(sharing.on_device(image), boxes, crop_px) is not None
     assert SharedViews.cut([], distinct_views(60, 45, CROP).boxes, CROP) is None
 
 

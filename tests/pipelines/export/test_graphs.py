@@ -18,7 +18,7 @@ from googlenet import Ensemble, load_weights
 from googlenet.evaluation.ensemble import CalibratedClassifier, PixelClassifier
 from googlenet.evaluation.kept_calibration import KeptCalibration
 from pipelines.errors import UserError
-from pipelines.export.graphs import _onnx, export_graph, graph_file
+from pipelines.export.graphs import GraphFormat, _onnx, export_graph, graph_file
 from pipelines.run.storage import Storage
 from tests.commands import run_script
 from tests.pages import example
@@ -100,8 +100,9 @@ def test_no_temperature_changes_the_answer_of_a_graph_where_two_classes_nearly_t
     np.testing.assert_array_equal(calibrated.argmax(axis=1), found.argmax(axis=1))
 
 
+@pytest.mark.parametrize("form", ["onnx", "pt2"])
 def test_of_one_replica_its_network_and_the_temperature_of_one_model_become_the_graph(
-    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: GraphFormat
 ) -> None:
     """How a network becomes a graph, which takes ten seconds, is the test above."""
     import torch
@@ -112,19 +113,21 @@ def test_of_one_replica_its_network_and_the_temperature_of_one_model_become_the_
         given.append((network, metadata))
         return b"graph"
 
-    monkeypatch.setattr("pipelines.export.graphs._onnx", keep)
-    file = tmp_path / "replica.onnx"
-    said = export_graph(Storage.at(str(finished_run)), file, "onnx", 1)
+    monkeypatch.setattr(f"pipelines.export.graphs._{form}", keep)
+    file = tmp_path / f"replica.{form}"
+    said = export_graph(Storage.at(str(finished_run)), file, form, 1)
     assert (said, file.read_bytes()) == (f"{file}: 1 replica, 3 classes, crops of 35 px", b"graph")
     [(network, metadata)] = given
     temperature = json.loads((finished_run / "calibration.json").read_text())["one_model"]["1"]
     assert metadata["temperature"] == str(temperature)
     crops = np.random.default_rng(0).integers(0, 256, (2, 3, 35, 35), dtype=np.uint8)
     with torch.inference_mode():
-        found, calibrated = (output.double().numpy() for output in network(torch.from_numpy(crops)))
+        outputs = network(torch.from_numpy(crops))
+    found, *calibrated = outputs if form == "onnx" else [outputs]  # the latter has the average alone
     np.testing.assert_allclose(found, by_torch(finished_run, [1], crops), atol=1e-5, rtol=0)
-    powers = found ** (1 / temperature)
-    np.testing.assert_allclose(calibrated, powers / powers.sum(axis=1, keepdims=True), atol=1e-5)
+    powers = found.double().numpy() ** (1 / temperature)
+    for output in calibrated:
+        np.testing.assert_allclose(output, powers / powers.sum(axis=1, keepdims=True), atol=1e-5)
 
 
 def test_the_documented_lines_answer_like_the_ensemble_with_one_crop(

@@ -141,7 +141,10 @@ def test_a_recipe_for_given_weights_does_not_begin_from_random_ones(run: Command
         "--from-scratch",
     ):
         assert fix in ended.stderr
-    assert "the recipe mine is meant for given weights" in run(train_ensemble._main, *words, "--name", "mine").stderr
+    assert (
+        "the recipe mine has the short training of finetune"
+        in run(train_ensemble._main, *words, "--name", "mine").stderr
+    )
     for own in (("--from-scratch",), ("--name", "mine", "--learning-rate", "0.01")):
         assert "there is no folder" in run(train_ensemble._main, *words, *own).stderr
     # A run that an earlier version began is resumed.

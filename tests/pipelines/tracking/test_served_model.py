@@ -178,10 +178,18 @@ def test_a_request_that_cannot_be_answered_is_refused_with_the_reason_first(
     [
         ({"dataframe_records": [{"image": "eA=="}], "parms": {"crop_policy": 10}}, "unknown key parms; a request has"),
         ({"dataframe_records": [{"image": "eA=="}], "crop_policy": 10}, "unknown key crop_policy; a request has rows"),
-        ({"dataframe_records": [{"image": "eA==", "crop_policy": 10}]}, "crop_policy stands in the rows: give it once"),
-        ({"instances": [{"image": "eA=="}, {"image": "eA==", "budget": "fast"}]}, "budget stands in the rows"),
-        ({"inputs": {"image": ["eA=="], "coverage": [0.9]}}, "coverage stands in the rows"),
-        ({"dataframe_split": {"columns": ["image", "calibrated"], "data": [["eA==", 0]]}}, "calibrated stands in the"),
+        (
+            {"dataframe_records": [{"image": "eA==", "crop_policy": 10}]},
+            "in the rows: crop_policy; give parameters once",
+        ),
+        ({"instances": [{"image": "eA=="}, {"image": "eA==", "budget": "fast"}]}, "in the rows: budget; give"),
+        ({"inputs": {"image": ["eA=="], "coverage": [0.9]}}, "in the rows: coverage; give"),
+        ({"dataframe_split": {"columns": ["image", "calibrated"], "data": [["eA==", 0]]}}, "in the rows: calibrated;"),
+        # MLflow's own refusals of odd requests.
+        ({"instances": 5}, "Failed to "),
+        ({"inputs": True}, "Failed to "),
+        ({"dataframe_split": {"columns": 3, "data": [["eA=="]]}}, "Failed to "),
+        ({"dataframe_split": {"columns": [["a"]], "data": [["eA=="]]}}, ""),
     ],
 )
 def test_a_parameter_where_mlflow_does_not_look_is_refused(
