@@ -115,7 +115,7 @@ def _legend(report: Report) -> str:
     if any(notable_over_replicas(row, top) for row in report["table"] for top in tops_shown(report)):
         sentences[0] += "; those marked “seeds” are over images and replicas, as another seed would have others"
     if len(report["replicas"]) > 1:
-        sentences.append("“Best” is the model with the lowest error on the validation images")
+        sentences.append("“Best” is the paper's choice of a single model, explained below the table")
     if has_papers_classes(report):
         sentences.append("“Paper” is the paper's error on ImageNet, for one model that of its best one")
     return ". ".join(sentences) + "."

@@ -33,7 +33,7 @@ def demo() -> Recipe:
     begin to learn early: the first steps have large gradients, which are clipped.
     Command: make demo
     Cost: some minutes on two cores (docs/results/demo.md).
-    Expected: 16 to 22 % top-1 error of one model with one crop, 9 to 17 % of seven models with 144 crops (five seeds).
+    Expected: 14 to 21 % top-1 error of one model with one crop, 7 to 16 % of seven models with 144 crops (five seeds).
     """
     return Recipe(
         name="demo",
