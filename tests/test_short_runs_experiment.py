@@ -38,7 +38,7 @@ TRIALS = sorted((ROOT / "experiments/trials").glob("*.json"))
 def test_the_trials_of_the_results_are_recipes(trials: Path, tmp_path: Path) -> None:
     pages = "".join(page.read_text() for page in (ROOT / "docs/results").glob("*.md"))
     [base] = re.findall(rf"short_runs --recipe (\S+) .*--trials experiments/trials/{trials.name} ", pages)
-    recipe = base if base == "paper" else str(ROOT / base)
+    recipe = str(ROOT / base) if base.endswith(".json") else base
     found = trials_of(Arguments(tmp_path, tmp_path, trials, recipe))
     assert len({trial.recipe for trial in found}) == len(found) > 1
 
