@@ -4,9 +4,10 @@
     ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 python -m experiments.calm_demo --work OTHER --seeds 0 1 2 3 4
 
 The second command computes as processors without AVX-512 do (on those, ``ONEDNN_MAX_CPU_ISA=AVX`` computes as older
-ones): its sums end in other digits, and a training that is stopped on its steepest part ends elsewhere. A seed is that of the images, of the initial weights and of the first
-replica's sampling. Networks, samples and crops are those of the main job; each replica is trained in a process with one
-thread. Finished replicas are not trained again; after a change of the data set, choose another folder.
+ones): its sums end in other digits, and a training that is stopped on its steepest part ends elsewhere. A seed is that
+of the images, of the initial weights and of the first replica's sampling. Networks, samples and crops are those of the
+main job; each replica is trained in a process with one thread. Finished replicas are not trained again; after a change
+of the data set, choose another folder.
 
 Replicas of neighbouring seeds share sampling seeds: they differ in their images and in their initial weights.
 
