@@ -21,7 +21,7 @@ from tests.project import ROOT
 
 T = TypeVar("T")
 TESTS_FAILED = 1
-COPIED = ("benchmarks", "cluster", "experiments", "googlenet", "pipelines", "pyproject.toml", "tests")
+COPIED = ("benchmarks", "cluster", "docs", "experiments", "googlenet", "pipelines", "pyproject.toml", "tests")
 
 
 @dataclass(frozen=True)
