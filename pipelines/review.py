@@ -18,12 +18,10 @@ import os
 import shlex
 import socket
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.errors import TryAgainError, UserError
+from pipelines.errors import UserError
 from pipelines.job.command_line import parse, run_command
 from pipelines.job.console import complain, say
 from pipelines.run.directory import ANSWERS_CSV, MANIFEST, REPORT_JSON, RUN, read_run
@@ -33,7 +31,7 @@ from pipelines.run.storage import Storage
 from pipelines.run.storage_failures import STORE_FAILURES
 from pipelines.tracking.commands import replay_command
 from pipelines.tracking.evaluation import find_evaluation
-from pipelines.tracking.failures import is_away, reason_of
+from pipelines.tracking.failures import reason_of
 from pipelines.tracking.moved import find_directory
 from pipelines.tracking.publish import PublishSettings
 from pipelines.tracking.replay import replay
@@ -183,21 +181,6 @@ def _address_on_server(uri: str, run_dir: str) -> str:
     return f"{uri.rstrip('/')}/{page}" if page else uri
 
 
-@contextmanager
-def reasons_told(uri: str) -> Iterator[None]:
-    """Raise failures of MLflow in the block as one line.
-
-    Raises:
-        TryAgainError: MLflow does not answer.
-        UserError: it fails for another reason.
-    """
-    try:
-        yield
-    except Exception as error:
-        kind = TryAgainError if is_away(error) else UserError
-        raise kind(f"MLflow at {uri}: {reason_of(error)}") from error
-
-
 def _main() -> None:
     arguments = parse(Arguments)
     if arguments.run_dir and not any(map(Storage.at(arguments.run_dir).exists, (RUN, REPORT_JSON))):
@@ -210,13 +193,15 @@ def _main() -> None:
     if database and not database.exists():
         raise UserError(f"MLflow store not found: {database}; fill one from a run directory with replay_to_mlflow.py")
     check_port(arguments.port)
-    with reasons_told(uri):
+    try:
         say(f"opening the MLflow store {database or uri} ...")
         if database and is_read_only(database):
             say(f"{database} is read-only: runs are shown as they are there")
         elif database:  # a database that several machines share has runs at work whose directories are on others
             bring_up_to_date(uri, database)
         page = page_to_open(uri, arguments.run_dir)
+    except Exception as error:
+        raise UserError(f"MLflow at {uri}: {reason_of(error)}") from error
     address = f"http://127.0.0.1:{arguments.port}"
     say(f"MLflow: {address}/{page}   (in a few seconds; Ctrl-C to stop)")
     command = ["mlflow", "ui", "--workers", "1", "--host", "127.0.0.1", "--port", str(arguments.port)]
