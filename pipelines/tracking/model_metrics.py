@@ -19,11 +19,6 @@ def rows_of_ensemble(report: Report) -> list[TableRow]:
     return [row for row in report["table"] if row["models"] == largest]
 
 
-def rows_of_replica(report: Report, name: str) -> list[ReplicaRow]:
-    """Return the rows of the replica ``name`` alone; none if it was not evaluated."""
-    return next((known["rows"] for known in report["replicas"] if known["replica"] == name), [])
-
-
 def send_model_metrics(
     runs: Experiment,
     mlflow_run: str,

@@ -34,10 +34,10 @@ from pipelines.tracking.model_identity import (
     logged_model,
     registered_version,
 )
-from pipelines.tracking.notes import MODEL_TEXT, MORE, REQUEST_TEXT, Origin, model_note, replica_note, version_note
+from pipelines.tracking.notes import MODEL_TEXT, MORE, REQUEST_TEXT, Origin, model_note, version_note
 from pipelines.tracking.result import PERCENT_DECIMALS
 from pipelines.tracking.runs import NOTE, NOTE_DIGEST_TAG, MlflowRuns, digest_of_note, is_ours
-from pipelines.tracking.store import STORE_VARIABLE, page_of_run
+from pipelines.tracking.store import STORE_VARIABLE
 
 MODEL = "googlenet-ensemble"
 VAL_DIGEST_TAG = "val_digest"
@@ -94,7 +94,7 @@ def describe_model(runs: MlflowRuns, name: str, number: str, origin: Origin) -> 
     written, digest = model.description or "", model.tags.get(NOTE_DIGEST_TAG)
     if written and not (is_champion and (digest or _is_generated(written)) and is_ours(written, digest)):
         return
-    note = model_note(origin, name, number if is_champion else "")
+    note = model_note(origin, name, number, is_champion=is_champion)
     runs.client.update_registered_model(name, note)
     runs.client.set_registered_model_tag(name, NOTE_DIGEST_TAG, digest_of_note(note))
 
@@ -229,12 +229,19 @@ def _name_on_its_page(runs: MlflowRuns, model_id: str, name: str, number: Any, n
     if any((named["name"], str(named["version"])) == (name, str(number)) for named in known):
         return
     news = {VERSIONS_TAG: json.dumps([*known, {"name": name, "version": number}])}
-    if is_ours(tags.get(NOTE, ""), tags.get(NOTE_DIGEST_TAG)):
-        news |= {NOTE: note, NOTE_DIGEST_TAG: digest_of_note(note)}
     runs.client.set_logged_model_tags(model_id, news)
+    describe_logged_model(runs, model_id, note)
 
 
-def log_replica(runs: MlflowRuns, replica: int, manifest: Manifest, flavor: GraphFlavor) -> str:
+def describe_logged_model(runs: MlflowRuns, model_id: str, note: str) -> None:
+    """Describe a logged model on its page; what users wrote there stays."""
+    tags = runs.client.get_logged_model(model_id).tags
+    written, digest = tags.get(NOTE, ""), tags.get(NOTE_DIGEST_TAG)
+    if written != note and is_ours(written, digest):
+        runs.client.set_logged_model_tags(model_id, {NOTE: note, NOTE_DIGEST_TAG: digest_of_note(note)})
+
+
+def log_replica(runs: MlflowRuns, replica: int, flavor: GraphFlavor) -> str:
     """Log one replica as a PyTorch model of its child run, unless already done: crops in, probabilities out.
 
     Returns the model's id.
@@ -255,7 +262,6 @@ def log_replica(runs: MlflowRuns, replica: int, manifest: Manifest, flavor: Grap
         return known
     crop_px = stored.extra["crop_px"]
     architecture = (stored.variant, stored.width, stored.lrn, stored.num_classes, stored.preprocessing, crop_px)
-    note = replica_note(replica, crop_px, manifest, page_of_run(runs.experiment, runs.parent))
     with _speaking_to(runs):
         info = Model.log(
             artifact_path=None,
@@ -263,7 +269,7 @@ def log_replica(runs: MlflowRuns, replica: int, manifest: Manifest, flavor: Grap
             flavor_name="mlflow.pytorch",
             name=replica_name(replica),
             run_id=child,
-            tags={WEIGHTS_TAG: digest, NOTE: note},
+            tags={WEIGHTS_TAG: digest},
             pytorch_model=PixelClassifier([stored.build()]),
             signature=ModelSignature(
                 inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, 3, crop_px, crop_px))]),

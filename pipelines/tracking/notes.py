@@ -10,7 +10,7 @@ from pipelines.job.log import LoggedJob
 from pipelines.report.columns import MOST_CLASSES_WITHOUT_TOP5, crops_in_words
 from pipelines.report.markdown_tables import code, plain
 from pipelines.report.remarks import about_intervals, about_missing_replicas, headline
-from pipelines.report.schema import Report
+from pipelines.report.schema import ReplicaRow, Report
 from pipelines.run.dataset import Manifest
 from pipelines.tracking.dataset import data_of, name_of_data
 from pipelines.tracking.store import database_of, page_of_run, page_of_version
@@ -161,22 +161,44 @@ class Origin:
 
     def sections(self) -> list[str]:
         """Return what the pages of its model say: errors, data set, parameters, and a link to the run."""
-        rows = [["parameter", "value"], ["replicas", f"{len(self.report['ensemble']['replicas'])}"]]
-        shown = [key for key in SHOWN_PARAMETERS if self.recipe.get(key) not in (None, "")]
-        rows += [[key, code(str(self.recipe[key])).replace("|", "\\|")] for key in shown]
-        link = f"[{plain(self.name)}]({page_of_run(self.experiment, self.mlflow_run)})"
-        where = f"Trained and evaluated by the run {link}, which has all parameters and the report."
         result = [headline(self.report), *about_missing_replicas(self.report), *error_sections(self.report)]
-        return [*result, data_line(self.manifest), where, _table(rows)]
+        where = f"Trained and evaluated by the run {self.link()}, which has all parameters and the report."
+        replicas = ["replicas", f"{len(self.report['ensemble']['replicas'])}"]
+        return [*result, data_line(self.manifest), where, self.parameters(replicas)]
+
+    def link(self) -> str:
+        """Return a link to the run."""
+        return f"[{plain(self.name)}]({page_of_run(self.experiment, self.mlflow_run)})"
+
+    def parameters(self, *first: Sequence[str]) -> str:
+        """Return a table of the parameters that are looked for most, below rows that come ``first``."""
+        shown = [key for key in SHOWN_PARAMETERS if self.recipe.get(key) not in (None, "")]
+        rows = [[key, code(str(self.recipe[key])).replace("|", "\\|")] for key in shown]
+        return _table([["parameter", "value"], *first, *rows])
 
 
-def replica_note(replica: int, crop_px: int, manifest: Manifest, link: str) -> str:
-    """Return the note on the model of one replica; ``link`` is the page of the run of its ensemble."""
+def replica_note(name: str, origin: Origin) -> str:
+    """Return the note on the model of the replica ``name``, whose ensemble is of the run ``origin``."""
+    crop_px = origin.report["ensemble"]["crop_px"]
     about = (
-        f"Replica {replica} alone: uint8 RGB crops of shape (n, 3, {crop_px}, {crop_px}) in, probabilities of shape "
-        f"(n, classes) out. Its errors and parameters are in [the run of the ensemble]({link})."
+        f"{name} alone: uint8 RGB crops of shape (n, 3, {crop_px}, {crop_px}) in, probabilities of shape (n, classes) "
+        f"out. It is one of the models of the run {origin.link()}, which has all parameters and the report."
     )
-    return _fitting([about, data_line(manifest)], MAX_CHARACTERS_OF_MODEL)
+    errors = _errors_of_replica(origin.report, name)
+    return _fitting([about, errors, data_line(origin.manifest), origin.parameters()], MAX_CHARACTERS_OF_MODEL)
+
+
+def rows_of_replica(report: Report, name: str) -> list[ReplicaRow]:
+    """Return the rows of the replica ``name`` alone; none if it was not evaluated."""
+    return next((known["rows"] for known in report["replicas"] if known["replica"] == name), [])
+
+
+def _errors_of_replica(report: Report, name: str) -> str:
+    """Return a table of the errors of one replica in percent, by crop policy; empty if it was not evaluated."""
+    evaluated: list[Any] = list(rows_of_replica(report, name))
+    wanted = sorted(errors_that_count(report["classes"]))  # top-1 first
+    rows = [[ERROR_NAMES[error], *(f"{row[error]:.1f} %" for row in evaluated)] for error in wanted]
+    return _table([["", *map(crops_in_words, evaluated)], *rows]) if evaluated else ""
 
 
 def version_note(origin: Origin) -> str:
@@ -184,12 +206,12 @@ def version_note(origin: Origin) -> str:
     return _fitting([*origin.sections(), REQUEST_TEXT], MAX_CHARACTERS_OF_MODEL)
 
 
-def model_note(origin: Origin, model: str, champion: str) -> str:
-    """Return the note on a registered model; ``origin`` is the run of its champion, if that is not empty."""
-    if not champion:
-        return _fitting([MODEL_TEXT, data_line(origin.manifest), REQUEST_TEXT], MAX_CHARACTERS_OF_MODEL)
-    link = f"The champion is [version {champion}]({page_of_version(model, champion)})."
-    return _fitting([MODEL_TEXT, link, *origin.sections(), REQUEST_TEXT], MAX_CHARACTERS_OF_MODEL)
+def model_note(origin: Origin, model: str, version: str, *, is_champion: bool) -> str:
+    """Return the note on a registered model; ``origin`` is the run of its ``version``."""
+    link = f"[version {version}]({page_of_version(model, version)})"
+    about = f"The champion is {link}." if is_champion else f"The newest at the time of this text is {link}."
+    results = origin.sections() if is_champion else [data_line(origin.manifest)]
+    return _fitting([MODEL_TEXT, about, *results, REQUEST_TEXT], MAX_CHARACTERS_OF_MODEL)
 
 
 def _fitting(sections: list[str], most_characters: int = MAX_CHARACTERS) -> str:

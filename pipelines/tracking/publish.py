@@ -13,15 +13,16 @@ from pipelines.tracking.commands import replay_command
 from pipelines.tracking.dataset import CLASSES_TAG
 from pipelines.tracking.graph_flavor import GraphFlavor
 from pipelines.tracking.model_identity import NOT_THERE, WEIGHTS_TAG, logged_ensemble
-from pipelines.tracking.model_metrics import rows_of_ensemble, rows_of_replica, send_model_metrics
+from pipelines.tracking.model_metrics import rows_of_ensemble, send_model_metrics
 from pipelines.tracking.models import (
     CHAMPION,
+    describe_logged_model,
     describe_model,
     log_ensemble,
     log_replica,
     origin_of,
 )
-from pipelines.tracking.notes import ERROR_NAMES, errors_that_count
+from pipelines.tracking.notes import ERROR_NAMES, errors_that_count, replica_note, rows_of_replica
 from pipelines.tracking.result import send_note
 from pipelines.tracking.runs import MlflowRuns
 
@@ -72,11 +73,13 @@ def publish(runs: MlflowRuns, recipe: Recipe, manifest: Manifest, publishing: Pu
     run = runs.run
     report = run.read_json(REPORT_JSON)
     ensemble = EvaluatedEnsemble.from_dict(report["ensemble"])
+    origin = origin_of(runs, run, recipe, manifest)
     if publishing.models == "all":
         flavor = GraphFlavor()
         for name in ensemble.replicas:
             replica = replica_number(name)
-            model_id = log_replica(runs, replica, manifest, flavor)
+            model_id = log_replica(runs, replica, flavor)
+            describe_logged_model(runs, model_id, replica_note(name, origin))
             send_model_metrics(runs, runs.child(replica), model_id, rows_of_replica(report, name), report, manifest)
     name, number = log_ensemble(runs, run, recipe, manifest)
     # An earlier version of this program, or of MLflow, may have registered it otherwise.
@@ -84,7 +87,7 @@ def publish(runs: MlflowRuns, recipe: Recipe, manifest: Manifest, publishing: Pu
         send_model_metrics(runs, runs.parent, known, rows_of_ensemble(report), report, manifest)
     send_note(runs, run, manifest)
     line = choose_champion(runs, name, number, publishing.champion, publishing.champion_metric)
-    describe_model(runs, name, number, origin_of(runs, run, recipe, manifest))
+    describe_model(runs, name, number, origin)
     return Published(f"model: {line}", f"models:/{name}/{number}")
 
 

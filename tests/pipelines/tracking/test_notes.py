@@ -64,7 +64,7 @@ def test_every_note_says_over_what_its_intervals_are(reported_run: Path) -> None
     report, manifest = run.read_json("report/report.json"), read_manifest(run)
     origin = Origin(report, manifest, {}, "1", "run", "mine")
     notes = [parent_note(report, manifest, [], "1f", set(), "http://x"), version_note(origin)]
-    notes += [model_note(origin, NAME, "1"), evaluation_note(report, manifest, "1f", set(), "whose")]
+    notes += [model_note(origin, NAME, "1", is_champion=True), evaluation_note(report, manifest, "1f", set(), "whose")]
     for note in notes:
         assert "The 95 % intervals are over images alone: 2 replicas say too little" in note
     wide = {"top1_ci95_images_and_replicas": [10.0, 40.0]}
@@ -74,10 +74,28 @@ def test_every_note_says_over_what_its_intervals_are(reported_run: Path) -> None
     )
 
 
-def test_the_page_of_a_replicas_model_leads_to_the_run_of_its_ensemble(reported_run: Path) -> None:
-    note = replica_note(1, 84, read_manifest(Storage.at(str(reported_run))), "#/experiments/1/runs/2f")
-    assert "[the run of the ensemble](#/experiments/1/runs/2f)" in note
+def test_the_page_of_a_replicas_model_has_its_own_errors_and_leads_to_the_run_of_its_ensemble(
+    reported_run: Path,
+) -> None:
+    run = Storage.at(str(reported_run))
+    report, manifest = run.read_json("report/report.json"), read_manifest(run)
+    note = replica_note("replica_1", Origin(report, manifest, {"batch_size": 64}, "1", "2f", "mine"))
+    assert "[mine](#/experiments/1/runs/2f" in note
     assert "6 training images and 6 validation images of 7 classes: a, b, c" in note
+    [own] = [known["rows"] for known in report["replicas"] if known["replica"] == "replica_1"]
+    cells = texts(note.replace("&emsp;", ""))
+    found = [cells[cells.index("top-1 error") + 1 + column] for column in range(len(own))]
+    assert found == [f"{row['top1_error']:.1f} %" for row in own]
+    assert cells[cells.index("batch_size") + 1] == "64"
+
+
+def test_the_page_of_a_registered_model_without_a_champion_leads_to_its_version(reported_run: Path) -> None:
+    run = Storage.at(str(reported_run))
+    origin = Origin(run.read_json("report/report.json"), read_manifest(run), {}, "1", "2f", "mine")
+    note = model_note(origin, NAME, "4", is_champion=False)
+    assert "The newest at the time of this text is [version 4](" in note
+    assert f"/models/{NAME}/versions/4" in note
+    assert "err on" not in note  # another version may become the champion
 
 
 def test_names_of_classes_are_text_in_markdown(reported_run: Path) -> None:
@@ -130,7 +148,8 @@ def test_descriptions_of_models_fit_into_every_database_of_mlflow(reported_run: 
     classes = tuple(f"{number} {'x' * 300}" for number in range(20))
     manifest = Manifest({"data": "x"}, classes, {"train": empty, "val": empty}, "", 0)
     origin = Origin(report, manifest, {}, "1", "run", "mine")
-    for note in (version_note(origin), model_note(origin, NAME, "1"), model_note(origin, NAME, "")):
+    of_model = [model_note(origin, NAME, "1", is_champion=is_champion) for is_champion in (True, False)]
+    for note in (version_note(origin), *of_model):
         assert len(note) <= 5000  # characters of a column of PostgreSQL and MySQL
         assert note.endswith(MORE)
 
