@@ -35,7 +35,7 @@ from pipelines.errors import UserError
 from pipelines.evaluation.answer_options import check_ood, check_views
 from pipelines.evaluation.evaluate import Settings, evaluate, evaluate_run, replicas_to_evaluate
 from pipelines.evaluation.external_weights import ExternalWeights, check_published, read_external
-from pipelines.evaluation.kept_beside import calibration_beside
+from pipelines.evaluation.kept_beside import calibration_beside, training_runs_of
 from pipelines.evaluation.options import Arguments, check_options, way_out_of
 from pipelines.evaluation.other_images import choose, place_of, settings_of
 from pipelines.evaluation.predictors import Predictors
@@ -52,6 +52,7 @@ from pipelines.run.directory import REPORT_JSON, REPORT_PAGE, ReplicaFiles, eval
 from pipelines.run.lock import only_job_on
 from pipelines.run.predictions import EvaluatedEnsemble
 from pipelines.run.recipe import Recipe
+from pipelines.run.soups import check_soup
 from pipelines.run.storage import Storage
 from pipelines.run.weights import check_file, each_file
 from pipelines.tracking.store import tracking_uri_for
@@ -122,6 +123,8 @@ def evaluate_weights(arguments: Arguments) -> str:
         raise UserError("--weights needs --data: the labelled images to evaluate them on")
     weights, images = _weights_and_images(data, arguments)
     arguments = replace(arguments, weights=weights.files)
+    for trained in training_runs_of(weights.files):
+        has_validation_images(trained, data, images, is_labelled=not arguments.unlabelled)
     copies = weights.in_own_format()
     claim(run, "evaluation", weights.settings(data, images.listing.classes, arguments))
     known = None
@@ -229,13 +232,16 @@ def _to_mlflow(run: Storage, trained: Storage, manifest: Manifest, arguments: Ar
 def _main() -> None:
     arguments = parse(Arguments, FIRST)
     check_options(arguments)
-    tracking_uri_for(Storage.at(arguments.run_dir), arguments.tracking_uri)  # refused now rather than after hours
+    if arguments.mlflow and not arguments.unlabelled:
+        tracking_uri_for(Storage.at(arguments.run_dir), arguments.tracking_uri)  # refused now rather than after hours
     run = run_at(arguments.run_dir)
     recipe = None if arguments.weights else read_recipe(run, "give one with --run-dir, or weights with --weights")
+    if recipe:
+        check_soup(recipe, soup=arguments.soup)
     written = run_to_write_at(arguments.output_dir) if arguments.output_dir else run
     way_out = way_out_of(arguments)
     written.check_writable(way_out)
-    check_own(written, way_out)
+    check_own(written, way_out, absolute_data(arguments.data))
     with only_job_on(written, way_out, complain), native_stderr_to_log(written):
         if recipe is None:
             say(evaluate_weights(arguments))
@@ -249,7 +255,8 @@ def _main() -> None:
                 say(judge_apart(run, recipe, arguments))
             else:
                 say(evaluate_own_images(run, recipe, arguments))
-            say(not_sent(run, tracking_uri_for(run, arguments.tracking_uri)))
+            if arguments.mlflow:
+                say(not_sent(run, tracking_uri_for(run, arguments.tracking_uri)))
 
 
 if __name__ == "__main__":

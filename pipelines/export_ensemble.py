@@ -54,6 +54,8 @@ def _main() -> None:
     output = Path(arguments.output)
     if output.suffix in GRAPH_SUFFIXES:
         raise UserError(f"--output {output}: add --format {output.suffix[1:]}, or name a folder")
+    if output.suffix == ".safetensors":
+        raise UserError(f"--output {output}: name a folder, which will hold a file of each replica")
     if arguments.replica is not None:
         raise UserError(
             f"--replica is for graphs; the weights of replica {arguments.replica} are a file of their own: "

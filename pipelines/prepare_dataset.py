@@ -61,7 +61,7 @@ def _main() -> None:
         stored_short_side_px=arguments.stored_short_side_px,
     )
     run = run_to_write_at(arguments.run_dir)
-    check_own(run)  # the job would refuse it after the preparation
+    check_own(run, data=recipe.data)  # the job would refuse it after the preparation
     images = find_images(run, recipe)
     with only_job_on(run, tell=complain), native_stderr_to_log(run), connected():
         manifest = prepare(run, recipe, arguments.bad_images, images)

@@ -32,8 +32,8 @@ def has_validation_images(trained: Storage, data: str, images: Images, *, is_lab
     if seen["train"] and is_labelled:
         raise UserError(
             f"{seen['train']:,} of the {count(number, 'image')} in {data} are training images of {trained}, so their "
-            "errors say nothing of other images: leave out --data to evaluate the run's validation images, or give a "
-            "folder of images that it was not trained with"
+            f"errors say nothing of other images: to evaluate the run's validation images, give --run-dir {trained} "
+            "alone, or else a folder of images that it was not trained with"
         )
     if seen["train"]:
         say(f"data: {seen['train']:,} of these images were trained with: answers are surer than for other images")

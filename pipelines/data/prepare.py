@@ -19,6 +19,7 @@ from pipelines.errors import UserError
 from pipelines.job.console import count, say, some
 from pipelines.run.claims import OtherImagesError, claim_images, replicas_need_their_images
 from pipelines.run.dataset import (
+    SHARD_FILE,
     SPLITS,
     BadImages,
     Counts,
@@ -155,6 +156,11 @@ def prepare_for_evaluation(run: Storage, data: str, images: Images, bad_images: 
     }
     if run.exists(MANIFEST):
         before = read_manifest(run).prepared_from
+        if before.get("data") == data and before.get("listing") not in (None, prepared_from["listing"]):
+            raise UserError(
+                f"images of {data} were added, removed or renamed since {run} was made, or --unlabelled was given or "
+                "left out: choose another directory for their evaluation"
+            )
         if "versions" not in before:  # of an earlier version
             del prepared_from["versions"]
         elif {name for name in before if before[name] != prepared_from.get(name)} == {"versions"}:
@@ -180,7 +186,7 @@ def _keep(run: Storage, manifest: Manifest, bad: Sequence[BadImage]) -> None:
     """
     for split in SPLITS:
         kept = {shard.file.rpartition("/")[2].removesuffix(".parquet") for shard in manifest.splits[split].shards}
-        names = run.files(f"{DATASET}/{split}")
+        names = filter(SHARD_FILE.fullmatch, run.files(f"{DATASET}/{split}"))
         run.delete_all(f"{DATASET}/{split}/{name}" for name in names if name.partition(".")[0] not in kept)
     if bad:
         run.write_json_lines(QUARANTINE, map(asdict, bad))

@@ -107,7 +107,8 @@ def _pictures_at(root: Storage) -> tuple[Storage, Tree]:
         return root, tree_at(root)
     folder, name = Storage.of_file(root.root)
     if not is_picture(name):
-        raise UserError(f"{root} is not a picture; {advice_on_file(name)}")
+        advice = "archives are read with labels only: unpack it" if is_packed(name) else advice_on_file(name)
+        raise UserError(f"{root} is not a picture; {advice}")
     return folder, Tree.of_names([name])
 
 

@@ -9,7 +9,7 @@ from googlenet.network.hub import HubError, fetch_snapshot, is_hub_name, parse_h
 from googlenet.network.published import is_weights_name
 from pipelines.errors import UserError
 from pipelines.job.console import say
-from pipelines.run.directory import REPLICAS
+from pipelines.run.directory import MANIFEST, REPLICAS, RUN, read_run
 from pipelines.run.predictions import sorted_policies
 from pipelines.run.storage import Storage
 
@@ -61,6 +61,17 @@ def _folders_of(weights: str) -> list[Storage]:
         weights = str(root / parse_hub_name(weights).path_in_repo)
     elif is_weights_name(weights):
         return []
+    return _local_folders_of(weights)
+
+
+def training_runs_of(weights: Sequence[str]) -> list[Storage]:
+    """Return the training runs in whose folders files of weights are; names of published ones are in none."""
+    local = [file for file in weights if not is_weights_name(file)]
+    folders = dict.fromkeys(folder for file in local for folder in _local_folders_of(file))
+    return [run for run in folders if run.exists(MANIFEST) and run.exists(RUN) and "recipe" in read_run(run)]
+
+
+def _local_folders_of(weights: str) -> list[Storage]:
     folder, _ = Storage.of_file(weights)
     above, _ = Storage.of_file(folder.root)
     run, name = Storage.of_file(above.root)

@@ -70,6 +70,8 @@ def export_graph(run: Storage, output: Path, kind: GraphFormat, replica: int | N
     if output.suffix != f".{kind}":
         raise UserError(f"--output must end with .{kind}, got {output}")
     check_folder(Storage.at(str(output.parent)))
+    if output.exists():
+        raise UserError(f"{output} exists; choose another --output, or remove it")
     missing = [name for name in NEEDED_FOR_ONNX if find_spec(name) is None]
     if kind == "onnx" and missing:
         raise UserError(f"missing packages: {', '.join(missing)}; run pip install -c constraints.txt -e '.[onnx]'")

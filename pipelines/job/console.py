@@ -9,7 +9,8 @@ from typing import TextIO
 
 # Commands in a line, to its end. People copy them, and a terminal copies a broken one as two.
 COMMANDS = re.compile(
-    r"(?:\bpython pipelines/|MLFLOW_TRACKING_URI=|base64 < |\bpip install |\bgit config |\bray job stop ).*"
+    r"(?:\bpython (?:'[^']*|\S*)pipelines/|MLFLOW_TRACKING_URI=|base64 < |\bpip install |\bgit config "
+    r"|\bray job stop ).*"
 )
 # In place of the spaces of a command while its line is broken; no text for a terminal has it.
 UNBROKEN_SPACE = "\0"

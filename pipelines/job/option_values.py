@@ -34,11 +34,11 @@ def words_of(kind: Any) -> Words:
         return _words_of_union(inner)
     if origin is tuple and inner[-1] is Ellipsis:
         width = len(get_args(inner[0])) if get_origin(inner[0]) is tuple else 1
-        return "*", lambda words: tuple(_in_parts(words, width, words_of(inner[0])[1]))
+        return "+", lambda words: tuple(_in_parts(words, width, words_of(inner[0])[1]))
     if origin is tuple:
         return len(inner), lambda words: _fixed(words, inner)
     if origin is dict:
-        return "*", lambda words: dict(_in_parts(words, 2, lambda pair: (pair[0], _one(inner[1], pair[1]))))
+        return "+", lambda words: dict(_in_parts(words, 2, lambda pair: (pair[0], _one(inner[1], pair[1]))))
     return None, lambda words: _one(kind, words[0])
 
 

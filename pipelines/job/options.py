@@ -160,6 +160,8 @@ class _Take(argparse.Action):
         words = values if isinstance(values, list) else [values]
         if "" in words:
             raise argparse.ArgumentError(self, "its value is empty, as of a shell variable that is not set")
+        if self.nargs == "+" and hasattr(namespace, self.dest):  # the values given first would be lost
+            raise argparse.ArgumentError(self, "it is given twice: list all its values behind one")
         try:
             setattr(namespace, self.dest, self._convert(words))
         except ValueError as error:

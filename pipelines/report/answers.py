@@ -2,9 +2,10 @@
 
 import csv
 import io
+import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -26,10 +27,13 @@ from pipelines.run.dataset import image_sizes, read_manifest
 from pipelines.run.directory import ANSWERS_CSV, ANSWERS_PARQUET, BUDGET, PREDICTIONS, PREFLIGHT
 from pipelines.run.predictions import EvaluatedEnsemble, Predicted, read_costs
 from pipelines.run.storage import Storage
+from pipelines.run.tables import read_schema
 
 ROWS_SHOWN = 10
 # Between the classes of a set in CSV.
 SEPARATOR = " | "
+# Key of the options in the metadata of the Parquet file.
+ASKED = b"googlenet_ensemble_options"
 
 
 def write_answers(
@@ -56,8 +60,11 @@ def write_answers(
     """
     say("writing the answers ...")
     rule = _rule(ensemble, calibration, coverage, budget if calibrated else None, set_rule)
+    asked = json.dumps({"coverage": coverage, "set_penalty": set_rule.penalty, "calibrated": calibrated})
+    _tell_replaced(run, asked)
     seen: Counter[str] = Counter()
-    shown = _write_files(run, ensemble, rule, _Passes(run, ensemble, budget) if ensemble.budget else None, seen)
+    passes = _Passes(run, ensemble, budget) if ensemble.budget else None
+    shown = _write_files(run, ensemble, replace(rule, asked=asked), passes, seen)
     lines = [f"{row['image_id']}: {row['answer_1']} ({row['probability_1']:.3f})" for row in shown]
     if seen.total() > len(shown):
         lines.append(f"and {seen.total() - len(shown)} more")
@@ -69,6 +76,22 @@ def write_answers(
             f"probabilities have the temperature {rule.temperature:.3f}, fitted on {fitted_on} of the training run"
         )
     return "\n".join([*lines, f"answers: {run.below(ANSWERS_CSV)}, {run.below(ANSWERS_PARQUET)}"])
+
+
+def _tell_replaced(run: Storage, asked: str) -> None:
+    """Say which answers are replaced, if they were given to other options than ``asked``."""
+    schema = read_schema(run, ANSWERS_PARQUET) if run.exists(ANSWERS_PARQUET) else None
+    kept = ((schema.metadata if schema else None) or {}).get(ASKED, b"").decode()
+    if kept and kept != asked:
+        say(f"these answers replace those of {asked_in_words(json.loads(kept))}")
+
+
+def asked_in_words(asked: Mapping[str, Any]) -> str:
+    """Return the options that decide answers, as they are given; ``asked`` is what a file of answers keeps of them."""
+    coverage, penalty = asked["coverage"], asked["set_penalty"]
+    given = [f"--coverage {coverage:g}"] if coverage is not None else ["no --coverage"]
+    given += [f"--set-penalty {penalty:g}"] if penalty else []
+    return ", ".join(given if asked["calibrated"] else [*given, "--no-calibrated"])
 
 
 def _write_files(
@@ -101,7 +124,8 @@ class _Rule:
     """Temperature of the probabilities, and the threshold of the sets of classes; None for no sets.
 
     ``images`` is the number of images that the temperature was fitted on, ``least`` the probability that smaller ones
-    counted as. Where predictions stop early, each stage (numbers of replicas and views) has a temperature.
+    counted as. Where predictions stop early, each stage (numbers of replicas and views) has a temperature. ``asked``
+    has the options behind it, as JSON.
     """
 
     temperature: float = 1.0
@@ -110,6 +134,7 @@ class _Rule:
     by_stage: Mapping[Stage, float] = field(default_factory=dict)
     images: int = 0
     least: float = LEAST_PROBABILITY
+    asked: str = ""
 
 
 def _rule(
@@ -139,7 +164,7 @@ def _schema(ensemble: EvaluatedEnsemble, rule: _Rule) -> pa.Schema:
     sets = [] if rule.limit is None else [(SET, pa.list_(pa.string())), (ABSTAIN, pa.bool_())]
     if ensemble.budget:
         sets.append((PASSES, pa.int32()))
-    return pa.schema([("image_id", pa.string()), *zip(names, kinds, strict=True), *sets])
+    return pa.schema([("image_id", pa.string()), *zip(names, kinds, strict=True), *sets], {ASKED: rule.asked})
 
 
 def _rows(predicted: Predicted, ensemble: EvaluatedEnsemble, rule: _Rule) -> list[dict[str, Any]]:

@@ -4,15 +4,18 @@ import uuid
 from typing import Any
 
 from pipelines.errors import UserError
+from pipelines.run.dataset import SHARD_FILE, SPLITS
 from pipelines.run.differences import differences
 from pipelines.run.directory import (
     APART,
+    BAD_IMAGES,
     BUDGET,
     CALIBRATION,
     DATASET,
     MANIFEST,
     OWN_NAMES,
     PREFLIGHT,
+    QUARANTINE,
     REPLICAS,
     RUN,
     TRAINING,
@@ -25,8 +28,12 @@ from pipelines.run.storage import Storage
 # Files at the top of a run directory.
 WRITTEN = (RUN, TRAINING, PREFLIGHT, CALIBRATION, BUDGET, APART)
 WAY_OUT = "choose another --run-dir"
+# Names below the folder of the prepared images.
+OF_IMAGES = {*SPLITS, *(name.rpartition("/")[2] for name in (MANIFEST, QUARANTINE, BAD_IMAGES))}
 # Key of the digest of the prepared images in run.json.
 IMAGES = "images"
+# Key of what an evaluation of other images has been prepared from, and of its settings: the digest of their list.
+LISTING = "listing"
 
 
 class OtherImagesError(UserError):
@@ -60,13 +67,16 @@ def check_claim(run: Storage, kind: Kind, settings: dict[str, Any], way_out: str
     Raises:
         UserError: they differ, or ``run`` holds files that do not belong to a run.
     """
-    check_own(run, way_out)
+    check_own(run, way_out, settings.get("data", ""))
     if not run.exists(RUN):
         return
     claimed = _claimed(run, kind)
     changed = _changed(claimed, settings)
-    if not changed or not _has_results(run, claimed):
+    if not changed or not _has_results(run):
         return
+    if not claimed:
+        held = "an evaluation, no training run" if kind == "recipe" else "a training run, no evaluation of --weights"
+        raise UserError(f"{run} holds {held}; {way_out}")
     moved = kind == "recipe" and any(line.startswith(("data:", "init_weights:", "teacher:")) for line in changed)
     kept = " (the run has its own copy: the old path need not exist)" if moved and run.exists(MANIFEST) else ""
     raise UserError(
@@ -74,21 +84,35 @@ def check_claim(run: Storage, kind: Kind, settings: dict[str, Any], way_out: str
     )
 
 
-def check_own(run: Storage, way_out: str = WAY_OUT) -> None:
-    """Refuse a folder that is not a run and holds something else; writes nothing.
+def check_own(run: Storage, way_out: str = WAY_OUT, data: str = "") -> None:
+    """Refuse a folder that is not a run and holds something else, or the images ``data``; writes nothing.
 
     Raises:
         UserError: it is one, or a file is in its place.
     """
     check_folder(run)
-    if not run.exists(RUN) and (strangers := [name for name in run.names("") if name not in OWN_NAMES]):
+    if run.exists(RUN):
+        return
+    if strangers := _strangers(run):
         raise UserError(f"{run} is not empty and not a run directory ({strangers[0]}, ...); {way_out}")
+    # Prepared images take the place of those of an earlier attempt.
+    if data and (data == run.root or f"{data}/".startswith(f"{run.below(DATASET).root}/")):
+        raise UserError(f"the prepared images would be written among those of {data}; {way_out}")
+
+
+def _strangers(run: Storage) -> list[str]:
+    """Return names in a folder that is no run yet which no command of this project has written."""
+    others = [name for name in run.names("") if name not in OWN_NAMES]
+    others += [f"{DATASET}/{name}" for name in run.names(DATASET) if name not in OF_IMAGES]
+    for folder in (f"{DATASET}/{split}" for split in SPLITS):
+        others += [f"{folder}/{name}" for name in run.names(folder) if not SHARD_FILE.fullmatch(name)]
+    return others
 
 
 def _changed(claimed: dict[str, Any], settings: dict[str, Any]) -> list[str]:
     """Return what differs, in lines: of images under the same name a sentence, not the digests of their listings."""
-    changed = [line for line in differences(claimed, settings) if not line.startswith("listing: ")]
-    if claimed.get("data") == settings.get("data") and claimed.get("listing") != settings.get("listing"):
+    changed = [line for line in differences(claimed, settings) if not line.startswith(f"{LISTING}: ")]
+    if claimed.get("data") == settings.get("data") and claimed.get(LISTING) != settings.get(LISTING):
         changed.append(f"images of {settings['data']} were added, removed or renamed")
     return changed
 
@@ -123,16 +147,20 @@ def replicas_need_their_images(run: Storage) -> bool:
     return run.exists(RUN) and IMAGES in read_run(run) and bool(run.names(REPLICAS))
 
 
-def _has_results(run: Storage, claimed: dict[str, Any]) -> bool:
-    """Return whether a run is more than an attempt: images count once all of them are prepared, as ``claimed``."""
+def _has_results(run: Storage) -> bool:
+    """Return whether a run is more than an attempt: images count once all of them are prepared, as it is bound."""
     attempt = {RUN, *OWN_NAMES} - {REPLICAS}
     if not attempt.issuperset(run.names("")):
         return True
     if not run.exists(MANIFEST):
         return False
-    # Of other images, prepare_dataset.py prepared them by itself: with these settings, nothing was ever computed.
+    # Other images, or those for another command, were prepared by themselves: as it is bound, nothing was computed.
     prepared_from: dict[str, Any] = run.read_json(MANIFEST).get("prepared_from", {})
-    return all(claimed[name] == value for name, value in prepared_from.items() if name in claimed)
+    kind: Kind = "evaluation" if LISTING in prepared_from else "recipe"
+    bound = _claimed(run, kind)
+    if prepared_from and not bound:
+        return False
+    return all(bound[name] == value for name, value in prepared_from.items() if name in bound)
 
 
 def _claimed(run: Storage, kind: Kind) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The prepared data set: its manifest, and access to the shards in it."""
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -19,6 +20,8 @@ from pipelines.run.tables import CONTENT_ERRORS, is_damage, read_schema
 # A shard stores its own digest, so that a replaced shard is detected by its footer alone.
 SHARD_DIGEST = b"googlenet_shard_digest"
 SPLITS = ("train", "val")
+# A shard and what is known of its images, in the folder of its split.
+SHARD_FILE = re.compile(r"\d{5,}\.(parquet|json)")
 # What to do about images that cannot be decoded.
 BadImages = Literal["stop", "quarantine"]
 RESTORED = "restore the prepared file, or prepare in a new --run-dir"

@@ -55,9 +55,9 @@ def with_named_views(run: Storage, recipe: Recipe) -> Recipe:
     asked = recipe.teacher_policy
     if not recipe.teacher or not is_chosen(asked) or asked != short_name(asked):
         return recipe
-    begun = read_run(run).get("recipe", {}).get("teacher_policy") if run.exists(RUN) else None
-    if begun and short_name(begun) == asked:
-        return replace(recipe, teacher_policy=begun)
+    begun = read_run(run).get("recipe", {}) if run.exists(RUN) else {}
+    if begun.get("teacher") == recipe.teacher and short_name(begun["teacher_policy"]) == asked:
+        return replace(recipe, teacher_policy=begun["teacher_policy"])
     teacher, _, replicas = _finished(run, recipe)
     return replace(recipe, teacher_policy=with_chosen_views(teacher, replicas, [asked], "--teacher-policy")[0])
 

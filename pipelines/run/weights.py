@@ -75,7 +75,8 @@ def check_that_weights_are_given(run: Storage, recipe: Recipe) -> None:
     Raises:
         UserError: it has none.
     """
-    goes_on = run.exists(RUN) and not run.read_json(RUN).get("recipe", {}).get("init_weights")
+    begun = run.read_json(RUN).get("recipe", {}) if run.exists(RUN) else {}
+    goes_on = begun.get("name") == recipe.name and not begun.get("init_weights")
     if _is_for_given_weights(recipe) and not (recipe.init_weights or goes_on):
         raise UserError(
             f"the recipe {recipe.name} has the short training of finetune, meant for given weights: add --init-weights "

@@ -124,7 +124,8 @@ def test_errors_on_training_images_are_refused_and_answers_told(
     run, photos = unsplit
     labelled = images_to_evaluate(str(photos), CLASSES)
     assert "data: there are no folders or files for training and validation; all images" in capsys.readouterr().out
-    with pytest.raises(UserError, match=rf"^36 of the 42 images in {photos} are training images .*leave out --data"):
+    told = rf"^36 of the 42 images in {photos} are training images .*give --run-dir \S+ alone"
+    with pytest.raises(UserError, match=told):
         has_validation_images(run, str(photos), labelled, is_labelled=True)
     assert has_validation_images(run, str(photos), labelled, is_labelled=False)
     assert "data: 36 of these images were trained with: answers are surer" in capsys.readouterr().out

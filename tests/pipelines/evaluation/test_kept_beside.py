@@ -9,7 +9,8 @@ import pytest
 
 from googlenet.evaluation.kept_calibration import KeptCalibration
 from pipelines.errors import UserError
-from pipelines.evaluation.kept_beside import calibration_beside
+from pipelines.evaluation.kept_beside import calibration_beside, training_runs_of
+from pipelines.run.storage import Storage
 from tests.hub_server import hub_of
 
 CONTENTS = (b"first", b"second")
@@ -39,6 +40,16 @@ def test_it_is_found_in_the_run_directory_for_all_files_and_for_one(
     assert calibration_beside(first, DIGESTS, (1, 144)) == KEPT
     none = "calibration.json has none for the crop policy 144"
     assert f"will not be calibrated: {none}" in capsys.readouterr().out
+
+
+def test_the_training_run_of_weights_is_known_and_that_of_an_evaluation_is_none(tmp_path: Path) -> None:
+    files = [str(tmp_path / name) for name in a_run(tmp_path)]
+    run = Storage.at(str(tmp_path))
+    assert training_runs_of([*files, "bvlc"]) == []
+    run.write_json("dataset/manifest.json", {})
+    for kind, expected in (("evaluation", []), ("recipe", [run])):
+        run.write_json("run.json", {kind: {}})
+        assert training_runs_of([*files, "bvlc", "hf://owner/repo"]) == expected
 
 
 def test_none_of_other_weights_or_of_another_program_is_taken(

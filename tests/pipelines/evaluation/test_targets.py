@@ -177,6 +177,8 @@ def test_the_views_that_help_a_teacher_most_are_named_once_from_what_it_keeps(
     run.write_json("run.json", {"id": "1", "recipe": named.to_dict()})
     teacher.delete("budget.json")  # the command is repeated, and the teacher was evaluated again
     assert with_named_views(run, asked) == named
+    with pytest.raises(UserError, match=r"begun is not finished"):  # not the views of the teacher before
+        with_named_views(run, replace(asked, teacher=str(tmp_path / "begun")))
     with pytest.raises(UserError, match="--teacher-policy best:4 needs"):
         with_named_views(run, replace(recipe, teacher_policy="best:4"))
 

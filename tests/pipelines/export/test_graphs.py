@@ -234,6 +234,13 @@ def test_a_file_of_another_kind_than_the_format_is_refused(tmp_path: Path) -> No
         export_graph(Storage.at(str(OLD)), tmp_path / "x.onnx", "pt2")
 
 
+def test_a_graph_replaces_no_file(tmp_path: Path) -> None:
+    (tmp_path / "x.onnx").write_bytes(b"mine")
+    with pytest.raises(UserError, match=r"/x\.onnx exists; choose another --output, or remove it$"):
+        export_graph(Storage.at(str(OLD)), tmp_path / "x.onnx", "onnx")
+    assert (tmp_path / "x.onnx").read_bytes() == b"mine"
+
+
 @pytest.mark.parametrize("output", ["s3://bucket/e.onnx", "hf://owner/repo/e.onnx", "gs://bucket/e.onnx"])
 @pytest.mark.parametrize("command", [("export_ensemble.py", "--format", "onnx"), ("export_onnx.py",)])
 def test_a_graph_is_not_written_to_a_folder_that_is_called_like_a_store(command: tuple[str, ...], output: str) -> None:

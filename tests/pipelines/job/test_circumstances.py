@@ -41,9 +41,10 @@ exit 128
 def test_a_folder_without_a_repository_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(circumstances, "ROOT", tmp_path)
     assert commit() == ""
-    assert why_no_commit() == (
-        "not a git repository (or any of the parent directories): .git; name it in GOOGLENET_COMMIT"
-    )
+    # Git ends otherwise where a file system ends above the folder.
+    told = why_no_commit()
+    assert told.startswith("not a git repository (or any ")
+    assert told.endswith("; name it in GOOGLENET_COMMIT")
 
 
 def test_a_commit_that_the_submitter_names_is_recorded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

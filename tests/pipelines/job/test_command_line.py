@@ -19,8 +19,10 @@ from pipelines import (
     review,
     train_ensemble,
 )
+from pipelines.job.console import fitted
 from pipelines.run.claims import claim
-from pipelines.run.named_recipes import finetune
+from pipelines.run.commands import command_of
+from pipelines.run.named_recipes import finetune, imagenette
 from pipelines.run.recipe import Recipe
 from pipelines.run.recipe_json import recipe_from_dict
 from pipelines.run.storage import Storage
@@ -155,6 +157,37 @@ def test_a_recipe_for_given_weights_does_not_begin_from_random_ones(run: Command
     (tmp_path / "run/run.json").unlink()
     claim(Storage.at(words[5]), "recipe", replace(recipe, init_weights="/weights.npz").to_dict())
     assert "--init-weights bvlc" in run(train_ensemble._main, *words).stderr
+    # Nor does one that was refused with another recipe, which needs none, stand for --from-scratch.
+    (tmp_path / "run/run.json").unlink()
+    claim(Storage.at(words[5]), "recipe", replace(imagenette(), data=words[3]).to_dict())
+    assert "--init-weights bvlc" in run(train_ensemble._main, *words).stderr
+
+
+def test_an_evaluation_that_sends_nothing_needs_no_address_of_mlflow(
+    run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://somebody:secret@host")
+    words = ("--run-dir", str(tmp_path), "--data", str(tmp_path))
+    assert "contains a password" in run(evaluate_ensemble._main, *words).stderr
+    for nothing in ("--unlabelled", "--no-mlflow"):
+        assert "holds no run" in run(evaluate_ensemble._main, *words, nothing).stderr
+
+
+def test_soups_of_a_wider_replica_are_refused_before_the_evaluation(run: Command, tmp_path: Path) -> None:
+    claim(Storage.at(str(tmp_path)), "recipe", Recipe(wide_replica_width=0.75).to_dict())
+    ended = run(evaluate_ensemble._main, "--run-dir", str(tmp_path), "--soup")
+    assert (ended.code, ended.stdout) == (2, "")
+    assert "--soup averages weights, and a wider replica has others" in ended.stderr
+
+
+def test_a_printed_command_works_in_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Storage.at(str(tmp_path))
+    monkeypatch.chdir(ROOT)
+    assert command_of("review", run) == f"python pipelines/review.py --run-dir {tmp_path}"
+    monkeypatch.chdir(tmp_path)
+    shown = command_of("review", run)
+    assert shown == f"python {ROOT}/pipelines/review.py --run-dir {tmp_path}"
+    assert shown in fitted(f"MLflow: {shown}", 40).splitlines()[-1]  # not broken between its words
 
 
 def test_a_prepared_run_whose_images_have_moved_says_that_it_has_its_own(run: Command, tmp_path: Path) -> None:

@@ -136,6 +136,9 @@ def test_a_word_too_few_or_too_many_is_told(words: str, message: str) -> None:
         "here --run-dir x --range 1": "--range: expected 2 values, got 1",
         "here --run-dir x --amounts TPU": "--amounts: expected values in groups of 2, got TPU",
         "here --run-dir": "--run-dir needs a value; --help lists all options",
+        "here --run-dir x --pairs": "--pairs needs a value; --help lists all options",
+        "here --run-dir x --amounts": "--amounts needs a value; --help lists all options",
+        "here --run-dir x --pairs 1 2 --pairs 3 4": "--pairs: it is given twice: list all its values behind one",
         "here --run-dir x --dry=1": "--dry takes no value; its opposite is --no-dry",
         "here there --run-dir x": "unexpected word 'there'; values follow the name of their option, --help lists all "
         "options",

@@ -5,6 +5,7 @@ import io
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -61,6 +62,25 @@ def test_a_set_names_the_classes_that_may_be_right_and_says_when_they_are_severa
             UserError, match=r"--coverage 0\.9 needs sets of classes: the run keeps none for the crop policy 144$"
         ):
             write_answers(run, ENSEMBLE, nothing, 0.9)
+
+
+def test_answers_to_other_options_are_not_replaced_without_a_word(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = made_run(tmp_path)
+    predict(run, list(range(6)))
+    known = KeptCalibration(("x", "y"), "other", 99, {}, {"144": 1.0}, {"144": [0.5] * 99}, {"144": [0] * 99})
+    write_answers(run, ENSEMBLE, known, 0.9)
+    write_answers(run, ENSEMBLE, known, 0.9)
+    assert "replace" not in capsys.readouterr().out
+    write_answers(run, ENSEMBLE, known, 0.95, set_rule=SetRule(0.5), calibrated=False)
+    assert "these answers replace those of --coverage 0.9\n" in capsys.readouterr().out
+    write_answers(run, ENSEMBLE, known)
+    told = "these answers replace those of --coverage 0.95, --set-penalty 0.5, --no-calibrated\n"
+    assert told in capsys.readouterr().out
+    pq.write_table(pa.table({"image_id": ["x"]}), str(tmp_path / "answers/top5.parquet"))  # of an earlier version
+    write_answers(run, ENSEMBLE, known, 0.9)
+    assert "replace" not in capsys.readouterr().out
 
 
 def rows_of_answers(run: Storage, known: KeptCalibration | None) -> list[dict[str, str]]:

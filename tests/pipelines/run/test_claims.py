@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipelines.errors import UserError
-from pipelines.run.claims import check_claim, claim
+from pipelines.run.claims import check_claim, check_own, claim
 from pipelines.run.directory import Kind, run_id
 from pipelines.run.storage import Storage
 from tests.others_files import unchanged
@@ -75,6 +75,46 @@ def test_what_operating_systems_leave_does_not_make_a_folder_that_of_something_e
         run.write(name, b"{}")
     claim(run, "recipe", {})
     assert run.read_json("run.json")["recipe"] == {}
+
+
+@pytest.mark.parametrize(
+    "own", ["dataset/train/0000.tar", "dataset/val/ILSVRC2012_val_00000001.JPEG", "dataset/cats/1.jpg", "dataset/a.csv"]
+)
+def test_a_users_folder_that_is_called_dataset_is_never_taken_for_prepared_images(tmp_path: Path, own: str) -> None:
+    run = Storage.at(str(tmp_path))
+    run.write(own, b"mine")
+    run.write("dataset/train/00000.parquet", b"prepared")
+    with unchanged(tmp_path), pytest.raises(UserError, match=rf"not a run directory \({own[:12]}"):
+        check_own(run)
+
+
+def test_images_are_not_prepared_into_the_folder_that_they_are_in(tmp_path: Path) -> None:
+    run = Storage.at(str(tmp_path / "mine"))
+    run.write("dataset/train/00000.parquet", b"a user's")
+    for data in ("mine", "mine/dataset", "mine/dataset/train/00000.parquet"):
+        for bind in (claim, check_claim):
+            with unchanged(tmp_path), pytest.raises(UserError, match=r"would be written among those of .*/mine"):
+                bind(run, "recipe", {"data": str(tmp_path / data)})
+    claim(run, "recipe", {"data": str(tmp_path)})
+    claim(Storage.at(str(tmp_path / "other")), "recipe", {"data": str(tmp_path / "mine/dataset2")})
+
+
+def test_a_mistaken_evaluation_on_prepared_images_does_not_lock_a_training_out(tmp_path: Path) -> None:
+    run, recipe = Storage.at(str(tmp_path)), {"data": "/photos", "val_percent": 10.0, "epochs": 3}
+    run.write_json("dataset/manifest.json", {"prepared_from": {"data": "/photos", "val_percent": 10.0}})
+    claim(run, "evaluation", {"data": "/photos", "classes": ["a"]})
+    claim(run, "recipe", recipe)
+    assert run.read_json("run.json")["recipe"] == recipe
+    with pytest.raises(UserError, match="holds a training run, no evaluation of --weights; choose another --run-dir"):
+        claim(run, "evaluation", {"data": "/photos", "classes": ["a"]})
+
+
+def test_an_evaluation_is_not_called_a_different_training_run(tmp_path: Path) -> None:
+    run = Storage.at(str(tmp_path))
+    claim(run, "evaluation", {"data": "/photos", "classes": ["a"]})
+    run.write_json("dataset/manifest.json", {"prepared_from": {"data": "/photos", "listing": "3f0c"}})
+    with pytest.raises(UserError, match=r"holds an evaluation, no training run; choose another --run-dir$"):
+        check_claim(run, "recipe", {"data": "/photos", "epochs": 3})
 
 
 @pytest.mark.parametrize("bind", [claim, check_claim])
