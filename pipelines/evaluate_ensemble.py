@@ -234,7 +234,7 @@ def _main() -> None:
     check_options(arguments)
     if arguments.mlflow and not arguments.unlabelled:
         tracking_uri_for(Storage.at(arguments.run_dir), arguments.tracking_uri)  # refused now rather than after hours
-    run = run_at(arguments.run_dir)
+    run = (run_to_write_at if arguments.weights else run_at)(arguments.run_dir)
     recipe = None if arguments.weights else read_recipe(run, "give one with --run-dir, or weights with --weights")
     if recipe:
         check_soup(recipe, soup=arguments.soup)

@@ -4,8 +4,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save
 
 from googlenet.network.arithmetic import FP32, Arithmetic
 from pipelines.data.prepare import prepare
@@ -26,6 +28,11 @@ from pipelines.training.trial import _try as trial_here
 
 # A user's estimate takes five seconds of steps and as many of predictions; here its lines count, not its precision.
 ESTIMATE_SECONDS = 0.2
+
+
+def some_weights(number: int = 0) -> bytes:
+    """Return a file of weights of no network, for what only has to know that a replica is finished, and its digest."""
+    return save({"number": np.array([number])})
 
 
 def prepare_here(run: Storage, recipe: Recipe, bad_images: BadImages = "stop") -> None:

@@ -27,6 +27,7 @@ from pipelines.run.dataset import Split, open_records
 from pipelines.run.directory import PREDICTIONS, VIEW_PROBABILITIES
 from pipelines.run.predictions import (
     IMAGES_PER_SHARD,
+    PREDICTION_FILE,
     Cost,
     EvaluatedEnsemble,
     Predicted,
@@ -96,7 +97,10 @@ def missing_shards(task: PredictionTask, images: int) -> list[int]:
                 return None
             if ensemble_in(schema) == task.ensemble:
                 return wanted[name]
-        task.predictions.delete(name)
+        if PREDICTION_FILE.fullmatch(name):
+            task.predictions.delete(name)
+        else:  # nobody here has written it
+            set_aside(task.predictions, name)
         return None
 
     present = set(concurrently(number_if_present, task.predictions.files("")))

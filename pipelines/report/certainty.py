@@ -114,7 +114,8 @@ def _table_of_sets(report: Report) -> Table:
     penalty = report["prediction_sets"][0].get("penalty", 0.0)
     return Table(
         "Sets that hold the label",
-        "All models, most crops, with the temperature. A set holds the label as often as promised, on average. "
+        "All models, most crops, with the temperature. On images like those of its threshold, a set holds the label as "
+        "often as promised, on average. "
         + about_sets(report)
         + (f" Each rank after the first costs a class {penalty:g}." if penalty else "")
         + _about_too_few_images(report["prediction_sets"])

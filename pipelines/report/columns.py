@@ -72,6 +72,16 @@ def has_given_weights(run: Run | None) -> bool:
     return evaluation is not None and "run" not in evaluation
 
 
+def differ_beyond_seeds(run: Run | None) -> bool:
+    """Return whether replicas differ in more than their seeds, or may: no interval over other seeds is drawn of them.
+
+    Source: a seventh model that is wider, and sampling ranges of each, as in the paper's section 7.
+    """
+    recipe = (run.get("recipe") if run else None) or {}
+    has_wide_one, ranges = recipe.get("wide_replica_width") is not None, recipe.get("areas") or ()
+    return has_given_weights(run) or has_wide_one or len(ranges) > 1
+
+
 def crops_text(row: CropPolicy) -> str:
     """Return the number of crops, with their scales if the user chose those, or as chosen on a run's images."""
     if is_chosen(row["policy"]):
@@ -97,8 +107,8 @@ def interval(bounds: Sequence[float]) -> str:
 
 
 def signed_interval(bounds: Sequence[float]) -> str:
-    """Format an interval of differences."""
-    return f"{bounds[0]:+.2f} to {bounds[1]:+.2f}"
+    """Format an interval of differences; a dash where all images agree, since they then say nothing of others."""
+    return "-" if bounds[0] == bounds[1] else f"{bounds[0]:+.2f} to {bounds[1]:+.2f}"
 
 
 def over_replicas(row: TableRow, top: Top) -> list[float] | None:

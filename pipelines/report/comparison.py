@@ -156,8 +156,8 @@ def _scores(first: Finished, second: Finished) -> Part:
         numbers = (f"{means[0]:.4f}", f"{means[1]:.4f}", f"{means[1] - means[0]:+.4f}")
         rows.append((cell, SHORT_SCORES.get(kind, kind.replace("_", " ")), *numbers, interval))
     about = (
-        f"scores of one model and of all models on {count(len(common), 'image')} that both runs kept; calibrated with "
-        "the temperature of each run; NLL is the negative log-likelihood:"
+        f"scores on {count(len(common), 'image')} that both runs kept, of several ensembles of a size their mean; "
+        "calibrated with the temperature of each run; NLL is the negative log-likelihood:"
     )
     return [about], _aligned(rows)
 

@@ -9,7 +9,7 @@ from googlenet.evaluation.crops import Policy, mean_distinct_views, num_views
 from googlenet.evaluation.diversity import gains
 from googlenet.evaluation.metrics import bootstrap_interval
 from googlenet.evaluation.two_way import FEWEST_REPLICAS, two_way_intervals
-from pipelines.report.columns import has_given_weights
+from pipelines.report.columns import differ_beyond_seeds
 from pipelines.report.fields import CropPolicy
 from pipelines.report.intervals import error_interval, with_exact_bounds
 from pipelines.report.outcomes import TOP
@@ -67,7 +67,7 @@ def contents(
     report: Report = {
         "images": tally.seen.total(),
         "classes": len(ensemble.classes),
-        "table": _table(tally, ensemble, is_of_one_recipe=not has_given_weights(run)),
+        "table": _table(tally, ensemble, is_of_one_recipe=not differ_beyond_seeds(run)),
         "single_model": _single_model(tally, ensemble, validation_errors),
         "replicas": [_of_replica(tally, ensemble, k) for k in range(len(ensemble.replicas))],
         "pooling": _pooling(tally, ensemble),

@@ -9,6 +9,7 @@ from pipelines.report.columns import (
     classes_seen,
     crops_in_words,
     decimals,
+    differ_beyond_seeds,
     has_given_weights,
     has_papers_classes,
     notable_over_replicas,
@@ -20,6 +21,8 @@ from pipelines.report.schema import Report
 from pipelines.report.schema_of_certainty import TemperatureRow
 from pipelines.report.schema_of_spending import MeasuredCost
 
+# Errors in percent, as sentences show them.
+ERROR_DECIMALS = 2
 FITTED_BEFORE = "fitted on the validation images of the training run, which are other images"
 
 
@@ -83,6 +86,8 @@ def about_intervals(report: Report) -> str:
         text = "The 95 % intervals are over images alone"
         why = "" if len(report["replicas"]) == 1 else ": these networks are not a random sample of trainings"
         return f"{text}{why}."
+    if differ_beyond_seeds(report.get("run")):
+        return "The 95 % intervals are over images alone: these replicas differ in more than their seeds."
     if len(report["replicas"]) >= FEWEST_REPLICAS:  # a report of an earlier version
         return "The 95 % intervals are over images alone."
     trained = _number_of(len(report["replicas"]), "replica")
@@ -154,7 +159,7 @@ def _about_a_better_replica(report: Report) -> list[str]:
     for policy, row in enumerate(row for row in report["table"] if row["models"] == most):
         best = min(report["replicas"], key=lambda replica: replica["rows"][policy]["top1_error"])
         alone = best["rows"][policy]["top1_error"]
-        if alone < row["top1_error"]:
+        if round(alone, ERROR_DECIMALS) < round(row["top1_error"], ERROR_DECIMALS):
             together = f"all {most} models together on {row['top1_error']:.2f} %"
             better.append(f"{best['replica']} errs on {alone:.2f} % with {_crops(row)}, {together}")
     if not better:

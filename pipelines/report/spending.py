@@ -238,11 +238,13 @@ def _mark_efficient(rows: Sequence[SpendingRow], not_all: set[int]) -> None:
 
 
 def read_taught(run: Storage) -> list[SpendingRow] | None:
-    """Return the ways of the teacher of a student, in passes of the student; None if the run has no teacher."""
+    """Return the ways of the teacher of a student, in passes of the student; None without a teacher, or its ways."""
     if not run.exists(TEACHER_JSON):
         return None
     kept = run.read_json(TEACHER_JSON)
     rows: list[SpendingRow] = kept["spending"]
+    if not rows:  # the teacher had no report when it taught
+        return None
     # Files of earlier versions do not say it.
     cost = float(kept.get("pass_cost", 1.0))
     return rows if cost == 1 else [{**row, "passes": row["passes"] * cost, "pass_cost": cost} for row in rows]

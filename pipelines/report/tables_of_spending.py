@@ -47,12 +47,13 @@ def about_spending(report: Report) -> str:
         "views are computed once; seconds are passes at the speed of full batches measured here, and a cascade's first "
         "stages take longer per pass: its answers (--budget) say how long they took."
     )
-    if any(row["way"] == "student" for row in report["spending"]):
+    is_student = any(row["way"] == "student" for row in report["spending"])
+    if is_student:
         text += f" Ways other than the student are those of its teacher, on the same images.{_about_pass_cost(report)}"
         text += _about_older_passes(report)
     judged = {row["images"] for row in report["spending"] if row["way"] in ("chosen_views", "cascade")}
-    if not judged:
-        return f"{text} {_about_missing_views(report)}"
+    if not judged:  # of a student, they would be its teacher's, and of its evaluation
+        return text if is_student else f"{text} {_about_missing_views(report)}"
     if judged != {report["images"]}:
         text += (
             f" Chosen views and the cascade were judged on {count(min(judged), 'image')} with kept views; the ways are "
@@ -107,8 +108,8 @@ def about_budgets(report: Report) -> str:
         f"{row['promised_points']:.2g} % ({row['budget']})" for row in report["budgets"] if "promised_points" in row
     ]
     promise = (
-        f"On at most {' and '.join(promises)} of the images, on average, it may be wrong where all passes are right"
-        f"{_why_no_less(report)}."
+        f"On at most {' and '.join(promises)} of images like those that it was fitted on, on average, it may be wrong "
+        f"where all passes are right{_why_no_less(report)}."
         if promises
         else "The thresholds were fitted by an earlier version, without a guarantee."
     )

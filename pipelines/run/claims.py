@@ -11,13 +11,18 @@ from pipelines.run.directory import (
     BAD_IMAGES,
     BUDGET,
     CALIBRATION,
+    CANDIDATES,
     DATASET,
+    INITIAL_WEIGHTS,
+    JOBS,
     MANIFEST,
     OWN_NAMES,
     PREFLIGHT,
     QUARANTINE,
     REPLICAS,
+    REPORT,
     RUN,
+    SOUP,
     TRAINING,
     Kind,
     check_folder,
@@ -25,8 +30,9 @@ from pipelines.run.directory import (
 )
 from pipelines.run.storage import Storage
 
-# Files at the top of a run directory.
-WRITTEN = (RUN, TRAINING, PREFLIGHT, CALIBRATION, BUDGET, APART)
+# Files at the top of a run directory, and its folders of which nobody else removes what killed writers left.
+WRITTEN = (RUN, TRAINING, PREFLIGHT, CALIBRATION, BUDGET, APART, f"{INITIAL_WEIGHTS}*")
+FOLDERS = (INITIAL_WEIGHTS, JOBS, REPORT, CANDIDATES)
 WAY_OUT = "choose another --run-dir"
 # Names below the folder of the prepared images.
 OF_IMAGES = {*SPLITS, *(name.rpartition("/")[2] for name in (MANIFEST, QUARANTINE, BAD_IMAGES))}
@@ -53,6 +59,8 @@ def claim(run: Storage, kind: Kind, settings: dict[str, Any], way_out: str = WAY
     check_claim(run, kind, settings, way_out)
     for name in WRITTEN:  # by a job that was killed meanwhile; files of others stay
         run.remove_partial_files("", name)
+    for folder in (*FOLDERS, *(f"{SOUP}/{REPLICAS}/{number}" for number in run.names(f"{SOUP}/{REPLICAS}"))):
+        run.remove_partial_files(folder)
     if run.exists(RUN) and not differences(_claimed(run, kind), settings):
         return
     # The id distinguishes this run from an earlier one at the same path, in trackers that remember both.

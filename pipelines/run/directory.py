@@ -67,6 +67,7 @@ LOCK = "run.lock"
 DATASET = "dataset"
 MANIFEST = f"{DATASET}/manifest.json"
 QUARANTINE, BAD_IMAGES = f"{DATASET}/quarantine.jsonl", f"{DATASET}/bad_images.jsonl"
+INITIAL_WEIGHTS = "initial_weights"
 REPLICAS = "replicas"
 TRAINING = "training.json"
 PREFLIGHT = "preflight.json"
@@ -211,12 +212,12 @@ def run_id(run: Storage) -> str:
 
 def initial_weights_file(suffix: str) -> str:
     """Return the name of the copy of the initial weights; ``suffix`` is that of the original file."""
-    return f"initial_weights{suffix}"
+    return f"{INITIAL_WEIGHTS}{suffix}"
 
 
 def scaled_weights_file(seed: int, width: float) -> str:
     """Return the name of initial weights that were scaled on training images."""
-    return f"initial_weights/seed_{seed}_width_{width:g}.safetensors"
+    return f"{INITIAL_WEIGHTS}/seed_{seed}_width_{width:g}.safetensors"
 
 
 def evaluation_folder(data: str, settings: list[Any]) -> str:

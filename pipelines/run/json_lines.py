@@ -3,7 +3,8 @@
 import json
 from typing import Any
 
-from pipelines.errors import UserError
+from googlenet.images.rereading import read_again
+from pipelines.errors import DamagedFileError
 from pipelines.run.directory import ReplicaFiles
 from pipelines.run.storage import Storage
 
@@ -36,13 +37,18 @@ def lines_after(run: Storage, folder: str, key: str, after: int) -> list[dict[st
 
 
 def json_lines(run: Storage, name: str) -> list[dict[str, Any]]:
-    """Return the values of a file with one JSON object per line.
+    """Return the values of a file with one JSON object per line, read again if it looks damaged.
 
     Raises:
         UserError: it is damaged.
     """
-    try:
-        return [json.loads(line) for line in run.read(name).splitlines()]
-    except ValueError as error:
-        fix = "restore it, or delete it and lose its metrics"
-        raise UserError(f"{run.below(name)} is damaged ({error}); {fix}") from error
+
+    def parsed() -> list[dict[str, Any]]:
+        content = run.read(name)
+        try:
+            return [json.loads(line) for line in content.splitlines()]
+        except ValueError as error:
+            fix = "restore it, or delete it and lose its metrics"
+            raise DamagedFileError(f"{run.below(name)} is damaged ({error}); {fix}") from error
+
+    return read_again(parsed, DamagedFileError)

@@ -5,6 +5,7 @@ The files are the ledger of the evaluation: a shard is done if its file exists, 
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -25,6 +26,8 @@ METADATA_KEY = b"googlenet_ensemble"
 COST_KEY = b"googlenet_cost"
 # A shard is the unit of transfer, and of the work that a crash can cost: at 224 px about 1.5 MB per image.
 IMAGES_PER_SHARD = 16
+# What `file_name` returns.
+PREDICTION_FILE = re.compile(r"\d{6,}\.parquet")
 # float32 probabilities, int32 classes.
 BYTES_PER_NUMBER = 4
 

@@ -3,8 +3,11 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
+
+import safetensors
 
 from googlenet.images.rereading import read_again
 from googlenet.network.choices import WEIGHT_SUFFIXES
@@ -22,7 +25,7 @@ from googlenet.network.published import (
     suffix_of_name,
 )
 from pipelines.errors import DamagedFileError, UserError
-from pipelines.run.directory import RUN, ReplicaFiles
+from pipelines.run.directory import RUN, SOUP, ReplicaFiles
 from pipelines.run.named_recipes import finetune
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
@@ -159,17 +162,37 @@ def read_kept(run: Storage, name: str, fix: str = "") -> "tuple[bytes, StoredNet
 
 
 def read_replica(run: Storage, name: str) -> "tuple[bytes, StoredNetwork]":
-    """Return the file of weights of a finished replica, as bytes and network.
+    """Return the file of weights of a finished replica, or of a soup, as bytes and network.
 
     Raises:
         UserError: the file does not exist or is damaged.
     """
-    return read_kept(run, name, "delete it, and train_ensemble.py rewrites it from the newest checkpoint")
+    return read_kept(run, name, _made_again(run))
+
+
+def _made_again(run: Storage) -> str:
+    if run.root.endswith(f"/{SOUP}"):
+        return "delete it, and the same command with --soup averages it again"
+    return "delete it, and train_ensemble.py rewrites it from the newest checkpoint"
 
 
 def weights_digests(run: Storage, replicas: Sequence[int]) -> tuple[str, ...]:
-    """Return the SHA-256 of the weights of each of these finished replicas."""
-    return tuple(hashlib.sha256(run.read(ReplicaFiles(replica).weights)).hexdigest() for replica in replicas)
+    """Return the SHA-256 of the weights of each of these finished replicas.
+
+    Raises:
+        UserError: a file is damaged.
+    """
+    return tuple(read_again(partial(_digest_of_replica, run, replica), DamagedFileError) for replica in replicas)
+
+
+def _digest_of_replica(run: Storage, replica: int) -> str:
+    name = ReplicaFiles(replica).weights
+    content = run.read(name)
+    try:
+        safetensors.deserialize(content)  # type: ignore[no-untyped-call]  # a part of a file has a digest, too; PyTorch is not needed to see that
+    except safetensors.SafetensorError as error:
+        raise DamagedFileError(f"{run.below(name)} is damaged ({error}); {_made_again(run)}") from error
+    return hashlib.sha256(content).hexdigest()
 
 
 def _check_suffix(folder: Storage, name: str) -> None:

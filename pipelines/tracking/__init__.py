@@ -19,6 +19,7 @@ In reading order:
 - ``publish``: models and champion of a finished run
 - ``model_identity``: which models of a run are logged and registered already
 - ``models``: the ensemble and its replicas as models
+- ``model_pages``: descriptions of models, and the links between their pages
 - ``model_metrics``: errors of models on the models' pages
 - ``graph_flavor``: a replica as a PyTorch graph, without pickle
 - ``ensemble_model``: the code that MLflow keeps with the ensemble

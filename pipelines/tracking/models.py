@@ -34,15 +34,14 @@ from pipelines.tracking.model_identity import (
     logged_model,
     registered_version,
 )
-from pipelines.tracking.notes import MODEL_TEXT, MORE, REQUEST_TEXT, Origin, model_note, version_note
+from pipelines.tracking.model_pages import describe_logged_model, name_on_its_page
+from pipelines.tracking.notes import Origin, version_note
 from pipelines.tracking.result import PERCENT_DECIMALS
-from pipelines.tracking.runs import NOTE, NOTE_DIGEST_TAG, MlflowRuns, digest_of_note, is_ours
+from pipelines.tracking.runs import MlflowRuns
 from pipelines.tracking.store import STORE_VARIABLE
 
 MODEL = "googlenet-ensemble"
 VAL_DIGEST_TAG = "val_digest"
-CHAMPION = "champion"
-VERSIONS_TAG = "mlflow.modelVersions"
 DIGEST_CHARACTERS = 8
 DESCRIPTION_JSON = "ensemble.json"
 # A server may have to store an uploaded file in a bucket before it answers: MLflow's default, not that of calls.
@@ -73,7 +72,8 @@ def log_ensemble(runs: MlflowRuns, run: Storage, recipe: Recipe, manifest: Manif
         for tag in errors.items() - known.tags.items():
             runs.client.set_model_version_tag(name, number, *tag)
         if model_id:
-            _name_on_its_page(runs, model_id, name, number, note)
+            name_on_its_page(runs, model_id, name, number, note)
+            describe_logged_model(runs, model_id, note)
         return name, number
     with _speaking_to(runs):
         model_id = model_id or _log(runs, run, manifest, ensemble)
@@ -85,23 +85,6 @@ def origin_of(runs: MlflowRuns, run: Storage, recipe: Recipe, manifest: Manifest
     """Return what the pages of a run's model say."""
     report = run.read_json(REPORT_JSON)
     return Origin(report, manifest, recipe.to_dict(), runs.experiment, runs.parent, short_name(run.root))
-
-
-def describe_model(runs: MlflowRuns, name: str, number: str, origin: Origin) -> None:
-    """Describe a registered model by its champion, if that is version ``number``; what users wrote there stays."""
-    model = runs.client.get_registered_model(name)
-    is_champion = str(model.aliases.get(CHAMPION)) == number
-    written, digest = model.description or "", model.tags.get(NOTE_DIGEST_TAG)
-    if written and not (is_champion and (digest or _is_generated(written)) and is_ours(written, digest)):
-        return
-    note = model_note(origin, name, number, is_champion=is_champion)
-    runs.client.update_registered_model(name, note)
-    runs.client.set_registered_model_tag(name, NOTE_DIGEST_TAG, digest_of_note(note))
-
-
-def _is_generated(text: str) -> bool:
-    """Return whether a description looks as earlier versions wrote them, without a word of a user after it."""
-    return text.startswith(MODEL_TEXT) and text.endswith((REQUEST_TEXT, MORE))
 
 
 def registered_name(manifest: Manifest) -> str:
@@ -217,28 +200,8 @@ def _register(runs: MlflowRuns, name: str, model_id: str, tags: dict[str, str], 
     made = runs.client.create_model_version(
         name, f"models:/{model_id}", run_id=runs.parent, tags=tags, description=note, model_id=model_id
     )
-    _name_on_its_page(runs, model_id, name, made.version, note)
+    name_on_its_page(runs, model_id, name, made.version, note)
     return str(made.version)
-
-
-def _name_on_its_page(runs: MlflowRuns, model_id: str, name: str, number: Any, note: str) -> None:
-    """Name a version on the page of the model that it is made of, unless a job that was killed has come so far."""
-    # That page calls it "Not registered" without this tag, which only MLflow's fluent functions set.
-    tags = runs.client.get_logged_model(model_id).tags
-    known = json.loads(tags.get(VERSIONS_TAG, "[]"))
-    if any((named["name"], str(named["version"])) == (name, str(number)) for named in known):
-        return
-    news = {VERSIONS_TAG: json.dumps([*known, {"name": name, "version": number}])}
-    runs.client.set_logged_model_tags(model_id, news)
-    describe_logged_model(runs, model_id, note)
-
-
-def describe_logged_model(runs: MlflowRuns, model_id: str, note: str) -> None:
-    """Describe a logged model on its page; what users wrote there stays."""
-    tags = runs.client.get_logged_model(model_id).tags
-    written, digest = tags.get(NOTE, ""), tags.get(NOTE_DIGEST_TAG)
-    if written != note and is_ours(written, digest):
-        runs.client.set_logged_model_tags(model_id, {NOTE: note, NOTE_DIGEST_TAG: digest_of_note(note)})
 
 
 def log_replica(runs: MlflowRuns, replica: int, flavor: GraphFlavor) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipelines.job.console import count, some
 from pipelines.job.log import LoggedJob
-from pipelines.report.columns import MOST_CLASSES_WITHOUT_TOP5, crops_in_words
+from pipelines.report.columns import MOST_CLASSES_WITHOUT_TOP5, crops_in_words, decimals
 from pipelines.report.markdown_tables import code, plain
 from pipelines.report.remarks import about_intervals, about_missing_replicas, headline
 from pipelines.report.schema import ReplicaRow, Report
@@ -21,15 +21,15 @@ CLASSES_SHOWN = 20
 SHOWN_PARAMETERS = ("name", "data", "variant", "width", "crop_px", "epochs", "batch_size", "learning_rate", "schedule")
 ERROR_NAMES = {"top1_error": "top-1 error", "top5_error": "top-5 error"}
 MORE = "(The rest is too long for MLflow.)"
-MODEL_TEXT = (
-    "Ensembles of GoogLeNets. All versions were evaluated on the same images; the alias `champion` belongs to the one "
-    "with the lowest error."
-)
+MODEL_TEXT_BEGINS = "Ensembles of GoogLeNets. All versions were evaluated on the same images; "
+MODEL_TEXT = f"{MODEL_TEXT_BEGINS}the alias `champion` belongs to the chosen one, by default the one that errs least."
+REQUEST_TEXT_ENDS = "`calibrated` false gives probabilities as averaged."
 REQUEST_TEXT = (
     "A request has a row for each image, with its file in `image` (base64), or with `pixels`. The parameter "
     "`crop_policy` is the number of crops: 1, 10, 144, or `best:24` for the 24 that help most; `budget` `fast` or "
     "`balanced` stops once the answer is sure enough; `coverage`, such as 0.95, asks for the set of classes that may "
-    "be right; `calibrated` false gives probabilities as averaged."
+    "be right; a model whose evaluation had too few images for one of them refuses it; "
+    f"{REQUEST_TEXT_ENDS}"
 )
 PICTURES = (
     ("error_by_models.png", "Error by the number of models"),
@@ -51,23 +51,23 @@ def error_sections(report: Report) -> list[str]:
 def error_tables(report: Report) -> list[str]:
     """Return a table of models x crops for each error that says something."""
     wanted = sorted(errors_that_count(report["classes"]))  # top-1 first
-    return [_error_table(report["table"], name) for name in wanted]
+    return [_error_table(report["table"], name, decimals(report)) for name in wanted]
 
 
-def _error_table(table: Sequence[Any], error: str) -> str:
+def _error_table(table: Sequence[Any], error: str, digits: int) -> str:
     """Return the errors of one model and of all models, in percent, with intervals."""
     policies = list(dict.fromkeys(row["policy"] for row in table))
     by_policy = {row["policy"]: row for row in table}
     rows = [[ERROR_NAMES[error], *(crops_in_words(by_policy[policy]) for policy in policies)]]
     for models in dict.fromkeys((1, table[-1]["models"])):
         cells = {row["policy"]: row for row in table if row["models"] == models}
-        rows.append([count(models, "model"), *(_cell(cells[policy], error) for policy in policies)])
+        rows.append([count(models, "model"), *(_cell(cells[policy], error, digits) for policy in policies)])
     return _table(rows)
 
 
-def _cell(row: Any, error: str) -> str:
+def _cell(row: Any, error: str, digits: int) -> str:
     low, high = row[f"{error.removesuffix('_error')}_ci95"]
-    return f"{row[error]:.1f} % ({low:.1f} to {high:.1f})"
+    return f"{row[error]:.{digits}f} % ({low:.{digits}f} to {high:.{digits}f})"
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
@@ -197,7 +197,8 @@ def _errors_of_replica(report: Report, name: str) -> str:
     """Return a table of the errors of one replica in percent, by crop policy; empty if it was not evaluated."""
     evaluated: list[Any] = list(rows_of_replica(report, name))
     wanted = sorted(errors_that_count(report["classes"]))  # top-1 first
-    rows = [[ERROR_NAMES[error], *(f"{row[error]:.1f} %" for row in evaluated)] for error in wanted]
+    digits = decimals(report)
+    rows = [[ERROR_NAMES[error], *(f"{row[error]:.{digits}f} %" for row in evaluated)] for error in wanted]
     return _table([["", *map(crops_in_words, evaluated)], *rows]) if evaluated else ""
 
 

@@ -14,16 +14,10 @@ from pipelines.tracking.dataset import CLASSES_TAG
 from pipelines.tracking.graph_flavor import GraphFlavor
 from pipelines.tracking.model_identity import NOT_THERE, WEIGHTS_TAG, logged_ensemble
 from pipelines.tracking.model_metrics import rows_of_ensemble, send_model_metrics
-from pipelines.tracking.models import (
-    CHAMPION,
-    describe_logged_model,
-    describe_model,
-    log_ensemble,
-    log_replica,
-    origin_of,
-)
+from pipelines.tracking.model_pages import CHAMPION, describe_logged_model, describe_model
+from pipelines.tracking.models import log_ensemble, log_replica, origin_of
 from pipelines.tracking.notes import ERROR_NAMES, errors_that_count, replica_note, rows_of_replica
-from pipelines.tracking.result import send_note
+from pipelines.tracking.result import PERCENT_DECIMALS, send_note
 from pipelines.tracking.runs import MlflowRuns
 
 ChampionRule = Literal["better", "always", "never"]
@@ -183,4 +177,5 @@ def _is_evaluated_again(new: Any, champion: Any) -> bool:
 
 
 def _percent(errors: tuple[float, ...]) -> str:
-    return " / ".join(f"{error:.2f}" for error in errors) + " %"
+    # As many decimals as are compared, the last one only where it is needed.
+    return " / ".join(f"{error:.{PERCENT_DECIMALS}f}".removesuffix("0") for error in errors) + " %"

@@ -2,12 +2,15 @@
 
 import safetensors.torch
 import torch
+from safetensors import SafetensorError
 
+from googlenet.images.rereading import read_again
 from googlenet.network.model import GoogLeNet
 from googlenet.network.unit_variance import scale_to_unit_variance
 from googlenet.randomness import torch_generator
 from googlenet.training.batches import TrainingSamples
 from googlenet.training.epoch_order import EpochOrder
+from pipelines.errors import DamagedFileError
 from pipelines.job.console import say
 from pipelines.run.dataset import Manifest, open_records
 from pipelines.run.directory import scaled_weights_file
@@ -41,8 +44,23 @@ def keep_scaled_weights(run: Storage, recipe: Recipe, manifest: Manifest) -> Non
 
 
 def apply_scaled_weights(run: Storage, recipe: Recipe, model: GoogLeNet, replica: int) -> None:
-    """Load the kept weights of ``replica`` into ``model``."""
-    model.load_state_dict(safetensors.torch.load(run.read(_name(recipe, replica))))
+    """Load the kept weights of ``replica`` into ``model``.
+
+    Raises:
+        DamagedFileError: they are damaged.
+    """
+    name = _name(recipe, replica)
+
+    def state() -> dict[str, torch.Tensor]:
+        content = run.read(name)
+        try:
+            weights: dict[str, torch.Tensor] = safetensors.torch.load(content)
+        except SafetensorError as error:
+            fix = "delete it, and run the same command again"
+            raise DamagedFileError(f"{run.below(name)} is damaged ({error}); {fix}") from error
+        return weights
+
+    model.load_state_dict(read_again(state, DamagedFileError))
 
 
 def _scaled_network(run: Storage, recipe: Recipe, manifest: Manifest, replica: int) -> GoogLeNet:

@@ -141,7 +141,9 @@ class ShardCache:
         if self._fits(size):
             return True
         ours = set(self.names.values())
-        others = ((path.stat().st_mtime, path) for path in self.folder.glob("*.parquet") if path.name not in ours)
+        # Of parts that killed downloads left, those of other data sets would stay for ever.
+        found = ((path.name.partition(PARTIAL)[0], path) for path in self.folder.glob("*.parquet*"))
+        others = ((path.stat().st_mtime, path) for shard, path in found if shard not in ours)
         for used, path in sorted(others):
             if time.time() - used <= FORGOTTEN_SECONDS:
                 break

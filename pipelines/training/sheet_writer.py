@@ -7,6 +7,7 @@ from googlenet.training.loader import Batch, Request
 from googlenet.training.loop import LoopSettings, TrainState, class_probabilities
 from pipelines.errors import UserError
 from pipelines.job.progress import warn
+from pipelines.run.damaged_files import set_aside
 from pipelines.run.dataset import Split
 from pipelines.run.sheet import SheetAnswers, has_sheet, read_sheets, sheet_records, write_sheets
 from pipelines.training.task import ReplicaTask
@@ -40,7 +41,8 @@ class SheetWriter:
         try:
             return read_sheets(task.run, task.replica) if task.leads else []
         except UserError as error:
-            warn(task.board, task.replica, f"its sheets are begun again: {error}")
+            aside = set_aside(task.run, task.files.sheets)
+            warn(task.board, task.replica, f"its sheets are begun again, and the old ones kept as {aside}: {error}")
             return []
 
     def _load(self) -> Batch:

@@ -106,6 +106,11 @@ def check_before_start(run: Storage, recipe: Recipe, counts: Counts) -> None:
             f"warning: --warmup-epochs {recipe.warmup_epochs:g} takes all of --epochs {recipe.epochs}: the learning "
             f"rate never falls, and no classifier is watched; use --warmup-epochs {recipe.epochs / 4:g}"
         )
+    if is_new and recipe.warmup_epochs and recipe.epochs == 1 and counts.train <= recipe.batch_size:
+        say(
+            "warning: the only step of this training begins the warm-up, at a learning rate of zero: use "
+            "--warmup-epochs 0, a smaller --batch-size or more --epochs"
+        )
     if not recipe.init_weights:
         return
     if is_new:  # a run has a copy

@@ -254,7 +254,8 @@ def _step(recipe: Recipe, classes: int, device: str, arithmetic: Arithmetic) -> 
         precision=arithmetic.precision,
         micro_batch=micro_batch_images(model, recipe.crop_px, recipe.workers_per_replica, on_gpu=device == "cuda"),
     )
-    images = -(-recipe.batch_size // recipe.workers_per_replica)
+    # Batch normalisation in one process needs two images; the workers of a replica normalise over all of theirs.
+    images = max(2, -(-recipe.batch_size // recipe.workers_per_replica))
     batch = Batch.whole(_pixels(images, recipe.crop_px), torch.zeros(images, dtype=torch.int64))
 
     def step() -> object:

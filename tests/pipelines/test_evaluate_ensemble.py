@@ -26,6 +26,7 @@ from pipelines.run.storage import Storage
 from pipelines.run.weights import weights_digests
 from tests.commands import run_script
 from tests.others_files import unchanged
+from tests.prepared import some_weights
 
 pytestmark = pytest.mark.timeout(200)
 
@@ -46,7 +47,7 @@ def test_images_that_the_run_was_trained_with_are_refused_before_anything_starts
     prepared_run: Path, tiny_recipe: Recipe, photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = Storage.at(str(shutil.copytree(prepared_run, tmp_path / "run")))
-    run.write("replicas/0/weights.safetensors", b"finished")
+    run.write("replicas/0/weights.safetensors", some_weights())
     arguments = Arguments(run.root, str(photo_folder / "train"))
     with pytest.raises(UserError, match=r"^24 of the 24 images in .*/train are training images of .*/run"):
         evaluate_elsewhere(run, tiny_recipe, arguments)
@@ -60,7 +61,7 @@ def test_views_are_not_judged_on_the_images_that_they_were_chosen_on(
     prepared_run: Path, tiny_recipe: Recipe, photo_folder: Path, tmp_path: Path
 ) -> None:
     run = Storage.at(str(shutil.copytree(prepared_run, tmp_path / "run")))
-    run.write("replicas/0/weights.safetensors", b"finished")
+    run.write("replicas/0/weights.safetensors", some_weights())
     ones = (1.0,) * 144
     order = tuple(range(143, -1, -1))
     write_budget(run, KeptBudget(weights_digests(run, [0]), "", 42, order, ((1, 1),), (1.0,), ones, {}))

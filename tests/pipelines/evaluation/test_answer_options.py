@@ -20,6 +20,7 @@ from pipelines.run.directory import ReplicaFiles
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.run.weights import weights_digests
+from tests.prepared import some_weights
 
 
 def test_sets_for_crops_that_the_run_has_not_fitted_are_refused_before_anything_is_evaluated(tmp_path: Path) -> None:
@@ -49,7 +50,7 @@ def test_a_calibration_of_other_replicas_is_told_before_anything_is_evaluated(tm
     keep_calibration(run, 2)
     assert about_no_temperature(run, range(2), (1, 144)) == ""
     assert about_no_temperature(run, range(2), (1, 10)).endswith("the run keeps none for the crop policy 10")
-    run.write("replicas/2/weights.safetensors", b"2")  # one more is finished
+    run.write("replicas/2/weights.safetensors", some_weights(2))  # one more is finished
     first = f"python pipelines/evaluate_ensemble.py --run-dir {run}"
     told = about_no_temperature(run, range(3), (1, 144))
     assert told.endswith(f"none for these 3 replicas together: evaluate it first, {first}")
@@ -80,7 +81,7 @@ def test_the_report_of_labelled_images_takes_a_coverage_for_which_the_run_keeps_
 def keep_calibration(run: Storage, replicas: int) -> None:
     """Write the weights of replicas, and a calibration of them for 1 and 144 crops."""
     for replica in range(replicas):
-        run.write(f"replicas/{replica}/weights.safetensors", str(replica).encode())
+        run.write(f"replicas/{replica}/weights.safetensors", some_weights(replica))
     temperatures, masses = {"1": 0.9, "144": 0.8}, {"1": [0.5] * 42, "144": [0.5] * 42}
     digests = weights_digests(run, range(replicas))
     write_calibration(run, KeptCalibration(digests, "digest", 42, temperatures, temperatures, masses))
@@ -122,7 +123,7 @@ def test_options_that_cannot_be_kept_or_do_nothing_are_refused_before_anything_i
 def test_the_command_in_a_message_is_quoted_for_the_shell(tmp_path: Path) -> None:
     run = Storage.at(str(tmp_path / "My Drive" / "fine"))
     for replica in range(2):
-        run.write(ReplicaFiles(replica).weights, b"finished")
+        run.write(ReplicaFiles(replica).weights, some_weights(replica))
     told = about_no_temperature(run, range(2), (144,))
     assert shlex.split(told[told.index("python ") :])[-1] == run.root
     with pytest.raises(UserError) as refused:

@@ -31,7 +31,7 @@ from pipelines.run.teacher import (
     with_named_views,
 )
 from pipelines.run.weights import weights_digests
-from tests.prepared import predicting_here
+from tests.prepared import predicting_here, some_weights
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -81,12 +81,12 @@ def test_targets_are_the_teachers_answers_in_the_order_of_the_images_whatever_is
 
 
 def a_teacher(folder: Path, prepared_run: Path, recipe: Recipe, finished: int) -> Path:
-    """A run whose weights are empty files: enough for what is checked before anything is computed."""
+    """A run whose weights are of no network: enough for what is checked before anything is computed."""
     shutil.copytree(prepared_run, folder)
     run = Storage.at(str(folder))
     run.write_json("run.json", {"id": "1", "recipe": recipe.to_dict()})
     for replica in range(finished):
-        run.write(f"replicas/{replica}/weights.safetensors", b"")
+        run.write(f"replicas/{replica}/weights.safetensors", some_weights(replica))
     return folder
 
 

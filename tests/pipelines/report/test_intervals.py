@@ -10,6 +10,7 @@ from scipy.stats import binomtest
 from googlenet.evaluation.selective import MEASURES
 from pipelines.report.abstention import selective_rows
 from pipelines.report.certainty import abstention_tables
+from pipelines.report.columns import signed_interval
 from pipelines.report.contents import contents
 from pipelines.report.intervals import error_interval, with_exact_bounds
 from pipelines.report.remarks import headline, notes
@@ -66,3 +67,8 @@ def test_all_other_bounds_stay_as_they_are() -> None:
     low, high = with_exact_bounds(errors, np.full(4, 1.0), np.full(4, 2.0))
     assert low.tolist() == [1.0] * 4
     assert high.tolist() == [pytest.approx(100 * binomtest(0, 2).proportion_ci().high), 2.0, 2.0, 2.0]
+
+
+def test_a_difference_that_no_image_shows_has_no_interval() -> None:
+    assert signed_interval([0.0, 0.0]) == "-"
+    assert signed_interval([-0.5, 0.0]) == "-0.50 to +0.00"

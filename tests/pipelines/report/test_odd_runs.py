@@ -15,6 +15,7 @@ from pipelines.report.tally import tally_predictions
 from pipelines.report.text import table_text
 from pipelines.run.claims import claim
 from pipelines.run.directory import read_run
+from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from tests.pipelines.report.made_runs import NOISY, answers, ensemble_of, made_run, predict_as
 from tests.pipelines.report.test_words import COST, composed, flat
@@ -75,3 +76,14 @@ def test_networks_of_other_sources_are_no_sample_of_seeds(tmp_path: Path, settin
     assert ("seeds" in text) == have_seeds
     assert any("_and_replicas" in name for name in report["table"][-1]) == have_seeds
     assert ("are over images alone: these networks are not a random sample of trainings." in text) != have_seeds
+
+
+@pytest.mark.parametrize("fields", [{"wide_replica_width": 0.75}, {"areas": ((0.1, 1.0), (0.5, 1.0), (0.8, 1.0))}, {}])
+def test_replicas_that_differ_by_their_recipe_are_no_sample_of_seeds(tmp_path: Path, fields: dict[str, Any]) -> None:
+    run, ensemble = made_run(tmp_path / "run"), ensemble_of(3)
+    predict_as(run, answers(*NOISY), ensemble)
+    known: Any = {"id": "1", "recipe": Recipe(replicas=3, **fields).to_dict()}
+    report = contents(tally_predictions(run, ensemble), ensemble, run=known)
+    text = flat(f"{markdown(report, COST, {}, {})} {table_text(report, COST, 'report.md')}")
+    assert any("_and_replicas" in name for name in report["table"][-1]) == (not fields)
+    assert ("over images alone: these replicas differ in more than their seeds." in text) == bool(fields)

@@ -38,12 +38,16 @@ def test_seconds_are_those_of_the_views_that_are_computed(tmp_path: Path) -> Non
 def test_the_passes_of_a_larger_teacher_count_for_more_than_those_of_its_student(tmp_path: Path) -> None:
     run = Storage.at(str(tmp_path))
     assert read_taught(run) is None
+    run.write_json("teacher/teacher.json", {"spending": []})  # it had no report when it taught
+    assert read_taught(run) is None
     teachers: list[Any] = [{"way": "replicas", "models": 1, "crops": 1, "passes": 1.0, "top1_error": 8.0, "images": 50}]
     for kept, passes, efficient in (({}, 1.0, [False, True]), ({"pass_cost": 4.0}, 4.0, [True, True])):
         run.write_json("teacher/teacher.json", {"spending": teachers, **kept})
         rows = spending_rows([cell(1, 1, 8.1)], 50, Ways(taught=read_taught(run)))
         assert [row["efficient"] for row in rows] == efficient
         assert rows[1]["passes"] == passes
+        without_views: Any = {"spending": rows, "images": 50}
+        assert "need probabilities of single views" not in about_spending(without_views)  # the student keeps its own
         report: Any = {"spending": [{**row, "way": "cascade"} for row in rows] + rows, "images": 50}
         assert ("A pass of the teacher counts as 4 of the student" in about_spending(report)) == bool(kept)
 

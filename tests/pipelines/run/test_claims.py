@@ -142,6 +142,19 @@ def test_unfinished_files_of_a_killed_job_are_removed(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.glob("*.partial-*")] == ["film.mkv.partial-1"]
 
 
+@pytest.mark.parametrize(
+    "of", ["initial_weights.npz", "initial_weights/seed_0.safetensors", "report/index.html", "jobs/1.json",
+           "soup/candidates/1.json", "soup/replicas/3/weights.safetensors"],
+)  # fmt: skip
+def test_unfinished_files_of_a_killed_job_are_removed_wherever_they_are(tmp_path: Path, of: str) -> None:
+    run = attempt(tmp_path)
+    left = tmp_path / f"{of}.partial-01234567"
+    left.parent.mkdir(parents=True, exist_ok=True)
+    left.write_bytes(b"half")
+    claim(run, "recipe", {"data": "/photos", "epochs": 3})
+    assert not left.exists()
+
+
 def test_a_job_that_was_killed_while_it_bound_the_run_does_not_block_it(tmp_path: Path) -> None:
     (tmp_path / "run.json.partial-01234567").write_bytes(b"half")
     run = Storage.at(str(tmp_path))

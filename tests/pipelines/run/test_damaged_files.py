@@ -1,5 +1,6 @@
 """Damaged files of a run directory: one line with the file's name and what to do, from whatever reads them."""
 
+import hashlib
 import io
 import json
 import shutil
@@ -21,14 +22,14 @@ from pipelines.run.calibration import read_calibration
 from pipelines.run.claims import claim
 from pipelines.run.dataset import read_manifest
 from pipelines.run.directory import TARGETS, read_recipe, run_id
-from pipelines.run.json_lines import read_steps
+from pipelines.run.json_lines import read_metrics, read_steps
 from pipelines.run.predictions import read_predictions
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.run.tables import read_schema, read_table
 from pipelines.run.teacher import METADATA_KEY, read_targets
 from pipelines.run.view_probabilities import read_views
-from pipelines.run.weights import read_replica
+from pipelines.run.weights import read_replica, weights_digests
 from pipelines.tracking.publish import PublishSettings
 from pipelines.tracking.replay import replay
 from tests.pipelines.report.made_runs import ENSEMBLE
@@ -97,6 +98,33 @@ def test_weights_of_which_a_part_was_read_are_read_again(tmp_path: Path) -> None
     torn = TornOnce(str(tmp_path))
     assert read_replica(torn, file.name)[0] == file.read_bytes()
     assert file.name in torn.torn
+
+
+def test_metrics_of_which_a_part_was_read_are_read_again(tmp_path: Path) -> None:
+    lines = [{"epoch": epoch, "val_top1_error": 50.0} for epoch in range(1, 4)]
+    torn = TornOnce(str(tmp_path))
+    torn.write_json_lines("replicas/0/metrics.jsonl", lines)
+    assert read_metrics(torn, 0) == lines
+    assert "replicas/0/metrics.jsonl" in torn.torn
+
+
+def test_the_digest_of_weights_is_never_that_of_a_part_of_them(tmp_path: Path) -> None:
+    file = tmp_path / "replicas/0/weights.safetensors"
+    file.parent.mkdir(parents=True)
+    save_weights(file, GoogLeNet(3, width=0.125), SCRATCH_PREPROCESSING)
+    torn, content = TornOnce(str(tmp_path)), file.read_bytes()
+    assert weights_digests(torn, [0]) == (hashlib.sha256(content).hexdigest(),)
+    assert "replicas/0/weights.safetensors" in torn.torn
+    file.write_bytes(content[:-1])
+    with pytest.raises(UserError, match=r"weights\.safetensors is damaged .*train_ensemble.py rewrites it"):
+        weights_digests(torn, [0])
+
+
+def test_a_damaged_soup_is_averaged_again_by_the_command_that_made_it(tmp_path: Path) -> None:
+    soups = Storage.at(str(tmp_path / "soup"))
+    soups.write("replicas/0/weights.safetensors", b"half")
+    with pytest.raises(UserError, match="delete it, and the same command with --soup averages it again"):
+        read_replica(soups, "replicas/0/weights.safetensors")
 
 
 def with_a_damaged_page(table: pa.Table) -> bytes:

@@ -145,6 +145,14 @@ def test_predictions_that_cannot_be_read_for_the_moment_are_not_predicted_again(
     assert missing_shards(task, 6) == []
 
 
+def test_files_of_others_among_the_predictions_are_kept(run: Storage) -> None:
+    run.write(f"{PREDICTIONS}/note.txt", b"mine")
+    run.write(f"{PREDICTIONS}/000007.parquet", run.read(f"{PREDICTIONS}/{SHARD}"))  # of another number of images
+    assert missing_shards(task_of(run), 6) == []
+    assert run.read(f"{PREDICTIONS}/note.txt.damaged") == b"mine"
+    assert run.files(PREDICTIONS) == [SHARD]
+
+
 TORN: dict[str, Callable[[Storage], object]] = {
     f"{PREDICTIONS}/{SHARD}": lambda run: [
         rows.probabilities for rows in read_predictions(run.below(PREDICTIONS), [SHARD], ENSEMBLE)

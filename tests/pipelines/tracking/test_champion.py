@@ -14,7 +14,7 @@ from pipelines.run.dataset import Manifest, Shard, Split
 from pipelines.run.storage import Storage
 from pipelines.tracking.model_identity import WEIGHTS_TAG
 from pipelines.tracking.models import MODEL, registered_name
-from pipelines.tracking.publish import ChampionRule, PublishSettings, choose_champion
+from pipelines.tracking.publish import ChampionRule, PublishSettings, _percent, choose_champion
 from pipelines.tracking.runs import MlflowRuns
 
 pytestmark = pytest.mark.timeout(120)
@@ -97,6 +97,10 @@ def test_with_ten_classes_the_top1_error_alone_decides(tmp_path: Path, empty_sto
     better = registry.version(5.0, 20.0, classes=10)
     assert "(top-1 error 20.00 %, version 1 25.00 %)" in registry.choose(better)
     assert registry.champion == better
+
+
+def test_errors_are_shown_as_exactly_as_they_are_compared() -> None:
+    assert [_percent((error,)) for error in (6.666, 6.67, 12.5, 0.0)] == ["6.666 %", "6.67 %", "12.50 %", "0.00 %"]
 
 
 def test_another_metric_decides_if_both_runs_have_it(tmp_path: Path, empty_store: Path) -> None:

@@ -12,7 +12,8 @@ from pipelines.report.markdown_tables import markdown_table
 from pipelines.run.dataset import Manifest, Shard, Split, read_manifest
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
-from pipelines.tracking.models import describe_model, origin_of
+from pipelines.tracking.model_pages import describe_model
+from pipelines.tracking.models import origin_of
 from pipelines.tracking.notes import (
     MODEL_TEXT,
     MORE,
@@ -39,7 +40,7 @@ def test_chosen_views_have_a_heading_for_people() -> None:
         return {"models": 1, "policy": policy, "crops": crops, "top1_error": 1.0, "top1_ci95": [0.0, 2.0]}
 
     policies = [("1", 1), ("best:24:00ff", 24), ("96+120", 72), ("144", 144)]
-    report: Any = {"classes": 2, "table": [row(*policy) for policy in policies]}
+    report: Any = {"classes": 2, "images": 40, "table": [row(*policy) for policy in policies]}
     [head, *_] = error_tables(report)[0].replace("&emsp;", "").splitlines()
     assert head == "| top-1 error | 1 crop | 24 crops (best) | 72 crops (96+120 px) | 144 crops |"
 

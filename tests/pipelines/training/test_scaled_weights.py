@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from googlenet.network.preprocessing import SCRATCH_PREPROCESSING
+from pipelines.errors import UserError
 from pipelines.run.dataset import read_manifest
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
@@ -40,6 +41,18 @@ def test_replicas_share_one_file_and_another_start_reads_it(run: Storage, recipe
     run.write(f"initial_weights/{name}", before)
     keep_scaled_weights(run, replace(recipe, areas=((0.9, 1.0),)), read_manifest(run))
     assert run.read(f"initial_weights/{name}") == before
+
+
+def test_a_damaged_file_is_named_and_made_again(run: Storage, recipe: Recipe) -> None:
+    keep_scaled_weights(run, recipe, read_manifest(run))
+    [name] = run.files("initial_weights")
+    whole = run.read(f"initial_weights/{name}")
+    run.write(f"initial_weights/{name}", whole[:-1])
+    with pytest.raises(UserError, match=rf"initial_weights/{name} is damaged .*delete it, and run the same command"):
+        weights_of(run, recipe, 0)
+    run.delete(f"initial_weights/{name}")
+    keep_scaled_weights(run, recipe, read_manifest(run))
+    assert run.read(f"initial_weights/{name}") == whole
 
 
 def test_replicas_with_their_own_seeds_or_widths_have_their_own_files(run: Storage, recipe: Recipe) -> None:

@@ -163,9 +163,13 @@ def test_old_copies_of_other_data_make_room(store: Counting, tmp_path: Path, mon
     bounded = cache(store, tmp_path, SIZE + 100)
     content(bounded.open_input_file("b"))
     assert copies(tmp_path) == ["aold.parquet"]  # it may still be in use
+    part = tmp_path / "copies/zold.parquet.partial-1"
+    part.write_bytes(b"left by a killed process")
+    os.utime(part, (1, 1))
     monkeypatch.setattr(pipelines.training.shard_cache, "FORGOTTEN_SECONDS", 0.0)
     content(bounded.open_input_file("b"))
     assert copies(tmp_path) == ["b1.parquet"]
+    assert not part.exists()
 
 
 def test_no_more_copies_go_than_room_is_needed_for_the_longest_unused_first(

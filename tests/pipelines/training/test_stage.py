@@ -85,3 +85,12 @@ def test_a_warm_up_that_is_all_of_the_training_is_told_when_a_run_begins(
     run.write_json(RUN, {})  # and it cannot be changed any more
     check_before_start(run, recipe, counts)
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(("images", "is_told"), [(32, True), (33, False)])
+def test_a_training_of_one_step_at_a_rate_of_zero_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], images: int, is_told: bool
+) -> None:
+    recipe = replace(modern(), epochs=1, warmup_epochs=0.5, batch_size=32)
+    check_before_start(Storage.at(str(tmp_path)), recipe, Counts(images, 10, 3))
+    assert ("the only step of this training begins the warm-up" in capsys.readouterr().out) == is_told
