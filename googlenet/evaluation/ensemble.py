@@ -62,9 +62,11 @@ class Ensemble:
             raise ValueError("an ensemble needs at least one replica")
         self.classes, self.crop_px = tuple(classes), crop_px
         for number, replica in enumerate(replicas):
-            if replica.model.num_classes != len(self.classes):
+            # A classifier that was replaced has others than the network was made with.
+            outputs = getattr(replica.model.classifier, "out_features", replica.model.num_classes)
+            if outputs != len(self.classes):
                 raise ValueError(
-                    f"replica {number} has {replica.model.num_classes:,} outputs, but there are {len(self.classes):,} "
+                    f"replica {number} has {outputs:,} outputs, but there are {len(self.classes):,} "
                     "names of classes: one is needed for each output, in their order"
                 )
         self._replicas, self._device = tuple(replicas), device
@@ -86,7 +88,8 @@ class Ensemble:
             FileNotFoundError: a file does not exist.
             ValueError: there are no files.
         """
-        given = [paths] if isinstance(paths, str | Path) else paths
+        given = [paths] if isinstance(paths, str | Path) else list(paths)
+        pretrained.refuse_names(given)
         replicas, facts, digests, files = [], [], [], [local_path(path) for path in given]
         for path in files:
             pretrained.refuse_folder(path)
@@ -130,7 +133,7 @@ class Ensemble:
         """Return (K, C) float32: each replica's softmax outputs, averaged over the views of ``policy``.
 
         Args:
-            image: the path or the bytes of an image file, the open file, a PIL image, or (H, W, 3) or (H, W) uint8.
+            image: the path or the bytes of an image file, the open file, a PIL image, or (H, W, 3) RGB or (H, W) uint8.
             policy: 1, 10, 144, scales in pixels such as ``"256+320"``, or ``"best:24"``, the 24 views that help most.
 
         Raises:

@@ -1,6 +1,7 @@
 """Pixels of an image in any form that a program may have it in: a path, a file or its bytes, a PIL image, an array."""
 
 import errno
+import inspect
 import io
 import stat
 from collections.abc import Callable
@@ -27,8 +28,8 @@ class OpenFile(Protocol):
         """Return its bytes."""
 
 
-# A path (text or Path), the bytes of an image file, the open file, a PIL image, or pixels: (H, W, 3), (H, W, 1) or
-# (H, W), whole numbers, in an array or in nested lists.
+# A path (text or Path), the bytes of an image file, the open file, a PIL image, or pixels: (H, W, 3) in the order RGB,
+# (H, W, 1) or (H, W), whole numbers, in an array or in nested lists.
 GivenImage = str | Path | bytes | bytearray | memoryview | OpenFile | Image.Image | npt.NDArray[Any] | list[Any]
 EXPECTED = "an image is a path, the bytes of a file, an open file, a PIL image or an array of pixels"
 LARGEST = 255
@@ -60,9 +61,14 @@ def pixels_of(image: GivenImage) -> Pixels:
 
 def _read_by(read: Callable[[], object]) -> bytes:
     data = read()
-    if not isinstance(data, bytes):
+    if isinstance(data, bytes | bytearray | memoryview):
+        return bytes(data)
+    if isinstance(data, str):
         raise ValueError(f"{EXPECTED}, got a file open for text; open it with mode rb")  # noqa: TRY004 - as of others
-    return data
+    if inspect.iscoroutine(data):
+        data.close()  # nobody will await it
+        raise ValueError(f"{EXPECTED}, got an upload whose read() is awaited; give await upload.read()")
+    raise ValueError(f"{EXPECTED}, got a file whose read() returns {type(data).__name__}")
 
 
 def _bytes_at(path: Path) -> bytes:

@@ -113,7 +113,7 @@ def named_policy(policy: Policy, kept: KeptBudget | None) -> Policy:
     Raises:
         ValueError: the number of views is none, or no order is kept.
     """
-    if str(policy) in map(str, CROP_POLICIES):  # not a scale in pixels
+    if policy in CROP_POLICIES or str(policy) in map(str, CROP_POLICIES):  # 10.0, too, and not a scale in pixels
         return int(policy)
     text = str(policy).removeprefix(CHOSEN)
     if not is_chosen(policy) or ":" in text:

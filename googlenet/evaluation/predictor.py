@@ -171,7 +171,9 @@ class Predictor:
     def on_device(self, image: ScaledImage) -> list[UInt8[Tensor, "h w 3"]]:
         """Copy the pixels of all scales to the device at once, from pinned memory to a GPU, which need not wait."""
         sizes = [pixels.size for pixels in image.scaled]
-        block = torch.empty(sum(sizes), dtype=torch.uint8, pin_memory=self.device.startswith("cuda"))
+        # On the CPU also where a program has set another default device.
+        is_pinned = self.device.startswith("cuda")
+        block = torch.empty(sum(sizes), dtype=torch.uint8, device="cpu", pin_memory=is_pinned)
         np.concatenate([pixels.reshape(-1) for pixels in image.scaled], out=block.numpy())
         parts = torch.split(block.to(self.device, non_blocking=True), sizes)
         return [part.view(pixels.shape) for part, pixels in zip(parts, image.scaled, strict=True)]

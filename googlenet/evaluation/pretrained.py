@@ -119,6 +119,20 @@ def read_description(folder: Path) -> ExportedEnsemble:
     return ExportedEnsemble(file, tuple(folder / name for name in names), classes, crop_px, digests)
 
 
+def refuse_names(places: Sequence[str | Path]) -> None:
+    """Refuse names on Hugging Face in the place of files of weights.
+
+    Raises:
+        WeightsError: one of ``places`` is such a name.
+    """
+    for place in places:
+        if is_hub_name(str(place)):
+            raise WeightsError(
+                f"{place} is a name on Hugging Face: load an exported ensemble with Ensemble.from_pretrained, or one "
+                "network with load_weights"
+            )
+
+
 def refuse_folder(path: Path) -> None:
     """Refuse a folder in the place of a file of weights.
 
@@ -142,7 +156,9 @@ def classes_and_crop(extra: dict[str, Any]) -> tuple[tuple[str, ...], int]:
     try:
         return tuple(extra["classes"]), int(extra["crop_px"])
     except KeyError as error:
-        raise WeightsError(f"it does not name its {error}; only files of a run do") from error
+        raise WeightsError(
+            f"it does not name its {error}; files of a run do, and those of save_weights(..., classes=..., crop_px=...)"
+        ) from error
     except (TypeError, ValueError) as error:
         raise WeightsError(f"its classes or its crop size cannot be used ({error})") from error
 

@@ -45,7 +45,7 @@ def cut_views(
 
 def _copied(image: Pixels) -> Tensor:
     """Return a tensor with an image's pixels, which may be read-only."""
-    tensor = torch.empty(image.shape, dtype=torch.uint8)
+    tensor = torch.empty(image.shape, dtype=torch.uint8, device="cpu")
     np.copyto(tensor.numpy(), image)
     return tensor
 

@@ -34,6 +34,11 @@ BRANCHES = {
     "pool_proj": "pool_proj",
 }
 PARAMETERS = ("weight", "bias")
+# None of these files says how its network was fed.
+ASSUMED_MEAN = (
+    "pixels are taken as those of Caffe's GoogLeNet, BGR minus ImageNet's mean (104, 117, 123); if the network was "
+    "trained with another mean, see docs/training.md#given-weights"
+)
 REAL_NUMBERS = "fiu"
 AGAIN = "copy or download it again"
 # What NumPy, zipfile and its decompressors raise for damaged archives: RuntimeError where a flag says encrypted, or as
@@ -174,7 +179,8 @@ def _network(arrays: dict[str, Array]) -> StoredNetwork:
         layer, _, parameter = name.rpartition("/")
         dimensions = _dimensions(layers[layer], parameter) if layer in layers else array.ndim
         tensors[name] = torch.from_numpy(np.array(_without_leading_ones(array, dimensions), np.float32, order="C"))
-    return StoredNetwork(renamed(tensors, layers, separator="/"), "paper", 1.0, "caffe", CAFFE_PREPROCESSING)
+    named = renamed(tensors, layers, separator="/")
+    return StoredNetwork(named, "paper", 1.0, "caffe", CAFFE_PREPROCESSING, assumption=ASSUMED_MEAN)
 
 
 def _dimensions(layer: str, parameter: str) -> int:

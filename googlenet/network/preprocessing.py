@@ -17,11 +17,23 @@ class Preprocessing:
         channels: order that the network expects, and the order of ``mean`` and ``std``.
         mean: subtracted first, on the scale 0..255.
         std: divisor, on the scale 0..255.
+
+    Raises:
+        ValueError: there is no such order, or the numbers are not three each on the scale 0..255.
     """
 
     channels: Literal["RGB", "BGR"]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        if self.channels not in ("RGB", "BGR"):
+            raise ValueError(f"channels must be RGB or BGR, got {self.channels!r}")
+        if len(self.mean) != 3 or len(self.std) != 3 or not all(value >= 1 for value in self.std):
+            raise ValueError(
+                f"mean and std must be three numbers each on the scale 0..255, got {self.mean} and {self.std}: "
+                "multiply those for values from 0 to 1 by 255"
+            )
 
     def __call__(self, images: UInt8[Tensor, "n 3 h w"]) -> Float32[Tensor, "n 3 h w"]:
         """Convert (N, 3, H, W) uint8 RGB to float32 of the same shape and memory format."""
@@ -57,6 +69,8 @@ class PreprocessingOnDevice:
                 f"pixels must be uint8 from 0 to 255, got {images.dtype}: of values from 0 to 1, pass "
                 "(255 * images).round().to(torch.uint8)"
             )
+        if images.ndim != 4 or images.shape[1] != 3:  # the height of a single image would be taken for its channels
+            raise ValueError(f"pixels must be (N, 3, H, W), got {tuple(images.shape)}: of one image, pass image[None]")
         if self.channels == "BGR":
             images = images.flip(1)
         return (images.float() - self.mean) / self.std

@@ -166,7 +166,7 @@ def save_weights(path: str | Path, model: GoogLeNet, preprocessing: Preprocessin
         path: a file to write, ``.safetensors``.
         model: the network.
         preprocessing: preprocessing that its weights were trained with.
-        extra: what else the file is to tell, such as ``classes``; JSON.
+        extra: what else the file is to tell, such as ``classes`` and ``crop_px``, which Ensemble.load needs; JSON.
 
     Raises:
         ValueError: ``path`` has another suffix.

@@ -119,8 +119,8 @@ def read_safetensors(data: bytes) -> StoredNetwork:
     try:
         variant, width, lrn, described = (extra.pop(name) for name in ("variant", "width", "lrn", "preprocessing"))
         preprocessing = Preprocessing.from_dict(described)
-    except (KeyError, TypeError) as error:
-        raise WeightsError(f"its metadata is incomplete: {error}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"its metadata cannot be used: {error}") from error
     return StoredNetwork(tensors, variant, width, lrn, preprocessing, extra)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from googlenet.network.published import TORCHVISION, outputs_of_weights
+from googlenet.network.published import BVLC, TORCHVISION, outputs_of_weights
 from pipelines.errors import UserError
 from pipelines.evaluation.options import DEFAULT_CROP_PX, Arguments
 from pipelines.job.console import count, say
@@ -132,7 +132,7 @@ def own_format(path: str, stored: "StoredNetwork") -> bytes:
     """
     from googlenet.network.weights import WeightsError, to_safetensors
 
-    if stored.assumption and path != TORCHVISION:  # published weights are what is assumed
+    if stored.assumption and path not in (BVLC, TORCHVISION):  # published weights are what is assumed
         say(f"{path}: {stored.assumption}")
     try:
         network = stored.build()

@@ -11,7 +11,7 @@ from googlenet.network.complexity import forward_flops
 from googlenet.network.initialisation import initialise
 from googlenet.network.model import GoogLeNet
 from googlenet.network.preprocessing import CAFFE_PREPROCESSING, SCRATCH_PREPROCESSING, Preprocessing
-from googlenet.network.published import TORCHVISION
+from googlenet.network.published import BVLC, TORCHVISION
 from googlenet.network.weights import WeightsError, start_from
 from googlenet.randomness import torch_generator
 from pipelines.errors import UserError
@@ -99,8 +99,8 @@ def _tried(run: Storage, recipe: Recipe, num_classes: int) -> tuple[bytes, list[
     name = _kept_name(recipe)
     # The original file may have moved since it was copied.
     data, stored = read_kept(run, name) if run.exists(name) else read_file(recipe.init_weights)
-    # What torchvision publishes is what is assumed.
-    assumed = [stored.assumption] if stored.assumption and recipe.init_weights != TORCHVISION else []
+    is_known = recipe.init_weights in (BVLC, TORCHVISION)  # published weights are what is assumed
+    assumed = [] if is_known or not stored.assumption else [stored.assumption]
     try:
         return data, assumed + start_from(network_of(recipe, num_classes), stored)
     except WeightsError as error:

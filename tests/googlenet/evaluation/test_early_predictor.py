@@ -170,9 +170,12 @@ def test_the_passes_of_replicas_in_another_order_are_counted_where_they_stand(im
     assert found.probabilities.any(axis=(1, 2)).tolist() == [False, True]
 
 
+@pytest.mark.usefixtures("unchecked_types")
 @pytest.mark.parametrize("policy", [1, 10, 144])
 def test_a_policy_as_text_is_that_number_of_crops_not_a_scale(policy: int) -> None:
-    assert named_policy(str(policy), None) == policy
+    for form in (str(policy), float(policy), np.int64(policy)):
+        named = named_policy(form, None)
+        assert (named, type(named)) == (policy, int)  # by which its temperature is found
     pixels = np.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=np.uint8)
     ensemble = Ensemble([replica(0, "bn")], "abcde", CROP)
     np.testing.assert_array_equal(ensemble.probabilities(pixels, str(policy)), ensemble.probabilities(pixels, policy))

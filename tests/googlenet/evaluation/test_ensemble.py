@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from googlenet import Ensemble, GoogLeNet, load_weights
 from googlenet.evaluation.cascade import Stop, stages_of
@@ -173,3 +174,27 @@ def test_a_folder_is_refused_with_the_way_to_its_files(tmp_path: Path) -> None:
 def test_no_files_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one replica"):
         Ensemble.load([])
+
+
+def test_a_name_on_the_hub_is_no_path() -> None:
+    with pytest.raises(WeightsError, match=r"^hf://me/net is a name on Hugging Face: .*Ensemble\.from_pretrained"):
+        Ensemble.load("hf://me/net")
+
+
+def test_a_network_whose_classifier_was_replaced_has_the_outputs_of_the_new_one() -> None:
+    replaced = network(0)
+    replaced.classifier = torch.nn.Linear(replaced.classifier.in_features, 5)  # type: ignore[arg-type]
+    loaded = Replica(replaced, SCRATCH_PREPROCESSING)
+    assert Ensemble([loaded], tuple("abcde"), 35).classes == tuple("abcde")
+    with pytest.raises(ValueError, match="replica 0 has 5 outputs, but there are 2 names"):
+        Ensemble([loaded], ("a", "b"), 35)
+
+
+def test_programs_may_have_another_default_device() -> None:
+    ensemble, picture = Ensemble([Replica(network(0), SCRATCH_PREPROCESSING)], CLASSES, 35), np.full((40, 50), 9)
+    expected = ensemble.probabilities(picture, 1)
+    torch.set_default_device("meta")
+    try:
+        np.testing.assert_array_equal(ensemble.probabilities(picture, 1), expected)
+    finally:
+        torch.set_default_device(None)

@@ -134,6 +134,20 @@ def test_what_behaves_like_an_open_file_and_a_name_that_begins_with_a_tilde_are_
         pixels_of(io.StringIO("text"))  # type: ignore[arg-type]
 
 
+class Upload:
+    """As web frameworks hand one over: its methods are awaited."""
+
+    async def read(self) -> bytes:
+        return b""
+
+
+@pytest.mark.usefixtures("unchecked_types")
+@pytest.mark.filterwarnings("error")
+def test_an_upload_whose_bytes_are_awaited_is_told_apart() -> None:
+    with pytest.raises(ValueError, match=r"give await upload\.read\(\)"):
+        pixels_of(Upload())  # type: ignore[arg-type]
+
+
 def test_grey_pixels_may_have_a_channel() -> None:
     np.testing.assert_array_equal(pixels_of(GRADIENT[:, :, :1]), pixels_of(GRADIENT[:, :, 0]))
 
