@@ -34,7 +34,7 @@ from pipelines.data.sources import Images, absolute_data, images_to_evaluate, is
 from pipelines.errors import UserError
 from pipelines.evaluation.answer_options import check_ood, check_views
 from pipelines.evaluation.evaluate import Settings, evaluate, evaluate_run, replicas_to_evaluate
-from pipelines.evaluation.external_weights import ExternalWeights, check_published, read_external
+from pipelines.evaluation.external_weights import ExternalWeights, check_order, check_published, read_external
 from pipelines.evaluation.kept_beside import calibration_beside, training_runs_of
 from pipelines.evaluation.options import Arguments, check_options, way_out_of
 from pipelines.evaluation.other_images import choose, place_of, settings_of
@@ -156,6 +156,8 @@ def _weights_and_images(data: str, arguments: Arguments) -> tuple[ExternalWeight
     weights = read_external(replace(arguments, weights=files), listed)
     images = find_images(weights.classes)
     weights.check(images.listing.classes, arguments)
+    if not weights.classes:
+        check_order(arguments.weights, images.listing.classes, data)
     return weights, images
 
 

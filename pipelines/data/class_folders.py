@@ -55,6 +55,11 @@ class Contents:
         return bool(self.below) or self.has_imagenets_validation
 
     @property
+    def is_mostly_flat(self) -> bool:
+        """Whether more pictures lie directly in a split folder than in its class folders."""
+        return not self.has_imagenets_validation and self.direct > self.below.total()
+
+    @property
     def inner_splits(self) -> list[str]:
         """Folders in it with the names of splits, if they make it a data set or a class that is divided by itself.
 
@@ -88,7 +93,8 @@ class Survey:
                     folders[top].with_folders.add(rest[0])
             elif rest:
                 folders[top].direct += 1
-                folders[top].has_imagenets_validation |= rest[0].startswith(FLAT_VALIDATION)
+                is_validation = split_of_folder(top) == VAL and rest[0].startswith(FLAT_VALIDATION)
+                folders[top].has_imagenets_validation |= is_validation
         splits = {name: contents for name, contents in sorted(folders.items()) if split_of_folder(name)}
         return cls(splits, {name: contents for name, contents in sorted(folders.items()) if name not in splits})
 
@@ -142,6 +148,8 @@ def _refuse_pictures_directly_in_splits(survey: Survey, files: Sequence[str], ro
     flat = [name for name in survey.splits if name not in whole]
     if set(whole.values()) & {TRAIN, VAL}:
         flat = [name for name in flat if split_of_folder(name) != TEST]  # a test set without labels is left out
+    # A few pictures in folders do not make classes of the rest.
+    flat += [name for name, split in whole.items() if split != TEST and survey.splits[name].is_mostly_flat]
     if not flat:
         return
     images = sum(survey.splits[name].direct for name in flat)

@@ -52,6 +52,8 @@ def find_in_folders(files: Sequence[str], parts: Mapping[str, Collection[str]], 
     for name in files:
         split, class_name = _split_and_class(name, split_of, labels)
         if class_name is None:
+            if labels and name.rpartition("/")[0] in split_of and is_picture(name):
+                raise UserError(f"no label for {name}: {' or '.join(LABEL_FILES)} in {beside[-1]} does not name it")
             ignored.append(name)
         elif lies_beside_pictures(name):
             beside_pictures.append(name)

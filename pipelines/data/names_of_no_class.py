@@ -12,7 +12,7 @@ from pipelines.errors import UserError
 from pipelines.job.console import some
 from pipelines.run.storage import Storage
 
-PARTS = {"part", "batch", "chunk", "fold", "shard", "subset"}
+PARTS = {"part", "batch", "chunk", "fold", "shard", "subset", "split", "set"}
 THUMBNAILS = {"thumbnail", "thumb"}
 KINDS_OF_FILES = {"image", "img", "mask", "label", "annotation", "segmentation", *THUMBNAILS}
 IF_CLASSES = "if they are classes, move all class folders into a new folder train/"

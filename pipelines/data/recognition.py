@@ -116,8 +116,8 @@ def _only_folder_with_a_layout(tree: Tree, survey: Survey) -> str:
 
 def _no_images(files: Sequence[str], root: Storage) -> UserError:
     """Return the error for a folder in which no picture lies in a folder."""
-    if packed := next((name for name in files if is_compressed(name)), None):
-        return UserError(f"no images in {root}: unpack {packed} first")
     if images := sum(is_picture(name) for name in files):
         return FlatFolderError(f"no class folders in {root}: {lie(images)} directly in it", advice_on_labels(files))
+    if packed := next((name for name in files if is_compressed(name)), None):
+        return UserError(f"no images in {root}: unpack {packed} first")
     return UserError(f"no images in {root}: {advice_on_nothing(files)}; {EXPECTED}")

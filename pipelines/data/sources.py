@@ -7,9 +7,9 @@ from typing import NamedTuple
 from pipelines.data import embedded_dataset
 from pipelines.data.advice import advice_on_file
 from pipelines.data.class_folders import FlatFolderError, listed
-from pipelines.data.file_endings import has_ending_of_picture, is_picture, lies_beside_pictures
+from pipelines.data.file_endings import has_ending_of_picture, is_compressed, is_picture, lies_beside_pictures
 from pipelines.data.file_versions import FileVersions
-from pipelines.data.folder_tree import Tree, tree_at
+from pipelines.data.folder_tree import LINK_TO_NOTHING, Tree, tree_at
 from pipelines.data.huggingface_parquet import ParquetImages, find_in_parquet
 from pipelines.data.image_folder import FolderImages, find_in_folders
 from pipelines.data.imagenet import find_in_imagenet_archives
@@ -151,14 +151,22 @@ def _splits_to_train_on(layout: Layout, tree: Tree) -> tuple[str, ...]:
     Raises:
         UserError: the folder of the validation images is there without them, so that others would be held out.
     """
-    if TRAIN in layout.parts and VAL not in layout.parts:
-        top = {name.partition("/")[0] for name in tree.files if "/" in name} | {*tree.empty_folders}
+    if layout.parts.keys() & {TRAIN, UNSPLIT} and VAL not in layout.parts:
+        folders = {name.partition("/")[0] for name in tree.files if "/" in name}
+        top = folders | {*tree.empty_folders} | _packed_or_away(tree)
         if empty := sorted(name for name in top if "/" not in name and split_of_folder(name) == VAL):
             raise UserError(
-                f"there are no images in {listed(empty)}: add the validation images, or remove the folder, and a part "
-                "of each class of the training images is held out"
+                f"there are no images in {listed(empty)}: add the validation images (unpack them, or mend a link), or "
+                "remove it, and a part of each class of the training images is held out"
             )
     return tuple(split for split in layout.parts if split != TEST)
+
+
+def _packed_or_away(tree: Tree) -> set[str]:
+    """Return names directly in the root of what is no folder and may become one: archives, and links to nothing."""
+    files = [name for name in tree.files if "/" not in name]
+    packed = {name.partition(".")[0] for name in files if "." not in name or is_packed(name) or is_compressed(name)}
+    return packed | {name.removesuffix(f" ({LINK_TO_NOTHING})") for name in tree.specials}
 
 
 def _split_to_evaluate(splits: Collection[str]) -> str:
@@ -221,7 +229,8 @@ def _read(root: Storage, tree: Tree, layout: Layout, splits: tuple[str, ...]) ->
         if layout.kind == Kind.IMAGENET:
             found = find_in_imagenet_archives(base, parts)
         else:
-            class_list = class_list_beside(parts, tree.files)
+            # Those of all splits, also of ones that are not needed: training and evaluation read the same list.
+            class_list = class_list_beside(layout.parts, tree.files)
             used.add(class_list)
             found = find_in_webdataset(base, parts, class_list)
     return reader, replace(found, ignored=tuple(name for name in tree.files if name not in used))

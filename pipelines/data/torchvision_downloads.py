@@ -4,7 +4,7 @@ torchvision takes a folder that exists for a whole data set, also if a killed pr
 """
 
 import json
-import shutil
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -40,16 +40,17 @@ def marked_until_complete(folder: Path, besides: str, *, is_own: bool) -> Iterat
                     f"an earlier download to {folder} was interrupted, so part of its data may be missing: delete "
                     f"{some(left)} there, or {MARK} if they are complete, and run the same command again"
                 )
-            say(f"data: the download to {folder} was interrupted and begins anew, without {some(left)}")
-            for name in left:
-                _remove(folder / name)
+            say(f"data: the download to {folder} was interrupted and begins anew")
+            for name in left:  # some may be a user's, who has fetched it by other means meanwhile
+                aside = (folder / name).rename(folder / f"{name}.interrupted-{uuid.uuid4().hex[:8]}")
+                say(f"data: what came of {name} is kept as {aside}; delete it unless you have put it there")
         mark.truncate(0)
         before = _names_in(folder, besides)
         mark.write(json.dumps(sorted(before)))
         mark.flush()
         try:
             yield
-        except Exception:
+        except BaseException:
             if _names_in(folder, besides) == before:  # nothing has come, so what comes later is the user's own
                 mark.truncate(0)
             raise
@@ -92,10 +93,3 @@ def _inside(folder: Path) -> list[Path]:
     with suppress(PermissionError):  # somebody else's, such as lost+found, and so not of a download
         return list(folder.iterdir())
     return []
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink()

@@ -25,6 +25,7 @@ PREFIX = "torchvision:"
 # Pictures of data sets that hold pixels are kept in a folder with a digest of the options.
 DIGEST_DIGITS = 8
 DIGEST_PATTERN = "[0-9a-f]" * DIGEST_DIGITS
+TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 SPLITS = {"train": ("train", "trainval", "train-standard"), "val": ("val", "valid", "test")}
 
 
@@ -44,14 +45,15 @@ def find_in_torchvision(data: str) -> tuple[Storage, Found]:
     folder = Path(given or Path.home() / ".cache" / "googlenet-ensemble" / name).expanduser()
     if not folder.is_absolute():
         raise UserError(f"{data}: root={folder} must be an absolute path")
-    if "split" in options:
-        raise UserError(f"{data}: split cannot be set; train and val (or test) are used")
+    if parts := options.keys() & {"split", "train"}:
+        raise UserError(f"{data}: {min(parts)} cannot be set; train and val (or test) are used")
     make = _set_named(name)
+    typed = _typed(options, make, data)
     folder.mkdir(parents=True, exist_ok=True)
     opened: dict[str, Any] = {}
     with marked_until_complete(folder, f"{name}-{DIGEST_PATTERN}", is_own=not given):
         for split, chosen in _splits(make):
-            images = None if split in opened else _open(data, make, folder, {**options, **chosen})
+            images = None if split in opened else _open(data, make, folder, {**typed, **chosen})
             if images is not None:
                 opened[split] = images
     entries: dict[str, list[Entry]] = {}
@@ -73,6 +75,24 @@ def _set_named(name: str) -> Callable[..., Any]:
     if make is None or "download" not in inspect.signature(make).parameters:
         raise UserError(f"{PREFIX}{name}: torchvision has no downloadable data set of this name (try Imagenette)")
     return make
+
+
+def _typed(options: dict[str, str], make: Callable[..., Any], data: str) -> dict[str, Any]:
+    """Return the options as the data set takes them, by its defaults: truth values and whole numbers are no text."""
+    parameters = inspect.signature(make).parameters
+    typed: dict[str, Any] = {**options}
+    for option, text in options.items():
+        kind: type = type(parameters[option].default) if option in parameters else str
+        if kind is bool:
+            if text.lower() not in TRUTH:
+                raise UserError(f"{data}: {option} must be true or false, got {text!r}")
+            typed[option] = TRUTH[text.lower()]
+        elif kind is int:
+            try:
+                typed[option] = int(text)
+            except ValueError as error:
+                raise UserError(f"{data}: {option} must be a whole number, got {text!r}") from error
+    return typed
 
 
 def _splits(make: Callable[..., Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -100,7 +120,9 @@ def _open(data: str, make: Callable[..., Any], folder: Path, options: dict[str, 
 
 
 def _class_names(images: Any) -> tuple[str, ...]:
-    names = getattr(images, "classes", None) or []
+    # Of cats and dogs, OxfordIIITPet keeps the names apart from those of the breeds.
+    is_binary = getattr(images, "_target_types", None) == ["binary-category"]
+    names = getattr(images, "bin_classes" if is_binary else "classes", None) or []
     return tuple(", ".join(name) if isinstance(name, tuple | list) else str(name) for name in names)
 
 

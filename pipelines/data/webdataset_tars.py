@@ -17,7 +17,7 @@ from pipelines.data.tar_archives import Index, Member, TarImages, place_of, read
 from pipelines.data.text_files import decode_text
 from pipelines.data.webdataset_samples import Sample, samples
 from pipelines.errors import UserError
-from pipelines.job.console import count
+from pipelines.job.console import count, some
 from pipelines.run.published_files import WEB_SCHEMES
 from pipelines.run.storage import Storage
 
@@ -67,6 +67,8 @@ def class_list_beside(archives: Mapping[str, Sequence[str]], files: Sequence[str
     for depth in range(len(shared), -1, -1):
         if (name := "/".join([*shared[:depth], CLASS_NAMES])) in known:
             return name
+    if found := sorted(known & {"/".join([*folder, CLASS_NAMES]) for folder in folders}):
+        raise UserError(f"{some(found)}: put one {CLASS_NAMES} into the folder above all archives, which share it")
     return ""
 
 

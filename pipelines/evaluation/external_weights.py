@@ -1,6 +1,7 @@
 """Weights from other sources: read, checked against each other, and in this project's format."""
 
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from googlenet.network.published import BVLC, TORCHVISION, outputs_of_weights
 from pipelines.errors import UserError
 from pipelines.evaluation.options import DEFAULT_CROP_PX, Arguments
-from pipelines.job.console import count, say
+from pipelines.job.console import count, say, some
 from pipelines.run.differences import shortened
 from pipelines.run.predictions import sorted_policies
 from pipelines.run.recipe import MOST_REPLICAS, check_policies, ensembles_line
@@ -18,6 +19,8 @@ from pipelines.run.weights import read_file
 # Needs PyTorch, which a command that ends with an error does not wait for.
 if TYPE_CHECKING:
     from googlenet.network.weights import StoredNetwork
+
+WORDNET_ID = re.compile(r"n\d{8}")
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,22 @@ def read_external(asked: Arguments, classes: Sequence[str] | None) -> ExternalWe
     if named:
         weights.check(named, asked)
     return weights
+
+
+def check_order(weights: Sequence[str], classes: Sequence[str], data: str) -> None:
+    """Refuse class folders for published weights, whose outputs are in the order of ImageNet's ids, if named otherwise.
+
+    Folders are sorted by their names; a data set that lists its classes may have them in any order.
+
+    Raises:
+        UserError: the folders have other names, and are in the order of these.
+    """
+    others = [name for name in classes if not WORDNET_ID.fullmatch(name)]
+    if others and list(classes) == sorted(classes) and any(map(outputs_of_weights, weights)):
+        raise UserError(
+            f"the outputs of {weights[0]} are in the order of ImageNet's ids (n01440764, ...), and the classes in "
+            f"{data} have other names ({some(others, 3)}): list them in the order of the outputs with --classes FILE"
+        )
 
 
 def check_published(weights: Sequence[str], classes: Callable[[], Sequence[str]], asked: Arguments) -> None:

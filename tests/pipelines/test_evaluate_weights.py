@@ -142,6 +142,15 @@ def test_images_are_listed_once_also_for_published_weights(
     assert len(listed) == 1
 
 
+def test_folders_with_names_of_their_own_are_not_taken_for_imagenets_order() -> None:
+    for names in (("0", "1", "10", "2"), ("cat", "dog")):
+        with pytest.raises(UserError, match=r"the outputs of bvlc are in the order of ImageNet's ids .*--classes FILE"):
+            external_weights.check_order(("bvlc",), names, "photos")
+    external_weights.check_order(("bvlc",), ("n01440764", "n01443537"), "photos")
+    external_weights.check_order(("bvlc",), ("tench", "goldfish"), "a data set that lists its classes")
+    external_weights.check_order(("mine.safetensors",), ("cat", "dog"), "photos")
+
+
 def test_images_without_labels_need_names_for_the_models_outputs(arguments: Arguments) -> None:
     with pytest.raises(UserError, match="--classes FILE"):
         evaluate_weights(replace(arguments, unlabelled=True))

@@ -90,6 +90,21 @@ def test_a_list_of_classes_is_read_from_a_pipe() -> None:
         read_class_list("~nobody-of-this-name/x")
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("# my classes\ncat\ndog\n", "begins with a comment"),
+        ("1 dog\n0 cat\n", "numbers its classes in another order"),
+        ("0: cat\n2: pig\n1: dog", "numbers its classes in another order"),
+    ],
+)
+def test_a_class_list_whose_lines_are_not_the_labels_is_refused(content: str, message: str) -> None:
+    with pytest.raises(UserError, match=rf"{message}; line n is the class of label n - 1"):
+        classes_by_label(content.encode(), "classes.txt")
+    for fine in ("0 cat\n1 dog\n", "cat\ndog\n", "3 blind mice\n101 dalmatians\n"):
+        assert len(classes_by_label(fine.encode(), "classes.txt")) == 2
+
+
 def test_characters_that_are_no_line_breaks_to_an_editor_divide_no_name_of_a_class(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

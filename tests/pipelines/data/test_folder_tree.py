@@ -181,7 +181,7 @@ def test_a_validation_folder_without_pictures_is_not_replaced_by_training_images
     make(tmp_path, "train/a/1.jpg", "train/a/2.jpg", "train/b/1.jpg", "train/b/2.jpg")
     (tmp_path / "Val/a").mkdir(parents=True)
     (tmp_path / "train/valid").mkdir()  # a class
-    with pytest.raises(UserError, match="there are no images in Val/: add the validation images, or remove the folder"):
+    with pytest.raises(UserError, match=r"there are no images in Val/: add the validation images .*, or remove it"):
         listed(tmp_path)
     assert [image.image_id for image in images_to_evaluate(str(tmp_path), ()).listing.splits["val"]] == ids_in(tmp_path)
     shutil.rmtree(tmp_path / "Val")
@@ -191,6 +191,23 @@ def test_a_validation_folder_without_pictures_is_not_replaced_by_training_images
     make(tmp_path / "packed", "train/0.tar", "val/0.csv")
     with pytest.raises(UserError, match="there are no images in val/: "):
         listed(tmp_path / "packed")
+
+
+@pytest.mark.parametrize("classes", ["train/", ""])
+@pytest.mark.parametrize("away", ["val.zip", "val.tar", "validation.tar.gz", "val (a link to nothing)", "val (empty)"])
+def test_validation_images_that_are_packed_or_away_are_not_replaced_by_others(
+    tmp_path: Path, classes: str, away: str
+) -> None:
+    make(tmp_path, *(f"{classes}{name}/{number}.jpg" for name in ("cat", "dog") for number in range(12)))
+    name, _, how = away.partition(" ")
+    if "link" in how:
+        (tmp_path / name).symlink_to(tmp_path / "away")
+    elif how:
+        (tmp_path / name).mkdir()
+    else:
+        (tmp_path / name).write_bytes(b"packed")
+    with pytest.raises(UserError, match=r"there are no images in (val|validation)/: add the validation images"):
+        listed(tmp_path)
 
 
 def test_runs_kept_beside_the_pictures_are_no_class(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -267,6 +267,19 @@ def test_imagenets_validation_folder_without_classes_is_labelled_by_what_lies_be
     ]
 
 
+def test_imagenets_validation_images_without_a_label_are_not_left_out(tmp_path: Path) -> None:
+    root = make(tmp_path, "train/n01/1.JPEG", "train/n02/1.JPEG", *IMAGENET_VAL, "val/ILSVRC2012_val_00000003.JPEG")
+    root.write("LOC_val_solution.csv", KAGGLE_TABLE.encode())
+    with pytest.raises(UserError, match=r"^no label for val/ILSVRC2012_val_00000003.JPEG: .* does not name it"):
+        listed(root)
+
+
+def test_imagenets_validation_images_in_train_are_no_class(tmp_path: Path) -> None:
+    loose = [name.replace("val/", "train/", 1) for name in IMAGENET_VAL]
+    with pytest.raises(UserError, match="2 images lie directly in train/"):
+        listed(make(tmp_path, "train/n01/1.JPEG", "val/n01/1.JPEG", *loose))
+
+
 def test_kaggles_imagenet_is_found_where_kaggle_puts_it(tmp_path: Path) -> None:
     names = ["train/n01/1.JPEG", "train/n02/1.JPEG", *IMAGENET_VAL]
     root = make(tmp_path, *(f"ILSVRC/Data/CLS-LOC/{name}" for name in names))

@@ -3,15 +3,17 @@
 import io
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
+from torchvision import datasets
 
 from pipelines.data.listing import Listing
 from pipelines.data.sources import images_to_train_on
 from pipelines.data.torchvision_downloads import marked_until_complete
-from pipelines.data.torchvision_sets import _kept
+from pipelines.data.torchvision_sets import _class_names, _kept, _typed
 from pipelines.errors import UserError
 from tests.others_files import somebody_elses
 
@@ -68,6 +70,9 @@ def test_a_set_of_pixels_is_kept_without_loss(tmp_path: Path) -> None:
         ("Imagenette?root=here", "root=here must be an absolute path"),
         ("EMNIST?split=letters&root=/tmp/none", "split cannot be set; train and val"),
         ("Imagenette?sise=160px&root=/tmp/none", "sise"),
+        ("CIFAR10?train=False&root=/tmp/none", "train cannot be set; train and val"),
+        ("Omniglot?background=maybe&root=/tmp/none", "background must be true or false, got 'maybe'"),
+        ("DTD?partition=two&root=/tmp/none", "partition must be a whole number, got 'two'"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(name: str, message: str) -> None:
@@ -85,6 +90,21 @@ def test_a_set_that_names_two_classes_alike_is_refused(tmp_path: Path, monkeypat
             (folder / "1.JPEG").write_bytes(b"x")
     with pytest.raises(UserError, match=r"names 2 classes crane \(labels 0, 1\): each needs a name of its own"):
         images_to_train_on(f"torchvision:Imagenette?root={tmp_path}", 10, 0)
+
+
+def test_options_have_the_types_of_the_data_set() -> None:
+    typed = _typed({"background": "False"}, datasets.Omniglot, "x")
+    assert typed == {"background": False}
+    assert _typed({"small": "yes"}, datasets.Places365, "x") == {"small": True}
+    assert _typed({"partition": "2"}, datasets.DTD, "x") == {"partition": 2}
+    assert _typed({"size": "160px"}, datasets.Imagenette, "x") == {"size": "160px"}
+
+
+def test_cats_and_dogs_have_their_own_names() -> None:
+    pets = SimpleNamespace(classes=["Abyssinian", "American Bulldog"], bin_classes=["Cat", "Dog"])
+    assert _class_names(pets) == ("Abyssinian", "American Bulldog")
+    pets._target_types = ["binary-category"]
+    assert _class_names(pets) == ("Cat", "Dog")
 
 
 def unpack(folder: str, files: list[str]) -> None:
@@ -125,6 +145,9 @@ def test_a_download_that_was_killed_while_it_was_unpacked_begins_anew(
     monkeypatch.setattr(EXTRACT, extracting(len(FILES)))
     assert ids(listed("torchvision:Imagenette")) == FILES
     assert "was interrupted and begins anew" in capsys.readouterr().out
+    # What had come may be a user's, who has fetched it by other means meanwhile.
+    [kept] = tmp_path.rglob("imagenette2.tgz.interrupted-*")
+    assert kept.read_bytes() == b"the archive"
     monkeypatch.setattr(EXTRACT, extracting(0))
     assert ids(listed("torchvision:Imagenette")) == FILES
     assert "interrupted" not in capsys.readouterr().out

@@ -10,6 +10,7 @@ from pipelines.data.listing import Listing
 from pipelines.data.sources import images_to_evaluate, images_to_train_on
 from pipelines.data.tar_archives import Index, Member
 from pipelines.data.webdataset_samples import samples
+from pipelines.data.webdataset_tars import class_list_beside
 from pipelines.errors import UserError
 from tests.pipelines.data.archives import picture, tar
 
@@ -110,6 +111,14 @@ def test_what_is_no_whole_number_is_no_label(tmp_path: Path, label: object, show
     with pytest.raises(UserError, match=rf"shard-0.tar: 3.json has label {shown}.* expected a whole number") as refused:
         listed(tmp_path, labelled(label))
     assert "classes.txt" not in str(refused.value)
+
+
+def test_a_class_list_beside_each_split_is_refused_instead_of_read_by_some_commands() -> None:
+    archives = {"train": ["train/0.tar"], "val": ["val/0.tar"]}
+    files = ["train/0.tar", "train/classes.txt", "val/0.tar", "val/classes.txt"]
+    with pytest.raises(UserError, match=r"train/classes\.txt, val/classes\.txt: put one classes.txt into the folder"):
+        class_list_beside(archives, files)
+    assert class_list_beside(archives, [*files, "classes.txt"]) == "classes.txt"
 
 
 def test_a_label_beyond_the_class_list_blames_both(tmp_path: Path) -> None:
