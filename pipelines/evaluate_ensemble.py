@@ -55,7 +55,7 @@ from pipelines.run.recipe import Recipe
 from pipelines.run.soups import check_soup
 from pipelines.run.storage import Storage
 from pipelines.run.weights import check_file, each_file
-from pipelines.tracking.store import tracking_uri_for
+from pipelines.tracking.store import check_that_it_can_be_written, tracking_uri_for
 
 # What needs PyTorch or MLflow or draws is imported where it is used: help and errors do not wait for it.
 
@@ -234,8 +234,9 @@ def _to_mlflow(run: Storage, trained: Storage, manifest: Manifest, arguments: Ar
 def _main() -> None:
     arguments = parse(Arguments, FIRST)
     check_options(arguments)
-    if arguments.mlflow and not arguments.unlabelled:
-        tracking_uri_for(Storage.at(arguments.run_dir), arguments.tracking_uri)  # refused now rather than after hours
+    uri = ""
+    if arguments.mlflow and not arguments.unlabelled:  # refused now rather than after hours
+        uri = tracking_uri_for(Storage.at(arguments.output_dir or arguments.run_dir), arguments.tracking_uri)
     run = (run_to_write_at if arguments.weights else run_at)(arguments.run_dir)
     recipe = None if arguments.weights else read_recipe(run, "give one with --run-dir, or weights with --weights")
     if recipe:
@@ -244,6 +245,8 @@ def _main() -> None:
     way_out = way_out_of(arguments)
     written.check_writable(way_out)
     check_own(written, way_out, absolute_data(arguments.data))
+    if uri and arguments.data:  # of a run's own images, nothing is sent
+        check_that_it_can_be_written(uri)
     with only_job_on(written, way_out, complain), native_stderr_to_log(written):
         if recipe is None:
             say(evaluate_weights(arguments))

@@ -44,7 +44,7 @@ from pipelines.tracking.commands import how_to_use
 from pipelines.tracking.follower import Tracker
 from pipelines.tracking.publish import ChampionRule, ModelsToLog, PublishSettings
 from pipelines.tracking.recipe_option import recipe_of_options, tell_differences
-from pipelines.tracking.store import tracking_uri_for
+from pipelines.tracking.store import check_that_it_can_be_written, tracking_uri_for
 from pipelines.training import stage
 from pipelines.training.options import WorkerOptions
 from pipelines.training.resources import Resources, check_batches, needed_replicas
@@ -135,6 +135,7 @@ def run_job(arguments: Arguments) -> int:
     resources.check(recipe)
     chosen = arguments.models, arguments.champion, arguments.champion_metric
     publishing = PublishSettings(tracking_uri_for(run, arguments.tracking_uri), *chosen)
+    check_that_it_can_be_written(publishing.tracking_uri)
     # Bad input ends the job, and the dry run, before a cluster starts or the run is claimed. One that runs already is
     # asked first whether it holds a replica: to list the images of a store may take many times as long.
     check_claim(run, "recipe", recipe.to_dict())

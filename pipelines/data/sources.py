@@ -33,6 +33,7 @@ from pipelines.data.torchvision_sets import find_in_torchvision
 from pipelines.data.webdataset_tars import class_list_beside, class_list_of, find_in_webdataset
 from pipelines.errors import UserError
 from pipelines.job.console import say, some
+from pipelines.run.lock import FOLDER_OF_COPIES
 from pipelines.run.places import shown
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
@@ -123,13 +124,24 @@ def absolute_data(data: str) -> str:
 
 
 def with_absolute_paths(recipe: Recipe) -> Recipe:
-    """Return the recipe with absolute paths, independent of the working directory."""
-    return replace(
+    """Return the recipe with absolute paths, independent of the working directory.
+
+    Raises:
+        UserError: a path leads into the copy of the project that Ray made for a submitted job.
+    """
+    absolute = replace(
         recipe,
         data=absolute_data(recipe.data),
         init_weights=absolute_weights(recipe.init_weights),
         teacher=absolute_teacher(recipe.teacher),
     )
+    for name in ("data", "init_weights", "teacher"):
+        if FOLDER_OF_COPIES in getattr(absolute, name).split("/"):  # another start of the job has another copy
+            raise UserError(
+                f"--{name.replace('_', '-')} {getattr(recipe, name)} lies in Ray's copy of the project, which Ray "
+                "removes: give a path from / that all nodes share, or a URI"
+            )
+    return absolute
 
 
 def _told(images: Images) -> Images:

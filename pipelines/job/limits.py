@@ -78,10 +78,16 @@ class Limits:
     def reached_by(self, usage: Usage) -> str:
         """Return the limit that ``usage`` reaches, as the user gave it; empty if it reaches none."""
         if self.max_hours is not None and usage.seconds >= self.max_hours * SECONDS_PER_HOUR:
-            return f"--max-hours {self.max_hours:g}"
+            return self.names[0]
         if self.max_cost is not None and usage.cost >= self.max_cost:
-            return f"--max-cost {self.max_cost:g}"
+            return self.names[-1]
         return ""
+
+    @property
+    def names(self) -> list[str]:
+        """The limits as the user gave them: that on hours first."""
+        given = {"--max-hours": self.max_hours, "--max-cost": self.max_cost}
+        return [f"{option} {value:g}" for option, value in given.items() if value is not None]
 
     def line(self, estimate: Usage) -> str:
         """Return what the rest of the job takes and costs, in a line of the plan."""

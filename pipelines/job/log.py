@@ -24,6 +24,7 @@ class LoggedJob(Start):
     outcome: str
     usage: NotRequired[dict[str, float]]
     estimate: NotRequired[dict[str, float]]
+    limit: NotRequired[str]
 
 
 class JobLog:

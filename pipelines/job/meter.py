@@ -37,10 +37,13 @@ class Meter:
         nodes: Callable[[], int] = nodes_that_cost,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._limits, self._earlier, self._nodes, self._clock = limits, limits.usage_of(jobs), nodes, clock
+        earlier = list(jobs)
+        self._limits, self._earlier, self._nodes, self._clock = limits, limits.usage_of(earlier), nodes, clock
         self._used, self._read, self._number = Usage(), clock(), 0
         self._expected, self._reserve = Usage(), Usage()
-        self._stop = ""
+        # What the job before kept back for the evaluation is known only after a trial, which may wait for a node.
+        stopped_at = earlier[-1].get("limit", "") if earlier else ""
+        self._stop = stopped_at if stopped_at in limits.names else ""
         self._lock = threading.Lock()
 
     def expect(self, seconds: float, evaluation_seconds: float, nodes: int) -> str:
@@ -98,6 +101,8 @@ class Meter:
                 yield
         finally:
             keep()
+            if self._stop:
+                log.keep("limit", self._stop)
         if self._expected.seconds and not self._stop:  # a part of the work says nothing of the estimate
             log.keep("estimate", self._expected.to_dict())
             say(comparison(self._expected, self._used))

@@ -198,7 +198,10 @@ def _wait_until_free(run: Storage, way_out: str, tell: Callable[[str], None]) ->
         tell(f"{run} is, or was, in use by {_who(first)}; checking whether that job is still alive ...")
     while first and time.monotonic() - watched < STALE_SECONDS:
         time.sleep(min(1.0, STALE_SECONDS))
+        asked = time.monotonic()
         now = _lease_of(run)
+        if time.monotonic() - asked > RENEW_SECONDS:  # the store was away, for the holder as well
+            watched = time.monotonic()
         if now and now != first:
             raise _refused(run, now, way_out)
         if not now:
@@ -225,6 +228,8 @@ def _lease_of(run: Storage) -> dict[str, Any]:
     try:
         data = run.read(LOCK)
     except FileNotFoundError:
+        return {}
+    if not data.strip():  # left by a job on a disk, and copied to a store
         return {}
     try:
         holder: dict[str, Any] = json.loads(data)

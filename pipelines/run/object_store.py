@@ -18,7 +18,7 @@ from pipelines.run.published_files import is_published, open_published
 
 # Pauses between attempts double from 25 ms to 51 seconds: a server may be unreachable for a minute and a half.
 S3_ATTEMPTS = 12
-GCS_RETRY_SECONDS = "90"
+GCS_RETRY_SECONDS, FEW_GCS_RETRY_SECONDS = "90", "1"
 # For operations that should fail at once if the store is unreachable: about a third of a second.
 FEW_S3_ATTEMPTS = 4
 OPTIONS = {
@@ -65,7 +65,8 @@ def open_filesystem(uri: str, s3_attempts: int = S3_ATTEMPTS) -> tuple[pafs.File
     if scheme == "s3":
         return _open_s3(place, parts.netloc, parts.path, given, s3_attempts)
     if scheme == "gs":
-        given = {"retry_limit_seconds": GCS_RETRY_SECONDS, **given}
+        seconds = GCS_RETRY_SECONDS if s3_attempts == S3_ATTEMPTS else FEW_GCS_RETRY_SECONDS
+        given = {"retry_limit_seconds": seconds, **given}
     # Arrow decodes the path, which is meant as it is, as on S3: names may have spaces, brackets and percent signs.
     address = f"{parts.scheme}://{parts.netloc}{quote(parts.path)}?{urlencode(given)}"
     try:

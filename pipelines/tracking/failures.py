@@ -15,7 +15,8 @@ PAUSES_SECONDS = (5.0, 10.0, 20.0)
 REQUEST_TIMEOUT, TOO_MANY_REQUESTS = 408, 429
 SERVER_ERROR = 500
 # Libraries by which MLflow's client itself reaches a store of files; their errors are none of Python's for connections.
-NETWORK_LIBRARIES = ("azure", "boto3", "botocore", "google", "s3transfer", "urllib3")
+CLIENTS_OF_STORES = ("azure", "boto3", "botocore", "google", "s3transfer")
+NETWORK_LIBRARIES = (*CLIENTS_OF_STORES, "urllib3")
 # In what a database says of a user or a database that it does not admit.
 NOT_ADMITTED = ("authentication", "Access denied", "does not exist")
 # What SQLite says while another process writes.
@@ -85,6 +86,8 @@ def reason_of(error: Exception) -> str:
     if known := _meaning_of(first_line):
         return known
     if _status_of(error) in (401, 403):
+        if type(error).__module__.partition(".")[0] in CLIENTS_OF_STORES:
+            return f"its store of files refuses the credentials ({first_line}); check those of the bucket here"
         return f"it refuses the credentials ({first_line}); set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
     if isinstance(error, OSError) and not _is_of_connection(error):
         return f"a file cannot be read or written: {first_line}"

@@ -56,15 +56,16 @@ def outcome_of(run: Storage, phases: dict[int, str]) -> str:
     """Return how the newest job on ``run`` ended, as a status of MLflow; no job may be working on it."""
     jobs = read_jobs(run)
     outcome = jobs[-1]["outcome"] if jobs else RUNNING
-    if run.exists(REPORT_JSON) and (outcome == ENDED or _has_reported_all(run, phases)):
+    if run.exists(REPORT_JSON) and _has_reported(run, phases, allow_missing=outcome == ENDED):
         return FINISHED
     return "KILLED" if outcome in (RUNNING, INTERRUPTED) else "FAILED"
 
 
-def _has_reported_all(run: Storage, phases: dict[int, str]) -> bool:
-    """Return whether all replicas are finished and in the report, which may be of an earlier job that had fewer."""
+def _has_reported(run: Storage, phases: dict[int, str], *, allow_missing: bool) -> bool:
+    """Return whether the report, which may be of an earlier job, has all finished replicas, and none is missing."""
     reported = run.read_json(REPORT_JSON).get("ensemble", {}).get("replicas", [])
-    return set(phases.values()) == {"done"} and set(reported) == set(map(replica_name, phases))
+    done = [replica_name(replica) for replica, phase in phases.items() if phase == "done"]
+    return {*done} <= {*reported} and (allow_missing or len(done) == len(phases))
 
 
 def phases_of(run: Storage, recipe: Recipe) -> dict[int, str]:

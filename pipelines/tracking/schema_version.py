@@ -3,6 +3,7 @@
 import sqlite3
 from contextlib import closing
 from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,10 @@ def bring_up_to_this_version(database: Path, tracking_uri: str) -> None:
         return
     from mlflow.db import upgrade
 
-    copy = database.with_name(f"{database.name}.{older}")
+    # A store that was restored from such a copy has changed since.
+    endings = ("" if number == 1 else f"-{number}" for number in count(1))
+    copies = (database.with_name(f"{database.name}.{older}{ending}") for ending in endings)
+    copy = next(copy for copy in copies if not copy.exists())
     _copy(database, copy)
     complain(f"the MLflow store {database} has the schema of an older MLflow; migrating it (copy: {copy})")
     upgrade.callback(tracking_uri)
@@ -85,8 +89,6 @@ def _revisions() -> Any:
 
 
 def _copy(database: Path, copy: Path) -> None:
-    if copy.exists():  # of before a migration that was interrupted
-        return
     partial = copy.with_name(f"{copy.name}{PARTIAL}")
     try:
         with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(partial)) as target:

@@ -5,11 +5,12 @@ import re
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from pipelines.errors import UserError
 from pipelines.run.directory import EVALUATIONS, RUN, run_id
 from pipelines.run.lock import FOLDER_OF_COPIES
+from pipelines.run.places import local_path
 from pipelines.run.storage import Storage, may_write
 from pipelines.tracking.moved import correct_artifact_places
 from pipelines.tracking.schema_version import bring_up_to_this_version, check_version
@@ -99,7 +100,7 @@ def database_of(tracking_uri: str) -> Path | None:
         return None
     from sqlalchemy import make_url
 
-    return Path(make_url(tracking_uri).database or "")
+    return local_path(make_url(tracking_uri).database or "")
 
 
 def checked(tracking_uri: str) -> str:
@@ -119,12 +120,12 @@ def checked(tracking_uri: str) -> str:
     except ValueError as error:  # a bracket without its other one
         raise UserError(f"the MLflow URI {tracking_uri.rpartition('@')[2]} cannot be used: {error}") from error
     if not parts.scheme and tracking_uri not in WITHOUT_SCHEME:
-        store = Path(tracking_uri).absolute()
+        store = local_path(tracking_uri).absolute()
         raise UserError(
             f"the MLflow URI {tracking_uri} has no scheme; for the SQLite store at this path, write "
             f"{uri_of(store if store.suffix else store / 'mlflow.db')}"
         )
-    if parts.password:
+    if parts.password or {"password", "passwd"} & parse_qs(parts.query).keys():
         way_out = PASSWORD_OF_SERVER if is_server(tracking_uri) else PASSWORD_OF_DATABASE
         raise UserError(f"the MLflow URI for {parts.hostname} contains a password; remove it, and {way_out}")
     if parts.scheme == "file" and os.environ.get(ALLOW_FOLDERS, "").lower() not in ("true", "1"):

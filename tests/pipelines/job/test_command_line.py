@@ -173,6 +173,35 @@ def test_an_evaluation_that_sends_nothing_needs_no_address_of_mlflow(
         assert "holds no run" in run(evaluate_ensemble._main, *words, nothing).stderr
 
 
+def test_a_store_that_cannot_be_written_is_refused_before_the_training(
+    run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.tracking.store.may_write", lambda _: False)  # root may write everything
+    words = (
+        "--recipe",
+        "demo",
+        "--run-dir",
+        str(tmp_path / "run"),
+        "--tracking-uri",
+        f"sqlite:///{tmp_path}/mlflow.db",
+    )
+    ended = run(train_ensemble._main, *words, "--dry-run")
+    assert (ended.code, ended.stderr.count("\n"), ended.stdout) == (2, 1, "")
+    assert f"cannot write the MLflow store {tmp_path}/mlflow.db" in ended.stderr
+
+
+@pytest.mark.parametrize("option", ["--data", "--init-weights"])
+def test_a_path_in_rays_copy_of_the_project_is_refused(
+    run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    copy = tmp_path / "runtime_resources/working_dir_files/_ray_pkg_0123"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    ended = run(train_ensemble._main, "--recipe", "demo", "--run-dir", str(tmp_path / "run"), option, "photos")
+    assert (ended.code, ended.stdout) == (2, "")
+    assert f"{option} photos lies in Ray's copy of the project" in ended.stderr
+
+
 def test_soups_of_a_wider_replica_are_refused_before_the_evaluation(run: Command, tmp_path: Path) -> None:
     claim(Storage.at(str(tmp_path)), "recipe", Recipe(wide_replica_width=0.75).to_dict())
     ended = run(evaluate_ensemble._main, "--run-dir", str(tmp_path), "--soup")

@@ -81,6 +81,17 @@ def test_a_limit_counts_all_jobs_of_the_run_and_a_larger_one_lets_it_go_on() -> 
     assert metered(cluster, Limits(), jobs).why_stop() == ""
 
 
+def test_the_same_limit_ends_the_next_job_at_once_although_its_reserve_is_not_known_yet() -> None:
+    cluster = Cluster()
+    stopped = {"usage": {"seconds": 2.5 * HOUR, "node_seconds": 2.5 * HOUR, "cost": 0.0}, "limit": "--max-hours 3"}
+    assert metered(cluster, Limits(max_hours=3), [stopped]).why_stop() == "the run has reached --max-hours 3"
+    assert metered(cluster, Limits(max_hours=4), [stopped]).why_stop() == ""
+    assert metered(cluster, Limits(), [stopped]).why_stop() == ""
+    assert metered(cluster, Limits(max_hours=3), [stopped, {**stopped, "limit": ""}]).why_stop() != ""  # five hours
+    went_on = {"usage": {"seconds": 0.1 * HOUR, "node_seconds": 0.0, "cost": 0.0}}
+    assert metered(cluster, Limits(max_hours=3), [stopped, went_on]).why_stop() == ""
+
+
 def test_the_log_of_a_job_keeps_what_it_used_and_its_last_line_compares_that_with_the_estimate(
     ray_cluster: str, tmp_path: object, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -92,6 +103,7 @@ def test_the_log_of_a_job_keeps_what_it_used_and_its_last_line_compares_that_wit
     with meter.kept_in(JobLog(run)):
         cluster.seconds = 1.2 * HOUR
     [job] = read_jobs(run)
+    assert "limit" not in job
     assert job["usage"] == {"seconds": 4320, "node_seconds": 4320, "cost": 2.4}
     assert job["estimate"] == {"seconds": 3600, "node_seconds": 3600, "cost": 2.0}
     assert capsys.readouterr().out.splitlines()[-1] == (

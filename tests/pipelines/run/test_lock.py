@@ -143,6 +143,10 @@ def test_on_an_object_store_a_claim_is_released_or_forgotten_when_it_is_not_rene
         started = time.monotonic()
         with only_job_on(run):
             assert time.monotonic() - started > 0.3
+    run.write(LOCK, b"")  # left by a job on a disk, and copied to the store: nobody is waited for
+    monkeypatch.setattr(pipelines.run.lock, "STALE_SECONDS", 30.0)
+    with only_job_on(run):
+        pass
 
 
 def test_a_job_that_is_interrupted_while_it_claims_a_run_takes_its_claim_back(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,14 +22,8 @@ from pipelines.tracking.model_identity import (
     logged_model,
     registered_version,
 )
-from pipelines.tracking.models import (
-    PACKAGES,
-    VERSIONS_TAG,
-    _name_on_its_page,
-    _requirements,
-    log_ensemble,
-    registered_name,
-)
+from pipelines.tracking.model_pages import VERSIONS_TAG, name_on_its_page
+from pipelines.tracking.models import PACKAGES, _requirements, log_ensemble, registered_name
 from pipelines.tracking.runs import NOTE, MlflowRuns
 from tests.pipelines.report.made_runs import ENSEMBLE
 from tests.pipelines.tracking.followed_runs import RECIPE, copy_result, store_of
@@ -118,7 +112,7 @@ def test_the_page_of_a_model_describes_its_newest_version_until_a_user_writes_th
     model = add_model(runs, digest_tags(runs.run, ENSEMBLE))
 
     def note_of(name: str) -> str:
-        _name_on_its_page(runs, model, name, "1", f"{name} described")
+        name_on_its_page(runs, model, name, "1", f"{name} described")
         return str(runs.client.get_logged_model(model).tags[NOTE])
 
     assert [note_of(name) for name in ("first", "second")] == ["first described", "second described"]

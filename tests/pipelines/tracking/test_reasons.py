@@ -90,6 +90,13 @@ def test_a_server_that_refuses_the_name_of_its_host_is_not_told_to_refuse_creden
         assert reason(server).startswith("it refuses the credentials")
 
 
+def test_a_bucket_that_refuses_is_not_told_as_mlflows_credentials() -> None:
+    answer = {"Error": {"Code": "AccessDenied"}, "ResponseMetadata": {"HTTPStatusCode": 403}}
+    told = reason_of(ClientError(answer, "ListObjectsV2"))
+    assert told.startswith("its store of files refuses the credentials")
+    assert "MLFLOW_TRACKING_USERNAME" not in told
+
+
 def test_a_file_that_is_missing_here_is_not_told_as_a_fault_of_mlflow() -> None:
     missing = FileNotFoundError(2, "No such file or directory", "report/cost.json")
     assert reason_of(missing) == f"a file cannot be read or written: {missing}"

@@ -94,6 +94,9 @@ def test_the_outcome_of_a_run_is_how_its_newest_job_ended(
     phases = phases_of(run, read_recipe(run))
     assert phases == {0: "done", 1: "failed", 2: "stopped"}
     assert outcome_of(run, phases) == status
+    if with_report:  # of an earlier job, with fewer replicas than are finished now
+        run.write("replicas/2/weights.safetensors", b"")
+        assert outcome_of(run, phases_of(run, read_recipe(run))) == {"FINISHED": "FAILED"}.get(status, status)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Stores of another version of MLflow: an older one is migrated with a word and a copy, a newer one is refused."""
 
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -53,6 +54,10 @@ def test_an_older_store_is_migrated_with_a_word_and_a_copy(tmp_path: Path, capsy
     assert (revision(copy), revision(tmp_path / "mlflow.db") != MLFLOW_2_0) == (MLFLOW_2_0, True)
     connect(uri)
     assert "older" not in capsys.readouterr().err
+    shutil.copy(copy, tmp_path / "mlflow.db")  # restored, for the older MLflow to go on
+    connect(uri)
+    assert f"(copy: {copy}-2)\n" in capsys.readouterr().err
+    (tmp_path / f"{copy.name}-2").unlink()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mlflow.db", copy.name, "mlflow.db.lock"]
 
 

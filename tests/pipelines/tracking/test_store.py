@@ -111,9 +111,17 @@ def test_half_an_address_is_told_without_its_password() -> None:
 
 
 def test_a_password_of_a_database_is_not_told_to_be_one_of_a_server() -> None:
-    with pytest.raises(UserError, match="PGPASSWORD") as refused:
-        checked("postgresql://me:secret@db/mlflow")
-    assert not re.search("secret|MLFLOW_TRACKING_PASSWORD", str(refused.value))
+    for uri in ("postgresql://me:secret@db/mlflow", "postgresql://me@db/mlflow?password=secret"):
+        with pytest.raises(UserError, match="PGPASSWORD") as refused:
+            checked(uri)
+        assert not re.search("secret|MLFLOW_TRACKING_PASSWORD", str(refused.value))
+
+
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert checked("sqlite:///~/runs/mlflow.db") == f"sqlite:///{tmp_path}/runs/mlflow.db"
+    with pytest.raises(UserError, match=rf"write sqlite:///{tmp_path}/mlflow\.db$"):
+        checked("~/mlflow.db")
 
 
 @pytest.mark.parametrize("server", ["10.0.0.3:5000", "head:5000", "my-head.example.org:80/mlflow", "localhost:5000/"])
