@@ -35,7 +35,7 @@ from pipelines.job.run_option import run_to_write_at
 from pipelines.job.system_log import system_log
 from pipelines.run.claims import check_claim, claim
 from pipelines.run.dataset import BadImages, Counts, Manifest
-from pipelines.run.directory import REPORT_PAGE, SYSTEM, check_folder, finished_replicas
+from pipelines.run.directory import REPORT_PAGE, RUN, SYSTEM, check_folder, finished_replicas, read_run
 from pipelines.run.lock import only_job_on
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
@@ -129,7 +129,8 @@ def run_job(arguments: Arguments) -> int:
     """Run the job; return its exit code."""
     run = run_to_write_at(arguments.run_dir)
     check_folder(run)
-    recipe = with_named_views(run, with_absolute_paths(arguments.fields))
+    begun = read_run(run).get("recipe", {}) if run.exists(RUN) else {}
+    recipe = with_named_views(run, with_absolute_paths(arguments.fields, begun))
     stage.check_recipe(run, recipe, arguments.min_replicas, soup=arguments.soup, from_scratch=arguments.from_scratch)
     resources = arguments.workers.resources()
     resources.check(recipe)

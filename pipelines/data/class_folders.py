@@ -149,11 +149,13 @@ def _refuse_pictures_directly_in_splits(survey: Survey, files: Sequence[str], ro
     if set(whole.values()) & {TRAIN, VAL}:
         flat = [name for name in flat if split_of_folder(name) != TEST]  # a test set without labels is left out
     # A few pictures in folders do not make classes of the rest.
-    flat += [name for name, split in whole.items() if split != TEST and survey.splits[name].is_mostly_flat]
+    mostly = [name for name, split in whole.items() if split != TEST and survey.splits[name].is_mostly_flat]
+    flat += mostly
     if not flat:
         return
     images = sum(survey.splits[name].direct for name in flat)
-    found = f"no class folders in {root}: {lie(images)} directly in {listed(flat)}"
+    none = f"most pictures in {root} are in no class folder" if mostly else f"no class folders in {root}"
+    found = f"{none}: {lie(images)} directly in {listed(flat)}"
     if not survey.others:
         raise FlatFolderError(found, advice_on_labels([name for name in files if _is_labelled_part(name)]))
     raise UserError(f"{found}, beside {listed(survey.others)}; {_fix(flat[0])}")

@@ -1,8 +1,9 @@
 """Sources of images: a reader and a listing for every kind of ``--data``."""
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from pipelines.data import embedded_dataset
 from pipelines.data.advice import advice_on_file
@@ -40,6 +41,7 @@ from pipelines.run.storage import Storage
 from pipelines.run.teacher import absolute_teacher
 from pipelines.run.weights import absolute_weights
 
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 # Chooses the splits that are needed of those in a layout; the tree is that of its base.
 Choice = Callable[[Layout, Tree], tuple[str, ...]]
 
@@ -123,8 +125,8 @@ def absolute_data(data: str) -> str:
     return Storage.at(data).root if is_folder(data) else data
 
 
-def with_absolute_paths(recipe: Recipe) -> Recipe:
-    """Return the recipe with absolute paths, independent of the working directory.
+def with_absolute_paths(recipe: Recipe, begun: Mapping[str, Any] = NOTHING) -> Recipe:
+    """Return the recipe with absolute paths, independent of the working directory; ``begun`` is that of a run.
 
     Raises:
         UserError: a path leads into the copy of the project that Ray made for a submitted job.
@@ -136,7 +138,9 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
         teacher=absolute_teacher(recipe.teacher),
     )
     for name in ("data", "init_weights", "teacher"):
-        if FOLDER_OF_COPIES in getattr(absolute, name).split("/"):  # another start of the job has another copy
+        place = getattr(absolute, name)
+        # Another start of the job has another copy; a run that is bound to one goes on with what it keeps.
+        if FOLDER_OF_COPIES in place.split("/") and begun.get(name) != place:
             raise UserError(
                 f"--{name.replace('_', '-')} {getattr(recipe, name)} lies in Ray's copy of the project, which Ray "
                 "removes: give a path from / that all nodes share, or a URI"

@@ -61,7 +61,7 @@ def find_in_torchvision(data: str) -> tuple[Storage, Found]:
     for split, images in opened.items():
         classes = _class_names(images)
         refuse_repeated(classes, data)
-        digest = hashlib.sha256(json.dumps(options).encode()).hexdigest()[:DIGEST_DIGITS]
+        digest = hashlib.sha256(json.dumps(typed).encode()).hexdigest()[:DIGEST_DIGITS]
         entries[split] = list(_entries(images, folder, f"{name}-{digest}/{split}", classes))
     if not entries:
         raise UserError(f"{data}: it has none of the splits {', '.join(sum(SPLITS.values(), ()))} in torchvision")

@@ -67,9 +67,10 @@ def class_list_beside(archives: Mapping[str, Sequence[str]], files: Sequence[str
     for depth in range(len(shared), -1, -1):
         if (name := "/".join([*shared[:depth], CLASS_NAMES])) in known:
             return name
-    if found := sorted(known & {"/".join([*folder, CLASS_NAMES]) for folder in folders}):
+    found = sorted(known & {"/".join([*folder, CLASS_NAMES]) for folder in folders})
+    if len(found) > 1:
         raise UserError(f"{some(found)}: put one {CLASS_NAMES} into the folder above all archives, which share it")
-    return ""
+    return found[0] if found else ""
 
 
 def class_list_of(folder: Storage, archive: str) -> list[str]:

@@ -1,6 +1,7 @@
 """The calibration that lies beside weights from other sources, such as those of an exported ensemble."""
 
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 from googlenet.evaluation.crops import Policy, short_name
 from googlenet.evaluation.kept_calibration import DIGESTS, KeptCalibration
@@ -11,7 +12,10 @@ from pipelines.errors import UserError
 from pipelines.job.console import say
 from pipelines.run.directory import MANIFEST, REPLICAS, RUN, read_run
 from pipelines.run.predictions import sorted_policies
+from pipelines.run.published_files import WEB_SCHEMES
 from pipelines.run.storage import Storage
+
+ACCESS_DENIED = "ACCESS_DENIED"
 
 
 def calibration_beside(weights: str, digests: Sequence[str], policies: Sequence[Policy]) -> KeptCalibration | None:
@@ -66,9 +70,19 @@ def _folders_of(weights: str) -> list[Storage]:
 
 def training_runs_of(weights: Sequence[str]) -> list[Storage]:
     """Return the training runs in whose folders files of weights are; names of published ones are in none."""
-    local = [file for file in weights if not is_weights_name(file)]
-    folders = dict.fromkeys(folder for file in local for folder in _local_folders_of(file))
-    return [run for run in folders if run.exists(MANIFEST) and run.exists(RUN) and "recipe" in read_run(run)]
+    # A web server may answer every address with a page.
+    stored = [file for file in weights if not is_weights_name(file) and urlsplit(file).scheme not in WEB_SCHEMES]
+    folders = dict.fromkeys(folder for file in stored for folder in _local_folders_of(file))
+    return [run for run in folders if _is_training_run(run)]
+
+
+def _is_training_run(run: Storage) -> bool:
+    try:
+        return run.exists(MANIFEST) and run.exists(RUN) and "recipe" in read_run(run)
+    except OSError as error:
+        if ACCESS_DENIED not in str(error):
+            raise
+        return False  # a store tells only those who may list it that an object is missing
 
 
 def _local_folders_of(weights: str) -> list[Storage]:

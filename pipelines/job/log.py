@@ -25,6 +25,7 @@ class LoggedJob(Start):
     usage: NotRequired[dict[str, float]]
     estimate: NotRequired[dict[str, float]]
     limit: NotRequired[str]
+    limit_nodes: NotRequired[int]
 
 
 class JobLog:

@@ -41,10 +41,20 @@ class Meter:
         self._limits, self._earlier, self._nodes, self._clock = limits, limits.usage_of(earlier), nodes, clock
         self._used, self._read, self._number = Usage(), clock(), 0
         self._expected, self._reserve = Usage(), Usage()
-        # What the job before kept back for the evaluation is known only after a trial, which may wait for a node.
-        stopped_at = earlier[-1].get("limit", "") if earlier else ""
-        self._stop = stopped_at if stopped_at in limits.names else ""
+        self._stop = self._still_stopped(earlier[-1]) if earlier else ""
         self._lock = threading.Lock()
+
+    def _still_stopped(self, before: LoggedJob) -> str:
+        """Return the limit at which the job before has stopped, if it is given again, on no more nodes than then.
+
+        What that job kept back for the evaluation would be known only after a trial, which may wait for a node.
+        """
+        stopped_at = before.get("limit", "")
+        if stopped_at not in self._limits.names:
+            return ""
+        with suppress(Exception):
+            self._number = self._nodes()
+        return stopped_at if self._number <= before.get("limit_nodes", 0) else ""
 
     def expect(self, seconds: float, evaluation_seconds: float, nodes: int) -> str:
         """Take over an estimate of the rest of this job; return it in one line.
@@ -103,6 +113,7 @@ class Meter:
             keep()
             if self._stop:
                 log.keep("limit", self._stop)
+                log.keep("limit_nodes", self._number)
         if self._expected.seconds and not self._stop:  # a part of the work says nothing of the estimate
             log.keep("estimate", self._expected.to_dict())
             say(comparison(self._expected, self._used))

@@ -245,7 +245,7 @@ def test_numbers_of_a_camera_are_not_taken_for_classes_in_names() -> None:
         ("train/a/1.jpg ILSVRC2012_img_val.tar", "train as a folder, val as an archive"),
         ("1.jpg 2.jpg", "2 images lie directly in it"),
         ("1.jpg 2.jpg old-backup.zip", "2 images lie directly in it"),
-        ("train/a/1.jpg train/b/1.jpg val/1.jpg val/2.jpg val/a/3.jpg", "2 images lie directly in val/; expected"),
+        ("train/a/1.jpg train/b/1.jpg val/1.jpg val/2.jpg val/a/3.jpg", "most .* in no class folder: 2 images lie dir"),
         ("split1/cat/1.jpg split1/dog/1.jpg split2/cat/1.jpg split2/dog/1.jpg", "by their names parts of a data set"),
         ("set1/1.jpg set2/1.jpg", "has set1/, set2/, by their names parts of a data set"),
         ("photos.zip", r"unpack photos\.zip first"),

@@ -119,6 +119,7 @@ def test_a_class_list_beside_each_split_is_refused_instead_of_read_by_some_comma
     with pytest.raises(UserError, match=r"train/classes\.txt, val/classes\.txt: put one classes.txt into the folder"):
         class_list_beside(archives, files)
     assert class_list_beside(archives, [*files, "classes.txt"]) == "classes.txt"
+    assert class_list_beside(archives, files[:3]) == "train/classes.txt"  # one names the numbers of both
 
 
 def test_a_label_beyond_the_class_list_blames_both(tmp_path: Path) -> None:

@@ -49,7 +49,15 @@ def test_the_training_run_of_weights_is_known_and_that_of_an_evaluation_is_none(
     run.write_json("dataset/manifest.json", {})
     for kind, expected in (("evaluation", []), ("recipe", [run])):
         run.write_json("run.json", {kind: {}})
-        assert training_runs_of([*files, "bvlc", "hf://owner/repo"]) == expected
+        assert training_runs_of([*files, "bvlc", "hf://owner/repo", "https://host/w.safetensors"]) == expected
+
+
+def test_a_store_that_lists_nothing_is_not_asked_for_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> bool:
+        raise OSError("When getting information for key 'x': AWS Error ACCESS_DENIED during HeadObject operation")
+
+    monkeypatch.setattr(Storage, "exists", refuse)
+    assert training_runs_of([str(tmp_path / "w.safetensors")]) == []
 
 
 def test_none_of_other_weights_or_of_another_program_is_taken(

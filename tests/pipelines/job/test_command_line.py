@@ -19,10 +19,11 @@ from pipelines import (
     review,
     train_ensemble,
 )
+from pipelines.data.sources import with_absolute_paths
 from pipelines.job.console import fitted
 from pipelines.run.claims import claim
 from pipelines.run.commands import command_of
-from pipelines.run.named_recipes import finetune, imagenette
+from pipelines.run.named_recipes import demo, finetune, imagenette
 from pipelines.run.recipe import Recipe
 from pipelines.run.recipe_json import recipe_from_dict
 from pipelines.run.storage import Storage
@@ -200,6 +201,9 @@ def test_a_path_in_rays_copy_of_the_project_is_refused(
     ended = run(train_ensemble._main, "--recipe", "demo", "--run-dir", str(tmp_path / "run"), option, "photos")
     assert (ended.code, ended.stdout) == (2, "")
     assert f"{option} photos lies in Ray's copy of the project" in ended.stderr
+    # A run that an earlier version has bound to such a copy goes on.
+    own = with_absolute_paths(replace(demo(), data=str(copy / "photos")), {"data": str(copy / "photos")})
+    assert own.data == str(copy / "photos")
 
 
 def test_soups_of_a_wider_replica_are_refused_before_the_evaluation(run: Command, tmp_path: Path) -> None:

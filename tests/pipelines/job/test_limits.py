@@ -83,11 +83,15 @@ def test_a_limit_counts_all_jobs_of_the_run_and_a_larger_one_lets_it_go_on() -> 
 
 def test_the_same_limit_ends_the_next_job_at_once_although_its_reserve_is_not_known_yet() -> None:
     cluster = Cluster()
-    stopped = {"usage": {"seconds": 2.5 * HOUR, "node_seconds": 2.5 * HOUR, "cost": 0.0}, "limit": "--max-hours 3"}
+    usage = {"seconds": 2.5 * HOUR, "node_seconds": 2.5 * HOUR, "cost": 0.0}
+    stopped = {"usage": usage, "limit": "--max-hours 3", "limit_nodes": cluster.number}
     assert metered(cluster, Limits(max_hours=3), [stopped]).why_stop() == "the run has reached --max-hours 3"
     assert metered(cluster, Limits(max_hours=4), [stopped]).why_stop() == ""
     assert metered(cluster, Limits(), [stopped]).why_stop() == ""
     assert metered(cluster, Limits(max_hours=3), [stopped, {**stopped, "limit": ""}]).why_stop() != ""  # five hours
+    cluster.number += 1  # on more nodes the evaluation may take less
+    assert metered(cluster, Limits(max_hours=3), [stopped]).why_stop() == ""
+    cluster.number -= 1
     went_on = {"usage": {"seconds": 0.1 * HOUR, "node_seconds": 0.0, "cost": 0.0}}
     assert metered(cluster, Limits(max_hours=3), [stopped, went_on]).why_stop() == ""
 
