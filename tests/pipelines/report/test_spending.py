@@ -35,6 +35,7 @@ from pipelines.run.view_probabilities import (
     write_views,
 )
 from tests.pipelines.report.made_runs import ENSEMBLE, IDS, LABELS, made_run, predict
+from tests.prepared import some_weights
 
 TWO = EvaluatedEnsemble(("r0", "r1"), ("x", "y"), (1, 144), 84, tuple("abcd"), "digest", FP32)
 
@@ -212,7 +213,7 @@ def test_the_classes_of_which_enough_views_fit_are_those_that_are_named(tmp_path
     assert enough == [True, False]
     run = Storage.at(str(tmp_path))
     for replica in range(7):
-        run.write(f"replicas/{replica}/weights.safetensors", b"x")
+        run.write(f"replicas/{replica}/weights.safetensors", some_weights(replica))
     with pytest.raises(UserError, match="40 validation images or more, of at most 13,315 classes: repeat"):
         budget_in_use(run, range(7), "--budget fast")
 
