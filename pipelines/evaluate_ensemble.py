@@ -260,8 +260,8 @@ def _main() -> None:
                 say(judge_apart(run, recipe, arguments))
             else:
                 say(evaluate_own_images(run, recipe, arguments))
-            if arguments.mlflow:
-                say(not_sent(run, tracking_uri_for(run, arguments.tracking_uri)))
+            if uri:
+                say(not_sent(run, uri))
 
 
 if __name__ == "__main__":

@@ -83,10 +83,10 @@ def _tell_replaced(run: Storage, asked: str) -> None:
     schema = read_schema(run, ANSWERS_PARQUET) if run.exists(ANSWERS_PARQUET) else None
     kept = ((schema.metadata if schema else None) or {}).get(ASKED, b"").decode()
     if kept and kept != asked:
-        say(f"these answers replace those of {asked_in_words(json.loads(kept))}")
+        say(f"these answers replace those of {_in_words(json.loads(kept))}")
 
 
-def asked_in_words(asked: Mapping[str, Any]) -> str:
+def _in_words(asked: Mapping[str, Any]) -> str:
     """Return the options that decide answers, as they are given; ``asked`` is what a file of answers keeps of them."""
     coverage, penalty = asked["coverage"], asked["set_penalty"]
     given = [f"--coverage {coverage:g}"] if coverage is not None else ["no --coverage"]

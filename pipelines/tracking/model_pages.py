@@ -28,14 +28,12 @@ def _is_generated(text: str) -> bool:
 
 
 def name_on_its_page(runs: MlflowRuns, model_id: str, name: str, number: Any, note: str) -> None:
-    """Name a version on the page of the model that it is made of, unless a job that was killed has come so far."""
+    """Name a version on the page of the model that it is made of, and describe the model there."""
     # That page calls it "Not registered" without this tag, which only MLflow's fluent functions set.
-    tags = runs.client.get_logged_model(model_id).tags
-    known = json.loads(tags.get(VERSIONS_TAG, "[]"))
-    if any((named["name"], str(named["version"])) == (name, str(number)) for named in known):
-        return
-    news = {VERSIONS_TAG: json.dumps([*known, {"name": name, "version": number}])}
-    runs.client.set_logged_model_tags(model_id, news)
+    known = json.loads(runs.client.get_logged_model(model_id).tags.get(VERSIONS_TAG, "[]"))
+    if not any((named["name"], str(named["version"])) == (name, str(number)) for named in known):
+        news = {VERSIONS_TAG: json.dumps([*known, {"name": name, "version": number}])}
+        runs.client.set_logged_model_tags(model_id, news)
     describe_logged_model(runs, model_id, note)
 
 

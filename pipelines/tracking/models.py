@@ -34,7 +34,7 @@ from pipelines.tracking.model_identity import (
     logged_model,
     registered_version,
 )
-from pipelines.tracking.model_pages import describe_logged_model, name_on_its_page
+from pipelines.tracking.model_pages import name_on_its_page
 from pipelines.tracking.notes import Origin, version_note
 from pipelines.tracking.result import PERCENT_DECIMALS
 from pipelines.tracking.runs import MlflowRuns
@@ -73,7 +73,6 @@ def log_ensemble(runs: MlflowRuns, run: Storage, recipe: Recipe, manifest: Manif
             runs.client.set_model_version_tag(name, number, *tag)
         if model_id:
             name_on_its_page(runs, model_id, name, number, note)
-            describe_logged_model(runs, model_id, note)
         return name, number
     with _speaking_to(runs):
         model_id = model_id or _log(runs, run, manifest, ensemble)
