@@ -16,6 +16,8 @@ TOP_K = (1, 5)
 CONFIDENCE_PERCENT = 95.0
 RESAMPLES = 2000
 RESAMPLES_AT_ONCE = 50
+# Probabilities of one replica that are judged together: a call for each ensemble takes as long as hundreds of them.
+JUDGED_AT_ONCE = 5_000
 KEPT_DRAWS = 20_000_000  # 40 MB: 10,000 images, resampled 2,000 times
 
 Labels = Integer[np.ndarray, " n"]
@@ -81,15 +83,16 @@ def ensemble_errors(
 class EnsembleTally:
     """Errors of all ensembles of K replicas under P policies, updated incrementally; memory grows by bytes per image.
 
+    A few images are judged together, so probabilities of some are kept until then.
+
     Attributes:
         ensembles: the members of each of the E ensembles.
-        wrong: (E, P, 2) images that each ensemble answers wrongly, by top-1 and top-5.
     """
 
     def __init__(self, num_replicas: int, num_policies: int) -> None:
         by_size = subsets(num_replicas)
         self.ensembles = [members for group in by_size.values() for members in group]
-        self.wrong = np.zeros((len(self.ensembles), num_policies, len(TOP_K)), np.int64)
+        self._wrong = np.zeros((len(self.ensembles), num_policies, len(TOP_K)), np.int64)
         self._sizes = [len(group) for group in by_size.values()]
         self._num_replicas = num_replicas
         # A row for each size; then one for each replica and each size up to H, the ensembles without that replica.
@@ -101,26 +104,52 @@ class EnsembleTally:
         self._groups = np.concatenate([has_size, without]).astype(np.float32)
         self._counts_type = np.min_scalar_type(int(self._groups.sum(axis=1).max()))
         self._by_image: list[np.ndarray] = []
+        self._waiting: list[tuple[np.ndarray, np.ndarray]] = []
 
     def update(self, probabilities: Float[np.ndarray, "n k p c"], labels: Labels) -> None:
-        """Add N images: (N, K, P, C) and (N,)."""
+        """Add N images: (N, K, P, C) and (N,).
+
+        Raises:
+            ValueError: a probability is not finite.
+        """
+        if not np.isfinite(probabilities).all():
+            raise ValueError("probabilities must be finite")
+        self._waiting.append((probabilities, labels))
+        if sum(len(waiting) for _, waiting in self._waiting) * probabilities.shape[-1] >= JUDGED_AT_ONCE:
+            self._judge()
+
+    def _judge(self) -> None:
+        if not self._waiting:
+            return
+        probabilities, labels = (np.concatenate(of_files) for of_files in zip(*self._waiting, strict=True))
+        self._waiting.clear()
         images, _, policies, _ = probabilities.shape
         counts = np.zeros((images, len(self._groups), policies, len(TOP_K)), self._counts_type)
         for policy in range(policies):
             errors = ensemble_errors(probabilities[:, :, policy], labels)
             wrong = np.stack([wrong for _, wrong in errors], axis=1)
-            self.wrong[:, policy] += wrong.sum(axis=0)
+            self._wrong[:, policy] += wrong.sum(axis=0)
             # Whole numbers below 2^24, which float32 adds up without rounding.
             counts[:, :, policy] = self._groups @ wrong.astype(np.float32)
         self._by_image.append(counts)
 
+    @property
+    def wrong(self) -> Int64[np.ndarray, "e p 2"]:
+        """(E, P, 2) images that each ensemble answers wrongly, by top-1 and top-5."""
+        self._judge()
+        return self._wrong
+
+    def _counted(self) -> Integer[np.ndarray, "n g p 2"]:
+        self._judge()
+        return np.concatenate(self._by_image)
+
     def counts(self) -> Integer[np.ndarray, "n s p 2"]:
         """Return (N, S, P, 2): the number of ensembles of each size that are wrong about each image."""
-        return np.concatenate(self._by_image)[:, : len(self._sizes)]
+        return self._counted()[:, : len(self._sizes)]
 
     def counts_without(self) -> Integer[np.ndarray, "n k h p 2"]:
         """Return (N, K, H, P, 2): of the ensembles without replica k, by size up to H, the number that are wrong."""
-        without = np.concatenate(self._by_image)[:, len(self._sizes) :]
+        without = self._counted()[:, len(self._sizes) :]
         images, _, policies, tops = without.shape
         largest = largest_without_one(self._num_replicas)
         return without.reshape(images, self._num_replicas, largest, policies, tops)

@@ -11,7 +11,7 @@ from googlenet.network.arithmetic import FP32
 from pipelines.errors import UserError
 from pipelines.evaluation.cost import cost_line
 from pipelines.evaluation.predictors import AS_MANY_AS_FIT, PredictorOptions, Predictors
-from pipelines.evaluation.preflight import PrecisionChoice, preflight
+from pipelines.evaluation.preflight import PrecisionChoice, Preflight, preflight
 from pipelines.evaluation.sharded_prediction import PredictionTask, images_of, missing_shards, predict
 from pipelines.job.console import count, say
 from pipelines.job.process_memory import prediction_bytes
@@ -123,8 +123,15 @@ def evaluate(
             say("this is what all passes would cost; answers that stop early need fewer")
         if not done:
             keep_start(run, settings.start)
-    predict(task, missing, images, predictors)
+    predict(task, missing, images, replace(predictors, seconds_per_image=_seconds_per_image(checked, task)))
     return task.ensemble
+
+
+def _seconds_per_image(checked: Preflight, task: PredictionTask) -> float:
+    """Return the time of a predictor for an image; 0 where it is unknown, as for answers that stop early."""
+    if checked.views_per_image is None or task.early_stop:
+        return 0.0
+    return checked.views_per_image * len(task.weights) / checked.passes_per_second
 
 
 def _digests_and_memory(

@@ -24,6 +24,9 @@ from pipelines.run.predictions import IMAGES_PER_SHARD
 # Ray. A node with more GPUs than CPUs cannot hold so many predictors that nothing feeds them, also after others died.
 PREDICTOR_CPUS = 0.99
 FEEDER_CPUS = 0.005
+# A task that feeds a predictor takes four seconds of processor time to start, and less than this to scale an image.
+# Where a predictor on a CPU takes longer for it, one task keeps it busy.
+LONG_IMAGE_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,7 @@ class Predictors:
         per_node: most of them that one of today's nodes holds, at least 1.
         grows: whether more start on nodes that join.
         remark: one line about a shortage; empty if there is none.
+        seconds_per_image: time of one of them for an image; 0 if that is unknown.
     """
 
     number: int
@@ -90,6 +94,7 @@ class Predictors:
     per_node: int = 1
     grows: bool = False
     remark: str = ""
+    seconds_per_image: float = 0.0
 
     @property
     def needs(self) -> dict[str, float]:
@@ -100,6 +105,8 @@ class Predictors:
     @property
     def feeders(self) -> int:
         """Number of concurrent tasks that read, decode and scale images for them."""
+        if not self.num_gpus and self.seconds_per_image > LONG_IMAGE_SECONDS:
+            return self.number
         return self.number * FEEDERS_PER_PREDICTOR["gpu" if self.num_gpus else "cpu"]
 
     def at_work(self, images: int) -> int:

@@ -31,12 +31,14 @@ class BoardState:
         warnings: warnings since the last reading.
         asking: finished replicas whose workers ask for others.
         places: ids of the nodes on which the workers of each replica run, or ran last.
+        groups: placement group of the workers of each replica.
     """
 
     statuses: dict[int, ReplicaStatus] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     asking: list[int] = field(default_factory=list)
     places: dict[int, list[str]] = field(default_factory=dict)
+    groups: dict[int, Any] = field(default_factory=dict)
 
 
 class TrainingBoard(ProgressBoard):
@@ -48,6 +50,7 @@ class TrainingBoard(ProgressBoard):
         self._answers: dict[int, Answer | None] = {}
         # Nodes by replica and worker.
         self._nodes: dict[int, dict[int, str]] = {}
+        self._groups: dict[int, Any] = {}
         self._leaving: frozenset[str] = frozenset()
         self._stop = ""
 
@@ -55,7 +58,7 @@ class TrainingBoard(ProgressBoard):
         """Return everything that the scheduler reads."""
         statuses, warnings = self.read()
         places = {replica: list(nodes.values()) for replica, nodes in self._nodes.items()}
-        return BoardState(statuses, warnings, self.asking(), places)
+        return BoardState(statuses, warnings, self.asking(), places, self._groups)
 
     def ask(self, finished: int) -> None:
         """Ask for the replica to train after ``finished``."""
@@ -73,15 +76,17 @@ class TrainingBoard(ProgressBoard):
         """Return the answer for the worker that has trained ``finished``; None if it has to wait."""
         return self._answers.get(finished)
 
-    def place(self, replica: int, rank: int, workers: int, node: str) -> None:
-        """Note that worker ``rank`` of ``workers`` of ``replica`` runs on ``node``."""
+    def place(self, replica: int, rank: int, workers: int, node: str, group: Any = None) -> None:
+        """Note that worker ``rank`` of ``workers`` of ``replica`` runs on ``node``, in placement group ``group``."""
         others = {other: at for other, at in self._nodes.get(replica, {}).items() if other < workers}
         self._nodes[replica] = {**others, rank: node}
+        self._groups[replica] = group
 
     def forget(self, replica: int) -> None:
         """Forget where ``replica`` ran and what it did, as it is about to start; until its worker does, it waits."""
         super().forget(replica)
         self._nodes.pop(replica, None)
+        self._groups.pop(replica, None)
 
     def tell(self, leaving: Collection[str], stop: str) -> None:
         """Replace the ids of nodes that are about to be taken away, and the reason why all replicas have to end."""

@@ -99,6 +99,8 @@ class _Schedule:
         self.failures: list[ReplicaFailure] = []
         self.stopping, self._stop_by = "", math.inf
         self._places: dict[int, list[str]] = {}
+        # Placement group of the workers of each fit, by the fit's reference.
+        self._groups: dict[Any, Any] = {}
         self._tries, self._tries_if_not_finite = Tries(resources.max_failures), Tries(min(1, resources.max_failures))
         self._paused_until: dict[int, float] = {}
         self._unplaced = Unplaced()
@@ -178,9 +180,12 @@ class _Schedule:
             time.sleep(POLL_SECONDS)
             return messages
         for ref in ray.wait(list(self.running), timeout=POLL_SECONDS)[0]:
-            replica = self.running.pop(ref)
+            replica, group = self.running.pop(ref), self._groups.pop(ref, None)
             ended = _outcome(replica, ref)
             failure = ended if isinstance(ended, ReplicaFailure) else None
+            # Ray Train's controller does so itself, unless it was killed: its places would be taken until the job ends.
+            if failure and group is not None:
+                ray.util.remove_placement_group(group)
             if not failure and ended != replica:  # the worker ended without knowing that it was to go on
                 self._wait_again(replica)
                 continue
@@ -227,10 +232,12 @@ class _Schedule:
         return [f"warning: the cluster cannot hold a replica (workers of {self._resources}); waiting until it can"]
 
     def take(self, state: BoardState) -> None:
-        """Take over the phases of running replicas, and their nodes, from what their workers left on the board."""
+        """Take over what workers left on the board: phases of running replicas, their nodes and placement groups."""
         # A board that is new, or cannot be read for the moment, holds nothing.
         self._places.update(state.places)
-        for replica in self.running.values():
+        for ref, replica in self.running.items():
+            if replica in state.groups:
+                self._groups[ref] = state.groups[replica]
             if replica in state.statuses:
                 self.phases[replica] = state.statuses[replica].phase
 

@@ -1,6 +1,6 @@
 """Fit of a replica: a Ray task without CPUs that runs a Ray Train trainer, whose workers do the work.
 
-PyTorch is imported by the workers alone: of the five processes that a fit starts, four do without it. A fit goes on
+PyTorch is imported by the workers alone: of the four processes that a fit starts, three do without it. A fit goes on
 with further replicas where that saves the start of another one.
 """
 
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from pipelines.training.ray_reports import RayReports
     from pipelines.training.task import ReplicaTask
 
+# Callbacks of Ray Train that start a process for each fit, with two to four seconds of processor time, and have nothing
+# to do here: workers read shards instead of Ray Data's data sets, and the scheduler frees what a dead fit had reserved.
+NOT_NEEDED = ("DatasetsCallback", "PlacementGroupCleanerCallback")
 SECONDS_PER_MINUTE = 60.0
 LONGEST_COUNT_SECONDS = 10.0
 
@@ -107,8 +110,8 @@ def _trainer(
     least, most = recipe.least_workers, recipe.workers_per_replica
     # Ray Train's own files go into the replica's folder.
     parent, _, name = files.folder.rpartition("/")
-    trainer_class = _without_datasets(_trainer_class(one_worker=least == most == 1, gpu=resources.gpus_per_worker > 0))
-    return trainer_class(
+    trainer_class = _trainer_class(one_worker=least == most == 1, gpu=resources.gpus_per_worker > 0)
+    return _with_fewer_processes(trainer_class)(
         loop,
         train_loop_config=config,
         scaling_config=ScalingConfig(
@@ -142,18 +145,15 @@ def _trainer_class(*, one_worker: bool, gpu: bool) -> Any:
     return TorchTrainer
 
 
-def _without_datasets(trainer_class: Any) -> Any:
-    """Return a trainer of the class that starts no manager of Ray Data's data sets, since the workers read shards.
-
-    The manager would be a process of its own, with two seconds of processor time, for each start of the workers.
-    """
+def _with_fewer_processes(trainer_class: Any) -> Any:
+    """Return a trainer of the class without the callbacks that are `NOT_NEEDED`."""
 
     class Trainer(trainer_class):  # type: ignore[misc]
-        """A trainer whose workers get no data sets."""
+        """A trainer that starts its controller, what synchronises checkpoints, and its workers."""
 
         def _create_default_callbacks(self) -> list[Any]:
             callbacks = super()._create_default_callbacks()
-            return [callback for callback in callbacks if type(callback).__name__ != "DatasetsCallback"]
+            return [callback for callback in callbacks if type(callback).__name__ not in NOT_NEEDED]
 
     return Trainer
 
@@ -206,8 +206,8 @@ def _train(task: "ReplicaTask", reports: "RayReports") -> ReplicaFailure | None:
     from pipelines.training.notice import EndedByNoticeError
     from pipelines.training.replica import train_replica
 
-    node = ray.get_runtime_context().get_node_id()
-    task.board.place.remote(task.replica, task.share.rank, task.share.workers, node)
+    node, group = ray.get_runtime_context().get_node_id(), ray.util.get_current_placement_group()
+    task.board.place.remote(task.replica, task.share.rank, task.share.workers, node, group)
     try:
         # One worker on each node records its system metrics.
         with (

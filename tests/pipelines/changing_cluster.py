@@ -17,10 +17,8 @@ from ray.cluster_utils import Cluster
 from pipelines.job.ray_session import connected
 from tests.pipelines.growing_and_shrinking import grow_and_shrink
 from tests.pipelines.losing_nodes import lose_nodes
-from tests.servers import free_port
 
-# Ray Train asks the dashboard whether its controller lives: without one, each training would end ten seconds later.
-HEAD = {"num_cpus": 1, "object_store_memory": 200_000_000, "include_dashboard": True}
+HEAD = {"num_cpus": 1, "object_store_memory": 200_000_000, "include_dashboard": False}
 NODE = {"num_cpus": 1, "resources": {"accelerator": 1}, "object_store_memory": 200_000_000}
 # Ray declares a node dead after five checks that fail: by default after 15 seconds, for each of the nodes. A check of a
 # node that is only slow fails after ten seconds.
@@ -30,8 +28,7 @@ HEALTH_CHECKS = {"RAY_health_check_period_ms": "500", "RAY_health_check_failure_
 def main(elastic_run: str, kept: str, run: str) -> None:
     os.environ.update(HEALTH_CHECKS)
     # Nodes are added and removed by the main thread only: Ray sets signal handlers there.
-    # The usual port of a dashboard is that of the suite's shared cluster.
-    cluster = Cluster(initialize_head=True, head_node_args={**HEAD, "dashboard_port": free_port()})
+    cluster = Cluster(initialize_head=True, head_node_args=HEAD)
     first = cluster.add_node(**NODE)
     os.environ["RAY_ADDRESS"] = cluster.address
     with connected():

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import ray
 
 from googlenet.network.arithmetic import FP32
 from pipelines.run.recipe import Recipe
@@ -68,7 +69,7 @@ def test_a_worker_that_is_told_to_end_and_one_that_is_killed_are_replaced_and_ch
     ended: list[int] = []
     together: list[int] = []
     workers: set[int] = set()
-    of_data_sets: list[int] = []
+    not_needed: list[str] = []
     of_earlier_tests = {process.pid for process in ray_processes(ray_cluster, "ray::RayTrainWorker")}
 
     def end_a_worker(replica: int, number: int) -> None:
@@ -92,7 +93,7 @@ def test_a_worker_that_is_told_to_end_and_one_that_is_killed_are_replaced_and_ch
             with suppress(psutil.NoSuchProcess):
                 words = " ".join(process.cmdline())
                 workers.update([process.pid] if "ray::RayTrainWorker" in words else [])
-                of_data_sets.extend([process.pid] if "DatasetManager" in words else [])
+                not_needed.extend(kind for kind in ("DatasetManager", "PlacementGroup") if kind in words)
 
     killer = threading.Thread(target=end_workers, daemon=True)
     killer.start()
@@ -100,7 +101,7 @@ def test_a_worker_that_is_told_to_end_and_one_that_is_killed_are_replaced_and_ch
     assert train_replicas(Storage.at(str(run)), recipe, one_at_a_time, FP32, on_poll) == []
     killer.join(timeout=1)
     assert max(together) == 1
-    assert not of_data_sets  # a process that Ray Train would start for each of the workers
+    assert not not_needed  # processes that Ray Train would start for each of the workers
     # That of the first replica, the one that took its place until it was killed in the second, and the last one.
     assert len(workers - of_earlier_tests) == 3
     assert set(ended) < workers
@@ -110,3 +111,27 @@ def test_a_worker_that_is_told_to_end_and_one_that_is_killed_are_replaced_and_ch
     for replica in range(2):
         ours, reference = (r / f"replicas/{replica}/weights.safetensors" for r in (run, undisturbed))
         assert ours.read_bytes() == reference.read_bytes()
+
+
+@pytest.mark.timeout(300)
+def test_a_controller_that_is_killed_leaves_no_places_taken(
+    ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path, prepared_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The worker reserves the whole cluster: nothing could be placed beside what the dead one had reserved."""
+    run = Path(shutil.copytree(prepared_run, tmp_path / "run"))
+    recipe = replace(tiny_recipe, replicas=1, epochs=10)
+    of_earlier_tests = {process.pid for process in ray_processes(ray_cluster, "ray::TrainController")}
+    killed: list[int] = []
+
+    def on_poll(phases: dict[int, str]) -> None:
+        if not killed and (run / "replicas/0/metrics.jsonl").exists():
+            for process in ray_processes(ray_cluster, "ray::TrainController"):
+                if process.pid not in of_earlier_tests:
+                    process.kill()
+                    killed.append(process.pid)
+
+    everything = Resources(ray.cluster_resources()["CPU"], max_failures=1, validation=ValidationPlan(every_epochs=10))
+    assert train_replicas(Storage.at(str(run)), recipe, everything, FP32, on_poll) == []
+    assert len(killed) == 1
+    assert "warning: replica 0: ActorDiedError" in capsys.readouterr().out
+    assert (run / "replicas/0/weights.safetensors").exists()

@@ -59,7 +59,8 @@ def test_every_ensemble_of_seven_averages_its_own_members() -> None:
             assert found[members].tolist() == wrong
 
 
-def test_a_tally_is_the_same_whole_or_in_parts_and_by_image_or_by_ensemble() -> None:
+def test_a_tally_is_the_same_whole_or_in_parts_and_by_image_or_by_ensemble(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("googlenet.evaluation.metrics.JUDGED_AT_ONCE", 80)  # two parts at once, and the last one alone
     generator = np.random.default_rng(1)
     probabilities = generator.dirichlet(np.ones(6), size=(30, 4, 2)).astype(np.float32)
     labels = generator.integers(0, 6, 30)

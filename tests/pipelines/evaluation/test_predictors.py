@@ -9,6 +9,7 @@ from pipelines.evaluation.predictors import (
     FEEDER_CPUS,
     PREDICTOR_CPUS,
     PredictorOptions,
+    Predictors,
     device_of,
     predictors_on,
 )
@@ -90,6 +91,12 @@ def test_predictors_leave_room_for_those_that_feed_them_on_a_node_of_any_size() 
     assert placed == {cpus: cpus for cpus in sizes}
     need = FEEDERS_PER_PREDICTOR["cpu"] * FEEDER_CPUS
     assert [n for n in sizes if n - placed[n] * PREDICTOR_CPUS < placed[n] * need - 1e-9] == [], "numbers of CPUs"
+
+
+def test_a_predictor_that_takes_long_for_an_image_is_fed_by_one_task() -> None:
+    quick, slow = (Predictors(3, 0.0, seconds_per_image=seconds) for seconds in (0.05, 0.5))
+    assert (quick.feeders, slow.feeders, Predictors(3, 0.0).feeders) == (6, 3, 6)
+    assert Predictors(3, 1.0, seconds_per_image=0.5).feeders == 3 * FEEDERS_PER_PREDICTOR["gpu"]
 
 
 def test_what_limits_their_number_is_told() -> None:
