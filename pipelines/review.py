@@ -188,6 +188,7 @@ def _main() -> None:
     uri = _store(arguments)
     database = database_of(uri)
     if is_server(uri):
+        complain("asking the MLflow server for the run's page ...")
         say(f"MLflow: {_address_on_server(uri, arguments.run_dir)}")
         return
     if database and not database.exists():

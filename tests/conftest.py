@@ -210,7 +210,7 @@ def finished_run(
     with made_once(tmp_path_factory, "finished_runs") as (folder, is_new):
         if is_new:
             request.getfixturevalue("ray_cluster")
-            # One worker trains all replicas in turn: two at once, each with five processes, take as long.
+            # One worker trains all replicas in turn: two at once, each with four processes, take as long.
             workers = WorkerOptions(parallel_replicas=1)
             arguments = Arguments(tiny_recipe, str(folder / "finished"), predictors=2, workers=workers)
             assert run_job(arguments) == 0

@@ -34,7 +34,7 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 # A job of the suite computes for two seconds; nine tenths of its processor time are starts of Ray's processes. Idle
 # ones are kept for the next test; none is started before there is work for it, nor the one that watches for preempted
 # nodes. Ray's workers would give way to all that the other pytest process does (nice 15): the longest group of tests
-# would take longer still. Nobody looks at the dashboard, whose figures are collected once a minute. A replica's five
+# would take longer still. Nobody looks at the dashboard, whose figures are collected once a minute. A replica's four
 # small processes start at once, as on a cluster that a command starts, also on those that tests start themselves.
 LEAN_RAY = {
     "RAY_AUTH_MODE": "disabled",
@@ -63,6 +63,8 @@ OF_THE_USER = ("AWS_", "GIT_", "GOOGLENET_COMMIT", "HF_", "MLFLOW_", "RAY_")
 OF_PROXIES = "_proxy"
 # `make test` would pass its own options on to the commands of make that tests run.
 OF_MAKE = ("MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS")
+# Those of this Makefile, which make exports if they were given on its command line.
+OF_MAKEFILE = ("ARGS", "PORT", "PYTHON", "RUN_DIR")
 # The file of those marked as ``apart`` that takes longest.
 LONGEST_APART = "test_changing_cluster"
 # The fixtures that start the shared cluster and the S3 server, and the one that trains a run on the cluster.
@@ -91,7 +93,9 @@ def own_environment(given: Mapping[str, str]) -> dict[str, str]:
     kept = {
         name: value
         for name, value in given.items()
-        if not name.startswith((*OF_THE_USER, *OF_MAKE)) and not name.lower().endswith(OF_PROXIES)
+        if not name.startswith((*OF_THE_USER, *OF_MAKE))
+        and name not in OF_MAKEFILE
+        and not name.lower().endswith(OF_PROXIES)
     }
     return kept | ONE_THREAD | LEAN_RAY | LEAN_COMPILER | NO_GPU | NO_SETTINGS_IN_FILES
 

@@ -72,7 +72,7 @@ def test_training_and_prediction_need_pytorch_numpy_opencv_and_pillow_alone(tmp_
 
 @pytest.mark.processes
 def test_processes_that_run_no_network_do_without_pytorch() -> None:
-    """What feeds the predictors, and four of the five processes of a fit: PyTorch costs each two seconds and 200 MB."""
+    """What feeds the predictors, and three of the four processes of a fit: PyTorch costs each two seconds, 200 MB."""
     modules = [
         "googlenet.images.scaled_image",
         "pipelines.data.shards",

@@ -44,7 +44,9 @@ def test_environment():
 
 def test_what_a_shell_has_exported_for_the_users_own_work_is_not_the_suites() -> None:
     own = own_environment({})
-    assert own_environment({**OF_A_USER, "MAKEFLAGS": "-j"}) == own
+    assert (
+        own_environment({**OF_A_USER, "MAKEFLAGS": "-j", "ARGS": "-q", "PORT": "6000", "PYTHON": "python3.13"}) == own
+    )
     assert own_environment({"HOME": "/home/somebody"}) == own | {"HOME": "/home/somebody"}
 
 

@@ -150,7 +150,7 @@ def start_from(model: GoogLeNet, stored: StoredNetwork) -> list[str]:
     fresh = [head for head in model.aux if not any(name.startswith(f"aux.{head}.") for name in tensors)]
     if fresh:
         kept.update({name: value for name, value in own.items() if name.startswith(tuple(f"aux.{h}." for h in fresh))})
-        remarks.append(f"auxiliary heads re-initialised, missing from the file: {', '.join(fresh)}")
+        remarks.append(f"auxiliary classifiers re-initialised, missing from the file: {', '.join(fresh)}")
     if not model.aux:
         tensors = without_aux_heads(tensors)
     load_exactly(model, {**tensors, **kept})

@@ -1,6 +1,7 @@
 """From ``--data`` to shards in the run directory.
 
-Writes: dataset/{train,val}/*.parquet, dataset/manifest.json, dataset/quarantine.jsonl, dataset/bad_images.jsonl.
+Reads: what ``--data`` names. Writes: dataset/{train,val}/*.parquet, dataset/manifest.json, dataset/quarantine.jsonl,
+dataset/bad_images.jsonl.
 Door: ``prepare.prepare``.
 
 In reading order:

@@ -219,7 +219,7 @@ def _kind(entry: "os.DirEntry[str]", folder: str) -> str:
             return FOLDER
         return "" if entry.is_file() else SPECIAL.get(stat.S_IFMT(entry.stat().st_mode), "")
     except OSError:  # a link to nothing, to itself, or to where nobody may look
-        # Where class folders are, one of them on a disk that is away; else a file that will be found unreadable.
+        # Where class folders are, one of them on a disk that is not mounted; else a file that will be found unreadable.
         holds_classes = not folder or split_of_folder(folder.rpartition("/")[2])
         is_folder = holds_classes and not has_known_ending(entry.name)
         return LINK_TO_NOTHING if is_folder else ""

@@ -172,7 +172,7 @@ def _splits_to_train_on(layout: Layout, tree: Tree) -> tuple[str, ...]:
         top = folders | {*tree.empty_folders} | _packed_or_away(tree)
         if empty := sorted(name for name in top if "/" not in name and split_of_folder(name) == VAL):
             raise UserError(
-                f"there are no images in {listed(empty)}: add the validation images (unpack them, or mend a link), or "
+                f"there are no images in {listed(empty)}: add the validation images (unpack them, or fix a link), or "
                 "remove it, and a part of each class of the training images is held out"
             )
     return tuple(split for split in layout.parts if split != TEST)

@@ -1,6 +1,7 @@
 """From weights to predictions of every view.
 
-Reads: dataset/, replicas/<k>/weights.safetensors. Writes: predictions/*.parquet, view_probabilities/*.parquet,
+Reads: dataset/, replicas/<k>/weights.safetensors; of a run that answers or teaches, calibration.json, budget.json and
+report/report.json. Writes: predictions/*.parquet, view_probabilities/*.parquet,
 preflight.json, soup/, teacher/. Door: ``evaluate.evaluate_run``.
 
 In reading order:

@@ -25,7 +25,7 @@ from pipelines.run.predictions import IMAGES_PER_SHARD
 PREDICTOR_CPUS = 0.99
 FEEDER_CPUS = 0.005
 # A task that feeds a predictor takes four seconds of processor time to start, and less than this to scale an image.
-# Where a predictor on a CPU takes longer for it, one task keeps it busy.
+# Where a predictor takes longer for it, and no CPU is left for others, one task keeps it busy.
 LONG_IMAGE_SECONDS = 0.2
 
 
@@ -86,6 +86,7 @@ class Predictors:
         grows: whether more start on nodes that join.
         remark: one line about a shortage; empty if there is none.
         seconds_per_image: time of one of them for an image; 0 if that is unknown.
+        on_every_cpu: whether they leave no CPU of today's nodes for the tasks that feed them, and none will join.
     """
 
     number: int
@@ -95,6 +96,7 @@ class Predictors:
     grows: bool = False
     remark: str = ""
     seconds_per_image: float = 0.0
+    on_every_cpu: bool = False
 
     @property
     def needs(self) -> dict[str, float]:
@@ -105,7 +107,7 @@ class Predictors:
     @property
     def feeders(self) -> int:
         """Number of concurrent tasks that read, decode and scale images for them."""
-        if not self.num_gpus and self.seconds_per_image > LONG_IMAGE_SECONDS:
+        if self.on_every_cpu and self.seconds_per_image > LONG_IMAGE_SECONDS:
             return self.number
         return self.number * FEEDERS_PER_PREDICTOR["gpu" if self.num_gpus else "cpu"]
 
@@ -175,7 +177,10 @@ def predictors_on(
     grows = may_grow and options.number is None
     remarks = (_remark(nodes, needs, now, options.number), memory_warning("a predictor", needed, memory))
     per_node = max(1, min(wanted, max(by_node, default=1)))
-    return Predictors(wanted, num_gpus, memory, per_node, grows, "; ".join(filter(None, remarks)))
+    cpus = sum(int(node.get("CPU", 0.0)) for node in nodes)
+    on_every_cpu = not num_gpus and not grows and wanted >= cpus
+    remark = "; ".join(filter(None, remarks))
+    return Predictors(wanted, num_gpus, memory, per_node, grows, remark, on_every_cpu=on_every_cpu)
 
 
 def _remark(nodes: Sequence[Mapping[str, float]], needs: Mapping[str, float], now: int, asked: int | None) -> str:

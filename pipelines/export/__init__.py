@@ -1,7 +1,8 @@
 """From a finished run to files that others can use without it.
 
-Reads: run.json, replicas/<k>/weights.safetensors, dataset/manifest.json, report/. Writes: outside the run directory, a
-file, a folder, or a repository on Hugging Face. Doors: ``ensemble_folder.export_ensemble`` and ``graphs.export_graph``.
+Reads: run.json, replicas/<k>/weights.safetensors, dataset/manifest.json, report/, calibration.json, budget.json.
+Writes: outside the run directory, a file, a folder, or a repository on Hugging Face.
+Doors: ``ensemble_folder.export_ensemble`` and ``graphs.export_graph``.
 
 In reading order:
 

@@ -31,6 +31,7 @@ from pipelines.run.directory import (
     read_recipe,
     replica_number,
 )
+from pipelines.run.recipe import Recipe
 from pipelines.run.storage import PARTIAL, Storage
 from pipelines.run.weights import read_replica
 
@@ -68,6 +69,7 @@ def export_ensemble(run: Storage, output: str) -> str:
         UserError: the run is not finished, its report is of other weights, or ``output`` cannot be written.
     """
     if is_hub_name(output):
+        _finished(run)  # what cannot be exported is refused before the network is asked
         try:
             return _export_to_hub(run, output)
         except HubError as error:
@@ -105,6 +107,7 @@ def _export_to_hub(run: Storage, name: str) -> str:
     if uri.type != "model" or uri.path_in_repo or uri.revision:
         raise UserError(f"--output must be a repository of a model, hf://OWNER/REPO, got {name}")
     api = hub_api()
+    say(f"looking at {name} ...")
     with tempfile.TemporaryDirectory() as folder, hub_errors(name):
         present = api.list_repo_files(uri.id) if api.repo_exists(uri.id) else None
         _check_that_it_is_free(api, uri.id, present or ())
@@ -162,8 +165,12 @@ def _renamed_when_complete(folder: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _write(run: Storage, folder: Storage, name: str, license_fields: Mapping[str, str]) -> str:
-    """Write all files to ``folder``; return what they hold. ``name`` is where they will be loaded from."""
+def _finished(run: Storage) -> tuple[Recipe, Report]:
+    """Return the recipe and the report of a run.
+
+    Raises:
+        UserError: there is no report, or files are missing without which it cannot be exported.
+    """
     recipe = read_recipe(run)
     if not run.exists(REPORT_JSON):
         raise UserError(f"{run} has no report; run train_ensemble.py on it again")
@@ -172,6 +179,12 @@ def _write(run: Storage, folder: Storage, name: str, license_fields: Mapping[str
         raise UserError(f"the report of {run} is incomplete; {_repeat(run)}")
     if missing := [name for name in (COST_JSON, MANIFEST) if not run.exists(name)]:
         raise UserError(f"{run} lacks {missing[0]}: restore it, or run train_ensemble.py on it again")
+    return recipe, report
+
+
+def _write(run: Storage, folder: Storage, name: str, license_fields: Mapping[str, str]) -> str:
+    """Write all files to ``folder``; return what they hold. ``name`` is where they will be loaded from."""
+    recipe, report = _finished(run)
     say(f"exporting {run} ...")
     # Imported only here: a command that is refused does not wait for PyTorch and Matplotlib.
     from googlenet.evaluation.pretrained import DESCRIPTION, description

@@ -12,6 +12,7 @@ from pipelines.job.console import duration
 from pipelines.job.log import LoggedJob
 
 SECONDS_PER_HOUR = 3600.0
+SHOWN_IN_TENTHS = 0.1
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class Usage:
         return Usage(self.seconds + other.seconds, self.node_seconds + other.node_seconds, self.cost + other.cost)
 
     def __str__(self) -> str:
-        nodes = f", {self.node_seconds / SECONDS_PER_HOUR:,.1f} node-hours"
+        hours = self.node_seconds / SECONDS_PER_HOUR
+        nodes = f", {hours:,.1f} node-hours" if hours >= SHOWN_IN_TENTHS else f", {hours:.2g} node-hours"
         return f"{duration(self.seconds)}{nodes}{f', cost {self.cost:,.2f}' if self.cost else ''}"
 
     def to_dict(self) -> dict[str, float]:

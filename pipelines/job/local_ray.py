@@ -16,7 +16,7 @@ from pipelines.job.console import say
 
 # The longest path of a Unix socket.
 SOCKET_PATH_BYTES = 107
-# Ray's longest socket, in a session of the process with the longest id.
+# Ray's longest socket, that of a dashboard, in a session of the process with the longest id.
 LONGEST_SOCKET = "/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/dash_MetricsHead"
 FOLDER_BYTES = SOCKET_PATH_BYTES - len(LONGEST_SOCKET)
 SHORT_FOLDER = Path("/tmp/ray")  # noqa: S108  # Ray's own choice where no variable names another

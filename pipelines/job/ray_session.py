@@ -49,7 +49,7 @@ QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # The scheduler watches for drained nodes itself: sooner, and without a process beside each replica.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-    # A trainer has five small processes; starting more of them at once is faster, and Ray does not warn about it.
+    # A trainer has four small processes; starting more of them at once is faster, and Ray does not warn about it.
     "RAY_worker_maximum_startup_concurrency": "8",
 }
 # Of a cluster that exists before and after the command: its dashboard lists the trainings, which takes a process on
@@ -149,7 +149,7 @@ def _start(resources: dict[str, int]) -> None:
                 _temp_dir=folder,
                 logging_level=logging.CRITICAL,
                 log_to_driver=False,
-                include_dashboard=False,  # in the demo it would take 13 seconds of processor time
+                include_dashboard=False,  # it takes processor time for the whole of a run
                 **resources,
             )
         except BaseException:

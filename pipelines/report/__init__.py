@@ -1,7 +1,8 @@
 """From predictions to tables, pages and pictures.
 
-Reads: predictions/*.parquet, view_probabilities/*.parquet, dataset/, jobs/, replicas/<k>/metrics.jsonl,
-preflight.json, teacher/teacher.json. Writes: report/, answers/, calibration.json, budget.json,
+Reads: run.json, predictions/*.parquet, view_probabilities/*.parquet, soup/, dataset/, jobs/,
+replicas/<k>/metrics.jsonl, preflight.json, teacher/teacher.json; of the run whose replicas answer, calibration.json and
+budget.json. Writes: report/, answers/, calibration.json, budget.json,
 out_of_distribution.json. Door: ``write.write_report``.
 
 In reading order:

@@ -20,6 +20,7 @@ WORDNET_ID = re.compile(r"n\d{8}(?!\d)")
 SOME_NAMES = {"tench", "goldfish", "stinkhorn", "bolete"}
 # The interval over images and replicas is shown beside that over images where it is wider by more than this factor.
 NOTABLY_WIDER = 1.25
+LEAST_IN_MILLISECONDS = 0.01
 MANY_IMAGES = 10_000
 
 Top = Literal["top1", "top5"]
@@ -136,6 +137,10 @@ def computed_passes(row: TableRow) -> float:
     return row.get("computed_passes", float(row["forward_passes"]))
 
 
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.3f}" if seconds >= LEAST_IN_MILLISECONDS else f"{seconds:.2g}"
+
+
 def table_columns(report: Report, cost: MeasuredCost) -> list[Column]:
     """Return the columns of the table, with a cell for each of its rows."""
     rows = report["table"]
@@ -143,7 +148,7 @@ def table_columns(report: Report, cost: MeasuredCost) -> list[Column]:
         Column("models", [str(row["models"]) for row in rows], "models"),
         Column("crops", [crops_text(row) for row in rows], "crops"),
         Column("cost", [str(row["forward_passes"]) for row in rows]),
-        Column("seconds", [f"{computed_passes(row) * cost['seconds_per_pass']:.3f}" for row in rows]),
+        Column("seconds", [_seconds(computed_passes(row) * cost["seconds_per_pass"]) for row in rows]),
     ]
     for top in tops_shown(report):
         columns += _of_errors(report, top)

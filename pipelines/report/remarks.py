@@ -193,7 +193,8 @@ def about_missing_replicas(report: Report) -> list[str]:
         return []
     others = "the other one was" if missing == 1 else f"the other {missing} were"
     of_all = f"{len(trained)} of {len(trained) + missing} replicas"
-    return [f"Only {of_all} were evaluated ({', '.join(trained)}); {others} not finished."]
+    verb = "was" if len(trained) == 1 else "were"
+    return [f"Only {of_all} {verb} evaluated ({', '.join(trained)}); {others} not finished."]
 
 
 def cost_of_predictions(cost: MeasuredCost) -> str:

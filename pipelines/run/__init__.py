@@ -1,8 +1,8 @@
 """A run: its recipe, its directory, and every file that two stages share.
 
-Reads and writes, for the other wings: run.json, run.lock, dataset/manifest.json, predictions/*.parquet,
-view_probabilities/*.parquet, calibration.json, budget.json, teacher/. Door: ``directory``, which defines what lies
-where.
+Reads and writes, for the other wings: run.json, run.lock, dataset/manifest.json, replicas/<k>/ without checkpoints,
+predictions/*.parquet, view_probabilities/*.parquet, preflight.json, calibration.json, budget.json, soup/, teacher/.
+Door: ``directory``, which defines what lies where.
 
 In reading order:
 

@@ -200,7 +200,7 @@ def _wait_until_free(run: Storage, way_out: str, tell: Callable[[str], None]) ->
         time.sleep(min(1.0, STALE_SECONDS))
         asked = time.monotonic()
         now = _lease_of(run)
-        if time.monotonic() - asked > RENEW_SECONDS:  # the store was away, for the holder as well
+        if time.monotonic() - asked > RENEW_SECONDS:  # the store was unreachable, for the holder as well
             watched = time.monotonic()
         if now and now != first:
             raise _refused(run, now, way_out)

@@ -66,7 +66,7 @@ class Recipe:
     dropout: float = 0.4
     """Dropout rate before the classifier."""
     aux_dropout: float = 0.7
-    """Dropout rate in the auxiliary heads."""
+    """Dropout rate in the auxiliary classifiers."""
     initialisation: Initialisation = "xavier"
     """Scheme for the initial weights."""
     preprocessing: PreprocessingName = "caffe"

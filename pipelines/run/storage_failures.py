@@ -11,7 +11,7 @@ from pipelines.run.published_files import PublishedFilesError
 
 WRAPPED = re.compile(r"^(?:\w+\.)*(\w+Error): ((?:\[Errno (\d+)\])?.*)$", re.MULTILINE)
 KNOWN_BY_NAME = ("RecordsError", "ShardDamagedError", "PublishedFilesError")
-# Errors of a network, or of a server or disk that is away.
+# Errors of a network, or of an unreachable server or disk.
 OUTAGE_ERRNOS = {
     errno.ECONNREFUSED, errno.ECONNRESET, errno.ETIMEDOUT, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN,
     errno.EHOSTUNREACH, errno.ENOTCONN, errno.ENODEV, errno.ESTALE,

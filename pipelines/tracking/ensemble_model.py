@@ -29,6 +29,7 @@ SERVING = "mlflow.pyfunc.scoring_server"
 SERVER = f"{SERVING}.app"
 # Keys of a request: one of the first for the rows, the last for the parameters.
 ROWS, PARAMS = ("dataframe_records", "dataframe_split", "instances", "inputs"), "params"
+COLUMNS_OF_MLFLOW = ("instances", "inputs")
 
 
 class EnsembleModel(PythonModel):  # type: ignore[misc]
@@ -257,6 +258,7 @@ def _check_requests_first() -> None:
         request, schema = serving._decode_json_input(data), metadata.get_params_schema()
         if schema and tuple(param.name for param in schema.params) == PARAMETERS:  # an ensemble's, not another model's
             _check_request(request)
+            request = _with_rows_apart(request)
         return parse(request, metadata, input_schema)
 
     checking.checks_ensembles = True  # type: ignore[attr-defined]
@@ -267,15 +269,38 @@ def _check_request(request: dict[str, Any]) -> None:
     """Refuse a request whose parameters are not where MLflow looks for them.
 
     Raises:
-        mlflow.exceptions.MlflowException: it has another key, or a parameter as a column of its rows.
+        mlflow.exceptions.MlflowException: it has another key, a parameter as a column of its rows, or nameless ones.
     """
     if unknown := [str(name) for name in request if name not in (*ROWS, PARAMS)]:
         raise _bad_request(
             f"unknown key {', '.join(unknown)}; a request has rows, as {' or '.join(ROWS)}, and {PARAMS} ("
             f"{', '.join(PARAMETERS)})"
         )
+    if not isinstance(request.get(PARAMS) or {}, dict):
+        raise _bad_request(f'{PARAMS} must be an object, such as {{"{CROP_POLICY}": "10"}}')
     if misplaced := [name for name in PARAMETERS if name in _columns(request)]:
         raise _bad_request(f"in the rows: {', '.join(misplaced)}; give parameters once, in {PARAMS} beside the rows")
+
+
+def _with_rows_apart(request: dict[str, Any]) -> dict[str, Any]:
+    """Return a request whose rows stay apart.
+
+    Of ``instances`` and ``inputs``, MLflow makes columns: where a row lacks one, the next row's value would move up.
+
+    Raises:
+        mlflow.exceptions.MlflowException: the columns have different lengths.
+    """
+    for key in COLUMNS_OF_MLFLOW:
+        rows = request.get(key)
+        if isinstance(rows, dict) and rows and all(isinstance(column, list) for column in rows.values()):
+            if len({len(column) for column in rows.values()}) > 1:
+                lengths = ", ".join(f"{name} {len(column)}" for name, column in rows.items())
+                raise _bad_request(f"the columns of {key} must be of one length, got {lengths}")
+            rows = [dict(zip(rows, values, strict=True)) for values in zip(*rows.values(), strict=True)]
+        if isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows):
+            others = {name: value for name, value in request.items() if name != key}
+            return {**others, ROWS[0]: rows}
+    return request
 
 
 def _columns(request: dict[str, Any]) -> list[Any]:

@@ -27,8 +27,7 @@ OTHER_HOST = "Invalid Host header"
 DRIVER_ERROR = re.compile(r"^\(\w+\.\w+\) ")
 # How Python names the reason of a failed connection, such as "[Errno 111] Connection refused".
 SYSTEM_ERROR = re.compile(r"\[Errno -?\d+\] ([^'\")(]+)")
-# What the client says about an address that the server does not have; a run or a model that is not there is told
-# in other words.
+# What the client says about an address that the server does not have; it has other words for a missing run or model.
 UNKNOWN_ENDPOINT = re.compile(r"endpoint (\S+) failed with error code 404")
 
 

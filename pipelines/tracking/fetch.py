@@ -61,7 +61,7 @@ def fetch_run(tracking_uri: str, run: str, folder: Path) -> str:
 
 
 def _download(client: Any, parent: Any, run: str, name: str, folder: str | None = None) -> str:
-    """Download a file or folder of a run; return where it is. A store that is away is told from one that lacks it."""
+    """Download a file or folder of a run; return where it is. An unreachable store is not one that lacks it."""
     try:
         is_there = name in {artifact.path for artifact in client.list_artifacts(parent.info.run_id)}
     except Exception as error:

@@ -60,7 +60,7 @@ def _recipe_called(name: str, tracking_uri: str, run_dir: str) -> Recipe:
 def _goes_on_without_mlflow(run: Storage, name: str, error: UserError) -> bool:
     """Return whether ``run`` was begun with the recipe called ``name``, also if that is gone from MLflow.
 
-    Of a run of an earlier version, that is not known: its recipe serves while MLflow is away.
+    Of a run of an earlier version, that is not known: its recipe serves while MLflow is unreachable.
     """
     if not run.exists(RUN):
         return False

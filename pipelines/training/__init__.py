@@ -1,6 +1,6 @@
 """From shards to the weights of each replica.
 
-Reads: dataset/, initial_weights*, teacher/targets.parquet. Writes: replicas/<k>/, training.json,
+Reads: dataset/, initial_weights*, teacher/; for the plan also predictions/. Writes: replicas/<k>/, training.json,
 initial_weights*. Door: ``scheduler.train_replicas``.
 
 In reading order:
@@ -11,6 +11,7 @@ In reading order:
 - ``restarts``: how often a failed replica is restarted, and when
 - ``trainer``: one replica, or several in turn, as a Ray Train job
 - ``handover``: the next replica for a worker that has trained one
+- ``reservation``: a note of what a trainer has reserved, so that it can be freed
 - ``ray_reports``: metrics of epochs for Ray Train's own record
 - ``replica``: one replica, from records to weights
 - ``compilation``: the network that steps call, compiled while that works, and CUDA graphs of steps

@@ -4,6 +4,7 @@ Workers post and ask; the scheduler reads about once a second. It runs as an act
 """
 
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from pipelines.job.progress import ProgressBoard, ReplicaStatus
 
 DRAINED = "its node is about to be taken away"
+LONGEST_ANSWER_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -31,14 +33,12 @@ class BoardState:
         warnings: warnings since the last reading.
         asking: finished replicas whose workers ask for others.
         places: ids of the nodes on which the workers of each replica run, or ran last.
-        groups: placement group of the workers of each replica.
     """
 
     statuses: dict[int, ReplicaStatus] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     asking: list[int] = field(default_factory=list)
     places: dict[int, list[str]] = field(default_factory=dict)
-    groups: dict[int, Any] = field(default_factory=dict)
 
 
 class TrainingBoard(ProgressBoard):
@@ -50,7 +50,8 @@ class TrainingBoard(ProgressBoard):
         self._answers: dict[int, Answer | None] = {}
         # Nodes by replica and worker.
         self._nodes: dict[int, dict[int, str]] = {}
-        self._groups: dict[int, Any] = {}
+        # Placement groups by the replica with which a fit began.
+        self._reservations: dict[int, Any] = {}
         self._leaving: frozenset[str] = frozenset()
         self._stop = ""
 
@@ -58,7 +59,7 @@ class TrainingBoard(ProgressBoard):
         """Return everything that the scheduler reads."""
         statuses, warnings = self.read()
         places = {replica: list(nodes.values()) for replica, nodes in self._nodes.items()}
-        return BoardState(statuses, warnings, self.asking(), places, self._groups)
+        return BoardState(statuses, warnings, self.asking(), places)
 
     def ask(self, finished: int) -> None:
         """Ask for the replica to train after ``finished``."""
@@ -76,17 +77,23 @@ class TrainingBoard(ProgressBoard):
         """Return the answer for the worker that has trained ``finished``; None if it has to wait."""
         return self._answers.get(finished)
 
-    def place(self, replica: int, rank: int, workers: int, node: str, group: Any = None) -> None:
-        """Note that worker ``rank`` of ``workers`` of ``replica`` runs on ``node``, in placement group ``group``."""
+    def place(self, replica: int, rank: int, workers: int, node: str) -> None:
+        """Note that worker ``rank`` of ``workers`` of ``replica`` runs on ``node``."""
         others = {other: at for other, at in self._nodes.get(replica, {}).items() if other < workers}
         self._nodes[replica] = {**others, rank: node}
-        self._groups[replica] = group
+
+    def note_reservation(self, replica: int, group: Any) -> None:
+        """Note the placement group of the workers of the fit that began with ``replica``."""
+        self._reservations[replica] = group
+
+    def reservation(self, replica: int) -> Any:
+        """Return the newest placement group of the fit that began with ``replica``; None if it has had none."""
+        return self._reservations.get(replica)
 
     def forget(self, replica: int) -> None:
         """Forget where ``replica`` ran and what it did, as it is about to start; until its worker does, it waits."""
         super().forget(replica)
         self._nodes.pop(replica, None)
-        self._groups.pop(replica, None)
 
     def tell(self, leaving: Collection[str], stop: str) -> None:
         """Replace the ids of nodes that are about to be taken away, and the reason why all replicas have to end."""
@@ -112,6 +119,14 @@ def read_board(board: Any) -> tuple[BoardState, Any]:
         return BoardState(), board
     except ray.exceptions.RayActorError:
         return BoardState(), new_board()
+
+
+def free_reservation(board: Any, replica: int) -> None:
+    """Free what the fit that began with ``replica`` had reserved: its controller has not done so if it was killed."""
+    with suppress(ray.exceptions.RayError):  # the board that has died
+        group = ray.get(board.reservation.remote(replica), timeout=LONGEST_ANSWER_SECONDS)
+        if group is not None:
+            ray.util.remove_placement_group(group)
 
 
 def here() -> NodeAffinitySchedulingStrategy:

@@ -1,6 +1,6 @@
 """Scheduler that trains the replicas of a run on the cluster, as many at a time as fit.
 
-The number started at once is bounded: on a small machine, seven replicas would each start five processes and wait for
+The number started at once is bounded: on a small machine, seven replicas would each start four processes and wait for
 the others.
 """
 
@@ -25,7 +25,7 @@ from pipelines.job.unplaced import Unplaced
 from pipelines.run.directory import ReplicaFiles, check_run_directory, finished_replicas
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
-from pipelines.training.board import BoardState, here, new_board, read_board
+from pipelines.training.board import BoardState, free_reservation, here, new_board, read_board
 from pipelines.training.checkpoints import newest_step
 from pipelines.training.failure import ReplicaFailure
 from pipelines.training.resources import Resources, check_that_one_fits, replicas_at_once, replicas_held
@@ -63,15 +63,15 @@ def train_replicas(
     board = new_board()
     with display.showing():
         while schedule.goes_on:
-            ended = schedule.stop_if(why_stop())
+            ended = schedule.stop_if(why_stop(), board)
             schedule.fill(board)
             board.tell.remote(draining_nodes(), schedule.stopping)
-            messages = ended + schedule.collect() + schedule.unplaced()
+            messages = ended + schedule.collect(board) + schedule.unplaced()
             state, board = read_board(board)
+            schedule.take(state)
             schedule.hand_over(board, state.asking)
             for message in state.warnings + messages:
                 display.message(message)
-            schedule.take(state)
             display.update(state.statuses, schedule.phases)
             on_poll(schedule.phases)
     ray.kill(board)
@@ -99,8 +99,8 @@ class _Schedule:
         self.failures: list[ReplicaFailure] = []
         self.stopping, self._stop_by = "", math.inf
         self._places: dict[int, list[str]] = {}
-        # Placement group of the workers of each fit, by the fit's reference.
-        self._groups: dict[Any, Any] = {}
+        # The replica with which each fit began, by the fit's reference.
+        self._began: dict[Any, int] = {}
         self._tries, self._tries_if_not_finite = Tries(resources.max_failures), Tries(min(1, resources.max_failures))
         self._paused_until: dict[int, float] = {}
         self._unplaced = Unplaced()
@@ -116,7 +116,7 @@ class _Schedule:
         """Whether there is something to start or to wait for."""
         return bool(self.running or (self.waiting and not self.stopping))
 
-    def stop_if(self, reason: str) -> list[str]:
+    def stop_if(self, reason: str, board: Any) -> list[str]:
         """Start nothing more if there is a ``reason``; return messages about what had to be ended.
 
         That is what has not ended by itself within ``STOPPING_SECONDS``.
@@ -128,6 +128,7 @@ class _Schedule:
         messages = []
         for ref, replica in self.running.items():
             ray.cancel(ref, force=True)  # its workers never got a place, or do not answer
+            free_reservation(board, self._began.pop(ref, replica))
             self._wait_again(replica)
             step = _step_reached(self._run, replica)
             kept = f"its checkpoint of step {step} is kept, from which it goes on" if step else "it has no checkpoint"
@@ -140,7 +141,7 @@ class _Schedule:
         """Start replicas while the cluster, with its current nodes, holds more."""
         while len(self.running) < self._window() and (replica := self._take_ready(board)) is not None:
             ref = self._fit.remote(self._run, self._recipe, replica, self._resources, self._arithmetic, board)
-            self.running[ref] = replica
+            self.running[ref] = self._began[ref] = replica
 
     def hand_over(self, board: Any, asking: Sequence[int]) -> None:
         """Give each worker that has trained a replica and asks for another one that is ready, or none."""
@@ -173,19 +174,18 @@ class _Schedule:
                 return replica
         return None
 
-    def collect(self) -> list[str]:
+    def collect(self, board: Any) -> list[str]:
         """Wait a moment for replicas to end; return messages about those that failed."""
         messages: list[str] = []
         if not self.running:  # all that wait are paused
             time.sleep(POLL_SECONDS)
             return messages
         for ref in ray.wait(list(self.running), timeout=POLL_SECONDS)[0]:
-            replica, group = self.running.pop(ref), self._groups.pop(ref, None)
-            ended = _outcome(replica, ref)
+            replica = self.running.pop(ref)
+            began, ended = self._began.pop(ref, replica), _outcome(replica, ref)
             failure = ended if isinstance(ended, ReplicaFailure) else None
-            # Ray Train's controller does so itself, unless it was killed: its places would be taken until the job ends.
-            if failure and group is not None:
-                ray.util.remove_placement_group(group)
+            if failure:
+                free_reservation(board, began)
             if not failure and ended != replica:  # the worker ended without knowing that it was to go on
                 self._wait_again(replica)
                 continue
@@ -232,12 +232,10 @@ class _Schedule:
         return [f"warning: the cluster cannot hold a replica (workers of {self._resources}); waiting until it can"]
 
     def take(self, state: BoardState) -> None:
-        """Take over what workers left on the board: phases of running replicas, their nodes and placement groups."""
+        """Take over the phases of running replicas, and their nodes, from what their workers left on the board."""
         # A board that is new, or cannot be read for the moment, holds nothing.
         self._places.update(state.places)
-        for ref, replica in self.running.items():
-            if replica in state.groups:
-                self._groups[ref] = state.groups[replica]
+        for replica in self.running.values():
             if replica in state.statuses:
                 self.phases[replica] = state.statuses[replica].phase
 

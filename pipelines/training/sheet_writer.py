@@ -36,7 +36,7 @@ class SheetWriter:
         write_sheets(task.run, task.replica, self._sheets)
 
     def _kept(self) -> list[SheetAnswers]:
-        """Return the sheets of earlier attempts; a damaged file is told and begun again."""
+        """Return the sheets of earlier attempts; a damaged file is reported and begun anew."""
         task = self._task
         try:
             return read_sheets(task.run, task.replica) if task.leads else []

@@ -107,11 +107,13 @@ def _trainer(
 ) -> Any:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
 
+    from pipelines.training.reservation import NoteReservation
+
     least, most = recipe.least_workers, recipe.workers_per_replica
     # Ray Train's own files go into the replica's folder.
     parent, _, name = files.folder.rpartition("/")
     trainer_class = _trainer_class(one_worker=least == most == 1, gpu=resources.gpus_per_worker > 0)
-    return _with_fewer_processes(trainer_class)(
+    return _with_fewer_processes(trainer_class, NoteReservation(config["board"], config["replica"]))(
         loop,
         train_loop_config=config,
         scaling_config=ScalingConfig(
@@ -145,15 +147,15 @@ def _trainer_class(*, one_worker: bool, gpu: bool) -> Any:
     return TorchTrainer
 
 
-def _with_fewer_processes(trainer_class: Any) -> Any:
-    """Return a trainer of the class without the callbacks that are `NOT_NEEDED`."""
+def _with_fewer_processes(trainer_class: Any, note: Any) -> Any:
+    """Return a trainer of the class with the callback ``note`` and without those that are `NOT_NEEDED`."""
 
     class Trainer(trainer_class):  # type: ignore[misc]
         """A trainer that starts its controller, what synchronises checkpoints, and its workers."""
 
         def _create_default_callbacks(self) -> list[Any]:
             callbacks = super()._create_default_callbacks()
-            return [callback for callback in callbacks if type(callback).__name__ not in NOT_NEEDED]
+            return [note, *(callback for callback in callbacks if type(callback).__name__ not in NOT_NEEDED)]
 
     return Trainer
 
@@ -206,8 +208,8 @@ def _train(task: "ReplicaTask", reports: "RayReports") -> ReplicaFailure | None:
     from pipelines.training.notice import EndedByNoticeError
     from pipelines.training.replica import train_replica
 
-    node, group = ray.get_runtime_context().get_node_id(), ray.util.get_current_placement_group()
-    task.board.place.remote(task.replica, task.share.rank, task.share.workers, node, group)
+    node = ray.get_runtime_context().get_node_id()
+    task.board.place.remote(task.replica, task.share.rank, task.share.workers, node)
     try:
         # One worker on each node records its system metrics.
         with (

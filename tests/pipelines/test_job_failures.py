@@ -47,7 +47,7 @@ def test_a_replica_that_always_fails_leaves_the_others_whole(
     assert not (run / "report").exists()
     assert run_job(arguments(run, recipe, max_failures=0, min_replicas=1, models="ensemble")) == 0
     assert (
-        "Only 1 of 2 replicas were evaluated (replica_0); the other one was not finished."
+        "Only 1 of 2 replicas was evaluated (replica_0); the other one was not finished."
         in (run / "report/report.md").read_text()
     )
     assert [row["models"] for row in report_of(run)["table"]] == [1]

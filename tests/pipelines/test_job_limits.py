@@ -58,7 +58,7 @@ def test_at_a_limit_replicas_write_checkpoints_finished_ones_are_evaluated_and_w
     assert "stopped at --max-hours 1e-09: the jobs of this run have used " in printed
     assert "1 of 2 replicas finished, the others keep their checkpoints. To go on, run the same command" in printed
     assert [row["models"] for row in report_of(folder)["table"]] == [1]
-    assert "Only 1 of 2 replicas were evaluated" in (folder / "report/report.md").read_text()
+    assert "Only 1 of 2 replicas was evaluated" in (folder / "report/report.md").read_text()
 
     more = Limits(0.5, max_cost=1000.0)
 

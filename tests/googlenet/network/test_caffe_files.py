@@ -76,7 +76,7 @@ def test_the_auxiliary_heads_of_caffes_own_file_are_used() -> None:
 def test_where_heads_are_missing_they_are_initialised_and_that_is_said(aux_heads: bool, remarks: int) -> None:
     stored = read_weights(zoo_onnx(caffe_arrays(classes=5)), "x.onnx")
     told = start_from(GoogLeNet(5, "paper", aux_heads), stored)
-    assert told == ["auxiliary heads re-initialised, missing from the file: 4a, 4d"][:remarks]
+    assert told == ["auxiliary classifiers re-initialised, missing from the file: 4a, 4d"][:remarks]
 
 
 @cache

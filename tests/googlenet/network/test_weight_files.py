@@ -173,7 +173,7 @@ def test_another_number_of_classes_replaces_the_classifier_and_says_so() -> None
     assert torch.equal(model.conv1.conv.weight, stored.tensors["conv1.conv.weight"])
     assert remarks == [
         "classifier re-initialised: 11 classes in the file, 5 here",
-        "auxiliary heads re-initialised, missing from the file: 4a, 4d",
+        "auxiliary classifiers re-initialised, missing from the file: 4a, 4d",
     ]
 
 

@@ -1,5 +1,7 @@
 """Tests of the number of predictors, counted by hand on nodes as Ray describes them."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -9,7 +11,6 @@ from pipelines.evaluation.predictors import (
     FEEDER_CPUS,
     PREDICTOR_CPUS,
     PredictorOptions,
-    Predictors,
     device_of,
     predictors_on,
 )
@@ -93,10 +94,22 @@ def test_predictors_leave_room_for_those_that_feed_them_on_a_node_of_any_size() 
     assert [n for n in sizes if n - placed[n] * PREDICTOR_CPUS < placed[n] * need - 1e-9] == [], "numbers of CPUs"
 
 
-def test_a_predictor_that_takes_long_for_an_image_is_fed_by_one_task() -> None:
-    quick, slow = (Predictors(3, 0.0, seconds_per_image=seconds) for seconds in (0.05, 0.5))
-    assert (quick.feeders, slow.feeders, Predictors(3, 0.0).feeders) == (6, 3, 6)
-    assert Predictors(3, 1.0, seconds_per_image=0.5).feeders == 3 * FEEDERS_PER_PREDICTOR["gpu"]
+@pytest.mark.parametrize(
+    ("nodes", "options", "may_grow", "seconds", "feeders"),
+    [
+        ([CPU_NODE], AS_MANY_AS_FIT, False, 0.5, 6),
+        ([CPU_NODE], AS_MANY_AS_FIT, False, 0.05, 12),
+        ([CPU_NODE], AS_MANY_AS_FIT, False, 0.0, 12),  # unknown
+        ([CPU_NODE], PredictorOptions(number=4), False, 0.5, 8),  # two CPUs are idle
+        ([CPU_NODE], AS_MANY_AS_FIT, True, 0.5, 12),  # more predictors may start
+        ([FEW_CPUS], AS_MANY_AS_FIT, False, 0.5, 3 * FEEDERS_PER_PREDICTOR["gpu"]),
+    ],
+)
+def test_a_predictor_that_takes_long_for_an_image_is_fed_by_one_task_where_no_cpu_is_idle(
+    nodes: list[dict[str, float]], options: PredictorOptions, may_grow: bool, seconds: float, feeders: int
+) -> None:
+    found = predictors_on(nodes, options, NO_MEMORY, may_grow=may_grow)
+    assert replace(found, seconds_per_image=seconds).feeders == feeders
 
 
 def test_what_limits_their_number_is_told() -> None:

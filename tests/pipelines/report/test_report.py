@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from pipelines.errors import UserError
+from pipelines.report.columns import table_columns
 from pipelines.report.contents import contents
 from pipelines.report.drawing import svg
 from pipelines.report.figures import learning_curves, read_curves
@@ -154,6 +155,9 @@ def test_measured_seconds_stand_apart_from_what_is_the_same_on_every_machine(rep
     cost = reported.read_json("report/cost.json")
     assert (cost["predictor_seconds"], cost["forward_passes"]) == (3.0, 6 * 288)
     assert "| 2 | 144 | 288 | 0.500 |" in reported.read("report/report.md").decode()
+    quick = table_columns(reported.read_json("report/report.json"), {**cost, "seconds_per_pass": 0.0002})
+    [seconds] = [column.cells for column in quick if column.heading == "seconds"]
+    assert (seconds[0], seconds[-1]) == ("0.0002", "0.058")
 
 
 def test_pictures_are_drawn_and_the_whole_report_is_the_same_every_time(reported: Storage, tmp_path: Path) -> None:

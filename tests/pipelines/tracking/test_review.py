@@ -152,4 +152,6 @@ def test_the_address_of_a_server_that_does_not_answer_is_printed_with_a_warning(
     review._main()
     told = capsys.readouterr()
     assert told.out == f"MLflow: {uri}\n"
-    assert " ".join(told.err.split()).startswith(f"warning: MLflow at {uri}: ")
+    assert " ".join(told.err.split()).startswith(
+        f"asking the MLflow server for the run's page ... warning: MLflow at {uri}: "
+    )

@@ -117,7 +117,8 @@ def test_the_documented_request_is_answered(server: str, finished_run: Path, tmp
         assert row["error"] is None
 
 
-def test_one_bad_image_answers_for_itself_alone(server: str, finished_run: Path) -> None:
+@pytest.mark.parametrize("key", ["dataframe_records", "instances", "inputs"])
+def test_one_bad_image_answers_for_itself_alone(server: str, finished_run: Path, key: str) -> None:
     image_id, data = photographs(finished_run, 1)[0]
     good = {"image": base64.b64encode(data).decode()}
     bad = [
@@ -131,7 +132,7 @@ def test_one_bad_image_answers_for_itself_alone(server: str, finished_run: Path)
         ({"imgae": "x"}, "a row must fill one of the columns image, path, pixels, got 0"),
     ]
     records = [good, *(record for record, _ in bad), good]
-    status, answer = post(server, {"dataframe_records": records, "params": {"crop_policy": "1"}})
+    status, answer = post(server, {key: records, "params": {"crop_policy": "1"}})
     assert status == 200, answer
     first, *failed, last = answer["predictions"]
     assert first == last

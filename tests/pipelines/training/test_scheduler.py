@@ -54,13 +54,13 @@ def test_weights_that_are_not_finite_are_tried_once_more_and_a_paused_replica_is
     assert [schedule._pause_before_restart(0, failure) for failure in failures] == [2, 4, 2, None]
     schedule._paused_until[0] = float("inf")
     schedule.fill(board=None)
-    assert (schedule.waiting, schedule.running, schedule.collect()) == ([0], {}, [])
+    assert (schedule.waiting, schedule.running, schedule.collect(board=None)) == ([0], {}, [])
 
 
-def test_what_does_not_end_at_a_limit_is_ended_with_a_line_on_what_is_kept(
+def test_what_does_not_end_at_a_limit_is_ended_with_a_line_on_what_is_kept_and_frees_its_places(
     ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, limit = Storage.at(str(tmp_path)), "the run has reached --max-hours 1"
+    run, limit, board = Storage.at(str(tmp_path)), "the run has reached --max-hours 1", new_board()
     schedule = _Schedule(run, replace(tiny_recipe, replicas=3), Resources(), FP32, [])
 
     @ray.remote(num_cpus=0)
@@ -69,14 +69,19 @@ def test_what_does_not_end_at_a_limit_is_ended_with_a_line_on_what_is_kept(
 
     schedule.running, schedule.waiting = {fit.remote(): 0, fit.remote(): 1}, [2]
     run.write(f"replicas/1/checkpoints/0000000005.{16 * '0'}.safetensors", b"")
-    assert schedule.stop_if(limit) == []
+    reserved = ray.util.placement_group([{"CPU": 0.1}])
+    board.note_reservation.remote(1, reserved)
+    assert schedule.stop_if(limit, board) == []
+    assert ray.get(reserved.ready()) is not None
     monkeypatch.setattr(schedule, "_stop_by", 0.0)
     ended = "was ended, since the run has reached --max-hours 1 and it did not end by itself within 120 s; "
-    assert schedule.stop_if(limit) == [
+    assert schedule.stop_if(limit, board) == [
         f"warning: replica 0 {ended}it has no checkpoint",
         f"warning: replica 1 {ended}its checkpoint of step 5 is kept, from which it goes on",
     ]
     assert (sorted(schedule.waiting), schedule.running, schedule.goes_on) == ([0, 1, 2], {}, False)
+    assert ray.util.placement_group_table(reserved)["state"] == "REMOVED"
+    ray.kill(board)
 
 
 def test_a_worker_that_has_trained_a_replica_gets_the_next_one_that_is_ready_while_the_cluster_holds_its_fit(
