@@ -69,7 +69,10 @@ class TableRow(CropPolicy):
     forward_passes: Annotated[int, Field(description="Forward passes per image: models x crops.")]
     computed_passes: NotRequired[ComputedPasses]
     paper_top5_error: Annotated[
-        float | None, Field(description="The paper's top-5 error (ImageNet), in percent; null where it has none.")
+        float | None,
+        Field(
+            description="The paper's top-5 error (ImageNet), in percent, whatever the images; null where it has none."
+        ),
     ]
 
 
