@@ -178,7 +178,7 @@ def predictors_on(
     remarks = (_remark(nodes, needs, now, options.number), memory_warning("a predictor", needed, memory))
     per_node = max(1, min(wanted, max(by_node, default=1)))
     cpus = sum(int(node.get("CPU", 0.0)) for node in nodes)
-    on_every_cpu = not num_gpus and not grows and wanted >= cpus
+    on_every_cpu = not num_gpus and not may_grow and wanted >= cpus
     remark = "; ".join(filter(None, remarks))
     return Predictors(wanted, num_gpus, memory, per_node, grows, remark, on_every_cpu=on_every_cpu)
 

@@ -5,6 +5,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import TextIO
 
 # Commands in a line, to its end. People copy them, and a terminal copies a broken one as two.
@@ -80,6 +81,11 @@ def size(num_bytes: float) -> str:
 def count(number: int, thing: str, things: str = "") -> str:
     """Format a number of things: 1 class, 1,000 classes. ``things`` is the plural, by default with an s."""
     return f"{number:,} {thing if number == 1 else things or f'{thing}s'}"
+
+
+def two_digits(number: float) -> str:
+    """Return a small number with two digits, and never with an exponent: 0.000085."""
+    return f"{Decimal(f'{number:.2g}'):f}"
 
 
 def some(names: Sequence[str], most: int = 10) -> str:

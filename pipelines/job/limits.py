@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pipelines.errors import UserError
-from pipelines.job.console import duration
+from pipelines.job.console import duration, two_digits
 from pipelines.job.log import LoggedJob
 
 SECONDS_PER_HOUR = 3600.0
@@ -28,7 +28,7 @@ class Usage:
 
     def __str__(self) -> str:
         hours = self.node_seconds / SECONDS_PER_HOUR
-        nodes = f", {hours:,.1f} node-hours" if hours >= SHOWN_IN_TENTHS else f", {hours:.2g} node-hours"
+        nodes = f", {hours:,.1f} node-hours" if hours >= SHOWN_IN_TENTHS else f", {two_digits(hours)} node-hours"
         return f"{duration(self.seconds)}{nodes}{f', cost {self.cost:,.2f}' if self.cost else ''}"
 
     def to_dict(self) -> dict[str, float]:

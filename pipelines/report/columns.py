@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from googlenet.evaluation.crops import is_chosen
-from pipelines.job.console import count
+from pipelines.job.console import count, two_digits
 from pipelines.report.fields import CropPolicy
 from pipelines.report.schema import Report, TableRow
 from pipelines.report.schema_of_provenance import Run
@@ -138,7 +138,7 @@ def computed_passes(row: TableRow) -> float:
 
 
 def _seconds(seconds: float) -> str:
-    return f"{seconds:.3f}" if seconds >= LEAST_IN_MILLISECONDS else f"{seconds:.2g}"
+    return f"{seconds:.3f}" if seconds >= LEAST_IN_MILLISECONDS else two_digits(seconds)
 
 
 def table_columns(report: Report, cost: MeasuredCost) -> list[Column]:

@@ -269,13 +269,16 @@ def _check_request(request: dict[str, Any]) -> None:
     """Refuse a request whose parameters are not where MLflow looks for them.
 
     Raises:
-        mlflow.exceptions.MlflowException: it has another key, a parameter as a column of its rows, or nameless ones.
+        mlflow.exceptions.MlflowException: it has another key, rows under several, a parameter as a column of its
+            rows, or nameless ones.
     """
     if unknown := [str(name) for name in request if name not in (*ROWS, PARAMS)]:
         raise _bad_request(
             f"unknown key {', '.join(unknown)}; a request has rows, as {' or '.join(ROWS)}, and {PARAMS} ("
             f"{', '.join(PARAMETERS)})"
         )
+    if len(given := [name for name in ROWS if name in request]) > 1:
+        raise _bad_request(f"a request has its rows under one key, got {' and '.join(given)}")
     if not isinstance(request.get(PARAMS) or {}, dict):
         raise _bad_request(f'{PARAMS} must be an object, such as {{"{CROP_POLICY}": "10"}}')
     if misplaced := [name for name in PARAMETERS if name in _columns(request)]:

@@ -33,12 +33,14 @@ class BoardState:
         warnings: warnings since the last reading.
         asking: finished replicas whose workers ask for others.
         places: ids of the nodes on which the workers of each replica run, or ran last.
+        reservations: placement group of the workers of each fit, by the replica with which it began.
     """
 
     statuses: dict[int, ReplicaStatus] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     asking: list[int] = field(default_factory=list)
     places: dict[int, list[str]] = field(default_factory=dict)
+    reservations: dict[int, Any] = field(default_factory=dict)
 
 
 class TrainingBoard(ProgressBoard):
@@ -59,7 +61,7 @@ class TrainingBoard(ProgressBoard):
         """Return everything that the scheduler reads."""
         statuses, warnings = self.read()
         places = {replica: list(nodes.values()) for replica, nodes in self._nodes.items()}
-        return BoardState(statuses, warnings, self.asking(), places)
+        return BoardState(statuses, warnings, self.asking(), places, self._reservations)
 
     def ask(self, finished: int) -> None:
         """Ask for the replica to train after ``finished``."""
@@ -121,12 +123,11 @@ def read_board(board: Any) -> tuple[BoardState, Any]:
         return BoardState(), new_board()
 
 
-def free_reservation(board: Any, replica: int) -> None:
-    """Free what the fit that began with ``replica`` had reserved: its controller has not done so if it was killed."""
-    with suppress(ray.exceptions.RayError):  # the board that has died
-        group = ray.get(board.reservation.remote(replica), timeout=LONGEST_ANSWER_SECONDS)
-        if group is not None:
-            ray.util.remove_placement_group(group)
+def reservation_on(board: Any, replica: int) -> Any:
+    """Return the newest placement group of the fit that began with ``replica``; None if the board knows of none."""
+    with suppress(ray.exceptions.RayError):  # a board that has died
+        return ray.get(board.reservation.remote(replica), timeout=LONGEST_ANSWER_SECONDS)
+    return None
 
 
 def here() -> NodeAffinitySchedulingStrategy:

@@ -4,8 +4,10 @@ The controller frees it at the end. Ray Train's own way for a controller that wa
 which asks once a second whether the controller lives; here the scheduler frees it once the fit has failed.
 """
 
+from contextlib import suppress
 from typing import Any
 
+from ray.exceptions import RayError
 from ray.train.v2._internal.execution.callback import WorkerGroupCallback
 
 
@@ -17,5 +19,7 @@ class NoteReservation(WorkerGroupCallback):  # type: ignore[misc]
 
     def after_worker_group_start(self, worker_group: Any) -> None:
         """Note the group before its workers train."""
-        group = worker_group.get_worker_group_state().placement_group_handle.placement_group
-        self._board.note_reservation.remote(self._replica, group)
+        # A later Ray may have other names, and the board may have died: the replica trains all the same.
+        with suppress(AttributeError, RayError):
+            group = worker_group.get_worker_group_state().placement_group_handle.placement_group
+            self._board.note_reservation.remote(self._replica, group)

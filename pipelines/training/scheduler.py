@@ -25,7 +25,7 @@ from pipelines.job.unplaced import Unplaced
 from pipelines.run.directory import ReplicaFiles, check_run_directory, finished_replicas
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
-from pipelines.training.board import BoardState, free_reservation, here, new_board, read_board
+from pipelines.training.board import BoardState, here, new_board, read_board, reservation_on
 from pipelines.training.checkpoints import newest_step
 from pipelines.training.failure import ReplicaFailure
 from pipelines.training.resources import Resources, check_that_one_fits, replicas_at_once, replicas_held
@@ -101,6 +101,8 @@ class _Schedule:
         self._places: dict[int, list[str]] = {}
         # The replica with which each fit began, by the fit's reference.
         self._began: dict[Any, int] = {}
+        # What the board had before it died.
+        self._reservations: dict[int, Any] = {}
         self._tries, self._tries_if_not_finite = Tries(resources.max_failures), Tries(min(1, resources.max_failures))
         self._paused_until: dict[int, float] = {}
         self._unplaced = Unplaced()
@@ -127,8 +129,9 @@ class _Schedule:
             return []
         messages = []
         for ref, replica in self.running.items():
-            ray.cancel(ref, force=True)  # its workers never got a place, or do not answer
-            free_reservation(board, self._began.pop(ref, replica))
+            # Its workers do not answer, or never got a place: such a request stays until the job ends.
+            ray.cancel(ref, force=True)
+            self._free(board, self._began.pop(ref, replica))
             self._wait_again(replica)
             step = _step_reached(self._run, replica)
             kept = f"its checkpoint of step {step} is kept, from which it goes on" if step else "it has no checkpoint"
@@ -185,7 +188,7 @@ class _Schedule:
             began, ended = self._began.pop(ref, replica), _outcome(replica, ref)
             failure = ended if isinstance(ended, ReplicaFailure) else None
             if failure:
-                free_reservation(board, began)
+                self._free(board, began)
             if not failure and ended != replica:  # the worker ended without knowing that it was to go on
                 self._wait_again(replica)
                 continue
@@ -209,6 +212,12 @@ class _Schedule:
                 where = self._run.below(_failure_file(replica))
                 messages.append(f"replica {replica} failed: {failure.reason} (see {where})")
         return messages
+
+    def _free(self, board: Any, began: int) -> None:
+        """Free what the fit that began with this replica had reserved; its controller has not if it was killed."""
+        group = reservation_on(board, began) or self._reservations.get(began)
+        if group is not None:
+            ray.util.remove_placement_group(group)
 
     def _wait_again(self, replica: int) -> None:
         self.waiting.insert(0, replica)
@@ -235,6 +244,7 @@ class _Schedule:
         """Take over the phases of running replicas, and their nodes, from what their workers left on the board."""
         # A board that is new, or cannot be read for the moment, holds nothing.
         self._places.update(state.places)
+        self._reservations.update(state.reservations)
         for replica in self.running.values():
             if replica in state.statuses:
                 self.phases[replica] = state.statuses[replica].phase

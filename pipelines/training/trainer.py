@@ -107,13 +107,11 @@ def _trainer(
 ) -> Any:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
 
-    from pipelines.training.reservation import NoteReservation
-
     least, most = recipe.least_workers, recipe.workers_per_replica
     # Ray Train's own files go into the replica's folder.
     parent, _, name = files.folder.rpartition("/")
     trainer_class = _trainer_class(one_worker=least == most == 1, gpu=resources.gpus_per_worker > 0)
-    return _with_fewer_processes(trainer_class, NoteReservation(config["board"], config["replica"]))(
+    return _with_fewer_processes(trainer_class, config["board"], config["replica"])(
         loop,
         train_loop_config=config,
         scaling_config=ScalingConfig(
@@ -147,15 +145,25 @@ def _trainer_class(*, one_worker: bool, gpu: bool) -> Any:
     return TorchTrainer
 
 
-def _with_fewer_processes(trainer_class: Any, note: Any) -> Any:
-    """Return a trainer of the class with the callback ``note`` and without those that are `NOT_NEEDED`."""
+def _with_fewer_processes(trainer_class: Any, board: Any, replica: int) -> Any:
+    """Return a trainer of the class that notes what it reserves on the board, without callbacks that are `NOT_NEEDED`.
+
+    The note is written for Ray 2.60; where a later Ray has no place for it, Ray Train frees them in its own way.
+    """
+    try:
+        from pipelines.training.reservation import NoteReservation
+    except ImportError:
+        return trainer_class
 
     class Trainer(trainer_class):  # type: ignore[misc]
         """A trainer that starts its controller, what synchronises checkpoints, and its workers."""
 
         def _create_default_callbacks(self) -> list[Any]:
             callbacks = super()._create_default_callbacks()
-            return [note, *(callback for callback in callbacks if type(callback).__name__ not in NOT_NEEDED)]
+            return [
+                NoteReservation(board, replica),
+                *(callback for callback in callbacks if type(callback).__name__ not in NOT_NEEDED),
+            ]
 
     return Trainer
 

@@ -102,6 +102,7 @@ def test_predictors_leave_room_for_those_that_feed_them_on_a_node_of_any_size() 
         ([CPU_NODE], AS_MANY_AS_FIT, False, 0.0, 12),  # unknown
         ([CPU_NODE], PredictorOptions(number=4), False, 0.5, 8),  # two CPUs are idle
         ([CPU_NODE], AS_MANY_AS_FIT, True, 0.5, 12),  # more predictors may start
+        ([CPU_NODE], PredictorOptions(number=8), True, 0.5, 16),  # nodes may join for two of them
         ([FEW_CPUS], AS_MANY_AS_FIT, False, 0.5, 3 * FEEDERS_PER_PREDICTOR["gpu"]),
     ],
 )

@@ -138,6 +138,9 @@ def test_one_bad_image_answers_for_itself_alone(server: str, finished_run: Path,
     assert first == last
     assert first["error"] is None
     assert first["probability_1"] == pytest.approx(calibrated(finished_run, image_id, "1").max(), abs=1e-6)
+    if key == "inputs":  # in columns as well
+        columns = {key: {"image": [good["image"], "no base64!", good["image"]]}, "params": {"crop_policy": "1"}}
+        assert post(server, columns)[1]["predictions"] == [first, failed[1], last]
     for row, (_, expected) in zip(failed, bad, strict=True):
         assert expected in row["error"]
         assert row["answer_1"] is row["probability_1"] is row["agreement"] is None
@@ -186,6 +189,18 @@ def test_a_request_that_cannot_be_answered_is_refused_with_the_reason_first(
         ({"instances": [{"image": "eA=="}, {"image": "eA==", "budget": "fast"}]}, "in the rows: budget; give"),
         ({"inputs": {"image": ["eA=="], "coverage": [0.9]}}, "in the rows: coverage; give"),
         ({"dataframe_split": {"columns": ["image", "calibrated"], "data": [["eA==", 0]]}}, "in the rows: calibrated;"),
+        (
+            {"dataframe_records": [{"image": "eA=="}], "params": [["budget", "fast"]]},
+            "params must be an object",
+        ),
+        (
+            {"dataframe_records": [{"image": "eA=="}], "instances": [{"image": "eA=="}]},
+            "a request has its rows under",
+        ),
+        (
+            {"inputs": {"image": ["a", "b"], "path": ["c"]}},
+            "the columns of inputs must be of one length, got image",
+        ),
         # MLflow's own refusals, of requests in which no column can be looked for.
         ({"instances": 5}, ""),
         ({"inputs": True}, ""),
