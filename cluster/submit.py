@@ -191,10 +191,10 @@ def _running_job(client: Client, run_dir: str) -> JobDetails | None:
 
 def _about_running(job: JobDetails, arguments: Arguments) -> str:
     """Return that the job already runs, and whether with other options than those given."""
-    found = f"submit: {job.submission_id} already runs on this run directory"
+    running = f"submit: {job.submission_id} already runs on this run directory"
     if job.entrypoint == _entrypoint(arguments):
-        return found
-    return f"{found} with other options, which stay in force; stop it first to use the new ones: {job.entrypoint}"
+        return running
+    return f"{running} with other options, which stay in force; stop it first to use the new ones: {job.entrypoint}"
 
 
 def _entrypoint(arguments: Arguments) -> str:

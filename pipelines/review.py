@@ -122,9 +122,9 @@ def page_to_open(tracking_uri: str, run_dir: str) -> str:
         return page_of_experiment(tracking_uri)
     run, client = Storage.at(run_dir), connect(tracking_uri)
     is_training = run.exists(RUN) and "recipe" in read_run(run)
-    found = find_parent(client, run) if is_training else find_evaluation(client, run)
-    if found is not None:
-        return page_of_run(found.info.experiment_id, found.info.run_id)
+    tracked = find_parent(client, run) if is_training else find_evaluation(client, run)
+    if tracked is not None:
+        return page_of_run(tracked.info.experiment_id, tracked.info.run_id)
     database = database_of(tracking_uri)
     if database and is_read_only(database):
         way_out = ", which is read-only"

@@ -72,12 +72,12 @@ class EarlyPredictor:
         """
         if keep_views:
             raise ValueError("a prediction that stops early has no probabilities of all views")
-        found, replicas = self.stopped(image), self._kept.stages[-1][0]
-        models, classes = found.probabilities.shape
+        early, replicas = self.stopped(image), self._kept.stages[-1][0]
+        models, classes = early.probabilities.shape
         probabilities = np.zeros((replicas, 1, classes), np.float32)
-        probabilities[list(self._order[:models]), 0] = found.probabilities
+        probabilities[list(self._order[:models]), 0] = early.probabilities
         views = np.zeros((replicas, 1), np.int32)
-        views[list(self._order[:models])] = found.views
+        views[list(self._order[:models])] = early.views
         ensemble_views = views_of_all(self._predictor.policies, self._predictor.crop_px)
         nothing = np.zeros((replicas + 1, len(ensemble_views)), np.int32)
         no_groups = np.zeros((replicas + 1, len(view_groups(ensemble_views))), np.int32)
@@ -129,5 +129,5 @@ class _Passes:
         return mean
 
     def _computed(self, replicas: range, boxes: Sequence[Box]) -> dict[Box, Float64[np.ndarray, "k c"]]:
-        found = self._predictor.predict_windows(self._pixels, [self._order[number] for number in replicas], boxes)
-        return dict(zip(boxes, found.swapaxes(0, 1), strict=True))
+        outputs = self._predictor.predict_windows(self._pixels, [self._order[number] for number in replicas], boxes)
+        return dict(zip(boxes, outputs.swapaxes(0, 1), strict=True))

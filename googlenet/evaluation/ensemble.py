@@ -190,8 +190,8 @@ class Ensemble:
             )
         if kept and coverage is not None and (missing := kept.images_missing_for(coverage)):
             raise ValueError(f"a coverage of {coverage:g} {missing}")
-        found = self.probabilities(image, policy)
-        return top_answers(found, self.classes, temperature if calibrated else 1.0, limit, least=least)
+        probabilities = self.probabilities(image, policy)
+        return top_answers(probabilities, self.classes, temperature if calibrated else 1.0, limit, least=least)
 
     def _temperature(self, policy: Policy) -> tuple[float, float]:
         """Return the temperature of a policy, 1 if none was fitted, and the least probability that it knows."""
@@ -210,10 +210,10 @@ class Ensemble:
         if policy != CROP_POLICIES[-1]:
             raise ValueError(f"the budget {budget} decides how many of the 144 views are computed: leave out policy")
         early = EarlyPredictor(self._predictor(policy), EarlyStop(self.budget, budget), self._cascade_order)
-        found = early.stopped(self._scaled(image, policy))
-        temperature = found.temperature if calibrated else 1.0
-        answers = top_answers(found.probabilities, self.classes, temperature, least=LEAST_KEPT)
-        return {**answers, PASSES: found.passes}
+        stopped = early.stopped(self._scaled(image, policy))
+        temperature = stopped.temperature if calibrated else 1.0
+        answers = top_answers(stopped.probabilities, self.classes, temperature, least=LEAST_KEPT)
+        return {**answers, PASSES: stopped.passes}
 
 
 def answer_columns(classes: int) -> list[str]:

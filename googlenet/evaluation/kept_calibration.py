@@ -56,8 +56,8 @@ class KeptCalibration:
         if not set(digests) <= set(self.weights_digests) or len(set(digests)) < len(digests):
             return None
         policies = (*self.one_model, *self.all_models)
-        found = {policy: self.temperature(len(digests), policy) for policy in policies}
-        of_size = {policy: temperature for policy, temperature in found.items() if temperature is not None}
+        temperatures = {policy: self.temperature(len(digests), policy) for policy in policies}
+        of_size = {policy: temperature for policy, temperature in temperatures.items() if temperature is not None}
         return KeptCalibration(tuple(digests), self.dataset_digest, self.images, self.one_model, of_size)
 
     def threshold(self, policy: Policy, coverage: float, rule: SetRule = UNPENALISED) -> float | None:

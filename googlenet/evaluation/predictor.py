@@ -154,10 +154,9 @@ class Predictor:
     ) -> Float64[np.ndarray, "k d c"]:
         """Return the softmax outputs of some replicas, by their positions, for windows of an image on the device."""
         networks = [self._networks[replica] for replica in replicas]
-        found: Float64[np.ndarray, "k d c"] = (
-            self._probabilities(cut_views(scaled, boxes, self.crop_px), networks).cpu().numpy()
-        )
-        return found
+        pixels = cut_views(scaled, boxes, self.crop_px)
+        probabilities: Float64[np.ndarray, "k d c"] = self._probabilities(pixels, networks).cpu().numpy()
+        return probabilities
 
     def _sent(self, images: Sequence[tuple[ScaledImage, bool]]) -> list[_SentImage]:
         """Send images to the device; the flag of an image says whether its views are kept."""
@@ -182,11 +181,11 @@ class Predictor:
     def _predicted(self, group: Sequence[_SentImage]) -> PendingPredictions:
         """Predict images that are on the device, and begin to bring home the results."""
         each = torch.split(self._of_windows(group), [len(image.distinct.boxes) for image in group], dim=1)
-        found = [averaged(p, image.shares) for p, image in zip(each, group, strict=True)]
-        for fields, p, image in zip(found, each, group, strict=True):
+        means = [averaged(p, image.shares) for p, image in zip(each, group, strict=True)]
+        for fields, p, image in zip(means, each, group, strict=True):
             if image.keeps_views:
                 fields["by_view"] = p[:, self._windows_of_144(image.distinct)].half()
-        return PendingPredictions(found)
+        return PendingPredictions(means)
 
     def _windows_of_144(self, distinct: DistinctViews) -> list[int]:
         """Return the window of each of the 144 views."""
@@ -250,12 +249,12 @@ def name_of_device(device: str | torch.device) -> str:
     Raises:
         ValueError: it is neither a CPU nor a CUDA GPU; not all others compute in float64, as averages need.
     """
-    found = torch.device(device)
-    if found.type not in ("cpu", "cuda"):
+    chosen = torch.device(device)
+    if chosen.type not in ("cpu", "cuda"):
         raise ValueError(f"device must be cpu or cuda, where averages are computed in float64, got {str(device)!r}")
-    if found.type == "cpu":
+    if chosen.type == "cpu":
         return "cpu"
-    return f"cuda:{torch.cuda.current_device() if found.index is None else found.index}"
+    return f"cuda:{torch.cuda.current_device() if chosen.index is None else chosen.index}"
 
 
 def largest_batch(crop_px: int, device: str = "cpu") -> int:

@@ -154,11 +154,11 @@ class Records(Sequence[Record]):
     def labelled_image(self, index: int) -> tuple[bytes, int]:
         """Return the bytes of an image and its label, by one read of these bytes if its shard has an index."""
         shard, row = self._place_of(index)
-        found = self._reading(shard, lambda: self._indexed_image(shard, row))
-        if found is None:
+        indexed = self._reading(shard, lambda: self._indexed_image(shard, row))
+        if indexed is None:
             record = self[index]
             return record.image, record.label
-        return found
+        return indexed
 
     def _place_of(self, index: int) -> tuple[int, int]:
         """Return the shard of a record, and its row there."""

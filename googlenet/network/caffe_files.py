@@ -162,13 +162,13 @@ def _shaped(values: Array, shape: list[int], name: str) -> Array:
 
 def _transposed_weights(graph: Message) -> set[str]:
     """Return the names of the weights that are stored as (inputs, outputs), by the operators that use them."""
-    found = set()
+    transposed = set()
     for node in graph.messages(GRAPH_NODE):
         kind, inputs = node.text(NODE_KIND), node.texts(NODE_INPUT)
         attributes = {a.text(ATTRIBUTE_NAME): a.integer(ATTRIBUTE_INTEGER) for a in node.messages(NODE_ATTRIBUTE)}
         if kind == "MatMul" or (kind == "Gemm" and not attributes.get("transB")):
-            found.update(inputs[1:2])
-    return found
+            transposed.update(inputs[1:2])
+    return transposed
 
 
 def _network(arrays: dict[str, Array]) -> StoredNetwork:

@@ -83,14 +83,14 @@ class _MaxPool(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         (offsets,) = ctx.saved_tensors
         starts = _window_starts(gradient, ctx.shape[-1], *ctx.first)
-        found = torch.empty_strided(ctx.shape, ctx.strides, dtype=gradient.dtype)
-        for image in map(slice, range(len(found)), range(1, len(found) + 1)):
-            positions, into = offsets[image].long().add_(starts), found[image]
+        gradient_of_input = torch.empty_strided(ctx.shape, ctx.strides, dtype=gradient.dtype)
+        for image in map(slice, range(len(gradient)), range(1, len(gradient) + 1)):
+            positions, into = offsets[image].long().add_(starts), gradient_of_input[image]
             # Of the input, in whose place the result stands, only the shape and the strides are read.
             torch.ops.aten.max_pool2d_with_indices_backward.grad_input(
                 gradient[image], into, *ctx.window, positions, grad_input=into
             )
-        return found, None, None, None
+        return gradient_of_input, None, None, None
 
 
 def _like_images(one: Tensor, number: int, dtype: torch.dtype) -> Tensor:

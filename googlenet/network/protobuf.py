@@ -42,16 +42,16 @@ class Message:
 
     def integers(self, number: int) -> list[int]:
         """Return the integers in a field, whether packed or one by one."""
-        found: list[int] = []
+        numbers: list[int] = []
         for value in self._fields.get(number, []):
             if isinstance(value, int):
-                found.append(value)
+                numbers.append(value)
                 continue
             position = 0
             while position < len(value):
                 integer, position = _varint(value, position)
-                found.append(integer)
-        return found
+                numbers.append(integer)
+        return numbers
 
     def integer(self, number: int, default: int = 0) -> int:
         """Return the last integer in a field."""

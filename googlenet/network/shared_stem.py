@@ -46,14 +46,14 @@ def stem_of_crops(
     maps = [_cut(reduced, corner, crop_px, FIRST_STEP_PX).clone() for corner in corners]
     for dim, at_end, inner in _inner_borders(corners):
         strips = torch.cat([_sliced(crops[n], dim, slice(-PIXELS, None) if at_end else slice(PIXELS)) for n in inner])
-        found = _sliced(network.conv1(strips), dim, CONV1_END if at_end else CONV1_START)
-        _replace(maps, inner, dim, at_end, network.conv2_reduce(network.lrn(max_pool(found))))
+        border = _sliced(network.conv1(strips), dim, CONV1_END if at_end else CONV1_START)
+        _replace(maps, inner, dim, at_end, network.conv2_reduce(network.lrn(max_pool(border))))
     pooled = max_pool(network.lrn(network.conv2(reduced)))
     outputs = [_cut(pooled, corner, crop_px, STEP_PX).clone() for corner in corners]
     for dim, at_end, inner in _inner_borders(corners):
         strips = torch.cat([_sliced(maps[n], dim, REDUCED_END if at_end else REDUCED_START) for n in inner])
-        found = _sliced(network.conv2(strips), dim, CONV2_END if at_end else CONV2_START)
-        _replace(outputs, inner, dim, at_end, max_pool(network.lrn(found)))
+        border = _sliced(network.conv2(strips), dim, CONV2_END if at_end else CONV2_START)
+        _replace(outputs, inner, dim, at_end, max_pool(network.lrn(border)))
     return torch.cat(outputs)
 
 

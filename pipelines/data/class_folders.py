@@ -29,12 +29,12 @@ EXPECTED = "expected <class>/<image>, or train/<class>/<image> and val/<class>/<
 class FlatFolderError(UserError):
     """A folder has images, but none in a folder of its class.
 
-    ``found`` says where they lie, without what to do; ``advice`` says where their labels seem to be, if anywhere.
+    ``where`` says where they lie, without what to do; ``advice`` says where their labels seem to be, if anywhere.
     """
 
-    def __init__(self, found: str, advice: str = "") -> None:
-        super().__init__("; ".join(filter(None, [found, EXPECTED, advice])))
-        self.found = found
+    def __init__(self, where: str, advice: str = "") -> None:
+        super().__init__("; ".join(filter(None, [where, EXPECTED, advice])))
+        self.where = where
 
 
 @dataclass
@@ -155,10 +155,10 @@ def _refuse_pictures_directly_in_splits(survey: Survey, files: Sequence[str], ro
         return
     images = sum(survey.splits[name].direct for name in flat)
     none = f"most pictures in {root} are in no class folder" if mostly else f"no class folders in {root}"
-    found = f"{none}: {lie(images)} directly in {listed(flat)}"
+    where = f"{none}: {lie(images)} directly in {listed(flat)}"
     if not survey.others:
-        raise FlatFolderError(found, advice_on_labels([name for name in files if _is_labelled_part(name)]))
-    raise UserError(f"{found}, beside {listed(survey.others)}; {_fix(flat[0])}")
+        raise FlatFolderError(where, advice_on_labels([name for name in files if _is_labelled_part(name)]))
+    raise UserError(f"{where}, beside {listed(survey.others)}; {_fix(flat[0])}")
 
 
 def _is_labelled_part(name: str) -> bool:
@@ -179,19 +179,19 @@ def _refuse_splits_beside_classes(survey: Survey, root: Storage) -> None:
 
 def _refuse_splits_in_classes(survey: Survey, root: Storage) -> None:
     """Refuse split folders in classes, but in a few classes of many, of which a line is said."""
-    found = {name: splits for name, contents in survey.others.items() if (splits := contents.inner_splits)}
-    if not found:
+    divided = {name: splits for name, contents in survey.others.items() if (splits := contents.inner_splits)}
+    if not divided:
         return
-    name, splits = next(iter(found.items()))
-    others = {other: contents for other, contents in survey.others.items() if other not in found}
+    name, splits = next(iter(divided.items()))
+    others = {other: contents for other, contents in survey.others.items() if other not in divided}
     # Training and test may be kinds of pictures in a class of sports. A data set has splits in most of its classes, or
     # lies in one folder beside fewer pictures.
-    if len(others) > 1 and len(others) >= len(found) and _pictures(others) > _pictures(survey.others) / 2:
-        say(f"data: {listed(splits)} in {listed(found)} are not taken for splits, since {some([*others])} have none")
+    if len(others) > 1 and len(others) >= len(divided) and _pictures(others) > _pictures(survey.others) / 2:
+        say(f"data: {listed(splits)} in {listed(divided)} are not taken for splits, since {some([*others])} have none")
         return
     first = next(folder for folder in splits if split_of_folder(folder) == TRAIN)
     raise UserError(
-        f"{root} has {listed(splits)} in {listed(found)}: if the data set is in one folder, specify it, such as "
+        f"{root} has {listed(splits)} in {listed(divided)}: if the data set is in one folder, specify it, such as "
         f"{root.below(name)}; if each folder is a class, put the split first ({first}/{name}/ instead of "
         f"{name}/{first}/); {IF_CLASSES}"
     )

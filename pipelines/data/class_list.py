@@ -66,7 +66,7 @@ def classes_by_label(data: bytes, file: str) -> tuple[str, ...]:
         raise UserError(f"{file} has an empty line or names a class twice; line n is the class of label n - 1")
     if names[0].startswith("#"):
         raise UserError(f"{file} begins with a comment; line n is the class of label n - 1: remove it")
-    numbers = [int(found[1]) for name in names if (found := re.match(r"([0-9]{1,9})[\s:;,.]+\S", name))]
+    numbers = [int(match[1]) for name in names if (match := re.match(r"([0-9]{1,9})[\s:;,.]+\S", name))]
     if numbers != sorted(numbers) == list(range(len(names))):
         raise UserError(f"{file} numbers its classes in another order; line n is the class of label n - 1: sort it")
     return tuple(names)

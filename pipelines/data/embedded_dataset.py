@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image, ImageFilter
 
 from googlenet.randomness import numpy_generator
-from pipelines.data.listing import Entry, Found, ImageFile
+from pipelines.data.listing import DataSet, Entry, ImageFile
 
 NAME = "embedded"
 CLASSES = tuple(str(digit) for digit in range(10))
@@ -57,9 +57,9 @@ class EmbeddedImages:
         return generate(image.image_id, self.seed)
 
 
-def find() -> Found:
+def find() -> DataSet:
     """Return the images of both splits."""
-    return Found({s: [Entry(name, name.split("/")[1]) for name in image_ids(s)] for s in IMAGES_PER_CLASS}, CLASSES)
+    return DataSet({s: [Entry(name, name.split("/")[1]) for name in image_ids(s)] for s in IMAGES_PER_CLASS}, CLASSES)
 
 
 def image_ids(split: str) -> list[str]:

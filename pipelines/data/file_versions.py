@@ -44,14 +44,14 @@ class FileVersions:
         names = list(dict.fromkeys(_file_of(self.reader, image) for image in images))
         with ThreadPoolExecutor(READERS) as readers:
             if root.is_local:
-                found = readers.map(lambda name: _local_version(root, name), names, chunksize=1)
+                versions = readers.map(lambda name: _local_version(root, name), names, chunksize=1)
             elif len(names) <= MOST_ASKED_ONE_BY_ONE:
-                found = readers.map(
+                versions = readers.map(
                     lambda name: _version(root.filesystem.get_file_info(root.path(original(name)))), names
                 )
             else:
-                found = (self._listed.get(name, "") for name in names)
-            lines = [f"{name}\0{version}\n" for name, version in zip(names, found, strict=True)]
+                versions = (self._listed.get(name, "") for name in names)
+            lines = [f"{name}\0{version}\n" for name, version in zip(names, versions, strict=True)]
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     def is_here(self, image: ImageFile) -> bool:

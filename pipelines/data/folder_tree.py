@@ -165,13 +165,13 @@ class _Walk:
     by_real_path: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
     def tree(self) -> Tree:
-        """Walk, and return what was found under readable names."""
+        """Walk, and return what was named under readable names."""
         self._enter("", (os.path.realpath(self.root),))
-        found = Tree.of_names(map(readable, self.files), map(readable, self.folders))
-        litter = tuple(sorted({*map(readable, self.litter), *found.litter}))
+        named = Tree.of_names(map(readable, self.files), map(readable, self.folders))
+        litter = tuple(sorted({*map(readable, self.litter), *named.litter}))
         specials = tuple(sorted(map(readable, self.specials)))
         linked = tuple(tuple(map(readable, group)) for group in self.by_real_path.values() if len(group) > 1)
-        return Tree(found.files, found.empty_folders, litter, specials, linked, found.runs)
+        return Tree(named.files, named.empty_folders, litter, specials, linked, named.runs)
 
     def _enter(self, folder: str, branch: tuple[str, ...]) -> None:
         """Walk through ``folder``; ``branch`` has the real paths of the folders from the root to this one."""

@@ -17,7 +17,7 @@ from googlenet.images.decoding import ImageDecodeError
 from googlenet.images.refusals import LOOKED_AT_BYTES, placeholder
 from pipelines.data.class_list import refuse_repeated
 from pipelines.data.file_names import original, readable
-from pipelines.data.listing import Entry, Found, ImageFile
+from pipelines.data.listing import DataSet, Entry, ImageFile
 from pipelines.errors import UserError
 from pipelines.job.console import some
 from pipelines.run.storage import Storage
@@ -56,7 +56,7 @@ class ParquetImages:
         return {"root": self.root, "_kept": {}}
 
 
-def find_in_parquet(root: Storage, files: Mapping[str, Sequence[str]]) -> Found:
+def find_in_parquet(root: Storage, files: Mapping[str, Sequence[str]]) -> DataSet:
     """Return the images of ``files``, which are given by split, relative to ``root``.
 
     Raises:
@@ -69,20 +69,20 @@ def find_in_parquet(root: Storage, files: Mapping[str, Sequence[str]]) -> Found:
     columns = set()
     with ThreadPoolExecutor(READERS) as readers:
         read = readers.map(lambda file: _entries(root, file), splits)
-        for (file, split), (found, column, names_here) in zip(splits.items(), read, strict=True):
-            entries[split] += found
+        for (file, split), (of_file, column, names_here) in zip(splits.items(), read, strict=True):
+            entries[split] += of_file
             columns.add(column)
             class_names.update(dict.fromkeys(names_here, file))
     if class_names:
         _refuse_unnamed(root, entries, class_names)
     # Others may lie beside them, such as the coarse labels of CIFAR-100.
     notes = () if columns <= {LABEL} else (f"labels: column {' or '.join(sorted(columns))}",)
-    return Found({**entries}, tuple(class_names) or _in_order(entries), notes=notes)
+    return DataSet({**entries}, tuple(class_names) or _in_order(entries), notes=notes)
 
 
 def _refuse_unnamed(root: Storage, entries: Mapping[str, Sequence[Entry]], class_names: Mapping[str, str]) -> None:
     """Refuse a label that no file names; ``class_names`` has a file for each name."""
-    for entry in (entry for found in entries.values() for entry in found):
+    for entry in (entry for of_split in entries.values() for entry in of_split):
         if entry.class_name not in class_names:
             file, named = entry.place.rpartition("#")[0], next(iter(class_names.values()))
             raise UserError(
@@ -92,7 +92,7 @@ def _refuse_unnamed(root: Storage, entries: Mapping[str, Sequence[Entry]], class
 
 
 def _in_order(entries: dict[str, list[Entry]]) -> tuple[str, ...]:
-    names = {entry.class_name for found in entries.values() for entry in found}
+    names = {entry.class_name for of_split in entries.values() for entry in of_split}
     return tuple(sorted(names, key=int)) if all(name.isdecimal() for name in names) else ()
 
 
@@ -106,19 +106,19 @@ def _entries(root: Storage, file: str) -> tuple[list[Entry], str, tuple[str, ...
             column = _one_of(LABEL_COLUMNS, schema, name)
             class_names = _class_names(schema.metadata or {}, column)
             refuse_repeated(class_names, name)
-            found = []
+            entries = []
             for group in range(stored.num_row_groups):
                 labels = _column(stored, group, column).to_pylist()
                 for row, label in enumerate(labels):
                     cls = _class_name(label, class_names, f"{name}, row group {group}, row {row}")
-                    found.append(Entry(f"{file}/{group:05d}/{row:06d}", cls, f"{file}#{group}:{row}"))
+                    entries.append(Entry(f"{file}/{group:05d}/{row:06d}", cls, f"{file}#{group}:{row}"))
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         if not is_damage(error):
             raise
         with root.open(original(file)) as stream:
             words = placeholder(stream.read(LOOKED_AT_BYTES))
         raise UserError(f"{name} is {words or f'not a complete Parquet file: {error}'}") from error
-    return found, column, class_names
+    return entries, column, class_names
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from pipelines.data.file_endings import is_picture, lies_beside_pictures
 from pipelines.data.file_names import original
 from pipelines.data.imagenet import FLAT_VALIDATION, LABEL_FILES, validation_labels
 from pipelines.data.left_out import remarks_on_other_files, remarks_on_thumbnails
-from pipelines.data.listing import Entry, Found, ImageFile
+from pipelines.data.listing import DataSet, Entry, ImageFile
 from pipelines.data.names_of_no_class import folder_of_thumbnails
 from pipelines.data.split_names import VAL
 from pipelines.errors import UserError
@@ -34,7 +34,7 @@ class FolderImages:
             return cast(bytes, stream.read())
 
 
-def find_in_folders(files: Sequence[str], parts: Mapping[str, Collection[str]], beside: Sequence[Storage]) -> Found:
+def find_in_folders(files: Sequence[str], parts: Mapping[str, Collection[str]], beside: Sequence[Storage]) -> DataSet:
     """Return the images among ``files`` in the class folders ``parts``, which are given by split.
 
     ``beside`` are the folders where ImageNet's labels may lie.
@@ -62,7 +62,7 @@ def find_in_folders(files: Sequence[str], parts: Mapping[str, Collection[str]], 
         else:
             entries[split].append(Entry(name, class_name))
     notes = (*remarks_on_other_files(beside_pictures), *remarks_on_thumbnails(thumbnails))
-    return Found({**entries}, ignored=tuple(ignored), notes=notes)
+    return DataSet({**entries}, ignored=tuple(ignored), notes=notes)
 
 
 def _validation_labels(

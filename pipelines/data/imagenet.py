@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 from typing import Any
 
-from pipelines.data.listing import Entry, Found
+from pipelines.data.listing import DataSet, Entry
 from pipelines.data.tar_archives import Index, place_of, read_index, remarks_on_archives
 from pipelines.data.text_files import decode_text
 from pipelines.errors import UserError
@@ -35,7 +35,7 @@ ARCHIVES = {"train": TRAIN, "val": VAL}
 READERS = 32
 
 
-def find_in_imagenet_archives(root: Storage, splits: Collection[str]) -> Found:
+def find_in_imagenet_archives(root: Storage, splits: Collection[str]) -> DataSet:
     """Return the images of the archives of ``splits``.
 
     Ids are those of the unpacked folder with one folder per class, also in ``val``.
@@ -49,7 +49,7 @@ def find_in_imagenet_archives(root: Storage, splits: Collection[str]) -> Found:
         if split in splits:
             entries[split], indexes = find(root)
             read += indexes
-    return Found({**entries}, notes=remarks_on_archives(read))
+    return DataSet({**entries}, notes=remarks_on_archives(read))
 
 
 _Part = tuple[list[Entry], list[tuple[Index, int]]]

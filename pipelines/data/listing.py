@@ -54,8 +54,8 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Found:
-    """The images found in a layout.
+class DataSet:
+    """Images and classes of a data set as its layout describes them.
 
     Attributes:
         entries: by split; all under ``UNSPLIT`` if there is none (:mod:`pipelines.data.split_names`).
@@ -102,21 +102,21 @@ class Listing:
         return ", ".join([*shown, *([some(in_folders)] if in_folders else [])])
 
 
-def list_for_training(data: str, found: Found, val_percent: float) -> Listing:
+def list_for_training(data: str, data_set: DataSet, val_percent: float) -> Listing:
     """Return both splits, labelled. ``data`` is the user's name for the images, used in messages.
 
     Raises:
         UserError: there are fewer than two classes, a class without training images, or a split without images.
     """
-    entries = found.entries
+    entries = data_set.entries
     if len(entries) == 1 and VAL not in entries:
         entries = _divide(next(iter(entries.values())), val_percent)
-    classes = _classes_to_train(data, found, entries)
+    classes = _classes_to_train(data, data_set, entries)
     labels = {name: label for label, name in enumerate(classes)}
-    return Listing(classes, {split: _labelled(entries[split], labels) for split in ("train", "val")}, found.ignored)
+    return Listing(classes, {split: _labelled(entries[split], labels) for split in ("train", "val")}, data_set.ignored)
 
 
-def list_for_evaluation(data: str, found: Found, classes: tuple[str, ...] = ()) -> Listing:
+def list_for_evaluation(data: str, data_set: DataSet, classes: tuple[str, ...] = ()) -> Listing:
     """Return the validation images, labelled; the test images or all images if there are none.
 
     ``classes`` are the class folders' names in the order of the model's outputs; the data may lack some of them. By
@@ -125,19 +125,19 @@ def list_for_evaluation(data: str, found: Found, classes: tuple[str, ...] = ()) 
     Raises:
         UserError: there are no images, or the data have a class that is not in ``classes``.
     """
-    entries = next((entries for split in EVALUATED_FIRST if (entries := found.entries.get(split))), ())
+    entries = next((entries for split in EVALUATED_FIRST if (entries := data_set.entries.get(split))), ())
     names = {entry.class_name for entry in entries}
     if not names:
         raise UserError(f"no labelled images to evaluate in {data}")
     _refuse_twins(data, names)
-    classes = classes or tuple(name for name in found.classes or sorted(names) if name in names)
+    classes = classes or tuple(name for name in data_set.classes or sorted(names) if name in names)
     if unknown := sorted(names - set(classes)):
         _refuse_twins(data, {*names, *classes})
         its = f"{count(len(classes), 'class', 'classes')} ({some(classes, 3)})"
-        fix = found.hint or "--unlabelled is for such images"
+        fix = data_set.hint or "--unlabelled is for such images"
         raise UserError(f"class {some(unknown)} in {data} is not among the model's {its}; {fix}")
     labels = {name: label for label, name in enumerate(classes)}
-    return Listing(classes, {"train": (), "val": _labelled(entries, labels)}, found.ignored)
+    return Listing(classes, {"train": (), "val": _labelled(entries, labels)}, data_set.ignored)
 
 
 def list_unlabelled(data: str, image_ids: Sequence[str], classes: tuple[str, ...]) -> Listing:
@@ -173,16 +173,16 @@ def _divide(entries: Sequence[Entry], val_percent: float) -> dict[str, Sequence[
     return {**divided}
 
 
-def _classes_to_train(data: str, found: Found, entries: Mapping[str, Sequence[Entry]]) -> tuple[str, ...]:
+def _classes_to_train(data: str, data_set: DataSet, entries: Mapping[str, Sequence[Entry]]) -> tuple[str, ...]:
     """Return the class names in order, if the images can be used for training and evaluation."""
     train, val = ({entry.class_name for entry in entries.get(split, ())} for split in (TRAIN, VAL))
-    if found.entries and not any(found.entries.values()):
+    if data_set.entries and not any(data_set.entries.values()):
         raise UserError(f"no labelled images to train on in {data}")
     if not train:
         raise UserError(f"{data} has no training images (train/, or an archive with train in its name)")
     _refuse_twins(data, train | val)
     if len(train) == 1:
-        hint = f"; {found.hint}" if found.hint else ""
+        hint = f"; {data_set.hint}" if data_set.hint else ""
         raise UserError(
             f"only one class in {data} ({next(iter(train))}): a classifier needs two, one folder each{hint}"
         )
@@ -196,7 +196,7 @@ def _classes_to_train(data: str, found: Found, entries: Mapping[str, Sequence[En
         raise UserError(f"class {some(unknown)} has validation images but no training images in {data}: {fix}")
     if not val:
         raise UserError(f"no validation images in {data}: add images to each class, or a val/ folder")
-    return tuple(name for name in found.classes or sorted(train) if name in train)
+    return tuple(name for name in data_set.classes or sorted(train) if name in train)
 
 
 def _refuse_twins(data: str, names: Iterable[str]) -> None:

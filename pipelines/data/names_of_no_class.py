@@ -89,19 +89,19 @@ def _named_splits(folders: Sequence[str]) -> list[str]:
         splits = {SPLIT_OF_WORD[word] for word in words if word in SPLIT_OF_WORD}
         if len(splits) == 1:
             by_other_words[tuple(word for word in words if word not in SPLIT_OF_WORD)][splits.pop()] = name
-    found = (by_split for by_split in by_other_words.values() if TRAIN in by_split and len(by_split) > 1)
-    return sorted(next(found, {}).values())
+    divided = (by_split for by_split in by_other_words.values() if TRAIN in by_split and len(by_split) > 1)
+    return sorted(next(divided, {}).values())
 
 
 def _are_parts(folders: Sequence[str]) -> bool:
     """Return whether the names differ only in their last numbers, which count parts: fold1, fold2."""
     divided = [re.fullmatch(r"(.*?)(\d+)\D*", name) for name in folders]
-    found = [match for match in divided if match]
-    if len(found) < len(folders) or len({match[1].lower() for match in found}) > 1:
+    matches = [match for match in divided if match]
+    if len(matches) < len(folders) or len({match[1].lower() for match in matches}) > 1:
         return False
-    numbers = sorted(int(match[2]) for match in found)
+    numbers = sorted(int(match[2]) for match in matches)
     counts = numbers in (list(range(len(numbers))), list(range(1, len(numbers) + 1)))
-    return counts and not PARTS.isdisjoint(words_in(found[0][1]))
+    return counts and not PARTS.isdisjoint(words_in(matches[0][1]))
 
 
 def is_kind_of_files(name: str) -> bool:

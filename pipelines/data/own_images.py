@@ -69,13 +69,13 @@ def count_own_images(trained: Storage, data: str, images: Images) -> dict[str, i
         names = _below_a_folder(names, all_names)
     counts = {}
     for split in SPLITS:
-        found = {image: numbers[split][name] for image, name in names.items() if name in numbers[split]}
-        counts[split] = len(found) if _some_are_same(trained, manifest, split, images, found) else 0
+        same_names = {image: numbers[split][name] for image, name in names.items() if name in numbers[split]}
+        counts[split] = len(same_names) if _some_are_same(trained, manifest, split, images, same_names) else 0
     return counts
 
 
 def _some_are_same(
-    trained: Storage, manifest: Manifest, split: str, images: Images, found: Mapping[ImageFile, int]
+    trained: Storage, manifest: Manifest, split: str, images: Images, numbers: Mapping[ImageFile, int]
 ) -> bool:
     """Return whether one of a few of the images has the content of that of its number in the run's split.
 
@@ -85,7 +85,7 @@ def _some_are_same(
         OSError: the store or the network has failed, or a shard of the run: nothing is known then.
     """
     short_side_px = manifest.prepared_from.get("stored_short_side_px")
-    prepared, files = open_records(trained, manifest.splits[split]), list(found)
+    prepared, files = open_records(trained, manifest.splits[split]), list(numbers)
     few = files[:: max(1, len(files) // MOST_COMPARED)]
 
     def is_same(image: ImageFile) -> bool:
@@ -95,7 +95,7 @@ def _some_are_same(
             if is_outage(error):
                 raise
             return False
-        return bool(prepared[found[image]].image == stored)
+        return bool(prepared[numbers[image]].image == stored)
 
     return any(map(is_same, few))
 

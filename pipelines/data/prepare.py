@@ -82,18 +82,18 @@ def images_to_time(run: Storage, recipe: Recipe, images: Images | None) -> list[
     if images is None:
         records = open_records(run, read_manifest(run).splits["train"])
         return [records[index].image for index in _spread(len(records))]
-    files, found, bad = images.listing.splits["train"], [], []
+    files, encoded, bad = images.listing.splits["train"], [], []
     for index in _spread(len(files)):
         try:
-            found.append(as_stored(images.reader.read(files[index]), recipe.stored_short_side_px))
+            encoded.append(as_stored(images.reader.read(files[index]), recipe.stored_short_side_px))
         except (OSError, ImageDecodeError) as error:
             if is_outage(error):
                 raise
             bad.append(f"{files[index].image_id}: {error}")
-    if bad and not found:
+    if bad and not encoded:
         tried = "the training image" if len(bad) == 1 else count(len(bad), "training image")
         raise UserError(f"no time can be estimated, since none of {tried} that were tried can be used, as {bad[0]}")
-    return found
+    return encoded
 
 
 def _spread(number: int) -> list[int]:
@@ -123,7 +123,7 @@ def prepare(
         manifest = _read_matching_manifest(run, prepared_from)
         claim_images(run, manifest.digest)
         return manifest
-    found = _shard_files(run)
+    already_there = _shard_files(run)
     manifest, bad = _prepare(run, images or _list_images(recipe), prepared_from, bad_images)
     if gone := [name for name, count in manifest.splits["train"].counts.items() if count == 0]:
         # Quarantine may empty a class, and training on a class without images would go unnoticed.
@@ -133,7 +133,7 @@ def prepare(
         claim_images(run, manifest.digest)
     except OtherImagesError:
         # Refused shards would be in the way of those of the right images.
-        run.delete_all(sorted(_shard_files(run) - found))
+        run.delete_all(sorted(_shard_files(run) - already_there))
         raise
     _keep(run, manifest, bad)
     return manifest
@@ -290,8 +290,8 @@ def _manifest(
 
 def _notes(results: Sequence[WrittenShard]) -> dict[str, tuple[str, ...]]:
     """Return the ids of images by what is peculiar about them."""
-    found: dict[str, list[str]] = defaultdict(list)
+    by_note: dict[str, list[str]] = defaultdict(list)
     for written in results:
         for note, image_ids in written.notes.items():
-            found[note] += image_ids
-    return {note: tuple(sorted(image_ids)) for note, image_ids in sorted(found.items())}
+            by_note[note] += image_ids
+    return {note: tuple(sorted(image_ids)) for note, image_ids in sorted(by_note.items())}

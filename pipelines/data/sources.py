@@ -17,7 +17,7 @@ from pipelines.data.imagenet import find_in_imagenet_archives
 from pipelines.data.layout import Kind, Layout
 from pipelines.data.left_out import remarks, remarks_on_classes, remarks_on_ids, remarks_on_other_files
 from pipelines.data.listing import (
-    Found,
+    DataSet,
     ImageReader,
     Listing,
     list_for_evaluation,
@@ -61,9 +61,9 @@ def images_to_train_on(data: str, val_percent: float, data_seed: int) -> Images:
     """
     if not data:
         raise UserError("no data: specify an image folder with --data, or --data embedded for the built-in digits")
-    reader, found = _find(data, data_seed, _splits_to_train_on)
-    listing = list_for_training(data, found, val_percent)
-    if VAL not in found.entries:
+    reader, data_set = _find(data, data_seed, _splits_to_train_on)
+    listing = list_for_training(data, data_set, val_percent)
+    if VAL not in data_set.entries:
         say(f"data: no validation images are given, so {val_percent:g} % of each class are held out")
     judged = {image.label for image in listing.splits["val"]}
     if without := [name for label, name in enumerate(listing.classes) if label not in judged]:
@@ -78,15 +78,15 @@ def images_to_evaluate(data: str, classes: tuple[str, ...], data_seed: int = 0) 
         UserError: there are none, or they cannot be used.
     """
     try:
-        reader, found = _find(data, data_seed, lambda layout, _: (_split_to_evaluate(layout.parts),))
+        reader, data_set = _find(data, data_seed, lambda layout, _: (_split_to_evaluate(layout.parts),))
     except FlatFolderError as error:
         fix = "--unlabelled is for images without labels, or put each into a folder of its class"
-        raise UserError(f"{error.found}; {fix}") from error
-    if (split := _split_to_evaluate(found.entries)) in (TEST, TRAIN):
+        raise UserError(f"{error.where}; {fix}") from error
+    if (split := _split_to_evaluate(data_set.entries)) in (TEST, TRAIN):
         say(f"data: there are no validation images; the {PURPOSES[split]} images are evaluated")
     elif split == UNSPLIT:
         say("data: there are no folders or files for training and validation; all images are evaluated")
-    return _with_versions(_told(Images(reader, list_for_evaluation(data, found, classes))))
+    return _with_versions(_told(Images(reader, list_for_evaluation(data, data_set, classes))))
 
 
 def unlabelled_images(data: str, classes: tuple[str, ...]) -> Images:
@@ -194,13 +194,13 @@ def _tell_look(data: str) -> None:
     say(f"data: looking for images in {shown(data)} ...")
 
 
-def _find(data: str, data_seed: int, choose: Choice) -> tuple[ImageReader, Found]:
+def _find(data: str, data_seed: int, choose: Choice) -> tuple[ImageReader, DataSet]:
     if data == embedded_dataset.NAME:
         return embedded_dataset.EmbeddedImages(data_seed), embedded_dataset.find()
     _tell_look(data)
     if data.startswith(TORCHVISION):
-        folder, found = find_in_torchvision(data)
-        return FolderImages(folder), found
+        folder, data_set = find_in_torchvision(data)
+        return FolderImages(folder), data_set
     root = storage_of(data)
     if not root.is_file:
         return _find_in(root, tree_at(root), choose)
@@ -212,24 +212,24 @@ def _find(data: str, data_seed: int, choose: Choice) -> tuple[ImageReader, Found
     return _find_in(folder, Tree.of_names([name, *class_list_of(folder, name)]), choose)
 
 
-def _find_in(root: Storage, tree: Tree, choose: Choice) -> tuple[ImageReader, Found]:
+def _find_in(root: Storage, tree: Tree, choose: Choice) -> tuple[ImageReader, DataSet]:
     """Return the images of the data set in ``tree``, all names below ``root``, and say what it is taken for."""
     layout = recognise(tree, root)
     inside = tree.below(layout.base) if layout.base else tree
     _tell((layout.description, *remarks(tree), *remarks_on_classes(inside, layout)))
     splits = choose(layout, inside)
-    reader, found = _read(root, inside, layout, splits)
-    _tell(found.notes)
+    reader, data_set = _read(root, inside, layout, splits)
+    _tell(data_set.notes)
     # Of the splits that are not needed, only the test split may be missed.
     other = {path for split, paths in layout.parts.items() if split not in (*splits, TEST) for path in paths}
-    ignored = [name for name in found.ignored if not other & {name, *_two_folders(name)}]
+    ignored = [name for name in data_set.ignored if not other & {name, *_two_folders(name)}]
     if layout.base:
         outside = (name for name in tree.files if not name.startswith(f"{layout.base}/"))
         ignored = sorted([*outside, *(f"{layout.base}/{name}" for name in ignored)])
-    return reader, replace(found, ignored=tuple(ignored), hint=layout.hint or found.hint)
+    return reader, replace(data_set, ignored=tuple(ignored), hint=layout.hint or data_set.hint)
 
 
-def _read(root: Storage, tree: Tree, layout: Layout, splits: tuple[str, ...]) -> tuple[ImageReader, Found]:
+def _read(root: Storage, tree: Tree, layout: Layout, splits: tuple[str, ...]) -> tuple[ImageReader, DataSet]:
     """Return the images of ``splits``; ``tree`` is that of the layout's base, below ``root``."""
     base = root.below(layout.base) if layout.base else root
     parts = {split: layout.parts[split] for split in splits}
@@ -238,18 +238,18 @@ def _read(root: Storage, tree: Tree, layout: Layout, splits: tuple[str, ...]) ->
     used = {name for names in parts.values() for name in names}
     if layout.kind == Kind.PARQUET:
         reader: ImageReader = ParquetImages(base)
-        found = find_in_parquet(base, parts)
+        data_set = find_in_parquet(base, parts)
     else:
         say(f"data: reading the headers of the archives in {base} ...")  # ImageNet has 1.3 million, which takes minutes
         reader = TarImages(base)
         if layout.kind == Kind.IMAGENET:
-            found = find_in_imagenet_archives(base, parts)
+            data_set = find_in_imagenet_archives(base, parts)
         else:
             # Those of all splits, also of ones that are not needed: training and evaluation read the same list.
             class_list = class_list_beside(layout.parts, tree.files)
             used.add(class_list)
-            found = find_in_webdataset(base, parts, class_list)
-    return reader, replace(found, ignored=tuple(name for name in tree.files if name not in used))
+            data_set = find_in_webdataset(base, parts, class_list)
+    return reader, replace(data_set, ignored=tuple(name for name in tree.files if name not in used))
 
 
 def _two_folders(name: str) -> tuple[str, str]:

@@ -70,5 +70,7 @@ def _divided(word: str) -> tuple[str, ...]:
 def suggested_splits(name: str) -> set[str]:
     """Return the splits whose words a word in a name begins or ends with, such as mytrain or testing2b."""
     splits = {word: split for word, split in SPLIT_OF_WORD.items() if len(word) > SHORT}
-    found = {splits[part] for word in words_in(name) for part in splits if word.startswith(part) or word.endswith(part)}
-    return found | {SPLIT_OF_WORD[word] for word in words_in(name) if word in SPLIT_OF_WORD}
+    joined = {
+        splits[part] for word in words_in(name) for part in splits if word.startswith(part) or word.endswith(part)
+    }
+    return joined | {SPLIT_OF_WORD[word] for word in words_in(name) if word in SPLIT_OF_WORD}

@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl
 
 from pipelines.data.class_list import refuse_repeated
 from pipelines.data.file_names import readable
-from pipelines.data.listing import Entry, Found
+from pipelines.data.listing import DataSet, Entry
 from pipelines.data.torchvision_downloads import marked_until_complete
 from pipelines.errors import UserError
 from pipelines.run.storage import PARTIAL, Storage
@@ -29,7 +29,7 @@ TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no":
 SPLITS = {"train": ("train", "trainval", "train-standard"), "val": ("val", "valid", "test")}
 
 
-def find_in_torchvision(data: str) -> tuple[Storage, Found]:
+def find_in_torchvision(data: str) -> tuple[Storage, DataSet]:
     """Download the data set if necessary; return the folder with its images, and their listing.
 
     Raises:
@@ -65,7 +65,7 @@ def find_in_torchvision(data: str) -> tuple[Storage, Found]:
         entries[split] = list(_entries(images, folder, f"{name}-{digest}/{split}", classes))
     if not entries:
         raise UserError(f"{data}: it has none of the splits {', '.join(sum(SPLITS.values(), ()))} in torchvision")
-    return Storage.at(str(folder)), Found({**entries}, classes)
+    return Storage.at(str(folder)), DataSet({**entries}, classes)
 
 
 def _set_named(name: str) -> Callable[..., Any]:

@@ -75,9 +75,9 @@ def _sample(archive: str, key: str, group: Sequence[Member]) -> Sample:
 def _label(group: Sequence[Member]) -> Member | None:
     """Return the member with the label: 1.cls, or the only one like 1.label.cls; the same for json."""
     for wanted in LABEL_ENDINGS:
-        found = [member for member in group if ending(member.name) == wanted]
-        exact = [member for member in found if _before_first_dot(member.name) == _before_last_dot(member.name)]
-        if len(chosen := exact or found) == 1:
+        candidates = [member for member in group if ending(member.name) == wanted]
+        exact = [member for member in candidates if _before_first_dot(member.name) == _before_last_dot(member.name)]
+        if len(chosen := exact or candidates) == 1:
             return chosen[0]
     return None
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from pipelines.data.class_list import classes_by_label
 from pipelines.data.file_names import original
-from pipelines.data.listing import Entry, Found, ImageFile
+from pipelines.data.listing import DataSet, Entry, ImageFile
 from pipelines.data.tar_archives import Index, Member, TarImages, place_of, read_index, remarks_on_archives
 from pipelines.data.text_files import decode_text
 from pipelines.data.webdataset_samples import Sample, samples
@@ -27,7 +27,7 @@ NEEDED = "add one, or add KEY.cls with a number for each KEY.jpg"
 READERS = 16
 
 
-def find_in_webdataset(root: Storage, archives: Mapping[str, Sequence[str]], class_list: str = "") -> Found:
+def find_in_webdataset(root: Storage, archives: Mapping[str, Sequence[str]], class_list: str = "") -> DataSet:
     """Return the images of ``archives``, which are given by split, relative to ``root``.
 
     ``class_list`` is the file with the names of the classes, if there is one.
@@ -42,19 +42,19 @@ def find_in_webdataset(root: Storage, archives: Mapping[str, Sequence[str]], cla
     entries: dict[str, list[Entry]] = {split: [] for split in archives}
     read: list[tuple[Index, int]] = []
     with ThreadPoolExecutor(READERS) as readers:
-        found = readers.map(lambda name: _labelled_images(root, name), splits)
-        for (archive, split), (index, labelled) in zip(splits.items(), found, strict=True):
+        labelled_images = readers.map(lambda name: _labelled_images(root, name), splits)
+        for (archive, split), (index, labelled) in zip(splits.items(), labelled_images, strict=True):
             for image, label in labelled:
                 name = _name_of(class_names, label, f"{index.name}: {image.name}")
                 entries[split].append(Entry(f"{archive}/{image.name}", name, place_of(archive, image)))
             read.append((index, len(labelled)))
-    numbers = {entry.class_name for found in entries.values() for entry in found}
+    numbers = {entry.class_name for of_split in entries.values() for entry in of_split}
     hint = (
         ""
         if class_names
         else f"put {CLASS_NAMES}, with a name for each number in a line of its own, beside the archives"
     )
-    return Found({**entries}, class_names or tuple(sorted(numbers, key=int)), (), remarks_on_archives(read), hint)
+    return DataSet({**entries}, class_names or tuple(sorted(numbers, key=int)), (), remarks_on_archives(read), hint)
 
 
 def class_list_beside(archives: Mapping[str, Sequence[str]], files: Sequence[str]) -> str:
@@ -67,10 +67,10 @@ def class_list_beside(archives: Mapping[str, Sequence[str]], files: Sequence[str
     for depth in range(len(shared), -1, -1):
         if (name := "/".join([*shared[:depth], CLASS_NAMES])) in known:
             return name
-    found = sorted(known & {"/".join([*folder, CLASS_NAMES]) for folder in folders})
-    if len(found) > 1:
-        raise UserError(f"{some(found)}: put one {CLASS_NAMES} into the folder above all archives, which share it")
-    return found[0] if found else ""
+    lists = sorted(known & {"/".join([*folder, CLASS_NAMES]) for folder in folders})
+    if len(lists) > 1:
+        raise UserError(f"{some(lists)}: put one {CLASS_NAMES} into the folder above all archives, which share it")
+    return lists[0] if lists else ""
 
 
 def class_list_of(folder: Storage, archive: str) -> list[str]:

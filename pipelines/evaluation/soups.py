@@ -173,15 +173,15 @@ class SoupChoice:
         self, soups: Sequence[Members], stored: Sequence[StoredNetwork], ids: Sequence[str]
     ) -> Mapping[Members, npt.NDArray[np.bool_]]:
         """Return which images each soup answers wrongly with the centre crop, from its file or computed and kept."""
-        found = {members: self._kept(members, len(ids)) for members in soups}
-        missing = [members for members, wrong in found.items() if wrong is None]
+        by_soup = {members: self._kept(members, len(ids)) for members in soups}
+        missing = [members for members, wrong in by_soup.items() if wrong is None]
         if missing:
             networks = [self.soup_of(members, stored) for members in missing]
             wrong = self._predicted_wrong(networks, set(ids))
             for members, of_one in zip(missing, wrong, strict=True):
                 self.run.write_json(self._file(members), {"wrong": of_one.astype(int).tolist()})
-                found[members] = of_one
-        return {members: wrong for members, wrong in found.items() if wrong is not None}
+                by_soup[members] = of_one
+        return {members: wrong for members, wrong in by_soup.items() if wrong is not None}
 
     def _kept(self, members: Members, images: int) -> npt.NDArray[np.bool_] | None:
         if not self.run.exists(self._file(members)):

@@ -102,8 +102,8 @@ def commit() -> str:
 
 def why_no_commit() -> str:
     """Return in one line why the commit is unknown, and what to do; empty if it is known."""
-    found, reason = _git_commit()
-    if found or os.environ.get(COMMIT_VARIABLE):
+    known, reason = _git_commit()
+    if known or os.environ.get(COMMIT_VARIABLE):
         return ""
     if DUBIOUS_OWNERSHIP in reason:
         fix = shlex.join(["git", "config", "--global", "--add", "safe.directory", str(ROOT)])

@@ -80,12 +80,12 @@ def parse_options(arguments: type[T], argv: Sequence[str], first: Sequence[str] 
     values, unknown = parser.parse_known_intermixed_args(parser.words)
     if unknown:
         raise UserError(_about_unknown(unknown, options))
-    found = {option.name: vars(values)[option.name] for option in options if option.name in values}
-    if missing := [o.shown for o in options if o.default is MISSING and o.name not in found]:
+    read = {option.name: vars(values)[option.name] for option in options if option.name in values}
+    if missing := [o.shown for o in options if o.default is MISSING and o.name not in read]:
         raise UserError(f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing; {HELP}")
-    own = {option.name: found[option.name] for option in options if not option.holder and option.name in found}
+    own = {option.name: read[option.name] for option in options if not option.holder and option.name in read}
     for holder, instance in held.items():
-        inner = {o.name: found[o.name] for o in options if o.holder == holder and o.name in found}
+        inner = {o.name: read[o.name] for o in options if o.holder == holder and o.name in read}
         own[holder] = replace(instance, **inner)
     return arguments(**own)
 

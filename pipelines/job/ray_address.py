@@ -116,8 +116,8 @@ def _ray_version(target: str, address: str) -> str:
                 f"what answers at {address} is not the head of a Ray cluster (its port is {GCS_PORT} by default): "
                 f"{CURES}"
             ) from error
-    found = RAY_VERSION.search(answer)
-    return found[1].decode() if found else ""
+    match = RAY_VERSION.search(answer)
+    return match[1].decode() if match else ""
 
 
 def _check_version(address: str, theirs: str) -> None:

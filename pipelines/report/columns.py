@@ -55,7 +55,7 @@ def has_papers_classes(report: Report) -> bool:
     names = report["ensemble"]["classes"]
     # A list of names may have synonyms: "tench, Tinca tinca".
     words = {name.partition(",")[0].strip().lower() for name in names}
-    ids = {found[0] for name in names if (found := WORDNET_ID.match(name))}
+    ids = {match[0] for name in names if (match := WORDNET_ID.match(name))}
     return len(ids) == CLASSES_OF_IMAGENET or words >= SOME_NAMES
 
 

@@ -28,10 +28,10 @@ def lines_after(run: Storage, folder: str, key: str, after: int) -> list[dict[st
     lines: list[dict[str, Any]] = []
     # From the last file backwards, so that files read earlier are not read again.
     for name in reversed(run.files(folder)):
-        found = json_lines(run, f"{folder}/{name}")
-        news = [line for line in found if line[key] > after]
+        of_file = json_lines(run, f"{folder}/{name}")
+        news = [line for line in of_file if line[key] > after]
         lines = news + lines
-        if len(news) < len(found):
+        if len(news) < len(of_file):
             break
     return lines
 

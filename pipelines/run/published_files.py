@@ -129,13 +129,13 @@ class _PublishedFiles(pafs.FSSpecHandler):  # type: ignore[misc]  # pyarrow has 
     def get_file_info_selector(self, selector: pafs.FileSelector) -> list[pafs.FileInfo]:
         base, depth = selector.base_dir, None if selector.recursive else 1
         try:
-            found = self._ask(base, lambda: self.fs.find(base, maxdepth=depth, withdirs=True, detail=True))
+            infos = self._ask(base, lambda: self.fs.find(base, maxdepth=depth, withdirs=True, detail=True))
         except FileNotFoundError:
             if selector.allow_not_found:
                 return []
             raise
         return [
-            self._create_file_info(path, info) for path, info in found.items() if path.strip("/") != base.strip("/")
+            self._create_file_info(path, info) for path, info in infos.items() if path.strip("/") != base.strip("/")
         ]
 
     def open_input_file(self, path: str) -> pa.PythonFile:

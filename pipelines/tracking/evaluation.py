@@ -106,8 +106,8 @@ def find_evaluation(client: Any, run: Storage) -> Any:
         own = f"= '{run_id(trained)}/{short_name(run.root)}'"
     else:
         return None
-    found = client.search_runs([experiment.experiment_id], f"tags.{EVALUATION_TAG} {own}") if experiment else []
-    return next(iter(found), None)
+    tracked = client.search_runs([experiment.experiment_id], f"tags.{EVALUATION_TAG} {own}") if experiment else []
+    return next(iter(tracked), None)
 
 
 def _find_or_create(run: Storage, trained: Storage, manifest: Manifest, runs: Experiment) -> str:

@@ -179,7 +179,7 @@ def _requirements(*packages: str) -> list[str]:
     versions = {name: package_version(name) for name in packages}
     # Without the build (+cpu): whoever installs the package chooses it. One that is not installed here, since another
     # has its modules, may have any version.
-    return [name if found == UNKNOWN else f"{name}=={found.partition('+')[0]}" for name, found in versions.items()]
+    return [name if number == UNKNOWN else f"{name}=={number.partition('+')[0]}" for name, number in versions.items()]
 
 
 def _errors(report: Report) -> dict[str, str]:

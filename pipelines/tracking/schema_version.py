@@ -51,20 +51,20 @@ def _older_revision(database: Path) -> str:
     Raises:
         UserError: the file is no database, or a newer MLflow has migrated it.
     """
-    found = _revision(database)
-    if not found or found == _revisions().get_current_head():
+    current = _revision(database)
+    if not current or current == _revisions().get_current_head():
         return ""
     import mlflow
     from alembic.util import CommandError
 
     try:
-        _revisions().get_revision(found)
+        _revisions().get_revision(current)
     except CommandError as error:
         raise UserError(
             f"the MLflow store {database} was written by a newer MLflow than the {mlflow.__version__} here (schema "
-            f"{found}): use that version, or name another store with --tracking-uri"
+            f"{current}): use that version, or name another store with --tracking-uri"
         ) from error
-    return found
+    return current
 
 
 def _revision(database: Path) -> str:

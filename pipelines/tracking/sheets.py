@@ -35,7 +35,7 @@ class Sheets:
         child = self._runs.child(replica)
         if replica not in self._sent:
             stored = (SENT.fullmatch(file.path) for file in self._runs.client.list_artifacts(child, FOLDER))
-            self._sent[replica] = {int(found[1]) for found in stored if found}
+            self._sent[replica] = {int(match[1]) for match in stored if match}
         for sheet in sheets:
             if sheet.epoch not in self._sent[replica]:
                 if (drawn := self._draw(sheet)) is None:

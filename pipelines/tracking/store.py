@@ -190,8 +190,8 @@ def runs_at_work(tracking_uri: str) -> list[tuple[str, str]]:
     if experiment is None:
         return []
     at_work = f"tags.{ROLE_TAG} = '{PARENT}' and attributes.status = 'RUNNING'"
-    found = [run.data.tags for run in client.search_runs([experiment.experiment_id], at_work)]
-    return [(tags[DIRECTORY_TAG], tags[ID_TAG]) for tags in found]
+    tags_of_runs = [run.data.tags for run in client.search_runs([experiment.experiment_id], at_work)]
+    return [(tags[DIRECTORY_TAG], tags[ID_TAG]) for tags in tags_of_runs]
 
 
 def connect(tracking_uri: str) -> Any:

@@ -142,8 +142,8 @@ class ShardCache:
             return True
         ours = set(self.names.values())
         # Of parts that killed downloads left, those of other data sets would stay for ever.
-        found = ((path.name.partition(PARTIAL)[0], path) for path in self.folder.glob("*.parquet*"))
-        others = ((path.stat().st_mtime, path) for shard, path in found if shard not in ours)
+        files = ((path.name.partition(PARTIAL)[0], path) for path in self.folder.glob("*.parquet*"))
+        others = ((path.stat().st_mtime, path) for shard, path in files if shard not in ours)
         for used, path in sorted(others):
             if time.time() - used <= FORGOTTEN_SECONDS:
                 break

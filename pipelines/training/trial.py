@@ -194,17 +194,17 @@ def _try(
 ) -> Trial:
     use_own_cpus()
     arithmetics = [FP32] if precisions is None else candidates(precisions, device)
-    found, uncompiled, memory_bytes = _times_of_those_that_work(
+    measured, uncompiled, memory_bytes = _times_of_those_that_work(
         recipe, classes, device, arithmetics, least_seconds, steps
     )
     model = _model(recipe, classes, device).eval()
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    setup, typical = (tuple(column) for column in zip(*found.values(), strict=True))
+    setup, typical = (tuple(column) for column in zip(*measured.values(), strict=True))
     passes_per_second, scaling = 0.0, 0.0
     if encoded:
         passes_per_second, scaling = prediction_times(recipe, model, device, encoded, least_seconds)
     loading = loading_times(recipe, encoded) if encoded else (0.0, 0.0)
-    figures = tuple(found), typical, setup, passes_per_second, parameters, uncompiled
+    figures = tuple(measured), typical, setup, passes_per_second, parameters, uncompiled
     return Trial(*figures, *loading, memory_bytes, seconds_per_scaled_image=scaling)
 
 
@@ -216,17 +216,17 @@ def _times_of_those_that_work(
     The memory is that of the process after the first arithmetic: it keeps what it frees, and a worker has only one.
     The compiler may fail for one precision alone: some versions of PyTorch cannot compile what is computed in TF32.
     """
-    found: dict[Arithmetic, tuple[float, float]] = {}
+    measured: dict[Arithmetic, tuple[float, float]] = {}
     failure, memory_bytes = "", 0
     for arithmetic in arithmetics:
         try:
-            found[arithmetic] = times(_step(recipe, classes, device, arithmetic), least_seconds, steps)
+            measured[arithmetic] = times(_step(recipe, classes, device, arithmetic), least_seconds, steps)
         except Exception as error:  # a compiler and its tools may raise anything
             if not arithmetic.compiled:
                 raise
             failure = failure or first_line(error)
         memory_bytes = memory_bytes or psutil.Process().memory_info().rss
-    return found, "" if any(arithmetic.compiled for arithmetic in found) else failure, memory_bytes
+    return measured, "" if any(arithmetic.compiled for arithmetic in measured) else failure, memory_bytes
 
 
 def _step(recipe: Recipe, classes: int, device: str, arithmetic: Arithmetic) -> Callable[[], object]:
