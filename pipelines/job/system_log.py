@@ -16,6 +16,7 @@ import psutil
 import pyarrow as pa
 
 from pipelines.run.directory import RUN
+from pipelines.run.json_lines import Line
 from pipelines.run.storage import Storage
 
 SAMPLE_SECONDS = 10.0
@@ -43,7 +44,7 @@ def _follow(run: Storage, folder: str, ended: threading.Event) -> None:
     host = socket.gethostname()
     received = psutil.net_io_counters()
     psutil.cpu_percent()  # the first value is meaningless
-    lines: list[dict[str, Any]] = []
+    lines: list[Line] = []
     name = ""
     while not ended.wait(SAMPLE_SECONDS):
         with suppress(*FAILURES):  # a failure of the store or a GPU only loses a sample
@@ -59,14 +60,14 @@ def _follow(run: Storage, folder: str, ended: threading.Event) -> None:
         _write(run, name, lines)
 
 
-def _write(run: Storage, name: str, lines: list[dict[str, Any]]) -> None:
+def _write(run: Storage, name: str, lines: list[Line]) -> None:
     with suppress(*FAILURES):
         if not run.exists(RUN):
             return  # do not recreate a run directory that was removed
         run.write_json_lines(name, lines)
 
 
-def _sample(run: Storage, host: str, since: Any) -> dict[str, Any]:
+def _sample(run: Storage, host: str, since: Any) -> Line:
     memory, network = psutil.virtual_memory(), psutil.net_io_counters()
     disk = shutil.disk_usage(run.root if run.is_local else Path.home())
     values = {

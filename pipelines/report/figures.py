@@ -5,7 +5,7 @@ replicas' metrics.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from pipelines.report.drawing import COLOURS, MARKERS, matrix, new_axes
 from pipelines.report.schema import Report
 from pipelines.report.schema_of_certainty import ReliabilityBin
 from pipelines.run.directory import replica_number
-from pipelines.run.json_lines import read_metrics
+from pipelines.run.json_lines import Line, read_metrics
 from pipelines.run.storage import Storage
 
 CLASSES_SHOWN = 30
@@ -215,13 +215,13 @@ def _short(name: str) -> str:
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
 
-def read_curves(run: Storage, replicas: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+def read_curves(run: Storage, replicas: Sequence[str]) -> dict[str, list[Line]]:
     """Return the metrics of each of ``replicas`` that has finished an epoch, by name: one entry per epoch."""
     curves = {name: read_metrics(run, replica_number(name)) for name in replicas}
     return {name: epochs for name, epochs in curves.items() if epochs}
 
 
-def learning_curves(curves: dict[str, list[dict[str, Any]]]) -> Figure:
+def learning_curves(curves: dict[str, list[Line]]) -> Figure:
     """Draw the loss on training samples, and the validation error of averaged and raw weights, by epoch."""
     figure = Figure(figsize=(6, 7.5), layout="constrained")
     loss, averaged, raw = figure.subplots(3, 1, sharex=True)
@@ -240,7 +240,7 @@ def learning_curves(curves: dict[str, list[dict[str, Any]]]) -> Figure:
     return figure
 
 
-def _draw(axes: Axes, curves: dict[str, list[dict[str, Any]]], key: str) -> None:
+def _draw(axes: Axes, curves: dict[str, list[Line]], key: str) -> None:
     for number, (name, epochs) in enumerate(curves.items()):
         known = [line for line in epochs if key in line]
         axes.plot(

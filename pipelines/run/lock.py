@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO, TypedDict
 
 import psutil
 
@@ -31,6 +31,26 @@ FOLDER_OF_COPIES = "working_dir_files"
 WAY_OUT = "choose another --run-dir"
 # Set when another job has taken over the run: this one is then interrupted, and not to be run again.
 taken_over = threading.Event()
+
+
+class Holder(TypedDict, total=False):
+    """What a job writes about itself into the lock; others may have written less, or something else.
+
+    Attributes:
+        host: name of its machine.
+        pid: its process there.
+        since: when it took the lock, by the clock of its machine.
+        id: tells it from all other jobs, on an object store.
+        renewals: how often it has renewed its claim there.
+        unreadable: the bytes, where they are not JSON.
+    """
+
+    host: str
+    pid: int
+    since: str
+    id: str
+    renewals: int
+    unreadable: str
 
 
 class RunInUseError(TryAgainError):
@@ -79,15 +99,15 @@ def reading(run: Storage, tell: Callable[[str], None] = _print) -> Iterator[None
         yield
 
 
-def _about_this_job() -> dict[str, Any]:
+def _about_this_job() -> Holder:
     return {"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
 
 
-def _who(holder: dict[str, Any]) -> str:
+def _who(holder: Holder) -> str:
     return f"process {holder.get('pid', '?')} on {holder.get('host', '?')}, since {holder.get('since', '?')}"
 
 
-def _refused(run: object, holder: dict[str, Any], way_out: str = WAY_OUT) -> RunInUseError:
+def _refused(run: object, holder: Holder, way_out: str = WAY_OUT) -> RunInUseError:
     other = f"another job ({_who(holder)})" if holder else "another command, such as replay_to_mlflow.py or review.py"
     return RunInUseError(f"{run} is in use by {other}; wait until it ends, or {way_out}")
 
@@ -145,11 +165,11 @@ def _lock_to_read(file: BinaryIO) -> None:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
-def _holder(file: BinaryIO) -> dict[str, Any]:
+def _holder(file: BinaryIO) -> Holder:
     """Return what the job that holds the lock wrote about itself; empty if it has not yet, or a reader holds it."""
     file.seek(0)
     try:
-        holder: dict[str, Any] = json.loads(file.read())
+        holder: Holder = json.loads(file.read())
     except ValueError:
         return {}
     # A killed job could not take back what it wrote.
@@ -160,7 +180,7 @@ def _holder(file: BinaryIO) -> dict[str, Any]:
 @contextmanager
 def _lease(run: Storage, way_out: str, tell: Callable[[str], None]) -> Iterator[None]:
     taken_over.clear()
-    mine = {**_about_this_job(), "id": uuid.uuid4().hex}
+    mine: Holder = {**_about_this_job(), "id": uuid.uuid4().hex}
     _wait_until_free(run, way_out, tell)
     try:
         run.write_json(LOCK, {**mine, "renewals": 0})
@@ -176,7 +196,7 @@ def _lease(run: Storage, way_out: str, tell: Callable[[str], None]) -> Iterator[
 
 
 @contextmanager
-def _renewed(run: Storage, mine: dict[str, Any], tell: Callable[[str], None]) -> Iterator[None]:
+def _renewed(run: Storage, mine: Holder, tell: Callable[[str], None]) -> Iterator[None]:
     """Renew a claim during the block."""
     ended = threading.Event()
     thread = threading.Thread(target=_renew, args=(run, mine, ended, tell), name="run_lock", daemon=True)
@@ -208,7 +228,7 @@ def _wait_until_free(run: Storage, way_out: str, tell: Callable[[str], None]) ->
             return
 
 
-def _renew(run: Storage, mine: dict[str, Any], ended: threading.Event, tell: Callable[[str], None]) -> None:
+def _renew(run: Storage, mine: Holder, ended: threading.Event, tell: Callable[[str], None]) -> None:
     """Renew the claim until the job ends; end the job if another one assumed it to be dead."""
     renewals = 0
     while not ended.wait(RENEW_SECONDS):
@@ -223,7 +243,7 @@ def _renew(run: Storage, mine: dict[str, Any], ended: threading.Event, tell: Cal
             run.write_json(LOCK, {**mine, "renewals": renewals})
 
 
-def _lease_of(run: Storage) -> dict[str, Any]:
+def _lease_of(run: Storage) -> Holder:
     """Return the claim that the holder has written; empty if there is none."""
     try:
         data = run.read(LOCK)
@@ -232,7 +252,7 @@ def _lease_of(run: Storage) -> dict[str, Any]:
     if not data.strip():  # left by a job on a disk, and copied to a store
         return {}
     try:
-        holder: dict[str, Any] = json.loads(data)
+        holder: Holder = json.loads(data)
     except ValueError:
         return {"unreadable": data.hex()}
     return holder

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from pipelines.run.directory import ReplicaFiles
-from pipelines.run.json_lines import lines_after, read_metrics, read_steps
+from pipelines.run.json_lines import Line, lines_after, read_metrics, read_steps
 from pipelines.run.storage import Storage
 from pipelines.tracking.runs import MlflowRuns
 
@@ -39,7 +39,7 @@ class Curves:
         """Send the new load of the nodes whose samples are in ``folder``."""
         for host in self._run.names(folder):
 
-            def seconds_after(after: int, host: str = host) -> list[dict[str, Any]]:
+            def seconds_after(after: int, host: str = host) -> list[Line]:
                 lines = lines_after(self._run, f"{folder}/{host}", "time_ms", (after + 1) * MILLISECONDS - 1)
                 return [{**line, "step": line["time_ms"] // MILLISECONDS} for line in lines]
 
@@ -51,9 +51,7 @@ class Curves:
         if lines:
             self._set_alarm(child, lines[-1].get("alarm"))
 
-    def _send(
-        self, mlflow_run: str, telltale: str, axis: str, read_after: Callable[[int], list[dict[str, Any]]]
-    ) -> None:
+    def _send(self, mlflow_run: str, telltale: str, axis: str, read_after: Callable[[int], list[Line]]) -> None:
         """Send the lines that the store does not have; ``axis`` is the metrics' step."""
         known = (mlflow_run, telltale)
         if known not in self._sent:
@@ -72,7 +70,7 @@ class Curves:
             self._runs.delete_tag(child, ALARM_TAG)
 
 
-def _metrics(line: dict[str, Any], axis: str) -> list[Any]:
+def _metrics(line: Line, axis: str) -> list[Any]:
     """Return the numbers of a line; the telltale is among them, and a batch arrives completely or not at all."""
     from mlflow.entities import Metric
 
@@ -85,7 +83,7 @@ def _rounded(value: float) -> float:
     return float(f"{value:.{SIGNIFICANT_DIGITS}g}")
 
 
-def _batches(lines: list[dict[str, Any]]) -> Iterable[list[dict[str, Any]]]:
+def _batches(lines: list[Line]) -> Iterable[list[Line]]:
     """Return batches of complete lines, each as large as a call may be."""
     per_call = max(1, METRICS_PER_CALL // max((len(line) for line in lines), default=1))
     return (lines[first : first + per_call] for first in range(0, len(lines), per_call))

@@ -12,6 +12,7 @@ from pipelines.report.markdown_tables import code, plain
 from pipelines.report.remarks import about_intervals, about_missing_replicas, headline
 from pipelines.report.schema import ReplicaRow, Report
 from pipelines.run.dataset import Manifest
+from pipelines.run.json_lines import Line
 from pipelines.tracking.dataset import data_of, name_of_data
 from pipelines.tracking.store import database_of, page_of_run, page_of_version
 
@@ -226,7 +227,7 @@ def _fitting(sections: list[str], most_characters: int = MAX_CHARACTERS) -> str:
     return text.rstrip()
 
 
-def child_note(replica: int, seed: int, metrics: list[dict[str, Any]], failure: str | None) -> str:
+def child_note(replica: int, seed: int, metrics: list[Line], failure: str | None) -> str:
     """Return the note on a replica: what distinguishes it, its progress, and what went wrong."""
     lines = [f"Replica {replica}, trained with sampling seed {seed}."]
     if metrics:

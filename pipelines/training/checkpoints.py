@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import safetensors.torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from torch import Tensor
 from googlenet.images.rereading import read_again
 from pipelines.errors import DamagedFileError, UserError
 from pipelines.run.damaged_files import set_aside
+from pipelines.run.json_lines import Line
 from pipelines.run.storage import Storage
 
 CHECKPOINTS_KEPT = 2
@@ -29,13 +30,51 @@ NAME = re.compile(rf"\d{{10}}\.[0-9a-f]{{{DIGEST_CHARACTERS}}}{re.escape(SUFFIX)
 PROGRESS = "progress"
 
 
+class EpochState(TypedDict):
+    """What a resumed epoch needs to end with the same figures: sums over its steps, and what was logged.
+
+    Attributes:
+        images: number of images in the steps taken.
+        seconds: time that they took.
+        waiting_seconds: share of it in which the training waited for batches.
+        learning_rate: that of the last step.
+        step: number of steps since the beginning of the training.
+        losses: sum of the loss over the images, by classifier.
+        lines: lines of the step log.
+        interruptions: reasons of the notices that interrupted the epoch.
+    """
+
+    images: int
+    seconds: float
+    waiting_seconds: float
+    learning_rate: float
+    step: int
+    losses: dict[str, float]
+    lines: list[Line]
+    interruptions: list[str]
+
+
+class Progress(TypedDict):
+    """What a checkpoint holds beside tensors, as JSON.
+
+    Attributes:
+        history: metrics of the epochs that were validated.
+        monitor: state of the :class:`googlenet.training.health.HeadMonitor`.
+        epoch: state of the next epoch, or of the one that was interrupted.
+    """
+
+    history: list[Line]
+    monitor: dict[str, Any]
+    epoch: EpochState
+
+
 @dataclass(frozen=True)
 class Checkpoint:
-    """State after ``step`` steps: named tensors, and the remaining state as JSON."""
+    """State after ``step`` steps: named tensors, and the rest."""
 
     step: int
     tensors: dict[str, Tensor]
-    progress: dict[str, Any]
+    progress: Progress
 
 
 class Checkpoints:

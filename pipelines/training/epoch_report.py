@@ -3,12 +3,13 @@
 import socket
 import time
 from collections import defaultdict
-from typing import Any
 
 from googlenet.training.health import HeadMonitor, TrainingError
 from googlenet.training.loop import StepResult, TakenStep, results_of
 from pipelines.job.progress import ReplicaStatus, post
 from pipelines.run.directory import check_run_directory
+from pipelines.run.json_lines import Line
+from pipelines.training.checkpoints import EpochState
 from pipelines.training.task import ReplicaTask
 
 POST_SECONDS = 1.0
@@ -17,10 +18,6 @@ FLUSH_SECONDS = 20.0
 LINES_PER_EPOCH = 100
 # Reading the figures of a step waits for the GPU, which then waits for the next step: those of many are read at once.
 STEPS_READ_AT_ONCE = 50
-NOTHING: dict[str, Any] = {
-    "images": 0, "seconds": 0.0, "waiting_seconds": 0.0, "learning_rate": 0.0, "losses": {}, "lines": [],
-    "interruptions": [],
-}  # fmt: skip
 
 
 class EpochReport:
@@ -40,23 +37,23 @@ class EpochReport:
         steps: int,
         error: float | None,
         monitor: HeadMonitor,
-        begun: dict[str, Any] | None = None,
+        begun: EpochState | None = None,
     ) -> None:
         self.epoch, self.monitor = epoch, monitor
         self._task, self._steps, self._error = task, steps, error
-        begun = {**NOTHING, "step": epoch * steps, **(begun or {})}
+        begun = _complete(begun, epoch * steps)
         self._images, self._step, self._learning_rate = begun["images"], begun["step"], begun["learning_rate"]
         self._losses: dict[str, float] = defaultdict(float, begun["losses"])
-        self._lines: list[dict[str, Any]] = list(begun["lines"])
-        self._interruptions: list[str] = list(begun["interruptions"])
-        self._started: float = time.monotonic() - begun["seconds"]
-        self._waiting_seconds: float = begun["waiting_seconds"]
+        self._lines = list(begun["lines"])
+        self._interruptions = list(begun["interruptions"])
+        self._started = time.monotonic() - begun["seconds"]
+        self._waiting_seconds = begun["waiting_seconds"]
         self._every = max(1, steps // LINES_PER_EPOCH)
         self._read_every = self._every, STEPS_READ_AT_ONCE, steps
         self._unread: list[TakenStep] = []
         self._posted, self._flushed, self._last_line = 0.0, time.monotonic(), self._amounts()
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> EpochState:
         """Return everything that a resumed epoch needs to end with the same figures, once they are read."""
         return {
             "images": self._images,
@@ -137,7 +134,7 @@ class EpochReport:
         name = self._task.files.steps(self.epoch)
         self._task.run.write_json_lines(name, self._lines)
 
-    def metrics(self) -> dict[str, Any]:
+    def metrics(self) -> Line:
         """Return the epoch's line of metrics, without validation."""
         losses = {f"train_loss_{name}": total / self._images for name, total in self._losses.items()}
         return {
@@ -153,13 +150,13 @@ class EpochReport:
             "host": socket.gethostname(),
         }
 
-    def _interrupted(self) -> dict[str, Any]:
+    def _interrupted(self) -> Line:
         """Return how often notices interrupted the epoch, and the reasons; nothing if none did."""
         if not self._interruptions:
             return {}
         return {"interruptions": len(self._interruptions), "interrupted_at": "; ".join(self._interruptions)}
 
-    def _line(self, result: StepResult) -> dict[str, Any]:
+    def _line(self, result: StepResult) -> Line:
         """Return losses, rate, gradient norm and workers of this step, and speed and waiting since the last line."""
         now = self._amounts()
         images, seconds, waiting_seconds = (new - old for new, old in zip(now, self._last_line, strict=True))
@@ -192,3 +189,22 @@ class EpochReport:
             dead_heads=tuple(self.monitor.dead),
             alarm=self.monitor.alarm,
         )
+
+
+def _complete(begun: EpochState | None, first_step: int) -> EpochState:
+    """Return the state of an epoch that begins after ``first_step`` steps, or of one that has ``begun``.
+
+    Older versions kept less; what is missing is zero.
+    """
+    state = EpochState(
+        images=0,
+        seconds=0.0,
+        waiting_seconds=0.0,
+        learning_rate=0.0,
+        step=first_step,
+        losses={},
+        lines=[],
+        interruptions=[],
+    )
+    state.update(begun or {})
+    return state

@@ -1,8 +1,8 @@
 """Metrics of epochs as reports to Ray Train: they are in the logs of its workers, and the last one in its record."""
 
 import time
-from typing import Any
 
+from pipelines.run.json_lines import Line
 from pipelines.training.task import ReplicaTask
 
 # Ray Train takes one report each time it looks at its workers, every two seconds; who reports more often has to wait.
@@ -19,7 +19,7 @@ class RayReports:
         self._named = named
         self._reported = time.monotonic()
 
-    def send(self, task: ReplicaTask, line: dict[str, Any]) -> None:
+    def send(self, task: ReplicaTask, line: Line) -> None:
         """Report a line of metrics, unless the last report was a moment ago; that of the last epoch always.
 
         All workers of a replica have to call this after the same epochs, since Ray Train lets them wait for each other.
@@ -32,7 +32,7 @@ class RayReports:
         _report(task, {"replica": task.replica, **line}, recorded=is_last and task.replica == self._named)
 
 
-def _report(task: ReplicaTask, metrics: dict[str, Any], *, recorded: bool) -> None:
+def _report(task: ReplicaTask, metrics: Line, *, recorded: bool) -> None:
     """Report to Ray Train, which keeps ``recorded`` metrics in its own folder."""
     from ray.train import Checkpoint, report
     from ray.train.v2.api.report_config import CheckpointUploadMode

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache, partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,10 +31,11 @@ from pipelines.job.progress import warn
 from pipelines.job.worker_process import use_own_cpus
 from pipelines.run.dataset import open_records, read_manifest
 from pipelines.run.directory import check_run_directory
+from pipelines.run.json_lines import Line
 from pipelines.run.recipe import Recipe
 from pipelines.run.teacher import read_targets
 from pipelines.training.advice import advice_for
-from pipelines.training.checkpoints import CHECKPOINTS_KEPT, Checkpoints
+from pipelines.training.checkpoints import CHECKPOINTS_KEPT, Checkpoints, EpochState
 from pipelines.training.compilation import TrainedNetwork, step_graph
 from pipelines.training.epoch_report import EpochReport
 from pipelines.training.network import PREPROCESSING, apply_initial_weights, network_of
@@ -48,7 +48,7 @@ from pipelines.training.task import ReplicaTask
 from pipelines.training.validation import CROPS, CentreCrops, Validation
 
 NO_CHECKPOINT = -1
-OnEpoch = Callable[[dict[str, Any]], None]
+OnEpoch = Callable[[Line], None]
 
 
 def train_replica(task: ReplicaTask, on_epoch: OnEpoch | None = None) -> None:
@@ -178,12 +178,12 @@ def _with_targets(batches: Iterator[Batch], requests: Iterator[Request], targets
         yield replace(batch, targets=targets[indices]) if is_training else batch
 
 
-def _last_error(history: list[dict[str, Any]]) -> float | None:
+def _last_error(history: list[Line]) -> float | None:
     """Return the error of the last validation."""
     return next((line["val_top1_error"] for line in reversed(history) if "val_top1_error" in line), None)
 
 
-def _write_metrics(task: ReplicaTask, history: list[dict[str, Any]]) -> None:
+def _write_metrics(task: ReplicaTask, history: list[Line]) -> None:
     if task.leads:
         task.run.write_json_lines(task.files.metrics, history)
 
@@ -235,7 +235,7 @@ def _initial_state(task: ReplicaTask, model: GoogLeNet, settings: LoopSettings) 
 
 def _restore(
     checkpoints: Checkpoints, state: TrainState, monitor: HeadMonitor, task: ReplicaTask
-) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
+) -> tuple[list[Line], EpochState | None]:
     """Load the newest checkpoint, if any; return the metrics of validated epochs and the state of the next epoch."""
 
     def on_passed_over(problem: str) -> None:

@@ -1,12 +1,12 @@
 """Saving of a replica: when a checkpoint is due, what is in it, and the last one, on a notice."""
 
 import time
-from typing import Any
 
 from googlenet.training.loop import TrainState
 from pipelines.job.progress import warn
 from pipelines.run.directory import check_run_directory
-from pipelines.training.checkpoints import Checkpoint, Checkpoints
+from pipelines.run.json_lines import Line
+from pipelines.training.checkpoints import Checkpoint, Checkpoints, Progress
 from pipelines.training.epoch_report import EpochReport
 from pipelines.training.notice import EndedByNoticeError, Notice
 from pipelines.training.task import ReplicaTask
@@ -18,9 +18,7 @@ class Saving:
     ``history`` are the metrics of validated epochs, to which the training adds.
     """
 
-    def __init__(
-        self, task: ReplicaTask, checkpoints: Checkpoints, history: list[dict[str, Any]], notice: Notice
-    ) -> None:
+    def __init__(self, task: ReplicaTask, checkpoints: Checkpoints, history: list[Line], notice: Notice) -> None:
         self._task, self._checkpoints, self._history, self._notice = task, checkpoints, history, notice
         self._saved = time.monotonic()
 
@@ -57,7 +55,7 @@ class Saving:
         report.read()
         self._saved = time.monotonic()
         check_run_directory(self._task.run)
-        progress = {"history": list(self._history), "monitor": report.monitor.state(), "epoch": report.state()}
+        progress = Progress(history=list(self._history), monitor=report.monitor.state(), epoch=report.state())
         self._checkpoints.save(Checkpoint(state.step, state.tensors(), progress))
 
     def _end(self, state: TrainState, report: EpochReport, reason: str) -> None:
