@@ -22,7 +22,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         if message.startswith("unrecognized arguments: "):
-            message += "; options of the job follow --, as in: submit.py --run-dir RUN -- --recipe demo"
+            message += "; put the job's options after --, as in: submit.py --run-dir RUN -- --recipe demo"
         complain(f"error: {message}")
         self.exit(USER_ERROR_EXIT_CODE)
 
@@ -49,7 +49,7 @@ def parse(words: Sequence[str]) -> Arguments:
     add = parser.add_argument
     add("--run-dir", required=True, help="run directory that all nodes can access: a shared folder, or a URI")
     add("options", nargs="*", help="options of train_ensemble.py, after --, except --run-dir")
-    add("--address", default=ADDRESS, help="the cluster's dashboard; that of ray dashboard (%(default)s) by default")
+    add("--address", default=ADDRESS, help="the dashboard's address; the default is ray dashboard's own (%(default)s)")
     add("--working-dir", type=Path, default=PROJECT, help="folder of the project, which is uploaded with the job")
     add("--runtime-env", type=Path, help="Ray's runtime environment of the job, such as cluster/runtime_env.yaml")
     add("--attempts", type=int, default=5, help="maximum number of attempts (%(default)s)")
@@ -57,7 +57,7 @@ def parse(words: Sequence[str]) -> Arguments:
     add("--wait-seconds", type=float, default=1800.0, help="time to wait for a cluster that does not answer")
     arguments = parser.parse_args(words, namespace=Arguments())
     if not arguments.address.startswith(("http://", "https://")):  # Ray would take it for another kind of address
-        parser.error(f"--address {arguments.address} must be that of the dashboard, with http://, such as {ADDRESS}")
+        parser.error(f"--address {arguments.address} must be the dashboard's address, with http://, such as {ADDRESS}")
     if not (arguments.working_dir / JOB).is_file():
         parser.error(f"--working-dir {arguments.working_dir} has no {JOB}: name the folder of the project")
     if "://" not in arguments.run_dir and not Path(arguments.run_dir).is_absolute():

@@ -160,14 +160,14 @@ def _connect(arguments: Arguments, say: Callable[[str], None]) -> tuple[Client, 
         except AuthenticationError as error:
             answer = _in_one_line(error)
             variable = next((name for name in TOKEN_VARIABLES if name in os.environ), "")
-            fix = f"{variable} has another token than the head" if variable else f"copy the head's token to {TOKEN}"
+            fix = f"the token in {variable} is not the head's" if variable else f"copy the head's token to {TOKEN}"
             complain(f"error: {arguments.address}: {answer}: {fix}")
             raise SystemExit(1) from error
         except (ConnectionError, OSError, RuntimeError) as error:
             if time.monotonic() > give_up:
                 waited = f"for {arguments.wait_seconds:.0f} s"
                 reason = f"no answer from {arguments.address} {waited}: {_in_one_line(error)}"
-                raise NoAnswerError(f"{reason}; check --address, and the tunnel of ray dashboard") from error
+                raise NoAnswerError(f"{reason}; check --address, and whether `ray dashboard` still runs") from error
             if str(error) != told:
                 told = str(error)
                 say(f"submit: waiting for the cluster at {arguments.address} ({_in_one_line(error)})")

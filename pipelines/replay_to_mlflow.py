@@ -47,7 +47,7 @@ def _main() -> None:
     chosen = arguments.models, arguments.champion, arguments.champion_metric
     publishing = PublishSettings(tracking_uri_for(run, arguments.tracking_uri), *chosen)
     sent = replay(run, publishing)
-    so_far = "" if run.exists(REPORT_JSON) else " as far as it has come: to finish it, repeat the command that began it"
+    so_far = "" if run.exists(REPORT_JSON) else "; to finish this run, repeat the command that started it"
     say(f"{run} is in MLflow at {publishing.tracking_uri}{so_far}")
     how_to = (run, publishing.tracking_uri, sent.page)
     say(how_to_use(*how_to, sent.model) if sent.is_finished else how_to_open(*how_to))

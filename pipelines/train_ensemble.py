@@ -88,11 +88,12 @@ class Arguments:
     min_replicas: int | None = None
     """Evaluate if at least this many replicas are finished, even if others failed; the default is all of them."""
     soup: bool = False
-    """Evaluate averages of the replicas' weights as well, for a seventh of the evaluation's time or more."""
+    """Also evaluate averages of the replicas' weights (soups); adds a seventh of the evaluation's time or more."""
     from_scratch: bool = False
-    """Train a recipe that is meant for given weights, such as finetune, from random ones."""
+    """Let a recipe that is meant for pretrained weights, such as finetune, start from random weights."""
     dry_run: bool = False
-    """Print the plan, with times from a short trial, and exit; downloads what is named, writes nothing to the run."""
+    """Print the plan, with times from a short trial, and exit; downloads named data and weights, but leaves the run
+    unchanged."""
     print_recipe: bool = False
     """Print the recipe as JSON, for a file to use with --recipe, and exit."""
     workers: WorkerOptions = field(default_factory=WorkerOptions)

@@ -124,8 +124,8 @@ class ViewedImages:
 def confidence(averages: Float[np.ndarray, "n c"], temperature: float) -> Float64[np.ndarray, " n"]:
     """Return the calibrated probability of the answer, by which an image stops.
 
-    Temperatures and thresholds are fitted on kept views, which are float16. What those cannot hold has no say in use
-    either: where probabilities have all their digits, the confidence would be another one.
+    Temperatures and thresholds are fitted on kept views, which are float16. Probabilities that are too small for it
+    count as ``LEAST_KEPT`` here, too: at full precision, the confidence would not be the one that was fitted.
     """
     sure: Float64[np.ndarray, " n"] = with_temperature(averages, temperature, LEAST_KEPT).max(axis=1)
     return sure

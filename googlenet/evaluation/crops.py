@@ -98,8 +98,8 @@ def chosen_positions(policy: Policy) -> tuple[int, ...]:
         named = int(mask, 16)
     except ValueError:
         raise ValueError(
-            f"{policy} does not name its views: they are chosen on the validation images of a finished run, and used "
-            "for other images by evaluate_ensemble.py --run-dir RUN --data, without --weights, and for a student"
+            f"{policy} needs a finished run, on whose validation images its views are chosen: use it with "
+            "evaluate_ensemble.py --run-dir RUN --data (without --weights), or as a student's teacher_policy"
         ) from None
     positions = tuple(position for position in range(CROP_POLICIES[-1]) if named >> position & 1)
     if chosen_policy(positions) != policy or not positions:

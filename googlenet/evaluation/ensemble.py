@@ -185,9 +185,7 @@ class Ensemble:
         (temperature, least), kept = self._temperature(policy), self.calibration
         limit = kept.threshold(policy, coverage) if kept and coverage is not None else None
         if coverage is not None and (limit is None or not calibrated):
-            raise ValueError(
-                f"sets of classes need a calibration for the policy {short_name(policy)}, and probabilities that use it"
-            )
+            raise ValueError(f"coverage needs a calibration for the policy {short_name(policy)}, and calibrated=True")
         if kept and coverage is not None and (missing := kept.images_missing_for(coverage)):
             raise ValueError(f"a coverage of {coverage:g} {missing}")
         probabilities = self.probabilities(image, policy)
@@ -205,7 +203,7 @@ class Ensemble:
         if budget not in BUDGETS:
             raise ValueError(f"there is no budget {budget!r}: the budgets are {', '.join(BUDGETS)}")
         if self.budget is None or coverage is not None:
-            reason = "needs a cascade that a run keeps" if self.budget is None else "has no sets of classes"
+            reason = "needs a cascade that was kept" if self.budget is None else "cannot be combined with coverage"
             raise ValueError(f"the budget {budget} {reason}")
         if policy != CROP_POLICIES[-1]:
             raise ValueError(f"the budget {budget} decides how many of the 144 views are computed: leave out policy")

@@ -67,7 +67,7 @@ def _read_by(read: Callable[[], object]) -> bytes:
         raise ValueError(f"{EXPECTED}, got a file open for text; open it with mode rb")  # noqa: TRY004 - as of others
     if inspect.iscoroutine(data):
         data.close()  # nobody will await it
-        raise ValueError(f"{EXPECTED}, got an upload whose read() is awaited; give await upload.read()")
+        raise ValueError(f"{EXPECTED}, got an upload whose read() must be awaited; pass await upload.read() instead")
     raise ValueError(f"{EXPECTED}, got a file whose read() returns {type(data).__name__}")
 
 

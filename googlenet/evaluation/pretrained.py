@@ -171,13 +171,13 @@ def calibration_of(files: Sequence[Path], digests: Sequence[str]) -> KeptCalibra
     Raises:
         WeightsError: the file cannot be read as one.
     """
-    kept = _kept(files, CALIBRATION, KeptCalibration.from_dict, "probabilities are as averaged")
+    kept = _kept(files, CALIBRATION, KeptCalibration.from_dict, "with uncalibrated probabilities")
     return kept.for_weights(digests) if kept else None
 
 
 def budget_of(files: Sequence[Path], digests: Sequence[str]) -> KeptBudget | None:
     """Return the order of the views and the cascade kept for exactly these weights, found as the calibration is."""
-    kept = _kept(files, BUDGET, KeptBudget.from_dict, "there are no budgets")
+    kept = _kept(files, BUDGET, KeptBudget.from_dict, "without budgets")
     return kept if kept and kept.order_of(digests) else None
 
 
@@ -191,7 +191,7 @@ def _kept(files: Sequence[Path], name: str, read: Callable[[dict[str, Any]], T],
             if isinstance(content, dict) and DIGESTS in content:  # not another program's file of that name
                 return read(content)
         except (ValueError, TypeError, KeyError) as error:
-            raise WeightsError(f"{file} is damaged: delete it, and {without} ({error})") from error
+            raise WeightsError(f"{file} is damaged: delete it to continue {without} ({error})") from error
     return None
 
 

@@ -162,7 +162,7 @@ def _refuse(name: str, error: Exception) -> NoReturn:
         slash = " (a / in its name is written %2F)" if uri.path_in_repo else ""
         reason = f"{uri.id} has no revision {uri.revision}: give a branch, tag or commit of it{slash}"
     elif isinstance(cause, errors.OfflineModeIsEnabled):
-        reason = "it is not in the cache, and HF_HUB_OFFLINE forbids to fetch it: unset HF_HUB_OFFLINE"
+        reason = "it is not in the cache, and HF_HUB_OFFLINE forbids downloading it: unset HF_HUB_OFFLINE"
     elif isinstance(cause, errors.RemoteEntryNotFoundError):
         reason = f"{uri.id} has no such file{_at(uri)}"
     elif isinstance(cause, errors.HfHubHTTPError) and cause.response.status_code in NOT_PERMITTED:

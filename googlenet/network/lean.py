@@ -1,9 +1,10 @@
-"""Operations that keep little for their backward pass on a CPU: max pooling, and ReLU of joined maps.
+"""Operations that keep little for their backward pass on a CPU: max pooling, and ReLU of concatenated maps.
 
-Only this project's training loop uses them, since they can be differentiated once, and not by ``torch.func``. A GPU
-would spend time on more kernels, and compilers know ways of their own: there they are PyTorch's. So they are for few
-images and for small maps, which keep little anyhow, and where the calls for each image would take more time than the
-pooling: with inputs of 56 px and a quarter of the width, a step of training would take 1.5 times as long.
+Only this project's training loop uses them: they can be differentiated only once, and not by ``torch.func``. PyTorch's
+own operations are used instead on GPUs, where these would take more kernels; in compiled code, since compilers save
+memory in ways of their own; and for few images or small maps, which keep little anyway, and where a call for each image
+would take longer than the pooling: with inputs of 56 px and a quarter of the width, a training step would take 1.5
+times as long.
 """
 
 import math
@@ -25,7 +26,7 @@ SMALL_MAPS = 2**14
 
 def is_lean(x: Tensor) -> bool:
     """Return whether operations on ``x`` are to keep little for a backward pass."""
-    # A compiler asks first, and for nothing else: its graph depends neither on the switch nor on the number of images.
+    # is_compiling comes first, so that a compiler sees nothing else: neither the switch nor the number of images.
     is_kept = not torch.compiler.is_compiling() and are_own() and x.is_cpu and torch.is_grad_enabled()
     return is_kept and len(x) > FEW_IMAGES and math.prod(x.shape[1:]) > SMALL_MAPS
 

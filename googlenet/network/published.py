@@ -47,7 +47,7 @@ def check_weights_name(name: str) -> None:
         DownloadError: there are no such published weights.
     """
     if name.startswith(TORCHVISION_PREFIX) and name != TORCHVISION:
-        raise DownloadError(f"{name}: of torchvision's networks only {TORCHVISION} can be used")
+        raise DownloadError(f"{name}: {TORCHVISION} is the only one of torchvision's networks that can be used")
     if is_hub_name(name) and (suffix := suffix_of_name(name)) not in WEIGHT_SUFFIXES:
         expected = ", ".join(WEIGHT_SUFFIXES)
         raise DownloadError(f"{name}: unknown kind of weights file {suffix!r}: expected one of {expected}")

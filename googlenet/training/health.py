@@ -16,8 +16,8 @@ from googlenet.training.loop import StepResult
 
 # A classifier whose mean loss is below this share of ln(classes) has learned something.
 GUESSING_SHARE = 0.99
-# From the first half of a period to the second, a loss falls if it does by this share of ln(classes), and by this many
-# standard errors: more than the noise of the batches.
+# A loss counts as falling if, from the first half of a period to the second, it drops by this share of ln(classes) and
+# by this many standard errors: more than the noise of the batches.
 LEAST_FALL_SHARE = 0.001
 LEAST_FALL_ERRORS = 2.0
 # Fewer steps after the warm-up say nothing.

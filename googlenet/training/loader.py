@@ -183,7 +183,7 @@ def _sent(storage: torch.UntypedStorage) -> tuple[Any, ...]:
     except (RuntimeError, OSError) as error:
         reason = str(error).rpartition(": ")[2]  # without the block's name: each process is to warn once
         remedy = next((advice for code, advice in REMEDIES.items() if os.strerror(code) in reason), "")
-        refused = f"shared memory takes no batch ({reason})"
+        refused = f"a batch cannot be put into shared memory ({reason})"
         warnings.warn(f"{refused}: it goes through a pipe, which is slower{remedy}", stacklevel=2)
         return _storage_of, (torch.empty(0, dtype=torch.uint8).set_(storage).numpy(),)
     return shared

@@ -8,9 +8,9 @@ from pipelines.data.file_endings import TABLES, ending, is_compressed, is_pictur
 from pipelines.job.console import some
 from pipelines.run.places import UNPACK
 
-# Fewer words at the beginnings of names are not classes, more are not words.
+# Numbers of distinct first words at which those may be classes: one word is no class, and more are no words.
 CLASSES_IN_NAMES = range(2, 1001)
-TABLES_ARE_NOT_READ = "labels in a table are not read: docs/data.md has the lines that make class folders of it"
+TABLES_ARE_NOT_READ = "labels in a table are not read: docs/data.md shows how to make class folders from it"
 
 
 def advice_on_file(name: str) -> str:
@@ -28,7 +28,7 @@ def advice_on_labels(files: Sequence[str]) -> str:
     ``files`` are the names of all files, pictures and others.
     """
     if words := _words_in_names(filter(is_picture, files)):
-        return f"if their names begin with their classes ({some(words, 3)}), docs/data.md has the lines that sort them"
+        return f"if their names begin with their classes ({some(words, 3)}), docs/data.md shows how to sort them"
     tables = [name for name in files if ending(name) in TABLES and name.count("/") < 2]
     return f"{TABLES_ARE_NOT_READ} ({some(tables, 3)})" if tables else ""
 

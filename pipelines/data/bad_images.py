@@ -30,7 +30,7 @@ def refuse_unseen(bad: Sequence[BadImage], data: str, images: Images) -> None:
     """Refuse data that lie on the machine of the command, and not on the nodes that prepare them.
 
     Raises:
-        UserError: some of the images are such.
+        UserError: this machine sees some of the images, but the nodes do not.
     """
     absent = {one.image_id for one in bad if one.unreadable and NOT_THERE in one.reason}
     listed = (image for files in images.listing.splits.values() for image in files if image.image_id in absent)

@@ -61,10 +61,10 @@ class Contents:
 
     @property
     def inner_splits(self) -> list[str]:
-        """Folders in it with the names of splits, if they make it a data set or a class that is divided by itself.
+        """Folders in this one that are named like splits, if they show that it is a data set or a class with splits.
 
-        Then one is for training, and another split or, if nothing else is there, class folders are with it. A class of
-        vehicles may have a folder train.
+        They do if one is for training, and there is another split or, if there are no other folders, class folders in
+        it. A training folder alone says nothing: a class of vehicles may have a folder ``train``.
         """
         splits = {name: split for name in sorted(self.below) if (split := split_of_folder(name))}
         kinds = set(splits.values())

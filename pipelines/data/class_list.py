@@ -32,7 +32,7 @@ def refuse_repeated(classes: Sequence[str], source: str) -> None:
     """Refuse two labels with one name in the metadata of ``source``: their classes would become one.
 
     Raises:
-        UserError: two have one.
+        UserError: two labels have the same name.
     """
     if repeated := _repeated(classes):
         labels = [str(label) for label, name in enumerate(classes) if name == repeated]
@@ -61,7 +61,7 @@ def classes_by_label(data: bytes, file: str) -> tuple[str, ...]:
     """
     names = [line.strip() for line in _lines(decode_text(data, file).rstrip())]
     if not names:
-        raise UserError(f"{file} lists no classes; remove it, and the classes are named by their numbers")
+        raise UserError(f"{file} lists no classes; remove it to name the classes by their numbers")
     if "" in names or len(set(names)) < len(names):
         raise UserError(f"{file} has an empty line or names a class twice; line n is the class of label n - 1")
     if names[0].startswith("#"):

@@ -29,7 +29,7 @@ def remarks_on_copies(plans: Sequence[ShardPlan], results: Sequence[WrittenShard
         more = f" and {len(places) - len(pairs):,} more" if len(places) > len(pairs) else ""
         yield (
             f"validation images that are also training images, byte for byte: {len(places):,} ({', '.join(pairs)}"
-            f"{more}); their errors say nothing about other images"
+            f"{more}); this makes the error too low: remove them from one of the two splits"
         )
 
 

@@ -1,6 +1,6 @@
-"""Sizes and times of the files that hold images, which tell that a file was replaced under its name.
+"""Sizes and times of the files that hold images, to notice that a file was replaced under the same name.
 
-No file is opened. What has versions of its own, a commit of a data set on Hugging Face, needs none of it.
+No file is opened. Data with versions of their own, the commits of a data set on Hugging Face, need neither.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ class FileVersions:
     def digest(self, images: Sequence[ImageFile]) -> str:
         """Return a digest of the sizes and times of the files that hold these images, or the commit.
 
-        Empty for images that are in no files. A file that is missing counts as such: who reads it will name it.
+        Empty for images that are in no files. A missing file does not fail here: whoever reads it will name it.
         """
         root = getattr(self.reader, "root", None)
         if commit := commit_read_by(self.reader):

@@ -38,9 +38,9 @@ class Tree:
         files: regular files, and links that lead nowhere, so that those are reported, not skipped.
         empty_folders: folders without any of these files below them.
         litter: hidden files and folders, and those that operating systems leave; folders end in ``/``.
-        specials: named pipes, sockets and devices, and links that lead nowhere in place of class folders, with that
-            word in parentheses.
-        linked: groups of folders that are one folder, through links.
+        specials: named pipes, sockets and devices, and dead links in place of class folders, each with its kind in
+            parentheses.
+        linked: groups of names of one folder, through links.
         runs: run directories; they end in ``/``.
     """
 

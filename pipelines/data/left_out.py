@@ -34,7 +34,7 @@ def remarks_on_classes(tree: Tree, layout: Layout) -> Iterator[str]:
     classes = {path for paths in layout.parts.values() for path in paths}
     groups = [[name for name in group if name in classes] for group in tree.linked]
     if shared := [" and ".join(group[:2]) for group in groups if len(group) > 1]:
-        yield f"one folder through links, so the same images: {some(shared)}"
+        yield f"class folders that are links to the same folder, so they hold the same images: {some(shared)}"
 
 
 def remarks_on_other_files(names: Sequence[str]) -> tuple[str, ...]:
@@ -55,7 +55,7 @@ def remarks_on_ids(image_ids: Iterable[str]) -> Iterator[str]:
     """Yield a line if several images have names that look the same."""
     if twins := normalisation_twins(image_ids):
         names = some([group[0] for group in twins])
-        yield f"several images have one name, but for its Unicode normalisation (NFC, NFD): {names}"
+        yield f"names of several images differ only in Unicode normalisation (NFC, NFD): {names}"
 
 
 def _may_be_a_class(folder: str, layout: Layout) -> bool:

@@ -190,8 +190,8 @@ def _classes_to_train(data: str, data_set: DataSet, entries: Mapping[str, Sequen
         fix = "add some, or leave the class out"
         if all(map(is_kind_of_files, unknown)):
             fix = (
-                "by its name it is no class: put each picture into a folder of its class (labels in tables are not "
-                "read), or remove the validation images, and a part of the training images is held out"
+                "its name suggests a kind of file, not a class: put each picture into a folder of its class (labels in "
+                "tables are not read), or remove the validation images to have part of each class held out"
             )
         raise UserError(f"class {some(unknown)} has validation images but no training images in {data}: {fix}")
     if not val:

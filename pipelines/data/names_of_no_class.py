@@ -27,17 +27,17 @@ def refuse_names_of_no_classes(folders: Sequence[str], root: Storage) -> None:
     if splits := _named_splits(folders):
         fix = "rename them to train/, val/ and test/, with a folder for each class directly in each"
         raise UserError(
-            f"{root} has {_listed(splits)}, by their names parts for training and test: {fix}; {IF_CLASSES}"
+            f"{root} has {_listed(splits)}, whose names suggest training and test splits: {fix}; {IF_CLASSES}"
         )
     if len(folders) < 2:
         return
     if _are_parts(folders):
         fix = "put their pictures into one folder for each class"
-        raise UserError(f"{root} has {_listed(folders)}, by their names parts of a data set: {fix}; {IF_CLASSES}")
+        raise UserError(f"{root} has {_listed(folders)}, whose names suggest parts of a data set: {fix}; {IF_CLASSES}")
     if all(is_kind_of_files(name) for name in folders):
         likely = min(folders, key=lambda name: not words_in(name)[0].startswith("im"))
         fix = f"if the folders in one of them are the classes, specify it, such as {root.below(likely)}"
-        raise UserError(f"{root} has {_listed(folders)}, by their names kinds of files: {fix}; {IF_CLASSES}")
+        raise UserError(f"{root} has {_listed(folders)}, whose names suggest kinds of files: {fix}; {IF_CLASSES}")
 
 
 def refuse_classes_in_classes(folders: Mapping[str, Collection[str]], root: Storage) -> None:
@@ -76,8 +76,8 @@ def refuse_kinds_of_files_in_splits(classes: Sequence[str], splits: Sequence[str
         kept = next((name for name in splits if split_of_folder(name) == TRAIN), splits[0])
         others = [name for name in splits if name != kept]
         raise UserError(
-            f"{root} has {_listed(classes)} in {_listed(splits)}, by their names kinds of files, not classes: put the "
-            f"pictures of each class into a folder of its own; if they are classes, move {_listed(others)} elsewhere"
+            f"{root} has {_listed(classes)} in {_listed(splits)}, whose names suggest kinds of files: put the pictures "
+            f"of each class into a folder of its own; if they are classes, move {_listed(others)} elsewhere"
         )
 
 

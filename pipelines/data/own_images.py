@@ -31,16 +31,16 @@ def has_validation_images(trained: Storage, data: str, images: Images, *, is_lab
     seen = count_own_images(trained, data, images)
     if seen["train"] and is_labelled:
         raise UserError(
-            f"{seen['train']:,} of the {count(number, 'image')} in {data} are training images of {trained}, so their "
-            f"errors say nothing of other images: to evaluate the run's validation images, give --run-dir {trained} "
-            "alone, or else a folder of images that it was not trained with"
+            f"{seen['train']:,} of the {count(number, 'image')} in {data} are training images of {trained}, so the "
+            f"measured error would be too low: to evaluate the run's validation images, give only --run-dir {trained}; "
+            "to evaluate other images, give a folder without training images"
         )
     if seen["train"]:
-        say(f"data: {seen['train']:,} of these images were trained with: answers are surer than for other images")
+        say(f"data: {seen['train']:,} of these images were trained on: probabilities are higher than for unseen ones")
     if seen["val"] and is_labelled:
         say(
-            f"data: {seen['val']:,} of these images are validation images of the run: temperatures, sets and budgets "
-            "are fitted anew, each fold of the images judged with those of the others"
+            f"data: {seen['val']:,} of these images are validation images of the run, on which its temperatures, sets "
+            "and budgets were fitted: here they are fitted again, by cross-validation over folds of these images"
         )
     return bool(seen["val"])
 
@@ -55,14 +55,14 @@ def count_own_images(trained: Storage, data: str, images: Images) -> dict[str, i
     names = _names_below(own, data, images)
     if not names:  # most evaluations, which are spared the names of all training images
         return dict.fromkeys(SPLITS, 0)
-    say(f"data: comparing them with the images of {trained} ...")
+    say(f"data: comparing the images with those of {trained} ...")
     try:
         numbers = {
             split: {name: number for number, name in enumerate(image_ids(trained, manifest.splits[split]))}
             for split in SPLITS
         }
     except FileNotFoundError:
-        say(f"data: the prepared images of {trained} are gone: whether it was trained with these is not known")
+        say(f"data: the prepared images of {trained} are gone: whether it was trained on these is unknown")
         return dict.fromkeys(SPLITS, 0)
     all_names = set().union(*numbers.values())
     if all_names.isdisjoint(names.values()):

@@ -69,7 +69,7 @@ def _one_kind(names: Sequence[str], root: Storage) -> tuple[Kind, list[str]]:
         return have_splits[0], by_kind[have_splits[0]]
     raise UserError(
         f"{root} has {count(len(archives), 'tar archive')} ({some(archives, 3)}) and "
-        f"{count(len(tables), 'Parquet file')} ({some(tables, 3)}): move those elsewhere that are not the data set"
+        f"{count(len(tables), 'Parquet file')} ({some(tables, 3)}): keep only the data set there, and move the rest"
     )
 
 

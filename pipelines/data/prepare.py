@@ -158,16 +158,16 @@ def prepare_for_evaluation(run: Storage, data: str, images: Images, bad_images: 
         before = read_manifest(run).prepared_from
         if before.get("data") == data and before.get("listing") not in (None, prepared_from["listing"]):
             raise UserError(
-                f"images of {data} were added, removed or renamed since {run} was made, or --unlabelled was given or "
-                "left out: choose another directory for their evaluation"
+                f"images of {data} were added, removed or renamed since {run} was made, or only one of the two "
+                "evaluations has --unlabelled: choose another directory for this one"
             )
         if "versions" not in before:  # of an earlier version
             del prepared_from["versions"]
         elif {name for name in before if before[name] != prepared_from.get(name)} == {"versions"}:
             raise UserError(
-                f"images in {data} may have been replaced under their names since {run} was made (sizes or times of "
-                "their files differ, or the commit on the Hub; @COMMIT behind its name keeps one): choose another "
-                "directory for their evaluation"
+                f"images in {data} may have been replaced under their names since {run} was made (file sizes, file "
+                "times or the commit on the Hub differ; @COMMIT after the name pins a commit): choose another "
+                "directory for this evaluation"
             )
         return _read_matching_manifest(run, prepared_from)
     manifest, bad = _prepare(run, images, prepared_from, bad_images)
@@ -202,14 +202,14 @@ def _prepare(
     """Write the shards; return the manifest, and the images that are left out."""
     reader, listing = images
     size, short_side_px = prepared_from["images_per_shard"], prepared_from.get("stored_short_side_px")
-    # A shard from an earlier commit of a published data set is not one of this one.
+    # A shard from an earlier commit of a published data set is not reused.
     commit = {"commit": read} if (read := commit_read_by(reader)) else {}
     settings = json.dumps({**prepared_from, **commit}, sort_keys=True)
     plans = [
         plan for split in SPLITS for plan in plan_shards(split, listing.splits[split], size, settings, short_side_px)
     ]
     if "versions" not in prepared_from:
-        # Each shard has those of its own images: if one of them is replaced before all are written, only it is again.
+        # Each shard has the versions of its own images: if one is replaced meanwhile, only its shard is written again.
         versions = FileVersions(reader)
         plans = [replace(plan, versions=versions.digest(plan.images)) for plan in plans]
     if replicas_need_their_images(run):

@@ -23,13 +23,13 @@ def storage_of(data: str) -> Storage:
     if is_hub_name(data):
         return _at_commit(data)
     if page := name_of_page(data):
-        raise UserError(f"{data} is a page of Hugging Face; specify what it shows by its name: {page}")
+        raise UserError(f"{data} is a web page of Hugging Face; give the name of the data set instead: {page}")
     storage, address = Storage.at(data), data.partition("?")[0]
     if not is_published(data):
         return storage
     if not is_packed(address):
         advice = advice_on_file(address) if is_compressed(address) else "download pictures, and specify their folder"
-        raise UserError(f"{address}: of a web server, specify one .tar or .parquet file; {advice}")
+        raise UserError(f"{address}: from a web server, only a .tar or .parquet file can be read; {advice}")
     if not storage.is_file:
         raise UserError(f"there is no file {data}")
     return storage

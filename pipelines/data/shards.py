@@ -198,8 +198,8 @@ def _refuse_to_replace(run: Storage, shard: Shard) -> None:
     name = f"{DATASET}/{shard.file}"
     if run.exists(name) and read_schema(run, name) is not None and problem_of(run, shard):
         raise OtherImagesError(
-            f"{run.below(name)} is kept, since it holds other images than these, and replicas in {run} were trained on "
-            "images that were prepared: restore the files that were added, removed or replaced since, or choose "
+            f"{run.below(name)} was not overwritten: it holds other images than these, and replicas in {run} were "
+            "trained on the prepared images. Restore the files that were added, removed or replaced since, or choose "
             f"another --run-dir. If the files are those of the training, remove {run.below(DATASET)}, and run the "
             "same command again."
         )

@@ -67,7 +67,7 @@ def images_to_train_on(data: str, val_percent: float, data_seed: int) -> Images:
         say(f"data: no validation images are given, so {val_percent:g} % of each class are held out")
     judged = {image.label for image in listing.splits["val"]}
     if without := [name for label, name in enumerate(listing.classes) if label not in judged]:
-        say(f"data: classes without validation images, so without an error of their own: {some(without)}")
+        say(f"data: no validation images, so no class error, for these classes: {some(without)}")
     return _told(Images(reader, listing))
 
 
@@ -173,7 +173,7 @@ def _splits_to_train_on(layout: Layout, tree: Tree) -> tuple[str, ...]:
         if empty := sorted(name for name in top if "/" not in name and split_of_folder(name) == VAL):
             raise UserError(
                 f"there are no images in {listed(empty)}: add the validation images (unpack them, or fix a link), or "
-                "remove it, and a part of each class of the training images is held out"
+                "remove it to have part of each training class held out for validation"
             )
     return tuple(split for split in layout.parts if split != TEST)
 

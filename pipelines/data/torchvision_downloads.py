@@ -19,10 +19,10 @@ MARK = ".googlenet_download"
 
 @contextmanager
 def marked_until_complete(folder: Path, besides: str, *, is_own: bool) -> Iterator[None]:
-    """Mark ``folder`` during the block; the mark stays if the block leaves something and does not end without an error.
+    """Mark ``folder`` as incomplete during the block; the mark stays if the block fails after something has arrived.
 
-    What an earlier block has left that did not end is removed if nobody else uses the folder (``is_own``). What matches
-    the pattern ``besides`` is written by other means, and complete.
+    What an interrupted earlier block left is renamed if nobody else uses the folder (``is_own``). Names that match the
+    pattern ``besides`` are written by other means, and complete.
 
     Raises:
         UserError: an earlier block has left something in a folder that others may use.
@@ -43,7 +43,7 @@ def marked_until_complete(folder: Path, besides: str, *, is_own: bool) -> Iterat
             say(f"data: the download to {folder} was interrupted and begins anew")
             for name in left:  # some may be a user's, who has fetched it by other means meanwhile
                 aside = (folder / name).rename(folder / f"{name}.interrupted-{uuid.uuid4().hex[:8]}")
-                say(f"data: what came of {name} is kept as {aside}; delete it unless you have put it there")
+                say(f"data: the partial download of {name} is now {aside}; delete it unless you put {name} there")
         mark.truncate(0)
         before = _names_in(folder, besides)
         mark.write(json.dumps(sorted(before)))

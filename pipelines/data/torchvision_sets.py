@@ -37,10 +37,10 @@ def find_in_torchvision(data: str) -> tuple[Storage, DataSet]:
             names was interrupted, or it names a class twice.
     """
     name, _, query = data.removeprefix(PREFIX).partition("?")
-    # A plus sign is one, since folders may have it in their names.
+    # A plus sign stays a plus sign, not a space: folders may have it in their names.
     options = dict(parse_qsl(query.replace("+", "%2B"), keep_blank_values=True))
     if empty := [option for option, value in options.items() if not value]:
-        raise UserError(f"{data}: {empty[0]} is empty, as of a shell variable that is not set")
+        raise UserError(f"{data}: {empty[0]} is empty; is a shell variable unset?")
     given = options.pop("root", "")
     folder = Path(given or Path.home() / ".cache" / "googlenet-ensemble" / name).expanduser()
     if not folder.is_absolute():

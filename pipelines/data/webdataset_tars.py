@@ -69,7 +69,7 @@ def class_list_beside(archives: Mapping[str, Sequence[str]], files: Sequence[str
             return name
     lists = sorted(known & {"/".join([*folder, CLASS_NAMES]) for folder in folders})
     if len(lists) > 1:
-        raise UserError(f"{some(lists)}: put one {CLASS_NAMES} into the folder above all archives, which share it")
+        raise UserError(f"{some(lists)}: put one {CLASS_NAMES} into the folder above all archives; they share one list")
     return lists[0] if lists else ""
 
 

@@ -19,7 +19,7 @@ def check_sets(run: Storage, replicas: Sequence[int], policies: Sequence[Policy]
     ``policies`` name their views.
 
     Raises:
-        UserError: it has not.
+        UserError: the run has not fitted them.
     """
     if coverage is None:
         return
@@ -47,7 +47,7 @@ def about_no_temperature(run: Storage, replicas: Sequence[int], policies: Sequen
     if kept and kept.temperature(len(replicas), largest):
         return ""
     missing = f"none for the crop policy {short_name(largest)}" if kept else _what_it_lacks(run, replicas)
-    return f"without a temperature, the probabilities will not be calibrated: the run keeps {missing}"
+    return f"the probabilities will not be calibrated: this needs a temperature, and the run keeps {missing}"
 
 
 def check_views(run: Storage, replicas: Sequence[int], policies: Sequence[Policy]) -> None:
@@ -56,7 +56,7 @@ def check_views(run: Storage, replicas: Sequence[int], policies: Sequence[Policy
     ``policies`` name their views.
 
     Raises:
-        UserError: such views are among them.
+        UserError: ``policies`` contains the run's own chosen views.
     """
     kept = read_budget(run, weights_digests(run, replicas))
     if kept and (own := next(filter(kept.temperature, policies), None)):
@@ -71,9 +71,9 @@ def _what_it_lacks(run: Storage, replicas: Sequence[int]) -> str:
     """Return for which replicas a run has no calibration, and the command that makes it."""
     command = command_of("evaluate_ensemble", run)
     if not run.exists(CALIBRATION):
-        return f"none; it does when it is evaluated on 40 validation images or more, {command}"
+        return f"none yet; evaluate it on at least 40 validation images first: {command}"
     these = "this replica" if len(replicas) == 1 else f"these {len(replicas)} replicas together"
-    return f"none for {these}: evaluate it first, {command}"
+    return f"none for {these}; evaluate the run first: {command}"
 
 
 def check_ood(data: str, own: str) -> None:

@@ -33,9 +33,9 @@ def calibration_beside(weights: str, digests: Sequence[str], policies: Sequence[
     """
     kept, largest = _kept_for(weights, digests), sorted_policies(policies)[-1]
     if not (kept and kept.temperature(len(digests), largest)):
-        none = f"has none for the crop policy {short_name(largest)}"
-        missing = none if kept else "for these weights does not lie beside them"
-        say(f"without a temperature, the probabilities will not be calibrated: {CALIBRATION} {missing}")
+        none = f"has no temperature for the crop policy {short_name(largest)}"
+        missing = none if kept else "for these weights was not found beside them"
+        say(f"the probabilities will not be calibrated: {CALIBRATION} {missing}")
     return kept
 
 
@@ -50,7 +50,7 @@ def _kept_for(weights: str, digests: Sequence[str]) -> KeptCalibration | None:
             return KeptCalibration.from_dict(content).for_weights(digests)
         except (TypeError, ValueError) as error:
             raise UserError(
-                f"{folder.below(CALIBRATION)} is damaged: delete it, and probabilities are as averaged ({error})"
+                f"{folder.below(CALIBRATION)} is damaged: delete it to go on with uncalibrated probabilities ({error})"
             ) from error
     return None
 

@@ -25,7 +25,8 @@ class Arguments:
     weights: tuple[str, ...] = ()
     """External weights, one per network: files, or the names bvlc, torchvision:googlenet, hf://OWNER/REPO[/FILE]."""
     classes: str = ""
-    """File with the class folders' names, one per line, in the order of the outputs; the data may lack some of them."""
+    """File with the names of the class folders, one per line, in the order of the network's outputs; --data may lack
+    some of the classes."""
     policies: tuple[int | str, ...] = CROP_POLICIES
     """1, 10, 144, scales in pixels such as 256+320 (36 crops at each), or best:24, the 24 views that help most on the
     run's validation images; without --data the run's recipe decides."""
@@ -43,18 +44,18 @@ class Arguments:
     unlabelled: bool = False
     """The images of --data have no labels: write the ensemble's answers for each (answers/top5.csv, .parquet)."""
     calibrated: bool = True
-    """Give the probabilities of --unlabelled images the temperature that the run keeps, or that lies beside --weights;
-    it changes no answer."""
+    """With --unlabelled: calibrate the probabilities with the temperature that the run keeps, or that lies beside
+    --weights; the order of the classes stays the same."""
     coverage: float | None = None
-    """With --unlabelled: list the classes that hold the true one with this probability, such as 0.95. Otherwise the
-    report also judges such sets, beside those of 0.9 and 0.95."""
+    """With --unlabelled: for each image, list a set of classes that contains the true class with this probability,
+    such as 0.95. Otherwise: also judge sets with this coverage in the report, besides those with 0.9 and 0.95."""
     set_penalty: float = 0.0
-    """Added to a class's score for each rank after the first, such as 0.01, to shorten long sets of classes: those of
-    --coverage, or those of the report."""
+    """Penalty added to a class's score for each rank after the first, such as 0.01; shortens long sets of classes,
+    those of --coverage or those in the report."""
     budget: Literal["fast", "balanced", "best"] = "best"
-    """With --unlabelled: stop adding views and replicas once the answer is sure enough. Answers that all passes would
-    have right are lost on at most 1 % (fast) or 0.2 % (balanced) of the images, on more if the run has fewer than 99
-    or 499 validation images; best makes all passes."""
+    """With --unlabelled: stop adding views and replicas once the answer is confident enough. On at most 1 % (fast) or
+    0.2 % (balanced) of the images, stopping early makes a right answer wrong; on more if the run has fewer than 99 or
+    499 validation images. best never stops early."""
     soup: bool = False
     """Evaluate averages of the replicas' weights as well, on the run's validation images."""
     ood: str = ""
@@ -112,14 +113,14 @@ def _check_own_images(asked: Arguments) -> None:
     if (asked.ood or asked.soup) and (asked.data or asked.weights):
         raise UserError(f"{given} is for a training run's own validation images: leave out --data and --weights")
     if asked.ood and asked.soup:
-        raise UserError("--ood and --soup are two evaluations: give one after the other")
+        raise UserError("--ood and --soup cannot be combined: run the command once with each")
 
 
 def _check_answers(asked: Arguments) -> None:
     """Refuse options of answers where there are none, or none of this kind."""
     _check_budget(asked)
     if not (asked.calibrated or asked.unlabelled):  # a report shows both kinds of probabilities
-        raise UserError("--no-calibrated is for answers: it needs --unlabelled")
+        raise UserError("--no-calibrated only applies to answers: add --unlabelled, or leave it out")
     _check_coverage(asked)
     if not 0 <= asked.set_penalty < math.inf:
         raise UserError(f"--set-penalty must not be negative or infinite, got {asked.set_penalty:g}")
@@ -149,7 +150,7 @@ def _check_coverage(asked: Arguments) -> None:
     if not 0 < asked.coverage < 1:
         raise UserError(f"--coverage must be between 0 and 1, such as 0.95, got {asked.coverage:g}")
     if float(f"{asked.coverage:g}") != asked.coverage:  # reports and metrics name it by these
-        raise UserError(f"--coverage may have six digits, such as 0.95, got {asked.coverage!r}")
+        raise UserError(f"--coverage may have at most six digits, such as 0.95, got {asked.coverage!r}")
     if asked.unlabelled and asked.weights:
         raise UserError("--coverage of images without labels needs a training run: leave out --weights")
     if not asked.calibrated:

@@ -20,12 +20,12 @@ from pipelines.job.ray_session import (
 from pipelines.job.worker_process import FEEDERS_PER_PREDICTOR
 from pipelines.run.predictions import IMAGES_PER_SHARD
 
-# A predictor has a CPU, of which the two tasks that feed it reserve the rest: they spend much of their time waiting for
-# Ray. A node with more GPUs than CPUs cannot hold so many predictors that nothing feeds them, also after others died.
+# A predictor reserves most of a CPU, and the two tasks that feed it the rest: they mostly wait for Ray. So even a node
+# with more GPUs than CPUs has room for the tasks, also after some of them died.
 PREDICTOR_CPUS = 0.99
 FEEDER_CPUS = 0.005
-# A task that feeds a predictor takes four seconds of processor time to start, and less than this to scale an image.
-# Where a predictor takes longer for it, and no CPU is left for others, one task keeps it busy.
+# A feeding task takes four seconds of processor time to start, and less than LONG_IMAGE_SECONDS to scale an image. If a
+# predictor takes longer than that for an image, and no CPU is left, one feeding task keeps it busy.
 LONG_IMAGE_SECONDS = 0.2
 
 
@@ -156,7 +156,7 @@ def predictors_on(
     only_head = may_grow and has_only_its_head(nodes)
     if options.gpus and not num_gpus and not only_head:
         raise UserError(
-            f"--gpus-per-predictor {options.gpus:g}: no node has a GPU and a CPU beside it; leave it out, or set "
+            f"--gpus-per-predictor {options.gpus:g}: no node has both a GPU and a CPU; leave the option out, or set "
             "--predictors if the cluster grows on demand"
         )
     needs = {**({"GPU": num_gpus} if num_gpus else {}), "CPU": 1.0}

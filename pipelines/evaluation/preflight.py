@@ -43,11 +43,11 @@ PrecisionChoice = Literal["auto", "fp32", "tf32", "bf16"]
 LITTLE_WORK_SECONDS = 240.0
 # Predictors that are timed together; more tell little more.
 MOST_AT_ONCE = 8
-# Work that may be little on a CPU: it is timed in this process first, which is sooner done than in a new one.
+# Little work on a CPU: it is timed in this process first, which takes less time than a new one.
 PERHAPS_LITTLE_FLOPS = 1e14
 UNUSABLE_GPU = (
-    "on a CPU, since PyTorch cannot use the reserved GPU, as with an old driver or a build without CUDA: "
-    "--gpus-per-predictor 0 uses all CPUs"
+    "on a CPU, since PyTorch cannot use the reserved GPU (an old driver, or a build without CUDA?): add "
+    "--gpus-per-predictor 0 to use all CPUs"
 )
 
 
@@ -255,7 +255,7 @@ def choose(trial: ArithmeticTrial, device: str, work: Work) -> Preflight:
         plain += [BF16] if agreement.is_close else []
     timings = [trial.timing(arithmetic) for arithmetic in plain]
     if work.stops_early:
-        reason.append("not compiled: it takes full batches only, and answers that stop early have few views left")
+        reason.append("not compiled: compiled networks need full batches, and answers that stop early leave few views")
     elif can_compile(device):
         # Compilation takes long: only the faster precision is tried.
         faster = max(timings, key=lambda timing: timing.passes_per_second)

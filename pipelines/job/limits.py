@@ -41,12 +41,13 @@ class Limits:
     """Price of a node, and limits on the time and the money of a run."""
 
     price_per_node_hour: float | None = None
-    """Price of an hour of a node, in any currency; with it, the plan and the job say what they cost. No prices
-    are built in."""
+    """Price of one node for one hour, in any currency; the plan and the job then report their cost. There is no
+    built-in price."""
     max_hours: float | None = None
-    """Limit on the hours of all jobs of the run: then replicas write checkpoints, and finished ones are evaluated."""
+    """Limit on the total hours of all jobs of the run; at the limit, training stops with checkpoints, and the finished
+    replicas are evaluated."""
     max_cost: float | None = None
-    """The same as a limit on the cost; needs --price-per-node-hour."""
+    """Limit on the total cost of all jobs of the run; needs --price-per-node-hour."""
 
     def __post_init__(self) -> None:
         for name in ("price_per_node_hour", "max_hours", "max_cost"):

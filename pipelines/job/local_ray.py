@@ -48,9 +48,9 @@ def folder_for_ray() -> str | None:
         return None
     if variable == "RAY_TMPDIR":
         raise UserError(
-            f"RAY_TMPDIR has {length} bytes, too many for the sockets in it: name a folder of at most {FOLDER_BYTES}"
+            f"RAY_TMPDIR has {length} bytes, too many for Ray's socket paths: choose a folder of at most {FOLDER_BYTES}"
         )
-    say(f"TMPDIR has more than {FOLDER_BYTES} bytes, too many for Ray's sockets; Ray uses {SHORT_FOLDER}")
+    say(f"TMPDIR has more than {FOLDER_BYTES} bytes, too many for Ray's socket paths; Ray uses {SHORT_FOLDER} instead")
     return str(SHORT_FOLDER)
 
 

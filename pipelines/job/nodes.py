@@ -22,8 +22,8 @@ def has_only_its_head(nodes: Iterable[Mapping[str, float]]) -> bool:
 def until_nodes_join(option: str) -> str:
     """Return what to do where only the head has joined; ``option`` makes a cluster grow that grows on demand."""
     return (
-        f"set {option} if nodes join on demand, since none does without it; otherwise run the same command again once "
-        "nodes have joined"
+        f"set {option} if nodes join on demand: without it, the cluster adds none; otherwise run the same command "
+        "again once nodes have joined"
     )
 
 
@@ -39,7 +39,7 @@ def check_that_a_node_stays() -> None:
     """Refuse to start on a connected cluster whose nodes are all drained.
 
     Raises:
-        NodesMissingError: they are.
+        NodesMissingError: all nodes are drained.
     """
     import ray
 
@@ -47,8 +47,8 @@ def check_that_a_node_stays() -> None:
     alive = {node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")}
     if alive and alive <= draining_nodes():
         raise NodesMissingError(
-            f"every node of the cluster is about to be taken away ({count(len(alive), 'node')}, drained), so that "
-            "nothing starts there: run the same command again once others have joined"
+            f"all nodes of the cluster are being drained ({count(len(alive), 'node')}), so Ray starts nothing on them: "
+            "run the same command again once other nodes have joined"
         )
 
 

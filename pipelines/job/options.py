@@ -159,7 +159,7 @@ class _Take(argparse.Action):
     def __call__(self, _parser: Any, namespace: Any, values: Any, _option: Any = None) -> None:
         words = values if isinstance(values, list) else [values]
         if "" in words:
-            raise argparse.ArgumentError(self, "its value is empty, as of a shell variable that is not set")
+            raise argparse.ArgumentError(self, "its value is empty; is a shell variable unset?")
         if self.nargs == "+" and hasattr(namespace, self.dest):  # the values given first would be lost
             raise argparse.ArgumentError(self, "it is given twice: list all its values behind one")
         try:

@@ -38,7 +38,7 @@ OTHER_VERSION = "Version mismatch"
 # Ray's words if its processes need more than the 30 seconds that it gives them.
 TOO_LATE = "timed out during startup"
 WHERE_TO_RUN = (
-    "run the command on a node of the cluster, which ray start makes of a machine, or submit it with ray job submit"
+    "run the command on a node of the cluster (ray start adds a machine to it), or submit it with ray job submit"
 )
 QUIET = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",

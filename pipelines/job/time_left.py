@@ -8,9 +8,9 @@ LEAST_SHARE = 0.01
 
 
 class TrainingTimeLeft:
-    """Estimate that counts what was done earlier as done, but not as an achievement of this start.
+    """Estimate in which earlier work counts as done, but not towards the pace of this start.
 
-    Replicas that wait begin, in their order, where one that runs has finished.
+    Waiting replicas are assumed to start, in their order, whenever a running one finishes.
     """
 
     def __init__(self) -> None:

@@ -83,13 +83,13 @@ def _tell_replaced(run: Storage, asked: str) -> None:
     schema = read_schema(run, ANSWERS_PARQUET) if run.exists(ANSWERS_PARQUET) else None
     kept = ((schema.metadata if schema else None) or {}).get(ASKED, b"").decode()
     if kept and kept != asked:
-        say(f"these answers replace those of {_in_words(json.loads(kept))}")
+        say(f"these answers replace the earlier ones, which were given {_in_words(json.loads(kept))}")
 
 
 def _in_words(asked: Mapping[str, Any]) -> str:
     """Return the options that decide answers, as they are given; ``asked`` is what a file of answers keeps of them."""
     coverage, penalty = asked["coverage"], asked["set_penalty"]
-    given = [f"--coverage {coverage:g}"] if coverage is not None else ["no --coverage"]
+    given = [f"with --coverage {coverage:g}"] if coverage is not None else ["without --coverage"]
     given += [f"--set-penalty {penalty:g}"] if penalty else []
     return ", ".join(given if asked["calibrated"] else [*given, "--no-calibrated"])
 
@@ -231,8 +231,9 @@ def _about_promise(key: str, kept: KeptBudget | None) -> list[str]:
         return []
     name = key.partition(":")[0]
     if name not in kept.promised_points:
-        return [f"its threshold is of an earlier version, without a guarantee: evaluate the run anew for {BUDGET}"]
-    most = f"it loses at most {kept.promised_points[name]:.2g} % of the answers on average, on images like the"
+        return [f"no guarantee: the threshold is from an earlier version; evaluate the run again to renew {BUDGET}"]
+    share = f"{kept.promised_points[name]:.2g} %"
+    most = f"stopping early turns at most {share} of the answers from right to wrong, on average over images like the"
     return [f"{most} {count(kept.images, 'validation image')} of the run"]
 
 

@@ -122,10 +122,10 @@ def _cells(first: Finished, second: Finished) -> Part:
     names = [name for name in first.outcomes if name in second.outcomes and name.startswith(tops)]
     if not common:
         ours, theirs = (len(run.outcomes["image_id"]) for run in (first, second))
-        what = f"{count(ours, 'image')} in the first, {theirs:,} in the second, none in both"
-        return [f"no pairs: other images ({what})"], []
+        what = f"{count(ours, 'image')} in the first, {theirs:,} in the second"
+        return [f"no pairs: the runs have no image in common ({what})"], []
     if not names:
-        return ["no pairs: other crops: the tables have no cell in common"], []
+        return ["no pairs: the runs have no crops in common, so no cell of their tables can be compared"], []
     first_wrong = 100 * np.stack([first.outcomes[name][rows_first] for name in names], axis=1)
     second_wrong = 100 * np.stack([second.outcomes[name][rows_second] for name in names], axis=1)
     low, high = bootstrap_interval(second_wrong - first_wrong)
@@ -156,8 +156,8 @@ def _scores(first: Finished, second: Finished) -> Part:
         numbers = (f"{means[0]:.4f}", f"{means[1]:.4f}", f"{means[1] - means[0]:+.4f}")
         rows.append((cell, SHORT_SCORES.get(kind, kind.replace("_", " ")), *numbers, interval))
     about = (
-        f"scores on {count(len(common), 'image')} that both runs kept, of several ensembles of a size their mean; "
-        "calibrated with the temperature of each run; NLL is the negative log-likelihood:"
+        f"scores on {count(len(common), 'image')} that both runs kept, as means over the ensembles of a size; "
+        "calibrated with each run's own temperature; NLL is the negative log-likelihood:"
     )
     return [about], _aligned(rows)
 

@@ -124,7 +124,7 @@ def _table(tally: Tally, ensemble: EvaluatedEnsemble, *, is_of_one_recipe: bool)
     bounds = np.stack(error_interval(np.concatenate([flat, differences], axis=1), flat.shape[1]), axis=1)
     ci95, difference_ci95 = bounds.reshape(2, sizes, policies, len(TOP), 2)
     wider = _over_images_and_replicas(tally, ensemble) if is_of_one_recipe else {}
-    if wider:  # of replicas that err alike on every image, it has nothing to draw from either
+    if wider:  # where all replicas are right, or all wrong, on every image, resampling them draws the same as well
         low, high = with_exact_bounds(flat, *wider["ci95"].reshape(-1, 2).T)
         wider["ci95"] = np.stack([low, high], axis=1).reshape(ci95.shape)
     means = shares.mean(axis=0)

@@ -35,14 +35,14 @@ WiderInterval = Annotated[
 ComputedPasses = Annotated[
     float,
     Field(
-        description="Mean number of them that are computed: equal views of an image, such as two thirds of the 144 of "
-        "a square one, are computed once. Absent in reports of earlier versions."
+        description="Mean number of forward passes computed per image: equal views, such as two thirds of the 144 of "
+        "a square image, are computed once. Absent in reports of earlier versions."
     ),
 ]
 ScoreInterval = Annotated[Interval, Field(description="Its 95 % interval: low, high.")]
 JudgedOn = Annotated[
     Literal["other_folds", "other_images"],
-    Field(description="Images it was fitted on for that: the other folds, or those of the training run."),
+    Field(description="Images on which the judged values were fitted: the other folds, or those of the training run."),
 ]
 ReplicaError = Annotated[float, Field(description="Error of this replica alone, in percent.")]
 AveragingError = Annotated[float, Field(description="Error with the mean over views, then over models.")]

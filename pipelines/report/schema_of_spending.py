@@ -68,7 +68,7 @@ class BudgetRow(TypedDict):
 
     budget: Annotated[BudgetName, Field(description="Name of the budget.")]
     within_points: Annotated[
-        float, Field(description="Share of answers that it may lose by its name, in percentage points: see lost.")
+        float, Field(description="Largest share of answers that this budget may lose, in percentage points: see lost.")
     ]
     promised_points: NotRequired[
         Annotated[

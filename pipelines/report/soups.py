@@ -83,7 +83,7 @@ def _wrong_of_networks(folder: Storage, run: Storage, ensemble: EvaluatedEnsembl
     with suppress(UserError):
         if averaged:
             return _wrong(folder, run, averaged, ids)
-    complain(f"warning: no soups in the report: predictions in {storage} are missing or damaged; add --soup for them")
+    complain(f"warning: no soups in the report: predictions in {storage} are missing or damaged; redo them with --soup")
     return None
 
 

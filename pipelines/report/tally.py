@@ -131,7 +131,7 @@ def _check_views(predicted: Predicted, ensemble: EvaluatedEnsemble) -> None:
         views = count(int(wanted[position]), "view")
         raise UserError(
             f"{predicted.image_ids[row]} has {predicted.views[row, replica, position]} of {views} "
-            f"from {ensemble.replicas[replica]}; its weights may be damaged: fix them, delete "
+            f"from {ensemble.replicas[replica]}, whose weights may be damaged: restore them, delete "
             f"{PREDICTIONS}/ and run the same command again"
         )
 

@@ -76,8 +76,8 @@ def write_report(
         trained: the training run of the replicas, if their validation images are not those of ``run``.
         sets: coverages of the sets of classes, and the penalty on the ranks of these.
         with_pictures: whether to draw the pictures, which takes most of the time if there are few images.
-        has_fitted_images: whether some images are validation images of ``trained`` all the same: then nothing that was
-            fitted or chosen on those is judged as if the images were others.
+        has_fitted_images: whether some of the images are validation images of ``trained``: then what was fitted or
+            chosen on these is not judged as on unseen images.
 
     Raises:
         UserError: predictions are missing, duplicated, of images not in the data set, or of another ensemble.

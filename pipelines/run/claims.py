@@ -83,7 +83,7 @@ def check_claim(run: Storage, kind: Kind, settings: dict[str, Any], way_out: str
     if not changed or not _has_results(run):
         return
     if not claimed:
-        held = "an evaluation, no training run" if kind == "recipe" else "a training run, no evaluation of --weights"
+        held = "an evaluation, not a training run" if kind == "recipe" else "a training run, not an evaluation"
         raise UserError(f"{run} holds {held}; {way_out}")
     moved = kind == "recipe" and any(line.startswith(("data:", "init_weights:", "teacher:")) for line in changed)
     kept = " (the run has its own copy: the old path need not exist)" if moved and run.exists(MANIFEST) else ""
@@ -105,7 +105,7 @@ def check_own(run: Storage, way_out: str = WAY_OUT, data: str = "") -> None:
         raise UserError(f"{run} is not empty and not a run directory ({strangers[0]}, ...); {way_out}")
     # Prepared images take the place of those of an earlier attempt.
     if data and (data == run.root or f"{data}/".startswith(f"{run.below(DATASET).root}/")):
-        raise UserError(f"the prepared images would be written among those of {data}; {way_out}")
+        raise UserError(f"the prepared images would be mixed with the images in {data}; {way_out}")
 
 
 def _strangers(run: Storage) -> list[str]:
@@ -162,7 +162,7 @@ def _has_results(run: Storage) -> bool:
         return True
     if not run.exists(MANIFEST):
         return False
-    # Other images, or those for another command, were prepared by themselves: as it is bound, nothing was computed.
+    # Images of other data, or for another command, were prepared on their own: nothing was with the run's settings.
     prepared_from: dict[str, Any] = run.read_json(MANIFEST).get("prepared_from", {})
     kind: Kind = "evaluation" if LISTING in prepared_from else "recipe"
     bound = _claimed(run, kind)

@@ -61,7 +61,7 @@ def open_filesystem(uri: str, s3_attempts: int = S3_ATTEMPTS) -> tuple[pafs.File
     if unknown := sorted(set(given) - set(OPTIONS[scheme])):
         raise UserError(f"{place}: unknown option {', '.join(unknown)}; the options are {', '.join(OPTIONS[scheme])}")
     if empty := [name for name, value in given.items() if not value]:
-        raise UserError(f"{place}: {empty[0]} is empty, as of a shell variable that is not set")
+        raise UserError(f"{place}: {empty[0]} is empty; is a shell variable unset?")
     if scheme == "s3":
         return _open_s3(place, parts.netloc, parts.path, given, s3_attempts)
     if scheme == "gs":
@@ -79,7 +79,7 @@ def _refuse(parts: SplitResult, place: str) -> None:
     """Refuse what cannot be meant, or not be used, whatever the options.
 
     Raises:
-        UserError: it is that.
+        UserError: the place has a password, a fragment, or a scheme that cannot be used.
     """
     if parts.password:
         raise UserError(f"{place} contains a secret, which would be written to files; set it in the environment")

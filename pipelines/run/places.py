@@ -21,7 +21,7 @@ def without_file_scheme(uri: str) -> str:
         return uri
     path = uri.removeprefix("file://")
     if not path.startswith(("/", "localhost/")):
-        raise UserError(f"{uri} names the machine {path.partition('/')[0]}; a file of this one is file:///PATH")
+        raise UserError(f"{uri} is on the machine {path.partition('/')[0]}; for a file on this one, write file:///PATH")
     return os.fsdecode(unquote_to_bytes(path.removeprefix("localhost") if path.startswith("localhost/") else path))
 
 
@@ -81,4 +81,4 @@ def root_of(uri: str) -> str:
 
 def _refuse_one_slash(uri: str) -> None:
     if scheme := WITH_ONE_SLASH.match(uri):
-        raise UserError(f"{uri.partition('?')[0]} has one slash behind {scheme[1]}:, as pathlib writes it: write two")
+        raise UserError(f"{uri.partition('?')[0]} needs two slashes after {scheme[1]}: (pathlib removes one of them)")

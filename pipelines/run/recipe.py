@@ -72,7 +72,7 @@ class Recipe:
     preprocessing: PreprocessingName = "caffe"
     """'caffe' (BGR, mean subtraction) or 'scratch' (RGB, mean and standard deviation); init_weights override it."""
     init_weights: str = ""
-    """Weights to start from: bvlc, torchvision:googlenet, hf://OWNER/REPO/FILE, or a file; with their preprocessing."""
+    """Weights to start from, with their preprocessing: bvlc, torchvision:googlenet, hf://OWNER/REPO/FILE, or a file."""
 
     # Ensemble
     replicas: int = 7
@@ -86,7 +86,7 @@ class Recipe:
     workers_per_replica: int = 1
     """Data-parallel workers per replica, which split each batch; changes the result by rounding only."""
     min_workers_per_replica: int | None = None
-    """Train with fewer workers, but at least this many, while the cluster has no more; None waits for all."""
+    """Least number of workers to train with while the cluster has no room for all; None waits for all."""
     training_precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
     """Precision of the training; 'auto' uses tf32 or bf16 for long runs if the hardware is faster with it."""
 
@@ -94,7 +94,7 @@ class Recipe:
     areas: tuple[tuple[float, float], ...] = ((0.08, 1.0),)
     """Ranges of a sample's share of the image's area; replica k uses range k modulo their number."""
     area_sampling: AreaSampling = "even"
-    """'even' draws the area evenly, then a fitting aspect; 'torchvision' rejects what does not fit, so mostly large."""
+    """'even' draws the area evenly, then a fitting aspect; 'torchvision' redraws both until they fit: few are large."""
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
     """Range of a sample's aspect ratio, width over height."""
     interpolations: tuple[str, ...] = tuple(INTERPOLATIONS)
@@ -134,7 +134,7 @@ class Recipe:
     polyak_epochs: float = 8.0
     """Horizon of the weight average, in epochs."""
     dead_head_epochs: float = 1.0
-    """Alarm if a classifier still only guesses this many epochs, at least 100 steps, after the warm-up; 0 for none."""
+    """Epochs (at least 100 steps) after the warm-up before a classifier that only guesses raises an alarm; 0: never."""
     on_dead_head: Literal["warn", "stop"] = "warn"
     """Reaction to the alarm: a warning, or the end of that replica."""
 

@@ -72,7 +72,10 @@ def check_soup(recipe: Recipe, *, soup: bool) -> None:
         UserError: one replica is wider than the others.
     """
     if soup and recipe.wide_replica_width is not None:
-        raise UserError("--soup averages weights, and a wider replica has others: leave out one of the two")
+        raise UserError(
+            "--soup averages weights, but those of a wider replica have other shapes: leave out --soup or "
+            "--wide-replica-width"
+        )
 
 
 def read_soups(run: Storage, ensemble: EvaluatedEnsemble) -> Soups | None:

@@ -23,7 +23,7 @@ from pipelines.run.tables import CONTENT_ERRORS, is_damage, write_table
 
 METADATA_KEY = b"googlenet_targets"
 GIVE_ONE = "give the directory of a finished run of train_ensemble.py with --teacher"
-SAME_DATA = "leave out the options of the data, so that those of the teacher are used"
+SAME_DATA = "leave out the data options to use the teacher's data"
 
 
 def recipe_of_student(recipe: Recipe, teacher: str) -> Recipe:
@@ -184,7 +184,7 @@ def _read_targets_once(run: Storage, manifest: Manifest) -> npt.NDArray[np.float
         reason = " ".join(str(error).split())
         raise DamagedFileError(f"{run.below(TARGETS)} is damaged ({reason}); {fix}") from error
     if targets is None:
-        raise UserError(f"{run.below(TARGETS)} is of other images; {fix}")
+        raise UserError(f"{run.below(TARGETS)} was computed for other images; {fix}")
     return targets
 
 

@@ -9,8 +9,8 @@ import pyarrow.fs as pafs
 
 def put(filesystem: pafs.FileSystem, path: str, data: memoryview) -> None:
     """Write an object, which appears once its upload is complete."""
-    # Where an interrupt ends the call that opens a stream, Arrow closes the stream, and an empty object appears. Only
-    # the main thread is interrupted, and Python waits for the others before it exits.
+    # If a signal ends the call that opens a stream, Arrow closes the stream, and an empty object appears. So another
+    # thread writes: only the main thread is interrupted, and Python waits for the others before it exits.
     with ThreadPoolExecutor(1, "upload") as thread:
         thread.submit(_write, filesystem, path, data).result()
 

@@ -82,9 +82,9 @@ def check_that_weights_are_given(run: Storage, recipe: Recipe) -> None:
     goes_on = begun.get("name") == recipe.name and not begun.get("init_weights")
     if _is_for_given_weights(recipe) and not (recipe.init_weights or goes_on):
         raise UserError(
-            f"the recipe {recipe.name} has the short training of finetune, meant for given weights: add --init-weights "
-            f"FILE, or --init-weights {BVLC} ({MEANING_OF_BVLC}); to train from random weights, choose --recipe "
-            "imagenette, or add --from-scratch"
+            f"the recipe {recipe.name} has the short training of finetune, which needs pretrained weights: add "
+            f"--init-weights FILE, or --init-weights {BVLC} ({MEANING_OF_BVLC}); to train from random weights, choose "
+            "--recipe imagenette, or add --from-scratch"
         )
 
 
@@ -105,7 +105,7 @@ def check_file(weights: str) -> None:
             check_weights_name(weights)
         return
     if page := name_of_page(weights):
-        raise UserError(f"{weights} is a page of Hugging Face; give what it shows by its name: {page}")
+        raise UserError(f"{weights} is a web page of Hugging Face; give the name of the weights instead: {page}")
     folder, name = Storage.of_file(weights)
     if folder.exists(name) and not folder.below(name).is_file:
         raise UserError(f"{folder.below(name)} is a folder, not a file of weights; give a file in it")
@@ -125,7 +125,7 @@ def read_file(weights: str) -> "tuple[bytes, StoredNetwork]":
         return read_network(*Storage.of_file(weights))
     with _refusals():
         file = str(fetch_weights(weights))
-    return read_network(*Storage.of_file(file), f"this is {weights} in a cache")
+    return read_network(*Storage.of_file(file), f"this is the cached copy of {weights}")
 
 
 def read_network(folder: Storage, name: str, fix: str = "") -> "tuple[bytes, StoredNetwork]":

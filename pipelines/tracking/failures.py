@@ -86,7 +86,7 @@ def reason_of(error: Exception) -> str:
         return known
     if _status_of(error) in (401, 403):
         if type(error).__module__.partition(".")[0] in CLIENTS_OF_STORES:
-            return f"its store of files refuses the credentials ({first_line}); check those of the bucket here"
+            return f"its artifact store refuses the credentials ({first_line}); check the bucket's credentials here"
         return f"it refuses the credentials ({first_line}); set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
     if isinstance(error, OSError) and not _is_of_connection(error):
         return f"a file cannot be read or written: {first_line}"
@@ -105,8 +105,8 @@ def _meaning_of(line: str) -> str:
         return f"it does not know {unknown[1]}: the server is too old or is not an MLflow server; update it{way_out}"
     if OTHER_HOST in line:
         return (
-            "it answers only under other host names: use one of its --allowed-hosts in the address, or start it with "
-            "this one among them; that of cluster/mlflow_server.sh has the head's address"
+            "it refuses the host name in the address: use one of its --allowed-hosts, or restart it with this host "
+            "name among them; cluster/mlflow_server.sh allows the head's address"
         )
     return ""
 

@@ -79,4 +79,4 @@ def tell_differences(name: str, tracking_uri: str, manifest: Manifest) -> None:
         for line in differences_from(tracking_uri_of_runs(tracking_uri), name, manifest.digest):
             say(f"differs from {name}: {line}")
     except UserError as error:
-        say(f"warning: what differs from {name} is not known: {error}")
+        say(f"warning: differences from {name} are unknown: {error}")

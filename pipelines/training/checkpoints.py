@@ -108,7 +108,7 @@ class Checkpoints:
             checkpoint = self._read(name) if _step_of(name) == step else None
             if checkpoint is not None:
                 return checkpoint
-        raise OSError(f"this worker finds no complete checkpoint of step {step} in {self._folder}, another did")
+        raise OSError(f"this worker cannot find the checkpoint of step {step} in {self._folder} that another one found")
 
     def newest(self, on_passed_over: Callable[[str], None]) -> Checkpoint | None:
         """Return the newest complete checkpoint, or None if there are no checkpoints.

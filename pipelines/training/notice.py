@@ -29,7 +29,7 @@ class EndedByNoticeError(Exception):
 
 
 class Notice:
-    """Notice to the replica of ``task``, as one of its workers hears it."""
+    """A notice that the replica of ``task`` has to end soon, as one of its workers receives it."""
 
     def __init__(self, task: ReplicaTask) -> None:
         self._task, self._told = task, ""
@@ -50,7 +50,7 @@ class Notice:
 
 @contextmanager
 def notice_to(task: ReplicaTask) -> Iterator[Notice]:
-    """Hear notices during the block: the replica's first worker asks the board once a second, beside the steps."""
+    """Listen for a notice during the block: the replica's first worker asks the board once a second, in a thread."""
     notice = Notice(task)
     if task.board is None or not task.leads:
         yield notice

@@ -11,13 +11,13 @@ class WorkerOptions:
     """What is asked for of each worker, of restarts, checkpoints and validations."""
 
     cpus_per_worker: float | None = None
-    """CPUs that each worker of a replica reserves; the default is 1, and beside a GPU its part of the node."""
+    """CPUs that each worker of a replica reserves; the default is 1, or with GPUs the worker's share of its node."""
     gpus_per_worker: float = 0.0
     """GPUs that each worker of a replica reserves; fractions share one."""
     worker_resources: dict[str, float] = field(default_factory=dict)
     """Other resources that each worker reserves, by their names in the cluster: NAME AMOUNT NAME AMOUNT ..."""
     max_failures: int = 2
-    """How often in a row a failed replica is restarted without a newer checkpoint; 0 disables restarts."""
+    """Consecutive restarts of a failed replica without a newer checkpoint before it is given up; 0 for no restarts."""
     checkpoint_minutes: float = 10.0
     """Time between two checkpoints within an epoch; each epoch also ends with one."""
     parallel_replicas: int | None = None

@@ -26,7 +26,7 @@ from pipelines.training.time_estimate import (
 from pipelines.training.trial import Trial, advice_on_memory
 from pipelines.training.unused_gpus import unused_gpus_line
 
-SAMPLES_ON_GPU = "the time to make its samples on the GPU, which is not tried"
+SAMPLES_ON_GPU = "the time to make its samples on the GPU (not measured)"
 
 
 def placement_lines(run: Storage, recipe: Recipe, resources: Resources) -> list[str]:
@@ -41,7 +41,7 @@ def placement_lines(run: Storage, recipe: Recipe, resources: Resources) -> list[
     at_once = min(waiting, replicas_at_once(recipe, resources)) if waiting else 0
     workers = f"{recipe.workers_per_replica} workers, " if recipe.workers_per_replica > 1 else ""
     without_memory = min(waiting, replicas_at_once(recipe, replace(resources, memory_bytes=0))) if waiting else 0
-    limited = f" (the memory limits it, {without_memory} otherwise)" if at_once < without_memory else ""
+    limited = f" (limited by memory, {without_memory} otherwise)" if at_once < without_memory else ""
     if recipe.replicas == 1:
         line = f"plan: 1 replica of {workers}{resources}{'' if waiting else ', finished'}"
     else:
@@ -90,7 +90,7 @@ def _evaluation_line(recipe: Recipe, estimated: Estimate) -> str:
     passes = round(estimated.counts.val * estimated.views_per_image * recipe.replicas)
     forward, by = count(passes, "forward pass", "forward passes"), count(estimated.num_predictors, "predictor")
     if estimated.untried:
-        return f"evaluation: {forward} with {by} {estimated.untried}: no time is estimated for what predictors do"
+        return f"evaluation: {forward} with {by} {estimated.untried}: no estimate of the time"
     return f"evaluation: {forward}, about {duration(estimated.evaluation_seconds)} in fp32 with {by}"
 
 
@@ -99,8 +99,8 @@ def _soup_line(estimated: Estimate) -> list[str]:
     if not estimated.soup_seconds:
         return []
     least, most = duration(estimated.soup_seconds), duration(estimated.most_soup_seconds)
-    several = "if each greedy one is a network of its own"
-    return [f"soups: about {least} for the choice and the uniform one, up to {most} {several}"]
+    several = "if all greedy soups differ"
+    return [f"soups: about {least} to choose them and predict the uniform one, up to {most} {several}"]
 
 
 def _training_lines(run: Storage, recipe: Recipe, resources: Resources, counts: Counts, trial: Trial) -> list[str]:

@@ -132,8 +132,8 @@ def share_to_predict(run: Storage, recipe: Recipe, images: int) -> float:
 def soup_seconds(recipe: Recipe, times: PredictionTimes, tried: TriedPredictor, images: int) -> tuple[float, float]:
     """Return the least and the longest time of the soups of ``images`` validation images.
 
-    The uniform soup is one network. How many more the greedy ones are is known when they are chosen, which takes at
-    least the replicas and one more of them after another, each with one crop and in one process.
+    The uniform soup is one network. How many more the greedy soups are is known once they are chosen. Choosing them
+    takes one crop of each image by n replicas and at least n - 1 averages of them, one after another in one process.
     """
     chosen_on = min(images, MOST_CHOICE_IMAGES) * (2 * recipe.replicas - 1)
     choice = chosen_on * (1 / tried.passes_per_second + tried.trial.seconds_per_crop)

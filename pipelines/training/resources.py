@@ -77,8 +77,8 @@ class Resources:
         for name, amount in self.custom.items():
             if name in ("CPU", "GPU", MEMORY) or not 0 < amount < math.inf:
                 raise UserError(
-                    "--worker-resources must be positive and finite, and not CPU or GPU, which have options, or "
-                    f"memory, which is estimated; got {name}={amount:g}"
+                    "--worker-resources must be positive and finite; CPU and GPU have options of their own, and "
+                    f"memory is estimated; got {name}={amount:g}"
                 )
 
     @property
@@ -224,7 +224,7 @@ def check_that_one_fits(recipe: Recipe, resources: Resources) -> None:
     error = NodesMissingError if may_join or once_held >= recipe.least_workers else UserError
     fix = "reserve less, add nodes, or set --parallel-replicas if the cluster grows on demand"
     raise error(
-        f"a replica reserves {workers}, each worker on one node; the cluster has {has} in total: "
+        f"a replica reserves {workers}, and each worker must fit on one node; the cluster has {has} in total: "
         f"{until_nodes_join('--parallel-replicas') if may_join else fix}"
     )
 

@@ -62,7 +62,7 @@ class Saving:
         report.note_interruption(reason)
         self._save(state, report)
         self._checkpoints.wait()
-        done = f"{reason}; checkpoint of step {state.step} written, from which it goes on"
+        done = f"{reason}; it wrote a checkpoint of step {state.step} and will continue from there"
         if self._task.leads:
             warn(self._task.board, self._task.replica, done)
         report.flush()

@@ -134,8 +134,8 @@ class _Schedule:
             self._free(board, self._began.pop(ref, replica))
             self._wait_again(replica)
             step = _step_reached(self._run, replica)
-            kept = f"its checkpoint of step {step} is kept, from which it goes on" if step else "it has no checkpoint"
-            late = f"it did not end by itself within {STOPPING_SECONDS:.0f} s"
+            kept = f"it will continue from its checkpoint of step {step}" if step else "it has no checkpoint"
+            late = f"the replica did not stop within {STOPPING_SECONDS:.0f} s"
             messages.append(f"warning: replica {replica} was ended, since {self.stopping} and {late}; {kept}")
         self.running.clear()
         return messages

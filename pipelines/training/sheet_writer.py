@@ -42,7 +42,7 @@ class SheetWriter:
             return read_sheets(task.run, task.replica) if task.leads else []
         except UserError as error:
             aside = set_aside(task.run, task.files.sheets)
-            warn(task.board, task.replica, f"its sheets are begun again, and the old ones kept as {aside}: {error}")
+            warn(task.board, task.replica, f"its sheets start anew; the damaged file is kept as {aside}: {error}")
             return []
 
     def _load(self) -> Batch:

@@ -36,7 +36,7 @@ def check_recipe(run: Storage, recipe: Recipe, least_replicas: int | None, *, so
     """Refuse a recipe that lacks what it needs, or cannot be evaluated as asked, before anything is looked for.
 
     Raises:
-        UserError: it is such a recipe.
+        UserError: the recipe lacks something, or cannot be evaluated as asked.
     """
     needed_replicas(recipe, least_replicas)
     check_soup(recipe, soup=soup)
@@ -75,8 +75,8 @@ def on_cluster(recipe: Recipe, resources: Resources, counts: Counts) -> Resource
         and not any(map(usable_gpus, alive_nodes()))
     ):
         say(
-            "no node with a GPU has joined yet: a worker reserves 1 CPU, so that one process loads the images for its "
-            "GPU, unless nodes have joined by the time the training begins; use --cpus-per-worker for more"
+            "no node with a GPU has joined yet: unless one joins before training starts, each worker reserves 1 CPU, "
+            "so that a single process loads the images for its GPU; set --cpus-per-worker to reserve more"
         )
     return reserving_memory(recipe, _with_cpus(resources), counts.classes, counts.train)
 
@@ -103,8 +103,9 @@ def check_before_start(run: Storage, recipe: Recipe, counts: Counts) -> None:
         _warn_of_small_images(recipe)
     if recipe.warmup_epochs >= recipe.epochs and is_new:
         say(
-            f"warning: --warmup-epochs {recipe.warmup_epochs:g} takes all of --epochs {recipe.epochs}: the learning "
-            f"rate never falls, and no classifier is watched; use --warmup-epochs {recipe.epochs / 4:g}"
+            f"warning: --warmup-epochs {recipe.warmup_epochs:g} lasts for all --epochs {recipe.epochs}: the learning "
+            "rate never falls, and classifiers that do not learn raise no alarm; use --warmup-epochs "
+            f"{recipe.epochs / 4:g}"
         )
     if is_new and recipe.warmup_epochs and recipe.epochs == 1 and counts.train <= recipe.batch_size:
         say(
@@ -134,7 +135,7 @@ def tell_cost(meter: Meter, expected: "Estimate") -> None:
     """Tell ``meter`` what the rest of the job will take; print what that costs."""
     say(meter.expect(expected.seconds, expected.evaluation_seconds, expected.nodes))
     if expected.untried:
-        say(f"nothing is kept back for the evaluation, since predictors are {expected.untried}")
+        say(f"no time is set aside for the evaluation, since predictors run {expected.untried}")
 
 
 def _warn_of_small_images(recipe: Recipe) -> None:

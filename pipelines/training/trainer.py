@@ -84,9 +84,9 @@ def _failure(replica: int, error: Exception) -> ReplicaFailure:
 def _make_ray_count_nodes() -> None:
     """Make Ray Train see the nodes that are there now; by itself it looks for them every 20 seconds.
 
-    With the nodes of up to 20 seconds ago, it would add workers that fit on newer ones a minute later, without a
-    checkpoint before, and wait a minute for places on nodes that are gone. There is no public way: without this one,
-    which is that of Ray 2.60, a replica waits, and nothing else changes.
+    With a list of nodes that is up to 20 seconds old, it would add workers on newer nodes a minute later, without
+    writing a checkpoint first, and wait a minute for room on nodes that are gone. There is no public way to do this. If
+    a later Ray lacks the private one of Ray 2.60, a replica waits as it would without this call; nothing else changes.
     """
     with suppress(ImportError, AttributeError, TypeError, RayError):
         from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import (

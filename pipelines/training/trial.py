@@ -83,11 +83,11 @@ def run_trial(
 ) -> Trial:
     """Time training and evaluation on the connected cluster, with the resources of one worker.
 
-    ``encoded`` are images whose loading and prediction are timed as well; without any, neither is. On CPUs, ``at_once``
-    workers are timed together, since what runs on other cores of a processor slows them down, and so are those that
-    share a GPU; the times are their means.
-    With ``precisions`` None, only uncompiled fp32 is tried, for an estimate of a job: the longer, the more ``steps`` a
-    place for a replica has to take, and the times are those beside a job's other processes. Otherwise those of
+    ``encoded`` are images whose loading and prediction are timed as well; without them, neither is timed. On CPUs,
+    ``at_once`` workers are timed together, since work on other cores of a processor slows them down; so are workers
+    that share a GPU. The times are their means.
+    With ``precisions`` None, only uncompiled fp32 is tried, to estimate a job: the more ``steps`` each place for a
+    replica has to take, the longer it is timed, and the times allow for a job's other processes. Otherwise those of
     ``precisions`` that are fast on the worker's hardware, or the only one, are tried uncompiled and, if the worker has
     a compiler, compiled.
 
@@ -132,7 +132,7 @@ def advice_on_memory(trial: Trial, resources: Resources, targets_bytes: int) -> 
     is_known = trial.memory_bytes and resources.memory_bytes and not resources.gpus_per_worker
     if not is_known or needed <= resources.memory_bytes:
         return ""
-    return f"with its images it needs about {size(needed)}: train fewer at once with --parallel-replicas"
+    return f"including its images, a worker needs about {size(needed)}: train fewer at once with --parallel-replicas"
 
 
 def timed_together(resources: Resources, at_once: int) -> int:

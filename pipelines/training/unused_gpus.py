@@ -31,8 +31,8 @@ def _remedy(recipe: Recipe, resources: Resources, total: float, waiting: int) ->
         return f"add --parallel-replicas {held_at_once}, so that as many train at once as the nodes hold"
     fitting = cpus_beside_gpus(resources.gpus_per_worker)
     if held_at_once < waiting and resources.cpus_per_worker > fitting:
-        return f"add --cpus-per-worker {fitting:g}, so that each of them gets a worker"
+        return f"use --cpus-per-worker {fitting:g}, so that every GPU gets a worker"
     if more_workers:
         whole = "" if resources.gpus_per_worker == 1 else "--gpus-per-worker 1 "
         return f"add {whole}{more_workers}, so that several train a replica together"
-    return f"{count(waiting, 'replica')} of {resources} cannot use more of these nodes"
+    return f"{count(waiting, 'replica')} of {resources} cannot use more GPUs"

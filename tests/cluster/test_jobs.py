@@ -153,7 +153,7 @@ def test_a_strangers_token_is_refused(laptop: Submitter, clone: Path, node: Head
         ({}, "Missing authentication token: copy the head's token to HOME/.ray/auth_token"),
         (
             {"RAY_AUTH_TOKEN": "another-token-of-the-same-length-01234567"},
-            "RAY_AUTH_TOKEN has another token than the head",
+            "the token in RAY_AUTH_TOKEN is not the head's",
         ),
     ],
 )

@@ -146,13 +146,13 @@ def test_a_project_that_is_too_large_to_upload_is_refused_at_once_in_one_line(
         (["--working-dir", "/nowhere"], "--working-dir /nowhere has no pipelines/train_ensemble.py"),
         (["--runtime-env", "/nowhere.yaml"], "--runtime-env /nowhere.yaml cannot be used ("),
         (["--runtime-env", "FOLDER/wrong.yaml"], "): it must be a file like cluster/runtime_env.yaml"),
-        (["--address", "127.0.0.1:8265"], "--address 127.0.0.1:8265 must be that of the dashboard, with http://"),
+        (["--address", "127.0.0.1:8265"], "--address 127.0.0.1:8265 must be the dashboard's address, with http://"),
         (
             ["--recipe", "demo"],
-            "unrecognized arguments: --recipe; options of the job follow --, as in: submit.py --run",
+            "unrecognized arguments: --recipe; put the job's options after --, as in: submit.py --run",
         ),
         (["--attempts", "x"], "argument --attempts: invalid int value: 'x'"),
-        (["--address", "ray://head:10001"], "--address ray://head:10001 must be that of the dashboard, with http://"),
+        (["--address", "ray://head:10001"], "--address ray://head:10001 must be the dashboard's address, with http://"),
     ],
 )
 def test_a_mistake_in_the_options_is_told_before_the_cluster_is_asked(
@@ -224,7 +224,7 @@ def test_a_head_that_does_not_answer_is_told_in_one_line_with_what_to_look_at(pr
     error = said.splitlines()[-1]
     assert (code, said.count("error: ")) == (75, 1)
     assert error.startswith("error: no answer from http://127.0.0.1:9 for -1 s: ")
-    assert error.endswith("; check --address, and the tunnel of ray dashboard")
+    assert error.endswith("; check --address, and whether `ray dashboard` still runs")
 
 
 def test_a_proxy_of_the_environment_gets_no_request_to_this_machine(

@@ -92,7 +92,9 @@ def test_a_replica_that_gets_notice_does_no_step_twice_and_its_lost_host_is_no_f
 def checkpoints_written(log: Path, reason: str) -> list[tuple[int, int]]:
     """Return replica and step of each checkpoint that the job says a replica has written for ``reason``."""
     words = re.sub(r"\s+", " ", log.read_text())  # lines are wrapped
-    found = re.findall(rf"replica (\d+): {reason}; checkpoint of step (\d+) written, from which it goes on", words)
+    found = re.findall(
+        rf"replica (\d+): {reason}; it wrote a checkpoint of step (\d+) and will continue from there", words
+    )
     return [(int(replica), int(step)) for replica, step in found]
 
 

@@ -56,7 +56,7 @@ def test_runs_on_other_images_are_compared_without_pairs(
     assert "learning_rate: first 0.01, second 0.5" in unpaired
     assert "commit: first 'first', second 'second'" in unpaired
     assert "torch: first 'first', second 'second'" in unpaired
-    assert unpaired.endswith("no pairs: other images (6 images in the first, 6 in the second, none in both)\n")
+    assert unpaired.endswith("no pairs: the runs have no image in common (6 images in the first, 6 in the second)\n")
 
 
 def test_the_code_of_an_evaluation_is_compared_as_far_as_both_are_known(
@@ -87,7 +87,9 @@ def test_runs_with_other_crops_are_compared_without_pairs(
     path = Path(runs[1].root) / OUTCOMES
     table = pq.read_table(path)
     pq.write_table(table.rename_columns([n if n == "image_id" else f"{n}_64px" for n in table.column_names]), path)
-    assert compared(runs, monkeypatch, capsys).endswith("no pairs: other crops: the tables have no cell in common\n")
+    assert compared(runs, monkeypatch, capsys).endswith(
+        "no pairs: the runs have no crops in common, so no cell of their tables can be compared\n"
+    )
 
 
 def test_calibrated_scores_are_compared_image_by_image(

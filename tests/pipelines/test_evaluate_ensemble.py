@@ -53,7 +53,10 @@ def test_images_that_the_run_was_trained_with_are_refused_before_anything_starts
         evaluate_elsewhere(run, tiny_recipe, arguments)
     with pytest.raises(UserError, match="must be in a folder"):
         evaluate_elsewhere(run, tiny_recipe, replace(arguments, data="embedded", unlabelled=True))
-    assert "the probabilities will not be calibrated: the run keeps none" in capsys.readouterr().out
+    assert (
+        "the probabilities will not be calibrated: this needs a temperature, and the run keeps none"
+        in capsys.readouterr().out
+    )
     assert not run.exists("evaluations")
 
 

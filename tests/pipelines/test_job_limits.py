@@ -51,7 +51,9 @@ def test_at_a_limit_replicas_write_checkpoints_finished_ones_are_evaluated_and_w
     step = newest_step(run.below("replicas/1/checkpoints"))
     assert 0 < step < EPOCHS * STEPS_PER_EPOCH
     printed = capsys.readouterr().out
-    assert f"replica 1: the money is spent; checkpoint of step {step} written, from which it goes on" in printed
+    assert (
+        f"replica 1: the money is spent; it wrote a checkpoint of step {step} and will continue from there" in printed
+    )
 
     assert run_job(arguments(folder, recipe, limits=Limits(max_hours=1e-9))) == LIMIT_EXIT_CODE
     printed = capsys.readouterr().out

@@ -195,7 +195,9 @@ def test_a_cluster_that_runs_already_is_asked_for_its_nodes_before_the_images_ar
 def test_what_no_node_can_hold_is_refused_with_what_there_is(
     ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match=r"reserves 64 CPU, each worker on one node; the cluster has 2 CPU in total"):
+    with pytest.raises(
+        UserError, match=r"reserves 64 CPU, and each worker must fit on one node; the cluster has 2 CPU in total"
+    ):
         run_job(arguments(tmp_path / "run", tiny_recipe, cpus_per_worker=64.0, dry_run=True))
 
 

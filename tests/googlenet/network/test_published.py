@@ -149,7 +149,7 @@ def test_a_repository_of_several_replicas_names_each(hub: None) -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("torchvision:resnet50", "of torchvision's networks only torchvision:googlenet can be used"),
+        ("torchvision:resnet50", "torchvision:googlenet is the only one of torchvision's networks that can be used"),
         (
             "hf://me/one/README.md",
             r"unknown kind of weights file '.md': expected one of .safetensors, .npz, .caff",

@@ -57,7 +57,7 @@ def test_splits_that_are_one_folder_through_links_are_kept_and_told(
         (tmp_path / split / "a").symlink_to("../pool/a")
     listing = listed(tmp_path)
     assert ids(listing) == ["train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg", "val/b/2.jpg"]
-    assert "so the same images: train/a and val/a\n" in capsys.readouterr().out
+    assert "so they hold the same images: train/a and val/a\n" in capsys.readouterr().out
 
 
 def test_a_validation_folder_that_links_to_the_training_folder_is_used_and_told(
@@ -66,7 +66,7 @@ def test_a_validation_folder_that_links_to_the_training_folder_is_used_and_told(
     make(tmp_path, "train/a/1.jpg", "train/b/1.jpg")
     (tmp_path / "val").symlink_to("train")
     assert ids(listed(tmp_path)) == ["train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg", "val/b/1.jpg"]
-    assert "so the same images: train/a and val/a, train/b and val/b" in capsys.readouterr().out
+    assert "so they hold the same images: train/a and val/a, train/b and val/b" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("above", ["", "train/", "PHOTOS/train/"])
@@ -153,7 +153,7 @@ def test_names_that_differ_only_by_normalisation_are_told(tmp_path: Path, capsys
     composed, decomposed = "caf\u00e9", "cafe\u0301"
     make(tmp_path, f"a/{composed}.jpg", f"a/{decomposed}.jpg", "b/1.jpg", "b/2.jpg")
     assert len(ids(listed(tmp_path))) == 4
-    assert f"but for its Unicode normalisation (NFC, NFD): a/{decomposed}.jpg" in capsys.readouterr().out
+    assert f"differ only in Unicode normalisation (NFC, NFD): a/{decomposed}.jpg" in capsys.readouterr().out
     make(tmp_path, f"{composed}/1.jpg", f"{decomposed}/1.jpg")
     with pytest.raises(UserError, match=r"class names .* differ only by Unicode normalisation"):
         listed(tmp_path)

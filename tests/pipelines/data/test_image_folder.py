@@ -133,7 +133,7 @@ def test_archives_beside_unpacked_folders_are_left_alone_and_half_unpacked_image
 
 def test_classes_that_no_validation_image_judges_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     listed(make(tmp_path / "split", "train/a/1.jpg", "train/b/1.jpg", "train/c/1.jpg", "val/a/2.jpg"))
-    line = "data: classes without validation images, so without an error of their own: "
+    line = "data: no validation images, so no class error, for these classes: "
     assert f"{line}b, c\n" in capsys.readouterr().out
     listed(make(tmp_path / "unsplit", "a/1.jpg", "a/2.jpg", "b/1.jpg"))
     assert f"{line}b\n" in capsys.readouterr().out
@@ -193,7 +193,7 @@ def test_thumbnails_below_the_pictures_of_a_class_are_left_out_with_a_line(
         ),
         (
             ["train/n1/images/1.jpg", "train/n2/images/1.jpg", "val/images/1.jpg", "test/images/1.jpg"],
-            "class images has validation images but .* by its name it is no class: put each picture into a folder of",
+            "class images has validation images but .* its name suggests a kind of file, not a class: put each",
         ),
         (["a/1.jpg", "b/1.jpg"], "no validation images"),
         (["val/a/1.jpg", "val/b/1.jpg"], "no training images"),

@@ -38,7 +38,7 @@ def test_shards_that_replicas_were_trained_on_are_not_replaced_by_those_of_other
     before = replaced.read_bytes()
     replaced.write_bytes((photos / "train/class_1/4.jpg").read_bytes())
     shards = {path: path.read_bytes() for path in (tmp_path / "run/dataset").rglob("*.parquet")}
-    with pytest.raises(UserError, match=r"run/dataset/train/00001\.parquet is kept, since it holds other images"):
+    with pytest.raises(UserError, match=r"run/dataset/train/00001\.parquet was not overwritten: it holds other images"):
         prepare_here(run, recipe)
     assert {path: path.read_bytes() for path in shards} == shards
     replaced.write_bytes(before)

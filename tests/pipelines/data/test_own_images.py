@@ -80,7 +80,7 @@ def test_a_run_whose_prepared_images_are_gone_still_answers(
     shutil.copytree(prepared_run, tmp_path / "run")
     shutil.rmtree(tmp_path / "run/dataset/train")
     assert count(Storage.at(str(tmp_path / "run")), photo_folder) == OTHERS
-    assert "are gone: whether it was trained with these is not known" in " ".join(capsys.readouterr().out.split())
+    assert "are gone: whether it was trained on these is unknown" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_run_whose_dataset_was_removed_asks_for_its_manifest(
@@ -124,11 +124,11 @@ def test_errors_on_training_images_are_refused_and_answers_told(
     run, photos = unsplit
     labelled = images_to_evaluate(str(photos), CLASSES)
     assert "data: there are no folders or files for training and validation; all images" in capsys.readouterr().out
-    told = rf"^36 of the 42 images in {photos} are training images .*give --run-dir \S+ alone"
+    told = rf"^36 of the 42 images in {photos} are training images .*give only --run-dir"
     with pytest.raises(UserError, match=told):
         has_validation_images(run, str(photos), labelled, is_labelled=True)
     assert has_validation_images(run, str(photos), labelled, is_labelled=False)
-    assert "data: 36 of these images were trained with: answers are surer" in capsys.readouterr().out
+    assert "data: 36 of these images were trained on: probabilities are higher" in capsys.readouterr().out
 
 
 def test_validation_images_are_told(prepared_run: Path, photo_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,7 +27,7 @@ def test_pictures_in_both_splits_are_told(photos: Path, tmp_path: Path, capsys: 
         shutil.copy(photos / f"train/{original}.jpg", photos / f"val/{copy}.jpg")
     prepare_here(Storage.at(str(tmp_path / "run")), Recipe(images_per_shard=9, data=str(photos)), "quarantine")
     pairs = "val/class_1/3.jpg is train/class_0/7.jpg, val/class_2/5.jpg is train/class_1/1.jpg"
-    line = f"data: validation images that are also training images, byte for byte: 2 ({pairs}); their errors say"
+    line = f"data: validation images that are also training images, byte for byte: 2 ({pairs}); this makes the error"
     assert line in capsys.readouterr().out
 
 

@@ -238,7 +238,7 @@ def test_numbers_of_a_camera_are_not_taken_for_classes_in_names() -> None:
         ("data/train/a/1.jpg data/train/b/1.jpg figures/x.png", "has train/ in data/: .* such as /data/data;"),
         ("train/a/1.jpg val/a/1.jpg validation/a/1.jpg", "val/ and validation/, both for validation"),
         ("a/train-0.parquet b/train-0.parquet", "several data sets, in a/, b/: specify one of them, such as /data/a"),
-        ("a.parquet b.tar", r"1 tar archive \(b.tar\) and 1 Parquet file \(a.parquet\): move those elsewhere"),
+        ("a.parquet b.tar", r"1 tar archive \(b.tar\) and 1 Parquet file \(a.parquet\): keep only the data set there"),
         ("train-0.parquet train-0.tar", r"1 tar archive \(train-0.tar\) and 1 Parquet file \(train-0.parquet\)"),
         ("train-for-the-test.tar", "train-for-the-test.tar names more than one split"),
         ("cat/1.jpg dog/1.jpg data/train.parquet", "pictures in cat/ and dog/, and .* in data/: specify /data/data if"),
@@ -246,8 +246,8 @@ def test_numbers_of_a_camera_are_not_taken_for_classes_in_names() -> None:
         ("1.jpg 2.jpg", "2 images lie directly in it"),
         ("1.jpg 2.jpg old-backup.zip", "2 images lie directly in it"),
         ("train/a/1.jpg train/b/1.jpg val/1.jpg val/2.jpg val/a/3.jpg", "most .* in no class folder: 2 images lie dir"),
-        ("split1/cat/1.jpg split1/dog/1.jpg split2/cat/1.jpg split2/dog/1.jpg", "by their names parts of a data set"),
-        ("set1/1.jpg set2/1.jpg", "has set1/, set2/, by their names parts of a data set"),
+        ("split1/cat/1.jpg split1/dog/1.jpg split2/cat/1.jpg split2/dog/1.jpg", "suggest parts of a data set"),
+        ("set1/1.jpg set2/1.jpg", "has set1/, set2/, whose names suggest parts of a data set"),
         ("photos.zip", r"unpack photos\.zip first"),
         ("notes.txt docs/notes.txt", r"no images in /data: it has files of other kinds \(2 txt\); expected"),
         ("", "no images in /data: it is empty; expected"),
@@ -268,13 +268,13 @@ def test_numbers_of_a_camera_are_not_taken_for_classes_in_names() -> None:
         # Data sets as they are downloaded: splits with a name before them, numbered parts, kinds of files.
         (
             "seg_train/seg_train/sea/1.jpg seg_test/seg_test/sea/1.jpg seg_pred/seg_pred/1.jpg",
-            "has seg_test/, seg_train/, by their names parts for training and test: rename them to train/, val/ and",
+            "has seg_test/, seg_train/, whose names suggest training and test splits: rename them to train/, val/ and",
         ),
         ("asl_alphabet_train/x/A/1.jpg asl_alphabet_test/x/A_test.jpg", "has asl_alphabet_test/, asl_alphabet_train/"),
-        ("pets-train/a/1.jpg pets-val/a/1.jpg", "has pets-train/, pets-val/, by their names parts"),
+        ("pets-train/a/1.jpg pets-val/a/1.jpg", "has pets-train/, pets-val/, whose names suggest training and"),
         ("HAM10000_images_part_1/1.jpg HAM10000_images_part_2/1.jpg m.csv", "parts of a data set: put their pictures"),
-        ("fold1/a/1.jpg fold1/b/1.jpg fold2/a/1.jpg", "has fold1/, fold2/, by their names parts of a data set"),
-        ("SegTrain/sea/1.jpg SegTest/sea/1.jpg", "has SegTest/, SegTrain/, by their names parts for training and test"),
+        ("fold1/a/1.jpg fold1/b/1.jpg fold2/a/1.jpg", "has fold1/, fold2/, whose names suggest parts of a data set"),
+        ("SegTrain/sea/1.jpg SegTest/sea/1.jpg", "has SegTest/, SegTrain/, whose names suggest training and test"),
         # By what is in them, whatever the names.
         (
             "mytrain/cat/1.jpg mytrain/dog/1.jpg mytest/cat/1.jpg mytest/dog/1.jpg",
@@ -282,7 +282,7 @@ def test_numbers_of_a_camera_are_not_taken_for_classes_in_names() -> None:
         ),
         (
             "train/images/1.jpg train/masks/1.png val/images/1.jpg val/masks/1.png",
-            "has images/, masks/ in train/, val/, by their names kinds of files, .* if they are classes, move val/ els",
+            "has images/, masks/ in train/, val/, whose names suggest kinds of files: .* classes, move val/",
         ),
         (
             "Images/a/1.jpg Images/b/1.jpg masks/a/1.png annotations/a/1.png",

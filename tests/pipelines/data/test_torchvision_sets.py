@@ -66,7 +66,7 @@ def test_a_set_of_pixels_is_kept_without_loss(tmp_path: Path) -> None:
     [
         ("Imagenet21k", "has no downloadable data set of this name"),
         ("FakeData", "has no downloadable data set of this name"),
-        ("Imagenette?root=", "root is empty, as of a shell variable"),
+        ("Imagenette?root=", "root is empty; is a shell variable unset"),
         ("Imagenette?root=here", "root=here must be an absolute path"),
         ("EMNIST?split=letters&root=/tmp/none", "split cannot be set; train and val"),
         ("Imagenette?sise=160px&root=/tmp/none", "sise"),

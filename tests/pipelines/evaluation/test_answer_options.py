@@ -53,13 +53,17 @@ def test_a_calibration_of_other_replicas_is_told_before_anything_is_evaluated(tm
     run.write("replicas/2/weights.safetensors", some_weights(2))  # one more is finished
     first = f"python pipelines/evaluate_ensemble.py --run-dir {run}"
     told = about_no_temperature(run, range(3), (1, 144))
-    assert told.endswith(f"none for these 3 replicas together: evaluate it first, {first}")
-    with pytest.raises(UserError, match=rf"^--coverage 0\.9 needs .* these 3 replicas together: .* first, {first}$"):
+    assert told.endswith(f"none for these 3 replicas together; evaluate the run first: {first}")
+    with pytest.raises(UserError, match=rf"^--coverage 0\.9 needs .* these 3 replicas together; .* first: {first}$"):
         check_sets(run, range(3), (1, 144), 0.9)
     run.delete("calibration.json")
-    with pytest.raises(UserError, match=rf"keeps none; it does when it .* 40 validation images or more, {first}$"):
+    with pytest.raises(
+        UserError, match=rf"keeps none yet; evaluate it on at least 40 validation images first: {first}$"
+    ):
         check_sets(run, range(3), (1, 144), 0.9)
-    assert "will not be calibrated: the run keeps none; it does when" in about_no_temperature(run, range(3), (1, 144))
+    assert "will not be calibrated: this needs a temperature, and the run keeps none yet" in about_no_temperature(
+        run, range(3), (1, 144)
+    )
     assert about_no_temperature(run, range(3), (chosen_policy(range(3)),)) == ""
 
 
@@ -107,7 +111,7 @@ def test_a_runs_own_images_are_not_something_else() -> None:
         ({"coverage": 0.95000001}, r"six digits, such as 0\.95, got 0\.95000001"),
         ({"coverage": 0.9, "unlabelled": True, "calibrated": False}, "leave out --no-calibrated"),
         ({"set_penalty": math.inf}, "--set-penalty must not be negative or infinite, got inf"),
-        ({"calibrated": False}, "--no-calibrated is for answers: it needs --unlabelled"),
+        ({"calibrated": False}, "--no-calibrated only applies to answers: add --unlabelled"),
         ({"coverage": 0.9, "unlabelled": True, "weights": ("x.npz",)}, "needs a training run: leave out --weights"),
         ({"bad_images": "quarantine", "data": ""}, "--bad-images needs --data FOLDER or --ood FOLDER"),
         ({"crop_px": 0, "weights": ("x.npz",)}, "positive multiple of 7"),

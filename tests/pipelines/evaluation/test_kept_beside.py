@@ -38,7 +38,7 @@ def test_it_is_found_in_the_run_directory_for_all_files_and_for_one(
     assert of_one.temperature(1, 1) == 0.9
     assert capsys.readouterr().out == ""
     assert calibration_beside(first, DIGESTS, (1, 144)) == KEPT
-    none = "calibration.json has none for the crop policy 144"
+    none = "calibration.json has no temperature for the crop policy 144"
     assert f"will not be calibrated: {none}" in capsys.readouterr().out
 
 

@@ -157,7 +157,7 @@ def test_a_process_that_reserves_no_gpu_computes_on_the_cpu_though_pytorch_sees_
 
 @pytest.mark.parametrize("may_grow", [False, True])
 def test_gpus_that_are_asked_for_where_no_node_has_one_are_refused(may_grow: bool) -> None:
-    with pytest.raises(UserError, match=r"--gpus-per-predictor 0\.5: no node has a GPU and a CPU beside it; leave"):
+    with pytest.raises(UserError, match=r"--gpus-per-predictor 0\.5: no node has both a GPU and a CPU; leave"):
         predictors_on([CPU_NODE, {"GPU": 1.0}], PredictorOptions(gpus=0.5), NO_MEMORY, may_grow=may_grow)
 
 

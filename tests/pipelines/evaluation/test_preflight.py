@@ -146,7 +146,7 @@ def test_an_evaluation_whose_answers_stop_early_is_not_compiled(monkeypatch: pyt
     found = chosen(monkeypatch, trial, stops_early=True)
     assert (found.arithmetic, found.passes_per_second) == (EAGER16, 72)
     assert COMPILED16 not in trial.timed
-    assert "not compiled: it takes full batches only" in found.reason
+    assert "not compiled: compiled networks need full batches" in found.reason
 
 
 @pytest.mark.parametrize(

@@ -138,7 +138,7 @@ def test_a_teacher_that_cannot_teach_is_refused_with_the_way_out(
     Storage.at(str(teacher)).write_json("report/report.json", {})  # two were enough for its evaluation
     check_teacher(run, recipe, CLASSES, 66)
     for classes, images, expected in (
-        (("class_0", "class_1", "dog"), 66, "other classes: 'class_2', here 'dog'; leave out the options of the data"),
+        (("class_0", "class_1", "dog"), 66, "other classes: 'class_2', here 'dog'; leave out the data options"),
         (CLASSES[:2], 66, "other classes: 3, here 2"),
         (CLASSES, 67, "another data set: 66 images, here 67"),
     ):

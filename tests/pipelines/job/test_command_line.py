@@ -210,7 +210,7 @@ def test_soups_of_a_wider_replica_are_refused_before_the_evaluation(run: Command
     claim(Storage.at(str(tmp_path)), "recipe", Recipe(wide_replica_width=0.75).to_dict())
     ended = run(evaluate_ensemble._main, "--run-dir", str(tmp_path), "--soup")
     assert (ended.code, ended.stdout) == (2, "")
-    assert "--soup averages weights, and a wider replica has others" in ended.stderr
+    assert "--soup averages weights, but those of a wider replica have other shapes" in ended.stderr
 
 
 def test_a_printed_command_works_in_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -152,7 +152,7 @@ def test_an_error_is_one_line_that_names_the_option(words: str, message: str) ->
 
 @pytest.mark.parametrize("words", [["--kind", ""], ["--mixed", "a", ""], ["--run-dir="]])
 def test_an_unset_variable_of_the_shell_is_not_taken_for_the_default(words: list[str]) -> None:
-    with pytest.raises(UserError, match=r"^--[\w-]+: its value is empty, as of a shell variable that is not set$"):
+    with pytest.raises(UserError, match=r"^--[\w-]+: its value is empty; is a shell variable unset\?$"):
         parse_options(Options, ["here", "--run-dir", "x", *words], inner=Inner())
 
 

@@ -74,10 +74,10 @@ def test_answers_to_other_options_are_not_replaced_without_a_word(
     write_answers(run, ENSEMBLE, known, 0.9)
     assert "replace" not in capsys.readouterr().out
     write_answers(run, ENSEMBLE, known, 0.95, set_rule=SetRule(0.5), calibrated=False)
-    assert "these answers replace those of --coverage 0.9\n" in capsys.readouterr().out
+    assert "these answers replace the earlier ones, which were given with --coverage 0.9\n" in capsys.readouterr().out
     write_answers(run, ENSEMBLE, known)
-    told = "these answers replace those of --coverage 0.95, --set-penalty 0.5, --no-calibrated\n"
-    assert told in capsys.readouterr().out
+    options = "--coverage 0.95, --set-penalty 0.5, --no-calibrated"
+    assert f"these answers replace the earlier ones, which were given with {options}\n" in capsys.readouterr().out
     pq.write_table(pa.table({"image_id": ["x"]}), str(tmp_path / "answers/top5.parquet"))  # of an earlier version
     write_answers(run, ENSEMBLE, known, 0.9)
     assert "replace" not in capsys.readouterr().out

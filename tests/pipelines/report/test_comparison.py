@@ -110,7 +110,7 @@ def test_images_that_only_one_run_has_are_left_out_and_told(tmp_path: Path, runs
     assert "errors on 5 images" in text
     assert f"warning: left out, missing from the other run: 1 of {first.name}" in text
     none = comparison(first, type(second)("none", second.report, {**fewer, "image_id": ["x"] * 5}, {}))
-    assert none.endswith("no pairs: other images (6 images in the first, 5 in the second, none in both)")
+    assert none.endswith("no pairs: the runs have no image in common (6 images in the first, 5 in the second)")
 
 
 def command(name: str, *words: str, **variables: str) -> Ended:

@@ -241,9 +241,12 @@ def test_answers_that_stop_early_count_their_passes_and_say_what_they_saved(tmp_
         "budget fast: 5.2 of 288 passes an image (1.8 %), 0.500 seconds of a predictor instead of about 28.800 "
         "at the speed of the preflight, not compiled\n" in text
     )
-    assert "it loses at most 2 % of the answers on average, on images like the 50 validation images of the run" in text
+    assert (
+        "turns at most 2 % of the answers from right to wrong, on average over images like the 50 validation images"
+        in text
+    )
     of_an_earlier_version = write_answers(run, early, budget=replace(kept, promised_points={}))
-    assert "its threshold is of an earlier version, without a guarantee" in of_an_earlier_version
+    assert "no guarantee: the threshold is from an earlier version" in of_an_earlier_version
     chosen, all_images = replace(ENSEMBLE, policies=(chosen_policy([0]),)), KeptCalibration(("x", "y"), "d", 90, {}, {})
     rule = _rule(chosen, all_images, None, replace(kept, chosen_temperatures=(0.9,) * 144), UNPENALISED)
     assert (rule.temperature, rule.images, rule.least) == (

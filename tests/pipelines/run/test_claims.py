@@ -93,7 +93,7 @@ def test_images_are_not_prepared_into_the_folder_that_they_are_in(tmp_path: Path
     run.write("dataset/train/00000.parquet", b"a user's")
     for data in ("mine", "mine/dataset", "mine/dataset/train/00000.parquet"):
         for bind in (claim, check_claim):
-            with unchanged(tmp_path), pytest.raises(UserError, match=r"would be written among those of .*/mine"):
+            with unchanged(tmp_path), pytest.raises(UserError, match=r"would be mixed with the images in .*/mine"):
                 bind(run, "recipe", {"data": str(tmp_path / data)})
     claim(run, "recipe", {"data": str(tmp_path)})
     claim(Storage.at(str(tmp_path / "other")), "recipe", {"data": str(tmp_path / "mine/dataset2")})
@@ -105,7 +105,7 @@ def test_a_mistaken_evaluation_on_prepared_images_does_not_lock_a_training_out(t
     claim(run, "evaluation", {"data": "/photos", "classes": ["a"]})
     claim(run, "recipe", recipe)
     assert run.read_json("run.json")["recipe"] == recipe
-    with pytest.raises(UserError, match="holds a training run, no evaluation of --weights; choose another --run-dir"):
+    with pytest.raises(UserError, match="holds a training run, not an evaluation; choose another --run-dir"):
         claim(run, "evaluation", {"data": "/photos", "classes": ["a"]})
 
 
@@ -113,7 +113,7 @@ def test_an_evaluation_is_not_called_a_different_training_run(tmp_path: Path) ->
     run = Storage.at(str(tmp_path))
     claim(run, "evaluation", {"data": "/photos", "classes": ["a"]})
     run.write_json("dataset/manifest.json", {"prepared_from": {"data": "/photos", "listing": "3f0c"}})
-    with pytest.raises(UserError, match=r"holds an evaluation, no training run; choose another --run-dir$"):
+    with pytest.raises(UserError, match=r"holds an evaluation, not a training run; choose another --run-dir$"):
         check_claim(run, "recipe", {"data": "/photos", "epochs": 3})
 
 

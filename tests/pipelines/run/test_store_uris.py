@@ -16,7 +16,7 @@ from pipelines.run.storage import Storage
         ("s3://bucket/photos#2", "a name with # cannot be used"),
         ("s3://bucket/run?regoin=x", "unknown option regoin"),
         ("s3://bucket/run?regoin=", "unknown option regoin"),
-        ("s3://bucket/run?endpoint_override=&scheme=http", "endpoint_override is empty, as of a shell variable"),
+        ("s3://bucket/run?endpoint_override=&scheme=http", "endpoint_override is empty; is a shell variable unset"),
         ("s3:///run", "names no bucket"),
         ("ftq://bucket/run", "ftq"),
         ("zip:///photos.zip", "zip:// cannot be used; unpack it"),

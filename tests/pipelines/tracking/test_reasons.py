@@ -84,7 +84,7 @@ def test_a_server_that_refuses_the_name_of_its_host_is_not_told_to_refuse_creden
     """As MLflow's server answers under a name that is not among its --allowed-hosts."""
     with server_answering(403, "Invalid Host header - possible DNS rebinding attack detected") as server:
         told = reason(server)
-    assert told.startswith("it answers only under other host names")
+    assert told.startswith("it refuses the host name in the address")
     assert "--allowed-hosts" in told
     with server_answering(403, "Permission denied") as server:
         assert reason(server).startswith("it refuses the credentials")
@@ -93,7 +93,7 @@ def test_a_server_that_refuses_the_name_of_its_host_is_not_told_to_refuse_creden
 def test_a_bucket_that_refuses_is_not_told_as_mlflows_credentials() -> None:
     answer = {"Error": {"Code": "AccessDenied"}, "ResponseMetadata": {"HTTPStatusCode": 403}}
     told = reason_of(ClientError(answer, "ListObjectsV2"))
-    assert told.startswith("its store of files refuses the credentials")
+    assert told.startswith("its artifact store refuses the credentials")
     assert "MLFLOW_TRACKING_USERNAME" not in told
 
 

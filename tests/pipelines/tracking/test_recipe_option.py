@@ -115,7 +115,7 @@ def test_a_prepared_run_goes_on_if_what_differs_cannot_be_known(
     run: Storage, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tell_differences(ID, NOBODY, read_manifest(run))
-    assert capsys.readouterr().out.startswith(f"warning: what differs from {ID} is not known: no run {ID} in MLflow")
+    assert capsys.readouterr().out.startswith(f"warning: differences from {ID} are unknown: no run {ID} in MLflow")
 
 
 def test_a_store_of_files_that_is_away_is_not_one_that_lacks_the_recipe(

@@ -131,8 +131,8 @@ def test_a_run_that_is_not_finished_is_not_told_to_log_its_model(
     replay_to_mlflow._main()
     [sending, sent, how_to_open] = capsys.readouterr().out.splitlines()
     assert sending == f"sending {run} to MLflow at {store_of(run)} ..."  # nothing is silent for seconds
-    so_far = "as far as it has come: to finish it, repeat the command that began it"
-    assert sent == f"{run} is in MLflow at {store_of(run)} {so_far}"
+    so_far = "to finish this run, repeat the command that started it"
+    assert sent == f"{run} is in MLflow at {store_of(run)}; {so_far}"
     assert how_to_open.startswith("MLflow: python pipelines/review.py")
 
 

@@ -44,7 +44,7 @@ def test_soups_count_in_the_time_and_the_cost_until_they_are_there(
     )
     # 42 images in 144 views, of which the other policies are a part, at 100 passes per second: a minute for a network.
     [line] = plan._soup_line(with_soup)
-    assert line.startswith("soups: about 1:03 for the choice and the uniform one, up to 7:05 if")
+    assert line.startswith("soups: about 1:03 to choose them and predict the uniform one, up to 7:05 if")
     assert plan._soup_line(without) == []
     assert MOST_SOUPS == 2 + FOLDS
     assert with_recipe(replace(tiny_recipe, replicas=1), soup=True).soup_seconds == 0
@@ -120,7 +120,7 @@ def test_a_limit_keeps_nothing_back_for_predictors_that_a_trial_cannot_time(
     assert found.seconds == found.training_seconds > 0
     assert plan._evaluation_line(tiny_recipe, found) == (
         f"evaluation: 432,000,000 forward passes with 1 predictor on {where}, which were not tried: "
-        "no time is estimated for what predictors do"
+        "no estimate of the time"
     )
     assert plan._soup_line(found) == []
 

@@ -20,7 +20,7 @@ from tests.pipelines.training.ray_nodes import CPU_NODE, node
     [
         (Resources(), {}, "4 GPUs unused: add --gpus-per-worker 1 to train on them"),
         (Resources(4, 1), {"workers_per_replica": 1}, ""),
-        (Resources(8, 1), {}, "2 GPUs unused: add --cpus-per-worker 4, so that each of them gets a worker"),
+        (Resources(8, 1), {}, "2 GPUs unused: use --cpus-per-worker 4, so that every GPU gets a worker"),
         (Resources(4, 1), {"replicas": 2}, "2 GPUs unused: add --workers-per-replica 2, so that several train"),
         (Resources(4, 1), {"replicas": 3}, "1 GPU unused: 3 replicas of 4 CPU, 1 GPU cannot use more"),
         (Resources(4, 1, parallel_replicas=2), {"replicas": 7}, "2 GPUs unused: add --parallel-replicas 4, so that"),
@@ -47,7 +47,7 @@ def test_gpus_that_stay_unused_are_told_with_what_uses_them(
 
 def test_gpus_that_the_last_replicas_of_a_run_leave_unused_are_told(nodes: list[dict[str, object]]) -> None:
     last = unused_gpus_line(demo(), Resources(4, 1), waiting=1)
-    assert last == "3 GPUs unused: 1 replica of 4 CPU, 1 GPU cannot use more of these nodes"
+    assert last == "3 GPUs unused: 1 replica of 4 CPU, 1 GPU cannot use more GPUs"
 
 
 def test_a_worker_beside_a_gpu_gets_its_part_of_the_node(nodes: list[dict[str, object]]) -> None:

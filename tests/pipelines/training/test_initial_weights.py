@@ -77,7 +77,7 @@ def test_a_link_to_a_file_without_an_ending_of_weights_is_read_by_its_own_name(t
     [
         ("{}/folder", "folder is a folder, not a file of weights; give a file in it"),
         ("{}/folder.npz", r"folder\.npz is a folder, not a file of weights; give a file in it"),
-        ("https://huggingface.co/me/net/blob/v1/a.onnx", "give what it shows by its name: hf://me/net@v1/a.onnx"),
+        ("https://huggingface.co/me/net/blob/v1/a.onnx", "give the name of the weights instead: hf://me/net@v1/a.onnx"),
     ],
 )
 def test_a_folder_and_a_page_are_no_files(tmp_path: Path, weights: str, reason: str) -> None:
@@ -93,7 +93,7 @@ def test_a_wrong_file_of_the_hub_is_named_as_it_was_asked_for(tmp_path: Path, mo
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     with (
         hub_of(tmp_path) as (address, _),
-        pytest.raises(UserError, match=r"a web page.*; this is hf://me/net/a\.onnx in"),
+        pytest.raises(UserError, match=r"a web page.*; this is the cached copy of hf://me/net/a\.onnx"),
     ):
         monkeypatch.setenv("HF_ENDPOINT", address)
         read_file("hf://me/net/a.onnx")

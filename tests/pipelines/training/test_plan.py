@@ -152,7 +152,9 @@ def test_the_plan_tells_that_a_worker_needs_more_memory_than_was_estimated(
     measured = replace(MEASURED, memory_bytes=2 * 10**9)
     run = Storage.at(str(tmp_path))
     [line] = [x for x in plan._training_lines(run, tiny_recipe, resources, COUNTS, measured) if "memory" in x]
-    assert ("with its images it needs about 2.54 GB: train fewer at once with --parallel-replicas" in line) == told
+    assert (
+        "including its images, a worker needs about 2.54 GB: train fewer at once with --parallel-replicas" in line
+    ) == told
 
 
 def test_the_targets_of_a_student_count_as_memory_that_its_trial_has_not_taken(
@@ -163,4 +165,4 @@ def test_the_targets_of_a_student_count_as_memory_that_its_trial_has_not_taken(
     run, resources, counts = Storage.at(str(tmp_path)), Resources(memory_bytes=26 * 10**8), Counts(10**7, 42, 3)
     for recipe, told in ((tiny_recipe, False), (replace(tiny_recipe, teacher="teacher"), True)):
         lines = plan._training_lines(run, recipe, resources, counts, measured)
-        assert ("it needs about 2.78 GB: train fewer at once" in "\n".join(lines)) == told
+        assert ("a worker needs about 2.78 GB: train fewer at once" in "\n".join(lines)) == told

@@ -112,6 +112,7 @@ def test_a_worker_that_takes_more_memory_in_the_trial_than_it_reserves_is_told_o
         assert begin(planned) == planned
     said = " ".join(capsys.readouterr().out.split())
     told = (
-        "warning: a worker reserves 2.00 GB of memory, and the trial took 4.00 GB; with its images it needs about 4.5"
+        "warning: a worker reserves 2.00 GB of memory, and the trial took 4.00 GB; "
+        "including its images, a worker needs about 4.5"
     )
     assert said.count(told) == said.count("warning") == int(taken > planned.memory_bytes)

@@ -69,7 +69,7 @@ def test_a_cluster_that_cannot_grow_is_not_asked_for_more_replicas_than_it_holds
 @pytest.mark.parametrize(
     ("resources", "workers", "message"),
     [
-        (Resources(17), 1, "reserves 17 CPU, each worker on one node; the cluster has 22 CPU in total"),
+        (Resources(17), 1, "reserves 17 CPU, and each worker must fit on one node; the cluster has 22 CPU in total"),
         (Resources(1, 8), 1, "reserves 1 CPU, 8 GPU"),
         (Resources(2, 1), 5, "reserves 5 workers of 2 CPU, 1 GPU"),
         (Resources(1, 0, {"lightning": 1}), 1, "1 CPU, 1 lightning.*has 22 CPU, 0 lightning"),
@@ -108,7 +108,7 @@ def test_a_cluster_of_the_commands_own_is_not_waited_for_to_grow(
         ({"cpus_per_worker": 0}, "--cpus-per-worker must be positive, got 0"),
         ({"max_failures": -1}, "--max-failures must not be negative, got -1"),
         ({"gpus_per_worker": 1.5}, "whole, or a fraction of one GPU, got 1.5"),
-        ({"custom": {"GPU": 1}}, "not CPU or GPU"),
+        ({"custom": {"GPU": 1}}, "CPU and GPU have options of their own"),
         ({"custom": {"lightning": 0}}, "lightning=0"),
         ({"checkpoint_minutes": 0}, "--checkpoint-minutes"),
         ({"shard_cache_gb": math.inf}, "--shard-cache-gb must not be infinite, got inf"),
@@ -147,7 +147,7 @@ def test_a_cluster_whose_nodes_are_all_about_to_go_is_refused_in_one_line_for_an
     nodes[:] = [node(GPU_NODE, name) for name in ("a", "b")]
     nodes.append(node({"CPU": 0.0, "memory": 1e9}, "head"))
     monkeypatch.setattr(DRAINING, lambda: {"a", "b"})
-    with pytest.raises(NodesMissingError, match=r"\(2 nodes, drained\).*run the same command again") as refused:
+    with pytest.raises(NodesMissingError, match=r"\(2 nodes\).*run the same command again") as refused:
         check_that_a_node_stays()
     assert refused.value.exit_code == 75  # submit.py tries again
     # Nothing is counted on them, if they are drained a moment later.

@@ -74,10 +74,10 @@ def test_what_does_not_end_at_a_limit_is_ended_with_a_line_on_what_is_kept_and_f
     assert schedule.stop_if(limit, board) == []
     assert ray.get(reserved.ready()) is not None
     monkeypatch.setattr(schedule, "_stop_by", 0.0)
-    ended = "was ended, since the run has reached --max-hours 1 and it did not end by itself within 120 s; "
+    ended = "was ended, since the run has reached --max-hours 1 and the replica did not stop within 120 s; "
     assert schedule.stop_if(limit, board) == [
         f"warning: replica 0 {ended}it has no checkpoint",
-        f"warning: replica 1 {ended}its checkpoint of step 5 is kept, from which it goes on",
+        f"warning: replica 1 {ended}it will continue from its checkpoint of step 5",
     ]
     assert (sorted(schedule.waiting), schedule.running, schedule.goes_on) == ([0, 1, 2], {}, False)
     assert ray.util.placement_group_table(reserved)["state"] == "REMOVED"
