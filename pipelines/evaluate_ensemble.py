@@ -48,7 +48,7 @@ from pipelines.run.budget import read_budget
 from pipelines.run.calibration import read_calibration
 from pipelines.run.claims import check_own, claim
 from pipelines.run.dataset import Manifest, read_manifest
-from pipelines.run.directory import REPORT_JSON, REPORT_PAGE, ReplicaFiles, evaluation_folder, read_recipe
+from pipelines.run.directory import REPORT_PAGE, ReplicaFiles, evaluation_folder, read_recipe, read_report
 from pipelines.run.lock import only_job_on
 from pipelines.run.predictions import EvaluatedEnsemble
 from pipelines.run.recipe import Recipe
@@ -209,7 +209,7 @@ def _write_results(
     if not arguments.unlabelled:
         sets = ReportedSets.asked_for(arguments.set_penalty, arguments.coverage)
         text = write_report(run, ensemble, trained, sets, has_fitted_images=has_fitted_images)
-        if arguments.coverage and "prediction_sets" not in run.read_json(REPORT_JSON):
+        if arguments.coverage and "prediction_sets" not in read_report(run):
             text += f"\nnote: --coverage is not used: sets of classes need {FEWEST_IMAGES} labelled images or more"
         return f"{text}\nreport: {run.below(REPORT_PAGE)}"
     if trained and arguments.calibrated:

@@ -135,6 +135,7 @@ def run_job(arguments: Arguments) -> int:
     stage.check_recipe(run, recipe, arguments.min_replicas, soup=arguments.soup, from_scratch=arguments.from_scratch)
     resources = arguments.workers.resources()
     resources.check(recipe)
+    PredictorOptions(arguments.predictors, arguments.gpus_per_predictor)  # refuses impossible ones before Ray starts
     chosen = arguments.models, arguments.champion, arguments.champion_metric
     publishing = PublishSettings(tracking_uri_for(run, arguments.tracking_uri), *chosen)
     check_that_it_can_be_written(publishing.tracking_uri)

@@ -195,7 +195,8 @@ class Records(Sequence[Record]):
                 raise RecordsError(f"{self._paths[shard]} cannot be reached: {error}") from error
             if isinstance(self._filesystem, KeepsCopies):
                 self._filesystem.forget(self._paths[shard])
-            raise ShardDamagedError(f"{self._paths[shard]} is damaged: {error}") from error
+            fix = "restore this file, or prepare the images again"
+            raise ShardDamagedError(f"{self._paths[shard]} is damaged: {error}; {fix}") from error
 
     def _row_group(self, shard: int, group: int) -> pa.Table:
         key = shard, group

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
     import torch
@@ -75,7 +75,14 @@ class Arithmetic:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Arithmetic":
-        """Inverse of :meth:`to_dict`."""
+        """Inverse of :meth:`to_dict`.
+
+        Raises:
+            ValueError: the precision is none of these.
+            KeyError: a value is missing.
+        """
+        if values["precision"] not in get_args(Precision):
+            raise ValueError(f"precision must be {', '.join(get_args(Precision))}, got {values['precision']!r}")
         return cls(values["precision"], values["compiled"])
 
 

@@ -28,7 +28,7 @@ In reading order:
 - ``listing``: which images there are, in which split, of which class
 - ``shards``: tasks that read, check and write shards (Ray Data)
 - ``written_shards``: what is in a shard, and what was left out
-- ``copies``: pictures that are both training and validation images
+- ``copies``: pictures that are in both splits or in two classes, byte for byte
 - ``image_folder``: folders of images
 - ``tar_archives``: untrusted tar archives, read without unpacking
 - ``imagenet``: ImageNet's archives, and the classes of its validation images

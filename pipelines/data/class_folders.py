@@ -125,6 +125,7 @@ def recognise_class_folders(survey: Survey, files: Sequence[str], root: Storage)
         refuse_names_of_no_classes(classes, root)
         _refuse_splits_in_classes(survey, root)
         refuse_classes_in_classes({name: contents.below for name, contents in survey.others.items()}, root)
+        _tell_classes_in_classes(survey)
         hint = _hint(classes[0], files, root) if len(classes) == 1 else ""
         return Layout(Kind.CLASS_FOLDERS, {UNSPLIT: classes}, f"class folders: {some(classes)}", hint=hint)
     parts: dict[str, tuple[str, ...]] = {}
@@ -132,9 +133,32 @@ def recognise_class_folders(survey: Survey, files: Sequence[str], root: Storage)
         if folders := [name for name in whole if whole[name] == split]:
             parts[split] = tuple(path for name in folders for path in _classes(name, survey.splits[name]))
     names = sorted({path.partition("/")[2] for paths in parts.values() for path in paths} - {""})
+    _tell_folders_like_splits(survey, names)
     refuse_kinds_of_files_in_splits(names, list(whole), root)
     hint = _hint_in_split(parts.get(TRAIN, ()), files)
     return Layout(Kind.CLASS_FOLDERS, parts, f"class folders in {listed(whole)}: {some(names)}", hint=hint)
+
+
+def _tell_classes_in_classes(survey: Survey) -> None:
+    """Say so if all folders have the same folders in them, and nothing else: splits may have names in any language."""
+    inside = {tuple(sorted(contents.below)) for contents in survey.others.values()}
+    if len(survey.others) < 2 or len(inside) > 1 or any(contents.direct for contents in survey.others.values()):
+        return
+    if len(same := next(iter(inside))) > 1:
+        say(
+            f"data: {listed(survey.others)} are taken for the classes, and each has the folders {some(same, 3)}: if "
+            f"those are the classes, rename {listed(survey.others)} to train/ and val/"
+        )
+
+
+def _tell_folders_like_splits(survey: Survey, classes: Sequence[str]) -> None:
+    """Name the folders beside splits that have the same class folders: a split whose name is misspelt, or another's."""
+    alike = [name for name, contents in survey.others.items() if len(classes) > 1 and set(classes) == {*contents.below}]
+    if alike:
+        say(
+            f"data: {listed(alike)} left out, although the class folders in it are the same: rename it to train/, val/ "
+            "or test/ to use it"
+        )
 
 
 def _classes(folder: str, contents: Contents) -> list[str]:

@@ -1,4 +1,4 @@
-"""Pictures that are both training and validation images, byte for byte.
+"""Pictures that are both training and validation images, or in two classes, byte for byte.
 
 Each shard's result has the first digits of the SHA-256 of its images. The driver keeps 16 characters of each, so
 that those of ImageNet take 20 MB.
@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from pipelines.data.listing import ImageFile
 from pipelines.data.shards import CONTENT_DIGITS, ShardPlan
 from pipelines.data.written_shards import WrittenShard
 
@@ -33,6 +34,25 @@ def remarks_on_copies(plans: Sequence[ShardPlan], results: Sequence[WrittenShard
         )
 
 
+def remarks_on_labels(plans: Sequence[ShardPlan], results: Sequence[WrittenShard]) -> Iterator[str]:
+    """Yield a line if a picture has two labels; of shards of earlier versions that is not known."""
+    written = [(plan, shard) for plan, shard in zip(plans, results, strict=True) if shard.contents]
+    contents, labels = _contents(written), np.array([image.label for pair in written for image in _stored(*pair)])
+    order = np.lexsort((labels, contents))
+    contents, labels = contents[order], labels[order]
+    twins = np.flatnonzero((contents[1:] == contents[:-1]) & (labels[1:] != labels[:-1]))
+    if len(twins):
+        pairs = [
+            f"{_name(written, int(order[place + 1]))} is {_name(written, int(order[place]))}"
+            for place in twins[:NAMES_IN_MESSAGE]
+        ]
+        more = f" and {len(twins) - len(pairs):,} more" if len(twins) > len(pairs) else ""
+        yield (
+            f"pictures in two classes, byte for byte: {len(twins):,} ({', '.join(pairs)}{more}); remove each from the "
+            "wrong one"
+        )
+
+
 def _contents(written: Sequence[tuple[ShardPlan, WrittenShard]]) -> npt.NDArray[np.uint64]:
     """Return a number for the content of each image, in the order of the shards."""
     digits = "".join(shard.contents for _, shard in written)
@@ -44,7 +64,12 @@ def _name(written: Sequence[tuple[ShardPlan, WrittenShard]], place: int) -> str:
     for plan, shard in written:
         images = len(shard.contents) // CONTENT_DIGITS
         if place < images:
-            left_out = {bad.image_id for bad in shard.bad_images}
-            return [image.image_id for image in plan.images if image.image_id not in left_out][place]
+            return _stored(plan, shard)[place].image_id
         place -= images
     raise IndexError(place)
+
+
+def _stored(plan: ShardPlan, shard: WrittenShard) -> list[ImageFile]:
+    """Return the images of a shard without those that were left out."""
+    left_out = {bad.image_id for bad in shard.bad_images}
+    return [image for image in plan.images if image.image_id not in left_out]

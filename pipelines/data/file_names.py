@@ -8,7 +8,8 @@ table or terminal accepts. Listings call :func:`readable` on each name, and what
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 _TO_ESCAPE = re.compile(r"[\x00-\x1f\x7f\udc80-\udcff]|\\(?=x[0-9a-f]{2})")
 _ESCAPED = re.compile(r"\\x([0-9a-f]{2})")
@@ -31,10 +32,28 @@ def _character(byte: int) -> str:
     return chr(byte) if byte < 0x80 else chr(0xDC00 + byte)
 
 
-def normalisation_twins(names: Iterable[str]) -> list[tuple[str, ...]]:
-    """Return groups of names that look the same, since they differ only by Unicode normalisation (NFC, NFD)."""
+def look_alikes(names: Iterable[str]) -> list[tuple[str, ...]]:
+    """Return groups of names that look the same: they differ by normalisation, outer spaces or invisible characters."""
+    return _groups(names, _visible)
+
+
+def case_twins(names: Iterable[str]) -> list[tuple[str, ...]]:
+    """Return groups of names that differ only in case, or look the same."""
+    return _groups(names, lambda name: _visible(name).casefold())
+
+
+def _visible(name: str) -> str:
+    shown = "".join(character for character in name if unicodedata.category(character) != "Cf")
+    return unicodedata.normalize("NFC", shown).strip()
+
+
+def _groups(names: Iterable[str], key: Callable[[str], str]) -> list[tuple[str, ...]]:
     groups: dict[str, set[str]] = defaultdict(set)
     for name in names:
-        if not name.isascii():
-            groups[unicodedata.normalize("NFC", name)].add(name)
+        groups[key(name)].add(name)
     return [tuple(sorted(group)) for _, group in sorted(groups.items()) if len(group) > 1]
+
+
+def normalisation_twins(names: Iterable[str]) -> list[tuple[str, ...]]:
+    """Return groups of names that look the same, since they differ only by Unicode normalisation (NFC, NFD)."""
+    return _groups((name for name in names if not name.isascii()), partial(unicodedata.normalize, "NFC"))

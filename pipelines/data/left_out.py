@@ -8,8 +8,11 @@ from pipelines.data.file_names import normalisation_twins
 from pipelines.data.folder_tree import Tree
 from pipelines.data.layout import Layout
 from pipelines.data.split_names import UNSPLIT
-from pipelines.job.console import some
+from pipelines.job.console import count, some
 from pipelines.run.litter import ZONE_MARK
+
+# What a Mac puts in the place of a picture that is in iCloud alone: .IMG_1.jpg.icloud.
+ICLOUD = ".icloud"
 
 
 def remarks(tree: Tree) -> Iterator[str]:
@@ -18,8 +21,11 @@ def remarks(tree: Tree) -> Iterator[str]:
         yield f"left out, since they are not regular files: {some(tree.specials)}"
     if tree.runs:
         yield f"left out, since they are run directories: {some(tree.runs)}"
-    if tree.litter:
-        kinds = Counter(_own_name(name) for name in tree.litter)
+    away = [name for name in tree.litter if name.endswith(ICLOUD)]
+    if away:
+        yield f"{count(len(away), 'file')} in iCloud alone: download them (in the Finder) to use them"
+    if litter := [name for name in tree.litter if not name.endswith(ICLOUD)]:
+        kinds = Counter(_own_name(name) for name in litter)
         shown = [f"{number:,} {name}" for name, number in sorted(kinds.items())]
         yield f"left out (hidden, or left by an operating system or a tool): {some(shown)}"
 

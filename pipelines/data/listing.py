@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import Protocol
 
 from googlenet.images.records import NO_LABEL
-from pipelines.data.file_names import normalisation_twins
+from pipelines.data.file_names import case_twins, look_alikes
 from pipelines.data.names_of_no_class import is_kind_of_files
 from pipelines.data.split_names import EVALUATED_FIRST, TRAIN, VAL
 from pipelines.errors import UserError
@@ -193,6 +193,8 @@ def _classes_to_train(data: str, data_set: DataSet, entries: Mapping[str, Sequen
                 "its name suggests a kind of file, not a class: put each picture into a folder of its class (labels in "
                 "tables are not read), or remove the validation images to have part of each class held out"
             )
+        if twins := [group for group in case_twins(train | val) if not {*unknown}.isdisjoint(group)]:
+            fix = f"{' and '.join(map(repr, twins[0]))} differ only in case; rename one of them"
         raise UserError(f"class {some(unknown)} has validation images but no training images in {data}: {fix}")
     if not val:
         raise UserError(f"no validation images in {data}: add images to each class, or a val/ folder")
@@ -201,8 +203,9 @@ def _classes_to_train(data: str, data_set: DataSet, entries: Mapping[str, Sequen
 
 def _refuse_twins(data: str, names: Iterable[str]) -> None:
     """Refuse classes that nobody could tell apart, neither in a folder nor in a report."""
-    if twins := normalisation_twins(names):
+    if twins := look_alikes(names):
         raise UserError(
-            f"class names in {data} look the same and differ only by Unicode normalisation (NFC, NFD): "
-            f"{some([group[0] for group in twins])}; rename the folders, or the classes, so that they are equal"
+            f"class names in {data} look the same and differ only by Unicode normalisation (NFC, NFD), outer spaces or "
+            f"invisible characters: {some(list(map(repr, twins[0])))}; rename the folders, or the classes, so that "
+            "they are equal"
         )

@@ -1,6 +1,5 @@
 """Preparation of a data set: from a listing of images to shards and their manifest."""
 
-import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
@@ -9,7 +8,7 @@ from typing import Any
 
 from googlenet.images.decoding import ImageDecodeError
 from pipelines.data.bad_images import error_about, refuse_unseen
-from pipelines.data.copies import remarks_on_copies
+from pipelines.data.copies import remarks_on_copies, remarks_on_labels
 from pipelines.data.file_versions import FileVersions
 from pipelines.data.published_data import commit_read_by
 from pipelines.data.shards import ShardPlan, as_stored, plan_shards, write_shards
@@ -27,6 +26,7 @@ from pipelines.run.dataset import (
     Shard,
     Split,
     check_shards,
+    digest_of,
     open_records,
     read_manifest,
 )
@@ -232,7 +232,7 @@ def _prepare(
         raise UserError("no validation image can be decoded; fix the files or add others")
     for note, image_ids in manifest.notes.items():
         say(f"{count(len(image_ids), 'image')} used although {note}: see notes in {run}/{MANIFEST}")
-    for remark in remarks_on_copies(plans, results):
+    for remark in (*remarks_on_copies(plans, results), *remarks_on_labels(plans, results)):
         say(f"data: {remark}")
     return manifest, bad
 
@@ -283,9 +283,7 @@ def _manifest(
             counts.update(written.counts)
         shards = tuple(Shard(plan.file, written.images, written.digest) for plan, written in mine)
         splits[split] = Split(shards, {name: counts[str(label)] for label, name in enumerate(classes)})
-    digests = [shard.digest for split in SPLITS for shard in splits[split].shards]
-    digest = hashlib.sha256("\n".join([*classes, *digests]).encode()).hexdigest()
-    return Manifest(prepared_from, classes, splits, digest, quarantined, _notes(results))
+    return Manifest(prepared_from, classes, splits, digest_of(classes, splits), quarantined, _notes(results))
 
 
 def _notes(results: Sequence[WrittenShard]) -> dict[str, tuple[str, ...]]:

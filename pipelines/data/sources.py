@@ -9,6 +9,7 @@ from pipelines.data import embedded_dataset
 from pipelines.data.advice import advice_on_file
 from pipelines.data.class_folders import FlatFolderError, listed
 from pipelines.data.file_endings import has_ending_of_picture, is_compressed, is_picture, lies_beside_pictures
+from pipelines.data.file_names import case_twins
 from pipelines.data.file_versions import FileVersions
 from pipelines.data.folder_tree import LINK_TO_NOTHING, Tree, tree_at
 from pipelines.data.huggingface_parquet import ParquetImages, find_in_parquet
@@ -65,6 +66,8 @@ def images_to_train_on(data: str, val_percent: float, data_seed: int) -> Images:
     listing = list_for_training(data, data_set, val_percent)
     if VAL not in data_set.entries:
         say(f"data: no validation images are given, so {val_percent:g} % of each class are held out")
+    if twins := case_twins(listing.classes):
+        say(f"data: classes whose names differ only in case: {some([' and '.join(group) for group in twins])}")
     judged = {image.label for image in listing.splits["val"]}
     if without := [name for label, name in enumerate(listing.classes) if label not in judged]:
         say(f"data: no validation images, so no class error, for these classes: {some(without)}")

@@ -15,6 +15,7 @@ import psutil
 from googlenet.evaluation.crops import mean_distinct_views
 from googlenet.images.decoding import read_size
 from googlenet.network.arithmetic import FP32, Arithmetic, can_compile, compiler_name, profits_from_bf16
+from pipelines.errors import DamagedFileError
 from pipelines.evaluation.arithmetic_trial import (
     LARGEST_DIFFERENCE,
     LEAST_AGREEMENT_PERCENT,
@@ -31,6 +32,7 @@ from pipelines.job.unplaced import once_placed
 from pipelines.job.worker_process import KEEP_FREED_MEMORY
 from pipelines.run.directory import PREFLIGHT
 from pipelines.run.predictions import EvaluatedEnsemble
+from pipelines.run.storage import MADE_AGAIN
 
 T = TypeVar("T")
 
@@ -140,9 +142,12 @@ def preflight(task: PredictionTask, asked: PrecisionChoice, predictors: Predicto
 
 def kept_preflight(task: PredictionTask, key: str) -> Preflight | None:
     """Return the choice kept under ``key``, unless its predictions cannot be continued; those are deleted then."""
-    if not task.run.exists(PREFLIGHT) or (stored := task.run.read_json(PREFLIGHT))["key"] != key:
+    if not task.run.exists(PREFLIGHT) or (stored := task.run.read_json(PREFLIGHT)).get("key") != key:
         return None
-    kept = Preflight.from_dict(stored["preflight"])
+    try:
+        kept = Preflight.from_dict(stored["preflight"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedFileError(f"{task.run.below(PREFLIGHT)} is damaged ({error}); {MADE_AGAIN}") from error
     if kept.arithmetic.precision != "bf16" or stored.get("format") == FORMAT:
         return kept
     ensemble = replace(task.ensemble, arithmetic=kept.arithmetic)

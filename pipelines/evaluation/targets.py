@@ -21,6 +21,7 @@ from pipelines.run.directory import (
     TEACHER,
     TEACHER_JSON,
     read_recipe,
+    read_report,
     replica_number,
     run_id,
 )
@@ -85,7 +86,7 @@ def keep_teacher(run: Storage, recipe: Recipe, teacher: Storage, ensemble: Evalu
 
     ``pass_cost`` is what a pass of the teacher costs in passes of the student, which may be smaller.
     """
-    report = teacher.read_json(REPORT_JSON) if teacher.exists(REPORT_JSON) else {}
+    report = read_report(teacher) if teacher.exists(REPORT_JSON) else {}
     about: dict[str, Any] = {"run_dir": str(teacher), "id": run_id(teacher), "ensemble": ensemble.to_dict()}
     classes, numbers = len(ensemble.classes), [replica_number(name) for name in ensemble.replicas]
     theirs = _multiply_adds(read_recipe(teacher), numbers, classes)

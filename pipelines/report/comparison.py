@@ -18,7 +18,7 @@ from pipelines.report.numbers import numbers_about_answers
 from pipelines.report.outcomes import read_outcomes, read_scores
 from pipelines.report.schema import Report
 from pipelines.run.differences import differences
-from pipelines.run.directory import OUTCOMES, REPORT_JSON
+from pipelines.run.directory import OUTCOMES, REPORT_JSON, read_report
 from pipelines.run.predictions import digest_of_all
 from pipelines.run.storage import Storage
 
@@ -81,7 +81,7 @@ def read_finished(run: Storage, name: str) -> Finished:
     if not (run.exists(REPORT_JSON) and run.exists(OUTCOMES)):
         raise UserError(f"{name} has no report to compare; finish it with the command that started it")
     jobs = read_jobs(run)
-    report = run.read_json(REPORT_JSON)
+    report = read_report(run)
     newest: Mapping[str, Any] = jobs[-1] if jobs else {}
     return Finished(name, report, read_outcomes(run), newest, report.get("evaluated_by", {}), read_scores(run))
 

@@ -149,4 +149,5 @@ def _check_complete(seen: Counter[str], wanted: Sequence[str]) -> None:
         if names
     ]
     if complaints:
-        raise UserError("no report: " + "; ".join(complaints) + ". Evaluate again; finished shards are kept.")
+        again = f"Evaluate again, which keeps finished files; if that does not help, delete {PREDICTIONS}/ first."
+        raise UserError(f"no report: {'; '.join(complaints)}. {again}")

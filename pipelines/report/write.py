@@ -91,6 +91,10 @@ def write_report(
         write_calibration(run, judged.fitted_calibration)
     if judged.fitted_budget:
         write_budget(run, judged.fitted_budget)
+    # All that may refuse a damaged file comes before the old report is deleted.
+    facts = provenance(run, trained, cost["arithmetic"], report.get("evaluated_by"))
+    drawn = _pictures(run, report, tally, cost) if with_pictures else {}
+    page = _page(run, ensemble, report, cost, facts, drawn)
     run.delete(REPORT_JSON)  # whoever reads while the other files are replaced must not take them for one report
     run.write(CONFUSION, _confusion_csv(tally.confusion(), ensemble.classes).encode())
     if judged.calibrated:
@@ -98,11 +102,9 @@ def write_report(
     beside = soups.outcomes if soups else {}
     write_outcomes(run, list(tally.seen), tally.averaged.by_image(), ensemble.policies, beside)
     run.write_json(COST_JSON, cost)
-    facts = provenance(run, trained, cost["arithmetic"], report.get("evaluated_by"))
-    drawn = _pictures(run, report, tally, cost) if with_pictures else {}
     for name, picture in drawn.items():
         run.write(f"{REPORT}/{name}.png", png(picture))
-    run.write(REPORT_PAGE, _page(run, ensemble, report, cost, facts, drawn).encode())
+    run.write(REPORT_PAGE, page.encode())
     run.write(REPORT_MARKDOWN, markdown(report, cost, facts, drawn).encode())
     run.write_json(REPORT_JSON, report)  # last: if it exists, the report is complete
     return table_text(report, cost, str(run.below(REPORT_MARKDOWN)), terminal_columns(MOST_COLUMNS))

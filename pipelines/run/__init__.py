@@ -16,6 +16,7 @@ In reading order:
 - ``recipe_json``: recipes from JSON, also of earlier versions
 - ``named_recipes``: the recipes ``paper``, ``demo``, ``modern``, ``finetune``, ``imagenette`` and ``distil``
 - ``places``: paths and URIs as users write them
+- ``json_object``: JSON objects, parsed from files that may be damaged
 - ``storage``: files on any filesystem, written atomically
 - ``concurrency``: work on many files, several at a time
 - ``damaged_files``: damaged files, kept under another name

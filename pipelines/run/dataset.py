@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -121,7 +121,9 @@ def read_manifest(run: Storage) -> Manifest:
         UserError: nothing has been prepared, or the folder of the data set was removed.
     """
     try:
-        return Manifest.from_dict(run.read_json(MANIFEST))
+        return Manifest.from_dict(run.read_json(MANIFEST, "prepare in a new --run-dir"))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DamagedFileError(f"{run.below(MANIFEST)} is damaged ({error!r}); {RESTORED}") from error
     except FileNotFoundError as error:
         raise UserError(
             f"{run} has no {MANIFEST}: restore its folder {DATASET}/ (at least that file), or repeat the command that "
@@ -129,12 +131,20 @@ def read_manifest(run: Storage) -> Manifest:
         ) from error
 
 
+def digest_of(classes: Sequence[str], splits: Mapping[str, Split]) -> str:
+    """Return the digest of a data set: SHA-256 over its classes and the digests of its shards."""
+    digests = [shard.digest for split in SPLITS for shard in splits[split].shards]
+    return hashlib.sha256("\n".join([*classes, *digests]).encode()).hexdigest()
+
+
 def check_shards(run: Storage, manifest: Manifest) -> None:
     """Check by its footer that every shard exists and is the one that was prepared; reads no images.
 
     Raises:
-        UserError: a shard is missing, damaged or replaced; the message names it.
+        UserError: a shard is missing, damaged or replaced, or the manifest was edited; the message names it.
     """
+    if manifest.digest != digest_of(manifest.classes, manifest.splits):
+        raise UserError(f"the classes or shards in {run.below(MANIFEST)} were changed; {RESTORED}")
     shards = [shard for split in manifest.splits.values() for shard in split.shards]
     problems = [problem for problem in concurrently(lambda shard: problem_of(run, shard), shards) if problem]
     if problems:

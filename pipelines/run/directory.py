@@ -56,13 +56,15 @@ from typing import Any, Literal
 
 from googlenet.evaluation.kept_budget import NAME as KEPT_BUDGET
 from googlenet.evaluation.kept_calibration import NAME as KEPT_CALIBRATION
-from pipelines.errors import UserError
+from pipelines.errors import DamagedFileError, UserError
 from pipelines.run.published_files import is_published
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage, short_name
 
 Kind = Literal["recipe", "evaluation"]
 RUN = "run.json"
+# What a user can do about a damaged one.
+START_AGAIN = "start again in a new --run-dir"
 LOCK = "run.lock"
 DATASET = "dataset"
 MANIFEST = f"{DATASET}/manifest.json"
@@ -186,7 +188,21 @@ def read_run(run: Storage) -> Any:
     Raises:
         UserError: it is damaged; nothing else in the run directory could replace it.
     """
-    return run.read_json(RUN, "start again in a new --run-dir")
+    values = run.read_json(RUN, START_AGAIN)
+    for name in ("recipe", "evaluation"):
+        if not isinstance(values.get(name, {}), dict):
+            raise DamagedFileError(f"{run.below(RUN)} is damaged ({name} is no object); restore it, or {START_AGAIN}")
+    return values
+
+
+def read_report(run: Storage) -> Any:
+    """Return the content of report.json, a :class:`pipelines.report.schema.Report`.
+
+    Raises:
+        UserError: it is damaged.
+        FileNotFoundError: there is none.
+    """
+    return run.read_json(REPORT_JSON, needed=("ensemble", "table"))
 
 
 def read_recipe(run: Storage, way_out: str = "give one with --run-dir") -> Recipe:
@@ -207,7 +223,7 @@ def read_recipe(run: Storage, way_out: str = "give one with --run-dir") -> Recip
 
 def run_id(run: Storage) -> str:
     """Return the id of a claimed run directory."""
-    return str(read_run(run)["id"])
+    return str(run.read_json(RUN, START_AGAIN, needed=("id",))["id"])
 
 
 def initial_weights_file(suffix: str) -> str:

@@ -1,11 +1,11 @@
 """Files with one JSON object per line: the metrics, the step log and the sheets of a replica."""
 
-import json
 from typing import Any
 
 from googlenet.images.rereading import read_again
 from pipelines.errors import DamagedFileError
 from pipelines.run.directory import ReplicaFiles
+from pipelines.run.json_object import json_object
 from pipelines.run.storage import Storage
 
 # A line of metrics, of a step log, of the sheets, or of a node's load: values by name.
@@ -49,7 +49,7 @@ def json_lines(run: Storage, name: str) -> list[Line]:
     def parsed() -> list[Line]:
         content = run.read(name)
         try:
-            return [json.loads(line) for line in content.splitlines()]
+            return [json_object(line) for line in content.splitlines()]
         except ValueError as error:
             fix = "restore it, or delete it and lose its metrics"
             raise DamagedFileError(f"{run.below(name)} is damaged ({error}); {fix}") from error

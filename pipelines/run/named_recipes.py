@@ -196,8 +196,9 @@ def load_recipe(name: str) -> Recipe:
         raise UserError(f"unknown recipe {name!r}{meant}: choose {', '.join(RECIPES)}, or give a recipe's JSON file")
     try:
         values = json.loads(path.read_bytes())
-        return recipe_from_dict(values.get("recipe", values) if isinstance(values, dict) else values)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}") from error
+    try:
+        return recipe_from_dict(values.get("recipe", values) if isinstance(values, dict) else values)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error

@@ -23,6 +23,7 @@ import pyarrow.fs as pafs
 from googlenet.images.rereading import read_again
 from pipelines.errors import DamagedFileError, UserError
 from pipelines.run.concurrency import concurrently
+from pipelines.run.json_object import json_object
 from pipelines.run.litter import litter_in
 from pipelines.run.object_store import FEW_S3_ATTEMPTS, open_filesystem
 from pipelines.run.places import root_of, without_file_scheme
@@ -225,17 +226,17 @@ class Storage:
         with self.writing(name) as stream:
             stream.write(data)
 
-    def read_json(self, name: str, fix: str = MADE_AGAIN) -> Any:
-        """Return the parsed content of a JSON file; ``fix`` is what a user can do if it is damaged.
+    def read_json(self, name: str, fix: str = MADE_AGAIN, needed: Iterable[str] = ()) -> Any:
+        """Return the JSON object in a file, a dict; ``fix`` is what a user can do if it is damaged.
 
         Raises:
-            DamagedFileError: the file is damaged.
+            DamagedFileError: the file is damaged, holds no JSON object, or one that lacks a key that is ``needed``.
         """
 
-        def parsed() -> Any:
+        def parsed() -> dict[str, Any]:
             content = self.read(name)
             try:
-                return json.loads(content)
+                return json_object(content, needed)
             except ValueError as error:
                 raise DamagedFileError(f"{self.below(name)} is damaged ({error}); restore it, or {fix}") from error
 

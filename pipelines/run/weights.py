@@ -25,7 +25,7 @@ from googlenet.network.published import (
     suffix_of_name,
 )
 from pipelines.errors import DamagedFileError, UserError
-from pipelines.run.directory import RUN, SOUP, ReplicaFiles
+from pipelines.run.directory import RUN, SOUP, ReplicaFiles, read_run
 from pipelines.run.named_recipes import finetune
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
@@ -78,7 +78,7 @@ def check_that_weights_are_given(run: Storage, recipe: Recipe) -> None:
     Raises:
         UserError: it has none.
     """
-    begun = run.read_json(RUN).get("recipe", {}) if run.exists(RUN) else {}
+    begun = read_run(run).get("recipe", {}) if run.exists(RUN) else {}
     goes_on = begun.get("name") == recipe.name and not begun.get("init_weights")
     if _is_for_given_weights(recipe) and not (recipe.init_weights or goes_on):
         raise UserError(

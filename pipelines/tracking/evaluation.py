@@ -7,7 +7,7 @@ from pipelines.report.markdown_tables import code, plain
 from pipelines.report.provenance import processor_of
 from pipelines.report.schema import Report
 from pipelines.run.dataset import Manifest
-from pipelines.run.directory import REPORT, REPORT_JSON, RUN, run_id
+from pipelines.run.directory import REPORT, RUN, read_report, run_id
 from pipelines.run.predictions import EvaluatedEnsemble
 from pipelines.run.storage import Storage, short_name
 from pipelines.tracking.commands import how_to_open, replay_command
@@ -55,7 +55,7 @@ def _send(run: Storage, trained: Storage, manifest: Manifest, runs: Experiment) 
     mlflow_run = _find_or_create(run, trained, manifest, runs)
     runs.set_tags(mlflow_run, {DIRECTORY_TAG: run.root})  # also after a move
     send_dataset(runs, mlflow_run, manifest)
-    report: Report = run.read_json(REPORT_JSON)
+    report: Report = read_report(run)
     ensemble = report["ensemble"]
     settings = {"crop_px": ensemble["crop_px"], "policies": ensemble["policies"], "data": data_of(manifest)}
     runs.log_params(mlflow_run, settings)

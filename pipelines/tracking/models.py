@@ -17,7 +17,7 @@ from PIL import Image
 from pipelines.job.circumstances import UNKNOWN, package_version
 from pipelines.report.schema import Report
 from pipelines.run.dataset import Manifest, open_records
-from pipelines.run.directory import REPORT_JSON, ReplicaFiles, replica_name, replica_number
+from pipelines.run.directory import ReplicaFiles, read_report, replica_name, replica_number
 from pipelines.run.predictions import EvaluatedEnsemble
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage, short_name
@@ -60,7 +60,7 @@ def log_ensemble(runs: MlflowRuns, run: Storage, recipe: Recipe, manifest: Manif
 
     A run that was evaluated again, with another calibration or budget, gets a new version.
     """
-    report = run.read_json(REPORT_JSON)
+    report = read_report(run)
     ensemble = EvaluatedEnsemble.from_dict(report["ensemble"])
     name, digests = registered_name(manifest), digest_tags(run, ensemble)
     note, errors = version_note(origin_of(runs, run, recipe, manifest)), _errors(report)
@@ -82,7 +82,7 @@ def log_ensemble(runs: MlflowRuns, run: Storage, recipe: Recipe, manifest: Manif
 
 def origin_of(runs: MlflowRuns, run: Storage, recipe: Recipe, manifest: Manifest) -> Origin:
     """Return what the pages of a run's model say."""
-    report = run.read_json(REPORT_JSON)
+    report = read_report(run)
     return Origin(report, manifest, recipe.to_dict(), runs.experiment, runs.parent, short_name(run.root))
 
 

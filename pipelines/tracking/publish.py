@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pipelines.errors import UserError
 from pipelines.run.dataset import Manifest
-from pipelines.run.directory import REPORT_JSON, replica_number
+from pipelines.run.directory import read_report, replica_number
 from pipelines.run.predictions import EvaluatedEnsemble
 from pipelines.run.recipe import Recipe
 from pipelines.tracking.commands import replay_command
@@ -65,7 +65,7 @@ def publish(runs: MlflowRuns, recipe: Recipe, manifest: Manifest, publishing: Pu
     if publishing.models == "none":
         return Published()
     run = runs.run
-    report = run.read_json(REPORT_JSON)
+    report = read_report(run)
     ensemble = EvaluatedEnsemble.from_dict(report["ensemble"])
     origin = origin_of(runs, run, recipe, manifest)
     if publishing.models == "all":

@@ -10,6 +10,7 @@ from pipelines.run.directory import (
     ReplicaFiles,
     finished_replicas,
     read_recipe,
+    read_report,
     replica_name,
 )
 from pipelines.run.lock import reading
@@ -63,7 +64,7 @@ def outcome_of(run: Storage, phases: dict[int, str]) -> str:
 
 def _has_reported(run: Storage, phases: dict[int, str], *, allow_missing: bool) -> bool:
     """Return whether the report, which may be of an earlier job, has all finished replicas, and none is missing."""
-    reported = run.read_json(REPORT_JSON).get("ensemble", {}).get("replicas", [])
+    reported = read_report(run)["ensemble"].get("replicas", [])
     done = [replica_name(replica) for replica, phase in phases.items() if phase == "done"]
     return {*done} <= {*reported} and (allow_missing or len(done) == len(phases))
 

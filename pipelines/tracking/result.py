@@ -12,7 +12,7 @@ from pipelines.report.provenance import node_text
 from pipelines.report.schema import Report
 from pipelines.report.schema_of_spending import MeasuredCost
 from pipelines.run.dataset import Manifest
-from pipelines.run.directory import COST_JSON, JOBS, REPORT, REPORT_JSON, REPORT_MARKDOWN, ReplicaFiles
+from pipelines.run.directory import COST_JSON, JOBS, REPORT, REPORT_MARKDOWN, ReplicaFiles, read_report
 from pipelines.run.json_lines import read_metrics
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
@@ -65,7 +65,7 @@ def send_result(runs: MlflowRuns, run: Storage, recipe: Recipe, manifest: Manife
         (Path(folder) / RECIPE_JSON).write_text(json.dumps(recipe.to_dict(), indent=2))
         runs.client.log_artifacts(runs.parent, folder)
     send_report(runs, runs.parent, run, (REPORT, JOBS))
-    evaluated = len(run.read_json(REPORT_JSON)["ensemble"]["replicas"])
+    evaluated = len(read_report(run)["ensemble"]["replicas"])
     runs.set_tags(runs.parent, {EVALUATED_REPLICAS_TAG: f"{evaluated} of {recipe.replicas}"})
     send_note(runs, run, manifest)
 
@@ -74,14 +74,14 @@ def send_note(runs: MlflowRuns, run: Storage, manifest: Manifest) -> None:
     """Set the note of a finished run, which links to the models that are registered by now."""
     versions = runs.client.search_model_versions(f"run_id = '{runs.parent}'")
     models = sorted((version.name, str(version.version)) for version in versions)
-    report, pictures = run.read_json(REPORT_JSON), set(run.files(REPORT))
+    report, pictures = read_report(run), set(run.files(REPORT))
     note = parent_note(report, manifest, read_jobs(run), runs.parent, pictures, runs.tracking_uri, models)
     runs.set_note(runs.parent, note)
 
 
 def send_report(runs: Experiment, mlflow_run: str, run: Storage, folders: Sequence[str] = (REPORT,)) -> None:
     """Log the report's numbers as metrics, its files, and the columns that show it in the list of runs."""
-    report, cost = run.read_json(REPORT_JSON), run.read_json(COST_JSON)
+    report, cost = read_report(run), run.read_json(COST_JSON)
     runs.log_latest(mlflow_run, result_metrics(report, cost))
     with tempfile.TemporaryDirectory() as folder:
         for source in folders:

@@ -3,6 +3,7 @@
 import os
 import re
 from contextlib import AbstractContextManager, nullcontext
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -29,6 +30,13 @@ PARENT = "ensemble"
 SQLITE = "sqlite:///"
 # Names by which MLflow knows the servers of its environment.
 WITHOUT_SCHEME = ("databricks", "databricks-uc")
+# Schemes that MLflow knows, and the group of packages that add others.
+SCHEMES = {
+    *("http", "https", "file", "databricks", "databricks-uc", "uc", "arn", "sqlite"),
+    *("postgresql", "mysql", "mssql"),
+}
+STORE_PLUGINS = "mlflow.tracking_store"
+NAME_A_FILE = "write sqlite:///PATH/mlflow.db"
 SERVERS = ("http://", "https://", "databricks", "uc:", "arn:")
 PASSWORD_OF_SERVER = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"  # noqa: S105
 PASSWORD_OF_DATABASE = "give it to the database's driver, as in PGPASSWORD or ~/.pgpass for PostgreSQL"  # noqa: S105
@@ -36,6 +44,7 @@ ALLOW_FOLDERS = "MLFLOW_ALLOW_FILE_STORE"
 # HOST:PORT, whose host would count as a scheme.
 SERVER_ALONE = re.compile(r"[\w.-]+:\d+(/|$)")
 LOCK_SECONDS = 60.0
+SQLITE_HEADER = b"SQLite format 3\0"
 # A call to an unreachable server must fail soon; callers retry. The client itself sends no request twice, since it
 # cannot know whether the first one arrived.
 QUIET = {
@@ -128,19 +137,26 @@ def checked(tracking_uri: str) -> str:
     if parts.password or {"password", "passwd"} & parse_qs(parts.query).keys():
         way_out = PASSWORD_OF_SERVER if is_server(tracking_uri) else PASSWORD_OF_DATABASE
         raise UserError(f"the MLflow URI for {parts.hostname} contains a password; remove it, and {way_out}")
+    _check_scheme(parts.scheme, tracking_uri)
     if parts.scheme == "file" and os.environ.get(ALLOW_FOLDERS, "").lower() not in ("true", "1"):
         raise UserError(
             f"MLflow no longer keeps runs in folders such as {tracking_uri}: write sqlite:///PATH/mlflow.db, or set "
             f"{ALLOW_FOLDERS}=true"
         )
     database = database_of(tracking_uri)
-    if database is None:
-        return tracking_uri
+    return _checked_file(tracking_uri, database) if database else tracking_uri
+
+
+def _checked_file(tracking_uri: str, database: Path) -> str:
     from sqlalchemy import make_url
 
     url = make_url(tracking_uri)
     if "?" in tracking_uri and not url.query:
         raise UserError(f"the MLflow URI {tracking_uri} has a question mark in its path; write it as %3F")
+    if url.database in (None, "", ":memory:"):
+        raise UserError(f"the MLflow URI {tracking_uri} names no file, so its runs would be lost; {NAME_A_FILE}")
+    if database.is_dir():
+        raise UserError(f"the MLflow store {database} is a folder; write {uri_of(database.absolute() / 'mlflow.db')}")
     absolute = url.set(database=str(database.resolve())).render_as_string()
     if FOLDER_OF_COPIES in database.resolve().parts:
         raise UserError(
@@ -148,6 +164,19 @@ def checked(tracking_uri: str) -> str:
             "its path from / as sqlite:////PATH"
         )
     return absolute
+
+
+def _check_scheme(scheme: str, tracking_uri: str) -> None:
+    """Refuse a scheme that neither MLflow nor a package with stores of its own knows, and SQLite without a file."""
+    kind = scheme.partition("+")[0]
+    if kind == "sqlite" and not tracking_uri.startswith(f"{scheme}:///"):
+        raise UserError(f"the MLflow URI {tracking_uri} names no file, so its runs would be lost; {NAME_A_FILE}")
+    if not scheme or kind in SCHEMES or entry_points(group=STORE_PLUGINS, name=scheme):
+        return
+    raise UserError(
+        f"the MLflow URI {tracking_uri} has a scheme that MLflow does not know; for a server, write http:// or "
+        f"https://; for a file, {NAME_A_FILE}"
+    )
 
 
 def is_server(tracking_uri: str) -> bool:
@@ -234,6 +263,10 @@ def check_that_it_can_be_written(tracking_uri: str) -> None:
     database = database_of(tracking_uri)
     if database is None:
         return
+    if database.is_file() and database.stat().st_size:
+        with database.open("rb") as file:
+            if file.read(len(SQLITE_HEADER)) != SQLITE_HEADER:
+                raise UserError(f"the MLflow store {database} is not an SQLite database; name another file")
     folder = next(folder for folder in database.parents if folder.exists())
     if is_read_only(database) or not may_write(folder):
         own = uri_of(Path.cwd() / "runs/mlflow.db")

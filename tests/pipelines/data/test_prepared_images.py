@@ -82,3 +82,28 @@ def test_shards_of_an_attempt_on_other_images_are_removed(photos: Path, tmp_path
     assert [path for path in stale if path.exists()] == []
     check_shards(run, read_manifest(run))
     assert run.files("dataset/train") == [f"{number:05d}.{end}" for number in range(3) for end in ("json", "parquet")]
+
+
+def test_pictures_in_two_classes_are_told(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (photos / "train/class_0/00.jpg").write_bytes(b"broken")  # it is left out, and moves those behind it
+    for number in range(1, 6):
+        shutil.copy(photos / f"train/class_1/{number}.jpg", photos / f"train/class_2/copy_{number}.jpg")
+    shutil.copy(photos / "train/class_1/7.jpg", photos / "train/class_1/copy.jpg")  # the same label: no contradiction
+    prepare_here(Storage.at(str(tmp_path / "run")), Recipe(images_per_shard=9, data=str(photos)), "quarantine")
+    pairs = ", ".join(f"train/class_2/copy_{number}.jpg is train/class_1/{number}.jpg" for number in range(1, 6))
+    said = " ".join(capsys.readouterr().out.split())
+    assert "data: pictures in two classes, byte for byte: 5 (train/class_2/copy_" in said
+    assert " and 2 more); remove each from the wrong one" in said
+    told = said.partition("byte for byte: 5 (")[2].partition(" and 2 more")[0].split(", ")
+    assert len(told) == 3
+    assert set(told) <= set(pairs.split(", "))
+
+
+def test_classes_that_were_edited_in_the_manifest_are_refused(photos: Path, tmp_path: Path) -> None:
+    run = Storage.at(str(tmp_path / "run"))
+    prepare_here(run, Recipe(data=str(photos)))
+    manifest = run.read_json("dataset/manifest.json")
+    for classes in (manifest["classes"][::-1], ["katze", "hund", "maus"]):
+        run.write_json("dataset/manifest.json", {**manifest, "classes": classes})
+        with pytest.raises(UserError, match=r"classes or shards in .*/manifest\.json were changed; restore"):
+            check_shards(run, read_manifest(run))

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from googlenet.network.arithmetic import FP32, Arithmetic
+from pipelines.errors import UserError
 from pipelines.evaluation.arithmetic_trial import Agreement, Timing, agreement_percent
 from pipelines.evaluation.preflight import (
     FORMAT,
@@ -70,6 +71,15 @@ def test_other_predictions_are_continued(
     assert choice.arithmetic == arithmetic
     assert len(task.predictions.files("")) == done
     assert kept_preflight(task, "key of other weights") is None
+
+
+def test_a_precision_that_nothing_computes_in_is_not_taken_from_a_file(tmp_path: Path) -> None:
+    task = interrupted(tmp_path, FP32, done=1)
+    stored = task.run.read_json("preflight.json")
+    stored["preflight"]["arithmetic"]["precision"] = "fp8"
+    task.run.write_json("preflight.json", stored)
+    with pytest.raises(UserError, match=r"/preflight\.json is damaged \(precision must be .*, got 'fp8'\)"):
+        kept_preflight(task, "key")
 
 
 EAGER32, EAGER16 = FP32, Arithmetic("bf16")

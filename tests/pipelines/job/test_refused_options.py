@@ -93,4 +93,6 @@ def test_predictors_that_cannot_be_are_refused_before_the_images_are_prepared(
     given = ("--run-dir", str(tmp_path / "run"), "--data", str(tmp_path), "--weights", "x.npz")
     ended = run(evaluate_ensemble._main, *given, *words)
     assert (ended.code, ended.stdout, ended.stderr) == (2, "", f"error: {message}\n")
+    ended = run(train_ensemble._main, *given[:4], *words)
+    assert (ended.code, ended.stdout, ended.stderr) == (2, "", f"error: {message}\n")
     assert not (tmp_path / "run").exists()

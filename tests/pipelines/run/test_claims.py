@@ -117,6 +117,20 @@ def test_an_evaluation_is_not_called_a_different_training_run(tmp_path: Path) ->
         check_claim(run, "recipe", {"data": "/photos", "epochs": 3})
 
 
+@pytest.mark.parametrize("content", [{"scripts": {"a": 1}}, {}])
+@pytest.mark.parametrize("bind", [claim, check_claim])
+def test_run_json_of_something_else_makes_no_run_directory(
+    tmp_path: Path, bind: Callable[[Storage, Kind, dict[str, Any]], None], content: dict[str, Any]
+) -> None:
+    run = Storage.at(str(tmp_path))
+    run.write_json("run.json", content)
+    with (
+        unchanged(tmp_path),
+        pytest.raises(UserError, match=r"not a run directory: its run\.json is of something else"),
+    ):
+        bind(run, "recipe", {"data": "/photos"})
+
+
 @pytest.mark.parametrize("bind", [claim, check_claim])
 def test_a_folder_of_something_else_is_never_bound_or_touched(
     tmp_path: Path, bind: Callable[[Storage, Kind, dict[str, Any]], None]

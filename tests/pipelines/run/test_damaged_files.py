@@ -18,6 +18,7 @@ from googlenet.network.weight_files import save_weights
 from pipelines.errors import UserError
 from pipelines.job.log import read_jobs
 from pipelines.report.comparison import read_finished
+from pipelines.report.write import write_report
 from pipelines.run.calibration import read_calibration
 from pipelines.run.claims import claim
 from pipelines.run.dataset import read_manifest
@@ -63,7 +64,7 @@ READERS = {
 }
 
 
-@pytest.mark.parametrize("content", [b"", b'{"half": [1, ', b"\0\0\0\0"])
+@pytest.mark.parametrize("content", [b"", b'{"half": [1, ', b"\0\0\0\0", b"[1, 2]", b"null", b"[" * 100_000])
 @pytest.mark.parametrize("file", READERS)
 def test_a_damaged_file_is_named_with_what_to_do(run: Storage, file: str, content: bytes) -> None:
     run.write(file, content)
@@ -164,6 +165,46 @@ def test_a_table_that_cannot_be_read_is_not_called_damaged(tmp_path: Path, name:
     for read in (read_table, read_schema):
         with pytest.raises((OSError, pa.ArrowException)):
             read(Storage.at(str(tmp_path)), name)
+
+
+@pytest.mark.parametrize(
+    ("file", "lacking", "read"),
+    [
+        ("dataset/manifest.json", "splits", read_manifest),
+        ("dataset/manifest.json", "classes", read_manifest),
+        ("jobs/1.json", "stage_seconds", read_jobs),
+        ("report/report.json", "ensemble", lambda run: read_finished(run, "mine")),
+        ("run.json", "id", run_id),
+    ],
+)
+def test_a_file_that_was_edited_is_named_with_the_key_that_it_lacks(
+    run: Storage, file: str, lacking: str, read: Callable[[Storage], object]
+) -> None:
+    run.write_json(file, {name: value for name, value in run.read_json(file).items() if name != lacking})
+    with pytest.raises(UserError, match=rf"{file} is damaged \(.*'{lacking}'.*\); restore"):
+        read(run)
+
+
+@pytest.mark.parametrize("recipe", ["pancakes", 3, None])
+def test_a_recipe_that_is_no_object_is_named(run: Storage, recipe: object) -> None:
+    run.write_json("run.json", {**run.read_json("run.json"), "recipe": recipe})
+    with pytest.raises(UserError, match=r"run\.json is damaged \(recipe is no object\)"):
+        read_recipe(run)
+
+
+def test_other_files_among_the_logs_of_jobs_are_not_read(run: Storage) -> None:
+    before = read_jobs(run)
+    run.write("jobs/1.json~", b"an editor's")
+    run.write("jobs/readme.txt", b"mine")
+    assert read_jobs(run) == before
+
+
+def test_a_report_stays_until_all_that_the_next_one_reads_is_intact(run: Storage) -> None:
+    before = run.read("report/report.json")
+    run.write("jobs/1.json", b"[]")
+    with pytest.raises(UserError, match=r"jobs/1\.json is damaged"):
+        write_report(run, ENSEMBLE, with_pictures=False)
+    assert run.read("report/report.json") == before
 
 
 def test_run_json_is_the_one_that_nothing_makes_again(run: Storage) -> None:

@@ -42,7 +42,7 @@ def test_a_file_that_may_not_grow_so_far_is_named_and_does_not_appear(tmp_path: 
 def test_a_recipe_that_is_none_is_told_with_its_file(tmp_path: Path) -> None:
     storage = Storage.at(str(tmp_path))
     storage.write_json("run.json", {"recipe": 1})
-    with pytest.raises(UserError, match=rf"^{tmp_path}/run.json cannot be used: a recipe is a JSON object.*; restore"):
+    with pytest.raises(UserError, match=rf"^{tmp_path}/run.json is damaged .recipe is no object.; restore"):
         read_recipe(storage)
 
 

@@ -131,6 +131,29 @@ def test_a_server_without_a_scheme_is_told_with_one(server: str) -> None:
     assert checked(f"http://{server}") == f"http://{server}"
 
 
+@pytest.mark.parametrize("uri", ["sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite:"])
+def test_a_store_in_memory_whose_runs_would_be_lost_is_refused(uri: str) -> None:
+    with pytest.raises(UserError, match=r"names no file, so its runs would be lost; write sqlite:///PATH/mlflow\.db$"):
+        checked(uri)
+
+
+def test_a_scheme_that_mlflow_does_not_know_is_refused_with_those_that_it_knows(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="htp://x has a scheme that MLflow does not know; for a server, write http://"):
+        checked("htp://x")
+    for known in ("https://x", "postgresql+psycopg2://db/x", "databricks", "databricks://profile", "uc:profile"):
+        assert checked(known) == known
+    with pytest.raises(UserError, match=rf"{tmp_path} is a folder; write sqlite:///{tmp_path}/mlflow\.db$"):
+        checked(f"sqlite:///{tmp_path}")
+
+
+def test_a_file_that_is_no_database_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
+    (tmp_path / "mk.py").write_text("print()")
+    with pytest.raises(UserError, match=r"mk\.py is not an SQLite database; name another file"):
+        check_that_it_can_be_written(f"sqlite:///{tmp_path}/mk.py")
+    (tmp_path / "empty.db").touch()  # SQLite takes it for a new one
+    check_that_it_can_be_written(f"sqlite:///{tmp_path}/empty.db")
+
+
 def test_a_store_that_cannot_be_written_is_refused_before_anything_is_sent(empty_store: Path) -> None:
     check_that_it_can_be_written(f"sqlite:///{empty_store}")
     check_that_it_can_be_written(f"sqlite:///{empty_store}_not_yet_made")

@@ -1,0 +1,90 @@
+"""Names that nobody can tell apart, splits in any language, and pictures that are elsewhere: all are told."""
+
+from pathlib import Path
+
+import pytest
+
+from pipelines.data.file_names import case_twins, look_alikes
+from pipelines.data.sources import images_to_train_on
+from pipelines.errors import UserError
+
+
+def made(root: Path, *folders: str) -> Path:
+    for folder in folders:
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        for number in range(2):
+            (root / folder / f"{number}.jpg").write_bytes(b"x")
+    return root
+
+
+def said_of(root: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    images_to_train_on(str(root), 10, 0)
+    return " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.linux
+@pytest.mark.parametrize("other", ["cat ", " cat", "cat\u200b", "c\u00adat", "\u00a0cat"])
+def test_classes_that_look_the_same_are_refused_by_name(tmp_path: Path, other: str) -> None:
+    assert look_alikes(["cat", "dog", other]) == [tuple(sorted(["cat", other]))]
+    with pytest.raises(UserError, match=r"look the same .* outer spaces or invisible characters: .*'cat'") as refused:
+        images_to_train_on(str(made(tmp_path, "cat", "dog", other)), 10, 0)
+    assert repr(other) in str(refused.value)
+
+
+@pytest.mark.linux
+def test_classes_that_differ_only_in_case_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert case_twins(["Polish", "polish", "German"]) == [("Polish", "polish")]
+    assert "classes whose names differ only in case: Cat and cat" in said_of(made(tmp_path, "Cat", "cat"), capsys)
+
+
+@pytest.mark.linux
+def test_a_class_that_validation_spells_in_another_case_is_told_with_its_twin(tmp_path: Path) -> None:
+    made(tmp_path, "train/cat", "train/dog", "val/cat", "val/Dog")
+    with pytest.raises(UserError, match=r"class Dog has validation images .*: 'Dog' and 'dog' differ only in case"):
+        images_to_train_on(str(tmp_path), 10, 0)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("训练", "验证"), ("entrenamiento", "validacion"), ("tr", "te"), ("2023", "2024")]
+)
+def test_splits_in_another_language_are_not_taken_for_classes_without_a_word(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], first: str, second: str
+) -> None:
+    made(tmp_path, *(f"{split}/{name}" for split in (first, second) for name in ("cat", "dog")))
+    said = said_of(tmp_path, capsys)
+    assert "are taken for the classes, and each has the folders cat, dog: if those are the classes, rename" in said
+    assert f"{first}/" in said
+
+
+@pytest.mark.parametrize("below", [("cat/a", "dog/b"), ("cat/in", "cat/out", "dog/in"), ("cat", "cat/in", "dog/in")])
+def test_classes_with_folders_of_their_own_are_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], below: tuple[str, ...]
+) -> None:
+    assert "taken for the classes" not in said_of(made(tmp_path, *below), capsys)
+
+
+@pytest.mark.parametrize("misspelt", ["vaildation", "Validierung", "holdout"])
+def test_a_split_with_another_name_is_not_left_out_without_a_word(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], misspelt: str
+) -> None:
+    made(tmp_path, "train/cat", "train/dog", f"{misspelt}/cat", f"{misspelt}/dog")
+    said = said_of(tmp_path, capsys)
+    assert f"{misspelt}/ left out, although the class folders in it are the same: rename it to train/, val/" in said
+
+
+def test_a_training_split_with_another_name_is_named_before_the_refusal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made(tmp_path, "trian/cat", "trian/dog", "val/cat", "val/dog")
+    with pytest.raises(UserError, match="has no training images"):
+        images_to_train_on(str(tmp_path), 10, 0)
+    assert "data: trian/ left out, although the class folders in it are the same" in capsys.readouterr().out
+
+
+def test_pictures_that_are_in_icloud_alone_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made(tmp_path, "cat", "dog")
+    for name in ("cat/.IMG_1.jpg.icloud", "dog/.IMG_2.jpg.icloud", "dog/.DS_Store"):
+        (tmp_path / name).write_bytes(b"x")
+    said = said_of(tmp_path, capsys)
+    assert "data: 2 files in iCloud alone: download them" in said
+    assert "left out (hidden, or left by an operating system or a tool): 1 .DS_Store" in said
