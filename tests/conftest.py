@@ -188,6 +188,12 @@ def two_reported_runs(tmp_path_factory: pytest.TempPathFactory, reported_run: Pa
     return folder
 
 
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports without pictures: to draw those takes a second for each. The finished run has its own."""
+    monkeypatch.setattr("pipelines.report.write._pictures", lambda *_: {})
+
+
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The database of a new MLflow store. To copy it takes no time; to create one takes two seconds."""
@@ -197,6 +203,12 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if is_new:
             connect(f"sqlite:///{folder}/mlflow.db")
     return folder / "mlflow.db"
+
+
+@pytest.fixture
+def store_beside(tmp_path: Path, empty_store: Path) -> None:
+    """An empty MLflow store beside the runs in the test's folder; finished_run's job makes its own."""
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
 
 
 @pytest.fixture(scope="session")

@@ -35,7 +35,8 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 # ones are kept for the next test; none is started before there is work for it, nor the one that watches for preempted
 # nodes. Ray's workers would give way to all that the other pytest process does (nice 15): the longest group of tests
 # would take longer still. Nobody looks at the dashboard, whose figures are collected once a minute. A replica's four
-# small processes start at once, as on a cluster that a command starts, also on those that tests start themselves.
+# small processes start at once, as on a cluster that a command starts, also on those that tests start themselves. The
+# process that follows the workers' logs, which nobody reads, looks for them once an hour instead of ten times a second.
 LEAN_RAY = {
     "RAY_AUTH_MODE": "disabled",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
@@ -46,6 +47,8 @@ LEAN_RAY = {
     "RAY_prestart_worker_first_driver": "0",
     "RAY_worker_niceness": "0",
     "RAY_worker_maximum_startup_concurrency": "8",
+    "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0",
+    "LOG_NAME_UPDATE_INTERVAL_S": "3600",
 }
 # PyTorch's compiler would start processes that import PyTorch, in case there are kernels for a GPU to compile.
 LEAN_COMPILER = {"TORCH_WARM_POOL": "0"}

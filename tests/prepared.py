@@ -54,7 +54,7 @@ def preparing_here() -> Iterator[None]:
 
 @contextmanager
 def predicting_here() -> Iterator[None]:
-    """Predict in the process of the tests, one shard after the other, without a cluster; reports have no pictures.
+    """Prepare and predict in the process of the tests, one shard after the other; reports have no pictures.
 
     To draw those takes a second for each report. The finished run, and runs made by hand, have theirs.
     """
@@ -64,7 +64,7 @@ def predicting_here() -> Iterator[None]:
         for shard in shards:
             predictor(load_shard(task, shard, images))
 
-    with pytest.MonkeyPatch.context() as patch:
+    with preparing_here(), pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipelines.evaluation.evaluate.predict", predict)
         patch.setattr("pipelines.evaluation.arithmetic_trial.TIMED_SECONDS", 0.1)
         patch.setattr(Predictors, "that_fit", lambda _options, _memory_bytes: Predictors(1, 0.0))

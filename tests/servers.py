@@ -82,7 +82,7 @@ def head(token: str = "", ports: Mapping[str, int] | None = None) -> Iterator[He
     with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:  # socket paths must be short
         process = subprocess.Popen(
             [str(BIN / "ray"), "start", "--head", "--block", "--num-cpus=2", "--object-store-memory=300000000"]
-            + ["--node-ip-address=127.0.0.1", f"--temp-dir={folder}"]
+            + ["--node-ip-address=127.0.0.1", f"--temp-dir={folder}", "--no-monitor", "--include-log-monitor=false"]
             + [f"--{kind}={port}" for kind, port in ports.items()],
             env=with_tools(authentication),
             stdout=subprocess.DEVNULL,

@@ -153,12 +153,15 @@ def here(command: list[str], **_: object) -> None:
     assert ended.code == 0, ended.stderr
 
 
+@pytest.mark.usefixtures("predictions_here")
 def test_the_missing_ensemble_is_trained_and_all_are_compared(
-    finished_run: Path, tiny_recipe: Recipe, tmp_path: Path, ray_cluster: str, predictions_here: None,
+    finished_run: Path, empty_store: Path, tiny_recipe: Recipe, tmp_path: Path, ray_cluster: str,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     recipe = tmp_path / "recipe.json"
     recipe.write_text(json.dumps(replace(tiny_recipe, epochs=1).to_dict()))
+    (tmp_path / "runs").mkdir()
+    shutil.copy(empty_store, tmp_path / "runs/mlflow.db")
     arguments = Arguments(tmp_path / "runs", seeds=(0,), recipe=str(recipe), replicas=2, wide_replica_width=0.25)
     for name, options in options_of(arguments, 0).items():
         if name != "wide":  # the others are finished, so they are not trained again

@@ -6,6 +6,7 @@ The machine that submits has Ray alone; the head has the project's environment.
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import threading
 import time
@@ -189,9 +190,11 @@ class Stopped:
 
 @pytest.fixture(scope="module")
 def stopped(
-    laptop: Submitter, clone: Path, node: Head, photo_folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Stopped:
+    laptop: Submitter, clone: Path, node: Head, photo_folder: Path, tmp_path_factory: pytest.TempPathFactory,
+    empty_store: Path,
+) -> Stopped:  # fmt: skip
     run, logs = tmp_path_factory.mktemp("stopped") / "run", []
+    shutil.copy(empty_store, run.parent / "mlflow.db")
     command = readme_command(node, f"{SHORT} --data {photo_folder}", str(run)).replace(
         "submit", "submit --submission-id stopped", 1
     )

@@ -18,15 +18,23 @@ from pipelines.job.ray_session import connected
 from tests.pipelines.growing_and_shrinking import grow_and_shrink
 from tests.pipelines.losing_nodes import lose_nodes
 
-HEAD = {"num_cpus": 1, "object_store_memory": 200_000_000, "include_dashboard": False}
+LEAN = {
+    "object_store_memory": 200_000_000,
+    "include_dashboard": False,
+    "no_monitor": True,
+    "include_log_monitor": False,
+}
+HEAD = {"num_cpus": 1, **LEAN}
 NODE = {"num_cpus": 1, "resources": {"accelerator": 1}, "object_store_memory": 200_000_000}
 # Ray declares a node dead after five checks that fail: by default after 15 seconds, for each of the nodes. A check of a
 # node that is only slow fails after ten seconds.
 HEALTH_CHECKS = {"RAY_health_check_period_ms": "500", "RAY_health_check_failure_threshold": "3"}
+# Ray Train would keep its state for a dashboard, in a process of its own.
+NO_STATE = {"RAY_TRAIN_ENABLE_STATE_TRACKING": "0"}
 
 
 def main(elastic_run: str, kept: str, run: str) -> None:
-    os.environ.update(HEALTH_CHECKS)
+    os.environ.update(HEALTH_CHECKS | NO_STATE)
     # Nodes are added and removed by the main thread only: Ray sets signal handlers there.
     cluster = Cluster(initialize_head=True, head_node_args=HEAD)
     first = cluster.add_node(**NODE)

@@ -24,7 +24,13 @@ from pipelines.run.directory import read_recipe
 from pipelines.run.storage import Storage
 from pipelines.training.resources import Resources, replicas_at_once, reserving_memory
 
-HEAD = {"num_cpus": 0, "object_store_memory": 200_000_000, "include_dashboard": False}
+LEAN = {
+    "object_store_memory": 200_000_000,
+    "include_dashboard": False,
+    "no_monitor": True,
+    "include_log_monitor": False,
+}
+HEAD = {"num_cpus": 0, **LEAN}
 # Less memory than two training workers need, and more than one does.
 NODE = {"num_cpus": 2, "num_gpus": 3, "memory": 2_000_000_000, "object_store_memory": 200_000_000}
 # Ray starts no node with more GPUs than are visible. No machine has these, so that PyTorch finds none.
@@ -38,17 +44,18 @@ def main(*roots: str) -> None:
     os.environ["RAY_ADDRESS"] = cluster.address
     os.environ["CUDA_VISIBLE_DEVICES"] = PRETENDED_GPUS
     with connected():
-        for root in roots:
-            print(json.dumps(on_an_empty_cluster(cluster, root)), flush=True)
+        # What a preflight waits for does not depend on the number of predictors, of which it starts one.
+        for root, number in zip(roots, (1, 3), strict=True):
+            print(json.dumps(on_an_empty_cluster(cluster, root, number)), flush=True)
         os._exit(0)  # skip cleanup, which could hang on a thread that still runs
 
 
-def on_an_empty_cluster(cluster: Cluster, root: str) -> dict[str, int]:
+def on_an_empty_cluster(cluster: Cluster, root: str, number: int) -> dict[str, int]:
     """Evaluate a run; return how far it was when the node joined, whether it has not ended, and what fits on it."""
     seen: dict[str, int] = {}
 
     def work() -> None:
-        run, options = Storage.at(root), PredictorOptions(number=3, gpus=1.0)
+        run, options = Storage.at(root), PredictorOptions(number=number, gpus=1.0)
         print(Predictors.that_fit(options, {"cpu": 0, "gpu": 0}).remark, flush=True)
         recipe = read_recipe(run)
         evaluate_run(run, recipe, options)

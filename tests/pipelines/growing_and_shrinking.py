@@ -58,9 +58,12 @@ def grow_and_shrink(cluster: Cluster, node: Mapping[str, Any], root: Path, kept:
             time.sleep(0.1)
 
     wait_for_steps_of(1)
+    worker = next(ray_processes(cluster.address, "ray::RayTrainWorker"))
+    worker.suspend()  # it would take steps on the cores on which the nodes start
     leaving, staying = (cluster.add_node(wait=False, **node) for _ in range(2))
     cluster.wait_for_nodes(timeout=120)
-    next(ray_processes(cluster.address, "ray::RayTrainWorker")).terminate()
+    worker.terminate()
+    worker.resume()
     wait_for_steps_of(3)
     _drain(cluster.address, leaving.node_id)
     wait_for_steps_of(2)

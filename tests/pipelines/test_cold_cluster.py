@@ -84,7 +84,8 @@ def test_predictors_wait_for_gpus_and_leave_cpus_to_those_that_feed_them(
     evaluated: dict[str, Evaluated], waits: str
 ) -> None:
     found = evaluated[waits]
-    assert "the nodes hold 0 of 3 predictors, limited by GPU" in found.printed
+    asked = {"preflight": "1 predictor", "evaluation": "3 predictors"}[waits]
+    assert f"the nodes hold 0 of {asked}, limited by GPU" in found.printed
     assert f"the {waits} waits for a node with 1 CPU, 1 GPU" in " ".join(found.printed.split())
     assert found.seen == {
         "shards_before_a_node_joined": 0,

@@ -92,6 +92,7 @@ def test_a_folder_with_a_validation_part_is_evaluated_on_that(photo_folder: Path
     assert all(file.image_id.startswith("val/") for file in listing.splits["val"])
 
 
+@pytest.mark.usefixtures("store_beside")
 def test_a_run_is_evaluated_on_images_that_it_never_saw_and_with_the_users_own_scales(
     ray_cluster: str, predictions_here: None, finished_run: Path, tiny_recipe: Recipe, tmp_path: Path
 ) -> None:
@@ -127,9 +128,11 @@ def test_a_run_is_evaluated_on_images_that_it_never_saw_and_with_the_users_own_s
 
 def test_a_run_of_somebody_else_is_evaluated_into_a_directory_of_ones_own(
     ray_cluster: str, predictions_here: None, finished_run: Path, tiny_recipe: Recipe, photo_folder: Path,
-    tmp_path: Path,
+    tmp_path: Path, empty_store: Path,
 ) -> None:  # fmt: skip
     theirs, own = tmp_path / "theirs", tmp_path / "own/evaluation"
+    own.parent.mkdir()
+    shutil.copy(empty_store, own.parent / "mlflow.db")
     shutil.copytree(finished_run, theirs / "run")
     run = Storage.at(str(theirs / "run"))
     arguments = Arguments(run.root, str(photo_folder / "val"), policies=(1,), output_dir=str(own), predictors=1)

@@ -26,7 +26,7 @@ from tests.servers import ray_processes
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.usefixtures("predictions_here")
+@pytest.mark.usefixtures("predictions_here", "store_beside")
 def test_a_replica_that_always_fails_leaves_the_others_whole(
     ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str], finished_run: Path,
     prepared_run: Path, monkeypatch: pytest.MonkeyPatch,

@@ -33,6 +33,7 @@ def jobs_of(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in files]
 
 
+@pytest.mark.usefixtures("store_beside")
 def test_at_a_limit_replicas_write_checkpoints_finished_ones_are_evaluated_and_without_it_the_run_is_completed(
     ray_cluster: str, predictions_here: None, tiny_recipe: Recipe, tmp_path: Path, prepared_run: Path,
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,

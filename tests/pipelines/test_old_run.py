@@ -34,6 +34,7 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+@pytest.mark.usefixtures("store_beside", "no_pictures")
 def test_a_finished_run_is_left_as_it_is(ray_cluster: str, old_run: Path) -> None:
     recipe = read_recipe(Storage.at(str(old_run)))
     assert run_job(Arguments(recipe, str(old_run), models="none")) == 0

@@ -19,6 +19,7 @@ from tests.prepared import training_here, trying_here
 pytestmark = pytest.mark.timeout(300)
 
 
+@pytest.mark.usefixtures("store_beside")
 def test_a_student_is_trained_on_its_teachers_answers_and_reported_beside_it(
     finished_run: Path, ray_cluster: str, predictions_here: None, tmp_path: Path
 ) -> None:
@@ -54,6 +55,7 @@ def test_a_student_is_trained_on_its_teachers_answers_and_reported_beside_it(
     assert "answer 24 training images" not in again.stdout
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_soups_are_evaluated_on_the_cluster_and_not_twice(
     finished_run: Path, ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path
 ) -> None:

@@ -125,6 +125,7 @@ def snapshot(run: Path) -> dict[str, int]:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.usefixtures("no_pictures")
 def test_the_same_command_again_does_nothing_again(finished_run: Path, tiny_recipe: Recipe, tmp_path: Path) -> None:
     folder = shutil.copytree(finished_run.parent, tmp_path / "copy")  # with its store; the other process reads the run
     run = folder / finished_run.name

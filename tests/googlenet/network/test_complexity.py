@@ -1,7 +1,6 @@
 """Table 1's counts, computed from the network, against calculations from the paper's channels."""
 
-import subprocess
-import sys
+import runpy
 
 import pytest
 
@@ -40,9 +39,9 @@ def test_reductions_save_in_every_module() -> None:
     assert all(saving.naive > 2 * saving.reduced for saving in by_name.values())
 
 
-@pytest.mark.processes
-def test_the_module_prints_the_table() -> None:
-    printed = subprocess.run([sys.executable, "-m", "googlenet"], capture_output=True, text=True, check=True).stdout
+def test_the_module_prints_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_module("googlenet", run_name="__main__")
+    printed = capsys.readouterr().out
     assert "6,998,552 without auxiliary heads" in printed
     assert "13,378,280" in printed
     assert printed.count("misprint") == 2

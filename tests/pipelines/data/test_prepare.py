@@ -115,10 +115,11 @@ def test_every_file_that_cannot_be_decoded_is_named_and_stops_the_stage(
     assert not (tmp_path / "run/dataset/manifest.json").exists()
 
 
-def test_quarantine_lists_the_files_and_goes_on_without_them(ray_cluster: str, photos: Path, tmp_path: Path) -> None:
+def test_quarantine_lists_the_files_and_goes_on_without_them(photos: Path, tmp_path: Path) -> None:
     damage(photos)
     run = Storage.at(str(tmp_path / "run"))
-    manifest = prepare(run, Recipe(images_per_shard=9, data=str(photos)), "quarantine")
+    prepare_here(run, Recipe(images_per_shard=9, data=str(photos)), "quarantine")
+    manifest = read_manifest(run)
     listed = [json.loads(line) for line in run.read("dataset/quarantine.jsonl").decode().splitlines()]
     assert [bad["image_id"] for bad in listed] == [
         "train/class_0/2.jpg",
@@ -163,8 +164,8 @@ def test_a_file_that_cannot_be_read_is_not_quarantined(ray_cluster: str, photos:
     assert "--bad-images" not in str(refused.value)  # that option is already set
 
 
-def test_finished_shards_are_not_written_again(ray_cluster: str, photos: Path, tmp_path: Path) -> None:
-    run = prepared(ray_cluster, tmp_path / "run", photos)
+def test_finished_shards_are_not_written_again(photos: Path, tmp_path: Path) -> None:
+    run = prepared_here(tmp_path / "run", photos)
     whole = run.read("dataset/manifest.json")
     run.delete("dataset/manifest.json")
     run.delete("dataset/train/00001.json")  # killed before its note was written
@@ -173,7 +174,7 @@ def test_finished_shards_are_not_written_again(ray_cluster: str, photos: Path, t
     run.write("dataset/val/00001.parquet", run.read("dataset/val/00002.parquet"))
     shards = [*(tmp_path / "run/dataset").rglob("*.parquet"), tmp_path / "run/dataset/val/00000.parquet"]
     before = {path: path.stat().st_mtime_ns for path in shards if path.exists()}
-    prepared(ray_cluster, tmp_path / "run", photos)
+    prepared_here(tmp_path / "run", photos)
     again = {f"{path.parent.name}/{path.stem}" for path in shards if before.get(path) != path.stat().st_mtime_ns}
     assert again == {"train/00001", "train/00002", "val/00000", "val/00001"}
     check_shards(run, read_manifest(run))
@@ -243,13 +244,11 @@ def test_images_are_stored_smaller_only_where_the_recipe_asks(photos: Path, tmp_
             assert record.image == (photos / record.image_id).read_bytes()
 
 
-def test_shards_of_a_killed_preparation_are_not_taken_for_those_of_other_settings(
-    ray_cluster: str, photos: Path, tmp_path: Path
-) -> None:
-    prepared(ray_cluster, tmp_path / "run", photos)
+def test_shards_of_a_killed_preparation_are_not_taken_for_those_of_other_settings(photos: Path, tmp_path: Path) -> None:
+    prepared_here(tmp_path / "run", photos)
     (tmp_path / "run/dataset/manifest.json").unlink()  # killed just before the end
-    again = prepared(ray_cluster, tmp_path / "run", photos, stored_short_side_px=20)
-    fresh = prepared(ray_cluster, tmp_path / "fresh", photos, stored_short_side_px=20)
+    again = prepared_here(tmp_path / "run", photos, stored_short_side_px=20)
+    fresh = prepared_here(tmp_path / "fresh", photos, stored_short_side_px=20)
     assert read_manifest(again).digest == read_manifest(fresh).digest
 
 

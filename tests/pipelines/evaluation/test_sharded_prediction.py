@@ -57,10 +57,10 @@ def work_of(task: PredictionTask) -> Work:
     return Work(task, "auto", task.split.images * len(task.ensemble.views) * len(task.weights), at_work=2)
 
 
-def work_with_few_views(run: Path) -> Work:
+def work_with_few_views(run: Path, policies: tuple[int, ...] = (1, 10)) -> Work:
     """Work whose arithmetics are timed on ten views of an image: bfloat16 that a CPU emulates takes long for 144."""
     task = task_of(run)
-    return work_of(replace(task, ensemble=replace(task.ensemble, policies=(1, 10))))
+    return work_of(replace(task, ensemble=replace(task.ensemble, policies=policies)))
 
 
 def tables(run: Path) -> list[dict[str, list[object]]]:
@@ -184,7 +184,7 @@ def test_bf16_that_differs_is_refused_with_its_measure(
     evaluated: Path, long_work: None, monkeypatch: pytest.MonkeyPatch, bound: str, value: float
 ) -> None:
     monkeypatch.setattr(pipelines.evaluation.arithmetic_trial, bound, value)
-    found = decide(work_with_few_views(evaluated))
+    found = decide(work_with_few_views(evaluated, (1,)))
     assert found.arithmetic == FP32
     assert "bf16 refused: " in found.reason
     assert "of 48 answers as in fp32" in found.reason

@@ -36,6 +36,7 @@ def same_weights(run: Path, finished_run: Path) -> bool:
 
 @pytest.mark.apart
 @pytest.mark.timeout(300)
+@pytest.mark.usefixtures("store_beside")
 def test_a_job_that_is_interrupted_by_ctrl_c_ends_at_once_and_its_replica_goes_on_where_it_was(
     prepared_run: Path, finished_run: Path, tiny_recipe: Recipe, tmp_path: Path
 ) -> None:
@@ -52,6 +53,7 @@ def test_a_job_that_is_interrupted_by_ctrl_c_ends_at_once_and_its_replica_goes_o
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.usefixtures("store_beside")
 def test_a_job_that_is_killed_in_evaluation_is_completed_with_the_same_result(
     ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path, trained_run: Path, finished_run: Path,
     capsys: pytest.CaptureFixture[str],

@@ -88,6 +88,7 @@ def cached(prepared_run: Path) -> Iterator[list[Path]]:
         path.unlink(missing_ok=True)
 
 
+@pytest.mark.usefixtures("store_beside", "no_pictures")
 def test_the_whole_job_on_a_store_gives_what_it_gives_on_a_disk(
     bucket: str, ray_cluster: str, tiny_recipe: Recipe, photo_folder: Path, finished_run: Path, tmp_path: Path,
     cached: list[Path],

@@ -36,6 +36,7 @@ def curves(uri: str, runs: dict[str, Any]) -> dict[str, list[tuple[int, float, i
     }
 
 
+@pytest.mark.usefixtures("store_beside")
 def test_a_new_store_gets_all_that_the_first_one_has_and_a_second_time_nothing(
     finished_run: Path, tmp_path: Path
 ) -> None:

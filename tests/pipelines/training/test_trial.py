@@ -8,7 +8,7 @@ import psutil
 import pytest
 import torch
 
-from googlenet.network.arithmetic import FP32, Arithmetic, can_compile, profits_from_bf16
+from googlenet.network.arithmetic import FP32, Arithmetic, can_compile, compile_network, profits_from_bf16
 from googlenet.network.complexity import forward_flops
 from googlenet.network.model import GoogLeNet
 from pipelines.errors import UserError
@@ -74,9 +74,16 @@ def test_a_long_run_takes_what_is_done_first_and_stays_with_it(
     monkeypatch.setattr(
         arithmetic_choice, "run_trial", lambda recipe, _, *which: trial_module._try(recipe, *which, "cpu")
     )
+
+    def step(_recipe: Recipe, _classes: int, _device: str, arithmetic: Arithmetic) -> Callable[[], object]:
+        """Of a layer, which is compiled in a moment; test_compiled_replica.py compiles a whole network."""
+        layer = torch.nn.Linear(3, 3)
+        network = compile_network(layer) if arithmetic.compiled else layer
+        return lambda: network(torch.ones(1, 3)).sum().item()
+
+    monkeypatch.setattr(trial_module, "_step", step)
     torch._dynamo.reset()  # what an earlier test has compiled in this process would take no time
     run = Storage.at(str(tmp_path))
-    # Compiling for two precisions, or batch normalisation, takes twice as long.
     recipe = replace(tiny_recipe, training_precision="fp32", variant="paper")
     chosen = training_arithmetic(run, recipe, Resources(), 24, 3)
     line = training_line(run)
