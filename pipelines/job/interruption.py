@@ -89,9 +89,14 @@ def processes_ignore_closed_terminal() -> Iterator[None]:
 
 def tell_interruption() -> None:
     """Print how to resume, unless the handler of the signals has already done so."""
-    # Read off the handler, since Ray turns exceptions in its calls into a KeyboardInterrupt without a message.
-    if not isinstance(signal.getsignal(signal.SIGTERM), _Ending):
+    if not is_interrupted():
         _print_message()
+
+
+def is_interrupted() -> bool:
+    """Return whether a signal has interrupted this command, which is about to end."""
+    # Read off the handler, since Ray turns exceptions in its calls into a KeyboardInterrupt without a message.
+    return isinstance(signal.getsignal(signal.SIGTERM), _Ending)
 
 
 def interruption_exit_code() -> int:

@@ -6,12 +6,14 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
+from typing import Any
 
 from pipelines.errors import UserError
 from pipelines.job.connection_limit import limited_to
 from pipelines.job.console import say, size
-from pipelines.job.interruption import interrupt_on_signals, processes_ignore_closed_terminal
+from pipelines.job.interruption import interrupt_on_signals, is_interrupted, processes_ignore_closed_terminal
 from pipelines.job.local_ray import (
     ending_of_new_processes,
     folder_for_ray,
@@ -93,6 +95,7 @@ def connected(num_cpus: int | None = None) -> Iterator[None]:
             raise KeyboardInterrupt from error
     interrupt_on_signals()
     _quieten_ray_data()
+    _quieten_ray_when_interrupted()
     try:
         if address:
             check_that_a_node_stays()
@@ -226,6 +229,26 @@ def _quieten_ray_data() -> None:
     ray.data.DataContext.get_current().enable_progress_bars = False
     # An error in a task reaches the user once, as an exception.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+
+
+def _quieten_ray_when_interrupted() -> None:
+    """Let Ray print no message once this command is interrupted, whose line on that is the last one.
+
+    Its tasks fail then, and Ray would say that it tries them again. There is no public way: without the function of
+    Ray 2.60, such messages follow that line.
+    """
+    from ray._private import worker
+
+    printed = getattr(worker, "print_worker_logs", None)
+    if printed is None or hasattr(printed, "__wrapped__"):
+        return
+
+    @wraps(printed)
+    def unless_interrupted(*what: Any) -> None:
+        if not is_interrupted():
+            printed(*what)
+
+    worker.print_worker_logs = unless_interrupted
 
 
 def alive_nodes(*, with_leaving: bool = False) -> list[dict[str, float]]:
