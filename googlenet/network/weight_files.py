@@ -60,7 +60,7 @@ def read_torchvision_pth(data: bytes) -> StoredNetwork:
         with torch.serialization.safe_globals([argparse.Namespace]):
             state: Any = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # torch passes on any exception of its unpickler and its reader of archives
-        if isinstance(error, pickle.UnpicklingError) and "Unsupported" in str(error):
+        if isinstance(error, pickle.UnpicklingError) and "unsupported" in str(error).lower():
             raise WeightsError(
                 "it holds Python objects beside plain weights; they could run code, so they are not loaded: save "
                 "model.state_dict() instead"

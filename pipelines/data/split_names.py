@@ -55,9 +55,11 @@ def split_in_name(name: str, file: str) -> str:
 def words_in(name: str) -> list[str]:
     """Return the words in a name, in lower case; digits, other signs and a capital after a small letter divide them.
 
+    Letters of other alphabets make words of their own: the folder поезд (train) is no split.
+
     A word of a split and a neutral one need nothing between them: trainset, TestImages.
     """
-    words = [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)]
+    words = [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_A-Za-z]+", name)]
     return [part for word in words for part in _divided(word)]
 
 

@@ -1,6 +1,8 @@
 """Recipes from JSON: those of a run directory, of a file, and of earlier versions."""
 
+import json
 from dataclasses import fields
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -36,9 +38,12 @@ def recipe_from_dict(values: dict[str, Any]) -> Recipe:
         raise UserError("a recipe is a JSON object, with a value for each field")
     known = {field.name for field in fields(Recipe)}
     if unknown := sorted(set(values) - known):
-        raise UserError(f"unknown recipe field {', '.join(unknown)}; the fields are {', '.join(sorted(known))}")
+        close = [match for name in unknown for match in get_close_matches(name.replace("-", "_"), known, n=1)]
+        meant = f" (did you mean {', '.join(close)}?)" if close else ""
+        raise UserError(f"unknown recipe field {', '.join(unknown)}{meant}; the fields are {', '.join(sorted(known))}")
     try:
-        return TypeAdapter(Recipe).validate_python(with_new_fields(values))
+        # As JSON, in which a list is a tuple; strictly, since "no" is no truth value and "3" no number.
+        return TypeAdapter(Recipe).validate_json(json.dumps(with_new_fields(values)), strict=True)
     except ValidationError as error:
         raise UserError("; ".join(map(_problem, error.errors()))) from error
 

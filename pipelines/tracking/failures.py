@@ -21,6 +21,10 @@ NETWORK_LIBRARIES = (*CLIENTS_OF_STORES, "urllib3")
 NOT_ADMITTED = ("authentication", "Access denied", "does not exist")
 # What SQLite says while another process writes.
 LOCKED = "database is locked"
+# What this program raises where a file that it read, as JSON, has other content than it wrote.
+EDITED = (KeyError, TypeError, AttributeError, IndexError)
+# MLflow's words for a parameter of a run that has another value.
+OTHER_PARAMETERS = "Changing param values is not allowed"
 # How MLflow's server begins its refusal of a request for a host name that is not one of its own.
 OTHER_HOST = "Invalid Host header"
 # How SQLAlchemy begins the message of a database.
@@ -88,6 +92,12 @@ def reason_of(error: Exception) -> str:
         if type(error).__module__.partition(".")[0] in CLIENTS_OF_STORES:
             return f"its artifact store refuses the credentials ({first_line}); check the bucket's credentials here"
         return f"it refuses the credentials ({first_line}); set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+    if isinstance(error, EDITED):
+        return f"a file of the run does not have what was written to it ({error!r}): restore it from a copy"
+    return _reason_of_failure(error, first_line)
+
+
+def _reason_of_failure(error: Exception, first_line: str) -> str:
     if isinstance(error, OSError) and not _is_of_connection(error):
         return f"a file cannot be read or written: {first_line}"
     return f"it cannot be used: {first_line}"
@@ -103,6 +113,11 @@ def _meaning_of(line: str) -> str:
     if unknown := UNKNOWN_ENDPOINT.search(line):
         way_out = ", or choose --models none" if "logged-models" in unknown[1] else ""
         return f"it does not know {unknown[1]}: the server is too old or is not an MLflow server; update it{way_out}"
+    if OTHER_PARAMETERS in line:
+        return (
+            "it has this run with other parameters, which it does not change: run.json was edited, or the run is a "
+            "copy; name another store with --tracking-uri"
+        )
     if OTHER_HOST in line:
         return (
             "it refuses the host name in the address: use one of its --allowed-hosts, or restart it with this host "

@@ -46,6 +46,20 @@ def pth(model: torch.nn.Module) -> bytes:
     return buffer.getvalue()
 
 
+class RunsCode:
+    """An object that runs code when it is unpickled."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return eval, ("1",)
+
+
+def test_weights_that_would_run_code_are_not_called_incomplete() -> None:
+    buffer = io.BytesIO()
+    torch.save({"model": RunsCode()}, buffer)
+    with pytest.raises(WeightsError, match="they could run code, so they are not loaded"):
+        read_weights(buffer.getvalue(), "evil.pth")
+
+
 def test_bn_with_torchvisions_weights_is_torchvisions_model(tmp_path: Path) -> None:
     reference = torchvision_model().eval()
     (tmp_path / "googlenet.pth").write_bytes(pth(reference))

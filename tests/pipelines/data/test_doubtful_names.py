@@ -6,6 +6,7 @@ import pytest
 
 from pipelines.data.file_names import case_twins, look_alikes
 from pipelines.data.sources import images_to_train_on
+from pipelines.data.split_names import split_of_folder
 from pipelines.errors import UserError
 
 
@@ -88,3 +89,15 @@ def test_pictures_that_are_in_icloud_alone_are_counted(tmp_path: Path, capsys: p
     said = said_of(tmp_path, capsys)
     assert "data: 2 files in iCloud alone: download them" in said
     assert "left out (hidden, or left by an operating system or a tool): 1 .DS_Store" in said
+
+
+@pytest.mark.parametrize("name", ["поезд (train)", "猫 train", "train_поезд", "τεστ test"])
+def test_words_of_other_alphabets_leave_a_folder_a_class(name: str) -> None:
+    assert split_of_folder(name) == ""
+    assert split_of_folder("train (2)") == split_of_folder("Train_images") == "train"
+
+
+def test_folders_of_images_with_words_of_other_alphabets_are_classes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "class folders: 犬 images, 猫 images" in said_of(made(tmp_path, "犬 images", "猫 images"), capsys)

@@ -140,6 +140,10 @@ def test_unit_variance_is_refused_where_batch_normalisation_rescales() -> None:
     [
         ('{"batch_size": 0}', "batch_size must be at least 1, got 0$"),
         ('{"epochs": "many"}', "epochs: "),
+        ('{"epochs": true}', "epochs: Input should be a valid integer$"),
+        ('{"replicas": "3"}', "replicas: Input should be a valid integer$"),
+        ('{"mirror": "no"}', "mirror: Input should be a valid boolean$"),
+        ('{"batch-size": 8}', r"unknown recipe field batch-size \(did you mean batch_size\?\); the fields are "),
         ('{"weight_decay": NaN}', "weight_decay must be finite, got nan$"),
         ('{"areas": [[0.1, 1e999]]}', "areas must be finite, got "),
         ("[{}]", "a recipe is a JSON object, with a value for each field$"),

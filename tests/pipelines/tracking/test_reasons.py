@@ -90,6 +90,18 @@ def test_a_server_that_refuses_the_name_of_its_host_is_not_told_to_refuse_creden
         assert reason(server).startswith("it refuses the credentials")
 
 
+@pytest.mark.parametrize("error", [KeyError("id"), TypeError("indices must be integers"), AttributeError("get")])
+def test_a_file_of_the_run_that_was_edited_is_not_told_as_a_fault_of_mlflow(error: Exception) -> None:
+    told = f"a file of the run does not have what was written to it ({error!r}): restore it from a copy"
+    assert reason_of(error) == told
+
+
+def test_a_run_that_the_store_has_with_another_recipe_is_told_with_the_way_out() -> None:
+    told = reason_of(MlflowException("Changing param values is not allowed. Param 'epochs' was already logged"))
+    assert told.startswith("it has this run with other parameters")
+    assert told.endswith("name another store with --tracking-uri")
+
+
 def test_a_bucket_that_refuses_is_not_told_as_mlflows_credentials() -> None:
     answer = {"Error": {"Code": "AccessDenied"}, "ResponseMetadata": {"HTTPStatusCode": 403}}
     told = reason_of(ClientError(answer, "ListObjectsV2"))
