@@ -23,7 +23,6 @@ from benchmarks import (
     full_size_report,
     gpu,
     gpu_contenders,
-    gpu_torchvision,
     gpu_turns,
     other_runtimes,
 )
@@ -200,6 +199,8 @@ def test_no_batch_that_was_loaded_before_a_round_counts_in_it() -> None:
 def test_torchvisions_loader_has_no_end_and_starts_from_the_server_that_has_imported_pytorch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    from benchmarks import gpu_torchvision  # torchvision takes three seconds
+
     monkeypatch.setattr(forkserver._forkserver, "_preload_modules", ["__main__"])
     loader = gpu_torchvision.loader([b""] * 4, 10, 35, 2, processes=1)
     assert "torch" in forkserver._forkserver._preload_modules

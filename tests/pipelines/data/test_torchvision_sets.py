@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
-from torchvision import datasets
 
 from pipelines.data.listing import Listing
 from pipelines.data.sources import images_to_train_on
@@ -93,6 +92,8 @@ def test_a_set_that_names_two_classes_alike_is_refused(tmp_path: Path, monkeypat
 
 
 def test_options_have_the_types_of_the_data_set() -> None:
+    from torchvision import datasets  # takes three seconds, and most processes of the suite do without it
+
     typed = _typed({"background": "False"}, datasets.Omniglot, "x")
     assert typed == {"background": False}
     assert _typed({"small": "yes"}, datasets.Places365, "x") == {"small": True}

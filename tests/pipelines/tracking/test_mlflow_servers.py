@@ -44,14 +44,6 @@ pytestmark = pytest.mark.timeout(120)
 JOBS = 3
 
 
-@pytest.fixture
-def server_store(tmp_path: Path, empty_store: Path) -> Path:
-    """The folder of a server with its database; a server that has to create one starts seconds later."""
-    (tmp_path / "store").mkdir()
-    shutil.copy(empty_store, tmp_path / "store")
-    return tmp_path / "store"
-
-
 def start_server(store: Path, port: int) -> subprocess.Popen[bytes]:
     options = f"--workers 1 --host 127.0.0.1 --port {port} --artifacts-destination {store}/artifacts"
     backend = ["--backend-store-uri", f"sqlite:///{store}/mlflow.db"]
@@ -71,7 +63,7 @@ def start_server(store: Path, port: int) -> subprocess.Popen[bytes]:
     return server
 
 
-@dataclass(frozen=True)
+@dataclass
 class Server:
     """A server that outlives a test."""
 
@@ -82,6 +74,9 @@ class Server:
     @property
     def uri(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    def start_again(self) -> None:
+        self.process = start_server(self.database.parent, self.port)
 
     def limit_files(self, soft_bytes: int) -> None:
         """Let the server write no longer files than that: Python ignores the signal, and gets an error."""
@@ -94,9 +89,9 @@ class Server:
 def lasting_server(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Server]:
     store, port = tmp_path_factory.mktemp("store"), free_port()
     shutil.copy(empty_store, store)
-    process = start_server(store, port)
-    yield Server(port, store / "mlflow.db", process)
-    stop_server(process)
+    lasting = Server(port, store / "mlflow.db", start_server(store, port))
+    yield lasting
+    stop_server(lasting.process)
 
 
 @pytest.fixture
@@ -184,32 +179,27 @@ def test_the_page_of_all_runs_on_a_server_has_the_columns_of_results(
 
 @pytest.mark.processes
 def test_a_server_that_dies_and_comes_back_gets_every_step_once(
-    run: Storage, reported_run: Path, server_store: Path, short_turns: None
+    run: Storage, reported_run: Path, server: Server, short_turns: None
 ) -> None:
-    port = free_port()
-    uri = f"http://127.0.0.1:{port}"
-    server = start_server(server_store, port)
-    try:
-        with ThreadPoolExecutor() as pool, tracker_of(run, uri) as tracker:
-            tracker.update({0: "training", 1: "waiting"})
-            write_steps(run, 0, 20)
-            wait_until(lambda: MlflowClient(uri).get_experiment_by_name("googlenet-ensemble") is not None)
-            wait_until(lambda: len(runs_of(uri)) == 3 and len(steps_of(uri)) == 20)
-            stop_server(server)
-            write_steps(run, 0, 40)
-            time.sleep(2 * TURN_SECONDS)
-            write_steps(run, 0, 50)
-            copy_result(reported_run, run)
-            tracker.update({0: "done", 1: "done"})
-            tracker.finish(succeeded=True)
-            # It takes seconds to start, so it is still away at the first attempt to send the end.
-            back = pool.submit(start_server, server_store, port)
-        server = back.result()
-        assert tracker.in_step
-        assert steps_of(uri) == list(range(1, 51))
-        assert runs_of(uri)["ensemble"].info.status == "FINISHED"
-    finally:
-        stop_server(server)
+    uri = server.uri
+    with ThreadPoolExecutor() as pool, tracker_of(run, uri) as tracker:
+        tracker.update({0: "training", 1: "waiting"})
+        write_steps(run, 0, 20)
+        wait_until(lambda: MlflowClient(uri).get_experiment_by_name("googlenet-ensemble") is not None)
+        wait_until(lambda: len(runs_of(uri)) == 3 and len(steps_of(uri)) == 20)
+        stop_server(server.process)
+        write_steps(run, 0, 40)
+        time.sleep(2 * TURN_SECONDS)
+        write_steps(run, 0, 50)
+        copy_result(reported_run, run)
+        tracker.update({0: "done", 1: "done"})
+        tracker.finish(succeeded=True)
+        # It takes seconds to start, so it is still away at the first attempt to send the end.
+        back = pool.submit(server.start_again)
+    back.result()
+    assert tracker.in_step
+    assert steps_of(uri) == list(range(1, 51))
+    assert runs_of(uri)["ensemble"].info.status == "FINISHED"
 
 
 @pytest.mark.processes
