@@ -29,7 +29,6 @@ from pipelines.run.directory import (
     REPORT_JSON,
     ReplicaFiles,
     read_recipe,
-    read_report,
     replica_number,
 )
 from pipelines.run.recipe import Recipe
@@ -175,7 +174,7 @@ def _finished(run: Storage) -> tuple[Recipe, Report]:
     recipe = read_recipe(run)
     if not run.exists(REPORT_JSON):
         raise UserError(f"{run} has no report; run train_ensemble.py on it again")
-    report: Report = read_report(run)
+    report: Report = run.read_json(REPORT_JSON)
     if "ensemble" not in report:
         raise UserError(f"the report of {run} is incomplete; {_repeat(run)}")
     if missing := [name for name in (COST_JSON, MANIFEST) if not run.exists(name)]:

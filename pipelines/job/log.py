@@ -88,7 +88,7 @@ class JobLog:
 def read_jobs(run: Storage) -> list[LoggedJob]:
     """Return the logs of all starts on a run directory, oldest first."""
     names = (name for name in run.files(JOBS) if name.endswith(".json"))  # others are an editor's, or somebody's notes
-    return [run.read_json(f"{JOBS}/{name}", needed=("stage_seconds", "outcome")) for name in names]
+    return [run.read_json(f"{JOBS}/{name}") for name in names]
 
 
 def stage_seconds(jobs: list[LoggedJob]) -> dict[str, float]:

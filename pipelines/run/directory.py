@@ -202,7 +202,7 @@ def read_report(run: Storage) -> Any:
         UserError: it is damaged.
         FileNotFoundError: there is none.
     """
-    return run.read_json(REPORT_JSON, needed=("ensemble", "table"))
+    return run.read_json(REPORT_JSON, needed=("ensemble",))
 
 
 def read_recipe(run: Storage, way_out: str = "give one with --run-dir") -> Recipe:

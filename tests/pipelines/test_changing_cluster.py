@@ -97,7 +97,7 @@ def test_a_replica_grows_and_shrinks_without_doing_a_step_twice(trained: Trained
     assert [workers for workers, _ in groupby(trained.steps, key=lambda line: line[1])] == [1, 3, 2]
     assert [step for step, _ in trained.steps] == list(range(1, len(trained.steps) + 1))
     last_alone, last_of_three = (max(step for step, number in trained.steps if number == workers) for workers in (1, 3))
-    assert f"its worker received SIGTERM; checkpoint of step {last_alone} written" in trained.printed
+    assert f"its worker received SIGTERM; it wrote a checkpoint of step {last_alone}" in trained.printed
     assert f"about to be taken away; it wrote a checkpoint of step {last_of_three}" in trained.printed
 
 

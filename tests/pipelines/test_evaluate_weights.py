@@ -104,7 +104,7 @@ def test_a_model_of_more_classes_is_evaluated_on_a_folder_that_holds_some(
 def test_gpus_that_no_node_has_are_refused_before_the_images_are_prepared(
     ray_cluster: str, arguments: Arguments, classes: str
 ) -> None:
-    with pytest.raises(UserError, match="--gpus-per-predictor 1: no node has a GPU"):
+    with pytest.raises(UserError, match="--gpus-per-predictor 1: no node has both a GPU and a CPU"):
         evaluate_weights(replace(arguments, classes=classes, gpus_per_predictor=1.0))
     assert not Path(arguments.run_dir, "dataset").exists()
 

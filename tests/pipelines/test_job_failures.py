@@ -106,7 +106,7 @@ def test_a_worker_that_is_told_to_end_and_one_that_is_killed_are_replaced_and_ch
     assert len(workers - of_earlier_tests) == 3
     assert set(ended) < workers
     printed = capsys.readouterr().out
-    assert "replica 0: its worker received SIGTERM; checkpoint of step" in printed
+    assert "replica 0: its worker received SIGTERM; it wrote a checkpoint of step" in printed
     assert printed.count("restarting it in") == 1  # that of the other one counts as a failure
     for replica in range(2):
         ours, reference = (r / f"replicas/{replica}/weights.safetensors" for r in (run, undisturbed))

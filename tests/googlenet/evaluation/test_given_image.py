@@ -144,7 +144,7 @@ class Upload:
 @pytest.mark.usefixtures("unchecked_types")
 @pytest.mark.filterwarnings("error")
 def test_an_upload_whose_bytes_are_awaited_is_told_apart() -> None:
-    with pytest.raises(ValueError, match=r"give await upload\.read\(\)"):
+    with pytest.raises(ValueError, match=r"pass await upload\.read\(\)"):
         pixels_of(Upload())  # type: ignore[arg-type]
 
 

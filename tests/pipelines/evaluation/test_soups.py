@@ -195,7 +195,7 @@ def test_a_report_without_the_predictions_of_its_soups_says_which_option_makes_t
         cleaned.write(f"soup/predictions/00000{shard}.parquet", content)
     write_report(cleaned, ensemble, with_pictures=False)
     assert "soups" not in cleaned.read_json("report/report.json")
-    assert "soup/predictions are missing or damaged; add --soup for them" in capsys.readouterr().err
+    assert "soup/predictions are missing or damaged; redo them with --soup" in capsys.readouterr().err
 
 
 def test_replicas_of_two_widths_are_refused_in_one_line(

@@ -172,7 +172,6 @@ def test_a_table_that_cannot_be_read_is_not_called_damaged(tmp_path: Path, name:
     [
         ("dataset/manifest.json", "splits", read_manifest),
         ("dataset/manifest.json", "classes", read_manifest),
-        ("jobs/1.json", "stage_seconds", read_jobs),
         ("report/report.json", "ensemble", lambda run: read_finished(run, "mine")),
         ("run.json", "id", run_id),
     ],

@@ -62,7 +62,7 @@ def test_a_worker_that_receives_sigterm_writes_a_checkpoint_of_its_last_step_and
 
     monkeypatch.setattr(pipelines.training.replica, "train_step", counted)
     ended = ReplicaTask(Storage.at(str(dataset)), tiny_recipe, 0, device=device)
-    with pytest.raises(EndedByNoticeError, match=f"SIGTERM; checkpoint of step {step} written"):
+    with pytest.raises(EndedByNoticeError, match=f"SIGTERM; it wrote a checkpoint of step {step}"):
         train_replica(ended)
     sigterm_is_notice.clear()  # another worker
     train_replica(ended)
@@ -91,7 +91,7 @@ def test_a_worker_whose_loader_processes_received_sigterm_as_well_writes_a_check
     monkeypatch.setattr(pipelines.training.replica, "_batches", loaded)
     task = ReplicaTask(Storage.at(str(dataset)), tiny_recipe, 0)
     is_shut_down = True
-    with pytest.raises(EndedByNoticeError, match="SIGTERM; checkpoint of step 2 written"):
+    with pytest.raises(EndedByNoticeError, match="SIGTERM; it wrote a checkpoint of step 2 "):
         train_replica(task)
     assert [path.name[:10] for path in (dataset / "replicas/0/checkpoints").iterdir()] == ["0000000002"]
     sigterm_is_notice.clear()
