@@ -191,6 +191,8 @@ def load_recipe(name: str) -> Recipe:
         return RECIPES[name]()
     path = local_path(name)
     if not path.is_file():
+        if path.suffix == ".json":
+            raise UserError(f"there is no recipe file {path}: correct the path, or choose {', '.join(RECIPES)}")
         close = get_close_matches(name.lower(), RECIPES, n=1)
         meant = f" (did you mean {close[0]}?)" if close else ""
         raise UserError(f"unknown recipe {name!r}{meant}: choose {', '.join(RECIPES)}, or give a recipe's JSON file")

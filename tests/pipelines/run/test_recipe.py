@@ -157,6 +157,11 @@ def test_a_file_that_is_no_recipe_is_named_with_the_reason(tmp_path: Path, conte
         load_recipe(str(path))
 
 
+def test_a_missing_file_of_a_recipe_is_not_called_an_unknown_name(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=rf"^there is no recipe file {tmp_path}/nope\.json: correct the path"):
+        load_recipe(str(tmp_path / "nope.json"))
+
+
 def test_the_recipe_of_a_run_is_read_from_its_run_json(tmp_path: Path) -> None:
     recipe = load_recipe("demo")
     claim(Storage.at(str(tmp_path)), "recipe", recipe.to_dict())
