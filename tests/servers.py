@@ -24,6 +24,13 @@ from tests.project import ROOT
 
 BIN = Path(sys.executable).parent
 CLUSTER = ROOT / "cluster"
+# Of clusters that tests make in a process of their own: what nobody looks at is left out.
+LEAN_HEAD = {
+    "object_store_memory": 200_000_000,
+    "include_dashboard": False,
+    "no_monitor": True,
+    "include_log_monitor": False,
+}
 HEAD_PORTS = ("port", "dashboard-port", "dashboard-agent-listen-port", "ray-client-server-port")
 
 

@@ -27,10 +27,9 @@ def remarks_on_copies(plans: Sequence[ShardPlan], results: Sequence[WrittenShard
             f"{_name(val, place)} is {_name(train, int(np.flatnonzero(learnt == judged[place])[0]))}"
             for place in places[:NAMES_IN_MESSAGE].tolist()
         ]
-        more = f" and {len(places) - len(pairs):,} more" if len(places) > len(pairs) else ""
         yield (
-            f"validation images that are also training images, byte for byte: {len(places):,} ({', '.join(pairs)}"
-            f"{more}); this makes the error too low: remove them from one of the two splits"
+            f"validation images that are also training images, byte for byte: {_counted(pairs, len(places))}; this "
+            "makes the error too low: remove them from one of the two splits"
         )
 
 
@@ -46,11 +45,13 @@ def remarks_on_labels(plans: Sequence[ShardPlan], results: Sequence[WrittenShard
             f"{_name(written, int(order[place + 1]))} is {_name(written, int(order[place]))}"
             for place in twins[:NAMES_IN_MESSAGE]
         ]
-        more = f" and {len(twins) - len(pairs):,} more" if len(twins) > len(pairs) else ""
-        yield (
-            f"pictures in two classes, byte for byte: {len(twins):,} ({', '.join(pairs)}{more}); remove each from the "
-            "wrong one"
-        )
+        yield f"pictures in two classes, byte for byte: {_counted(pairs, len(twins))}; remove each from the wrong one"
+
+
+def _counted(pairs: Sequence[str], number: int) -> str:
+    """Return a number of pairs, and the first of them by name."""
+    more = f" and {number - len(pairs):,} more" if number > len(pairs) else ""
+    return f"{number:,} ({', '.join(pairs)}{more})"
 
 
 def _contents(written: Sequence[tuple[ShardPlan, WrittenShard]]) -> npt.NDArray[np.uint64]:

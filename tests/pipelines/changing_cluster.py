@@ -17,14 +17,9 @@ from ray.cluster_utils import Cluster
 from pipelines.job.ray_session import connected
 from tests.pipelines.growing_and_shrinking import grow_and_shrink
 from tests.pipelines.losing_nodes import lose_nodes
+from tests.servers import LEAN_HEAD
 
-LEAN = {
-    "object_store_memory": 200_000_000,
-    "include_dashboard": False,
-    "no_monitor": True,
-    "include_log_monitor": False,
-}
-HEAD = {"num_cpus": 1, **LEAN}
+HEAD = {"num_cpus": 1, **LEAN_HEAD}
 NODE = {"num_cpus": 1, "resources": {"accelerator": 1}, "object_store_memory": 200_000_000}
 # Ray declares a node dead after five checks that fail: by default after 15 seconds, for each of the nodes. A check of a
 # node that is only slow fails after ten seconds.

@@ -23,14 +23,9 @@ from pipelines.job.ray_session import alive_nodes, connected
 from pipelines.run.directory import read_recipe
 from pipelines.run.storage import Storage
 from pipelines.training.resources import Resources, replicas_at_once, reserving_memory
+from tests.servers import LEAN_HEAD
 
-LEAN = {
-    "object_store_memory": 200_000_000,
-    "include_dashboard": False,
-    "no_monitor": True,
-    "include_log_monitor": False,
-}
-HEAD = {"num_cpus": 0, **LEAN}
+HEAD = {"num_cpus": 0, **LEAN_HEAD}
 # Less memory than two training workers need, and more than one does.
 NODE = {"num_cpus": 2, "num_gpus": 3, "memory": 2_000_000_000, "object_store_memory": 200_000_000}
 # Ray starts no node with more GPUs than are visible. No machine has these, so that PyTorch finds none.
