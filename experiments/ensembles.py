@@ -14,7 +14,8 @@ Finished runs are not repeated, and those of other options are refused. Differen
 Intervals are bootstrap intervals over the images, which apply to the trained networks only: over those of all seeds if
 each seed has its own, as the embedded ones, else over the means of the seeds. With three or more seeds, there are also
 Student's t intervals over the seeds; with one, intervals over images and the ensemble's replicas. In those, the long
-replicas are taken as they are: two say nothing of others. The wide one stands for the seventh and has no such interval.
+replicas and the wide one are taken as they are: one or two say nothing of others. So the wide one's own error has no such
+interval, and that of the seven with it draws the six others.
 """
 
 import itertools
@@ -186,6 +187,8 @@ def read_answers(run: Storage) -> Answers:
     return Answers(probabilities, labels, ensemble.policies, ensemble.dataset_digest)
 
 
+WIDE_ALONE = "a wider seventh replica: its own error"
+WIDE_WITH_OTHERS = "a wider seventh replica: error of the seven"
 QUESTIONS: dict[str, Callable[[dict[str, Answers]], Floats]] = {
     "seven initialisations instead of one: error of the seven": lambda runs: (
         runs["initialisations"].errors(_all(runs)) - runs["paper"].errors(_all(runs))
@@ -196,8 +199,8 @@ QUESTIONS: dict[str, Callable[[dict[str, Answers]], Floats]] = {
     "seven initialisations instead of one: disagreement of two": lambda runs: (
         runs["initialisations"].disagreement() - runs["paper"].disagreement()
     ),
-    "a wider seventh replica: its own error": lambda runs: runs["wide"].errors([0]) - runs["paper"].errors(_last(runs)),
-    "a wider seventh replica: error of the seven": lambda runs: (
+    WIDE_ALONE: lambda runs: runs["wide"].errors([0]) - runs["paper"].errors(_last(runs)),
+    WIDE_WITH_OTHERS: lambda runs: (
         runs["paper"].errors_of(
             np.concatenate([runs["paper"].probabilities[:, :-1], runs["wide"].probabilities[:, :1]], axis=1)
         )
@@ -214,7 +217,6 @@ QUESTIONS: dict[str, Callable[[dict[str, Answers]], Floats]] = {
 
 # Runs whose replicas differ in their seeds: replica k of both has the same sampling seed.
 OF_REPLICAS = ("paper", "initialisations")
-OF_THE_WIDE = "a wider seventh replica"
 
 
 def _all(runs: dict[str, Answers]) -> range:
@@ -241,11 +243,11 @@ def print_errors(by_seed: dict[int, dict[str, Answers]]) -> None:
 def print_over_replicas(runs: dict[str, Answers]) -> None:
     """Print the answers of one seed with intervals over images and replicas."""
     others = [{**runs, **{name: runs[name].without(k) for name in OF_REPLICAS}} for k in _all(runs)]
-    rows = {
-        question: (values := ask(runs), over_images_and_replicas(values, np.array([ask(one) for one in others])))
-        for question, ask in QUESTIONS.items()
-        if not question.startswith(OF_THE_WIDE)
-    }
+    rows = {}
+    for question, ask in QUESTIONS.items():
+        if question != WIDE_ALONE:
+            drawn = others[:-1] if question == WIDE_WITH_OTHERS else others
+            rows[question] = ask(runs), over_images_and_replicas(ask(runs), np.array([ask(one) for one in drawn]))
     over = f"the {len(runs['paper'].labels)} images and the {len(others)} replicas"
     _print_table(rows, over, runs["paper"].policies)
 

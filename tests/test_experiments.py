@@ -1,6 +1,7 @@
 """The experiments' own arithmetic against brute force, and a run of each."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -104,7 +105,27 @@ def test_intervals_over_replicas_are_those_of_the_report(capsys: pytest.CaptureF
     printed = capsys.readouterr().out
     assert "(95 % interval over the 60 images and the 7 replicas)" in printed
     assert "error of the seven | +0.0 (+0.0 to +0.0) |" in printed  # the same answers
-    assert "wider" not in printed
+    assert "a wider seventh replica: error of the seven |" in printed
+    assert "a wider seventh replica: its own error" not in printed  # one replica has no spread
+
+
+def test_the_wide_replica_stays_in_each_ensemble_that_an_interval_draws(capsys: pytest.CaptureFixture[str]) -> None:
+    """Six replicas that are always wrong, a seventh that is right as often as not, and a wide one that is always right.
+
+    If the seventh or the wide one were drawn as well, the interval of their difference would be wide.
+    """
+    never, always = np.tile([0.0, 1.0], (400, 1)), np.tile([1.0, 0.0], (400, 1)) * 9
+    half = np.where(np.arange(400)[:, None] % 2 == 0, always, never)
+    paper = np.stack([never] * 6 + [half], axis=1)[:, :, None].astype(np.float32)
+
+    def answers(probabilities: np.ndarray) -> Answers:
+        return Answers(probabilities, np.zeros(400, np.int32), (1,), "digest")
+
+    wide = answers(always[:, None, None].astype(np.float32))
+    print_over_replicas({"paper": answers(paper), "initialisations": answers(paper), "wide": wide, "long": wide})
+    [row] = [line for line in capsys.readouterr().out.splitlines() if "wider" in line]
+    mean, low, high = (float(number) for number in re.findall(r"[+-][0-9.]+", row))
+    assert (mean, low, high) == pytest.approx((-50, -54.9, -45.1), abs=0.5)  # 1.96 standard errors over 400 images
 
 
 def test_columns_are_those_of_the_runs_own_policies(capsys: pytest.CaptureFixture[str]) -> None:
