@@ -14,8 +14,8 @@ Finished runs are not repeated, and those of other options are refused. Differen
 Intervals are bootstrap intervals over the images, which apply to the trained networks only: over those of all seeds if
 each seed has its own, as the embedded ones, else over the means of the seeds. With three or more seeds, there are also
 Student's t intervals over the seeds; with one, intervals over images and the ensemble's replicas. In those, the long
-replicas and the wide one are taken as they are: one or two say nothing of others. So the wide one's own error has no such
-interval, and that of the seven with it draws the six others.
+replicas and the wide one are taken as they are: one or two say nothing of others. So the own error of the wide one has
+no such interval, and that of the seven with it draws the six others.
 """
 
 import itertools
