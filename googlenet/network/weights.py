@@ -177,6 +177,8 @@ def load_exactly(model: GoogLeNet, tensors: dict[str, Tensor]) -> None:
             raise WeightsError(f"layer {name} has shape {tuple(tensors[name].shape)}, expected {tuple(value.shape)}")
         if value.is_floating_point() and not torch.isfinite(tensors[name]).all():
             raise WeightsError(f"layer {name} holds values that are not finite")
+        if name.endswith(".running_var") and (tensors[name] < 0).any():
+            raise WeightsError(f"layer {name} holds negative variances")
     if extra := sorted(tensors.keys() - own.keys()):
         raise WeightsError(f"layer {extra[0]} is not part of this network")
     model.load_state_dict(tensors)

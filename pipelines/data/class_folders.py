@@ -156,8 +156,8 @@ def _tell_folders_like_splits(survey: Survey, classes: Sequence[str]) -> None:
     alike = [name for name, contents in survey.others.items() if len(classes) > 1 and set(classes) == {*contents.below}]
     if alike:
         say(
-            f"data: {listed(alike)} left out, although the class folders in it are the same: rename it to train/, val/ "
-            "or test/ to use it"
+            f"data: {listed(alike)} left out, with the same class folders as the splits: to use the images there, "
+            "rename their folder to train/, val/ or test/"
         )
 
 

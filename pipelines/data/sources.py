@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -33,7 +34,7 @@ from pipelines.data.tar_archives import TarImages
 from pipelines.data.torchvision_sets import PREFIX as TORCHVISION
 from pipelines.data.torchvision_sets import find_in_torchvision
 from pipelines.data.webdataset_tars import class_list_beside, class_list_of, find_in_webdataset
-from pipelines.errors import UserError
+from pipelines.errors import UserError, did_you_mean
 from pipelines.job.console import say, some
 from pipelines.run.lock import FOLDER_OF_COPIES
 from pipelines.run.places import shown
@@ -204,6 +205,7 @@ def _find(data: str, data_seed: int, choose: Choice) -> tuple[ImageReader, DataS
     if data.startswith(TORCHVISION):
         folder, data_set = find_in_torchvision(data)
         return FolderImages(folder), data_set
+    _refuse_misspelt_name(data)
     root = storage_of(data)
     if not root.is_file:
         return _find_in(root, tree_at(root), choose)
@@ -213,6 +215,14 @@ def _find(data: str, data_seed: int, choose: Choice) -> tuple[ImageReader, DataS
     if not is_packed(name):
         raise UserError(f"{root} is a file; {advice_on_file(name)}")
     return _find_in(folder, Tree.of_names([name, *class_list_of(folder, name)]), choose)
+
+
+def _refuse_misspelt_name(data: str) -> None:
+    """Refuse what is no folder, but nearly ``embedded`` or the name of a data set of torchvision."""
+    _, colon, name = data.partition(":")
+    known = f"{TORCHVISION}{name}" if colon else embedded_dataset.NAME
+    if "/" not in data and not Path(data).exists() and (meant := did_you_mean(data, [known])):
+        raise UserError(f"there is no folder {data}{meant}")
 
 
 def _find_in(root: Storage, tree: Tree, choose: Choice) -> tuple[ImageReader, DataSet]:

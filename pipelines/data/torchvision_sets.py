@@ -18,7 +18,7 @@ from pipelines.data.class_list import refuse_repeated
 from pipelines.data.file_names import readable
 from pipelines.data.listing import DataSet, Entry
 from pipelines.data.torchvision_downloads import marked_until_complete
-from pipelines.errors import UserError
+from pipelines.errors import UserError, did_you_mean
 from pipelines.run.storage import PARTIAL, Storage
 
 PREFIX = "torchvision:"
@@ -71,10 +71,12 @@ def find_in_torchvision(data: str) -> tuple[Storage, DataSet]:
 def _set_named(name: str) -> Callable[..., Any]:
     from torchvision import datasets
 
-    make: Callable[..., Any] | None = getattr(datasets, name, None) if name in datasets.__all__ else None
-    if make is None or "download" not in inspect.signature(make).parameters:
-        raise UserError(f"{PREFIX}{name}: torchvision has no downloadable data set of this name (try Imagenette)")
-    return make
+    makers: dict[str, Callable[..., Any]] = {known: getattr(datasets, known) for known in datasets.__all__}
+    downloadable = {known: make for known, make in makers.items() if "download" in inspect.signature(make).parameters}
+    if name not in downloadable:
+        meant = did_you_mean(name, downloadable) or " (try Imagenette)"
+        raise UserError(f"{PREFIX}{name}: torchvision has no downloadable data set of this name{meant}")
+    return downloadable[name]
 
 
 def _typed(options: dict[str, str], make: Callable[..., Any], data: str) -> dict[str, Any]:

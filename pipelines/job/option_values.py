@@ -3,8 +3,9 @@
 import math
 import types
 from collections.abc import Callable, Iterator, Sequence
-from difflib import get_close_matches
 from typing import Any, Literal, Union, get_args, get_origin
+
+from pipelines.errors import did_you_mean
 
 NONE = "None"
 NAMES: dict[Any, str] = {int: "NUMBER", float: "NUMBER", str: "TEXT", dict: "NAME AMOUNT"}
@@ -88,12 +89,6 @@ def _one(kind: Any, word: str) -> Any:
     if kind is float and math.isnan(value):  # no limit would hold: every comparison with it is false
         raise ValueError(wrong)
     return value
-
-
-def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """Return a question after the known word that is closest to ``word``; empty if none is close."""
-    close = get_close_matches(word, known, n=1)
-    return f" (did you mean {close[0]}?)" if close else ""
 
 
 def _is_union(kind: Any) -> bool:

@@ -17,10 +17,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_type_hints
 
-from pipelines.errors import UserError
+from pipelines.errors import UserError, did_you_mean
 from pipelines.job.console import fitted
 from pipelines.job.option_groups import GROUPS, OTHER, POSITIONAL, group_of
-from pipelines.job.option_values import NONE, did_you_mean, kind_name, words_of
+from pipelines.job.option_values import NONE, kind_name, words_of
 
 T = TypeVar("T")
 

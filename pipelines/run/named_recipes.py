@@ -3,9 +3,9 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from difflib import get_close_matches
+from typing import Any
 
-from pipelines.errors import UserError
+from pipelines.errors import UserError, did_you_mean
 from pipelines.run.places import local_path
 from pipelines.run.recipe import DISTIL, Recipe
 from pipelines.run.recipe_json import recipe_from_dict
@@ -193,14 +193,24 @@ def load_recipe(name: str) -> Recipe:
     if not path.is_file():
         if path.suffix == ".json":
             raise UserError(f"there is no recipe file {path}: correct the path, or choose {', '.join(RECIPES)}")
-        close = get_close_matches(name.lower(), RECIPES, n=1)
-        meant = f" (did you mean {close[0]}?)" if close else ""
-        raise UserError(f"unknown recipe {name!r}{meant}: choose {', '.join(RECIPES)}, or give a recipe's JSON file")
+        choices = f"choose {', '.join(RECIPES)}, or give a recipe's JSON file"
+        raise UserError(f"unknown recipe {name!r}{did_you_mean(name, RECIPES)}: {choices}")
     try:
-        values = json.loads(path.read_bytes())
+        values = json.loads(path.read_bytes(), object_pairs_hook=_without_repeats)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}") from error
     try:
         return recipe_from_dict(values.get("recipe", values) if isinstance(values, dict) else values)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object, of which JSON itself would silently keep the last of two values with one name."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise UserError(f"{next(name for name in names if names.count(name) > 1)} is there twice; remove one of them")
+    return values

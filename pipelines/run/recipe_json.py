@@ -2,12 +2,11 @@
 
 import json
 from dataclasses import fields
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from pipelines.errors import UserError
+from pipelines.errors import UserError, did_you_mean
 from pipelines.run.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -38,9 +37,8 @@ def recipe_from_dict(values: dict[str, Any]) -> Recipe:
         raise UserError("a recipe is a JSON object, with a value for each field")
     known = {field.name for field in fields(Recipe)}
     if unknown := sorted(set(values) - known):
-        close = [match for name in unknown for match in get_close_matches(name.replace("-", "_"), known, n=1)]
-        meant = f" (did you mean {', '.join(close)}?)" if close else ""
-        raise UserError(f"unknown recipe field {', '.join(unknown)}{meant}; the fields are {', '.join(sorted(known))}")
+        named = ", ".join(f"{name}{did_you_mean(name.replace('-', '_'), known)}" for name in unknown)
+        raise UserError(f"unknown recipe field {named}; the fields are {', '.join(sorted(known))}")
     try:
         # As JSON, in which a list is a tuple; strictly, since "no" is no truth value and "3" no number.
         return TypeAdapter(Recipe).validate_json(json.dumps(with_new_fields(values)), strict=True)

@@ -19,7 +19,7 @@ from googlenet import GoogLeNet
 from googlenet.network.initialisation import initialise
 from googlenet.network.preprocessing import CAFFE_PREPROCESSING
 from googlenet.network.weight_files import read_weights
-from googlenet.network.weights import WeightsError, start_from, to_safetensors
+from googlenet.network.weights import WeightsError, load_exactly, start_from, to_safetensors
 from googlenet.randomness import torch_generator
 
 # Caffe's own weights are too large for the repository; CONTRIBUTING.md names the variable.
@@ -208,6 +208,14 @@ def test_a_wrong_file_is_refused_with_the_first_layer_that_does_not_fit(change, 
     change(arrays)
     with pytest.raises(WeightsError, match=message):
         read_weights(npz(arrays), "x.npz").build()
+
+
+def test_a_negative_variance_is_named_instead_of_answers_that_are_not_numbers() -> None:
+    model = GoogLeNet(5, "bn")
+    tensors = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    tensors["conv2.bn.running_var"][3] = -0.1
+    with pytest.raises(WeightsError, match=r"^layer conv2\.bn\.running_var holds negative variances$"):
+        load_exactly(model, tensors)
 
 
 @pytest.mark.parametrize(

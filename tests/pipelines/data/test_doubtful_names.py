@@ -1,5 +1,6 @@
 """Names that nobody can tell apart, splits in any language, and pictures that are elsewhere: all are told."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -70,7 +71,7 @@ def test_a_split_with_another_name_is_not_left_out_without_a_word(
 ) -> None:
     made(tmp_path, "train/cat", "train/dog", f"{misspelt}/cat", f"{misspelt}/dog")
     said = said_of(tmp_path, capsys)
-    assert f"{misspelt}/ left out, although the class folders in it are the same: rename it to train/, val/" in said
+    assert f"{misspelt}/ left out, with the same class folders as the splits: to use the images there, rename" in said
 
 
 def test_a_training_split_with_another_name_is_named_before_the_refusal(
@@ -79,7 +80,27 @@ def test_a_training_split_with_another_name_is_named_before_the_refusal(
     made(tmp_path, "trian/cat", "trian/dog", "val/cat", "val/dog")
     with pytest.raises(UserError, match="has no training images"):
         images_to_train_on(str(tmp_path), 10, 0)
-    assert "data: trian/ left out, although the class folders in it are the same" in capsys.readouterr().out
+    assert "data: trian/ left out, with the same class folders as the splits" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("misspelt", "meant"),
+    [
+        ("embeded", "embedded"),
+        ("Embedded", "embedded"),
+        ("torchvison:CIFAR10", "torchvision:CIFAR10"),
+        ("TorchVision:Imagenette?size=160px", "torchvision:Imagenette?size=160px"),
+    ],
+)
+def test_the_misspelt_name_of_a_data_set_is_no_missing_folder(misspelt: str, meant: str) -> None:
+    with pytest.raises(UserError, match=rf"^there is no folder {re.escape(f'{misspelt} (did you mean {meant}?)')}$"):
+        images_to_train_on(misspelt, 10.0, 0)
+
+
+def test_a_folder_may_be_called_nearly_as_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made(tmp_path, "embeded/cat", "embeded/dog")
+    monkeypatch.chdir(tmp_path)
+    assert images_to_train_on("embeded", 50.0, 0).listing.classes == ("cat", "dog")
 
 
 def test_pictures_that_are_in_icloud_alone_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -64,7 +64,8 @@ def test_a_set_of_pixels_is_kept_without_loss(tmp_path: Path) -> None:
     ("name", "message"),
     [
         ("Imagenet21k", "has no downloadable data set of this name"),
-        ("FakeData", "has no downloadable data set of this name"),
+        ("FakeData", r"has no downloadable data set of this name \(try Imagenette\)"),
+        ("cifar10", r"has no downloadable data set of this name \(did you mean CIFAR10\?\)"),
         ("Imagenette?root=", "root is empty; is a shell variable unset"),
         ("Imagenette?root=here", "root=here must be an absolute path"),
         ("EMNIST?split=letters&root=/tmp/none", "split cannot be set; train and val"),

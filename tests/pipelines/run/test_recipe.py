@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -135,6 +136,13 @@ def test_unit_variance_is_refused_where_batch_normalisation_rescales() -> None:
         Recipe(initialisation="lsuv", variant="bn")
 
 
+@pytest.mark.parametrize("setting", [{"teacher_policy": 1}, {"teacher_temperature": 3.0}, {"label_weight": 0.9}])
+def test_settings_of_a_student_are_refused_where_there_is_no_teacher(setting: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=f"{next(iter(setting))} .* is for the recipe distil"):
+        Recipe(name="demo", **setting)
+    assert replace(load_recipe("distil"), **setting).name == "distil"  # until its teacher is named
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -146,6 +154,8 @@ def test_unit_variance_is_refused_where_batch_normalisation_rescales() -> None:
         ('{"batch-size": 8}', r"unknown recipe field batch-size \(did you mean batch_size\?\); the fields are "),
         ('{"weight_decay": NaN}', "weight_decay must be finite, got nan$"),
         ('{"areas": [[0.1, 1e999]]}', "areas must be finite, got "),
+        ('{"epochs": 2, "width": 1, "epochs": 20}', "epochs is there twice; remove one of them$"),
+        ('{"recipe": {"epochs": 2, "epochs": 2}}', "epochs is there twice; remove one of them$"),
         ("[{}]", "a recipe is a JSON object, with a value for each field$"),
         ("7", "a recipe is a JSON object, with a value for each field$"),
     ],
