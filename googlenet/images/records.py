@@ -195,7 +195,7 @@ class Records(Sequence[Record]):
                 raise RecordsError(f"{self._paths[shard]} cannot be reached: {error}") from error
             if isinstance(self._filesystem, KeepsCopies):
                 self._filesystem.forget(self._paths[shard])
-            fix = "restore this file, or prepare the images again"
+            fix = "restore this file, or remove the folder of the prepared images and prepare them again"
             raise ShardDamagedError(f"{self._paths[shard]} is damaged: {error}; {fix}") from error
 
     def _row_group(self, shard: int, group: int) -> pa.Table:

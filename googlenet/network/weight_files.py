@@ -60,7 +60,8 @@ def read_torchvision_pth(data: bytes) -> StoredNetwork:
         with torch.serialization.safe_globals([argparse.Namespace]):
             state: Any = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # torch passes on any exception of its unpickler and its reader of archives
-        if isinstance(error, pickle.UnpicklingError) and "unsupported" in str(error).lower():
+        is_unsafe = isinstance(error, pickle.UnpicklingError) and "unsupported" in str(error).lower()
+        if is_unsafe and data.startswith(PICKLED):  # else nobody pickled it: a picture, the words of a server
             raise WeightsError(
                 "it holds Python objects beside plain weights; they could run code, so they are not loaded: save "
                 "model.state_dict() instead"
@@ -122,6 +123,8 @@ READERS = {
     **dict.fromkeys(PYTORCH_SUFFIXES, read_torchvision_pth),
 }
 ZIPPED = (".npz", *PYTORCH_SUFFIXES)
+# Beginnings of PyTorch's files: its ZIP archive, and a pickle of any protocol that it has used.
+PICKLED = (b"PK", b"\x80")
 # Beginnings of what is often saved in place of a file.
 NOT_THE_FILE = {
     b"version https://git-lfs": "a pointer of Git LFS, not the file itself: run `git lfs pull` in its repository",

@@ -14,6 +14,7 @@ from pipelines.data.imagenet import FLAT_VALIDATION
 from pipelines.data.layout import Kind, Layout
 from pipelines.data.names_of_no_class import (
     IF_CLASSES,
+    is_kind_of_files,
     refuse_classes_in_classes,
     refuse_kinds_of_files_in_splits,
     refuse_names_of_no_classes,
@@ -140,20 +141,23 @@ def recognise_class_folders(survey: Survey, files: Sequence[str], root: Storage)
 
 
 def _tell_classes_in_classes(survey: Survey) -> None:
-    """Say so if all folders have the same folders in them, and nothing else: splits may have names in any language."""
-    inside = {tuple(sorted(contents.below)) for contents in survey.others.values()}
-    if len(survey.others) < 2 or len(inside) > 1 or any(contents.direct for contents in survey.others.values()):
+    """Say so if all folders share most of the folders in them: splits may have names in any language."""
+    inside = [{*contents.below} for contents in survey.others.values()]
+    if len(inside) < 2 or any(contents.is_mostly_flat for contents in survey.others.values()):
         return
-    if len(same := next(iter(inside))) > 1:
+    shared = sorted(set.intersection(*inside))
+    if len(shared) > 1 and 2 * len(shared) >= min(map(len, inside)):
         say(
-            f"data: {listed(survey.others)} are taken for the classes, and each has the folders {some(same, 3)}: if "
+            f"data: {listed(survey.others)} are taken for the classes, and each has the folders {some(shared, 3)}: if "
             f"those are the classes, rename {listed(survey.others)} to train/ and val/"
         )
 
 
 def _tell_folders_like_splits(survey: Survey, classes: Sequence[str]) -> None:
-    """Name the folders beside splits that have the same class folders: a split whose name is misspelt, or another's."""
-    alike = [name for name, contents in survey.others.items() if len(classes) > 1 and set(classes) == {*contents.below}]
+    """Name the folders beside splits with mostly their class folders: a split of another name, or a misspelt one."""
+    others = {name: contents for name, contents in survey.others.items() if not is_kind_of_files(name)}
+    shared = {name: {*classes}.intersection(contents.below) for name, contents in others.items()}
+    alike = [name for name, inside in shared.items() if len(inside) > 1 and 2 * len(inside) >= len(others[name].below)]
     if alike:
         say(
             f"data: {listed(alike)} left out, with the same class folders as the splits: to use the images there, "

@@ -13,6 +13,8 @@ from functools import partial
 
 _TO_ESCAPE = re.compile(r"[\x00-\x1f\x7f\udc80-\udcff]|\\(?=x[0-9a-f]{2})")
 _ESCAPED = re.compile(r"\\x([0-9a-f]{2})")
+# Characters that nobody sees. Joiners and tags are none of them: they change letters (Persian, Bengali) and flags.
+_INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
 
 
 def readable(name: str) -> str:
@@ -33,7 +35,7 @@ def _character(byte: int) -> str:
 
 
 def look_alikes(names: Iterable[str]) -> list[tuple[str, ...]]:
-    """Return groups of names that look the same: they differ by normalisation, outer spaces or invisible characters."""
+    """Return groups of names that look the same: they differ by normalisation, spaces or invisible characters."""
     return _groups(names, _visible)
 
 
@@ -43,8 +45,8 @@ def case_twins(names: Iterable[str]) -> list[tuple[str, ...]]:
 
 
 def _visible(name: str) -> str:
-    shown = "".join(character for character in name if unicodedata.category(character) != "Cf")
-    return unicodedata.normalize("NFC", shown).strip()
+    # Among the spaces are those that no line breaks at, as text that is copied from a web page has them.
+    return unicodedata.normalize("NFC", " ".join(_INVISIBLE.sub("", name).split()))
 
 
 def _groups(names: Iterable[str], key: Callable[[str], str]) -> list[tuple[str, ...]]:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
@@ -134,7 +134,7 @@ def list_for_evaluation(data: str, data_set: DataSet, classes: tuple[str, ...] =
     if unknown := sorted(names - set(classes)):
         _refuse_twins(data, {*names, *classes})
         its = f"{count(len(classes), 'class', 'classes')} ({some(classes, 3)})"
-        fix = data_set.hint or "--unlabelled is for such images"
+        fix = _about_case(unknown, {*classes} - names) or data_set.hint or "--unlabelled is for such images"
         raise UserError(f"class {some(unknown)} in {data} is not among the model's {its}; {fix}")
     labels = {name: label for label, name in enumerate(classes)}
     return Listing(classes, {"train": (), "val": _labelled(entries, labels)}, data_set.ignored)
@@ -193,19 +193,26 @@ def _classes_to_train(data: str, data_set: DataSet, entries: Mapping[str, Sequen
                 "its name suggests a kind of file, not a class: put each picture into a folder of its class (labels in "
                 "tables are not read), or remove the validation images to have part of each class held out"
             )
-        if twins := [group for group in case_twins(train | val) if not {*unknown}.isdisjoint(group)]:
-            fix = f"{' and '.join(map(repr, twins[0]))} differ only in case; rename one of them"
+        fix = _about_case(unknown, train - val) or fix
         raise UserError(f"class {some(unknown)} has validation images but no training images in {data}: {fix}")
     if not val:
         raise UserError(f"no validation images in {data}: add images to each class, or a val/ folder")
     return tuple(name for name in data_set.classes or sorted(train) if name in train)
 
 
+def _about_case(unknown: Collection[str], known: Collection[str]) -> str:
+    """Return that an unknown name is known in another case, and what to do; empty if none is."""
+    for group in case_twins([*unknown, *known]):
+        if not {*unknown}.isdisjoint(group) and not {*known}.isdisjoint(group):
+            return f"{' and '.join(map(repr, group))} differ only in case; rename one of them"
+    return ""
+
+
 def _refuse_twins(data: str, names: Iterable[str]) -> None:
     """Refuse classes that nobody could tell apart, neither in a folder nor in a report."""
     if twins := look_alikes(names):
         raise UserError(
-            f"class names in {data} look the same and differ only by Unicode normalisation (NFC, NFD), outer spaces or "
-            f"invisible characters: {some(list(map(repr, twins[0])))}; rename the folders, or the classes, so that "
-            "they are equal"
+            f"class names in {data} look the same and differ only by Unicode normalisation (NFC, NFD), inner or outer "
+            f"spaces or invisible characters: {some(list(map(repr, twins[0])))}; rename the folders, or the classes, "
+            "so that they are equal"
         )

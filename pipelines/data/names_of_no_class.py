@@ -41,21 +41,29 @@ def refuse_names_of_no_classes(folders: Sequence[str], root: Storage) -> None:
 
 
 def refuse_classes_in_classes(folders: Mapping[str, Collection[str]], root: Storage) -> None:
-    """Refuse two folders with the same folders of pictures in them, if the name of one is like that of a split.
+    """Refuse folders with mostly the same folders of pictures in them, if their names are like those of splits.
 
     Raises:
         UserError: there are two.
     """
-    by_inside: dict[frozenset[str], list[str]] = defaultdict(list)
-    for name, inside in folders.items():
-        by_inside[frozenset(inside)].append(name)
-    for inside, names in by_inside.items():
-        if len(inside) > 1 and len(names) > 1 and _suggest_splits(names):
+    suggested = {name: suggested_splits(name) for name in folders}
+    if len(set().union(*suggested.values())) < 2:
+        return
+    for name in (name for name in folders if TRAIN in suggested[name]):
+        alike = [other for other, inside in folders.items() if _are_mostly_the_same(inside, folders[name])]
+        if _suggest_splits(alike):
+            shared = set.intersection(*({*folders[other]} for other in alike)) or {*folders[name]}
             fix = "rename them to train/, val/ and test/"
             raise UserError(
-                f"{root} has {_listed(names)}, each with the folders {some(sorted(inside), 3)}, so they seem to be "
+                f"{root} has {_listed(alike)}, each with the folders {some(sorted(shared), 3)}, so they seem to be "
                 f"parts for training and test: {fix}; {IF_CLASSES}"
             )
+
+
+def _are_mostly_the_same(one: Collection[str], other: Collection[str]) -> bool:
+    """Return whether the one has all names of the other, and not many more: a split may lack some classes."""
+    fewer, more = sorted(({*one}, {*other}), key=len)
+    return len(fewer) > 1 and fewer <= more and 2 * len(fewer) >= len(more)
 
 
 def _suggest_splits(names: Sequence[str]) -> bool:

@@ -227,7 +227,11 @@ def _refuse_misspelt_name(data: str) -> None:
 
 def _find_in(root: Storage, tree: Tree, choose: Choice) -> tuple[ImageReader, DataSet]:
     """Return the images of the data set in ``tree``, all names below ``root``, and say what it is taken for."""
-    layout = recognise(tree, root)
+    try:
+        layout = recognise(tree, root)
+    except UserError:
+        _tell(remarks(tree))  # what is left out may be what is missed: pictures in iCloud alone, hidden folders
+        raise
     inside = tree.below(layout.base) if layout.base else tree
     _tell((layout.description, *remarks(tree), *remarks_on_classes(inside, layout)))
     splits = choose(layout, inside)

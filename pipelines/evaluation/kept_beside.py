@@ -1,11 +1,15 @@
 """The calibration that lies beside weights from other sources, such as those of an exported ensemble."""
 
+import json
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 from urllib.parse import urlsplit
 
 from googlenet.evaluation.crops import Policy, short_name
 from googlenet.evaluation.kept_calibration import DIGESTS, KeptCalibration
 from googlenet.evaluation.kept_calibration import NAME as CALIBRATION
+from googlenet.images.rereading import read_again
 from googlenet.network.hub import HubError, fetch_snapshot, is_hub_name, parse_hub_name
 from googlenet.network.published import is_weights_name
 from pipelines.errors import UserError
@@ -43,16 +47,19 @@ def _kept_for(weights: str, digests: Sequence[str]) -> KeptCalibration | None:
     for folder in _folders_of(weights):
         if not folder.has_file(CALIBRATION):
             continue
-        content = folder.read_json(CALIBRATION)
-        if not isinstance(content, dict) or DIGESTS not in content:  # another program's file of that name
-            continue
         try:
-            return KeptCalibration.from_dict(content).for_weights(digests)
-        except (TypeError, ValueError) as error:
+            content = read_again(partial(_content, folder), ValueError)
+            if isinstance(content, dict) and DIGESTS in content:  # not another program's file of that name
+                return KeptCalibration.from_dict(content).for_weights(digests)
+        except (TypeError, ValueError, RecursionError) as error:
             raise UserError(
                 f"{folder.below(CALIBRATION)} is damaged: delete it to go on with uncalibrated probabilities ({error})"
             ) from error
     return None
+
+
+def _content(folder: Storage) -> Any:
+    return json.loads(folder.read(CALIBRATION))
 
 
 def _folders_of(weights: str) -> list[Storage]:

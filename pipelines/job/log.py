@@ -87,7 +87,8 @@ class JobLog:
 
 def read_jobs(run: Storage) -> list[LoggedJob]:
     """Return the logs of all starts on a run directory, oldest first."""
-    names = (name for name in run.files(JOBS) if name.endswith(".json"))  # others are an editor's, or somebody's notes
+    # The name of a log begins with its time; others are an editor's, or somebody's notes.
+    names = (name for name in run.files(JOBS) if name[0].isdigit() and name.endswith(".json"))
     return [run.read_json(f"{JOBS}/{name}") for name in names]
 
 

@@ -87,15 +87,15 @@ def write_report(
     soups = None if trained else judge_soups(run, ensemble, list(tally.seen))
     judged = _judge(run, ensemble, tally, None if has_fitted_images else trained, sets, soups)
     report, cost = judged.report, _cost(run, ensemble)
-    if judged.fitted_calibration:
-        write_calibration(run, judged.fitted_calibration)
-    if judged.fitted_budget:
-        write_budget(run, judged.fitted_budget)
     # All that may refuse a damaged file comes before the old report is deleted.
     facts = provenance(run, trained, cost["arithmetic"], report.get("evaluated_by"))
     drawn = _pictures(run, report, tally, cost) if with_pictures else {}
     page = _page(run, ensemble, report, cost, facts, drawn)
     run.delete(REPORT_JSON)  # whoever reads while the other files are replaced must not take them for one report
+    if judged.fitted_calibration:
+        write_calibration(run, judged.fitted_calibration)
+    if judged.fitted_budget:
+        write_budget(run, judged.fitted_budget)
     run.write(CONFUSION, _confusion_csv(tally.confusion(), ensemble.classes).encode())
     if judged.calibrated:
         write_scores(run, judged.calibrated.image_ids, judged.calibrated.scores)

@@ -121,7 +121,7 @@ def read_manifest(run: Storage) -> Manifest:
         UserError: nothing has been prepared, or the folder of the data set was removed.
     """
     try:
-        return Manifest.from_dict(run.read_json(MANIFEST, "prepare in a new --run-dir"))
+        manifest = Manifest.from_dict(run.read_json(MANIFEST, "prepare in a new --run-dir"))
     except (KeyError, TypeError, AttributeError) as error:
         raise DamagedFileError(f"{run.below(MANIFEST)} is damaged ({error!r}); {RESTORED}") from error
     except FileNotFoundError as error:
@@ -129,6 +129,9 @@ def read_manifest(run: Storage) -> Manifest:
             f"{run} has no {MANIFEST}: restore its folder {DATASET}/ (at least that file), or repeat the command that "
             "made the run, which prepares the images again"
         ) from error
+    if missing := [split for split in SPLITS if split not in manifest.splits]:
+        raise DamagedFileError(f"{run.below(MANIFEST)} is damaged (it has no split {missing[0]!r}); {RESTORED}")
+    return manifest
 
 
 def digest_of(classes: Sequence[str], splits: Mapping[str, Split]) -> str:

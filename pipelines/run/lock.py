@@ -12,12 +12,13 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, TypedDict
+from typing import BinaryIO, TypedDict, cast
 
 import psutil
 
 from pipelines.errors import TryAgainError, UserError
 from pipelines.run.directory import LOCK, check_folder
+from pipelines.run.json_object import json_object
 from pipelines.run.storage import Storage
 from pipelines.run.storage_failures import STORE_FAILURES
 
@@ -169,7 +170,7 @@ def _holder(file: BinaryIO) -> Holder:
     """Return what the job that holds the lock wrote about itself; empty if it has not yet, or a reader holds it."""
     file.seek(0)
     try:
-        holder: Holder = json.loads(file.read())
+        holder = cast(Holder, json_object(file.read()))
     except ValueError:
         return {}
     # A killed job could not take back what it wrote.
@@ -252,7 +253,6 @@ def _lease_of(run: Storage) -> Holder:
     if not data.strip():  # left by a job on a disk, and copied to a store
         return {}
     try:
-        holder: Holder = json.loads(data)
+        return cast(Holder, json_object(data))
     except ValueError:
         return {"unreadable": data.hex()}
-    return holder

@@ -162,7 +162,6 @@ class Recipe:
             if not is_finite(value) and not (name in MAY_BE_INFINITE and value == math.inf):
                 raise UserError(f"{name} must be finite, got {value}")
         self._check_ranges()
-        self._check_teacher()
         if self.least_workers > self.workers_per_replica:
             raise UserError(
                 f"min_workers_per_replica must be at most the {self.workers_per_replica} workers_per_replica, "
@@ -196,13 +195,6 @@ class Recipe:
             raise UserError(
                 f"first_crop_px must be between {MIN_CROP_PX} and crop_px {self.crop_px}, got {self.first_crop_px}"
             )
-
-    def _check_teacher(self) -> None:
-        if self.teacher or self.name == DISTIL:
-            return
-        for name in ("teacher_policy", "teacher_temperature", "label_weight"):
-            if (value := getattr(self, name)) != getattr(Recipe, name):
-                raise UserError(f"{name} {value} is for the recipe {DISTIL}, the only one that learns from a teacher")
 
     def _check_shares(self) -> None:
         for name in ("dropout", "aux_dropout", "momentum", "label_smoothing", "label_weight"):

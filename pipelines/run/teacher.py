@@ -66,10 +66,13 @@ def check_that_a_teacher_is_given(recipe: Recipe) -> None:
     """Refuse the recipe ``distil`` without a teacher, before its images are looked for: they are the teacher's.
 
     Raises:
-        UserError: it has none.
+        UserError: it has none, or another recipe has settings of a student.
     """
     if recipe.name == DISTIL and not recipe.teacher:
         raise UserError(f"the recipe {DISTIL} needs a teacher: {GIVE_ONE}")
+    for name in () if recipe.teacher else ("teacher_policy", "teacher_temperature", "label_weight"):
+        if (value := getattr(recipe, name)) != getattr(Recipe, name):
+            raise UserError(f"{name} {value} has no effect: only the recipe {DISTIL} learns from a teacher")
 
 
 def check_teacher(run: Storage, recipe: Recipe, classes: Sequence[str], images: int) -> None:

@@ -3,6 +3,7 @@
 import re
 import sqlite3
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -92,9 +93,15 @@ def reason_of(error: Exception) -> str:
         if type(error).__module__.partition(".")[0] in CLIENTS_OF_STORES:
             return f"its artifact store refuses the credentials ({first_line}); check the bucket's credentials here"
         return f"it refuses the credentials ({first_line}); set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
-    if isinstance(error, EDITED):
+    if isinstance(error, EDITED) and _is_of_this_program(error):
         return f"a file of the run does not have what was written to it ({error!r}): restore it from a copy"
     return _reason_of_failure(error, first_line)
+
+
+def _is_of_this_program(error: Exception) -> bool:
+    """Return whether a function of this program raised it: one of a library says nothing of the files of a run."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return bool(frames) and str(frames[-1].f_globals.get("__name__")).startswith(f"{__name__.partition('.')[0]}.")
 
 
 def _reason_of_failure(error: Exception, first_line: str) -> str:

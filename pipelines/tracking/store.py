@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from pipelines.errors import UserError
+from pipelines.errors import UserError, did_you_mean
 from pipelines.run.directory import EVALUATIONS, RUN, run_id
 from pipelines.run.lock import FOLDER_OF_COPIES
 from pipelines.run.places import local_path
@@ -174,8 +174,8 @@ def _check_scheme(scheme: str, tracking_uri: str) -> None:
     if not scheme or kind in SCHEMES or entry_points(group=STORE_PLUGINS, name=scheme):
         return
     raise UserError(
-        f"the MLflow URI {tracking_uri} has a scheme that MLflow does not know; for a server, write http:// or "
-        f"https://; for a file, {NAME_A_FILE}"
+        f"the MLflow URI {tracking_uri} has a scheme that MLflow does not know{did_you_mean(kind, SCHEMES)}; for a "
+        f"server, write http:// or https://; for a file, {NAME_A_FILE}"
     )
 
 
@@ -263,14 +263,14 @@ def check_that_it_can_be_written(tracking_uri: str) -> None:
     database = database_of(tracking_uri)
     if database is None:
         return
-    if database.is_file() and database.stat().st_size:
-        with database.open("rb") as file:
-            if file.read(len(SQLITE_HEADER)) != SQLITE_HEADER:
-                raise UserError(f"the MLflow store {database} is not an SQLite database; name another file")
     folder = next(folder for folder in database.parents if folder.exists())
     if is_read_only(database) or not may_write(folder):
         own = uri_of(Path.cwd() / "runs/mlflow.db")
         raise UserError(f"cannot write the MLflow store {database}; name one of your own, such as --tracking-uri {own}")
+    if database.is_file() and database.stat().st_size:
+        with database.open("rb") as file:
+            if file.read(len(SQLITE_HEADER)) != SQLITE_HEADER:
+                raise UserError(f"the MLflow store {database} is not an SQLite database; name another file")
 
 
 def _creation_lock(database: Path | None) -> AbstractContextManager[Any]:

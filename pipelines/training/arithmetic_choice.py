@@ -1,11 +1,13 @@
 """Choice of a run's precision and compilation for training, made once and kept in the run directory."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from googlenet.network.arithmetic import FP32, Arithmetic, Precision
-from pipelines.errors import UserError
+from pipelines.errors import DamagedFileError, UserError
 from pipelines.job.console import duration, say, size
-from pipelines.run.directory import TRAINING
+from pipelines.run.directory import START_AGAIN, TRAINING
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.training.resources import Resources, target_bytes
@@ -29,7 +31,7 @@ def training_arithmetic(run: Storage, recipe: Recipe, resources: Resources, imag
         if kept.get("gpu_augmentation", False) != resources.gpu_augmentation:
             begun, change = ("without", "leave it out") if resources.gpu_augmentation else ("with", "add it")
             raise UserError(f"{run} was begun {begun} --gpu-augmentation: {change}, or choose another --run-dir")
-        return Arithmetic.from_dict(kept["arithmetic"])
+        return _kept_arithmetic(run, kept)
     arithmetic, reason = _decide(recipe, resources, images, classes)
     if resources.gpu_augmentation:
         reason = f"{reason}; samples made on the GPU, with the distribution of a CPU's but not their bits"
@@ -41,7 +43,14 @@ def training_arithmetic(run: Storage, recipe: Recipe, resources: Resources, imag
 def training_line(run: Storage) -> str:
     """Return the choice and its reason in one line."""
     kept = run.read_json(TRAINING)
-    return f"training arithmetic: {Arithmetic.from_dict(kept['arithmetic'])} ({kept['reason']})"
+    return f"training arithmetic: {_kept_arithmetic(run, kept)} ({kept.get('reason', 'unknown reason')})"
+
+
+def _kept_arithmetic(run: Storage, kept: Mapping[str, Any]) -> Arithmetic:
+    try:
+        return Arithmetic.from_dict(kept["arithmetic"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedFileError(f"{run.below(TRAINING)} is damaged ({error}); restore it, or {START_AGAIN}") from error
 
 
 def _decide(recipe: Recipe, resources: Resources, images: int, classes: int) -> tuple[Arithmetic, str]:

@@ -235,7 +235,8 @@ def check_batches(recipe: Recipe, images: int) -> None:
     Raises:
         UserError: the last batch of an epoch, or every one, is such a batch.
     """
-    size, crop_px = recipe.batch_size, recipe.first_crop_px or recipe.crop_px
+    first_px = recipe.first_crop_px if recipe.epochs > 1 else None  # the last epoch has crop_px
+    size, crop_px = recipe.batch_size, first_px or recipe.crop_px
     if recipe.variant != "bn" or crop_px > LARGEST_CROP_WITH_ONE_PIXEL_PX or not has_batch_of_one(images, size):
         return
     fitting = next((other for other in range(size + 1, 2 * size + 3) if not has_batch_of_one(images, other)), 2)

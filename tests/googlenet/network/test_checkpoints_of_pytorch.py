@@ -79,7 +79,7 @@ def test_torchscript_is_not_taken_for_a_damaged_file() -> None:
         read_weights(buffer.getvalue(), "x.pt")
 
 
-@pytest.mark.parametrize("data", [b"", b"rubbish" * 100])
+@pytest.mark.parametrize("data", [b"", b"rubbish" * 100, b"404: Not Found", b"\x89HDF\r\n\x1a\n"])
 def test_what_is_no_file_of_pytorch_is_not_taken_for_unsafe_objects(data: bytes) -> None:
     with pytest.raises(WeightsError, match=r"the file is empty|not a complete file of PyTorch weights"):
         read_weights(data, "x.pth")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.data.file_names import case_twins, look_alikes
-from pipelines.data.sources import images_to_train_on
+from pipelines.data.sources import images_to_evaluate, images_to_train_on
 from pipelines.data.split_names import split_of_folder
 from pipelines.errors import UserError
 
@@ -33,6 +33,34 @@ def test_classes_that_look_the_same_are_refused_by_name(tmp_path: Path, other: s
     assert repr(other) in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["\u09b0\u200d\u09cd\u09af", "\u09b0\u09cd\u09af"],  # Bengali: a joiner makes another letter
+        ["\u0645\u06cc\u200c\u062e", "\u0645\u06cc\u062e"],  # Persian: a non-joiner ends a word
+        ["\U0001f3f4\U000e0067\U000e0065\U000e007f", "\U0001f3f4\U000e0067\U000e0073\U000e007f"],  # flags
+    ],
+)
+def test_classes_that_look_different_are_kept_apart(names: list[str]) -> None:
+    assert look_alikes(names) == []
+
+
+def test_a_space_that_no_line_breaks_at_looks_like_another() -> None:
+    assert look_alikes(["golden\u00a0retriever", "golden retriever"]) == [("golden retriever", "golden\u00a0retriever")]
+
+
+def test_a_class_to_evaluate_in_another_case_is_told_with_its_twin(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"class Cat in .* is not among .*: 'Cat' and 'cat' differ only in case|'Cat'"):
+        images_to_evaluate(str(made(tmp_path, "Cat", "dog")), ("cat", "dog"))
+
+
+@pytest.mark.linux
+def test_a_class_that_lacks_training_images_is_not_called_a_twin_of_one_that_has_some(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="class a has validation images but no training images") as refused:
+        images_to_train_on(str(made(tmp_path, "train/A", "train/b", "val/A", "val/a", "val/b")), 10, 0)
+    assert "differ only in case" not in str(refused.value)
+
+
 @pytest.mark.linux
 def test_classes_that_differ_only_in_case_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert case_twins(["Polish", "polish", "German"]) == [("Polish", "polish")]
@@ -56,6 +84,23 @@ def test_splits_in_another_language_are_not_taken_for_classes_without_a_word(
     said = said_of(tmp_path, capsys)
     assert "are taken for the classes, and each has the folders cat, dog: if those are the classes, rename" in said
     assert f"{first}/" in said
+
+
+def test_splits_in_another_language_are_told_where_one_lacks_a_class(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made(tmp_path, *(f"treino/{name}" for name in ("cat", "dog", "owl")), "validacao/cat", "validacao/dog")
+    (tmp_path / "treino" / "stray.jpg").write_bytes(b"x")
+    assert "treino/ and validacao/ are taken for the classes, and each has the folders cat, dog" in said_of(
+        tmp_path, capsys
+    )
+
+
+def test_kinds_of_files_beside_splits_are_not_taken_for_a_split(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made(tmp_path, *(f"{folder}/{name}" for folder in ("train", "val", "masks") for name in ("cat", "dog")))
+    assert "rename" not in said_of(tmp_path, capsys)
 
 
 @pytest.mark.parametrize("below", [("cat/a", "dog/b"), ("cat/in", "cat/out", "dog/in"), ("cat", "cat/in", "dog/in")])
@@ -110,6 +155,17 @@ def test_pictures_that_are_in_icloud_alone_are_counted(tmp_path: Path, capsys: p
     said = said_of(tmp_path, capsys)
     assert "data: 2 files in iCloud alone: download them" in said
     assert "left out (hidden, or left by an operating system or a tool): 1 .DS_Store" in said
+
+
+def test_a_folder_whose_pictures_are_all_in_icloud_is_refused_with_that_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("cat/.IMG_1.jpg.icloud", "dog/.IMG_2.jpg.icloud"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(UserError, match="no images in"):
+        images_to_train_on(str(tmp_path), 10, 0)
+    assert "data: 2 files in iCloud alone: download them" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("name", ["поезд (train)", "猫 train", "train_поезд", "τεστ test"])

@@ -275,11 +275,12 @@ def test_numbers_of_a_camera_are_not_taken_for_classes_in_names() -> None:
         ("HAM10000_images_part_1/1.jpg HAM10000_images_part_2/1.jpg m.csv", "parts of a data set: put their pictures"),
         ("fold1/a/1.jpg fold1/b/1.jpg fold2/a/1.jpg", "has fold1/, fold2/, whose names suggest parts of a data set"),
         ("SegTrain/sea/1.jpg SegTest/sea/1.jpg", "has SegTest/, SegTrain/, whose names suggest training and test"),
-        # By what is in them, whatever the names.
+        # By what is in them, whatever the names; one may lack a class.
         (
             "mytrain/cat/1.jpg mytrain/dog/1.jpg mytest/cat/1.jpg mytest/dog/1.jpg",
             "has mytest/, mytrain/, each with the folders cat, dog, so they seem to be parts .*: rename them to train/",
         ),
+        ("mytrain/cat/1.jpg mytrain/dog/1.jpg mytrain/owl/1.jpg mytest/cat/1.jpg mytest/dog/1.jpg", "has mytest/, my"),
         (
             "train/images/1.jpg train/masks/1.png val/images/1.jpg val/masks/1.png",
             "has images/, masks/ in train/, val/, whose names suggest kinds of files: .* classes, move val/",

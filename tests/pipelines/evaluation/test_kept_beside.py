@@ -66,8 +66,9 @@ def test_none_of_other_weights_or_of_another_program_is_taken(
     first, _ = (str(tmp_path / name) for name in a_run(tmp_path))
     assert calibration_beside(first, ("other", DIGESTS[1]), (1,)) is None
     assert "will not be calibrated: calibration.json for these weights" in capsys.readouterr().out
-    (tmp_path / "calibration.json").write_text('{"camera": 1}')
-    assert calibration_beside(first, DIGESTS, (1,)) is None
+    for of_a_camera in ('{"camera": 1}', "[[1, 0], [0, 1]]"):
+        (tmp_path / "calibration.json").write_text(of_a_camera)
+        assert calibration_beside(first, DIGESTS, (1,)) is None
     assert calibration_beside("bvlc", DIGESTS, (1,)) is None
     (tmp_path / "calibration.json").write_text(json.dumps({"weights_digests": list(DIGESTS)}))
     with pytest.raises(UserError, match=r"/calibration\.json is damaged: delete it"):

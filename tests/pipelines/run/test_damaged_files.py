@@ -184,6 +184,15 @@ def test_a_file_that_was_edited_is_named_with_the_key_that_it_lacks(
         read(run)
 
 
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_manifest_without_a_split_is_named(run: Storage, split: str) -> None:
+    manifest = run.read_json("dataset/manifest.json")
+    del manifest["splits"][split]
+    run.write_json("dataset/manifest.json", manifest)
+    with pytest.raises(UserError, match=rf"manifest\.json is damaged \(it has no split '{split}'\); restore"):
+        read_manifest(run)
+
+
 @pytest.mark.parametrize("recipe", ["pancakes", 3, None])
 def test_a_recipe_that_is_no_object_is_named(run: Storage, recipe: object) -> None:
     run.write_json("run.json", {**run.read_json("run.json"), "recipe": recipe})
@@ -195,15 +204,17 @@ def test_other_files_among_the_logs_of_jobs_are_not_read(run: Storage) -> None:
     before = read_jobs(run)
     run.write("jobs/1.json~", b"an editor's")
     run.write("jobs/readme.txt", b"mine")
+    run.write_json("jobs/notes.json", {"todo": "look again"})
     assert read_jobs(run) == before
 
 
 def test_a_report_stays_until_all_that_the_next_one_reads_is_intact(run: Storage) -> None:
-    before = run.read("report/report.json")
+    files = ("report/report.json", "calibration.json")
+    before = [run.read(file) for file in files]
     run.write("jobs/1.json", b"[]")
     with pytest.raises(UserError, match=r"jobs/1\.json is damaged"):
         write_report(run, ENSEMBLE, with_pictures=False)
-    assert run.read("report/report.json") == before
+    assert [run.read(file) for file in files] == before
 
 
 def test_run_json_is_the_one_that_nothing_makes_again(run: Storage) -> None:

@@ -15,6 +15,7 @@ from pipelines.run.named_recipes import RECIPES, load_recipe
 from pipelines.run.recipe import Recipe
 from pipelines.run.recipe_json import VALUES_BEFORE, recipe_from_dict
 from pipelines.run.storage import Storage
+from pipelines.run.teacher import check_that_a_teacher_is_given
 
 
 def test_a_recipe_in_the_home_folder_is_found_by_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,9 +139,9 @@ def test_unit_variance_is_refused_where_batch_normalisation_rescales() -> None:
 
 @pytest.mark.parametrize("setting", [{"teacher_policy": 1}, {"teacher_temperature": 3.0}, {"label_weight": 0.9}])
 def test_settings_of_a_student_are_refused_where_there_is_no_teacher(setting: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match=f"{next(iter(setting))} .* is for the recipe distil"):
-        Recipe(name="demo", **setting)
-    assert replace(load_recipe("distil"), **setting).name == "distil"  # until its teacher is named
+    with pytest.raises(UserError, match=f"^{next(iter(setting))} .* has no effect: only the recipe distil learns"):
+        check_that_a_teacher_is_given(Recipe(name="demo", **setting))
+    check_that_a_teacher_is_given(Recipe(name="distil", teacher="runs/mine", **setting))
 
 
 @pytest.mark.parametrize(

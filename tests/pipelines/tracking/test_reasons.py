@@ -1,5 +1,6 @@
 """Reasons for a failed connection to MLflow, in one line that a user can act on."""
 
+import json
 import socket
 import sqlite3
 import threading
@@ -17,6 +18,7 @@ from requests import HTTPError, JSONDecodeError, Response
 from sqlalchemy.exc import OperationalError
 
 from pipelines.errors import UserError
+from pipelines.run.dataset import Manifest
 from pipelines.tracking.failures import reason_of, repeatedly
 
 
@@ -90,10 +92,18 @@ def test_a_server_that_refuses_the_name_of_its_host_is_not_told_to_refuse_creden
         assert reason(server).startswith("it refuses the credentials")
 
 
-@pytest.mark.parametrize("error", [KeyError("id"), TypeError("indices must be integers"), AttributeError("get")])
-def test_a_file_of_the_run_that_was_edited_is_not_told_as_a_fault_of_mlflow(error: Exception) -> None:
-    told = f"a file of the run does not have what was written to it ({error!r}): restore it from a copy"
-    assert reason_of(error) == told
+@pytest.mark.parametrize("content", [{}, [], {"classes": [], "splits": 3}])
+def test_a_file_of_the_run_that_was_edited_is_not_told_as_a_fault_of_mlflow(content: Any) -> None:
+    with pytest.raises((KeyError, TypeError, AttributeError)) as raised:
+        Manifest.from_dict(content)
+    told = f"a file of the run does not have what was written to it ({raised.value!r}): restore it from a copy"
+    assert reason_of(raised.value) == told
+
+
+def test_a_fault_of_a_library_is_not_told_as_that_of_a_file_of_the_run() -> None:
+    with pytest.raises(TypeError) as raised:
+        json.dumps(object())
+    assert reason_of(raised.value) == "it cannot be used: Object of type object is not JSON serializable"
 
 
 def test_a_run_that_the_store_has_with_another_recipe_is_told_with_the_way_out() -> None:

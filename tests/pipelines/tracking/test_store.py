@@ -138,8 +138,10 @@ def test_a_store_in_memory_whose_runs_would_be_lost_is_refused(uri: str) -> None
 
 
 def test_a_scheme_that_mlflow_does_not_know_is_refused_with_those_that_it_knows(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="htp://x has a scheme that MLflow does not know; for a server, write http://"):
+    with pytest.raises(UserError, match=r"htp://x has a scheme that MLflow does not know \(did you mean http\?\);"):
         checked("htp://x")
+    with pytest.raises(UserError, match=r"did you mean postgresql\?"):
+        checked("postgres://db/x")
     for known in ("https://x", "postgresql+psycopg2://db/x", "databricks", "databricks://profile", "uc:profile"):
         assert checked(known) == known
     with pytest.raises(UserError, match=rf"{tmp_path} is a folder; write sqlite:///{tmp_path}/mlflow\.db$"):

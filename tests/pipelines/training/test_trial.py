@@ -36,6 +36,15 @@ def test_a_short_run_is_trained_as_it_comes_without_a_trial(tmp_path: Path) -> N
     )
 
 
+@pytest.mark.parametrize("kept", [{"reason": "mine"}, {"arithmetic": {"precision": "fp8", "compiled": False}}])
+def test_an_edited_choice_is_named(tmp_path: Path, kept: dict[str, object]) -> None:
+    run = Storage.at(str(tmp_path))
+    run.write_json("training.json", kept)
+    for read in (training_line, lambda run: training_arithmetic(run, demo(), Resources(), 2000, 10)):
+        with pytest.raises(UserError, match=r"training\.json is damaged .*; restore it, or start again in a new"):
+            read(run)
+
+
 def test_a_run_keeps_to_the_device_that_makes_its_samples(tmp_path: Path) -> None:
     run, on_gpu = Storage.at(str(tmp_path)), Resources(1, 1, gpu_augmentation=True)
     training_arithmetic(run, demo(), on_gpu, 2000, 10)
