@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from pipelines.job.console import count, duration, say
 from pipelines.job.limits import Limits, Usage, comparison
 from pipelines.job.log import JobLog, LoggedJob
+from pipelines.job.nodes import failures_to_answer
 from pipelines.job.repeating import repeating
 
 KEEP_SECONDS = 60.0
@@ -52,8 +53,7 @@ class Meter:
         stopped_at = before.get("limit", "")
         if stopped_at not in self._limits.names:
             return ""
-        with suppress(Exception):
-            self._number = self._nodes()
+        self._count_nodes()
         return stopped_at if self._number <= before.get("limit_nodes", 0) else ""
 
     def expect(self, seconds: float, evaluation_seconds: float, nodes: int) -> str:
@@ -70,11 +70,14 @@ class Meter:
         """Return what this job has used. Between two calls, the nodes are taken to be those of the second."""
         with self._lock:
             now = self._clock()
-            with suppress(Exception):  # a cluster that does not answer has as many as before
-                self._number = self._nodes()
+            self._count_nodes()
             self._used += self._limits.usage(now - self._read, self._number)
             self._read = now
             return self._used
+
+    def _count_nodes(self) -> None:
+        with suppress(*failures_to_answer()):  # a cluster that does not answer has as many as before
+            self._number = self._nodes()
 
     def why_stop(self) -> str:
         """Return why the training has to stop: the limit that the run has reached; empty while it may go on."""

@@ -27,6 +27,14 @@ def until_nodes_join(option: str) -> str:
     )
 
 
+def failures_to_answer() -> tuple[type[Exception], ...]:
+    """Return what Ray raises if the cluster does not answer a question about its nodes; anything else is a bug."""
+    from ray.exceptions import RayError
+
+    # Ray's core, in C++, has no class for its failures: they arrive as errors of these two kinds.
+    return RayError, RuntimeError, OSError
+
+
 def draining_nodes() -> set[str]:
     """Return the ids of nodes that are drained: they are taken away soon, and Ray starts nothing there any more."""
     # Ray has no public function for this; Ray Train and Ray Serve call this one.

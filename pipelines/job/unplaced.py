@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from pipelines.job.console import duration, say
-from pipelines.job.nodes import NodesMissingError
+from pipelines.job.nodes import NodesMissingError, failures_to_answer
 from pipelines.job.ray_session import alive_nodes, amounts_line, held_by
 from pipelines.job.repeating import repeating
 
@@ -84,7 +84,7 @@ def told_while_unplaced(work: str, needs: Mapping[str, float], tell: Callable[[s
     unplaced = Unplaced()
 
     def look() -> None:
-        with suppress(Exception):  # a cluster that does not answer is for the work to notice
+        with suppress(*failures_to_answer()):  # a cluster that does not answer is for the work to notice
             if unplaced.is_to_be_told(is_held=_is_held(needs)):
                 tell(_waiting_line(work, needs))
 

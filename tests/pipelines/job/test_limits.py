@@ -1,6 +1,7 @@
 """Tests of limits on time and money: what counts, when they are reached, and what the user reads."""
 
 import pytest
+from ray.exceptions import RaySystemError
 
 from pipelines.errors import UserError
 from pipelines.job.limits import Limits, Usage, comparison
@@ -12,15 +13,17 @@ HOUR = 3600.0
 
 
 class Cluster:
-    """A clock and a number of nodes, both set by hand."""
+    """A clock, a number of nodes, and whether it answers, set by hand."""
 
     def __init__(self) -> None:
-        self.seconds, self.number = 0.0, 1
+        self.seconds, self.number, self.answers = 0.0, 1, True
 
     def clock(self) -> float:
         return self.seconds
 
     def nodes(self) -> int:
+        if not self.answers:
+            raise RaySystemError("the head does not answer")
         return self.number
 
 
@@ -43,8 +46,16 @@ def test_a_cluster_that_does_not_answer_costs_what_it_did() -> None:
     meter = metered(cluster, Limits(price_per_node_hour=0.5))
     assert meter.used() == Usage()
     cluster.seconds = HOUR
-    del cluster.number
+    cluster.answers = False
     assert meter.used() == Usage(HOUR, HOUR, 0.5)
+
+
+def test_a_mistake_in_counting_nodes_is_not_taken_for_a_cluster_that_does_not_answer() -> None:
+    def nodes() -> int:
+        raise KeyError("Resources")
+
+    with pytest.raises(KeyError):
+        Meter(Limits(max_hours=1), [], nodes).used()
 
 
 @pytest.mark.parametrize(
