@@ -16,7 +16,7 @@ from pipelines.data.sources import Images, images_to_train_on
 from pipelines.data.written_shards import BadImage, WrittenShard
 from pipelines.errors import UserError
 from pipelines.job.console import count, say, some
-from pipelines.run.claims import OtherImagesError, claim_images, replicas_need_their_images
+from pipelines.run.claims import LISTING, OtherImagesError, claim_images, replicas_need_their_images
 from pipelines.run.dataset import (
     SHARD_FILE,
     SPLITS,
@@ -149,14 +149,14 @@ def prepare_for_evaluation(run: Storage, data: str, images: Images, bad_images: 
     """
     prepared_from = {
         "data": data,
-        "listing": images.listing.digest,
+        LISTING: images.listing.digest,
         "classes": list(images.listing.classes),
         "images_per_shard": EVALUATION_IMAGES_PER_SHARD,
         "versions": images.listing.versions,
     }
     if run.exists(MANIFEST):
         before = read_manifest(run).prepared_from
-        if before.get("data") == data and before.get("listing") not in (None, prepared_from["listing"]):
+        if before.get("data") == data and before.get(LISTING) not in (None, prepared_from[LISTING]):
             raise UserError(
                 f"images of {data} were added, removed or renamed since {run} was made, or only one of the two "
                 "evaluations has --unlabelled: choose another directory for this one"

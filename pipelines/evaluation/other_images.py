@@ -11,7 +11,7 @@ from pipelines.evaluation.evaluate import replicas_to_evaluate
 from pipelines.evaluation.options import Arguments
 from pipelines.job.console import say
 from pipelines.run.budget import early_stop_of, with_chosen_views
-from pipelines.run.claims import claim
+from pipelines.run.claims import LISTING, claim
 from pipelines.run.directory import evaluation_folder, run_id
 from pipelines.run.predictions import sorted_policies
 from pipelines.run.recipe import Recipe, check_policies
@@ -55,7 +55,7 @@ def settings_of(asked: Arguments, choice: Choice, data: str, listing: str) -> di
     """Return what decides the predictions of the images of ``data``; ``listing`` is the digest of their names."""
     return {
         "data": data,
-        "listing": listing,
+        LISTING: listing,
         "policies": list(sorted_policies(choice.policies)),
         "precision": asked.precision,
         "unlabelled": asked.unlabelled,

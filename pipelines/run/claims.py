@@ -5,7 +5,7 @@ from typing import Any
 
 from pipelines.errors import UserError
 from pipelines.run.dataset import SHARD_FILE, SPLITS
-from pipelines.run.differences import differences
+from pipelines.run.differences import changed_fields, differences
 from pipelines.run.directory import (
     APART,
     BAD_IMAGES,
@@ -40,6 +40,8 @@ OF_IMAGES = {*SPLITS, *(name.rpartition("/")[2] for name in (MANIFEST, QUARANTIN
 IMAGES = "images"
 # Key of what an evaluation of other images has been prepared from, and of its settings: the digest of their list.
 LISTING = "listing"
+# Fields of a recipe that say where something lies, of which a run has its own copy.
+PLACES = {"data", "init_weights", "teacher"}
 
 
 class OtherImagesError(UserError):
@@ -61,7 +63,7 @@ def claim(run: Storage, kind: Kind, settings: dict[str, Any], way_out: str = WAY
         run.remove_partial_files("", name)
     for folder in (*FOLDERS, *(f"{SOUP}/{REPLICAS}/{number}" for number in run.names(f"{SOUP}/{REPLICAS}"))):
         run.remove_partial_files(folder)
-    if run.exists(RUN) and not differences(_claimed(run, kind), settings):
+    if run.exists(RUN) and not changed_fields(_claimed(run, kind), settings):
         return
     # The id distinguishes this run from an earlier one at the same path, in trackers that remember both.
     run.write_json(RUN, {"id": uuid.uuid4().hex, kind: settings, **origin})
@@ -79,16 +81,18 @@ def check_claim(run: Storage, kind: Kind, settings: dict[str, Any], way_out: str
     if not run.exists(RUN):
         return
     claimed = _claimed(run, kind)
-    changed = _changed(claimed, settings)
+    changed = changed_fields(claimed, settings)
     if not changed or not _has_results(run):
         return
     if not claimed:
         held = "an evaluation, not a training run" if kind == "recipe" else "a training run, not an evaluation"
         raise UserError(f"{run} holds {held}; {way_out}")
-    moved = kind == "recipe" and any(line.startswith(("data:", "init_weights:", "teacher:")) for line in changed)
+    moved = kind == "recipe" and not PLACES.isdisjoint(changed)
     kept = " (the run has its own copy: the old path need not exist)" if moved and run.exists(MANIFEST) else ""
     raise UserError(
-        f"{run} holds a different {kind}:\n  " + "\n  ".join(changed) + f"\nUse the same options{kept}, or {way_out}."
+        f"{run} holds a different {kind}:\n  "
+        + "\n  ".join(_change_lines(claimed, settings))
+        + f"\nUse the same options{kept}, or {way_out}."
     )
 
 
@@ -119,12 +123,16 @@ def _strangers(run: Storage) -> list[str]:
     return others
 
 
-def _changed(claimed: dict[str, Any], settings: dict[str, Any]) -> list[str]:
+def _change_lines(claimed: dict[str, Any], settings: dict[str, Any]) -> list[str]:
     """Return what differs, in lines: of images under the same name a sentence, not the digests of their listings."""
-    changed = [line for line in differences(claimed, settings) if not line.startswith(f"{LISTING}: ")]
+    lines = differences(_without_listing(claimed), _without_listing(settings))
     if claimed.get("data") == settings.get("data") and claimed.get(LISTING) != settings.get(LISTING):
-        changed.append(f"images of {settings['data']} were added, removed or renamed")
-    return changed
+        lines.append(f"images of {settings['data']} were added, removed or renamed")
+    return lines
+
+
+def _without_listing(settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name != LISTING}
 
 
 def claim_images(run: Storage, digest: str) -> None:

@@ -149,23 +149,22 @@ def check_shards(run: Storage, manifest: Manifest) -> None:
     if manifest.digest != digest_of(manifest.classes, manifest.splits):
         raise UserError(f"the classes or shards in {run.below(MANIFEST)} were changed; {RESTORED}")
     shards = [shard for split in manifest.splits.values() for shard in split.shards]
-    problems = [problem for problem in concurrently(lambda shard: problem_of(run, shard), shards) if problem]
-    if problems:
+    checked = zip(shards, concurrently(lambda shard: problem_of(run, shard), shards), strict=True)
+    if problems := [(shard.file, problem) for shard, problem in checked if problem]:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        file, _, problem = problems[0].partition(" ")
-        where = run.below(f"{DATASET}/{file}")
-        raise UserError(f"{where} {problem}{more}; {RESTORED}")
+        file, problem = problems[0]
+        raise UserError(f"{run.below(f'{DATASET}/{file}')} {problem}{more}; {RESTORED}")
 
 
 def problem_of(run: Storage, shard: Shard) -> str | None:
-    """Return the name of a shard and its problem; None if it has none."""
+    """Return what is wrong with a shard, to be said after its name; None if nothing is."""
     name = f"{DATASET}/{shard.file}"
     if not run.exists(name):
-        return f"{shard.file} is missing"
+        return "is missing"
     if (schema := read_schema(run, name)) is None:
-        return f"{shard.file} is damaged"
+        return "is damaged"
     if (schema.metadata or {}).get(SHARD_DIGEST, b"") != shard.digest.encode():
-        return f"{shard.file} has changed since it was prepared"
+        return "has changed since it was prepared"
     return None
 
 
