@@ -43,8 +43,8 @@ WRITE_OPTIONS: dict[str, Any] = {
 # Each worker has two such caches. A larger data set gains little from a larger one: the system caches local files, and
 # nodes keep copies of remote ones.
 DEFAULT_CACHE_BYTES = 1 << 28
-# Parts of messages, Arrow's and the one of _file, about a file that can be read but not decoded.
-DAMAGE = ("CRC", "deserialize", "Corrupt", "too short", "end of stream", "row groups have")
+# Parts of Arrow's messages about a file that can be read but not decoded.
+DAMAGE = ("CRC", "deserialize", "Corrupt", "too short", "end of stream")
 # An open Parquet file takes memory for its footer, 150 KB for 256 images, and a file descriptor.
 OPEN_SHARDS = 256
 
@@ -218,7 +218,7 @@ class Records(Sequence[Record]):
             is_remote = not isinstance(self._filesystem, pafs.LocalFileSystem)
             file = pq.ParquetFile(stream, page_checksum_verification=True, pre_buffer=is_remote)
             if (images := file.metadata.row_group(0).num_rows) > ROW_GROUP_IMAGES:
-                raise OSError(f"its row groups have {images} images, not {ROW_GROUP_IMAGES}; prepare the data again")
+                raise ValueError(f"its row groups have {images} images, not {ROW_GROUP_IMAGES}")
             self._files[shard] = file
             if len(self._files) > OPEN_SHARDS:
                 self._files.popitem(last=False)[1].close(force=True)
