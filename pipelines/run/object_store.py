@@ -17,10 +17,9 @@ from pipelines.run.places import UNPACK, shown
 from pipelines.run.published_files import is_published, open_published
 
 # Pauses between attempts double from 25 ms to 51 seconds: a server may be unreachable for a minute and a half.
-S3_ATTEMPTS = 12
-GCS_RETRY_SECONDS, FEW_GCS_RETRY_SECONDS = "90", "1"
-# For operations that should fail at once if the store is unreachable: about a third of a second.
-FEW_S3_ATTEMPTS = 4
+S3_ATTEMPTS, GCS_RETRY_SECONDS = 12, "90"
+# For operations that should fail at once if the store is unreachable: about a third of a second, and a second.
+FEW_S3_ATTEMPTS, FEW_GCS_RETRY_SECONDS = 4, "1"
 OPTIONS = {
     "s3": ("region", "endpoint_override", "scheme"),
     "gs": ("scheme", "endpoint_override", "retry_limit_seconds"),
@@ -43,8 +42,10 @@ FIXES = (
 )  # fmt: skip
 
 
-def open_filesystem(uri: str, s3_attempts: int = S3_ATTEMPTS) -> tuple[pafs.FileSystem, str]:
+def open_filesystem(uri: str, *, is_patient: bool = True) -> tuple[pafs.FileSystem, str]:
     """Return the filesystem behind a URI, and the path in it.
+
+    One that ``is_patient`` bears with a store that is unreachable for a minute and a half; any other fails at once.
 
     Raises:
         UserError: the scheme is unknown, or the URI contains a secret or unknown options.
@@ -63,10 +64,9 @@ def open_filesystem(uri: str, s3_attempts: int = S3_ATTEMPTS) -> tuple[pafs.File
     if empty := [name for name, value in given.items() if not value]:
         raise UserError(f"{place}: {empty[0]} is empty; is a shell variable unset?")
     if scheme == "s3":
-        return _open_s3(place, parts.netloc, parts.path, given, s3_attempts)
+        return _open_s3(place, parts.netloc, parts.path, given, S3_ATTEMPTS if is_patient else FEW_S3_ATTEMPTS)
     if scheme == "gs":
-        seconds = GCS_RETRY_SECONDS if s3_attempts == S3_ATTEMPTS else FEW_GCS_RETRY_SECONDS
-        given = {"retry_limit_seconds": seconds, **given}
+        given = {"retry_limit_seconds": GCS_RETRY_SECONDS if is_patient else FEW_GCS_RETRY_SECONDS, **given}
     # Arrow decodes the path, which is meant as it is, as on S3: names may have spaces, brackets and percent signs.
     address = f"{parts.scheme}://{parts.netloc}{quote(parts.path)}?{urlencode(given)}"
     try:

@@ -25,7 +25,7 @@ from pipelines.errors import DamagedFileError, UserError
 from pipelines.run.concurrency import concurrently
 from pipelines.run.json_object import json_object
 from pipelines.run.litter import litter_in
-from pipelines.run.object_store import FEW_S3_ATTEMPTS, open_filesystem
+from pipelines.run.object_store import open_filesystem
 from pipelines.run.places import root_of, without_file_scheme
 from pipelines.run.published_files import is_published
 from pipelines.run.uploads import put, put_by_renaming
@@ -110,7 +110,7 @@ class Storage:
     def _resolved(self) -> tuple[pafs.FileSystem, str]:
         if "://" not in self.root:
             return pafs.LocalFileSystem(), self.root
-        return open_filesystem(self.root, *(() if self.is_patient else (FEW_S3_ATTEMPTS,)))
+        return open_filesystem(self.root, is_patient=self.is_patient)
 
     @property
     def filesystem(self) -> pafs.FileSystem:
