@@ -5,18 +5,20 @@ from dataclasses import dataclass, replace
 
 from pipelines.errors import UserError
 from pipelines.job.console import count, say
-from pipelines.job.nodes import NodesMissingError, has_only_its_head, until_nodes_join
-from pipelines.job.ray_session import (
+from pipelines.job.nodes import (
     MEMORY,
+    NodesMissingError,
     affordable_memory,
     alive_nodes,
     amounts_line,
+    has_only_its_head,
     held,
     held_by,
-    is_shared,
     memory_warning,
+    until_nodes_join,
     usable_gpus,
 )
+from pipelines.job.ray_session import is_shared
 from pipelines.job.worker_process import FEEDERS_PER_PREDICTOR
 from pipelines.run.predictions import IMAGES_PER_SHARD
 

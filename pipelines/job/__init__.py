@@ -19,8 +19,8 @@ In reading order:
 - ``node_limits``: CPUs and memory that this process may use
 - ``connection_limit``: a deadline while Ray connects, and Ctrl-C in time
 - ``local_ray``: folder and token of a cluster on this machine, and why it did not start
-- ``ray_session``: the connection to a cluster, and how much a node holds
-- ``nodes``: nodes that are drained, nodes that are lost, and clusters that have only their head or are drained
+- ``ray_session``: the connection to a cluster
+- ``nodes``: how much a node holds, and which nodes are drained or lost
 - ``repeating``: work that is repeated beside a block
 - ``unplaced``: work that no node can hold yet: reported, and given up where that is better than waiting
 - ``worker_process``: allocator settings and thread counts of processes that run networks, and what feeds them

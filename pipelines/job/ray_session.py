@@ -1,10 +1,10 @@
-"""Connection to Ray (the cluster in RAY_ADDRESS, as in a submitted job, or a local one), and capacity of a node."""
+"""Connection to Ray: the cluster in RAY_ADDRESS, as in a submitted job, or a local one."""
 
 import logging
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 from pipelines.errors import UserError
 from pipelines.job.connection_limit import limited_to
-from pipelines.job.console import say, size
+from pipelines.job.console import say
 from pipelines.job.interruption import interrupt_on_signals, is_interrupted, processes_ignore_closed_terminal
 from pipelines.job.local_ray import (
     ending_of_new_processes,
@@ -22,15 +22,13 @@ from pipelines.job.local_ray import (
     token_for_ray,
 )
 from pipelines.job.node_limits import NodeLimits, node_limits
-from pipelines.job.nodes import check_that_a_node_stays, draining_nodes
+from pipelines.job.nodes import check_that_a_node_stays
 from pipelines.job.ray_address import check_address, no_answer_error
 from pipelines.run.directory import LOGS, NATIVE_STDERR
 from pipelines.run.storage import Storage
 
 # By default Ray takes 30 % of a laptop's memory; shards of decoded images need far less.
 LOCAL_OBJECT_STORE_BYTES, LARGEST_OBJECT_STORE_SHARE = 1 << 30, 0.3
-# Ray's name of the memory that tasks reserve. A node offers what other programs left when it started.
-MEMORY = "memory"
 # After the check of the address, which may take 25 seconds. A cluster that answers is joined in a few if it is idle.
 CONNECTION_SECONDS = 60.0
 # Ray itself gives up earlier, unless a process of its own hangs.
@@ -249,65 +247,3 @@ def _quieten_ray_when_interrupted() -> None:
             printed(*what)
 
     worker.print_worker_logs = unless_interrupted
-
-
-def alive_nodes(*, with_leaving: bool = False) -> list[dict[str, float]]:
-    """Return the resources of each live node of the connected cluster; of drained ones only ``with_leaving``."""
-    import ray
-
-    leaving = set() if with_leaving else draining_nodes()
-    return [node["Resources"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in leaving]
-
-
-def usable_gpus(node: Mapping[str, float]) -> float:
-    """Return the GPUs of a node with these resources, none without a CPU for the worker or predictor of a GPU."""
-    return node.get("GPU", 0.0) if node.get("CPU", 0.0) >= 1 else 0.0
-
-
-def amounts_line(amounts: Mapping[str, float]) -> str:
-    """Return amounts of resources for display: 1 CPU, 2.10 GB memory."""
-    return ", ".join(f"{size(amount) if name == MEMORY else f'{amount:g}'} {name}" for name, amount in amounts.items())
-
-
-def affordable_memory(
-    need_bytes: int, needs: Mapping[str, float], nodes: Sequence[Mapping[str, float]], workers: int = 1
-) -> int:
-    """Return ``need_bytes``, or the most with which ``workers`` workers fit, if their other needs allow that.
-
-    Otherwise it is 0: what a node will have that joins on demand is unknown.
-    """
-    shares = {
-        float(int(node.get(MEMORY, 0.0) / share))
-        for node in nodes
-        if held_by(node, needs)
-        for share in range(1, workers + 1)
-    }
-    for memory in sorted((m for m in {float(need_bytes), *shares} if 0 < m <= need_bytes), reverse=True):
-        if sum(held_by(node, {**needs, MEMORY: memory}) for node in nodes) >= workers:
-            return int(memory)
-    return 0
-
-
-def memory_warning(process: str, needed_bytes: int, reserved_bytes: int) -> str:
-    """Return a warning if less memory can be reserved than a process needs; empty if it is enough, or unknown."""
-    if not 0 < reserved_bytes < needed_bytes:
-        return ""
-    return (
-        f"{process} needs about {size(needed_bytes)} of memory, but only {size(reserved_bytes)} is available for each: "
-        "the operating system may kill it; use a machine with more memory"
-    )
-
-
-def held_by(node: Mapping[str, float], needs: Mapping[str, float]) -> int:
-    """Return how many workers that each reserve ``needs`` fit on a node with these resources."""
-    return min(held(name, node.get(name, 0.0), need) for name, need in needs.items())
-
-
-def held(name: str, amount: float, need: float) -> int:
-    """Return how many workers that each reserve ``need`` of a resource fit on a node with ``amount`` of it."""
-    if name == MEMORY:  # in bytes, of which Ray misses not one
-        return int(amount / need)
-    # Adding a thousandth compensates for rounding of fractions.
-    if name == "GPU" and need < 1:  # a share is of one GPU; the remainders of two do not add up
-        return int(amount) * int(1 / need + 1e-3)
-    return int(amount / need + 1e-3)

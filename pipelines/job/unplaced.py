@@ -7,8 +7,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from pipelines.job.console import duration, say
-from pipelines.job.nodes import NodesMissingError, failures_to_answer
-from pipelines.job.ray_session import alive_nodes, amounts_line, held_by
+from pipelines.job.nodes import NodesMissingError, alive_nodes, amounts_line, failures_to_answer, held_by
 from pipelines.job.repeating import repeating
 
 TOLD_AFTER_SECONDS = 60.0

@@ -6,18 +6,21 @@ from dataclasses import dataclass, field, replace
 
 from pipelines.errors import UserError
 from pipelines.job.console import count, say
-from pipelines.job.nodes import NodesMissingError, draining_nodes, has_only_its_head, until_nodes_join
-from pipelines.job.process_memory import training_bytes
-from pipelines.job.ray_session import (
+from pipelines.job.nodes import (
     MEMORY,
+    NodesMissingError,
     affordable_memory,
     alive_nodes,
     amounts_line,
+    draining_nodes,
+    has_only_its_head,
     held_by,
-    is_shared,
     memory_warning,
+    until_nodes_join,
     usable_gpus,
 )
+from pipelines.job.process_memory import training_bytes
+from pipelines.job.ray_session import is_shared
 from pipelines.job.worker_process import KEEP_FREED_MEMORY
 from pipelines.run.recipe import MOST_REPLICAS, Recipe, ensembles_line
 from pipelines.training.validation_plan import EVERY_EPOCH, ValidationPlan

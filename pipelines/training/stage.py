@@ -9,7 +9,8 @@ from googlenet.evaluation.crops import policy_scales_px
 from pipelines.job.console import say
 from pipelines.job.limits import Limits
 from pipelines.job.meter import Meter
-from pipelines.job.ray_session import alive_nodes, connected, is_shared, native_stderr_to_log, usable_gpus
+from pipelines.job.nodes import alive_nodes, usable_gpus
+from pipelines.job.ray_session import connected, is_shared, native_stderr_to_log
 from pipelines.run.dataset import Counts, Manifest
 from pipelines.run.directory import RUN, finished_replicas
 from pipelines.run.recipe import Recipe

@@ -19,7 +19,7 @@ from googlenet.network.arithmetic import (
     profits_from,
 )
 from pipelines.job.console import say, size
-from pipelines.job.ray_session import held
+from pipelines.job.nodes import held
 from pipelines.job.unplaced import once_placed
 from pipelines.job.worker_process import use_own_cpus
 from pipelines.run.recipe import Recipe

@@ -1,7 +1,7 @@
 """GPUs of the cluster that a training leaves unused, and the options that would use them."""
 
 from pipelines.job.console import count
-from pipelines.job.ray_session import alive_nodes, usable_gpus
+from pipelines.job.nodes import alive_nodes, usable_gpus
 from pipelines.run.recipe import Recipe
 from pipelines.training.resources import Resources, cpus_beside_gpus, replicas_at_once, replicas_held
 

@@ -19,7 +19,8 @@ from ray.cluster_utils import Cluster
 from pipelines.evaluation.evaluate import evaluate_run
 from pipelines.evaluation.predictors import PredictorOptions, Predictors
 from pipelines.job import unplaced
-from pipelines.job.ray_session import alive_nodes, connected
+from pipelines.job.nodes import alive_nodes
+from pipelines.job.ray_session import connected
 from pipelines.run.directory import read_recipe
 from pipelines.run.storage import Storage
 from pipelines.training.resources import Resources, replicas_at_once, reserving_memory

@@ -15,7 +15,7 @@ from ray.cluster_utils import Cluster
 
 from googlenet.network.arithmetic import FP32
 from pipelines.evaluation.evaluate import evaluate_run
-from pipelines.job.ray_session import alive_nodes
+from pipelines.job.nodes import alive_nodes
 from pipelines.report.write import write_report
 from pipelines.run.directory import read_recipe
 from pipelines.run.storage import Storage

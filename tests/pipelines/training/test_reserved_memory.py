@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from googlenet.network.arithmetic import FP32
-from pipelines.job.ray_session import affordable_memory, held_by
+from pipelines.job.nodes import affordable_memory, held_by
 from pipelines.run.named_recipes import finetune
 from pipelines.run.recipe import Recipe
 from pipelines.training import arithmetic_choice

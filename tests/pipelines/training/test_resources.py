@@ -6,8 +6,7 @@ from dataclasses import replace
 import pytest
 
 from pipelines.errors import UserError
-from pipelines.job.nodes import NodesMissingError, check_that_a_node_stays
-from pipelines.job.ray_session import alive_nodes
+from pipelines.job.nodes import NodesMissingError, alive_nodes, check_that_a_node_stays
 from pipelines.run.named_recipes import demo
 from pipelines.training.resources import (
     Resources,
