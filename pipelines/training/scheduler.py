@@ -186,32 +186,33 @@ class _Schedule:
         for ref in ray.wait(list(self.running), timeout=POLL_SECONDS)[0]:
             replica = self.running.pop(ref)
             began, ended = self._began.pop(ref, replica), _outcome(replica, ref)
-            failure = ended if isinstance(ended, ReplicaFailure) else None
-            if failure:
+            if isinstance(ended, ReplicaFailure):
                 self._free(board, began)
-            if not failure and ended != replica:  # the worker ended without knowing that it was to go on
+                messages += self._after_failure(ended)
+            elif ended == replica:
+                self._end(replica)
+            else:  # the worker ended without knowing that it was to go on
                 self._wait_again(replica)
-                continue
-            if failure and failure.noticed:  # its worker has said so
-                self._wait_again(replica)
-                continue
-            if failure and failure.may_pass and any_lost(self._places.get(replica, ())):
-                self._wait_again(replica)
-                messages.append(f"warning: replica {replica}: its node is lost; it goes on from its newest checkpoint")
-                continue
-            if failure and failure.may_pass and (pause_seconds := self._pause_before_restart(replica, failure)):
-                self._wait_again(replica)
-                self._paused_until[replica] = time.monotonic() + pause_seconds
-                again = f"restarting it in {pause_seconds:.0f} s"
-                if self.stopping:
-                    again = f"it is not restarted, since {self.stopping}"
-                messages.append(f"warning: replica {replica}: {failure.reason}; {again}")
-                continue
-            self._end(replica, failure)
-            if failure:
-                where = self._run.below(_failure_file(replica))
-                messages.append(f"replica {replica} failed: {failure.reason} (see {where})")
         return messages
+
+    def _after_failure(self, failure: ReplicaFailure) -> list[str]:
+        """Let a replica that failed wait for another attempt, or give it up; return messages about that."""
+        replica = failure.replica
+        if failure.noticed:  # its worker has said so
+            self._wait_again(replica)
+            return []
+        if failure.may_pass and any_lost(self._places.get(replica, ())):
+            self._wait_again(replica)
+            return [f"warning: replica {replica}: its node is lost; it goes on from its newest checkpoint"]
+        if failure.may_pass and (pause_seconds := self._pause_before_restart(replica, failure)):
+            self._wait_again(replica)
+            self._paused_until[replica] = time.monotonic() + pause_seconds
+            again = f"restarting it in {pause_seconds:.0f} s"
+            if self.stopping:
+                again = f"it is not restarted, since {self.stopping}"
+            return [f"warning: replica {replica}: {failure.reason}; {again}"]
+        self._end(replica, failure)
+        return [f"replica {replica} failed: {failure.reason} (see {self._run.below(_failure_file(replica))})"]
 
     def _free(self, board: Any, began: int) -> None:
         """Free what the fit that began with this replica had reserved; its controller has not if it was killed."""
