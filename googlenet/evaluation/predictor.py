@@ -27,10 +27,13 @@ from googlenet.evaluation.views import cut_views
 from googlenet.images.scaled_image import ScaledImage
 from googlenet.network.arithmetic import FP32, Arithmetic, compile_network
 from googlenet.network.model import GoogLeNet, fold_batch_norm
+from googlenet.network.preprocessing import Preprocessing
 from googlenet.network.weights import Replica
 from googlenet.shapes import Float64, UInt8
 
 T = TypeVar("T")
+# How a replica prepares its input, and its network, which may be compiled.
+_Network = tuple[Preprocessing, Any]
 # Every image has 48, 96 or 144 distinct windows, or few: full batches without padding, within a processor's caches.
 VIEWS_PER_BATCH = 48
 # Small crops leave room for all views at once.
@@ -89,7 +92,9 @@ class Predictor:
     ) -> None:
         self.crop_px, self.device, self.arithmetic = crop_px, name_of_device(device), arithmetic
         self.shares_stem = self.device == "cpu"
-        self._networks = [(replica.preprocessing, self._for_inference(replica.model)) for replica in replicas]
+        self._networks: list[_Network] = [
+            (replica.preprocessing, self._for_inference(replica.model)) for replica in replicas
+        ]
         on = torch.device(self.device)
         self._prepare = {replica.preprocessing: replica.preprocessing.on(on) for replica in replicas}
         self._set_policies(policies, at_once)
@@ -110,7 +115,7 @@ class Predictor:
     def warm_up(self) -> None:
         """Do the one-time work that would delay the first image, above all compilation."""
         views = torch.zeros(self._batch_size, 3, self.crop_px, self.crop_px, dtype=torch.uint8)
-        self._probabilities(views.contiguous(memory_format=torch.channels_last).to(self.device))
+        self._probabilities(views.contiguous(memory_format=torch.channels_last).to(self.device), self._networks)
 
     def _for_inference(self, model: GoogLeNet) -> Any:
         network: Any = fold_batch_norm(model)
@@ -202,7 +207,7 @@ class Predictor:
             if shared := SharedViews.cut(image.scaled, image.distinct.boxes, self.crop_px):
                 return self._of_shared(shared)
         views = [cut_views(image.scaled, image.distinct.boxes, self.crop_px) for image in group]
-        return self._probabilities(torch.cat(views) if len(views) > 1 else views[0])
+        return self._probabilities(torch.cat(views) if len(views) > 1 else views[0], self._networks)
 
     def _of_shared(self, views: SharedViews) -> Float64[Tensor, "k d c"]:
         """Return the probabilities of windows whose stems are shared, by each replica."""
@@ -216,10 +221,9 @@ class Predictor:
 
     @torch.inference_mode()
     def _probabilities(
-        self, views: UInt8[Tensor, "d 3 crop crop"], networks: Sequence[Any] = ()
+        self, views: UInt8[Tensor, "d 3 crop crop"], networks: Sequence[_Network]
     ) -> Float64[Tensor, "k d c"]:
-        """Return the probabilities of D distinct views by each replica, or by each of some ``networks``."""
-        networks = networks or self._networks
+        """Return the probabilities of D distinct views by each of some ``networks``, one or more."""
         self.forward_passes += len(views) * len(networks)
         logits: list[list[Tensor]] = [[] for _ in networks]
         for batch in torch.split(views, self._batch_size):
