@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import ray
 from ray.exceptions import RayError
@@ -25,6 +25,7 @@ from pipelines.run.storage_failures import storage_failure
 from pipelines.training.failure import ReplicaFailure
 from pipelines.training.handover import next_replica, trains_in_turn
 from pipelines.training.resources import Resources
+from pipelines.training.validation_plan import ValidationPlan
 
 if TYPE_CHECKING:
     from pipelines.training.ray_reports import RayReports
@@ -37,6 +38,22 @@ SECONDS_PER_MINUTE = 60.0
 LONGEST_COUNT_SECONDS = 10.0
 
 
+class LoopConfig(TypedDict):
+    """What Ray Train hands to each worker: the fields of its :class:`ReplicaTask`, but its device and its share."""
+
+    run: Storage
+    recipe: Recipe
+    replica: int
+    checkpoint_seconds: float
+    shard_cache_bytes: int | None
+    arithmetic: Arithmetic
+    loader_processes: int
+    validation: ValidationPlan
+    gpu_augmentation: bool
+    cuda_graphs: bool
+    board: Any
+
+
 @ray.remote(num_cpus=0, max_retries=0)  # type: ignore[untyped-decorator]
 def fit_replica(
     run: Storage, recipe: Recipe, replica: int, resources: Resources, arithmetic: Arithmetic, board: Any
@@ -45,7 +62,7 @@ def fit_replica(
 
     A failure that no worker returned names ``replica``, whichever was being trained.
     """
-    config = {
+    config: LoopConfig = {
         "run": run,
         "recipe": recipe,
         "replica": replica,
@@ -98,12 +115,12 @@ def _make_ray_count_nodes() -> None:
 
 
 def _trainer(
-    loop: Callable[[dict[str, Any]], int | ReplicaFailure],
+    loop: Callable[[LoopConfig], int | ReplicaFailure],
     run: Storage,
     recipe: Recipe,
     files: ReplicaFiles,
     resources: Resources,
-    config: dict[str, Any],
+    config: LoopConfig,
 ) -> Any:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
 
@@ -168,7 +185,7 @@ def _with_fewer_processes(trainer_class: Any, board: Any, replica: int) -> Any:
     return Trainer
 
 
-def _train_in_turn(config: dict[str, Any]) -> int | ReplicaFailure:
+def _train_in_turn(config: LoopConfig) -> int | ReplicaFailure:
     """Train one replica after the other, until one fails or the scheduler has no other."""
     from pipelines.training.ray_reports import RayReports
 
@@ -184,7 +201,7 @@ def _train_in_turn(config: dict[str, Any]) -> int | ReplicaFailure:
         gc.collect()  # the network and its optimiser refer to each other
 
 
-def _train_one(config: dict[str, Any]) -> int | ReplicaFailure:
+def _train_one(config: LoopConfig) -> int | ReplicaFailure:
     """Train a replica as one of its workers."""
     from pipelines.training.ray_reports import RayReports
 
@@ -192,7 +209,7 @@ def _train_one(config: dict[str, Any]) -> int | ReplicaFailure:
     return _train(task, RayReports(task.replica)) or task.replica
 
 
-def _task(config: dict[str, Any]) -> "ReplicaTask":
+def _task(config: LoopConfig) -> "ReplicaTask":
     import ray.train.torch
 
     from googlenet.training.data_parallel import Share
