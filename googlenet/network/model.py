@@ -142,7 +142,7 @@ class GoogLeNet(nn.Module):
     ) -> None:
         super().__init__()
         _check_arguments(num_classes, variant, width, lrn)
-        self.num_classes, self.variant, self.width, self.lrn_constants = num_classes, variant, width, lrn
+        self.num_classes, self.variant, self.width, self.lrn_name = num_classes, variant, width, lrn
         scale = partial(scaled_channels, width=width)
         main_dropout, aux_dropout = dropout or ((0.4, 0.7) if variant == "paper" else (0.2, 0.7))
 

@@ -83,7 +83,7 @@ def to_safetensors(model: GoogLeNet, weights: dict[str, Tensor], preprocessing: 
         "num_classes": model.num_classes,
         "variant": model.variant,
         "width": model.width,
-        "lrn": model.lrn_constants,
+        "lrn": model.lrn_name,
         "preprocessing": preprocessing.to_dict(),
         **extra,
     }
@@ -135,7 +135,7 @@ def start_from(model: GoogLeNet, stored: StoredNetwork) -> list[str]:
     for name, theirs, ours in (
         ("variant", stored.variant, model.variant),
         ("width", stored.width, model.width),
-        ("lrn", stored.lrn if model.variant == "paper" else model.lrn_constants, model.lrn_constants),
+        ("lrn", stored.lrn if model.variant == "paper" else model.lrn_name, model.lrn_name),
     ):
         if theirs != ours:
             raise WeightsError(f"the weights have {name} {theirs}, this network has {ours}")

@@ -21,7 +21,7 @@ from googlenet.randomness import torch_generator
 def network(seed: int, variant: Variant = "bn", classes: int = 3, width: float = 0.03) -> StoredNetwork:
     model = GoogLeNet(classes, variant, False, width)
     initialise(model, "he", torch_generator(seed, "initial_weights"))
-    return StoredNetwork(model.state_dict(), variant, width, model.lrn_constants, SCRATCH_PREPROCESSING)
+    return StoredNetwork(model.state_dict(), variant, width, model.lrn_name, SCRATCH_PREPROCESSING)
 
 
 @pytest.mark.parametrize("variant", ["paper", "bn"])
