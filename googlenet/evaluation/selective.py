@@ -21,10 +21,10 @@ def uncertainties(probabilities: Float[np.ndarray, "n k c"]) -> dict[str, Float6
     """
     mean = probabilities.mean(axis=1, dtype=np.float64)
     entropy = _entropy(mean)
-    measures = {"maximum_probability": 1 - mean.max(axis=1), "entropy": entropy}
+    unsure = [1 - mean.max(axis=1), entropy]
     if probabilities.shape[1] > 1:
-        measures["mutual_information"] = entropy - _entropy(probabilities.astype(np.float64)).mean(axis=1)
-    return measures
+        unsure.append(entropy - _entropy(probabilities.astype(np.float64)).mean(axis=1))
+    return dict(zip(MEASURES, unsure, strict=False))
 
 
 def _entropy(probabilities: Float64[np.ndarray, "*n c"]) -> Float64[np.ndarray, "*n"]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from googlenet.evaluation.calibration import BINS, LEAST_PROBABILITY, CalibrationTally
+from googlenet.evaluation.calibration import BINS, LEAST_PROBABILITY, SCORES, CalibrationTally, bins_of, brier_scores
 from googlenet.evaluation.metrics import bootstrap_interval, percentile_bounds, resampled_means
 from googlenet.shapes import Float, Float64, Int64, Integer
 
@@ -119,13 +119,11 @@ class Judged:
         bounds = np.stack(bootstrap_interval(columns, self._seed), axis=1)
         numbers = [(float(mean), pair.tolist()) for mean, pair in zip(columns.mean(axis=0), bounds, strict=True)]
         numbers += self._calibration_errors()
-        names = ("negative_log_likelihood", "brier_score", "expected_calibration_error")
-        return {name: _score(*numbers[3 * place : 3 * place + 3]) for place, name in enumerate(names)}
+        return {name: _score(*numbers[3 * place : 3 * place + 3]) for place, name in enumerate(SCORES)}
 
     def by_image(self) -> list[dict[str, Float64[np.ndarray, " n"]]]:
         """Return each image's negative log-likelihood and Brier score, means over the classifiers, before and after."""
-        names = ("negative_log_likelihood", "brier_score")
-        return [dict(zip(names, _by_image(stage, self._labels), strict=True)) for stage in self._stages]
+        return [dict(zip(SCORES[:2], _by_image(stage, self._labels), strict=True)) for stage in self._stages]
 
     def _calibration_errors(self) -> list[tuple[float, list[float]]]:
         """Return the calibration error before, after, and their difference, each with its interval."""
@@ -165,17 +163,15 @@ def _by_image(
     """Return each image's negative log-likelihood and Brier score, means over the classifiers."""
     own = np.take_along_axis(probabilities, np.broadcast_to(labels[:, None], (*probabilities.shape[:2], 1)), axis=2)
     own = own[..., 0].astype(np.float64)
-    brier = np.square(probabilities, dtype=np.float64).sum(axis=2) - 2 * own + 1
-    return -np.log(np.maximum(own, LEAST_PROBABILITY)).mean(axis=0), brier.mean(axis=0)
+    return -np.log(np.maximum(own, LEAST_PROBABILITY)).mean(axis=0), brier_scores(probabilities, own).mean(axis=0)
 
 
 def _gaps(probabilities: Float[np.ndarray, "k n c"], labels: Labels) -> Float64[np.ndarray, "n k b"]:
     """Return confidence minus correctness of each answer, in the column of its bin."""
     confidence = probabilities.max(axis=2).astype(np.float64)
     correct = probabilities.argmax(axis=2) == labels
-    position = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
     gaps = np.zeros((*confidence.shape, BINS))
-    np.put_along_axis(gaps, position[..., None], (confidence - correct)[..., None], axis=2)
+    np.put_along_axis(gaps, bins_of(confidence)[..., None], (confidence - correct)[..., None], axis=2)
     return gaps.swapaxes(0, 1)
 
 

@@ -35,6 +35,14 @@ def test_scores_are_those_of_the_definitions() -> None:
     assert weighted == pytest.approx(error)
 
 
+def test_a_confidence_is_in_the_same_bin_in_single_and_in_double_precision() -> None:
+    probabilities, labels = np.array([[0.4, 0.6], [0.8, 0.2]], np.float32), np.array([1, 1])
+    tallies = CalibrationTally(), CalibrationTally()
+    for tally, given in zip(tallies, (probabilities, probabilities.astype(np.float64)), strict=True):
+        tally.update(given, labels)
+    assert tallies[0].reliability() == tallies[1].reliability()
+
+
 def test_scores_are_those_of_torchmetrics_and_scikit_learn() -> None:
     # Imported here: other tests of this process do not wait for them.
     from sklearn.metrics import brier_score_loss, log_loss
