@@ -1,6 +1,6 @@
 """Calibration of probabilities: likelihood, Brier score, calibration error, reliability diagram."""
 
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -25,6 +25,16 @@ def bins_of(confidence: Float[np.ndarray, "*n"]) -> Int64[np.ndarray, "*n"]:
     """Return the bin of each confidence; bins include their upper bound, as in Guo et al. 2017."""
     # Always in float64: the float32 nearest to 0.4 is larger, but its product with 15 is rounded to 6.
     return np.clip(np.ceil(confidence.astype(np.float64) * BINS).astype(np.int64) - 1, 0, BINS - 1)
+
+
+class ReliabilityBin(TypedDict):
+    """A bin of a reliability diagram: its bounds and mean confidence, probabilities; images; share of right answers."""
+
+    confidence_from: float
+    confidence_to: float
+    images: int
+    mean_confidence: float
+    accuracy: float
 
 
 class CalibrationTally:
@@ -55,8 +65,8 @@ class CalibrationTally:
         sums = -self._log_likelihood, self._brier, float(np.abs(confidence - correct).sum())
         return {name: total / self._images for name, total in zip(SCORES, sums, strict=True)}
 
-    def reliability(self) -> list[dict[str, Any]]:
-        """Return the non-empty bins of the reliability diagram: bounds, images, mean confidence, accuracy."""
+    def reliability(self) -> list[ReliabilityBin]:
+        """Return the non-empty bins of the reliability diagram, by confidence."""
         return [
             {
                 "confidence_from": position / BINS,

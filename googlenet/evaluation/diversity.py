@@ -1,7 +1,7 @@
 """Disagreement between the replicas of an ensemble, and the gain from averaging them."""
 
 from itertools import combinations
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -27,10 +27,18 @@ class DisagreementTally:
         return share
 
 
-def gains(disagreement: Float64[np.ndarray, "k k"], errors: dict[tuple[int, ...], float]) -> list[dict[str, Any]]:
-    """Return for each pair of replicas its disagreement, and how much lower its error is than their mean alone.
+class PairGain(TypedDict):
+    """Two replicas by position, and their disagreement and gain: how much lower their error is than their mean's."""
 
-    ``errors`` are in percent, by the members of an ensemble; disagreement and gain are in percentage points.
+    replicas: list[int]
+    disagreement: float
+    gain: float
+
+
+def gains(disagreement: Float64[np.ndarray, "k k"], errors: dict[tuple[int, ...], float]) -> list[PairGain]:
+    """Return the gain of each pair of replicas, and its disagreement, both in percentage points.
+
+    ``errors`` are in percent, by the members of an ensemble.
     """
     return [
         {

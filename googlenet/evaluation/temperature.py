@@ -15,7 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from googlenet.evaluation.calibration import BINS, LEAST_PROBABILITY, SCORES, CalibrationTally, bins_of, brier_scores
+from googlenet.evaluation.calibration import (
+    BINS,
+    LEAST_PROBABILITY,
+    SCORES,
+    CalibrationTally,
+    ReliabilityBin,
+    bins_of,
+    brier_scores,
+)
 from googlenet.evaluation.metrics import bootstrap_interval, percentile_bounds, resampled_means
 from googlenet.shapes import Float, Float64, Int64, Integer
 
@@ -137,7 +145,7 @@ class Judged:
         bounds[:2] = np.maximum(bounds[:2], 0)
         return [(value, pair.tolist()) for value, pair in zip(values, bounds, strict=True)]
 
-    def reliability(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    def reliability(self) -> tuple[list[ReliabilityBin], list[ReliabilityBin]]:
         """Return the reliability diagrams of all classifiers' answers, before and after."""
         diagrams = []
         for stage in self._stages:

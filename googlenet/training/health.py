@@ -7,8 +7,8 @@ loss is still that of guessing and is not falling.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
+from typing import NotRequired, TypedDict
 
 from googlenet.network.table1 import AUX_POSITIONS
 from googlenet.training.distillation import TEACHER
@@ -61,6 +61,10 @@ class LossSum:
         """Count the loss of a step."""
         self.steps, self.total, self.squares = self.steps + 1, self.total + loss, self.squares + loss * loss
 
+    def to_tuple(self) -> tuple[int, float, float]:
+        """Return steps, total and squares."""
+        return self.steps, self.total, self.squares
+
     @property
     def mean(self) -> float:
         """Mean over the steps."""
@@ -101,6 +105,22 @@ def alarm_line(dead: Mapping[str, float], heads: Sequence[str], step: int, num_c
     return f"{line}; {advice}" if advice else line
 
 
+class MonitorState(TypedDict):
+    """State of a :class:`HeadMonitor`, ready for JSON.
+
+    Attributes:
+        dead: as in the monitor.
+        alarm: as in the monitor.
+        halves: steps, total and squares of both halves of the period, by classifier; not in those of older versions.
+        steps: steps of the period so far.
+    """
+
+    dead: dict[str, float]
+    alarm: str
+    halves: NotRequired[dict[str, list[tuple[int, float, float]]]]
+    steps: int
+
+
 @dataclass
 class HeadMonitor:
     """Monitor of the losses of one replica.
@@ -123,12 +143,12 @@ class HeadMonitor:
     _halves: dict[str, tuple[LossSum, LossSum]] = field(default_factory=dict)
     _steps: int = 0
 
-    def state(self) -> dict[str, Any]:
-        """Return the monitor's state, JSON-ready, for a checkpoint."""
-        halves = {name: [astuple(half) for half in both] for name, both in self._halves.items()}
+    def state(self) -> MonitorState:
+        """Return the monitor's state for a checkpoint."""
+        halves = {name: [half.to_tuple() for half in both] for name, both in self._halves.items()}
         return {"dead": dict(self.dead), "alarm": self.alarm, "halves": halves, "steps": self._steps}
 
-    def load(self, state: dict[str, Any]) -> None:
+    def load(self, state: MonitorState) -> None:
         """Continue from a state that :meth:`state` returned; from that of an older version with a new period."""
         self.dead, self.alarm, self._halves, self._steps = {}, "", {}, 0
         if "halves" not in state:

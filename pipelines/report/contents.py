@@ -20,7 +20,6 @@ from pipelines.report.schema import (
     Mistake,
     PoolingRow,
     ReplicaErrors,
-    ReplicaPair,
     ReplicaRow,
     Report,
     SingleModel,
@@ -28,7 +27,7 @@ from pipelines.report.schema import (
     ViewErrors,
     ViewGroupErrors,
 )
-from pipelines.report.schema_of_certainty import CalibrationRow, ReliabilityBin
+from pipelines.report.schema_of_certainty import CalibrationRow
 from pipelines.report.schema_of_provenance import Run
 from pipelines.report.spending import NO_OTHER_WAYS, Ways, spending_rows
 from pipelines.report.tally import Tally
@@ -74,7 +73,7 @@ def contents(
         "views": _views(tally, ensemble),
         "view_groups": _view_groups(tally, ensemble),
         "calibration": _calibration(tally, ensemble),
-        "reliability": cast("list[ReliabilityBin]", tally.calibration[-1][-1].reliability()),
+        "reliability": tally.calibration[-1][-1].reliability(),
         "diversity": _diversity(tally, ensemble),
         "class_errors": _class_errors(tally, ensemble),
         "mistakes": _mistakes(tally, ensemble),
@@ -105,7 +104,7 @@ def _diversity(tally: Tally, ensemble: EvaluatedEnsemble) -> Diversity:
         for number, members in enumerate(tally.averaged.ensembles)
         if len(members) <= 2
     }
-    return {"disagreement": disagreement.tolist(), "pairs": cast("list[ReplicaPair]", gains(disagreement, errors))}
+    return {"disagreement": disagreement.tolist(), "pairs": gains(disagreement, errors)}
 
 
 def _crop_policy(ensemble: EvaluatedEnsemble, policy: int) -> CropPolicy:

@@ -127,7 +127,7 @@ def calibrate(
         rows.append(cast("TemperatureRow", {**row, **judged.scores()}))
         for stage, values in zip(("", "/calibrated"), judged.by_image(), strict=True):
             scores |= {f"{name}/{cell_name(models, policy)}{stage}": score for name, score in values.items()}
-    reliability = cast("list[ReliabilityBin]", judged.reliability()[1])
+    reliability = judged.reliability()[1]
     everyone = probabilities.mean(axis=1, dtype=np.float64)
     fitted = known or _kept(ensemble, rows, everyone, labels)
     judged_sets = set_rows(everyone[:, -1], labels, folds, ensemble, known, sets)

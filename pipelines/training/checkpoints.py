@@ -11,12 +11,13 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import safetensors.torch
 from torch import Tensor
 
 from googlenet.images.rereading import read_again
+from googlenet.training.health import MonitorState
 from pipelines.errors import DamagedFileError, UserError
 from pipelines.run.damaged_files import set_aside
 from pipelines.run.json_lines import Line
@@ -64,7 +65,7 @@ class Progress(TypedDict):
     """
 
     history: list[Line]
-    monitor: dict[str, Any]
+    monitor: MonitorState
     epoch: EpochState
 
 
