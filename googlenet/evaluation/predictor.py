@@ -77,6 +77,7 @@ class Predictor:
     Attributes:
         device: the device by its name; that of a GPU has its number.
         forward_passes: views computed so far, summed over the replicas.
+        all_passes: 0; one that stops early counts here the views that would have been computed without stopping.
         shares_stem: whether the first layers are computed once for the crops of a square; on a CPU by default, where
             that was measured. Compiled networks, which take one shape only, never do.
     """
@@ -100,7 +101,7 @@ class Predictor:
         self._set_policies(policies, at_once)
 
     def _set_policies(self, policies: Sequence[Policy], at_once: int | None) -> None:
-        self.policies, self.forward_passes = tuple(policies), 0
+        self.policies, self.forward_passes, self.all_passes = tuple(policies), 0, 0
         views = views_of_all(self.policies, self.crop_px)
         self._groups = np.array([mask / mask.sum() for mask in view_groups(views).values()]).reshape(-1, len(views))
         self._at_once = at_once or images_at_once(self.crop_px, len(views), self.device)

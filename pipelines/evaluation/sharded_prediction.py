@@ -10,11 +10,12 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from googlenet.evaluation.kept_budget import EarlyStop
+from googlenet.images.records import Records
 from googlenet.network.arithmetic import can_compile, first_line
 from pipelines.evaluation.predictors import FEEDER_CPUS, PREDICTOR_CPUS, Predictors, device_of
 from pipelines.job.console import say, some
@@ -39,6 +40,14 @@ from pipelines.run.storage import Storage
 from pipelines.run.tables import read_schema
 from pipelines.run.view_probabilities import ViewProbabilities, keeps_views, write_views
 from pipelines.run.weights import read_replica
+
+# What needs PyTorch is imported in the tasks and actors: the process that starts them does without.
+if TYPE_CHECKING:
+    from googlenet.evaluation.averages import Prediction
+    from googlenet.evaluation.early_predictor import EarlyPredictor
+    from googlenet.evaluation.predictor import Predictor
+    from googlenet.images.scaled_image import ScaledImage
+    from googlenet.network.weights import Replica
 
 # A GPU computes one, while another is received or its file is written. A CPU would have to do both itself.
 SHARDS_AT_ONCE = {"cpu": 1, "gpu": 2}
@@ -68,7 +77,7 @@ class PredictionTask:
     early_stop: EarlyStop | None = None
     images: Storage | None = None
 
-    def open_records(self) -> Any:
+    def open_records(self) -> Records:
         """Return random access to the records of the split."""
         return open_records(self.images or self.run, self.split)
 
@@ -188,12 +197,12 @@ def load_shard(task: PredictionTask, shard: int, images: int) -> dict[str, Any]:
     return {"shard": shard, **{name: [row[name] for row in rows] for name in rows[0]}}
 
 
-def load_replicas(trained: Storage, weights: Sequence[str]) -> list[Any]:
+def load_replicas(trained: Storage, weights: Sequence[str]) -> "list[Replica]":
     """Return the networks in files below ``trained``, ready for a :class:`googlenet.evaluation.predictor.Predictor`."""
     return [read_replica(trained, name)[1].build() for name in weights]
 
 
-def ready_predictor(task: PredictionTask, device: str) -> Any:
+def ready_predictor(task: PredictionTask, device: str) -> "Predictor | EarlyPredictor":
     """Return a predictor that has warmed up; compiled if that was chosen and this node has a working compiler."""
     from googlenet.evaluation.early_predictor import EarlyPredictor
     from googlenet.evaluation.predictor import Predictor
@@ -236,10 +245,10 @@ class ShardPredictor:
         """Predict the row that :func:`load_shard` made; return its ``shard`` and number of ``images``."""
         with self._predicting:
             started, passes = time.monotonic(), self._predictor.forward_passes
-            every = getattr(self._predictor, "all_passes", 0)
+            every = self._predictor.all_passes
             predictions = list(self._predictor.predict_each(images_in(row), self._keeps_views(row)))
             seconds, passes = time.monotonic() - started, self._predictor.forward_passes - passes
-            all_passes = getattr(self._predictor, "all_passes", 0) - every
+            all_passes = self._predictor.all_passes - every
         cost = Cost(seconds, passes, socket.gethostname(), all_passes)
         predicted = rows_of(row, predictions)
         # The file of predictions, by which a shard counts as done, is written last.
@@ -252,15 +261,16 @@ class ShardPredictor:
         ids, task = list(row["image_id"]), self._task
         return keeps_views(task.ensemble, task.split.images, ids).tolist() if task.keep_views else [False] * len(ids)
 
-    def _write_views(self, row: dict[str, Any], predictions: Sequence[Any]) -> None:
+    def _write_views(self, row: dict[str, Any], predictions: "Sequence[Prediction]") -> None:
         kept = [place for place, prediction in enumerate(predictions) if prediction.by_view is not None]
         if kept:
             ids, labels = [row["image_id"][place] for place in kept], np.asarray(row["label"], np.int32)[kept]
-            views = ViewProbabilities(ids, labels, np.stack([predictions[place].by_view for place in kept]))
+            by_view = np.stack([one.by_view for one in predictions if one.by_view is not None])
+            views = ViewProbabilities(ids, labels, by_view)
             write_views(self._task.run, file_name(row["shard"]), self._task.ensemble, views)
 
 
-def rows_of(row: dict[str, Any], predictions: Sequence[Any]) -> Predicted:
+def rows_of(row: dict[str, Any], predictions: "Sequence[Prediction]") -> Predicted:
     """Return the predictions of a row that :func:`load_shard` made as rows of a prediction file."""
     return Predicted(
         list(row["image_id"]),
@@ -273,7 +283,7 @@ def rows_of(row: dict[str, Any], predictions: Sequence[Any]) -> Predicted:
     )
 
 
-def images_in(row: dict[str, Any]) -> Iterator[Any]:
+def images_in(row: dict[str, Any]) -> "Iterator[ScaledImage]":
     """Yield the images of a row that :func:`load_shard` made."""
     from googlenet.images.scaled_image import ScaledImage
 
