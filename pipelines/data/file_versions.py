@@ -15,7 +15,7 @@ import pyarrow.fs as pafs
 
 from pipelines.data.file_names import original, readable
 from pipelines.data.huggingface_parquet import ParquetImages
-from pipelines.data.listing import ImageFile, ImageReader
+from pipelines.data.listing import ImageFile, ImageReader, storage_read_by
 from pipelines.data.published_data import commit_read_by
 from pipelines.data.tar_archives import TarImages
 from pipelines.run.storage import Storage
@@ -36,10 +36,9 @@ class FileVersions:
 
         Empty for images that are in no files. A missing file does not fail here: whoever reads it will name it.
         """
-        root = getattr(self.reader, "root", None)
         if commit := commit_read_by(self.reader):
             return commit
-        if not isinstance(root, Storage):
+        if (root := storage_read_by(self.reader)) is None:
             return ""
         names = list(dict.fromkeys(_file_of(self.reader, image) for image in images))
         with ThreadPoolExecutor(READERS) as readers:
@@ -56,14 +55,15 @@ class FileVersions:
 
     def is_here(self, image: ImageFile) -> bool:
         """Return whether the file that holds an image is on a disk that this process sees."""
-        root = getattr(self.reader, "root", None)
-        if not isinstance(root, Storage) or not root.is_local:
+        root = storage_read_by(self.reader)
+        if root is None or not root.is_local:
             return False
         return bool(_local_version(root, _file_of(self.reader, image)))
 
     @cached_property
     def _listed(self) -> dict[str, str]:
-        root: Storage = self.reader.root  # type: ignore[attr-defined]
+        if (root := storage_read_by(self.reader)) is None:
+            return {}
         infos = root.filesystem.get_file_info(pafs.FileSelector(root.path(), recursive=True))
         return {readable(info.path[len(root.path()) + 1 :]): _version(info) for info in infos}
 

@@ -19,6 +19,7 @@ from pipelines.data.names_of_no_class import is_kind_of_files
 from pipelines.data.split_names import EVALUATED_FIRST, TRAIN, VAL
 from pipelines.errors import UserError
 from pipelines.job.console import count, some
+from pipelines.run.storage import Storage
 
 NAMES_IN_MESSAGE = 10
 
@@ -42,6 +43,12 @@ class ImageReader(Protocol):
             OSError: they cannot be read.
             ImageDecodeError: they are not an image.
         """
+
+
+def storage_read_by(reader: ImageReader) -> Storage | None:
+    """Return the storage whose files ``reader`` reads, its ``root``; None for images that are in no files."""
+    root = getattr(reader, "root", None)
+    return root if isinstance(root, Storage) else None
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from googlenet.images.decoding import ImageDecodeError
 from googlenet.network.hub import is_hub_name, parse_hub_name
-from pipelines.data.listing import ImageFile
+from pipelines.data.listing import ImageFile, storage_read_by
 from pipelines.data.packed_files import is_packed
 from pipelines.data.shards import as_stored
 from pipelines.data.sources import Images, is_folder
@@ -105,8 +105,7 @@ def _names_below(own: str, data: str, images: Images) -> dict[ImageFile, str]:
     files = images.listing.splits["val"]
     if not is_folder(own):
         return {image: image.image_id for image in files} if data == own else {}
-    root = getattr(images.reader, "root", None)
-    if not isinstance(root, Storage):
+    if (root := storage_read_by(images.reader)) is None:
         return {}
     start, above = f"{_place(own)}/", _place(root.root)
     places = {image: f"{above}/{image.image_id}" for image in files}

@@ -3,7 +3,7 @@
 from googlenet.network.hub import HUB_PREFIX, HubError, hub_api, is_hub_name, name_of_page, parse_hub_name
 from pipelines.data.advice import advice_on_file
 from pipelines.data.file_endings import is_compressed
-from pipelines.data.listing import ImageReader
+from pipelines.data.listing import ImageReader, storage_read_by
 from pipelines.data.packed_files import is_packed
 from pipelines.errors import UserError
 from pipelines.job.console import say
@@ -37,8 +37,8 @@ def storage_of(data: str) -> Storage:
 
 def commit_read_by(reader: ImageReader) -> str:
     """Return the commit of a data set on Hugging Face from which ``reader`` reads; empty for any other reader."""
-    storage = getattr(reader, "root", None)
-    if not isinstance(storage, Storage) or not is_hub_name(storage.root):
+    storage = storage_read_by(reader)
+    if storage is None or not is_hub_name(storage.root):
         return ""
     return str(parse_hub_name(storage.root).revision)
 
