@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.data.imagenet import KAGGLE, TRAIN, VAL, VALIDATION_IMAGE
+from pipelines.data.imagenet import KAGGLE, TRAIN_ARCHIVE, VAL_ARCHIVE, VALIDATION_IMAGE
 
 CLASSES = 1000
 TRAINING_IMAGES, VALIDATION_IMAGES = 1_281_167, 50_000
@@ -58,7 +58,7 @@ def write_archives(folder: Path, training: int, validation: int, encoded: Sequen
     sizes = np.random.default_rng(0).gamma(4, MEAN_BYTES / 4, training + validation).astype(int) + 1000
     names = class_names()[:training]
     counts = [training // len(names) + (label < training % len(names)) for label in range(len(names))]
-    with (folder / TRAIN).open("wb") as archive:
+    with (folder / TRAIN_ARCHIVE).open("wb") as archive:
         for label, count in enumerate(counts):
             first = sum(counts[:label])
             members = list(_members(f"{names[label]}_{{}}.JPEG", range(first, first + count), sizes, encoded))
@@ -66,7 +66,7 @@ def write_archives(folder: Path, training: int, validation: int, encoded: Sequen
             archive.write(Member(f"{names[label]}.tar", inside).header)
             _write_members(archive, members)
         archive.truncate(archive.seek(END_BYTES, io.SEEK_CUR))
-    with (folder / VAL).open("wb") as archive:
+    with (folder / VAL_ARCHIVE).open("wb") as archive:
         numbers = range(1, validation + 1)
         _write_members(archive, list(_members(f"{VALIDATION_IMAGE}.JPEG", numbers, sizes[training - 1 :], encoded)))
     with (folder / KAGGLE).open("w", newline="") as file:

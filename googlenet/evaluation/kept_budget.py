@@ -12,7 +12,7 @@ from googlenet.evaluation.calibration import LEAST_KEPT
 from googlenet.evaluation.cascade import BUDGETS, NEVER, Fitted, Stage, Stop
 from googlenet.evaluation.crops import CHOSEN, CROP_POLICIES, Policy, chosen_policy, chosen_positions, is_chosen
 
-NAME = "budget.json"
+BUDGET_JSON = "budget.json"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 from googlenet.evaluation.conformal import UNPENALISED, SetRule, fewest_scores, highest_coverage, threshold
 from googlenet.evaluation.crops import Policy
 
-NAME = "calibration.json"
+CALIBRATION_JSON = "calibration.json"
 # Key of the SHA-256 of the weights that something was fitted for.
 DIGESTS = "weights_digests"
 

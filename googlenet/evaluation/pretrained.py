@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from googlenet.evaluation.kept_budget import NAME as BUDGET
-from googlenet.evaluation.kept_budget import KeptBudget
-from googlenet.evaluation.kept_calibration import DIGESTS, KeptCalibration
-from googlenet.evaluation.kept_calibration import NAME as CALIBRATION
+from googlenet.evaluation.kept_budget import BUDGET_JSON, KeptBudget
+from googlenet.evaluation.kept_calibration import CALIBRATION_JSON, DIGESTS, KeptCalibration
 from googlenet.network.hub import fetch_snapshot, is_hub_name, name_of_page, parse_hub_name
 from googlenet.network.weight_files import local_path
 from googlenet.network.weights import WeightsError
@@ -85,7 +83,7 @@ def local_folder(place: str | Path) -> Path:
         return local_path(place)
     if parse_hub_name(name).path_in_repo:
         raise WeightsError(f"{name}: an exported ensemble is a whole repository; leave the file out")
-    return fetch_snapshot(name, [DESCRIPTION, CALIBRATION, BUDGET, "*.safetensors"])
+    return fetch_snapshot(name, [DESCRIPTION, CALIBRATION_JSON, BUDGET_JSON, "*.safetensors"])
 
 
 def read_description(folder: Path) -> ExportedEnsemble:
@@ -171,13 +169,13 @@ def calibration_of(files: Sequence[Path], digests: Sequence[str]) -> KeptCalibra
     Raises:
         WeightsError: the file cannot be read as one.
     """
-    kept = _kept(files, CALIBRATION, KeptCalibration.from_dict, "with uncalibrated probabilities")
+    kept = _kept(files, CALIBRATION_JSON, KeptCalibration.from_dict, "with uncalibrated probabilities")
     return kept.for_weights(digests) if kept else None
 
 
 def budget_of(files: Sequence[Path], digests: Sequence[str]) -> KeptBudget | None:
     """Return the order of the views and the cascade kept for exactly these weights, found as the calibration is."""
-    kept = _kept(files, BUDGET, KeptBudget.from_dict, "without budgets")
+    kept = _kept(files, BUDGET_JSON, KeptBudget.from_dict, "without budgets")
     return kept if kept and kept.order_of(digests) else None
 
 

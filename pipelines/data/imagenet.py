@@ -28,9 +28,9 @@ LABEL_FILES = (f"{DEVKIT}.tar.gz", KAGGLE)
 # The real kit is 2.5 MB; a file that unpacks to more than this is not part of it.
 MAX_KIT_FILE_BYTES = 64 << 20
 
-TRAIN = "ILSVRC2012_img_train.tar"
-VAL = "ILSVRC2012_img_val.tar"
-ARCHIVES = {"train": TRAIN, "val": VAL}
+TRAIN_ARCHIVE = "ILSVRC2012_img_train.tar"
+VAL_ARCHIVE = "ILSVRC2012_img_val.tar"
+ARCHIVES = {"train": TRAIN_ARCHIVE, "val": VAL_ARCHIVE}
 # The headers are scattered over 138 GB; reading them is mostly waiting for a disk or an object store.
 READERS = 32
 
@@ -57,26 +57,29 @@ _Part = tuple[list[Entry], list[tuple[Index, int]]]
 
 def _train(root: Storage) -> _Part:
     """Return the training images, and each index with the number of images it led to."""
-    outer = read_index(root, TRAIN)
+    outer = read_index(root, TRAIN_ARCHIVE)
     if wrong := next((member.name for member in outer.members if not member.name.endswith(".tar")), None):
-        raise UserError(f"{root}/{TRAIN} contains {wrong}; expected one archive <class>.tar per class")
+        raise UserError(f"{root}/{TRAIN_ARCHIVE} contains {wrong}; expected one archive <class>.tar per class")
     with ThreadPoolExecutor(READERS) as readers:
-        inner = list(readers.map(lambda member: read_index(root, TRAIN, within=member), outer.members))
+        inner = list(readers.map(lambda member: read_index(root, TRAIN_ARCHIVE, within=member), outer.members))
     entries = []
     for archive, index in zip(outer.members, inner, strict=True):
         name = PurePosixPath(archive.name).stem
-        entries += [Entry(f"train/{name}/{image.name}", name, place_of(TRAIN, image)) for image in index.members]
+        entries += [
+            Entry(f"train/{name}/{image.name}", name, place_of(TRAIN_ARCHIVE, image)) for image in index.members
+        ]
     return entries, [(outer, len(entries)), *((index, len(index.members)) for index in inner)]
 
 
 def _val(root: Storage) -> _Part:
     labels = validation_labels(root)
-    index = read_index(root, VAL)
+    index = read_index(root, VAL_ARCHIVE)
     if unknown := [image.name for image in index.members if PurePosixPath(image.name).stem not in labels]:
-        raise UserError(f"no label for {unknown[0]} in {VAL}: put {' or '.join(LABEL_FILES)} into {root}")
+        raise UserError(f"no label for {unknown[0]} in {VAL_ARCHIVE}: put {' or '.join(LABEL_FILES)} into {root}")
+    names = [labels[PurePosixPath(image.name).stem] for image in index.members]
     entries = [
-        Entry(f"val/{(name := labels[PurePosixPath(image.name).stem])}/{image.name}", name, place_of(VAL, image))
-        for image in index.members
+        Entry(f"val/{name}/{image.name}", name, place_of(VAL_ARCHIVE, image))
+        for name, image in zip(names, index.members, strict=True)
     ]
     return entries, [(index, len(entries))]
 

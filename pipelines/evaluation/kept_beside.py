@@ -8,13 +8,12 @@ from urllib.parse import urlsplit
 
 from googlenet.evaluation.crops import Policy, short_name
 from googlenet.evaluation.kept_calibration import DIGESTS, KeptCalibration
-from googlenet.evaluation.kept_calibration import NAME as CALIBRATION
 from googlenet.images.rereading import read_again
 from googlenet.network.hub import HubError, fetch_snapshot, is_hub_name, parse_hub_name
 from googlenet.network.published import is_weights_name
 from pipelines.errors import UserError
 from pipelines.job.console import say
-from pipelines.run.directory import MANIFEST, REPLICAS, RUN, read_run
+from pipelines.run.directory import CALIBRATION, MANIFEST, REPLICAS, RUN, read_run
 from pipelines.run.predictions import sorted_policies
 from pipelines.run.published_files import WEB_SCHEMES
 from pipelines.run.storage import Storage

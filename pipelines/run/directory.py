@@ -54,8 +54,8 @@ from pathlib import Path
 from socket import gethostname
 from typing import Any, Literal
 
-from googlenet.evaluation.kept_budget import NAME as KEPT_BUDGET
-from googlenet.evaluation.kept_calibration import NAME as KEPT_CALIBRATION
+from googlenet.evaluation.kept_budget import BUDGET_JSON
+from googlenet.evaluation.kept_calibration import CALIBRATION_JSON
 from pipelines.errors import DamagedFileError, UserError
 from pipelines.run.published_files import is_published
 from pipelines.run.recipe import Recipe
@@ -83,8 +83,8 @@ REPORT_PAGE = f"{REPORT}/index.html"
 REPORT_MARKDOWN = f"{REPORT}/report.md"
 COST_JSON = f"{REPORT}/cost.json"
 CONFUSION = f"{REPORT}/confusion.csv"
-CALIBRATION = KEPT_CALIBRATION
-BUDGET = KEPT_BUDGET
+CALIBRATION = CALIBRATION_JSON
+BUDGET = BUDGET_JSON
 APART = "out_of_distribution.json"
 OUTCOMES = f"{REPORT}/outcomes.parquet"
 SCORES = f"{REPORT}/scores.parquet"

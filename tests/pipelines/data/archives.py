@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import scipy.io
 from PIL import Image
 
-from pipelines.data.imagenet import DEVKIT, META, TRAIN, TRUTH, VAL
+from pipelines.data.imagenet import DEVKIT, META, TRAIN_ARCHIVE, TRUTH, VAL_ARCHIVE
 from tests.picture_files import encode
 
 CLASSES = ("n01440764", "n01443537", "n02105855")
@@ -66,8 +66,8 @@ def write_imagenet(folder: Path) -> dict[str, bytes]:
         for cls in reversed(CLASSES)
     }
     folder.mkdir(exist_ok=True)
-    (folder / TRAIN).write_bytes(tar(inner))
-    (folder / VAL).write_bytes(tar({i.split("/")[2]: d for i, d in images.items() if i.startswith("val/")}))
+    (folder / TRAIN_ARCHIVE).write_bytes(tar(inner))
+    (folder / VAL_ARCHIVE).write_bytes(tar({i.split("/")[2]: d for i, d in images.items() if i.startswith("val/")}))
     (folder / f"{DEVKIT}.tar.gz").write_bytes(devkit())
     return images
 

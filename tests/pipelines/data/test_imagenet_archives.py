@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from googlenet.images.decoding import decode_rgb
-from pipelines.data.imagenet import DEVKIT, TRAIN
+from pipelines.data.imagenet import DEVKIT, TRAIN_ARCHIVE
 from pipelines.data.sources import images_to_evaluate, images_to_train_on
 from pipelines.errors import UserError
 from pipelines.run.storage import Storage
@@ -34,7 +34,7 @@ def test_imagenets_archives_give_every_image_its_bytes_and_class_without_unpacki
 
 def test_the_validation_archive_alone_can_be_evaluated(imagenet: tuple[Path, dict[str, bytes]]) -> None:
     folder, images = imagenet
-    (folder / TRAIN).unlink()
+    (folder / TRAIN_ARCHIVE).unlink()
     reader, listing = images_to_evaluate(str(folder), CLASSES[::-1])
     assert [(file.image_id, file.label) for file in listing.splits["val"]] == [
         ("val/n01440764/ILSVRC2012_val_00000001.JPEG", 2),
@@ -64,7 +64,7 @@ def test_what_is_missing_or_damaged_of_imagenet_is_named(imagenet: tuple[Path, d
     with pytest.raises(UserError, match=r"put ILSVRC2012_devkit_t12.tar.gz or LOC_val_solution.csv into"):
         images_to_train_on(str(folder), 10, 0)
     kit.write_bytes(whole)
-    train = (folder / TRAIN).read_bytes()
-    (folder / TRAIN).write_bytes(train[: len(train) // 2])
+    train = (folder / TRAIN_ARCHIVE).read_bytes()
+    (folder / TRAIN_ARCHIVE).write_bytes(train[: len(train) // 2])
     with pytest.raises(UserError, match=r"ILSVRC2012_img_train.tar.* (is cut off within|is damaged after)"):
         images_to_train_on(str(folder), 10, 0)
