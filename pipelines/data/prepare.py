@@ -200,6 +200,26 @@ def _prepare(
     run: Storage, images: Images, prepared_from: dict[str, Any], bad_images: BadImages
 ) -> tuple[Manifest, list[BadImage]]:
     """Write the shards; return the manifest, and the images that are left out."""
+    plans = _plans(run, images, prepared_from)
+    for folder in (DATASET, *(f"{DATASET}/{split}" for split in SPLITS)):
+        run.remove_partial_files(folder)
+    say(f"preparing {count(sum(len(plan.images) for plan in plans), 'image')} in {run} ...")
+    results = list(write_shards(run, images.reader, plans))
+    bad = sorted((one for written in results for one in written.bad_images), key=lambda one: one.image_id)
+    refuse_unseen(bad, prepared_from["data"], images)
+    _refuse_bad(run, prepared_from["data"], bad, bad_images)
+    manifest = _manifest(prepared_from, images.listing.classes, plans, results, len(bad))
+    if not manifest.splits["val"].images:
+        raise UserError("no validation image can be decoded; fix the files or add others")
+    for note, image_ids in manifest.notes.items():
+        say(f"{count(len(image_ids), 'image')} used although {note}: see notes in {run}/{MANIFEST}")
+    for remark in (*remarks_on_copies(plans, results), *remarks_on_labels(plans, results)):
+        say(f"data: {remark}")
+    return manifest, bad
+
+
+def _plans(run: Storage, images: Images, prepared_from: dict[str, Any]) -> list[ShardPlan]:
+    """Return the shards to write, with all that decides whether one that exists may stay."""
     reader, listing = images
     size, short_side_px = prepared_from["images_per_shard"], prepared_from.get("stored_short_side_px")
     # A shard from an earlier commit of a published data set is not reused.
@@ -214,27 +234,18 @@ def _prepare(
         plans = [replace(plan, versions=versions.digest(plan.images)) for plan in plans]
     if replicas_need_their_images(run):
         plans = [replace(plan, keeps_others=True) for plan in plans]
-    for folder in (DATASET, *(f"{DATASET}/{split}" for split in SPLITS)):
-        run.remove_partial_files(folder)
-    say(f"preparing {count(sum(len(plan.images) for plan in plans), 'image')} in {run} ...")
-    results = list(write_shards(run, reader, plans))
-    bad = sorted((one for written in results for one in written.bad_images), key=lambda one: one.image_id)
-    refuse_unseen(bad, prepared_from["data"], images)
+    return plans
+
+
+def _refuse_bad(run: Storage, data: str, bad: Sequence[BadImage], bad_images: BadImages) -> None:
+    """Raise if ``bad`` are not to be left out; those that cannot be read now may be intact, and never are."""
     unreadable = [one for one in bad if one.unreadable]
-    if bad_images == "quarantine" and unreadable:  # a file that cannot be read now may be intact
+    if bad_images == "quarantine" and unreadable:
         fix = "They may be intact: make them readable, or remove them, and run the same command again."
-        raise error_about(unreadable, run, f"in {prepared_from['data']} cannot be read", fix)
+        raise error_about(unreadable, run, f"in {data} cannot be read", fix)
     if bad_images == "stop" and bad:
         fix = "Fix or remove them, or skip those that cannot be decoded with --bad-images quarantine"
-        raise error_about(bad, run, f"in {prepared_from['data']} cannot be decoded or read", fix)
-    manifest = _manifest(prepared_from, listing.classes, plans, results, len(bad))
-    if not manifest.splits["val"].images:
-        raise UserError("no validation image can be decoded; fix the files or add others")
-    for note, image_ids in manifest.notes.items():
-        say(f"{count(len(image_ids), 'image')} used although {note}: see notes in {run}/{MANIFEST}")
-    for remark in (*remarks_on_copies(plans, results), *remarks_on_labels(plans, results)):
-        say(f"data: {remark}")
-    return manifest, bad
+        raise error_about(bad, run, f"in {data} cannot be decoded or read", fix)
 
 
 def _prepared_from(recipe: Recipe) -> dict[str, Any]:
