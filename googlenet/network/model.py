@@ -10,7 +10,7 @@ Two variants share one implementation:
 import copy
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -227,12 +227,12 @@ class GoogLeNet(nn.Module):
 def _check_arguments(num_classes: int, variant: str, width: float, lrn: str) -> None:
     if num_classes < 2:
         raise ValueError(f"num_classes must be at least 2, got {num_classes}")
-    if variant not in ("paper", "bn"):
+    if variant not in get_args(Variant):
         raise ValueError(f"variant must be 'paper' or 'bn', got {variant!r}")
     if not 0 < width <= MAX_WIDTH:
         raise ValueError(f"width must be in (0, {MAX_WIDTH}], got {width}")
-    if lrn not in (*LRN_CONSTANTS, "none"):
-        raise ValueError(f"lrn must be one of {[*LRN_CONSTANTS, 'none']}, got {lrn!r}")
+    if lrn not in get_args(LRN):
+        raise ValueError(f"lrn must be one of {list(get_args(LRN))}, got {lrn!r}")
 
 
 def fold_batch_norm(model: GoogLeNet) -> GoogLeNet:

@@ -11,7 +11,7 @@ from googlenet.network.arithmetic import FP32
 from pipelines.errors import UserError
 from pipelines.evaluation.cost import cost_line
 from pipelines.evaluation.predictors import AS_MANY_AS_FIT, PredictorOptions, Predictors
-from pipelines.evaluation.preflight import PrecisionChoice, Preflight, preflight
+from pipelines.evaluation.preflight import Preflight, preflight
 from pipelines.evaluation.sharded_prediction import PredictionTask, images_of, missing_shards, predict
 from pipelines.job.console import count, say
 from pipelines.job.process_memory import prediction_bytes
@@ -19,7 +19,7 @@ from pipelines.run.dataset import Manifest, check_shards, read_manifest
 from pipelines.run.directory import ReplicaFiles, finished_replicas, replica_name
 from pipelines.run.first_start import keep_start
 from pipelines.run.predictions import EvaluatedEnsemble, sorted_policies
-from pipelines.run.recipe import MOST_REPLICAS, Recipe, ensembles_line
+from pipelines.run.recipe import MOST_REPLICAS, PrecisionChoice, Recipe, ensembles_line
 from pipelines.run.storage import Storage
 from pipelines.run.weights import read_replica
 

@@ -8,8 +8,8 @@ from googlenet.evaluation.cascade import BUDGETS
 from googlenet.evaluation.crops import CROP_POLICIES, scales_px
 from pipelines.errors import UserError
 from pipelines.evaluation.predictors import PredictorOptions
-from pipelines.evaluation.preflight import PrecisionChoice
 from pipelines.run.dataset import BadImages
+from pipelines.run.recipe import PrecisionChoice
 
 DEFAULT_CROP_PX = 224
 

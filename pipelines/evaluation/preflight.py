@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import psutil
@@ -32,6 +32,7 @@ from pipelines.job.unplaced import once_placed
 from pipelines.job.worker_process import KEEP_FREED_MEMORY
 from pipelines.run.directory import PREFLIGHT
 from pipelines.run.predictions import EvaluatedEnsemble
+from pipelines.run.recipe import PrecisionChoice
 from pipelines.run.storage import MADE_AGAIN
 
 T = TypeVar("T")
@@ -40,7 +41,6 @@ BF16 = Arithmetic("bf16")
 # Earlier predictions in bf16 have classifiers in bf16, and must not be mixed with those of today.
 FORMAT = 2
 
-PrecisionChoice = Literal["auto", "fp32", "tf32", "bf16"]
 # Compiling and comparing cost one to two minutes. At half the time a pass, they pay for work that takes twice as long.
 LITTLE_WORK_SECONDS = 240.0
 # Predictors that are timed together; more tell little more.

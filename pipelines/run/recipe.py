@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_type_hints
 
 from googlenet.evaluation.crops import CROP_POLICIES, Policy, policy_scales_px, scales_px
+from googlenet.network.arithmetic import Precision
 from googlenet.network.choices import LRN, MAX_WIDTH, Initialisation, Variant
 from googlenet.training.augment import INTERPOLATIONS, Sampling
 from googlenet.training.crop_sizes import growing_crops_px
@@ -29,6 +30,8 @@ MOST_REPLICAS = 12
 # Name of the recipe that needs a teacher.
 DISTIL = "distil"
 PreprocessingName = Literal["caffe", "scratch"]
+# A precision, or the fastest one that a trial finds good enough.
+PrecisionChoice = Literal["auto", Precision]
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ class Recipe:
     """Data-parallel workers per replica, which split each batch; changes the result by rounding only."""
     min_workers_per_replica: int | None = None
     """Least number of workers to train with while the cluster has no room for all; None waits for all."""
-    training_precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
+    training_precision: PrecisionChoice = "auto"
     """Precision of the training; 'auto' uses tf32 or bf16 for long runs if the hardware is faster with it."""
 
     # Sampling
@@ -151,7 +154,7 @@ class Recipe:
     # Evaluation
     policies: tuple[int | str, ...] = CROP_POLICIES
     """Crop policies to evaluate: 1, 10, 144, or scales in pixels such as 256+320, with 36 crops at each."""
-    precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
+    precision: PrecisionChoice = "auto"
     """Precision of the evaluation; 'auto' uses bf16 for long work if it is fast and its answers match fp32."""
 
     def __post_init__(self) -> None:

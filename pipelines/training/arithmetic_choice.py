@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from googlenet.network.arithmetic import FP32, Arithmetic, Precision
 from pipelines.errors import DamagedFileError, UserError
@@ -17,7 +17,7 @@ from pipelines.training.trial import advice_on_memory, run_trial
 SMALL_TRAINING_FLOPS = {"cpu": 3e14, "cuda": 1e15}
 # Cost of both passes, in forward passes.
 BACKWARD_AND_FORWARD = 3
-PRECISIONS: tuple[Precision, ...] = ("fp32", "tf32", "bf16")
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 def training_arithmetic(run: Storage, recipe: Recipe, resources: Resources, images: int, classes: int) -> Arithmetic:

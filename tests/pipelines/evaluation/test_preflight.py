@@ -17,7 +17,6 @@ from pipelines.errors import UserError
 from pipelines.evaluation.arithmetic_trial import Agreement, Timing, agreement_percent
 from pipelines.evaluation.preflight import (
     FORMAT,
-    PrecisionChoice,
     Preflight,
     Work,
     choose,
@@ -28,6 +27,7 @@ from pipelines.evaluation.sharded_prediction import PredictionTask
 from pipelines.job.node_limits import NodeLimits
 from pipelines.run.dataset import Shard, Split
 from pipelines.run.predictions import EvaluatedEnsemble, file_name
+from pipelines.run.recipe import PrecisionChoice
 from pipelines.run.storage import Storage
 
 IMAGES = 20  # two shards of predictions
