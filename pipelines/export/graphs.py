@@ -108,7 +108,7 @@ def _temperature(run: Storage, files: Sequence[bytes]) -> float:
     """Return the temperature for one crop of the replicas in ``files``; 1 if the run keeps none for them."""
     if not run.exists(CALIBRATION):
         return 1.0
-    kept = KeptCalibration.from_dict(run.read_json(CALIBRATION))
+    kept = run.read_as(CALIBRATION, KeptCalibration.from_dict)
     digests = tuple(hashlib.sha256(data).hexdigest() for data in files)
     known = kept.for_weights(digests)
     return (known.temperature(len(digests), 1) if known else None) or 1.0

@@ -15,10 +15,14 @@ from pipelines.run.weights import weights_digests
 
 
 def read_budget(run: Storage, digests: tuple[str, ...]) -> KeptBudget | None:
-    """Return what a run keeps for the weights with these SHA-256; None if it keeps nothing."""
+    """Return what a run keeps for the weights with these SHA-256; None if it keeps nothing.
+
+    Raises:
+        DamagedFileError: the file is damaged, or was edited.
+    """
     if not run.exists(BUDGET):
         return None
-    kept = KeptBudget.from_dict(run.read_json(BUDGET))
+    kept = run.read_as(BUDGET, KeptBudget.from_dict)
     return kept if kept.weights_digests == digests else None
 
 

@@ -6,10 +6,14 @@ from pipelines.run.storage import Storage
 
 
 def read_calibration(run: Storage, digests: tuple[str, ...]) -> KeptCalibration | None:
-    """Return the calibration that a run keeps for the weights with these SHA-256; None if it keeps none."""
+    """Return the calibration that a run keeps for the weights with these SHA-256; None if it keeps none.
+
+    Raises:
+        DamagedFileError: the file is damaged, or was edited.
+    """
     if not run.exists(CALIBRATION):
         return None
-    kept = KeptCalibration.from_dict(run.read_json(CALIBRATION))
+    kept = run.read_as(CALIBRATION, KeptCalibration.from_dict)
     return kept if kept.weights_digests == digests else None
 
 

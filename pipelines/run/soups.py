@@ -79,23 +79,28 @@ def check_soup(recipe: Recipe, *, soup: bool) -> None:
 
 
 def read_soups(run: Storage, ensemble: EvaluatedEnsemble) -> Soups | None:
-    """Return the soups that a run keeps of exactly the replicas of ``ensemble``; None if it keeps none."""
-    if not run.exists(SOUPS_JSON):
-        return None
-    values = run.read_json(SOUPS_JSON)
-    if tuple(values["weights_digests"]) != ensemble.weights_digests:
-        return None
-    if "replicas" in values:
-        return Soups.from_dict(values)
-    # Members in files of earlier versions are places in this list.
-    return Soups.from_dict({**values, "replicas": numbers_of(ensemble)}).with_numbers()
+    """Return the soups that a run keeps of exactly the replicas of ``ensemble``; None if it keeps none.
+
+    Raises:
+        DamagedFileError: the file is damaged, or was edited.
+    """
+
+    def soups_of(values: dict[str, Any]) -> Soups | None:
+        if tuple(values["weights_digests"]) != ensemble.weights_digests:
+            return None
+        if "replicas" in values:
+            return Soups.from_dict(values)
+        # Members in files of earlier versions are places in this list.
+        return Soups.from_dict({**values, "replicas": numbers_of(ensemble)}).with_numbers()
+
+    return run.read_as(SOUPS_JSON, soups_of) if run.exists(SOUPS_JSON) else None
 
 
 def soups_are_predicted(run: Storage, replicas: Sequence[int]) -> bool:
     """Return whether a run keeps soups of exactly these replicas with complete predictions."""
     if not run.exists(SOUPS_JSON):
         return False
-    values = run.read_json(SOUPS_JSON)
+    values = run.read_json(SOUPS_JSON, needed=("weights_digests",))
     # Files of earlier versions have no numbers.
     are_same = values.get("replicas", list(replicas)) == list(replicas)
     return bool(values.get("are_predicted")) and are_same and len(values["weights_digests"]) == len(replicas)

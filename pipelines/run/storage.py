@@ -10,12 +10,12 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -30,6 +30,7 @@ from pipelines.run.places import root_of, without_file_scheme
 from pipelines.run.published_files import is_published
 from pipelines.run.uploads import put, put_by_renaming
 
+T = TypeVar("T")
 # Mark in the name of every unfinished file, so that listings can leave it out.
 PARTIAL = ".partial-"
 # Ending of the name of a damaged file that was set aside; further ones are numbered.
@@ -241,6 +242,18 @@ class Storage:
                 raise DamagedFileError(f"{self.below(name)} is damaged ({error}); restore it, or {fix}") from error
 
         return read_again(parsed, DamagedFileError)
+
+    def read_as(self, name: str, made_of: Callable[[dict[str, Any]], T]) -> T:
+        """Return what ``made_of`` makes of the JSON object in a file that the same command would write again.
+
+        Raises:
+            DamagedFileError: the file is damaged, or was edited so that the object lacks something.
+        """
+        values = self.read_json(name)
+        try:
+            return made_of(values)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise DamagedFileError(f"{self.below(name)} is damaged ({error!r}); restore it, or {MADE_AGAIN}") from error
 
     def write_json(self, name: str, value: Any) -> None:
         """Write an indented JSON file."""

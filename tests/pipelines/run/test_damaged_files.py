@@ -19,6 +19,7 @@ from pipelines.errors import UserError
 from pipelines.job.log import read_jobs
 from pipelines.report.comparison import read_finished
 from pipelines.report.write import write_report
+from pipelines.run.budget import read_budget
 from pipelines.run.calibration import read_calibration
 from pipelines.run.claims import claim
 from pipelines.run.dataset import read_manifest
@@ -26,6 +27,7 @@ from pipelines.run.directory import TARGETS, read_recipe, run_id
 from pipelines.run.json_lines import read_metrics, read_steps
 from pipelines.run.predictions import read_predictions
 from pipelines.run.recipe import Recipe
+from pipelines.run.soups import read_soups
 from pipelines.run.storage import Storage
 from pipelines.run.tables import read_schema, read_table
 from pipelines.run.teacher import METADATA_KEY, read_targets
@@ -174,12 +176,16 @@ def test_a_table_that_cannot_be_read_is_not_called_damaged(tmp_path: Path, name:
         ("dataset/manifest.json", "classes", read_manifest),
         ("report/report.json", "ensemble", lambda run: read_finished(run, "mine")),
         ("run.json", "id", run_id),
+        ("calibration.json", "weights_digests", lambda run: read_calibration(run, ())),
+        ("budget.json", "weights_digests", lambda run: read_budget(run, ())),
+        ("soup/soups.json", "weights_digests", lambda run: read_soups(run, ENSEMBLE)),
     ],
 )
 def test_a_file_that_was_edited_is_named_with_the_key_that_it_lacks(
     run: Storage, file: str, lacking: str, read: Callable[[Storage], object]
 ) -> None:
-    run.write_json(file, {name: value for name, value in run.read_json(file).items() if name != lacking})
+    written = run.read_json(file) if run.exists(file) else {}
+    run.write_json(file, {name: value for name, value in written.items() if name != lacking})
     with pytest.raises(UserError, match=rf"{file} is damaged \(.*'{lacking}'.*\); restore"):
         read(run)
 
