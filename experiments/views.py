@@ -18,7 +18,7 @@ from benchmarks.measure import print_circumstances
 from googlenet.evaluation.crops import CROP_POLICIES, Policy, views_of
 from googlenet.evaluation.metrics import bootstrap_interval
 from googlenet.evaluation.temperature import folds_of
-from googlenet.evaluation.view_order import errors_along, greedy_order, held_out_errors
+from googlenet.evaluation.view_order import errors_along, greedy_order
 from googlenet.randomness import numpy_generator
 from pipelines.run.directory import PREDICTIONS
 from pipelines.run.predictions import EvaluatedEnsemble, file_name, read_ensemble
@@ -82,6 +82,16 @@ def curves(views: ViewProbabilities, crop_px: int, alone: bool) -> Curves:
         random_errors(probabilities, views.labels, generator),
         policies,
     )
+
+
+def held_out_errors(probabilities: Floats, labels: npt.NDArray[np.integer], folds: npt.NDArray[np.int64]) -> Floats:
+    """Return (N, V) as in :func:`errors_along`, each image in the order chosen on the images of the other folds."""
+    errors = np.empty((len(labels), probabilities.shape[2]))
+    for fold in np.unique(folds):
+        inside = folds == fold
+        order = greedy_order(probabilities[~inside], labels[~inside])
+        errors[inside] = errors_along(probabilities[inside], labels[inside], order)
+    return errors
 
 
 def random_errors(

@@ -30,6 +30,7 @@ from experiments.ensembles import (
 from experiments.intervals import over_images, over_images_and_replicas, over_seeds, student_interval
 from googlenet.evaluation.metrics import EnsembleTally, bootstrap_interval
 from googlenet.evaluation.two_way import two_way_intervals
+from googlenet.evaluation.view_order import errors_along, greedy_order
 from pipelines.errors import UserError
 from pipelines.run.named_recipes import demo
 from pipelines.run.recipe import Recipe
@@ -45,6 +46,17 @@ def test_students_interval_is_scipys() -> None:
     for column in range(2):
         expected = stats.ttest_1samp(values[:, column], 0).confidence_interval(0.95)
         assert (low[column], high[column]) == pytest.approx((expected.low, expected.high))
+
+
+def test_an_image_has_no_say_in_the_order_of_views_that_it_is_measured_in() -> None:
+    generator = np.random.default_rng(7)
+    probabilities, labels = generator.dirichlet(np.ones(3), size=(12, 1, 4)), generator.integers(3, size=12)
+    folds = np.arange(12) % 3
+    for image in range(12):
+        others = folds != folds[image]
+        order = greedy_order(probabilities[others], labels[others])
+        alone = errors_along(probabilities[[image]], labels[[image]], order)
+        assert experiments.views.held_out_errors(probabilities, labels, folds)[image] == pytest.approx(alone[0])
 
 
 def test_the_questions_compare_what_they_say() -> None:

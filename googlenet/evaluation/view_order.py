@@ -106,18 +106,6 @@ class _Rivals:
         return np.stack([wrong.mean(axis=0), np.ascontiguousarray(losses.T).mean(axis=1)])
 
 
-def held_out_errors(
-    probabilities: Float[np.ndarray, "n r v c"], labels: Labels, folds: Int64[np.ndarray, " n"]
-) -> Float64[np.ndarray, "n v"]:
-    """Return (N, V) as in :func:`errors_along`, each image in the order chosen on the images of the other folds."""
-    errors = np.empty((len(labels), probabilities.shape[2]))
-    for fold in np.unique(folds):
-        inside = folds == fold
-        order = greedy_order(probabilities[~inside], labels[~inside])
-        errors[inside] = errors_along(probabilities[inside], labels[inside], order)
-    return errors
-
-
 @lru_cache(maxsize=1024)
 def windows_along(width: int, height: int, crop_px: int, order: tuple[int, ...]) -> Int64[np.ndarray, " o"]:
     """Return how many windows are computed for the first 1, 2, ... views of an order of the 144, equal ones once."""

@@ -11,7 +11,6 @@ from googlenet.evaluation.crops import box_of, views_of
 from googlenet.evaluation.view_order import (
     errors_along,
     greedy_order,
-    held_out_errors,
     mean_windows_along,
     windows_along,
 )
@@ -95,16 +94,6 @@ def test_errors_along_an_order_are_those_of_its_first_views() -> None:
     for views in range(1, 5):
         expected = np.mean(wrong_with(probabilities, labels, order[:views].tolist()), axis=1)
         assert errors[:, views - 1] == pytest.approx(expected)
-
-
-def test_an_image_has_no_say_in_the_order_that_it_is_measured_in() -> None:
-    probabilities, labels = some_probabilities(12, 1, 4)
-    folds = np.arange(12) % 3
-    for image in range(12):
-        others = folds != folds[image]
-        order = greedy_order(probabilities[others], labels[others])
-        alone = errors_along(probabilities[[image]], labels[[image]], order)
-        assert held_out_errors(probabilities, labels, folds)[image] == pytest.approx(alone[0])
 
 
 def test_the_windows_of_the_first_views_are_counted_once() -> None:
