@@ -5,6 +5,8 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from googlenet.images.jpeg_segments import EXIF
+
 ORIENTATION, XMP = 274, 700
 BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLES_PER_PIXEL, SAMPLE_FORMAT = 258, 262, 277, 339
 SUBFILE_TYPE, DNG_VERSION = 254, 50706
@@ -14,7 +16,6 @@ WHITE_IS_ZERO, BLACK_IS_ZERO = 0, 1
 UNSIGNED, SIGNED = 1, 2
 # Offsets and lengths of the strips, and of the tiles.
 EXTENTS = ((273, 279), (324, 325))
-EXIF_PREFIX = b"Exif\0\0"
 # Tags below 700 that describe a picture without changing its pixels: names, resolution, date, page, thumbnails.
 DESCRIPTIONS = {269, 270, 271, 272, 274, 282, 283, 285, 286, 287, 296, 297, 305, 306, 315, 316, 330, 333, 337}
 BYTE, SHORT, LONG, LONG8 = 1, 3, 4, 16
@@ -137,7 +138,7 @@ def exif_orientation(block: bytes) -> int | None:
     Raises:
         DamagedBlockError: the block or the tag cannot be read.
     """
-    block = block.removeprefix(EXIF_PREFIX)
+    block = block.removeprefix(EXIF)
     directory = read_directory(block)
     orientation = directory.number(block, ORIENTATION)
     if orientation is None and not directory.is_whole:

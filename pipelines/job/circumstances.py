@@ -12,9 +12,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TypedDict
 
+from pipelines.job.interpreter import ROOT
 from pipelines.job.node_limits import node_limits
 
-ROOT = Path(__file__).parents[2]
 PACKAGES = ("torch", "torchvision", "ray", "mlflow", "numpy", "pyarrow", "opencv-python-headless", "simplejpeg")
 UNKNOWN = "unknown"
 CODE = ("googlenet", "pipelines")

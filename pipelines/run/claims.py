@@ -24,6 +24,7 @@ from pipelines.run.directory import (
     RUN,
     SOUP,
     TRAINING,
+    WAY_OUT,
     Kind,
     check_folder,
     read_run,
@@ -33,7 +34,6 @@ from pipelines.run.storage import Storage
 # Files at the top of a run directory, and its folders of which nobody else removes what killed writers left.
 WRITTEN = (RUN, TRAINING, PREFLIGHT, CALIBRATION, BUDGET, APART, f"{INITIAL_WEIGHTS}*")
 FOLDERS = (INITIAL_WEIGHTS, JOBS, REPORT, CANDIDATES)
-WAY_OUT = "choose another --run-dir"
 # Names below the folder of the prepared images.
 OF_IMAGES = {*SPLITS, *(name.rpartition("/")[2] for name in (MANIFEST, QUARANTINE, BAD_IMAGES))}
 # Key of the digest of the prepared images in run.json.

@@ -63,8 +63,8 @@ from pipelines.run.storage import Storage, short_name
 
 Kind = Literal["recipe", "evaluation"]
 RUN = "run.json"
-# What a user can do about a damaged one.
-START_AGAIN = "start again in a new --run-dir"
+# What a user can do about a damaged one, and about one that is in use, or of something else.
+START_AGAIN, WAY_OUT = "start again in a new --run-dir", "choose another --run-dir"
 LOCK = "run.lock"
 DATASET = "dataset"
 MANIFEST = f"{DATASET}/manifest.json"

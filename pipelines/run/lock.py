@@ -17,7 +17,7 @@ from typing import BinaryIO, TypedDict, cast
 import psutil
 
 from pipelines.errors import TryAgainError, UserError
-from pipelines.run.directory import LOCK, check_folder
+from pipelines.run.directory import LOCK, WAY_OUT, check_folder
 from pipelines.run.json_object import json_object
 from pipelines.run.storage import Storage
 from pipelines.run.storage_failures import STORE_FAILURES
@@ -29,7 +29,6 @@ STALE_SECONDS = 45.0
 SETTLE_SECONDS = 2.0
 # Ray's copy of a project that came with a job; it is removed when it is not needed any more.
 FOLDER_OF_COPIES = "working_dir_files"
-WAY_OUT = "choose another --run-dir"
 # Set when another job has taken over the run: this one is then interrupted, and not to be run again.
 taken_over = threading.Event()
 

@@ -15,6 +15,7 @@ from typing import Any
 from PIL import Image
 
 from pipelines.job.circumstances import UNKNOWN, package_version
+from pipelines.job.interpreter import ROOT
 from pipelines.report.schema import Report
 from pipelines.run.dataset import Manifest, open_records
 from pipelines.run.directory import ReplicaFiles, read_report, replica_name, replica_number
@@ -51,7 +52,7 @@ CHANGED = (STORE_VARIABLE, "MLFLOW_EXPERIMENT_ID", TIMEOUT)
 PACKAGES = (
     "jaxtyping", "mlflow", "numpy", "opencv-python-headless", "pandas", "pillow", "safetensors", "simplejpeg", "torch",
 )  # fmt: skip
-CODE = Path(__file__).parents[2] / "googlenet"
+CODE = ROOT / "googlenet"
 MODEL_CODE = Path(__file__).parent / "ensemble_model.py"
 
 
