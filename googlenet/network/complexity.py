@@ -147,11 +147,8 @@ def multiply_adds(variant: Variant, width: float, num_classes: int, crop_px: int
 
 def output_bytes(model: GoogLeNet, crop_px: int) -> list[int]:
     """Return the fp32 bytes of the output of each convolution and linear layer, for one image."""
-    return [4 * math.prod(layer.output) for layer in _measure(model, crop_px)]
-
-
-def _measure(model: GoogLeNet, crop_px: int) -> tuple[_Layer, ...]:
-    return _layers(model.variant, model.width, model.num_classes, crop_px)
+    layers = _layers(model.variant, model.width, model.num_classes, crop_px)
+    return [4 * math.prod(layer.output) for layer in layers]
 
 
 @functools.cache

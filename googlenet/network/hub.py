@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from googlenet.network.arithmetic import first_line
+
 if TYPE_CHECKING:
     from huggingface_hub import HfApi, HfFileSystem, HfUri
 
@@ -174,13 +176,9 @@ def _refuse(name: str, error: Exception) -> NoReturn:
         is_cached, by_hand = "", ""
         if isinstance(error, errors.LocalEntryNotFoundError):
             is_cached, by_hand = ", and the cache does not have it", ", or fetch it by other means and give its path"
-        reason = f"{hub} cannot be reached ({_first_line(cause)}){is_cached}: check the network{by_hand}"
+        reason = f"{hub} cannot be reached ({first_line(cause)}){is_cached}: check the network{by_hand}"
     raise HubError(f"{name}: {reason}") from error
 
 
 def _at(uri: "HfUri") -> str:
     return f" at revision {uri.revision}" if uri.revision else ""
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -101,14 +101,10 @@ class _Display(ABC):
             self._live.update(self._picture())
         elif not self._console.is_interactive and (at_once or time.monotonic() - self._last_line >= PLAIN_LINE_SECONDS):
             self._last_line = time.monotonic()
-            self._print(self.line())
+            self.message(self.line())
 
     def message(self, text: str) -> None:
-        """Print a permanent line."""
-        self._print(text)
-
-    def _print(self, text: str) -> None:
-        """Print a line; on a terminal, a long one breaks between words."""
+        """Print a permanent line; on a terminal, a long one breaks between words."""
         shown = fitted(text, self._console.width) if self._console.is_terminal else text
         self._console.print(shown, soft_wrap=True, markup=False)
 
