@@ -7,7 +7,7 @@ loss is still that of guessing and is not falling.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import NotRequired, TypedDict
 
 from googlenet.network.table1 import AUX_POSITIONS
@@ -60,10 +60,6 @@ class LossSum:
     def add(self, loss: float) -> None:
         """Count the loss of a step."""
         self.steps, self.total, self.squares = self.steps + 1, self.total + loss, self.squares + loss * loss
-
-    def to_tuple(self) -> tuple[int, float, float]:
-        """Return steps, total and squares."""
-        return self.steps, self.total, self.squares
 
     @property
     def mean(self) -> float:
@@ -145,7 +141,7 @@ class HeadMonitor:
 
     def state(self) -> MonitorState:
         """Return the monitor's state for a checkpoint."""
-        halves = {name: [half.to_tuple() for half in both] for name, both in self._halves.items()}
+        halves = {name: [astuple(half) for half in both] for name, both in self._halves.items()}
         return {"dead": dict(self.dead), "alarm": self.alarm, "halves": halves, "steps": self._steps}
 
     def load(self, state: MonitorState) -> None:
