@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -52,6 +53,8 @@ LEAN_RAY = {
 }
 # PyTorch's compiler would start processes that import PyTorch, in case there are kernels for a GPU to compile.
 LEAN_COMPILER = {"TORCH_WARM_POOL": "0"}
+# Python in all that tests start finds a module there that it imports first.
+LEAN_START = str(Path(__file__).parent / "lean_start")
 # Ray counts GPUs wherever it starts, and the suite's expectations are those of CPUs: `make gpu-check` is for GPUs.
 NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 # Signatures, hooks, folders that are allowed, a token: of the user and the machine, read from their files.
@@ -100,7 +103,9 @@ def own_environment(given: Mapping[str, str]) -> dict[str, str]:
         and name not in OF_MAKEFILE
         and not name.lower().endswith(OF_PROXIES)
     }
-    return kept | ONE_THREAD | LEAN_RAY | LEAN_COMPILER | NO_GPU | NO_SETTINGS_IN_FILES
+    others = [folder for folder in kept.get("PYTHONPATH", "").split(os.pathsep) if folder not in ("", LEAN_START)]
+    search = {"PYTHONPATH": os.pathsep.join([LEAN_START, *others])}
+    return kept | ONE_THREAD | LEAN_RAY | LEAN_COMPILER | NO_GPU | NO_SETTINGS_IN_FILES | search
 
 
 def pytest_load_initial_conftests() -> None:

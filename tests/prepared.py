@@ -88,7 +88,7 @@ def trying_here() -> Iterator[None]:
 def train_here(run: Storage, recipe: Recipe) -> None:
     """Train all replicas of a prepared run without a cluster."""
     claim(run, "recipe", recipe.to_dict())
-    _train(run, recipe, Resources(), FP32, lambda _: None)
+    assert _train(run, recipe, Resources(), FP32, lambda _: None) == []
 
 
 @contextmanager
@@ -105,12 +105,19 @@ def _train(
 ) -> list[ReplicaFailure]:  # fmt: skip
     """Train the replicas that are not finished, with one thread, as a worker of one CPU does."""
     torch.set_num_threads(1)
-    phases = dict.fromkeys(range(recipe.replicas), "waiting")
+    phases, failures = dict.fromkeys(range(recipe.replicas), "waiting"), []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipelines.training.replica.use_own_cpus", lambda: None)
         for replica in phases:
-            if replica not in finished_replicas(run, recipe.replicas):
-                train_replica(ReplicaTask(run, recipe, replica, arithmetic=arithmetic, validation=resources.validation))
             phases[replica] = "done"
+            if replica not in finished_replicas(run, recipe.replicas):
+                task = ReplicaTask(run, recipe, replica, arithmetic=arithmetic, validation=resources.validation)
+                try:
+                    train_replica(task)
+                except OSError as error:  # as the task of a fit does
+                    from pipelines.training.trainer import _failure
+
+                    failures.append(_failure(replica, error))
+                    phases[replica] = "failed"
             on_poll(dict(phases))
-    return []
+    return failures

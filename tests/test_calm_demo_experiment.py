@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,7 @@ def test_the_table_says_in_how_many_seeds_the_orders_hold(capsys: pytest.Capture
     assert [line.rpartition(": ")[2] for line in lines[-3:]] == ["2 of 3", "2 of 3", "2 of 3"]
 
 
-@pytest.mark.processes
+@pytest.mark.processes  # git tells the commit
 def test_seeds_are_prepared_and_trained_once(
     prepared_run: Path, tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -56,13 +57,15 @@ def test_seeds_are_prepared_and_trained_once(
     recipe = tmp_path / "recipe.json"
     recipe.write_text(json.dumps({**tiny_recipe.to_dict(), "replicas": 2, "epochs": 1, "policies": [1]}))
     arguments = Arguments(tmp_path / "work", (0,), str(recipe))
-    monkeypatch.setattr(
-        calm_demo, "prepare", lambda asked, seed: shutil.copytree(prepared_run, calm_demo.images_of(asked, seed))
-    )
-    calm_demo.main(arguments)
+    # One after the other, in this process; test_short_runs_experiment.py has processes.
+    monkeypatch.setattr(calm_demo, "ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(1))
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            calm_demo, "prepare", lambda asked, seed: shutil.copytree(prepared_run, calm_demo.images_of(asked, seed))
+        )
+        calm_demo.main(arguments)
     first = capsys.readouterr().out
     assert [line.partition(":")[0] for line in first.splitlines()[:2]] == ["seed0_replica0", "seed0_replica1"]
-    monkeypatch.undo()  # the images are there
-    calm_demo.main(arguments)
+    calm_demo.main(arguments)  # the images are there
     again = capsys.readouterr().out
     assert again.splitlines()[:6] == first.splitlines()[2:8]

@@ -21,7 +21,8 @@ def test_the_mutants_that_need_a_cluster_exist() -> None:
 
 
 @pytest.mark.processes
-def test_tests_that_fail_without_a_mutant_judge_none(tmp_path: Path) -> None:
+def test_tests_that_fail_without_a_mutant_judge_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # to import them takes a second
     (tmp_path / "tests").mkdir()
     bodies = {"green": "pass", "red": "assert False"}
     for name, body in bodies.items():

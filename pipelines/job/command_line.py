@@ -1,6 +1,7 @@
 """Command lines from dataclasses: one option per field, unknown options refused, errors in one message."""
 
 import atexit
+import gc
 import io
 import os
 import sys
@@ -20,6 +21,9 @@ T = TypeVar("T")
 STORAGE_EXIT_CODE = 1
 # Exit code that shells report for a program ended by SIGPIPE.
 NO_READER_EXIT_CODE = 141
+# Objects after which Python looks for garbage among the new ones, and such searches until it looks further. By default
+# it does after some hundred: importing PyTorch, Ray and MLflow makes a million, all of which stay.
+GARBAGE_THRESHOLDS = 100_000, 50, 50
 
 
 def parse(arguments: type[T], first: Sequence[str] = (), **given: Any) -> T:
@@ -37,9 +41,11 @@ class LeftAtWork(threading.Thread):
 
 def run_command(main: Callable[[], int | None]) -> None:
     """Run ``main`` and exit with its code; report a :class:`UserError` or a storage failure without a traceback."""
+    gc.set_threshold(*GARBAGE_THRESHOLDS)
     _open_standard_streams()
     interrupt_on_signals()
     code = _exit_code_of(main)
+    gc.freeze()  # at its end, Python would search all objects once more
     if any(isinstance(thread, LeftAtWork) for thread in threading.enumerate()):
         # Python's own end would abort the process, with another exit code.
         atexit.register(os._exit, code)

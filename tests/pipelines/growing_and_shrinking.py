@@ -1,8 +1,8 @@
-"""A replica that is trained on one node, then on three, then on two; a part of changing_cluster.py.
+"""A replica that is trained on one node, then on two, then on one again; a part of changing_cluster.py.
 
-Two nodes join while the first trains alone; its worker receives SIGTERM and the replica goes on with three. One node is
-drained, and the replica goes on with two, until the job is told to stop. No failure is allowed. Every step's checkpoint
-is kept in a folder of its own.
+A node joins while the first trains alone; its worker receives SIGTERM and the replica goes on with two. The node that
+joined is drained, and the replica goes on alone, until the job is told to stop. No failure is allowed. Every step's
+checkpoint is kept in a folder of its own.
 """
 
 import os
@@ -35,7 +35,7 @@ NOTICE_SECONDS = 200
 def grow_and_shrink(cluster: Cluster, node: Mapping[str, Any], root: Path, kept: Path) -> dict[str, object]:
     """Train the run in ``root`` on a cluster of one node; return its failures, and the workers of each step.
 
-    The nodes that join are removed in the end.
+    The node that joins is removed in the end.
     """
     run = Storage.at(str(root))
     failures: list[str] = []
@@ -50,28 +50,30 @@ def grow_and_shrink(cluster: Cluster, node: Mapping[str, Any], root: Path, kept:
     keeper = threading.Thread(target=_keep_checkpoints, args=(root, kept, thread), daemon=True)
     keeper.start()
 
-    def wait_for_steps_of(workers: int) -> None:
-        last = taken = 0
+    last = 0
+
+    def wait_for_further_steps_of(workers: int) -> None:
+        nonlocal last
+        taken = 0
         while thread.is_alive() and taken < STEPS_EACH:
             for line in read_steps(run, 0, last):
                 last, taken = line["step"], taken + (line["step/workers"] == workers)
             time.sleep(0.1)
 
-    wait_for_steps_of(1)
+    wait_for_further_steps_of(1)
     worker = next(ray_processes(cluster.address, "ray::RayTrainWorker"))
-    worker.suspend()  # it would take steps on the cores on which the nodes start
-    leaving, staying = (cluster.add_node(wait=False, **node) for _ in range(2))
+    worker.suspend()  # it would take steps on the cores on which the node starts
+    joined = cluster.add_node(wait=False, **node)
     cluster.wait_for_nodes(timeout=120)
     worker.terminate()
     worker.resume()
-    wait_for_steps_of(3)
-    _drain(cluster.address, leaving.node_id)
-    wait_for_steps_of(2)
+    wait_for_further_steps_of(2)
+    _drain(cluster.address, joined.node_id)
+    wait_for_further_steps_of(1)
     stop.append("the test has seen enough")
     thread.join()
     keeper.join()
-    for joined in (leaving, staying):
-        cluster.remove_node(joined)
+    cluster.remove_node(joined)
     return {"failures": failures, "steps": [(line["step"], line["step/workers"]) for line in read_steps(run, 0, 0)]}
 
 

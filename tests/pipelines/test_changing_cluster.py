@@ -66,7 +66,7 @@ def both(
     folder = tmp_path_factory.mktemp("changing")
     elastic, kept = Path(shutil.copytree(prepared_run, folder / "elastic")), folder / "kept"
     kept.mkdir()
-    several = {"workers_per_replica": 3, "min_workers_per_replica": 1}
+    several = {"workers_per_replica": 2, "min_workers_per_replica": 1}
     # An epoch is a step, and there are more of them than the test waits for.
     recipe = replace(tiny_recipe, replicas=1, variant="paper", batch_size=24, epochs=100_000, **several)
     claim(Storage.at(str(elastic)), "recipe", recipe.to_dict())
@@ -94,14 +94,17 @@ def survived(both: tuple[Trained, Survived]) -> Survived:
 
 
 def test_a_replica_grows_and_shrinks_without_doing_a_step_twice(trained: Trained) -> None:
-    assert [workers for workers, _ in groupby(trained.steps, key=lambda line: line[1])] == [1, 3, 2]
     assert [step for step, _ in trained.steps] == list(range(1, len(trained.steps) + 1))
-    last_alone, last_of_three = (max(step for step, number in trained.steps if number == workers) for workers in (1, 3))
-    assert f"its worker received SIGTERM; it wrote a checkpoint of step {last_alone}" in trained.printed
-    assert f"about to be taken away; it wrote a checkpoint of step {last_of_three}" in trained.printed
+    parts = [(workers, list(lines)) for workers, lines in groupby(trained.steps, key=lambda line: line[1])]
+    assert [workers for workers, _ in parts] == [1, 2, 1]
+    reasons = ("its worker received SIGTERM", "about to be taken away", "the test has seen enough")
+    printed = " ".join(trained.printed.split())
+    for reason, (_, lines) in zip(reasons, parts, strict=True):
+        last, _ = lines[-1]
+        assert f"{reason}; it wrote a checkpoint of step {last} and will continue from there" in printed
 
 
-@pytest.mark.parametrize("workers", [1, 3, 2])
+@pytest.mark.parametrize("workers", [1, 2])
 def test_each_step_is_that_of_one_worker_within_rounding(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:

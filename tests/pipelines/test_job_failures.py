@@ -22,6 +22,7 @@ from pipelines.training.scheduler import train_replicas
 from pipelines.training.task import ReplicaTask
 from pipelines.training.validation_plan import ValidationPlan
 from tests.pipelines.jobs import arguments, report_of
+from tests.prepared import training_here
 from tests.servers import ray_processes
 
 
@@ -45,7 +46,8 @@ def test_a_replica_that_always_fails_leaves_the_others_whole(
     ours, reference = (r / "replicas/0/weights.safetensors" for r in (run, finished_run))
     assert ours.read_bytes() == reference.read_bytes()
     assert not (run / "report").exists()
-    assert run_job(arguments(run, recipe, max_failures=0, min_replicas=1, models="ensemble")) == 0
+    with training_here():
+        assert run_job(arguments(run, recipe, max_failures=0, min_replicas=1, models="ensemble")) == 0
     assert (
         "Only 1 of 2 replicas was evaluated (replica_0); the other one was not finished."
         in (run / "report/report.md").read_text()
@@ -76,7 +78,7 @@ def test_a_worker_that_is_told_to_end_and_one_that_is_killed_are_replaced_and_ch
         others = {*of_earlier_tests, *ended}
         found: list[psutil.Process] = []
         while not found:  # before an epoch is done: to look at all processes of a machine may take a second
-            time.sleep(0.1)
+            time.sleep(0.4)
             found = [one for one in ray_processes(ray_cluster, "ray::RayTrainWorker") if one.pid not in others]
         while not (run / f"replicas/{replica}/metrics.jsonl").exists():  # until an epoch is done
             time.sleep(0.02)

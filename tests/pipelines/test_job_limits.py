@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from googlenet.network.arithmetic import FP32
 from pipelines.job.limits import Limits
 from pipelines.job.nodes import NodesMissingError
 from pipelines.run.claims import claim
@@ -17,14 +16,14 @@ from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.train_ensemble import LIMIT_EXIT_CODE, run_job
 from pipelines.training.checkpoints import newest_step
-from pipelines.training.resources import Resources
-from pipelines.training.scheduler import train_replicas
-from pipelines.training.validation_plan import ValidationPlan
+from pipelines.training.replica import train_replica
+from pipelines.training.task import ReplicaTask
 from tests.pipelines.jobs import arguments, report_of
+from tests.pipelines.training.interrupted import Killed, interrupt_after
 from tests.prepared import training_here, trying_here
 
 pytestmark = pytest.mark.timeout(300)
-EPOCHS, STEPS_PER_EPOCH = 24, 3
+EPOCHS, STEPS_PER_EPOCH = 2, 3
 
 
 def jobs_of(folder: Path) -> list[dict[str, Any]]:
@@ -34,27 +33,21 @@ def jobs_of(folder: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.usefixtures("store_beside")
-def test_at_a_limit_replicas_write_checkpoints_finished_ones_are_evaluated_and_without_it_the_run_is_completed(
+def test_at_a_limit_finished_replicas_are_evaluated_and_without_it_the_run_is_completed(
     ray_cluster: str, predictions_here: None, tiny_recipe: Recipe, tmp_path: Path, prepared_run: Path,
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("pipelines.training.scheduler.POLL_SECONDS", 0.1)  # the replica is stopped after fewer epochs
     folder = Path(shutil.copytree(prepared_run, tmp_path / "run"))
     run, recipe = Storage.at(str(folder)), replace(tiny_recipe, replicas=2, epochs=EPOCHS, policies=(1,))
     claim(run, "recipe", recipe.to_dict())
-    one_at_a_time = Resources(parallel_replicas=1, validation=ValidationPlan(every_epochs=EPOCHS))
-
-    def why_stop() -> str:
-        return "the money is spent" if (folder / "replicas/1/metrics.jsonl").exists() else ""
-
-    assert train_replicas(run, recipe, one_at_a_time, FP32, lambda _: None, why_stop) == []
+    # As a stop leaves it, of which test_changing_cluster.py has one: a finished replica, and one with a checkpoint.
+    train_replica(ReplicaTask(run, recipe, 0))
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        interrupt_after(patched, STEPS_PER_EPOCH + 1)
+        train_replica(ReplicaTask(run, recipe, 1))
     assert finished_replicas(run, 2) == [0]
-    step = newest_step(run.below("replicas/1/checkpoints"))
-    assert 0 < step < EPOCHS * STEPS_PER_EPOCH
-    printed = capsys.readouterr().out
-    assert (
-        f"replica 1: the money is spent; it wrote a checkpoint of step {step} and will continue from there" in printed
-    )
+    assert newest_step(run.below("replicas/1/checkpoints")) == STEPS_PER_EPOCH
+    capsys.readouterr()
 
     assert run_job(arguments(folder, recipe, limits=Limits(max_hours=1e-9))) == LIMIT_EXIT_CODE
     printed = capsys.readouterr().out

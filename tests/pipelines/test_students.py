@@ -55,8 +55,8 @@ def test_a_student_is_trained_on_its_teachers_answers_and_reported_beside_it(
     assert "answer 24 training images" not in again.stdout
 
 
-@pytest.mark.usefixtures("no_pictures")
-def test_soups_are_evaluated_on_the_cluster_and_not_twice(
+@pytest.mark.usefixtures("predictions_here")
+def test_soups_are_chosen_on_the_cluster_and_evaluated_once(
     finished_run: Path, ray_cluster: str, tiny_recipe: Recipe, tmp_path: Path
 ) -> None:
     run = Path(shutil.copytree(finished_run, tmp_path / "run"))

@@ -19,12 +19,13 @@ from googlenet.network.initialisation import initialise
 from googlenet.network.preprocessing import CAFFE_PREPROCESSING, SCRATCH_PREPROCESSING
 from googlenet.network.weights import Replica
 from googlenet.randomness import torch_generator
+from tests.gpu.small_training import shallow
 
 CROP = 35
 
 
-def replica(seed: int, variant: str) -> Replica:
-    model = GoogLeNet(5, variant, False, 0.125)  # type: ignore[arg-type]
+def replica(seed: int, variant: str, width: float = 0.125) -> Replica:
+    model = GoogLeNet(5, variant, False, width)  # type: ignore[arg-type]
     initialise(model, "he", torch_generator(seed, "initial_weights"))
     return Replica(model.eval(), CAFFE_PREPROCESSING if variant == "paper" else SCRATCH_PREPROCESSING)
 
@@ -223,7 +224,9 @@ def test_logits_in_bf16_do_not_tie_where_those_of_fp32_do_not() -> None:
 @pytest.mark.processes
 def test_compiled_networks_answer_like_eager_ones_and_share_one_compilation() -> None:
     # A scale has 36 views, only 12 of them distinct for a square image, so its batch has to be filled up.
-    replicas, policies = [replica(0, "paper"), replica(1, "paper")], (1, "40")
+    replicas, policies = [replica(seed, "paper", width=0.03) for seed in range(2)], (1, "40")
+    for member in replicas:  # to compile nine inception modules, which differ in their sizes alone, takes long
+        shallow(member.model)
     torch._dynamo.utils.counters.clear()
     compiled = Predictor(replicas, CROP, policies, arithmetic=Arithmetic(compiled=True))
     eager = Predictor(replicas, CROP, policies)

@@ -56,7 +56,7 @@ def work(rank: int, workers: int, folder: str) -> None:
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("workers", [2, 3])
+@pytest.mark.parametrize("workers", [3])  # two: tests/gpu/test_training_on_devices.py
 def test_several_workers_take_the_steps_of_one(workers: int, tmp_path: Path) -> None:
     server = forkserver()
     processes = [server.Process(target=work, args=(rank, workers, str(tmp_path))) for rank in range(workers)]

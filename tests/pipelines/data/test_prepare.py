@@ -21,7 +21,7 @@ from pipelines.run.dataset import check_shards, image_ids, open_records, read_ma
 from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from tests.picture_files import with_segment
-from tests.prepared import prepare_here
+from tests.prepared import prepare_here, preparing_here
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -141,13 +141,14 @@ def odd_pictures(photos: Path) -> None:
 
 
 def test_odd_pictures_are_noted_and_damaged_ones_left_to_the_option(
-    ray_cluster: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     odd_pictures(photos)
     run = Storage.at(str(tmp_path / "run"))
-    with pytest.raises(UserError, match=r"class_2/1.jpg: damaged: the last \d+ % of the picture are missing"):
-        prepare(run, Recipe(images_per_shard=100, data=str(photos)))
-    manifest = prepare(run, Recipe(images_per_shard=100, data=str(photos)), "quarantine")
+    with preparing_here():
+        with pytest.raises(UserError, match=r"class_2/1.jpg: damaged: the last \d+ % of the picture are missing"):
+            prepare(run, Recipe(images_per_shard=100, data=str(photos)))
+        manifest = prepare(run, Recipe(images_per_shard=100, data=str(photos)), "quarantine")
     assert manifest.quarantined == 1
     assert manifest.notes == {NO_END: ("train/class_1/1.jpg",), UNREADABLE_EXIF: ("train/class_0/1.jpg",)}
     assert read_manifest(run) == manifest
@@ -155,11 +156,11 @@ def test_odd_pictures_are_noted_and_damaged_ones_left_to_the_option(
     assert f"1 image used although {UNREADABLE_EXIF}: see notes in {run}/dataset/manifest.json" in shown
 
 
-def test_a_file_that_cannot_be_read_is_not_quarantined(ray_cluster: str, photos: Path, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_is_not_quarantined(photos: Path, tmp_path: Path) -> None:
     (photos / "train/class_0/gone.jpg").symlink_to(photos / "nowhere.jpg")
     damage(photos)
     with pytest.raises(UserError, match=r"train/class_0/gone\.jpg") as refused:
-        prepare(Storage.at(str(tmp_path / "run")), Recipe(data=str(photos)), "quarantine")
+        prepare_here(Storage.at(str(tmp_path / "run")), Recipe(data=str(photos)), "quarantine")
     assert "empty.png" not in str(refused.value)  # that one would be quarantined
     assert "--bad-images" not in str(refused.value)  # that option is already set
 
@@ -282,9 +283,10 @@ def test_a_damaged_image_is_found_when_it_is_read(photos: Path, tmp_path: Path) 
         open_records(run, read_manifest(run).splits["train"])[0]
 
 
-def test_the_embedded_set_is_prepared_whole(ray_cluster: str, tmp_path: Path) -> None:
+def test_the_embedded_set_is_prepared_whole(tmp_path: Path) -> None:
     run = Storage.at(str(tmp_path))
-    manifest = prepare(run, Recipe(data="embedded", images_per_shard=500))
+    with preparing_here():
+        manifest = prepare(run, Recipe(data="embedded", images_per_shard=500))
     for split, images in IMAGES_PER_CLASS.items():
         assert manifest.splits[split].counts == {str(digit): images for digit in range(10)}
 

@@ -91,7 +91,7 @@ class Job:
             with ended_on_failure(job):
                 while not found:
                     assert job.poll() is None, self.log.read_text()
-                    time.sleep(0.05)  # it imports PyTorch for seconds after it appears
+                    time.sleep(0.3)  # it imports PyTorch for seconds after it appears
                     found = [process for process in self._predictors() if process not in others]
                 while not list(self.run.glob(SHARDS)):
                     assert job.poll() is None, self.log.read_text()

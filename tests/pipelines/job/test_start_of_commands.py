@@ -1,5 +1,6 @@
 """Start of a command: closed streams, a folder that is gone; and what it does not wait for."""
 
+import gc
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +52,17 @@ def test_a_current_folder_that_has_been_removed_is_told_in_a_line(
         run_command(lambda: 0)
     assert ended.value.code == 2
     assert capsys.readouterr().err.startswith("error: the current folder has been removed; ")
+
+
+def test_a_command_looks_for_no_garbage_among_the_objects_of_libraries() -> None:
+    before = gc.get_threshold()
+    with interrupts_as_before(), pytest.raises(SystemExit):
+        run_command(lambda: 0)
+    frozen, thresholds = gc.get_freeze_count(), gc.get_threshold()
+    gc.unfreeze()
+    gc.set_threshold(*before)
+    assert frozen > 10_000
+    assert thresholds[0] >= 100_000
 
 
 @pytest.mark.processes

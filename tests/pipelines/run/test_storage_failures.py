@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from googlenet.images.records import RecordsError
-from googlenet.network.arithmetic import FP32
 from pipelines.errors import UserError
 from pipelines.evaluation.evaluate import evaluate_run
 from pipelines.evaluation.predictors import PredictorOptions
@@ -20,9 +19,8 @@ from pipelines.run.recipe import Recipe
 from pipelines.run.storage import Storage
 from pipelines.run.storage_failures import is_outage, storage_failure
 from pipelines.training.replica import train_replica
-from pipelines.training.resources import Resources
-from pipelines.training.scheduler import train_replicas
 from pipelines.training.task import ReplicaTask
+from pipelines.training.trainer import _failure
 
 pytestmark = pytest.mark.timeout(300)
 SMALL_DISK_BYTES = 24 << 20
@@ -39,19 +37,23 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+@pytest.mark.processes
 def test_a_full_disk_is_named_and_once_there_is_room_the_replica_is_completed(
-    ray_cluster: str, prepared_run: Path, finished_run: Path, tiny_recipe: Recipe, small_disk: Path
+    prepared_run: Path, trained_run: Path, tiny_recipe: Recipe, small_disk: Path
 ) -> None:
+    """What Ray Train passes on of such an error is in test_job_failures.py."""
     run = Path(shutil.copytree(prepared_run, small_disk / "run"))
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(shutil.disk_usage(small_disk).free - 400_000))
-    alone = replace(tiny_recipe, replicas=1)
-    [failure] = train_replicas(Storage.at(str(run)), alone, Resources(max_failures=0), FP32, lambda _: None)
+    task = ReplicaTask(Storage.at(str(run)), replace(tiny_recipe, replicas=1), 0)
+    with pytest.raises(OSError) as full:
+        train_replica(task)
+    failure = _failure(0, full.value)
     assert failure.reason.startswith(f"OSError: [Errno 28] No space left on device: '{run}/replicas/0/")
     assert failure.is_explained  # the terminal shows no traceback
     ballast.unlink()
-    train_replica(ReplicaTask(Storage.at(str(run)), alone, 0))
-    ours, reference = (r / "replicas/0/weights.safetensors" for r in (run, finished_run))
+    train_replica(task)
+    ours, reference = (r / "replicas/0/weights.safetensors" for r in (run, trained_run))
     assert ours.read_bytes() == reference.read_bytes()
 
 

@@ -149,7 +149,7 @@ def test_a_cluster_that_holds_nothing_for_a_while_is_told_of_once(
 def test_two_workers_learn_what_one_does(
     ray_cluster: str, prepared_run: Path, tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As many as there are do so, too: test_changing_cluster.py compares the steps of one, three and two."""
+    """As many as there are do so, too: test_changing_cluster.py compares the steps of one and two."""
     monkeypatch.setattr("pipelines.training.scheduler.POLL_SECONDS", 0.1)
     recipe = replace(tiny_recipe, replicas=1, variant="paper", batch_size=10)  # 24 images: 10, 10, 4
     runs = {name: Path(shutil.copytree(prepared_run, tmp_path / name)) for name in ("alone", "two")}
