@@ -16,12 +16,20 @@ Stream = Literal["initial_weights", "order", "sampling", "dropout", "bootstrap",
 
 
 def numpy_generator(seed: int, stream: Stream, *key: int) -> np.random.Generator:
-    """Return a NumPy generator for ``key``, typically (epoch, index)."""
+    """Return a NumPy generator for ``key``, typically (epoch, index).
+
+    Raises:
+        ValueError: the seed is negative.
+    """
     return np.random.Generator(np.random.Philox(_sequence(seed, stream, key)))
 
 
 def torch_generator(seed: int, stream: Stream, *key: int, device: str = "cpu") -> "torch.Generator":
-    """Return a torch generator for ``key``, typically (epoch, step)."""
+    """Return a torch generator for ``key``, typically (epoch, step).
+
+    Raises:
+        ValueError: the seed is negative.
+    """
     import torch
 
     state = _sequence(seed, stream, key).generate_state(1, np.uint64)[0]

@@ -78,7 +78,11 @@ class KeptBudget:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "KeptBudget":
-        """Inverse of :meth:`to_dict`."""
+        """Inverse of :meth:`to_dict`.
+
+        Raises:
+            KeyError, TypeError, ValueError: a value is missing, or has another form.
+        """
         lists = ("weights_digests", "view_order", "temperatures", "chosen_temperatures")
         tuples = {name: tuple(values[name]) for name in lists}
         stages = tuple((models, views) for models, views in values["stages"])

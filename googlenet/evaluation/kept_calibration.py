@@ -86,5 +86,9 @@ class KeptCalibration:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "KeptCalibration":
-        """Inverse of :meth:`to_dict`."""
+        """Inverse of :meth:`to_dict`.
+
+        Raises:
+            KeyError, TypeError: a value is missing, or is none of these.
+        """
         return cls(**{**values, "weights_digests": tuple(values["weights_digests"])})

@@ -32,8 +32,8 @@ FOLDS = 5
 FEWEST_IMAGES = 40
 # Where every answer is right, no temperature is low enough.
 LOWEST, HIGHEST = 0.05, 20.0
-STEPS = 100
-PRECISION = 1e-9
+# Steps of Newton's method, which needs about ten; a temperature is fitted to this part of its inverse.
+STEPS, PRECISION = 100, 1e-9
 
 Labels = Integer[np.ndarray, " n"]
 

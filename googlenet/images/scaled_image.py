@@ -86,7 +86,11 @@ def _resized(source: Image.Image, size: tuple[int, int]) -> Pixels:
 
 
 def scaled_size(width: int, height: int, scale_px: int) -> tuple[int, int]:
-    """Return (width, height) in pixels with ``scale_px`` as the shorter side; the longer is rounded to the nearest."""
+    """Return (width, height) in pixels with ``scale_px`` as the shorter side; the longer is rounded to the nearest.
+
+    Raises:
+        ValueError: a side is not positive.
+    """
     if width <= 0 or height <= 0:
         raise ValueError(f"an image needs a positive size, got {width}x{height}")
     shorter = min(width, height)

@@ -50,7 +50,11 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Preprocessing":
-        """Inverse of :meth:`to_dict`."""
+        """Inverse of :meth:`to_dict`.
+
+        Raises:
+            KeyError: a value is missing.
+        """
         return cls(values["channels"], tuple(values["mean"]), tuple(values["std"]))
 
 
@@ -63,7 +67,12 @@ class PreprocessingOnDevice:
     std: Float32[Tensor, "1 3 1 1"]
 
     def __call__(self, images: UInt8[Tensor, "n 3 h w"]) -> Float32[Tensor, "n 3 h w"]:
-        """Convert (N, 3, H, W) uint8 RGB to float32 of the same shape and memory format."""
+        """Convert (N, 3, H, W) uint8 RGB to float32 of the same shape and memory format.
+
+        Raises:
+            TypeError: the pixels are of another type.
+            ValueError: the pixels have another shape.
+        """
         if images.dtype != torch.uint8:  # values from 0 to 1 would give almost the same input for every image
             raise TypeError(
                 f"pixels must be uint8 from 0 to 255, got {images.dtype}: of values from 0 to 1, pass "

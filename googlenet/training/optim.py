@@ -95,6 +95,9 @@ class PolyakAverage:
 
     Attributes:
         weights: the average, by the names of ``model.state_dict()``, including statistics of batch normalisation.
+
+    Raises:
+        ValueError: ``horizon_steps`` is less than 1.
     """
 
     def __init__(self, model: nn.Module, horizon_steps: float) -> None:

@@ -18,6 +18,7 @@ from googlenet.training.loader import Batch, Request, stacked
 from googlenet.training.loop import LoopSettings, TrainState, count_errors
 from pipelines.training.validation_plan import ValidationPlan
 
+# Images that are answered at once; of no effect on the answers.
 BATCH_SIZE = 64
 # Memory for crops of earlier validations, in each process that loads them: all those of a small data set.
 KEPT_CROPS_BYTES = 16 << 20
