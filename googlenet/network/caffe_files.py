@@ -73,7 +73,9 @@ def read_npz(data: bytes) -> StoredNetwork:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             stored = {name: arrays[name] for name in arrays.files}
     except DAMAGED_ARCHIVE as error:
-        raise WeightsError(f"not a complete .npz file: {error}; {AGAIN}") from error
+        # Of what is no ZIP archive, NumPy says that it may hold pickled objects, and how they could be loaded.
+        reason = f": {error}" if zipfile.is_zipfile(io.BytesIO(data)) else ""
+        raise WeightsError(f"not a complete .npz file{reason}; {AGAIN}") from error
     return _network({name: _numbers(value, name) for name, value in stored.items()})
 
 

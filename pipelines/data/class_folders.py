@@ -5,7 +5,7 @@ folder, a split folder beside class folders, and split folders in class folders.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pipelines.data.advice import advice_on_labels
@@ -59,6 +59,11 @@ class Contents:
     def is_mostly_flat(self) -> bool:
         """Whether more pictures lie directly in a split folder than in its class folders."""
         return not self.has_imagenets_validation and self.direct > self.below.total()
+
+    def has_mostly(self, names: Collection[str]) -> bool:
+        """Return whether several of these folders are in it, and at least half of its own are among them."""
+        shared = self.below.keys() & {*names}
+        return len(shared) > 1 and 2 * len(shared) >= len(self.below)
 
     @property
     def inner_splits(self) -> list[str]:
@@ -141,24 +146,24 @@ def recognise_class_folders(survey: Survey, files: Sequence[str], root: Storage)
 
 
 def _tell_classes_in_classes(survey: Survey) -> None:
-    """Say so if all folders share most of the folders in them: splits may have names in any language."""
-    inside = [{*contents.below} for contents in survey.others.values()]
-    if len(inside) < 2 or any(contents.is_mostly_flat for contents in survey.others.values()):
-        return
-    shared = sorted(set.intersection(*inside))
-    if len(shared) > 1 and 2 * len(shared) >= min(map(len, inside)):
+    """Say so if most folders share most of the folders in them: splits may have names in any language."""
+    nested = {name: contents for name, contents in survey.others.items() if not contents.is_mostly_flat}
+    numbers = Counter(inner for contents in nested.values() for inner in contents.below)
+    half = len(survey.others) / 2
+    shared = sorted(inner for inner, number in numbers.items() if number > max(1, half))
+    alike = [name for name, contents in nested.items() if contents.has_mostly({*shared})]
+    if len(alike) > max(1, half) and not all(map(is_kind_of_files, shared)):
+        names = "train/ and val/" if len(alike) == 2 else "train/, val/ and test/"
         say(
-            f"data: {listed(survey.others)} are taken for the classes, and each has the folders {some(shared, 3)}: if "
-            f"those are the classes, rename {listed(survey.others)} to train/ and val/"
+            f"data: {listed(alike)} are taken for classes, and each has the folders {some(shared, 3)}: if those are "
+            f"the classes, rename {listed(alike)} to {names}"
         )
 
 
 def _tell_folders_like_splits(survey: Survey, classes: Sequence[str]) -> None:
     """Name the folders beside splits with mostly their class folders: a split of another name, or a misspelt one."""
     others = {name: contents for name, contents in survey.others.items() if not is_kind_of_files(name)}
-    shared = {name: {*classes}.intersection(contents.below) for name, contents in others.items()}
-    alike = [name for name, inside in shared.items() if len(inside) > 1 and 2 * len(inside) >= len(others[name].below)]
-    if alike:
+    if alike := [name for name, contents in others.items() if contents.has_mostly({*classes})]:
         say(
             f"data: {listed(alike)} left out, with the same class folders as the splits: to use the images there, "
             "rename their folder to train/, val/ or test/"
@@ -202,6 +207,13 @@ def _refuse_splits_beside_classes(survey: Survey, root: Storage) -> None:
     kinds = set(whole.values())
     # One more folder may be what a split's folders link to, or pictures for the documentation.
     if (kinds == {TEST} and survey.others) or (len(kinds) == 1 and len(survey.others) > 1):
+        inside = {name for split in whole for name in survey.splits[split].below}
+        if alike := [name for name, contents in survey.others.items() if contents.has_mostly(inside)]:
+            fix = "rename them to train/, val/ and test/"
+            raise UserError(
+                f"{root} has {listed(whole)} beside {listed(alike)} with the same class folders, so they seem to be "
+                f"parts for training and test: {fix}; {IF_CLASSES}"
+            )
         raise UserError(f"{root} has {listed(whole)} beside {listed(survey.others)}; {_fix(next(iter(whole)))}")
 
 

@@ -14,7 +14,9 @@ from functools import partial
 _TO_ESCAPE = re.compile(r"[\x00-\x1f\x7f\udc80-\udcff]|\\(?=x[0-9a-f]{2})")
 _ESCAPED = re.compile(r"\\x([0-9a-f]{2})")
 # Characters that nobody sees. Joiners and tags are none of them: they change letters (Persian, Bengali) and flags.
-_INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
+_INVISIBLE = re.compile("[\u00ad\u034f\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
+# Letters that are blank: the Hangul filler, and a Braille cell without dots.
+_BLANK = str.maketrans("\u3164\u2800", "  ")
 
 
 def readable(name: str) -> str:
@@ -41,12 +43,12 @@ def look_alikes(names: Iterable[str]) -> list[tuple[str, ...]]:
 
 def case_twins(names: Iterable[str]) -> list[tuple[str, ...]]:
     """Return groups of names that differ only in case, or look the same."""
-    return _groups(names, lambda name: _visible(name).casefold())
+    return _groups(names, lambda name: _visible(name).lower())
 
 
 def _visible(name: str) -> str:
     # Among the spaces are those that no line breaks at, as text that is copied from a web page has them.
-    return unicodedata.normalize("NFC", " ".join(_INVISIBLE.sub("", name).split()))
+    return unicodedata.normalize("NFC", " ".join(_INVISIBLE.sub("", name).translate(_BLANK).split()))
 
 
 def _groups(names: Iterable[str], key: Callable[[str], str]) -> list[tuple[str, ...]]:

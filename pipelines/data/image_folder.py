@@ -13,9 +13,9 @@ from googlenet.images.decoding import check_number_of_bytes
 from pipelines.data.file_endings import is_picture, lies_beside_pictures
 from pipelines.data.file_names import original
 from pipelines.data.imagenet import FLAT_VALIDATION, LABEL_FILES, validation_labels
-from pipelines.data.left_out import remarks_on_other_files, remarks_on_thumbnails
+from pipelines.data.left_out import remarks_on_masks, remarks_on_other_files, remarks_on_thumbnails
 from pipelines.data.listing import DataSet, Entry, ImageFile
-from pipelines.data.names_of_no_class import folder_of_thumbnails
+from pipelines.data.names_of_no_class import folder_of_masks, folder_of_thumbnails
 from pipelines.data.split_names import VAL
 from pipelines.errors import UserError
 from pipelines.run.storage import Storage
@@ -48,20 +48,24 @@ def find_in_folders(files: Sequence[str], parts: Mapping[str, Collection[str]], 
     ignored: list[str] = []
     beside_pictures: list[str] = []
     thumbnails: Counter[str] = Counter()
+    masks: Counter[str] = Counter()
     folders_with_pictures = {name.rpartition("/")[0] for name in files if is_picture(name)}
     for name in files:
         split, class_name = _split_and_class(name, split_of, labels)
+        depth = 1 if name.split("/")[0] in split_of else 2
         if class_name is None:
             if labels and name.rpartition("/")[0] in split_of and is_picture(name):
                 raise UserError(f"no label for {name}: {' or '.join(LABEL_FILES)} in {beside[-1]} does not name it")
             ignored.append(name)
         elif lies_beside_pictures(name):
             beside_pictures.append(name)
-        elif folder := folder_of_thumbnails(name, folders_with_pictures, 1 if name.split("/")[0] in split_of else 2):
+        elif folder := folder_of_thumbnails(name, folders_with_pictures, depth):
             thumbnails[folder] += 1
         else:
             entries[split].append(Entry(name, class_name))
-    notes = (*remarks_on_other_files(beside_pictures), *remarks_on_thumbnails(thumbnails))
+            if folder := folder_of_masks(name, depth):
+                masks[folder] += 1
+    notes = (*remarks_on_other_files(beside_pictures), *remarks_on_thumbnails(thumbnails), *remarks_on_masks(masks))
     return DataSet({**entries}, ignored=tuple(ignored), notes=notes)
 
 

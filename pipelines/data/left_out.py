@@ -57,6 +57,13 @@ def remarks_on_thumbnails(numbers: Mapping[str, int]) -> tuple[str, ...]:
     return (f"left out as thumbnails of the pictures above them: {some(shown)}; {advice}",) if shown else ()
 
 
+def remarks_on_masks(numbers: Mapping[str, int]) -> tuple[str, ...]:
+    """Return a line about folders of pictures that seem to be masks or labels, given with the number in each."""
+    shown = [f"{number:,} in {folder}" for folder, number in sorted(numbers.items())]
+    advice = "move them out of the class folders if they are masks or labels"
+    return (f"used as pictures of their classes, whatever the folder's name: {some(shown)}; {advice}",) if shown else ()
+
+
 def remarks_on_ids(image_ids: Iterable[str]) -> Iterator[str]:
     """Yield a line if several images have names that look the same."""
     if twins := normalisation_twins(image_ids):

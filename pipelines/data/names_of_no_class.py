@@ -61,15 +61,16 @@ def refuse_classes_in_classes(folders: Mapping[str, Collection[str]], root: Stor
 
 
 def _are_mostly_the_same(one: Collection[str], other: Collection[str]) -> bool:
-    """Return whether the one has all names of the other, and not many more: a split may lack some classes."""
-    fewer, more = sorted(({*one}, {*other}), key=len)
-    return len(fewer) > 1 and fewer <= more and 2 * len(fewer) >= len(more)
+    """Return whether half of the names in one folder, at least, are in the other: a split may lack some classes."""
+    shared = {*one} & {*other}
+    return bool(shared) and 2 * len(shared) >= min(len({*one}), len({*other}))
 
 
 def _suggest_splits(names: Sequence[str]) -> bool:
-    """Return whether names are like those of two splits, one for training: not strain_A beside strain_B."""
+    """Return whether most names are like those of two splits, one for training: not strain_A beside strain_B."""
     suggested = [suggested_splits(name) for name in names]
-    return len(set().union(*suggested)) > 1 and any(TRAIN in splits for splits in suggested)
+    most = 2 * sum(map(bool, suggested)) > len(names)  # two of many classes may be toy_train and chess_contest
+    return most and len(set().union(*suggested)) > 1 and any(TRAIN in splits for splits in suggested)
 
 
 def refuse_kinds_of_files_in_splits(classes: Sequence[str], splits: Sequence[str], root: Storage) -> None:
@@ -80,7 +81,8 @@ def refuse_kinds_of_files_in_splits(classes: Sequence[str], splits: Sequence[str
     Raises:
         UserError: they are.
     """
-    if len(splits) > 1 and len(classes) > 1 and all(map(is_kind_of_files, classes)):
+    kinds = {tuple(words_in(name)) for name in classes}  # numbered classes are one: label_0, label_1
+    if len(splits) > 1 and len(kinds) > 1 and all(map(is_kind_of_files, classes)):
         kept = next((name for name in splits if split_of_folder(name) == TRAIN), splits[0])
         others = [name for name in splits if name != kept]
         raise UserError(
@@ -132,6 +134,18 @@ def folder_of_thumbnails(name: str, folders_with_pictures: Collection[str], dept
         above = "/".join(folders[:place])
         if words and THUMBNAILS.issuperset(words) and above in folders_with_pictures:
             return f"{above}/{folders[place]}/"
+    return ""
+
+
+def folder_of_masks(name: str, depth: int) -> str:
+    """Return the folder below its class in which a picture seems to be no photograph, by the folder's name; or nothing.
+
+    ``depth`` is the number of folders that lead to the class.
+    """
+    folders = name.split("/")[:-1]
+    for place in range(depth, len(folders)):
+        if is_kind_of_files(folders[place]) and not words_in(folders[place])[0].startswith("im"):
+            return "/".join(folders[: place + 1]) + "/"
     return ""
 
 

@@ -9,7 +9,14 @@ from typing import Any, NamedTuple
 from pipelines.data import embedded_dataset
 from pipelines.data.advice import advice_on_file
 from pipelines.data.class_folders import FlatFolderError, listed
-from pipelines.data.file_endings import has_ending_of_picture, is_compressed, is_picture, lies_beside_pictures
+from pipelines.data.file_endings import (
+    CONTAINERS,
+    ending,
+    has_ending_of_picture,
+    has_known_ending,
+    is_picture,
+    lies_beside_pictures,
+)
 from pipelines.data.file_names import case_twins
 from pipelines.data.file_versions import FileVersions
 from pipelines.data.folder_tree import LINK_TO_NOTHING, Tree, tree_at
@@ -185,7 +192,7 @@ def _splits_to_train_on(layout: Layout, tree: Tree) -> tuple[str, ...]:
 def _packed_or_away(tree: Tree) -> set[str]:
     """Return names directly in the root of what is no folder and may become one: archives, and links to nothing."""
     files = [name for name in tree.files if "/" not in name]
-    packed = {name.partition(".")[0] for name in files if "." not in name or is_packed(name) or is_compressed(name)}
+    packed = {name.partition(".")[0] for name in files if ending(name) in CONTAINERS or not has_known_ending(name)}
     return packed | {name.removesuffix(f" ({LINK_TO_NOTHING})") for name in tree.specials}
 
 
@@ -200,6 +207,8 @@ def _tell_look(data: str) -> None:
 
 def _find(data: str, data_seed: int, choose: Choice) -> tuple[ImageReader, DataSet]:
     if data == embedded_dataset.NAME:
+        if Path(data).exists():
+            say(f"data: the built-in digits; for the folder of that name, specify ./{data}")
         return embedded_dataset.EmbeddedImages(data_seed), embedded_dataset.find()
     _tell_look(data)
     if data.startswith(TORCHVISION):
@@ -219,9 +228,12 @@ def _find(data: str, data_seed: int, choose: Choice) -> tuple[ImageReader, DataS
 
 def _refuse_misspelt_name(data: str) -> None:
     """Refuse what is no folder, but nearly ``embedded`` or the name of a data set of torchvision."""
-    _, colon, name = data.partition(":")
-    known = f"{TORCHVISION}{name}" if colon else embedded_dataset.NAME
-    if "/" not in data and not Path(data).exists() and (meant := did_you_mean(data, [known])):
+    if Path(data).exists():
+        return
+    prefix, colon, name = data.partition(":")
+    if colon and did_you_mean(prefix, [TORCHVISION.removesuffix(":")]):
+        raise UserError(f"there is no folder {data} (did you mean {TORCHVISION}{name}?)")
+    if not colon and (meant := did_you_mean(data.removesuffix("/"), [embedded_dataset.NAME])):
         raise UserError(f"there is no folder {data}{meant}")
 
 

@@ -62,17 +62,21 @@ def with_named_views(run: Storage, recipe: Recipe) -> Recipe:
     return replace(recipe, teacher_policy=with_chosen_views(teacher, replicas, [asked], "--teacher-policy")[0])
 
 
-def check_that_a_teacher_is_given(recipe: Recipe) -> None:
+def check_that_a_teacher_is_given(run: Storage, recipe: Recipe) -> None:
     """Refuse the recipe ``distil`` without a teacher, before its images are looked for: they are the teacher's.
 
     Raises:
-        UserError: it has none, or another recipe has settings of a student.
+        UserError: it has none, or another recipe has settings of a student that are not those of the run's start.
     """
     if recipe.name == DISTIL and not recipe.teacher:
         raise UserError(f"the recipe {DISTIL} needs a teacher: {GIVE_ONE}")
+    begun = read_run(run).get("recipe", {}) if run.exists(RUN) else {}
     for name in () if recipe.teacher else ("teacher_policy", "teacher_temperature", "label_weight"):
-        if (value := getattr(recipe, name)) != getattr(Recipe, name):
-            raise UserError(f"{name} {value} has no effect: only the recipe {DISTIL} learns from a teacher")
+        if (value := getattr(recipe, name)) not in (getattr(Recipe, name), begun.get(name)):
+            raise UserError(
+                f"{name} {value} has no effect, since only the recipe {DISTIL} learns from a teacher: leave it out, or "
+                f"choose --recipe {DISTIL} and --teacher RUN"
+            )
 
 
 def check_teacher(run: Storage, recipe: Recipe, classes: Sequence[str], images: int) -> None:

@@ -41,7 +41,7 @@ def check_recipe(run: Storage, recipe: Recipe, least_replicas: int | None, *, so
     """
     needed_replicas(recipe, least_replicas)
     check_soup(recipe, soup=soup)
-    check_that_a_teacher_is_given(recipe)
+    check_that_a_teacher_is_given(run, recipe)
     if not from_scratch:
         check_that_weights_are_given(run, recipe)
 

@@ -226,6 +226,12 @@ def test_an_array_without_numbers_is_named(array: np.ndarray) -> None:  # type: 
         read_weights(npz(caffe_arrays() | {"conv1/7x7_s2/weight": array}), "x.npz")
 
 
+def test_what_is_no_npz_is_not_said_to_hold_objects_that_could_be_loaded() -> None:
+    with pytest.raises(WeightsError, match=r"^not a complete \.npz file; ") as refused:
+        read_weights(b"x", "x.npz")
+    assert "pickle" not in str(refused.value)
+
+
 def test_a_zip_archive_of_another_file_is_no_npz() -> None:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:

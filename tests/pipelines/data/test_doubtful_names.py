@@ -25,7 +25,7 @@ def said_of(root: Path, capsys: pytest.CaptureFixture[str]) -> str:
 
 
 @pytest.mark.linux
-@pytest.mark.parametrize("other", ["cat ", " cat", "cat\u200b", "c\u00adat", "\u00a0cat"])
+@pytest.mark.parametrize("other", ["cat ", " cat", "cat\u200b", "c\u00adat", "\u00a0cat", "cat\u061c", "cat\u3164"])
 def test_classes_that_look_the_same_are_refused_by_name(tmp_path: Path, other: str) -> None:
     assert look_alikes(["cat", "dog", other]) == [tuple(sorted(["cat", other]))]
     with pytest.raises(UserError, match=r"look the same .* outer spaces or invisible characters: .*'cat'") as refused:
@@ -63,7 +63,7 @@ def test_a_class_that_lacks_training_images_is_not_called_a_twin_of_one_that_has
 
 @pytest.mark.linux
 def test_classes_that_differ_only_in_case_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert case_twins(["Polish", "polish", "German"]) == [("Polish", "polish")]
+    assert case_twins(["Polish", "polish", "German", "Masse", "Maße"]) == [("Polish", "polish")]
     assert "classes whose names differ only in case: Cat and cat" in said_of(made(tmp_path, "Cat", "cat"), capsys)
 
 
@@ -82,7 +82,7 @@ def test_splits_in_another_language_are_not_taken_for_classes_without_a_word(
 ) -> None:
     made(tmp_path, *(f"{split}/{name}" for split in (first, second) for name in ("cat", "dog")))
     said = said_of(tmp_path, capsys)
-    assert "are taken for the classes, and each has the folders cat, dog: if those are the classes, rename" in said
+    assert "are taken for classes, and each has the folders cat, dog: if those are the classes, rename" in said
     assert f"{first}/" in said
 
 
@@ -91,9 +91,71 @@ def test_splits_in_another_language_are_told_where_one_lacks_a_class(
 ) -> None:
     made(tmp_path, *(f"treino/{name}" for name in ("cat", "dog", "owl")), "validacao/cat", "validacao/dog")
     (tmp_path / "treino" / "stray.jpg").write_bytes(b"x")
-    assert "treino/ and validacao/ are taken for the classes, and each has the folders cat, dog" in said_of(
+    assert "treino/ and validacao/ are taken for classes, and each has the folders cat, dog" in said_of(
         tmp_path, capsys
     )
+
+
+def test_splits_in_another_language_are_told_beside_a_folder_for_the_documentation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made(tmp_path, *(f"{split}/{name}" for split in ("entrenamiento", "prueba") for name in ("cat", "dog")), "figuras")
+    said = said_of(tmp_path, capsys)
+    assert "entrenamiento/ and prueba/ are taken for classes, and each has the folders cat, dog" in said
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [
+        ("apple", "toy_train", "test_tube", "chess_contest", "banana", "car"),
+        ("apple", "banana", "greatest_hits", "train_station", "dog"),
+    ],
+)
+def test_two_of_many_classes_may_be_called_like_splits(tmp_path: Path, classes: tuple[str, ...]) -> None:
+    made(tmp_path, *(f"{name}/{side}" for name in classes for side in ("left", "right")))
+    assert images_to_train_on(str(tmp_path), 50, 0).listing.classes == tuple(sorted(classes))
+
+
+@pytest.mark.parametrize("word", ["label", "image"])
+def test_numbered_classes_are_no_kinds_of_files(tmp_path: Path, word: str) -> None:
+    classes = tuple(f"{word}_{number}" for number in range(3))
+    made(tmp_path, *(f"{split}/{name}" for split in ("train", "val") for name in classes))
+    assert images_to_train_on(str(tmp_path), 10, 0).listing.classes == classes
+
+
+@pytest.mark.parametrize("split", ["train/", ""])
+def test_masks_beside_images_in_a_class_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], split: str
+) -> None:
+    made(tmp_path, *(f"{split}{name}/{kind}" for name in ("covid", "healthy") for kind in ("images", "masks")))
+    said = said_of(tmp_path, capsys)
+    assert f"whatever the folder's name: 2 in {split}covid/masks/, 2 in {split}healthy/masks/; move them" in said
+    assert "rename" not in said
+
+
+@pytest.mark.parametrize("packed", ["val.zip", "val.zip.001", "val.tar.gz.aa", "val.dvc", "val.tbz2", "val.zip.part"])
+def test_validation_images_that_are_packed_in_any_way_are_missed(tmp_path: Path, packed: str) -> None:
+    made(tmp_path, "train/cat", "train/dog")
+    (tmp_path / packed).write_bytes(b"x")
+    with pytest.raises(UserError, match="there are no images in val/: add the validation images"):
+        images_to_train_on(str(tmp_path), 10, 0)
+
+
+@pytest.mark.parametrize("beside", ["val.txt", "val.csv", "val.json", "readme.md"])
+def test_a_list_of_validation_images_is_no_packed_one(tmp_path: Path, beside: str) -> None:
+    made(tmp_path, "train/cat", "train/dog")
+    (tmp_path / beside).write_bytes(b"x")
+    assert len(images_to_train_on(str(tmp_path), 50, 0).listing.splits["val"]) == 2
+
+
+@pytest.mark.parametrize(("known", "others"), [("test", ("trian",)), ("train", ("tets", "vaild"))])
+def test_misspelt_splits_beside_one_are_refused_with_the_right_fix(
+    tmp_path: Path, known: str, others: tuple[str, ...]
+) -> None:
+    made(tmp_path, *(f"{split}/{name}" for split in (known, *others) for name in ("cat", "dog")))
+    named = " and ".join(f"{name}/" for name in others)
+    with pytest.raises(UserError, match=f"has {known}/ beside {named} with the same class folders, .* rename them to"):
+        images_to_train_on(str(tmp_path), 10, 0)
 
 
 def test_kinds_of_files_beside_splits_are_not_taken_for_a_split(
@@ -107,7 +169,7 @@ def test_kinds_of_files_beside_splits_are_not_taken_for_a_split(
 def test_classes_with_folders_of_their_own_are_left_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], below: tuple[str, ...]
 ) -> None:
-    assert "taken for the classes" not in said_of(made(tmp_path, *below), capsys)
+    assert "taken for classes" not in said_of(made(tmp_path, *below), capsys)
 
 
 @pytest.mark.parametrize("misspelt", ["vaildation", "Validierung", "holdout"])
@@ -133,13 +195,31 @@ def test_a_training_split_with_another_name_is_named_before_the_refusal(
     [
         ("embeded", "embedded"),
         ("Embedded", "embedded"),
-        ("torchvison:CIFAR10", "torchvision:CIFAR10"),
+        ("Embedded/", "embedded"),
+        ("torchvison:CIFAR10?root=/tmp/x", "torchvision:CIFAR10?root=/tmp/x"),
         ("TorchVision:Imagenette?size=160px", "torchvision:Imagenette?size=160px"),
     ],
 )
 def test_the_misspelt_name_of_a_data_set_is_no_missing_folder(misspelt: str, meant: str) -> None:
     with pytest.raises(UserError, match=rf"^there is no folder {re.escape(f'{misspelt} (did you mean {meant}?)')}$"):
         images_to_train_on(misspelt, 10.0, 0)
+
+
+@pytest.mark.parametrize("path", ["scan:2024-01-01", "backup:photos_of_cats", "photos"])
+def test_a_path_that_is_not_there_is_no_misspelt_name(path: str) -> None:
+    with pytest.raises(UserError) as refused:
+        images_to_train_on(path, 10, 0)
+    assert "did you mean" not in str(refused.value)
+
+
+def test_a_folder_that_is_called_embedded_is_not_passed_over_without_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made(tmp_path, "embedded/cat", "embedded/dog")
+    monkeypatch.chdir(tmp_path)
+    assert len(images_to_train_on("embedded", 10, 0).listing.classes) == 10
+    assert "data: the built-in digits; for the folder of that name, specify ./embedded" in capsys.readouterr().out
+    assert images_to_train_on("./embedded", 50, 0).listing.classes == ("cat", "dog")
 
 
 def test_a_folder_may_be_called_nearly_as_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -280,7 +280,8 @@ def test_numbers_of_a_camera_are_not_taken_for_classes_in_names() -> None:
             "mytrain/cat/1.jpg mytrain/dog/1.jpg mytest/cat/1.jpg mytest/dog/1.jpg",
             "has mytest/, mytrain/, each with the folders cat, dog, so they seem to be parts .*: rename them to train/",
         ),
-        ("mytrain/cat/1.jpg mytrain/dog/1.jpg mytrain/owl/1.jpg mytest/cat/1.jpg mytest/dog/1.jpg", "has mytest/, my"),
+        ("mytrain/cat/1.jpg mytrain/dog/1.jpg mytrain/owl/1.jpg mytest/cat/1.jpg mytest/emu/1.jpg", "has mytest/, my"),
+        ("mytrain/cat/1.jpg mytrain/dog/1.jpg mytest/cat/1.jpg", "has mytest/, mytrain/, each with the folders cat,"),
         (
             "train/images/1.jpg train/masks/1.png val/images/1.jpg val/masks/1.png",
             "has images/, masks/ in train/, val/, whose names suggest kinds of files: .* classes, move val/",

@@ -130,7 +130,7 @@ def test_a_teacher_that_cannot_teach_is_refused_with_the_way_out(
     with pytest.raises(UserError, match="teacher holds no training run; give the directory of a finished run"):
         recipe_of_student(distil(), str(teacher))
     with pytest.raises(UserError, match=r"the recipe distil needs a teacher: give the directory .* with --teacher"):
-        check_that_a_teacher_is_given(distil())
+        check_that_a_teacher_is_given(run, distil())
     a_teacher(teacher, prepared_run, tiny_recipe, 2)
     recipe = of(teacher, tiny_recipe)
     with pytest.raises(UserError, match=r"teacher is not finished \(replicas: 2 of 3\); run its command again"):

@@ -138,10 +138,13 @@ def test_unit_variance_is_refused_where_batch_normalisation_rescales() -> None:
 
 
 @pytest.mark.parametrize("setting", [{"teacher_policy": 1}, {"teacher_temperature": 3.0}, {"label_weight": 0.9}])
-def test_settings_of_a_student_are_refused_where_there_is_no_teacher(setting: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match=f"^{next(iter(setting))} .* has no effect: only the recipe distil learns"):
-        check_that_a_teacher_is_given(Recipe(name="demo", **setting))
-    check_that_a_teacher_is_given(Recipe(name="distil", teacher="runs/mine", **setting))
+def test_settings_of_a_student_are_refused_where_there_is_no_teacher(tmp_path: Path, setting: dict[str, Any]) -> None:
+    run = Storage.at(str(tmp_path))
+    with pytest.raises(UserError, match=f"^{next(iter(setting))} .* has no effect, since only the recipe distil"):
+        check_that_a_teacher_is_given(run, Recipe(name="demo", **setting))
+    check_that_a_teacher_is_given(run, Recipe(name="distil", teacher="runs/mine", **setting))
+    claim(run, "recipe", Recipe(name="demo", **setting).to_dict())  # begun before such settings were refused
+    check_that_a_teacher_is_given(run, Recipe(name="demo", **setting))
 
 
 @pytest.mark.parametrize(
