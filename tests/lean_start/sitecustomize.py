@@ -1,4 +1,4 @@
-"""What Python runs first in all processes that tests start: it looks for no garbage, neither in imports nor at its end.
+"""Setting of all Python processes that tests start: they look for no garbage, neither in imports nor at their end.
 
 Imports create a million objects that stay, and such a process lives for seconds. Frozen objects are not searched.
 """
