@@ -2,6 +2,7 @@
 
     python -m experiments.ensembles --runs-dir RUNS --seeds 0 100 200 300 400
     python -m experiments.ensembles --runs-dir RUNS --recipe experiments/imagenette_short.json --data IMAGENETTE
+    python -m experiments.ensembles --runs-dir RUNS --recipe experiments/few_photographs.json --data PHOTOS
 
 Each seed (of the embedded images, the initial weights and the sampling) has four runs of the main job:
 
@@ -10,23 +11,23 @@ Each seed (of the embedded images, the initial weights and the sampling) has fou
 - ``wide``: one replica, half as wide again by default, with the sampling seed of the paper's seventh;
 - ``long``: two replicas with the first two sampling seeds, trained seven times as long.
 
-Finished runs are not repeated, and those of other options are refused. Differences are paired by image and seed.
-Intervals are bootstrap intervals over the images, which apply to the trained networks only: over those of all seeds if
-each seed has its own, as the embedded ones, else over the means of the seeds. With three or more seeds, there are also
-Student's t intervals over the seeds; with one, intervals over images and the ensemble's replicas. In those, the long
-replicas and the wide one are taken as they are: one or two say nothing of others. So the own error of the wide one has
-no such interval, and that of the seven with it draws the six others.
+``--compare`` chooses among the last three. Finished runs are not repeated, and those of other options are refused.
+Differences are paired by image and seed. Intervals are bootstrap intervals over the images, which apply to the trained
+networks only: over those of all seeds if each seed has its own, as the embedded ones, else over the means of the seeds.
+With three or more seeds, there are also Student's t intervals over the seeds; with one, intervals over images and the
+ensemble's replicas. In those, the long replicas and the wide one are taken as they are: one or two say nothing of
+others. So the own error of the wide one has no such interval, and that of the seven with it draws the six others.
 """
 
 import itertools
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import chdir
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -57,6 +58,8 @@ LEAST_SEEDS = 3
 WIDER = 1.5
 
 T = TypeVar("T")
+# Runs beside ``paper``.
+Compared = Literal["initialisations", "wide", "long"]
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,8 @@ class Arguments:
     """Replicas of an ensemble."""
     wide_replica_width: float | None = None
     """Width of the wide replica; the default is 1.5 times the recipe's."""
+    compare: tuple[Compared, ...] = get_args(Compared)
+    """Runs that are compared with the paper's setting."""
 
 
 @dataclass(frozen=True)
@@ -120,12 +125,12 @@ def options_of(arguments: Arguments, seed: int) -> dict[str, list[str]]:
     own = ["--data-seed", str(seed), "--weights-seed", str(seed)]
     first, last = ["--sampling-seed", str(seed)], ["--sampling-seed", str(seed + arguments.replicas - 1)]
     all_of_them = ["--replicas", str(arguments.replicas)]
-    return {
-        "paper": [*own, *first, *all_of_them],
+    options = {
         "initialisations": [*own, *first, *all_of_them, "--no-shared-initial-weights"],
         "wide": [*own, *last, "--replicas", "1", "--wide-replica-width", str(width)],
         "long": [*own, *first, "--replicas", str(LONG_REPLICAS), "--epochs", str(epochs)],
     }
+    return {"paper": [*own, *first, *all_of_them], **{name: options[name] for name in arguments.compare}}
 
 
 def wide_width(arguments: Arguments, recipe: Recipe) -> float:
@@ -216,7 +221,18 @@ QUESTIONS: dict[str, Callable[[dict[str, Answers]], Floats]] = {
 
 
 # Runs whose replicas differ in their seeds: replica k of both has the same sampling seed.
-OF_REPLICAS = ("paper", "initialisations")
+OF_REPLICAS = {"paper", "initialisations"}
+
+
+# Beginnings of the questions, and the run that each needs beside ``paper``.
+NEEDED = {
+    "seven initialisations instead of one": "initialisations", "a wider seventh replica": "wide",
+    "one trained seven times longer": "long",
+}  # fmt: skip
+
+
+def _questions_of(runs: Collection[str]) -> dict[str, Callable[[dict[str, Answers]], Floats]]:
+    return {question: ask for question, ask in QUESTIONS.items() if NEEDED[question.partition(":")[0]] in runs}
 
 
 def _all(runs: dict[str, Answers]) -> range:
@@ -242,9 +258,10 @@ def print_errors(by_seed: dict[int, dict[str, Answers]]) -> None:
 
 def print_over_replicas(runs: dict[str, Answers]) -> None:
     """Print the answers of one seed with intervals over images and replicas."""
-    others = [{**runs, **{name: runs[name].without(k) for name in OF_REPLICAS}} for k in _all(runs)]
+    of_replicas = OF_REPLICAS & runs.keys()
+    others = [{**runs, **{name: runs[name].without(k) for name in of_replicas}} for k in _all(runs)]
     rows = {}
-    for question, ask in QUESTIONS.items():
+    for question, ask in _questions_of(runs).items():
         if question != WIDE_ALONE:
             drawn = others[:-1] if question == WIDE_WITH_OTHERS else others
             rows[question] = ask(runs), over_images_and_replicas(ask(runs), np.array([ask(one) for one in drawn]))
@@ -291,7 +308,7 @@ def main(arguments: Arguments) -> None:
         names = options_of(arguments, seed)
         by_seed[seed] = {name: read_answers(Storage.at(str(_run_dir(arguments, name, seed)))) for name in names}
     print_errors(by_seed)
-    print_differences(by_seed, QUESTIONS, lambda runs: runs["paper"])
+    print_differences(by_seed, _questions_of(arguments.compare), lambda runs: runs["paper"])
     if len(by_seed) == 1 and arguments.replicas >= FEWEST_REPLICAS:
         print_over_replicas(*by_seed.values())
     print_circumstances(len(by_seed))

@@ -77,6 +77,17 @@ def test_the_questions_compare_what_they_say() -> None:
     assert list(found.values()) == [[100.0], [50.0], [-100.0], [-50.0], [0.0], [0.0], [50.0]]
 
 
+def test_a_comparison_has_the_runs_that_were_asked_for_and_their_questions(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert list(options_of(Arguments(tmp_path), 0)) == ["paper", "initialisations", "wide", "long"]
+    assert list(options_of(Arguments(tmp_path, compare=("long",)), 0)) == ["paper", "long"]
+    answers = Answers(np.full((9, 4, 1, 2), 0.5, np.float32), np.zeros(9, np.int32), (1,), "digest")
+    print_over_replicas({"paper": answers, "long": answers})
+    questions = re.findall(r"^\| ([a-z ]+):", capsys.readouterr().out, re.MULTILINE)
+    assert questions == ["one trained seven times longer"] * 2
+
+
 def test_the_two_ensembles_of_seven_differ_in_the_initial_weights_alone(tmp_path: Path) -> None:
     options = options_of(Arguments(tmp_path), 100)
     seeds = ["--data-seed", "100", "--weights-seed", "100", "--sampling-seed", "100"]
